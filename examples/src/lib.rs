@@ -1,0 +1,25 @@
+//! What the example programs share, so that a program shows its use of River and little else.
+//!
+//! `wfreq`, the distributed word counter of the Trickle paper (Example 7), is made of three parts:
+//!
+//! - [`files`]: from the paths of a command line to pieces of work
+//! - [`words`]: the counting of words, as fast as memory allows
+//! - [`baseline`]: the same count within one process, sequential and on threads, to compare with
+//!
+//! ```no_run
+//! use river_examples::{baseline, files};
+//!
+//! let found = files::find(&["/usr/share/doc".into()], 1 << 20);
+//! let counted = baseline::sequential(&found.pieces);
+//! println!("{:?}", counted.counts.top(10));
+//! ```
+//!
+//! # Layers
+//!
+//! 1. `words`
+//! 2. `files`
+//! 3. `baseline`
+
+pub mod baseline;
+pub mod files;
+pub mod words;

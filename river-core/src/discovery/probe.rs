@@ -1,0 +1,364 @@
+//! Discovery: who searches sends a probe, and every VM that the query fits answers. Nobody sends unasked.
+//!
+//! ```text
+//!          0      4        6         8      24         40
+//! probe    "RVRP" version  reserved  nonce  query, padded with zeros               MAC   1024 bytes
+//! answer   "RVRA" version  reserved  nonce  VM's id    announcement                MAC   at most as long
+//! ```
+//!
+//! Numbers are little-endian, bodies are postcard. Both datagrams end with a MAC of 32 bytes under a key derived
+//! from the cluster key. A probe without a valid MAC gets no answer at all, so strangers can neither see the VMs
+//! nor use them to send more than they sent themselves. An answer repeats the probe's nonce, hence an old one is
+//! of no use.
+//!
+//! All but the bodies stands at the same place in every protocol version. A VM that is asked in another version
+//! answers without a body, so that the search can say that it is there but has to be updated.
+//!
+//! The datagrams are made and read here; `search` is the state machine of who searches, `discovery_net` has the
+//! sockets.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ProgramId, VmId};
+use crate::key::ClusterKey;
+use crate::noise::PROTOCOL;
+
+/// How long a probe is, and the most that an answer can have.
+pub(crate) const PROBE_LEN: usize = 1024;
+pub(crate) const PROBE_MAGIC: [u8; 4] = *b"RVRP";
+pub(crate) const ANSWER_MAGIC: [u8; 4] = *b"RVRA";
+pub(crate) const HEADER_LEN: usize = 24;
+pub(crate) const ID_LEN: usize = 16;
+pub(crate) const MAC_LEN: usize = 32;
+pub(crate) const MAX_QUERY: usize = PROBE_LEN - HEADER_LEN - MAC_LEN;
+const MAX_ANNOUNCEMENT: usize = MAX_QUERY - ID_LEN;
+/// Texts of an announcement that is too long are cut to this.
+const MAX_TEXT: usize = 64;
+
+/// Which VMs are searched, and how many. The default fits every VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// The search ends as soon as so many VMs are found. Default: none, search for the whole time.
+    pub count: Option<u32>,
+    /// Only the VM with this name.
+    pub name: Option<String>,
+    /// Only VMs that were started with this label.
+    pub label: Option<String>,
+    /// Only VMs with at least so many cores.
+    pub min_cores: u32,
+    /// Only VMs with at least so many bytes of memory.
+    pub min_memory: u64,
+    /// Only VMs of this architecture (`x86_64`) or this whole target triple.
+    pub arch: Option<String>,
+    /// Only VMs that are not leased.
+    pub idle_only: bool,
+}
+
+/// Whether a VM can be leased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// It can.
+    Idle,
+    /// A program has it.
+    Leased {
+        /// The program.
+        program: ProgramId,
+        /// The program's name, for people.
+        name: String,
+    },
+}
+
+/// What a VM tells about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The VM.
+    pub id: VmId,
+    /// Its name, by default the machine's.
+    pub name: String,
+    /// The TCP port where it listens.
+    pub port: u16,
+    /// How many cores it lends.
+    pub cores: u32,
+    /// How many bytes of memory its machine has.
+    pub memory: u64,
+    /// The target triple of the programs that it can run.
+    pub triple: String,
+    /// What it was labelled with when it was started.
+    pub labels: Vec<String>,
+    /// Whether it can be leased.
+    pub state: VmState,
+    /// How long it has been running.
+    pub uptime: Duration,
+    /// Its version of River.
+    pub version: String,
+}
+
+/// A VM that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmInfo {
+    /// The VM.
+    pub id: VmId,
+    /// Its name, by default the machine's.
+    pub name: String,
+    /// Where to connect to it: the address that it answered from, with the port that it announced.
+    pub address: SocketAddr,
+    /// How many cores it lends.
+    pub cores: u32,
+    /// How many bytes of memory its machine has.
+    pub memory: u64,
+    /// The target triple of the programs that it can run.
+    pub triple: String,
+    /// What it was labelled with when it was started; not all, if there are very many.
+    pub labels: Vec<String>,
+    /// Whether it could be leased when it answered.
+    pub state: VmState,
+    /// How long it had been running.
+    pub uptime: Duration,
+    /// Its version of River.
+    pub version: String,
+}
+
+impl Query {
+    /// Whether a VM is one of those that are searched.
+    #[must_use]
+    pub fn matches(&self, vm: &Announcement) -> bool {
+        let architecture = vm.triple.split('-').next().unwrap_or_default();
+        self.name.as_ref().is_none_or(|name| *name == vm.name)
+            && self.label.as_ref().is_none_or(|label| vm.labels.contains(label))
+            && self.arch.as_ref().is_none_or(|arch| *arch == architecture || *arch == vm.triple)
+            && vm.cores >= self.min_cores
+            && vm.memory >= self.min_memory
+            && (!self.idle_only || vm.state == VmState::Idle)
+    }
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("idle"),
+            Self::Leased { name, .. } => write!(f, "leased by {name}"),
+        }
+    }
+}
+
+impl Announcement {
+    pub(crate) fn at(self, ip: IpAddr) -> VmInfo {
+        let Self { id, name, port, cores, memory, triple, labels, state, uptime, version } = self;
+        let address = SocketAddr::new(ip, port);
+        VmInfo { id, name, address, cores, memory, triple, labels, state, uptime, version }
+    }
+
+    /// The body of an answer, shortened if there is no other way.
+    fn encode(&self) -> Option<Vec<u8>> {
+        let body = postcard::to_stdvec(self).ok()?;
+        if body.len() <= MAX_ANNOUNCEMENT {
+            return Some(body);
+        }
+        let clip = |text: &str| text[..text.floor_char_boundary(MAX_TEXT)].to_owned();
+        let mut short = Self {
+            name: clip(&self.name),
+            triple: clip(&self.triple),
+            labels: Vec::new(),
+            state: match &self.state {
+                VmState::Leased { program, name } => VmState::Leased { program: *program, name: clip(name) },
+                VmState::Idle => VmState::Idle,
+            },
+            version: clip(&self.version),
+            ..*self
+        };
+        // A label takes its bytes and their number (two bytes, if it has more than 127), and so many labels as
+        // fit make their own number one byte longer.
+        let mut room = MAX_ANNOUNCEMENT.checked_sub(postcard::to_stdvec(&short).ok()?.len() + 1)?;
+        for label in &self.labels {
+            if let Some(rest) = room.checked_sub(label.len() + 2) {
+                short.labels.push(label.clone());
+                room = rest;
+            }
+        }
+        postcard::to_stdvec(&short).ok().filter(|body| body.len() <= MAX_ANNOUNCEMENT)
+    }
+}
+
+/// The key of all discovery datagrams.
+pub(crate) struct MacKey([u8; MAC_LEN]);
+
+impl MacKey {
+    pub(crate) fn new(key: &ClusterKey) -> Self {
+        Self(key.derive("river discovery v1"))
+    }
+
+    /// Appends the MAC.
+    pub(crate) fn seal(&self, datagram: &mut Vec<u8>) {
+        let mac = blake3::keyed_hash(&self.0, datagram);
+        datagram.extend_from_slice(mac.as_bytes());
+    }
+
+    /// Version, nonce and body of a datagram, if it is of the right kind and its MAC is valid.
+    pub(crate) fn open<'a>(&self, magic: [u8; 4], datagram: &'a [u8]) -> Option<(u16, [u8; 16], &'a [u8])> {
+        if datagram.len() > PROBE_LEN || !datagram.starts_with(&magic) {
+            return None;
+        }
+        let (content, mac) = datagram.split_last_chunk::<MAC_LEN>()?;
+        let (header, body) = content.split_first_chunk::<HEADER_LEN>()?;
+        // `Hash` compares in constant time, so that nobody can guess a MAC byte by byte.
+        if blake3::keyed_hash(&self.0, content) != *mac {
+            return None;
+        }
+        let nonce = header.last_chunk::<16>()?;
+        Some((u16::from_le_bytes([header[4], header[5]]), *nonce, body))
+    }
+}
+
+pub(crate) fn begin(magic: [u8; 4], version: u16, nonce: &[u8; 16]) -> Vec<u8> {
+    let mut datagram = Vec::with_capacity(PROBE_LEN);
+    datagram.extend_from_slice(&magic);
+    datagram.extend_from_slice(&version.to_le_bytes());
+    datagram.extend_from_slice(&[0, 0]);
+    datagram.extend_from_slice(nonce);
+    datagram
+}
+
+/// What a VM has to answer to a datagram, if anything: only authentic probes get an answer, and only if the query
+/// fits the VM.
+#[must_use]
+pub(crate) fn answer(key: &ClusterKey, ours: &Announcement, datagram: &[u8]) -> Option<Vec<u8>> {
+    answer_as(PROTOCOL, key, ours, datagram)
+}
+
+pub(crate) fn answer_as(
+    version: u16,
+    key: &ClusterKey,
+    ours: &Announcement,
+    datagram: &[u8],
+) -> Option<Vec<u8>> {
+    // Whatever is shorter than an answer could be used to let us send more than the asker did.
+    if datagram.len() != PROBE_LEN {
+        return None;
+    }
+    let key = MacKey::new(key);
+    let (theirs, nonce, body) = key.open(PROBE_MAGIC, datagram)?;
+    let mut answer = begin(ANSWER_MAGIC, version, &nonce);
+    answer.extend_from_slice(ours.id.as_uuid().as_bytes());
+    if theirs == version {
+        let (query, _padding) = postcard::take_from_bytes::<Query>(body).ok()?;
+        if !query.matches(ours) {
+            return None;
+        }
+        answer.extend_from_slice(&ours.encode()?);
+    }
+    key.seal(&mut answer);
+    Some(answer)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn key() -> ClusterKey {
+        ClusterKey::from_bytes([7; 32])
+    }
+
+    pub(crate) fn vm(name: &str) -> Announcement {
+        Announcement {
+            id: VmId::fresh(),
+            name: name.to_owned(),
+            port: 4711,
+            cores: 8,
+            memory: 1 << 34,
+            triple: "x86_64-linux-gnu".to_owned(),
+            labels: vec!["gpu".to_owned(), "lab".to_owned()],
+            state: VmState::Leased { program: ProgramId::fresh(), name: "pi".to_owned() },
+            uptime: Duration::from_millis(123_456),
+            version: "0.1.0".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_query_selects() {
+        let ours = vm("one");
+        let text = |text: &str| Some(text.to_owned());
+        let all = Query::default();
+        let cases = [
+            (all.clone(), true),
+            (Query { name: text("one"), ..all.clone() }, true),
+            (Query { name: text("two"), ..all.clone() }, false),
+            (Query { label: text("lab"), ..all.clone() }, true),
+            (Query { label: text("la"), ..all.clone() }, false),
+            (Query { min_cores: 8, min_memory: 1 << 34, ..all.clone() }, true),
+            (Query { min_cores: 9, ..all.clone() }, false),
+            (Query { min_memory: (1 << 34) + 1, ..all.clone() }, false),
+            (Query { arch: text("x86_64"), ..all.clone() }, true),
+            (Query { arch: text("x86_64-linux-gnu"), ..all.clone() }, true),
+            (Query { arch: text("aarch64"), ..all.clone() }, false),
+            (Query { idle_only: true, ..all }, false),
+        ];
+        for (query, fits) in cases {
+            assert_eq!(query.matches(&ours), fits, "{query:?}");
+        }
+        assert!(
+            Query { idle_only: true, ..Query::default() }
+                .matches(&Announcement { state: VmState::Idle, ..ours })
+        );
+    }
+
+    #[test]
+    fn many_labels_use_the_room_there_is() {
+        let labels: Vec<String> = (0..1000).map(|i| format!("label-{i}")).collect();
+        let ours = Announcement { labels, ..vm("one") };
+        let body = ours.encode().unwrap();
+        assert!(body.len() > MAX_ANNOUNCEMENT - 200, "{}", body.len());
+        let short: Announcement = postcard::from_bytes(&body).unwrap();
+        assert_eq!(short, Announcement { labels: ours.labels[..short.labels.len()].to_vec(), ..ours });
+    }
+
+    proptest! {
+        #[test]
+        fn an_announcement_is_never_too_long(
+            texts in proptest::collection::vec(".{0,300}", 4),
+            labels in proptest::collection::vec(".{0,40}", 0..400),
+            numbers: (u16, u32, u64, u64),
+        ) {
+            let ours = Announcement {
+                id: VmId::fresh(),
+                name: texts[0].clone(),
+                port: numbers.0,
+                cores: numbers.1,
+                memory: numbers.2,
+                triple: texts[1].clone(),
+                labels,
+                state: VmState::Leased { program: ProgramId::fresh(), name: texts[2].clone() },
+                uptime: Duration::new(numbers.3, 999_999_999),
+                version: texts[3].clone(),
+            };
+            let body = ours.encode().expect("a body");
+            prop_assert!(body.len() <= MAX_ANNOUNCEMENT);
+            let short: Announcement = postcard::from_bytes(&body).unwrap();
+            prop_assert!(ours.name.starts_with(&short.name));
+            prop_assert!(short.labels.iter().all(|label| ours.labels.contains(label)));
+            prop_assert_eq!((short.id, short.cores, short.uptime), (ours.id, ours.cores, ours.uptime));
+        }
+
+        #[test]
+        fn any_datagram_is_survived(
+            body in proptest::collection::vec(any::<u8>(), 0..1100), magic in 0..3_usize, sealed: bool,
+        ) {
+            let mut datagram = body;
+            if sealed {
+                // It comes from one who has the key, but not the same idea of the body.
+                let magic = [PROBE_MAGIC, ANSWER_MAGIC, [0; 4]][magic];
+                datagram.resize(MAX_QUERY, 0xff);
+                datagram = [begin(magic, PROTOCOL, &[0; 16]), datagram].concat();
+                MacKey::new(&key()).seal(&mut datagram);
+            }
+            let answer = answer(&key(), &vm("one"), &datagram);
+            prop_assert!(sealed || answer.is_none());
+            prop_assert!(answer.is_none_or(|answer| answer.len() <= PROBE_LEN));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Why something is gone: the one vocabulary for every death that River reports.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::VrId;
+
+/// The notice that a VR can neither send nor receive any more.
+///
+/// It reaches whoever watches the VR ([`Vr::watch`](crate::Vr::watch)), whoever waits for an envelope from it, and
+/// its deployer if the end was not a normal one. It comes after every envelope that the VR had sent to the same
+/// receiver and that still could be delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Who is gone.
+    pub who: VrId,
+    /// Why.
+    pub why: Why,
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VR {} {}", self.who.short(), self.why)
+    }
+}
+
+/// The reason of a [`Down`] notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Why {
+    /// Its `main` returned `Ok`.
+    Finished,
+    /// Its `main` returned an error: the text of it and of its causes.
+    Failed(String),
+    /// Its `main` panicked: the panic's text and place.
+    Panicked(String),
+    /// The host process that it ran in is gone.
+    HostDied {
+        /// The name of the VM on which the host ran.
+        vm: String,
+        /// How the process ended: "exit code 3", "signal 9 (SIGKILL)".
+        how: String,
+        /// The last lines that the host printed, oldest first.
+        last_lines: Vec<String>,
+    },
+    /// The connection to its host or VM broke and could not be made again.
+    LostLink {
+        /// The name of the VM, or the address.
+        vm: String,
+        /// The error of the connection.
+        error: String,
+    },
+    /// No VR of that name is known to the program.
+    Unknown,
+    /// The program that it belonged to has ended.
+    ProgramEnded,
+}
+
+impl Why {
+    /// Whether the VR ended as its author meant it to.
+    #[must_use]
+    pub fn is_normal(&self) -> bool {
+        matches!(self, Why::Finished | Why::ProgramEnded)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Finished => f.write_str("has finished"),
+            Why::Failed(text) => write!(f, "ended with an error: {text}"),
+            Why::Panicked(text) => write!(f, "panicked: {text}"),
+            Why::HostDied { vm, how, last_lines } => {
+                write!(f, "died with its host on VM {vm}: {how}")?;
+                if !last_lines.is_empty() {
+                    f.write_str("; the host's last lines were:")?;
+                    for line in last_lines {
+                        write!(f, "\n    {line}")?;
+                    }
+                }
+                Ok(())
+            }
+            Why::LostLink { vm, error } => write!(f, "is out of reach: the link to VM {vm} broke ({error})"),
+            Why::Unknown => f.write_str("is not known to this program"),
+            Why::ProgramEnded => f.write_str("ended with its program"),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What can go wrong, one type per family of operations. Every message says what happened, to whom, and, where
+//! there is something to do, what.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::down::Down;
+use crate::id::VrId;
+
+/// The error that a VR's `main` or a program returns: any error, kept with the chain of its causes.
+///
+/// `?` turns every error type into it. It implements no `Error` itself, as it travels between machines as text.
+pub struct VrError(Box<dyn std::error::Error + Send + Sync>);
+
+impl VrError {
+    /// An error that is just a sentence.
+    pub fn msg(text: impl Into<String>) -> Self {
+        Self(text.into().into())
+    }
+
+    /// The error that was converted into this one, if it was an `E`.
+    #[must_use]
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for VrError {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl fmt::Display for VrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for VrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a VR's `main` and a program return.
+pub type Result<T = ()> = std::result::Result<T, VrError>;
+
+/// Why an envelope was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The destination is gone.
+    #[error("cannot send: {0}")]
+    Down(Down),
+    /// The program is ending.
+    #[error("cannot send to VR {}: the program is ending", .0.short())]
+    Stopped(VrId),
+}
+
+impl SendError {
+    /// Whether the destination can never be reached again.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, SendError::Down(_))
+    }
+}
+
+/// Why a receive returned without an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Nothing that matches came in time.
+    #[error("nothing that matches arrived within {waited:?} ({queued} other messages wait in the queue)")]
+    Timeout {
+        /// How long the receive waited.
+        waited: Duration,
+        /// How many envelopes wait that did not match.
+        queued: usize,
+    },
+    /// The VR that could have answered is gone, or a watched one is.
+    #[error("{0}")]
+    Down(Down),
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+    /// A predicate called a receive of the same VR.
+    #[error(
+        "a receive was called from within a receive's predicate: predicates may only look at the message"
+    )]
+    Reentrant,
+}
+
+impl RecvError {
+    /// Whether the deadline passed and a later receive may succeed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, RecvError::Timeout { .. })
+    }
+
+    /// Whether somebody is gone.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, RecvError::Down(_))
+    }
+}
+
+/// Why virtual machines could not be found, leased or used. Travels from the initiator to a VR that asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// Fewer VMs than were asked for could be leased. None is kept.
+    #[error("{wanted} VMs were asked for, {} could be had{}: start more with `river vm -n {}` or ask for fewer", got.len(), list(got, busy), wanted.saturating_sub(got.len()))]
+    TooFew {
+        /// How many were asked for.
+        wanted: usize,
+        /// The names of those that could have been leased.
+        got: Vec<String>,
+        /// Those that another program holds: VM and program.
+        busy: Vec<(String, String)>,
+    },
+    /// A VM could not be reached or ended the conversation.
+    #[error("VM {vm}: {error}")]
+    Vm {
+        /// The VM's name.
+        vm: String,
+        /// What happened.
+        error: String,
+    },
+    /// A VM named by the caller is not leased by this program.
+    #[error("VM {0} is not leased by this program: allocate it first")]
+    NotLeased(String),
+    /// Searching failed.
+    #[error("cannot search for VMs: {0}")]
+    Discovery(String),
+    /// The state of a VR cannot be encoded or decoded.
+    #[error("the state of VR type {name} cannot travel: {error}")]
+    State {
+        /// The Rust type of the VR.
+        name: String,
+        /// The error of the encoding.
+        error: String,
+    },
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+}
+
+fn list(got: &[String], busy: &[(String, String)]) -> String {
+    let mut text = String::new();
+    if !got.is_empty() {
+        text += &format!(" ({})", got.join(", "));
+    }
+    for (vm, program) in busy {
+        text += &format!("; {vm} is in use by {program}");
+    }
+    text
+}

@@ -1,0 +1,317 @@
+//! The format of a data connection: frames of a 64-byte little-endian header and a payload.
+//!
+//! ```text
+//!  0  kind u8 | version u8 | 0 u16 | channel u32
+//!  8  payload length u64
+//! 16  sequence number u64
+//! 24  lane u64
+//! 32  destination VR
+//! 48  source VR
+//! 64  payload
+//! ```
+//!
+//! Encoder and decoder know no sockets. The decoder trusts nothing: a header that makes no sense is an error that
+//! ends the connection, and no more memory is taken than has arrived, beyond [`EAGER`] bytes.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::envelope::{Channel, Envelope, Payload};
+use crate::id::VrId;
+
+pub(crate) const HEADER: usize = 64;
+const VERSION: u8 = 1;
+/// Payloads up to this size are copied out of the read buffer; larger ones are read straight into their own memory.
+const SMALL: usize = 16 << 10;
+/// How much memory a header may claim before its payload has arrived.
+const EAGER: usize = 64 << 20;
+/// No payload is longer.
+pub(crate) const MAX_PAYLOAD: u64 = 1 << 40;
+const STAGING: usize = 128 << 10;
+/// Payload memory starts at a multiple of this, so that it can be viewed as numbers of any type.
+const ALIGN: usize = 64;
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Envelope = 1,
+    /// `src` wants to know when `dst` is gone.
+    Watch = 2,
+    /// `src` is gone, `dst` is to be told; the payload is the encoded reason.
+    Down = 3,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) envelope: Envelope,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("the frame's kind ({0}) is not known")]
+    Kind(u8),
+    #[error("the frame's version is {0}, this program speaks {VERSION}")]
+    Version(u8),
+    #[error("the frame claims a payload of {0} bytes")]
+    Length(u64),
+}
+
+pub(crate) fn encode_header(kind: Kind, envelope: &Envelope) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[0] = kind as u8;
+    header[1] = VERSION;
+    header[4..8].copy_from_slice(&envelope.channel.to_wire().to_le_bytes());
+    header[8..16].copy_from_slice(&(envelope.payload.len() as u64).to_le_bytes());
+    header[16..24].copy_from_slice(&envelope.seq.to_le_bytes());
+    header[24..32].copy_from_slice(&envelope.lane.to_le_bytes());
+    header[32..48].copy_from_slice(envelope.dst.as_uuid().as_bytes());
+    header[48..64].copy_from_slice(envelope.src.as_uuid().as_bytes());
+    header
+}
+
+/// The header's fields (an envelope without its payload) and the length of the payload.
+fn decode_header(header: &[u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameError> {
+    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
+    let vr_at = |at: usize| VrId::from_uuid(Uuid::from_bytes(std::array::from_fn(|i| header[at + i])));
+    let kind = match header[0] {
+        1 => Kind::Envelope,
+        2 => Kind::Watch,
+        3 => Kind::Down,
+        other => return Err(FrameError::Kind(other)),
+    };
+    if header[1] != VERSION {
+        return Err(FrameError::Version(header[1]));
+    }
+    let len = u64_at(8);
+    if len > MAX_PAYLOAD {
+        return Err(FrameError::Length(len));
+    }
+    let channel = Channel::from_wire(u32::from_le_bytes(std::array::from_fn(|i| header[4 + i])));
+    let envelope = Envelope {
+        src: vr_at(48),
+        dst: vr_at(32),
+        seq: u64_at(16),
+        channel,
+        lane: u64_at(24),
+        payload: Payload::default(),
+    };
+    Ok((kind, envelope, len))
+}
+
+/// Puts frames together again from a stream of bytes: read into [`space`](Self::space), tell
+/// [`advance`](Self::advance) how much, take frames by [`next`](Self::next) until there is none.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    staging: Box<[u8]>,
+    start: usize,
+    end: usize,
+    large: Option<Large>,
+}
+
+/// A payload on its way into memory of its own.
+#[derive(Debug)]
+struct Large {
+    kind: Kind,
+    envelope: Envelope,
+    memory: Vec<u8>,
+    /// Where the payload starts in `memory`, so that it is aligned.
+    offset: usize,
+    filled: usize,
+    len: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { staging: vec![0; STAGING].into_boxed_slice(), start: 0, end: 0, large: None }
+    }
+}
+
+impl Decoder {
+    /// Where the next bytes of the stream belong. Never empty.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        match &mut self.large {
+            Some(large) => large.space(),
+            None => {
+                if self.start == self.end {
+                    (self.start, self.end) = (0, 0);
+                } else if self.end == self.staging.len() {
+                    self.staging.copy_within(self.start..self.end, 0);
+                    (self.start, self.end) = (0, self.end - self.start);
+                }
+                &mut self.staging[self.end..]
+            }
+        }
+    }
+
+    /// Tells that the first `n` bytes of `space` have been written.
+    pub(crate) fn advance(&mut self, n: usize) {
+        match &mut self.large {
+            Some(large) => large.filled += n,
+            None => self.end += n,
+        }
+    }
+
+    /// The next whole frame.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        if let Some(large) = self.large.take() {
+            if large.filled < large.len {
+                self.large = Some(large);
+                return Ok(None);
+            }
+            return Ok(Some(large.finish()));
+        }
+        let staged = &self.staging[self.start..self.end];
+        let Some(header) = staged.first_chunk::<HEADER>() else { return Ok(None) };
+        let (kind, mut envelope, len) = decode_header(header)?;
+        let len = usize::try_from(len).map_err(|_| FrameError::Length(len))?;
+        let body = &staged[HEADER..];
+        if len <= SMALL {
+            let Some(body) = body.get(..len) else { return Ok(None) };
+            envelope.payload = aligned_copy(body).into();
+            self.start += HEADER + len;
+            return Ok(Some(Frame { kind, envelope }));
+        }
+        let have = body.len().min(len);
+        let mut large = Large::new(kind, envelope, len);
+        let (mut copied, start) = (0, self.start + HEADER);
+        while copied < have {
+            let space = large.space();
+            let n = space.len().min(have - copied);
+            space[..n].copy_from_slice(&self.staging[start + copied..start + copied + n]);
+            large.filled += n;
+            copied += n;
+        }
+        self.start += HEADER + have;
+        self.large = Some(large);
+        if have == len { self.next() } else { Ok(None) }
+    }
+}
+
+impl Large {
+    fn new(kind: Kind, envelope: Envelope, len: usize) -> Self {
+        let memory = vec![0; len.min(EAGER) + ALIGN];
+        let offset = aligned_offset(&memory);
+        Self { kind, envelope, memory, offset, filled: 0, len }
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        let room = self.memory.len() - ALIGN;
+        if self.filled == room && room < self.len {
+            let larger = (room * 2).min(self.len) + ALIGN;
+            let mut memory = vec![0; larger];
+            let offset = aligned_offset(&memory);
+            memory[offset..offset + room].copy_from_slice(&self.memory[self.offset..self.offset + room]);
+            (self.memory, self.offset) = (memory, offset);
+        }
+        let room = (self.memory.len() - ALIGN).min(self.len);
+        &mut self.memory[self.offset + self.filled..self.offset + room]
+    }
+
+    fn finish(self) -> Frame {
+        let Large { kind, mut envelope, memory, offset, len, .. } = self;
+        envelope.payload = Bytes::from(memory).slice(offset..offset + len).into();
+        Frame { kind, envelope }
+    }
+}
+
+fn aligned_offset(memory: &[u8]) -> usize {
+    memory.as_ptr().align_offset(ALIGN).min(ALIGN)
+}
+
+/// Small payloads that hold aligned parts keep their alignment too; the rest need none.
+fn aligned_copy(body: &[u8]) -> Bytes {
+    if body.len() < ALIGN {
+        return Bytes::copy_from_slice(body);
+    }
+    let mut memory = vec![0; body.len() + ALIGN];
+    let offset = aligned_offset(&memory);
+    memory[offset..offset + body.len()].copy_from_slice(body);
+    Bytes::from(memory).slice(offset..offset + body.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn envelope(len: usize, seed: u8) -> Envelope {
+        let payload: Vec<u8> = (0..len).map(|i| seed.wrapping_add(i as u8)).collect();
+        let (src, dst) = (VrId::fresh(), VrId::fresh());
+        let channel = Channel::named("test");
+        Envelope { src, dst, seq: u64::from(seed), channel, lane: 7, payload: payload.into() }
+    }
+
+    fn stream(envelopes: &[Envelope]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for envelope in envelopes {
+            bytes.extend(encode_header(Kind::Envelope, envelope));
+            bytes.extend(&envelope.payload.to_bytes()[..]);
+        }
+        bytes
+    }
+
+    fn feed(decoder: &mut Decoder, mut bytes: &[u8]) -> Result<Vec<Frame>, FrameError> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let space = decoder.space();
+            assert!(!space.is_empty());
+            let n = space.len().min(bytes.len());
+            space[..n].copy_from_slice(&bytes[..n]);
+            decoder.advance(n);
+            bytes = &bytes[n..];
+            while let Some(frame) = decoder.next()? {
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_stream_gives_the_same_frames(
+            sizes in prop::collection::vec(prop_oneof![0usize..200, Just(SMALL), Just(SMALL + 1), 16_000..300_000usize], 1..6),
+            cuts in prop::collection::vec(1usize..70_000, 1..40),
+        ) {
+            let sent: Vec<_> = sizes.iter().enumerate().map(|(i, &len)| envelope(len, i as u8)).collect();
+            let bytes = stream(&sent);
+            let (mut decoder, mut rest, mut got) = (Decoder::default(), &bytes[..], Vec::new());
+            for cut in cuts {
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                got.extend(feed(&mut decoder, now).unwrap());
+                rest = later;
+            }
+            got.extend(feed(&mut decoder, rest).unwrap());
+            prop_assert_eq!(got.len(), sent.len());
+            for (got, sent) in got.iter().zip(&sent) {
+                let got = &got.envelope;
+                prop_assert_eq!((got.src, got.dst, got.seq, got.lane), (sent.src, sent.dst, sent.seq, sent.lane));
+                prop_assert!(got.payload.to_bytes() == sent.payload.to_bytes());
+                if got.payload.len() >= ALIGN {
+                    prop_assert_eq!(got.payload.head().as_ptr().align_offset(ALIGN), 0);
+                }
+            }
+        }
+
+        #[test]
+        fn garbage_is_refused_or_waits_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+            let _ = feed(&mut Decoder::default(), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_payload_larger_than_the_eager_limit_arrives_whole() {
+        let mut decoder = Decoder::default();
+        let sent = envelope(EAGER + 12_345, 3);
+        let got = feed(&mut decoder, &stream(std::slice::from_ref(&sent))).unwrap();
+        assert!(got[0].envelope.payload.to_bytes() == sent.payload.to_bytes());
+    }
+
+    #[test]
+    fn a_claimed_length_beyond_the_limit_is_refused() {
+        let mut header = encode_header(Kind::Envelope, &envelope(0, 0));
+        header[8..16].copy_from_slice(&(MAX_PAYLOAD + 1).to_le_bytes());
+        assert_eq!(feed(&mut Decoder::default(), &header).unwrap_err(), FrameError::Length(MAX_PAYLOAD + 1));
+    }
+}

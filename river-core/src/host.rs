@@ -1,0 +1,191 @@
+//! A host: the process in which a VM runs the VRs of one program.
+//!
+//! It is the program's own executable, started by a VM, which finds out so before it does anything else. It lives
+//! exactly as long as its program and its VM: the VM holds the other end of its standard input and closes it by
+//! dying, the initiator holds the other end of its control connection.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::control::{self, ControlError, Incoming};
+use crate::error::DeployError;
+use crate::id::ProgramId;
+use crate::key::ClusterKey;
+use crate::node::{Asked, Node};
+use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, ToHost, Welcome};
+use crate::rt;
+use crate::vr::{self, Creation, Resource};
+
+/// Set for a host by its VM to the VM's process id.
+pub(crate) const HOST_VARIABLE: &str = "RIVER_HOST";
+/// How long VRs may take to notice that the program ends.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// What a host is told on its standard input, behind a length (u32, little-endian).
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HostConfig {
+    pub(crate) program: ProgramId,
+    pub(crate) vm: String,
+    pub(crate) key: [u8; 32],
+    pub(crate) spec: HostSpec,
+}
+
+/// Becomes a host, and never returns, if a VM has started this process as one.
+pub(crate) fn run_if_host() {
+    let Some(vm) = std::env::var_os(HOST_VARIABLE) else { return };
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    if parent.is_none_or(|pid| *pid != *vm) {
+        // A process that the user's code started has inherited the variable; a host leads a process group of its
+        // own, and one whose VM has died meanwhile must not run the program a second time.
+        if rustix::process::getpgrp() == rustix::process::getpid() {
+            eprintln!("{HOST_VARIABLE} is set, but the VM that set it is gone: unset it to run this by hand");
+            process::exit(1);
+        }
+        return;
+    }
+    // The hook of test executables runs on the main thread before the runtime has named it.
+    let host = thread::Builder::new().name("river-host".into()).spawn(run);
+    match host.map(thread::JoinHandle::join) {
+        Ok(Ok(Ok(()))) => process::exit(0),
+        Ok(Ok(Err(error))) => eprintln!("river host: {error}"),
+        Ok(Err(_)) => eprintln!("river host: panicked"),
+        Err(error) => eprintln!("river host: cannot start a thread: {error}"),
+    }
+    process::exit(1);
+}
+
+fn run() -> Result<(), ControlError> {
+    let (config, lifeline) = read_config()?;
+    thread::Builder::new().name("river-lifeline".into()).spawn(move || {
+        // Ends with the VM, whatever way that goes; then nobody is left to say goodbye to.
+        let _ = io::copy(&mut File::from(lifeline), &mut io::sink());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+    })?;
+    let HostConfig { program, vm, key, spec } = config;
+    let key = ClusterKey::from_bytes(key);
+    rt::block_on(async move {
+        let listener = rt::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let place = Place { host: spec.host, address: listener.local_addr()? };
+        let (requests, asked) = rt::unbounded();
+        let node = Node::start(place, program, vm, key.clone(), requests)?;
+        let acceptor = node.clone();
+        let serve = move |hello, stream| {
+            let node = acceptor.clone();
+            async move { accept_data(&node, hello, stream) }
+        };
+        rt::spawn(control::listen(listener, key.clone(), Welcome::Host(spec.host), serve));
+        let join = Hello::Join { program, host: spec.host, port: place.address.port() };
+        let (_, stream) = control::dial(spec.initiator, &key, &join).await?;
+        let (to, from) = control::split(stream);
+        serve_program(node, to, from, asked).await;
+        Ok(())
+    })
+}
+
+fn read_config() -> io::Result<(HostConfig, OwnedFd)> {
+    let mut stdin = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    let mut length = [0; 4];
+    stdin.read_exact(&mut length)?;
+    let mut bytes = Vec::new();
+    let length = u64::from(u32::from_le_bytes(length));
+    stdin.by_ref().take(length).read_to_end(&mut bytes)?;
+    let config =
+        postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    // The user's code may read its standard input and finds it empty.
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok((config, stdin.into()))
+}
+
+/// Hands a connection on which another process of the program will send to the node.
+pub(crate) fn accept_data(node: &Node, hello: Hello, stream: rt::TcpStream) {
+    match hello {
+        Hello::Data { program, from, port } if program == node.program => {
+            let accepted = stream.peer_addr().and_then(|peer| {
+                let from = Place { host: from, address: SocketAddr::new(peer.ip(), port) };
+                node.accept(from, control::into_std(stream)?)
+            });
+            if let Err(error) = accepted {
+                tracing::warn!(%error, "cannot take over a connection");
+            }
+        }
+        other => tracing::warn!(?other, "refused a connection that does not belong here"),
+    }
+}
+
+/// Serves the initiator until it says stop or is gone.
+async fn serve_program(
+    node: Arc<Node>,
+    to: rt::Sender<FromHost>,
+    mut from: Incoming<ToHost>,
+    asked: rt::Receiver<Asked>,
+) {
+    let waiting: Arc<std::sync::Mutex<HashMap<u64, Sender<Reply>>>> = Arc::default();
+    let (answers, requester) = (waiting.clone(), to.clone());
+    rt::spawn(async move {
+        let mut ticket = 0;
+        while let Ok((request, answer)) = asked.recv().await {
+            ticket += 1;
+            answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(ticket, answer);
+            if requester.send(FromHost::Request { ticket, request }).await.is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        match from.next().await {
+            Ok(Some(ToHost::Create { ticket, vrs })) => {
+                let result = vrs.into_iter().try_for_each(|new| create(&node, new, &to));
+                let _ = to.try_send(FromHost::Created { ticket, result });
+            }
+            Ok(Some(ToHost::Reply { ticket, reply })) => {
+                let answer =
+                    waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&ticket);
+                if let Some(answer) = answer {
+                    let _ = answer.try_send(reply);
+                }
+            }
+            Ok(Some(ToHost::HostDown { host, why })) => node.host_down(host, &why),
+            Ok(Some(ToHost::Stop) | None) => break,
+            Err(error) => {
+                tracing::warn!(%error, "lost the program");
+                break;
+            }
+        }
+    }
+    // Whoever waits for an answer of the program gets none any more.
+    waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    node.stop();
+    let deadline = Instant::now() + GRACE;
+    while !node.is_idle() && Instant::now() < deadline {
+        rt::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
+    let NewVr { id, code, name, state, parent, parent_at } = new;
+    node.learn(parent, parent_at);
+    let resource = make(code, state).map_err(|error| DeployError::State { name: name.clone(), error })?;
+    let to = to.clone();
+    let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
+    vr::thread::spawn(node, id, &name, parent, resource, ended).map_err(|error| DeployError::Vm {
+        vm: node.vm.clone(),
+        error: format!("cannot start a thread: {error}"),
+    })
+}
+
+fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
+    let mut creation = Creation { state, made: None };
+    code.resolve().map_err(|error| error.to_string())?(&mut creation);
+    creation.made.unwrap_or_else(|| Err("the code pointer does not make a VR".into()))
+}

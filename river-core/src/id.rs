@@ -1,0 +1,101 @@
+//! Names: every thing that another process may speak of has an id of its own type.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A name that nothing else has: a random (version 4) UUID.
+            #[must_use]
+            pub fn fresh() -> Self {
+                Self(Uuid::new_v4())
+            }
+
+            /// The name made of an existing UUID.
+            #[must_use]
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The UUID inside.
+            #[must_use]
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+
+            /// The first eight hexadecimal digits, enough for people.
+            #[must_use]
+            pub fn short(self) -> String {
+                let mut text = self.0.simple().to_string();
+                text.truncate(8);
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.short())
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// Names a virtual resource. Fresh for each VR that is deployed.
+    VrId
+}
+uuid_id! {
+    /// Names a virtual machine. Fresh each time one starts.
+    VmId
+}
+uuid_id! {
+    /// Names a running program: one initiator and everything that it deployed.
+    ProgramId
+}
+uuid_id! {
+    /// Names a process that runs VRs of a program: the initiator's own, or a host on a VM.
+    HostId
+}
+
+/// The BLAKE3 hash of an executable's loadable bytes: equal hashes, equal code at equal offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ImageHash(pub(crate) [u8; 32]);
+
+impl ImageHash {
+    /// The hash made of its 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ImageHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ImageHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageHash({:02x}{:02x}{:02x}{:02x})", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}

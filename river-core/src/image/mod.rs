@@ -1,0 +1,281 @@
+//! The program's own executable as bytes: what is sent to the VMs, and what names the program.
+//!
+//! Only the part that is loaded into memory travels. Of a debug build that is a sixth; the rest, symbols and debug
+//! information, is for tools. What is cut off stands behind all that is loaded, so no code changes its place and
+//! code pointers stay valid.
+
+mod cache;
+mod directory;
+mod memory;
+
+use std::env::consts;
+use std::fs::File;
+use std::io::{self, Read};
+
+use bytes::Bytes;
+
+use crate::id::ImageHash;
+
+pub use cache::CacheError;
+pub(crate) use cache::{ImageCache, InsertError, retry_busy};
+
+/// The file that this process was started from. A path would lead to another program after a rebuild, and to
+/// nothing in a doc test, whose executable is deleted while it runs.
+const SELF: &str = "/proc/self/exe";
+
+/// So much is read to find out how much there is to read: the program headers are at the beginning.
+const HEAD_LEN: u64 = 4096;
+
+/// An executable that can be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// Names the image.
+    pub hash: ImageHash,
+    /// The loadable part of the executable.
+    pub bytes: Bytes,
+    /// What kind of machine runs it.
+    pub triple: String,
+}
+
+impl Image {
+    /// The image made of an executable for machines like this.
+    #[must_use]
+    pub(crate) fn new(executable: Vec<u8>) -> Self {
+        let bytes = truncate(executable);
+        let hash = ImageHash::from_bytes(*blake3::hash(&bytes).as_bytes());
+        Self { hash, bytes: bytes.into(), triple: host_triple() }
+    }
+}
+
+/// The image of the program that is running. Reads and hashes the executable every time, so keep it.
+///
+/// # Errors
+///
+/// When `/proc` is not mounted or the executable may not be read.
+pub(crate) fn own_image() -> io::Result<Image> {
+    let mut file = File::open(SELF)?;
+    let mut executable = Vec::new();
+    file.by_ref().take(HEAD_LEN).read_to_end(&mut executable)?;
+    // What is cut off need not even be read: it can be 30 MB of debug information.
+    if let Some(end) = loadable_end(&executable, file.metadata()?.len()) {
+        let rest = (end as u64).saturating_sub(executable.len() as u64);
+        file.take(rest).read_to_end(&mut executable)?;
+        cut(&mut executable, end);
+    } else {
+        file.read_to_end(&mut executable)?;
+    }
+    Ok(Image::new(executable))
+}
+
+/// The target of this build: architecture, system, C library. Images run where the text is the same, as far as the
+/// versions of the C libraries allow.
+#[must_use]
+pub(crate) fn host_triple() -> String {
+    let library = if cfg!(target_env = "gnu") {
+        "-gnu"
+    } else if cfg!(target_env = "musl") {
+        "-musl"
+    } else {
+        ""
+    };
+    format!("{}-{}{library}", consts::ARCH, consts::OS)
+}
+
+/// The loadable part of an executable: the bytes up to the end of the last segment, and no section table.
+///
+/// What it does not understand it leaves as it is, and what is truncated already does not change any more.
+#[must_use]
+pub(crate) fn truncate(mut executable: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = loadable_end(&executable, executable.len() as u64) {
+        cut(&mut executable, end);
+    }
+    executable
+}
+
+// Offsets of the fields of a 64-bit ELF header (elf(5)).
+const E_PHOFF: usize = 0x20;
+const E_SHOFF: usize = 0x28;
+const E_PHENTSIZE: usize = 0x36;
+const E_PHNUM: usize = 0x38;
+const E_SHENTSIZE: usize = 0x3a;
+const E_SHNUM: usize = 0x3c;
+const E_SHSTRNDX: usize = 0x3e;
+const EHDR_LEN: usize = 0x40;
+// And of a program header.
+const P_OFFSET: usize = 0x08;
+const P_FILESZ: usize = 0x20;
+const PHDR_LEN: usize = 0x38;
+
+const PT_LOAD: u32 = 1;
+/// So many program headers mean that the number is somewhere else.
+const PN_XNUM: u16 = 0xffff;
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Where the loadable part of a file of `length` bytes ends, if `head`, its beginning, is that of an executable
+/// from which something may be cut off.
+fn loadable_end(head: &[u8], length: u64) -> Option<usize> {
+    // Magic, 64 bits, little-endian.
+    if !head.starts_with(b"\x7fELF\x02\x01") || head.len() < EHDR_LEN {
+        return None;
+    }
+    let count = u16_at(head, E_PHNUM)?;
+    if count == PN_XNUM || usize::from(u16_at(head, E_PHENTSIZE)?) != PHDR_LEN {
+        return None;
+    }
+    let table_offset = usize::try_from(u64_at(head, E_PHOFF)?).ok()?;
+    // A table inside the header would be changed by cutting, and then say something else.
+    if table_offset < EHDR_LEN {
+        return None;
+    }
+    let table_end = table_offset.checked_add(usize::from(count) * PHDR_LEN)?;
+    let table = head.get(table_offset..table_end)?;
+
+    let mut end = table_end as u64;
+    let mut loads = false;
+    for header in table.chunks_exact(PHDR_LEN) {
+        loads |= u32_at(header, 0)? == PT_LOAD;
+        end = end.max(u64_at(header, P_OFFSET)?.checked_add(u64_at(header, P_FILESZ)?)?);
+    }
+
+    // The section table is the last thing in a file. More behind it was put there for the program to find, as
+    // self-extracting programs do, so it has to stay.
+    let sections_end = match u64_at(head, E_SHOFF)? {
+        0 => end,
+        offset => {
+            let count = u64::from(u16_at(head, E_SHNUM)?);
+            let size = u64::from(u16_at(head, E_SHENTSIZE)?);
+            if count == 0 {
+                // The number is somewhere else.
+                return None;
+            }
+            offset.checked_add(count * size)?
+        }
+    };
+    if !loads || end > length || end.max(sections_end) != length {
+        return None;
+    }
+    usize::try_from(end).ok()
+}
+
+/// Cuts an executable off at `end`, and makes its header say that there are no sections.
+fn cut(executable: &mut Vec<u8>, end: usize) {
+    executable.truncate(end);
+    for field in [E_SHOFF..E_SHOFF + 8, E_SHNUM..E_SHNUM + 2, E_SHSTRNDX..E_SHSTRNDX + 2] {
+        if let Some(bytes) = executable.get_mut(field) {
+            bytes.fill(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An executable in miniature: header, one segment of `code` bytes, `debug` bytes for tools, `sections`
+    /// entries of a section table.
+    fn elf(code: usize, debug: usize, sections: usize) -> Vec<u8> {
+        let start = EHDR_LEN + PHDR_LEN;
+        let mut file = vec![0; start];
+        let mut put = |at: usize, value: &[u8]| file[at..at + value.len()].copy_from_slice(value);
+        put(0, b"\x7fELF\x02\x01\x01");
+        put(E_PHOFF, &(EHDR_LEN as u64).to_le_bytes());
+        put(E_SHOFF, &((start + code + debug) as u64).to_le_bytes());
+        put(E_PHENTSIZE, &(PHDR_LEN as u16).to_le_bytes());
+        put(E_PHNUM, &1_u16.to_le_bytes());
+        put(E_SHENTSIZE, &64_u16.to_le_bytes());
+        put(E_SHNUM, &(sections as u16).to_le_bytes());
+        put(E_SHSTRNDX, &1_u16.to_le_bytes());
+        put(EHDR_LEN, &PT_LOAD.to_le_bytes());
+        put(EHDR_LEN + P_FILESZ, &((start + code) as u64).to_le_bytes());
+        file.resize(start + code, b'c');
+        file.resize(start + code + debug + sections * 64, b'd');
+        file
+    }
+
+    #[test]
+    fn what_is_not_loaded_is_cut_off() {
+        let full = elf(1000, 5000, 3);
+        let image = truncate(full.clone());
+        assert_eq!(image.len(), EHDR_LEN + PHDR_LEN + 1000);
+        assert_eq!(image[EHDR_LEN..], full[EHDR_LEN..image.len()]);
+        assert_eq!((u64_at(&image, E_SHOFF), u16_at(&image, E_SHNUM)), (Some(0), Some(0)));
+        assert_eq!(truncate(image.clone()), image);
+    }
+
+    #[test]
+    fn what_is_not_understood_stays() {
+        let good = elf(1000, 5000, 3);
+        let changed = |at: usize, value: u8| {
+            let mut file = good.clone();
+            file[at] = value;
+            file
+        };
+        let mut cases = vec![
+            Vec::new(),
+            b"#!/bin/sh\nexit 0\n".to_vec(),
+            good[..40].to_vec(),
+            good[..good.len() - 1].to_vec(),
+            [&good[..], b"payload"].concat(),
+            changed(4, 1),             // 32 bits
+            changed(5, 2),             // big-endian
+            changed(E_PHENTSIZE, 57),  // other program headers
+            changed(E_PHNUM, 0),       // no segments
+            changed(E_SHNUM, 0),       // the number of sections is elsewhere
+            changed(EHDR_LEN, 2),      // nothing to load
+            changed(E_PHOFF + 7, 255), // far away
+            changed(EHDR_LEN + P_FILESZ + 7, 255),
+            changed(E_SHOFF + 7, 255),
+        ];
+        let mut many = good.clone();
+        many[E_PHNUM..E_PHNUM + 2].fill(0xff);
+        cases.push(many);
+        for case in cases {
+            assert_eq!(truncate(case.clone()), case);
+        }
+    }
+
+    #[test]
+    fn the_own_image_is_the_truncated_executable() {
+        let image = own_image().unwrap();
+        let full = std::fs::read(SELF).unwrap();
+        assert!(image.bytes.len() < full.len(), "{} of {} bytes", image.bytes.len(), full.len());
+        assert_eq!(image.bytes, truncate(full));
+        assert_eq!(image.bytes, truncate(image.bytes.to_vec()));
+        assert_eq!(image.hash, Image::new(image.bytes.to_vec()).hash);
+        assert_eq!(image.hash, own_image().unwrap().hash);
+        assert!(image.triple.starts_with(consts::ARCH), "{}", image.triple);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_truncated(
+            code in 0..300_usize,
+            debug in 0..300_usize,
+            sections in 0..5_usize,
+            changes in proptest::collection::vec((0..EHDR_LEN + PHDR_LEN, any::<u8>()), 0..4),
+            length in 0..1000_usize,
+        ) {
+            let mut file = elf(code, debug, sections);
+            for (at, value) in changes {
+                file[at] = value;
+            }
+            file.truncate(length);
+            let once = truncate(file.clone());
+            prop_assert!(once.len() <= file.len());
+            prop_assert_eq!(truncate(once.clone()), once);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The shared half of a mailbox: anyone pushes, the owner's thread swaps everything out at once.
+//!
+//! Waking a parked thread costs ten times more than handing an envelope to a running one, so the owner polls for
+//! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
+//! cores loses nothing by it; and a sender touches the thread only if it sleeps.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use crate::down::Down;
+use crate::envelope::Envelope;
+
+const SPIN: Duration = Duration::from_micros(1);
+const YIELD: Duration = Duration::from_micros(50);
+
+/// What may arrive.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Envelope(Envelope),
+    Down(Down),
+    /// The program ends: every receive from now on returns an error.
+    Stop,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    /// Length of the queue, readable without the lock. `ready` and `sleeping` are a Dekker pair: the pusher writes
+    /// `ready` then reads `sleeping`, the owner writes `sleeping` then reads `ready`, both sequentially consistent,
+    /// so one of them sees the other and no wake-up is lost.
+    ready: AtomicUsize,
+    sleeping: AtomicBool,
+    owner: OnceLock<Thread>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: Vec<Event>,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Names the thread that waits on this inbox: the caller's.
+    pub(crate) fn adopt(&self) {
+        let _ = self.owner.set(thread::current());
+    }
+
+    /// Appends an event; gives it back if the owner is gone.
+    pub(crate) fn push(&self, event: Event) -> Result<(), Event> {
+        {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Err(event);
+            }
+            queue.events.push(event);
+            self.ready.store(queue.events.len(), SeqCst);
+        }
+        if self.sleeping.load(SeqCst)
+            && self.sleeping.swap(false, SeqCst)
+            && let Some(owner) = self.owner.get()
+        {
+            owner.unpark();
+        }
+        Ok(())
+    }
+
+    /// Exchanges all that has arrived for the empty `events`, whose memory is used again. False: nothing was there.
+    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> bool {
+        debug_assert!(events.is_empty());
+        if self.ready.load(SeqCst) == 0 {
+            return false;
+        }
+        let mut queue = self.lock();
+        std::mem::swap(&mut queue.events, events);
+        self.ready.store(0, SeqCst);
+        true
+    }
+
+    /// Refuses everything from now on and returns what had not been taken.
+    pub(crate) fn close(&self) -> Vec<Event> {
+        let mut queue = self.lock();
+        queue.closed = true;
+        self.ready.store(0, SeqCst);
+        std::mem::take(&mut queue.events)
+    }
+
+    /// Waits until something has arrived (true) or the deadline has passed (false). Only the owner may call it.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if self.ready.load(SeqCst) > 0 {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        loop {
+            if self.ready.load(SeqCst) > 0 {
+                return true;
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return false;
+            }
+            if now - start < YIELD {
+                thread::yield_now();
+                continue;
+            }
+            self.sleeping.store(true, SeqCst);
+            if self.ready.load(SeqCst) == 0 {
+                match deadline {
+                    None => thread::park(),
+                    Some(deadline) => thread::park_timeout(deadline - now),
+                }
+            }
+            self.sleeping.store(false, SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,135 @@
+//! River's core: the layer on which parallel programming models are built.
+//!
+//! A *program* is one executable. It starts as one *virtual resource* (VR), the initiator, finds *virtual machines*
+//! (VMs) that somebody has started with `river vm`, leases some of them, and deploys further VRs there. A VM knows
+//! nothing of the program: the program's executable travels to it, and is kept in a cache. Every VR has a thread, a
+//! name and a mailbox of its own, and sees the world through [`Vr`] only.
+//!
+//! ```
+//! use river_core::{Channel, Result, Selector, VirtualResource, Vr};
+//! use serde::{Deserialize, Serialize};
+//!
+//! const DEMO: Channel = Channel::named("demo");
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Square {
+//!     x: u64,
+//! }
+//!
+//! impl VirtualResource for Square {
+//!     fn main(&mut self, vr: &Vr) -> Result {
+//!         let parent = vr.parent().expect("it was deployed");
+//!         vr.send_bytes(parent, DEMO, 0, (self.x * self.x).to_le_bytes().to_vec())?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn main() -> Result {
+//! let squares = river_core::try_run(|vr| {
+//!     let vms = vr.start_local(2)?; // or: vr.allocate(vr.discover(Query::default())?, 2)?
+//!     let group = vr.deploy(&vms, |i| Square { x: i as u64 + 2 })?;
+//!     let mut squares = Vec::new();
+//!     for square in group.iter() {
+//!         let envelope = vr.receive(Selector::on(DEMO).from(square))?;
+//!         squares.push(envelope.payload.to_bytes()[0]);
+//!     }
+//!     Ok(squares)
+//! })?;
+//! assert_eq!(squares, [4, 9]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Delivery
+//!
+//! * **First in, first out** per pair: what one VR sends to another is received in that order, if the receiver asks in
+//!   that order; a [`Selector`] and a predicate may take a later envelope first, never the system.
+//! * **At most once**: an envelope is never received twice.
+//! * `Ok` from a send means **accepted, not received**.
+//! * An envelope is **lost only together with a [`Down`] notice** about its destination, or about the host in between.
+//! * A VR's `Down` notice comes **after everything that it had sent** to the same receiver and that still could be
+//!   delivered.
+//! * **Nothing hangs for ever**: a receive that names its source ends with that source's `Down` when nothing of it is
+//!   left; a VR is told without asking when a VR that it deployed does not end normally; [`Vr::watch`] asks for any
+//!   other.
+//!
+//! # Where things are
+//!
+//! [`run`] starts a program, [`Vr`] is what its VRs see, [`VirtualResource`] what they are. [`Selector`], [`Envelope`]
+//! and [`Payload`] are messages as this layer knows them. [`find`] and [`Vm`] are for who searches or lends machines
+//! without being a program. [`code`] names functions across processes, for layers that call them.
+//!
+//! # Layers, lowest first
+//!
+//! A module uses only modules above it in this list.
+//!
+//! * `id`: names
+//! * `down`: why something is gone
+//! * `envelope`: what moves between VRs
+//! * `error`: what can go wrong
+//! * `key`: the cluster key
+//! * `noise`: the handshake
+//! * `discovery`: how VMs are found
+//! * `image`: the program's executable as bytes, and the cache of them
+//! * `code`: code pointers
+//! * `protocol`: what processes say to each other
+//! * `rt`: the asynchronous runtime
+//! * `lease`: who may use a VM
+//! * `control`: control connections
+//! * `frame`: the format of data connections
+//! * `inbox`: the shared half of a mailbox
+//! * `mailbox`: the owner's half: selective receive
+//! * `link`: the ways from one VR to another
+//! * `node`: a process's VRs and its router
+//! * `vr`: virtual resources
+//! * `host`: the process in which a VM runs a program's VRs
+//! * `vm`: virtual machines
+//! * `program`: the initiator's side: leases, hosts, directory
+//! * `run`: the start of a program
+//! * `start`: the start of a host that is a test executable
+//! * `testing`: help for the tests of other layers
+
+pub mod code;
+mod control;
+mod discovery;
+mod down;
+mod envelope;
+mod error;
+mod frame;
+mod host;
+mod id;
+mod image;
+mod inbox;
+mod key;
+mod lease;
+mod link;
+mod mailbox;
+mod node;
+mod noise;
+mod program;
+mod protocol;
+mod rt;
+mod run;
+#[cfg(feature = "testing")]
+mod start;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod vm;
+mod vr;
+
+pub use std::process::ExitCode;
+
+pub use discovery::{
+    DISCOVERY_PORT, DiscoverError, FindError, Found, PortError, Query, ResponderError, VmInfo, VmState, find,
+};
+pub use down::{Down, Why};
+pub use envelope::{Channel, Envelope, Payload};
+pub use error::{DeployError, RecvError, Result, SendError, VrError};
+pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
+pub use image::CacheError;
+pub use key::KeyError;
+pub use mailbox::Selector;
+pub use protocol::Count;
+pub use run::{run, try_run};
+pub use vm::{Vm, VmConfig, VmError};
+pub use vr::{Group, VirtualResource, Vr};

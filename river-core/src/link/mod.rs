@@ -1,0 +1,35 @@
+//! Links: the ways from one VR to another. The router picks one when a destination is first used; nothing else asks
+//! whether a VR is near or far.
+//!
+//! * [`Link::Local`]: both VRs in one process; the envelope moves from hand to hand.
+//! * [`Link::Tcp`]: a connection that this process dialled and only writes to. The thread of the sending VR writes
+//!   to the socket itself; one reader thread per process hands what comes in to the mailboxes.
+
+mod reader;
+mod tcp;
+
+use std::sync::Arc;
+
+use crate::envelope::Envelope;
+use crate::frame::Kind;
+use crate::inbox::{Event, Inbox};
+
+pub(crate) use reader::{Reader, Sink};
+pub(crate) use tcp::TcpLink;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Link {
+    Local(Arc<Inbox>),
+    Tcp(Arc<TcpLink>),
+}
+
+impl Link {
+    /// Hands an envelope over. `Err`: the link is of no more use; the router knows why. May block while more than a
+    /// bounded number of bytes waits for a peer that does not read.
+    pub(crate) fn send(&self, envelope: Envelope) -> Result<(), ()> {
+        match self {
+            Link::Local(inbox) => inbox.push(Event::Envelope(envelope)).map_err(drop),
+            Link::Tcp(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
+        }
+    }
+}

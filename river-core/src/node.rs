@@ -1,0 +1,469 @@
+//! A process of a program: its VRs, and the router that finds the link to any VR.
+//!
+//! The router asks, in this order: does the VR live here; has it ended here; do I know its host; does the program's
+//! directory know it. What it learns it keeps, so the directory is asked once per VR and process.
+//!
+//! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::down::{Down, Why};
+use crate::envelope::{Channel, Envelope, Payload};
+use crate::frame::{Frame, Kind};
+use crate::id::{HostId, ProgramId, VrId};
+use crate::inbox::{Event, Inbox};
+use crate::key::ClusterKey;
+use crate::link::{Link, Reader, Sink, TcpLink};
+use crate::noise;
+use crate::protocol::{Hello, Place, Reply, Request, Welcome};
+use crate::rt;
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const SYSTEM: Channel = Channel::named("river-core");
+
+/// A request and where its answer is waited for.
+pub(crate) type Asked = (Request, Sender<Reply>);
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) program: ProgramId,
+    /// The name of the VM that this process runs on; for the initiator, of the machine.
+    pub(crate) vm: String,
+    key: ClusterKey,
+    local: RwLock<HashMap<VrId, Arc<Inbox>>>,
+    book: Mutex<Book>,
+    requests: rt::Sender<Asked>,
+    reader: OnceLock<Reader>,
+    courier: Sender<Notice>,
+}
+
+/// What the router has learnt.
+#[derive(Debug, Default)]
+struct Book {
+    ended: HashMap<VrId, Why>,
+    /// Who watches a VR of this process.
+    watchers: HashMap<VrId, Vec<VrId>>,
+    located: HashMap<VrId, HostId>,
+    peers: HashMap<HostId, Peer>,
+    stopped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    address: Option<SocketAddr>,
+    link: Arc<Mutex<Option<Arc<TcpLink>>>>,
+    /// Connections from this peer that are being read.
+    inbound: usize,
+    /// Said to be dead while there may be something of it left to read.
+    doomed: Option<Why>,
+    down: Option<Why>,
+    /// Watches of VRs here on VRs there: (watcher, watched).
+    watches: Vec<(VrId, VrId)>,
+}
+
+/// A notice that some thread that must not block wants sent.
+#[derive(Debug)]
+struct Notice {
+    to: VrId,
+    down: Down,
+}
+
+impl Node {
+    /// The process's node. Requests of its VRs come out of the receiver that belongs to `requests`.
+    pub(crate) fn start(
+        place: Place,
+        program: ProgramId,
+        vm: String,
+        key: ClusterKey,
+        requests: rt::Sender<Asked>,
+    ) -> io::Result<Arc<Self>> {
+        let (courier, notices) = crossbeam_channel::unbounded();
+        let node = Arc::new(Self {
+            place,
+            program,
+            vm,
+            key,
+            local: RwLock::default(),
+            book: Mutex::default(),
+            requests,
+            reader: OnceLock::new(),
+            courier,
+        });
+        let weak = Arc::downgrade(&node);
+        thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
+        let reader = Reader::start(Arc::new(Deliver(Arc::downgrade(&node))))?;
+        let _ = node.reader.set(reader);
+        Ok(node)
+    }
+
+    /// Asks the program. Blocks until it answers; `None` if it has ended.
+    pub(crate) fn ask(&self, request: Request) -> Option<Reply> {
+        let (answer, reply) = crossbeam_channel::bounded(1);
+        self.requests.try_send((request, answer)).ok()?;
+        reply.recv().ok()
+    }
+
+    // ---- VRs of this process ----
+
+    pub(crate) fn add(&self, vr: VrId) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox::default());
+        self.local.write().unwrap_or_else(PoisonError::into_inner).insert(vr, inbox.clone());
+        if self.book().stopped {
+            let _ = inbox.push(Event::Stop);
+        }
+        inbox
+    }
+
+    /// Takes an ended VR out and tells its watchers, after everything that it had sent. May block.
+    pub(crate) fn remove(&self, vr: VrId, why: &Why) {
+        let inbox = self.local.write().unwrap_or_else(PoisonError::into_inner).remove(&vr);
+        let watchers = {
+            let mut book = self.book();
+            book.ended.insert(vr, why.clone());
+            book.watchers.remove(&vr).unwrap_or_default()
+        };
+        let down = Down { who: vr, why: why.clone() };
+        let mut told = watchers;
+        // Whoever sent something that will never be read learns of it too.
+        for event in inbox.map(|inbox| inbox.close()).unwrap_or_default() {
+            if let Event::Envelope(envelope) = event {
+                told.push(envelope.src);
+            }
+        }
+        told.sort_unstable();
+        told.dedup();
+        for watcher in told {
+            self.tell(watcher, &down);
+        }
+    }
+
+    /// Ends every receive of this process: the program stops.
+    pub(crate) fn stop(&self) {
+        self.book().stopped = true;
+        for inbox in self.local.read().unwrap_or_else(PoisonError::into_inner).values() {
+            let _ = inbox.push(Event::Stop);
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.local.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
+        self.local.read().unwrap_or_else(PoisonError::into_inner).get(&vr).cloned()
+    }
+
+    // ---- routing ----
+
+    /// Notes where a VR lives.
+    pub(crate) fn learn(&self, vr: VrId, place: Place) {
+        if place.host != self.place.host {
+            let mut book = self.book();
+            book.located.insert(vr, place.host);
+            book.peers.entry(place.host).or_default().address = Some(place.address);
+        }
+    }
+
+    /// The link to a VR, dialled if need be. Blocks for the directory's answer or for the dialling.
+    pub(crate) fn route(&self, to: VrId) -> Result<Link, Down> {
+        let gone = |why| Down { who: to, why };
+        loop {
+            if let Some(inbox) = self.inbox(to) {
+                return Ok(Link::Local(inbox));
+            }
+            let (ended, host) = {
+                let book = self.book();
+                (book.ended.get(&to).cloned(), book.located.get(&to).copied())
+            };
+            if let Some(why) = ended {
+                return Err(gone(why));
+            }
+            if let Some(host) = host {
+                return self.connect(host).map(Link::Tcp).map_err(gone);
+            }
+            match self.ask(Request::Locate(to)) {
+                Some(Reply::At(place)) if place.host == self.place.host => {
+                    // The directory knows it here, but it has ended in the meantime or is just being made.
+                    let why = self.book().ended.get(&to).cloned();
+                    return self.inbox(to).map(Link::Local).ok_or_else(|| gone(why.unwrap_or(Why::Unknown)));
+                }
+                Some(Reply::At(place)) => self.learn(to, place),
+                Some(Reply::Gone(why)) => return Err(gone(why)),
+                _ => return Err(gone(Why::ProgramEnded)),
+            }
+        }
+    }
+
+    /// Why sending to `to` failed, once that is known. Blocks, for a bounded time, for the verdict on its host.
+    pub(crate) fn post_mortem(&self, to: VrId) -> Down {
+        let host = {
+            let book = self.book();
+            if let Some(why) = book.ended.get(&to) {
+                return Down { who: to, why: why.clone() };
+            }
+            book.located.get(&to).copied()
+        };
+        let why = host.map_or(Why::Finished, |host| self.verdict(host, "the connection broke"));
+        Down { who: to, why }
+    }
+
+    fn connect(&self, host: HostId) -> Result<Arc<TcpLink>, Why> {
+        let (slot, address) = {
+            let mut book = self.book();
+            let peer = book.peers.entry(host).or_default();
+            if let Some(why) = &peer.down {
+                return Err(why.clone());
+            }
+            (peer.link.clone(), peer.address)
+        };
+        // One dialler per peer: a second connection would break the order of what two of them send.
+        let mut link = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = &*link {
+            return Ok(link.clone());
+        }
+        let dialled = match address {
+            Some(address) => self.dial(Place { host, address }),
+            None => Err("its address is not known".into()),
+        };
+        match dialled {
+            Ok(new) => {
+                let new = Arc::new(new);
+                *link = Some(new.clone());
+                Ok(new)
+            }
+            Err(error) => {
+                drop(link);
+                Err(self.verdict(host, &error))
+            }
+        }
+    }
+
+    fn dial(&self, to: Place) -> Result<TcpLink, String> {
+        let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT).map_err(|e| e.to_string())?;
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        stream.set_read_timeout(Some(DIAL_TIMEOUT)).map_err(|e| e.to_string())?;
+        let hello =
+            Hello::Data { program: self.program, from: self.place.host, port: self.place.address.port() };
+        let hello = postcard::to_stdvec(&hello).map_err(|e| e.to_string())?;
+        let (welcome, _session) = noise::dial(&mut stream, &self.key, &hello).map_err(|e| e.to_string())?;
+        let welcome = postcard::from_bytes::<Welcome>(&welcome).map_err(|e| e.to_string())?;
+        if welcome != Welcome::Host(to.host) {
+            return Err(format!("another process answers at {}", to.address));
+        }
+        TcpLink::new(stream).map_err(|e| e.to_string())
+    }
+
+    fn verdict(&self, host: HostId, error: &str) -> Why {
+        if let Some(why) = self.book().peers.get(&host).and_then(|peer| peer.down.clone()) {
+            return why;
+        }
+        match self.ask(Request::Verdict { host, error: error.into() }) {
+            Some(Reply::Gone(why)) => why,
+            _ => Why::ProgramEnded,
+        }
+    }
+
+    // ---- deaths ----
+
+    /// Registers the watch of a local VR on any VR. Blocks as `route` does.
+    pub(crate) fn watch(&self, watcher: VrId, watched: VrId) {
+        match self.route(watched) {
+            Ok(Link::Local(_)) => self.add_watcher(watcher, watched),
+            Ok(Link::Tcp(link)) => {
+                self.expect(watcher, watched);
+                let payload = Payload::default();
+                let envelope =
+                    Envelope { src: watcher, dst: watched, seq: 0, channel: SYSTEM, lane: 0, payload };
+                if link.send(Kind::Watch, &envelope).is_err() {
+                    let down = self.post_mortem(watched);
+                    self.tell(watcher, &down);
+                }
+            }
+            Err(down) => self.tell(watcher, &down),
+        }
+    }
+
+    /// Tells a local VR when the host of `watched` dies, without telling the host so.
+    pub(crate) fn expect(&self, watcher: VrId, watched: VrId) {
+        let gone = {
+            let mut book = self.book();
+            let Some(host) = book.located.get(&watched).copied() else { return };
+            let peer = book.peers.entry(host).or_default();
+            if peer.down.is_none() {
+                peer.watches.push((watcher, watched));
+            }
+            peer.down.clone()
+        };
+        if let Some(why) = gone {
+            self.tell(watcher, &Down { who: watched, why });
+        }
+    }
+
+    pub(crate) fn add_watcher(&self, watcher: VrId, watched: VrId) {
+        let ended = {
+            let mut book = self.book();
+            let ended = book.ended.get(&watched).cloned();
+            if ended.is_none() {
+                book.watchers.entry(watched).or_default().push(watcher);
+            }
+            ended
+        };
+        if let Some(why) = ended {
+            let _ = self.courier.send(Notice { to: watcher, down: Down { who: watched, why } });
+        }
+    }
+
+    /// The program has established that a host is dead. What can still be read from it is read first.
+    pub(crate) fn host_down(&self, host: HostId, why: &Why) {
+        let mut book = self.book();
+        let peer = book.peers.entry(host).or_default();
+        if peer.down.is_some() {
+            return;
+        }
+        let link = peer.link.clone();
+        if peer.inbound > 0 && matches!(why, Why::HostDied { .. }) {
+            peer.doomed = Some(why.clone());
+        } else {
+            let watches = bury(peer, why);
+            drop(book);
+            self.deliver_downs(watches, why);
+        }
+        // A dialler may hold the slot for as long as the connection takes; it finds out by itself.
+        if let Ok(link) = link.try_lock()
+            && let Some(link) = &*link
+        {
+            link.close(&why.to_string());
+        };
+    }
+
+    fn inbound_closed(&self, host: HostId, error: &str) {
+        let mut book = self.book();
+        let Some(peer) = book.peers.get_mut(&host) else { return };
+        peer.inbound = peer.inbound.saturating_sub(1);
+        if peer.inbound > 0 || peer.down.is_some() {
+            return;
+        }
+        if let Some(why) = peer.doomed.take() {
+            let watches = bury(peer, &why);
+            drop(book);
+            self.deliver_downs(watches, &why);
+        } else {
+            drop(book);
+            // The verdict comes back as `host_down`; nobody waits for this answer.
+            let (answer, _) = crossbeam_channel::bounded(1);
+            let _ = self.requests.try_send((Request::Verdict { host, error: error.into() }, answer));
+        }
+    }
+
+    fn deliver_downs(&self, watches: Vec<(VrId, VrId)>, why: &Why) {
+        for (watcher, who) in watches {
+            if let Some(inbox) = self.inbox(watcher) {
+                let _ = inbox.push(Event::Down(Down { who, why: why.clone() }));
+            }
+        }
+    }
+
+    /// Sends a notice to a VR wherever it is; lost if it is gone. May block.
+    fn tell(&self, to: VrId, down: &Down) {
+        match self.route(to) {
+            Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
+            Ok(Link::Tcp(link)) => {
+                let payload = postcard::to_stdvec(&down.why).unwrap_or_default().into();
+                let envelope = Envelope { src: down.who, dst: to, seq: 0, channel: SYSTEM, lane: 0, payload };
+                let _ = link.send(Kind::Down, &envelope);
+            }
+            Err(_) => {}
+        }
+    }
+
+    // ---- connections from others ----
+
+    /// Takes over an authenticated connection on which `from` will send.
+    pub(crate) fn accept(&self, from: Place, stream: TcpStream) -> io::Result<()> {
+        {
+            let mut book = self.book();
+            let peer = book.peers.entry(from.host).or_default();
+            peer.address = Some(from.address);
+            peer.inbound += 1;
+        }
+        match self.reader.get() {
+            Some(reader) => reader.add(from.host, stream),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn arrived(&self, from: HostId, frame: Frame) {
+        let Frame { kind, envelope } = frame;
+        match kind {
+            Kind::Envelope => {
+                let (src, dst) = (envelope.src, envelope.dst);
+                let refused = match self.inbox(dst) {
+                    Some(inbox) => inbox.push(Event::Envelope(envelope)).is_err(),
+                    None => true,
+                };
+                if refused {
+                    let mut book = self.book();
+                    book.located.entry(src).or_insert(from);
+                    let why = book.ended.get(&dst).cloned().unwrap_or(Why::Unknown);
+                    let _ = self.courier.send(Notice { to: src, down: Down { who: dst, why } });
+                }
+            }
+            Kind::Watch => {
+                self.book().located.entry(envelope.src).or_insert(from);
+                if self.inbox(envelope.dst).is_some() || self.book().ended.contains_key(&envelope.dst) {
+                    self.add_watcher(envelope.src, envelope.dst);
+                } else {
+                    let down = Down { who: envelope.dst, why: Why::Unknown };
+                    let _ = self.courier.send(Notice { to: envelope.src, down });
+                }
+            }
+            Kind::Down => {
+                let why = postcard::from_bytes(envelope.payload.head());
+                if let (Ok(why), Some(inbox)) = (why, self.inbox(envelope.dst)) {
+                    let _ = inbox.push(Event::Down(Down { who: envelope.src, why }));
+                }
+            }
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bury(peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
+    peer.down = Some(why.clone());
+    std::mem::take(&mut peer.watches)
+}
+
+/// The thread that sends what others must not block for. Ends with the node.
+fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
+    while let Ok(Notice { to, down }) = notices.recv() {
+        let Some(node) = node.upgrade() else { return };
+        node.tell(to, &down);
+    }
+}
+
+struct Deliver(Weak<Node>);
+
+impl Sink for Deliver {
+    fn frame(&self, from: HostId, frame: Frame) {
+        if let Some(node) = self.0.upgrade() {
+            node.arrived(from, frame);
+        }
+    }
+
+    fn closed(&self, from: HostId, why: String) {
+        if let Some(node) = self.0.upgrade() {
+            node.inbound_closed(from, &why);
+        }
+    }
+}

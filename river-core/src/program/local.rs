@@ -1,0 +1,23 @@
+//! What a host is to know of the initiator's process.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+/// Environment variables that a host gets from the initiator; the rest it has from its VM.
+const PASSED: [&str; 4] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_LOG", "RIVER_LOG"];
+
+/// The command line of this process.
+pub(super) fn arguments() -> Vec<Vec<u8>> {
+    std::env::args_os().map(OsString::into_vec).collect()
+}
+
+/// The variables that are to be set.
+pub(super) fn environment() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let value = |name: &&str| Some((name.as_bytes().to_vec(), std::env::var_os(name)?.into_vec()));
+    PASSED.iter().filter_map(value).collect()
+}
+
+/// The working directory, which a host changes to if it exists there.
+pub(super) fn directory() -> Vec<u8> {
+    std::env::current_dir().map(|path| path.into_os_string().into_vec()).unwrap_or_default()
+}

@@ -1,0 +1,283 @@
+//! The initiator's side of a program: its leases, its hosts, its directory, and the answers to what its VRs ask.
+//!
+//! Every request is served by a task of its own; the state they share is locked for moments only, never while a task
+//! waits. A host is declared dead here and nowhere else, so that all processes agree on it.
+
+mod local;
+mod output;
+mod request;
+mod vm_link;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::control::{self, Incoming};
+use crate::down::Why;
+use crate::error::DeployError;
+use crate::host::accept_data;
+use crate::id::{HostId, ProgramId, VmId, VrId};
+use crate::key::ClusterKey;
+use crate::lease;
+use crate::node::Node;
+use crate::protocol::{FromHost, Hello, Place, Reply, Tenant, ToHost, ToVm, Welcome};
+use crate::rt;
+use crate::vm::{Vm, machine_name};
+
+pub(crate) use output::Output;
+use vm_link::Leased;
+
+/// After a connection to a host broke, its VM has this long to say how the host died.
+const VERDICT: Duration = Duration::from_secs(2);
+/// How long hosts may take to say their last words when the program ends.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+pub(crate) struct Program {
+    pub(crate) node: Arc<Node>,
+    pub(crate) tenant: Tenant,
+    key: ClusterKey,
+    output: Output,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    vms: HashMap<VmId, Arc<Leased>>,
+    hosts: HashMap<HostId, Host>,
+    down: HashMap<HostId, Why>,
+    directory: HashMap<VrId, HostId>,
+    ended: HashMap<VrId, Why>,
+    /// Who waits to hear how a host died.
+    verdicts: HashMap<HostId, Vec<rt::Sender<Why>>>,
+    local_vms: Vec<Vm>,
+    ending: bool,
+}
+
+/// A host that has reported.
+struct Host {
+    place: Place,
+    vm: VmId,
+    to: rt::Sender<ToHost>,
+    /// Deployments that the host has not confirmed, by ticket.
+    creating: HashMap<u64, rt::Sender<Result<(), DeployError>>>,
+    next_ticket: u64,
+}
+
+impl Program {
+    /// Starts the control plane of a program in the process of its initiator.
+    pub(crate) fn start(key: ClusterKey) -> io::Result<Arc<Self>> {
+        let program = ProgramId::fresh();
+        let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let place = Place { host: HostId::fresh(), address: listener.local_addr()? };
+        let (requests, asked) = rt::unbounded();
+        let node = Node::start(place, program, machine_name(), key.clone(), requests)?;
+        let executable = std::env::args_os().next().unwrap_or_default();
+        let executable = std::path::Path::new(&executable).file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{executable} (process {} on {})", std::process::id(), machine_name());
+        let this = Arc::new(Self {
+            node,
+            tenant: Tenant { program, name },
+            key: key.clone(),
+            output: Output::start()?,
+            state: Mutex::default(),
+        });
+        let acceptor = this.clone();
+        let serve = move |hello, stream| acceptor.clone().serve(hello, stream);
+        rt::spawn(control::listen(listener.into(), key, Welcome::Host(place.host), serve));
+        let server = this.clone();
+        rt::spawn(async move {
+            while let Ok((request, answer)) = asked.recv().await {
+                let server = server.clone();
+                rt::spawn(async move { drop(answer.try_send(server.answer(request).await)) });
+            }
+        });
+        rt::spawn(this.clone().renew_leases());
+        Ok(this)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a VR lives in this process.
+    pub(crate) fn register(&self, vr: VrId) {
+        self.state().directory.insert(vr, self.node.place.host);
+    }
+
+    async fn renew_leases(self: Arc<Self>) {
+        loop {
+            rt::sleep(lease::RENEWAL).await;
+            let state = self.state();
+            if state.ending {
+                return;
+            }
+            for vm in state.vms.values() {
+                vm.send(ToVm::Renew);
+            }
+        }
+    }
+
+    // ---- hosts ----
+
+    async fn serve(self: Arc<Self>, hello: Hello, stream: rt::TcpStream) {
+        match hello {
+            Hello::Join { program, host, port } if program == self.tenant.program => {
+                let Ok(peer) = stream.peer_addr() else { return };
+                let (to, from) = control::split(stream);
+                let place = Place { host, address: SocketAddr::new(peer.ip(), port) };
+                let vm = {
+                    let mut state = self.state();
+                    let Some(vm) = state.vms.values().find(|vm| vm.host() == Some(host)).cloned() else {
+                        return;
+                    };
+                    let next_ticket = 0;
+                    let joined = Host { place, vm: vm.info.id, to, creating: HashMap::new(), next_ticket };
+                    state.hosts.insert(host, joined);
+                    vm
+                };
+                vm.joined();
+                self.serve_host(host, from).await;
+            }
+            other => accept_data(&self.node, other, stream),
+        }
+    }
+
+    async fn serve_host(self: Arc<Self>, host: HostId, mut from: Incoming<FromHost>) {
+        let error = loop {
+            match from.next().await {
+                Ok(Some(FromHost::Created { ticket, result })) => {
+                    let waiting = self.state().hosts.get_mut(&host).and_then(|h| h.creating.remove(&ticket));
+                    if let Some(waiting) = waiting {
+                        let _ = waiting.try_send(result);
+                    }
+                }
+                Ok(Some(FromHost::Ended { vr, why })) => {
+                    self.state().ended.insert(vr, why);
+                }
+                Ok(Some(FromHost::Request { ticket, request })) => {
+                    let server = self.clone();
+                    rt::spawn(async move {
+                        let reply = server.answer(request).await;
+                        server.tell_host(host, ToHost::Reply { ticket, reply });
+                    });
+                }
+                Ok(None) => break "the host closed its connection".to_owned(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        self.verdict(host, error).await;
+    }
+
+    fn tell_host(&self, host: HostId, message: ToHost) {
+        if let Some(host) = self.state().hosts.get(&host) {
+            let _ = host.to.try_send(message);
+        }
+    }
+
+    /// How a host died, which some connection gives reason to believe: as soon as its VM says so, or that it is
+    /// lost if the VM does not.
+    async fn verdict(&self, host: HostId, error: String) -> Why {
+        let (told, verdict) = rt::unbounded();
+        let vm = {
+            let mut state = self.state();
+            if let Some(why) = state.down.get(&host) {
+                return why.clone();
+            }
+            if state.ending || host == self.node.place.host {
+                return Why::ProgramEnded;
+            }
+            state.verdicts.entry(host).or_default().push(told);
+            let vm = state.hosts.get(&host).map(|host| host.vm);
+            vm.and_then(|vm| state.vms.get(&vm)).map_or_else(String::new, |vm| vm.info.name.clone())
+        };
+        if let Ok(Ok(why)) = rt::timeout(VERDICT, verdict.recv()).await {
+            return why;
+        }
+        let why = Why::LostLink { vm, error };
+        self.host_gone(host, &why);
+        // It may live on behind the broken connection; it must not come back as if nothing had happened.
+        self.tell_host(host, ToHost::Stop);
+        why
+    }
+
+    /// Makes it known to everybody that a host is gone.
+    fn host_gone(&self, host: HostId, why: &Why) {
+        let others = {
+            let mut state = self.state();
+            if state.down.contains_key(&host) {
+                return;
+            }
+            state.down.insert(host, why.clone());
+            for waiting in state.verdicts.remove(&host).unwrap_or_default() {
+                let _ = waiting.try_send(why.clone());
+            }
+            let vm = if let Some(dead) = state.hosts.get_mut(&host) {
+                dead.creating.clear();
+                Some(dead.vm)
+            } else {
+                None
+            };
+            if let Some(vm) = vm.and_then(|vm| state.vms.get(&vm)) {
+                vm.host_gone(why);
+            }
+            let lost: Vec<VrId> =
+                state.directory.iter().filter(|(_, at)| **at == host).map(|(vr, _)| *vr).collect();
+            for vr in lost {
+                state.ended.entry(vr).or_insert_with(|| why.clone());
+            }
+            if state.ending { Vec::new() } else { state.live_hosts() }
+        };
+        for other in others {
+            let _ = other.try_send(ToHost::HostDown { host, why: why.clone() });
+        }
+        self.node.host_down(host, why);
+    }
+
+    // ---- the end ----
+
+    /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts.
+    pub(crate) fn finish(&self) {
+        let vms: Vec<Arc<Leased>> = {
+            let mut state = self.state();
+            state.ending = true;
+            for to in state.live_hosts() {
+                let _ = to.try_send(ToHost::Stop);
+            }
+            state.vms.values().cloned().collect()
+        };
+        self.node.stop();
+        rt::block_on(async {
+            let all_gone = async {
+                for vm in &vms {
+                    vm.wait_for_end().await;
+                }
+            };
+            let _ = rt::timeout(FAREWELL, all_gone).await;
+            for vm in &vms {
+                vm.send(ToVm::Release);
+            }
+            let all_closed = async {
+                for vm in &vms {
+                    vm.wait_for_close().await;
+                }
+            };
+            let _ = rt::timeout(FAREWELL, all_closed).await;
+        });
+        self.state().local_vms.clear();
+        self.output.finish();
+    }
+}
+
+impl State {
+    fn live_hosts(&self) -> Vec<rt::Sender<ToHost>> {
+        let dead: HashSet<&HostId> = self.down.keys().collect();
+        self.hosts.iter().filter(|(id, _)| !dead.contains(id)).map(|(_, host)| host.to.clone()).collect()
+    }
+}
+
+/// The reply to a request that failed.
+fn failed(error: DeployError) -> Reply {
+    Reply::Failed(error)
+}

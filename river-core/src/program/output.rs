@@ -1,0 +1,53 @@
+//! What hosts print, on the initiator's terminal, with the VM's name in front.
+//!
+//! A thread of its own writes, since a terminal may stop reading, and the control plane must not stop with it.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender};
+
+pub(crate) struct Line {
+    pub(crate) vm: String,
+    pub(crate) stderr: bool,
+    pub(crate) text: Vec<u8>,
+}
+
+pub(crate) struct Output {
+    lines: Mutex<Option<Sender<Line>>>,
+    printer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Output {
+    pub(crate) fn start() -> io::Result<Self> {
+        let (lines, incoming) = crossbeam_channel::unbounded();
+        let printer = thread::Builder::new().name("river-output".into()).spawn(move || print(&incoming))?;
+        Ok(Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)) })
+    }
+
+    pub(crate) fn line(&self, line: Line) {
+        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = lines.send(line);
+        }
+    }
+
+    /// Waits until everything has been printed. Later lines are dropped.
+    pub(crate) fn finish(&self) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(printer) = self.printer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = printer.join();
+        }
+    }
+}
+
+fn print(lines: &Receiver<Line>) {
+    let colour = io::stderr().is_terminal() && io::stdout().is_terminal();
+    while let Ok(Line { vm, stderr, text }) = lines.recv() {
+        let prefix = if colour { format!("\x1b[36m[{vm}]\x1b[0m ") } else { format!("[{vm}] ") };
+        let line = [prefix.as_bytes(), &text, b"\n"].concat();
+        // A closed terminal is no reason to stop the program.
+        let _ = if stderr { io::stderr().write_all(&line) } else { io::stdout().write_all(&line) };
+    }
+    let _ = io::stdout().flush();
+}

@@ -1,0 +1,222 @@
+//! The answers to what the program's VRs ask.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use crate::discovery::{self, Query, SEARCH_TIME, VmInfo};
+use crate::down::Why;
+use crate::error::DeployError;
+use crate::id::{HostId, VmId, VrId};
+use crate::image::{self, Image, ImageCache};
+use crate::program::vm_link::{Leased, Refusal};
+use crate::program::{Program, failed};
+use crate::protocol::{Count, NewVr, Place, Reply, Request, ToHost, ToVm};
+use crate::rt;
+use crate::vm::{self, Vm, VmConfig};
+
+impl Program {
+    pub(super) async fn answer(self: &Arc<Self>, request: Request) -> Reply {
+        match request {
+            Request::Locate(vr) => self.locate(vr),
+            Request::Verdict { host, error } => Reply::Gone(self.verdict(host, error).await),
+            Request::Discover(query) => self.discover(query).await.map_or_else(failed, Reply::Vms),
+            Request::Allocate { vms, count } => {
+                self.allocate(vms, count).await.map_or_else(failed, Reply::Vms)
+            }
+            Request::StartLocal(count) => self.start_local(count).await.map_or_else(failed, Reply::Vms),
+            Request::Release(vms) => self.release(&vms).await,
+            Request::Deploy(vrs) => self.deploy(vrs).await.map_or_else(failed, Reply::Deployed),
+        }
+    }
+
+    fn locate(&self, vr: VrId) -> Reply {
+        let state = self.state();
+        if let Some(why) = state.ended.get(&vr) {
+            return Reply::Gone(why.clone());
+        }
+        let Some(host) = state.directory.get(&vr) else { return Reply::Gone(Why::Unknown) };
+        if *host == self.node.place.host {
+            return Reply::At(self.node.place);
+        }
+        match state.hosts.get(host) {
+            Some(host) => Reply::At(host.place),
+            None => Reply::Gone(state.down.get(host).cloned().unwrap_or(Why::Unknown)),
+        }
+    }
+
+    async fn discover(&self, query: Query) -> Result<Vec<VmInfo>, DeployError> {
+        let key = self.key.clone();
+        let search = rt::blocking(move || {
+            let port = discovery::default_port().map_err(|error| error.to_string())?;
+            discovery::search(&key, &query, port, &[], SEARCH_TIME).map_err(|error| error.to_string())
+        });
+        let found = search.await.map_err(DeployError::Discovery)?;
+        for (version, count) in &found.other_versions {
+            eprintln!(
+                "[river: {count} VMs speak protocol version {version}, this program speaks {}: use the same River \
+                 version on both sides to use them]",
+                crate::noise::PROTOCOL
+            );
+        }
+        Ok(found.vms)
+    }
+
+    async fn allocate(self: &Arc<Self>, vms: Vec<VmInfo>, count: Count) -> Result<Vec<VmInfo>, DeployError> {
+        let wanted = count.minimum();
+        let mut got: Vec<Arc<Leased>> = Vec::new();
+        let (mut busy, mut errors) = (Vec::new(), Vec::new());
+        for vm in vms {
+            if count.maximum().is_some_and(|most| got.len() >= most) {
+                break;
+            }
+            if self.state().vms.contains_key(&vm.id) || got.iter().any(|leased| leased.info.id == vm.id) {
+                continue;
+            }
+            let name = vm.name.clone();
+            match Leased::acquire(self, vm).await {
+                Ok(leased) => got.push(leased),
+                Err(Refusal::Busy(holder)) => busy.push((name, holder)),
+                Err(Refusal::Error(error)) => {
+                    tracing::warn!(vm = name, error, "cannot lease");
+                    errors.push(DeployError::Vm { vm: name, error });
+                }
+            }
+        }
+        if got.len() < wanted {
+            for leased in &got {
+                leased.send(ToVm::Release);
+            }
+            if let (true, true, Some(error)) = (got.is_empty(), busy.is_empty(), errors.pop()) {
+                return Err(error);
+            }
+            let got = got.iter().map(|leased| leased.info.name.clone()).collect();
+            return Err(DeployError::TooFew { wanted, got, busy });
+        }
+        let mut state = self.state();
+        if state.ending {
+            return Err(DeployError::Stopped);
+        }
+        for leased in &got {
+            state.vms.insert(leased.info.id, leased.clone());
+        }
+        Ok(got.iter().map(|leased| leased.info.clone()).collect())
+    }
+
+    async fn start_local(self: &Arc<Self>, count: usize) -> Result<Vec<VmInfo>, DeployError> {
+        let key = self.key.clone();
+        let first = self.state().local_vms.len();
+        let start = rt::blocking(move || {
+            let cache = Arc::new(ImageCache::open().map_err(|error| error.to_string())?);
+            (first..first + count)
+                .map(|i| {
+                    let config = VmConfig::default().hidden().name(format!("local-{i}"));
+                    Vm::start_with(config, key.clone(), cache.clone()).map_err(|error| error.to_string())
+                })
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let started = start.await.map_err(|error| DeployError::Vm { vm: "local".into(), error })?;
+        let infos: Vec<VmInfo> = started.iter().map(Vm::info).collect();
+        self.state().local_vms.extend(started);
+        self.allocate(infos, Count::Exactly(count)).await
+    }
+
+    async fn release(&self, ids: &[VmId]) -> Reply {
+        let released: Vec<Arc<Leased>> = {
+            let mut state = self.state();
+            ids.iter().filter_map(|id| state.vms.remove(id)).collect()
+        };
+        for vm in &released {
+            vm.send(ToVm::Release);
+        }
+        for vm in &released {
+            vm.wait_for_close().await;
+        }
+        Reply::Done
+    }
+
+    async fn deploy(self: &Arc<Self>, vrs: Vec<(VmId, NewVr)>) -> Result<Vec<(VrId, Place)>, DeployError> {
+        let order: Vec<VrId> = vrs.iter().map(|(_, new)| new.id).collect();
+        let image = own_image().await?;
+        let mut by_vm: HashMap<VmId, Vec<NewVr>> = HashMap::new();
+        for (vm, new) in vrs {
+            by_vm.entry(vm).or_default().push(new);
+        }
+        let mut running = Vec::new();
+        for (vm, vrs) in by_vm {
+            let leased = self.state().vms.get(&vm).cloned();
+            let leased = leased.ok_or_else(|| DeployError::NotLeased(vm.to_string()))?;
+            let program = self.clone();
+            running.push(rt::spawn(async move { program.deploy_on(&leased, image, vrs).await }));
+        }
+        let mut places = HashMap::new();
+        let mut failure = None;
+        for task in running {
+            match task.await {
+                Ok(made) => places.extend(made),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        Ok(order.iter().filter_map(|id| Some((*id, *places.get(id)?))).collect())
+    }
+
+    async fn deploy_on(
+        &self,
+        vm: &Leased,
+        image: &Image,
+        vrs: Vec<NewVr>,
+    ) -> Result<Vec<(VrId, Place)>, DeployError> {
+        let error = |error: String| DeployError::Vm { vm: vm.info.name.clone(), error };
+        let host = vm.ensure_host(self, image).await.map_err(error)?;
+        let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
+        let (place, made) = self.create(host, &ids, vrs).ok_or_else(|| error("its host is gone".into()))?;
+        match made.recv().await {
+            Ok(Ok(())) => Ok(ids.into_iter().map(|id| (id, place)).collect()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let why = self.state().down.get(&host).cloned();
+                Err(error(why.map_or_else(|| "its host is gone".into(), |why| format!("its host {why}"))))
+            }
+        }
+    }
+
+    /// Tells a host to make VRs. The receiver gets its confirmation, or is closed if the host dies.
+    fn create(
+        &self,
+        host: HostId,
+        ids: &[VrId],
+        vrs: Vec<NewVr>,
+    ) -> Option<(Place, rt::Receiver<Result<(), DeployError>>)> {
+        let mut state = self.state();
+        for id in ids {
+            state.directory.insert(*id, host);
+        }
+        if state.down.contains_key(&host) {
+            return None;
+        }
+        let host = state.hosts.get_mut(&host)?;
+        let (confirm, confirmed) = rt::unbounded();
+        let ticket = host.next_ticket;
+        host.next_ticket += 1;
+        host.creating.insert(ticket, confirm);
+        host.to.try_send(ToHost::Create { ticket, vrs }).ok()?;
+        Some((host.place, confirmed))
+    }
+}
+
+/// This program's image, read and hashed once.
+async fn own_image() -> Result<&'static Image, DeployError> {
+    static IMAGE: OnceLock<Result<Image, String>> = OnceLock::new();
+    let image = match IMAGE.get() {
+        Some(image) => image,
+        None => {
+            rt::blocking(|| IMAGE.get_or_init(|| image::own_image().map_err(|error| error.to_string()))).await
+        }
+    };
+    image.as_ref().map_err(|error| DeployError::Vm {
+        vm: vm::machine_name(),
+        error: format!("cannot read this program's own executable: {error}"),
+    })
+}

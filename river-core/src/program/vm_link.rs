@@ -1,0 +1,237 @@
+//! A leased VM as its program sees it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::control::{self, Incoming};
+use crate::discovery::VmInfo;
+use crate::down::Why;
+use crate::id::HostId;
+use crate::image::Image;
+use crate::program::output::Line;
+use crate::program::{Program, VERDICT};
+use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome};
+use crate::rt;
+
+/// How long a VM may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long an executable may take to start and to report.
+const START: Duration = Duration::from_secs(30);
+const PIECE: usize = 256 << 10;
+
+/// A VM that this program holds.
+pub(crate) struct Leased {
+    pub(crate) info: VmInfo,
+    to: rt::Sender<ToVm>,
+    /// Answers of the VM to what was asked last.
+    answers: rt::Receiver<FromVm>,
+    link: Mutex<Link>,
+    /// Closed when the connection is over.
+    closed: rt::Receiver<()>,
+}
+
+struct Link {
+    host: HostState,
+    /// Told, by being closed, when the host has reported or is gone.
+    changed: rt::Sender<()>,
+    change: rt::Receiver<()>,
+}
+
+enum HostState {
+    None,
+    Starting(HostId),
+    Up(HostId),
+    Gone(Why),
+}
+
+/// Why a VM could not be leased.
+pub(crate) enum Refusal {
+    /// Another program holds it.
+    Busy(String),
+    Error(String),
+}
+
+impl Leased {
+    /// Leases a VM.
+    pub(crate) async fn acquire(program: &Arc<Program>, mut info: VmInfo) -> Result<Arc<Self>, Refusal> {
+        let error = |error: &dyn std::fmt::Display| Refusal::Error(error.to_string());
+        let hello = Hello::Lease { program: program.tenant.program };
+        let (welcome, stream) =
+            control::dial(info.address, &program.key, &hello).await.map_err(|e| error(&e))?;
+        match welcome {
+            Welcome::Vm(id) => info.id = id,
+            Welcome::Host(_) => return Err(error(&"a program answers at its address, not a VM")),
+        }
+        let (to, from) = control::split(stream);
+        let (answered, answers) = rt::unbounded();
+        let (closing, closed) = rt::unbounded();
+        let (changed, change) = rt::unbounded();
+        let link = Mutex::new(Link { host: HostState::None, changed, change });
+        let leased = Arc::new(Self { info, to, answers, link, closed });
+        rt::spawn(leased.clone().read(program.clone(), from, answered, closing));
+        leased.send(ToVm::Acquire(program.tenant.clone()));
+        match leased.answer(ANSWER).await {
+            Ok(FromVm::Acquired) => Ok(leased),
+            Ok(FromVm::Busy(holder)) => Err(Refusal::Busy(holder)),
+            Ok(_) => Err(error(&"it answered something else than was asked")),
+            Err(text) => Err(error(&text)),
+        }
+    }
+
+    pub(crate) fn send(&self, message: ToVm) {
+        let _ = self.to.try_send(message);
+    }
+
+    async fn answer(&self, limit: Duration) -> Result<FromVm, String> {
+        match rt::timeout(limit, self.answers.recv()).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err("it closed the connection".into()),
+            Err(_) => Err(format!("it did not answer within {limit:?}")),
+        }
+    }
+
+    /// The host's name, once one is being started.
+    pub(crate) fn host(&self) -> Option<HostId> {
+        match self.link().host {
+            HostState::Starting(host) | HostState::Up(host) => Some(host),
+            HostState::None | HostState::Gone(_) => None,
+        }
+    }
+
+    /// Starts the program's host on this VM unless it runs, ships the image if the VM does not have it, and waits
+    /// until the host has reported.
+    pub(crate) async fn ensure_host(&self, program: &Program, image: &Image) -> Result<HostId, String> {
+        let first = {
+            let mut link = self.link();
+            match &link.host {
+                HostState::Up(host) => return Ok(*host),
+                HostState::Gone(why) => return Err(format!("its host {why}")),
+                HostState::Starting(_) => None,
+                HostState::None => {
+                    let host = HostId::fresh();
+                    link.host = HostState::Starting(host);
+                    Some(host)
+                }
+            }
+        };
+        if let Some(host) = first
+            && let Err(error) = self.start(program, image, host).await
+        {
+            self.host_gone(&Why::LostLink { vm: self.info.name.clone(), error: error.clone() });
+            return Err(error);
+        }
+        let change = self.link().change.clone();
+        let reported = rt::timeout(START, change.recv()).await;
+        match &self.link().host {
+            HostState::Up(host) => Ok(*host),
+            HostState::Gone(why) => Err(format!("its host {why}")),
+            _ if reported.is_err() => Err(format!("its host did not report within {START:?}")),
+            _ => Err("its host did not start".into()),
+        }
+    }
+
+    async fn start(&self, program: &Program, image: &Image, host: HostId) -> Result<(), String> {
+        let place = program.node.place;
+        self.send(ToVm::Start(HostSpec {
+            host,
+            image: image.hash,
+            image_len: image.bytes.len() as u64,
+            triple: image.triple.clone(),
+            initiator: SocketAddr::new(place.address.ip(), place.address.port()),
+            initiator_host: place.host,
+            args: super::local::arguments(),
+            env: super::local::environment(),
+            directory: super::local::directory(),
+        }));
+        let mut answer = self.answer(ANSWER).await?;
+        if matches!(answer, FromVm::NeedImage) {
+            for piece in image.bytes.chunks(PIECE) {
+                self.send(ToVm::Image(piece.to_vec()));
+            }
+            self.send(ToVm::Image(Vec::new()));
+            answer = self.answer(START).await?;
+        }
+        let vm = &self.info.name;
+        match answer {
+            FromVm::Started { shipped: true } => {
+                tracing::info!(%vm, bytes = image.bytes.len(), "shipped the program's image");
+                Ok(())
+            }
+            FromVm::Started { shipped: false } => {
+                tracing::info!(%vm, "the program's image was there already, nothing shipped");
+                Ok(())
+            }
+            FromVm::Refused(why) => Err(why),
+            _ => Err("it answered something else than was asked".into()),
+        }
+    }
+
+    /// The host has reported.
+    pub(crate) fn joined(&self) {
+        let mut link = self.link();
+        if let HostState::Starting(host) = link.host {
+            link.host = HostState::Up(host);
+        }
+        link.changed.close();
+    }
+
+    pub(crate) fn host_gone(&self, why: &Why) {
+        let mut link = self.link();
+        link.host = HostState::Gone(why.clone());
+        link.changed.close();
+    }
+
+    async fn read(
+        self: Arc<Self>,
+        program: Arc<Program>,
+        mut from: Incoming<FromVm>,
+        answered: rt::Sender<FromVm>,
+        closing: rt::Sender<()>,
+    ) {
+        let vm = self.info.name.clone();
+        let error = loop {
+            match from.next().await {
+                Ok(Some(FromVm::Output { stderr, line })) => {
+                    program.output.line(Line { vm: vm.clone(), stderr, text: line });
+                }
+                Ok(Some(FromVm::Exited { how, last_lines })) => {
+                    let why = Why::HostDied { vm: vm.clone(), how, last_lines };
+                    self.host_is_gone(&program, &why);
+                }
+                Ok(Some(answer)) => drop(answered.try_send(answer)),
+                Ok(None) => break "the VM closed the connection".to_owned(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        // With a VM goes its host, but a moment later it may still be heard of: by its lifeline, not by us.
+        self.host_is_gone(&program, &Why::LostLink { vm, error });
+        drop(closing);
+    }
+
+    fn host_is_gone(&self, program: &Program, why: &Why) {
+        match self.host() {
+            Some(host) => {
+                self.host_gone(why);
+                program.host_gone(host, why);
+            }
+            None => self.host_gone(why),
+        }
+    }
+
+    /// Waits until the host, if there is one, is gone.
+    pub(crate) async fn wait_for_end(&self) {
+        while self.host().is_some() && !self.closed.is_closed() {
+            rt::sleep(Duration::from_micros(500)).await;
+        }
+    }
+
+    /// Waits until the VM has closed the connection.
+    pub(crate) async fn wait_for_close(&self) {
+        let _ = rt::timeout(VERDICT, self.closed.recv()).await;
+    }
+
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

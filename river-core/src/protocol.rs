@@ -1,0 +1,229 @@
+//! What processes say to each other on control connections, and what a VR may ask of its program.
+//!
+//! Every message is a variant of an enum, encoded by postcard behind a length. The version of all of this is part of
+//! the handshake ([`crate::noise`]): peers of different versions never get here.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::code::CodePtr;
+use crate::discovery::{Query, VmInfo};
+use crate::down::Why;
+use crate::error::DeployError;
+use crate::id::{HostId, ImageHash, ProgramId, VmId, VrId};
+
+/// What the dialling side of a connection wants. Travels inside the encrypted handshake.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Hello {
+    /// A program wants to talk to a VM about a lease and a host.
+    Lease { program: ProgramId },
+    /// A host that a VM has started for a program reports to the initiator.
+    Join { program: ProgramId, host: HostId, port: u16 },
+    /// A process of a program wants to send envelopes.
+    Data { program: ProgramId, from: HostId, port: u16 },
+}
+
+/// Who accepted the connection. Travels inside the encrypted handshake.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Welcome {
+    Vm(VmId),
+    Host(HostId),
+}
+
+/// From a program to a VM.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToVm {
+    Acquire(Tenant),
+    Renew,
+    Start(HostSpec),
+    /// A piece of the image that the VM asked for, in order; empty: that was all.
+    Image(#[serde(with = "bytes_body")] Vec<u8>),
+    /// Ends the host, if any, and the lease.
+    Release,
+}
+
+/// Who leases a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tenant {
+    pub(crate) program: ProgramId,
+    /// The executable's file name and process id, for people.
+    pub(crate) name: String,
+}
+
+/// What a VM needs to know to start a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HostSpec {
+    pub(crate) host: HostId,
+    pub(crate) image: ImageHash,
+    pub(crate) image_len: u64,
+    pub(crate) triple: String,
+    /// Where the host is to report.
+    pub(crate) initiator: SocketAddr,
+    pub(crate) initiator_host: HostId,
+    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) directory: Vec<u8>,
+}
+
+/// From a VM to the program that leases it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromVm {
+    Acquired,
+    /// Another program holds the VM: its name.
+    Busy(String),
+    /// The VM does not have the image that it is to start.
+    NeedImage,
+    Started {
+        shipped: bool,
+    },
+    /// The host cannot be started: why.
+    Refused(String),
+    /// A line that the host printed, without its end.
+    Output {
+        stderr: bool,
+        #[serde(with = "bytes_body")]
+        line: Vec<u8>,
+    },
+    /// The host is gone, and how.
+    Exited {
+        how: String,
+        last_lines: Vec<String>,
+    },
+}
+
+/// From the initiator to a host.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToHost {
+    Create { ticket: u64, vrs: Vec<NewVr> },
+    Reply { ticket: u64, reply: Reply },
+    HostDown { host: HostId, why: Why },
+    Stop,
+}
+
+/// From a host to the initiator.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromHost {
+    Created { ticket: u64, result: Result<(), DeployError> },
+    Ended { vr: VrId, why: Why },
+    Request { ticket: u64, request: Request },
+}
+
+/// A VR that is to be made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NewVr {
+    pub(crate) id: VrId,
+    pub(crate) code: CodePtr,
+    pub(crate) name: String,
+    #[serde(with = "bytes_body")]
+    pub(crate) state: Vec<u8>,
+    pub(crate) parent: VrId,
+    pub(crate) parent_at: Place,
+}
+
+/// Where VRs live: the process and the address at which it accepts connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) host: HostId,
+    pub(crate) address: SocketAddr,
+}
+
+/// What a VR asks of its program. The initiator's process answers all of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Locate(VrId),
+    /// The connection to a host failed: is the host dead, and how did it die?
+    Verdict {
+        host: HostId,
+        error: String,
+    },
+    Discover(Query),
+    Allocate {
+        vms: Vec<VmInfo>,
+        count: Count,
+    },
+    StartLocal(usize),
+    Release(Vec<VmId>),
+    Deploy(Vec<(VmId, NewVr)>),
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    At(Place),
+    Gone(Why),
+    Vms(Vec<VmInfo>),
+    Deployed(Vec<(VrId, Place)>),
+    Done,
+    Failed(DeployError),
+}
+
+/// How many VMs are wanted: `4` (exactly), `2..` (at least two, all that can be had) or `..` (all, at least one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Count {
+    /// This many, neither more nor fewer.
+    Exactly(usize),
+    /// All that can be had, but at least this many.
+    AtLeast(usize),
+}
+
+impl Count {
+    /// The smallest number that will do.
+    #[must_use]
+    pub fn minimum(self) -> usize {
+        match self {
+            Count::Exactly(n) | Count::AtLeast(n) => n,
+        }
+    }
+
+    /// The largest number that is of use, if there is one.
+    #[must_use]
+    pub fn maximum(self) -> Option<usize> {
+        match self {
+            Count::Exactly(n) => Some(n),
+            Count::AtLeast(_) => None,
+        }
+    }
+}
+
+impl From<usize> for Count {
+    fn from(n: usize) -> Self {
+        Count::Exactly(n)
+    }
+}
+
+impl From<std::ops::RangeFrom<usize>> for Count {
+    fn from(range: std::ops::RangeFrom<usize>) -> Self {
+        Count::AtLeast(range.start)
+    }
+}
+
+impl From<std::ops::RangeFull> for Count {
+    fn from(_: std::ops::RangeFull) -> Self {
+        Count::AtLeast(1)
+    }
+}
+
+/// Byte strings as one memory copy instead of element by element.
+mod bytes_body {
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Body;
+        impl Visitor<'_> for Body {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a byte string")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Body)
+    }
+}

@@ -1,0 +1,295 @@
+//! A virtual machine: waits to be found, leases itself to one program at a time, and runs that program's host.
+//!
+//! Everything that a lease has brought is gone with it: the host, whatever the host has started in its process
+//! group, and the connection.
+
+mod process;
+mod serve;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::control;
+use crate::discovery::{self, Announcement, PortError, ResponderError, VmInfo, VmState};
+use crate::id::VmId;
+use crate::image::{self, CacheError, ImageCache};
+use crate::key::{ClusterKey, KeyError};
+use crate::lease::Lease;
+use crate::protocol::{Tenant, Welcome};
+use crate::rt;
+
+use process::HostProcess;
+
+const TICK: Duration = Duration::from_millis(250);
+
+/// How a VM is to be.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VmConfig {
+    /// The name that people see. Default: the machine's name and the process id.
+    pub name: Option<String>,
+    /// Words by which programs may choose it.
+    pub labels: Vec<String>,
+    /// The TCP port on which programs talk to it. Default: any free one.
+    pub listen: Option<u16>,
+    /// The UDP port on which it is searched for. Default: [`DISCOVERY_PORT`](crate::DISCOVERY_PORT), or `RIVER_PORT`.
+    pub discovery_port: Option<u16>,
+    /// Whether it answers searches. Default: yes.
+    pub hidden: bool,
+}
+
+impl VmConfig {
+    /// The same with this name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The same with one more label.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.labels.push(label.into());
+        self
+    }
+
+    /// The same, listening on this TCP port.
+    #[must_use]
+    pub fn listen(mut self, port: u16) -> Self {
+        self.listen = Some(port);
+        self
+    }
+
+    /// The same, searched for on this UDP port.
+    #[must_use]
+    pub fn discovery_port(mut self, port: u16) -> Self {
+        self.discovery_port = Some(port);
+        self
+    }
+
+    /// The same, found by nobody: only who is told its address can use it.
+    #[must_use]
+    pub fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
+    }
+}
+
+/// Why a VM cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VmError {
+    /// There is no usable key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The image cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// It could not be found by others.
+    #[error(transparent)]
+    Responder(#[from] ResponderError),
+    /// `RIVER_PORT` is not a port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The TCP port is taken, or no socket can be had.
+    #[error("cannot listen on {address}: {source} (choose another port, or none for any free one)")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A running virtual machine. It stops when this handle is dropped; what it runs for a program ends with it.
+#[derive(Debug)]
+pub struct Vm {
+    shared: Arc<Shared>,
+    tasks: Vec<rt::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    id: VmId,
+    name: String,
+    address: SocketAddr,
+    labels: Vec<String>,
+    key: ClusterKey,
+    cache: Arc<ImageCache>,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lease: Lease,
+    host: Option<HostProcess>,
+    stopped: bool,
+}
+
+impl Vm {
+    /// Starts a VM in this process, with the key and the image cache of this user.
+    ///
+    /// # Errors
+    /// [`VmError`] says what is missing or taken.
+    pub fn start(config: VmConfig) -> Result<Self, VmError> {
+        Self::start_with(config, ClusterKey::load_or_create()?, Arc::new(ImageCache::open()?))
+    }
+
+    /// Starts `count` VMs that share a cache; their names are numbered if there are several.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_many(config: &VmConfig, count: usize) -> Result<Vec<Self>, VmError> {
+        let (key, cache) = (ClusterKey::load_or_create()?, Arc::new(ImageCache::open()?));
+        let base = config.name.clone().unwrap_or_else(default_name);
+        (0..count)
+            .map(|i| {
+                let name = if count > 1 { format!("{base}-{i}") } else { base.clone() };
+                Self::start_with(config.clone().name(name), key.clone(), cache.clone())
+            })
+            .collect()
+    }
+
+    pub(crate) fn start_with(
+        config: VmConfig,
+        key: ClusterKey,
+        cache: Arc<ImageCache>,
+    ) -> Result<Self, VmError> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.listen.unwrap_or(0)));
+        let bind_error = |source| VmError::Listen { address, source };
+        let listener = std::net::TcpListener::bind(address).map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        let sockets = if config.hidden {
+            Vec::new()
+        } else {
+            let port = config.discovery_port.map_or_else(discovery::default_port, Ok)?;
+            discovery::bind_responder(port)?
+        };
+        let shared = Arc::new(Shared {
+            id: VmId::fresh(),
+            name: config.name.unwrap_or_else(default_name),
+            address,
+            labels: config.labels,
+            key: key.clone(),
+            cache,
+            started: Instant::now(),
+            state: Mutex::default(),
+        });
+        let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
+        for socket in sockets {
+            tasks.push(rt::spawn(answer_searches(shared.clone(), socket.into())));
+        }
+        let server = shared.clone();
+        let serve = move |hello, stream| serve::conversation(server.clone(), hello, stream);
+        tasks.push(rt::spawn(control::listen(listener.into(), key, Welcome::Vm(shared.id), serve)));
+        Ok(Self { shared, tasks })
+    }
+
+    /// What a search would say of it now.
+    #[must_use]
+    pub fn info(&self) -> VmInfo {
+        self.shared.info()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.shared.state().stopped = true;
+        self.shared.end_host();
+        for task in self.tasks.drain(..) {
+            rt::cancel(task);
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_host(&self) {
+        let host = self.state().host.take();
+        if let Some(host) = host {
+            host.kill();
+        }
+    }
+
+    /// Ends what a tenant has here, and its lease.
+    fn release(&self, tenant: &Tenant) {
+        let host = {
+            let mut state = self.state();
+            if state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
+                return;
+            }
+            state.lease.release(tenant);
+            state.host.take()
+        };
+        if let Some(host) = host {
+            host.kill();
+        }
+    }
+
+    fn announcement(&self) -> Announcement {
+        let state = match self.state().lease.holder() {
+            None => VmState::Idle,
+            Some(tenant) => VmState::Leased { program: tenant.program, name: tenant.name.clone() },
+        };
+        Announcement {
+            id: self.id,
+            name: self.name.clone(),
+            port: self.address.port(),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            memory: total_memory(),
+            triple: image::host_triple(),
+            labels: self.labels.clone(),
+            state,
+            uptime: self.started.elapsed(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    fn info(&self) -> VmInfo {
+        self.announcement().at(self.address.ip())
+    }
+}
+
+async fn expire_leases(shared: Arc<Shared>) {
+    loop {
+        rt::sleep(TICK).await;
+        let expired = shared.state().lease.expire(Instant::now());
+        if let Some(tenant) = expired {
+            tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
+            shared.end_host();
+        }
+    }
+}
+
+async fn answer_searches(shared: Arc<Shared>, socket: rt::UdpSocket) {
+    let mut datagram = vec![0; 2048];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
+            rt::sleep(TICK).await;
+            continue;
+        };
+        if let Some(answer) = discovery::answer(&shared.key, &shared.announcement(), &datagram[..length]) {
+            let _ = socket.send_to(&answer, from).await;
+        }
+    }
+}
+
+fn default_name() -> String {
+    format!("{}-{}", machine_name(), std::process::id())
+}
+
+pub(crate) fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.split('.').next().filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
+}
+
+fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
+}

@@ -1,0 +1,150 @@
+//! A host as its VM sees it: a child process in a process group of its own.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::{ffi::OsString, mem};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use crate::host::{HOST_VARIABLE, HostConfig};
+use crate::image;
+use crate::protocol::FromVm;
+use crate::rt;
+
+/// Of what a host printed, so many of the last lines are kept for its obituary.
+const LAST_LINES: usize = 5;
+/// A longer line is cut into pieces of this size.
+const LINE: u64 = 64 << 10;
+
+/// The handle by which a VM ends a host. Dropping it does so too: the host's standard input closes.
+#[derive(Debug)]
+pub(crate) struct HostProcess {
+    pid: Pid,
+    /// True until the process has been waited for: only so long its id is surely its own.
+    alive: Arc<Mutex<bool>>,
+    _lifeline: ChildStdin,
+}
+
+impl HostProcess {
+    /// Starts the host. `report` gets every line that it prints, and last how it ended.
+    pub(crate) fn start(image: &Path, config: &HostConfig, report: rt::Sender<FromVm>) -> io::Result<Self> {
+        let spec = &config.spec;
+        let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
+        let mut command = Command::new(image);
+        command
+            .args(spec.args.iter().skip(1).map(os))
+            .envs(spec.env.iter().map(|(name, value)| (os(name), os(value))))
+            .env(HOST_VARIABLE, std::process::id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let Some(name) = spec.args.first() {
+            command.arg0(os(name));
+        }
+        let directory = PathBuf::from(os(&spec.directory));
+        if directory.is_dir() {
+            command.current_dir(directory);
+        }
+        let mut child = image::retry_busy(|| command.spawn())?;
+        let pid = Pid::from_child(&child);
+        let alive = Arc::new(Mutex::new(true));
+        let (Some(mut lifeline), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let config =
+            postcard::to_stdvec(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        lifeline.write_all(&(config.len() as u32).to_le_bytes())?;
+        lifeline.write_all(&config)?;
+        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+        let readers = [
+            forward(stdout, false, report.clone(), last_lines.clone())?,
+            forward(stderr, true, report.clone(), last_lines.clone())?,
+        ];
+        let waiting = alive.clone();
+        thread::Builder::new().name("river-host-wait".into()).spawn(move || {
+            let how = wait(child, pid, &waiting).map_or_else(|error| error.to_string(), describe);
+            for reader in readers {
+                let _ = reader.join();
+            }
+            let last_lines =
+                mem::take(&mut *last_lines.lock().unwrap_or_else(PoisonError::into_inner)).into();
+            let _ = report.try_send(FromVm::Exited { how, last_lines });
+        })?;
+        Ok(Self { pid, alive, _lifeline: lifeline })
+    }
+
+    /// Ends the host and everything in its process group, at once. Does nothing if it has ended.
+    pub(crate) fn kill(&self) {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        if *alive {
+            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for HostProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits for the end of the host, and ends what is left of its process group before its id can be used again.
+fn wait(mut child: Child, pid: Pid, alive: &Mutex<bool>) -> io::Result<ExitStatus> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
+    let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    *alive = false;
+    child.wait()
+}
+
+fn forward(
+    from: impl Read + Send + 'static,
+    stderr: bool,
+    report: rt::Sender<FromVm>,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("river-host-out".into()).spawn(move || {
+        let mut from = BufReader::new(from);
+        loop {
+            let mut line = Vec::new();
+            match from.by_ref().take(LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            {
+                let mut last = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if last.len() == LAST_LINES {
+                    last.pop_front();
+                }
+                last.push_back(String::from_utf8_lossy(&line).into_owned());
+            }
+            // Reading goes on when nobody listens any more, so that the host is never stuck in a write.
+            let _ = report.try_send(FromVm::Output { stderr, line });
+        }
+    })
+}
+
+/// How a process ended, in words.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(number)) => {
+            let name = Signal::from_named_raw(number).map(|signal| format!(" ({signal:?})").to_uppercase());
+            format!("signal {number}{}", name.unwrap_or_default())
+        }
+        (None, None) => status.to_string(),
+    }
+}

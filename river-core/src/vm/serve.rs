@@ -1,0 +1,158 @@
+//! What a VM says to a program.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::process::HostProcess;
+use crate::control::{self, ControlError, Incoming};
+use crate::host::HostConfig;
+use crate::image::{self, InsertError};
+use crate::protocol::{FromVm, Hello, HostSpec, Tenant, ToVm};
+use crate::rt;
+
+/// No executable is larger.
+const MAX_IMAGE: u64 = 4 << 30;
+
+/// Serves one connection of a program until it ends, and then ends all that the program has here.
+pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: rt::TcpStream) {
+    let Hello::Lease { program } = hello else {
+        tracing::warn!(vm = shared.name, "refused a connection that is not for a VM");
+        return;
+    };
+    let (to, mut from) = control::split::<FromVm, ToVm>(stream);
+    let mut tenant = None;
+    if let Err(error) = converse(&shared, &mut tenant, &to, &mut from).await {
+        tracing::warn!(vm = shared.name, %program, %error, "lost a program");
+    }
+    if let Some(tenant) = tenant {
+        shared.release(&tenant);
+    }
+}
+
+async fn converse(
+    shared: &Arc<Shared>,
+    tenant: &mut Option<Tenant>,
+    to: &rt::Sender<FromVm>,
+    from: &mut Incoming<ToVm>,
+) -> Result<(), ControlError> {
+    while let Some(message) = from.next().await? {
+        match (message, &mut *tenant) {
+            (ToVm::Acquire(new), tenant) => {
+                let acquired = {
+                    let mut state = shared.state();
+                    if state.stopped {
+                        return Ok(());
+                    }
+                    state.lease.acquire(new.clone(), Instant::now())
+                };
+                match acquired {
+                    Ok(()) => {
+                        tracing::info!(vm = shared.name, program = new.name, "leased");
+                        *tenant = Some(new);
+                        let _ = to.try_send(FromVm::Acquired);
+                    }
+                    Err(holder) => {
+                        let _ = to.try_send(FromVm::Busy(holder.name));
+                    }
+                }
+            }
+            (ToVm::Renew, Some(tenant)) => {
+                if !shared.state().lease.renew(tenant, Instant::now()) {
+                    return Ok(());
+                }
+            }
+            (ToVm::Start(spec), Some(tenant)) => {
+                let started = start(shared, tenant, spec, to, from).await?;
+                let _ = to.try_send(match started {
+                    Ok(shipped) => FromVm::Started { shipped },
+                    Err(why) => FromVm::Refused(why),
+                });
+            }
+            (ToVm::Release, _) => return Ok(()),
+            // An image that was not asked for, or requests without a lease.
+            (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_), _) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Starts the host, after having fetched its image if need be. Whether it was fetched; or why there is no host.
+async fn start(
+    shared: &Arc<Shared>,
+    tenant: &Tenant,
+    spec: HostSpec,
+    to: &rt::Sender<FromVm>,
+    from: &mut Incoming<ToVm>,
+) -> Result<Result<bool, String>, ControlError> {
+    let ours = image::host_triple();
+    if spec.triple != ours {
+        return Ok(Err(format!("the program is built for {}, this VM runs {ours}", spec.triple)));
+    }
+    if spec.image_len > MAX_IMAGE {
+        return Ok(Err(format!(
+            "the program's executable has {} bytes, the limit is {MAX_IMAGE}",
+            spec.image_len
+        )));
+    }
+    let (cache, hash) = (shared.cache.clone(), spec.image);
+    let shipped = !rt::blocking(move || cache.has(hash)).await;
+    if shipped {
+        let _ = to.try_send(FromVm::NeedImage);
+        if let Err(error) = receive_image(shared, tenant, &spec, from).await? {
+            return Ok(Err(error));
+        }
+        tracing::info!(vm = shared.name, bytes = spec.image_len, "image received");
+    } else {
+        tracing::info!(vm = shared.name, image = %hash, "image was in the cache");
+    }
+    let (shared, tenant, report) = (shared.clone(), tenant.clone(), to.clone());
+    let started = rt::blocking(move || {
+        let image = shared.cache.spawnable(hash).map_err(|error| error.to_string())?;
+        let key = shared.key.to_bytes();
+        let config = HostConfig { program: tenant.program, vm: shared.name.clone(), key, spec };
+        let host = HostProcess::start(image.path(), &config, report)
+            .map_err(|error| format!("cannot start the program's host: {error}"))?;
+        let mut state = shared.state();
+        // The lease may have ended while the host was being started; then dropping the host ends it.
+        if state.stopped || state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
+            return Err("the lease has ended".into());
+        }
+        state.host = Some(host);
+        Ok(())
+    });
+    Ok(started.await.map(|()| shipped))
+}
+
+/// Takes the pieces of an image into the cache. The inner error says why that failed.
+async fn receive_image(
+    shared: &Shared,
+    tenant: &Tenant,
+    spec: &HostSpec,
+    from: &mut Incoming<ToVm>,
+) -> Result<Result<(), String>, ControlError> {
+    let text = |error: InsertError| format!("cannot keep the image: {error}");
+    let mut draft = match shared.cache.begin(spec.image) {
+        Ok(draft) => draft,
+        Err(error) => return Ok(Err(text(error))),
+    };
+    let mut length = 0;
+    loop {
+        match from.next().await? {
+            Some(ToVm::Image(piece)) if piece.is_empty() => break,
+            Some(ToVm::Image(piece)) => {
+                length += piece.len() as u64;
+                if length > spec.image_len {
+                    return Ok(Err("the image is longer than announced".into()));
+                }
+                if let Err(error) = draft.write(&piece) {
+                    return Ok(Err(text(error)));
+                }
+            }
+            Some(ToVm::Renew) => drop(shared.state().lease.renew(tenant, Instant::now())),
+            _ => return Ok(Err("the image did not arrive".into())),
+        }
+    }
+    let cache = shared.cache.clone();
+    Ok(rt::blocking(move || cache.finish(draft)).await.map_err(text))
+}

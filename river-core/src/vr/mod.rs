@@ -1,0 +1,370 @@
+//! Virtual resources: what they are, what they see of the world, and the thread that each has of its own.
+
+mod resource;
+pub(crate) mod thread;
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::code;
+use crate::discovery::{Query, VmInfo};
+use crate::down::Down;
+use crate::envelope::{Channel, Envelope, Payload};
+use crate::error::{DeployError, RecvError, SendError};
+use crate::id::{ProgramId, VmId, VrId};
+use crate::inbox::Inbox;
+use crate::link::Link;
+use crate::mailbox::{Found, Mailbox, Selector};
+use crate::node::Node;
+use crate::protocol::{Count, NewVr, Reply, Request};
+
+use resource::Create;
+pub(crate) use resource::{Creation, Resource};
+pub use resource::{Group, VirtualResource};
+
+/// A virtual resource's own view: its name, its mailbox, and everything that it can ask of the others.
+///
+/// It belongs to the VR's thread and cannot leave it. All methods take `&self`, so that handles made from it (a farm,
+/// a communicator) can be used side by side.
+#[derive(Debug)]
+pub struct Vr {
+    id: VrId,
+    parent: Option<VrId>,
+    node: Arc<Node>,
+    inbox: Arc<Inbox>,
+    mailbox: RefCell<Mailbox>,
+    routes: RefCell<HashMap<VrId, Route>>,
+    slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
+    fresh_number: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Route {
+    link: Link,
+    next: u64,
+}
+
+impl Vr {
+    /// The VR of the calling thread.
+    pub(crate) fn new(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>) -> Self {
+        inbox.adopt();
+        Self {
+            id,
+            parent,
+            node,
+            inbox,
+            mailbox: RefCell::default(),
+            routes: RefCell::default(),
+            slots: RefCell::default(),
+            fresh_number: Cell::new(0),
+        }
+    }
+
+    /// This VR's name.
+    #[must_use]
+    pub fn id(&self) -> VrId {
+        self.id
+    }
+
+    /// The VR that deployed this one; `None` in the initiator, the VR with which the program starts.
+    #[must_use]
+    pub fn parent(&self) -> Option<VrId> {
+        self.parent
+    }
+
+    /// The name of the VM that this VR runs on; in the initiator, that of the machine.
+    #[must_use]
+    pub fn vm(&self) -> &str {
+        &self.node.vm
+    }
+
+    /// The program that this VR is part of.
+    #[must_use]
+    pub fn program(&self) -> ProgramId {
+        self.node.program
+    }
+
+    /// A number that this VR has not been given before, for tickets and the like. Starts at 1.
+    #[must_use]
+    pub fn fresh_number(&self) -> u64 {
+        self.fresh_number.set(self.fresh_number.get() + 1);
+        self.fresh_number.get()
+    }
+
+    /// This VR's own `T`, made by `Default` when first asked for: where a layer keeps what belongs to it and the VR.
+    #[must_use]
+    pub fn slot<T: Default + 'static>(&self) -> Rc<T> {
+        let slot = self.slots.borrow().get(&TypeId::of::<T>()).cloned();
+        let slot = slot.unwrap_or_else(|| {
+            let new: Rc<dyn Any> = Rc::new(T::default());
+            self.slots.borrow_mut().entry(TypeId::of::<T>()).or_insert(new).clone()
+        });
+        // The key is the type, so the downcast always succeeds; a fresh value would only lose state.
+        slot.downcast().unwrap_or_default()
+    }
+
+    // ---- envelopes ----
+
+    /// Sends a payload to a VR. `Ok` means accepted, not received.
+    ///
+    /// # Errors
+    /// [`SendError`] if the destination is known to be gone; the payload is dropped then.
+    ///
+    /// # Blocking
+    /// The first time for a destination it may wait for the directory and for a connection; later only while more
+    /// than 8 MiB wait for a process that does not read.
+    pub fn send_bytes(
+        &self,
+        to: VrId,
+        channel: Channel,
+        lane: u64,
+        payload: impl Into<Payload>,
+    ) -> Result<(), SendError> {
+        let mut routes = self.routes.borrow_mut();
+        let route = match routes.entry(to) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let link = self.node.route(to).map_err(SendError::Down)?;
+                entry.insert(Route { link, next: 0 })
+            }
+        };
+        let envelope =
+            Envelope { src: self.id, dst: to, seq: route.next, channel, lane, payload: payload.into() };
+        route.next += 1;
+        if route.link.send(envelope).is_ok() {
+            return Ok(());
+        }
+        routes.remove(&to);
+        drop(routes);
+        Err(SendError::Down(self.node.post_mortem(to)))
+    }
+
+    /// Takes the earliest envelope that the selector admits, waiting for it if need be.
+    ///
+    /// # Errors
+    /// [`RecvError::Down`] if the only VR that the selector admits is gone and has nothing left in the queue, or if a
+    /// watched VR or a child that did not end normally is gone; [`RecvError::Stopped`] when the program ends.
+    pub fn receive(&self, selector: Selector) -> Result<Envelope, RecvError> {
+        self.receive_until(selector, None, |_| true)
+    }
+
+    /// Takes the earliest envelope that the selector admits and the predicate accepts, waiting for it if need be. The
+    /// predicate runs on this thread and must not receive.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_where(
+        &self,
+        selector: Selector,
+        accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Envelope, RecvError> {
+        self.receive_until(selector, None, accept)
+    }
+
+    /// Like [`receive_where`](Self::receive_where), but returns at once, `None` if nothing that matches is there.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn try_receive_where(
+        &self,
+        selector: Selector,
+        mut accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Option<Envelope>, RecvError> {
+        let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
+        match mailbox.take(&selector, &mut accept, &mut |events| self.inbox.swap(events)) {
+            Found::Envelope(envelope) => Ok(Some(envelope)),
+            Found::Nothing => Ok(None),
+            Found::Down(down) => Err(self.forget(down)),
+            Found::Stopped => Err(RecvError::Stopped),
+        }
+    }
+
+    /// Like [`receive_where`](Self::receive_where), but waits no longer than until the deadline.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), and [`RecvError::Timeout`].
+    pub fn receive_until(
+        &self,
+        selector: Selector,
+        deadline: Option<Instant>,
+        mut accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Envelope, RecvError> {
+        let start = Instant::now();
+        let mut watched = false;
+        loop {
+            if let Some(envelope) = self.try_receive_where(selector, &mut accept)? {
+                return Ok(envelope);
+            }
+            if let Some(src) = selector.source()
+                && !watched
+                && src != self.id
+            {
+                // From now on the death of the only one who could answer ends the wait.
+                watched = true;
+                if self.expect_from(src) {
+                    continue;
+                }
+            }
+            if !self.inbox.wait(deadline) {
+                let queued = self.mailbox.borrow().len();
+                return Err(RecvError::Timeout { waited: start.elapsed(), queued });
+            }
+        }
+    }
+
+    /// Shows the envelopes that wait and that the selector admits, oldest first, until the visitor returns `Some`.
+    /// Takes none of them, and does not block.
+    pub fn peek<R>(&self, selector: Selector, mut visitor: impl FnMut(&Envelope) -> Option<R>) -> Option<R> {
+        let mut mailbox = self.mailbox.try_borrow_mut().ok()?;
+        mailbox.visit(&selector, &mut visitor, &mut |events| self.inbox.swap(events))
+    }
+
+    // ---- deaths ----
+
+    /// Asks to be told when a VR is gone, for whatever reason: by a [`RecvError::Down`] from the first receive that
+    /// finds no envelope after that. If it is gone already, the next such receive says so.
+    ///
+    /// # Blocking
+    /// As a first send to that VR.
+    pub fn watch(&self, who: VrId) {
+        if self.mailbox.borrow_mut().watch(who) {
+            self.observe(who);
+        }
+    }
+
+    /// Takes a [`watch`](Self::watch) back.
+    pub fn unwatch(&self, who: VrId) {
+        self.mailbox.borrow_mut().unwatch(who);
+    }
+
+    /// Has the death of `who` reported, once. True: it was not asked for before, so something may have arrived.
+    fn expect_from(&self, who: VrId) -> bool {
+        self.mailbox.borrow().why_down(who).is_none() && self.observe(who)
+    }
+
+    fn observe(&self, who: VrId) -> bool {
+        let observed = self.slot::<Observed>();
+        let new = observed.0.borrow_mut().insert(who);
+        if new {
+            self.node.watch(self.id, who);
+        }
+        new
+    }
+
+    fn forget(&self, down: Down) -> RecvError {
+        self.routes.borrow_mut().remove(&down.who);
+        RecvError::Down(down)
+    }
+
+    // ---- virtual machines ----
+
+    /// Finds virtual machines that answer. Returns as soon as as many have answered as the query asks for, otherwise
+    /// after half a second.
+    ///
+    /// # Errors
+    /// [`DeployError::Discovery`] if no search could be made. Finding none is not an error.
+    pub fn discover(&self, query: Query) -> Result<Vec<VmInfo>, DeployError> {
+        self.vms(Request::Discover(query))
+    }
+
+    /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
+    /// exclusive and ends with the program.
+    ///
+    /// # Errors
+    /// [`DeployError::TooFew`] if fewer than wanted could be leased; then none is kept.
+    pub fn allocate(&self, vms: Vec<VmInfo>, count: impl Into<Count>) -> Result<Vec<VmInfo>, DeployError> {
+        self.vms(Request::Allocate { vms, count: count.into() })
+    }
+
+    /// Starts virtual machines in this program's own initiator, leased by it, found by nobody else, gone when it ends.
+    ///
+    /// # Errors
+    /// [`DeployError::Vm`] if the machine does not let them start.
+    pub fn start_local(&self, count: usize) -> Result<Vec<VmInfo>, DeployError> {
+        self.vms(Request::StartLocal(count))
+    }
+
+    /// Gives leases back. The VRs that run there end.
+    ///
+    /// # Errors
+    /// [`DeployError::Stopped`] if the program is ending.
+    pub fn release(&self, vms: &[VmInfo]) -> Result<(), DeployError> {
+        let ids: Vec<VmId> = vms.iter().map(|vm| vm.id).collect();
+        match self.node.ask(Request::Release(ids)) {
+            Some(Reply::Done) => Ok(()),
+            Some(Reply::Failed(error)) => Err(error),
+            _ => Err(DeployError::Stopped),
+        }
+    }
+
+    /// Starts one VR on each of the VMs given (a VM given twice gets two); `make` is called here with 0, 1, ...
+    ///
+    /// This VR becomes their parent, and is told without asking when one of them does not end normally.
+    ///
+    /// # Errors
+    /// [`DeployError`]: a VM is not leased, cannot run this program, or is out of reach. VRs that were started before
+    /// the error go on.
+    ///
+    /// # Blocking
+    /// Until all of them run.
+    pub fn deploy<V: VirtualResource>(
+        &self,
+        vms: &[VmInfo],
+        mut make: impl FnMut(usize) -> V,
+    ) -> Result<Group<V>, DeployError> {
+        let code = code::code_ptr::<Create<V>, ()>(());
+        let name = std::any::type_name::<V>();
+        let mut vrs = Vec::with_capacity(vms.len());
+        for (index, vm) in vms.iter().enumerate() {
+            let state = postcard::to_stdvec(&make(index))
+                .map_err(|error| DeployError::State { name: name.into(), error: error.to_string() })?;
+            let new = NewVr {
+                id: VrId::fresh(),
+                code,
+                name: name.into(),
+                state,
+                parent: self.id,
+                parent_at: self.node.place,
+            };
+            vrs.push((vm.id, new));
+        }
+        let ids: Vec<VrId> = vrs.iter().map(|(_, new)| new.id).collect();
+        let places = match self.node.ask(Request::Deploy(vrs)) {
+            Some(Reply::Deployed(places)) => places,
+            Some(Reply::Failed(error)) => return Err(error),
+            _ => return Err(DeployError::Stopped),
+        };
+        let observed = self.slot::<Observed>();
+        for (id, place) in places {
+            self.mailbox.borrow_mut().adopt(id);
+            observed.0.borrow_mut().insert(id);
+            self.node.learn(id, place);
+            self.node.expect(self.id, id);
+        }
+        Ok(Group::new(ids))
+    }
+
+    fn vms(&self, request: Request) -> Result<Vec<VmInfo>, DeployError> {
+        match self.node.ask(request) {
+            Some(Reply::Vms(vms)) => Ok(vms),
+            Some(Reply::Failed(error)) => Err(error),
+            _ => Err(DeployError::Stopped),
+        }
+    }
+
+    /// Waits until something that no receive has looked at has arrived, or the deadline has passed.
+    ///
+    /// For layers that run a receive loop of their own; returns true if something has arrived.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.inbox.wait(Some(Instant::now() + timeout))
+    }
+}
+
+/// The VRs whose end reaches this VR.
+#[derive(Default)]
+struct Observed(RefCell<std::collections::HashSet<VrId>>);

@@ -1,0 +1,122 @@
+//! What a virtual resource is: a value with a `main`, made anew from its bytes on the VM that runs it.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::ops::Index;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::code::Trampoline;
+use crate::error::Result;
+use crate::id::VrId;
+use crate::vr::Vr;
+
+/// A process-like unit: a value with a thread, a name and a message queue of its own.
+///
+/// Its fields are its arguments and its state; they travel by serde. `main` runs on a thread of its own and sees the
+/// world through `vr` only. When it returns, the VR is gone; an error or a panic is reported to whoever waits for it,
+/// and hurts no one else.
+///
+/// ```
+/// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
+/// use serde::{Deserialize, Serialize};
+///
+/// const GREETINGS: Channel = Channel::named("greetings");
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Greeter {
+///     name: String,
+/// }
+///
+/// impl VirtualResource for Greeter {
+///     fn main(&mut self, vr: &Vr) -> Result {
+///         let parent = vr.parent().expect("a deployed VR has a parent");
+///         vr.send_bytes(parent, GREETINGS, 0, format!("hello from {}", self.name).into_bytes())?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait VirtualResource: Serialize + DeserializeOwned + Send + 'static {
+    /// The VR's life.
+    ///
+    /// # Errors
+    /// Whatever ends it before its work is done; the text reaches those who watch it.
+    fn main(&mut self, vr: &Vr) -> Result;
+}
+
+/// A virtual resource of whatever type.
+pub(crate) trait Resource: Send {
+    fn run(&mut self, vr: &Vr) -> Result;
+}
+
+impl<V: VirtualResource> Resource for V {
+    fn run(&mut self, vr: &Vr) -> Result {
+        self.main(vr)
+    }
+}
+
+/// The trampoline that makes a `V` of its bytes.
+pub(crate) struct Create<V>(PhantomData<fn() -> V>);
+
+/// What [`Create`] works on.
+pub(crate) struct Creation {
+    pub(crate) state: Vec<u8>,
+    pub(crate) made: Option<std::result::Result<Box<dyn Resource>, String>>,
+}
+
+impl<V: VirtualResource> Trampoline<()> for Create<V> {
+    fn enter((): (), context: &mut dyn Any) {
+        // A pointer made for another purpose finds another context and does nothing.
+        if let Some(creation) = context.downcast_mut::<Creation>() {
+            let value = postcard::from_bytes::<V>(&creation.state);
+            creation.made =
+                Some(value.map(|v| Box::new(v) as Box<dyn Resource>).map_err(|error| error.to_string()));
+        }
+    }
+}
+
+/// VRs that were deployed together, in the order of the VMs that were given.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Group<V> {
+    ids: Vec<VrId>,
+    kind: PhantomData<fn() -> V>,
+}
+
+impl<V> Group<V> {
+    pub(crate) fn new(ids: Vec<VrId>) -> Self {
+        Self { ids, kind: PhantomData }
+    }
+
+    /// The names of the VRs.
+    #[must_use]
+    pub fn ids(&self) -> &[VrId] {
+        &self.ids
+    }
+
+    /// How many VRs there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether the group is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The names of the VRs, one by one.
+    pub fn iter(&self) -> impl Iterator<Item = VrId> + '_ {
+        self.ids.iter().copied()
+    }
+}
+
+impl<V> Index<usize> for Group<V> {
+    type Output = VrId;
+
+    fn index(&self, index: usize) -> &VrId {
+        &self.ids[index]
+    }
+}

@@ -1,0 +1,48 @@
+//! River: a framework for prototyping parallel programming models on real machines, and for writing parallel
+//! programs with the models that come with it.
+//!
+//! A program is made of *virtual resources* (VRs), process-like values with a thread, a name and a message queue of
+//! their own, that run on *virtual machines* (VMs): processes that anyone may start with `river vm` and that need
+//! nothing of the program, since it travels to them by itself.
+//!
+//! This crate is the facade: it re-exports the layers, and holds the `river` command. Depend on one layer only if
+//! that is all you need.
+//!
+//! ```no_run
+//! use river::prelude::*;
+//!
+//! fn foo(x: i64) -> i64 {
+//!     x + 10
+//! }
+//!
+//! fn program(vr: &Vr) -> river::Result {
+//!     let vms = trickle::connect(vr, ..)?;
+//!     let results = vms.iter().map(|vm| vm.call(foo, (10,))).collect::<Result<Vec<i64>, _>>()?;
+//!     println!("{results:?}");
+//!     Ok(())
+//! }
+//!
+//! fn main() -> river::ExitCode {
+//!     river::run(program)
+//! }
+//! ```
+//!
+//! # Layers, lowest first
+//!
+//! * [`core`]: virtual machines, virtual resources, discovery, leases, deployment, envelopes, failure.
+//! * [`sfm`]: super flexible messaging, messages as sets of named attributes, received by pattern.
+//! * [`rai`]: remote access and invocation of functions and objects.
+//! * [`trickle`]: task farming.
+
+mod log;
+
+pub use log::log_to_stderr;
+pub use river_core::{ExitCode, Result, VrError, run, try_run};
+pub use {river_core as core, river_rai as rai, river_sfm as sfm, river_trickle as trickle};
+
+/// What most programs want in scope.
+pub mod prelude {
+    pub use river_core::{Query, VirtualResource, Vr, VrId};
+    pub use river_sfm::{ANY, Message, Sfm, msg, pat};
+    pub use river_trickle as trickle;
+}

@@ -1,0 +1,17 @@
+//! What River says about itself, for people who ask.
+
+use tracing_subscriber::EnvFilter;
+
+/// Prints what River does to stderr: with `verbosity` 0 only warnings, with 1 what happens to VMs and images, with 2
+/// or more everything. The variable `RIVER_LOG` (`warn`, `river_core=debug`, ...) overrides it. Only the first call in
+/// a process counts.
+pub fn log_to_stderr(verbosity: u8) {
+    let default = ["warn", "info", "trace"][usize::from(verbosity.min(2))];
+    let filter = EnvFilter::try_from_env("RIVER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .try_init();
+}
