@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use serde::{Deserialize, Serialize};
 
 use crate::files::{Piece, Problem};
 use crate::words::{Counts, Scratch, count_file};
@@ -12,7 +13,7 @@ use crate::words::{Counts, Scratch, count_file};
 const SHARE: u64 = 256 << 10;
 
 /// What counting some pieces gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// The words.
     pub counts: Counts,
@@ -32,12 +33,12 @@ impl Counted {
         }
     }
 
-    /// Both results together.
-    fn join(mut self, mut other: Self) -> Self {
+    /// Adds another result to this one.
+    #[allow(clippy::needless_pass_by_value)] // The signature of a farm's merge.
+    pub fn merge(&mut self, mut other: Self) {
         self.counts.merge(&other.counts);
         self.bytes += other.bytes;
         self.unreadable.append(&mut other.unreadable);
-        self
     }
 }
 
@@ -106,8 +107,9 @@ fn merge(parts: &mut [Counted]) -> Counted {
         [part] => std::mem::take(part),
         parts => {
             let (left, right) = parts.split_at_mut(parts.len() / 2);
-            let (left, right) = rayon::join(|| merge(left), || merge(right));
-            left.join(right)
+            let (mut left, right) = rayon::join(|| merge(left), || merge(right));
+            left.merge(right);
+            left
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What the example programs share, so that a program shows its use of River and little else.
 //!
-//! `wfreq`, the distributed word counter of the Trickle paper (Example 7), is made of three parts:
+//! `wfreq`, the distributed word counter of the Trickle paper (Example 7), is made of these parts:
 //!
 //! - [`files`]: from the paths of a command line to pieces of work
 //! - [`words`]: the counting of words, as fast as memory allows
+//! - [`farm`]: the count on virtual machines
 //! - [`baseline`]: the same count within one process, sequential and on threads, to compare with
 //!
 //! ```no_run
@@ -14,12 +15,14 @@
 //! println!("{:?}", counted.counts.top(10));
 //! ```
 //!
-//! # Layers
+//! # Layers, lowest first
 //!
-//! 1. `words`
-//! 2. `files`
-//! 3. `baseline`
+//! * `words`: counting
+//! * `files`: finding what to count
+//! * `baseline`: counting within one process
+//! * `farm`: counting on virtual machines
 
 pub mod baseline;
+pub mod farm;
 pub mod files;
 pub mod words;

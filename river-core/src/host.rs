@@ -41,8 +41,11 @@ pub(crate) struct HostConfig {
     pub(crate) spec: HostSpec,
 }
 
-/// Becomes a host, and never returns, if a VM has started this process as one.
-pub(crate) fn run_if_host() {
+/// Becomes a host, and never returns, if a VM has started this process to run VRs.
+///
+/// [`run`](crate::run) begins with this. Call it yourself, first thing in `main`, if something else comes before
+/// `run`: the command line, say, which is not a host's to complain about.
+pub fn become_host_if_asked() {
     let Some(vm) = std::env::var_os(HOST_VARIABLE) else { return };
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
     if parent.is_none_or(|pid| *pid != *vm) {

@@ -125,6 +125,7 @@ pub use discovery::{
 pub use down::{Down, Why};
 pub use envelope::{Channel, Envelope, Payload};
 pub use error::{DeployError, RecvError, Result, SendError, VrError};
+pub use host::become_host_if_asked;
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::KeyError;

@@ -11,8 +11,8 @@ pub(crate) use async_std::io::{ReadExt, WriteExt};
 pub(crate) use async_std::net::{TcpListener, TcpStream, UdpSocket};
 pub(crate) use async_std::task::{JoinHandle, sleep};
 
-/// Starts a task on the network thread.
-pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+/// Sees to it that there is one network thread, not one per core, before anything of the runtime is used.
+fn init() {
     static ONE_THREAD: Once = Once::new();
     ONE_THREAD.call_once(|| {
         let config = async_global_executor::GlobalExecutorConfig::default()
@@ -21,11 +21,17 @@ pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 
             .with_thread_name_fn(|| "river-net".into());
         async_global_executor::init_with_config(config);
     });
+}
+
+/// Starts a task on the network thread.
+pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    init();
     async_std::task::spawn(future)
 }
 
 /// Waits for a future on the calling thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    init();
     async_std::task::block_on(future)
 }
 

@@ -44,7 +44,7 @@ pub fn run<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
 /// # Errors
 /// What `body` returns, or why the program could not be started.
 pub fn try_run<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
-    host::run_if_host();
+    host::become_host_if_asked();
     let program = Program::start(ClusterKey::load_or_create()?)?;
     let id = VrId::fresh();
     let inbox = program.node.add(id);

@@ -6,7 +6,7 @@ use std::ffi::c_int;
 
 /// Runs before `main` with the arguments that every initialiser gets on Linux.
 extern "C" fn start(_argc: c_int, _argv: *const *const u8, _envp: *const *const u8) {
-    crate::host::run_if_host();
+    crate::host::become_host_if_asked();
 }
 
 #[used]

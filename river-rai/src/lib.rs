@@ -1,1 +1,96 @@
-//! Under construction.
+//! Remote access and invocation: functions, objects and data on other machines.
+//!
+//! A *server* is a VR that calls functions and keeps objects for others; a *client* has typed handles. Functions are
+//! named by code pointers, as all processes of a program run the same image: there is nothing to register, to
+//! annotate or to inject.
+//!
+//! ```
+//! use river_core::VirtualResource;
+//! use river_rai::{CallError, Rai, RaiServer};
+//!
+//! fn add(a: i64, b: i64, c: i64) -> i64 {
+//!     a + b + c
+//! }
+//!
+//! # fn client(vr: &river_core::Vr, server: river_core::VrId) -> Result<(), CallError> {
+//! let r = Rai::connect(vr, server);
+//! assert_eq!(r.call(add, (1, 2, 3))?, 6); // a function
+//! assert_eq!(r.call(|x: i64| x + 10, (5,))?, 15); // a closure that captures nothing
+//!
+//! let first = r.call_async(add, (1, 2, 3))?; // many may be under way
+//! let second = r.call_async(add, (4, 5, 6))?;
+//! assert_eq!((second.wait()?, first.wait()?), (15, 6));
+//!
+//! let stack = r.create(Vec::<String>::new, ())?; // an object, held by reference
+//! stack.call(Vec::push, ("A".to_string(),))?;
+//! assert_eq!(stack.take()?, ["A"]);
+//! # r.stop()
+//! # }
+//! # river_core::testing::threads(2, |vr, index, vrs| match index {
+//! #     0 => client(vr, vrs[1]).unwrap(),
+//! #     _ => RaiServer::unrestricted().main(vr).unwrap(),
+//! # });
+//! ```
+//!
+//! # What success means
+//!
+//! A result means that the function ran exactly once and returned it. [`CallError::Panicked`] means that it ran once
+//! and did not get to its end. After [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
+//! **No call hangs for ever**: it ends with the function, or with its server.
+//!
+//! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
+//! server from everything else.
+//!
+//! # Where things are
+//!
+//! [`RaiServer`] is deployed, [`Rai`] connects to it, [`Pending`] is a call under way, [`Object`] a handle.
+//! [`Completions`] and [`Packed`] are for layers that schedule calls. [`RemoteFn`], [`RemoteMethod`] and
+//! [`RemoteSend`] say what can be called, and with what.
+//!
+//! # Layers, lowest first
+//!
+//! A module uses only modules above it in this list.
+//!
+//! * `data`: what can travel
+//! * `panics`: panics as text
+//! * `function`: what can be called
+//! * `protocol`: requests and failures
+//! * `error`: what can go wrong
+//! * `packed`: arguments as bytes
+//! * `trampoline`: from a code pointer to a call
+//! * `wire`: requests and replies as messages
+//! * `calls`: calls without an answer, and answers that nobody has asked for
+//! * `post`: where replies come in
+//! * `pending`: a call under way
+//! * `completions`: whichever call is answered first
+//! * `object`: handles on objects
+//! * `client`: the client's end of a connection
+//! * `server`: the server
+
+mod calls;
+mod client;
+mod completions;
+mod data;
+mod error;
+mod function;
+mod object;
+mod packed;
+mod panics;
+mod pending;
+mod post;
+mod protocol;
+mod server;
+mod trampoline;
+mod wire;
+
+pub use client::Rai;
+pub use completions::Completions;
+pub use data::RemoteSend;
+pub use error::CallError;
+pub use function::{ByMut, ByRef, RemoteFn, RemoteMethod};
+pub use object::Object;
+pub use packed::Packed;
+pub use panics::catch;
+pub use pending::Pending;
+pub use protocol::{ObjectId, Ticket};
+pub use server::RaiServer;

@@ -37,8 +37,13 @@
 mod log;
 
 pub use log::log_to_stderr;
-pub use river_core::{ExitCode, Result, VrError, run, try_run};
+pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
 pub use {river_core as core, river_rai as rai, river_sfm as sfm, river_trickle as trickle};
+
+/// The programs in README.md, so that they are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
 
 /// What most programs want in scope.
 pub mod prelude {

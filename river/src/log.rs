@@ -1,5 +1,7 @@
 //! What River says about itself, for people who ask.
 
+use std::io::{self, IsTerminal};
+
 use tracing_subscriber::EnvFilter;
 
 /// Prints what River does to stderr: with `verbosity` 0 only warnings, with 1 what happens to VMs and images, with 2
@@ -10,7 +12,8 @@ pub fn log_to_stderr(verbosity: u8) {
     let filter = EnvFilter::try_from_env("RIVER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
         .try_init();

@@ -115,7 +115,7 @@ impl Walk {
                 // A link within a pattern is not followed; one that is named without wildcards is.
                 match fs::symlink_metadata(&path) {
                     Ok(metadata) if rest.is_empty() => {
-                        self.root(path, metadata.file_type(), || Ok(metadata.len()))
+                        self.root(path, metadata.file_type(), || Ok(metadata.len()));
                     }
                     Ok(metadata) if metadata.is_dir() => open.push((path, rest)),
                     _ => {}

@@ -70,6 +70,8 @@ pub(crate) enum InsertError {
 pub(crate) struct ImageCache {
     store: Store,
     limit: u64,
+    /// The image that this process runs itself, if it may be started from there.
+    own: Option<ImageHash>,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl ImageCache {
     #[must_use]
     pub(crate) fn open_at(path: &Path, limit: u64) -> Self {
         match Directory::open(path, limit) {
-            Ok(directory) => Self { store: Store::Directory(directory), limit },
+            Ok(directory) => Self { store: Store::Directory(directory), limit, own: None },
             Err(error) => {
                 let path = path.display();
                 tracing::warn!(%path, %error, "keeping programs in memory: set RIVER_CACHE to another directory");
@@ -160,7 +162,14 @@ impl ImageCache {
     #[must_use]
     pub(crate) fn in_memory(limit: u64) -> Self {
         let limit = limit.min(MEMORY_LIMIT);
-        Self { store: Store::Memory(Memory::new(limit)), limit }
+        Self { store: Store::Memory(Memory::new(limit)), limit, own: None }
+    }
+
+    /// The cache of VMs inside a program that serve no other: the program's image need not travel, it is what this
+    /// process runs. Started from there it has its symbols, too.
+    #[must_use]
+    pub(crate) fn of_own_image(hash: ImageHash) -> Self {
+        Self { own: Some(hash), ..Self::in_memory(DEFAULT_LIMIT) }
     }
 
     /// Where the images are, unless they are in memory.
@@ -192,6 +201,9 @@ impl ImageCache {
     }
 
     fn get(&self, hash: ImageHash) -> Option<Spawnable> {
+        if self.own == Some(hash) {
+            return Some(Spawnable { path: super::SELF.into(), _file: None });
+        }
         match &self.store {
             Store::Directory(directory) => directory.get(hash).map(|path| Spawnable { path, _file: None }),
             Store::Memory(memory) => {

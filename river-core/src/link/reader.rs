@@ -34,7 +34,8 @@ pub(crate) trait Sink: Send + Sync + 'static {
 /// Handle of the reader thread, which ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    waker: Waker,
+    /// Shared with the thread: closed with the handle, it would take the last wake-up with it.
+    waker: Arc<Waker>,
     inlet: Arc<Inlet>,
 }
 
@@ -50,10 +51,13 @@ struct Peer {
 impl Reader {
     pub(crate) fn start(sink: Arc<dyn Sink>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let inlet = Arc::new(Mutex::new(Some(Vec::new())));
-        let outlet = inlet.clone();
-        thread::Builder::new().name("river-io".into()).spawn(move || run(poll, &outlet, &*sink))?;
+        let (outlet, alive) = (inlet.clone(), waker.clone());
+        thread::Builder::new().name("river-io".into()).spawn(move || {
+            run(poll, &outlet, &*sink);
+            drop(alive);
+        })?;
         Ok(Self { waker, inlet })
     }
 

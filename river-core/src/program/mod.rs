@@ -40,6 +40,8 @@ pub(crate) struct Program {
     key: ClusterKey,
     output: Output,
     state: Mutex<State>,
+    /// What serves connections and requests, and holds this; ended by `finish`.
+    tasks: Mutex<Vec<rt::JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -82,23 +84,29 @@ impl Program {
             key: key.clone(),
             output: Output::start()?,
             state: Mutex::default(),
+            tasks: Mutex::default(),
         });
         let acceptor = this.clone();
         let serve = move |hello, stream| acceptor.clone().serve(hello, stream);
-        rt::spawn(control::listen(listener.into(), key, Welcome::Host(place.host), serve));
+        let listen = rt::spawn(control::listen(listener.into(), key, Welcome::Host(place.host), serve));
         let server = this.clone();
-        rt::spawn(async move {
+        let answer = rt::spawn(async move {
             while let Ok((request, answer)) = asked.recv().await {
                 let server = server.clone();
                 rt::spawn(async move { drop(answer.try_send(server.answer(request).await)) });
             }
         });
-        rt::spawn(this.clone().renew_leases());
+        let renew = rt::spawn(this.clone().renew_leases());
+        this.tasks().extend([listen, answer, renew]);
         Ok(this)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<rt::JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a VR lives in this process.
@@ -109,11 +117,7 @@ impl Program {
     async fn renew_leases(self: Arc<Self>) {
         loop {
             rt::sleep(lease::RENEWAL).await;
-            let state = self.state();
-            if state.ending {
-                return;
-            }
-            for vm in state.vms.values() {
+            for vm in self.state().vms.values() {
                 vm.send(ToVm::Renew);
             }
         }
@@ -265,7 +269,9 @@ impl Program {
             };
             let _ = rt::timeout(FAREWELL, all_closed).await;
         });
-        self.state().local_vms.clear();
+        self.tasks().drain(..).for_each(rt::cancel);
+        let local_vms = std::mem::take(&mut self.state().local_vms);
+        drop(local_vms);
         self.output.finish();
     }
 }

@@ -105,8 +105,8 @@ impl Program {
     async fn start_local(self: &Arc<Self>, count: usize) -> Result<Vec<VmInfo>, DeployError> {
         let key = self.key.clone();
         let first = self.state().local_vms.len();
+        let cache = Arc::new(ImageCache::of_own_image(own_image().await?.hash));
         let start = rt::blocking(move || {
-            let cache = Arc::new(ImageCache::open().map_err(|error| error.to_string())?);
             (first..first + count)
                 .map(|i| {
                     let config = VmConfig::default().hidden().name(format!("local-{i}"));

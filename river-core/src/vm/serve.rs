@@ -23,7 +23,7 @@ pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: rt::
     let (to, mut from) = control::split::<FromVm, ToVm>(stream);
     let mut tenant = None;
     if let Err(error) = converse(&shared, &mut tenant, &to, &mut from).await {
-        tracing::warn!(vm = shared.name, %program, %error, "lost a program");
+        tracing::info!(vm = shared.name, %program, %error, "lost a program");
     }
     if let Some(tenant) = tenant {
         shared.release(&tenant);

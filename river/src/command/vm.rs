@@ -1,5 +1,6 @@
 //! `river vm`.
 
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::thread;
 
@@ -57,11 +58,14 @@ pub(crate) fn run(args: &Args) -> river::Result {
         config = config.discovery_port(port);
     }
     let vms = Vm::start_many(&config, args.count.get())?;
+    let mut text = String::new();
     for vm in &vms {
         let info = vm.info();
-        println!("VM {} waits for programs on {}", info.name, info.address);
+        text += &format!("VM {} waits for programs on {}\n", info.name, info.address);
     }
-    println!("Ctrl-C ends {}", if vms.len() == 1 { "it" } else { "them" });
+    text += if vms.len() == 1 { "Ctrl-C ends it\n" } else { "Ctrl-C ends them\n" };
+    // That nobody reads this is no reason not to serve.
+    let _ = io::stdout().write_all(text.as_bytes());
     loop {
         thread::park();
     }

@@ -1,0 +1,99 @@
+//! Waiting for whichever of many calls is answered first.
+
+use std::fmt;
+
+use river_core::Vr;
+
+use crate::calls::GroupId;
+use crate::error::CallError;
+use crate::pending::Pending;
+use crate::post::{Open, Post};
+use crate::protocol::Ticket;
+
+/// A set of calls that names them one by one as their answers arrive.
+///
+/// It does not hold the calls: keep them by ticket, and `wait` for the one that is named, which returns at once.
+/// A call whose server dies is named as well, and its `wait` says why. What a schedule is built on.
+///
+/// ```no_run
+/// # use river_rai::{CallError, Completions, Rai};
+/// # fn two(vr: &river_core::Vr, servers: [Rai<'_>; 2]) -> Result<(), CallError> {
+/// let mut calls = Vec::new();
+/// let mut completions = Completions::new(vr);
+/// for server in servers {
+///     let call = server.call_async(|x: u64| x * x, (5,))?;
+///     completions.add(&call);
+///     calls.push(call);
+/// }
+/// while let Some(ticket) = completions.next()? {
+///     let index = calls.iter().position(|call| call.ticket() == ticket).expect("we added it");
+///     println!("{}", calls.swap_remove(index).wait()?);
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Completions<'a> {
+    vr: &'a Vr,
+    id: GroupId,
+}
+
+impl<'a> Completions<'a> {
+    /// An empty set.
+    #[must_use]
+    pub fn new(vr: &'a Vr) -> Self {
+        let id = GroupId(vr.fresh_number());
+        Post::of(vr).with(|calls| calls.open_group(id));
+        Self { vr, id }
+    }
+
+    /// Adds a call. It leaves the set when it is named, waited for or dropped, or when it is added to another one.
+    pub fn add<R>(&mut self, call: &Pending<'_, R>) {
+        Post::of(self.vr).with(|calls| calls.join_group(call.ticket(), self.id));
+    }
+
+    /// The call that was answered first; `None` if none is left.
+    ///
+    /// # Errors
+    /// [`CallError::Stopped`] if the program is ending. That a server is gone is not an error here but of its calls.
+    ///
+    /// # Blocking
+    /// Until some call of the set has been answered or its server is gone.
+    #[allow(clippy::should_implement_trait)] // The set is not exhausted by a `None`: more may be added.
+    pub fn next(&mut self) -> Result<Option<Ticket>, CallError> {
+        let mut post = Open::of(self.vr);
+        if let Some(ticket) = post.with(|calls| calls.next_ready(self.id)) {
+            return Ok(Some(ticket));
+        }
+        let stopped = |error| CallError::receiving(&error, "a call that was waited for");
+        post.collect().map_err(stopped)?;
+        let mut asked = false;
+        loop {
+            if let Some(ticket) = post.with(|calls| calls.next_ready(self.id)) {
+                return Ok(Some(ticket));
+            }
+            let servers = post.with(|calls| calls.servers_of(self.id));
+            if servers.is_empty() {
+                return Ok(None);
+            }
+            if asked {
+                post.wait().map_err(stopped)?;
+            } else {
+                asked = true;
+                for server in servers {
+                    post.ask_about(server).map_err(stopped)?;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Completions<'_> {
+    fn drop(&mut self) {
+        Post::of(self.vr).with(|calls| calls.close_group(self.id));
+    }
+}
+
+impl fmt::Debug for Completions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completions").finish_non_exhaustive()
+    }
+}

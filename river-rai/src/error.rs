@@ -1,0 +1,121 @@
+//! What can go wrong with a call.
+
+use river_core::Down;
+use river_sfm::{RecvError, SendError};
+
+use crate::protocol::{Failure, ObjectId};
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The function panicked. The server lives on, and so does the object if it was a method; what the function had
+    /// changed before stays changed.
+    #[error("{function} panicked on VM {vm}: {text}")]
+    Panicked {
+        /// The Rust name of the function.
+        function: String,
+        /// The VM on which it ran.
+        vm: String,
+        /// The text of the panic, with its place.
+        text: String,
+    },
+    /// The server is gone. Whether the function has run is not known.
+    #[error("no answer to the call, as its server is gone: {0}")]
+    Down(Down),
+    /// The arguments or the result cannot be written as bytes: an error of their `Serialize` implementation.
+    #[error("{what} of {function} cannot be encoded: {error}")]
+    Encode {
+        /// "the arguments" or "the result".
+        what: &'static str,
+        /// The Rust name of the function.
+        function: String,
+        /// The error of the encoding.
+        error: String,
+    },
+    /// The arguments or the result cannot be read back: their `Serialize` and `Deserialize` implementations disagree.
+    #[error("{what} of {function} cannot be decoded: {error}")]
+    Decode {
+        /// "the arguments" or "the result".
+        what: &'static str,
+        /// The Rust name of the function.
+        function: String,
+        /// The error of the encoding.
+        error: String,
+    },
+    /// The server does not know the function: it does not run the image that the caller runs.
+    #[error("the server has no function {function} ({error}): client and server must be the same program")]
+    NoSuchFunction {
+        /// The Rust name of the function.
+        function: String,
+        /// What the server made of the code pointer.
+        error: String,
+    },
+    /// The object was never made, because its constructor failed, or it is gone.
+    #[error(
+        "cannot call {function}: {object} does not exist on the server (its constructor failed, or it is gone)"
+    )]
+    NoSuchObject {
+        /// The Rust name of the method.
+        function: String,
+        /// The object.
+        object: ObjectId,
+    },
+    /// The object is of another type than the method asks for.
+    #[error("cannot call {function}: the object is a {found}")]
+    WrongType {
+        /// The Rust name of the method.
+        function: String,
+        /// The Rust type of the object.
+        found: String,
+    },
+    /// The result had been handed out before.
+    #[error("the result of {0} has been taken already")]
+    Taken(String),
+    /// The call was made from within a receive's predicate, where nothing can be received.
+    #[error("{0} was called from within a receive's predicate: predicates may only look at the message")]
+    Reentrant(String),
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+}
+
+impl CallError {
+    /// Whether the server can never be reached again.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, CallError::Down(_))
+    }
+
+    pub(crate) fn sending(error: SendError, function: &str) -> Self {
+        match error {
+            SendError::Core(river_core::SendError::Down(down)) => CallError::Down(down),
+            SendError::Core(_) => CallError::Stopped,
+            other => {
+                let (function, error) = (function.to_owned(), other.to_string());
+                CallError::Encode { what: "the request", function, error }
+            }
+        }
+    }
+
+    pub(crate) fn receiving(error: &RecvError, function: &str) -> Self {
+        match error {
+            RecvError::Down(down) => CallError::Down(down.clone()),
+            RecvError::Reentrant => CallError::Reentrant(function.into()),
+            // What else there is concerns deadlines and patterns made by users, and this layer has neither.
+            _ => CallError::Stopped,
+        }
+    }
+
+    pub(crate) fn remote(failure: Failure, function: &str) -> Self {
+        let function = function.to_owned();
+        match failure {
+            Failure::Panicked { text, vm } => CallError::Panicked { function, vm, text },
+            Failure::NoSuchFunction(error) => CallError::NoSuchFunction { function, error },
+            Failure::NoSuchObject(object) => CallError::NoSuchObject { function, object },
+            Failure::WrongType { found } => CallError::WrongType { function, found },
+            Failure::Arguments(error) => CallError::Decode { what: "the arguments", function, error },
+            Failure::Result(error) => CallError::Encode { what: "the result", function, error },
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Where a VR's replies come in: the one loop in which the layer receives.
+//!
+//! Whoever waits for one call files what arrives for others. Notices of deaths are told by the core once, to
+//! whichever receive comes first, so two things need care: a notice that concerns somebody else has to be given
+//! back, and a notice that somebody else has seen has to be asked for again.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use river_core::{Channel, Down, Selector, Vr, VrId};
+use river_sfm::RecvError;
+
+use crate::calls::Calls;
+use crate::wire;
+
+/// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
+const DEATHS: Channel = Channel::named("rai.deaths");
+
+/// The open calls of a VR, kept with it.
+#[derive(Default)]
+pub(crate) struct Post(RefCell<Calls>);
+
+/// A VR's post, opened by who waits for something.
+pub(crate) struct Open<'a> {
+    vr: &'a Vr,
+    post: Rc<Post>,
+    /// Deaths that concern somebody else.
+    foreign: Vec<VrId>,
+}
+
+impl Post {
+    pub(crate) fn of(vr: &Vr) -> Rc<Self> {
+        vr.slot::<Self>()
+    }
+
+    /// Looks at, or changes, the open calls. `look` must not send or receive.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Calls) -> R) -> R {
+        look(&mut self.0.borrow_mut())
+    }
+}
+
+impl<'a> Open<'a> {
+    pub(crate) fn of(vr: &'a Vr) -> Self {
+        Self { vr, post: Post::of(vr), foreign: Vec::new() }
+    }
+
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Calls) -> R) -> R {
+        self.post.with(look)
+    }
+
+    /// Files everything that has arrived; does not block.
+    pub(crate) fn collect(&mut self) -> Result<(), RecvError> {
+        loop {
+            match wire::try_recv_reply(self.vr) {
+                Ok(Some((ticket, outcome))) => self.with(|calls| calls.reply(ticket, outcome)),
+                Ok(None) => return Ok(()),
+                // Comes only when no reply is left, so what the server had answered is filed.
+                Err(RecvError::Down(down)) => self.down(&down),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Finds out whether a server has died without our being told, because somebody else received the notice.
+    pub(crate) fn ask_about(&mut self, server: VrId) -> Result<(), RecvError> {
+        let selector = Selector::on(DEATHS).lane(1).from(server);
+        loop {
+            match self.vr.try_receive_where(selector, |_| false) {
+                Ok(_) => return Ok(()),
+                Err(river_core::RecvError::Down(down)) => {
+                    // Replies that came in with the notice go first.
+                    self.collect()?;
+                    self.down(&down);
+                    if down.who == server {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for one reply or notice and files it.
+    pub(crate) fn wait(&mut self) -> Result<(), RecvError> {
+        match wire::recv_reply(self.vr) {
+            Ok((ticket, outcome)) => self.with(|calls| calls.reply(ticket, outcome)),
+            Err(RecvError::Down(down)) => self.down(&down),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn down(&mut self, down: &Down) {
+        if self.with(|calls| calls.is_server(down.who)) {
+            self.with(|calls| calls.down(down));
+        } else {
+            self.foreign.push(down.who);
+        }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // To watch who is dead already is to be told by the next receive, which is not ours.
+        for who in self.foreign.drain(..) {
+            self.vr.watch(who);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The way from a code pointer to a call: what the server hands to a trampoline, and the trampolines.
+//!
+//! There is one trampoline for each function and tuple of arguments that the program mentions, made by the compiler.
+//! It alone knows the types, so reading the arguments and writing the result happen in it.
+
+use std::any::{Any, type_name};
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use river_core::code::Trampoline;
+use serde::Serialize;
+
+use crate::data::RemoteSend;
+use crate::function::{RemoteFn, RemoteMethod};
+use crate::protocol::Failure;
+
+/// An object that a server keeps.
+pub(crate) struct Kept {
+    pub(crate) value: Box<dyn Any + Send>,
+    /// The Rust type, for messages to people.
+    pub(crate) kind: &'static str,
+}
+
+/// What a trampoline works on.
+#[derive(Default)]
+pub(crate) struct Call {
+    pub(crate) args: Bytes,
+    /// The object of a method call on the way in; what a constructor made on the way out.
+    pub(crate) object: Option<Kept>,
+    /// `None` if the code pointer led to something that is no call.
+    pub(crate) outcome: Option<Result<Bytes, Failure>>,
+}
+
+impl Call {
+    fn finish(&mut self, outcome: Result<Bytes, Failure>) {
+        self.outcome = Some(outcome);
+    }
+
+    /// The arguments; their bytes are dropped, as they may be large and the call may take long.
+    fn take_args<Args: RemoteSend>(&mut self) -> Result<Args, Failure> {
+        let args = std::mem::take(&mut self.args);
+        postcard::from_bytes(&args).map_err(|error| Failure::Arguments(error.to_string()))
+    }
+}
+
+fn encode<R: Serialize>(result: &R) -> Result<Bytes, Failure> {
+    postcard::to_stdvec(result).map(Bytes::from).map_err(|error| Failure::Result(error.to_string()))
+}
+
+/// Calls a function and returns its result.
+pub(crate) struct CallFunction<Args>(PhantomData<fn() -> Args>);
+
+impl<F, Args> Trampoline<F> for CallFunction<Args>
+where
+    F: RemoteFn<Args>,
+    F::Output: RemoteSend,
+    Args: RemoteSend,
+{
+    fn enter(f: F, context: &mut dyn Any) {
+        // A pointer made for another purpose meets another context and does nothing; the server reports that.
+        if let Some(call) = context.downcast_mut::<Call>() {
+            let outcome = call.take_args().and_then(|args| encode(&f.run(args)));
+            call.finish(outcome);
+        }
+    }
+}
+
+/// Calls a function and leaves its result on the server.
+pub(crate) struct CreateObject<Args>(PhantomData<fn() -> Args>);
+
+impl<F, Args> Trampoline<F> for CreateObject<Args>
+where
+    F: RemoteFn<Args>,
+    F::Output: Send + 'static,
+    Args: RemoteSend,
+{
+    fn enter(f: F, context: &mut dyn Any) {
+        if let Some(call) = context.downcast_mut::<Call>() {
+            let outcome = call.take_args().map(|args| {
+                let value = Box::new(f.run(args));
+                call.object = Some(Kept { value, kind: type_name::<F::Output>() });
+                Bytes::new()
+            });
+            call.finish(outcome);
+        }
+    }
+}
+
+/// Calls a method of an object.
+pub(crate) struct CallMethod<T, Args, Access>(PhantomData<fn() -> (T, Args, Access)>);
+
+impl<F, T, Args, Access> Trampoline<F> for CallMethod<T, Args, Access>
+where
+    F: RemoteMethod<T, Args, Access>,
+    F::Output: RemoteSend,
+    T: Send + 'static,
+    Args: RemoteSend,
+    Access: 'static,
+{
+    fn enter(f: F, context: &mut dyn Any) {
+        if let Some(call) = context.downcast_mut::<Call>()
+            && let Some(mut kept) = call.object.take()
+        {
+            let outcome = match kept.value.downcast_mut::<T>() {
+                Some(object) => call.take_args().and_then(|args| encode(&f.run(object, args))),
+                None => Err(Failure::WrongType { found: kept.kind.into() }),
+            };
+            call.object = Some(kept);
+            call.finish(outcome);
+        }
+    }
+}
+
+/// Returns an object itself.
+pub(crate) struct TakeObject<T>(PhantomData<fn() -> T>);
+
+impl<T: RemoteSend> Trampoline<()> for TakeObject<T> {
+    fn enter((): (), context: &mut dyn Any) {
+        if let Some(call) = context.downcast_mut::<Call>()
+            && let Some(kept) = &call.object
+        {
+            let outcome = match kept.value.downcast_ref::<T>() {
+                Some(object) => encode(object),
+                None => Err(Failure::WrongType { found: kept.kind.into() }),
+            };
+            // An object that cannot travel stays where it is.
+            if outcome.is_ok() {
+                call.object = None;
+            }
+            call.finish(outcome);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Calls between VRs that are threads of this process.
+
+use river_core::testing::threads;
+use river_core::{Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
+use river_rai::{CallError, Completions, Packed, Rai, RaiServer};
+use river_sfm::{Sfm, msg, pat};
+use serde::{Deserialize, Serialize};
+
+/// Runs `client` with connections to `count` servers, which are stopped afterwards.
+fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>]) -> R + Sync) -> R {
+    let results = threads(count + 1, |vr, index, vrs| {
+        if index > 0 {
+            RaiServer::unrestricted().main(vr).unwrap();
+            return None;
+        }
+        let servers: Vec<Rai<'_>> = vrs[1..].iter().map(|&server| Rai::connect(vr, server)).collect();
+        let result = client(vr, &servers);
+        for server in servers {
+            // Some tests have ended it already.
+            let _ = server.stop();
+        }
+        Some(result)
+    });
+    results.into_iter().flatten().next().unwrap()
+}
+
+fn with_server<R: Send>(client: impl Fn(&Vr, Rai<'_>) -> R + Sync) -> R {
+    with_servers(1, |vr, servers| client(vr, servers[0]))
+}
+
+fn add(a: i64, b: i64, c: i64) -> i64 {
+    a + b + c
+}
+
+fn twice<T: std::ops::Add<Output = T> + Copy>(x: T) -> T {
+    x + x
+}
+
+fn parse(text: String) -> Result<u32, String> {
+    text.parse().map_err(|error: std::num::ParseIntError| error.to_string())
+}
+
+fn fail(what: String) -> u32 {
+    panic!("no {what} here")
+}
+
+#[test]
+fn functions_of_any_shape_are_called() {
+    with_server(|_, r| {
+        assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
+        assert_eq!(r.call(twice::<f64>, (1.5,)), Ok(3.0));
+        assert_eq!(r.call(|x: i64| x + 10, (5,)), Ok(15));
+        assert_eq!(r.call(|| (), ()), Ok(()));
+        assert_eq!(r.call(parse, ("17".into(),)), Ok(Ok(17)));
+        assert!(r.call(parse, ("x".into(),)).unwrap().is_err());
+        let all = |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8| vec![a, b, c, d, e, f, g, h];
+        assert_eq!(r.call(all, (1, 2, 3, 4, 5, 6, 7, 8)), Ok(vec![1, 2, 3, 4, 5, 6, 7, 8]));
+    });
+}
+
+#[test]
+fn large_values_travel_both_ways() {
+    with_server(|_, r| {
+        let data: Vec<u8> = (0..3_000_000).map(|i| (i % 251) as u8).collect();
+        let back = r
+            .call(
+                |mut data: Vec<u8>| {
+                    data.reverse();
+                    data
+                },
+                (data.clone(),),
+            )
+            .unwrap();
+        assert!(back.iter().rev().eq(&data));
+    });
+}
+
+#[test]
+fn a_panic_is_an_error_and_the_server_lives_on() {
+    with_server(|_, r| {
+        let error = r.call(fail, ("input".into(),)).unwrap_err();
+        let CallError::Panicked { function, vm, text } = &error else { panic!("{error}") };
+        assert!(function.ends_with("fail"), "{function}");
+        assert_eq!(vm, "test");
+        assert!(text.starts_with("no input here (") && text.contains("calls.rs:"), "{text}");
+        assert!(!error.is_disconnected());
+        assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
+    });
+}
+
+#[test]
+fn many_calls_are_outstanding_and_waited_for_in_any_order() {
+    with_servers(2, |_, servers| {
+        let calls: Vec<_> =
+            (0..2000).map(|i: i64| servers[i as usize % 2].call_async(add, (i, i, 0)).unwrap()).collect();
+        for (i, call) in calls.into_iter().enumerate().rev() {
+            assert_eq!(call.wait(), Ok(2 * i as i64));
+        }
+    });
+}
+
+#[test]
+fn a_result_is_asked_for_without_waiting_and_handed_out_once() {
+    with_server(|vr, r| {
+        let mut call = r.call_async(add, (1, 2, 3)).unwrap();
+        let result = loop {
+            if let Some(result) = call.try_wait().unwrap() {
+                break result;
+            }
+            let _ = vr.wait(std::time::Duration::from_secs(10));
+        };
+        assert_eq!(result, 6);
+        assert!(matches!(call.try_wait(), Err(CallError::Taken(_))));
+        assert!(matches!(call.wait(), Err(CallError::Taken(_))));
+    });
+}
+
+#[test]
+fn calls_that_are_dropped_leave_nothing_in_the_queue() {
+    with_server(|vr, r| {
+        for i in 0..100 {
+            drop(r.call_async(add, (i, 0, 0)).unwrap());
+        }
+        assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
+        drop(r.call_async(add, (0, 0, 0)).unwrap());
+        assert_eq!(r.call(add, (4, 5, 6)), Ok(15));
+        assert!(vr.try_recv(pat! {}).unwrap().is_none());
+    });
+}
+
+#[test]
+fn messages_of_others_stay_in_the_queue() {
+    with_server(|vr, r| {
+        vr.send(vr.id(), msg! { tag: "mine", n: 1 }).unwrap();
+        assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
+        assert_eq!(vr.recv(pat! { tag: "mine" }).unwrap().get::<i32>("n").unwrap(), 1);
+    });
+}
+
+#[test]
+fn completions_name_every_call_once() {
+    with_servers(3, |vr, servers| {
+        let mut completions = Completions::new(vr);
+        assert_eq!(completions.next(), Ok(None));
+        let mut calls: Vec<_> =
+            (0..300).map(|i| (i, servers[i % 3].call_async(twice::<usize>, (i,)).unwrap())).collect();
+        for (_, call) in &calls {
+            completions.add(call);
+        }
+        // One is dropped, one is waited for by itself.
+        drop(calls.remove(0));
+        let (i, call) = calls.remove(5);
+        assert_eq!(call.wait(), Ok(2 * i));
+        while let Some(ticket) = completions.next().unwrap() {
+            let at = calls.iter().position(|(_, call)| call.ticket() == ticket).unwrap();
+            let (i, call) = calls.swap_remove(at);
+            assert_eq!(call.wait(), Ok(2 * i));
+        }
+        assert!(calls.is_empty());
+    });
+}
+
+#[test]
+fn packed_arguments_serve_many_calls() {
+    with_servers(2, |_, servers| {
+        let args = Packed::new(&(1_i64, 2_i64, 3_i64)).unwrap();
+        for server in servers {
+            assert_eq!(server.call_packed(add, &args).unwrap().wait(), Ok(6));
+        }
+    });
+}
+
+// ---- objects ----
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Stack {
+    items: Vec<String>,
+}
+
+impl Stack {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn push(&mut self, item: String) {
+        self.items.push(item);
+    }
+
+    fn pop(&mut self) -> Option<String> {
+        self.items.pop()
+    }
+
+    fn depth(&self) -> usize {
+        self.items.len()
+    }
+
+    fn fail_after_push(&mut self) {
+        self.items.push("half".into());
+        panic!("in the middle");
+    }
+}
+
+#[test]
+fn the_stack_of_the_paper() {
+    with_server(|_, r| {
+        let s = r.create(Stack::new, ()).unwrap();
+        for item in ["A", "B", "C"] {
+            s.call(Stack::push, (item.to_string(),)).unwrap();
+        }
+        assert_eq!(s.call(Stack::pop, ()), Ok(Some("C".into())));
+        assert_eq!(s.call(Stack::depth, ()), Ok(2));
+        assert_eq!(s.take(), Ok(Stack { items: vec!["A".into(), "B".into()] }));
+    });
+}
+
+#[test]
+fn an_object_is_called_before_its_creation_is_confirmed() {
+    with_server(|_, r| {
+        let (s, created) = r.create_async(Stack::new, ()).unwrap();
+        let pushed = s.call_async(Stack::push, ("A".into(),)).unwrap();
+        assert_eq!(s.call(Stack::depth, ()), Ok(1));
+        assert_eq!((pushed.wait(), created.wait()), (Ok(()), Ok(())));
+    });
+}
+
+#[test]
+fn a_constructor_that_fails_leaves_no_object() {
+    with_server(|_, r| {
+        fn broken() -> Stack {
+            panic!("out of plates")
+        }
+        assert!(matches!(r.create(broken, ()), Err(CallError::Panicked { .. })));
+        let (s, created) = r.create_async(broken, ()).unwrap();
+        assert!(matches!(s.call(Stack::depth, ()), Err(CallError::NoSuchObject { .. })));
+        drop(created);
+    });
+}
+
+#[test]
+fn an_object_survives_the_panic_of_a_method() {
+    with_server(|_, r| {
+        let s = r.create(Stack::new, ()).unwrap();
+        assert!(matches!(s.call(Stack::fail_after_push, ()), Err(CallError::Panicked { .. })));
+        assert_eq!(s.call(Stack::depth, ()), Ok(1));
+    });
+}
+
+/// Says on the thread of the server when it is dropped.
+struct Guard;
+
+thread_local! {
+    static DROPPED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + 1);
+    }
+}
+
+#[test]
+fn dropping_the_handle_frees_the_object() {
+    with_server(|_, r| {
+        let first = r.create(|| Guard, ()).unwrap();
+        let second = r.create(|| Guard, ()).unwrap();
+        drop(first);
+        assert_eq!(r.call(|| DROPPED.get(), ()), Ok(1));
+        drop(second);
+        assert_eq!(r.call(|| DROPPED.get(), ()), Ok(2));
+    });
+}
+
+#[test]
+fn the_death_of_a_client_frees_its_objects() {
+    threads(3, |vr, index, vrs| match index {
+        0 => RaiServer::unrestricted().main(vr).unwrap(),
+        1 => {
+            let s = Rai::connect(vr, vrs[0]).create(|| Guard, ()).unwrap();
+            // As if the VR had been killed: its handle says nothing.
+            std::mem::forget(s);
+        }
+        _ => {
+            vr.watch(vrs[1]);
+            assert!(matches!(vr.recv(pat! { tag: "never" }), Err(river_sfm::RecvError::Down(_))));
+            let r = Rai::connect(vr, vrs[0]);
+            while r.call(|| DROPPED.get(), ()).unwrap() == 0 {}
+            r.stop().unwrap();
+        }
+    });
+}
+
+// ---- deaths ----
+
+fn is_down(result: &CallError, server: VrId) -> bool {
+    matches!(result, CallError::Down(Down { who, why: Why::Finished }) if *who == server)
+}
+
+#[test]
+fn calls_of_a_server_that_ends_say_so() {
+    with_servers(2, |_, servers| {
+        let [first, second] = servers else { unreachable!() };
+        let answered = first.call_async(add, (1, 2, 3)).unwrap();
+        first.stop().unwrap();
+        // Accepted or refused, depending on who is faster; in no case without an answer.
+        let lost = first.call_async(add, (1, 2, 3)).and_then(river_rai::Pending::wait).unwrap_err();
+        assert!(is_down(&lost, first.server()), "{lost}");
+        assert!(lost.is_disconnected());
+        assert_eq!(answered.wait(), Ok(6));
+        assert_eq!(second.call(add, (1, 2, 3)), Ok(6));
+        assert!(is_down(&first.call(add, (1, 2, 3)).unwrap_err(), first.server()));
+    });
+}
+
+#[test]
+fn a_notice_that_somebody_else_received_is_not_missed() {
+    with_server(|vr, r| {
+        let call = r.call_async(|| std::thread::sleep(std::time::Duration::from_millis(20)), ()).unwrap();
+        r.stop().unwrap();
+        let late = r.call_async(add, (1, 2, 3));
+        let error = vr.recv(pat! { tag: "never" }).unwrap_err();
+        assert!(matches!(error, river_sfm::RecvError::Down(_)), "{error}");
+        assert_eq!(call.wait(), Ok(()));
+        let mut completions = Completions::new(vr);
+        if let Ok(late) = late {
+            completions.add(&late);
+            assert_eq!(completions.next(), Ok(Some(late.ticket())));
+            assert!(is_down(&late.wait().unwrap_err(), r.server()));
+        }
+    });
+}
+
+#[test]
+fn a_notice_that_concerns_somebody_else_is_given_back() {
+    threads(3, |vr, index, vrs| match index {
+        0 => RaiServer::unrestricted().main(vr).unwrap(),
+        1 => {}
+        _ => {
+            vr.watch(vrs[1]);
+            let r = Rai::connect(vr, vrs[0]);
+            let nap = || std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(r.call(nap, ()), Ok(()));
+            let error = vr.receive(Selector::on(river_core::Channel::named("x"))).unwrap_err();
+            assert!(matches!(error, RecvError::Down(Down { who, .. }) if who == vrs[1]), "{error}");
+            r.stop().unwrap();
+        }
+    });
+}
+
+// ---- what strangers send ----
+
+#[test]
+fn garbage_does_not_end_a_server() {
+    with_server(|vr, r| {
+        vr.send(r.server(), msg! { tag: "rai.request", op: 5, args: "none" }).unwrap();
+        vr.send(r.server(), msg! { tag: "rai.request" }).unwrap();
+        vr.send(vr.id(), msg! { tag: "rai.reply", ticket: "x", result: 3 }).unwrap();
+        assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
+    });
+}

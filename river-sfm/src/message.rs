@@ -1,0 +1,304 @@
+//! [`Message`]: a set of named attributes, being written, on its way or received.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use bytes::Bytes;
+use river_core::{Payload, VrId};
+
+use crate::decode::FromAttr;
+use crate::encode::{EncodeError, ToAttr};
+use crate::error::{GetError, SendError};
+use crate::value::{Kind, Scalar};
+use crate::wire::{self, Attr, Head};
+
+/// The attribute that the system sets.
+pub(crate) const SRC: &str = "src";
+/// The attribute by whose value messages are found without a search.
+pub(crate) const TAG: &str = "tag";
+
+/// A message: a set of (name, value) pairs, each value of any type that serde knows, or a [`Blob`](crate::Blob).
+///
+/// Made by [`msg!`](crate::msg) or by [`new`](Message::new) and [`with`](Message::with), which encode at once, so that
+/// the message keeps no reference to the values. What cannot be encoded is an error when it is sent.
+#[derive(Clone)]
+pub struct Message {
+    src: Option<VrId>,
+    body: Body,
+}
+
+#[derive(Clone)]
+enum Body {
+    Draft(Draft),
+    /// Checked when it was received, or written here.
+    Sealed {
+        head: Bytes,
+        payload: Payload,
+    },
+}
+
+#[derive(Clone)]
+struct Draft {
+    head: Vec<u8>,
+    blobs: Vec<Bytes>,
+    /// The first thing that went wrong, told when the message is sent.
+    error: Option<SendError>,
+}
+
+/// A payload ready to be sent.
+pub(crate) struct Sealed {
+    pub(crate) payload: Payload,
+    pub(crate) lane: u64,
+}
+
+impl Message {
+    /// A message without attributes.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut head = Vec::with_capacity(256);
+        head.extend_from_slice(&[0; wire::PREFIX]);
+        Self { src: None, body: Body::Draft(Draft { head, blobs: Vec::new(), error: None }) }
+    }
+
+    /// Adds an attribute. The value is encoded now.
+    ///
+    /// The name is any string except `src`, which the system sets. A name that is refused, one that is there already,
+    /// or a value that cannot be encoded, is an error of the send.
+    #[must_use]
+    pub fn with<T: ToAttr + ?Sized>(self, name: impl AsRef<str>, value: &T) -> Self {
+        let (src, mut draft) = self.into_draft();
+        draft.add(name.as_ref(), value);
+        Self { src, body: Body::Draft(draft) }
+    }
+
+    /// Who sent it: the attribute `src`. The nil UUID in a message that has not been received.
+    #[must_use]
+    pub fn src(&self) -> VrId {
+        self.src.unwrap_or(VrId::from_uuid(uuid::Uuid::nil()))
+    }
+
+    /// Reads the value of an attribute.
+    ///
+    /// Integers convert by value whatever width they were sent with, floats likewise (to `f32` by rounding), and so do
+    /// the elements of numeric sequences. An integer does not convert to a float nor a float to an integer. Any other
+    /// value is read as the type that was sent; borrowed types are read as their owned form. `src` is a [`VrId`].
+    ///
+    /// # Errors
+    /// [`GetError`]: there is no such attribute, it is of another type, or its value does not fit.
+    pub fn get<T: FromAttr>(&self, name: &str) -> Result<T, GetError> {
+        if name == SRC
+            && let Some(src) = self.src
+        {
+            return SrcAttr::new(src).attr().get();
+        }
+        let missing = || GetError::Missing {
+            name: name.to_owned(),
+            present: self.names().map(str::to_owned).collect(),
+        };
+        self.attr(name).ok_or_else(missing)?.get()
+    }
+
+    /// Whether there is an attribute of that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.attr(name).is_some() || (name == SRC && self.src.is_some())
+    }
+
+    /// The names of the attributes in the order in which they were added, without `src`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.attrs().map(|attr| attr.name())
+    }
+
+    /// The attributes in the order in which they were added, without `src`.
+    pub fn attrs(&self) -> impl Iterator<Item = Attr<'_>> {
+        self.view().walk()
+    }
+
+    fn attr(&self, name: &str) -> Option<Attr<'_>> {
+        self.view().find(name)
+    }
+
+    pub(crate) fn view(&self) -> Head<'_> {
+        match &self.body {
+            Body::Draft(draft) => Head::own(&draft.head, &draft.blobs),
+            Body::Sealed { head, payload } => Head::checked(head, payload),
+        }
+    }
+
+    /// The message that has arrived; `None` if it is none.
+    pub(crate) fn received(src: VrId, payload: Payload) -> Option<Self> {
+        let length = usize::try_from(wire::head_len(payload.head())?).ok()?;
+        let head = payload.slice(0, length)?;
+        Head::check(&head, &payload)?;
+        Some(Self { src: Some(src), body: Body::Sealed { head, payload } })
+    }
+
+    pub(crate) fn seal(self) -> Result<Sealed, SendError> {
+        let lane = lane(&self.view());
+        let payload = match self.body {
+            Body::Draft(draft) => draft.seal()?,
+            Body::Sealed { payload, .. } => payload,
+        };
+        Ok(Sealed { payload, lane })
+    }
+
+    fn into_draft(self) -> (Option<VrId>, Draft) {
+        let draft = match self.body {
+            Body::Draft(draft) => draft,
+            Body::Sealed { ref head, .. } => {
+                let blobs = self.attrs().filter_map(|attr| attr.memory()).collect();
+                Draft { head: head.to_vec(), blobs, error: None }
+            }
+        };
+        (self.src, draft)
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Draft {
+    fn add<T: ToAttr + ?Sized>(&mut self, name: &str, value: &T) {
+        if self.error.is_some() {
+            return;
+        }
+        let start = self.head.len();
+        if let Err(error) = self.try_add(name, value) {
+            self.head.truncate(start);
+            self.error = Some(error);
+        }
+    }
+
+    fn try_add<T: ToAttr + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), SendError> {
+        if name == SRC {
+            return Err(SendError::Reserved(name.into()));
+        }
+        let failed = |error: String| SendError::Encode { name: name.to_owned(), error };
+        let start = self.head.len();
+        if !wire::begin_attribute(&mut self.head, name) {
+            return Err(failed("its name is too long".into()));
+        }
+        let encoded = value.encode(&mut self.head).map_err(|error: EncodeError| failed(error.to_string()))?;
+        let blob = encoded.blob.as_ref().map(Bytes::len);
+        wire::end_attribute(&mut self.head, start, name, encoded.kind, &encoded.ty, blob);
+        self.blobs.extend(encoded.blob);
+        let count = self.head.first_chunk().map_or(0, |count| u32::from_le_bytes(*count));
+        self.head[..4].copy_from_slice(&(count + 1).to_le_bytes());
+        Ok(())
+    }
+
+    fn seal(mut self) -> Result<Payload, SendError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if let Some(name) = duplicate(&Head::own(&self.head, &self.blobs)) {
+            return Err(SendError::Duplicate(name.to_owned()));
+        }
+        let length = self.head.len() as u64;
+        self.head[4..wire::PREFIX].copy_from_slice(&length.to_le_bytes());
+        if !self.blobs.is_empty() {
+            self.head.resize(self.head.len().next_multiple_of(wire::ALIGN as usize), 0);
+        }
+        let mut payload = Payload::from(self.head);
+        for blob in self.blobs {
+            let padding = payload.len().next_multiple_of(wire::ALIGN as usize) - payload.len();
+            payload.push(Bytes::from_static(&[0; wire::ALIGN as usize][..padding]));
+            payload.push(blob);
+        }
+        Ok(payload)
+    }
+}
+
+/// A name that occurs twice.
+fn duplicate<'a>(head: &Head<'a>) -> Option<&'a str> {
+    /// Up to so many names are compared with one another, without allocating.
+    const FEW: usize = 16;
+    if head.walk().nth(FEW).is_none() {
+        let twice = |(i, attr): (usize, Attr<'a>)| {
+            head.walk().take(i).any(|before| before.name() == attr.name()).then_some(attr.name())
+        };
+        return head.walk().enumerate().find_map(twice);
+    }
+    let mut seen = HashSet::new();
+    head.walk().map(|attr| attr.name()).find(|name| !seen.insert(*name))
+}
+
+/// The lane of a message: of the value of its tag, or none.
+pub(crate) fn lane(head: &Head<'_>) -> u64 {
+    head.find(TAG).map_or(0, |tag| tag_lane(tag.kind, tag.body))
+}
+
+/// A hash of a tag's value. Only scalars have one: of them alone equal values have equal bytes.
+pub(crate) fn tag_lane(kind: Kind, body: &[u8]) -> u64 {
+    if !kind.is_scalar() {
+        return 0;
+    }
+    if let (Kind::Float, Some(Scalar::Float(v))) = (kind, Scalar::read(kind, body))
+        && v == 0.0
+    {
+        // -0.0 equals 0.0.
+        return hash(kind.code(), &0f64.to_le_bytes());
+    }
+    hash(kind.code(), body)
+}
+
+/// A multiplicative hash, eight bytes at a time, never 0. Both ends must agree on it.
+fn hash(seed: u8, bytes: &[u8]) -> u64 {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut state = (bytes.len() as u64 ^ (u64::from(seed) << 56)).wrapping_mul(K);
+    for chunk in bytes.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        state = (state.rotate_left(29) ^ u64::from_le_bytes(word)).wrapping_mul(K);
+    }
+    (state ^ (state >> 32)).max(1)
+}
+
+/// `src` as an attribute, so that constraints see it like any other.
+pub(crate) struct SrcAttr([u8; 17]);
+
+impl SrcAttr {
+    pub(crate) fn new(src: VrId) -> Self {
+        // What postcard makes of a UUID: its length and its bytes.
+        let mut body = [16; 17];
+        body[1..].copy_from_slice(src.as_uuid().as_bytes());
+        Self(body)
+    }
+
+    pub(crate) fn attr(&self) -> Attr<'_> {
+        Attr::lone(SRC, Kind::Encoded, std::any::type_name::<VrId>(), &self.0)
+    }
+}
+
+/// `{tag: "x", n: 3, items: Vec<i32>(4)}`
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_attrs(f, &self.view())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Message ")?;
+        if let Some(src) = self.src {
+            write!(f, "from {} ", src.short())?;
+        }
+        write_attrs(f, &self.view())?;
+        match &self.body {
+            Body::Draft(Draft { error: Some(error), .. }) => write!(f, " ({error})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write_attrs(f: &mut fmt::Formatter<'_>, head: &Head<'_>) -> fmt::Result {
+    f.write_str("{")?;
+    for (i, attr) in head.walk().enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        write!(f, "{comma}{}: {attr}", attr.name())?;
+    }
+    f.write_str("}")
+}
