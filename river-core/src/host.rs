@@ -23,7 +23,7 @@ use crate::error::DeployError;
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
 use crate::node::{Asked, Node};
-use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, ToHost, Welcome};
+use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, ToHost};
 use crate::rt;
 use crate::vr::{self, Creation, Resource};
 
@@ -87,7 +87,7 @@ fn run() -> Result<(), ControlError> {
             let node = acceptor.clone();
             async move { accept_data(&node, hello, stream) }
         };
-        rt::spawn(control::listen(listener, key.clone(), Welcome::Host(spec.host), serve));
+        rt::spawn(control::listen(listener, key.clone(), node.welcome(), serve));
         let join = Hello::Join { program, host: spec.host, port: place.address.port() };
         let (_, stream) = control::dial(spec.initiator, &key, &join).await?;
         let (to, from) = control::split(stream);
@@ -113,10 +113,10 @@ fn read_config() -> io::Result<(HostConfig, OwnedFd)> {
 /// Hands a connection on which another process of the program will send to the node.
 pub(crate) fn accept_data(node: &Node, hello: Hello, stream: rt::TcpStream) {
     match hello {
-        Hello::Data { program, from, port } if program == node.program => {
+        Hello::Data { program, from, port, ring } if program == node.program => {
             let accepted = stream.peer_addr().and_then(|peer| {
                 let from = Place { host: from, address: SocketAddr::new(peer.ip(), port) };
-                node.accept(from, control::into_std(stream)?)
+                node.accept(from, control::into_std(stream)?, ring.as_ref())
             });
             if let Err(error) = accepted {
                 tracing::warn!(%error, "cannot take over a connection");

@@ -15,6 +15,19 @@ use crate::envelope::Envelope;
 const SPIN: Duration = Duration::from_micros(1);
 const YIELD: Duration = Duration::from_micros(50);
 
+/// What a waiting thread does besides waiting: it may bring in itself what it waits for.
+pub(crate) trait Pump {
+    /// The thread begins to wait.
+    fn begin(&self);
+    /// Looks for something to bring in. Called again and again.
+    fn poll(&self);
+    /// The thread has something, or its time is over.
+    fn end(&self);
+    /// The thread is about to sleep. True: it may, and it counts as not waiting until it calls `begin`. False:
+    /// something may be there for it to bring in.
+    fn may_park(&self) -> bool;
+}
+
 /// What may arrive.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -87,34 +100,43 @@ impl Inbox {
     }
 
     /// Waits until something has arrived (true) or the deadline has passed (false). Only the owner may call it.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
-        let start = Instant::now();
-        while start.elapsed() < SPIN {
-            if self.ready.load(SeqCst) > 0 {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
+    pub(crate) fn wait(&self, deadline: Option<Instant>, pump: &impl Pump) -> bool {
+        let mut start = Instant::now();
+        pump.begin();
         loop {
+            pump.poll();
             if self.ready.load(SeqCst) > 0 {
+                pump.end();
                 return true;
             }
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
+            let waited = start.elapsed();
+            if waited < SPIN {
+                std::hint::spin_loop();
+                continue;
+            }
+            if deadline.is_some_and(|deadline| start + waited >= deadline) {
+                pump.end();
                 return false;
             }
-            if now - start < YIELD {
+            if waited < YIELD {
                 thread::yield_now();
                 continue;
             }
-            self.sleeping.store(true, SeqCst);
-            if self.ready.load(SeqCst) == 0 {
-                match deadline {
-                    None => thread::park(),
-                    Some(deadline) => thread::park_timeout(deadline - now),
+            if pump.may_park() {
+                self.sleeping.store(true, SeqCst);
+                if self.ready.load(SeqCst) == 0 {
+                    match deadline {
+                        None => thread::park(),
+                        Some(deadline) => {
+                            thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+                        }
+                    }
                 }
+                self.sleeping.store(false, SeqCst);
+                pump.begin();
             }
-            self.sleeping.store(false, SeqCst);
+            // Awake for a reason: what woke this thread may be followed by more.
+            start = Instant::now();
         }
     }
 

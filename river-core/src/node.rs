@@ -6,7 +6,7 @@
 //! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread;
@@ -20,9 +20,9 @@ use crate::frame::{Frame, Kind};
 use crate::id::{HostId, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::key::ClusterKey;
-use crate::link::{Link, Reader, Sink, TcpLink};
-use crate::noise;
-use crate::protocol::{Hello, Place, Reply, Request, Welcome};
+use crate::link::{Link, Offer, Reader, Rings, Sink, TcpLink};
+use crate::noise::{self, HandshakeError};
+use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +41,9 @@ pub(crate) struct Node {
     local: RwLock<HashMap<VrId, Arc<Inbox>>>,
     book: Mutex<Book>,
     requests: rt::Sender<Asked>,
-    reader: OnceLock<Reader>,
+    reader: Reader,
+    /// Whether rings are offered and taken.
+    rings: bool,
     courier: Sender<Notice>,
 }
 
@@ -59,7 +61,7 @@ struct Book {
 #[derive(Debug, Default)]
 struct Peer {
     address: Option<SocketAddr>,
-    link: Arc<Mutex<Option<Arc<TcpLink>>>>,
+    link: Arc<Mutex<Option<Link>>>,
     /// Connections from this peer that are being read.
     inbound: usize,
     /// Said to be dead while there may be something of it left to read.
@@ -86,6 +88,9 @@ impl Node {
         requests: rt::Sender<Asked>,
     ) -> io::Result<Arc<Self>> {
         let (courier, notices) = crossbeam_channel::unbounded();
+        let rings = rings_allowed()?;
+        let sink = Arc::new(Deliver(OnceLock::new()));
+        let reader = Reader::start(sink.clone())?;
         let node = Arc::new(Self {
             place,
             program,
@@ -94,14 +99,24 @@ impl Node {
             local: RwLock::default(),
             book: Mutex::default(),
             requests,
-            reader: OnceLock::new(),
+            reader,
+            rings,
             courier,
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
-        let reader = Reader::start(Arc::new(Deliver(Arc::downgrade(&node))))?;
-        let _ = node.reader.set(reader);
+        let _ = sink.0.set(Arc::downgrade(&node));
         Ok(node)
+    }
+
+    /// What a waiting VR looks into.
+    pub(crate) fn pump(&self) -> &Rings {
+        self.reader.rings()
+    }
+
+    /// Who answers at this process's address.
+    pub(crate) fn welcome(&self) -> Welcome {
+        Welcome::Host(self.place.host, self.rings.then(|| self.reader.rings().bell()))
     }
 
     /// Asks the program. Blocks until it answers; `None` if it has ended.
@@ -187,7 +202,7 @@ impl Node {
                 return Err(gone(why));
             }
             if let Some(host) = host {
-                return self.connect(host).map(Link::Tcp).map_err(gone);
+                return self.connect(host).map_err(gone);
             }
             match self.ask(Request::Locate(to)) {
                 Some(Reply::At(place)) if place.host == self.place.host => {
@@ -215,7 +230,7 @@ impl Node {
         Down { who: to, why }
     }
 
-    fn connect(&self, host: HostId) -> Result<Arc<TcpLink>, Why> {
+    fn connect(&self, host: HostId) -> Result<Link, Why> {
         let (slot, address) = {
             let mut book = self.book();
             let peer = book.peers.entry(host).or_default();
@@ -231,34 +246,43 @@ impl Node {
         }
         let dialled = match address {
             Some(address) => self.dial(Place { host, address }),
-            None => Err("its address is not known".into()),
+            None => Err(DialError::Unknown),
         };
         match dialled {
             Ok(new) => {
-                let new = Arc::new(new);
                 *link = Some(new.clone());
                 Ok(new)
             }
             Err(error) => {
                 drop(link);
-                Err(self.verdict(host, &error))
+                Err(self.verdict(host, &error.to_string()))
             }
         }
     }
 
-    fn dial(&self, to: Place) -> Result<TcpLink, String> {
-        let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT).map_err(|e| e.to_string())?;
-        stream.set_nodelay(true).map_err(|e| e.to_string())?;
-        stream.set_read_timeout(Some(DIAL_TIMEOUT)).map_err(|e| e.to_string())?;
-        let hello =
-            Hello::Data { program: self.program, from: self.place.host, port: self.place.address.port() };
-        let hello = postcard::to_stdvec(&hello).map_err(|e| e.to_string())?;
-        let (welcome, _session) = noise::dial(&mut stream, &self.key, &hello).map_err(|e| e.to_string())?;
-        let welcome = postcard::from_bytes::<Welcome>(&welcome).map_err(|e| e.to_string())?;
-        if welcome != Welcome::Host(to.host) {
-            return Err(format!("another process answers at {}", to.address));
+    fn dial(&self, to: Place) -> Result<Link, DialError> {
+        let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(DIAL_TIMEOUT))?;
+        // A ring is worth a try on one machine; without memory for it, the connection does.
+        let near = self.rings && to.address.ip().is_loopback();
+        let offer = near.then(Offer::new).and_then(Result::ok);
+        let ring = offer.as_ref().map(Offer::name);
+        let port = self.place.address.port();
+        let hello = Hello::Data { program: self.program, from: self.place.host, port, ring };
+        let (welcome, _session) = noise::dial(&mut stream, &self.key, &postcard::to_stdvec(&hello)?)?;
+        let bell = match postcard::from_bytes(&welcome)? {
+            Welcome::Host(host, bell) if host == to.host => bell,
+            _ => return Err(DialError::Stranger(to.address)),
+        };
+        if let Some(offer) = offer {
+            let mut taken = [0];
+            stream.read_exact(&mut taken)?;
+            if let (1, Some(bell)) = (taken[0], bell) {
+                return Ok(Link::Shm(Arc::new(offer.accepted(stream, &bell)?)));
+            }
         }
-        TcpLink::new(stream).map_err(|e| e.to_string())
+        Ok(Link::Tcp(Arc::new(TcpLink::new(stream)?)))
     }
 
     fn verdict(&self, host: HostId, error: &str) -> Why {
@@ -277,12 +301,12 @@ impl Node {
     pub(crate) fn watch(&self, watcher: VrId, watched: VrId) {
         match self.route(watched) {
             Ok(Link::Local(_)) => self.add_watcher(watcher, watched),
-            Ok(Link::Tcp(link)) => {
+            Ok(link) => {
                 self.expect(watcher, watched);
                 let payload = Payload::default();
                 let envelope =
                     Envelope { src: watcher, dst: watched, seq: 0, channel: SYSTEM, lane: 0, payload };
-                if link.send(Kind::Watch, &envelope).is_err() {
+                if link.notify(Kind::Watch, &envelope).is_err() {
                     let down = self.post_mortem(watched);
                     self.tell(watcher, &down);
                 }
@@ -375,10 +399,10 @@ impl Node {
     fn tell(&self, to: VrId, down: &Down) {
         match self.route(to) {
             Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
-            Ok(Link::Tcp(link)) => {
+            Ok(link) => {
                 let payload = postcard::to_stdvec(&down.why).unwrap_or_default().into();
                 let envelope = Envelope { src: down.who, dst: to, seq: 0, channel: SYSTEM, lane: 0, payload };
-                let _ = link.send(Kind::Down, &envelope);
+                let _ = link.notify(Kind::Down, &envelope);
             }
             Err(_) => {}
         }
@@ -386,18 +410,26 @@ impl Node {
 
     // ---- connections from others ----
 
-    /// Takes over an authenticated connection on which `from` will send.
-    pub(crate) fn accept(&self, from: Place, stream: TcpStream) -> io::Result<()> {
+    /// Takes over an authenticated connection on which `from` will send, through a ring if it offers one.
+    pub(crate) fn accept(
+        &self,
+        from: Place,
+        mut stream: TcpStream,
+        ring: Option<&MemoryName>,
+    ) -> io::Result<()> {
         {
             let mut book = self.book();
             let peer = book.peers.entry(from.host).or_default();
             peer.address = Some(from.address);
             peer.inbound += 1;
         }
-        match self.reader.get() {
-            Some(reader) => reader.add(from.host, stream),
-            None => Err(io::ErrorKind::NotConnected.into()),
+        let mut taken = false;
+        if let Some(ring) = ring {
+            let attached = if self.rings { self.reader.rings().attach(from.host, ring) } else { Ok(()) };
+            taken = self.rings && attached.is_ok();
+            stream.write_all(&[u8::from(taken)])?;
         }
+        self.reader.add(from.host, stream, taken)
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
@@ -444,6 +476,35 @@ fn bury(peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
     std::mem::take(&mut peer.watches)
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("the peer speaks nonsense: {0}")]
+    Nonsense(#[from] postcard::Error),
+    #[error("another process answers at {0}")]
+    Stranger(SocketAddr),
+    #[error("its address is not known")]
+    Unknown,
+}
+
+/// Whether processes of one machine may talk through shared memory: yes, unless `RIVER_LINKS` says `tcp`.
+fn rings_allowed() -> io::Result<bool> {
+    match std::env::var("RIVER_LINKS").as_deref() {
+        Err(_) | Ok("" | "auto") => Ok(true),
+        Ok("tcp") => Ok(false),
+        Ok(other) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "RIVER_LINKS is {other:?}: say tcp to do without shared memory, auto or nothing to use it"
+            ),
+        )),
+    }
+}
+
 /// The thread that sends what others must not block for. Ends with the node.
 fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
     while let Ok(Notice { to, down }) = notices.recv() {
@@ -452,17 +513,17 @@ fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
     }
 }
 
-struct Deliver(Weak<Node>);
+struct Deliver(OnceLock<Weak<Node>>);
 
 impl Sink for Deliver {
     fn frame(&self, from: HostId, frame: Frame) {
-        if let Some(node) = self.0.upgrade() {
+        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
             node.arrived(from, frame);
         }
     }
 
     fn closed(&self, from: HostId, why: String) {
-        if let Some(node) = self.0.upgrade() {
+        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
             node.inbound_closed(from, &why);
         }
     }

@@ -20,15 +20,27 @@ pub(crate) enum Hello {
     Lease { program: ProgramId },
     /// A host that a VM has started for a program reports to the initiator.
     Join { program: ProgramId, host: HostId, port: u16 },
-    /// A process of a program wants to send envelopes.
-    Data { program: ProgramId, from: HostId, port: u16 },
+    /// A process of a program wants to send envelopes, through that ring if the listener can open it: then the listener
+    /// says so in one byte.
+    Data { program: ProgramId, from: HostId, port: u16, ring: Option<MemoryName> },
 }
 
 /// Who accepted the connection. Travels inside the encrypted handshake.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Welcome {
     Vm(VmId),
-    Host(HostId),
+    /// A process of a program, and the bell by which it is woken if it reads from rings.
+    Host(HostId, Option<MemoryName>),
+}
+
+/// How another process of the same user finds a piece of this process's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MemoryName {
+    pub(crate) process: u32,
+    pub(crate) descriptor: i32,
+    pub(crate) length: u64,
+    /// Stands at the beginning of the memory: another process namespace may have another process of this number.
+    pub(crate) token: [u8; 16],
 }
 
 /// From a program to a VM.

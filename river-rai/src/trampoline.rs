@@ -99,14 +99,15 @@ where
 {
     fn enter(f: F, context: &mut dyn Any) {
         if let Some(call) = context.downcast_mut::<Call>()
-            && let Some(mut kept) = call.object.take()
+            && call.object.is_some()
         {
-            let outcome = match kept.value.downcast_mut::<T>() {
-                Some(object) => call.take_args().and_then(|args| encode(&f.run(object, args))),
+            let args = call.take_args();
+            // The object stays in its place, so that a panic does not take it along.
+            let outcome = call.object.as_mut().map(|kept| match kept.value.downcast_mut::<T>() {
+                Some(object) => args.and_then(|args| encode(&f.run(object, args))),
                 None => Err(Failure::WrongType { found: kept.kind.into() }),
-            };
-            call.object = Some(kept);
-            call.finish(outcome);
+            });
+            call.outcome = outcome;
         }
     }
 }

@@ -13,15 +13,21 @@ fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>]) -> R + S
             RaiServer::unrestricted().main(vr).unwrap();
             return None;
         }
-        let servers: Vec<Rai<'_>> = vrs[1..].iter().map(|&server| Rai::connect(vr, server)).collect();
-        let result = client(vr, &servers);
-        for server in servers {
-            // Some tests have ended it already.
-            let _ = server.stop();
-        }
-        Some(result)
+        let servers = Servers(vrs[1..].iter().map(|&server| Rai::connect(vr, server)).collect());
+        Some(client(vr, &servers.0))
     });
     results.into_iter().flatten().next().unwrap()
+}
+
+struct Servers<'a>(Vec<Rai<'a>>);
+
+impl Drop for Servers<'_> {
+    /// A test that fails has to end its servers too, or nobody will see that it failed.
+    fn drop(&mut self) {
+        for server in &self.0 {
+            let _ = server.stop();
+        }
+    }
 }
 
 fn with_server<R: Send>(client: impl Fn(&Vr, Rai<'_>) -> R + Sync) -> R {

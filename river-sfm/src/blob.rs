@@ -133,10 +133,7 @@ impl<T: Pod> AsRef<[u8]> for Memory<T> {
 /// Takes the vector's memory over, without copying it.
 impl<T: Pod + Send> From<Vec<T>> for Blob {
     fn from(elements: Vec<T>) -> Self {
-        Self {
-            bytes: Bytes::from_owner(Memory(elements)),
-            element: Cow::Borrowed(&TypeName::of::<T>().name),
-        }
+        Self { bytes: Bytes::from_owner(Memory(elements)), element: Cow::Borrowed(&TypeName::of::<T>().name) }
     }
 }
 
@@ -172,7 +169,7 @@ impl FromAttr for Blob {
             Kind::Blob => {
                 let memory = attr.memory();
                 let memory = memory.ok_or_else(|| DecodeError::Failed("the bytes are damaged".into()))?;
-                Ok(Self::named(memory, attr.ty))
+                Ok(Self::named(memory, attr.ty()))
             }
             // Sent as a sequence of numbers: the same memory, but only a copy is aligned.
             Kind::Array(elem) => Ok(Self::named(Bytes::copy_from_slice(attr.body), elem.name())),

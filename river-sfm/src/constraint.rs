@@ -223,8 +223,8 @@ impl Value {
                 let (x, y) = (self.body.chunks_exact(a.size()), attr.body.chunks_exact(b.size()));
                 x.len() == y.len() && x.zip(y).all(|(x, y)| a.read(x) == b.read(y))
             }
-            (Kind::Blob, Kind::Blob) => self.ty == attr.ty && self.blob == attr.memory(),
-            (a, b) => a == b && self.ty == attr.ty && self.body == attr.body,
+            (Kind::Blob, Kind::Blob) => attr.is_of(&self.ty) && self.blob == attr.memory(),
+            (a, b) => a == b && attr.is_of(&self.ty) && self.body == attr.body,
         }
     }
 }

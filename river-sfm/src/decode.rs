@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::value::SeqDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Unexpected, Visitor};
 
@@ -63,7 +64,7 @@ impl<T: DeserializeOwned> FromAttr for T {
             Kind::Encoded => encoded(attr),
             Kind::Array(elem) => array(elem, attr.body),
             Kind::Blob => {
-                let elem = Elem::from_name(attr.ty).ok_or(DecodeError::Type)?;
+                let elem = Elem::from_name(attr.ty()).ok_or(DecodeError::Type)?;
                 array(elem, &attr.memory().ok_or_else(damaged)?)
             }
             kind => T::deserialize(Scalar::read(kind, attr.body).ok_or_else(damaged)?),
@@ -76,7 +77,7 @@ fn damaged() -> DecodeError {
 }
 
 fn encoded<T: DeserializeOwned>(attr: &Attr<'_>) -> Result<T, DecodeError> {
-    if TypeName::of::<T>().name != attr.ty {
+    if !attr.is_of(&TypeName::of::<T>().name) {
         return Err(DecodeError::Type);
     }
     let failed = |error: postcard::Error| DecodeError::Failed(error.to_string());
@@ -88,15 +89,36 @@ fn encoded<T: DeserializeOwned>(attr: &Attr<'_>) -> Result<T, DecodeError> {
 
 /// Only what is a sequence of numbers too can be read from one: a set or a tuple is another type.
 fn array<T: DeserializeOwned>(elem: Elem, body: &[u8]) -> Result<T, DecodeError> {
-    if TypeName::of::<T>().element.is_none() {
-        return Err(DecodeError::Type);
-    }
+    let wanted = TypeName::of::<T>().element.ok_or(DecodeError::Type)?;
     let chunks = body.chunks_exact(elem.size());
     if !chunks.remainder().is_empty() {
         return Err(damaged());
     }
-    let total = chunks.len();
-    let mut elements = SeqDeserializer::new(chunks.map(|chunk| Element(elem, chunk)));
+    if elem != wanted {
+        return all(chunks.map(|chunk| Element(elem, chunk)));
+    }
+    // Nothing to convert: serde is handed the numbers as they are.
+    macro_rules! numbers {
+        ($($variant:ident $type:ident)*) => {
+            match elem {
+                $(Elem::$variant => all(chunks.map(|chunk| {
+                    $type::from_le_bytes(chunk.first_chunk().copied().unwrap_or_default())
+                })),)*
+            }
+        };
+    }
+    numbers! {
+        I8 i8 I16 i16 I32 i32 I64 i64 I128 i128 U8 u8 U16 u16 U32 u32 U64 u64 U128 u128 F32 f32 F64 f64
+    }
+}
+
+fn all<'de, T, E>(elements: impl ExactSizeIterator<Item = E>) -> Result<T, DecodeError>
+where
+    T: Deserialize<'de>,
+    E: IntoDeserializer<'de, DecodeError>,
+{
+    let total = elements.len();
+    let mut elements = SeqDeserializer::new(elements);
     let value = T::deserialize(Sequence(&mut elements))?;
     elements.end().map_err(|_| DecodeError::Failed(format!("{total} elements are too many")))?;
     Ok(value)
@@ -116,7 +138,10 @@ impl<'de> IntoDeserializer<'de, DecodeError> for Element<'_> {
 
 struct Sequence<'s, I: Iterator>(&'s mut SeqDeserializer<I, DecodeError>);
 
-impl<'de, 'a, I: Iterator<Item = Element<'a>>> Deserializer<'de> for Sequence<'_, I> {
+impl<'de, I> Deserializer<'de> for Sequence<'_, I>
+where
+    I: Iterator<Item: IntoDeserializer<'de, DecodeError>>,
+{
     type Error = DecodeError;
 
     fn is_human_readable(&self) -> bool {
@@ -259,7 +284,7 @@ impl Attr<'_> {
     /// [`GetError::Type`], [`GetError::Range`] or [`GetError::Decode`].
     pub fn get<T: FromAttr>(&self) -> Result<T, GetError> {
         T::decode(self).map_err(|error| {
-            let name = self.name.to_owned();
+            let name = self.name().to_owned();
             let (sent, wanted) = self.and_wanted::<T>();
             match error {
                 DecodeError::Type => GetError::Type { name, sent, wanted },
@@ -277,9 +302,9 @@ impl Attr<'_> {
 
     fn full_type_name(&self) -> String {
         match self.kind {
-            Kind::Encoded => self.ty.into(),
+            Kind::Encoded => self.ty().into(),
             Kind::Array(elem) => format!("Vec<{}>", elem.name()),
-            Kind::Blob => format!("Blob<{}>", self.ty),
+            Kind::Blob => format!("Blob<{}>", self.ty()),
             kind => Scalar::read(kind, self.body).map_or("damaged bytes", Scalar::sort).into(),
         }
     }
@@ -294,7 +319,7 @@ impl fmt::Display for Attr<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Array(elem) => write!(f, "{}({})", self.type_name(), self.body.len() / elem.size()),
-            Kind::Blob => match Elem::from_name(self.ty) {
+            Kind::Blob => match Elem::from_name(self.ty()) {
                 Some(elem) => write!(f, "{}({})", self.type_name(), self.memory_len() / elem.size() as u64),
                 None => write!(f, "{}({} bytes)", self.type_name(), self.memory_len()),
             },

@@ -138,7 +138,12 @@ macro_rules! no_compounds {
         fn serialize_unit_struct(self, _: &'static str) -> Result<$ok, EncodeError> {
             Err(EncodeError::Other)
         }
-        fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<$ok, EncodeError> {
+        fn serialize_unit_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+        ) -> Result<$ok, EncodeError> {
             Err(EncodeError::Other)
         }
         fn serialize_newtype_struct<T: Serialize + ?Sized>(

@@ -58,7 +58,9 @@ pub enum RecvError {
     #[error("the program is ending")]
     Stopped,
     /// A predicate called a receive of the same VR.
-    #[error("a receive was called from within a receive's predicate: predicates may only look at the message")]
+    #[error(
+        "a receive was called from within a receive's predicate: predicates may only look at the message"
+    )]
     Reentrant,
     /// The pattern itself makes no sense, so it could never match.
     #[error("the pattern's constraint on `{name}` is not usable: {error}")]

@@ -98,7 +98,8 @@ impl<'p> Pattern<'p> {
     }
 
     fn accepts_head(&self, head: &[u8], envelope: &Envelope) -> bool {
-        Head::check(head, &envelope.payload).is_some_and(|head| self.failing(head, envelope.src).next().is_none())
+        Head::check(head, &envelope.payload)
+            .is_some_and(|head| self.failing(head, envelope.src).next().is_none())
     }
 
     /// The constraints that do not hold.

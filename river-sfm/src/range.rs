@@ -24,7 +24,8 @@ impl Bounds {
         if value.kind != Kind::Encoded {
             return None;
         }
-        let (shape, elem) = value.ty.strip_prefix("core::ops::range::")?.strip_suffix('>')?.split_once('<')?;
+        let (shape, elem) =
+            value.ty().strip_prefix("core::ops::range::")?.strip_suffix('>')?.split_once('<')?;
         let elem = Elem::from_name(elem)?;
         let (first, rest) = number(elem, value.body)?;
         let (low, high) = match shape {

@@ -132,7 +132,7 @@ impl Sfm for Vr {
     fn peek<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>, RecvError> {
         let pattern = pattern.borrow();
         let look = |envelope: &Envelope| pattern.accepts(envelope).then(|| open(envelope.clone()));
-        Vr::peek(self, pattern.selector()?, look).transpose()
+        self.peek_where(pattern.selector()?, look).transpose()
     }
 }
 
@@ -155,7 +155,7 @@ const SHOWN: usize = 5;
 
 fn timeout(vr: &Vr, pattern: &Pattern<'_>, waited: Duration) -> RecvError {
     let (mut queued, mut near) = (0, Vec::new());
-    let _: Option<()> = Vr::peek(vr, Selector::on(SFM), |envelope| {
+    let _: Option<()> = vr.peek_where(Selector::on(SFM), |envelope| {
         queued += 1;
         if near.len() < SHOWN {
             near.push(near_miss(pattern, envelope));

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use river_core::testing::threads;
 use river_core::{Channel, Result, Vr, VrId};
 use river_sfm::{
-    ABSENT, ANY, Attr, Blob, BlobError, Constraint, GetError, Message, Pattern, RecvError, SendError, Sfm, msg,
-    not, one_of, pat,
+    ABSENT, ANY, Attr, Blob, BlobError, Constraint, GetError, Message, Pattern, RecvError, SendError, Sfm,
+    msg, not, one_of, pat,
 };
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
@@ -130,6 +130,7 @@ fn what_does_not_match_stays_in_order() {
 }
 
 /// Whether the pattern accepts the message, which is taken out of the queue either way.
+#[expect(clippy::needless_pass_by_value, reason = "every pattern of the tests is used once")]
 fn accepts(vr: &Vr, message: Message, pattern: Pattern<'_>) -> bool {
     vr.send(vr.id(), message).unwrap();
     let found = Sfm::peek(vr, &pattern).unwrap().is_some();
@@ -282,19 +283,42 @@ fn a_wrong_type_is_an_error_that_names_both() {
     };
     let error = |result: std::result::Result<(), GetError>| result.unwrap_err().to_string();
     let of = |name: &str| format!("attribute `{name}` was sent as");
-    assert_eq!(error(m.get::<u8>("n").map(drop)), "attribute `n` (sent as integer) holds 300, which does not fit into u8");
-    assert_eq!(error(m.get::<f64>("n").map(drop)), format!("{} integer, which cannot be read as f64", of("n")));
+    assert_eq!(
+        error(m.get::<u8>("n").map(drop)),
+        "attribute `n` (sent as integer) holds 300, which does not fit into u8"
+    );
+    assert_eq!(
+        error(m.get::<f64>("n").map(drop)),
+        format!("{} integer, which cannot be read as f64", of("n"))
+    );
     assert_eq!(error(m.get::<i32>("x").map(drop)), format!("{} float, which cannot be read as i32", of("x")));
-    assert_eq!(error(m.get::<char>("s").map(drop)), format!("{} String, which cannot be read as char", of("s")));
-    assert_eq!(error(m.get::<Queue>("stack").map(drop)), format!("{} Stack, which cannot be read as Queue", of("stack")));
-    assert_eq!(error(m.get::<Vec<String>>("none").map(drop)), format!("{} Vec<i32>, which cannot be read as Vec<String>", of("none")));
-    assert_eq!(error(m.get::<i32>("opt").map(drop)), format!("{} Option<i32>, which cannot be read as i32", of("opt")));
-    assert_eq!(error(m.get::<String>("blob").map(drop)), format!("{} Blob<f64>, which cannot be read as String", of("blob")));
+    assert_eq!(
+        error(m.get::<char>("s").map(drop)),
+        format!("{} String, which cannot be read as char", of("s"))
+    );
+    assert_eq!(
+        error(m.get::<Queue>("stack").map(drop)),
+        format!("{} Stack, which cannot be read as Queue", of("stack"))
+    );
+    assert_eq!(
+        error(m.get::<Vec<String>>("none").map(drop)),
+        format!("{} Vec<i32>, which cannot be read as Vec<String>", of("none"))
+    );
+    assert_eq!(
+        error(m.get::<i32>("opt").map(drop)),
+        format!("{} Option<i32>, which cannot be read as i32", of("opt"))
+    );
+    assert_eq!(
+        error(m.get::<String>("blob").map(drop)),
+        format!("{} Blob<f64>, which cannot be read as String", of("blob"))
+    );
     assert!(matches!(m.get::<Vec<u8>>("ints"), Err(GetError::Range { value, .. }) if value == "300"));
     assert!(matches!(m.get::<f32>("huge"), Err(GetError::Range { .. })));
     assert!(matches!(m.get::<[i32; 1]>("ints"), Err(GetError::Decode { .. })));
     assert!(matches!(m.get::<[i32; 3]>("ints"), Err(GetError::Decode { .. })));
-    assert!(error(m.get::<i32>("m").map(drop)).starts_with("the message has no attribute `m`, only: n, x, s,"));
+    assert!(
+        error(m.get::<i32>("m").map(drop)).starts_with("the message has no attribute `m`, only: n, x, s,")
+    );
 }
 
 #[test]
@@ -401,10 +425,14 @@ fn a_timeout_tells_what_was_there() {
     alone(|vr, me| {
         vr.send(me, msg! { tag: "x", n: 3, items: [1, 2, 3, 4] })?;
         vr.send(me, msg! { tag: "y" })?;
-        let error = vr.recv_timeout(pat! { tag: "x", n: 4, stack: ANY }, Duration::from_millis(5)).unwrap_err();
+        let error =
+            vr.recv_timeout(pat! { tag: "x", n: 4, stack: ANY }, Duration::from_millis(5)).unwrap_err();
         assert!(error.is_timeout());
         let text = error.to_string();
-        assert!(text.starts_with(r#"nothing that matches {tag: "x", n: 4, stack: ANY} arrived within"#), "{text}");
+        assert!(
+            text.starts_with(r#"nothing that matches {tag: "x", n: 4, stack: ANY} arrived within"#),
+            "{text}"
+        );
         assert!(text.contains("2 other message(s) wait"), "{text}");
         let line = format!(
             r#"    {{tag: "x", n: 3, items: Vec<i32>(4)}} from {}, but not n: 4, stack: ANY"#,

@@ -2,10 +2,12 @@
 //! whether a VR is near or far.
 //!
 //! * [`Link::Local`]: both VRs in one process; the envelope moves from hand to hand.
+//! * [`Link::Shm`]: a ring in memory that two processes of one machine share.
 //! * [`Link::Tcp`]: a connection that this process dialled and only writes to. The thread of the sending VR writes
 //!   to the socket itself; one reader thread per process hands what comes in to the mailboxes.
 
 mod reader;
+mod shm;
 mod tcp;
 
 use std::sync::Arc;
@@ -15,11 +17,13 @@ use crate::frame::Kind;
 use crate::inbox::{Event, Inbox};
 
 pub(crate) use reader::{Reader, Sink};
+pub(crate) use shm::{Offer, Rings, ShmLink};
 pub(crate) use tcp::TcpLink;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
     Local(Arc<Inbox>),
+    Shm(Arc<ShmLink>),
     Tcp(Arc<TcpLink>),
 }
 
@@ -29,7 +33,26 @@ impl Link {
     pub(crate) fn send(&self, envelope: Envelope) -> Result<(), ()> {
         match self {
             Link::Local(inbox) => inbox.push(Event::Envelope(envelope)).map_err(drop),
+            Link::Shm(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
             Link::Tcp(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
+        }
+    }
+
+    /// Hands a notice of the system over to another process. `Err`: the link is of no more use.
+    pub(crate) fn notify(&self, kind: Kind, envelope: &Envelope) -> Result<(), ()> {
+        match self {
+            Link::Local(_) => Ok(()),
+            Link::Shm(link) => link.send(kind, envelope).map_err(drop),
+            Link::Tcp(link) => link.send(kind, envelope).map_err(drop),
+        }
+    }
+
+    /// Ends the link: blocked senders return, further sends fail.
+    pub(crate) fn close(&self, error: &str) {
+        match self {
+            Link::Local(_) => {}
+            Link::Shm(link) => link.close(error),
+            Link::Tcp(link) => link.close(error),
         }
     }
 }

@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::frame::{Decoder, Frame};
 use crate::id::HostId;
+use crate::link::shm::{Rings, TICK, Watch};
 
 /// How long the thread looks for more before it sleeps.
 const AWAKE: Duration = Duration::from_micros(50);
@@ -34,18 +35,28 @@ pub(crate) trait Sink: Send + Sync + 'static {
 /// Handle of the reader thread, which ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// Shared with the thread: closed with the handle, it would take the last wake-up with it.
+    /// Shared with the thread, by the rings: closed with the handle, it would take the last wake-up with it.
     waker: Arc<Waker>,
     inlet: Arc<Inlet>,
+    rings: Arc<Rings>,
 }
 
 /// Connections that the thread has yet to take over; `None` tells it to end.
-type Inlet = Mutex<Option<Vec<(HostId, TcpStream)>>>;
+type Inlet = Mutex<Option<Vec<New>>>;
+
+#[derive(Debug)]
+struct New {
+    host: HostId,
+    stream: TcpStream,
+    /// The peer's frames come through a ring; the connection only rings the bell, and ends.
+    ring: bool,
+}
 
 struct Peer {
     host: HostId,
     stream: mio::net::TcpStream,
-    decoder: Decoder,
+    /// None for a connection that only rings.
+    decoder: Option<Decoder>,
 }
 
 impl Reader {
@@ -53,21 +64,27 @@ impl Reader {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let inlet = Arc::new(Mutex::new(Some(Vec::new())));
-        let (outlet, alive) = (inlet.clone(), waker.clone());
-        thread::Builder::new().name("river-io".into()).spawn(move || {
-            run(poll, &outlet, &*sink);
-            drop(alive);
-        })?;
-        Ok(Self { waker, inlet })
+        let rings = Arc::new(Rings::new(waker.clone(), sink.clone())?);
+        let (outlet, looked_into) = (inlet.clone(), rings.clone());
+        thread::Builder::new()
+            .name("river-io".into())
+            .spawn(move || run(poll, &outlet, &looked_into, &*sink))?;
+        Ok(Self { waker, inlet, rings })
     }
 
-    /// Reads frames from an authenticated connection until it ends.
-    pub(crate) fn add(&self, host: HostId, stream: TcpStream) -> io::Result<()> {
+    /// Reads what comes from an authenticated peer until its connection ends: frames on the connection, or, if it has
+    /// a ring in [`rings`](Self::rings), frames in the ring and rings of the bell on the connection.
+    pub(crate) fn add(&self, host: HostId, stream: TcpStream, ring: bool) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         if let Some(new) = self.inlet.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            new.push((host, stream));
+            new.push(New { host, stream, ring });
         }
         self.waker.wake()
+    }
+
+    /// The rings of this process, into which waiting VRs look.
+    pub(crate) fn rings(&self) -> &Rings {
+        &self.rings
     }
 }
 
@@ -78,17 +95,20 @@ impl Drop for Reader {
     }
 }
 
-fn run(mut poll: Poll, inlet: &Inlet, sink: &dyn Sink) {
+fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
     let mut peers: HashMap<Token, Peer> = HashMap::new();
     let mut events = Events::with_capacity(256);
     // Readiness is edge-triggered: a peer stays hot until reads of it have found nothing for a while.
     let mut hot: Vec<(Token, Instant)> = Vec::new();
+    let mut watch = Watch::default();
+    let mut last_look = Instant::now();
     let (mut next, mut passes) = (0, 0_u32);
     loop {
         // Hot peers are polled by reading alone: one system call a message instead of two.
         passes = passes.wrapping_add(1);
-        if hot.is_empty() || passes.is_multiple_of(LOOK_ROUND) {
-            let timeout = if hot.is_empty() { None } else { Some(Duration::ZERO) };
+        let busy = !hot.is_empty() || watch.is_looking();
+        if !busy || passes.is_multiple_of(LOOK_ROUND) {
+            let timeout = if hot.is_empty() { watch.timeout(rings) } else { Some(Duration::ZERO) };
             if let Err(error) = poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -96,6 +116,10 @@ fn run(mut poll: Poll, inlet: &Inlet, sink: &dyn Sink) {
                 return;
             }
             let now = Instant::now();
+            if timeout == Some(TICK) && events.is_empty() {
+                watch.tick(rings);
+                last_look = now;
+            }
             for event in &events {
                 let token = event.token();
                 if token != WAKE {
@@ -106,7 +130,7 @@ fn run(mut poll: Poll, inlet: &Inlet, sink: &dyn Sink) {
                 }
                 let mut inlet = inlet.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(new) = inlet.as_mut() else { return };
-                for (host, stream) in new.drain(..) {
+                for New { host, stream, ring } in new.drain(..) {
                     let mut stream = mio::net::TcpStream::from_std(stream);
                     let token = Token(next);
                     next += 1;
@@ -114,7 +138,8 @@ fn run(mut poll: Poll, inlet: &Inlet, sink: &dyn Sink) {
                         sink.closed(host, error.to_string());
                         continue;
                     }
-                    peers.insert(token, Peer { host, stream, decoder: Decoder::default() });
+                    let decoder = if ring { None } else { Some(Decoder::default()) };
+                    peers.insert(token, Peer { host, stream, decoder });
                     hot.push((token, now));
                 }
             }
@@ -122,42 +147,82 @@ fn run(mut poll: Poll, inlet: &Inlet, sink: &dyn Sink) {
         let mut idle = true;
         hot.retain_mut(|(token, last)| {
             let Some(peer) = peers.get_mut(token) else { return false };
-            match peer.read(sink) {
+            let read = match &mut peer.decoder {
+                Some(decoder) => read_frames(&mut peer.stream, decoder, peer.host, sink),
+                None => read_rings(&mut peer.stream),
+            };
+            match read {
+                Ok(true) if peer.decoder.is_none() => {
+                    watch.rung(rings);
+                    last_look = Instant::now();
+                    false
+                }
                 Ok(true) => {
                     idle = false;
                     *last = Instant::now();
                     true
                 }
-                Ok(false) => last.elapsed() < AWAKE,
+                Ok(false) => peer.decoder.is_some() && last.elapsed() < AWAKE,
                 Err(why) => {
                     let host = peer.host;
+                    if peer.decoder.is_none() {
+                        rings.detach(host);
+                    }
                     peers.remove(token);
                     sink.closed(host, why);
                     false
                 }
             }
         });
-        if idle && !hot.is_empty() {
+        if watch.look(rings) {
+            idle = false;
+            last_look = Instant::now();
+        } else if watch.is_looking() && last_look.elapsed() >= AWAKE {
+            watch.rest(rings);
+            last_look = Instant::now();
+        }
+        if idle && (!hot.is_empty() || watch.is_looking()) {
             thread::yield_now();
         }
     }
 }
 
-impl Peer {
-    /// Reads what is there, a turn at most. `Ok(false)`: nothing was. `Err`: the connection is over, and why.
-    fn read(&mut self, sink: &dyn Sink) -> Result<bool, String> {
-        for turn in 0..TURN {
-            match self.stream.read(self.decoder.space()) {
-                Ok(0) => return Err("the peer closed the connection".into()),
-                Ok(n) => self.decoder.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(turn > 0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            while let Some(frame) = self.decoder.next().map_err(|error| error.to_string())? {
-                sink.frame(self.host, frame);
-            }
+/// Reads frames that are there, a turn at most. `Ok(false)`: nothing was. `Err`: the connection is over, and why.
+fn read_frames(
+    stream: &mut mio::net::TcpStream,
+    decoder: &mut Decoder,
+    host: HostId,
+    sink: &dyn Sink,
+) -> Result<bool, String> {
+    for turn in 0..TURN {
+        match read(stream, decoder.space())? {
+            None => return Ok(turn > 0),
+            Some(n) => decoder.advance(n),
         }
-        Ok(true)
+        while let Some(frame) = decoder.next().map_err(|error| error.to_string())? {
+            sink.frame(host, frame);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads all that was rung. `Ok(false)`: nothing was. `Err`: the connection is over, and why.
+fn read_rings(stream: &mut mio::net::TcpStream) -> Result<bool, String> {
+    let mut some = false;
+    while read(stream, &mut [0; 64])?.is_some() {
+        some = true;
+    }
+    Ok(some)
+}
+
+fn read(stream: &mut mio::net::TcpStream, space: &mut [u8]) -> Result<Option<usize>, String> {
+    loop {
+        match stream.read(space) {
+            Ok(0) => return Err("the peer closed the connection".into()),
+            Ok(n) => return Ok(Some(n)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::id::{HostId, ProgramId, VmId, VrId};
 use crate::key::ClusterKey;
 use crate::lease;
 use crate::node::Node;
-use crate::protocol::{FromHost, Hello, Place, Reply, Tenant, ToHost, ToVm, Welcome};
+use crate::protocol::{FromHost, Hello, Place, Reply, Tenant, ToHost, ToVm};
 use crate::rt;
 use crate::vm::{Vm, machine_name};
 
@@ -88,7 +88,7 @@ impl Program {
         });
         let acceptor = this.clone();
         let serve = move |hello, stream| acceptor.clone().serve(hello, stream);
-        let listen = rt::spawn(control::listen(listener.into(), key, Welcome::Host(place.host), serve));
+        let listen = rt::spawn(control::listen(listener.into(), key, this.node.welcome(), serve));
         let server = this.clone();
         let answer = rt::spawn(async move {
             while let Ok((request, answer)) = asked.recv().await {

@@ -61,7 +61,7 @@ impl Leased {
             control::dial(info.address, &program.key, &hello).await.map_err(|e| error(&e))?;
         match welcome {
             Welcome::Vm(id) => info.id = id,
-            Welcome::Host(_) => return Err(error(&"a program answers at its address, not a VM")),
+            Welcome::Host(..) => return Err(error(&"a program answers at its address, not a VM")),
         }
         let (to, from) = control::split(stream);
         let (answered, answers) = rt::unbounded();

@@ -209,7 +209,7 @@ impl Vr {
                     continue;
                 }
             }
-            if !self.inbox.wait(deadline) {
+            if !self.inbox.wait(deadline, self.node.pump()) {
                 let queued = self.mailbox.borrow().len();
                 return Err(RecvError::Timeout { waited: start.elapsed(), queued });
             }
@@ -218,7 +218,11 @@ impl Vr {
 
     /// Shows the envelopes that wait and that the selector admits, oldest first, until the visitor returns `Some`.
     /// Takes none of them, and does not block.
-    pub fn peek<R>(&self, selector: Selector, mut visitor: impl FnMut(&Envelope) -> Option<R>) -> Option<R> {
+    pub fn peek_where<R>(
+        &self,
+        selector: Selector,
+        mut visitor: impl FnMut(&Envelope) -> Option<R>,
+    ) -> Option<R> {
         let mut mailbox = self.mailbox.try_borrow_mut().ok()?;
         mailbox.visit(&selector, &mut visitor, &mut |events| self.inbox.swap(events))
     }
@@ -361,7 +365,7 @@ impl Vr {
     /// For layers that run a receive loop of their own; returns true if something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.inbox.wait(Some(Instant::now() + timeout))
+        self.inbox.wait(Some(Instant::now() + timeout), self.node.pump())
     }
 }
 

@@ -1,0 +1,73 @@
+//! Finding VMs and starting servers on them (paper, sections 2.1 and 2.5).
+
+use std::thread::available_parallelism;
+
+use river_core::{Count, Query, VmInfo, Vr};
+use river_rai::RaiServer;
+
+use crate::error::TrickleError;
+use crate::vms::Vms;
+
+/// Finds idle VMs, leases them for this program and connects to them: `4` is exactly four, `2..` at least two and all
+/// that can be had, `..` all, but at least one. Says on stderr how many.
+///
+/// Somebody has to have started VMs, with `river vm`; the program travels there by itself.
+///
+/// ```no_run
+/// # fn example(vr: &river_core::Vr) -> river_core::Result {
+/// let vms = river_trickle::connect(vr, 4)?;
+/// let results = vms.iter().map(|vm| vm.call(|x: i64| x + 10, (10,))).collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(results, [20, 20, 20, 20]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`TrickleError::Deploy`]; if there are too few it lists those found and how to start more.
+///
+/// # Blocking
+/// Until enough have answered, at most about a second, and until the program has reached them all.
+pub fn connect<'a>(vr: &'a Vr, count: impl Into<Count>) -> Result<Vms<'a>, TrickleError> {
+    let count = count.into();
+    let found = idle(vr, count)?;
+    lease(vr, found, count)
+}
+
+/// Like [`connect`], but if no VM is idle anywhere it starts some on this machine, gone when the program ends: `n`, or
+/// as many as there are cores. For programs that should run for somebody who has started nothing.
+///
+/// # Errors
+/// As [`connect`]; with `Some(n)`, and some VMs idle but fewer than `n`, there is an error, not a mixture.
+///
+/// # Blocking
+/// As [`connect`].
+pub fn connect_or_start(vr: &Vr, n: Option<usize>) -> Result<Vms<'_>, TrickleError> {
+    let count = n.map_or(Count::AtLeast(1), Count::Exactly);
+    let found = idle(vr, count)?;
+    if !found.is_empty() {
+        return lease(vr, found, count);
+    }
+    let n = n.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    let vms = vr.start_local(n)?;
+    eprintln!("[trickle: found no VMs, started {n} local {}]", if n == 1 { "one" } else { "ones" });
+    deploy(vr, &vms)
+}
+
+fn idle(vr: &Vr, count: Count) -> Result<Vec<VmInfo>, TrickleError> {
+    let enough = count.maximum().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    Ok(vr.discover(Query { count: enough, idle_only: true, ..Query::default() })?)
+}
+
+fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, TrickleError> {
+    if found.len() < count.minimum() {
+        // It will fail, but those that are in use belong into the error.
+        found = vr.discover(Query::default())?;
+    }
+    let vms = vr.allocate(found, count)?;
+    eprintln!("[trickle: discovered {} {}]", vms.len(), if vms.len() == 1 { "VM" } else { "VMs" });
+    deploy(vr, &vms)
+}
+
+fn deploy<'a>(vr: &'a Vr, vms: &[VmInfo]) -> Result<Vms<'a>, TrickleError> {
+    let servers = vr.deploy(vms, |_| RaiServer::unrestricted())?;
+    Ok(Vms::attach(vr, vms.iter().map(|vm| vm.name.clone()).zip(servers.iter())))
+}

@@ -1,0 +1,110 @@
+//! What can go wrong.
+
+use std::fmt;
+use std::ops::Range;
+
+use river_core::DeployError;
+use river_rai::CallError;
+
+/// Why a Trickle operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrickleError {
+    /// VMs could not be found, leased or used; if there are too few, it lists those found and how to start more.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    /// A call, or the join of a fork, failed.
+    #[error("VM {vm}: {error}")]
+    Call {
+        /// The name of the VM.
+        vm: String,
+        /// What happened.
+        error: CallError,
+    },
+    /// The function panicked. The VM goes on.
+    #[error("the function panicked on {items} (VM {vm}): {text}")]
+    Panicked {
+        /// What it was working on.
+        items: Items,
+        /// The name of the VM.
+        vm: String,
+        /// The text of the panic, with its place.
+        text: String,
+    },
+    /// Work could not be sent or its result not be read.
+    #[error("{items} failed on VM {vm}: {error}")]
+    Items {
+        /// The work.
+        items: Items,
+        /// The name of the VM.
+        vm: String,
+        /// What happened.
+        error: CallError,
+    },
+    /// Too many VMs died while they worked on the same items, so these are probably the reason.
+    #[error("{items} were given up, as every VM that worked on them died: {}", list(deaths))]
+    Deadly {
+        /// The work.
+        items: Items,
+        /// How each of the VMs died.
+        deaths: Vec<Death>,
+    },
+    /// All VMs are gone and there is work left.
+    #[error("no VM is left: {}", list(deaths))]
+    NoVmLeft {
+        /// How each of them died.
+        deaths: Vec<Death>,
+    },
+    /// The chunk size was 0.
+    #[error("a chunk of 0 items is no work: use a chunk size of at least 1")]
+    ChunkZero,
+    /// There are more tuples of arguments than VMs.
+    #[error("there are {vms} VMs but arguments for more: use `forkwork` to spread work over fewer VMs")]
+    TooManyArguments {
+        /// How many VMs there are.
+        vms: usize,
+    },
+    /// `joinany` was given no handle.
+    #[error("there is no handle to join")]
+    NothingToJoin,
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+}
+
+impl TrickleError {
+    /// Whether VMs were lost that no repetition brings back.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        match self {
+            TrickleError::NoVmLeft { .. } => true,
+            TrickleError::Call { error, .. } | TrickleError::Items { error, .. } => error.is_disconnected(),
+            _ => false,
+        }
+    }
+}
+
+/// Some consecutive items of the work, counted from 0 in the order in which the work gave them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Items(pub Range<u64>);
+
+impl fmt::Display for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Range { start, end } = self.0;
+        if end == start + 1 { write!(f, "item {start}") } else { write!(f, "items {start}..{end}") }
+    }
+}
+
+/// How a VM was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The VM's name.
+    pub vm: String,
+    /// What was heard of its end.
+    pub why: String,
+}
+
+fn list(deaths: &[Death]) -> String {
+    let deaths: Vec<String> = deaths.iter().map(|Death { vm, why }| format!("VM {vm} {why}")).collect();
+    deaths.join("; ")
+}

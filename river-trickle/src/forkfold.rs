@@ -1,0 +1,173 @@
+//! `forkfold`: results accumulate where they are computed, and only the sums travel.
+
+use std::any::type_name;
+use std::collections::HashMap;
+use std::fmt;
+
+use river_rai::{ByMut, CallError, Object, Pending, RemoteSend, Ticket};
+
+use crate::chunk::Chunk;
+use crate::error::{Items, TrickleError};
+use crate::farm::{Event, Farm, Next};
+use crate::progress::Progress;
+use crate::scheduler::{Mode, VmIndex};
+use crate::vms::Vms;
+
+/// A fold that is ready to run; of [`Vms::forkfold`].
+#[must_use = "nothing happens before `run`"]
+pub struct ForkFold<'a, A, S, G, I: Iterator> {
+    step: S,
+    merge: G,
+    farm: Result<Farm<'a, I, ()>, TrickleError>,
+    /// The accumulators that live on VMs.
+    accumulators: HashMap<VmIndex, Object<'a, A>>,
+    /// Accumulators on their way here.
+    collecting: HashMap<Ticket, (VmIndex, Pending<'a, A>)>,
+}
+
+impl<'a> Vms<'a> {
+    /// Folds all items of `work` into one value. Every VM has an accumulator of its own, which begins as the default;
+    /// `step` folds a chunk into it. When no work is left the accumulators travel here and `merge` folds the second
+    /// into the first.
+    ///
+    /// For work whose results are large and overlap: the accumulators travel once per VM, not once per chunk. Neither
+    /// the order of chunks nor which chunks meet in one accumulator is promised, so `step` and `merge` have to be
+    /// such that it does not matter. If a VM dies, everything that it had folded is folded again on others: every item
+    /// is in the result exactly once.
+    ///
+    /// ```no_run
+    /// # fn example(vms: river_trickle::Vms<'_>, lines: Vec<String>) -> river_core::Result {
+    /// use std::collections::HashMap;
+    /// type Counts = HashMap<String, u64>;
+    ///
+    /// fn count(counts: &mut Counts, lines: Vec<String>) {
+    ///     for word in lines.iter().flat_map(|line| line.split_whitespace()) {
+    ///         *counts.entry(word.to_string()).or_default() += 1;
+    ///     }
+    /// }
+    ///
+    /// fn merge(counts: &mut Counts, more: Counts) {
+    ///     for (word, n) in more {
+    ///         *counts.entry(word).or_default() += n;
+    ///     }
+    /// }
+    ///
+    /// let counts: Counts = vms.forkfold(count, merge, lines, 100).run()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn forkfold<A, S, G, W>(
+        &self,
+        step: S,
+        merge: G,
+        work: W,
+        chunk: impl Into<Chunk>,
+    ) -> ForkFold<'a, A, S, G, W::IntoIter>
+    where
+        W: IntoIterator<Item: RemoteSend>,
+        A: Default + RemoteSend,
+        S: Fn(&mut A, Vec<W::Item>) + Copy + Send + 'static,
+        G: Fn(&mut A, A) + Copy + Send + 'static,
+    {
+        let farm = Farm::new(self.vr(), self, Mode::Held, work.into_iter(), chunk.into());
+        ForkFold { step, merge, farm, accumulators: HashMap::new(), collecting: HashMap::new() }
+    }
+}
+
+impl<'a, A, S, G, I> ForkFold<'a, A, S, G, I>
+where
+    I: Iterator<Item: RemoteSend>,
+    A: Default + RemoteSend,
+    S: Fn(&mut A, Vec<I::Item>) + Copy + Send + 'static,
+    G: Fn(&mut A, A) + Copy + Send + 'static,
+{
+    /// Has a function called each time that a chunk was folded or a VM was lost.
+    pub fn on_progress(mut self, callback: impl FnMut(Progress) + 'a) -> Self {
+        if let Ok(farm) = &mut self.farm {
+            farm.on_progress(callback);
+        }
+        self
+    }
+
+    /// Runs the fold and returns its result; the default value if there was no work.
+    ///
+    /// # Errors
+    /// [`TrickleError::Panicked`] if `step` panicked: its accumulator cannot be trusted any more, so the fold ends.
+    /// [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`], [`TrickleError::ChunkZero`], [`TrickleError::Items`],
+    /// [`TrickleError::Call`] if an accumulator cannot travel, [`TrickleError::Stopped`].
+    ///
+    /// # Blocking
+    /// Until everything has been folded and merged.
+    pub fn run(mut self) -> Result<A, TrickleError> {
+        let mut farm = self.farm?;
+        let mut total: Option<A> = None;
+        loop {
+            let (step, accumulators) = (self.step, &mut self.accumulators);
+            let next = farm.advance(&mut |vm, index, args| {
+                let accumulator = match accumulators.entry(index) {
+                    std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                    std::collections::hash_map::Entry::Vacant(entry) => {
+                        // Work queues up behind the creation; should that fail, the work says so.
+                        entry.insert(vm.rai().create_async(A::default, ())?.0)
+                    }
+                };
+                accumulator.call_packed::<S, (Vec<I::Item>,), ByMut>(step, args)
+            })?;
+            match next {
+                Next::Done => return Ok(total.unwrap_or_default()),
+                Next::Collect(vm) => {
+                    // The scheduler collects only from a VM that has folded something.
+                    let Some(accumulator) = self.accumulators.remove(&vm) else { continue };
+                    match accumulator.take_async() {
+                        Ok(pending) => {
+                            farm.also_wait_for(&pending);
+                            self.collecting.insert(pending.ticket(), (vm, pending));
+                        }
+                        Err(error) => lost(&mut farm, vm, error)?,
+                    }
+                }
+                Next::Wait => match farm.wait()? {
+                    Event::Finished { result: Ok(()), .. } | Event::Nothing => {}
+                    Event::Finished { items, vm, result: Err(error) } => {
+                        let (items, vm) = (Items(items), farm.vm(vm).name().to_owned());
+                        return Err(match error {
+                            CallError::Panicked { text, .. } => TrickleError::Panicked { items, vm, text },
+                            error => TrickleError::Items { items, vm, error },
+                        });
+                    }
+                    Event::Other(ticket) => {
+                        let Some((vm, pending)) = self.collecting.remove(&ticket) else { continue };
+                        match pending.wait() {
+                            // While this one is merged, the others go on.
+                            Ok(part) if farm.collected(vm) => match &mut total {
+                                Some(total) => (self.merge)(total, part),
+                                None => total = Some(part),
+                            },
+                            Ok(_) => {}
+                            Err(error) => lost(&mut farm, vm, error)?,
+                        }
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// An accumulator could not be fetched: because its VM is gone, which costs only time, or for a worse reason.
+fn lost<'a, I>(farm: &mut Farm<'a, I, ()>, vm: VmIndex, error: CallError) -> Result<(), TrickleError>
+where
+    I: Iterator<Item: RemoteSend>,
+{
+    match error {
+        CallError::Down(down) => {
+            farm.lost(vm, down.why.to_string());
+            Ok(())
+        }
+        error => Err(farm.vm(vm).error(error)),
+    }
+}
+
+impl<A, S, G, I: Iterator> fmt::Debug for ForkFold<'_, A, S, G, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ForkFold({})", type_name::<S>())
+    }
+}

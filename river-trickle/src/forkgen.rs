@@ -1,0 +1,254 @@
+//! `forkgen` and `forkwork`: dynamic scheduling of independent items (paper, section 2.4).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use river_rai::{CallError, Packed, Pending, RemoteSend};
+
+use crate::chunk::Chunk;
+use crate::error::{Items, TrickleError};
+use crate::farm::{Event, Farm, Next};
+use crate::progress::Progress;
+use crate::scheduler::Mode as Keep;
+use crate::vms::{Vm, Vms};
+use crate::work::Work;
+
+/// What a VM replies for a chunk: the results, a panic as its text.
+type Reply<R> = Vec<Result<R, String>>;
+
+/// The results of a farm as they come in; of [`Vms::forkgen`].
+///
+/// Lazy both ways: work is pulled out of its iterator only when a VM needs some, and is issued only inside `next`.
+/// Dropping it stops the issuing; what is being worked on is finished by the VMs and thrown away.
+///
+/// After an error that concerns items ([`TrickleError::Panicked`], [`TrickleError::Items`]) the others go on; any other
+/// error is the last that it returns.
+#[must_use = "a farm works only while its results are asked for"]
+pub struct ForkGen<'a, F, M, I: Iterator, R> {
+    function: F,
+    mode: PhantomData<fn() -> M>,
+    state: State<'a, I, R>,
+    /// Results that have arrived, each with the number of its first item.
+    ready: VecDeque<(u64, Result<R, TrickleError>)>,
+}
+
+enum State<'a, I: Iterator, R> {
+    Running(Box<Farm<'a, I, Reply<R>>>),
+    /// Could not even begin.
+    Refused(TrickleError),
+    Over,
+}
+
+impl<'a> Vms<'a> {
+    /// Has every item of `work` worked on by whichever VM is free, and returns all the results in the order of the
+    /// items.
+    ///
+    /// The function takes one item (`fn(T) -> R`, one result per item) or a whole chunk (`fn(Vec<T>) -> R`, one result
+    /// per chunk). Work of a VM that dies is done by another; every item has exactly one result.
+    ///
+    /// ```no_run
+    /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
+    /// fn sum(numbers: Vec<i64>) -> i64 {
+    ///     numbers.iter().sum()
+    /// }
+    /// let sums = vms.forkwork(sum, 0..100, 10)?;
+    /// assert_eq!(sums[0], 45);
+    /// let squares = vms.forkwork(|x: i64| x * x, 0..100, 10)?;
+    /// assert_eq!(squares[9], 81);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The first error that [`forkgen`](Self::forkgen) returns; the rest of the work is given up.
+    ///
+    /// # Blocking
+    /// Until everything has been done.
+    pub fn forkwork<F, M, W>(
+        &self,
+        function: F,
+        work: W,
+        chunk: impl Into<Chunk>,
+    ) -> Result<Vec<F::Output>, TrickleError>
+    where
+        W: IntoIterator<Item: RemoteSend>,
+        F: Work<W::Item, M>,
+        F::Output: RemoteSend,
+        M: 'static,
+    {
+        self.forkgen(function, work, chunk).in_order()
+    }
+
+    /// Like [`forkwork`](Self::forkwork), but returns an iterator over the results as they come in, so that partial
+    /// results can be used while the rest is being worked on.
+    ///
+    /// ```no_run
+    /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
+    /// for square in vms.forkgen(|x: i64| x * x, 0.., 10).on_progress(|p| println!("{} done", p.done_items)) {
+    ///     if square? > 1_000_000 {
+    ///         break; // the work may be endless
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Each item of the iterator may be one: [`TrickleError::Panicked`] and [`TrickleError::Items`] in place of results;
+    /// [`TrickleError::ChunkZero`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`] and
+    /// [`TrickleError::Stopped`] as the last one.
+    ///
+    /// # Blocking
+    /// `next` waits until a result has arrived.
+    pub fn forkgen<F, M, W>(
+        &self,
+        function: F,
+        work: W,
+        chunk: impl Into<Chunk>,
+    ) -> ForkGen<'a, F, M, W::IntoIter, F::Output>
+    where
+        W: IntoIterator<Item: RemoteSend>,
+        F: Work<W::Item, M>,
+        F::Output: RemoteSend,
+        M: 'static,
+    {
+        let farm = Farm::new(self.vr(), self, Keep::Direct, work.into_iter(), chunk.into());
+        let state = match farm {
+            Ok(farm) => State::Running(Box::new(farm)),
+            Err(error) => State::Refused(error),
+        };
+        ForkGen { function, mode: PhantomData, state, ready: VecDeque::new() }
+    }
+}
+
+impl<'a, F, M, I, R> ForkGen<'a, F, M, I, R>
+where
+    I: Iterator<Item: RemoteSend>,
+    F: Work<I::Item, M, Output = R>,
+    R: RemoteSend,
+    M: 'static,
+{
+    /// Has a function called each time that something was finished or a VM was lost.
+    pub fn on_progress(mut self, callback: impl FnMut(Progress) + 'a) -> Self {
+        if let State::Running(farm) = &mut self.state {
+            farm.on_progress(callback);
+        }
+        self
+    }
+
+    /// Waits for everything, as [`Vms::forkwork`] does, and returns the results in the order of the items.
+    ///
+    /// # Errors
+    /// The first error; the rest of the work is given up.
+    ///
+    /// # Blocking
+    /// Until everything has been done.
+    pub fn in_order(mut self) -> Result<Vec<R>, TrickleError> {
+        let mut results = Vec::new();
+        while let Some((item, result)) = self.next_numbered() {
+            results.push((item, result?));
+        }
+        results.sort_by_key(|(item, _)| *item);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
+    }
+
+    fn next_numbered(&mut self) -> Option<(u64, Result<R, TrickleError>)> {
+        loop {
+            let State::Running(farm) = &mut self.state else { break };
+            // First of all new work is issued: while the caller uses a result, no VM should wait for it.
+            let function = self.function;
+            let next = farm.advance(&mut |vm, _, args| issue::<F, M, I::Item>(vm, function, args));
+            match next {
+                Err(error) => self.state = State::Refused(error),
+                Ok(_) if !self.ready.is_empty() => {}
+                // Nothing is held on the VMs, so there is nothing to collect.
+                Ok(Next::Done | Next::Collect(_)) => self.state = State::Over,
+                Ok(Next::Wait) => match farm.wait() {
+                    Err(error) => self.state = State::Refused(error),
+                    Ok(Event::Finished { items, vm, result }) => {
+                        let vm = farm.vm(vm).name().to_owned();
+                        self.ready.extend(results(items, &vm, result, F::PER_ITEM));
+                    }
+                    Ok(Event::Other(_) | Event::Nothing) => {}
+                },
+            }
+            if !self.ready.is_empty() {
+                break;
+            }
+        }
+        self.ready.pop_front().or_else(|| match std::mem::replace(&mut self.state, State::Over) {
+            State::Refused(error) => Some((u64::MAX, Err(error))),
+            _ => None,
+        })
+    }
+}
+
+/// Starts a chunk on a VM.
+fn issue<'a, F, M, T>(
+    vm: &Vm<'a>,
+    function: F,
+    args: &Packed<(Vec<T>,)>,
+) -> Result<Pending<'a, Reply<F::Output>>, CallError>
+where
+    F: Work<T, M>,
+    F::Output: RemoteSend,
+    T: RemoteSend,
+    M: 'static,
+{
+    // Captures a function that has no bytes, so it has none itself.
+    vm.rai().call_packed(move |chunk: Vec<T>| function.run(chunk), args)
+}
+
+/// The results in a reply, each with the number of its item.
+fn results<R>(
+    items: Range<u64>,
+    vm: &str,
+    reply: Result<Reply<R>, CallError>,
+    per_item: bool,
+) -> Vec<(u64, Result<R, TrickleError>)> {
+    let start = items.start;
+    match reply {
+        Err(error) => {
+            vec![(start, Err(TrickleError::Items { items: Items(items), vm: vm.to_owned(), error }))]
+        }
+        Ok(reply) => (start..)
+            .zip(reply)
+            .map(|(item, result)| {
+                let result = result.map_err(|text| {
+                    let items = Items(if per_item { item..item + 1 } else { items.clone() });
+                    TrickleError::Panicked { items, vm: vm.to_owned(), text }
+                });
+                (item, result)
+            })
+            .collect(),
+    }
+}
+
+impl<F, M, I, R> Iterator for ForkGen<'_, F, M, I, R>
+where
+    I: Iterator<Item: RemoteSend>,
+    F: Work<I::Item, M, Output = R>,
+    R: RemoteSend,
+    M: 'static,
+{
+    type Item = Result<R, TrickleError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_numbered().map(|(_, result)| result)
+    }
+}
+
+impl<F, M, I, R> std::iter::FusedIterator for ForkGen<'_, F, M, I, R>
+where
+    I: Iterator<Item: RemoteSend>,
+    F: Work<I::Item, M, Output = R>,
+    R: RemoteSend,
+    M: 'static,
+{
+}
+
+impl<F, M, I: Iterator, R> fmt::Debug for ForkGen<'_, F, M, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForkGen").field("ready", &self.ready.len()).finish_non_exhaustive()
+    }
+}

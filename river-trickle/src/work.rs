@@ -1,0 +1,49 @@
+//! What a farm can call: a function of one item, or a function of a whole chunk.
+
+/// A function that can be farmed out over items of type `T`.
+///
+/// Implemented for every `Fn(T) -> R`, called once per item ([`PerItem`]), and for every `Fn(Vec<T>) -> R`, called once
+/// per chunk ([`PerChunk`]). Which of the two is meant is inferred. As everything that is called remotely, it must
+/// capture nothing.
+pub trait Work<T, Mode>: Copy + Send + 'static {
+    /// What one call returns.
+    type Output;
+
+    /// Whether there is one result per item.
+    const PER_ITEM: bool;
+
+    /// Works on a chunk. A panic is an error in the place of the result, its text.
+    fn run(&self, chunk: Vec<T>) -> Vec<Result<Self::Output, String>>;
+}
+
+/// The [`Work`] takes one item.
+#[derive(Debug)]
+pub enum PerItem {}
+
+/// The [`Work`] takes a chunk of items.
+#[derive(Debug)]
+pub enum PerChunk {}
+
+impl<F, T, R> Work<T, PerItem> for F
+where
+    F: Fn(T) -> R + Copy + Send + 'static,
+{
+    type Output = R;
+    const PER_ITEM: bool = true;
+
+    fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
+        chunk.into_iter().map(|item| river_rai::catch(|| self(item))).collect()
+    }
+}
+
+impl<F, T, R> Work<T, PerChunk> for F
+where
+    F: Fn(Vec<T>) -> R + Copy + Send + 'static,
+{
+    type Output = R;
+    const PER_ITEM: bool = false;
+
+    fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
+        vec![river_rai::catch(|| self(chunk))]
+    }
+}
