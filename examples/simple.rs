@@ -29,11 +29,8 @@ impl VirtualResource for Simple {
 
 fn program(vr: &Vr, args: &Args) -> river::Result {
     let discovered = vr.discover(Query { idle_only: true, ..Query::default() })?;
-    let allocated = if discovered.is_empty() {
-        vr.start_local(args.vms.into())?
-    } else {
-        vr.allocate(discovered, ..)?
-    };
+    let allocated =
+        if discovered.is_empty() { vr.start_local(args.vms.into())? } else { vr.allocate(discovered, ..)? };
     let deployed = vr.deploy(&allocated, |_| Simple)?;
     for id in deployed.iter() {
         let m = vr.recv(pat! { src: id })?;

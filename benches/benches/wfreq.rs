@@ -16,9 +16,10 @@ use std::time::Instant;
 use clap::Parser;
 use river::core::{Vm, VmConfig};
 use river::prelude::*;
+use river::rai::RaiServer;
+use river_benches::corpus;
 use river_benches::process::{self, peak_memory};
 use river_benches::table::{Spread, machine};
-use river_benches::corpus;
 use river_examples::baseline::{self, Counted};
 use river_examples::farm;
 use river_examples::files::{self, Found};
@@ -94,7 +95,9 @@ fn compare(args: &Args) -> river::Result {
         }
     }
     let first = &measured[0][0];
-    let same = |m: &Measured| (m.files, m.bytes, m.words, m.distinct) == (first.files, first.bytes, first.words, first.distinct);
+    let same = |m: &Measured| {
+        (m.files, m.bytes, m.words, m.distinct) == (first.files, first.bytes, first.words, first.distinct)
+    };
     if !measured.iter().flatten().all(same) {
         return Err(river::VrError::msg("the cases do not agree on the counts"));
     }
@@ -109,7 +112,10 @@ fn compare(args: &Args) -> river::Result {
         first.distinct,
         args.rounds
     );
-    println!("{:<18} {:>8} {:>8} {:>8} {:>7} {:>7} {:>9}", "", "median s", "min", "max", "MB/s", "ratio", "peak MiB");
+    println!(
+        "{:<18} {:>8} {:>8} {:>8} {:>7} {:>7} {:>9}",
+        "", "median s", "min", "max", "MB/s", "ratio", "peak MiB"
+    );
     for ((case, runs), spread) in CASES.iter().zip(&measured).zip(&spreads) {
         let peak = runs.iter().map(|run| run.peak).max().unwrap_or_default();
         println!(
@@ -158,12 +164,14 @@ fn on_vms(count: usize, found: Found) -> river::Result<(Counted, f64, u64)> {
     let machines = Vm::start_many(&VmConfig::default().hidden(), count)?;
     river::try_run(|vr| {
         let leased = vr.allocate(machines.iter().map(Vm::info).collect(), count)?;
-        let vms = trickle::Vms::start(vr, &leased)?;
+        let servers = vr.deploy(&leased, |_| RaiServer::unrestricted())?;
+        let names = leased.iter().map(|vm| vm.name.clone());
+        let vms = trickle::Vms::attach(vr, names.zip(servers.iter()));
         let start = Instant::now();
         let counted = farm::count(&vms, found.pieces, CHUNK, |_| {})?;
         let seconds = start.elapsed().as_secs_f64();
         let mut peak = peak_memory();
-        for vm in vms.iter() {
+        for vm in &*vms {
             peak = peak.max(vm.call(peak_memory, ())?);
         }
         Ok((counted, seconds, peak))

@@ -15,7 +15,8 @@ const FILES_PER_DIRECTORY: usize = 640;
 /// # Errors
 /// Whatever writing them gives.
 pub fn make(directory: &Path, files: usize, mean: usize) -> io::Result<()> {
-    let done = directory.join(".complete");
+    // Beside the files, not among them: it is no text to count.
+    let done = directory.with_extension("complete");
     let mark = format!("{files} {mean}\n");
     if fs::read_to_string(&done).is_ok_and(|text| text == mark) {
         return Ok(());

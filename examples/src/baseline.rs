@@ -34,7 +34,6 @@ impl Counted {
     }
 
     /// Adds another result to this one.
-    #[allow(clippy::needless_pass_by_value)] // The signature of a farm's merge.
     pub fn merge(&mut self, mut other: Self) {
         self.counts.merge(&other.counts);
         self.bytes += other.bytes;

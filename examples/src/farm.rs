@@ -20,13 +20,13 @@ pub fn count(
     chunk: impl Into<Chunk>,
     progress: impl FnMut(Progress),
 ) -> Result<Counted, TrickleError> {
-    let mut counted = vms.forkfold(count_pieces, Counted::merge, pieces, chunk).on_progress(progress).run()?;
+    let mut counted =
+        vms.forkfold(count_pieces, Counted::merge, pieces, chunk).on_progress(progress).run()?;
     counted.unreadable.sort_unstable();
     Ok(counted)
 }
 
 /// Runs on the VMs.
-#[allow(clippy::needless_pass_by_value)] // The signature that a farm calls.
 fn count_pieces(counted: &mut Counted, pieces: Vec<Piece>) {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());

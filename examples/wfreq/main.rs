@@ -59,12 +59,14 @@ fn program(vr: &Vr, args: &Args) -> river::Result<ExitCode> {
     let found = files::find(&args.paths, SPLIT);
     if found.files == 0 {
         report::problems(&found.unmatched, &found.unreadable);
-        return Err(VrError::msg("no file to count: name files, directories that have some, or quoted patterns"));
+        return Err(VrError::msg(
+            "no file to count: name files, directories that have some, or quoted patterns",
+        ));
     }
     let vms = trickle::connect_or_start(vr, args.vms.map(usize::from))?;
     let bar = progress_bar(found.pieces.len() as u64);
     let counted = farm::count(&vms, found.pieces, args.chunk as usize, |progress| {
-        bar.set_position(progress.done_items as u64);
+        bar.set_position(progress.done_items);
     })?;
     bar.finish_and_clear();
     let mut problems = found.unreadable;

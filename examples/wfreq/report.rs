@@ -71,10 +71,9 @@ impl Report {
     pub(crate) fn print_json(&self, unmatched: &[OsString], problems: &[Problem]) -> io::Result<()> {
         let unmatched =
             unmatched.iter().map(|path| Unreadable { path: path.to_string_lossy().into(), why: NO_MATCH });
-        let unread = problems.iter().map(|problem| Unreadable {
-            path: problem.path.to_string_lossy().into(),
-            why: &problem.why,
-        });
+        let unread = problems
+            .iter()
+            .map(|problem| Unreadable { path: problem.path.to_string_lossy().into(), why: &problem.why });
         let json = Json {
             vms: self.vms,
             files: self.files,

@@ -141,6 +141,18 @@ pub enum DeployError {
     /// Searching failed.
     #[error("cannot search for VMs: {0}")]
     Discovery(String),
+    /// There are VMs, but all of them speak another version of the protocol.
+    #[error(
+        "{count} VMs were found, but they speak protocol version {theirs} and this program speaks {ours}: use the same version of River on both sides"
+    )]
+    OtherVersion {
+        /// How many there are.
+        count: usize,
+        /// The version that most of them speak.
+        theirs: u16,
+        /// The version that this program speaks.
+        ours: u16,
+    },
     /// The state of a VR cannot be encoded or decoded.
     #[error("the state of VR type {name} cannot travel: {error}")]
     State {

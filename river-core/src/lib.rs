@@ -67,6 +67,7 @@
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
 //! * `error`: what can go wrong
+//! * `panics`: panics as text
 //! * `key`: the cluster key
 //! * `noise`: the handshake
 //! * `discovery`: how VMs are found
@@ -106,6 +107,7 @@ mod link;
 mod mailbox;
 mod node;
 mod noise;
+mod panics;
 mod program;
 mod protocol;
 mod rt;
@@ -130,6 +132,7 @@ pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::KeyError;
 pub use mailbox::Selector;
+pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};
 pub use vm::{Vm, VmConfig, VmError};

@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use crate::id::{HostId, ProgramId, VrId};
+use crate::discovery::{self, Announcement, VmState};
+use crate::id::{HostId, ProgramId, VmId, VrId};
 use crate::key::ClusterKey;
 use crate::node::Node;
 use crate::protocol::Place;
@@ -49,6 +51,38 @@ pub fn threads<T: Send>(count: usize, body: impl Fn(&Vr, usize, &[VrId]) -> T + 
         .into_iter()
         .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         .collect()
+}
+
+/// Answers searches on a UDP port as a VM of another protocol version does, with the key of this user, until the
+/// process ends.
+///
+/// # Panics
+/// If there is no key, or the port is taken.
+pub fn vm_of_version(port: u16, version: u16) {
+    let key = ClusterKey::load_or_create().expect("there is a key");
+    let ours = Announcement {
+        id: VmId::fresh(),
+        name: "foreign".into(),
+        port: 1,
+        cores: 1,
+        memory: 1,
+        triple: "foreign".into(),
+        labels: Vec::new(),
+        state: VmState::Idle,
+        uptime: Duration::ZERO,
+        version: "foreign".into(),
+    };
+    for socket in discovery::bind_responder(port).expect("the port is free") {
+        let (key, ours) = (key.clone(), ours.clone());
+        thread::spawn(move || {
+            let mut datagram = [0; 2048];
+            while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+                if let Some(answer) = discovery::answer_as(version, &key, &ours, &datagram[..length]) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+    }
 }
 
 /// Checks that a crate's modules depend on each other in one direction only, as its `lib.rs` says: under the heading

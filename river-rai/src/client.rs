@@ -75,7 +75,7 @@ impl<'a> Rai<'a> {
     ///
     /// What a closure needs has to be an argument:
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0080
     /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
     /// let step = 10_i64;
     /// r.call(move |x: i64| x + step, (5,))?;
@@ -101,7 +101,7 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(&args, type_name::<F>())?;
+        let args = Packed::for_function(args, type_name::<F>())?;
         self.call_packed(function, &args)
     }
 
@@ -168,7 +168,7 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let code = code_ptr::<CreateObject<Args>, F>(function);
-        let args = Packed::for_function(&args, type_name::<F>())?.bytes;
+        let args = Packed::for_function(args, type_name::<F>())?.bytes;
         let id = ObjectId { owner: self.vr.id(), number: self.vr.fresh_number() };
         let op = |ticket| Op::Create { ticket, object: id, code };
         let created = pending::send(self.vr, self.server, type_name::<F>(), args, op)?;
@@ -180,8 +180,7 @@ impl<'a> Rai<'a> {
     /// # Errors
     /// [`CallError::Down`] if it is gone already.
     pub fn stop(&self) -> Result<(), CallError> {
-        wire::send_request(self.vr, self.server, Op::Stop, Bytes::new())
-            .map_err(|error| CallError::sending(error, "stop"))
+        wire::send_request(self.vr, self.server, Op::Stop, Bytes::new()).map_err(CallError::sending)
     }
 }
 

@@ -1,7 +1,6 @@
 //! What can go wrong with a call.
 
-use river_core::Down;
-use river_sfm::{RecvError, SendError};
+use river_core::{Down, RecvError, SendError};
 
 use crate::protocol::{Failure, ObjectId};
 
@@ -87,14 +86,10 @@ impl CallError {
         matches!(self, CallError::Down(_))
     }
 
-    pub(crate) fn sending(error: SendError, function: &str) -> Self {
+    pub(crate) fn sending(error: SendError) -> Self {
         match error {
-            SendError::Core(river_core::SendError::Down(down)) => CallError::Down(down),
-            SendError::Core(_) => CallError::Stopped,
-            other => {
-                let (function, error) = (function.to_owned(), other.to_string());
-                CallError::Encode { what: "the request", function, error }
-            }
+            SendError::Down(down) => CallError::Down(down),
+            _ => CallError::Stopped,
         }
     }
 

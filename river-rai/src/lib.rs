@@ -52,13 +52,12 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `data`: what can travel
-//! * `panics`: panics as text
 //! * `function`: what can be called
 //! * `protocol`: requests and failures
 //! * `error`: what can go wrong
 //! * `packed`: arguments as bytes
 //! * `trampoline`: from a code pointer to a call
-//! * `wire`: requests and replies as messages
+//! * `wire`: requests and replies as envelopes
 //! * `calls`: calls without an answer, and answers that nobody has asked for
 //! * `post`: where replies come in
 //! * `pending`: a call under way
@@ -75,7 +74,6 @@ mod error;
 mod function;
 mod object;
 mod packed;
-mod panics;
 mod pending;
 mod post;
 mod protocol;
@@ -90,7 +88,6 @@ pub use error::CallError;
 pub use function::{ByMut, ByRef, RemoteFn, RemoteMethod};
 pub use object::Object;
 pub use packed::Packed;
-pub use panics::catch;
 pub use pending::Pending;
 pub use protocol::{ObjectId, Ticket};
 pub use server::RaiServer;

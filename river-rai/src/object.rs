@@ -73,7 +73,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Args: RemoteSend,
         Access: 'static,
     {
-        let args = Packed::for_function(&args, type_name::<F>())?;
+        let args = Packed::for_function(args, type_name::<F>())?;
         self.call_packed(method, &args)
     }
 

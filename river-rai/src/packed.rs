@@ -22,12 +22,13 @@ impl<Args: RemoteSend> Packed<Args> {
     ///
     /// # Errors
     /// [`CallError::Encode`] if their `Serialize` implementation fails.
-    pub fn new(args: &Args) -> Result<Self, CallError> {
+    pub fn new(args: Args) -> Result<Self, CallError> {
         Self::for_function(args, std::any::type_name::<Args>())
     }
 
-    pub(crate) fn for_function(args: &Args, function: &str) -> Result<Self, CallError> {
-        match postcard::to_stdvec(args) {
+    #[allow(clippy::needless_pass_by_value)] // Callers write a tuple, and should not have to write `&(1, 2)`.
+    pub(crate) fn for_function(args: Args, function: &str) -> Result<Self, CallError> {
+        match postcard::to_stdvec(&args) {
             Ok(bytes) => Ok(Self { bytes: bytes.into(), kind: PhantomData }),
             Err(error) => {
                 let (function, error) = (function.to_owned(), error.to_string());

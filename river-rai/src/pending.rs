@@ -40,7 +40,7 @@ pub(crate) fn send<'a, R>(
         Open::of(vr).collect().map_err(|error| CallError::receiving(&error, function))?;
     }
     let ticket = Ticket(vr.fresh_number());
-    wire::send_request(vr, server, op(ticket), args).map_err(|error| CallError::sending(error, function))?;
+    wire::send_request(vr, server, op(ticket), args).map_err(CallError::sending)?;
     post.with(|calls| calls.open(ticket, server));
     Ok(Pending { vr, server, ticket, function, result: PhantomData })
 }

@@ -7,8 +7,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use river_core::{Channel, Down, Selector, Vr, VrId};
-use river_sfm::RecvError;
+use river_core::{Channel, Down, RecvError, Selector, Vr, VrId};
 
 use crate::calls::Calls;
 use crate::wire;
@@ -67,7 +66,7 @@ impl<'a> Open<'a> {
         loop {
             match self.vr.try_receive_where(selector, |_| false) {
                 Ok(_) => return Ok(()),
-                Err(river_core::RecvError::Down(down)) => {
+                Err(RecvError::Down(down)) => {
                     // Replies that came in with the notice go first.
                     self.collect()?;
                     self.down(&down);
@@ -75,7 +74,7 @@ impl<'a> Open<'a> {
                         return Ok(());
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -1,16 +1,11 @@
-//! What a client and a server say to each other. Every request and every reply is one message; arguments and results
-//! are one blob each, which is not copied on its way.
+//! What a client and a server say to each other. Every request and every reply is one envelope; arguments and results
+//! are a part of it that is not copied on its way.
 
 use std::fmt;
 
 use river_core::VrId;
 use river_core::code::CodePtr;
 use serde::{Deserialize, Serialize};
-
-/// The tag of requests.
-pub(crate) const REQUEST: &str = "rai.request";
-/// The tag of replies.
-pub(crate) const REPLY: &str = "rai.reply";
 
 /// Names one call of one client, from the request to its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

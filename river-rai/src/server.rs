@@ -5,11 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use river_core::code::CodePtr;
-use river_core::{Result, VirtualResource, Vr, VrId};
-use river_sfm::{RecvError, SendError};
+use river_core::{RecvError, Result, SendError, VirtualResource, Vr, VrId, catch_panic};
 use serde::{Deserialize, Serialize};
 
-use crate::panics::catch;
 use crate::protocol::{Failure, ObjectId, Op};
 use crate::trampoline::{Call, Kept};
 use crate::wire::{self, Outcome, Request};
@@ -56,7 +54,7 @@ impl VirtualResource for RaiServer {
                     }
                     match store.serve(vr, request) {
                         Ok(true) => {}
-                        Ok(false) | Err(SendError::Core(river_core::SendError::Stopped(_))) => return Ok(()),
+                        Ok(false) | Err(SendError::Stopped(_)) => return Ok(()),
                         // A client that is gone needs no reply; the notice of its death comes on its own.
                         Err(error) => tracing::debug!(%error, "a reply was not sent"),
                     }
@@ -134,7 +132,7 @@ fn run(vr: &Vr, code: CodePtr, args: Bytes, object: Option<Kept>) -> (Outcome, O
         Err(error) => return (Err(Failure::NoSuchFunction(error.to_string())), object),
     };
     let mut call = Call { args, object, outcome: None };
-    let outcome = match catch(|| entry(&mut call as &mut dyn Any)) {
+    let outcome = match catch_panic(|| entry(&mut call as &mut dyn Any)) {
         Ok(()) => call.outcome.unwrap_or_else(|| Err(Failure::NoSuchFunction("it leads elsewhere".into()))),
         Err(text) => Err(Failure::Panicked { text, vm: vr.vm().to_owned() }),
     };
@@ -143,7 +141,7 @@ fn run(vr: &Vr, code: CodePtr, args: Bytes, object: Option<Kept>) -> (Outcome, O
 
 /// Drops an object, whose destructor is the user's code and may panic.
 fn discard(kept: Kept) {
-    if let Err(text) = catch(|| drop(kept)) {
+    if let Err(text) = catch_panic(|| drop(kept)) {
         tracing::warn!(%text, "the destructor of an object panicked");
     }
 }

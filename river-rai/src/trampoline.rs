@@ -47,8 +47,11 @@ fn encode<R: Serialize>(result: &R) -> Result<Bytes, Failure> {
     postcard::to_stdvec(result).map(Bytes::from).map_err(|error| Failure::Result(error.to_string()))
 }
 
+/// Stands for types of which the trampoline has no value.
+type Types<T> = PhantomData<fn() -> T>;
+
 /// Calls a function and returns its result.
-pub(crate) struct CallFunction<Args>(PhantomData<fn() -> Args>);
+pub(crate) struct CallFunction<Args>(Types<Args>);
 
 impl<F, Args> Trampoline<F> for CallFunction<Args>
 where
@@ -66,7 +69,7 @@ where
 }
 
 /// Calls a function and leaves its result on the server.
-pub(crate) struct CreateObject<Args>(PhantomData<fn() -> Args>);
+pub(crate) struct CreateObject<Args>(Types<Args>);
 
 impl<F, Args> Trampoline<F> for CreateObject<Args>
 where
@@ -87,7 +90,7 @@ where
 }
 
 /// Calls a method of an object.
-pub(crate) struct CallMethod<T, Args, Access>(PhantomData<fn() -> (T, Args, Access)>);
+pub(crate) struct CallMethod<T, Args, Access>(Types<(T, Args, Access)>);
 
 impl<F, T, Args, Access> Trampoline<F> for CallMethod<T, Args, Access>
 where
@@ -113,7 +116,7 @@ where
 }
 
 /// Returns an object itself.
-pub(crate) struct TakeObject<T>(PhantomData<fn() -> T>);
+pub(crate) struct TakeObject<T>(Types<T>);
 
 impl<T: RemoteSend> Trampoline<()> for TakeObject<T> {
     fn enter((): (), context: &mut dyn Any) {

@@ -1,10 +1,17 @@
-//! Requests and replies as messages. The only module that knows how they are laid out.
+//! Requests and replies as envelopes. The only module that knows how they are laid out: a postcard header, and behind
+//! it the encoded arguments or result, as a part of its own that nobody copies.
+//!
+//! They have channels of their own, so no receive of another layer can take them.
 
 use bytes::Bytes;
-use river_core::{Vr, VrId};
-use river_sfm::{ANY, Blob, Message, RecvError, SendError, Sfm, msg, pat};
+use river_core::{Channel, Envelope, Payload, RecvError, Selector, SendError, Vr, VrId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::protocol::{Failure, Op, REPLY, REQUEST, Ticket};
+use crate::protocol::{Failure, Op, Ticket};
+
+const REQUESTS: Channel = Channel::named("rai.requests");
+const REPLIES: Channel = Channel::named("rai.replies");
 
 /// A request as its server sees it.
 pub(crate) struct Request {
@@ -17,25 +24,23 @@ pub(crate) struct Request {
 pub(crate) type Outcome = Result<Bytes, Failure>;
 
 pub(crate) fn send_request(vr: &Vr, server: VrId, op: Op, args: Bytes) -> Result<(), SendError> {
-    vr.send(server, msg! { tag: REQUEST, op: op, args: Blob::from(args) })
+    vr.send_bytes(server, REQUESTS, 0, write(&op, args))
 }
 
 pub(crate) fn send_reply(vr: &Vr, client: VrId, ticket: Ticket, outcome: Outcome) -> Result<(), SendError> {
-    match outcome {
-        Ok(result) => vr.send(client, msg! { tag: REPLY, ticket: ticket.0, result: Blob::from(result) }),
-        Err(failure) => vr.send(client, msg! { tag: REPLY, ticket: ticket.0, failure: failure }),
-    }
+    let (head, result) = match outcome {
+        Ok(result) => ((ticket, None), result),
+        Err(failure) => ((ticket, Some(failure)), Bytes::new()),
+    };
+    vr.send_bytes(client, REPLIES, 0, write(&head, result))
 }
 
-/// Waits for a request. What is tagged as one but is none is skipped: it may come from anybody.
+/// Waits for a request. What is none is skipped: it may come from anybody.
 pub(crate) fn recv_request(vr: &Vr) -> Result<Request, RecvError> {
     loop {
-        let message = vr.recv(pat! { tag: REQUEST, op: ANY, args: ANY })?;
-        match (message.get::<Op>("op"), message.get::<Blob>("args")) {
-            (Ok(op), Ok(args)) => return Ok(Request { client: message.src(), op, args: args.into_bytes() }),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(src = %message.src(), %error, "a request that is none");
-            }
+        let envelope = vr.receive(Selector::on(REQUESTS))?;
+        if let Some((op, args)) = read(&envelope) {
+            return Ok(Request { client: envelope.src, op, args });
         }
     }
 }
@@ -43,8 +48,7 @@ pub(crate) fn recv_request(vr: &Vr) -> Result<Request, RecvError> {
 /// Waits for a reply, whosever it is.
 pub(crate) fn recv_reply(vr: &Vr) -> Result<(Ticket, Outcome), RecvError> {
     loop {
-        let message = vr.recv(pat! { tag: REPLY, ticket: ANY })?;
-        if let Some(reply) = reply(&message) {
+        if let Some(reply) = reply(&vr.receive(Selector::on(REPLIES))?) {
             return Ok(reply);
         }
     }
@@ -52,25 +56,35 @@ pub(crate) fn recv_reply(vr: &Vr) -> Result<(Ticket, Outcome), RecvError> {
 
 /// Takes a reply that is there already.
 pub(crate) fn try_recv_reply(vr: &Vr) -> Result<Option<(Ticket, Outcome)>, RecvError> {
-    while let Some(message) = vr.try_recv(pat! { tag: REPLY, ticket: ANY })? {
-        if let Some(reply) = reply(&message) {
+    while let Some(envelope) = vr.try_receive_where(Selector::on(REPLIES), |_| true)? {
+        if let Some(reply) = reply(&envelope) {
             return Ok(Some(reply));
         }
     }
     Ok(None)
 }
 
-fn reply(message: &Message) -> Option<(Ticket, Outcome)> {
-    let outcome = if message.has("failure") {
-        message.get::<Failure>("failure").map(Err)
-    } else {
-        message.get::<Blob>("result").map(|result| Ok(result.into_bytes()))
-    };
-    match (message.get::<u64>("ticket"), outcome) {
-        (Ok(ticket), Ok(outcome)) => Some((Ticket(ticket), outcome)),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(src = %message.src(), %error, "a reply that is none");
-            None
-        }
+fn reply(envelope: &Envelope) -> Option<(Ticket, Outcome)> {
+    let ((ticket, failure), result) = read::<(Ticket, Option<Failure>)>(envelope)?;
+    Some((ticket, failure.map_or(Ok(result), Err)))
+}
+
+fn write(head: &impl Serialize, body: Bytes) -> Payload {
+    // Tickets, code pointers and texts can always be encoded; the other side would refuse an empty head.
+    let mut payload = Payload::from(postcard::to_stdvec(head).unwrap_or_default());
+    payload.push(body);
+    payload
+}
+
+fn read<T: DeserializeOwned>(envelope: &Envelope) -> Option<(T, Bytes)> {
+    let payload = &envelope.payload;
+    let parsed = postcard::take_from_bytes::<T>(payload.head());
+    let read = parsed.ok().and_then(|(head, rest)| {
+        let body = payload.slice(payload.head().len() - rest.len(), payload.len())?;
+        Some((head, body))
+    });
+    if read.is_none() {
+        tracing::warn!(src = %envelope.src, "an envelope that is neither request nor reply");
     }
+    read
 }

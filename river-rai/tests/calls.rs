@@ -1,7 +1,7 @@
 //! Calls between VRs that are threads of this process.
 
 use river_core::testing::threads;
-use river_core::{Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
+use river_core::{Channel, Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
 use river_rai::{CallError, Completions, Packed, Rai, RaiServer};
 use river_sfm::{Sfm, msg, pat};
 use serde::{Deserialize, Serialize};
@@ -42,12 +42,14 @@ fn twice<T: std::ops::Add<Output = T> + Copy>(x: T) -> T {
     x + x
 }
 
-fn parse(text: String) -> Result<u32, String> {
+fn parse(mut text: String) -> Result<u32, String> {
+    text.push('0');
     text.parse().map_err(|error: std::num::ParseIntError| error.to_string())
 }
 
-fn fail(what: String) -> u32 {
-    panic!("no {what} here")
+fn fail(mut what: String) -> u32 {
+    what.push_str(" here");
+    panic!("no {what}")
 }
 
 #[test]
@@ -57,7 +59,7 @@ fn functions_of_any_shape_are_called() {
         assert_eq!(r.call(twice::<f64>, (1.5,)), Ok(3.0));
         assert_eq!(r.call(|x: i64| x + 10, (5,)), Ok(15));
         assert_eq!(r.call(|| (), ()), Ok(()));
-        assert_eq!(r.call(parse, ("17".into(),)), Ok(Ok(17)));
+        assert_eq!(r.call(parse, ("17".into(),)), Ok(Ok(170)));
         assert!(r.call(parse, ("x".into(),)).unwrap().is_err());
         let all = |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8| vec![a, b, c, d, e, f, g, h];
         assert_eq!(r.call(all, (1, 2, 3, 4, 5, 6, 7, 8)), Ok(vec![1, 2, 3, 4, 5, 6, 7, 8]));
@@ -135,6 +137,16 @@ fn calls_that_are_dropped_leave_nothing_in_the_queue() {
 }
 
 #[test]
+fn no_receive_of_another_layer_takes_a_reply() {
+    with_server(|vr, r| {
+        let call = r.call_async(add, (1, 2, 3)).unwrap();
+        let patience = std::time::Duration::from_millis(20);
+        assert!(vr.recv_timeout(pat! {}, patience).is_err());
+        assert_eq!(call.wait(), Ok(6));
+    });
+}
+
+#[test]
 fn messages_of_others_stay_in_the_queue() {
     with_server(|vr, r| {
         vr.send(vr.id(), msg! { tag: "mine", n: 1 }).unwrap();
@@ -169,7 +181,7 @@ fn completions_name_every_call_once() {
 #[test]
 fn packed_arguments_serve_many_calls() {
     with_servers(2, |_, servers| {
-        let args = Packed::new(&(1_i64, 2_i64, 3_i64)).unwrap();
+        let args = Packed::new((1_i64, 2_i64, 3_i64)).unwrap();
         for server in servers {
             assert_eq!(server.call_packed(add, &args).unwrap().wait(), Ok(6));
         }
@@ -345,7 +357,7 @@ fn a_notice_that_concerns_somebody_else_is_given_back() {
             let r = Rai::connect(vr, vrs[0]);
             let nap = || std::thread::sleep(std::time::Duration::from_millis(20));
             assert_eq!(r.call(nap, ()), Ok(()));
-            let error = vr.receive(Selector::on(river_core::Channel::named("x"))).unwrap_err();
+            let error = vr.receive(Selector::on(Channel::named("x"))).unwrap_err();
             assert!(matches!(error, RecvError::Down(Down { who, .. }) if who == vrs[1]), "{error}");
             r.stop().unwrap();
         }
@@ -357,9 +369,12 @@ fn a_notice_that_concerns_somebody_else_is_given_back() {
 #[test]
 fn garbage_does_not_end_a_server() {
     with_server(|vr, r| {
-        vr.send(r.server(), msg! { tag: "rai.request", op: 5, args: "none" }).unwrap();
-        vr.send(r.server(), msg! { tag: "rai.request" }).unwrap();
-        vr.send(vr.id(), msg! { tag: "rai.reply", ticket: "x", result: 3 }).unwrap();
+        for channel in ["rai.requests", "rai.replies"].map(Channel::named) {
+            for garbage in [vec![], vec![255; 100], vec![0; 3]] {
+                vr.send_bytes(r.server(), channel, 0, garbage.clone()).unwrap();
+                vr.send_bytes(vr.id(), channel, 0, garbage).unwrap();
+            }
+        }
         assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
     });
 }

@@ -31,23 +31,23 @@
 //! - `src` is set by the system. A receive from a VR that is gone says so instead of waiting for ever.
 //! - Messages with a `tag` are found by its value without a search through those with another.
 //!
-//! # Layout
+//! # Layers, lowest first
 //!
-//! Modules, lowest first; each uses only those before it:
+//! A module uses only modules above it in this list.
 //!
-//! - `error`: what can go wrong
-//! - `value`: kinds of values; scalars, which compare and convert by value
-//! - `typename`: names of types, equal for types that encode alike
-//! - `encode`: from a value to the body of an attribute
-//! - `wire`: how a message lies in a payload
-//! - `decode`: from the body of an attribute to a value
-//! - `blob`: plain memory, neither encoded nor copied
-//! - `message`: sets of attributes
-//! - `range`: ranges of numbers
-//! - `constraint`: what a pattern can ask of an attribute
-//! - `pattern`: what a receive asks of a message
-//! - `vr`: send and receive
-//! - `macros`: how to write messages and patterns
+//! * `error`: what can go wrong
+//! * `value`: kinds of values; scalars, which compare and convert by value
+//! * `typename`: names of types, equal for types that encode alike
+//! * `encode`: from a value to the body of an attribute
+//! * `wire`: how a message lies in a payload
+//! * `decode`: from the body of an attribute to a value
+//! * `blob`: plain memory, neither encoded nor copied
+//! * `message`: sets of attributes
+//! * `range`: ranges of numbers
+//! * `constraint`: what a pattern can ask of an attribute
+//! * `pattern`: what a receive asks of a message
+//! * `vr`: send and receive
+//! * `macros`: how to write messages and patterns
 
 mod blob;
 mod constraint;

@@ -39,7 +39,7 @@ pub enum TrickleError {
         /// The name of the VM.
         vm: String,
         /// What happened.
-        error: CallError,
+        error: Box<CallError>,
     },
     /// Too many VMs died while they worked on the same items, so these are probably the reason.
     #[error("{items} were given up, as every VM that worked on them died: {}", list(deaths))]
@@ -67,18 +67,27 @@ pub enum TrickleError {
     /// `joinany` was given no handle.
     #[error("there is no handle to join")]
     NothingToJoin,
+    /// A result was waited for from within a receive's predicate, where nothing can be received.
+    #[error("a farm was used from within a receive's predicate: predicates may only look at the message")]
+    Reentrant,
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
 }
 
 impl TrickleError {
+    /// Why nothing can be waited for any more, whichever VM it would have come from.
+    pub(crate) fn waiting(error: &CallError) -> Self {
+        if matches!(error, CallError::Reentrant(_)) { TrickleError::Reentrant } else { TrickleError::Stopped }
+    }
+
     /// Whether VMs were lost that no repetition brings back.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         match self {
             TrickleError::NoVmLeft { .. } => true,
-            TrickleError::Call { error, .. } | TrickleError::Items { error, .. } => error.is_disconnected(),
+            TrickleError::Call { error, .. } => error.is_disconnected(),
+            TrickleError::Items { error, .. } => error.is_disconnected(),
             _ => false,
         }
     }

@@ -10,7 +10,7 @@ use crate::chunk::Chunk;
 use crate::error::{Death, Items, TrickleError};
 use crate::progress::Progress;
 use crate::scheduler::{Action, ChunkId, Defeat, Mode, Scheduler, VmIndex};
-use crate::vms::Vm;
+use crate::vm::Vm;
 
 /// A farm over the items of `I`. `R` is what a VM replies for a chunk.
 pub(crate) struct Farm<'a, I: Iterator, R> {
@@ -130,7 +130,7 @@ where
                         Err(CallError::Stopped) => return Err(TrickleError::Stopped),
                         Err(error) => {
                             let (items, vm) = (Items(open.items.clone()), self.vm(vm).name().to_owned());
-                            return Err(TrickleError::Items { items, vm, error });
+                            return Err(TrickleError::Items { items, vm, error: error.into() });
                         }
                     }
                 }
@@ -144,7 +144,7 @@ where
 
     /// Waits for something to happen and tells the scheduler.
     pub(crate) fn wait(&mut self) -> Result<Event<R>, TrickleError> {
-        let Some(ticket) = self.completions.next().map_err(|_| TrickleError::Stopped)? else {
+        let Some(ticket) = self.completions.next().map_err(|error| TrickleError::waiting(&error))? else {
             // Cannot be: the scheduler waits only while something is outstanding.
             return Err(TrickleError::Stopped);
         };
@@ -204,7 +204,7 @@ where
         let start = self.next_item;
         self.next_item += items.len() as u64;
         let items_numbers = start..self.next_item;
-        match Packed::new(&(items,)) {
+        match Packed::new((items,)) {
             Ok(args) => {
                 let chunk = self.scheduler.handle_pulled();
                 self.open.insert(chunk, Open { items: items_numbers, args });
@@ -213,7 +213,7 @@ where
             Err(error) => {
                 let (items, vm) =
                     (Items(items_numbers), self.vms.first().map_or("none", Vm::name).to_owned());
-                Err(TrickleError::Items { items, vm, error })
+                Err(TrickleError::Items { items, vm, error: error.into() })
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use river_rai::{Completions, Pending, RemoteSend};
+use river_rai::{Completions, Packed, Pending, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
-use crate::vms::Vm;
+use crate::vm::Vm;
+use crate::vms::Vms;
 
 /// A function that was forked, until it is joined.
 #[must_use = "nobody will see the result, or the error, of a fork that is not joined"]
@@ -15,10 +16,6 @@ pub struct Handle<'a, R> {
 }
 
 impl<'a, R> Handle<'a, R> {
-    pub(crate) fn new(vm: Vm<'a>, pending: Pending<'a, R>) -> Self {
-        Self { vm, pending }
-    }
-
     /// The VM on which the function runs.
     #[must_use]
     pub fn vm(&self) -> &Vm<'a> {
@@ -29,6 +26,75 @@ impl<'a, R> Handle<'a, R> {
 impl<R> fmt::Debug for Handle<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Handle({} on VM {})", self.pending.function(), self.vm.name())
+    }
+}
+
+impl<'a> Vm<'a> {
+    /// Starts a function on the VM and returns at once; [`join`] waits for the result (paper, section 2.3).
+    ///
+    /// # Errors
+    /// [`TrickleError::Call`] if the VM is known to be gone or the arguments cannot travel.
+    pub fn fork<F, Args>(&self, function: F, args: Args) -> Result<Handle<'a, F::Output>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.fork_packed(function, &Packed::new(args).map_err(|error| self.error(error))?)
+    }
+
+    fn fork_packed<F, Args>(
+        &self,
+        function: F,
+        args: &Packed<Args>,
+    ) -> Result<Handle<'a, F::Output>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        let pending = self.rai().call_packed(function, args).map_err(|error| self.error(error))?;
+        Ok(Handle { vm: self.clone(), pending })
+    }
+}
+
+impl<'a> Vms<'a> {
+    /// Starts a function with the same arguments on every VM.
+    ///
+    /// # Errors
+    /// As [`Vm::fork`]; what has been started goes on, and its results are thrown away.
+    pub fn fork<F, Args>(&self, function: F, args: Args) -> Result<Vec<Handle<'a, F::Output>>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        let Some(first) = self.first() else { return Ok(Vec::new()) };
+        let args = Packed::new(args).map_err(|error| first.error(error))?;
+        self.iter().map(|vm| vm.fork_packed(function, &args)).collect()
+    }
+
+    /// Starts a function on one VM after the other, each with its own arguments (paper, example 6, line 18). If there
+    /// are fewer arguments than VMs, the last VMs stay idle.
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork), and [`TrickleError::TooManyArguments`] if there are more arguments than VMs.
+    pub fn fork_each<F, Args>(
+        &self,
+        function: F,
+        args: impl IntoIterator<Item = Args>,
+    ) -> Result<Vec<Handle<'a, F::Output>>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        // All of them first: an error should not leave half of them running.
+        let args: Vec<Args> = args.into_iter().take(self.len() + 1).collect();
+        if args.len() > self.len() {
+            return Err(TrickleError::TooManyArguments { vms: self.len() });
+        }
+        self.iter().zip(args).map(|(vm, args)| vm.fork(function, args)).collect()
     }
 }
 
@@ -124,7 +190,7 @@ pub fn joinany<'a, R: RemoteSend>(
     for handle in handles.iter() {
         completions.add(&handle.pending);
     }
-    let ready = completions.next().map_err(|_| TrickleError::Stopped)?;
+    let ready = completions.next().map_err(|error| TrickleError::waiting(&error))?;
     let at = handles.iter().position(|handle| Some(handle.pending.ticket()) == ready);
     let mut handle = handles.remove(at.ok_or(TrickleError::NothingToJoin)?);
     match handle.pending.try_wait() {

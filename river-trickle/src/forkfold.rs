@@ -131,7 +131,7 @@ where
                         let (items, vm) = (Items(items), farm.vm(vm).name().to_owned());
                         return Err(match error {
                             CallError::Panicked { text, .. } => TrickleError::Panicked { items, vm, text },
-                            error => TrickleError::Items { items, vm, error },
+                            error => TrickleError::Items { items, vm, error: error.into() },
                         });
                     }
                     Event::Other(ticket) => {

@@ -12,7 +12,8 @@ use crate::error::{Items, TrickleError};
 use crate::farm::{Event, Farm, Next};
 use crate::progress::Progress;
 use crate::scheduler::Mode as Keep;
-use crate::vms::{Vm, Vms};
+use crate::vm::Vm;
+use crate::vms::Vms;
 use crate::work::Work;
 
 /// What a VM replies for a chunk: the results, a panic as its text.
@@ -51,7 +52,7 @@ impl<'a> Vms<'a> {
     /// ```no_run
     /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
     /// fn sum(numbers: Vec<i64>) -> i64 {
-    ///     numbers.iter().sum()
+    ///     numbers.into_iter().sum()
     /// }
     /// let sums = vms.forkwork(sum, 0..100, 10)?;
     /// assert_eq!(sums[0], 45);
@@ -153,8 +154,7 @@ where
     }
 
     fn next_numbered(&mut self) -> Option<(u64, Result<R, TrickleError>)> {
-        loop {
-            let State::Running(farm) = &mut self.state else { break };
+        while let State::Running(farm) = &mut self.state {
             // First of all new work is issued: while the caller uses a result, no VM should wait for it.
             let function = self.function;
             let next = farm.advance(&mut |vm, _, args| issue::<F, M, I::Item>(vm, function, args));
@@ -209,7 +209,10 @@ fn results<R>(
     let start = items.start;
     match reply {
         Err(error) => {
-            vec![(start, Err(TrickleError::Items { items: Items(items), vm: vm.to_owned(), error }))]
+            vec![(
+                start,
+                Err(TrickleError::Items { items: Items(items), vm: vm.to_owned(), error: error.into() }),
+            )]
         }
         Ok(reply) => (start..)
             .zip(reply)

@@ -5,14 +5,14 @@
 //! whose `inject` is not needed: the program itself travels.
 //!
 //! ```no_run
-//! use river_core::{ExitCode, Result, Vr};
+//! use river_core::{ExitCode, Vr};
 //! use river_trickle as trickle;
 //!
 //! fn foo(x: i64) -> i64 {
 //!     x + 10
 //! }
 //!
-//! fn program(vr: &Vr) -> Result {
+//! fn program(vr: &Vr) -> river_core::Result {
 //!     let vms = trickle::connect(vr, ..)?;
 //!     let results = vms.iter().map(|vm| vm.call(foo, (10,))).collect::<Result<Vec<_>, _>>()?;
 //!     println!("{results:?}");
@@ -49,7 +49,8 @@
 //! * `work`: what a farm can call
 //! * `error`: what can go wrong
 //! * `scheduler`: who works on what, a state machine
-//! * `vms`: handles on VMs
+//! * `vm`: a handle on one VM
+//! * `vms`: handles on all of them
 //! * `fork`: fork and join
 //! * `connect`: finding VMs
 //! * `farm`: the scheduler, driven by calls and their answers
@@ -65,6 +66,7 @@ mod forkfold;
 mod forkgen;
 mod progress;
 mod scheduler;
+mod vm;
 mod vms;
 mod work;
 
@@ -75,5 +77,6 @@ pub use fork::{Handle, Join, join, joinany};
 pub use forkfold::ForkFold;
 pub use forkgen::ForkGen;
 pub use progress::Progress;
-pub use vms::{Vm, Vms};
+pub use vm::Vm;
+pub use vms::Vms;
 pub use work::{PerChunk, PerItem, Work};

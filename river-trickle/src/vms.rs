@@ -1,110 +1,11 @@
-//! Handles on VMs.
+//! Handles on all VMs of a farm.
 
-use std::fmt;
 use std::ops::Deref;
-use std::rc::Rc;
 
 use river_core::{Vr, VrId};
-use river_rai::{CallError, Object, Packed, Rai, RemoteFn, RemoteSend};
+use river_rai::Rai;
 
-use crate::error::TrickleError;
-use crate::fork::Handle;
-
-/// A VM of which this program has a server: functions are called on it, and objects live on it.
-///
-/// Cheap to clone. One VM does one thing at a time, in the order in which it was asked.
-#[derive(Clone)]
-pub struct Vm<'a> {
-    rai: Rai<'a>,
-    name: Rc<str>,
-}
-
-impl<'a> Vm<'a> {
-    /// The VM's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The connection to its server, for everything that the layer below can do.
-    #[must_use]
-    pub fn rai(&self) -> Rai<'a> {
-        self.rai
-    }
-
-    /// Calls a function on the VM and returns what it returned (paper, section 2.2).
-    ///
-    /// # Errors
-    /// [`TrickleError::Call`]: it panicked, the VM is gone, the values cannot travel.
-    ///
-    /// # Blocking
-    /// Until the function has returned or the VM is gone.
-    pub fn call<F, Args>(&self, function: F, args: Args) -> Result<F::Output, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: RemoteSend,
-        Args: RemoteSend,
-    {
-        self.rai.call(function, args).map_err(|error| self.error(error))
-    }
-
-    /// Starts a function on the VM and returns at once; [`join`](crate::join) waits for the result (paper, section 2.3).
-    ///
-    /// # Errors
-    /// [`TrickleError::Call`] if the VM is known to be gone or the arguments cannot travel.
-    pub fn fork<F, Args>(&self, function: F, args: Args) -> Result<Handle<'a, F::Output>, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: RemoteSend,
-        Args: RemoteSend,
-    {
-        self.fork_packed(function, &Packed::new(&args).map_err(|error| self.error(error))?)
-    }
-
-    /// Creates an object on the VM (paper, example 5). It exists as long as the handle does.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    ///
-    /// # Blocking
-    /// As [`call`](Self::call).
-    pub fn create<F, Args>(&self, function: F, args: Args) -> Result<Object<'a, F::Output>, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: Send + 'static,
-        Args: RemoteSend,
-    {
-        self.rai.create(function, args).map_err(|error| self.error(error))
-    }
-
-    fn fork_packed<F, Args>(
-        &self,
-        function: F,
-        args: &Packed<Args>,
-    ) -> Result<Handle<'a, F::Output>, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: RemoteSend,
-        Args: RemoteSend,
-    {
-        let pending = self.rai.call_packed(function, args).map_err(|error| self.error(error))?;
-        Ok(Handle::new(self.clone(), pending))
-    }
-
-    /// What a call on this VM failed with.
-    pub(crate) fn error(&self, error: CallError) -> TrickleError {
-        match error {
-            CallError::Stopped => TrickleError::Stopped,
-            error => TrickleError::Call { vm: self.name.to_string(), error },
-        }
-    }
-}
-
-impl fmt::Debug for Vm<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Vm({})", self.name)
-    }
-}
+use crate::vm::Vm;
 
 /// The VMs of a farm, a slice of [`Vm`] with the operations that use all of them.
 #[derive(Clone, Debug)]
@@ -118,7 +19,7 @@ impl<'a> Vms<'a> {
     /// VMs and starts the servers.
     #[must_use]
     pub fn attach(vr: &'a Vr, servers: impl IntoIterator<Item = (String, VrId)>) -> Self {
-        let vms = servers.into_iter().map(|(name, id)| Vm { rai: Rai::connect(vr, id), name: name.into() });
+        let vms = servers.into_iter().map(|(name, id)| Vm::new(Rai::connect(vr, id), name));
         Self { vr, vms: vms.collect() }
     }
 
@@ -132,44 +33,6 @@ impl<'a> Vms<'a> {
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.iter().map(Vm::name).collect()
-    }
-
-    /// Starts a function with the same arguments on every VM.
-    ///
-    /// # Errors
-    /// As [`Vm::fork`]; what has been started goes on, and its results are thrown away.
-    pub fn fork<F, Args>(&self, function: F, args: Args) -> Result<Vec<Handle<'a, F::Output>>, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: RemoteSend,
-        Args: RemoteSend,
-    {
-        let Some(first) = self.first() else { return Ok(Vec::new()) };
-        let args = Packed::new(&args).map_err(|error| first.error(error))?;
-        self.iter().map(|vm| vm.fork_packed(function, &args)).collect()
-    }
-
-    /// Starts a function on one VM after the other, each with its own arguments (paper, example 6, line 18). If there
-    /// are fewer arguments than VMs, the last VMs stay idle.
-    ///
-    /// # Errors
-    /// As [`fork`](Self::fork), and [`TrickleError::TooManyArguments`] if there are more arguments than VMs.
-    pub fn fork_each<F, Args>(
-        &self,
-        function: F,
-        args: impl IntoIterator<Item = Args>,
-    ) -> Result<Vec<Handle<'a, F::Output>>, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: RemoteSend,
-        Args: RemoteSend,
-    {
-        // All of them first: an error should not leave half of them running.
-        let args: Vec<Args> = args.into_iter().take(self.len() + 1).collect();
-        if args.len() > self.len() {
-            return Err(TrickleError::TooManyArguments { vms: self.len() });
-        }
-        self.iter().zip(args).map(|(vm, args)| vm.fork(function, args)).collect()
     }
 }
 

@@ -4,7 +4,15 @@
 ///
 /// Implemented for every `Fn(T) -> R`, called once per item ([`PerItem`]), and for every `Fn(Vec<T>) -> R`, called once
 /// per chunk ([`PerChunk`]). Which of the two is meant is inferred. As everything that is called remotely, it must
-/// capture nothing.
+/// capture nothing:
+///
+/// ```compile_fail,E0080
+/// fn scaled(vms: &river_trickle::Vms<'_>) -> Result<Vec<i64>, river_trickle::TrickleError> {
+///     let factor = 3;
+///     vms.forkwork(move |x: i64| x * factor, 0..100, 10) // pass `(factor, x)` as the item instead
+/// }
+/// # fn main() { let _: fn(&river_trickle::Vms<'_>) -> _ = scaled; }
+/// ```
 pub trait Work<T, Mode>: Copy + Send + 'static {
     /// What one call returns.
     type Output;
@@ -32,7 +40,7 @@ where
     const PER_ITEM: bool = true;
 
     fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
-        chunk.into_iter().map(|item| river_rai::catch(|| self(item))).collect()
+        chunk.into_iter().map(|item| river_core::catch_panic(|| self(item))).collect()
     }
 }
 
@@ -44,6 +52,6 @@ where
     const PER_ITEM: bool = false;
 
     fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
-        vec![river_rai::catch(|| self(chunk))]
+        vec![river_core::catch_panic(|| self(chunk))]
     }
 }

@@ -8,13 +8,16 @@ use clap::{Parser, Subcommand};
 
 /// Lend this machine to River programs, and see who else does.
 #[derive(Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   river vm            lend this machine as one virtual machine, until Ctrl-C
   river vm -n 4       as four
   river ls            show the virtual machines that can be found
 
-Exit status: 0 if all went well, 1 on an error, 2 if the command line makes no sense.")]
+Exit status: 0 if all went well, 1 on an error, 2 if the command line makes no sense."
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,

@@ -94,7 +94,9 @@ impl Drop for Lab {
 
 fn processes_under(directory: &Path) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes.filter(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(directory))).count()
+    processes
+        .filter(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(directory)))
+        .count()
 }
 
 /// Looks again and again until it is so; fails if it is not within the limit.
@@ -229,7 +231,12 @@ fn bad_command_lines_are_told_in_a_sentence() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
         assert!(text(&output).contains(expected), "{args:?}: {}", text(&output));
     }
-    let homeless = lab.river(&["vm"]).env_remove("RIVER_KEY_FILE").env_remove("HOME").env_remove("XDG_CONFIG_HOME").output();
+    let homeless = lab
+        .river(&["vm"])
+        .env_remove("RIVER_KEY_FILE")
+        .env_remove("HOME")
+        .env_remove("XDG_CONFIG_HOME")
+        .output();
     let homeless = homeless.unwrap();
     assert_eq!(homeless.status.code(), Some(1));
     assert!(text(&homeless).contains("RIVER_KEY_FILE"), "{}", text(&homeless));

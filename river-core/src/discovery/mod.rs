@@ -10,6 +10,8 @@ mod search;
 
 pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, find};
 pub(crate) use net::{bind_responder, default_port, search};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use probe::answer_as;
 pub(crate) use probe::{Announcement, answer};
 pub use probe::{Query, VmInfo, VmState};
 pub(crate) use search::SEARCH_TIME;

@@ -51,12 +51,13 @@ impl Program {
             discovery::search(&key, &query, port, &[], SEARCH_TIME).map_err(|error| error.to_string())
         });
         let found = search.await.map_err(DeployError::Discovery)?;
-        for (version, count) in &found.other_versions {
-            eprintln!(
-                "[river: {count} VMs speak protocol version {version}, this program speaks {}: use the same River \
-                 version on both sides to use them]",
-                crate::noise::PROTOCOL
-            );
+        let ours = crate::noise::PROTOCOL;
+        if let Some((&theirs, _)) = found.other_versions.iter().max_by_key(|(_, count)| **count) {
+            let count = found.other_versions.values().sum();
+            if found.vms.is_empty() {
+                return Err(DeployError::OtherVersion { count, theirs, ours });
+            }
+            tracing::warn!(count, theirs, ours, "some VMs speak another version of the protocol");
         }
         Ok(found.vms)
     }

@@ -152,24 +152,24 @@ proptest! {
 #[test]
 fn only_the_chunk_that_was_worked_on_is_suspected() {
     let mut scheduler = Scheduler::new(Mode::Direct);
-    for _ in 0..4 {
-        scheduler.handle_joined();
-    }
-    // Two chunks; whoever gets them both has the second one in its queue only.
-    for _ in 0..2 {
+    let first = scheduler.handle_joined();
+    for _ in 0..PREFETCH {
         assert_eq!(scheduler.poll(), Action::Pull);
-        scheduler.handle_pulled();
-        assert!(matches!(scheduler.poll(), Action::Issue { .. }));
+        let chunk = scheduler.handle_pulled();
+        assert_eq!(scheduler.poll(), Action::Issue { chunk, vm: first });
     }
     scheduler.handle_exhausted();
-    for vm in [1, 2, 3] {
-        scheduler.handle_down(VmIndex(vm));
-        while matches!(scheduler.poll(), Action::Issue { .. }) {}
+    scheduler.handle_down(first);
+    for _ in 1..ATTEMPTS {
+        let vm = scheduler.handle_joined();
+        for chunk in [ChunkId(0), ChunkId(1)] {
+            assert_eq!(scheduler.poll(), Action::Issue { chunk, vm });
+        }
+        scheduler.handle_down(vm);
     }
-    assert_eq!(scheduler.poll(), Action::Wait);
-    assert!(scheduler.handle_finished(VmIndex(0), ChunkId(0)));
-    assert!(scheduler.handle_finished(VmIndex(0), ChunkId(1)));
-    assert_eq!(scheduler.poll(), Action::Done);
+    let Action::GiveUp(Defeat::Deadly { chunk, .. }) = scheduler.poll() else { panic!("goes on") };
+    assert_eq!(chunk, ChunkId(0));
+    assert!(scheduler.open[&ChunkId(1)].is_empty());
 }
 
 #[test]

@@ -36,12 +36,14 @@ pub(crate) fn run(args: &Args) -> river::Result {
         eprintln!("no VM was found; start one with `river vm`");
         return Ok(());
     }
-    let header = ["NAME", "ADDRESS", "CORES", "MEMORY", "ARCHITECTURE", "UP", "STATE", "ID"].map(String::from);
+    let header =
+        ["NAME", "ADDRESS", "CORES", "MEMORY", "ARCHITECTURE", "UP", "STATE", "ID"].map(String::from);
     let rows: Vec<[String; 8]> = std::iter::once(header).chain(found.vms.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..8).map(width).collect();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())

@@ -35,14 +35,16 @@ pub(crate) struct Args {
     /// TCP port on which programs talk to it (with -n 1 only) [default: any free one]
     #[arg(long, value_name = "PORT")]
     listen: Option<u16>,
-    /// UDP port on which it is searched for [default: RIVER_PORT, or 7484]
+    /// UDP port on which it is searched for [default: `RIVER_PORT`, or 7484]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
     if args.listen.is_some() && args.count.get() > 1 {
-        return Err(river::VrError::msg("--listen names one port, and each VM needs one of its own: drop -n or --listen"));
+        return Err(river::VrError::msg(
+            "--listen names one port, and each VM needs one of its own: drop -n or --listen",
+        ));
     }
     let mut config = VmConfig::default();
     if let Some(name) = &args.name {

@@ -1,4 +1,4 @@
-//! A user's panic as a text with its place.
+//! Panics as text with their place.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -18,11 +18,11 @@ thread_local! {
 /// The text of the panic, with file and line.
 ///
 /// ```
-/// let error = river_rai::catch(|| -> u32 { panic!("no input") }).unwrap_err();
+/// let error = river_core::catch_panic(|| -> u32 { panic!("no input") }).unwrap_err();
 /// assert!(error.starts_with("no input ("));
-/// assert_eq!(river_rai::catch(|| 6), Ok(6));
+/// assert_eq!(river_core::catch_panic(|| 6), Ok(6));
 /// ```
-pub fn catch<R>(body: impl FnOnce() -> R) -> Result<R, String> {
+pub fn catch_panic<R>(body: impl FnOnce() -> R) -> Result<R, String> {
     note_places();
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| text(&*payload))
 }

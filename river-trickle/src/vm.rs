@@ -1,0 +1,81 @@
+//! A handle on one VM.
+
+use std::fmt;
+use std::rc::Rc;
+
+use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
+
+use crate::error::TrickleError;
+
+/// A VM of which this program has a server: functions are called on it, and objects live on it.
+///
+/// Cheap to clone. One VM does one thing at a time, in the order in which it was asked.
+#[derive(Clone)]
+pub struct Vm<'a> {
+    rai: Rai<'a>,
+    name: Rc<str>,
+}
+
+impl<'a> Vm<'a> {
+    pub(crate) fn new(rai: Rai<'a>, name: String) -> Self {
+        Self { rai, name: name.into() }
+    }
+
+    /// The VM's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The connection to its server, for everything that the layer below can do.
+    #[must_use]
+    pub fn rai(&self) -> Rai<'a> {
+        self.rai
+    }
+
+    /// Calls a function on the VM and returns what it returned (paper, section 2.2).
+    ///
+    /// # Errors
+    /// [`TrickleError::Call`]: it panicked, the VM is gone, the values cannot travel.
+    ///
+    /// # Blocking
+    /// Until the function has returned or the VM is gone.
+    pub fn call<F, Args>(&self, function: F, args: Args) -> Result<F::Output, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.rai.call(function, args).map_err(|error| self.error(error))
+    }
+
+    /// Creates an object on the VM (paper, example 5). It exists as long as the handle does.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    ///
+    /// # Blocking
+    /// As [`call`](Self::call).
+    pub fn create<F, Args>(&self, function: F, args: Args) -> Result<Object<'a, F::Output>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: Send + 'static,
+        Args: RemoteSend,
+    {
+        self.rai.create(function, args).map_err(|error| self.error(error))
+    }
+
+    /// What a call on this VM failed with.
+    pub(crate) fn error(&self, error: CallError) -> TrickleError {
+        match error {
+            CallError::Stopped => TrickleError::Stopped,
+            error => TrickleError::Call { vm: self.name.to_string(), error },
+        }
+    }
+}
+
+impl fmt::Debug for Vm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vm({})", self.name)
+    }
+}
