@@ -58,6 +58,19 @@ pub enum Why {
 }
 
 impl Why {
+    /// What happened, without saying to whom: "signal 9 (SIGKILL)".
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Why::HostDied { how, last_lines, .. } if last_lines.is_empty() => how.clone(),
+            Why::HostDied { how, last_lines, .. } => {
+                format!("{how}; the host's last lines were:\n    {}", last_lines.join("\n    "))
+            }
+            Why::LostLink { error, .. } => error.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the VR ended as its author meant it to.
     #[must_use]
     pub fn is_normal(&self) -> bool {
@@ -65,23 +78,15 @@ impl Why {
     }
 }
 
+/// Continues a sentence that begins with the VR: "VR 5f3a9c10 died with its host on VM lab-3: signal 9 (SIGKILL)".
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::Finished => f.write_str("has finished"),
             Why::Failed(text) => write!(f, "ended with an error: {text}"),
             Why::Panicked(text) => write!(f, "panicked: {text}"),
-            Why::HostDied { vm, how, last_lines } => {
-                write!(f, "died with its host on VM {vm}: {how}")?;
-                if !last_lines.is_empty() {
-                    f.write_str("; the host's last lines were:")?;
-                    for line in last_lines {
-                        write!(f, "\n    {line}")?;
-                    }
-                }
-                Ok(())
-            }
-            Why::LostLink { vm, error } => write!(f, "is out of reach: the link to VM {vm} broke ({error})"),
+            Why::HostDied { vm, .. } => write!(f, "died with its host on VM {vm}: {}", self.cause()),
+            Why::LostLink { vm, .. } => write!(f, "is out of reach on VM {vm}: {}", self.cause()),
             Why::Unknown => f.write_str("is not known to this program"),
             Why::ProgramEnded => f.write_str("ended with its program"),
         }

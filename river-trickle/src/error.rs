@@ -114,6 +114,6 @@ pub struct Death {
 }
 
 fn list(deaths: &[Death]) -> String {
-    let deaths: Vec<String> = deaths.iter().map(|Death { vm, why }| format!("VM {vm} {why}")).collect();
+    let deaths: Vec<String> = deaths.iter().map(|Death { vm, why }| format!("VM {vm}: {why}")).collect();
     deaths.join("; ")
 }

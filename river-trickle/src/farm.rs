@@ -123,7 +123,7 @@ where
                             self.running.insert(pending.ticket(), Running { chunk, vm, pending });
                         }
                         Err(CallError::Down(down)) => {
-                            self.note_death(vm, down.why.to_string());
+                            self.note_death(vm, down.why.cause());
                             self.scheduler.handle_refused(vm, chunk);
                             self.report();
                         }
@@ -153,7 +153,7 @@ where
         };
         let result = match pending.wait() {
             Err(CallError::Down(down)) => {
-                self.lost(vm, down.why.to_string());
+                self.lost(vm, down.why.cause());
                 return Ok(Event::Nothing);
             }
             Err(CallError::Stopped) => return Err(TrickleError::Stopped),
@@ -219,9 +219,11 @@ where
     }
 
     fn note_death(&mut self, vm: VmIndex, why: String) {
-        let name = self.vm(vm).name().to_owned();
-        tracing::warn!(vm = %name, %why, "a VM is lost; its work goes to others");
-        self.deaths.entry(vm.0).or_insert(Death { vm: name, why });
+        if !self.deaths.contains_key(&vm.0) {
+            let name = self.vm(vm).name().to_owned();
+            tracing::warn!("VM {name} is lost, its work goes to others: {why}");
+            self.deaths.insert(vm.0, Death { vm: name, why });
+        }
     }
 
     fn report(&mut self) {

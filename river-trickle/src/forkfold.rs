@@ -159,7 +159,7 @@ where
 {
     match error {
         CallError::Down(down) => {
-            farm.lost(vm, down.why.to_string());
+            farm.lost(vm, down.why.cause());
             Ok(())
         }
         error => Err(farm.vm(vm).error(error)),

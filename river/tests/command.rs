@@ -209,7 +209,7 @@ fn a_killed_vm_takes_its_hosts_along_and_the_program_learns_why() {
     let output = program.wait_with_output().unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("lab-") && text.contains("out of reach"), "{text}");
+    assert!(text.contains("lab-") && text.contains("is out of reach on VM lab-"), "{text}");
 }
 
 #[test]

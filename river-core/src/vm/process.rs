@@ -142,8 +142,10 @@ fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(number)) => {
-            let name = Signal::from_named_raw(number).map(|signal| format!(" ({signal:?})").to_uppercase());
-            format!("signal {number}{}", name.unwrap_or_default())
+            let name = Signal::from_named_raw(number).map(|signal| format!("{signal:?}"));
+            // It calls itself "Signal::KILL", in quotes.
+            let name = name.as_deref().and_then(|name| name.trim_matches('"').rsplit(':').next());
+            format!("signal {number}{}", name.map_or(String::new(), |name| format!(" (SIG{name})")))
         }
         (None, None) => status.to_string(),
     }
