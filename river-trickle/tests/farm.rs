@@ -249,7 +249,7 @@ fn without_vms_the_error_says_how_each_died() {
         let TrickleError::NoVmLeft { deaths } = &error else { panic!("{error}") };
         let names: HashSet<&str> = deaths.iter().map(|death| death.vm.as_str()).collect();
         assert_eq!(names, HashSet::from(["vm-0", "vm-1"]));
-        assert!(error.to_string().contains("vm-0 has finished"), "{error}");
+        assert!(error.to_string().contains("vm-0: has finished"), "{error}");
         assert_eq!(vms.forkwork(foo, [], 1), Ok(vec![]));
         assert!(vms[0].call(foo, (1,)).unwrap_err().is_disconnected());
     });

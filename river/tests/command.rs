@@ -245,6 +245,13 @@ fn bad_command_lines_are_told_in_a_sentence() {
 }
 
 #[test]
+fn thirty_two_vms_on_one_machine_are_all_found() {
+    let mut lab = Lab::new();
+    lab.start_vms(32);
+    assert_eq!(lab.idle(), 32);
+}
+
+#[test]
 fn nobody_is_found_where_nobody_is() {
     let lab = Lab::new();
     let output = lab.river(&["ls"]).output().unwrap();
