@@ -15,13 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{self, ControlError, Incoming};
 use crate::error::DeployError;
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
+use crate::lease;
 use crate::node::{Asked, Node};
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, ToHost};
 use crate::rt;
@@ -32,12 +33,25 @@ pub(crate) const HOST_VARIABLE: &str = "RIVER_HOST";
 /// How long VRs may take to notice that the program ends.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// What a host may use, per process; the system enforces it. A host that asks for more gets errors from the system, or
+/// is ended by it, and its program learns how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLimits {
+    /// Bytes of address space.
+    pub memory: Option<u64>,
+    /// Open files, connections included.
+    pub open_files: Option<u64>,
+    /// Seconds of processor time, all threads together.
+    pub cpu_seconds: Option<u64>,
+}
+
 /// What a host is told on its standard input, behind a length (u32, little-endian).
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HostConfig {
     pub(crate) program: ProgramId,
     pub(crate) vm: String,
     pub(crate) key: [u8; 32],
+    pub(crate) limits: HostLimits,
     pub(crate) spec: HostSpec,
 }
 
@@ -70,12 +84,13 @@ pub fn become_host_if_asked() {
 
 fn run() -> Result<(), ControlError> {
     let (config, lifeline) = read_config()?;
+    config.limits.apply()?;
     thread::Builder::new().name("river-lifeline".into()).spawn(move || {
         // Ends with the VM, whatever way that goes; then nobody is left to say goodbye to.
         let _ = io::copy(&mut File::from(lifeline), &mut io::sink());
         let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
     })?;
-    let HostConfig { program, vm, key, spec } = config;
+    let HostConfig { program, vm, key, spec, .. } = config;
     let key = ClusterKey::from_bytes(key);
     rt::block_on(async move {
         let listener = rt::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
@@ -94,6 +109,23 @@ fn run() -> Result<(), ControlError> {
         serve_program(node, to, from, asked).await;
         Ok(())
     })
+}
+
+impl HostLimits {
+    /// Sets the limits of this process.
+    fn apply(self) -> io::Result<()> {
+        let limits = [
+            (Resource::As, self.memory),
+            (Resource::Nofile, self.open_files),
+            (Resource::Cpu, self.cpu_seconds),
+        ];
+        for (resource, limit) in limits {
+            if limit.is_some() {
+                rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn read_config() -> io::Result<(HostConfig, OwnedFd)> {
@@ -145,6 +177,12 @@ async fn serve_program(
             }
         }
     });
+    let heart = to.clone();
+    let beat = rt::spawn(async move {
+        while heart.send(FromHost::Alive).await.is_ok() {
+            rt::sleep(lease::RENEWAL).await;
+        }
+    });
     loop {
         match from.next().await {
             Ok(Some(ToHost::Create { ticket, vrs })) => {
@@ -166,6 +204,7 @@ async fn serve_program(
             }
         }
     }
+    rt::cancel(beat);
     // Whoever waits for an answer of the program gets none any more.
     waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     node.stop();

@@ -127,7 +127,7 @@ pub use discovery::{
 pub use down::{Down, Why};
 pub use envelope::{Channel, Envelope, Payload};
 pub use error::{DeployError, RecvError, Result, SendError, VrError};
-pub use host::become_host_if_asked;
+pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::KeyError;
@@ -135,5 +135,5 @@ pub use mailbox::Selector;
 pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};
-pub use vm::{Vm, VmConfig, VmError};
-pub use vr::{Group, VirtualResource, Vr};
+pub use vm::{StopError, Vm, VmConfig, VmError, stop};
+pub use vr::{Group, Posted, VirtualResource, Vr};

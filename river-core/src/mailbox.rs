@@ -60,6 +60,26 @@ pub(crate) enum Found {
     Nothing,
 }
 
+/// Names a posted receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PostId(u64);
+
+struct Posted {
+    id: PostId,
+    selector: Selector,
+    accept: Box<dyn FnMut(&Envelope) -> bool>,
+    got: Option<(u64, Envelope)>,
+}
+
+impl std::fmt::Debug for Posted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Posted")
+            .field("id", &self.id)
+            .field("selector", &self.selector)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     /// Swapped out of the inbox and not yet looked at, oldest last (so that taking one is a `pop`).
@@ -68,6 +88,9 @@ pub(crate) struct Mailbox {
     /// Arrival numbers per lane, oldest first. May name envelopes that were taken by a receive without a lane.
     lanes: HashMap<(Channel, u64), VecDeque<u64>>,
     arrivals: u64,
+    /// Receives that were posted, earliest first: MPI's *posted queue*.
+    posted: VecDeque<Posted>,
+    posts: u64,
     watched: HashSet<VrId>,
     children: HashSet<VrId>,
     down: HashMap<VrId, Why>,
@@ -87,32 +110,56 @@ impl Mailbox {
         self.fresh = events;
     }
 
-    /// Takes the earliest envelope that the selector and the predicate accept.
+    /// Takes the earliest envelope that the selector and the predicate accept; if there is none, the news that the
+    /// receive has to hear of.
     pub(crate) fn take(
         &mut self,
         selector: &Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
         swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
     ) -> Found {
-        if let Some(envelope) = self.take_held(selector, accept) {
-            return Found::Envelope(envelope);
+        match self.search(selector, accept, swap) {
+            Some((_, envelope)) => Found::Envelope(envelope),
+            None => self.news(selector),
+        }
+    }
+
+    /// The earliest envelope that the selector and the predicate accept, with its arrival number.
+    fn search(
+        &mut self,
+        selector: &Selector,
+        accept: &mut dyn FnMut(&Envelope) -> bool,
+        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+    ) -> Option<(u64, Envelope)> {
+        if let Some(found) = self.take_held(selector, accept) {
+            return Some(found);
         }
         loop {
             while let Some(event) = self.fresh.pop() {
-                match event {
-                    Event::Envelope(envelope) if selector.admits(&envelope) && accept(&envelope) => {
-                        return Found::Envelope(envelope);
-                    }
-                    other => self.absorb(other),
+                let Event::Envelope(envelope) = event else {
+                    self.absorb(event);
+                    continue;
+                };
+                let number = self.arrivals;
+                self.arrivals += 1;
+                // Receives that were posted earlier come first, as in MPI.
+                let Some(envelope) = self.give_to_posted(number, envelope) else { continue };
+                if selector.admits(&envelope) && accept(&envelope) {
+                    return Some((number, envelope));
                 }
+                self.hold(number, envelope);
             }
             let mut events = self.lend();
             let more = swap(&mut events);
             self.refill(events);
             if !more {
-                break;
+                return None;
             }
         }
+    }
+
+    /// What a receive has to hear of that finds no envelope.
+    fn news(&mut self, selector: &Selector) -> Found {
         if self.stopped {
             return Found::Stopped;
         }
@@ -126,6 +173,56 @@ impl Mailbox {
         self.notices.pop_front().map_or(Found::Nothing, Found::Down)
     }
 
+    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, is its own.
+    pub(crate) fn post(
+        &mut self,
+        selector: Selector,
+        mut accept: Box<dyn FnMut(&Envelope) -> bool>,
+        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+    ) -> PostId {
+        let got = self.search(&selector, &mut *accept, swap);
+        self.posts += 1;
+        self.posted.push_back(Posted { id: PostId(self.posts), selector, accept, got });
+        PostId(self.posts)
+    }
+
+    /// The envelope of a posted receive, which then is posted no longer; or the news that it has to hear of.
+    pub(crate) fn complete(&mut self, id: PostId, swap: &mut dyn FnMut(&mut Vec<Event>) -> bool) -> Found {
+        let Some(index) = self.posted.iter().position(|posted| posted.id == id) else {
+            return Found::Nothing;
+        };
+        if self.posted[index].got.is_none() {
+            self.absorb_all(swap);
+        }
+        if self.posted[index].got.is_some() {
+            let got = self.posted.remove(index).and_then(|posted| posted.got);
+            return got.map_or(Found::Nothing, |(_, envelope)| Found::Envelope(envelope));
+        }
+        let selector = self.posted[index].selector;
+        self.news(&selector)
+    }
+
+    /// Takes a posted receive back. What it had got goes to its old place in the queue.
+    pub(crate) fn unpost(&mut self, id: PostId) {
+        if let Some(index) = self.posted.iter().position(|posted| posted.id == id)
+            && let Some((number, envelope)) = self.posted.remove(index).and_then(|posted| posted.got)
+            && let Some(envelope) = self.give_to_posted(number, envelope)
+        {
+            self.hold(number, envelope);
+        }
+    }
+
+    /// Gives an envelope to the earliest posted receive that waits for one like it, or back.
+    fn give_to_posted(&mut self, number: u64, envelope: Envelope) -> Option<Envelope> {
+        for posted in &mut self.posted {
+            if posted.got.is_none() && posted.selector.admits(&envelope) && (posted.accept)(&envelope) {
+                posted.got = Some((number, envelope));
+                return None;
+            }
+        }
+        Some(envelope)
+    }
+
     /// Shows every envelope that waits, oldest first, until the visitor returns `Some`.
     pub(crate) fn visit<R>(
         &mut self,
@@ -133,17 +230,7 @@ impl Mailbox {
         visitor: &mut dyn FnMut(&Envelope) -> Option<R>,
         swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
     ) -> Option<R> {
-        loop {
-            while let Some(event) = self.fresh.pop() {
-                self.absorb(event);
-            }
-            let mut events = self.lend();
-            let more = swap(&mut events);
-            self.refill(events);
-            if !more {
-                break;
-            }
-        }
+        self.absorb_all(swap);
         self.held.values().filter(|envelope| selector.admits(envelope)).find_map(visitor)
     }
 
@@ -175,9 +262,30 @@ impl Mailbox {
         self.held.len() + self.fresh.len()
     }
 
+    /// Looks at everything that has arrived.
+    fn absorb_all(&mut self, swap: &mut dyn FnMut(&mut Vec<Event>) -> bool) {
+        loop {
+            while let Some(event) = self.fresh.pop() {
+                self.absorb(event);
+            }
+            let mut events = self.lend();
+            let more = swap(&mut events);
+            self.refill(events);
+            if !more {
+                return;
+            }
+        }
+    }
+
     fn absorb(&mut self, event: Event) {
         match event {
-            Event::Envelope(envelope) => self.hold(envelope),
+            Event::Envelope(envelope) => {
+                let number = self.arrivals;
+                self.arrivals += 1;
+                if let Some(envelope) = self.give_to_posted(number, envelope) {
+                    self.hold(number, envelope);
+                }
+            }
             Event::Down(Down { who, why }) => {
                 if self.down.contains_key(&who) {
                     return;
@@ -191,25 +299,29 @@ impl Mailbox {
         }
     }
 
-    fn hold(&mut self, envelope: Envelope) {
+    fn hold(&mut self, number: u64, envelope: Envelope) {
         if envelope.lane != 0 {
-            self.lanes.entry((envelope.channel, envelope.lane)).or_default().push_back(self.arrivals);
+            let numbers = self.lanes.entry((envelope.channel, envelope.lane)).or_default();
+            // At the end, unless the envelope was given back.
+            let at = numbers.partition_point(|&other| other < number);
+            if numbers.get(at) != Some(&number) {
+                numbers.insert(at, number);
+            }
         }
-        self.held.insert(self.arrivals, envelope);
-        self.arrivals += 1;
+        self.held.insert(number, envelope);
     }
 
     fn take_held(
         &mut self,
         selector: &Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
-    ) -> Option<Envelope> {
+    ) -> Option<(u64, Envelope)> {
         if self.held.is_empty() {
             return None;
         }
         let Some(lane) = selector.lane.filter(|&lane| lane != 0) else {
             let (&number, _) = self.held.iter().find(|(_, e)| selector.admits(e) && accept(e))?;
-            return self.held.remove(&number);
+            return self.held.remove_entry(&number);
         };
         let key = (selector.channel, lane);
         let numbers = self.lanes.get_mut(&key)?;
@@ -223,7 +335,7 @@ impl Mailbox {
         if numbers.is_empty() {
             self.lanes.remove(&key);
         }
-        self.held.remove(&number?)
+        self.held.remove_entry(&number?)
     }
 }
 
@@ -241,6 +353,9 @@ mod tests {
     enum Step {
         Arrive { src: u8, other: bool, lane: u64, value: u8 },
         Receive { from: Option<u8>, lane: Option<u64>, value: Option<u8> },
+        Post { from: Option<u8>, lane: Option<u64>, value: Option<u8> },
+        Complete(usize),
+        Unpost(usize),
     }
 
     fn id(n: u8) -> VrId {
@@ -262,45 +377,109 @@ mod tests {
             }),
             (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8))
                 .prop_map(|(from, lane, value)| Step::Receive { from, lane, value }),
+            (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8))
+                .prop_map(|(from, lane, value)| Step::Post { from, lane, value }),
+            (0..3usize).prop_map(Step::Complete),
+            (0..3usize).prop_map(Step::Unpost),
         ]
     }
 
+    type Sent = (u8, bool, u64, u8);
+    type Wish = (Option<u8>, Option<u64>, Option<u8>);
+    type Post = (Wish, Option<(usize, Sent)>, PostId);
+
+    fn fits(&(from, lane, value): &Wish, &(src, other, at, v): &Sent) -> bool {
+        !other
+            && from.is_none_or(|from| from == src)
+            && lane.is_none_or(|lane| lane == at)
+            && value.is_none_or(|value| value == v)
+    }
+
+    fn selector(&(from, lane, _): &Wish) -> Selector {
+        Selector { channel: CHANNEL, lane, from: from.map(id) }
+    }
+
+    fn predicate(&(_, _, value): &Wish) -> impl FnMut(&Envelope) -> bool + 'static {
+        move |e| value.is_none_or(|value| e.payload.head()[0] == value)
+    }
+
+    /// Two lists: envelopes by arrival, and posted receives with what they have got.
+    #[derive(Default)]
+    struct Model {
+        queue: Vec<(usize, Sent)>,
+        posted: Vec<Post>,
+    }
+
+    impl Model {
+        fn arrive(&mut self, number: usize, sent: Sent) {
+            let post = self.posted.iter_mut().find(|(wish, got, _)| got.is_none() && fits(wish, &sent));
+            match post {
+                Some((_, got, _)) => *got = Some((number, sent)),
+                None => self.queue.push((number, sent)),
+            }
+            self.queue.sort_unstable();
+        }
+
+        fn take(&mut self, wish: &Wish) -> Option<(usize, Sent)> {
+            let index = self.queue.iter().position(|(_, sent)| fits(wish, sent))?;
+            Some(self.queue.remove(index))
+        }
+    }
+
     proptest! {
-        /// The mailbox is a list searched from the front, whatever its index does.
+        /// The mailbox is two lists searched from the front, whatever its index does.
         #[test]
-        fn equals_a_list(steps in prop::collection::vec(step(), 1..80)) {
-            let (mut mailbox, mut inbox, mut model) = (Mailbox::default(), Vec::new(), Vec::new());
+        fn equals_two_lists(steps in prop::collection::vec(step(), 1..80)) {
+            let (mut mailbox, mut inbox, mut model) = (Mailbox::default(), Vec::new(), Model::default());
+            let mut arrived = 0;
             for step in steps {
-                match step {
+                let mut swap = |events: &mut Vec<Event>| { std::mem::swap(events, &mut inbox); !events.is_empty() };
+                let (found, expected) = match step {
                     Step::Arrive { src, other, lane, value } => {
                         let channel = if other { OTHER } else { CHANNEL };
                         inbox.push(Event::Envelope(envelope(src, channel, lane, value)));
-                        model.push((src, other, lane, value));
+                        model.arrive(arrived, (src, other, lane, value));
+                        arrived += 1;
+                        continue;
                     }
                     Step::Receive { from, lane, value } => {
-                        let mut selector = Selector::on(CHANNEL);
-                        selector.from = from.map(id);
-                        selector.lane = lane;
-                        let found = mailbox.take(
-                            &selector,
-                            &mut |e| value.is_none_or(|value| e.payload.head()[0] == value),
-                            &mut |events| { std::mem::swap(events, &mut inbox); !events.is_empty() },
-                        );
-                        let expected = model.iter().position(|&(src, other, at, v)| {
-                            !other
-                                && from.is_none_or(|from| from == src)
-                                && lane.is_none_or(|lane| lane == at)
-                                && value.is_none_or(|value| value == v)
-                        });
-                        match (found, expected) {
-                            (Found::Envelope(e), Some(index)) => {
-                                let (src, _, lane, value) = model.remove(index);
-                                prop_assert_eq!((e.src, e.lane, e.payload.head()[0]), (id(src), lane, value));
-                            }
-                            (Found::Nothing, None) => {}
-                            (found, expected) => prop_assert!(false, "{:?} for {:?}", found, expected),
-                        }
+                        let wish = (from, lane, value);
+                        let found = mailbox.take(&selector(&wish), &mut predicate(&wish), &mut swap);
+                        (found, model.take(&wish))
                     }
+                    Step::Post { from, lane, value } => {
+                        let wish = (from, lane, value);
+                        let post = mailbox.post(selector(&wish), Box::new(predicate(&wish)), &mut swap);
+                        let got = model.take(&wish);
+                        model.posted.push((wish, got, post));
+                        continue;
+                    }
+                    Step::Complete(index) => {
+                        let Some((_, got, post)) = model.posted.get(index).cloned() else { continue };
+                        if got.is_some() {
+                            model.posted.remove(index);
+                        }
+                        (mailbox.complete(post, &mut swap), got)
+                    }
+                    Step::Unpost(index) => {
+                        if index < model.posted.len() {
+                            // What has arrived so far was given out before the receive is taken back.
+                            mailbox.visit(&Selector::on(CHANNEL), &mut |_| None::<()>, &mut swap);
+                            let (_, got, post) = model.posted.remove(index);
+                            mailbox.unpost(post);
+                            if let Some((number, sent)) = got {
+                                model.arrive(number, sent);
+                            }
+                        }
+                        continue;
+                    }
+                };
+                match (found, expected) {
+                    (Found::Envelope(e), Some((_, (src, _, lane, value)))) => {
+                        prop_assert_eq!((e.src, e.lane, e.payload.head()[0]), (id(src), lane, value));
+                    }
+                    (Found::Nothing, None) => {}
+                    (found, expected) => prop_assert!(false, "{:?} for {:?}", found, expected),
                 }
             }
         }

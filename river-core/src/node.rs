@@ -168,6 +168,11 @@ impl Node {
         }
     }
 
+    /// Whether the program is ending.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.book().stopped
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.local.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }

@@ -16,7 +16,7 @@ use crate::id::{HostId, ImageHash, ProgramId, VmId, VrId};
 /// What the dialling side of a connection wants. Travels inside the encrypted handshake.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Hello {
-    /// A program wants to talk to a VM about a lease and a host.
+    /// A program wants to talk to a VM about a lease and a host; or somebody wants to end it.
     Lease { program: ProgramId },
     /// A host that a VM has started for a program reports to the initiator.
     Join { program: ProgramId, host: HostId, port: u16 },
@@ -47,12 +47,17 @@ pub(crate) struct MemoryName {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToVm {
     Acquire(Tenant),
+    /// Prolongs the lease; the VM answers that it is alive.
     Renew,
     Start(HostSpec),
     /// A piece of the image that the VM asked for, in order; empty: that was all.
     Image(#[serde(with = "bytes_body")] Vec<u8>),
+    /// Ends the host, if any.
+    EndHost,
     /// Ends the host, if any, and the lease.
     Release,
+    /// Ends the VM. Needs no lease: who has the key may.
+    Stop,
 }
 
 /// Who leases a VM.
@@ -81,6 +86,7 @@ pub(crate) struct HostSpec {
 /// From a VM to the program that leases it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromVm {
+    Alive,
     Acquired,
     /// Another program holds the VM: its name.
     Busy(String),
@@ -116,9 +122,20 @@ pub(crate) enum ToHost {
 /// From a host to the initiator.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromHost {
-    Created { ticket: u64, result: Result<(), DeployError> },
-    Ended { vr: VrId, why: Why },
-    Request { ticket: u64, request: Request },
+    /// Sent every second, whatever the VRs do.
+    Alive,
+    Created {
+        ticket: u64,
+        result: Result<(), DeployError>,
+    },
+    Ended {
+        vr: VrId,
+        why: Why,
+    },
+    Request {
+        ticket: u64,
+        request: Request,
+    },
 }
 
 /// A VR that is to be made.
@@ -157,6 +174,12 @@ pub(crate) enum Request {
     StartLocal(usize),
     Release(Vec<VmId>),
     Deploy(Vec<(VmId, NewVr)>),
+    /// The VR of that name on that VM, or else this one.
+    Service {
+        vm: VmId,
+        name: String,
+        new: NewVr,
+    },
 }
 
 /// The answer to a [`Request`].

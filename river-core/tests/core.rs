@@ -164,3 +164,80 @@ fn two_programs_never_hold_the_same_vm() {
     })
     .unwrap();
 }
+
+#[derive(Serialize, Deserialize)]
+struct Counter {
+    count: u64,
+}
+
+impl VirtualResource for Counter {
+    fn main(&mut self, vr: &Vr) -> Result {
+        loop {
+            let envelope = vr.receive(Selector::on(CHANNEL))?;
+            self.count += 1;
+            vr.send_bytes(envelope.src, CHANNEL, 0, self.count.to_le_bytes().to_vec())?;
+            if self.count == 3 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_is_one_vr_for_all_who_ask_and_a_new_one_after_its_end() {
+    river_core::try_run(|vr| {
+        let vms = vr.start_local(2)?;
+        let ask = |service| {
+            vr.send_bytes(service, CHANNEL, 0, vec![])?;
+            let answer = vr.receive(Selector::on(CHANNEL).from(service))?;
+            Ok::<_, river_core::VrError>(answer.payload.head()[0])
+        };
+        let first = vr.service(&vms[0], "counter", || Counter { count: 0 })?;
+        assert_eq!(vr.service(&vms[0], "counter", || Counter { count: 0 })?, first);
+        assert_ne!(vr.service(&vms[1], "counter", || Counter { count: 0 })?, first);
+        assert_eq!([ask(first)?, ask(first)?, ask(first)?], [1, 2, 3]);
+        let ended = vr.receive(Selector::on(CHANNEL).from(first)).unwrap_err();
+        assert!(ended.is_disconnected(), "{ended}");
+        // The directory hears of the end on another way than this VR.
+        let mut second = first;
+        while second == first {
+            second = vr.service(&vms[0], "counter", || Counter { count: 0 })?;
+        }
+        assert_eq!(ask(second)?, 1);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[derive(Serialize, Deserialize)]
+struct Silent;
+
+impl VirtualResource for Silent {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, std::process::id().to_le_bytes().to_vec())?;
+        vr.receive(Selector::on(CHANNEL))?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stopped_host_is_declared_lost_and_does_not_come_back() {
+    river_core::try_run(|vr| {
+        let vms = vr.start_local(1)?;
+        let silent = vr.deploy(&vms, |_| Silent)?;
+        let hello = vr.receive(Selector::on(CHANNEL).from(silent[0]))?;
+        let pid = i32::from_le_bytes(hello.payload.head()[..4].try_into()?);
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+        let RecvError::Down(down) = vr.receive(Selector::on(CHANNEL).from(silent[0])).unwrap_err() else {
+            panic!("no notice");
+        };
+        assert!(down.to_string().contains("has not been heard of for 8s"), "{down}");
+        // Its VM ends it; nobody has to wake it for that.
+        while rustix::process::test_kill_process(pid).is_ok() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    })
+    .unwrap();
+}

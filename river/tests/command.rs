@@ -260,3 +260,20 @@ fn nobody_is_found_where_nobody_is() {
     // The library says the same as the command.
     let _ = find(&Query::default()).unwrap();
 }
+
+#[test]
+fn a_stopped_vm_is_given_up_and_is_free_when_it_wakes() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("all are asleep")));
+    let daemon = rustix::process::Pid::from_child(&lab.daemons[0]);
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP).unwrap();
+    let output = program.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("has not been heard of for 3s"), "{text}");
+    assert!(text.contains("it has not been heard of for 8s"), "{text}");
+    rustix::process::kill_process(daemon, rustix::process::Signal::CONT).unwrap();
+    eventually(Duration::from_secs(5), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+}

@@ -5,6 +5,7 @@
 
 mod local;
 mod output;
+mod pulse;
 mod request;
 mod vm_link;
 
@@ -12,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::{self, Incoming};
 use crate::down::Why;
@@ -27,6 +28,7 @@ use crate::rt;
 use crate::vm::{Vm, machine_name};
 
 pub(crate) use output::Output;
+use pulse::{Change, DEAD, Pulse, SUSPECT};
 use vm_link::Leased;
 
 /// After a connection to a host broke, its VM has this long to say how the host died.
@@ -54,7 +56,17 @@ struct State {
     /// Who waits to hear how a host died.
     verdicts: HashMap<HostId, Vec<rt::Sender<Why>>>,
     local_vms: Vec<Vm>,
+    services: HashMap<(VmId, String), Service>,
     ending: bool,
+}
+
+/// A VR that is known by a name on its VM.
+struct Service {
+    vr: VrId,
+    /// None while it is being made.
+    place: Option<Place>,
+    /// Closed when it has been made.
+    ready: rt::Receiver<()>,
 }
 
 /// A host that has reported.
@@ -65,6 +77,7 @@ struct Host {
     /// Deployments that the host has not confirmed, by ticket.
     creating: HashMap<u64, rt::Sender<Result<(), DeployError>>>,
     next_ticket: u64,
+    pulse: Pulse,
 }
 
 impl Program {
@@ -114,13 +127,50 @@ impl Program {
         self.state().directory.insert(vr, self.node.place.host);
     }
 
+    /// Prolongs all leases again and again, and gives up VMs and hosts that are silent for too long.
     async fn renew_leases(self: Arc<Self>) {
+        let mut last = Instant::now();
         loop {
             rt::sleep(lease::RENEWAL).await;
-            for vm in self.state().vms.values() {
+            let now = Instant::now();
+            // This process may have been stopped itself.
+            let deaf = (now - last).saturating_sub(2 * lease::RENEWAL);
+            last = now;
+            let vms: Vec<Arc<Leased>> = self.state().vms.values().cloned().collect();
+            for vm in vms {
                 vm.send(ToVm::Renew);
+                if vm.is_dead(now, deaf) {
+                    self.state().vms.remove(&vm.info.id);
+                    vm.give_up(&self);
+                }
+            }
+            for (host, vm) in self.dead_hosts(now, deaf) {
+                let error = format!("its host has not been heard of for {DEAD:?}");
+                self.host_gone(host, &Why::LostLink { vm: vm.info.name.clone(), error });
+                vm.send(ToVm::EndHost);
             }
         }
+    }
+
+    fn dead_hosts(&self, now: Instant, deaf: Duration) -> Vec<(HostId, Arc<Leased>)> {
+        let mut state = self.state();
+        let State { hosts, vms, down, .. } = &mut *state;
+        let mut dead = Vec::new();
+        for (id, host) in hosts.iter_mut().filter(|(id, _)| !down.contains_key(id)) {
+            let Some(vm) = vms.get(&host.vm) else { continue };
+            match host.pulse.look(now, deaf) {
+                Change::None => {}
+                Change::Suspected => {
+                    let vm = &vm.info.name;
+                    tracing::warn!(
+                        "the host on VM {vm} has not been heard of for {SUSPECT:?}: is it stopped?"
+                    );
+                }
+                Change::Recovered => tracing::warn!("the host on VM {} is heard of again", vm.info.name),
+                Change::Dead => dead.push((*id, vm.clone())),
+            }
+        }
+        dead
     }
 
     // ---- hosts ----
@@ -136,8 +186,9 @@ impl Program {
                     let Some(vm) = state.vms.values().find(|vm| vm.host() == Some(host)).cloned() else {
                         return;
                     };
-                    let next_ticket = 0;
-                    let joined = Host { place, vm: vm.info.id, to, creating: HashMap::new(), next_ticket };
+                    let (creating, next_ticket) = (HashMap::new(), 0);
+                    let pulse = Pulse::new(Instant::now());
+                    let joined = Host { place, vm: vm.info.id, to, creating, next_ticket, pulse };
                     state.hosts.insert(host, joined);
                     vm
                 };
@@ -150,7 +201,12 @@ impl Program {
 
     async fn serve_host(self: Arc<Self>, host: HostId, mut from: Incoming<FromHost>) {
         let error = loop {
-            match from.next().await {
+            let message = from.next().await;
+            if let Some(host) = self.state().hosts.get_mut(&host) {
+                host.pulse.beat(Instant::now());
+            }
+            match message {
+                Ok(Some(FromHost::Alive)) => {}
                 Ok(Some(FromHost::Created { ticket, result })) => {
                     let waiting = self.state().hosts.get_mut(&host).and_then(|h| h.creating.remove(&ticket));
                     if let Some(waiting) = waiting {

@@ -9,10 +9,19 @@ use crate::error::DeployError;
 use crate::id::{HostId, VmId, VrId};
 use crate::image::{self, Image, ImageCache};
 use crate::program::vm_link::{Leased, Refusal};
-use crate::program::{Program, failed};
+use crate::program::{Program, Service, failed};
 use crate::protocol::{Count, NewVr, Place, Reply, Request, ToHost, ToVm};
 use crate::rt;
 use crate::vm::{self, Vm, VmConfig};
+
+/// What a VR that asks for a service finds.
+enum Claim {
+    There(VrId, Place),
+    /// The receiver is closed when the service has been made, or could not be.
+    InTheMaking(rt::Receiver<()>),
+    /// Nothing: the asker makes it, and closes the sender then.
+    Ours(rt::Sender<()>),
+}
 
 impl Program {
     pub(super) async fn answer(self: &Arc<Self>, request: Request) -> Reply {
@@ -26,6 +35,9 @@ impl Program {
             Request::StartLocal(count) => self.start_local(count).await.map_or_else(failed, Reply::Vms),
             Request::Release(vms) => self.release(&vms).await,
             Request::Deploy(vrs) => self.deploy(vrs).await.map_or_else(failed, Reply::Deployed),
+            Request::Service { vm, name, new } => {
+                self.service(vm, name, new).await.map_or_else(failed, Reply::Deployed)
+            }
         }
     }
 
@@ -44,7 +56,12 @@ impl Program {
         }
     }
 
-    async fn discover(&self, query: Query) -> Result<Vec<VmInfo>, DeployError> {
+    async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {
+        let limit = vm_limit()?;
+        query.count = match (query.count, limit) {
+            (Some(count), Some(limit)) => Some(count.min(limit)),
+            (count, limit) => count.or(limit),
+        };
         let key = self.key.clone();
         let search = rt::blocking(move || {
             let port = discovery::default_port().map_err(|error| error.to_string())?;
@@ -59,7 +76,9 @@ impl Program {
             }
             tracing::warn!(count, theirs, ours, "some VMs speak another version of the protocol");
         }
-        Ok(found.vms)
+        let mut vms = found.vms;
+        vms.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
+        Ok(vms)
     }
 
     async fn allocate(self: &Arc<Self>, vms: Vec<VmInfo>, count: Count) -> Result<Vec<VmInfo>, DeployError> {
@@ -163,6 +182,47 @@ impl Program {
         Ok(order.iter().filter_map(|id| Some((*id, *places.get(id)?))).collect())
     }
 
+    async fn service(
+        self: &Arc<Self>,
+        vm: VmId,
+        name: String,
+        new: NewVr,
+    ) -> Result<Vec<(VrId, Place)>, DeployError> {
+        let key = (vm, name);
+        let made = loop {
+            match self.find_service(&key, new.id) {
+                Claim::There(vr, place) => return Ok(vec![(vr, place)]),
+                // Another VR has just asked for it; look again when it is made, or could not be.
+                Claim::InTheMaking(ready) => drop(ready.recv().await),
+                Claim::Ours(made) => break made,
+            }
+        };
+        let deployed = self.deploy(vec![(vm, new)]).await;
+        let place = deployed.as_ref().ok().and_then(|places| places.first()).map(|(_, place)| *place);
+        {
+            let mut state = self.state();
+            match (place, state.services.get_mut(&key)) {
+                (Some(place), Some(service)) => service.place = Some(place),
+                _ => drop(state.services.remove(&key)),
+            }
+        }
+        made.close();
+        deployed
+    }
+
+    /// Looks for a service, and enters `new` in its place if there is none.
+    fn find_service(&self, key: &(VmId, String), new: VrId) -> Claim {
+        let mut state = self.state();
+        if let Some(Service { vr, place, ready }) = state.services.get(key)
+            && !state.ended.contains_key(vr)
+        {
+            return place.map_or_else(|| Claim::InTheMaking(ready.clone()), |place| Claim::There(*vr, place));
+        }
+        let (made, ready) = rt::unbounded();
+        state.services.insert(key.clone(), Service { vr: new, place: None, ready });
+        Claim::Ours(made)
+    }
+
     async fn deploy_on(
         &self,
         vm: &Leased,
@@ -204,6 +264,17 @@ impl Program {
         host.creating.insert(ticket, confirm);
         host.to.try_send(ToHost::Create { ticket, vrs }).ok()?;
         Some((host.place, confirmed))
+    }
+}
+
+/// How many VMs this program may see at most: `RIVER_VMS`.
+fn vm_limit() -> Result<Option<u32>, DeployError> {
+    match std::env::var("RIVER_VMS") {
+        Err(_) => Ok(None),
+        Ok(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| DeployError::Discovery(format!("RIVER_VMS is {text:?}, not a number of VMs"))),
     }
 }
 

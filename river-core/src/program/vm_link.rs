@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::{self, Incoming};
 use crate::discovery::VmInfo;
@@ -10,6 +10,7 @@ use crate::down::Why;
 use crate::id::HostId;
 use crate::image::Image;
 use crate::program::output::Line;
+use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
 use crate::program::{Program, VERDICT};
 use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome};
 use crate::rt;
@@ -27,6 +28,7 @@ pub(crate) struct Leased {
     /// Answers of the VM to what was asked last.
     answers: rt::Receiver<FromVm>,
     link: Mutex<Link>,
+    pulse: Mutex<Pulse>,
     /// Closed when the connection is over.
     closed: rt::Receiver<()>,
 }
@@ -68,7 +70,8 @@ impl Leased {
         let (closing, closed) = rt::unbounded();
         let (changed, change) = rt::unbounded();
         let link = Mutex::new(Link { host: HostState::None, changed, change });
-        let leased = Arc::new(Self { info, to, answers, link, closed });
+        let leased =
+            Arc::new(Self { info, to, answers, link, pulse: Mutex::new(Pulse::new(Instant::now())), closed });
         rt::spawn(leased.clone().read(program.clone(), from, answered, closing));
         leased.send(ToVm::Acquire(program.tenant.clone()));
         match leased.answer(ANSWER).await {
@@ -191,7 +194,10 @@ impl Leased {
     ) {
         let vm = self.info.name.clone();
         let error = loop {
-            match from.next().await {
+            let message = from.next().await;
+            self.pulse().beat(Instant::now());
+            match message {
+                Ok(Some(FromVm::Alive)) => {}
                 Ok(Some(FromVm::Output { stderr, line })) => {
                     program.output.line(Line { vm: vm.clone(), stderr, text: line });
                 }
@@ -229,6 +235,34 @@ impl Leased {
     /// Waits until the VM has closed the connection.
     pub(crate) async fn wait_for_close(&self) {
         let _ = rt::timeout(VERDICT, self.closed.recv()).await;
+    }
+
+    /// Judges whether the VM is alive. True: it is dead.
+    pub(super) fn is_dead(&self, now: Instant, deaf: Duration) -> bool {
+        let vm = &self.info.name;
+        match self.pulse().look(now, deaf) {
+            Change::None => {}
+            Change::Suspected => {
+                tracing::warn!(
+                    "VM {vm} has not been heard of for {SUSPECT:?}: stopped, overloaded or cut off?"
+                );
+            }
+            Change::Recovered => tracing::warn!("VM {vm} is heard of again"),
+            Change::Dead => return true,
+        }
+        false
+    }
+
+    /// Gives the VM up, which has been silent for too long. Should it wake it finds that the lease is over.
+    pub(super) fn give_up(&self, program: &Program) {
+        let error = format!("it has not been heard of for {DEAD:?}");
+        self.host_is_gone(program, &Why::LostLink { vm: self.info.name.clone(), error });
+        self.send(ToVm::Release);
+        self.to.close();
+    }
+
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {

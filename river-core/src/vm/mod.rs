@@ -8,21 +8,24 @@ mod serve;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control;
 use crate::discovery::{self, Announcement, PortError, ResponderError, VmInfo, VmState};
-use crate::id::VmId;
+use crate::host::HostLimits;
+use crate::id::{ProgramId, VmId};
 use crate::image::{self, CacheError, ImageCache};
 use crate::key::{ClusterKey, KeyError};
 use crate::lease::Lease;
-use crate::protocol::{Tenant, Welcome};
+use crate::protocol::{FromVm, Hello, Tenant, ToVm, Welcome};
 use crate::rt;
 
 use process::HostProcess;
 
 const TICK: Duration = Duration::from_millis(250);
+/// How long a VM may take to stop.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// How a VM is to be.
 #[derive(Clone, Debug, Default)]
@@ -36,8 +39,10 @@ pub struct VmConfig {
     pub listen: Option<u16>,
     /// The UDP port on which it is searched for. Default: [`DISCOVERY_PORT`](crate::DISCOVERY_PORT), or `RIVER_PORT`.
     pub discovery_port: Option<u16>,
-    /// Whether it answers searches. Default: yes.
+    /// Whether it is hidden from searches. Default: no.
     pub hidden: bool,
+    /// What a program's host may use. Default: as much as this process may.
+    pub limits: HostLimits,
 }
 
 impl VmConfig {
@@ -66,6 +71,13 @@ impl VmConfig {
     #[must_use]
     pub fn discovery_port(mut self, port: u16) -> Self {
         self.discovery_port = Some(port);
+        self
+    }
+
+    /// The same, with these limits for hosts.
+    #[must_use]
+    pub fn limits(mut self, limits: HostLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -116,10 +128,12 @@ struct Shared {
     name: String,
     address: SocketAddr,
     labels: Vec<String>,
+    limits: HostLimits,
     key: ClusterKey,
     cache: Arc<ImageCache>,
     started: Instant,
     state: Mutex<State>,
+    stopped: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -173,10 +187,12 @@ impl Vm {
             name: config.name.unwrap_or_else(default_name),
             address,
             labels: config.labels,
+            limits: config.limits,
             key: key.clone(),
             cache,
             started: Instant::now(),
             state: Mutex::default(),
+            stopped: Condvar::new(),
         });
         let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
         for socket in sockets {
@@ -188,6 +204,14 @@ impl Vm {
         Ok(Self { shared, tasks })
     }
 
+    /// Waits until somebody has told the VM to stop, as `river stop` does.
+    pub fn wait(&self) {
+        let mut state = self.shared.state();
+        while !state.stopped {
+            state = self.shared.stopped.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// What a search would say of it now.
     #[must_use]
     pub fn info(&self) -> VmInfo {
@@ -197,8 +221,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.shared.state().stopped = true;
-        self.shared.end_host();
+        self.shared.stop();
         for task in self.tasks.drain(..) {
             rt::cancel(task);
         }
@@ -208,6 +231,12 @@ impl Drop for Vm {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        self.state().stopped = true;
+        self.stopped.notify_all();
+        self.end_host();
     }
 
     fn end_host(&self) {
@@ -254,6 +283,31 @@ impl Shared {
     fn info(&self) -> VmInfo {
         self.announcement().at(self.address.ip())
     }
+}
+
+/// Why a VM could not be told to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot stop VM {vm}: {error}")]
+pub struct StopError {
+    vm: String,
+    error: String,
+}
+
+/// Tells a VM to stop, whoever uses it, and waits until it has closed the connection. Its program learns that it is gone.
+///
+/// # Errors
+/// [`StopError`] if there is no key, or the VM cannot be reached.
+pub fn stop(vm: &VmInfo) -> Result<(), StopError> {
+    let failed = |error: &dyn std::fmt::Display| StopError { vm: vm.name.clone(), error: error.to_string() };
+    let key = ClusterKey::load_or_create().map_err(|error| failed(&error))?;
+    rt::block_on(async {
+        let hello = Hello::Lease { program: ProgramId::fresh() };
+        let (_, stream) = control::dial(vm.address, &key, &hello).await.map_err(|error| failed(&error))?;
+        let (to, mut from) = control::split::<ToVm, FromVm>(stream);
+        let _ = to.try_send(ToVm::Stop);
+        let closed = rt::timeout(STOP_TIME, async { while let Ok(Some(_)) = from.next().await {} }).await;
+        closed.map_err(|_| failed(&format_args!("it did not stop within {STOP_TIME:?}")))
+    })
 }
 
 async fn expire_leases(shared: Arc<Shared>) {

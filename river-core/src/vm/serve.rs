@@ -61,7 +61,9 @@ async fn converse(
                 if !shared.state().lease.renew(tenant, Instant::now()) {
                     return Ok(());
                 }
+                let _ = to.try_send(FromVm::Alive);
             }
+            (ToVm::EndHost, Some(_)) => shared.end_host(),
             (ToVm::Start(spec), Some(tenant)) => {
                 let started = start(shared, tenant, spec, to, from).await?;
                 let _ = to.try_send(match started {
@@ -70,8 +72,13 @@ async fn converse(
                 });
             }
             (ToVm::Release, _) => return Ok(()),
+            (ToVm::Stop, _) => {
+                tracing::info!(vm = shared.name, "told to stop");
+                shared.stop();
+                return Ok(());
+            }
             // An image that was not asked for, or requests without a lease.
-            (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_), _) => return Ok(()),
+            (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_) | ToVm::EndHost, _) => return Ok(()),
         }
     }
     Ok(())
@@ -110,7 +117,8 @@ async fn start(
     let started = rt::blocking(move || {
         let image = shared.cache.spawnable(hash).map_err(|error| error.to_string())?;
         let key = shared.key.to_bytes();
-        let config = HostConfig { program: tenant.program, vm: shared.name.clone(), key, spec };
+        let (program, vm, limits) = (tenant.program, shared.name.clone(), shared.limits);
+        let config = HostConfig { program, vm, key, limits, spec };
         let host = HostProcess::start(image.path(), &config, report)
             .map_err(|error| format!("cannot start the program's host: {error}"))?;
         let mut state = shared.state();

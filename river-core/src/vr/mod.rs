@@ -1,5 +1,6 @@
 //! Virtual resources: what they are, what they see of the world, and the thread that each has of its own.
 
+mod posted;
 mod resource;
 pub(crate) mod thread;
 
@@ -22,6 +23,7 @@ use crate::mailbox::{Found, Mailbox, Selector};
 use crate::node::Node;
 use crate::protocol::{Count, NewVr, Reply, Request};
 
+pub use posted::Posted;
 use resource::Create;
 pub(crate) use resource::{Creation, Resource};
 pub use resource::{Group, VirtualResource};
@@ -193,11 +195,21 @@ impl Vr {
         deadline: Option<Instant>,
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Envelope, RecvError> {
+        self.wait_for(selector, deadline, || self.try_receive_where(selector, &mut accept))
+    }
+
+    /// Tries again and again until there is something, waiting in between for something to arrive.
+    fn wait_for<T>(
+        &self,
+        selector: Selector,
+        deadline: Option<Instant>,
+        mut attempt: impl FnMut() -> Result<Option<T>, RecvError>,
+    ) -> Result<T, RecvError> {
         let start = Instant::now();
         let mut watched = false;
         loop {
-            if let Some(envelope) = self.try_receive_where(selector, &mut accept)? {
-                return Ok(envelope);
+            if let Some(found) = attempt()? {
+                return Ok(found);
             }
             if let Some(src) = selector.source()
                 && !watched
@@ -214,6 +226,28 @@ impl Vr {
                 return Err(RecvError::Timeout { waited: start.elapsed(), queued });
             }
         }
+    }
+
+    /// Posts a receive, to be completed later: from now on the earliest envelope that matches, and that no receive
+    /// posted before wants, belongs to it. Does not block.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let mut posted = vr.post(Selector::on(CHANNEL).lane(7), |_| true);
+    /// assert!(posted.test().unwrap().is_none());
+    /// vr.send_bytes(vr.id(), CHANNEL, 7, b"hello".to_vec()).unwrap();
+    /// assert_eq!(&posted.wait().unwrap().payload.to_bytes()[..], b"hello");
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
+    pub fn post(&self, selector: Selector, accept: impl FnMut(&Envelope) -> bool + 'static) -> Posted<'_> {
+        let mut mailbox = self.mailbox.borrow_mut();
+        let id = mailbox.post(selector, Box::new(accept), &mut |events| self.inbox.swap(events));
+        Posted::new(self, id, selector)
     }
 
     /// Shows the envelopes that wait and that the selector admits, oldest first, until the visitor returns `Some`.
@@ -267,7 +301,8 @@ impl Vr {
     // ---- virtual machines ----
 
     /// Finds virtual machines that answer. Returns as soon as as many have answered as the query asks for, otherwise
-    /// after half a second.
+    /// after a quarter of a second. The variable `RIVER_VMS`, which `river run -n` sets, is an upper limit for all
+    /// queries of a program.
     ///
     /// # Errors
     /// [`DeployError::Discovery`] if no search could be made. Finding none is not an error.
@@ -320,36 +355,72 @@ impl Vr {
         vms: &[VmInfo],
         mut make: impl FnMut(usize) -> V,
     ) -> Result<Group<V>, DeployError> {
-        let code = code::code_ptr::<Create<V>, ()>(());
-        let name = std::any::type_name::<V>();
-        let mut vrs = Vec::with_capacity(vms.len());
-        for (index, vm) in vms.iter().enumerate() {
-            let state = postcard::to_stdvec(&make(index))
-                .map_err(|error| DeployError::State { name: name.into(), error: error.to_string() })?;
-            let new = NewVr {
-                id: VrId::fresh(),
-                code,
-                name: name.into(),
-                state,
-                parent: self.id,
-                parent_at: self.node.place,
-            };
-            vrs.push((vm.id, new));
-        }
+        let new = vms.iter().enumerate().map(|(index, vm)| Ok((vm.id, self.new_vr(&make(index))?)));
+        let vrs = new.collect::<Result<Vec<_>, DeployError>>()?;
         let ids: Vec<VrId> = vrs.iter().map(|(_, new)| new.id).collect();
         let places = match self.node.ask(Request::Deploy(vrs)) {
             Some(Reply::Deployed(places)) => places,
             Some(Reply::Failed(error)) => return Err(error),
             _ => return Err(DeployError::Stopped),
         };
-        let observed = self.slot::<Observed>();
         for (id, place) in places {
-            self.mailbox.borrow_mut().adopt(id);
-            observed.0.borrow_mut().insert(id);
             self.node.learn(id, place);
-            self.node.expect(self.id, id);
+            self.adopt(id);
         }
         Ok(Group::new(ids))
+    }
+
+    /// The VR of that name on a leased VM: the one that is there, or a new one made by `make`, of which this VR becomes
+    /// the parent. Whoever asks for the same name on the same VM in this program gets the same VR, also if two ask at
+    /// once; when it has ended, the next one who asks gets a new one.
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy).
+    ///
+    /// # Blocking
+    /// Until it runs.
+    pub fn service<V: VirtualResource>(
+        &self,
+        vm: &VmInfo,
+        name: &str,
+        make: impl FnOnce() -> V,
+    ) -> Result<VrId, DeployError> {
+        let new = self.new_vr(&make())?;
+        let (id, request) = (new.id, Request::Service { vm: vm.id, name: name.to_owned(), new });
+        match self.node.ask(request) {
+            Some(Reply::Deployed(places)) => {
+                let Some(&(found, place)) = places.first() else { return Err(DeployError::Stopped) };
+                self.node.learn(found, place);
+                if found == id {
+                    self.adopt(id);
+                }
+                Ok(found)
+            }
+            Some(Reply::Failed(error)) => Err(error),
+            _ => Err(DeployError::Stopped),
+        }
+    }
+
+    /// A VR as it travels.
+    fn new_vr<V: VirtualResource>(&self, value: &V) -> Result<NewVr, DeployError> {
+        let name = std::any::type_name::<V>();
+        let state = postcard::to_stdvec(value)
+            .map_err(|error| DeployError::State { name: name.into(), error: error.to_string() })?;
+        Ok(NewVr {
+            id: VrId::fresh(),
+            code: code::code_ptr::<Create<V>, ()>(()),
+            name: name.into(),
+            state,
+            parent: self.id,
+            parent_at: self.node.place,
+        })
+    }
+
+    /// Has the end of a VR that this one has deployed reported.
+    fn adopt(&self, child: VrId) {
+        self.mailbox.borrow_mut().adopt(child);
+        self.slot::<Observed>().0.borrow_mut().insert(child);
+        self.node.expect(self.id, child);
     }
 
     fn vms(&self, request: Request) -> Result<Vec<VmInfo>, DeployError> {

@@ -29,7 +29,9 @@ pub(crate) fn spawn(
             catch(|| resource.run(&vr))
         };
         // A panic has been reported by the hook; an error would be seen only by who asks for it.
-        if let Why::Failed(_) = why {
+        if let Why::Failed(_) = why
+            && !thread_node.is_stopped()
+        {
             eprintln!("VR {} ({name}) {why}", id.short());
         }
         thread_node.remove(id, &why);
