@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::{Resource as Limited, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{self, ControlError, Incoming};
@@ -115,9 +115,9 @@ impl HostLimits {
     /// Sets the limits of this process.
     fn apply(self) -> io::Result<()> {
         let limits = [
-            (Resource::As, self.memory),
-            (Resource::Nofile, self.open_files),
-            (Resource::Cpu, self.cpu_seconds),
+            (Limited::As, self.memory),
+            (Limited::Nofile, self.open_files),
+            (Limited::Cpu, self.cpu_seconds),
         ];
         for (resource, limit) in limits {
             if limit.is_some() {

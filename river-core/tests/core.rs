@@ -241,3 +241,28 @@ fn a_stopped_host_is_declared_lost_and_does_not_come_back() {
     })
     .unwrap();
 }
+
+#[derive(Serialize, Deserialize)]
+struct Greedy;
+
+impl VirtualResource for Greedy {
+    fn main(&mut self, _: &Vr) -> Result {
+        let files: std::io::Result<Vec<_>> = (0..1000).map(|_| std::fs::File::open("/dev/null")).collect();
+        files?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_host_is_kept_within_its_limits() {
+    let limits = river_core::HostLimits { open_files: Some(100), ..Default::default() };
+    let vm = river_core::Vm::start(river_core::VmConfig::default().hidden().limits(limits)).unwrap();
+    river_core::try_run(|vr| {
+        let vms = vr.allocate(vec![vm.info()], 1)?;
+        let greedy = vr.deploy(&vms, |_| Greedy)?;
+        let error = vr.receive(Selector::on(CHANNEL).from(greedy[0])).unwrap_err().to_string();
+        assert!(error.contains("Too many open files"), "{error}");
+        Ok(())
+    })
+    .unwrap();
+}
