@@ -1,26 +1,38 @@
 //! Control connections: authenticated, carrying enums both ways.
 //!
 //! A message is its length (u32, little-endian) and its postcard encoding. Memory is taken as the bytes arrive, not
-//! as the length claims.
+//! as the length claims. Between machines all of it is sealed.
+
+mod gate;
 
 use std::convert::TryFrom;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use gate::Gate;
+
 use crate::key::ClusterKey;
-use crate::noise::{self, CONFIRM_LEN, Dialed, Dialer, FIRST_LEN, HandshakeError, REPLY_LEN};
+use crate::noise::{
+    self, CONFIRM_LEN, Dialed, Dialer, FIRST_LEN, HandshakeError, REPLY_LEN, Sealing, Session, Unsealer,
+};
 use crate::protocol::{Hello, Welcome};
 use crate::rt::{self, ReadExt as _, WriteExt as _};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const PIECE: usize = 64 << 10;
+/// So many connections of a listener may be in their handshake at once.
+const HANDSHAKES: usize = 256;
+/// Bytes that another machine has not acknowledged for so long, it will not: the system tries for a quarter of an hour,
+/// but a VM is free again a few seconds after its program was heard of last.
+const UNREACHABLE: Duration = Duration::from_secs(6);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
@@ -34,23 +46,90 @@ pub(crate) enum ControlError {
     Nonsense(#[from] postcard::Error),
 }
 
+/// An authenticated connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: rt::TcpStream,
+    /// The keys for what follows; none if it follows in plain.
+    session: Option<Session>,
+}
+
+impl Connection {
+    /// The address of the other side.
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// The address of this side: one at which the other can reach it.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+}
+
+/// Binds a port on all of these addresses, the same on each: that one, or any free one if it is 0.
+pub(crate) fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> {
+    const ATTEMPTS: u32 = 20;
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut listeners: Vec<std::net::TcpListener> = Vec::new();
+        let mut same = port;
+        let bound = addresses.iter().try_for_each(|address| -> io::Result<()> {
+            let listener = std::net::TcpListener::bind((*address, same))?;
+            same = listener.local_addr()?.port();
+            listeners.push(listener);
+            Ok(())
+        });
+        match bound {
+            Ok(()) => return Ok(listeners),
+            // Free on one address and taken on the next.
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && port == 0
+                    && !listeners.is_empty()
+                    && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Lets a connection to another machine end soon after that machine has vanished.
+pub(crate) fn give_up_early(stream: &impl AsFd) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    let (second, probes) = (Duration::from_secs(1), 3);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(UNREACHABLE / 2).with_interval(second).with_retries(probes);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNREACHABLE))
+}
+
+/// Whether a connection is to be sealed; if so, it is also made to notice when the other machine vanishes.
+fn prepare(stream: &rt::TcpStream) -> io::Result<bool> {
+    stream.set_nodelay(true)?;
+    let sealed = noise::must_be_sealed(stream.peer_addr()?.ip());
+    if sealed {
+        give_up_early(stream)?;
+    }
+    Ok(sealed)
+}
+
 /// Connects to a listener and says what for.
 pub(crate) async fn dial(
     address: SocketAddr,
     key: &ClusterKey,
     hello: &Hello,
-) -> Result<(Welcome, rt::TcpStream), ControlError> {
+) -> Result<(Welcome, Connection), ControlError> {
     let hello = postcard::to_stdvec(hello)?;
     let handshake = async {
         let mut stream = rt::TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (dialer, first) = Dialer::new(key, &hello)?;
+        let sealed = prepare(&stream)?;
+        let (dialer, first) = Dialer::new(key, &hello, sealed)?;
         stream.write_all(&first).await?;
         let mut reply = [0; REPLY_LEN];
         stream.read_exact(&mut reply).await?;
-        let Dialed { payload, confirm, .. } = dialer.finish(&reply)?;
+        let Dialed { payload, confirm, session } = dialer.finish(&reply)?;
         stream.write_all(&confirm).await?;
-        Ok((postcard::from_bytes(&payload)?, stream))
+        Ok((postcard::from_bytes(&payload)?, Connection { stream, session }))
     };
     rt::timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or(Err(ControlError::Timeout(HANDSHAKE_TIMEOUT)))
 }
@@ -60,8 +139,9 @@ async fn accept(
     mut stream: rt::TcpStream,
     key: &ClusterKey,
     welcome: &[u8],
-) -> Result<(Hello, rt::TcpStream), ControlError> {
-    stream.set_nodelay(true)?;
+    recognized: impl FnOnce(),
+) -> Result<(Hello, Connection), ControlError> {
+    let sealed = prepare(&stream)?;
     let mut first = [0; FIRST_LEN];
     stream.read_exact(&mut first).await?;
     let (payload, listener) = match noise::Listener::accept(key, &first) {
@@ -73,12 +153,13 @@ async fn accept(
             return Err(refusal.error.into());
         }
     };
-    let (reply, unconfirmed) = listener.reply(welcome)?;
+    recognized();
+    let (reply, unconfirmed) = listener.reply(welcome, sealed)?;
     stream.write_all(&reply).await?;
     let mut confirm = [0; CONFIRM_LEN];
     stream.read_exact(&mut confirm).await?;
-    unconfirmed.confirm(&confirm)?;
-    Ok((postcard::from_bytes(&payload)?, stream))
+    let session = unconfirmed.confirm(&confirm)?;
+    Ok((postcard::from_bytes(&payload)?, Connection { stream, session }))
 }
 
 /// Accepts connections for as long as the listener lives, and hands each authenticated one to `serve` in a task of
@@ -87,9 +168,10 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
     listener: rt::TcpListener,
     key: ClusterKey,
     welcome: Welcome,
-    serve: impl Fn(Hello, rt::TcpStream) -> F + Send + Sync + 'static,
+    serve: impl Fn(Hello, Connection) -> F + Send + Sync + 'static,
 ) {
     let Ok(welcome) = postcard::to_stdvec(&welcome) else { return };
+    let gate = Arc::new(Mutex::new(Gate::new(HANDSHAKES)));
     let shared = Arc::new((key, welcome, serve));
     loop {
         let stream = match listener.accept().await {
@@ -101,11 +183,20 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
                 continue;
             }
         };
-        let shared = shared.clone();
+        let (number, evicted) = lock(&gate).enter(stream.clone());
+        if let Some(evicted) = evicted {
+            // Its task finds the connection closed, and ends.
+            let _ = evicted.shutdown(std::net::Shutdown::Both);
+        }
+        let (shared, gate) = (shared.clone(), gate.clone());
         rt::spawn(async move {
             let (key, welcome, serve) = &*shared;
-            match rt::timeout(HANDSHAKE_TIMEOUT, accept(stream, key, welcome)).await {
-                Ok(Ok((hello, stream))) => serve(hello, stream).await,
+            let handshake = accept(stream, key, welcome, || lock(&gate).recognize(number));
+            let accepted = rt::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+            let admitted = lock(&gate).leave(number);
+            match accepted {
+                Ok(Ok((hello, connection))) if admitted => serve(hello, connection).await,
+                Ok(Ok(_)) => tracing::debug!("a connection had to go before its handshake was over"),
                 Ok(Err(error)) => tracing::debug!(%error, "refused a connection"),
                 Err(_) => tracing::debug!("a connection did not finish its handshake"),
             }
@@ -113,14 +204,21 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
+fn lock<T>(gate: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Splits a connection: what is put into the sender is written by a task, until all senders are gone; what arrives
 /// comes out of the incoming half.
-pub(crate) fn split<Out, In>(stream: rt::TcpStream) -> (rt::Sender<Out>, Incoming<In>)
+pub(crate) fn split<Out, In>(connection: Connection) -> (rt::Sender<Out>, Incoming<In>)
 where
     Out: Serialize + Send + Sync + 'static,
     In: DeserializeOwned,
 {
     let (sender, outgoing) = rt::unbounded::<Out>();
+    let Connection { stream, session } = connection;
+    let (mut sealing, unsealer) =
+        session.map(|Session { sealer, opener }| (Sealing::new(sealer), Unsealer::new(opener))).unzip();
     let mut writer = stream.clone();
     rt::spawn(async move {
         let mut buffer = Vec::new();
@@ -130,7 +228,7 @@ where
             let Ok(mut encoded) = postcard::to_extend(&message, std::mem::take(&mut buffer)) else { break };
             let Ok(length) = u32::try_from(encoded.len() - 4) else { break };
             encoded[..4].copy_from_slice(&length.to_le_bytes());
-            if writer.write_all(&encoded).await.is_err() {
+            if write_all(&mut writer, sealing.as_mut(), &encoded).await.is_err() {
                 break;
             }
             buffer = encoded;
@@ -138,11 +236,27 @@ where
         }
         let _ = writer.shutdown(std::net::Shutdown::Write);
     });
-    (sender, Incoming { stream, kind: PhantomData })
+    (sender, Incoming { stream, unsealer, kind: PhantomData })
+}
+
+async fn write_all(
+    stream: &mut rt::TcpStream,
+    sealing: Option<&mut Sealing>,
+    mut bytes: &[u8],
+) -> io::Result<()> {
+    let Some(sealing) = sealing else { return stream.write_all(bytes).await };
+    while !bytes.is_empty() {
+        let done = sealing.push(bytes).map_err(io::Error::other)?;
+        bytes = &bytes[done..];
+        stream.write_all(sealing.sealed()).await?;
+        sealing.clear();
+    }
+    Ok(())
 }
 
 pub(crate) struct Incoming<In> {
     stream: rt::TcpStream,
+    unsealer: Option<Unsealer>,
     kind: PhantomData<fn() -> In>,
 }
 
@@ -150,7 +264,7 @@ impl<In: DeserializeOwned> Incoming<In> {
     /// The next message; `None` when the peer has closed the connection.
     pub(crate) async fn next(&mut self) -> Result<Option<In>, ControlError> {
         let mut length = [0; 4];
-        match self.stream.read_exact(&mut length).await {
+        match self.read_exact(&mut length).await {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -160,9 +274,23 @@ impl<In: DeserializeOwned> Incoming<In> {
         while bytes.len() < length {
             let start = bytes.len();
             bytes.resize(length.min(start + (start + PIECE)), 0);
-            self.stream.read_exact(&mut bytes[start..]).await?;
+            self.read_exact(&mut bytes[start..]).await?;
         }
         Ok(Some(postcard::from_bytes(&bytes)?))
+    }
+
+    async fn read_exact(&mut self, mut out: &mut [u8]) -> io::Result<()> {
+        let Some(unsealer) = &mut self.unsealer else { return self.stream.read_exact(out).await };
+        while !out.is_empty() {
+            match unsealer.open(out).map_err(io::Error::other)? {
+                0 => match self.stream.read(unsealer.space()).await? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => unsealer.advance(n),
+                },
+                n => out = &mut out[n..],
+            }
+        }
+        Ok(())
     }
 }
 
@@ -173,7 +301,7 @@ impl<In> Drop for Incoming<In> {
     }
 }
 
-/// The blocking stream inside, when a connection leaves the control plane.
-pub(crate) fn into_std(stream: rt::TcpStream) -> io::Result<std::net::TcpStream> {
-    std::net::TcpStream::try_from(stream)
+/// The blocking stream inside, and its keys, when a connection leaves the control plane.
+pub(crate) fn into_std(connection: Connection) -> io::Result<(std::net::TcpStream, Option<Session>)> {
+    Ok((std::net::TcpStream::try_from(connection.stream)?, connection.session))
 }

@@ -18,7 +18,7 @@ use crossbeam_channel::Sender;
 use rustix::process::{Resource as Limited, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::control::{self, ControlError, Incoming};
+use crate::control::{self, Connection, ControlError, Incoming};
 use crate::error::DeployError;
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
@@ -143,7 +143,7 @@ fn read_config() -> io::Result<(HostConfig, OwnedFd)> {
 }
 
 /// Hands a connection on which another process of the program will send to the node.
-pub(crate) fn accept_data(node: &Node, hello: Hello, stream: rt::TcpStream) {
+pub(crate) fn accept_data(node: &Node, hello: Hello, stream: Connection) {
     match hello {
         Hello::Data { program, from, port, ring } if program == node.program => {
             let accepted = stream.peer_addr().and_then(|peer| {

@@ -25,7 +25,7 @@ const MAX_FILE: u64 = 256;
 
 /// The secret that the machines of a cluster share.
 #[derive(Clone)]
-pub(crate) struct ClusterKey {
+pub struct ClusterKey {
     bytes: [u8; 32],
     origin: Option<Arc<Path>>,
 }
@@ -97,6 +97,15 @@ pub enum KeyError {
 }
 
 impl ClusterKey {
+    /// Where the key of the user's cluster is, or would be made.
+    ///
+    /// # Errors
+    ///
+    /// When no place for the file is known.
+    pub fn path() -> Result<PathBuf, KeyError> {
+        key_path(|name| std::env::var_os(name))
+    }
+
     /// The key of the user's cluster; it is made if there is none yet.
     ///
     /// The file is `$RIVER_KEY_FILE`, else `$XDG_CONFIG_HOME/river/key`, else `$HOME/.config/river/key`.
@@ -105,8 +114,8 @@ impl ClusterKey {
     ///
     /// When no place for the file is known, when it can be neither read nor made, when others have access to it,
     /// or when its content is not a key.
-    pub(crate) fn load_or_create() -> Result<Self, KeyError> {
-        Self::load_or_create_at(&key_path(|name| std::env::var_os(name))?)
+    pub fn load_or_create() -> Result<Self, KeyError> {
+        Self::load_or_create_at(&Self::path()?)
     }
 
     /// The key in the file `path`; it is made if there is none yet. Processes that do so at once get the same key.
@@ -114,7 +123,7 @@ impl ClusterKey {
     /// # Errors
     ///
     /// As [`load_or_create`](Self::load_or_create).
-    pub(crate) fn load_or_create_at(path: &Path) -> Result<Self, KeyError> {
+    pub fn load_or_create_at(path: &Path) -> Result<Self, KeyError> {
         match Self::load_at(path) {
             Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 create(path).map_err(|source| KeyError::Create { path: path.to_owned(), source })?;
@@ -130,7 +139,7 @@ impl ClusterKey {
     /// # Errors
     ///
     /// When the file cannot be read, when others have access to it, or when its content is not a key.
-    pub(crate) fn load_at(path: &Path) -> Result<Self, KeyError> {
+    pub fn load_at(path: &Path) -> Result<Self, KeyError> {
         let read_error = |source| KeyError::Read { path: path.to_owned(), source };
         // Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -160,8 +169,9 @@ impl ClusterKey {
         Self { bytes, origin: None }
     }
 
-    /// The 32 bytes of the key, for a process that this one starts.
-    pub(crate) fn to_bytes(&self) -> [u8; 32] {
+    /// The 32 bytes of the key, for a process that this one starts, or for another machine.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
         self.bytes
     }
 
@@ -181,7 +191,7 @@ impl ClusterKey {
     /// A short name of the key, by which people can see whether two machines have the same one. It does not help
     /// to guess the key.
     #[must_use]
-    pub(crate) fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         hex(&self.derive("river key fingerprint v1")[..4])
     }
 }

@@ -77,6 +77,7 @@
 //! * `rt`: the asynchronous runtime
 //! * `lease`: who may use a VM
 //! * `control`: control connections
+//! * `flood`: what to do with too much output
 //! * `frame`: the format of data connections
 //! * `inbox`: the shared half of a mailbox
 //! * `mailbox`: the owner's half: selective receive
@@ -96,6 +97,7 @@ mod discovery;
 mod down;
 mod envelope;
 mod error;
+mod flood;
 mod frame;
 mod host;
 mod id;
@@ -130,7 +132,7 @@ pub use error::{DeployError, RecvError, Result, SendError, VrError};
 pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
-pub use key::KeyError;
+pub use key::{ClusterKey, KeyError};
 pub use mailbox::Selector;
 pub use panics::catch_panic;
 pub use protocol::Count;

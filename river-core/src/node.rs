@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::control;
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::frame::{Frame, Kind};
 use crate::id::{HostId, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::key::ClusterKey;
-use crate::link::{Link, Offer, Reader, Rings, Sink, TcpLink};
-use crate::noise::{self, HandshakeError};
+use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
+use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
 
@@ -270,12 +271,17 @@ impl Node {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DIAL_TIMEOUT))?;
         // A ring is worth a try on one machine; without memory for it, the connection does.
-        let near = self.rings && to.address.ip().is_loopback();
+        let sealed = noise::must_be_sealed(to.address.ip());
+        if sealed {
+            control::give_up_early(&stream)?;
+        }
+        let near = self.rings && !sealed;
         let offer = near.then(Offer::new).and_then(Result::ok);
         let ring = offer.as_ref().map(Offer::name);
         let port = self.place.address.port();
         let hello = Hello::Data { program: self.program, from: self.place.host, port, ring };
-        let (welcome, _session) = noise::dial(&mut stream, &self.key, &postcard::to_stdvec(&hello)?)?;
+        let hello = postcard::to_stdvec(&hello)?;
+        let (welcome, session) = noise::dial(&mut stream, &self.key, &hello, sealed)?;
         let bell = match postcard::from_bytes(&welcome)? {
             Welcome::Host(host, bell) if host == to.host => bell,
             _ => return Err(DialError::Stranger(to.address)),
@@ -287,7 +293,7 @@ impl Node {
                 return Ok(Link::Shm(Arc::new(offer.accepted(stream, &bell)?)));
             }
         }
-        Ok(Link::Tcp(Arc::new(TcpLink::new(stream)?)))
+        Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session)?)))
     }
 
     fn verdict(&self, host: HostId, error: &str) -> Why {
@@ -419,7 +425,7 @@ impl Node {
     pub(crate) fn accept(
         &self,
         from: Place,
-        mut stream: TcpStream,
+        (mut stream, session): (TcpStream, Option<Session>),
         ring: Option<&MemoryName>,
     ) -> io::Result<()> {
         {
@@ -432,9 +438,11 @@ impl Node {
         if let Some(ring) = ring {
             let attached = if self.rings { self.reader.rings().attach(from.host, ring) } else { Ok(()) };
             taken = self.rings && attached.is_ok();
+            // In plain even if the connection is sealed: it says nothing that a look at the traffic would not.
             stream.write_all(&[u8::from(taken)])?;
         }
-        self.reader.add(from.host, stream, taken)
+        let by = if taken { By::Ring } else { By::Connection(session) };
+        self.reader.add(from.host, stream, by)
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
@@ -496,15 +504,17 @@ enum DialError {
     Unknown,
 }
 
-/// Whether processes of one machine may talk through shared memory: yes, unless `RIVER_LINKS` says `tcp`.
+/// Whether processes of one machine may talk through shared memory: yes, unless `RIVER_LINKS` says `tcp`, or `sealed`,
+/// which is TCP as it is between machines.
 fn rings_allowed() -> io::Result<bool> {
     match std::env::var("RIVER_LINKS").as_deref() {
         Err(_) | Ok("" | "auto") => Ok(true),
-        Ok("tcp") => Ok(false),
+        Ok("tcp" | "sealed") => Ok(false),
         Ok(other) => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
-                "RIVER_LINKS is {other:?}: say tcp to do without shared memory, auto or nothing to use it"
+                "RIVER_LINKS is {other:?}: say tcp to do without shared memory, sealed to encrypt besides, auto or \
+                 nothing for the fastest"
             ),
         )),
     }

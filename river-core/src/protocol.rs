@@ -4,6 +4,7 @@
 //! the handshake ([`crate::noise`]): peers of different versions never get here.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +171,8 @@ pub(crate) enum Request {
     Allocate {
         vms: Vec<VmInfo>,
         count: Count,
+        /// For how long to try again while others hold too many of them.
+        patience: Duration,
     },
     StartLocal(usize),
     Release(Vec<VmId>),

@@ -266,3 +266,48 @@ fn a_host_is_kept_within_its_limits() {
     })
     .unwrap();
 }
+
+#[derive(Serialize, Deserialize)]
+struct Chatterbox;
+
+impl VirtualResource for Chatterbox {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let line = "x".repeat(1000);
+        for _ in 0..300_000 {
+            println!("{line}");
+        }
+        vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, vec![])?;
+        Ok(())
+    }
+}
+
+/// Started anew by the test below, with nobody reading what it prints.
+#[test]
+fn chatterbox() {
+    if std::env::var_os("RIVER_TEST_CHATTERBOX").is_none() {
+        return;
+    }
+    river_core::try_run::<()>(|vr| {
+        let vms = vr.start_local(1)?;
+        let chatterbox = vr.deploy(&vms, |_| Chatterbox)?;
+        vr.receive(Selector::on(CHANNEL).from(chatterbox[0]))?;
+        // The output cannot be printed, and ending the program waits for it: this is all that was to be seen.
+        eprintln!("it has spoken");
+        std::process::exit(0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_program_that_nobody_reads_is_not_stopped_by_what_its_vrs_print() {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "chatterbox", "--nocapture"])
+        .env("RIVER_TEST_CHATTERBOX", "1")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let errors = std::io::BufReader::new(child.stderr.take().unwrap());
+    assert!(std::io::BufRead::lines(errors).map_while(std::io::Result::ok).any(|line| line == "it has spoken"));
+    assert!(child.wait().unwrap().success());
+}

@@ -16,7 +16,7 @@ use crate::envelope::Envelope;
 use crate::frame::Kind;
 use crate::inbox::{Event, Inbox};
 
-pub(crate) use reader::{Reader, Sink};
+pub(crate) use reader::{By, Reader, Sink};
 pub(crate) use shm::{Offer, Rings, ShmLink};
 pub(crate) use tcp::TcpLink;
 

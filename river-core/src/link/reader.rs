@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::frame::{Decoder, Frame};
 use crate::id::HostId;
 use crate::link::shm::{Rings, TICK, Watch};
+use crate::noise::{Session, Unsealer};
 
 /// How long the thread looks for more before it sleeps.
 const AWAKE: Duration = Duration::from_micros(50);
@@ -48,8 +49,16 @@ type Inlet = Mutex<Option<Vec<New>>>;
 struct New {
     host: HostId,
     stream: TcpStream,
-    /// The peer's frames come through a ring; the connection only rings the bell, and ends.
-    ring: bool,
+    by: By,
+}
+
+/// How a peer's frames come.
+#[derive(Debug)]
+pub(crate) enum By {
+    /// On the connection; sealed if there are keys.
+    Connection(Option<Session>),
+    /// Through a ring; the connection only rings the bell, and ends.
+    Ring,
 }
 
 struct Peer {
@@ -57,6 +66,8 @@ struct Peer {
     stream: mio::net::TcpStream,
     /// None for a connection that only rings.
     decoder: Option<Decoder>,
+    /// For a sealed connection.
+    unsealer: Option<Unsealer>,
 }
 
 impl Reader {
@@ -74,10 +85,10 @@ impl Reader {
 
     /// Reads what comes from an authenticated peer until its connection ends: frames on the connection, or, if it has
     /// a ring in [`rings`](Self::rings), frames in the ring and rings of the bell on the connection.
-    pub(crate) fn add(&self, host: HostId, stream: TcpStream, ring: bool) -> io::Result<()> {
+    pub(crate) fn add(&self, host: HostId, stream: TcpStream, by: By) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         if let Some(new) = self.inlet.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            new.push(New { host, stream, ring });
+            new.push(New { host, stream, by });
         }
         self.waker.wake()
     }
@@ -130,7 +141,7 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
                 }
                 let mut inlet = inlet.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(new) = inlet.as_mut() else { return };
-                for New { host, stream, ring } in new.drain(..) {
+                for New { host, stream, by } in new.drain(..) {
                     let mut stream = mio::net::TcpStream::from_std(stream);
                     let token = Token(next);
                     next += 1;
@@ -138,8 +149,12 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
                         sink.closed(host, error.to_string());
                         continue;
                     }
-                    let decoder = if ring { None } else { Some(Decoder::default()) };
-                    peers.insert(token, Peer { host, stream, decoder });
+                    let (decoder, session) = match by {
+                        By::Connection(session) => (Some(Decoder::default()), session),
+                        By::Ring => (None, None),
+                    };
+                    let unsealer = session.map(|session| Unsealer::new(session.opener));
+                    peers.insert(token, Peer { host, stream, decoder, unsealer });
                     hot.push((token, now));
                 }
             }
@@ -148,7 +163,9 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
         hot.retain_mut(|(token, last)| {
             let Some(peer) = peers.get_mut(token) else { return false };
             let read = match &mut peer.decoder {
-                Some(decoder) => read_frames(&mut peer.stream, decoder, peer.host, sink),
+                Some(decoder) => {
+                    read_frames(&mut peer.stream, peer.unsealer.as_mut(), decoder, peer.host, sink)
+                }
                 None => read_rings(&mut peer.stream),
             };
             match read {
@@ -190,20 +207,40 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
 /// Reads frames that are there, a turn at most. `Ok(false)`: nothing was. `Err`: the connection is over, and why.
 fn read_frames(
     stream: &mut mio::net::TcpStream,
+    mut unsealer: Option<&mut Unsealer>,
     decoder: &mut Decoder,
     host: HostId,
     sink: &dyn Sink,
 ) -> Result<bool, String> {
     for turn in 0..TURN {
-        match read(stream, decoder.space())? {
+        let Some(unsealer) = &mut unsealer else {
+            match read(stream, decoder.space())? {
+                None => return Ok(turn > 0),
+                Some(n) => decoder.advance(n),
+            }
+            hand_out(decoder, host, sink)?;
+            continue;
+        };
+        match read(stream, unsealer.space())? {
             None => return Ok(turn > 0),
-            Some(n) => decoder.advance(n),
+            Some(n) => unsealer.advance(n),
         }
-        while let Some(frame) = decoder.next().map_err(|error| error.to_string())? {
-            sink.frame(host, frame);
+        loop {
+            match unsealer.open(decoder.space()).map_err(|error| error.to_string())? {
+                0 => break,
+                n => decoder.advance(n),
+            }
+            hand_out(decoder, host, sink)?;
         }
     }
     Ok(true)
+}
+
+fn hand_out(decoder: &mut Decoder, host: HostId, sink: &dyn Sink) -> Result<(), String> {
+    while let Some(frame) = decoder.next().map_err(|error| error.to_string())? {
+        sink.frame(host, frame);
+    }
+    Ok(())
 }
 
 /// Reads all that was rung. `Ok(false)`: nothing was. `Err`: the connection is over, and why.

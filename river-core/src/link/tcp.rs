@@ -1,4 +1,6 @@
 //! The writing end of a TCP link.
+//!
+//! A link that leaves the machine seals what it writes, with the keys of the connection's handshake.
 
 use std::io::{self, IoSlice, Write};
 use std::mem;
@@ -9,6 +11,7 @@ use bytes::Bytes;
 
 use crate::envelope::Envelope;
 use crate::frame::{self, Kind};
+use crate::noise::{Sealing, Session};
 
 /// Parts up to this size are copied behind their header, so that they leave in the same piece.
 const COPY: usize = 16 << 10;
@@ -26,6 +29,8 @@ pub(crate) struct TcpLink {
     stream: TcpStream,
     out: Mutex<Out>,
     room: Condvar,
+    /// Only who writes locks it; none for a connection in plain.
+    sealing: Option<Mutex<Sealing>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +66,7 @@ impl Batch {
         self.bytes.len() + self.large_len
     }
 
-    fn write_to(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn write_to(&self, mut stream: &TcpStream, sealing: Option<&Mutex<Sealing>>) -> io::Result<()> {
         let mut pieces = Vec::with_capacity(2 * self.large.len() + 1);
         let mut done = 0;
         for (at, part) in &self.large {
@@ -71,6 +76,9 @@ impl Batch {
         }
         pieces.push(&self.bytes[done..]);
         pieces.retain(|piece| !piece.is_empty());
+        if let Some(sealing) = sealing {
+            return sealing.lock().unwrap_or_else(PoisonError::into_inner).write_all(&pieces, stream);
+        }
         if let [piece] = pieces[..] {
             return stream.write_all(piece);
         }
@@ -98,10 +106,11 @@ impl Batch {
 }
 
 impl TcpLink {
-    /// The link over an authenticated connection in blocking mode.
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    /// The link over an authenticated connection in blocking mode, sealed if there are keys for that.
+    pub(crate) fn new(stream: TcpStream, session: Option<Session>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, out: Mutex::default(), room: Condvar::new() })
+        let sealing = session.map(|session| Mutex::new(Sealing::new(session.sealer)));
+        Ok(Self { stream, out: Mutex::default(), room: Condvar::new(), sealing })
     }
 
     /// Writes a frame, or leaves it to the thread that is writing. `Err`: the text of the connection's failure.
@@ -122,7 +131,7 @@ impl TcpLink {
             let spare = mem::take(&mut out.spare);
             let batch = mem::replace(&mut out.queued, spare);
             drop(out);
-            let written = batch.write_to(&self.stream);
+            let written = batch.write_to(&self.stream, self.sealing.as_ref());
             out = self.lock();
             out.spare = batch;
             out.spare.clear();
@@ -149,5 +158,86 @@ impl TcpLink {
 
     fn lock(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::envelope::Channel;
+    use crate::frame::Frame;
+    use crate::id::{HostId, VrId};
+    use crate::link::{By, Reader, Sink};
+    use crate::noise::session_pair;
+
+    struct Collect(crossbeam_channel::Sender<Result<Frame, String>>);
+
+    impl Sink for Collect {
+        fn frame(&self, _: HostId, frame: Frame) {
+            self.0.send(Ok(frame)).unwrap();
+        }
+
+        fn closed(&self, _: HostId, why: String) {
+            let _ = self.0.send(Err(why));
+        }
+    }
+
+    fn envelope(payload: Vec<u8>, seq: u64) -> Envelope {
+        let (src, dst) = (VrId::fresh(), VrId::fresh());
+        Envelope { src, dst, seq, channel: Channel::named("test"), lane: 0, payload: payload.into() }
+    }
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn what_is_sealed_at_one_end_is_read_at_the_other() {
+        let (near, far) = connection();
+        let (ours, theirs) = session_pair();
+        let (frames, arrived) = crossbeam_channel::unbounded();
+        let reader = Reader::start(Arc::new(Collect(frames))).unwrap();
+        reader.add(HostId::fresh(), far, By::Connection(Some(theirs))).unwrap();
+        let link = TcpLink::new(near, Some(ours)).unwrap();
+        let sizes = [0, 1, 1000, COPY, COPY + 1, 65_519, 70_000, 5 << 20];
+        for (seq, size) in sizes.into_iter().enumerate() {
+            link.send(Kind::Envelope, &envelope(vec![seq as u8; size], seq as u64)).unwrap();
+        }
+        for (seq, size) in sizes.into_iter().enumerate() {
+            let frame = arrived.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+            assert_eq!(frame.envelope.seq, seq as u64);
+            assert!(frame.envelope.payload.to_bytes()[..] == vec![seq as u8; size]);
+        }
+        link.close("done");
+        assert!(arrived.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
+    }
+
+    #[test]
+    fn what_is_sealed_cannot_be_read_on_the_way() {
+        let (near, mut far) = connection();
+        let link = TcpLink::new(near, Some(session_pair().0)).unwrap();
+        link.send(Kind::Envelope, &envelope(b"secret".repeat(10_000), 0)).unwrap();
+        link.close("done");
+        let mut wire = Vec::new();
+        io::Read::read_to_end(&mut far, &mut wire).unwrap();
+        assert!(wire.len() > 60_000);
+        assert!(!wire.windows(12).any(|bytes| bytes == b"secretsecret"));
+    }
+
+    #[test]
+    fn a_forged_chunk_ends_the_connection() {
+        let (mut near, far) = connection();
+        let (frames, arrived) = crossbeam_channel::unbounded();
+        let reader = Reader::start(Arc::new(Collect(frames))).unwrap();
+        reader.add(HostId::fresh(), far, By::Connection(Some(session_pair().1))).unwrap();
+        near.write_all(&[200, 0]).unwrap();
+        near.write_all(&[7; 200]).unwrap();
+        let why = arrived.recv_timeout(Duration::from_secs(20)).unwrap().unwrap_err();
+        assert!(why.contains("did not send"), "{why}");
     }
 }

@@ -16,6 +16,10 @@
 //! same in every protocol version, so that two versions can always tell each other that they differ. A payload
 //! says what the connection is for; it travels encrypted and padded to a fixed size.
 //!
+//! With its payload each side says whether it wants what follows to be sealed ([`must_be_sealed`]); one that does is
+//! enough. The two may see it differently when something forwards the connection, and nobody in between can change
+//! what they say.
+//!
 //! Whoever recorded a first message can send it again, and a listener cannot tell. Hence the third message: it
 //! can only be made by who can read the reply. [`Listener::accept`] hands out the dialer's payload early, since
 //! the reply may depend on it, but a listener acts on it only after [`Unconfirmed::confirm`].
@@ -23,14 +27,22 @@
 //! The types here do no input or output; [`dial`] runs them on a blocking stream.
 
 mod session;
+mod stream;
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use snow::HandshakeState;
 
 use crate::key::ClusterKey;
-use crate::noise::session::{Session, TAG_LEN};
+use crate::noise::session::TAG_LEN;
+
+pub(crate) use session::Session;
+#[cfg(test)]
+pub(crate) use session::tests::pair as session_pair;
+pub(crate) use stream::{Sealing, Unsealer};
 
 /// The version of the protocol that this build speaks, on connections and in discovery.
 pub(crate) const PROTOCOL: u16 = 1;
@@ -41,13 +53,15 @@ pub(crate) const REPLY_LEN: usize = FIRST_LEN;
 /// How many bytes the dialer's confirmation has.
 pub(crate) const CONFIRM_LEN: usize = TAG_LEN;
 /// The longest payload of a first message or a reply.
-pub(crate) const MAX_PAYLOAD: usize = BLOCK_LEN - 2;
+pub(crate) const MAX_PAYLOAD: usize = BLOCK_LEN - BLOCK_HEADER_LEN;
 
 const MAGIC: [u8; 4] = *b"RIVR";
 const HEADER_LEN: usize = 8;
 const EPHEMERAL_LEN: usize = 32;
-/// A payload with its length in front and zeros behind.
+/// A payload with its length and a wish in front and zeros behind.
 const BLOCK_LEN: usize = 256;
+/// The length of the payload (u16), and whether this side wants the connection sealed (0 or 1).
+const BLOCK_HEADER_LEN: usize = 3;
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
 /// Why a handshake failed.
@@ -169,19 +183,31 @@ fn version_of(message: &[u8; FIRST_LEN]) -> Result<u16, HandshakeError> {
     Ok(u16::from_le_bytes([message[4], message[5]]))
 }
 
-fn block(payload: &[u8]) -> Result<[u8; BLOCK_LEN], HandshakeError> {
+/// Whether a connection with that peer is to be encrypted after its handshake: unless it stays inside the machine, where
+/// who else wants to listen can also read the memory of the two processes. `RIVER_LINKS=sealed` encrypts there, too.
+pub(crate) fn must_be_sealed(peer: IpAddr) -> bool {
+    static ALWAYS: OnceLock<bool> = OnceLock::new();
+    let always = || std::env::var_os("RIVER_LINKS").is_some_and(|links| links == "sealed");
+    !peer.to_canonical().is_loopback() || *ALWAYS.get_or_init(always)
+}
+
+fn block(payload: &[u8], sealed: bool) -> Result<[u8; BLOCK_LEN], HandshakeError> {
     let too_long = || HandshakeError::TooLong(payload.len());
     let mut block = [0; BLOCK_LEN];
     let length = u16::try_from(payload.len()).map_err(|_| too_long())?;
     block[..2].copy_from_slice(&length.to_le_bytes());
-    block.get_mut(2..2 + payload.len()).ok_or_else(too_long)?.copy_from_slice(payload);
+    block[2] = u8::from(sealed);
+    let place = BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + payload.len();
+    block.get_mut(place).ok_or_else(too_long)?.copy_from_slice(payload);
     Ok(block)
 }
 
-/// The payload in a block. Who sealed a block with a wrong length knows the key, but not the protocol.
-fn unblock(block: &[u8; BLOCK_LEN]) -> Result<Vec<u8>, HandshakeError> {
+/// The payload in a block, and whether the other side wants the connection sealed. Who sealed a block with a wrong
+/// length knows the key, but not the protocol.
+fn unblock(block: &[u8; BLOCK_LEN]) -> Result<(Vec<u8>, bool), HandshakeError> {
     let length = usize::from(u16::from_le_bytes([block[0], block[1]]));
-    block.get(2..2 + length).map(<[u8]>::to_vec).ok_or(HandshakeError::NotRiver)
+    let payload = block.get(BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + length).ok_or(HandshakeError::NotRiver)?;
+    Ok((payload.to_vec(), block[2] != 0))
 }
 
 /// The noise state machine of one side. The first header is its prologue, so it is authenticated as well.
@@ -200,8 +226,9 @@ fn write(
     state: &mut HandshakeState,
     header: [u8; HEADER_LEN],
     payload: &[u8],
+    sealed: bool,
 ) -> Result<[u8; FIRST_LEN], HandshakeError> {
-    let block = block(payload)?;
+    let block = block(payload, sealed)?;
     let mut message = [0; FIRST_LEN];
     message[..HEADER_LEN].copy_from_slice(&header);
     state
@@ -221,27 +248,33 @@ fn read(state: &mut HandshakeState, message: &[u8; FIRST_LEN]) -> Option<[u8; BL
 pub(crate) struct Dialer {
     state: HandshakeState,
     version: u16,
+    sealed: bool,
     key_file: Option<PathBuf>,
 }
 
 impl Dialer {
-    /// Begins a handshake; the bytes are to be sent.
+    /// Begins a handshake; the bytes are to be sent. `sealed`: this side wants the rest encrypted.
     ///
     /// # Errors
     ///
     /// When the payload is longer than [`MAX_PAYLOAD`].
-    pub(crate) fn new(key: &ClusterKey, payload: &[u8]) -> Result<(Self, [u8; FIRST_LEN]), HandshakeError> {
-        Self::with_version(PROTOCOL, key, payload)
+    pub(crate) fn new(
+        key: &ClusterKey,
+        payload: &[u8],
+        sealed: bool,
+    ) -> Result<(Self, [u8; FIRST_LEN]), HandshakeError> {
+        Self::with_version(PROTOCOL, key, payload, sealed)
     }
 
     fn with_version(
         version: u16,
         key: &ClusterKey,
         payload: &[u8],
+        sealed: bool,
     ) -> Result<(Self, [u8; FIRST_LEN]), HandshakeError> {
         let mut state = noise(key, version, true)?;
-        let first = write(&mut state, header(version, Kind::First), payload)?;
-        Ok((Self { state, version, key_file: key.origin().map(Path::to_owned) }, first))
+        let first = write(&mut state, header(version, Kind::First), payload, sealed)?;
+        Ok((Self { state, version, sealed, key_file: key.origin().map(Path::to_owned) }, first))
     }
 
     /// Reads the listener's reply. The confirmation is to be sent before anything else.
@@ -263,10 +296,11 @@ impl Dialer {
             return Err(HandshakeError::NotRiver);
         }
         let block = read(&mut self.state, reply).ok_or(key_error)?;
-        let payload = unblock(&block)?;
+        let (payload, sealed) = unblock(&block)?;
         let mut session = Session::new(self.state).map_err(|error| HandshakeError::crypto(&error))?;
         let mut confirm = [0; CONFIRM_LEN];
         session.sealer.seal(&[], &mut confirm).map_err(|error| HandshakeError::Crypto(error.to_string()))?;
+        let session = (sealed || self.sealed).then_some(session);
         Ok(Dialed { payload, confirm, session })
     }
 }
@@ -278,8 +312,8 @@ pub(crate) struct Dialed {
     pub payload: Vec<u8>,
     /// The third message, to be sent before anything else.
     pub confirm: [u8; CONFIRM_LEN],
-    /// The keys for the rest of the connection.
-    pub session: Session,
+    /// The keys for the rest of the connection; none if it goes on in plain.
+    pub session: Option<Session>,
 }
 
 /// The side that accepted the connection, between the first message and its reply.
@@ -287,6 +321,8 @@ pub(crate) struct Dialed {
 pub(crate) struct Listener {
     state: HandshakeState,
     version: u16,
+    /// The dialer wants the rest encrypted.
+    sealed: bool,
 }
 
 impl Listener {
@@ -324,23 +360,23 @@ impl Listener {
         let Some(block) = read(&mut state, first) else {
             return Err(refuse(HandshakeError::key(key.origin()), Kind::RefusedKey));
         };
-        let payload = unblock(&block).map_err(silent)?;
-        Ok((payload, Self { state, version }))
+        let (payload, sealed) = unblock(&block).map_err(silent)?;
+        Ok((payload, Self { state, version, sealed }))
     }
 
-    /// Makes the reply, which is to be sent.
+    /// Makes the reply, which is to be sent. `sealed`: this side wants the rest encrypted.
     ///
     /// # Errors
     ///
     /// When the payload is longer than [`MAX_PAYLOAD`].
-    pub(crate) fn reply(mut self, payload: &[u8]) -> Result<([u8; REPLY_LEN], Unconfirmed), HandshakeError> {
-        let reply = write(&mut self.state, header(self.version, Kind::Reply), payload)?;
-        Ok((
-            reply,
-            Unconfirmed {
-                session: Session::new(self.state).map_err(|error| HandshakeError::crypto(&error))?,
-            },
-        ))
+    pub(crate) fn reply(
+        mut self,
+        payload: &[u8],
+        sealed: bool,
+    ) -> Result<([u8; REPLY_LEN], Unconfirmed), HandshakeError> {
+        let reply = write(&mut self.state, header(self.version, Kind::Reply), payload, sealed)?;
+        let session = Session::new(self.state).map_err(|error| HandshakeError::crypto(&error))?;
+        Ok((reply, Unconfirmed { session, sealed: sealed || self.sealed }))
     }
 }
 
@@ -349,21 +385,24 @@ impl Listener {
 #[derive(Debug)]
 pub(crate) struct Unconfirmed {
     session: Session,
+    sealed: bool,
 }
 
 impl Unconfirmed {
-    /// Reads the dialer's confirmation, after which the connection is authenticated.
+    /// Reads the dialer's confirmation, after which the connection is authenticated. Returns the keys for the rest of
+    /// it; none if it goes on in plain.
     ///
     /// # Errors
     ///
     /// When it was not made for this connection.
-    pub(crate) fn confirm(mut self, confirm: &[u8; CONFIRM_LEN]) -> Result<Session, HandshakeError> {
+    pub(crate) fn confirm(mut self, confirm: &[u8; CONFIRM_LEN]) -> Result<Option<Session>, HandshakeError> {
         self.session.opener.open(confirm, &mut []).map_err(|_| HandshakeError::Replay)?;
-        Ok(self.session)
+        Ok(self.sealed.then_some(self.session))
     }
 }
 
-/// The dialer's handshake on a blocking stream: sends `payload`, returns what the listener said and the keys.
+/// The dialer's handshake on a blocking stream: sends `payload`, returns what the listener said, and the keys unless
+/// the rest goes on in plain.
 ///
 /// Blocks as long as the stream does, so give it time-outs.
 ///
@@ -374,8 +413,9 @@ pub(crate) fn dial<S: Read + Write>(
     mut stream: S,
     key: &ClusterKey,
     payload: &[u8],
-) -> Result<(Vec<u8>, Session), HandshakeError> {
-    let (dialer, first) = Dialer::new(key, payload)?;
+    sealed: bool,
+) -> Result<(Vec<u8>, Option<Session>), HandshakeError> {
+    let (dialer, first) = Dialer::new(key, payload, sealed)?;
     stream.write_all(&first)?;
     stream.flush()?;
     let mut reply = [0; REPLY_LEN];
@@ -413,12 +453,12 @@ mod tests {
                 return Err(refusal.error);
             }
         };
-        let (reply, unconfirmed) = listener.reply(&answer(&payload))?;
+        let (reply, unconfirmed) = listener.reply(&answer(&payload), true)?;
         stream.write_all(&reply)?;
         stream.flush()?;
         let mut confirm = [0; CONFIRM_LEN];
         stream.read_exact(&mut confirm)?;
-        Ok((payload, unconfirmed.confirm(&confirm)?))
+        Ok((payload, unconfirmed.confirm(&confirm)?.unwrap()))
     }
 
     fn key() -> ClusterKey {
@@ -427,16 +467,16 @@ mod tests {
 
     /// A whole handshake with payloads "hi" and "ho"; `tamper` may change each of the three messages.
     fn shake(tamper: impl Fn(usize, &mut [u8])) -> Result<(Session, Session), HandshakeError> {
-        let (dialer, mut first) = Dialer::new(&key(), b"hi")?;
+        let (dialer, mut first) = Dialer::new(&key(), b"hi", true)?;
         tamper(0, &mut first);
         let (hi, listener) = Listener::accept(&key(), &first)?;
         assert_eq!(hi, b"hi");
-        let (mut reply, unconfirmed) = listener.reply(b"ho")?;
+        let (mut reply, unconfirmed) = listener.reply(b"ho", true)?;
         tamper(1, &mut reply);
         let mut dialed = dialer.finish(&reply)?;
         assert_eq!(dialed.payload, b"ho");
         tamper(2, &mut dialed.confirm);
-        Ok((dialed.session, unconfirmed.confirm(&dialed.confirm)?))
+        Ok((dialed.session.unwrap(), unconfirmed.confirm(&dialed.confirm)?.unwrap()))
     }
 
     fn pass(from: &mut Session, to: &mut Session, piece: &[u8]) {
@@ -458,7 +498,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_is_refused() {
-        let (_, first) = Dialer::new(&key(), b"hi").unwrap();
+        let (_, first) = Dialer::new(&key(), b"hi", true).unwrap();
         for bit in 0..FIRST_LEN * 8 {
             let mut first = first;
             first[bit / 8] ^= 1 << (bit % 8);
@@ -478,9 +518,31 @@ mod tests {
     }
 
     #[test]
+    fn one_side_that_wants_it_sealed_is_enough() {
+        for (ours, theirs) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (dialer, first) = Dialer::new(&key(), b"hi", ours).unwrap();
+            let (_, listener) = Listener::accept(&key(), &first).unwrap();
+            let (reply, unconfirmed) = listener.reply(b"ho", theirs).unwrap();
+            let dialed = dialer.finish(&reply).unwrap();
+            let listening = unconfirmed.confirm(&dialed.confirm).unwrap();
+            assert_eq!((dialed.session.is_some(), listening.is_some()), (ours || theirs, ours || theirs));
+        }
+    }
+
+    #[test]
+    fn only_what_stays_inside_the_machine_goes_on_in_plain() {
+        for plain in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"] {
+            assert!(!must_be_sealed(plain.parse().unwrap()), "{plain}");
+        }
+        for sealed in ["10.0.0.1", "192.168.1.1", "128.0.0.1", "0.0.0.0", "fe80::1", "::ffff:10.0.0.1"] {
+            assert!(must_be_sealed(sealed.parse().unwrap()), "{sealed}");
+        }
+    }
+
+    #[test]
     fn a_wrong_key_is_told_to_both_sides() {
         let stranger = ClusterKey::from_bytes([8; 32]);
-        let (dialer, first) = Dialer::new(&stranger, b"hi").unwrap();
+        let (dialer, first) = Dialer::new(&stranger, b"hi", true).unwrap();
         let refusal = Listener::accept(&key(), &first).map(drop).unwrap_err();
         assert!(matches!(refusal.error, HandshakeError::Key { .. }));
         let error = dialer.finish(&refusal.answer.unwrap()).unwrap_err();
@@ -493,14 +555,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("key");
         let ours = ClusterKey::load_or_create_at(&path).unwrap();
-        let (_, first) = Dialer::new(&key(), b"hi").unwrap();
+        let (_, first) = Dialer::new(&key(), b"hi", true).unwrap();
         let refusal = Listener::accept(&ours, &first).map(drop).unwrap_err();
         assert!(refusal.to_string().contains(&path.display().to_string()), "{refusal}");
     }
 
     #[test]
     fn another_version_is_named_on_both_sides() {
-        let (dialer, first) = Dialer::with_version(1, &key(), b"hi").unwrap();
+        let (dialer, first) = Dialer::with_version(1, &key(), b"hi", true).unwrap();
         let refusal = Listener::accept_with_version(2, &key(), &first).map(drop).unwrap_err();
         assert!(matches!(refusal.error, HandshakeError::Version { theirs: 1, ours: 2 }));
         let error = dialer.finish(&refusal.answer.unwrap()).unwrap_err();
@@ -511,32 +573,32 @@ mod tests {
 
     #[test]
     fn a_replayed_first_message_ends_at_the_confirmation() {
-        let (dialer, first) = Dialer::new(&key(), b"hi").unwrap();
+        let (dialer, first) = Dialer::new(&key(), b"hi", true).unwrap();
         let (_, listener) = Listener::accept(&key(), &first).unwrap();
-        let (reply, unconfirmed) = listener.reply(b"ho").unwrap();
+        let (reply, unconfirmed) = listener.reply(b"ho", true).unwrap();
         let recorded = dialer.finish(&reply).unwrap().confirm;
         unconfirmed.confirm(&recorded).unwrap();
 
         // The recording gets a reply, with which it cannot do anything.
         let (_, listener) = Listener::accept(&key(), &first).unwrap();
-        let (_, unconfirmed) = listener.reply(b"ho").unwrap();
+        let (_, unconfirmed) = listener.reply(b"ho", true).unwrap();
         assert!(matches!(unconfirmed.confirm(&recorded), Err(HandshakeError::Replay)));
     }
 
     #[test]
     fn a_replayed_reply_is_refused() {
-        let (_, first) = Dialer::new(&key(), b"hi").unwrap();
-        let (reply, _unconfirmed) = Listener::accept(&key(), &first).unwrap().1.reply(b"ho").unwrap();
-        let (other, _) = Dialer::new(&key(), b"hi").unwrap();
+        let (_, first) = Dialer::new(&key(), b"hi", true).unwrap();
+        let (reply, _unconfirmed) = Listener::accept(&key(), &first).unwrap().1.reply(b"ho", true).unwrap();
+        let (other, _) = Dialer::new(&key(), b"hi", true).unwrap();
         assert!(matches!(other.finish(&reply), Err(HandshakeError::Key { .. })));
     }
 
     #[test]
     fn a_message_does_not_pass_for_another() {
-        let (dialer, first) = Dialer::new(&key(), b"hi").unwrap();
+        let (dialer, first) = Dialer::new(&key(), b"hi", true).unwrap();
         assert!(dialer.finish(&first).is_err(), "the own first message as a reply");
         let (_, listener) = Listener::accept(&key(), &first).unwrap();
-        let (reply, unconfirmed) = listener.reply(b"ho").unwrap();
+        let (reply, unconfirmed) = listener.reply(b"ho", true).unwrap();
         assert!(Listener::accept(&key(), &reply).is_err());
         assert!(unconfirmed.confirm(&[0; CONFIRM_LEN]).is_err());
     }
@@ -553,11 +615,11 @@ mod tests {
     #[test]
     fn payloads_up_to_the_limit_pass() {
         for length in [0, 1, MAX_PAYLOAD] {
-            let (_, first) = Dialer::new(&key(), &vec![9; length]).unwrap();
+            let (_, first) = Dialer::new(&key(), &vec![9; length], true).unwrap();
             assert_eq!(Listener::accept(&key(), &first).unwrap().0, vec![9; length]);
         }
         for length in [MAX_PAYLOAD + 1, 65_536, 100_000] {
-            let error = Dialer::new(&key(), &vec![9; length]).map(drop).unwrap_err();
+            let error = Dialer::new(&key(), &vec![9; length], true).map(drop).unwrap_err();
             assert!(matches!(error, HandshakeError::TooLong(l) if l == length), "{error}");
         }
     }
@@ -570,7 +632,8 @@ mod tests {
         }
         std::thread::scope(|scope| {
             let listening = scope.spawn(|| accept(&far, &key(), |hi| [hi, b"!"].concat()).unwrap());
-            let (answer, mut dialer) = dial(&near, &key(), b"hi").unwrap();
+            let (answer, dialer) = dial(&near, &key(), b"hi", false).unwrap();
+            let mut dialer = dialer.expect("the listener wants it sealed");
             let (hi, mut listener) = listening.join().unwrap();
             assert_eq!((&answer[..], &hi[..]), (&b"hi!"[..], &b"hi"[..]));
             pass(&mut dialer, &mut listener, b"text");
@@ -581,14 +644,14 @@ mod tests {
     fn a_listener_that_goes_away_is_no_mystery() {
         let (near, far) = UnixStream::pair().unwrap();
         drop(far);
-        assert!(matches!(dial(&near, &key(), b"hi"), Err(HandshakeError::Closed)));
+        assert!(matches!(dial(&near, &key(), b"hi", true), Err(HandshakeError::Closed)));
     }
 
     #[test]
     fn a_listener_that_is_silent_is_not_waited_for() {
         let (near, _far) = UnixStream::pair().unwrap();
         near.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-        assert!(matches!(dial(&near, &key(), b"hi"), Err(HandshakeError::Timeout)));
+        assert!(matches!(dial(&near, &key(), b"hi", true), Err(HandshakeError::Timeout)));
     }
 
     proptest! {
@@ -605,9 +668,9 @@ mod tests {
                 _ => (),
             }
             prop_assert!(Listener::accept(&key(), &bytes).is_err());
-            let (dialer, first) = Dialer::new(&key(), b"hi").unwrap();
+            let (dialer, first) = Dialer::new(&key(), b"hi", true).unwrap();
             prop_assert!(dialer.finish(&bytes).is_err());
-            let (_, unconfirmed) = Listener::accept(&key(), &first).unwrap().1.reply(b"ho").unwrap();
+            let (_, unconfirmed) = Listener::accept(&key(), &first).unwrap().1.reply(b"ho", true).unwrap();
             let mut confirm = [0; CONFIRM_LEN];
             confirm.copy_from_slice(&body[..CONFIRM_LEN]);
             prop_assert!(unconfirmed.confirm(&confirm).is_err());

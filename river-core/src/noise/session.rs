@@ -102,13 +102,13 @@ impl fmt::Debug for Opener {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// Two sides that have shaken hands, without a pre-shared key as that makes no difference here.
-    fn pair() -> (Session, Session) {
+    pub(crate) fn pair() -> (Session, Session) {
         let builder = || snow::Builder::new("Noise_NN_25519_AESGCM_SHA256".parse().unwrap());
         let mut dialer = builder().build_initiator().unwrap();
         let mut listener = builder().build_responder().unwrap();

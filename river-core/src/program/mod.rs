@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::control::{self, Incoming};
+use crate::control::{self, Connection, Incoming};
 use crate::down::Why;
 use crate::error::DeployError;
 use crate::host::accept_data;
@@ -175,7 +175,7 @@ impl Program {
 
     // ---- hosts ----
 
-    async fn serve(self: Arc<Self>, hello: Hello, stream: rt::TcpStream) {
+    async fn serve(self: Arc<Self>, hello: Hello, stream: Connection) {
         match hello {
             Hello::Join { program, host, port } if program == self.tenant.program => {
                 let Ok(peer) = stream.peer_addr() else { return };

@@ -8,6 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::flood::{self, Fate, Flood};
+
 pub(crate) struct Line {
     pub(crate) vm: String,
     pub(crate) stderr: bool,
@@ -15,7 +17,7 @@ pub(crate) struct Line {
 }
 
 pub(crate) struct Output {
-    lines: Mutex<Option<Sender<Line>>>,
+    lines: Mutex<Option<(Sender<Line>, Flood)>>,
     printer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -23,11 +25,17 @@ impl Output {
     pub(crate) fn start() -> io::Result<Self> {
         let (lines, incoming) = crossbeam_channel::unbounded();
         let printer = thread::Builder::new().name("river-output".into()).spawn(move || print(&incoming))?;
-        Ok(Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)) })
+        Ok(Self { lines: Mutex::new(Some((lines, Flood::default()))), printer: Mutex::new(Some(printer)) })
     }
 
     pub(crate) fn line(&self, line: Line) {
-        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((lines, flood)) = lines.as_mut() else { return };
+        if let Fate::Forward { forgotten } = flood.line(line.text.len(), lines.len()) {
+            if forgotten > 0 {
+                let text = flood::note(forgotten);
+                let _ = lines.send(Line { vm: line.vm.clone(), stderr: line.stderr, text });
+            }
             let _ = lines.send(line);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::discovery::{self, Query, SEARCH_TIME, VmInfo};
 use crate::down::Why;
@@ -29,8 +30,8 @@ impl Program {
             Request::Locate(vr) => self.locate(vr),
             Request::Verdict { host, error } => Reply::Gone(self.verdict(host, error).await),
             Request::Discover(query) => self.discover(query).await.map_or_else(failed, Reply::Vms),
-            Request::Allocate { vms, count } => {
-                self.allocate(vms, count).await.map_or_else(failed, Reply::Vms)
+            Request::Allocate { vms, count, patience } => {
+                self.allocate(vms, count, patience).await.map_or_else(failed, Reply::Vms)
             }
             Request::StartLocal(count) => self.start_local(count).await.map_or_else(failed, Reply::Vms),
             Request::Release(vms) => self.release(&vms).await,
@@ -81,7 +82,38 @@ impl Program {
         Ok(vms)
     }
 
-    async fn allocate(self: &Arc<Self>, vms: Vec<VmInfo>, count: Count) -> Result<Vec<VmInfo>, DeployError> {
+    /// Leases VMs, trying again for some time while others hold too many of them.
+    ///
+    /// Two programs that want most of the same VMs at the same moment may each get some and be stuck. So whoever has
+    /// too few gives all back, and comes again after a pause of random length.
+    async fn allocate(
+        self: &Arc<Self>,
+        vms: Vec<VmInfo>,
+        count: Count,
+        patience: Duration,
+    ) -> Result<Vec<VmInfo>, DeployError> {
+        let deadline = Instant::now() + patience;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.try_allocate(vms.clone(), count).await {
+                Err(DeployError::TooFew { busy, .. })
+                    if vms.len() >= count.minimum() && !busy.is_empty() && Instant::now() < deadline =>
+                {
+                    let random = VrId::fresh().as_uuid().as_u128() % 64;
+                    let pause = Duration::from_millis(5 * attempt.min(40) + random as u64);
+                    rt::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_allocate(
+        self: &Arc<Self>,
+        vms: Vec<VmInfo>,
+        count: Count,
+    ) -> Result<Vec<VmInfo>, DeployError> {
         let wanted = count.minimum();
         let mut got: Vec<Arc<Leased>> = Vec::new();
         let (mut busy, mut errors) = (Vec::new(), Vec::new());
@@ -105,6 +137,9 @@ impl Program {
         if got.len() < wanted {
             for leased in &got {
                 leased.send(ToVm::Release);
+            }
+            for leased in &got {
+                leased.wait_for_close().await;
             }
             if let (true, true, Some(error)) = (got.is_empty(), busy.is_empty(), errors.pop()) {
                 return Err(error);
@@ -137,7 +172,7 @@ impl Program {
         let started = start.await.map_err(|error| DeployError::Vm { vm: "local".into(), error })?;
         let infos: Vec<VmInfo> = started.iter().map(Vm::info).collect();
         self.state().local_vms.extend(started);
-        self.allocate(infos, Count::Exactly(count)).await
+        self.try_allocate(infos, Count::Exactly(count)).await
     }
 
     async fn release(&self, ids: &[VmId]) -> Reply {

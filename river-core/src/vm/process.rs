@@ -12,6 +12,7 @@ use std::{ffi::OsString, mem};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+use crate::flood::{self, Fate, Flood};
 use crate::host::{HOST_VARIABLE, HostConfig};
 use crate::image;
 use crate::protocol::FromVm;
@@ -114,7 +115,7 @@ fn forward(
     last_lines: Arc<Mutex<VecDeque<String>>>,
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("river-host-out".into()).spawn(move || {
-        let mut from = BufReader::new(from);
+        let (mut from, mut flood) = (BufReader::new(from), Flood::default());
         loop {
             let mut line = Vec::new();
             match from.by_ref().take(LINE).read_until(b'\n', &mut line) {
@@ -132,7 +133,12 @@ fn forward(
                 last.push_back(String::from_utf8_lossy(&line).into_owned());
             }
             // Reading goes on when nobody listens any more, so that the host is never stuck in a write.
-            let _ = report.try_send(FromVm::Output { stderr, line });
+            if let Fate::Forward { forgotten } = flood.line(line.len(), report.len()) {
+                if forgotten > 0 {
+                    let _ = report.try_send(FromVm::Output { stderr, line: flood::note(forgotten) });
+                }
+                let _ = report.try_send(FromVm::Output { stderr, line });
+            }
         }
     })
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::process::HostProcess;
-use crate::control::{self, ControlError, Incoming};
+use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
 use crate::image::{self, InsertError};
 use crate::protocol::{FromVm, Hello, HostSpec, Tenant, ToVm};
@@ -15,7 +15,7 @@ use crate::rt;
 const MAX_IMAGE: u64 = 4 << 30;
 
 /// Serves one connection of a program until it ends, and then ends all that the program has here.
-pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: rt::TcpStream) {
+pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: Connection) {
     let Hello::Lease { program } = hello else {
         tracing::warn!(vm = shared.name, "refused a connection that is not for a VM");
         return;

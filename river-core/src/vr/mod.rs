@@ -313,10 +313,28 @@ impl Vr {
     /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
     /// exclusive and ends with the program.
     ///
+    /// Of two programs that want the same VMs at the same moment one gets them, the other an error.
+    ///
     /// # Errors
     /// [`DeployError::TooFew`] if fewer than wanted could be leased; then none is kept.
+    ///
+    /// # Blocking
+    /// Until all have answered; while others hold too many of them, it tries again for a third of a second.
     pub fn allocate(&self, vms: Vec<VmInfo>, count: impl Into<Count>) -> Result<Vec<VmInfo>, DeployError> {
-        self.vms(Request::Allocate { vms, count: count.into() })
+        self.allocate_within(vms, count, Duration::from_millis(330))
+    }
+
+    /// Like [`allocate`](Self::allocate), but tries again for as long as that if other programs hold too many of the VMs.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate), when the time is over.
+    pub fn allocate_within(
+        &self,
+        vms: Vec<VmInfo>,
+        count: impl Into<Count>,
+        patience: Duration,
+    ) -> Result<Vec<VmInfo>, DeployError> {
+        self.vms(Request::Allocate { vms, count: count.into(), patience })
     }
 
     /// Starts virtual machines in this program's own initiator, leased by it, found by nobody else, gone when it ends.
