@@ -1,14 +1,18 @@
-//! Measuring whole programs: each case runs in a process of its own, so that its memory can be told.
+//! Measuring whole programs: each case runs in a process of its own, so that its memory can be told and its
+//! environment can be set.
 
-use std::io;
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Set for a process that is to run one case and to print what it measured.
 const CASE: &str = "RIVER_BENCH_CASE";
+/// What a process prints when it can be used.
+const READY: &str = "ready";
 
 /// The case that this process was started for, if it was.
 #[must_use]
@@ -31,12 +35,67 @@ pub fn report(measured: &impl Serialize) -> io::Result<()> {
 /// # Errors
 /// If it cannot be started, fails, or reports something else.
 pub fn run<T: DeserializeOwned>(case: &str, args: &[&Path]) -> io::Result<T> {
-    let executable = std::env::current_exe()?;
-    let output = Command::new(executable).args(args).env(CASE, case).stderr(Stdio::inherit()).output()?;
+    run_with(case, args, &[])
+}
+
+/// As [`run`], with these environment variables.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<T: DeserializeOwned>(
+    case: &str,
+    args: &[&Path],
+    environment: &[(&str, &OsStr)],
+) -> io::Result<T> {
+    let output = command(case, environment)?.args(args).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(io::Error::other(format!("case {case} failed: {}", output.status)));
     }
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// A process that serves the others of a benchmark until this handle is dropped.
+#[derive(Debug)]
+pub struct Service(Child);
+
+impl Service {
+    /// Runs this executable anew for a case that calls [`serve`], and returns when it is ready.
+    ///
+    /// # Errors
+    /// If it cannot be started, or ends before it is ready.
+    pub fn start(case: &str, environment: &[(&str, &OsStr)]) -> io::Result<Self> {
+        let mut command = command(case, environment)?;
+        let mut service = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+        let stdout = service.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut lines = BufReader::new(stdout).lines();
+        match lines.next().transpose()?.as_deref() {
+            Some(READY) => Ok(service),
+            other => Err(io::Error::other(format!("case {case} said {other:?} instead of {READY:?}"))),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Its standard input closes, and it ends.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// In a process that [`Service::start`] has started: says that it is ready and returns when it is to end.
+///
+/// # Errors
+/// If the other process is gone.
+pub fn serve() -> io::Result<()> {
+    println!("{READY}");
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
+}
+
+fn command(case: &str, environment: &[(&str, &OsStr)]) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(CASE, case).envs(environment.iter().copied());
+    Ok(command)
 }
 
 /// The largest amount of memory that this process has had, in bytes; 0 if the system does not say.

@@ -23,6 +23,33 @@ impl Spread {
     }
 }
 
+impl std::fmt::Display for Spread {
+    /// `median (min..max)`, with the precision of the formatter, 2 by default.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = f.precision().unwrap_or(2);
+        let text = format!("{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max);
+        // Not `pad`, which would take the precision for a length.
+        write!(f, "{text:>width$}", width = f.width().unwrap_or_default())
+    }
+}
+
+/// The machine's load average over the last minute, to be printed beside what was measured; 0 if it does not say.
+#[must_use]
+pub fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or_default()
+}
+
+/// A number of bytes as people write it: 8 B, 64 KiB.
+#[must_use]
+pub fn bytes(count: usize) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..0x10_0000 => format!("{} KiB", count >> 10),
+        _ => format!("{} MiB", count >> 20),
+    }
+}
+
 /// One line about where and what was measured: processor, cores, commit.
 #[must_use]
 pub fn machine() -> String {

@@ -30,9 +30,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const PIECE: usize = 64 << 10;
 /// So many connections of a listener may be in their handshake at once.
 const HANDSHAKES: usize = 256;
-/// Bytes that another machine has not acknowledged for so long, it will not: the system tries for a quarter of an hour,
-/// but a VM is free again a few seconds after its program was heard of last.
-const UNREACHABLE: Duration = Duration::from_secs(6);
+/// Bytes that another machine has not acknowledged for so long, it will not: the system would try for a quarter of an
+/// hour. A little longer than it takes to declare a silent peer dead.
+const UNREACHABLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {

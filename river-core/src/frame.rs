@@ -198,11 +198,13 @@ impl Large {
     fn space(&mut self) -> &mut [u8] {
         let room = self.memory.len() - ALIGN;
         if self.filled == room && room < self.len {
-            let larger = (room * 2).min(self.len) + ALIGN;
-            let mut memory = vec![0; larger];
-            let offset = aligned_offset(&memory);
-            memory[offset..offset + room].copy_from_slice(&self.memory[self.offset..self.offset + room]);
-            (self.memory, self.offset) = (memory, offset);
+            // Memory of this size is moved by changing page tables, not by copying.
+            self.memory.resize((room * 2).min(self.len) + ALIGN, 0);
+            let offset = aligned_offset(&self.memory);
+            if offset != self.offset {
+                self.memory.copy_within(self.offset..self.offset + self.filled, offset);
+                self.offset = offset;
+            }
         }
         let room = (self.memory.len() - ALIGN).min(self.len);
         &mut self.memory[self.offset + self.filled..self.offset + room]

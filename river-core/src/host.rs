@@ -93,17 +93,20 @@ fn run() -> Result<(), ControlError> {
     let HostConfig { program, vm, key, spec, .. } = config;
     let key = ClusterKey::from_bytes(key);
     rt::block_on(async move {
-        let listener = rt::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let place = Place { host: spec.host, address: listener.local_addr()? };
+        let listeners = control::bind(&spec.listen, 0)?;
+        let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
+        let place = Place { host: spec.host, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let (requests, asked) = rt::unbounded();
         let node = Node::start(place, program, vm, key.clone(), requests)?;
-        let acceptor = node.clone();
-        let serve = move |hello, stream| {
-            let node = acceptor.clone();
-            async move { accept_data(&node, hello, stream) }
-        };
-        rt::spawn(control::listen(listener, key.clone(), node.welcome(), serve));
-        let join = Hello::Join { program, host: spec.host, port: place.address.port() };
+        for listener in listeners {
+            let acceptor = node.clone();
+            let serve = move |hello, stream| {
+                let node = acceptor.clone();
+                async move { accept_data(&node, hello, stream) }
+            };
+            rt::spawn(control::listen(listener.into(), key.clone(), node.welcome(), serve));
+        }
+        let join = Hello::Join { program, host: spec.host, port };
         let (_, stream) = control::dial(spec.initiator, &key, &join).await?;
         let (to, from) = control::split(stream);
         serve_program(node, to, from, asked).await;

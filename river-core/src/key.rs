@@ -47,6 +47,16 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no key for the network.
+    #[error(
+        "there is no cluster key {0}, and the network is not used without: copy the key of another machine of the \
+         cluster there, or make one with `river key new` and copy it to the others",
+        .path.display()
+    )]
+    Missing {
+        /// The key file.
+        path: PathBuf,
+    },
     /// The file could not be read.
     #[error(
         "cannot read the cluster key {}: make it readable for its owner, or set RIVER_KEY_FILE to another",
@@ -116,6 +126,24 @@ impl ClusterKey {
     /// or when its content is not a key.
     pub fn load_or_create() -> Result<Self, KeyError> {
         Self::load_or_create_at(&Self::path()?)
+    }
+
+    /// The key of the user's cluster, which somebody has to have put there: none is made.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_or_create`](Self::load_or_create), and [`KeyError::Missing`].
+    pub(crate) fn load() -> Result<Self, KeyError> {
+        Self::load_existing(&key_path(|name| std::env::var_os(name))?)
+    }
+
+    fn load_existing(path: &Path) -> Result<Self, KeyError> {
+        Self::load_at(path).map_err(|error| match error {
+            KeyError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                KeyError::Missing { path }
+            }
+            other => other,
+        })
     }
 
     /// The key in the file `path`; it is made if there is none yet. Processes that do so at once get the same key.
@@ -298,6 +326,18 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", hex(&first.bytes)));
         // No draft stays behind.
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn for_the_network_no_key_is_made() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("key");
+        let error = ClusterKey::load_existing(&path).unwrap_err();
+        assert!(matches!(error, KeyError::Missing { .. }), "{error}");
+        assert!(error.to_string().contains("river key new"), "{error}");
+        assert!(!path.exists());
+        let made = ClusterKey::load_or_create_at(&path).unwrap();
+        assert_eq!(ClusterKey::load_existing(&path).unwrap().bytes, made.bytes);
     }
 
     #[test]

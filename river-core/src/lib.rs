@@ -124,7 +124,8 @@ mod vr;
 pub use std::process::ExitCode;
 
 pub use discovery::{
-    DISCOVERY_PORT, DiscoverError, FindError, Found, PortError, Query, ResponderError, VmInfo, VmState, find,
+    DISCOVERY_PORT, DiscoverError, FindError, Found, NetworkError, PortError, Query, ResponderError, VmInfo,
+    VmState, find,
 };
 pub use down::{Down, Why};
 pub use envelope::{Channel, Envelope, Payload};

@@ -431,7 +431,8 @@ impl Node {
         {
             let mut book = self.book();
             let peer = book.peers.entry(from.host).or_default();
-            peer.address = Some(from.address);
+            // What the directory says is better: a machine with several addresses may listen on one and dial by another.
+            peer.address.get_or_insert(from.address);
             peer.inbound += 1;
         }
         let mut taken = false;

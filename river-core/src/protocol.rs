@@ -3,7 +3,7 @@
 //! Every message is a variant of an enum, encoded by postcard behind a length. The version of all of this is part of
 //! the handshake ([`crate::noise`]): peers of different versions never get here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,8 @@ pub(crate) struct HostSpec {
     /// Where the host is to report.
     pub(crate) initiator: SocketAddr,
     pub(crate) initiator_host: HostId,
+    /// Where the host is to listen.
+    pub(crate) listen: Vec<IpAddr>,
     pub(crate) args: Vec<Vec<u8>>,
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) directory: Vec<u8>,

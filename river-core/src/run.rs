@@ -3,10 +3,10 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{ExitCode, Termination};
 
+use crate::discovery::Reach;
 use crate::error::Result;
 use crate::host;
 use crate::id::VrId;
-use crate::key::ClusterKey;
 use crate::program::Program;
 use crate::vr::Vr;
 
@@ -45,7 +45,8 @@ pub fn run<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
 /// What `body` returns, or why the program could not be started.
 pub fn try_run<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
-    let program = Program::start(ClusterKey::load_or_create()?)?;
+    let reach = Reach::from_env()?;
+    let program = Program::start(reach.key()?, reach)?;
     let id = VrId::fresh();
     let inbox = program.node.add(id);
     program.register(id);

@@ -15,6 +15,10 @@ use crate::protocol::Place;
 use crate::rt;
 use crate::vr::Vr;
 
+mod topology;
+
+pub use topology::{MakeVms, for_each_topology};
+
 /// Runs `count` VRs as threads of this process, without VMs, and returns what each of them returned. Each is given
 /// its number and the names of all. There is nothing to discover or to deploy on.
 ///

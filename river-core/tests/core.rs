@@ -308,6 +308,8 @@ fn a_program_that_nobody_reads_is_not_stopped_by_what_its_vrs_print() {
         .spawn()
         .unwrap();
     let errors = std::io::BufReader::new(child.stderr.take().unwrap());
-    assert!(std::io::BufRead::lines(errors).map_while(std::io::Result::ok).any(|line| line == "it has spoken"));
+    assert!(
+        std::io::BufRead::lines(errors).map_while(std::io::Result::ok).any(|line| line == "it has spoken")
+    );
     assert!(child.wait().unwrap().success());
 }

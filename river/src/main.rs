@@ -6,17 +6,23 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Lend this machine to River programs, and see who else does.
+/// Lend this machine to River programs, see who else does, and run programs there.
 #[derive(Parser)]
 #[command(
     version,
     after_help = "\
 Examples:
-  river vm            lend this machine as one virtual machine, until Ctrl-C
-  river vm -n 4       as four
-  river ls            show the virtual machines that can be found
+  river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
+  river ls                    show the virtual machines that can be found
+  river run -n 4 ./pi 1000    run a program on four: those that are there, or four started for it
+  river stop --all            end all virtual machines
+  river key show              the fingerprint of the key, to compare two machines
 
-Exit status: 0 if all went well, 1 on an error, 2 if the command line makes no sense."
+Exit status:
+  0  all went well
+  1  an error, told on stderr
+  2  the command line makes no sense
+  `river run` returns the exit status of the program: see `river run --help`."
 )]
 struct Args {
     #[command(subcommand)]
@@ -30,6 +36,10 @@ struct Args {
 enum Command {
     Vm(command::vm::Args),
     Ls(command::ls::Args),
+    Run(command::run::Args),
+    Stop(command::stop::Args),
+    Key(command::key::Args),
+    Completions(command::completions::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +48,10 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Vm(args) => command::vm::run(&args),
         Command::Ls(args) => command::ls::run(&args),
+        Command::Run(args) => return command::run::run(&args),
+        Command::Stop(args) => command::stop::run(&args),
+        Command::Key(args) => command::key::run(&args),
+        Command::Completions(args) => command::completions::run::<Args>(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

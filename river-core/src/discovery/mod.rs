@@ -2,17 +2,26 @@
 //!
 //! * [`probe`]: what is asked and what is answered, as authenticated datagrams.
 //! * [`search`]: a search as a state machine, without sockets and clock.
-//! * [`net`]: both on real sockets.
+//! * [`replay`]: what a recorded probe is good for: next to nothing.
+//! * [`network`]: how far a process goes beyond its machine.
+//! * [`net`]: all of it on real sockets.
 
 mod net;
+mod network;
 mod probe;
+mod replay;
 mod search;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use net::bind_responder;
 pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, find};
-pub(crate) use net::{bind_responder, default_port, search};
+pub(crate) use net::{bind_ear, default_port, responder_ears, search};
+pub use network::NetworkError;
+pub(crate) use network::{Ear, Network, Reach, key_for};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use probe::answer_as;
-pub(crate) use probe::{Announcement, answer};
+pub(crate) use probe::{Announcement, answer, is_answer, relayed, scope};
 pub use probe::{Query, VmInfo, VmState};
+pub(crate) use replay::Replays;
 pub(crate) use search::SEARCH_TIME;
 pub use search::{DiscoverError, Found};

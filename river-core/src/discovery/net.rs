@@ -1,17 +1,20 @@
 //! Discovery on real sockets, blocking: a thin shell around the state machine in `search`.
 //!
-//! In this version VMs are found on their own machine. Each VM of the machine has a socket bound to the broadcast
-//! address of the loopback network (127.255.255.255) and the same port. The kernel hands a broadcast to all of
-//! them, other than a unicast, which only one gets; and it drops whatever comes from the network with such a
-//! destination, so nothing but this machine can reach these sockets.
+//! Each VM of a machine has a socket bound to the broadcast address of the loopback network (127.255.255.255) and the
+//! same port. The kernel hands a broadcast to all of them, other than a unicast, which only one gets; and it drops
+//! whatever comes from the network with such a destination, so nothing but this machine can reach these sockets. A VM
+//! that listens on the network has further ones, bound to the broadcast address of each interface, to a multicast
+//! group, and to the interface's own address.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use if_addrs::IfAddr;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use crate::discovery::network::{
+    self, Ear, GROUP, Interface, Network, NetworkError, Reach, loopback_broadcasts,
+};
 use crate::discovery::probe::{PROBE_LEN, Query};
 use crate::discovery::search::{DiscoverError, Found, SEARCH_TIME, Search, Step};
 use crate::key::{ClusterKey, KeyError};
@@ -45,6 +48,9 @@ pub enum ResponderError {
     /// There is nothing to listen on.
     #[error("no loopback interface is up: switch it on with `ip link set lo up`")]
     NoLoopback,
+    /// There is no such interface.
+    #[error("no network interface has the address {0}: `ip -4 address` lists those there are")]
+    NoInterface(Ipv4Addr),
     /// The system refused.
     #[error("cannot listen for searches on UDP port {port}")]
     Io {
@@ -55,42 +61,53 @@ pub enum ResponderError {
     },
 }
 
-/// The broadcast addresses of all loopback networks, usually the one.
-fn loopback_broadcasts() -> io::Result<Vec<Ipv4Addr>> {
-    let mut addresses: Vec<Ipv4Addr> = if_addrs::get_if_addrs()?
-        .into_iter()
-        .filter_map(|interface| match interface.addr {
-            IfAddr::V4(v4) if v4.ip.is_loopback() => Some((v4.ip, v4.ip | !v4.netmask)),
-            _ => None,
-        })
-        // An alias such as 127.0.0.2/32 has no broadcast address.
-        .filter(|(ip, broadcast)| ip != broadcast && broadcast.is_loopback())
-        .map(|(_, broadcast)| broadcast)
-        .collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
-}
-
 /// Sockets on which a VM receives the searches of this machine's programs, and from which it is to send its
 /// answers to whoever asked. Any number of VMs may do so with the same port.
 ///
 /// # Errors
 ///
 /// When the port is taken by a program that does not share it, or the machine has no loopback interface.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn bind_responder(port: u16) -> Result<Vec<UdpSocket>, ResponderError> {
-    let addresses = loopback_broadcasts().map_err(|source| ResponderError::Io { port, source })?;
-    if addresses.is_empty() {
+    let broadcasts = loopback_broadcasts().map_err(|source| ResponderError::Io { port, source })?;
+    broadcasts.into_iter().map(|ip| bind_ear(Ear::Broadcast(ip), port)).collect()
+}
+
+/// Where a VM has to listen for searches, now.
+///
+/// # Errors
+///
+/// When the machine has no loopback interface, or not the one that the VM is to use.
+pub(crate) fn responder_ears(network: Network, port: u16) -> Result<Vec<Ear>, ResponderError> {
+    let ears = network::ears(network).map_err(|source| ResponderError::Io { port, source })?;
+    if !ears.iter().any(|ear| matches!(ear, Ear::Broadcast(_)) && ear.is_local()) {
         return Err(ResponderError::NoLoopback);
     }
-    let bind = |address| {
+    match network {
+        Network::One(ip) if !ears.contains(&Ear::Unicast(ip)) => Err(ResponderError::NoInterface(ip)),
+        _ => Ok(ears),
+    }
+}
+
+/// The socket for one of them.
+///
+/// # Errors
+///
+/// When the port is taken by a program that does not share it.
+pub(crate) fn bind_ear(ear: Ear, port: u16) -> Result<UdpSocket, ResponderError> {
+    let bind = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         // With SO_REUSEPORT instead, all VMs would have to belong to one user.
         socket.set_reuse_address(true)?;
-        socket.bind(&SockAddr::from(SocketAddrV4::new(address, port)))?;
+        socket.bind(&SockAddr::from(ear.address(port)))?;
+        if let Ear::Group(interface) = ear {
+            socket.join_multicast_v4(&GROUP, &interface)?;
+            // What comes by the other interfaces has sockets of its own.
+            socket.set_multicast_all_v4(false)?;
+        }
         Ok(UdpSocket::from(socket))
     };
-    addresses.into_iter().map(bind).collect::<io::Result<_>>().map_err(|source| match source.kind() {
+    bind().map_err(|source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => ResponderError::PortTaken(port),
         _ => ResponderError::Io { port, source },
     })
@@ -106,6 +123,9 @@ pub enum FindError {
     /// `RIVER_PORT` is not a port.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// `RIVER_NETWORK` or `RIVER_HOSTS` makes no sense.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The search failed.
     #[error(transparent)]
     Search(#[from] DiscoverError),
@@ -114,17 +134,17 @@ pub enum FindError {
 /// Searches for VMs without being a program: what `river ls` does. Blocks for a quarter of a second, or less if
 /// `query.count` VMs answer earlier.
 ///
+/// It searches this machine, on the network what `RIVER_NETWORK` allows, and the machines that `RIVER_HOSTS` names.
+///
 /// # Errors
 /// [`FindError`]. Finding none is not an error.
 pub fn find(query: &Query) -> Result<Found, FindError> {
-    let key = ClusterKey::load_or_create()?;
-    Ok(search(&key, query, default_port()?, &[], SEARCH_TIME)?)
+    let reach = Reach::from_env()?;
+    Ok(search(&reach.key()?, query, default_port()?, &reach, SEARCH_TIME)?)
 }
 
-/// Searches for VMs: on this machine, where they share `port`, and at the IPv4 addresses `extra`. Returns as soon
-/// as `query.count` VMs are found, at the latest after `timeout`.
-///
-/// Probes leave this machine only towards `extra`.
+/// Searches for VMs: on this machine, and as far as `reach` goes. Returns as soon as `query.count` VMs are found, at the
+/// latest after `timeout`.
 ///
 /// # Errors
 ///
@@ -133,16 +153,11 @@ pub(crate) fn search(
     key: &ClusterKey,
     query: &Query,
     port: u16,
-    extra: &[SocketAddr],
+    reach: &Reach,
     timeout: Duration,
 ) -> Result<Found, DiscoverError> {
     let mut search = Search::new(key, query)?.with_timeout(timeout);
-    let broadcasts = loopback_broadcasts().map_err(DiscoverError::Socket)?;
-    let targets: Vec<SocketAddr> = broadcasts
-        .into_iter()
-        .map(|ip| SocketAddr::new(ip.into(), port))
-        .chain(extra.iter().copied())
-        .collect();
+    let targets = Target::all(reach, port).map_err(DiscoverError::Socket)?;
     let socket = bind_searcher(&targets).map_err(DiscoverError::Socket)?;
 
     let start = Instant::now();
@@ -156,7 +171,7 @@ pub(crate) fn search(
                 // A time-out of zero would mean to wait for ever.
                 let time = time.max(Duration::from_millis(1));
                 socket.set_read_timeout(Some(time)).map_err(DiscoverError::Socket)?;
-                // A failed receive is a time-out, or news about an unreachable `extra`; either way others may
+                // A failed receive is a time-out, or news about an unreachable machine; either way others may
                 // still answer, and the search ends by its clock.
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
                     search.handle(&buffer[..length], from);
@@ -166,24 +181,52 @@ pub(crate) fn search(
     }
 }
 
+/// Where a probe is sent.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    address: SocketAddr,
+    /// The interface that a multicast leaves by.
+    interface: Option<Ipv4Addr>,
+}
+
+impl Target {
+    fn all(reach: &Reach, port: u16) -> io::Result<Vec<Self>> {
+        let to = |ip: Ipv4Addr| Self { address: (ip, port).into(), interface: None };
+        let mut targets: Vec<Self> = loopback_broadcasts()?.into_iter().map(to).collect();
+        for Interface { ip, broadcast } in reach.network().interfaces()? {
+            targets.extend(broadcast.map(to));
+            targets.push(Self { interface: Some(ip), ..to(GROUP) });
+        }
+        targets.extend(reach.resolve(port).into_iter().map(|address| Self { address, interface: None }));
+        Ok(targets)
+    }
+
+    fn send(&self, socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
+        if let Some(interface) = &self.interface {
+            SockRef::from(socket).set_multicast_if_v4(interface)?;
+        }
+        socket.send_to(datagram, self.address).map(drop)
+    }
+}
+
 /// The socket that a search is sent from: one of loopback, unless somebody outside is asked.
-fn bind_searcher(targets: &[SocketAddr]) -> io::Result<UdpSocket> {
-    let local = targets.iter().all(|target| target.ip().is_loopback());
+fn bind_searcher(targets: &[Target]) -> io::Result<UdpSocket> {
+    let local = targets.iter().all(|target| target.address.ip().is_loopback());
     let address = if local { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let socket = UdpSocket::bind((IpAddr::from(address), 0))?;
     socket.set_broadcast(true)?;
     // Hundreds of VMs answer within a millisecond. Without the room some would have to be asked again, no more.
-    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20);
+    let _ = SockRef::from(&socket).set_recv_buffer_size(1 << 20);
     Ok(socket)
 }
 
 /// Succeeds if one sending does: networks come and go, and their errors are not worth a search.
-fn send_to_all(socket: &UdpSocket, datagram: &[u8], targets: &[SocketAddr]) -> Result<(), DiscoverError> {
+fn send_to_all(socket: &UdpSocket, datagram: &[u8], targets: &[Target]) -> Result<(), DiscoverError> {
     let mut error = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let mut sent = false;
     for target in targets {
-        match socket.send_to(datagram, target) {
-            Ok(_) => sent = true,
+        match target.send(socket, datagram) {
+            Ok(()) => sent = true,
             Err(failed) => error = failed,
         }
     }
@@ -262,7 +305,7 @@ mod tests {
         let _vms = Vms::start(32, port);
         let start = Instant::now();
         let query = Query { count: Some(32), ..Query::default() };
-        let found = search(&key(), &query, port, &[], Duration::from_secs(20)).unwrap();
+        let found = search(&key(), &query, port, &Reach::default(), Duration::from_secs(20)).unwrap();
         assert!(start.elapsed() < Duration::from_secs(10), "ends when all are found");
         assert_eq!(found.vms.len(), 32);
         let names: Vec<&str> = found.vms.iter().map(|vm| vm.name.as_str()).collect();
@@ -278,7 +321,7 @@ mod tests {
         let _vms = Vms::start(2, port);
         let start = Instant::now();
         let query = Query { count: Some(3), ..Query::default() };
-        let found = search(&key(), &query, port, &[], Duration::from_millis(300)).unwrap();
+        let found = search(&key(), &query, port, &Reach::default(), Duration::from_millis(300)).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(300));
         assert_eq!(found.vms.len(), 2);
     }
@@ -288,7 +331,8 @@ mod tests {
         let port = free_port();
         let _vms = Vms::start(2, port);
         let stranger = ClusterKey::from_bytes([8; 32]);
-        let found = search(&stranger, &Query::default(), port, &[], Duration::from_millis(250)).unwrap();
+        let found = search(&stranger, &Query::default(), port, &Reach::default(), Duration::from_millis(250))
+            .unwrap();
         assert_eq!(found, Found::default());
     }
 
@@ -297,11 +341,8 @@ mod tests {
         let port = free_port();
         let _vms = Vms::start(1, port);
         let unused = free_port();
-        let extra = [
-            SocketAddr::from(([127, 255, 255, 255], port)),
-            SocketAddr::from(([127, 0, 0, 1], unused)),
-            SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], unused)),
-        ];
+        let hosts = format!("127.255.255.255:{port},127.0.0.1:{unused}");
+        let extra = Reach::parse("", &hosts).unwrap();
         let query = Query { count: Some(1), ..Query::default() };
         let found = search(&key(), &query, unused, &extra, Duration::from_secs(20)).unwrap();
         assert_eq!(found.vms.len(), 1);
@@ -320,7 +361,7 @@ mod tests {
         });
         let _vms = Vms::start(4, port);
         let query = Query { count: Some(4), ..Query::default() };
-        let found = search(&key(), &query, port, &[], Duration::from_secs(20)).unwrap();
+        let found = search(&key(), &query, port, &Reach::default(), Duration::from_secs(20)).unwrap();
         assert_eq!(found.vms.len(), 4);
         shouting.join().unwrap();
     }
@@ -337,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_search_that_reaches_nobody_is_an_error() {
-        let result = search(&key(), &Query::default(), 0, &[], Duration::from_millis(100));
+        let result = search(&key(), &Query::default(), 0, &Reach::default(), Duration::from_millis(100));
         assert!(matches!(result, Err(DiscoverError::Unreachable(_))), "{result:?}");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!          0      4        6         8      24         40
-//! probe    "RVRP" version  reserved  nonce  query, padded with zeros               MAC   1024 bytes
-//! answer   "RVRA" version  reserved  nonce  VM's id    announcement                MAC   at most as long
+//! probe    "RVRP" version  flags     nonce  query, padded with zeros               MAC   1024 bytes
+//! answer   "RVRA" version  zero      nonce  VM's id    announcement                MAC   at most as long
 //! ```
 //!
 //! Numbers are little-endian, bodies are postcard. Both datagrams end with a MAC of 32 bytes under a key derived
@@ -229,6 +229,44 @@ pub(crate) fn answer(key: &ClusterKey, ours: &Announcement, datagram: &[u8]) -> 
     answer_as(PROTOCOL, key, ours, datagram)
 }
 
+/// On whose behalf a probe asks. Believe it only of a probe whose MAC is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// It was sent to one VM, and that VM asks the others of its machine.
+    pub(crate) relayed: bool,
+    /// Who asks is on another machine: only VMs that listen on the network are of use to it.
+    pub(crate) from_network: bool,
+}
+
+const FLAGS: usize = 6;
+const RELAYED: u8 = 1;
+const FROM_NETWORK: u8 = 2;
+
+pub(crate) fn scope(probe: &[u8]) -> Scope {
+    let flags = probe.get(FLAGS).copied().unwrap_or_default();
+    Scope { relayed: flags & RELAYED != 0, from_network: flags & FROM_NETWORK != 0 }
+}
+
+/// The probe with which a VM that alone got an authentic one asks the other VMs of its machine.
+pub(crate) fn relayed(key: &ClusterKey, probe: &[u8], from_network: bool) -> Option<Vec<u8>> {
+    let key = MacKey::new(key);
+    if probe.len() != PROBE_LEN || scope(probe).relayed {
+        return None;
+    }
+    key.open(PROBE_MAGIC, probe)?;
+    let mut relayed = probe[..PROBE_LEN - MAC_LEN].to_vec();
+    relayed[FLAGS] |= RELAYED | if from_network { FROM_NETWORK } else { 0 };
+    key.seal(&mut relayed);
+    Some(relayed)
+}
+
+/// Whether a datagram is an authentic answer to a probe.
+pub(crate) fn is_answer(key: &ClusterKey, probe: &[u8], datagram: &[u8]) -> bool {
+    let nonce = probe.get(..HEADER_LEN).and_then(|header| header.last_chunk::<16>());
+    let answered = MacKey::new(key).open(ANSWER_MAGIC, datagram);
+    answered.is_some_and(|(_, answered, _)| nonce == Some(&answered))
+}
+
 pub(crate) fn answer_as(
     version: u16,
     key: &ClusterKey,
@@ -305,6 +343,28 @@ pub(crate) mod tests {
             Query { idle_only: true, ..Query::default() }
                 .matches(&Announcement { state: VmState::Idle, ..ours })
         );
+    }
+
+    #[test]
+    fn a_probe_is_relayed_once_and_by_who_has_the_key_only() {
+        let mut probe = begin(PROBE_MAGIC, PROTOCOL, &[5; 16]);
+        probe.extend(postcard::to_stdvec(&Query::default()).unwrap());
+        probe.resize(PROBE_LEN - MAC_LEN, 0);
+        MacKey::new(&key()).seal(&mut probe);
+        assert_eq!(scope(&probe), Scope { relayed: false, from_network: false });
+        let near = relayed(&key(), &probe, false).unwrap();
+        assert_eq!(scope(&near), Scope { relayed: true, from_network: false });
+        let far = relayed(&key(), &probe, true).unwrap();
+        assert_eq!(scope(&far), Scope { relayed: true, from_network: true });
+        assert!(relayed(&key(), &far, true).is_none());
+        assert!(relayed(&ClusterKey::from_bytes([8; 32]), &probe, true).is_none());
+        let mut forged = probe.clone();
+        forged[FLAGS] = RELAYED;
+        let ours = Announcement { state: VmState::Idle, ..vm("one") };
+        assert!(answer(&key(), &ours, &forged).is_none(), "the flags are authenticated");
+        let answered = answer(&key(), &ours, &far).unwrap();
+        assert!(is_answer(&key(), &far, &answered) && is_answer(&key(), &probe, &answered));
+        assert!(!is_answer(&key(), &far, &probe) && !is_answer(&key(), &far, &[]));
     }
 
     #[test]

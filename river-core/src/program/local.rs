@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// Environment variables that a host gets from the initiator; the rest it has from its VM.
+/// Environment variables that a host always gets from the initiator; the rest it has from its VM.
 const PASSED: [&str; 4] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_LOG", "RIVER_LOG"];
 
 /// The command line of this process.
@@ -11,10 +11,12 @@ pub(super) fn arguments() -> Vec<Vec<u8>> {
     std::env::args_os().map(OsString::into_vec).collect()
 }
 
-/// The variables that are to be set.
+/// The variables that are to be set: some always, and those that `RIVER_PASS` names (`RIVER_PASS=DATA_DIR,LANG`).
 pub(super) fn environment() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let value = |name: &&str| Some((name.as_bytes().to_vec(), std::env::var_os(name)?.into_vec()));
-    PASSED.iter().filter_map(value).collect()
+    let more = std::env::var("RIVER_PASS").unwrap_or_default();
+    let more = more.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let value = |name: &str| Some((name.as_bytes().to_vec(), std::env::var_os(name)?.into_vec()));
+    PASSED.into_iter().chain(more).filter_map(value).collect()
 }
 
 /// The working directory, which a host changes to if it exists there.

@@ -5,6 +5,7 @@
 
 mod local;
 mod output;
+mod place;
 mod pulse;
 mod request;
 mod vm_link;
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Connection, Incoming};
+use crate::discovery::{Network, Reach};
 use crate::down::Why;
 use crate::error::DeployError;
 use crate::host::accept_data;
@@ -28,6 +30,7 @@ use crate::rt;
 use crate::vm::{Vm, machine_name};
 
 pub(crate) use output::Output;
+use place::View;
 use pulse::{Change, DEAD, Pulse, SUSPECT};
 use vm_link::Leased;
 
@@ -40,6 +43,7 @@ pub(crate) struct Program {
     pub(crate) node: Arc<Node>,
     pub(crate) tenant: Tenant,
     key: ClusterKey,
+    reach: Reach,
     output: Output,
     state: Mutex<State>,
     /// What serves connections and requests, and holds this; ended by `finish`.
@@ -73,6 +77,7 @@ struct Service {
 struct Host {
     place: Place,
     vm: VmId,
+    view: View,
     to: rt::Sender<ToHost>,
     /// Deployments that the host has not confirmed, by ticket.
     creating: HashMap<u64, rt::Sender<Result<(), DeployError>>>,
@@ -82,10 +87,12 @@ struct Host {
 
 impl Program {
     /// Starts the control plane of a program in the process of its initiator.
-    pub(crate) fn start(key: ClusterKey) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(key: ClusterKey, reach: Reach) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();
-        let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let place = Place { host: HostId::fresh(), address: listener.local_addr()? };
+        let listeners = listen_on(&reach)?;
+        let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let place = Place { host: HostId::fresh(), address };
         let (requests, asked) = rt::unbounded();
         let node = Node::start(place, program, machine_name(), key.clone(), requests)?;
         let executable = std::env::args_os().next().unwrap_or_default();
@@ -95,13 +102,17 @@ impl Program {
             node,
             tenant: Tenant { program, name },
             key: key.clone(),
+            reach,
             output: Output::start()?,
             state: Mutex::default(),
             tasks: Mutex::default(),
         });
-        let acceptor = this.clone();
-        let serve = move |hello, stream| acceptor.clone().serve(hello, stream);
-        let listen = rt::spawn(control::listen(listener.into(), key, this.node.welcome(), serve));
+        for listener in listeners {
+            let acceptor = this.clone();
+            let serve = move |hello, stream| acceptor.clone().serve(hello, stream);
+            let listen = control::listen(listener.into(), key.clone(), this.node.welcome(), serve);
+            this.tasks().push(rt::spawn(listen));
+        }
         let server = this.clone();
         let answer = rt::spawn(async move {
             while let Ok((request, answer)) = asked.recv().await {
@@ -110,7 +121,7 @@ impl Program {
             }
         });
         let renew = rt::spawn(this.clone().renew_leases());
-        this.tasks().extend([listen, answer, renew]);
+        this.tasks().extend([answer, renew]);
         Ok(this)
     }
 
@@ -178,17 +189,18 @@ impl Program {
     async fn serve(self: Arc<Self>, hello: Hello, stream: Connection) {
         match hello {
             Hello::Join { program, host, port } if program == self.tenant.program => {
-                let Ok(peer) = stream.peer_addr() else { return };
                 let (to, from) = control::split(stream);
-                let place = Place { host, address: SocketAddr::new(peer.ip(), port) };
                 let vm = {
                     let mut state = self.state();
                     let Some(vm) = state.vms.values().find(|vm| vm.host() == Some(host)).cloned() else {
                         return;
                     };
+                    // Not the address it comes from: a machine may have several, but it listens on the VM's.
+                    let place = Place { host, address: SocketAddr::new(vm.info.address.ip(), port) };
+                    let view = vm.view();
                     let (creating, next_ticket) = (HashMap::new(), 0);
                     let pulse = Pulse::new(Instant::now());
-                    let joined = Host { place, vm: vm.info.id, to, creating, next_ticket, pulse };
+                    let joined = Host { place, vm: vm.info.id, view, to, creating, next_ticket, pulse };
                     state.hosts.insert(host, joined);
                     vm
                 };
@@ -232,7 +244,7 @@ impl Program {
 
     fn tell_host(&self, host: HostId, message: ToHost) {
         if let Some(host) = self.state().hosts.get(&host) {
-            let _ = host.to.try_send(message);
+            let _ = host.to.try_send(host.view.translate(message));
         }
     }
 
@@ -337,6 +349,19 @@ impl State {
         let dead: HashSet<&HostId> = self.down.keys().collect();
         self.hosts.iter().filter(|(id, _)| !dead.contains(id)).map(|(_, host)| host.to.clone()).collect()
     }
+}
+
+/// Binds where this process is to listen: beyond loopback only if it was told to reach further.
+fn listen_on(reach: &Reach) -> io::Result<Vec<std::net::TcpListener>> {
+    let network = reach.listening();
+    let listeners = control::bind(&network.addresses(), 0).map_err(|error| {
+        let text = format!("cannot listen where RIVER_NETWORK says ({network:?}): {error}");
+        io::Error::new(error.kind(), text)
+    })?;
+    if network != Network::Loopback {
+        tracing::info!(?listeners, "listening on the network");
+    }
+    Ok(listeners)
 }
 
 /// The reply to a request that failed.

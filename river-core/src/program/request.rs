@@ -63,10 +63,10 @@ impl Program {
             (Some(count), Some(limit)) => Some(count.min(limit)),
             (count, limit) => count.or(limit),
         };
-        let key = self.key.clone();
+        let (key, reach) = (self.key.clone(), self.reach.clone());
         let search = rt::blocking(move || {
             let port = discovery::default_port().map_err(|error| error.to_string())?;
-            discovery::search(&key, &query, port, &[], SEARCH_TIME).map_err(|error| error.to_string())
+            discovery::search(&key, &query, port, &reach, SEARCH_TIME).map_err(|error| error.to_string())
         });
         let found = search.await.map_err(DeployError::Discovery)?;
         let ours = crate::noise::PROTOCOL;
@@ -283,7 +283,7 @@ impl Program {
         &self,
         host: HostId,
         ids: &[VrId],
-        vrs: Vec<NewVr>,
+        mut vrs: Vec<NewVr>,
     ) -> Option<(Place, rt::Receiver<Result<(), DeployError>>)> {
         let mut state = self.state();
         for id in ids {
@@ -292,12 +292,17 @@ impl Program {
         if state.down.contains_key(&host) {
             return None;
         }
+        // Hosts do not know by which address others reach them.
+        for new in &mut vrs {
+            let parent = state.hosts.get(&new.parent_at.host).map(|host| host.place);
+            new.parent_at = parent.unwrap_or(self.node.place);
+        }
         let host = state.hosts.get_mut(&host)?;
         let (confirm, confirmed) = rt::unbounded();
         let ticket = host.next_ticket;
         host.next_ticket += 1;
         host.creating.insert(ticket, confirm);
-        host.to.try_send(ToHost::Create { ticket, vrs }).ok()?;
+        host.to.try_send(host.view.translate(ToHost::Create { ticket, vrs })).ok()?;
         Some((host.place, confirmed))
     }
 }

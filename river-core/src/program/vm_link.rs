@@ -1,15 +1,16 @@
 //! A leased VM as its program sees it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Incoming};
-use crate::discovery::VmInfo;
+use crate::discovery::{Network, VmInfo};
 use crate::down::Why;
 use crate::id::HostId;
 use crate::image::Image;
 use crate::program::output::Line;
+use crate::program::place::View;
 use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
 use crate::program::{Program, VERDICT};
 use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome};
@@ -24,6 +25,8 @@ const PIECE: usize = 256 << 10;
 /// A VM that this program holds.
 pub(crate) struct Leased {
     pub(crate) info: VmInfo,
+    /// This machine's address, as the VM knows it.
+    initiator: IpAddr,
     to: rt::Sender<ToVm>,
     /// Answers of the VM to what was asked last.
     answers: rt::Receiver<FromVm>,
@@ -58,6 +61,12 @@ impl Leased {
     /// Leases a VM.
     pub(crate) async fn acquire(program: &Arc<Program>, mut info: VmInfo) -> Result<Arc<Self>, Refusal> {
         let error = |error: &dyn std::fmt::Display| Refusal::Error(error.to_string());
+        if !info.address.ip().is_loopback() && program.reach.listening() == Network::Loopback {
+            let address = info.address;
+            return Err(error(&format_args!(
+                "it is on another machine ({address}), and this program keeps to its own: set RIVER_NETWORK=1"
+            )));
+        }
         let hello = Hello::Lease { program: program.tenant.program };
         let (welcome, stream) =
             control::dial(info.address, &program.key, &hello).await.map_err(|e| error(&e))?;
@@ -65,13 +74,21 @@ impl Leased {
             Welcome::Vm(id) => info.id = id,
             Welcome::Host(..) => return Err(error(&"a program answers at its address, not a VM")),
         }
+        let initiator = stream.local_addr().map_err(|e| error(&e))?.ip();
         let (to, from) = control::split(stream);
         let (answered, answers) = rt::unbounded();
         let (closing, closed) = rt::unbounded();
         let (changed, change) = rt::unbounded();
         let link = Mutex::new(Link { host: HostState::None, changed, change });
-        let leased =
-            Arc::new(Self { info, to, answers, link, pulse: Mutex::new(Pulse::new(Instant::now())), closed });
+        let leased = Arc::new(Self {
+            info,
+            initiator,
+            to,
+            answers,
+            link,
+            pulse: Mutex::new(Pulse::new(Instant::now())),
+            closed,
+        });
         rt::spawn(leased.clone().read(program.clone(), from, answered, closing));
         leased.send(ToVm::Acquire(program.tenant.clone()));
         match leased.answer(ANSWER).await {
@@ -141,7 +158,8 @@ impl Leased {
             image: image.hash,
             image_len: image.bytes.len() as u64,
             triple: image.triple.clone(),
-            initiator: SocketAddr::new(place.address.ip(), place.address.port()),
+            initiator: SocketAddr::new(self.initiator, place.address.port()),
+            listen: self.listen_on(program),
             initiator_host: place.host,
             args: super::local::arguments(),
             env: super::local::environment(),
@@ -167,6 +185,21 @@ impl Leased {
             }
             FromVm::Refused(why) => Err(why),
             _ => Err("it answered something else than was asked".into()),
+        }
+    }
+
+    /// From where its host sees the others.
+    pub(super) fn view(&self) -> View {
+        View { own: self.info.address.ip(), initiator: self.initiator }
+    }
+
+    /// Where its host is to listen: where this process does if it is on the same machine, else where the VM does.
+    fn listen_on(&self, program: &Program) -> Vec<IpAddr> {
+        let own = self.info.address.ip();
+        if own.is_loopback() {
+            program.reach.listening().addresses()
+        } else {
+            vec![Ipv4Addr::LOCALHOST.into(), own]
         }
     }
 

@@ -4,6 +4,7 @@
 //! group, and the connection.
 
 mod process;
+mod searches;
 mod serve;
 
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control;
-use crate::discovery::{self, Announcement, PortError, ResponderError, VmInfo, VmState};
+use crate::discovery::{self, Announcement, Network, PortError, ResponderError, VmInfo, VmState};
 use crate::host::HostLimits;
 use crate::id::{ProgramId, VmId};
 use crate::image::{self, CacheError, ImageCache};
@@ -41,6 +42,9 @@ pub struct VmConfig {
     pub discovery_port: Option<u16>,
     /// Whether it is hidden from searches. Default: no.
     pub hidden: bool,
+    /// The network interface on which other machines can find and use it, by its IPv4 address; 0.0.0.0 stands for all of
+    /// them. Default: none, the VM is for its own machine.
+    pub network: Option<Ipv4Addr>,
     /// What a program's host may use. Default: as much as this process may.
     pub limits: HostLimits,
 }
@@ -78,6 +82,17 @@ impl VmConfig {
     #[must_use]
     pub fn limits(mut self, limits: HostLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same, for other machines too: they can find and use it on the network interface with this IPv4 address, or on
+    /// all of them if it is `Ipv4Addr::UNSPECIFIED`.
+    ///
+    /// That takes a cluster key which is there already, as the machines have to have the same one. Whoever has it can run
+    /// programs on the VM, with the rights of its user; nobody else can, nor read or change what they say.
+    #[must_use]
+    pub fn network(mut self, address: Ipv4Addr) -> Self {
+        self.network = Some(address);
         self
     }
 
@@ -126,7 +141,9 @@ pub struct Vm {
 struct Shared {
     id: VmId,
     name: String,
+    /// Where programs of this machine reach it.
     address: SocketAddr,
+    listening: Vec<SocketAddr>,
     labels: Vec<String>,
     limits: HostLimits,
     key: ClusterKey,
@@ -149,7 +166,8 @@ impl Vm {
     /// # Errors
     /// [`VmError`] says what is missing or taken.
     pub fn start(config: VmConfig) -> Result<Self, VmError> {
-        Self::start_with(config, ClusterKey::load_or_create()?, Arc::new(ImageCache::open()?))
+        let key = discovery::key_for(config.network.into())?;
+        Self::start_with(config, key, Arc::new(ImageCache::open()?))
     }
 
     /// Starts `count` VMs that share a cache; their names are numbered if there are several.
@@ -157,7 +175,7 @@ impl Vm {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_many(config: &VmConfig, count: usize) -> Result<Vec<Self>, VmError> {
-        let (key, cache) = (ClusterKey::load_or_create()?, Arc::new(ImageCache::open()?));
+        let (key, cache) = (discovery::key_for(config.network.into())?, Arc::new(ImageCache::open()?));
         let base = config.name.clone().unwrap_or_else(default_name);
         (0..count)
             .map(|i| {
@@ -172,20 +190,23 @@ impl Vm {
         key: ClusterKey,
         cache: Arc<ImageCache>,
     ) -> Result<Self, VmError> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.listen.unwrap_or(0)));
-        let bind_error = |source| VmError::Listen { address, source };
-        let listener = std::net::TcpListener::bind(address).map_err(bind_error)?;
-        let address = listener.local_addr().map_err(bind_error)?;
-        let sockets = if config.hidden {
-            Vec::new()
-        } else {
-            let port = config.discovery_port.map_or_else(discovery::default_port, Ok)?;
-            discovery::bind_responder(port)?
-        };
+        let network = Network::from(config.network);
+        let wanted =
+            SocketAddr::from((config.network.unwrap_or(Ipv4Addr::LOCALHOST), config.listen.unwrap_or(0)));
+        let bind_error = |source| VmError::Listen { address: wanted, source };
+        let listeners = control::bind(&network.addresses(), wanted.port()).map_err(bind_error)?;
+        let listening: Vec<SocketAddr> = listeners
+            .iter()
+            .map(std::net::TcpListener::local_addr)
+            .collect::<io::Result<_>>()
+            .map_err(bind_error)?;
+        let port = listening.first().map_or(0, SocketAddr::port);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let shared = Arc::new(Shared {
             id: VmId::fresh(),
             name: config.name.unwrap_or_else(default_name),
             address,
+            listening,
             labels: config.labels,
             limits: config.limits,
             key: key.clone(),
@@ -195,13 +216,30 @@ impl Vm {
             stopped: Condvar::new(),
         });
         let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
-        for socket in sockets {
-            tasks.push(rt::spawn(answer_searches(shared.clone(), socket.into())));
+        if !config.hidden {
+            let port = config.discovery_port.map_or_else(discovery::default_port, Ok)?;
+            tasks.push(rt::spawn(searches::start(&shared, network, port)?));
         }
-        let server = shared.clone();
-        let serve = move |hello, stream| serve::conversation(server.clone(), hello, stream);
-        tasks.push(rt::spawn(control::listen(listener.into(), key, Welcome::Vm(shared.id), serve)));
-        Ok(Self { shared, tasks })
+        for listener in listeners {
+            let server = shared.clone();
+            let serve = move |hello, stream| serve::conversation(server.clone(), hello, stream);
+            tasks.push(rt::spawn(control::listen(
+                listener.into(),
+                key.clone(),
+                Welcome::Vm(shared.id),
+                serve,
+            )));
+        }
+        let this = Self { shared, tasks };
+        if network != Network::Loopback {
+            let on: Vec<String> = this.addresses().iter().map(ToString::to_string).collect();
+            let (name, key) = (&this.shared.name, key.fingerprint());
+            eprintln!(
+                "[river: VM {name} can be used from the network, on {}, with key {key}]",
+                on.join(" and ")
+            );
+        }
+        Ok(this)
     }
 
     /// Waits until somebody has told the VM to stop, as `river stop` does.
@@ -210,6 +248,12 @@ impl Vm {
         while !state.stopped {
             state = self.shared.stopped.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The addresses on which it listens; 0.0.0.0 stands for every interface.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.shared.listening
     }
 
     /// What a search would say of it now.
@@ -317,19 +361,6 @@ async fn expire_leases(shared: Arc<Shared>) {
         if let Some(tenant) = expired {
             tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
             shared.end_host();
-        }
-    }
-}
-
-async fn answer_searches(shared: Arc<Shared>, socket: rt::UdpSocket) {
-    let mut datagram = vec![0; 2048];
-    loop {
-        let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
-            rt::sleep(TICK).await;
-            continue;
-        };
-        if let Some(answer) = discovery::answer(&shared.key, &shared.announcement(), &datagram[..length]) {
-            let _ = socket.send_to(&answer, from).await;
         }
     }
 }

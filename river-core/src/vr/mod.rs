@@ -360,6 +360,9 @@ impl Vr {
 
     /// Starts one VR on each of the VMs given (a VM given twice gets two); `make` is called here with 0, 1, ...
     ///
+    /// The program's command line, working directory (where it exists) and the environment variables that `RIVER_PASS`
+    /// names are those of the initiator there; the rest of the environment is that of the VM.
+    ///
     /// This VR becomes their parent, and is told without asking when one of them does not end normally.
     ///
     /// # Errors

@@ -1,4 +1,35 @@
 //! The subcommands, one file each.
 
+pub(crate) mod completions;
+pub(crate) mod key;
 pub(crate) mod ls;
+pub(crate) mod run;
+mod size;
+pub(crate) mod stop;
 pub(crate) mod vm;
+
+use std::io::{self, Write};
+
+use river::core::{FindError, Found, Query, find};
+
+/// Searches, and says so if there are VMs that cannot be spoken to.
+fn search(query: &Query) -> Result<Found, FindError> {
+    let found = find(query)?;
+    for (version, count) in &found.other_versions {
+        eprintln!("{count} more VMs speak protocol version {version}, which this command does not");
+    }
+    Ok(found)
+}
+
+/// Prints to stdout. That the reader has read enough, as `head` does, is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn plural(count: usize) -> String {
+    if count == 1 { "1 VM".into() } else { format!("{count} VMs") }
+}

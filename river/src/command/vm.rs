@@ -1,27 +1,35 @@
 //! `river vm`.
 
-use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::thread;
 
-use river::core::{Vm, VmConfig};
+use river::core::{HostLimits, Vm, VmConfig};
 
-/// Lend this machine: run virtual machines until Ctrl-C
+use super::{print, size};
+
+/// Lend this machine: run virtual machines until Ctrl-C or `river stop`
 ///
 /// A virtual machine waits to be found by the programs of the same user (of all who share the key file), lends itself
-/// to one of them at a time, and runs what that program sends. It needs nothing of the program: the executable
-/// travels, and is kept in a cache.
+/// to one of them at a time, and runs what that program sends, in a process called the program's host. It needs nothing
+/// of the program: the executable travels, and is kept in a cache.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   river vm                          one virtual machine
   river vm -n 4 --name lab          four: lab-0, lab-1, lab-2, lab-3
   river vm --label gpu --label big  one that programs can ask for by label
+  river vm --memory 4G              one whose programs get at most 4 GiB of address space
 
 Environment:
-  RIVER_PORT      UDP port on which VMs are searched for, the same for VMs and programs [default: 7484]
-  RIVER_KEY_FILE  the key; who has it can run code here [default: ~/.config/river/key, made at first use]
-  RIVER_CACHE     directory of the executables received [default: ~/.cache/river/images]")]
+  RIVER_PORT         UDP port on which VMs are searched for, the same for VMs and programs [default: 7484]
+  RIVER_KEY_FILE     the key; who has it can run code here [default: ~/.config/river/key, made at first use]
+  RIVER_CACHE        directory of the executables received [default: ~/.cache/river/images]
+  RIVER_CACHE_LIMIT  how many bytes of them are kept [default: 2147483648]
+
+Exit status:
+  0  all VMs were told to stop, as by `river stop`
+  1  an error, told on stderr
+  2  the command line makes no sense")]
 pub(crate) struct Args {
     /// How many virtual machines to run
     #[arg(short = 'n', long, value_name = "COUNT", default_value = "1")]
@@ -36,30 +44,54 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PORT")]
     listen: Option<u16>,
     /// UDP port on which it is searched for [default: `RIVER_PORT`, or 7484]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+/// What the host of a program may use.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Limits for a program's host, enforced by the system")]
+struct Limits {
+    /// Address space, such as 512M or 4G
+    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    memory: Option<u64>,
+    /// Open files, connections included
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    open_files: Option<u64>,
+    /// Seconds of processor time, all threads together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    cpu_seconds: Option<u64>,
+}
+
+impl Args {
+    fn config(&self) -> river::Result<VmConfig> {
+        if self.listen.is_some() && self.count.get() > 1 {
+            return Err(river::VrError::msg(
+                "--listen names one port, and each VM needs one of its own: drop -n or --listen",
+            ));
+        }
+        let Limits { memory, open_files, cpu_seconds } = self.limits;
+        let mut config = VmConfig::default().limits(HostLimits { memory, open_files, cpu_seconds });
+        if let Some(name) = &self.name {
+            config = config.name(name);
+        }
+        for label in &self.labels {
+            config = config.label(label);
+        }
+        if let Some(port) = self.listen {
+            config = config.listen(port);
+        }
+        if let Some(port) = self.port {
+            config = config.discovery_port(port);
+        }
+        Ok(config)
+    }
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
-    if args.listen.is_some() && args.count.get() > 1 {
-        return Err(river::VrError::msg(
-            "--listen names one port, and each VM needs one of its own: drop -n or --listen",
-        ));
-    }
-    let mut config = VmConfig::default();
-    if let Some(name) = &args.name {
-        config = config.name(name);
-    }
-    for label in &args.labels {
-        config = config.label(label);
-    }
-    if let Some(port) = args.listen {
-        config = config.listen(port);
-    }
-    if let Some(port) = args.port {
-        config = config.discovery_port(port);
-    }
-    let vms = Vm::start_many(&config, args.count.get())?;
+    let vms = Vm::start_many(&args.config()?, args.count.get())?;
     let mut text = String::new();
     for vm in &vms {
         let info = vm.info();
@@ -67,8 +99,18 @@ pub(crate) fn run(args: &Args) -> river::Result {
     }
     text += if vms.len() == 1 { "Ctrl-C ends it\n" } else { "Ctrl-C ends them\n" };
     // That nobody reads this is no reason not to serve.
-    let _ = io::stdout().write_all(text.as_bytes());
-    loop {
-        thread::park();
+    let _ = print(&text);
+    let waiting = vms.into_iter().map(|vm| {
+        let name = vm.info().name;
+        // One thread each, so that a stopped VM is gone at once although others go on.
+        thread::Builder::new().name("river-vm-wait".into()).spawn(move || {
+            vm.wait();
+            drop(vm);
+            let _ = print(&format!("VM {name} was stopped\n"));
+        })
+    });
+    for thread in waiting.collect::<Result<Vec<_>, _>>()? {
+        let _ = thread.join();
     }
+    Ok(())
 }

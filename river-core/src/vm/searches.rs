@@ -1,0 +1,140 @@
+//! How a VM answers searches: a task for each place where they may come in, and one that looks for new interfaces.
+//!
+//! Of the VMs of a machine the kernel gives a probe that was sent to that machine alone to one only. That one asks all of
+//! them, itself too, by a broadcast on the loopback network, and passes their answers on.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Shared, TICK};
+use crate::discovery::{self, Ear, Network, Replays, ResponderError};
+use crate::rt;
+
+/// How often the interfaces are looked at: they come and go.
+const RESCAN: Duration = Duration::from_secs(5);
+/// How long the other VMs of this machine may take to answer.
+const PASS_ON: Duration = Duration::from_millis(100);
+/// So many probes may be passed on at once; more are lost, as datagrams may be.
+const PASSING: usize = 16;
+
+/// What the tasks share.
+struct Searches {
+    vm: Arc<Shared>,
+    network: Network,
+    port: u16,
+    replays: Mutex<Replays>,
+    passing: AtomicUsize,
+}
+
+/// The tasks, which end when this is dropped.
+struct Tasks(HashMap<Ear, rt::JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.drain().for_each(|(_, task)| rt::cancel(task));
+    }
+}
+
+/// Listens for searches; the future answers them, for ever.
+pub(super) fn start(
+    vm: &Arc<Shared>,
+    network: Network,
+    port: u16,
+) -> Result<impl Future<Output = ()> + Send + use<>, ResponderError> {
+    let mut sockets = Vec::new();
+    for ear in discovery::responder_ears(network, port)? {
+        match discovery::bind_ear(ear, port) {
+            Ok(socket) => sockets.push((ear, socket)),
+            // Without it the VM is still found, by programs that search everywhere.
+            Err(error) if matches!(ear, Ear::Unicast(ip) if ip.is_loopback()) => {
+                tracing::info!(%error, "searches sent to this machine alone are not answered");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let (vm, replays, passing) = (vm.clone(), Mutex::default(), AtomicUsize::new(0));
+    let searches = Arc::new(Searches { vm, network, port, replays, passing });
+    Ok(async move {
+        let mut tasks = Tasks(HashMap::new());
+        loop {
+            for (ear, socket) in sockets.drain(..) {
+                tasks.0.insert(ear, rt::spawn(searches.clone().listen(ear, socket.into())));
+            }
+            if network == Network::Loopback {
+                std::future::pending::<()>().await;
+            }
+            rt::sleep(RESCAN).await;
+            let Ok(ears) = discovery::responder_ears(network, port) else { continue };
+            let (kept, gone): (HashMap<_, _>, HashMap<_, _>) =
+                tasks.0.drain().partition(|(ear, _)| ears.contains(ear));
+            gone.into_values().for_each(rt::cancel);
+            tasks.0 = kept;
+            for ear in ears.into_iter().filter(|ear| !tasks.0.contains_key(ear)) {
+                match discovery::bind_ear(ear, port) {
+                    Ok(socket) => sockets.push((ear, socket)),
+                    Err(error) => tracing::debug!(?ear, %error, "cannot listen on a new interface yet"),
+                }
+            }
+        }
+    })
+}
+
+impl Searches {
+    async fn listen(self: Arc<Self>, ear: Ear, socket: rt::UdpSocket) {
+        let socket = Arc::new(socket);
+        let mut datagram = vec![0; 2048];
+        loop {
+            let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
+                rt::sleep(TICK).await;
+                continue;
+            };
+            let probe = &datagram[..length];
+            let scope = discovery::scope(probe);
+            if scope.relayed && (!ear.is_local() || scope.from_network && self.network == Network::Loopback) {
+                continue;
+            }
+            if matches!(ear, Ear::Unicast(_)) {
+                let relayed = discovery::relayed(&self.vm.key, probe, !ear.is_local());
+                if let Some(relayed) = relayed.filter(|_| self.admit(probe)) {
+                    rt::spawn(self.clone().pass_on(socket.clone(), from, relayed));
+                }
+            } else if let Some(answer) = discovery::answer(&self.vm.key, &self.vm.announcement(), probe)
+                && self.admit(probe)
+            {
+                let _ = socket.send_to(&answer, from).await;
+            }
+        }
+    }
+
+    fn admit(&self, probe: &[u8]) -> bool {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner).admit(probe)
+    }
+
+    /// Asks all VMs of this machine on behalf of `asker`.
+    async fn pass_on(self: Arc<Self>, socket: Arc<rt::UdpSocket>, asker: SocketAddr, probe: Vec<u8>) {
+        if self.passing.fetch_add(1, Relaxed) < PASSING {
+            let asking = async {
+                let near = rt::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                near.set_broadcast(true)?;
+                for ear in discovery::responder_ears(Network::Loopback, self.port).unwrap_or_default() {
+                    if let Ear::Broadcast(ip) = ear {
+                        near.send_to(&probe, (ip, self.port)).await?;
+                    }
+                }
+                let mut answer = vec![0; 2048];
+                loop {
+                    let (length, _) = near.recv_from(&mut answer).await?;
+                    if discovery::is_answer(&self.vm.key, &probe, &answer[..length]) {
+                        socket.send_to(&answer[..length], asker).await?;
+                    }
+                }
+            };
+            // Ends by the time-out; an error is no other than a lost datagram.
+            let _: Result<std::io::Result<()>, _> = rt::timeout(PASS_ON, asking).await;
+        }
+        self.passing.fetch_sub(1, Relaxed);
+    }
+}

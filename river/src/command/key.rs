@@ -1,0 +1,186 @@
+//! `river key`.
+
+use std::fmt::Write as _;
+use std::fs::{DirBuilder, File};
+use std::io::{self, IsTerminal, Read, Write as _};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use river::VrError;
+use river::core::{ClusterKey, KeyError};
+
+use super::print;
+
+/// More than any text that is a key.
+const MAX_TEXT: u64 = 256;
+const REPLACED: &str = "VMs and programs meet only if they have the same key: those that run keep the one that \
+                        they started with, so start them anew, and import this key on the other machines";
+
+/// Show, make or copy the key that decides who may run code here
+///
+/// The key is one file, made at first use. VMs and programs that have the same key find each other; those that have
+/// another see nothing. Who has it can run any code on the VMs, as the user who started them.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  river key show                                  the same on two machines if they have the same key
+  river key export | ssh lab river key import     give it to another machine
+  river key new --force                           lock out who has the old one, after VMs have been started anew
+
+Environment:
+  RIVER_KEY_FILE  the file [default: ~/.config/river/key]
+
+Exit status:
+  0  all went well
+  1  an error, told on stderr: there is no key, or one that may not be replaced, or it is no key
+  2  the command line makes no sense")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print where the key is, or would be made
+    Path,
+    /// Print the fingerprint of the key, which tells keys apart and reveals nothing of them
+    #[command(visible_alias = "fingerprint")]
+    Show,
+    /// Make a key
+    New {
+        /// Replace the one that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the key, to be imported on another machine
+    Export,
+    /// Take the key from a file or from standard input
+    Import {
+        /// The file, or - for standard input
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// Replace the one that is there
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub(crate) fn run(args: &Args) -> river::Result {
+    let path = ClusterKey::path()?;
+    match &args.command {
+        Command::Path => print(&format!("{}\n", path.display()))?,
+        Command::Show => print(&format!("{}\n", load(&path)?.fingerprint()))?,
+        Command::New { force } => {
+            let scratch =
+                tempfile::tempdir_in(directory_of(&path)?).map_err(|error| cannot_write(&path, error))?;
+            let key = ClusterKey::load_or_create_at(&scratch.path().join("key"))?;
+            install(&path, &hex(&key), "new", *force)?;
+        }
+        Command::Export => {
+            let key = load(&path)?;
+            if io::stdout().is_terminal() {
+                eprintln!("who has this key can run any code on your VMs: show it to nobody");
+            }
+            print(&format!("{}\n", hex(&key)))?;
+        }
+        Command::Import { file, force } => {
+            let (text, from) = read(file)?;
+            install(&path, &text, &from, *force)?;
+        }
+    }
+    Ok(())
+}
+
+/// The key, if there is one: other than VMs and programs, none of these commands makes one in passing.
+fn load(path: &Path) -> river::Result<ClusterKey> {
+    match ClusterKey::load_at(path) {
+        Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(VrError::msg(format!(
+                "there is no key at {} yet: make one with `river key new`, or copy one with `river key import`",
+                path.display()
+            )))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// What a file, or standard input for `-`, contains, and how that is called.
+fn read(file: &Path) -> river::Result<(String, String)> {
+    let mut text = Vec::new();
+    let (from, result) = if file == Path::new("-") {
+        if io::stdin().is_terminal() {
+            eprintln!("paste the key, then press Enter and Ctrl-D");
+        }
+        ("standard input".to_owned(), io::stdin().lock().take(MAX_TEXT).read_to_end(&mut text))
+    } else {
+        let opened = File::open(file).and_then(|opened| opened.take(MAX_TEXT).read_to_end(&mut text));
+        (file.display().to_string(), opened)
+    };
+    result.map_err(|error| VrError::msg(format!("cannot read {from}: {error}")))?;
+    Ok((String::from_utf8_lossy(&text).into_owned(), from))
+}
+
+/// Puts the key in this text in its place, whole or not at all, readable by its owner only.
+fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
+    let cannot = |error| cannot_write(path, error);
+    // Such a file is made with mode 0600, and removed if it does not become the key.
+    let mut draft =
+        tempfile::Builder::new().prefix(".key-").tempfile_in(directory_of(path)?).map_err(cannot)?;
+    writeln!(draft, "{}", text.trim()).and_then(|()| draft.as_file().sync_all()).map_err(cannot)?;
+    let key = match ClusterKey::load_at(draft.path()) {
+        Err(KeyError::Malformed { .. }) => {
+            return Err(VrError::msg(format!(
+                "{from} contains no key (64 hexadecimal digits): `river key export` prints one on a machine that has \
+                 it"
+            )));
+        }
+        other => other?,
+    };
+    let old = ClusterKey::load_at(path).ok().map(|key| key.fingerprint());
+    let fingerprint = key.fingerprint();
+    if old.as_ref() == Some(&fingerprint) {
+        return Ok(print(&format!("key {fingerprint} is in {} already\n", path.display()))?);
+    }
+    let persisted =
+        if force { draft.persist(path).map(drop) } else { draft.persist_noclobber(path).map(drop) };
+    match persisted {
+        Ok(()) => {}
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(VrError::msg(format!(
+                "{} exists and was left as it is: replace it with --force, and VMs and programs that have the old \
+                 key no longer meet those that have the new one",
+                path.display()
+            )));
+        }
+        Err(error) => return Err(cannot(error.error)),
+    }
+    print(&format!("key {fingerprint} is in {}\n", path.display()))?;
+    if let Some(old) = old {
+        eprintln!("key {old} is gone. {REPLACED}");
+    }
+    Ok(())
+}
+
+/// The directory of the key, which is made if need be.
+fn directory_of(path: &Path) -> river::Result<&Path> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| cannot_write(path, error))?;
+    Ok(directory)
+}
+
+fn cannot_write(path: &Path, error: io::Error) -> VrError {
+    VrError::from(KeyError::Create { path: path.to_owned(), source: error })
+}
+
+fn hex(key: &ClusterKey) -> String {
+    key.to_bytes().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,197 @@
+//! `river run`.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::num::NonZeroUsize;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use clap::ValueHint;
+use river::VrError;
+use river::core::{Query, Vm, VmConfig};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::{plural, search};
+
+/// River itself failed: the same as `env`, `nice` and `timeout` return.
+const FAILED: u8 = 125;
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// How often to look for a port if the one found is taken by somebody else at once.
+const ATTEMPTS: usize = 5;
+
+/// Run a program on virtual machines that are there, or on some started for this run
+///
+/// With -n, the program uses running VMs if so many are idle, and sees no more than those; else so many are started on
+/// this machine for this run, and it sees only them. Without -n, it may use all that run, or else one per core is
+/// started. VMs that were started for a run end with it.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "river run [OPTIONS] PROGRAM [ARGS]...",
+    after_help = "\
+Examples:
+  river run -n 4 ./pi 1000000               on four VMs
+  river run -n 4 cargo run --release        the same, of a program that is still being written
+  river run ./pi                            on all VMs that can be found, or on one per core
+
+Environment of PROGRAM:
+  RIVER_VMS   how many VMs it may use, if -n is given or VMs were started
+  RIVER_PORT  the UDP port on which it finds them, if they were started for this run
+
+Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of them; SIGTERM and
+SIGHUP are passed on to it.
+
+Exit status: that of PROGRAM; 128 and the number of the signal if one killed it; and
+    2  the command line makes no sense
+  125  River failed: VMs could not be searched for or started
+  126  PROGRAM cannot be executed
+  127  PROGRAM was not found"
+)]
+pub(crate) struct Args {
+    /// How many VMs
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<NonZeroUsize>,
+    /// The program and its arguments
+    #[arg(
+        value_name = "PROGRAM [ARGS]",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_hint = ValueHint::CommandWithArguments
+    )]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match try_run(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn try_run(args: &Args) -> river::Result<u8> {
+    let [program, arguments @ ..] = &args.command[..] else {
+        return Err(VrError::msg("no PROGRAM was given"));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let wanted = args.count.map(NonZeroUsize::get);
+    // Started VMs live until the program has ended.
+    let _vms = provide_vms(wanted, &mut command)?;
+    let signals = TakenSignals::take()?;
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("error: cannot run {}: {error}", program.display());
+            return Ok(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN });
+        }
+    };
+    Ok(exit_code(signals.wait(child)?))
+}
+
+/// Makes the program find its VMs, and returns those that were started for it.
+fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Vec<Vm>> {
+    let count = wanted.map(|wanted| u32::try_from(wanted).unwrap_or(u32::MAX));
+    let found = search(&Query { count, idle_only: true, ..Query::default() })?.vms.len();
+    if found >= wanted.unwrap_or(1) {
+        if let Some(wanted) = wanted {
+            command.env("RIVER_VMS", wanted.to_string());
+        }
+        return Ok(Vec::new());
+    }
+    let count = wanted.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    let (vms, port) = start(count)?;
+    let idle =
+        if found == 0 { "no idle VM was".to_owned() } else { format!("only {} idle, ", plural(found)) };
+    eprintln!("[river run: {idle} found; started {} on this machine for this run]", plural(count));
+    command.env("RIVER_VMS", count.to_string()).env("RIVER_PORT", port.to_string());
+    Ok(vms)
+}
+
+/// Starts VMs that only those find who are told the port.
+fn start(count: usize) -> river::Result<(Vec<Vm>, u16)> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let port =
+            free_port().map_err(|error| VrError::msg(format!("cannot find a free UDP port: {error}")))?;
+        match Vm::start_many(&VmConfig::default().name("run").discovery_port(port), count) {
+            Ok(vms) => return Ok((vms, port)),
+            Err(river::core::VmError::Responder(_)) if attempts < ATTEMPTS => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A UDP port that nobody uses for searches. The address is that on which VMs are searched for.
+fn free_port() -> io::Result<u16> {
+    Ok(UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 255), 0))?.local_addr()?.port())
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code).unwrap_or(FAILED)
+}
+
+/// Signals that are the program's business: taken so that they do not end this process before the program.
+struct TakenSignals(Signals);
+
+impl TakenSignals {
+    /// Takes them, except those that this process was started to ignore (by `nohup`, say): the program is to ignore
+    /// them too. The program gets the others with their usual meaning.
+    fn take() -> io::Result<Self> {
+        let ignored = ignored_signals();
+        let signals = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
+        Signals::new(signals.into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0)).map(Self)
+    }
+
+    /// Waits for the end of the program, and passes on what only this process gets.
+    fn wait(self, mut child: Child) -> io::Result<ExitStatus> {
+        let Self(mut signals) = self;
+        let handle: Handle = signals.handle();
+        let pid = Pid::from_child(&child);
+        // True until the program has been waited for: only so long its id is surely its own.
+        let alive = Arc::new(Mutex::new(true));
+        let watched = alive.clone();
+        let passing = thread::Builder::new().name("river-run-signals".into()).spawn(move || {
+            for signal in &mut signals {
+                // A terminal sends the other two to the program as well.
+                let signal = match signal {
+                    SIGTERM => Signal::TERM,
+                    SIGHUP => Signal::HUP,
+                    _ => continue,
+                };
+                let alive = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                if *alive {
+                    let _ = rustix::process::kill_process(pid, signal);
+                }
+            }
+        })?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
+        let status = {
+            let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+            *alive = false;
+            child.wait()
+        };
+        handle.close();
+        let _ = passing.join();
+        status
+    }
+}
+
+/// The signals that this process ignores: bit 0 is signal 1. None, if the system does not tell.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

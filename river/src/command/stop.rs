@@ -1,0 +1,120 @@
+//! `river stop`.
+
+use clap::builder::NonEmptyStringValueParser;
+use river::VrError;
+use river::core::{Query, VmInfo, VmState, stop};
+
+use super::{plural, print, search};
+
+/// Shorter beginnings of an id are too easily typed by mistake.
+const SHORTEST_PREFIX: usize = 4;
+
+/// End virtual machines, whoever uses them
+///
+/// What a program runs on them ends too, and the program learns that they are gone; use --idle to spare VMs that a
+/// program uses. If one of the names is not found, nothing is stopped.
+#[derive(clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true),
+    after_help = "\
+Examples:
+  river stop lab-0 lab-1   two, by name
+  river stop 3f9a          the one whose id, which `river ls` shows, begins so
+  river stop --idle        all that no program uses
+  river stop --all         all
+
+Exit status:
+  0  all that was asked for was stopped, even if that was none
+  1  an error, told on stderr: no VM of such a name, or one that could not be stopped
+  2  the command line makes no sense"
+)]
+pub(crate) struct Args {
+    /// Names of VMs, or at least four first digits of their ids
+    #[arg(value_name = "NAME|ID", group = "which", value_parser = NonEmptyStringValueParser::new())]
+    names: Vec<String>,
+    /// All that can be found
+    #[arg(long, group = "which", conflicts_with = "names")]
+    all: bool,
+    /// Only VMs that no program uses: of those named, or of all
+    #[arg(long, group = "which")]
+    idle: bool,
+}
+
+pub(crate) fn run(args: &Args) -> river::Result {
+    let vms = search(&Query::default())?.vms;
+    if vms.is_empty() && args.names.is_empty() {
+        eprintln!("no VM was found, so there is nothing to stop");
+        return Ok(());
+    }
+    let mut chosen = choose(&vms, &args.names)?;
+    if args.idle {
+        chosen.retain(|vm| {
+            if let VmState::Leased { name, .. } = &vm.state {
+                eprintln!("VM {} goes on, as {name} uses it", vm.name);
+            }
+            vm.state == VmState::Idle
+        });
+    }
+    let mut failed = 0;
+    for vm in &chosen {
+        match stop(vm) {
+            Ok(()) => print(&match &vm.state {
+                VmState::Idle => format!("stopped VM {}\n", vm.name),
+                VmState::Leased { name, .. } => format!("stopped VM {}, which {name} used\n", vm.name),
+            })?,
+            Err(error) => {
+                eprintln!("{error}");
+                failed += 1;
+            }
+        }
+    }
+    if failed > 0 {
+        return Err(VrError::msg(format!(
+            "{} of {} could not be stopped: see with `river ls` whether they are still there",
+            plural(failed),
+            chosen.len()
+        )));
+    }
+    Ok(())
+}
+
+/// The VMs that are meant by these names, each once; all, if there are no names.
+fn choose<'a>(vms: &'a [VmInfo], names: &[String]) -> river::Result<Vec<&'a VmInfo>> {
+    if names.is_empty() {
+        return Ok(vms.iter().collect());
+    }
+    let mut chosen: Vec<&VmInfo> = Vec::new();
+    for name in names {
+        let vm = choose_one(vms, name)?;
+        if !chosen.iter().any(|other| other.id == vm.id) {
+            chosen.push(vm);
+        }
+    }
+    Ok(chosen)
+}
+
+fn choose_one<'a>(vms: &'a [VmInfo], name: &str) -> river::Result<&'a VmInfo> {
+    let mut fitting: Vec<&VmInfo> = vms.iter().filter(|vm| vm.name == name).collect();
+    if fitting.is_empty() && name.len() >= SHORTEST_PREFIX {
+        let prefix = name.to_ascii_lowercase();
+        fitting = vms.iter().filter(|vm| vm.id.to_string().starts_with(&prefix)).collect();
+    }
+    match fitting[..] {
+        [vm] => Ok(vm),
+        [] if vms.is_empty() => {
+            Err(VrError::msg(format!("no VM {name}: no VM at all was found, so nothing was stopped")))
+        }
+        [] => {
+            let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+            Err(VrError::msg(format!("no VM {name}, so nothing was stopped: there are {}", names.join(", "))))
+        }
+        _ => {
+            let ids: Vec<String> = fitting.iter().map(|vm| format!("{} {}", vm.name, vm.id)).collect();
+            Err(VrError::msg(format!(
+                "{name} may be any of {}, so nothing was stopped: give more of the id: {}",
+                plural(fitting.len()),
+                ids.join(", ")
+            )))
+        }
+    }
+}
