@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::frame::{Frame, Kind};
 use crate::id::{HostId, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::key::ClusterKey;
+#[cfg(test)]
+use crate::link::SimNet;
 use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
 use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
@@ -41,11 +45,30 @@ pub(crate) struct Node {
     key: ClusterKey,
     local: RwLock<HashMap<VrId, Arc<Inbox>>>,
     book: Mutex<Book>,
-    requests: rt::Sender<Asked>,
-    reader: Reader,
-    /// Whether rings are offered and taken.
-    rings: bool,
+    /// Some host is known to be dead: only then frames are looked at for where they come from.
+    any_down: AtomicBool,
+    requests: Requests,
+    ways: Ways,
     courier: Sender<Notice>,
+}
+
+/// Who answers what VRs ask of the program.
+enum Requests {
+    Program(rt::Sender<Asked>),
+    #[cfg(test)]
+    Sim(Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync>),
+}
+
+/// How envelopes leave and reach this process.
+#[derive(Debug)]
+enum Ways {
+    Real {
+        reader: Reader,
+        /// Whether rings are offered and taken.
+        rings: bool,
+    },
+    #[cfg(test)]
+    Sim(Arc<SimNet>),
 }
 
 /// What the router has learnt.
@@ -99,9 +122,9 @@ impl Node {
             key,
             local: RwLock::default(),
             book: Mutex::default(),
-            requests,
-            reader,
-            rings,
+            any_down: AtomicBool::new(false),
+            requests: Requests::Program(requests),
+            ways: Ways::Real { reader, rings },
             courier,
         });
         let weak = Arc::downgrade(&node);
@@ -111,20 +134,51 @@ impl Node {
     }
 
     /// What a waiting VR looks into.
-    pub(crate) fn pump(&self) -> &Rings {
-        self.reader.rings()
+    pub(crate) fn pump(&self) -> Option<&Rings> {
+        match &self.ways {
+            Ways::Real { reader, .. } => Some(reader.rings()),
+            #[cfg(test)]
+            Ways::Sim(_) => None,
+        }
     }
 
     /// Who answers at this process's address.
     pub(crate) fn welcome(&self) -> Welcome {
-        Welcome::Host(self.place.host, self.rings.then(|| self.reader.rings().bell()))
+        Welcome::Host(self.place.host, self.rings().map(Rings::bell))
+    }
+
+    /// The rings of this process, if it takes any.
+    fn rings(&self) -> Option<&Rings> {
+        match &self.ways {
+            Ways::Real { reader, rings: true } => Some(reader.rings()),
+            _ => None,
+        }
     }
 
     /// Asks the program. Blocks until it answers; `None` if it has ended.
     pub(crate) fn ask(&self, request: Request) -> Option<Reply> {
-        let (answer, reply) = crossbeam_channel::bounded(1);
-        self.requests.try_send((request, answer)).ok()?;
-        reply.recv().ok()
+        match &self.requests {
+            Requests::Program(requests) => {
+                let (answer, reply) = crossbeam_channel::bounded(1);
+                requests.try_send((request, answer)).ok()?;
+                reply.recv().ok()
+            }
+            #[cfg(test)]
+            Requests::Sim(answer) => answer(request),
+        }
+    }
+
+    /// Asks the program for a verdict on a host, which comes back as [`host_down`](Self::host_down).
+    fn report(&self, host: HostId, error: String) {
+        let request = Request::Verdict { host, error };
+        match &self.requests {
+            Requests::Program(requests) => {
+                let (answer, _) = crossbeam_channel::bounded(1);
+                let _ = requests.try_send((request, answer));
+            }
+            #[cfg(test)]
+            Requests::Sim(answer) => drop(answer(request)),
+        }
     }
 
     // ---- VRs of this process ----
@@ -267,6 +321,10 @@ impl Node {
     }
 
     fn dial(&self, to: Place) -> Result<Link, DialError> {
+        #[cfg(test)]
+        if let Ways::Sim(net) = &self.ways {
+            return net.connect(self.place.host, to.host).map(Link::Sim).ok_or(DialError::Unknown);
+        }
         let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DIAL_TIMEOUT))?;
@@ -275,7 +333,7 @@ impl Node {
         if sealed {
             control::give_up_early(&stream)?;
         }
-        let near = self.rings && !sealed;
+        let near = self.rings().is_some() && !sealed;
         let offer = near.then(Offer::new).and_then(Result::ok);
         let ring = offer.as_ref().map(Offer::name);
         let port = self.place.address.port();
@@ -367,7 +425,7 @@ impl Node {
         if peer.inbound > 0 && matches!(why, Why::HostDied { .. }) {
             peer.doomed = Some(why.clone());
         } else {
-            let watches = bury(peer, why);
+            let watches = self.bury(peer, why);
             drop(book);
             self.deliver_downs(watches, why);
         }
@@ -387,15 +445,19 @@ impl Node {
             return;
         }
         if let Some(why) = peer.doomed.take() {
-            let watches = bury(peer, &why);
+            let watches = self.bury(peer, &why);
             drop(book);
             self.deliver_downs(watches, &why);
         } else {
             drop(book);
-            // The verdict comes back as `host_down`; nobody waits for this answer.
-            let (answer, _) = crossbeam_channel::bounded(1);
-            let _ = self.requests.try_send((Request::Verdict { host, error: error.into() }, answer));
+            self.report(host, error.to_owned());
         }
+    }
+
+    fn bury(&self, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
+        peer.down = Some(why.clone());
+        self.any_down.store(true, Relaxed);
+        std::mem::take(&mut peer.watches)
     }
 
     fn deliver_downs(&self, watches: Vec<(VrId, VrId)>, why: &Why) {
@@ -437,16 +499,24 @@ impl Node {
         }
         let mut taken = false;
         if let Some(ring) = ring {
-            let attached = if self.rings { self.reader.rings().attach(from.host, ring) } else { Ok(()) };
-            taken = self.rings && attached.is_ok();
+            taken = self.rings().is_some_and(|rings| rings.attach(from.host, ring).is_ok());
             // In plain even if the connection is sealed: it says nothing that a look at the traffic would not.
             stream.write_all(&[u8::from(taken)])?;
         }
         let by = if taken { By::Ring } else { By::Connection(session) };
-        self.reader.add(from.host, stream, by)
+        match &self.ways {
+            Ways::Real { reader, .. } => reader.add(from.host, stream, by),
+            #[cfg(test)]
+            Ways::Sim(_) => Ok(()),
+        }
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
+        if self.any_down.load(Relaxed) && self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some())
+        {
+            // It was declared lost, and is not heard of any more even if it lives.
+            return;
+        }
         let Frame { kind, envelope } = frame;
         match kind {
             Kind::Envelope => {
@@ -483,11 +553,6 @@ impl Node {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn bury(peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
-    peer.down = Some(why.clone());
-    std::mem::take(&mut peer.watches)
 }
 
 /// Why there is no connection.
@@ -531,7 +596,20 @@ fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
 
 struct Deliver(OnceLock<Weak<Node>>);
 
+impl std::fmt::Debug for Requests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Requests")
+    }
+}
+
 impl Sink for Deliver {
+    #[cfg(test)]
+    fn opened(&self, from: HostId) {
+        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
+            node.book().peers.entry(from).or_default().inbound += 1;
+        }
+    }
+
     fn frame(&self, from: HostId, frame: Frame) {
         if let Some(node) = self.0.get().and_then(Weak::upgrade) {
             node.arrived(from, frame);
@@ -544,3 +622,6 @@ impl Sink for Deliver {
         }
     }
 }
+
+#[cfg(test)]
+mod sim;

@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 /// Lend this machine to River programs, see who else does, and run programs there.
 #[derive(Parser)]
 #[command(
+    name = "river",
+    bin_name = "river",
     version,
     after_help = "\
 Examples:

@@ -173,7 +173,7 @@ impl Reach {
             match (host.name.as_str(), host.port.unwrap_or(default_port)).to_socket_addrs() {
                 Ok(found) => addresses.extend(found.filter(SocketAddr::is_ipv4)),
                 Err(error) => {
-                    tracing::warn!(host = host.name, %error, "RIVER_HOSTS names an unknown machine")
+                    tracing::warn!(host = host.name, %error, "RIVER_HOSTS names an unknown machine");
                 }
             }
         }

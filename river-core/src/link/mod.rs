@@ -8,6 +8,8 @@
 
 mod reader;
 mod shm;
+#[cfg(test)]
+mod sim;
 mod tcp;
 
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::inbox::{Event, Inbox};
 
 pub(crate) use reader::{By, Reader, Sink};
 pub(crate) use shm::{Offer, Rings, ShmLink};
+#[cfg(test)]
+pub(crate) use sim::{SimLink, SimNet};
 pub(crate) use tcp::TcpLink;
 
 #[derive(Clone, Debug)]
@@ -25,6 +29,8 @@ pub(crate) enum Link {
     Local(Arc<Inbox>),
     Shm(Arc<ShmLink>),
     Tcp(Arc<TcpLink>),
+    #[cfg(test)]
+    Sim(SimLink),
 }
 
 impl Link {
@@ -35,6 +41,8 @@ impl Link {
             Link::Local(inbox) => inbox.push(Event::Envelope(envelope)).map_err(drop),
             Link::Shm(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
             Link::Tcp(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
+            #[cfg(test)]
+            Link::Sim(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
         }
     }
 
@@ -44,6 +52,8 @@ impl Link {
             Link::Local(_) => Ok(()),
             Link::Shm(link) => link.send(kind, envelope).map_err(drop),
             Link::Tcp(link) => link.send(kind, envelope).map_err(drop),
+            #[cfg(test)]
+            Link::Sim(link) => link.send(kind, envelope).map_err(drop),
         }
     }
 
@@ -53,6 +63,8 @@ impl Link {
             Link::Local(_) => {}
             Link::Shm(link) => link.close(error),
             Link::Tcp(link) => link.close(error),
+            #[cfg(test)]
+            Link::Sim(link) => link.close(),
         }
     }
 }

@@ -29,6 +29,9 @@ const WAKE: Token = Token(usize::MAX);
 pub(crate) trait Sink: Send + Sync + 'static {
     /// A frame has arrived.
     fn frame(&self, from: HostId, frame: Frame);
+    /// A peer has connected. Of use to simulations only: a real connection is taken over by the node itself.
+    #[cfg(test)]
+    fn opened(&self, _from: HostId) {}
     /// The connection is over; every frame that arrived on it has been handed out.
     fn closed(&self, from: HostId, why: String);
 }

@@ -74,7 +74,10 @@ impl Leased {
             Welcome::Vm(id) => info.id = id,
             Welcome::Host(..) => return Err(error(&"a program answers at its address, not a VM")),
         }
-        let initiator = stream.local_addr().map_err(|e| error(&e))?.ip();
+        let initiator = match (stream.local_addr().map_err(|e| error(&e))?.ip(), program.reach.listening()) {
+            (local, Network::One(address)) if !local.is_loopback() => address.into(),
+            (local, _) => local,
+        };
         let (to, from) = control::split(stream);
         let (answered, answers) = rt::unbounded();
         let (closing, closed) = rt::unbounded();

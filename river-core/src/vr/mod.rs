@@ -221,7 +221,7 @@ impl Vr {
                     continue;
                 }
             }
-            if !self.inbox.wait(deadline, self.node.pump()) {
+            if !self.inbox.wait(deadline, &self.node.pump()) {
                 let queued = self.mailbox.borrow().len();
                 return Err(RecvError::Timeout { waited: start.elapsed(), queued });
             }
@@ -457,7 +457,7 @@ impl Vr {
     /// For layers that run a receive loop of their own; returns true if something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.inbox.wait(Some(Instant::now() + timeout), self.node.pump())
+        self.inbox.wait(Some(Instant::now() + timeout), &self.node.pump())
     }
 }
 

@@ -24,9 +24,9 @@ const REPLACED: &str = "VMs and programs meet only if they have the same key: th
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river key show                                  the same on two machines if they have the same key
-  river key export | ssh lab river key import     give it to another machine
-  river key new --force                           lock out who has the old one, after VMs have been started anew
+  river key show                               equal on two machines if they have the same key
+  river key export | ssh lab river key import  give it to the machine lab
+  river key new --force                        have a new one: restart the VMs to lock out the old
 
 Environment:
   RIVER_KEY_FILE  the file [default: ~/.config/river/key]

@@ -1,10 +1,11 @@
 //! `river run`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -44,8 +45,8 @@ Environment of PROGRAM:
   RIVER_VMS   how many VMs it may use, if -n is given or VMs were started
   RIVER_PORT  the UDP port on which it finds them, if they were started for this run
 
-Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of them; SIGTERM and
-SIGHUP are passed on to it.
+Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of
+them. SIGTERM and SIGHUP are passed on to it.
 
 Exit status: that of PROGRAM; 128 and the number of the signal if one killed it; and
     2  the command line makes no sense
@@ -91,7 +92,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("error: cannot run {}: {error}", program.display());
+            eprintln!("error: cannot run {}: {}", program.display(), explain(program, &error));
             return Ok(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN });
         }
     };
@@ -110,10 +111,15 @@ fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Ve
     }
     let count = wanted.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
     let (vms, port) = start(count)?;
-    let idle =
-        if found == 0 { "no idle VM was".to_owned() } else { format!("only {} idle, ", plural(found)) };
-    eprintln!("[river run: {idle} found; started {} on this machine for this run]", plural(count));
+    let idle = match found {
+        0 => "no idle VM was found".to_owned(),
+        1 => format!("1 idle VM was found, not {count}"),
+        _ => format!("{found} idle VMs were found, not {count}"),
+    };
+    eprintln!("[river run: {idle}; started {} on this machine for this run]", plural(count));
     command.env("RIVER_VMS", count.to_string()).env("RIVER_PORT", port.to_string());
+    // It is to find these VMs only.
+    command.env_remove("RIVER_HOSTS").env_remove("RIVER_NETWORK");
     Ok(vms)
 }
 
@@ -135,6 +141,24 @@ fn start(count: usize) -> river::Result<(Vec<Vm>, u16)> {
 /// A UDP port that nobody uses for searches. The address is that on which VMs are searched for.
 fn free_port() -> io::Result<u16> {
     Ok(UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 255), 0))?.local_addr()?.port())
+}
+
+/// Why a program does not start, and what to do.
+fn explain(program: &OsStr, error: &io::Error) -> String {
+    let path = Path::new(program);
+    match error.kind() {
+        io::ErrorKind::NotFound if path.components().count() > 1 || path.has_root() => {
+            "there is no such file, or it is a script whose interpreter is missing".into()
+        }
+        io::ErrorKind::NotFound => {
+            format!("it is in no directory of PATH; write ./{} if it is in this one", path.display())
+        }
+        io::ErrorKind::PermissionDenied if path.is_dir() => "it is a directory".into(),
+        io::ErrorKind::PermissionDenied => {
+            "it is not executable; make it so with `chmod +x`, if it is a program".into()
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -15,6 +15,7 @@ const SHORTEST_PREFIX: usize = 4;
 /// program uses. If one of the names is not found, nothing is stopped.
 #[derive(clap::Args)]
 #[command(
+    override_usage = "river stop [OPTIONS] NAME|ID...\n       river stop [OPTIONS] --all\n       river stop [OPTIONS] --idle",
     group = clap::ArgGroup::new("which").required(true).multiple(true),
     after_help = "\
 Examples:

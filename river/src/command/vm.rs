@@ -21,10 +21,10 @@ Examples:
   river vm --memory 4G              one whose programs get at most 4 GiB of address space
 
 Environment:
-  RIVER_PORT         UDP port on which VMs are searched for, the same for VMs and programs [default: 7484]
-  RIVER_KEY_FILE     the key; who has it can run code here [default: ~/.config/river/key, made at first use]
-  RIVER_CACHE        directory of the executables received [default: ~/.cache/river/images]
-  RIVER_CACHE_LIMIT  how many bytes of them are kept [default: 2147483648]
+  RIVER_PORT         UDP port of searches, the same for VMs and programs [default: 7484]
+  RIVER_KEY_FILE     the key; who has it can run code here [default: ~/.config/river/key]
+  RIVER_CACHE        where executables are kept [default: ~/.cache/river/images]
+  RIVER_CACHE_LIMIT  how many bytes of them [default: 2147483648, which is 2 GiB]
 
 Exit status:
   0  all VMs were told to stop, as by `river stop`

@@ -151,6 +151,25 @@ impl Pump for Rings {
     }
 }
 
+/// Without rings there is nothing to look into.
+impl Pump for Option<&Rings> {
+    fn begin(&self) {
+        self.iter().for_each(|rings| rings.begin());
+    }
+
+    fn poll(&self) {
+        self.iter().for_each(|rings| rings.poll());
+    }
+
+    fn end(&self) {
+        self.iter().for_each(|rings| rings.end());
+    }
+
+    fn may_park(&self) -> bool {
+        self.is_none_or(Rings::may_park)
+    }
+}
+
 impl Peer {
     /// Reads a turn. True: something was there.
     fn read(&mut self, sink: &dyn Sink) -> bool {

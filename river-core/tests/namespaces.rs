@@ -1,0 +1,191 @@
+//! Several machines, made of network namespaces: each with an address of its own, on a bridge in one more namespace.
+//! Nothing is ever sent outside them.
+
+mod scene;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use scene::{Process, Scene};
+
+/// Three machines with addresses 10.77.0.1 to 3.
+struct Net {
+    name: String,
+}
+
+const MACHINES: usize = 3;
+
+fn run(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+impl Net {
+    /// None, after having said so, where that cannot be done.
+    fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("rv{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let net = Self { name };
+        let possible = rustix::process::geteuid().is_root() && run("ip -V") && net.build();
+        if !possible {
+            eprintln!("skipped: needs root and iproute2");
+        }
+        possible.then_some(net)
+    }
+
+    fn build(&self) -> bool {
+        let switch = &self.name;
+        let mut done = run(&format!("ip netns add {switch}"))
+            && run(&format!("ip -n {switch} link add br0 type bridge"))
+            && run(&format!("ip -n {switch} link set br0 up"));
+        for i in 1..=MACHINES {
+            let machine = self.machine(i);
+            done = done
+                && run(&format!("ip netns add {machine}"))
+                && run(&format!("ip -n {switch} link add p{i} type veth peer name eth0 netns {machine}"))
+                && run(&format!("ip -n {switch} link set p{i} master br0 up"))
+                && run(&format!("ip -n {machine} address add 10.77.0.{i}/24 broadcast + dev eth0"))
+                && run(&format!("ip -n {machine} link set eth0 up"))
+                && run(&format!("ip -n {machine} link set lo up"))
+                && run(&format!("ip netns exec {machine} true"));
+        }
+        done
+    }
+
+    fn machine(&self, i: usize) -> String {
+        format!("{}m{i}", self.name)
+    }
+
+    /// A process on a machine.
+    fn start(&self, scene: &Scene, i: usize, part: &str, env: &[(&str, &str)]) -> Process {
+        let machine = self.machine(i);
+        let mut command = scene.command(&["ip", "netns", "exec", &machine], part);
+        Process::start(command.envs(env.iter().copied()))
+    }
+
+    fn vm(&self, scene: &Scene, i: usize, name: &str, network: bool) -> Process {
+        scene.vm(&["ip", "netns", "exec", &self.machine(i)], name, network)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for i in 1..=MACHINES {
+            run(&format!("ip netns del {}", self.machine(i)));
+        }
+        run(&format!("ip netns del {}", self.name));
+    }
+}
+
+const NETWORK: (&str, &str) = ("RIVER_NETWORK", "1");
+
+#[test]
+fn vms_of_all_machines_are_found_and_a_program_runs_over_them() {
+    let Some(net) = Net::new() else { return };
+    let scene = Scene::new();
+    let _vms: Vec<Process> = (1..=3).map(|i| net.vm(&scene, i, &format!("vm{i}"), true)).collect();
+    let _second = net.vm(&scene, 2, "vm2b", true);
+    let _shy = net.vm(&scene, 2, "shy", false);
+
+    let found = net.start(&scene, 1, "find", &[NETWORK]).expect("found");
+    let names: Vec<&str> = found.split(", ").map(|vm| vm.split(':').next().unwrap()).collect();
+    assert_eq!(names, ["vm1@127.0.0.1", "vm2@10.77.0.2", "vm2b@10.77.0.2", "vm3@10.77.0.3"]);
+
+    // Without being told so, nothing is searched outside the machine.
+    let found = net.start(&scene, 1, "find", &[]).expect("found");
+    assert!(found.starts_with("vm1@127.0.0.1") && !found.contains("10.77"), "{found}");
+
+    // Machines that are named are asked alone; the one VM that the kernel gives the question asks the others there.
+    let found = net.start(&scene, 1, "find", &[("RIVER_HOSTS", "10.77.0.2, 10.77.0.3")]).expect("found");
+    let names: Vec<&str> = found.split(", ").map(|vm| vm.split(':').next().unwrap()).collect();
+    assert_eq!(names, ["vm1@127.0.0.1", "vm2@10.77.0.2", "vm2b@10.77.0.2", "vm3@10.77.0.3"]);
+
+    // From 1 to 1, 2, 2, 3 and back, with the image shipped to each.
+    let program = net.start(&scene, 1, "once", &[NETWORK, ("RIVER_TEST_COUNT", "4")]);
+    let allocated = program.expect("allocated");
+    assert_eq!(allocated.split(' ').count(), 4, "{allocated}");
+    program.expect("served");
+    program.expect("ended");
+    for name in ["vm2", "vm3"] {
+        let cache = std::fs::read_dir(scene.path(&format!("cache-{name}"))).unwrap();
+        assert!(cache.count() > 0, "the image was shipped to {name}");
+    }
+}
+
+#[test]
+fn a_machine_that_is_cut_off_is_lost_to_the_program_and_free_again() {
+    let Some(net) = Net::new() else { return };
+    let scene = Scene::new();
+    let _vms: Vec<Process> = (2..=3).map(|i| net.vm(&scene, i, &format!("vm{i}"), true)).collect();
+    let program = net.start(&scene, 1, "watch", &[NETWORK, ("RIVER_TEST_COUNT", "2")]);
+    program.expect("served");
+    assert!(run(&format!("ip -n {} link set p3 down", net.name)));
+    let cut = Instant::now();
+    let why = program.expect("down");
+    assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
+    assert!(why.contains("vm3"), "{why}");
+    loop {
+        let found = net.start(&scene, 3, "find", &[]).expect("found");
+        if found.ends_with("idle") {
+            break;
+        }
+        assert!(cut.elapsed() < Duration::from_secs(15), "{found}");
+    }
+}
+
+#[test]
+fn delay_and_loss_of_packets_break_nothing() {
+    let Some(net) = Net::new() else { return };
+    for i in 1..=3 {
+        let netem = "root netem delay 5ms 2ms loss 2%";
+        if !run(&format!("tc -n {} qdisc add dev eth0 {netem}", net.machine(i))) {
+            eprintln!("skipped: needs tc and the kernel's netem");
+            return;
+        }
+    }
+    let scene = Scene::new();
+    let _vms: Vec<Process> = (1..=3).map(|i| net.vm(&scene, i, &format!("vm{i}"), true)).collect();
+    let program = net.start(&scene, 1, "once", &[NETWORK, ("RIVER_TEST_COUNT", "3")]);
+    program.expect("served");
+    program.expect("ended");
+}
+
+/// Loses packets too, and needs nothing special of the kernel.
+#[test]
+fn a_cable_that_fails_for_moments_breaks_nothing() {
+    let Some(net) = Net::new() else { return };
+    let scene = Scene::new();
+    let _vms: Vec<Process> = (1..=3).map(|i| net.vm(&scene, i, &format!("vm{i}"), true)).collect();
+    let program = net.start(&scene, 1, "long", &[NETWORK, ("RIVER_TEST_COUNT", "3")]);
+    program.expect("allocated");
+    for _ in 0..4 {
+        for (state, time) in [("down", 300), ("up", 200)] {
+            assert!(run(&format!("ip -n {} link set p2 {state}", net.name)));
+            std::thread::sleep(Duration::from_millis(time));
+        }
+    }
+    program.expect("served");
+    program.expect("ended");
+}
+
+#[test]
+fn without_a_key_nobody_listens_on_the_network() {
+    let scene = Scene::new();
+    let missing = scene.path("no such key");
+    for part in ["find", "once", "vm"] {
+        let mut command = scene.command(&[], part);
+        command.env("RIVER_KEY_FILE", &missing).env("RIVER_TEST_NAME", "vm").env("RIVER_TEST_NETWORK", "1");
+        let output = command.env(NETWORK.0, NETWORK.1).output().unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(text.contains("no cluster key") && text.contains("river key new"), "{text}");
+        assert!(!missing.exists());
+    }
+}
+
+/// Not a test of its own: what `Scene::command` runs.
+#[test]
+fn helper_process() {
+    scene::play();
+}

@@ -1,0 +1,181 @@
+//! What every test of the command has for itself: a copy of it, a key, a cache, a port.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Says to the test executable, started anew, that it is to be a program's initiator.
+pub(crate) const INITIATOR: &str = "RIVER_TEST_INITIATOR";
+
+/// The arguments with which the test executable becomes an initiator.
+pub(crate) const INITIATOR_ARGS: [&str; 3] = ["--exact", "initiator", "--nocapture"];
+
+/// More tests than there are in this executable.
+const PORTS: u16 = 60;
+
+/// VMs from a copy of the `river` command, in an empty directory, with a cache, a key and a port of their own.
+pub(crate) struct Lab {
+    directory: TempDir,
+    pub(crate) port: u16,
+    pub(crate) daemons: Vec<Child>,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        // Below the ports that the system gives to whoever wants any.
+        let first = 10_000 + (std::process::id() % 360) as u16 * PORTS;
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+        let directory = tempfile::tempdir().unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_river"), directory.path().join("river")).unwrap();
+        fs::create_dir(directory.path().join("empty")).unwrap();
+        Self { directory, port, daemons: Vec::new() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        for variable in ["RIVER_CACHE", "RIVER_VMS", "RIVER_HOSTS", "RIVER_NETWORK", "RIVER_LOG"] {
+            command.env_remove(variable);
+        }
+        command
+            .env("RIVER_PORT", self.port.to_string())
+            .env("RIVER_KEY_FILE", self.path("key"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+    }
+
+    pub(crate) fn river(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path("river"));
+        self.environment(&mut command).args(args).current_dir(self.path("empty"));
+        command
+    }
+
+    /// Runs the command to its end, which has to be with this exit code; what it printed to stdout and stderr.
+    pub(crate) fn ends(&self, args: &[&str], code: i32) -> (String, String) {
+        ends(&mut self.river(args), code)
+    }
+
+    /// Starts `river vm -n COUNT` and returns when all wait for programs.
+    pub(crate) fn start_vms(&mut self, count: usize) {
+        self.start_vms_with(count, &[]);
+    }
+
+    /// The same, with these options.
+    pub(crate) fn start_vms_with(&mut self, count: usize, options: &[&str]) {
+        let mut command = self.river(&["vm", "-n", &count.to_string(), "--name", "lab"]);
+        let mut daemon = command.args(options).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(daemon.stdout.take().unwrap());
+        for _ in 0..count {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            assert!(line.contains("waits"), "{line}");
+        }
+        // Open as long as the daemon is in the lab, as a terminal would be.
+        daemon.stdout = Some(stdout.into_inner());
+        self.daemons.push(daemon);
+    }
+
+    /// Starts this executable as the initiator of a program of the given kind.
+    pub(crate) fn program(&self, kind: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        self.environment(&mut command).env(INITIATOR, kind).args(INITIATOR_ARGS);
+        command
+    }
+
+    /// `river run` with these options and this executable as the program.
+    pub(crate) fn run_program(&self, options: &[&str], kind: &str) -> Command {
+        let mut command = self.river(&["run"]);
+        command.args(options).arg(std::env::current_exe().unwrap()).env(INITIATOR, kind).args(INITIATOR_ARGS);
+        command
+    }
+
+    pub(crate) fn vms(&self) -> Vec<serde_json::Value> {
+        self.vms_that(&[])
+    }
+
+    /// What `river ls --json` shows with these filters.
+    pub(crate) fn vms_that(&self, filters: &[&str]) -> Vec<serde_json::Value> {
+        let (stdout, _) = ends(self.river(&["ls", "--json"]).args(filters), 0);
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.vms().iter().map(|vm| vm["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.vms().iter().filter(|vm| vm["state"] == "idle").count()
+    }
+
+    /// The hosts of this lab: processes whose executable lies in its cache.
+    pub(crate) fn hosts(&self) -> usize {
+        processes_under(&self.path("cache"))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+fn processes_under(directory: &Path) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(directory)))
+        .count()
+}
+
+/// Looks again and again until it is so; fails if it is not within the limit.
+pub(crate) fn eventually(limit: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a command to its end, which has to be with this exit code; what it printed to stdout and stderr.
+pub(crate) fn ends(command: &mut Command, code: i32) -> (String, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    check(&output, code, command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The same for a command that reads this text.
+pub(crate) fn reads_and_ends(command: &mut Command, input: &str, code: i32) -> String {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may have read enough before the end.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    check(&output, code, command);
+    text(&output)
+}
+
+fn check(output: &Output, code: i32, command: &Command) {
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {}", text(output));
+}
+
+/// Reads what a process prints until there is this word. The process goes on, and may go on printing.
+pub(crate) fn wait_for_line(child: &mut Child, word: &str) {
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let found = stdout.by_ref().lines().map_while(Result::ok).any(|line| line.contains(word));
+    assert!(found, "{word:?} was not printed");
+    child.stdout = Some(stdout.into_inner());
+}

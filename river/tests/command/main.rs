@@ -1,0 +1,157 @@
+//! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
+
+mod cli;
+mod key;
+mod lab;
+mod run;
+mod stop;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use river::core::{Query, VirtualResource, Vr, find};
+use river::prelude::{Sfm, msg, pat};
+use serde::{Deserialize, Serialize};
+
+use lab::{INITIATOR, Lab, eventually, text, wait_for_line};
+
+/// Answers with its VM, and does what the kind of the program asks for.
+#[derive(Serialize, Deserialize)]
+struct Worker {
+    kind: String,
+}
+
+impl VirtualResource for Worker {
+    fn main(&mut self, vr: &Vr) -> river::Result {
+        if self.kind == "limits" {
+            println!("{}", std::fs::read_to_string("/proc/self/limits")?);
+        }
+        vr.send(vr.parent().unwrap(), msg! { vm: vr.vm(), process: std::process::id() })?;
+        if self.kind == "sleep" {
+            vr.recv(pat! { never: true })?;
+        }
+        Ok(())
+    }
+}
+
+/// Not a test of its own: what `Lab::program` runs.
+#[test]
+fn initiator() {
+    let Ok(kind) = std::env::var(INITIATOR) else { return };
+    river::log_to_stderr(1);
+    river::try_run(|vr| {
+        let count = match kind.as_str() {
+            "limits" => Some(1),
+            "count" => None,
+            _ => Some(4),
+        };
+        let found = vr.discover(Query { count, ..Query::default() })?;
+        println!("sees {} VMs", found.len());
+        let wanted = count.map_or(found.len(), |count| count as usize);
+        let vms = vr.allocate(found, wanted)?;
+        let workers = vr.deploy(&vms, |_| Worker { kind: kind.clone() })?;
+        for worker in workers.iter() {
+            println!("answered by {}", vr.recv(pat! { src: worker })?.get::<String>("vm")?);
+        }
+        if kind == "sleep" {
+            println!("all are asleep");
+            vr.recv(pat! { never: true })?;
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_image_travels_once_and_the_program_leaves_nothing() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let first = text(&lab.program("answer").output().unwrap());
+    for vm in 0..4 {
+        assert!(first.contains(&format!("answered by lab-{vm}")), "{first}");
+    }
+    assert!(first.contains("shipped the program's image"), "{first}");
+    let second = text(&lab.program("answer").output().unwrap());
+    assert!(!second.contains("shipped the program's image"), "{second}");
+    assert_eq!(second.matches("nothing shipped").count(), 4, "{second}");
+    eventually(Duration::from_secs(5), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+}
+
+#[test]
+fn a_killed_initiator_frees_its_vms_and_ends_its_hosts() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "all are asleep");
+    assert_eq!((lab.idle(), lab.hosts()), (0, 4));
+    let states = lab.vms();
+    assert!(states.iter().all(|vm| vm["program"].as_str().unwrap().contains("command-")), "{states:?}");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    eventually(Duration::from_secs(5), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+    let again = text(&lab.program("answer").output().unwrap());
+    assert!(again.contains("answered by lab-3"), "{again}");
+}
+
+#[test]
+fn a_stopped_initiator_loses_its_lease() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "all are asleep");
+    let pid = rustix::process::Pid::from_child(&program);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    eventually(Duration::from_secs(10), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
+#[test]
+fn a_killed_vm_takes_its_hosts_along_and_the_program_learns_why() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "all are asleep");
+    for daemon in &mut lab.daemons {
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+    eventually(Duration::from_secs(5), "hosts gone", || lab.hosts() == 0);
+    let output = program.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("lab-") && text.contains("is out of reach on VM lab-"), "{text}");
+}
+
+#[test]
+fn thirty_two_vms_on_one_machine_are_all_found() {
+    let mut lab = Lab::new();
+    lab.start_vms(32);
+    assert_eq!(lab.idle(), 32);
+}
+
+#[test]
+fn nobody_is_found_where_nobody_is() {
+    let lab = Lab::new();
+    let output = lab.river(&["ls"]).output().unwrap();
+    assert!(output.status.success());
+    assert!(text(&output).contains("start one with `river vm`"), "{}", text(&output));
+    // The library says the same as the command.
+    let _ = find(&Query::default()).unwrap();
+}
+
+#[test]
+fn a_stopped_vm_is_given_up_and_is_free_when_it_wakes() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "all are asleep");
+    let daemon = rustix::process::Pid::from_child(&lab.daemons[0]);
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP).unwrap();
+    let output = program.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("has not been heard of for 3s"), "{text}");
+    assert!(text.contains("it has not been heard of for 8s"), "{text}");
+    rustix::process::kill_process(daemon, rustix::process::Signal::CONT).unwrap();
+    eventually(Duration::from_secs(5), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+}

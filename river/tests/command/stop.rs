@@ -1,0 +1,88 @@
+//! `river stop`.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::lab::{Lab, eventually, text, wait_for_line};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Waits until `river vm` has ended, as it has to; what it had printed since its VMs wait for programs.
+fn ended(mut daemon: Child) -> String {
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    let mut stdout = String::new();
+    daemon.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    stdout
+}
+
+#[test]
+fn vms_are_stopped_by_name_and_by_id_and_river_vm_ends_with_the_last() {
+    let mut lab = Lab::new();
+    lab.start_vms(4);
+    let id = lab.vms()[1]["id"].as_str().unwrap().to_owned();
+    let (stopped, _) = lab.ends(&["stop", "lab-0", &id[..13]], 0);
+    assert_eq!(stopped, "stopped VM lab-0\nstopped VM lab-1\n");
+    eventually(SOON, "two go on", || lab.names() == ["lab-2", "lab-3"]);
+    assert!(lab.daemons[0].try_wait().unwrap().is_none());
+    // Named twice, stopped once.
+    let id = lab.vms()[0]["id"].as_str().unwrap().to_ascii_uppercase();
+    assert_eq!(lab.ends(&["stop", "lab-2", &id], 0).0, "stopped VM lab-2\n");
+    lab.ends(&["stop", "lab-3"], 0);
+    let said = ended(lab.daemons.remove(0));
+    assert!(said.contains("VM lab-3 was stopped") && !said.contains("rror"), "{said}");
+}
+
+#[test]
+fn all_are_stopped() {
+    let mut lab = Lab::new();
+    let (_, none) = lab.ends(&["stop", "--all"], 0);
+    assert!(none.contains("nothing to stop"), "{none}");
+    lab.start_vms(2);
+    lab.start_vms(1);
+    assert_eq!(lab.ends(&["stop", "--all"], 0).0.lines().count(), 3);
+    for daemon in lab.daemons.drain(..) {
+        ended(daemon);
+    }
+    assert!(lab.vms().is_empty());
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let mut lab = Lab::new();
+    let (_, nobody) = lab.ends(&["stop", "lab-0"], 1);
+    assert!(nobody.contains("no VM at all was found"), "{nobody}");
+    lab.start_vms(2);
+    let (_, stderr) = lab.ends(&["stop", "lab-0", "lab-7"], 1);
+    assert!(stderr.contains("no VM lab-7, so nothing was stopped: there are lab-0, lab-1"), "{stderr}");
+    // Too short to be an id, even if one begins so.
+    let id = lab.vms()[0]["id"].as_str().unwrap().to_owned();
+    lab.ends(&["stop", &id[..3]], 1);
+    // One more process, whose VMs have the same names.
+    lab.start_vms(2);
+    let (_, stderr) = lab.ends(&["stop", "lab-0"], 1);
+    assert!(stderr.contains("may be any of 2 VMs") && stderr.contains(&id), "{stderr}");
+    assert_eq!(lab.idle(), 4);
+    for nonsense in [&["stop"][..], &["stop", ""], &["stop", "--all", "lab-0"]] {
+        lab.ends(nonsense, 2);
+    }
+}
+
+#[test]
+fn a_program_learns_that_its_vm_was_stopped_and_idle_spares_it() {
+    let mut lab = Lab::new();
+    lab.start_vms(5);
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "all are asleep");
+    let (stopped, left) = lab.ends(&["stop", "--idle"], 0);
+    assert_eq!((stopped.lines().count(), left.lines().count()), (1, 4), "{stopped}{left}");
+    assert!(left.contains("goes on, as command-"), "{left}");
+    let used = lab.names();
+    assert_eq!(used.len(), 4);
+    let (stopped, _) = lab.ends(&["stop", &used[0]], 0);
+    assert!(stopped.contains("which command-"), "{stopped}");
+    let output = program.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output).contains(&format!("on VM {}", used[0])), "{}", text(&output));
+    eventually(SOON, "VMs free and hosts gone", || lab.idle() == 3 && lab.hosts() == 0);
+}
