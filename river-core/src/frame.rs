@@ -23,8 +23,8 @@ pub(crate) const HEADER: usize = 64;
 const VERSION: u8 = 1;
 /// Payloads up to this size are copied out of the read buffer; larger ones are read straight into their own memory.
 const SMALL: usize = 16 << 10;
-/// How much memory a header may claim before its payload has arrived.
-const EAGER: usize = 64 << 20;
+/// How much address space a header may claim before its payload has arrived; memory follows as it does.
+const EAGER: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
 /// No payload is longer.
 pub(crate) const MAX_PAYLOAD: u64 = 1 << 40;
 const STAGING: usize = 128 << 10;

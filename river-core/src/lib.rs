@@ -79,6 +79,7 @@
 //! * `control`: control connections
 //! * `flood`: what to do with too much output
 //! * `frame`: the format of data connections
+//! * `fuzzing`: the decoders of what comes from outside, for fuzzers
 //! * `inbox`: the shared half of a mailbox
 //! * `mailbox`: the owner's half: selective receive
 //! * `link`: the ways from one VR to another
@@ -90,6 +91,7 @@
 //! * `run`: the start of a program
 //! * `start`: the start of a host that is a test executable
 //! * `testing`: help for the tests of other layers
+//! * `sim`: the delivery guarantees on a simulated network
 
 pub mod code;
 mod control;
@@ -99,6 +101,8 @@ mod envelope;
 mod error;
 mod flood;
 mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod host;
 mod id;
 mod image;
@@ -114,6 +118,8 @@ mod program;
 mod protocol;
 mod rt;
 mod run;
+#[cfg(test)]
+mod sim;
 #[cfg(feature = "testing")]
 mod start;
 #[cfg(any(test, feature = "testing"))]

@@ -97,7 +97,7 @@ struct Peer {
 
 /// A notice that some thread that must not block wants sent.
 #[derive(Debug)]
-struct Notice {
+pub(crate) struct Notice {
     to: VrId,
     down: Down,
 }
@@ -194,12 +194,13 @@ impl Node {
 
     /// Takes an ended VR out and tells its watchers, after everything that it had sent. May block.
     pub(crate) fn remove(&self, vr: VrId, why: &Why) {
-        let inbox = self.local.write().unwrap_or_else(PoisonError::into_inner).remove(&vr);
+        // In this order, so that nobody finds it neither here nor ended.
         let watchers = {
             let mut book = self.book();
             book.ended.insert(vr, why.clone());
             book.watchers.remove(&vr).unwrap_or_default()
         };
+        let inbox = self.local.write().unwrap_or_else(PoisonError::into_inner).remove(&vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
         // Whoever sent something that will never be read learns of it too.
@@ -271,6 +272,11 @@ impl Node {
                     return self.inbox(to).map(Link::Local).ok_or_else(|| gone(why.unwrap_or(Why::Unknown)));
                 }
                 Some(Reply::At(place)) => self.learn(to, place),
+                Some(Reply::Dead { host, why }) => {
+                    self.book().located.insert(to, host);
+                    self.host_down(host, &why);
+                    return Err(gone(why));
+                }
                 Some(Reply::Gone(why)) => return Err(gone(why)),
                 _ => return Err(gone(Why::ProgramEnded)),
             }
@@ -380,6 +386,8 @@ impl Node {
                     self.tell(watcher, &down);
                 }
             }
+            // What its dead host had sent is read first, if there is something.
+            Err(_) if self.book().located.contains_key(&watched) => self.expect(watcher, watched),
             Err(down) => self.tell(watcher, &down),
         }
     }
@@ -623,5 +631,38 @@ impl Sink for Deliver {
     }
 }
 
+/// A node on a simulated network, driven by one thread.
 #[cfg(test)]
-mod sim;
+impl Node {
+    /// The node, and the notices that its courier thread would carry.
+    pub(crate) fn simulated(
+        place: Place,
+        net: &Arc<SimNet>,
+        answer: Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync>,
+    ) -> (Arc<Self>, Receiver<Notice>) {
+        let (courier, notices) = crossbeam_channel::unbounded();
+        let node = Arc::new(Self {
+            place,
+            program: ProgramId::fresh(),
+            vm: "sim".into(),
+            key: ClusterKey::from_bytes([0; 32]),
+            local: RwLock::default(),
+            book: Mutex::default(),
+            any_down: AtomicBool::new(false),
+            requests: Requests::Sim(answer),
+            ways: Ways::Sim(net.clone()),
+            courier,
+        });
+        let sink = Deliver(OnceLock::new());
+        let _ = sink.0.set(Arc::downgrade(&node));
+        net.add(place.host, Arc::new(sink));
+        (node, notices)
+    }
+
+    /// Sends the notices that wait.
+    pub(crate) fn carry_now(&self, notices: &Receiver<Notice>) {
+        while let Ok(Notice { to, down }) = notices.try_recv() {
+            self.tell(to, &down);
+        }
+    }
+}

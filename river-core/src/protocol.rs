@@ -190,6 +190,11 @@ pub(crate) enum Request {
 /// The answer to a [`Request`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// The VR lived on a host that is dead.
+    Dead {
+        host: HostId,
+        why: Why,
+    },
     At(Place),
     Gone(Why),
     Vms(Vec<VmInfo>),

@@ -45,6 +45,11 @@ pub use {river_core as core, river_rai as rai, river_sfm as sfm, river_trickle a
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// The programs in the guide for model builders, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/core.md")]
+struct Guide;
+
 /// What most programs want in scope.
 pub mod prelude {
     pub use river_core::{Query, VirtualResource, Vr, VrId};

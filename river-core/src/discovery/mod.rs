@@ -18,10 +18,12 @@ pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, find};
 pub(crate) use net::{bind_ear, default_port, responder_ears, search};
 pub use network::NetworkError;
 pub(crate) use network::{Ear, Network, Reach, key_for};
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use probe::answer_as;
 pub(crate) use probe::{Announcement, answer, is_answer, relayed, scope};
 pub use probe::{Query, VmInfo, VmState};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use probe::{answer_as, sealed_answer, sealed_probe};
 pub(crate) use replay::Replays;
 pub(crate) use search::SEARCH_TIME;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use search::Search;
 pub use search::{DiscoverError, Found};

@@ -42,19 +42,17 @@ impl Program {
         }
     }
 
+    /// Where a VR lives, or lived: a host that lives says itself that the VR has ended, after all that it had sent.
     fn locate(&self, vr: VrId) -> Reply {
         let state = self.state();
-        if let Some(why) = state.ended.get(&vr) {
-            return Reply::Gone(why.clone());
+        let Some(&host) = state.directory.get(&vr) else { return Reply::Gone(Why::Unknown) };
+        if let Some(why) = state.down.get(&host) {
+            return Reply::Dead { host, why: why.clone() };
         }
-        let Some(host) = state.directory.get(&vr) else { return Reply::Gone(Why::Unknown) };
-        if *host == self.node.place.host {
+        if host == self.node.place.host {
             return Reply::At(self.node.place);
         }
-        match state.hosts.get(host) {
-            Some(host) => Reply::At(host.place),
-            None => Reply::Gone(state.down.get(host).cloned().unwrap_or(Why::Unknown)),
-        }
+        state.hosts.get(&host).map_or(Reply::Gone(Why::Unknown), |host| Reply::At(host.place))
     }
 
     async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {

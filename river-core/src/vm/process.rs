@@ -151,6 +151,13 @@ fn describe(status: ExitStatus) -> String {
             let name = Signal::from_named_raw(number).map(|signal| format!("{signal:?}"));
             // It calls itself "Signal::KILL", in quotes.
             let name = name.as_deref().and_then(|name| name.trim_matches('"').rsplit(':').next());
+            let name = name.map(|name| match name {
+                "ABORT" => "ABRT",
+                "ALARM" => "ALRM",
+                "CHILD" => "CHLD",
+                "VTALARM" => "VTALRM",
+                name => name,
+            });
             format!("signal {number}{}", name.map_or(String::new(), |name| format!(" (SIG{name})")))
         }
         (None, None) => status.to_string(),

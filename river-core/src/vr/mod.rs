@@ -117,8 +117,9 @@ impl Vr {
     /// [`SendError`] if the destination is known to be gone; the payload is dropped then.
     ///
     /// # Blocking
-    /// The first time for a destination it may wait for the directory and for a connection; later only while more
-    /// than 8 MiB wait for a process that does not read.
+    /// The first time for a destination it may wait for the directory and for a connection. Later it waits while the
+    /// destination's process does not read and what lies between is full: a quarter of a mebibyte on the same machine,
+    /// the buffers of the connection and 8 MiB more otherwise. A process that lives always reads.
     pub fn send_bytes(
         &self,
         to: VrId,

@@ -1,7 +1,8 @@
-//! What every test of the command has for itself: a copy of it, a key, a cache, a port.
+//! What every test of the command has for itself: a directory, a key, a cache, a port.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,7 +19,7 @@ pub(crate) const INITIATOR_ARGS: [&str; 3] = ["--exact", "initiator", "--nocaptu
 /// More tests than there are in this executable.
 const PORTS: u16 = 60;
 
-/// VMs from a copy of the `river` command, in an empty directory, with a cache, a key and a port of their own.
+/// The `river` command and its VMs, in an empty directory, with a cache, a key and a port of their own.
 pub(crate) struct Lab {
     directory: TempDir,
     pub(crate) port: u16,
@@ -32,7 +33,8 @@ impl Lab {
         let first = 10_000 + (std::process::id() % 360) as u16 * PORTS;
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         let directory = tempfile::tempdir().unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_river"), directory.path().join("river")).unwrap();
+        // Not a copy: while it is written another test may fork, and nobody can run what somebody holds open for writing.
+        symlink(env!("CARGO_BIN_EXE_river"), directory.path().join("river")).unwrap();
         fs::create_dir(directory.path().join("empty")).unwrap();
         Self { directory, port, daemons: Vec::new() }
     }

@@ -5,9 +5,16 @@ use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::*;
-use crate::error::RecvError;
+use crossbeam_channel::Receiver;
+
+use crate::down::Why;
+use crate::envelope::Channel;
+use crate::error::{RecvError, SendError};
+use crate::id::{HostId, VrId};
+use crate::link::SimNet;
 use crate::mailbox::Selector;
+use crate::node::{Node, Notice};
+use crate::protocol::{Place, Reply, Request};
 use crate::vr::Vr;
 
 const SEEDS: u64 = 10_000;
@@ -37,7 +44,6 @@ impl Rng {
 #[derive(Default)]
 struct Directory {
     hosts: HashMap<VrId, HostId>,
-    ended: HashMap<VrId, Why>,
     down: HashMap<HostId, Why>,
     /// (whom to tell, who is dead)
     untold: Vec<(HostId, HostId)>,
@@ -53,12 +59,11 @@ fn place(host: HostId) -> Place {
 impl Directory {
     fn answer(&mut self, request: Request) -> Option<Reply> {
         Some(match request {
-            Request::Locate(vr) => match (self.ended.get(&vr), self.hosts.get(&vr)) {
-                (Some(why), _) => Reply::Gone(why.clone()),
-                (None, None) => Reply::Gone(Why::Unknown),
-                (None, Some(host)) => match self.down.get(host) {
-                    Some(why) => Reply::Gone(why.clone()),
-                    None => Reply::At(place(*host)),
+            Request::Locate(vr) => match self.hosts.get(&vr) {
+                None => Reply::Gone(Why::Unknown),
+                Some(&host) => match self.down.get(&host) {
+                    Some(why) => Reply::Dead { host, why: why.clone() },
+                    None => Reply::At(place(host)),
                 },
             },
             Request::Verdict { host, error } => {
@@ -79,33 +84,6 @@ impl Directory {
         self.down.insert(host, why);
         self.untold.extend(self.all.iter().filter(|other| **other != host).map(|other| (*other, host)));
         true
-    }
-}
-
-impl Node {
-    /// A node on a simulated network, and the notices that its courier thread would carry.
-    fn simulated(
-        host: HostId,
-        net: &Arc<SimNet>,
-        answer: Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync>,
-    ) -> (Arc<Self>, Receiver<Notice>) {
-        let (courier, notices) = crossbeam_channel::unbounded();
-        let node = Arc::new(Self {
-            place: place(host),
-            program: ProgramId::fresh(),
-            vm: "sim".into(),
-            key: ClusterKey::from_bytes([0; 32]),
-            local: RwLock::default(),
-            book: Mutex::default(),
-            any_down: AtomicBool::new(false),
-            requests: Requests::Sim(answer),
-            ways: Ways::Sim(net.clone()),
-            courier,
-        });
-        let sink = Deliver(OnceLock::new());
-        let _ = sink.0.set(Arc::downgrade(&node));
-        net.add(host, Arc::new(sink));
-        (node, notices)
     }
 }
 
@@ -144,7 +122,7 @@ impl World {
         let answer: Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync> =
             Arc::new(move |request| lock(&asked).answer(request));
         let (nodes, notices): (Vec<_>, Vec<_>) =
-            hosts.iter().map(|host| Node::simulated(*host, &net, answer.clone())).unzip();
+            hosts.iter().map(|host| Node::simulated(place(*host), &net, answer.clone())).unzip();
         let mut rng = Rng(seed);
         let mut members = Vec::new();
         for _ in 0..VRS {
@@ -162,8 +140,9 @@ impl World {
             });
         }
         let ids: Vec<VrId> = members.iter().map(|member| member.id).collect();
+        // Some begin to watch at once, some when others may have ended or died.
         for member in &members {
-            let others = ids.iter().filter(|id| **id != member.id);
+            let others = ids.iter().filter(|id| **id != member.id && rng.below(2) == 0);
             others.for_each(|id| member.vr.iter().for_each(|vr| vr.watch(*id)));
         }
         Self { rng, net, directory, nodes, notices, members, broken: HashSet::new() }
@@ -194,7 +173,8 @@ impl World {
                 let host = self.rng.below(HOSTS);
                 self.kill(host);
             }
-            96..98 => {
+            96..97 => self.watch(),
+            97..98 => {
                 self.tell_one();
             }
             _ => {
@@ -213,7 +193,7 @@ impl World {
         let number = member.sent[to];
         match vr.send_bytes(dest, CHANNEL, 0, number.to_le_bytes().to_vec()) {
             Ok(()) => member.sent[to] += 1,
-            Err(crate::error::SendError::Down(down)) => drop(member.down.insert(down.who, down.why)),
+            Err(SendError::Down(down)) => drop(member.down.insert(down.who, down.why)),
             Err(_) => {}
         }
     }
@@ -244,13 +224,20 @@ impl World {
         }
     }
 
+    fn watch(&mut self) {
+        let (from, to) = (self.rng.below(VRS), self.rng.below(VRS));
+        let dest = self.members[to].id;
+        if let Some(vr) = self.members[from].vr.as_ref().filter(|_| from != to) {
+            vr.watch(dest);
+        }
+    }
+
     fn end_one(&mut self) {
         let index = self.rng.below(VRS);
         let member = &mut self.members[index];
         if let Some(vr) = member.vr.take() {
             drop(vr);
             self.nodes[member.host].remove(member.id, &Why::Finished);
-            lock(&self.directory).ended.insert(member.id, Why::Finished);
         }
     }
 
@@ -293,13 +280,17 @@ impl World {
     }
 
     fn carry(&mut self, node: usize) {
-        while let Ok(Notice { to, down }) = self.notices[node].try_recv() {
-            self.nodes[node].tell(to, &down);
-        }
+        self.nodes[node].carry_now(&self.notices[node]);
     }
 
     /// Lets everything arrive that is under way.
     fn settle(&mut self) {
+        // Whoever has not asked yet asks now: also about those who are long gone.
+        for (from, to) in (0..VRS).flat_map(|from| (0..VRS).map(move |to| (from, to))).filter(|(a, b)| a != b)
+        {
+            let dest = self.members[to].id;
+            self.members[from].vr.iter().for_each(|vr| vr.watch(dest));
+        }
         loop {
             while let Some((from, to)) = self.net.busy().first().copied() {
                 self.net.deliver(from, to);
