@@ -271,7 +271,10 @@ impl Program {
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 let why = self.state().down.get(&host).cloned();
-                Err(error(why.map_or_else(|| "its host is gone".into(), |why| format!("its host {why}"))))
+                Err(error(why.map_or_else(
+                    || "its host is gone".into(),
+                    |why| format!("its host is gone: {}", why.cause()),
+                )))
             }
         }
     }

@@ -129,7 +129,7 @@ impl Leased {
             let mut link = self.link();
             match &link.host {
                 HostState::Up(host) => return Ok(*host),
-                HostState::Gone(why) => return Err(format!("its host {why}")),
+                HostState::Gone(why) => return Err(format!("its host is gone: {}", why.cause())),
                 HostState::Starting(_) => None,
                 HostState::None => {
                     let host = HostId::fresh();
@@ -148,7 +148,7 @@ impl Leased {
         let reported = rt::timeout(START, change.recv()).await;
         match &self.link().host {
             HostState::Up(host) => Ok(*host),
-            HostState::Gone(why) => Err(format!("its host {why}")),
+            HostState::Gone(why) => Err(format!("its host is gone: {}", why.cause())),
             _ if reported.is_err() => Err(format!("its host did not report within {START:?}")),
             _ => Err("its host did not start".into()),
         }
@@ -248,6 +248,7 @@ impl Leased {
         };
         // With a VM goes its host, but a moment later it may still be heard of: by its lifeline, not by us.
         self.host_is_gone(&program, &Why::LostLink { vm, error });
+        program.state().vms.remove(&self.info.id);
         drop(closing);
     }
 

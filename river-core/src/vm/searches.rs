@@ -91,6 +91,9 @@ impl Searches {
                 rt::sleep(TICK).await;
                 continue;
             };
+            if self.vm.state().stopped {
+                return;
+            }
             let probe = &datagram[..length];
             let scope = discovery::scope(probe);
             if scope.relayed && (!ear.is_local() || scope.from_network && self.network == Network::Loopback) {

@@ -1,5 +1,6 @@
 //! `river vm`.
 
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::thread;
 
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// UDP port on which it is searched for [default: `RIVER_PORT`, or 7484]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Lend it to other machines, too: listen on ADDRESS, or on all interfaces. Needs the key of the cluster
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "0.0.0.0")]
+    network: Option<Ipv4Addr>,
     #[command(flatten)]
     limits: Limits,
 }
@@ -85,6 +89,9 @@ impl Args {
         }
         if let Some(port) = self.port {
             config = config.discovery_port(port);
+        }
+        if let Some(address) = self.network {
+            config = config.network(address);
         }
         Ok(config)
     }
