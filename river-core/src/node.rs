@@ -382,8 +382,9 @@ impl Node {
                 let envelope =
                     Envelope { src: watcher, dst: watched, seq: 0, channel: SYSTEM, lane: 0, payload };
                 if link.notify(Kind::Watch, &envelope).is_err() {
-                    let down = self.post_mortem(watched);
-                    self.tell(watcher, &down);
+                    // The verdict comes to all processes as `host_down`, after what can still be read of that host:
+                    // to tell now would be too early.
+                    self.post_mortem(watched);
                 }
             }
             // What its dead host had sent is read first, if there is something.
