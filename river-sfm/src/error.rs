@@ -108,6 +108,18 @@ impl From<river_core::RecvError> for RecvError {
     }
 }
 
+/// A pattern cannot be sent, as one of its constraints is code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the constraint on `{name}`, {constraint}, cannot be sent: only values, ranges, ANY, ABSENT, one_of and not can"
+)]
+pub struct TemplateError {
+    /// The attribute whose constraint it is.
+    pub name: String,
+    /// The constraint, as text.
+    pub constraint: String,
+}
+
 /// A message that waited while a receive timed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NearMiss {

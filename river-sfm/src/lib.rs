@@ -44,12 +44,15 @@
 //! * `blob`: plain memory, neither encoded nor copied
 //! * `message`: sets of attributes
 //! * `range`: ranges of numbers
+//! * `check`: the forms of constraints, and what they hold for
 //! * `constraint`: what a pattern can ask of an attribute
 //! * `pattern`: what a receive asks of a message
+//! * `template`: patterns that can be sent
 //! * `vr`: send and receive
 //! * `macros`: how to write messages and patterns
 
 mod blob;
+mod check;
 mod constraint;
 mod decode;
 mod encode;
@@ -58,18 +61,21 @@ mod macros;
 mod message;
 mod pattern;
 mod range;
+mod template;
 mod typename;
 mod value;
 mod vr;
 mod wire;
 
 pub use blob::Blob;
-pub use constraint::{ABSENT, ANY, Absent, Check, Constraint, IntoConstraint, Present, not, one_of};
+pub use check::Constraint;
+pub use constraint::{ABSENT, ANY, Absent, Check, IntoConstraint, Present, not, one_of};
 pub use decode::FromAttr;
 pub use encode::ToAttr;
-pub use error::{BlobError, GetError, NearMiss, RecvError, SendError};
+pub use error::{BlobError, GetError, NearMiss, RecvError, SendError, TemplateError};
 pub use message::Message;
 pub use pattern::Pattern;
+pub use template::Template;
 pub use vr::Sfm;
 pub use wire::Attr;
 
