@@ -43,6 +43,7 @@
 //! * `decode`: from the body of an attribute to a value
 //! * `blob`: plain memory, neither encoded nor copied
 //! * `message`: sets of attributes
+//! * `fields`: structs as messages
 //! * `range`: ranges of numbers
 //! * `check`: the forms of constraints, and what they hold for
 //! * `constraint`: what a pattern can ask of an attribute
@@ -57,6 +58,7 @@ mod constraint;
 mod decode;
 mod encode;
 mod error;
+mod fields;
 mod macros;
 mod message;
 mod pattern;

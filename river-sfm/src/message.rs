@@ -91,11 +91,11 @@ impl Message {
         {
             return SrcAttr::new(src).attr().get();
         }
-        let missing = || GetError::Missing {
-            name: name.to_owned(),
-            present: self.names().map(str::to_owned).collect(),
-        };
-        self.attr(name).ok_or_else(missing)?.get()
+        self.attr(name).ok_or_else(|| self.missing(name))?.get()
+    }
+
+    pub(crate) fn missing(&self, name: &str) -> GetError {
+        GetError::Missing { name: name.to_owned(), present: self.names().map(str::to_owned).collect() }
     }
 
     /// Whether there is an attribute of that name.
