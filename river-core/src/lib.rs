@@ -147,4 +147,4 @@ pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};
 pub use vm::{StopError, Vm, VmConfig, VmError, stop};
-pub use vr::{Group, Posted, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, VirtualResource, Vr};

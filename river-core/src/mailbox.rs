@@ -16,13 +16,14 @@ pub struct Selector {
     channel: Channel,
     lane: Option<u64>,
     from: Option<VrId>,
+    awaits: Option<VrId>,
 }
 
 impl Selector {
     /// Any envelope of that channel.
     #[must_use]
     pub const fn on(channel: Channel) -> Self {
-        Self { channel, lane: None, from: None }
+        Self { channel, lane: None, from: None, awaits: None }
     }
 
     /// Only envelopes with that lane, which are found without looking at others.
@@ -39,8 +40,17 @@ impl Selector {
         self
     }
 
-    pub(crate) fn source(&self) -> Option<VrId> {
-        self.from
+    /// The receive ends with the `Down` of that VR if it is gone and nothing that is admitted is left, though others
+    /// may answer in its stead.
+    #[must_use]
+    pub const fn awaiting(mut self, who: VrId) -> Self {
+        self.awaits = Some(who);
+        self
+    }
+
+    /// The VR whose death ends a receive.
+    pub(crate) fn awaited(&self) -> Option<VrId> {
+        self.awaits.or(self.from)
     }
 
     fn admits(&self, envelope: &Envelope) -> bool {
@@ -68,7 +78,15 @@ struct Posted {
     id: PostId,
     selector: Selector,
     accept: Box<dyn FnMut(&Envelope) -> bool>,
-    got: Option<(u64, Envelope)>,
+    /// Wants every envelope that matches, not only one.
+    standing: bool,
+    got: VecDeque<(u64, Envelope)>,
+}
+
+impl Posted {
+    fn wants(&mut self, envelope: &Envelope) -> bool {
+        (self.standing || self.got.is_empty()) && self.selector.admits(envelope) && (self.accept)(envelope)
+    }
 }
 
 impl std::fmt::Debug for Posted {
@@ -91,6 +109,8 @@ pub(crate) struct Mailbox {
     /// Receives that were posted, earliest first: MPI's *posted queue*.
     posted: VecDeque<Posted>,
     posts: u64,
+    /// Envelopes that standing receives have got.
+    standing: usize,
     watched: HashSet<VrId>,
     children: HashSet<VrId>,
     down: HashMap<VrId, Why>,
@@ -163,7 +183,7 @@ impl Mailbox {
         if self.stopped {
             return Found::Stopped;
         }
-        if let Some(src) = selector.from
+        if let Some(src) = selector.awaited()
             && let Some(why) = self.down.get(&src)
         {
             let down = Down { who: src, why: why.clone() };
@@ -173,16 +193,27 @@ impl Mailbox {
         self.notices.pop_front().map_or(Found::Nothing, Found::Down)
     }
 
-    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, is its own.
+    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, is its own; of
+    /// a standing one, all of them.
     pub(crate) fn post(
         &mut self,
         selector: Selector,
         mut accept: Box<dyn FnMut(&Envelope) -> bool>,
+        standing: bool,
         swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
     ) -> PostId {
-        let got = self.search(&selector, &mut *accept, swap);
+        let mut got = VecDeque::new();
+        while let Some(found) = self.search(&selector, &mut *accept, swap) {
+            got.push_back(found);
+            if !standing {
+                break;
+            }
+        }
         self.posts += 1;
-        self.posted.push_back(Posted { id: PostId(self.posts), selector, accept, got });
+        if standing {
+            self.standing += got.len();
+        }
+        self.posted.push_back(Posted { id: PostId(self.posts), selector, accept, standing, got });
         PostId(self.posts)
     }
 
@@ -191,36 +222,58 @@ impl Mailbox {
         let Some(index) = self.posted.iter().position(|posted| posted.id == id) else {
             return Found::Nothing;
         };
-        if self.posted[index].got.is_none() {
+        if self.posted[index].got.is_empty() {
             self.absorb_all(swap);
         }
-        if self.posted[index].got.is_some() {
-            let got = self.posted.remove(index).and_then(|posted| posted.got);
-            return got.map_or(Found::Nothing, |(_, envelope)| Found::Envelope(envelope));
+        if self.posted[index].got.is_empty() {
+            let selector = self.posted[index].selector;
+            return self.news(&selector);
         }
-        let selector = self.posted[index].selector;
-        self.news(&selector)
+        let got = self.posted.remove(index).and_then(|mut posted| posted.got.pop_front());
+        got.map_or(Found::Nothing, |(_, envelope)| Found::Envelope(envelope))
+    }
+
+    /// Whether a standing receive has got something.
+    pub(crate) fn has_standing(&self) -> bool {
+        self.standing > 0
+    }
+
+    /// Takes the earliest envelope that a standing receive has got, but for those of the busy ones.
+    pub(crate) fn take_standing(&mut self, busy: &[PostId]) -> Option<(PostId, Envelope)> {
+        let standing = self.posted.iter_mut().filter(|posted| posted.standing && !busy.contains(&posted.id));
+        let first = standing.filter(|posted| !posted.got.is_empty());
+        let first = first.min_by_key(|posted| posted.got.front().map(|(number, _)| *number))?;
+        let (_, envelope) = first.got.pop_front()?;
+        self.standing -= 1;
+        Some((first.id, envelope))
     }
 
     /// Takes a posted receive back. What it had got goes to its old place in the queue.
     pub(crate) fn unpost(&mut self, id: PostId) {
-        if let Some(index) = self.posted.iter().position(|posted| posted.id == id)
-            && let Some((number, envelope)) = self.posted.remove(index).and_then(|posted| posted.got)
-            && let Some(envelope) = self.give_to_posted(number, envelope)
-        {
-            self.hold(number, envelope);
+        let Some(index) = self.posted.iter().position(|posted| posted.id == id) else { return };
+        let Some(posted) = self.posted.remove(index) else { return };
+        if posted.standing {
+            self.standing -= posted.got.len();
+        }
+        for (number, envelope) in posted.got {
+            if let Some(envelope) = self.give_to_posted(number, envelope) {
+                self.hold(number, envelope);
+            }
         }
     }
 
     /// Gives an envelope to the earliest posted receive that waits for one like it, or back.
     fn give_to_posted(&mut self, number: u64, envelope: Envelope) -> Option<Envelope> {
-        for posted in &mut self.posted {
-            if posted.got.is_none() && posted.selector.admits(&envelope) && (posted.accept)(&envelope) {
-                posted.got = Some((number, envelope));
-                return None;
-            }
-        }
-        Some(envelope)
+        let Some(posted) =
+            self.posted.iter_mut().find_map(|posted| posted.wants(&envelope).then_some(posted))
+        else {
+            return Some(envelope);
+        };
+        self.standing += usize::from(posted.standing);
+        // At the end, unless the envelope was given back by another.
+        let at = posted.got.partition_point(|(other, _)| *other < number);
+        posted.got.insert(at, (number, envelope));
+        None
     }
 
     /// Shows every envelope that waits, oldest first, until the visitor returns `Some`.
@@ -353,7 +406,8 @@ mod tests {
     enum Step {
         Arrive { src: u8, other: bool, lane: u64, value: u8 },
         Receive { from: Option<u8>, lane: Option<u64>, value: Option<u8> },
-        Post { from: Option<u8>, lane: Option<u64>, value: Option<u8> },
+        Post { from: Option<u8>, lane: Option<u64>, value: Option<u8>, standing: bool },
+        Serve(Vec<usize>),
         Complete(usize),
         Unpost(usize),
     }
@@ -377,8 +431,15 @@ mod tests {
             }),
             (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8))
                 .prop_map(|(from, lane, value)| Step::Receive { from, lane, value }),
-            (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8))
-                .prop_map(|(from, lane, value)| Step::Post { from, lane, value }),
+            (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8)).prop_flat_map(
+                |(from, lane, value)| any::<bool>().prop_map(move |standing| Step::Post {
+                    from,
+                    lane,
+                    value,
+                    standing
+                })
+            ),
+            prop::collection::vec(0..3usize, 0..2).prop_map(Step::Serve),
             (0..3usize).prop_map(Step::Complete),
             (0..3usize).prop_map(Step::Unpost),
         ]
@@ -386,7 +447,14 @@ mod tests {
 
     type Sent = (u8, bool, u64, u8);
     type Wish = (Option<u8>, Option<u64>, Option<u8>);
-    type Post = (Wish, Option<(usize, Sent)>, PostId);
+
+    #[derive(Clone)]
+    struct Post {
+        wish: Wish,
+        standing: bool,
+        got: Vec<(usize, Sent)>,
+        id: PostId,
+    }
 
     fn fits(&(from, lane, value): &Wish, &(src, other, at, v): &Sent) -> bool {
         !other
@@ -396,7 +464,7 @@ mod tests {
     }
 
     fn selector(&(from, lane, _): &Wish) -> Selector {
-        Selector { channel: CHANNEL, lane, from: from.map(id) }
+        Selector { channel: CHANNEL, lane, from: from.map(id), awaits: None }
     }
 
     fn predicate(&(_, _, value): &Wish) -> impl FnMut(&Envelope) -> bool + 'static {
@@ -412,12 +480,13 @@ mod tests {
 
     impl Model {
         fn arrive(&mut self, number: usize, sent: Sent) {
-            let post = self.posted.iter_mut().find(|(wish, got, _)| got.is_none() && fits(wish, &sent));
-            match post {
-                Some((_, got, _)) => *got = Some((number, sent)),
-                None => self.queue.push((number, sent)),
-            }
-            self.queue.sort_unstable();
+            let wants = |post: &Post| (post.standing || post.got.is_empty()) && fits(&post.wish, &sent);
+            let queue = match self.posted.iter_mut().find(|post| wants(post)) {
+                Some(post) => &mut post.got,
+                None => &mut self.queue,
+            };
+            queue.push((number, sent));
+            queue.sort_unstable();
         }
 
         fn take(&mut self, wish: &Wish) -> Option<(usize, Sent)> {
@@ -447,27 +516,52 @@ mod tests {
                         let found = mailbox.take(&selector(&wish), &mut predicate(&wish), &mut swap);
                         (found, model.take(&wish))
                     }
-                    Step::Post { from, lane, value } => {
+                    Step::Post { from, lane, value, standing } => {
                         let wish = (from, lane, value);
-                        let post = mailbox.post(selector(&wish), Box::new(predicate(&wish)), &mut swap);
-                        let got = model.take(&wish);
-                        model.posted.push((wish, got, post));
+                        let accept = Box::new(predicate(&wish));
+                        let id = mailbox.post(selector(&wish), accept, standing, &mut swap);
+                        let mut got = Vec::new();
+                        while let Some(found) = model.take(&wish) {
+                            got.push(found);
+                            if !standing {
+                                break;
+                            }
+                        }
+                        model.posted.push(Post { wish, standing, got, id });
                         continue;
                     }
+                    Step::Serve(busy) => {
+                        // What has arrived so far is given out before.
+                        mailbox.visit(&Selector::on(CHANNEL), &mut |_| None::<()>, &mut swap);
+                        let is_busy = |index: &usize| busy.contains(index);
+                        let ids: Vec<PostId> = model.posted.iter().enumerate()
+                            .filter(|(index, _)| is_busy(index)).map(|(_, post)| post.id).collect();
+                        let served = model.posted.iter_mut().enumerate()
+                            .filter(|(index, post)| !is_busy(index) && post.standing && !post.got.is_empty())
+                            .min_by_key(|(_, post)| post.got[0].0)
+                            .map(|(_, post)| (post.id, post.got.remove(0)));
+                        let (found, expected) = (mailbox.take_standing(&ids), served);
+                        prop_assert_eq!(found.as_ref().map(|(id, _)| *id), expected.map(|(id, _)| id));
+                        let waiting = model.posted.iter().any(|post| post.standing && !post.got.is_empty());
+                        prop_assert_eq!(mailbox.has_standing(), waiting);
+                        (found.map_or(Found::Nothing, |(_, e)| Found::Envelope(e)), expected.map(|(_, sent)| sent))
+                    }
                     Step::Complete(index) => {
-                        let Some((_, got, post)) = model.posted.get(index).cloned() else { continue };
-                        if got.is_some() {
+                        let Some(post) = model.posted.get(index).filter(|post| !post.standing).cloned() else {
+                            continue;
+                        };
+                        if !post.got.is_empty() {
                             model.posted.remove(index);
                         }
-                        (mailbox.complete(post, &mut swap), got)
+                        (mailbox.complete(post.id, &mut swap), post.got.first().copied())
                     }
                     Step::Unpost(index) => {
                         if index < model.posted.len() {
                             // What has arrived so far was given out before the receive is taken back.
                             mailbox.visit(&Selector::on(CHANNEL), &mut |_| None::<()>, &mut swap);
-                            let (_, got, post) = model.posted.remove(index);
-                            mailbox.unpost(post);
-                            if let Some((number, sent)) = got {
+                            let post = model.posted.remove(index);
+                            mailbox.unpost(post.id);
+                            for (number, sent) in post.got {
                                 model.arrive(number, sent);
                             }
                         }
