@@ -142,7 +142,7 @@ pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::{ClusterKey, KeyError};
-pub use mailbox::Selector;
+pub use mailbox::{QueueStatus, Selector};
 pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};

@@ -4,11 +4,12 @@
 //! matches the receive that is waiting for it never enters that index. This is MPI's *unexpected queue*.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope};
 use crate::id::VrId;
-use crate::inbox::Event;
+use crate::inbox::{Event, Moment};
 
 /// What a receive asks for before it looks at a payload.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,28 @@ impl Selector {
     }
 }
 
+/// Exchanges what is in the inbox for an empty vector, as [`Inbox::swap`](crate::inbox::Inbox::swap) does.
+pub(crate) type Swap<'a> = dyn FnMut(&mut Vec<Event>) -> Option<Moment> + 'a;
+
+/// What waits in a VR's mailbox, for whatever layer, and has not been received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// How many envelopes there are.
+    pub messages: usize,
+    /// How many bytes their payloads are.
+    pub bytes: usize,
+    /// How long the oldest has been waiting, to some milliseconds. Envelopes that arrived while their VR did not receive count
+    /// as as old as the first of them.
+    pub oldest: Option<Duration>,
+}
+
+/// An envelope that no receive has asked for yet.
+#[derive(Debug)]
+struct Held {
+    envelope: Envelope,
+    since: Moment,
+}
+
 /// What a look into the mailbox found.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -102,7 +125,11 @@ impl std::fmt::Debug for Posted {
 pub(crate) struct Mailbox {
     /// Swapped out of the inbox and not yet looked at, oldest last (so that taking one is a `pop`).
     fresh: Vec<Event>,
-    held: BTreeMap<u64, Envelope>,
+    /// When the first of them arrived.
+    since: Moment,
+    held: BTreeMap<u64, Held>,
+    /// The bytes of their payloads.
+    held_bytes: usize,
     /// Arrival numbers per lane, oldest first. May name envelopes that were taken by a receive without a lane.
     lanes: HashMap<(Channel, u64), VecDeque<u64>>,
     arrivals: u64,
@@ -119,15 +146,19 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Where the inbox may put new events: empty, with the memory of the last batch. Give it back by `refill`.
-    pub(crate) fn lend(&mut self) -> Vec<Event> {
+    /// Where the inbox may put new events: empty, with the memory of the last batch.
+    fn lend(&mut self) -> Vec<Event> {
         debug_assert!(self.fresh.is_empty());
         std::mem::take(&mut self.fresh)
     }
 
-    pub(crate) fn refill(&mut self, mut events: Vec<Event>) {
+    fn refill(&mut self, swap: &mut Swap<'_>) -> bool {
+        let mut events = self.lend();
+        let since = swap(&mut events);
         events.reverse();
         self.fresh = events;
+        self.since = since.unwrap_or(self.since);
+        since.is_some()
     }
 
     /// Takes the earliest envelope that the selector and the predicate accept; if there is none, the news that the
@@ -136,7 +167,7 @@ impl Mailbox {
         &mut self,
         selector: &Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> Found {
         match self.search(selector, accept, swap) {
             Some((_, envelope)) => Found::Envelope(envelope),
@@ -149,7 +180,7 @@ impl Mailbox {
         &mut self,
         selector: &Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> Option<(u64, Envelope)> {
         if let Some(found) = self.take_held(selector, accept) {
             return Some(found);
@@ -169,10 +200,7 @@ impl Mailbox {
                 }
                 self.hold(number, envelope);
             }
-            let mut events = self.lend();
-            let more = swap(&mut events);
-            self.refill(events);
-            if !more {
+            if !self.refill(swap) {
                 return None;
             }
         }
@@ -200,7 +228,7 @@ impl Mailbox {
         selector: Selector,
         mut accept: Box<dyn FnMut(&Envelope) -> bool>,
         standing: bool,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> PostId {
         let mut got = VecDeque::new();
         while let Some(found) = self.search(&selector, &mut *accept, swap) {
@@ -218,7 +246,7 @@ impl Mailbox {
     }
 
     /// The envelope of a posted receive, which then is posted no longer; or the news that it has to hear of.
-    pub(crate) fn complete(&mut self, id: PostId, swap: &mut dyn FnMut(&mut Vec<Event>) -> bool) -> Found {
+    pub(crate) fn complete(&mut self, id: PostId, swap: &mut Swap<'_>) -> Found {
         let Some(index) = self.posted.iter().position(|posted| posted.id == id) else {
             return Found::Nothing;
         };
@@ -281,10 +309,11 @@ impl Mailbox {
         &mut self,
         selector: &Selector,
         visitor: &mut dyn FnMut(&Envelope) -> Option<R>,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> Option<R> {
         self.absorb_all(swap);
-        self.held.values().filter(|envelope| selector.admits(envelope)).find_map(visitor)
+        let held = self.held.values().map(|held| &held.envelope);
+        held.filter(|envelope| selector.admits(envelope)).find_map(visitor)
     }
 
     /// Asks to be told by the next receive that finds no envelope when `who` is gone. True: not asked before.
@@ -315,16 +344,25 @@ impl Mailbox {
         self.held.len() + self.fresh.len()
     }
 
+    /// What waits, with what posted receives have got.
+    pub(crate) fn status(&mut self, swap: &mut Swap<'_>) -> QueueStatus {
+        self.absorb_all(swap);
+        let got = self.posted.iter().flat_map(|posted| &posted.got);
+        let (count, bytes) = got.fold((0, 0), |(n, bytes), (_, e)| (n + 1, bytes + e.payload.len()));
+        QueueStatus {
+            messages: self.held.len() + count,
+            bytes: self.held_bytes + bytes,
+            oldest: self.held.values().next().map(|held| held.since.age()),
+        }
+    }
+
     /// Looks at everything that has arrived.
-    fn absorb_all(&mut self, swap: &mut dyn FnMut(&mut Vec<Event>) -> bool) {
+    fn absorb_all(&mut self, swap: &mut Swap<'_>) {
         loop {
             while let Some(event) = self.fresh.pop() {
                 self.absorb(event);
             }
-            let mut events = self.lend();
-            let more = swap(&mut events);
-            self.refill(events);
-            if !more {
+            if !self.refill(swap) {
                 return;
             }
         }
@@ -361,7 +399,14 @@ impl Mailbox {
                 numbers.insert(at, number);
             }
         }
-        self.held.insert(number, envelope);
+        self.held_bytes += envelope.payload.len();
+        self.held.insert(number, Held { envelope, since: self.since });
+    }
+
+    fn release(&mut self, number: u64) -> Option<(u64, Envelope)> {
+        let Held { envelope, .. } = self.held.remove(&number)?;
+        self.held_bytes -= envelope.payload.len();
+        Some((number, envelope))
     }
 
     fn take_held(
@@ -373,22 +418,25 @@ impl Mailbox {
             return None;
         }
         let Some(lane) = selector.lane.filter(|&lane| lane != 0) else {
-            let (&number, _) = self.held.iter().find(|(_, e)| selector.admits(e) && accept(e))?;
-            return self.held.remove_entry(&number);
+            let mut held = self.held.iter();
+            let (&number, _) =
+                held.find(|(_, held)| selector.admits(&held.envelope) && accept(&held.envelope))?;
+            return self.release(number);
         };
         let key = (selector.channel, lane);
         let numbers = self.lanes.get_mut(&key)?;
         while numbers.front().is_some_and(|number| !self.held.contains_key(number)) {
             numbers.pop_front();
         }
-        let found = numbers
-            .iter()
-            .position(|number| self.held.get(number).is_some_and(|e| selector.admits(e) && accept(e)));
+        let found = numbers.iter().position(|number| {
+            let held = self.held.get(number).map(|held| &held.envelope);
+            held.is_some_and(|envelope| selector.admits(envelope) && accept(envelope))
+        });
         let number = found.and_then(|index| numbers.remove(index));
         if numbers.is_empty() {
             self.lanes.remove(&key);
         }
-        self.held.remove_entry(&number?)
+        self.release(number?)
     }
 }
 
@@ -410,6 +458,7 @@ mod tests {
         Serve(Vec<usize>),
         Complete(usize),
         Unpost(usize),
+        Status,
     }
 
     fn id(n: u8) -> VrId {
@@ -442,6 +491,7 @@ mod tests {
             prop::collection::vec(0..3usize, 0..2).prop_map(Step::Serve),
             (0..3usize).prop_map(Step::Complete),
             (0..3usize).prop_map(Step::Unpost),
+            Just(Step::Status),
         ]
     }
 
@@ -502,7 +552,7 @@ mod tests {
             let (mut mailbox, mut inbox, mut model) = (Mailbox::default(), Vec::new(), Model::default());
             let mut arrived = 0;
             for step in steps {
-                let mut swap = |events: &mut Vec<Event>| { std::mem::swap(events, &mut inbox); !events.is_empty() };
+                let mut swap = |events: &mut Vec<Event>| { std::mem::swap(events, &mut inbox); (!events.is_empty()).then(Moment::now) };
                 let (found, expected) = match step {
                     Step::Arrive { src, other, lane, value } => {
                         let channel = if other { OTHER } else { CHANNEL };
@@ -555,6 +605,14 @@ mod tests {
                         }
                         (mailbox.complete(post.id, &mut swap), post.got.first().copied())
                     }
+                    Step::Status => {
+                        let posted: usize = model.posted.iter().map(|post| post.got.len()).sum();
+                        let status = mailbox.status(&mut swap);
+                        let waiting = model.queue.len() + posted;
+                        prop_assert_eq!((status.messages, status.bytes), (waiting, waiting));
+                        prop_assert_eq!(status.oldest.is_some(), !model.queue.is_empty());
+                        continue;
+                    }
                     Step::Unpost(index) => {
                         if index < model.posted.len() {
                             // What has arrived so far was given out before the receive is taken back.
@@ -584,9 +642,9 @@ mod tests {
         mailbox.take(&selector, &mut |_| true, &mut |into| match events.take() {
             Some(events) => {
                 *into = events;
-                true
+                Some(Moment::now())
             }
-            None => false,
+            None => None,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::error::{DeployError, RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VmId, VrId};
 use crate::inbox::Inbox;
 use crate::link::Link;
-use crate::mailbox::{Found, Mailbox, Selector};
+use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
 use crate::protocol::{Count, NewVr, Reply, Request};
 
@@ -274,6 +274,14 @@ impl Vr {
     ) -> Option<R> {
         let mut mailbox = self.mailbox.try_borrow_mut().ok()?;
         mailbox.visit(&selector, &mut visitor, &mut |events| self.inbox.swap(events))
+    }
+
+    /// What waits in this VR's mailbox. Does not block.
+    #[must_use]
+    pub fn queue(&self) -> QueueStatus {
+        // Within a predicate, which may only look at the envelope, there is no telling.
+        let mailbox = self.mailbox.try_borrow_mut();
+        mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.inbox.swap(events))).unwrap_or_default()
     }
 
     // ---- deaths ----
