@@ -112,6 +112,14 @@ impl<'p> Pattern<'p> {
             .is_some_and(|head| self.failing(head, envelope.src).next().is_none())
     }
 
+    /// How many constraints do not hold for a message that waits.
+    pub(crate) fn misses(&self, envelope: &Envelope) -> usize {
+        match Message::received(envelope.src, envelope.payload.clone()) {
+            Some(message) => self.failing(message.view(), envelope.src).count(),
+            None => usize::MAX,
+        }
+    }
+
     /// The constraints that do not hold.
     pub(crate) fn failing<'a>(
         &'a self,
