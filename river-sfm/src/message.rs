@@ -82,6 +82,27 @@ impl Message {
         Self { src, body: Body::Draft(draft) }
     }
 
+    /// Adds an attribute of another message under a name of its own, as it is: nothing is decoded, and the memory of a blob is
+    /// shared.
+    ///
+    /// ```
+    /// use river_sfm::{Message, msg};
+    ///
+    /// let m = msg! { tag: "a", items: vec![1, 2] };
+    /// let copy = m.attrs().fold(Message::new(), |copy, attr| copy.with_attr(&format!("old {}", attr.name()), &attr));
+    /// assert_eq!(copy.get::<Vec<i32>>("old items")?, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_attr(self, name: &str, attr: &Attr<'_>) -> Self {
+        if name == SRC || name == ASK {
+            return self.with(name, &());
+        }
+        let (src, mut draft) = self.into_draft();
+        draft.copy(name, attr);
+        Self { src, body: Body::Draft(draft) }
+    }
+
     /// The message without the attribute of that name, if it has one. Nothing is decoded.
     #[must_use]
     pub fn without(self, name: &str) -> Self {
@@ -92,7 +113,7 @@ impl Message {
         if let Body::Draft(Draft { error: Some(error), .. }) = &self.body {
             draft.error = Some(error.clone());
         }
-        self.attrs().filter(|attr| attr.name() != name).for_each(|attr| draft.copy(&attr));
+        self.attrs().filter(|attr| attr.name() != name).for_each(|attr| draft.copy(attr.name(), &attr));
         Self { src: self.src, body: Body::Draft(draft) }
     }
 
@@ -218,15 +239,18 @@ impl Draft {
     }
 
     /// Adds an attribute of another message.
-    fn copy(&mut self, attr: &Attr<'_>) {
+    fn copy(&mut self, name: &str, attr: &Attr<'_>) {
         let (start, memory) = (self.head.len(), attr.memory());
-        if wire::begin_attribute(&mut self.head, attr.name()) {
-            self.head.extend_from_slice(attr.body);
-            let blob = memory.as_ref().map(Bytes::len);
-            wire::end_attribute(&mut self.head, start, attr.name(), attr.kind, attr.ty(), blob);
-            self.blobs.extend(memory);
-            self.count_one();
+        if !wire::begin_attribute(&mut self.head, name) {
+            let error = SendError::Encode { name: name.to_owned(), error: "its name is too long".into() };
+            self.error.get_or_insert(error);
+            return;
         }
+        self.head.extend_from_slice(attr.body);
+        let blob = memory.as_ref().map(Bytes::len);
+        wire::end_attribute(&mut self.head, start, name, attr.kind, attr.ty(), blob);
+        self.blobs.extend(memory);
+        self.count_one();
     }
 
     fn count_one(&mut self) {

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::check::{Ask, Constraint, Value};
 use crate::constraint::Check;
+use crate::decode::FromAttr;
 use crate::error::TemplateError;
 use crate::message::Message;
 use crate::pattern::Pattern;
@@ -75,6 +76,12 @@ impl Template {
         self.asks.iter().fold(Pattern::new(), |pattern, (name, ask)| {
             pattern.with(Cow::Borrowed(name.as_str()), Check(with_code(ask)))
         })
+    }
+
+    /// The value that the attribute must have, if the template says so and it is a `T`: for whoever keeps messages by it.
+    #[must_use]
+    pub fn value<T: FromAttr>(&self, name: &str) -> Option<T> {
+        self.asks.iter().filter(|(of, _)| of == name).find_map(|(_, ask)| ask.value()?.get().ok())
     }
 
     /// Whether the message matches.
@@ -201,6 +208,7 @@ mod tests {
         let back: Template = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(back, template);
         assert_eq!(back.to_string(), template.to_string());
+        assert_eq!((back.value("tag"), back.value("n")), (Some("größe".to_string()), None::<i32>));
     }
 
     #[test]
