@@ -62,7 +62,25 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Queue {
     events: Vec<Event>,
+    /// When the first of them arrived.
+    since: Moment,
     closed: bool,
+}
+
+/// A time to measure ages by, to some milliseconds: an exact one would cost as much as a hand-off.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment(Duration);
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        Self(Duration::try_from(time).unwrap_or_default())
+    }
+
+    /// How long ago it was.
+    pub(crate) fn age(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
 }
 
 impl Inbox {
@@ -78,6 +96,9 @@ impl Inbox {
             if queue.closed {
                 return Err(event);
             }
+            if queue.events.is_empty() {
+                queue.since = Moment::now();
+            }
             queue.events.push(event);
             self.ready.store(queue.events.len(), SeqCst);
         }
@@ -90,16 +111,17 @@ impl Inbox {
         Ok(())
     }
 
-    /// Exchanges all that has arrived for the empty `events`, whose memory is used again. False: nothing was there.
-    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> bool {
+    /// Exchanges all that has arrived for the empty `events`, whose memory is used again, and says when the first of it
+    /// came. `None`: nothing was there.
+    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> Option<Moment> {
         debug_assert!(events.is_empty());
         if self.ready.load(SeqCst) == 0 {
-            return false;
+            return None;
         }
         let mut queue = self.lock();
         std::mem::swap(&mut queue.events, events);
         self.ready.store(0, SeqCst);
-        true
+        Some(queue.since)
     }
 
     /// Refuses everything from now on and returns what had not been taken.

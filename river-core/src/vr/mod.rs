@@ -1,5 +1,6 @@
 //! Virtual resources: what they are, what they see of the world, and the thread that each has of its own.
 
+mod handler;
 mod posted;
 mod resource;
 pub(crate) mod thread;
@@ -19,10 +20,12 @@ use crate::error::{DeployError, RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VmId, VrId};
 use crate::inbox::Inbox;
 use crate::link::Link;
-use crate::mailbox::{Found, Mailbox, Selector};
+use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
 use crate::protocol::{Count, NewVr, Reply, Request};
 
+pub use handler::Handler;
+use handler::Handlers;
 pub use posted::Posted;
 use resource::Create;
 pub(crate) use resource::{Creation, Resource};
@@ -39,6 +42,7 @@ pub struct Vr {
     node: Arc<Node>,
     inbox: Arc<Inbox>,
     mailbox: RefCell<Mailbox>,
+    handlers: Handlers,
     routes: RefCell<IdMap<VrId, Route>>,
     /// The VRs whose end reaches this one.
     observed: RefCell<IdSet<VrId>>,
@@ -62,6 +66,7 @@ impl Vr {
             node,
             inbox,
             mailbox: RefCell::default(),
+            handlers: Handlers::default(),
             routes: RefCell::default(),
             observed: RefCell::default(),
             slots: RefCell::default(),
@@ -205,8 +210,12 @@ impl Vr {
         selector: Selector,
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Option<Envelope>, RecvError> {
-        let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-        match mailbox.take(&selector, &mut accept, &mut |events| self.inbox.swap(events)) {
+        let found = {
+            let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
+            mailbox.take(&selector, &mut accept, &mut |events| self.inbox.swap(events))
+        };
+        self.serve();
+        match found {
             Found::Envelope(envelope) => Ok(Some(envelope)),
             Found::Nothing => Ok(None),
             Found::Down(down) => Err(self.forget(down)),
@@ -252,7 +261,7 @@ impl Vr {
             if let Some(found) = attempt()? {
                 return Ok(found);
             }
-            if let Some(src) = selector.source()
+            if let Some(src) = selector.awaited()
                 && !watched
                 && src != self.id
             {
@@ -288,7 +297,7 @@ impl Vr {
     /// If called from within a receive's predicate, which may only look at the envelope.
     pub fn post(&self, selector: Selector, accept: impl FnMut(&Envelope) -> bool + 'static) -> Posted<'_> {
         let mut mailbox = self.mailbox.borrow_mut();
-        let id = mailbox.post(selector, Box::new(accept), &mut |events| self.inbox.swap(events));
+        let id = mailbox.post(selector, Box::new(accept), false, &mut |events| self.inbox.swap(events));
         Posted::new(self, id, selector)
     }
 
@@ -312,6 +321,14 @@ impl Vr {
     ) -> Option<R> {
         let mut mailbox = self.mailbox.try_borrow_mut().ok()?;
         mailbox.visit(&selector, &mut visitor, &mut |events| self.inbox.swap(events))
+    }
+
+    /// What waits in this VR's mailbox. Does not block.
+    #[must_use]
+    pub fn queue(&self) -> QueueStatus {
+        // Within a predicate, which may only look at the envelope, there is no telling.
+        let mailbox = self.mailbox.try_borrow_mut();
+        mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.inbox.swap(events))).unwrap_or_default()
     }
 
     // ---- deaths ----
