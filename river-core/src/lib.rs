@@ -78,9 +78,11 @@
 //! * `lease`: who may use a VM
 //! * `control`: control connections
 //! * `flood`: what to do with too much output
+//! * `pool`: memory for payloads, used again
 //! * `frame`: the format of data connections
 //! * `fuzzing`: the decoders of what comes from outside, for fuzzers
 //! * `inbox`: the shared half of a mailbox
+//! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive
 //! * `link`: the ways from one VR to another
 //! * `node`: a process's VRs and its router
@@ -107,6 +109,7 @@ mod host;
 mod id;
 mod image;
 mod inbox;
+mod inboxes;
 mod key;
 mod lease;
 mod link;
@@ -114,6 +117,7 @@ mod mailbox;
 mod node;
 mod noise;
 mod panics;
+mod pool;
 mod program;
 mod protocol;
 mod rt;
