@@ -13,11 +13,14 @@
 //! Encoder and decoder know no sockets. The decoder trusts nothing: a header that makes no sense is an error that
 //! ends the connection, and no more memory is taken than has arrived, beyond [`EAGER`] bytes.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::id::VrId;
+use crate::pool::Pool;
 
 pub(crate) const HEADER: usize = 64;
 const VERSION: u8 = 1;
@@ -107,6 +110,8 @@ pub(crate) struct Decoder {
     start: usize,
     end: usize,
     large: Option<Large>,
+    /// Memory for large payloads.
+    pool: Arc<Pool>,
 }
 
 /// A payload on its way into memory of its own.
@@ -121,13 +126,12 @@ struct Large {
     len: usize,
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { staging: vec![0; STAGING].into_boxed_slice(), start: 0, end: 0, large: None }
-    }
-}
-
 impl Decoder {
+    /// A decoder whose large payloads lie in memory of that pool.
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+        Self { staging: vec![0; STAGING].into_boxed_slice(), start: 0, end: 0, large: None, pool }
+    }
+
     /// Where the next bytes of the stream belong. Never empty.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         match &mut self.large {
@@ -159,7 +163,7 @@ impl Decoder {
                 self.large = Some(large);
                 return Ok(None);
             }
-            return Ok(Some(large.finish()));
+            return Ok(Some(large.finish(&self.pool)));
         }
         let staged = &self.staging[self.start..self.end];
         let Some(header) = staged.first_chunk::<HEADER>() else { return Ok(None) };
@@ -173,7 +177,7 @@ impl Decoder {
             return Ok(Some(Frame { kind, envelope }));
         }
         let have = body.len().min(len);
-        let mut large = Large::new(kind, envelope, len);
+        let mut large = Large::new(kind, envelope, len, &self.pool);
         let (mut copied, start) = (0, self.start + HEADER);
         while copied < have {
             let space = large.space();
@@ -189,8 +193,8 @@ impl Decoder {
 }
 
 impl Large {
-    fn new(kind: Kind, envelope: Envelope, len: usize) -> Self {
-        let memory = vec![0; len.min(EAGER) + ALIGN];
+    fn new(kind: Kind, envelope: Envelope, len: usize, pool: &Pool) -> Self {
+        let memory = pool.take(len.min(EAGER) + ALIGN);
         let offset = aligned_offset(&memory);
         Self { kind, envelope, memory, offset, filled: 0, len }
     }
@@ -210,9 +214,9 @@ impl Large {
         &mut self.memory[self.offset + self.filled..self.offset + room]
     }
 
-    fn finish(self) -> Frame {
+    fn finish(self, pool: &Arc<Pool>) -> Frame {
         let Large { kind, mut envelope, memory, offset, len, .. } = self;
-        envelope.payload = Bytes::from(memory).slice(offset..offset + len).into();
+        envelope.payload = pool.lend(memory, offset..offset + len).into();
         Frame { kind, envelope }
     }
 }
@@ -226,10 +230,13 @@ fn aligned_copy(body: &[u8]) -> Bytes {
     if body.len() < ALIGN {
         return Bytes::copy_from_slice(body);
     }
-    let mut memory = vec![0; body.len() + ALIGN];
+    let mut memory = Vec::with_capacity(body.len() + ALIGN);
     let offset = aligned_offset(&memory);
-    memory[offset..offset + body.len()].copy_from_slice(body);
-    Bytes::from(memory).slice(offset..offset + body.len())
+    memory.resize(offset, 0);
+    memory.extend_from_slice(body);
+    let mut bytes = Bytes::from(memory);
+    bytes.advance(offset);
+    bytes
 }
 
 #[cfg(test)]
@@ -243,6 +250,10 @@ mod tests {
         let (src, dst) = (VrId::fresh(), VrId::fresh());
         let channel = Channel::named("test");
         Envelope { src, dst, seq: u64::from(seed), channel, lane: 7, payload: payload.into() }
+    }
+
+    fn decoder() -> Decoder {
+        Decoder::new(Arc::default())
     }
 
     fn stream(envelopes: &[Envelope]) -> Vec<u8> {
@@ -278,7 +289,7 @@ mod tests {
         ) {
             let sent: Vec<_> = sizes.iter().enumerate().map(|(i, &len)| envelope(len, i as u8)).collect();
             let bytes = stream(&sent);
-            let (mut decoder, mut rest, mut got) = (Decoder::default(), &bytes[..], Vec::new());
+            let (mut decoder, mut rest, mut got) = (decoder(), &bytes[..], Vec::new());
             for cut in cuts {
                 let (now, later) = rest.split_at(cut.min(rest.len()));
                 got.extend(feed(&mut decoder, now).unwrap());
@@ -298,13 +309,13 @@ mod tests {
 
         #[test]
         fn garbage_is_refused_or_waits_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
-            let _ = feed(&mut Decoder::default(), &bytes);
+            let _ = feed(&mut decoder(), &bytes);
         }
     }
 
     #[test]
     fn a_payload_larger_than_the_eager_limit_arrives_whole() {
-        let mut decoder = Decoder::default();
+        let mut decoder = decoder();
         let sent = envelope(EAGER + 12_345, 3);
         let got = feed(&mut decoder, &stream(std::slice::from_ref(&sent))).unwrap();
         assert!(got[0].envelope.payload.to_bytes() == sent.payload.to_bytes());
@@ -314,6 +325,6 @@ mod tests {
     fn a_claimed_length_beyond_the_limit_is_refused() {
         let mut header = encode_header(Kind::Envelope, &envelope(0, 0));
         header[8..16].copy_from_slice(&(MAX_PAYLOAD + 1).to_le_bytes());
-        assert_eq!(feed(&mut Decoder::default(), &header).unwrap_err(), FrameError::Length(MAX_PAYLOAD + 1));
+        assert_eq!(feed(&mut decoder(), &header).unwrap_err(), FrameError::Length(MAX_PAYLOAD + 1));
     }
 }

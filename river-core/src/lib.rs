@@ -78,6 +78,7 @@
 //! * `lease`: who may use a VM
 //! * `control`: control connections
 //! * `flood`: what to do with too much output
+//! * `pool`: memory for payloads, used again
 //! * `frame`: the format of data connections
 //! * `fuzzing`: the decoders of what comes from outside, for fuzzers
 //! * `inbox`: the shared half of a mailbox
@@ -114,6 +115,7 @@ mod mailbox;
 mod node;
 mod noise;
 mod panics;
+mod pool;
 mod program;
 mod protocol;
 mod rt;

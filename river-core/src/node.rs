@@ -5,7 +5,6 @@
 //!
 //! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::AtomicBool;
@@ -20,7 +19,7 @@ use crate::control;
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::frame::{Frame, Kind};
-use crate::id::{HostId, ProgramId, VrId};
+use crate::id::{HostId, IdMap, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::key::ClusterKey;
 #[cfg(test)]
@@ -43,7 +42,7 @@ pub(crate) struct Node {
     /// The name of the VM that this process runs on; for the initiator, of the machine.
     pub(crate) vm: String,
     key: ClusterKey,
-    local: RwLock<HashMap<VrId, Arc<Inbox>>>,
+    local: RwLock<IdMap<VrId, Arc<Inbox>>>,
     book: Mutex<Book>,
     /// Some host is known to be dead: only then frames are looked at for where they come from.
     any_down: AtomicBool,
@@ -74,11 +73,11 @@ enum Ways {
 /// What the router has learnt.
 #[derive(Debug, Default)]
 struct Book {
-    ended: HashMap<VrId, Why>,
+    ended: IdMap<VrId, Why>,
     /// Who watches a VR of this process.
-    watchers: HashMap<VrId, Vec<VrId>>,
-    located: HashMap<VrId, HostId>,
-    peers: HashMap<HostId, Peer>,
+    watchers: IdMap<VrId, Vec<VrId>>,
+    located: IdMap<VrId, HostId>,
+    peers: IdMap<HostId, Peer>,
     stopped: bool,
 }
 

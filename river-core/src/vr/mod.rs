@@ -16,7 +16,7 @@ use crate::discovery::{Query, VmInfo};
 use crate::down::Down;
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::error::{DeployError, RecvError, SendError};
-use crate::id::{ProgramId, VmId, VrId};
+use crate::id::{IdMap, IdSet, ProgramId, VmId, VrId};
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::mailbox::{Found, Mailbox, Selector};
@@ -39,7 +39,9 @@ pub struct Vr {
     node: Arc<Node>,
     inbox: Arc<Inbox>,
     mailbox: RefCell<Mailbox>,
-    routes: RefCell<HashMap<VrId, Route>>,
+    routes: RefCell<IdMap<VrId, Route>>,
+    /// The VRs whose end reaches this one.
+    observed: RefCell<IdSet<VrId>>,
     slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     fresh_number: Cell<u64>,
 }
@@ -61,6 +63,7 @@ impl Vr {
             inbox,
             mailbox: RefCell::default(),
             routes: RefCell::default(),
+            observed: RefCell::default(),
             slots: RefCell::default(),
             fresh_number: Cell::new(0),
         }
@@ -206,7 +209,8 @@ impl Vr {
         deadline: Option<Instant>,
         mut attempt: impl FnMut() -> Result<Option<T>, RecvError>,
     ) -> Result<T, RecvError> {
-        let start = Instant::now();
+        // The clock is worth a look only if there is a limit.
+        let start = deadline.map(|_| Instant::now());
         let mut watched = false;
         loop {
             if let Some(found) = attempt()? {
@@ -224,7 +228,8 @@ impl Vr {
             }
             if !self.inbox.wait(deadline, &self.node.pump()) {
                 let queued = self.mailbox.borrow().len();
-                return Err(RecvError::Timeout { waited: start.elapsed(), queued });
+                let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
+                return Err(RecvError::Timeout { waited, queued });
             }
         }
     }
@@ -282,12 +287,13 @@ impl Vr {
 
     /// Has the death of `who` reported, once. True: it was not asked for before, so something may have arrived.
     fn expect_from(&self, who: VrId) -> bool {
-        self.mailbox.borrow().why_down(who).is_none() && self.observe(who)
+        !self.observed.borrow().contains(&who)
+            && self.mailbox.borrow().why_down(who).is_none()
+            && self.observe(who)
     }
 
     fn observe(&self, who: VrId) -> bool {
-        let observed = self.slot::<Observed>();
-        let new = observed.0.borrow_mut().insert(who);
+        let new = self.observed.borrow_mut().insert(who);
         if new {
             self.node.watch(self.id, who);
         }
@@ -441,7 +447,7 @@ impl Vr {
     /// Has the end of a VR that this one has deployed reported.
     fn adopt(&self, child: VrId) {
         self.mailbox.borrow_mut().adopt(child);
-        self.slot::<Observed>().0.borrow_mut().insert(child);
+        self.observed.borrow_mut().insert(child);
         self.node.expect(self.id, child);
     }
 
@@ -461,7 +467,3 @@ impl Vr {
         self.inbox.wait(Some(Instant::now() + timeout), &self.node.pump())
     }
 }
-
-/// The VRs whose end reaches this VR.
-#[derive(Default)]
-struct Observed(RefCell<std::collections::HashSet<VrId>>);

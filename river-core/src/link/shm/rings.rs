@@ -19,6 +19,7 @@ use crate::frame::Decoder;
 use crate::id::HostId;
 use crate::inbox::Pump;
 use crate::link::Sink;
+use crate::pool::Pool;
 use crate::protocol::MemoryName;
 
 /// How long something may lie in a ring into which nobody looks although the bell is awake.
@@ -39,6 +40,7 @@ pub(crate) struct Rings {
     watched: AtomicBool,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
+    pool: Arc<Pool>,
 }
 
 struct Peer {
@@ -50,7 +52,7 @@ struct Peer {
 }
 
 impl Rings {
-    pub(crate) fn new(waker: Arc<Waker>, sink: Arc<dyn Sink>) -> io::Result<Self> {
+    pub(crate) fn new(waker: Arc<Waker>, sink: Arc<dyn Sink>, pool: Arc<Pool>) -> io::Result<Self> {
         Ok(Self {
             bell: Bell::create()?,
             peers: Mutex::default(),
@@ -60,6 +62,7 @@ impl Rings {
             watched: AtomicBool::new(false),
             waker,
             sink,
+            pool,
         })
     }
 
@@ -72,7 +75,7 @@ impl Rings {
     pub(crate) fn attach(&self, host: HostId, name: &MemoryName) -> io::Result<()> {
         let ring = RingReader::attach(name)?;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.push(Peer { host, ring, decoder: Decoder::default(), broken: None });
+        peers.push(Peer { host, ring, decoder: Decoder::new(self.pool.clone()), broken: None });
         self.count.store(peers.len(), SeqCst);
         Ok(())
     }
