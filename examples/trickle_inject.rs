@@ -49,7 +49,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     }
     let foos = foos
         .iter()
-        .map(|object| object.call(|foo: &Foo| (foo.x, foo.y), ()))
+        .map(|object| object.call(|object: &Foo| (object.x, object.y), ()))
         .collect::<Result<Vec<_>, _>>()?;
     println!("{found:?} {letter} {foos:?}");
     Ok(())
