@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use bytemuck::{Pod, Zeroable};
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
@@ -60,43 +61,57 @@ pub(crate) enum FrameError {
     Length(u64),
 }
 
+/// A header as it travels; the numbers are little-endian.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Header {
+    kind: u8,
+    version: u8,
+    zero: [u8; 2],
+    channel: u32,
+    len: u64,
+    seq: u64,
+    lane: u64,
+    dst: [u8; 16],
+    src: [u8; 16],
+}
+
 pub(crate) fn encode_header(kind: Kind, envelope: &Envelope) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    header[0] = kind as u8;
-    header[1] = VERSION;
-    header[4..8].copy_from_slice(&envelope.channel.to_wire().to_le_bytes());
-    header[8..16].copy_from_slice(&(envelope.payload.len() as u64).to_le_bytes());
-    header[16..24].copy_from_slice(&envelope.seq.to_le_bytes());
-    header[24..32].copy_from_slice(&envelope.lane.to_le_bytes());
-    header[32..48].copy_from_slice(envelope.dst.as_uuid().as_bytes());
-    header[48..64].copy_from_slice(envelope.src.as_uuid().as_bytes());
-    header
+    bytemuck::cast(Header {
+        kind: kind as u8,
+        version: VERSION,
+        zero: [0; 2],
+        channel: envelope.channel.to_wire().to_le(),
+        len: (envelope.payload.len() as u64).to_le(),
+        seq: envelope.seq.to_le(),
+        lane: envelope.lane.to_le(),
+        dst: envelope.dst.as_uuid().into_bytes(),
+        src: envelope.src.as_uuid().into_bytes(),
+    })
 }
 
 /// The header's fields (an envelope without its payload) and the length of the payload.
-fn decode_header(header: &[u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameError> {
-    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
-    let vr_at = |at: usize| VrId::from_uuid(Uuid::from_bytes(std::array::from_fn(|i| header[at + i])));
-    let kind = match header[0] {
+fn decode_header(header: [u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameError> {
+    let header: Header = bytemuck::cast(header);
+    let kind = match header.kind {
         1 => Kind::Envelope,
         2 => Kind::Watch,
         3 => Kind::Down,
         other => return Err(FrameError::Kind(other)),
     };
-    if header[1] != VERSION {
-        return Err(FrameError::Version(header[1]));
+    if header.version != VERSION {
+        return Err(FrameError::Version(header.version));
     }
-    let len = u64_at(8);
+    let len = u64::from_le(header.len);
     if len > MAX_PAYLOAD {
         return Err(FrameError::Length(len));
     }
-    let channel = Channel::from_wire(u32::from_le_bytes(std::array::from_fn(|i| header[4 + i])));
     let envelope = Envelope {
-        src: vr_at(48),
-        dst: vr_at(32),
-        seq: u64_at(16),
-        channel,
-        lane: u64_at(24),
+        src: VrId::from_uuid(Uuid::from_bytes(header.src)),
+        dst: VrId::from_uuid(Uuid::from_bytes(header.dst)),
+        seq: u64::from_le(header.seq),
+        channel: Channel::from_wire(u32::from_le(header.channel)),
+        lane: u64::from_le(header.lane),
         payload: Payload::default(),
     };
     Ok((kind, envelope, len))
@@ -167,7 +182,7 @@ impl Decoder {
         }
         let staged = &self.staging[self.start..self.end];
         let Some(header) = staged.first_chunk::<HEADER>() else { return Ok(None) };
-        let (kind, mut envelope, len) = decode_header(header)?;
+        let (kind, mut envelope, len) = decode_header(*header)?;
         let len = usize::try_from(len).map_err(|_| FrameError::Length(len))?;
         let body = &staged[HEADER..];
         if len <= SMALL {

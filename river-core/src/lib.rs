@@ -82,6 +82,7 @@
 //! * `frame`: the format of data connections
 //! * `fuzzing`: the decoders of what comes from outside, for fuzzers
 //! * `inbox`: the shared half of a mailbox
+//! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive
 //! * `link`: the ways from one VR to another
 //! * `node`: a process's VRs and its router
@@ -108,6 +109,7 @@ mod host;
 mod id;
 mod image;
 mod inbox;
+mod inboxes;
 mod key;
 mod lease;
 mod link;

@@ -7,9 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +19,7 @@ use crate::envelope::{Channel, Envelope, Payload};
 use crate::frame::{Frame, Kind};
 use crate::id::{HostId, IdMap, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
+use crate::inboxes::Inboxes;
 use crate::key::ClusterKey;
 #[cfg(test)]
 use crate::link::SimNet;
@@ -42,10 +41,8 @@ pub(crate) struct Node {
     /// The name of the VM that this process runs on; for the initiator, of the machine.
     pub(crate) vm: String,
     key: ClusterKey,
-    local: RwLock<IdMap<VrId, Arc<Inbox>>>,
+    local: Arc<Inboxes>,
     book: Mutex<Book>,
-    /// Some host is known to be dead: only then frames are looked at for where they come from.
-    any_down: AtomicBool,
     requests: Requests,
     ways: Ways,
     courier: Sender<Notice>,
@@ -112,23 +109,23 @@ impl Node {
     ) -> io::Result<Arc<Self>> {
         let (courier, notices) = crossbeam_channel::unbounded();
         let rings = rings_allowed()?;
-        let sink = Arc::new(Deliver(OnceLock::new()));
+        let local = Arc::new(Inboxes::default());
+        let sink = Arc::new(Deliver { local: local.clone(), node: OnceLock::new() });
         let reader = Reader::start(sink.clone())?;
         let node = Arc::new(Self {
             place,
             program,
             vm,
             key,
-            local: RwLock::default(),
+            local,
             book: Mutex::default(),
-            any_down: AtomicBool::new(false),
             requests: Requests::Program(requests),
             ways: Ways::Real { reader, rings },
             courier,
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
-        let _ = sink.0.set(Arc::downgrade(&node));
+        let _ = sink.node.set(Arc::downgrade(&node));
         Ok(node)
     }
 
@@ -183,8 +180,7 @@ impl Node {
     // ---- VRs of this process ----
 
     pub(crate) fn add(&self, vr: VrId) -> Arc<Inbox> {
-        let inbox = Arc::new(Inbox::default());
-        self.local.write().unwrap_or_else(PoisonError::into_inner).insert(vr, inbox.clone());
+        let inbox = self.local.insert(vr);
         if self.book().stopped {
             let _ = inbox.push(Event::Stop);
         }
@@ -199,7 +195,7 @@ impl Node {
             book.ended.insert(vr, why.clone());
             book.watchers.remove(&vr).unwrap_or_default()
         };
-        let inbox = self.local.write().unwrap_or_else(PoisonError::into_inner).remove(&vr);
+        let inbox = self.local.remove(vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
         // Whoever sent something that will never be read learns of it too.
@@ -218,9 +214,7 @@ impl Node {
     /// Ends every receive of this process: the program stops.
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
-        for inbox in self.local.read().unwrap_or_else(PoisonError::into_inner).values() {
-            let _ = inbox.push(Event::Stop);
-        }
+        self.local.stop();
     }
 
     /// Whether the program is ending.
@@ -229,11 +223,11 @@ impl Node {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.local.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.local.is_empty()
     }
 
     fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
-        self.local.read().unwrap_or_else(PoisonError::into_inner).get(&vr).cloned()
+        self.local.get(vr)
     }
 
     // ---- routing ----
@@ -464,7 +458,7 @@ impl Node {
 
     fn bury(&self, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
         peer.down = Some(why.clone());
-        self.any_down.store(true, Relaxed);
+        self.local.guard();
         std::mem::take(&mut peer.watches)
     }
 
@@ -520,8 +514,7 @@ impl Node {
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
-        if self.any_down.load(Relaxed) && self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some())
-        {
+        if self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some()) {
             // It was declared lost, and is not heard of any more even if it lives.
             return;
         }
@@ -602,7 +595,17 @@ fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
     }
 }
 
-struct Deliver(OnceLock<Weak<Node>>);
+/// Takes what the reader has read.
+struct Deliver {
+    local: Arc<Inboxes>,
+    node: OnceLock<Weak<Node>>,
+}
+
+impl Deliver {
+    fn node(&self) -> Option<Arc<Node>> {
+        self.node.get().and_then(Weak::upgrade)
+    }
+}
 
 impl std::fmt::Debug for Requests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -613,19 +616,27 @@ impl std::fmt::Debug for Requests {
 impl Sink for Deliver {
     #[cfg(test)]
     fn opened(&self, from: HostId) {
-        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
+        if let Some(node) = self.node() {
             node.book().peers.entry(from).or_default().inbound += 1;
         }
     }
 
     fn frame(&self, from: HostId, frame: Frame) {
-        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
-            node.arrived(from, frame);
+        let Frame { kind, envelope } = frame;
+        let envelope = match kind {
+            Kind::Envelope => match self.local.deliver(envelope) {
+                Ok(()) => return,
+                Err(envelope) => envelope,
+            },
+            _ => envelope,
+        };
+        if let Some(node) = self.node() {
+            node.arrived(from, Frame { kind, envelope });
         }
     }
 
     fn closed(&self, from: HostId, why: String) {
-        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
+        if let Some(node) = self.node() {
             node.inbound_closed(from, &why);
         }
     }
@@ -641,20 +652,20 @@ impl Node {
         answer: Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync>,
     ) -> (Arc<Self>, Receiver<Notice>) {
         let (courier, notices) = crossbeam_channel::unbounded();
+        let local = Arc::new(Inboxes::default());
         let node = Arc::new(Self {
             place,
             program: ProgramId::fresh(),
             vm: "sim".into(),
             key: ClusterKey::from_bytes([0; 32]),
-            local: RwLock::default(),
+            local: local.clone(),
             book: Mutex::default(),
-            any_down: AtomicBool::new(false),
             requests: Requests::Sim(answer),
             ways: Ways::Sim(net.clone()),
             courier,
         });
-        let sink = Deliver(OnceLock::new());
-        let _ = sink.0.set(Arc::downgrade(&node));
+        let sink = Deliver { local, node: OnceLock::new() };
+        let _ = sink.node.set(Arc::downgrade(&node));
         net.add(place.host, Arc::new(sink));
         (node, notices)
     }

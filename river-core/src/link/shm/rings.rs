@@ -26,6 +26,9 @@ use crate::protocol::MemoryName;
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Reads from one peer in a row before the others have their turn.
 const TURN: usize = 8;
+/// After a payload of so many bytes a turn ends: who waits may be done with it, and its memory still be in a cache,
+/// before the next one needs some.
+const LARGE: usize = 256 << 10;
 
 /// All rings from which this process reads.
 pub(crate) struct Rings {
@@ -185,9 +188,14 @@ impl Peer {
                 Ok(n) => self.decoder.advance(n),
                 Err(error) => return self.fail(error),
             }
+            let mut large = false;
             loop {
                 match self.decoder.next() {
-                    Ok(Some(frame)) => sink.frame(self.host, frame),
+                    Ok(Some(frame)) => {
+                        large |= frame.envelope.payload.len() >= LARGE;
+                        sink.frame(self.host, frame);
+                    }
+                    Ok(None) if large => return true,
                     Ok(None) => break,
                     Err(error) => return self.fail(error.to_string()),
                 }
