@@ -356,6 +356,12 @@ impl Mailbox {
         }
     }
 
+    /// The lengths of all that was looked at and waits.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
+        let got = self.posted.iter().flat_map(|posted| &posted.got).map(|(_, envelope)| envelope);
+        self.held.values().map(|held| &held.envelope).chain(got).map(|envelope| envelope.payload.len())
+    }
+
     /// Looks at everything that has arrived.
     fn absorb_all(&mut self, swap: &mut Swap<'_>) {
         loop {

@@ -8,7 +8,7 @@ use river_core::Down;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The core did not accept it: the destination is gone or the program is ending.
+    /// The core did not accept it: the destination is gone, its mailbox is full, or the program is ending.
     #[error(transparent)]
     Core(#[from] river_core::SendError),
     /// The value of an attribute cannot be encoded.
@@ -37,6 +37,12 @@ impl SendError {
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, SendError::Core(error) if error.is_disconnected())
+    }
+
+    /// Whether the destination's mailbox is full, and sending again later may succeed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, SendError::Core(error) if error.is_full())
     }
 }
 

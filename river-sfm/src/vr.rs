@@ -24,7 +24,8 @@ pub trait Sfm {
     /// Sends a message. `Ok` means accepted, not received.
     ///
     /// # Errors
-    /// [`SendError::Core`] if the destination is gone; [`SendError::Encode`], [`SendError::Reserved`] or
+    /// [`SendError::Core`] if the destination is gone, or has limited its mailbox ([`Vr::limit_queue`]) and it is full;
+    /// [`SendError::Encode`], [`SendError::Reserved`] or
     /// [`SendError::Duplicate`] if something was wrong with an attribute.
     ///
     /// # Blocking

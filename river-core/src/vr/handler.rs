@@ -99,7 +99,7 @@ impl Vr {
                 self.handlers.actions.borrow().iter().find(|(of, _)| *of == id).map(|(_, a)| a.clone());
             let Some(action) = action else { continue };
             self.handlers.busy.borrow_mut().push(id);
-            (action.borrow_mut())(self, envelope);
+            (action.borrow_mut())(self, self.taken(envelope));
             self.handlers.busy.borrow_mut().retain(|busy| *busy != id);
         }
     }

@@ -18,7 +18,8 @@ use crate::down::Down;
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::error::{DeployError, RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VmId, VrId};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Refused};
+use crate::limit::QueueLimit;
 use crate::link::Link;
 use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
@@ -48,6 +49,8 @@ pub struct Vr {
     observed: RefCell<IdSet<VrId>>,
     slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     fresh_number: Cell<u64>,
+    /// Whether the mailbox has a limit.
+    limited: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -71,6 +74,7 @@ impl Vr {
             observed: RefCell::default(),
             slots: RefCell::default(),
             fresh_number: Cell::new(0),
+            limited: Cell::new(false),
         }
     }
 
@@ -133,7 +137,8 @@ impl Vr {
     /// Sends a payload to a VR. `Ok` means accepted, not received.
     ///
     /// # Errors
-    /// [`SendError`] if the destination is known to be gone; the payload is dropped then.
+    /// [`SendError::Down`] if the destination is known to be gone, [`SendError::Full`] if its mailbox has a limit and is
+    /// full; the payload is dropped then.
     ///
     /// # Blocking
     /// The first time for a destination it may wait for the directory and for a connection. Later it waits while the
@@ -154,11 +159,18 @@ impl Vr {
                 entry.insert(Route { link, next: 0 })
             }
         };
+        if !matches!(route.link, Link::Local(_)) && !self.node.pass(to) {
+            return Err(SendError::Full(to));
+        }
         let envelope =
             Envelope { src: self.id, dst: to, seq: route.next, channel, lane, payload: payload.into() };
-        route.next += 1;
-        if route.link.send(envelope).is_ok() {
-            return Ok(());
+        match route.link.send(envelope) {
+            Ok(()) => {
+                route.next += 1;
+                return Ok(());
+            }
+            Err(Refused::Full) => return Err(SendError::Full(to)),
+            Err(Refused::Closed) => {}
         }
         routes.remove(&to);
         drop(routes);
@@ -216,7 +228,7 @@ impl Vr {
         };
         self.serve();
         match found {
-            Found::Envelope(envelope) => Ok(Some(envelope)),
+            Found::Envelope(envelope) => Ok(Some(self.taken(envelope))),
             Found::Nothing => Ok(None),
             Found::Down(down) => Err(self.forget(down)),
             Found::Stopped => Err(RecvError::Stopped),
@@ -329,6 +341,30 @@ impl Vr {
         // Within a predicate, which may only look at the envelope, there is no telling.
         let mailbox = self.mailbox.try_borrow_mut();
         mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.inbox.swap(events))).unwrap_or_default()
+    }
+
+    /// Sets, or takes back, the limit of what may wait in this VR's mailbox: without one a sender that is faster than this VR
+    /// fills the memory. What waits now counts. Does not block.
+    ///
+    /// Senders of the same process are stopped at once. Other processes are told, so that what was under way in the
+    /// meantime still comes. They are let in again when half of the limit is free.
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
+    pub fn limit_queue(&self, limit: Option<QueueLimit>) {
+        let mut mailbox = self.mailbox.borrow_mut();
+        mailbox.status(&mut |events| self.inbox.swap(events));
+        self.limited.set(limit.is_some());
+        self.inbox.set_limit(limit, mailbox.lengths(), |host| self.node.gate(host, self.id, None));
+    }
+
+    /// An envelope leaves the mailbox.
+    #[inline]
+    fn taken(&self, envelope: Envelope) -> Envelope {
+        if self.limited.get() {
+            self.inbox.took(envelope.payload.len(), |host| self.node.gate(host, self.id, None));
+        }
+        envelope
     }
 
     // ---- deaths ----

@@ -34,7 +34,7 @@ impl<'a> Posted<'a> {
         };
         self.vr.serve();
         match found {
-            Found::Envelope(envelope) => Ok(Some(envelope)),
+            Found::Envelope(envelope) => Ok(Some(self.vr.taken(envelope))),
             Found::Nothing => Ok(None),
             Found::Down(down) => Err(self.vr.forget(down)),
             Found::Stopped => Err(RecvError::Stopped),
