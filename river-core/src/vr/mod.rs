@@ -110,6 +110,17 @@ impl Vr {
     }
 
     /// This VR's own `T`, made by `Default` when first asked for: where a layer keeps what belongs to it and the VR.
+    ///
+    /// ```
+    /// # use std::cell::Cell;
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// #[derive(Default)]
+    /// struct Calls(Cell<u64>);
+    ///
+    /// vr.slot::<Calls>().0.set(1);
+    /// assert_eq!(vr.slot::<Calls>().0.get(), 1);
+    /// # });
+    /// ```
     #[must_use]
     pub fn slot<T: Default + 'static>(&self) -> Rc<T> {
         let slot = self.slots.borrow().get(&TypeId::of::<T>()).cloned();
@@ -178,6 +189,20 @@ impl Vr {
     /// Takes the earliest envelope that the selector admits and the predicate accepts, waiting for it if need be. The
     /// predicate runs on this thread and must not receive.
     ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// for word in ["a", "list", "of", "words"] {
+    ///     vr.send_bytes(vr.id(), CHANNEL, 0, word.as_bytes().to_vec()).unwrap();
+    /// }
+    /// let long = vr.receive_where(Selector::on(CHANNEL), |envelope| envelope.payload.len() > 2).unwrap();
+    /// assert_eq!(&long.payload.to_bytes()[..], b"list");
+    /// // The others wait where they were.
+    /// assert_eq!(&vr.receive(Selector::on(CHANNEL)).unwrap().payload.to_bytes()[..], b"a");
+    /// # });
+    /// ```
+    ///
     /// # Errors
     /// As [`receive`](Self::receive).
     pub fn receive_where(
@@ -211,6 +236,17 @@ impl Vr {
     }
 
     /// Like [`receive_where`](Self::receive_where), but waits no longer than until the deadline.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use river_core::{Channel, RecvError, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let deadline = Instant::now() + Duration::from_millis(5);
+    /// let nothing = vr.receive_until(Selector::on(CHANNEL), Some(deadline), |_| true);
+    /// assert!(matches!(nothing, Err(RecvError::Timeout { .. })));
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// As [`receive`](Self::receive), and [`RecvError::Timeout`].
@@ -279,6 +315,17 @@ impl Vr {
 
     /// Shows the envelopes that wait and that the selector admits, oldest first, until the visitor returns `Some`.
     /// Takes none of them, and does not block.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// vr.send_bytes(vr.id(), CHANNEL, 0, b"hello".to_vec()).unwrap();
+    /// let length = vr.peek_where(Selector::on(CHANNEL), |envelope| Some(envelope.payload.len()));
+    /// assert_eq!(length, Some(5));
+    /// assert!(vr.try_receive_where(Selector::on(CHANNEL), |_| true).unwrap().is_some(), "it is still there");
+    /// # });
+    /// ```
     pub fn peek_where<R>(
         &self,
         selector: Selector,
@@ -324,6 +371,25 @@ impl Vr {
 
     /// Asks to be told when a VR is gone, for whatever reason: by a [`RecvError::Down`] from the first receive that
     /// finds no envelope after that. If it is gone already, the next such receive says so.
+    ///
+    /// ```
+    /// # use river_core::{Channel, RecvError, Selector, Why};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(2, |vr, index, ids| {
+    /// # if index == 1 {
+    /// #     vr.send_bytes(ids[0], CHANNEL, 0, b"farewell".to_vec()).unwrap();
+    /// #     return;
+    /// # }
+    /// # let peer = ids[1];
+    /// vr.watch(peer);
+    /// // First all that it had sent, then the news of its end; neither receive names it.
+    /// assert_eq!(vr.receive(Selector::on(CHANNEL)).unwrap().src, peer);
+    /// match vr.receive(Selector::on(CHANNEL)) {
+    ///     Err(RecvError::Down(down)) => assert_eq!((down.who, down.why), (peer, Why::Finished)),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # });
+    /// ```
     ///
     /// # Blocking
     /// As a first send to that VR.
@@ -454,6 +520,38 @@ impl Vr {
     /// The VR of that name on a leased VM: the one that is there, or a new one made by `make`, of which this VR becomes
     /// the parent. Whoever asks for the same name on the same VM in this program gets the same VR, also if two ask at
     /// once; when it has ended, the next one who asks gets a new one.
+    ///
+    /// ```
+    /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// const COUNTER: Channel = Channel::named("counter");
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Counter(u8);
+    ///
+    /// impl VirtualResource for Counter {
+    ///     fn main(&mut self, vr: &Vr) -> Result {
+    ///         loop {
+    ///             let question = vr.receive(Selector::on(COUNTER))?;
+    ///             vr.send_bytes(question.src, COUNTER, 0, vec![self.0])?;
+    ///             self.0 += 1;
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result {
+    /// # river_core::try_run(|vr| {
+    /// let vms = vr.start_local(1)?;
+    /// for count in 0..3 {
+    ///     let counter = vr.service(&vms[0], "counter", || Counter(0))?;
+    ///     vr.send_bytes(counter, COUNTER, 0, vec![])?;
+    ///     assert_eq!(vr.receive(Selector::on(COUNTER).from(counter))?.payload.to_bytes()[0], count);
+    /// }
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`deploy`](Self::deploy).
