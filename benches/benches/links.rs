@@ -39,6 +39,9 @@ struct Args {
     /// Only this link (may be repeated)
     #[arg(long)]
     link: Vec<Link>,
+    /// Only messages of so many bytes (may be repeated)
+    #[arg(long)]
+    size: Vec<usize>,
     /// Given by `cargo bench`; means nothing
     #[arg(long, hide = true)]
     bench: bool,
@@ -101,10 +104,12 @@ impl Link {
 fn tables(args: &Args) -> Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     for link in Link::ALL.into_iter().filter(|link| args.link.is_empty() || args.link.contains(link)) {
-        let rounds = args.rounds.to_string();
+        let numbers: Vec<_> =
+            [args.rounds.into()].iter().chain(&args.size).map(ToString::to_string).collect();
+        let numbers: Vec<_> = numbers.iter().map(Path::new).collect();
         let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
         let before = load();
-        let lines: Vec<Line> = process::run_with(link.name(), &[Path::new(&rounds)], &[environment])?;
+        let lines: Vec<Line> = process::run_with(link.name(), &numbers, &[environment])?;
         for (measure, title) in [
             (Measure::Latency, "latency, one way, us"),
             (Measure::Bandwidth, "bandwidth, GB/s"),
@@ -137,9 +142,10 @@ fn print_table<'a>(link: Link, title: &str, lines: impl Iterator<Item = &'a Line
 
 impl Measure {
     /// All that is measured of a link.
-    fn plans() -> impl Iterator<Item = (Self, Plan)> {
-        let latency = SIZES.iter().map(|&size| (Measure::Latency, Plan::latency(size)));
-        let bandwidth = SIZES.iter().skip(1).map(|&size| (Measure::Bandwidth, Plan::bandwidth(size)));
+    fn plans(sizes: &[usize]) -> impl Iterator<Item = (Self, Plan)> {
+        let latency = sizes.iter().map(|&size| (Measure::Latency, Plan::latency(size)));
+        let with_content = sizes.iter().filter(|&&size| size > 0);
+        let bandwidth = with_content.map(|&size| (Measure::Bandwidth, Plan::bandwidth(size)));
         latency.chain(bandwidth).chain([(Measure::Rate, Plan::bandwidth(8))])
     }
 
@@ -154,11 +160,14 @@ impl Measure {
 
 fn run_case(case: &str) -> Result {
     let link = Link::ALL.into_iter().find(|link| link.name() == case).ok_or("no such case")?;
-    let rounds: usize = std::env::args().nth(1).ok_or("no number of rounds")?.parse()?;
+    let numbers: Vec<usize> =
+        std::env::args().skip(1).map(|number| number.parse()).collect::<std::result::Result<_, _>>()?;
+    let (&rounds, sizes) = numbers.split_first().ok_or("no number of rounds")?;
+    let sizes = if sizes.is_empty() { &SIZES } else { sizes };
     let lines = if link == Link::Local {
         let mut leads = testing::threads(2, |vr, index, ids| {
             if index == 0 {
-                return Some(measure(link, rounds, vr, ids[1]).map_err(|error| error.to_string()));
+                return Some(measure(link, rounds, sizes, vr, ids[1]).map_err(|error| error.to_string()));
             }
             // Ends with the other one.
             let _ = follow(vr, ids[0]);
@@ -168,15 +177,15 @@ fn run_case(case: &str) -> Result {
     } else {
         river::try_run(|vr| {
             let peer = vr.deploy(&vr.start_local(1)?, |_| Follower)?[0];
-            measure(link, rounds, vr, peer).map_err(|error| river::VrError::msg(error.to_string()))
+            measure(link, rounds, sizes, vr, peer).map_err(|error| river::VrError::msg(error.to_string()))
         })
         .map_err(|error| error.to_string())?
     };
     Ok(process::report(&lines)?)
 }
 
-fn measure(link: Link, rounds: usize, vr: &Vr, peer: VrId) -> Result<Vec<Line>> {
-    let mut lines: Vec<Line> = Measure::plans()
+fn measure(link: Link, rounds: usize, sizes: &[usize], vr: &Vr, peer: VrId) -> Result<Vec<Line>> {
+    let mut lines: Vec<Line> = Measure::plans(sizes)
         .map(|(measure, plan)| Line {
             measure,
             plan,

@@ -13,11 +13,15 @@
 //! Encoder and decoder know no sockets. The decoder trusts nothing: a header that makes no sense is an error that
 //! ends the connection, and no more memory is taken than has arrived, beyond [`EAGER`] bytes.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::id::VrId;
+use crate::pool::Pool;
 
 pub(crate) const HEADER: usize = 64;
 const VERSION: u8 = 1;
@@ -39,6 +43,30 @@ pub(crate) enum Kind {
     Watch = 2,
     /// `src` is gone, `dst` is to be told; the payload is the encoded reason.
     Down = 3,
+    /// The mailbox of `src` is full, or has room again: the payload is one of [`gate`]'s bytes. For the whole process.
+    Gate = 4,
+}
+
+/// What [`Kind::Gate`] says.
+pub(crate) mod gate {
+    use crate::limit::WhenFull;
+
+    pub(crate) fn encode(full: Option<WhenFull>) -> u8 {
+        match full {
+            None => 0,
+            Some(WhenFull::Refuse) => 1,
+            Some(WhenFull::Wait) => 2,
+        }
+    }
+
+    pub(crate) fn decode(payload: &[u8]) -> Option<Option<WhenFull>> {
+        match payload {
+            [0] => Some(None),
+            [1] => Some(Some(WhenFull::Refuse)),
+            [2] => Some(Some(WhenFull::Wait)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -57,43 +85,58 @@ pub(crate) enum FrameError {
     Length(u64),
 }
 
+/// A header as it travels; the numbers are little-endian.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Header {
+    kind: u8,
+    version: u8,
+    zero: [u8; 2],
+    channel: u32,
+    len: u64,
+    seq: u64,
+    lane: u64,
+    dst: [u8; 16],
+    src: [u8; 16],
+}
+
 pub(crate) fn encode_header(kind: Kind, envelope: &Envelope) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    header[0] = kind as u8;
-    header[1] = VERSION;
-    header[4..8].copy_from_slice(&envelope.channel.to_wire().to_le_bytes());
-    header[8..16].copy_from_slice(&(envelope.payload.len() as u64).to_le_bytes());
-    header[16..24].copy_from_slice(&envelope.seq.to_le_bytes());
-    header[24..32].copy_from_slice(&envelope.lane.to_le_bytes());
-    header[32..48].copy_from_slice(envelope.dst.as_uuid().as_bytes());
-    header[48..64].copy_from_slice(envelope.src.as_uuid().as_bytes());
-    header
+    bytemuck::cast(Header {
+        kind: kind as u8,
+        version: VERSION,
+        zero: [0; 2],
+        channel: envelope.channel.to_wire().to_le(),
+        len: (envelope.payload.len() as u64).to_le(),
+        seq: envelope.seq.to_le(),
+        lane: envelope.lane.to_le(),
+        dst: envelope.dst.as_uuid().into_bytes(),
+        src: envelope.src.as_uuid().into_bytes(),
+    })
 }
 
 /// The header's fields (an envelope without its payload) and the length of the payload.
-fn decode_header(header: &[u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameError> {
-    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
-    let vr_at = |at: usize| VrId::from_uuid(Uuid::from_bytes(std::array::from_fn(|i| header[at + i])));
-    let kind = match header[0] {
+fn decode_header(header: [u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameError> {
+    let header: Header = bytemuck::cast(header);
+    let kind = match header.kind {
         1 => Kind::Envelope,
         2 => Kind::Watch,
         3 => Kind::Down,
+        4 => Kind::Gate,
         other => return Err(FrameError::Kind(other)),
     };
-    if header[1] != VERSION {
-        return Err(FrameError::Version(header[1]));
+    if header.version != VERSION {
+        return Err(FrameError::Version(header.version));
     }
-    let len = u64_at(8);
+    let len = u64::from_le(header.len);
     if len > MAX_PAYLOAD {
         return Err(FrameError::Length(len));
     }
-    let channel = Channel::from_wire(u32::from_le_bytes(std::array::from_fn(|i| header[4 + i])));
     let envelope = Envelope {
-        src: vr_at(48),
-        dst: vr_at(32),
-        seq: u64_at(16),
-        channel,
-        lane: u64_at(24),
+        src: VrId::from_uuid(Uuid::from_bytes(header.src)),
+        dst: VrId::from_uuid(Uuid::from_bytes(header.dst)),
+        seq: u64::from_le(header.seq),
+        channel: Channel::from_wire(u32::from_le(header.channel)),
+        lane: u64::from_le(header.lane),
         payload: Payload::default(),
     };
     Ok((kind, envelope, len))
@@ -107,6 +150,8 @@ pub(crate) struct Decoder {
     start: usize,
     end: usize,
     large: Option<Large>,
+    /// Memory for large payloads.
+    pool: Arc<Pool>,
 }
 
 /// A payload on its way into memory of its own.
@@ -121,13 +166,12 @@ struct Large {
     len: usize,
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { staging: vec![0; STAGING].into_boxed_slice(), start: 0, end: 0, large: None }
-    }
-}
-
 impl Decoder {
+    /// A decoder whose large payloads lie in memory of that pool.
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+        Self { staging: vec![0; STAGING].into_boxed_slice(), start: 0, end: 0, large: None, pool }
+    }
+
     /// Where the next bytes of the stream belong. Never empty.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         match &mut self.large {
@@ -159,11 +203,11 @@ impl Decoder {
                 self.large = Some(large);
                 return Ok(None);
             }
-            return Ok(Some(large.finish()));
+            return Ok(Some(large.finish(&self.pool)));
         }
         let staged = &self.staging[self.start..self.end];
         let Some(header) = staged.first_chunk::<HEADER>() else { return Ok(None) };
-        let (kind, mut envelope, len) = decode_header(header)?;
+        let (kind, mut envelope, len) = decode_header(*header)?;
         let len = usize::try_from(len).map_err(|_| FrameError::Length(len))?;
         let body = &staged[HEADER..];
         if len <= SMALL {
@@ -173,7 +217,7 @@ impl Decoder {
             return Ok(Some(Frame { kind, envelope }));
         }
         let have = body.len().min(len);
-        let mut large = Large::new(kind, envelope, len);
+        let mut large = Large::new(kind, envelope, len, &self.pool);
         let (mut copied, start) = (0, self.start + HEADER);
         while copied < have {
             let space = large.space();
@@ -189,8 +233,8 @@ impl Decoder {
 }
 
 impl Large {
-    fn new(kind: Kind, envelope: Envelope, len: usize) -> Self {
-        let memory = vec![0; len.min(EAGER) + ALIGN];
+    fn new(kind: Kind, envelope: Envelope, len: usize, pool: &Pool) -> Self {
+        let memory = pool.take(len.min(EAGER) + ALIGN);
         let offset = aligned_offset(&memory);
         Self { kind, envelope, memory, offset, filled: 0, len }
     }
@@ -210,9 +254,9 @@ impl Large {
         &mut self.memory[self.offset + self.filled..self.offset + room]
     }
 
-    fn finish(self) -> Frame {
+    fn finish(self, pool: &Arc<Pool>) -> Frame {
         let Large { kind, mut envelope, memory, offset, len, .. } = self;
-        envelope.payload = Bytes::from(memory).slice(offset..offset + len).into();
+        envelope.payload = pool.lend(memory, offset..offset + len).into();
         Frame { kind, envelope }
     }
 }
@@ -226,10 +270,13 @@ fn aligned_copy(body: &[u8]) -> Bytes {
     if body.len() < ALIGN {
         return Bytes::copy_from_slice(body);
     }
-    let mut memory = vec![0; body.len() + ALIGN];
+    let mut memory = Vec::with_capacity(body.len() + ALIGN);
     let offset = aligned_offset(&memory);
-    memory[offset..offset + body.len()].copy_from_slice(body);
-    Bytes::from(memory).slice(offset..offset + body.len())
+    memory.resize(offset, 0);
+    memory.extend_from_slice(body);
+    let mut bytes = Bytes::from(memory);
+    bytes.advance(offset);
+    bytes
 }
 
 #[cfg(test)]
@@ -243,6 +290,10 @@ mod tests {
         let (src, dst) = (VrId::fresh(), VrId::fresh());
         let channel = Channel::named("test");
         Envelope { src, dst, seq: u64::from(seed), channel, lane: 7, payload: payload.into() }
+    }
+
+    fn decoder() -> Decoder {
+        Decoder::new(Arc::default())
     }
 
     fn stream(envelopes: &[Envelope]) -> Vec<u8> {
@@ -278,7 +329,7 @@ mod tests {
         ) {
             let sent: Vec<_> = sizes.iter().enumerate().map(|(i, &len)| envelope(len, i as u8)).collect();
             let bytes = stream(&sent);
-            let (mut decoder, mut rest, mut got) = (Decoder::default(), &bytes[..], Vec::new());
+            let (mut decoder, mut rest, mut got) = (decoder(), &bytes[..], Vec::new());
             for cut in cuts {
                 let (now, later) = rest.split_at(cut.min(rest.len()));
                 got.extend(feed(&mut decoder, now).unwrap());
@@ -298,13 +349,13 @@ mod tests {
 
         #[test]
         fn garbage_is_refused_or_waits_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
-            let _ = feed(&mut Decoder::default(), &bytes);
+            let _ = feed(&mut decoder(), &bytes);
         }
     }
 
     #[test]
     fn a_payload_larger_than_the_eager_limit_arrives_whole() {
-        let mut decoder = Decoder::default();
+        let mut decoder = decoder();
         let sent = envelope(EAGER + 12_345, 3);
         let got = feed(&mut decoder, &stream(std::slice::from_ref(&sent))).unwrap();
         assert!(got[0].envelope.payload.to_bytes() == sent.payload.to_bytes());
@@ -314,6 +365,6 @@ mod tests {
     fn a_claimed_length_beyond_the_limit_is_refused() {
         let mut header = encode_header(Kind::Envelope, &envelope(0, 0));
         header[8..16].copy_from_slice(&(MAX_PAYLOAD + 1).to_le_bytes());
-        assert_eq!(feed(&mut Decoder::default(), &header).unwrap_err(), FrameError::Length(MAX_PAYLOAD + 1));
+        assert_eq!(feed(&mut decoder(), &header).unwrap_err(), FrameError::Length(MAX_PAYLOAD + 1));
     }
 }

@@ -2,7 +2,7 @@
 //! return, whatever they are. `river-core/fuzz` has the targets.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::discovery::{self, Announcement, Query, VmState};
@@ -20,7 +20,7 @@ fn key() -> ClusterKey {
 /// Frames of a data connection. The first byte says in pieces of which size they arrive.
 pub fn frames(bytes: &[u8]) {
     let Some((&size, mut bytes)) = bytes.split_first() else { return };
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::new(Arc::default());
     while !bytes.is_empty() {
         let space = decoder.space();
         let n = bytes.len().min(space.len()).min(usize::from(size) + 1);

@@ -71,6 +71,8 @@ pub fn become_host_if_asked() {
         }
         return;
     }
+    // The lifeline says that the VM is gone, but not to a process that is stopped.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     // The hook of test executables runs on the main thread before the runtime has named it.
     let host = thread::Builder::new().name("river-host".into()).spawn(run);
     match host.map(thread::JoinHandle::join) {
@@ -115,6 +117,22 @@ fn run() -> Result<(), ControlError> {
 }
 
 impl HostLimits {
+    /// For the obituary of a host that may have died of its limits; nothing if it had none.
+    pub(crate) fn reminder(&self) -> String {
+        let Self { memory, open_files, cpu_seconds } = self;
+        let limits = [
+            memory.map(|bytes| format!("{} MiB of memory", bytes >> 20)),
+            open_files.map(|files| format!("{files} open files")),
+            cpu_seconds.map(|seconds| format!("{seconds} s of processor time")),
+        ];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        if limits.is_empty() {
+            String::new()
+        } else {
+            format!(" (its VM allows a host {})", limits.join(", "))
+        }
+    }
+
     /// Sets the limits of this process.
     fn apply(self) -> io::Result<()> {
         let limits = [

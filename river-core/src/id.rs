@@ -1,6 +1,8 @@
 //! Names: every thing that another process may speak of has an id of its own type.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -68,6 +70,30 @@ uuid_id! {
 uuid_id! {
     /// Names a process that runs VRs of a program: the initiator's own, or a host on a VM.
     HostId
+}
+
+/// A map whose keys are ids.
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+/// A set of ids.
+pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
+
+/// The hash of an id is a part of itself, as it is random already. Only who has the cluster's key can choose one.
+#[derive(Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // The halves of a version 4 UUID have fixed bits in different places.
+        for half in bytes.chunks_exact(8) {
+            self.0 ^= u64::from_ne_bytes(std::array::from_fn(|i| half[i]));
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// The BLAKE3 hash of an executable's loadable bytes: equal hashes, equal code at equal offsets.

@@ -4,15 +4,24 @@
 //! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
 //! cores loses nothing by it; and a sender touches the thread only if it sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use crate::down::Down;
 use crate::envelope::Envelope;
+use crate::id::HostId;
+use crate::limit::{Limited, QueueLimit, WhenFull};
 
-const SPIN: Duration = Duration::from_micros(1);
+/// Looks before the first `yield`, without the clock, which costs as much as a hand-off: about four microseconds of
+/// them if the last wait was as short, which means that the other side has a processor of its own; otherwise one.
+const SPINS: u32 = 100;
+const SPINS_AFTER_LONG: u32 = 16;
+/// Yields within which a wait counts as short.
+const SHORT: u32 = 4;
 const YIELD: Duration = Duration::from_micros(50);
 
 /// What a waiting thread does besides waiting: it may bring in itself what it waits for.
@@ -37,21 +46,64 @@ pub(crate) enum Event {
     Stop,
 }
 
+/// The parts have cache lines of their own: the owner looks at `ready` again and again, which must cost nothing to
+/// who holds the queue.
+impl Event {
+    fn payload_len(&self) -> Option<usize> {
+        match self {
+            Event::Envelope(envelope) => Some(envelope.payload.len()),
+            Event::Down(_) | Event::Stop => None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    queue: Mutex<Queue>,
+    queue: CachePadded<Mutex<Queue>>,
     /// Length of the queue, readable without the lock. `ready` and `sleeping` are a Dekker pair: the pusher writes
     /// `ready` then reads `sleeping`, the owner writes `sleeping` then reads `ready`, both sequentially consistent,
     /// so one of them sees the other and no wake-up is lost.
-    ready: AtomicUsize,
-    sleeping: AtomicBool,
+    ready: CachePadded<AtomicUsize>,
+    sleeping: CachePadded<AtomicBool>,
+    /// The owner's last wait was long.
+    long: AtomicBool,
     owner: OnceLock<Thread>,
+    /// Some room was made in a mailbox that has a limit.
+    room: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     events: Vec<Event>,
+    /// When the first of them arrived.
+    since: Moment,
     closed: bool,
+    limit: Option<Limited>,
+}
+
+/// Why an envelope was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The owner is gone.
+    Closed,
+    /// The mailbox is full, and its owner wants that to be an error.
+    Full,
+}
+
+/// A time to measure ages by, to some milliseconds: an exact one would cost as much as a hand-off.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment(Duration);
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        Self(Duration::try_from(time).unwrap_or_default())
+    }
+
+    /// How long ago it was.
+    pub(crate) fn age(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
 }
 
 impl Inbox {
@@ -60,66 +112,170 @@ impl Inbox {
         let _ = self.owner.set(thread::current());
     }
 
-    /// Appends an event; gives it back if the owner is gone.
+    /// Appends an event, whatever the limit; gives it back if the owner is gone.
     pub(crate) fn push(&self, event: Event) -> Result<(), Event> {
-        {
-            let mut queue = self.lock();
-            if queue.closed {
-                return Err(event);
-            }
-            queue.events.push(event);
-            self.ready.store(queue.events.len(), SeqCst);
+        let queue = self.lock();
+        if queue.closed {
+            return Err(event);
         }
+        self.append(queue, event);
+        Ok(())
+    }
+
+    /// Appends an envelope; gives it back if the owner is gone or has set a limit, so that somebody has to look.
+    pub(crate) fn deliver(&self, envelope: Envelope) -> Result<(), Envelope> {
+        let queue = self.lock();
+        if queue.closed || queue.limit.is_some() {
+            return Err(envelope);
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// Appends an envelope of a VR of this process, which waits for room if that is how the owner wants it.
+    pub(crate) fn offer(&self, envelope: Envelope) -> Result<(), Refused> {
+        let mut queue = self.lock();
+        loop {
+            if queue.closed {
+                return Err(Refused::Closed);
+            }
+            match queue.limit.as_ref().and_then(Limited::full) {
+                None => break,
+                // Who waits for himself waits for ever.
+                Some(WhenFull::Wait) if envelope.src != envelope.dst => {
+                    queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(_) => return Err(Refused::Full),
+            }
+        }
+        if let Some(limited) = &mut queue.limit {
+            limited.count(envelope.payload.len());
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// Appends an envelope of another process, which is to be held off if there is too much now. `hold_off` must not block.
+    pub(crate) fn arrive(
+        &self,
+        envelope: Envelope,
+        from: HostId,
+        hold_off: impl FnOnce(WhenFull),
+    ) -> Result<(), Envelope> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(envelope);
+        }
+        if let Some(limited) = &mut queue.limit {
+            limited.count(envelope.payload.len());
+            if let Some(when_full) = limited.full()
+                && limited.hold_off(from)
+            {
+                // With the lock held, so that no word of room overtakes it.
+                hold_off(when_full);
+            }
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// An envelope was taken out of the mailbox. Those who wait for room, here and elsewhere, are let in when there is
+    /// enough. `let_in` must not block.
+    pub(crate) fn took(&self, bytes: usize, let_in: impl FnMut(HostId)) {
+        let mut queue = self.lock();
+        let Some(limited) = &mut queue.limit else { return };
+        limited.uncount(bytes);
+        if limited.has_room() {
+            limited.let_in().into_iter().for_each(let_in);
+            self.room.notify_all();
+        }
+    }
+
+    /// Sets the limit. `held` are the lengths of what the owner has already looked at.
+    pub(crate) fn set_limit(
+        &self,
+        limit: Option<QueueLimit>,
+        held: impl Iterator<Item = usize>,
+        let_in: impl FnMut(HostId),
+    ) {
+        let mut queue = self.lock();
+        let mut old = std::mem::replace(&mut queue.limit, limit.map(Limited::new));
+        let fresh: Vec<usize> = queue.events.iter().filter_map(Event::payload_len).collect();
+        if let Some(limited) = &mut queue.limit {
+            held.chain(fresh).for_each(|bytes| limited.count(bytes));
+        }
+        // Who is still too much is held off anew.
+        old.iter_mut().flat_map(Limited::let_in).for_each(let_in);
+        self.room.notify_all();
+    }
+
+    fn append(&self, mut queue: MutexGuard<'_, Queue>, event: Event) {
+        if queue.events.is_empty() {
+            queue.since = Moment::now();
+        }
+        queue.events.push(event);
+        self.ready.store(queue.events.len(), SeqCst);
+        drop(queue);
         if self.sleeping.load(SeqCst)
             && self.sleeping.swap(false, SeqCst)
             && let Some(owner) = self.owner.get()
         {
             owner.unpark();
         }
-        Ok(())
     }
 
-    /// Exchanges all that has arrived for the empty `events`, whose memory is used again. False: nothing was there.
-    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> bool {
+    /// Exchanges all that has arrived for the empty `events`, whose memory is used again, and says when the first of it
+    /// came. `None`: nothing was there.
+    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> Option<Moment> {
         debug_assert!(events.is_empty());
         if self.ready.load(SeqCst) == 0 {
-            return false;
+            return None;
         }
         let mut queue = self.lock();
         std::mem::swap(&mut queue.events, events);
         self.ready.store(0, SeqCst);
-        true
+        Some(queue.since)
     }
 
-    /// Refuses everything from now on and returns what had not been taken.
-    pub(crate) fn close(&self) -> Vec<Event> {
+    /// Refuses everything from now on and returns what had not been taken. Those who wait for room find out.
+    pub(crate) fn close(&self, let_in: impl FnMut(HostId)) -> Vec<Event> {
         let mut queue = self.lock();
         queue.closed = true;
+        queue.limit.take().iter_mut().flat_map(Limited::let_in).for_each(let_in);
+        self.room.notify_all();
         self.ready.store(0, SeqCst);
         std::mem::take(&mut queue.events)
     }
 
     /// Waits until something has arrived (true) or the deadline has passed (false). Only the owner may call it.
     pub(crate) fn wait(&self, deadline: Option<Instant>, pump: &impl Pump) -> bool {
-        let mut start = Instant::now();
         pump.begin();
-        loop {
+        let spins = if self.long.load(Relaxed) { SPINS_AFTER_LONG } else { SPINS };
+        for _ in 0..spins {
             pump.poll();
             if self.ready.load(SeqCst) > 0 {
                 pump.end();
                 return true;
             }
-            let waited = start.elapsed();
-            if waited < SPIN {
-                std::hint::spin_loop();
-                continue;
+            std::hint::spin_loop();
+        }
+        let mut start = Instant::now();
+        let mut yields = 0_u32;
+        loop {
+            pump.poll();
+            if self.ready.load(SeqCst) > 0 {
+                pump.end();
+                self.long.store(yields > SHORT, Relaxed);
+                return true;
             }
+            let waited = start.elapsed();
             if deadline.is_some_and(|deadline| start + waited >= deadline) {
                 pump.end();
                 return false;
             }
             if waited < YIELD {
                 thread::yield_now();
+                yields = yields.saturating_add(1);
                 continue;
             }
             if pump.may_park() {
@@ -135,6 +291,7 @@ impl Inbox {
                 self.sleeping.store(false, SeqCst);
                 pump.begin();
             }
+            yields = u32::MAX;
             // Awake for a reason: what woke this thread may be followed by more.
             start = Instant::now();
         }

@@ -66,6 +66,7 @@
 //! * `id`: names
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
+//! * `limit`: limits of mailboxes
 //! * `error`: what can go wrong
 //! * `panics`: panics as text
 //! * `key`: the cluster key
@@ -78,9 +79,11 @@
 //! * `lease`: who may use a VM
 //! * `control`: control connections
 //! * `flood`: what to do with too much output
+//! * `pool`: memory for payloads, used again
 //! * `frame`: the format of data connections
 //! * `fuzzing`: the decoders of what comes from outside, for fuzzers
 //! * `inbox`: the shared half of a mailbox
+//! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive
 //! * `link`: the ways from one VR to another
 //! * `node`: a process's VRs and its router
@@ -107,13 +110,16 @@ mod host;
 mod id;
 mod image;
 mod inbox;
+mod inboxes;
 mod key;
 mod lease;
+mod limit;
 mod link;
 mod mailbox;
 mod node;
 mod noise;
 mod panics;
+mod pool;
 mod program;
 mod protocol;
 mod rt;
@@ -140,9 +146,10 @@ pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::{ClusterKey, KeyError};
-pub use mailbox::Selector;
+pub use limit::{QueueLimit, WhenFull};
+pub use mailbox::{QueueStatus, Selector};
 pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};
 pub use vm::{StopError, Vm, VmConfig, VmError, stop};
-pub use vr::{Group, Posted, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, VirtualResource, Vr};

@@ -5,12 +5,9 @@
 //!
 //! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -19,10 +16,12 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::control;
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope, Payload};
-use crate::frame::{Frame, Kind};
-use crate::id::{HostId, ProgramId, VrId};
+use crate::frame::{Frame, Kind, gate};
+use crate::id::{HostId, IdMap, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
+use crate::inboxes::Inboxes;
 use crate::key::ClusterKey;
+use crate::limit::{Gates, WhenFull};
 #[cfg(test)]
 use crate::link::SimNet;
 use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
@@ -43,12 +42,11 @@ pub(crate) struct Node {
     /// The name of the VM that this process runs on; for the initiator, of the machine.
     pub(crate) vm: String,
     key: ClusterKey,
-    local: RwLock<HashMap<VrId, Arc<Inbox>>>,
+    local: Arc<Inboxes>,
     book: Mutex<Book>,
-    /// Some host is known to be dead: only then frames are looked at for where they come from.
-    any_down: AtomicBool,
     requests: Requests,
     ways: Ways,
+    gates: Gates,
     courier: Sender<Notice>,
 }
 
@@ -74,11 +72,11 @@ enum Ways {
 /// What the router has learnt.
 #[derive(Debug, Default)]
 struct Book {
-    ended: HashMap<VrId, Why>,
+    ended: IdMap<VrId, Why>,
     /// Who watches a VR of this process.
-    watchers: HashMap<VrId, Vec<VrId>>,
-    located: HashMap<VrId, HostId>,
-    peers: HashMap<HostId, Peer>,
+    watchers: IdMap<VrId, Vec<VrId>>,
+    located: IdMap<VrId, HostId>,
+    peers: IdMap<HostId, Peer>,
     stopped: bool,
 }
 
@@ -97,9 +95,17 @@ struct Peer {
 
 /// A notice that some thread that must not block wants sent.
 #[derive(Debug)]
-pub(crate) struct Notice {
-    to: VrId,
-    down: Down,
+pub(crate) enum Notice {
+    Down {
+        to: VrId,
+        down: Down,
+    },
+    /// For a process: the mailbox of a VR of this one is full, or has room again.
+    Gate {
+        to: HostId,
+        vr: VrId,
+        full: Option<WhenFull>,
+    },
 }
 
 impl Node {
@@ -113,23 +119,24 @@ impl Node {
     ) -> io::Result<Arc<Self>> {
         let (courier, notices) = crossbeam_channel::unbounded();
         let rings = rings_allowed()?;
-        let sink = Arc::new(Deliver(OnceLock::new()));
+        let local = Arc::new(Inboxes::default());
+        let sink = Arc::new(Deliver { local: local.clone(), node: OnceLock::new() });
         let reader = Reader::start(sink.clone())?;
         let node = Arc::new(Self {
             place,
             program,
             vm,
             key,
-            local: RwLock::default(),
+            local,
             book: Mutex::default(),
-            any_down: AtomicBool::new(false),
             requests: Requests::Program(requests),
             ways: Ways::Real { reader, rings },
+            gates: Gates::default(),
             courier,
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
-        let _ = sink.0.set(Arc::downgrade(&node));
+        let _ = sink.node.set(Arc::downgrade(&node));
         Ok(node)
     }
 
@@ -184,8 +191,7 @@ impl Node {
     // ---- VRs of this process ----
 
     pub(crate) fn add(&self, vr: VrId) -> Arc<Inbox> {
-        let inbox = Arc::new(Inbox::default());
-        self.local.write().unwrap_or_else(PoisonError::into_inner).insert(vr, inbox.clone());
+        let inbox = self.local.insert(vr);
         if self.book().stopped {
             let _ = inbox.push(Event::Stop);
         }
@@ -200,11 +206,12 @@ impl Node {
             book.ended.insert(vr, why.clone());
             book.watchers.remove(&vr).unwrap_or_default()
         };
-        let inbox = self.local.write().unwrap_or_else(PoisonError::into_inner).remove(&vr);
+        let inbox = self.local.remove(vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
         // Whoever sent something that will never be read learns of it too.
-        for event in inbox.map(|inbox| inbox.close()).unwrap_or_default() {
+        let left = inbox.map(|inbox| inbox.close(|host| self.gate(host, vr, None)));
+        for event in left.unwrap_or_default() {
             if let Event::Envelope(envelope) = event {
                 told.push(envelope.src);
             }
@@ -219,8 +226,29 @@ impl Node {
     /// Ends every receive of this process: the program stops.
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
-        for inbox in self.local.read().unwrap_or_else(PoisonError::into_inner).values() {
-            let _ = inbox.push(Event::Stop);
+        self.local.stop();
+        self.gates.open_all();
+    }
+
+    // ---- limits ----
+
+    /// Whether an envelope may be sent to a VR of another process. Waits for room there if that VR wants it so.
+    pub(crate) fn pass(&self, to: VrId) -> bool {
+        self.gates.pass(to)
+    }
+
+    /// Tells a process that the mailbox of a VR of this one is full, or has room again. Does not block.
+    pub(crate) fn gate(&self, to: HostId, vr: VrId, full: Option<WhenFull>) {
+        let _ = self.courier.send(Notice::Gate { to, vr, full });
+    }
+
+    fn tell_gate(&self, to: HostId, vr: VrId, full: Option<WhenFull>) {
+        if let Ok(link) = self.connect(to) {
+            let payload = vec![gate::encode(full)].into();
+            let _ = link.notify(
+                Kind::Gate,
+                &Envelope { src: vr, dst: vr, seq: 0, channel: SYSTEM, lane: 0, payload },
+            );
         }
     }
 
@@ -230,11 +258,11 @@ impl Node {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.local.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.local.is_empty()
     }
 
     fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
-        self.local.read().unwrap_or_else(PoisonError::into_inner).get(&vr).cloned()
+        self.local.get(vr)
     }
 
     // ---- routing ----
@@ -419,7 +447,7 @@ impl Node {
             ended
         };
         if let Some(why) = ended {
-            let _ = self.courier.send(Notice { to: watcher, down: Down { who: watched, why } });
+            let _ = self.courier.send(Notice::Down { to: watcher, down: Down { who: watched, why } });
         }
     }
 
@@ -434,7 +462,7 @@ impl Node {
         if peer.inbound > 0 && matches!(why, Why::HostDied { .. }) {
             peer.doomed = Some(why.clone());
         } else {
-            let watches = self.bury(peer, why);
+            let watches = self.bury(host, peer, why);
             drop(book);
             self.deliver_downs(watches, why);
         }
@@ -454,7 +482,7 @@ impl Node {
             return;
         }
         if let Some(why) = peer.doomed.take() {
-            let watches = self.bury(peer, &why);
+            let watches = self.bury(host, peer, &why);
             drop(book);
             self.deliver_downs(watches, &why);
         } else {
@@ -463,9 +491,10 @@ impl Node {
         }
     }
 
-    fn bury(&self, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
+    fn bury(&self, host: HostId, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
         peer.down = Some(why.clone());
-        self.any_down.store(true, Relaxed);
+        self.gates.forget(host);
+        self.local.guard();
         std::mem::take(&mut peer.watches)
     }
 
@@ -521,8 +550,7 @@ impl Node {
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
-        if self.any_down.load(Relaxed) && self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some())
-        {
+        if self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some()) {
             // It was declared lost, and is not heard of any more even if it lives.
             return;
         }
@@ -531,14 +559,16 @@ impl Node {
             Kind::Envelope => {
                 let (src, dst) = (envelope.src, envelope.dst);
                 let refused = match self.inbox(dst) {
-                    Some(inbox) => inbox.push(Event::Envelope(envelope)).is_err(),
+                    Some(inbox) => {
+                        inbox.arrive(envelope, from, |full| self.gate(from, dst, Some(full))).is_err()
+                    }
                     None => true,
                 };
                 if refused {
                     let mut book = self.book();
                     book.located.entry(src).or_insert(from);
                     let why = book.ended.get(&dst).cloned().unwrap_or(Why::Unknown);
-                    let _ = self.courier.send(Notice { to: src, down: Down { who: dst, why } });
+                    let _ = self.courier.send(Notice::Down { to: src, down: Down { who: dst, why } });
                 }
             }
             Kind::Watch => {
@@ -547,7 +577,7 @@ impl Node {
                     self.add_watcher(envelope.src, envelope.dst);
                 } else {
                     let down = Down { who: envelope.dst, why: Why::Unknown };
-                    let _ = self.courier.send(Notice { to: envelope.src, down });
+                    let _ = self.courier.send(Notice::Down { to: envelope.src, down });
                 }
             }
             Kind::Down => {
@@ -556,6 +586,19 @@ impl Node {
                     let _ = inbox.push(Event::Down(Down { who: envelope.src, why }));
                 }
             }
+            Kind::Gate => {
+                if let Some(full) = gate::decode(envelope.payload.head()) {
+                    self.gates.set(envelope.src, from, full);
+                }
+            }
+        }
+    }
+
+    /// Sends a notice. May block.
+    fn carry(&self, notice: Notice) {
+        match notice {
+            Notice::Down { to, down } => self.tell(to, &down),
+            Notice::Gate { to, vr, full } => self.tell_gate(to, vr, full),
         }
     }
 
@@ -597,13 +640,23 @@ fn rings_allowed() -> io::Result<bool> {
 
 /// The thread that sends what others must not block for. Ends with the node.
 fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
-    while let Ok(Notice { to, down }) = notices.recv() {
+    while let Ok(notice) = notices.recv() {
         let Some(node) = node.upgrade() else { return };
-        node.tell(to, &down);
+        node.carry(notice);
     }
 }
 
-struct Deliver(OnceLock<Weak<Node>>);
+/// Takes what the reader has read.
+struct Deliver {
+    local: Arc<Inboxes>,
+    node: OnceLock<Weak<Node>>,
+}
+
+impl Deliver {
+    fn node(&self) -> Option<Arc<Node>> {
+        self.node.get().and_then(Weak::upgrade)
+    }
+}
 
 impl std::fmt::Debug for Requests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -614,19 +667,27 @@ impl std::fmt::Debug for Requests {
 impl Sink for Deliver {
     #[cfg(test)]
     fn opened(&self, from: HostId) {
-        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
+        if let Some(node) = self.node() {
             node.book().peers.entry(from).or_default().inbound += 1;
         }
     }
 
     fn frame(&self, from: HostId, frame: Frame) {
-        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
-            node.arrived(from, frame);
+        let Frame { kind, envelope } = frame;
+        let envelope = match kind {
+            Kind::Envelope => match self.local.deliver(envelope) {
+                Ok(()) => return,
+                Err(envelope) => envelope,
+            },
+            _ => envelope,
+        };
+        if let Some(node) = self.node() {
+            node.arrived(from, Frame { kind, envelope });
         }
     }
 
     fn closed(&self, from: HostId, why: String) {
-        if let Some(node) = self.0.get().and_then(Weak::upgrade) {
+        if let Some(node) = self.node() {
             node.inbound_closed(from, &why);
         }
     }
@@ -642,28 +703,29 @@ impl Node {
         answer: Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync>,
     ) -> (Arc<Self>, Receiver<Notice>) {
         let (courier, notices) = crossbeam_channel::unbounded();
+        let local = Arc::new(Inboxes::default());
         let node = Arc::new(Self {
             place,
             program: ProgramId::fresh(),
             vm: "sim".into(),
             key: ClusterKey::from_bytes([0; 32]),
-            local: RwLock::default(),
+            local: local.clone(),
             book: Mutex::default(),
-            any_down: AtomicBool::new(false),
             requests: Requests::Sim(answer),
             ways: Ways::Sim(net.clone()),
+            gates: Gates::default(),
             courier,
         });
-        let sink = Deliver(OnceLock::new());
-        let _ = sink.0.set(Arc::downgrade(&node));
+        let sink = Deliver { local, node: OnceLock::new() };
+        let _ = sink.node.set(Arc::downgrade(&node));
         net.add(place.host, Arc::new(sink));
         (node, notices)
     }
 
     /// Sends the notices that wait.
     pub(crate) fn carry_now(&self, notices: &Receiver<Notice>) {
-        while let Ok(Notice { to, down }) = notices.try_recv() {
-            self.tell(to, &down);
+        while let Ok(notice) = notices.try_recv() {
+            self.carry(notice);
         }
     }
 }

@@ -268,6 +268,32 @@ fn a_host_is_kept_within_its_limits() {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Hungry;
+
+impl VirtualResource for Hungry {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let memory = vec![1_u8; 1 << 40];
+        vr.send_bytes(vr.id(), CHANNEL, 0, memory)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn who_dies_of_a_limit_is_told_of_it() {
+    let limits = river_core::HostLimits { memory: Some(4 << 30), ..Default::default() };
+    let vm = river_core::Vm::start(river_core::VmConfig::default().hidden().limits(limits)).unwrap();
+    river_core::try_run(|vr| {
+        let vms = vr.allocate(vec![vm.info()], 1)?;
+        let hungry = vr.deploy(&vms, |_| Hungry)?;
+        let error = vr.receive(Selector::on(CHANNEL).from(hungry[0])).unwrap_err().to_string();
+        assert!(error.contains("(its VM allows a host 4096 MiB of memory)"), "{error}");
+        assert!(error.contains("memory allocation of"), "{error}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[derive(Serialize, Deserialize)]
 struct Chatterbox;
 
 impl VirtualResource for Chatterbox {

@@ -16,6 +16,7 @@ use crate::frame::{Decoder, Frame};
 use crate::id::HostId;
 use crate::link::shm::{Rings, TICK, Watch};
 use crate::noise::{Session, Unsealer};
+use crate::pool::Pool;
 
 /// How long the thread looks for more before it sleeps.
 const AWAKE: Duration = Duration::from_micros(50);
@@ -23,6 +24,8 @@ const AWAKE: Duration = Duration::from_micros(50);
 const TURN: usize = 16;
 /// Passes over the hot peers between two looks at all the others.
 const LOOK_ROUND: u32 = 8;
+/// Memory for payloads is given back to the system when nothing has come for so long.
+const KEEP: Duration = Duration::from_secs(5);
 const WAKE: Token = Token(usize::MAX);
 
 /// What the reader tells about its peers. Called on the reader's thread: must not block.
@@ -78,11 +81,12 @@ impl Reader {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let inlet = Arc::new(Mutex::new(Some(Vec::new())));
-        let rings = Arc::new(Rings::new(waker.clone(), sink.clone())?);
+        let pool = Arc::new(Pool::default());
+        let rings = Arc::new(Rings::new(waker.clone(), sink.clone(), pool.clone())?);
         let (outlet, looked_into) = (inlet.clone(), rings.clone());
         thread::Builder::new()
             .name("river-io".into())
-            .spawn(move || run(poll, &outlet, &looked_into, &*sink))?;
+            .spawn(move || run(poll, &outlet, &looked_into, &pool, &*sink))?;
         Ok(Self { waker, inlet, rings })
     }
 
@@ -109,7 +113,7 @@ impl Drop for Reader {
     }
 }
 
-fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
+fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dyn Sink) {
     let mut peers: HashMap<Token, Peer> = HashMap::new();
     let mut events = Events::with_capacity(256);
     // Readiness is edge-triggered: a peer stays hot until reads of it have found nothing for a while.
@@ -123,6 +127,7 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
         let busy = !hot.is_empty() || watch.is_looking();
         if !busy || passes.is_multiple_of(LOOK_ROUND) {
             let timeout = if hot.is_empty() { watch.timeout(rings) } else { Some(Duration::ZERO) };
+            let timeout = timeout.or_else(|| (!pool.is_idle()).then_some(KEEP));
             if let Err(error) = poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -130,6 +135,9 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
                 return;
             }
             let now = Instant::now();
+            if timeout == Some(KEEP) && events.is_empty() {
+                pool.clear();
+            }
             if timeout == Some(TICK) && events.is_empty() {
                 watch.tick(rings);
                 last_look = now;
@@ -153,7 +161,7 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, sink: &dyn Sink) {
                         continue;
                     }
                     let (decoder, session) = match by {
-                        By::Connection(session) => (Some(Decoder::default()), session),
+                        By::Connection(session) => (Some(Decoder::new(pool.clone())), session),
                         By::Ring => (None, None),
                     };
                     let unsealer = session.map(|session| Unsealer::new(session.opener));

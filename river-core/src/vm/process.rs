@@ -53,33 +53,36 @@ impl HostProcess {
         if directory.is_dir() {
             command.current_dir(directory);
         }
-        let mut child = image::retry_busy(|| command.spawn())?;
-        let pid = Pid::from_child(&child);
-        let alive = Arc::new(Mutex::new(true));
-        let (Some(mut lifeline), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
+        let (started, parts) = crossbeam_channel::bounded(1);
+        let limits = config.limits;
+        // The host is to die with its parent, which to the system is the thread that started it: one that stays.
+        thread::Builder::new().name("river-host-wait".into()).spawn(move || {
+            let alive = Arc::new(Mutex::new(true));
+            let (child, pid, output) = match begin(command, &report) {
+                Ok((mut child, pid, output)) => {
+                    let _ = started.send(Ok((child.stdin.take(), pid, alive.clone())));
+                    (child, pid, output)
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return;
+                }
+            };
+            let how = wait(child, pid, &alive).map_or_else(
+                |error| error.to_string(),
+                |status| {
+                    if status.success() { describe(status) } else { describe(status) + &limits.reminder() }
+                },
+            );
+            let last_lines = output.end();
+            let _ = report.try_send(FromVm::Exited { how, last_lines });
+        })?;
+        let (lifeline, pid, alive) = parts.recv().map_err(io::Error::other)??;
+        let mut lifeline = lifeline.ok_or(io::ErrorKind::BrokenPipe)?;
         let config =
             postcard::to_stdvec(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         lifeline.write_all(&(config.len() as u32).to_le_bytes())?;
         lifeline.write_all(&config)?;
-        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
-        let readers = [
-            forward(stdout, false, report.clone(), last_lines.clone())?,
-            forward(stderr, true, report.clone(), last_lines.clone())?,
-        ];
-        let waiting = alive.clone();
-        thread::Builder::new().name("river-host-wait".into()).spawn(move || {
-            let how = wait(child, pid, &waiting).map_or_else(|error| error.to_string(), describe);
-            for reader in readers {
-                let _ = reader.join();
-            }
-            let last_lines =
-                mem::take(&mut *last_lines.lock().unwrap_or_else(PoisonError::into_inner)).into();
-            let _ = report.try_send(FromVm::Exited { how, last_lines });
-        })?;
         Ok(Self { pid, alive, _lifeline: lifeline })
     }
 
@@ -96,6 +99,37 @@ impl Drop for HostProcess {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What a host prints, on its way to the program.
+struct Output {
+    readers: [thread::JoinHandle<()>; 2],
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Output {
+    /// The last lines, when all has been read.
+    fn end(self) -> Vec<String> {
+        for reader in self.readers {
+            let _ = reader.join();
+        }
+        mem::take(&mut *self.last_lines.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+}
+
+/// Starts the process, and reads what it prints.
+fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child, Pid, Output)> {
+    let mut child = image::retry_busy(|| command.spawn())?;
+    let pid = Pid::from_child(&child);
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let last_lines = Arc::default();
+    let readers = [
+        forward(stdout, false, report.clone(), Arc::clone(&last_lines))?,
+        forward(stderr, true, report.clone(), last_lines.clone())?,
+    ];
+    Ok((child, pid, Output { readers, last_lines }))
 }
 
 /// Waits for the end of the host, and ends what is left of its process group before its id can be used again.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 /// Says to the test executable, started anew, that it is to be a program's initiator.
@@ -36,6 +37,7 @@ impl Lab {
         // Not a copy: while it is written another test may fork, and nobody can run what somebody holds open for writing.
         symlink(env!("CARGO_BIN_EXE_river"), directory.path().join("river")).unwrap();
         fs::create_dir(directory.path().join("empty")).unwrap();
+        fs::create_dir(directory.path().join("tmp")).unwrap();
         Self { directory, port, daemons: Vec::new() }
     }
 
@@ -51,6 +53,7 @@ impl Lab {
             .env("RIVER_PORT", self.port.to_string())
             .env("RIVER_KEY_FILE", self.path("key"))
             .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("TMPDIR", self.path("tmp"))
     }
 
     pub(crate) fn river(&self, args: &[&str]) -> Command {
@@ -116,9 +119,20 @@ impl Lab {
         self.vms().iter().filter(|vm| vm["state"] == "idle").count()
     }
 
-    /// The hosts of this lab: processes whose executable lies in its cache.
+    /// All processes that belong to this lab.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        processes_with_key_in(self.directory.path())
+    }
+
+    /// How many hosts there are.
     pub(crate) fn hosts(&self) -> usize {
-        processes_under(&self.path("cache"))
+        self.processes().into_iter().filter(|pid| self.is_host(*pid)).count()
+    }
+
+    /// Whether a process is a host of this lab: its executable lies in the cache.
+    pub(crate) fn is_host(&self, pid: Pid) -> bool {
+        let exe = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));
+        exe.is_ok_and(|exe| exe.starts_with(self.path("cache")))
     }
 }
 
@@ -131,11 +145,16 @@ impl Drop for Lab {
     }
 }
 
-fn processes_under(directory: &Path) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(directory)))
-        .count()
+/// The processes whose environment says that their key lies in this directory; not those that have ended.
+pub(crate) fn processes_with_key_in(directory: &Path) -> Vec<Pid> {
+    let key = format!("RIVER_KEY_FILE={}", directory.join("key").display());
+    let has_key =
+        |environment: Vec<u8>| environment.split(|byte| *byte == 0).any(|line| line == key.as_bytes());
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| fs::read(format!("/proc/{pid}/environ")).is_ok_and(has_key))
+        .filter_map(Pid::from_raw)
+        .collect()
 }
 
 /// Looks again and again until it is so; fails if it is not within the limit.

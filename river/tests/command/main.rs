@@ -3,6 +3,7 @@
 mod cli;
 mod key;
 mod lab;
+mod order;
 mod run;
 mod stop;
 

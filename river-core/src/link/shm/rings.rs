@@ -19,12 +19,16 @@ use crate::frame::Decoder;
 use crate::id::HostId;
 use crate::inbox::Pump;
 use crate::link::Sink;
+use crate::pool::Pool;
 use crate::protocol::MemoryName;
 
 /// How long something may lie in a ring into which nobody looks although the bell is awake.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Reads from one peer in a row before the others have their turn.
 const TURN: usize = 8;
+/// After a payload of so many bytes a turn ends: who waits may be done with it, and its memory still be in a cache,
+/// before the next one needs some.
+const LARGE: usize = 256 << 10;
 
 /// All rings from which this process reads.
 pub(crate) struct Rings {
@@ -39,6 +43,7 @@ pub(crate) struct Rings {
     watched: AtomicBool,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
+    pool: Arc<Pool>,
 }
 
 struct Peer {
@@ -50,7 +55,7 @@ struct Peer {
 }
 
 impl Rings {
-    pub(crate) fn new(waker: Arc<Waker>, sink: Arc<dyn Sink>) -> io::Result<Self> {
+    pub(crate) fn new(waker: Arc<Waker>, sink: Arc<dyn Sink>, pool: Arc<Pool>) -> io::Result<Self> {
         Ok(Self {
             bell: Bell::create()?,
             peers: Mutex::default(),
@@ -60,6 +65,7 @@ impl Rings {
             watched: AtomicBool::new(false),
             waker,
             sink,
+            pool,
         })
     }
 
@@ -72,7 +78,7 @@ impl Rings {
     pub(crate) fn attach(&self, host: HostId, name: &MemoryName) -> io::Result<()> {
         let ring = RingReader::attach(name)?;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.push(Peer { host, ring, decoder: Decoder::default(), broken: None });
+        peers.push(Peer { host, ring, decoder: Decoder::new(self.pool.clone()), broken: None });
         self.count.store(peers.len(), SeqCst);
         Ok(())
     }
@@ -182,9 +188,14 @@ impl Peer {
                 Ok(n) => self.decoder.advance(n),
                 Err(error) => return self.fail(error),
             }
+            let mut large = false;
             loop {
                 match self.decoder.next() {
-                    Ok(Some(frame)) => sink.frame(self.host, frame),
+                    Ok(Some(frame)) => {
+                        large |= frame.envelope.payload.len() >= LARGE;
+                        sink.frame(self.host, frame);
+                    }
+                    Ok(None) if large => return true,
                     Ok(None) => break,
                     Err(error) => return self.fail(error.to_string()),
                 }

@@ -1,0 +1,66 @@
+//! The inboxes of a process, and the short way into them for what comes from other processes.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::envelope::Envelope;
+use crate::id::{IdMap, VrId};
+use crate::inbox::{Event, Inbox};
+
+/// Who lives in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Inboxes {
+    by_vr: RwLock<IdMap<VrId, Arc<Inbox>>>,
+    /// Some host is known to be dead: from then on it matters where an envelope comes from.
+    guarded: AtomicBool,
+}
+
+impl Inboxes {
+    pub(crate) fn insert(&self, vr: VrId) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox::default());
+        self.write().insert(vr, inbox.clone());
+        inbox
+    }
+
+    pub(crate) fn remove(&self, vr: VrId) -> Option<Arc<Inbox>> {
+        self.write().remove(&vr)
+    }
+
+    pub(crate) fn get(&self, vr: VrId) -> Option<Arc<Inbox>> {
+        self.read().get(&vr).cloned()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// Ends every receive.
+    pub(crate) fn stop(&self) {
+        for inbox in self.read().values() {
+            let _ = inbox.push(Event::Stop);
+        }
+    }
+
+    /// Closes the short way: from now on [`deliver`](Self::deliver) gives everything back.
+    pub(crate) fn guard(&self) {
+        self.guarded.store(true, Relaxed);
+    }
+
+    /// The short way: hands an envelope over, or gives it back if somebody has to look at it first.
+    pub(crate) fn deliver(&self, envelope: Envelope) -> Result<(), Envelope> {
+        if self.guarded.load(Relaxed) {
+            return Err(envelope);
+        }
+        let inboxes = self.read();
+        let Some(inbox) = inboxes.get(&envelope.dst) else { return Err(envelope) };
+        inbox.deliver(envelope)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, IdMap<VrId, Arc<Inbox>>> {
+        self.by_vr.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, IdMap<VrId, Arc<Inbox>>> {
+        self.by_vr.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
