@@ -324,6 +324,7 @@ impl<'a> Rai<'a> {
     }
 
     /// A handle on what somebody has put, or will put, on the server under that name.
+    #[must_use]
     pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
         Object::named(self.connection, name)
     }

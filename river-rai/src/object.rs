@@ -27,7 +27,6 @@ use crate::trampoline::{CallMethod, ReadObject};
 /// What [`Rai::create`](crate::Rai::create) made exists as long as somebody has a handle: this VR, a clone of the
 /// handle, or a VR to which it was [granted](Self::grant). A VR that dies holds nothing any more. What has a name
 /// ([`Rai::put`](crate::Rai::put)) exists until it is removed. The methods that one VR calls run in the order in which it called them.
-#[must_use = "dropping the last handle frees the object"]
 pub struct Object<'a, T> {
     connection: Connection<'a>,
     target: Target,

@@ -38,8 +38,55 @@ impl<Args: RemoteSend> Packed<Args> {
     }
 }
 
+impl<T: RemoteSend> Packed<(Vec<T>,)> {
+    /// The values of several calls as a list for one.
+    #[must_use]
+    pub fn list(values: &[Packed<(T,)>]) -> Self {
+        // A list is its length and its elements one after the other; the length's bytes are those of an integer.
+        let length = postcard::to_stdvec(&values.len()).unwrap_or_default();
+        let mut bytes =
+            Vec::with_capacity(length.len() + values.iter().map(|value| value.bytes.len()).sum::<usize>());
+        bytes.extend(length);
+        values.iter().for_each(|value| bytes.extend_from_slice(&value.bytes));
+        Self { bytes: bytes.into(), kind: PhantomData }
+    }
+}
+
+impl<Args: RemoteSend> Packed<Args> {
+    /// The arguments as they were.
+    ///
+    /// # Errors
+    /// [`CallError::Decode`] if their `Serialize` and `Deserialize` implementations disagree.
+    pub fn unpack(&self) -> Result<Args, CallError> {
+        postcard::from_bytes(&self.bytes).map_err(|error| {
+            let (function, error) = (std::any::type_name::<Args>().to_owned(), error.to_string());
+            CallError::Decode { what: "the arguments", function, error }
+        })
+    }
+
+    /// How many bytes they are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 impl<Args> Clone for Packed<Args> {
     fn clone(&self) -> Self {
         Self { bytes: self.bytes.clone(), kind: PhantomData }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_packed_values_is_the_packed_list() {
+        for length in [0, 1, 3, 200] {
+            let values: Vec<Vec<u32>> = (0..length).map(|n| (0..n).collect()).collect();
+            let packed: Vec<_> = values.iter().map(|value| Packed::new((value.clone(),)).unwrap()).collect();
+            assert_eq!(Packed::list(&packed).unpack(), Ok((values,)));
+        }
     }
 }

@@ -77,12 +77,9 @@ impl<R> Pending<'_, R> {
     }
 
     /// Tells the server that nobody wants the result any more. A call that has not begun will not; one that has can
-    /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either.
-    pub fn cancel(self) {
-        self.tell_cancelled();
-    }
-
-    fn tell_cancelled(&self) {
+    /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either, and waiting may still give a result:
+    /// it may be too late.
+    pub fn cancel(&self) {
         if Post::of(self.vr).with(|calls| calls.waits_for(self.ticket)).is_some() {
             // A server that is gone does nothing any more.
             let _ = wire::tell(self.vr, self.server, Op::Cancel(self.ticket));
@@ -107,7 +104,7 @@ impl<R: RemoteSend> Pending<'_, R> {
         match self.wait_until(self.deadline)? {
             Some(result) => Ok(result),
             None => {
-                self.tell_cancelled();
+                self.cancel();
                 Err(CallError::Timeout { function: self.function.clone().into() })
             }
         }

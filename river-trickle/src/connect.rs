@@ -69,5 +69,5 @@ fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, Trick
 
 fn deploy<'a>(vr: &'a Vr, vms: &[VmInfo]) -> Result<Vms<'a>, TrickleError> {
     let servers = vr.deploy(vms, |_| RaiServer::unrestricted())?;
-    Ok(Vms::attach(vr, vms.iter().map(|vm| vm.name.clone()).zip(servers.iter())))
+    Ok(Vms::leased(vr, vms.iter().cloned().zip(servers.iter())))
 }

@@ -45,11 +45,14 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `chunk`: how work is cut
+//! * `pace`: how long things take
 //! * `progress`: how far a farm has come
 //! * `work`: what a farm can call
 //! * `error`: what can go wrong
 //! * `scheduler`: who works on what, a state machine
+//! * `options`: how a farm deals with what goes wrong
 //! * `vm`: a handle on one VM
+//! * `scout`: finding further VMs
 //! * `vms`: handles on all of them
 //! * `inject`: data, functions and objects with names
 //! * `fork`: fork and join
@@ -66,8 +69,11 @@ mod fork;
 mod forkfold;
 mod forkgen;
 mod inject;
+mod options;
+mod pace;
 mod progress;
 mod scheduler;
+mod scout;
 mod vm;
 mod vms;
 mod work;
@@ -78,7 +84,7 @@ pub use error::{Death, Items, TrickleError};
 pub use fork::{Each, Fork, Handle, Join, Listed, ListedEach, Mapped, Same, each, fork, join, joinany};
 pub use forkfold::ForkFold;
 pub use forkgen::ForkGen;
-pub use progress::Progress;
+pub use progress::{Progress, progress_bar};
 pub use river_rai::current;
 pub use vm::Vm;
 pub use vms::Vms;
