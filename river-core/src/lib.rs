@@ -66,6 +66,7 @@
 //! * `id`: names
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
+//! * `limit`: limits of mailboxes
 //! * `error`: what can go wrong
 //! * `panics`: panics as text
 //! * `key`: the cluster key
@@ -112,6 +113,7 @@ mod inbox;
 mod inboxes;
 mod key;
 mod lease;
+mod limit;
 mod link;
 mod mailbox;
 mod node;
@@ -144,9 +146,10 @@ pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::{ClusterKey, KeyError};
-pub use mailbox::Selector;
+pub use limit::{QueueLimit, WhenFull};
+pub use mailbox::{QueueStatus, Selector};
 pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
-pub use vr::{Group, Posted, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, VirtualResource, Vr};

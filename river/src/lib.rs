@@ -50,6 +50,11 @@ struct Readme;
 #[doc = include_str!("../../docs/guide/core.md")]
 struct Guide;
 
+/// The programs in the guide to new models, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/new-model.md")]
+struct NewModel;
+
 /// What most programs want in scope.
 pub mod prelude {
     pub use river_core::{Query, VirtualResource, Vr, VrId};
