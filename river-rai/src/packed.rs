@@ -2,8 +2,7 @@
 
 use std::marker::PhantomData;
 
-use bytes::Bytes;
-
+use crate::body::{self, Body};
 use crate::data::RemoteSend;
 use crate::error::CallError;
 
@@ -13,7 +12,7 @@ use crate::error::CallError;
 /// values themselves are not needed any more.
 #[derive(Debug)]
 pub struct Packed<Args> {
-    pub(crate) bytes: Bytes,
+    pub(crate) body: Body,
     kind: PhantomData<fn(Args)>,
 }
 
@@ -28,8 +27,8 @@ impl<Args: RemoteSend> Packed<Args> {
 
     #[allow(clippy::needless_pass_by_value)] // Callers write a tuple, and should not have to write `&(1, 2)`.
     pub(crate) fn for_function(args: Args, function: &str) -> Result<Self, CallError> {
-        match postcard::to_stdvec(&args) {
-            Ok(bytes) => Ok(Self { bytes: bytes.into(), kind: PhantomData }),
+        match body::encode(&args) {
+            Ok(body) => Ok(Self { body, kind: PhantomData }),
             Err(error) => {
                 let (function, error) = (function.to_owned(), error.to_string());
                 Err(CallError::Encode { what: "the arguments", function, error })
@@ -44,11 +43,12 @@ impl<T: RemoteSend> Packed<(Vec<T>,)> {
     pub fn list(values: &[Packed<(T,)>]) -> Self {
         // A list is its length and its elements one after the other; the length's bytes are those of an integer.
         let length = postcard::to_stdvec(&values.len()).unwrap_or_default();
-        let mut bytes =
-            Vec::with_capacity(length.len() + values.iter().map(|value| value.bytes.len()).sum::<usize>());
-        bytes.extend(length);
-        values.iter().for_each(|value| bytes.extend_from_slice(&value.bytes));
-        Self { bytes: bytes.into(), kind: PhantomData }
+        let size = values.iter().map(|value| value.body.encoded.len()).sum::<usize>();
+        let mut encoded = Vec::with_capacity(length.len() + size);
+        encoded.extend(length);
+        values.iter().for_each(|value| encoded.extend_from_slice(&value.body.encoded));
+        let blobs = values.iter().flat_map(|value| &value.body.blobs).cloned().collect();
+        Self { body: Body { encoded: encoded.into(), blobs }, kind: PhantomData }
     }
 }
 
@@ -58,7 +58,7 @@ impl<Args: RemoteSend> Packed<Args> {
     /// # Errors
     /// [`CallError::Decode`] if their `Serialize` and `Deserialize` implementations disagree.
     pub fn unpack(&self) -> Result<Args, CallError> {
-        postcard::from_bytes(&self.bytes).map_err(|error| {
+        body::decode(&self.body).map_err(|error| {
             let (function, error) = (std::any::type_name::<Args>().to_owned(), error.to_string());
             CallError::Decode { what: "the arguments", function, error }
         })
@@ -67,13 +67,13 @@ impl<Args: RemoteSend> Packed<Args> {
     /// How many bytes they are.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.body.len()
     }
 }
 
 impl<Args> Clone for Packed<Args> {
     fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), kind: PhantomData }
+        Self { body: self.body.clone(), kind: PhantomData }
     }
 }
 

@@ -5,9 +5,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use river_core::{RecvError, Vr, VrId};
 
+use crate::body::{self, Body};
 use crate::calls::Answer;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
@@ -35,7 +35,7 @@ pub struct Pending<'a, R> {
 pub(crate) fn send<'a, R>(
     connection: &Connection<'a>,
     function: Cow<'static, str>,
-    args: Bytes,
+    args: Body,
     op: Op,
 ) -> Result<Pending<'a, R>, CallError> {
     let &Connection { vr, server, .. } = connection;
@@ -52,7 +52,7 @@ pub(crate) fn send<'a, R>(
 }
 
 /// Sends a request that has no answer.
-pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Bytes) -> Result<(), CallError> {
+pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Body) -> Result<(), CallError> {
     let order = Order { ticket: None, op };
     wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
@@ -165,7 +165,7 @@ impl<R: RemoteSend> Pending<'_, R> {
 
     fn result(&self, answer: Answer) -> Result<R, CallError> {
         match answer {
-            Answer::Result(bytes) => postcard::from_bytes(&bytes).map_err(|error| {
+            Answer::Result(body) => body::decode(&body).map_err(|error| {
                 let (function, error) = (self.function.clone().into(), error.to_string());
                 CallError::Decode { what: "the result", function, error }
             }),
