@@ -60,6 +60,11 @@ struct Guide;
 #[doc = include_str!("../../docs/guide/new-model.md")]
 struct NewModel;
 
+/// The programs in the guide to Trickle, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/trickle.md")]
+struct TrickleGuide;
+
 /// What most programs want in scope.
 pub mod prelude {
     pub use river_core::{Query, VirtualResource, Vr, VrId};
