@@ -24,7 +24,17 @@ fn limit(when_full: WhenFull) -> Option<QueueLimit> {
     Some(QueueLimit { messages: 10, bytes: usize::MAX, when_full })
 }
 
-/// Sends `COUNT` envelopes as fast as it may, and then says how often it was refused.
+fn word(vr: &Vr, number: usize) -> Result {
+    let parent = vr.parent().expect("it was deployed");
+    Ok(vr.send_bytes(parent, WORD, 0, number.to_le_bytes().to_vec())?)
+}
+
+fn word_of(vr: &Vr, who: VrId) -> Result<usize> {
+    let word = vr.receive(Selector::on(WORD).from(who))?.payload.to_bytes();
+    Ok(usize::from_le_bytes(word[..].try_into()?))
+}
+
+/// Sends as fast as it may, `COUNT` envelopes or until it is refused, and then says how many.
 #[derive(Serialize, Deserialize)]
 struct Fast {
     to: VrId,
@@ -32,77 +42,98 @@ struct Fast {
 
 impl VirtualResource for Fast {
     fn main(&mut self, vr: &Vr) -> Result {
-        let parent = vr.parent().expect("it was deployed");
-        let (mut number, mut refused) = (0, 0u32);
-        while number < COUNT {
+        let mut sent = 0u32;
+        while sent < COUNT {
             let mut payload = vec![0; SIZE];
-            payload[..4].copy_from_slice(&number.to_le_bytes());
+            payload[..4].copy_from_slice(&sent.to_le_bytes());
             match vr.send_bytes(self.to, DATA, 0, payload) {
-                Ok(()) => number += 1,
-                Err(SendError::Full(_)) => {
-                    refused += 1;
-                    std::thread::yield_now();
-                }
+                Ok(()) => sent += 1,
+                // The word that there is room again may still be under way.
+                Err(SendError::Full(_)) if sent == 0 => std::thread::yield_now(),
+                Err(SendError::Full(_)) => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(vr.send_bytes(parent, WORD, 0, refused.to_le_bytes().to_vec())?)
+        word(vr, sent as usize)
     }
 }
 
-/// Limits its mailbox, says so, takes everything when it is told to, and then says how much waited at most.
+/// Limits its mailbox, says so, takes everything, and then says how much waited at most.
 #[derive(Serialize, Deserialize)]
-struct Slow {
-    wait: bool,
-}
+struct Slow;
 
 impl VirtualResource for Slow {
     fn main(&mut self, vr: &Vr) -> Result {
-        let parent = vr.parent().expect("it was deployed");
-        vr.limit_queue(limit(if self.wait { WhenFull::Wait } else { WhenFull::Refuse }));
-        vr.send_bytes(parent, WORD, 0, vec![])?;
+        vr.limit_queue(limit(WhenFull::Wait));
+        word(vr, 0)?;
+        // Until it is full.
+        while vr.queue().messages < 10 {
+            let _ = vr.wait(Duration::from_secs(1));
+        }
         let mut most = 0;
         for expected in 0..COUNT {
-            if expected == 0 {
-                // Until it is full, and what was under way has come.
-                while vr.queue().messages < 10 {
-                    let _ = vr.wait(Duration::from_secs(1));
-                }
-            }
             most = most.max(vr.queue().messages);
             let envelope = vr.receive(Selector::on(DATA))?;
             assert_eq!(envelope.payload.to_bytes()[..4], expected.to_le_bytes());
         }
-        Ok(vr.send_bytes(parent, WORD, 0, most.to_le_bytes().to_vec())?)
+        word(vr, most)
     }
-}
-
-/// How often the sender was refused, and how many envelopes waited at most.
-fn run(vr: &Vr, vms: &[VmInfo], wait: bool) -> Result<(u32, usize)> {
-    let slow = vr.deploy(&vms[..1], |_| Slow { wait })?[0];
-    vr.receive(Selector::on(WORD).from(slow))?;
-    let fast = vr.deploy(&vms[1..], |_| Fast { to: slow })?[0];
-    let refused = vr.receive(Selector::on(WORD).from(fast))?.payload.to_bytes();
-    let most = vr.receive(Selector::on(WORD).from(slow))?.payload.to_bytes();
-    Ok((u32::from_le_bytes(refused[..].try_into()?), usize::from_le_bytes(most[..].try_into()?)))
 }
 
 #[test]
 fn a_sender_that_waits_loses_nothing_and_does_not_fill_the_memory() {
     everywhere(|vr, vms| {
-        let (refused, most) = run(vr, vms, true)?;
-        assert_eq!(refused, 0);
+        let slow = vr.deploy(&vms[..1], |_| Slow)?[0];
+        word_of(vr, slow)?;
+        let fast = vr.deploy(&vms[1..], |_| Fast { to: slow })?[0];
+        assert_eq!(word_of(vr, fast)?, COUNT as usize);
+        let most = word_of(vr, slow)?;
         assert!((10..COUNT as usize / 2).contains(&most), "{most} waited");
         Ok(())
     });
 }
 
+/// Limits its mailbox, and takes nothing before the sender has ended; twice.
+#[derive(Serialize, Deserialize)]
+struct Asleep;
+
+impl VirtualResource for Asleep {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.limit_queue(limit(WhenFull::Refuse));
+        word(vr, 0)?;
+        for _ in 0..2 {
+            let sender = loop {
+                if let Some(src) = vr.peek_where(Selector::on(DATA), |envelope| Some(envelope.src)) {
+                    break src;
+                }
+                let _ = vr.wait(Duration::from_secs(1));
+            };
+            vr.watch(sender);
+            // Notices count against no limit.
+            let end = vr.receive(Selector::on(WORD));
+            assert!(matches!(end, Err(RecvError::Down(down)) if down.who == sender));
+            let mut taken = 0;
+            while vr.peek_where(Selector::on(DATA), |_| Some(())).is_some() {
+                vr.receive(Selector::on(DATA))?;
+                taken += 1;
+            }
+            word(vr, taken)?;
+        }
+        Ok(())
+    }
+}
+
 #[test]
-fn a_sender_that_is_refused_is_told() {
+fn a_sender_that_is_refused_is_told_and_may_try_again() {
     everywhere(|vr, vms| {
-        let (refused, most) = run(vr, vms, false)?;
-        assert!(refused > 0);
-        assert!((10..COUNT as usize / 2).contains(&most), "{most} waited");
+        let asleep = vr.deploy(&vms[..1], |_| Asleep)?[0];
+        word_of(vr, asleep)?;
+        for _ in 0..2 {
+            let fast = vr.deploy(&vms[1..], |_| Fast { to: asleep })?[0];
+            let sent = word_of(vr, fast)?;
+            assert!((10..COUNT as usize).contains(&sent), "{sent} were sent");
+            assert_eq!(word_of(vr, asleep)?, sent);
+        }
         Ok(())
     });
 }
