@@ -118,7 +118,7 @@ impl Hasher for LaneHasher {
 #[derive(Debug)]
 enum Lane {
     One(u64),
-    /// Boxed, as most are not this: the index of many lanes stays small.
+    #[expect(clippy::box_collection, reason = "most lanes are not this, and the index of many stays small")]
     Many(Box<VecDeque<u64>>),
 }
 
