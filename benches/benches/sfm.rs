@@ -219,7 +219,7 @@ fn processes(criterion: &mut Criterion) {
     let memory = vec![7u8; MIB];
     let mut into = vec![0u8; MIB];
     group.bench_function("copied in memory", |b| {
-        b.iter(|| black_box(&mut into).copy_from_slice(black_box(&memory)))
+        b.iter(|| black_box(&mut into).copy_from_slice(black_box(&memory)));
     });
     group.bench_function("copied in memory twice, by way of 64 KiB", |b| {
         let mut between = vec![0u8; 64 << 10];
