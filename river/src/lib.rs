@@ -33,12 +33,17 @@
 //! * [`sfm`]: super flexible messaging, messages as sets of named attributes, received by pattern.
 //! * [`rai`]: remote access and invocation of functions and objects.
 //! * [`trickle`]: task farming.
+//! * [`mpi`]: the Message Passing Interface.
+//! * [`mapreduce`]: map, combine, shuffle, reduce.
 
 mod log;
 
 pub use log::log_to_stderr;
 pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
-pub use {river_core as core, river_rai as rai, river_sfm as sfm, river_trickle as trickle};
+pub use {
+    river_core as core, river_mapreduce as mapreduce, river_mpi as mpi, river_rai as rai, river_sfm as sfm,
+    river_trickle as trickle,
+};
 
 /// The programs in README.md, so that they are compiled.
 #[cfg(doctest)]
