@@ -168,7 +168,7 @@ fn peer(rounds: u16, compiler: &str, runner: &str, options: &[&str]) -> Result<N
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("p2p");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/p2p.c");
-    let compiled = Command::new(compiler).args(["-O3", "-o"]).arg(&program).arg(source).status();
+    let compiled = Command::new(compiler).args(["-O3", "-w", "-o"]).arg(&program).arg(source).status();
     match compiled {
         Ok(status) if status.success() => {}
         Ok(status) => return Err(format!("{compiler} failed: {status}").into()),

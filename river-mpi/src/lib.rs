@@ -87,6 +87,7 @@
 //! * `element`: what typed buffers are made of
 //! * `matching`: which message goes to which receive
 //! * `header`: what stands before a message's data
+//! * `pool`: buffers that are used again
 //! * `job`: what ranks and supervisor say to each other
 //! * `engine`: progress
 //! * `peer`: ranks and tags as arguments
@@ -127,6 +128,7 @@ mod matching;
 mod p2p;
 mod peer;
 mod persistent;
+mod pool;
 mod request;
 mod status;
 mod supervisor;
