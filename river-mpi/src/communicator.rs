@@ -1,6 +1,5 @@
 //! Communicators: a group of ranks and a context in which their messages are matched.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -8,6 +7,7 @@ use std::rc::Rc;
 use river_core::{Vr, VrId};
 
 use crate::attribute::Attributes;
+use crate::coll::{Hosts, Planner, Tuning};
 use crate::engine::{Ask, Engine, Sources, context_name};
 use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
@@ -47,6 +47,7 @@ impl fmt::Debug for ErrorHandler {
 #[derive(Clone)]
 pub struct Communicator<'v> {
     inner: Rc<Inner<'v>>,
+    planner: Rc<Planner>,
 }
 
 struct Inner<'v> {
@@ -61,17 +62,17 @@ struct Inner<'v> {
     name: RefCell<String>,
     handler: RefCell<ErrorHandler>,
     attributes: RefCell<Attributes>,
-    /// Whatever a layer above keeps with the communicator, and all that are made from it inherit.
-    inherited: RefCell<Option<Rc<dyn Any>>>,
     collectives: Cell<u32>,
     agreements: Cell<u32>,
 }
 
 impl<'v> Communicator<'v> {
-    pub(crate) fn world(engine: Rc<Engine<'v>>) -> Self {
+    pub(crate) fn world(engine: Rc<Engine<'v>>, tuning: Tuning) -> Self {
         let members: Vec<u32> = (0..).take(engine.world_size()).collect();
         let rank = engine.me() as usize;
+        let planner = Planner::new(rank, hosts(&engine, &members), tuning);
         Self {
+            planner: Rc::new(planner),
             inner: Rc::new(Inner {
                 engine,
                 context: 0,
@@ -82,7 +83,6 @@ impl<'v> Communicator<'v> {
                 name: RefCell::new(context_name(0)),
                 handler: RefCell::default(),
                 attributes: RefCell::default(),
-                inherited: RefCell::default(),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
             }),
@@ -102,7 +102,10 @@ impl<'v> Communicator<'v> {
     fn make(&self, context: u32, local: Group, remote: Option<Group>, own: Option<Self>) -> Option<Self> {
         let rank = local.rank_of(self.inner.engine.me())?;
         self.inner.engine.use_contexts_below(context + 2);
+        let hosts = hosts(&self.inner.engine, local.members());
+        let planner = Planner::new(rank, hosts, self.planner.tuning().clone());
         Some(Self {
+            planner: Rc::new(planner),
             inner: Rc::new(Inner {
                 engine: self.inner.engine.clone(),
                 context,
@@ -113,7 +116,6 @@ impl<'v> Communicator<'v> {
                 name: RefCell::new(context_name(context)),
                 handler: RefCell::new(self.inner.handler.borrow().clone()),
                 attributes: RefCell::default(),
-                inherited: RefCell::new(self.inner.inherited.borrow().clone()),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
             }),
@@ -242,7 +244,36 @@ impl<'v> Communicator<'v> {
         MpiError::Job { rank: self.inner.engine.me() as usize, text }
     }
 
+    /// Another handle on this communicator that uses other algorithms in collective operations. All ranks have to do
+    /// the same; communicators that are made from it inherit them.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(3, |world| {
+    /// use river_mpi::coll::{Tuning, allreduce};
+    /// use river_mpi::SUM;
+    ///
+    /// let world = world.with_tuning(Tuning::default().allreduce(allreduce::Ring));
+    /// let mut sum = [1];
+    /// world.allreduce_in_place(&mut sum, &SUM)?;
+    /// assert_eq!(sum, [3]);
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        Self { inner: self.inner.clone(), planner: Rc::new(self.planner.with_tuning(tuning)) }
+    }
+
+    /// Which algorithms it uses in collective operations.
+    #[must_use]
+    pub fn tuning(&self) -> &Tuning {
+        self.planner.tuning()
+    }
+
     // ---- for the modules above ----
+
+    pub(crate) fn planner(&self) -> &Planner {
+        &self.planner
+    }
 
     pub(crate) fn engine(&self) -> &Rc<Engine<'v>> {
         &self.inner.engine
@@ -268,17 +299,6 @@ impl<'v> Communicator<'v> {
 
     pub(crate) fn attributes(&self) -> &RefCell<Attributes> {
         &self.inner.attributes
-    }
-
-    /// What the collective operations keep with a communicator, and all that are made from it inherit.
-    #[allow(dead_code)]
-    pub(crate) fn inherited(&self) -> Option<Rc<dyn Any>> {
-        self.inner.inherited.borrow().clone()
-    }
-
-    #[allow(dead_code)]
-    pub(crate) fn set_inherited(&self, value: Rc<dyn Any>) {
-        *self.inner.inherited.borrow_mut() = Some(value);
     }
 
     /// The number of the next collective operation: the same on all ranks, as all call them in the same order.
@@ -369,6 +389,11 @@ impl<'v> Communicator<'v> {
         };
         MpiError::Rank { rank, comm: self.name(), size: self.peers().size() }
     }
+}
+
+/// Which of these ranks share a host.
+fn hosts(engine: &Engine<'_>, members: &[u32]) -> Hosts {
+    Hosts::new(members.iter().map(|&rank| engine.place_of(rank).host))
 }
 
 impl fmt::Debug for Communicator<'_> {
