@@ -44,6 +44,12 @@
 //! Up to 64 KiB a message is sent at once; a longer one waits for its receive. What is under way makes progress whenever
 //! its rank is in any operation; there is no thread behind it.
 //!
+//! # Collective operations
+//!
+//! [`barrier`](Communicator::barrier), [`bcast`](Communicator::bcast), [`allreduce`](Communicator::allreduce) and the others
+//! are done by algorithms that are chosen by size and number of ranks, and that a program or a student can replace: see
+//! [`coll`].
+//!
 //! # Errors, deaths, deadlocks
 //!
 //! Operations return an [`MpiError`], which has MPI's [class](ErrorClass). By default the job ends then, with the rank and
@@ -68,6 +74,10 @@
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
 //! | 3.12 | derived datatypes | [`Datatype`]; bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |
 //! | 3.13 | pack and unpack | [`Committed::pack_onto`], [`Committed::unpack`] | unit |
+//! | 4.3, 4.4 | barrier, broadcast | [`barrier`](Communicator::barrier), [`bcast`](Communicator::bcast) | `coll` |
+//! | 4.5 to 4.8 | gather, scatter, all to all | [`gather`](Communicator::gather), [`scatter`](Communicator::scatter), [`allgather`](Communicator::allgather), [`alltoall`](Communicator::alltoall), and with `v` | `coll` |
+//! | 4.9 | reductions | [`reduce`](Communicator::reduce), [`allreduce`](Communicator::allreduce); operators: [`op`] | `coll` |
+//! | 4.10, 4.11 | reduce-scatter, scan | [`reduce_scatter`](Communicator::reduce_scatter), [`scan`](Communicator::scan), [`exscan`](Communicator::exscan) | `coll` |
 //! | 5.3 | groups | [`Group`] | unit |
 //! | 5.4 | communicators | [`dup`](Communicator::dup), [`create`](Communicator::create), [`split`](Communicator::split), [`compare`](Communicator::compare); freed when the last handle is dropped | `communicators` |
 //! | 5.6 | intercommunicators | [`create_intercomm`](Communicator::create_intercomm), [`merge`](Communicator::merge) | `communicators` |
