@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
-use river_core::Vr;
+use river_core::{Vr, VrId};
 
 use crate::attribute::Attributes;
 use crate::coll::{Hosts, Planner, Tuning};
@@ -167,6 +167,15 @@ impl<'v> Communicator<'v> {
     #[must_use]
     pub fn vr(&self) -> &'v Vr {
         self.inner.engine.vr()
+    }
+
+    /// The VR that a rank is (of the other group, if there are two).
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`] if there is no such rank.
+    pub fn vr_of(&self, rank: usize) -> Result<VrId> {
+        let member = self.peers().world_rank(rank).ok_or_else(|| self.no_rank(Peer::Rank(rank)))?;
+        Ok(self.inner.engine.id_of(member))
     }
 
     /// The name of the VM that this rank runs on (`MPI_Get_processor_name`).

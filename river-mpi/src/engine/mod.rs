@@ -17,6 +17,7 @@ mod wait;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use river_core::{Channel, Payload, SendError, Vr, VrId};
@@ -30,6 +31,7 @@ use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
 use crate::job::{Agreement, AgreementKey, Place};
 use crate::matching::{Key, Matching, Pattern};
+use crate::pool::Pool;
 
 /// The channel of all messages between ranks.
 pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
@@ -160,6 +162,7 @@ pub(crate) struct Engine<'v> {
     me: u32,
     ranks: Vec<VrId>,
     places: Vec<Place>,
+    pool: Arc<Pool>,
     supervisor: VrId,
     by_id: FxHashMap<VrId, u32>,
     state: RefCell<State>,
@@ -193,6 +196,7 @@ impl<'v> Engine<'v> {
             me,
             ranks,
             places,
+            pool: Arc::default(),
             supervisor,
             by_id,
             state: RefCell::new(state),
