@@ -46,9 +46,9 @@
 //!
 //! # Collective operations
 //!
-//! [`barrier`](Communicator::barrier), [`bcast`](Communicator::bcast), [`allreduce`](Communicator::allreduce) and the others
-//! are done by algorithms that are chosen by size and number of ranks, and that a program or a student can replace: see
-//! [`coll`].
+//! All ranks call [`allreduce`](Communicator::allreduce) and the like, each with an algorithm that is chosen by size and
+//! count. The algorithms are in [`coll`], one file each; [`Communicator::with_tuning`] and variables like
+//! `RIVER_MPI_ALLREDUCE=ring` choose another one, and a new one is a dozen lines.
 //!
 //! # Errors, deaths, deadlocks
 //!
@@ -74,10 +74,14 @@
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
 //! | 3.12 | derived datatypes | [`Datatype`]; bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |
 //! | 3.13 | pack and unpack | [`Committed::pack_onto`], [`Committed::unpack`] | unit |
-//! | 4.3, 4.4 | barrier, broadcast | [`barrier`](Communicator::barrier), [`bcast`](Communicator::bcast) | `coll` |
-//! | 4.5 to 4.8 | gather, scatter, all to all | [`gather`](Communicator::gather), [`scatter`](Communicator::scatter), [`allgather`](Communicator::allgather), [`alltoall`](Communicator::alltoall), and with `v` | `coll` |
-//! | 4.9 | reductions | [`reduce`](Communicator::reduce), [`allreduce`](Communicator::allreduce); operators: [`op`] | `coll` |
+//! | 4.3 | barrier | [`barrier`](Communicator::barrier) | `coll` |
+//! | 4.4 | broadcast | [`bcast`](Communicator::bcast) | `coll` |
+//! | 4.5, 4.6 | gather, scatter | [`gather`](Communicator::gather), [`gatherv`](Communicator::gatherv), [`scatter`](Communicator::scatter), [`scatterv`](Communicator::scatterv); blocks are ranges | `coll` |
+//! | 4.7, 4.8 | gather to all, all to all | [`allgather`](Communicator::allgather), [`allgatherv`](Communicator::allgatherv), [`alltoall`](Communicator::alltoall), [`alltoallv`](Communicator::alltoallv) | `coll` |
+//! | 4.9 | reductions | [`reduce`](Communicator::reduce), [`allreduce`](Communicator::allreduce), operators in [`op`], those of users by [`Operator`] | `coll`, unit |
 //! | 4.10, 4.11 | reduce-scatter, scan | [`reduce_scatter`](Communicator::reduce_scatter), [`scan`](Communicator::scan), [`exscan`](Communicator::exscan) | `coll` |
+//! | 4 | of later standards | in place, between groups (`ROOT`), non-blocking ([`iallreduce`](Communicator::iallreduce) and the others) | `coll` |
+//! | 4 | datatypes | [`bcast_as`](Communicator::bcast_as) and others; not with `v`: pack first | `coll` |
 //! | 5.3 | groups | [`Group`] | unit |
 //! | 5.4 | communicators | [`dup`](Communicator::dup), [`create`](Communicator::create), [`split`](Communicator::split), [`compare`](Communicator::compare); freed when the last handle is dropped | `communicators` |
 //! | 5.6 | intercommunicators | [`create_intercomm`](Communicator::create_intercomm), [`merge`](Communicator::merge) | `communicators` |
