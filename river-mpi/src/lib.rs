@@ -1,5 +1,98 @@
 //! The Message Passing Interface over River, for people who use it, study it or change its algorithms: ranks are VRs.
 //!
+//! It is MPI 1.3 as a Rust programmer would have it: slices instead of addresses and counts, values instead of handles,
+//! `Result`s instead of codes, and requests that own or borrow their buffer, so that no message can be written to memory
+//! that is in use. Who knows MPI reads it at sight.
+//!
+//! ```no_run
+//! use river_mpi::{Communicator, ExitCode};
+//!
+//! fn hello(world: &Communicator) -> river_core::Result {
+//!     let (rank, np) = (world.rank(), world.size());
+//!     println!("Hello from rank {rank}");
+//!     if rank == 0 {
+//!         let mut value = [0.0];
+//!         for i in 1..np {
+//!             world.recv_into(&mut value, i, 0)?;
+//!             println!("From rank {i}: {}", value[0]);
+//!         }
+//!     } else {
+//!         world.send(&[rank as f64 * 100.0], 0, 0)?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     river_mpi::run(4, hello)
+//! }
+//! ```
+//!
+//! # Running
+//!
+//! [`run`] starts the ranks on virtual machines that it finds, or, if there are none, as threads of one process on this
+//! machine; with `..` for the number, `river run -n 4 PROGRAM` gives four. [`Launch`] says how many share a VM.
+//! [`run_on`] is for a program that does more than MPI. The function that ranks run captures nothing; the command line is
+//! the same on all of them, and what they return comes back to [`try_run`].
+//!
+//! # Messages
+//!
+//! Two families. Slices of an [`Element`] (numbers, [`Complex`], `bool`, structs that are `Pod`) travel as the bytes that
+//! they are: [`send`](Communicator::send), [`recv_into`](Communicator::recv_into), and in the shape of a [`Datatype`]
+//! [`send_as`](Communicator::send_as). Values of any serde type are encoded:
+//! [`send_value`](Communicator::send_value).
+//!
+//! Up to 64 KiB a message is sent at once; a longer one waits for its receive. What is under way makes progress whenever
+//! its rank is in any operation; there is no thread behind it.
+//!
+//! # Collective operations
+//!
+//! All ranks call [`allreduce`](Communicator::allreduce) and the like, each with an algorithm that is chosen by size and
+//! count. The algorithms are in [`coll`], one file each; [`Communicator::with_tuning`] and variables like
+//! `RIVER_MPI_ALLREDUCE=ring` choose another one, and a new one is a dozen lines.
+//!
+//! # Errors, deaths, deadlocks
+//!
+//! Operations return an [`MpiError`], which has MPI's [class](ErrorClass). By default the job ends then, with the rank and
+//! its error on the terminal of who started it, and no process is left. [`ErrorHandler::Return`] leaves it to the program.
+//! A rank that fails, panics or dies ends the job too, unless it was started with [`Launch::survive_failures`]; then the
+//! others can [`revoke`](Communicator::revoke), [`agree`](Communicator::agree) and [`shrink`](Communicator::shrink). When
+//! every rank waits and nothing is under way, the job ends with a list of who waits for what.
+//!
+//! # Conformance to MPI 1.3
+//!
+//! | section | | where, and what differs | tests |
+//! |---|---|---|---|
+//! | 3.2 | blocking send and receive, status | [`send`](Communicator::send), [`recv_into`](Communicator::recv_into), [`recv`](Communicator::recv), [`Status`]; counts are `usize` | `p2p` |
+//! | 3.3 | type matching | by the size of elements | `p2p` |
+//! | 3.4 | modes | [`ssend`](Communicator::ssend), [`bsend`](Communicator::bsend), [`rsend`](Communicator::rsend), which is a standard send | `p2p` |
+//! | 3.5 | order, progress | non-overtaking, tested against a model | `random`, unit |
+//! | 3.6 | buffers | [`buffer_attach`](Communicator::buffer_attach) takes a size; a short message needs room but does not keep it | `p2p` |
+//! | 3.7 | non-blocking | [`Request`], [`Receive`], [`wait_all`], [`wait_any`], [`wait_some`], [`test_all`], [`test_any`], [`test_some`] | `p2p` |
+//! | 3.8 | probe and cancel | [`probe`](Communicator::probe), [`iprobe`](Communicator::iprobe), [`Request::cancel`] | `p2p` |
+//! | 3.9 | persistent requests | [`Persistent`] owns its buffer | `datatypes` |
+//! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
+//! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
+//! | 3.12 | derived datatypes | [`Datatype`]; bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |
+//! | 3.13 | pack and unpack | [`Committed::pack_onto`], [`Committed::unpack`] | unit |
+//! | 4.3 | barrier | [`barrier`](Communicator::barrier) | `coll` |
+//! | 4.4 | broadcast | [`bcast`](Communicator::bcast) | `coll` |
+//! | 4.5, 4.6 | gather, scatter | [`gather`](Communicator::gather), [`gatherv`](Communicator::gatherv), [`scatter`](Communicator::scatter), [`scatterv`](Communicator::scatterv); blocks are ranges | `coll` |
+//! | 4.7, 4.8 | gather to all, all to all | [`allgather`](Communicator::allgather), [`allgatherv`](Communicator::allgatherv), [`alltoall`](Communicator::alltoall), [`alltoallv`](Communicator::alltoallv) | `coll` |
+//! | 4.9 | reductions | [`reduce`](Communicator::reduce), [`allreduce`](Communicator::allreduce), operators in [`op`], those of users by [`Operator`] | `coll`, unit |
+//! | 4.10, 4.11 | reduce-scatter, scan | [`reduce_scatter`](Communicator::reduce_scatter), [`scan`](Communicator::scan), [`exscan`](Communicator::exscan) | `coll` |
+//! | 4 | of later standards | in place, between groups (`ROOT`), non-blocking ([`iallreduce`](Communicator::iallreduce) and the others) | `coll` |
+//! | 4 | datatypes | [`bcast_as`](Communicator::bcast_as) and others; not with `v`: pack first | `coll` |
+//! | 5.3 | groups | [`Group`] | unit |
+//! | 5.4 | communicators | [`dup`](Communicator::dup), [`create`](Communicator::create), [`split`](Communicator::split), [`compare`](Communicator::compare); freed when the last handle is dropped | `communicators` |
+//! | 5.6 | intercommunicators | [`create_intercomm`](Communicator::create_intercomm), [`merge`](Communicator::merge) | `communicators` |
+//! | 5.7 | caching | [`Keyval`], [`set_attribute`](Communicator::set_attribute) | `communicators` |
+//! | 6 | topologies | [`Cartesian`], [`Graph`], [`dims_create`] | `communicators` |
+//! | 7.1 | inquiry | [`processor_name`](Communicator::processor_name); tags go to `i32::MAX` | |
+//! | 7.2, 7.3 | error handling, classes | [`ErrorHandler`], [`ErrorClass`] | `p2p`, `jobs` |
+//! | 7.4 | timers | `std::time::Instant` | |
+//! | 7.5 | startup | [`run`], [`abort`](Communicator::abort); a rank is initialised when it has a world, and finalised when it returns | `jobs` |
+//! | 8 | profiling interface | none: wrap [`Communicator`] | |
+//!
 //! # Layers, lowest first
 //!
 //! A module uses only modules above it in this list.
@@ -10,6 +103,7 @@
 //! * `coll`: algorithms of collective operations, as plans
 //! * `matching`: which message goes to which receive
 //! * `header`: what stands before a message's data
+//! * `pool`: buffers that are used again
 //! * `job`: what ranks and supervisor say to each other
 //! * `engine`: progress
 //! * `peer`: ranks and tags as arguments
@@ -54,6 +148,7 @@ pub mod op;
 mod p2p;
 mod peer;
 mod persistent;
+mod pool;
 mod request;
 mod status;
 mod supervisor;

@@ -1,9 +1,21 @@
 //! Collective operations: algorithms as plans, and what carries them out.
 //!
-//! An [`Algorithm`] is a pure function from a rank and a [`Shape`] to a [`Plan`]: a list of sends, receives
-//! and local steps on ranges of elements. It knows no communicator, no element type and no request. The same
-//! plan serves the blocking and the non-blocking form of an operation, and a simulation in which all
-//! algorithms are tested.
+//! An [`Algorithm`] is a pure function from a rank and a [`Shape`] to a [`Plan`]: a list of sends, receives and local
+//! steps on ranges of elements. It knows no communicator, no type of element and no request. The same plan serves the
+//! blocking and the non-blocking form of an operation, and a simulation without a network, in which [`check`] tests
+//! every algorithm and [`cost`] counts its rounds and bytes.
+//!
+//! # Where things are
+//!
+//! * `plan`, `shape`, `algorithm`: what an algorithm sees and writes.
+//! * One module for each operation, with one file for each algorithm, which opens with its cost, what it needs, and
+//!   where it is from: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`],
+//!   [`allreduce`], [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are what several of them have in common;
+//!   `inter` has the plans between two groups.
+//! * `execute` carries plans out, over a `wire`; `simulate` has a wire of its own; `oracle` knows what has to come out.
+//! * `tuning` chooses, `planner` keeps the plans that a communicator uses again.
+//!
+//! `docs/guide/collectives.md` shows how to write, check, measure and use an algorithm.
 
 mod algorithm;
 pub mod allgather;
@@ -49,3 +61,8 @@ pub use shape::{Hosts, Shape, consecutive, log2_ceil, share, shares};
 pub use simulate::{Cost, Outcome, cost};
 pub use tuning::{Names, Tuned, Tuning};
 pub(crate) use wire::Wire;
+
+/// The programs in the guide, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/collectives.md")]
+struct Guide;

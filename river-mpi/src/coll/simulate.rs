@@ -46,18 +46,17 @@ pub struct Outcome {
     pub synchronised: bool,
 }
 
-/// The time, the number of messages and the bytes of an operation whose elements are bytes, with that
-/// algorithm.
+/// The time, the number of messages and the bytes of an operation whose elements are bytes.
 ///
 /// ```
 /// use river_mpi::coll::{Cost, Shape, allreduce, cost};
 ///
-/// // Eight ranks, a million bytes: recursive doubling sends all three times, the ring twice but in fourteen
-/// rounds. let shape = Shape::new(8, 1_000_000, 1); let rounds = |outcome: river_mpi::coll::Outcome|
-/// outcome.time; assert_eq!(rounds(cost(&allreduce::RecursiveDoubling, &shape, Cost::ROUNDS)?), 3.0);
-/// assert_eq!(rounds(cost(&allreduce::Ring, &shape, Cost::ROUNDS)?), 14.0);
-/// assert_eq!(rounds(cost(&allreduce::RecursiveDoubling, &shape, Cost::BYTES)?), 3_000_000.0);
-/// assert_eq!(rounds(cost(&allreduce::Ring, &shape, Cost::BYTES)?), 1_750_000.0);
+/// // Eight ranks, a million bytes: recursive doubling sends all of it three times, the ring twice, in fourteen rounds.
+/// let shape = Shape::new(8, 1_000_000, 1);
+/// assert_eq!(cost(&allreduce::RecursiveDoubling, &shape, Cost::ROUNDS)?.time, 3.0);
+/// assert_eq!(cost(&allreduce::Ring, &shape, Cost::ROUNDS)?.time, 14.0);
+/// assert_eq!(cost(&allreduce::RecursiveDoubling, &shape, Cost::BYTES)?.time, 3_000_000.0);
+/// assert_eq!(cost(&allreduce::Ring, &shape, Cost::BYTES)?.time, 1_750_000.0);
 /// # Ok::<(), String>(())
 /// ```
 ///
@@ -267,6 +266,34 @@ mod tests {
 
     fn error<O: Operation>(write: fn(usize, &mut Plan)) -> String {
         cost::<O>(&Wrong(write), &Shape::new(3, 10, 1), Cost::ROUNDS).unwrap_err()
+    }
+
+    /// The costs that the files of the algorithms claim.
+    #[test]
+    fn rounds_are_as_many_as_the_literature_says() {
+        use crate::coll::{allgather, allreduce, alltoall, barrier, bcast, log2_ceil, reduce, scan};
+
+        fn rounds<O: Operation>(algorithm: impl Algorithm<O>, p: usize) -> usize {
+            cost(&algorithm, &Shape::new(p, 64 * p, 1), Cost::ROUNDS).unwrap().time as usize
+        }
+        for p in 1..=17 {
+            let log = log2_ceil(p) as usize;
+            let folded = p.ilog2() as usize + if p.is_power_of_two() { 0 } else { 2 };
+            assert_eq!(rounds(barrier::Linear, p), 2 * (p - 1));
+            assert_eq!(rounds(barrier::Dissemination, p), log);
+            assert_eq!(rounds(barrier::RecursiveDoubling, p), folded);
+            assert_eq!(rounds(bcast::Binomial, p), log);
+            assert_eq!(rounds(bcast::Linear, p), p - 1);
+            assert_eq!(rounds(bcast::Chain { segment: 16 * p }, p), if p > 1 { p - 2 + 4 } else { 0 });
+            assert_eq!(rounds(reduce::Binomial, p), log);
+            assert_eq!(rounds(allreduce::RecursiveDoubling, p), folded);
+            assert_eq!(rounds(allreduce::Ring, p), 2 * (p - 1));
+            assert_eq!(rounds::<allgather::Allgather>(allgather::Ring, p), p - 1);
+            assert_eq!(rounds::<allgather::Allgather>(allgather::Bruck, p), log);
+            assert_eq!(rounds::<alltoall::Alltoall>(alltoall::Bruck, p), log);
+            assert_eq!(rounds::<alltoall::Alltoall>(alltoall::Pairwise, p), p - 1);
+            assert_eq!(rounds::<scan::Scan>(scan::RecursiveDoubling, p), log);
+        }
     }
 
     #[test]

@@ -88,6 +88,7 @@ static SCATTERV: &[Row<Scatterv>] = &[row(Anywhere, ANY, ANY, &scatter::Linear)]
 
 static ALLGATHER: &[Row<Allgather>] = &[
     row(Together, 8, ANY, &allgather::Linear),
+    row(Anywhere, 4, 64 << 10, &allgather::Linear),
     row(Anywhere, ANY, 8 << 10, &allgather::RecursiveDoubling),
     row(Anywhere, ANY, 8 << 10, &allgather::Bruck),
     row(Anywhere, ANY, ANY, &allgather::Ring),
@@ -107,14 +108,18 @@ static ALLTOALLV: &[Row<Alltoallv>] =
 
 static REDUCE: &[Row<Reduce>] = &[
     row(TwoLevel, ANY, ANY, &reduce::TwoLevel),
+    row(Together, ANY, 4 << 20, &reduce::Binomial),
+    row(Anywhere, 4, 4 << 20, &reduce::Binomial),
     row(Anywhere, ANY, 64 << 10, &reduce::Binomial),
     row(Anywhere, ANY, ANY, &reduce::Rabenseifner),
 ];
 
 static ALLREDUCE: &[Row<Allreduce>] = &[
     row(TwoLevel, ANY, 64 << 10, &allreduce::TwoLevel),
-    row(Anywhere, ANY, 8 << 10, &allreduce::RecursiveDoubling),
+    row(Anywhere, 2, 64 << 10, &allreduce::RecursiveDoubling),
+    row(Anywhere, ANY, 16 << 10, &allreduce::RecursiveDoubling),
     row(Together, 16, ANY, &allreduce::Direct),
+    row(Anywhere, 4, ANY, &allreduce::Direct),
     row(Anywhere, ANY, 1 << 20, &allreduce::Rabenseifner),
     row(Anywhere, ANY, ANY, &allreduce::Ring),
     row(Anywhere, ANY, ANY, &allreduce::Rabenseifner),
@@ -122,13 +127,16 @@ static ALLREDUCE: &[Row<Allreduce>] = &[
 
 static REDUCE_SCATTER: &[Row<ReduceScatter>] = &[
     row(Together, 16, ANY, &reduce_scatter::Pairwise),
+    row(Anywhere, 4, ANY, &reduce_scatter::Pairwise),
     row(Anywhere, ANY, 64 << 10, &reduce_scatter::RecursiveHalving),
     row(Anywhere, ANY, ANY, &reduce_scatter::Pairwise),
 ];
 
-static SCAN: &[Row<Scan>] = &[row(Anywhere, ANY, ANY, &scan::RecursiveDoubling)];
+static SCAN: &[Row<Scan>] =
+    &[row(Anywhere, 4, ANY, &scan::Linear), row(Anywhere, ANY, ANY, &scan::RecursiveDoubling)];
 
-static EXSCAN: &[Row<Exscan>] = &[row(Anywhere, ANY, ANY, &scan::RecursiveDoubling)];
+static EXSCAN: &[Row<Exscan>] =
+    &[row(Anywhere, 4, ANY, &scan::Linear), row(Anywhere, ANY, ANY, &scan::RecursiveDoubling)];
 
 impl<O: Operation> Row<O> {
     fn fits(&self, shape: &Shape) -> bool {

@@ -5,6 +5,7 @@
 //! * `blocking`: one method for each operation
 //! * `in_place`: the same with one buffer for input and output
 //! * `started`: the same as requests (MPI 3.1, section 5.12)
+//! * `shaped`: the same on what datatypes describe
 //! * `values`: the same for any value that serde knows
 
 mod blocking;
@@ -13,6 +14,7 @@ mod port;
 mod prepare;
 mod root;
 mod run;
+mod shaped;
 mod started;
 mod values;
 

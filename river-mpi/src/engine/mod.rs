@@ -17,6 +17,7 @@ mod wait;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use river_core::{Channel, Payload, SendError, Vr, VrId};
@@ -27,9 +28,10 @@ use arrival::Message;
 pub(crate) use background::Background;
 
 use crate::error::{MpiError, Result};
-use crate::header::{Header, Kind};
+use crate::header::{HEADER, Header, Kind};
 use crate::job::{Agreement, AgreementKey, Place};
 use crate::matching::{Key, Matching, Pattern};
+use crate::pool::Pool;
 
 /// The channel of all messages between ranks.
 pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
@@ -42,8 +44,8 @@ pub(crate) const LANE: u64 = 1;
 pub(crate) const EAGER: usize = 64 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
-/// A longer one comes in pieces of this size: two of them are in a second-level cache of any core.
-const PIECE: usize = 128 << 10;
+/// A longer one comes in pieces of this size, with their headers: two are in a second-level cache of any core.
+const PIECE: usize = (128 << 10) - HEADER;
 
 /// How a send completes (MPI 1.3, section 3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +162,7 @@ pub(crate) struct Engine<'v> {
     me: u32,
     ranks: Vec<VrId>,
     places: Vec<Place>,
+    pool: Arc<Pool>,
     supervisor: VrId,
     by_id: FxHashMap<VrId, u32>,
     state: RefCell<State>,
@@ -193,6 +196,7 @@ impl<'v> Engine<'v> {
             me,
             ranks,
             places,
+            pool: Arc::default(),
             supervisor,
             by_id,
             state: RefCell::new(state),

@@ -25,8 +25,8 @@ impl Engine<'_> {
         outcome?;
         let Some(OpState::Granted { receive }) = state else { return Ok(()) };
         for piece in data.chunks(PIECE) {
-            let header = self.header(Kind::Piece, key, receive, piece.len());
-            self.transmit(to, header.with(piece))?;
+            let header = self.header(Kind::Piece, key, receive, piece.len()).encode();
+            self.transmit(to, self.pool.join(&header, piece))?;
         }
         Ok(())
     }
@@ -39,7 +39,7 @@ impl Engine<'_> {
     /// As [`isend`](Self::isend), of a slice: up to [`EAGER`] bytes are copied once only.
     pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
         if data.len() > EAGER {
-            return self.isend(to, key, Bytes::copy_from_slice(data), mode);
+            return self.isend(to, key, self.pool.join(&[], data), mode);
         }
         if mode == Mode::Synchronous {
             return self.send_unmatched(to, key, data);
@@ -85,7 +85,6 @@ impl Engine<'_> {
     }
 
     /// As [`send_shared`](Self::send_shared), of a copy.
-    #[allow(dead_code)] // For the collective operations.
     pub(crate) fn send_copy(&self, to: u32, key: Key, data: &[u8]) -> Result {
         self.send_eager(to, key, Kind::Eager, 0, data)
     }
@@ -107,7 +106,7 @@ impl Engine<'_> {
             }
             state.buffer_free -= data.len();
         }
-        self.isend_buffered(to, key, Bytes::copy_from_slice(data), Mode::Standard, data.len())
+        self.isend_buffered(to, key, self.pool.join(&[], data), Mode::Standard, data.len())
     }
 
     /// Makes room for buffered sends; the size that there was before.
@@ -162,7 +161,8 @@ impl Engine<'_> {
     }
 
     pub(super) fn send_eager(&self, to: u32, key: Key, kind: Kind, ticket: u64, data: &[u8]) -> Result {
-        self.transmit(to, self.header(kind, key, ticket, data.len()).with(data))
+        let header = self.header(kind, key, ticket, data.len()).encode();
+        self.transmit(to, self.pool.join(&header, data))
     }
 
     pub(super) fn offer(

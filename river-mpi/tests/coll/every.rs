@@ -3,7 +3,7 @@
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
 use river_mpi::testing::world;
-use river_mpi::{Communicator, Located, MAXLOC, SUM, run_on};
+use river_mpi::{Communicator, Datatype, Located, MAXLOC, SUM, run_on};
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
@@ -140,6 +140,7 @@ fn program(world: &Communicator) -> Result {
     all_v(world, 1)?;
     all_v(world, 5000)?;
     types(world)?;
+    datatypes(world)?;
     values(world)
 }
 
@@ -163,6 +164,38 @@ fn types(world: &Communicator) -> Result {
         &[Located { value: if p > 1 { 0.0 } else { -1.0 }, index: u32::from(p > 1) }],
         "maxloc",
     );
+    Ok(())
+}
+
+/// A matrix of `p` by `p`, a row on each rank, becomes columns, and comes together again.
+fn datatypes(world: &Communicator) -> Result {
+    let (me, p) = (world.rank(), world.size());
+    let element = Datatype::of::<u64>().commit();
+    let row = Datatype::of::<u64>().contiguous(p).commit();
+    // A column whose neighbour begins one element further on.
+    let column = Datatype::of::<u64>().vector(p, 1, p.cast_signed()).with_bounds(0, 8).commit();
+    let matrix: Vec<u64> = (0..p).flat_map(|rank| numbers(rank, p)).collect();
+    let transposed: Vec<u64> = (0..p).flat_map(|at| (0..p).map(move |rank| number(rank, at))).collect();
+
+    let mut all = vec![0; p * p];
+    world.allgather_as(&numbers(me, p), (1, &row), &mut all, (1, &column))?;
+    same(world, &all, &transposed, "allgather_as");
+    let mut all = vec![0; p * p];
+    world.gather_as(&numbers(me, p), (p, &element), &mut all, (1, &column), p - 1)?;
+    same(world, &all, if me == p - 1 { &transposed[..] } else { &all }, "gather_as");
+    let mut mine = vec![0; p];
+    world.scatter_as(&transposed, (1, &column), &mut mine, (1, &row), 0)?;
+    same(world, &mine, &numbers(me, p), "scatter_as");
+    let mut mine = vec![0; p];
+    world.alltoall_as(&matrix[me * p..][..p], (1, &element), &mut mine, (1, &element))?;
+    same(world, &mine, &transposed[me * p..][..p], "alltoall_as");
+    let mut got = vec![0; p * p];
+    world.reduce_as(&matrix, &mut got, (1, &column), &SUM, 0)?;
+    if me == 0 {
+        let expected: Vec<u64> =
+            (0..p * p).map(|at| if at % p == 0 { matrix[at] * p as u64 } else { 0 }).collect();
+        same(world, &got, &expected, "reduce_as");
+    }
     Ok(())
 }
 

@@ -135,3 +135,36 @@ fn what_an_algorithm_cannot_do_is_an_error_that_says_why() {
     let text = error.unwrap_err().to_string();
     assert!(text.contains("`greedy`") && text.contains("reaches beyond a buffer"), "{text}");
 }
+
+/// Set for the process in which the environment chooses.
+const CHILD: &str = "RIVER_TEST_CHILD";
+
+/// Runs this test in a process with this choice; what it printed, and whether it succeeded.
+fn with_choice(test: &str, algorithm: &str) -> (bool, String) {
+    let output = std::process::Command::new(std::env::current_exe().expect("this is a process"))
+        .args([test, "--exact", "--nocapture"])
+        .env("RIVER_MPI_ALLREDUCE", algorithm)
+        .env(CHILD, "1")
+        .output()
+        .expect("it can be started again");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_environment_chooses_for_all_ranks() {
+    if std::env::var_os(CHILD).is_some() {
+        let chosen = river_mpi::Launch::new(3).per_vm(1).try_run(|world| Ok(world.tuning().to_string()));
+        println!("chosen: {:?}", chosen.map_err(|error| error.to_string()));
+        return;
+    }
+    let test = "tuning::the_environment_chooses_for_all_ranks";
+    let (ended_well, text) = with_choice(test, "ring");
+    let expected = ["allreduce=ring"; 3];
+    assert!(ended_well && text.contains(&format!("chosen: Ok({expected:?})")), "{text}");
+    let (_, text) = with_choice(test, "rings");
+    assert!(
+        text.contains("allreduce has no algorithm `rings` (RIVER_MPI_ALLREDUCE), but recursive_doubling"),
+        "{text}"
+    );
+}

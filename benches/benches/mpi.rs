@@ -1,0 +1,364 @@
+//! Point-to-point communication of two MPI ranks, as the OSU micro-benchmarks measure it: latency, bandwidth,
+//! bidirectional bandwidth and message rate; beside the core's link alone, in the same run, and beside MPICH and Open MPI
+//! where they are installed (`apt-get install mpich`, `apt-get install openmpi-bin libopenmpi-dev`).
+//!
+//! ```text
+//! cargo bench -p river-benches --bench mpi
+//! cargo bench -p river-benches --bench mpi -- --rounds 3 --link shm
+//! ```
+//!
+//! * Local: two ranks of one process
+//! * Shm: two processes of one machine
+//! * Tcp: the same with `RIVER_LINKS=tcp`
+//!
+//! The link alone: the same exchanges by `Vr::send_bytes` and `Vr::receive`, of memory that is handed over and read by
+//! nobody. MPI copies from the sender's slice and into the receiver's.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use river::core::{Channel, Selector, VrId};
+use river::mpi::{self, Communicator, Request, wait_all};
+use river_benches::exchange::Result;
+use river_benches::process;
+use river_benches::table::{Spread, bytes, load, machine};
+use serde::{Deserialize, Serialize};
+
+const RAW: Channel = Channel::named("river-benches mpi raw");
+const SIZES: [usize; 8] = [0, 8, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+/// What is moved per measurement, about, and the most messages and windows.
+const VOLUME: usize = 64 << 20;
+const PINGS: usize = 4000;
+const WINDOWS: usize = 300;
+/// What a window has at most.
+const ROOM: usize = 4 << 20;
+
+/// Compare River's MPI with its links and with MPI in C.
+#[derive(Parser)]
+struct Args {
+    /// How often everything is measured
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Only this link (may be repeated)
+    #[arg(long)]
+    link: Vec<Link>,
+    /// Leave MPICH and Open MPI out
+    #[arg(long)]
+    no_peers: bool,
+    /// Given by `cargo bench`; means nothing
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, ValueEnum)]
+enum Link {
+    Local,
+    Shm,
+    Tcp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+enum Measure {
+    Latency,
+    Bandwidth,
+    Bidirectional,
+    Rate,
+}
+
+impl Measure {
+    const ALL: [Self; 4] = [Self::Latency, Self::Bandwidth, Self::Bidirectional, Self::Rate];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Latency => "latency, one way, us",
+            Self::Bandwidth => "bandwidth, GB/s",
+            Self::Bidirectional => "bidirectional bandwidth, GB/s",
+            Self::Rate => "message rate, millions a second",
+        }
+    }
+
+    /// As the programs in C call it.
+    fn name(self) -> &'static str {
+        ["latency", "bandwidth", "bidirectional", "rate"][self as usize]
+    }
+}
+
+/// Who is measured: a column of the table.
+type Numbers = BTreeMap<(Measure, usize), Vec<f64>>;
+
+fn main() -> ExitCode {
+    river::become_host_if_asked();
+    let result = match process::case() {
+        Some(case) => run_case(&case),
+        None => tables(&Args::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tables(args: &Args) -> Result {
+    println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
+    let before = load();
+    let mut peers = Vec::new();
+    if !args.no_peers {
+        for (name, compiler, runner, options) in [
+            ("MPICH", "mpicc.mpich", "mpirun.mpich", &[][..]),
+            ("Open MPI", "mpicc.openmpi", "mpirun.openmpi", &["--allow-run-as-root", "--oversubscribe"][..]),
+        ] {
+            match peer(args.rounds, compiler, runner, options) {
+                Ok(numbers) => peers.push((name, numbers)),
+                Err(error) => println!("{name} is left out: {error}"),
+            }
+        }
+    }
+    for link in [Link::Local, Link::Shm, Link::Tcp] {
+        if !args.link.is_empty() && !args.link.contains(&link) {
+            continue;
+        }
+        let rounds = args.rounds.to_string();
+        let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
+        let case = format!("{link:?}");
+        let (river, raw): (Vec<_>, Vec<_>) = process::run_with(&case, &[Path::new(&rounds)], &[environment])?;
+        let mut columns =
+            vec![("River", river.into_iter().collect()), ("link alone", raw.into_iter().collect())];
+        columns.extend(peers.iter().cloned());
+        for measure in Measure::ALL {
+            print_table(link, measure, &columns);
+        }
+    }
+    println!("load average {before:.2} before, {:.2} after", load());
+    Ok(())
+}
+
+/// Ratios are to the second column and those behind: above 1 is more of what is measured than they have.
+fn print_table(link: Link, measure: Measure, columns: &[(&str, Numbers)]) {
+    println!("\n{link:?}: {}", measure.title());
+    print!("{:>8}", "size");
+    for (index, (name, _)) in columns.iter().enumerate() {
+        print!(" {name:>26}{}", if index > 0 { "  ratio" } else { "" });
+    }
+    println!();
+    for size in SIZES.into_iter().filter(|&size| measure == Measure::Latency || size > 0) {
+        print!("{:>8}", bytes(size));
+        let spread = |numbers: &Numbers| numbers.get(&(measure, size)).cloned().map(Spread::of);
+        let river = spread(&columns[0].1).unwrap_or_default();
+        for (index, (_, numbers)) in columns.iter().enumerate() {
+            match spread(numbers) {
+                Some(other) if index > 0 => print!(" {other:>26.2} {:>6.2}", river.median / other.median),
+                Some(river) => print!(" {river:>26.2}"),
+                None => print!(" {:>26} {:>6}", "-", "-"),
+            }
+        }
+        println!();
+    }
+}
+
+/// Compiles and runs the exchanges in C.
+fn peer(rounds: u16, compiler: &str, runner: &str, options: &[&str]) -> Result<Numbers> {
+    let directory = tempfile::tempdir()?;
+    let program = directory.path().join("p2p");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/p2p.c");
+    let compiled = Command::new(compiler).args(["-O3", "-w", "-o"]).arg(&program).arg(source).status();
+    match compiled {
+        Ok(status) if status.success() => {}
+        Ok(status) => return Err(format!("{compiler} failed: {status}").into()),
+        Err(error) => return Err(format!("{compiler}: {error}").into()),
+    }
+    let output = Command::new(runner)
+        .args(options)
+        .args(["-n", "2"])
+        .arg(&program)
+        .arg(rounds.to_string())
+        .args(SIZES.map(|size| size.to_string()))
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("{runner} failed: {}", output.status).into());
+    }
+    let mut numbers = Numbers::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let [name, size, number] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+        if let Some(measure) = Measure::ALL.into_iter().find(|measure| measure.name() == name) {
+            numbers.entry((measure, size.parse()?)).or_default().push(number.parse()?);
+        }
+    }
+    Ok(numbers)
+}
+
+/// The measured job: one process of two ranks, or two of one.
+fn run_case(case: &str) -> Result {
+    let local = case == "Local";
+    let measured = river::try_run(|vr| {
+        let vms = if local {
+            let vm = vr.start_local(1)?.swap_remove(0);
+            vec![vm.clone(), vm]
+        } else {
+            vr.start_local(2)?
+        };
+        Ok(mpi::run_on(vr, &vms, rank)?.swap_remove(0))
+    });
+    Ok(process::report(&measured.map_err(|error| error.to_string())?)?)
+}
+
+/// One number of one measure at one size.
+type Flat = Vec<((Measure, usize), Vec<f64>)>;
+
+/// What both ranks do; the numbers of rank 0 count.
+fn rank(world: &Communicator) -> river::Result<(Flat, Flat)> {
+    let rounds: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let (mut river, mut raw) = (Numbers::new(), Numbers::new());
+    let peer = world.vr_of(1 - world.rank())?;
+    for _ in 0..rounds {
+        for size in SIZES {
+            let window = (ROOM / size.max(1)).clamp(1, 64);
+            let mut buffers =
+                Buffers { out: vec![1; size.max(1)], window, size, input: vec![2; size * window] };
+            let note = |numbers: &mut Numbers, measure, number| {
+                numbers.entry((measure, size)).or_default().push(number);
+            };
+            let gigabytes = |time: f64| (size * window) as f64 / time / 1e9;
+            note(&mut river, Measure::Latency, buffers.latency(world)? * 1e6);
+            note(&mut raw, Measure::Latency, raw_latency(world, peer, size)? * 1e6);
+            let one_way = buffers.windows(world, false)?;
+            note(&mut river, Measure::Bandwidth, gigabytes(one_way));
+            note(&mut river, Measure::Rate, window as f64 / one_way / 1e6);
+            note(&mut river, Measure::Bidirectional, 2.0 * gigabytes(buffers.windows(world, true)?));
+            let one_way = raw_windows(world, peer, size, window, false)?;
+            note(&mut raw, Measure::Bandwidth, gigabytes(one_way));
+            note(&mut raw, Measure::Rate, window as f64 / one_way / 1e6);
+            note(
+                &mut raw,
+                Measure::Bidirectional,
+                2.0 * gigabytes(raw_windows(world, peer, size, window, true)?),
+            );
+        }
+    }
+    Ok((river.into_iter().collect(), raw.into_iter().collect()))
+}
+
+/// How often something is repeated.
+fn times(size: usize, window: usize) -> usize {
+    (VOLUME / size.max(1) / window).clamp(4, if window == 1 { PINGS } else { WINDOWS })
+}
+
+/// Runs something so many times after some that do not count; seconds for one.
+fn timed(times: usize, mut body: impl FnMut() -> river::Result) -> river::Result<f64> {
+    for _ in 0..times / 10 + 1 {
+        body()?;
+    }
+    let start = Instant::now();
+    for _ in 0..times {
+        body()?;
+    }
+    Ok(Duration::as_secs_f64(&start.elapsed()) / times as f64)
+}
+
+struct Buffers {
+    out: Vec<u8>,
+    input: Vec<u8>,
+    size: usize,
+    window: usize,
+}
+
+impl Buffers {
+    fn latency(&mut self, world: &Communicator) -> river::Result<f64> {
+        let (me, other) = (world.rank(), 1 - world.rank());
+        let (out, input) = (&self.out[..self.size], &mut self.input[..self.size]);
+        let both = timed(times(self.size, 1), || {
+            if me == 0 {
+                world.send(out, other, 0)?;
+            }
+            world.recv_into(input, other, 0)?;
+            if me == 1 {
+                world.send(out, other, 0)?;
+            }
+            Ok(())
+        })?;
+        Ok(both / 2.0)
+    }
+
+    /// Seconds for a window of messages, one way or both ways, and an answer.
+    fn windows(&mut self, world: &Communicator, both: bool) -> river::Result<f64> {
+        let (me, other) = (world.rank(), 1 - world.rank());
+        let Self { out, input, size, window } = self;
+        timed(times(*size, *window), || {
+            let mut requests: Vec<Request> = Vec::with_capacity(2 * *window);
+            if me == 1 || both {
+                let mut rest = &mut input[..];
+                for _ in 0..*window {
+                    let (buffer, others) = rest.split_at_mut(*size);
+                    requests.push(world.irecv_into(buffer, other, 0)?);
+                    rest = others;
+                }
+            }
+            if me == 0 || both {
+                for _ in 0..*window {
+                    requests.push(world.isend(&out[..*size], other, 0)?);
+                }
+            }
+            wait_all(&mut requests)?;
+            drop(requests);
+            if me == 1 {
+                world.send(&[0_u8], other, 1)?;
+            } else {
+                world.recv_into(&mut [0_u8], other, 1)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn raw_latency(world: &Communicator, peer: VrId, size: usize) -> river::Result<f64> {
+    let (vr, me) = (world.vr(), world.rank());
+    let data = Bytes::from(vec![1; size]);
+    let both = timed(times(size, 1), || {
+        if me == 0 {
+            vr.send_bytes(peer, RAW, 1, data.clone())?;
+        }
+        vr.receive(Selector::on(RAW).lane(1))?;
+        if me == 1 {
+            vr.send_bytes(peer, RAW, 1, data.clone())?;
+        }
+        Ok(())
+    })?;
+    Ok(both / 2.0)
+}
+
+fn raw_windows(
+    world: &Communicator,
+    peer: VrId,
+    size: usize,
+    window: usize,
+    both: bool,
+) -> river::Result<f64> {
+    let (vr, me) = (world.vr(), world.rank());
+    let data = Bytes::from(vec![1; size]);
+    timed(times(size, window), || {
+        if me == 0 || both {
+            for _ in 0..window {
+                vr.send_bytes(peer, RAW, 1, data.clone())?;
+            }
+        }
+        if me == 1 || both {
+            for _ in 0..window {
+                vr.receive(Selector::on(RAW).lane(1))?;
+            }
+        }
+        if me == 1 {
+            vr.send_bytes(peer, RAW, 2, Bytes::from_static(&[0]))?;
+        } else {
+            vr.receive(Selector::on(RAW).lane(2))?;
+        }
+        Ok(())
+    })
+}
