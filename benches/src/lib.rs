@@ -4,9 +4,9 @@
 //! * `cargo bench -p river-benches --bench links`: latency, bandwidth and message rate between two VRs, against the
 //!   same exchange between two threads without River
 //! * `cargo bench -p river-benches --bench machines`: finding and leasing VMs, deploying VRs, shipping the image
-//! * `cargo bench -p river-benches --bench mpi_coll`: every algorithm of every collective operation, against each other
 //! * `cargo bench -p river-benches --bench mpi`: latency, bandwidth and message rate of MPI, against the link alone and
 //!   against MPICH and Open MPI
+//! * `cargo bench -p river-benches --bench mpi_coll`: every algorithm of every collective operation, against each other
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
 //! # Layers, lowest first

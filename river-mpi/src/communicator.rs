@@ -1,6 +1,5 @@
 //! Communicators: a group of ranks and a context in which their messages are matched.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -63,8 +62,6 @@ struct Inner<'v> {
     name: RefCell<String>,
     handler: RefCell<ErrorHandler>,
     attributes: RefCell<Attributes>,
-    /// Whatever a layer above keeps with the communicator, and all that are made from it inherit.
-    inherited: RefCell<Option<Rc<dyn Any>>>,
     collectives: Cell<u32>,
     agreements: Cell<u32>,
 }
@@ -86,7 +83,6 @@ impl<'v> Communicator<'v> {
                 name: RefCell::new(context_name(0)),
                 handler: RefCell::default(),
                 attributes: RefCell::default(),
-                inherited: RefCell::default(),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
             }),
@@ -120,7 +116,6 @@ impl<'v> Communicator<'v> {
                 name: RefCell::new(context_name(context)),
                 handler: RefCell::new(self.inner.handler.borrow().clone()),
                 attributes: RefCell::default(),
-                inherited: RefCell::new(self.inner.inherited.borrow().clone()),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
             }),
@@ -304,17 +299,6 @@ impl<'v> Communicator<'v> {
 
     pub(crate) fn attributes(&self) -> &RefCell<Attributes> {
         &self.inner.attributes
-    }
-
-    /// What the collective operations keep with a communicator, and all that are made from it inherit.
-    #[allow(dead_code)]
-    pub(crate) fn inherited(&self) -> Option<Rc<dyn Any>> {
-        self.inner.inherited.borrow().clone()
-    }
-
-    #[allow(dead_code)]
-    pub(crate) fn set_inherited(&self, value: Rc<dyn Any>) {
-        *self.inner.inherited.borrow_mut() = Some(value);
     }
 
     /// The number of the next collective operation: the same on all ranks, as all call them in the same order.

@@ -1,4 +1,4 @@
-//! The messages of collective operations: in the second context of a communicator, where no receive of the program
+//! Messages that making communicators needs: in the second context of a communicator, where no receive of the program
 //! sees them.
 
 use bytes::Bytes;
@@ -16,24 +16,10 @@ impl Communicator<'_> {
         self.engine().send_shared(member, self.hidden_key(tag), bytes)
     }
 
-    /// As [`send_hidden`](Self::send_hidden), of a copy.
-    #[allow(dead_code)] // For the collective operations.
-    pub(crate) fn send_hidden_copy(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
-        let member = self.member(to)?;
-        self.engine().send_copy(member, self.hidden_key(tag), bytes)
-    }
-
     /// The earliest message of that rank with that tag, which it waits for.
     pub(crate) fn receive_hidden(&self, from: usize, tag: i32) -> Result<Bytes> {
         let (_, arrival) = self.engine().receive(&self.hidden_ask(from, tag)?, None)?;
         Ok(arrival.map(crate::engine::Arrival::into_bytes).unwrap_or_default())
-    }
-
-    /// The earliest message of that rank with that tag, if it has come.
-    #[allow(dead_code)] // For the collective operations.
-    pub(crate) fn try_receive_hidden(&self, from: usize, tag: i32) -> Result<Option<Bytes>> {
-        let arrival = self.engine().try_receive(&self.hidden_ask(from, tag)?)?;
-        Ok(arrival.map(crate::engine::Arrival::into_bytes))
     }
 
     fn hidden_key(&self, tag: i32) -> Key {

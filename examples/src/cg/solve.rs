@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use river::mpi::{self, Communicator};
+use river::mpi::{self, Communicator, SUM};
 
 use super::matrix::Matrix;
 use super::{Class, Outcome};
@@ -72,9 +72,6 @@ impl<'a, 'v> World<'a, 'v> {
     }
 }
 
-const SUM: i32 = 1;
-const GATHER: i32 = 2;
-
 impl Team for World<'_, '_> {
     type Error = mpi::MpiError;
 
@@ -82,36 +79,14 @@ impl Team for World<'_, '_> {
         self.part_of(self.comm.rank(), n)
     }
 
-    fn sum<const N: usize>(&self, mine: [f64; N]) -> mpi::Result<[f64; N]> {
-        // All send to all: for so few numbers on so few ranks the shortest way. Added in the order of ranks, so that
-        // all have the same result.
-        let (rank, p) = (self.comm.rank(), self.comm.size());
-        for other in (0..p).filter(|&other| other != rank) {
-            self.comm.send(&mine, other, SUM)?;
-        }
-        let mut total = [0.0; N];
-        for other in 0..p {
-            let mut theirs = mine;
-            if other != rank {
-                self.comm.recv_into(&mut theirs, other, SUM)?;
-            }
-            total.iter_mut().zip(theirs).for_each(|(total, theirs)| *total += theirs);
-        }
-        Ok(total)
+    fn sum<const N: usize>(&self, mut mine: [f64; N]) -> mpi::Result<[f64; N]> {
+        self.comm.allreduce_in_place(&mut mine, &SUM)?;
+        Ok(mine)
     }
 
     fn gather(&self, vector: &mut [f64]) -> mpi::Result<()> {
-        // Ring: in step k everybody passes on what came k steps ago.
-        let (n, rank, p) = (vector.len(), self.comm.rank(), self.comm.size());
-        let (left, right) = ((rank + p - 1) % p, (rank + 1) % p);
-        for step in 0..p - 1 {
-            let mine = self.part_of((rank + p - step) % p, n);
-            let theirs = self.part_of((rank + p - step - 1) % p, n);
-            let sent = self.comm.isend(&vector[mine], right, GATHER)?;
-            self.comm.recv_into(&mut vector[theirs], left, GATHER)?;
-            sent.wait()?;
-        }
-        Ok(())
+        let parts: Vec<_> = (0..self.comm.size()).map(|rank| self.part_of(rank, vector.len())).collect();
+        self.comm.allgatherv_in_place(vector, &parts)
     }
 }
 

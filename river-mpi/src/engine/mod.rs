@@ -28,7 +28,7 @@ use arrival::Message;
 pub(crate) use background::Background;
 
 use crate::error::{MpiError, Result};
-use crate::header::{Header, Kind};
+use crate::header::{HEADER, Header, Kind};
 use crate::job::{Agreement, AgreementKey, Place};
 use crate::matching::{Key, Matching, Pattern};
 use crate::pool::Pool;
@@ -44,8 +44,8 @@ pub(crate) const LANE: u64 = 1;
 pub(crate) const EAGER: usize = 64 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
-/// A longer one comes in pieces of this size: two of them are in a second-level cache of any core.
-const PIECE: usize = 128 << 10;
+/// A longer one comes in pieces of this size, with their headers: two are in a second-level cache of any core.
+const PIECE: usize = (128 << 10) - HEADER;
 
 /// How a send completes (MPI 1.3, section 3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

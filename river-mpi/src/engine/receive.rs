@@ -114,7 +114,6 @@ impl Engine<'_> {
     }
 
     /// The earliest message that matches, if it has come.
-    #[allow(dead_code)] // For the collective operations.
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
         self.pump()?;
         let Some((_, message)) = self.state.borrow_mut().matching.take(&ask.pattern) else {

@@ -85,7 +85,6 @@ impl Engine<'_> {
     }
 
     /// As [`send_shared`](Self::send_shared), of a copy.
-    #[allow(dead_code)] // For the collective operations.
     pub(crate) fn send_copy(&self, to: u32, key: Key, data: &[u8]) -> Result {
         self.send_eager(to, key, Kind::Eager, 0, data)
     }
