@@ -39,7 +39,10 @@ mod log;
 
 pub use log::log_to_stderr;
 pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
-pub use {river_core as core, river_mapreduce as mapreduce, river_rai as rai, river_sfm as sfm, river_trickle as trickle};
+pub use {
+    river_core as core, river_mapreduce as mapreduce, river_rai as rai, river_sfm as sfm,
+    river_trickle as trickle,
+};
 
 /// The programs in README.md, so that they are compiled.
 #[cfg(doctest)]
@@ -55,6 +58,11 @@ struct Guide;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/new-model.md")]
 struct NewModel;
+
+/// The program in the guide for MapReduce, so that it is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/mapreduce.md")]
+struct MapReduceGuide;
 
 /// What most programs want in scope.
 pub mod prelude {
