@@ -44,6 +44,7 @@ pub struct Job<M: MapReduce> {
     sorted: bool,
     skippable: u64,
     speculate: bool,
+    compress: Option<bool>,
     progress: bool,
 }
 
@@ -68,6 +69,7 @@ impl<M: MapReduce> Job<M> {
             sorted: false,
             skippable: 0,
             speculate: true,
+            compress: None,
             progress: false,
         }
     }
@@ -122,6 +124,13 @@ impl<M: MapReduce> Job<M> {
         self
     }
 
+    /// Whether what VMs send each other is compressed (LZ4), as far as it shrinks. Default: between machines, where it is
+    /// faster, and not within one, where it is not.
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.compress = Some(compress);
+        self
+    }
+
     /// Shows a progress bar on stderr, if that is a terminal.
     pub fn show_progress(mut self) -> Self {
         self.progress = true;
@@ -151,6 +160,7 @@ impl<M: MapReduce> Job<M> {
             splits: &splits,
             directory: directory.as_ref(),
             speculate: self.speculate,
+            compress: self.compress,
             bar: Bar::new(self.progress),
         };
         let done = match driver::run(cluster, run) {
