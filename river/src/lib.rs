@@ -33,6 +33,7 @@
 //! * [`sfm`]: super flexible messaging, messages as sets of named attributes, received by pattern.
 //! * [`rai`]: remote access and invocation of functions and objects.
 //! * [`trickle`]: task farming.
+//! * [`mpi`]: the Message Passing Interface.
 //! * [`mapreduce`]: map, combine, shuffle, reduce.
 
 mod log;
@@ -40,7 +41,7 @@ mod log;
 pub use log::log_to_stderr;
 pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
 pub use {
-    river_core as core, river_mapreduce as mapreduce, river_rai as rai, river_sfm as sfm,
+    river_core as core, river_mapreduce as mapreduce, river_mpi as mpi, river_rai as rai, river_sfm as sfm,
     river_trickle as trickle,
 };
 
@@ -63,6 +64,11 @@ struct NewModel;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/mapreduce.md")]
 struct MapReduceGuide;
+
+/// The programs in the guide to Trickle, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/trickle.md")]
+struct TrickleGuide;
 
 /// What most programs want in scope.
 pub mod prelude {
