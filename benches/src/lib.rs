@@ -4,6 +4,7 @@
 //! * `cargo bench -p river-benches --bench links`: latency, bandwidth and message rate between two VRs, against the
 //!   same exchange between two threads without River
 //! * `cargo bench -p river-benches --bench machines`: finding and leasing VMs, deploying VRs, shipping the image
+//! * `cargo bench -p river-benches --bench state`: recording, checkpoints, restoring
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
 //! # Layers, lowest first

@@ -27,6 +27,7 @@ use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
 use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
+use crate::state::Registry;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SYSTEM: Channel = Channel::named("river-core");
@@ -46,6 +47,9 @@ pub(crate) struct Node {
     requests: Requests,
     ways: Ways,
     courier: Sender<Notice>,
+    /// Whether the VRs of this program are recorded if nothing else is said.
+    pub(crate) recoverable: bool,
+    pub(crate) states: Registry,
 }
 
 /// Who answers what VRs ask of the program.
@@ -106,6 +110,7 @@ impl Node {
         vm: String,
         key: ClusterKey,
         requests: rt::Sender<Asked>,
+        recoverable: bool,
     ) -> io::Result<Arc<Self>> {
         let (courier, notices) = crossbeam_channel::unbounded();
         let rings = rings_allowed()?;
@@ -122,11 +127,25 @@ impl Node {
             requests: Requests::Program(requests),
             ways: Ways::Real { reader, rings },
             courier,
+            recoverable,
+            states: Registry::default(),
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
         let _ = sink.node.set(Arc::downgrade(&node));
         Ok(node)
+    }
+
+    /// The same name, for as long as the process lives. A program has few VMs.
+    pub(crate) fn intern(&self, name: &str) -> &'static str {
+        static NAMES: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.iter().find(|known| **known == name) {
+            return known;
+        }
+        let new: &'static str = Box::leak(name.into());
+        names.push(new);
+        new
     }
 
     /// What a waiting VR looks into.
@@ -214,6 +233,7 @@ impl Node {
     /// Ends every receive of this process: the program stops.
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
+        self.states.thaw();
         self.local.stop();
     }
 
@@ -226,7 +246,12 @@ impl Node {
         self.local.is_empty()
     }
 
-    fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
+    /// The VRs that live here.
+    pub(crate) fn vrs(&self) -> Vec<VrId> {
+        self.local.vrs()
+    }
+
+    pub(crate) fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
         self.local.get(vr)
     }
 
@@ -663,6 +688,8 @@ impl Node {
             requests: Requests::Sim(answer),
             ways: Ways::Sim(net.clone()),
             courier,
+            recoverable: false,
+            states: Registry::default(),
         });
         let sink = Deliver { local, node: OnceLock::new() };
         let _ = sink.node.set(Arc::downgrade(&node));

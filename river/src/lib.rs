@@ -37,7 +37,10 @@
 mod log;
 
 pub use log::log_to_stderr;
-pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
+pub use river_core::{
+    ExitCode, Result, VrError, become_host_if_asked, restore, run, run_recoverable, try_run,
+    try_run_recoverable,
+};
 pub use {river_core as core, river_rai as rai, river_sfm as sfm, river_trickle as trickle};
 
 /// The programs in README.md, so that they are compiled.
@@ -49,6 +52,11 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/core.md")]
 struct Guide;
+
+/// The programs in the guide to state, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/state.md")]
+struct StateGuide;
 
 /// What most programs want in scope.
 pub mod prelude {
