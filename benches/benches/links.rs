@@ -105,7 +105,7 @@ fn tables(args: &Args) -> Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     for link in Link::ALL.into_iter().filter(|link| args.link.is_empty() || args.link.contains(link)) {
         let numbers: Vec<_> =
-            [args.rounds.into()].iter().chain(&args.size).map(std::string::ToString::to_string).collect();
+            [args.rounds.into()].iter().chain(&args.size).map(ToString::to_string).collect();
         let numbers: Vec<_> = numbers.iter().map(Path::new).collect();
         let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
         let before = load();

@@ -61,6 +61,9 @@ pub enum SendError {
     /// The destination is gone.
     #[error("cannot send: {0}")]
     Down(Down),
+    /// The destination has limited its mailbox, which is full. Nothing was sent; sending again later may succeed.
+    #[error("cannot send to VR {}: its mailbox is full", .0.short())]
+    Full(VrId),
     /// The program is ending.
     #[error("cannot send to VR {}: the program is ending", .0.short())]
     Stopped(VrId),
@@ -74,6 +77,12 @@ impl SendError {
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, SendError::Down(_))
+    }
+
+    /// Whether the destination's mailbox is full, and sending again later may succeed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, SendError::Full(_))
     }
 }
 

@@ -43,6 +43,30 @@ pub(crate) enum Kind {
     Watch = 2,
     /// `src` is gone, `dst` is to be told; the payload is the encoded reason.
     Down = 3,
+    /// The mailbox of `src` is full, or has room again: the payload is one of [`gate`]'s bytes. For the whole process.
+    Gate = 4,
+}
+
+/// What [`Kind::Gate`] says.
+pub(crate) mod gate {
+    use crate::limit::WhenFull;
+
+    pub(crate) fn encode(full: Option<WhenFull>) -> u8 {
+        match full {
+            None => 0,
+            Some(WhenFull::Refuse) => 1,
+            Some(WhenFull::Wait) => 2,
+        }
+    }
+
+    pub(crate) fn decode(payload: &[u8]) -> Option<Option<WhenFull>> {
+        match payload {
+            [0] => Some(None),
+            [1] => Some(Some(WhenFull::Refuse)),
+            [2] => Some(Some(WhenFull::Wait)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +121,7 @@ fn decode_header(header: [u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameErr
         1 => Kind::Envelope,
         2 => Kind::Watch,
         3 => Kind::Down,
+        4 => Kind::Gate,
         other => return Err(FrameError::Kind(other)),
     };
     if header.version != VERSION {

@@ -5,7 +5,7 @@
 //! cores loses nothing by it; and a sender touches the thread only if it sleeps.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use crossbeam_utils::CachePadded;
 
 use crate::down::Down;
 use crate::envelope::Envelope;
+use crate::id::HostId;
+use crate::limit::{Limited, QueueLimit, WhenFull};
 
 /// Looks before the first `yield`, without the clock, which costs as much as a hand-off: about four microseconds of
 /// them if the last wait was as short, which means that the other side has a processor of its own; otherwise one.
@@ -46,6 +48,15 @@ pub(crate) enum Event {
 
 /// The parts have cache lines of their own: the owner looks at `ready` again and again, which must cost nothing to
 /// who holds the queue.
+impl Event {
+    fn payload_len(&self) -> Option<usize> {
+        match self {
+            Event::Envelope(envelope) => Some(envelope.payload.len()),
+            Event::Down(_) | Event::Stop => None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     queue: CachePadded<Mutex<Queue>>,
@@ -57,12 +68,42 @@ pub(crate) struct Inbox {
     /// The owner's last wait was long.
     long: AtomicBool,
     owner: OnceLock<Thread>,
+    /// Some room was made in a mailbox that has a limit.
+    room: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     events: Vec<Event>,
+    /// When the first of them arrived.
+    since: Moment,
     closed: bool,
+    limit: Option<Limited>,
+}
+
+/// Why an envelope was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The owner is gone.
+    Closed,
+    /// The mailbox is full, and its owner wants that to be an error.
+    Full,
+}
+
+/// A time to measure ages by, to some milliseconds: an exact one would cost as much as a hand-off.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment(Duration);
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        Self(Duration::try_from(time).unwrap_or_default())
+    }
+
+    /// How long ago it was.
+    pub(crate) fn age(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
 }
 
 impl Inbox {
@@ -71,35 +112,129 @@ impl Inbox {
         let _ = self.owner.set(thread::current());
     }
 
-    /// Appends an event; gives it back if the owner is gone.
+    /// Appends an event, whatever the limit; gives it back if the owner is gone.
     pub(crate) fn push(&self, event: Event) -> Result<(), Event> {
-        {
-            let mut queue = self.lock();
-            if queue.closed {
-                return Err(event);
-            }
-            queue.events.push(event);
-            self.ready.store(queue.events.len(), SeqCst);
+        let queue = self.lock();
+        if queue.closed {
+            return Err(event);
         }
+        self.append(queue, event);
+        Ok(())
+    }
+
+    /// Appends an envelope; gives it back if the owner is gone or has set a limit, so that somebody has to look.
+    pub(crate) fn deliver(&self, envelope: Envelope) -> Result<(), Envelope> {
+        let queue = self.lock();
+        if queue.closed || queue.limit.is_some() {
+            return Err(envelope);
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// Appends an envelope of a VR of this process, which waits for room if that is how the owner wants it.
+    pub(crate) fn offer(&self, envelope: Envelope) -> Result<(), Refused> {
+        let mut queue = self.lock();
+        loop {
+            if queue.closed {
+                return Err(Refused::Closed);
+            }
+            match queue.limit.as_ref().and_then(Limited::full) {
+                None => break,
+                // Who waits for himself waits for ever.
+                Some(WhenFull::Wait) if envelope.src != envelope.dst => {
+                    queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(_) => return Err(Refused::Full),
+            }
+        }
+        if let Some(limited) = &mut queue.limit {
+            limited.count(envelope.payload.len());
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// Appends an envelope of another process, which is to be held off if there is too much now. `hold_off` must not block.
+    pub(crate) fn arrive(
+        &self,
+        envelope: Envelope,
+        from: HostId,
+        hold_off: impl FnOnce(WhenFull),
+    ) -> Result<(), Envelope> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(envelope);
+        }
+        if let Some(limited) = &mut queue.limit {
+            limited.count(envelope.payload.len());
+            if let Some(when_full) = limited.full()
+                && limited.hold_off(from)
+            {
+                // With the lock held, so that no word of room overtakes it.
+                hold_off(when_full);
+            }
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// An envelope was taken out of the mailbox. Those who wait for room, here and elsewhere, are let in when there is
+    /// enough. `let_in` must not block.
+    pub(crate) fn took(&self, bytes: usize, let_in: impl FnMut(HostId)) {
+        let mut queue = self.lock();
+        let Some(limited) = &mut queue.limit else { return };
+        limited.uncount(bytes);
+        if limited.has_room() {
+            limited.let_in().into_iter().for_each(let_in);
+            self.room.notify_all();
+        }
+    }
+
+    /// Sets the limit. `held` are the lengths of what the owner has already looked at.
+    pub(crate) fn set_limit(
+        &self,
+        limit: Option<QueueLimit>,
+        held: impl Iterator<Item = usize>,
+        let_in: impl FnMut(HostId),
+    ) {
+        let mut queue = self.lock();
+        let mut old = std::mem::replace(&mut queue.limit, limit.map(Limited::new));
+        let fresh: Vec<usize> = queue.events.iter().filter_map(Event::payload_len).collect();
+        if let Some(limited) = &mut queue.limit {
+            held.chain(fresh).for_each(|bytes| limited.count(bytes));
+        }
+        // Who is still too much is held off anew.
+        old.iter_mut().flat_map(Limited::let_in).for_each(let_in);
+        self.room.notify_all();
+    }
+
+    fn append(&self, mut queue: MutexGuard<'_, Queue>, event: Event) {
+        if queue.events.is_empty() {
+            queue.since = Moment::now();
+        }
+        queue.events.push(event);
+        self.ready.store(queue.events.len(), SeqCst);
+        drop(queue);
         if self.sleeping.load(SeqCst)
             && self.sleeping.swap(false, SeqCst)
             && let Some(owner) = self.owner.get()
         {
             owner.unpark();
         }
-        Ok(())
     }
 
-    /// Exchanges all that has arrived for the empty `events`, whose memory is used again. False: nothing was there.
-    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> bool {
+    /// Exchanges all that has arrived for the empty `events`, whose memory is used again, and says when the first of it
+    /// came. `None`: nothing was there.
+    pub(crate) fn swap(&self, events: &mut Vec<Event>) -> Option<Moment> {
         debug_assert!(events.is_empty());
         if self.ready.load(SeqCst) == 0 {
-            return false;
+            return None;
         }
         let mut queue = self.lock();
         std::mem::swap(&mut queue.events, events);
         self.ready.store(0, SeqCst);
-        true
+        Some(queue.since)
     }
 
     /// What has arrived and was not taken.
@@ -107,10 +242,12 @@ impl Inbox {
         self.lock().events.clone()
     }
 
-    /// Refuses everything from now on and returns what had not been taken.
-    pub(crate) fn close(&self) -> Vec<Event> {
+    /// Refuses everything from now on and returns what had not been taken. Those who wait for room find out.
+    pub(crate) fn close(&self, let_in: impl FnMut(HostId)) -> Vec<Event> {
         let mut queue = self.lock();
         queue.closed = true;
+        queue.limit.take().iter_mut().flat_map(Limited::let_in).for_each(let_in);
+        self.room.notify_all();
         self.ready.store(0, SeqCst);
         std::mem::take(&mut queue.events)
     }

@@ -57,10 +57,7 @@ impl Inboxes {
         }
         let inboxes = self.read();
         let Some(inbox) = inboxes.get(&envelope.dst) else { return Err(envelope) };
-        match inbox.push(Event::Envelope(envelope)) {
-            Err(Event::Envelope(envelope)) => Err(envelope),
-            _ => Ok(()),
-        }
+        inbox.deliver(envelope)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, IdMap<VrId, Arc<Inbox>>> {

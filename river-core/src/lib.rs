@@ -66,6 +66,7 @@
 //! * `id`: names
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
+//! * `limit`: limits of mailboxes
 //! * `error`: what can go wrong
 //! * `panics`: panics as text
 //! * `key`: the cluster key
@@ -116,6 +117,7 @@ mod inbox;
 mod inboxes;
 mod key;
 mod lease;
+mod limit;
 mod link;
 mod mailbox;
 mod node;
@@ -150,11 +152,12 @@ pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::{ClusterKey, KeyError};
-pub use mailbox::Selector;
+pub use limit::{QueueLimit, WhenFull};
+pub use mailbox::{QueueStatus, Selector};
 pub use operate::checkpoint;
 pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count};
 pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Stored, StoredVr};
 pub use vm::{StopError, Vm, VmConfig, VmError, stop};
-pub use vr::{Group, Posted, Random, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope};
 use crate::id::VrId;
-use crate::inbox::Event;
+use crate::inbox::{Event, Moment};
 
 /// What a receive asks for before it looks at a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,13 +20,14 @@ pub struct Selector {
     channel: Channel,
     lane: Option<u64>,
     from: Option<VrId>,
+    awaits: Option<VrId>,
 }
 
 impl Selector {
     /// Any envelope of that channel.
     #[must_use]
     pub const fn on(channel: Channel) -> Self {
-        Self { channel, lane: None, from: None }
+        Self { channel, lane: None, from: None, awaits: None }
     }
 
     /// Only envelopes with that lane, which are found without looking at others.
@@ -42,8 +44,17 @@ impl Selector {
         self
     }
 
-    pub(crate) fn source(&self) -> Option<VrId> {
-        self.from
+    /// The receive ends with the `Down` of that VR if it is gone and nothing that is admitted is left, though others
+    /// may answer in its stead.
+    #[must_use]
+    pub const fn awaiting(mut self, who: VrId) -> Self {
+        self.awaits = Some(who);
+        self
+    }
+
+    /// The VR whose death ends a receive.
+    pub(crate) fn awaited(&self) -> Option<VrId> {
+        self.awaits.or(self.from)
     }
 
     fn admits(&self, envelope: &Envelope) -> bool {
@@ -64,6 +75,28 @@ impl fmt::Display for Selector {
     }
 }
 
+/// Exchanges what is in the inbox for an empty vector, as [`Inbox::swap`](crate::inbox::Inbox::swap) does.
+pub(crate) type Swap<'a> = dyn FnMut(&mut Vec<Event>) -> Option<Moment> + 'a;
+
+/// What waits in a VR's mailbox, for whatever layer, and has not been received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// How many envelopes there are.
+    pub messages: usize,
+    /// How many bytes their payloads are.
+    pub bytes: usize,
+    /// How long the oldest has been waiting, to some milliseconds. Envelopes that arrived while their VR did not receive count
+    /// as as old as the first of them.
+    pub oldest: Option<Duration>,
+}
+
+/// An envelope that no receive has asked for yet.
+#[derive(Debug)]
+struct Held {
+    envelope: Envelope,
+    since: Moment,
+}
+
 /// What a look into the mailbox found.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -82,7 +115,15 @@ struct Posted {
     id: PostId,
     selector: Selector,
     accept: Box<dyn FnMut(&Envelope) -> bool>,
-    got: Option<(u64, Envelope)>,
+    /// Wants every envelope that matches, not only one.
+    standing: bool,
+    got: VecDeque<(u64, Envelope)>,
+}
+
+impl Posted {
+    fn wants(&mut self, envelope: &Envelope) -> bool {
+        (self.standing || self.got.is_empty()) && self.selector.admits(envelope) && (self.accept)(envelope)
+    }
 }
 
 impl fmt::Debug for Posted {
@@ -98,13 +139,19 @@ impl fmt::Debug for Posted {
 pub(crate) struct Mailbox {
     /// Swapped out of the inbox and not yet looked at, oldest last (so that taking one is a `pop`).
     fresh: Vec<Event>,
-    held: BTreeMap<u64, Envelope>,
+    /// When the first of them arrived.
+    since: Moment,
+    held: BTreeMap<u64, Held>,
+    /// The bytes of their payloads.
+    held_bytes: usize,
     /// Arrival numbers per lane, oldest first. May name envelopes that were taken by a receive without a lane.
     lanes: HashMap<(Channel, u64), VecDeque<u64>>,
     arrivals: u64,
     /// Receives that were posted, earliest first: MPI's *posted queue*.
     posted: VecDeque<Posted>,
     posts: u64,
+    /// Envelopes that standing receives have got.
+    standing: usize,
     watched: HashSet<VrId>,
     children: HashSet<VrId>,
     down: HashMap<VrId, Why>,
@@ -138,7 +185,7 @@ impl From<Queue> for Mailbox {
             stopped: queue.stopped,
             ..Self::default()
         };
-        mailbox.refill(queue.fresh);
+        mailbox.fresh = queue.fresh.into_iter().rev().collect();
         queue.held.into_iter().for_each(|(number, envelope)| mailbox.hold(number, envelope));
         mailbox
     }
@@ -149,7 +196,7 @@ impl Mailbox {
     pub(crate) fn queue(&self) -> Option<Queue> {
         self.posted.is_empty().then(|| Queue {
             fresh: self.fresh.iter().rev().cloned().collect(),
-            held: self.held.iter().map(|(number, envelope)| (*number, envelope.clone())).collect(),
+            held: self.held.iter().map(|(number, held)| (*number, held.envelope.clone())).collect(),
             arrivals: self.arrivals,
             watched: self.watched.iter().copied().collect(),
             children: self.children.iter().copied().collect(),
@@ -159,15 +206,19 @@ impl Mailbox {
         })
     }
 
-    /// Where the inbox may put new events: empty, with the memory of the last batch. Give it back by `refill`.
-    pub(crate) fn lend(&mut self) -> Vec<Event> {
+    /// Where the inbox may put new events: empty, with the memory of the last batch.
+    fn lend(&mut self) -> Vec<Event> {
         debug_assert!(self.fresh.is_empty());
         std::mem::take(&mut self.fresh)
     }
 
-    pub(crate) fn refill(&mut self, mut events: Vec<Event>) {
+    fn refill(&mut self, swap: &mut Swap<'_>) -> bool {
+        let mut events = self.lend();
+        let since = swap(&mut events);
         events.reverse();
         self.fresh = events;
+        self.since = since.unwrap_or(self.since);
+        since.is_some()
     }
 
     /// Takes the earliest envelope that the selector and the predicate accept; if there is none, the news that the
@@ -176,7 +227,7 @@ impl Mailbox {
         &mut self,
         selector: &Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> Found {
         match self.search(selector, accept, swap) {
             Some((_, envelope)) => Found::Envelope(envelope),
@@ -189,7 +240,7 @@ impl Mailbox {
         &mut self,
         selector: &Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> Option<(u64, Envelope)> {
         if let Some(found) = self.take_held(selector, accept) {
             return Some(found);
@@ -209,10 +260,7 @@ impl Mailbox {
                 }
                 self.hold(number, envelope);
             }
-            let mut events = self.lend();
-            let more = swap(&mut events);
-            self.refill(events);
-            if !more {
+            if !self.refill(swap) {
                 return None;
             }
         }
@@ -223,7 +271,7 @@ impl Mailbox {
         if self.stopped {
             return Found::Stopped;
         }
-        if let Some(src) = selector.from
+        if let Some(src) = selector.awaited()
             && let Some(why) = self.down.get(&src)
         {
             let down = Down { who: src, why: why.clone() };
@@ -233,54 +281,87 @@ impl Mailbox {
         self.notices.pop_front().map_or(Found::Nothing, Found::Down)
     }
 
-    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, is its own.
+    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, is its own; of
+    /// a standing one, all of them.
     pub(crate) fn post(
         &mut self,
         selector: Selector,
         mut accept: Box<dyn FnMut(&Envelope) -> bool>,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        standing: bool,
+        swap: &mut Swap<'_>,
     ) -> PostId {
-        let got = self.search(&selector, &mut *accept, swap);
+        let mut got = VecDeque::new();
+        while let Some(found) = self.search(&selector, &mut *accept, swap) {
+            got.push_back(found);
+            if !standing {
+                break;
+            }
+        }
         self.posts += 1;
-        self.posted.push_back(Posted { id: PostId(self.posts), selector, accept, got });
+        if standing {
+            self.standing += got.len();
+        }
+        self.posted.push_back(Posted { id: PostId(self.posts), selector, accept, standing, got });
         PostId(self.posts)
     }
 
     /// The envelope of a posted receive, which then is posted no longer; or the news that it has to hear of.
-    pub(crate) fn complete(&mut self, id: PostId, swap: &mut dyn FnMut(&mut Vec<Event>) -> bool) -> Found {
+    pub(crate) fn complete(&mut self, id: PostId, swap: &mut Swap<'_>) -> Found {
         let Some(index) = self.posted.iter().position(|posted| posted.id == id) else {
             return Found::Nothing;
         };
-        if self.posted[index].got.is_none() {
+        if self.posted[index].got.is_empty() {
             self.absorb_all(swap);
         }
-        if self.posted[index].got.is_some() {
-            let got = self.posted.remove(index).and_then(|posted| posted.got);
-            return got.map_or(Found::Nothing, |(_, envelope)| Found::Envelope(envelope));
+        if self.posted[index].got.is_empty() {
+            let selector = self.posted[index].selector;
+            return self.news(&selector);
         }
-        let selector = self.posted[index].selector;
-        self.news(&selector)
+        let got = self.posted.remove(index).and_then(|mut posted| posted.got.pop_front());
+        got.map_or(Found::Nothing, |(_, envelope)| Found::Envelope(envelope))
+    }
+
+    /// Whether a standing receive has got something.
+    pub(crate) fn has_standing(&self) -> bool {
+        self.standing > 0
+    }
+
+    /// Takes the earliest envelope that a standing receive has got, but for those of the busy ones.
+    pub(crate) fn take_standing(&mut self, busy: &[PostId]) -> Option<(PostId, Envelope)> {
+        let standing = self.posted.iter_mut().filter(|posted| posted.standing && !busy.contains(&posted.id));
+        let first = standing.filter(|posted| !posted.got.is_empty());
+        let first = first.min_by_key(|posted| posted.got.front().map(|(number, _)| *number))?;
+        let (_, envelope) = first.got.pop_front()?;
+        self.standing -= 1;
+        Some((first.id, envelope))
     }
 
     /// Takes a posted receive back. What it had got goes to its old place in the queue.
     pub(crate) fn unpost(&mut self, id: PostId) {
-        if let Some(index) = self.posted.iter().position(|posted| posted.id == id)
-            && let Some((number, envelope)) = self.posted.remove(index).and_then(|posted| posted.got)
-            && let Some(envelope) = self.give_to_posted(number, envelope)
-        {
-            self.hold(number, envelope);
+        let Some(index) = self.posted.iter().position(|posted| posted.id == id) else { return };
+        let Some(posted) = self.posted.remove(index) else { return };
+        if posted.standing {
+            self.standing -= posted.got.len();
+        }
+        for (number, envelope) in posted.got {
+            if let Some(envelope) = self.give_to_posted(number, envelope) {
+                self.hold(number, envelope);
+            }
         }
     }
 
     /// Gives an envelope to the earliest posted receive that waits for one like it, or back.
     fn give_to_posted(&mut self, number: u64, envelope: Envelope) -> Option<Envelope> {
-        for posted in &mut self.posted {
-            if posted.got.is_none() && posted.selector.admits(&envelope) && (posted.accept)(&envelope) {
-                posted.got = Some((number, envelope));
-                return None;
-            }
-        }
-        Some(envelope)
+        let Some(posted) =
+            self.posted.iter_mut().find_map(|posted| posted.wants(&envelope).then_some(posted))
+        else {
+            return Some(envelope);
+        };
+        self.standing += usize::from(posted.standing);
+        // At the end, unless the envelope was given back by another.
+        let at = posted.got.partition_point(|(other, _)| *other < number);
+        posted.got.insert(at, (number, envelope));
+        None
     }
 
     /// Shows every envelope that waits, oldest first, until the visitor returns `Some`.
@@ -288,10 +369,11 @@ impl Mailbox {
         &mut self,
         selector: &Selector,
         visitor: &mut dyn FnMut(&Envelope) -> Option<R>,
-        swap: &mut dyn FnMut(&mut Vec<Event>) -> bool,
+        swap: &mut Swap<'_>,
     ) -> Option<R> {
         self.absorb_all(swap);
-        self.held.values().filter(|envelope| selector.admits(envelope)).find_map(visitor)
+        let held = self.held.values().map(|held| &held.envelope);
+        held.filter(|envelope| selector.admits(envelope)).find_map(visitor)
     }
 
     /// Asks to be told by the next receive that finds no envelope when `who` is gone. True: not asked before.
@@ -322,16 +404,31 @@ impl Mailbox {
         self.held.len() + self.fresh.len()
     }
 
+    /// What waits, with what posted receives have got.
+    pub(crate) fn status(&mut self, swap: &mut Swap<'_>) -> QueueStatus {
+        self.absorb_all(swap);
+        let got = self.posted.iter().flat_map(|posted| &posted.got);
+        let (count, bytes) = got.fold((0, 0), |(n, bytes), (_, e)| (n + 1, bytes + e.payload.len()));
+        QueueStatus {
+            messages: self.held.len() + count,
+            bytes: self.held_bytes + bytes,
+            oldest: self.held.values().next().map(|held| held.since.age()),
+        }
+    }
+
+    /// The lengths of all that was looked at and waits.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
+        let got = self.posted.iter().flat_map(|posted| &posted.got).map(|(_, envelope)| envelope);
+        self.held.values().map(|held| &held.envelope).chain(got).map(|envelope| envelope.payload.len())
+    }
+
     /// Looks at everything that has arrived.
-    fn absorb_all(&mut self, swap: &mut dyn FnMut(&mut Vec<Event>) -> bool) {
+    fn absorb_all(&mut self, swap: &mut Swap<'_>) {
         loop {
             while let Some(event) = self.fresh.pop() {
                 self.absorb(event);
             }
-            let mut events = self.lend();
-            let more = swap(&mut events);
-            self.refill(events);
-            if !more {
+            if !self.refill(swap) {
                 return;
             }
         }
@@ -368,7 +465,14 @@ impl Mailbox {
                 numbers.insert(at, number);
             }
         }
-        self.held.insert(number, envelope);
+        self.held_bytes += envelope.payload.len();
+        self.held.insert(number, Held { envelope, since: self.since });
+    }
+
+    fn release(&mut self, number: u64) -> Option<(u64, Envelope)> {
+        let Held { envelope, .. } = self.held.remove(&number)?;
+        self.held_bytes -= envelope.payload.len();
+        Some((number, envelope))
     }
 
     fn take_held(
@@ -380,22 +484,25 @@ impl Mailbox {
             return None;
         }
         let Some(lane) = selector.lane.filter(|&lane| lane != 0) else {
-            let (&number, _) = self.held.iter().find(|(_, e)| selector.admits(e) && accept(e))?;
-            return self.held.remove_entry(&number);
+            let mut held = self.held.iter();
+            let (&number, _) =
+                held.find(|(_, held)| selector.admits(&held.envelope) && accept(&held.envelope))?;
+            return self.release(number);
         };
         let key = (selector.channel, lane);
         let numbers = self.lanes.get_mut(&key)?;
         while numbers.front().is_some_and(|number| !self.held.contains_key(number)) {
             numbers.pop_front();
         }
-        let found = numbers
-            .iter()
-            .position(|number| self.held.get(number).is_some_and(|e| selector.admits(e) && accept(e)));
+        let found = numbers.iter().position(|number| {
+            let held = self.held.get(number).map(|held| &held.envelope);
+            held.is_some_and(|envelope| selector.admits(envelope) && accept(envelope))
+        });
         let number = found.and_then(|index| numbers.remove(index));
         if numbers.is_empty() {
             self.lanes.remove(&key);
         }
-        self.held.remove_entry(&number?)
+        self.release(number?)
     }
 }
 
@@ -413,9 +520,11 @@ mod tests {
     enum Step {
         Arrive { src: u8, other: bool, lane: u64, value: u8 },
         Receive { from: Option<u8>, lane: Option<u64>, value: Option<u8> },
-        Post { from: Option<u8>, lane: Option<u64>, value: Option<u8> },
+        Post { from: Option<u8>, lane: Option<u64>, value: Option<u8>, standing: bool },
+        Serve(Vec<usize>),
         Complete(usize),
         Unpost(usize),
+        Status,
     }
 
     fn id(n: u8) -> VrId {
@@ -437,16 +546,31 @@ mod tests {
             }),
             (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8))
                 .prop_map(|(from, lane, value)| Step::Receive { from, lane, value }),
-            (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8))
-                .prop_map(|(from, lane, value)| Step::Post { from, lane, value }),
+            (prop::option::of(0..3u8), prop::option::of(0..3u64), prop::option::of(0..3u8)).prop_flat_map(
+                |(from, lane, value)| any::<bool>().prop_map(move |standing| Step::Post {
+                    from,
+                    lane,
+                    value,
+                    standing
+                })
+            ),
+            prop::collection::vec(0..3usize, 0..2).prop_map(Step::Serve),
             (0..3usize).prop_map(Step::Complete),
             (0..3usize).prop_map(Step::Unpost),
+            Just(Step::Status),
         ]
     }
 
     type Sent = (u8, bool, u64, u8);
     type Wish = (Option<u8>, Option<u64>, Option<u8>);
-    type Post = (Wish, Option<(usize, Sent)>, PostId);
+
+    #[derive(Clone)]
+    struct Post {
+        wish: Wish,
+        standing: bool,
+        got: Vec<(usize, Sent)>,
+        id: PostId,
+    }
 
     fn fits(&(from, lane, value): &Wish, &(src, other, at, v): &Sent) -> bool {
         !other
@@ -456,7 +580,7 @@ mod tests {
     }
 
     fn selector(&(from, lane, _): &Wish) -> Selector {
-        Selector { channel: CHANNEL, lane, from: from.map(id) }
+        Selector { channel: CHANNEL, lane, from: from.map(id), awaits: None }
     }
 
     fn predicate(&(_, _, value): &Wish) -> impl FnMut(&Envelope) -> bool + 'static {
@@ -472,12 +596,13 @@ mod tests {
 
     impl Model {
         fn arrive(&mut self, number: usize, sent: Sent) {
-            let post = self.posted.iter_mut().find(|(wish, got, _)| got.is_none() && fits(wish, &sent));
-            match post {
-                Some((_, got, _)) => *got = Some((number, sent)),
-                None => self.queue.push((number, sent)),
-            }
-            self.queue.sort_unstable();
+            let wants = |post: &Post| (post.standing || post.got.is_empty()) && fits(&post.wish, &sent);
+            let queue = match self.posted.iter_mut().find(|post| wants(post)) {
+                Some(post) => &mut post.got,
+                None => &mut self.queue,
+            };
+            queue.push((number, sent));
+            queue.sort_unstable();
         }
 
         fn take(&mut self, wish: &Wish) -> Option<(usize, Sent)> {
@@ -493,7 +618,7 @@ mod tests {
             let (mut mailbox, mut inbox, mut model) = (Mailbox::default(), Vec::new(), Model::default());
             let mut arrived = 0;
             for step in steps {
-                let mut swap = |events: &mut Vec<Event>| { std::mem::swap(events, &mut inbox); !events.is_empty() };
+                let mut swap = |events: &mut Vec<Event>| { std::mem::swap(events, &mut inbox); (!events.is_empty()).then(Moment::now) };
                 let (found, expected) = match step {
                     Step::Arrive { src, other, lane, value } => {
                         let channel = if other { OTHER } else { CHANNEL };
@@ -507,27 +632,60 @@ mod tests {
                         let found = mailbox.take(&selector(&wish), &mut predicate(&wish), &mut swap);
                         (found, model.take(&wish))
                     }
-                    Step::Post { from, lane, value } => {
+                    Step::Post { from, lane, value, standing } => {
                         let wish = (from, lane, value);
-                        let post = mailbox.post(selector(&wish), Box::new(predicate(&wish)), &mut swap);
-                        let got = model.take(&wish);
-                        model.posted.push((wish, got, post));
+                        let accept = Box::new(predicate(&wish));
+                        let id = mailbox.post(selector(&wish), accept, standing, &mut swap);
+                        let mut got = Vec::new();
+                        while let Some(found) = model.take(&wish) {
+                            got.push(found);
+                            if !standing {
+                                break;
+                            }
+                        }
+                        model.posted.push(Post { wish, standing, got, id });
                         continue;
                     }
+                    Step::Serve(busy) => {
+                        // What has arrived so far is given out before.
+                        mailbox.visit(&Selector::on(CHANNEL), &mut |_| None::<()>, &mut swap);
+                        let is_busy = |index: &usize| busy.contains(index);
+                        let ids: Vec<PostId> = model.posted.iter().enumerate()
+                            .filter(|(index, _)| is_busy(index)).map(|(_, post)| post.id).collect();
+                        let served = model.posted.iter_mut().enumerate()
+                            .filter(|(index, post)| !is_busy(index) && post.standing && !post.got.is_empty())
+                            .min_by_key(|(_, post)| post.got[0].0)
+                            .map(|(_, post)| (post.id, post.got.remove(0)));
+                        let (found, expected) = (mailbox.take_standing(&ids), served);
+                        prop_assert_eq!(found.as_ref().map(|(id, _)| *id), expected.map(|(id, _)| id));
+                        let waiting = model.posted.iter().any(|post| post.standing && !post.got.is_empty());
+                        prop_assert_eq!(mailbox.has_standing(), waiting);
+                        (found.map_or(Found::Nothing, |(_, e)| Found::Envelope(e)), expected.map(|(_, sent)| sent))
+                    }
                     Step::Complete(index) => {
-                        let Some((_, got, post)) = model.posted.get(index).cloned() else { continue };
-                        if got.is_some() {
+                        let Some(post) = model.posted.get(index).filter(|post| !post.standing).cloned() else {
+                            continue;
+                        };
+                        if !post.got.is_empty() {
                             model.posted.remove(index);
                         }
-                        (mailbox.complete(post, &mut swap), got)
+                        (mailbox.complete(post.id, &mut swap), post.got.first().copied())
+                    }
+                    Step::Status => {
+                        let posted: usize = model.posted.iter().map(|post| post.got.len()).sum();
+                        let status = mailbox.status(&mut swap);
+                        let waiting = model.queue.len() + posted;
+                        prop_assert_eq!((status.messages, status.bytes), (waiting, waiting));
+                        prop_assert_eq!(status.oldest.is_some(), !model.queue.is_empty());
+                        continue;
                     }
                     Step::Unpost(index) => {
                         if index < model.posted.len() {
                             // What has arrived so far was given out before the receive is taken back.
                             mailbox.visit(&Selector::on(CHANNEL), &mut |_| None::<()>, &mut swap);
-                            let (_, got, post) = model.posted.remove(index);
-                            mailbox.unpost(post);
-                            if let Some((number, sent)) = got {
+                            let post = model.posted.remove(index);
+                            mailbox.unpost(post.id);
+                            for (number, sent) in post.got {
                                 model.arrive(number, sent);
                             }
                         }
@@ -550,9 +708,9 @@ mod tests {
         mailbox.take(&selector, &mut |_| true, &mut |into| match events.take() {
             Some(events) => {
                 *into = events;
-                true
+                Some(Moment::now())
             }
-            None => false,
+            None => None,
         })
     }
 

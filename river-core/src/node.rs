@@ -16,11 +16,12 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::control;
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope, Payload};
-use crate::frame::{Frame, Kind};
+use crate::frame::{Frame, Kind, gate};
 use crate::id::{HostId, IdMap, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::inboxes::Inboxes;
 use crate::key::ClusterKey;
+use crate::limit::{Gates, WhenFull};
 #[cfg(test)]
 use crate::link::SimNet;
 use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
@@ -46,6 +47,7 @@ pub(crate) struct Node {
     book: Mutex<Book>,
     requests: Requests,
     ways: Ways,
+    gates: Gates,
     courier: Sender<Notice>,
     /// Whether the VRs of this program are recorded if nothing else is said.
     pub(crate) recoverable: bool,
@@ -97,9 +99,17 @@ struct Peer {
 
 /// A notice that some thread that must not block wants sent.
 #[derive(Debug)]
-pub(crate) struct Notice {
-    to: VrId,
-    down: Down,
+pub(crate) enum Notice {
+    Down {
+        to: VrId,
+        down: Down,
+    },
+    /// For a process: the mailbox of a VR of this one is full, or has room again.
+    Gate {
+        to: HostId,
+        vr: VrId,
+        full: Option<WhenFull>,
+    },
 }
 
 impl Node {
@@ -126,6 +136,7 @@ impl Node {
             book: Mutex::default(),
             requests: Requests::Program(requests),
             ways: Ways::Real { reader, rings },
+            gates: Gates::default(),
             courier,
             recoverable,
             states: Registry::default(),
@@ -218,7 +229,8 @@ impl Node {
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
         // Whoever sent something that will never be read learns of it too.
-        for event in inbox.map(|inbox| inbox.close()).unwrap_or_default() {
+        let left = inbox.map(|inbox| inbox.close(|host| self.gate(host, vr, None)));
+        for event in left.unwrap_or_default() {
             if let Event::Envelope(envelope) = event {
                 told.push(envelope.src);
             }
@@ -235,6 +247,29 @@ impl Node {
         self.book().stopped = true;
         self.states.thaw();
         self.local.stop();
+        self.gates.open_all();
+    }
+
+    // ---- limits ----
+
+    /// Whether an envelope may be sent to a VR of another process. Waits for room there if that VR wants it so.
+    pub(crate) fn pass(&self, to: VrId) -> bool {
+        self.gates.pass(to)
+    }
+
+    /// Tells a process that the mailbox of a VR of this one is full, or has room again. Does not block.
+    pub(crate) fn gate(&self, to: HostId, vr: VrId, full: Option<WhenFull>) {
+        let _ = self.courier.send(Notice::Gate { to, vr, full });
+    }
+
+    fn tell_gate(&self, to: HostId, vr: VrId, full: Option<WhenFull>) {
+        if let Ok(link) = self.connect(to) {
+            let payload = vec![gate::encode(full)].into();
+            let _ = link.notify(
+                Kind::Gate,
+                &Envelope { src: vr, dst: vr, seq: 0, channel: SYSTEM, lane: 0, payload },
+            );
+        }
     }
 
     /// Whether the program is ending.
@@ -437,7 +472,7 @@ impl Node {
             ended
         };
         if let Some(why) = ended {
-            let _ = self.courier.send(Notice { to: watcher, down: Down { who: watched, why } });
+            let _ = self.courier.send(Notice::Down { to: watcher, down: Down { who: watched, why } });
         }
     }
 
@@ -452,7 +487,7 @@ impl Node {
         if peer.inbound > 0 && matches!(why, Why::HostDied { .. }) {
             peer.doomed = Some(why.clone());
         } else {
-            let watches = self.bury(peer, why);
+            let watches = self.bury(host, peer, why);
             drop(book);
             self.deliver_downs(watches, why);
         }
@@ -472,7 +507,7 @@ impl Node {
             return;
         }
         if let Some(why) = peer.doomed.take() {
-            let watches = self.bury(peer, &why);
+            let watches = self.bury(host, peer, &why);
             drop(book);
             self.deliver_downs(watches, &why);
         } else {
@@ -481,8 +516,9 @@ impl Node {
         }
     }
 
-    fn bury(&self, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
+    fn bury(&self, host: HostId, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
         peer.down = Some(why.clone());
+        self.gates.forget(host);
         self.local.guard();
         std::mem::take(&mut peer.watches)
     }
@@ -548,14 +584,16 @@ impl Node {
             Kind::Envelope => {
                 let (src, dst) = (envelope.src, envelope.dst);
                 let refused = match self.inbox(dst) {
-                    Some(inbox) => inbox.push(Event::Envelope(envelope)).is_err(),
+                    Some(inbox) => {
+                        inbox.arrive(envelope, from, |full| self.gate(from, dst, Some(full))).is_err()
+                    }
                     None => true,
                 };
                 if refused {
                     let mut book = self.book();
                     book.located.entry(src).or_insert(from);
                     let why = book.ended.get(&dst).cloned().unwrap_or(Why::Unknown);
-                    let _ = self.courier.send(Notice { to: src, down: Down { who: dst, why } });
+                    let _ = self.courier.send(Notice::Down { to: src, down: Down { who: dst, why } });
                 }
             }
             Kind::Watch => {
@@ -564,7 +602,7 @@ impl Node {
                     self.add_watcher(envelope.src, envelope.dst);
                 } else {
                     let down = Down { who: envelope.dst, why: Why::Unknown };
-                    let _ = self.courier.send(Notice { to: envelope.src, down });
+                    let _ = self.courier.send(Notice::Down { to: envelope.src, down });
                 }
             }
             Kind::Down => {
@@ -573,6 +611,19 @@ impl Node {
                     let _ = inbox.push(Event::Down(Down { who: envelope.src, why }));
                 }
             }
+            Kind::Gate => {
+                if let Some(full) = gate::decode(envelope.payload.head()) {
+                    self.gates.set(envelope.src, from, full);
+                }
+            }
+        }
+    }
+
+    /// Sends a notice. May block.
+    fn carry(&self, notice: Notice) {
+        match notice {
+            Notice::Down { to, down } => self.tell(to, &down),
+            Notice::Gate { to, vr, full } => self.tell_gate(to, vr, full),
         }
     }
 
@@ -614,9 +665,9 @@ fn rings_allowed() -> io::Result<bool> {
 
 /// The thread that sends what others must not block for. Ends with the node.
 fn carry(node: &Weak<Node>, notices: &Receiver<Notice>) {
-    while let Ok(Notice { to, down }) = notices.recv() {
+    while let Ok(notice) = notices.recv() {
         let Some(node) = node.upgrade() else { return };
-        node.tell(to, &down);
+        node.carry(notice);
     }
 }
 
@@ -687,6 +738,7 @@ impl Node {
             book: Mutex::default(),
             requests: Requests::Sim(answer),
             ways: Ways::Sim(net.clone()),
+            gates: Gates::default(),
             courier,
             recoverable: false,
             states: Registry::default(),
@@ -699,8 +751,8 @@ impl Node {
 
     /// Sends the notices that wait.
     pub(crate) fn carry_now(&self, notices: &Receiver<Notice>) {
-        while let Ok(Notice { to, down }) = notices.try_recv() {
-            self.tell(to, &down);
+        while let Ok(notice) = notices.try_recv() {
+            self.carry(notice);
         }
     }
 }

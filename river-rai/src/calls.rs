@@ -168,6 +168,11 @@ impl Calls {
         None
     }
 
+    /// Whether a group has neither calls that wait nor calls to name.
+    pub(crate) fn is_done(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_none_or(|group| group.waiting.is_empty() && group.ready.is_empty())
+    }
+
     /// The servers that a group still waits for, each once.
     pub(crate) fn servers_of(&self, id: GroupId) -> HashSet<VrId> {
         let waiting = self.groups.get(&id).map(|group| &group.waiting);

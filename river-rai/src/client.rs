@@ -2,21 +2,23 @@
 
 use std::any::type_name;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use river_core::code::code_ptr;
 use river_core::{Vr, VrId};
 
+use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
+use crate::exports::{constructor_export, function_export};
 use crate::function::RemoteFn;
 use crate::object::Object;
 use crate::packed::Packed;
 use crate::pending::{self, Pending};
-use crate::post::Post;
-use crate::protocol::{ObjectId, Op};
+use crate::protocol::{Capability, Function, ObjectId, Op};
+use crate::signature::{constructor, signature};
 use crate::trampoline::{CallFunction, CreateObject};
-use crate::wire;
 
 /// A connection to a server: calls functions there and creates objects.
 ///
@@ -24,8 +26,7 @@ use crate::wire;
 /// server are done one at a time, in the order in which they were made.
 #[derive(Clone, Copy)]
 pub struct Rai<'a> {
-    vr: &'a Vr,
-    server: VrId,
+    connection: Connection<'a>,
 }
 
 impl<'a> Rai<'a> {
@@ -34,22 +35,45 @@ impl<'a> Rai<'a> {
     /// Nothing is sent: if the server is gone, the first call says so.
     #[must_use]
     pub fn connect(vr: &'a Vr, server: VrId) -> Self {
-        if Post::of(vr).with(|calls| calls.add_server(server)) {
-            vr.watch(server);
-        }
-        Self { vr, server }
+        Self { connection: Connection::new(vr, server) }
     }
 
     /// The server.
     #[must_use]
     pub fn server(&self) -> VrId {
-        self.server
+        self.connection.server
     }
 
     /// The VR that is connected.
     #[must_use]
     pub fn vr(&self) -> &'a Vr {
-        self.vr
+        self.connection.vr
+    }
+
+    /// The same connection, with calls that are given up when they have no answer after that time: waiting for one
+    /// ends with [`CallError::Timeout`], and the server is told to cancel it.
+    ///
+    /// ```no_run
+    /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
+    /// use std::time::Duration;
+    ///
+    /// let quick = r.timeout(Duration::from_millis(100));
+    /// let error = quick.call(|| std::thread::sleep(Duration::from_secs(9)), ()).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.connection.limit = Some(limit);
+        self
+    }
+
+    /// Shows the server a capability, for all that this VR asks of it from now on.
+    ///
+    /// # Errors
+    /// [`CallError::Down`] if the server is known to be gone.
+    pub fn show(&self, capability: Capability) -> Result<(), CallError> {
+        pending::cast(&self.connection, Op::Present(capability), Bytes::new())
     }
 
     /// Calls a function on the server and returns what it returned.
@@ -119,10 +143,211 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let code = code_ptr::<CallFunction<Args>, F>(function);
-        let args = args.bytes.clone();
-        pending::send(self.vr, self.server, type_name::<F>(), args, |ticket| Op::Call { ticket, code })
+        let op = Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function)));
+        pending::send(&self.connection, type_name::<F>().into(), args.bytes.clone(), op)
     }
+
+    /// Has a function called and wants to hear nothing of it, neither a result nor an error.
+    ///
+    /// # Errors
+    /// As [`call_async`](Self::call_async).
+    pub fn cast<F, Args>(&self, function: F, args: Args) -> Result<(), CallError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        let args = Packed::for_function(args, type_name::<F>())?.bytes;
+        pending::cast(
+            &self.connection,
+            Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function))),
+            args,
+        )
+    }
+
+    // ---- by name ----
+
+    /// Calls what the server has [exported](Self::export) under that name.
+    ///
+    /// The types of the arguments and of the result must be those of the function; what cannot be inferred has to
+    /// be written: `1_i64`.
+    ///
+    /// ```no_run
+    /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
+    /// r.export("add", |a: i64, b: i64| a + b)?;
+    /// let three: i64 = r.call_named("add", (1_i64, 2_i64))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::NoSuchFunction`] says what there is, [`CallError::Signature`] what types it has; otherwise as
+    /// [`call`](Self::call).
+    ///
+    /// # Blocking
+    /// As [`call`](Self::call).
+    pub fn call_named<R, Args>(&self, name: &str, args: Args) -> Result<R, CallError>
+    where
+        R: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.call_named_async(name, args)?.wait()
+    }
+
+    /// Starts a call by name and returns at once.
+    ///
+    /// # Errors
+    /// As [`call_async`](Self::call_async).
+    pub fn call_named_async<R, Args>(&self, name: &str, args: Args) -> Result<Pending<'a, R>, CallError>
+    where
+        R: RemoteSend,
+        Args: RemoteSend,
+    {
+        let args = Packed::for_function(args, name)?.bytes;
+        let function = Function::Named { name: name.into(), signature: signature::<Args, R>() };
+        pending::send(&self.connection, name.to_owned().into(), args, Op::Call(function))
+    }
+
+    /// Creates an object with the constructor that the server has exported under that name.
+    ///
+    /// # Errors
+    /// As [`call_named`](Self::call_named).
+    ///
+    /// # Blocking
+    /// As [`call`](Self::call).
+    pub fn create_named<T, Args>(&self, name: &str, args: Args) -> Result<Object<'a, T>, CallError>
+    where
+        T: Send + 'static,
+        Args: RemoteSend,
+    {
+        let args = Packed::for_function(args, name)?.bytes;
+        let function = Function::Named { name: name.into(), signature: constructor::<Args, T>() };
+        let object = self.fresh_object();
+        pending::send::<()>(&self.connection, name.to_owned().into(), args, Op::Create { object, function })?
+            .wait()?;
+        Ok(Object::created(self.connection, object))
+    }
+
+    /// Makes a function known on the server by name, to whoever calls it, as long as the server lives.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] if the server is restricted.
+    ///
+    /// # Blocking
+    /// Until that is done.
+    pub fn export<F, Args>(&self, name: &str, function: F) -> Result<(), CallError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.ask(name, Op::Export(function_export(name, function)))
+    }
+
+    /// Makes a constructor known on the server by name, for [`create_named`](Self::create_named).
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    ///
+    /// # Blocking
+    /// Until that is done.
+    pub fn export_constructor<F, Args>(&self, name: &str, function: F) -> Result<(), CallError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: Send + 'static,
+        Args: RemoteSend,
+    {
+        self.ask(name, Op::Export(constructor_export(name, function)))
+    }
+
+    // ---- data ----
+
+    /// Puts a value on the server under a name, until it is [removed](Self::remove), replaced, or this VR is gone. Functions
+    /// that run there find it by [`with_named`](crate::current::with_named).
+    ///
+    /// ```no_run
+    /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
+    /// let table = r.put("table", vec![0.0; 100])?;
+    /// table.set_item(7, 1.5)?;
+    /// table.update(|table: &mut Vec<f64>, x: f64| table.push(x), (2.5,))?;
+    /// assert_eq!((table.get_item(7)?, table.get_item(100)?), (1.5, 2.5));
+    /// table.set(vec![])?;
+    /// assert_eq!(table.get()?, []);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    ///
+    /// # Blocking
+    /// Until it is there.
+    pub fn put<T: RemoteSend>(&self, name: &str, value: T) -> Result<Object<'a, T>, CallError> {
+        self.put_packed(name, &Packed::for_function((value,), type_name::<T>())?)
+    }
+
+    /// Like [`put`](Self::put), of a value that is encoded already.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    ///
+    /// # Blocking
+    /// As [`put`](Self::put).
+    pub fn put_packed<T: RemoteSend>(
+        &self,
+        name: &str,
+        value: &Packed<(T,)>,
+    ) -> Result<Object<'a, T>, CallError> {
+        self.put_with(name, |value: T| value, value)
+    }
+
+    /// Like [`put`](Self::put), but the value is made there, and need not be able to travel.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    ///
+    /// # Blocking
+    /// As [`put`](Self::put).
+    pub fn put_with<F, Args>(
+        &self,
+        name: &str,
+        function: F,
+        args: &Packed<Args>,
+    ) -> Result<Object<'a, F::Output>, CallError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: Send + 'static,
+        Args: RemoteSend,
+    {
+        let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
+        let op = Op::Put { object: self.fresh_object(), name: name.into(), function };
+        pending::send::<()>(&self.connection, type_name::<F>().into(), args.bytes.clone(), op)?.wait()?;
+        Ok(Object::named(self.connection, name))
+    }
+
+    /// A handle on what somebody has put, or will put, on the server under that name.
+    pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
+        Object::named(self.connection, name)
+    }
+
+    /// Frees what has that name, if anything has.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    ///
+    /// # Blocking
+    /// Until that is done.
+    pub fn remove(&self, name: &str) -> Result<(), CallError> {
+        self.ask(name, Op::Remove(name.into()))
+    }
+
+    fn ask(&self, name: &str, op: Op) -> Result<(), CallError> {
+        pending::send(&self.connection, name.to_owned().into(), Bytes::new(), op)?.wait()
+    }
+
+    fn fresh_object(&self) -> ObjectId {
+        ObjectId { owner: self.vr().id(), number: self.vr().fresh_number() }
+    }
+
+    // ---- objects ----
 
     /// Creates an object on the server: calls a function there and keeps what it returns.
     ///
@@ -167,25 +392,26 @@ impl<'a> Rai<'a> {
         F::Output: Send + 'static,
         Args: RemoteSend,
     {
-        let code = code_ptr::<CreateObject<Args>, F>(function);
+        let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
         let args = Packed::for_function(args, type_name::<F>())?.bytes;
-        let id = ObjectId { owner: self.vr.id(), number: self.vr.fresh_number() };
-        let op = |ticket| Op::Create { ticket, object: id, code };
-        let created = pending::send(self.vr, self.server, type_name::<F>(), args, op)?;
-        Ok((Object::new(self.vr, self.server, id), created))
+        let object = self.fresh_object();
+        let op = Op::Create { object, function };
+        let created = pending::send(&self.connection, type_name::<F>().into(), args, op)?;
+        Ok((Object::created(self.connection, object), created))
     }
 
-    /// Ends the server once it has done everything that was asked of it before.
+    /// Ends the server once it has done everything that was asked of it before. A restricted server does that for its
+    /// parent only.
     ///
     /// # Errors
     /// [`CallError::Down`] if it is gone already.
     pub fn stop(&self) -> Result<(), CallError> {
-        wire::send_request(self.vr, self.server, Op::Stop, Bytes::new()).map_err(CallError::sending)
+        pending::cast(&self.connection, Op::Stop, Bytes::new())
     }
 }
 
 impl fmt::Debug for Rai<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rai(VR {})", self.server.short())
+        write!(f, "Rai(VR {})", self.server().short())
     }
 }

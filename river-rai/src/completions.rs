@@ -1,14 +1,26 @@
 //! Waiting for whichever of many calls is answered first.
 
 use std::fmt;
+use std::time::Instant;
 
-use river_core::Vr;
+use river_core::{RecvError, Vr};
 
 use crate::calls::GroupId;
 use crate::error::CallError;
 use crate::pending::Pending;
 use crate::post::{Open, Post};
 use crate::protocol::Ticket;
+
+/// What became of waiting for a call of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// This call has been answered.
+    Answered(Ticket),
+    /// No call is left.
+    Empty,
+    /// The deadline has passed.
+    Timeout,
+}
 
 /// A set of calls that names them one by one as their answers arrive.
 ///
@@ -59,28 +71,45 @@ impl<'a> Completions<'a> {
     /// Until some call of the set has been answered or its server is gone.
     #[allow(clippy::should_implement_trait)] // The set is not exhausted by a `None`: more may be added.
     pub fn next(&mut self) -> Result<Option<Ticket>, CallError> {
+        match self.next_until(None)? {
+            Completion::Answered(ticket) => Ok(Some(ticket)),
+            Completion::Empty | Completion::Timeout => Ok(None),
+        }
+    }
+
+    /// Like [`next`](Self::next), but waits no longer than until the deadline.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    ///
+    /// # Blocking
+    /// As [`next`](Self::next), or until the deadline.
+    pub fn next_until(&mut self, deadline: Option<Instant>) -> Result<Completion, CallError> {
         let mut post = Open::of(self.vr);
         if let Some(ticket) = post.with(|calls| calls.next_ready(self.id)) {
-            return Ok(Some(ticket));
+            return Ok(Completion::Answered(ticket));
         }
         let stopped = |error| CallError::receiving(&error, "a call that was waited for");
         post.collect().map_err(stopped)?;
         let mut asked = false;
         loop {
             if let Some(ticket) = post.with(|calls| calls.next_ready(self.id)) {
-                return Ok(Some(ticket));
-            }
-            let servers = post.with(|calls| calls.servers_of(self.id));
-            if servers.is_empty() {
-                return Ok(None);
+                return Ok(Completion::Answered(ticket));
             }
             if asked {
-                post.wait().map_err(stopped)?;
+                match post.wait(deadline) {
+                    Ok(()) => {}
+                    Err(RecvError::Timeout { .. }) => return Ok(Completion::Timeout),
+                    Err(error) => return Err(stopped(error)),
+                }
             } else {
                 asked = true;
-                for server in servers {
+                for server in post.with(|calls| calls.servers_of(self.id)) {
                     post.ask_about(server).map_err(stopped)?;
                 }
+            }
+            if post.with(|calls| calls.is_done(self.id)) {
+                return Ok(Completion::Empty);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What can go wrong with a call.
 
-use river_core::{Down, RecvError, SendError};
+use river_core::{Down, RecvError, SendError, VrId};
 
-use crate::protocol::{Failure, ObjectId};
+use crate::protocol::Failure;
 
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +42,9 @@ pub enum CallError {
         /// The error of the encoding.
         error: String,
     },
-    /// The server does not know the function: it does not run the image that the caller runs.
-    #[error("the server has no function {function} ({error}): client and server must be the same program")]
+    /// The server does not know the function: none is exported under that name, or the pointer to it is not one of the
+    /// server's image.
+    #[error("the server has no function {function} ({error})")]
     NoSuchFunction {
         /// The Rust name of the function.
         function: String,
@@ -58,7 +59,7 @@ pub enum CallError {
         /// The Rust name of the method.
         function: String,
         /// The object.
-        object: ObjectId,
+        object: String,
     },
     /// The object is of another type than the method asks for.
     #[error("cannot call {function}: the object is a {found}")]
@@ -67,6 +68,47 @@ pub enum CallError {
         function: String,
         /// The Rust type of the object.
         found: String,
+    },
+    /// The collection has no item of that key, nor a place for one.
+    #[error("{object} has no item {key}")]
+    NoSuchItem {
+        /// The Rust type of the collection.
+        object: String,
+        /// The key.
+        key: String,
+    },
+    /// What the server has exported under that name takes or returns other types.
+    #[error("{function} is {exported} on the server, and was called as {called}")]
+    Signature {
+        /// The name.
+        function: String,
+        /// What the server has.
+        exported: String,
+        /// What the caller took it for.
+        called: String,
+    },
+    /// The server does not do that for this client.
+    #[error("the server refuses {function}: {why}")]
+    Refused {
+        /// The function.
+        function: String,
+        /// Why.
+        why: String,
+    },
+    /// No result came in time. The server was told to cancel the call; whether the function has run is not known.
+    #[error("no answer to {function} in time")]
+    Timeout {
+        /// The Rust name of the function.
+        function: String,
+    },
+    /// The call was cancelled before it began.
+    #[error("{0} was cancelled")]
+    Cancelled(String),
+    /// A reference was opened by a VR to which it was not granted.
+    #[error("the reference was granted to VR {}, and nobody else can open it", holder.short())]
+    NotGranted {
+        /// Who could.
+        holder: VrId,
     },
     /// The result had been handed out before.
     #[error("the result of {0} has been taken already")]
@@ -84,6 +126,12 @@ impl CallError {
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, CallError::Down(_))
+    }
+
+    /// Whether time was what was missing.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, CallError::Timeout { .. })
     }
 
     pub(crate) fn sending(error: SendError) -> Self {
@@ -107,10 +155,13 @@ impl CallError {
         match failure {
             Failure::Panicked { text, vm } => CallError::Panicked { function, vm, text },
             Failure::NoSuchFunction(error) => CallError::NoSuchFunction { function, error },
-            Failure::NoSuchObject(object) => CallError::NoSuchObject { function, object },
+            Failure::NoSuchObject(object) => CallError::NoSuchObject { function, object: object.to_string() },
             Failure::WrongType { found } => CallError::WrongType { function, found },
             Failure::Arguments(error) => CallError::Decode { what: "the arguments", function, error },
             Failure::Result(error) => CallError::Encode { what: "the result", function, error },
+            Failure::Signature { exported, called } => CallError::Signature { function, exported, called },
+            Failure::Refused(why) => CallError::Refused { function, why },
+            Failure::Cancelled => CallError::Cancelled(function),
         }
     }
 }

@@ -43,16 +43,20 @@
 //!
 //! # Where things are
 //!
-//! [`RaiServer`] is deployed, [`Rai`] connects to it, [`Pending`] is a call under way, [`Object`] a handle.
-//! [`Completions`] and [`Packed`] are for layers that schedule calls. [`RemoteFn`], [`RemoteMethod`] and
-//! [`RemoteSend`] say what can be called, and with what.
+//! [`RaiServer`] is deployed, [`Rai`] connects to it, [`Pending`] is a call under way, [`Object`] a handle, which
+//! travels to another VR as a [`Remote`]. What a restricted server lets be called are its [`Exports`], perhaps only for
+//! those who have a [`Capability`]. [`current`] is for functions that run on a server. [`Completions`] and [`Packed`] are for
+//! layers that schedule calls. [`RemoteFn`], [`RemoteMethod`], [`RemoteSend`] and [`Items`] say what can be called, with
+//! what, and what can be read item by item.
 //!
 //! # Layers, lowest first
 //!
 //! A module uses only modules above it in this list.
 //!
 //! * `data`: what can travel
+//! * `items`: collections that are read and set item by item
 //! * `function`: what can be called
+//! * `signature`: what a function takes and returns, as text
 //! * `protocol`: requests and failures
 //! * `error`: what can go wrong
 //! * `packed`: arguments as bytes
@@ -60,34 +64,52 @@
 //! * `wire`: requests and replies as envelopes
 //! * `calls`: calls without an answer, and answers that nobody has asked for
 //! * `post`: where replies come in
+//! * `connection`: from where calls are made, and to where
 //! * `pending`: a call under way
 //! * `completions`: whichever call is answered first
+//! * `handles`: how many handles a VR has made of a reference
 //! * `object`: handles on objects
+//! * `exports`: what a restricted server exposes
 //! * `client`: the client's end of a connection
+//! * `references`: who holds which object
+//! * `store`: the objects and exports of a server
+//! * `intake`: what a server has to do
+//! * `current`: the call that runs on this thread
 //! * `server`: the server
 
 mod calls;
 mod client;
 mod completions;
+mod connection;
+pub mod current;
 mod data;
 mod error;
+mod exports;
 mod function;
+mod handles;
+mod intake;
+mod items;
 mod object;
 mod packed;
 mod pending;
 mod post;
 mod protocol;
+mod references;
 mod server;
+mod signature;
+mod store;
 mod trampoline;
 mod wire;
 
 pub use client::Rai;
-pub use completions::Completions;
+pub use completions::{Completion, Completions};
 pub use data::RemoteSend;
 pub use error::CallError;
+pub use exports::Exports;
 pub use function::{ByMut, ByRef, RemoteFn, RemoteMethod};
-pub use object::Object;
+pub use items::Items;
+pub use object::{Object, Remote};
 pub use packed::Packed;
 pub use pending::Pending;
-pub use protocol::{ObjectId, Ticket};
+pub use protocol::{Capability, Ticket};
 pub use server::RaiServer;

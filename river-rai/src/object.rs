@@ -3,42 +3,95 @@
 use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use bytes::Bytes;
 use river_core::code::code_ptr;
 use river_core::{Vr, VrId};
+use serde::{Deserialize, Serialize};
 
+use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
 use crate::function::RemoteMethod;
+use crate::handles::Held;
+use crate::items::Items;
 use crate::packed::Packed;
 use crate::pending::{self, Pending};
-use crate::protocol::{ObjectId, Op};
-use crate::trampoline::{CallMethod, TakeObject};
-use crate::wire;
+use crate::protocol::{Function, ObjectId, Op, Reference, Target};
+use crate::signature::method;
+use crate::trampoline::{CallMethod, ReadObject};
 
 /// An object on a server, held by reference (Trickle paper, example 5).
 ///
-/// It exists as long as this handle does: dropping the handle frees it. It is freed too when the VR that created it
-/// dies. The methods of one handle run in the order in which they were called.
-#[must_use = "dropping the handle frees the object"]
+/// What [`Rai::create`](crate::Rai::create) made exists as long as somebody has a handle: this VR, a clone of the
+/// handle, or a VR to which it was [granted](Self::grant). A VR that dies holds nothing any more. What has a name
+/// ([`Rai::put`](crate::Rai::put)) exists until it is removed. The methods that one VR calls run in the order in which it called them.
+#[must_use = "dropping the last handle frees the object"]
 pub struct Object<'a, T> {
-    vr: &'a Vr,
-    server: VrId,
-    id: ObjectId,
-    owned: bool,
+    connection: Connection<'a>,
+    target: Target,
+    held: Option<Held<'a>>,
     kind: PhantomData<fn() -> T>,
 }
 
+/// A reference to an object as it travels to the VR that it was [granted](Object::grant) to: in a message, or as
+/// an argument.
+///
+/// Nobody else can use it. It keeps the object alive until that VR has opened it and dropped the handle, or is gone.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Remote<T> {
+    server: VrId,
+    object: ObjectId,
+    reference: Reference,
+    holder: VrId,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: Send + 'static> Remote<T> {
+    /// Makes a handle of it. The same reference can be opened several times.
+    ///
+    /// # Errors
+    /// [`CallError::NotGranted`] if it was granted to another VR.
+    pub fn open<'a>(&self, vr: &'a Vr) -> Result<Object<'a, T>, CallError> {
+        if self.holder != vr.id() {
+            return Err(CallError::NotGranted { holder: self.holder });
+        }
+        let connection = Connection::new(vr, self.server);
+        let held = Some(Held::new(vr, self.server, self.reference));
+        Ok(Object { connection, target: Target::Object(self.object), held, kind: PhantomData })
+    }
+}
+
+impl<T> fmt::Debug for Remote<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Remote({} on VR {})", type_name::<T>(), self.server.short())
+    }
+}
+
 impl<'a, T: Send + 'static> Object<'a, T> {
-    pub(crate) fn new(vr: &'a Vr, server: VrId, id: ObjectId) -> Self {
-        Self { vr, server, id, owned: true, kind: PhantomData }
+    pub(crate) fn created(connection: Connection<'a>, id: ObjectId) -> Self {
+        let reference = Reference { by: id.owner, number: id.number };
+        let held = Some(Held::new(connection.vr, connection.server, reference));
+        Self { connection, target: Target::Object(id), held, kind: PhantomData }
+    }
+
+    pub(crate) fn named(connection: Connection<'a>, name: &str) -> Self {
+        Self { connection, target: Target::Named(name.into()), held: None, kind: PhantomData }
     }
 
     /// The server on which the object lives.
     #[must_use]
     pub fn server(&self) -> VrId {
-        self.server
+        self.connection.server
+    }
+
+    /// The same object, with calls that are given up after that time, as [`Rai::timeout`](crate::Rai::timeout) says.
+    pub fn timeout(&self, limit: Duration) -> Self {
+        let mut other = self.clone();
+        other.connection.limit = Some(limit);
+        other
     }
 
     /// Calls a method: any function that takes `&T` or `&mut T` first.
@@ -92,16 +145,146 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Args: RemoteSend,
         Access: 'static,
     {
-        let (object, code) = (self.id, code_ptr::<CallMethod<T, Args, Access>, F>(method));
-        let args = args.bytes.clone();
-        pending::send(self.vr, self.server, type_name::<F>(), args, |ticket| Op::Invoke {
-            ticket,
-            object,
-            code,
-        })
+        let op = self.invoke(code_ptr::<CallMethod<T, Args, Access>, F>(method));
+        pending::send(&self.connection, type_name::<F>().into(), args.bytes.clone(), op)
     }
 
-    /// Fetches the object from the server, where it is gone then.
+    /// Has a method called and wants to hear nothing of it, neither a result nor an error.
+    ///
+    /// # Errors
+    /// As [`call_async`](Self::call_async).
+    pub fn cast<F, Args, Access>(&self, method: F, args: Args) -> Result<(), CallError>
+    where
+        F: RemoteMethod<T, Args, Access>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+        Access: 'static,
+    {
+        let args = Packed::for_function(args, type_name::<F>())?.bytes;
+        let op = self.invoke(code_ptr::<CallMethod<T, Args, Access>, F>(method));
+        pending::cast(&self.connection, op, args)
+    }
+
+    /// Calls a method that the server has exported under that name.
+    ///
+    /// # Errors
+    /// As [`Rai::call_named`](crate::Rai::call_named).
+    ///
+    /// # Blocking
+    /// Until the method has returned.
+    pub fn call_named<R, Args>(&self, name: &str, args: Args) -> Result<R, CallError>
+    where
+        R: RemoteSend,
+        Args: RemoteSend,
+    {
+        let args = Packed::for_function(args, name)?.bytes;
+        let function = Function::Named { name: name.into(), signature: method::<T, Args, R>() };
+        let op = Op::Invoke { target: self.target.clone(), function };
+        pending::send(&self.connection, name.to_owned().into(), args, op)?.wait()
+    }
+
+    fn invoke(&self, code: river_core::code::CodePtr) -> Op {
+        Op::Invoke { target: self.target.clone(), function: Function::Code(code) }
+    }
+
+    // ---- as data ----
+
+    /// A copy of the object.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    ///
+    /// # Blocking
+    /// Until it is here.
+    pub fn get(&self) -> Result<T, CallError>
+    where
+        T: RemoteSend,
+    {
+        let op = self.invoke(code_ptr::<ReadObject<T>, ()>(()));
+        pending::send(&self.connection, type_name::<T>().into(), Bytes::new(), op)?.wait()
+    }
+
+    /// Replaces the object.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    ///
+    /// # Blocking
+    /// Until that is done.
+    pub fn set(&self, value: T) -> Result<(), CallError>
+    where
+        T: RemoteSend,
+    {
+        self.call(|object: &mut T, value: T| *object = value, (value,))
+    }
+
+    /// Changes the object where it is: [`call`](Self::call) by another name, for what is thought of as data.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    ///
+    /// # Blocking
+    /// Until that is done.
+    pub fn update<F, Args, Access>(&self, change: F, args: Args) -> Result<F::Output, CallError>
+    where
+        F: RemoteMethod<T, Args, Access>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+        Access: 'static,
+    {
+        self.call(change, args)
+    }
+
+    /// A copy of one item.
+    ///
+    /// # Errors
+    /// [`CallError::NoSuchItem`], or another [`CallError`].
+    ///
+    /// # Blocking
+    /// Until it is here.
+    pub fn get_item(&self, key: T::Key) -> Result<T::Item, CallError>
+    where
+        T: Items,
+    {
+        let missing = no_such_item::<T>(&key);
+        self.call(|object: &T, key: T::Key| object.item(&key).cloned(), (key,))?.ok_or(missing)
+    }
+
+    /// Sets one item.
+    ///
+    /// # Errors
+    /// [`CallError::NoSuchItem`] if there is no place for it, or another [`CallError`].
+    ///
+    /// # Blocking
+    /// Until that is done.
+    pub fn set_item(&self, key: T::Key, item: T::Item) -> Result<(), CallError>
+    where
+        T: Items,
+    {
+        let missing = no_such_item::<T>(&key);
+        let set = |object: &mut T, key: T::Key, item: T::Item| object.set_item(key, item);
+        if self.call(set, (key, item))? { Ok(()) } else { Err(missing) }
+    }
+
+    // ---- other holders ----
+
+    /// Gives a VR a reference of its own, to be sent to it and [opened](Remote::open) there. The object lives until it
+    /// too is dropped, or that VR is gone.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    ///
+    /// # Blocking
+    /// Until the server has noted it: only then it cannot come too late.
+    pub fn grant(&self, to: VrId) -> Result<Remote<T>, CallError> {
+        let Connection { vr, server, .. } = self.connection;
+        let reference = Reference { by: vr.id(), number: vr.fresh_number() };
+        let op = Op::Grant { target: self.target.clone(), reference, to };
+        let object = pending::send(&self.connection, "grant".into(), Bytes::new(), op)?.wait()?;
+        Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
+    }
+
+    /// Fetches the object from the server, where it is gone then, whoever else holds it.
     ///
     /// # Errors
     /// [`CallError`]; an object that cannot be encoded is freed.
@@ -119,33 +302,30 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     ///
     /// # Errors
     /// [`CallError::Down`] if the server is known to be gone.
-    pub fn take_async(mut self) -> Result<Pending<'a, T>, CallError>
+    pub fn take_async(self) -> Result<Pending<'a, T>, CallError>
     where
         T: RemoteSend,
     {
-        let (object, code) = (self.id, code_ptr::<TakeObject<T>, ()>(()));
-        let name = type_name::<T>();
-        let taken = pending::send(self.vr, self.server, name, Bytes::new(), |ticket| Op::Take {
-            ticket,
-            object,
-            code,
-        });
-        self.owned = taken.is_err();
-        taken
+        let function = Function::Code(code_ptr::<ReadObject<T>, ()>(()));
+        let op = Op::Take { target: self.target.clone(), function };
+        // The release that follows, when this handle is dropped, finds nothing, or an object that could not travel.
+        pending::send(&self.connection, type_name::<T>().into(), Bytes::new(), op)
     }
 }
 
-impl<T> Drop for Object<'_, T> {
-    fn drop(&mut self) {
-        if self.owned {
-            // If the server is gone, so is the object.
-            let _ = wire::send_request(self.vr, self.server, Op::Delete { object: self.id }, Bytes::new());
-        }
+fn no_such_item<T: Items>(key: &T::Key) -> CallError {
+    CallError::NoSuchItem { object: type_name::<T>().into(), key: format!("{key:?}") }
+}
+
+impl<T> Clone for Object<'_, T> {
+    fn clone(&self) -> Self {
+        let (target, held) = (self.target.clone(), self.held.clone());
+        Self { connection: self.connection, target, held, kind: PhantomData }
     }
 }
 
 impl<T> fmt::Debug for Object<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Object({} on VR {})", type_name::<T>(), self.server.short())
+        write!(f, "Object({} on VR {})", type_name::<T>(), self.connection.server.short())
     }
 }

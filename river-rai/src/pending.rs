@@ -1,48 +1,60 @@
 //! A call that is under way.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use river_core::{Vr, VrId};
+use river_core::{RecvError, Vr, VrId};
 
 use crate::calls::Answer;
+use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
 use crate::post::{Open, Post};
-use crate::protocol::{Op, Ticket};
+use crate::protocol::{Op, Order, Ticket};
 use crate::wire;
 
 /// The result of a call that is under way; of [`Rai::call_async`](crate::Rai::call_async) and its like.
 ///
 /// Any number may be outstanding, on one server or on many, and they may be waited for in any order. Dropping one
 /// means that nobody wants the result: the function still runs, its result is thrown away on arrival.
+/// [`cancel`](Self::cancel) has it not run at all, if it is not too late.
 #[must_use = "nobody will see the result, or the error, of a call that is dropped"]
 pub struct Pending<'a, R> {
     vr: &'a Vr,
     server: VrId,
     ticket: Ticket,
-    function: &'static str,
+    function: Cow<'static, str>,
+    deadline: Option<Instant>,
     result: PhantomData<fn() -> R>,
 }
 
 /// Sends a request that will be answered.
 pub(crate) fn send<'a, R>(
-    vr: &'a Vr,
-    server: VrId,
-    function: &'static str,
+    connection: &Connection<'a>,
+    function: Cow<'static, str>,
     args: Bytes,
-    op: impl FnOnce(Ticket) -> Op,
+    op: Op,
 ) -> Result<Pending<'a, R>, CallError> {
+    let &Connection { vr, server, .. } = connection;
     let post = Post::of(vr);
     if post.with(|calls| calls.has_abandoned()) {
         // Or a VR that drops every result would keep them all in its queue.
-        Open::of(vr).collect().map_err(|error| CallError::receiving(&error, function))?;
+        Open::of(vr).collect().map_err(|error| CallError::receiving(&error, &function))?;
     }
     let ticket = Ticket(vr.fresh_number());
-    wire::send_request(vr, server, op(ticket), args).map_err(CallError::sending)?;
+    let order = Order { ticket: Some(ticket), op };
+    wire::send_request(vr, server, &order, args).map_err(CallError::sending)?;
     post.with(|calls| calls.open(ticket, server));
-    Ok(Pending { vr, server, ticket, function, result: PhantomData })
+    Ok(Pending { vr, server, ticket, function, deadline: connection.deadline(), result: PhantomData })
+}
+
+/// Sends a request that has no answer.
+pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Bytes) -> Result<(), CallError> {
+    let order = Order { ticket: None, op };
+    wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
 
 impl<R> Pending<'_, R> {
@@ -60,8 +72,21 @@ impl<R> Pending<'_, R> {
 
     /// The Rust name of the function that was called.
     #[must_use]
-    pub fn function(&self) -> &'static str {
-        self.function
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+
+    /// Tells the server that nobody wants the result any more. A call that has not begun will not; one that has can
+    /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either.
+    pub fn cancel(self) {
+        self.tell_cancelled();
+    }
+
+    fn tell_cancelled(&self) {
+        if Post::of(self.vr).with(|calls| calls.waits_for(self.ticket)).is_some() {
+            // A server that is gone does nothing any more.
+            let _ = wire::tell(self.vr, self.server, Op::Cancel(self.ticket));
+        }
     }
 
     fn take(&self) -> Option<Answer> {
@@ -73,21 +98,48 @@ impl<R: RemoteSend> Pending<'_, R> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// [`CallError`]: the function panicked, the server is gone, the values cannot travel, or the program ends.
+    /// [`CallError`]: the function panicked, the server is gone, the values cannot travel, the deadline of the
+    /// connection ([`Rai::timeout`](crate::Rai::timeout)) has passed, or the program ends.
     ///
     /// # Blocking
-    /// Until the function has returned or its server is gone.
+    /// Until the function has returned, its server is gone, or the deadline has passed.
     pub fn wait(mut self) -> Result<R, CallError> {
+        match self.wait_until(self.deadline)? {
+            Some(result) => Ok(result),
+            None => {
+                self.tell_cancelled();
+                Err(CallError::Timeout { function: self.function.clone().into() })
+            }
+        }
+    }
+
+    /// Waits for the result, but not longer than that; `None` if it has not come. The call goes on, and can be waited for
+    /// again.
+    ///
+    /// # Errors
+    /// As [`try_wait`](Self::try_wait).
+    ///
+    /// # Blocking
+    /// As [`wait`](Self::wait), or until the time is over.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<R>, CallError> {
+        self.wait_until(Some(Instant::now() + timeout))
+    }
+
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<R>, CallError> {
         if let Some(result) = self.try_wait()? {
-            return Ok(result);
+            return Ok(Some(result));
         }
         let mut post = Open::of(self.vr);
-        post.ask_about(self.server).map_err(|error| CallError::receiving(&error, self.function))?;
+        post.ask_about(self.server).map_err(|error| CallError::receiving(&error, &self.function))?;
         loop {
             if let Some(answer) = self.take() {
-                return self.result(answer);
+                return self.result(answer).map(Some);
             }
-            post.wait().map_err(|error| CallError::receiving(&error, self.function))?;
+            match post.wait(deadline) {
+                Ok(()) => {}
+                Err(RecvError::Timeout { .. }) => return Ok(None),
+                Err(error) => return Err(CallError::receiving(&error, &self.function)),
+            }
         }
     }
 
@@ -98,7 +150,7 @@ impl<R: RemoteSend> Pending<'_, R> {
     pub fn try_wait(&mut self) -> Result<Option<R>, CallError> {
         if self.is_waiting()? {
             let mut post = Open::of(self.vr);
-            post.collect().map_err(|error| CallError::receiving(&error, self.function))?;
+            post.collect().map_err(|error| CallError::receiving(&error, &self.function))?;
         }
         self.take().map(|answer| self.result(answer)).transpose()
     }
@@ -109,7 +161,7 @@ impl<R: RemoteSend> Pending<'_, R> {
             if calls.is_open(self.ticket) {
                 Ok(calls.waits_for(self.ticket).is_some())
             } else {
-                Err(CallError::Taken(self.function.into()))
+                Err(CallError::Taken(self.function.clone().into()))
             }
         })
     }
@@ -117,10 +169,10 @@ impl<R: RemoteSend> Pending<'_, R> {
     fn result(&self, answer: Answer) -> Result<R, CallError> {
         match answer {
             Answer::Result(bytes) => postcard::from_bytes(&bytes).map_err(|error| {
-                let (function, error) = (self.function.to_owned(), error.to_string());
+                let (function, error) = (self.function.clone().into(), error.to_string());
                 CallError::Decode { what: "the result", function, error }
             }),
-            Answer::Failure(failure) => Err(CallError::remote(failure, self.function)),
+            Answer::Failure(failure) => Err(CallError::remote(failure, &self.function)),
             Answer::Down(down) => Err(CallError::Down(down)),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use river_core::{Channel, Down, RecvError, Selector, Vr, VrId};
 
@@ -80,8 +81,8 @@ impl<'a> Open<'a> {
     }
 
     /// Waits for one reply or notice and files it.
-    pub(crate) fn wait(&mut self) -> Result<(), RecvError> {
-        match wire::recv_reply(self.vr) {
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
+        match wire::recv_reply(self.vr, deadline) {
             Ok((ticket, outcome)) => self.with(|calls| calls.reply(ticket, outcome)),
             Err(RecvError::Down(down)) => self.down(&down),
             Err(error) => return Err(error),

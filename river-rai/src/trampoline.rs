@@ -3,11 +3,11 @@
 //! There is one trampoline for each function and tuple of arguments that the program mentions, made by the compiler.
 //! It alone knows the types, so reading the arguments and writing the result happen in it.
 
-use std::any::{Any, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use river_core::code::Trampoline;
+use river_core::code::{CodePtr, Trampoline};
 use serde::Serialize;
 
 use crate::data::RemoteSend;
@@ -43,6 +43,27 @@ impl Call {
     }
 }
 
+/// Asks a trampoline for what it calls, instead of having it called. Equal for all code pointers to the same function,
+/// wherever in the program they were made.
+struct Identity(Option<TypeId>);
+
+/// What a code pointer calls, if it is one of this layer's.
+pub(crate) fn identity(code: CodePtr) -> Option<TypeId> {
+    let mut identity = Identity(None);
+    code.resolve().ok()?(&mut identity as &mut dyn Any);
+    identity.0
+}
+
+/// What is asked of a trampoline: to call (then what to call it with), or to say what it is.
+fn asked<T: 'static, F: 'static>(context: &mut dyn Any) -> Option<&mut Call> {
+    // A pointer made for another purpose meets another context and does nothing; the server reports that.
+    if let Some(identity) = context.downcast_mut::<Identity>() {
+        identity.0 = Some(TypeId::of::<(T, F)>());
+        return None;
+    }
+    context.downcast_mut::<Call>()
+}
+
 fn encode<R: Serialize>(result: &R) -> Result<Bytes, Failure> {
     postcard::to_stdvec(result).map(Bytes::from).map_err(|error| Failure::Result(error.to_string()))
 }
@@ -60,8 +81,7 @@ where
     Args: RemoteSend,
 {
     fn enter(f: F, context: &mut dyn Any) {
-        // A pointer made for another purpose meets another context and does nothing; the server reports that.
-        if let Some(call) = context.downcast_mut::<Call>() {
+        if let Some(call) = asked::<Self, F>(context) {
             let outcome = call.take_args().and_then(|args| encode(&f.run(args)));
             call.finish(outcome);
         }
@@ -78,7 +98,7 @@ where
     Args: RemoteSend,
 {
     fn enter(f: F, context: &mut dyn Any) {
-        if let Some(call) = context.downcast_mut::<Call>() {
+        if let Some(call) = asked::<Self, F>(context) {
             let outcome = call.take_args().map(|args| {
                 let value = Box::new(f.run(args));
                 call.object = Some(Kept { value, kind: type_name::<F::Output>() });
@@ -101,7 +121,7 @@ where
     Access: 'static,
 {
     fn enter(f: F, context: &mut dyn Any) {
-        if let Some(call) = context.downcast_mut::<Call>()
+        if let Some(call) = asked::<Self, F>(context)
             && call.object.is_some()
         {
             let args = call.take_args();
@@ -115,22 +135,18 @@ where
     }
 }
 
-/// Returns an object itself.
-pub(crate) struct TakeObject<T>(Types<T>);
+/// Returns an object itself, as a copy.
+pub(crate) struct ReadObject<T>(Types<T>);
 
-impl<T: RemoteSend> Trampoline<()> for TakeObject<T> {
+impl<T: RemoteSend> Trampoline<()> for ReadObject<T> {
     fn enter((): (), context: &mut dyn Any) {
-        if let Some(call) = context.downcast_mut::<Call>()
+        if let Some(call) = asked::<Self, ()>(context)
             && let Some(kept) = &call.object
         {
             let outcome = match kept.value.downcast_ref::<T>() {
                 Some(object) => encode(object),
                 None => Err(Failure::WrongType { found: kept.kind.into() }),
             };
-            // An object that cannot travel stays where it is.
-            if outcome.is_ok() {
-                call.object = None;
-            }
             call.finish(outcome);
         }
     }

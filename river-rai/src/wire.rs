@@ -3,12 +3,14 @@
 //!
 //! They have channels of their own, so no receive of another layer can take them.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use river_core::{Channel, Envelope, Payload, RecvError, Selector, SendError, Vr, VrId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::{Failure, Op, Ticket};
+use crate::protocol::{Failure, Op, Order, Ticket};
 
 const REQUESTS: Channel = Channel::named("rai.requests");
 const REPLIES: Channel = Channel::named("rai.replies");
@@ -16,15 +18,20 @@ const REPLIES: Channel = Channel::named("rai.replies");
 /// A request as its server sees it.
 pub(crate) struct Request {
     pub(crate) client: VrId,
-    pub(crate) op: Op,
+    pub(crate) order: Order,
     pub(crate) args: Bytes,
 }
 
 /// The answer to a request.
 pub(crate) type Outcome = Result<Bytes, Failure>;
 
-pub(crate) fn send_request(vr: &Vr, server: VrId, op: Op, args: Bytes) -> Result<(), SendError> {
-    vr.send_bytes(server, REQUESTS, 0, write(&op, args))
+pub(crate) fn send_request(vr: &Vr, server: VrId, order: &Order, args: Bytes) -> Result<(), SendError> {
+    vr.send_bytes(server, REQUESTS, 0, write(order, args))
+}
+
+/// Sends a request that has no answer.
+pub(crate) fn tell(vr: &Vr, server: VrId, op: Op) -> Result<(), SendError> {
+    send_request(vr, server, &Order { ticket: None, op }, Bytes::new())
 }
 
 pub(crate) fn send_reply(vr: &Vr, client: VrId, ticket: Ticket, outcome: Outcome) -> Result<(), SendError> {
@@ -38,17 +45,31 @@ pub(crate) fn send_reply(vr: &Vr, client: VrId, ticket: Ticket, outcome: Outcome
 /// Waits for a request. What is none is skipped: it may come from anybody.
 pub(crate) fn recv_request(vr: &Vr) -> Result<Request, RecvError> {
     loop {
-        let envelope = vr.receive(Selector::on(REQUESTS))?;
-        if let Some((op, args)) = read(&envelope) {
-            return Ok(Request { client: envelope.src, op, args });
+        if let Some(request) = request(vr.receive(Selector::on(REQUESTS))?) {
+            return Ok(request);
         }
     }
 }
 
+/// Takes a request that is there already.
+pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
+    while let Some(envelope) = vr.try_receive_where(Selector::on(REQUESTS), |_| true)? {
+        if let Some(request) = request(envelope) {
+            return Ok(Some(request));
+        }
+    }
+    Ok(None)
+}
+
+fn request(envelope: Envelope) -> Option<Request> {
+    let (order, args) = read(&envelope)?;
+    Some(Request { client: envelope.src, order, args })
+}
+
 /// Waits for a reply, whosever it is.
-pub(crate) fn recv_reply(vr: &Vr) -> Result<(Ticket, Outcome), RecvError> {
+pub(crate) fn recv_reply(vr: &Vr, deadline: Option<Instant>) -> Result<(Ticket, Outcome), RecvError> {
     loop {
-        if let Some(reply) = reply(&vr.receive(Selector::on(REPLIES))?) {
+        if let Some(reply) = reply(&vr.receive_until(Selector::on(REPLIES), deadline, |_| true)?) {
             return Ok(reply);
         }
     }

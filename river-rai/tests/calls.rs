@@ -1,38 +1,13 @@
 //! Calls between VRs that are threads of this process.
 
+mod scene;
+
 use river_core::testing::threads;
-use river_core::{Channel, Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
+use river_core::{Channel, Down, RecvError, Selector, VirtualResource, VrId, Why};
 use river_rai::{CallError, Completions, Packed, Rai, RaiServer};
 use river_sfm::{Sfm, msg, pat};
+use scene::{with_server, with_servers};
 use serde::{Deserialize, Serialize};
-
-/// Runs `client` with connections to `count` servers, which are stopped afterwards.
-fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>]) -> R + Sync) -> R {
-    let results = threads(count + 1, |vr, index, vrs| {
-        if index > 0 {
-            RaiServer::unrestricted().main(vr).unwrap();
-            return None;
-        }
-        let servers = Servers(vrs[1..].iter().map(|&server| Rai::connect(vr, server)).collect());
-        Some(client(vr, &servers.0))
-    });
-    results.into_iter().flatten().next().unwrap()
-}
-
-struct Servers<'a>(Vec<Rai<'a>>);
-
-impl Drop for Servers<'_> {
-    /// A test that fails has to end its servers too, or nobody will see that it failed.
-    fn drop(&mut self) {
-        for server in &self.0 {
-            let _ = server.stop();
-        }
-    }
-}
-
-fn with_server<R: Send>(client: impl Fn(&Vr, Rai<'_>) -> R + Sync) -> R {
-    with_servers(1, |vr, servers| client(vr, servers[0]))
-}
 
 fn add(a: i64, b: i64, c: i64) -> i64 {
     a + b + c

@@ -1,10 +1,12 @@
 //! From the body of an attribute to a value.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
 use serde::de::value::SeqDeserializer;
-use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Unexpected, Visitor,
+};
 
 use crate::error::GetError;
 use crate::typename::{TypeName, short, shorten};
@@ -60,15 +62,23 @@ impl de::Error for DecodeError {
 
 impl<T: DeserializeOwned> FromAttr for T {
     fn decode(attr: &Attr<'_>) -> Result<Self, DecodeError> {
-        match attr.kind {
-            Kind::Encoded => encoded(attr),
-            Kind::Array(elem) => array(elem, attr.body),
-            Kind::Blob => {
-                let elem = Elem::from_name(attr.ty()).ok_or(DecodeError::Type)?;
-                array(elem, &attr.memory().ok_or_else(damaged)?)
-            }
-            kind => T::deserialize(Scalar::read(kind, attr.body).ok_or_else(damaged)?),
+        decode_as(attr, PhantomData)
+    }
+}
+
+/// Decodes the value that the seed makes.
+pub(crate) fn decode_as<'de, S: DeserializeSeed<'de>>(
+    attr: &Attr<'de>,
+    seed: S,
+) -> Result<S::Value, DecodeError> {
+    match attr.kind {
+        Kind::Encoded => encoded(attr, seed),
+        Kind::Array(elem) => array(elem, attr.body, seed),
+        Kind::Blob => {
+            let elem = Elem::from_name(attr.ty()).ok_or(DecodeError::Type)?;
+            array(elem, &attr.memory().ok_or_else(damaged)?, seed)
         }
+        kind => seed.deserialize(Scalar::read(kind, attr.body).ok_or_else(damaged)?),
     }
 }
 
@@ -76,34 +86,39 @@ fn damaged() -> DecodeError {
     DecodeError::Failed("the bytes are damaged".into())
 }
 
-fn encoded<T: DeserializeOwned>(attr: &Attr<'_>) -> Result<T, DecodeError> {
-    if !attr.is_of(&TypeName::of::<T>().name) {
+fn encoded<'de, S: DeserializeSeed<'de>>(attr: &Attr<'de>, seed: S) -> Result<S::Value, DecodeError> {
+    if !attr.is_of(&TypeName::of::<S::Value>().name) {
         return Err(DecodeError::Type);
     }
     let failed = |error: postcard::Error| DecodeError::Failed(error.to_string());
-    match postcard::take_from_bytes(attr.body).map_err(failed)? {
-        (value, []) => Ok(value),
-        _ => Err(DecodeError::Failed("there are bytes behind the value".into())),
+    let mut body = postcard::Deserializer::from_bytes(attr.body);
+    let value = seed.deserialize(&mut body).map_err(failed)?;
+    if !body.finalize().map_err(failed)?.is_empty() {
+        return Err(DecodeError::Failed("there are bytes behind the value".into()));
     }
+    Ok(value)
 }
 
 /// Only what is a sequence of numbers too can be read from one: a set or a tuple is another type.
-fn array<T: DeserializeOwned>(elem: Elem, body: &[u8]) -> Result<T, DecodeError> {
-    let wanted = TypeName::of::<T>().element.ok_or(DecodeError::Type)?;
+fn array<'de, S: DeserializeSeed<'de>>(elem: Elem, body: &[u8], seed: S) -> Result<S::Value, DecodeError> {
+    let wanted = TypeName::of::<S::Value>().element.ok_or(DecodeError::Type)?;
     let chunks = body.chunks_exact(elem.size());
     if !chunks.remainder().is_empty() {
         return Err(damaged());
     }
     if elem != wanted {
-        return all(chunks.map(|chunk| Element(elem, chunk)));
+        return all(chunks.map(|chunk| Element(elem, chunk)), seed);
     }
     // Nothing to convert: serde is handed the numbers as they are.
     macro_rules! numbers {
         ($($variant:ident $type:ident)*) => {
             match elem {
-                $(Elem::$variant => all(chunks.map(|chunk| {
-                    $type::from_le_bytes(chunk.first_chunk().copied().unwrap_or_default())
-                })),)*
+                $(Elem::$variant => {
+                    let number = |chunk: &[u8]| {
+                        $type::from_le_bytes(chunk.first_chunk().copied().unwrap_or_default())
+                    };
+                    all(chunks.map(number), seed)
+                })*
             }
         };
     }
@@ -112,14 +127,14 @@ fn array<T: DeserializeOwned>(elem: Elem, body: &[u8]) -> Result<T, DecodeError>
     }
 }
 
-fn all<'de, T, E>(elements: impl ExactSizeIterator<Item = E>) -> Result<T, DecodeError>
+fn all<'de, S, E>(elements: impl ExactSizeIterator<Item = E>, seed: S) -> Result<S::Value, DecodeError>
 where
-    T: Deserialize<'de>,
+    S: DeserializeSeed<'de>,
     E: IntoDeserializer<'de, DecodeError>,
 {
     let total = elements.len();
     let mut elements = SeqDeserializer::new(elements);
-    let value = T::deserialize(Sequence(&mut elements))?;
+    let value = seed.deserialize(Sequence(&mut elements))?;
     elements.end().map_err(|_| DecodeError::Failed(format!("{total} elements are too many")))?;
     Ok(value)
 }
@@ -283,15 +298,18 @@ impl Attr<'_> {
     /// # Errors
     /// [`GetError::Type`], [`GetError::Range`] or [`GetError::Decode`].
     pub fn get<T: FromAttr>(&self) -> Result<T, GetError> {
-        T::decode(self).map_err(|error| {
-            let name = self.name().to_owned();
-            let (sent, wanted) = self.and_wanted::<T>();
-            match error {
-                DecodeError::Type => GetError::Type { name, sent, wanted },
-                DecodeError::Range(value) => GetError::Range { name, sent, value, wanted },
-                DecodeError::Failed(error) => GetError::Decode { name, wanted, error },
-            }
-        })
+        T::decode(self).map_err(|error| self.error::<T>(error))
+    }
+
+    /// What went wrong when a `T` was wanted.
+    pub(crate) fn error<T>(&self, error: DecodeError) -> GetError {
+        let name = self.name().to_owned();
+        let (sent, wanted) = self.and_wanted::<T>();
+        match error {
+            DecodeError::Type => GetError::Type { name, sent, wanted },
+            DecodeError::Range(value) => GetError::Range { name, sent, value, wanted },
+            DecodeError::Failed(error) => GetError::Decode { name, wanted, error },
+        }
     }
 
     /// The type that was sent, for people: `integer`, `String`, `Vec<i32>`, `Stack`, `Blob<f64>`.

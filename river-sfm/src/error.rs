@@ -8,7 +8,7 @@ use river_core::Down;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The core did not accept it: the destination is gone or the program is ending.
+    /// The core did not accept it: the destination is gone, its mailbox is full, or the program is ending.
     #[error(transparent)]
     Core(#[from] river_core::SendError),
     /// The value of an attribute cannot be encoded.
@@ -22,6 +22,11 @@ pub enum SendError {
     /// The attribute's name belongs to the system, which sets it.
     #[error("attribute `{0}` is set by the system and cannot be sent")]
     Reserved(String),
+    /// It is a reply to a message that was not sent by [`Sfm::ask`](crate::Sfm::ask).
+    #[error(
+        "the message that this would reply to does not ask for a reply: it was sent by `send`, not by `ask`"
+    )]
+    NotAsked,
     /// Two attributes have the same name.
     #[error("attribute `{0}` is there twice")]
     Duplicate(String),
@@ -32,6 +37,12 @@ impl SendError {
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, SendError::Core(error) if error.is_disconnected())
+    }
+
+    /// Whether the destination's mailbox is full, and sending again later may succeed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, SendError::Core(error) if error.is_full())
     }
 }
 
@@ -48,7 +59,7 @@ pub enum RecvError {
         pattern: String,
         /// How many messages wait that did not match.
         queued: usize,
-        /// The oldest of them, and why they did not match.
+        /// Those of them that come nearest, and why they did not match.
         near: Vec<NearMiss>,
     },
     /// The VR that could have answered is gone, or a watched one or a child is.
@@ -97,6 +108,35 @@ impl RecvError {
     }
 }
 
+/// Why a question was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// It was not sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// There was no reply.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+}
+
+impl AskError {
+    /// Whether the deadline passed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, AskError::Recv(error) if error.is_timeout())
+    }
+
+    /// Whether the one who was asked is gone, or another whose end is told to this VR.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        match self {
+            AskError::Send(error) => error.is_disconnected(),
+            AskError::Recv(error) => error.is_disconnected(),
+        }
+    }
+}
+
 impl From<river_core::RecvError> for RecvError {
     fn from(error: river_core::RecvError) -> Self {
         match error {
@@ -106,6 +146,18 @@ impl From<river_core::RecvError> for RecvError {
             other => RecvError::Core(other),
         }
     }
+}
+
+/// A pattern cannot be sent, as one of its constraints is code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the constraint on `{name}`, {constraint}, cannot be sent: only values, ranges, ANY, ABSENT, one_of and not can"
+)]
+pub struct TemplateError {
+    /// The attribute whose constraint it is.
+    pub name: String,
+    /// The constraint, as text.
+    pub constraint: String,
 }
 
 /// A message that waited while a receive timed out.

@@ -28,7 +28,9 @@
 //! - A pattern is made by [`pat!`]: each constraint is a value, [`ANY`], [`ABSENT`], a predicate, a range, [`one_of`],
 //!   [`not`], or a [`Constraint`] of your own. All must hold. Attributes that it does not name do not hinder.
 //! - What does not match stays queued, in order.
-//! - `src` is set by the system. A receive from a VR that is gone says so instead of waiting for ever.
+//! - The names `src` and `ask` are the system's and cannot be sent. `src` is who sent the message; `ask` is there in a message
+//!   that wants a reply ([`Sfm::ask`], [`Sfm::reply`]). A receive from a VR that is gone says so instead of waiting for ever.
+//! - A [`Template`] is a pattern that can be sent. A struct is a message, field by field ([`Sfm::send_fields`]).
 //! - Messages with a `tag` are found by its value without a search through those with another.
 //!
 //! # Layers, lowest first
@@ -43,33 +45,51 @@
 //! * `decode`: from the body of an attribute to a value
 //! * `blob`: plain memory, neither encoded nor copied
 //! * `message`: sets of attributes
+//! * `fields`: structs as messages
 //! * `range`: ranges of numbers
+//! * `check`: the forms of constraints, and what they hold for
 //! * `constraint`: what a pattern can ask of an attribute
 //! * `pattern`: what a receive asks of a message
+//! * `template`: patterns that can be sent
+//! * `receive`: receives by pattern
+//! * `iter`: messages one by one
+//! * `posted`: receives that are completed later
+//! * `ask`: questions and replies
 //! * `vr`: send and receive
 //! * `macros`: how to write messages and patterns
 
+mod ask;
 mod blob;
+mod check;
 mod constraint;
 mod decode;
 mod encode;
 mod error;
+mod fields;
+mod iter;
 mod macros;
 mod message;
 mod pattern;
+mod posted;
 mod range;
+mod receive;
+mod template;
 mod typename;
 mod value;
 mod vr;
 mod wire;
 
 pub use blob::Blob;
-pub use constraint::{ABSENT, ANY, Absent, Check, Constraint, IntoConstraint, Present, not, one_of};
+pub use check::Constraint;
+pub use constraint::{ABSENT, ANY, Absent, Check, IntoConstraint, Present, not, one_of};
 pub use decode::FromAttr;
 pub use encode::ToAttr;
-pub use error::{BlobError, GetError, NearMiss, RecvError, SendError};
+pub use error::{AskError, BlobError, GetError, NearMiss, RecvError, SendError, TemplateError};
+pub use iter::{Iter, TryIter};
 pub use message::Message;
 pub use pattern::Pattern;
+pub use posted::PostedRecv;
+pub use template::Template;
 pub use vr::Sfm;
 pub use wire::Attr;
 

@@ -14,6 +14,8 @@ use crate::wire::{self, Attr, Head};
 
 /// The attribute that the system sets.
 pub(crate) const SRC: &str = "src";
+/// The attribute that a question carries.
+pub(crate) const ASK: &str = "ask";
 /// The attribute by whose value messages are found without a search.
 pub(crate) const TAG: &str = "tag";
 
@@ -55,20 +57,64 @@ impl Message {
     /// A message without attributes.
     #[must_use]
     pub fn new() -> Self {
-        let mut head = Vec::with_capacity(256);
-        head.extend_from_slice(&[0; wire::PREFIX]);
-        Self { src: None, body: Body::Draft(Draft { head, blobs: Vec::new(), error: None }) }
+        Self { src: None, body: Body::Draft(Draft::new()) }
     }
 
     /// Adds an attribute. The value is encoded now.
     ///
-    /// The name is any string except `src`, which the system sets. A name that is refused, one that is there already,
+    /// The name is any string except `src` and `ask`, which the system sets. A name that is refused, one that is there already,
     /// or a value that cannot be encoded, is an error of the send.
     #[must_use]
     pub fn with<T: ToAttr + ?Sized>(self, name: impl AsRef<str>, value: &T) -> Self {
+        let name = name.as_ref();
+        if name == SRC || name == ASK {
+            let (src, mut draft) = self.into_draft();
+            draft.error.get_or_insert_with(|| SendError::Reserved(name.to_owned()));
+            return Self { src, body: Body::Draft(draft) };
+        }
+        self.with_any(name, value)
+    }
+
+    /// Adds an attribute, be it one that the system sets.
+    pub(crate) fn with_any<T: ToAttr + ?Sized>(self, name: &str, value: &T) -> Self {
         let (src, mut draft) = self.into_draft();
-        draft.add(name.as_ref(), value);
+        draft.add(name, value);
         Self { src, body: Body::Draft(draft) }
+    }
+
+    /// Adds an attribute of another message under a name of its own, as it is: nothing is decoded, and the memory of a blob is
+    /// shared.
+    ///
+    /// ```
+    /// use river_sfm::{Message, msg};
+    ///
+    /// let m = msg! { tag: "a", items: vec![1, 2] };
+    /// let copy = m.attrs().fold(Message::new(), |copy, attr| copy.with_attr(&format!("old {}", attr.name()), &attr));
+    /// assert_eq!(copy.get::<Vec<i32>>("old items")?, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_attr(self, name: &str, attr: &Attr<'_>) -> Self {
+        if name == SRC || name == ASK {
+            return self.with(name, &());
+        }
+        let (src, mut draft) = self.into_draft();
+        draft.copy(name, attr);
+        Self { src, body: Body::Draft(draft) }
+    }
+
+    /// The message without the attribute of that name, if it has one. Nothing is decoded.
+    #[must_use]
+    pub fn without(self, name: &str) -> Self {
+        if self.attr(name).is_none() {
+            return self;
+        }
+        let mut draft = Draft::new();
+        if let Body::Draft(Draft { error: Some(error), .. }) = &self.body {
+            draft.error = Some(error.clone());
+        }
+        self.attrs().filter(|attr| attr.name() != name).for_each(|attr| draft.copy(attr.name(), &attr));
+        Self { src: self.src, body: Body::Draft(draft) }
     }
 
     /// Who sent it: the attribute `src`. The nil UUID in a message that has not been received.
@@ -91,11 +137,11 @@ impl Message {
         {
             return SrcAttr::new(src).attr().get();
         }
-        let missing = || GetError::Missing {
-            name: name.to_owned(),
-            present: self.names().map(str::to_owned).collect(),
-        };
-        self.attr(name).ok_or_else(missing)?.get()
+        self.attr(name).ok_or_else(|| self.missing(name))?.get()
+    }
+
+    pub(crate) fn missing(&self, name: &str) -> GetError {
+        GetError::Missing { name: name.to_owned(), present: self.names().map(str::to_owned).collect() }
     }
 
     /// Whether there is an attribute of that name.
@@ -161,6 +207,12 @@ impl Default for Message {
 }
 
 impl Draft {
+    fn new() -> Self {
+        let mut head = Vec::with_capacity(256);
+        head.extend_from_slice(&[0; wire::PREFIX]);
+        Self { head, blobs: Vec::new(), error: None }
+    }
+
     fn add<T: ToAttr + ?Sized>(&mut self, name: &str, value: &T) {
         if self.error.is_some() {
             return;
@@ -173,9 +225,6 @@ impl Draft {
     }
 
     fn try_add<T: ToAttr + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), SendError> {
-        if name == SRC {
-            return Err(SendError::Reserved(name.into()));
-        }
         let failed = |error: String| SendError::Encode { name: name.to_owned(), error };
         let start = self.head.len();
         if !wire::begin_attribute(&mut self.head, name) {
@@ -185,9 +234,28 @@ impl Draft {
         let blob = encoded.blob.as_ref().map(Bytes::len);
         wire::end_attribute(&mut self.head, start, name, encoded.kind, &encoded.ty, blob);
         self.blobs.extend(encoded.blob);
+        self.count_one();
+        Ok(())
+    }
+
+    /// Adds an attribute of another message.
+    fn copy(&mut self, name: &str, attr: &Attr<'_>) {
+        let (start, memory) = (self.head.len(), attr.memory());
+        if !wire::begin_attribute(&mut self.head, name) {
+            let error = SendError::Encode { name: name.to_owned(), error: "its name is too long".into() };
+            self.error.get_or_insert(error);
+            return;
+        }
+        self.head.extend_from_slice(attr.body);
+        let blob = memory.as_ref().map(Bytes::len);
+        wire::end_attribute(&mut self.head, start, name, attr.kind, attr.ty(), blob);
+        self.blobs.extend(memory);
+        self.count_one();
+    }
+
+    fn count_one(&mut self) {
         let count = self.head.first_chunk().map_or(0, |count| u32::from_le_bytes(*count));
         self.head[..4].copy_from_slice(&(count + 1).to_le_bytes());
-        Ok(())
     }
 
     fn seal(mut self) -> Result<Payload, SendError> {

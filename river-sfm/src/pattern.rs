@@ -7,7 +7,7 @@ use river_core::{Channel, Envelope, Selector, VrId};
 
 use crate::constraint::{Check, IntoConstraint};
 use crate::error::RecvError;
-use crate::message::{SRC, SrcAttr, TAG, tag_lane};
+use crate::message::{Message, SRC, SrcAttr, TAG, tag_lane};
 use crate::wire::{self, Head};
 
 /// All messages of this layer travel on this channel.
@@ -44,10 +44,10 @@ impl<'p> Pattern<'p> {
     /// something that is no [`VrId`]) is an error of the receive.
     pub fn with<M>(mut self, name: impl Into<Cow<'p, str>>, constraint: impl IntoConstraint<'p, M>) -> Self {
         let (name, check) = (name.into(), constraint.into_constraint());
-        if let Some(error) = check.invalid() {
+        if let Some(error) = check.0.invalid() {
             self.fail(&name, error.to_owned());
         }
-        if let Some(value) = check.value() {
+        if let Some(value) = check.0.value() {
             if name == SRC {
                 match value.get::<VrId>() {
                     Ok(src) => self.src = Some(src),
@@ -59,6 +59,16 @@ impl<'p> Pattern<'p> {
         }
         self.checks.push((name, check));
         self
+    }
+
+    /// Whether the message matches; `src` is that of a message that was received.
+    #[must_use]
+    pub fn matches(&self, message: &Message) -> bool {
+        self.error.is_none() && self.failing(message.view(), message.src()).next().is_none()
+    }
+
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, &Check<'p>)> {
+        self.checks.iter().map(|(name, check)| (&**name, check))
     }
 
     fn fail(&mut self, name: &str, error: String) {
@@ -102,6 +112,14 @@ impl<'p> Pattern<'p> {
             .is_some_and(|head| self.failing(head, envelope.src).next().is_none())
     }
 
+    /// How many constraints do not hold for a message that waits.
+    pub(crate) fn misses(&self, envelope: &Envelope) -> usize {
+        match Message::received(envelope.src, envelope.payload.clone()) {
+            Some(message) => self.failing(message.view(), envelope.src).count(),
+            None => usize::MAX,
+        }
+    }
+
     /// The constraints that do not hold.
     pub(crate) fn failing<'a>(
         &'a self,
@@ -110,9 +128,9 @@ impl<'p> Pattern<'p> {
     ) -> impl Iterator<Item = &'a (Cow<'p, str>, Check<'p>)> {
         self.checks.iter().filter(move |(name, check)| {
             if name == SRC {
-                return !check.accepts(Some(&SrcAttr::new(src).attr()));
+                return !check.0.accepts(Some(&SrcAttr::new(src).attr()));
             }
-            !check.accepts(head.find(name).as_ref())
+            !check.0.accepts(head.find(name).as_ref())
         })
     }
 }

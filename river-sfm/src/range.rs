@@ -3,19 +3,20 @@
 //! `1..5` is a value that serde can encode, so it reaches a pattern as any other value does. It is recognised by its
 //! type and holds for the numbers that it contains; it is never compared as a value.
 
-use std::cmp::Ordering;
-use std::ops::Bound;
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::value::{Elem, Kind, Scalar};
+use crate::value::{Elem, Kind, Number, Scalar};
 use crate::wire::Attr;
 
 /// What std's range types of numbers have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bounds {
-    pub(crate) low: Bound<Scalar<'static>>,
-    pub(crate) high: Bound<Scalar<'static>>,
+    pub(crate) low: Bound<Number>,
+    pub(crate) high: Bound<Number>,
 }
 
 impl Bounds {
@@ -38,29 +39,33 @@ impl Bounds {
         Some(Self { low, high })
     }
 
-    pub(crate) fn contains(&self, value: Scalar<'_>) -> bool {
-        let low = match self.low {
-            Bound::Included(low) => matches!(value.compare(low), Some(Ordering::Greater | Ordering::Equal)),
-            Bound::Excluded(low) => value.compare(low) == Some(Ordering::Greater),
-            Bound::Unbounded => true,
-        };
-        let high = match self.high {
-            Bound::Included(high) => matches!(value.compare(high), Some(Ordering::Less | Ordering::Equal)),
-            Bound::Excluded(high) => value.compare(high) == Some(Ordering::Less),
-            Bound::Unbounded => true,
-        };
-        low && high
+    pub(crate) fn contains(&self, number: Number) -> bool {
+        (self.low, self.high).contains(&number)
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.low {
+            Bound::Included(low) | Bound::Excluded(low) => write!(f, "{low}..")?,
+            Bound::Unbounded => f.write_str("..")?,
+        }
+        match self.high {
+            Bound::Included(high) => write!(f, "={high}"),
+            Bound::Excluded(high) => write!(f, "{high}"),
+            Bound::Unbounded => Ok(()),
+        }
     }
 }
 
 /// Takes a number from the front of postcard's bytes.
-fn number(elem: Elem, bytes: &[u8]) -> Option<(Scalar<'static>, &[u8])> {
+fn number(elem: Elem, bytes: &[u8]) -> Option<(Number, &[u8])> {
     fn take<N: DeserializeOwned>(
         bytes: &[u8],
         scalar: impl Fn(N) -> Scalar<'static>,
-    ) -> Option<(Scalar<'static>, &[u8])> {
+    ) -> Option<(Number, &[u8])> {
         let (number, rest) = postcard::take_from_bytes(bytes).ok()?;
-        Some((scalar(number), rest))
+        Some((scalar(number).number()?, rest))
     }
     match elem {
         Elem::I8 => take(bytes, |v: i8| Scalar::signed(v.into())),

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! elems {
     ($($variant:ident $type:ident $code:literal $scalar:expr;)*) => {
         /// The element type of a numeric sequence whose elements travel as they lie in memory (little-endian).
@@ -71,7 +73,8 @@ impl Elem {
 }
 
 /// How the body of an attribute is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub(crate) enum Kind {
     /// An integer that is not negative: 8 bytes, or 16 if it does not fit into 8.
     Uint,
@@ -130,6 +133,47 @@ impl Kind {
     }
 }
 
+impl From<Kind> for u8 {
+    fn from(kind: Kind) -> Self {
+        kind.code()
+    }
+}
+
+impl TryFrom<u8> for Kind {
+    type Error = String;
+
+    fn try_from(code: u8) -> Result<Self, String> {
+        Kind::from_code(code).ok_or_else(|| format!("there is no kind {code}"))
+    }
+}
+
+/// A number. An integer is never equal to a float, and has no order with one: a float is not exact.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Number {
+    Uint(u128),
+    Negative(i128),
+    Float(f64),
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Number::Uint(a), Number::Uint(b)) => Some(a.cmp(b)),
+            (Number::Negative(a), Number::Negative(b)) => Some(a.cmp(b)),
+            (Number::Uint(_), Number::Negative(_)) => Some(Ordering::Greater),
+            (Number::Negative(_), Number::Uint(_)) => Some(Ordering::Less),
+            (Number::Float(a), Number::Float(b)) => a.partial_cmp(b),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Scalar::from(*self).fmt(f)
+    }
+}
+
 /// A value that needs no type beside it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scalar<'a> {
@@ -140,6 +184,16 @@ pub(crate) enum Scalar<'a> {
     Char(char),
     Str(&'a str),
     Bytes(&'a [u8]),
+}
+
+impl From<Number> for Scalar<'_> {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Uint(v) => Scalar::Uint(v),
+            Number::Negative(v) => Scalar::Negative(v),
+            Number::Float(v) => Scalar::Float(v),
+        }
+    }
 }
 
 impl<'a> Scalar<'a> {
@@ -213,16 +267,14 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// The order of two numbers of the same sort. An integer and a float have none: a float is not exact.
-    pub(crate) fn compare(self, other: Scalar<'_>) -> Option<Ordering> {
-        match (self, other) {
-            (Scalar::Uint(a), Scalar::Uint(b)) => Some(a.cmp(&b)),
-            (Scalar::Negative(a), Scalar::Negative(b)) => Some(a.cmp(&b)),
-            (Scalar::Uint(_), Scalar::Negative(_)) => Some(Ordering::Greater),
-            (Scalar::Negative(_), Scalar::Uint(_)) => Some(Ordering::Less),
-            (Scalar::Float(a), Scalar::Float(b)) => a.partial_cmp(&b),
-            _ => None,
-        }
+    /// The value as a number, if it is one.
+    pub(crate) fn number(self) -> Option<Number> {
+        Some(match self {
+            Scalar::Uint(v) => Number::Uint(v),
+            Scalar::Negative(v) => Number::Negative(v),
+            Scalar::Float(v) => Number::Float(v),
+            _ => return None,
+        })
     }
 
     /// The sort of value, for messages to people.

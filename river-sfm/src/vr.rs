@@ -3,11 +3,17 @@
 use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
-use river_core::{Envelope, Selector, Vr, VrId};
+use river_core::{Envelope, Handler, Vr, VrId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::error::{NearMiss, RecvError, SendError};
+use crate::ask;
+use crate::error::{AskError, RecvError, SendError};
+use crate::iter::{Iter, TryIter};
 use crate::message::{Message, Sealed};
 use crate::pattern::{Pattern, SFM};
+use crate::posted::PostedRecv;
+use crate::receive::{open, try_take, until};
 
 /// Super flexible messaging, for every [`Vr`].
 ///
@@ -18,7 +24,8 @@ pub trait Sfm {
     /// Sends a message. `Ok` means accepted, not received.
     ///
     /// # Errors
-    /// [`SendError::Core`] if the destination is gone; [`SendError::Encode`], [`SendError::Reserved`] or
+    /// [`SendError::Core`] if the destination is gone, or has limited its mailbox ([`Vr::limit_queue`]) and it is full;
+    /// [`SendError::Encode`], [`SendError::Reserved`] or
     /// [`SendError::Duplicate`] if something was wrong with an attribute.
     ///
     /// # Blocking
@@ -38,6 +45,58 @@ pub trait Sfm {
     /// # Errors
     /// As [`send`](Self::send).
     fn forward(&self, dest: VrId, message: &Message) -> Result<(), SendError>;
+
+    /// Sends a struct field by field: each of its fields is an attribute. See [`Message::of_fields`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send) and [`Message::of_fields`].
+    fn send_fields<T: Serialize + ?Sized>(&self, dest: VrId, value: &T) -> Result<(), SendError>;
+
+    /// Sends a message and waits for the reply, which the other side sends by [`reply`](Self::reply). Replies answer their
+    /// own question only, and no other receive gets them.
+    ///
+    /// ```
+    /// # use river_sfm::{ANY, Sfm, msg, pat};
+    /// # river_core::testing::threads(2, |vr, index, ids| -> river_core::Result {
+    /// # let server = ids[0];
+    /// # if index == 0 {
+    /// let question = vr.recv(pat! { tag: "square", ask: ANY })?;
+    /// let n: i64 = question.get("n")?;
+    /// vr.reply(&question, msg! { n: n * n })?;
+    /// # } else {
+    /// // And on the other side:
+    /// let answer = vr.ask(server, msg! { tag: "square", n: 5 })?;
+    /// assert_eq!(answer.get::<i64>("n")?, 25);
+    /// # }
+    /// # Ok(())
+    /// # }).into_iter().collect::<river_core::Result<Vec<()>>>().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`AskError::Send`] as [`send`](Self::send). [`AskError::Recv`] if there will be no reply as `dest` is gone, whatever
+    /// its end was, or as [`recv`](Self::recv).
+    ///
+    /// # Blocking
+    /// Until the reply or such news arrives.
+    fn ask(&self, dest: VrId, question: Message) -> Result<Message, AskError>;
+
+    /// Like [`ask`](Self::ask), but waits no longer than that. A reply that comes later is dropped.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask), and [`RecvError::Timeout`].
+    fn ask_timeout(&self, dest: VrId, question: Message, timeout: Duration) -> Result<Message, AskError>;
+
+    /// Like [`ask`](Self::ask), but waits no longer than until then. A reply that comes later is dropped.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask), and [`RecvError::Timeout`].
+    fn ask_deadline(&self, dest: VrId, question: Message, deadline: Instant) -> Result<Message, AskError>;
+
+    /// Replies to a message that was sent by [`ask`](Self::ask), to whoever asked, also if it was forwarded on the way.
+    ///
+    /// # Errors
+    /// [`SendError::NotAsked`] if it was not; else as [`send`](Self::send).
+    fn reply(&self, question: &Message, reply: Message) -> Result<(), SendError>;
 
     /// Takes the earliest message that matches, waiting for it if need be.
     ///
@@ -76,6 +135,55 @@ pub trait Sfm {
         deadline: Instant,
     ) -> Result<Message, RecvError>;
 
+    /// Takes the earliest message that matches and that can be read as a `T`, field by field, waiting for it if need be. See
+    /// [`Message::fields`].
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    fn recv_fields<'p, T: DeserializeOwned>(&self, pattern: impl Borrow<Pattern<'p>>)
+    -> Result<T, RecvError>;
+
+    /// Takes all messages that match, one by one, and waits for more: it ends after the first error.
+    fn iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> Iter<'v, 'p>;
+
+    /// Takes all messages that match and are there, one by one. Does not block; ends when there is none, or after an error.
+    fn try_iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> TryIter<'v, 'p>;
+
+    /// Posts a receive, to be completed later: from now on the earliest message that matches, and that no receive posted before
+    /// wants, belongs to it. Does not block. A pattern that makes no sense is an error of its completion.
+    ///
+    /// # Errors
+    /// [`RecvError::Pattern`] if the pattern makes no sense.
+    fn post_recv(&self, pattern: Pattern<'static>) -> Result<PostedRecv<'_>, RecvError>;
+
+    /// Has an action run for every message that matches, from now on and for those that wait already, in order of arrival. No
+    /// receive gets them.
+    ///
+    /// It runs on this VR's thread, inside whatever receive this VR is in when the message has arrived, or goes into next, and
+    /// before that returns; so a long computation is not interrupted. It may send and receive, and is not called again while
+    /// it runs.
+    ///
+    /// ```
+    /// # use river_sfm::{Sfm, msg, pat};
+    /// # river_core::testing::threads(1, |vr, _, ids| -> river_core::Result {
+    /// # let me = ids[0];
+    /// let _echo = vr.on(pat! { tag: "ping" }, |vr, m| {
+    ///     let _ = vr.send(m.src(), msg! { tag: "pong" });
+    /// })?;
+    /// vr.send(me, msg! { tag: "ping" })?;
+    /// vr.recv(pat! { tag: "pong" })?;
+    /// # Ok(())
+    /// # }).into_iter().collect::<river_core::Result<Vec<()>>>().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`RecvError::Pattern`] if the pattern makes no sense.
+    fn on(
+        &self,
+        pattern: Pattern<'static>,
+        action: impl FnMut(&Vr, Message) + 'static,
+    ) -> Result<Handler<'_>, RecvError>;
+
     /// The earliest message that matches, if there is one now. It stays in the queue. Does not block.
     ///
     /// # Errors
@@ -102,14 +210,32 @@ impl Sfm for Vr {
         self.send(dest, message.clone())
     }
 
+    fn send_fields<T: Serialize + ?Sized>(&self, dest: VrId, value: &T) -> Result<(), SendError> {
+        self.send(dest, Message::of_fields(value)?)
+    }
+
+    fn ask(&self, dest: VrId, question: Message) -> Result<Message, AskError> {
+        ask::ask(self, dest, question, None)
+    }
+
+    fn ask_timeout(&self, dest: VrId, question: Message, timeout: Duration) -> Result<Message, AskError> {
+        ask::ask(self, dest, question, Instant::now().checked_add(timeout))
+    }
+
+    fn ask_deadline(&self, dest: VrId, question: Message, deadline: Instant) -> Result<Message, AskError> {
+        ask::ask(self, dest, question, Some(deadline))
+    }
+
+    fn reply(&self, question: &Message, reply: Message) -> Result<(), SendError> {
+        ask::reply(self, question, reply)
+    }
+
     fn recv<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message, RecvError> {
         until(self, pattern.borrow(), None)
     }
 
     fn try_recv<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>, RecvError> {
-        let pattern = pattern.borrow();
-        let found = self.try_receive_where(pattern.selector()?, |envelope| pattern.accepts(envelope))?;
-        found.map(open).transpose()
+        try_take(self, pattern.borrow())
     }
 
     fn recv_timeout<'p>(
@@ -129,49 +255,53 @@ impl Sfm for Vr {
         until(self, pattern.borrow(), Some(deadline))
     }
 
+    fn recv_fields<'p, T: DeserializeOwned>(
+        &self,
+        pattern: impl Borrow<Pattern<'p>>,
+    ) -> Result<T, RecvError> {
+        let pattern = pattern.borrow();
+        let mut value = None;
+        let found = self.receive_where(pattern.selector()?, |envelope| {
+            if pattern.accepts(envelope) {
+                let message = Message::received(envelope.src, envelope.payload.clone());
+                value = message.and_then(|message| message.fields().ok());
+            }
+            value.is_some()
+        })?;
+        // Found is what there is a value of.
+        value.ok_or(RecvError::Malformed { src: found.src, bytes: found.payload.len() })
+    }
+
+    fn iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> Iter<'v, 'p> {
+        Iter::new(self, pattern)
+    }
+
+    fn try_iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> TryIter<'v, 'p> {
+        TryIter::new(self, pattern)
+    }
+
+    fn post_recv(&self, pattern: Pattern<'static>) -> Result<PostedRecv<'_>, RecvError> {
+        PostedRecv::new(self, pattern)
+    }
+
+    fn on(
+        &self,
+        pattern: Pattern<'static>,
+        mut action: impl FnMut(&Vr, Message) + 'static,
+    ) -> Result<Handler<'_>, RecvError> {
+        let selector = pattern.selector()?;
+        // What is no message is left to a receive, which can say so.
+        let accept = move |envelope: &Envelope| pattern.accepts(envelope) && open(envelope.clone()).is_ok();
+        Ok(self.handle(selector, accept, move |vr, envelope| {
+            if let Ok(message) = open(envelope) {
+                action(vr, message);
+            }
+        }))
+    }
+
     fn peek<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>, RecvError> {
         let pattern = pattern.borrow();
         let look = |envelope: &Envelope| pattern.accepts(envelope).then(|| open(envelope.clone()));
         self.peek_where(pattern.selector()?, look).transpose()
     }
-}
-
-fn until(vr: &Vr, pattern: &Pattern<'_>, deadline: Option<Instant>) -> Result<Message, RecvError> {
-    let accept = |envelope: &Envelope| pattern.accepts(envelope);
-    match vr.receive_until(pattern.selector()?, deadline, accept) {
-        Ok(envelope) => open(envelope),
-        Err(river_core::RecvError::Timeout { waited, .. }) => Err(timeout(vr, pattern, waited)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn open(envelope: Envelope) -> Result<Message, RecvError> {
-    let (src, bytes) = (envelope.src, envelope.payload.len());
-    Message::received(src, envelope.payload).ok_or(RecvError::Malformed { src, bytes })
-}
-
-/// So many messages of the queue are shown.
-const SHOWN: usize = 5;
-
-fn timeout(vr: &Vr, pattern: &Pattern<'_>, waited: Duration) -> RecvError {
-    let (mut queued, mut near) = (0, Vec::new());
-    let _: Option<()> = vr.peek_where(Selector::on(SFM), |envelope| {
-        queued += 1;
-        if near.len() < SHOWN {
-            near.push(near_miss(pattern, envelope));
-        }
-        None
-    });
-    RecvError::Timeout { waited, pattern: pattern.to_string(), queued, near }
-}
-
-fn near_miss(pattern: &Pattern<'_>, envelope: &Envelope) -> NearMiss {
-    let src = envelope.src.short();
-    let Some(message) = Message::received(envelope.src, envelope.payload.clone()) else {
-        let message = format!("{} malformed bytes from {src}", envelope.payload.len());
-        return NearMiss { message, failed: vec!["a message".into()] };
-    };
-    let failed = pattern.failing(message.view(), envelope.src);
-    let failed = failed.map(|(name, check)| format!("{name}: {check}")).collect();
-    NearMiss { message: format!("{message} from {src}"), failed }
 }

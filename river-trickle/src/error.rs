@@ -58,8 +58,10 @@ pub enum TrickleError {
     /// The chunk size was 0.
     #[error("a chunk of 0 items is no work: use a chunk size of at least 1")]
     ChunkZero,
-    /// There are more tuples of arguments than VMs.
-    #[error("there are {vms} VMs but arguments for more: use `forkwork` to spread work over fewer VMs")]
+    /// There are more functions, or tuples of arguments, than VMs.
+    #[error(
+        "there are {vms} VMs, but functions or arguments for more: use `forkwork` to spread work over fewer VMs"
+    )]
     TooManyArguments {
         /// How many VMs there are.
         vms: usize,

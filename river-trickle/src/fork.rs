@@ -21,6 +21,12 @@ impl<'a, R> Handle<'a, R> {
     pub fn vm(&self) -> &Vm<'a> {
         &self.vm
     }
+
+    /// Gives it up: a function that has not begun will not, one that has can look at
+    /// [`is_cancelled`](river_rai::current::is_cancelled).
+    pub fn cancel(self) {
+        self.pending.cancel();
+    }
 }
 
 impl<R> fmt::Debug for Handle<'_, R> {
@@ -29,32 +35,209 @@ impl<R> fmt::Debug for Handle<'_, R> {
     }
 }
 
+/// Where [`fork`] runs something, what, and with which arguments; `Form` is always inferred.
+///
+/// * on a [`Vm`], a function with a tuple of arguments: one [`Handle`];
+/// * on [`Vms`] or a slice of them, a function with a tuple of arguments, the same for all: a handle per VM;
+/// * on VMs, a tuple of functions, one VM for each, all with the same arguments: a tuple of handles;
+/// * on VMs, a tuple of functions with [`each`] of a tuple of argument tuples: the same;
+/// * on VMs, a function with [`each`] of a list of argument tuples, one VM for each: a handle per tuple.
+pub trait Fork<'a, F, Args, Form> {
+    /// One handle, or as many as VMs are used.
+    type Handles;
+
+    /// As the function [`fork`].
+    ///
+    /// # Errors
+    /// As the function [`fork`].
+    fn fork(self, functions: F, args: Args) -> Result<Self::Handles, TrickleError>;
+}
+
+/// The same arguments for every VM.
+#[derive(Debug)]
+pub enum Same {}
+
+/// A tuple of functions.
+#[derive(Debug)]
+pub enum Listed {}
+
+/// A tuple of functions, with arguments for each.
+#[derive(Debug)]
+pub enum ListedEach {}
+
+/// One function, with arguments for each VM.
+#[derive(Debug)]
+pub enum Mapped {}
+
+/// Arguments that differ from VM to VM; of [`each`].
+#[derive(Clone, Copy, Debug)]
+pub struct Each<L>(L);
+
+/// Says that a list, or a tuple, holds the arguments of one VM after the other.
+pub fn each<L>(arguments: L) -> Each<L> {
+    Each(arguments)
+}
+
+/// Starts functions on VMs and returns at once; [`join`] waits for the results (paper, section 2.3). What the original
+/// told by looking at its arguments, whether a list is one argument or one for each VM, is told by their types here.
+///
+/// ```no_run
+/// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
+/// use river_trickle::{each, fork, join};
+///
+/// fn foo(x: i64) -> i64 {
+///     x + 10
+/// }
+///
+/// fn bar(x: i64) -> i64 {
+///     x + 20
+/// }
+///
+/// assert_eq!(join(fork(&vms[0], foo, (1,))?)?, 11);
+/// assert_eq!(join(fork(&vms, foo, (1,))?)?, vec![11; vms.len()]);
+/// assert_eq!(join(fork(&vms[0..2], (foo, bar), (1,))?)?, (11, 21));
+/// assert_eq!(join(fork(&vms[0..2], (foo, bar), each(((1,), (2,))))?)?, (11, 22));
+/// assert_eq!(join(fork(&vms[0..2], foo, each([(1,), (2,)]))?)?, [11, 12]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`TrickleError::Call`] if a VM is known to be gone or the arguments cannot travel; what has been started goes on, and
+/// its results are thrown away. [`TrickleError::TooManyArguments`] if there are more functions or arguments than VMs.
+pub fn fork<'a, On, F, Args, Form>(on: On, functions: F, args: Args) -> Result<On::Handles, TrickleError>
+where
+    On: Fork<'a, F, Args, Form>,
+{
+    on.fork(functions, args)
+}
+
+impl<'a, F, Args> Fork<'a, F, Args, Same> for &Vm<'a>
+where
+    F: RemoteFn<Args>,
+    F::Output: RemoteSend,
+    Args: RemoteSend,
+{
+    type Handles = Handle<'a, F::Output>;
+
+    fn fork(self, function: F, args: Args) -> Result<Self::Handles, TrickleError> {
+        fork_packed(self, function, &Packed::new(args).map_err(|error| self.error(error))?)
+    }
+}
+
+impl<'a, F, Args> Fork<'a, F, Args, Same> for &[Vm<'a>]
+where
+    F: RemoteFn<Args>,
+    F::Output: RemoteSend,
+    Args: RemoteSend,
+{
+    type Handles = Vec<Handle<'a, F::Output>>;
+
+    fn fork(self, function: F, args: Args) -> Result<Self::Handles, TrickleError> {
+        let Some(first) = self.first() else { return Ok(Vec::new()) };
+        let args = Packed::new(args).map_err(|error| first.error(error))?;
+        self.iter().map(|vm| fork_packed(vm, function, &args)).collect()
+    }
+}
+
+impl<'a, F, List> Fork<'a, F, Each<List>, Mapped> for &[Vm<'a>]
+where
+    List: IntoIterator<Item: RemoteSend>,
+    F: RemoteFn<List::Item>,
+    F::Output: RemoteSend,
+{
+    type Handles = Vec<Handle<'a, F::Output>>;
+
+    fn fork(self, function: F, Each(args): Each<List>) -> Result<Self::Handles, TrickleError> {
+        // All of them first: an error should not leave half of them running.
+        let args: Vec<List::Item> = args.into_iter().take(self.len() + 1).collect();
+        enough(self, args.len())?;
+        self.iter().zip(args).map(|(vm, args)| fork(vm, function, args)).collect()
+    }
+}
+
+impl<'v, 'a, F, Args, Form> Fork<'a, F, Args, Form> for &'v Vms<'a>
+where
+    &'v [Vm<'a>]: Fork<'a, F, Args, Form>,
+{
+    type Handles = <&'v [Vm<'a>] as Fork<'a, F, Args, Form>>::Handles;
+
+    fn fork(self, functions: F, args: Args) -> Result<Self::Handles, TrickleError> {
+        Fork::fork(&self[..], functions, args)
+    }
+}
+
+macro_rules! lists {
+    ($count:literal $($function:ident $args:ident $index:tt)*) => {
+        impl<'a, Args, $($function),*> Fork<'a, ($($function,)*), Args, Listed> for &[Vm<'a>]
+        where
+            Args: RemoteSend,
+            $($function: RemoteFn<Args, Output: RemoteSend>,)*
+        {
+            type Handles = ($(Handle<'a, $function::Output>,)*);
+
+            fn fork(self, functions: ($($function,)*), args: Args) -> Result<Self::Handles, TrickleError> {
+                enough(self, $count)?;
+                let args = Packed::new(args).map_err(|error| self[0].error(error))?;
+                Ok(($(fork_packed(&self[$index], functions.$index, &args)?,)*))
+            }
+        }
+
+        impl<'a, $($function, $args),*> Fork<'a, ($($function,)*), Each<($($args,)*)>, ListedEach> for &[Vm<'a>]
+        where
+            $($args: RemoteSend, $function: RemoteFn<$args, Output: RemoteSend>,)*
+        {
+            type Handles = ($(Handle<'a, $function::Output>,)*);
+
+            fn fork(
+                self,
+                functions: ($($function,)*),
+                Each(args): Each<($($args,)*)>,
+            ) -> Result<Self::Handles, TrickleError> {
+                enough(self, $count)?;
+                Ok(($(fork(&self[$index], functions.$index, args.$index)?,)*))
+            }
+        }
+    };
+}
+
+lists!(2 F A 0 G B 1);
+lists!(3 F A 0 G B 1 H C 2);
+lists!(4 F A 0 G B 1 H C 2 I D 3);
+lists!(5 F A 0 G B 1 H C 2 I D 3 J E 4);
+lists!(6 F A 0 G B 1 H C 2 I D 3 J E 4 K X 5);
+lists!(7 F A 0 G B 1 H C 2 I D 3 J E 4 K X 5 L Y 6);
+lists!(8 F A 0 G B 1 H C 2 I D 3 J E 4 K X 5 L Y 6 M Z 7);
+
+fn enough(vms: &[Vm<'_>], needed: usize) -> Result<(), TrickleError> {
+    if needed > vms.len() { Err(TrickleError::TooManyArguments { vms: vms.len() }) } else { Ok(()) }
+}
+
+fn fork_packed<'a, F, Args>(
+    vm: &Vm<'a>,
+    function: F,
+    args: &Packed<Args>,
+) -> Result<Handle<'a, F::Output>, TrickleError>
+where
+    F: RemoteFn<Args>,
+    F::Output: RemoteSend,
+    Args: RemoteSend,
+{
+    let pending = vm.rai().call_packed(function, args).map_err(|error| vm.error(error))?;
+    Ok(Handle { vm: vm.clone(), pending })
+}
+
 impl<'a> Vm<'a> {
     /// Starts a function on the VM and returns at once; [`join`] waits for the result (paper, section 2.3).
     ///
     /// # Errors
-    /// [`TrickleError::Call`] if the VM is known to be gone or the arguments cannot travel.
+    /// As [`fork`].
     pub fn fork<F, Args>(&self, function: F, args: Args) -> Result<Handle<'a, F::Output>, TrickleError>
     where
         F: RemoteFn<Args>,
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        self.fork_packed(function, &Packed::new(args).map_err(|error| self.error(error))?)
-    }
-
-    fn fork_packed<F, Args>(
-        &self,
-        function: F,
-        args: &Packed<Args>,
-    ) -> Result<Handle<'a, F::Output>, TrickleError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: RemoteSend,
-        Args: RemoteSend,
-    {
-        let pending = self.rai().call_packed(function, args).map_err(|error| self.error(error))?;
-        Ok(Handle { vm: self.clone(), pending })
+        fork(self, function, args)
     }
 }
 
@@ -62,23 +245,21 @@ impl<'a> Vms<'a> {
     /// Starts a function with the same arguments on every VM.
     ///
     /// # Errors
-    /// As [`Vm::fork`]; what has been started goes on, and its results are thrown away.
+    /// As the function [`fork`].
     pub fn fork<F, Args>(&self, function: F, args: Args) -> Result<Vec<Handle<'a, F::Output>>, TrickleError>
     where
         F: RemoteFn<Args>,
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let Some(first) = self.first() else { return Ok(Vec::new()) };
-        let args = Packed::new(args).map_err(|error| first.error(error))?;
-        self.iter().map(|vm| vm.fork_packed(function, &args)).collect()
+        fork(&self[..], function, args)
     }
 
     /// Starts a function on one VM after the other, each with its own arguments (paper, example 6, line 18). If there
     /// are fewer arguments than VMs, the last VMs stay idle.
     ///
     /// # Errors
-    /// As [`fork`](Self::fork), and [`TrickleError::TooManyArguments`] if there are more arguments than VMs.
+    /// As the function [`fork`].
     pub fn fork_each<F, Args>(
         &self,
         function: F,
@@ -89,12 +270,7 @@ impl<'a> Vms<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        // All of them first: an error should not leave half of them running.
-        let args: Vec<Args> = args.into_iter().take(self.len() + 1).collect();
-        if args.len() > self.len() {
-            return Err(TrickleError::TooManyArguments { vms: self.len() });
-        }
-        self.iter().zip(args).map(|(vm, args)| vm.fork(function, args)).collect()
+        fork(&self[..], function, each(args))
     }
 }
 

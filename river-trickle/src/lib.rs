@@ -1,8 +1,8 @@
 //! Trickle: task farming over River's virtual machines.
 //!
 //! A program connects to the VMs that are there, calls functions on them, forks and joins, or has a pile of work
-//! spread over whichever VM is free. After "Python-based Distributed Programming with Trickle" (Benson and Fedosov),
-//! whose `inject` is not needed: the program itself travels.
+//! spread over whichever VM is free. After "Python-based Distributed Programming with Trickle" (Benson and Fedosov);
+//! its `inject` is needed for data only, as the program itself travels.
 //!
 //! ```no_run
 //! use river_core::{ExitCode, Vr};
@@ -37,7 +37,7 @@
 //! # Where things are
 //!
 //! [`connect`] and [`connect_or_start`] give [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`] and
-//! [`joinany`] end forks. A farm over items is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and are to
+//! [`joinany`] end what [`fork`] began; [`Vms::inject`] leaves data where functions find it. A farm over items is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and are to
 //! be combined, [`Vms::forkfold`]; [`Work`] says which functions it takes, [`Chunk`] how many items travel together.
 //!
 //! # Layers, lowest first
@@ -51,6 +51,7 @@
 //! * `scheduler`: who works on what, a state machine
 //! * `vm`: a handle on one VM
 //! * `vms`: handles on all of them
+//! * `inject`: data, functions and objects with names
 //! * `fork`: fork and join
 //! * `connect`: finding VMs
 //! * `farm`: the scheduler, driven by calls and their answers
@@ -64,6 +65,7 @@ mod farm;
 mod fork;
 mod forkfold;
 mod forkgen;
+mod inject;
 mod progress;
 mod scheduler;
 mod vm;
@@ -73,10 +75,11 @@ mod work;
 pub use chunk::Chunk;
 pub use connect::{connect, connect_or_start};
 pub use error::{Death, Items, TrickleError};
-pub use fork::{Handle, Join, join, joinany};
+pub use fork::{Each, Fork, Handle, Join, Listed, ListedEach, Mapped, Same, each, fork, join, joinany};
 pub use forkfold::ForkFold;
 pub use forkgen::ForkGen;
 pub use progress::Progress;
+pub use river_rai::current;
 pub use vm::Vm;
 pub use vms::Vms;
 pub use work::{PerChunk, PerItem, Work};

@@ -1,37 +1,14 @@
 //! Farms over servers that are threads of this process. A VM "dies" here when its server ends: work that it had not
 //! begun is lost with it.
 
+mod scene;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 
-use river_core::testing::threads;
-use river_core::{VirtualResource, VrError};
-use river_rai::RaiServer;
+use river_core::VrError;
 use river_trickle::{Chunk, TrickleError, Vms, join, joinany};
-
-/// Runs `body` with `count` VMs named `vm-0`, `vm-1`, ...
-fn with_vms<R: Send>(count: usize, body: impl Fn(&Vms<'_>) -> R + Sync) -> R {
-    let results = threads(count + 1, |vr, index, vrs| {
-        if index > 0 {
-            RaiServer::unrestricted().main(vr).unwrap();
-            return None;
-        }
-        let names = (0..count).map(|i| format!("vm-{i}"));
-        let vms = Stop(Vms::attach(vr, names.zip(vrs[1..].iter().copied())));
-        Some(body(&vms.0))
-    });
-    results.into_iter().flatten().next().unwrap()
-}
-
-struct Stop<'a>(Vms<'a>);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        for vm in &self.0 {
-            let _ = vm.rai().stop();
-        }
-    }
-}
+use scene::with_vms;
 
 /// Has a VM die as soon as it has done what it was asked so far.
 fn kill(vms: &Vms<'_>, vm: usize) {

@@ -53,6 +53,11 @@ struct Readme;
 #[doc = include_str!("../../docs/guide/core.md")]
 struct Guide;
 
+/// The programs in the guide to new models, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/new-model.md")]
+struct NewModel;
+
 /// The programs in the guide to state, so that they are compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/state.md")]

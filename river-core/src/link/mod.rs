@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::envelope::Envelope;
 use crate::frame::Kind;
-use crate::inbox::{Event, Inbox};
+use crate::inbox::{Inbox, Refused};
 
 pub(crate) use reader::{By, Reader, Sink};
 pub(crate) use shm::{Offer, Rings, ShmLink};
@@ -36,17 +36,16 @@ pub(crate) enum Link {
 impl Link {
     /// Hands an envelope over. `Err`: the link is of no more use; the router knows why. May block while more than a
     /// bounded number of bytes waits for a peer that does not read.
-    pub(crate) fn send(&self, envelope: Envelope) -> Result<(), ()> {
-        match self {
-            Link::Local(inbox) => inbox.push(Event::Envelope(envelope)).map_err(drop),
-            Link::Shm(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
-            Link::Tcp(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
-            #[cfg(test)]
-            Link::Sim(link) => link.send(Kind::Envelope, &envelope).map_err(drop),
+    ///
+    /// Within the process the destination's limit is seen to; elsewhere that is for `Gates`.
+    pub(crate) fn send(&self, envelope: Envelope) -> Result<(), Refused> {
+        if let Link::Local(inbox) = self {
+            return inbox.offer(envelope);
         }
+        self.notify(Kind::Envelope, &envelope).map_err(|()| Refused::Closed)
     }
 
-    /// Hands a notice of the system over to another process. `Err`: the link is of no more use.
+    /// Hands a frame over to another process. `Err`: the link is of no more use.
     pub(crate) fn notify(&self, kind: Kind, envelope: &Envelope) -> Result<(), ()> {
         match self {
             Link::Local(_) => Ok(()),

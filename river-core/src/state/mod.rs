@@ -25,7 +25,7 @@ pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
 pub(crate) use directory::{Directory, Draft, KEEP};
 pub(crate) use file::{Content, Header, SavedVm};
-pub(crate) use record::{Blocked, Call, Record, Sending, Sent};
+pub(crate) use record::{Blocked, Call, Record, Refusal, Sending, Sent};
 pub(crate) use recorder::Recorder;
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;

@@ -21,7 +21,7 @@ use crate::down::Down;
 use crate::envelope::{Channel, Payload};
 use crate::error::Divergence;
 use crate::id::{IdMap, VrId};
-use crate::inbox::Event;
+use crate::inbox::{Event, Moment};
 use crate::mailbox::Selector;
 
 /// What a VR asks of the world: as much of it as tells one call from another.
@@ -36,6 +36,9 @@ pub(crate) enum Call {
     /// A wait for a posted receive.
     Complete,
     Wait,
+    /// What waits in the queue.
+    Queue,
+    LimitQueue,
     Now,
     Effect,
     VmName,
@@ -59,9 +62,19 @@ enum Line {
     TimedOut(Duration),
     Sent(Sent),
     /// The send above was not accepted.
-    Refused(Box<Down>),
+    Refused(Refusal),
+    /// The call above, which waits, looked once more: handlers may have run.
+    Again,
     /// What the call above returned.
     Answer(#[serde(with = "codec::octets")] Bytes),
+}
+
+/// Why a send was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Refusal {
+    Down(Box<Down>),
+    /// The destination's queue is full.
+    Full,
 }
 
 /// A send, by what tells it from another.
@@ -86,7 +99,7 @@ impl Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sending {
     /// It was made before: this came of it.
-    Made(Result<(), Down>),
+    Made(Result<(), Refusal>),
     /// It is to be made, with this number.
     Due(u64),
 }
@@ -96,6 +109,8 @@ pub(crate) enum Sending {
 pub(crate) enum Blocked {
     /// It waited so long, and then gave up.
     TimedOut(Duration),
+    /// It looks once more.
+    Again,
     /// The record ends here: it waits for real.
     Live,
 }
@@ -170,18 +185,16 @@ impl Record {
     pub(crate) fn arrivals(
         &mut self,
         events: &mut Vec<Event>,
-        arrive: impl FnOnce(&mut Vec<Event>) -> bool,
-    ) -> bool {
+        arrive: impl FnOnce(&mut Vec<Event>) -> Option<Moment>,
+    ) -> Option<Moment> {
         if !self.is_live() {
-            let Line::Arrived(count) = self.lines[self.line] else { return false };
+            let Line::Arrived(count) = self.lines[self.line] else { return None };
             let end = self.event + count as usize;
             events.extend_from_slice(&self.events[self.event..end]);
             (self.line, self.event) = (self.line + 1, end);
-            return true;
+            return Some(Moment::now());
         }
-        if !arrive(events) {
-            return false;
-        }
+        let since = arrive(events)?;
         for event in &*events {
             if let Event::Envelope(envelope) = event {
                 self.received.insert(envelope.src, envelope.seq + 1);
@@ -195,7 +208,7 @@ impl Record {
         } else {
             self.append(Line::Arrived(count));
         }
-        true
+        Some(since)
     }
 
     /// A receive that waits has found nothing in what had arrived.
@@ -206,8 +219,17 @@ impl Record {
                 self.line += 1;
                 Ok(Blocked::TimedOut(waited))
             }
+            Some(Line::Again) => {
+                self.line += 1;
+                Ok(Blocked::Again)
+            }
             Some(_) => Err(self.diverged("the receive before it still waits".into())),
         }
+    }
+
+    /// A live receive looks once more, and handlers may have run meanwhile.
+    pub(crate) fn again(&mut self) {
+        self.append(Line::Again);
     }
 
     /// A live receive has given up.
@@ -233,17 +255,22 @@ impl Record {
             }
             _ => return Err(self.diverged(send.to_string())),
         }
-        if let Some(Line::Refused(down)) = self.lines.get(self.line) {
-            let down = Down::clone(down);
+        if let Some(Line::Refused(refusal)) = self.lines.get(self.line) {
+            let refusal = refusal.clone();
             self.line += 1;
-            return Ok(Sending::Made(Err(down)));
+            return Ok(Sending::Made(Err(refusal)));
         }
         Ok(Sending::Made(Ok(())))
     }
 
     /// The live send that was made last was not accepted.
-    pub(crate) fn refused(&mut self, down: Down) {
-        self.append(Line::Refused(Box::new(down)));
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        if let Some(Line::Sent(sent)) = self.lines.last()
+            && let Some(next) = self.sent.get_mut(&sent.to)
+        {
+            *next -= 1;
+        }
+        self.append(Line::Refused(refusal));
     }
 
     /// What the call that was made last returned; `None` if that is not known, so that it has to be made.
@@ -317,6 +344,8 @@ impl std::fmt::Display for Call {
             Call::Test => f.write_str("a look at a posted receive"),
             Call::Complete => f.write_str("a wait for a posted receive"),
             Call::Wait => f.write_str("a wait for anything"),
+            Call::Queue => f.write_str("a look at the queue"),
+            Call::LimitQueue => f.write_str("a limit for the queue"),
             Call::Now => f.write_str("a question for the time"),
             Call::Effect => f.write_str("an effect"),
             Call::VmName => f.write_str("a question for the VM"),
@@ -345,7 +374,9 @@ impl std::fmt::Display for Line {
             Line::Arrived(count) => write!(f, "the arrival of {count} envelopes and notices"),
             Line::TimedOut(waited) => write!(f, "a receive that gave up after {waited:?}"),
             Line::Sent(sent) => sent.fmt(f),
-            Line::Refused(down) => write!(f, "a send that failed, as {down}"),
+            Line::Refused(Refusal::Down(down)) => write!(f, "a send that failed, as {down}"),
+            Line::Refused(Refusal::Full) => f.write_str("a send that found a full queue"),
+            Line::Again => f.write_str("a receive that waits"),
             Line::Answer(_) => f.write_str("the answer to a question"),
         }
     }
@@ -391,8 +422,8 @@ mod tests {
         Record::new(Base::new(id(9), Bytes::new()))
     }
 
-    fn down(to: u8) -> Down {
-        Down { who: id(to), why: Why::Finished }
+    fn down(to: u8) -> Refusal {
+        Refusal::Down(Box::new(Down { who: id(to), why: Why::Finished }))
     }
 
     /// What the VR is told. `seq` counts what has arrived.
@@ -414,7 +445,7 @@ mod tests {
                         payload,
                     })
                 }));
-                count > 0
+                (count > 0).then(Moment::now)
             });
             *seq += events.len() as u64;
             format!("{:?}", events.iter().map(seq_of).collect::<Vec<_>>())
@@ -428,6 +459,7 @@ mod tests {
                 }
                 match record.blocked()? {
                     Blocked::TimedOut(waited) => Ok(format!("{waited:?}")),
+                    Blocked::Again => unreachable!("there are no handlers"),
                     Blocked::Live => {
                         record.timed_out(Duration::from_secs(1));
                         Ok(format!("{:?}", Duration::from_secs(1)))

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::base::{Base, Origin};
-use super::record::{Blocked, Call, Record, Sending, Sent};
-use crate::down::{Down, Why};
+use super::record::{Blocked, Call, Record, Refusal, Sending, Sent};
+use crate::down::Why;
 use crate::error::Divergence;
-use crate::inbox::{Event, Inbox};
+use crate::inbox::{Event, Inbox, Moment};
 
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -53,12 +53,16 @@ impl Recorder {
     }
 
     /// What has arrived for the call that was made last.
-    pub(crate) fn arrivals(&self, events: &mut Vec<Event>, inbox: &Inbox) -> bool {
+    pub(crate) fn arrivals(&self, events: &mut Vec<Event>, inbox: &Inbox) -> Option<Moment> {
         self.open().record.arrivals(events, |events| inbox.swap(events))
     }
 
     pub(crate) fn blocked(&self) -> Result<Blocked> {
         self.step(Record::blocked)
+    }
+
+    pub(crate) fn again(&self) {
+        self.open().record.again();
     }
 
     pub(crate) fn timed_out(&self, waited: Duration) {
@@ -69,8 +73,9 @@ impl Recorder {
         self.step(|record| record.send(send))
     }
 
-    pub(crate) fn refused(&self, down: &Down) {
-        self.open().record.refused(down.clone());
+    /// The send that was made last was not accepted: even a frozen VR's record says so, as it was made before.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.lock().record.refused(refusal);
     }
 
     pub(crate) fn recorded_answer(&self) -> Result<Option<Bytes>> {

@@ -1,5 +1,6 @@
 //! Virtual resources: what they are, what they see of the world, and the thread that each has of its own.
 
+mod handler;
 mod posted;
 mod recorded;
 mod resource;
@@ -21,13 +22,16 @@ use crate::down::Down;
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::error::{DeployError, RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VmId, VrId};
-use crate::inbox::{Event, Inbox};
+use crate::inbox::{Event, Inbox, Moment, Refused};
+use crate::limit::QueueLimit;
 use crate::link::Link;
-use crate::mailbox::{Found, Mailbox, Selector};
+use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
 use crate::protocol::{Count, NewVr, Place, Reply, Request};
-use crate::state::{Base, Call, Recorder};
+use crate::state::{Base, Blocked, Call, Recorder};
 
+pub use handler::Handler;
+use handler::Handlers;
 pub use posted::Posted;
 use recorded::Journal;
 pub use recorded::Random;
@@ -46,11 +50,14 @@ pub struct Vr {
     node: Arc<Node>,
     inbox: Arc<Inbox>,
     mailbox: RefCell<Mailbox>,
+    handlers: Handlers,
     routes: RefCell<IdMap<VrId, Route>>,
     /// The VRs whose end reaches this one.
     observed: RefCell<IdSet<VrId>>,
     slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     fresh_number: Cell<u64>,
+    /// Whether the mailbox has a limit.
+    limited: Cell<bool>,
     /// How many names it has given to VRs that it deployed.
     names: Cell<u64>,
     random: RefCell<Pcg64Mcg>,
@@ -86,10 +93,12 @@ impl Vr {
             node,
             inbox,
             mailbox: RefCell::new(base.queue.clone().into()),
+            handlers: Handlers::default(),
             routes: RefCell::default(),
             observed: RefCell::new(base.observed.iter().copied().collect()),
             slots: RefCell::default(),
             fresh_number: Cell::new(base.fresh_number),
+            limited: Cell::new(false),
             names: Cell::new(base.names),
             random: RefCell::new(base.random.clone()),
             journal: None,
@@ -131,6 +140,17 @@ impl Vr {
     }
 
     /// This VR's own `T`, made by `Default` when first asked for: where a layer keeps what belongs to it and the VR.
+    ///
+    /// ```
+    /// # use std::cell::Cell;
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// #[derive(Default)]
+    /// struct Calls(Cell<u64>);
+    ///
+    /// vr.slot::<Calls>().0.set(1);
+    /// assert_eq!(vr.slot::<Calls>().0.get(), 1);
+    /// # });
+    /// ```
     #[must_use]
     pub fn slot<T: Default + 'static>(&self) -> Rc<T> {
         let slot = self.slots.borrow().get(&TypeId::of::<T>()).cloned();
@@ -147,7 +167,8 @@ impl Vr {
     /// Sends a payload to a VR. `Ok` means accepted, not received.
     ///
     /// # Errors
-    /// [`SendError`] if the destination is known to be gone; the payload is dropped then.
+    /// [`SendError::Down`] if the destination is known to be gone, [`SendError::Full`] if its mailbox has a limit and is
+    /// full; the payload is dropped then.
     ///
     /// # Blocking
     /// The first time for a destination it may wait for the directory and for a connection. Later it waits while the
@@ -161,7 +182,7 @@ impl Vr {
         payload: impl Into<Payload>,
     ) -> Result<(), SendError> {
         match &self.journal {
-            None => self.dispatch(to, None, channel, lane, payload.into()).map_err(SendError::Down),
+            None => self.dispatch(to, None, channel, lane, payload.into()),
             Some(_) => self.recorded_send(to, channel, lane, payload.into()),
         }
     }
@@ -174,23 +195,30 @@ impl Vr {
         channel: Channel,
         lane: u64,
         payload: Payload,
-    ) -> Result<(), Down> {
+    ) -> Result<(), SendError> {
         let mut routes = self.routes.borrow_mut();
         let route = match routes.entry(to) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let link = self.node.route(to)?;
+                let link = self.node.route(to).map_err(SendError::Down)?;
                 entry.insert(Route { link, next: 0 })
             }
         };
+        if !matches!(route.link, Link::Local(_)) && !self.node.pass(to) {
+            return Err(SendError::Full(to));
+        }
         let seq = number.unwrap_or(route.next);
-        route.next = seq + 1;
-        if route.link.send(Envelope { src: self.id, dst: to, seq, channel, lane, payload }).is_ok() {
-            return Ok(());
+        match route.link.send(Envelope { src: self.id, dst: to, seq, channel, lane, payload }) {
+            Ok(()) => {
+                route.next = seq + 1;
+                return Ok(());
+            }
+            Err(Refused::Full) => return Err(SendError::Full(to)),
+            Err(Refused::Closed) => {}
         }
         routes.remove(&to);
         drop(routes);
-        Err(self.node.post_mortem(to))
+        Err(SendError::Down(self.node.post_mortem(to)))
     }
 
     /// Takes the earliest envelope that the selector admits, waiting for it if need be.
@@ -204,6 +232,20 @@ impl Vr {
 
     /// Takes the earliest envelope that the selector admits and the predicate accepts, waiting for it if need be. The
     /// predicate runs on this thread and must not receive.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// for word in ["a", "list", "of", "words"] {
+    ///     vr.send_bytes(vr.id(), CHANNEL, 0, word.as_bytes().to_vec()).unwrap();
+    /// }
+    /// let long = vr.receive_where(Selector::on(CHANNEL), |envelope| envelope.payload.len() > 2).unwrap();
+    /// assert_eq!(&long.payload.to_bytes()[..], b"list");
+    /// // The others wait where they were.
+    /// assert_eq!(&vr.receive(Selector::on(CHANNEL)).unwrap().payload.to_bytes()[..], b"a");
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
@@ -234,9 +276,13 @@ impl Vr {
         selector: Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
     ) -> Result<Option<Envelope>, RecvError> {
-        let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-        match mailbox.take(&selector, accept, &mut |events| self.arrivals(events)) {
-            Found::Envelope(envelope) => Ok(Some(envelope)),
+        let found = {
+            let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
+            mailbox.take(&selector, accept, &mut |events| self.arrivals(events))
+        };
+        self.serve();
+        match found {
+            Found::Envelope(envelope) => Ok(Some(self.taken(envelope))),
             Found::Nothing => Ok(None),
             Found::Down(down) => Err(self.forget(down)),
             Found::Stopped => Err(RecvError::Stopped),
@@ -244,6 +290,17 @@ impl Vr {
     }
 
     /// Like [`receive_where`](Self::receive_where), but waits no longer than until the deadline.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use river_core::{Channel, RecvError, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let deadline = Instant::now() + Duration::from_millis(5);
+    /// let nothing = vr.receive_until(Selector::on(CHANNEL), Some(deadline), |_| true);
+    /// assert!(matches!(nothing, Err(RecvError::Timeout { .. })));
+    /// # });
+    /// ```
     ///
     /// # Errors
     /// As [`receive`](Self::receive), and [`RecvError::Timeout`].
@@ -257,8 +314,8 @@ impl Vr {
         self.wait_for(selector, deadline, || self.attempt(selector, &mut accept))
     }
 
-    /// What has arrived since the last time; false: nothing.
-    fn arrivals(&self, events: &mut Vec<Event>) -> bool {
+    /// What has arrived since the last time, and when the first of it came; `None`: nothing.
+    fn arrivals(&self, events: &mut Vec<Event>) -> Option<Moment> {
         match &self.journal {
             None => self.inbox.swap(events),
             Some(journal) => journal.recorder.arrivals(events, &self.inbox),
@@ -279,11 +336,15 @@ impl Vr {
             if let Some(found) = attempt()? {
                 return Ok(found);
             }
-            if let Some(waited) = self.recorded_wait()? {
-                let queued = self.mailbox.borrow().len();
-                return Err(RecvError::Timeout { waited, queued });
+            match self.recorded_wait()? {
+                Blocked::Live => {}
+                Blocked::Again => continue,
+                Blocked::TimedOut(waited) => {
+                    let queued = self.mailbox.borrow().len();
+                    return Err(RecvError::Timeout { waited, queued });
+                }
             }
-            if let Some(src) = selector.source()
+            if let Some(src) = selector.awaited()
                 && !watched
                 && src != self.id
             {
@@ -298,6 +359,11 @@ impl Vr {
                 let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
                 self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
                 return Err(RecvError::Timeout { waited, queued });
+            }
+            if let Some(journal) = &self.journal
+                && !self.handlers.is_empty()
+            {
+                journal.recorder.again();
             }
         }
     }
@@ -322,12 +388,23 @@ impl Vr {
         // A divergence is told by the look at what was posted.
         let _ = self.enter(|| Call::Post(selector));
         let mut mailbox = self.mailbox.borrow_mut();
-        let id = mailbox.post(selector, Box::new(accept), &mut |events| self.arrivals(events));
+        let id = mailbox.post(selector, Box::new(accept), false, &mut |events| self.arrivals(events));
         Posted::new(self, id, selector)
     }
 
     /// Shows the envelopes that wait and that the selector admits, oldest first, until the visitor returns `Some`.
     /// Takes none of them, and does not block.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// vr.send_bytes(vr.id(), CHANNEL, 0, b"hello".to_vec()).unwrap();
+    /// let length = vr.peek_where(Selector::on(CHANNEL), |envelope| Some(envelope.payload.len()));
+    /// assert_eq!(length, Some(5));
+    /// assert!(vr.try_receive_where(Selector::on(CHANNEL), |_| true).unwrap().is_some(), "it is still there");
+    /// # });
+    /// ```
     pub fn peek_where<R>(
         &self,
         selector: Selector,
@@ -338,10 +415,66 @@ impl Vr {
         mailbox.visit(&selector, &mut visitor, &mut |events| self.arrivals(events))
     }
 
+    /// What waits in this VR's mailbox. Does not block.
+    #[must_use]
+    pub fn queue(&self) -> QueueStatus {
+        let look = || {
+            // Within a predicate, which may only look at the envelope, there is no telling.
+            let mailbox = self.mailbox.try_borrow_mut();
+            mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.arrivals(events))).unwrap_or_default()
+        };
+        self.remember_what_is_done_again(Call::Queue, look)
+    }
+
+    /// Sets, or takes back, the limit of what may wait in this VR's mailbox: without one a sender that is faster than this VR
+    /// fills the memory. What waits now counts. Does not block.
+    ///
+    /// Senders of the same process are stopped at once. Other processes are told, so that what was under way in the
+    /// meantime still comes. They are let in again when half of the limit is free.
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
+    pub fn limit_queue(&self, limit: Option<QueueLimit>) {
+        // A divergence is told by the receive that follows.
+        let _ = self.enter(|| Call::LimitQueue);
+        let mut mailbox = self.mailbox.borrow_mut();
+        mailbox.status(&mut |events| self.arrivals(events));
+        self.limited.set(limit.is_some());
+        self.inbox.set_limit(limit, mailbox.lengths(), |host| self.node.gate(host, self.id, None));
+    }
+
+    /// An envelope leaves the mailbox.
+    #[inline]
+    fn taken(&self, envelope: Envelope) -> Envelope {
+        if self.limited.get() {
+            self.inbox.took(envelope.payload.len(), |host| self.node.gate(host, self.id, None));
+        }
+        envelope
+    }
+
     // ---- deaths ----
 
     /// Asks to be told when a VR is gone, for whatever reason: by a [`RecvError::Down`] from the first receive that
     /// finds no envelope after that. If it is gone already, the next such receive says so.
+    ///
+    /// ```
+    /// # use river_core::{Channel, RecvError, Selector, Why};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(2, |vr, index, ids| {
+    /// # if index == 1 {
+    /// #     vr.send_bytes(ids[0], CHANNEL, 0, b"farewell".to_vec()).unwrap();
+    /// #     return;
+    /// # }
+    /// # let peer = ids[1];
+    /// vr.watch(peer);
+    /// // First all that it had sent, then the news of its end; neither receive names it.
+    /// assert_eq!(vr.receive(Selector::on(CHANNEL)).unwrap().src, peer);
+    /// match vr.receive(Selector::on(CHANNEL)) {
+    ///     Err(RecvError::Down(down)) => assert_eq!((down.who, down.why), (peer, Why::Finished)),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # });
+    /// ```
     ///
     /// # Blocking
     /// As a first send to that VR.
@@ -501,6 +634,38 @@ impl Vr {
     /// The VR of that name on a leased VM: the one that is there, or a new one made by `make`, of which this VR becomes
     /// the parent. Whoever asks for the same name on the same VM in this program gets the same VR, also if two ask at
     /// once; when it has ended, the next one who asks gets a new one.
+    ///
+    /// ```
+    /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// const COUNTER: Channel = Channel::named("counter");
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Counter(u8);
+    ///
+    /// impl VirtualResource for Counter {
+    ///     fn main(&mut self, vr: &Vr) -> Result {
+    ///         loop {
+    ///             let question = vr.receive(Selector::on(COUNTER))?;
+    ///             vr.send_bytes(question.src, COUNTER, 0, vec![self.0])?;
+    ///             self.0 += 1;
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result {
+    /// # river_core::try_run(|vr| {
+    /// let vms = vr.start_local(1)?;
+    /// for count in 0..3 {
+    ///     let counter = vr.service(&vms[0], "counter", || Counter(0))?;
+    ///     vr.send_bytes(counter, COUNTER, 0, vec![])?;
+    ///     assert_eq!(vr.receive(Selector::on(COUNTER).from(counter))?.payload.to_bytes()[0], count);
+    /// }
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`deploy`](Self::deploy).

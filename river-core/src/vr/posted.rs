@@ -34,9 +34,13 @@ impl<'a> Posted<'a> {
     }
 
     fn attempt(&self) -> Result<Option<Envelope>, RecvError> {
-        let mut mailbox = self.vr.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-        match mailbox.complete(self.id, &mut |events| self.vr.arrivals(events)) {
-            Found::Envelope(envelope) => Ok(Some(envelope)),
+        let found = {
+            let mut mailbox = self.vr.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
+            mailbox.complete(self.id, &mut |events| self.vr.arrivals(events))
+        };
+        self.vr.serve();
+        match found {
+            Found::Envelope(envelope) => Ok(Some(self.vr.taken(envelope))),
             Found::Nothing => Ok(None),
             Found::Down(down) => Err(self.vr.forget(down)),
             Found::Stopped => Err(RecvError::Stopped),

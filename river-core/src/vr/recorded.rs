@@ -16,7 +16,7 @@ use crate::envelope::{Channel, Payload};
 use crate::error::{DeployError, Divergence, RecvError, SendError, StateError};
 use crate::id::{ProgramId, VrId};
 use crate::protocol::{Checkpoint, NewVr, Reply, Request};
-use crate::state::{Base, Blocked, Call, KEEP, Recorder, Sending, Sent};
+use crate::state::{Base, Blocked, Call, KEEP, Recorder, Refusal, Sending, Sent};
 
 /// The recorded side of a VR.
 #[derive(Debug)]
@@ -222,19 +222,16 @@ impl Vr {
         }
     }
 
-    /// What the record says of a receive that has found nothing: how long it waited before it gave up. `None`: it waits.
-    pub(super) fn recorded_wait(&self) -> Result<Option<Duration>, RecvError> {
-        let Some(journal) = &self.journal else { return Ok(None) };
-        if journal.live.get() {
-            return Ok(None);
+    /// What the record says of a receive that has found nothing.
+    pub(super) fn recorded_wait(&self) -> Result<Blocked, RecvError> {
+        let Some(journal) = self.journal.as_ref().filter(|journal| !journal.live.get()) else {
+            return Ok(Blocked::Live);
+        };
+        let blocked = journal.recorder.blocked()?;
+        if blocked == Blocked::Live {
+            self.go_live(journal);
         }
-        match journal.recorder.blocked()? {
-            Blocked::TimedOut(waited) => Ok(Some(waited)),
-            Blocked::Live => {
-                self.go_live(journal);
-                Ok(None)
-            }
-        }
+        Ok(blocked)
     }
 
     pub(super) fn recorded_send(
@@ -246,13 +243,21 @@ impl Vr {
     ) -> Result<(), SendError> {
         let Some(journal) = &self.journal else { return Ok(()) };
         match journal.recorder.send(Sent::new(to, channel, lane, &payload))? {
-            Sending::Made(result) => result.map_err(SendError::Down),
+            Sending::Made(result) => result.map_err(|refusal| match refusal {
+                Refusal::Down(down) => SendError::Down(*down),
+                Refusal::Full => SendError::Full(to),
+            }),
             Sending::Due(number) => {
                 self.go_live(journal);
-                self.dispatch(to, Some(number), channel, lane, payload).map_err(|down| {
-                    journal.recorder.refused(&down);
-                    SendError::Down(down)
-                })
+                let result = self.dispatch(to, Some(number), channel, lane, payload);
+                match &result {
+                    Err(SendError::Down(down)) => {
+                        journal.recorder.refused(Refusal::Down(Box::new(down.clone())));
+                    }
+                    Err(SendError::Full(_)) => journal.recorder.refused(Refusal::Full),
+                    _ => {}
+                }
+                result
             }
         }
     }
@@ -272,6 +277,29 @@ impl Vr {
         let result = act();
         journal.recorder.answer(encode(&result)?.into());
         Ok(result)
+    }
+
+    /// Like [`remember`](Self::remember) for what is done again on replay, as it takes in what has arrived, though its result
+    /// may be another one.
+    pub(super) fn remember_what_is_done_again<T>(&self, call: Call, act: impl FnOnce() -> T) -> T
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let Some(journal) = &self.journal else { return act() };
+        // A divergence is told by the receive that follows.
+        let _ = self.enter(|| call);
+        let result = act();
+        match journal.recorder.recorded_answer() {
+            Ok(Some(answer)) => decode(&answer).unwrap_or(result),
+            Ok(None) => {
+                self.go_live(journal);
+                if let Ok(answer) = encode(&result) {
+                    journal.recorder.answer(answer.into());
+                }
+                result
+            }
+            Err(_) => result,
+        }
     }
 
     /// Asks the program.

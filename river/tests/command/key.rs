@@ -37,7 +37,7 @@ fn a_key_is_made_shown_and_replaced_only_by_force() {
     assert!(forced.contains("start them anew"), "{forced}");
     assert_ne!(lab.ends(&["key", "fingerprint"], 0).0, fingerprint);
     assert_eq!(mode(&lab.path("key")), 0o600);
-    assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 3, "river, empty and key; no drafts");
+    assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 4, "river, empty, tmp and key; no drafts");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn what_is_no_key_is_not_imported() {
     }
     let (_, stderr) = lab.ends(&["key", "import", "/nowhere"], 1);
     assert!(stderr.contains("cannot read /nowhere"), "{stderr}");
-    assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 2, "neither a key nor a draft");
+    assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 3, "neither a key nor a draft");
 }
 
 #[test]

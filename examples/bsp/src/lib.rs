@@ -1,0 +1,222 @@
+//! Bulk-synchronous parallel programs: processes compute on what is theirs, and exchange data between *supersteps*.
+//!
+//! The model is Valiant's (*A bridging model for parallel computation*, 1990), the operations those of `BSPlib` (Hill and
+//! others, 1998): `put` and `get` move values between the memories of processes, one-sided; both take effect at the next
+//! `sync`, which ends the superstep for all. A memory is a set of named values of any type that serde knows.
+//!
+//! ```
+//! use bsp::Bsp;
+//!
+//! /// The sum of all processes' values, on each of them, in log2(p) supersteps.
+//! fn sum(bsp: &mut Bsp<'_>, values: Vec<i64>) -> river_core::Result<i64> {
+//!     let (mut sum, mut distance) = (values[bsp.pid()], 1);
+//!     while distance < bsp.nprocs() {
+//!         bsp.put((bsp.pid() + distance) % bsp.nprocs(), "partial", &sum);
+//!         bsp.sync()?;
+//!         sum += bsp.value::<i64>("partial")?;
+//!         distance *= 2;
+//!     }
+//!     Ok(sum)
+//! }
+//!
+//! # fn main() -> river_core::Result {
+//! river_core::try_run(|vr| {
+//!     let vms = vr.start_local(4)?; // or: vr.allocate(vr.discover(Query::default())?, ..)?
+//!     assert_eq!(bsp::spmd(vr, &vms, sum, vec![1, 20, 300, 4000])?, [4321; 4]);
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! A superstep costs each process one message to each other one, which carries all that it puts there and asks for, and one
+//! more for each that it gets something from. If a process dies, or ends while others go on, all the others get an error.
+
+mod process;
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+use process::{Function, Process};
+use river_core::code::code_ptr;
+use river_core::{Result, VmInfo, Vr, VrError, VrId};
+use river_sfm::{Message, RecvError, Sfm, msg, pat};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Runs the function as a process on each of the VMs (a VM given twice runs two), and returns what each of them returned.
+/// It is a function or a closure that captures nothing; `args` is for all.
+///
+/// # Errors
+/// As [`Vr::deploy`], and that of a process that failed.
+///
+/// # Blocking
+/// Until all have ended.
+pub fn spmd<A, R, F>(vr: &Vr, vms: &[VmInfo], f: F, args: A) -> Result<Vec<R>>
+where
+    A: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+    F: Fn(&mut Bsp<'_>, A) -> Result<R> + Copy + Send + 'static,
+{
+    let code = code_ptr::<Function<A, R>, F>(f);
+    let processes = vr.deploy(vms, |pid| Process { pid, code })?;
+    vr.multicast(processes.ids(), msg! { tag: "bsp start", ids: processes.ids(), args: args })?;
+    let (mut results, mut failure) = (Vec::new(), None);
+    for id in processes.iter() {
+        // Also after a failure, so that no news of this computation is left for the next one.
+        loop {
+            match vr.recv(pat! { src: id, tag: "bsp end" }) {
+                Ok(end) => results.push(end.get("result")?),
+                Err(RecvError::Down(down)) if down.who != id => {
+                    failure.get_or_insert(RecvError::Down(down));
+                    continue;
+                }
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+            break;
+        }
+    }
+    failure.map_or(Ok(results), |error| Err(error.into()))
+}
+
+/// What a process sees of the computation.
+#[derive(Debug)]
+pub struct Bsp<'v> {
+    vr: &'v Vr,
+    pid: usize,
+    ids: Vec<VrId>,
+    step: u64,
+    /// Each value as the attribute `value` of a message.
+    memory: HashMap<String, Message>,
+    /// For each process: what is sent to it at the end of this superstep.
+    outbox: Vec<Outgoing>,
+    got: Vec<Message>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Outgoing {
+    /// The values that are put, by name.
+    puts: Message,
+    /// The names of values that are asked for, and which `Get` each is for.
+    gets: Vec<(String, usize)>,
+}
+
+/// A value that was asked for by [`Bsp::get`] and is there after the next [`Bsp::sync`].
+#[must_use = "what is got is read by `take`"]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Get<T> {
+    step: u64,
+    index: usize,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<'v> Bsp<'v> {
+    fn new(vr: &'v Vr, pid: usize, ids: Vec<VrId>) -> Self {
+        let outbox = vec![Outgoing::default(); ids.len()];
+        Self { vr, pid, ids, step: 0, memory: HashMap::new(), outbox, got: Vec::new() }
+    }
+
+    /// This process's number: 0, 1, ...
+    #[must_use]
+    pub fn pid(&self) -> usize {
+        self.pid
+    }
+
+    /// How many processes there are.
+    #[must_use]
+    pub fn nprocs(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The number of this superstep: 0, 1, ...
+    #[must_use]
+    pub fn superstep(&self) -> u64 {
+        self.step
+    }
+
+    /// Sets a value in this process's own memory, at once.
+    pub fn set<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
+        self.memory.insert(name.to_owned(), Message::new().with("value", value));
+    }
+
+    /// Reads a value in this process's own memory.
+    ///
+    /// # Errors
+    /// There is none of that name, or it is of another type.
+    pub fn value<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let value = self.memory.get(name).ok_or_else(|| self.no_value(self.pid, name))?;
+        Ok(value.get("value")?)
+    }
+
+    /// Sets a value in the memory of a process at the end of this superstep. Of several puts of the same name into the same
+    /// memory, the last one of the process with the highest number counts.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    pub fn put<T: Serialize + ?Sized>(&mut self, pid: usize, name: &str, value: &T) {
+        let puts = &mut self.outbox[pid].puts;
+        let name = format!("put {name}");
+        *puts = std::mem::take(puts).without(&name).with(&name, value);
+    }
+
+    /// Asks for a value in the memory of a process, as it is at the end of this superstep, before anything is put there.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    pub fn get<T: DeserializeOwned>(&mut self, pid: usize, name: &str) -> Get<T> {
+        let index = self.outbox.iter().map(|outgoing| outgoing.gets.len()).sum();
+        self.outbox[pid].gets.push((name.to_owned(), index));
+        Get { step: self.step, index, of: PhantomData }
+    }
+
+    /// What was got in the superstep before this one.
+    ///
+    /// # Errors
+    /// The value was of another type, or was got in another superstep.
+    pub fn take<T: DeserializeOwned>(&self, get: &Get<T>) -> Result<T> {
+        if get.step + 1 != self.step {
+            return Err(VrError::msg(format!("got in superstep {}, read in {}", get.step, self.step)));
+        }
+        Ok(self.got[get.index].get("value")?)
+    }
+
+    /// Ends the superstep: waits for all processes to do so, and lets all that they have put and got take effect.
+    ///
+    /// # Errors
+    /// A process is gone, or a value that was got is not there.
+    pub fn sync(&mut self) -> Result {
+        let (step, empty) = (self.step, vec![Outgoing::default(); self.nprocs()]);
+        let outbox = std::mem::replace(&mut self.outbox, empty);
+        let mut wanted: Vec<(usize, usize)> = Vec::new();
+        for (pid, Outgoing { puts, gets }) in outbox.into_iter().enumerate() {
+            wanted.extend(gets.iter().map(|(_, index)| (*index, pid)));
+            self.vr
+                .send(self.ids[pid], puts.with("tag", "bsp sync").with("step", &step).with("gets", &gets))?;
+        }
+        let sync = |id: &VrId| Ok(self.vr.recv(pat! { src: *id, tag: "bsp sync", step: step })?);
+        let arrived = self.ids.iter().map(sync).collect::<Result<Vec<Message>>>()?;
+        // All values that are asked for are sent before any that is put is let in.
+        for (m, id) in arrived.iter().zip(&self.ids) {
+            for (name, index) in m.get::<Vec<(String, usize)>>("gets")? {
+                let value = self.memory.get(&name).cloned().ok_or_else(|| self.no_value(self.pid, &name))?;
+                self.vr.send(*id, value.with("tag", "bsp got").with("index", &index))?;
+            }
+        }
+        for m in arrived {
+            for attr in m.attrs() {
+                if let Some(name) = attr.name().strip_prefix("put ") {
+                    self.memory.insert(name.to_owned(), Message::new().with_attr("value", &attr));
+                }
+            }
+        }
+        wanted.sort_unstable();
+        let got =
+            |(index, pid)| Ok(self.vr.recv(pat! { src: self.ids[pid], tag: "bsp got", index: index })?);
+        self.got = wanted.into_iter().map(got).collect::<Result<_>>()?;
+        self.step += 1;
+        Ok(())
+    }
+
+    fn no_value(&self, pid: usize, name: &str) -> VrError {
+        VrError::msg(format!("process {pid} has no value `{name}` in superstep {}", self.step))
+    }
+}

@@ -1,0 +1,168 @@
+//! Linda: processes that know nothing of each other share a *space* of tuples.
+//!
+//! The operations are those of Gelernter (*Generative communication in Linda*, 1985) and of Carriero and Gelernter (*How to
+//! write parallel programs*, 1989): `out` puts a tuple into the space, `in` takes one that matches a template, `rd` reads
+//! one; both wait for it, `inp` and `rdp` do not; `eval` starts a process whose result becomes a tuple. A tuple is a
+//! message of [`river_sfm`], a template a pattern without code: values, ranges, `ANY` and the like.
+//!
+//! ```
+//! use linda::Space;
+//! use river_sfm::{ANY, msg, pat};
+//!
+//! # fn main() -> river_core::Result {
+//! river_core::try_run(|vr| {
+//!     let vms = vr.start_local(2)?; // or: vr.allocate(vr.discover(Query::default())?, 2)?
+//!     let space = Space::create(vr, &vms[0])?;
+//!     space.eval(&vms[1], |space, n: u64| {
+//!         let task = space.in_(pat! { tag: "task", n: n })?;
+//!         Ok(msg! { tag: "square", n: n, of: task.get::<u64>("x")?.pow(2) })
+//!     }, 1)?;
+//!     space.out(msg! { tag: "task", n: 1, x: 12 })?;
+//!     assert_eq!(space.rd(pat! { tag: "square", n: ANY })?.get::<u64>("of")?, 144);
+//!     assert!(space.inp(pat! { tag: "task" })?.is_none());
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! A space is a virtual resource: whoever knows its name can use it, and there can be many. Who waits in vain as the space is
+//! gone gets an error that says so; who is gone while it waits is forgotten. As in every Linda, a tuple that was handed to
+//! somebody who then dies is lost with it.
+
+mod active;
+mod tuples;
+
+use std::borrow::Borrow;
+use std::slice::from_ref;
+
+use active::{Active, Function};
+use river_core::code::code_ptr;
+use river_core::{Result, VirtualResource, VmInfo, Vr, VrError, VrId};
+use river_sfm::{Message, Pattern, RecvError, Sfm, msg, pat};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tuples::{Request, Tuples};
+
+/// The attribute that tells what belongs to the model from tuples.
+const LINDA: &str = "linda";
+
+/// A tuple space, as one virtual resource sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Space<'v> {
+    vr: &'v Vr,
+    id: VrId,
+}
+
+impl<'v> Space<'v> {
+    /// Makes a new space on a leased VM.
+    ///
+    /// # Errors
+    /// As [`Vr::deploy`].
+    pub fn create(vr: &'v Vr, vm: &VmInfo) -> Result<Self> {
+        Ok(Self::join(vr, vr.deploy(from_ref(vm), |_| Keeper)?[0]))
+    }
+
+    /// The space of that name on a leased VM, made by whoever asks first.
+    ///
+    /// # Errors
+    /// As [`Vr::service`].
+    pub fn named(vr: &'v Vr, vm: &VmInfo, name: &str) -> Result<Self> {
+        Ok(Self::join(vr, vr.service(vm, &format!("linda {name}"), || Keeper)?))
+    }
+
+    /// The space whose [`id`](Self::id) somebody has told.
+    #[must_use]
+    pub fn join(vr: &'v Vr, id: VrId) -> Self {
+        Self { vr, id }
+    }
+
+    /// The space's name, by which others can [`join`](Self::join) it.
+    #[must_use]
+    pub fn id(&self) -> VrId {
+        self.id
+    }
+
+    /// Puts a tuple into the space. Does not wait for anybody to take it.
+    ///
+    /// # Errors
+    /// The space is gone, or a value cannot be encoded. The attribute `linda` is the model's own.
+    pub fn out(&self, tuple: Message) -> Result {
+        if tuple.has(LINDA) {
+            return Err(VrError::msg("a tuple cannot have an attribute `linda`, which is the model's own"));
+        }
+        Ok(self.vr.send(self.id, tuple)?)
+    }
+
+    /// Takes a tuple that matches, waiting for it if need be: Linda's `in`, which is a keyword of Rust.
+    ///
+    /// # Errors
+    /// The space is gone, or the pattern contains code, which cannot be sent.
+    pub fn in_<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message> {
+        self.ask(pattern.borrow(), true, true)
+    }
+
+    /// Reads a tuple that matches, waiting for it if need be. It stays in the space. Errors as [`in_`](Self::in_).
+    pub fn rd<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message> {
+        self.ask(pattern.borrow(), false, true)
+    }
+
+    /// Takes a tuple that matches if there is one now. Errors as [`in_`](Self::in_).
+    pub fn inp<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>> {
+        Ok(Some(self.ask(pattern.borrow(), true, false)?).filter(|reply| !reply.has(LINDA)))
+    }
+
+    /// Reads a tuple that matches if there is one now. Errors as [`in_`](Self::in_).
+    pub fn rdp<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>> {
+        Ok(Some(self.ask(pattern.borrow(), false, false)?).filter(|reply| !reply.has(LINDA)))
+    }
+
+    /// Starts an active tuple on a leased VM: a process that calls `f` with the space and the arguments, and puts what it
+    /// returns into the space. `f` is a function or a closure that captures nothing.
+    ///
+    /// # Errors
+    /// As [`Vr::deploy`]. What goes wrong in `f` is told to this VR as the end of one that it has deployed.
+    pub fn eval<A, F>(&self, vm: &VmInfo, f: F, args: A) -> Result<VrId>
+    where
+        A: Serialize + DeserializeOwned + 'static,
+        F: Fn(&Space<'_>, A) -> Result<Message> + Copy + Send + 'static,
+    {
+        let code = code_ptr::<Function<A>, F>(f);
+        let active = self.vr.deploy(from_ref(vm), |_| Active { space: self.id, code })?[0];
+        self.vr.send(active, msg! { linda: "arguments", args: args })?;
+        Ok(active)
+    }
+
+    fn ask(&self, pattern: &Pattern<'_>, take: bool, wait: bool) -> Result<Message> {
+        let question = msg! { linda: (take, wait), template: pattern.template()? };
+        Ok(self.vr.ask(self.id, question)?)
+    }
+}
+
+/// The virtual resource that is a space: it keeps the tuples, and answers, until the program ends.
+#[derive(Serialize, Deserialize)]
+struct Keeper;
+
+impl VirtualResource for Keeper {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let mut tuples = Tuples::default();
+        loop {
+            let given = match vr.recv(pat! {}) {
+                Ok(m) if m.has(LINDA) => {
+                    vr.watch(m.src());
+                    Request::read(m).map(|request| tuples.ask(request)).unwrap_or_default()
+                }
+                Ok(tuple) => tuples.out(tuple),
+                Err(RecvError::Down(down)) => {
+                    tuples.forget(down.who);
+                    continue;
+                }
+                Err(RecvError::Stopped) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            for (request, tuple) in given {
+                // That one is gone does not hinder the others.
+                let _ = vr.reply(&request.question, tuple.unwrap_or_else(|| msg! { linda: "nothing" }));
+            }
+        }
+    }
+}

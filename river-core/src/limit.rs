@@ -1,0 +1,140 @@
+//! Limits of mailboxes: what counts as too much, and what then happens to senders.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::id::{HostId, IdMap, VrId};
+
+/// How much may wait in a VR's mailbox, and what happens to who sends more. Set by
+/// [`Vr::limit_queue`](crate::Vr::limit_queue).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimit {
+    /// So many envelopes of all layers.
+    pub messages: usize,
+    /// So many bytes of payloads.
+    pub bytes: usize,
+    /// What sending does meanwhile.
+    pub when_full: WhenFull,
+}
+
+/// What sending to a VR does whose mailbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is an error, [`SendError::Full`](crate::SendError::Full), and nothing is sent.
+    Refuse,
+    /// It waits until half of what was there is gone, or the VR is. Two VRs that wait for room in each other's
+    /// mailboxes wait for ever.
+    Wait,
+}
+
+/// A mailbox's limit and what counts against it.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    limit: QueueLimit,
+    messages: usize,
+    bytes: usize,
+    /// Whose processes were told that it is full.
+    held_off: Vec<HostId>,
+}
+
+impl Limited {
+    pub(crate) fn new(limit: QueueLimit) -> Self {
+        Self { limit, messages: 0, bytes: 0, held_off: Vec::new() }
+    }
+
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn uncount(&mut self, bytes: usize) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// What is to happen to who sends now. One message may always wait, however large.
+    pub(crate) fn full(&self) -> Option<WhenFull> {
+        let full = self.messages >= self.limit.messages.max(1) || self.bytes >= self.limit.bytes.max(1);
+        full.then_some(self.limit.when_full)
+    }
+
+    /// Whether enough room was made to let those in who were held off.
+    pub(crate) fn has_room(&self) -> bool {
+        self.messages <= self.limit.messages / 2 && self.bytes <= self.limit.bytes / 2
+    }
+
+    /// Notes that a process is to be held off. False: it is already.
+    pub(crate) fn hold_off(&mut self, host: HostId) -> bool {
+        let new = !self.held_off.contains(&host);
+        if new {
+            self.held_off.push(host);
+        }
+        new
+    }
+
+    /// The processes that were held off.
+    pub(crate) fn let_in(&mut self) -> Vec<HostId> {
+        std::mem::take(&mut self.held_off)
+    }
+}
+
+/// What this process knows of full mailboxes elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    closed: Mutex<IdMap<VrId, (HostId, WhenFull)>>,
+    opened: Condvar,
+    /// Whether there is any: looked at before each send to another process.
+    any: AtomicBool,
+}
+
+impl Gates {
+    /// A VR on that host has a full mailbox, or has room again.
+    pub(crate) fn set(&self, vr: VrId, host: HostId, full: Option<WhenFull>) {
+        let mut closed = self.lock();
+        match full {
+            Some(when_full) => drop(closed.insert(vr, (host, when_full))),
+            None => drop(closed.remove(&vr)),
+        }
+        self.changed(&closed);
+    }
+
+    /// That host is gone: sending there finds out.
+    pub(crate) fn forget(&self, host: HostId) {
+        let mut closed = self.lock();
+        closed.retain(|_, (of, _)| *of != host);
+        self.changed(&closed);
+    }
+
+    /// Lets all through: the program ends.
+    pub(crate) fn open_all(&self) {
+        let mut closed = self.lock();
+        closed.clear();
+        self.changed(&closed);
+    }
+
+    /// Whether an envelope may be sent to that VR; waits for that if that is how it wants it.
+    pub(crate) fn pass(&self, to: VrId) -> bool {
+        if !self.any.load(SeqCst) {
+            return true;
+        }
+        let mut closed = self.lock();
+        loop {
+            match closed.get(&to) {
+                None => return true,
+                Some((_, WhenFull::Refuse)) => return false,
+                Some((_, WhenFull::Wait)) => {
+                    closed = self.opened.wait(closed).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn changed(&self, closed: &IdMap<VrId, (HostId, WhenFull)>) {
+        self.any.store(!closed.is_empty(), SeqCst);
+        self.opened.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdMap<VrId, (HostId, WhenFull)>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

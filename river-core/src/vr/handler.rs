@@ -1,0 +1,121 @@
+//! What a VR does with certain envelopes whatever it is waiting for.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::Vr;
+use crate::envelope::Envelope;
+use crate::mailbox::{PostId, Selector};
+use crate::state::Call;
+
+type Action = Rc<RefCell<dyn FnMut(&Vr, Envelope)>>;
+
+/// The actions of a VR's handlers.
+#[derive(Default)]
+pub(super) struct Handlers {
+    actions: RefCell<Vec<(PostId, Action)>>,
+    /// Those that are running, as a handler may receive.
+    busy: RefCell<Vec<PostId>>,
+}
+
+/// Handles envelopes until it is dropped; made by [`Vr::handle`]. What has arrived by then and was not handled goes back to its
+/// place in the queue.
+#[must_use = "a handler that is dropped handles nothing any more; `detach` keeps it"]
+#[derive(Debug)]
+pub struct Handler<'a> {
+    vr: &'a Vr,
+    id: PostId,
+}
+
+impl Handler<'_> {
+    /// Lets it handle envelopes for as long as the VR lives.
+    pub fn detach(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Handler<'_> {
+    fn drop(&mut self) {
+        self.vr.handlers.actions.borrow_mut().retain(|(id, _)| *id != self.id);
+        if let Ok(mut mailbox) = self.vr.mailbox.try_borrow_mut() {
+            mailbox.unpost(self.id);
+        }
+    }
+}
+
+impl Handlers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.actions.borrow().is_empty()
+    }
+}
+
+impl Vr {
+    /// Has an action run for every envelope that matches, from now on and for those that wait already, in order of arrival.
+    /// No other receive gets them. Does not block.
+    ///
+    /// It runs on this VR's thread, inside whatever receive this VR is in when the envelope has arrived, or goes into next,
+    /// and before that returns. It may send and receive; it is not called again while it runs. It owns what it uses: share
+    /// with it by an `Rc`.
+    ///
+    /// ```
+    /// # use std::cell::Cell;
+    /// # use std::rc::Rc;
+    /// # use river_core::{Channel, Selector};
+    /// # const PING: Channel = Channel::named("ping");
+    /// # const WORK: Channel = Channel::named("work");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let pings = Rc::new(Cell::new(0));
+    /// let counted = pings.clone();
+    /// let handler = vr.handle(Selector::on(PING), |_| true, move |_, _| counted.set(counted.get() + 1));
+    /// vr.send_bytes(vr.id(), PING, 0, vec![]).unwrap();
+    /// vr.send_bytes(vr.id(), WORK, 0, vec![]).unwrap();
+    /// vr.receive(Selector::on(WORK)).unwrap();
+    /// assert_eq!(pings.get(), 1);
+    /// # drop(handler);
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
+    pub fn handle(
+        &self,
+        selector: Selector,
+        accept: impl FnMut(&Envelope) -> bool + 'static,
+        action: impl FnMut(&Vr, Envelope) + 'static,
+    ) -> Handler<'_> {
+        // A divergence is told by the receive that follows.
+        let _ = self.enter(|| Call::Post(selector));
+        let mut mailbox = self.mailbox.borrow_mut();
+        let id = mailbox.post(selector, Box::new(accept), true, &mut |events| self.arrivals(events));
+        self.handlers.actions.borrow_mut().push((id, Rc::new(RefCell::new(action))));
+        Handler { vr: self, id }
+    }
+
+    /// Runs the handlers for which something has arrived.
+    #[inline]
+    pub(super) fn serve(&self) {
+        if self.mailbox.borrow().has_standing() {
+            self.run_handlers();
+        }
+    }
+
+    #[cold]
+    fn run_handlers(&self) {
+        loop {
+            let next = self.mailbox.borrow_mut().take_standing(&self.handlers.busy.borrow());
+            let Some((id, envelope)) = next else { return };
+            let action =
+                self.handlers.actions.borrow().iter().find(|(of, _)| *of == id).map(|(_, a)| a.clone());
+            let Some(action) = action else { continue };
+            self.handlers.busy.borrow_mut().push(id);
+            (action.borrow_mut())(self, self.taken(envelope));
+            self.handlers.busy.borrow_mut().retain(|busy| *busy != id);
+        }
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handlers").field("busy", &self.busy).finish_non_exhaustive()
+    }
+}

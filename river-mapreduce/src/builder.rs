@@ -1,0 +1,384 @@
+//! A job that is set up: code, input, output and options.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::cluster::Cluster;
+use crate::counters::Counters;
+use crate::datum::Datum;
+use crate::driver;
+use crate::error::JobError;
+use crate::failure::Failure;
+use crate::input::{Input, Split, cut};
+use crate::job::MapReduce;
+use crate::output::{Directory, Output, Place};
+use crate::partition;
+use crate::progress::Bar;
+use crate::report::{Reducer, Report};
+use crate::serial;
+use crate::spec::{JobSpec, Settings};
+use crate::task::{MapTotals, ReduceTotals};
+use crate::travel::Travel;
+use crate::varint;
+
+/// How many reducers a job has unless it says so. It does not depend on the number of VMs, so neither does the output.
+const REDUCERS: usize = 16;
+/// What a process needs beside what jobs are accounted for.
+const OVERHEAD: u64 = 12 << 20;
+/// More memory for records that are not sorted yet makes nothing faster.
+const MAP_MEMORY: u64 = 256 << 20;
+
+/// A job that is set up: code, input, output and options. It can be run any number of times.
+#[must_use = "nothing happens before `run`"]
+#[derive(Debug)]
+pub struct Job<M: MapReduce> {
+    code: M,
+    input: Input<M::Input>,
+    output: Output,
+    reducers: usize,
+    memory: Option<u64>,
+    split_size: Option<u64>,
+    sorted: bool,
+    skippable: u64,
+    speculate: bool,
+    progress: bool,
+}
+
+/// What a job has left: its records, if they were collected, and a report.
+pub struct Outcome<K, V> {
+    parts: Vec<Vec<Bytes>>,
+    directory: Option<std::path::PathBuf>,
+    report: Report,
+    kind: PhantomData<fn() -> (K, V)>,
+}
+
+impl<M: MapReduce> Job<M> {
+    /// A job whose output is collected.
+    pub fn new(code: M, input: Input<M::Input>) -> Self {
+        Self {
+            code,
+            input,
+            output: Output::collect(),
+            reducers: REDUCERS,
+            memory: None,
+            split_size: None,
+            sorted: false,
+            skippable: 0,
+            speculate: true,
+            progress: false,
+        }
+    }
+
+    /// Where the records go. Default: [`Output::collect`].
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// How many reduce tasks there are, and files in the output directory. Default: 16. With one, the output is sorted as a
+    /// whole; see also [`sorted`](Self::sorted).
+    pub fn reducers(mut self, reducers: usize) -> Self {
+        self.reducers = reducers;
+        self
+    }
+
+    /// How many bytes of memory all processes of the job may use together, but the caller's own. What does not fit
+    /// goes to temporary files. Default: half the memory of the VMs' machines.
+    ///
+    /// The limit is for what the job moves; a single record or value that user code holds has to fit beside it.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// About how many bytes of a file a map task reads; for items, their bytes; for generated input, how many numbers.
+    /// Default: 64 MiB, less for small inputs, so that there are about 32 tasks.
+    pub fn split_size(mut self, size: u64) -> Self {
+        self.split_size = Some(size);
+        self
+    }
+
+    /// Sorts the output as a whole: all keys of a reducer come before those of the next. Ranges of keys are chosen by a look
+    /// at a sample of the input, which the caller's process takes before the job begins.
+    pub fn sorted(mut self) -> Self {
+        self.sorted = true;
+        self
+    }
+
+    /// Leaves out up to so many records on which the map function panics, or which are not what the input is said to be.
+    /// Default: none, so the first one ends the job. The report names them.
+    pub fn skip_bad_records(mut self, at_most: u64) -> Self {
+        self.skippable = at_most;
+        self
+    }
+
+    /// Whether a task that takes much longer than others is given to a second VM. Default: yes. For reduce functions that
+    /// do something else than emit.
+    pub fn speculate(mut self, speculate: bool) -> Self {
+        self.speculate = speculate;
+        self
+    }
+
+    /// Shows a progress bar on stderr, if that is a terminal.
+    pub fn show_progress(mut self) -> Self {
+        self.progress = true;
+        self
+    }
+
+    /// Runs the job on a cluster.
+    ///
+    /// VMs that die on the way are done without: what they had done is done again as far as it is needed.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    ///
+    /// # Blocking
+    /// Until it is done.
+    pub fn run(&self, cluster: &Cluster<'_>) -> Result<Outcome<M::OutKey, M::OutValue>, JobError>
+    where
+        M: Travel,
+    {
+        let start = Instant::now();
+        let (settings, splits) = self.prepare(&self.limits(Some(cluster)))?;
+        let directory = self.directory()?;
+        let packed = self.code.pack().map_err(JobError::Settings)?;
+        let spec = JobSpec { code: packed.code, state: packed.state, settings };
+        let run = driver::Run {
+            spec,
+            splits: &splits,
+            directory: directory.as_ref(),
+            speculate: self.speculate,
+            bar: Bar::new(self.progress),
+        };
+        let done = match driver::run(cluster, run) {
+            Ok(done) => done,
+            Err(error) => {
+                directory.iter().for_each(Directory::abandon);
+                return Err(error);
+            }
+        };
+        let mut report =
+            report(done.maps.iter().map(|map| &map.totals), done.reduces.iter().map(|reduce| &reduce.totals));
+        for map in &done.maps {
+            report.counters.merge(&map.counters);
+            report.spilled_bytes += map.spilled;
+            report.shuffled_bytes += map.shuffled_bytes();
+        }
+        for reduce in &done.reduces {
+            report.counters.merge(&reduce.counters);
+        }
+        report.reissued = done.reissued;
+        report.lost = done.lost.into_iter().map(|death| (death.vm, death.why)).collect();
+        let parts = done.reduces.into_iter().map(|reduce| reduce.collected).collect();
+        self.finish(directory.as_ref(), parts, report, start, done.map_time)
+    }
+
+    /// Runs the job in the caller's thread, without VMs, one task after the other: for debugging. The output is the same
+    /// as that of [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn run_serial(&self) -> Result<Outcome<M::OutKey, M::OutValue>, JobError> {
+        let start = Instant::now();
+        let (settings, splits) = self.prepare(&self.limits(None))?;
+        let directory = self.directory()?;
+        let done = match serial::run(&self.code, &settings, &splits, directory.as_ref()) {
+            Ok(done) => done,
+            Err(failure) => {
+                directory.iter().for_each(Directory::abandon);
+                return Err(here(&failure));
+            }
+        };
+        let mut report = report(done.maps.iter(), done.reduces.iter());
+        report.counters = done.counters;
+        report.spilled_bytes = done.spilled;
+        report.shuffled_bytes = done.shuffled;
+        self.finish(directory.as_ref(), done.collected, report, start, done.map_time)
+    }
+
+    /// Bytes for one worker's unsorted records, a VM's runs, and one worker's merge.
+    fn limits(&self, cluster: Option<&Cluster<'_>>) -> [u64; 3] {
+        let (vms, slots) = match cluster {
+            Some(cluster) => (cluster.alive().max(1), cluster.workers.len() / cluster.places.len()),
+            None => (1, 1),
+        };
+        let usable = match (self.memory, cluster) {
+            (Some(memory), _) => {
+                let share = memory / vms as u64;
+                share.saturating_sub(OVERHEAD).max(share / 4)
+            }
+            (None, Some(cluster)) => {
+                cluster.places.iter().map(|place| place.memory / 2).min().unwrap_or_default().max(64 << 20)
+            }
+            (None, None) => 1 << 30,
+        };
+        let slots = slots.max(1) as u64;
+        // What is sorted is in the buffer and in the new run at the same time, if that is kept in memory.
+        let map = (usable * 2 / 5 / slots).min(MAP_MEMORY);
+        let merge = usable * 3 / 20 / slots;
+        [map, usable.saturating_sub((map + merge) * slots), merge]
+    }
+
+    fn prepare(&self, limits: &[u64; 3]) -> Result<(Settings, Vec<Split>), JobError> {
+        if self.reducers == 0 || u32::try_from(self.reducers).is_err() {
+            return Err(JobError::Settings(format!("a job cannot have {} reducers", self.reducers)));
+        }
+        let splits = cut(&self.input.source, self.input.framing, self.split_size)?;
+        let [map_memory, store_memory, merge_memory] =
+            limits.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let directory = match &self.output.place {
+            Place::Collect => None,
+            // Workers have the working directory of this process, where it exists.
+            Place::Directory { path, .. } => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        };
+        let mut settings = Settings {
+            framing: self.input.framing,
+            reducers: self.reducers,
+            bounds: Vec::new(),
+            map_memory,
+            store_memory,
+            merge_memory,
+            format: self.output.format,
+            directory,
+            skippable: self.skippable,
+        };
+        if self.sorted && self.reducers > 1 {
+            let sample = serial::sample(&self.code, &settings, &splits).map_err(|failure| here(&failure))?;
+            settings.bounds = partition::bounds::<M::Key>(sample, self.reducers);
+            if settings.bounds.is_empty() {
+                // Nothing to look at: any range will do, as long as it is one.
+                settings.bounds = vec![Vec::new()];
+            }
+        }
+        Ok((settings, splits))
+    }
+
+    fn directory(&self) -> Result<Option<Directory>, JobError> {
+        let Place::Directory { path, overwrite } = &self.output.place else { return Ok(None) };
+        match Directory::prepare(path, *overwrite) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(error) => Err(JobError::Output { path: path.clone(), error: error.into() }),
+        }
+    }
+
+    fn finish(
+        &self,
+        directory: Option<&Directory>,
+        parts: Vec<Vec<Bytes>>,
+        mut report: Report,
+        start: Instant,
+        map_time: Duration,
+    ) -> Result<Outcome<M::OutKey, M::OutValue>, JobError> {
+        if let Some(directory) = directory {
+            directory.commit().map_err(|error| JobError::Output {
+                path: directory.path().to_owned(),
+                error: error.into(),
+            })?;
+        }
+        report.map_time = map_time;
+        report.reduce_time = start.elapsed().saturating_sub(map_time);
+        if let Some((key, share)) = report.dominating_key() {
+            tracing::warn!(
+                "the key {key:?} has {:.0} % of all records: one reducer has most of the work",
+                share * 100.0
+            );
+        }
+        let directory = directory.map(|directory| directory.path().to_owned());
+        Ok(Outcome { parts, directory, report, kind: PhantomData })
+    }
+}
+
+/// The failure of a task that ran in the caller's process.
+fn here(failure: &Failure) -> JobError {
+    JobError::Failed { task: "a task".into(), vm: "(none: this process)".into(), why: failure.to_string() }
+}
+
+fn report<'a>(
+    maps: impl Iterator<Item = &'a MapTotals>,
+    reduces: impl Iterator<Item = &'a ReduceTotals>,
+) -> Report {
+    let mut report = Report::default();
+    for map in maps {
+        report.maps += 1;
+        report.input_records += map.records;
+        report.input_bytes += map.bytes;
+        report.emitted += map.emitted;
+        report.skipped.extend(map.spoiled.iter().map(|spoiled| (spoiled.place.clone(), spoiled.why.clone())));
+    }
+    for reduce in reduces {
+        report.shuffled_records += reduce.records;
+        report.output_records += reduce.output_records;
+        report.output_bytes += reduce.output_bytes;
+        report.reducers.push(Reducer {
+            records: reduce.records,
+            keys: reduce.keys,
+            largest_key: reduce.largest.key.clone(),
+            largest_records: reduce.largest.records,
+        });
+    }
+    report
+}
+
+impl<K: Datum, V: Datum> Outcome<K, V> {
+    /// The records: reducer by reducer, each in the order in which it emitted them.
+    ///
+    /// # Errors
+    /// [`JobError::NotCollected`] if they went to a directory.
+    pub fn collect(&self) -> Result<Vec<(K, V)>, JobError> {
+        if let Some(directory) = &self.directory {
+            return Err(JobError::NotCollected(directory.clone()));
+        }
+        let mut records = Vec::with_capacity(usize::try_from(self.report.output_records).unwrap_or(0));
+        for part in &self.parts {
+            let bytes = match &part[..] {
+                [one] => one.clone(),
+                several => Bytes::from(several.concat()),
+            };
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (length, used) = match <(K, V)>::WIDTH {
+                    Some(width) => (width, 0),
+                    None => varint::get(rest).ok_or_else(damaged)?,
+                };
+                let (record, after) = rest[used..].split_at_checked(length).ok_or_else(damaged)?;
+                records.push(<(K, V)>::own(<(K, V)>::decode(record).map_err(|_| damaged())?));
+                rest = after;
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// A job cannot have left this, but bytes that came over a network are not believed.
+fn damaged() -> JobError {
+    JobError::Settings("the collected records cannot be read".into())
+}
+
+impl<K, V> Outcome<K, V> {
+    /// What the job has done, in numbers.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// What user code counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.report.counters
+    }
+
+    /// The output directory, if there is one.
+    #[must_use]
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        self.directory.as_deref()
+    }
+}
+
+impl<K, V> fmt::Debug for Outcome<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome").field("directory", &self.directory).field("report", &self.report).finish()
+    }
+}

@@ -1,0 +1,151 @@
+//! The VMs that jobs run on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::thread::available_parallelism;
+
+use river_core::{Count, Query, VmInfo, Vr, VrId};
+
+use crate::depot::Depot;
+use crate::error::{Death, JobError};
+use crate::worker::Worker;
+
+/// VMs with workers that run jobs, one after the other: chained and iterative jobs use the same.
+///
+/// Each VM has as many workers as it has *slots*, one unless asked for otherwise: start a VM per core, or give a VM as
+/// many slots as it has cores.
+///
+/// ```no_run
+/// # use river_mapreduce::{Cluster, Input, Job, MapReduce, Travel};
+/// # fn example(vr: &river_core::Vr, word_count: impl MapReduce<Input = String> + Travel) -> river_core::Result {
+/// let cluster = Cluster::connect(vr, ..)?; // all VMs that can be found; or 4, or 2..
+/// let outcome = Job::new(word_count, Input::lines(["/var/log"])).run(&cluster)?;
+/// println!("{}", outcome.report());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Cluster<'v> {
+    pub(crate) vr: &'v Vr,
+    pub(crate) places: Vec<PlaceInfo>,
+    pub(crate) workers: Vec<WorkerInfo>,
+    /// Whose end means the end of which place.
+    pub(crate) place_of: HashMap<VrId, usize>,
+    pub(crate) deaths: RefCell<HashMap<usize, Death>>,
+    pub(crate) next_attempt: Cell<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlaceInfo {
+    pub(crate) name: String,
+    pub(crate) depot: VrId,
+    /// This VM's share of its machine's memory.
+    pub(crate) memory: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WorkerInfo {
+    pub(crate) id: VrId,
+    pub(crate) place: usize,
+}
+
+impl<'v> Cluster<'v> {
+    /// Finds idle VMs, leases them for this program and starts a worker on each: `4` is exactly four, `2..` at least two
+    /// and all that can be had, `..` all, but at least one.
+    ///
+    /// # Errors
+    /// [`JobError::Deploy`]; if there are too few it says how many there are, and how to start more.
+    ///
+    /// # Blocking
+    /// Until enough have answered, at most about a second, and until the program has reached them all.
+    pub fn connect(vr: &'v Vr, count: impl Into<Count>) -> Result<Self, JobError> {
+        let count = count.into();
+        let mut found = idle(vr, count)?;
+        if found.len() < count.minimum() {
+            // It will fail, but those that are in use belong into the error.
+            found = vr.discover(Query::default())?;
+        }
+        Self::on(vr, &vr.allocate(found, count)?)
+    }
+
+    /// Like [`connect`](Self::connect), but if no VM is idle anywhere it starts some on this machine, gone when the
+    /// program ends: `n`, or as many as there are cores.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); with `Some(n)`, and some VMs idle but fewer than `n`, there is an error, not a
+    /// mixture.
+    pub fn connect_or_start(vr: &'v Vr, n: Option<usize>) -> Result<Self, JobError> {
+        let count = n.map_or(Count::AtLeast(1), Count::Exactly);
+        let found = idle(vr, count)?;
+        if !found.is_empty() {
+            return Self::connect(vr, count);
+        }
+        let n = n.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+        Self::on(vr, &vr.start_local(n)?)
+    }
+
+    /// Starts a worker on each of these VMs, which the program has leased.
+    ///
+    /// # Errors
+    /// [`JobError::Deploy`].
+    pub fn on(vr: &'v Vr, vms: &[VmInfo]) -> Result<Self, JobError> {
+        Self::with_slots(vr, vms, 1)
+    }
+
+    /// Starts so many workers on each of these VMs.
+    ///
+    /// # Errors
+    /// [`JobError::Deploy`]; [`JobError::Settings`] for no slots or no VMs.
+    pub fn with_slots(vr: &'v Vr, vms: &[VmInfo], slots: usize) -> Result<Self, JobError> {
+        if slots == 0 || vms.is_empty() {
+            return Err(JobError::Settings("a cluster needs at least one VM, and slots on each".into()));
+        }
+        let depots = vr.deploy(vms, |_| Depot)?;
+        let each: Vec<VmInfo> = vms.iter().flat_map(|vm| vec![vm.clone(); slots]).collect();
+        let workers = vr.deploy(&each, |i| Worker { depot: depots[i / slots] })?;
+        let places = vms.iter().zip(depots.iter()).map(|(vm, depot)| {
+            let neighbours = vms.iter().filter(|other| other.address.ip() == vm.address.ip()).count();
+            PlaceInfo { name: vm.name.clone(), depot, memory: vm.memory / neighbours.max(1) as u64 }
+        });
+        Ok(Self::of(
+            vr,
+            places.collect(),
+            workers.iter().enumerate().map(|(i, id)| (id, i / slots)).collect(),
+        ))
+    }
+
+    fn of(vr: &'v Vr, places: Vec<PlaceInfo>, workers: Vec<(VrId, usize)>) -> Self {
+        let workers: Vec<WorkerInfo> =
+            workers.into_iter().map(|(id, place)| WorkerInfo { id, place }).collect();
+        let mut place_of: HashMap<VrId, usize> =
+            workers.iter().map(|worker| (worker.id, worker.place)).collect();
+        place_of.extend(places.iter().enumerate().map(|(index, place)| (place.depot, index)));
+        let (deaths, next_attempt) = (RefCell::default(), Cell::new(1));
+        Self { vr, places, workers, place_of, deaths, next_attempt }
+    }
+
+    /// The names of the VMs, those that were lost among them.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.places.iter().map(|place| place.name.as_str()).collect()
+    }
+
+    /// How many VMs there are that were not lost.
+    #[must_use]
+    pub fn alive(&self) -> usize {
+        self.places.len() - self.deaths.borrow().len()
+    }
+
+    pub(crate) fn all_deaths(&self) -> Vec<Death> {
+        let deaths = self.deaths.borrow();
+        let mut all: Vec<(usize, Death)> =
+            deaths.iter().map(|(place, death)| (*place, death.clone())).collect();
+        all.sort_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, death)| death).collect()
+    }
+}
+
+fn idle(vr: &Vr, count: Count) -> Result<Vec<VmInfo>, JobError> {
+    let enough = count.maximum().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    Ok(vr.discover(Query { count: enough, idle_only: true, ..Query::default() })?)
+}

@@ -1,0 +1,142 @@
+//! What keys, values and records can be: types with a compact encoding, in which they are sorted, shuffled and stored.
+//!
+//! Records are never decoded to be moved: user code is given a borrowed view ([`Ref`]) of the bytes, and what it emits
+//! is encoded at once. A `String` is seen as `&str`, a `Vec<u8>` as `&[u8]`, a number as itself.
+
+mod bytes;
+mod number;
+mod serde;
+mod tuple;
+
+use std::cmp::Ordering;
+
+pub use self::serde::Serde;
+pub(crate) use self::tuple::encode_pair;
+
+/// How user code sees a `T` inside a record: `&str` for `String`, `&[u8]` for `Vec<u8>`, `u64` for `u64`.
+pub type Ref<'a, T> = <T as Datum>::Ref<'a>;
+
+/// A type that records can be made of.
+///
+/// Implemented for `String`, `Vec<u8>`, `[u8; N]`, integers, floats, `bool`, `()`, pairs and triples of these, and
+/// [`Serde<T>`] for whatever serde can encode. Implement it, and [`Key`] if it is one, for a type of your own to give it
+/// an encoding or an order of its own.
+pub trait Datum: Sized + Send + 'static {
+    /// The borrowed view.
+    type Ref<'a>;
+
+    /// How many bytes every value's encoding has, if it is the same for all. Then no length is stored.
+    const WIDTH: Option<usize> = None;
+
+    /// Appends the encoding.
+    fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>);
+
+    /// Reads an encoding.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not an encoding of this type.
+    fn decode(bytes: &[u8]) -> Result<Self::Ref<'_>, DecodeError>;
+
+    /// A value of its own.
+    fn own(value: Self::Ref<'_>) -> Self;
+
+    /// The view of a value.
+    fn view(&self) -> Self::Ref<'_>;
+
+    /// Appends the value as people read it, for text output.
+    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>);
+
+    /// The encoding: the value's own bytes where it has them, otherwise written into `scratch`.
+    fn bytes<'r>(value: &'r Self::Ref<'_>, scratch: &'r mut Vec<u8>) -> &'r [u8] {
+        scratch.clear();
+        Self::encode(value, scratch);
+        scratch
+    }
+
+    /// How many bytes a value occupies beside its own size, for the accounting of memory.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A [`Datum`] with an order: what a job sorts by.
+///
+/// Two keys are the same if their encodings are the same bytes, so `compare` must return `Equal` for these only.
+pub trait Key: Datum {
+    /// Compares two encodings.
+    fn compare(a: &[u8], b: &[u8]) -> Ordering {
+        a.cmp(b)
+    }
+
+    /// A number that orders as `compare` does, as far as it goes: if it is smaller for `a` than for `b`, then `a` comes
+    /// first; if it is equal, `compare` decides. Most comparisons in a sort need nothing else.
+    fn prefix(bytes: &[u8]) -> u64 {
+        first_eight(bytes)
+    }
+}
+
+/// Bytes are not an encoding of the type that was expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes are not {expected}{}", if .detail.is_empty() { String::new() } else { format!(": {}", .detail) })]
+pub struct DecodeError {
+    /// What was expected: "valid UTF-8", "a u64".
+    pub expected: String,
+    /// How many bytes there are.
+    pub bytes: usize,
+    /// What is wrong with them, if that is known.
+    pub detail: String,
+}
+
+impl DecodeError {
+    /// `bytes` are not `expected`.
+    pub fn new(expected: impl Into<String>, bytes: &[u8]) -> Self {
+        Self { expected: expected.into(), bytes: bytes.len(), detail: String::new() }
+    }
+
+    /// With what is wrong.
+    #[must_use]
+    pub fn because(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+}
+
+/// The first eight bytes as a number that orders as they do; missing ones count as zero.
+pub(crate) fn first_eight(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk::<8>() {
+        Some(eight) => u64::from_be_bytes(*eight),
+        None => {
+            let mut eight = [0; 8];
+            eight[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(eight)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) fn encoded<T: Datum>(value: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        T::encode(&value.view(), &mut bytes);
+        if let Some(width) = T::WIDTH {
+            assert_eq!(bytes.len(), width);
+        }
+        let mut scratch = vec![1, 2, 3];
+        assert_eq!(T::bytes(&value.view(), &mut scratch), bytes);
+        bytes
+    }
+
+    /// Encoding and decoding is the identity, and encodings order as the values do.
+    pub(crate) fn check<T: Key + Ord + std::fmt::Debug>(a: &T, b: &T) {
+        let (x, y) = (encoded(a), encoded(b));
+        assert_eq!(T::own(T::decode(&x).unwrap()), *a);
+        assert_eq!(T::compare(&x, &y), a.cmp(b), "{a:?} {b:?}");
+        assert_eq!(x == y, a == b);
+        match T::prefix(&x).cmp(&T::prefix(&y)) {
+            Ordering::Equal => {}
+            different => assert_eq!(different, a.cmp(b), "{a:?} {b:?}"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The depot: the VR of a VM that hands out what its map tasks have made, also while its workers are busy.
+//!
+//! A reader asks for as many bytes as it has room for, so a request is a credit, and nothing is sent that nobody waits for.
+
+use bytes::Bytes;
+use river_core::{RecvError, Result, Selector, VirtualResource, Vr};
+use serde::{Deserialize, Serialize};
+
+use crate::place::Place;
+use crate::protocol::{CHANNEL, ToDepot, ToWorker, decode, encode};
+
+/// The depot of a VM.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Depot;
+
+impl VirtualResource for Depot {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let place = Place::of(vr.id());
+        loop {
+            let envelope = match vr.receive(Selector::on(CHANNEL)) {
+                Ok(envelope) => envelope,
+                Err(RecvError::Stopped) => return Ok(()),
+                // Readers come and go.
+                Err(RecvError::Down(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (message, bytes) = match decode(&envelope.payload) {
+                Some((ToDepot::Read { job, attempt, run, part, offset, len, ticket }, _)) => {
+                    let runs = place.runs(job, attempt);
+                    let run = runs.as_ref().and_then(|runs| runs.get(run as usize));
+                    match run.map(|run| run.read(part as usize, offset, len as usize)) {
+                        Some(Ok(bytes)) => (ToWorker::Chunk { ticket }, bytes),
+                        Some(Err(error)) => {
+                            (ToWorker::Missing { ticket, why: error.to_string() }, Bytes::new())
+                        }
+                        None => {
+                            let why = "the output of that map task is not here".to_owned();
+                            (ToWorker::Missing { ticket, why }, Bytes::new())
+                        }
+                    }
+                }
+                None => continue,
+            };
+            // Who asked may be gone.
+            let _ = vr.send_bytes(envelope.src, CHANNEL, 0, encode(&message, bytes));
+        }
+    }
+}

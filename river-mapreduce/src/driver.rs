@@ -1,0 +1,318 @@
+//! The master's shell: does what the state machine says, and tells it what has happened.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use river_core::{RecvError, Selector, VrId};
+
+use crate::cluster::Cluster;
+use crate::counters::Counters;
+use crate::error::{Death, JobError};
+use crate::failure::Failure;
+use crate::input::Split;
+use crate::master::{Action, AttemptId, Defeat, Master, TaskId, WorkerId};
+use crate::output::Directory;
+use crate::progress::{Bar, Stage};
+use crate::protocol::{CHANNEL, Segment, ToMaster, ToWorker, decode, encode};
+use crate::sort::Part;
+use crate::spec::JobSpec;
+use crate::task::{MapTotals, ReduceTotals};
+
+/// How long to wait for a message before stragglers are looked for.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a job has done on a cluster.
+pub(crate) struct Done {
+    pub(crate) maps: Vec<Mapped>,
+    /// With what was collected.
+    pub(crate) reduces: Vec<Reduced>,
+    pub(crate) map_time: Duration,
+    pub(crate) reissued: u64,
+    pub(crate) lost: Vec<Death>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Mapped {
+    runs: Vec<Vec<Part>>,
+    pub(crate) totals: MapTotals,
+    pub(crate) counters: Counters,
+    pub(crate) spilled: u64,
+}
+
+impl Mapped {
+    /// Bytes that the reducers are given.
+    pub(crate) fn shuffled_bytes(&self) -> u64 {
+        self.runs.iter().flatten().map(|part| part.len).sum()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Reduced {
+    pub(crate) totals: ReduceTotals,
+    pub(crate) counters: Counters,
+    pub(crate) collected: Vec<Bytes>,
+}
+
+/// How a job is to be run.
+pub(crate) struct Run<'a> {
+    pub(crate) spec: JobSpec,
+    pub(crate) splits: &'a [Split],
+    pub(crate) directory: Option<&'a Directory>,
+    pub(crate) speculate: bool,
+    pub(crate) bar: Bar,
+}
+
+/// Runs a job. Blocks until it is done or cannot be done.
+pub(crate) fn run(cluster: &Cluster<'_>, run: Run<'_>) -> Result<Done, JobError> {
+    let places: Vec<usize> = cluster.workers.iter().map(|worker| worker.place).collect();
+    let reducers = run.spec.settings.reducers;
+    let first_attempt = cluster.next_attempt.get();
+    let master = Master::new(run.splits.len(), reducers, &places, first_attempt, run.speculate);
+    let mut driver = Driver {
+        cluster,
+        job: cluster.vr.fresh_number(),
+        master,
+        maps: std::iter::repeat_with(Mapped::default).take(run.splits.len()).collect(),
+        reduces: std::iter::repeat_with(Reduced::default).take(reducers).collect(),
+        outputs: HashMap::new(),
+        failure: None,
+        start: Instant::now(),
+        map_time: None,
+        lost: Vec::new(),
+        run,
+    };
+    let result = driver.run();
+    driver.end();
+    cluster.next_attempt.set(driver.master.next_attempt());
+    result?;
+    Ok(Done {
+        maps: driver.maps,
+        reduces: driver.reduces,
+        map_time: driver.map_time.unwrap_or_default(),
+        reissued: driver.master.reissued(),
+        lost: driver.lost,
+    })
+}
+
+struct Driver<'a, 'v> {
+    cluster: &'a Cluster<'v>,
+    job: u64,
+    master: Master,
+    maps: Vec<Mapped>,
+    reduces: Vec<Reduced>,
+    /// Output that goes to the caller, by attempt.
+    outputs: HashMap<u64, Vec<Bytes>>,
+    /// The last failure, and where it was.
+    failure: Option<(Failure, String)>,
+    start: Instant,
+    map_time: Option<Duration>,
+    lost: Vec<Death>,
+    run: Run<'a>,
+}
+
+impl Driver<'_, '_> {
+    fn run(&mut self) -> Result<(), JobError> {
+        for &place in self.cluster.deaths.borrow().keys() {
+            self.master.handle_down(place);
+        }
+        for worker in 0..self.cluster.workers.len() {
+            let message = ToWorker::Job { job: self.job, spec: self.run.spec.clone() };
+            self.tell(WorkerId(worker), &message);
+        }
+        loop {
+            if self.map_time.is_none() && self.master.done().0 == self.maps.len() {
+                self.map_time = Some(self.start.elapsed());
+            }
+            while let Some(action) = self.master.poll(self.start.elapsed()) {
+                match action {
+                    Action::Start { worker, attempt, task } => self.start_task(worker, attempt, task),
+                    Action::Cancel { worker, attempt } => {
+                        self.outputs.remove(&attempt.0);
+                        self.tell(worker, &ToWorker::Cancel { attempt: attempt.0 });
+                    }
+                    Action::Moved { worker, attempt, map } => {
+                        if let Some(TaskId::Reduce(reducer)) = self.master.task_of(attempt) {
+                            let segments = self.segments(map, reducer);
+                            self.tell(worker, &ToWorker::Moved { attempt: attempt.0, map, segments });
+                        }
+                    }
+                    Action::Done => return Ok(()),
+                    Action::GiveUp(defeat) => return Err(self.defeat(&defeat)),
+                }
+            }
+            self.show();
+            self.wait()?;
+        }
+    }
+
+    /// Waits for something to happen, but not for long.
+    fn wait(&mut self) -> Result<(), JobError> {
+        let deadline = Some(Instant::now() + TICK);
+        match self.cluster.vr.receive_until(Selector::on(CHANNEL), deadline, |_| true) {
+            Ok(envelope) => match decode(&envelope.payload) {
+                Some((message, body)) => self.handle(envelope.src, message, body),
+                None => Ok(()),
+            },
+            Err(RecvError::Timeout { .. }) => Ok(()),
+            Err(RecvError::Down(down)) => {
+                if let Some(&place) = self.cluster.place_of.get(&down.who) {
+                    self.down(place, down.why.cause());
+                }
+                Ok(())
+            }
+            Err(_) => Err(JobError::Stopped),
+        }
+    }
+
+    fn handle(&mut self, from: VrId, message: ToMaster, body: Bytes) -> Result<(), JobError> {
+        let now = self.start.elapsed();
+        match message {
+            ToMaster::Mapping { attempt, totals } => {
+                if let Some(TaskId::Map(map)) = self.master.task_of(AttemptId(attempt)) {
+                    self.maps[map as usize].totals = totals;
+                }
+            }
+            ToMaster::Mapped { attempt, runs, totals, counters, spilled } => {
+                let task = self.master.task_of(AttemptId(attempt));
+                if let Some(TaskId::Map(map)) = task
+                    && self.master.handle_done(AttemptId(attempt), now)
+                {
+                    self.maps[map as usize] = Mapped { runs, totals, counters, spilled };
+                    self.check_skipped()?;
+                }
+            }
+            ToMaster::Output { attempt } => {
+                if self.master.task_of(AttemptId(attempt)).is_some() {
+                    self.outputs.entry(attempt).or_default().push(body);
+                }
+            }
+            ToMaster::Reduced { attempt, totals, counters } => {
+                if let Some(TaskId::Reduce(reducer)) = self.master.task_of(AttemptId(attempt)) {
+                    // First the file has its name, then the task is done.
+                    if let Some(directory) = self.run.directory {
+                        directory.commit_part(reducer, attempt).map_err(|error| JobError::Output {
+                            path: directory.path().to_owned(),
+                            error: error.into(),
+                        })?;
+                    }
+                    if self.master.handle_done(AttemptId(attempt), now) {
+                        let collected = self.outputs.remove(&attempt).unwrap_or_default();
+                        self.reduces[reducer as usize] = Reduced { totals, counters, collected };
+                    }
+                }
+            }
+            ToMaster::Blocked { attempt } => self.master.handle_blocked(AttemptId(attempt)),
+            ToMaster::Failed { attempt, failure } => {
+                let finally = failure.is_final();
+                self.outputs.remove(&attempt);
+                if self.master.handle_failed(AttemptId(attempt), finally) {
+                    let vm = self.cluster.place_of.get(&from).map(|&place| &self.cluster.places[place].name);
+                    let vm = vm.cloned().unwrap_or_default();
+                    tracing::debug!("an attempt failed on VM {vm}: {failure}");
+                    self.failure = Some((failure, vm));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_task(&mut self, worker: WorkerId, attempt: AttemptId, task: TaskId) {
+        let (job, attempt) = (self.job, attempt.0);
+        let message = match task {
+            TaskId::Map(map) => ToWorker::Map { job, attempt, split: self.run.splits[map as usize].clone() },
+            TaskId::Reduce(reducer) => {
+                let segments = (0..self.maps.len() as u32).flat_map(|map| self.segments(map, reducer));
+                ToWorker::Reduce { job, attempt, reducer, segments: segments.collect() }
+            }
+        };
+        self.tell(worker, &message);
+    }
+
+    /// A reducer's part of a map task's output, which is not empty, run by run.
+    fn segments(&self, map: u32, reducer: u32) -> Vec<Segment> {
+        let Some((worker, attempt)) = self.master.map_done_by(map) else { return Vec::new() };
+        let depot = self.cluster.places[self.cluster.workers[worker.0].place].depot;
+        let runs = (0..).zip(&self.maps[map as usize].runs);
+        runs.filter_map(|(run, parts)| {
+            let part = *parts.get(reducer as usize).filter(|part| part.len > 0)?;
+            Some(Segment { map, run, part, depot, attempt: attempt.0 })
+        })
+        .collect()
+    }
+
+    /// Sends a message to a worker, or notes that it is gone.
+    fn tell(&mut self, worker: WorkerId, message: &ToWorker) {
+        let info = self.cluster.workers[worker.0];
+        let sent = self.cluster.vr.send_bytes(info.id, CHANNEL, 0, encode(message, Bytes::new()));
+        if let Err(error) = sent {
+            self.down(info.place, error.to_string());
+        }
+    }
+
+    fn down(&mut self, place: usize, why: String) {
+        let vm = self.cluster.places[place].name.clone();
+        let death = Death { vm, why };
+        let new = self.cluster.deaths.borrow_mut().insert(place, death.clone()).is_none();
+        if self.master.handle_down(place) && new {
+            tracing::warn!("VM {} is lost, its work is done again: {}", death.vm, death.why);
+            self.lost.push(death);
+        }
+    }
+
+    fn check_skipped(&self) -> Result<(), JobError> {
+        let allowed = self.run.spec.settings.skippable;
+        let mut spoiled = self.maps.iter().flat_map(|map| &map.totals.spoiled);
+        let skipped = spoiled.clone().count() as u64;
+        match spoiled.next() {
+            Some(first) if skipped > allowed => {
+                let first = format!("at {}: {}", first.place, first.why);
+                Err(JobError::TooManySkipped { skipped, allowed, first })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn defeat(&mut self, defeat: &Defeat) -> JobError {
+        let name = |task: &TaskId| match task {
+            TaskId::Map(map) => format!("map task {map}"),
+            TaskId::Reduce(reducer) => format!("reduce task {reducer}"),
+        };
+        match defeat {
+            Defeat::NoWorkerLeft => JobError::NoVmLeft { deaths: self.cluster.all_deaths() },
+            Defeat::Deadly { task, places } => {
+                let deaths = self.cluster.deaths.borrow();
+                let deaths = places.iter().filter_map(|place| deaths.get(place).cloned()).collect();
+                JobError::Deadly { task: name(task), deaths }
+            }
+            Defeat::Failed { task, .. } => {
+                let (failure, vm) =
+                    self.failure.take().unwrap_or((Failure::Internal("unknown".into()), String::new()));
+                JobError::Failed { task: name(task), vm, why: failure.to_string() }
+            }
+        }
+    }
+
+    /// Whatever still runs is not needed any more, and what the job has left goes.
+    fn end(&mut self) {
+        let running: Vec<(AttemptId, WorkerId)> = self.master.running().collect();
+        for (attempt, worker) in running {
+            self.tell(worker, &ToWorker::Cancel { attempt: attempt.0 });
+        }
+        for worker in 0..self.cluster.workers.len() {
+            if !self.cluster.deaths.borrow().contains_key(&self.cluster.workers[worker].place) {
+                self.tell(WorkerId(worker), &ToWorker::Forget { job: self.job });
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let (maps, reduces) = self.master.done();
+        let records: u64 = self.maps.iter().map(|map| map.totals.records).sum();
+        let stage = match maps < self.maps.len() {
+            true => Stage::Map { done: maps, of: self.maps.len(), records },
+            false => Stage::Reduce { done: reduces, of: self.reduces.len() },
+        };
+        self.run.bar.show(&stage, self.master.alive());
+    }
+}

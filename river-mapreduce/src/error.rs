@@ -1,0 +1,96 @@
+//! What can go wrong with a job.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use river_core::DeployError;
+
+use crate::input::InputError;
+
+/// How a VM was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The VM.
+    pub vm: String,
+    /// What happened to it: "signal 9 (SIGKILL)".
+    pub why: String,
+}
+
+/// Why a job has no result.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The input cannot be found, or not be cut as asked for.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The output directory cannot be used.
+    #[error("output {}: {error}", path.display())]
+    Output {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: Arc<std::io::Error>,
+    },
+    /// No VMs could be had.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    /// The job cannot be run as it is set up.
+    #[error("{0}")]
+    Settings(String),
+    /// A task failed in a way that trying again does not help, or too often.
+    #[error("{task} failed on VM {vm}: {why}")]
+    Failed {
+        /// Which: "map task 3".
+        task: String,
+        /// Where.
+        vm: String,
+        /// With the place of the record, if it was one.
+        why: String,
+    },
+    /// More records could not be processed than may be skipped.
+    #[error("{skipped} records were skipped, at most {allowed} may be; the first was {first}")]
+    TooManySkipped {
+        /// How many.
+        skipped: u64,
+        /// How many the job allows.
+        allowed: u64,
+        /// Place and reason of the first.
+        first: String,
+    },
+    /// VMs died whenever they ran this task.
+    #[error("{task} was given up, every VM that ran it died:{}", list(deaths))]
+    Deadly {
+        /// Which task.
+        task: String,
+        /// How they died.
+        deaths: Vec<Death>,
+    },
+    /// All VMs are lost.
+    #[error("no VM is left:{}", list(deaths))]
+    NoVmLeft {
+        /// How they were lost.
+        deaths: Vec<Death>,
+    },
+    /// The records went to a directory.
+    #[error("the records were not collected: they are in {}", .0.display())]
+    NotCollected(PathBuf),
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+}
+
+impl JobError {
+    /// Whether VMs were lost, so that the job may succeed on others.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, JobError::NoVmLeft { .. } | JobError::Deadly { .. })
+    }
+}
+
+fn list(deaths: &[Death]) -> String {
+    deaths.iter().fold(String::new(), |mut text, death| {
+        let _ = write!(text, "\n  {}: {}", death.vm, death.why);
+        text
+    })
+}

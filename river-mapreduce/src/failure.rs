@@ -1,0 +1,55 @@
+//! Why an attempt at a task did not succeed: what a worker tells the master.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sort::{RunError, Truncated};
+
+/// Why an attempt did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Nobody wants its result any more.
+    #[error("cancelled")]
+    Cancelled,
+    /// An input cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Input { path: String, error: String },
+    /// User code panicked on a record, or the record is none.
+    #[error("record at {place}: {why}")]
+    Record { place: String, why: String },
+    /// User code panicked on a key.
+    #[error("reduce of key {key}: {why}")]
+    Key { key: String, why: String },
+    /// Temporary files.
+    #[error("{0}")]
+    Space(String),
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(String),
+    /// A map task that was run again came to another result.
+    #[error(
+        "map task {map} was run again and emitted something else: map functions have to be deterministic"
+    )]
+    Changed { map: u32 },
+    /// What should not happen.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Failure {
+    /// Whether another attempt would fail as well.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Failure::Record { .. } | Failure::Key { .. })
+    }
+}
+
+impl Truncated for Failure {
+    fn truncated(segment: usize) -> Self {
+        Failure::Internal(format!("segment {segment} ends within a record"))
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Failure::Space(error.to_string())
+    }
+}

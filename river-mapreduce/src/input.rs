@@ -1,0 +1,175 @@
+//! Where the records of a job come from: files, items, or a range of numbers.
+
+mod files;
+mod frame;
+mod read;
+mod split;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use files::InputError;
+pub(crate) use read::{ReadError, read_split};
+pub(crate) use split::{Split, cut};
+
+use crate::datum::Datum;
+use crate::varint;
+
+/// Where the records of a job come from.
+///
+/// A path names a file, a directory (all files below it, but those whose name begins with `.` or `_`) or a pattern such
+/// as `logs/**/*.txt`. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits,
+/// at the ends of records, and small ones are packed together into one split. The VMs read them: they have to see the
+/// same files.
+#[must_use = "an input does nothing until a job is given it"]
+pub struct Input<T> {
+    pub(crate) source: Source,
+    pub(crate) framing: Framing,
+    kind: PhantomData<fn() -> T>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Paths(Vec<PathBuf>),
+    /// The numbers below it.
+    Range(u64),
+    /// Encoded items, each with its length before it, and how many there are.
+    Items(Vec<u8>, u64),
+}
+
+/// Where a record begins and ends in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Framing {
+    /// Lines without their ends.
+    Lines,
+    /// What stands between two of these bytes.
+    Delimited(u8),
+    /// Records of so many bytes.
+    Fixed(usize),
+    /// Many whole lines, with their ends.
+    Blocks,
+    /// Whole files.
+    Whole,
+    /// Encodings with their lengths before them, unless all have this one.
+    Encoded(Option<usize>),
+}
+
+/// Where a record is: its file, and where it begins there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Position {
+    pub(crate) file: Option<Arc<Path>>,
+    pub(crate) offset: u64,
+}
+
+impl Position {
+    pub(crate) fn same_file(&self, other: &Self) -> bool {
+        match (&self.file, &other.file) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}, byte {}", file.display(), self.offset),
+            None => write!(f, "item {}", self.offset),
+        }
+    }
+}
+
+/// A type that the text of a file can be seen as: `String`, which has to be valid UTF-8, and `Vec<u8>`, which can be
+/// anything.
+pub trait Text: Datum {}
+
+impl Text for String {}
+impl Text for Vec<u8> {}
+
+impl<T: Text> Input<T> {
+    /// A record is a line, without its end (`\n` or `\r\n`).
+    pub fn lines(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
+        Self::files(paths, Framing::Lines)
+    }
+
+    /// A record is what stands between two of these bytes.
+    pub fn delimited(paths: impl IntoIterator<Item: Into<PathBuf>>, delimiter: u8) -> Self {
+        Self::files(paths, Framing::Delimited(delimiter))
+    }
+
+    /// A record is a block of many whole lines, with their ends: for map functions that read text faster than one line
+    /// at a time. How many lines there are in a block is not promised.
+    pub fn blocks(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
+        Self::files(paths, Framing::Blocks)
+    }
+
+    /// A record is a whole file. Files of more than a gibibyte are an error.
+    pub fn whole_files(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
+        Self::files(paths, Framing::Whole)
+    }
+}
+
+impl Input<Vec<u8>> {
+    /// A record has `length` bytes. A file whose length is no multiple of it is an error.
+    pub fn fixed(paths: impl IntoIterator<Item: Into<PathBuf>>, length: usize) -> Self {
+        Self::files(paths, Framing::Fixed(length))
+    }
+}
+
+impl<K: Datum, V: Datum> Input<(K, V)> {
+    /// The records that an earlier job wrote with [`Output::records`](crate::Output::records).
+    pub fn records(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
+        Self::files(paths, Framing::Encoded(<(K, V)>::WIDTH))
+    }
+}
+
+impl Input<u64> {
+    /// The numbers `0..count`: for jobs that generate what they work on.
+    pub fn generate(count: u64) -> Self {
+        Self { source: Source::Range(count), framing: Framing::Lines, kind: PhantomData }
+    }
+}
+
+impl<T: Datum> Input<T> {
+    /// Items that the program has. They travel to the VMs with the tasks.
+    pub fn items(items: impl IntoIterator<Item = T>) -> Self {
+        let (mut bytes, mut scratch, mut count) = (Vec::new(), Vec::new(), 0);
+        for item in items {
+            let view = item.view();
+            let encoded = T::bytes(&view, &mut scratch);
+            varint::put(encoded.len(), &mut bytes);
+            bytes.extend_from_slice(encoded);
+            count += 1;
+        }
+        Self { source: Source::Items(bytes, count), framing: Framing::Encoded(None), kind: PhantomData }
+    }
+
+    fn files(paths: impl IntoIterator<Item: Into<PathBuf>>, framing: Framing) -> Self {
+        Self {
+            source: Source::Paths(paths.into_iter().map(Into::into).collect()),
+            framing,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<T> Clone for Input<T> {
+    fn clone(&self) -> Self {
+        Self { source: self.source.clone(), framing: self.framing, kind: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Input<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Paths(paths) => write!(f, "Input({:?}, {paths:?})", self.framing),
+            Source::Range(count) => write!(f, "Input(0..{count})"),
+            Source::Items(_, count) => write!(f, "Input({count} items)"),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! From paths to files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use walkdir::{DirEntry, WalkDir};
+
+/// The input of a job cannot be found.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// No file has that name, or matches that pattern.
+    #[error("no input: {} names no file", .0.display())]
+    NotFound(PathBuf),
+    /// A file or directory cannot be looked at.
+    #[error("input {}: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: Arc<io::Error>,
+    },
+    /// What looks like a pattern is none.
+    #[error("input pattern {pattern}: {error}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The file cannot be cut into records of that length.
+    #[error("input {} has {length} bytes, which is no multiple of the record length {record}", path.display())]
+    Ragged {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes it has.
+        length: u64,
+        /// How many bytes a record has.
+        record: usize,
+    },
+    /// A record cannot have no bytes.
+    #[error("records of 0 bytes: name the length of a record")]
+    Empty,
+}
+
+impl InputError {
+    fn io(path: &Path, error: impl Into<io::Error>) -> Self {
+        Self::Io { path: path.to_owned(), error: Arc::new(error.into()) }
+    }
+}
+
+/// How a file is compressed; its name says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Codec {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Codec {
+    pub(crate) fn of(path: &Path) -> Self {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz") => Self::Gzip,
+            Some("zst") => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// All files that the paths name, each once, in the order of their names: the order does not depend on the machine.
+pub(crate) fn find(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, u64>, InputError> {
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let before = found.len();
+        let text = path.to_string_lossy();
+        if path.exists() {
+            walk(path, &mut found)?;
+        } else if text.contains(['*', '?', '[']) {
+            let matches = glob::glob(&text).map_err(|error| InputError::Pattern {
+                pattern: text.to_string(),
+                error: error.to_string(),
+            })?;
+            for path in matches {
+                let path = path.map_err(|error| InputError::io(error.path(), error.error().kind()))?;
+                walk(&path, &mut found)?;
+            }
+        }
+        let named_twice = path.is_file() && found.contains_key(path);
+        if found.len() == before && !named_twice && !path.is_dir() {
+            return Err(InputError::NotFound(path.clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// Adds a file, or all files below a directory.
+fn walk(path: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputError> {
+    let hidden = |entry: &DirEntry| {
+        entry.depth() > 0 && entry.file_name().as_encoded_bytes().first().is_some_and(|c| b"._".contains(c))
+    };
+    for entry in WalkDir::new(path).into_iter().filter_entry(|entry| !hidden(entry)) {
+        let failed = |error: walkdir::Error| {
+            let at = error.path().unwrap_or(path).to_owned();
+            InputError::io(&at, error)
+        };
+        let entry = entry.map_err(failed)?;
+        // The path itself may be a link; links further down are not followed.
+        let metadata = if entry.depth() == 0 {
+            entry.path().metadata().map_err(|error| InputError::io(entry.path(), error))?
+        } else {
+            entry.metadata().map_err(failed)?
+        };
+        if metadata.is_file() {
+            found.insert(entry.into_path(), metadata.len());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_files_directories_and_patterns() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::create_dir_all(at("a/_temporary")).unwrap();
+        for name in ["a/one.txt", "a/two.log", "a/.hidden", "a/_SUCCESS", "a/_temporary/part", "three.txt"] {
+            fs::write(at(name), name).unwrap();
+        }
+        let names = |paths: &[PathBuf]| -> Vec<String> {
+            let found = find(paths).unwrap();
+            found
+                .keys()
+                .map(|path| path.strip_prefix(scratch.path()).unwrap().to_string_lossy().into_owned())
+                .collect()
+        };
+        assert_eq!(names(&[at("a")]), ["a/one.txt", "a/two.log"]);
+        assert_eq!(names(&[at("a/_SUCCESS"), at("a/_SUCCESS")]), ["a/_SUCCESS"]);
+        assert_eq!(names(&[at("**/*.txt"), at("a/one.txt")]), ["a/one.txt", "three.txt"]);
+        assert_eq!(find(&[at("three.txt")]).unwrap()[&at("three.txt")], 9);
+        for missing in ["four.txt", "*.zip"] {
+            assert!(matches!(find(&[at(missing)]), Err(InputError::NotFound(path)) if path == at(missing)));
+        }
+        assert!(matches!(find(&["[".into()]), Err(InputError::Pattern { .. })));
+    }
+}

@@ -1,0 +1,202 @@
+//! Splits: what one map task reads.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, Codec, InputError};
+use super::{Framing, Source};
+use crate::varint;
+
+/// What one map task reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Split {
+    Files(Vec<Piece>),
+    /// Numbers from .. to.
+    Range(u64, u64),
+    /// Encoded items, with their lengths, and the number of the first.
+    Items(Vec<u8>, u64),
+}
+
+/// A part of a file: the records that begin in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub(crate) path: PathBuf,
+    pub(crate) start: u64,
+    /// The file's end, if it is the last part.
+    pub(crate) end: u64,
+    pub(crate) codec: Codec,
+}
+
+/// A split has at most so many files.
+const FILES: usize = 4096;
+/// Splits are so large unless the job says otherwise, or the input is so small that there would be few of them.
+const USUAL: u64 = 64 << 20;
+const SMALLEST: u64 = 1 << 20;
+/// An input is cut into so many splits at least, unless they would be smaller than the smallest. It must not depend on
+/// the number of VMs: then neither does the result.
+const FEWEST: u64 = 32;
+
+impl Split {
+    /// The beginning of it: about so many records, to look at them.
+    pub(crate) fn beginning(&self, records: u64) -> Self {
+        /// What a record is taken to have.
+        const RECORD: u64 = 100;
+        match self {
+            Split::Range(from, to) => Split::Range(*from, (*to).min(from + records)),
+            Split::Items(bytes, first) => Split::Items(bytes.clone(), *first),
+            Split::Files(pieces) => {
+                let piece = |piece: &Piece| {
+                    let end = piece.end.min(piece.start + records * RECORD);
+                    Piece { end, ..piece.clone() }
+                };
+                Split::Files(pieces.iter().take(1).map(piece).collect())
+            }
+        }
+    }
+}
+
+/// Cuts an input into splits of about that size.
+pub(crate) fn cut(source: &Source, framing: Framing, size: Option<u64>) -> Result<Vec<Split>, InputError> {
+    match source {
+        Source::Paths(paths) => cut_files(paths, framing, size),
+        Source::Range(count) => {
+            let step = size.unwrap_or_else(|| count.div_ceil(FEWEST)).max(1);
+            let starts = (0..*count).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+            Ok(starts.map(|start| Split::Range(start, start.saturating_add(step).min(*count))).collect())
+        }
+        Source::Items(bytes, count) => Ok(cut_items(bytes, *count, size)),
+    }
+}
+
+fn cut_files(paths: &[PathBuf], framing: Framing, size: Option<u64>) -> Result<Vec<Split>, InputError> {
+    if framing == Framing::Fixed(0) {
+        return Err(InputError::Empty);
+    }
+    let found = files::find(paths)?;
+    let total: u64 = found.values().sum();
+    let size = size.unwrap_or_else(|| (total / FEWEST).clamp(SMALLEST, USUAL)).max(1);
+    let mut splits = Vec::new();
+    let (mut packed, mut packed_size) = (Vec::new(), 0);
+    for (path, length) in found {
+        let codec = Codec::of(&path);
+        let step = match framing {
+            Framing::Fixed(record) if codec == Codec::Plain => {
+                if length % record as u64 != 0 {
+                    return Err(InputError::Ragged { path, length, record });
+                }
+                // Cut between records.
+                size.div_ceil(record as u64).saturating_mul(record as u64)
+            }
+            Framing::Lines | Framing::Delimited(_) | Framing::Blocks if codec == Codec::Plain => size,
+            _ => u64::MAX,
+        };
+        // The last part is up to half as large again, rather than a tiny one being left over.
+        let mut start = 0;
+        while length - start > step.saturating_add(step / 2) {
+            let piece = Piece { path: path.clone(), start, end: start + step, codec };
+            splits.push(Split::Files(vec![piece]));
+            start += step;
+        }
+        let rest = length - start;
+        if rest == 0 && framing != Framing::Whole {
+            continue;
+        }
+        if (packed_size + rest > size || packed.len() >= FILES) && !packed.is_empty() {
+            splits.push(Split::Files(std::mem::take(&mut packed)));
+            packed_size = 0;
+        }
+        packed.push(Piece { path, start, end: length, codec });
+        packed_size += rest;
+    }
+    if !packed.is_empty() {
+        splits.push(Split::Files(packed));
+    }
+    Ok(splits)
+}
+
+fn cut_items(bytes: &[u8], count: u64, size: Option<u64>) -> Vec<Split> {
+    let size = size.unwrap_or_else(|| (bytes.len() as u64).div_ceil(FEWEST)).max(1) as usize;
+    let (mut splits, mut start, mut at, mut first) = (Vec::new(), 0, 0, 0);
+    for number in 0..count {
+        let Some((length, used)) = varint::get(&bytes[at..]) else { break };
+        at += used + length;
+        if at - start >= size || number + 1 == count {
+            splits.push(Split::Items(bytes[start..at].to_vec(), first));
+            (start, first) = (at, number + 1);
+        }
+    }
+    splits
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn small_files_are_packed_and_large_ones_cut() {
+        let scratch = tempfile::tempdir().unwrap();
+        for (name, length) in [("a", 10), ("b", 10), ("c", 100), ("d", 0), ("e.gz", 100), ("f", 15)] {
+            fs::write(scratch.path().join(name), vec![b'x'; length]).unwrap();
+        }
+        let source = Source::Paths(vec![scratch.path().to_owned()]);
+        let splits = cut(&source, Framing::Lines, Some(30)).unwrap();
+        let described: Vec<Vec<(String, u64, u64)>> = splits
+            .iter()
+            .map(|split| {
+                let Split::Files(pieces) = split else { panic!("{split:?}") };
+                let name = |piece: &Piece| piece.path.file_name().unwrap().to_string_lossy().into_owned();
+                pieces.iter().map(|piece| (name(piece), piece.start, piece.end)).collect()
+            })
+            .collect();
+        let piece = |name: &str, start, end| (name.to_owned(), start, end);
+        assert_eq!(
+            described,
+            [
+                vec![piece("c", 0, 30)],
+                vec![piece("c", 30, 60)],
+                vec![piece("a", 0, 10), piece("b", 0, 10)],
+                vec![piece("c", 60, 100)],
+                vec![piece("e.gz", 0, 100)],
+                vec![piece("f", 0, 15)],
+            ]
+        );
+        let error = cut(&source, Framing::Fixed(7), None).unwrap_err().to_string();
+        assert!(error.contains("10 bytes") && error.contains("record length 7"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn items_and_numbers_are_in_one_split_each(
+            items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 0..50),
+            size in 1u64..40,
+        ) {
+            let mut bytes = Vec::new();
+            for item in &items {
+                varint::put(item.len(), &mut bytes);
+                bytes.extend(item);
+            }
+            let splits = cut(&Source::Items(bytes.clone(), items.len() as u64), Framing::Encoded(None), Some(size));
+            let splits = splits.unwrap();
+            let all: Vec<u8> = splits
+                .iter()
+                .flat_map(|split| match split {
+                    Split::Items(bytes, _) => bytes.clone(),
+                    _ => panic!("{split:?}"),
+                })
+                .collect();
+            prop_assert_eq!(all, bytes);
+            let count = items.len() as u64;
+            let ranges = cut(&Source::Range(count), Framing::Lines, Some(size)).unwrap();
+            let numbers = |split: &Split| match split {
+                Split::Range(from, to) => *from..*to,
+                _ => panic!("{split:?}"),
+            };
+            prop_assert_eq!(ranges.iter().flat_map(numbers).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The master: which task runs where, a state machine without messages, clocks or threads. Time is told to it.
+//!
+//! After section 3 of the MapReduce paper: map tasks whose output died with its machine are done again as long as a
+//! reduce task may need them; a reduce task's output is safe once it was accepted; when there is nothing else to do, tasks
+//! that take much longer than others get a second attempt, and the first result counts.
+//!
+//! What the paper does not have to care about is that a reduce task may wait for a map task while no worker is free: a
+//! worker whose reduce task waits says so, and runs map tasks meanwhile.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// A task of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum TaskId {
+    Map(u32),
+    Reduce(u32),
+}
+
+/// One attempt at a task. Its number is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AttemptId(pub(crate) u64);
+
+/// A worker's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WorkerId(pub(crate) usize);
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Have the worker start the attempt.
+    Start { worker: WorkerId, attempt: AttemptId, task: TaskId },
+    /// Nobody needs the attempt's result any more.
+    Cancel { worker: WorkerId, attempt: AttemptId },
+    /// The map task was done again: tell that to the worker that runs this attempt at a reduce task.
+    Moved { worker: WorkerId, attempt: AttemptId, map: u32 },
+    /// Everything is done.
+    Done,
+    /// It cannot be done.
+    GiveUp(Defeat),
+}
+
+/// Why the job cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Defeat {
+    /// All workers are gone.
+    NoWorkerLeft,
+    /// Too many workers died while they ran this task.
+    Deadly { task: TaskId, places: Vec<usize> },
+    /// Too many attempts at this task failed.
+    Failed { task: TaskId, attempt: AttemptId },
+}
+
+/// So many workers may die of a task.
+const DEATHS: usize = 3;
+/// So many attempts at a task may fail.
+const FAILURES: u32 = 4;
+/// A second attempt is made at what has taken so many times as long as the median of its kind, and at least so long.
+const STRAGGLER: f64 = 1.5;
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+struct Task {
+    attempts: Vec<AttemptId>,
+    /// Who has done it, and in which attempt.
+    done: Option<(WorkerId, AttemptId)>,
+    failures: u32,
+    deaths: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    task: TaskId,
+    worker: WorkerId,
+    since: Duration,
+}
+
+#[derive(Debug)]
+struct Worker {
+    /// The VM. All workers of a VM die together, and their output with them.
+    place: usize,
+    alive: bool,
+    map: Option<AttemptId>,
+    reduce: Option<AttemptId>,
+    /// The reduce task waits for a map task.
+    blocked: bool,
+}
+
+/// The state of a job.
+#[derive(Debug)]
+pub(crate) struct Master {
+    maps: Vec<Task>,
+    reduces: Vec<Task>,
+    pending_maps: BTreeSet<u32>,
+    pending_reduces: BTreeSet<u32>,
+    maps_left: usize,
+    reduces_left: usize,
+    workers: Vec<Worker>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    next_attempt: u64,
+    /// How long tasks took: maps, reduces.
+    took: [Vec<Duration>; 2],
+    queue: VecDeque<Action>,
+    speculate: bool,
+    reissued: u64,
+}
+
+impl Master {
+    /// `places[worker]` is the VM of a worker; attempts are numbered from `first_attempt`.
+    pub(crate) fn new(
+        maps: usize,
+        reduces: usize,
+        places: &[usize],
+        first_attempt: u64,
+        speculate: bool,
+    ) -> Self {
+        let tasks = |count: usize| (0..count).map(|_| Task::default()).collect::<Vec<_>>();
+        let worker = |&place| Worker { place, alive: true, map: None, reduce: None, blocked: false };
+        Self {
+            maps: tasks(maps),
+            reduces: tasks(reduces),
+            pending_maps: (0..maps as u32).collect(),
+            pending_reduces: (0..reduces as u32).collect(),
+            maps_left: maps,
+            reduces_left: reduces,
+            workers: places.iter().map(worker).collect(),
+            attempts: BTreeMap::new(),
+            next_attempt: first_attempt,
+            took: [Vec::new(), Vec::new()],
+            queue: VecDeque::new(),
+            speculate,
+            reissued: 0,
+        }
+    }
+
+    /// The next thing to do; `None`: wait for an event, or for time to pass.
+    pub(crate) fn poll(&mut self, now: Duration) -> Option<Action> {
+        if let Some(action) = self.queue.pop_front() {
+            return Some(action);
+        }
+        if self.reduces_left == 0 {
+            return Some(Action::Done);
+        }
+        if !self.workers.iter().any(|worker| worker.alive) {
+            return Some(Action::GiveUp(Defeat::NoWorkerLeft));
+        }
+        if let Some(&map) = self.pending_maps.first() {
+            let worker = self.free().or_else(|| self.blocked())?;
+            self.pending_maps.remove(&map);
+            return Some(self.start(worker, TaskId::Map(map), now));
+        }
+        let worker = self.free()?;
+        if self.maps_left == 0
+            && let Some(reduce) = self.pending_reduces.pop_first()
+        {
+            return Some(self.start(worker, TaskId::Reduce(reduce), now));
+        }
+        let straggler = self.straggler(worker, now)?;
+        self.reissued += 1;
+        Some(self.start(worker, straggler, now))
+    }
+
+    /// An attempt has succeeded. False: its result is not to be used.
+    pub(crate) fn handle_done(&mut self, attempt: AttemptId, now: Duration) -> bool {
+        let Some(Attempt { task, worker, since }) = self.end(attempt) else { return false };
+        if self.task(task).done.is_some() {
+            // Cannot be: when a task is done its other attempts end.
+            return false;
+        }
+        self.took[usize::from(matches!(task, TaskId::Reduce(_)))].push(now.saturating_sub(since));
+        self.task(task).done = Some((worker, attempt));
+        for other in std::mem::take(&mut self.task(task).attempts) {
+            if let Some(Attempt { worker, .. }) = self.end(other) {
+                self.queue.push_back(Action::Cancel { worker, attempt: other });
+            }
+        }
+        match task {
+            TaskId::Reduce(_) => self.reduces_left -= 1,
+            TaskId::Map(map) => {
+                self.maps_left -= 1;
+                for (&attempt, Attempt { task, worker, .. }) in &self.attempts {
+                    if let TaskId::Reduce(_) = task {
+                        self.queue.push_back(Action::Moved { worker: *worker, attempt, map });
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// An attempt has failed; `finally`: as every other would. False: it does not matter any more.
+    pub(crate) fn handle_failed(&mut self, attempt: AttemptId, finally: bool) -> bool {
+        let Some(Attempt { task, .. }) = self.end(attempt) else { return false };
+        self.task(task).failures += 1;
+        if finally || self.task(task).failures >= FAILURES {
+            self.queue.push_front(Action::GiveUp(Defeat::Failed { task, attempt }));
+        } else {
+            self.make_pending(task);
+        }
+        true
+    }
+
+    /// An attempt at a reduce task waits for a map task to be done again.
+    pub(crate) fn handle_blocked(&mut self, attempt: AttemptId) {
+        if let Some(Attempt { worker, .. }) = self.attempts.get(&attempt) {
+            self.workers[worker.0].blocked = true;
+        }
+    }
+
+    /// A VM is gone, and with it its workers and what they had made. False: that was known.
+    pub(crate) fn handle_down(&mut self, place: usize) -> bool {
+        let gone: Vec<usize> = (0..self.workers.len())
+            .filter(|&w| self.workers[w].place == place && self.workers[w].alive)
+            .collect();
+        for &worker in &gone {
+            self.workers[worker].alive = false;
+            let running = [self.workers[worker].map, self.workers[worker].reduce];
+            for attempt in running.into_iter().flatten() {
+                let Some(Attempt { task, .. }) = self.end(attempt) else { continue };
+                self.task(task).deaths.push(place);
+                if self.task(task).deaths.len() >= DEATHS {
+                    let places = self.task(task).deaths.clone();
+                    self.queue.push_front(Action::GiveUp(Defeat::Deadly { task, places }));
+                }
+                self.make_pending(task);
+            }
+        }
+        if self.reduces_left > 0 {
+            for map in 0..self.maps.len() {
+                if self.maps[map].done.is_some_and(|(worker, _)| self.workers[worker.0].place == place) {
+                    self.maps[map].done = None;
+                    self.maps_left += 1;
+                    self.make_pending(TaskId::Map(map as u32));
+                }
+            }
+        }
+        !gone.is_empty()
+    }
+
+    /// Who has done a map task, and in which attempt.
+    pub(crate) fn map_done_by(&self, map: u32) -> Option<(WorkerId, AttemptId)> {
+        self.maps.get(map as usize)?.done
+    }
+
+    /// The task of an attempt that runs.
+    pub(crate) fn task_of(&self, attempt: AttemptId) -> Option<TaskId> {
+        self.attempts.get(&attempt).map(|attempt| attempt.task)
+    }
+
+    /// How many map tasks and how many reduce tasks are done.
+    pub(crate) fn done(&self) -> (usize, usize) {
+        (self.maps.len() - self.maps_left, self.reduces.len() - self.reduces_left)
+    }
+
+    /// How many second attempts were made at stragglers.
+    pub(crate) fn reissued(&self) -> u64 {
+        self.reissued
+    }
+
+    /// How many workers are alive.
+    pub(crate) fn alive(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.alive).count()
+    }
+
+    /// The number that the next attempt would have.
+    pub(crate) fn next_attempt(&self) -> u64 {
+        self.next_attempt
+    }
+
+    /// Attempts that still run, and their workers.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (AttemptId, WorkerId)> {
+        self.attempts.iter().map(|(id, attempt)| (*id, attempt.worker))
+    }
+
+    fn task(&mut self, task: TaskId) -> &mut Task {
+        match task {
+            TaskId::Map(map) => &mut self.maps[map as usize],
+            TaskId::Reduce(reduce) => &mut self.reduces[reduce as usize],
+        }
+    }
+
+    fn free(&self) -> Option<WorkerId> {
+        let free = |worker: &Worker| worker.alive && worker.map.is_none() && worker.reduce.is_none();
+        self.workers.iter().position(free).map(WorkerId)
+    }
+
+    fn blocked(&self) -> Option<WorkerId> {
+        let blocked = |worker: &Worker| worker.alive && worker.map.is_none() && worker.blocked;
+        self.workers.iter().position(blocked).map(WorkerId)
+    }
+
+    fn start(&mut self, worker: WorkerId, task: TaskId, now: Duration) -> Action {
+        let attempt = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        self.attempts.insert(attempt, Attempt { task, worker, since: now });
+        self.task(task).attempts.push(attempt);
+        let busy = &mut self.workers[worker.0];
+        match task {
+            TaskId::Map(_) => busy.map = Some(attempt),
+            TaskId::Reduce(_) => (busy.reduce, busy.blocked) = (Some(attempt), false),
+        }
+        Action::Start { worker, attempt, task }
+    }
+
+    /// Forgets an attempt and frees its worker. `None` if it is not known any more.
+    fn end(&mut self, attempt: AttemptId) -> Option<Attempt> {
+        let ended = self.attempts.remove(&attempt)?;
+        self.task(ended.task).attempts.retain(|other| *other != attempt);
+        let worker = &mut self.workers[ended.worker.0];
+        match ended.task {
+            TaskId::Map(_) => worker.map = None,
+            TaskId::Reduce(_) => (worker.reduce, worker.blocked) = (None, false),
+        }
+        Some(ended)
+    }
+
+    /// Has a task done again, unless it is done or somebody is at it.
+    fn make_pending(&mut self, task: TaskId) {
+        let state = self.task(task);
+        if state.done.is_none() && state.attempts.is_empty() {
+            match task {
+                TaskId::Map(map) => self.pending_maps.insert(map),
+                TaskId::Reduce(reduce) => self.pending_reduces.insert(reduce),
+            };
+        }
+    }
+
+    /// The task that has run longest, if it is much longer than usual and one worker alone, on another VM, is at it.
+    fn straggler(&mut self, free: WorkerId, now: Duration) -> Option<TaskId> {
+        if !self.speculate {
+            return None;
+        }
+        let place = self.workers[free.0].place;
+        let phase = usize::from(self.maps_left == 0);
+        let took = &mut self.took[phase];
+        if took.is_empty() {
+            return None;
+        }
+        let middle = took.len() / 2;
+        let median = *took.select_nth_unstable(middle).1;
+        let limit = median.mul_f64(STRAGGLER).max(PATIENCE);
+        let candidate = |attempt: &&Attempt| {
+            let (task, kind) = match attempt.task {
+                TaskId::Map(map) => (&self.maps[map as usize], 0),
+                TaskId::Reduce(reduce) => (&self.reduces[reduce as usize], 1),
+            };
+            kind == phase
+                && task.attempts.len() == 1
+                && now.saturating_sub(attempt.since) > limit
+                && self.workers[attempt.worker.0].place != place
+        };
+        self.attempts
+            .values()
+            .filter(candidate)
+            .min_by_key(|attempt| attempt.since)
+            .map(|attempt| attempt.task)
+    }
+}

@@ -1,0 +1,187 @@
+//! The master against a model of workers that finish, fail, wait and die in any order.
+
+use std::collections::{BTreeMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Workers of one slot each, as the master believes them to be.
+struct Model {
+    master: Master,
+    /// What runs: attempt, task, worker; of a reduce task also the maps that it has read to the end.
+    running: BTreeMap<u64, (TaskId, usize, HashSet<u32>)>,
+    dead: HashSet<usize>,
+    accepted: BTreeMap<TaskId, usize>,
+    now: Duration,
+    defeat: Option<Defeat>,
+}
+
+impl Model {
+    fn new(maps: usize, reduces: usize, workers: usize) -> Self {
+        let places: Vec<usize> = (0..workers).collect();
+        Self {
+            master: Master::new(maps, reduces, &places, 1, true),
+            running: BTreeMap::new(),
+            dead: HashSet::new(),
+            accepted: BTreeMap::new(),
+            now: Duration::ZERO,
+            defeat: None,
+        }
+    }
+
+    /// Does what the master says. True: the job has ended.
+    fn obey(&mut self) -> bool {
+        while let Some(action) = self.master.poll(self.now) {
+            match action {
+                Action::Start { worker, attempt, task } => {
+                    assert!(!self.dead.contains(&worker.0), "started on a dead worker");
+                    if let TaskId::Reduce(_) = task {
+                        assert!(!self.running.values().any(|run| run.1 == worker.0), "worker is busy");
+                    }
+                    assert!(self.running.insert(attempt.0, (task, worker.0, HashSet::new())).is_none());
+                }
+                Action::Cancel { attempt, .. } => {
+                    self.running.remove(&attempt.0);
+                }
+                Action::Moved { worker, attempt, map } => {
+                    assert_eq!(self.running[&attempt.0].1, worker.0);
+                    assert!(self.master.map_done_by(map).is_some());
+                }
+                Action::Done => return true,
+                Action::GiveUp(defeat) => {
+                    self.defeat = Some(defeat);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// A running attempt makes what progress it can.
+    fn progress(&mut self, choice: usize) {
+        self.now += Duration::from_millis(300);
+        let Some(&attempt) = self.running.keys().nth(choice % self.running.len().max(1)) else { return };
+        let (task, _, read) = self.running.get_mut(&attempt).unwrap();
+        let task = *task;
+        if let TaskId::Reduce(_) = task {
+            let maps = self.master.maps.len() as u32;
+            let available = |map: &u32| {
+                self.master.map_done_by(*map).is_some_and(|(worker, _)| !self.dead.contains(&worker.0))
+            };
+            read.extend((0..maps).filter(available));
+            if (read.len() as u32) < maps {
+                self.master.handle_blocked(AttemptId(attempt));
+                return;
+            }
+        }
+        self.running.remove(&attempt);
+        if self.master.handle_done(AttemptId(attempt), self.now) {
+            *self.accepted.entry(task).or_default() += 1;
+        }
+    }
+
+    fn kill(&mut self, choice: usize) {
+        let worker = choice % self.master.workers.len();
+        self.dead.insert(worker);
+        self.running.retain(|_, run| run.1 != worker);
+        self.master.handle_down(worker);
+    }
+
+    fn fail(&mut self, choice: usize) {
+        let Some(&attempt) = self.running.keys().nth(choice % self.running.len().max(1)) else { return };
+        self.running.remove(&attempt);
+        self.master.handle_failed(AttemptId(attempt), false);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_job_ends_and_every_reduce_is_accepted_once(
+        maps in 0usize..8, reduces in 1usize..5, workers in 1usize..5,
+        steps in prop::collection::vec((0u8..12, any::<usize>()), 0..60),
+    ) {
+        let mut model = Model::new(maps, reduces, workers);
+        let mut steps = steps.into_iter();
+        for turn in 0.. {
+            prop_assert!(turn < 2000, "the job does not end: {:?}", model.master);
+            if model.obey() {
+                break;
+            }
+            match steps.next() {
+                Some((0, choice)) => model.kill(choice),
+                Some((1, choice)) => model.fail(choice),
+                Some((_, choice)) => model.progress(choice),
+                None => model.progress(turn),
+            }
+        }
+        match &model.defeat {
+            None => {
+                let accepted = |task: u32| model.accepted.get(&TaskId::Reduce(task)).copied();
+                prop_assert!((0..reduces as u32).all(|task| accepted(task) == Some(1)));
+                prop_assert_eq!(model.master.done().1, reduces);
+            }
+            Some(Defeat::NoWorkerLeft) => prop_assert_eq!(model.dead.len(), workers),
+            Some(Defeat::Deadly { places, .. }) => prop_assert!(places.len() >= DEATHS),
+            Some(Defeat::Failed { .. }) => {}
+        }
+    }
+}
+
+fn started(master: &mut Master, now: u64) -> Vec<(usize, TaskId, AttemptId)> {
+    let mut started = Vec::new();
+    while let Some(Action::Start { worker, attempt, task }) = master.poll(Duration::from_secs(now)) {
+        started.push((worker.0, task, attempt));
+    }
+    started
+}
+
+#[test]
+fn a_straggler_gets_a_second_attempt_and_the_first_result_counts() {
+    let mut master = Master::new(3, 1, &[0, 1], 1, true);
+    let first = started(&mut master, 0);
+    assert_eq!(first.len(), 2);
+    assert!(master.handle_done(first[0].2, Duration::from_secs(1)));
+    let third = started(&mut master, 1);
+    assert!(master.handle_done(third[0].2, Duration::from_secs(2)));
+    assert!(started(&mut master, 1).is_empty());
+    let second = started(&mut master, 9);
+    assert_eq!((second[0].0, second[0].1), (0, first[1].1));
+    assert!(master.handle_done(second[0].2, Duration::from_secs(10)));
+    let cancel = Action::Cancel { worker: WorkerId(1), attempt: first[1].2 };
+    assert_eq!(master.poll(Duration::from_secs(10)), Some(cancel));
+    assert!(!master.handle_done(first[1].2, Duration::from_secs(11)));
+    assert_eq!(master.reissued(), 1);
+}
+
+#[test]
+fn what_a_dead_place_had_mapped_is_mapped_again_by_who_waits_for_it() {
+    let mut master = Master::new(2, 1, &[0, 1], 1, false);
+    for (_, _, attempt) in started(&mut master, 0) {
+        master.handle_done(attempt, Duration::ZERO);
+    }
+    let reduce = started(&mut master, 0);
+    assert_eq!(reduce.len(), 1);
+    let (busy, _, attempt) = reduce[0];
+    assert!(master.handle_down(1 - busy));
+    assert!(started(&mut master, 0).is_empty(), "nobody is free, nobody waits");
+    master.handle_blocked(attempt);
+    let again = started(&mut master, 0);
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].0, busy);
+    master.handle_done(again[0].2, Duration::ZERO);
+    assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { .. })));
+    master.handle_done(attempt, Duration::ZERO);
+    assert_eq!(master.poll(Duration::ZERO), Some(Action::Done));
+}
+
+#[test]
+fn a_task_that_kills_is_given_up() {
+    let mut master = Master::new(1, 1, &[0, 1, 2, 3], 1, false);
+    for place in 0..3 {
+        assert_eq!(started(&mut master, 0)[0].0, place);
+        master.handle_down(place);
+    }
+    let defeat = Defeat::Deadly { task: TaskId::Map(0), places: vec![0, 1, 2] };
+    assert_eq!(master.poll(Duration::ZERO), Some(Action::GiveUp(defeat)));
+}

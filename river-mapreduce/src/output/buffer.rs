@@ -1,0 +1,93 @@
+//! Records on their way out, gathered into large writes.
+
+use std::fmt;
+
+use crate::datum::{Datum, Ref, encode_pair};
+use crate::output::Format;
+use crate::varint;
+
+/// Bytes that are gathered before they go on.
+const WRITE: usize = 256 << 10;
+
+/// Takes the bytes of a part, in order, and returns the buffer to be filled next. An error's text is for the user.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<Vec<u8>, String>;
+
+/// Gathers the output of one reducer. What goes wrong is kept until somebody asks.
+pub(crate) struct OutputBuffer<'a> {
+    format: Format,
+    sink: Sink<'a>,
+    bytes: Vec<u8>,
+    scratch: Vec<u8>,
+    records: u64,
+    written: u64,
+    error: Option<String>,
+}
+
+impl<'a> OutputBuffer<'a> {
+    pub(crate) fn new(format: Format, sink: Sink<'a>) -> Self {
+        let bytes = Vec::with_capacity(WRITE + WRITE / 8);
+        Self { format, sink, bytes, scratch: Vec::new(), records: 0, written: 0, error: None }
+    }
+
+    #[inline]
+    pub(crate) fn put<K: Datum, V: Datum>(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) {
+        self.records += 1;
+        match self.format {
+            Format::Text { separator } => {
+                K::write_text(&key, &mut self.bytes);
+                if V::WIDTH != Some(0) {
+                    self.bytes.push(separator);
+                    V::write_text(&value, &mut self.bytes);
+                }
+                self.bytes.push(b'\n');
+            }
+            Format::Raw => {
+                K::encode(&key, &mut self.bytes);
+                V::encode(&value, &mut self.bytes);
+            }
+            Format::Records => {
+                if <(K, V)>::WIDTH.is_some() {
+                    encode_pair::<K, V>(&key, &value, &mut self.bytes);
+                } else {
+                    self.scratch.clear();
+                    encode_pair::<K, V>(&key, &value, &mut self.scratch);
+                    varint::put(self.scratch.len(), &mut self.bytes);
+                    self.bytes.extend_from_slice(&self.scratch);
+                }
+            }
+        }
+        if self.bytes.len() >= WRITE {
+            self.flush();
+        }
+    }
+
+    /// Hands on what was gathered.
+    pub(crate) fn flush(&mut self) {
+        self.written += self.bytes.len() as u64;
+        match (self.sink)(std::mem::take(&mut self.bytes)) {
+            Ok(buffer) => self.bytes = buffer,
+            Err(error) => self.error = Some(error),
+        }
+        self.bytes.clear();
+    }
+
+    /// What went wrong.
+    pub(crate) fn error(&mut self) -> Option<String> {
+        self.error.take()
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes handed on.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+}
+
+impl fmt::Debug for OutputBuffer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutputBuffer({} records)", self.records)
+    }
+}

@@ -1,0 +1,106 @@
+//! Which reducer a key belongs to.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+
+use crate::datum::{Key, Ref};
+
+/// What a job may say about it: the reducer for a key, or `None` for the usual one.
+pub(crate) type Partitioner<'a, K> = &'a (dyn Fn(&Ref<'_, K>, usize) -> Option<usize> + Sync);
+
+/// How keys are spread over reducers: as the job says; else by range, if the output is to be sorted as a whole; else
+/// by hash.
+pub(crate) struct Partition<'a, K: Key> {
+    pub(crate) by_job: Partitioner<'a, K>,
+    /// The first keys of all reducers but the first.
+    pub(crate) bounds: &'a [Vec<u8>],
+}
+
+impl<K: Key> Partition<'_, K> {
+    /// The reducer for an encoded key, below `reducers`, of which there is at least one.
+    pub(crate) fn of(&self, key: &[u8], reducers: usize) -> usize {
+        match K::decode(key) {
+            Ok(view) if reducers > 1 => self.of_view(&view, key, reducers),
+            _ => 0,
+        }
+    }
+
+    /// As [`of`](Self::of), for a key of which there is a view.
+    #[inline]
+    pub(crate) fn of_view(&self, view: &Ref<'_, K>, key: &[u8], reducers: usize) -> usize {
+        if reducers == 1 {
+            return 0;
+        }
+        if let Some(reducer) = (self.by_job)(view, reducers) {
+            return reducer % reducers;
+        }
+        if self.bounds.is_empty() {
+            // The upper bits: the lower ones choose the place in a hash table.
+            return ((u128::from(hash(key)) * reducers as u128) >> 64) as usize;
+        }
+        let prefix = K::prefix(key);
+        self.bounds
+            .partition_point(|bound| match K::prefix(bound).cmp(&prefix) {
+                std::cmp::Ordering::Equal => K::compare(bound, key).is_le(),
+                different => different.is_le(),
+            })
+            .min(reducers - 1)
+    }
+}
+
+/// A hash that is the same in all processes.
+#[inline]
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = FixedState::with_seed(0x5249_5645).build_hasher();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// Cuts a sorted sample into `reducers` ranges as equal as can be: the first key of each but the first.
+pub(crate) fn bounds<K: Key>(mut sample: Vec<Vec<u8>>, reducers: usize) -> Vec<Vec<u8>> {
+    sample.sort_unstable_by(|a, b| K::compare(a, b));
+    let mut bounds: Vec<Vec<u8>> =
+        (1..reducers).filter_map(|i| sample.get(i * sample.len() / reducers).cloned()).collect();
+    bounds.dedup();
+    bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranges_are_in_order(sample: Vec<u32>, keys: Vec<u32>, reducers in 1usize..6) {
+            let bounds = bounds::<u32>(sample.iter().map(|key| key.to_be_bytes().to_vec()).collect(), reducers);
+            let partition = Partition::<u32> { by_job: &|_, _| None, bounds: &bounds };
+            if bounds.is_empty() {
+                return Ok(());
+            }
+            let mut keys = keys;
+            keys.sort_unstable();
+            let parts: Vec<usize> = keys.iter().map(|key| partition.of(&key.to_be_bytes(), reducers)).collect();
+            prop_assert!(parts.is_sorted() && parts.iter().all(|part| *part < reducers));
+        }
+    }
+
+    #[test]
+    fn hashes_spread_keys_evenly() {
+        let partition = Partition::<u64> { by_job: &|_, _| None, bounds: &[] };
+        let mut counts = [0; 7];
+        for key in 0..7000u64 {
+            counts[partition.of(&key.to_be_bytes(), 7)] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_job_has_the_first_word() {
+        let odd = |key: &u64, _: usize| (key % 2 == 1).then_some(5);
+        let partition = Partition::<u64> { by_job: &odd, bounds: &[vec![0; 8]] };
+        assert_eq!([1u64, 2].map(|key| partition.of(&key.to_be_bytes(), 3)), [2, 1]);
+    }
+}

@@ -1,0 +1,158 @@
+//! A job in the caller's thread, one task after the other: for debugging, and to compare with.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::counters::Counters;
+use crate::failure::Failure;
+use crate::input::Split;
+use crate::job::MapReduce;
+use crate::output::{Directory, Format, OutputBuffer};
+use crate::sort::{Run, RunSpace, Source};
+use crate::spec::Settings;
+use crate::task::{self, MapTask, MapTotals, ReduceTotals};
+
+/// Bytes of a run that are read at a time.
+const READ: usize = 64 << 10;
+
+/// What a job has done in the caller's thread.
+pub(crate) struct Done {
+    pub(crate) maps: Vec<MapTotals>,
+    pub(crate) reduces: Vec<ReduceTotals>,
+    pub(crate) counters: Counters,
+    /// By reducer.
+    pub(crate) collected: Vec<Vec<Bytes>>,
+    pub(crate) shuffled: u64,
+    pub(crate) spilled: u64,
+    pub(crate) map_time: Duration,
+}
+
+/// Runs all tasks. Without a directory the output is returned.
+pub(crate) fn run<M: MapReduce>(
+    job: &M,
+    settings: &Settings,
+    splits: &[Split],
+    directory: Option<&Directory>,
+) -> Result<Done, Failure> {
+    let space = RunSpace::new(settings.store_memory, std::env::temp_dir());
+    let mut done = Done {
+        maps: Vec::new(),
+        reduces: Vec::new(),
+        counters: Counters::default(),
+        collected: Vec::new(),
+        shuffled: 0,
+        spilled: 0,
+        map_time: Duration::ZERO,
+    };
+    let start = Instant::now();
+    let mut runs: Vec<Run> = Vec::new();
+    let mut skippable = settings.skippable;
+    for split in splits {
+        let task = map_task(settings, split, &space, skippable);
+        let (mapped, totals) = task::map(job, &task, &mut |_| Ok(()))?;
+        skippable = skippable.saturating_sub(totals.spoiled.len() as u64);
+        done.counters.merge(&mapped.counters);
+        done.maps.push(totals);
+        runs.extend(mapped.runs);
+    }
+    done.map_time = start.elapsed();
+    done.shuffled = runs.iter().flat_map(Run::parts).map(|part| part.len).sum();
+    for reducer in 0..settings.reducers {
+        let mut source = Local { runs: &runs, part: reducer, read: vec![0; runs.len()] };
+        let mut parts = Vec::new();
+        let mut file = match directory {
+            Some(directory) => {
+                let path = directory.attempt(reducer as u32, 0);
+                Some(File::create(&path).map_err(|error| output_error(directory, &error))?)
+            }
+            None => None,
+        };
+        let mut sink = |bytes: Vec<u8>| {
+            match &mut file {
+                Some(file) => {
+                    file.write_all(&bytes).map_err(|error| error.to_string())?;
+                    return Ok(bytes);
+                }
+                None => parts.push(Bytes::from(bytes)),
+            }
+            Ok(Vec::new())
+        };
+        let output = OutputBuffer::new(settings.format, &mut sink);
+        let (totals, counters) = task::reduce(job, &mut source, runs.len(), output)?;
+        if let Some(directory) = directory {
+            directory.commit_part(reducer as u32, 0).map_err(|error| output_error(directory, &error))?;
+        }
+        done.counters.merge(&counters);
+        done.reduces.push(totals);
+        done.collected.push(parts);
+    }
+    done.spilled = space.spilled();
+    Ok(done)
+}
+
+fn map_task<'a>(
+    settings: &'a Settings,
+    split: &'a Split,
+    space: &'a Arc<RunSpace>,
+    skippable: u64,
+) -> MapTask<'a> {
+    MapTask {
+        split,
+        framing: settings.framing,
+        reducers: settings.reducers,
+        bounds: &settings.bounds,
+        memory: settings.map_memory,
+        space,
+        skippable,
+    }
+}
+
+/// Emits the keys of some records from all over the input, so that ranges of keys can be chosen.
+pub(crate) fn sample<M: MapReduce>(
+    job: &M,
+    settings: &Settings,
+    splits: &[Split],
+) -> Result<Vec<Vec<u8>>, Failure> {
+    /// Splits that are looked at, and bytes of each.
+    const SPLITS: usize = 24;
+    const RECORDS: u64 = 4096;
+    let space = RunSpace::new(usize::MAX, std::env::temp_dir());
+    let one = Settings { reducers: 1, bounds: Vec::new(), format: Format::Records, ..settings.clone() };
+    let mut keys = Vec::new();
+    let step = splits.len().div_ceil(SPLITS).max(1);
+    for split in splits.iter().step_by(step) {
+        let sample = split.beginning(RECORDS);
+        let task = map_task(&one, &sample, &space, u64::MAX);
+        let (mapped, _) = task::map(job, &task, &mut |_| Ok(()))?;
+        for run in &mapped.runs {
+            keys.extend(run.keys::<M::Key, M::Value>(0)?);
+        }
+    }
+    Ok(keys)
+}
+
+fn output_error(directory: &Directory, error: &std::io::Error) -> Failure {
+    Failure::Output(format!("{}: {error}", directory.path().display()))
+}
+
+/// The runs of this process.
+struct Local<'a> {
+    runs: &'a [Run],
+    part: usize,
+    read: Vec<u64>,
+}
+
+impl Source for Local<'_> {
+    type Error = Failure;
+
+    fn next_chunk(&mut self, segment: usize) -> Result<Option<Bytes>, Failure> {
+        let run = &self.runs[segment];
+        let chunk = run.read(self.part, self.read[segment], run.natural_read(READ))?;
+        self.read[segment] += chunk.len() as u64;
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+}

@@ -1,0 +1,156 @@
+//! Records that are collected one after the other in an arena, and sorted when it is full or there are no more.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::ValueOrder;
+use super::entries::{self, Entry};
+use super::run::{Run, RunError, RunSpace, RunWriter};
+use crate::datum::{Datum, Key};
+use crate::record::Layout;
+
+/// What a reference to a record is counted as: the vector that holds it may be twice as large as is needed.
+const ENTRY: usize = 2 * size_of::<Entry>();
+/// References say where a record is in 32 bits.
+const LARGEST: usize = u32::MAX as usize;
+
+/// Collects the records of all reducers. No memory is allocated for a record: it is appended to the arena.
+#[derive(Debug)]
+pub(crate) struct SortBuffer<K, V> {
+    layout: Layout,
+    arena: Vec<u8>,
+    partitions: Vec<Vec<Entry>>,
+    records: usize,
+    limit: usize,
+    value_order: Option<ValueOrder>,
+    kind: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Datum> SortBuffer<K, V> {
+    /// A buffer for so many reducers that is full when it has so many bytes.
+    pub(crate) fn new(reducers: usize, limit: usize, value_order: Option<ValueOrder>) -> Self {
+        Self {
+            layout: Layout::of::<K, V>(),
+            arena: Vec::new(),
+            partitions: vec![Vec::new(); reducers],
+            records: 0,
+            limit: limit.min(LARGEST),
+            value_order,
+            kind: PhantomData,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Appends a record. False, and nothing happens, if the buffer has no room for it; an empty one always has.
+    #[inline]
+    pub(crate) fn push(&mut self, partition: usize, key: &[u8], value: &[u8]) -> bool {
+        let more = key.len() + value.len() + 20;
+        if self.arena.len() + more + self.records * ENTRY > self.limit && !self.is_empty() {
+            return false;
+        }
+        if self.arena.len() + more > self.arena.capacity() {
+            self.grow(more);
+        }
+        let start = self.arena.len();
+        self.layout.put(key, value, &mut self.arena);
+        let len = (self.arena.len() - start) as u32;
+        self.partitions[partition].push(Entry { prefix: K::prefix(key), start: start as u32, len });
+        self.records += 1;
+        true
+    }
+
+    /// Grows the arena, never far beyond the limit: a vector left alone would double.
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        let room = self.limit.saturating_sub(self.arena.len() + self.records * ENTRY);
+        self.arena.reserve_exact(self.arena.len().max(1 << 20).min(room).max(more));
+    }
+
+    /// Sorts what is there into a run, after which the buffer is empty.
+    pub(crate) fn drain(&mut self, space: &Arc<RunSpace>) -> Result<Run, RunError> {
+        let mut writer = RunWriter::new(space, self.arena.len())?;
+        let (arena, layout) = (&self.arena, self.layout);
+        let record = |entry: &Entry| &arena[entry.start as usize..][..entry.len as usize];
+        let decided_by_prefix = K::WIDTH.is_some_and(|width| width <= 8) && self.value_order.is_none();
+        for partition in &mut self.partitions {
+            entries::sort(partition, |a, b| {
+                if decided_by_prefix && a.prefix == b.prefix {
+                    return std::cmp::Ordering::Equal;
+                }
+                let (a, b) = (record(a), record(b));
+                let (Some(x), Some(y)) = (layout.parse(a), layout.parse(b)) else { return a.cmp(b) };
+                let order = K::compare(&a[x.key()], &b[y.key()]);
+                match self.value_order {
+                    Some(value_order) => order.then_with(|| value_order(&a[x.value()], &b[y.value()])),
+                    None => order,
+                }
+            });
+            for entry in &*partition {
+                writer.record(|out| out.extend_from_slice(record(entry)))?;
+            }
+            writer.end_part();
+            partition.clear();
+        }
+        self.arena.clear();
+        self.records = 0;
+        writer.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn records<K: Key, V: Datum>(run: &Run, part: usize) -> Vec<(K, V)> {
+        let (bytes, layout) = (run.read(part, 0, usize::MAX).unwrap(), Layout::of::<K, V>());
+        let (mut at, mut records) = (0, Vec::new());
+        while at < bytes.len() {
+            let record = &bytes[at..];
+            let span = layout.parse(record).unwrap();
+            let key = K::own(K::decode(&record[span.key()]).unwrap());
+            records.push((key, V::own(V::decode(&record[span.value()]).unwrap())));
+            at += span.len();
+        }
+        records
+    }
+
+    proptest! {
+        #[test]
+        fn runs_are_sorted_and_keep_the_order_of_equal_keys(
+            emitted in prop::collection::vec((0usize..3, "[ab]{0,12}", 0u32..5), 0..200), ordered: bool,
+        ) {
+            let space = RunSpace::new(usize::MAX, std::env::temp_dir());
+            let order: Option<ValueOrder> = ordered.then_some(u32::compare);
+            let mut buffer = SortBuffer::<String, u32>::new(3, usize::MAX, order);
+            for (partition, key, value) in &emitted {
+                prop_assert!(buffer.push(*partition, key.as_bytes(), &value.to_be_bytes()));
+            }
+            let run = buffer.drain(&space).unwrap();
+            prop_assert!(buffer.is_empty());
+            for partition in 0..3 {
+                let mut expected: Vec<(String, u32)> = emitted
+                    .iter()
+                    .filter(|record| record.0 == partition)
+                    .map(|record| (record.1.clone(), record.2))
+                    .collect();
+                if ordered { expected.sort() } else { expected.sort_by(|a, b| a.0.cmp(&b.0)) }
+                prop_assert_eq!(records::<String, u32>(&run, partition), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_takes_no_more_but_an_empty_one_takes_anything() {
+        let mut buffer = SortBuffer::<Vec<u8>, Vec<u8>>::new(1, 100, None);
+        assert!(buffer.push(0, &[1; 1000], &[]));
+        assert!(!buffer.push(0, &[1], &[]));
+        let space = RunSpace::new(usize::MAX, std::env::temp_dir());
+        assert_eq!(buffer.drain(&space).unwrap().parts()[0].records, 1);
+        assert!(buffer.push(0, &[1], &[]));
+    }
+}

@@ -1,0 +1,308 @@
+//! The k-way merge, by a tournament tree of losers (Knuth, The Art of Computer Programming 3, 5.4.1): log2 k comparisons a
+//! record, most of them of two numbers.
+
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+
+use super::ValueOrder;
+use crate::datum::{Datum, Key};
+use crate::record::{Layout, Span};
+
+/// Where the sorted segments that are merged come from.
+pub(crate) trait Source {
+    /// Why a segment cannot be read further.
+    type Error: Truncated;
+
+    /// The next bytes of a segment, never empty; `None` at its end. May block.
+    fn next_chunk(&mut self, segment: usize) -> Result<Option<Bytes>, Self::Error>;
+}
+
+impl<S: Source + ?Sized> Source for &mut S {
+    type Error = S::Error;
+
+    fn next_chunk(&mut self, segment: usize) -> Result<Option<Bytes>, S::Error> {
+        (**self).next_chunk(segment)
+    }
+}
+
+/// An error that can say that a segment ended within a record.
+pub(crate) trait Truncated {
+    fn truncated(segment: usize) -> Self;
+}
+
+/// One segment's foremost record.
+#[derive(Debug, Default)]
+struct Cursor {
+    chunk: Bytes,
+    /// Where in the chunk the record after the current one begins.
+    next: usize,
+    /// A record that lies in two chunks or more is put together here.
+    carry: Vec<u8>,
+    in_carry: bool,
+    /// Where in the chunk the current record begins.
+    start: usize,
+    span: Span,
+}
+
+impl Cursor {
+    fn record(&self) -> &[u8] {
+        if self.in_carry { &self.carry } else { &self.chunk[self.start..] }
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.record()[self.span.key()]
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.record()[self.span.value()]
+    }
+
+    /// Goes to the next record. False: there is none.
+    #[inline]
+    fn advance<S: Source>(
+        &mut self,
+        layout: Layout,
+        source: &mut S,
+        segment: usize,
+    ) -> Result<bool, S::Error> {
+        if let Some(span) = layout.parse(&self.chunk[self.next..]) {
+            (self.start, self.span, self.in_carry) = (self.next, span, false);
+            self.next += span.len();
+            return Ok(true);
+        }
+        self.refill(layout, source, segment)
+    }
+
+    #[cold]
+    fn refill<S: Source>(
+        &mut self,
+        layout: Layout,
+        source: &mut S,
+        segment: usize,
+    ) -> Result<bool, S::Error> {
+        self.carry.clear();
+        self.carry.extend_from_slice(&self.chunk[self.next..]);
+        let mut carried = self.carry.len();
+        loop {
+            let Some(chunk) = source.next_chunk(segment)? else {
+                (self.chunk, self.next) = (Bytes::new(), 0);
+                return if carried == 0 { Ok(false) } else { Err(S::Error::truncated(segment)) };
+            };
+            if carried == 0 {
+                (self.chunk, self.next) = (chunk, 0);
+                if let Some(span) = layout.parse(&self.chunk) {
+                    (self.start, self.span, self.in_carry) = (0, span, false);
+                    self.next = span.len();
+                    return Ok(true);
+                }
+                self.carry.extend_from_slice(&self.chunk);
+                carried = self.carry.len();
+                continue;
+            }
+            // As much of the chunk as the record needs, found by doubling.
+            let (mut taken, mut step) = (0, 128);
+            loop {
+                let more = step.min(chunk.len() - taken);
+                self.carry.extend_from_slice(&chunk[taken..taken + more]);
+                taken += more;
+                if let Some(span) = layout.parse(&self.carry) {
+                    (self.span, self.in_carry) = (span, true);
+                    (self.chunk, self.next) = (chunk, span.len() - carried);
+                    return Ok(true);
+                }
+                if taken == chunk.len() {
+                    break;
+                }
+                step *= 2;
+            }
+            carried = self.carry.len();
+        }
+    }
+}
+
+/// The foremost records of all segments as the tree compares them.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    prefix: u64,
+    done: bool,
+}
+
+/// Merges sorted segments. Of equal keys those of an earlier segment come first.
+pub(crate) struct Merge<K, V, S> {
+    pub(crate) source: S,
+    layout: Layout,
+    cursors: Vec<Cursor>,
+    heads: Vec<Head>,
+    /// `tree[0]` is the segment whose record is first; `tree[n]` the loser of the game at inner node `n`.
+    tree: Vec<u32>,
+    value_order: Option<ValueOrder>,
+    kind: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
+    /// Reads the first record of each of so many segments.
+    pub(crate) fn new(
+        mut source: S,
+        segments: usize,
+        value_order: Option<ValueOrder>,
+    ) -> Result<Self, S::Error> {
+        let layout = Layout::of::<K, V>();
+        let mut cursors: Vec<Cursor> = Vec::new();
+        cursors.resize_with(segments, Cursor::default);
+        let mut heads = Vec::with_capacity(segments);
+        for (segment, cursor) in cursors.iter_mut().enumerate() {
+            let some = cursor.advance(layout, &mut source, segment)?;
+            heads.push(Head { prefix: if some { K::prefix(cursor.key()) } else { 0 }, done: !some });
+        }
+        let tree = vec![0; segments];
+        let mut merge = Self { source, layout, cursors, heads, tree, value_order, kind: PhantomData };
+        if segments > 0 {
+            merge.tree[0] = merge.play(1);
+        }
+        Ok(merge)
+    }
+
+    /// Plays all games below an inner node and returns the winner. Leaves are the nodes from `k` to `2k - 1`.
+    fn play(&mut self, node: usize) -> u32 {
+        let leaves = self.cursors.len();
+        if node >= leaves {
+            return (node - leaves) as u32;
+        }
+        let (a, b) = (self.play(2 * node), self.play(2 * node + 1));
+        let (winner, loser) = if self.before(a, b) { (a, b) } else { (b, a) };
+        self.tree[node] = loser;
+        winner
+    }
+
+    #[inline]
+    fn before(&self, a: u32, b: u32) -> bool {
+        let (x, y) = (self.heads[a as usize], self.heads[b as usize]);
+        if x.done || y.done {
+            return y.done && (!x.done || a < b);
+        }
+        if x.prefix != y.prefix {
+            return x.prefix < y.prefix;
+        }
+        self.before_by_record(a, b)
+    }
+
+    fn before_by_record(&self, a: u32, b: u32) -> bool {
+        let (x, y) = (&self.cursors[a as usize], &self.cursors[b as usize]);
+        let mut order = K::compare(x.key(), y.key());
+        if let Some(value_order) = self.value_order {
+            order = order.then_with(|| value_order(x.value(), y.value()));
+        }
+        order.then(a.cmp(&b)).is_lt()
+    }
+
+    /// The key and value of the first record of all; `None` when there is none left.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<(&[u8], &[u8])> {
+        let winner = *self.tree.first()? as usize;
+        if self.heads[winner].done {
+            return None;
+        }
+        let cursor = &self.cursors[winner];
+        Some((cursor.key(), cursor.value()))
+    }
+
+    /// Drops the first record.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Result<(), S::Error> {
+        let Some(&winner) = self.tree.first() else { return Ok(()) };
+        let index = winner as usize;
+        let cursor = &mut self.cursors[index];
+        let some = cursor.advance(self.layout, &mut self.source, index)?;
+        self.heads[index] = Head { prefix: if some { K::prefix(cursor.key()) } else { 0 }, done: !some };
+        let mut winner = winner;
+        let mut node = (index + self.cursors.len()) / 2;
+        while node > 0 {
+            let other = self.tree[node];
+            if self.before(other, winner) {
+                self.tree[node] = winner;
+                winner = other;
+            }
+            node /= 2;
+        }
+        self.tree[0] = winner;
+        Ok(())
+    }
+}
+
+/// The values of one key, one after the other, out of a merge.
+pub(crate) trait Group {
+    /// The next value's encoding; `None` after the last, and after an error, which is kept for the one who drives the
+    /// merge.
+    fn next_value(&mut self) -> Option<&[u8]>;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Segments cut into chunks of some size.
+    struct Chunks(Vec<(Bytes, usize)>);
+
+    #[derive(Debug)]
+    struct Cut;
+
+    impl Truncated for Cut {
+        fn truncated(_: usize) -> Self {
+            Self
+        }
+    }
+
+    impl Source for Chunks {
+        type Error = Cut;
+
+        fn next_chunk(&mut self, segment: usize) -> Result<Option<Bytes>, Cut> {
+            let (rest, size) = &mut self.0[segment];
+            let chunk = rest.split_to((*size).min(rest.len()));
+            Ok((!chunk.is_empty()).then_some(chunk))
+        }
+    }
+
+    fn segment(records: &[(String, u16)]) -> Bytes {
+        let mut bytes = Vec::new();
+        for (key, value) in records {
+            Layout::of::<String, u16>().put(key.as_bytes(), &value.to_be_bytes(), &mut bytes);
+        }
+        bytes.into()
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_a_stable_sort(
+            mut segments in prop::collection::vec(
+                (prop::collection::vec(("[ab]{0,12}", any::<u16>()), 0..40), 1usize..50), 0..9),
+            ordered: bool,
+        ) {
+            let order: Option<ValueOrder> = ordered.then_some(u16::compare);
+            for (records, _) in &mut segments {
+                if ordered { records.sort() } else { records.sort_by(|a, b| a.0.cmp(&b.0)) }
+            }
+            let chunks = segments.iter().map(|(records, size)| (segment(records), *size)).collect();
+            let mut expected: Vec<_> = segments.iter().flat_map(|(records, _)| records.clone()).collect();
+            if ordered { expected.sort() } else { expected.sort_by(|a, b| a.0.cmp(&b.0)) }
+            let mut merge = Merge::<String, u16, _>::new(Chunks(chunks), segments.len(), order).unwrap();
+            let mut merged = Vec::new();
+            while let Some((key, value)) = merge.first() {
+                let key = String::from_utf8(key.to_vec()).unwrap();
+                merged.push((key, u16::from_be_bytes(value.try_into().unwrap())));
+                merge.pop().unwrap();
+            }
+            prop_assert_eq!(merged, expected);
+        }
+    }
+
+    #[test]
+    fn a_segment_that_ends_within_a_record_is_an_error() {
+        let mut bytes = segment(&[("a".into(), 1), ("b".into(), 2)]);
+        bytes.truncate(bytes.len() - 1);
+        let mut merge = Merge::<String, u16, _>::new(Chunks(vec![(bytes, 100)]), 1, None).unwrap();
+        assert!(merge.pop().is_err());
+    }
+}

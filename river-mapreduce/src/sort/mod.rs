@@ -1,0 +1,29 @@
+//! From what a map task emits, in any order, to sorted runs, and from many of these to one sorted sequence.
+//!
+//! * `entries`: sorting references to records
+//! * `run`: sorted records, one part for each reducer, in memory or in a file
+//! * `buffer`: records that are collected and sorted
+//! * `table`: records that are combined by key while they are collected
+//! * `merge`: the k-way merge
+
+mod buffer;
+mod entries;
+mod merge;
+mod run;
+mod table;
+
+pub(crate) use buffer::SortBuffer;
+pub(crate) use merge::{Group, Merge, Source, Truncated};
+pub(crate) use run::{Part, Run, RunError, RunSpace};
+pub(crate) use table::CombineTable;
+
+use std::cmp::Ordering;
+
+use crate::datum::Ref;
+
+/// Compares the encodings of two values of one key.
+pub type ValueOrder = fn(&[u8], &[u8]) -> Ordering;
+
+/// Folds the second value of a key into the first. It is called in any grouping, so it has to be associative; the
+/// values come in the order in which they were emitted.
+pub type Combiner<'a, V> = &'a (dyn Fn(&mut V, Ref<'_, V>) + Sync);

@@ -1,0 +1,38 @@
+//! A job as it travels to the workers.
+
+use std::path::PathBuf;
+
+use river_core::code::CodePtr;
+use serde::{Deserialize, Serialize};
+
+use crate::input::Framing;
+use crate::output::Format;
+
+/// What all tasks of a job have in common.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) framing: Framing,
+    pub(crate) reducers: usize,
+    /// The first keys of all reducers but the first, if the output is sorted as a whole.
+    pub(crate) bounds: Vec<Vec<u8>>,
+    /// Bytes of memory of a worker for what is not sorted yet, ...
+    pub(crate) map_memory: usize,
+    /// ... for sorted runs, beyond which they go to files, ...
+    pub(crate) store_memory: usize,
+    /// ... and for segments that are being merged.
+    pub(crate) merge_memory: usize,
+    pub(crate) format: Format,
+    /// Where parts are written; `None` if they go to the caller.
+    pub(crate) directory: Option<PathBuf>,
+    /// How many records may be left out.
+    pub(crate) skippable: u64,
+}
+
+/// A job as it travels to the workers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct JobSpec {
+    /// Makes the job of `state`.
+    pub(crate) code: CodePtr,
+    pub(crate) state: Vec<u8>,
+    pub(crate) settings: Settings,
+}

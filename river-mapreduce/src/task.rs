@@ -1,0 +1,8 @@
+//! What a task does, wherever it runs: a map task reads a split and leaves sorted runs, a reduce task merges segments of
+//! such and writes a part of the output.
+
+mod map;
+mod reduce;
+
+pub(crate) use map::{Check, MapTask, MapTotals, map};
+pub(crate) use reduce::{ReduceTotals, reduce};

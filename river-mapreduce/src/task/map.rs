@@ -1,0 +1,152 @@
+//! A map task.
+
+use std::sync::Arc;
+
+use river_core::catch_panic;
+use serde::{Deserialize, Serialize};
+
+use crate::datum::{Datum, Ref};
+use crate::failure::Failure;
+use crate::input::{Framing, Position, ReadError, Split, read_split};
+use crate::job::{MapContext, MapReduce, MapSettings, Mapped};
+use crate::sort::RunSpace;
+
+/// Called now and then while a task runs; an error ends the task.
+pub(crate) type Check<'a> = &'a mut dyn FnMut(&MapTotals) -> Result<(), Failure>;
+
+/// Bytes and records between two calls of [`Check`].
+const CHECK_BYTES: u64 = 256 << 10;
+const CHECK_RECORDS: u64 = 4096;
+
+/// What a map task is given.
+pub(crate) struct MapTask<'a> {
+    pub(crate) split: &'a Split,
+    pub(crate) framing: Framing,
+    pub(crate) reducers: usize,
+    pub(crate) bounds: &'a [Vec<u8>],
+    /// Bytes of memory for what is not sorted yet.
+    pub(crate) memory: usize,
+    pub(crate) space: &'a Arc<RunSpace>,
+    /// How many records may be left out because user code panics on them.
+    pub(crate) skippable: u64,
+}
+
+/// What a map task has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MapTotals {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) emitted: u64,
+    /// Records that were left out.
+    pub(crate) spoiled: Vec<Spoiled>,
+}
+
+/// A record that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spoiled {
+    pub(crate) place: String,
+    pub(crate) why: String,
+}
+
+/// Runs a map task. A record on which user code panics has already emitted something, perhaps, so the task begins anew
+/// without it.
+pub(crate) fn map<M: MapReduce>(
+    job: &M,
+    task: &MapTask<'_>,
+    check: Check<'_>,
+) -> Result<(Mapped, MapTotals), Failure> {
+    let mut skip = Vec::new();
+    let mut spoiled = Vec::new();
+    loop {
+        match attempt(job, task, &skip, check) {
+            Ok((mapped, mut totals)) => {
+                totals.spoiled = spoiled;
+                return Ok((mapped, totals));
+            }
+            Err(Ended::Failed(failure)) => return Err(failure),
+            Err(Ended::Spoiled(position, why)) => {
+                let place = position.to_string();
+                if spoiled.len() as u64 >= task.skippable {
+                    return Err(Failure::Record { place, why });
+                }
+                tracing::warn!("the record at {place} is skipped: {why}");
+                spoiled.push(Spoiled { place, why });
+                skip.push(position);
+            }
+        }
+    }
+}
+
+enum Ended {
+    Failed(Failure),
+    Spoiled(Position, String),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended::Failed(failure)
+    }
+}
+
+fn attempt<M: MapReduce>(
+    job: &M,
+    task: &MapTask<'_>,
+    skip: &[Position],
+    check: Check<'_>,
+) -> Result<(Mapped, MapTotals), Ended> {
+    let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
+    let mut context = MapContext::new(MapSettings {
+        reducers: task.reducers,
+        memory: task.memory,
+        by_job: &by_job,
+        bounds: task.bounds,
+        combiner: job.combiner(),
+        value_order: job.value_order(),
+        space: Arc::clone(task.space),
+    });
+    let mut totals = MapTotals::default();
+    let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
+    let read = catch_panic(|| {
+        read_split(task.split, task.framing, |position, record| {
+            if !skip.is_empty() && is_skipped(skip, position) {
+                return Ok(());
+            }
+            totals.records += 1;
+            totals.bytes += record.len() as u64;
+            context.set_position(position);
+            match M::Input::decode(record) {
+                Ok(record) => job.map(record, &mut context),
+                Err(error) => return Err(Ended::Spoiled(position.clone(), error.to_string())),
+            }
+            if let Some(error) = context.failed() {
+                return Err(Failure::from(error).into());
+            }
+            if totals.bytes >= next_check.0 || totals.records >= next_check.1 {
+                next_check = (totals.bytes + CHECK_BYTES, totals.records + CHECK_RECORDS);
+                totals.emitted = context.emitted();
+                check(&totals)?;
+            }
+            Ok(())
+        })
+    });
+    match read {
+        Err(panic) => {
+            return Err(Ended::Spoiled(
+                context.position().clone(),
+                format!("the map function panicked: {panic}"),
+            ));
+        }
+        Ok(Err(ReadError::Stopped(ended))) => return Err(ended),
+        Ok(Err(ReadError::File { path, error })) => {
+            return Err(Failure::Input { path, error: error.to_string() }.into());
+        }
+        Ok(Ok(())) => {}
+    }
+    totals.emitted = context.emitted();
+    let mapped = context.finish().map_err(Failure::from)?;
+    Ok((mapped, totals))
+}
+
+fn is_skipped(skip: &[Position], position: &Position) -> bool {
+    skip.iter().any(|other| other.offset == position.offset && other.file == position.file)
+}

@@ -1,0 +1,138 @@
+//! A reduce task.
+
+use river_core::catch_panic;
+use serde::{Deserialize, Serialize};
+
+use crate::counters::Counters;
+use crate::datum::Datum;
+use crate::failure::Failure;
+use crate::job::{MapReduce, ReduceContext, Values};
+use crate::output::OutputBuffer;
+use crate::sort::{Group, Merge, Source};
+
+/// What a reduce task has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReduceTotals {
+    /// Records that came out of the shuffle.
+    pub(crate) records: u64,
+    pub(crate) keys: u64,
+    /// Records of the output, and their bytes.
+    pub(crate) output_records: u64,
+    pub(crate) output_bytes: u64,
+    pub(crate) largest: Largest,
+}
+
+/// The key with the most records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Largest {
+    /// As text, cut to a readable length.
+    pub(crate) key: String,
+    pub(crate) records: u64,
+}
+
+/// Runs a reduce task: merges so many segments, calls the user's function for every key.
+pub(crate) fn reduce<M: MapReduce>(
+    job: &M,
+    source: &mut dyn Source<Error = Failure>,
+    segments: usize,
+    output: OutputBuffer<'_>,
+) -> Result<(ReduceTotals, Counters), Failure> {
+    let mut totals = ReduceTotals::default();
+    let mut context = ReduceContext::<M::OutKey, M::OutValue>::new(output);
+    let mut merge = Merge::<M::Key, M::Value, _>::new(source, segments, job.value_order())?;
+    let mut key = Vec::new();
+    let mut largest = Vec::new();
+    let reduced = catch_panic(|| {
+        while let Some((first, _)) = merge.first() {
+            key.clear();
+            key.extend_from_slice(first);
+            let view = M::Key::decode(&key).map_err(|error| undecodable(&error.to_string()))?;
+            let mut group =
+                OneKey::<M> { merge: &mut merge, key: &key, records: 0, ended: false, error: None };
+            let mut values = Values::new(&mut group);
+            job.reduce(view, &mut values, &mut context);
+            let undecoded = values.finish();
+            if let Some(failure) = group.error {
+                return Err(failure);
+            }
+            if let Some(error) = undecoded {
+                return Err(undecodable(&error.to_string()));
+            }
+            totals.keys += 1;
+            totals.records += group.records;
+            if group.records > totals.largest.records {
+                totals.largest.records = group.records;
+                largest.clone_from(&key);
+            }
+            if let Some(error) = context.failed() {
+                return Err(Failure::Output(error));
+            }
+        }
+        Ok(())
+    });
+    match reduced {
+        Err(panic) => {
+            let why = format!("the reduce function panicked: {panic}");
+            return Err(Failure::Key { key: readable::<M::Key>(&key), why });
+        }
+        Ok(result) => result?,
+    }
+    totals.largest.key = readable::<M::Key>(&largest);
+    let (output, counters) = context.finish().map_err(Failure::Output)?;
+    (totals.output_records, totals.output_bytes) = (output.records(), output.written());
+    Ok((totals, counters))
+}
+
+fn undecodable(error: &str) -> Failure {
+    Failure::Internal(format!("a record of the shuffle cannot be read: {error}"))
+}
+
+/// A key as people read it.
+fn readable<K: Datum>(key: &[u8]) -> String {
+    const LONGEST: usize = 60;
+    let mut text = Vec::new();
+    if let Ok(view) = K::decode(key) {
+        K::write_text(&view, &mut text);
+    }
+    let cut = text.len() > LONGEST;
+    text.truncate(LONGEST);
+    let mut text = String::from_utf8_lossy(&text).escape_debug().to_string();
+    if cut {
+        text.push_str("...");
+    }
+    text
+}
+
+/// The records of one key.
+struct OneKey<'a, 's, M: MapReduce> {
+    merge: &'a mut Merge<M::Key, M::Value, &'s mut dyn Source<Error = Failure>>,
+    key: &'a [u8],
+    records: u64,
+    ended: bool,
+    error: Option<Failure>,
+}
+
+impl<M: MapReduce> Group for OneKey<'_, '_, M> {
+    fn next_value(&mut self) -> Option<&[u8]> {
+        if self.ended {
+            return None;
+        }
+        // The record that was returned last is dropped only now: it was borrowed until now.
+        if self.records > 0
+            && let Err(failure) = self.merge.pop()
+        {
+            (self.ended, self.error) = (true, Some(failure));
+            return None;
+        }
+        match self.merge.first() {
+            Some((key, value)) if key == self.key => {
+                self.records += 1;
+                Some(value)
+            }
+            _ => {
+                self.ended = true;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The worker: the VR that runs tasks, one after the other. Only while a reduce task waits for a map task to be done again
+//! does it run that in between.
+
+mod shuffle;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use river_core::{Envelope, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId};
+use serde::{Deserialize, Serialize};
+
+use crate::counters::Counters;
+use crate::failure::Failure;
+use crate::input::Split;
+use crate::output::{Directory, OutputBuffer};
+use crate::place::Place;
+use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode};
+use crate::spec::JobSpec;
+use crate::task::{MapTask, ReduceTotals};
+use crate::travel::{AnyJob, unpack};
+use shuffle::Shuffle;
+
+/// How often the master is told how far a map task is.
+const PROGRESS: Duration = Duration::from_millis(100);
+
+/// A worker as it is deployed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Worker {
+    /// The depot of its VM.
+    pub(crate) depot: VrId,
+}
+
+impl VirtualResource for Worker {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let Some(master) = vr.parent() else { return Ok(()) };
+        serve(vr, master, self.depot)
+    }
+}
+
+/// A worker's life: until the program ends or its master is gone.
+pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
+    let mut running = Running {
+        vr,
+        master,
+        depot,
+        place: Place::of(depot),
+        jobs: HashMap::new(),
+        inbox: VecDeque::new(),
+        gone: HashSet::new(),
+    };
+    vr.watch(master);
+    loop {
+        let message = match running.receive() {
+            Ok(message) => message,
+            Err(Ended) => return Ok(()),
+        };
+        if running.handle(message).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The program has ended, or the master has.
+struct Ended;
+
+/// What has arrived.
+enum Message {
+    Told(ToWorker, Bytes),
+    /// Somebody is gone.
+    Down(VrId),
+}
+
+struct Running<'v> {
+    vr: &'v Vr,
+    master: VrId,
+    depot: VrId,
+    place: Arc<Place>,
+    jobs: HashMap<u64, Loaded>,
+    /// What arrived while a task had no time for it.
+    inbox: VecDeque<Message>,
+    gone: HashSet<VrId>,
+}
+
+#[derive(Clone)]
+struct Loaded {
+    spec: Arc<JobSpec>,
+    job: std::result::Result<Arc<dyn AnyJob>, String>,
+}
+
+/// What is done unless the program ends.
+type Alive<T = ()> = std::result::Result<T, Ended>;
+
+impl Running<'_> {
+    /// The next message, waiting for it.
+    fn receive(&mut self) -> Alive<Message> {
+        if let Some(message) = self.inbox.pop_front() {
+            return Ok(message);
+        }
+        self.receive_new()
+    }
+
+    /// The next message that has not been looked at, waiting for it.
+    fn receive_new(&mut self) -> Alive<Message> {
+        loop {
+            let received = self.vr.receive(Selector::on(CHANNEL)).map(Some);
+            if let Some(message) = self.understand(received)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// The next message that has not been looked at, if there is one.
+    fn try_receive_new(&mut self) -> Alive<Option<Message>> {
+        let received = self.vr.try_receive_where(Selector::on(CHANNEL), |_| true);
+        self.understand(received)
+    }
+
+    fn understand(
+        &mut self,
+        received: std::result::Result<Option<Envelope>, RecvError>,
+    ) -> Alive<Option<Message>> {
+        match received {
+            Ok(Some(envelope)) => {
+                Ok(decode(&envelope.payload).map(|(message, body)| Message::Told(message, body)))
+            }
+            Ok(None) => Ok(None),
+            Err(RecvError::Down(down)) if down.who == self.master => Err(Ended),
+            Err(RecvError::Down(down)) => {
+                self.gone.insert(down.who);
+                Ok(Some(Message::Down(down.who)))
+            }
+            Err(_) => Err(Ended),
+        }
+    }
+
+    fn tell(&self, message: &ToMaster, body: Bytes) -> std::result::Result<(), SendError> {
+        self.vr.send_bytes(self.master, CHANNEL, 0, encode(message, body))
+    }
+
+    /// Does what can be done at any time.
+    fn handle(&mut self, message: Message) -> Alive {
+        let Message::Told(message, _) = message else { return Ok(()) };
+        match message {
+            ToWorker::Job { job, spec } => {
+                let loaded = unpack(spec.code, spec.state.clone());
+                self.jobs.insert(job, Loaded { spec: Arc::new(spec), job: loaded });
+            }
+            ToWorker::Forget { job } => {
+                self.jobs.remove(&job);
+                self.place.forget(job);
+            }
+            ToWorker::Map { job, attempt, split } => {
+                let outcome = self.map(job, attempt, &split);
+                self.report(attempt, outcome)?;
+            }
+            ToWorker::Reduce { job, attempt, reducer, segments } => {
+                let outcome = self.reduce(job, attempt, reducer, segments);
+                self.report(attempt, outcome)?;
+            }
+            // Of an attempt that has ended here.
+            ToWorker::Cancel { attempt } => self.place.drop_attempt(attempt),
+            ToWorker::Moved { .. } | ToWorker::Chunk { .. } | ToWorker::Missing { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn report(&self, attempt: u64, outcome: std::result::Result<ToMaster, Failure>) -> Alive {
+        let message = match outcome {
+            Ok(message) => message,
+            Err(Failure::Cancelled) => return Ok(()),
+            Err(failure) => ToMaster::Failed { attempt, failure },
+        };
+        self.tell(&message, Bytes::new()).map_err(|_| Ended)
+    }
+
+    fn job(&self, job: u64) -> std::result::Result<(Arc<JobSpec>, Arc<dyn AnyJob>), Failure> {
+        let Some(loaded) = self.jobs.get(&job) else {
+            return Err(Failure::Internal("a task of a job that is not known here".into()));
+        };
+        Ok((Arc::clone(&loaded.spec), loaded.job.clone().map_err(Failure::Internal)?))
+    }
+
+    fn map(&mut self, job: u64, attempt: u64, split: &Split) -> std::result::Result<ToMaster, Failure> {
+        let (spec, code) = self.job(job)?;
+        let settings = &spec.settings;
+        let space = self.place.space(job, settings.store_memory, std::env::temp_dir());
+        let spilled = space.spilled();
+        let task = MapTask {
+            split,
+            framing: settings.framing,
+            reducers: settings.reducers,
+            bounds: &settings.bounds,
+            memory: settings.map_memory,
+            space: &space,
+            skippable: settings.skippable,
+        };
+        let mut told = Instant::now();
+        let (mapped, totals) = code.map(&task, &mut |totals| {
+            self.look_up(attempt)?;
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                let totals = totals.clone();
+                let _ = self.tell(&ToMaster::Mapping { attempt, totals }, Bytes::new());
+            }
+            Ok(())
+        })?;
+        let runs = mapped.runs.iter().map(|run| run.parts().to_vec()).collect();
+        self.place.keep(job, attempt, mapped.runs);
+        let spilled = space.spilled() - spilled;
+        Ok(ToMaster::Mapped { attempt, runs, totals, counters: mapped.counters, spilled })
+    }
+
+    /// Looks whether the attempt has been cancelled, and puts everything else aside.
+    fn look_up(&mut self, attempt: u64) -> std::result::Result<(), Failure> {
+        while let Some(message) = self.try_receive_new().map_err(|Ended| Failure::Cancelled)? {
+            if matches!(message, Message::Told(ToWorker::Cancel { attempt: other }, _) if other == attempt) {
+                return Err(Failure::Cancelled);
+            }
+            self.inbox.push_back(message);
+        }
+        Ok(())
+    }
+
+    fn reduce(
+        &mut self,
+        job: u64,
+        attempt: u64,
+        reducer: u32,
+        segments: Vec<Segment>,
+    ) -> std::result::Result<ToMaster, Failure> {
+        let (spec, code) = self.job(job)?;
+        let settings = &spec.settings;
+        let (vr, master) = (self.vr, self.master);
+        let count = segments.len();
+        let mut file = match &settings.directory {
+            Some(path) => {
+                let path = Directory::prepared(path.clone()).attempt(reducer, attempt);
+                let file = File::create(&path);
+                Some(file.map_err(|error| Failure::Output(format!("{}: {error}", path.display())))?)
+            }
+            None => None,
+        };
+        let mut sink = |bytes: Vec<u8>| match &mut file {
+            Some(file) => {
+                file.write_all(&bytes).map_err(|error| error.to_string())?;
+                Ok(bytes)
+            }
+            None => {
+                let capacity = bytes.capacity();
+                let message = encode(&ToMaster::Output { attempt }, bytes.into());
+                vr.send_bytes(master, CHANNEL, 0, message).map_err(|error| error.to_string())?;
+                Ok(Vec::with_capacity(capacity))
+            }
+        };
+        let output = OutputBuffer::new(settings.format, &mut sink);
+        let mut shuffle = Shuffle::new(self, job, attempt, reducer, segments, settings.merge_memory);
+        let (totals, counters): (ReduceTotals, Counters) = code.reduce(&mut shuffle, count, output)?;
+        Ok(ToMaster::Reduced { attempt, totals, counters })
+    }
+
+    /// Asks a depot for bytes. False: it is gone.
+    fn ask(&self, depot: VrId, message: &ToDepot) -> bool {
+        self.vr.send_bytes(depot, CHANNEL, 0, encode(message, Bytes::new())).is_ok()
+    }
+}

@@ -1,0 +1,153 @@
+//! Files in and out.
+
+use std::fs;
+use std::path::Path;
+
+use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Values, job};
+
+use super::{Identity, WordCount, counted, lines, with_cluster};
+
+fn parts(directory: &Path) -> Vec<u8> {
+    assert!(directory.join("_SUCCESS").exists());
+    let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    names.iter().filter(|path| !path.ends_with("_SUCCESS")).flat_map(|path| fs::read(path).unwrap()).collect()
+}
+
+#[test]
+fn text_files_are_counted_and_the_counts_written() {
+    let scratch = tempfile::tempdir().unwrap();
+    let input = scratch.path().join("in");
+    fs::create_dir(&input).unwrap();
+    let all = lines(30_000);
+    for (i, some) in all.chunks(7000).enumerate() {
+        fs::write(input.join(format!("{i}.txt")), some.join("\n")).unwrap();
+    }
+    let out = scratch.path().join("out");
+    let outcome = with_cluster(2, |cluster| {
+        let job = Job::new(WordCount { combines: true }, Input::lines([&input]))
+            .split_size(30_000)
+            .sorted()
+            .reducers(3)
+            .output(Output::text(&out));
+        let outcome = job.run(cluster)?;
+        assert!(matches!(outcome.collect(), Err(JobError::NotCollected(path)) if path == out));
+        let again = job.run(cluster).unwrap_err().to_string();
+        assert!(again.contains("not empty"), "{again}");
+        Ok(outcome)
+    });
+    let report = outcome.report();
+    assert!(report.maps > 10 && report.input_records == 30_000, "{report}");
+    let expected: String = counted(&all).iter().map(|(word, n)| format!("{word}\t{n}\n")).collect();
+    assert_eq!(String::from_utf8(parts(&out)).unwrap(), expected);
+}
+
+#[test]
+fn what_one_job_writes_another_reads() {
+    let scratch = tempfile::tempdir().unwrap();
+    let between = scratch.path().join("counts");
+    let most_frequent = job(
+        |(word, n): (&str, u64), out: &mut MapContext<'_, std::cmp::Reverse<u64>, String>| {
+            out.emit(std::cmp::Reverse(n), word);
+        },
+        |n: std::cmp::Reverse<u64>,
+         words: &mut Values<'_, String>,
+         out: &mut ReduceContext<'_, String, u64>| {
+            while let Some(word) = words.next_view() {
+                out.emit(word, n.0);
+            }
+        },
+    );
+    let top = with_cluster(2, |cluster| {
+        let count = Job::new(WordCount { combines: true }, Input::items(lines(5000)));
+        count.output(Output::records(&between)).run(cluster)?;
+        Ok(Job::new(most_frequent, Input::<(String, u64)>::records([&between]))
+            .sorted()
+            .run(cluster)?
+            .collect()?)
+    });
+    assert_eq!(top[0], ("the".to_owned(), 5000));
+    let mut expected = counted(&lines(5000));
+    expected.sort_by_key(|record| std::cmp::Reverse(record.1));
+    assert_eq!(
+        top.iter().map(|(_, n)| n).collect::<Vec<_>>(),
+        expected.iter().map(|(_, n)| n).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn fixed_records_are_sorted_without_a_byte_between_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let records: Vec<[u8; 8]> =
+        (0..20_000u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes()).collect();
+    fs::write(scratch.path().join("in"), records.concat()).unwrap();
+    let sort = job(
+        |record: &[u8], out: &mut MapContext<'_, [u8; 4], Vec<u8>>| {
+            if let Some((key, value)) = record.split_first_chunk::<4>() {
+                out.emit(key, value);
+            }
+        },
+        |key: &[u8; 4], values: &mut Values<'_, Vec<u8>>, out: &mut ReduceContext<'_, [u8; 4], Vec<u8>>| {
+            while let Some(value) = values.next_view() {
+                out.emit(key, value);
+            }
+        },
+    );
+    let out = scratch.path().join("out");
+    let input = Input::fixed([scratch.path().join("in")], 8);
+    with_cluster(2, |cluster| {
+        Job::new(sort, input).sorted().split_size(10_000).output(Output::raw(&out)).run(cluster)?;
+        Ok(())
+    });
+    let mut expected = records;
+    expected.sort();
+    assert!(parts(&out) == expected.concat());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let broken = scratch.path().join("broken.gz");
+    fs::write(&broken, b"this is no gzip file").unwrap();
+    let job = Job::new(WordCount { combines: true }, Input::lines([&broken]));
+    let error = with_cluster(2, |cluster| Ok(job.run(cluster).unwrap_err())).to_string();
+    assert!(
+        error.contains("broken.gz") && error.contains("gzip") && error.contains("on VM local-"),
+        "{error}"
+    );
+    let missing = Job::new(WordCount { combines: true }, Input::lines(["/no/such/file"])).run_serial();
+    assert!(matches!(missing, Err(JobError::Input(_))));
+}
+
+#[test]
+fn text_that_is_none_is_a_bad_record_with_its_place() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("latin1.txt");
+    fs::write(&path, b"fine\ncaf\xe9\nfine\n").unwrap();
+    let job = || Job::new(WordCount { combines: true }, Input::lines([&path]));
+    let error = with_cluster(1, |cluster| Ok(job().run(cluster).unwrap_err())).to_string();
+    assert!(error.contains("latin1.txt, byte 5") && error.contains("not valid UTF-8"), "{error}");
+    let outcome = with_cluster(1, |cluster| Ok(job().skip_bad_records(1).run(cluster)?));
+    assert_eq!(outcome.collect().unwrap(), [("fine".to_owned(), 2)]);
+    assert!(outcome.report().to_string().contains("skipped records: 1"));
+}
+
+#[test]
+fn delimiters_blocks_and_whole_files() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("a"), "x;y;x").unwrap();
+    fs::write(scratch.path().join("b"), "one\ntwo\n").unwrap();
+    let records = |input: Input<String>| {
+        let identity = job(
+            |record: &str, out: &mut MapContext<'_, String, ()>| out.emit(record, ()),
+            |key: &str, _: &mut Values<'_, ()>, out: &mut ReduceContext<'_, String, ()>| out.emit(key, ()),
+        );
+        let outcome = Job::new(identity, input).reducers(1).run_serial().unwrap();
+        outcome.collect().unwrap().into_iter().map(|(record, ())| record).collect::<Vec<_>>()
+    };
+    let at = |name: &str| [scratch.path().join(name)];
+    assert_eq!(records(Input::delimited(at("a"), b';')), ["x", "y"]);
+    assert_eq!(records(Input::blocks(at("b"))), ["one\ntwo\n"]);
+    assert_eq!(records(Input::whole_files([scratch.path()])), ["one\ntwo\n", "x;y;x"]);
+    let _ = Identity { ordered: true };
+}

@@ -1,0 +1,168 @@
+//! Jobs in one thread, against sequential programs: any records, splits, reducers and memory limits.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use river_mapreduce::{Input, Job, JobError, MapContext, ReduceContext, Serde, Values, job};
+
+use super::{Identity, WordCount, counted, lines};
+
+/// So little that every few records are spilled.
+const TINY: u64 = 400;
+
+proptest! {
+    #[test]
+    fn any_records_come_out_grouped_in_order(
+        records in prop::collection::vec((prop::collection::vec(0u8..3, 0..12), prop::collection::vec(any::<u8>(), 0..40)), 0..300),
+        split in 1u64..2000, reducers in 1usize..5, tiny: bool, ordered: bool, sorted: bool,
+    ) {
+        let mut job = Job::new(Identity { ordered }, Input::items(records.clone()))
+            .split_size(split)
+            .reducers(reducers);
+        if tiny {
+            job = job.memory(TINY);
+        }
+        if sorted {
+            job = job.sorted();
+        }
+        let outcome = job.run_serial().unwrap();
+        let output = outcome.collect().unwrap();
+        let mut expected = records;
+        if ordered { expected.sort() } else { expected.sort_by(|a, b| a.0.cmp(&b.0)) }
+        if sorted || reducers == 1 {
+            prop_assert_eq!(&output, &expected);
+        } else {
+            // Each key is in one piece, with its values in order.
+            let mut regrouped = output.clone();
+            regrouped.sort_by(|a, b| a.0.cmp(&b.0));
+            prop_assert_eq!(&regrouped, &expected);
+            let mut keys: Vec<_> = output.iter().map(|record| &record.0).collect();
+            keys.dedup();
+            let pieces = keys.len();
+            keys.sort();
+            keys.dedup();
+            prop_assert_eq!(pieces, keys.len());
+        }
+        prop_assert_eq!(outcome.report().input_records, expected.len() as u64);
+        prop_assert_eq!(outcome.report().output_records, expected.len() as u64);
+    }
+
+    #[test]
+    fn combining_changes_nothing(words in prop::collection::vec("[ab ]{0,9}", 0..100), tiny: bool, combines: bool) {
+        let mut job = Job::new(WordCount { combines }, Input::items(words.clone())).reducers(1).split_size(50);
+        if tiny {
+            job = job.memory(TINY);
+        }
+        let outcome = job.run_serial().unwrap();
+        prop_assert_eq!(outcome.collect().unwrap(), counted(&words));
+        prop_assert_eq!(outcome.counters().get("lines"), words.len() as u64);
+    }
+}
+
+#[test]
+fn keys_may_be_tuples_numbers_and_turned_around() {
+    let by_length = job(
+        |word: &str, out: &mut MapContext<'_, (Reverse<u32>, String), ()>| {
+            out.emit((Reverse(word.len() as u32), word), ());
+        },
+        |(length, word): (Reverse<u32>, &str),
+         _: &mut Values<'_, ()>,
+         out: &mut ReduceContext<'_, u32, String>| out.emit(length.0, word),
+    );
+    let words = ["pear", "fig", "banana", "plum", "fig"].map(String::from);
+    let output =
+        Job::new(by_length, Input::items(words)).reducers(1).run_serial().unwrap().collect().unwrap();
+    let expected = [(6, "banana"), (4, "pear"), (4, "plum"), (3, "fig")];
+    assert_eq!(output, expected.map(|(length, word)| (length, word.to_owned())));
+}
+
+#[test]
+fn values_may_be_anything_that_serde_knows() {
+    type Tally = BTreeMap<char, u64>;
+    let letters = job(
+        |word: &str, out: &mut MapContext<'_, u64, Serde<Tally>>| {
+            let mut tally = Tally::new();
+            word.chars().for_each(|c| *tally.entry(c).or_default() += 1);
+            out.emit(word.len() as u64, Serde(tally));
+        },
+        |length: u64,
+         tallies: &mut Values<'_, Serde<Tally>>,
+         out: &mut ReduceContext<'_, u64, Serde<Tally>>| {
+            let mut sum = Tally::new();
+            for (c, n) in tallies.flat_map(|tally| tally.0) {
+                *sum.entry(c).or_default() += n;
+            }
+            out.emit(length, Serde(sum));
+        },
+    )
+    .combine(|sum: &mut Serde<Tally>, more: Serde<Tally>| {
+        for (c, n) in more.0 {
+            *sum.entry(c).or_default() += n;
+        }
+    });
+    let words = ["aab", "abc", "x"].map(String::from);
+    let output = Job::new(letters, Input::items(words)).reducers(1).run_serial().unwrap().collect().unwrap();
+    assert_eq!(output[1], (3, Serde(BTreeMap::from([('a', 3), ('b', 2), ('c', 1)]))));
+}
+
+#[test]
+fn generated_input_and_numbers_as_keys() {
+    let remainders = job(
+        |n: u64, out: &mut MapContext<'_, u64, u64>| out.emit(n % 10, n),
+        |key: u64, values: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+            let values: Vec<u64> = values.collect();
+            assert!(values.is_sorted(), "values come in the order of the input");
+            out.emit(key, values.into_iter().sum());
+        },
+    );
+    let job = Job::new(remainders, Input::generate(1000)).sorted().memory(TINY);
+    let output = job.run_serial().unwrap().collect().unwrap();
+    let expected: Vec<(u64, u64)> = (0..10).map(|r| (r, (r..1000).step_by(10).sum())).collect();
+    assert_eq!(output, expected);
+}
+
+#[test]
+fn bad_records_are_named_and_skipped_as_far_as_allowed() {
+    let picky = |n: u64, out: &mut MapContext<'_, u64, u64>| {
+        out.emit(n, 1);
+        assert!(n != 17 && n != 33, "{n} is not to my taste");
+        out.emit(n, 1);
+    };
+    let count = |key: u64, ones: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+        out.emit(key, ones.count() as u64);
+    };
+    let job = || Job::new(job(picky, count), Input::generate(50)).reducers(1);
+    let error = job().run_serial().unwrap_err().to_string();
+    assert!(error.contains("record at item 17") && error.contains("17 is not to my taste"), "{error}");
+    let error = job().skip_bad_records(1).run_serial().unwrap_err().to_string();
+    assert!(error.contains("record at item 33"), "{error}");
+    let outcome = job().skip_bad_records(2).run_serial().unwrap();
+    let skipped: Vec<&str> = outcome.report().skipped.iter().map(|(place, _)| place.as_str()).collect();
+    assert_eq!(skipped, ["item 17", "item 33"]);
+    let output = outcome.collect().unwrap();
+    // Nothing of what they had emitted before they panicked is left.
+    assert_eq!(output.len(), 48);
+    assert!(output.iter().all(|(_, ones)| *ones == 2));
+}
+
+#[test]
+fn a_reduce_that_panics_names_its_key() {
+    let job = job(
+        |line: &str, out: &mut MapContext<'_, String, ()>| out.emit(line, ()),
+        |key: &str, _: &mut Values<'_, ()>, _: &mut ReduceContext<'_, String, ()>| {
+            assert!(key != "w3", "no");
+        },
+    );
+    let error = Job::new(job, Input::items(["w1", "w3"].map(String::from))).run_serial().unwrap_err();
+    assert!(matches!(error, JobError::Failed { .. }));
+    assert!(error.to_string().contains("reduce of key w3"), "{error}");
+}
+
+#[test]
+fn a_job_without_input_has_no_output() {
+    let job = Job::new(WordCount { combines: true }, Input::items([]));
+    assert_eq!(job.run_serial().unwrap().collect().unwrap(), []);
+    let job = Job::new(WordCount { combines: true }, Input::items(lines(3))).reducers(0);
+    assert!(matches!(job.run_serial(), Err(JobError::Settings(_))));
+}

@@ -1,0 +1,369 @@
+//! Communicators: a group of ranks and a context in which their messages are matched.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use river_core::Vr;
+
+use crate::attribute::Attributes;
+use crate::engine::{Ask, Engine, Sources, context_name};
+use crate::error::{MpiError, Result};
+use crate::group::{Comparison, Group};
+use crate::job::{Place, Report};
+use crate::matching::{Key, Pattern};
+use crate::peer::{Peer, Tag, sendable};
+
+/// What happens when an operation on a communicator fails (MPI 1.3, section 7.2).
+#[derive(Clone, Default)]
+pub enum ErrorHandler {
+    /// The job ends, with the error on the terminal of who started it. The default.
+    #[default]
+    Fatal,
+    /// The operation returns the error, and the program deals with it.
+    Return,
+    /// This function is called, then the operation returns the error.
+    Call(Rc<dyn Fn(&MpiError)>),
+}
+
+impl fmt::Debug for ErrorHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fatal => "Fatal",
+            Self::Return => "Return",
+            Self::Call(_) => "Call",
+        })
+    }
+}
+
+/// A group of ranks that talk to each other, and to nobody else, in a context of their own.
+///
+/// A clone is another handle on the same communicator; [`dup`](Self::dup) makes a new one. It belongs to the rank's
+/// thread. An *inter*communicator has two groups: ranks in its operations are those of the other one.
+///
+/// # Standard section
+/// MPI 1.3, chapter 5.
+#[derive(Clone)]
+pub struct Communicator<'v> {
+    inner: Rc<Inner<'v>>,
+}
+
+struct Inner<'v> {
+    engine: Rc<Engine<'v>>,
+    /// For point-to-point messages; the next one is for collective operations.
+    context: u32,
+    local: Group,
+    remote: Option<Group>,
+    /// Of an intercommunicator: the members of the own group among themselves.
+    own: Option<Communicator<'v>>,
+    rank: usize,
+    name: RefCell<String>,
+    handler: RefCell<ErrorHandler>,
+    attributes: RefCell<Attributes>,
+    /// Whatever a layer above keeps with the communicator, and all that are made from it inherit.
+    inherited: RefCell<Option<Rc<dyn Any>>>,
+    collectives: Cell<u32>,
+    agreements: Cell<u32>,
+}
+
+impl<'v> Communicator<'v> {
+    pub(crate) fn world(engine: Rc<Engine<'v>>) -> Self {
+        let members: Vec<u32> = (0..).take(engine.world_size()).collect();
+        let rank = engine.me() as usize;
+        Self {
+            inner: Rc::new(Inner {
+                engine,
+                context: 0,
+                local: Group::of(members),
+                remote: None,
+                own: None,
+                rank,
+                name: RefCell::new(context_name(0)),
+                handler: RefCell::default(),
+                attributes: RefCell::default(),
+                inherited: RefCell::default(),
+                collectives: Cell::new(0),
+                agreements: Cell::new(0),
+            }),
+        }
+    }
+
+    /// A new communicator with the error handler of this one. `None` if this rank is not in its group.
+    pub(crate) fn derive(&self, context: u32, local: Group) -> Option<Self> {
+        self.make(context, local, None, None)
+    }
+
+    /// An intercommunicator between the group of `own` and another one.
+    pub(crate) fn derive_inter(&self, context: u32, own: Self, remote: Group) -> Option<Self> {
+        self.make(context, own.group(), Some(remote), Some(own))
+    }
+
+    fn make(&self, context: u32, local: Group, remote: Option<Group>, own: Option<Self>) -> Option<Self> {
+        let rank = local.rank_of(self.inner.engine.me())?;
+        self.inner.engine.use_contexts_below(context + 2);
+        Some(Self {
+            inner: Rc::new(Inner {
+                engine: self.inner.engine.clone(),
+                context,
+                local,
+                remote,
+                own,
+                rank,
+                name: RefCell::new(context_name(context)),
+                handler: RefCell::new(self.inner.handler.borrow().clone()),
+                attributes: RefCell::default(),
+                inherited: RefCell::new(self.inner.inherited.borrow().clone()),
+                collectives: Cell::new(0),
+                agreements: Cell::new(0),
+            }),
+        })
+    }
+
+    /// This rank, 0 to [`size`](Self::size) - 1.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.inner.rank
+    }
+
+    /// How many ranks there are; of an intercommunicator, in this rank's own group.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.inner.local.size()
+    }
+
+    /// The group; of an intercommunicator, this rank's own.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        self.inner.local.clone()
+    }
+
+    /// Whether there are two groups, whose members talk to those of the other one.
+    #[must_use]
+    pub fn is_inter(&self) -> bool {
+        self.inner.remote.is_some()
+    }
+
+    /// How many ranks the other group of an intercommunicator has; 0 if there is none.
+    #[must_use]
+    pub fn remote_size(&self) -> usize {
+        self.inner.remote.as_ref().map_or(0, Group::size)
+    }
+
+    /// The other group of an intercommunicator.
+    #[must_use]
+    pub fn remote_group(&self) -> Option<Group> {
+        self.inner.remote.clone()
+    }
+
+    /// The VR that this rank is: for time, other layers' messages, and whatever else MPI does not do.
+    #[must_use]
+    pub fn vr(&self) -> &'v Vr {
+        self.inner.engine.vr()
+    }
+
+    /// The name of the VM that this rank runs on (`MPI_Get_processor_name`).
+    #[must_use]
+    pub fn processor_name(&self) -> &str {
+        self.vr().vm()
+    }
+
+    /// Whether a rank's memory is that of this one's process, and messages to it are handed over without a copy.
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`] if there is no such rank.
+    pub fn shares_host_with(&self, rank: usize) -> Result<bool> {
+        Ok(self.place_of(rank)?.host == self.place_of_mine().host)
+    }
+
+    /// Whether a rank runs on the same machine as this one.
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`] if there is no such rank.
+    pub fn shares_machine_with(&self, rank: usize) -> Result<bool> {
+        Ok(self.place_of(rank)?.machine == self.place_of_mine().machine)
+    }
+
+    /// What errors call this communicator. By default "the world" or "communicator 3".
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.inner.name.borrow().clone()
+    }
+
+    /// Gives it a name for errors.
+    pub fn set_name(&self, name: impl Into<String>) {
+        *self.inner.name.borrow_mut() = name.into();
+    }
+
+    /// How two communicators compare (MPI 1.3, section 5.4.1).
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Comparison {
+        if Rc::ptr_eq(&self.inner, &other.inner) {
+            return Comparison::Identical;
+        }
+        let remote = match (&self.inner.remote, &other.inner.remote) {
+            (None, None) => Comparison::Identical,
+            (Some(a), Some(b)) => a.compare(b),
+            _ => return Comparison::Unequal,
+        };
+        match (self.inner.local.compare(&other.inner.local), remote) {
+            (Comparison::Identical, Comparison::Identical) => Comparison::Congruent,
+            (Comparison::Unequal, _) | (_, Comparison::Unequal) => Comparison::Unequal,
+            _ => Comparison::Similar,
+        }
+    }
+
+    /// What happens when an operation fails. Communicators that are made from this one inherit it.
+    pub fn set_error_handler(&self, handler: ErrorHandler) {
+        *self.inner.handler.borrow_mut() = handler;
+    }
+
+    /// What happens when an operation fails.
+    #[must_use]
+    pub fn error_handler(&self) -> ErrorHandler {
+        self.inner.handler.borrow().clone()
+    }
+
+    /// Ends the job at once, with that text on the terminal of who started it (`MPI_Abort`). Returns an error that the
+    /// caller returns in turn.
+    #[must_use = "return this error, so that this rank ends too"]
+    pub fn abort(&self, text: impl Into<String>) -> MpiError {
+        let text = text.into();
+        self.inner.engine.report(&Report::Failed { text: text.clone(), because_of: None });
+        MpiError::Job { rank: self.inner.engine.me() as usize, text }
+    }
+
+    // ---- for the modules above ----
+
+    pub(crate) fn engine(&self) -> &Rc<Engine<'v>> {
+        &self.inner.engine
+    }
+
+    pub(crate) fn context(&self) -> u32 {
+        self.inner.context
+    }
+
+    /// The ranks that operations name: those of the other group, if there is one.
+    pub(crate) fn peers(&self) -> &Group {
+        self.inner.remote.as_ref().unwrap_or(&self.inner.local)
+    }
+
+    pub(crate) fn local(&self) -> &Group {
+        &self.inner.local
+    }
+
+    /// Of an intercommunicator: the members of the own group among themselves.
+    pub(crate) fn local_comm(&self) -> Option<Self> {
+        self.inner.own.clone()
+    }
+
+    pub(crate) fn attributes(&self) -> &RefCell<Attributes> {
+        &self.inner.attributes
+    }
+
+    /// What the collective operations keep with a communicator, and all that are made from it inherit.
+    #[allow(dead_code)]
+    pub(crate) fn inherited(&self) -> Option<Rc<dyn Any>> {
+        self.inner.inherited.borrow().clone()
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn set_inherited(&self, value: Rc<dyn Any>) {
+        *self.inner.inherited.borrow_mut() = Some(value);
+    }
+
+    /// The number of the next collective operation: the same on all ranks, as all call them in the same order.
+    pub(crate) fn next_collective(&self) -> i32 {
+        let number = self.inner.collectives.get();
+        self.inner.collectives.set(number.wrapping_add(1));
+        (number & 0x7fff_ffff).cast_signed()
+    }
+
+    pub(crate) fn next_agreement(&self) -> u32 {
+        let number = self.inner.agreements.get();
+        self.inner.agreements.set(number.wrapping_add(1));
+        number
+    }
+
+    /// Has the error handler look at a result.
+    pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.raise(error);
+        }
+        result
+    }
+
+    fn raise(&self, error: &MpiError) {
+        match self.error_handler() {
+            ErrorHandler::Fatal => {
+                let because_of = match error {
+                    MpiError::Stopped => return,
+                    MpiError::ProcFailed { rank, .. } => u32::try_from(*rank).ok(),
+                    _ => None,
+                };
+                self.inner.engine.report(&Report::Failed { text: error.to_string(), because_of });
+            }
+            ErrorHandler::Return => {}
+            ErrorHandler::Call(function) => function(error),
+        }
+    }
+
+    /// The rank in the world to send to; `None` for nobody.
+    pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
+        match peer {
+            Peer::Null => Ok(None),
+            Peer::Rank(rank) => self.peers().world_rank(rank).map(Some).ok_or_else(|| self.no_rank(peer)),
+            Peer::Any => Err(self.no_rank(peer)),
+        }
+    }
+
+    /// Where a rank runs.
+    pub(crate) fn place_of(&self, rank: usize) -> Result<Place> {
+        let member = self.peers().world_rank(rank).ok_or_else(|| self.no_rank(Peer::Rank(rank)))?;
+        Ok(self.inner.engine.place_of(member))
+    }
+
+    fn place_of_mine(&self) -> Place {
+        self.inner.engine.place_of(self.inner.engine.me())
+    }
+
+    /// What a message of this rank is matched by.
+    pub(crate) fn key(&self, tag: i32) -> Result<Key> {
+        Ok(Key { context: self.inner.context, source: self.source_of_mine(), tag: sendable(tag)? })
+    }
+
+    /// This rank as receivers see it.
+    pub(crate) fn source_of_mine(&self) -> u32 {
+        u32::try_from(self.inner.rank).unwrap_or(u32::MAX)
+    }
+
+    /// What a receive asks for; `None` if from nobody.
+    pub(crate) fn ask(&self, source: Peer, tag: Tag) -> Result<Option<Ask>> {
+        let tag = tag.pattern()?;
+        let context = self.inner.context;
+        let (source, sources) = match source {
+            Peer::Null => return Ok(None),
+            Peer::Any => (None, Sources::Any(self.peers().members().clone())),
+            Peer::Rank(rank) => {
+                let world = self.peers().world_rank(rank).ok_or_else(|| self.no_rank(source))?;
+                (u32::try_from(rank).ok(), Sources::One(world))
+            }
+        };
+        Ok(Some(Ask { pattern: Pattern { context, source, tag }, sources }))
+    }
+
+    fn no_rank(&self, peer: Peer) -> MpiError {
+        let rank = match peer {
+            Peer::Rank(rank) => rank.to_string(),
+            Peer::Any => "ANY_SOURCE to send to".into(),
+            Peer::Null => "PROC_NULL".into(),
+        };
+        MpiError::Rank { rank, comm: self.name(), size: self.peers().size() }
+    }
+}
+
+impl fmt::Debug for Communicator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Communicator({}, rank {} of {})", self.name(), self.rank(), self.size())
+    }
+}

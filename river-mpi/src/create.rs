@@ -1,0 +1,274 @@
+//! Communicators made of others (MPI 1.3, sections 5.4, 5.6 and 5.7).
+
+use std::rc::Rc;
+
+use crate::attribute::Keyval;
+use crate::communicator::Communicator;
+use crate::error::{MpiError, Result};
+use crate::group::Group;
+
+impl<'v> Communicator<'v> {
+    /// A communicator of the same group, whose messages are matched apart from those of this one. Attributes are
+    /// copied as their keys say. All ranks call it.
+    ///
+    /// # Errors
+    /// [`MpiError::ProcFailed`] if a rank is gone.
+    ///
+    /// # Blocking
+    /// Until all ranks have called it.
+    ///
+    /// # Standard section
+    /// 5.4.2
+    pub fn dup(&self) -> Result<Self> {
+        let dup = || {
+            let context = self.agree_on_context()?;
+            let new = match (self.local_comm(), self.remote_group()) {
+                (Some(own), Some(remote)) => self.derive_inter(context, own, remote),
+                _ => self.derive(context, self.group()),
+            };
+            new.ok_or_else(not_a_member)
+        };
+        let new = self.guard(dup())?;
+        let copied = self.attributes().borrow().copied();
+        *new.attributes().borrow_mut() = copied;
+        Ok(new)
+    }
+
+    /// A communicator of the ranks in `group`, a subset of this one's; `None` for the other ranks. All ranks of this
+    /// communicator call it, with equal groups.
+    ///
+    /// # Errors
+    /// [`MpiError::Group`] if `group` has members that this communicator does not have, [`MpiError::Comm`] on an
+    /// intercommunicator.
+    ///
+    /// # Blocking
+    /// Until all ranks have called it.
+    ///
+    /// # Standard section
+    /// 5.4.2
+    pub fn create(&self, group: &Group) -> Result<Option<Self>> {
+        let create = || {
+            self.must_be_intra("create")?;
+            let mine = self.group();
+            if !group.difference(&mine).is_empty() {
+                return Err(MpiError::Group(format!(
+                    "a group has members that {} does not have",
+                    self.name()
+                )));
+            }
+            let context = self.agree_on_context()?;
+            self.engine().use_contexts_below(context + 2);
+            Ok(self.derive(context, group.clone()))
+        };
+        self.guard(create())
+    }
+
+    /// One communicator for each color: those with the same are together, in the order of their keys, then of their
+    /// ranks. `None` as a color (`MPI_UNDEFINED`) gives `None`.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(5, |world| {
+    /// let row = world.split(Some(world.rank() % 2), 0)?.unwrap();
+    /// assert_eq!(row.size(), if world.rank() % 2 == 0 { 3 } else { 2 });
+    /// assert_eq!(row.rank(), world.rank() / 2);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// [`MpiError::Comm`] on an intercommunicator, [`MpiError::ProcFailed`] if a rank is gone.
+    ///
+    /// # Blocking
+    /// Until all ranks have called it.
+    ///
+    /// # Standard section
+    /// 5.4.2
+    pub fn split(&self, color: Option<usize>, key: i64) -> Result<Option<Self>> {
+        let split = || {
+            self.must_be_intra("split")?;
+            let all = self.tell_all(&(color, key, self.engine().next_context()))?;
+            let context = all.iter().map(|&(_, _, next)| next).max().unwrap_or_default();
+            self.engine().use_contexts_below(context + 2);
+            let Some(mine) = color else { return Ok(None) };
+            let members = self.local().members().iter().zip(&all);
+            let mut together: Vec<(i64, u32)> = members
+                .filter(|(_, (color, _, _))| *color == Some(mine))
+                .map(|(&member, &(_, key, _))| (key, member))
+                .collect();
+            // Stable, so equal keys stay in the order of ranks.
+            together.sort_by_key(|&(key, _)| key);
+            Ok(self.derive(context, Group::of(together.into_iter().map(|(_, m)| m).collect::<Vec<_>>())))
+        };
+        self.guard(split())
+    }
+
+    /// An intercommunicator between the group of this communicator and another one, whose members call this on
+    /// theirs. The two leaders are ranks of their groups and know each other in `peer`, which is looked at on the
+    /// leaders only.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(4, |world| {
+    /// let low = world.rank() < 2;
+    /// let half = world.split(Some(usize::from(low)), 0)?.unwrap();
+    /// let inter = half.create_intercomm(0, world, if low { 2 } else { 0 }, 0)?;
+    /// inter.send(&[world.rank()], inter.rank(), 0)?; // to the same rank of the other half
+    /// assert_eq!(inter.recv::<usize>(inter.rank(), 0)?.0, [(world.rank() + 2) % 4]);
+    /// let all = inter.merge(!low)?;
+    /// assert_eq!(all.rank(), world.rank());
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// [`MpiError::Comm`] on an intercommunicator or if the groups are not disjoint, [`MpiError::Rank`] if a leader does
+    /// not exist.
+    ///
+    /// # Blocking
+    /// Until all ranks of both groups have called it.
+    ///
+    /// # Standard section
+    /// 5.6.2
+    pub fn create_intercomm(
+        &self,
+        local_leader: usize,
+        peer: &Communicator<'v>,
+        remote_leader: usize,
+        tag: i32,
+    ) -> Result<Self> {
+        let create = || {
+            self.must_be_intra("create_intercomm")?;
+            if local_leader >= self.size() {
+                let (rank, comm) = (local_leader.to_string(), self.name());
+                return Err(MpiError::Rank { rank, comm, size: self.size() });
+            }
+            let next = self.tell_all(&self.engine().next_context())?.into_iter().max().unwrap_or_default();
+            let mut theirs: Option<(u32, Vec<u32>)> = None;
+            if self.rank() == local_leader {
+                let mine = (next, self.local().members().to_vec());
+                theirs = Some(peer.swap_value(&mine, remote_leader, tag)?);
+            }
+            // What the leader has heard, all hear.
+            let heard = self.tell_all(&theirs)?.swap_remove(local_leader);
+            let (their_next, members) = heard.ok_or(MpiError::Stopped)?;
+            let remote = Group::of(members);
+            if !remote.intersection(self.local()).is_empty() {
+                return Err(MpiError::Comm("the groups of an intercommunicator must be disjoint".into()));
+            }
+            let context = next.max(their_next);
+            // The members of a group need a communicator of their own, which has the context behind.
+            let own = self.derive(context + 2, self.group()).ok_or_else(not_a_member)?;
+            self.derive_inter(context, own, remote).ok_or_else(not_a_member)
+        };
+        self.guard(create())
+    }
+
+    /// One communicator of both groups of an intercommunicator: first the group that says `high: false`. If both say
+    /// the same, the group that has the lowest rank of the world is first.
+    ///
+    /// # Errors
+    /// [`MpiError::Comm`] on a communicator of one group.
+    ///
+    /// # Blocking
+    /// Until all ranks of both groups have called it.
+    ///
+    /// # Standard section
+    /// 5.6.2
+    pub fn merge(&self, high: bool) -> Result<Self> {
+        let merge = || {
+            let (Some(own), Some(remote)) = (self.local_comm(), self.remote_group()) else {
+                return Err(MpiError::Comm(format!(
+                    "{} has one group: there is nothing to merge",
+                    self.name()
+                )));
+            };
+            let context = self.agree_on_context()?;
+            let their_high = self.through_leader(&own, &high)?;
+            let lowest = |group: &Group| group.members().iter().min().copied();
+            let after = match (high, their_high) {
+                (true, false) => true,
+                (false, true) => false,
+                _ => lowest(&self.group()) > lowest(&remote),
+            };
+            let both = if after { remote.union(&self.group()) } else { self.group().union(&remote) };
+            self.derive(context, both).ok_or_else(not_a_member)
+        };
+        self.guard(merge())
+    }
+
+    /// Keeps a value with this communicator, in place of what was kept under that key.
+    ///
+    /// # Standard section
+    /// 5.7.1
+    pub fn set_attribute<T: 'static>(&self, key: &Keyval<T>, value: T) {
+        let before = self.attributes().borrow_mut().set(key, value);
+        // Its key's function may look at the attributes.
+        drop(before);
+    }
+
+    /// What is kept with this communicator under that key.
+    ///
+    /// # Standard section
+    /// 5.7.1
+    #[must_use]
+    pub fn attribute<T: 'static>(&self, key: &Keyval<T>) -> Option<Rc<T>> {
+        self.attributes().borrow().get(key)
+    }
+
+    /// Deletes what is kept under that key; false if there was nothing.
+    ///
+    /// # Standard section
+    /// 5.7.1
+    pub fn delete_attribute<T: 'static>(&self, key: &Keyval<T>) -> bool {
+        let before = self.attributes().borrow_mut().remove(key);
+        before.is_some()
+    }
+
+    /// A context that no rank of any group concerned has used.
+    pub(crate) fn agree_on_context(&self) -> Result<u32> {
+        let highest = |comm: &Self, mine: u32| -> Result<u32> {
+            Ok(comm.tell_all(&mine)?.into_iter().max().unwrap_or(mine))
+        };
+        let mine = self.engine().next_context();
+        let context = match self.local_comm() {
+            None => highest(self, mine)?,
+            Some(own) => {
+                let ours = highest(&own, mine)?;
+                ours.max(self.through_leader(&own, &ours)?)
+            }
+        };
+        self.engine().use_contexts_below(context + 2);
+        Ok(context)
+    }
+
+    /// What the other group's leader has said, when this group's leader has said something to it.
+    fn through_leader<T>(&self, own: &Self, mine: &T) -> Result<T>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let theirs = if own.rank() == 0 { Some(self.swap_with(0, mine)?) } else { None };
+        own.tell_all(&theirs)?.swap_remove(0).ok_or(MpiError::Stopped)
+    }
+
+    /// Sends a value to a rank that sends one in turn.
+    fn swap_value<T>(&self, mine: &T, other: usize, tag: i32) -> Result<T>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let sent = self.isend_vec(crate::consensus::encode(mine)?, other, tag)?;
+        let theirs = self.recv::<u8>(other, tag)?.0;
+        sent.wait()?;
+        crate::consensus::decode(&theirs)
+    }
+
+    fn must_be_intra(&self, what: &str) -> Result {
+        if self.is_inter() {
+            return Err(MpiError::Comm(format!(
+                "{what} is for communicators of one group, {} has two",
+                self.name()
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn not_a_member() -> MpiError {
+    MpiError::Group("this rank is not in the group of the new communicator".into())
+}

@@ -1,0 +1,244 @@
+//! Moving what a datatype describes into a message and out of it.
+
+use bytemuck::Pod;
+
+use super::Committed;
+use super::runs::Run;
+use crate::error::{MpiError, Result};
+
+impl Committed {
+    /// How many bytes `count` of this type are in a message (`MPI_Pack_size`).
+    #[must_use]
+    pub fn pack_size(&self, count: usize) -> usize {
+        self.size().saturating_mul(count)
+    }
+
+    /// The data of `count` of this type, out of a buffer, in one piece (`MPI_Pack`).
+    ///
+    /// # Errors
+    /// [`MpiError::Type`] if the type reaches beyond the buffer.
+    pub fn pack<T: bytemuck::NoUninit>(&self, buffer: &[T], count: usize) -> Result<Vec<u8>> {
+        let mut packed = Vec::new();
+        self.pack_onto(buffer, count, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// As [`pack`](Self::pack), behind what was packed before.
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    pub fn pack_onto<T: bytemuck::NoUninit>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        packed: &mut Vec<u8>,
+    ) -> Result {
+        let bytes: &[u8] = bytemuck::cast_slice(buffer);
+        self.check(bytes.len(), count)?;
+        packed.reserve(self.pack_size(count));
+        for copy in 0..count {
+            let base = self.extent() * super::signed(copy);
+            for run in &self.runs().0 {
+                match run.len {
+                    4 => gather::<4>(bytes, base, run, packed),
+                    8 => gather::<8>(bytes, base, run, packed),
+                    16 => gather::<16>(bytes, base, run, packed),
+                    len => {
+                        for piece in 0..run.count {
+                            let at = (base + run.piece(piece)).cast_unsigned();
+                            packed.extend_from_slice(&bytes[at..at + len]);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts packed data into a buffer where this type says, at most `count` of it; returns how many bytes it took
+    /// (`MPI_Unpack`). If the data ends before, what it has is put there.
+    ///
+    /// # Errors
+    /// [`MpiError::Type`] if the type reaches beyond the buffer.
+    pub fn unpack<T: Pod>(&self, packed: &[u8], buffer: &mut [T], count: usize) -> Result<usize> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
+        self.check(bytes.len(), count)?;
+        let mut left = packed;
+        for copy in 0..count {
+            let base = self.extent() * super::signed(copy);
+            for run in &self.runs().0 {
+                if left.len() >= run.len * run.count {
+                    match run.len {
+                        4 => scatter::<4>(&mut left, base, run, bytes),
+                        8 => scatter::<8>(&mut left, base, run, bytes),
+                        16 => scatter::<16>(&mut left, base, run, bytes),
+                        _ => scatter_any(&mut left, base, run, bytes),
+                    }
+                } else {
+                    scatter_any(&mut left, base, run, bytes);
+                }
+            }
+        }
+        Ok(packed.len() - left.len())
+    }
+
+    /// An error if `count` of this type reach beyond a buffer of so many bytes.
+    pub(crate) fn check(&self, bytes: usize, count: usize) -> Result {
+        let (Some((first, end)), Some(last)) = (self.runs().reach(), count.checked_sub(1)) else {
+            return Ok(());
+        };
+        let shift = self.extent().saturating_mul(super::signed(last));
+        let (first, end) = (first.min(first.saturating_add(shift)), end.max(end.saturating_add(shift)));
+        if first >= 0 && end <= super::signed(bytes) {
+            return Ok(());
+        }
+        Err(MpiError::Type(format!(
+            "{count} of the datatype are the bytes {first}..{end} of a buffer, which has {bytes}"
+        )))
+    }
+}
+
+/// Copies pieces of a length that the compiler knows.
+fn gather<const N: usize>(bytes: &[u8], base: isize, run: &Run, packed: &mut Vec<u8>) {
+    for piece in 0..run.count {
+        let at = (base + run.piece(piece)).cast_unsigned();
+        if let Some(piece) = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()) {
+            packed.extend_from_slice(piece);
+        }
+    }
+}
+
+fn scatter<const N: usize>(left: &mut &[u8], base: isize, run: &Run, bytes: &mut [u8]) {
+    for piece in 0..run.count {
+        let at = (base + run.piece(piece)).cast_unsigned();
+        if let Some((data, rest)) = left.split_first_chunk::<N>()
+            && let Some(target) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>())
+        {
+            *target = *data;
+            *left = rest;
+        }
+    }
+}
+
+fn scatter_any(left: &mut &[u8], base: isize, run: &Run, bytes: &mut [u8]) {
+    for piece in 0..run.count {
+        let len = run.len.min(left.len());
+        let at = (base + run.piece(piece)).cast_unsigned();
+        let (data, rest) = left.split_at(len);
+        bytes[at..at + len].copy_from_slice(data);
+        *left = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Datatype;
+
+    /// A datatype, and its bytes by the definition: a list of displacements in order, and the extent.
+    #[derive(Clone, Debug)]
+    struct Model {
+        made: Datatype,
+        map: Vec<isize>,
+    }
+
+    fn copies(model: &Model, blocks: &[(usize, isize)]) -> Vec<isize> {
+        let extent = model.made.extent();
+        let place = |&(count, at): &(usize, isize)| {
+            (0..count).flat_map(move |i| model.map.iter().map(move |byte| at + i as isize * extent + byte))
+        };
+        blocks.iter().flat_map(place).collect()
+    }
+
+    fn blocks() -> impl Strategy<Value = Vec<(usize, isize)>> {
+        prop::collection::vec((0..4usize, 0..9isize), 0..4)
+    }
+
+    fn model() -> impl Strategy<Value = Model> {
+        let basic = prop_oneof![
+            Just(Model { made: Datatype::of::<u8>(), map: vec![0] }),
+            Just(Model { made: Datatype::of::<f32>(), map: (0..4).collect() }),
+            Just(Model { made: Datatype::of::<f64>(), map: (0..8).collect() }),
+        ];
+        basic.prop_recursive(3, 200, 4, |inner| {
+            prop_oneof![
+                (inner.clone(), 0..4usize).prop_map(|(m, count)| Model {
+                    made: m.made.contiguous(count),
+                    map: copies(&m, &[(count, 0)]),
+                }),
+                (inner.clone(), 0..4usize, 0..3usize, 0..5isize).prop_map(|(m, count, length, stride)| {
+                    let extent = m.made.extent();
+                    let blocks: Vec<_> = (0..count).map(|i| (length, i as isize * stride * extent)).collect();
+                    Model { made: m.made.vector(count, length, stride), map: copies(&m, &blocks) }
+                }),
+                (inner.clone(), blocks()).prop_map(|(m, blocks)| Model {
+                    made: m.made.hindexed(&blocks),
+                    map: copies(&m, &blocks),
+                }),
+                (inner.clone(), blocks()).prop_map(|(m, blocks)| {
+                    let extent = m.made.extent();
+                    let bytes: Vec<_> = blocks.iter().map(|&(count, at)| (count, at * extent)).collect();
+                    Model { made: m.made.indexed(&blocks), map: copies(&m, &bytes) }
+                }),
+                (inner.clone(), inner.clone(), 0..3usize, 0..40isize).prop_map(|(a, b, count, at)| {
+                    let mut map = copies(&a, &[(1, 0)]);
+                    map.extend(copies(&b, &[(count, at)]));
+                    Model {
+                        made: Datatype::structure(&[(1, 0, a.made.clone()), (count, at, b.made.clone())]),
+                        map,
+                    }
+                }),
+                (inner, 0..9isize).prop_map(|(m, more)| Model {
+                    made: m.made.with_bounds(m.made.lower_bound(), m.made.upper_bound() + more),
+                    map: m.map,
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn packing_takes_the_bytes_that_the_definition_says(model in model(), count in 0..3usize) {
+            let data: Vec<u8> = (0..200_000).map(|i| (i % 251) as u8).collect();
+            let committed = model.made.commit();
+            prop_assert_eq!(committed.size(), model.map.len());
+            let all = copies(&model, &[(count, 0)]);
+            prop_assume!(all.iter().all(|&at| (0..data.len() as isize).contains(&at)));
+            let expected: Vec<u8> = all.iter().map(|&at| data[at as usize]).collect();
+            let packed = committed.pack(&data, count).unwrap();
+            prop_assert_eq!(&packed, &expected);
+            // Unpacking puts them back, and touches nothing else.
+            let mut back = vec![0_u8; data.len()];
+            prop_assert_eq!(committed.unpack(&packed, &mut back, count).unwrap(), packed.len());
+            let mut same = vec![0_u8; data.len()];
+            all.iter().for_each(|&at| same[at as usize] = data[at as usize]);
+            prop_assert!(back == same);
+        }
+
+        #[test]
+        fn a_short_message_is_unpacked_as_far_as_it_goes(model in model(), cut in 0..50usize) {
+            let data: Vec<u8> = (0..200_000).map(|i| (i % 251) as u8).collect();
+            let committed = model.made.commit();
+            prop_assume!(model.map.iter().all(|&at| (0..data.len() as isize).contains(&at)));
+            let packed = committed.pack(&data, 1).unwrap();
+            let short = &packed[..packed.len() - cut.min(packed.len())];
+            let mut back = vec![0_u8; data.len()];
+            prop_assert_eq!(committed.unpack(short, &mut back, 1).unwrap(), short.len());
+            let mut same = vec![0_u8; data.len()];
+            model.map[..short.len()].iter().for_each(|&at| same[at as usize] = data[at as usize]);
+            prop_assert!(back == same);
+        }
+    }
+
+    #[test]
+    fn a_type_that_reaches_beyond_the_buffer_is_refused() {
+        let column = Datatype::of::<f64>().vector(3, 1, 3).commit();
+        assert!(column.pack(&[0.0; 7], 1).is_ok());
+        assert!(column.pack(&[0.0; 6], 1).is_err());
+        assert!(column.pack(&[0.0; 6], 0).is_ok());
+        assert!(Datatype::of::<f64>().hindexed(&[(1, -8)]).commit().pack(&[0.0; 9], 1).is_err());
+        let far = Datatype::of::<u8>().hvector(3, 1, isize::MAX / 2).commit();
+        assert!(far.pack(&[0_u8; 9], 2).is_err());
+    }
+}

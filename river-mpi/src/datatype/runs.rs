@@ -1,0 +1,109 @@
+//! What a datatype comes down to: pieces of memory, in order.
+
+/// `count` pieces of `len` bytes, the first at `at`, each `stride` bytes further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) at: isize,
+    pub(super) len: usize,
+    pub(super) count: usize,
+    pub(super) stride: isize,
+}
+
+impl Run {
+    /// Where piece `index` begins.
+    pub(super) fn piece(&self, index: usize) -> isize {
+        self.at.saturating_add(self.stride.saturating_mul(super::signed(index)))
+    }
+}
+
+/// Pieces in order, as few runs as can be found easily.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Runs(pub(super) Vec<Run>);
+
+impl Runs {
+    /// Adds a piece, joined to the last one if it continues it.
+    pub(super) fn push(&mut self, at: isize, len: usize) {
+        if len == 0 {
+            return;
+        }
+        if let Some(last) = self.0.last_mut()
+            && last.count == 1
+            && last.at.saturating_add(super::signed(last.len)) == at
+        {
+            last.len += len;
+            return;
+        }
+        self.0.push(Run { at, len, count: 1, stride: 0 });
+    }
+
+    /// Adds `count` copies of other runs, from `at`, each `extent` bytes further.
+    pub(super) fn push_copies(&mut self, other: &Self, at: isize, count: usize, extent: isize) {
+        if let [Run { at: offset, len, count: 1, .. }] = other.0[..]
+            && super::signed(len) == extent
+        {
+            // Without gaps they are one piece.
+            return self.push(at.saturating_add(offset), len.saturating_mul(count));
+        }
+        for copy in 0..count {
+            let base = at.saturating_add(extent.saturating_mul(super::signed(copy)));
+            for run in &other.0 {
+                if run.count == 1 {
+                    self.push(base.saturating_add(run.at), run.len);
+                } else {
+                    self.0.push(Run { at: base.saturating_add(run.at), ..*run });
+                }
+            }
+        }
+    }
+
+    /// Makes one run of pieces of one length at equal distances.
+    pub(super) fn compress(&mut self) {
+        let mut kept: Vec<Run> = Vec::with_capacity(self.0.len().min(64));
+        for &run in &self.0 {
+            if let Some(last) = kept.last_mut()
+                && last.len == run.len
+                && run.count == 1
+            {
+                if last.count == 1 {
+                    last.stride = run.at.saturating_sub(last.at);
+                }
+                if last.piece(last.count) == run.at {
+                    last.count += 1;
+                    continue;
+                }
+            }
+            kept.push(run);
+        }
+        self.0 = kept;
+    }
+
+    /// The first byte, and the one behind the last; `None` if there is no byte.
+    pub(super) fn reach(&self) -> Option<(isize, isize)> {
+        let ends = |run: &Run| {
+            let (first, last) = (run.at, run.piece(run.count - 1));
+            (first.min(last), first.max(last).saturating_add(super::signed(run.len)))
+        };
+        self.0.iter().map(ends).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_joined_and_strides_are_found() {
+        let mut runs = Runs::default();
+        for at in [0, 8, 64, 72, 128, 136] {
+            runs.push(at, 8);
+        }
+        runs.compress();
+        assert_eq!(runs.0, [Run { at: 0, len: 16, count: 3, stride: 64 }]);
+        assert_eq!(runs.reach(), Some((0, 144)));
+        let mut twice = Runs::default();
+        twice.push_copies(&runs, 1000, 2, 500);
+        twice.compress();
+        assert_eq!(twice.0.len(), 2);
+        assert_eq!(twice.reach(), Some((1000, 1644)));
+    }
+}

@@ -1,0 +1,261 @@
+//! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
+//! thread, whenever that is in an operation; there is no other thread.
+//!
+//! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*; the receiver says *go* when a
+//! receive matches it, and then it comes in pieces that stay in the cache while they are copied out and in again.
+//! A blocking send copies its pieces straight from the caller's slice, a blocking receive straight into it; so nobody
+//! holds a large message that is not wanted yet.
+
+mod arrival;
+mod handle;
+mod ops;
+mod receive;
+mod send;
+mod survive;
+mod wait;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use river_core::{Channel, Payload, SendError, Vr, VrId};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+pub(crate) use arrival::Arrival;
+use arrival::Message;
+
+use crate::error::{MpiError, Result};
+use crate::header::{Header, Kind};
+use crate::job::{Agreement, AgreementKey, Place};
+use crate::matching::{Key, Matching, Pattern};
+
+/// The channel of all messages between ranks.
+pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
+/// The channel of reports to the supervisor.
+pub(crate) const REPORTS: Channel = Channel::named("mpi.reports");
+/// All messages are on one lane, so that the mailbox finds them without a look at those of other layers.
+pub(crate) const LANE: u64 = 1;
+
+/// Up to so many bytes a message is sent without asking.
+pub(crate) const EAGER: usize = 64 << 10;
+/// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
+const INLINE: usize = 4 << 10;
+/// A longer one comes in pieces of this size: two of them are in a second-level cache of any core.
+const PIECE: usize = 128 << 10;
+
+/// How a send completes (MPI 1.3, section 3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// When the buffer can be used again.
+    Standard,
+    /// When a receive has matched it.
+    Synchronous,
+}
+
+/// What a receive asks for, and who can answer it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) pattern: Pattern,
+    pub(crate) sources: Sources,
+}
+
+/// Ranks of the world.
+#[derive(Clone, Debug)]
+pub(crate) enum Sources {
+    One(u32),
+    Any(Rc<[u32]>),
+}
+
+impl Sources {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(rank) => std::slice::from_ref(rank),
+            Self::Any(ranks) => ranks,
+        }
+    }
+}
+
+/// Names an operation that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OpId(u64);
+
+/// An operation under way.
+#[derive(Debug)]
+struct Op {
+    state: OpState,
+    /// Nobody will ask for its outcome.
+    detached: bool,
+    /// The sender has asked to have the message back and has no answer yet.
+    recalled: bool,
+    /// How many bytes of the attached buffer it occupies.
+    buffered: usize,
+}
+
+#[derive(Debug)]
+enum OpState {
+    Posted(Ask),
+    Arriving(Arrival),
+    Arrived(Arrival),
+    /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
+    Offered {
+        to: u32,
+        key: Key,
+        data: Option<Bytes>,
+    },
+    /// The caller may send the pieces, for this receive.
+    Granted {
+        receive: u64,
+    },
+    /// Waits for [`Kind::Matched`].
+    Unmatched {
+        to: u32,
+        key: Key,
+    },
+    Sent {
+        to: u32,
+    },
+    Cancelled,
+}
+
+/// What a completed operation was.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Received(Arrival),
+    Sent,
+    Cancelled,
+}
+
+/// A death, or a normal end.
+#[derive(Clone, Debug)]
+struct Gone {
+    why: String,
+    normal: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    matching: Matching<Message>,
+    ops: FxHashMap<u64, Op>,
+    next: u64,
+    sent: Vec<u64>,
+    received: Vec<u64>,
+    watched: Vec<bool>,
+    gone: FxHashMap<u32, Gone>,
+    /// Failures that wildcard receives go on in spite of.
+    acknowledged: FxHashSet<u32>,
+    revoked: FxHashSet<u32>,
+    agreements: FxHashMap<AgreementKey, Agreement>,
+    ended: bool,
+    /// Room in, and size of, the buffer for buffered sends.
+    buffer_free: usize,
+    buffer_size: usize,
+}
+
+/// The engine of one rank.
+#[derive(Debug)]
+pub(crate) struct Engine<'v> {
+    vr: &'v Vr,
+    me: u32,
+    ranks: Vec<VrId>,
+    places: Vec<Place>,
+    supervisor: VrId,
+    by_id: FxHashMap<VrId, u32>,
+    state: RefCell<State>,
+    /// The number of the wait that was reported, while it lasts.
+    reported: Cell<Option<u64>>,
+    reports: Cell<u64>,
+    next_context: Cell<u32>,
+}
+
+impl<'v> Engine<'v> {
+    pub(crate) fn new(vr: &'v Vr, me: u32, supervisor: VrId, ranks: Vec<VrId>, places: Vec<Place>) -> Self {
+        let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
+        let state = State {
+            matching: Matching::default(),
+            ops: FxHashMap::default(),
+            next: 1,
+            sent: vec![0; ranks.len()],
+            received: vec![0; ranks.len()],
+            watched: vec![false; ranks.len()],
+            gone: FxHashMap::default(),
+            acknowledged: FxHashSet::default(),
+            revoked: FxHashSet::default(),
+            agreements: FxHashMap::default(),
+            ended: false,
+            buffer_free: 0,
+            buffer_size: 0,
+        };
+        Self {
+            vr,
+            me,
+            ranks,
+            places,
+            supervisor,
+            by_id,
+            state: RefCell::new(state),
+            reported: Cell::new(None),
+            reports: Cell::new(0),
+            next_context: Cell::new(2),
+        }
+    }
+
+    pub(crate) fn vr(&self) -> &'v Vr {
+        self.vr
+    }
+
+    pub(crate) fn me(&self) -> u32 {
+        self.me
+    }
+
+    pub(crate) fn world_size(&self) -> usize {
+        self.ranks.len()
+    }
+
+    pub(crate) fn id_of(&self, rank: u32) -> VrId {
+        self.ranks[rank as usize]
+    }
+
+    pub(crate) fn place_of(&self, rank: u32) -> Place {
+        self.places[rank as usize]
+    }
+
+    /// The lowest context that this rank has not used.
+    pub(crate) fn next_context(&self) -> u32 {
+        self.next_context.get()
+    }
+
+    /// Notes that contexts below this are used.
+    pub(crate) fn use_contexts_below(&self, context: u32) {
+        self.next_context.set(self.next_context.get().max(context));
+    }
+
+    fn header(&self, kind: Kind, key: Key, ticket: u64, length: usize) -> Header {
+        Header { kind, from: self.me, key, ticket, length: length as u64 }
+    }
+
+    fn transmit(&self, to: u32, payload: impl Into<Payload>) -> Result {
+        self.transmit_with(&mut self.state.borrow_mut(), to, payload.into())
+    }
+
+    fn transmit_with(&self, state: &mut State, to: u32, payload: Payload) -> Result {
+        if state.ended {
+            return Err(MpiError::Stopped);
+        }
+        state.sent[to as usize] += 1;
+        match self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload) {
+            Ok(()) => Ok(()),
+            Err(SendError::Down(down)) => {
+                let gone = state.bury(to, &down);
+                Err(MpiError::ProcFailed { rank: to as usize, why: gone.why })
+            }
+            Err(_) => Err(MpiError::Stopped),
+        }
+    }
+}
+
+/// A context as people know it.
+pub(crate) fn context_name(context: u32) -> String {
+    let communicator =
+        if context < 2 { "the world".to_owned() } else { format!("communicator {}", context / 2) };
+    if context % 2 == 1 { format!("a collective operation of {communicator}") } else { communicator }
+}

@@ -1,0 +1,166 @@
+//! Operations under way: their life from start to outcome.
+
+use river_core::Selector;
+use smallvec::SmallVec;
+
+use super::{Engine, LANE, MESSAGES, Op, OpId, OpState, Outcome, State};
+use crate::error::{MpiError, Result};
+use crate::header::Kind;
+use crate::matching::Key;
+
+impl Engine<'_> {
+    pub(super) fn add(&self, state: OpState) -> OpId {
+        let mut all = self.state.borrow_mut();
+        let id = all.next;
+        all.next += 1;
+        all.ops.insert(id, Op { state, detached: false, recalled: false, buffered: 0 });
+        OpId(id)
+    }
+
+    pub(super) fn forget(&self, op: OpId) {
+        let mut state = self.state.borrow_mut();
+        if let Some(op) = state.ops.remove(&op.0) {
+            state.buffer_free += op.buffered;
+        }
+    }
+
+    /// Looks at everything that has arrived. Does not block.
+    pub(crate) fn pump(&self) -> Result {
+        loop {
+            match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
+                Ok(Some(envelope)) => drop(self.handle(envelope, None)),
+                Ok(None) => break,
+                Err(error) => self.trouble(error)?,
+            }
+        }
+        if self.state.borrow().ended { Err(MpiError::Stopped) } else { Ok(()) }
+    }
+
+    /// Whether an operation is complete.
+    pub(crate) fn is_complete(&self, op: OpId) -> bool {
+        self.state.borrow().is_complete(op)
+    }
+
+    /// The error that an operation ends with, if it can never complete.
+    pub(crate) fn failure(&self, op: OpId) -> Result {
+        let state = self.state.borrow();
+        let Some(op) = state.ops.get(&op.0) else { return Ok(()) };
+        let (context, whom) = match &op.state {
+            OpState::Posted(ask) => (Some(ask.pattern.context), ask.sources.as_slice()),
+            OpState::Arriving(arrival) => (None, std::slice::from_ref(&arrival.header.from)),
+            OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
+                (Some(key.context), std::slice::from_ref(to))
+            }
+            OpState::Sent { to } => (None, std::slice::from_ref(to)),
+            _ => return Ok(()),
+        };
+        state.refuse(context)?;
+        state.mourn(whom, self.me)
+    }
+
+    /// Waits until one of them is complete, or can never be.
+    pub(crate) fn wait_for(&self, ops: &[OpId]) -> Result {
+        self.pump()?;
+        loop {
+            if ops.iter().any(|&op| self.is_complete(op)) {
+                return Ok(());
+            }
+            for &op in ops {
+                self.failure(op)?;
+            }
+            let whom = self.needed_by(ops);
+            self.block(ops, &whom, None)?;
+        }
+    }
+
+    pub(super) fn needed_by(&self, ops: &[OpId]) -> SmallVec<[u32; 4]> {
+        let state = self.state.borrow();
+        let mut whom = SmallVec::new();
+        for op in ops.iter().filter_map(|op| state.ops.get(&op.0)) {
+            match &op.state {
+                OpState::Posted(ask) => whom.extend_from_slice(ask.sources.as_slice()),
+                OpState::Arriving(arrival) => whom.push(arrival.header.from),
+                OpState::Offered { to, .. } | OpState::Unmatched { to, .. } | OpState::Sent { to } => {
+                    whom.push(*to);
+                }
+                _ => {}
+            }
+        }
+        whom
+    }
+
+    /// The outcome of a complete operation, which is over then; `None` if it is not complete.
+    pub(crate) fn take(&self, op: OpId) -> Option<Outcome> {
+        let mut state = self.state.borrow_mut();
+        if !state.is_complete(op) {
+            return None;
+        }
+        match state.ops.remove(&op.0)?.state {
+            OpState::Arrived(arrival) => Some(Outcome::Received(arrival)),
+            OpState::Cancelled => Some(Outcome::Cancelled),
+            _ => Some(Outcome::Sent),
+        }
+    }
+
+    /// Nobody will ask for this operation's outcome. A send goes on; a receive is taken back.
+    pub(crate) fn detach(&self, id: OpId) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(op) = state.ops.get_mut(&id.0) else { return };
+        match &op.state {
+            OpState::Posted(ask) => {
+                let pattern = ask.pattern;
+                state.matching.unpost(id.0, &pattern);
+                state.ops.remove(&id.0);
+            }
+            OpState::Arriving(_) | OpState::Offered { .. } => op.detached = true,
+            OpState::Arrived(arrival) => {
+                if arrival.len() > 0 {
+                    tracing::debug!(
+                        from = arrival.header.from,
+                        "the message of a dropped receive is dropped"
+                    );
+                }
+                state.ops.remove(&id.0);
+            }
+            _ => drop(state.ops.remove(&id.0)),
+        }
+    }
+
+    /// Asks for an operation to be cancelled. It completes afterwards either way, cancelled or not.
+    pub(crate) fn cancel(&self, id: OpId) -> Result {
+        self.pump()?;
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        let Some(op) = state.ops.get_mut(&id.0) else { return Ok(()) };
+        let to = match &op.state {
+            OpState::Posted(ask) => {
+                let pattern = ask.pattern;
+                op.state = OpState::Cancelled;
+                state.matching.unpost(id.0, &pattern);
+                return Ok(());
+            }
+            OpState::Offered { to, .. } | OpState::Unmatched { to, .. } | OpState::Sent { to } => *to,
+            _ => return Ok(()),
+        };
+        if op.recalled {
+            return Ok(());
+        }
+        op.recalled = true;
+        let key = Key { context: 0, source: 0, tag: 0 };
+        let header = self.header(Kind::Withdraw, key, id.0, 0);
+        self.transmit_with(state, to, header.with(&[]).into())
+    }
+}
+
+impl State {
+    pub(super) fn is_complete(&self, op: OpId) -> bool {
+        self.ops.get(&op.0).is_none_or(|op| {
+            !op.recalled
+                && matches!(
+                    op.state,
+                    OpState::Arrived(_) | OpState::Sent { .. } | OpState::Granted { .. } | OpState::Cancelled
+                )
+        })
+    }
+}

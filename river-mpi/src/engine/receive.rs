@@ -1,0 +1,153 @@
+//! Receiving and probing.
+
+use super::arrival::{Arrival, Message, data_of};
+use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
+use crate::error::{MpiError, Result};
+use crate::header::{Header, Kind};
+
+impl Engine<'_> {
+    /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
+    pub(crate) fn receive(&self, ask: &Ask, out: Option<&mut [u8]>) -> Result<(Header, Option<Arrival>)> {
+        let message = self.next_message(ask)?;
+        let header = message.header;
+        let fits = out.filter(|out| out.len() as u64 >= header.length);
+        if header.kind != Kind::Offer {
+            let arrival = Arrival::new(message);
+            let Some(out) = fits else { return Ok((header, Some(arrival))) };
+            arrival.copy_to(out);
+            return Ok((header, None));
+        }
+        let op = self.accept(message);
+        let result = self.collect(op, header.from, fits);
+        let arrival = result.inspect_err(|_| self.forget(op))?;
+        Ok((header, arrival))
+    }
+
+    /// Waits for all pieces of an accepted message, copying them out as they come if there is where to.
+    pub(super) fn collect(&self, op: OpId, from: u32, mut out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
+        let mut at = 0;
+        loop {
+            {
+                let mut state = self.state.borrow_mut();
+                let Some(Op { state: OpState::Arriving(arrival) | OpState::Arrived(arrival), .. }) =
+                    state.ops.get_mut(&op.0)
+                else {
+                    return Err(MpiError::Stopped);
+                };
+                if let Some(out) = &mut out {
+                    for piece in arrival.pieces.drain(..) {
+                        for slice in data_of(&piece) {
+                            let Some(target) = out.get_mut(at..at + slice.len()) else { break };
+                            target.copy_from_slice(slice);
+                            at += slice.len();
+                        }
+                    }
+                }
+                if arrival.is_whole() {
+                    let Some(Op { state: OpState::Arrived(arrival) | OpState::Arriving(arrival), .. }) =
+                        state.ops.remove(&op.0)
+                    else {
+                        return Err(MpiError::Stopped);
+                    };
+                    return Ok(out.is_none().then_some(arrival));
+                }
+            }
+            self.block(&[op], Sources::One(from).as_slice(), None)?;
+        }
+    }
+
+    /// The message that a blocking receive gets. It is posted last, so that everything that was posted before comes
+    /// first, and needs no place in the queue.
+    pub(super) fn next_message(&self, ask: &Ask) -> Result<Message> {
+        let found = self.state.borrow_mut().matching.take(&ask.pattern);
+        if let Some((_, message)) = found {
+            self.acknowledge(&message);
+            return Ok(message);
+        }
+        loop {
+            if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
+                self.acknowledge(&message);
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Posts a receive.
+    pub(crate) fn post(&self, ask: Ask) -> Result<OpId> {
+        self.check(ask.pattern.context)?;
+        let pattern = ask.pattern;
+        let found = self.state.borrow_mut().matching.take(&pattern);
+        if let Some((_, message)) = found {
+            self.acknowledge(&message);
+            return Ok(self.accept(message));
+        }
+        let op = self.add(OpState::Posted(ask));
+        self.state.borrow_mut().matching.post(op.0, pattern);
+        Ok(op)
+    }
+
+    /// Begins to receive a message that was matched when it was looked for.
+    pub(super) fn accept(&self, message: Message) -> OpId {
+        let offer = (message.header.kind == Kind::Offer).then_some(message.header);
+        let arrival = Arrival::new(message);
+        let state = if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
+        let op = self.add(state);
+        if let Some(offer) = offer {
+            self.go(&mut self.state.borrow_mut(), &offer, op.0);
+        }
+        op
+    }
+
+    pub(super) fn go(&self, state: &mut State, offer: &Header, receive: u64) {
+        let header = Header { kind: Kind::Go, from: self.me, length: receive, ..*offer };
+        // If the sender is dead, the wait for the pieces says so.
+        let _ = self.transmit_with(state, offer.from, header.with(&[]).into());
+    }
+
+    /// Tells the sender of a synchronous message that it was matched.
+    pub(super) fn acknowledge(&self, message: &Message) {
+        if message.header.kind == Kind::EagerSync {
+            let header = Header { kind: Kind::Matched, from: self.me, ..message.header };
+            let _ = self.transmit(message.header.from, header.with(&[]));
+        }
+    }
+
+    /// The earliest message that matches, if it has come.
+    #[allow(dead_code)] // For the collective operations.
+    pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
+        self.pump()?;
+        let Some((_, message)) = self.state.borrow_mut().matching.take(&ask.pattern) else {
+            self.check_wait(ask.sources.as_slice(), Some(ask))?;
+            return Ok(None);
+        };
+        if message.header.kind == Kind::Offer {
+            let from = message.header.from;
+            let op = self.accept(message);
+            return self.collect(op, from, None);
+        }
+        self.acknowledge(&message);
+        Ok(Some(Arrival::new(message)))
+    }
+
+    /// Looks for a message without taking it: who sent it, its tag and length.
+    pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
+        self.pump()?;
+        self.check(ask.pattern.context)?;
+        let mut state = self.state.borrow_mut();
+        Ok(state.matching.peek(&ask.pattern).map(|(_, message)| message.header))
+    }
+
+    /// Waits for a message without taking it.
+    pub(crate) fn probe_wait(&self, ask: &Ask) -> Result<Header> {
+        loop {
+            if let Some(header) = self.probe(ask)? {
+                return Ok(header);
+            }
+            if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
+                let header = message.header;
+                self.state.borrow_mut().matching.keep(header.key, message);
+                return Ok(header);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Sending, in all modes.
+
+use bytes::Bytes;
+use river_core::Payload;
+
+use super::{EAGER, Engine, INLINE, Mode, Op, OpId, OpState, PIECE};
+use crate::error::{MpiError, Result};
+use crate::header::Kind;
+use crate::job::Report;
+use crate::matching::Key;
+
+impl Engine<'_> {
+    /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.
+    pub(crate) fn send(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result {
+        if data.len() <= EAGER && mode == Mode::Standard {
+            return self.send_eager(to, key, Kind::Eager, 0, data);
+        }
+        let op = if data.len() <= EAGER {
+            self.send_unmatched(to, key, data)?
+        } else {
+            self.offer(to, key, data.len(), None, 0)?
+        };
+        let outcome = self.wait_for(&[op]);
+        let state = self.state.borrow_mut().ops.remove(&op.0).map(|op| op.state);
+        outcome?;
+        let Some(OpState::Granted { receive }) = state else { return Ok(()) };
+        for piece in data.chunks(PIECE) {
+            let header = self.header(Kind::Piece, key, receive, piece.len());
+            self.transmit(to, header.with(piece))?;
+        }
+        Ok(())
+    }
+
+    /// Starts to send a message that is kept here as long as need be.
+    pub(crate) fn isend(&self, to: u32, key: Key, data: Bytes, mode: Mode) -> Result<OpId> {
+        self.isend_buffered(to, key, data, mode, 0)
+    }
+
+    /// As [`isend`](Self::isend), of a slice: up to [`EAGER`] bytes are copied once only.
+    pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
+        if data.len() > EAGER {
+            return self.isend(to, key, Bytes::copy_from_slice(data), mode);
+        }
+        if mode == Mode::Synchronous {
+            return self.send_unmatched(to, key, data);
+        }
+        let op = self.add(OpState::Sent { to });
+        self.send_eager(to, key, Kind::Eager, op.0, data).inspect_err(|_| self.forget(op))?;
+        Ok(op)
+    }
+
+    pub(super) fn isend_buffered(
+        &self,
+        to: u32,
+        key: Key,
+        data: Bytes,
+        mode: Mode,
+        buffered: usize,
+    ) -> Result<OpId> {
+        if data.len() > EAGER {
+            return self.offer(to, key, data.len(), Some(data), buffered);
+        }
+        if data.len() <= INLINE || mode == Mode::Synchronous {
+            return self.isend_slice(to, key, &data, mode);
+        }
+        let op = self.add(OpState::Sent { to });
+        self.send_parts(to, key, op.0, data).inspect_err(|_| self.forget(op))?;
+        Ok(op)
+    }
+
+    /// Sends a message of any length at once, without waiting for its receive and without copying it; for messages of
+    /// which it is known that they are wanted.
+    pub(crate) fn send_shared(&self, to: u32, key: Key, data: Bytes) -> Result {
+        if data.len() <= INLINE {
+            return self.send_eager(to, key, Kind::Eager, 0, &data);
+        }
+        self.send_parts(to, key, 0, data)
+    }
+
+    /// Sends a whole message with its data as a part of its own.
+    fn send_parts(&self, to: u32, key: Key, ticket: u64, data: Bytes) -> Result {
+        let mut payload = Payload::from(self.header(Kind::Eager, key, ticket, data.len()).with(&[]));
+        payload.push(data);
+        self.transmit(to, payload)
+    }
+
+    /// As [`send_shared`](Self::send_shared), of a copy.
+    #[allow(dead_code)] // For the collective operations.
+    pub(crate) fn send_copy(&self, to: u32, key: Key, data: &[u8]) -> Result {
+        self.send_eager(to, key, Kind::Eager, 0, data)
+    }
+
+    /// A buffered send: the message goes at once or waits in the attached buffer.
+    pub(crate) fn send_buffered(&self, to: u32, key: Key, data: &[u8]) -> Result<OpId> {
+        if data.len() <= EAGER {
+            let free = self.state.borrow().buffer_free;
+            if data.len() > free {
+                return Err(MpiError::Buffer { wanted: data.len(), free });
+            }
+            return self.isend_slice(to, key, data, Mode::Standard);
+        }
+        self.pump()?;
+        {
+            let mut state = self.state.borrow_mut();
+            if data.len() > state.buffer_free {
+                return Err(MpiError::Buffer { wanted: data.len(), free: state.buffer_free });
+            }
+            state.buffer_free -= data.len();
+        }
+        self.isend_buffered(to, key, Bytes::copy_from_slice(data), Mode::Standard, data.len())
+    }
+
+    /// Makes room for buffered sends; the size that there was before.
+    pub(crate) fn attach_buffer(&self, bytes: usize) -> usize {
+        let mut state = self.state.borrow_mut();
+        let before = state.buffer_size;
+        state.buffer_size = bytes;
+        state.buffer_free = bytes;
+        before
+    }
+
+    pub(crate) fn buffer_size(&self) -> usize {
+        self.state.borrow().buffer_size
+    }
+
+    /// Waits until no buffered send is under way.
+    pub(crate) fn drain_buffer(&self) -> Result {
+        self.drain(|op| op.buffered > 0)
+    }
+
+    /// Waits until all sends are done that nobody will ask for, and tells the supervisor that this rank is over.
+    pub(crate) fn finish(&self, result: Vec<u8>) -> Result {
+        match self.drain(|op| op.detached && matches!(op.state, OpState::Offered { .. })) {
+            Err(MpiError::ProcFailed { rank, why }) => {
+                tracing::warn!("rank {rank} {why}, and has not received what was sent to it");
+            }
+            other => other?,
+        }
+        let sent = self.state.borrow().sent.clone();
+        self.report(&Report::Finished { result, sent });
+        Ok(())
+    }
+
+    pub(super) fn drain(&self, concerns: impl Fn(&Op) -> bool) -> Result {
+        loop {
+            let pending: Vec<OpId> = {
+                let state = self.state.borrow();
+                state.ops.iter().filter(|(_, op)| concerns(op)).map(|(&id, _)| OpId(id)).collect()
+            };
+            match pending.first() {
+                Some(&op) => self.wait_for(&[op])?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) fn send_unmatched(&self, to: u32, key: Key, data: &[u8]) -> Result<OpId> {
+        let op = self.add(OpState::Unmatched { to, key });
+        self.send_eager(to, key, Kind::EagerSync, op.0, data).inspect_err(|_| self.forget(op))?;
+        Ok(op)
+    }
+
+    pub(super) fn send_eager(&self, to: u32, key: Key, kind: Kind, ticket: u64, data: &[u8]) -> Result {
+        self.transmit(to, self.header(kind, key, ticket, data.len()).with(data))
+    }
+
+    pub(super) fn offer(
+        &self,
+        to: u32,
+        key: Key,
+        length: usize,
+        data: Option<Bytes>,
+        buffered: usize,
+    ) -> Result<OpId> {
+        let op = self.add(OpState::Offered { to, key, data });
+        if let Some(op) = self.state.borrow_mut().ops.get_mut(&op.0) {
+            op.buffered = buffered;
+        }
+        let header = self.header(Kind::Offer, key, op.0, length);
+        self.transmit(to, header.with(&[])).inspect_err(|_| self.forget(op))?;
+        Ok(op)
+    }
+}

@@ -1,0 +1,209 @@
+//! Waiting: for envelopes, and for news of those that could send them. A rank that waits long says so to the
+//! supervisor, which finds deadlocks.
+
+use std::time::{Duration, Instant};
+
+use river_core::{Channel, Down, RecvError, Selector};
+
+use super::arrival::Message;
+use super::{Ask, Engine, Gone, LANE, MESSAGES, OpId, OpState, REPORTS, Sources, State, context_name};
+use crate::error::{MpiError, Result};
+use crate::job::{Report, Waiting};
+use crate::matching::Pattern;
+
+/// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
+const DEATHS: Channel = Channel::named("mpi.deaths");
+/// After so long a rank tells the supervisor what it waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Engine<'_> {
+    /// Waits for one envelope and handles it. `ops` or `ask` is what this rank waits for, `whom` the ranks that could
+    /// end the wait.
+    pub(super) fn block(&self, ops: &[OpId], whom: &[u32], ask: Option<&Ask>) -> Result<Option<Message>> {
+        let hook = ask.map(|ask| &ask.pattern);
+        match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
+            Ok(Some(envelope)) => return Ok(self.handle(envelope, hook)),
+            Ok(None) => {}
+            Err(error) => self.trouble(error)?,
+        }
+        self.check_wait(whom, ask)?;
+        self.watch(whom);
+        let result =
+            self.vr
+                .receive_until(Selector::on(MESSAGES).lane(LANE), Some(Instant::now() + PATIENCE), |_| true);
+        match result {
+            Ok(envelope) => Ok(self.handle(envelope, hook)),
+            Err(RecvError::Timeout { .. }) => {
+                self.ask_about(whom)?;
+                let what = match ask {
+                    Some(ask) => self.state.borrow().describe_ask("a receive", ask),
+                    None => self.describe(ops),
+                };
+                self.wait_on(what, hook)
+            }
+            Err(error) => self.trouble(error).map(|()| None),
+        }
+    }
+
+    /// Goes on waiting after this rank's patience has ended, having told the supervisor.
+    pub(super) fn wait_on(&self, what: String, hook: Option<&Pattern>) -> Result<Option<Message>> {
+        let number = self.reports.get() + 1;
+        self.reports.set(number);
+        self.reported.set(Some(number));
+        {
+            let state = self.state.borrow();
+            let (sent, received) = (state.sent.clone(), state.received.clone());
+            self.report(&Report::Waiting(Waiting { number, what, sent, received }));
+        }
+        let before: u64 = self.state.borrow().received.iter().sum();
+        let result = loop {
+            match self.vr.receive(Selector::on(MESSAGES).lane(LANE)) {
+                Ok(envelope) => {
+                    let message = self.handle(envelope, hook);
+                    let state = self.state.borrow();
+                    // An order of the supervisor alone does not end the wait.
+                    if message.is_some()
+                        || state.ended
+                        || !state.agreements.is_empty()
+                        || state.received.iter().sum::<u64>() != before
+                    {
+                        break Ok(message);
+                    }
+                }
+                Err(error) => break self.trouble(error).map(|()| None),
+            }
+        };
+        self.reported.set(None);
+        result
+    }
+
+    pub(super) fn check_wait(&self, whom: &[u32], ask: Option<&Ask>) -> Result {
+        let state = self.state.borrow();
+        if state.ended {
+            return Err(MpiError::Stopped);
+        }
+        state.refuse(ask.map(|ask| ask.pattern.context))?;
+        state.mourn(whom, self.me)
+    }
+
+    /// An error if a context was revoked.
+    pub(crate) fn check(&self, context: u32) -> Result {
+        self.state.borrow().refuse(Some(context))
+    }
+
+    /// Has the ends of these ranks told to this one, once.
+    pub(super) fn watch(&self, whom: &[u32]) {
+        let mut state = self.state.borrow_mut();
+        for &rank in whom {
+            if rank != self.me && !std::mem::replace(&mut state.watched[rank as usize], true) {
+                self.vr.watch(self.id_of(rank));
+            }
+        }
+    }
+
+    /// Finds out about deaths of which another layer has got the notice.
+    pub(super) fn ask_about(&self, whom: &[u32]) -> Result {
+        for &rank in whom {
+            if rank == self.me || self.state.borrow().gone.contains_key(&rank) {
+                continue;
+            }
+            let selector = Selector::on(DEATHS).lane(LANE).from(self.id_of(rank));
+            if let Err(error) = self.vr.try_receive_where(selector, |_| false) {
+                self.trouble(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn trouble(&self, error: RecvError) -> Result {
+        match error {
+            RecvError::Down(down) => {
+                match self.by_id.get(&down.who) {
+                    Some(&rank) => drop(self.state.borrow_mut().bury(rank, &down)),
+                    None => tracing::debug!(%down, "somebody who is no rank is gone"),
+                }
+                Ok(())
+            }
+            RecvError::Reentrant => Err(MpiError::Reentrant),
+            RecvError::Timeout { .. } => Ok(()),
+            _ => Err(MpiError::Stopped),
+        }
+    }
+
+    /// Tells the supervisor something. It lives as long as the program.
+    pub(crate) fn report(&self, report: &Report) {
+        match postcard::to_stdvec(report) {
+            Ok(bytes) => {
+                if let Err(error) = self.vr.send_bytes(self.supervisor, REPORTS, LANE, bytes) {
+                    tracing::debug!(%error, "a report was not sent");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a report cannot be encoded"),
+        }
+    }
+
+    pub(super) fn describe(&self, ops: &[OpId]) -> String {
+        let state = self.state.borrow();
+        let texts = ops.iter().filter_map(|op| state.ops.get(&op.0)).map(|op| match &op.state {
+            OpState::Posted(ask) => state.describe_ask("a receive", ask),
+            OpState::Arriving(arrival) => format!("the rest of a message from rank {}", arrival.header.from),
+            OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
+                format!(
+                    "rank {to} to receive what was sent with tag {} ({})",
+                    key.tag,
+                    context_name(key.context)
+                )
+            }
+            _ => "the answer to a cancel".to_owned(),
+        });
+        let texts: Vec<String> = texts.collect();
+        if texts.is_empty() { "an agreement".to_owned() } else { texts.join(", or ") }
+    }
+}
+
+impl State {
+    pub(super) fn bury(&mut self, rank: u32, down: &Down) -> Gone {
+        let gone = Gone { why: down.why.to_string(), normal: down.why.is_normal() };
+        self.gone.entry(rank).or_insert(gone).clone()
+    }
+
+    pub(super) fn refuse(&self, context: Option<u32>) -> Result {
+        match context {
+            // Both contexts of a communicator are revoked by the first.
+            Some(context) if !self.revoked.is_empty() && self.revoked.contains(&(context & !1)) => {
+                Err(MpiError::Revoked(context_name(context)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An error if none of these ranks can send any more, or one has failed whose failure nobody knows of yet.
+    pub(super) fn mourn(&self, whom: &[u32], me: u32) -> Result {
+        if self.gone.is_empty() || whom.is_empty() {
+            return Ok(());
+        }
+        let failed = |rank: &&u32| {
+            let gone = self.gone.get(rank);
+            gone.is_some_and(|gone| whom.len() == 1 || !gone.normal && !self.acknowledged.contains(rank))
+        };
+        let all_gone = || whom.iter().all(|rank| *rank == me || self.gone.contains_key(rank));
+        let culprit = whom.iter().find(failed).or_else(|| {
+            let last = whom.iter().rev().find(|&&rank| rank != me);
+            last.filter(|_| whom.len() > 1 && all_gone())
+        });
+        match culprit.and_then(|rank| Some((rank, self.gone.get(rank)?))) {
+            Some((&rank, gone)) => Err(MpiError::ProcFailed { rank: rank as usize, why: gone.why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn describe_ask(&self, what: &str, ask: &Ask) -> String {
+        let Pattern { context, tag, .. } = ask.pattern;
+        let from = match &ask.sources {
+            Sources::One(rank) => format!("from rank {rank}"),
+            Sources::Any(_) => "from any rank".to_owned(),
+        };
+        let tag = tag.map_or_else(|| "with any tag".to_owned(), |tag| format!("with tag {tag}"));
+        format!("{what} {from} {tag} ({})", context_name(context))
+    }
+}

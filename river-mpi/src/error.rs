@@ -1,0 +1,215 @@
+//! What can go wrong: MPI's error classes as values.
+
+use river_core::DeployError;
+use serde::{Deserialize, Serialize};
+
+/// What every operation of this crate returns.
+pub type Result<T = ()> = std::result::Result<T, MpiError>;
+
+/// The kind of an error, as MPI numbers them.
+///
+/// # Standard section
+/// MPI 1.3, section 7.3; the last five are those of later standards and of this implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// `MPI_ERR_BUFFER`: no buffer, or not enough of it, for a buffered send.
+    Buffer,
+    /// `MPI_ERR_COUNT`: two lengths that must agree do not.
+    Count,
+    /// `MPI_ERR_TYPE`: a datatype does not fit.
+    Type,
+    /// `MPI_ERR_TAG`
+    Tag,
+    /// `MPI_ERR_COMM`
+    Comm,
+    /// `MPI_ERR_RANK`
+    Rank,
+    /// `MPI_ERR_REQUEST`
+    Request,
+    /// `MPI_ERR_ROOT`
+    Root,
+    /// `MPI_ERR_GROUP`
+    Group,
+    /// `MPI_ERR_OP`
+    Op,
+    /// `MPI_ERR_TOPOLOGY`
+    Topology,
+    /// `MPI_ERR_DIMS`
+    Dims,
+    /// `MPI_ERR_ARG`
+    Arg,
+    /// `MPI_ERR_TRUNCATE`: a message is longer than the buffer.
+    Truncate,
+    /// `MPI_ERR_OTHER`
+    Other,
+    /// `MPI_ERR_PROC_FAILED` (MPI 5): a rank that is needed is gone.
+    ProcFailed,
+    /// `MPI_ERR_REVOKED` (MPI 5): the communicator was revoked.
+    Revoked,
+    /// Every rank waited for another.
+    Deadlock,
+    /// The ranks could not be started.
+    Start,
+    /// The job is ending.
+    Stopped,
+}
+
+/// Why an operation failed: what happened, to whom, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MpiError {
+    /// A rank that the communicator does not have.
+    #[error("there is no rank {rank} in {comm}, which has ranks 0..{size}")]
+    Rank {
+        /// The rank.
+        rank: String,
+        /// The communicator's name.
+        comm: String,
+        /// How many ranks it has.
+        size: usize,
+    },
+    /// A tag that cannot be sent.
+    #[error("{0} is no tag: tags are 0..=2147483647, and only receives may ask for any")]
+    Tag(String),
+    /// A message is longer than the buffer that it was to go to. The message is gone.
+    #[error("the message from rank {source_rank} with tag {tag} has {sent} bytes, the buffer {room}")]
+    Truncated {
+        /// Who sent it.
+        source_rank: usize,
+        /// Its tag.
+        tag: i32,
+        /// Its length in bytes.
+        sent: usize,
+        /// The length of the buffer in bytes.
+        room: usize,
+    },
+    /// The bytes of a message are no values of the type that was asked for.
+    #[error("{0}")]
+    Type(String),
+    /// Two lengths that must agree do not.
+    #[error("{what}: expected {expected} elements, found {found}")]
+    Count {
+        /// What is too short or too long.
+        what: &'static str,
+        /// What it should have.
+        expected: usize,
+        /// What it has.
+        found: usize,
+    },
+    /// A buffered send found no room.
+    #[error(
+        "a buffered send of {wanted} bytes found {free} bytes free: attach a larger buffer with `buffer_attach`"
+    )]
+    Buffer {
+        /// What the message needs.
+        wanted: usize,
+        /// What was free.
+        free: usize,
+    },
+    /// The operation is not for this kind of communicator.
+    #[error("{0}")]
+    Comm(String),
+    /// A root that the communicator does not have.
+    #[error("root {root} is not in {comm}, which has ranks 0..{size}")]
+    Root {
+        /// The root.
+        root: usize,
+        /// The communicator's name.
+        comm: String,
+        /// How many ranks it has.
+        size: usize,
+    },
+    /// A group does not have, or has twice, what was asked for.
+    #[error("{0}")]
+    Group(String),
+    /// An operator does not fit the type.
+    #[error("{0}")]
+    Op(String),
+    /// A topology that makes no sense, or the communicator has none.
+    #[error("{0}")]
+    Topology(String),
+    /// Dimensions that do not fit the number of ranks.
+    #[error("{0}")]
+    Dims(String),
+    /// Some other argument.
+    #[error("{0}")]
+    Arg(String),
+    /// A request that is not in a state for this.
+    #[error("{0}")]
+    Request(String),
+    /// A value that cannot be encoded, or bytes that cannot be decoded as the type that was asked for.
+    #[error("a value of type {kind}: {error}")]
+    Value {
+        /// The Rust type.
+        kind: &'static str,
+        /// What serde says.
+        error: String,
+    },
+    /// A rank that is needed is gone.
+    #[error("rank {rank} of the job {why}")]
+    ProcFailed {
+        /// Its rank in the world.
+        rank: usize,
+        /// Continues the sentence.
+        why: String,
+    },
+    /// The communicator was revoked.
+    #[error("{0} was revoked: shrink it to go on with the ranks that are left")]
+    Revoked(String),
+    /// Every rank waits for another; the text says who waits for what.
+    #[error("deadlock: every rank waits\n{0}")]
+    Deadlock(String),
+    /// A rank ended the job.
+    #[error("rank {rank}: {text}")]
+    Job {
+        /// Its rank in the world.
+        rank: usize,
+        /// Its error.
+        text: String,
+    },
+    /// The ranks could not be started.
+    #[error(transparent)]
+    Start(#[from] DeployError),
+    /// The job is ending: another rank has failed, or the program is over.
+    #[error("the job is ending")]
+    Stopped,
+    /// It was called from within a receive's predicate.
+    #[error("an operation was called from within a receive's predicate, which may only look at the message")]
+    Reentrant,
+}
+
+impl MpiError {
+    /// The error's class.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Rank { .. } => ErrorClass::Rank,
+            Self::Tag(_) => ErrorClass::Tag,
+            Self::Truncated { .. } => ErrorClass::Truncate,
+            Self::Type(_) | Self::Value { .. } => ErrorClass::Type,
+            Self::Count { .. } => ErrorClass::Count,
+            Self::Buffer { .. } => ErrorClass::Buffer,
+            Self::Comm(_) => ErrorClass::Comm,
+            Self::Root { .. } => ErrorClass::Root,
+            Self::Group(_) => ErrorClass::Group,
+            Self::Op(_) => ErrorClass::Op,
+            Self::Topology(_) => ErrorClass::Topology,
+            Self::Dims(_) => ErrorClass::Dims,
+            Self::Arg(_) => ErrorClass::Arg,
+            Self::Request(_) => ErrorClass::Request,
+            Self::ProcFailed { .. } => ErrorClass::ProcFailed,
+            Self::Revoked(_) => ErrorClass::Revoked,
+            Self::Deadlock(_) => ErrorClass::Deadlock,
+            Self::Start(_) => ErrorClass::Start,
+            Self::Stopped => ErrorClass::Stopped,
+            Self::Job { .. } | Self::Reentrant => ErrorClass::Other,
+        }
+    }
+
+    /// Whether a rank that is needed is gone for good.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::ProcFailed { .. } | Self::Stopped)
+    }
+}

@@ -1,0 +1,111 @@
+//! What stands before the data of every envelope between ranks: 40 bytes, little-endian.
+
+use crate::matching::Key;
+
+/// Length of a header.
+pub(crate) const HEADER: usize = 40;
+
+/// What an envelope is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A message, whole. `ticket` names it to its sender.
+    Eager,
+    /// The same, and the sender waits for [`Kind::Matched`].
+    EagerSync,
+    /// A message of `length` bytes that the sender keeps until it gets [`Kind::Go`].
+    Offer,
+    /// The message `ticket` was matched: send it, as pieces for the receive `length`.
+    Go,
+    /// A piece of a message, for the receive `ticket`.
+    Piece,
+    /// The synchronous message `ticket` was matched.
+    Matched,
+    /// The sender would like to have the message `ticket` back.
+    Withdraw,
+    /// Answer: it was not matched yet, and is gone.
+    Withdrawn,
+    /// Answer: it was matched already.
+    TooLate,
+    /// The communicator with this context was revoked.
+    Revoke,
+    /// From the job's supervisor; postcard follows.
+    Job,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind::Eager,
+    Kind::EagerSync,
+    Kind::Offer,
+    Kind::Go,
+    Kind::Piece,
+    Kind::Matched,
+    Kind::Withdraw,
+    Kind::Withdrawn,
+    Kind::TooLate,
+    Kind::Revoke,
+    Kind::Job,
+];
+
+/// What an envelope begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    /// The sender's rank in the world.
+    pub(crate) from: u32,
+    /// What a message is matched by.
+    pub(crate) key: Key,
+    pub(crate) ticket: u64,
+    pub(crate) length: u64,
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[0] = self.kind as u8;
+        bytes[4..8].copy_from_slice(&self.from.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.key.context.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.key.source.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.key.tag.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.ticket.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
+
+    /// `None`: these bytes are no header.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HEADER] = bytes.first_chunk()?;
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        Some(Self {
+            kind: *KINDS.get(usize::from(bytes[0]))?,
+            from: u32_at(4),
+            key: Key { context: u32_at(8), source: u32_at(12), tag: u32_at(16).cast_signed() },
+            ticket: u64_at(24),
+            length: u64_at(32),
+        })
+    }
+
+    /// An envelope of this header and this data, in one piece.
+    pub(crate) fn with(&self, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + data.len());
+        bytes.extend_from_slice(&self.encode());
+        bytes.extend_from_slice(data);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_as_it_was_written() {
+        for kind in KINDS {
+            let key = Key { context: 7, source: u32::MAX, tag: -3 };
+            let header = Header { kind, from: 5, key, ticket: u64::MAX - 1, length: 1 << 40 };
+            assert_eq!(Header::decode(&header.with(b"data")), Some(header));
+        }
+        assert_eq!(Header::decode(&[0; HEADER - 1]), None);
+        assert_eq!(Header::decode(&[99; HEADER]), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! The messages of collective operations: in the second context of a communicator, where no receive of the program
+//! sees them.
+
+use bytes::Bytes;
+
+use crate::communicator::Communicator;
+use crate::engine::{Ask, Sources};
+use crate::error::{MpiError, Result};
+use crate::matching::{Key, Pattern};
+use crate::peer::Peer;
+
+impl Communicator<'_> {
+    /// Sends to a rank (of the other group, if there are two) without waiting for its receive.
+    pub(crate) fn send_hidden(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
+        let member = self.member(to)?;
+        self.engine().send_shared(member, self.hidden_key(tag), bytes)
+    }
+
+    /// As [`send_hidden`](Self::send_hidden), of a copy.
+    #[allow(dead_code)] // For the collective operations.
+    pub(crate) fn send_hidden_copy(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
+        let member = self.member(to)?;
+        self.engine().send_copy(member, self.hidden_key(tag), bytes)
+    }
+
+    /// The earliest message of that rank with that tag, which it waits for.
+    pub(crate) fn receive_hidden(&self, from: usize, tag: i32) -> Result<Bytes> {
+        let (_, arrival) = self.engine().receive(&self.hidden_ask(from, tag)?, None)?;
+        Ok(arrival.map(crate::engine::Arrival::into_bytes).unwrap_or_default())
+    }
+
+    /// The earliest message of that rank with that tag, if it has come.
+    #[allow(dead_code)] // For the collective operations.
+    pub(crate) fn try_receive_hidden(&self, from: usize, tag: i32) -> Result<Option<Bytes>> {
+        let arrival = self.engine().try_receive(&self.hidden_ask(from, tag)?)?;
+        Ok(arrival.map(crate::engine::Arrival::into_bytes))
+    }
+
+    fn hidden_key(&self, tag: i32) -> Key {
+        Key { context: self.context() + 1, source: self.source_of_mine(), tag }
+    }
+
+    fn hidden_ask(&self, from: usize, tag: i32) -> Result<Ask> {
+        let sources = Sources::One(self.member(from)?);
+        let pattern =
+            Pattern { context: self.context() + 1, source: u32::try_from(from).ok(), tag: Some(tag) };
+        Ok(Ask { pattern, sources })
+    }
+
+    fn member(&self, rank: usize) -> Result<u32> {
+        self.destination(Peer::Rank(rank))?.ok_or(MpiError::Stopped)
+    }
+}

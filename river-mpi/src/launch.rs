@@ -1,0 +1,449 @@
+//! Starting a job: which VMs, how many ranks on each, and the supervisor that runs until all have ended.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::process::Termination;
+use std::rc::Rc;
+use std::thread::available_parallelism;
+
+use river_core::code::{CodePtr, Trampoline, code_ptr};
+use river_core::{ExitCode, Query, RecvError, Selector, VirtualResource, VmInfo, Vr, VrError, VrId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::communicator::Communicator;
+use crate::engine::{Engine, LANE, MESSAGES, REPORTS};
+use crate::error::{MpiError, Result};
+use crate::header::{HEADER, Header, Kind};
+use crate::job::{Order, Place, Report};
+use crate::matching::Key;
+use crate::supervisor::{Action, Event, Supervisor};
+
+/// The variable by which `river run -n` says how many VMs a program may use.
+const RIVER_VMS: &str = "RIVER_VMS";
+
+/// How many ranks a job has: `4`, or `..` for as many as `river run -n` says, otherwise one for each VM that is idle,
+/// otherwise one for each core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranks(Option<usize>);
+
+impl From<usize> for Ranks {
+    fn from(count: usize) -> Self {
+        Self(Some(count))
+    }
+}
+
+impl From<std::ops::RangeFull> for Ranks {
+    fn from(_: std::ops::RangeFull) -> Self {
+        Self(None)
+    }
+}
+
+impl From<Option<usize>> for Ranks {
+    fn from(count: Option<usize>) -> Self {
+        Self(count)
+    }
+}
+
+/// Runs a program of so many ranks: `body` becomes the life of each, on virtual machines that were found, or, if none
+/// was, as threads of one process on this machine. Call it first thing in `main`.
+///
+/// ```no_run
+/// use river_mpi::{Communicator, ExitCode};
+///
+/// fn hello(world: &Communicator) -> river_core::Result {
+///     println!("Hello from rank {} of {}", world.rank(), world.size());
+///     Ok(())
+/// }
+///
+/// fn main() -> ExitCode {
+///     river_mpi::run(4, hello)
+/// }
+/// ```
+///
+/// `body` may be a function or a closure that captures nothing; the program's command line is the same on all ranks.
+/// If a rank fails, the others end too, its error is printed, and the exit code is 1; otherwise it is that of what
+/// rank 0 returns.
+pub fn run<T, F>(ranks: impl Into<Ranks>, body: F) -> ExitCode
+where
+    T: Termination + Serialize + DeserializeOwned + 'static,
+    F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+{
+    Launch::new(ranks).run(body)
+}
+
+/// As [`run`], but returns what the ranks have returned, in their order.
+///
+/// ```no_run
+/// # fn f() -> river_core::Result {
+/// let squares = river_mpi::try_run(3, |world| Ok(world.rank() * world.rank()))?;
+/// assert_eq!(squares, [0, 1, 4]);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// That of the rank that failed first, or why they could not be started.
+///
+/// # Blocking
+/// Until all have ended.
+pub fn try_run<T, F>(ranks: impl Into<Ranks>, body: F) -> river_core::Result<Vec<T>>
+where
+    T: Serialize + DeserializeOwned + 'static,
+    F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+{
+    Launch::new(ranks).try_run(body)
+}
+
+/// Runs a job of one rank on each of the VMs given, within a program that goes on afterwards; a VM given twice has two.
+///
+/// ```no_run
+/// # fn program(vr: &river_core::Vr) -> river_core::Result {
+/// let vms = vr.start_local(2)?;
+/// let names = river_mpi::run_on(vr, &vms, |world| Ok(world.processor_name().to_owned()))?;
+/// assert_eq!(names.len(), 2);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// That of the rank that failed first, or why they could not be started. The other ranks end as soon as they wait.
+///
+/// # Blocking
+/// Until all have ended.
+pub fn run_on<T, F>(vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<T>>
+where
+    T: Serialize + DeserializeOwned + 'static,
+    F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+{
+    Launch::new(vms.len()).run_on(vr, vms, body)
+}
+
+/// How a job is started.
+///
+/// ```no_run
+/// use river_mpi::Launch;
+///
+/// fn main() -> river_mpi::ExitCode {
+///     Launch::new(8).per_vm(4).run(|world| {
+///         println!("rank {} on {}", world.rank(), world.processor_name());
+///         Ok(())
+///     })
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Launch {
+    ranks: Ranks,
+    per_vm: Option<usize>,
+    survive: bool,
+}
+
+impl Launch {
+    /// So many ranks.
+    pub fn new(ranks: impl Into<Ranks>) -> Self {
+        Self { ranks: ranks.into(), per_vm: None, survive: false }
+    }
+
+    /// At most so many ranks on one VM: threads of one process, that hand messages over without a copy.
+    ///
+    /// If it is not said, ranks are spread evenly over as many VMs as are idle; if none is, all are on one that is
+    /// started here. If it is, as many are started as it takes: with 1, every rank has a process of its own.
+    pub fn per_vm(mut self, ranks: usize) -> Self {
+        self.per_vm = Some(ranks.max(1));
+        self
+    }
+
+    /// Lets the other ranks go on when one fails: operations that need it return [`MpiError::ProcFailed`] to them. They
+    /// should have set [`ErrorHandler::Return`](crate::ErrorHandler::Return).
+    pub fn survive_failures(mut self) -> Self {
+        self.survive = true;
+        self
+    }
+
+    /// As [`run`](crate::run).
+    pub fn run<T, F>(self, body: F) -> ExitCode
+    where
+        T: Termination + Serialize + DeserializeOwned + 'static,
+        F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+    {
+        river_core::run(|vr| {
+            let vms = self.find(vr)?;
+            let mut results = self.run_each(vr, &vms, body)?.into_iter();
+            match results.next() {
+                Some(first) => Ok(first?.report()),
+                None => Ok(ExitCode::SUCCESS),
+            }
+        })
+    }
+
+    /// As [`try_run`](crate::try_run).
+    ///
+    /// # Errors
+    /// As [`try_run`](crate::try_run).
+    pub fn try_run<T, F>(self, body: F) -> river_core::Result<Vec<T>>
+    where
+        T: Serialize + DeserializeOwned + 'static,
+        F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+    {
+        river_core::try_run(|vr| {
+            let vms = self.find(vr)?;
+            Ok(self.run_on(vr, &vms, body)?)
+        })
+    }
+
+    /// As [`run_on`](crate::run_on): one rank for each VM given.
+    ///
+    /// # Errors
+    /// As [`run_on`](crate::run_on). If the others survive, that of the first rank, by number, that failed.
+    pub fn run_on<T, F>(self, vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<T>>
+    where
+        T: Serialize + DeserializeOwned + 'static,
+        F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+    {
+        self.run_each(vr, vms, body)?.into_iter().collect()
+    }
+
+    /// As [`run_on`](Self::run_on), and says of each rank what it returned or how it failed.
+    ///
+    /// # Errors
+    /// Why the job failed as a whole: the ranks could not be started, all wait for each other, or one has failed and
+    /// the others are not to survive it.
+    ///
+    /// # Blocking
+    /// Until all have ended.
+    pub fn run_each<T, F>(self, vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<Result<T>>>
+    where
+        T: Serialize + DeserializeOwned + 'static,
+        F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
+    {
+        let body = code_ptr::<Body<T>, F>(body);
+        let rank =
+            |rank| RankVr { rank: u32::try_from(rank).unwrap_or(u32::MAX), body, survive: self.survive };
+        let ranks = vr.deploy(vms, rank)?;
+        let results = supervise(vr, ranks.ids(), places(vms), self.survive)?;
+        let decode = |result: Result<Vec<u8>>| {
+            postcard::from_bytes(&result?).map_err(|error| MpiError::Value {
+                kind: std::any::type_name::<T>(),
+                error: error.to_string(),
+            })
+        };
+        Ok(results.into_iter().map(decode).collect())
+    }
+
+    /// A VM for each rank, leased or started.
+    fn find(self, vr: &Vr) -> river_core::Result<Vec<VmInfo>> {
+        let allowed = std::env::var(RIVER_VMS).ok().and_then(|text| text.parse().ok());
+        let wanted = self.ranks.0.or(allowed.filter(|&count| count > 0));
+        if wanted == Some(0) {
+            return Err(VrError::msg("a job needs at least one rank"));
+        }
+        let vms_for = |ranks: usize| self.per_vm.map_or(ranks, |per_vm| ranks.div_ceil(per_vm));
+        let count = wanted.map(|ranks| u32::try_from(vms_for(ranks)).unwrap_or(u32::MAX));
+        let found = vr.discover(Query { count, idle_only: true, ..Query::default() })?;
+        let (vms, ranks) = if found.is_empty() {
+            let ranks = wanted.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+            (vr.start_local(self.per_vm.map_or(1, |_| vms_for(ranks)))?, ranks)
+        } else {
+            let leased = vr.allocate(found, ..)?;
+            let ranks = wanted.unwrap_or_else(|| leased.len() * self.per_vm.unwrap_or(1));
+            if vms_for(ranks) > leased.len() && self.per_vm.is_some() {
+                return Err(VrError::msg(format!(
+                    "{ranks} ranks need {} VMs, {} are idle: start more with `river vm -n {}`, or allow more ranks on each",
+                    vms_for(ranks),
+                    leased.len(),
+                    vms_for(ranks) - leased.len()
+                )));
+            }
+            (leased, ranks)
+        };
+        Ok((0..ranks).map(|rank| vms[rank * vms.len() / ranks].clone()).collect())
+    }
+}
+
+/// The function that each rank runs, as it is called.
+type Boxed = Box<dyn Fn(&Communicator<'_>) -> river_core::Result<Vec<u8>>>;
+
+/// The way from a code pointer to [`Boxed`].
+struct Body<T>(PhantomData<fn() -> T>);
+
+impl<T, F> Trampoline<F> for Body<T>
+where
+    T: Serialize + 'static,
+    F: Fn(&Communicator<'_>) -> river_core::Result<T> + 'static,
+{
+    fn enter(f: F, context: &mut dyn Any) {
+        // A pointer made for another purpose finds another context and does nothing.
+        if let Some(boxed) = context.downcast_mut::<Option<Boxed>>() {
+            *boxed = Some(Box::new(move |world| Ok(postcard::to_stdvec(&f(world)?)?)));
+        }
+    }
+}
+
+/// A rank as it travels.
+#[derive(Serialize, Deserialize)]
+struct RankVr {
+    rank: u32,
+    body: CodePtr,
+    survive: bool,
+}
+
+impl VirtualResource for RankVr {
+    fn main(&mut self, vr: &Vr) -> river_core::Result {
+        let mut boxed: Option<Boxed> = None;
+        self.body.resolve()?(&mut boxed as &mut dyn Any);
+        let body = boxed.ok_or_else(|| VrError::msg("the code pointer leads to no rank's function"))?;
+        let supervisor = vr.parent().ok_or_else(|| VrError::msg("a rank is deployed"))?;
+        be_rank(vr, self.rank, supervisor, self.survive, &body)
+    }
+}
+
+/// The life of a rank.
+fn be_rank(
+    vr: &Vr,
+    rank: u32,
+    supervisor: VrId,
+    survive: bool,
+    body: &dyn Fn(&Communicator<'_>) -> river_core::Result<Vec<u8>>,
+) -> river_core::Result {
+    let selector = Selector::on(MESSAGES).lane(LANE).from(supervisor);
+    let start = vr.receive(selector)?.payload;
+    let start = start.slice(HEADER, start.len()).unwrap_or_default();
+    let Order::Start { ranks, places } = postcard::from_bytes(&start)? else { return Ok(()) };
+    let engine = Rc::new(Engine::new(vr, rank, supervisor, ranks, places));
+    let result = body(&Communicator::world(engine.clone())).and_then(|result| Ok(engine.finish(result)?));
+    let Err(error) = result else { return Ok(()) };
+    if survive {
+        // Those that wait for this rank get its error from the core, behind all that it had sent.
+        return Err(error);
+    }
+    let because_of = match error.downcast_ref::<MpiError>() {
+        Some(MpiError::Stopped) => return Ok(()),
+        Some(MpiError::ProcFailed { rank, .. }) => u32::try_from(*rank).ok(),
+        _ => None,
+    };
+    engine.report(&Report::Failed { text: error.to_string(), because_of });
+    Ok(())
+}
+
+/// Which ranks share a host, and which a machine.
+fn places(vms: &[VmInfo]) -> Vec<Place> {
+    let (mut hosts, mut machines) = (HashMap::new(), HashMap::new());
+    let places = vms.iter().map(|vm| {
+        let next = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+        let host = *hosts.entry(vm.id).or_insert(next);
+        let next = u32::try_from(machines.len()).unwrap_or(u32::MAX);
+        let machine = *machines.entry(vm.address.ip()).or_insert(next);
+        Place { host, machine }
+    });
+    places.collect()
+}
+
+/// Starts the ranks, which wait for that, and watches over them until the job is over.
+fn supervise(vr: &Vr, ranks: &[VrId], places: Vec<Place>, survive: bool) -> Result<Vec<Result<Vec<u8>>>> {
+    let numbers: HashMap<VrId, u32> = ranks.iter().copied().zip(0..).collect();
+    let tell = |rank: u32, order: &Order| {
+        let header = Header {
+            kind: Kind::Job,
+            from: u32::MAX,
+            key: Key { context: 0, source: 0, tag: 0 },
+            ticket: 0,
+            length: 0,
+        };
+        match postcard::to_stdvec(order) {
+            // If it is gone, its notice comes.
+            Ok(bytes) => drop(vr.send_bytes(ranks[rank as usize], MESSAGES, LANE, header.with(&bytes))),
+            Err(error) => tracing::error!(%error, "an order cannot be encoded"),
+        }
+    };
+    let all = || (0..).take(ranks.len());
+    let start = Order::Start { ranks: ranks.to_vec(), places };
+    for rank in all() {
+        vr.watch(ranks[rank as usize]);
+        tell(rank, &start);
+    }
+    let mut supervisor = Supervisor::new(ranks.len(), survive);
+    // Notices that are not for this job.
+    let mut foreign = Vec::new();
+    let end = loop {
+        let envelope = vr
+            .receive_where(Selector::on(REPORTS).lane(LANE), |envelope| numbers.contains_key(&envelope.src));
+        let (rank, event) = match envelope {
+            Ok(envelope) => match postcard::from_bytes(&envelope.payload.to_bytes()) {
+                Ok(report) => (numbers[&envelope.src], Event::Report(report)),
+                Err(error) => {
+                    tracing::warn!(%error, "a report that cannot be read");
+                    continue;
+                }
+            },
+            Err(RecvError::Down(down)) => match numbers.get(&down.who) {
+                Some(&rank) => (rank, Event::Gone { why: down.why.to_string() }),
+                None => {
+                    foreign.push(down.who);
+                    continue;
+                }
+            },
+            Err(RecvError::Reentrant) => break Err(MpiError::Reentrant),
+            Err(_) => break Err(MpiError::Stopped),
+        };
+        let mut end = None;
+        for action in supervisor.hear(rank, event) {
+            match action {
+                Action::Tell(rank, message) => tell(rank, &message.into()),
+                Action::Over(results) => end = Some(Ok(results)),
+                Action::Failed(error) => end = Some(Err(error)),
+            }
+        }
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    if end.is_err() {
+        all().for_each(|rank| tell(rank, &Order::End));
+    }
+    ranks.iter().for_each(|&rank| vr.unwatch(rank));
+    foreign.into_iter().for_each(|who| vr.watch(who));
+    end
+}
+
+/// For tests: ranks that are threads of the calling process.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn run_threads<T: Send>(
+    ranks: usize,
+    survive: bool,
+    body: impl Fn(&Communicator<'_>) -> river_core::Result<T> + Sync,
+) -> Result<Vec<Result<T>>> {
+    use std::sync::Mutex;
+    let results: Vec<Mutex<Option<T>>> = (0..ranks).map(|_| Mutex::new(None)).collect();
+    let mut ends = river_core::testing::threads(ranks + 1, |vr, index, ids| {
+        if index == ranks {
+            let places = vec![Place { host: 0, machine: 0 }; ranks];
+            return Some(supervise(vr, &ids[..ranks], places, survive));
+        }
+        let rank = u32::try_from(index).unwrap_or(u32::MAX);
+        let body = |world: &Communicator<'_>| {
+            let result = body(world)?;
+            *results[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
+            Ok(Vec::new())
+        };
+        // The thread ends well or by a panic; an error that ends a VR has to be told.
+        if let Err(error) = be_rank(vr, rank, ids[ranks], survive, &body) {
+            let report = Report::Failed { text: error.to_string(), because_of: None };
+            let bytes = postcard::to_stdvec(&report).unwrap_or_default();
+            let _ = vr.send_bytes(ids[ranks], REPORTS, LANE, bytes);
+        }
+        None
+    });
+    let ends = ends.pop().flatten().unwrap_or(Err(MpiError::Stopped))?;
+    let take = |(end, result): (Result<Vec<u8>>, Mutex<Option<T>>)| {
+        let result = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        end.and_then(|_| result.ok_or(MpiError::Stopped))
+    };
+    Ok(ends.into_iter().zip(results).map(take).collect())
+}
+
+impl fmt::Debug for RankVr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RankVr({})", self.rank)
+    }
+}

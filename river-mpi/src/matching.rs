@@ -1,0 +1,294 @@
+//! Which message goes to which receive: MPI's two queues, as a state machine without ranks, clocks or links.
+//!
+//! A message that arrives goes to the earliest *posted* receive that it matches, or becomes *unexpected*; a receive
+//! that is posted takes the earliest unexpected message that it matches, or is queued. As messages of one sender
+//! arrive in the order in which they were sent, they do not overtake each other (MPI 1.3, section 3.5).
+//!
+//! Both queues are indexed by (context, source, tag), so that many pending messages or receives cost nothing; only
+//! receives with a wildcard look at more.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rustc_hash::FxHashMap;
+
+/// What a message is matched by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The communicator's context.
+    pub(crate) context: u32,
+    /// The sender's rank in it.
+    pub(crate) source: u32,
+    pub(crate) tag: i32,
+}
+
+/// What a receive asks for; `None` is a wildcard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    pub(crate) context: u32,
+    pub(crate) source: Option<u32>,
+    pub(crate) tag: Option<i32>,
+}
+
+impl Pattern {
+    pub(crate) fn matches(&self, key: &Key) -> bool {
+        self.context == key.context
+            && self.source.is_none_or(|source| source == key.source)
+            && self.tag.is_none_or(|tag| tag == key.tag)
+    }
+
+    fn exact(&self) -> Option<Key> {
+        Some(Key { context: self.context, source: self.source?, tag: self.tag? })
+    }
+}
+
+/// The two queues. `M` is a message; a posted receive has a number that the caller chooses, unlike all others.
+#[derive(Debug)]
+pub(crate) struct Matching<M> {
+    arrivals: u64,
+    unexpected: BTreeMap<u64, (Key, M)>,
+    unexpected_by_key: Index<u64>,
+    posts: u64,
+    /// Receives without a wildcard: order of posting, and the caller's number.
+    exact: Index<(u64, u64)>,
+    /// Receives with one, in the order of posting.
+    wild: VecDeque<(u64, u64, Pattern)>,
+}
+
+impl<M> Default for Matching<M> {
+    fn default() -> Self {
+        Self {
+            arrivals: 0,
+            unexpected: BTreeMap::new(),
+            unexpected_by_key: Index::default(),
+            posts: 0,
+            exact: Index::default(),
+            wild: VecDeque::new(),
+        }
+    }
+}
+
+impl<M> Matching<M> {
+    /// The posted receive that a message with this key goes to, which is posted no longer.
+    pub(crate) fn claim(&mut self, key: &Key) -> Option<u64> {
+        let exact = self.exact.first(key).map(|&(order, _)| order);
+        let wild = self.wild.iter().position(|(_, _, pattern)| pattern.matches(key));
+        let wild_first = wild.filter(|&at| exact.is_none_or(|order| self.wild[at].0 < order));
+        match wild_first {
+            Some(at) => self.wild.remove(at).map(|(_, id, _)| id),
+            None => self.exact.pop(key).map(|(_, id)| id),
+        }
+    }
+
+    /// Keeps a message that no receive has claimed.
+    pub(crate) fn keep(&mut self, key: Key, message: M) {
+        self.unexpected_by_key.push(key, self.arrivals);
+        self.unexpected.insert(self.arrivals, (key, message));
+        self.arrivals += 1;
+    }
+
+    /// Takes the earliest unexpected message that matches.
+    pub(crate) fn take(&mut self, pattern: &Pattern) -> Option<(Key, M)> {
+        let number = self.find(pattern)?;
+        self.take_number(number)
+    }
+
+    /// Shows the earliest unexpected message that matches.
+    pub(crate) fn peek(&mut self, pattern: &Pattern) -> Option<(&Key, &M)> {
+        let number = self.find(pattern)?;
+        self.unexpected.get(&number).map(|(key, message)| (key, message))
+    }
+
+    /// Posts a receive that found no unexpected message.
+    pub(crate) fn post(&mut self, id: u64, pattern: Pattern) {
+        let order = self.posts;
+        self.posts += 1;
+        match pattern.exact() {
+            Some(key) => self.exact.push(key, (order, id)),
+            None => self.wild.push_back((order, id, pattern)),
+        }
+    }
+
+    /// Takes a posted receive back. False: it is not posted (any more).
+    pub(crate) fn unpost(&mut self, id: u64, pattern: &Pattern) -> bool {
+        match pattern.exact() {
+            Some(key) => self.exact.remove(&key, |&(_, other)| other == id),
+            None => {
+                let at = self.wild.iter().position(|&(_, other, _)| other == id);
+                at.and_then(|at| self.wild.remove(at)).is_some()
+            }
+        }
+    }
+
+    /// Takes the unexpected message back that its sender points out.
+    pub(crate) fn withdraw(&mut self, mut is_it: impl FnMut(&M) -> bool) -> Option<M> {
+        let number =
+            self.unexpected.iter().find(|(_, (_, message))| is_it(message)).map(|(&number, _)| number)?;
+        self.take_number(number).map(|(_, message)| message)
+    }
+
+    fn find(&self, pattern: &Pattern) -> Option<u64> {
+        match pattern.exact() {
+            Some(key) => self.unexpected_by_key.first(&key).copied(),
+            None => {
+                self.unexpected.iter().find(|(_, (key, _))| pattern.matches(key)).map(|(&number, _)| number)
+            }
+        }
+    }
+
+    fn take_number(&mut self, number: u64) -> Option<(Key, M)> {
+        let (key, message) = self.unexpected.remove(&number)?;
+        if self.unexpected_by_key.first(&key) == Some(&number) {
+            self.unexpected_by_key.pop(&key);
+        } else {
+            self.unexpected_by_key.remove(&key, |&other| other == number);
+        }
+        Some((key, message))
+    }
+}
+
+/// Queues by key. Emptied ones are used again, so that a message that comes and goes costs no allocation.
+#[derive(Debug)]
+struct Index<T> {
+    queues: FxHashMap<Key, VecDeque<T>>,
+    spare: Vec<VecDeque<T>>,
+}
+
+impl<T> Default for Index<T> {
+    fn default() -> Self {
+        Self { queues: FxHashMap::default(), spare: Vec::new() }
+    }
+}
+
+const SPARE: usize = 64;
+
+impl<T> Index<T> {
+    fn push(&mut self, key: Key, item: T) {
+        self.queues.entry(key).or_insert_with(|| self.spare.pop().unwrap_or_default()).push_back(item);
+    }
+
+    fn first(&self, key: &Key) -> Option<&T> {
+        if self.queues.is_empty() {
+            return None;
+        }
+        self.queues.get(key)?.front()
+    }
+
+    fn pop(&mut self, key: &Key) -> Option<T> {
+        if self.queues.is_empty() {
+            return None;
+        }
+        let item = self.queues.get_mut(key)?.pop_front();
+        self.tidy(key);
+        item
+    }
+
+    fn remove(&mut self, key: &Key, mut is_it: impl FnMut(&T) -> bool) -> bool {
+        let Some(queue) = self.queues.get_mut(key) else { return false };
+        let removed = queue.iter().position(&mut is_it).and_then(|at| queue.remove(at)).is_some();
+        self.tidy(key);
+        removed
+    }
+
+    fn tidy(&mut self, key: &Key) {
+        if self.queues.get(key).is_some_and(VecDeque::is_empty)
+            && let Some(queue) = self.queues.remove(key)
+            && self.spare.len() < SPARE
+        {
+            self.spare.push(queue);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Arrive(Key),
+        Post(Pattern),
+        Unpost(usize),
+        Withdraw(usize),
+        Peek(Pattern),
+    }
+
+    fn key() -> impl Strategy<Value = Key> {
+        (0..2u32, 0..3u32, 0..3i32).prop_map(|(context, source, tag)| Key { context, source, tag })
+    }
+
+    fn pattern() -> impl Strategy<Value = Pattern> {
+        (0..2u32, prop::option::of(0..3u32), prop::option::of(0..3i32))
+            .prop_map(|(context, source, tag)| Pattern { context, source, tag })
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => key().prop_map(Step::Arrive),
+            4 => pattern().prop_map(Step::Post),
+            1 => (0..4usize).prop_map(Step::Unpost),
+            1 => (0..4usize).prop_map(Step::Withdraw),
+            1 => pattern().prop_map(Step::Peek),
+        ]
+    }
+
+    proptest! {
+        /// The standard's own words: two lists, looked through from the front.
+        #[test]
+        fn it_matches_as_two_lists_do(steps in prop::collection::vec(step(), 0..200)) {
+            let mut matching = Matching::<u64>::default();
+            let mut posted: Vec<(u64, Pattern)> = Vec::new();
+            let mut unexpected: Vec<(u64, Key)> = Vec::new();
+            for (number, step) in (0_u64..).zip(steps) {
+                match step {
+                    Step::Arrive(key) => {
+                        let at = posted.iter().position(|(_, pattern)| pattern.matches(&key));
+                        prop_assert_eq!(matching.claim(&key), at.map(|at| posted[at].0));
+                        match at {
+                            Some(at) => drop(posted.remove(at)),
+                            None => {
+                                matching.keep(key, number);
+                                unexpected.push((number, key));
+                            }
+                        }
+                    }
+                    Step::Post(pattern) => {
+                        let at = unexpected.iter().position(|(_, key)| pattern.matches(key));
+                        prop_assert_eq!(
+                            matching.take(&pattern),
+                            at.map(|at| (unexpected[at].1, unexpected[at].0))
+                        );
+                        match at {
+                            Some(at) => drop(unexpected.remove(at)),
+                            None => {
+                                matching.post(number, pattern);
+                                posted.push((number, pattern));
+                            }
+                        }
+                    }
+                    Step::Unpost(at) => {
+                        if at < posted.len() {
+                            let (id, pattern) = posted.remove(at);
+                            prop_assert!(matching.unpost(id, &pattern));
+                            prop_assert!(!matching.unpost(id, &pattern));
+                        }
+                    }
+                    Step::Withdraw(at) => {
+                        if at < unexpected.len() {
+                            let (number, _) = unexpected.remove(at);
+                            prop_assert_eq!(matching.withdraw(|&message| message == number), Some(number));
+                        }
+                    }
+                    Step::Peek(pattern) => {
+                        let first = unexpected.iter().find(|(_, key)| pattern.matches(key));
+                        prop_assert_eq!(
+                            matching.peek(&pattern).map(|(&key, &number)| (number, key)),
+                            first.copied()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Point-to-point communication of typed slices (MPI 1.3, chapter 3).
+
+use crate::communicator::Communicator;
+use crate::element::{self, Element};
+use crate::engine::{Mode, OpId};
+use crate::error::{MpiError, Result};
+use crate::peer::{Peer, Tag};
+use crate::request::{Receive, Request, to_vec};
+use crate::status::Status;
+use crate::target::{Target, whole};
+
+impl<'v> Communicator<'v> {
+    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 64 KiB)
+    /// waits until a receive has matched it.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// if world.rank() == 0 {
+    ///     world.send(&[1.0, 2.0, 3.0], 1, 0)?;
+    /// } else {
+    ///     let mut buffer = [0.0; 5];
+    ///     let status = world.recv_into(&mut buffer, 0, 0)?;
+    ///     assert_eq!(status.count::<f64>(), Some(3));
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`], [`MpiError::Tag`] for what does not exist, [`MpiError::ProcFailed`] if the destination is
+    /// gone.
+    ///
+    /// # Blocking
+    /// A long message waits for its receive.
+    ///
+    /// # Standard section
+    /// 3.2.1
+    pub fn send<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result {
+        self.guard(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Standard))
+    }
+
+    /// Sends a slice in synchronous mode: returns when a receive has matched it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Blocking
+    /// Until a receive has matched it.
+    ///
+    /// # Standard section
+    /// 3.4
+    pub fn ssend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result {
+        self.guard(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Synchronous))
+    }
+
+    /// Sends a slice in ready mode: the program promises that the receive is posted already. It is a standard send, as
+    /// MPI allows.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Blocking
+    /// As [`send`](Self::send).
+    ///
+    /// # Standard section
+    /// 3.4
+    pub fn rsend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result {
+        self.send(data, dest, tag)
+    }
+
+    /// Sends a slice in buffered mode: never waits for the receiver, but needs room in the buffer that
+    /// [`buffer_attach`](Self::buffer_attach) has made.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`MpiError::Buffer`] if there is no room.
+    ///
+    /// # Standard section
+    /// 3.4
+    pub fn bsend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result {
+        self.ibsend(data, dest, tag).map(drop)
+    }
+
+    /// Makes room for so many bytes of buffered sends of this rank, on all communicators.
+    ///
+    /// # Errors
+    /// [`MpiError::Buffer`] if there is a buffer already.
+    ///
+    /// # Standard section
+    /// 3.6
+    pub fn buffer_attach(&self, bytes: usize) -> Result {
+        let size = self.engine().buffer_size();
+        if size > 0 {
+            return self.guard(Err(MpiError::Buffer { wanted: bytes, free: size }));
+        }
+        self.engine().attach_buffer(bytes);
+        Ok(())
+    }
+
+    /// Takes the room for buffered sends back, once all of them have left; returns its size.
+    ///
+    /// # Errors
+    /// [`MpiError::ProcFailed`] if a receiver is gone.
+    ///
+    /// # Blocking
+    /// Until all buffered sends have left.
+    ///
+    /// # Standard section
+    /// 3.6
+    pub fn buffer_detach(&self) -> Result<usize> {
+        self.guard(self.engine().drain_buffer())?;
+        Ok(self.engine().attach_buffer(0))
+    }
+
+    /// Receives a message into the beginning of a slice.
+    ///
+    /// # Errors
+    /// [`MpiError::Truncated`] if the message is longer than the slice, [`MpiError::Type`] if it is no whole number of
+    /// elements; the message is gone then. [`MpiError::ProcFailed`] if nobody who could send it is left.
+    ///
+    /// # Blocking
+    /// Until a message that matches has come.
+    ///
+    /// # Standard section
+    /// 3.2.4
+    pub fn recv_into<T: Element>(
+        &self,
+        buffer: &mut [T],
+        source: impl Into<Peer>,
+        tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        self.guard(self.receive(&mut Target::slice(buffer), size_of::<T>(), source.into(), tag.into()))
+    }
+
+    /// Receives a message, however long it is.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// # use river_mpi::{ANY_SOURCE, ANY_TAG};
+    /// if world.rank() == 0 {
+    ///     world.send(&['a', 'b'], 1, 7)?;
+    /// } else {
+    ///     let (letters, status) = world.recv::<char>(ANY_SOURCE, ANY_TAG)?;
+    ///     assert_eq!((&letters[..], status.source(), status.tag()), (&['a', 'b'][..], Some(0), Some(7)));
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv_into`](Self::recv_into).
+    ///
+    /// # Blocking
+    /// Until a message that matches has come.
+    pub fn recv<T: Element>(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<(Vec<T>, Status)> {
+        let receive = || {
+            let Some(ask) = self.ask(source.into(), tag.into())? else {
+                return Ok((Vec::new(), Status::EMPTY));
+            };
+            match self.engine().receive(&ask, None)? {
+                (_, Some(arrival)) => to_vec(&arrival),
+                (header, None) => Ok((Vec::new(), Status::of(&header))),
+            }
+        };
+        self.guard(receive())
+    }
+
+    /// Sends one slice and receives into another, in whichever order the other sides want.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send) and [`recv_into`](Self::recv_into).
+    ///
+    /// # Blocking
+    /// Until both are done.
+    ///
+    /// # Standard section
+    /// 3.10
+    pub fn sendrecv<S: Element, R: Element>(
+        &self,
+        data: &[S],
+        dest: impl Into<Peer>,
+        send_tag: i32,
+        buffer: &mut [R],
+        source: impl Into<Peer>,
+        recv_tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        let request = self.irecv_into(buffer, source, recv_tag)?;
+        self.send(data, dest, send_tag)?;
+        request.wait()
+    }
+
+    /// Sends a slice and receives a message of at most the same length into it.
+    ///
+    /// # Errors
+    /// As [`sendrecv`](Self::sendrecv).
+    ///
+    /// # Blocking
+    /// As [`sendrecv`](Self::sendrecv).
+    ///
+    /// # Standard section
+    /// 3.10
+    pub fn sendrecv_replace<T: Element>(
+        &self,
+        buffer: &mut [T],
+        dest: impl Into<Peer>,
+        send_tag: i32,
+        source: impl Into<Peer>,
+        recv_tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        let sent = self.isend(buffer, dest, send_tag)?;
+        let status = self.recv_into(buffer, source, recv_tag)?;
+        sent.wait()?;
+        Ok(status)
+    }
+
+    /// Waits until there is a message that a receive with these arguments would get, and tells of it.
+    ///
+    /// # Errors
+    /// [`MpiError::ProcFailed`] if nobody who could send it is left.
+    ///
+    /// # Blocking
+    /// Until there is one.
+    ///
+    /// # Standard section
+    /// 3.8
+    pub fn probe(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<Status> {
+        let probe = || match self.ask(source.into(), tag.into())? {
+            Some(ask) => Ok(Status::of(&self.engine().probe_wait(&ask)?)),
+            None => Ok(Status::EMPTY),
+        };
+        self.guard(probe())
+    }
+
+    /// As [`probe`](Self::probe), but does not block: `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`probe`](Self::probe).
+    ///
+    /// # Standard section
+    /// 3.8
+    pub fn iprobe(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<Option<Status>> {
+        let probe = || match self.ask(source.into(), tag.into())? {
+            Some(ask) => Ok(self.engine().probe(&ask)?.map(|header| Status::of(&header))),
+            None => Ok(Some(Status::EMPTY)),
+        };
+        self.guard(probe())
+    }
+
+    /// Starts a standard send. The slice is copied, so it can be used again at once; [`isend_vec`](Self::isend_vec)
+    /// copies nothing.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn isend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result<Request<'v>> {
+        self.start_send(data, dest.into(), tag, Mode::Standard)
+    }
+
+    /// Starts a synchronous send, which completes when a receive has matched it. The slice is copied.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn issend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result<Request<'v>> {
+        self.start_send(data, dest.into(), tag, Mode::Synchronous)
+    }
+
+    /// Starts a ready send: see [`rsend`](Self::rsend).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn irsend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result<Request<'v>> {
+        self.isend(data, dest, tag)
+    }
+
+    /// Starts a buffered send: see [`bsend`](Self::bsend).
+    ///
+    /// # Errors
+    /// As [`bsend`](Self::bsend).
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn ibsend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result<Request<'v>> {
+        let start = || {
+            let Some(to) = self.destination(dest.into())? else { return Ok(None) };
+            self.engine().send_buffered(to, self.key(tag)?, element::bytes_of(data)).map(Some)
+        };
+        Ok(Request::new(self, self.guard(start())?, Target::Nothing))
+    }
+
+    /// Starts a standard send of a vector, whose memory is sent as it is.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn isend_vec<T: Element>(
+        &self,
+        data: Vec<T>,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Request<'v>> {
+        let start = || {
+            let Some(to) = self.destination(dest.into())? else { return Ok(None) };
+            self.engine().isend(to, self.key(tag)?, element::into_bytes(data), Mode::Standard).map(Some)
+        };
+        Ok(Request::new(self, self.guard(start())?, Target::Nothing))
+    }
+
+    /// Posts a receive into a slice, which the request borrows until it is completed or dropped.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// let other = 1 - world.rank();
+    /// let mut theirs = [0; 3];
+    /// let request = world.irecv_into(&mut theirs, other, 0)?;
+    /// world.send(&[1, 2, 3], other, 0)?;
+    /// request.wait()?;
+    /// assert_eq!(theirs, [1, 2, 3]);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// The slice cannot be touched before:
+    ///
+    /// ```compile_fail,E0503
+    /// # fn f(world: &river_mpi::Communicator) -> river_mpi::Result {
+    /// let mut theirs = [0; 3];
+    /// let request = world.irecv_into(&mut theirs, 0, 0)?;
+    /// theirs[0] = 1; // error: it is borrowed
+    /// request.wait()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`], [`MpiError::Tag`] for what does not exist.
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn irecv_into<'a, T: Element>(
+        &self,
+        buffer: &'a mut [T],
+        source: impl Into<Peer>,
+        tag: impl Into<Tag>,
+    ) -> Result<Request<'a>>
+    where
+        'v: 'a,
+    {
+        let op = self.post(source.into(), tag.into())?;
+        Ok(Request::new(self, op, Target::slice(buffer)))
+    }
+
+    /// Posts a receive of a message of whatever length.
+    ///
+    /// # Errors
+    /// As [`irecv_into`](Self::irecv_into).
+    pub fn irecv<T: Element>(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<Receive<'v, T>> {
+        Ok(Receive::new(self, self.post(source.into(), tag.into())?))
+    }
+
+    pub(crate) fn post(&self, source: Peer, tag: Tag) -> Result<Option<OpId>> {
+        let post = || self.ask(source, tag)?.map(|ask| self.engine().post(ask)).transpose();
+        self.guard(post())
+    }
+
+    pub(crate) fn send_mode(&self, data: &[u8], dest: Peer, tag: i32, mode: Mode) -> Result {
+        match self.destination(dest)? {
+            Some(to) => self.engine().send(to, self.key(tag)?, data, mode),
+            None => Ok(()),
+        }
+    }
+
+    fn start_send<T: Element>(&self, data: &[T], dest: Peer, tag: i32, mode: Mode) -> Result<Request<'v>> {
+        let start = || {
+            let Some(to) = self.destination(dest)? else { return Ok(None) };
+            self.engine().isend_slice(to, self.key(tag)?, element::bytes_of(data), mode).map(Some)
+        };
+        Ok(Request::new(self, self.guard(start())?, Target::Nothing))
+    }
+
+    /// Receives into a target; `size` is that of its elements.
+    pub(crate) fn receive(
+        &self,
+        target: &mut Target<'_>,
+        size: usize,
+        source: Peer,
+        tag: Tag,
+    ) -> Result<Status> {
+        let Some(ask) = self.ask(source, tag)? else { return Ok(Status::EMPTY) };
+        let out = match target {
+            Target::Bytes(bytes, _) => Some(&mut **bytes),
+            _ => None,
+        };
+        let (header, arrival) = self.engine().receive(&ask, out)?;
+        match arrival {
+            Some(arrival) => target.take(&arrival)?,
+            None => whole(&header, size)?,
+        }
+        Ok(Status::of(&header))
+    }
+}

@@ -1,0 +1,254 @@
+//! Persistent requests: operations that are set up once and started again and again (MPI 1.3, section 3.9).
+//!
+//! They own their buffer, so that between two starts, and only then, the program can change it.
+
+use crate::communicator::Communicator;
+use crate::element::{self, Element};
+use crate::engine::{Mode, OpId, Outcome};
+use crate::error::{MpiError, Result};
+use crate::matching::Key;
+use crate::peer::{Peer, Tag};
+use crate::status::Status;
+use crate::target::Target;
+
+/// An operation that can be started again and again, with its buffer.
+///
+/// ```
+/// # river_mpi::testing::world(2, |world| {
+/// let other = 1 - world.rank();
+/// let mut halo = world.recv_init(vec![0.0; 100], other, 0)?;
+/// let mut edge = world.send_init(vec![0.0; 100], other, 0)?;
+/// for step in 0..10 {
+///     edge.buffer_mut()?.fill(f64::from(step));
+///     halo.start()?;
+///     edge.start()?;
+///     halo.wait()?;
+///     edge.wait()?;
+///     assert_eq!(halo.buffer()?[99], f64::from(step));
+/// }
+/// # Ok(()) });
+/// ```
+#[derive(Debug)]
+#[must_use = "a persistent request does nothing until it is started"]
+pub struct Persistent<'v, T> {
+    comm: Communicator<'v>,
+    buffer: Vec<T>,
+    kind: Kind,
+    peer: Peer,
+    active: Option<OpId>,
+    /// It was started, with [`PROC_NULL`](crate::PROC_NULL).
+    nothing_to_do: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Send { tag: i32, mode: Mode, buffered: bool },
+    Recv { tag: Tag },
+}
+
+impl<'v> Communicator<'v> {
+    /// Sets up a standard send of a buffer.
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`], [`MpiError::Tag`] for what does not exist.
+    pub fn send_init<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Persistent<'v, T>> {
+        self.init_send(buffer, dest.into(), Kind::Send { tag, mode: Mode::Standard, buffered: false })
+    }
+
+    /// Sets up a synchronous send of a buffer.
+    ///
+    /// # Errors
+    /// As [`send_init`](Self::send_init).
+    pub fn ssend_init<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Persistent<'v, T>> {
+        self.init_send(buffer, dest.into(), Kind::Send { tag, mode: Mode::Synchronous, buffered: false })
+    }
+
+    /// Sets up a buffered send of a buffer.
+    ///
+    /// # Errors
+    /// As [`send_init`](Self::send_init).
+    pub fn bsend_init<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Persistent<'v, T>> {
+        self.init_send(buffer, dest.into(), Kind::Send { tag, mode: Mode::Standard, buffered: true })
+    }
+
+    /// Sets up a ready send of a buffer: see [`rsend`](Self::rsend).
+    ///
+    /// # Errors
+    /// As [`send_init`](Self::send_init).
+    pub fn rsend_init<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Persistent<'v, T>> {
+        self.send_init(buffer, dest, tag)
+    }
+
+    /// Sets up a receive into a buffer.
+    ///
+    /// # Errors
+    /// As [`send_init`](Self::send_init).
+    pub fn recv_init<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        source: impl Into<Peer>,
+        tag: impl Into<Tag>,
+    ) -> Result<Persistent<'v, T>> {
+        let (peer, tag) = (source.into(), tag.into());
+        self.guard(self.ask(peer, tag))?;
+        Ok(Persistent::new(self, buffer, Kind::Recv { tag }, peer))
+    }
+
+    fn init_send<T: Element>(&self, buffer: Vec<T>, peer: Peer, kind: Kind) -> Result<Persistent<'v, T>> {
+        if let Kind::Send { tag, .. } = kind {
+            self.guard(self.destination(peer).and_then(|_| self.key(tag)))?;
+        }
+        Ok(Persistent::new(self, buffer, kind, peer))
+    }
+}
+
+impl<'v, T: Element> Persistent<'v, T> {
+    fn new(comm: &Communicator<'v>, buffer: Vec<T>, kind: Kind, peer: Peer) -> Self {
+        Self { comm: comm.clone(), buffer, kind, peer, active: None, nothing_to_do: false }
+    }
+
+    /// Starts the operation. A send takes what is in the buffer now.
+    ///
+    /// # Errors
+    /// [`MpiError::Request`] if it was started already, and those of the operation.
+    pub fn start(&mut self) -> Result {
+        let result = self.inactive().and_then(|()| self.begin());
+        self.comm.guard(result)
+    }
+
+    /// Waits until the operation is complete; it can be started again then. If it was not started, returns at once.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    ///
+    /// # Blocking
+    /// Until it is complete.
+    pub fn wait(&mut self) -> Result<Status> {
+        let comm = self.comm.clone();
+        if let Some(op) = self.active {
+            comm.guard(comm.engine().wait_for(&[op]))?;
+        }
+        let finished = self.finish();
+        comm.guard(finished).map(|status| status.unwrap_or(Status::EMPTY))
+    }
+
+    /// Completes the operation if it can be completed now; `None` if not. Does not block.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn test(&mut self) -> Result<Option<Status>> {
+        let comm = self.comm.clone();
+        comm.guard(comm.engine().pump())?;
+        if let Some(op) = self.active {
+            comm.guard(comm.engine().failure(op))?;
+        }
+        let finished = self.finish();
+        comm.guard(finished)
+    }
+
+    /// Whether it was started and is not complete yet.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.active.is_some() || self.nothing_to_do
+    }
+
+    /// What is in the buffer.
+    ///
+    /// # Errors
+    /// [`MpiError::Request`] while the operation is under way.
+    pub fn buffer(&self) -> Result<&[T]> {
+        self.comm.guard(self.inactive())?;
+        Ok(&self.buffer)
+    }
+
+    /// The buffer, to be changed.
+    ///
+    /// # Errors
+    /// [`MpiError::Request`] while the operation is under way.
+    pub fn buffer_mut(&mut self) -> Result<&mut Vec<T>> {
+        self.comm.guard(self.inactive())?;
+        Ok(&mut self.buffer)
+    }
+
+    fn inactive(&self) -> Result {
+        if self.is_active() {
+            return Err(MpiError::Request(
+                "the persistent operation is under way: complete it with `wait` or `test` first".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result {
+        let engine = self.comm.engine();
+        self.active = match self.kind {
+            Kind::Recv { tag } => self.comm.ask(self.peer, tag)?.map(|ask| engine.post(ask)).transpose()?,
+            Kind::Send { tag, mode, buffered } => {
+                let key: Key = self.comm.key(tag)?;
+                let data = element::bytes_of(&self.buffer);
+                let send = |to| match buffered {
+                    true => engine.send_buffered(to, key, data),
+                    false => engine.isend_slice(to, key, data, mode),
+                };
+                self.comm.destination(self.peer)?.map(send).transpose()?
+            }
+        };
+        self.nothing_to_do = self.active.is_none();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Option<Status>> {
+        let Some(op) = self.active else {
+            self.nothing_to_do = false;
+            return Ok(Some(Status::EMPTY));
+        };
+        let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
+        self.active = None;
+        match outcome {
+            Outcome::Sent => Ok(Some(Status::EMPTY)),
+            Outcome::Cancelled => Ok(Some(Status::CANCELLED)),
+            Outcome::Received(arrival) => {
+                Target::slice(&mut self.buffer).take(&arrival)?;
+                Ok(Some(Status::of(&arrival.header)))
+            }
+        }
+    }
+}
+
+impl<T> Drop for Persistent<'_, T> {
+    fn drop(&mut self) {
+        if let Some(op) = self.active {
+            self.comm.engine().detach(op);
+        }
+    }
+}
+
+/// Starts several (`MPI_Startall`).
+///
+/// # Errors
+/// That of the first that cannot be started; those before it were.
+pub fn start_all<'a, 'v: 'a, T: Element>(
+    requests: impl IntoIterator<Item = &'a mut Persistent<'v, T>>,
+) -> Result {
+    requests.into_iter().try_for_each(Persistent::start)
+}

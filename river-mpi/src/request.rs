@@ -1,0 +1,296 @@
+//! Requests: operations that were started and are completed later.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::communicator::Communicator;
+use crate::element::{self, Element};
+use crate::engine::{Arrival, OpId, Outcome};
+use crate::error::{MpiError, Result};
+use crate::status::Status;
+use crate::target::Target;
+
+/// An operation under way (MPI 1.3, section 3.7).
+///
+/// It owns or borrows its buffer, so nothing can touch memory that a message may still be written to; the buffer is
+/// written in `wait` and `test` only. Dropped, a send goes on by itself, and a receive is taken back; if its message
+/// had come already, the message is gone with it. While any operation of the same rank waits, all that are under way
+/// make progress.
+#[must_use = "a request that is dropped is taken back, if it is a receive"]
+pub struct Request<'a> {
+    comm: Communicator<'a>,
+    state: Option<OpId>,
+    target: Target<'a>,
+    status: Status,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(comm: &Communicator<'a>, op: Option<OpId>, target: Target<'a>) -> Self {
+        Self { comm: comm.clone(), state: op, target, status: Status::EMPTY }
+    }
+
+    /// Waits until the operation is complete.
+    ///
+    /// # Errors
+    /// [`MpiError::Truncated`], [`MpiError::Type`] if a message does not fit; [`MpiError::ProcFailed`] if the other side is gone.
+    ///
+    /// # Blocking
+    /// Until the message has come, or the buffer of a send can be used again.
+    pub fn wait(mut self) -> Result<Status> {
+        self.complete()
+    }
+
+    /// Completes the operation if it can be completed now; does not block. Afterwards the request is inactive, and
+    /// `test` goes on returning its status.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn test(&mut self) -> Result<Option<Status>> {
+        let comm = self.comm.clone();
+        comm.guard(self.try_test())
+    }
+
+    /// Asks for the operation to be cancelled (MPI 1.3, section 3.8). It has to be completed as any other; its status
+    /// says whether it was cancelled.
+    ///
+    /// # Errors
+    /// [`MpiError::ProcFailed`] if the other side of a send is gone.
+    pub fn cancel(&mut self) -> Result {
+        let result = self.state.map_or(Ok(()), |op| self.comm.engine().cancel(op));
+        self.comm.guard(result)
+    }
+
+    /// Whether the operation is not completed yet.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.state.is_some()
+    }
+
+    fn complete(&mut self) -> Result<Status> {
+        let comm = self.comm.clone();
+        if let Some(op) = self.state {
+            comm.guard(comm.engine().wait_for(&[op]))?;
+        }
+        comm.guard(self.finish().map(|status| status.unwrap_or(self.status)))
+    }
+
+    fn try_test(&mut self) -> Result<Option<Status>> {
+        let Some(op) = self.state else { return Ok(Some(self.status)) };
+        let engine = self.comm.engine();
+        engine.pump()?;
+        if !engine.is_complete(op) {
+            engine.failure(op)?;
+            return Ok(None);
+        }
+        self.finish()
+    }
+
+    /// Takes the outcome, if it is there.
+    fn finish(&mut self) -> Result<Option<Status>> {
+        let Some(op) = self.state else { return Ok(Some(self.status)) };
+        let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
+        self.state = None;
+        self.status = match &outcome {
+            Outcome::Sent => Status::EMPTY,
+            Outcome::Cancelled => Status::CANCELLED,
+            Outcome::Received(arrival) => {
+                self.target.take(arrival)?;
+                Status::of(&arrival.header)
+            }
+        };
+        Ok(Some(self.status))
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if let Some(op) = self.state {
+            self.comm.engine().detach(op);
+        }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({})", if self.is_active() { "active" } else { "complete" })
+    }
+}
+
+/// Waits until all are complete; their statuses, in order.
+///
+/// # Errors
+/// That of the first that fails; the others go on and can be completed.
+///
+/// # Blocking
+/// As [`Request::wait`].
+pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
+    requests.iter_mut().map(Request::complete).collect()
+}
+
+/// Waits until one of those that are active is complete: its place and its status. `None` if none is active.
+///
+/// # Errors
+/// That of the one that completes with an error, or that can never complete.
+///
+/// # Blocking
+/// As [`Request::wait`].
+pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
+    if let Some(found) = test_any(requests)? {
+        return Ok(Some(found));
+    }
+    let active: Vec<OpId> = requests.iter().filter_map(|request| request.state).collect();
+    let Some(comm) = requests.iter().find(|request| request.is_active()).map(|request| request.comm.clone())
+    else {
+        return Ok(None);
+    };
+    comm.guard(comm.engine().wait_for(&active))?;
+    test_any(requests)
+}
+
+/// Waits until at least one of those that are active is complete, and completes all that are: places and statuses.
+/// Empty if none is active.
+///
+/// # Errors
+/// As [`wait_any`].
+///
+/// # Blocking
+/// As [`Request::wait`].
+pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
+    let mut done: Vec<_> = wait_any(requests)?.into_iter().collect();
+    done.extend(test_some(requests)?);
+    Ok(done)
+}
+
+/// The statuses of all if all are complete; otherwise `None`, and none is completed. Does not block.
+///
+/// # Errors
+/// As [`wait_all`].
+pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
+    if let Some(first) = requests.first() {
+        first.comm.guard(first.comm.engine().pump())?;
+    }
+    for Request { comm, state, .. } in requests.iter() {
+        if let Some(op) = *state
+            && !comm.engine().is_complete(op)
+        {
+            comm.guard(comm.engine().failure(op))?;
+            return Ok(None);
+        }
+    }
+    wait_all(requests).map(Some)
+}
+
+/// Completes one of those that are active, if one can be completed: its place and status. Does not block.
+///
+/// # Errors
+/// As [`wait_any`].
+pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
+    if let Some(first) = requests.iter().find(|request| request.is_active()) {
+        first.comm.guard(first.comm.engine().pump())?;
+    }
+    for (index, request) in requests.iter_mut().enumerate() {
+        if let Some(op) = request.state
+            && request.comm.engine().is_complete(op)
+        {
+            return Ok(request.test()?.map(|status| (index, status)));
+        }
+    }
+    Ok(None)
+}
+
+/// Completes all of those that are active that can be completed: places and statuses. Does not block.
+///
+/// # Errors
+/// As [`wait_any`].
+pub fn test_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
+    let mut done = Vec::new();
+    for (index, request) in requests.iter_mut().enumerate() {
+        if request.is_active()
+            && let Some(status) = request.test()?
+        {
+            done.push((index, status));
+        }
+    }
+    Ok(done)
+}
+
+/// A receive under way whose message becomes a vector, however long it is.
+#[must_use = "a receive that is dropped is taken back"]
+pub struct Receive<'a, T> {
+    comm: Communicator<'a>,
+    state: Option<OpId>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<'a, T: Element> Receive<'a, T> {
+    pub(crate) fn new(comm: &Communicator<'a>, op: Option<OpId>) -> Self {
+        Self { comm: comm.clone(), state: op, kind: PhantomData }
+    }
+
+    /// Waits for the message.
+    ///
+    /// # Errors
+    /// [`MpiError::Type`] if the bytes that came are no elements of this type; [`MpiError::ProcFailed`] if the sender
+    /// is gone.
+    ///
+    /// # Blocking
+    /// Until the message has come.
+    pub fn wait(mut self) -> Result<(Vec<T>, Status)> {
+        let Some(op) = self.state else { return Ok((Vec::new(), Status::EMPTY)) };
+        let comm = self.comm.clone();
+        comm.guard(comm.engine().wait_for(&[op]))?;
+        comm.guard(self.finish(op))?.ok_or(MpiError::Stopped)
+    }
+
+    /// The message, if it has come. Does not block. After it was handed out there is nothing any more.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn test(&mut self) -> Result<Option<(Vec<T>, Status)>> {
+        let Some(op) = self.state else { return Ok(None) };
+        let comm = self.comm.clone();
+        comm.guard(comm.engine().pump())?;
+        if !comm.engine().is_complete(op) {
+            comm.guard(comm.engine().failure(op))?;
+            return Ok(None);
+        }
+        comm.guard(self.finish(op))
+    }
+
+    /// Takes the receive back, if its message has not come yet. It is to be completed nevertheless.
+    ///
+    /// # Errors
+    /// [`MpiError::Stopped`] if the job is ending.
+    pub fn cancel(&mut self) -> Result {
+        let result = self.state.map_or(Ok(()), |op| self.comm.engine().cancel(op));
+        self.comm.guard(result)
+    }
+
+    fn finish(&mut self, op: OpId) -> Result<Option<(Vec<T>, Status)>> {
+        let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
+        self.state = None;
+        match outcome {
+            Outcome::Received(arrival) => to_vec(&arrival).map(Some),
+            _ => Ok(Some((Vec::new(), Status::CANCELLED))),
+        }
+    }
+}
+
+/// A message as a vector.
+pub(crate) fn to_vec<T: Element>(arrival: &Arrival) -> Result<(Vec<T>, Status)> {
+    Ok((arrival.read(element::elements)?, Status::of(&arrival.header)))
+}
+
+impl<T> Drop for Receive<'_, T> {
+    fn drop(&mut self) {
+        if let Some(op) = self.state {
+            self.comm.engine().detach(op);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Receive<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receive({})", if self.state.is_some() { "active" } else { "complete" })
+    }
+}

@@ -1,0 +1,76 @@
+//! Going on after a failure: revoke, shrink, agree, as MPI 5 has them (User-Level Failure Mitigation). The job must
+//! have been started with [`Launch::survive_failures`](crate::Launch::survive_failures).
+//!
+//! The ranks agree through the job's supervisor, the one process that all of them end with; so there is no case in
+//! which some have heard the outcome and others cannot.
+
+use crate::communicator::Communicator;
+use crate::error::{MpiError, Result};
+use crate::group::Group;
+use crate::job::{Agreement, AgreementKey, Proposal};
+
+impl Communicator<'_> {
+    /// Ends all operations on this communicator, those of the other ranks too, with [`MpiError::Revoked`]: so a rank
+    /// that has seen a failure gets the others, who may wait for something else, to see it.
+    pub fn revoke(&self) {
+        self.engine().revoke(self.context(), self.local().members());
+        if self.is_inter() {
+            self.engine().revoke(self.context(), self.peers().members());
+        }
+    }
+
+    /// Whether it was revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        // A job that is ending says so elsewhere.
+        let _ = self.engine().pump();
+        self.engine().check(self.context()).is_err()
+    }
+
+    /// A communicator of the ranks that are left, in their order. Works on a revoked one.
+    ///
+    /// # Errors
+    /// [`MpiError::Comm`] on an intercommunicator.
+    ///
+    /// # Blocking
+    /// Until all that are left have called it.
+    pub fn shrink(&self) -> Result<Self> {
+        let shrink = || {
+            if self.is_inter() {
+                return Err(MpiError::Comm(
+                    "an intercommunicator cannot be shrunk: shrink its groups".into(),
+                ));
+            }
+            let agreement = self.settle(u64::MAX)?;
+            let left = self.group().difference(&Group::of(agreement.gone));
+            self.derive(agreement.highest, left).ok_or(MpiError::Stopped)
+        };
+        self.guard(shrink())
+    }
+
+    /// The flags of all ranks that are left, combined by AND: the same on all of them, whoever fails meanwhile. Works
+    /// on a revoked communicator.
+    ///
+    /// # Errors
+    /// [`MpiError::Stopped`] if the job is ending.
+    ///
+    /// # Blocking
+    /// Until all that are left have called it.
+    pub fn agree(&self, flags: u64) -> Result<u64> {
+        self.guard(self.settle(flags)).map(|agreement| agreement.flags)
+    }
+
+    /// The ranks of this communicator that have failed, as far as this rank knows. Receives from any source, which such
+    /// a failure ends with an error, go on without them from now on.
+    #[must_use]
+    pub fn acknowledge_failures(&self) -> Vec<usize> {
+        let failed = self.engine().acknowledge_failures(self.peers().members());
+        failed.into_iter().filter_map(|member| self.peers().rank_of(member)).collect()
+    }
+
+    fn settle(&self, flags: u64) -> Result<Agreement> {
+        let key = AgreementKey { context: self.context(), number: self.next_agreement() };
+        let proposal = Proposal { flags, highest: self.engine().next_context() };
+        self.engine().agree(key, self.local().members(), proposal)
+    }
+}

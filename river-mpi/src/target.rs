@@ -1,0 +1,96 @@
+//! Where a message is to go.
+
+use crate::element::{self, Element};
+use crate::engine::Arrival;
+use crate::error::{MpiError, Result};
+use crate::header::Header;
+
+/// The caller's memory, whatever it is made of.
+pub(crate) enum Target<'a> {
+    /// A send has none.
+    Nothing,
+    /// Elements of which every byte may be written, and their size.
+    Bytes(&'a mut [u8], usize),
+    /// Elements that are made of bytes one by one, or scattered by a datatype.
+    Other(Box<dyn Fill + 'a>),
+}
+
+/// Memory that is filled in a way of its own.
+pub(crate) trait Fill {
+    /// The longest message that fits, in bytes.
+    fn room(&self) -> usize;
+
+    /// What the length of a message must be a multiple of.
+    fn size(&self) -> usize;
+
+    /// Takes a message that fits.
+    fn fill(&mut self, bytes: &[u8]) -> Result;
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn slice<T: Element>(slice: &'a mut [T]) -> Self {
+        // Asked first, of an empty slice: the answer depends on the type only.
+        if element::bytes_of_mut::<T>(&mut []).is_none() {
+            return Self::Other(Box::new(Checked(slice)));
+        }
+        element::bytes_of_mut(slice).map_or(Self::Nothing, |bytes| Self::Bytes(bytes, size_of::<T>()))
+    }
+
+    /// The longest message that fits, in bytes.
+    pub(crate) fn room(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Bytes(bytes, _) => bytes.len(),
+            Self::Other(other) => other.room(),
+        }
+    }
+
+    /// Takes a message.
+    pub(crate) fn take(&mut self, arrival: &Arrival) -> Result {
+        let (sent, room) = (arrival.len(), self.room());
+        if sent > room {
+            let key = arrival.header.key;
+            return Err(MpiError::Truncated { source_rank: key.source as usize, tag: key.tag, sent, room });
+        }
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Bytes(bytes, size) => {
+                arrival.copy_to(bytes);
+                whole(&arrival.header, *size)
+            }
+            Self::Other(other) => {
+                whole(&arrival.header, other.size())?;
+                arrival.read(|bytes| other.fill(bytes))
+            }
+        }
+    }
+}
+
+/// An error if a message is no whole number of elements of that size.
+pub(crate) fn whole(header: &Header, size: usize) -> Result {
+    if size == 0 || header.length.is_multiple_of(size as u64) {
+        return Ok(());
+    }
+    Err(MpiError::Type(format!(
+        "the message from rank {} with tag {} has {} bytes, which is no whole number of elements of {size} bytes",
+        header.key.source, header.key.tag, header.length
+    )))
+}
+
+/// Elements that are checked one by one.
+struct Checked<'a, T>(&'a mut [T]);
+
+impl<T: Element> Fill for Checked<'_, T> {
+    fn room(&self) -> usize {
+        size_of_val(self.0)
+    }
+
+    fn size(&self) -> usize {
+        size_of::<T>()
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> Result {
+        let size = size_of::<T>().max(1);
+        element::fill(&mut self.0[..bytes.len() / size], bytes)
+    }
+}

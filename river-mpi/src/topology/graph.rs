@@ -1,0 +1,104 @@
+//! Graphs.
+
+use std::ops::Deref;
+use std::rc::Rc;
+
+use super::first;
+use crate::communicator::Communicator;
+use crate::error::{MpiError, Result};
+
+/// A communicator whose ranks are the nodes of a graph. It can be used wherever a communicator can.
+///
+/// ```
+/// # river_mpi::testing::world(4, |world| {
+/// let star = world.graph_create(&[vec![1, 2, 3], vec![0], vec![0], vec![0]], false)?.unwrap();
+/// for &neighbor in star.neighbors(star.rank())? {
+///     star.send(&[star.rank()], neighbor, 0)?;
+/// }
+/// for &neighbor in star.neighbors(star.rank())? {
+///     assert_eq!(star.recv::<usize>(neighbor, 0)?.0, [neighbor]);
+/// }
+/// # Ok(()) });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Graph<'v> {
+    comm: Communicator<'v>,
+    neighbors: Rc<[Vec<usize>]>,
+}
+
+impl<'v> Communicator<'v> {
+    /// A graph with a node for each list of neighbours; `None` on the ranks that are left over. All ranks call it, with
+    /// the same lists.
+    ///
+    /// With `reorder`, ranks may change, so that those that share a process are next to each other.
+    ///
+    /// # Errors
+    /// [`MpiError::Topology`] if there are more nodes than ranks, or a neighbour is no node.
+    ///
+    /// # Blocking
+    /// Until all ranks have called it.
+    ///
+    /// # Standard section
+    /// 6.5.3
+    pub fn graph_create(&self, neighbors: &[Vec<usize>], reorder: bool) -> Result<Option<Graph<'v>>> {
+        let nodes = neighbors.len();
+        if nodes > self.size() {
+            let text = format!("{} has {} ranks, not enough for {nodes} nodes", self.name(), self.size());
+            return self.guard(Err(MpiError::Topology(text)));
+        }
+        if let Some(stranger) = neighbors.iter().flatten().find(|&&node| node >= nodes) {
+            let text = format!("a neighbour is {stranger}, which is no node of a graph of {nodes}");
+            return self.guard(Err(MpiError::Topology(text)));
+        }
+        let comm = first(self, nodes, reorder)?;
+        Ok(comm.map(|comm| Graph { comm, neighbors: neighbors.into() }))
+    }
+
+    /// The rank that this one would have in such a graph, `None` if none (`MPI_Graph_map`).
+    ///
+    /// # Standard section
+    /// 6.5.6
+    #[must_use]
+    pub fn graph_map(&self, neighbors: &[Vec<usize>]) -> Option<usize> {
+        Some(self.rank()).filter(|&rank| rank < neighbors.len())
+    }
+}
+
+impl<'v> Graph<'v> {
+    /// The neighbours of a node.
+    ///
+    /// # Errors
+    /// [`MpiError::Rank`] if there is no such node.
+    ///
+    /// # Standard section
+    /// 6.5.4
+    pub fn neighbors(&self, rank: usize) -> Result<&[usize]> {
+        let missing = || MpiError::Rank { rank: rank.to_string(), comm: self.name(), size: self.size() };
+        self.comm.guard(self.neighbors.get(rank).map(Vec::as_slice).ok_or_else(missing))
+    }
+
+    /// How many edges there are, each counted at both ends that name it.
+    #[must_use]
+    pub fn edges(&self) -> usize {
+        self.neighbors.iter().map(Vec::len).sum()
+    }
+
+    /// A graph of the same shape with a communicator of its own: see [`Communicator::dup`].
+    ///
+    /// # Errors
+    /// As [`Communicator::dup`].
+    ///
+    /// # Blocking
+    /// Until all ranks have called it.
+    pub fn dup(&self) -> Result<Self> {
+        Ok(Self { comm: self.comm.dup()?, neighbors: self.neighbors.clone() })
+    }
+}
+
+impl<'v> Deref for Graph<'v> {
+    type Target = Communicator<'v>;
+
+    fn deref(&self) -> &Communicator<'v> {
+        &self.comm
+    }
+}

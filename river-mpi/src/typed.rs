@@ -1,0 +1,169 @@
+//! Point-to-point communication of what datatypes describe (MPI 1.3, section 3.12).
+
+use bytemuck::Pod;
+
+use crate::communicator::Communicator;
+use crate::datatype::Committed;
+use crate::engine::Mode;
+use crate::error::{MpiError, Result};
+use crate::peer::{Peer, Tag};
+use crate::request::Request;
+use crate::status::Status;
+use crate::target::{Fill, Target};
+
+impl<'v> Communicator<'v> {
+    /// Sends `count` of a datatype, out of a buffer. A receive may ask for the same data in another shape.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// use river_mpi::Datatype;
+    ///
+    /// // The upper left corner of a matrix of 4 by 4, as 2 by 2.
+    /// let corner = Datatype::of::<i32>().vector(2, 2, 4).commit();
+    /// if world.rank() == 0 {
+    ///     let matrix: Vec<i32> = (0..16).collect();
+    ///     world.send_as(&matrix, 1, &corner, 1, 0)?;
+    /// } else {
+    ///     assert_eq!(world.recv::<i32>(0, 0)?.0, [0, 1, 4, 5]);
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
+    ///
+    /// # Blocking
+    /// As [`send`](Self::send).
+    pub fn send_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result {
+        let send = || self.send_mode(&datatype.pack(buffer, count)?, dest.into(), tag, Mode::Standard);
+        self.guard(send())
+    }
+
+    /// As [`send_as`](Self::send_as), in synchronous mode.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    ///
+    /// # Blocking
+    /// Until a receive has matched it.
+    pub fn ssend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result {
+        let send = || self.send_mode(&datatype.pack(buffer, count)?, dest.into(), tag, Mode::Synchronous);
+        self.guard(send())
+    }
+
+    /// As [`send_as`](Self::send_as), in buffered mode.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as), and [`MpiError::Buffer`].
+    pub fn bsend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result {
+        let packed = self.guard(datatype.pack(buffer, count))?;
+        self.bsend(&packed, dest, tag)
+    }
+
+    /// Starts a standard send of `count` of a datatype. The data is taken out of the buffer at once.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    pub fn isend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Request<'v>> {
+        let packed = self.guard(datatype.pack(buffer, count))?;
+        self.isend_vec(packed, dest, tag)
+    }
+
+    /// Receives at most `count` of a datatype into a buffer; the rest of the buffer is not touched.
+    ///
+    /// # Errors
+    /// As [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
+    ///
+    /// # Blocking
+    /// Until a message that matches has come.
+    pub fn recv_as<T: Pod>(
+        &self,
+        buffer: &mut [T],
+        count: usize,
+        datatype: &Committed,
+        source: impl Into<Peer>,
+        tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        let mut target = self.guard(shaped(buffer, count, datatype))?;
+        self.guard(self.receive(&mut target, 0, source.into(), tag.into()))
+    }
+
+    /// Posts a receive of at most `count` of a datatype into a buffer.
+    ///
+    /// # Errors
+    /// As [`recv_as`](Self::recv_as).
+    pub fn irecv_as<'a, T: Pod>(
+        &self,
+        buffer: &'a mut [T],
+        count: usize,
+        datatype: &Committed,
+        source: impl Into<Peer>,
+        tag: impl Into<Tag>,
+    ) -> Result<Request<'a>>
+    where
+        'v: 'a,
+    {
+        let target = self.guard(shaped(buffer, count, datatype))?;
+        let op = self.post(source.into(), tag.into())?;
+        Ok(Request::new(self, op, target))
+    }
+}
+
+/// Memory that a datatype describes.
+struct Shaped<'a, T> {
+    buffer: &'a mut [T],
+    count: usize,
+    datatype: Committed,
+}
+
+fn shaped<'a, T: Pod>(buffer: &'a mut [T], count: usize, datatype: &Committed) -> Result<Target<'a>> {
+    datatype.check(size_of_val(buffer), count)?;
+    Ok(Target::Other(Box::new(Shaped { buffer, count, datatype: datatype.clone() })))
+}
+
+impl<T: Pod> Fill for Shaped<'_, T> {
+    fn room(&self) -> usize {
+        self.datatype.pack_size(self.count)
+    }
+
+    fn size(&self) -> usize {
+        0
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> Result {
+        let taken = self.datatype.unpack(bytes, self.buffer, self.count)?;
+        if taken == bytes.len() {
+            Ok(())
+        } else {
+            Err(MpiError::Type("a message was not unpacked whole".into()))
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Messages that datatypes describe, serde values, and persistent operations.
+
+use river_mpi::testing::world;
+use river_mpi::{Datatype, ErrorClass, ErrorHandler, start_all};
+
+#[test]
+fn a_matrix_is_transposed_by_its_datatype() {
+    // Large enough to travel in pieces.
+    for n in [1_usize, 5, 150] {
+        world(2, |world| {
+            let number = Datatype::of::<f64>();
+            let column = number.vector(n, 1, n as isize);
+            let transposed = column.hvector(n, 1, 8).commit();
+            let matrix: Vec<f64> = (0..n * n).map(|i| i as f64).collect();
+            let is_transposed = |other: &[f64]| (0..n * n).all(|i| other[i] == matrix[i % n * n + i / n]);
+            if world.rank() == 0 {
+                world.send_as(&matrix, 1, &transposed, 1, 0)?;
+                // The same by the receiver's datatype.
+                world.send(&matrix, 1, 1)?;
+                world.isend_as(&matrix, 1, &transposed, 1, 2)?.wait()?;
+                world.ssend_as(&matrix, 1, &transposed, 1, 3)?;
+            } else {
+                let mut received = vec![0.0; n * n];
+                world.recv_into(&mut received, 0, 0)?;
+                assert!(is_transposed(&received));
+                received.fill(0.0);
+                let status = world.recv_as(&mut received, 1, &transposed, 0, 1)?;
+                assert_eq!(transposed.count_in(status.bytes()), Some(1));
+                assert!(is_transposed(&received));
+                // Twice transposed it is as it was.
+                received.fill(0.0);
+                world.irecv_as(&mut received, 1, &transposed, 0, 2)?.wait()?;
+                assert_eq!(received, matrix);
+                world.recv_into(&mut received, 0, 3)?;
+                assert!(is_transposed(&received));
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn only_what_the_datatype_says_is_touched() {
+    world(2, |world| {
+        let every_second = Datatype::of::<i32>().vector(3, 1, 2).commit();
+        world.set_error_handler(ErrorHandler::Return);
+        if world.rank() == 0 {
+            world.send(&[1, 2], 1, 0)?;
+            world.send(&[1, 2, 3, 4], 1, 0)?;
+            assert_eq!(world.send_as(&[0; 4], 1, &every_second, 1, 0).unwrap_err().class(), ErrorClass::Type);
+        } else {
+            let mut buffer = [9; 6];
+            // Shorter than the type, as MPI allows.
+            let status = world.recv_as(&mut buffer, 1, &every_second, 0, 0)?;
+            assert_eq!((buffer, every_second.elements_in(status.bytes())), ([1, 9, 2, 9, 9, 9], Some(2)));
+            let error = world.recv_as(&mut buffer, 1, &every_second, 0, 0).unwrap_err();
+            assert_eq!((error.class(), buffer), (ErrorClass::Truncate, [1, 9, 2, 9, 9, 9]));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn values_of_any_type() {
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    enum Shape {
+        Circle { radius: f64 },
+        Polygon(Vec<(f64, f64)>),
+    }
+    world(2, |world| {
+        let shapes = vec![Shape::Circle { radius: 1.5 }, Shape::Polygon(vec![(0.0, 1.0); 20_000])];
+        world.set_error_handler(ErrorHandler::Return);
+        if world.rank() == 0 {
+            world.send_value(&shapes, 1, 0)?;
+            world.isend_value("text", 1, 1)?.wait()?;
+            world.send_value(&1_u8, 1, 2)?;
+        } else {
+            assert_eq!(world.recv_value::<Vec<Shape>>(0, 0)?.0, shapes);
+            assert_eq!(world.irecv_value::<String>(0, 1)?.wait()?.0, "text");
+            assert_eq!(world.recv_value::<String>(0, 2).unwrap_err().class(), ErrorClass::Type);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn persistent_operations_are_started_again_and_again() {
+    for size in [3, 100_000] {
+        world(2, |world| {
+            let other = 1 - world.rank();
+            let mut send = world.send_init(vec![0_u32; size], other, 0)?;
+            let mut sync = world.ssend_init(vec![7_u32; size], other, 1)?;
+            let mut recv = world.recv_init(vec![0_u32; size], other, 0)?;
+            let mut recv_sync = world.recv_init(vec![0_u32; size], other, 1)?;
+            // It was not started, so there is nothing to wait for.
+            assert_eq!(recv.wait()?.bytes(), 0);
+            for round in 0..5 {
+                send.buffer_mut()?.fill(round);
+                start_all([&mut recv, &mut recv_sync, &mut send, &mut sync])?;
+                assert_eq!(recv.wait()?.count::<u32>(), Some(size));
+                recv_sync.wait()?;
+                send.wait()?;
+                sync.wait()?;
+                assert!(recv.buffer()?.iter().all(|&x| x == round));
+                assert!(recv_sync.buffer()?.iter().all(|&x| x == 7));
+            }
+            world.set_error_handler(ErrorHandler::Return);
+            recv.start()?;
+            assert_eq!(recv.start().unwrap_err().class(), ErrorClass::Request);
+            assert_eq!(recv.buffer().unwrap_err().class(), ErrorClass::Request);
+            send.start()?;
+            recv.wait()?;
+            send.wait()?;
+            Ok(())
+        });
+    }
+}

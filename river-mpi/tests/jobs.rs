@@ -1,0 +1,193 @@
+//! Jobs as programs start them, on every topology: what they return, how they fail, and how they hang.
+
+use river_core::testing::for_each_topology;
+use river_core::{VrError, try_run};
+use river_mpi::testing::{surviving_world, try_world};
+use river_mpi::{ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, run_on};
+
+/// A ring through all ranks, by messages that are sent at once and by such that are offered.
+fn ring(world: &Communicator<'_>) -> river_core::Result<usize> {
+    let (rank, p) = (world.rank(), world.size());
+    for size in [1, 1000, 200_000] {
+        let mut theirs = vec![0_u64; size];
+        world.sendrecv(&vec![rank as u64; size], (rank + 1) % p, 0, &mut theirs, ANY_SOURCE, ANY_TAG)?;
+        assert!(theirs.iter().all(|&x| x == ((rank + p - 1) % p) as u64));
+    }
+    let half = world.split(Some(rank % 2), 0)?.ok_or(MpiError::Stopped)?;
+    Ok(10 * half.size() + rank)
+}
+
+#[test]
+fn ranks_run_on_every_topology() {
+    for_each_topology(|_, make_vms| {
+        let results = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            let first = run_on(vr, &vms, ring)?;
+            // One job after the other, in one program.
+            let second = run_on(vr, &vms, |world| Ok(world.shares_machine_with(0)?))?;
+            assert_eq!(second, [true; 3]);
+            Ok(first)
+        });
+        assert_eq!(results.unwrap(), [20, 11, 22]);
+    });
+}
+
+#[test]
+fn the_error_of_a_rank_ends_the_job() {
+    for_each_topology(|_, make_vms| {
+        let error = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            run_on(vr, &vms, |world| {
+                if world.rank() == 1 {
+                    return Err(VrError::msg("no input"));
+                }
+                // The others wait for what will never come.
+                world.recv::<u8>(1, 0)?;
+                Ok(())
+            })?;
+            Ok(())
+        });
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text, "rank 1: no input");
+    });
+}
+
+#[test]
+fn a_panic_a_kill_and_an_early_end_are_told() {
+    for_each_topology(|_, make_vms| {
+        let error = try_run(|vr| {
+            let vms = make_vms(vr, 2)?;
+            run_on(vr, &vms, |world| {
+                assert!(world.rank() == 0, "this is wrong");
+                Ok(world.recv::<u8>(1, 0).map(drop)?)
+            })?;
+            Ok(())
+        });
+        let text = error.unwrap_err().to_string();
+        assert!(text.starts_with("rank 1: panicked") && text.contains("this is wrong"), "{text}");
+        let error = try_run(|vr| {
+            // On a VM of its own, as its host dies with it.
+            let vms = make_vms(vr, 2)?;
+            run_on(vr, &vms, |world| {
+                if world.rank() == 1 {
+                    std::process::abort();
+                }
+                Ok(world.recv::<u8>(1, 0).map(drop)?)
+            })?;
+            Ok(())
+        });
+        let text = error.unwrap_err().to_string();
+        assert!(text.starts_with("rank ") && text.contains("SIGABRT"), "{text}");
+    });
+    let error = try_world(2, |world| {
+        if world.rank() == 0 {
+            world.recv::<u8>(1, 0)?;
+        }
+        Ok(())
+    });
+    let text = error.unwrap_err().to_string();
+    assert_eq!(text, "rank 0: rank 1 of the job has finished");
+}
+
+#[test]
+fn an_error_that_is_not_handled_ends_the_job_even_if_the_program_ignores_it() {
+    let error = try_world(2, |world| {
+        if world.rank() == 0 {
+            let _ = world.send(&[1], 5, 0);
+        }
+        world.recv::<u8>(1 - world.rank(), 0)?;
+        Ok(())
+    });
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "rank 0: there is no rank 5 in the world, which has ranks 0..2"
+    );
+}
+
+#[test]
+fn a_deadlock_is_found_and_explained() {
+    for_each_topology(|_, make_vms| {
+        let error = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            let end: Result<Vec<()>, _> = run_on(vr, &vms, |world| {
+                let next = (world.rank() + 1) % 3;
+                if world.rank() == 0 {
+                    // Longer than what is sent at once: it waits for its receive.
+                    world.send(&vec![0_u8; 1_000_000], next, 5)?;
+                }
+                world.recv::<u8>(next, 7)?;
+                Ok(())
+            });
+            let error = end.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Deadlock);
+            Ok(error.to_string())
+        });
+        let text = error.unwrap();
+        assert!(
+            text.contains("rank 0 waits for rank 1 to receive what was sent with tag 5 (the world)"),
+            "{text}"
+        );
+        assert!(text.contains("rank 2 waits for a receive from rank 0 with tag 7 (the world)"), "{text}");
+    });
+}
+
+#[test]
+fn who_waits_long_for_a_slow_rank_is_in_no_deadlock() {
+    let results = try_world(2, |world| {
+        if world.rank() == 0 {
+            // Longer than the patience of those that wait; the time itself is what is tested.
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            world.send(&[1], 1, 0)?;
+            world.recv::<i32>(1, 0)?;
+        } else {
+            world.recv::<i32>(0, 0)?;
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            world.send(&[2], 0, 0)?;
+        }
+        Ok(world.rank())
+    });
+    assert_eq!(results.unwrap(), [0, 1]);
+}
+
+/// The ranks that are left shrink the world and go on.
+fn survive(world: &Communicator<'_>) -> river_core::Result<usize> {
+    world.set_error_handler(ErrorHandler::Return);
+    if world.rank() == 1 {
+        return Err(VrError::msg("it fails"));
+    }
+    if world.rank() == 0 {
+        // Only this rank sees the failure by itself; the others wait for it.
+        let error = world.recv::<u8>(1, 0).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::ProcFailed);
+        world.revoke();
+    } else {
+        let error = world.recv::<u8>(0, 0).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Revoked);
+    }
+    assert!(world.is_revoked());
+    let flags = world.agree(if world.rank() == 2 { 0b01 } else { 0b11 })?;
+    assert_eq!(flags, 0b01);
+    let left = world.shrink()?;
+    let next = (left.rank() + 1) % left.size();
+    left.send(&[left.rank()], next, 0)?;
+    left.recv::<usize>(ANY_SOURCE, 0)?;
+    Ok(left.dup()?.size())
+}
+
+#[test]
+fn survivors_shrink_the_world_and_go_on() {
+    let ends = surviving_world(4, survive).unwrap();
+    assert_eq!(ends[1].as_ref().unwrap_err().to_string(), "rank 1: it fails");
+    for rank in [0, 2, 3] {
+        assert_eq!(ends[rank].as_ref().unwrap(), &3);
+    }
+    for_each_topology(|_, make_vms| {
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 4)?;
+            Ok(Launch::new(4).survive_failures().run_each(vr, &vms, survive)?)
+        });
+        let ends = ends.unwrap();
+        assert!(ends[1].is_err());
+        assert!([0, 2, 3].iter().all(|&rank: &usize| ends[rank] == Ok(3)));
+    });
+}

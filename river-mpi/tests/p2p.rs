@@ -1,0 +1,280 @@
+//! Point-to-point communication, as a program sees it.
+
+use river_mpi::testing::world;
+use river_mpi::{
+    ANY_SOURCE, ANY_TAG, Complex64, ErrorClass, ErrorHandler, Located, MpiError, PROC_NULL, wait_all,
+    wait_any,
+};
+
+/// Short, at and beyond the limit of what is sent at once, and of several pieces.
+const SIZES: [usize; 8] = [0, 1, 7, 8192, 8193, 70_000, 300_000, 1_000_001];
+
+#[test]
+fn a_ring_of_slices_of_every_size() {
+    for size in SIZES {
+        world(3, |world| {
+            let (rank, p) = (world.rank(), world.size());
+            let mine: Vec<f64> = (0..size).map(|i| (i * 10 + rank) as f64).collect();
+            let mut theirs = vec![0.0; size];
+            let left = (rank + p - 1) % p;
+            let status = world.sendrecv(&mine, (rank + 1) % p, 5, &mut theirs, left, 5)?;
+            assert_eq!(
+                (status.source(), status.tag(), status.count::<f64>()),
+                (Some(left), Some(5), Some(size))
+            );
+            assert!(theirs.iter().enumerate().all(|(i, &x)| x == (i * 10 + left) as f64));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn blocking_sends_and_receives_of_every_mode() {
+    for size in SIZES {
+        world(2, |world| {
+            let data: Vec<u32> = (0..size as u32).collect();
+            if world.rank() == 0 {
+                world.buffer_attach(size * 4)?;
+                world.send(&data, 1, 1)?;
+                world.ssend(&data, 1, 2)?;
+                world.bsend(&data, 1, 3)?;
+                world.recv::<u8>(1, 0)?;
+                world.rsend(&data, 1, 4)?;
+                world.isend(&data, 1, 5)?.wait()?;
+                world.issend(&data, 1, 6)?.wait()?;
+                world.isend_vec(data.clone(), 1, 7)?.wait()?;
+                assert_eq!(world.buffer_detach()?, size * 4);
+            } else {
+                let mut buffer = vec![0; size + 1];
+                for tag in 1..4 {
+                    world.recv_into(&mut buffer, 0, tag)?;
+                    assert_eq!(buffer[..size], data);
+                }
+                let ready = world.irecv_into(&mut buffer, 0, 4)?;
+                world.send(&[0_u8], 0, 0)?;
+                ready.wait()?;
+                for tag in 5..8 {
+                    assert_eq!(world.recv::<u32>(0, tag)?.0, data);
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn every_kind_of_element() {
+    #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(C)]
+    struct Particle {
+        position: [f32; 3],
+        charge: i32,
+    }
+    fn echo<T: river_mpi::Element + PartialEq + std::fmt::Debug>(
+        world: &river_mpi::Communicator<'_>,
+        values: &[T],
+        zero: T,
+    ) -> river_mpi::Result {
+        let mut copy = vec![zero; values.len()];
+        world.sendrecv(values, world.rank(), 0, &mut copy, world.rank(), 0)?;
+        assert_eq!(copy, values);
+        Ok(())
+    }
+    world(1, |world| {
+        echo(world, &[1_i8, -1], 0)?;
+        echo(world, &[u64::MAX], 0)?;
+        echo(world, &[1.5_f32], 0.0)?;
+        echo(world, &[Complex64::new(1.0, -2.0)], Complex64::default())?;
+        echo(world, &[true, false, true], false)?;
+        echo(world, &['x', 'é'], '\0')?;
+        echo(world, &[[1_u16, 2], [3, 4]], [0; 2])?;
+        echo(world, &[Located { value: 2.5, index: 3 }], Located { value: 0.0, index: 0 })?;
+        let particle = Particle { position: [1.0, 2.0, 3.0], charge: -1 };
+        echo(world, &vec![particle; 30_000], bytemuck::Zeroable::zeroed())?;
+        Ok(())
+    });
+}
+
+#[test]
+fn messages_do_not_overtake_and_wildcards_take_the_earliest() {
+    world(2, |world| {
+        if world.rank() == 0 {
+            // A long message must not be overtaken by short ones behind it.
+            let long = world.isend_vec(vec![0_u32; 100_000], 1, 1)?;
+            for i in 1..100_u32 {
+                world.send(&[i], 1, 1)?;
+                world.send(&[i], 1, 2)?;
+            }
+            long.wait()?;
+        } else {
+            assert_eq!(world.recv::<u32>(0, 2)?.0, [1]);
+            assert_eq!(world.recv::<u32>(ANY_SOURCE, ANY_TAG)?.0.len(), 100_000);
+            for i in 1..100_u32 {
+                let (values, status) = world.recv::<u32>(ANY_SOURCE, 1)?;
+                assert_eq!((values, status.source()), (vec![i], Some(0)));
+                if i > 1 {
+                    assert_eq!(world.recv::<u32>(0, ANY_TAG)?.0, [i]);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn probes_see_what_a_receive_would_get() {
+    world(2, |world| {
+        if world.rank() == 0 {
+            world.send(&[1_u8; 10], 1, 3)?;
+            world.send(&vec![2_u8; 200_000], 1, 4)?;
+        } else {
+            let status = world.probe(ANY_SOURCE, 4)?;
+            assert_eq!((status.source(), status.bytes()), (Some(0), 200_000));
+            let status = world.iprobe(0, ANY_TAG)?.expect("it was sent before");
+            assert_eq!((status.tag(), status.count::<u8>()), (Some(3), Some(10)));
+            assert_eq!(world.iprobe(0, 5)?, None);
+            assert_eq!(world.recv::<u8>(0, 4)?.0.len(), 200_000);
+            assert_eq!(world.recv::<u8>(0, 3)?.0, [1; 10]);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn nobody_is_a_peer_that_does_nothing() {
+    world(1, |world| {
+        world.send(&[1], PROC_NULL, 0)?;
+        let mut buffer = [7];
+        let status = world.recv_into(&mut buffer, PROC_NULL, 0)?;
+        assert_eq!((status.source(), status.bytes(), buffer), (None, 0, [7]));
+        let status = world.sendrecv(&[1], PROC_NULL, 0, &mut buffer, PROC_NULL, 0)?;
+        assert_eq!(status.count::<i32>(), Some(0));
+        world.irecv_into(&mut buffer, PROC_NULL, 0)?.wait()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_and_the_next_message_is_not() {
+    for (size, room) in [(3, 2), (100_000, 99_999), (100_000, 0)] {
+        world(2, |world| {
+            world.set_error_handler(ErrorHandler::Return);
+            if world.rank() == 0 {
+                world.send(&vec![1_i32; size], 1, 0)?;
+                world.send(&[1_u8; 6], 1, 0)?;
+                world.send(&[2_i32], 1, 0)?;
+            } else {
+                let mut buffer = vec![0_i32; room.max(2)];
+                let error = world.recv_into(&mut buffer[..room], 0, 0).unwrap_err();
+                assert_eq!(error.class(), ErrorClass::Truncate);
+                assert!(
+                    matches!(error, MpiError::Truncated { source_rank: 0, sent, .. } if sent == size * 4)
+                );
+                assert_eq!(world.recv_into(&mut buffer, 0, 0).unwrap_err().class(), ErrorClass::Type);
+                assert_eq!(world.recv::<i32>(0, 0)?.0, [2]);
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn arguments_that_make_no_sense() {
+    world(2, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        let class = |error: MpiError| error.class();
+        assert_eq!(world.send(&[1], 2, 0).map_err(class), Err(ErrorClass::Rank));
+        assert_eq!(world.send(&[1], ANY_SOURCE, 0).map_err(class), Err(ErrorClass::Rank));
+        assert_eq!(world.send(&[1], 0, -1).map_err(class), Err(ErrorClass::Tag));
+        assert_eq!(world.recv::<u8>(9, 0).map_err(class), Err(ErrorClass::Rank));
+        assert_eq!(world.bsend(&[1_u8], 0, 0).map_err(class), Err(ErrorClass::Buffer));
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_complete_in_any_order_and_borrow_their_buffers() {
+    world(3, |world| {
+        if world.rank() == 0 {
+            let (mut a, mut b) = ([0_u8; 4], vec![0_u8; 100_000]);
+            let mut requests = [
+                world.irecv_into(&mut a, 1, 0)?,
+                world.irecv_into(&mut b, 2, 0)?,
+                world.irecv_into(&mut [0_u8; 0], PROC_NULL, 0)?,
+            ];
+            assert!(wait_any(&mut requests)?.is_some());
+            wait_all(&mut requests)?;
+            assert_eq!(wait_any(&mut requests)?, None);
+            drop(requests);
+            assert!(a == [1; 4] && b.iter().all(|&x| x == 2));
+            let mut later = world.irecv::<u8>(1, 9)?;
+            assert!(later.test()?.is_none());
+            world.send(&[0_u8], 1, 1)?;
+            assert_eq!(later.wait()?.0, [9]);
+        } else {
+            let n = if world.rank() == 1 { 4 } else { 100_000 };
+            world.send(&vec![world.rank() as u8; n], 0, 0)?;
+            if world.rank() == 1 {
+                world.recv::<u8>(0, 1)?;
+                world.send(&[9_u8], 0, 9)?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dropped_request_is_harmless() {
+    world(2, |world| {
+        let other = 1 - world.rank();
+        drop(world.irecv::<u8>(other, 0)?);
+        drop(world.isend_vec(vec![world.rank() as u8; 200_000], other, 0)?);
+        let (data, _) = world.recv::<u8>(other, 0)?;
+        assert!(data.len() == 200_000 && data[0] == other as u8);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_not_matched_yet_can_be_cancelled() {
+    world(2, |world| {
+        if world.rank() == 0 {
+            for size in [1, 100_000] {
+                let mut request = world.isend_vec(vec![1_u8; size], 1, 0)?;
+                request.cancel()?;
+                assert!(request.wait()?.is_cancelled());
+                let mut request = world.issend(&vec![1_u8; size], 1, 1)?;
+                world.recv::<u8>(1, 2)?;
+                request.cancel()?;
+                assert!(!request.wait()?.is_cancelled());
+            }
+            let mut never = world.irecv::<u8>(1, 77)?;
+            never.cancel()?;
+            assert!(never.wait()?.1.is_cancelled());
+            world.send(&[0_u8; 0], 1, 3)?;
+        } else {
+            for size in [1, 100_000] {
+                assert_eq!(world.recv::<u8>(0, 1)?.0.len(), size);
+                world.send(&[1_u8], 0, 2)?;
+            }
+            world.recv::<u8>(0, 3)?;
+            assert_eq!(world.iprobe(ANY_SOURCE, ANY_TAG)?, None);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn two_that_send_first_do_not_lock_up() {
+    world(2, |world| {
+        let other = 1 - world.rank();
+        let mut data = vec![world.rank() as u64; 200_000];
+        let sent = world.isend(&data, other, 0)?;
+        world.recv_into(&mut data, other, 0)?;
+        sent.wait()?;
+        assert!(data.iter().all(|&x| x == other as u64));
+        world.sendrecv_replace(&mut data, other, 0, other, ANY_TAG)?;
+        assert!(data.iter().all(|&x| x == world.rank() as u64));
+        Ok(())
+    });
+}

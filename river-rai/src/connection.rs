@@ -1,0 +1,28 @@
+//! From where calls are made, to where, and for how long they are waited for.
+
+use std::time::{Duration, Instant};
+
+use river_core::{Vr, VrId};
+
+use crate::post::Post;
+
+/// One VR's way to one server.
+#[derive(Clone, Copy)]
+pub(crate) struct Connection<'a> {
+    pub(crate) vr: &'a Vr,
+    pub(crate) server: VrId,
+    pub(crate) limit: Option<Duration>,
+}
+
+impl<'a> Connection<'a> {
+    pub(crate) fn new(vr: &'a Vr, server: VrId) -> Self {
+        if Post::of(vr).with(|calls| calls.add_server(server)) {
+            vr.watch(server);
+        }
+        Self { vr, server, limit: None }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.limit.map(|limit| Instant::now() + limit)
+    }
+}

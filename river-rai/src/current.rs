@@ -1,0 +1,87 @@
+//! What a function that was called remotely can know of the call and of the server it runs on.
+//!
+//! Everything here answers for the calling thread: outside of a remote call there is no server, and nothing is
+//! cancelled.
+
+use river_core::Vr;
+
+use crate::intake::Intake;
+use crate::store::Store;
+use crate::trampoline::Kept;
+
+scoped_tls::scoped_thread_local!(static SERVING: Vr);
+
+/// Runs a remote call on the server's VR.
+pub(crate) fn serving<R>(vr: &Vr, call: impl FnOnce() -> R) -> R {
+    SERVING.set(vr, call)
+}
+
+/// Hands the server's own VR to a function: a remote function may send, call others and open handles with it.
+/// `None` outside of a remote call.
+///
+/// It must not receive what is not its own: the server's requests are on a channel that this layer alone receives
+/// from.
+pub fn with_vr<R>(look: impl FnOnce(&Vr) -> R) -> Option<R> {
+    SERVING.is_set().then(|| SERVING.with(look))
+}
+
+/// Whether nobody wants the result of this call any more: it was cancelled, its deadline has passed, or its client is
+/// gone. For functions that take long to look at from time to time; it costs about as much as a receive that
+/// finds nothing.
+///
+/// ```no_run
+/// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
+/// fn search(mut n: u64) -> Option<u64> {
+///     while !river_rai::current::is_cancelled() {
+///         n += 1;
+///     }
+///     None
+/// }
+/// let pending = r.call_async(search, (1,))?;
+/// pending.cancel();
+/// # Ok(()) }
+/// ```
+#[must_use]
+pub fn is_cancelled() -> bool {
+    with_vr(|vr| vr.slot::<Intake>().is_cancelled(vr)).unwrap_or(false)
+}
+
+/// Lets a function that runs on the server use what was put there under a name, without a copy.
+///
+/// `None` if there is nothing of that name and type, if it is in use by a caller further up, or outside of a
+/// remote call.
+///
+/// ```no_run
+/// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
+/// use std::collections::HashMap;
+///
+/// fn translate(word: String) -> Option<String> {
+///     river_rai::current::with_named("table", |table: &mut HashMap<String, String>| table.get(&word).cloned())?
+/// }
+/// let _table = r.put("table", HashMap::from([("cat".to_string(), "gato".to_string())]))?;
+/// assert_eq!(r.call(translate, ("cat".into(),))?, Some("gato".into()));
+/// # Ok(()) }
+/// ```
+pub fn with_named<T: Send + 'static, R>(name: &str, look: impl FnOnce(&mut T) -> R) -> Option<R> {
+    with_vr(|vr| {
+        let store = vr.slot::<Store>();
+        let object = store.object(&crate::protocol::Target::Named(name.into())).ok()?;
+        // Puts it back even if `look` panics.
+        let mut out = PutBack { store: &store, object, kept: store.take(object) };
+        out.kept.as_mut()?.value.downcast_mut::<T>().map(look)
+    })?
+}
+
+struct PutBack<'a> {
+    store: &'a Store,
+    object: crate::protocol::ObjectId,
+    kept: Option<Kept>,
+}
+
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            self.store.keep(self.object, kept);
+        }
+    }
+}

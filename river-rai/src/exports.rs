@@ -1,0 +1,109 @@
+//! What a restricted server exposes, and to whom.
+
+use river_core::code::code_ptr;
+use serde::{Deserialize, Serialize};
+
+use crate::data::RemoteSend;
+use crate::function::{RemoteFn, RemoteMethod};
+use crate::protocol::{Capability, Export};
+use crate::signature::{constructor, method, plain, signature};
+use crate::trampoline::{CallFunction, CallMethod, CreateObject, ReadObject};
+
+/// Functions, constructors and methods that a [restricted server](crate::RaiServer::restricted) makes known by name.
+/// Clients of the same program may also call them as they are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[must_use]
+pub struct Exports {
+    pub(crate) list: Vec<Export>,
+}
+
+impl Exports {
+    /// Nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same, and a function.
+    pub fn function<F, Args>(self, name: &str, function: F) -> Self
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.with(function_export(name, function))
+    }
+
+    /// The same, and a function whose result stays on the server as an object.
+    pub fn constructor<F, Args>(self, name: &str, function: F) -> Self
+    where
+        F: RemoteFn<Args>,
+        F::Output: Send + 'static,
+        Args: RemoteSend,
+    {
+        self.with(constructor_export(name, function))
+    }
+
+    /// The same, and a method.
+    pub fn method<F, T, Args, Access>(self, name: &str, function: F) -> Self
+    where
+        F: RemoteMethod<T, Args, Access>,
+        F::Output: RemoteSend,
+        T: Send + 'static,
+        Args: RemoteSend,
+        Access: 'static,
+    {
+        let code = code_ptr::<CallMethod<T, Args, Access>, F>(function);
+        self.with(Export {
+            name: name.into(),
+            signature: method::<T, Args, F::Output>(),
+            code,
+            capability: None,
+        })
+    }
+
+    /// The same, and objects of type `T` can be read and taken as a whole.
+    pub fn readable<T: RemoteSend>(self) -> Self {
+        let code = code_ptr::<ReadObject<T>, ()>(());
+        let name = format!("read {}", plain(std::any::type_name::<T>()));
+        self.with(Export { name, signature: method::<T, (), T>(), code, capability: None })
+    }
+
+    /// The same for clients only that have shown the capability.
+    pub fn only_with(mut self, capability: Capability) -> Self {
+        for export in &mut self.list {
+            export.capability.get_or_insert(capability);
+        }
+        self
+    }
+
+    /// Both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.list.extend(other.list);
+        self
+    }
+
+    fn with(mut self, export: Export) -> Self {
+        self.list.push(export);
+        self
+    }
+}
+
+pub(crate) fn function_export<F, Args>(name: &str, function: F) -> Export
+where
+    F: RemoteFn<Args>,
+    F::Output: RemoteSend,
+    Args: RemoteSend,
+{
+    let code = code_ptr::<CallFunction<Args>, F>(function);
+    Export { name: name.into(), signature: signature::<Args, F::Output>(), code, capability: None }
+}
+
+pub(crate) fn constructor_export<F, Args>(name: &str, function: F) -> Export
+where
+    F: RemoteFn<Args>,
+    F::Output: Send + 'static,
+    Args: RemoteSend,
+{
+    let code = code_ptr::<CreateObject<Args>, F>(function);
+    Export { name: name.into(), signature: constructor::<Args, F::Output>(), code, capability: None }
+}

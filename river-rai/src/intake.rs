@@ -1,0 +1,128 @@
+//! What has arrived at a server and has not been done: requests in order, and the deaths of clients.
+//!
+//! A server takes everything that there is into this queue before it does the first of it, so that a cancellation
+//! finds the call it is about, and so that a function that runs can look whether it still is wanted.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use river_core::{RecvError, Vr, VrId};
+
+use crate::protocol::{Op, Order, Ticket};
+use crate::wire::{self, Request};
+
+/// Something that a server has to do, or to hear of.
+pub(crate) enum Arrival {
+    Request(Request),
+    /// A call that was cancelled in time.
+    Cancelled {
+        client: VrId,
+        ticket: Ticket,
+    },
+    News(RecvError),
+}
+
+/// The queue of a server, kept with its VR.
+#[derive(Default)]
+pub(crate) struct Intake(RefCell<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    arrived: VecDeque<Arrival>,
+    /// The call that is being done.
+    current: Option<(VrId, Ticket)>,
+    current_cancelled: bool,
+    cancelled: HashSet<(VrId, Ticket)>,
+    /// The last call of each client that was begun. Tickets grow, so a cancellation of an earlier one comes too late.
+    begun: HashMap<VrId, Ticket>,
+    over: bool,
+}
+
+impl Intake {
+    /// The next thing to do. Blocks until there is one.
+    pub(crate) fn next(&self, vr: &Vr) -> Arrival {
+        let mut queue = self.0.borrow_mut();
+        queue.current = None;
+        queue.take_all(vr);
+        loop {
+            if let Some(arrival) = queue.pop() {
+                return arrival;
+            }
+            if queue.over {
+                return Arrival::News(RecvError::Stopped);
+            }
+            queue.file(wire::recv_request(vr));
+            queue.take_all(vr);
+        }
+    }
+
+    /// Whether the call that is being done has been cancelled, or its client is gone.
+    pub(crate) fn is_cancelled(&self, vr: &Vr) -> bool {
+        let Ok(mut queue) = self.0.try_borrow_mut() else { return false };
+        queue.take_all(vr);
+        queue.current_cancelled
+    }
+
+    /// Forgets a client that is gone.
+    pub(crate) fn forget(&self, client: VrId) {
+        let mut queue = self.0.borrow_mut();
+        queue.begun.remove(&client);
+        queue.cancelled.retain(|(by, _)| *by != client);
+    }
+}
+
+impl Queue {
+    /// Takes what has arrived; does not block.
+    fn take_all(&mut self, vr: &Vr) {
+        while !self.over {
+            match wire::try_recv_request(vr) {
+                // Somebody asks from within a receive's predicate, where nothing can be received.
+                Ok(None) | Err(RecvError::Reentrant) => return,
+                Ok(Some(request)) => self.file(Ok(request)),
+                Err(error) => self.file(Err(error)),
+            }
+        }
+    }
+
+    fn file(&mut self, received: Result<Request, RecvError>) {
+        match received {
+            Ok(Request { client, order: Order { op: Op::Cancel(ticket), .. }, .. }) => {
+                self.cancel(client, ticket);
+            }
+            Ok(request) => self.arrived.push_back(Arrival::Request(request)),
+            Err(error) => {
+                match &error {
+                    RecvError::Down(down) => {
+                        self.current_cancelled |= self.current.is_some_and(|(client, _)| client == down.who);
+                    }
+                    _ => {
+                        self.over = true;
+                        self.current_cancelled = true;
+                    }
+                }
+                self.arrived.push_back(Arrival::News(error));
+            }
+        }
+    }
+
+    fn cancel(&mut self, client: VrId, ticket: Ticket) {
+        if self.current == Some((client, ticket)) {
+            self.current_cancelled = true;
+        } else if self.begun.get(&client).is_none_or(|begun| *begun < ticket) {
+            self.cancelled.insert((client, ticket));
+        }
+    }
+
+    fn pop(&mut self) -> Option<Arrival> {
+        let arrival = self.arrived.pop_front()?;
+        if let Arrival::Request(Request { client, order: Order { ticket: Some(ticket), .. }, .. }) = arrival {
+            self.begun.insert(client, ticket);
+            self.current = Some((client, ticket));
+            self.current_cancelled = false;
+            if !self.cancelled.is_empty() && self.cancelled.remove(&(client, ticket)) {
+                return Some(Arrival::Cancelled { client, ticket });
+            }
+        }
+        Some(arrival)
+    }
+}

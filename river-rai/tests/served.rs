@@ -1,0 +1,418 @@
+//! What a server does besides calling functions by pointer: data, names, restrictions, references of others,
+//! deadlines and cancellation.
+
+mod scene;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use river_core::testing::{for_each_topology, threads};
+use river_core::{VirtualResource, Vr, VrId};
+use river_rai::{CallError, Capability, Exports, Rai, RaiServer, Remote, current};
+use river_sfm::{Sfm, msg, pat};
+use scene::{with_server, with_servers};
+use serde::{Deserialize, Serialize};
+
+fn add(a: i64, b: i64) -> i64 {
+    a + b
+}
+
+fn double(x: i64) -> i64 {
+    2 * x
+}
+
+// ---- data ----
+
+#[test]
+fn items_of_vectors_and_maps_are_read_and_set() {
+    with_server(|_, r| {
+        let list = r.put("list", vec![1_i64, 2, 3]).unwrap();
+        list.set_item(1, 20).unwrap();
+        assert_eq!((list.get_item(0), list.get_item(1)), (Ok(1), Ok(20)));
+        assert!(matches!(list.get_item(3), Err(CallError::NoSuchItem { .. })));
+        let error = list.set_item(3, 0).unwrap_err().to_string();
+        assert!(error.ends_with("has no item 3"), "{error}");
+        let table = r.put("table", BTreeMap::from([(1, 'a')])).unwrap();
+        table.set_item(2, 'b').unwrap();
+        assert_eq!(table.get(), Ok(BTreeMap::from([(1, 'a'), (2, 'b')])));
+        assert_eq!(list.update(|list: &mut Vec<i64>, x: i64| list.push(x), (4,)), Ok(()));
+        assert_eq!(list.get(), Ok(vec![1, 20, 3, 4]));
+        list.set(vec![]).unwrap();
+        assert_eq!(list.call(Vec::len, ()), Ok(0));
+    });
+}
+
+#[test]
+fn named_data_outlives_its_handle_until_it_is_removed_or_replaced() {
+    with_server(|_, r| {
+        drop(r.put("x", 1_u8).unwrap());
+        assert_eq!(r.named::<u8>("x").get(), Ok(1));
+        assert!(matches!(r.named::<u16>("x").get(), Err(CallError::WrongType { .. })));
+        drop(r.put("x", 2_u16).unwrap());
+        assert_eq!(r.named::<u16>("x").get(), Ok(2));
+        r.remove("x").unwrap();
+        r.remove("x").unwrap();
+        let error = r.named::<u16>("x").get().unwrap_err();
+        assert!(
+            matches!(&error, CallError::NoSuchObject { .. }) && error.to_string().contains("\"x\""),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn functions_on_the_server_use_what_was_put_there() {
+    fn longest() -> Option<usize> {
+        current::with_named("names", |names: &mut Vec<String>| {
+            // It is in use, so nobody else sees it meanwhile.
+            assert!(current::with_named("names", |_: &mut Vec<String>| ()).is_none());
+            names.iter().map(String::len).max()
+        })?
+    }
+    with_server(|_, r| {
+        assert_eq!(r.call(longest, ()), Ok(None));
+        let _names = r.put("names", vec!["Alex".to_string(), "Peter".into()]).unwrap();
+        assert_eq!(r.call(longest, ()), Ok(Some(5)));
+        assert_eq!(r.call(longest, ()), Ok(Some(5)));
+    });
+    assert_eq!(current::with_vr(Vr::id), None);
+    assert!(!current::is_cancelled());
+}
+
+#[test]
+fn a_function_reaches_other_servers_through_the_vr_it_runs_on() {
+    fn relay(other: VrId, x: i64) -> Result<i64, String> {
+        let called = current::with_vr(|vr| Rai::connect(vr, other).call(double, (x,)));
+        called.ok_or("no server")?.map_err(|error| error.to_string())
+    }
+    with_servers(2, |_, servers| {
+        assert_eq!(servers[0].call(relay, (servers[1].server(), 21)), Ok(Ok(42)));
+    });
+}
+
+#[test]
+fn what_a_client_has_put_goes_when_it_goes() {
+    threads(3, |vr, index, vrs| match index {
+        0 => RaiServer::unrestricted().main(vr).unwrap(),
+        1 => {
+            let _ = Rai::connect(vr, vrs[0]).put("mine", 1_u8).unwrap();
+        }
+        _ => {
+            vr.watch(vrs[1]);
+            assert!(vr.recv(pat! { tag: "never" }).is_err());
+            let r = Rai::connect(vr, vrs[0]);
+            while r.named::<u8>("mine").get().is_ok() {}
+            r.stop().unwrap();
+        }
+    });
+}
+
+// ---- names ----
+
+#[test]
+fn exported_functions_are_called_by_name_with_the_right_types() {
+    with_server(|_, r| {
+        r.export("add", add).unwrap();
+        let three: i64 = r.call_named("add", (1_i64, 2_i64)).unwrap();
+        assert_eq!(three, 3);
+        let error = r.call_named::<i64, _>("add", (1_i32, 2_i32)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "add is (i64, i64) -> i64 on the server, and was called as (i32, i32) -> i64"
+        );
+        let error = r.call_named::<i64, _>("sub", (1_i64,)).unwrap_err().to_string();
+        assert!(error.contains("no function sub") && error.contains("it exports add"), "{error}");
+        r.export_constructor("list", |n: usize| vec![0_u8; n]).unwrap();
+        let list = r.create_named::<Vec<u8>, _>("list", (3_usize,)).unwrap();
+        assert_eq!(list.take(), Ok(vec![0; 3]));
+        // A constructor is no function that returns.
+        assert!(matches!(r.call_named::<Vec<u8>, _>("list", (3_usize,)), Err(CallError::Signature { .. })));
+    });
+}
+
+// ---- restrictions ----
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+impl Account {
+    fn pay_in(&mut self, cents: i64) {
+        self.cents += cents;
+    }
+
+    fn balance(&self) -> i64 {
+        self.cents
+    }
+}
+
+fn is_refused<T: std::fmt::Debug>(result: Result<T, CallError>) -> bool {
+    matches!(result, Err(CallError::Refused { .. }))
+}
+
+#[test]
+fn a_restricted_server_does_what_it_exports_and_nothing_else() {
+    threads(2, |vr, index, vrs| {
+        if index == 1 {
+            let exports = Exports::new()
+                .function("add", add)
+                .constructor("account", Account::default)
+                .method("balance", Account::balance)
+                .method("pay in", Account::pay_in);
+            return RaiServer::restricted(exports).ends_with(vrs[0]).main(vr).unwrap();
+        }
+        let r = Rai::connect(vr, vrs[1]);
+        assert_eq!(r.call(add, (1, 2)), Ok(3));
+        assert_eq!(r.call_named("add", (1_i64, 2_i64)), Ok(3_i64));
+        assert!(is_refused(r.call(double, (1,))));
+        assert!(is_refused(r.call(|| -> () { std::process::exit(1) }, ())));
+        assert!(is_refused(r.put("x", 1)));
+        assert!(is_refused(r.export("double", double)));
+        assert!(is_refused(r.remove("x")));
+        let account = r.create(Account::default, ()).unwrap();
+        account.call(Account::pay_in, (5,)).unwrap();
+        account.call_named::<(), _>("pay in", (2_i64,)).unwrap();
+        assert_eq!(account.call(Account::balance, ()), Ok(7));
+        assert!(is_refused(account.call(|account: &mut Account| account.cents = 1_000_000, ())));
+        r.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_capability_opens_what_is_kept_from_others() {
+    let key = Capability::fresh();
+    threads(3, |vr, index, vrs| {
+        let guarded = Exports::new().function("double", double).only_with(key);
+        if index == 0 {
+            let exports = Exports::new().function("add", add).and(guarded);
+            return RaiServer::restricted(exports).ends_with(vrs[1]).main(vr).unwrap();
+        }
+        let r = Rai::connect(vr, vrs[0]);
+        assert_eq!(r.call(add, (1, 2)), Ok(3));
+        assert!(is_refused(r.call(double, (1,))));
+        r.show(if index == 1 { key } else { Capability::fresh() }).unwrap();
+        assert_eq!(r.call(double, (2,)).ok(), (index == 1).then_some(4));
+        assert_eq!(r.call_named::<i64, _>("double", (2_i64,)).ok(), (index == 1).then_some(4));
+        // Only the one with which it ends may end it.
+        if index == 2 {
+            r.stop().unwrap();
+            assert_eq!(r.call(add, (1, 2)), Ok(3));
+            vr.send(vrs[1], msg! { done: true }).unwrap();
+        } else {
+            vr.recv(pat! { done: true }).unwrap();
+            r.stop().unwrap();
+        }
+    });
+}
+
+// ---- references of others ----
+
+/// Counts on the server how many of it are left.
+struct Guard;
+
+static ALIVE: AtomicU32 = AtomicU32::new(0);
+
+impl Guard {
+    fn new() -> Self {
+        ALIVE.fetch_add(1, Ordering::SeqCst);
+        Guard
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn alive() -> u32 {
+    ALIVE.load(Ordering::SeqCst)
+}
+
+/// Gets a reference from its parent, uses it, and ends when it is told to.
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    dies: bool,
+}
+
+impl VirtualResource for Holder {
+    fn main(&mut self, vr: &Vr) -> river_core::Result {
+        let parent = vr.parent().unwrap();
+        let remote: Remote<Guard> = vr.recv(pat! { src: parent, guard: river_sfm::ANY })?.get("guard")?;
+        let (first, second) = (remote.open(vr)?, remote.open(vr)?);
+        drop(first);
+        second.call(|_: &Guard| (), ())?;
+        vr.send(parent, msg! { opened: true })?;
+        vr.recv(pat! { src: parent, end: true })?;
+        if self.dies {
+            std::mem::forget(second);
+            return Err(river_core::VrError::msg("as if killed"));
+        }
+        drop(second);
+        vr.send(parent, msg! { dropped: true })?;
+        vr.recv(pat! { src: parent, end: true })?;
+        Ok(())
+    }
+}
+
+#[test]
+fn an_object_lives_as_long_as_its_last_holder_whoever_that_is() {
+    for_each_topology(|_, make_vms| {
+        river_core::try_run(|vr| {
+            let vms = make_vms(vr, 2)?;
+            let r = Rai::connect(vr, vr.deploy(&vms[..1], |_| RaiServer::unrestricted())?[0]);
+            for dies in [false, true] {
+                let holder = vr.deploy(&vms[1..], |_| Holder { dies })?[0];
+                let guard = r.create(Guard::new, ())?;
+                let remote = guard.grant(holder)?;
+                assert!(matches!(remote.open(vr), Err(CallError::NotGranted { .. })));
+                drop(guard);
+                assert_eq!(r.call(alive, ())?, 1);
+                vr.send(holder, msg! { guard: remote })?;
+                vr.recv(pat! { src: holder, opened: true })?;
+                assert_eq!(r.call(alive, ())?, 1);
+                vr.send(holder, msg! { end: true })?;
+                if !dies {
+                    vr.recv(pat! { src: holder, dropped: true })?;
+                }
+                while r.call(alive, ())? > 0 {}
+                if dies {
+                    assert!(vr.recv(pat! { src: holder, never: true }).is_err());
+                } else {
+                    vr.send(holder, msg! { end: true })?;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn clones_of_a_handle_share_one_reference() {
+    static DROPS: AtomicU32 = AtomicU32::new(0);
+    struct Noted;
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            DROPS.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let drops = || DROPS.load(Ordering::SeqCst);
+    with_server(|_, r| {
+        let first = r.create(|| Noted, ()).unwrap();
+        let second = first.clone();
+        drop(first);
+        assert_eq!(r.call(drops, ()), Ok(0));
+        second.call(|_: &Noted| (), ()).unwrap();
+        drop(second);
+        assert_eq!(r.call(drops, ()), Ok(1));
+    });
+}
+
+// ---- deadlines, cancellation, casts ----
+
+static BEGUN: AtomicBool = AtomicBool::new(false);
+static NOTICED: AtomicBool = AtomicBool::new(false);
+
+fn until_cancelled() {
+    BEGUN.store(true, Ordering::SeqCst);
+    while !current::is_cancelled() {
+        thread::yield_now();
+    }
+    NOTICED.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn a_call_that_runs_hears_that_it_is_cancelled_and_one_that_waits_is_not_begun() {
+    static RAN: AtomicU32 = AtomicU32::new(0);
+    with_server(|_, r| {
+        let running = r.call_async(until_cancelled, ()).unwrap();
+        let waiting = r.call_async(|| RAN.fetch_add(1, Ordering::SeqCst), ()).unwrap();
+        let wanted = r.call_async(|| RAN.fetch_add(10, Ordering::SeqCst), ()).unwrap();
+        while !BEGUN.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        waiting.cancel();
+        running.cancel();
+        assert_eq!(wanted.wait(), Ok(0));
+        assert!(NOTICED.load(Ordering::SeqCst));
+        assert_eq!(r.call(|| RAN.load(Ordering::SeqCst), ()), Ok(10));
+    });
+}
+
+#[test]
+fn a_deadline_ends_the_wait_and_the_call() {
+    with_server(|_, r| {
+        let soon = r.timeout(Duration::from_millis(30));
+        let error = soon.call(until_cancelled, ()).unwrap_err();
+        assert!(error.is_timeout() && error.to_string().contains("until_cancelled"), "{error}");
+        // The server is free again, or this would never return.
+        assert_eq!(r.call(double, (4,)), Ok(8));
+        assert_eq!(r.timeout(Duration::from_secs(60)).call(double, (4,)), Ok(8));
+        let mut patient = r.call_async(until_cancelled, ()).unwrap();
+        assert_eq!(patient.wait_timeout(Duration::from_millis(10)), Ok(None));
+        patient.cancel();
+        let object = r.create(|| 5_u8, ()).unwrap().timeout(Duration::from_millis(30));
+        assert!(object.call(|_: &u8| until_cancelled(), ()).unwrap_err().is_timeout());
+    });
+}
+
+#[test]
+fn a_cancellation_that_comes_too_late_is_forgotten() {
+    with_server(|_, r| {
+        for x in 0..100 {
+            let mut call = r.call_async(double, (x,)).unwrap();
+            let answer = call.wait_timeout(Duration::from_micros(20)).unwrap();
+            call.cancel();
+            assert!(answer.is_none_or(|answer| answer == 2 * x));
+            assert_eq!(r.call(double, (x,)), Ok(2 * x));
+        }
+    });
+}
+
+#[test]
+fn a_cast_is_done_in_order_and_answers_nothing() {
+    with_server(|vr, r| {
+        let list = r.put("list", Vec::<u32>::new()).unwrap();
+        for x in 0..1000 {
+            list.cast(Vec::push, (x,)).unwrap();
+        }
+        r.cast(|| -> () { panic!("nobody hears this") }, ()).unwrap();
+        assert_eq!(list.get(), Ok((0..1000).collect()));
+        assert!(vr.try_recv(pat! {}).unwrap().is_none());
+    });
+}
+
+#[test]
+fn the_end_of_a_client_cancels_what_it_waits_for() {
+    threads(3, |vr, index, vrs| match index {
+        0 => RaiServer::unrestricted().main(vr).unwrap(),
+        1 => {
+            let call = Rai::connect(vr, vrs[0]).call_async(until_cancelled, ()).unwrap();
+            drop(call);
+        }
+        _ => {
+            vr.watch(vrs[1]);
+            assert!(vr.recv(pat! { tag: "never" }).is_err());
+            let r = Rai::connect(vr, vrs[0]);
+            assert_eq!(r.call(double, (1,)), Ok(2));
+            r.stop().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_thousand_calls_are_outstanding_on_one_connection() {
+    with_server(|_, r| {
+        // The first holds the server up until all the others are there.
+        let first = r.call_async(until_cancelled, ()).unwrap();
+        let calls: Vec<_> = (0..1000).map(|x| r.call_async(double, (x,)).unwrap()).collect();
+        first.cancel();
+        for (x, call) in (0..).zip(calls) {
+            assert_eq!(call.wait(), Ok(2 * x));
+        }
+    });
+}

@@ -1,0 +1,69 @@
+//! Questions and their replies.
+//!
+//! A question carries the attribute `ask`, which names who asked and a number; its reply travels on a channel of its own,
+//! in the lane of that number, so that no other receive sees it and it is found at once.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use river_core::{Channel, Selector, Vr, VrId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{AskError, RecvError, SendError};
+use crate::message::{ASK, Message, Sealed};
+use crate::pattern::SFM;
+use crate::receive::open;
+
+const REPLIES: Channel = Channel::named("sfm reply");
+
+/// The value of `ask`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ticket {
+    asker: VrId,
+    number: u64,
+}
+
+/// The questions of a VR whose replies nobody waits for any more.
+#[derive(Default)]
+struct GivenUp(RefCell<Vec<u64>>);
+
+pub(crate) fn ask(
+    vr: &Vr,
+    dest: VrId,
+    question: Message,
+    deadline: Option<Instant>,
+) -> Result<Message, AskError> {
+    let given_up = vr.slot::<GivenUp>();
+    given_up.0.borrow_mut().retain(|&number| !drop_reply(vr, number));
+    let ticket = Ticket { asker: vr.id(), number: vr.fresh_number() };
+    let text = deadline.map(|_| question.to_string());
+    let Sealed { payload, lane } = question.without(ASK).with_any(ASK, &ticket).seal()?;
+    vr.send_bytes(dest, SFM, lane, payload).map_err(SendError::Core)?;
+    let selector = Selector::on(REPLIES).lane(ticket.number).awaiting(dest);
+    match vr.receive_until(selector, deadline, |_| true) {
+        Ok(envelope) => Ok(open(envelope)?),
+        Err(error) => {
+            given_up.0.borrow_mut().push(ticket.number);
+            Err(AskError::Recv(match error {
+                river_core::RecvError::Timeout { waited, queued } => {
+                    let pattern = format!("the reply to {}", text.unwrap_or_default());
+                    RecvError::Timeout { waited, pattern, queued, near: Vec::new() }
+                }
+                error => error.into(),
+            }))
+        }
+    }
+}
+
+pub(crate) fn reply(vr: &Vr, question: &Message, reply: Message) -> Result<(), SendError> {
+    let ticket: Ticket = question.get(ASK).map_err(|_| SendError::NotAsked)?;
+    let Sealed { payload, .. } = reply.seal()?;
+    Ok(vr.send_bytes(ticket.asker, REPLIES, ticket.number, payload)?)
+}
+
+/// Drops a reply if it has come. A receive that finds nothing would hear of other news instead: hence the look before.
+fn drop_reply(vr: &Vr, number: u64) -> bool {
+    let selector = Selector::on(REPLIES).lane(number);
+    vr.peek_where(selector, |_| Some(())).is_some()
+        && matches!(vr.try_receive_where(selector, |_| true), Ok(Some(_)))
+}

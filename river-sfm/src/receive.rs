@@ -1,0 +1,63 @@
+//! How messages are received: by pattern, out of the core's mailbox.
+
+use std::time::{Duration, Instant};
+
+use river_core::{Envelope, Selector, Vr};
+
+use crate::error::{NearMiss, RecvError};
+use crate::message::Message;
+use crate::pattern::{Pattern, SFM};
+
+/// Takes the earliest message that matches, waiting for it until the deadline.
+pub(crate) fn until(vr: &Vr, pattern: &Pattern<'_>, deadline: Option<Instant>) -> Result<Message, RecvError> {
+    let accept = |envelope: &Envelope| pattern.accepts(envelope);
+    match vr.receive_until(pattern.selector()?, deadline, accept) {
+        Ok(envelope) => open(envelope),
+        Err(river_core::RecvError::Timeout { waited, .. }) => Err(timeout(vr, pattern, waited)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the earliest message that matches, if there is one now.
+pub(crate) fn try_take(vr: &Vr, pattern: &Pattern<'_>) -> Result<Option<Message>, RecvError> {
+    let found = vr.try_receive_where(pattern.selector()?, |envelope| pattern.accepts(envelope))?;
+    found.map(open).transpose()
+}
+
+/// The message in an envelope.
+pub(crate) fn open(envelope: Envelope) -> Result<Message, RecvError> {
+    let (src, bytes) = (envelope.src, envelope.payload.len());
+    Message::received(src, envelope.payload).ok_or(RecvError::Malformed { src, bytes })
+}
+
+/// So many messages of the queue are shown.
+const SHOWN: usize = 5;
+
+/// What a receive says that waited in vain: what is there, those that nearly match first.
+pub(crate) fn timeout(vr: &Vr, pattern: &Pattern<'_>, waited: Duration) -> RecvError {
+    let mut queued = 0;
+    let mut near: Vec<(usize, Envelope)> = Vec::new();
+    let _: Option<()> = vr.peek_where(Selector::on(SFM), |envelope| {
+        queued += 1;
+        let misses = pattern.misses(envelope);
+        let at = near.partition_point(|(others, _)| *others <= misses);
+        if at < SHOWN {
+            near.insert(at, (misses, envelope.clone()));
+            near.truncate(SHOWN);
+        }
+        None
+    });
+    let near = near.iter().map(|(_, envelope)| near_miss(pattern, envelope)).collect();
+    RecvError::Timeout { waited, pattern: pattern.to_string(), queued, near }
+}
+
+fn near_miss(pattern: &Pattern<'_>, envelope: &Envelope) -> NearMiss {
+    let src = envelope.src.short();
+    let Some(message) = Message::received(envelope.src, envelope.payload.clone()) else {
+        let message = format!("{} malformed bytes from {src}", envelope.payload.len());
+        return NearMiss { message, failed: vec!["a message".into()] };
+    };
+    let failed = pattern.failing(message.view(), envelope.src);
+    let failed = failed.map(|(name, check)| format!("{name}: {check}")).collect();
+    NearMiss { message: format!("{message} from {src}"), failed }
+}

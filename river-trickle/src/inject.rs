@@ -1,0 +1,158 @@
+//! Injection (paper, section 2.1): data, functions and objects are put on VMs under a name, and are found there by whoever
+//! knows it. They are gone when the program ends.
+//!
+//! Functions need not be injected to be called: the program itself travels. Injecting one gives it a name, for
+//! callers that do not know the function.
+
+use river_rai::{CallError, Object, Packed, RemoteFn, RemoteSend};
+
+use crate::error::TrickleError;
+use crate::vm::Vm;
+use crate::vms::Vms;
+
+impl<'a> Vm<'a> {
+    /// Puts a copy of a value on the VM. The handle reads and changes it; functions that run there use it in place,
+    /// by [`with_named`](river_rai::current::with_named).
+    ///
+    /// ```no_run
+    /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
+    /// let names = vms[0].inject("names", vec!["Alex".to_string(), "Sami".to_string()])?;
+    /// names.set_item(0, "*NONE*".into())?;
+    /// assert_eq!(names.get()?, ["*NONE*", "Sami"]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrickleError::Call`].
+    ///
+    /// # Blocking
+    /// Until it is there.
+    pub fn inject<T: RemoteSend>(&self, name: &str, value: T) -> Result<Object<'a, T>, TrickleError> {
+        self.rai().put(name, value).map_err(|error| self.error(error))
+    }
+
+    /// Makes an object on the VM and puts it there under a name. Unlike what [`create`](Self::create) makes, it does not
+    /// go with its handle.
+    ///
+    /// # Errors
+    /// [`TrickleError::Call`].
+    ///
+    /// # Blocking
+    /// Until it is there.
+    pub fn inject_object<F, Args>(
+        &self,
+        name: &str,
+        constructor: F,
+        args: Args,
+    ) -> Result<Object<'a, F::Output>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: Send + 'static,
+        Args: RemoteSend,
+    {
+        let put = Packed::new(args).and_then(|args| self.rai().put_with(name, constructor, &args));
+        put.map_err(|error| self.error(error))
+    }
+
+    /// Gives a function a name on the VM, for [`call_named`](Self::call_named).
+    ///
+    /// # Errors
+    /// [`TrickleError::Call`].
+    ///
+    /// # Blocking
+    /// Until it is known there.
+    pub fn inject_fn<F, Args>(&self, name: &str, function: F) -> Result<(), TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.rai().export(name, function).map_err(|error| self.error(error))
+    }
+
+    /// Calls a function by the name under which it was injected. The types must be those of the function.
+    ///
+    /// # Errors
+    /// [`TrickleError::Call`]; it says what types the function has if they are others.
+    ///
+    /// # Blocking
+    /// Until the function has returned or the VM is gone.
+    pub fn call_named<R, Args>(&self, name: &str, args: Args) -> Result<R, TrickleError>
+    where
+        R: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.rai().call_named(name, args).map_err(|error| self.error(error))
+    }
+
+    /// A handle on what was injected under that name.
+    pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
+        self.rai().named(name)
+    }
+}
+
+impl<'a> Vms<'a> {
+    /// Puts a copy of a value on every VM, encoded once: handles in the order of the VMs.
+    ///
+    /// # Errors
+    /// As [`Vm::inject`].
+    ///
+    /// # Blocking
+    /// Until it is everywhere.
+    pub fn inject<T: RemoteSend>(&self, name: &str, value: T) -> Result<Vec<Object<'a, T>>, TrickleError> {
+        let value = self.packed((value,))?;
+        self.on_each(|vm| vm.rai().put_packed(name, &value))
+    }
+
+    /// Makes an object on every VM and puts it there under a name.
+    ///
+    /// # Errors
+    /// As [`Vm::inject_object`].
+    ///
+    /// # Blocking
+    /// Until all are there.
+    pub fn inject_object<F, Args>(
+        &self,
+        name: &str,
+        constructor: F,
+        args: Args,
+    ) -> Result<Vec<Object<'a, F::Output>>, TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: Send + 'static,
+        Args: RemoteSend,
+    {
+        let args = self.packed(args)?;
+        self.on_each(|vm| vm.rai().put_with(name, constructor, &args))
+    }
+
+    /// Gives a function a name on every VM.
+    ///
+    /// # Errors
+    /// As [`Vm::inject_fn`].
+    ///
+    /// # Blocking
+    /// Until it is known everywhere.
+    pub fn inject_fn<F, Args>(&self, name: &str, function: F) -> Result<(), TrickleError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        self.iter().try_for_each(|vm| vm.inject_fn(name, function))
+    }
+
+    fn packed<Args: RemoteSend>(&self, args: Args) -> Result<Packed<Args>, TrickleError> {
+        Packed::new(args).map_err(|error| match self.first() {
+            Some(vm) => vm.error(error),
+            None => TrickleError::Call { vm: "none".into(), error },
+        })
+    }
+
+    fn on_each<R>(
+        &self,
+        mut act: impl FnMut(&Vm<'a>) -> Result<R, CallError>,
+    ) -> Result<Vec<R>, TrickleError> {
+        self.iter().map(|vm| act(vm).map_err(|error| vm.error(error))).collect()
+    }
+}
