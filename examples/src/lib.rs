@@ -7,6 +7,8 @@
 //! - [`farm`]: the count on virtual machines
 //! - [`baseline`]: the same count within one process, sequential and on threads, to compare with
 //!
+//! `cg`, the NAS conjugate gradient kernel, is [`mod@cg`].
+//!
 //! ```no_run
 //! use river_examples::{baseline, files};
 //!
@@ -17,12 +19,16 @@
 //!
 //! # Layers, lowest first
 //!
+//! * `cg`: the conjugate gradient kernel
 //! * `words`: counting
 //! * `files`: finding what to count
 //! * `baseline`: counting within one process
 //! * `farm`: counting on virtual machines
+//! * `mr`: what the MapReduce programs share, `mr_wordcount` and `mr_sort` also with the benchmark
 
 pub mod baseline;
+pub mod cg;
 pub mod farm;
 pub mod files;
+pub mod mr;
 pub mod words;

@@ -159,5 +159,5 @@ pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count};
 pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Stored, StoredVr};
-pub use vm::{StopError, Vm, VmConfig, VmError, stop};
+pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
 pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};

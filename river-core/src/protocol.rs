@@ -64,6 +64,8 @@ pub(crate) enum ToVm {
     Stop,
     /// Asks for the address of the initiator whose host runs here. Needs no lease either.
     FindInitiator,
+    /// Ends the VM as soon as no program has it any more, and asks the program that has it to give it back.
+    Drain,
 }
 
 /// Who leases a VM.
@@ -120,6 +122,8 @@ pub(crate) enum FromVm {
         how: String,
         last_lines: Vec<String>,
     },
+    /// The VM wants to go: the program is asked to give it back when it can.
+    Leaving,
 }
 
 /// From somebody who has the key to an initiator.

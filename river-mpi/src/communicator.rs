@@ -8,6 +8,7 @@ use std::rc::Rc;
 use river_core::Vr;
 
 use crate::attribute::Attributes;
+use crate::coll::{Hosts, Planner, Tuning};
 use crate::engine::{Ask, Engine, Sources, context_name};
 use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
@@ -47,6 +48,7 @@ impl fmt::Debug for ErrorHandler {
 #[derive(Clone)]
 pub struct Communicator<'v> {
     inner: Rc<Inner<'v>>,
+    planner: Rc<Planner>,
 }
 
 struct Inner<'v> {
@@ -68,10 +70,12 @@ struct Inner<'v> {
 }
 
 impl<'v> Communicator<'v> {
-    pub(crate) fn world(engine: Rc<Engine<'v>>) -> Self {
+    pub(crate) fn world(engine: Rc<Engine<'v>>, tuning: Tuning) -> Self {
         let members: Vec<u32> = (0..).take(engine.world_size()).collect();
         let rank = engine.me() as usize;
+        let planner = Planner::new(rank, hosts(&engine, &members), tuning);
         Self {
+            planner: Rc::new(planner),
             inner: Rc::new(Inner {
                 engine,
                 context: 0,
@@ -102,7 +106,10 @@ impl<'v> Communicator<'v> {
     fn make(&self, context: u32, local: Group, remote: Option<Group>, own: Option<Self>) -> Option<Self> {
         let rank = local.rank_of(self.inner.engine.me())?;
         self.inner.engine.use_contexts_below(context + 2);
+        let hosts = hosts(&self.inner.engine, local.members());
+        let planner = Planner::new(rank, hosts, self.planner.tuning().clone());
         Some(Self {
+            planner: Rc::new(planner),
             inner: Rc::new(Inner {
                 engine: self.inner.engine.clone(),
                 context,
@@ -233,7 +240,36 @@ impl<'v> Communicator<'v> {
         MpiError::Job { rank: self.inner.engine.me() as usize, text }
     }
 
+    /// Another handle on this communicator that uses other algorithms in collective operations. All ranks have to do
+    /// the same; communicators that are made from it inherit them.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(3, |world| {
+    /// use river_mpi::coll::{Tuning, allreduce};
+    /// use river_mpi::SUM;
+    ///
+    /// let world = world.with_tuning(Tuning::default().allreduce(allreduce::Ring));
+    /// let mut sum = [1];
+    /// world.allreduce_in_place(&mut sum, &SUM)?;
+    /// assert_eq!(sum, [3]);
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        Self { inner: self.inner.clone(), planner: Rc::new(self.planner.with_tuning(tuning)) }
+    }
+
+    /// Which algorithms it uses in collective operations.
+    #[must_use]
+    pub fn tuning(&self) -> &Tuning {
+        self.planner.tuning()
+    }
+
     // ---- for the modules above ----
+
+    pub(crate) fn planner(&self) -> &Planner {
+        &self.planner
+    }
 
     pub(crate) fn engine(&self) -> &Rc<Engine<'v>> {
         &self.inner.engine
@@ -360,6 +396,11 @@ impl<'v> Communicator<'v> {
         };
         MpiError::Rank { rank, comm: self.name(), size: self.peers().size() }
     }
+}
+
+/// Which of these ranks share a host.
+fn hosts(engine: &Engine<'_>, members: &[u32]) -> Hosts {
+    Hosts::new(members.iter().map(|&rank| engine.place_of(rank).host))
 }
 
 impl fmt::Debug for Communicator<'_> {

@@ -3,11 +3,13 @@
 use river_core::VrId;
 use serde::{Deserialize, Serialize};
 
+use crate::coll::Names;
+
 /// The supervisor to a rank.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// All ranks run: their names, and where they are.
-    Start { ranks: Vec<VrId>, places: Vec<Place> },
+    /// All ranks run: their names, where they are, and the algorithms that the environment of the program names.
+    Start { ranks: Vec<VrId>, places: Vec<Place>, algorithms: Names },
     /// The job ends: every wait returns an error.
     End,
     /// Everybody seems to wait; say whether you still do.

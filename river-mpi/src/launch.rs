@@ -13,6 +13,7 @@ use river_core::{ExitCode, Query, RecvError, Selector, VirtualResource, VmInfo, 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::coll::{Names, Tuning};
 use crate::communicator::Communicator;
 use crate::engine::{Engine, LANE, MESSAGES, REPORTS};
 use crate::error::{MpiError, Result};
@@ -309,9 +310,14 @@ fn be_rank(
     let selector = Selector::on(MESSAGES).lane(LANE).from(supervisor);
     let start = vr.receive(selector)?.payload;
     let start = start.slice(HEADER, start.len()).unwrap_or_default();
-    let Order::Start { ranks, places } = postcard::from_bytes(&start)? else { return Ok(()) };
+    let Order::Start { ranks, places, algorithms } = postcard::from_bytes(&start)? else { return Ok(()) };
     let engine = Rc::new(Engine::new(vr, rank, supervisor, ranks, places));
-    let result = body(&Communicator::world(engine.clone())).and_then(|result| Ok(engine.finish(result)?));
+    let run = || {
+        let tuning = Tuning::default().with_names(&algorithms)?;
+        let result = body(&Communicator::world(engine.clone(), tuning))?;
+        Ok(engine.finish(result)?)
+    };
+    let result = run();
     let Err(error) = result else { return Ok(()) };
     if survive {
         // Those that wait for this rank get its error from the core, behind all that it had sent.
@@ -357,7 +363,7 @@ fn supervise(vr: &Vr, ranks: &[VrId], places: Vec<Place>, survive: bool) -> Resu
         }
     };
     let all = || (0..).take(ranks.len());
-    let start = Order::Start { ranks: ranks.to_vec(), places };
+    let start = Order::Start { ranks: ranks.to_vec(), places, algorithms: Names::from_env() };
     for rank in all() {
         vr.watch(ranks[rank as usize]);
         tell(rank, &start);

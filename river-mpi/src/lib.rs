@@ -6,6 +6,8 @@
 //!
 //! * `error`: error classes as values
 //! * `element`: what typed buffers are made of
+//! * `op`: operators of reductions
+//! * `coll`: algorithms of collective operations, as plans
 //! * `matching`: which message goes to which receive
 //! * `header`: what stands before a message's data
 //! * `job`: what ranks and supervisor say to each other
@@ -24,6 +26,7 @@
 //! * `datatype`: which bytes a message is made of
 //! * `typed`: point-to-point communication by datatypes
 //! * `value`: values of any serde type
+//! * `collective`: collective operations
 //! * `persistent`: operations that are started again and again
 //! * `topology`: grids and graphs
 //! * `survive`: going on after a failure
@@ -32,6 +35,8 @@
 //! * `testing`: worlds without VMs
 
 mod attribute;
+pub mod coll;
+mod collective;
 mod communicator;
 mod consensus;
 mod create;
@@ -45,6 +50,7 @@ mod hidden;
 mod job;
 mod launch;
 mod matching;
+pub mod op;
 mod p2p;
 mod peer;
 mod persistent;
@@ -60,12 +66,14 @@ mod typed;
 mod value;
 
 pub use attribute::Keyval;
+pub use collective::{ROOT, Root};
 pub use communicator::{Communicator, ErrorHandler};
 pub use datatype::{Committed, Datatype};
 pub use element::{Complex, Complex32, Complex64, Element, Located};
 pub use error::{ErrorClass, MpiError, Result};
 pub use group::{Comparison, Group};
 pub use launch::{Launch, Ranks, run, run_on, try_run};
+pub use op::{BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, Operator, PROD, SUM};
 pub use peer::{ANY_SOURCE, ANY_TAG, PROC_NULL, Peer, Tag};
 pub use persistent::{Persistent, start_all};
 pub use request::{Receive, Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Arrival, OpId, Outcome};
+use crate::engine::{Arrival, Engine, OpId, Outcome};
 use crate::error::{MpiError, Result};
 use crate::status::Status;
 use crate::target::Target;
@@ -20,13 +20,21 @@ use crate::target::Target;
 pub struct Request<'a> {
     comm: Communicator<'a>,
     state: Option<OpId>,
+    pending: Option<Box<dyn Pending + 'a>>,
     target: Target<'a>,
     status: Status,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn new(comm: &Communicator<'a>, op: Option<OpId>, target: Target<'a>) -> Self {
-        Self { comm: comm.clone(), state: op, target, status: Status::EMPTY }
+        Self { comm: comm.clone(), state: op, pending: None, target, status: Status::EMPTY }
+    }
+
+    /// Of an operation that is more than a message.
+    pub(crate) fn of_pending(comm: &Communicator<'a>, pending: Box<dyn Pending + 'a>) -> Self {
+        let mut request = Self::new(comm, None, Target::Nothing);
+        request.pending = Some(pending);
+        request
     }
 
     /// Waits until the operation is complete.
@@ -56,6 +64,10 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`MpiError::ProcFailed`] if the other side of a send is gone.
     pub fn cancel(&mut self) -> Result {
+        if self.pending.is_some() {
+            let text = "a collective operation cannot be cancelled: other ranks take part in it".to_owned();
+            return self.comm.guard(Err(MpiError::Request(text)));
+        }
         let result = self.state.map_or(Ok(()), |op| self.comm.engine().cancel(op));
         self.comm.guard(result)
     }
@@ -63,11 +75,25 @@ impl<'a> Request<'a> {
     /// Whether the operation is not completed yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.state.is_some()
+        self.state.is_some() || self.pending.is_some()
+    }
+
+    /// Completes an operation that is more than a message, if it can be completed. False: it cannot yet.
+    fn test_pending(&mut self) -> Result<bool> {
+        let Some(pending) = &mut self.pending else { return Ok(true) };
+        let tested = pending.test(self.comm.engine());
+        if !matches!(tested, Ok(false)) {
+            self.pending = None;
+        }
+        tested
     }
 
     fn complete(&mut self) -> Result<Status> {
         let comm = self.comm.clone();
+        while !comm.guard(self.test_pending())? {
+            let whom = self.pending.as_ref().map(|pending| pending.waits_for());
+            comm.guard(comm.engine().idle(whom.as_slice()))?;
+        }
         if let Some(op) = self.state {
             comm.guard(comm.engine().wait_for(&[op]))?;
         }
@@ -75,6 +101,9 @@ impl<'a> Request<'a> {
     }
 
     fn try_test(&mut self) -> Result<Option<Status>> {
+        if !self.test_pending()? {
+            return Ok(None);
+        }
         let Some(op) = self.state else { return Ok(Some(self.status)) };
         let engine = self.comm.engine();
         engine.pump()?;
@@ -116,6 +145,15 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
+/// An operation of many messages that is under way.
+pub(crate) trait Pending {
+    /// Lets it advance; true: it is complete, and its result is where it belongs.
+    fn test(&mut self, engine: &Engine<'_>) -> Result<bool>;
+
+    /// The rank of the world that it waits for.
+    fn waits_for(&self) -> u32;
+}
+
 /// Waits until all are complete; their statuses, in order.
 ///
 /// # Errors
@@ -135,16 +173,25 @@ pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
 /// # Blocking
 /// As [`Request::wait`].
 pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
-    if let Some(found) = test_any(requests)? {
-        return Ok(Some(found));
+    loop {
+        if let Some(found) = test_any(requests)? {
+            return Ok(Some(found));
+        }
+        let active: Vec<OpId> = requests.iter().filter_map(|request| request.state).collect();
+        let Some(comm) =
+            requests.iter().find(|request| request.is_active()).map(|request| request.comm.clone())
+        else {
+            return Ok(None);
+        };
+        let pending = requests.iter().filter_map(|request| Some(request.pending.as_ref()?.waits_for()));
+        let pending: Vec<u32> = pending.collect();
+        let waited = if pending.is_empty() {
+            comm.engine().wait_for(&active)
+        } else {
+            comm.engine().idle_for(&active, &pending)
+        };
+        comm.guard(waited)?;
     }
-    let active: Vec<OpId> = requests.iter().filter_map(|request| request.state).collect();
-    let Some(comm) = requests.iter().find(|request| request.is_active()).map(|request| request.comm.clone())
-    else {
-        return Ok(None);
-    };
-    comm.guard(comm.engine().wait_for(&active))?;
-    test_any(requests)
 }
 
 /// Waits until at least one of those that are active is complete, and completes all that are: places and statuses.
@@ -169,6 +216,13 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     if let Some(first) = requests.first() {
         first.comm.guard(first.comm.engine().pump())?;
     }
+    for request in requests.iter_mut() {
+        // What is more than a message is complete by itself once all of it is there.
+        let comm = request.comm.clone();
+        if !comm.guard(request.test_pending())? {
+            return Ok(None);
+        }
+    }
     for Request { comm, state, .. } in requests.iter() {
         if let Some(op) = *state
             && !comm.engine().is_complete(op)
@@ -189,9 +243,12 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         first.comm.guard(first.comm.engine().pump())?;
     }
     for (index, request) in requests.iter_mut().enumerate() {
-        if let Some(op) = request.state
-            && request.comm.engine().is_complete(op)
-        {
+        let comm = request.comm.clone();
+        let complete = match request.state {
+            Some(op) => comm.engine().is_complete(op),
+            None => request.pending.is_some() && comm.guard(request.test_pending())?,
+        };
+        if complete {
             return Ok(request.test()?.map(|status| (index, status)));
         }
     }

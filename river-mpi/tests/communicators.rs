@@ -4,9 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use river_mpi::testing::world;
-use river_mpi::{
-    ANY_SOURCE, ANY_TAG, Communicator, Comparison, ErrorClass, ErrorHandler, Keyval, PROC_NULL, Peer,
-};
+use river_mpi::{ANY_TAG, Communicator, Comparison, ErrorClass, ErrorHandler, Keyval, PROC_NULL, Peer};
 
 /// Everybody sends its rank to everybody, and hears the right ones: the communicator works, and apart from others.
 fn everybody_talks(comm: &Communicator<'_>) -> river_mpi::Result {

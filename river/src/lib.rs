@@ -33,6 +33,8 @@
 //! * [`sfm`]: super flexible messaging, messages as sets of named attributes, received by pattern.
 //! * [`rai`]: remote access and invocation of functions and objects.
 //! * [`trickle`]: task farming.
+//! * [`mpi`]: the Message Passing Interface.
+//! * [`mapreduce`]: map, combine, shuffle, reduce.
 
 mod log;
 
@@ -41,7 +43,10 @@ pub use river_core::{
     ExitCode, Result, VrError, become_host_if_asked, restore, run, run_recoverable, try_run,
     try_run_recoverable,
 };
-pub use {river_core as core, river_rai as rai, river_sfm as sfm, river_trickle as trickle};
+pub use {
+    river_core as core, river_mapreduce as mapreduce, river_mpi as mpi, river_rai as rai, river_sfm as sfm,
+    river_trickle as trickle,
+};
 
 /// The programs in README.md, so that they are compiled.
 #[cfg(doctest)]
@@ -62,6 +67,11 @@ struct NewModel;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/state.md")]
 struct StateGuide;
+
+/// The programs in the guide to Trickle, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/trickle.md")]
+struct TrickleGuide;
 
 /// What most programs want in scope.
 pub mod prelude {

@@ -45,6 +45,7 @@ pub(crate) enum Call {
     Discover,
     Allocate,
     StartLocal,
+    Leaving,
     Release,
     /// With a hash of what is deployed.
     Deploy(u64),
@@ -351,6 +352,7 @@ impl std::fmt::Display for Call {
             Call::VmName => f.write_str("a question for the VM"),
             Call::Discover => f.write_str("a search for VMs"),
             Call::Allocate => f.write_str("an allocation of VMs"),
+            Call::Leaving => f.write_str("a question for VMs that want to go"),
             Call::StartLocal => f.write_str("a start of local VMs"),
             Call::Release => f.write_str("a release of VMs"),
             Call::Deploy(_) => f.write_str("a deployment"),

@@ -7,6 +7,7 @@
 //! holds a large message that is not wanted yet.
 
 mod arrival;
+mod background;
 mod handle;
 mod ops;
 mod receive;
@@ -23,6 +24,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use arrival::Arrival;
 use arrival::Message;
+pub(crate) use background::Background;
 
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
@@ -165,6 +167,7 @@ pub(crate) struct Engine<'v> {
     reported: Cell<Option<u64>>,
     reports: Cell<u64>,
     next_context: Cell<u32>,
+    background: background::Tasks,
 }
 
 impl<'v> Engine<'v> {
@@ -196,6 +199,7 @@ impl<'v> Engine<'v> {
             reported: Cell::new(None),
             reports: Cell::new(0),
             next_context: Cell::new(2),
+            background: background::Tasks::default(),
         }
     }
 

@@ -33,6 +33,7 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error)?,
             }
         }
+        self.advance_background();
         if self.state.borrow().ended { Err(MpiError::Stopped) } else { Ok(()) }
     }
 

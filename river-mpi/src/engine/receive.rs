@@ -59,12 +59,13 @@ impl Engine<'_> {
     /// The message that a blocking receive gets. It is posted last, so that everything that was posted before comes
     /// first, and needs no place in the queue.
     pub(super) fn next_message(&self, ask: &Ask) -> Result<Message> {
-        let found = self.state.borrow_mut().matching.take(&ask.pattern);
-        if let Some((_, message)) = found {
-            self.acknowledge(&message);
-            return Ok(message);
-        }
         loop {
+            // What goes on in the background may have brought it in.
+            let found = self.state.borrow_mut().matching.take(&ask.pattern);
+            if let Some((_, message)) = found {
+                self.acknowledge(&message);
+                return Ok(message);
+            }
             if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
                 self.acknowledge(&message);
                 return Ok(message);

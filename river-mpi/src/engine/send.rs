@@ -136,6 +136,7 @@ impl Engine<'_> {
             }
             other => other?,
         }
+        self.finish_background()?;
         let sent = self.state.borrow().sent.clone();
         self.report(&Report::Finished { result, sent });
         Ok(())

@@ -20,6 +20,9 @@ impl Engine<'_> {
     /// Waits for one envelope and handles it. `ops` or `ask` is what this rank waits for, `whom` the ranks that could
     /// end the wait.
     pub(super) fn block(&self, ops: &[OpId], whom: &[u32], ask: Option<&Ask>) -> Result<Option<Message>> {
+        if self.advance_background() {
+            return Ok(None);
+        }
         let hook = ask.map(|ask| &ask.pattern);
         match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
             Ok(Some(envelope)) => return Ok(self.handle(envelope, hook)),
@@ -157,7 +160,11 @@ impl Engine<'_> {
             _ => "the answer to a cancel".to_owned(),
         });
         let texts: Vec<String> = texts.collect();
-        if texts.is_empty() { "an agreement".to_owned() } else { texts.join(", or ") }
+        match texts.is_empty() {
+            true if self.has_background() => "a collective operation that was started".to_owned(),
+            true => "an agreement".to_owned(),
+            false => texts.join(", or "),
+        }
     }
 }
 

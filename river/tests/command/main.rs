@@ -1,6 +1,7 @@
 //! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
 
 mod cli;
+mod farm;
 mod key;
 mod lab;
 mod order;
@@ -47,6 +48,9 @@ fn initiator() {
         if code != river::ExitCode::SUCCESS {
             std::process::exit(if code == river::ExitCode::from(75) { 75 } else { 1 });
         }
+        return;
+    }
+    if farm::run(&kind) {
         return;
     }
     river::try_run(|vr| {

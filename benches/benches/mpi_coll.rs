@@ -1,0 +1,282 @@
+//! Every algorithm of every collective operation over sizes and ranks, as the OSU micro-benchmarks measure them: how
+//! long one operation takes, where one algorithm becomes faster than another, and the table that follows from it.
+//!
+//! ```text
+//! cargo bench -p river-benches --bench mpi_coll
+//! cargo bench -p river-benches --bench mpi_coll -- --ranks 4 --link shm --operation allreduce --rounds 5
+//! ```
+//!
+//! * `local`: ranks are threads of one process, which hand memory to each other.
+//! * `shm`: every rank has a process of its own, all on this machine.
+//! * `tcp`: the same processes with `RIVER_LINKS=tcp`.
+//!
+//! A number is the time of one operation in microseconds on the rank that takes longest, the median over the rounds, in
+//! which all algorithms take turns. `table` is what is used if nobody chooses.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use river::mpi::coll::{
+    Allgather, Allreduce, Alltoall, Barrier, Bcast, Exscan, Gather, Operation, Reduce, ReduceScatter, Scan,
+    Scatter, Tuning,
+};
+use river::mpi::{Communicator, Launch, MAX, SUM};
+use river_benches::process;
+use river_benches::table::{Spread, bytes, load, machine};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a vector, or of a block.
+const SIZES: [usize; 8] = [8, 64, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+/// Operations with a block for each pair of ranks do not go beyond this.
+const LONGEST_BLOCK: usize = 1 << 20;
+/// How long one measurement takes, about.
+const TARGET: Duration = Duration::from_millis(4);
+/// What is measured as the one that is used if nobody chooses.
+const TABLE: &str = "table";
+
+/// Compare the algorithms of collective operations.
+#[derive(Parser)]
+struct Args {
+    /// How often everything is measured
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// With so many ranks (may be repeated)
+    #[arg(long, default_values = ["2", "4", "8"])]
+    ranks: Vec<usize>,
+    /// Over this link (may be repeated)
+    #[arg(long, default_values = ["local", "shm"])]
+    link: Vec<Link>,
+    /// Only this operation, `allreduce` for instance (may be repeated)
+    #[arg(long)]
+    operation: Vec<String>,
+    /// Only this size in bytes (may be repeated)
+    #[arg(long)]
+    size: Vec<usize>,
+    /// Given by `cargo bench`; means nothing
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Link {
+    Local,
+    Shm,
+    Tcp,
+}
+
+/// The times of one size: for each algorithm, one number a round.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    operation: String,
+    size: usize,
+    times: Vec<(String, Vec<f64>)>,
+}
+
+/// What can be measured, and its algorithms.
+fn operations() -> Vec<(&'static str, Vec<&'static str>)> {
+    fn of<O: Operation>() -> (&'static str, Vec<&'static str>) {
+        (O::NAME, O::algorithms().iter().map(|algorithm| algorithm.name()).collect())
+    }
+    vec![
+        of::<Barrier>(),
+        of::<Bcast>(),
+        of::<Gather>(),
+        of::<Scatter>(),
+        of::<Allgather>(),
+        of::<Alltoall>(),
+        of::<Reduce>(),
+        of::<Allreduce>(),
+        of::<ReduceScatter>(),
+        of::<Scan>(),
+        of::<Exscan>(),
+    ]
+}
+
+fn main() -> ExitCode {
+    river::become_host_if_asked();
+    let result = match process::case() {
+        Some(case) => run_case(&case),
+        None => tables(&Args::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tables(args: &Args) -> river::Result {
+    println!("{}; {} rounds; median, us; * is the fastest", machine(), args.rounds);
+    let own: Vec<String> = std::env::args().skip(1).collect();
+    let own: Vec<&Path> = own.iter().map(Path::new).collect();
+    for &link in &args.link {
+        for &ranks in &args.ranks {
+            let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
+            let before = load();
+            let case = format!("{link:?} {ranks}").to_lowercase();
+            let lines: Vec<Line> = process::run_with(&case, &own, &[environment])?;
+            println!("\n## {ranks} ranks, {link:?}");
+            for same in lines.chunk_by(|a, b| a.operation == b.operation) {
+                print_table(ranks, same);
+            }
+            println!("\nload average {before:.2} before, {:.2} after", load());
+        }
+    }
+    Ok(())
+}
+
+fn print_table(ranks: usize, lines: &[Line]) {
+    let Some(first) = lines.first() else { return };
+    println!("\n{}, {ranks} ranks", first.operation);
+    print!("{:>8}", "size");
+    first.times.iter().for_each(|(name, _)| print!(" {name:>19}"));
+    println!();
+    let mut winners: Vec<(usize, String)> = Vec::new();
+    for line in lines {
+        let medians: Vec<f64> =
+            line.times.iter().map(|(_, times)| Spread::of(times.clone()).median).collect();
+        let named = line.times.iter().zip(&medians).filter(|((name, _), _)| name != TABLE);
+        let fastest = named.clone().min_by(|(_, a), (_, b)| a.total_cmp(b));
+        let best = fastest.map_or(f64::INFINITY, |(_, &time)| time);
+        print!("{:>8}", bytes(line.size));
+        for ((name, _), time) in line.times.iter().zip(&medians) {
+            let mark = if name != TABLE && *time <= best { "*" } else { "" };
+            print!(" {:>19}", format!("{time:.2}{mark}"));
+        }
+        println!();
+        // Whoever was the fastest stays in the table until another one is clearly faster.
+        let now = winners.last().map(|(_, name)| name.clone());
+        let still = named.clone().any(|((name, _), &time)| Some(name) == now.as_ref() && time <= best * 1.1);
+        match fastest {
+            Some(((name, _), _)) if !still => winners.push((line.size, name.clone())),
+            _ => {}
+        }
+    }
+    let mut proposal = String::new();
+    for (at, (_, name)) in winners.iter().enumerate() {
+        let _ = match winners.get(at + 1) {
+            Some((next, _)) => write!(proposal, "{name} below {}, ", bytes(*next)),
+            None => write!(proposal, "{name}"),
+        };
+    }
+    println!("proposed: {proposal}");
+}
+
+/// Runs all ranks of one table.
+fn run_case(case: &str) -> river::Result {
+    let ranks = case.split_whitespace().nth(1).and_then(|ranks| ranks.parse::<usize>().ok()).unwrap_or(2);
+    let per_vm = if case.starts_with("local") { ranks } else { 1 };
+    let mut lines = Launch::new(ranks).per_vm(per_vm).try_run(measure)?;
+    Ok(process::report(&lines.swap_remove(0))?)
+}
+
+/// The life of a rank: everything, in the same order on all of them.
+fn measure(world: &Communicator) -> river::Result<Vec<Line>> {
+    let args = Args::parse();
+    let mut lines = Vec::new();
+    for (operation, algorithms) in operations() {
+        if !args.operation.is_empty() && !args.operation.iter().any(|name| name == operation) {
+            continue;
+        }
+        for size in SIZES {
+            if !args.size.is_empty() && !args.size.contains(&size) || !makes_sense(operation, size) {
+                continue;
+            }
+            let mut tuned = vec![(TABLE.to_owned(), world.clone())];
+            for name in &algorithms {
+                let tuning = Tuning::default().with_named(operation, name)?;
+                tuned.push(((*name).to_owned(), world.with_tuning(tuning)));
+            }
+            // Those that cannot do it say so, on all ranks alike.
+            tuned.retain(|(_, comm)| !needs_power_of_two(comm) || world.size().is_power_of_two());
+            let mut times = vec![Vec::new(); tuned.len()];
+            let mut buffers = Buffers::new(world.size(), size);
+            let mut repeats = vec![0; tuned.len()];
+            for ((_, comm), repeats) in tuned.iter().zip(&mut repeats) {
+                *repeats = warm_up(comm, operation, &mut buffers)?;
+            }
+            for _ in 0..args.rounds {
+                for (((_, comm), times), &repeats) in tuned.iter().zip(&mut times).zip(&repeats) {
+                    times.push(time(comm, operation, &mut buffers, repeats)?);
+                }
+            }
+            let times = tuned.into_iter().map(|(name, _)| name).zip(times).collect();
+            lines.push(Line { operation: operation.to_owned(), size, times });
+        }
+    }
+    Ok(lines)
+}
+
+fn makes_sense(operation: &str, size: usize) -> bool {
+    match operation {
+        "barrier" => size == SIZES[0],
+        "gather" | "scatter" | "allgather" | "alltoall" | "reduce_scatter" => size <= LONGEST_BLOCK,
+        _ => true,
+    }
+}
+
+fn needs_power_of_two(comm: &Communicator) -> bool {
+    let said = comm.tuning().to_string();
+    said == "allgather=recursive_doubling" || said == "reduce_scatter=recursive_halving"
+}
+
+/// Finds out how often to repeat an operation, the same on all ranks.
+fn warm_up(comm: &Communicator, operation: &str, buffers: &mut Buffers) -> river::Result<usize> {
+    let once = time(comm, operation, buffers, 3)?;
+    Ok(((TARGET.as_secs_f64() * 1e6 / once) as usize).clamp(3, 5000))
+}
+
+/// Microseconds of one of so many operations, on the rank that took longest.
+fn time(comm: &Communicator, operation: &str, buffers: &mut Buffers, repeats: usize) -> river::Result<f64> {
+    comm.barrier()?;
+    let start = Instant::now();
+    for _ in 0..repeats {
+        buffers.run(comm, operation)?;
+    }
+    let mut longest = [start.elapsed().as_secs_f64() * 1e6 / repeats as f64];
+    comm.allreduce_in_place(&mut longest, &MAX)?;
+    Ok(longest[0])
+}
+
+/// What an operation works on.
+struct Buffers {
+    count: usize,
+    ranks: usize,
+    send: Vec<f64>,
+    recv: Vec<f64>,
+}
+
+impl Buffers {
+    fn new(ranks: usize, size: usize) -> Self {
+        let count = size / size_of::<f64>();
+        let total = if size <= LONGEST_BLOCK { count * ranks } else { count };
+        Self { count, ranks, send: vec![1.0; total], recv: vec![0.0; total] }
+    }
+
+    fn run(&mut self, comm: &Communicator, operation: &str) -> river::mpi::Result {
+        let (n, all) = (self.count, self.count * self.ranks);
+        let is_root = comm.rank() == 0;
+        let (send, recv) = (&self.send, &mut self.recv);
+        match operation {
+            "barrier" => comm.barrier(),
+            "bcast" => comm.bcast(&mut recv[..n], 0),
+            "gather" if is_root => comm.gather(&send[..n], &mut recv[..all], 0),
+            "gather" => comm.gather(&send[..n], &mut [], 0),
+            "scatter" if is_root => comm.scatter(&send[..all], &mut recv[..n], 0),
+            "scatter" => comm.scatter(&[], &mut recv[..n], 0),
+            "allgather" => comm.allgather(&send[..n], &mut recv[..all]),
+            "alltoall" => comm.alltoall(&send[..all], &mut recv[..all]),
+            "reduce" => comm.reduce(&send[..n], &mut recv[..n], &SUM, 0),
+            "allreduce" => comm.allreduce(&send[..n], &mut recv[..n], &SUM),
+            "reduce_scatter" => comm.reduce_scatter_block(&send[..all], &mut recv[..n], &SUM),
+            "scan" => comm.scan(&send[..n], &mut recv[..n], &SUM),
+            _ => comm.exscan(&send[..n], &mut recv[..n], &SUM),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The conjugate gradient kernel of the NAS Parallel Benchmarks, by MPI.
+//!
+//! ```text
+//! cargo run --release --example cg -- --class A --ranks 2
+//! ```
+
+use clap::Parser;
+use river::mpi::{Communicator, Launch};
+use river::{ExitCode, VrError};
+use river_examples::cg::{self, Class, Outcome};
+
+/// Estimate the smallest eigenvalue of a sparse matrix, and compare it with the published one.
+#[derive(Parser)]
+#[command(after_help = "\
+Examples:
+  cg                                 class S on as many ranks as there are cores
+  cg --class B --ranks 4             larger, on four
+  cg --class A --serial              without MPI, to compare with
+  river run -n 4 cg --class A        on four VMs
+
+Exit status: 0 if the result is the published one to 1e-10, 1 if it is not or a rank failed, 2 if the
+command line makes no sense.")]
+struct Args {
+    /// How large the matrix is
+    #[arg(long, value_enum, ignore_case = true, default_value = "S")]
+    class: Class,
+    /// How many ranks [default: as many as `river run -n` says, or VMs can be found, or there are cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: Option<u16>,
+    /// Give every rank a process of its own, if no VM is found
+    #[arg(long)]
+    processes: bool,
+    /// One thread, without MPI
+    #[arg(long, conflicts_with_all = ["ranks", "processes"])]
+    serial: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs on every rank: the command line is the same there.
+fn rank(world: &Communicator) -> river::Result<Outcome> {
+    Ok(cg::parallel(Args::parse().class, world)?)
+}
+
+fn program(args: &Args) -> river::Result<bool> {
+    let (outcome, ranks) = if args.serial {
+        (cg::serial(args.class), 1)
+    } else {
+        let mut launch = Launch::new(args.ranks.map(usize::from));
+        if args.processes {
+            launch = launch.per_vm(1);
+        }
+        let outcomes = launch.try_run(rank)?;
+        let ranks = outcomes.len();
+        let first = outcomes.into_iter().next();
+        (first.ok_or_else(|| VrError::msg("there is no rank"))?, ranks)
+    };
+    let class = args.class;
+    let (zeta, verified) = (outcome.zeta(), outcome.is_verified(class));
+    let (seconds, mops) = (outcome.time.as_secs_f64(), outcome.mops(class));
+    if args.json {
+        let report = serde_json::json!({
+            "class": class, "ranks": ranks, "zeta": zeta, "verified": verified, "seconds": seconds, "mops": mops
+        });
+        println!("{report}");
+        return Ok(verified);
+    }
+    println!("NAS CG, class {class}: {} rows, {} steps, {ranks} ranks", class.rows(), class.steps());
+    println!("{:>5} {:>12} {:>20}", "step", "||r||", "zeta");
+    for (step, (residual, zeta)) in outcome.steps.iter().enumerate() {
+        println!("{:>5} {residual:>12.4e} {zeta:>20.13}", step + 1);
+    }
+    println!("zeta     {zeta:.13} (published: {:.13})", class.zeta());
+    println!("time     {seconds:.3} s");
+    println!("speed    {mops:.1} Mop/s");
+    println!("verified {}", if verified { "yes" } else { "no" });
+    Ok(verified)
+}
+
+fn main() -> ExitCode {
+    river::become_host_if_asked();
+    match program(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The iteration. Rows are cut into one range for each rank; a vector that the matrix is multiplied with is gathered
+//! on all, everything else stays where its rows are.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use river::mpi::{self, Communicator};
+
+use super::matrix::Matrix;
+use super::{Class, Outcome};
+
+/// Steps of the inner iteration.
+const INNER: usize = 25;
+
+/// Those who work together on the vectors.
+pub trait Team {
+    /// What can go wrong.
+    type Error;
+
+    /// The part of `n` elements that is this member's.
+    fn part(&self, n: usize) -> Range<usize>;
+
+    /// The sum of what all members have given, on all of them.
+    ///
+    /// # Errors
+    /// If a member is gone.
+    fn sum<const N: usize>(&self, mine: [f64; N]) -> Result<[f64; N], Self::Error>;
+
+    /// Fills a vector, of which each member has set its part.
+    ///
+    /// # Errors
+    /// If a member is gone.
+    fn gather(&self, vector: &mut [f64]) -> Result<(), Self::Error>;
+}
+
+/// One thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Serial;
+
+impl Team for Serial {
+    type Error = std::convert::Infallible;
+
+    fn part(&self, n: usize) -> Range<usize> {
+        0..n
+    }
+
+    fn sum<const N: usize>(&self, mine: [f64; N]) -> Result<[f64; N], Self::Error> {
+        Ok(mine)
+    }
+
+    fn gather(&self, _: &mut [f64]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// The ranks of a communicator.
+#[derive(Debug)]
+pub struct World<'a, 'v> {
+    comm: &'a Communicator<'v>,
+}
+
+impl<'a, 'v> World<'a, 'v> {
+    /// All ranks of the communicator make one.
+    #[must_use]
+    pub fn new(comm: &'a Communicator<'v>) -> Self {
+        Self { comm }
+    }
+
+    fn part_of(&self, rank: usize, n: usize) -> Range<usize> {
+        let p = self.comm.size();
+        rank * n / p..(rank + 1) * n / p
+    }
+}
+
+const SUM: i32 = 1;
+const GATHER: i32 = 2;
+
+impl Team for World<'_, '_> {
+    type Error = mpi::MpiError;
+
+    fn part(&self, n: usize) -> Range<usize> {
+        self.part_of(self.comm.rank(), n)
+    }
+
+    fn sum<const N: usize>(&self, mine: [f64; N]) -> mpi::Result<[f64; N]> {
+        // All send to all: for so few numbers on so few ranks the shortest way. Added in the order of ranks, so that
+        // all have the same result.
+        let (rank, p) = (self.comm.rank(), self.comm.size());
+        for other in (0..p).filter(|&other| other != rank) {
+            self.comm.send(&mine, other, SUM)?;
+        }
+        let mut total = [0.0; N];
+        for other in 0..p {
+            let mut theirs = mine;
+            if other != rank {
+                self.comm.recv_into(&mut theirs, other, SUM)?;
+            }
+            total.iter_mut().zip(theirs).for_each(|(total, theirs)| *total += theirs);
+        }
+        Ok(total)
+    }
+
+    fn gather(&self, vector: &mut [f64]) -> mpi::Result<()> {
+        // Ring: in step k everybody passes on what came k steps ago.
+        let (n, rank, p) = (vector.len(), self.comm.rank(), self.comm.size());
+        let (left, right) = ((rank + p - 1) % p, (rank + 1) % p);
+        for step in 0..p - 1 {
+            let mine = self.part_of((rank + p - step) % p, n);
+            let theirs = self.part_of((rank + p - step - 1) % p, n);
+            let sent = self.comm.isend(&vector[mine], right, GATHER)?;
+            self.comm.recv_into(&mut vector[theirs], left, GATHER)?;
+            sent.wait()?;
+        }
+        Ok(())
+    }
+}
+
+/// The whole benchmark: the matrix, one step that is not timed, and those that are.
+pub(super) fn run<T: Team>(class: Class, team: &T) -> Result<Outcome, T::Error> {
+    let n = class.rows();
+    let part = team.part(n);
+    let mut solver = Solver::new(Matrix::rows(class, part.clone()), n, part.clone());
+    let mut x = vec![1.0; part.len()];
+    solver.step(team, &mut x, class.shift())?;
+    x.fill(1.0);
+    // All begin together.
+    team.sum([0.0])?;
+    let start = Instant::now();
+    let steps = (0..class.steps()).map(|_| solver.step(team, &mut x, class.shift()));
+    let steps = steps.collect::<Result<_, _>>()?;
+    Ok(Outcome { steps, time: start.elapsed() })
+}
+
+/// The vectors of the inner iteration: `p` whole, of the others this member's part.
+struct Solver {
+    matrix: Matrix,
+    part: Range<usize>,
+    p: Vec<f64>,
+    q: Vec<f64>,
+    r: Vec<f64>,
+    z: Vec<f64>,
+}
+
+impl Solver {
+    fn new(matrix: Matrix, n: usize, part: Range<usize>) -> Self {
+        let zeros = || vec![0.0; part.len()];
+        Self { matrix, p: vec![0.0; n], q: zeros(), r: zeros(), z: zeros(), part }
+    }
+
+    /// One step of the inverse iteration: the residual and the estimate.
+    fn step<T: Team>(&mut self, team: &T, x: &mut [f64], shift: f64) -> Result<(f64, f64), T::Error> {
+        let residual = self.conjugate_gradients(team, x)?;
+        let [xz, zz] = team.sum([dot(x, &self.z), dot(&self.z, &self.z)])?;
+        let scale = 1.0 / zz.sqrt();
+        x.iter_mut().zip(&self.z).for_each(|(x, z)| *x = scale * z);
+        Ok((residual, shift + 1.0 / xz))
+    }
+
+    /// Solves A z = x, about; the norm of what is left.
+    fn conjugate_gradients<T: Team>(&mut self, team: &T, x: &[f64]) -> Result<f64, T::Error> {
+        let Self { matrix, part, p, q, r, z } = self;
+        z.fill(0.0);
+        r.copy_from_slice(x);
+        p[part.clone()].copy_from_slice(x);
+        let [mut rho] = team.sum([dot(r, r)])?;
+        for _ in 0..INNER {
+            team.gather(p)?;
+            matrix.multiply(p, q);
+            let mine = &mut p[part.clone()];
+            let [d] = team.sum([dot(mine, q)])?;
+            let alpha = rho / d;
+            for (((z, r), p), q) in z.iter_mut().zip(r.iter_mut()).zip(&*mine).zip(&*q) {
+                *z += alpha * p;
+                *r -= alpha * q;
+            }
+            let before = rho;
+            [rho] = team.sum([dot(r, r)])?;
+            let beta = rho / before;
+            mine.iter_mut().zip(&*r).for_each(|(p, r)| *p = r + beta * *p);
+        }
+        p[part.clone()].copy_from_slice(z);
+        team.gather(p)?;
+        matrix.multiply(p, q);
+        let [sum] = team.sum([x.iter().zip(&*q).map(|(x, q)| (x - q) * (x - q)).sum()])?;
+        Ok(sum.sqrt())
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Class, parallel, serial};
+
+    #[test]
+    fn class_s_has_the_published_result_on_any_number_of_ranks() {
+        assert!(serial(Class::S).is_verified(Class::S));
+        for ranks in [1, 2, 3, 5] {
+            let outcomes = river::mpi::testing::world(ranks, |world| Ok(parallel(Class::S, world)?));
+            assert!(outcomes.iter().all(|outcome| outcome.is_verified(Class::S)));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The combination of all vectors, to all: `recursive_doubling`, `ring`, `rabenseifner`, `reduce_bcast`,
+//! `direct`, `two_level`.
+
+mod direct;
+mod rabenseifner;
+mod recursive_doubling;
+mod reduce_bcast;
+mod ring;
+mod two_level;
+
+pub use direct::Direct;
+pub use rabenseifner::Rabenseifner;
+pub use recursive_doubling::RecursiveDoubling;
+pub use reduce_bcast::ReduceBcast;
+pub use ring::Ring;
+pub use two_level::TwoLevel;
+
+use super::algorithm::{Algorithm, Operation};
+use super::shape::Shape;
+
+/// The combination of the vectors of all ranks, element by element, to all. `input[0..count]`,
+/// `output[0..count]`.
+///
+/// # Standard section
+/// MPI 1.3, section 4.9.5.
+#[derive(Clone, Copy, Debug)]
+pub struct Allreduce;
+
+impl Operation for Allreduce {
+    const NAME: &'static str = "allreduce";
+    const REDUCES: bool = true;
+
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[&RecursiveDoubling, &Ring, &Rabenseifner, &ReduceBcast, &Direct, &TwoLevel]
+    }
+
+    fn buffers(_: usize, shape: &Shape) -> (usize, usize) {
+        (shape.count(), shape.count())
+    }
+}

@@ -1,0 +1,37 @@
+//! In round `k` ranks whose numbers differ in bit `k` exchange what they have: each then has the combination
+//! of `2^(k+1)`.
+//!
+//! Cost: `log2 p` rounds of `n` bytes, two more if `p` is no power of two. As few rounds as possible: for
+//! short vectors.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::fold::Fold;
+use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::shape::{Shape, log2_ceil};
+
+use super::Allreduce;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecursiveDoubling;
+
+impl Algorithm<Allreduce> for RecursiveDoubling {
+    fn name(&self) -> &str {
+        "recursive_doubling"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let (given, result) = (input(0..shape.count()), output(0..shape.count()));
+        let fold = Fold::new(shape.size());
+        if let Some((number, mut data)) = fold.reduce(plan, rank, given, result) {
+            for k in 0..log2_ceil(fold.size) {
+                let peer = number ^ (1 << k);
+                plan.send(data, fold.rank(peer));
+                plan.recv_reduce(Side::of(peer, number), data, result, fold.rank(peer));
+                data = result;
+            }
+            plan.copy(data, result);
+        }
+        fold.give_back(plan, rank, result);
+    }
+}

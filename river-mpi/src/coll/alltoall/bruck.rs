@@ -1,0 +1,47 @@
+//! A block that has to go `d` ranks ahead takes a step of `2^k` in round `k` for each bit `k` of `d`,
+//! together with all others that take it.
+//!
+//! Cost: `ceil(log2 p)` rounds of at most `n p / 2` bytes. As few rounds as possible: for short blocks.
+//! Blocks are sent from where they are and received where they belong, so that the two rotations, which the
+//! paper has, are not needed.
+//!
+//! J. Bruck et al.: Efficient Algorithms for All-to-All Communications in Multiport Message-Passing Systems
+//! (1997).
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, Span, input, output};
+use crate::coll::shape::{Shape, log2_ceil};
+
+use super::Alltoall;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bruck;
+
+impl Algorithm<Alltoall> for Bruck {
+    fn name(&self) -> &str {
+        "bruck"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let (n, p) = (shape.count(), shape.size());
+        // Where the block is that has to go, or had to go, so many ranks ahead in all.
+        let mut at: Vec<Span> = (0..p).map(|ahead| input(shape.block((rank + ahead) % p))).collect();
+        // A block on its way stays in one place of the scratch memory.
+        let scratch = plan.scratch(n * p);
+        plan.copy(at[0], output(shape.incoming(rank)));
+        for k in 0..log2_ceil(p) {
+            let moving: Vec<usize> = (0..p).filter(|ahead| ahead & (1 << k) != 0).collect();
+            plan.send(moving.iter().map(|&ahead| at[ahead]), (rank + (1 << k)) % p);
+            for &ahead in &moving {
+                let arrives = ahead >> (k + 1) == 0;
+                at[ahead] = if arrives {
+                    output(shape.incoming((rank + p - ahead) % p))
+                } else {
+                    scratch.part(n * ahead..n * (ahead + 1))
+                };
+            }
+            plan.recv(moving.iter().map(|&ahead| at[ahead]), (rank + p - (1 << k)) % p);
+        }
+    }
+}

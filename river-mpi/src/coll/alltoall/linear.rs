@@ -1,0 +1,46 @@
+//! Everybody sends to everybody, and receives afterwards.
+//!
+//! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. All that is under way has to find
+//! room. A rank sends nothing where its block is empty.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, input, output};
+use crate::coll::shape::Shape;
+
+use super::{Alltoall, Alltoallv};
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linear;
+
+impl Algorithm<Alltoall> for Linear {
+    fn name(&self) -> &str {
+        "linear"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let p = shape.size();
+        // Everybody begins with the next one, so that nobody gets everything at once.
+        for to in (1..p).map(|step| (rank + step) % p) {
+            if !shape.block(to).is_empty() {
+                plan.send(input(shape.block(to)), to);
+            }
+        }
+        plan.copy(input(shape.block(rank)), output(shape.incoming(rank)));
+        for from in (1..p).map(|step| (rank + p - step) % p) {
+            if !shape.incoming(from).is_empty() {
+                plan.recv(output(shape.incoming(from)), from);
+            }
+        }
+    }
+}
+
+impl Algorithm<Alltoallv> for Linear {
+    fn name(&self) -> &str {
+        "linear"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        Algorithm::<Alltoall>::plan(self, rank, shape, plan);
+    }
+}

@@ -1,0 +1,51 @@
+//! A block of every rank to every rank: `linear`, `pairwise`, `bruck`.
+
+mod bruck;
+mod linear;
+mod pairwise;
+
+pub use bruck::Bruck;
+pub use linear::Linear;
+pub use pairwise::Pairwise;
+
+use super::algorithm::{Algorithm, Operation};
+use super::shape::Shape;
+
+/// A block of every rank to every rank. `input[block(i)]` goes to rank `i`, `output[incoming(i)]` comes from
+/// it.
+///
+/// # Standard section
+/// MPI 1.3, section 4.8.
+#[derive(Clone, Copy, Debug)]
+pub struct Alltoall;
+
+impl Operation for Alltoall {
+    const NAME: &'static str = "alltoall";
+
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[&Linear, &Pairwise, &Bruck]
+    }
+
+    fn buffers(_: usize, shape: &Shape) -> (usize, usize) {
+        (shape.total(), shape.total_incoming())
+    }
+}
+
+/// [`Alltoall`] with blocks of different lengths. Each rank knows only those that it sends and receives.
+///
+/// # Standard section
+/// MPI 1.3, section 4.8.
+#[derive(Clone, Copy, Debug)]
+pub struct Alltoallv;
+
+impl Operation for Alltoallv {
+    const NAME: &'static str = "alltoallv";
+
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[&Linear, &Pairwise]
+    }
+
+    fn buffers(rank: usize, shape: &Shape) -> (usize, usize) {
+        Alltoall::buffers(rank, shape)
+    }
+}

@@ -1,0 +1,49 @@
+//! In each round every rank exchanges blocks with one other: the one whose number differs by `step` as bits,
+//! if `p` is a power of two; otherwise it sends `step` ranks ahead and receives from as far behind.
+//!
+//! Cost: `p - 1` rounds of `n` bytes. For long blocks: every link is used in both directions all the time,
+//! and no rank gets more than one block at once.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, input, output};
+use crate::coll::shape::Shape;
+
+use super::{Alltoall, Alltoallv};
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pairwise;
+
+impl Algorithm<Alltoall> for Pairwise {
+    fn name(&self) -> &str {
+        "pairwise"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let p = shape.size();
+        plan.copy(input(shape.block(rank)), output(shape.incoming(rank)));
+        for step in 1..p {
+            let (to, from) = if p.is_power_of_two() {
+                (rank ^ step, rank ^ step)
+            } else {
+                ((rank + step) % p, (rank + p - step) % p)
+            };
+            if !shape.block(to).is_empty() {
+                plan.send(input(shape.block(to)), to);
+            }
+            if !shape.incoming(from).is_empty() {
+                plan.recv(output(shape.incoming(from)), from);
+            }
+        }
+    }
+}
+
+impl Algorithm<Alltoallv> for Pairwise {
+    fn name(&self) -> &str {
+        "pairwise"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        Algorithm::<Alltoall>::plan(self, rank, shape, plan);
+    }
+}

@@ -1,0 +1,33 @@
+//! Everybody reports to rank 0, which then lets everybody go.
+//!
+//! Cost: `2 (p - 1)` rounds at rank 0, `2 (p - 1)` messages. For a handful of ranks.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::shape::Shape;
+
+use super::Barrier;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linear;
+
+impl Algorithm<Barrier> for Linear {
+    fn name(&self) -> &str {
+        "linear"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        if rank > 0 {
+            plan.send(NOTHING, 0);
+            plan.recv(NOTHING, 0);
+            return;
+        }
+        for other in 1..shape.size() {
+            plan.recv(NOTHING, other);
+        }
+        for other in 1..shape.size() {
+            plan.send(NOTHING, other);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! No rank leaves before all have come: `linear`, `tree`, `dissemination`, `recursive_doubling`, `two_level`.
+
+mod dissemination;
+mod linear;
+mod recursive_doubling;
+mod tree;
+mod two_level;
+
+pub use dissemination::Dissemination;
+pub use linear::Linear;
+pub use recursive_doubling::RecursiveDoubling;
+pub use tree::Tree;
+pub use two_level::TwoLevel;
+
+use super::algorithm::{Algorithm, Operation};
+use super::shape::Shape;
+
+/// No rank leaves it before all have entered it. No input, no output.
+///
+/// # Standard section
+/// MPI 1.3, section 4.3.
+#[derive(Clone, Copy, Debug)]
+pub struct Barrier;
+
+impl Operation for Barrier {
+    const NAME: &'static str = "barrier";
+
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[&Linear, &Tree, &Dissemination, &RecursiveDoubling, &TwoLevel]
+    }
+
+    fn buffers(_: usize, _: &Shape) -> (usize, usize) {
+        (0, 0)
+    }
+}

@@ -1,0 +1,32 @@
+//! Who has the vector passes it on, in a binomial tree: in each round twice as many have it.
+//!
+//! Cost: `ceil(log2 p)` rounds of `n` bytes. For short vectors.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, output};
+use crate::coll::shape::Shape;
+use crate::coll::tree;
+
+use super::Bcast;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binomial;
+
+impl Algorithm<Bcast> for Binomial {
+    fn name(&self) -> &str {
+        "binomial"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let vector = output(0..shape.count());
+        let node = tree::Binomial::new(rank, shape.root(), shape.size());
+        if let Some(parent) = node.parent() {
+            plan.recv(vector, parent);
+        }
+        // The largest subtree has the longest way to go.
+        for child in node.children().rev() {
+            plan.send(vector, child.rank());
+        }
+    }
+}

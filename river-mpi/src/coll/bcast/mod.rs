@@ -1,0 +1,37 @@
+//! One rank's vector to all: `linear`, `binomial`, `chain`, `scatter_allgather`, `two_level`.
+
+mod binomial;
+mod chain;
+mod linear;
+mod scatter_allgather;
+mod two_level;
+
+pub use binomial::Binomial;
+pub use chain::Chain;
+pub use linear::Linear;
+pub use scatter_allgather::ScatterAllgather;
+pub use two_level::TwoLevel;
+
+use super::algorithm::{Algorithm, Operation};
+use super::shape::Shape;
+
+/// The root's vector to all. No input; `output[0..count]` on all ranks, which on the root is the vector from
+/// the beginning.
+///
+/// # Standard section
+/// MPI 1.3, section 4.4.
+#[derive(Clone, Copy, Debug)]
+pub struct Bcast;
+
+impl Operation for Bcast {
+    const NAME: &'static str = "bcast";
+    const UPDATES: bool = true;
+
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[&Linear, &Binomial, &Chain { segment: chain::SEGMENT }, &ScatterAllgather, &TwoLevel]
+    }
+
+    fn buffers(_: usize, shape: &Shape) -> (usize, usize) {
+        (0, shape.count())
+    }
+}

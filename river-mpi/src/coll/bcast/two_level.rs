@@ -1,0 +1,40 @@
+//! The root's vector goes to one rank of each host in a binomial tree, which then hands it to the other ranks
+//! there.
+//!
+//! Cost: `ceil(log2 h)` rounds of `n` bytes between `h` hosts; within a host the memory is shared.
+
+use crate::coll::algorithm::{Algorithm, plan_of};
+use crate::coll::plan::{NOTHING, Plan, output};
+use crate::coll::shape::Shape;
+
+use super::{Bcast, Binomial, Linear};
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TwoLevel;
+
+impl Algorithm<Bcast> for TwoLevel {
+    fn name(&self) -> &str {
+        "two_level"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let hosts = shape.hosts();
+        let (host, home) = (hosts.of(rank), hosts.of(shape.root()));
+        let vector = output(0..shape.count());
+        // The root stands for its host.
+        let heads: Vec<usize> = hosts
+            .leaders()
+            .enumerate()
+            .map(|(i, leader)| if i == home { shape.root() } else { leader })
+            .collect();
+        if rank == heads[host] {
+            let among = Shape::new(heads.len(), shape.count(), shape.element()).with_root(home);
+            plan.embed(&plan_of(&Binomial, host, &among), &heads, NOTHING, vector);
+        }
+        let members = hosts.members(host);
+        let place = |rank| members.iter().position(|&member| member == rank).unwrap_or(0);
+        let within = Shape::new(members.len(), shape.count(), shape.element()).with_root(place(heads[host]));
+        plan.embed(&plan_of(&Linear, place(rank), &within), members, NOTHING, vector);
+    }
+}

@@ -1,0 +1,413 @@
+//! Carries plans out.
+//!
+//! An [`Execution`] is a state machine: it does all steps that it can, and stops at a receive whose message
+//! is not there. Whether the caller then waits for it or comes back later is all the difference between a
+//! blocking and a non-blocking operation.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::plan::{Buffer, Plan, Side, Span, Step};
+use super::wire::Wire;
+use crate::element::{self, Element};
+use crate::error::MpiError;
+use crate::op::Operator;
+
+/// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
+/// copied or combined, and the receiver is at work while the sender still copies.
+pub(crate) const PIECE: usize = 64 << 10;
+/// From so many bytes on, what is sent several times or passed on is shared instead of copied.
+const SHARE: usize = 2048;
+
+/// A message does not have the length that the plan expects, or is no value of the type: the ranks did not
+/// make the same call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mismatch {
+    pub(crate) from: usize,
+    pub(crate) sent: usize,
+    pub(crate) expected: usize,
+}
+
+impl From<Mismatch> for MpiError {
+    fn from(Mismatch { from, sent, expected }: Mismatch) -> Self {
+        MpiError::Arg(format!(
+            "rank {from} sent {sent} bytes to a collective operation where {expected} were expected: \
+             all ranks must make the same call, with the same counts"
+        ))
+    }
+}
+
+/// For operations without an operator, whose plans, being checked, never ask for one.
+pub(crate) struct NoOperator;
+
+impl<T: Element> Operator<T> for NoOperator {
+    fn apply(&self, left: T, _: T) -> T {
+        left
+    }
+
+    fn is_commutative(&self) -> bool {
+        true
+    }
+}
+
+/// The three buffers of an operation.
+pub(crate) struct Memory<'a, T> {
+    pub(crate) input: Input<'a, T>,
+    pub(crate) output: &'a mut [T],
+    pub(crate) scratch: &'a mut [T],
+}
+
+/// Where the input is.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a, T> {
+    /// Apart from the output.
+    Apart(&'a [T]),
+    /// In the output, from this element on.
+    InOutput(usize),
+}
+
+/// How far an execution has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Done,
+    /// It needs a message from this rank.
+    Waits {
+        from: usize,
+    },
+}
+
+/// One rank's part of one operation, under way.
+pub(crate) struct Execution {
+    plan: Rc<Plan>,
+    tag: i32,
+    /// Bytes of a piece.
+    piece: usize,
+    next: usize,
+    /// How many elements of the message that the next step receives have come.
+    received: usize,
+    /// The message that the last step sent or received, if the next one sends the same or a part of it.
+    carried: Option<Carried>,
+}
+
+/// A message as it travels.
+struct Carried {
+    span: Span,
+    pieces: SmallVec<[Bytes; 1]>,
+}
+
+impl Execution {
+    /// The plan must have passed [`Plan::check`] for buffers of the lengths that `memory` will have.
+    pub(crate) fn new(plan: Rc<Plan>, tag: i32) -> Self {
+        Self { plan, tag, piece: PIECE, next: 0, received: 0, carried: None }
+    }
+
+    /// With pieces of another size, in bytes: the same on all ranks.
+    pub(crate) fn with_pieces_of(self, piece: usize) -> Self {
+        Self { piece, ..self }
+    }
+
+    /// Does all steps, waiting for messages.
+    pub(crate) fn run<T: Element, W: Wire>(
+        &mut self,
+        wire: &W,
+        memory: &mut Memory<'_, T>,
+        operator: &dyn Operator<T>,
+    ) -> Result<(), W::Error> {
+        let tag = self.tag;
+        self.steps(wire, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
+    }
+
+    /// Does the steps that it can do without waiting.
+    pub(crate) fn advance<T: Element, W: Wire>(
+        &mut self,
+        wire: &W,
+        memory: &mut Memory<'_, T>,
+        operator: &dyn Operator<T>,
+    ) -> Result<Progress, W::Error> {
+        let tag = self.tag;
+        self.steps(wire, memory, operator, |from| wire.try_receive(from, tag))
+    }
+
+    fn steps<T: Element, W: Wire>(
+        &mut self,
+        wire: &W,
+        memory: &mut Memory<'_, T>,
+        operator: &dyn Operator<T>,
+        receive: impl Fn(usize) -> Result<Option<Bytes>, W::Error>,
+    ) -> Result<Progress, W::Error> {
+        let plan = Rc::clone(&self.plan);
+        while let Some(step) = plan.step(self.next) {
+            match step {
+                Step::Send { what, to } => match *plan.spans(what) {
+                    [span] => self.send(wire, memory, span, to)?,
+                    ref spans => self.send_gathered(wire, memory, spans, to)?,
+                },
+                Step::Recv { into, from } => {
+                    let spans = plan.spans(into);
+                    let len = spans.iter().map(|span| span.len).sum();
+                    let carry = match *spans {
+                        [span] if self.next_sends_of(span) => Some(span),
+                        _ => None,
+                    };
+                    loop {
+                        let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
+                        let elements = self.piece::<T>(len);
+                        let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
+                        memory.fill(spans, elements.clone(), &message).map_err(|_| mismatch)?;
+                        if let Some(span) = carry {
+                            self.carry(span, elements.start, message);
+                        }
+                        if self.has_received(elements, len) {
+                            break;
+                        }
+                    }
+                    if carry.is_none() {
+                        self.carried = None;
+                    }
+                }
+                Step::RecvReduce { side, operand, into, from } => {
+                    self.carried = None;
+                    loop {
+                        let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
+                        let elements = self.piece::<T>(into.len);
+                        let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
+                        let (operand, part) = (operand.part(elements.clone()), into.part(elements.clone()));
+                        match bytemuck::checked::try_cast_slice(&message) {
+                            Ok(received) => memory.combine(operator, side, received, operand, part),
+                            // It came unaligned, or it is not of this type.
+                            Err(_) => {
+                                let received = element::elements(&message).map_err(|_| mismatch)?;
+                                memory.combine(operator, side, &received, operand, part);
+                            }
+                        }
+                        if self.has_received(elements, into.len) {
+                            break;
+                        }
+                    }
+                }
+                Step::Copy { from, into } => {
+                    self.carried = None;
+                    memory.copy(from, into);
+                }
+                Step::Reduce { side, what, into } => {
+                    self.carried = None;
+                    memory.fold(operator, side, what, into);
+                }
+            }
+            self.next += 1;
+        }
+        self.carried = None;
+        Ok(Progress::Done)
+    }
+
+    /// How many elements a piece has.
+    fn piece_len<T>(&self) -> usize {
+        (self.piece / size_of::<T>().max(1)).max(1)
+    }
+
+    /// Which elements of a message of `len` elements the piece has that comes next.
+    fn piece<T>(&self, len: usize) -> Range<usize> {
+        self.received..len.min(self.received + self.piece_len::<T>())
+    }
+
+    /// Notes that these elements have come. True: they were the last of `len`.
+    fn has_received(&mut self, elements: Range<usize>, len: usize) -> bool {
+        self.received = if elements.end == len { 0 } else { elements.end };
+        self.received == 0
+    }
+
+    /// Whether the next step sends this or a part of it.
+    fn next_sends_of(&self, span: Span) -> bool {
+        let Some(Step::Send { what, .. }) = self.plan.step(self.next + 1) else { return false };
+        matches!(*self.plan.spans(what), [next] if span.contains(next) && next.len > 0)
+    }
+
+    fn carry(&mut self, span: Span, start: usize, piece: Bytes) {
+        if start == 0 {
+            self.carried = Some(Carried { span, pieces: SmallVec::new() });
+        }
+        if let Some(carried) = &mut self.carried {
+            carried.pieces.push(piece);
+        }
+    }
+
+    fn send<T: Element, W: Wire>(
+        &mut self,
+        wire: &W,
+        memory: &Memory<'_, T>,
+        span: Span,
+        to: usize,
+    ) -> Result<(), W::Error> {
+        let size = size_of::<T>();
+        if span.len * size < SHARE {
+            return wire.send(to, self.tag, element::bytes_of(memory.read(span)));
+        }
+        if let Some(Carried { span: known, pieces }) = &self.carried {
+            if *known == span {
+                return pieces.iter().try_for_each(|piece| wire.send_shared(to, self.tag, piece.clone()));
+            }
+            if let [piece] = &pieces[..]
+                && known.contains(span)
+            {
+                let start = (span.start - known.start) * size;
+                return wire.send_shared(to, self.tag, piece.slice(start..start + span.len * size));
+            }
+        }
+        self.carried = None;
+        let carry = self.next_sends_of(span);
+        for start in (0..span.len).step_by(self.piece_len::<T>()) {
+            let elements = start..span.len.min(start + self.piece_len::<T>());
+            let bytes = element::bytes_of(memory.read(span.part(elements)));
+            if carry {
+                let piece = Bytes::copy_from_slice(bytes);
+                self.carry(span, start, piece.clone());
+                wire.send_shared(to, self.tag, piece)?;
+            } else {
+                wire.send(to, self.tag, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_gathered<T: Element, W: Wire>(
+        &mut self,
+        wire: &W,
+        memory: &Memory<'_, T>,
+        spans: &[Span],
+        to: usize,
+    ) -> Result<(), W::Error> {
+        self.carried = None;
+        let room = self.piece_len::<T>();
+        let mut left: usize = spans.iter().map(|span| span.len).sum();
+        let mut message = Vec::with_capacity(left.min(room) * size_of::<T>());
+        if left == 0 {
+            return wire.send(to, self.tag, &[]);
+        }
+        for &span in spans {
+            let mut rest = span;
+            while rest.len > 0 {
+                let fits = rest.len.min(room - message.len() / size_of::<T>());
+                message.extend_from_slice(element::bytes_of(memory.read(rest.part(0..fits))));
+                rest = rest.part(fits..rest.len);
+                left -= fits;
+                if left == 0 || message.len() == room * size_of::<T>() {
+                    wire.send(to, self.tag, &message)?;
+                    message.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error to return if the message's contents are wrong, too; an error if its length is.
+fn check(message: &Bytes, expected: usize, from: usize) -> Result<Mismatch, Mismatch> {
+    let mismatch = Mismatch { from, sent: message.len(), expected };
+    if message.len() == expected { Ok(mismatch) } else { Err(mismatch) }
+}
+
+impl<T: Element> Memory<'_, T> {
+    fn home(&self, span: Span) -> Span {
+        match (span.buffer, self.input) {
+            (Buffer::Input, Input::InOutput(offset)) => {
+                Span { buffer: Buffer::Output, start: span.start + offset, len: span.len }
+            }
+            _ => span,
+        }
+    }
+
+    fn read(&self, span: Span) -> &[T] {
+        let span = self.home(span);
+        let buffer = match (span.buffer, self.input) {
+            (Buffer::Input, Input::Apart(input)) => input,
+            (Buffer::Scratch, _) => &self.scratch[..],
+            _ => &self.output[..],
+        };
+        if span.len == 0 { &[] } else { &buffer[span.start..span.end()] }
+    }
+
+    fn write(&mut self, span: Span) -> &mut [T] {
+        let buffer = match span.buffer {
+            Buffer::Scratch => &mut self.scratch[..],
+            _ => &mut self.output[..],
+        };
+        if span.len == 0 { &mut [] } else { &mut buffer[span.start..span.end()] }
+    }
+
+    /// Puts a message, or those of its elements that came in a piece, into the spans that it is for.
+    fn fill(&mut self, spans: &[Span], elements: Range<usize>, mut bytes: &[u8]) -> crate::Result {
+        let mut start = 0;
+        for span in spans {
+            let (from, to) = (elements.start.max(start), elements.end.min(start + span.len));
+            if from < to {
+                let (here, after) = bytes.split_at((to - from) * size_of::<T>());
+                element::fill(self.write(span.part(from - start..to - start)), here)?;
+                bytes = after;
+            }
+            start += span.len;
+        }
+        Ok(())
+    }
+
+    /// One span to read, and another, which does not overlap it, to write.
+    fn pair(&mut self, from: Span, into: Span) -> (&[T], &mut [T]) {
+        let from = self.home(from);
+        if from.len == 0 || into.len == 0 {
+            return (&[], &mut []);
+        }
+        let (read, write) = (from.start..from.end(), into.start..into.end());
+        match (from.buffer, into.buffer, self.input) {
+            (Buffer::Input, Buffer::Scratch, Input::Apart(input)) => (&input[read], &mut self.scratch[write]),
+            (Buffer::Input, _, Input::Apart(input)) => (&input[read], &mut self.output[write]),
+            (Buffer::Scratch, Buffer::Scratch, _) => split(self.scratch, read, write),
+            (Buffer::Scratch, _, _) => (&self.scratch[read], &mut self.output[write]),
+            (_, Buffer::Scratch, _) => (&self.output[read], &mut self.scratch[write]),
+            _ => split(self.output, read, write),
+        }
+    }
+
+    fn copy(&mut self, from: Span, into: Span) {
+        if self.home(from) != into {
+            let (from, into) = self.pair(from, into);
+            into.copy_from_slice(from);
+        }
+    }
+
+    fn fold(&mut self, operator: &dyn Operator<T>, side: Side, what: Span, into: Span) {
+        let (what, into) = self.pair(what, into);
+        match side {
+            Side::Left => operator.fold_left(what, into),
+            Side::Right => operator.fold_right(into, what),
+        }
+    }
+
+    fn combine(&mut self, operator: &dyn Operator<T>, side: Side, received: &[T], operand: Span, into: Span) {
+        if self.home(operand) == into {
+            let into = self.write(into);
+            match side {
+                Side::Left => operator.fold_left(received, into),
+                Side::Right => operator.fold_right(into, received),
+            }
+        } else {
+            let (operand, into) = self.pair(operand, into);
+            match side {
+                Side::Left => operator.combine(received, operand, into),
+                Side::Right => operator.combine(operand, received, into),
+            }
+        }
+    }
+}
+
+/// Two ranges of a slice that do not overlap, one to read and one to write.
+fn split<T>(slice: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
+    if read.end <= write.start {
+        let (low, high) = slice.split_at_mut(write.start);
+        (&low[read], &mut high[..write.len()])
+    } else {
+        let (low, high) = slice.split_at_mut(read.start);
+        (&high[..read.len()], &mut low[write])
+    }
+}

@@ -1,0 +1,154 @@
+//! Who chooses algorithms and makes plans for one rank of one communicator, and keeps those that are used
+//! again.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::algorithm::plan_of;
+use super::plan::Plan;
+use super::shape::{Hosts, Shape};
+use super::tuning::{Tuned, Tuning};
+use crate::element::Element;
+use crate::error::{MpiError, Result};
+
+/// So many plans are kept for a communicator: a program calls few operations in many sizes.
+const KEPT: usize = 64;
+
+/// Plans of one rank, of all operations.
+pub(crate) struct Planner {
+    rank: usize,
+    hosts: Arc<Hosts>,
+    tuning: Tuning,
+    /// The one that was used last comes first.
+    kept: RefCell<Vec<Kept>>,
+    scratch: RefCell<FxHashMap<TypeId, Box<dyn Any>>>,
+}
+
+struct Kept {
+    operation: TypeId,
+    shape: Shape,
+    planned: Planned,
+}
+
+/// A plan that can be carried out.
+#[derive(Clone)]
+pub(crate) struct Planned {
+    pub(crate) plan: Rc<Plan>,
+    /// Whether the input may lie in the output.
+    pub(crate) in_place: bool,
+}
+
+impl Planner {
+    pub(crate) fn new(rank: usize, hosts: Hosts, tuning: Tuning) -> Self {
+        Self { rank, hosts: Arc::new(hosts), tuning, kept: RefCell::default(), scratch: RefCell::default() }
+    }
+
+    /// The same ranks with another tuning.
+    pub(crate) fn with_tuning(&self, tuning: Tuning) -> Self {
+        let hosts = self.hosts.clone();
+        Self { rank: self.rank, hosts, tuning, kept: RefCell::default(), scratch: RefCell::default() }
+    }
+
+    pub(crate) fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// The shape of an operation of all ranks.
+    pub(crate) fn shape<T>(&self, size: usize, count: usize) -> Shape {
+        Shape::of(size, count, size_of::<T>().max(1), self.hosts.clone())
+    }
+
+    /// This rank's plan.
+    pub(crate) fn plan<O: Tuned>(&self, shape: Shape) -> Result<Planned> {
+        let operation = TypeId::of::<O>();
+        let mut kept = self.kept.borrow_mut();
+        if let Some(at) = kept.iter().position(|kept| kept.operation == operation && kept.shape == shape) {
+            kept[..=at].rotate_right(1);
+            return Ok(kept[0].planned.clone());
+        }
+        let planned = self.make::<O>(&shape)?;
+        kept.truncate(KEPT - 1);
+        kept.insert(0, Kept { operation, shape, planned: planned.clone() });
+        Ok(planned)
+    }
+
+    fn make<O: Tuned>(&self, shape: &Shape) -> Result<Planned> {
+        let algorithm = O::choose(&self.tuning, shape)?;
+        tracing::debug!(
+            operation = O::NAME,
+            algorithm = algorithm.name(),
+            size = shape.size(),
+            bytes = shape.bytes()
+        );
+        let plan = plan_of(algorithm, self.rank, shape);
+        let (input, output) = O::buffers(self.rank, shape);
+        plan.check(shape.size(), input, output, O::REDUCES).map_err(|wrong| {
+            let name = algorithm.name();
+            MpiError::Arg(format!(
+                "the algorithm `{name}` for {} has made an impossible plan: {wrong}",
+                O::NAME
+            ))
+        })?;
+        let in_place = O::IN_PLACE && plan.allows_input_in_output(O::in_place(self.rank, shape));
+        Ok(Planned { plan: Rc::new(plan), in_place })
+    }
+
+    /// Memory for a plan's scratch buffer, kept from the last time. Give it back by
+    /// [`keep_scratch`](Self::keep_scratch).
+    pub(crate) fn scratch<T: Element>(&self, len: usize, filler: Option<T>) -> Vec<T> {
+        if len == 0 {
+            return Vec::new();
+        }
+        let known = self.scratch.borrow_mut().remove(&TypeId::of::<T>());
+        let mut scratch: Vec<T> =
+            known.and_then(|known| known.downcast().ok()).map_or_else(Vec::new, |known| *known);
+        // There is one: what is passed through a rank's scratch memory has the length of what it gives or
+        // gets itself.
+        if let Some(filler) = filler
+            && scratch.len() < len
+        {
+            scratch.resize(len, filler);
+        }
+        scratch
+    }
+
+    pub(crate) fn keep_scratch<T: Element>(&self, scratch: Vec<T>) {
+        if !scratch.is_empty() {
+            self.scratch.borrow_mut().insert(TypeId::of::<T>(), Box::new(scratch));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coll::{Allreduce, Scan};
+
+    #[test]
+    fn a_plan_is_made_once_for_a_shape() {
+        let planner = Planner::new(1, Hosts::apart(4), Tuning::default());
+        let plan = |count| planner.plan::<Allreduce>(planner.shape::<f64>(4, count)).unwrap().plan;
+        let first = plan(1);
+        assert!(!Rc::ptr_eq(&first, &plan(2)));
+        assert!(Rc::ptr_eq(&first, &plan(1)));
+        let scan = planner.plan::<Scan>(planner.shape::<f64>(4, 1)).unwrap().plan;
+        assert!(!Rc::ptr_eq(&first, &scan));
+        (100..100 + KEPT).for_each(|count| drop(plan(count)));
+        assert!(!Rc::ptr_eq(&first, &plan(1)), "old plans are forgotten");
+    }
+
+    #[test]
+    fn scratch_memory_is_used_again() {
+        let planner = Planner::new(0, Hosts::apart(1), Tuning::default());
+        let scratch = planner.scratch(10, Some(1.5_f64));
+        let at = scratch.as_ptr();
+        planner.keep_scratch(scratch);
+        let again = planner.scratch(5, Some(0.0_f64));
+        assert_eq!((again.as_ptr(), again[4]), (at, 1.5));
+        assert_eq!(planner.scratch(3, Some(1_u8)), [1, 1, 1]);
+    }
+}

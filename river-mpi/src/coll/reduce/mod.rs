@@ -1,0 +1,35 @@
+//! The combination of all vectors, to one rank: `linear`, `binomial`, `rabenseifner`, `two_level`.
+
+mod binomial;
+mod linear;
+mod rabenseifner;
+mod two_level;
+
+pub use binomial::Binomial;
+pub use linear::Linear;
+pub use rabenseifner::Rabenseifner;
+pub use two_level::TwoLevel;
+
+use super::algorithm::{Algorithm, Operation};
+use super::shape::Shape;
+
+/// The combination of the vectors of all ranks, element by element, to the root. `input[0..count]`; on the
+/// root `output[0..count]`, elsewhere no output.
+///
+/// # Standard section
+/// MPI 1.3, section 4.9.1.
+#[derive(Clone, Copy, Debug)]
+pub struct Reduce;
+
+impl Operation for Reduce {
+    const NAME: &'static str = "reduce";
+    const REDUCES: bool = true;
+
+    fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
+        &[&Linear, &Binomial, &Rabenseifner, &TwoLevel]
+    }
+
+    fn buffers(rank: usize, shape: &Shape) -> (usize, usize) {
+        (shape.count(), if rank == shape.root() { shape.count() } else { 0 })
+    }
+}

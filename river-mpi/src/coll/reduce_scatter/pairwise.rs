@@ -1,0 +1,35 @@
+//! Each rank sends everybody the block that the other is in charge of, and combines what it gets, outwards
+//! from its own.
+//!
+//! Cost: `p - 1` rounds of `n / p` bytes, which do not wait for one another. For long vectors: no algorithm
+//! sends less.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::shape::Shape;
+
+use super::ReduceScatter;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pairwise;
+
+impl Algorithm<ReduceScatter> for Pairwise {
+    fn name(&self) -> &str {
+        "pairwise"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let p = shape.size();
+        for to in (1..p).map(|step| (rank + step) % p) {
+            plan.send(input(shape.block(to)), to);
+        }
+        let mine = output(0..shape.block(rank).len());
+        let mut data = input(shape.block(rank));
+        for from in (0..rank).rev().chain(rank + 1..p) {
+            plan.recv_reduce(Side::of(from, rank), data, mine, from);
+            data = mine;
+        }
+        plan.copy(data, mine);
+    }
+}

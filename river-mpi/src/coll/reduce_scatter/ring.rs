@@ -1,0 +1,45 @@
+//! Each block goes around the ring, is combined on its way, and ends at its rank.
+//!
+//! Cost: `p - 1` rounds of `n / p` bytes. For long vectors; each rank talks to its neighbours only. The
+//! operator must commute.
+
+use crate::coll::algorithm::{Algorithm, needs};
+use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::shape::Shape;
+
+use super::ReduceScatter;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ring;
+
+impl Algorithm<ReduceScatter> for Ring {
+    fn name(&self) -> &str {
+        "ring"
+    }
+
+    fn supports(&self, shape: &Shape) -> Result<(), &'static str> {
+        needs::commutative(shape)
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let p = shape.size();
+        let mine = output(0..shape.block(rank).len());
+        if p == 1 {
+            plan.copy(input(shape.block(rank)), mine);
+            return;
+        }
+        let (before, after) = ((rank + p - 1) % p, (rank + 1) % p);
+        let longest = (0..p).map(|rank| shape.block(rank).len()).max().unwrap_or(0);
+        let passing = plan.scratch(longest);
+        plan.send(input(shape.block(before)), after);
+        for step in 2..=p {
+            let block = shape.block((rank + p - step % p) % p);
+            let into = if step == p { mine } else { passing.part(0..block.len()) };
+            plan.recv_reduce(Side::Left, input(block), into, before);
+            if step < p {
+                plan.send(into, after);
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Each rank waits for the result of the one before, adds its own, and sends it to the next.
+//!
+//! Cost: `p - 1` rounds of `n` bytes, `p - 1` messages: as few as possible.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::shape::Shape;
+
+use super::{Exscan, Scan};
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linear;
+
+impl Algorithm<Scan> for Linear {
+    fn name(&self) -> &str {
+        "linear"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let (given, result) = (input(0..shape.count()), output(0..shape.count()));
+        if rank == 0 {
+            plan.copy(given, result);
+        } else {
+            plan.recv_reduce(Side::Left, given, result, rank - 1);
+        }
+        if rank + 1 < shape.size() {
+            plan.send(result, rank + 1);
+        }
+    }
+}
+
+impl Algorithm<Exscan> for Linear {
+    fn name(&self) -> &str {
+        "linear"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let (given, result) = (input(0..shape.count()), output(0..shape.count()));
+        let last = rank + 1 == shape.size();
+        if rank == 0 {
+            if !last {
+                plan.send(given, 1);
+            }
+            return;
+        }
+        if last {
+            plan.recv(result, rank - 1);
+            return;
+        }
+        let inclusive = plan.scratch(shape.count());
+        plan.copy(given, inclusive);
+        plan.recv(result, rank - 1);
+        plan.reduce(Side::Left, result, inclusive);
+        plan.send(inclusive, rank + 1);
+    }
+}

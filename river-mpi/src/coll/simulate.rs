@@ -1,0 +1,297 @@
+//! All ranks of an operation in one thread, without a network: what their plans do together, and how long it
+//! takes.
+//!
+//! The plans are carried out by the executor that carries them out for real.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::algorithm::{Algorithm, Operation, plan_of};
+use super::execute::{Execution, Input, Memory, Mismatch, Progress};
+use super::shape::Shape;
+use super::wire::Wire;
+use crate::element::Element;
+use crate::op::Operator;
+
+/// What sending costs in the simulation: a message of `n` bytes takes `latency + n * per_byte`, during which
+/// its sender sends nothing else and its receiver receives nothing else.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Of any message: the alpha of the literature.
+    pub latency: f64,
+    /// Of a byte: its beta.
+    pub per_byte: f64,
+}
+
+impl Cost {
+    /// Counts rounds: a message takes 1, whatever its length.
+    pub const ROUNDS: Self = Self { latency: 1.0, per_byte: 0.0 };
+    /// Counts the bytes that pass one after the other.
+    pub const BYTES: Self = Self { latency: 0.0, per_byte: 1.0 };
+}
+
+/// What came of a simulation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// When the last rank was done.
+    pub time: f64,
+    /// How many messages were sent.
+    pub messages: usize,
+    /// How many bytes they had.
+    pub bytes: usize,
+    /// Whether each rank has heard of all others, directly or not: then none was done before all had begun.
+    pub synchronised: bool,
+}
+
+/// The time, the number of messages and the bytes of an operation whose elements are bytes, with that
+/// algorithm.
+///
+/// ```
+/// use river_mpi::coll::{Cost, Shape, allreduce, cost};
+///
+/// // Eight ranks, a million bytes: recursive doubling sends all three times, the ring twice but in fourteen
+/// rounds. let shape = Shape::new(8, 1_000_000, 1); let rounds = |outcome: river_mpi::coll::Outcome|
+/// outcome.time; assert_eq!(rounds(cost(&allreduce::RecursiveDoubling, &shape, Cost::ROUNDS)?), 3.0);
+/// assert_eq!(rounds(cost(&allreduce::Ring, &shape, Cost::ROUNDS)?), 14.0);
+/// assert_eq!(rounds(cost(&allreduce::RecursiveDoubling, &shape, Cost::BYTES)?), 3_000_000.0);
+/// assert_eq!(rounds(cost(&allreduce::Ring, &shape, Cost::BYTES)?), 1_750_000.0);
+/// # Ok::<(), String>(())
+/// ```
+///
+/// # Errors
+/// What is wrong with the plans.
+pub fn cost<O: Operation>(
+    algorithm: &dyn Algorithm<O>,
+    shape: &Shape,
+    cost: Cost,
+) -> Result<Outcome, String> {
+    let buffers: Vec<(usize, usize)> = (0..shape.size()).map(|rank| O::buffers(rank, shape)).collect();
+    let inputs: Vec<Vec<u8>> = buffers.iter().map(|&(input, _)| vec![0; input]).collect();
+    let mut outputs: Vec<Vec<u8>> = buffers.iter().map(|&(_, output)| vec![0; output]).collect();
+    let shapes = vec![shape.clone(); shape.size()];
+    simulate(algorithm, &shapes, &inputs, &mut outputs, &crate::op::BXOR, cost, usize::MAX)
+}
+
+/// Runs all ranks, with messages in pieces of so many bytes. `shapes[rank]` is what that rank knows; a rank
+/// whose input is empty although it should not be has it in its output.
+pub(super) fn simulate<O: Operation, T: Element>(
+    algorithm: &dyn Algorithm<O>,
+    shapes: &[Shape],
+    inputs: &[Vec<T>],
+    outputs: &mut [Vec<T>],
+    operator: &dyn Operator<T>,
+    cost: Cost,
+    piece: usize,
+) -> Result<Outcome, String> {
+    let size = shapes.len();
+    let network = RefCell::new(Network::new(size, cost));
+    let mut ranks = Vec::new();
+    for (rank, shape) in shapes.iter().enumerate() {
+        let plan = plan_of(algorithm, rank, shape);
+        let (input, output) = O::buffers(rank, shape);
+        plan.check(size, input, output, O::REDUCES).map_err(|wrong| format!("rank {rank}: {wrong}"))?;
+        let in_place = inputs[rank].len() < input;
+        if in_place && !plan.allows_input_in_output(O::in_place(rank, shape)) {
+            return Err(format!("rank {rank}: reads input after it has overwritten it\n{plan}"));
+        }
+        let Some(&filler) = inputs[rank].first().or(outputs[rank].first()) else {
+            ranks.push((Execution::new(Rc::new(plan), 0).with_pieces_of(piece), Vec::new(), false));
+            continue;
+        };
+        let scratch = vec![filler; plan.scratch_len()];
+        ranks.push((Execution::new(Rc::new(plan), 0).with_pieces_of(piece), scratch, in_place));
+    }
+    let mut states = vec![Progress::Waits { from: 0 }; size];
+    loop {
+        let before = network.borrow().events;
+        for (rank, (execution, scratch, in_place)) in ranks.iter_mut().enumerate() {
+            if states[rank] == Progress::Done {
+                continue;
+            }
+            let input = if *in_place {
+                Input::InOutput(O::in_place(rank, &shapes[rank]))
+            } else {
+                Input::Apart(&inputs[rank])
+            };
+            let mut memory = Memory { input, output: &mut outputs[rank], scratch };
+            let port = Port { rank, network: &network };
+            states[rank] = execution.advance(&port, &mut memory, operator).map_err(|error| {
+                let Mismatch { from, sent, expected } = error;
+                format!("rank {rank} expected {expected} bytes from rank {from}, which sent {sent}")
+            })?;
+            if states[rank] == Progress::Done {
+                network.borrow_mut().events += 1;
+            }
+        }
+        if states.iter().all(|&state| state == Progress::Done) {
+            break;
+        }
+        if network.borrow().events == before {
+            let waits = states.iter().enumerate().filter_map(|(rank, state)| match state {
+                Progress::Waits { from } => Some(format!("rank {rank} waits for rank {from}")),
+                Progress::Done => None,
+            });
+            return Err(format!("deadlock: {}", waits.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    let mut network = network.into_inner();
+    network.outcome.synchronised = network.heard.iter().flatten().all(|&heard| heard);
+    for (from, queues) in network.queues.iter().enumerate() {
+        if let Some(to) = queues.iter().position(|queue| !queue.is_empty()) {
+            return Err(format!("rank {to} never received what rank {from} sent"));
+        }
+    }
+    Ok(network.outcome)
+}
+
+/// Messages under way, and what time it is at each rank.
+struct Network {
+    cost: Cost,
+    /// `queues[from][to]`
+    queues: Vec<Vec<VecDeque<Sent>>>,
+    clocks: Vec<Clock>,
+    /// Of whom each rank has heard.
+    heard: Vec<Vec<bool>>,
+    events: usize,
+    outcome: Outcome,
+}
+
+#[derive(Clone)]
+struct Sent {
+    bytes: Bytes,
+    arrives: f64,
+    heard: Vec<bool>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Clock {
+    /// When the rank has what it has received so far.
+    ready: f64,
+    /// When it can send again.
+    sends: f64,
+    /// When it can receive again.
+    receives: f64,
+}
+
+impl Network {
+    fn new(size: usize, cost: Cost) -> Self {
+        Self {
+            cost,
+            queues: vec![vec![VecDeque::new(); size]; size],
+            clocks: vec![Clock::default(); size],
+            heard: (0..size).map(|rank| (0..size).map(|other| other == rank).collect()).collect(),
+            events: 0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn duration(&self, bytes: usize) -> f64 {
+        self.cost.latency + self.cost.per_byte * bytes as f64
+    }
+
+    fn send(&mut self, from: usize, to: usize, bytes: Bytes) {
+        let duration = self.duration(bytes.len());
+        let clock = &mut self.clocks[from];
+        clock.sends = clock.ready.max(clock.sends) + duration;
+        let arrives = clock.sends;
+        self.outcome.messages += 1;
+        self.outcome.bytes += bytes.len();
+        self.outcome.time = self.outcome.time.max(arrives);
+        self.queues[from][to].push_back(Sent { bytes, arrives, heard: self.heard[from].clone() });
+        self.events += 1;
+    }
+
+    fn receive(&mut self, from: usize, to: usize) -> Option<Bytes> {
+        let Sent { bytes, arrives, heard } = self.queues[from][to].pop_front()?;
+        let duration = self.duration(bytes.len());
+        let clock = &mut self.clocks[to];
+        clock.receives = arrives.max(clock.receives + duration);
+        clock.ready = clock.ready.max(clock.receives);
+        self.outcome.time = self.outcome.time.max(clock.ready);
+        for (known, told) in self.heard[to].iter_mut().zip(heard) {
+            *known |= told;
+        }
+        self.events += 1;
+        Some(bytes)
+    }
+}
+
+/// A rank's end of the network.
+struct Port<'a> {
+    rank: usize,
+    network: &'a RefCell<Network>,
+}
+
+impl Wire for Port<'_> {
+    type Error = Mismatch;
+
+    fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<(), Mismatch> {
+        self.send_shared(to, tag, Bytes::copy_from_slice(bytes))
+    }
+
+    fn send_shared(&self, to: usize, _: i32, bytes: Bytes) -> Result<(), Mismatch> {
+        self.network.borrow_mut().send(self.rank, to, bytes);
+        Ok(())
+    }
+
+    fn try_receive(&self, from: usize, _: i32) -> Result<Option<Bytes>, Mismatch> {
+        Ok(self.network.borrow_mut().receive(from, self.rank))
+    }
+
+    fn receive(&self, from: usize, tag: i32) -> Result<Bytes, Mismatch> {
+        // The simulation only ever advances: there is nobody to wait for in a single thread.
+        self.try_receive(from, tag)?.ok_or(Mismatch { from, sent: 0, expected: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coll::{Barrier, Bcast, NOTHING, Plan, output};
+
+    #[derive(Debug)]
+    struct Wrong(fn(usize, &mut Plan));
+
+    impl<O: Operation> Algorithm<O> for Wrong {
+        fn name(&self) -> &str {
+            "wrong"
+        }
+
+        fn plan(&self, rank: usize, _: &Shape, plan: &mut Plan) {
+            (self.0)(rank, plan);
+        }
+    }
+
+    fn error<O: Operation>(write: fn(usize, &mut Plan)) -> String {
+        cost::<O>(&Wrong(write), &Shape::new(3, 10, 1), Cost::ROUNDS).unwrap_err()
+    }
+
+    #[test]
+    fn mistakes_are_found_and_named() {
+        let circle = error::<Barrier>(|rank, plan| plan.recv(NOTHING, (rank + 1) % 3));
+        assert_eq!(
+            circle,
+            "deadlock: rank 0 waits for rank 1, rank 1 waits for rank 2, rank 2 waits for rank 0"
+        );
+        let lost = error::<Barrier>(|rank, plan| {
+            if rank == 2 {
+                plan.send(NOTHING, 1);
+            }
+        });
+        assert_eq!(lost, "rank 1 never received what rank 2 sent");
+        let short = error::<Bcast>(|rank, plan| match rank {
+            0 => plan.send(output(0..10), 1),
+            1 => plan.recv(output(0..9), 0),
+            _ => {}
+        });
+        assert_eq!(short, "rank 1 expected 9 bytes from rank 0, which sent 10");
+        let beyond = error::<Bcast>(|_, plan| plan.recv(output(0..11), 1));
+        assert!(
+            beyond.starts_with("rank 0: step 0, receive output[0..11] from rank 1, reaches beyond"),
+            "{beyond}"
+        );
+    }
+}

@@ -1,0 +1,376 @@
+//! What a call is, before it is carried out: checked, with a plan. The blocking and the started form begin
+//! alike.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::coll::{
+    Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Exscan, Gather, Gatherv, Inter,
+    InterRoot, Plan, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Span, Tuned, input,
+};
+use crate::communicator::Communicator;
+use crate::element::Element;
+use crate::error::{MpiError, Result};
+
+use super::port::Seat;
+use super::root::Root;
+
+/// A call that can be carried out.
+pub(super) struct Prepared {
+    pub(super) seat: Seat,
+    pub(super) tag: i32,
+    pub(super) plan: Rc<Plan>,
+    /// Where in the output the input may lie, and how long it is.
+    pub(super) place: Range<usize>,
+    /// Whether it may.
+    pub(super) in_place: bool,
+}
+
+/// The lengths of the buffers of a call.
+#[derive(Clone, Copy)]
+pub(super) struct Lengths {
+    pub(super) send: usize,
+    pub(super) recv: usize,
+}
+
+impl Communicator<'_> {
+    pub(super) fn prepare_barrier(&self) -> Result<Prepared> {
+        match self.inter() {
+            Some((inter, seat)) => Ok(self.between(seat, inter.barrier())),
+            None => self.within::<Barrier>(self.shape::<u8>(0)),
+        }
+    }
+
+    pub(super) fn prepare_bcast<T: Element>(&self, count: usize, root: Root) -> Result<Prepared> {
+        match self.inter() {
+            Some((inter, seat)) => Ok(self.between(seat, inter.bcast(count, self.inter_root(root)?))),
+            None => self.within::<Bcast>(self.shape::<T>(count).with_root(self.intra_root(root)?)),
+        }
+    }
+
+    pub(super) fn prepare_gather<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
+        if let Some((inter, seat)) = self.inter() {
+            let root = self.inter_root(root)?;
+            let mut blocks = Vec::new();
+            if root == InterRoot::Here {
+                let count = divide(RECV, len.recv, inter.remote.len())?;
+                blocks = equal(count, inter.remote.len());
+            }
+            return Ok(self.between(seat, inter.gather(len.send, &blocks, root)));
+        }
+        let root = self.intra_root(root)?;
+        if self.rank() == root {
+            expect(RECV, len.send * self.size(), len.recv)?;
+        }
+        self.within::<Gather>(self.shape::<T>(len.send).with_root(root))
+    }
+
+    pub(super) fn prepare_gatherv<T: Element>(
+        &self,
+        len: Lengths,
+        blocks: &[Range<usize>],
+        root: Root,
+    ) -> Result<Prepared> {
+        if let Some((inter, seat)) = self.inter() {
+            let root = self.inter_root(root)?;
+            if root == InterRoot::Here {
+                check_blocks(RECV, blocks, inter.remote.len(), len.recv, true)?;
+            }
+            return Ok(self.between(seat, inter.gather(len.send, blocks, root)));
+        }
+        let root = self.intra_root(root)?;
+        let shape = self.rooted::<T>(len.send, blocks, root, RECV, len.recv, true)?;
+        self.within::<Gatherv>(shape)
+    }
+
+    pub(super) fn prepare_scatter<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
+        if let Some((inter, seat)) = self.inter() {
+            let root = self.inter_root(root)?;
+            let mut blocks = Vec::new();
+            if root == InterRoot::Here {
+                let count = divide(SEND, len.send, inter.remote.len())?;
+                blocks = equal(count, inter.remote.len());
+            }
+            return Ok(self.between(seat, inter.scatter(len.recv, &blocks, root)));
+        }
+        let root = self.intra_root(root)?;
+        if self.rank() == root {
+            expect(SEND, len.recv * self.size(), len.send)?;
+        }
+        self.within::<Scatter>(self.shape::<T>(len.recv).with_root(root))
+    }
+
+    pub(super) fn prepare_scatterv<T: Element>(
+        &self,
+        len: Lengths,
+        blocks: &[Range<usize>],
+        root: Root,
+    ) -> Result<Prepared> {
+        if let Some((inter, seat)) = self.inter() {
+            let root = self.inter_root(root)?;
+            if root == InterRoot::Here {
+                check_blocks(SEND, blocks, inter.remote.len(), len.send, false)?;
+            }
+            return Ok(self.between(seat, inter.scatter(len.recv, blocks, root)));
+        }
+        let root = self.intra_root(root)?;
+        let shape = self.rooted::<T>(len.recv, blocks, root, SEND, len.send, false)?;
+        self.within::<Scatterv>(shape)
+    }
+
+    pub(super) fn prepare_allgather<T: Element>(&self, len: Lengths) -> Result<Prepared> {
+        if let Some((inter, seat)) = self.inter() {
+            let count = divide(RECV, len.recv, inter.remote.len())?;
+            let outgoing = vec![input(0..len.send); inter.remote.len()];
+            return Ok(self.between(seat, inter.exchange(&outgoing, &equal(count, inter.remote.len()))));
+        }
+        expect(RECV, len.send * self.size(), len.recv)?;
+        self.within::<Allgather>(self.shape::<T>(len.send))
+    }
+
+    pub(super) fn prepare_allgatherv<T: Element>(
+        &self,
+        len: Lengths,
+        blocks: &[Range<usize>],
+    ) -> Result<Prepared> {
+        check_blocks(RECV, blocks, self.peers().size(), len.recv, true)?;
+        if let Some((inter, seat)) = self.inter() {
+            let outgoing = vec![input(0..len.send); inter.remote.len()];
+            return Ok(self.between(seat, inter.exchange(&outgoing, blocks)));
+        }
+        expect(SEND, blocks[self.rank()].len(), len.send)?;
+        self.within::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
+    }
+
+    pub(super) fn prepare_alltoall<T: Element>(&self, len: Lengths) -> Result<Prepared> {
+        let count = divide(SEND, len.send, self.peers().size())?;
+        if let Some((inter, seat)) = self.inter() {
+            let outgoing: Vec<Span> = equal(count, inter.remote.len()).into_iter().map(input).collect();
+            let back = divide(RECV, len.recv, inter.remote.len())?;
+            return Ok(self.between(seat, inter.exchange(&outgoing, &equal(back, inter.remote.len()))));
+        }
+        expect(RECV, len.send, len.recv)?;
+        self.within::<Alltoall>(self.shape::<T>(count))
+    }
+
+    pub(super) fn prepare_alltoallv<T: Element>(
+        &self,
+        len: Lengths,
+        outgoing: &[Range<usize>],
+        incoming: &[Range<usize>],
+    ) -> Result<Prepared> {
+        check_blocks(SEND, outgoing, self.peers().size(), len.send, false)?;
+        check_blocks(RECV, incoming, self.peers().size(), len.recv, true)?;
+        if let Some((inter, seat)) = self.inter() {
+            let outgoing: Vec<Span> = outgoing.iter().cloned().map(input).collect();
+            return Ok(self.between(seat, inter.exchange(&outgoing, incoming)));
+        }
+        expect(
+            "the block that a rank sends to itself",
+            outgoing[self.rank()].len(),
+            incoming[self.rank()].len(),
+        )?;
+        let shape = self.shape::<T>(0).with_blocks(outgoing.iter().cloned());
+        self.within::<Alltoallv>(shape.with_incoming(incoming.iter().cloned()))
+    }
+
+    pub(super) fn prepare_reduce<T: Element>(
+        &self,
+        len: Lengths,
+        commutative: bool,
+        root: Root,
+    ) -> Result<Prepared> {
+        if let Some((inter, seat)) = self.inter() {
+            let root = self.inter_root(root)?;
+            let count = if root == InterRoot::Here { len.recv } else { len.send };
+            return Ok(self.between(seat, inter.reduce(count, commutative, root)));
+        }
+        let root = self.intra_root(root)?;
+        if self.rank() == root {
+            expect(RECV, len.send, len.recv)?;
+        }
+        self.within::<Reduce>(self.shape::<T>(len.send).with_root(root).with_commutative(commutative))
+    }
+
+    pub(super) fn prepare_allreduce<T: Element>(&self, len: Lengths, commutative: bool) -> Result<Prepared> {
+        expect(RECV, len.send, len.recv)?;
+        match self.inter() {
+            Some((inter, seat)) => Ok(self.between(seat, inter.allreduce(len.send, commutative))),
+            None => self.within::<Allreduce>(self.shape::<T>(len.send).with_commutative(commutative)),
+        }
+    }
+
+    pub(super) fn prepare_reduce_scatter<T: Element>(
+        &self,
+        len: Lengths,
+        blocks: Blocks<'_>,
+        commutative: bool,
+    ) -> Result<Prepared> {
+        let shape = match blocks {
+            Blocks::Equal => {
+                expect(SEND, len.recv * self.size(), len.send)?;
+                self.shape::<T>(len.recv)
+            }
+            Blocks::Counts(counts) => {
+                expect("the counts", self.size(), counts.len())?;
+                expect(RECV, counts[self.rank()], len.recv)?;
+                self.shape::<T>(0).with_blocks(crate::coll::consecutive(counts))
+            }
+        };
+        expect(SEND, shape.total(), len.send)?;
+        match self.inter() {
+            Some((inter, seat)) => {
+                let blocks: Vec<Range<usize>> = (0..self.size()).map(|rank| shape.block(rank)).collect();
+                Ok(self.between(seat, inter.reduce_scatter(&blocks, commutative)))
+            }
+            None => self.within::<ReduceScatter>(shape.with_commutative(commutative)),
+        }
+    }
+
+    pub(super) fn prepare_scan<T: Element>(
+        &self,
+        len: Lengths,
+        commutative: bool,
+        exclusive: bool,
+    ) -> Result<Prepared> {
+        if self.is_inter() {
+            return Err(MpiError::Comm("there are no scans between two groups".into()));
+        }
+        expect(RECV, len.send, len.recv)?;
+        let shape = self.shape::<T>(len.send).with_commutative(commutative);
+        if exclusive { self.within::<Exscan>(shape) } else { self.within::<Scan>(shape) }
+    }
+
+    /// A call in this rank's only group.
+    fn within<O: Tuned>(&self, shape: Shape) -> Result<Prepared> {
+        let (len, _) = O::buffers(self.rank(), &shape);
+        let start = O::in_place(self.rank(), &shape);
+        let planned = self.planner().plan::<O>(shape)?;
+        Ok(Prepared {
+            seat: Seat::local(self),
+            tag: self.next_collective(),
+            plan: planned.plan,
+            place: start..start + len,
+            in_place: planned.in_place,
+        })
+    }
+
+    /// A call between two groups.
+    fn between(&self, seat: Seat, plan: Plan) -> Prepared {
+        Prepared { seat, tag: self.next_collective(), plan: Rc::new(plan), place: 0..0, in_place: false }
+    }
+
+    /// The shape of an operation of this rank's group.
+    fn shape<T: Element>(&self, count: usize) -> Shape {
+        self.planner().shape::<T>(self.size(), count)
+    }
+
+    /// The shape of gatherv and scatterv: the root knows all blocks, the others their own.
+    fn rooted<T: Element>(
+        &self,
+        own: usize,
+        blocks: &[Range<usize>],
+        root: usize,
+        what: &'static str,
+        len: usize,
+        written: bool,
+    ) -> Result<Shape> {
+        let shape = self.shape::<T>(0).with_root(root);
+        if self.rank() != root {
+            let rank = self.rank();
+            return Ok(
+                shape.with_blocks((0..self.size()).map(|other| 0..if other == rank { own } else { 0 }))
+            );
+        }
+        check_blocks(what, blocks, self.size(), len, written)?;
+        expect("the root's own block", blocks[root].len(), own)?;
+        Ok(shape.with_blocks(blocks.iter().cloned()))
+    }
+
+    fn intra_root(&self, root: Root) -> Result<usize> {
+        match root {
+            Root::Rank(root) if root < self.size() => Ok(root),
+            Root::Rank(root) => Err(MpiError::Root { root, comm: self.name(), size: self.size() }),
+            Root::Here | Root::Elsewhere => {
+                Err(MpiError::Comm(format!("{} has one group only: its roots are ranks", self.name())))
+            }
+        }
+    }
+
+    fn inter_root(&self, root: Root) -> Result<InterRoot> {
+        match root {
+            Root::Rank(root) if root < self.remote_size() => Ok(InterRoot::There(root)),
+            Root::Rank(root) => Err(MpiError::Root { root, comm: self.name(), size: self.remote_size() }),
+            Root::Here => Ok(InterRoot::Here),
+            Root::Elsewhere => Ok(InterRoot::Elsewhere),
+        }
+    }
+
+    /// The two groups of an intercommunicator, in an order that is the same on all ranks, and the way to
+    /// both.
+    fn inter(&self) -> Option<(Inter, Seat)> {
+        let remote = self.remote_group()?;
+        let (local, remote) = (self.local().members(), remote.members());
+        let (here, there) = (local.len(), remote.len());
+        let is_first = local.iter().min() < remote.iter().min();
+        let members: Rc<[u32]> = if is_first {
+            local.iter().chain(remote.iter()).copied().collect()
+        } else {
+            remote.iter().chain(local.iter()).copied().collect()
+        };
+        let (local, remote) =
+            if is_first { (0..here, here..here + there) } else { (there..there + here, 0..there) };
+        let seat = Seat::among(self, members, local.start + self.rank());
+        Some((Inter { local, remote, rank: self.rank() }, seat))
+    }
+}
+
+/// How a `reduce_scatter` divides the vector.
+pub(super) enum Blocks<'a> {
+    Equal,
+    Counts(&'a [usize]),
+}
+
+const SEND: &str = "the send buffer";
+const RECV: &str = "the receive buffer";
+
+fn equal(count: usize, size: usize) -> Vec<Range<usize>> {
+    (0..size).map(|rank| rank * count..(rank + 1) * count).collect()
+}
+
+/// An error unless a length is what it has to be.
+fn expect(what: &'static str, expected: usize, found: usize) -> Result {
+    if expected == found { Ok(()) } else { Err(MpiError::Count { what, expected, found }) }
+}
+
+/// The length of each of `size` equal blocks.
+fn divide(what: &'static str, len: usize, size: usize) -> Result<usize> {
+    let count = len / size;
+    expect(what, count * size, len)?;
+    Ok(count)
+}
+
+/// An error unless there is a block for each rank, all of them lie in a buffer of that length, and none that
+/// is written to overlaps another.
+fn check_blocks(
+    what: &'static str,
+    blocks: &[Range<usize>],
+    size: usize,
+    len: usize,
+    written: bool,
+) -> Result {
+    if blocks.len() != size {
+        return Err(MpiError::Arg(format!("{what} has {} blocks for {size} ranks", blocks.len())));
+    }
+    if let Some(block) = blocks.iter().find(|block| block.start > block.end || block.end > len) {
+        return Err(MpiError::Arg(format!("{what} has {len} elements, and no block {block:?}")));
+    }
+    if written {
+        let mut sorted: Vec<&Range<usize>> = blocks.iter().filter(|block| !block.is_empty()).collect();
+        sorted.sort_by_key(|block| block.start);
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
+            return Err(MpiError::Arg(format!("{what}: blocks {:?} and {:?} overlap", pair[0], pair[1])));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! How a call is carried out by a rank that waits for it.
+
+use crate::coll::{Execution, Input, Memory, NoOperator};
+use crate::communicator::Communicator;
+use crate::element::Element;
+use crate::error::{MpiError, Result};
+use crate::op::Operator;
+
+use super::port::Port;
+use super::prepare::Prepared;
+
+impl Communicator<'_> {
+    /// Moves elements from one buffer to another.
+    pub(super) fn transfer<T: Element>(
+        &self,
+        call: Result<Prepared>,
+        input: &[T],
+        output: &mut [T],
+    ) -> Result {
+        self.reduce_with(call, input, output, &NoOperator)
+    }
+
+    /// Moves elements from one buffer to another and combines them.
+    pub(super) fn reduce_with<T: Element>(
+        &self,
+        call: Result<Prepared>,
+        input: &[T],
+        output: &mut [T],
+        operator: &dyn Operator<T>,
+    ) -> Result {
+        let result = call.and_then(|call| self.carry_out(call, Input::Apart(input), output, operator));
+        self.guard(result)
+    }
+
+    /// The same with one buffer for both.
+    pub(super) fn in_place<T: Element>(
+        &self,
+        call: Result<Prepared>,
+        buffer: &mut [T],
+        operator: &dyn Operator<T>,
+    ) -> Result {
+        let run = |call: Prepared| {
+            if self.is_inter() {
+                return Err(MpiError::Comm("nothing is in place between two groups".into()));
+            }
+            let place = call.place.clone();
+            if call.in_place {
+                return self.carry_out(call, Input::InOutput(place.start), buffer, operator);
+            }
+            let input = buffer[place].to_vec();
+            self.carry_out(call, Input::Apart(&input), buffer, operator)
+        };
+        self.guard(call.and_then(run))
+    }
+
+    fn carry_out<T: Element>(
+        &self,
+        call: Prepared,
+        input: Input<'_, T>,
+        output: &mut [T],
+        operator: &dyn Operator<T>,
+    ) -> Result {
+        let filler = match input {
+            Input::Apart([first, ..]) => Some(*first),
+            _ => output.first().copied(),
+        };
+        let mut scratch = self.planner().scratch(call.plan.scratch_len(), filler);
+        let mut memory = Memory { input, output, scratch: &mut scratch };
+        let port = Port { seat: &call.seat, engine: self.engine() };
+        let result = Execution::new(call.plan, call.tag).run(&port, &mut memory, operator);
+        self.planner().keep_scratch(scratch);
+        result
+    }
+}

@@ -1,0 +1,55 @@
+//! What a rank is told when a call makes no sense, or not the same as the others make.
+
+use river_mpi::coll::consecutive;
+use river_mpi::testing::{surviving_world, try_world};
+use river_mpi::{Communicator, ErrorClass, ErrorHandler, SUM};
+
+/// The error that the first rank to fail gets.
+fn error(ranks: usize, call: impl Fn(&Communicator) -> river_mpi::Result + Sync) -> String {
+    try_world(ranks, |world| Ok(call(world)?)).unwrap_err().to_string()
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_errors() {
+    let text = error(3, |world| world.allgather(&[1, 2], &mut [0; 5]));
+    assert!(text.contains("the receive buffer: expected 6 elements, found 5"), "{text}");
+    let text = error(3, |world| world.allreduce(&[1, 2], &mut [0; 3], &SUM));
+    assert!(text.contains("expected 2 elements, found 3"), "{text}");
+    let text = error(3, |world| world.alltoall(&[1; 4], &mut [0; 4]));
+    assert!(text.contains("the send buffer: expected 3 elements, found 4"), "{text}");
+    let text = error(2, |world| world.gatherv(&[1], &mut [0; 2], &[0..1, 0..1], 0));
+    assert!(text.contains("blocks 0..1 and 0..1 overlap"), "{text}");
+    let text = error(2, |world| world.scatterv(&[1], &[0..1, 1..3], &mut [0], 0));
+    assert!(text.contains("1 elements, and no block 1..3"), "{text}");
+    let text = error(2, |world| world.allgatherv(&[1], &mut [0], &consecutive(&[1])));
+    assert!(text.contains("1 blocks for 2 ranks"), "{text}");
+    let text = error(2, |world| world.bcast(&mut [1], 2));
+    assert!(text.contains("root 2 is not in the world, which has ranks 0..2"), "{text}");
+    let text = error(2, |world| world.bcast(&mut [1], river_mpi::ROOT));
+    assert!(text.contains("one group only"), "{text}");
+}
+
+#[test]
+fn ranks_that_call_with_different_counts_are_told() {
+    let text = error(2, |world| world.bcast(&mut vec![1_u64; 2 + world.rank()], 0));
+    assert!(text.contains("rank 0 sent 16 bytes") && text.contains("24 were expected"), "{text}");
+}
+
+#[test]
+fn whoever_needs_a_rank_that_is_gone_is_told() {
+    let ended = surviving_world(4, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        if world.rank() == 2 {
+            return Err(river_core::VrError::msg("rank 2 has had enough"));
+        }
+        let failed = world.barrier().and_then(|()| world.barrier());
+        Ok(failed.map_err(|error| error.class()))
+    });
+    let ended = ended.expect("the others go on");
+    for (rank, result) in ended.into_iter().enumerate().filter(|(rank, _)| *rank != 2) {
+        let failed = result.expect("it handles its error");
+        if let Err(class) = failed {
+            assert_eq!(class, ErrorClass::ProcFailed, "rank {rank}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Every algorithm by name, and algorithms of the user's own.
+
+use river_core::testing::for_each_topology;
+use river_mpi::coll::{
+    Algorithm, Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Exscan, Gather,
+    Gatherv, NOTHING, Operation, Plan, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Tuning, input,
+    log2_ceil, output,
+};
+use river_mpi::testing::{try_world, world};
+use river_mpi::{Communicator, run_on};
+
+use super::every::{all, all_v};
+use super::{Compose, Result};
+
+/// The names of all algorithms, by operation.
+fn names() -> Vec<(&'static str, &'static str)> {
+    fn of<O: Operation>() -> Vec<(&'static str, &'static str)> {
+        O::algorithms().iter().map(|algorithm| (O::NAME, algorithm.name())).collect()
+    }
+    [
+        of::<Barrier>(),
+        of::<Bcast>(),
+        of::<Gather>(),
+        of::<Gatherv>(),
+        of::<Scatter>(),
+        of::<Scatterv>(),
+        of::<Allgather>(),
+        of::<Allgatherv>(),
+        of::<Alltoall>(),
+        of::<Alltoallv>(),
+        of::<Reduce>(),
+        of::<Allreduce>(),
+        of::<ReduceScatter>(),
+        of::<Scan>(),
+        of::<Exscan>(),
+    ]
+    .concat()
+}
+
+/// Those that need an operator that commutes cannot do everything that is tested here.
+const NEEDS_COMMUTATIVE: [(&str, &str); 3] =
+    [("allreduce", "ring"), ("reduce_scatter", "ring"), ("reduce_scatter", "recursive_halving")];
+
+fn with_every_algorithm(world: &Communicator) -> Result {
+    for (operation, algorithm) in names() {
+        if NEEDS_COMMUTATIVE.contains(&(operation, algorithm)) {
+            continue;
+        }
+        let tuned = world.with_tuning(Tuning::default().with_named(operation, algorithm)?);
+        all(&tuned, 3)?;
+        all_v(&tuned, 2)?;
+        all(&tuned, 2000)?;
+    }
+    let ring = world.with_tuning(Tuning::default().with_named("allreduce", "ring")?);
+    let mut sum = vec![1; 10_000];
+    ring.allreduce_in_place(&mut sum, &river_mpi::SUM)?;
+    assert_eq!(sum, vec![world.size(); 10_000]);
+    Ok(())
+}
+
+#[test]
+fn every_algorithm_on_all_topologies() {
+    for_each_topology(|name, make_vms| {
+        let ran = river_core::try_run(|vr| Ok(run_on(vr, &make_vms(vr, 4)?, with_every_algorithm)?));
+        assert_eq!(ran.expect(name), [(); 4]);
+    });
+}
+
+/// The barrier of the slides.
+#[derive(Debug)]
+struct Mine;
+
+impl Algorithm<Barrier> for Mine {
+    fn name(&self) -> &str {
+        "mine"
+    }
+
+    fn plan(&self, i: usize, shape: &Shape, plan: &mut Plan) {
+        let p = shape.size();
+        for k in 0..log2_ceil(p) {
+            let dest = (i + (1 << k)) % p;
+            let src = (i + p - (1 << k)) % p;
+            plan.send(NOTHING, dest);
+            plan.recv(NOTHING, src);
+        }
+    }
+}
+
+/// Sends more than it may.
+#[derive(Debug)]
+struct Greedy;
+
+impl Algorithm<Allreduce> for Greedy {
+    fn name(&self) -> &str {
+        "greedy"
+    }
+
+    fn plan(&self, _: usize, shape: &Shape, plan: &mut Plan) {
+        plan.copy(input(0..shape.count() + 1), output(0..shape.count() + 1));
+    }
+}
+
+#[test]
+fn an_algorithm_of_the_users_own_replaces_one_and_is_inherited() {
+    world(5, |world| {
+        let tuned = world.with_tuning(Tuning::default().barrier(Mine));
+        assert_eq!(tuned.tuning().to_string(), "barrier=mine");
+        tuned.barrier()?;
+        world.barrier()?;
+        let copy = tuned.dup()?;
+        assert_eq!(copy.tuning().to_string(), "barrier=mine");
+        copy.barrier()?;
+        assert_eq!(world.tuning().to_string(), "");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_an_algorithm_cannot_do_is_an_error_that_says_why() {
+    let error = try_world(3, |world| {
+        let tuned = world.with_tuning(Tuning::default().with_named("allreduce", "ring")?);
+        let mut sums = [[0; 2]; 4];
+        Ok(tuned.allreduce(&[[1; 2]; 4], &mut sums, &Compose)?)
+    });
+    let text = error.unwrap_err().to_string();
+    assert!(
+        text.contains("`ring`, which was chosen for allreduce, needs an operator that commutes"),
+        "{text}"
+    );
+
+    let error = try_world(2, |world| {
+        let tuned = world.with_tuning(Tuning::default().allreduce(Greedy));
+        Ok(tuned.allreduce_in_place(&mut [1; 4], &river_mpi::SUM)?)
+    });
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("`greedy`") && text.contains("reaches beyond a buffer"), "{text}");
+}
