@@ -1,13 +1,14 @@
 //! What the core moves between VRs: envelopes, whose payload it never looks into.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::id::VrId;
 
 /// Tells the protocols that share one mailbox apart: a layer receives only what was sent on its own channel.
 ///
 /// A new programming model names its channel once: `const LINDA: Channel = Channel::named("linda");`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Channel(u32);
 
 impl Channel {

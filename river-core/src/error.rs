@@ -67,6 +67,9 @@ pub enum SendError {
     /// The program is ending.
     #[error("cannot send to VR {}: the program is ending", .0.short())]
     Stopped(VrId),
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
 }
 
 impl SendError {
@@ -106,6 +109,9 @@ pub enum RecvError {
         "a receive was called from within a receive's predicate: predicates may only look at the message"
     )]
     Reentrant,
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
 }
 
 impl RecvError {
@@ -173,6 +179,94 @@ pub enum DeployError {
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
+}
+
+/// A recoverable VR that was run again from its record did something else than the first time.
+///
+/// Between two calls on [`Vr`](crate::Vr) such a VR has to be deterministic. What usually breaks that: a clock other than
+/// [`Vr::now`](crate::Vr::now), random numbers other than those of [`Vr::rng`](crate::Vr::rng), the order of a hash map
+/// that shows in what is sent, threads of its own, files and variables that have changed in the meantime; all of which
+/// can be had through [`Vr::effect`](crate::Vr::effect).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error(
+    "this VR is run again from its record, and is not deterministic: line {line} of the record since {} says {recorded}, \
+     but now comes {done} (between calls on Vr use no clock but vr.now(), no random numbers but vr.rng(), no order of a \
+     hash map, and vr.effect() for all else that may differ)",
+    place(*.safepoints)
+)]
+pub struct Divergence {
+    /// Which line of the record it is, from 1.
+    pub line: u64,
+    /// The safepoint after which the record begins; 0: the beginning of the VR.
+    pub safepoints: u64,
+    /// What was recorded.
+    pub recorded: String,
+    /// What was done instead.
+    pub done: String,
+}
+
+fn place(safepoints: u64) -> String {
+    match safepoints {
+        0 => "its beginning".into(),
+        number => format!("safepoint {number}"),
+    }
+}
+
+/// Why a VR's state could not be kept, or taken up again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
+    /// Receives are posted: they are on the VR's stack, where a safepoint finds nothing.
+    #[error("a safepoint was asked for while receives are posted: complete or drop them first")]
+    Posted,
+    /// A value cannot be encoded, or decoded as what it is asked for as.
+    #[error("{name} cannot be kept: {error}")]
+    Value {
+        /// The Rust type.
+        name: String,
+        /// The error of the encoding.
+        error: String,
+    },
+    /// VRs of the program are not recorded.
+    #[error(
+        "VR {} {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
+         `river run --recoverable`", vr.short(), others(*.more)
+    )]
+    NotRecoverable {
+        /// One of them.
+        vr: VrId,
+        /// Where it is.
+        on: String,
+        /// How many more there are.
+        more: usize,
+    },
+    /// A process of the program died, or did not answer, while its state was being taken.
+    #[error("the checkpoint was given up: {0}")]
+    GivenUp(String),
+    /// A checkpoint cannot be written or read.
+    #[error("{path}: {error}")]
+    File {
+        /// Which file or directory.
+        path: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+}
+
+fn others(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        more => format!(", nor are {more} others"),
+    }
 }
 
 fn list(got: &[String], busy: &[(String, String)]) -> String {

@@ -266,7 +266,7 @@ fn aligned_offset(memory: &[u8]) -> usize {
 }
 
 /// Small payloads that hold aligned parts keep their alignment too; the rest need none.
-fn aligned_copy(body: &[u8]) -> Bytes {
+pub(crate) fn aligned_copy(body: &[u8]) -> Bytes {
     if body.len() < ALIGN {
         return Bytes::copy_from_slice(body);
     }

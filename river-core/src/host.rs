@@ -19,13 +19,16 @@ use rustix::process::{Resource as Limited, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{self, Connection, ControlError, Incoming};
-use crate::error::DeployError;
+use crate::cut;
+use crate::error::{DeployError, StateError};
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
 use crate::lease;
 use crate::node::{Asked, Node};
-use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, ToHost};
+use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
 use crate::rt;
+use crate::state::{Base, Origin, Record, Saved};
+use crate::vr::thread::Beginning;
 use crate::vr::{self, Creation, Resource};
 
 /// Set for a host by its VM to the VM's process id.
@@ -99,7 +102,7 @@ fn run() -> Result<(), ControlError> {
         let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
         let place = Place { host: spec.host, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let (requests, asked) = rt::unbounded();
-        let node = Node::start(place, program, vm, key.clone(), requests)?;
+        let node = Node::start(place, program, vm, key.clone(), requests, spec.recoverable)?;
         for listener in listeners {
             let acceptor = node.clone();
             let serve = move |hello, stream| {
@@ -218,6 +221,11 @@ async fn serve_program(
                 }
             }
             Ok(Some(ToHost::HostDown { host, why })) => node.host_down(host, &why),
+            Ok(Some(ToHost::State { round, step })) => take_step(&node, round, step, &to),
+            Ok(Some(ToHost::Restore { ticket, vr })) => {
+                let result = restore(&node, &vr, &to);
+                let _ = to.try_send(FromHost::Created { ticket, result });
+            }
             Ok(Some(ToHost::Stop) | None) => break,
             Err(error) => {
                 tracing::warn!(%error, "lost the program");
@@ -236,15 +244,75 @@ async fn serve_program(
 }
 
 fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
-    let NewVr { id, code, name, state, parent, parent_at } = new;
+    let NewVr { id, code, name, state, parent, parent_at, recoverable } = new;
     node.learn(parent, parent_at);
+    let recorder = recoverable.then(|| {
+        let base = Base::new(id, state.clone().into());
+        let (parent, code, name, program) = (Some(parent), Some(code), name.clone(), node.program);
+        node.states.add(Origin { id, parent, code, name, program }, Record::new(base))
+    });
     let resource = make(code, state).map_err(|error| DeployError::State { name: name.clone(), error })?;
     let to = to.clone();
     let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
-    vr::thread::spawn(node, id, &name, parent, resource, ended).map_err(|error| DeployError::Vm {
+    vr::thread::spawn(node, id, &name, parent, resource, recorder, ended).map_err(|error| DeployError::Vm {
         vm: node.vm.clone(),
         error: format!("cannot start a thread: {error}"),
     })
+}
+
+/// Takes up a VR from a checkpoint. It runs through its record at once, and goes on when the process is thawed.
+fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
+    let failed = |error: String| DeployError::State { name: "VR of a checkpoint".into(), error };
+    let saved = Saved::decode(vr).map_err(|error| failed(error.to_string()))?;
+    let Origin { id, name, parent, code, .. } = saved.origin.clone();
+    let (Some(parent), Some(code)) = (parent, code) else { return Err(failed("it is the initiator".into())) };
+    let resource = make(code, saved.record.base().state.to_vec()).map_err(failed)?;
+    node.states.freeze();
+    let (inbox, recorder) = cut::adopt(node, saved);
+    let to = to.clone();
+    let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
+    let beginning = Beginning { id, name: &name, parent, inbox, resource, recorder: Some(recorder) };
+    vr::thread::start(node, beginning, ended)
+        .map_err(|error| failed(format!("cannot start a thread: {error}")))
+}
+
+/// Takes one step of a checkpoint. What takes time is done meanwhile.
+fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>) {
+    let report =
+        move |to: &rt::Sender<FromHost>, report| drop(to.try_send(FromHost::State { round, report }));
+    match step {
+        Step::Freeze => report(to, cut::freeze(node)),
+        Step::Settle(expected) => {
+            let (node, to) = (node.clone(), to.clone());
+            rt::spawn(async move {
+                if cut::settled(&node, &expected).await {
+                    report(&to, Report::Settled);
+                }
+            });
+        }
+        Step::Copy => {
+            let (vrs, ended) = cut::copy(node);
+            report(to, Report::Copied { ended });
+            let to = to.clone();
+            rt::spawn(rt::blocking(move || {
+                let result = vrs.iter().try_for_each(|saved| send_copy(round, saved, &to));
+                let _ = to.try_send(FromHost::CopiesEnd { round, result });
+            }));
+        }
+        Step::Thaw => node.states.thaw(),
+    }
+}
+
+fn send_copy(round: u64, saved: &Saved, to: &rt::Sender<FromHost>) -> Result<(), StateError> {
+    let vr = saved.origin.id;
+    let bytes = saved.encode()?;
+    let pieces = bytes.chunks(cut::PIECE);
+    let count = pieces.len();
+    for (index, piece) in pieces.enumerate() {
+        let (piece, last) = (piece.to_vec(), index + 1 == count);
+        let _ = to.try_send(FromHost::Copy { round, vr, last, piece });
+    }
+    Ok(())
 }
 
 fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {

@@ -38,7 +38,7 @@ pub(crate) trait Pump {
 }
 
 /// What may arrive.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Event {
     Envelope(Envelope),
     Down(Down),
@@ -235,6 +235,11 @@ impl Inbox {
         std::mem::swap(&mut queue.events, events);
         self.ready.store(0, SeqCst);
         Some(queue.since)
+    }
+
+    /// What has arrived and was not taken.
+    pub(crate) fn waiting(&self) -> Vec<Event> {
+        self.lock().events.clone()
     }
 
     /// Refuses everything from now on and returns what had not been taken. Those who wait for room find out.

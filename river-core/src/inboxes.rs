@@ -30,6 +30,10 @@ impl Inboxes {
         self.read().get(&vr).cloned()
     }
 
+    pub(crate) fn vrs(&self) -> Vec<VrId> {
+        self.read().keys().copied().collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.read().is_empty()
     }

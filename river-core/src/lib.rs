@@ -85,12 +85,15 @@
 //! * `inbox`: the shared half of a mailbox
 //! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive
+//! * `state`: what VRs were told, and how they are restored from it
 //! * `link`: the ways from one VR to another
 //! * `node`: a process's VRs and its router
 //! * `vr`: virtual resources
+//! * `cut`: a process's part in a checkpoint
 //! * `host`: the process in which a VM runs a program's VRs
 //! * `vm`: virtual machines
 //! * `program`: the initiator's side: leases, hosts, directory
+//! * `operate`: what others may want of a running program
 //! * `run`: the start of a program
 //! * `start`: the start of a host that is a test executable
 //! * `testing`: help for the tests of other layers
@@ -98,6 +101,7 @@
 
 pub mod code;
 mod control;
+mod cut;
 mod discovery;
 mod down;
 mod envelope;
@@ -118,6 +122,7 @@ mod link;
 mod mailbox;
 mod node;
 mod noise;
+mod operate;
 mod panics;
 mod pool;
 mod program;
@@ -128,6 +133,7 @@ mod run;
 mod sim;
 #[cfg(feature = "testing")]
 mod start;
+mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod vm;
@@ -141,15 +147,17 @@ pub use discovery::{
 };
 pub use down::{Down, Why};
 pub use envelope::{Channel, Envelope, Payload};
-pub use error::{DeployError, RecvError, Result, SendError, VrError};
+pub use error::{DeployError, Divergence, RecvError, Result, SendError, StateError, VrError};
 pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::CacheError;
 pub use key::{ClusterKey, KeyError};
 pub use limit::{QueueLimit, WhenFull};
 pub use mailbox::{QueueStatus, Selector};
+pub use operate::checkpoint;
 pub use panics::catch_panic;
-pub use protocol::Count;
-pub use run::{run, try_run};
+pub use protocol::{Checkpoint, Count};
+pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
+pub use state::{Stored, StoredVr};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
-pub use vr::{Group, Handler, Posted, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};

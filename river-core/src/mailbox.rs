@@ -5,8 +5,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope};
@@ -14,7 +17,7 @@ use crate::id::VrId;
 use crate::inbox::{Event, Moment};
 
 /// What a receive asks for before it looks at a payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     channel: Channel,
     lane: Option<u64>,
@@ -63,11 +66,22 @@ impl Selector {
     }
 }
 
+/// Continues a sentence: "an envelope with lane 7 from 5f3a9c10".
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an envelope of channel {:x}", self.channel.to_wire())?;
+        if let Some(lane) = self.lane {
+            write!(f, " with lane {lane:x}")?;
+        }
+        self.from.map_or(Ok(()), |from| write!(f, " from {}", from.short()))
+    }
+}
+
 /// Exchanges what is in the inbox for an empty vector, as [`Inbox::swap`](crate::inbox::Inbox::swap) does.
 pub(crate) type Swap<'a> = dyn FnMut(&mut Vec<Event>) -> Option<Moment> + 'a;
 
 /// What waits in a VR's mailbox, for whatever layer, and has not been received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStatus {
     /// How many envelopes there are.
     pub messages: usize,
@@ -192,8 +206,8 @@ impl Posted {
     }
 }
 
-impl std::fmt::Debug for Posted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Posted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Posted")
             .field("id", &self.id)
             .field("selector", &self.selector)
@@ -225,7 +239,53 @@ pub(crate) struct Mailbox {
     stopped: bool,
 }
 
+/// A mailbox as it can be written down: one without posted receives.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue {
+    /// Not looked at yet, oldest first.
+    pub(crate) fresh: Vec<Event>,
+    /// Looked at and not taken, with the numbers of their arrival.
+    pub(crate) held: Vec<(u64, Envelope)>,
+    pub(crate) arrivals: u64,
+    pub(crate) watched: Vec<VrId>,
+    pub(crate) children: Vec<VrId>,
+    pub(crate) down: Vec<(VrId, Why)>,
+    pub(crate) notices: Vec<Down>,
+    pub(crate) stopped: bool,
+}
+
+impl From<Queue> for Mailbox {
+    fn from(queue: Queue) -> Self {
+        let mut mailbox = Self {
+            arrivals: queue.arrivals,
+            watched: queue.watched.into_iter().collect(),
+            children: queue.children.into_iter().collect(),
+            down: queue.down.into_iter().collect(),
+            notices: queue.notices.into(),
+            stopped: queue.stopped,
+            ..Self::default()
+        };
+        mailbox.fresh = queue.fresh.into_iter().rev().collect();
+        queue.held.into_iter().for_each(|(number, envelope)| mailbox.hold(number, envelope));
+        mailbox
+    }
+}
+
 impl Mailbox {
+    /// What the mailbox holds; `None` if receives are posted, whose predicates cannot be written down.
+    pub(crate) fn queue(&self) -> Option<Queue> {
+        self.posted.is_empty().then(|| Queue {
+            fresh: self.fresh.iter().rev().cloned().collect(),
+            held: self.held.iter().map(|(number, held)| (*number, held.envelope.clone())).collect(),
+            arrivals: self.arrivals,
+            watched: self.watched.iter().copied().collect(),
+            children: self.children.iter().copied().collect(),
+            down: self.down.iter().map(|(who, why)| (*who, why.clone())).collect(),
+            notices: self.notices.iter().cloned().collect(),
+            stopped: self.stopped,
+        })
+    }
+
     /// Where the inbox may put new events: empty, with the memory of the last batch.
     fn lend(&mut self) -> Vec<Event> {
         debug_assert!(self.fresh.is_empty());

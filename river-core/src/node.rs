@@ -30,6 +30,7 @@ use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
 use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
+use crate::state::Registry;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SYSTEM: Channel = Channel::named("river-core");
@@ -50,6 +51,9 @@ pub(crate) struct Node {
     ways: Ways,
     gates: Gates,
     courier: Sender<Notice>,
+    /// Whether the VRs of this program are recorded if nothing else is said.
+    pub(crate) recoverable: bool,
+    pub(crate) states: Registry,
     /// VMs that want to be given back; known to the initiator's process only.
     leaving: Mutex<Vec<VmId>>,
     any_leaving: AtomicBool,
@@ -121,6 +125,7 @@ impl Node {
         vm: String,
         key: ClusterKey,
         requests: rt::Sender<Asked>,
+        recoverable: bool,
     ) -> io::Result<Arc<Self>> {
         let (courier, notices) = crossbeam_channel::unbounded();
         let rings = rings_allowed()?;
@@ -138,6 +143,8 @@ impl Node {
             ways: Ways::Real { reader, rings },
             gates: Gates::default(),
             courier,
+            recoverable,
+            states: Registry::default(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
         });
@@ -145,6 +152,18 @@ impl Node {
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
         let _ = sink.node.set(Arc::downgrade(&node));
         Ok(node)
+    }
+
+    /// The same name, for as long as the process lives. A program has few VMs.
+    pub(crate) fn intern(&self, name: &str) -> &'static str {
+        static NAMES: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.iter().find(|known| **known == name) {
+            return known;
+        }
+        let new: &'static str = Box::leak(name.into());
+        names.push(new);
+        new
     }
 
     /// What a waiting VR looks into.
@@ -233,6 +252,7 @@ impl Node {
     /// Ends every receive of this process: the program stops.
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
+        self.states.thaw();
         self.local.stop();
         self.gates.open_all();
     }
@@ -268,7 +288,12 @@ impl Node {
         self.local.is_empty()
     }
 
-    fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
+    /// The VRs that live here.
+    pub(crate) fn vrs(&self) -> Vec<VrId> {
+        self.local.vrs()
+    }
+
+    pub(crate) fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
         self.local.get(vr)
     }
 
@@ -738,6 +763,8 @@ impl Node {
             ways: Ways::Sim(net.clone()),
             gates: Gates::default(),
             courier,
+            recoverable: false,
+            states: Registry::default(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
         });

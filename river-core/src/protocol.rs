@@ -4,6 +4,7 @@
 //! the handshake ([`crate::noise`]): peers of different versions never get here.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::CodePtr;
 use crate::discovery::{Query, VmInfo};
 use crate::down::Why;
-use crate::error::DeployError;
+use crate::error::{DeployError, StateError};
 use crate::id::{HostId, ImageHash, ProgramId, VmId, VrId};
 
 /// What the dialling side of a connection wants. Travels inside the encrypted handshake.
@@ -24,6 +25,8 @@ pub(crate) enum Hello {
     /// A process of a program wants to send envelopes, through that ring if the listener can open it: then the listener
     /// says so in one byte.
     Data { program: ProgramId, from: HostId, port: u16, ring: Option<MemoryName> },
+    /// Somebody wants something of a program, and talks to its initiator.
+    Operate { program: ProgramId },
 }
 
 /// Who accepted the connection. Travels inside the encrypted handshake.
@@ -59,6 +62,8 @@ pub(crate) enum ToVm {
     Release,
     /// Ends the VM. Needs no lease: who has the key may.
     Stop,
+    /// Asks for the address of the initiator whose host runs here. Needs no lease either.
+    FindInitiator,
     /// Ends the VM as soon as no program has it any more, and asks the program that has it to give it back.
     Drain,
 }
@@ -86,6 +91,8 @@ pub(crate) struct HostSpec {
     pub(crate) args: Vec<Vec<u8>>,
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) directory: Vec<u8>,
+    /// Whether its VRs are recorded if nothing else is said.
+    pub(crate) recoverable: bool,
 }
 
 /// From a VM to the program that leases it.
@@ -100,6 +107,8 @@ pub(crate) enum FromVm {
     Started {
         shipped: bool,
     },
+    /// As the VM's machine sees it; none, if no host was started.
+    Initiator(Option<SocketAddr>),
     /// The host cannot be started: why.
     Refused(String),
     /// A line that the host printed, without its end.
@@ -117,12 +126,45 @@ pub(crate) enum FromVm {
     Leaving,
 }
 
+/// From somebody who has the key to an initiator.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToProgram {
+    /// Checkpoint into that directory of the initiator's machine, and keep so many there.
+    Checkpoint { directory: PathBuf, keep: usize },
+}
+
+/// From an initiator to somebody who has the key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromProgram {
+    Checkpoint(Result<Checkpoint, StateError>),
+}
+
 /// From the initiator to a host.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToHost {
-    Create { ticket: u64, vrs: Vec<NewVr> },
-    Reply { ticket: u64, reply: Reply },
-    HostDown { host: HostId, why: Why },
+    Create {
+        ticket: u64,
+        vrs: Vec<NewVr>,
+    },
+    Reply {
+        ticket: u64,
+        reply: Reply,
+    },
+    HostDown {
+        host: HostId,
+        why: Why,
+    },
+    /// A step of the checkpoint of that number.
+    State {
+        round: u64,
+        step: Step,
+    },
+    /// Takes up a VR, encoded as [`Saved`](crate::state::Saved), which then waits to be thawed.
+    Restore {
+        ticket: u64,
+        #[serde(with = "bytes_body")]
+        vr: Vec<u8>,
+    },
     Stop,
 }
 
@@ -143,6 +185,51 @@ pub(crate) enum FromHost {
         ticket: u64,
         request: Request,
     },
+    State {
+        round: u64,
+        report: Report,
+    },
+    /// A piece of a VR's copy, in order.
+    Copy {
+        round: u64,
+        vr: VrId,
+        last: bool,
+        #[serde(with = "bytes_body")]
+        piece: Vec<u8>,
+    },
+    /// That was all; or what went wrong.
+    CopiesEnd {
+        round: u64,
+        result: Result<(), StateError>,
+    },
+}
+
+/// Envelopes: (to, from, how many).
+pub(crate) type Counts = Vec<(VrId, VrId, u64)>;
+
+/// What a process is to do for a checkpoint: see [`Coordination`](crate::state::Coordination).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Freeze,
+    Settle(Counts),
+    Copy,
+    Thaw,
+}
+
+/// What a process has done of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Frozen {
+        /// What its VRs have sent, and may not have arrived.
+        sent: Counts,
+        /// Its VRs that are not recorded.
+        unrecorded: Vec<VrId>,
+    },
+    Settled,
+    Copied {
+        /// VRs that had ended.
+        ended: Vec<(VrId, Why)>,
+    },
 }
 
 /// A VR that is to be made.
@@ -155,6 +242,8 @@ pub(crate) struct NewVr {
     pub(crate) state: Vec<u8>,
     pub(crate) parent: VrId,
     pub(crate) parent_at: Place,
+    /// Whether it is recorded.
+    pub(crate) recoverable: bool,
 }
 
 /// Where VRs live: the process and the address at which it accepts connections.
@@ -189,6 +278,11 @@ pub(crate) enum Request {
         name: String,
         new: NewVr,
     },
+    /// Checkpoints the program into a directory, in which so many are kept.
+    Checkpoint {
+        directory: PathBuf,
+        keep: usize,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -205,6 +299,21 @@ pub(crate) enum Reply {
     Deployed(Vec<(VrId, Place)>),
     Done,
     Failed(DeployError),
+    Checkpoint(Result<Checkpoint, StateError>),
+}
+
+/// A checkpoint that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// Its number in its directory, from 1; 0 if the program has just been restored from it.
+    pub number: u64,
+    /// The program was restored from it: this is the same call, returning once more in another process.
+    pub resumed: bool,
+    /// Its size on disk in bytes, without the image of the program.
+    pub bytes: u64,
+    /// For how long the VRs were stopped.
+    pub pause: Duration,
 }
 
 /// How many VMs are wanted: `4` (exactly), `2..` (at least two, all that can be had) or `..` (all, at least one).

@@ -1,13 +1,22 @@
 //! The start of a program.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Termination};
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::discovery::Reach;
-use crate::error::Result;
+use crate::down::Why;
+use crate::error::{Result, VrError};
 use crate::host;
 use crate::id::VrId;
+use crate::image;
 use crate::program::Program;
+use crate::state::{Base, Directory, Origin, Record, Recorder};
 use crate::vr::Vr;
 
 /// Runs a program: `body` becomes its initiator, on the calling thread, and everything that it has started is gone
@@ -30,30 +39,149 @@ use crate::vr::Vr;
 ///
 /// The exit code is that of `body`; an error is printed to stderr and gives 1.
 pub fn run<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
-    match try_run(body) {
+    report(run_as(false, body))
+}
+
+fn report<T: Termination>((result, lost): (Result<T>, bool)) -> ExitCode {
+    match result {
         Ok(value) => value.report(),
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            // Whoever takes checkpoints wants to know whether it is worth going on from one.
+            if lost && flag("RIVER_CHECKPOINT") { ExitCode::from(LOST_A_HOST) } else { ExitCode::FAILURE }
         }
     }
 }
+
+/// The exit code of a program that failed after it had lost a host, if `RIVER_CHECKPOINT` is set: `EX_TEMPFAIL`.
+const LOST_A_HOST: u8 = 75;
 
 /// Like [`run`], but returns what `body` returns. For programs that do more than be a River program, and for tests.
 ///
 /// # Errors
 /// What `body` returns, or why the program could not be started.
 pub fn try_run<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+    run_as(false, body).0
+}
+
+/// What `body` returned, and whether a host was lost.
+fn run_as<T>(recoverable: bool, body: impl FnOnce(&Vr) -> Result<T>) -> (Result<T>, bool) {
     host::become_host_if_asked();
+    let ended = match restored_directory() {
+        Some(directory) => go_on(&directory, body),
+        None => begin(recoverable || flag(RECOVERABLE), body),
+    };
+    ended.unwrap_or_else(|error| (Err(error), false))
+}
+
+/// Like [`try_run`], but the initiator and all VRs that are deployed are recoverable, as if the program were run by
+/// `river run --recoverable`: it can be checkpointed ([`Vr::checkpoint`]) and restored. A program that is restored runs
+/// `body` again, and gets to the same place.
+///
+/// # Errors
+/// As [`try_run`].
+pub fn try_run_recoverable<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+    run_as(true, body).0
+}
+
+/// Like [`run`], but the initiator and all VRs that are deployed are recoverable: see [`try_run_recoverable`].
+pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
+    report(run_as(true, body))
+}
+
+/// Goes on with a program from the newest whole checkpoint in a directory, in this process; `body` is the program's
+/// initiator, the same one as when it was run. This has to be the same executable.
+///
+/// The program's VMs are used again if they can be found; others take their place if not, and share the work if they are
+/// fewer. `river restore` does the same with the executable that is kept in the directory.
+///
+/// # Errors
+/// What `body` returns; [`StateError`] if there is no checkpoint that can be used; why there are no VMs.
+pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+    host::become_host_if_asked();
+    go_on(directory.as_ref(), body)?.0
+}
+
+/// Set by `river run --recoverable`.
+const RECOVERABLE: &str = "RIVER_RECOVERABLE";
+/// Set by `river restore` to its process id, a colon, and the directory: processes that the program starts inherit the
+/// variable, and are not meant.
+const RESTORE: &str = "RIVER_RESTORE";
+
+fn flag(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+fn restored_directory() -> Option<PathBuf> {
+    let value = std::env::var_os(RESTORE)?.into_vec();
+    let colon = value.iter().position(|byte| *byte == b':')?;
+    let parent = rustix::process::getppid()?.as_raw_nonzero().to_string();
+    (value[..colon] == *parent.as_bytes()).then(|| OsString::from_vec(value[colon + 1..].to_vec()).into())
+}
+
+fn begin<T>(recoverable: bool, body: impl FnOnce(&Vr) -> Result<T>) -> Result<(Result<T>, bool)> {
     let reach = Reach::from_env()?;
-    let program = Program::start(reach.key()?, reach)?;
+    let program = Program::start(reach.key()?, reach, recoverable)?;
     let id = VrId::fresh();
+    let recorder = recoverable.then(|| {
+        let (name, program_id) = ("initiator".into(), program.node.program);
+        let origin = Origin { id, parent: None, code: None, name, program: program_id };
+        program.node.states.add(origin, Record::new(Base::new(id, Bytes::new())))
+    });
     let inbox = program.node.add(id);
     program.register(id);
-    let result = {
-        let vr = Vr::new(id, None, program.node.clone(), inbox);
-        panic::catch_unwind(AssertUnwindSafe(|| body(&vr)))
+    let node = program.node.clone();
+    let vr = match &recorder {
+        None => Vr::new(id, None, node, inbox),
+        Some(recorder) => Vr::recorded(node, inbox, recorder.clone()),
     };
+    Ok(finish(&program, vr, recorder, body))
+}
+
+fn go_on<T>(directory: &Path, body: impl FnOnce(&Vr) -> Result<T>) -> Result<(Result<T>, bool)> {
+    let checkpoints = Directory::new(directory);
+    let (number, content, broken) = checkpoints.latest()?;
+    for error in broken {
+        eprintln!("[river: passed over a checkpoint: {error}]");
+    }
+    let own = image::own_image()?;
+    if own.hash != content.header.image {
+        return Err(VrError::msg(format!(
+            "checkpoint {number} in {} was taken by another executable than this one: run `river restore {0}`, which uses \
+             the one that is kept there",
+            directory.display()
+        )));
+    }
+    tracing::info!(number, directory = %directory.display(), vrs = content.vrs.len(), "going on from a checkpoint");
+    let reach = Reach::from_env()?;
+    let program = Program::start(reach.key()?, reach, true)?;
+    let vr = match program.restore(content) {
+        Ok(vr) => vr,
+        Err(error) => {
+            program.finish();
+            return Err(error);
+        }
+    };
+    let recorder = program.node.states.get(vr.id());
+    program.thaw();
+    Ok(finish(&program, vr, recorder, body))
+}
+
+/// Runs the initiator, and ends the program with it. What it returned, and whether a host was lost.
+fn finish<T>(
+    program: &Program,
+    vr: Vr,
+    recorder: Option<Arc<Recorder>>,
+    body: impl FnOnce(&Vr) -> Result<T>,
+) -> (Result<T>, bool) {
+    let mut result = panic::catch_unwind(AssertUnwindSafe(|| body(&vr)));
+    drop(vr);
+    if let Some(recorder) = recorder
+        && let Why::Failed(error) = recorder.finish(Why::Finished)
+    {
+        result = Ok(Err(VrError::msg(error)));
+    }
+    let lost = program.has_lost_a_host();
     program.finish();
-    result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+    (result.unwrap_or_else(|panic| panic::resume_unwind(panic)), lost)
 }

@@ -28,7 +28,8 @@ pub fn threads<T: Send>(count: usize, body: impl Fn(&Vr, usize, &[VrId]) -> T + 
     let (requests, _) = rt::unbounded();
     let place = Place { host: HostId::fresh(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
     let key = ClusterKey::from_bytes([0; 32]);
-    let node = Node::start(place, ProgramId::fresh(), "test".into(), key, requests).expect("a node starts");
+    let node =
+        Node::start(place, ProgramId::fresh(), "test".into(), key, requests, false).expect("a node starts");
     let ids: Vec<VrId> = (0..count).map(|_| VrId::fresh()).collect();
     let inboxes: Vec<_> = ids.iter().map(|&id| node.add(id)).collect();
     let results = thread::scope(|scope| {

@@ -39,7 +39,10 @@
 mod log;
 
 pub use log::log_to_stderr;
-pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
+pub use river_core::{
+    ExitCode, Result, VrError, become_host_if_asked, restore, run, run_recoverable, try_run,
+    try_run_recoverable,
+};
 pub use {
     river_core as core, river_mapreduce as mapreduce, river_mpi as mpi, river_rai as rai, river_sfm as sfm,
     river_trickle as trickle,
@@ -64,6 +67,11 @@ struct NewModel;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/mapreduce.md")]
 struct MapReduceGuide;
+
+/// The programs in the guide to state, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/state.md")]
+struct StateGuide;
 
 /// The programs in the guide to Trickle, so that they are compiled and run.
 #[cfg(doctest)]

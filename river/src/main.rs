@@ -18,6 +18,8 @@ Examples:
   river ls                    show the virtual machines that can be found
   river run -n 4 ./pi 1000    run a program on four: those that are there, or four started for it
   river stop --all            end all virtual machines
+  river checkpoint pi state   keep the state of a program that runs
+  river restore state         go on with it
   river key show              the fingerprint of the key, to compare two machines
 
 Exit status:
@@ -40,6 +42,9 @@ enum Command {
     Ls(command::ls::Args),
     Run(command::run::Args),
     Stop(command::stop::Args),
+    Checkpoint(command::checkpoint::Args),
+    Restore(command::restore::Args),
+    States(command::states::Args),
     Key(command::key::Args),
     Completions(command::completions::Args),
 }
@@ -52,6 +57,9 @@ fn main() -> ExitCode {
         Command::Ls(args) => command::ls::run(&args),
         Command::Run(args) => return command::run::run(&args),
         Command::Stop(args) => command::stop::run(&args),
+        Command::Checkpoint(args) => command::checkpoint::run(&args),
+        Command::Restore(args) => return command::restore::run(&args),
+        Command::States(args) => command::states::run(&args),
         Command::Key(args) => command::key::run(&args),
         Command::Completions(args) => command::completions::run::<Args>(&args),
     };

@@ -3,11 +3,13 @@
 //! Every request is served by a task of its own; the state they share is locked for moments only, never while a task
 //! waits. A host is declared dead here and nowhere else, so that all processes agree on it.
 
+mod checkpoint;
 mod local;
 mod output;
 mod place;
 mod pulse;
 mod request;
+mod restore;
 mod vm_link;
 
 use std::collections::{HashMap, HashSet};
@@ -25,10 +27,11 @@ use crate::id::{HostId, ProgramId, VmId, VrId};
 use crate::key::ClusterKey;
 use crate::lease;
 use crate::node::Node;
-use crate::protocol::{FromHost, Hello, Place, Reply, Tenant, ToHost, ToVm};
+use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
 use crate::rt;
 use crate::vm::{Vm, machine_name};
 
+use checkpoint::{Cut, Heard, Regularly};
 pub(crate) use output::Output;
 use place::View;
 use pulse::{Change, DEAD, Pulse, SUSPECT};
@@ -62,6 +65,12 @@ struct State {
     local_vms: Vec<Vm>,
     services: HashMap<(VmId, String), Service>,
     ending: bool,
+    initiator: Option<VrId>,
+    cut: Cut,
+    /// VMs that the program knows from before it was restored, and what stands for each of them.
+    aliases: HashMap<VmId, VmId>,
+    /// Who had ended before the program was restored.
+    past: HashMap<VrId, Why>,
 }
 
 /// A VR that is known by a name on its VM.
@@ -87,14 +96,14 @@ struct Host {
 
 impl Program {
     /// Starts the control plane of a program in the process of its initiator.
-    pub(crate) fn start(key: ClusterKey, reach: Reach) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(key: ClusterKey, reach: Reach, recoverable: bool) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();
         let listeners = listen_on(&reach)?;
         let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let place = Place { host: HostId::fresh(), address };
         let (requests, asked) = rt::unbounded();
-        let node = Node::start(place, program, machine_name(), key.clone(), requests)?;
+        let node = Node::start(place, program, machine_name(), key.clone(), requests, recoverable)?;
         let executable = std::env::args_os().next().unwrap_or_default();
         let executable = std::path::Path::new(&executable).file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{executable} (process {} on {})", std::process::id(), machine_name());
@@ -122,6 +131,9 @@ impl Program {
         });
         let renew = rt::spawn(this.clone().renew_leases());
         this.tasks().extend([answer, renew]);
+        if let Some(regularly) = Regularly::from_env()? {
+            this.tasks().push(rt::spawn(this.clone().checkpoint_regularly(regularly)));
+        }
         Ok(this)
     }
 
@@ -133,9 +145,11 @@ impl Program {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a VR lives in this process.
+    /// Notes the initiator, which lives in this process.
     pub(crate) fn register(&self, vr: VrId) {
-        self.state().directory.insert(vr, self.node.place.host);
+        let mut state = self.state();
+        state.directory.insert(vr, self.node.place.host);
+        state.initiator = Some(vr);
     }
 
     /// Prolongs all leases again and again, and gives up VMs and hosts that are silent for too long.
@@ -207,6 +221,13 @@ impl Program {
                 vm.joined();
                 self.serve_host(host, from).await;
             }
+            Hello::Operate { program } if program == self.tenant.program => {
+                let (to, mut from) = control::split::<FromProgram, ToProgram>(stream);
+                while let Ok(Some(ToProgram::Checkpoint { directory, keep })) = from.next().await {
+                    let result = self.checkpoint(directory, keep).await;
+                    let _ = to.try_send(FromProgram::Checkpoint(result));
+                }
+            }
             other => accept_data(&self.node, other, stream),
         }
     }
@@ -234,6 +255,13 @@ impl Program {
                         let reply = server.answer(request).await;
                         server.tell_host(host, ToHost::Reply { ticket, reply });
                     });
+                }
+                Ok(Some(FromHost::State { round, report })) => self.hear(host, round, Heard::Report(report)),
+                Ok(Some(FromHost::Copy { round, vr, last, piece })) => {
+                    self.hear(host, round, Heard::Copy { vr, last, piece });
+                }
+                Ok(Some(FromHost::CopiesEnd { round, result })) => {
+                    self.hear(host, round, Heard::CopiesEnd(result));
                 }
                 Ok(None) => break "the host closed its connection".to_owned(),
                 Err(error) => break error.to_string(),
@@ -282,6 +310,7 @@ impl Program {
                 return;
             }
             state.down.insert(host, why.clone());
+            state.cut_lost(host, why);
             for waiting in state.verdicts.remove(&host).unwrap_or_default() {
                 let _ = waiting.try_send(why.clone());
             }
@@ -308,6 +337,11 @@ impl Program {
     }
 
     // ---- the end ----
+
+    /// Whether a host has died of its own accord.
+    pub(crate) fn has_lost_a_host(&self) -> bool {
+        self.state().down.values().any(|why| !why.is_normal())
+    }
 
     /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts.
     pub(crate) fn finish(&self) {
@@ -345,6 +379,15 @@ impl Program {
 }
 
 impl State {
+    /// What stands for a VM.
+    fn alias(&self, vm: VmId) -> VmId {
+        self.aliases.get(&vm).copied().unwrap_or(vm)
+    }
+
+    fn is_leased(&self, vm: VmId) -> bool {
+        self.vms.contains_key(&self.alias(vm))
+    }
+
     fn live_hosts(&self) -> Vec<rt::Sender<ToHost>> {
         let dead: HashSet<&HostId> = self.down.keys().collect();
         self.hosts.iter().filter(|(id, _)| !dead.contains(id)).map(|(_, host)| host.to.clone()).collect()

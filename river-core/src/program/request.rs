@@ -39,12 +39,18 @@ impl Program {
             Request::Service { vm, name, new } => {
                 self.service(vm, name, new).await.map_or_else(failed, Reply::Deployed)
             }
+            Request::Checkpoint { directory, keep } => {
+                Reply::Checkpoint(self.checkpoint(directory, keep).await)
+            }
         }
     }
 
     /// Where a VR lives, or lived: a host that lives says itself that the VR has ended, after all that it had sent.
     fn locate(&self, vr: VrId) -> Reply {
         let state = self.state();
+        if let Some(why) = state.past.get(&vr) {
+            return Reply::Gone(why.clone());
+        }
         let Some(&host) = state.directory.get(&vr) else { return Reply::Gone(Why::Unknown) };
         if let Some(why) = state.down.get(&host) {
             return Reply::Dead { host, why: why.clone() };
@@ -55,7 +61,7 @@ impl Program {
         state.hosts.get(&host).map_or(Reply::Gone(Why::Unknown), |host| Reply::At(host.place))
     }
 
-    async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {
+    pub(super) async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {
         let limit = vm_limit()?;
         query.count = match (query.count, limit) {
             (Some(count), Some(limit)) => Some(count.min(limit)),
@@ -107,7 +113,7 @@ impl Program {
         }
     }
 
-    async fn try_allocate(
+    pub(super) async fn try_allocate(
         self: &Arc<Self>,
         vms: Vec<VmInfo>,
         count: Count,
@@ -119,7 +125,7 @@ impl Program {
             if count.maximum().is_some_and(|most| got.len() >= most) {
                 break;
             }
-            if self.state().vms.contains_key(&vm.id) || got.iter().any(|leased| leased.info.id == vm.id) {
+            if self.state().is_leased(vm.id) || got.iter().any(|leased| leased.info.id == vm.id) {
                 continue;
             }
             let name = vm.name.clone();
@@ -155,7 +161,7 @@ impl Program {
         Ok(got.iter().map(|leased| leased.info.clone()).collect())
     }
 
-    async fn start_local(self: &Arc<Self>, count: usize) -> Result<Vec<VmInfo>, DeployError> {
+    pub(super) async fn start_local(self: &Arc<Self>, count: usize) -> Result<Vec<VmInfo>, DeployError> {
         let key = self.key.clone();
         let first = self.state().local_vms.len();
         let cache = Arc::new(ImageCache::of_own_image(own_image().await?.hash));
@@ -176,7 +182,13 @@ impl Program {
     async fn release(&self, ids: &[VmId]) -> Reply {
         let released: Vec<Arc<Leased>> = {
             let mut state = self.state();
-            ids.iter().filter_map(|id| state.vms.remove(id)).collect()
+            let release = |id: &VmId| {
+                let vm = state.aliases.remove(id).unwrap_or(*id);
+                // It may stand for another one as well.
+                let shared = state.aliases.values().any(|other| *other == vm);
+                if shared { None } else { state.vms.remove(&vm) }
+            };
+            ids.iter().filter_map(release).collect()
         };
         for vm in &released {
             vm.send(ToVm::Release);
@@ -191,7 +203,7 @@ impl Program {
         let order: Vec<VrId> = vrs.iter().map(|(_, new)| new.id).collect();
         let image = own_image().await?;
         let mut by_vm: HashMap<VmId, Vec<NewVr>> = HashMap::new();
-        for (vm, new) in vrs {
+        for (vm, new) in self.unknown(vrs) {
             by_vm.entry(vm).or_default().push(new);
         }
         let mut running = Vec::new();
@@ -212,7 +224,12 @@ impl Program {
         if let Some(error) = failure {
             return Err(error);
         }
-        Ok(order.iter().filter_map(|id| Some((*id, *places.get(id)?))).collect())
+        let state = self.state();
+        let known = |id: &VrId| state.hosts.get(state.directory.get(id)?).map(|host| host.place);
+        Ok(order
+            .iter()
+            .filter_map(|id| Some((*id, places.get(id).copied().or_else(|| known(id))?)))
+            .collect())
     }
 
     async fn service(
@@ -221,7 +238,7 @@ impl Program {
         name: String,
         new: NewVr,
     ) -> Result<Vec<(VrId, Place)>, DeployError> {
-        let key = (vm, name);
+        let key = (self.state().alias(vm), name);
         let made = loop {
             match self.find_service(&key, new.id) {
                 Claim::There(vr, place) => return Ok(vec![(vr, place)]),
@@ -264,6 +281,7 @@ impl Program {
     ) -> Result<Vec<(VrId, Place)>, DeployError> {
         let error = |error: String| DeployError::Vm { vm: vm.info.name.clone(), error };
         let host = vm.ensure_host(self, image).await.map_err(error)?;
+        self.unless_frozen().await;
         let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
         let (place, made) = self.create(host, &ids, vrs).ok_or_else(|| error("its host is gone".into()))?;
         match made.recv().await {
@@ -298,13 +316,28 @@ impl Program {
             let parent = state.hosts.get(&new.parent_at.host).map(|host| host.place);
             new.parent_at = parent.unwrap_or(self.node.place);
         }
+        let place = state.hosts.get(&host)?.place;
+        drop(state);
+        Some((place, self.told(host, |ticket| ToHost::Create { ticket, vrs })?))
+    }
+
+    /// Tells a host something that it is to confirm. The receiver is closed if the host dies.
+    pub(super) fn told(
+        &self,
+        host: HostId,
+        message: impl FnOnce(u64) -> ToHost,
+    ) -> Option<rt::Receiver<Result<(), DeployError>>> {
+        let mut state = self.state();
+        if state.down.contains_key(&host) {
+            return None;
+        }
         let host = state.hosts.get_mut(&host)?;
         let (confirm, confirmed) = rt::unbounded();
         let ticket = host.next_ticket;
         host.next_ticket += 1;
         host.creating.insert(ticket, confirm);
-        host.to.try_send(host.view.translate(ToHost::Create { ticket, vrs })).ok()?;
-        Some((host.place, confirmed))
+        host.to.try_send(host.view.translate(message(ticket))).ok()?;
+        Some(confirmed)
     }
 }
 
@@ -320,7 +353,7 @@ fn vm_limit() -> Result<Option<u32>, DeployError> {
 }
 
 /// This program's image, read and hashed once.
-async fn own_image() -> Result<&'static Image, DeployError> {
+pub(super) async fn own_image() -> Result<&'static Image, DeployError> {
     static IMAGE: OnceLock<Result<Image, String>> = OnceLock::new();
     let image = match IMAGE.get() {
         Some(image) => image,

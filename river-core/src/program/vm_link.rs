@@ -167,6 +167,7 @@ impl Leased {
             args: super::local::arguments(),
             env: super::local::environment(),
             directory: super::local::directory(),
+            recoverable: program.node.recoverable,
         }));
         let mut answer = self.answer(ANSWER).await?;
         if matches!(answer, FromVm::NeedImage) {

@@ -157,6 +157,8 @@ struct Shared {
 struct State {
     lease: Lease,
     host: Option<HostProcess>,
+    /// Where the host reports, as this machine sees it.
+    initiator: Option<SocketAddr>,
     /// The way to the program that has the lease.
     to_tenant: Option<rt::Sender<FromVm>>,
     draining: bool,

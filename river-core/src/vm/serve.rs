@@ -78,6 +78,10 @@ async fn converse(
                 });
             }
             (ToVm::Release, _) => return Ok(()),
+            (ToVm::FindInitiator, _) => {
+                let initiator = shared.state().initiator;
+                let _ = to.try_send(FromVm::Initiator(initiator));
+            }
             (ToVm::Stop, _) => {
                 tracing::info!(vm = shared.name, "told to stop");
                 shared.stop();
@@ -129,6 +133,7 @@ async fn start(
     let started = busy.with(move || {
         let image = shared.cache.spawnable(hash).map_err(|error| error.to_string())?;
         let key = shared.key.to_bytes();
+        let initiator = spec.initiator;
         let (program, vm, limits) = (tenant.program, shared.name.clone(), shared.limits);
         let config = HostConfig { program, vm, key, limits, spec };
         let host = HostProcess::start(image.path(), &config, report)
@@ -139,6 +144,7 @@ async fn start(
             return Err("the lease has ended".into());
         }
         state.host = Some(host);
+        state.initiator = Some(initiator);
         Ok(())
     });
     Ok(started.await.map(|()| shipped))

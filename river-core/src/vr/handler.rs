@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::Vr;
 use crate::envelope::Envelope;
 use crate::mailbox::{PostId, Selector};
+use crate::state::Call;
 
 type Action = Rc<RefCell<dyn FnMut(&Vr, Envelope)>>;
 
@@ -39,6 +40,12 @@ impl Drop for Handler<'_> {
         if let Ok(mut mailbox) = self.vr.mailbox.try_borrow_mut() {
             mailbox.unpost(self.id);
         }
+    }
+}
+
+impl Handlers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.actions.borrow().is_empty()
     }
 }
 
@@ -76,8 +83,10 @@ impl Vr {
         accept: impl FnMut(&Envelope) -> bool + 'static,
         action: impl FnMut(&Vr, Envelope) + 'static,
     ) -> Handler<'_> {
+        // A divergence is told by the receive that follows.
+        let _ = self.enter(|| Call::Post(selector));
         let mut mailbox = self.mailbox.borrow_mut();
-        let id = mailbox.post(selector, Box::new(accept), true, &mut |events| self.inbox.swap(events));
+        let id = mailbox.post(selector, Box::new(accept), true, &mut |events| self.arrivals(events));
         self.handlers.actions.borrow_mut().push((id, Rc::new(RefCell::new(action))));
         Handler { vr: self, id }
     }

@@ -2,6 +2,7 @@
 
 mod handler;
 mod posted;
+mod recorded;
 mod resource;
 pub(crate) mod thread;
 
@@ -12,22 +13,28 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use rand_pcg::Pcg64Mcg;
+
 use crate::code;
 use crate::discovery::{Query, VmInfo};
 use crate::down::Down;
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::error::{DeployError, RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VmId, VrId};
-use crate::inbox::{Inbox, Refused};
+use crate::inbox::{Event, Inbox, Moment, Refused};
 use crate::limit::QueueLimit;
 use crate::link::Link;
 use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
-use crate::protocol::{Count, NewVr, Reply, Request};
+use crate::protocol::{Count, NewVr, Place, Reply, Request};
+use crate::state::{Base, Blocked, Call, Recorder};
 
 pub use handler::Handler;
 use handler::Handlers;
 pub use posted::Posted;
+use recorded::Journal;
+pub use recorded::Random;
 use resource::Create;
 pub(crate) use resource::{Creation, Resource};
 pub use resource::{Group, VirtualResource};
@@ -51,6 +58,11 @@ pub struct Vr {
     fresh_number: Cell<u64>,
     /// Whether the mailbox has a limit.
     limited: Cell<bool>,
+    /// How many names it has given to VRs that it deployed.
+    names: Cell<u64>,
+    random: RefCell<Pcg64Mcg>,
+    /// Of a recoverable VR.
+    journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -62,19 +74,34 @@ struct Route {
 impl Vr {
     /// The VR of the calling thread.
     pub(crate) fn new(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>) -> Self {
+        Self::from_base(id, parent, node, inbox, &Base::new(id, Bytes::new()))
+    }
+
+    /// The VR of the calling thread, recorded; from where its record begins.
+    pub(crate) fn recorded(node: Arc<Node>, inbox: Arc<Inbox>, recorder: Arc<Recorder>) -> Self {
+        let (base, origin) = (recorder.base(), &recorder.origin);
+        let mut vr = Self::from_base(origin.id, origin.parent, node, inbox, &base);
+        vr.journal = Some(Journal::new(recorder, base));
+        vr
+    }
+
+    fn from_base(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>, base: &Base) -> Self {
         inbox.adopt();
         Self {
             id,
             parent,
             node,
             inbox,
-            mailbox: RefCell::default(),
+            mailbox: RefCell::new(base.queue.clone().into()),
             handlers: Handlers::default(),
             routes: RefCell::default(),
-            observed: RefCell::default(),
+            observed: RefCell::new(base.observed.iter().copied().collect()),
             slots: RefCell::default(),
-            fresh_number: Cell::new(0),
+            fresh_number: Cell::new(base.fresh_number),
             limited: Cell::new(false),
+            names: Cell::new(base.names),
+            random: RefCell::new(base.random.clone()),
+            journal: None,
         }
     }
 
@@ -93,13 +120,16 @@ impl Vr {
     /// The name of the VM that this VR runs on; in the initiator, that of the machine.
     #[must_use]
     pub fn vm(&self) -> &str {
-        &self.node.vm
+        match &self.journal {
+            None => &self.node.vm,
+            Some(_) => self.recorded_vm(),
+        }
     }
 
-    /// The program that this VR is part of.
+    /// The program that this VR is part of; for a recoverable VR, the one in which it began.
     #[must_use]
     pub fn program(&self) -> ProgramId {
-        self.node.program
+        self.journal.as_ref().map_or(self.node.program, Journal::program)
     }
 
     /// A number that this VR has not been given before, for tickets and the like. Starts at 1.
@@ -151,6 +181,21 @@ impl Vr {
         lane: u64,
         payload: impl Into<Payload>,
     ) -> Result<(), SendError> {
+        match &self.journal {
+            None => self.dispatch(to, None, channel, lane, payload.into()),
+            Some(_) => self.recorded_send(to, channel, lane, payload.into()),
+        }
+    }
+
+    /// Sends for real, with that number or the next one.
+    fn dispatch(
+        &self,
+        to: VrId,
+        number: Option<u64>,
+        channel: Channel,
+        lane: u64,
+        payload: Payload,
+    ) -> Result<(), SendError> {
         let mut routes = self.routes.borrow_mut();
         let route = match routes.entry(to) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -162,11 +207,10 @@ impl Vr {
         if !matches!(route.link, Link::Local(_)) && !self.node.pass(to) {
             return Err(SendError::Full(to));
         }
-        let envelope =
-            Envelope { src: self.id, dst: to, seq: route.next, channel, lane, payload: payload.into() };
-        match route.link.send(envelope) {
+        let seq = number.unwrap_or(route.next);
+        match route.link.send(Envelope { src: self.id, dst: to, seq, channel, lane, payload }) {
             Ok(()) => {
-                route.next += 1;
+                route.next = seq + 1;
                 return Ok(());
             }
             Err(Refused::Full) => return Err(SendError::Full(to)),
@@ -222,9 +266,19 @@ impl Vr {
         selector: Selector,
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Option<Envelope>, RecvError> {
+        self.enter(|| Call::TryReceive(selector))?;
+        self.attempt(selector, &mut accept)
+    }
+
+    /// Takes the earliest envelope that the selector and the predicate accept, if it is there.
+    fn attempt(
+        &self,
+        selector: Selector,
+        accept: &mut dyn FnMut(&Envelope) -> bool,
+    ) -> Result<Option<Envelope>, RecvError> {
         let found = {
             let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-            mailbox.take(&selector, &mut accept, &mut |events| self.inbox.swap(events))
+            mailbox.take(&selector, accept, &mut |events| self.arrivals(events))
         };
         self.serve();
         match found {
@@ -256,7 +310,16 @@ impl Vr {
         deadline: Option<Instant>,
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Envelope, RecvError> {
-        self.wait_for(selector, deadline, || self.try_receive_where(selector, &mut accept))
+        self.enter(|| Call::Receive(selector))?;
+        self.wait_for(selector, deadline, || self.attempt(selector, &mut accept))
+    }
+
+    /// What has arrived since the last time, and when the first of it came; `None`: nothing.
+    fn arrivals(&self, events: &mut Vec<Event>) -> Option<Moment> {
+        match &self.journal {
+            None => self.inbox.swap(events),
+            Some(journal) => journal.recorder.arrivals(events, &self.inbox),
+        }
     }
 
     /// Tries again and again until there is something, waiting in between for something to arrive.
@@ -273,6 +336,14 @@ impl Vr {
             if let Some(found) = attempt()? {
                 return Ok(found);
             }
+            match self.recorded_wait()? {
+                Blocked::Live => {}
+                Blocked::Again => continue,
+                Blocked::TimedOut(waited) => {
+                    let queued = self.mailbox.borrow().len();
+                    return Err(RecvError::Timeout { waited, queued });
+                }
+            }
             if let Some(src) = selector.awaited()
                 && !watched
                 && src != self.id
@@ -286,7 +357,13 @@ impl Vr {
             if !self.inbox.wait(deadline, &self.node.pump()) {
                 let queued = self.mailbox.borrow().len();
                 let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
+                self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
                 return Err(RecvError::Timeout { waited, queued });
+            }
+            if let Some(journal) = &self.journal
+                && !self.handlers.is_empty()
+            {
+                journal.recorder.again();
             }
         }
     }
@@ -308,8 +385,10 @@ impl Vr {
     /// # Panics
     /// If called from within a receive's predicate, which may only look at the envelope.
     pub fn post(&self, selector: Selector, accept: impl FnMut(&Envelope) -> bool + 'static) -> Posted<'_> {
+        // A divergence is told by the look at what was posted.
+        let _ = self.enter(|| Call::Post(selector));
         let mut mailbox = self.mailbox.borrow_mut();
-        let id = mailbox.post(selector, Box::new(accept), false, &mut |events| self.inbox.swap(events));
+        let id = mailbox.post(selector, Box::new(accept), false, &mut |events| self.arrivals(events));
         Posted::new(self, id, selector)
     }
 
@@ -331,16 +410,20 @@ impl Vr {
         selector: Selector,
         mut visitor: impl FnMut(&Envelope) -> Option<R>,
     ) -> Option<R> {
+        self.enter(|| Call::Peek(selector)).ok()?;
         let mut mailbox = self.mailbox.try_borrow_mut().ok()?;
-        mailbox.visit(&selector, &mut visitor, &mut |events| self.inbox.swap(events))
+        mailbox.visit(&selector, &mut visitor, &mut |events| self.arrivals(events))
     }
 
     /// What waits in this VR's mailbox. Does not block.
     #[must_use]
     pub fn queue(&self) -> QueueStatus {
-        // Within a predicate, which may only look at the envelope, there is no telling.
-        let mailbox = self.mailbox.try_borrow_mut();
-        mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.inbox.swap(events))).unwrap_or_default()
+        let look = || {
+            // Within a predicate, which may only look at the envelope, there is no telling.
+            let mailbox = self.mailbox.try_borrow_mut();
+            mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.arrivals(events))).unwrap_or_default()
+        };
+        self.remember_what_is_done_again(Call::Queue, look)
     }
 
     /// Sets, or takes back, the limit of what may wait in this VR's mailbox: without one a sender that is faster than this VR
@@ -352,8 +435,10 @@ impl Vr {
     /// # Panics
     /// If called from within a receive's predicate, which may only look at the envelope.
     pub fn limit_queue(&self, limit: Option<QueueLimit>) {
+        // A divergence is told by the receive that follows.
+        let _ = self.enter(|| Call::LimitQueue);
         let mut mailbox = self.mailbox.borrow_mut();
-        mailbox.status(&mut |events| self.inbox.swap(events));
+        mailbox.status(&mut |events| self.arrivals(events));
         self.limited.set(limit.is_some());
         self.inbox.set_limit(limit, mailbox.lengths(), |host| self.node.gate(host, self.id, None));
     }
@@ -413,7 +498,8 @@ impl Vr {
 
     fn observe(&self, who: VrId) -> bool {
         let new = self.observed.borrow_mut().insert(who);
-        if new {
+        // While a record is replayed it says who has ended; the rest is watched at its end.
+        if new && self.is_live() {
             self.node.watch(self.id, who);
         }
         new
@@ -433,7 +519,7 @@ impl Vr {
     /// # Errors
     /// [`DeployError::Discovery`] if no search could be made. Finding none is not an error.
     pub fn discover(&self, query: Query) -> Result<Vec<VmInfo>, DeployError> {
-        self.vms(Request::Discover(query))
+        self.vms(Call::Discover, Request::Discover(query))
     }
 
     /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
@@ -460,7 +546,7 @@ impl Vr {
         count: impl Into<Count>,
         patience: Duration,
     ) -> Result<Vec<VmInfo>, DeployError> {
-        self.vms(Request::Allocate { vms, count: count.into(), patience })
+        self.vms(Call::Allocate, Request::Allocate { vms, count: count.into(), patience })
     }
 
     /// Starts virtual machines in this program's own initiator, leased by it, found by nobody else, gone when it ends.
@@ -468,7 +554,7 @@ impl Vr {
     /// # Errors
     /// [`DeployError::Vm`] if the machine does not let them start.
     pub fn start_local(&self, count: usize) -> Result<Vec<VmInfo>, DeployError> {
-        self.vms(Request::StartLocal(count))
+        self.vms(Call::StartLocal, Request::StartLocal(count))
     }
 
     /// Gives leases back. The VRs that run there end.
@@ -477,7 +563,7 @@ impl Vr {
     /// [`DeployError::Stopped`] if the program is ending.
     pub fn release(&self, vms: &[VmInfo]) -> Result<(), DeployError> {
         let ids: Vec<VmId> = vms.iter().map(|vm| vm.id).collect();
-        match self.node.ask(Request::Release(ids)) {
+        match self.ask(Call::Release, Request::Release(ids))? {
             Some(Reply::Done) => Ok(()),
             Some(Reply::Failed(error)) => Err(error),
             _ => Err(DeployError::Stopped),
@@ -488,7 +574,8 @@ impl Vr {
     /// without one [releases](Self::release) it. Known to the VRs of the initiator's process only; elsewhere empty.
     #[must_use]
     pub fn leaving(&self) -> Vec<VmId> {
-        self.node.leaving()
+        // A divergence is told by the receive that follows.
+        self.remember(Call::Leaving, || self.node.leaving()).unwrap_or_default()
     }
 
     /// Starts a VR in this very process, beside this one, which becomes its parent: for what has to wait while its
@@ -504,7 +591,7 @@ impl Vr {
         body: impl FnOnce(&Vr) -> crate::error::Result + Send + 'static,
     ) -> std::io::Result<VrId> {
         let id = VrId::fresh();
-        thread::spawn(&self.node, id, name, self.id, Box::new(Some(body)), |_, _| {})?;
+        thread::spawn(&self.node, id, name, self.id, Box::new(Some(body)), None, |_, _| {})?;
         self.mailbox.borrow_mut().adopt(id);
         self.observed.borrow_mut().insert(id);
         Ok(id)
@@ -526,19 +613,47 @@ impl Vr {
     pub fn deploy<V: VirtualResource>(
         &self,
         vms: &[VmInfo],
-        mut make: impl FnMut(usize) -> V,
+        make: impl FnMut(usize) -> V,
     ) -> Result<Group<V>, DeployError> {
-        let new = vms.iter().enumerate().map(|(index, vm)| Ok((vm.id, self.new_vr(&make(index))?)));
-        let vrs = new.collect::<Result<Vec<_>, DeployError>>()?;
+        self.deploy_with(vms, make, self.node.recoverable)
+    }
+
+    /// Like [`deploy`](Self::deploy), but the VRs are recorded from their beginning, so that they can be part of a
+    /// [`checkpoint`](Self::checkpoint). In a program that is recoverable as a whole, [`deploy`](Self::deploy) does the same.
+    ///
+    /// Between two calls on `Vr` such a VR has to be deterministic: see [`Divergence`](crate::Divergence). Its record grows
+    /// with every call, until it makes it short by a [`safepoint`](Self::safepoint).
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy).
+    ///
+    /// # Blocking
+    /// As [`deploy`](Self::deploy).
+    pub fn deploy_recoverable<V: VirtualResource>(
+        &self,
+        vms: &[VmInfo],
+        make: impl FnMut(usize) -> V,
+    ) -> Result<Group<V>, DeployError> {
+        self.deploy_with(vms, make, true)
+    }
+
+    fn deploy_with<V: VirtualResource>(
+        &self,
+        vms: &[VmInfo],
+        mut make: impl FnMut(usize) -> V,
+        recoverable: bool,
+    ) -> Result<Group<V>, DeployError> {
+        let new = |(index, vm): (usize, &VmInfo)| Ok((vm.id, self.new_vr(&make(index), recoverable)?));
+        let vrs = vms.iter().enumerate().map(new).collect::<Result<Vec<_>, DeployError>>()?;
         let ids: Vec<VrId> = vrs.iter().map(|(_, new)| new.id).collect();
-        let places = match self.node.ask(Request::Deploy(vrs)) {
+        let call = || Call::Deploy(recorded::fingerprint(vrs.iter().map(|(_, new)| new)));
+        let places = match self.ask(call(), Request::Deploy(vrs))? {
             Some(Reply::Deployed(places)) => places,
             Some(Reply::Failed(error)) => return Err(error),
             _ => return Err(DeployError::Stopped),
         };
         for (id, place) in places {
-            self.node.learn(id, place);
-            self.adopt(id);
+            self.adopt(id, place);
         }
         Ok(Group::new(ids))
     }
@@ -590,14 +705,16 @@ impl Vr {
         name: &str,
         make: impl FnOnce() -> V,
     ) -> Result<VrId, DeployError> {
-        let new = self.new_vr(&make())?;
-        let (id, request) = (new.id, Request::Service { vm: vm.id, name: name.to_owned(), new });
-        match self.node.ask(request) {
+        let new = self.new_vr(&make(), self.node.recoverable)?;
+        let (id, call) = (new.id, Call::Service(recorded::fingerprint(std::iter::once(&new))));
+        let request = Request::Service { vm: vm.id, name: name.to_owned(), new };
+        match self.ask(call, request)? {
             Some(Reply::Deployed(places)) => {
                 let Some(&(found, place)) = places.first() else { return Err(DeployError::Stopped) };
-                self.node.learn(found, place);
                 if found == id {
-                    self.adopt(id);
+                    self.adopt(id, place);
+                } else if self.is_live() {
+                    self.node.learn(found, place);
                 }
                 Ok(found)
             }
@@ -607,29 +724,34 @@ impl Vr {
     }
 
     /// A VR as it travels.
-    fn new_vr<V: VirtualResource>(&self, value: &V) -> Result<NewVr, DeployError> {
+    fn new_vr<V: VirtualResource>(&self, value: &V, recoverable: bool) -> Result<NewVr, DeployError> {
         let name = std::any::type_name::<V>();
         let state = postcard::to_stdvec(value)
             .map_err(|error| DeployError::State { name: name.into(), error: error.to_string() })?;
         Ok(NewVr {
-            id: VrId::fresh(),
+            id: self.name_child(),
             code: code::code_ptr::<Create<V>, ()>(()),
             name: name.into(),
             state,
             parent: self.id,
             parent_at: self.node.place,
+            recoverable,
         })
     }
 
     /// Has the end of a VR that this one has deployed reported.
-    fn adopt(&self, child: VrId) {
+    fn adopt(&self, child: VrId, place: Place) {
         self.mailbox.borrow_mut().adopt(child);
         self.observed.borrow_mut().insert(child);
-        self.node.expect(self.id, child);
+        // Places in a record are those of a program that is gone.
+        if self.is_live() {
+            self.node.learn(child, place);
+            self.node.expect(self.id, child);
+        }
     }
 
-    fn vms(&self, request: Request) -> Result<Vec<VmInfo>, DeployError> {
-        match self.node.ask(request) {
+    fn vms(&self, call: Call, request: Request) -> Result<Vec<VmInfo>, DeployError> {
+        match self.ask(call, request)? {
             Some(Reply::Vms(vms)) => Ok(vms),
             Some(Reply::Failed(error)) => Err(error),
             _ => Err(DeployError::Stopped),
@@ -641,6 +763,8 @@ impl Vr {
     /// For layers that run a receive loop of their own; returns true if something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.inbox.wait(Some(Instant::now() + timeout), &self.node.pump())
+        let wait = || self.inbox.wait(Some(Instant::now() + timeout), &self.node.pump());
+        // A divergence is told by the receive that follows.
+        self.remember(Call::Wait, wait).unwrap_or(true)
     }
 }

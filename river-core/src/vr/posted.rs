@@ -6,6 +6,7 @@ use super::Vr;
 use crate::envelope::Envelope;
 use crate::error::RecvError;
 use crate::mailbox::{Found, PostId, Selector};
+use crate::state::Call;
 
 /// A receive that was posted by [`Vr::post`]. It gets the earliest envelope that matches and that no receive posted
 /// before it wants, whether anybody looks at it or not. Dropped, it is taken back: what it had got returns to its
@@ -28,9 +29,14 @@ impl<'a> Posted<'a> {
     /// # Errors
     /// As [`Vr::receive`].
     pub fn test(&mut self) -> Result<Option<Envelope>, RecvError> {
+        self.vr.enter(|| Call::Test)?;
+        self.attempt()
+    }
+
+    fn attempt(&self) -> Result<Option<Envelope>, RecvError> {
         let found = {
             let mut mailbox = self.vr.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-            mailbox.complete(self.id, &mut |events| self.vr.inbox.swap(events))
+            mailbox.complete(self.id, &mut |events| self.vr.arrivals(events))
         };
         self.vr.serve();
         match found {
@@ -53,9 +59,9 @@ impl<'a> Posted<'a> {
     ///
     /// # Errors
     /// As [`Vr::receive_until`].
-    pub fn wait_until(mut self, deadline: Option<Instant>) -> Result<Envelope, RecvError> {
-        let vr = self.vr;
-        vr.wait_for(self.selector, deadline, || self.test())
+    pub fn wait_until(self, deadline: Option<Instant>) -> Result<Envelope, RecvError> {
+        self.vr.enter(|| Call::Complete)?;
+        self.vr.wait_for(self.selector, deadline, || self.attempt())
     }
 }
 

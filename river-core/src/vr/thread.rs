@@ -6,8 +6,10 @@ use std::thread;
 use crate::down::Why;
 use crate::error::Result;
 use crate::id::VrId;
+use crate::inbox::Inbox;
 use crate::node::Node;
 use crate::panics::catch_panic;
+use crate::state::Recorder;
 use crate::vr::Vr;
 use crate::vr::resource::Resource;
 
@@ -17,17 +19,44 @@ pub(crate) fn spawn(
     id: VrId,
     name: &str,
     parent: VrId,
-    mut resource: Box<dyn Resource>,
+    resource: Box<dyn Resource>,
+    recorder: Option<Arc<Recorder>>,
     ended: impl FnOnce(VrId, Why) + Send + 'static,
 ) -> std::io::Result<()> {
     let inbox = node.add(id);
     node.add_watcher(parent, id);
+    start(node, Beginning { id, name, parent, inbox, resource, recorder }, ended)
+}
+
+/// A VR whose inbox is there already.
+pub(crate) struct Beginning<'a> {
+    pub(crate) id: VrId,
+    pub(crate) name: &'a str,
+    pub(crate) parent: VrId,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) resource: Box<dyn Resource>,
+    pub(crate) recorder: Option<Arc<Recorder>>,
+}
+
+/// Starts the thread of a VR; `ended` as with [`spawn`].
+pub(crate) fn start(
+    node: &Arc<Node>,
+    beginning: Beginning,
+    ended: impl FnOnce(VrId, Why) + Send + 'static,
+) -> std::io::Result<()> {
+    let Beginning { id, name, parent, inbox, mut resource, recorder } = beginning;
     let (thread_node, name) = (node.clone(), name.to_owned());
     let body = move || {
-        let why = {
-            let vr = Vr::new(id, Some(parent), thread_node.clone(), inbox);
+        let mut why = {
+            let vr = match &recorder {
+                None => Vr::new(id, Some(parent), thread_node.clone(), inbox),
+                Some(recorder) => Vr::recorded(thread_node.clone(), inbox, recorder.clone()),
+            };
             catch(|| resource.run(&vr))
         };
+        if let Some(recorder) = recorder {
+            why = recorder.finish(why);
+        }
         // A panic has been reported by the hook; an error would be seen only by who asks for it.
         if let Why::Failed(_) = why
             && !thread_node.is_stopped()
@@ -36,6 +65,7 @@ pub(crate) fn spawn(
         }
         thread_node.remove(id, &why);
         ended(id, why);
+        thread_node.states.remove(id);
     };
     let started = thread::Builder::new().name(format!("river-vr-{}", id.short())).spawn(body);
     if let Err(error) = &started {

@@ -1,10 +1,13 @@
 //! The subcommands, one file each.
 
+pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod key;
 pub(crate) mod ls;
+pub(crate) mod restore;
 pub(crate) mod run;
 mod size;
+pub(crate) mod states;
 pub(crate) mod stop;
 pub(crate) mod vm;
 

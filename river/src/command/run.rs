@@ -5,14 +5,14 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use clap::ValueHint;
 use river::VrError;
-use river::core::{Query, Vm, VmConfig};
+use river::core::{Query, Stored, Vm, VmConfig};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -20,9 +20,11 @@ use signal_hook::iterator::{Handle, Signals};
 use super::{plural, search};
 
 /// River itself failed: the same as `env`, `nice` and `timeout` return.
-const FAILED: u8 = 125;
+pub(super) const FAILED: u8 = 125;
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
+/// What a program returns that failed after it had lost a host, if it is told where its checkpoints are.
+const LOST_A_HOST: i32 = 75;
 
 /// How often to look for a port if the one found is taken by somebody else at once.
 const ATTEMPTS: usize = 5;
@@ -40,10 +42,14 @@ Examples:
   river run -n 4 ./pi 1000000               on four VMs
   river run -n 4 cargo run --release        the same, of a program that is still being written
   river run ./pi                            on all VMs that can be found, or on one per core
+  river run --checkpoint state --every 10 --restarts 3 ./pi
+                                            survives the death of any machine; see docs/guide/state.md
 
 Environment of PROGRAM:
   RIVER_VMS   how many VMs it may use, if -n is given or VMs were started
   RIVER_PORT  the UDP port on which it finds them, if they were started for this run
+  RIVER_RECOVERABLE, RIVER_CHECKPOINT, RIVER_CHECKPOINT_EVERY
+              1, the directory and the seconds, if the options above say so
 
 Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of
 them. SIGTERM and SIGHUP are passed on to it.
@@ -58,6 +64,8 @@ pub(crate) struct Args {
     /// How many VMs
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<NonZeroUsize>,
+    #[command(flatten)]
+    state: State,
     /// The program and its arguments
     #[arg(
         value_name = "PROGRAM [ARGS]",
@@ -88,15 +96,117 @@ fn try_run(args: &Args) -> river::Result<u8> {
     let wanted = args.count.map(NonZeroUsize::get);
     // Started VMs live until the program has ended.
     let _vms = provide_vms(wanted, &mut command)?;
-    let signals = TakenSignals::take()?;
-    let child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("error: cannot run {}: {}", program.display(), explain(program, &error));
-            return Ok(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN });
+    args.state.apply(&mut command)?;
+    let mut end = run_to_the_end(&mut command)?;
+    for restart in 1..=args.state.restarts {
+        if !end.is_death() {
+            break;
         }
-    };
-    Ok(exit_code(signals.wait(child)?))
+        match args.state.restored(&command, restart) {
+            Ok(mut again) => end = run_to_the_end(&mut again)?,
+            Err(error) => {
+                eprintln!("[river run: {error}]");
+                break;
+            }
+        }
+    }
+    Ok(end.code())
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// It was never started.
+    NotRun(u8),
+    Status(ExitStatus),
+}
+
+impl End {
+    /// The exit code that tells it to the shell.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            End::NotRun(code) => code,
+            End::Status(status) => exit_code(status),
+        }
+    }
+
+    /// Whether it died of what may not happen again: it lost a host, or was killed, though not by who wants it to end.
+    fn is_death(self) -> bool {
+        let End::Status(status) = self else { return false };
+        let asked = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+        status.code() == Some(LOST_A_HOST) || status.signal().is_some_and(|signal| !asked.contains(&signal))
+    }
+}
+
+/// Runs a program, and waits for its end.
+pub(super) fn run_to_the_end(command: &mut Command) -> river::Result<End> {
+    let signals = TakenSignals::take()?;
+    match command.spawn() {
+        Ok(child) => Ok(End::Status(signals.wait(child)?)),
+        Err(error) => {
+            let program = command.get_program();
+            eprintln!("error: cannot run {}: {}", program.display(), explain(program, &error));
+            Ok(End::NotRun(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }))
+        }
+    }
+}
+
+/// Whether and how the program's state is kept.
+#[derive(clap::Args)]
+#[command(next_help_heading = "State")]
+struct State {
+    /// Record all VRs, so that the program can be checkpointed: by itself, or by `river checkpoint`
+    #[arg(long)]
+    recoverable: bool,
+    /// Take checkpoints into this directory; includes --recoverable
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    checkpoint: Option<PathBuf>,
+    /// How often, in seconds; without it only the program itself takes checkpoints
+    #[arg(long, value_name = "SECONDS", requires = "checkpoint", value_parser = seconds)]
+    every: Option<f64>,
+    /// If the program is killed or loses a host, go on from its last checkpoint, at most so many times
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "checkpoint")]
+    restarts: u32,
+}
+
+impl State {
+    fn apply(&self, command: &mut Command) -> io::Result<()> {
+        if self.recoverable || self.checkpoint.is_some() {
+            command.env("RIVER_RECOVERABLE", "1");
+        }
+        if let Some(directory) = &self.checkpoint {
+            command.env("RIVER_CHECKPOINT", path::absolute(directory)?);
+        }
+        if let Some(every) = self.every {
+            command.env("RIVER_CHECKPOINT_EVERY", every.to_string());
+        }
+        Ok(())
+    }
+
+    /// The program as it goes on from its last checkpoint, with the environment of the one that died.
+    fn restored(&self, died: &Command, restart: u32) -> river::Result<Command> {
+        let directory = self.checkpoint.as_deref().unwrap_or(Path::new("."));
+        let stored = Stored::latest(directory)?;
+        eprintln!(
+            "[river run: the program died; going on from checkpoint {}, restart {restart} of {}]",
+            stored.number, self.restarts
+        );
+        let mut command = super::restore::restored(directory, &stored)?;
+        for (name, value) in died.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Ok(command)
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(seconds),
+        _ => Err("it must be a number of seconds above zero".into()),
+    }
 }
 
 /// Makes the program find its VMs, and returns those that were started for it.

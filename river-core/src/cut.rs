@@ -1,0 +1,99 @@
+//! What a process does for a checkpoint of its program, and how it takes up VRs from one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::down::Why;
+use crate::id::{IdMap, VrId};
+use crate::inbox::{Event, Inbox};
+use crate::node::Node;
+use crate::protocol::{Counts, Report};
+use crate::rt;
+use crate::state::{Recorder, Saved};
+
+/// So many bytes of a copy travel at once.
+pub(crate) const PIECE: usize = 1 << 20;
+/// How often to look whether all has arrived.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// Stops all VRs of this process at their next call.
+pub(crate) fn freeze(node: &Node) -> Report {
+    node.states.freeze();
+    let unrecorded = node.vrs().into_iter().filter(|vr| node.states.get(*vr).is_none()).collect();
+    let mut sent = node.states.sent();
+    // What has arrived in this process is nobody's concern.
+    let mut arrived = HashMap::new();
+    sent.retain(|(to, from, count)| match arrived.entry(*to).or_insert_with(|| counts_of(node, *to)) {
+        Some(counts) => counts.get(from).is_none_or(|arrived| arrived < count),
+        None => true,
+    });
+    Report::Frozen { sent, unrecorded }
+}
+
+/// Whether everything of this has arrived.
+fn is_settled(node: &Node, expected: &Counts) -> bool {
+    let mut arrived = HashMap::new();
+    expected.iter().all(|(to, from, count)| {
+        let counts = arrived.entry(*to).or_insert_with(|| counts_of(node, *to));
+        // Who has ended gets nothing any more.
+        counts.as_ref().is_none_or(|counts| counts.get(from).is_some_and(|arrived| arrived >= count))
+    })
+}
+
+/// Waits until everything of this has arrived. False: the process was thawed meanwhile.
+pub(crate) async fn settled(node: &Node, expected: &Counts) -> bool {
+    while node.states.is_frozen() {
+        if is_settled(node, expected) {
+            return true;
+        }
+        rt::sleep(LOOK).await;
+    }
+    false
+}
+
+/// How many envelopes of each other VR a VR of this process has got; `None` if it is not here, or has ended.
+fn counts_of(node: &Node, vr: VrId) -> Option<IdMap<VrId, u64>> {
+    let (recorder, inbox) = (node.states.get(vr)?, node.inbox(vr)?);
+    let mut counts = recorder.look(|record, ended| ended.is_none().then(|| record.received().clone()))?;
+    for event in inbox.waiting() {
+        if let Event::Envelope(envelope) = event {
+            counts.insert(envelope.src, envelope.seq + 1);
+        }
+    }
+    Some(counts)
+}
+
+/// Copies all VRs of this process, which is frozen; and says who has ended.
+pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
+    node.states.settled();
+    let (mut saved, mut ended) = (Vec::new(), Vec::new());
+    for recorder in node.states.all() {
+        let id = recorder.origin.id;
+        let copy = recorder.look(|record, why| match why {
+            None => Ok(record.clone()),
+            Some(why) => Err(why.clone()),
+        });
+        match copy {
+            Ok(record) => {
+                let pending = node.inbox(id).map(|inbox| inbox.waiting()).unwrap_or_default();
+                let pending = pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
+                saved.push(Saved { origin: recorder.origin.clone(), record, pending });
+            }
+            Err(why) => ended.push((id, why)),
+        }
+    }
+    (saved, ended)
+}
+
+/// Takes up a VR: its queue and its record, as they were.
+pub(crate) fn adopt(node: &Node, saved: Saved) -> (Arc<Inbox>, Arc<Recorder>) {
+    let Saved { origin, record, pending } = saved;
+    let id = origin.id;
+    let recorder = node.states.add(origin, record);
+    let inbox = node.add(id);
+    for event in pending {
+        let _ = inbox.push(event);
+    }
+    (inbox, recorder)
+}

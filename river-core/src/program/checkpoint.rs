@@ -1,0 +1,364 @@
+//! Checkpoints: the coordination over real connections, and the file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::request::own_image;
+use super::{Program, State};
+use crate::cut;
+use crate::down::Why;
+use crate::error::StateError;
+use crate::id::{HostId, VmId, VrId};
+use crate::image::Image;
+use crate::protocol::{Checkpoint, Report, Step, ToHost};
+use crate::rt;
+use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, SavedVm};
+
+/// So long VRs are stopped at most; what has not happened then will not happen.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Checkpoints that River takes by itself: `RIVER_CHECKPOINT` says where, `RIVER_CHECKPOINT_EVERY` how often, in seconds.
+pub(super) struct Regularly {
+    directory: PathBuf,
+    every: Duration,
+}
+
+impl Regularly {
+    pub(super) fn from_env() -> io::Result<Option<Self>> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let (Some(directory), Some(every)) = (set("RIVER_CHECKPOINT"), set("RIVER_CHECKPOINT_EVERY")) else {
+            return Ok(None);
+        };
+        let seconds =
+            every.to_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| *seconds > 0.0);
+        let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let wrong =
+            || io::Error::new(io::ErrorKind::InvalidInput, "RIVER_CHECKPOINT_EVERY is no number of seconds");
+        Ok(Some(Self { directory: directory.into(), every: every.ok_or_else(wrong)? }))
+    }
+}
+
+/// The checkpoint that is being taken.
+#[derive(Default)]
+pub(super) struct Cut {
+    /// Counts checkpoints, so that late answers are known as such.
+    round: u64,
+    /// Where reports go; none: no checkpoint is being taken.
+    heard: Option<rt::Sender<(HostId, Heard)>>,
+    /// Nothing new may begin: the cut is being made.
+    frozen: bool,
+}
+
+/// What comes of a process during a checkpoint.
+pub(super) enum Heard {
+    Report(Report),
+    Copy { vr: VrId, last: bool, piece: Vec<u8> },
+    CopiesEnd(Result<(), StateError>),
+    Gone(String),
+}
+
+/// What the thread that writes is given.
+enum Item {
+    Vr(Vec<u8>),
+    /// The last.
+    Header(Box<Header>),
+}
+
+/// What the cut holds besides the VRs.
+struct Around {
+    header: Header,
+    /// On which VM each process runs; the initiator's on none.
+    homes: HashMap<HostId, VmId>,
+    /// Copies that came before all processes had made theirs.
+    early: Vec<(HostId, Heard)>,
+}
+
+impl Program {
+    /// Takes a checkpoint. One at a time: others wait.
+    pub(super) async fn checkpoint(
+        self: &Arc<Self>,
+        directory: PathBuf,
+        keep: usize,
+    ) -> Result<Checkpoint, StateError> {
+        let image = own_image().await.map_err(|error| StateError::GivenUp(error.to_string()))?;
+        let (heard, reports) = rt::unbounded();
+        let round = loop {
+            match self.begin_cut(&heard) {
+                Some(begun) => break begun?,
+                None => rt::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let result = self.take_checkpoint(round, Directory::new(directory), keep, image, &reports).await;
+        let mut state = self.state();
+        state.cut.heard = None;
+        state.cut.frozen = false;
+        result
+    }
+
+    /// Takes a checkpoint again and again. That one fails is said, and is no reason to stop.
+    pub(super) async fn checkpoint_regularly(self: Arc<Self>, Regularly { directory, every }: Regularly) {
+        loop {
+            rt::sleep(every).await;
+            if self.state().initiator.is_none() {
+                continue;
+            }
+            match self.checkpoint(directory.clone(), KEEP).await {
+                Ok(taken) => tracing::info!(taken.number, taken.bytes, pause = ?taken.pause, "checkpointed"),
+                Err(StateError::Stopped) => return,
+                Err(error) => eprintln!("[river: no checkpoint: {error}]"),
+            }
+        }
+    }
+
+    /// Enters a new checkpoint: its round. `None`: another one is being taken.
+    fn begin_cut(&self, heard: &rt::Sender<(HostId, Heard)>) -> Option<Result<u64, StateError>> {
+        let mut state = self.state();
+        if state.ending {
+            return Some(Err(StateError::Stopped));
+        }
+        if state.cut.heard.is_some() {
+            return None;
+        }
+        state.cut.heard = Some(heard.clone());
+        state.cut.round += 1;
+        Some(Ok(state.cut.round))
+    }
+
+    async fn take_checkpoint(
+        self: &Arc<Self>,
+        round: u64,
+        directory: Directory,
+        keep: usize,
+        image: &Image,
+        reports: &rt::Receiver<(HostId, Heard)>,
+    ) -> Result<Checkpoint, StateError> {
+        // What can go wrong without stopping anybody goes wrong before.
+        let (target, hash, bytes) = (directory.clone(), image.hash, image.bytes.clone());
+        let draft = rt::blocking(move || {
+            target.keep_image(hash, &bytes)?;
+            target.begin()
+        });
+        let draft = draft.await?;
+        let number = draft.number;
+        let (Around { mut header, homes, early }, pause) = self.make_cut(round, image, reports).await?;
+        let (items, writing) = crossbeam_channel::unbounded();
+        let writer = rt::spawn(rt::blocking(move || write(draft, &writing, keep)));
+        let mut waiting = homes.len() + 1;
+        let mut parts: HashMap<VrId, Vec<u8>> = HashMap::new();
+        let mut early = early.into_iter();
+        while waiting > 0 {
+            let next = match early.next() {
+                Some(heard) => Ok(heard),
+                None => reports.recv().await,
+            };
+            match next {
+                Ok((host, Heard::Copy { vr, last, piece })) => {
+                    let mut whole = parts.remove(&vr).unwrap_or_default();
+                    if whole.is_empty() {
+                        whole = piece;
+                    } else {
+                        whole.extend_from_slice(&piece);
+                    }
+                    if !last {
+                        parts.insert(vr, whole);
+                        continue;
+                    }
+                    if let Some(vm) = homes.get(&host) {
+                        header.places.push((vr, *vm));
+                    }
+                    let _ = items.send(Item::Vr(whole));
+                }
+                Ok((_, Heard::CopiesEnd(result))) => {
+                    result?;
+                    waiting -= 1;
+                }
+                Ok((host, Heard::Gone(why))) if homes.contains_key(&host) => {
+                    return Err(StateError::GivenUp(format!("a host {why} before it had sent its copies")));
+                }
+                Ok(_) => {}
+                Err(_) => return Err(StateError::Stopped),
+            }
+        }
+        let _ = items.send(Item::Header(Box::new(header)));
+        let bytes = writer.await?;
+        Ok(Checkpoint { number, resumed: false, bytes, pause })
+    }
+
+    /// Freezes, settles, copies and thaws all processes. For how long they were frozen.
+    async fn make_cut(
+        self: &Arc<Self>,
+        round: u64,
+        image: &Image,
+        reports: &rt::Receiver<(HostId, Heard)>,
+    ) -> Result<(Around, Duration), StateError> {
+        let hosts = {
+            let mut state = self.state();
+            state.cut.frozen = true;
+            self.processes(&state)
+        };
+        let start = Instant::now();
+        let (mut coordination, mut actions) = Coordination::begin(hosts);
+        let (mut around, mut early) = (None, Vec::new());
+        loop {
+            let mut ended = None;
+            for action in actions {
+                match action {
+                    Action::Tell(host, step) => self.tell_step(host, round, step),
+                    Action::Made => {
+                        around = Some(self.around(image));
+                        ended = Some(Ok(()));
+                    }
+                    Action::Failed(error) => ended = Some(Err(error)),
+                }
+            }
+            if let Some(ended) = ended {
+                let pause = start.elapsed();
+                self.state().cut.frozen = false;
+                ended?;
+                let around: Option<Around> = around;
+                return around.map(|around| (Around { early, ..around }, pause)).ok_or(StateError::Stopped);
+            }
+            let left = LIMIT.saturating_sub(start.elapsed());
+            actions = match rt::timeout(left, reports.recv()).await {
+                Err(_) => coordination.timed_out(),
+                Ok(Err(_)) => return Err(StateError::Stopped),
+                Ok(Ok((host, Heard::Gone(why)))) => coordination.gone(host, &why),
+                Ok(Ok((host, Heard::Report(report)))) => {
+                    if let Report::Copied { ended } = &report {
+                        self.state().ended.extend(ended.iter().cloned());
+                    }
+                    let homes: HashMap<VrId, HostId> = {
+                        let state = self.state();
+                        let lives = |vr: &VrId| !state.ended.contains_key(vr);
+                        state.directory.iter().filter(|(vr, _)| lives(vr)).map(|(v, h)| (*v, *h)).collect()
+                    };
+                    coordination.report(host, report, |vr| homes.get(&vr).copied())
+                }
+                Ok(Ok(copy)) => {
+                    early.push(copy);
+                    Vec::new()
+                }
+            };
+        }
+    }
+
+    /// All processes of the program, with names for people.
+    fn processes(&self, state: &State) -> BTreeMap<HostId, String> {
+        let name =
+            |vm: &VmId| state.vms.get(vm).map_or_else(|| "a VM".into(), |vm| format!("VM {}", vm.info.name));
+        let hosts = state.hosts.iter().filter(|(id, _)| !state.down.contains_key(id));
+        let mut processes: BTreeMap<HostId, String> =
+            hosts.map(|(id, host)| (*id, format!("on {}", name(&host.vm)))).collect();
+        processes.insert(self.node.place.host, "in the initiator's process".into());
+        processes
+    }
+
+    /// What the cut holds besides the VRs: to be called while all are frozen.
+    fn around(&self, image: &Image) -> Around {
+        let state = self.state();
+        let local: Vec<VmId> = state.local_vms.iter().map(|vm| vm.info().id).collect();
+        let vms = state
+            .vms
+            .values()
+            .map(|vm| SavedVm { info: vm.info.clone(), local: local.contains(&vm.info.id) });
+        let services = state.services.iter().map(|(key, service)| (key.clone(), service.vr));
+        let header = Header {
+            program: self.node.program,
+            name: self.tenant.name.clone(),
+            image: image.hash,
+            triple: image.triple.clone(),
+            taken: SystemTime::now(),
+            arguments: super::local::arguments(),
+            environment: super::local::environment(),
+            directory: super::local::directory(),
+            initiator: state.initiator.unwrap_or_else(VrId::fresh),
+            vms: vms.collect(),
+            aliases: state.aliases.iter().map(|(old, new)| (*old, *new)).collect(),
+            places: Vec::new(),
+            ended: state.ended.iter().map(|(vr, why)| (*vr, why.clone())).collect(),
+            services: services.collect(),
+        };
+        let hosts = state.hosts.iter().filter(|(id, _)| !state.down.contains_key(id));
+        Around { header, homes: hosts.map(|(id, host)| (*id, host.vm)).collect(), early: Vec::new() }
+    }
+
+    /// Has a process take a step of a checkpoint; this one takes it itself.
+    fn tell_step(self: &Arc<Self>, host: HostId, round: u64, step: Step) {
+        if host != self.node.place.host {
+            self.tell_host(host, ToHost::State { round, step });
+            return;
+        }
+        let this = self.clone();
+        match step {
+            Step::Freeze => self.hear(host, round, Heard::Report(cut::freeze(&self.node))),
+            Step::Settle(expected) => drop(rt::spawn(async move {
+                if cut::settled(&this.node, &expected).await {
+                    this.hear(host, round, Heard::Report(Report::Settled));
+                }
+            })),
+            Step::Copy => {
+                let (vrs, ended) = cut::copy(&self.node);
+                self.hear(host, round, Heard::Report(Report::Copied { ended }));
+                rt::spawn(rt::blocking(move || {
+                    let result = vrs.iter().try_for_each(|saved| this.hear_copy(host, round, saved));
+                    this.hear(host, round, Heard::CopiesEnd(result));
+                }));
+            }
+            Step::Thaw => self.node.states.thaw(),
+        }
+    }
+
+    fn hear_copy(&self, host: HostId, round: u64, saved: &Saved) -> Result<(), StateError> {
+        let piece = saved.encode()?;
+        self.hear(host, round, Heard::Copy { vr: saved.origin.id, last: true, piece });
+        Ok(())
+    }
+
+    /// Something comes of a process for the checkpoint of that round.
+    pub(super) fn hear(&self, host: HostId, round: u64, heard: Heard) {
+        let state = self.state();
+        if state.cut.round == round
+            && let Some(to) = &state.cut.heard
+        {
+            let _ = to.try_send((host, heard));
+        }
+    }
+
+    /// Waits while a cut is being made: nothing new may come into being.
+    pub(super) async fn unless_frozen(&self) {
+        while self.state().cut.frozen {
+            rt::sleep(Duration::from_micros(200)).await;
+        }
+    }
+}
+
+impl State {
+    /// A process is gone, which a checkpoint has to know.
+    pub(super) fn cut_lost(&self, host: HostId, why: &Why) {
+        if let Some(to) = &self.cut.heard {
+            let _ = to.try_send((host, Heard::Gone(why.to_string())));
+        }
+    }
+}
+
+/// Writes what comes until the header, which comes last, and publishes it. How long the file is.
+fn write(
+    mut draft: Draft,
+    items: &crossbeam_channel::Receiver<Item>,
+    keep: usize,
+) -> Result<u64, StateError> {
+    loop {
+        match items.recv() {
+            Ok(Item::Vr(saved)) => draft.write(|writer| Ok(writer.vr(&saved)?))?,
+            Ok(Item::Header(header)) => {
+                draft.write(|writer| writer.header(&header))?;
+                return draft.publish(keep);
+            }
+            // The checkpoint was given up; the draft is removed.
+            Err(_) => return Ok(0),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A program that goes on from a checkpoint: its VMs are found or replaced, and its VRs taken up again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::request::own_image;
+use super::{Program, Service};
+use crate::cut;
+use crate::discovery::{Query, VmInfo};
+use crate::error::{DeployError, Result, VrError};
+use crate::id::{HostId, VmId, VrId};
+use crate::protocol::{Count, NewVr, Step, ToHost};
+use crate::rt;
+use crate::state::{Content, Saved, SavedVm};
+use crate::vr::Vr;
+
+impl Program {
+    /// Takes up all VRs of a checkpoint; the initiator's, which is yet to run. All others wait until
+    /// [`thaw`](Self::thaw) is called.
+    pub(crate) fn restore(self: &Arc<Self>, content: Content) -> Result<Vr> {
+        let initiator = content.header.initiator;
+        let mut initiators = Vec::new();
+        let mut others = Vec::new();
+        for saved in content.vrs {
+            if saved.origin.id == initiator { initiators.push(saved) } else { others.push(saved) }
+        }
+        let missing = || VrError::msg("the checkpoint does not hold the program's initiator");
+        let saved = initiators.pop().ok_or_else(missing)?;
+        {
+            let mut state = self.state();
+            state.past = content.header.ended.iter().cloned().collect();
+            state.ended = state.past.clone();
+        }
+        let places: HashMap<VrId, VmId> = content.header.places.iter().copied().collect();
+        let services = content.header.services.clone();
+        rt::block_on(async {
+            self.replace_vms(&content.header.vms, &content.header.aliases).await?;
+            self.take_up(others, &places, services).await
+        })?;
+        self.register(initiator);
+        self.node.states.freeze();
+        let (inbox, recorder) = cut::adopt(&self.node, saved);
+        Ok(Vr::recorded(self.node.clone(), inbox, recorder))
+    }
+
+    /// Lets the VRs of a restored program go on.
+    pub(crate) fn thaw(&self) {
+        self.node.states.thaw();
+        let hosts: Vec<HostId> = self.state().hosts.keys().copied().collect();
+        for host in hosts {
+            self.tell_host(host, ToHost::State { round: 0, step: Step::Thaw });
+        }
+    }
+
+    /// Finds a VM for each of those that the program had: the same one, one of the same name, or any; several may share one.
+    async fn replace_vms(
+        self: &Arc<Self>,
+        old: &[SavedVm],
+        aliases: &[(VmId, VmId)],
+    ) -> std::result::Result<(), DeployError> {
+        let local: Vec<&VmInfo> = old.iter().filter(|vm| vm.local).map(|vm| &vm.info).collect();
+        let mut remote: Vec<&VmInfo> = old.iter().filter(|vm| !vm.local).map(|vm| &vm.info).collect();
+        remote.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut pairs = Vec::new();
+        if !local.is_empty() {
+            let started = self.start_local(local.len()).await?;
+            pairs.extend(local.iter().map(|vm| vm.id).zip(started.iter().map(|vm| vm.id)));
+        }
+        if !remote.is_empty() {
+            let found = self.discover(Query { idle_only: true, ..Query::default() }).await?;
+            let chosen = choose(&remote, found);
+            let some = !chosen.is_empty();
+            let leased = if some { self.allocate_some(chosen).await } else { Vec::new() };
+            let leased = if leased.is_empty() {
+                let count =
+                    remote.len().min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+                eprintln!("[river: no idle VM was found to go on with; started {count} in this process]");
+                self.start_local(count).await?
+            } else {
+                leased
+            };
+            let replaced = pair(&remote, &leased);
+            if leased.len() < remote.len() {
+                tracing::info!(
+                    had = remote.len(),
+                    has = leased.len(),
+                    "fewer VMs than before: some are shared"
+                );
+            }
+            pairs.extend(replaced);
+        }
+        let now: HashMap<VmId, VmId> = pairs.into_iter().collect();
+        let mut state = self.state();
+        // What was a replacement itself when the checkpoint was taken is replaced again.
+        let older = aliases.iter().filter_map(|(older, old)| Some((*older, *now.get(old)?)));
+        state.aliases.extend(older);
+        state.aliases.extend(now.iter().map(|(old, new)| (*old, *new)));
+        Ok(())
+    }
+
+    async fn allocate_some(self: &Arc<Self>, vms: Vec<VmInfo>) -> Vec<VmInfo> {
+        self.try_allocate(vms, Count::AtLeast(1)).await.unwrap_or_default()
+    }
+
+    /// Has the hosts take up the VRs. Until all are there nobody may be looked for.
+    async fn take_up(
+        self: &Arc<Self>,
+        vrs: Vec<Saved>,
+        places: &HashMap<VrId, VmId>,
+        services: Vec<((VmId, String), VrId)>,
+    ) -> std::result::Result<(), DeployError> {
+        let image = own_image().await?;
+        let mut by_vm: HashMap<VmId, Vec<Saved>> = HashMap::new();
+        for saved in vrs {
+            let vm = places.get(&saved.origin.id).copied().unwrap_or_else(VmId::fresh);
+            by_vm.entry(self.state().alias(vm)).or_default().push(saved);
+        }
+        let mut told = Vec::new();
+        for (vm, vrs) in by_vm {
+            let leased = self.state().vms.get(&vm).cloned();
+            let leased = leased.ok_or_else(|| DeployError::NotLeased(vm.to_string()))?;
+            let error = |error: String| DeployError::Vm { vm: leased.info.name.clone(), error };
+            let host = leased.ensure_host(self, image).await.map_err(error)?;
+            for saved in vrs {
+                self.state().directory.insert(saved.origin.id, host);
+                told.push((host, leased.clone(), saved));
+            }
+        }
+        {
+            let mut state = self.state();
+            for ((vm, name), vr) in services {
+                let place =
+                    state.directory.get(&vr).and_then(|host| state.hosts.get(host)).map(|host| host.place);
+                let (_, ready) = rt::unbounded();
+                let key = (state.alias(vm), name);
+                state.services.insert(key, Service { vr, place, ready });
+            }
+        }
+        let mut confirmed = Vec::new();
+        for (host, vm, saved) in told {
+            let error = |error: String| DeployError::Vm { vm: vm.info.name.clone(), error };
+            let bytes = rt::blocking(move || saved.encode().map_err(|error| error.to_string())).await;
+            let vr = bytes.map_err(error)?;
+            let made = self.told(host, |ticket| ToHost::Restore { ticket, vr });
+            confirmed.push((vm.clone(), made.ok_or_else(|| error("its host is gone".into()))?));
+        }
+        for (vm, confirmed) in confirmed {
+            let gone = || DeployError::Vm { vm: vm.info.name.clone(), error: "its host is gone".into() };
+            confirmed.recv().await.map_err(|_| gone())??;
+        }
+        Ok(())
+    }
+
+    /// Those of the VRs that are new: a restored VR asks again for what it may have got before the checkpoint.
+    pub(super) fn unknown(&self, vrs: Vec<(VmId, NewVr)>) -> Vec<(VmId, NewVr)> {
+        let state = self.state();
+        let known = |vr: &VrId| state.directory.contains_key(vr) || state.past.contains_key(vr);
+        vrs.into_iter().filter(|(_, new)| !known(&new.id)).map(|(vm, new)| (state.alias(vm), new)).collect()
+    }
+}
+
+/// The VMs to go on with, best first, as many as there were.
+fn choose(old: &[&VmInfo], found: Vec<VmInfo>) -> Vec<VmInfo> {
+    let rank = |vm: &VmInfo| {
+        let same = old.iter().any(|old| old.id == vm.id);
+        let named = old.iter().any(|old| old.name == vm.name);
+        (!same, !named, vm.name.clone())
+    };
+    let mut found = found;
+    found.sort_by_key(rank);
+    found.truncate(old.len());
+    found
+}
+
+/// Who goes where: those who find their own VM, or one of its name, go there; the others are spread.
+fn pair(old: &[&VmInfo], new: &[VmInfo]) -> Vec<(VmId, VmId)> {
+    let mut load: Vec<usize> = vec![0; new.len()];
+    let mut pairs = Vec::new();
+    let mut rest = Vec::new();
+    for vm in old {
+        let own = new.iter().position(|new| new.id == vm.id || new.name == vm.name);
+        match own {
+            Some(index) => {
+                load[index] += 1;
+                pairs.push((vm.id, new[index].id));
+            }
+            None => rest.push(vm.id),
+        }
+    }
+    for vm in rest {
+        let Some(index) = (0..new.len()).min_by_key(|index| load[*index]) else { continue };
+        load[index] += 1;
+        pairs.push((vm, new[index].id));
+    }
+    pairs
+}

@@ -1,0 +1,156 @@
+//! A checkpoint as a file: sections behind a magic number, and at the end the hash of all of it.
+//!
+//! ```text
+//!  0  "RIVERCKP" | format u32
+//! 12  sections: kind u8 | length u64 | bytes
+//!     the last one, of kind 255, is the BLAKE3 hash of everything before it
+//! ```
+//!
+//! Little-endian. The first section is the [`Header`], each other one a VR. Nothing in the file is believed before the hash
+//! is right, which a torn or altered file has no chance of.
+
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::saved::Saved;
+use crate::discovery::VmInfo;
+use crate::down::Why;
+use crate::id::{ImageHash, ProgramId, VmId, VrId};
+
+const MAGIC: &[u8; 8] = b"RIVERCKP";
+const FORMAT: u32 = 1;
+const HEADER: u8 = 1;
+const VR: u8 = 2;
+const END: u8 = 255;
+const HASH: usize = 32;
+
+/// What is known of the program besides its VRs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) program: ProgramId,
+    /// The executable's file name, for people.
+    pub(crate) name: String,
+    pub(crate) image: ImageHash,
+    pub(crate) triple: String,
+    pub(crate) taken: SystemTime,
+    pub(crate) arguments: Vec<Vec<u8>>,
+    pub(crate) environment: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) directory: Vec<u8>,
+    pub(crate) initiator: VrId,
+    pub(crate) vms: Vec<SavedVm>,
+    /// What stands for VMs of before an earlier restore.
+    pub(crate) aliases: Vec<(VmId, VmId)>,
+    /// On which VM each VR was; the initiator's is on none.
+    pub(crate) places: Vec<(VrId, VmId)>,
+    pub(crate) ended: Vec<(VrId, Why)>,
+    pub(crate) services: Vec<((VmId, String), VrId)>,
+}
+
+/// A VM that the program had leased.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SavedVm {
+    pub(crate) info: VmInfo,
+    /// It ran in the initiator's process, and went with it.
+    pub(crate) local: bool,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is no checkpoint of River")]
+    Magic,
+    #[error("it has format {0}, and this version of River reads format {FORMAT}")]
+    Format(u32),
+    #[error("it is incomplete or was altered: its checksum is wrong")]
+    Torn,
+    #[error("its content makes no sense ({0}): was it written by another version of River?")]
+    Nonsense(#[from] postcard::Error),
+}
+
+/// Writes a checkpoint.
+pub(crate) struct Writer<W> {
+    out: W,
+    hasher: blake3::Hasher,
+    pub(crate) length: u64,
+}
+
+impl<W: Write> Writer<W> {
+    pub(crate) fn new(out: W) -> io::Result<Self> {
+        let mut this = Self { out, hasher: blake3::Hasher::new(), length: 0 };
+        this.put(MAGIC)?;
+        this.put(&FORMAT.to_le_bytes())?;
+        Ok(this)
+    }
+
+    pub(crate) fn header(&mut self, header: &Header) -> Result<(), FileError> {
+        let bytes = postcard::to_stdvec(header)?;
+        Ok(self.section(HEADER, &bytes)?)
+    }
+
+    /// Adds a VR, as [`Saved::encode`] made it.
+    pub(crate) fn vr(&mut self, saved: &[u8]) -> io::Result<()> {
+        self.section(VR, saved)
+    }
+
+    /// Adds the hash.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        let hash = *self.hasher.finalize().as_bytes();
+        self.section(END, &hash)?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+
+    fn section(&mut self, kind: u8, bytes: &[u8]) -> io::Result<()> {
+        self.put(&[kind])?;
+        self.put(&(bytes.len() as u64).to_le_bytes())?;
+        self.put(bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+}
+
+/// A checkpoint that was read, and is whole.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) header: Header,
+    pub(crate) vrs: Vec<Saved>,
+}
+
+/// Reads a checkpoint from all of its bytes.
+pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
+    const END_SECTION: usize = 1 + 8 + HASH;
+    let start = bytes.strip_prefix(MAGIC).ok_or(FileError::Magic)?;
+    let (format, _) = start.split_first_chunk().ok_or(FileError::Torn)?;
+    let format = u32::from_le_bytes(*format);
+    if format != FORMAT {
+        return Err(FileError::Format(format));
+    }
+    let end = bytes.len().checked_sub(END_SECTION).ok_or(FileError::Torn)?;
+    let (body, last) = bytes.split_at(end);
+    // The hash itself is not hashed, so it is compared before its section's head is looked at.
+    if last[0] != END || blake3::hash(body).as_bytes()[..] != last[9..] {
+        return Err(FileError::Torn);
+    }
+    let mut rest = body.get(12..).ok_or(FileError::Torn)?;
+    let (mut header, mut vrs) = (None, Vec::new());
+    while let Some((kind, after)) = rest.split_first() {
+        let (length, after) = after.split_first_chunk().ok_or(FileError::Torn)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| FileError::Torn)?;
+        let (section, after) = after.split_at_checked(length).ok_or(FileError::Torn)?;
+        match *kind {
+            HEADER => header = Some(postcard::from_bytes(section)?),
+            VR => vrs.push(Saved::decode(section)?),
+            _ => return Err(FileError::Torn),
+        }
+        rest = after;
+    }
+    Ok(Content { header: header.ok_or(FileError::Torn)?, vrs })
+}

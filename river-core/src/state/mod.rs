@@ -1,0 +1,32 @@
+//! The state of VRs: recorded, written down, and taken up again.
+//!
+//! Rust cannot copy a stack to another process, so a VR is restored by running its `main` again from the last safepoint
+//! and telling it what it was told. `docs/guide/state.md` says what follows from that.
+//!
+//! * [`Record`]: what one VR was told, and replay with detection of divergence. Pure.
+//! * [`Base`], [`Origin`]: where a record begins, and whose it is.
+//! * [`Recorder`]: a record that the VR's thread writes and the control plane freezes and copies; [`Registry`]: those of a
+//!   process.
+//! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
+//! * [`Saved`]: a VR as it is written down; [`Directory`]: checkpoints on disk.
+
+mod base;
+mod codec;
+mod coordination;
+mod directory;
+mod file;
+mod record;
+mod recorder;
+mod registry;
+mod saved;
+mod stored;
+
+pub(crate) use base::{Base, Origin};
+pub(crate) use coordination::{Action, Coordination};
+pub(crate) use directory::{Directory, Draft, KEEP};
+pub(crate) use file::{Content, Header, SavedVm};
+pub(crate) use record::{Blocked, Call, Record, Refusal, Sending, Sent};
+pub(crate) use recorder::Recorder;
+pub(crate) use registry::Registry;
+pub(crate) use saved::Saved;
+pub use stored::{Stored, StoredVr};

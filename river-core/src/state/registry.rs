@@ -1,0 +1,86 @@
+//! The records of a process, and what the control plane does with all of them at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::base::Origin;
+use super::record::Record;
+use super::recorder::Recorder;
+use crate::id::VrId;
+use crate::protocol::Counts;
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    recorders: HashMap<VrId, Arc<Recorder>>,
+    /// How much VRs that have ended had sent to others, until it is known that it has arrived.
+    graves: HashMap<(VrId, VrId), u64>,
+    frozen: bool,
+}
+
+impl Registry {
+    /// A VR begins, or goes on, that is recorded.
+    pub(crate) fn add(&self, origin: Origin, record: Record) -> Arc<Recorder> {
+        let mut inner = self.inner();
+        let id = origin.id;
+        let recorder = Recorder::new(origin, record, inner.frozen);
+        inner.recorders.insert(id, recorder.clone());
+        recorder
+    }
+
+    /// A VR has ended, and everybody who has to know does.
+    pub(crate) fn remove(&self, vr: VrId) {
+        let mut inner = self.inner();
+        let Some(recorder) = inner.recorders.remove(&vr) else { return };
+        recorder.look(|record, _| {
+            inner.graves.extend(record.sent().iter().map(|(to, sent)| ((vr, *to), *sent)));
+        });
+    }
+
+    /// Stops all VRs at their next call.
+    pub(crate) fn freeze(&self) {
+        let mut inner = self.inner();
+        inner.frozen = true;
+        inner.recorders.values().for_each(|recorder| recorder.freeze());
+    }
+
+    pub(crate) fn thaw(&self) {
+        let mut inner = self.inner();
+        inner.frozen = false;
+        inner.recorders.values().for_each(|recorder| recorder.thaw());
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.inner().frozen
+    }
+
+    pub(crate) fn get(&self, vr: VrId) -> Option<Arc<Recorder>> {
+        self.inner().recorders.get(&vr).cloned()
+    }
+
+    /// Everybody's record.
+    pub(crate) fn all(&self) -> Vec<Arc<Recorder>> {
+        self.inner().recorders.values().cloned().collect()
+    }
+
+    /// How much each VR here has sent to each other one, those included that have ended.
+    pub(crate) fn sent(&self) -> Counts {
+        let inner = self.inner();
+        let mut sent: Counts = inner.graves.iter().map(|((from, to), sent)| (*to, *from, *sent)).collect();
+        for (id, recorder) in &inner.recorders {
+            recorder.look(|record, _| sent.extend(record.sent().iter().map(|(to, sent)| (*to, *id, *sent))));
+        }
+        sent
+    }
+
+    /// All that was sent has arrived: who has ended need not be remembered.
+    pub(crate) fn settled(&self) {
+        self.inner().graves.clear();
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,97 @@
+//! Checkpoints as those see them who did not take them: the `river` command, and tools.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::directory::Directory;
+use super::file::Content;
+use crate::error::StateError;
+use crate::id::VrId;
+
+/// The newest whole checkpoint in a directory.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stored {
+    /// Its number.
+    pub number: u64,
+    /// When it was taken.
+    pub taken: SystemTime,
+    /// The program: its executable's name, process and machine.
+    pub program: String,
+    /// The executable.
+    pub image: PathBuf,
+    /// The program's command line, its name included.
+    pub arguments: Vec<OsString>,
+    /// The environment variables that it passed on to its VRs.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The directory in which it ran.
+    pub directory: PathBuf,
+    /// The names of the VMs that it used.
+    pub vms: Vec<String>,
+    /// Its VRs, the initiator first.
+    pub vrs: Vec<StoredVr>,
+    /// What is wrong with newer ones.
+    pub broken: Vec<StateError>,
+}
+
+/// A VR in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredVr {
+    /// Its name.
+    pub id: VrId,
+    /// Its Rust type; "initiator" for the VR with which the program starts.
+    pub name: String,
+    /// The VM on which it was; none for the initiator.
+    pub vm: Option<String>,
+    /// How many safepoints it had made.
+    pub safepoints: u64,
+    /// How many bytes its state had at the last one, or at its beginning.
+    pub state: usize,
+    /// How much was recorded since: lines.
+    pub lines: usize,
+    /// Envelopes and notices that waited in its queue.
+    pub waiting: usize,
+}
+
+impl Stored {
+    /// Looks for the newest checkpoint that is whole, and reads it.
+    ///
+    /// # Errors
+    /// [`StateError::File`] if there is none, or the program's image beside it is missing or altered.
+    pub fn latest(directory: impl AsRef<Path>) -> Result<Self, StateError> {
+        let checkpoints = Directory::new(directory.as_ref());
+        let (number, Content { header, vrs }, broken) = checkpoints.latest()?;
+        let image = checkpoints.image(header.image)?;
+        let vm_of = |vr: VrId| {
+            let (_, vm) = header.places.iter().find(|(id, _)| *id == vr)?;
+            header.vms.iter().find(|known| known.info.id == *vm).map(|vm| vm.info.name.clone())
+        };
+        let mut vrs: Vec<StoredVr> = vrs
+            .iter()
+            .map(|saved| {
+                let (id, base) = (saved.origin.id, saved.record.base());
+                let (safepoints, state) = (base.safepoints, base.state.len());
+                let waiting = base.queue.held.len() + base.queue.fresh.len() + saved.pending.len();
+                let (name, lines) = (saved.origin.name.clone(), saved.record.len());
+                StoredVr { id, name, vm: vm_of(id), safepoints, state, lines, waiting }
+            })
+            .collect();
+        vrs.sort_by_key(|vr| (vr.id != header.initiator, vr.vm.clone(), vr.id));
+        let os = OsString::from_vec;
+        Ok(Self {
+            number,
+            taken: header.taken,
+            program: header.name,
+            image,
+            arguments: header.arguments.into_iter().map(os).collect(),
+            environment: header.environment.into_iter().map(|(name, value)| (os(name), os(value))).collect(),
+            directory: os(header.directory).into(),
+            vms: header.vms.into_iter().map(|vm| vm.info.name).collect(),
+            vrs,
+            broken,
+        })
+    }
+}

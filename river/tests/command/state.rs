@@ -1,0 +1,128 @@
+//! Checkpoints by command, programs that are killed, and what goes on with them.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use river::core::{Stored, VirtualResource, Vr};
+use river::prelude::{Sfm, msg, pat};
+use serde::{Deserialize, Serialize};
+
+use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
+
+/// Counts what it is sent, and answers.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Counting {
+    pub(crate) count: u64,
+}
+
+impl VirtualResource for Counting {
+    fn main(&mut self, vr: &Vr) -> river::Result {
+        loop {
+            vr.safepoint(self)?;
+            let m = vr.recv(pat! {})?;
+            self.count += 1;
+            if self.count == 150 && std::env::var_os("RIVER_TEST_EXIT").is_some() {
+                let marker = std::env::var("RIVER_TEST_EXIT")?;
+                // Only the first time: the one that goes on lives.
+                if std::fs::remove_file(marker).is_ok() {
+                    std::process::exit(3);
+                }
+            }
+            vr.send(m.src(), msg! { count: self.count })?;
+        }
+    }
+}
+
+/// What the initiator of kind `count-long` does: 300 rounds of a few milliseconds.
+pub(crate) fn count_long(vr: &Vr) -> river::Result {
+    let vms = vr.allocate(vr.discover(river::core::Query { count: Some(2), ..Default::default() })?, ..)?;
+    let counters = vr.deploy(&vms, |_| Counting { count: 0 })?;
+    let mut sum = 0;
+    for round in 0..300 {
+        for counter in counters.iter() {
+            vr.send(counter, msg! { round: round })?;
+        }
+        for counter in counters.iter() {
+            sum += vr.recv(pat! { src: counter })?.get::<u64>("count")?;
+        }
+        if round == 20 {
+            println!("is counting");
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    println!("sum {sum}");
+    Ok(())
+}
+
+/// Twice, by two counters: the sum of 1 to 300.
+const SUM: &str = "sum 90300";
+
+#[test]
+fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let mut command = lab.program("count-long");
+    // What is passed to the VMs is there again when the program goes on.
+    command.env("RIVER_RECOVERABLE", "1").env("RIVER_PASS", INITIATOR);
+    let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "is counting");
+    let state = lab.path("state");
+    let (pid, directory) = (program.id().to_string(), state.to_str().unwrap().to_owned());
+    let (told, _) = lab.ends(&["checkpoint", &pid, &directory], 0);
+    assert!(told.starts_with("checkpoint 1 of command-") && told.contains("stood still for"), "{told}");
+    let (told, _) = lab.ends(&["checkpoint", &pid, &directory], 0);
+    assert!(told.starts_with("checkpoint 2 "), "{told}");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    eventually(Duration::from_secs(5), "VMs free", || lab.idle() == 2 && lab.hosts() == 0);
+
+    let (table, _) = lab.ends(&["states", &directory], 0);
+    assert!(table.contains("initiator") && table.contains("lab-1") && table.contains("Counting"), "{table}");
+    let output = lab.river(&["restore", &directory]).output().unwrap();
+    let printed = text(&output);
+    assert!(output.status.success() && printed.contains(SUM), "{printed}");
+    assert!(printed.contains("from checkpoint 2]"), "{printed}");
+
+    // All that it ran on is gone: it goes on in its own process.
+    for daemon in &mut lab.daemons {
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+    let printed = text(&lab.river(&["restore", &directory]).output().unwrap());
+    assert!(printed.contains(SUM) && printed.contains("no idle VM was found"), "{printed}");
+}
+
+#[test]
+fn a_program_that_loses_a_host_goes_on_by_itself() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let (state, marker) = (lab.path("state"), lab.path("marker"));
+    std::fs::write(&marker, "").unwrap();
+    let executable = std::env::current_exe().unwrap();
+    let options = ["run", "--checkpoint", state.to_str().unwrap(), "--every", "0.1", "--restarts", "2"];
+    let mut command = lab.river(&options);
+    command.arg(executable).args(INITIATOR_ARGS).env(INITIATOR, "count-long");
+    command.env("RIVER_PASS", "RIVER_TEST_EXIT").env("RIVER_TEST_EXIT", &marker);
+    let output = command.output().unwrap();
+    let printed = text(&output);
+    assert!(output.status.success() && printed.contains(SUM), "{printed}");
+    assert!(printed.contains("restart 1 of 2]"), "{printed}");
+    assert!(Stored::latest(&state).unwrap().number > 1);
+}
+
+#[test]
+fn a_program_that_is_not_recorded_says_what_to_do() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let mut program = lab.program("count-long").stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "is counting");
+    let pid = program.id().to_string();
+    let (_, error) = lab.ends(&["checkpoint", &pid, "state"], 1);
+    assert!(error.contains("is not recoverable") && error.contains("river run --recoverable"), "{error}");
+    let (_, error) = lab.ends(&["checkpoint", "nobody", "state"], 1);
+    assert!(error.contains("used by a program nobody"), "{error}");
+    // It went on.
+    assert!(text(&program.wait_with_output().unwrap()).contains(SUM));
+    let (_, error) = lab.ends(&["restore", "nothing-there"], 125);
+    assert!(error.contains("nothing-there"), "{error}");
+}
