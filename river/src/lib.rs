@@ -60,6 +60,11 @@ struct Guide;
 #[doc = include_str!("../../docs/guide/new-model.md")]
 struct NewModel;
 
+/// The programs in the guide to MPI, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/mpi.md")]
+struct MpiGuide;
+
 /// The programs in the guide to Trickle, so that they are compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/trickle.md")]
