@@ -94,7 +94,7 @@ fn tables(args: &Args) -> river::Result {
     let before = load();
     let rounds = args.rounds.to_string();
     println!(
-        "{:<16}{:>26}{:>26}{:>22}{:>26}{:>22}{:>22}",
+        "{:<16}{:>28}{:>32}{:>20}{:>30}{:>20}{:>20}",
         "",
         "tasks/s, chunk 1",
         "tasks/s, chunk auto",
@@ -108,7 +108,7 @@ fn tables(args: &Args) -> river::Result {
         let measured: Measured = process::run_with("farm", &[Path::new(&rounds)], &environment)?;
         let Measured { tasks, auto, call, pipelined, mib1, mib64 } = measured;
         println!(
-            "{name:<16}{:>26.0}{:>26.0}{:>22.1}{:>26.0}{:>22.2}{:>22.1}",
+            "{name:<16}{:>28.0}{:>32.0}{:>20.1}{:>30.0}{:>20.2}{:>20.1}",
             Spread::of(tasks),
             Spread::of(auto),
             Spread::of(call),
@@ -139,7 +139,7 @@ fn print_peer(peer: &str, numbers: &Numbers) {
         numbers.get(name).map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
     };
     println!(
-        "{peer:<16}{:>26}{:>26}{:>22}{:>26}{:>22}{:>22}",
+        "{peer:<16}{:>28}{:>32}{:>20}{:>30}{:>20}{:>20}",
         show("tasks", 0),
         show("chunked", 0),
         show("call", 1),

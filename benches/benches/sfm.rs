@@ -11,7 +11,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use river::core::testing::threads;
 use river::core::{VirtualResource, Vr, VrId};
 use river::sfm::{ANY, Blob, Message, Sfm, msg, pat};
@@ -217,12 +217,18 @@ fn processes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("1 MiB");
     group.sample_size(20).throughput(Throughput::Bytes(MIB as u64));
     let memory = vec![7u8; MIB];
+    let mut into = vec![0u8; MIB];
     group.bench_function("copied in memory", |b| {
-        b.iter_batched_ref(
-            || vec![0u8; MIB],
-            |into| into.copy_from_slice(black_box(&memory)),
-            BatchSize::NumIterations(64),
-        );
+        b.iter(|| black_box(&mut into).copy_from_slice(black_box(&memory)));
+    });
+    group.bench_function("copied in memory twice, by way of 64 KiB", |b| {
+        let mut between = vec![0u8; 64 << 10];
+        b.iter(|| {
+            for (from, into) in black_box(&memory).chunks(64 << 10).zip(into.chunks_mut(64 << 10)) {
+                black_box(&mut between).copy_from_slice(from);
+                into.copy_from_slice(black_box(&between));
+            }
+        });
     });
     let measured = river::try_run(|vr| {
         let taker = vr.deploy(&vr.start_local(1)?, |_| Taker)?[0];

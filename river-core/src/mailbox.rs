@@ -118,14 +118,17 @@ impl Hasher for LaneHasher {
 #[derive(Debug)]
 enum Lane {
     One(u64),
-    Many(VecDeque<u64>),
+    #[expect(clippy::box_collection, reason = "most lanes are not this, and the index of many stays small")]
+    Many(Box<VecDeque<u64>>),
 }
 
 impl Lane {
     fn insert(&mut self, number: u64) {
         match self {
             Lane::One(other) if *other == number => {}
-            Lane::One(other) => *self = Lane::Many([number.min(*other), number.max(*other)].into()),
+            Lane::One(other) => {
+                *self = Lane::Many(Box::new([number.min(*other), number.max(*other)].into()));
+            }
             Lane::Many(numbers) => {
                 // At the end, unless the envelope was given back.
                 let at = numbers.partition_point(|&other| other < number);

@@ -44,6 +44,7 @@ pub struct Job<M: MapReduce> {
     sorted: bool,
     skippable: u64,
     speculate: bool,
+    compress: Option<bool>,
     progress: bool,
 }
 
@@ -68,6 +69,7 @@ impl<M: MapReduce> Job<M> {
             sorted: false,
             skippable: 0,
             speculate: true,
+            compress: None,
             progress: false,
         }
     }
@@ -95,7 +97,7 @@ impl<M: MapReduce> Job<M> {
     }
 
     /// About how many bytes of a file a map task reads; for items, their bytes; for generated input, how many numbers.
-    /// Default: 64 MiB, less for small inputs, so that there are about 32 tasks.
+    /// Default: 64 MiB, less for small inputs, so that there are about 16 tasks.
     pub fn split_size(mut self, size: u64) -> Self {
         self.split_size = Some(size);
         self
@@ -119,6 +121,13 @@ impl<M: MapReduce> Job<M> {
     /// do something else than emit.
     pub fn speculate(mut self, speculate: bool) -> Self {
         self.speculate = speculate;
+        self
+    }
+
+    /// Whether what VMs send each other is compressed (LZ4), as far as it shrinks. Default: between machines, where it is
+    /// faster, and not within one, where it is not.
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.compress = Some(compress);
         self
     }
 
@@ -151,6 +160,7 @@ impl<M: MapReduce> Job<M> {
             splits: &splits,
             directory: directory.as_ref(),
             speculate: self.speculate,
+            compress: self.compress,
             bar: Bar::new(self.progress),
         };
         let done = match driver::run(cluster, run) {

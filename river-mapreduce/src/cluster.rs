@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::thread::available_parallelism;
 
 use river_core::{Count, Query, VmInfo, Vr, VrId};
@@ -39,6 +40,7 @@ pub struct Cluster<'v> {
 pub(crate) struct PlaceInfo {
     pub(crate) name: String,
     pub(crate) depot: VrId,
+    pub(crate) machine: IpAddr,
     /// This VM's share of its machine's memory.
     pub(crate) memory: u64,
 }
@@ -105,7 +107,8 @@ impl<'v> Cluster<'v> {
         let workers = vr.deploy(&each, |i| Worker { depot: depots[i / slots] })?;
         let places = vms.iter().zip(depots.iter()).map(|(vm, depot)| {
             let neighbours = vms.iter().filter(|other| other.address.ip() == vm.address.ip()).count();
-            PlaceInfo { name: vm.name.clone(), depot, memory: vm.memory / neighbours.max(1) as u64 }
+            let (name, machine) = (vm.name.clone(), vm.address.ip());
+            PlaceInfo { name, depot, machine, memory: vm.memory / neighbours.max(1) as u64 }
         });
         Ok(Self::of(
             vr,

@@ -102,13 +102,32 @@ impl DecodeError {
 }
 
 /// The first eight bytes as a number that orders as they do; missing ones count as zero.
+#[inline]
 pub(crate) fn first_eight(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk::<8>() {
-        Some(eight) => u64::from_be_bytes(*eight),
-        None => {
-            let mut eight = [0; 8];
-            eight[..bytes.len()].copy_from_slice(bytes);
-            u64::from_be_bytes(eight)
+    if let Some(eight) = bytes.first_chunk::<8>() {
+        return u64::from_be_bytes(*eight);
+    }
+    // Two loads that overlap, rather than a copy of a length that only the run knows.
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let last = u64::from(u32::from_be_bytes(*last));
+        let rest = (last << (64 - 8 * bytes.len())) & 0xffff_ffff;
+        return u64::from(u32::from_be_bytes(*first)) << 32 | rest;
+    }
+    let byte = |at: usize| bytes.get(at).map_or(0, |byte| u64::from(*byte) << (56 - 8 * at));
+    byte(0) | byte(1) | byte(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_eight_bytes_are_those(bytes in prop::collection::vec(any::<u8>(), 0..12)) {
+            let mut eight = bytes.clone();
+            eight.resize(8, 0);
+            let expected = eight.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+            prop_assert_eq!(super::first_eight(&bytes), expected);
         }
     }
 }

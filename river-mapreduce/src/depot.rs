@@ -6,6 +6,7 @@ use bytes::Bytes;
 use river_core::{RecvError, Result, Selector, VirtualResource, Vr};
 use serde::{Deserialize, Serialize};
 
+use crate::pack::Packer;
 use crate::place::Place;
 use crate::protocol::{CHANNEL, ToDepot, ToWorker, decode, encode};
 
@@ -16,6 +17,7 @@ pub(crate) struct Depot;
 impl VirtualResource for Depot {
     fn main(&mut self, vr: &Vr) -> Result {
         let place = Place::of(vr.id());
+        let mut packer = Packer::default();
         loop {
             let envelope = match vr.receive(Selector::on(CHANNEL)) {
                 Ok(envelope) => envelope,
@@ -25,11 +27,16 @@ impl VirtualResource for Depot {
                 Err(error) => return Err(error.into()),
             };
             let (message, bytes) = match decode(&envelope.payload) {
-                Some((ToDepot::Read { job, attempt, run, part, offset, len, ticket }, _)) => {
+                Some((ToDepot::Read { job, attempt, run, part, offset, len, pack, ticket }, _)) => {
                     let runs = place.runs(job, attempt);
                     let run = runs.as_ref().and_then(|runs| runs.get(run as usize));
                     match run.map(|run| run.read(part as usize, offset, len as usize)) {
-                        Some(Ok(bytes)) => (ToWorker::Chunk { ticket }, bytes),
+                        Some(Ok(bytes)) => match pack.then(|| packer.pack(&bytes)).flatten() {
+                            Some(packed) => {
+                                (ToWorker::Chunk { ticket, unpacked: Some(bytes.len() as u64) }, packed)
+                            }
+                            None => (ToWorker::Chunk { ticket, unpacked: None }, bytes),
+                        },
                         Some(Err(error)) => {
                             (ToWorker::Missing { ticket, why: error.to_string() }, Bytes::new())
                         }

@@ -60,6 +60,8 @@ pub(crate) struct Run<'a> {
     pub(crate) splits: &'a [Split],
     pub(crate) directory: Option<&'a Directory>,
     pub(crate) speculate: bool,
+    /// Whether what is shuffled is compressed; `None`: between machines.
+    pub(crate) compress: Option<bool>,
     pub(crate) bar: Bar,
 }
 
@@ -133,7 +135,7 @@ impl Driver<'_, '_> {
                     }
                     Action::Moved { worker, attempt, map } => {
                         if let Some(TaskId::Reduce(reducer)) = self.master.task_of(attempt) {
-                            let segments = self.segments(map, reducer);
+                            let segments = self.segments(map, reducer, worker);
                             self.tell(worker, &ToWorker::Moved { attempt: attempt.0, map, segments });
                         }
                     }
@@ -222,21 +224,24 @@ impl Driver<'_, '_> {
         let message = match task {
             TaskId::Map(map) => ToWorker::Map { job, attempt, split: self.run.splits[map as usize].clone() },
             TaskId::Reduce(reducer) => {
-                let segments = (0..self.maps.len() as u32).flat_map(|map| self.segments(map, reducer));
+                let segments =
+                    (0..self.maps.len() as u32).flat_map(|map| self.segments(map, reducer, worker));
                 ToWorker::Reduce { job, attempt, reducer, segments: segments.collect() }
             }
         };
         self.tell(worker, &message);
     }
 
-    /// A reducer's part of a map task's output, which is not empty, run by run.
-    fn segments(&self, map: u32, reducer: u32) -> Vec<Segment> {
-        let Some((worker, attempt)) = self.master.map_done_by(map) else { return Vec::new() };
-        let depot = self.cluster.places[self.cluster.workers[worker.0].place].depot;
+    /// A reducer's part of a map task's output, which is not empty, run by run, as the reader is told of it.
+    fn segments(&self, map: u32, reducer: u32, reader: WorkerId) -> Vec<Segment> {
+        let Some((mapper, attempt)) = self.master.map_done_by(map) else { return Vec::new() };
+        let place = |worker: WorkerId| &self.cluster.places[self.cluster.workers[worker.0].place];
+        let depot = place(mapper).depot;
+        let pack = self.run.compress.unwrap_or(place(mapper).machine != place(reader).machine);
         let runs = (0..).zip(&self.maps[map as usize].runs);
         runs.filter_map(|(run, parts)| {
             let part = *parts.get(reducer as usize).filter(|part| part.len > 0)?;
-            Some(Segment { map, run, part, depot, attempt: attempt.0 })
+            Some(Segment { map, run, part, depot, pack, attempt: attempt.0 })
         })
         .collect()
     }

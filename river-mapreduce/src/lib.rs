@@ -75,6 +75,7 @@
 //! * `report`: what a job has done
 //! * `progress`: the progress bar
 //! * `travel`: how a job gets to the workers
+//! * `pack`: compression of what travels to another machine
 //! * `protocol`: what master, workers and depots say to each other
 //! * `place`: what the VRs of a VM share
 //! * `depot`: hands out what map tasks have made
@@ -96,6 +97,7 @@ mod input;
 mod job;
 mod master;
 mod output;
+mod pack;
 mod partition;
 mod place;
 mod progress;

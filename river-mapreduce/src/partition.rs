@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 
-use crate::datum::{Key, Ref};
+use crate::datum::{Key, Ref, first_eight};
 
 /// What a job may say about it: the reducer for a key, or `None` for the usual one.
 pub(crate) type Partitioner<'a, K> = &'a (dyn Fn(&Ref<'_, K>, usize) -> Option<usize> + Sync);
@@ -52,6 +52,22 @@ impl<K: Key> Partition<'_, K> {
 /// A hash that is the same in all processes.
 #[inline]
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    hash_with_head(first_eight(bytes), bytes.len(), || bytes)
+}
+
+/// The hash of `len` bytes of which the first eight are known; short ones, which most keys are, are not looked at again.
+#[inline]
+pub(crate) fn hash_with_head<'a>(head: u64, len: usize, bytes: impl FnOnce() -> &'a [u8]) -> u64 {
+    if len <= 8 {
+        // A multiplication to 128 bits whose halves are folded together, as in wyhash and foldhash.
+        let product =
+            u128::from(head ^ 0x9e37_79b9_7f4a_7c15) * u128::from(0xd6e8_feb8_6659_fd93 ^ len as u64);
+        return (product as u64) ^ (product >> 64) as u64;
+    }
+    long_hash(bytes())
+}
+
+fn long_hash(bytes: &[u8]) -> u64 {
     let mut hasher = FixedState::with_seed(0x5249_5645).build_hasher();
     hasher.write(bytes);
     hasher.finish()

@@ -49,9 +49,10 @@ pub(crate) enum ToWorker {
     Forget {
         job: u64,
     },
-    /// From a depot, with the bytes: what was asked for.
+    /// From a depot, with the bytes: what was asked for. If they are packed, how many they are unpacked.
     Chunk {
         ticket: Ticket,
+        unpacked: Option<u64>,
     },
     /// From a depot: it does not have what was asked for, and why.
     Missing {
@@ -98,7 +99,7 @@ pub(crate) enum ToMaster {
 /// What a depot, which keeps the output of a VM's map tasks, is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToDepot {
-    Read { job: u64, attempt: u64, run: u32, part: u32, offset: u64, len: u64, ticket: Ticket },
+    Read { job: u64, attempt: u64, run: u32, part: u32, offset: u64, len: u64, pack: bool, ticket: Ticket },
 }
 
 /// Which request an answer belongs to.
@@ -118,6 +119,8 @@ pub(crate) struct Segment {
     pub(crate) run: u32,
     pub(crate) part: Part,
     pub(crate) depot: VrId,
+    /// Whether it may travel compressed.
+    pub(crate) pack: bool,
     /// The attempt at the map task that has made it.
     pub(crate) attempt: u64,
 }

@@ -3,13 +3,44 @@
 //! Everything here answers for the calling thread: outside of a remote call there is no server, and nothing is
 //! cancelled.
 
-use river_core::Vr;
+use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
 
+use river_core::{Vr, VrId};
+
+use crate::handed_out::HandedOut;
 use crate::intake::Intake;
+use crate::protocol::{ObjectId, Target, Ticket};
 use crate::store::Store;
 use crate::trampoline::Kept;
 
 scoped_tls::scoped_thread_local!(static SERVING: Vr);
+
+/// What a VR that serves works with.
+#[derive(Default)]
+struct Place {
+    store: OnceCell<Arc<Store>>,
+    /// Set if the VR is a helper: its calls are cancelled by way of the server.
+    helps: OnceCell<HandedOut>,
+    call: Cell<Option<(VrId, Ticket)>>,
+}
+
+/// The objects of the server that this VR is, or helps.
+pub(crate) fn store(vr: &Vr) -> Arc<Store> {
+    vr.slot::<Place>().store.get_or_init(Arc::default).clone()
+}
+
+/// Makes this VR a helper of a server.
+pub(crate) fn help(vr: &Vr, store: Arc<Store>, calls: HandedOut) {
+    let place = vr.slot::<Place>();
+    let _ = place.store.set(store);
+    let _ = place.helps.set(calls);
+}
+
+/// This helper does that call now.
+pub(crate) fn begin(vr: &Vr, call: Option<(VrId, Ticket)>) {
+    vr.slot::<Place>().call.set(call);
+}
 
 /// Runs a remote call on the server's VR.
 pub(crate) fn serving<R>(vr: &Vr, call: impl FnOnce() -> R) -> R {
@@ -43,7 +74,14 @@ pub fn with_vr<R>(look: impl FnOnce(&Vr) -> R) -> Option<R> {
 /// ```
 #[must_use]
 pub fn is_cancelled() -> bool {
-    with_vr(|vr| vr.slot::<Intake>().is_cancelled(vr)).unwrap_or(false)
+    with_vr(|vr| {
+        let place = vr.slot::<Place>();
+        match (place.helps.get(), place.call.get()) {
+            (Some(calls), call) => call.is_some_and(|call| calls.is_cancelled(call)),
+            (None, _) => vr.slot::<Intake>().is_cancelled(vr),
+        }
+    })
+    .unwrap_or(false)
 }
 
 /// Lets a function that runs on the server use what was put there under a name, without a copy.
@@ -64,8 +102,8 @@ pub fn is_cancelled() -> bool {
 /// ```
 pub fn with_named<T: Send + 'static, R>(name: &str, look: impl FnOnce(&mut T) -> R) -> Option<R> {
     with_vr(|vr| {
-        let store = vr.slot::<Store>();
-        let object = store.object(&crate::protocol::Target::Named(name.into())).ok()?;
+        let store = store(vr);
+        let object = store.object(&Target::Named(name.into())).ok()?;
         // Puts it back even if `look` panics.
         let mut out = PutBack { store: &store, object, kept: store.take(object) };
         out.kept.as_mut()?.value.downcast_mut::<T>().map(look)
@@ -74,7 +112,7 @@ pub fn with_named<T: Send + 'static, R>(name: &str, look: impl FnOnce(&mut T) ->
 
 struct PutBack<'a> {
     store: &'a Store,
-    object: crate::protocol::ObjectId,
+    object: ObjectId,
     kept: Option<Kept>,
 }
 

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use river_core::{RecvError, Vr, VrId};
 
+use crate::handed_out::HandedOut;
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire::{self, Request};
 
@@ -36,9 +37,16 @@ struct Queue {
     /// The last call of each client that was begun. Tickets grow, so a cancellation of an earlier one comes too late.
     begun: HashMap<VrId, Ticket>,
     over: bool,
+    /// Calls that were begun and that others do.
+    handed_out: HandedOut,
 }
 
 impl Intake {
+    /// Calls that were begun and that helpers of the server do.
+    pub(crate) fn handed_out(&self) -> HandedOut {
+        self.0.borrow().handed_out.clone()
+    }
+
     /// The next thing to do. Blocks until there is one.
     pub(crate) fn next(&self, vr: &Vr) -> Arrival {
         let mut queue = self.0.borrow_mut();
@@ -94,6 +102,7 @@ impl Queue {
                 match &error {
                     RecvError::Down(down) => {
                         self.current_cancelled |= self.current.is_some_and(|(client, _)| client == down.who);
+                        self.handed_out.cancel_all_of(down.who);
                     }
                     _ => {
                         self.over = true;
@@ -110,6 +119,8 @@ impl Queue {
             self.current_cancelled = true;
         } else if self.begun.get(&client).is_none_or(|begun| *begun < ticket) {
             self.cancelled.insert((client, ticket));
+        } else {
+            self.handed_out.cancel((client, ticket));
         }
     }
 

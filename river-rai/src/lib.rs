@@ -39,7 +39,7 @@
 //! **No call hangs for ever**: it ends with the function, or with its server.
 //!
 //! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
-//! server from everything else.
+//! server from everything else, unless it is [concurrent](RaiServer::concurrent).
 //!
 //! # Where things are
 //!
@@ -75,8 +75,11 @@
 //! * `client`: the client's end of a connection
 //! * `references`: who holds which object
 //! * `store`: the objects and exports of a server
+//! * `handed_out`: calls that helpers of a server do
 //! * `intake`: what a server has to do
 //! * `current`: the call that runs on this thread
+//! * `work`: doing what a request asks for
+//! * `pool`: serving several calls at a time
 //! * `server`: the server
 
 mod body;
@@ -89,12 +92,14 @@ mod data;
 mod error;
 mod exports;
 mod function;
+mod handed_out;
 mod handles;
 mod intake;
 mod items;
 mod object;
 mod packed;
 mod pending;
+mod pool;
 mod post;
 mod protocol;
 mod references;
@@ -103,6 +108,7 @@ mod signature;
 mod store;
 mod trampoline;
 mod wire;
+mod work;
 
 pub use body::Blob;
 pub use client::Rai;

@@ -89,6 +89,8 @@ pub(crate) enum Op {
     Export(Export),
     /// Do not begin a call, or tell it that nobody wants its result.
     Cancel(Ticket),
+    /// From a helper of the server: it has done what it was to do with an object.
+    Back(ObjectId),
     /// Show a capability, for all further requests.
     Present(Capability),
     /// End when everything that was asked before has been done.

@@ -37,6 +37,11 @@ impl References {
         })
     }
 
+    /// Whether anybody holds an object.
+    pub(crate) fn is_held(&self, object: ObjectId) -> bool {
+        self.objects.contains_key(&object)
+    }
+
     /// A VR is gone: the objects that nobody holds any more.
     pub(crate) fn forget(&mut self, holder: VrId) -> Vec<ObjectId> {
         let lost: Vec<Reference> =

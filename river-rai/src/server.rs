@@ -1,20 +1,18 @@
-//! The server: a VR that does what it is asked, one request at a time.
+//! The server: a VR that does what it is asked.
 
-use std::any::Any;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
-use river_core::code::CodePtr;
-use river_core::{RecvError, Result, SendError, VirtualResource, Vr, VrId, catch_panic};
+use river_core::{RecvError, Result, SendError, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
-use crate::body::{self, Body};
 use crate::current;
 use crate::exports::Exports;
 use crate::intake::{Arrival, Intake};
-use crate::protocol::{Failure, Function, ObjectId, Op, Order};
-use crate::store::{Store, discard};
-use crate::trampoline::{Call, Kept};
-use crate::wire::{self, Outcome, Request};
+use crate::pool::Pool;
+use crate::protocol::{Failure, Op, Order};
+use crate::store::Store;
+use crate::wire::{self, Request};
+use crate::work::Job;
 
 /// A VR that calls functions and keeps objects for others (Trickle paper, section 4).
 ///
@@ -37,13 +35,15 @@ pub struct RaiServer {
     exports: Option<Exports>,
     /// Whose end ends the server, if not its parent's.
     guardian: Option<VrId>,
+    /// How many calls are served at a time, if not one by the server's own VR.
+    helpers: Option<usize>,
 }
 
 impl RaiServer {
     /// A server that exposes everything in its image: every function that its program calls remotely anywhere.
     #[must_use]
     pub fn unrestricted() -> Self {
-        Self { exports: None, guardian: None }
+        Self { exports: None, guardian: None, helpers: None }
     }
 
     /// A server that exposes only what is exported, and of that to each client only what it may use.
@@ -72,7 +72,24 @@ impl RaiServer {
     /// ```
     #[must_use]
     pub fn restricted(exports: Exports) -> Self {
-        Self { exports: Some(exports), guardian: None }
+        Self { exports: Some(exports), guardian: None, helpers: None }
+    }
+
+    /// The same, but serving up to so many calls at a time, each on a VR of its own: for functions that wait for something,
+    /// or for more than one core. The calls of one object still run one at a time, in order; those of functions, and of
+    /// different objects, in any.
+    ///
+    /// ```no_run
+    /// # fn example(vr: &river_core::Vr, vms: Vec<river_core::VmInfo>) -> river_core::Result {
+    /// use river_rai::RaiServer;
+    ///
+    /// let servers = vr.deploy(&vms, |_| RaiServer::unrestricted().concurrent(8))?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn concurrent(mut self, calls: usize) -> Self {
+        self.helpers = Some(calls);
+        self
     }
 
     /// The same, but ending with that VR instead of with its parent.
@@ -89,34 +106,37 @@ impl VirtualResource for RaiServer {
         if let Some(guardian) = guardian {
             vr.watch(guardian);
         }
-        let (store, intake) = (vr.slot::<Store>(), vr.slot::<Intake>());
+        let (store, intake) = (current::store(vr), vr.slot::<Intake>());
         if let Some(exports) = &self.exports {
             store.restrict(&exports.list);
         }
-        let mut server = Server { vr, store: &store, guardian, known: HashSet::new() };
-        loop {
+        let pool = self.helpers.map(|size| Pool::start(vr, size, &store, intake.handed_out())).transpose()?;
+        let known = HashSet::new();
+        let mut server = Server { vr, store: &store, guardian, pool, known, stopping: false };
+        while !server.is_done() {
             let served = match intake.next(vr) {
                 Arrival::Request(request) => server.serve(request),
                 Arrival::Cancelled { client, ticket } => {
-                    wire::send_reply(vr, client, ticket, Err(Failure::Cancelled)).map(|()| true)
+                    wire::send_reply(vr, client, ticket, Err(Failure::Cancelled))
                 }
                 Arrival::News(RecvError::Down(down)) if Some(down.who) == guardian => return Ok(()),
                 Arrival::News(RecvError::Down(down)) => {
                     server.known.remove(&down.who);
                     store.forget(down.who);
                     intake.forget(down.who);
-                    Ok(true)
+                    Ok(())
                 }
                 Arrival::News(RecvError::Stopped) => return Ok(()),
                 Arrival::News(error) => return Err(error.into()),
             };
             match served {
-                Ok(true) => {}
-                Ok(false) | Err(SendError::Stopped(_)) => return Ok(()),
+                Ok(()) => {}
+                Err(SendError::Stopped(_)) => return Ok(()),
                 // A client that is gone needs no reply; the notice of its death comes on its own.
                 Err(error) => tracing::debug!(%error, "a reply was not sent"),
             }
         }
+        Ok(())
     }
 }
 
@@ -124,30 +144,55 @@ struct Server<'a> {
     vr: &'a Vr,
     store: &'a Store,
     guardian: Option<VrId>,
+    pool: Option<Pool>,
     /// Clients and holders whose death will be told.
     known: HashSet<VrId>,
+    /// It was told to end.
+    stopping: bool,
 }
 
 impl Server<'_> {
-    /// Does what is asked and replies. False: the server was asked to stop.
-    fn serve(&mut self, request: Request) -> std::result::Result<bool, SendError> {
+    fn serve(&mut self, request: Request) -> std::result::Result<(), SendError> {
         let Request { client, order: Order { ticket, op }, args } = request;
+        if let Op::Back(object) = op {
+            return match self.pool.as_mut().filter(|pool| pool.is_helper(client)) {
+                Some(pool) => {
+                    let waiting = pool.back(object);
+                    self.do_all(waiting)
+                }
+                None => Ok(()),
+            };
+        }
         // What it leaves here goes when it goes.
         self.know(client);
         if op == Op::Stop {
             // Not everybody who may call something may end it.
-            return Ok(self.store.is_restricted() && Some(client) != self.guardian);
+            self.stopping |= !self.store.is_restricted() || Some(client) == self.guardian;
+            return Ok(());
         }
-        let outcome = self.execute(client, op, args);
-        match ticket {
-            Some(ticket) => wire::send_reply(self.vr, client, ticket, outcome)?,
-            None => {
-                if let Err(failure) = outcome {
-                    tracing::warn!(%client, ?failure, "a request failed, and its client wants no answer");
-                }
+        if let Op::Grant { to, .. } = &op {
+            self.know(*to);
+        }
+        self.do_all(VecDeque::from([Job { client, ticket, op, args }]))
+    }
+
+    /// Does jobs, or has them done, in order.
+    fn do_all(&mut self, mut jobs: VecDeque<Job>) -> std::result::Result<(), SendError> {
+        while let Some(job) = jobs.pop_front() {
+            let mine = match &mut self.pool {
+                Some(pool) => pool.take(job, self.store),
+                None => Some(job),
+            };
+            if let Some(job) = mine {
+                job.run(self.vr, self.store)?;
             }
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Whether it was told to end and nobody waits for anything; what helpers still do is waited for by who drops the pool.
+    fn is_done(&self) -> bool {
+        self.stopping && self.pool.as_ref().is_none_or(|pool| !pool.is_awaited())
     }
 
     fn know(&mut self, who: VrId) {
@@ -155,99 +200,4 @@ impl Server<'_> {
             self.vr.watch(who);
         }
     }
-
-    fn execute(&mut self, client: VrId, op: Op, args: Body) -> Outcome {
-        let done = Ok(Body::default());
-        match op {
-            Op::Call(function) => {
-                let code = self.store.find(client, &function)?;
-                run(self.vr, code, args, None).0
-            }
-            Op::Create { object, function } => self.create(client, object, &function, args, None),
-            Op::Put { object, name, function } => self.create(client, object, &function, args, Some(name)),
-            Op::Invoke { target, function } => {
-                let (code, object) = (self.store.find(client, &function)?, self.store.object(&target)?);
-                let kept = self.store.take(object).ok_or(Failure::NoSuchObject(target))?;
-                let (outcome, left) = run(self.vr, code, args, Some(kept));
-                if let Some(left) = left {
-                    self.store.keep(object, left);
-                }
-                outcome
-            }
-            Op::Take { target, function } => {
-                let (code, object) = (self.store.find(client, &function)?, self.store.object(&target)?);
-                let kept = self.store.take(object).ok_or(Failure::NoSuchObject(target))?;
-                let (outcome, left) = run(self.vr, code, args, Some(kept));
-                if outcome.is_ok() {
-                    self.store.gone(object);
-                    left.into_iter().for_each(discard);
-                } else if let Some(left) = left {
-                    // An object that cannot travel stays where it is.
-                    self.store.keep(object, left);
-                }
-                outcome
-            }
-            Op::Grant { target, reference, to } => {
-                let object = self.store.object(&target)?;
-                self.store.grant(reference, object, to)?;
-                self.know(to);
-                body::encode(&object).map_err(|error| Failure::Result(error.to_string()))
-            }
-            Op::Release(reference) => {
-                self.store.release(reference);
-                done
-            }
-            Op::Remove(name) if !self.store.is_restricted() => {
-                self.store.unname(&name);
-                done
-            }
-            Op::Export(export) if !self.store.is_restricted() => {
-                self.store.export(export);
-                done
-            }
-            Op::Remove(_) | Op::Export(_) => Err(Failure::Refused("the server is restricted".into())),
-            Op::Present(capability) => {
-                self.store.show(client, capability);
-                done
-            }
-            // Stops are done, and cancellations filed, before they get here.
-            Op::Stop | Op::Cancel(_) => done,
-        }
-    }
-
-    fn create(
-        &mut self,
-        client: VrId,
-        object: ObjectId,
-        function: &Function,
-        args: Body,
-        name: Option<String>,
-    ) -> Outcome {
-        if object.owner != client {
-            return Err(Failure::Refused("an object is created by its owner".into()));
-        }
-        let code = self.store.find(client, function)?;
-        let (outcome, made) = run(self.vr, code, args, None);
-        if let Some(made) = made {
-            self.store.add(object, made);
-            if let Some(name) = name {
-                self.store.name(name, object);
-            }
-        }
-        outcome
-    }
-}
-
-/// Calls what a code pointer leads to; returns the outcome and the object that is there afterwards.
-fn run(vr: &Vr, code: CodePtr, args: Body, object: Option<Kept>) -> (Outcome, Option<Kept>) {
-    let entry = match code.resolve() {
-        Ok(entry) => entry,
-        Err(error) => return (Err(Failure::NoSuchFunction(error.to_string())), object),
-    };
-    let mut call = Call { args, object, outcome: None };
-    let outcome = match current::serving(vr, || catch_panic(|| entry(&mut call as &mut dyn Any))) {
-        Ok(()) => call.outcome.unwrap_or_else(|| Err(Failure::NoSuchFunction("it leads elsewhere".into()))),
-        Err(text) => Err(Failure::Panicked { text, vm: vr.vm().to_owned() }),
-    };
-    (outcome, call.object)
 }

@@ -1,8 +1,8 @@
 //! The objects of a server, the functions that it has exported, and who may use them.
 
 use std::any::TypeId;
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use river_core::{VrId, catch_panic};
 
@@ -10,9 +10,10 @@ use crate::protocol::{Capability, Export, Failure, Function, ObjectId, Reference
 use crate::references::References;
 use crate::trampoline::{Kept, identity};
 
-/// What a server has, kept with its VR so that the functions which run there can use it too.
+/// What a server has. The functions which run there, and its helpers if it has any, use it too. No user's code runs while it is
+/// locked.
 #[derive(Default)]
-pub(crate) struct Store(RefCell<Inner>);
+pub(crate) struct Store(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -26,9 +27,13 @@ struct Inner {
 }
 
 impl Store {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on only these functions can be called.
     pub(crate) fn restrict(&self, exports: &[Export]) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.lock();
         inner.allowed = Some(HashMap::new());
         for export in exports {
             if let (Some(allowed), Some(id)) = (&mut inner.allowed, identity(export.code)) {
@@ -39,15 +44,15 @@ impl Store {
     }
 
     pub(crate) fn is_restricted(&self) -> bool {
-        self.0.borrow().allowed.is_some()
+        self.lock().allowed.is_some()
     }
 
     pub(crate) fn export(&self, export: Export) {
-        self.0.borrow_mut().exports.insert(export.name.clone(), export);
+        self.lock().exports.insert(export.name.clone(), export);
     }
 
     pub(crate) fn show(&self, client: VrId, capability: Capability) {
-        self.0.borrow_mut().shown.insert((client, capability));
+        self.lock().shown.insert((client, capability));
     }
 
     /// The code that a client means, if it may have it called.
@@ -56,7 +61,7 @@ impl Store {
         client: VrId,
         function: &Function,
     ) -> Result<river_core::code::CodePtr, Failure> {
-        let inner = self.0.borrow();
+        let inner = self.lock();
         let (code, needed) = match function {
             Function::Named { name, signature } => {
                 let Some(export) = inner.exports.get(name) else {
@@ -92,45 +97,54 @@ impl Store {
     pub(crate) fn object(&self, target: &Target) -> Result<ObjectId, Failure> {
         let found = match target {
             Target::Object(id) => Some(*id),
-            Target::Named(name) => self.0.borrow().names.get(name).copied(),
+            Target::Named(name) => self.lock().names.get(name).copied(),
         };
         found.ok_or_else(|| Failure::NoSuchObject(target.clone()))
     }
 
     /// Takes an object out, to be put back by [`keep`](Self::keep).
     pub(crate) fn take(&self, object: ObjectId) -> Option<Kept> {
-        self.0.borrow_mut().objects.remove(&object)
+        self.lock().objects.remove(&object)
     }
 
-    /// Puts back what was taken out.
+    /// Puts back what was taken out, unless nobody holds it any more.
     pub(crate) fn keep(&self, object: ObjectId, kept: Kept) {
-        self.0.borrow_mut().objects.insert(object, kept);
+        let unwanted = {
+            let mut inner = self.lock();
+            if inner.references.is_held(object) {
+                inner.objects.insert(object, kept);
+                None
+            } else {
+                Some(kept)
+            }
+        };
+        unwanted.into_iter().for_each(discard);
     }
 
     /// Keeps a new object, to which its creator has the first reference.
     pub(crate) fn add(&self, object: ObjectId, kept: Kept) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.lock();
         inner.objects.insert(object, kept);
         inner.references.add(Reference { by: object.owner, number: object.number }, object, object.owner);
     }
 
     /// Gives an object a name. What had it before loses the reference that went with the name.
     pub(crate) fn name(&self, name: String, object: ObjectId) {
-        let before = self.0.borrow_mut().names.insert(name, object);
+        let before = self.lock().names.insert(name, object);
         if let Some(before) = before {
             self.release(Reference { by: before.owner, number: before.number });
         }
     }
 
     pub(crate) fn unname(&self, name: &str) {
-        let before = self.0.borrow_mut().names.remove(name);
+        let before = self.lock().names.remove(name);
         if let Some(before) = before {
             self.release(Reference { by: before.owner, number: before.number });
         }
     }
 
     pub(crate) fn grant(&self, reference: Reference, object: ObjectId, to: VrId) -> Result<(), Failure> {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.lock();
         if !inner.objects.contains_key(&object) {
             return Err(Failure::NoSuchObject(Target::Object(object)));
         }
@@ -140,7 +154,7 @@ impl Store {
 
     pub(crate) fn release(&self, reference: Reference) {
         let freed = {
-            let mut inner = self.0.borrow_mut();
+            let mut inner = self.lock();
             let freed = inner.references.release(reference);
             freed.and_then(|object| inner.drop_object(object))
         };
@@ -149,15 +163,18 @@ impl Store {
 
     /// An object was taken by its user, and is no more.
     pub(crate) fn gone(&self, object: ObjectId) {
-        let mut inner = self.0.borrow_mut();
-        inner.references.remove(object);
-        inner.drop_object(object);
+        let left = {
+            let mut inner = self.lock();
+            inner.references.remove(object);
+            inner.drop_object(object)
+        };
+        left.into_iter().for_each(discard);
     }
 
     /// Frees what only a client that is gone has held.
     pub(crate) fn forget(&self, client: VrId) {
         let freed: Vec<Kept> = {
-            let mut inner = self.0.borrow_mut();
+            let mut inner = self.lock();
             inner.shown.retain(|(by, _)| *by != client);
             let freed = inner.references.forget(client);
             freed.into_iter().filter_map(|object| inner.drop_object(object)).collect()

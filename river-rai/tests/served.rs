@@ -317,6 +317,13 @@ fn clones_of_a_handle_share_one_reference() {
 static BEGUN: AtomicBool = AtomicBool::new(false);
 static NOTICED: AtomicBool = AtomicBool::new(false);
 
+fn endless() {
+    while !current::is_cancelled() {
+        thread::yield_now();
+    }
+}
+
+/// For one test only, which looks at the statics.
 fn until_cancelled() {
     BEGUN.store(true, Ordering::SeqCst);
     while !current::is_cancelled() {
@@ -347,16 +354,16 @@ fn a_call_that_runs_hears_that_it_is_cancelled_and_one_that_waits_is_not_begun()
 fn a_deadline_ends_the_wait_and_the_call() {
     with_server(|_, r| {
         let soon = r.timeout(Duration::from_millis(30));
-        let error = soon.call(until_cancelled, ()).unwrap_err();
-        assert!(error.is_timeout() && error.to_string().contains("until_cancelled"), "{error}");
+        let error = soon.call(endless, ()).unwrap_err();
+        assert!(error.is_timeout() && error.to_string().contains("endless"), "{error}");
         // The server is free again, or this would never return.
         assert_eq!(r.call(double, (4,)), Ok(8));
         assert_eq!(r.timeout(Duration::from_secs(60)).call(double, (4,)), Ok(8));
-        let mut patient = r.call_async(until_cancelled, ()).unwrap();
+        let mut patient = r.call_async(endless, ()).unwrap();
         assert_eq!(patient.wait_timeout(Duration::from_millis(10)), Ok(None));
         patient.cancel();
         let object = r.create(|| 5_u8, ()).unwrap().timeout(Duration::from_millis(30));
-        assert!(object.call(|_: &u8| until_cancelled(), ()).unwrap_err().is_timeout());
+        assert!(object.call(|_: &u8| endless(), ()).unwrap_err().is_timeout());
     });
 }
 
@@ -391,7 +398,7 @@ fn the_end_of_a_client_cancels_what_it_waits_for() {
     threads(3, |vr, index, vrs| match index {
         0 => RaiServer::unrestricted().main(vr).unwrap(),
         1 => {
-            let call = Rai::connect(vr, vrs[0]).call_async(until_cancelled, ()).unwrap();
+            let call = Rai::connect(vr, vrs[0]).call_async(endless, ()).unwrap();
             drop(call);
         }
         _ => {
@@ -408,11 +415,78 @@ fn the_end_of_a_client_cancels_what_it_waits_for() {
 fn a_thousand_calls_are_outstanding_on_one_connection() {
     with_server(|_, r| {
         // The first holds the server up until all the others are there.
-        let first = r.call_async(until_cancelled, ()).unwrap();
+        let first = r.call_async(endless, ()).unwrap();
         let calls: Vec<_> = (0..1000).map(|x| r.call_async(double, (x,)).unwrap()).collect();
         first.cancel();
         for (x, call) in (0..).zip(calls) {
             assert_eq!(call.wait(), Ok(2 * x));
         }
+    });
+}
+
+// ---- several calls at a time ----
+
+fn with_concurrent_server(client: impl Fn(&Vr, Rai<'_>) + Sync) {
+    threads(2, |vr, index, vrs| {
+        if index == 1 {
+            return RaiServer::unrestricted().concurrent(4).main(vr).unwrap();
+        }
+        let r = Rai::connect(vr, vrs[1]);
+        client(vr, r);
+        r.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_concurrent_server_runs_functions_side_by_side() {
+    static MET: AtomicU32 = AtomicU32::new(0);
+    // Returns only when four of them run at once.
+    let meet = || {
+        MET.fetch_add(1, Ordering::SeqCst);
+        while MET.load(Ordering::SeqCst) < 4 {
+            thread::yield_now();
+        }
+    };
+    with_concurrent_server(|_, r| {
+        let calls: Vec<_> = (0..4).map(|_| r.call_async(meet, ()).unwrap()).collect();
+        for call in calls {
+            assert_eq!(call.wait(), Ok(()));
+        }
+    });
+}
+
+#[test]
+fn calls_of_one_object_run_one_at_a_time_in_order() {
+    with_concurrent_server(|_, r| {
+        let (lists, created): (Vec<_>, Vec<_>) =
+            (0..3).map(|_| r.create_async(Vec::<u32>::new, ()).unwrap()).unzip();
+        for x in 0..500 {
+            for list in &lists {
+                list.cast(Vec::push, (x,)).unwrap();
+            }
+        }
+        for list in lists {
+            let copy = list.clone();
+            drop(list);
+            assert_eq!(copy.take(), Ok((0..500).collect()));
+        }
+        created.into_iter().for_each(|created| created.wait().unwrap());
+        // Dropped before it exists: freed when it does.
+        drop(r.create_async(Guard::new, ()).unwrap());
+        let named = r.put("named", 1_u8).unwrap();
+        assert_eq!((named.get(), r.named::<u8>("named").get()), (Ok(1), Ok(1)));
+        assert_eq!(r.call(|| current::with_named("named", |x: &mut u8| *x), ()), Ok(Some(1)));
+    });
+}
+
+#[test]
+fn calls_of_a_concurrent_server_are_cancelled_each_by_itself() {
+    with_concurrent_server(|_, r| {
+        let calls: Vec<_> = (0..10).map(|_| r.call_async(endless, ()).unwrap()).collect();
+        for call in calls {
+            call.cancel();
+            assert!(matches!(call.wait(), Ok(()) | Err(CallError::Cancelled(_))));
+        }
+        assert_eq!(r.call(double, (4,)), Ok(8));
     });
 }

@@ -31,6 +31,8 @@
 //! - The names `src` and `ask` are the system's and cannot be sent. `src` is who sent the message; `ask` is there in a message
 //!   that wants a reply ([`Sfm::ask`], [`Sfm::reply`]). A receive from a VR that is gone says so instead of waiting for ever.
 //! - A [`Template`] is a pattern that can be sent. A struct is a message, field by field ([`Sfm::send_fields`]).
+//! - What waits for a VR can be counted ([`Vr::queue`](river_core::Vr::queue)) and limited
+//!   ([`Vr::limit_queue`](river_core::Vr::limit_queue)): then senders wait, or are refused ([`SendError::is_full`]).
 //! - Messages with a `tag` are found by its value without a search through those with another.
 //!
 //! # Layers, lowest first

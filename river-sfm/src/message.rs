@@ -226,7 +226,7 @@ impl Default for Message {
 
 impl Draft {
     fn new() -> Self {
-        let mut head = Vec::with_capacity(256);
+        let mut head = Vec::with_capacity(128);
         head.extend_from_slice(&[0; wire::PREFIX]);
         Self { head, blobs: Vec::new(), error: None }
     }

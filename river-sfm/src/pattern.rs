@@ -26,10 +26,17 @@ pub(crate) const SFM: Channel = Channel::named("sfm");
 #[derive(Default)]
 #[must_use]
 pub struct Pattern<'p> {
-    checks: Vec<(Cow<'p, str>, Check<'p>)>,
+    checks: Vec<On<'p>>,
     src: Option<VrId>,
     lane: Option<u64>,
     error: Option<RecvError>,
+}
+
+/// A constraint on an attribute.
+pub(crate) struct On<'p> {
+    pub(crate) name: Cow<'p, str>,
+    pub(crate) check: Check<'p>,
+    src: bool,
 }
 
 impl<'p> Pattern<'p> {
@@ -57,7 +64,8 @@ impl<'p> Pattern<'p> {
                 self.lane = Some(tag_lane(value.kind, value.body)).filter(|&lane| lane != 0);
             }
         }
-        self.checks.push((name, check));
+        let src = name == SRC;
+        self.checks.push(On { name, check, src });
         self
     }
 
@@ -67,8 +75,8 @@ impl<'p> Pattern<'p> {
         self.error.is_none() && self.failing(message.view(), message.src()).next().is_none()
     }
 
-    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, &Check<'p>)> {
-        self.checks.iter().map(|(name, check)| (&**name, check))
+    pub(crate) fn checks(&self) -> impl Iterator<Item = &On<'p>> {
+        self.checks.iter()
     }
 
     fn fail(&mut self, name: &str, error: String) {
@@ -127,16 +135,12 @@ impl<'p> Pattern<'p> {
     }
 
     /// The constraints that do not hold.
-    pub(crate) fn failing<'a>(
-        &'a self,
-        head: Head<'a>,
-        src: VrId,
-    ) -> impl Iterator<Item = &'a (Cow<'p, str>, Check<'p>)> {
-        self.checks.iter().filter(move |(name, check)| {
-            if name == SRC {
-                return !check.0.accepts(Some(&SrcAttr::new(src).attr()));
+    pub(crate) fn failing<'a>(&'a self, head: Head<'a>, src: VrId) -> impl Iterator<Item = &'a On<'p>> {
+        self.checks.iter().filter(move |on| {
+            if on.src {
+                return !on.check.0.accepts(Some(&SrcAttr::new(src).attr()));
             }
-            !check.0.accepts(head.find(name).as_ref())
+            !on.check.0.accepts(head.find(&on.name).as_ref())
         })
     }
 }
@@ -145,10 +149,10 @@ impl<'p> Pattern<'p> {
 impl fmt::Display for Pattern<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
-        for (i, (name, check)) in self.checks.iter().enumerate() {
+        for (i, On { name, check, src }) in self.checks.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
             match self.src {
-                Some(src) if name == SRC => write!(f, "{comma}{name}: {}", src.short())?,
+                Some(id) if *src => write!(f, "{comma}{name}: {}", id.short())?,
                 _ => write!(f, "{comma}{name}: {check}")?,
             }
         }

@@ -67,6 +67,6 @@ fn near_miss(pattern: &Pattern<'_>, envelope: &Envelope) -> NearMiss {
         return NearMiss { message, failed: vec!["a message".into()] };
     };
     let failed = pattern.failing(message.view(), envelope.src);
-    let failed = failed.map(|(name, check)| format!("{name}: {check}")).collect();
+    let failed = failed.map(|on| format!("{}: {}", on.name, on.check)).collect();
     NearMiss { message: format!("{message} from {src}"), failed }
 }

@@ -62,9 +62,9 @@ impl Pattern<'_> {
     /// [`TemplateError`] names the constraint that cannot be sent: a closure, a [`Constraint`] of your own, or one that
     /// makes no sense even here.
     pub fn template(&self) -> Result<Template, TemplateError> {
-        let asks = self.checks().map(|(name, check)| match without_code(&check.0, 0) {
-            Some(ask) => Ok((name.to_owned(), ask)),
-            None => Err(TemplateError { name: name.to_owned(), constraint: check.to_string() }),
+        let asks = self.checks().map(|on| match without_code(&on.check.0, 0) {
+            Some(ask) => Ok((on.name.to_string(), ask)),
+            None => Err(TemplateError { name: on.name.to_string(), constraint: on.check.to_string() }),
         });
         Ok(Template { asks: asks.collect::<Result<_, _>>()? })
     }

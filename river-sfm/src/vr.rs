@@ -150,7 +150,7 @@ pub trait Sfm {
     fn try_iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> TryIter<'v, 'p>;
 
     /// Posts a receive, to be completed later: from now on the earliest message that matches, and that no receive posted before
-    /// wants, belongs to it. Does not block. A pattern that makes no sense is an error of its completion.
+    /// wants, belongs to it. Does not block.
     ///
     /// # Errors
     /// [`RecvError::Pattern`] if the pattern makes no sense.

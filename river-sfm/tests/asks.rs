@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use river_core::testing::threads;
-use river_core::{Result, Vr, VrId};
+use river_core::{QueueLimit, Result, Vr, VrId, WhenFull};
 use river_sfm::{ANY, AskError, Message, RecvError, SendError, Sfm, Template, msg, not, one_of, pat};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -256,6 +256,19 @@ fn a_template_is_received_by_and_found_in_its_lane() {
         assert!(m.has("data") && want.matches(&m));
         vr.send(peer, msg! { over: true })?;
         Ok(())
+    });
+}
+
+#[test]
+fn a_full_queue_is_an_error_that_says_so() {
+    run(1, |vr, _, ids| {
+        vr.limit_queue(Some(QueueLimit { messages: 2, bytes: usize::MAX, when_full: WhenFull::Refuse }));
+        vr.multicast(&[ids[0], ids[0]], msg! { n: 1 })?;
+        let error = vr.send(ids[0], msg! { n: 2 }).unwrap_err();
+        assert!(error.is_full() && error.to_string().ends_with("its mailbox is full"), "{error}");
+        assert!(vr.ask(ids[0], msg! { n: 3 }).is_err());
+        assert_eq!(vr.try_iter(pat! { n: 1 }).count(), 2);
+        Ok(vr.send(ids[0], msg! { n: 2 })?)
     });
 }
 

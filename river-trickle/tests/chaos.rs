@@ -1,6 +1,6 @@
 //! Ten thousand items over VM processes that are killed, stopped, drained and started at random.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -69,6 +69,8 @@ struct Chaos {
     dice: TestRunner,
     started: usize,
     processes: HashMap<String, Process>,
+    /// Those that are drained or stopped already.
+    struck: HashSet<String>,
     happened: Vec<String>,
 }
 
@@ -78,7 +80,13 @@ impl Chaos {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let dice = TestRunner::new_with_rng(Config::default(), rng);
-        let mut chaos = Self { dice, started: 0, processes: HashMap::new(), happened: Vec::new() };
+        let mut chaos = Self {
+            dice,
+            started: 0,
+            processes: HashMap::new(),
+            struck: HashSet::new(),
+            happened: Vec::new(),
+        };
         (0..VMS).for_each(|_| chaos.start());
         chaos
     }
@@ -95,11 +103,13 @@ impl Chaos {
 
     /// One blow, and one VM in the place of who it hits.
     fn strike(&mut self) {
-        let mut names: Vec<String> = self.processes.keys().cloned().collect();
+        let mut names: Vec<String> =
+            self.processes.keys().filter(|name| !self.struck.contains(*name)).cloned().collect();
         names.sort_unstable();
         let name = names.swap_remove(self.roll(names.len()));
         let what = ["killed", "stopped", "drained"][self.roll(3)];
         self.happened.push(format!("{name} {what}"));
+        self.struck.insert(name.clone());
         match what {
             "killed" => drop(self.processes.remove(&name)),
             // Never goes on: suspected, lost, and ended with the test.

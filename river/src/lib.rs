@@ -65,6 +65,11 @@ struct NewModel;
 #[doc = include_str!("../../docs/guide/mpi.md")]
 struct MpiGuide;
 
+/// The program in the guide for MapReduce, so that it is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/mapreduce.md")]
+struct MapReduceGuide;
+
 /// The programs in the guide to Trickle, so that they are compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/trickle.md")]

@@ -1,5 +1,6 @@
 //! What a VM says to a program.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use super::process::HostProcess;
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
 use crate::image::{self, InsertError};
+use crate::lease;
 use crate::protocol::{FromVm, Hello, HostSpec, Tenant, ToVm};
 use crate::rt;
 
@@ -115,15 +117,16 @@ async fn start(
     let shipped = !rt::blocking(move || cache.has(hash)).await;
     if shipped {
         let _ = to.try_send(FromVm::NeedImage);
-        if let Err(error) = receive_image(shared, tenant, &spec, from).await? {
+        if let Err(error) = receive_image(shared, tenant, &spec, to, from).await? {
             return Ok(Err(error));
         }
         tracing::info!(vm = shared.name, bytes = spec.image_len, "image received");
     } else {
         tracing::info!(vm = shared.name, image = %hash, "image was in the cache");
     }
+    let busy = Busy { shared, tenant, to };
     let (shared, tenant, report) = (shared.clone(), tenant.clone(), to.clone());
-    let started = rt::blocking(move || {
+    let started = busy.with(move || {
         let image = shared.cache.spawnable(hash).map_err(|error| error.to_string())?;
         let key = shared.key.to_bytes();
         let (program, vm, limits) = (tenant.program, shared.name.clone(), shared.limits);
@@ -146,6 +149,7 @@ async fn receive_image(
     shared: &Shared,
     tenant: &Tenant,
     spec: &HostSpec,
+    to: &rt::Sender<FromVm>,
     from: &mut Incoming<ToVm>,
 ) -> Result<Result<(), String>, ControlError> {
     let text = |error: InsertError| format!("cannot keep the image: {error}");
@@ -162,14 +166,37 @@ async fn receive_image(
                 if length > spec.image_len {
                     return Ok(Err("the image is longer than announced".into()));
                 }
-                if let Err(error) = draft.write(&piece) {
-                    return Ok(Err(text(error)));
-                }
+                draft = match rt::blocking(move || draft.write(&piece).map(|()| draft)).await {
+                    Ok(draft) => draft,
+                    Err(error) => return Ok(Err(text(error))),
+                };
             }
             Some(ToVm::Renew) => drop(shared.state().lease.renew(tenant, Instant::now())),
             _ => return Ok(Err("the image did not arrive".into())),
         }
     }
     let cache = shared.cache.clone();
-    Ok(rt::blocking(move || cache.finish(draft)).await.map_err(text))
+    let busy = Busy { shared, tenant, to };
+    Ok(busy.with(move || cache.finish(draft)).await.map_err(text))
+}
+
+/// While a VM works for its tenant it does not hear it, and must not take that for silence.
+struct Busy<'a> {
+    shared: &'a Shared,
+    tenant: &'a Tenant,
+    to: &'a rt::Sender<FromVm>,
+}
+
+impl Busy<'_> {
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let mut work = pin!(rt::blocking(work));
+        loop {
+            if let Ok(done) = rt::timeout(lease::RENEWAL, work.as_mut()).await {
+                self.shared.state().lease.renew(self.tenant, Instant::now());
+                return done;
+            }
+            self.shared.state().lease.renew(self.tenant, Instant::now());
+            let _ = self.to.try_send(FromVm::Alive);
+        }
+    }
 }

@@ -35,7 +35,7 @@ const USUAL: u64 = 64 << 20;
 const SMALLEST: u64 = 1 << 20;
 /// An input is cut into so many splits at least, unless they would be smaller than the smallest. It must not depend on
 /// the number of VMs: then neither does the result.
-const FEWEST: u64 = 32;
+const FEWEST: u64 = 16;
 
 impl Split {
     /// The beginning of it: about so many records, to look at them.

@@ -7,7 +7,7 @@ use super::Combiner;
 use super::entries::{self, Entry};
 use super::run::{Run, RunError, RunSpace, RunWriter};
 use crate::datum::{Datum, Key, first_eight};
-use crate::partition::{Partition, hash};
+use crate::partition::{Partition, hash_with_head};
 use crate::record::Layout;
 
 /// A key and what its values were combined to.
@@ -60,7 +60,8 @@ impl<'a, K: Key, V: Datum> CombineTable<'a, K, V> {
     /// Combines a value into its key's. True: the table is full, and is to be drained before long.
     #[inline]
     pub(crate) fn add(&mut self, key: &[u8], value: V::Ref<'_>) -> bool {
-        let (hash, head) = (hash(key), first_eight(key));
+        let head = first_eight(key);
+        let hash = hash_with_head(head, key.len(), || key);
         let tag = (hash >> 32) as u32;
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
@@ -93,7 +94,7 @@ impl<'a, K: Key, V: Datum> CombineTable<'a, K, V> {
         self.keys.extend_from_slice(key);
         self.pairs.push(Pair { head, start, len: key.len() as u32, value });
         self.slots[at] = Slot { tag, pair: self.pairs.len() as u32 };
-        if self.pairs.len() * 2 > self.slots.len() {
+        if self.pairs.len() * 3 > self.slots.len() * 2 {
             self.grow();
         }
         self.memory() > self.limit
@@ -103,7 +104,8 @@ impl<'a, K: Key, V: Datum> CombineTable<'a, K, V> {
         self.slots = vec![Slot::default(); self.slots.len() * 2];
         let mask = self.slots.len() - 1;
         for (number, pair) in (1..).zip(&self.pairs) {
-            let hash = hash(&self.keys[pair.start as usize..][..pair.len as usize]);
+            let len = pair.len as usize;
+            let hash = hash_with_head(pair.head, len, || &self.keys[pair.start as usize..][..len]);
             let mut at = hash as usize & mask;
             while self.slots[at].pair != 0 {
                 at = (at + 1) & mask;

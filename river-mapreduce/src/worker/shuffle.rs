@@ -14,6 +14,7 @@ use river_core::VrId;
 
 use super::{Ended, Message, Running};
 use crate::failure::Failure;
+use crate::pack::unpack;
 use crate::protocol::{Segment, Ticket, ToDepot, ToMaster, ToWorker};
 use crate::sort::{Run, Source};
 
@@ -115,6 +116,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
                 part: self.reducer,
                 offset: stream.asked,
                 len: bytes,
+                pack: stream.segment.pack,
                 ticket: Ticket { attempt: self.attempt, stream: index as u32, generation: stream.generation },
             };
             if !self.running.ask(depot, &message) {
@@ -148,8 +150,12 @@ impl<'r, 'v> Shuffle<'r, 'v> {
                     }
                 }
             }
-            Message::Told(ToWorker::Chunk { ticket }, bytes) if ticket.attempt == self.attempt => {
-                self.take(ticket, bytes)?;
+            Message::Told(ToWorker::Chunk { ticket, unpacked }, bytes) if ticket.attempt == self.attempt => {
+                let plain = match unpacked {
+                    Some(len) => unpack(&bytes, len, self.request).unwrap_or_default(),
+                    None => bytes,
+                };
+                self.take(ticket, plain)?;
             }
             Message::Told(ToWorker::Missing { ticket, why }, _) if ticket.attempt == self.attempt => {
                 if self.current(ticket).is_some() {

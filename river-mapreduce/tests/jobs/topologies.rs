@@ -17,6 +17,9 @@ fn jobs_run_on_every_topology() {
                 let outcome = job.run(&cluster)?;
                 assert_eq!(outcome.collect()?, counted(&lines(5000)), "{topology}");
                 assert_eq!(outcome.counters().get("lines"), 5000);
+                let compressed = job.compress(true);
+                assert_eq!(compressed.run(&cluster)?.collect()?, counted(&lines(5000)), "{topology}");
+                let job = compressed.compress(false);
                 let small = job.memory(3 * 40_000).run(&cluster)?;
                 assert_eq!(small.collect()?, counted(&lines(5000)), "{topology}");
                 assert!(combines || small.report().spilled_bytes > 0, "{}", small.report());

@@ -117,6 +117,7 @@ static REDUCE: &[Row<Reduce>] = &[
 static ALLREDUCE: &[Row<Allreduce>] = &[
     row(TwoLevel, ANY, 64 << 10, &allreduce::TwoLevel),
     row(Anywhere, 2, 64 << 10, &allreduce::RecursiveDoubling),
+    row(Together, ANY, 64 << 10, &allreduce::TwoLevel),
     row(Anywhere, ANY, 16 << 10, &allreduce::RecursiveDoubling),
     row(Together, 16, ANY, &allreduce::Direct),
     row(Anywhere, 4, ANY, &allreduce::Direct),
