@@ -63,6 +63,11 @@ struct Guide;
 #[doc = include_str!("../../docs/guide/new-model.md")]
 struct NewModel;
 
+/// The programs in the guide to MPI, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/mpi.md")]
+struct MpiGuide;
+
 /// The program in the guide for MapReduce, so that it is compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/mapreduce.md")]

@@ -51,7 +51,6 @@ pub(crate) enum Call {
     Deploy(u64),
     Service(u64),
     Checkpoint,
-    Migrate,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -358,7 +357,6 @@ impl std::fmt::Display for Call {
             Call::Deploy(_) => f.write_str("a deployment"),
             Call::Service(_) => f.write_str("a question for a service"),
             Call::Checkpoint => f.write_str("a checkpoint"),
-            Call::Migrate => f.write_str("a migration"),
         }
     }
 }
