@@ -51,7 +51,7 @@ fn build(criterion: &mut Criterion) {
     }
     let blob = Blob::from(vec![0u8; MIB]);
     group.bench_function("tag and a Blob of 1 MiB", |b| {
-        b.iter(|| msg! { tag: "row", data: black_box(&blob) })
+        b.iter(|| msg! { tag: "row", data: black_box(&blob) });
     });
     group.finish();
 }

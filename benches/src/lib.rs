@@ -1,17 +1,20 @@
 //! What the benchmarks share. Each benchmark is a program that prints a table, beside its baseline, measured in the
 //! same run:
 //!
+//! * `cargo bench -p river-benches --bench farm`: calls and farms, against Python's libraries
 //! * `cargo bench -p river-benches --bench links`: latency, bandwidth and message rate between two VRs, against the
 //!   same exchange between two threads without River
 //! * `cargo bench -p river-benches --bench machines`: finding and leasing VMs, deploying VRs, shipping the image
 //! * `cargo bench -p river-benches --bench mpi`: latency, bandwidth and message rate of MPI, against the link alone and
 //!   against MPICH and Open MPI
 //! * `cargo bench -p river-benches --bench mpi_coll`: every algorithm of every collective operation, against each other
+//! * `cargo bench -p river-benches --bench mapreduce`: MapReduce's word count and sort, against rayon, Spark and Dask
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
 //! # Layers, lowest first
 //!
 //! * `table`: numbers and tables
+//! * `peers`: peers in other languages
 //! * `process`: whole programs, their time and memory
 //! * `exchange`: what two ends say to each other when they are measured
 //! * `bare`: ends without River, as limits
@@ -20,5 +23,6 @@
 pub mod bare;
 pub mod corpus;
 pub mod exchange;
+pub mod peers;
 pub mod process;
 pub mod table;

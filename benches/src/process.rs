@@ -98,10 +98,35 @@ fn command(case: &str, environment: &[(&str, &OsStr)]) -> io::Result<Command> {
     Ok(command)
 }
 
+/// The largest amounts of memory that a process and all that it has started, directly or not, have had, in bytes, summed
+/// up: what is shared between them counts more than once.
+#[must_use]
+pub fn peak_memory_of_tree(root: u32) -> u64 {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok());
+        parents.extend(parent.map(|parent| (parent, pid)));
+    }
+    let (mut tree, mut next) = (vec![root], 0);
+    while let Some(&pid) = tree.get(next) {
+        tree.extend(parents.iter().filter(|(parent, _)| *parent == pid).map(|(_, child)| *child));
+        next += 1;
+    }
+    tree.iter().map(|pid| peak_memory_in(&format!("/proc/{pid}/status"))).sum()
+}
+
 /// The largest amount of memory that this process has had, in bytes; 0 if the system does not say.
 #[must_use]
 pub fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    peak_memory_in("/proc/self/status")
+}
+
+fn peak_memory_in(status: &str) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|text| text.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or_default() * 1024

@@ -24,9 +24,11 @@
 //! * `files`: finding what to count
 //! * `baseline`: counting within one process
 //! * `farm`: counting on virtual machines
+//! * `mr`: what the MapReduce programs share, `mr_wordcount` and `mr_sort` also with the benchmark
 
 pub mod baseline;
 pub mod cg;
 pub mod farm;
 pub mod files;
+pub mod mr;
 pub mod words;

@@ -151,5 +151,5 @@ pub use mailbox::{QueueStatus, Selector};
 pub use panics::catch_panic;
 pub use protocol::Count;
 pub use run::{run, try_run};
-pub use vm::{StopError, Vm, VmConfig, VmError, stop};
+pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
 pub use vr::{Group, Handler, Posted, VirtualResource, Vr};

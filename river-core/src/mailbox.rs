@@ -3,7 +3,9 @@
 //! Envelopes that no receive has asked for yet are held in order of arrival, indexed by lane. An envelope that
 //! matches the receive that is waiting for it never enters that index. This is MPI's *unexpected queue*.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use crate::down::{Down, Why};
@@ -83,6 +85,81 @@ struct Held {
     since: Moment,
 }
 
+/// A lane of a channel. Two that share a key cost time, and nothing else: every envelope is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct LaneKey(u64);
+
+impl LaneKey {
+    fn new(channel: Channel, lane: u64) -> Self {
+        Self(lane ^ (u64::from(channel.to_wire()) << 32))
+    }
+}
+
+/// Lanes are hashes or count up, so one multiplication spreads them. Only who has the cluster's key can choose one.
+#[derive(Debug, Default)]
+struct LaneHasher(u64);
+
+impl Hasher for LaneHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        let mixed = u128::from(self.0 ^ key) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = mixed as u64 ^ (mixed >> 64) as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The arrival numbers of a lane's envelopes, oldest first. Most lanes hold one, which needs no memory of its own.
+#[derive(Debug)]
+enum Lane {
+    One(u64),
+    Many(VecDeque<u64>),
+}
+
+impl Lane {
+    fn insert(&mut self, number: u64) {
+        match self {
+            Lane::One(other) if *other == number => {}
+            Lane::One(other) => *self = Lane::Many([number.min(*other), number.max(*other)].into()),
+            Lane::Many(numbers) => {
+                // At the end, unless the envelope was given back.
+                let at = numbers.partition_point(|&other| other < number);
+                if numbers.get(at) != Some(&number) {
+                    numbers.insert(at, number);
+                }
+            }
+        }
+    }
+
+    /// Removes and returns the first number for which `take` says so, and those at the front that are `stale`. The lane itself
+    /// may be removed if it says `true` besides.
+    fn take(
+        &mut self,
+        mut stale: impl FnMut(u64) -> bool,
+        mut take: impl FnMut(u64) -> bool,
+    ) -> (Option<u64>, bool) {
+        match self {
+            Lane::One(number) => {
+                let number = *number;
+                let found = take(number);
+                (found.then_some(number), found || stale(number))
+            }
+            Lane::Many(numbers) => {
+                while numbers.front().is_some_and(|&number| stale(number)) {
+                    numbers.pop_front();
+                }
+                let index = numbers.iter().position(|&number| take(number));
+                (index.and_then(|index| numbers.remove(index)), numbers.is_empty())
+            }
+        }
+    }
+}
+
 /// What a look into the mailbox found.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -131,7 +208,7 @@ pub(crate) struct Mailbox {
     /// The bytes of their payloads.
     held_bytes: usize,
     /// Arrival numbers per lane, oldest first. May name envelopes that were taken by a receive without a lane.
-    lanes: HashMap<(Channel, u64), VecDeque<u64>>,
+    lanes: HashMap<LaneKey, Lane, BuildHasherDefault<LaneHasher>>,
     arrivals: u64,
     /// Receives that were posted, earliest first: MPI's *posted queue*.
     posted: VecDeque<Posted>,
@@ -398,12 +475,8 @@ impl Mailbox {
 
     fn hold(&mut self, number: u64, envelope: Envelope) {
         if envelope.lane != 0 {
-            let numbers = self.lanes.entry((envelope.channel, envelope.lane)).or_default();
-            // At the end, unless the envelope was given back.
-            let at = numbers.partition_point(|&other| other < number);
-            if numbers.get(at) != Some(&number) {
-                numbers.insert(at, number);
-            }
+            let key = LaneKey::new(envelope.channel, envelope.lane);
+            self.lanes.entry(key).and_modify(|lane| lane.insert(number)).or_insert(Lane::One(number));
         }
         self.held_bytes += envelope.payload.len();
         self.held.insert(number, Held { envelope, since: self.since });
@@ -429,18 +502,17 @@ impl Mailbox {
                 held.find(|(_, held)| selector.admits(&held.envelope) && accept(&held.envelope))?;
             return self.release(number);
         };
-        let key = (selector.channel, lane);
-        let numbers = self.lanes.get_mut(&key)?;
-        while numbers.front().is_some_and(|number| !self.held.contains_key(number)) {
-            numbers.pop_front();
-        }
-        let found = numbers.iter().position(|number| {
-            let held = self.held.get(number).map(|held| &held.envelope);
-            held.is_some_and(|envelope| selector.admits(envelope) && accept(envelope))
-        });
-        let number = found.and_then(|index| numbers.remove(index));
-        if numbers.is_empty() {
-            self.lanes.remove(&key);
+        let Entry::Occupied(mut entry) = self.lanes.entry(LaneKey::new(selector.channel, lane)) else {
+            return None;
+        };
+        let held = &self.held;
+        let admitted = |number| {
+            let envelope = held.get(&number).map(|held| &held.envelope);
+            envelope.is_some_and(|envelope| selector.admits(envelope) && accept(envelope))
+        };
+        let (number, over) = entry.get_mut().take(|number| !held.contains_key(&number), admitted);
+        if over {
+            entry.remove();
         }
         self.release(number?)
     }

@@ -7,6 +7,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::control;
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope, Payload};
 use crate::frame::{Frame, Kind, gate};
-use crate::id::{HostId, IdMap, ProgramId, VrId};
+use crate::id::{HostId, IdMap, ProgramId, VmId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::inboxes::Inboxes;
 use crate::key::ClusterKey;
@@ -48,6 +50,9 @@ pub(crate) struct Node {
     ways: Ways,
     gates: Gates,
     courier: Sender<Notice>,
+    /// VMs that want to be given back; known to the initiator's process only.
+    leaving: Mutex<Vec<VmId>>,
+    any_leaving: AtomicBool,
 }
 
 /// Who answers what VRs ask of the program.
@@ -133,6 +138,8 @@ impl Node {
             ways: Ways::Real { reader, rings },
             gates: Gates::default(),
             courier,
+            leaving: Mutex::default(),
+            any_leaving: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
@@ -263,6 +270,22 @@ impl Node {
 
     fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
         self.local.get(vr)
+    }
+
+    // ---- VMs ----
+
+    /// A VM wants to be given back.
+    pub(crate) fn note_leaving(&self, vm: VmId) {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(vm);
+        self.any_leaving.store(true, Relaxed);
+    }
+
+    pub(crate) fn leaving(&self) -> Vec<VmId> {
+        if self.any_leaving.load(Relaxed) {
+            self.leaving.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        } else {
+            Vec::new()
+        }
     }
 
     // ---- routing ----
@@ -715,6 +738,8 @@ impl Node {
             ways: Ways::Sim(net.clone()),
             gates: Gates::default(),
             courier,
+            leaving: Mutex::default(),
+            any_leaving: AtomicBool::new(false),
         });
         let sink = Deliver { local, node: OnceLock::new() };
         let _ = sink.node.set(Arc::downgrade(&node));

@@ -59,6 +59,8 @@ pub(crate) enum ToVm {
     Release,
     /// Ends the VM. Needs no lease: who has the key may.
     Stop,
+    /// Ends the VM as soon as no program has it any more, and asks the program that has it to give it back.
+    Drain,
 }
 
 /// Who leases a VM.
@@ -111,6 +113,8 @@ pub(crate) enum FromVm {
         how: String,
         last_lines: Vec<String>,
     },
+    /// The VM wants to go: the program is asked to give it back when it can.
+    Leaving,
 }
 
 /// From the initiator to a host.

@@ -24,7 +24,18 @@ fn limit(when_full: WhenFull) -> Option<QueueLimit> {
     Some(QueueLimit { messages: 10, bytes: usize::MAX, when_full })
 }
 
-/// Sends `COUNT` envelopes as fast as it may, and then says how often it was refused.
+/// Lives until it is told to end.
+#[derive(Serialize, Deserialize)]
+struct Gate;
+
+impl VirtualResource for Gate {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.receive(Selector::on(WORD))?;
+        Ok(())
+    }
+}
+
+/// Sends `COUNT` envelopes as fast as it may. Says when it is refused for the first time, and at last how often it was.
 #[derive(Serialize, Deserialize)]
 struct Fast {
     to: VrId,
@@ -40,6 +51,9 @@ impl VirtualResource for Fast {
             match vr.send_bytes(self.to, DATA, 0, payload) {
                 Ok(()) => number += 1,
                 Err(SendError::Full(_)) => {
+                    if refused == 0 {
+                        vr.send_bytes(parent, WORD, 0, vec![])?;
+                    }
                     refused += 1;
                     std::thread::yield_now();
                 }
@@ -50,23 +64,26 @@ impl VirtualResource for Fast {
     }
 }
 
-/// Limits its mailbox, says so, takes everything when it is told to, and then says how much waited at most.
+/// Limits its mailbox, says so, takes everything when it is full and the gate is gone, and then says how much waited at
+/// most. Nobody could tell it anything: its mailbox is full.
 #[derive(Serialize, Deserialize)]
 struct Slow {
-    wait: bool,
+    gate: Option<VrId>,
 }
 
 impl VirtualResource for Slow {
     fn main(&mut self, vr: &Vr) -> Result {
         let parent = vr.parent().expect("it was deployed");
-        vr.limit_queue(limit(if self.wait { WhenFull::Wait } else { WhenFull::Refuse }));
+        vr.limit_queue(limit(if self.gate.is_some() { WhenFull::Refuse } else { WhenFull::Wait }));
         vr.send_bytes(parent, WORD, 0, vec![])?;
         let mut most = 0;
         for expected in 0..COUNT {
             if expected == 0 {
-                // Until it is full, and what was under way has come.
                 while vr.queue().messages < 10 {
                     let _ = vr.wait(Duration::from_secs(1));
+                }
+                if let Some(gate) = self.gate {
+                    vr.receive(Selector::on(WORD).from(gate)).expect_err("it says nothing");
                 }
             }
             most = most.max(vr.queue().messages);
@@ -79,9 +96,14 @@ impl VirtualResource for Slow {
 
 /// How often the sender was refused, and how many envelopes waited at most.
 fn run(vr: &Vr, vms: &[VmInfo], wait: bool) -> Result<(u32, usize)> {
-    let slow = vr.deploy(&vms[..1], |_| Slow { wait })?[0];
+    let gate = if wait { None } else { Some(vr.deploy(&vms[..1], |_| Gate)?[0]) };
+    let slow = vr.deploy(&vms[..1], |_| Slow { gate })?[0];
     vr.receive(Selector::on(WORD).from(slow))?;
     let fast = vr.deploy(&vms[1..], |_| Fast { to: slow })?[0];
+    if let Some(gate) = gate {
+        vr.receive(Selector::on(WORD).from(fast))?;
+        vr.send_bytes(gate, WORD, 0, vec![])?;
+    }
     let refused = vr.receive(Selector::on(WORD).from(fast))?.payload.to_bytes();
     let most = vr.receive(Selector::on(WORD).from(slow))?.payload.to_bytes();
     Ok((u32::from_le_bytes(refused[..].try_into()?), usize::from_le_bytes(most[..].try_into()?)))

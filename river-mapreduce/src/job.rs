@@ -51,7 +51,7 @@ pub use crate::sort::{Combiner, ValueOrder};
 ///
 /// # fn main() -> Result<(), river_mapreduce::JobError> {
 /// let lines = ["to be or not", "to be"].map(String::from);
-/// let counts = Job::new(WordCount, Input::items(lines)).run_serial()?.collect()?;
+/// let counts = Job::new(WordCount, Input::items(lines)).reducers(1).run_serial()?.collect()?;
 /// assert_eq!(counts, [("be".into(), 2), ("not".into(), 1), ("or".into(), 1), ("to".into(), 2)]);
 /// # Ok(())
 /// # }

@@ -17,7 +17,7 @@ pub(crate) struct GroupId(pub(crate) u64);
 
 /// How a call was answered.
 pub(crate) enum Answer {
-    Result(bytes::Bytes),
+    Result(crate::body::Body),
     Failure(Failure),
     Down(Down),
 }
@@ -183,13 +183,12 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use river_core::Why;
 
     use super::*;
 
     fn ok(byte: u8) -> Outcome {
-        Ok(Bytes::from(vec![byte]))
+        Ok(crate::body::Body { encoded: vec![byte].into(), blobs: Vec::new() })
     }
 
     fn down(who: VrId) -> Down {
@@ -203,7 +202,7 @@ mod tests {
         assert_eq!(calls.waits_for(Ticket(1)), Some(server));
         calls.reply(Ticket(1), ok(7));
         assert_eq!(calls.waits_for(Ticket(1)), None);
-        assert!(matches!(calls.take(Ticket(1)), Some(Answer::Result(bytes)) if bytes[..] == [7]));
+        assert!(matches!(calls.take(Ticket(1)), Some(Answer::Result(body)) if body.encoded[..] == [7]));
         assert!(calls.take(Ticket(1)).is_none());
     }
 

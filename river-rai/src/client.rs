@@ -4,10 +4,10 @@ use std::any::type_name;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use river_core::code::code_ptr;
 use river_core::{Vr, VrId};
 
+use crate::body::Body;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
@@ -73,7 +73,7 @@ impl<'a> Rai<'a> {
     /// # Errors
     /// [`CallError::Down`] if the server is known to be gone.
     pub fn show(&self, capability: Capability) -> Result<(), CallError> {
-        pending::cast(&self.connection, Op::Present(capability), Bytes::new())
+        pending::cast(&self.connection, Op::Present(capability), Body::default())
     }
 
     /// Calls a function on the server and returns what it returned.
@@ -144,7 +144,7 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let op = Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function)));
-        pending::send(&self.connection, type_name::<F>().into(), args.bytes.clone(), op)
+        pending::send(&self.connection, type_name::<F>().into(), args.body.clone(), op)
     }
 
     /// Has a function called and wants to hear nothing of it, neither a result nor an error.
@@ -157,7 +157,7 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, type_name::<F>())?.bytes;
+        let args = Packed::for_function(args, type_name::<F>())?.body;
         pending::cast(
             &self.connection,
             Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function))),
@@ -202,7 +202,7 @@ impl<'a> Rai<'a> {
         R: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.bytes;
+        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: signature::<Args, R>() };
         pending::send(&self.connection, name.to_owned().into(), args, Op::Call(function))
     }
@@ -219,7 +219,7 @@ impl<'a> Rai<'a> {
         T: Send + 'static,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.bytes;
+        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: constructor::<Args, T>() };
         let object = self.fresh_object();
         pending::send::<()>(&self.connection, name.to_owned().into(), args, Op::Create { object, function })?
@@ -319,11 +319,12 @@ impl<'a> Rai<'a> {
     {
         let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
         let op = Op::Put { object: self.fresh_object(), name: name.into(), function };
-        pending::send::<()>(&self.connection, type_name::<F>().into(), args.bytes.clone(), op)?.wait()?;
+        pending::send::<()>(&self.connection, type_name::<F>().into(), args.body.clone(), op)?.wait()?;
         Ok(Object::named(self.connection, name))
     }
 
     /// A handle on what somebody has put, or will put, on the server under that name.
+    #[must_use]
     pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
         Object::named(self.connection, name)
     }
@@ -340,7 +341,7 @@ impl<'a> Rai<'a> {
     }
 
     fn ask(&self, name: &str, op: Op) -> Result<(), CallError> {
-        pending::send(&self.connection, name.to_owned().into(), Bytes::new(), op)?.wait()
+        pending::send(&self.connection, name.to_owned().into(), Body::default(), op)?.wait()
     }
 
     fn fresh_object(&self) -> ObjectId {
@@ -393,7 +394,7 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
-        let args = Packed::for_function(args, type_name::<F>())?.bytes;
+        let args = Packed::for_function(args, type_name::<F>())?.body;
         let object = self.fresh_object();
         let op = Op::Create { object, function };
         let created = pending::send(&self.connection, type_name::<F>().into(), args, op)?;
@@ -406,7 +407,7 @@ impl<'a> Rai<'a> {
     /// # Errors
     /// [`CallError::Down`] if it is gone already.
     pub fn stop(&self) -> Result<(), CallError> {
-        pending::cast(&self.connection, Op::Stop, Bytes::new())
+        pending::cast(&self.connection, Op::Stop, Body::default())
     }
 }
 

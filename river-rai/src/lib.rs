@@ -45,7 +45,8 @@
 //!
 //! [`RaiServer`] is deployed, [`Rai`] connects to it, [`Pending`] is a call under way, [`Object`] a handle, which
 //! travels to another VR as a [`Remote`]. What a restricted server lets be called are its [`Exports`], perhaps only for
-//! those who have a [`Capability`]. [`current`] is for functions that run on a server. [`Completions`] and [`Packed`] are for
+//! those who have a [`Capability`]. [`current`] is for functions that run on a server. [`Blob`] is memory
+//! that travels as it is. [`Completions`] and [`Packed`] are for
 //! layers that schedule calls. [`RemoteFn`], [`RemoteMethod`], [`RemoteSend`] and [`Items`] say what can be called, with
 //! what, and what can be read item by item.
 //!
@@ -54,6 +55,7 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `data`: what can travel
+//! * `body`: arguments and results as bytes
 //! * `items`: collections that are read and set item by item
 //! * `function`: what can be called
 //! * `signature`: what a function takes and returns, as text
@@ -77,6 +79,7 @@
 //! * `current`: the call that runs on this thread
 //! * `server`: the server
 
+mod body;
 mod calls;
 mod client;
 mod completions;
@@ -101,6 +104,7 @@ mod store;
 mod trampoline;
 mod wire;
 
+pub use body::Blob;
 pub use client::Rai;
 pub use completions::{Completion, Completions};
 pub use data::RemoteSend;

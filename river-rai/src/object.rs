@@ -5,11 +5,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use bytes::Bytes;
 use river_core::code::code_ptr;
 use river_core::{Vr, VrId};
 use serde::{Deserialize, Serialize};
 
+use crate::body::Body;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
@@ -27,7 +27,6 @@ use crate::trampoline::{CallMethod, ReadObject};
 /// What [`Rai::create`](crate::Rai::create) made exists as long as somebody has a handle: this VR, a clone of the
 /// handle, or a VR to which it was [granted](Self::grant). A VR that dies holds nothing any more. What has a name
 /// ([`Rai::put`](crate::Rai::put)) exists until it is removed. The methods that one VR calls run in the order in which it called them.
-#[must_use = "dropping the last handle frees the object"]
 pub struct Object<'a, T> {
     connection: Connection<'a>,
     target: Target,
@@ -146,7 +145,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Access: 'static,
     {
         let op = self.invoke(code_ptr::<CallMethod<T, Args, Access>, F>(method));
-        pending::send(&self.connection, type_name::<F>().into(), args.bytes.clone(), op)
+        pending::send(&self.connection, type_name::<F>().into(), args.body.clone(), op)
     }
 
     /// Has a method called and wants to hear nothing of it, neither a result nor an error.
@@ -160,7 +159,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Args: RemoteSend,
         Access: 'static,
     {
-        let args = Packed::for_function(args, type_name::<F>())?.bytes;
+        let args = Packed::for_function(args, type_name::<F>())?.body;
         let op = self.invoke(code_ptr::<CallMethod<T, Args, Access>, F>(method));
         pending::cast(&self.connection, op, args)
     }
@@ -177,7 +176,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         R: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.bytes;
+        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: method::<T, Args, R>() };
         let op = Op::Invoke { target: self.target.clone(), function };
         pending::send(&self.connection, name.to_owned().into(), args, op)?.wait()
@@ -201,7 +200,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         T: RemoteSend,
     {
         let op = self.invoke(code_ptr::<ReadObject<T>, ()>(()));
-        pending::send(&self.connection, type_name::<T>().into(), Bytes::new(), op)?.wait()
+        pending::send(&self.connection, type_name::<T>().into(), Body::default(), op)?.wait()
     }
 
     /// Replaces the object.
@@ -280,7 +279,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         let Connection { vr, server, .. } = self.connection;
         let reference = Reference { by: vr.id(), number: vr.fresh_number() };
         let op = Op::Grant { target: self.target.clone(), reference, to };
-        let object = pending::send(&self.connection, "grant".into(), Bytes::new(), op)?.wait()?;
+        let object = pending::send(&self.connection, "grant".into(), Body::default(), op)?.wait()?;
         Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
     }
 
@@ -309,7 +308,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         let function = Function::Code(code_ptr::<ReadObject<T>, ()>(()));
         let op = Op::Take { target: self.target.clone(), function };
         // The release that follows, when this handle is dropped, finds nothing, or an object that could not travel.
-        pending::send(&self.connection, type_name::<T>().into(), Bytes::new(), op)
+        pending::send(&self.connection, type_name::<T>().into(), Body::default(), op)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::marker::PhantomData;
 
-use bytes::Bytes;
-
+use crate::body::{self, Body};
 use crate::data::RemoteSend;
 use crate::error::CallError;
 
@@ -13,7 +12,7 @@ use crate::error::CallError;
 /// values themselves are not needed any more.
 #[derive(Debug)]
 pub struct Packed<Args> {
-    pub(crate) bytes: Bytes,
+    pub(crate) body: Body,
     kind: PhantomData<fn(Args)>,
 }
 
@@ -28,8 +27,8 @@ impl<Args: RemoteSend> Packed<Args> {
 
     #[allow(clippy::needless_pass_by_value)] // Callers write a tuple, and should not have to write `&(1, 2)`.
     pub(crate) fn for_function(args: Args, function: &str) -> Result<Self, CallError> {
-        match postcard::to_stdvec(&args) {
-            Ok(bytes) => Ok(Self { bytes: bytes.into(), kind: PhantomData }),
+        match body::encode(&args) {
+            Ok(body) => Ok(Self { body, kind: PhantomData }),
             Err(error) => {
                 let (function, error) = (function.to_owned(), error.to_string());
                 Err(CallError::Encode { what: "the arguments", function, error })
@@ -38,8 +37,56 @@ impl<Args: RemoteSend> Packed<Args> {
     }
 }
 
+impl<T: RemoteSend> Packed<(Vec<T>,)> {
+    /// The values of several calls as a list for one.
+    #[must_use]
+    pub fn list(values: &[Packed<(T,)>]) -> Self {
+        // A list is its length and its elements one after the other; the length's bytes are those of an integer.
+        let length = postcard::to_stdvec(&values.len()).unwrap_or_default();
+        let size = values.iter().map(|value| value.body.encoded.len()).sum::<usize>();
+        let mut encoded = Vec::with_capacity(length.len() + size);
+        encoded.extend(length);
+        values.iter().for_each(|value| encoded.extend_from_slice(&value.body.encoded));
+        let blobs = values.iter().flat_map(|value| &value.body.blobs).cloned().collect();
+        Self { body: Body { encoded: encoded.into(), blobs }, kind: PhantomData }
+    }
+}
+
+impl<Args: RemoteSend> Packed<Args> {
+    /// The arguments as they were.
+    ///
+    /// # Errors
+    /// [`CallError::Decode`] if their `Serialize` and `Deserialize` implementations disagree.
+    pub fn unpack(&self) -> Result<Args, CallError> {
+        body::decode(&self.body).map_err(|error| {
+            let (function, error) = (std::any::type_name::<Args>().to_owned(), error.to_string());
+            CallError::Decode { what: "the arguments", function, error }
+        })
+    }
+
+    /// How many bytes they are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+}
+
 impl<Args> Clone for Packed<Args> {
     fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), kind: PhantomData }
+        Self { body: self.body.clone(), kind: PhantomData }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_packed_values_is_the_packed_list() {
+        for length in [0, 1, 3, 200] {
+            let values: Vec<Vec<u32>> = (0..length).map(|n| (0..n).collect()).collect();
+            let packed: Vec<_> = values.iter().map(|value| Packed::new((value.clone(),)).unwrap()).collect();
+            assert_eq!(Packed::list(&packed).unpack(), Ok((values,)));
+        }
     }
 }

@@ -5,9 +5,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use river_core::{RecvError, Vr, VrId};
 
+use crate::body::{self, Body};
 use crate::calls::Answer;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
@@ -35,7 +35,7 @@ pub struct Pending<'a, R> {
 pub(crate) fn send<'a, R>(
     connection: &Connection<'a>,
     function: Cow<'static, str>,
-    args: Bytes,
+    args: Body,
     op: Op,
 ) -> Result<Pending<'a, R>, CallError> {
     let &Connection { vr, server, .. } = connection;
@@ -52,7 +52,7 @@ pub(crate) fn send<'a, R>(
 }
 
 /// Sends a request that has no answer.
-pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Bytes) -> Result<(), CallError> {
+pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Body) -> Result<(), CallError> {
     let order = Order { ticket: None, op };
     wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
@@ -77,12 +77,9 @@ impl<R> Pending<'_, R> {
     }
 
     /// Tells the server that nobody wants the result any more. A call that has not begun will not; one that has can
-    /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either.
-    pub fn cancel(self) {
-        self.tell_cancelled();
-    }
-
-    fn tell_cancelled(&self) {
+    /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either, and waiting may still give a result:
+    /// it may be too late.
+    pub fn cancel(&self) {
         if Post::of(self.vr).with(|calls| calls.waits_for(self.ticket)).is_some() {
             // A server that is gone does nothing any more.
             let _ = wire::tell(self.vr, self.server, Op::Cancel(self.ticket));
@@ -107,7 +104,7 @@ impl<R: RemoteSend> Pending<'_, R> {
         match self.wait_until(self.deadline)? {
             Some(result) => Ok(result),
             None => {
-                self.tell_cancelled();
+                self.cancel();
                 Err(CallError::Timeout { function: self.function.clone().into() })
             }
         }
@@ -168,7 +165,7 @@ impl<R: RemoteSend> Pending<'_, R> {
 
     fn result(&self, answer: Answer) -> Result<R, CallError> {
         match answer {
-            Answer::Result(bytes) => postcard::from_bytes(&bytes).map_err(|error| {
+            Answer::Result(body) => body::decode(&body).map_err(|error| {
                 let (function, error) = (self.function.clone().into(), error.to_string());
                 CallError::Decode { what: "the result", function, error }
             }),

@@ -3,11 +3,11 @@
 use std::any::Any;
 use std::collections::HashSet;
 
-use bytes::Bytes;
 use river_core::code::CodePtr;
 use river_core::{RecvError, Result, SendError, VirtualResource, Vr, VrId, catch_panic};
 use serde::{Deserialize, Serialize};
 
+use crate::body::{self, Body};
 use crate::current;
 use crate::exports::Exports;
 use crate::intake::{Arrival, Intake};
@@ -156,8 +156,8 @@ impl Server<'_> {
         }
     }
 
-    fn execute(&mut self, client: VrId, op: Op, args: Bytes) -> Outcome {
-        let done = Ok(Bytes::new());
+    fn execute(&mut self, client: VrId, op: Op, args: Body) -> Outcome {
+        let done = Ok(Body::default());
         match op {
             Op::Call(function) => {
                 let code = self.store.find(client, &function)?;
@@ -191,7 +191,7 @@ impl Server<'_> {
                 let object = self.store.object(&target)?;
                 self.store.grant(reference, object, to)?;
                 self.know(to);
-                Ok(postcard::to_stdvec(&object).map_err(|error| Failure::Result(error.to_string()))?.into())
+                body::encode(&object).map_err(|error| Failure::Result(error.to_string()))
             }
             Op::Release(reference) => {
                 self.store.release(reference);
@@ -220,7 +220,7 @@ impl Server<'_> {
         client: VrId,
         object: ObjectId,
         function: &Function,
-        args: Bytes,
+        args: Body,
         name: Option<String>,
     ) -> Outcome {
         if object.owner != client {
@@ -239,7 +239,7 @@ impl Server<'_> {
 }
 
 /// Calls what a code pointer leads to; returns the outcome and the object that is there afterwards.
-fn run(vr: &Vr, code: CodePtr, args: Bytes, object: Option<Kept>) -> (Outcome, Option<Kept>) {
+fn run(vr: &Vr, code: CodePtr, args: Body, object: Option<Kept>) -> (Outcome, Option<Kept>) {
     let entry = match code.resolve() {
         Ok(entry) => entry,
         Err(error) => return (Err(Failure::NoSuchFunction(error.to_string())), object),

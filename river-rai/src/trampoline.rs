@@ -6,10 +6,10 @@
 use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 
-use bytes::Bytes;
 use river_core::code::{CodePtr, Trampoline};
 use serde::Serialize;
 
+use crate::body::{self, Body};
 use crate::data::RemoteSend;
 use crate::function::{RemoteFn, RemoteMethod};
 use crate::protocol::Failure;
@@ -24,22 +24,22 @@ pub(crate) struct Kept {
 /// What a trampoline works on.
 #[derive(Default)]
 pub(crate) struct Call {
-    pub(crate) args: Bytes,
+    pub(crate) args: Body,
     /// The object of a method call on the way in; what a constructor made on the way out.
     pub(crate) object: Option<Kept>,
     /// `None` if the code pointer led to something that is no call.
-    pub(crate) outcome: Option<Result<Bytes, Failure>>,
+    pub(crate) outcome: Option<Result<Body, Failure>>,
 }
 
 impl Call {
-    fn finish(&mut self, outcome: Result<Bytes, Failure>) {
+    fn finish(&mut self, outcome: Result<Body, Failure>) {
         self.outcome = Some(outcome);
     }
 
     /// The arguments; their bytes are dropped, as they may be large and the call may take long.
     fn take_args<Args: RemoteSend>(&mut self) -> Result<Args, Failure> {
         let args = std::mem::take(&mut self.args);
-        postcard::from_bytes(&args).map_err(|error| Failure::Arguments(error.to_string()))
+        body::decode(&args).map_err(|error| Failure::Arguments(error.to_string()))
     }
 }
 
@@ -64,8 +64,8 @@ fn asked<T: 'static, F: 'static>(context: &mut dyn Any) -> Option<&mut Call> {
     context.downcast_mut::<Call>()
 }
 
-fn encode<R: Serialize>(result: &R) -> Result<Bytes, Failure> {
-    postcard::to_stdvec(result).map(Bytes::from).map_err(|error| Failure::Result(error.to_string()))
+fn encode<R: Serialize>(result: &R) -> Result<Body, Failure> {
+    body::encode(result).map_err(|error| Failure::Result(error.to_string()))
 }
 
 /// Stands for types of which the trampoline has no value.
@@ -102,7 +102,7 @@ where
             let outcome = call.take_args().map(|args| {
                 let value = Box::new(f.run(args));
                 call.object = Some(Kept { value, kind: type_name::<F::Output>() });
-                Bytes::new()
+                Body::default()
             });
             call.finish(outcome);
         }

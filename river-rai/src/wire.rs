@@ -1,15 +1,15 @@
-//! Requests and replies as envelopes. The only module that knows how they are laid out: a postcard header, and behind
-//! it the encoded arguments or result, as a part of its own that nobody copies.
+//! Requests and replies as envelopes. The only module that knows how they are laid out: a postcard header, behind it the
+//! encoded arguments or result, and the blobs in them, as parts of their own that nobody copies.
 //!
 //! They have channels of their own, so no receive of another layer can take them.
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use river_core::{Channel, Envelope, Payload, RecvError, Selector, SendError, Vr, VrId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::body::Body;
 use crate::protocol::{Failure, Op, Order, Ticket};
 
 const REQUESTS: Channel = Channel::named("rai.requests");
@@ -19,25 +19,25 @@ const REPLIES: Channel = Channel::named("rai.replies");
 pub(crate) struct Request {
     pub(crate) client: VrId,
     pub(crate) order: Order,
-    pub(crate) args: Bytes,
+    pub(crate) args: Body,
 }
 
 /// The answer to a request.
-pub(crate) type Outcome = Result<Bytes, Failure>;
+pub(crate) type Outcome = Result<Body, Failure>;
 
-pub(crate) fn send_request(vr: &Vr, server: VrId, order: &Order, args: Bytes) -> Result<(), SendError> {
+pub(crate) fn send_request(vr: &Vr, server: VrId, order: &Order, args: Body) -> Result<(), SendError> {
     vr.send_bytes(server, REQUESTS, 0, write(order, args))
 }
 
 /// Sends a request that has no answer.
 pub(crate) fn tell(vr: &Vr, server: VrId, op: Op) -> Result<(), SendError> {
-    send_request(vr, server, &Order { ticket: None, op }, Bytes::new())
+    send_request(vr, server, &Order { ticket: None, op }, Body::default())
 }
 
 pub(crate) fn send_reply(vr: &Vr, client: VrId, ticket: Ticket, outcome: Outcome) -> Result<(), SendError> {
     let (head, result) = match outcome {
         Ok(result) => ((ticket, None), result),
-        Err(failure) => ((ticket, Some(failure)), Bytes::new()),
+        Err(failure) => ((ticket, Some(failure)), Body::default()),
     };
     vr.send_bytes(client, REPLIES, 0, write(&head, result))
 }
@@ -90,22 +90,45 @@ fn reply(envelope: &Envelope) -> Option<(Ticket, Outcome)> {
     Some((ticket, failure.map_or(Ok(result), Err)))
 }
 
-fn write(head: &impl Serialize, body: Bytes) -> Payload {
+fn write(head: &impl Serialize, body: Body) -> Payload {
+    let mut lengths: Vec<u64> = Vec::new();
+    if !body.blobs.is_empty() {
+        lengths.push(body.encoded.len() as u64);
+        lengths.extend(body.blobs.iter().map(|blob| blob.len() as u64));
+    }
     // Tickets, code pointers and texts can always be encoded; the other side would refuse an empty head.
-    let mut payload = Payload::from(postcard::to_stdvec(head).unwrap_or_default());
-    payload.push(body);
+    let mut payload = Payload::from(postcard::to_stdvec(&(head, lengths)).unwrap_or_default());
+    payload.push(body.encoded);
+    body.blobs.into_iter().for_each(|blob| payload.push(blob));
     payload
 }
 
-fn read<T: DeserializeOwned>(envelope: &Envelope) -> Option<(T, Bytes)> {
+fn read<T: DeserializeOwned>(envelope: &Envelope) -> Option<(T, Body)> {
     let payload = &envelope.payload;
-    let parsed = postcard::take_from_bytes::<T>(payload.head());
-    let read = parsed.ok().and_then(|(head, rest)| {
-        let body = payload.slice(payload.head().len() - rest.len(), payload.len())?;
-        Some((head, body))
+    let parsed = postcard::take_from_bytes::<(T, Vec<u64>)>(payload.head()).ok();
+    let read = parsed.and_then(|((head, lengths), rest)| {
+        let start = payload.head().len() - rest.len();
+        Some((head, read_body(payload, start, &lengths)?))
     });
     if read.is_none() {
         tracing::warn!(src = %envelope.src, "an envelope that is neither request nor reply");
     }
     read
+}
+
+/// The rest of a payload: if there are no lengths, all of it is what is encoded.
+fn read_body(payload: &Payload, start: usize, lengths: &[u64]) -> Option<Body> {
+    let Some((&encoded, blobs)) = lengths.split_first() else {
+        return Some(Body { encoded: payload.slice(start, payload.len())?, blobs: Vec::new() });
+    };
+    let mut at = start;
+    let mut next = |length: u64| {
+        let end = at.checked_add(usize::try_from(length).ok()?)?;
+        let piece = payload.slice(at, end)?;
+        at = end;
+        Some(piece)
+    };
+    let encoded = next(encoded)?;
+    let blobs = blobs.iter().map(|&length| next(length)).collect::<Option<Vec<_>>>()?;
+    Some(Body { encoded, blobs })
 }

@@ -51,6 +51,7 @@
 //! * `constraint`: what a pattern can ask of an attribute
 //! * `pattern`: what a receive asks of a message
 //! * `template`: patterns that can be sent
+//! * `fuzzing`: the decoders of what comes from other VRs, for fuzzers
 //! * `receive`: receives by pattern
 //! * `iter`: messages one by one
 //! * `posted`: receives that are completed later
@@ -66,6 +67,8 @@ mod decode;
 mod encode;
 mod error;
 mod fields;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod iter;
 mod macros;
 mod message;

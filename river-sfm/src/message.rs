@@ -44,7 +44,7 @@ struct Draft {
     head: Vec<u8>,
     blobs: Vec<Bytes>,
     /// The first thing that went wrong, told when the message is sent.
-    error: Option<SendError>,
+    error: Option<Box<SendError>>,
 }
 
 /// A payload ready to be sent.
@@ -65,21 +65,22 @@ impl Message {
     /// The name is any string except `src` and `ask`, which the system sets. A name that is refused, one that is there already,
     /// or a value that cannot be encoded, is an error of the send.
     #[must_use]
-    pub fn with<T: ToAttr + ?Sized>(self, name: impl AsRef<str>, value: &T) -> Self {
+    #[inline]
+    pub fn with<T: ToAttr + ?Sized>(mut self, name: impl AsRef<str>, value: &T) -> Self {
         let name = name.as_ref();
-        if name == SRC || name == ASK {
-            let (src, mut draft) = self.into_draft();
-            draft.error.get_or_insert_with(|| SendError::Reserved(name.to_owned()));
-            return Self { src, body: Body::Draft(draft) };
+        let draft = self.draft();
+        if is_reserved(name) {
+            draft.fail(SendError::Reserved(name.to_owned()));
+        } else {
+            draft.add(name, value);
         }
-        self.with_any(name, value)
+        self
     }
 
     /// Adds an attribute, be it one that the system sets.
-    pub(crate) fn with_any<T: ToAttr + ?Sized>(self, name: &str, value: &T) -> Self {
-        let (src, mut draft) = self.into_draft();
-        draft.add(name, value);
-        Self { src, body: Body::Draft(draft) }
+    pub(crate) fn with_any<T: ToAttr + ?Sized>(mut self, name: &str, value: &T) -> Self {
+        self.draft().add(name, value);
+        self
     }
 
     /// Adds an attribute of another message under a name of its own, as it is: nothing is decoded, and the memory of a blob is
@@ -94,13 +95,14 @@ impl Message {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn with_attr(self, name: &str, attr: &Attr<'_>) -> Self {
-        if name == SRC || name == ASK {
-            return self.with(name, &());
+    pub fn with_attr(mut self, name: &str, attr: &Attr<'_>) -> Self {
+        let draft = self.draft();
+        if is_reserved(name) {
+            draft.fail(SendError::Reserved(name.to_owned()));
+        } else {
+            draft.copy(name, attr);
         }
-        let (src, mut draft) = self.into_draft();
-        draft.copy(name, attr);
-        Self { src, body: Body::Draft(draft) }
+        self
     }
 
     /// The message without the attribute of that name, if it has one. Nothing is decoded.
@@ -171,12 +173,21 @@ impl Message {
         }
     }
 
-    /// The message that has arrived; `None` if it is none.
-    pub(crate) fn received(src: VrId, payload: Payload) -> Option<Self> {
+    /// The message that has arrived and was found to be one by a pattern.
+    pub(crate) fn accepted(src: VrId, payload: Payload) -> Option<Self> {
         let length = usize::try_from(wire::head_len(payload.head())?).ok()?;
         let head = payload.slice(0, length)?;
-        Head::check(&head, &payload)?;
         Some(Self { src: Some(src), body: Body::Sealed { head, payload } })
+    }
+
+    /// The message that has arrived; `None` if it is none.
+    pub(crate) fn received(src: VrId, payload: Payload) -> Option<Self> {
+        let message = Self::accepted(src, payload)?;
+        let whole = match &message.body {
+            Body::Sealed { head, payload } => Head::check(head, payload).is_some(),
+            Body::Draft(_) => false,
+        };
+        whole.then_some(message)
     }
 
     pub(crate) fn seal(self) -> Result<Sealed, SendError> {
@@ -188,16 +199,23 @@ impl Message {
         Ok(Sealed { payload, lane })
     }
 
-    fn into_draft(self) -> (Option<VrId>, Draft) {
-        let draft = match self.body {
+    /// The message as one that is being written.
+    fn draft(&mut self) -> &mut Draft {
+        if let Body::Sealed { head, .. } = &self.body {
+            let blobs = self.attrs().filter_map(|attr| attr.memory()).collect();
+            self.body = Body::Draft(Draft { head: head.to_vec(), blobs, error: None });
+        }
+        match &mut self.body {
             Body::Draft(draft) => draft,
-            Body::Sealed { ref head, .. } => {
-                let blobs = self.attrs().filter_map(|attr| attr.memory()).collect();
-                Draft { head: head.to_vec(), blobs, error: None }
-            }
-        };
-        (self.src, draft)
+            Body::Sealed { .. } => unreachable!("it has just been made a draft"),
+        }
     }
+}
+
+/// Whether the system sets the attribute of that name.
+#[inline]
+fn is_reserved(name: &str) -> bool {
+    name.len() == 3 && (name == SRC || name == ASK)
 }
 
 impl Default for Message {
@@ -220,8 +238,13 @@ impl Draft {
         let start = self.head.len();
         if let Err(error) = self.try_add(name, value) {
             self.head.truncate(start);
-            self.error = Some(error);
+            self.fail(error);
         }
+    }
+
+    #[cold]
+    fn fail(&mut self, error: SendError) {
+        self.error.get_or_insert_with(|| Box::new(error));
     }
 
     fn try_add<T: ToAttr + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), SendError> {
@@ -243,7 +266,7 @@ impl Draft {
         let (start, memory) = (self.head.len(), attr.memory());
         if !wire::begin_attribute(&mut self.head, name) {
             let error = SendError::Encode { name: name.to_owned(), error: "its name is too long".into() };
-            self.error.get_or_insert(error);
+            self.fail(error);
             return;
         }
         self.head.extend_from_slice(attr.body);
@@ -260,7 +283,7 @@ impl Draft {
 
     fn seal(mut self) -> Result<Payload, SendError> {
         if let Some(error) = self.error {
-            return Err(error);
+            return Err(*error);
         }
         if let Some(name) = duplicate(&Head::own(&self.head, &self.blobs)) {
             return Err(SendError::Duplicate(name.to_owned()));

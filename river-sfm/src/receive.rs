@@ -12,7 +12,7 @@ use crate::pattern::{Pattern, SFM};
 pub(crate) fn until(vr: &Vr, pattern: &Pattern<'_>, deadline: Option<Instant>) -> Result<Message, RecvError> {
     let accept = |envelope: &Envelope| pattern.accepts(envelope);
     match vr.receive_until(pattern.selector()?, deadline, accept) {
-        Ok(envelope) => open(envelope),
+        Ok(envelope) => open_accepted(pattern, envelope),
         Err(river_core::RecvError::Timeout { waited, .. }) => Err(timeout(vr, pattern, waited)),
         Err(error) => Err(error.into()),
     }
@@ -21,7 +21,16 @@ pub(crate) fn until(vr: &Vr, pattern: &Pattern<'_>, deadline: Option<Instant>) -
 /// Takes the earliest message that matches, if there is one now.
 pub(crate) fn try_take(vr: &Vr, pattern: &Pattern<'_>) -> Result<Option<Message>, RecvError> {
     let found = vr.try_receive_where(pattern.selector()?, |envelope| pattern.accepts(envelope))?;
-    found.map(open).transpose()
+    found.map(|envelope| open_accepted(pattern, envelope)).transpose()
+}
+
+/// The message in an envelope that the pattern has accepted.
+fn open_accepted(pattern: &Pattern<'_>, envelope: Envelope) -> Result<Message, RecvError> {
+    if pattern.is_any() {
+        return open(envelope);
+    }
+    let (src, bytes) = (envelope.src, envelope.payload.len());
+    Message::accepted(src, envelope.payload).ok_or(RecvError::Malformed { src, bytes })
 }
 
 /// The message in an envelope.

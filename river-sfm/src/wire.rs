@@ -30,6 +30,8 @@ pub(crate) fn begin_attribute(head: &mut Vec<u8>, name: &str) -> bool {
     let Ok(length) = u16::try_from(name.len()) else {
         return false;
     };
+    // Room for a scalar too.
+    head.reserve(FIXED + name.len() + 16);
     let mut fixed = [0; FIXED];
     fixed[..2].copy_from_slice(&length.to_le_bytes());
     head.extend_from_slice(&fixed);
@@ -47,7 +49,9 @@ pub(crate) fn end_attribute(
     blob: Option<usize>,
 ) {
     let body = blob.unwrap_or_else(|| head.len() - start - FIXED - name.len()) as u64;
-    head.extend_from_slice(ty.as_bytes());
+    if !ty.is_empty() {
+        head.extend_from_slice(ty.as_bytes());
+    }
     let fixed = &mut head[start + 2..start + FIXED];
     fixed[..4].copy_from_slice(&(ty.len() as u32).to_le_bytes());
     fixed[4] = kind.code();
@@ -111,15 +115,22 @@ impl<'a> Head<'a> {
         Walk { rest: self.attributes, blobs: self.blobs, index: 0, blob_end: 0 }
     }
 
+    #[inline]
     pub(crate) fn find(&self, name: &str) -> Option<Attr<'a>> {
         let mut walk = self.walk();
         loop {
             let step = walk.step()?;
-            if step.name == name.as_bytes() {
+            if is_same(step.name, name.as_bytes()) {
                 return Some(walk.attr(step));
             }
         }
     }
+}
+
+/// Names are short, so that a loop is faster than the call of a function.
+#[inline(always)]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 /// Names are short and mostly ASCII, for which the loop is faster than a call.

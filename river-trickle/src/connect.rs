@@ -47,8 +47,21 @@ pub fn connect_or_start(vr: &Vr, n: Option<usize>) -> Result<Vms<'_>, TrickleErr
         return lease(vr, found, count);
     }
     let n = n.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-    let vms = vr.start_local(n)?;
+    let vms = start(vr, n)?;
     eprintln!("[trickle: found no VMs, started {n} local {}]", if n == 1 { "one" } else { "ones" });
+    Ok(vms)
+}
+
+/// Starts `n` VMs on this machine for this program alone and connects to them, without looking for others. They are gone
+/// when the program ends.
+///
+/// # Errors
+/// [`TrickleError::Deploy`] if the machine does not let them start.
+///
+/// # Blocking
+/// Until they have started.
+pub fn start(vr: &Vr, n: usize) -> Result<Vms<'_>, TrickleError> {
+    let vms = vr.start_local(n)?;
     deploy(vr, &vms)
 }
 
@@ -69,5 +82,5 @@ fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, Trick
 
 fn deploy<'a>(vr: &'a Vr, vms: &[VmInfo]) -> Result<Vms<'a>, TrickleError> {
     let servers = vr.deploy(vms, |_| RaiServer::unrestricted())?;
-    Ok(Vms::attach(vr, vms.iter().map(|vm| vm.name.clone()).zip(servers.iter())))
+    Ok(Vms::leased(vr, vms.iter().cloned().zip(servers.iter())))
 }

@@ -31,6 +31,16 @@ pub enum TrickleError {
         /// The text of the panic, with its place.
         text: String,
     },
+    /// The function took longer than [`ForkGen::deadline`](crate::ForkGen::deadline) allows.
+    #[error("{items} took longer than the deadline of {limit:?} (VM {vm})")]
+    TimedOut {
+        /// What it was working on.
+        items: Items,
+        /// The name of the VM.
+        vm: String,
+        /// The deadline.
+        limit: std::time::Duration,
+    },
     /// Work could not be sent or its result not be read.
     #[error("{items} failed on VM {vm}: {error}")]
     Items {
@@ -50,7 +60,7 @@ pub enum TrickleError {
         deaths: Vec<Death>,
     },
     /// All VMs are gone and there is work left.
-    #[error("no VM is left: {}", list(deaths))]
+    #[error("no VM is left{}{}", if deaths.is_empty() { "" } else { ": " }, list(deaths))]
     NoVmLeft {
         /// How each of them died.
         deaths: Vec<Death>,

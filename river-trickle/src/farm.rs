@@ -2,22 +2,40 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use river_core::Vr;
-use river_rai::{CallError, Completions, Packed, Pending, RemoteSend, Ticket};
+use river_rai::{CallError, Completion, Completions, Packed, Pending, RemoteSend, Ticket};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Sizer};
 use crate::error::{Death, Items, TrickleError};
+use crate::options::Options;
+use crate::pace::Pace;
 use crate::progress::Progress;
-use crate::scheduler::{Action, ChunkId, Defeat, Mode, Scheduler, VmIndex};
+use crate::scheduler::{Action, BatchId, ChunkId, Defeat, Mode, PREFETCH, Scheduler, VmIndex};
 use crate::vm::Vm;
+use crate::vms::{Pool, Vms};
 
-/// A farm over the items of `I`. `R` is what a VM replies for a chunk.
+/// How often a farm looks at the clock while it waits, if there is anything that depends on it.
+const TICK: Duration = Duration::from_millis(20);
+/// How long a farm without VMs waits for new ones, if new ones are looked for.
+const FAMINE: Duration = Duration::from_secs(30);
+/// How long a VM has to end a call that was cancelled before it is given up.
+const STUCK: Duration = Duration::from_secs(2);
+
+/// What a VM answers for a batch: something for each of its chunks, and how long it worked, in microseconds.
+pub(crate) type Answer<R> = (Vec<R>, u64);
+
+/// A farm over the items of `I`. `R` is what a VM says of a chunk.
 pub(crate) struct Farm<'a, I: Iterator, R> {
     scheduler: Scheduler,
-    vms: Vec<Vm<'a>>,
+    /// All that ever were in this farm, by [`VmIndex`].
+    vms: Vec<Member<'a>>,
+    /// Where VMs come from and go to.
+    pool: Pool<'a>,
     work: I,
-    size: usize,
+    sizer: Sizer,
+    pace: Pace,
+    options: Options,
     next_item: u64,
     total_items: Option<u64>,
     done_items: u64,
@@ -26,18 +44,38 @@ pub(crate) struct Farm<'a, I: Iterator, R> {
     running: HashMap<Ticket, Running<'a, R>>,
     completions: Completions<'a>,
     deaths: HashMap<usize, Death>,
+    started: Instant,
+    hungry_since: Option<Instant>,
     on_progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
-struct Open<T> {
-    items: Range<u64>,
-    args: Packed<(Vec<T>,)>,
+struct Member<'a> {
+    vm: Vm<'a>,
+    /// Since when it works on its first batch.
+    busy_since: Option<Instant>,
+    /// Since when it has not ended what was taken from it.
+    stuck_since: Option<Instant>,
+}
+
+/// A chunk that is not accepted.
+pub(crate) struct Open<T> {
+    pub(crate) items: Range<u64>,
+    pub(crate) args: Packed<(Vec<T>,)>,
+    /// How often it has failed.
+    pub(crate) failures: u32,
 }
 
 struct Running<'a, R> {
-    chunk: ChunkId,
+    batch: BatchId,
+    chunks: usize,
     vm: VmIndex,
-    pending: Pending<'a, R>,
+    pending: Pending<'a, Answer<R>>,
+}
+
+/// Chunks on their way to a VM.
+pub(crate) enum Load<T> {
+    One(Packed<(Vec<T>,)>),
+    Many(Packed<(Vec<Vec<T>>,)>),
 }
 
 /// What is left to do for who drives the farm when everything that can be issued is issued.
@@ -51,18 +89,24 @@ pub(crate) enum Next {
 }
 
 /// What has happened.
-pub(crate) enum Event<R> {
-    /// A chunk is finished.
-    Finished { items: Range<u64>, vm: VmIndex, result: Result<R, CallError> },
+pub(crate) enum Event<T, R> {
+    /// Chunks are finished.
+    Finished { vm: VmIndex, chunks: Vec<Finished<T, R>> },
     /// A call was answered that the driver has made by itself.
     Other(Ticket),
     /// Nothing that concerns the driver.
     Nothing,
 }
 
-/// Calls the function on a VM with a chunk.
+/// A chunk that is finished, well or not.
+pub(crate) struct Finished<T, R> {
+    pub(crate) open: Open<T>,
+    pub(crate) result: Result<R, CallError>,
+}
+
+/// Calls the function on a VM with chunks.
 pub(crate) type Issue<'f, 'a, T, R> =
-    &'f mut dyn FnMut(&Vm<'a>, VmIndex, &Packed<(Vec<T>,)>) -> Result<Pending<'a, R>, CallError>;
+    &'f mut dyn FnMut(&Vm<'a>, VmIndex, &Load<T>) -> Result<Pending<'a, Answer<R>>, CallError>;
 
 impl<'a, I, R> Farm<'a, I, R>
 where
@@ -70,71 +114,64 @@ where
     I::Item: RemoteSend,
     R: RemoteSend,
 {
-    pub(crate) fn new(
-        vr: &'a Vr,
-        vms: &[Vm<'a>],
-        mode: Mode,
-        work: I,
-        chunk: Chunk,
-    ) -> Result<Self, TrickleError> {
-        let Chunk::Fixed(size) = chunk;
-        if size == 0 {
-            return Err(TrickleError::ChunkZero);
-        }
-        let mut scheduler = Scheduler::new(mode);
-        for _ in vms {
-            scheduler.handle_joined();
-        }
+    pub(crate) fn new(vms: &Vms<'a>, mode: Mode, work: I, chunk: Chunk) -> Result<Self, TrickleError> {
+        let sizer = Sizer::new(chunk).ok_or(TrickleError::ChunkZero)?;
         let (least, most) = work.size_hint();
-        Ok(Self {
-            scheduler,
-            vms: vms.to_vec(),
+        let pool = Pool::of(vms);
+        let mut farm = Self {
+            scheduler: Scheduler::new(mode),
+            vms: Vec::new(),
             work,
-            size,
+            sizer,
+            pace: Pace::new(PREFETCH),
+            options: Options::default(),
             next_item: 0,
             total_items: most.filter(|most| *most == least).map(|items| items as u64),
             done_items: 0,
             open: HashMap::new(),
             running: HashMap::new(),
-            completions: Completions::new(vr),
+            completions: Completions::new(vms.vr()),
+            pool,
             deaths: HashMap::new(),
+            started: Instant::now(),
+            hungry_since: None,
             on_progress: None,
-        })
+        };
+        farm.scheduler.set_may_join(farm.pool.grows());
+        farm.pool.present().into_iter().for_each(|vm| farm.join(vm));
+        Ok(farm)
     }
 
     pub(crate) fn on_progress(&mut self, callback: impl FnMut(Progress) + 'a) {
         self.on_progress = Some(Box::new(callback));
     }
 
-    pub(crate) fn vm(&self, vm: VmIndex) -> &Vm<'a> {
-        &self.vms[vm.0]
+    pub(crate) fn options(&mut self) -> &mut Options {
+        &mut self.options
     }
+
+    pub(crate) fn vm(&self, vm: VmIndex) -> &Vm<'a> {
+        &self.vms[vm.0].vm
+    }
+
+    // ---- issuing ----
 
     /// Issues everything that can be issued now.
     pub(crate) fn advance(&mut self, issue: Issue<'_, 'a, I::Item, R>) -> Result<Next, TrickleError> {
+        self.come_and_go();
+        self.scheduler.set_attempts(self.options.attempts);
+        // A deadline is one chunk's, so each has to be alone.
+        let window = if self.options.deadline.is_some() { PREFETCH } else { self.pace.window() };
+        self.scheduler.set_window(window);
         loop {
             match self.scheduler.poll() {
                 Action::Pull => self.pull()?,
-                Action::Issue { chunk, vm } => {
-                    let open = &self.open[&chunk];
-                    match issue(&self.vms[vm.0], vm, &open.args) {
-                        Ok(pending) => {
-                            self.completions.add(&pending);
-                            self.running.insert(pending.ticket(), Running { chunk, vm, pending });
-                        }
-                        Err(CallError::Down(down)) => {
-                            self.note_death(vm, down.why.cause());
-                            self.scheduler.handle_refused(vm, chunk);
-                            self.report();
-                        }
-                        Err(CallError::Stopped) => return Err(TrickleError::Stopped),
-                        Err(error) => {
-                            let (items, vm) = (Items(open.items.clone()), self.vm(vm).name().to_owned());
-                            return Err(TrickleError::Items { items, vm, error: error.into() });
-                        }
-                    }
-                }
+                Action::Issue { batch, chunks, vm } => self.issue(batch, &chunks, vm, issue)?,
                 Action::Collect { vm } => return Ok(Next::Collect(vm)),
+                Action::Release { vm } => {
+                    self.pool.release(self.vm(vm));
+                    self.report();
+                }
                 Action::Wait => return Ok(Next::Wait),
                 Action::Done => return Ok(Next::Done),
                 Action::GiveUp(defeat) => return Err(self.defeat(defeat)),
@@ -142,13 +179,100 @@ where
         }
     }
 
+    fn issue(
+        &mut self,
+        batch: BatchId,
+        chunks: &[ChunkId],
+        vm: VmIndex,
+        issue: Issue<'_, 'a, I::Item, R>,
+    ) -> Result<(), TrickleError> {
+        let mut args: Vec<Packed<(Vec<I::Item>,)>> =
+            chunks.iter().filter_map(|chunk| self.open.get(chunk)).map(|open| open.args.clone()).collect();
+        let load = if args.len() == 1 { Load::One(args.remove(0)) } else { Load::Many(Packed::list(&args)) };
+        let member = &mut self.vms[vm.0];
+        match issue(&member.vm, vm, &load) {
+            Ok(pending) => {
+                self.completions.add(&pending);
+                member.busy_since.get_or_insert_with(Instant::now);
+                let running = Running { batch, chunks: chunks.len(), vm, pending };
+                self.running.insert(running.pending.ticket(), running);
+                Ok(())
+            }
+            Err(CallError::Down(down)) => {
+                self.note_death(vm, down.why.cause());
+                let lost = self.scheduler.handle_refused(batch);
+                self.take_back(&lost);
+                self.report();
+                Ok(())
+            }
+            Err(CallError::Stopped) => Err(TrickleError::Stopped),
+            Err(error) => {
+                let items =
+                    chunks.iter().filter_map(|chunk| self.open.get(chunk)).map(|open| open.items.clone());
+                let items = items.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+                let vm = self.vm(vm).name().to_owned();
+                Err(TrickleError::Items { items: Items(items), vm, error: error.into() })
+            }
+        }
+    }
+
+    fn pull(&mut self) -> Result<(), TrickleError> {
+        let left = self.total_items.map(|total| total.saturating_sub(self.next_item));
+        let size = self.sizer.next(left, self.scheduler.working(), self.pace.per_item());
+        let start = Instant::now();
+        let items: Vec<I::Item> = self.work.by_ref().take(size).collect();
+        if items.is_empty() {
+            self.scheduler.handle_exhausted();
+            return Ok(());
+        }
+        let first = self.next_item;
+        self.next_item += items.len() as u64;
+        let items_numbers = first..self.next_item;
+        match Packed::new((items,)) {
+            Ok(args) => {
+                self.pace.pulled(start.elapsed(), args.size());
+                let chunk = self.scheduler.handle_pulled();
+                self.open.insert(chunk, Open { items: items_numbers, args, failures: 0 });
+                Ok(())
+            }
+            Err(error) => {
+                let vm = self.vms.first().map_or("none", |member| member.vm.name()).to_owned();
+                Err(TrickleError::Items { items: Items(items_numbers), vm, error: error.into() })
+            }
+        }
+    }
+
+    /// Has something done once more, which counts as not done.
+    pub(crate) fn again(&mut self, open: Open<I::Item>) {
+        let chunk = self.scheduler.handle_again();
+        self.done_items -= open.items.end - open.items.start;
+        self.open.insert(chunk, open);
+    }
+
+    // ---- waiting ----
+
     /// Waits for something to happen and tells the scheduler.
-    pub(crate) fn wait(&mut self) -> Result<Event<R>, TrickleError> {
-        let Some(ticket) = self.completions.next().map_err(|error| TrickleError::waiting(&error))? else {
+    pub(crate) fn wait(&mut self) -> Result<Event<I::Item, R>, TrickleError> {
+        let waiting = |error: CallError| TrickleError::waiting(&error);
+        match self.completions.next_until(self.next_look()).map_err(waiting)? {
+            Completion::Answered(ticket) => self.answered(ticket),
+            Completion::Timeout => Ok(self.look_at_the_clock()),
+            Completion::Empty if self.scheduler.alive() == 0 => {
+                // Only VMs that may still come keep this from being over.
+                let since = *self.hungry_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > FAMINE {
+                    self.scheduler.set_may_join(false);
+                }
+                let _ = self.pool.vr().wait(TICK);
+                Ok(Event::Nothing)
+            }
             // Cannot be: the scheduler waits only while something is outstanding.
-            return Err(TrickleError::Stopped);
-        };
-        let Some(Running { chunk, vm, pending }) = self.running.remove(&ticket) else {
+            Completion::Empty => Err(TrickleError::Stopped),
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
+        let Some(Running { batch, vm, pending, chunks }) = self.running.remove(&ticket) else {
             return Ok(Event::Other(ticket));
         };
         let result = match pending.wait() {
@@ -159,26 +283,165 @@ where
             Err(CallError::Stopped) => return Err(TrickleError::Stopped),
             result => result,
         };
-        if !self.scheduler.handle_finished(vm, chunk) {
+        let used = self.scheduler.handle_finished(batch);
+        let busy = self.scheduler.first_batch(vm).is_some();
+        let member = &mut self.vms[vm.0];
+        member.busy_since = busy.then(Instant::now);
+        member.stuck_since = None;
+        if used.is_empty() {
             return Ok(Event::Nothing);
         }
-        let items = self.open[&chunk].items.clone();
-        self.done_items += items.end - items.start;
-        if self.scheduler.mode() == Mode::Direct {
-            self.open.remove(&chunk);
-        }
+        let items = used
+            .iter()
+            .filter_map(|chunk| self.open.get(chunk))
+            .map(|open| open.items.end - open.items.start);
+        let items: u64 = items.sum();
+        self.done_items += items;
+        let results = match result {
+            Ok((results, micros)) => {
+                self.pace.finished(Duration::from_micros(micros), chunks, items);
+                Ok(results)
+            }
+            Err(error) => Err(error),
+        };
+        let chunks = self.settle(used, results, vm);
         self.report();
-        Ok(Event::Finished { items, vm, result })
+        Ok(Event::Finished { vm, chunks })
+    }
+
+    /// Brings together the chunks of a batch and what was said about them.
+    fn settle(
+        &mut self,
+        chunks: Vec<ChunkId>,
+        results: Result<Vec<R>, CallError>,
+        vm: VmIndex,
+    ) -> Vec<Finished<I::Item, R>> {
+        let direct = self.scheduler.mode() == Mode::Direct;
+        let (results, error) = match results {
+            Ok(results) => (results, CallError::Cancelled(self.vm(vm).name().to_owned())),
+            Err(error) => (Vec::new(), error),
+        };
+        let mut results = results.into_iter();
+        let mut finished = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let result = results.next().ok_or_else(|| error.clone());
+            let open = if direct {
+                self.open.remove(&chunk)
+            } else {
+                // Held chunks may have to be done again.
+                self.open.get(&chunk).map(|open| Open {
+                    items: open.items.clone(),
+                    args: open.args.clone(),
+                    ..*open
+                })
+            };
+            finished.extend(open.map(|open| Finished { open, result }));
+        }
+        finished
+    }
+
+    /// Has the completions name a call that the driver makes by itself.
+    pub(crate) fn also_wait_for<X>(&mut self, pending: &Pending<'a, X>) {
+        self.completions.add(pending);
+    }
+
+    // ---- time ----
+
+    fn next_look(&self) -> Option<Instant> {
+        let tail =
+            self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
+        (tail || self.options.deadline.is_some() || self.pool.grows()).then(|| Instant::now() + TICK)
+    }
+
+    /// Judges who is slow, and whose time is over.
+    fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
+        let now = Instant::now();
+        for index in 0..self.vms.len() {
+            let vm = VmIndex(index);
+            if self.scheduler.is_gone(vm) {
+                continue;
+            }
+            let Member { busy_since, stuck_since, .. } = self.vms[index];
+            if stuck_since.is_some_and(|since| now - since > STUCK) {
+                self.pool.release(self.vm(vm));
+                self.lost(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
+                continue;
+            }
+            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
+            if let Some(deadline) = self.options.deadline
+                && busy_for > deadline
+            {
+                return self.overdue(vm, now);
+            }
+            if self.options.speculate
+                && self.scheduler.is_tail()
+                && self.pace.patience().is_some_and(|patience| busy_for > patience)
+            {
+                self.scheduler.handle_slow(vm);
+            }
+        }
+        Event::Nothing
+    }
+
+    fn overdue(&mut self, vm: VmIndex, now: Instant) -> Event<I::Item, R> {
+        let closed = self.scheduler.handle_overdue(vm);
+        for running in self.running.values().filter(|running| running.vm == vm) {
+            running.pending.cancel();
+        }
+        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, Some(now));
+        let opened = closed.iter().filter_map(|chunk| self.open.remove(chunk));
+        let chunks: Vec<Finished<I::Item, R>> = opened
+            .map(|open| Finished {
+                open,
+                result: Err(CallError::Timeout { function: "the function".into() }),
+            })
+            .collect();
+        self.done_items +=
+            chunks.iter().map(|chunk| chunk.open.items.end - chunk.open.items.start).sum::<u64>();
+        Event::Finished { vm, chunks }
+    }
+
+    // ---- VMs ----
+
+    fn join(&mut self, vm: Vm<'a>) {
+        self.scheduler.handle_joined();
+        self.hungry_since = None;
+        self.vms.push(Member { vm, busy_since: None, stuck_since: None });
+    }
+
+    /// Takes in VMs that have come, and lets go those that want to.
+    fn come_and_go(&mut self) {
+        if self.pool.grows() {
+            for vm in self.pool.newcomers(self.vms.iter().map(|member| &member.vm)) {
+                self.join(vm);
+                self.report();
+            }
+        }
+        if !self.pool.somebody_leaves() {
+            return;
+        }
+        for index in 0..self.vms.len() {
+            if self.pool.is_leaving(&self.vms[index].vm) {
+                self.scheduler.handle_leaving(VmIndex(index));
+            }
+        }
     }
 
     /// A VM is gone, and with it what it has accumulated.
     pub(crate) fn lost(&mut self, vm: VmIndex, why: String) {
-        self.note_death(vm, why);
-        for chunk in self.scheduler.handle_down(vm) {
-            let items = &self.open[&chunk].items;
-            self.done_items -= items.end - items.start;
+        if self.scheduler.is_gone(vm) {
+            return;
         }
+        self.note_death(vm, why);
+        let lost = self.scheduler.handle_down(vm);
+        self.take_back(&lost);
         self.report();
+    }
+
+    fn take_back(&mut self, lost: &[ChunkId]) {
+        for open in lost.iter().filter_map(|chunk| self.open.get(chunk)) {
+            self.done_items -= open.items.end - open.items.start;
+        }
     }
 
     /// What a VM has accumulated is here. False: it is not to be used.
@@ -188,34 +451,6 @@ where
             self.open.remove(chunk);
         }
         accepted.is_some()
-    }
-
-    /// Has the completions name a call that the driver makes by itself.
-    pub(crate) fn also_wait_for<X>(&mut self, pending: &Pending<'a, X>) {
-        self.completions.add(pending);
-    }
-
-    fn pull(&mut self) -> Result<(), TrickleError> {
-        let items: Vec<I::Item> = self.work.by_ref().take(self.size).collect();
-        if items.is_empty() {
-            self.scheduler.handle_exhausted();
-            return Ok(());
-        }
-        let start = self.next_item;
-        self.next_item += items.len() as u64;
-        let items_numbers = start..self.next_item;
-        match Packed::new((items,)) {
-            Ok(args) => {
-                let chunk = self.scheduler.handle_pulled();
-                self.open.insert(chunk, Open { items: items_numbers, args });
-                Ok(())
-            }
-            Err(error) => {
-                let (items, vm) =
-                    (Items(items_numbers), self.vms.first().map_or("none", Vm::name).to_owned());
-                Err(TrickleError::Items { items, vm, error: error.into() })
-            }
-        }
     }
 
     fn note_death(&mut self, vm: VmIndex, why: String) {
@@ -231,6 +466,7 @@ where
             done_items: self.done_items,
             total_items: self.total_items,
             vms: self.scheduler.alive(),
+            elapsed: self.started.elapsed(),
         };
         if let Some(callback) = &mut self.on_progress {
             callback(progress);
@@ -244,6 +480,15 @@ where
                 TrickleError::Deadly { items: Items(self.open[&chunk].items.clone()), deaths: how(deaths) }
             }
             Defeat::NoVmLeft { deaths } => TrickleError::NoVmLeft { deaths: how(deaths) },
+        }
+    }
+}
+
+impl<I: Iterator, R> Drop for Farm<'_, I, R> {
+    /// What was issued and is not wanted any more is not begun, if it is not too late.
+    fn drop(&mut self) {
+        for running in self.running.values() {
+            running.pending.cancel();
         }
     }
 }

@@ -8,7 +8,8 @@ use river_rai::{ByMut, CallError, Object, Pending, RemoteSend, Ticket};
 
 use crate::chunk::Chunk;
 use crate::error::{Items, TrickleError};
-use crate::farm::{Event, Farm, Next};
+use crate::farm::{Event, Farm, Finished, Load, Next};
+use crate::forkgen::timed;
 use crate::progress::Progress;
 use crate::scheduler::{Mode, VmIndex};
 use crate::vms::Vms;
@@ -68,7 +69,7 @@ impl<'a> Vms<'a> {
         S: Fn(&mut A, Vec<W::Item>) + Copy + Send + 'static,
         G: Fn(&mut A, A) + Copy + Send + 'static,
     {
-        let farm = Farm::new(self.vr(), self, Mode::Held, work.into_iter(), chunk.into());
+        let farm = Farm::new(self, Mode::Held, work.into_iter(), chunk.into());
         ForkFold { step, merge, farm, accumulators: HashMap::new(), collecting: HashMap::new() }
     }
 }
@@ -80,6 +81,14 @@ where
     S: Fn(&mut A, Vec<I::Item>) + Copy + Send + 'static,
     G: Fn(&mut A, A) + Copy + Send + 'static,
 {
+    /// How many VMs may die of the same work before it is given up, with [`TrickleError::Deadly`]. Default: 3.
+    pub fn attempts(mut self, attempts: usize) -> Self {
+        if let Ok(farm) = &mut self.farm {
+            farm.options().attempts = attempts;
+        }
+        self
+    }
+
     /// Has a function called each time that a chunk was folded or a VM was lost.
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + 'a) -> Self {
         if let Ok(farm) = &mut self.farm {
@@ -102,7 +111,7 @@ where
         let mut total: Option<A> = None;
         loop {
             let (step, accumulators) = (self.step, &mut self.accumulators);
-            let next = farm.advance(&mut |vm, index, args| {
+            let next = farm.advance(&mut |vm, index, load| {
                 let accumulator = match accumulators.entry(index) {
                     std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                     std::collections::hash_map::Entry::Vacant(entry) => {
@@ -110,7 +119,19 @@ where
                         entry.insert(vm.rai().create_async(A::default, ())?.0)
                     }
                 };
-                accumulator.call_packed::<S, (Vec<I::Item>,), ByMut>(step, args)
+                // The closures capture a function that has no bytes, so they have none themselves.
+                match load {
+                    Load::One(args) => {
+                        let fold = move |acc: &mut A, chunk: Vec<I::Item>| timed(|| vec![step(acc, chunk)]);
+                        accumulator.call_packed::<_, _, ByMut>(fold, args)
+                    }
+                    Load::Many(args) => {
+                        let fold = move |acc: &mut A, chunks: Vec<Vec<I::Item>>| {
+                            timed(|| chunks.into_iter().map(|chunk| step(acc, chunk)).collect())
+                        };
+                        accumulator.call_packed::<_, _, ByMut>(fold, args)
+                    }
+                }
             })?;
             match next {
                 Next::Done => return Ok(total.unwrap_or_default()),
@@ -126,8 +147,10 @@ where
                     }
                 }
                 Next::Wait => match farm.wait()? {
-                    Event::Finished { result: Ok(()), .. } | Event::Nothing => {}
-                    Event::Finished { items, vm, result: Err(error) } => {
+                    Event::Nothing => {}
+                    Event::Finished { vm, chunks } => {
+                        let failed = |chunk: Finished<_, ()>| Some((chunk.open.items, chunk.result.err()?));
+                        let Some((items, error)) = chunks.into_iter().find_map(failed) else { continue };
                         let (items, vm) = (Items(items), farm.vm(vm).name().to_owned());
                         return Err(match error {
                             CallError::Panicked { text, .. } => TrickleError::Panicked { items, vm, text },

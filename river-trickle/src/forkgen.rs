@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use river_rai::{CallError, Packed, Pending, RemoteSend};
 
 use crate::chunk::Chunk;
 use crate::error::{Items, TrickleError};
-use crate::farm::{Event, Farm, Next};
+use crate::farm::{Answer, Event, Farm, Finished, Load, Next, Open};
 use crate::progress::Progress;
 use crate::scheduler::Mode as Keep;
 use crate::vm::Vm;
@@ -22,7 +22,7 @@ type Reply<R> = Vec<Result<R, String>>;
 /// The results of a farm as they come in; of [`Vms::forkgen`].
 ///
 /// Lazy both ways: work is pulled out of its iterator only when a VM needs some, and is issued only inside `next`.
-/// Dropping it stops the issuing; what is being worked on is finished by the VMs and thrown away.
+/// Dropping it cancels what is queued; a chunk that is being worked on ends after the item that it is at.
 ///
 /// After an error that concerns items ([`TrickleError::Panicked`], [`TrickleError::Items`]) the others go on; any other
 /// error is the last that it returns.
@@ -113,7 +113,7 @@ impl<'a> Vms<'a> {
         F::Output: RemoteSend,
         M: 'static,
     {
-        let farm = Farm::new(self.vr(), self, Keep::Direct, work.into_iter(), chunk.into());
+        let farm = Farm::new(self, Keep::Direct, work.into_iter(), chunk.into());
         let state = match farm {
             Ok(farm) => State::Running(Box::new(farm)),
             Err(error) => State::Refused(error),
@@ -133,6 +133,36 @@ where
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + 'a) -> Self {
         if let State::Running(farm) = &mut self.state {
             farm.on_progress(callback);
+        }
+        self
+    }
+
+    /// Has an item done again, up to so many times, if the function panics on it or takes longer than the
+    /// [deadline](Self::deadline). Default: 0.
+    pub fn retries(self, retries: u32) -> Self {
+        self.with(|options| options.retries = retries)
+    }
+
+    /// How long a VM may work on one chunk. One that takes longer is cancelled, and counts as failed, with
+    /// [`TrickleError::TimedOut`]; a VM that does not end it within two seconds even then is given up. Default: no limit.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|options| options.deadline = Some(deadline))
+    }
+
+    /// How many VMs may die of the same work before it is given up, with [`TrickleError::Deadly`]. Default: 3.
+    pub fn attempts(self, attempts: usize) -> Self {
+        self.with(|options| options.attempts = attempts)
+    }
+
+    /// Whether VMs that have nothing left to do also do what slow ones have: the result that comes first counts. For
+    /// functions with side effects that must not happen twice, though after a death they may. Default: yes.
+    pub fn speculate(self, speculate: bool) -> Self {
+        self.with(|options| options.speculate = speculate)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut crate::options::Options)) -> Self {
+        if let State::Running(farm) = &mut self.state {
+            set(farm.options());
         }
         self
     }
@@ -157,7 +187,7 @@ where
         while let State::Running(farm) = &mut self.state {
             // First of all new work is issued: while the caller uses a result, no VM should wait for it.
             let function = self.function;
-            let next = farm.advance(&mut |vm, _, args| issue::<F, M, I::Item>(vm, function, args));
+            let next = farm.advance(&mut |vm, _, load| issue::<F, M, I::Item>(vm, function, load));
             match next {
                 Err(error) => self.state = State::Refused(error),
                 Ok(_) if !self.ready.is_empty() => {}
@@ -165,9 +195,11 @@ where
                 Ok(Next::Done | Next::Collect(_)) => self.state = State::Over,
                 Ok(Next::Wait) => match farm.wait() {
                     Err(error) => self.state = State::Refused(error),
-                    Ok(Event::Finished { items, vm, result }) => {
+                    Ok(Event::Finished { vm, chunks }) => {
                         let vm = farm.vm(vm).name().to_owned();
-                        self.ready.extend(results(items, &vm, result, F::PER_ITEM));
+                        for chunk in chunks {
+                            accept(farm, &mut self.ready, chunk, &vm, F::PER_ITEM);
+                        }
                     }
                     Ok(Event::Other(_) | Event::Nothing) => {}
                 },
@@ -183,48 +215,94 @@ where
     }
 }
 
-/// Starts a chunk on a VM.
+/// Starts chunks on a VM.
 fn issue<'a, F, M, T>(
     vm: &Vm<'a>,
     function: F,
-    args: &Packed<(Vec<T>,)>,
-) -> Result<Pending<'a, Reply<F::Output>>, CallError>
+    load: &Load<T>,
+) -> Result<Pending<'a, Answer<Reply<F::Output>>>, CallError>
 where
     F: Work<T, M>,
     F::Output: RemoteSend,
     T: RemoteSend,
     M: 'static,
 {
-    // Captures a function that has no bytes, so it has none itself.
-    vm.rai().call_packed(move |chunk: Vec<T>| function.run(chunk), args)
+    // The closures capture a function that has no bytes, so they have none themselves.
+    match load {
+        Load::One(args) => {
+            vm.rai().call_packed(move |chunk: Vec<T>| timed(|| vec![function.run(chunk)]), args)
+        }
+        Load::Many(args) => {
+            let run = move |chunks: Vec<Vec<T>>| {
+                timed(|| chunks.into_iter().map(|chunk| function.run(chunk)).collect())
+            };
+            vm.rai().call_packed(run, args)
+        }
+    }
 }
 
-/// The results in a reply, each with the number of its item.
-fn results<R>(
-    items: Range<u64>,
+/// A result, and how many microseconds it took.
+pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, u64) {
+    let start = Instant::now();
+    let result = work();
+    (result, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Takes the results of a chunk, each with the number of its item, or has done again what failed.
+fn accept<'a, I, R>(
+    farm: &mut Farm<'a, I, Reply<R>>,
+    ready: &mut VecDeque<(u64, Result<R, TrickleError>)>,
+    chunk: Finished<I::Item, Reply<R>>,
     vm: &str,
-    reply: Result<Reply<R>, CallError>,
     per_item: bool,
-) -> Vec<(u64, Result<R, TrickleError>)> {
-    let start = items.start;
-    match reply {
-        Err(error) => {
-            vec![(
-                start,
-                Err(TrickleError::Items { items: Items(items), vm: vm.to_owned(), error: error.into() }),
-            )]
+) where
+    I: Iterator<Item: RemoteSend>,
+    R: RemoteSend,
+{
+    let Finished { open, result } = chunk;
+    let (retries, deadline) = (farm.options().retries, farm.options().deadline);
+    let again = open.failures < retries;
+    match result {
+        Err(CallError::Timeout { .. }) if again => {
+            farm.again(Open { failures: open.failures + 1, ..open });
         }
-        Ok(reply) => (start..)
-            .zip(reply)
-            .map(|(item, result)| {
-                let result = result.map_err(|text| {
-                    let items = Items(if per_item { item..item + 1 } else { items.clone() });
-                    TrickleError::Panicked { items, vm: vm.to_owned(), text }
-                });
-                (item, result)
-            })
-            .collect(),
+        Err(error) => {
+            let (items, vm) = (Items(open.items.clone()), vm.to_owned());
+            let error = match deadline {
+                Some(limit) if error.is_timeout() => TrickleError::TimedOut { items, vm, limit },
+                _ => TrickleError::Items { items, vm, error: error.into() },
+            };
+            ready.push_back((open.items.start, Err(error)));
+        }
+        Ok(reply) => {
+            for (item, result) in (open.items.start..).zip(reply) {
+                let text = match result {
+                    Ok(result) => {
+                        ready.push_back((item, Ok(result)));
+                        continue;
+                    }
+                    Err(text) => text,
+                };
+                let items = if per_item { item..item + 1 } else { open.items.clone() };
+                match part(&open, per_item.then_some(item)).filter(|_| again) {
+                    Some(args) => farm.again(Open { items, args, failures: open.failures + 1 }),
+                    None => {
+                        let vm = vm.to_owned();
+                        ready
+                            .push_back((item, Err(TrickleError::Panicked { items: Items(items), vm, text })));
+                    }
+                }
+            }
+        }
     }
+}
+
+/// The arguments of one item of a chunk, or of all of it.
+fn part<T: RemoteSend>(open: &Open<T>, item: Option<u64>) -> Option<Packed<(Vec<T>,)>> {
+    let Some(item) = item else { return Some(open.args.clone()) };
+    let (items,) = open.args.unpack().ok()?;
+    let item = items.into_iter().nth(usize::try_from(item - open.items.start).ok()?)?;
+    Packed::new((vec![item],)).ok()
 }
 
 impl<F, M, I, R> Iterator for ForkGen<'_, F, M, I, R>

@@ -86,6 +86,7 @@ impl<'a> Vm<'a> {
     }
 
     /// A handle on what was injected under that name.
+    #[must_use]
     pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
         self.rai().named(name)
     }

@@ -31,12 +31,15 @@
 //!
 //! [`Vms::forkwork`], [`Vms::forkgen`] and [`Vms::forkfold`] give its work to the others: every item has exactly one
 //! accepted result, though a function may have begun twice. Items on which three VMs died are given up, with an error
-//! that tells how. A function that panics kills nothing; its items have an error for a result. Calls and forks name
-//! one VM and fail with it.
+//! that tells how. A function that panics kills nothing; its items have an error for a result, or are
+//! [tried again](ForkGen::retries). What takes too long is [cancelled](ForkGen::deadline); what is slow is also done by
+//! another VM when there is nothing else to do. Calls and forks name one VM and fail with it.
+//!
+//! VMs may [join](Vms::grow) while a farm works, and [leave](Vms::drain) without a loss.
 //!
 //! # Where things are
 //!
-//! [`connect`] and [`connect_or_start`] give [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`] and
+//! [`connect`], [`connect_or_start`] and [`start`] give [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`] and
 //! [`joinany`] end what [`fork`] began; [`Vms::inject`] leaves data where functions find it. A farm over items is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and are to
 //! be combined, [`Vms::forkfold`]; [`Work`] says which functions it takes, [`Chunk`] how many items travel together.
 //!
@@ -45,11 +48,14 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `chunk`: how work is cut
+//! * `pace`: how long things take
 //! * `progress`: how far a farm has come
 //! * `work`: what a farm can call
 //! * `error`: what can go wrong
 //! * `scheduler`: who works on what, a state machine
+//! * `options`: how a farm deals with what goes wrong
 //! * `vm`: a handle on one VM
+//! * `scout`: finding further VMs
 //! * `vms`: handles on all of them
 //! * `inject`: data, functions and objects with names
 //! * `fork`: fork and join
@@ -66,19 +72,22 @@ mod fork;
 mod forkfold;
 mod forkgen;
 mod inject;
+mod options;
+mod pace;
 mod progress;
 mod scheduler;
+mod scout;
 mod vm;
 mod vms;
 mod work;
 
 pub use chunk::Chunk;
-pub use connect::{connect, connect_or_start};
+pub use connect::{connect, connect_or_start, start};
 pub use error::{Death, Items, TrickleError};
 pub use fork::{Each, Fork, Handle, Join, Listed, ListedEach, Mapped, Same, each, fork, join, joinany};
 pub use forkfold::ForkFold;
 pub use forkgen::ForkGen;
-pub use progress::Progress;
+pub use progress::{Progress, progress_bar};
 pub use river_rai::current;
 pub use vm::Vm;
 pub use vms::Vms;

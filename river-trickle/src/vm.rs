@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
+use river_core::{VmInfo, VrId};
 use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
@@ -14,11 +16,21 @@ use crate::error::TrickleError;
 pub struct Vm<'a> {
     rai: Rai<'a>,
     name: Rc<str>,
+    /// The lease, if it is this program's to give back.
+    info: Option<Rc<VmInfo>>,
 }
 
 impl<'a> Vm<'a> {
-    pub(crate) fn new(rai: Rai<'a>, name: String) -> Self {
-        Self { rai, name: name.into() }
+    pub(crate) fn new(rai: Rai<'a>, name: String, info: Option<VmInfo>) -> Self {
+        Self { rai, name: name.into(), info: info.map(Rc::new) }
+    }
+
+    pub(crate) fn server(&self) -> VrId {
+        self.rai.server()
+    }
+
+    pub(crate) fn info(&self) -> Option<&VmInfo> {
+        self.info.as_deref()
     }
 
     /// The VM's name.
@@ -31,6 +43,13 @@ impl<'a> Vm<'a> {
     #[must_use]
     pub fn rai(&self) -> Rai<'a> {
         self.rai
+    }
+
+    /// The same VM, with calls that are given up after that time: with
+    /// [`CallError::Timeout`](river_rai::CallError::Timeout), and cancelled.
+    #[must_use]
+    pub fn timeout(&self, limit: Duration) -> Self {
+        Self { rai: self.rai.timeout(limit), ..self.clone() }
     }
 
     /// Calls a function on the VM and returns what it returned (paper, section 2.2).

@@ -1,26 +1,55 @@
 //! Handles on all VMs of a farm.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ops::Deref;
+use std::rc::Rc;
 
-use river_core::{Vr, VrId};
+use river_core::{VmInfo, Vr, VrId};
 use river_rai::Rai;
 
+use crate::error::TrickleError;
+use crate::scout::{self, Scout};
 use crate::vm::Vm;
 
 /// The VMs of a farm, a slice of [`Vm`] with the operations that use all of them.
+///
+/// VMs can come while it is used, if it [grows](Self::grow), and go, if they are [drained](Self::drain). A farm that runs
+/// uses those that there are; the slice stays as it is until it is [updated](Self::update).
 #[derive(Clone, Debug)]
 pub struct Vms<'a> {
     vr: &'a Vr,
     vms: Vec<Vm<'a>>,
+    /// Shared by all clones.
+    lot: Rc<Lot>,
 }
+
+/// Which VMs have come and gone.
+#[derive(Debug, Default)]
+struct Lot {
+    joined: RefCell<Vec<(VmInfo, VrId)>>,
+    leaving: RefCell<HashSet<VrId>>,
+    left: RefCell<HashSet<VrId>>,
+    scout: RefCell<Option<Scout>>,
+    farms: Cell<usize>,
+}
+
+/// The VMs as a farm that runs sees them. While it exists, VMs that are drained are not given back under its feet.
+pub(crate) struct Pool<'a>(Vms<'a>);
 
 impl<'a> Vms<'a> {
     /// VMs on which servers run already: their names, for messages, and the servers. [`connect`](crate::connect) finds
     /// VMs and starts the servers.
     #[must_use]
     pub fn attach(vr: &'a Vr, servers: impl IntoIterator<Item = (String, VrId)>) -> Self {
-        let vms = servers.into_iter().map(|(name, id)| Vm::new(Rai::connect(vr, id), name));
-        Self { vr, vms: vms.collect() }
+        let vms = servers.into_iter().map(|(name, id)| Vm::new(Rai::connect(vr, id), name, None));
+        Self { vr, vms: vms.collect(), lot: Rc::default() }
+    }
+
+    pub(crate) fn leased(vr: &'a Vr, servers: impl IntoIterator<Item = (VmInfo, VrId)>) -> Self {
+        let vms =
+            servers.into_iter().map(|(vm, id)| Vm::new(Rai::connect(vr, id), vm.name.clone(), Some(vm)));
+        Self { vr, vms: vms.collect(), lot: Rc::default() }
     }
 
     /// The VR to which they are connected.
@@ -33,6 +62,146 @@ impl<'a> Vms<'a> {
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.iter().map(Vm::name).collect()
+    }
+
+    // ---- coming and going ----
+
+    /// Looks for further VMs from now on, in the background: whichever becomes idle, because somebody has started it or
+    /// another program has ended, is leased and joins the farm that runs. At most `most` VMs are used at a time, if it
+    /// is given.
+    ///
+    /// A farm that has lost its last VM then waits for half a minute for another, before it fails.
+    ///
+    /// ```no_run
+    /// # fn example(vr: &river_core::Vr) -> river_core::Result {
+    /// let vms = river_trickle::connect(vr, 1..)?;
+    /// vms.grow(Some(100))?;
+    /// let results = vms.forkwork(|x: u64| x * x, 0..1_000_000, 100)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrickleError::Deploy`] if the system has no thread left.
+    pub fn grow(&self, most: Option<usize>) -> Result<(), TrickleError> {
+        let scout = Scout::start(self.vr, most, self.present().len())?;
+        *self.lot.scout.borrow_mut() = Some(scout);
+        Ok(())
+    }
+
+    /// Takes a VM out without losing work: a farm that runs gives it nothing more, waits for what it has, and gives it
+    /// back; if no farm runs, it is given back at once. Forks and objects that are on it are lost.
+    pub fn drain(&self, vm: &Vm<'a>) {
+        if self.lot.farms.get() == 0 {
+            self.release(vm);
+        } else {
+            self.lot.leaving.borrow_mut().insert(vm.server());
+        }
+    }
+
+    /// Makes the slice what there is now: with those that have joined, and without those that were given back.
+    pub fn update(&mut self) {
+        self.vms = self.present();
+    }
+
+    /// The VMs that have not been given back.
+    fn present(&self) -> Vec<Vm<'a>> {
+        self.collect_joined();
+        let left = self.lot.left.borrow();
+        let mut vms = self.vms.clone();
+        for (vm, server) in self.lot.joined.borrow().iter() {
+            if !vms.iter().any(|known| known.server() == *server) {
+                vms.push(Vm::new(Rai::connect(self.vr, *server), vm.name.clone(), Some(vm.clone())));
+            }
+        }
+        vms.retain(|vm| !left.contains(&vm.server()));
+        vms
+    }
+
+    fn collect_joined(&self) {
+        if self.lot.scout.borrow().is_none() {
+            return;
+        }
+        for (vm, server) in scout::found(self.vr) {
+            eprintln!("[trickle: VM {} joins]", vm.name);
+            self.lot.joined.borrow_mut().push((vm, server));
+        }
+    }
+
+    fn release(&self, vm: &Vm<'a>) {
+        if !self.lot.left.borrow_mut().insert(vm.server()) {
+            return;
+        }
+        self.lot.leaving.borrow_mut().remove(&vm.server());
+        let given_back = match vm.info() {
+            Some(info) => self.vr.release(std::slice::from_ref(info)).is_ok(),
+            None => vm.rai().stop().is_ok(),
+        };
+        if given_back {
+            eprintln!("[trickle: VM {} was given back]", vm.name());
+        }
+        if let Some(scout) = &*self.lot.scout.borrow() {
+            scout.one_less();
+        }
+    }
+}
+
+impl<'a> Pool<'a> {
+    pub(crate) fn of(vms: &Vms<'a>) -> Self {
+        vms.lot.farms.set(vms.lot.farms.get() + 1);
+        Self(vms.clone())
+    }
+
+    pub(crate) fn vr(&self) -> &'a Vr {
+        self.0.vr
+    }
+
+    /// The VMs that there are when the farm begins.
+    pub(crate) fn present(&self) -> Vec<Vm<'a>> {
+        self.0.present()
+    }
+
+    /// VMs that have come and that the farm does not know.
+    pub(crate) fn newcomers<'v>(&self, known: impl Iterator<Item = &'v Vm<'a>>) -> Vec<Vm<'a>>
+    where
+        'a: 'v,
+    {
+        let known: HashSet<VrId> = known.map(Vm::server).collect();
+        let mut present = self.0.present();
+        present.retain(|vm| !known.contains(&vm.server()));
+        present
+    }
+
+    /// Whether VMs are looked for.
+    pub(crate) fn grows(&self) -> bool {
+        self.0.lot.scout.borrow().is_some()
+    }
+
+    /// Whether a VM has to go, as far as is known.
+    pub(crate) fn somebody_leaves(&self) -> bool {
+        !self.0.lot.leaving.borrow().is_empty() || !self.0.vr.leaving().is_empty()
+    }
+
+    pub(crate) fn is_leaving(&self, vm: &Vm<'a>) -> bool {
+        self.0.lot.leaving.borrow().contains(&vm.server())
+            || vm.info().is_some_and(|info| self.0.vr.leaving().contains(&info.id))
+    }
+
+    /// Gives a VM back.
+    pub(crate) fn release(&self, vm: &Vm<'a>) {
+        self.0.release(vm);
+    }
+}
+
+impl Drop for Pool<'_> {
+    fn drop(&mut self) {
+        let farms = self.0.lot.farms.get() - 1;
+        self.0.lot.farms.set(farms);
+        if farms == 0 {
+            // Nobody is left who would.
+            let leaving: Vec<Vm<'_>> =
+                self.0.present().into_iter().filter(|vm| self.is_leaving(vm)).collect();
+            leaving.iter().for_each(|vm| self.0.release(vm));
+        }
     }
 }
 

@@ -1,5 +1,10 @@
 //! What a farm can call: a function of one item, or a function of a whole chunk.
 
+use std::time::{Duration, Instant};
+
+/// How often a chunk looks whether it still is wanted.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// A function that can be farmed out over items of type `T`.
 ///
 /// Implemented for every `Fn(T) -> R`, called once per item ([`PerItem`]), and for every `Fn(Vec<T>) -> R`, called once
@@ -40,7 +45,19 @@ where
     const PER_ITEM: bool = true;
 
     fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
-        chunk.into_iter().map(|item| river_core::catch_panic(|| self(item))).collect()
+        let mut last_look = Instant::now();
+        let mut results = Vec::with_capacity(chunk.len());
+        for item in chunk {
+            // For nobody, a long chunk need not be done to its end.
+            if last_look.elapsed() > LOOK {
+                if river_rai::current::is_cancelled() {
+                    break;
+                }
+                last_look = Instant::now();
+            }
+            results.push(river_core::catch_panic(|| self(item)));
+        }
+        results
     }
 }
 

@@ -34,13 +34,15 @@
 //! * [`rai`]: remote access and invocation of functions and objects.
 //! * [`trickle`]: task farming.
 //! * [`mpi`]: the Message Passing Interface.
+//! * [`mapreduce`]: map, combine, shuffle, reduce.
 
 mod log;
 
 pub use log::log_to_stderr;
 pub use river_core::{ExitCode, Result, VrError, become_host_if_asked, run, try_run};
 pub use {
-    river_core as core, river_mpi as mpi, river_rai as rai, river_sfm as sfm, river_trickle as trickle,
+    river_core as core, river_mapreduce as mapreduce, river_mpi as mpi, river_rai as rai, river_sfm as sfm,
+    river_trickle as trickle,
 };
 
 /// The programs in README.md, so that they are compiled.
@@ -57,6 +59,11 @@ struct Guide;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/new-model.md")]
 struct NewModel;
+
+/// The programs in the guide to Trickle, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/trickle.md")]
+struct TrickleGuide;
 
 /// What most programs want in scope.
 pub mod prelude {

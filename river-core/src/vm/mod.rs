@@ -157,6 +157,9 @@ struct Shared {
 struct State {
     lease: Lease,
     host: Option<HostProcess>,
+    /// The way to the program that has the lease.
+    to_tenant: Option<rt::Sender<FromVm>>,
+    draining: bool,
     stopped: bool,
 }
 
@@ -298,10 +301,34 @@ impl Shared {
                 return;
             }
             state.lease.release(tenant);
+            state.to_tenant = None;
             state.host.take()
         };
         if let Some(host) = host {
             host.kill();
+        }
+        self.stop_if_drained();
+    }
+
+    /// The VM is to end when nobody has it, and whoever has it is asked to give it back.
+    fn drain(&self) {
+        {
+            let mut state = self.state();
+            state.draining = true;
+            if let Some(tenant) = &state.to_tenant {
+                let _ = tenant.try_send(FromVm::Leaving);
+            }
+        }
+        self.stop_if_drained();
+    }
+
+    fn stop_if_drained(&self) {
+        let drained = {
+            let state = self.state();
+            state.draining && state.lease.holder().is_none()
+        };
+        if drained {
+            self.stop();
         }
     }
 
@@ -342,13 +369,27 @@ pub struct StopError {
 /// # Errors
 /// [`StopError`] if there is no key, or the VM cannot be reached.
 pub fn stop(vm: &VmInfo) -> Result<(), StopError> {
+    tell(vm, ToVm::Stop)
+}
+
+/// Tells a VM to end as soon as no program has it: at once if it is idle; otherwise its program is asked to give it back
+/// ([`Vr::leaving`](crate::Vr::leaving)), and nothing of the program is disturbed. Waits only until the VM knows.
+///
+/// # Errors
+/// As [`stop`].
+pub fn drain(vm: &VmInfo) -> Result<(), StopError> {
+    tell(vm, ToVm::Drain)
+}
+
+/// Says something to a VM that needs no lease, and waits until it has closed the connection.
+fn tell(vm: &VmInfo, message: ToVm) -> Result<(), StopError> {
     let failed = |error: &dyn std::fmt::Display| StopError { vm: vm.name.clone(), error: error.to_string() };
     let key = ClusterKey::load_or_create().map_err(|error| failed(&error))?;
     rt::block_on(async {
         let hello = Hello::Lease { program: ProgramId::fresh() };
         let (_, stream) = control::dial(vm.address, &key, &hello).await.map_err(|error| failed(&error))?;
         let (to, mut from) = control::split::<ToVm, FromVm>(stream);
-        let _ = to.try_send(ToVm::Stop);
+        let _ = to.try_send(message);
         let closed = rt::timeout(STOP_TIME, async { while let Ok(Some(_)) = from.next().await {} }).await;
         closed.map_err(|_| failed(&format_args!("it did not stop within {STOP_TIME:?}")))
     })
@@ -361,6 +402,7 @@ async fn expire_leases(shared: Arc<Shared>) {
         if let Some(tenant) = expired {
             tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
             shared.end_host();
+            shared.stop_if_drained();
         }
     }
 }

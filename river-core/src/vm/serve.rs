@@ -41,10 +41,14 @@ async fn converse(
             (ToVm::Acquire(new), tenant) => {
                 let acquired = {
                     let mut state = shared.state();
-                    if state.stopped {
+                    if state.stopped || state.draining {
                         return Ok(());
                     }
-                    state.lease.acquire(new.clone(), Instant::now())
+                    let acquired = state.lease.acquire(new.clone(), Instant::now());
+                    if acquired.is_ok() {
+                        state.to_tenant = Some(to.clone());
+                    }
+                    acquired
                 };
                 match acquired {
                     Ok(()) => {
@@ -75,6 +79,11 @@ async fn converse(
             (ToVm::Stop, _) => {
                 tracing::info!(vm = shared.name, "told to stop");
                 shared.stop();
+                return Ok(());
+            }
+            (ToVm::Drain, _) => {
+                tracing::info!(vm = shared.name, "told to end when no program has it");
+                shared.drain();
                 return Ok(());
             }
             // An image that was not asked for, or requests without a lease.

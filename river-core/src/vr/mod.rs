@@ -484,6 +484,32 @@ impl Vr {
         }
     }
 
+    /// The VMs of this program that somebody wants back (`river vm --drain`), oldest request first: a program that can do
+    /// without one [releases](Self::release) it. Known to the VRs of the initiator's process only; elsewhere empty.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<VmId> {
+        self.node.leaving()
+    }
+
+    /// Starts a VR in this very process, beside this one, which becomes its parent: for what has to wait while its
+    /// parent goes on. It need not be able to travel, so it may capture.
+    ///
+    /// Only this VR and what the helper itself deploys or writes to can address it.
+    ///
+    /// # Errors
+    /// The system's, if it has no thread left.
+    pub fn spawn(
+        &self,
+        name: &str,
+        body: impl FnOnce(&Vr) -> crate::error::Result + Send + 'static,
+    ) -> std::io::Result<VrId> {
+        let id = VrId::fresh();
+        thread::spawn(&self.node, id, name, self.id, Box::new(Some(body)), |_, _| {})?;
+        self.mailbox.borrow_mut().adopt(id);
+        self.observed.borrow_mut().insert(id);
+        Ok(id)
+    }
+
     /// Starts one VR on each of the VMs given (a VM given twice gets two); `make` is called here with 0, 1, ...
     ///
     /// The program's command line, working directory (where it exists) and the environment variables that `RIVER_PASS`

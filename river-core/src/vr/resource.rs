@@ -56,6 +56,13 @@ impl<V: VirtualResource> Resource for V {
     }
 }
 
+/// A helper, which runs once.
+impl<F: FnOnce(&Vr) -> Result + Send> Resource for Option<F> {
+    fn run(&mut self, vr: &Vr) -> Result {
+        self.take().map_or(Ok(()), |body| body(vr))
+    }
+}
+
 /// The trampoline that makes a `V` of its bytes.
 pub(crate) struct Create<V>(PhantomData<fn() -> V>);
 

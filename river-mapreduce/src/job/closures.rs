@@ -101,6 +101,7 @@ impl<V: Datum, F: CombineFn<V>> CombineBy<V> for CombineWith<F> {
 /// ```
 /// use river_mapreduce::{Input, Job, MapContext, ReduceContext, Values, job};
 ///
+/// # fn main() -> Result<(), river_mapreduce::JobError> {
 /// let lengths = job(
 ///     |line: &str, out: &mut MapContext<'_, u64, u64>| out.emit(line.len() as u64, 1),
 ///     |length: u64, counts: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
@@ -108,9 +109,8 @@ impl<V: Datum, F: CombineFn<V>> CombineBy<V> for CombineWith<F> {
 ///     },
 /// )
 /// .combine(|sum: &mut u64, n: u64| *sum += n);
-/// # fn main() -> Result<(), river_mapreduce::JobError> {
 /// let lines = ["one", "two", "three"].map(String::from);
-/// let counts = Job::new(lengths, Input::items(lines)).run_serial()?.collect()?;
+/// let counts = Job::new(lengths, Input::items(lines)).reducers(1).run_serial()?.collect()?;
 /// assert_eq!(counts, [(3, 2), (5, 1)]);
 /// # Ok(())
 /// # }

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
 }
 
 /// The VMs that are meant by these names, each once; all, if there are no names.
-fn choose<'a>(vms: &'a [VmInfo], names: &[String]) -> river::Result<Vec<&'a VmInfo>> {
+pub(super) fn choose<'a>(vms: &'a [VmInfo], names: &[String]) -> river::Result<Vec<&'a VmInfo>> {
     if names.is_empty() {
         return Ok(vms.iter().collect());
     }

@@ -4,9 +4,11 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::thread;
 
-use river::core::{HostLimits, Vm, VmConfig};
+use clap::builder::NonEmptyStringValueParser;
+use river::core::{HostLimits, Query, Vm, VmConfig, VmState, drain};
 
-use super::{print, size};
+use super::stop::choose;
+use super::{print, search, size};
 
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
 ///
@@ -20,6 +22,7 @@ Examples:
   river vm -n 4 --name lab          four: lab-0, lab-1, lab-2, lab-3
   river vm --label gpu --label big  one that programs can ask for by label
   river vm --memory 4G              one whose programs get at most 4 GiB of address space
+  river vm --drain lab-0            end lab-0 when its program has given it back, without losing work
 
 Environment:
   RIVER_PORT         UDP port of searches, the same for VMs and programs [default: 7484]
@@ -28,7 +31,7 @@ Environment:
   RIVER_CACHE_LIMIT  how many bytes of them [default: 2147483648, which is 2 GiB]
 
 Exit status:
-  0  all VMs were told to stop, as by `river stop`
+  0  all VMs were told to stop, as by `river stop`; with --drain: all those named know
   1  an error, told on stderr
   2  the command line makes no sense")]
 pub(crate) struct Args {
@@ -50,6 +53,10 @@ pub(crate) struct Args {
     /// Lend it to other machines, too: listen on ADDRESS, or on all interfaces. Needs the key of the cluster
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "0.0.0.0")]
     network: Option<Ipv4Addr>,
+    /// Start nothing, but have VMs that run end: those that are idle now, the others when their programs, which are asked
+    /// to, have given them back. `river stop` does not wait for that
+    #[arg(long, value_name = "NAME|ID", num_args = 1.., value_parser = NonEmptyStringValueParser::new(), exclusive = true)]
+    drain: Vec<String>,
     #[command(flatten)]
     limits: Limits,
 }
@@ -97,7 +104,22 @@ impl Args {
     }
 }
 
+fn drain_all(names: &[String]) -> river::Result {
+    let vms = search(&Query::default())?.vms;
+    for vm in choose(&vms, names)? {
+        drain(vm)?;
+        print(&match &vm.state {
+            VmState::Idle => format!("VM {} ends now\n", vm.name),
+            VmState::Leased { name, .. } => format!("VM {} ends when {name} has given it back\n", vm.name),
+        })?;
+    }
+    Ok(())
+}
+
 pub(crate) fn run(args: &Args) -> river::Result {
+    if !args.drain.is_empty() {
+        return drain_all(&args.drain);
+    }
     let vms = Vm::start_many(&args.config()?, args.count.get())?;
     let mut text = String::new();
     for vm in &vms {

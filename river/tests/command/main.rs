@@ -1,6 +1,7 @@
 //! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
 
 mod cli;
+mod farm;
 mod key;
 mod lab;
 mod order;
@@ -40,6 +41,9 @@ impl VirtualResource for Worker {
 fn initiator() {
     let Ok(kind) = std::env::var(INITIATOR) else { return };
     river::log_to_stderr(1);
+    if farm::run(&kind) {
+        return;
+    }
     river::try_run(|vr| {
         let count = match kind.as_str() {
             "limits" => Some(1),

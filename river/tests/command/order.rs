@@ -67,7 +67,7 @@ impl Scene {
     }
 
     /// Waits until there is neither a process nor a file of all this.
-    fn is_gone(mut self, steps: &[Step]) {
+    fn vanishes(mut self, steps: &[Step]) {
         let directory = self.lab.path("");
         let start = Instant::now();
         loop {
@@ -107,7 +107,7 @@ fn in_order(signal: Signal) {
         let steps = order.map(|who| (who, signal));
         let scene = Scene::new();
         steps.into_iter().for_each(|step| scene.send(step));
-        scene.is_gone(&steps);
+        scene.vanishes(&steps);
     }
 }
 
@@ -131,12 +131,12 @@ fn the_end_of_one_is_enough_for_what_depends_on_it() {
         eventually(LIMIT, "the hosts are gone and the VMs are free", || lab.hosts() == 0 && lab.idle() == 4);
         let last = [(Who::Vms, Signal::INT)];
         scene.send(last[0]);
-        scene.is_gone(&last);
+        scene.vanishes(&last);
     }
 }
 
 #[test]
-fn what_was_stopped_first_is_gone_too() {
+fn what_was_stopped_first_vanishes_too() {
     for steps in [
         vec![(Who::Host, Signal::STOP), (Who::Vms, Signal::KILL), (Who::Program, Signal::KILL)],
         vec![(Who::Program, Signal::STOP), (Who::Vms, Signal::KILL), (Who::Program, Signal::KILL)],
@@ -144,6 +144,6 @@ fn what_was_stopped_first_is_gone_too() {
     ] {
         let scene = Scene::new();
         steps.iter().for_each(|step| scene.send(*step));
-        scene.is_gone(&steps);
+        scene.vanishes(&steps);
     }
 }
