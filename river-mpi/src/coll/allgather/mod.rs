@@ -1,10 +1,10 @@
 //! A block of every rank to all: `linear`, `ring`, `recursive_doubling`, `bruck`, `gather_bcast`.
 
-mod bruck;
-mod gather_bcast;
-mod linear;
-mod recursive_doubling;
-mod ring;
+pub mod bruck;
+pub mod gather_bcast;
+pub mod linear;
+pub mod recursive_doubling;
+pub mod ring;
 
 pub use bruck::Bruck;
 pub use gather_bcast::GatherBcast;

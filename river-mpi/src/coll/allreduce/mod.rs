@@ -1,12 +1,12 @@
 //! The combination of all vectors, to all: `recursive_doubling`, `ring`, `rabenseifner`, `reduce_bcast`,
 //! `direct`, `two_level`.
 
-mod direct;
-mod rabenseifner;
-mod recursive_doubling;
-mod reduce_bcast;
-mod ring;
-mod two_level;
+pub mod direct;
+pub mod rabenseifner;
+pub mod recursive_doubling;
+pub mod reduce_bcast;
+pub mod ring;
+pub mod two_level;
 
 pub use direct::Direct;
 pub use rabenseifner::Rabenseifner;

@@ -1,8 +1,8 @@
 //! A block of every rank to every rank: `linear`, `pairwise`, `bruck`.
 
-mod bruck;
-mod linear;
-mod pairwise;
+pub mod bruck;
+pub mod linear;
+pub mod pairwise;
 
 pub use bruck::Bruck;
 pub use linear::Linear;

@@ -1,10 +1,10 @@
 //! No rank leaves before all have come: `linear`, `tree`, `dissemination`, `recursive_doubling`, `two_level`.
 
-mod dissemination;
-mod linear;
-mod recursive_doubling;
-mod tree;
-mod two_level;
+pub mod dissemination;
+pub mod linear;
+pub mod recursive_doubling;
+pub mod tree;
+pub mod two_level;
 
 pub use dissemination::Dissemination;
 pub use linear::Linear;

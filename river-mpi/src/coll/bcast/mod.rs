@@ -1,10 +1,10 @@
 //! One rank's vector to all: `linear`, `binomial`, `chain`, `scatter_allgather`, `two_level`.
 
-mod binomial;
-mod chain;
-mod linear;
-mod scatter_allgather;
-mod two_level;
+pub mod binomial;
+pub mod chain;
+pub mod linear;
+pub mod scatter_allgather;
+pub mod two_level;
 
 pub use binomial::Binomial;
 pub use chain::Chain;

@@ -1,7 +1,7 @@
 //! A block of every rank to one rank: `linear`, `binomial`.
 
-mod binomial;
-mod linear;
+pub mod binomial;
+pub mod linear;
 
 pub use binomial::Binomial;
 pub use linear::Linear;

@@ -1,9 +1,9 @@
 //! The combination of all vectors, to one rank: `linear`, `binomial`, `rabenseifner`, `two_level`.
 
-mod binomial;
-mod linear;
-mod rabenseifner;
-mod two_level;
+pub mod binomial;
+pub mod linear;
+pub mod rabenseifner;
+pub mod two_level;
 
 pub use binomial::Binomial;
 pub use linear::Linear;

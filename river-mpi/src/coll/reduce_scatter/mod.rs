@@ -1,10 +1,10 @@
 //! The combination of all vectors, a block of it to each rank: `reduce_then_scatter`, `recursive_halving`,
 //! `pairwise`, `ring`.
 
-mod pairwise;
-mod recursive_halving;
-mod reduce_then_scatter;
-mod ring;
+pub mod pairwise;
+pub mod recursive_halving;
+pub mod reduce_then_scatter;
+pub mod ring;
 
 pub use pairwise::Pairwise;
 pub use recursive_halving::RecursiveHalving;

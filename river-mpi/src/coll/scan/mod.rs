@@ -1,7 +1,7 @@
 //! The combination of the vectors of all ranks up to this one: `linear`, `recursive_doubling`.
 
-mod linear;
-mod recursive_doubling;
+pub mod linear;
+pub mod recursive_doubling;
 
 pub use linear::Linear;
 pub use recursive_doubling::RecursiveDoubling;

@@ -1,7 +1,7 @@
 //! A block of one rank's buffer to every rank: `linear`, `binomial`.
 
-mod binomial;
-mod linear;
+pub mod binomial;
+pub mod linear;
 
 pub use binomial::Binomial;
 pub use linear::Linear;
