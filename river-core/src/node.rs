@@ -5,6 +5,8 @@
 //!
 //! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
 
+mod deaths;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::AtomicBool;
@@ -17,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::control;
 use crate::down::{Down, Why};
-use crate::envelope::{Channel, Envelope, Payload};
+use crate::envelope::{Channel, Envelope};
 use crate::frame::{Frame, Kind, gate};
 use crate::id::{HostId, IdMap, ProgramId, VmId, VrId};
 use crate::inbox::{Event, Inbox};
@@ -443,127 +445,6 @@ impl Node {
         match self.ask(Request::Verdict { host, error: error.into() }) {
             Some(Reply::Gone(why)) => why,
             _ => Why::ProgramEnded,
-        }
-    }
-
-    // ---- deaths ----
-
-    /// Registers the watch of a local VR on any VR. Blocks as `route` does.
-    pub(crate) fn watch(&self, watcher: VrId, watched: VrId) {
-        match self.route(watched) {
-            Ok(Link::Local(_)) => self.add_watcher(watcher, watched),
-            Ok(link) => {
-                self.expect(watcher, watched);
-                let payload = Payload::default();
-                let envelope =
-                    Envelope { src: watcher, dst: watched, seq: 0, channel: SYSTEM, lane: 0, payload };
-                if link.notify(Kind::Watch, &envelope).is_err() {
-                    // The verdict comes to all processes as `host_down`, after what can still be read of that host:
-                    // to tell now would be too early.
-                    self.post_mortem(watched);
-                }
-            }
-            // What its dead host had sent is read first, if there is something.
-            Err(_) if self.book().located.contains_key(&watched) => self.expect(watcher, watched),
-            Err(down) => self.tell(watcher, &down),
-        }
-    }
-
-    /// Tells a local VR when the host of `watched` dies, without telling the host so.
-    pub(crate) fn expect(&self, watcher: VrId, watched: VrId) {
-        let gone = {
-            let mut book = self.book();
-            let Some(host) = book.located.get(&watched).copied() else { return };
-            let peer = book.peers.entry(host).or_default();
-            if peer.down.is_none() {
-                peer.watches.push((watcher, watched));
-            }
-            peer.down.clone()
-        };
-        if let Some(why) = gone {
-            self.tell(watcher, &Down { who: watched, why });
-        }
-    }
-
-    pub(crate) fn add_watcher(&self, watcher: VrId, watched: VrId) {
-        let ended = {
-            let mut book = self.book();
-            let ended = book.ended.get(&watched).cloned();
-            if ended.is_none() {
-                book.watchers.entry(watched).or_default().push(watcher);
-            }
-            ended
-        };
-        if let Some(why) = ended {
-            let _ = self.courier.send(Notice::Down { to: watcher, down: Down { who: watched, why } });
-        }
-    }
-
-    /// The program has established that a host is dead. What can still be read from it is read first.
-    pub(crate) fn host_down(&self, host: HostId, why: &Why) {
-        let mut book = self.book();
-        let peer = book.peers.entry(host).or_default();
-        if peer.down.is_some() {
-            return;
-        }
-        let link = peer.link.clone();
-        if peer.inbound > 0 && matches!(why, Why::HostDied { .. }) {
-            peer.doomed = Some(why.clone());
-        } else {
-            let watches = self.bury(host, peer, why);
-            drop(book);
-            self.deliver_downs(watches, why);
-        }
-        // A dialler may hold the slot for as long as the connection takes; it finds out by itself.
-        if let Ok(link) = link.try_lock()
-            && let Some(link) = &*link
-        {
-            link.close(&why.to_string());
-        };
-    }
-
-    fn inbound_closed(&self, host: HostId, error: &str) {
-        let mut book = self.book();
-        let Some(peer) = book.peers.get_mut(&host) else { return };
-        peer.inbound = peer.inbound.saturating_sub(1);
-        if peer.inbound > 0 || peer.down.is_some() {
-            return;
-        }
-        if let Some(why) = peer.doomed.take() {
-            let watches = self.bury(host, peer, &why);
-            drop(book);
-            self.deliver_downs(watches, &why);
-        } else {
-            drop(book);
-            self.report(host, error.to_owned());
-        }
-    }
-
-    fn bury(&self, host: HostId, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
-        peer.down = Some(why.clone());
-        self.gates.forget(host);
-        self.local.guard();
-        std::mem::take(&mut peer.watches)
-    }
-
-    fn deliver_downs(&self, watches: Vec<(VrId, VrId)>, why: &Why) {
-        for (watcher, who) in watches {
-            if let Some(inbox) = self.inbox(watcher) {
-                let _ = inbox.push(Event::Down(Down { who, why: why.clone() }));
-            }
-        }
-    }
-
-    /// Sends a notice to a VR wherever it is; lost if it is gone. May block.
-    fn tell(&self, to: VrId, down: &Down) {
-        match self.route(to) {
-            Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
-            Ok(link) => {
-                let payload = postcard::to_stdvec(&down.why).unwrap_or_default().into();
-                let envelope = Envelope { src: down.who, dst: to, seq: 0, channel: SYSTEM, lane: 0, payload };
-                let _ = link.notify(Kind::Down, &envelope);
-            }
-            Err(_) => {}
         }
     }
 

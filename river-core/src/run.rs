@@ -96,7 +96,7 @@ pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> E
 /// fewer. `river restore` does the same with the executable that is kept in the directory.
 ///
 /// # Errors
-/// What `body` returns; [`StateError`] if there is no checkpoint that can be used; why there are no VMs.
+/// What `body` returns; [`StateError`](crate::StateError) if there is no checkpoint that can be used; why there are no VMs.
 pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
     go_on(directory.as_ref(), body)?.0
