@@ -112,14 +112,14 @@ fn completions_are_scripts_that_know_the_commands() {
     let lab = Lab::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (script, _) = lab.ends(&["completions", shell], 0);
-        for word in ["vm", "ls", "run", "stop", "key", "completions", "--cpu-seconds", "export"] {
+        for word in ["vm", "ls", "run", "stop", "restore", "key", "completions", "--cpu-seconds", "export"] {
             let word = if shell == "fish" { word.trim_start_matches("--") } else { word };
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
     let (script, _) = lab.ends(&["completions", "bash"], 0);
     let complete = format!(
-        "{script}\nCOMP_WORDS=(river st); COMP_CWORD=1; _river river st river; echo ${{COMPREPLY[@]}}"
+        "{script}\nCOMP_WORDS=(river sto); COMP_CWORD=1; _river river sto river; echo ${{COMPREPLY[@]}}"
     );
     match Command::new("bash").args(["-c", &complete]).output() {
         Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "stop"),
