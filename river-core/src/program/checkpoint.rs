@@ -228,13 +228,10 @@ impl Program {
                 Ok(Ok((host, Heard::Gone(why)))) => coordination.gone(host, &why),
                 Ok(Ok((host, Heard::Report(report)))) => {
                     if let Report::Copied { ended } = &report {
-                        self.state().ended.extend(ended.iter().cloned());
+                        let mut state = self.state();
+                        ended.iter().for_each(|(vr, why)| state.directory.end(*vr, why.clone()));
                     }
-                    let homes: HashMap<VrId, HostId> = {
-                        let state = self.state();
-                        let lives = |vr: &VrId| !state.ended.contains_key(vr);
-                        state.directory.iter().filter(|(vr, _)| lives(vr)).map(|(v, h)| (*v, *h)).collect()
-                    };
+                    let homes: HashMap<VrId, HostId> = self.state().directory.living().collect();
                     coordination.report(host, report, |vr| homes.get(&vr).copied())
                 }
                 Ok(Ok(copy)) => {
@@ -249,7 +246,7 @@ impl Program {
     fn processes(&self, state: &State) -> BTreeMap<HostId, String> {
         let name =
             |vm: &VmId| state.vms.get(vm).map_or_else(|| "a VM".into(), |vm| format!("VM {}", vm.info.name));
-        let hosts = state.hosts.iter().filter(|(id, _)| !state.down.contains_key(id));
+        let hosts = state.hosts.iter().filter(|(id, _)| !state.directory.has_died(**id));
         let mut processes: BTreeMap<HostId, String> =
             hosts.map(|(id, host)| (*id, format!("on {}", name(&host.vm)))).collect();
         processes.insert(self.node.place.host, "in the initiator's process".into());
@@ -278,10 +275,10 @@ impl Program {
             vms: vms.collect(),
             aliases: state.aliases.iter().map(|(old, new)| (*old, *new)).collect(),
             places: Vec::new(),
-            ended: state.ended.iter().map(|(vr, why)| (*vr, why.clone())).collect(),
+            ended: state.directory.ends().map(|(vr, why)| (vr, why.clone())).collect(),
             services: services.collect(),
         };
-        let hosts = state.hosts.iter().filter(|(id, _)| !state.down.contains_key(id));
+        let hosts = state.hosts.iter().filter(|(id, _)| !state.directory.has_died(**id));
         Around { header, homes: hosts.map(|(id, host)| (*id, host.vm)).collect(), early: Vec::new() }
     }
 

@@ -4,6 +4,7 @@
 //! waits. A host is declared dead here and nowhere else, so that all processes agree on it.
 
 mod checkpoint;
+mod directory;
 mod local;
 mod output;
 mod place;
@@ -12,7 +13,7 @@ mod request;
 mod restore;
 mod vm_link;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ use crate::rt;
 use crate::vm::{Vm, machine_name};
 
 use checkpoint::{Cut, Heard, Regularly};
+use directory::Directory;
 pub(crate) use output::Output;
 use place::View;
 use pulse::{Change, DEAD, Pulse, SUSPECT};
@@ -57,9 +59,7 @@ pub(crate) struct Program {
 struct State {
     vms: HashMap<VmId, Arc<Leased>>,
     hosts: HashMap<HostId, Host>,
-    down: HashMap<HostId, Why>,
-    directory: HashMap<VrId, HostId>,
-    ended: HashMap<VrId, Why>,
+    directory: Directory,
     /// Who waits to hear how a host died.
     verdicts: HashMap<HostId, Vec<rt::Sender<Why>>>,
     local_vms: Vec<Vm>,
@@ -148,7 +148,7 @@ impl Program {
     /// Notes the initiator, which lives in this process.
     pub(crate) fn register(&self, vr: VrId) {
         let mut state = self.state();
-        state.directory.insert(vr, self.node.place.host);
+        state.directory.enter(vr, self.node.place.host);
         state.initiator = Some(vr);
     }
 
@@ -179,9 +179,9 @@ impl Program {
 
     fn dead_hosts(&self, now: Instant, deaf: Duration) -> Vec<(HostId, Arc<Leased>)> {
         let mut state = self.state();
-        let State { hosts, vms, down, .. } = &mut *state;
+        let State { hosts, vms, directory, .. } = &mut *state;
         let mut dead = Vec::new();
-        for (id, host) in hosts.iter_mut().filter(|(id, _)| !down.contains_key(id)) {
+        for (id, host) in hosts.iter_mut().filter(|(id, _)| !directory.has_died(**id)) {
             let Some(vm) = vms.get(&host.vm) else { continue };
             match host.pulse.look(now, deaf) {
                 Change::None => {}
@@ -247,7 +247,7 @@ impl Program {
                     }
                 }
                 Ok(Some(FromHost::Ended { vr, why })) => {
-                    self.state().ended.insert(vr, why);
+                    self.state().directory.end(vr, why);
                 }
                 Ok(Some(FromHost::Request { ticket, request })) => {
                     let server = self.clone();
@@ -282,7 +282,7 @@ impl Program {
         let (told, verdict) = rt::unbounded();
         let vm = {
             let mut state = self.state();
-            if let Some(why) = state.down.get(&host) {
+            if let Some(why) = state.directory.why_died(host) {
                 return why.clone();
             }
             if state.ending || host == self.node.place.host {
@@ -306,10 +306,9 @@ impl Program {
     fn host_gone(&self, host: HostId, why: &Why) {
         let others = {
             let mut state = self.state();
-            if state.down.contains_key(&host) {
+            if !state.directory.die(host, why) {
                 return;
             }
-            state.down.insert(host, why.clone());
             state.cut_lost(host, why);
             for waiting in state.verdicts.remove(&host).unwrap_or_default() {
                 let _ = waiting.try_send(why.clone());
@@ -323,11 +322,6 @@ impl Program {
             if let Some(vm) = vm.and_then(|vm| state.vms.get(&vm)) {
                 vm.host_gone(why);
             }
-            let lost: Vec<VrId> =
-                state.directory.iter().filter(|(_, at)| **at == host).map(|(vr, _)| *vr).collect();
-            for vr in lost {
-                state.ended.entry(vr).or_insert_with(|| why.clone());
-            }
             if state.ending { Vec::new() } else { state.live_hosts() }
         };
         for other in others {
@@ -340,7 +334,7 @@ impl Program {
 
     /// Whether a host has died of its own accord.
     pub(crate) fn has_lost_a_host(&self) -> bool {
-        self.state().down.values().any(|why| !why.is_normal())
+        self.state().directory.has_lost_a_host()
     }
 
     /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts.
@@ -389,8 +383,8 @@ impl State {
     }
 
     fn live_hosts(&self) -> Vec<rt::Sender<ToHost>> {
-        let dead: HashSet<&HostId> = self.down.keys().collect();
-        self.hosts.iter().filter(|(id, _)| !dead.contains(id)).map(|(_, host)| host.to.clone()).collect()
+        let live = self.hosts.iter().filter(|(id, _)| !self.directory.has_died(**id));
+        live.map(|(_, host)| host.to.clone()).collect()
     }
 }
 

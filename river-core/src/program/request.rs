@@ -51,8 +51,8 @@ impl Program {
         if let Some(why) = state.past.get(&vr) {
             return Reply::Gone(why.clone());
         }
-        let Some(&host) = state.directory.get(&vr) else { return Reply::Gone(Why::Unknown) };
-        if let Some(why) = state.down.get(&host) {
+        let Some(host) = state.directory.host_of(vr) else { return Reply::Gone(Why::Unknown) };
+        if let Some(why) = state.directory.why_died(host) {
             return Reply::Dead { host, why: why.clone() };
         }
         if host == self.node.place.host {
@@ -225,7 +225,7 @@ impl Program {
             return Err(error);
         }
         let state = self.state();
-        let known = |id: &VrId| state.hosts.get(state.directory.get(id)?).map(|host| host.place);
+        let known = |id: &VrId| state.hosts.get(&state.directory.host_of(*id)?).map(|host| host.place);
         Ok(order
             .iter()
             .filter_map(|id| Some((*id, places.get(id).copied().or_else(|| known(id))?)))
@@ -264,7 +264,7 @@ impl Program {
     fn find_service(&self, key: &(VmId, String), new: VrId) -> Claim {
         let mut state = self.state();
         if let Some(Service { vr, place, ready }) = state.services.get(key)
-            && !state.ended.contains_key(vr)
+            && !state.directory.has_ended(*vr)
         {
             return place.map_or_else(|| Claim::InTheMaking(ready.clone()), |place| Claim::There(*vr, place));
         }
@@ -288,7 +288,7 @@ impl Program {
             Ok(Ok(())) => Ok(ids.into_iter().map(|id| (id, place)).collect()),
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                let why = self.state().down.get(&host).cloned();
+                let why = self.state().directory.why_died(host).cloned();
                 Err(error(why.map_or_else(
                     || "its host is gone".into(),
                     |why| format!("its host is gone: {}", why.cause()),
@@ -306,9 +306,9 @@ impl Program {
     ) -> Option<(Place, rt::Receiver<Result<(), DeployError>>)> {
         let mut state = self.state();
         for id in ids {
-            state.directory.insert(*id, host);
+            state.directory.enter(*id, host);
         }
-        if state.down.contains_key(&host) {
+        if state.directory.has_died(host) {
             return None;
         }
         // Hosts do not know by which address others reach them.
@@ -328,7 +328,7 @@ impl Program {
         message: impl FnOnce(u64) -> ToHost,
     ) -> Option<rt::Receiver<Result<(), DeployError>>> {
         let mut state = self.state();
-        if state.down.contains_key(&host) {
+        if state.directory.has_died(host) {
             return None;
         }
         let host = state.hosts.get_mut(&host)?;

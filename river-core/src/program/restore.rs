@@ -29,7 +29,7 @@ impl Program {
         {
             let mut state = self.state();
             state.past = content.header.ended.iter().cloned().collect();
-            state.ended = state.past.clone();
+            content.header.ended.iter().for_each(|(vr, why)| state.directory.end(*vr, why.clone()));
         }
         let places: HashMap<VrId, VmId> = content.header.places.iter().copied().collect();
         let services = content.header.services.clone();
@@ -122,15 +122,18 @@ impl Program {
             let error = |error: String| DeployError::Vm { vm: leased.info.name.clone(), error };
             let host = leased.ensure_host(self, image).await.map_err(error)?;
             for saved in vrs {
-                self.state().directory.insert(saved.origin.id, host);
+                self.state().directory.enter(saved.origin.id, host);
                 told.push((host, leased.clone(), saved));
             }
         }
         {
             let mut state = self.state();
             for ((vm, name), vr) in services {
-                let place =
-                    state.directory.get(&vr).and_then(|host| state.hosts.get(host)).map(|host| host.place);
+                let place = state
+                    .directory
+                    .host_of(vr)
+                    .and_then(|host| state.hosts.get(&host))
+                    .map(|host| host.place);
                 let (_, ready) = rt::unbounded();
                 let key = (state.alias(vm), name);
                 state.services.insert(key, Service { vr, place, ready });
@@ -154,7 +157,7 @@ impl Program {
     /// Those of the VRs that are new: a restored VR asks again for what it may have got before the checkpoint.
     pub(super) fn unknown(&self, vrs: Vec<(VmId, NewVr)>) -> Vec<(VmId, NewVr)> {
         let state = self.state();
-        let known = |vr: &VrId| state.directory.contains_key(vr) || state.past.contains_key(vr);
+        let known = |vr: &VrId| state.directory.host_of(*vr).is_some() || state.past.contains_key(vr);
         vrs.into_iter().filter(|(_, new)| !known(&new.id)).map(|(vm, new)| (state.alias(vm), new)).collect()
     }
 }

@@ -1,0 +1,159 @@
+//! The program's directory: where its VRs are, which of them have ended, and which hosts have died.
+//!
+//! A state machine without hosts or clocks. What it is told may come in any order: a VR may be said to have ended after
+//! its host has died, or be entered on a host that has died meanwhile. The first reason stands.
+
+use crate::down::Why;
+use crate::id::{HostId, IdMap, VrId};
+
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    at: IdMap<VrId, HostId>,
+    ended: IdMap<VrId, Why>,
+    died: IdMap<HostId, Why>,
+}
+
+impl Directory {
+    /// A VR is, or is about to be, on that host.
+    pub(super) fn enter(&mut self, vr: VrId, host: HostId) {
+        self.at.insert(vr, host);
+        if let Some(why) = self.died.get(&host) {
+            self.ended.entry(vr).or_insert_with(|| why.clone());
+        }
+    }
+
+    /// The host that a VR is, or was, on.
+    pub(super) fn host_of(&self, vr: VrId) -> Option<HostId> {
+        self.at.get(&vr).copied()
+    }
+
+    /// A VR has ended.
+    pub(super) fn end(&mut self, vr: VrId, why: Why) {
+        self.ended.entry(vr).or_insert(why);
+    }
+
+    pub(super) fn has_ended(&self, vr: VrId) -> bool {
+        self.ended.contains_key(&vr)
+    }
+
+    /// Those that have ended, and why.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (VrId, &Why)> {
+        self.ended.iter().map(|(vr, why)| (*vr, why))
+    }
+
+    /// Those that have not, and where they are.
+    pub(super) fn living(&self) -> impl Iterator<Item = (VrId, HostId)> {
+        self.at.iter().filter(|(vr, _)| !self.has_ended(**vr)).map(|(vr, host)| (*vr, *host))
+    }
+
+    /// A host has died, and with it the VRs that were on it. False: that is known already.
+    pub(super) fn die(&mut self, host: HostId, why: &Why) -> bool {
+        if self.has_died(host) {
+            return false;
+        }
+        self.died.insert(host, why.clone());
+        for (vr, _) in self.at.iter().filter(|(_, at)| **at == host) {
+            self.ended.entry(*vr).or_insert_with(|| why.clone());
+        }
+        true
+    }
+
+    pub(super) fn has_died(&self, host: HostId) -> bool {
+        self.died.contains_key(&host)
+    }
+
+    pub(super) fn why_died(&self, host: HostId) -> Option<&Why> {
+        self.died.get(&host)
+    }
+
+    /// Whether any host has died that was not meant to.
+    pub(super) fn has_lost_a_host(&self) -> bool {
+        self.died.values().any(|why| !why.is_normal())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Told {
+        Enter(u8, u8),
+        End(u8),
+        Die(u8),
+    }
+
+    fn vr(n: u8) -> VrId {
+        VrId::from_uuid(Uuid::from_u128(u128::from(n) + 1))
+    }
+
+    fn host(n: u8) -> HostId {
+        HostId::from_uuid(Uuid::from_u128(u128::from(n) + 1000))
+    }
+
+    /// A reason that says which event it comes from.
+    fn why(event: usize) -> Why {
+        Why::Failed(event.to_string())
+    }
+
+    fn told() -> impl Strategy<Value = Told> {
+        prop_oneof![
+            3 => (0..5u8, 0..3u8).prop_map(|(vr, host)| Told::Enter(vr, host)),
+            2 => (0..5u8).prop_map(Told::End),
+            1 => (0..3u8).prop_map(Told::Die),
+        ]
+    }
+
+    /// What the list of all that was told says of a VR: its host, and why it has ended.
+    fn model(list: &[Told], n: u8) -> (Option<u8>, Option<Why>) {
+        let (mut at, mut end) = (None, None);
+        let died =
+            |list: &[Told], h: u8| list.iter().position(|told| matches!(told, Told::Die(d) if *d == h));
+        for (index, told) in list.iter().enumerate() {
+            match told {
+                Told::Enter(v, h) if *v == n => {
+                    at = Some(*h);
+                    end = end.or(died(&list[..index], *h).map(why));
+                }
+                Told::End(v) if *v == n => end = end.or(Some(why(index))),
+                Told::Die(h) if at == Some(*h) && died(&list[..index], *h).is_none() => {
+                    end = end.or(Some(why(index)));
+                }
+                _ => {}
+            }
+        }
+        (at, end)
+    }
+
+    proptest! {
+        #[test]
+        fn it_says_what_the_list_of_all_that_was_told_says(list in prop::collection::vec(told(), 0..40)) {
+            let mut directory = Directory::default();
+            let mut dead = Vec::new();
+            for (index, told) in list.iter().enumerate() {
+                match told {
+                    Told::Enter(v, h) => directory.enter(vr(*v), host(*h)),
+                    Told::End(v) => directory.end(vr(*v), why(index)),
+                    Told::Die(h) => {
+                        prop_assert_eq!(directory.die(host(*h), &why(index)), !dead.contains(h));
+                        dead.push(*h);
+                    }
+                }
+            }
+            for n in 0..5 {
+                let (at, end) = model(&list, n);
+                prop_assert_eq!(directory.host_of(vr(n)), at.map(host));
+                prop_assert_eq!(directory.ends().find(|(v, _)| *v == vr(n)).map(|(_, why)| why.clone()), end.clone());
+                let lives = directory.living().find(|(v, _)| *v == vr(n)).map(|(_, at)| at);
+                prop_assert_eq!(lives, at.filter(|_| end.is_none()).map(host));
+            }
+            for h in 0..3 {
+                let first = list.iter().position(|told| matches!(told, Told::Die(d) if *d == h));
+                prop_assert_eq!(directory.why_died(host(h)).cloned(), first.map(why));
+            }
+        }
+    }
+}
