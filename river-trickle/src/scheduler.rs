@@ -94,7 +94,7 @@ struct Open {
     deaths: Vec<VmIndex>,
     /// How many VMs have it.
     copies: usize,
-    /// It may be deadly, so it does not share a batch.
+    /// It may be deadly, or never end, so it does not share a batch, and is not copied.
     alone: bool,
 }
 
@@ -441,6 +441,8 @@ impl Scheduler {
                 self.give_back(chunk, false);
             } else if let Some(open) = self.open.get_mut(&chunk) {
                 open.copies -= 1;
+                // With a new copy whenever the time of one is over, one that never ends would always have one left.
+                open.alone = true;
                 if open.copies == 0 {
                     self.open.remove(&chunk);
                     closed.push(chunk);

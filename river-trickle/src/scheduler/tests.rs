@@ -369,3 +369,20 @@ fn a_vm_that_is_stuck_gets_nothing_before_it_has_answered() {
     let again = fill(&mut scheduler, 0);
     assert_eq!(again.iter().map(|(_, _, chunks)| chunks[0].0).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn what_was_overdue_is_not_copied_again() {
+    let mut scheduler = Scheduler::new(Mode::Direct);
+    let [first, second] = [(); 2].map(|()| scheduler.handle_joined());
+    let issued = fill(&mut scheduler, 1);
+    assert_eq!(issued[0].0, first);
+    scheduler.handle_slow(first);
+    let copies = fill(&mut scheduler, 0);
+    assert_eq!((copies[0].0, &copies[0].2), (second, &issued[0].2));
+    // The copy has time left, and the VM that had it first is free for another one.
+    assert!(scheduler.handle_overdue(first).is_empty());
+    assert!(scheduler.handle_finished(issued[0].1).is_empty());
+    scheduler.handle_slow(second);
+    assert_eq!(scheduler.poll(), Action::Wait);
+    assert_eq!(scheduler.handle_overdue(second), issued[0].2);
+}
