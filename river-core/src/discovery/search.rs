@@ -271,7 +271,8 @@ mod tests {
     #[test]
     fn vms_of_other_versions_are_counted() {
         let mut search = search(&Query { name: Some("nobody".to_owned()), ..Query::default() });
-        for version in [2, 2, 3] {
+        let (next, after) = (PROTOCOL + 1, PROTOCOL + 2);
+        for version in [next, next, after] {
             let ours = vm("other");
             for _ in 0..3 {
                 let answer = answer_as(version, &key(), &ours, search.datagram()).unwrap();
@@ -281,7 +282,7 @@ mod tests {
         }
         let found = search.finish();
         assert!(found.vms.is_empty());
-        assert_eq!(found.other_versions, BTreeMap::from([(2, 2), (3, 1)]));
+        assert_eq!(found.other_versions, BTreeMap::from([(next, 2), (after, 1)]));
     }
 
     #[test]
