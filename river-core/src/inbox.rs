@@ -4,7 +4,7 @@
 //! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
 //! cores loses nothing by it; and a sender touches the thread only if it sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -16,12 +16,8 @@ use crate::envelope::Envelope;
 use crate::id::HostId;
 use crate::limit::{Limited, QueueLimit, WhenFull};
 
-/// Looks before the first `yield`, without the clock, which costs as much as a hand-off: about four microseconds of
-/// them if the last wait was as short, which means that the other side has a processor of its own; otherwise one.
-const SPINS: u32 = 100;
-const SPINS_AFTER_LONG: u32 = 16;
-/// Yields within which a wait counts as short.
-const SHORT: u32 = 4;
+/// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
+const SPINS: u32 = 24;
 const YIELD: Duration = Duration::from_micros(50);
 
 /// What a waiting thread does besides waiting: it may bring in itself what it waits for.
@@ -65,8 +61,6 @@ pub(crate) struct Inbox {
     /// so one of them sees the other and no wake-up is lost.
     ready: CachePadded<AtomicUsize>,
     sleeping: CachePadded<AtomicBool>,
-    /// The owner's last wait was long.
-    long: AtomicBool,
     owner: OnceLock<Thread>,
     /// Some room was made in a mailbox that has a limit.
     room: Condvar,
@@ -255,8 +249,7 @@ impl Inbox {
     /// Waits until something has arrived (true) or the deadline has passed (false). Only the owner may call it.
     pub(crate) fn wait(&self, deadline: Option<Instant>, pump: &impl Pump) -> bool {
         pump.begin();
-        let spins = if self.long.load(Relaxed) { SPINS_AFTER_LONG } else { SPINS };
-        for _ in 0..spins {
+        for _ in 0..SPINS {
             pump.poll();
             if self.ready.load(SeqCst) > 0 {
                 pump.end();
@@ -265,12 +258,10 @@ impl Inbox {
             std::hint::spin_loop();
         }
         let mut start = Instant::now();
-        let mut yields = 0_u32;
         loop {
             pump.poll();
             if self.ready.load(SeqCst) > 0 {
                 pump.end();
-                self.long.store(yields > SHORT, Relaxed);
                 return true;
             }
             let waited = start.elapsed();
@@ -280,7 +271,6 @@ impl Inbox {
             }
             if waited < YIELD {
                 thread::yield_now();
-                yields = yields.saturating_add(1);
                 continue;
             }
             if pump.may_park() {
@@ -296,7 +286,6 @@ impl Inbox {
                 self.sleeping.store(false, SeqCst);
                 pump.begin();
             }
-            yields = u32::MAX;
             // Awake for a reason: what woke this thread may be followed by more.
             start = Instant::now();
         }
