@@ -21,16 +21,30 @@ impl VirtualResource for Counting {
             vr.safepoint(self)?;
             let m = vr.recv(pat! {})?;
             self.count += 1;
-            if self.count == 150 && std::env::var_os("RIVER_TEST_EXIT").is_some() {
-                let marker = std::env::var("RIVER_TEST_EXIT")?;
-                // Only the first time: the one that goes on lives.
-                if std::fs::remove_file(marker).is_ok() {
-                    std::process::exit(3);
-                }
+            if self.count == 150 && std::env::var_os(EXIT).is_some() {
+                exit_once(vr)?;
             }
             vr.send(m.src(), msg! { count: self.count })?;
         }
     }
+}
+
+/// Names a directory of checkpoints; a counter that finds it ends its host.
+const EXIT: &str = "RIVER_TEST_EXIT";
+
+/// Ends the host when there are two checkpoints: the one that goes on from them finds the marker gone, and lives.
+fn exit_once(vr: &Vr) -> river::Result {
+    let state = std::env::var(EXIT)?;
+    let second = || Stored::latest(&state).is_ok_and(|latest| latest.number > 1);
+    while !vr.effect(second)? {
+        // It waits where a checkpoint can be taken.
+        let nothing = vr.recv_timeout(pat! { nothing: true }, Duration::from_millis(10));
+        assert!(nothing.is_err(), "nobody sends that");
+    }
+    if std::fs::remove_file(std::path::Path::new(&state).with_extension("marker")).is_ok() {
+        std::process::exit(3);
+    }
+    Ok(())
 }
 
 /// What the initiator of kind `count-long` does: 300 rounds of a few milliseconds.
@@ -96,13 +110,13 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
 fn a_program_that_loses_a_host_goes_on_by_itself() {
     let mut lab = Lab::new();
     lab.start_vms(2);
-    let (state, marker) = (lab.path("state"), lab.path("marker"));
-    std::fs::write(&marker, "").unwrap();
+    let state = lab.path("state");
+    std::fs::write(state.with_extension("marker"), "").unwrap();
     let executable = std::env::current_exe().unwrap();
     let options = ["run", "--checkpoint", state.to_str().unwrap(), "--every", "0.1", "--restarts", "2"];
     let mut command = lab.river(&options);
     command.arg(executable).args(INITIATOR_ARGS).env(INITIATOR, "count-long");
-    command.env("RIVER_PASS", "RIVER_TEST_EXIT").env("RIVER_TEST_EXIT", &marker);
+    command.env("RIVER_PASS", EXIT).env(EXIT, &state);
     let output = command.output().unwrap();
     let printed = text(&output);
     assert!(output.status.success() && printed.contains(SUM), "{printed}");
