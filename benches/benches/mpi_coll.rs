@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench -p river-benches --bench mpi_coll
 //! cargo bench -p river-benches --bench mpi_coll -- --ranks 4 --link shm --operation allreduce --rounds 5
+//! cargo bench -p river-benches --bench mpi_coll -- --peers
 //! ```
 //!
 //! * `local`: ranks are threads of one process, which hand memory to each other.
@@ -11,11 +12,15 @@
 //! * `tcp`: the same processes with `RIVER_LINKS=tcp`.
 //!
 //! A number is the time of one operation in microseconds on the rank that takes longest, the median over the rounds, in
-//! which all algorithms take turns. `table` is what is used if nobody chooses.
+//! which all algorithms take turns. `table` is what is used if nobody chooses. With `--peers` the same operations of other
+//! implementations of MPI stand beside them, and how many times faster the table is than the fastest of them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -25,6 +30,7 @@ use river::mpi::coll::{
     Scatter, Tuning,
 };
 use river::mpi::{Communicator, Launch, MAX, SUM};
+use river_benches::mpi::{self, Mpi};
 use river_benches::process;
 use river_benches::table::{Spread, bytes, load, machine};
 use serde::{Deserialize, Serialize};
@@ -56,6 +62,9 @@ struct Args {
     /// Only this size in bytes (may be repeated)
     #[arg(long)]
     size: Vec<usize>,
+    /// Measure Open MPI and MPICH too, if they are installed
+    #[arg(long)]
+    peers: bool,
     /// Given by `cargo bench`; means nothing
     #[arg(long, hide = true)]
     bench: bool,
@@ -115,15 +124,26 @@ fn tables(args: &Args) -> river::Result {
     println!("{}; {} rounds; median, us; * is the fastest", machine(), args.rounds);
     let own: Vec<String> = std::env::args().skip(1).collect();
     let own: Vec<&Path> = own.iter().map(Path::new).collect();
+    let directory = tempfile::tempdir()?;
+    let peers = if args.peers { Peer::compiled(directory.path()) } else { Vec::new() };
+    let mut theirs: BTreeMap<usize, Theirs> = BTreeMap::new();
     for &link in &args.link {
         for &ranks in &args.ranks {
             let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
             let before = load();
             let case = format!("{link:?} {ranks}").to_lowercase();
             let lines: Vec<Line> = process::run_with(&case, &own, &[environment])?;
+            let theirs = match theirs.entry(ranks) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => {
+                    let measured =
+                        peers.iter().map(|peer| Ok((peer.mpi.name, peer.measure(ranks, &lines, args)?)));
+                    vacant.insert(measured.collect::<io::Result<_>>()?)
+                }
+            };
             println!("\n## {ranks} ranks, {link:?}");
             for same in lines.chunk_by(|a, b| a.operation == b.operation) {
-                print_table(ranks, same);
+                print_table(ranks, same, theirs);
             }
             println!("\nload average {before:.2} before, {:.2} after", load());
         }
@@ -131,12 +151,62 @@ fn tables(args: &Args) -> river::Result {
     Ok(())
 }
 
-fn print_table(ranks: usize, lines: &[Line]) {
+/// Microseconds by operation and size, of each peer.
+type Theirs = Vec<(&'static str, BTreeMap<(String, usize), Vec<f64>>)>;
+
+/// The program `peers/coll.c` of another implementation.
+struct Peer {
+    mpi: &'static Mpi,
+    program: PathBuf,
+}
+
+impl Peer {
+    fn compiled(directory: &Path) -> Vec<Self> {
+        let compile = |mpi: &'static Mpi| {
+            let program = directory.join(mpi.c);
+            match mpi.compile("coll.c", &program) {
+                Ok(()) => Some(Self { mpi, program }),
+                Err(error) => {
+                    println!("{} is left out: {error}", mpi.name);
+                    None
+                }
+            }
+        };
+        mpi::ALL.iter().filter_map(compile).collect()
+    }
+
+    /// The same operations and sizes.
+    fn measure(
+        &self,
+        ranks: usize,
+        lines: &[Line],
+        args: &Args,
+    ) -> io::Result<BTreeMap<(String, usize), Vec<f64>>> {
+        let mut operations: Vec<&str> = lines.iter().map(|line| line.operation.as_str()).collect();
+        operations.dedup();
+        let mut sizes: Vec<usize> = lines.iter().map(|line| line.size).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let mut all = vec![args.rounds.to_string(), operations.join(",")];
+        all.extend(sizes.iter().map(ToString::to_string));
+        let mut times = BTreeMap::<_, Vec<f64>>::new();
+        for line in self.mpi.run(ranks, &self.program, &all)?.lines() {
+            let [operation, size, time] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+            if let (Ok(size), Ok(time)) = (size.parse(), time.parse()) {
+                times.entry((operation.to_owned(), size)).or_default().push(time);
+            }
+        }
+        Ok(times)
+    }
+}
+
+fn print_table(ranks: usize, lines: &[Line], theirs: &Theirs) {
     let Some(first) = lines.first() else { return };
     println!("\n{}, {ranks} ranks", first.operation);
     print!("{:>8}", "size");
     first.times.iter().for_each(|(name, _)| print!(" {name:>19}"));
-    println!();
+    theirs.iter().for_each(|(name, _)| print!(" {name:>10}"));
+    println!("{}", if theirs.is_empty() { "" } else { "  faster" });
     let mut winners: Vec<(usize, String)> = Vec::new();
     for line in lines {
         let medians: Vec<f64> =
@@ -149,7 +219,19 @@ fn print_table(ranks: usize, lines: &[Line]) {
             let mark = if name != TABLE && *time <= best { "*" } else { "" };
             print!(" {:>19}", format!("{time:.2}{mark}"));
         }
-        println!();
+        let key = (line.operation.clone(), line.size);
+        let of_peers: Vec<Option<f64>> = theirs
+            .iter()
+            .map(|(_, times)| times.get(&key).map(|times| Spread::of(times.clone()).median))
+            .collect();
+        for time in &of_peers {
+            print!(" {:>10}", time.map_or("-".to_owned(), |time| format!("{time:.2}")));
+        }
+        let fastest_peer = of_peers.into_iter().flatten().min_by(f64::total_cmp);
+        match (fastest_peer, medians.first()) {
+            (Some(peer), Some(table)) => println!("  {:.2}", peer / table),
+            _ => println!(),
+        }
         // Whoever was the fastest stays in the table until another one is clearly faster.
         let now = winners.last().map(|(_, name)| name.clone());
         let still = named.clone().any(|((name, _), &time)| Some(name) == now.as_ref() && time <= best * 1.1);
