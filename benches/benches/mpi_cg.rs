@@ -10,7 +10,6 @@
 //! ranks with a process of their own, `threads` are ranks in one.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -18,7 +17,7 @@ use clap::Parser;
 use river::mpi::{Communicator, Launch};
 use river_benches::mpi::{self, Mpi};
 use river_benches::process;
-use river_benches::table::{Spread, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use river_examples::cg::{self, Class};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -59,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn tables(args: &Args) -> Result {
-    println!("{}; {} rounds; Mop/s, median (min..max)", machine(), args.rounds);
+    println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let before = load();
     let mut builds = Vec::new();
     if let Some(npb) = &args.npb {
@@ -71,14 +70,19 @@ fn tables(args: &Args) -> Result {
         }
     }
     for &class in &args.class {
-        println!("\nclass {class}");
-        print!("{:>6} {:>26} {:>26}", "ranks", "threads", "processes");
-        builds.iter().for_each(|build| print!(" {:>26}", format!("NPB, {}", build.mpi.name)));
-        println!("  threads / best NPB");
+        let mut table = Table::new(format!("CG, class {class}"), "ranks")
+            .column("threads", "Mop/s", 0)
+            .column("processes", "Mop/s", 0);
+        for build in &builds {
+            table = table.column(format!("NPB, {}", build.mpi.name), "Mop/s", 0);
+        }
+        if !builds.is_empty() {
+            table = table.column("threads / best NPB", "", 2);
+        }
         for &ranks in &args.ranks {
-            let mut ours = [Vec::new(), Vec::new()];
-            let mut theirs = vec![Vec::new(); builds.len()];
+            let mut speeds = vec![Vec::new(); 2 + builds.len()];
             for _ in 0..args.rounds {
+                let (ours, theirs) = speeds.split_at_mut(2);
                 for (speeds, place) in ours.iter_mut().zip(["threads", "processes"]) {
                     speeds.push(process::run::<f64>(&format!("{place} {ranks} {class}"), &[])?);
                 }
@@ -86,13 +90,12 @@ fn tables(args: &Args) -> Result {
                     speeds.push(build.run(class, ranks)?);
                 }
             }
-            print!("{ranks:>6}");
-            let threads = Spread::of(ours[0].clone()).median;
-            let best = theirs.iter().map(|speeds| Spread::of(speeds.clone()).median).fold(0.0, f64::max);
-            ours.into_iter().chain(theirs).for_each(|speeds| print!(" {:>26.0}", Spread::of(speeds)));
-            println!("{}", if best > 0.0 { format!("  {:.2}", threads / best) } else { String::new() });
-            io::stdout().flush()?;
+            let spreads: Vec<Spread> = speeds.into_iter().map(Spread::of).collect();
+            let best = spreads[2..].iter().map(|spread| spread.median).max_by(f64::total_cmp);
+            let ratio = best.map(|best| Some(Spread::of(vec![spreads[0].median / best])));
+            table.row(ranks.to_string(), spreads.iter().copied().map(Some).chain(ratio));
         }
+        table.print()?;
     }
     println!("\nload average {before:.2} before, {:.2} after", load());
     Ok(())

@@ -32,7 +32,7 @@ use river::mpi::coll::{
 use river::mpi::{Communicator, Launch, MAX, SUM};
 use river_benches::mpi::{self, Mpi};
 use river_benches::process;
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, bytes, load, machine};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a vector, or of a block.
@@ -121,7 +121,7 @@ fn main() -> ExitCode {
 }
 
 fn tables(args: &Args) -> river::Result {
-    println!("{}; {} rounds; median, us; * is the fastest", machine(), args.rounds);
+    println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let own: Vec<String> = std::env::args().skip(1).collect();
     let own: Vec<&Path> = own.iter().map(Path::new).collect();
     let directory = tempfile::tempdir()?;
@@ -141,9 +141,8 @@ fn tables(args: &Args) -> river::Result {
                     vacant.insert(measured.collect::<io::Result<_>>()?)
                 }
             };
-            println!("\n## {ranks} ranks, {link:?}");
             for same in lines.chunk_by(|a, b| a.operation == b.operation) {
-                print_table(ranks, same, theirs);
+                print_table(link, ranks, same, theirs)?;
             }
             println!("\nload average {before:.2} before, {:.2} after", load());
         }
@@ -200,38 +199,33 @@ impl Peer {
     }
 }
 
-fn print_table(ranks: usize, lines: &[Line], theirs: &Theirs) {
-    let Some(first) = lines.first() else { return };
-    println!("\n{}, {ranks} ranks", first.operation);
-    print!("{:>8}", "size");
-    first.times.iter().for_each(|(name, _)| print!(" {name:>19}"));
-    theirs.iter().for_each(|(name, _)| print!(" {name:>10}"));
-    println!("{}", if theirs.is_empty() { "" } else { "  faster" });
+fn print_table(link: Link, ranks: usize, lines: &[Line], theirs: &Theirs) -> river::Result {
+    let Some(first) = lines.first() else { return Ok(()) };
+    let mut table = Table::new(format!("{link:?}: {}, {ranks} ranks", first.operation), "size");
+    for (name, _) in &first.times {
+        table = table.column(name, "us", 2);
+    }
+    for (name, _) in theirs {
+        table = table.column(*name, "us", 2);
+    }
+    if !theirs.is_empty() {
+        table = table.column("times faster", "", 2);
+    }
     let mut winners: Vec<(usize, String)> = Vec::new();
     for line in lines {
-        let medians: Vec<f64> =
-            line.times.iter().map(|(_, times)| Spread::of(times.clone()).median).collect();
+        let spreads: Vec<Spread> = line.times.iter().map(|(_, times)| Spread::of(times.clone())).collect();
+        let key = (line.operation.clone(), line.size);
+        let peers: Vec<Option<Spread>> =
+            theirs.iter().map(|(_, times)| times.get(&key).cloned().map(Spread::of)).collect();
+        let best_peer = peers.iter().flatten().map(|spread| spread.median).min_by(f64::total_cmp);
+        let faster =
+            best_peer.zip(spreads.first()).map(|(peer, table)| Spread::of(vec![peer / table.median]));
+        let cells = spreads.iter().copied().map(Some).chain(peers);
+        table.sized(line.size, cells.chain((!theirs.is_empty()).then_some(faster)));
+        let medians: Vec<f64> = spreads.iter().map(|spread| spread.median).collect();
         let named = line.times.iter().zip(&medians).filter(|((name, _), _)| name != TABLE);
         let fastest = named.clone().min_by(|(_, a), (_, b)| a.total_cmp(b));
         let best = fastest.map_or(f64::INFINITY, |(_, &time)| time);
-        print!("{:>8}", bytes(line.size));
-        for ((name, _), time) in line.times.iter().zip(&medians) {
-            let mark = if name != TABLE && *time <= best { "*" } else { "" };
-            print!(" {:>19}", format!("{time:.2}{mark}"));
-        }
-        let key = (line.operation.clone(), line.size);
-        let of_peers: Vec<Option<f64>> = theirs
-            .iter()
-            .map(|(_, times)| times.get(&key).map(|times| Spread::of(times.clone()).median))
-            .collect();
-        for time in &of_peers {
-            print!(" {:>10}", time.map_or("-".to_owned(), |time| format!("{time:.2}")));
-        }
-        let fastest_peer = of_peers.into_iter().flatten().min_by(f64::total_cmp);
-        match (fastest_peer, medians.first()) {
-            (Some(peer), Some(table)) => println!("  {:.2}", peer / table),
-            _ => println!(),
-        }
         // Whoever was the fastest stays in the table until another one is clearly faster.
         let now = winners.last().map(|(_, name)| name.clone());
         let still = named.clone().any(|((name, _), &time)| Some(name) == now.as_ref() && time <= best * 1.1);
@@ -247,7 +241,9 @@ fn print_table(ranks: usize, lines: &[Line], theirs: &Theirs) {
             None => write!(proposal, "{name}"),
         };
     }
+    table.print()?;
     println!("proposed: {proposal}");
+    Ok(())
 }
 
 /// Runs all ranks of one table.

@@ -64,6 +64,10 @@ impl<'v> Communicator<'v> {
             Given::Apart([first, ..]) => Some(*first),
             _ => output.first().copied(),
         };
+        if self.engine().has_background() {
+            // Where all messages come from within the process, this operation may never look at the engine.
+            self.engine().pump()?;
+        }
         let mut scratch = self.planner().scratch(call.plan.scratch_len(), filler);
         let input = match given {
             Given::Apart(input) => Input::Apart(Region::read_only(input)),

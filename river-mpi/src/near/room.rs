@@ -22,10 +22,13 @@ pub(super) struct RoomKey {
 /// Rooms that not all have entered yet.
 static OPEN: LazyLock<Mutex<HashMap<RoomKey, Arc<Room>>>> = LazyLock::new(Mutex::default);
 
+/// The ends of a queue that nobody has taken yet.
+type Ends = (Option<Sender>, Option<Receiver>);
+
 #[derive(Debug)]
 pub(super) struct Room {
-    /// The ends of queues that nobody has taken yet, by source and destination.
-    ends: Mutex<HashMap<(u32, u32), (Option<Sender>, Option<Receiver>)>>,
+    /// By source and destination.
+    ends: Mutex<HashMap<(u32, u32), Ends>>,
     /// What each rank sleeps for: 0 if it does not.
     asleep: Box<[CachePadded<AtomicU64>]>,
     entered: Mutex<usize>,
@@ -65,7 +68,7 @@ impl Room {
         &self,
         from: u32,
         to: u32,
-        which: impl Fn(&mut (Option<Sender>, Option<Receiver>)) -> &mut Option<E>,
+        which: impl Fn(&mut Ends) -> &mut Option<E>,
     ) -> E {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

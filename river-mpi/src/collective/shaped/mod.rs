@@ -96,13 +96,15 @@ impl<'a> Layout<'a> {
     }
 }
 
+/// What becomes of packed data that was received.
+type Deliver<'a, E> = Box<dyn FnMut(&[E]) -> Result + 'a>;
+
 /// A call on packed data that can be carried out.
 struct Call<'a, E> {
     prepared: Prepared,
     send: Vec<E>,
     recv: Vec<E>,
-    /// What becomes of what was received.
-    deliver: Box<dyn FnMut(&[E]) -> Result + 'a>,
+    deliver: Deliver<'a, E>,
 }
 
 impl<'a, E: Element + Pod> Call<'a, E> {
