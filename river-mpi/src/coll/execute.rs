@@ -23,9 +23,6 @@ use crate::op::Operator;
 pub(crate) const PIECE: usize = 64 << 10;
 /// From so many bytes on, what is sent several times or passed on is shared instead of copied.
 const SHARE: usize = 2048;
-/// From so many bytes on, a message to a rank that can read this one's memory is lent: before, a copy costs less than to
-/// wait until it was read.
-const LEND: usize = 4096;
 
 /// A message does not have the length that the plan expects, or is no value of the type: the ranks did not
 /// make the same call.
@@ -254,12 +251,12 @@ impl Execution {
         to: usize,
     ) -> Result<(), W::Error> {
         let size = size_of::<T>();
-        if span.len * size < SHARE {
-            return wire.send(to, self.tag, element::bytes_of(memory.read(span)));
-        }
-        if span.len * size >= LEND && wire.can_lend_to(to) {
+        if wire.lends_from(to).is_some_and(|least| span.len * size >= least) {
             self.carried = None;
             return wire.lend(to, self.tag, memory.lend(span));
+        }
+        if span.len * size < SHARE {
+            return wire.send(to, self.tag, element::bytes_of(memory.read(span)));
         }
         if let Some(Carried { span: known, pieces }) = &self.carried {
             if *known == span {

@@ -22,9 +22,9 @@ pub(crate) trait Wire {
     /// Sends memory that is shared, and copied only if it has to leave the process. Waits for no receive.
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result<(), Self::Error>;
 
-    /// Whether a rank can read the memory of this one.
-    fn can_lend_to(&self, _rank: usize) -> bool {
-        false
+    /// From how many bytes on it is worth while to lend memory to a rank; `None`: that rank cannot read it.
+    fn lends_from(&self, _to: usize) -> Option<usize> {
+        None
     }
 
     /// Lends memory to a rank that can read it. Waits for no receive.

@@ -91,8 +91,8 @@ impl Wire for Port<'_, '_> {
         }
     }
 
-    fn can_lend_to(&self, rank: usize) -> bool {
-        self.near(rank).is_some()
+    fn lends_from(&self, to: usize) -> Option<usize> {
+        self.near(to).map(Near::lends_from)
     }
 
     fn lend(&self, to: usize, tag: i32, loan: Arc<Loan>) -> Result {

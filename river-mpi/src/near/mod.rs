@@ -37,6 +37,11 @@ const LOOKS: usize = 4;
 /// So often it yields between two looks at the engine.
 const YIELDS: usize = 4;
 
+/// From so many bytes on, to lend memory costs less than a copy of it, if its reader runs at the same time.
+const LEND: usize = 512;
+/// The same if the reader may be waiting for this rank's core.
+const LEND_LATER: usize = 4096;
+
 /// A rank's way to the others of its communicator that share its process.
 pub(crate) struct Near {
     room: Arc<Room>,
@@ -47,7 +52,8 @@ pub(crate) struct Near {
     peers: Vec<Option<u32>>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Option<Receiver>>>,
-    spins: usize,
+    /// Whether all ranks of this process can run at the same time.
+    at_once: bool,
 }
 
 impl Near {
@@ -73,14 +79,18 @@ impl Near {
             peers: peers.collect(),
             senders: RefCell::new(members.iter().map(|_| None).collect()),
             receivers: RefCell::new(members.iter().map(|_| None).collect()),
-            // If there are more ranks than cores, who is waited for may be waiting for this core.
-            spins: if count <= cores { SPINS } else { 1 },
+            at_once: count <= cores,
         })
     }
 
     /// Whether that rank is near.
     pub(crate) fn reaches(&self, rank: usize) -> bool {
         self.peers.get(rank).is_some_and(Option::is_some)
+    }
+
+    /// From how many bytes on it is worth while to lend memory.
+    pub(crate) fn lends_from(&self) -> usize {
+        if self.at_once { LEND } else { LEND_LATER }
     }
 
     /// Sends to a rank that is near.
@@ -108,7 +118,9 @@ impl Near {
 
     /// The next message of a rank that is near, in an operation; waits for it.
     pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
-        for look in 1..=self.spins {
+        // If not all run at once, who is waited for may be waiting for this core.
+        let spins = if self.at_once { SPINS } else { 1 };
+        for look in 1..=spins {
             if let Some(message) = self.try_receive(from, tag) {
                 return Ok(message);
             }
