@@ -79,8 +79,8 @@ fn sparse_dot(columns: &[u32], values: &[f64], vector: &[f64]) -> f64 {
     let (value_chunks, last_values) = values.as_chunks::<8>();
     let mut sums = [0.0; 8];
     for (columns, values) in column_chunks.iter().zip(value_chunks) {
-        for lane in 0..8 {
-            sums[lane] += values[lane] * vector[columns[lane] as usize];
+        for ((sum, &column), value) in sums.iter_mut().zip(columns).zip(values) {
+            *sum += value * vector[column as usize];
         }
     }
     let last = last_columns.iter().zip(last_values).map(|(&column, value)| value * vector[column as usize]);
