@@ -1,14 +1,18 @@
 //! Receiving and probing.
 
-use super::arrival::{Arrival, Message, data_of};
+use super::arrival::{Arrival, Message};
+use super::intake::{Got, Hook, Landing, One};
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
 
 impl Engine<'_> {
     /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
-    pub(crate) fn receive(&self, ask: &Ask, out: Option<&mut [u8]>) -> Result<(Header, Option<Arrival>)> {
-        let message = self.next_message(ask)?;
+    pub(crate) fn receive(&self, ask: &Ask, mut out: Option<&mut [u8]>) -> Result<(Header, Option<Arrival>)> {
+        let message = match self.next_message(ask, out.as_deref_mut())? {
+            Got::Landed(header) => return Ok((header, None)),
+            Got::Message(message) => message,
+        };
         let header = message.header;
         let fits = out.filter(|out| out.len() as u64 >= header.length);
         if header.kind != Kind::Offer {
@@ -24,51 +28,52 @@ impl Engine<'_> {
     }
 
     /// Waits for all pieces of an accepted message, copying them out as they come if there is where to.
-    pub(super) fn collect(&self, op: OpId, from: u32, mut out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
-        let mut at = 0;
+    pub(super) fn collect(&self, op: OpId, from: u32, out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
+        let mut out = out.map(|memory| One { op, memory });
         loop {
             {
                 let mut state = self.state.borrow_mut();
                 let Some(Op { state: OpState::Arriving(arrival) | OpState::Arrived(arrival), .. }) =
-                    state.ops.get_mut(&op.0)
+                    state.ops.get_mut(op.key())
                 else {
-                    return Err(MpiError::Stopped);
+                    drop(state);
+                    return Err(self.failure(op).err().unwrap_or(MpiError::Stopped));
                 };
                 if let Some(out) = &mut out {
-                    for piece in arrival.pieces.drain(..) {
-                        for slice in data_of(&piece) {
-                            let Some(target) = out.get_mut(at..at + slice.len()) else { break };
-                            target.copy_from_slice(slice);
-                            at += slice.len();
-                        }
-                    }
+                    arrival.unload(out.memory);
                 }
                 if arrival.is_whole() {
                     let Some(Op { state: OpState::Arrived(arrival) | OpState::Arriving(arrival), .. }) =
-                        state.ops.remove(&op.0)
+                        state.ops.remove(op.key())
                     else {
                         return Err(MpiError::Stopped);
                     };
                     return Ok(out.is_none().then_some(arrival));
                 }
             }
-            self.block(&[op], Sources::One(from).as_slice(), None)?;
+            let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
+            self.block(&[op], Sources::One(from).as_slice(), None, landing)?;
         }
     }
 
-    /// The message that a blocking receive gets. It is posted last, so that everything that was posted before comes
-    /// first, and needs no place in the queue.
-    pub(super) fn next_message(&self, ask: &Ask) -> Result<Message> {
+    /// The message that a blocking receive gets.
+    fn next_message(&self, ask: &Ask, out: Option<&mut [u8]>) -> Result<Got> {
+        let mut hook = Hook { ask, out, got: None };
         loop {
             // What goes on in the background may have brought it in.
             let found = self.state.borrow_mut().matching.take(&ask.pattern);
             if let Some((_, message)) = found {
-                self.acknowledge(&message);
-                return Ok(message);
+                hook.got = Some(Got::Message(message));
+            } else {
+                self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
             }
-            if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
-                self.acknowledge(&message);
-                return Ok(message);
+            match hook.got {
+                Some(Got::Message(message)) => {
+                    self.acknowledge(&message);
+                    return Ok(Got::Message(message));
+                }
+                Some(landed) => return Ok(landed),
+                None => {}
             }
         }
     }
@@ -143,7 +148,9 @@ impl Engine<'_> {
             if let Some(header) = self.probe(ask)? {
                 return Ok(header);
             }
-            if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
+            let mut hook = Hook { ask, out: None, got: None };
+            self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
+            if let Some(Got::Message(message)) = hook.got {
                 let header = message.header;
                 self.state.borrow_mut().matching.keep(header.key, message);
                 return Ok(header);
