@@ -27,7 +27,7 @@ use river::core::{Channel, Selector, VrId};
 use river::mpi::{self, Communicator, Request, wait_all};
 use river_benches::exchange::Result;
 use river_benches::process;
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const RAW: Channel = Channel::named("river-benches mpi raw");
@@ -84,13 +84,18 @@ impl Measure {
     const ALL: [Self; 5] = [Self::Latency, Self::Bandwidth, Self::Bidirectional, Self::Rate, Self::Pairs];
 
     fn title(self) -> &'static str {
-        match self {
-            Self::Latency => "latency, one way, us",
-            Self::Bandwidth => "bandwidth, GB/s",
-            Self::Bidirectional => "bidirectional bandwidth, GB/s",
-            Self::Rate => "message rate, millions a second",
-            Self::Pairs => "message rate of two pairs together, millions a second",
-        }
+        let titles = [
+            "latency, one way",
+            "bandwidth",
+            "bidirectional bandwidth",
+            "message rate",
+            "message rate of two pairs together",
+        ];
+        titles[self as usize]
+    }
+
+    fn unit(self) -> &'static str {
+        ["us", "GB/s", "GB/s", "million/s", "million/s"][self as usize]
     }
 
     /// As the programs in C call it.
@@ -139,7 +144,7 @@ fn tables(args: &Args) -> Result {
             vec![("River", river.into_iter().collect()), ("link alone", raw.into_iter().collect())];
         columns.extend(peers.get(&over_tcp).into_iter().flatten().cloned());
         for measure in Measure::ALL {
-            print_table(link, measure, &columns);
+            table_of(link, measure, &columns).print()?;
         }
     }
     println!("load average {before:.2} before, {:.2} after", load());
@@ -178,27 +183,25 @@ fn pair_sizes(sizes: &[usize]) -> impl Iterator<Item = usize> {
 }
 
 /// Ratios are to the second column and those behind: above 1 is more of what is measured than they have.
-fn print_table(link: Link, measure: Measure, columns: &[(&str, Numbers)]) {
-    println!("\n{link:?}: {}", measure.title());
-    print!("{:>8}", "size");
+fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table {
+    let mut table = Table::new(format!("{link:?}: {}", measure.title()), "size");
     for (index, (name, _)) in columns.iter().enumerate() {
-        print!(" {name:>26}{}", if index > 0 { "  ratio" } else { "" });
+        table = table.column(*name, measure.unit(), 2);
+        if index > 0 {
+            table = table.column("ratio", "", 2);
+        }
     }
-    println!();
     let measured = |size: &usize| columns[0].1.contains_key(&(measure, *size));
     for size in SIZES.into_iter().filter(|size| measured(size) && (measure == Measure::Latency || *size > 0)) {
-        print!("{:>8}", bytes(size));
         let spread = |numbers: &Numbers| numbers.get(&(measure, size)).cloned().map(Spread::of);
-        let river = spread(&columns[0].1).unwrap_or_default();
-        for (index, (_, numbers)) in columns.iter().enumerate() {
-            match spread(numbers) {
-                Some(other) if index > 0 => print!(" {other:>26.2} {:>6.2}", river.median / other.median),
-                Some(river) => print!(" {river:>26.2}"),
-                None => print!(" {:>26} {:>6}", "-", "-"),
-            }
-        }
-        println!();
+        let river = spread(&columns[0].1);
+        let others = columns[1..].iter().flat_map(|(_, numbers)| {
+            let other = spread(numbers);
+            [other, river.zip(other).map(|(river, other)| (river.median / other.median).into())]
+        });
+        table.sized(size, std::iter::once(river).chain(others));
     }
+    table
 }
 
 /// Compiles and runs the exchanges in C.
