@@ -227,12 +227,24 @@ impl Vr {
         if self.journal.is_some() {
             return ELSEWHERE;
         }
+        self.link_to(to).and_then(|link| link.handy_size()).unwrap_or(ELSEWHERE)
+    }
+
+    /// Whether what is sent to a VR passes through memory alone: it lives in this process, or in one of this machine with
+    /// which this one shares memory. Of a recorded VR nobody knows.
+    ///
+    /// # Blocking
+    /// As a first send to that VR.
+    #[must_use]
+    pub fn shares_memory_with(&self, other: VrId) -> bool {
+        let link = if self.journal.is_none() { self.link_to(other) } else { None };
+        matches!(link, Some(Link::Local(_) | Link::Shm(_)))
+    }
+
+    /// `None`: it is gone, as is told to who sends to it.
+    fn link_to(&self, to: VrId) -> Option<Link> {
         let link = self.routes.borrow().get(&to).map(|route| route.link.clone());
-        // Whether it is gone is told by who sends to it.
-        match link.or_else(|| self.node.route(to).ok()) {
-            Some(link) => link.handy_size().unwrap_or(ELSEWHERE),
-            None => ELSEWHERE,
-        }
+        link.or_else(|| self.node.route(to).ok())
     }
 
     /// Sends for real, with that number or the next one.

@@ -54,6 +54,13 @@ impl Engine<'_> {
                     }
                     return;
                 };
+                if header.kind == Kind::Offer && self.can_read(state, &message) {
+                    if let Some(op) = state.ops.get_mut(OpId(id).key()) {
+                        op.state = OpState::Due(message);
+                        state.due.push(OpId(id));
+                    }
+                    return;
+                }
                 let arrival = Arrival::new(message);
                 let arrived =
                     if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
@@ -73,9 +80,14 @@ impl Engine<'_> {
             Kind::Go => self.granted(state, &header),
             Kind::Matched => {
                 if let Some(op) = state.ops.get_mut(ticket)
-                    && let OpState::Unmatched { to, .. } = op.state
+                    && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state
                 {
                     op.state = OpState::Sent { to };
+                    op.seal = None;
+                    state.buffer_free += std::mem::take(&mut op.buffered);
+                    if op.detached {
+                        state.ops.remove(ticket);
+                    }
                 }
             }
             Kind::Withdraw => {
@@ -114,7 +126,7 @@ impl Engine<'_> {
         if op.detached {
             state.ops.remove(ticket);
         }
-        let step = self.piece(to);
+        let step = self.piece_of(to, data.len());
         for at in (0..data.len()).step_by(step) {
             let piece = data.slice(at..data.len().min(at + step));
             let header = self.header(Kind::Piece, key, header.length, piece.len());

@@ -1,10 +1,10 @@
 //! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
 //! thread, whenever that is in an operation; there is no other thread.
 //!
-//! A message of up to [`EAGER`] bytes travels at once, if the link moves as much in one go. A longer one is *offered*; the
-//! receiver says *go* when a receive matches it, and then it comes in pieces that stay in the cache while they are
-//! copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking receive
-//! straight into it; so nobody holds a large message that is not wanted yet.
+//! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*. When a receive matches it, the receiver
+//! reads it from the sender's memory ([`single`]), or says *go*, and then it comes in pieces that stay in the cache while
+//! they are copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking
+//! receive straight into it; so nobody holds a large message that is not wanted yet.
 
 mod arrival;
 mod background;
@@ -13,6 +13,7 @@ mod intake;
 mod ops;
 mod receive;
 mod send;
+mod single;
 mod survive;
 mod wait;
 
@@ -45,11 +46,18 @@ pub(crate) const LANE: u64 = 1;
 
 /// Up to so many bytes a message is sent without asking.
 pub(crate) const EAGER: usize = 64 << 10;
+/// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
+pub(crate) const EAGER_NEAR: usize = 16 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
 /// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
 /// a second-level cache of any core.
 const PIECE: usize = 128 << 10;
+/// Pieces are multiples of this, so that all of them lie alike in memory.
+const GRAIN: usize = 4 << 10;
+/// A message comes in so many pieces at least, if they are not too short then: the first is copied out while the second
+/// is copied in.
+const PIECES: usize = 4;
 
 /// How a send completes (MPI 1.3, section 3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +119,13 @@ struct Op {
     buffered: usize,
     /// Its place among those that somebody waits for.
     seat: u32,
+    /// Says to the receiver that the data is where the offer says.
+    seal: Option<single::Seal>,
 }
 
 impl Op {
     fn new(state: OpState) -> Self {
-        Self { state, detached: false, recalled: false, buffered: 0, seat: 0 }
+        Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None }
     }
 
     /// All of its message has come.
@@ -129,6 +139,8 @@ impl Op {
 #[derive(Debug)]
 enum OpState {
     Posted(Ask),
+    /// An offer was matched whose data this rank reads as soon as it knows where to.
+    Due(Message),
     Arriving(Arrival),
     Arrived(Arrival),
     /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
@@ -180,6 +192,10 @@ struct State {
     /// Failures that wildcard receives go on in spite of.
     acknowledged: FxHashSet<u32>,
     revoked: FxHashSet<u32>,
+    /// Receives that are [`OpState::Due`].
+    due: Vec<OpId>,
+    /// Ranks whose memory could not be read.
+    closed: FxHashSet<u32>,
     agreements: FxHashMap<AgreementKey, Agreement>,
     ended: bool,
     /// Room in, and size of, the buffer for buffered sends.
@@ -196,8 +212,8 @@ pub(crate) struct Engine<'v> {
     places: Vec<Place>,
     /// The ranks in the same process.
     near: Vec<bool>,
-    /// How many bytes go to a rank at once; 0: not asked yet.
-    pieces: Vec<Cell<usize>>,
+    /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
+    pieces: Vec<Cell<(usize, bool)>>,
     pool: Arc<Pool>,
     supervisor: VrId,
     by_id: FxHashMap<VrId, u32>,
@@ -221,13 +237,15 @@ impl<'v> Engine<'v> {
             gone: FxHashMap::default(),
             acknowledged: FxHashSet::default(),
             revoked: FxHashSet::default(),
+            due: Vec::new(),
+            closed: FxHashSet::default(),
             agreements: FxHashMap::default(),
             ended: false,
             buffer_free: 0,
             buffer_size: 0,
         };
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
-        let pieces = vec![Cell::new(0); ranks.len()];
+        let pieces = vec![Cell::new((0, false)); ranks.len()];
         Self {
             vr,
             me,
@@ -282,16 +300,27 @@ impl<'v> Engine<'v> {
 
     /// How much data goes to a rank at once.
     fn piece(&self, to: u32) -> usize {
-        let piece = &self.pieces[to as usize];
-        if piece.get() == 0 {
-            piece.set(self.vr.handy_size(self.id_of(to)).min(PIECE) - HEADER);
+        self.way(to).0
+    }
+
+    /// Whether messages to a rank pass through memory alone.
+    fn shares_memory(&self, to: u32) -> bool {
+        self.way(to).1
+    }
+
+    fn way(&self, to: u32) -> (usize, bool) {
+        let way = &self.pieces[to as usize];
+        if way.get().0 == 0 {
+            let id = self.id_of(to);
+            let handy = self.vr.handy_size(id).saturating_sub(HEADER);
+            way.set(((handy - handy % GRAIN).clamp(GRAIN, PIECE), self.vr.shares_memory_with(id)));
         }
-        piece.get()
+        way.get()
     }
 
     /// Up to so many bytes a message to that rank is sent without asking.
     fn eager(&self, to: u32) -> usize {
-        EAGER.min(self.piece(to))
+        if self.shares_memory(to) { EAGER_NEAR } else { EAGER }
     }
 
     fn transmit(&self, to: u32, payload: impl Into<Payload>) -> Result {

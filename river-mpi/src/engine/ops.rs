@@ -21,8 +21,15 @@ impl Engine<'_> {
         }
     }
 
-    /// Looks at everything that has arrived. Does not block.
+    /// Looks at everything that has arrived, and takes in what was offered. Does not block.
     pub(crate) fn pump(&self) -> Result {
+        let result = self.bring_in();
+        self.read_due(None);
+        result
+    }
+
+    /// Looks at everything that has arrived. Does not block.
+    pub(crate) fn bring_in(&self) -> Result {
         loop {
             match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
                 Ok(Some(envelope)) => drop(self.handle(envelope, None)),
@@ -45,6 +52,7 @@ impl Engine<'_> {
         let Some(op) = state.ops.get(op.key()) else { return Ok(()) };
         let (context, whom) = match &op.state {
             OpState::Posted(ask) => (Some(ask.pattern.context), ask.sources.as_slice()),
+            OpState::Due(offer) => (None, std::slice::from_ref(&offer.header.from)),
             OpState::Arriving(arrival) => (None, std::slice::from_ref(&arrival.header.from)),
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
                 (Some(key.context), std::slice::from_ref(to))
@@ -79,7 +87,7 @@ impl Engine<'_> {
 
     /// Waits until an operation is complete, or can never be; its message may go to that memory.
     pub(crate) fn wait_into(&self, op: OpId, memory: &mut [u8]) -> Result {
-        self.pump()?;
+        self.bring_in()?;
         self.wait_landing(&[op], Some(&mut One { op, memory }))
     }
 
@@ -98,6 +106,7 @@ impl Engine<'_> {
         for op in ops.iter().filter_map(|op| state.ops.get(op.key())) {
             match &op.state {
                 OpState::Posted(ask) => whom.extend_from_slice(ask.sources.as_slice()),
+                OpState::Due(offer) => whom.push(offer.header.from),
                 OpState::Arriving(arrival) => whom.push(arrival.header.from),
                 OpState::Offered { to, .. } | OpState::Unmatched { to, .. } | OpState::Sent { to } => {
                     whom.push(*to);
@@ -131,6 +140,11 @@ impl Engine<'_> {
                 let pattern = ask.pattern;
                 state.matching.unpost(id.0, &pattern);
                 state.ops.remove(id.key());
+            }
+            OpState::Due(offer) => {
+                let header = offer.header;
+                state.ops.remove(id.key());
+                self.tell_read(state, &header);
             }
             OpState::Arriving(_) | OpState::Offered { .. } => op.detached = true,
             OpState::Arrived(arrival) => {

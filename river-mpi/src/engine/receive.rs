@@ -14,14 +14,21 @@ impl Engine<'_> {
             Got::Message(message) => message,
         };
         let header = message.header;
-        let fits = out.filter(|out| out.len() as u64 >= header.length);
+        let mut fits = out.filter(|out| out.len() as u64 >= header.length);
         if header.kind != Kind::Offer {
             let arrival = Arrival::new(message);
             let Some(out) = fits else { return Ok((header, Some(arrival))) };
             arrival.copy_to(out);
             return Ok((header, None));
         }
+        let len = usize::try_from(header.length).unwrap_or(usize::MAX);
+        if let Some(out) = fits.as_deref_mut().and_then(|out| out.get_mut(..len))
+            && self.read_offered(&mut self.state.borrow_mut(), &message, out)
+        {
+            return Ok((header, None));
+        }
         let op = self.accept(message);
+        self.read_due(None);
         let result = self.collect(op, header.from, fits);
         let arrival = result.inspect_err(|_| self.forget(op))?;
         Ok((header, arrival))
@@ -95,6 +102,11 @@ impl Engine<'_> {
     /// Begins to receive a message that was matched when it was looked for.
     pub(super) fn accept(&self, message: Message) -> OpId {
         let offer = (message.header.kind == Kind::Offer).then_some(message.header);
+        if offer.is_some() && self.can_read(&self.state.borrow(), &message) {
+            let op = self.add(OpState::Due(message));
+            self.state.borrow_mut().due.push(op);
+            return op;
+        }
         let arrival = Arrival::new(message);
         let state = if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
         let op = self.add(state);
@@ -128,6 +140,7 @@ impl Engine<'_> {
         if message.header.kind == Kind::Offer {
             let from = message.header.from;
             let op = self.accept(message);
+            self.read_due(None);
             return self.collect(op, from, None);
         }
         self.acknowledge(&message);

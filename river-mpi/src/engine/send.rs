@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use river_core::Payload;
 
-use super::{Engine, INLINE, Mode, Op, OpId, OpState};
+use super::single::Exposure;
+use super::{Engine, GRAIN, INLINE, PIECES, Mode, Op, OpId, OpState};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
@@ -13,6 +14,8 @@ use crate::matching::Key;
 
 /// Bytes that are copied in a nanosecond, about.
 const COPIED: u64 = 8;
+/// How long it takes about until an answer comes.
+const ANSWER: Duration = Duration::from_micros(5);
 
 impl Engine<'_> {
     /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.
@@ -24,7 +27,7 @@ impl Engine<'_> {
         let op = if eager {
             self.send_unmatched(to, key, data)?
         } else {
-            self.offer(to, key, data.len(), None, 0)?
+            self.offer(to, key, data, None, 0)?
         };
         let outcome = self.wait_for(&[op]);
         let state = self.state.borrow_mut().ops.remove(op.key()).map(|op| op.state);
@@ -33,8 +36,13 @@ impl Engine<'_> {
         self.send_pieces(to, key, receive, data)
     }
 
+    /// The length of the pieces of a message.
+    pub(super) fn piece_of(&self, to: u32, length: usize) -> usize {
+        (length / PIECES).next_multiple_of(GRAIN).clamp(2 * GRAIN, self.piece(to).max(2 * GRAIN))
+    }
+
     fn send_pieces(&self, to: u32, key: Key, receive: u64, data: &[u8]) -> Result {
-        data.chunks(self.piece(to)).try_for_each(|piece| {
+        data.chunks(self.piece_of(to, data.len())).try_for_each(|piece| {
             self.transmit_slice(to, &self.header(Kind::Piece, key, receive, piece.len()), piece)
         })
     }
@@ -48,15 +56,18 @@ impl Engine<'_> {
     /// could have been copied.
     pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
         if data.len() > self.eager(to) {
-            let op = self.offer(to, key, data.len(), None, 0)?;
+            let op = self.offer(to, key, data, None, 0)?;
             if !self.vr.is_recoverable() {
                 // Whether it is in time is nothing that a replay could know.
-                self.linger(op, Duration::from_nanos(data.len() as u64 / COPIED));
+                self.linger(op, ANSWER + Duration::from_nanos(data.len() as u64 / COPIED));
             }
             let mut state = self.state.borrow_mut();
             let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(op) };
             match &mut sending.state {
-                OpState::Offered { data: later, .. } => *later = Some(self.pool.join(&[], data)),
+                OpState::Offered { data: later, .. } => {
+                    *later = Some(self.pool.join(&[], data));
+                    sending.seal = None;
+                }
                 OpState::Granted { receive } => {
                     let receive = *receive;
                     sending.state = OpState::Sent { to };
@@ -84,7 +95,7 @@ impl Engine<'_> {
         buffered: usize,
     ) -> Result<OpId> {
         if data.len() > self.eager(to) {
-            return self.offer(to, key, data.len(), Some(data), buffered);
+            return self.offer(to, key, &data.clone(), Some(data), buffered);
         }
         if data.len() <= INLINE || mode == Mode::Synchronous {
             return self.isend_slice(to, key, &data, mode);
@@ -190,20 +201,26 @@ impl Engine<'_> {
         self.transmit_slice(to, &self.header(kind, key, ticket, data.len()), data)
     }
 
+    /// Offers a message. `owned` is the same data, if it is to be sent without the caller.
     pub(super) fn offer(
         &self,
         to: u32,
         key: Key,
-        length: usize,
-        data: Option<Bytes>,
+        data: &[u8],
+        owned: Option<Bytes>,
         buffered: usize,
     ) -> Result<OpId> {
-        let op = self.add(OpState::Offered { to, key, data });
-        if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
-            op.buffered = buffered;
-        }
-        let header = self.header(Kind::Offer, key, op.0, length);
-        self.transmit(to, header.with(&[])).inspect_err(|_| self.forget(op))?;
+        let mut op = Op::new(OpState::Offered { to, key, data: owned });
+        op.buffered = buffered;
+        let exposure = self.shares_memory(to).then(|| Exposure::of(data));
+        let exposure = exposure.map(|(exposure, seal)| {
+            op.seal = Some(seal);
+            exposure
+        });
+        let op: OpId = self.state.borrow_mut().ops.insert(op).into();
+        let header = self.header(Kind::Offer, key, op.0, data.len());
+        let offer = header.with(exposure.as_ref().map_or(&[], bytemuck::bytes_of));
+        self.transmit(to, offer).inspect_err(|_| self.forget(op))?;
         Ok(op)
     }
 }
@@ -223,7 +240,9 @@ mod tests {
             let engine = world.engine();
             if world.rank() == 1 {
                 let key = world.key(0)?;
-                let op = engine.offer(0, key, ANNOUNCED, None, 0)?;
+                let op = engine.offer(0, key, &[1; ANNOUNCED], None, 0)?;
+                // As if it had left: the data has to be sent.
+                engine.state.borrow_mut().ops[op.key()].seal = None;
                 engine.wait_for(&[op])?;
                 let granted = engine.state.borrow_mut().ops.remove(op.key());
                 let Some(Op { state: OpState::Granted { receive }, .. }) = granted else {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use river_core::{Arriving, Channel, Down, RecvError, Selector};
 
+use super::arrival::{Arrival, Message};
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
 use super::{Ask, Engine, Gone, LANE, MESSAGES, OpId, OpState, REPORTS, Sources, State, context_name};
@@ -27,7 +28,7 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> Result {
-        if self.advance_background() {
+        if self.advance_background() || self.has_due() && self.read_due(reborrow(&mut landing)) {
             return Ok(());
         }
         if !self.state.borrow().is_calm() {
@@ -54,6 +55,10 @@ impl Engine<'_> {
             Err(error) => self.trouble(error),
             Ok(()) => Ok(()),
         }
+    }
+
+    fn has_due(&self) -> bool {
+        !self.state.borrow().due.is_empty()
     }
 
     /// Waits no longer than so long until something has come, and handles it.
@@ -83,6 +88,8 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error),
                 Ok(()) => Ok(()),
             };
+            // The other side may wait in the same way.
+            self.read_due(None);
             if looked.is_err() {
                 // What it means for this operation is found out by who waits for it.
                 return;
@@ -190,7 +197,9 @@ impl Engine<'_> {
         let state = self.state.borrow();
         let texts = ops.iter().filter_map(|op| state.ops.get(op.key())).map(|op| match &op.state {
             OpState::Posted(ask) => state.describe_ask("a receive", ask),
-            OpState::Arriving(arrival) => format!("the rest of a message from rank {}", arrival.header.from),
+            OpState::Due(Message { header, .. }) | OpState::Arriving(Arrival { header, .. }) => {
+                format!("the rest of a message from rank {}", header.from)
+            }
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
                 format!(
                     "rank {to} to receive what was sent with tag {} ({})",

@@ -18,7 +18,7 @@ use bytemuck::Zeroable;
 
 use super::ring::{Record, RingReader, Title};
 use super::route::{ROUTE, Route, Routes};
-use super::{NAMED, SEQ, SPELLED, STREAM};
+use super::{HALF, NAMED, SEQ, SPELLED, STREAM, gap_behind};
 use crate::arriving::{Arriving, Intake, Source};
 use crate::frame::{self, Decoder, Frame, Kind};
 use crate::id::HostId;
@@ -287,13 +287,14 @@ impl Peer {
         own: &mut Option<Own<'_, '_>>,
     ) -> Result<bool, String> {
         let Title { kind, mark, len } = record.title;
-        let start = match kind {
-            NAMED => SEQ,
-            SPELLED => SEQ + ROUTE,
+        let route = match kind & !HALF {
+            NAMED => 0,
+            SPELLED => ROUTE,
             other => return Err(format!("a record is of an unknown kind ({other})")),
         };
+        let start = SEQ + route + if kind & HALF == 0 { 0 } else { gap_behind(route) };
         let len = len.checked_sub(start).ok_or("a record is too short")?;
-        if kind == SPELLED {
+        if route > 0 {
             let mut route = Route::zeroed();
             self.ring.read(record, SEQ, bytemuck::bytes_of_mut(&mut route));
             if !self.routes.learn(mark, route) {
