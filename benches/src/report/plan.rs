@@ -25,7 +25,7 @@ const ARGS: [(&str, &str, &str); 7] = [
     ("mapreduce", "--peers", "--rounds 2 --megabytes 100 --peers"),
     (
         "mpi_coll",
-        "",
+        "--peers",
         "--rounds 3 --ranks 4 --link shm --operation barrier --operation bcast --operation allreduce --operation alltoall",
     ),
     ("sfm", "", "--quick"),
