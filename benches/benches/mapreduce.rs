@@ -83,7 +83,7 @@ const CASES: [Case; 6] = [
     Case::Here("River, 2 VMs, half"),
     Case::Here("River, 2 VMs, tenth"),
     Case::Python { name: "Spark, local[2]", module: "pyspark", script: SPARK },
-    Case::Python { name: "Dask, 2 processes", module: "dask.dataframe", script: DASK },
+    Case::Python { name: "Dask, 2 processes", module: "dask.dataframe, distributed", script: DASK },
 ];
 
 impl Case {

@@ -92,11 +92,16 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
                 writer.record(|out| out.extend_from_slice(record(entry)))?;
             }
             writer.end_part();
-            partition.clear();
         }
+        self.clear();
+        writer.finish()
+    }
+
+    /// Empties it.
+    pub(crate) fn clear(&mut self) {
+        self.partitions.iter_mut().for_each(Vec::clear);
         self.arena.clear();
         self.records = 0;
-        writer.finish()
     }
 }
 
