@@ -1,20 +1,23 @@
-//! Short keys within two words, as a hash table holds them: compared and hashed without a look elsewhere.
+//! Short keys within twelve bytes, as a hash table holds them: compared and hashed without a look elsewhere.
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 
 /// Bytes of the longest key that is held.
-const SHORT: usize = 15;
+pub(crate) const SHORT: usize = 11;
 
 /// In place of a length: the key is elsewhere.
-const LONG: u8 = 255;
+const LONG: u32 = 255;
 
-/// A key of up to 15 bytes, zeros, and its length plus one. All zeros are no key. Of a longer key it holds the hash, and
-/// where the key is.
+/// A key of up to 11 bytes, zeros, and its length plus one. All zeros are no key. For a longer key: a part of its hash, and
+/// where it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(align(16))]
-pub(crate) struct InlineKey([u8; SHORT + 1]);
+pub(crate) struct InlineKey {
+    pub(crate) head: u64,
+    /// The length is in the upper byte.
+    pub(crate) tail: u32,
+}
 
 impl InlineKey {
     /// The key, if it is short. `around` are bytes that it may be a part of: then it is read from there, which is
@@ -31,45 +34,40 @@ impl InlineKey {
             Some(sixteen) => u128::from_le_bytes(*sixteen),
             None => assemble(key),
         };
-        let length = (key.len() as u128 + 1) << (8 * SHORT);
-        Some(Self((loaded & MASKS[key.len() & SHORT] | length).to_le_bytes()))
+        let word = loaded & MASKS[key.len() & 15];
+        Some(Self { head: word as u64, tail: (word >> 64) as u32 | (key.len() as u32 + 1) << 24 })
     }
 
     /// What stands for a long key with this hash that is in an arena at `start`.
     pub(crate) fn long(hash: u64, start: u32) -> Self {
-        Self((u128::from(hash) | u128::from(start) << 64 | u128::from(LONG) << (8 * SHORT)).to_le_bytes())
+        Self { head: u64::from(start) | hash & !0xffff_ffff, tail: hash as u32 & 0xff_ffff | LONG << 24 }
     }
 
     /// Whether there is a key.
     #[inline]
     pub(crate) fn is_some(self) -> bool {
-        self.0[SHORT] != 0
+        self.tail != 0
     }
 
     /// Where a long key is.
     #[inline]
     pub(crate) fn start(self) -> Option<u32> {
-        (self.0[SHORT] == LONG).then(|| (u128::from_le_bytes(self.0) >> 64) as u32)
+        (self.tail >> 24 == LONG).then_some(self.head as u32)
     }
 
-    /// The bytes of a short key.
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        let (bytes, length) = self.0.split_at(SHORT);
-        &bytes[..usize::from(length[0]).saturating_sub(1).min(SHORT)]
+    /// Whether it may be the long key with that hash.
+    pub(crate) fn may_be_long(self, hash: u64) -> bool {
+        let long = Self::long(hash, 0);
+        self.tail == long.tail && self.head >> 32 == long.head >> 32
     }
 
-    /// The same as [`hash`] of the key's bytes.
+    /// Of a short key: the same as [`hash`] of its bytes.
     #[inline]
     pub(crate) fn hash(self) -> u64 {
-        let both = u128::from_le_bytes(self.0);
-        if self.0[SHORT] == LONG {
-            return both as u64;
-        }
         // A multiplication to 128 bits whose halves are folded together, as in wyhash and foldhash. The second factor is
-        // never zero, as no length is 0xd5.
-        let product = u128::from(both as u64 ^ 0x9e37_79b9_7f4a_7c15)
-            * u128::from((both >> 64) as u64 ^ 0xd6e8_feb8_6659_fd93);
+        // never zero, as its upper half is not.
+        let product = u128::from(self.head ^ 0x9e37_79b9_7f4a_7c15)
+            * u128::from(u64::from(self.tail) ^ 0xd6e8_feb8_6659_fd93);
         (product as u64) ^ (product >> 64) as u64
     }
 }
@@ -89,10 +87,10 @@ fn assemble(key: &[u8]) -> u128 {
 }
 
 /// `MASKS[n]` keeps the first `n` bytes.
-static MASKS: [u128; SHORT + 1] = {
-    let mut masks = [0; SHORT + 1];
+static MASKS: [u128; 16] = {
+    let mut masks = [0; 16];
     let mut len = 0;
-    while len <= SHORT {
+    while len < 16 {
         masks[len] = (1 << (8 * len)) - 1;
         len += 1;
     }
@@ -134,23 +132,21 @@ mod tests {
             prop_assert_eq!(InlineKey::of(within, &text).unwrap(), alone);
             prop_assert_eq!(InlineKey::of(within, &text[..before.len()]).unwrap(), alone);
             prop_assert_eq!(InlineKey::of(&key, &text).unwrap(), alone);
-            prop_assert!(alone.is_some());
-            prop_assert_eq!(alone.bytes(), &key);
+            prop_assert!(alone.is_some() && alone.start().is_none());
             prop_assert_eq!(alone.hash(), hash(&key));
         }
     }
 
     #[test]
     fn keys_differ_in_what_they_are_and_how_long_they_are() {
-        let keys: [&[u8]; 6] = [b"", b"\0", b"\0\0", b"a", b"a\0", b"abcdefghijklmno"];
-        let inline: HashSet<[u8; 16]> =
-            keys.iter().filter_map(|key| InlineKey::of(key, &[])).map(|key| key.0).collect();
-        assert_eq!(inline.len(), keys.len());
-        assert_eq!(InlineKey::of(b"abcdefghijklmnop", &[]), None);
+        let keys: [&[u8]; 6] = [b"", b"\0", b"\0\0", b"a", b"a\0", b"abcdefghijk"];
+        let inline = keys.iter().filter_map(|key| InlineKey::of(key, &[]));
+        assert_eq!(inline.map(|key| (key.head, key.tail)).collect::<HashSet<_>>().len(), keys.len());
+        assert_eq!(InlineKey::of(b"abcdefghijkl", &[]), None);
         assert!(!InlineKey::default().is_some());
-        let long = InlineKey::long(hash(b"abcdefghijklmnop"), 77);
-        assert_eq!((long.hash(), long.start()), (hash(b"abcdefghijklmnop"), Some(77)));
-        assert!(keys.iter().all(|key| InlineKey::of(key, &[]).unwrap().start().is_none()));
+        let long = hash(b"abcdefghijklmnop");
+        assert_eq!(InlineKey::long(long, 77).start(), Some(77));
+        assert!(InlineKey::long(long, 77).may_be_long(long) && !InlineKey::long(long, 77).may_be_long(!long));
     }
 
     #[test]

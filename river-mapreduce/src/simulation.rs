@@ -396,7 +396,7 @@ fn collected(outputs: &[Option<Vec<u8>>]) -> BTreeMap<u8, Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
     #[test]
     fn the_output_is_that_of_a_sequential_program_whatever_dies(
         records in prop::collection::vec((0u8..20, "[a-z]{0,6}|[a-z]{3000}"), 0..120),
