@@ -38,14 +38,14 @@ impl Program {
             self.take_up(others, &places, services).await
         })?;
         self.register(initiator);
-        self.node.states.freeze();
+        self.node.freeze();
         let (inbox, recorder) = cut::adopt(&self.node, saved);
         Ok(Vr::recorded(self.node.clone(), inbox, recorder))
     }
 
     /// Lets the VRs of a restored program go on.
     pub(crate) fn thaw(&self) {
-        self.node.states.thaw();
+        self.node.thaw();
         let hosts: Vec<HostId> = self.state().hosts.keys().copied().collect();
         for host in hosts {
             self.tell_host(host, ToHost::State { round: 0, step: Step::Thaw });

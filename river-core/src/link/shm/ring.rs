@@ -138,7 +138,7 @@ mod tests {
         fn equals_a_queue(steps in prop::collection::vec((any::<bool>(), 0..CAPACITY + 10_000), 1..30)) {
             let mut writer = RingWriter::create().unwrap();
             let mut reader = RingReader::attach(&writer.name()).unwrap();
-            let (mut model, mut counter) = (VecDeque::new(), 0_u8);
+            let (mut model, mut counter) = (VecDeque::<u8>::new(), 0_u8);
             for (write, amount) in steps {
                 if write {
                     let bytes: Vec<u8> = (0..amount).map(|i| counter.wrapping_add((i % 251) as u8)).collect();
