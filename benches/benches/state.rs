@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Parser;
 use river::core::{Channel, Selector, VirtualResource, VmInfo, Vr, VrId};
 use river::mpi::Communicator;
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, bytes, load, machine};
 use river_examples::cg::{self, Class};
 use serde::{Deserialize, Serialize};
 
@@ -104,10 +104,10 @@ fn bytes_of(size: usize) -> ::bytes::Bytes {
 }
 
 fn recording(rounds: usize) -> river::Result {
-    println!(
-        "\nlatency within a host, one way, us\n{:>8} {:>26} {:>26} {:>6}",
-        "size", "recorded", "not recorded", "ratio"
-    );
+    let mut table = Table::new("latency within a host, one way", "size")
+        .column("recorded", "us", 3)
+        .column("not recorded", "us", 3)
+        .column("ratio", "", 2);
     river::try_run(|vr| {
         let vms = vr.start_local(1)?;
         for size in SIZES {
@@ -118,14 +118,11 @@ fn recording(rounds: usize) -> river::Result {
                 recorded.push(exchange(vr, &vms[0], size, count, true)?);
             }
             let (recorded, plain) = (Spread::of(recorded), Spread::of(plain));
-            println!(
-                "{:>8} {recorded:>26.3} {plain:>26.3} {:>6.2}",
-                bytes(size),
-                recorded.median / plain.median
-            );
+            table.sized(size, [Some(recorded), Some(plain), Some((recorded.median / plain.median).into())]);
         }
         Ok(())
-    })
+    })?;
+    Ok(table.print()?)
 }
 
 /// The time that one message takes, in microseconds.
@@ -156,10 +153,11 @@ impl VirtualResource for Idle {
 
 fn checkpoints(rounds: usize) -> river::Result {
     let scratch = tempfile::tempdir_in(".")?;
-    println!(
-        "\ncheckpoints, ms\n{:>8} {:>9} {:>22} {:>22} {:>22} {:>22}",
-        "VRs", "size", "pause", "checkpoint", "bare file", "restore"
-    );
+    let mut table = Table::new("checkpoints", "")
+        .column("pause", "ms", 2)
+        .column("checkpoint", "ms", 2)
+        .column("bare file", "ms", 2)
+        .column("restore", "ms", 2);
     for count in VRS {
         let directory = scratch.path().join(count.to_string());
         let (mut pauses, mut whole, mut bare, mut restores) =
@@ -197,16 +195,12 @@ fn checkpoints(rounds: usize) -> river::Result {
             start.set(Instant::now());
             river::restore(&directory, &mut body)?;
         }
-        println!(
-            "{count:>8} {:>9} {:>22} {:>22} {:>22} {:>22}",
-            bytes(size),
-            Spread::of(pauses),
-            Spread::of(whole),
-            Spread::of(bare),
-            Spread::of(restores)
+        table.row(
+            format!("{count} VRs, {}", bytes(size)),
+            [pauses, whole, bare, restores].map(|times| Some(Spread::of(times))),
         );
     }
-    Ok(())
+    Ok(table.print()?)
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -273,10 +267,13 @@ fn conjugate_gradients(rounds: usize) -> river::Result {
         recorded.push(milliseconds(first(river::try_run_recoverable(run)?)?.time));
     }
     let (plain, recorded) = (Spread::of(plain), Spread::of(recorded));
-    println!(
-        "\nCG class {CLASS} on two VMs, ms\nnot recorded {plain:.0}\nrecorded     {recorded:.0}  ({:.2})",
-        recorded.median / plain.median
-    );
+    let mut table = Table::new(format!("CG class {CLASS} on two VMs"), "")
+        .column("recorded", "ms", 0)
+        .column("not recorded", "ms", 0)
+        .column("ratio", "", 2);
+    let ratio = recorded.median / plain.median;
+    table.row("all steps", [Some(recorded), Some(plain), Some(ratio.into())]);
+    table.print()?;
     let run = |vr: &Vr| Ok(river::mpi::run_on(vr, &vr.start_local(2)?, checkpointed)?);
     let (mut pauses, mut whole, mut restores, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..rounds {
@@ -291,13 +288,12 @@ fn conjugate_gradients(rounds: usize) -> river::Result {
         restores.push(milliseconds(resumed.duration_since(start).unwrap_or_default()));
     }
     fs::remove_dir_all(CG)?;
-    println!(
-        "after 10 of {} steps: {}, pause {}, checkpoint {}, restore {}",
-        CLASS.steps(),
-        bytes(size),
-        Spread::of(pauses),
-        Spread::of(whole),
-        Spread::of(restores)
-    );
+    let mut table = Table::new(format!("CG class {CLASS} on two VMs, checkpointed and restored"), "")
+        .column("pause", "ms", 2)
+        .column("checkpoint", "ms", 0)
+        .column("restore", "ms", 0);
+    let cells = [Spread::of(pauses), Spread::of(whole), Spread::of(restores)];
+    table.row(format!("after 10 of {} steps, {}", CLASS.steps(), bytes(size)), cells.map(Some));
+    table.print()?;
     Ok(())
 }

@@ -193,7 +193,7 @@ fn go_on<T>(directory: &Path, body: impl FnOnce(&Vr) -> Result<T>) -> Result<(Re
         }
     };
     let recorder = program.node.states.get(vr.id());
-    program.thaw();
+    program.thaw(vr.id());
     Ok(finish(&program, vr, recorder, body))
 }
 

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "river",
     bin_name = "river",
-    version,
+    version = env!("RIVER_VERSION"),
     after_help = "\
 Examples:
   river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
@@ -22,6 +22,7 @@ Examples:
   river restore state         go on with it
   river record -o tape ./pi   run it and record all its VRs
   river replay tape --vr 5f   run one of them again, alone
+  river doctor                check that all of this can work here
   river key show              the fingerprint of the key, to compare two machines
 
 Exit status:
@@ -50,7 +51,9 @@ enum Command {
     Replay(command::replay::Args),
     States(command::states::Args),
     Key(command::key::Args),
+    Doctor(command::doctor::Args),
     Completions(command::completions::Args),
+    Man(command::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,8 @@ fn main() -> ExitCode {
         Command::Replay(args) => return command::replay::run(&args),
         Command::States(args) => command::states::run(&args),
         Command::Key(args) => command::key::run(&args),
+        Command::Doctor(args) => command::doctor::run(&args),
+        Command::Man(args) => command::man::run::<Args>(&args),
         Command::Completions(args) => command::completions::run::<Args>(&args),
     };
     match result {
