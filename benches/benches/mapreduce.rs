@@ -176,10 +176,11 @@ fn compare(args: &Args) -> river::Result {
 }
 
 fn table_of(job: &str, args: &Args, cases: &[Case], measured: &[Vec<Measured>]) -> Table {
-    let mut table = Table::new(format!("{job}, {} MB; {} rounds", args.megabytes, args.rounds), "")
+    let mut table = Table::new(job, "")
+        .note(format!("{} MB; {} rounds", args.megabytes, args.rounds))
         .column("time", "s", 3)
         .column("throughput", "MB/s", 0)
-        .column("ratio", "", 2)
+        .column("ratio to rayon", "", 2)
         .column("peak", "MiB", 1)
         .column("spilled", "MiB", 1);
     let spread = |runs: &[Measured]| Spread::of(runs.iter().map(|run| run.seconds).collect());
