@@ -100,9 +100,12 @@ fn unnamed_files(process: i32) -> usize {
     let directory = fs::canonicalize(std::env::temp_dir()).unwrap();
     let links = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     let files = links.filter_map(|link| fs::read_link(link.ok()?.path()).ok());
-    let ours: Vec<PathBuf> = files.filter(|path| path.starts_with(&directory)).collect();
-    // Images of programs are there too, if the cache of the tests is.
-    let spilled: Vec<&PathBuf> = ours.iter().filter(|path| path.parent() == Some(&directory)).collect();
+    // As the system or `tempfile` calls them; whatever else a process has inherited may be there as well.
+    let temporary = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.parent() == Some(&directory) && (name.starts_with('#') || name.starts_with(".tmp"))
+    };
+    let spilled: Vec<PathBuf> = files.filter(temporary).collect();
     for path in &spilled {
         assert!(path.to_string_lossy().ends_with(" (deleted)"), "{}", path.display());
     }
