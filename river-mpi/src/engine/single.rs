@@ -1,4 +1,4 @@
-//! Messages that are copied once: a receiver on the same machine reads the sender's memory, by process_vm_readv(2).
+//! Messages that are copied once: a receiver on the same machine reads the sender's memory, by `process_vm_readv(2)`.
 //!
 //! An offer says where the data lies. As the sender may have to leave its operation at any moment, there is a word beside,
 //! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same
@@ -18,7 +18,7 @@ use river_core::Payload;
 
 use super::arrival::{Arrival, Message};
 use super::intake::Landing;
-use super::{Engine, OpId, OpState, State};
+use super::{Engine, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 
 /// Where the data of an offer lies. In the byte order of the machine, as only processes of one machine use it.
@@ -132,7 +132,9 @@ impl Engine<'_> {
         let due = std::mem::take(&mut state.due);
         for &op in &due {
             let Some(receive) = state.ops.get_mut(op.key()) else { continue };
-            let OpState::Due(offer) = std::mem::replace(&mut receive.state, OpState::Cancelled) else { continue };
+            let OpState::Due(offer) = std::mem::replace(&mut receive.state, OpState::Cancelled) else {
+                continue;
+            };
             let (header, seat) = (offer.header, receive.seat);
             let len = usize::try_from(header.length).unwrap_or(usize::MAX);
             let mut arrival = Arrival::coming(header);
@@ -165,7 +167,6 @@ impl Engine<'_> {
         }
         !due.is_empty()
     }
-
 }
 
 #[cfg(test)]
