@@ -66,10 +66,10 @@ fn program(vr: &Vr, disk: &Path) -> river_core::Result {
     let output = || Output::text(&out);
     check_error(&job(too_many).output(output()).run(&cluster).unwrap_err().to_string(), disk);
     // Nothing of all that takes room any more, and the workers go on.
-    let half = DISK / 1000 / 2;
-    let outcome = job(half).memory(200_000).run(&cluster)?;
-    assert!(outcome.report().spilled_bytes > DISK / 3, "{}", outcome.report());
-    job(half).output(output()).run(&cluster)?;
+    let quarter = DISK / 1000 / 4;
+    let outcome = job(quarter).memory(200_000).run(&cluster)?;
+    assert!(outcome.report().spilled_bytes > DISK / 5, "{}", outcome.report());
+    job(quarter).output(output()).run(&cluster)?;
     assert!(out.join("_SUCCESS").exists());
     println!("[all seen]");
     Ok(())
