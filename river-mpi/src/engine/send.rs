@@ -6,7 +6,7 @@ use bytes::Bytes;
 use river_core::Payload;
 
 use super::single::Exposure;
-use super::{Engine, GRAIN, INLINE, PIECES, Mode, Op, OpId, OpState};
+use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
@@ -24,11 +24,8 @@ impl Engine<'_> {
         if eager && mode == Mode::Standard {
             return self.send_eager(to, key, Kind::Eager, 0, data);
         }
-        let op = if eager {
-            self.send_unmatched(to, key, data)?
-        } else {
-            self.offer(to, key, data, None, 0)?
-        };
+        let op =
+            if eager { self.send_unmatched(to, key, data)? } else { self.offer(to, key, data, None, 0)? };
         let outcome = self.wait_for(&[op]);
         let state = self.state.borrow_mut().ops.remove(op.key()).map(|op| op.state);
         outcome?;

@@ -132,7 +132,9 @@ impl Engine<'_> {
         let due = std::mem::take(&mut state.due);
         for &op in &due {
             let Some(receive) = state.ops.get_mut(op.key()) else { continue };
-            let OpState::Due(offer) = std::mem::replace(&mut receive.state, OpState::Cancelled) else { continue };
+            let OpState::Due(offer) = std::mem::replace(&mut receive.state, OpState::Cancelled) else {
+                continue;
+            };
             let (header, seat) = (offer.header, receive.seat);
             let len = usize::try_from(header.length).unwrap_or(usize::MAX);
             let mut arrival = Arrival::coming(header);
@@ -165,7 +167,6 @@ impl Engine<'_> {
         }
         !due.is_empty()
     }
-
 }
 
 #[cfg(test)]
