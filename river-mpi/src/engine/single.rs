@@ -1,4 +1,4 @@
-//! Messages that are copied once: a receiver on the same machine reads the sender's memory, by process_vm_readv(2).
+//! Messages that are copied once: a receiver on the same machine reads the sender's memory, by `process_vm_readv(2)`.
 //!
 //! An offer says where the data lies. As the sender may have to leave its operation at any moment, there is a word beside,
 //! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same
@@ -18,7 +18,7 @@ use river_core::Payload;
 
 use super::arrival::{Arrival, Message};
 use super::intake::Landing;
-use super::{Engine, OpId, OpState, State};
+use super::{Engine, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 
 /// Where the data of an offer lies. In the byte order of the machine, as only processes of one machine use it.
