@@ -66,6 +66,7 @@
 //! * `id`: names
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
+//! * `arriving`: envelopes that have not reached a mailbox yet
 //! * `limit`: limits of mailboxes
 //! * `error`: what can go wrong
 //! * `panics`: panics as text
@@ -100,6 +101,7 @@
 //! * `testing`: help for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
+mod arriving;
 pub mod code;
 mod control;
 mod cut;
@@ -143,6 +145,7 @@ mod vr;
 
 pub use std::process::ExitCode;
 
+pub use arriving::{Arriving, Intake};
 pub use discovery::{
     DISCOVERY_PORT, DiscoverError, FindError, Found, Heard, NetworkError, PortError, Query, ResponderError,
     VmInfo, VmState, discovery_port, find, hear_self,

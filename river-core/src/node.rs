@@ -625,6 +625,10 @@ impl Sink for Deliver {
         }
     }
 
+    fn trusts_all(&self) -> bool {
+        self.local.is_unguarded()
+    }
+
     fn closed(&self, from: HostId, why: String) {
         if let Some(node) = self.node() {
             node.inbound_closed(from, &why);

@@ -237,7 +237,7 @@ fn a_chain_is_replayed_through_its_safepoints() {
 fn a_large_send_of_other_bytes_is_a_divergence_however_it_is_cut() {
     let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
     let hash = |parts: &[&[u8]]| {
-        let mut payload = crate::envelope::Payload::default();
+        let mut payload = Payload::default();
         parts.iter().for_each(|part| payload.push(Bytes::copy_from_slice(part)));
         Sent::new(id(1), CHANNEL, 0, &payload)
     };
