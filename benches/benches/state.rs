@@ -259,7 +259,9 @@ fn checkpointed(world: &Communicator) -> river::Result<Rank> {
 
 /// One rank on each of two VMs: what recording costs, and what checkpoints do.
 fn conjugate_gradients(rounds: usize) -> river::Result {
-    let run = |vr: &Vr| Ok(river::mpi::run_on(vr, &vr.start_local(2)?, undisturbed)?);
+    let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
+        Ok(river::mpi::run_on(vr, &vr.start_local(2)?, undisturbed)?)
+    };
     let first = |ranks: Vec<Rank>| ranks.into_iter().next().ok_or_else(|| river::VrError::msg("no rank"));
     let (mut plain, mut recorded) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -274,7 +276,9 @@ fn conjugate_gradients(rounds: usize) -> river::Result {
     let ratio = recorded.median / plain.median;
     table.row("all steps", [Some(recorded), Some(plain), Some(ratio.into())]);
     table.print()?;
-    let run = |vr: &Vr| Ok(river::mpi::run_on(vr, &vr.start_local(2)?, checkpointed)?);
+    let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
+        Ok(river::mpi::run_on(vr, &vr.start_local(2)?, checkpointed)?)
+    };
     let (mut pauses, mut whole, mut restores, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..rounds {
         for (pause, bytes, time) in first(river::try_run_recoverable(run)?)?.taken {

@@ -81,9 +81,11 @@ impl Tape {
 
     /// Something was recorded.
     pub(crate) fn note(&mut self, record: &Record) {
+        // None: a safepoint was made just now.
+        let Some(line) = record.len().checked_sub(1) else { return };
         let now = Time::now();
         if self.times.last().is_none_or(|(_, last)| *last != now) {
-            self.times.push((record.len().saturating_sub(1) as u64, now));
+            self.times.push((line as u64, now));
         }
     }
 

@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn expressions() {
-        assert_eq!("recv.count".parse(), Ok(Watch::Recv("count".into())));
-        assert_eq!("send.a.b".parse(), Ok(Watch::Send("a.b".into())));
-        assert_eq!("state".parse(), Ok(Watch::State(Vec::new())));
-        assert_eq!("state.rows.3".parse(), Ok(Watch::State(vec!["rows".into(), "3".into()])));
+        assert_eq!("recv.count".parse::<Watch>(), Ok(Watch::Recv("count".into())));
+        assert_eq!("send.a.b".parse::<Watch>(), Ok(Watch::Send("a.b".into())));
+        assert_eq!("state".parse::<Watch>(), Ok(Watch::State(Vec::new())));
+        assert_eq!("state.rows.3".parse::<Watch>(), Ok(Watch::State(vec!["rows".into(), "3".into()])));
         for wrong in ["recv", "recv.", "count", ""] {
             assert!(wrong.parse::<Watch>().is_err(), "{wrong}");
         }
