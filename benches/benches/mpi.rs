@@ -154,7 +154,9 @@ fn tables(args: &Args) -> Result {
 /// What MPICH and Open MPI do, those of them that are installed.
 fn all_peers(rounds: u16, sizes: &[usize], over_tcp: bool) -> Vec<(&'static str, Numbers)> {
     let open_mpi: &[&str] = match over_tcp {
-        true => &["--allow-run-as-root", "--oversubscribe", "--mca", "btl", "self,tcp", "--mca", "pml", "ob1"],
+        true => {
+            &["--allow-run-as-root", "--oversubscribe", "--mca", "btl", "self,tcp", "--mca", "pml", "ob1"]
+        }
         false => &["--allow-run-as-root", "--oversubscribe"],
     };
     let mpich: &[&str] = if over_tcp { &["-genv", "MPIR_CVAR_NOLOCAL", "1"] } else { &[] };
@@ -192,7 +194,8 @@ fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table 
         }
     }
     let measured = |size: &usize| columns[0].1.contains_key(&(measure, *size));
-    for size in SIZES.into_iter().filter(|size| measured(size) && (measure == Measure::Latency || *size > 0)) {
+    for size in SIZES.into_iter().filter(|size| measured(size) && (measure == Measure::Latency || *size > 0))
+    {
         let spread = |numbers: &Numbers| numbers.get(&(measure, size)).cloned().map(Spread::of);
         let river = spread(&columns[0].1);
         let others = columns[1..].iter().flat_map(|(_, numbers)| {

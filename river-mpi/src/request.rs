@@ -98,7 +98,9 @@ impl<'a> Request<'a> {
             && comm.engine().seat(op, 0)
         {
             let engine = comm.engine();
-            comm.guard(engine.bring_in().and_then(|()| engine.wait_landing(&[op], Some(&mut Seats::of(self)))))?;
+            comm.guard(
+                engine.bring_in().and_then(|()| engine.wait_landing(&[op], Some(&mut Seats::of(self)))),
+            )?;
         }
         comm.guard(self.finish().map(|status| status.unwrap_or(self.status)))
     }

@@ -2,8 +2,8 @@
 
 use river_mpi::testing::world;
 use river_mpi::{
-    ANY_SOURCE, ANY_TAG, Complex64, ErrorClass, ErrorHandler, Located, MpiError, PROC_NULL, test_all, test_some,
-    wait_all, wait_any, wait_some,
+    ANY_SOURCE, ANY_TAG, Complex64, ErrorClass, ErrorHandler, Located, MpiError, PROC_NULL, test_all,
+    test_some, wait_all, wait_any, wait_some,
 };
 
 /// Short, at and beyond the limit of what is sent at once, and of several pieces.

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_pcg::Pcg64Mcg;
 
-use crate::down::Down;
 use crate::arriving::{Arriving, Intake};
+use crate::down::Down;
 use crate::envelope::{Channel, Envelope, Label, Payload};
 use crate::error::{RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VrId};
