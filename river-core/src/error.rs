@@ -235,12 +235,15 @@ pub enum StateError {
     },
     /// VRs of the program are not recorded.
     #[error(
-        "VR {} {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
-         `river run --recoverable`", vr.short(), others(*.more)
+        "VR {} ({name}) {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
+         `river run --recoverable`; a helper that was started by Vr::spawn has to end first",
+        vr.short(), others(*.more)
     )]
     NotRecoverable {
         /// One of them.
         vr: VrId,
+        /// Its Rust type, or what the helper is called.
+        name: String,
         /// Where it is.
         on: String,
         /// How many more there are.

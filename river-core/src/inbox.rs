@@ -124,6 +124,8 @@ struct Queue {
     since: Moment,
     closed: bool,
     limit: Option<Limited>,
+    /// Who waits for room waits no longer: a checkpoint is being taken.
+    lets_in: bool,
 }
 
 /// Why an envelope was not taken.
@@ -186,6 +188,7 @@ impl Inbox {
             }
             match queue.limit.as_ref().and_then(Limited::full) {
                 None => break,
+                Some(WhenFull::Wait) if queue.lets_in => break,
                 // Who waits for himself waits for ever.
                 Some(WhenFull::Wait) if envelope.src != envelope.dst => {
                     queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -198,6 +201,12 @@ impl Inbox {
         }
         self.append(queue, Event::Envelope(envelope));
         Ok(())
+    }
+
+    /// Whether those who wait for room are let in nevertheless.
+    pub(crate) fn let_in(&self, all: bool) {
+        self.lock().lets_in = all;
+        self.room.notify_all();
     }
 
     /// Appends an envelope of another process, which is to be held off if there is too much now. `hold_off` must not block.

@@ -30,10 +30,6 @@ impl Inboxes {
         self.read().get(&vr).cloned()
     }
 
-    pub(crate) fn vrs(&self) -> Vec<VrId> {
-        self.read().keys().copied().collect()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.read().is_empty()
     }
@@ -43,6 +39,11 @@ impl Inboxes {
         for inbox in self.read().values() {
             let _ = inbox.push(Event::Stop);
         }
+    }
+
+    /// Whether those who wait for room in a mailbox of this process are let in nevertheless.
+    pub(crate) fn let_in(&self, all: bool) {
+        self.read().values().for_each(|inbox| inbox.let_in(all));
     }
 
     /// Closes the short way: from now on [`deliver`](Self::deliver) gives everything back.

@@ -95,6 +95,7 @@
 //! * `vm`: virtual machines
 //! * `program`: the initiator's side: leases, hosts, directory
 //! * `operate`: what others may want of a running program
+//! * `replay`: one VR of a recording, run again alone
 //! * `run`: the start of a program
 //! * `start`: the start of a host that is a test executable
 //! * `testing`: help for the tests of other layers
@@ -129,6 +130,7 @@ mod panics;
 mod pool;
 mod program;
 mod protocol;
+mod replay;
 mod rt;
 mod run;
 #[cfg(test)]
@@ -162,6 +164,6 @@ pub use operate::checkpoint;
 pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count};
 pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
-pub use state::{Stored, StoredVr};
+pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
 pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};

@@ -22,10 +22,10 @@ const ARGS: [(&str, &str, &str); 7] = [
         "--rounds 3 --size 8 --size 64 --size 1024 --size 8192 --size 65536 --size 1048576 --size 16777216",
     ),
     ("machines", "", "--rounds 5"),
-    ("mapreduce", "--peers", "--rounds 3 --megabytes 200 --peers"),
+    ("mapreduce", "--peers", "--rounds 2 --megabytes 100 --peers"),
     (
         "mpi_coll",
-        "",
+        "--peers",
         "--rounds 3 --ranks 4 --link shm --operation barrier --operation bcast --operation allreduce --operation alltoall",
     ),
     ("sfm", "", "--quick"),

@@ -316,7 +316,7 @@ impl Program {
                     this.hear(host, round, Heard::CopiesEnd(result));
                 }));
             }
-            Step::Thaw => self.node.states.thaw(),
+            Step::Thaw => self.node.thaw(),
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Vr {
     /// How many names it has given to VRs that it deployed.
     names: Cell<u64>,
     random: RefCell<Pcg64Mcg>,
+    /// For how long it had been running at that moment.
+    clock: Cell<(Duration, Instant)>,
     /// Of a recoverable VR.
     journal: Option<Journal>,
 }
@@ -99,6 +101,7 @@ impl Vr {
             limited: Cell::new(false),
             names: Cell::new(base.names),
             random: RefCell::new(base.random.clone()),
+            clock: Cell::new((base.uptime, Instant::now())),
             journal: None,
         }
     }

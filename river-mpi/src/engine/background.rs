@@ -86,7 +86,7 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn has_background(&self) -> bool {
+    pub(crate) fn has_background(&self) -> bool {
         !self.background.tasks.borrow().is_empty()
     }
 }

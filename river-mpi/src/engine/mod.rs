@@ -257,6 +257,10 @@ impl<'v> Engine<'v> {
         self.me
     }
 
+    pub(crate) fn supervisor(&self) -> VrId {
+        self.supervisor
+    }
+
     pub(crate) fn world_size(&self) -> usize {
         self.ranks.len()
     }

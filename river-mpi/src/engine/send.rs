@@ -119,6 +119,11 @@ impl Engine<'_> {
         self.transmit(to, payload)
     }
 
+    /// A copy, in memory that is used again.
+    pub(crate) fn copy_of(&self, data: &[u8]) -> Bytes {
+        self.pool.join(&[], data)
+    }
+
     /// As [`send_shared`](Self::send_shared), of a copy.
     pub(crate) fn send_copy(&self, to: u32, key: Key, data: &[u8]) -> Result {
         self.send_eager(to, key, Kind::Eager, 0, data)

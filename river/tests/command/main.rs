@@ -6,6 +6,7 @@ mod farm;
 mod key;
 mod lab;
 mod order;
+mod replay;
 mod run;
 mod state;
 mod stop;

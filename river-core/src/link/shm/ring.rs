@@ -40,7 +40,7 @@ pub(super) struct Title {
 impl Title {
     /// Never zero, as a length is increased by one.
     fn encode(self) -> u64 {
-        (self.len as u64 + 1) | u64::from(self.kind) << 32 | u64::from(self.mark) << 48
+        (self.len as u64 + 1) | (u64::from(self.kind) << 32) | (u64::from(self.mark) << 48)
     }
 
     fn decode(word: u64) -> Self {
