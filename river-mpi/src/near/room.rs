@@ -64,12 +64,7 @@ impl Room {
         self.end(from, to, |ends| &mut ends.1)
     }
 
-    fn end<E>(
-        &self,
-        from: u32,
-        to: u32,
-        which: impl Fn(&mut Ends) -> &mut Option<E>,
-    ) -> E {
+    fn end<E>(&self, from: u32, to: u32, which: impl Fn(&mut Ends) -> &mut Option<E>) -> E {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let ends = all.entry((from, to)).or_insert_with(|| {
