@@ -263,10 +263,9 @@ async fn serve_program(
 /// is taken first is sent first.
 fn send_tapes(node: &Node, to: &rt::Sender<FromHost>) -> bool {
     let tapes = node.states.flush();
-    let pieces =
+    let mut pieces =
         tapes.iter().flat_map(|(vr, bytes)| bytes.chunks(cut::PIECE).map(|piece| (*vr, piece.to_vec())));
-    pieces.map(|(vr, bytes)| to.try_send(FromHost::Taped { vr, bytes })).all(|sent| sent.is_ok())
-        && !to.is_closed()
+    pieces.all(|(vr, bytes)| to.try_send(FromHost::Taped { vr, bytes }).is_ok()) && !to.is_closed()
 }
 
 fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(), DeployError> {

@@ -282,7 +282,7 @@ fn all_are_complete_or_none_is() {
         assert!(requests[0].is_active(), "it stays as it was, though its message has come");
         world.send(&[0_u8], 2, 0)?;
         world.recv::<u8>(2, 2)?;
-        let sources = test_all(&mut requests)?.map(|all| all.iter().map(|status| status.source()).collect());
+        let sources = test_all(&mut requests)?.map(|all| all.iter().map(river_mpi::Status::source).collect());
         assert_eq!(sources, Some(vec![Some(1), Some(2)]));
         assert!(!requests[0].is_active() && !requests[1].is_active());
         drop(requests);

@@ -19,10 +19,13 @@ use crate::state::{Ran, append_tape, create_recording};
 /// How long a host may take to say what is left when the program ends.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// What a VR was told, encoded.
+type Piece = (VrId, Vec<u8>);
+
 /// The files, and the thread that writes them.
 pub(super) struct Recording {
     /// Taken, so that what is taken in order is handed over in order.
-    to: Mutex<Option<crossbeam_channel::Sender<(VrId, Vec<u8>)>>>,
+    to: Mutex<Option<crossbeam_channel::Sender<Piece>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -30,7 +33,7 @@ impl Recording {
     /// Begins a recording in a directory.
     pub(super) fn begin(directory: PathBuf, ran: &Ran) -> Result<Self, StateError> {
         create_recording(&directory, ran)?;
-        let (to, items) = crossbeam_channel::unbounded::<(VrId, Vec<u8>)>();
+        let (to, items) = crossbeam_channel::unbounded::<Piece>();
         let write = move || {
             for (vr, bytes) in items {
                 if let Err(error) = append_tape(&directory, vr, &bytes) {

@@ -32,7 +32,7 @@ impl Engine<'_> {
     pub(crate) fn bring_in(&self) -> Result {
         loop {
             match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
-                Ok(Some(envelope)) => drop(self.handle(envelope, None)),
+                Ok(Some(envelope)) => self.handle(envelope, None),
                 Ok(None) => break,
                 Err(error) => self.trouble(error)?,
             }

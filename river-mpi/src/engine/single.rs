@@ -1,5 +1,5 @@
 //! Messages of medium length are copied once: a receiver on the same machine reads the sender's memory, by
-//! process_vm_readv(2).
+//! `process_vm_readv(2)`.
 //!
 //! An offer says where the data lies. As the sender may have to leave its operation at any moment, there is a word beside,
 //! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same

@@ -29,7 +29,7 @@ fn everything(world: &Communicator) -> Result {
     same(world, &world.alltoall_values(&for_each_rank)?, &from_each_rank, "alltoall_values");
     let joined = world.allreduce_value(format!("{me},"), |left, right| left + &right)?;
     let expected: String = (0..p).map(|rank| format!("{rank},")).collect();
-    same(world, &[joined], &[expected.clone()], "allreduce_value");
+    same(world, &[joined], std::slice::from_ref(&expected), "allreduce_value");
 
     // All at once, completed in another order.
     let (mut first, mut second) = (if me == root { value(5) } else { value(0) }, value(me));
