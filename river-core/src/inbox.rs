@@ -18,17 +18,16 @@ use crate::id::HostId;
 use crate::limit::{Limited, QueueLimit, WhenFull};
 
 /// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
-const SPINS: u32 = 64;
-/// Looks between two yields.
-const LOOKS: u32 = 4;
+const SPINS: u32 = 24;
 const YIELD: Duration = Duration::from_micros(50);
 
 /// What a waiting thread does besides waiting: it may bring in itself what it waits for.
 pub(crate) trait Pump {
     /// The thread begins to wait.
     fn begin(&self);
-    /// Looks so many times for something to bring in, or until something is in the inbox or was taken. Called again and
-    /// again; if that is within a microsecond, it need not be between `begin` and `end`.
+    /// Looks so many times (with a pause of the processor each, or as long as that takes) for something to bring in, or
+    /// until something is in the inbox or was taken. Called again and again; within the first microsecond that need not be
+    /// between `begin` and `end`.
     fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
     /// The thread has something, or its time is over.
     fn end(&self);
@@ -329,7 +328,7 @@ impl Inbox {
         pump.begin();
         let mut start = Instant::now();
         loop {
-            pump.poll(LOOKS, self, taker.as_deref_mut());
+            pump.poll(1, self, taker.as_deref_mut());
             if is_there(&taker) {
                 pump.end();
                 return true;

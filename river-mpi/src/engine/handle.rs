@@ -159,6 +159,10 @@ impl State {
         let counted = if op.detached { arrival.count(payload.len() - HEADER) } else { arrival.push(payload) };
         if let Err(Overrun) = counted {
             let Header { from, length, .. } = arrival.header;
+            if op.detached {
+                self.ops.remove(id.key());
+                return;
+            }
             op.state = OpState::Broken(format!(
                 "a message from rank {from} of {length} bytes came in pieces that are longer together"
             ));
@@ -171,6 +175,28 @@ impl State {
             self.ops.remove(id.key());
         } else {
             op.arrive();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Op;
+    use crate::matching::Key;
+
+    #[test]
+    fn pieces_that_are_longer_than_their_message_are_an_error_of_its_receive() {
+        let key = Key { context: 0, source: 1, tag: 0 };
+        let header = Header { kind: Kind::Offer, from: 1, key, ticket: 1, length: 10 };
+        for lengths in [[6, 5], [11, 0]] {
+            let mut state = State::new(2);
+            let op = Op::new(OpState::Arriving(Arrival::coming(header)));
+            let id: OpId = state.ops.insert(op).into();
+            for length in lengths {
+                state.add_piece(id, vec![0; HEADER + length].into());
+            }
+            assert!(matches!(&state.ops[id.key()].state, OpState::Broken(text) if text.contains("10 bytes")));
         }
     }
 }

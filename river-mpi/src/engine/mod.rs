@@ -228,22 +228,7 @@ pub(crate) struct Engine<'v> {
 impl<'v> Engine<'v> {
     pub(crate) fn new(vr: &'v Vr, me: u32, supervisor: VrId, ranks: Vec<VrId>, places: Vec<Place>) -> Self {
         let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
-        let state = State {
-            matching: Matching::default(),
-            ops: SlotMap::new(),
-            sent: vec![0; ranks.len()],
-            received: vec![0; ranks.len()],
-            watched: vec![false; ranks.len()],
-            gone: FxHashMap::default(),
-            acknowledged: FxHashSet::default(),
-            revoked: FxHashSet::default(),
-            due: Vec::new(),
-            closed: FxHashSet::default(),
-            agreements: FxHashMap::default(),
-            ended: false,
-            buffer_free: 0,
-            buffer_size: 0,
-        };
+        let state = State::new(ranks.len());
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
         Self {
@@ -351,6 +336,25 @@ impl<'v> Engine<'v> {
 }
 
 impl State {
+    fn new(ranks: usize) -> Self {
+        Self {
+            matching: Matching::default(),
+            ops: SlotMap::new(),
+            sent: vec![0; ranks],
+            received: vec![0; ranks],
+            watched: vec![false; ranks],
+            gone: FxHashMap::default(),
+            acknowledged: FxHashSet::default(),
+            revoked: FxHashSet::default(),
+            due: Vec::new(),
+            closed: FxHashSet::default(),
+            agreements: FxHashMap::default(),
+            ended: false,
+            buffer_free: 0,
+            buffer_size: 0,
+        }
+    }
+
     fn depart(&mut self, to: u32) -> Result {
         if self.ended {
             return Err(MpiError::Stopped);

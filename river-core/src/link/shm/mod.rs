@@ -50,14 +50,14 @@ const SEQ: usize = size_of::<u64>();
 /// Payloads of so many bytes begin in the middle of a line. Behind a header of half a line, which layers above do well to
 /// choose, data is at the beginning of one then, where it is copied fastest.
 const LONG: usize = 256;
+/// What is longer than a record comes in several of so many bytes: the reader copies one out while the writer copies the next one in, and
+/// both stay in the cache.
+const PIECE: usize = 32 << 10;
 
 /// So many zeros are in front of such a payload, behind the record's word, the sequence number and so many bytes of a route.
 const fn gap_behind(route: usize) -> usize {
     (64 + 32 - (2 * SEQ + route) % 64) % 64
 }
-/// Longer ones come in records of so many bytes: the reader copies one out while the writer copies the next one in, and
-/// both stay in the cache.
-const PIECE: usize = 32 << 10;
 
 /// A ring that is offered to a peer.
 pub(crate) struct Offer(RingWriter);

@@ -19,6 +19,9 @@ pub(super) const CAPACITY: usize = 256 << 10;
 pub(super) const LONGEST: usize = (32 << 10) + 128;
 const LINE: usize = 64;
 const WORD: usize = 8;
+/// How far in front of itself the writer fetches a line: what it costs to take one from the reader's processor is as much
+/// as some short records.
+const AHEAD: usize = 8 * LINE;
 /// The counter has cache lines, and the lines that are fetched along with it, of its own.
 const TAIL: usize = 256;
 const BUFFER: usize = 4096;
@@ -100,6 +103,8 @@ impl RingWriter {
         debug_assert_eq!(to, BUFFER + at + WORD + title.len);
         self.show(at, (at + size) % CAPACITY, title);
         self.head += size as u64;
+        // Other lines are fetched while they are written to, by the processor itself.
+        self.memory.fetch_to_write(BUFFER + (at + size + AHEAD) % CAPACITY);
         true
     }
 
@@ -162,6 +167,8 @@ impl RingReader {
             if title.len > LONGEST || at + size(title.len) > CAPACITY {
                 return Err(format!("a record claims {} bytes", title.len));
             }
+            // Where one waits for the next one anyway.
+            self.memory.fetch_to_read(BUFFER + (at + size(title.len)) % CAPACITY);
             return Ok(Some(Record { title, at }));
         }
     }

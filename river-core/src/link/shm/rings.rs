@@ -31,6 +31,8 @@ use crate::protocol::MemoryName;
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Records of one peer in a row before the others have their turn.
 const TURN: usize = 64;
+/// Looks that take as long as a pause of the processor, about.
+const PER_PAUSE: u32 = 4;
 /// After a payload of so many bytes a turn ends: who waits may be done with it, and its memory still be in a cache,
 /// before the next one needs some.
 const LARGE: usize = 256 << 10;
@@ -118,7 +120,7 @@ impl Rings {
             return ().poll(looks, inbox, taker);
         };
         let mut own = taker.map(|taker| Own { inbox, taker });
-        for _ in 0..looks {
+        for _ in 0..looks * PER_PAUSE {
             for peer in peers.iter_mut() {
                 peer.read(&*self.sink, &mut own);
                 if own.as_ref().is_some_and(|own| own.taker.done) {
