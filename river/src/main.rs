@@ -20,6 +20,7 @@ Examples:
   river stop --all            end all virtual machines
   river checkpoint pi state   keep the state of a program that runs
   river restore state         go on with it
+  river migrate pi 5f3a lab-3 move a part of a running program to another machine
   river key show              the fingerprint of the key, to compare two machines
 
 Exit status:
@@ -45,6 +46,7 @@ enum Command {
     Checkpoint(command::checkpoint::Args),
     Restore(command::restore::Args),
     States(command::states::Args),
+    Migrate(command::migrate::Args),
     Key(command::key::Args),
     Completions(command::completions::Args),
 }
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Checkpoint(args) => command::checkpoint::run(&args),
         Command::Restore(args) => return command::restore::run(&args),
         Command::States(args) => command::states::run(&args),
+        Command::Migrate(args) => command::migrate::run(&args),
         Command::Key(args) => command::key::run(&args),
         Command::Completions(args) => command::completions::run::<Args>(&args),
     };

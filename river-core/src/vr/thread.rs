@@ -55,7 +55,10 @@ pub(crate) fn start(
             catch(|| resource.run(&vr))
         };
         if let Some(recorder) = recorder {
-            why = recorder.finish(why);
+            match recorder.finish(why) {
+                Some(said) => why = said,
+                None => return,
+            }
         }
         // A panic has been reported by the hook; an error would be seen only by who asks for it.
         if let Why::Failed(_) = why

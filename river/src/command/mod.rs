@@ -4,6 +4,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod key;
 pub(crate) mod ls;
+pub(crate) mod migrate;
 pub(crate) mod restore;
 pub(crate) mod run;
 mod size;

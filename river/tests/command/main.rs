@@ -4,6 +4,7 @@ mod cli;
 mod farm;
 mod key;
 mod lab;
+mod migrate;
 mod order;
 mod run;
 mod state;
@@ -48,6 +49,10 @@ fn initiator() {
         if code != river::ExitCode::SUCCESS {
             std::process::exit(if code == river::ExitCode::from(75) { 75 } else { 1 });
         }
+        return;
+    }
+    if kind == "count-until" {
+        river::try_run(migrate::count_until).unwrap();
         return;
     }
     if farm::run(&kind) {
