@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "river",
     bin_name = "river",
-    version,
+    version = env!("RIVER_VERSION"),
     after_help = "\
 Examples:
   river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
@@ -21,6 +21,7 @@ Examples:
   river checkpoint pi state   keep the state of a program that runs
   river restore state         go on with it
   river migrate pi 5f3a lab-3 move a part of a running program to another machine
+  river doctor                check that all of this can work here
   river key show              the fingerprint of the key, to compare two machines
 
 Exit status:
@@ -48,7 +49,9 @@ enum Command {
     States(command::states::Args),
     Migrate(command::migrate::Args),
     Key(command::key::Args),
+    Doctor(command::doctor::Args),
     Completions(command::completions::Args),
+    Man(command::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
         Command::States(args) => command::states::run(&args),
         Command::Migrate(args) => command::migrate::run(&args),
         Command::Key(args) => command::key::run(&args),
+        Command::Doctor(args) => command::doctor::run(&args),
+        Command::Man(args) => command::man::run::<Args>(&args),
         Command::Completions(args) => command::completions::run::<Args>(&args),
     };
     match result {

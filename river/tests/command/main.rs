@@ -1,6 +1,7 @@
 //! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
 
 mod cli;
+mod doctor;
 mod farm;
 mod key;
 mod lab;
