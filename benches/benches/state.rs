@@ -249,7 +249,10 @@ impl VirtualResource for Asking {
 }
 
 fn migrations(rounds: usize) -> river::Result {
-    println!("\nmigration, ms\n{:>8} {:>22} {:>22} {:>22}", "state", "downtime", "pause", "usual answer");
+    let mut table = Table::new("migration of a VR, by its state", "state")
+        .column("downtime", "ms", 2)
+        .column("pause", "ms", 2)
+        .column("usual answer", "ms", 3);
     river::try_run_recoverable(|vr| {
         let vms = vr.start_local(2)?;
         for size in STATES {
@@ -268,16 +271,11 @@ fn migrations(rounds: usize) -> river::Result {
                     pauses.push(milliseconds(moved.pause));
                 }
             }
-            println!(
-                "{:>8} {:>22} {:>22} {:>22}",
-                bytes(size),
-                Spread::of(down),
-                Spread::of(pauses),
-                Spread::of(usual)
-            );
+            table.sized(size, [down, pauses, usual].map(|times| Some(Spread::of(times))));
         }
         Ok(())
-    })
+    })?;
+    Ok(table.print()?)
 }
 
 fn milliseconds(time: Duration) -> f64 {
