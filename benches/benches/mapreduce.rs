@@ -1,9 +1,9 @@
 //! MapReduce on one machine: word count and sort on River's VMs, against the best that we can write within one process, and
-//! against Spark and Dask where `python3` has them.
+//! against Spark and Dask where a Python has them (`pip install -r benches/peers/requirements.txt`, and Java 17).
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mapreduce                                # 1 GB of text, 10 million records
-//! cargo bench -p river-benches --bench mapreduce -- --megabytes 200 --peers     # smaller, with Spark and Dask
+//! cargo bench -p river-benches --bench mapreduce -- --megabytes 200 --rounds 1 --peers --python venv/bin/python
 //! ```
 //!
 //! Inputs are in the page cache, outputs of sorts go to files. The VMs are up and have the program's image and their workers
@@ -83,7 +83,7 @@ const CASES: [Case; 6] = [
     Case::Here("River, 2 VMs, half"),
     Case::Here("River, 2 VMs, tenth"),
     Case::Python { name: "Spark, local[2]", module: "pyspark", script: SPARK },
-    Case::Python { name: "Dask, 2 processes", module: "dask.dataframe", script: DASK },
+    Case::Python { name: "Dask, 2 processes", module: "dask.dataframe, distributed", script: DASK },
 ];
 
 impl Case {
@@ -176,10 +176,11 @@ fn compare(args: &Args) -> river::Result {
 }
 
 fn table_of(job: &str, args: &Args, cases: &[Case], measured: &[Vec<Measured>]) -> Table {
-    let mut table = Table::new(format!("{job}, {} MB; {} rounds", args.megabytes, args.rounds), "")
+    let mut table = Table::new(job, "")
+        .note(format!("{} MB; {} rounds", args.megabytes, args.rounds))
         .column("time", "s", 3)
         .column("throughput", "MB/s", 0)
-        .column("ratio", "", 2)
+        .column("ratio to rayon", "", 2)
         .column("peak", "MiB", 1)
         .column("spilled", "MiB", 1);
     let spread = |runs: &[Measured]| Spread::of(runs.iter().map(|run| run.seconds).collect());

@@ -1,15 +1,16 @@
-//! Point-to-point communication of two MPI ranks, as the OSU micro-benchmarks measure it: latency, bandwidth,
-//! bidirectional bandwidth and message rate; beside the core's link alone, in the same run, and beside MPICH and Open MPI
-//! where they are installed (`apt-get install mpich`, `apt-get install openmpi-bin libopenmpi-dev`).
+//! Point-to-point communication of MPI ranks, as the OSU micro-benchmarks measure it: latency, bandwidth, bidirectional
+//! bandwidth and message rate of two, and the message rate of two pairs at once; beside the core's link alone, in the same
+//! run, and beside MPICH and Open MPI where they are installed (`apt-get install mpich libmpich-dev`, `apt-get install
+//! openmpi-bin libopenmpi-dev`).
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mpi
-//! cargo bench -p river-benches --bench mpi -- --rounds 3 --link shm
+//! cargo bench -p river-benches --bench mpi -- --rounds 3 --link shm --size 8 --size 65536
 //! ```
 //!
-//! * Local: two ranks of one process
-//! * Shm: two processes of one machine
-//! * Tcp: the same with `RIVER_LINKS=tcp`
+//! * Local: ranks of one process; beside the others through shared memory
+//! * Shm: processes of one machine
+//! * Tcp: the same with `RIVER_LINKS=tcp`; beside the others with shared memory switched off
 //!
 //! The link alone: the same exchanges by `Vr::send_bytes` and `Vr::receive`, of memory that is handed over and read by
 //! nobody. MPI copies from the sender's slice and into the receiver's.
@@ -47,12 +48,20 @@ struct Args {
     /// Only this link (may be repeated)
     #[arg(long)]
     link: Vec<Link>,
+    /// Only messages of so many bytes (may be repeated)
+    #[arg(long, value_parser = size)]
+    size: Vec<usize>,
     /// Leave MPICH and Open MPI out
     #[arg(long)]
     no_peers: bool,
     /// Given by `cargo bench`; means nothing
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn size(text: &str) -> std::result::Result<usize, String> {
+    let size = text.parse().map_err(|_| "not a number of bytes".to_owned())?;
+    if SIZES.contains(&size) { Ok(size) } else { Err(format!("measured are {SIZES:?}")) }
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, ValueEnum)]
@@ -68,22 +77,30 @@ enum Measure {
     Bandwidth,
     Bidirectional,
     Rate,
+    Pairs,
 }
 
 impl Measure {
-    const ALL: [Self; 4] = [Self::Latency, Self::Bandwidth, Self::Bidirectional, Self::Rate];
+    const ALL: [Self; 5] = [Self::Latency, Self::Bandwidth, Self::Bidirectional, Self::Rate, Self::Pairs];
 
     fn title(self) -> &'static str {
-        ["latency, one way", "bandwidth", "bidirectional bandwidth", "message rate"][self as usize]
+        let titles = [
+            "latency, one way",
+            "bandwidth",
+            "bidirectional bandwidth",
+            "message rate",
+            "message rate of two pairs together",
+        ];
+        titles[self as usize]
     }
 
     fn unit(self) -> &'static str {
-        ["us", "GB/s", "GB/s", "million/s"][self as usize]
+        ["us", "GB/s", "GB/s", "million/s", "million/s"][self as usize]
     }
 
     /// As the programs in C call it.
     fn name(self) -> &'static str {
-        ["latency", "bandwidth", "bidirectional", "rate"][self as usize]
+        ["latency", "bandwidth", "bidirectional", "rate", "pairs"][self as usize]
     }
 }
 
@@ -108,35 +125,63 @@ fn main() -> ExitCode {
 fn tables(args: &Args) -> Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let before = load();
-    let mut peers = Vec::new();
-    if !args.no_peers {
-        for (name, compiler, runner, options) in [
-            ("MPICH", "mpicc.mpich", "mpirun.mpich", &[][..]),
-            ("Open MPI", "mpicc.openmpi", "mpirun.openmpi", &["--allow-run-as-root", "--oversubscribe"][..]),
-        ] {
-            match peer(args.rounds, compiler, runner, options) {
-                Ok(numbers) => peers.push((name, numbers)),
-                Err(error) => println!("{name} is left out: {error}"),
-            }
+    let sizes = if args.size.is_empty() { SIZES.to_vec() } else { args.size.clone() };
+    let links = [Link::Local, Link::Shm, Link::Tcp];
+    let links = links.into_iter().filter(|link| args.link.is_empty() || args.link.contains(link));
+    let mut peers: BTreeMap<bool, Vec<(&str, Numbers)>> = BTreeMap::new();
+    for link in links {
+        let over_tcp = link == Link::Tcp;
+        if !args.no_peers && !peers.contains_key(&over_tcp) {
+            peers.insert(over_tcp, all_peers(args.rounds, &sizes, over_tcp));
         }
-    }
-    for link in [Link::Local, Link::Shm, Link::Tcp] {
-        if !args.link.is_empty() && !args.link.contains(&link) {
-            continue;
-        }
-        let rounds = args.rounds.to_string();
-        let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
+        let text: Vec<String> = sizes.iter().map(ToString::to_string).collect();
+        let (rounds, text) = (args.rounds.to_string(), text.join(","));
+        let environment = ("RIVER_LINKS", OsStr::new(if over_tcp { "tcp" } else { "auto" }));
         let case = format!("{link:?}");
-        let (river, raw): (Vec<_>, Vec<_>) = process::run_with(&case, &[Path::new(&rounds)], &[environment])?;
+        let given = [Path::new(&rounds), Path::new(&text)];
+        let (river, raw): (Vec<_>, Vec<_>) = process::run_with(&case, &given, &[environment])?;
         let mut columns =
             vec![("River", river.into_iter().collect()), ("link alone", raw.into_iter().collect())];
-        columns.extend(peers.iter().cloned());
+        columns.extend(peers.get(&over_tcp).into_iter().flatten().cloned());
         for measure in Measure::ALL {
             table_of(link, measure, &columns).print()?;
         }
     }
     println!("load average {before:.2} before, {:.2} after", load());
     Ok(())
+}
+
+/// What MPICH and Open MPI do, those of them that are installed.
+fn all_peers(rounds: u16, sizes: &[usize], over_tcp: bool) -> Vec<(&'static str, Numbers)> {
+    let open_mpi: &[&str] = match over_tcp {
+        true => {
+            &["--allow-run-as-root", "--oversubscribe", "--mca", "btl", "self,tcp", "--mca", "pml", "ob1"]
+        }
+        false => &["--allow-run-as-root", "--oversubscribe"],
+    };
+    let mpich: &[&str] = if over_tcp { &["-genv", "MPIR_CVAR_NOLOCAL", "1"] } else { &[] };
+    let mut peers = Vec::new();
+    for (name, compiler, runner, options) in [
+        ("MPICH", "mpicc.mpich", "mpirun.mpich", mpich),
+        ("Open MPI", "mpicc.openmpi", "mpirun.openmpi", open_mpi),
+    ] {
+        let of_two = peer("p2p", "2", rounds, sizes, compiler, runner, options);
+        let numbers = of_two.and_then(|mut numbers| {
+            let sizes: Vec<usize> = pair_sizes(sizes).collect();
+            numbers.append(&mut peer("pairs", "4", rounds, &sizes, compiler, runner, options)?);
+            Ok(numbers)
+        });
+        match numbers {
+            Ok(numbers) => peers.push((name, numbers)),
+            Err(error) => println!("{name} is left out: {error}"),
+        }
+    }
+    peers
+}
+
+/// Rates are of interest for short messages only.
+fn pair_sizes(sizes: &[usize]) -> impl Iterator<Item = usize> {
+    sizes.iter().copied().filter(|size| (1..=8 << 10).contains(size))
 }
 
 /// Ratios are to the second column and those behind: above 1 is more of what is measured than they have.
@@ -148,7 +193,9 @@ fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table 
             table = table.column("ratio", "", 2);
         }
     }
-    for size in SIZES.into_iter().filter(|&size| measure == Measure::Latency || size > 0) {
+    let measured = |size: &usize| columns[0].1.contains_key(&(measure, *size));
+    for size in SIZES.into_iter().filter(|size| measured(size) && (measure == Measure::Latency || *size > 0))
+    {
         let spread = |numbers: &Numbers| numbers.get(&(measure, size)).cloned().map(Spread::of);
         let river = spread(&columns[0].1);
         let others = columns[1..].iter().flat_map(|(_, numbers)| {
@@ -161,10 +208,18 @@ fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table 
 }
 
 /// Compiles and runs the exchanges in C.
-fn peer(rounds: u16, compiler: &str, runner: &str, options: &[&str]) -> Result<Numbers> {
+fn peer(
+    name: &str,
+    ranks: &str,
+    rounds: u16,
+    sizes: &[usize],
+    compiler: &str,
+    runner: &str,
+    options: &[&str],
+) -> Result<Numbers> {
     let directory = tempfile::tempdir()?;
-    let program = directory.path().join("p2p");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/p2p.c");
+    let program = directory.path().join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{name}.c"));
     let compiled = Command::new(compiler).args(["-O3", "-w", "-o"]).arg(&program).arg(source).status();
     match compiled {
         Ok(status) if status.success() => {}
@@ -173,10 +228,10 @@ fn peer(rounds: u16, compiler: &str, runner: &str, options: &[&str]) -> Result<N
     }
     let output = Command::new(runner)
         .args(options)
-        .args(["-n", "2"])
+        .args(["-n", ranks])
         .arg(&program)
         .arg(rounds.to_string())
-        .args(SIZES.map(|size| size.to_string()))
+        .args(sizes.iter().map(ToString::to_string))
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
@@ -192,19 +247,68 @@ fn peer(rounds: u16, compiler: &str, runner: &str, options: &[&str]) -> Result<N
     Ok(numbers)
 }
 
-/// The measured job: one process of two ranks, or two of one.
+/// The measured jobs: of two ranks, and of four; in one process, or each in one of its own.
 fn run_case(case: &str) -> Result {
     let local = case == "Local";
     let measured = river::try_run(|vr| {
-        let vms = if local {
-            let vm = vr.start_local(1)?.swap_remove(0);
-            vec![vm.clone(), vm]
-        } else {
-            vr.start_local(2)?
-        };
-        Ok(mpi::run_on(vr, &vms, rank)?.swap_remove(0))
+        let vms = if local { vec![vr.start_local(1)?.swap_remove(0); 4] } else { vr.start_local(4)? };
+        let (mut river, raw) = mpi::run_on(vr, &vms[..2], rank)?.swap_remove(0);
+        river.extend(mpi::run_on(vr, &vms, pairs)?.swap_remove(0));
+        Ok((river, raw))
     });
     Ok(process::report(&measured.map_err(|error| error.to_string())?)?)
+}
+
+/// The rounds and the sizes that this process was given.
+fn plan() -> (usize, Vec<usize>) {
+    let mut arguments = std::env::args().skip(1);
+    let rounds = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let sizes = arguments.next().unwrap_or_default();
+    (rounds, sizes.split(',').filter_map(|text| text.parse().ok()).collect())
+}
+
+/// The lower half of the ranks sends windows to the upper half.
+fn pairs(world: &Communicator) -> river::Result<Flat> {
+    const WINDOW: usize = 64;
+    const TIMES: usize = 100;
+    let (rounds, sizes) = plan();
+    let mut numbers = Numbers::new();
+    let half = world.size() / 2;
+    let (sends, other) = (world.rank() < half, (world.rank() + half) % world.size());
+    for _ in 0..rounds {
+        for size in pair_sizes(&sizes) {
+            let mut memory = vec![0_u8; WINDOW * size];
+            let mut window = || -> river::Result {
+                let mut requests = Vec::with_capacity(WINDOW);
+                for buffer in memory.chunks_mut(size) {
+                    requests.push(if sends {
+                        world.isend(buffer, other, 0)?
+                    } else {
+                        world.irecv_into(buffer, other, 0)?
+                    });
+                }
+                wait_all(&mut requests)?;
+                if sends {
+                    world.recv_into(&mut [0_u8; 4], other, 1)?;
+                } else {
+                    world.send(&[0_u8; 4], other, 1)?;
+                }
+                Ok(())
+            };
+            for _ in 0..TIMES / 10 {
+                window()?;
+            }
+            world.barrier()?;
+            let start = Instant::now();
+            for _ in 0..TIMES {
+                window()?;
+            }
+            world.barrier()?;
+            let rate = (half * WINDOW * TIMES) as f64 / start.elapsed().as_secs_f64() / 1e6;
+            numbers.entry((Measure::Pairs, size)).or_default().push(rate);
+        }
+    }
+    Ok(numbers.into_iter().collect())
 }
 
 /// One number of one measure at one size.
@@ -212,11 +316,11 @@ type Flat = Vec<((Measure, usize), Vec<f64>)>;
 
 /// What both ranks do; the numbers of rank 0 count.
 fn rank(world: &Communicator) -> river::Result<(Flat, Flat)> {
-    let rounds: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let (rounds, sizes) = plan();
     let (mut river, mut raw) = (Numbers::new(), Numbers::new());
     let peer = world.vr_of(1 - world.rank())?;
     for _ in 0..rounds {
-        for size in SIZES {
+        for &size in &sizes {
             let window = (ROOM / size.max(1)).clamp(1, 64);
             let mut buffers =
                 Buffers { out: vec![1; size.max(1)], window, size, input: vec![2; size * window] };

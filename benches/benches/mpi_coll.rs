@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench -p river-benches --bench mpi_coll
 //! cargo bench -p river-benches --bench mpi_coll -- --ranks 4 --link shm --operation allreduce --rounds 5
+//! cargo bench -p river-benches --bench mpi_coll -- --peers
 //! ```
 //!
 //! * `local`: ranks are threads of one process, which hand memory to each other.
@@ -11,11 +12,15 @@
 //! * `tcp`: the same processes with `RIVER_LINKS=tcp`.
 //!
 //! A number is the time of one operation in microseconds on the rank that takes longest, the median over the rounds, in
-//! which all algorithms take turns. `table` is what is used if nobody chooses.
+//! which all algorithms take turns. `table` is what is used if nobody chooses. With `--peers` the same operations of other
+//! implementations of MPI stand beside them, and how many times faster the table is than the fastest of them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -25,6 +30,7 @@ use river::mpi::coll::{
     Scatter, Tuning,
 };
 use river::mpi::{Communicator, Launch, MAX, SUM};
+use river_benches::mpi::{self, Mpi};
 use river_benches::process;
 use river_benches::table::{Spread, Table, bytes, load, machine};
 use serde::{Deserialize, Serialize};
@@ -56,6 +62,9 @@ struct Args {
     /// Only this size in bytes (may be repeated)
     #[arg(long)]
     size: Vec<usize>,
+    /// Measure Open MPI and MPICH too, if they are installed
+    #[arg(long)]
+    peers: bool,
     /// Given by `cargo bench`; means nothing
     #[arg(long, hide = true)]
     bench: bool,
@@ -115,14 +124,25 @@ fn tables(args: &Args) -> river::Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let own: Vec<String> = std::env::args().skip(1).collect();
     let own: Vec<&Path> = own.iter().map(Path::new).collect();
+    let directory = tempfile::tempdir()?;
+    let peers = if args.peers { Peer::compiled(directory.path()) } else { Vec::new() };
+    let mut theirs: BTreeMap<usize, Theirs> = BTreeMap::new();
     for &link in &args.link {
         for &ranks in &args.ranks {
             let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
             let before = load();
             let case = format!("{link:?} {ranks}").to_lowercase();
             let lines: Vec<Line> = process::run_with(&case, &own, &[environment])?;
+            let theirs = match theirs.entry(ranks) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => {
+                    let measured =
+                        peers.iter().map(|peer| Ok((peer.mpi.name, peer.measure(ranks, &lines, args)?)));
+                    vacant.insert(measured.collect::<io::Result<_>>()?)
+                }
+            };
             for same in lines.chunk_by(|a, b| a.operation == b.operation) {
-                print_table(link, ranks, same)?;
+                print_table(link, ranks, same, theirs)?;
             }
             println!("\nload average {before:.2} before, {:.2} after", load());
         }
@@ -130,16 +150,78 @@ fn tables(args: &Args) -> river::Result {
     Ok(())
 }
 
-fn print_table(link: Link, ranks: usize, lines: &[Line]) -> river::Result {
+/// Microseconds by operation and size, of each peer.
+type Theirs = Vec<(&'static str, BTreeMap<(String, usize), Vec<f64>>)>;
+
+/// The program `peers/coll.c` of another implementation.
+struct Peer {
+    mpi: &'static Mpi,
+    program: PathBuf,
+}
+
+impl Peer {
+    fn compiled(directory: &Path) -> Vec<Self> {
+        let compile = |mpi: &'static Mpi| {
+            let program = directory.join(mpi.c);
+            match mpi.compile("coll.c", &program) {
+                Ok(()) => Some(Self { mpi, program }),
+                Err(error) => {
+                    println!("{} is left out: {error}", mpi.name);
+                    None
+                }
+            }
+        };
+        mpi::ALL.iter().filter_map(compile).collect()
+    }
+
+    /// The same operations and sizes.
+    fn measure(
+        &self,
+        ranks: usize,
+        lines: &[Line],
+        args: &Args,
+    ) -> io::Result<BTreeMap<(String, usize), Vec<f64>>> {
+        let mut operations: Vec<&str> = lines.iter().map(|line| line.operation.as_str()).collect();
+        operations.dedup();
+        let mut sizes: Vec<usize> = lines.iter().map(|line| line.size).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let mut all = vec![args.rounds.to_string(), operations.join(",")];
+        all.extend(sizes.iter().map(ToString::to_string));
+        let mut times = BTreeMap::<_, Vec<f64>>::new();
+        for line in self.mpi.run(ranks, &self.program, &all)?.lines() {
+            let [operation, size, time] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+            if let (Ok(size), Ok(time)) = (size.parse(), time.parse()) {
+                times.entry((operation.to_owned(), size)).or_default().push(time);
+            }
+        }
+        Ok(times)
+    }
+}
+
+fn print_table(link: Link, ranks: usize, lines: &[Line], theirs: &Theirs) -> river::Result {
     let Some(first) = lines.first() else { return Ok(()) };
     let mut table = Table::new(format!("{link:?}: {}, {ranks} ranks", first.operation), "size");
     for (name, _) in &first.times {
         table = table.column(name, "us", 2);
     }
+    for (name, _) in theirs {
+        table = table.column(*name, "us", 2);
+    }
+    if !theirs.is_empty() {
+        table = table.column("times faster", "", 2);
+    }
     let mut winners: Vec<(usize, String)> = Vec::new();
     for line in lines {
         let spreads: Vec<Spread> = line.times.iter().map(|(_, times)| Spread::of(times.clone())).collect();
-        table.sized(line.size, spreads.iter().copied().map(Some));
+        let key = (line.operation.clone(), line.size);
+        let peers: Vec<Option<Spread>> =
+            theirs.iter().map(|(_, times)| times.get(&key).cloned().map(Spread::of)).collect();
+        let best_peer = peers.iter().flatten().map(|spread| spread.median).min_by(f64::total_cmp);
+        let faster =
+            best_peer.zip(spreads.first()).map(|(peer, table)| Spread::of(vec![peer / table.median]));
+        let cells = spreads.iter().copied().map(Some).chain(peers);
+        table.sized(line.size, cells.chain((!theirs.is_empty()).then_some(faster)));
         let medians: Vec<f64> = spreads.iter().map(|spread| spread.median).collect();
         let named = line.times.iter().zip(&medians).filter(|((name, _), _)| name != TABLE);
         let fastest = named.clone().min_by(|(_, a), (_, b)| a.total_cmp(b));

@@ -12,17 +12,22 @@
 //! * Migration: of a VR that answers, between two VMs, while another one asks it without a pause. The downtime is the longest
 //!   time between a question and its answer, the pause that for which all VRs were stopped. The limit is what the same
 //!   question takes when nobody moves.
+//! * The conjugate gradient kernel of the NAS benchmarks on two VMs: recorded beside not recorded; checkpoints while it
+//!   computes, without safepoints, so that all that each rank was ever told is in them; and how long a restored rank takes
+//!   until it goes on, having computed again what it had.
 
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use river::core::{Channel, Selector, VirtualResource, VmInfo, Vr, VrId};
+use river::mpi::Communicator;
 use river_benches::table::{Spread, Table, bytes, load, machine};
+use river_examples::cg::{self, Class};
 use serde::{Deserialize, Serialize};
 
 const DATA: Channel = Channel::named("river-benches data");
@@ -50,10 +55,12 @@ fn main() -> ExitCode {
     river::become_host_if_asked();
     let args = Args::parse();
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
-    match recording(args.rounds.into())
-        .and_then(|()| checkpoints(args.rounds.into()))
-        .and_then(|()| migrations(args.rounds.into()))
-    {
+    let rounds = args.rounds.into();
+    let all = recording(rounds)
+        .and_then(|()| checkpoints(rounds))
+        .and_then(|()| migrations(rounds))
+        .and_then(|()| conjugate_gradients(rounds));
+    match all {
         Ok(()) => {
             println!("load average {:.2}", load());
             ExitCode::SUCCESS
@@ -292,4 +299,87 @@ fn bare_file(directory: &Path, length: u64) -> river::Result<f64> {
     file.sync_all()?;
     fs::rename(draft, path)?;
     Ok(milliseconds(start.elapsed()))
+}
+
+/// Where the initiator keeps the checkpoints of CG; the ranks say it to it.
+const CG: &str = "target/river-benches-cg";
+const CLASS: Class = Class::A;
+
+/// What a rank tells.
+#[derive(Serialize, Deserialize)]
+struct Rank {
+    /// All steps.
+    time: Duration,
+    /// Of each checkpoint how long the program stood still, how large it is, and how long it took.
+    taken: Vec<(Duration, u64, Duration)>,
+    /// When it went on after it was restored.
+    resumed: Option<SystemTime>,
+}
+
+fn undisturbed(world: &Communicator) -> river::Result<Rank> {
+    let time = cg::parallel(CLASS, world, |_| {})?.time;
+    Ok(Rank { time, taken: Vec::new(), resumed: None })
+}
+
+/// Takes a checkpoint after every fifth step but the last.
+fn checkpointed(world: &Communicator) -> river::Result<Rank> {
+    let (mut taken, mut resumed) = (Vec::new(), None);
+    let time = cg::parallel(CLASS, world, |step| {
+        if world.rank() > 0 || !step.is_multiple_of(5) || step == CLASS.steps() {
+            return;
+        }
+        let start = world.vr().uptime();
+        match world.vr().checkpoint(CG) {
+            Ok(checkpoint) if checkpoint.resumed => resumed = Some(SystemTime::now()),
+            Ok(checkpoint) => taken.push((checkpoint.pause, checkpoint.bytes, world.vr().uptime() - start)),
+            Err(error) => eprintln!("no checkpoint: {error}"),
+        }
+    })?
+    .time;
+    Ok(Rank { time, taken, resumed })
+}
+
+/// One rank on each of two VMs: what recording costs, and what checkpoints do.
+fn conjugate_gradients(rounds: usize) -> river::Result {
+    let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
+        Ok(river::mpi::run_on(vr, &vr.start_local(2)?, undisturbed)?)
+    };
+    let first = |ranks: Vec<Rank>| ranks.into_iter().next().ok_or_else(|| river::VrError::msg("no rank"));
+    let (mut plain, mut recorded) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        plain.push(milliseconds(first(river::try_run(run)?)?.time));
+        recorded.push(milliseconds(first(river::try_run_recoverable(run)?)?.time));
+    }
+    let (plain, recorded) = (Spread::of(plain), Spread::of(recorded));
+    let mut table = Table::new(format!("CG class {CLASS} on two VMs"), "")
+        .column("recorded", "ms", 0)
+        .column("not recorded", "ms", 0)
+        .column("ratio", "", 2);
+    let ratio = recorded.median / plain.median;
+    table.row("all steps", [Some(recorded), Some(plain), Some(ratio.into())]);
+    table.print()?;
+    let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
+        Ok(river::mpi::run_on(vr, &vr.start_local(2)?, checkpointed)?)
+    };
+    let (mut pauses, mut whole, mut restores, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for _ in 0..rounds {
+        for (pause, bytes, time) in first(river::try_run_recoverable(run)?)?.taken {
+            pauses.push(milliseconds(pause));
+            whole.push(milliseconds(time));
+            size = bytes as usize;
+        }
+        let start = SystemTime::now();
+        let resumed = first(river::restore(CG, run)?)?.resumed;
+        let resumed = resumed.ok_or_else(|| river::VrError::msg("it was not restored"))?;
+        restores.push(milliseconds(resumed.duration_since(start).unwrap_or_default()));
+    }
+    fs::remove_dir_all(CG)?;
+    let mut table = Table::new(format!("CG class {CLASS} on two VMs, checkpointed and restored"), "")
+        .column("pause", "ms", 2)
+        .column("checkpoint", "ms", 0)
+        .column("restore", "ms", 0);
+    let cells = [Spread::of(pauses), Spread::of(whole), Spread::of(restores)];
+    table.row(format!("after 10 of {} steps, {}", CLASS.steps(), bytes(size)), cells.map(Some));
+    table.print()?;
+    Ok(())
 }

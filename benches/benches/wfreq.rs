@@ -104,7 +104,7 @@ fn compare(args: &Args) -> river::Result {
     let spreads: Vec<Spread> =
         measured.iter().map(|runs| Spread::of(runs.iter().map(|run| run.seconds).collect())).collect();
     println!("{}", machine());
-    let title = format!(
+    let note = format!(
         "{} files, {:.1} MB, {} words, {} distinct; {} rounds",
         first.files,
         first.bytes as f64 / 1e6,
@@ -112,10 +112,11 @@ fn compare(args: &Args) -> river::Result {
         first.distinct,
         args.rounds
     );
-    let mut table = Table::new(title, "")
+    let mut table = Table::new("word frequency", "")
+        .note(note)
         .column("time", "s", 3)
         .column("throughput", "MB/s", 0)
-        .column("ratio", "", 2)
+        .column("ratio to rayon", "", 2)
         .column("peak", "MiB", 1);
     for ((case, runs), spread) in CASES.iter().zip(&measured).zip(&spreads) {
         let peak = runs.iter().map(|run| run.peak).max().unwrap_or_default();

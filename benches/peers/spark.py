@@ -10,7 +10,10 @@ import time
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import col, explode, split
 
-spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+for name in ["spark.driver.host", "spark.driver.bindAddress"]:
+    builder = builder.config(name, "127.0.0.1")
+spark = builder.getOrCreate()
 spark.sparkContext.setLogLevel("ERROR")
 # As for River, whatever has to be started is up before the clock starts.
 spark.range(1000).selectExpr("sum(id)").collect()

@@ -7,7 +7,9 @@
 //! * `cargo bench -p river-benches --bench machines`: finding and leasing VMs, deploying VRs, shipping the image
 //! * `cargo bench -p river-benches --bench mpi`: latency, bandwidth and message rate of MPI, against the link alone and
 //!   against MPICH and Open MPI
+//! * `cargo bench -p river-benches --bench mpi_cg`: the NAS CG kernel, against NPB's
 //! * `cargo bench -p river-benches --bench mpi_coll`: every algorithm of every collective operation, against each other
+//!   and, with `--peers`, against MPICH and Open MPI
 //! * `cargo bench -p river-benches --bench mapreduce`: MapReduce's word count and sort, against rayon, Spark and Dask
 //! * `cargo bench -p river-benches --bench state`: recording, checkpoints, restoring
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
@@ -18,6 +20,7 @@
 //!
 //! * `table`: numbers and tables
 //! * `peers`: peers in other languages
+//! * `mpi`: other implementations of MPI
 //! * `process`: whole programs, their time and memory
 //! * `exchange`: what two ends say to each other when they are measured
 //! * `bare`: ends without River, as limits
@@ -27,6 +30,7 @@
 pub mod bare;
 pub mod corpus;
 pub mod exchange;
+pub mod mpi;
 pub mod peers;
 pub mod process;
 pub mod report;

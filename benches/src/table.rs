@@ -64,8 +64,11 @@ impl From<f64> for Spread {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// What all of it is about.
+    /// What all of it is about: the same from run to run, as files are named by it.
     pub title: String,
+    /// What else there is to say, such as how much was measured; may be empty.
+    #[serde(default)]
+    pub note: String,
     /// What the rows are: `size`, or nothing.
     pub rows_are: String,
     /// What was measured.
@@ -100,7 +103,20 @@ impl Table {
     /// A table without columns and rows.
     #[must_use]
     pub fn new(title: impl Into<String>, rows_are: &str) -> Self {
-        Self { title: title.into(), rows_are: rows_are.into(), columns: Vec::new(), rows: Vec::new() }
+        Self {
+            title: title.into(),
+            note: String::new(),
+            rows_are: rows_are.into(),
+            columns: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// With a sentence to go with it.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
     }
 
     /// With one more column. A ratio has no unit.
@@ -165,6 +181,9 @@ impl std::fmt::Display for Table {
             }
         }
         writeln!(f, "{}", self.title)?;
+        if !self.note.is_empty() {
+            writeln!(f, "{}", self.note)?;
+        }
         for row in &texts {
             let mut line = String::new();
             for (index, (cell, &width)) in row.iter().zip(&widths).enumerate() {

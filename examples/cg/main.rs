@@ -3,8 +3,13 @@
 //! ```text
 //! cargo run --release --example cg -- --class A --ranks 2
 //! ```
+//!
+//! With `--checkpoint-every 5 state` it can be killed at any moment, with all that it has started: `river restore state` goes
+//! on from the last checkpoint, and prints what would have been printed.
 
-use clap::Parser;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueHint};
 use river::mpi::{Communicator, Launch};
 use river::{ExitCode, VrError};
 use river_examples::cg::{self, Class, Outcome};
@@ -17,6 +22,8 @@ Examples:
   cg --class B --ranks 4             larger, on four
   cg --class A --serial              without MPI, to compare with
   river run -n 4 cg --class A        on four VMs
+  cg --class B --checkpoint-every 5 state
+                                     survives kill -9: `river restore state` goes on
 
 Exit status: 0 if the result is the published one to 1e-10, 1 if it is not or a rank failed, 2 if the
 command line makes no sense.")]
@@ -33,23 +40,52 @@ struct Args {
     /// One thread, without MPI
     #[arg(long, conflicts_with_all = ["ranks", "processes"])]
     serial: bool,
+    /// Keep the state of all ranks in a directory every so many steps
+    #[arg(long, num_args = 2, value_names = ["STEPS", "DIRECTORY"], value_hint = ValueHint::DirPath, conflicts_with = "serial")]
+    checkpoint_every: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
+impl Args {
+    /// Every how many steps to keep the state, and where.
+    fn checkpoints(&self) -> river::Result<Option<(usize, PathBuf)>> {
+        let [steps, directory] = &self.checkpoint_every[..] else { return Ok(None) };
+        match steps.parse() {
+            Ok(every) if every > 0 => Ok(Some((every, directory.into()))),
+            _ => Err(VrError::msg(format!("--checkpoint-every {steps}: STEPS is a number above zero"))),
+        }
+    }
+}
+
 /// Runs on every rank: the command line is the same there.
 fn rank(world: &Communicator) -> river::Result<Outcome> {
-    Ok(cg::parallel(Args::parse().class, world)?)
+    let args = Args::parse();
+    let checkpoints = args.checkpoints()?.filter(|_| world.rank() == 0);
+    let outcome = cg::parallel(args.class, world, |step| {
+        let Some((every, directory)) = &checkpoints else { return };
+        // The other ranks are wherever they are.
+        if step.is_multiple_of(*every)
+            && let Err(error) = world.vr().checkpoint(directory)
+        {
+            eprintln!("no checkpoint after step {step}: {error}");
+        }
+    });
+    Ok(outcome?)
 }
 
 fn program(args: &Args) -> river::Result<bool> {
+    let recoverable = args.checkpoints()?.is_some();
     let (outcome, ranks) = if args.serial {
         (cg::serial(args.class), 1)
     } else {
         let mut launch = Launch::new(args.ranks.map(usize::from));
         if args.processes {
             launch = launch.per_vm(1);
+        }
+        if recoverable {
+            launch = launch.recoverable();
         }
         let outcomes = launch.try_run(rank)?;
         let ranks = outcomes.len();
@@ -61,7 +97,8 @@ fn program(args: &Args) -> river::Result<bool> {
     let (seconds, mops) = (outcome.time.as_secs_f64(), outcome.mops(class));
     if args.json {
         let report = serde_json::json!({
-            "class": class, "ranks": ranks, "zeta": zeta, "verified": verified, "seconds": seconds, "mops": mops
+            "class": class, "ranks": ranks, "zeta": zeta, "verified": verified, "seconds": seconds, "mops": mops,
+            "steps": outcome.steps,
         });
         println!("{report}");
         return Ok(verified);

@@ -15,13 +15,15 @@ use crate::state::{Recorder, Saved};
 
 /// So many bytes of a copy travel at once.
 pub(crate) const PIECE: usize = 1 << 20;
+/// How often what VRs were told is written to their recordings.
+pub(crate) const FLUSH: Duration = Duration::from_millis(100);
 /// How often to look whether all has arrived.
 const LOOK: Duration = Duration::from_micros(200);
 
 /// Stops all VRs of this process at their next call.
 pub(crate) fn freeze(node: &Node) -> Report {
-    node.states.freeze();
-    let unrecorded = node.vrs().into_iter().filter(|vr| node.states.get(*vr).is_none()).collect();
+    node.freeze();
+    let unrecorded = node.states.unrecorded();
     let mut sent = node.states.sent();
     // What has arrived in this process is nobody's concern.
     let mut arrived = HashMap::new();

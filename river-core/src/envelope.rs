@@ -68,7 +68,7 @@ impl Payload {
     }
 
     /// The parts in their order.
-    pub fn parts(&self) -> impl Iterator<Item = &Bytes> {
+    pub fn parts(&self) -> impl Iterator<Item = &Bytes> + Clone {
         std::iter::once(&self.head).chain(&self.parts)
     }
 
@@ -134,6 +134,31 @@ pub struct Envelope {
     pub lane: u64,
     /// What it carries.
     pub payload: Payload,
+}
+
+/// What is said of an envelope besides its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub(crate) src: VrId,
+    pub(crate) dst: VrId,
+    pub(crate) seq: u64,
+    pub(crate) channel: Channel,
+    pub(crate) lane: u64,
+}
+
+impl Envelope {
+    pub(crate) fn label(&self) -> Label {
+        let Self { src, dst, seq, channel, lane, .. } = *self;
+        Label { src, dst, seq, channel, lane }
+    }
+}
+
+impl Label {
+    /// The envelope with that payload.
+    pub(crate) fn with(self, payload: Payload) -> Envelope {
+        let Self { src, dst, seq, channel, lane } = self;
+        Envelope { src, dst, seq, channel, lane, payload }
+    }
 }
 
 #[cfg(test)]

@@ -235,12 +235,15 @@ pub enum StateError {
     },
     /// VRs of the program are not recorded.
     #[error(
-        "VR {} {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
-         `river run --recoverable`", vr.short(), others(*.more)
+        "VR {} ({name}) {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
+         `river run --recoverable`; a helper that was started by Vr::spawn has to end first",
+        vr.short(), others(*.more)
     )]
     NotRecoverable {
         /// One of them.
         vr: VrId,
+        /// Its Rust type, or what the helper is called.
+        name: String,
         /// Where it is.
         on: String,
         /// How many more there are.
@@ -290,12 +293,144 @@ pub enum MigrateError {
     Initiator(VrId),
     /// A VR of the program is not recorded: all have to be, as all are stopped for a moment.
     #[error(
-        "VR {} {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
-         `river run --recoverable`", vr.short(), others(*.more)
+        "a receive was called from within a receive's predicate: predicates may only look at the message"
+    )]
+    Reentrant,
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
+}
+
+impl RecvError {
+    /// Whether the deadline passed and a later receive may succeed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, RecvError::Timeout { .. })
+    }
+
+    /// Whether somebody is gone.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, RecvError::Down(_))
+    }
+}
+
+/// Why virtual machines could not be found, leased or used. Travels from the initiator to a VR that asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// Fewer VMs than were asked for could be leased. None is kept.
+    #[error("{wanted} VMs were asked for, {} could be had{}: start more with `river vm -n {}` or ask for fewer", got.len(), list(got, busy), wanted.saturating_sub(got.len()))]
+    TooFew {
+        /// How many were asked for.
+        wanted: usize,
+        /// The names of those that could have been leased.
+        got: Vec<String>,
+        /// Those that another program holds: VM and program.
+        busy: Vec<(String, String)>,
+    },
+    /// A VM could not be reached or ended the conversation.
+    #[error("VM {vm}: {error}")]
+    Vm {
+        /// The VM's name.
+        vm: String,
+        /// What happened.
+        error: String,
+    },
+    /// A VM named by the caller is not leased by this program.
+    #[error("VM {0} is not leased by this program: allocate it first")]
+    NotLeased(String),
+    /// Searching failed.
+    #[error("cannot search for VMs: {0}")]
+    Discovery(String),
+    /// There are VMs, but all of them speak another version of the protocol.
+    #[error(
+        "{count} VMs were found, but they speak protocol version {theirs} and this program speaks {ours}: use the same version of River on both sides"
+    )]
+    OtherVersion {
+        /// How many there are.
+        count: usize,
+        /// The version that most of them speak.
+        theirs: u16,
+        /// The version that this program speaks.
+        ours: u16,
+    },
+    /// The state of a VR cannot be encoded or decoded.
+    #[error("the state of VR type {name} cannot travel: {error}")]
+    State {
+        /// The Rust type of the VR.
+        name: String,
+        /// The error of the encoding.
+        error: String,
+    },
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
+}
+
+/// A recoverable VR that was run again from its record did something else than the first time.
+///
+/// Between two calls on [`Vr`](crate::Vr) such a VR has to be deterministic. What usually breaks that: a clock other than
+/// [`Vr::now`](crate::Vr::now), random numbers other than those of [`Vr::rng`](crate::Vr::rng), the order of a hash map
+/// that shows in what is sent, threads of its own, files and variables that have changed in the meantime; all of which
+/// can be had through [`Vr::effect`](crate::Vr::effect).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error(
+    "this VR is run again from its record, and is not deterministic: line {line} of the record since {} says {recorded}, \
+     but now comes {done} (between calls on Vr use no clock but vr.now(), no random numbers but vr.rng(), no order of a \
+     hash map, and vr.effect() for all else that may differ)",
+    place(*.safepoints)
+)]
+pub struct Divergence {
+    /// Which line of the record it is, from 1.
+    pub line: u64,
+    /// The safepoint after which the record begins; 0: the beginning of the VR.
+    pub safepoints: u64,
+    /// What was recorded.
+    pub recorded: String,
+    /// What was done instead.
+    pub done: String,
+}
+
+fn place(safepoints: u64) -> String {
+    match safepoints {
+        0 => "its beginning".into(),
+        number => format!("safepoint {number}"),
+    }
+}
+
+/// Why a VR's state could not be kept, or taken up again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
+    /// Receives are posted: they are on the VR's stack, where a safepoint finds nothing.
+    #[error("a safepoint was asked for while receives are posted: complete or drop them first")]
+    Posted,
+    /// A value cannot be encoded, or decoded as what it is asked for as.
+    #[error("{name} cannot be kept: {error}")]
+    Value {
+        /// The Rust type.
+        name: String,
+        /// The error of the encoding.
+        error: String,
+    },
+    /// VRs of the program are not recorded.
+    #[error(
+        "VR {} ({name}) {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
+         `river run --recoverable`; a helper that was started by Vr::spawn has to end first",
+        vr.short(), others(*.more)
     )]
     NotRecoverable {
         /// One of them.
         vr: VrId,
+        /// Its Rust type, or what the helper is called.
+        name: String,
         /// Where it is.
         on: String,
         /// How many more there are.

@@ -19,7 +19,7 @@ use bytemuck::{Pod, Zeroable};
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
-use crate::envelope::{Channel, Envelope, Payload};
+use crate::envelope::{Channel, Envelope, Label, Payload};
 use crate::id::VrId;
 use crate::pool::Pool;
 
@@ -100,17 +100,18 @@ struct Header {
     src: [u8; 16],
 }
 
-pub(crate) fn encode_header(kind: Kind, envelope: &Envelope) -> [u8; HEADER] {
+/// The header of a frame whose payload has so many bytes.
+pub(crate) fn encode_header(kind: Kind, label: &Label, len: usize) -> [u8; HEADER] {
     bytemuck::cast(Header {
         kind: kind as u8,
         version: VERSION,
         zero: [0; 2],
-        channel: envelope.channel.to_wire().to_le(),
-        len: (envelope.payload.len() as u64).to_le(),
-        seq: envelope.seq.to_le(),
-        lane: envelope.lane.to_le(),
-        dst: envelope.dst.as_uuid().into_bytes(),
-        src: envelope.src.as_uuid().into_bytes(),
+        channel: label.channel.to_wire().to_le(),
+        len: (len as u64).to_le(),
+        seq: label.seq.to_le(),
+        lane: label.lane.to_le(),
+        dst: label.dst.as_uuid().into_bytes(),
+        src: label.src.as_uuid().into_bytes(),
     })
 }
 
@@ -279,6 +280,23 @@ pub(crate) fn aligned_copy(body: &[u8]) -> Bytes {
     bytes
 }
 
+/// A payload of that length, aligned as others, into which `fill` copies its bytes.
+pub(crate) fn filled(len: usize, pool: &Arc<Pool>, fill: impl FnOnce(&mut [u8])) -> Bytes {
+    if len > SMALL {
+        let mut memory = pool.take(len + ALIGN);
+        let offset = aligned_offset(&memory);
+        fill(&mut memory[offset..offset + len]);
+        return pool.lend(memory, offset..offset + len);
+    }
+    let mut memory = vec![0; if len < ALIGN { len } else { len + ALIGN }];
+    let offset = if len < ALIGN { 0 } else { aligned_offset(&memory) };
+    fill(&mut memory[offset..offset + len]);
+    let mut bytes = Bytes::from(memory);
+    bytes.advance(offset);
+    bytes.truncate(len);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -299,7 +317,7 @@ mod tests {
     fn stream(envelopes: &[Envelope]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for envelope in envelopes {
-            bytes.extend(encode_header(Kind::Envelope, envelope));
+            bytes.extend(encode_header(Kind::Envelope, &envelope.label(), envelope.payload.len()));
             bytes.extend(&envelope.payload.to_bytes()[..]);
         }
         bytes
@@ -363,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_claimed_length_beyond_the_limit_is_refused() {
-        let mut header = encode_header(Kind::Envelope, &envelope(0, 0));
+        let mut header = encode_header(Kind::Envelope, &envelope(0, 0).label(), 0);
         header[8..16].copy_from_slice(&(MAX_PAYLOAD + 1).to_le_bytes());
         assert_eq!(feed(&mut decoder(), &header).unwrap_err(), FrameError::Length(MAX_PAYLOAD + 1));
     }

@@ -103,6 +103,9 @@ fn run() -> Result<(), ControlError> {
         let place = Place { host: spec.host, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let (requests, asked) = rt::unbounded();
         let node = Node::start(place, program, vm, key.clone(), requests, spec.recoverable)?;
+        if spec.taped {
+            node.states.tape(&node.vm);
+        }
         for listener in listeners {
             let acceptor = node.clone();
             let serve = move |hello, stream| {
@@ -114,7 +117,7 @@ fn run() -> Result<(), ControlError> {
         let join = Hello::Join { program, host: spec.host, port };
         let (_, stream) = control::dial(spec.initiator, &key, &join).await?;
         let (to, from) = control::split(stream);
-        serve_program(node, to, from, asked).await;
+        serve_program(node, to, from, asked, spec.taped).await;
         Ok(())
     })
 }
@@ -188,6 +191,7 @@ async fn serve_program(
     to: rt::Sender<FromHost>,
     mut from: Incoming<ToHost>,
     asked: rt::Receiver<Asked>,
+    taped: bool,
 ) {
     let waiting: Arc<std::sync::Mutex<HashMap<u64, Sender<Reply>>>> = Arc::default();
     let (answers, requester) = (waiting.clone(), to.clone());
@@ -207,6 +211,14 @@ async fn serve_program(
             rt::sleep(lease::RENEWAL).await;
         }
     });
+    if taped {
+        let (node, to) = (node.clone(), to.clone());
+        rt::spawn(async move {
+            while send_tapes(&node, &to) {
+                rt::sleep(cut::FLUSH).await;
+            }
+        });
+    }
     loop {
         match from.next().await {
             Ok(Some(ToHost::Create { ticket, vrs })) => {
@@ -226,6 +238,10 @@ async fn serve_program(
                 let result = restore(&node, &vr, &to);
                 let _ = to.try_send(FromHost::Created { ticket, result });
             }
+            Ok(Some(ToHost::Tape)) => {
+                send_tapes(&node, &to);
+                let _ = to.try_send(FromHost::TapeEnd);
+            }
             Ok(Some(ToHost::Stop) | None) => break,
             Err(error) => {
                 tracing::warn!(%error, "lost the program");
@@ -241,6 +257,15 @@ async fn serve_program(
     while !node.is_idle() && Instant::now() < deadline {
         rt::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Sends what VRs were told since the last time. False: nobody listens any more. Runs on the network thread alone, so that what
+/// is taken first is sent first.
+fn send_tapes(node: &Node, to: &rt::Sender<FromHost>) -> bool {
+    let tapes = node.states.flush();
+    let mut pieces =
+        tapes.iter().flat_map(|(vr, bytes)| bytes.chunks(cut::PIECE).map(|piece| (*vr, piece.to_vec())));
+    pieces.all(|(vr, bytes)| to.try_send(FromHost::Taped { vr, bytes }).is_ok()) && !to.is_closed()
 }
 
 fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
@@ -267,7 +292,7 @@ fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(),
     let Origin { id, name, parent, code, .. } = saved.origin.clone();
     let (Some(parent), Some(code)) = (parent, code) else { return Err(failed("it is the initiator".into())) };
     let resource = make(code, saved.record.base().state.to_vec()).map_err(failed)?;
-    node.states.freeze();
+    node.freeze();
     let (inbox, recorder) = cut::adopt(node, saved);
     let to = to.clone();
     let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
@@ -312,7 +337,7 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
         },
         Step::Abandon(vrs) => vrs.into_iter().for_each(|vr| node.abandon(vr)),
         Step::Moved(moves) => node.moved(&moves),
-        Step::Thaw => node.states.thaw(),
+        Step::Thaw => node.thaw(),
     }
 }
 
@@ -328,7 +353,7 @@ fn send_copy(round: u64, saved: &Saved, to: &rt::Sender<FromHost>) -> Result<(),
     Ok(())
 }
 
-fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
+pub(crate) fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
     let mut creation = Creation { state, made: None };
     code.resolve().map_err(|error| error.to_string())?(&mut creation);
     creation.made.unwrap_or_else(|| Err("the code pointer does not make a VR".into()))

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
+use crate::arriving::{Arriving, Intake};
 use crate::down::Down;
 use crate::envelope::Envelope;
 use crate::id::HostId;
@@ -24,13 +25,63 @@ const YIELD: Duration = Duration::from_micros(50);
 pub(crate) trait Pump {
     /// The thread begins to wait.
     fn begin(&self);
-    /// Looks for something to bring in. Called again and again.
-    fn poll(&self);
+    /// Looks so many times (with a pause of the processor each, or as long as that takes) for something to bring in, or
+    /// until something is in the inbox or was taken. Called again and again; within the first microsecond that need not be
+    /// between `begin` and `end`.
+    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
     /// The thread has something, or its time is over.
     fn end(&self);
     /// The thread is about to sleep. True: it may, and it counts as not waiting until it calls `begin`. False:
     /// something may be there for it to bring in.
     fn may_park(&self) -> bool;
+}
+
+/// How long a thread waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Forever,
+    /// Until then.
+    Until(Instant),
+    /// For so long, beginning with the first look at the clock.
+    For(Duration),
+}
+
+impl Limit {
+    /// Whether it is over. From the first time on it is a moment.
+    fn is_over(&mut self, now: Instant) -> bool {
+        if let Limit::For(duration) = *self {
+            *self = now.checked_add(duration).map_or(Limit::Forever, Limit::Until);
+        }
+        matches!(*self, Limit::Until(deadline) if now >= deadline)
+    }
+}
+
+impl From<Option<Instant>> for Limit {
+    fn from(deadline: Option<Instant>) -> Self {
+        deadline.map_or(Limit::Forever, Limit::Until)
+    }
+}
+
+/// What a waiting thread takes out of a link itself, before it gets into the inbox.
+pub(crate) struct Taker<'a> {
+    offer: &'a mut dyn FnMut(&Arriving<'_>) -> Intake,
+    /// Something was taken.
+    pub(crate) taken: bool,
+    /// And that was what it waits for.
+    pub(crate) done: bool,
+}
+
+impl<'a> Taker<'a> {
+    pub(crate) fn new(offer: &'a mut dyn FnMut(&Arriving<'_>) -> Intake) -> Self {
+        Self { offer, taken: false, done: false }
+    }
+
+    pub(crate) fn offer(&mut self, arriving: &Arriving<'_>) -> Intake {
+        let intake = (self.offer)(arriving);
+        self.taken |= intake != Intake::Left;
+        self.done |= intake == Intake::Done;
+        intake
+    }
 }
 
 /// What may arrive.
@@ -42,8 +93,6 @@ pub(crate) enum Event {
     Stop,
 }
 
-/// The parts have cache lines of their own: the owner looks at `ready` again and again, which must cost nothing to
-/// who holds the queue.
 impl Event {
     fn payload_len(&self) -> Option<usize> {
         match self {
@@ -53,6 +102,8 @@ impl Event {
     }
 }
 
+/// The parts have cache lines of their own: the owner looks at `ready` again and again, which must cost nothing to
+/// who holds the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     queue: CachePadded<Mutex<Queue>>,
@@ -73,6 +124,8 @@ struct Queue {
     since: Moment,
     closed: bool,
     limit: Option<Limited>,
+    /// Who waits for room waits no longer: a checkpoint is being taken.
+    lets_in: bool,
 }
 
 /// Why an envelope was not taken.
@@ -135,6 +188,7 @@ impl Inbox {
             }
             match queue.limit.as_ref().and_then(Limited::full) {
                 None => break,
+                Some(WhenFull::Wait) if queue.lets_in => break,
                 // Who waits for himself waits for ever.
                 Some(WhenFull::Wait) if envelope.src != envelope.dst => {
                     queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -147,6 +201,12 @@ impl Inbox {
         }
         self.append(queue, Event::Envelope(envelope));
         Ok(())
+    }
+
+    /// Whether those who wait for room are let in nevertheless.
+    pub(crate) fn let_in(&self, all: bool) {
+        self.lock().lets_in = all;
+        self.room.notify_all();
     }
 
     /// Appends an envelope of another process, which is to be held off if there is too much now. `hold_off` must not block.
@@ -246,41 +306,50 @@ impl Inbox {
         std::mem::take(&mut queue.events)
     }
 
-    /// Waits until something has arrived (true) or the deadline has passed (false). Only the owner may call it.
-    pub(crate) fn wait(&self, deadline: Option<Instant>, pump: &impl Pump) -> bool {
-        pump.begin();
-        for _ in 0..SPINS {
-            pump.poll();
-            if self.ready.load(SeqCst) > 0 {
-                pump.end();
-                return true;
-            }
-            std::hint::spin_loop();
+    /// Whether something has arrived that was not swapped out.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(SeqCst) > 0
+    }
+
+    /// Waits until something has arrived or was taken (true), or the time is over (false). Only the owner may call it.
+    pub(crate) fn wait(
+        &self,
+        limit: &mut Limit,
+        pump: &impl Pump,
+        mut taker: Option<&mut Taker<'_>>,
+    ) -> bool {
+        pump.poll(SPINS, self, taker.as_deref_mut());
+        let is_there = |taker: &Option<&mut Taker<'_>>| {
+            self.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken)
+        };
+        if is_there(&taker) {
+            return true;
         }
+        pump.begin();
         let mut start = Instant::now();
         loop {
-            pump.poll();
-            if self.ready.load(SeqCst) > 0 {
+            pump.poll(1, self, taker.as_deref_mut());
+            if is_there(&taker) {
                 pump.end();
                 return true;
             }
-            let waited = start.elapsed();
-            if deadline.is_some_and(|deadline| start + waited >= deadline) {
+            let now = Instant::now();
+            if limit.is_over(now) {
                 pump.end();
                 return false;
             }
-            if waited < YIELD {
+            if now - start < YIELD {
                 thread::yield_now();
                 continue;
             }
             if pump.may_park() {
                 self.sleeping.store(true, SeqCst);
                 if self.ready.load(SeqCst) == 0 {
-                    match deadline {
-                        None => thread::park(),
-                        Some(deadline) => {
+                    match limit {
+                        Limit::Until(deadline) => {
                             thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
                         }
+                        _ => thread::park(),
                     }
                 }
                 self.sleeping.store(false, SeqCst);

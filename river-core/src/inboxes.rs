@@ -30,10 +30,6 @@ impl Inboxes {
         self.read().get(&vr).cloned()
     }
 
-    pub(crate) fn vrs(&self) -> Vec<VrId> {
-        self.read().keys().copied().collect()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.read().is_empty()
     }
@@ -45,9 +41,19 @@ impl Inboxes {
         }
     }
 
+    /// Whether those who wait for room in a mailbox of this process are let in nevertheless.
+    pub(crate) fn let_in(&self, all: bool) {
+        self.read().values().for_each(|inbox| inbox.let_in(all));
+    }
+
     /// Closes the short way: from now on [`deliver`](Self::deliver) gives everything back.
     pub(crate) fn guard(&self) {
         self.guarded.store(true, Relaxed);
+    }
+
+    /// Whether the short way is open.
+    pub(crate) fn is_unguarded(&self) -> bool {
+        !self.guarded.load(Relaxed)
     }
 
     /// The short way: hands an envelope over, or gives it back if somebody has to look at it first.

@@ -66,6 +66,7 @@
 //! * `id`: names
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
+//! * `arriving`: envelopes that have not reached a mailbox yet
 //! * `limit`: limits of mailboxes
 //! * `error`: what can go wrong
 //! * `panics`: panics as text
@@ -94,11 +95,13 @@
 //! * `vm`: virtual machines
 //! * `program`: the initiator's side: leases, hosts, directory
 //! * `operate`: what others may want of a running program
+//! * `replay`: one VR of a recording, run again alone
 //! * `run`: the start of a program
 //! * `start`: the start of a host that is a test executable
 //! * `testing`: help for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
+mod arriving;
 pub mod code;
 mod control;
 mod cut;
@@ -127,6 +130,7 @@ mod panics;
 mod pool;
 mod program;
 mod protocol;
+mod replay;
 mod rt;
 mod run;
 #[cfg(test)]
@@ -141,6 +145,7 @@ mod vr;
 
 pub use std::process::ExitCode;
 
+pub use arriving::{Arriving, Intake};
 pub use discovery::{
     DISCOVERY_PORT, DiscoverError, FindError, Found, Heard, NetworkError, PortError, Query, ResponderError,
     VmInfo, VmState, discovery_port, find, hear_self,
@@ -159,6 +164,6 @@ pub use operate::{checkpoint, migrate};
 pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count, Migrated};
 pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
-pub use state::{Stored, StoredVr};
+pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
 pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};

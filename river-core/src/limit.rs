@@ -85,6 +85,8 @@ pub(crate) struct Gates {
     opened: Condvar,
     /// Whether there is any: looked at before each send to another process.
     any: AtomicBool,
+    /// Who waits is let through: a checkpoint is being taken.
+    lets_in: AtomicBool,
 }
 
 impl Gates {
@@ -112,6 +114,14 @@ impl Gates {
         self.changed(&closed);
     }
 
+    /// Whether those who wait are let through nevertheless.
+    pub(crate) fn let_in(&self, all: bool) {
+        self.lets_in.store(all, SeqCst);
+        // With the lock held, so that nobody is between looking and waiting.
+        let closed = self.lock();
+        self.changed(&closed);
+    }
+
     /// Whether an envelope may be sent to that VR; waits for that if that is how it wants it.
     pub(crate) fn pass(&self, to: VrId) -> bool {
         if !self.any.load(SeqCst) {
@@ -122,6 +132,7 @@ impl Gates {
             match closed.get(&to) {
                 None => return true,
                 Some((_, WhenFull::Refuse)) => return false,
+                Some((_, WhenFull::Wait)) if self.lets_in.load(SeqCst) => return true,
                 Some((_, WhenFull::Wait)) => {
                     closed = self.opened.wait(closed).unwrap_or_else(PoisonError::into_inner);
                 }

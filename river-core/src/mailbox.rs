@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::down::{Down, Why};
-use crate::envelope::{Channel, Envelope};
+use crate::envelope::{Channel, Envelope, Label};
 use crate::id::VrId;
 use crate::inbox::{Event, Moment};
 
@@ -60,9 +60,14 @@ impl Selector {
     }
 
     fn admits(&self, envelope: &Envelope) -> bool {
-        envelope.channel == self.channel
-            && self.lane.is_none_or(|lane| envelope.lane == lane)
-            && self.from.is_none_or(|from| envelope.src == from)
+        self.admits_label(&envelope.label())
+    }
+
+    /// Whether it admits an envelope of which this is known.
+    pub(crate) fn admits_label(&self, label: &Label) -> bool {
+        label.channel == self.channel
+            && self.lane.is_none_or(|lane| label.lane == lane)
+            && self.from.is_none_or(|from| label.src == from)
     }
 }
 
@@ -399,6 +404,11 @@ impl Mailbox {
         }
         let got = self.posted.remove(index).and_then(|mut posted| posted.got.pop_front());
         got.map_or(Found::Nothing, |(_, envelope)| Found::Envelope(envelope))
+    }
+
+    /// Whether a receive is posted that may want what the selector admits.
+    pub(crate) fn is_posted(&self, selector: &Selector) -> bool {
+        self.posted.iter().any(|posted| posted.selector.channel == selector.channel)
     }
 
     /// Whether a standing receive has got something.

@@ -39,7 +39,7 @@ pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Re
 /// # Blocking
 /// Until it lives there.
 pub fn migrate(used: &VmInfo, vr: &str, to: &VmInfo) -> Result<Migrated, MigrateError> {
-    match ask(used, ToProgram::Migrate { vr: vr.into(), vm: to.clone() }) {
+    match ask(used, ToProgram::Migrate { vr: vr.into(), vm: Box::new(to.clone()) }) {
         Ok(FromProgram::Migrated(result)) => result,
         Ok(_) => Err(MigrateError::GivenUp("the program answered something else".into())),
         Err(error) => Err(MigrateError::GivenUp(error)),

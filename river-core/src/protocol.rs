@@ -93,6 +93,8 @@ pub(crate) struct HostSpec {
     pub(crate) directory: Vec<u8>,
     /// Whether its VRs are recorded if nothing else is said.
     pub(crate) recoverable: bool,
+    /// Whether what is recorded is sent to the initiator, who writes it to files.
+    pub(crate) taped: bool,
 }
 
 /// From a VM to the program that leases it.
@@ -132,7 +134,7 @@ pub(crate) enum ToProgram {
     /// Checkpoint into that directory of the initiator's machine, and keep so many there.
     Checkpoint { directory: PathBuf, keep: usize },
     /// Move the VR whose id begins like this to that VM.
-    Migrate { vr: String, vm: VmInfo },
+    Migrate { vr: String, vm: Box<VmInfo> },
 }
 
 /// From an initiator to somebody who has the key.
@@ -168,6 +170,8 @@ pub(crate) enum ToHost {
         #[serde(with = "bytes_body")]
         vr: Vec<u8>,
     },
+    /// Asks for what is left to be written to the recordings of its VRs.
+    Tape,
     Stop,
 }
 
@@ -205,6 +209,14 @@ pub(crate) enum FromHost {
         round: u64,
         result: Result<(), StateError>,
     },
+    /// To be appended to the recording of a VR.
+    Taped {
+        vr: VrId,
+        #[serde(with = "bytes_body")]
+        bytes: Vec<u8>,
+    },
+    /// That was all that was asked for.
+    TapeEnd,
 }
 
 /// Envelopes: (to, from, how many).
@@ -232,8 +244,8 @@ pub(crate) enum Report {
     Frozen {
         /// What its VRs have sent, and may not have arrived.
         sent: Counts,
-        /// Its VRs that are not recorded.
-        unrecorded: Vec<VrId>,
+        /// Its VRs that are not recorded, and their names.
+        unrecorded: Vec<(VrId, String)>,
     },
     Settled,
     Copied {

@@ -16,6 +16,7 @@ use crate::host;
 use crate::id::VrId;
 use crate::image;
 use crate::program::Program;
+use crate::replay;
 use crate::state::{Base, Directory, Origin, Record, Recorder};
 use crate::vr::Vr;
 
@@ -67,9 +68,12 @@ pub fn try_run<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
 /// What `body` returned, and whether a host was lost.
 fn run_as<T>(recoverable: bool, body: impl FnOnce(&Vr) -> Result<T>) -> (Result<T>, bool) {
     host::become_host_if_asked();
+    if let Some(directory) = replay::wanted() {
+        replay::replay(directory, body);
+    }
     let ended = match restored_directory() {
         Some(directory) => go_on(&directory, body),
-        None => begin(recoverable || flag(RECOVERABLE), body),
+        None => begin(recoverable || flag(RECOVERABLE), recording_directory(), body),
     };
     ended.unwrap_or_else(|error| (Err(error), false))
 }
@@ -104,6 +108,8 @@ pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<
 
 /// Set by `river run --recoverable`.
 const RECOVERABLE: &str = "RIVER_RECOVERABLE";
+/// Set by `river record` to the directory of the recording.
+const RECORD: &str = "RIVER_RECORD";
 /// Set by `river restore` to its process id, a colon, and the directory: processes that the program starts inherit the
 /// variable, and are not meant.
 const RESTORE: &str = "RIVER_RESTORE";
@@ -113,21 +119,45 @@ fn flag(name: &str) -> bool {
 }
 
 fn restored_directory() -> Option<PathBuf> {
-    let value = std::env::var_os(RESTORE)?.into_vec();
+    meant_for_this_process(RESTORE)
+}
+
+/// A directory behind the id of the process that has started this one.
+fn meant_for_this_process(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(variable)?.into_vec();
     let colon = value.iter().position(|byte| *byte == b':')?;
     let parent = rustix::process::getppid()?.as_raw_nonzero().to_string();
     (value[..colon] == *parent.as_bytes()).then(|| OsString::from_vec(value[colon + 1..].to_vec()).into())
 }
 
-fn begin<T>(recoverable: bool, body: impl FnOnce(&Vr) -> Result<T>) -> Result<(Result<T>, bool)> {
+/// Where this program is to be recorded; processes that it starts inherit the variable, and are not meant.
+fn recording_directory() -> Option<PathBuf> {
+    meant_for_this_process(RECORD)
+}
+
+fn begin<T>(
+    recoverable: bool,
+    recording: Option<PathBuf>,
+    body: impl FnOnce(&Vr) -> Result<T>,
+) -> Result<(Result<T>, bool)> {
+    let recoverable = recoverable || recording.is_some();
     let reach = Reach::from_env()?;
     let program = Program::start(reach.key()?, reach, recoverable)?;
     let id = VrId::fresh();
+    if let Some(directory) = recording
+        && let Err(error) = program.record(directory, id, &image::own_image()?)
+    {
+        program.finish();
+        return Err(error.into());
+    }
     let recorder = recoverable.then(|| {
         let (name, program_id) = ("initiator".into(), program.node.program);
         let origin = Origin { id, parent: None, code: None, name, program: program_id };
         program.node.states.add(origin, Record::new(Base::new(id, Bytes::new())))
     });
+    if recorder.is_none() {
+        program.node.states.add_unrecorded(id, "initiator");
+    }
     let inbox = program.node.add(id);
     program.register(id);
     let node = program.node.clone();

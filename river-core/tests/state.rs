@@ -330,3 +330,115 @@ fn the_dead_stay_dead_and_children_may_be_deployed_later() {
     assert!(!resumed);
     assert_eq!(river_core::restore(directory.path(), body).unwrap(), (first, true));
 }
+
+/// Takes nothing out of its mailbox, which has a limit, until there is a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Narrow {
+    state: PathBuf,
+}
+
+/// Fills it, and tells the initiator before each envelope.
+#[derive(Serialize, Deserialize)]
+struct Filler {
+    narrow: VrId,
+}
+
+const MANY: u64 = 20;
+
+impl VirtualResource for Narrow {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let parent = vr.parent().expect("a parent");
+        let when_full = river_core::WhenFull::Wait;
+        vr.limit_queue(Some(river_core::QueueLimit { messages: 2, bytes: 1 << 20, when_full }));
+        vr.send_bytes(parent, CHANNEL, 1, vec![])?;
+        let taken = || self.state.join("checkpoint-000001.river").exists();
+        while !vr.effect(taken)? {
+            let soon = std::time::Instant::now() + std::time::Duration::from_millis(5);
+            vr.receive_until(Selector::on(CHANNEL).lane(3), Some(soon), |_| true).unwrap_err();
+        }
+        let mut sum = 0;
+        for _ in 0..MANY {
+            sum = sum * 3 + u64::from(vr.receive(Selector::on(CHANNEL).lane(2))?.payload.head()[0]);
+        }
+        vr.send_bytes(parent, CHANNEL, 4, sum.to_le_bytes().to_vec())?;
+        Ok(())
+    }
+}
+
+impl VirtualResource for Filler {
+    fn main(&mut self, vr: &Vr) -> Result {
+        for number in 0..MANY {
+            vr.send_bytes(vr.parent().expect("a parent"), CHANNEL, 5, vec![number as u8])?;
+            vr.send_bytes(self.narrow, CHANNEL, 2, vec![number as u8])?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn who_waits_for_room_does_not_keep_a_checkpoint_from_being_taken() {
+    for vms in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let body = |vr: &Vr| -> Result<(u64, bool)> {
+            let vms = vr.start_local(vms)?;
+            let narrow = vr.deploy(&vms[..1], |_| Narrow { state: directory.path().into() })?[0];
+            vr.receive(Selector::on(CHANNEL).lane(1).from(narrow))?;
+            let filler = vr.deploy(&vms[vms.len() - 1..], |_| Filler { narrow })?[0];
+            // It is about to send what there is no room for.
+            for _ in 0..3 {
+                vr.receive(Selector::on(CHANNEL).lane(5).from(filler))?;
+            }
+            let taken = vr.checkpoint(directory.path())?;
+            let sum = vr.receive(Selector::on(CHANNEL).lane(4).from(narrow))?;
+            Ok((u64::from_le_bytes(sum.payload.head()[..].try_into()?), taken.resumed))
+        };
+        let (sum, resumed) = river_core::try_run_recoverable(body).unwrap();
+        assert!(!resumed);
+        assert_eq!(river_core::restore(directory.path(), body).unwrap(), (sum, true));
+    }
+}
+
+/// Not a test of its own: what the test below starts in a process whose files are limited.
+#[test]
+fn helper_with_little_disk() {
+    let Ok(directory) = std::env::var("RIVER_TEST_LIMITED") else { return };
+    let result = river_core::try_run_recoverable(|vr| {
+        vr.checkpoint(&directory)?;
+        // More than a file may have.
+        vr.safepoint(&"x".repeat(LIMIT + (8 << 20)))?;
+        let error = vr.checkpoint(&directory).unwrap_err().to_string();
+        vr.safepoint("little")?;
+        // The program goes on, and when there is room again there is a checkpoint again.
+        let taken = vr.checkpoint(&directory)?;
+        Ok(format!("{error}; then {}", taken.number))
+    });
+    println!("[result {}]", result.unwrap_or_else(|error| error.to_string()));
+}
+
+/// As large as a file may be there: room for the image.
+const LIMIT: usize = 64 << 20;
+
+#[test]
+fn a_disk_that_is_full_leaves_the_old_checkpoint_and_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    // A write beyond the limit is an error, as on a full disk, if the signal is ignored.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", LIMIT / 512);
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_with_little_disk", "--nocapture"])
+        .env("RIVER_TEST_LIMITED", &state)
+        .output()
+        .unwrap();
+    let result = result_of(&output.stdout);
+    assert!(result.contains("File too large"), "{result} {output:?}");
+    assert!(result.contains("checkpoint-000002") && result.contains("then 2"), "{result}");
+    // Nothing of the one that failed is left.
+    let mut names: Vec<_> =
+        std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names[..2], ["checkpoint-000001.river", "checkpoint-000002.river"]);
+    assert_eq!(river_core::Stored::latest(&state).unwrap().number, 2);
+}

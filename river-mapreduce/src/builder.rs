@@ -18,6 +18,7 @@ use crate::output::{Directory, Output, Place};
 use crate::partition;
 use crate::progress::Bar;
 use crate::report::{Reducer, Report};
+use crate::sample;
 use crate::serial;
 use crate::spec::{JobSpec, Settings};
 use crate::task::{MapTotals, ReduceTotals};
@@ -104,7 +105,7 @@ impl<M: MapReduce> Job<M> {
     }
 
     /// Sorts the output as a whole: all keys of a reducer come before those of the next. Ranges of keys are chosen by a look
-    /// at a sample of the input, which the caller's process takes before the job begins.
+    /// at a sample of the input, which the VMs take before the job begins.
     pub fn sorted(mut self) -> Self {
         self.sorted = true;
         self
@@ -151,9 +152,32 @@ impl<M: MapReduce> Job<M> {
         M: Travel,
     {
         let start = Instant::now();
-        let (settings, splits) = self.prepare(&self.limits(Some(cluster)))?;
-        let directory = self.directory()?;
+        let (mut settings, splits) = self.prepare(&self.limits(Some(cluster)))?;
         let packed = self.code.pack().map_err(JobError::Settings)?;
+        let mut lost = Vec::new();
+        if self.is_cut_by_range() {
+            let spec = JobSpec {
+                code: packed.code,
+                state: packed.state.clone(),
+                settings: sample::settings(&settings),
+            };
+            let run = driver::Run {
+                spec,
+                splits: &sample::splits(&splits),
+                directory: None,
+                speculate: true,
+                compress: self.compress,
+                bar: Bar::new(false),
+            };
+            let done = driver::run(cluster, run)?;
+            let mut keys: Vec<(Vec<u8>, ())> = Vec::new();
+            for reduce in &done.reduces {
+                read_records(&reduce.collected, &mut keys)?;
+            }
+            settings.bounds = self.bounds(keys.into_iter().map(|(key, ())| key).collect());
+            lost = done.lost;
+        }
+        let directory = self.directory()?;
         let spec = JobSpec { code: packed.code, state: packed.state, settings };
         let run = driver::Run {
             spec,
@@ -181,7 +205,7 @@ impl<M: MapReduce> Job<M> {
             report.counters.merge(&reduce.counters);
         }
         report.reissued = done.reissued;
-        report.lost = done.lost.into_iter().map(|death| (death.vm, death.why)).collect();
+        report.lost = lost.into_iter().chain(done.lost).map(|death| (death.vm, death.why)).collect();
         let parts = done.reduces.into_iter().map(|reduce| reduce.collected).collect();
         self.finish(directory.as_ref(), parts, report, start, done.map_time)
     }
@@ -193,7 +217,11 @@ impl<M: MapReduce> Job<M> {
     /// [`JobError`].
     pub fn run_serial(&self) -> Result<Outcome<M::OutKey, M::OutValue>, JobError> {
         let start = Instant::now();
-        let (settings, splits) = self.prepare(&self.limits(None))?;
+        let (mut settings, splits) = self.prepare(&self.limits(None))?;
+        if self.is_cut_by_range() {
+            let sample = serial::sample(&self.code, &sample::settings(&settings), &sample::splits(&splits));
+            settings.bounds = self.bounds(sample.map_err(|failure| here(&failure))?);
+        }
         let directory = self.directory()?;
         let done = match serial::run(&self.code, &settings, &splits, directory.as_ref()) {
             Ok(done) => done,
@@ -244,7 +272,7 @@ impl<M: MapReduce> Job<M> {
             // Workers have the working directory of this process, where it exists.
             Place::Directory { path, .. } => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
         };
-        let mut settings = Settings {
+        let settings = Settings {
             framing: self.input.framing,
             reducers: self.reducers,
             bounds: Vec::new(),
@@ -254,16 +282,21 @@ impl<M: MapReduce> Job<M> {
             format: self.output.format,
             directory,
             skippable: self.skippable,
+            sample: false,
         };
-        if self.sorted && self.reducers > 1 {
-            let sample = serial::sample(&self.code, &settings, &splits).map_err(|failure| here(&failure))?;
-            settings.bounds = partition::bounds::<M::Key>(sample, self.reducers);
-            if settings.bounds.is_empty() {
-                // Nothing to look at: any range will do, as long as it is one.
-                settings.bounds = vec![Vec::new()];
-            }
-        }
         Ok((settings, splits))
+    }
+
+    /// Whether a sample has to be looked at before the job begins.
+    fn is_cut_by_range(&self) -> bool {
+        self.sorted && self.reducers > 1
+    }
+
+    /// The first keys of all reducers but the first.
+    fn bounds(&self, sample: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let bounds = partition::bounds::<M::Key>(sample, self.reducers);
+        // If there was nothing to look at any range will do, as long as it is one.
+        if bounds.is_empty() { vec![Vec::new()] } else { bounds }
     }
 
     fn directory(&self) -> Result<Option<Directory>, JobError> {
@@ -343,23 +376,29 @@ impl<K: Datum, V: Datum> Outcome<K, V> {
         }
         let mut records = Vec::with_capacity(usize::try_from(self.report.output_records).unwrap_or(0));
         for part in &self.parts {
-            let bytes = match &part[..] {
-                [one] => one.clone(),
-                several => Bytes::from(several.concat()),
-            };
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let (length, used) = match <(K, V)>::WIDTH {
-                    Some(width) => (width, 0),
-                    None => varint::get(rest).ok_or_else(damaged)?,
-                };
-                let (record, after) = rest[used..].split_at_checked(length).ok_or_else(damaged)?;
-                records.push(<(K, V)>::own(<(K, V)>::decode(record).map_err(|_| damaged())?));
-                rest = after;
-            }
+            read_records(part, &mut records)?;
         }
         Ok(records)
     }
+}
+
+/// Appends the records of a part that was collected.
+fn read_records<K: Datum, V: Datum>(part: &[Bytes], records: &mut Vec<(K, V)>) -> Result<(), JobError> {
+    let bytes = match part {
+        [one] => one.clone(),
+        several => Bytes::from(several.concat()),
+    };
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let (length, used) = match <(K, V)>::WIDTH {
+            Some(width) => (width, 0),
+            None => varint::get(rest).ok_or_else(damaged)?,
+        };
+        let (record, after) = rest[used..].split_at_checked(length).ok_or_else(damaged)?;
+        records.push(<(K, V)>::own(<(K, V)>::decode(record).map_err(|_| damaged())?));
+        rest = after;
+    }
+    Ok(())
 }
 
 /// A job cannot have left this, but bytes that came over a network are not believed.

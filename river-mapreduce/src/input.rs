@@ -66,12 +66,17 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    pub(crate) fn same_file(&self, other: &Self) -> bool {
-        match (&self.file, &other.file) {
+    /// Becomes the same as another one, which nearly always is in the same file.
+    pub(crate) fn move_to(&mut self, other: &Self) {
+        let same_file = match (&self.file, &other.file) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (None, None) => true,
             _ => false,
+        };
+        if !same_file {
+            self.file.clone_from(&other.file);
         }
+        self.offset = other.offset;
     }
 }
 

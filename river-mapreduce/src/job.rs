@@ -6,7 +6,7 @@ mod reduce_context;
 
 pub use closures::{Closures, CombineBy, CombineFn, CombineWith, MapFn, NoCombiner, ReduceFn, job};
 pub use map_context::MapContext;
-pub(crate) use map_context::{MapSettings, Mapped};
+pub(crate) use map_context::{Collector, MapSettings, Mapped};
 pub use reduce_context::{ReduceContext, Values};
 
 use crate::datum::{Datum, Key, Ref};

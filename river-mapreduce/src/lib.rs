@@ -60,6 +60,7 @@
 //!
 //! * `varint`: lengths
 //! * `datum`: keys, values and records, and their encodings
+//! * `inline_key`: short keys within two words, and the hash of any key
 //! * `record`: how a record lies in memory
 //! * `counters`: numbers that jobs count by name
 //! * `partition`: which reducer a key belongs to
@@ -70,6 +71,7 @@
 //! * `failure`: why an attempt at a task did not succeed
 //! * `task`: what a task does
 //! * `spec`: a job as it travels
+//! * `sample`: what is looked at to choose ranges of keys
 //! * `serial`: a job in the caller's thread
 //! * `error`: what can go wrong
 //! * `report`: what a job has done
@@ -77,11 +79,13 @@
 //! * `travel`: how a job gets to the workers
 //! * `pack`: compression of what travels to another machine
 //! * `protocol`: what master, workers and depots say to each other
+//! * `streams`: the reducer's side of the shuffle, a state machine
 //! * `place`: what the VRs of a VM share
 //! * `depot`: hands out what map tasks have made
-//! * `worker`: runs tasks, and the reducer's side of the shuffle
+//! * `worker`: runs tasks, and gets them what they read
 //! * `cluster`: the VMs that jobs run on
 //! * `master`: which task runs where, a state machine
+//! * `simulation` (tests): a job without machines, whose VMs die at any step
 //! * `driver`: the state machine, driven by messages
 //! * `builder`: a job that is set up
 
@@ -93,6 +97,7 @@ mod depot;
 mod driver;
 mod error;
 mod failure;
+mod inline_key;
 mod input;
 mod job;
 mod master;
@@ -104,9 +109,13 @@ mod progress;
 mod protocol;
 mod record;
 mod report;
+mod sample;
 mod serial;
+#[cfg(test)]
+mod simulation;
 mod sort;
 mod spec;
+mod streams;
 mod task;
 mod travel;
 mod varint;

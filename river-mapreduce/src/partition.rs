@@ -1,10 +1,6 @@
 //! Which reducer a key belongs to.
 
-use std::hash::{BuildHasher, Hasher};
-
-use foldhash::fast::FixedState;
-
-use crate::datum::{Key, Ref, first_eight};
+use crate::datum::{Key, Ref};
 
 /// What a job may say about it: the reducer for a key, or `None` for the usual one.
 pub(crate) type Partitioner<'a, K> = &'a (dyn Fn(&Ref<'_, K>, usize) -> Option<usize> + Sync);
@@ -18,17 +14,23 @@ pub(crate) struct Partition<'a, K: Key> {
 }
 
 impl<K: Key> Partition<'_, K> {
-    /// The reducer for an encoded key, below `reducers`, of which there is at least one.
-    pub(crate) fn of(&self, key: &[u8], reducers: usize) -> usize {
+    /// The reducer for an encoded key with that hash, below `reducers`, of which there is at least one.
+    pub(crate) fn of(&self, key: &[u8], hash: u64, reducers: usize) -> usize {
         match K::decode(key) {
-            Ok(view) if reducers > 1 => self.of_view(&view, key, reducers),
+            Ok(view) if reducers > 1 => self.of_view(&view, key, || hash, reducers),
             _ => 0,
         }
     }
 
     /// As [`of`](Self::of), for a key of which there is a view.
     #[inline]
-    pub(crate) fn of_view(&self, view: &Ref<'_, K>, key: &[u8], reducers: usize) -> usize {
+    pub(crate) fn of_view(
+        &self,
+        view: &Ref<'_, K>,
+        key: &[u8],
+        hash: impl FnOnce() -> u64,
+        reducers: usize,
+    ) -> usize {
         if reducers == 1 {
             return 0;
         }
@@ -36,8 +38,7 @@ impl<K: Key> Partition<'_, K> {
             return reducer % reducers;
         }
         if self.bounds.is_empty() {
-            // The upper bits: the lower ones choose the place in a hash table.
-            return ((u128::from(hash(key)) * reducers as u128) >> 64) as usize;
+            return ((u128::from(hash()) * reducers as u128) >> 64) as usize;
         }
         let prefix = K::prefix(key);
         self.bounds
@@ -47,30 +48,6 @@ impl<K: Key> Partition<'_, K> {
             })
             .min(reducers - 1)
     }
-}
-
-/// A hash that is the same in all processes.
-#[inline]
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    hash_with_head(first_eight(bytes), bytes.len(), || bytes)
-}
-
-/// The hash of `len` bytes of which the first eight are known; short ones, which most keys are, are not looked at again.
-#[inline]
-pub(crate) fn hash_with_head<'a>(head: u64, len: usize, bytes: impl FnOnce() -> &'a [u8]) -> u64 {
-    if len <= 8 {
-        // A multiplication to 128 bits whose halves are folded together, as in wyhash and foldhash.
-        let product =
-            u128::from(head ^ 0x9e37_79b9_7f4a_7c15) * u128::from(0xd6e8_feb8_6659_fd93 ^ len as u64);
-        return (product as u64) ^ (product >> 64) as u64;
-    }
-    long_hash(bytes())
-}
-
-fn long_hash(bytes: &[u8]) -> u64 {
-    let mut hasher = FixedState::with_seed(0x5249_5645).build_hasher();
-    hasher.write(bytes);
-    hasher.finish()
 }
 
 /// Cuts a sorted sample into `reducers` ranges as equal as can be: the first key of each but the first.
@@ -87,6 +64,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::inline_key::hash;
+
+    fn of<K: Key + Copy>(partition: &Partition<'_, K>, key: K, reducers: usize) -> usize {
+        let mut bytes = Vec::new();
+        K::encode(&key.view(), &mut bytes);
+        partition.of(&bytes, hash(&bytes), reducers)
+    }
 
     proptest! {
         #[test]
@@ -98,7 +82,7 @@ mod tests {
             }
             let mut keys = keys;
             keys.sort_unstable();
-            let parts: Vec<usize> = keys.iter().map(|key| partition.of(&key.to_be_bytes(), reducers)).collect();
+            let parts: Vec<usize> = keys.iter().map(|key| of(&partition, *key, reducers)).collect();
             prop_assert!(parts.is_sorted() && parts.iter().all(|part| *part < reducers));
         }
     }
@@ -108,7 +92,7 @@ mod tests {
         let partition = Partition::<u64> { by_job: &|_, _| None, bounds: &[] };
         let mut counts = [0; 7];
         for key in 0..7000u64 {
-            counts[partition.of(&key.to_be_bytes(), 7)] += 1;
+            counts[of(&partition, key, 7)] += 1;
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
@@ -117,6 +101,6 @@ mod tests {
     fn a_job_has_the_first_word() {
         let odd = |key: &u64, _: usize| (key % 2 == 1).then_some(5);
         let partition = Partition::<u64> { by_job: &odd, bounds: &[vec![0; 8]] };
-        assert_eq!([1u64, 2].map(|key| partition.of(&key.to_be_bytes(), 3)), [2, 1]);
+        assert_eq!([1u64, 2].map(|key| of(&partition, key, 3)), [2, 1]);
     }
 }

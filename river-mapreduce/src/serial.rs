@@ -11,7 +11,7 @@ use crate::counters::Counters;
 use crate::failure::Failure;
 use crate::input::Split;
 use crate::job::MapReduce;
-use crate::output::{Directory, Format, OutputBuffer};
+use crate::output::{Directory, OutputBuffer};
 use crate::sort::{Run, RunSpace, Source};
 use crate::spec::Settings;
 use crate::task::{self, MapTask, MapTotals, ReduceTotals};
@@ -50,15 +50,16 @@ pub(crate) fn run<M: MapReduce>(
     };
     let start = Instant::now();
     let mut runs: Vec<Run> = Vec::new();
-    let mut skippable = settings.skippable;
+    let (mut skippable, mut scratch) = (settings.skippable, None);
     for split in splits {
         let task = map_task(settings, split, &space, skippable);
-        let (mapped, totals) = task::map(job, &task, &mut |_| Ok(()))?;
+        let (mapped, totals) = task::map(job, &task, &mut scratch, &mut |_| Ok(()))?;
         skippable = skippable.saturating_sub(totals.spoiled.len() as u64);
         done.counters.merge(&mapped.counters);
         done.maps.push(totals);
         runs.extend(mapped.runs);
     }
+    drop(scratch);
     done.map_time = start.elapsed();
     done.shuffled = runs.iter().flat_map(Run::parts).map(|part| part.len).sum();
     for reducer in 0..settings.reducers {
@@ -67,14 +68,15 @@ pub(crate) fn run<M: MapReduce>(
         let mut file = match directory {
             Some(directory) => {
                 let path = directory.attempt(reducer as u32, 0);
-                Some(File::create(&path).map_err(|error| output_error(directory, &error))?)
+                let file = File::create(&path).map_err(|error| output_error(directory, &error))?;
+                Some((file, path))
             }
             None => None,
         };
         let mut sink = |bytes: Vec<u8>| {
             match &mut file {
-                Some(file) => {
-                    file.write_all(&bytes).map_err(|error| error.to_string())?;
+                Some((file, path)) => {
+                    file.write_all(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
                     return Ok(bytes);
                 }
                 None => parts.push(Bytes::from(bytes)),
@@ -111,23 +113,17 @@ fn map_task<'a>(
     }
 }
 
-/// Emits the keys of some records from all over the input, so that ranges of keys can be chosen.
+/// The keys of a sample.
 pub(crate) fn sample<M: MapReduce>(
     job: &M,
     settings: &Settings,
     splits: &[Split],
 ) -> Result<Vec<Vec<u8>>, Failure> {
-    /// Splits that are looked at, and bytes of each.
-    const SPLITS: usize = 24;
-    const RECORDS: u64 = 4096;
-    let space = RunSpace::new(usize::MAX, std::env::temp_dir());
-    let one = Settings { reducers: 1, bounds: Vec::new(), format: Format::Records, ..settings.clone() };
-    let mut keys = Vec::new();
-    let step = splits.len().div_ceil(SPLITS).max(1);
-    for split in splits.iter().step_by(step) {
-        let sample = split.beginning(RECORDS);
-        let task = map_task(&one, &sample, &space, u64::MAX);
-        let (mapped, _) = task::map(job, &task, &mut |_| Ok(()))?;
+    let space = RunSpace::new(settings.store_memory, std::env::temp_dir());
+    let (mut keys, mut scratch) = (Vec::new(), None);
+    for split in splits {
+        let task = map_task(settings, split, &space, settings.skippable);
+        let (mapped, _) = task::map(job, &task, &mut scratch, &mut |_| Ok(()))?;
         for run in &mapped.runs {
             keys.extend(run.keys::<M::Key, M::Value>(0)?);
         }

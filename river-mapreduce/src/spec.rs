@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) directory: Option<PathBuf>,
     /// How many records may be left out.
     pub(crate) skippable: u64,
+    /// Only keys are asked for, to choose ranges by.
+    pub(crate) sample: bool,
 }
 
 /// A job as it travels to the workers.

@@ -4,5 +4,5 @@
 mod map;
 mod reduce;
 
-pub(crate) use map::{Check, MapTask, MapTotals, map};
-pub(crate) use reduce::{ReduceTotals, reduce};
+pub(crate) use map::{Check, MapTask, MapTotals, Scratch, map};
+pub(crate) use reduce::{ReduceTotals, keys, reduce};

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::job::{Closures, CombineBy, MapFn, MapReduce, Mapped, ReduceFn};
 use crate::output::OutputBuffer;
 use crate::sort::Source;
-use crate::task::{self, Check, MapTask, MapTotals, ReduceTotals};
+use crate::task::{self, Check, MapTask, MapTotals, ReduceTotals, Scratch};
 
 /// A job that can travel to VMs: a [`MapReduce`] type that serde can encode, or one made of closures.
 pub trait Travel: MapReduce {
@@ -58,7 +58,12 @@ where
 
 /// A job whose types only its code knows.
 pub(crate) trait AnyJob: Send + Sync {
-    fn map(&self, task: &MapTask<'_>, check: Check<'_>) -> Result<(Mapped, MapTotals), Failure>;
+    fn map(
+        &self,
+        task: &MapTask<'_>,
+        scratch: &mut Scratch,
+        check: Check<'_>,
+    ) -> Result<(Mapped, MapTotals), Failure>;
 
     fn reduce(
         &self,
@@ -66,11 +71,24 @@ pub(crate) trait AnyJob: Send + Sync {
         segments: usize,
         output: OutputBuffer<'_>,
     ) -> Result<(ReduceTotals, Counters), Failure>;
+
+    /// Instead of `reduce`: the keys only.
+    fn keys(
+        &self,
+        source: &mut dyn Source<Error = Failure>,
+        segments: usize,
+        output: OutputBuffer<'_>,
+    ) -> Result<ReduceTotals, Failure>;
 }
 
 impl<M: MapReduce> AnyJob for M {
-    fn map(&self, task: &MapTask<'_>, check: Check<'_>) -> Result<(Mapped, MapTotals), Failure> {
-        task::map(self, task, check)
+    fn map(
+        &self,
+        task: &MapTask<'_>,
+        scratch: &mut Scratch,
+        check: Check<'_>,
+    ) -> Result<(Mapped, MapTotals), Failure> {
+        task::map(self, task, scratch, check)
     }
 
     fn reduce(
@@ -80,6 +98,15 @@ impl<M: MapReduce> AnyJob for M {
         output: OutputBuffer<'_>,
     ) -> Result<(ReduceTotals, Counters), Failure> {
         task::reduce(self, source, segments, output)
+    }
+
+    fn keys(
+        &self,
+        source: &mut dyn Source<Error = Failure>,
+        segments: usize,
+        output: OutputBuffer<'_>,
+    ) -> Result<ReduceTotals, Failure> {
+        task::keys::<M>(source, segments, output)
     }
 }
 

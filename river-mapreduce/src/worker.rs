@@ -20,7 +20,7 @@ use crate::output::{Directory, OutputBuffer};
 use crate::place::Place;
 use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode};
 use crate::spec::JobSpec;
-use crate::task::{MapTask, ReduceTotals};
+use crate::task::{MapTask, ReduceTotals, Scratch};
 use crate::travel::{AnyJob, unpack};
 use shuffle::Shuffle;
 
@@ -85,10 +85,11 @@ struct Running<'v> {
     gone: HashSet<VrId>,
 }
 
-#[derive(Clone)]
 struct Loaded {
     spec: Arc<JobSpec>,
     job: std::result::Result<Arc<dyn AnyJob>, String>,
+    /// Of the last map task, for the next.
+    scratch: Scratch,
 }
 
 /// What is done unless the program ends.
@@ -147,7 +148,7 @@ impl Running<'_> {
         match message {
             ToWorker::Job { job, spec } => {
                 let loaded = unpack(spec.code, spec.state.clone());
-                self.jobs.insert(job, Loaded { spec: Arc::new(spec), job: loaded });
+                self.jobs.insert(job, Loaded { spec: Arc::new(spec), job: loaded, scratch: None });
             }
             ToWorker::Forget { job } => {
                 self.jobs.remove(&job);
@@ -186,6 +187,7 @@ impl Running<'_> {
 
     fn map(&mut self, job: u64, attempt: u64, split: &Split) -> std::result::Result<ToMaster, Failure> {
         let (spec, code) = self.job(job)?;
+        let mut scratch = self.jobs.get_mut(&job).and_then(|loaded| loaded.scratch.take());
         let settings = &spec.settings;
         let space = self.place.space(job, settings.store_memory, std::env::temp_dir());
         let spilled = space.spilled();
@@ -199,7 +201,7 @@ impl Running<'_> {
             skippable: settings.skippable,
         };
         let mut told = Instant::now();
-        let (mapped, totals) = code.map(&task, &mut |totals| {
+        let (mapped, totals) = code.map(&task, &mut scratch, &mut |totals| {
             self.look_up(attempt)?;
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
@@ -208,6 +210,9 @@ impl Running<'_> {
             }
             Ok(())
         })?;
+        if let Some(loaded) = self.jobs.get_mut(&job) {
+            loaded.scratch = scratch;
+        }
         let runs = mapped.runs.iter().map(|run| run.parts().to_vec()).collect();
         self.place.keep(job, attempt, mapped.runs);
         let spilled = space.spilled() - spilled;
@@ -233,6 +238,10 @@ impl Running<'_> {
         segments: Vec<Segment>,
     ) -> std::result::Result<ToMaster, Failure> {
         let (spec, code) = self.job(job)?;
+        // Map tasks are over, but for those that have to be done again.
+        if let Some(loaded) = self.jobs.get_mut(&job) {
+            loaded.scratch = None;
+        }
         let settings = &spec.settings;
         let (vr, master) = (self.vr, self.master);
         let count = segments.len();
@@ -240,13 +249,14 @@ impl Running<'_> {
             Some(path) => {
                 let path = Directory::prepared(path.clone()).attempt(reducer, attempt);
                 let file = File::create(&path);
-                Some(file.map_err(|error| Failure::Output(format!("{}: {error}", path.display())))?)
+                let file = file.map_err(|error| Failure::Output(format!("{}: {error}", path.display())))?;
+                Some((file, path))
             }
             None => None,
         };
         let mut sink = |bytes: Vec<u8>| match &mut file {
-            Some(file) => {
-                file.write_all(&bytes).map_err(|error| error.to_string())?;
+            Some((file, path)) => {
+                file.write_all(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
                 Ok(bytes)
             }
             None => {
@@ -258,7 +268,10 @@ impl Running<'_> {
         };
         let output = OutputBuffer::new(settings.format, &mut sink);
         let mut shuffle = Shuffle::new(self, job, attempt, reducer, segments, settings.merge_memory);
-        let (totals, counters): (ReduceTotals, Counters) = code.reduce(&mut shuffle, count, output)?;
+        let (totals, counters): (ReduceTotals, Counters) = match settings.sample {
+            true => (code.keys(&mut shuffle, count, output)?, Counters::default()),
+            false => code.reduce(&mut shuffle, count, output)?,
+        };
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }
 

@@ -1,6 +1,6 @@
 //! Communicators: a group of ranks and a context in which their messages are matched.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
@@ -13,6 +13,7 @@ use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
 use crate::job::{Place, Report};
 use crate::matching::{Key, Pattern};
+use crate::near::Near;
 use crate::peer::{Peer, Tag, sendable};
 
 /// What happens when an operation on a communicator fails (MPI 1.3, section 7.2).
@@ -64,6 +65,8 @@ struct Inner<'v> {
     attributes: RefCell<Attributes>,
     collectives: Cell<u32>,
     agreements: Cell<u32>,
+    /// The way to ranks of the own group in this process, if there are any; made when it is needed.
+    near: OnceCell<Option<Near>>,
 }
 
 impl<'v> Communicator<'v> {
@@ -85,6 +88,7 @@ impl<'v> Communicator<'v> {
                 attributes: RefCell::default(),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
+                near: OnceCell::new(),
             }),
         }
     }
@@ -118,6 +122,7 @@ impl<'v> Communicator<'v> {
                 attributes: RefCell::default(),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
+                near: OnceCell::new(),
             }),
         })
     }
@@ -299,6 +304,12 @@ impl<'v> Communicator<'v> {
 
     pub(crate) fn attributes(&self) -> &RefCell<Attributes> {
         &self.inner.attributes
+    }
+
+    /// The way to ranks of the own group that share this one's process, for operations that wait.
+    pub(crate) fn near(&self) -> Option<&Near> {
+        let Inner { engine, context, local, rank, near, .. } = &*self.inner;
+        near.get_or_init(|| Near::new(engine, *context, local.members(), *rank)).as_ref()
     }
 
     /// The number of the next collective operation: the same on all ranks, as all call them in the same order.

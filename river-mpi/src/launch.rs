@@ -138,12 +138,13 @@ pub struct Launch {
     ranks: Ranks,
     per_vm: Option<usize>,
     survive: bool,
+    recoverable: bool,
 }
 
 impl Launch {
     /// So many ranks.
     pub fn new(ranks: impl Into<Ranks>) -> Self {
-        Self { ranks: ranks.into(), per_vm: None, survive: false }
+        Self { ranks: ranks.into(), per_vm: None, survive: false, recoverable: false }
     }
 
     /// At most so many ranks on one VM: threads of one process, that hand messages over without a copy.
@@ -162,20 +163,29 @@ impl Launch {
         self
     }
 
+    /// Has all ranks recorded, so that the job can be checkpointed, by a rank (`world.vr().checkpoint(directory)`) or by
+    /// `river checkpoint`, whatever the ranks are doing: in the middle of a collective, say. As `river run --recoverable`;
+    /// docs/guide/state.md says what a rank must not do then.
+    pub fn recoverable(mut self) -> Self {
+        self.recoverable = true;
+        self
+    }
+
     /// As [`run`](crate::run).
     pub fn run<T, F>(self, body: F) -> ExitCode
     where
         T: Termination + Serialize + DeserializeOwned + 'static,
         F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
     {
-        river_core::run(|vr| {
+        let program = |vr: &Vr| {
             let vms = self.find(vr)?;
             let mut results = self.run_each(vr, &vms, body)?.into_iter();
             match results.next() {
                 Some(first) => Ok(first?.report()),
                 None => Ok(ExitCode::SUCCESS),
             }
-        })
+        };
+        if self.recoverable { river_core::run_recoverable(program) } else { river_core::run(program) }
     }
 
     /// As [`try_run`](crate::try_run).
@@ -187,10 +197,11 @@ impl Launch {
         T: Serialize + DeserializeOwned + 'static,
         F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
     {
-        river_core::try_run(|vr| {
+        let program = |vr: &Vr| {
             let vms = self.find(vr)?;
             Ok(self.run_on(vr, &vms, body)?)
-        })
+        };
+        if self.recoverable { river_core::try_run_recoverable(program) } else { river_core::try_run(program) }
     }
 
     /// As [`run_on`](crate::run_on): one rank for each VM given.

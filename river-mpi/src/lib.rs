@@ -41,8 +41,8 @@
 //! [`send_as`](Communicator::send_as). Values of any serde type are encoded:
 //! [`send_value`](Communicator::send_value).
 //!
-//! Up to 64 KiB a message is sent at once; a longer one waits for its receive. What is under way makes progress whenever
-//! its rank is in any operation; there is no thread behind it.
+//! Up to 16 KiB a message is sent at once, between machines up to 64 KiB; a longer one waits for its receive. What is
+//! under way makes progress whenever its rank is in any operation; there is no thread behind it.
 //!
 //! # Collective operations
 //!
@@ -72,7 +72,7 @@
 //! | 3.9 | persistent requests | [`Persistent`] owns its buffer | `datatypes` |
 //! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
-//! | 3.12 | derived datatypes | [`Datatype`]; bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |
+//! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; persistent requests: pack); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |
 //! | 3.13 | pack and unpack | [`Committed::pack_onto`], [`Committed::unpack`] | unit |
 //! | 4.3 | barrier | [`barrier`](Communicator::barrier) | `coll` |
 //! | 4.4 | broadcast | [`bcast`](Communicator::bcast) | `coll` |
@@ -81,17 +81,18 @@
 //! | 4.9 | reductions | [`reduce`](Communicator::reduce), [`allreduce`](Communicator::allreduce), operators in [`op`], those of users by [`Operator`] | `coll`, unit |
 //! | 4.10, 4.11 | reduce-scatter, scan | [`reduce_scatter`](Communicator::reduce_scatter), [`scan`](Communicator::scan), [`exscan`](Communicator::exscan) | `coll` |
 //! | 4 | of later standards | in place, between groups (`ROOT`), non-blocking ([`iallreduce`](Communicator::iallreduce) and the others) | `coll` |
-//! | 4 | datatypes | [`bcast_as`](Communicator::bcast_as) and others; not with `v`: pack first | `coll` |
+//! | 4 | datatypes | in every call, blocking and not: [`gatherv_as`](Communicator::gatherv_as), [`iscan_as`](Communicator::iscan_as) and the others | `coll` |
+//! | 4 | values | any serde type, blocking and not: [`allgather_values`](Communicator::allgather_values), [`ibcast_value`](Communicator::ibcast_value) and the others; with a root not between groups | `coll` |
 //! | 5.3 | groups | [`Group`] | unit |
 //! | 5.4 | communicators | [`dup`](Communicator::dup), [`create`](Communicator::create), [`split`](Communicator::split), [`compare`](Communicator::compare); freed when the last handle is dropped | `communicators` |
 //! | 5.6 | intercommunicators | [`create_intercomm`](Communicator::create_intercomm), [`merge`](Communicator::merge) | `communicators` |
 //! | 5.7 | caching | [`Keyval`], [`set_attribute`](Communicator::set_attribute) | `communicators` |
 //! | 6 | topologies | [`Cartesian`], [`Graph`], [`dims_create`] | `communicators` |
-//! | 7.1 | inquiry | [`processor_name`](Communicator::processor_name); tags go to `i32::MAX` | |
+//! | 7.1 | inquiry | [`processor_name`](Communicator::processor_name); tags go to `i32::MAX` | `communicators` |
 //! | 7.2, 7.3 | error handling, classes | [`ErrorHandler`], [`ErrorClass`] | `p2p`, `jobs` |
-//! | 7.4 | timers | `std::time::Instant` | |
+//! | 7.4 | timers | `std::time::Instant` | none |
 //! | 7.5 | startup | [`run`], [`abort`](Communicator::abort); a rank is initialised when it has a world, and finalised when it returns | `jobs` |
-//! | 8 | profiling interface | none: wrap [`Communicator`] | |
+//! | 8 | profiling interface | none: wrap [`Communicator`] | none |
 //!
 //! # Layers, lowest first
 //!
@@ -110,6 +111,7 @@
 //! * `status`: what is known of a message
 //! * `group`: ordered sets of ranks
 //! * `attribute`: what libraries keep with a communicator
+//! * `near`: queues between ranks that are threads of one process
 //! * `communicator`: groups with a context
 //! * `target`: where a message goes
 //! * `request`: operations under way
@@ -144,6 +146,7 @@ mod hidden;
 mod job;
 mod launch;
 mod matching;
+mod near;
 pub mod op;
 mod p2p;
 mod peer;
@@ -161,7 +164,7 @@ mod typed;
 mod value;
 
 pub use attribute::Keyval;
-pub use collective::{ROOT, Root};
+pub use collective::{ROOT, RequestValue, Root};
 pub use communicator::{Communicator, ErrorHandler};
 pub use datatype::{Committed, Datatype};
 pub use element::{Complex, Complex32, Complex64, Element, Located};

@@ -70,6 +70,9 @@ impl<M> Default for Matching<M> {
 impl<M> Matching<M> {
     /// The posted receive that a message with this key goes to, which is posted no longer.
     pub(crate) fn claim(&mut self, key: &Key) -> Option<u64> {
+        if self.wild.is_empty() {
+            return self.exact.pop(key).map(|(_, id)| id);
+        }
         let exact = self.exact.first(key).map(|&(order, _)| order);
         let wild = self.wild.iter().position(|(_, _, pattern)| pattern.matches(key));
         let wild_first = wild.filter(|&at| exact.is_none_or(|order| self.wild[at].0 < order));
@@ -146,55 +149,72 @@ impl<M> Matching<M> {
     }
 }
 
-/// Queues by key. Emptied ones are used again, so that a message that comes and goes costs no allocation.
+/// Queues by key. Emptied ones stay for a while, so that a message that comes and goes costs no allocation, and a key
+/// that is used again and again no room in the index.
 #[derive(Debug)]
 struct Index<T> {
     queues: FxHashMap<Key, VecDeque<T>>,
-    spare: Vec<VecDeque<T>>,
+    /// How many queues are empty.
+    empty: usize,
 }
 
 impl<T> Default for Index<T> {
     fn default() -> Self {
-        Self { queues: FxHashMap::default(), spare: Vec::new() }
+        Self { queues: FxHashMap::default(), empty: 0 }
     }
 }
 
+/// So many empty queues are kept.
 const SPARE: usize = 64;
 
 impl<T> Index<T> {
     fn push(&mut self, key: Key, item: T) {
-        self.queues.entry(key).or_insert_with(|| self.spare.pop().unwrap_or_default()).push_back(item);
+        let mut reused = true;
+        let queue = self.queues.entry(key).or_insert_with(|| {
+            reused = false;
+            VecDeque::new()
+        });
+        self.empty -= usize::from(reused && queue.is_empty());
+        queue.push_back(item);
     }
 
     fn first(&self, key: &Key) -> Option<&T> {
-        if self.queues.is_empty() {
+        if self.is_empty() {
             return None;
         }
         self.queues.get(key)?.front()
     }
 
     fn pop(&mut self, key: &Key) -> Option<T> {
-        if self.queues.is_empty() {
+        if self.is_empty() {
             return None;
         }
-        let item = self.queues.get_mut(key)?.pop_front();
-        self.tidy(key);
-        item
+        let queue = self.queues.get_mut(key)?;
+        let item = queue.pop_front()?;
+        if queue.is_empty() {
+            self.emptied();
+        }
+        Some(item)
     }
 
     fn remove(&mut self, key: &Key, mut is_it: impl FnMut(&T) -> bool) -> bool {
         let Some(queue) = self.queues.get_mut(key) else { return false };
         let removed = queue.iter().position(&mut is_it).and_then(|at| queue.remove(at)).is_some();
-        self.tidy(key);
+        if removed && queue.is_empty() {
+            self.emptied();
+        }
         removed
     }
 
-    fn tidy(&mut self, key: &Key) {
-        if self.queues.get(key).is_some_and(VecDeque::is_empty)
-            && let Some(queue) = self.queues.remove(key)
-            && self.spare.len() < SPARE
-        {
-            self.spare.push(queue);
+    fn is_empty(&self) -> bool {
+        self.queues.len() == self.empty
+    }
+
+    fn emptied(&mut self) {
+        self.empty += 1;
+        if self.empty > SPARE {
+            self.queues.retain(|_, queue| !queue.is_empty());
+            self.empty = 0;
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::status::Status;
 use crate::target::{Target, whole};
 
 impl<'v> Communicator<'v> {
-    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 64 KiB)
-    /// waits until a receive has matched it.
+    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 16 KiB, between
+    /// machines more than 64 KiB) waits until a receive has matched it.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -243,8 +243,8 @@ impl<'v> Communicator<'v> {
         self.guard(probe())
     }
 
-    /// Starts a standard send. The slice is copied, so it can be used again at once; [`isend_vec`](Self::isend_vec)
-    /// copies nothing.
+    /// Starts a standard send. The slice can be used again at once: it is copied, unless it is long and its receive
+    /// matches it within about the time in which it could have been copied; [`isend_vec`](Self::isend_vec) never copies it.
     ///
     /// # Errors
     /// As [`send`](Self::send).

@@ -146,7 +146,8 @@ impl<'v, T: Element> Persistent<'v, T> {
     pub fn wait(&mut self) -> Result<Status> {
         let comm = self.comm.clone();
         if let Some(op) = self.active {
-            comm.guard(comm.engine().wait_for(&[op]))?;
+            let memory = element::bytes_of_mut(&mut self.buffer).unwrap_or_default();
+            comm.guard(comm.engine().wait_into(op, memory))?;
         }
         let finished = self.finish();
         comm.guard(finished).map(|status| status.unwrap_or(Status::EMPTY))

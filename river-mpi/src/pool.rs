@@ -63,6 +63,19 @@ impl Pool {
         Bytes::from_owner(Lent { buffer, home: self.clone() })
     }
 
+    /// A buffer of that length that `fill` writes to.
+    pub(crate) fn filled(self: &Arc<Self>, len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
+        let Some(class) = class_of(len) else {
+            let mut buffer = vec![0; len];
+            fill(&mut buffer);
+            return buffer.into();
+        };
+        let mut buffer = self.take(class);
+        buffer.resize(len, 0);
+        fill(&mut buffer);
+        Bytes::from_owner(Lent { buffer, home: self.clone() })
+    }
+
     fn take(&self, class: usize) -> Vec<u8> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match free.classes[class].pop() {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Arrival, Engine, OpId, Outcome};
+use crate::engine::{Arrival, Engine, Landing, OpId, Outcome};
 use crate::error::{MpiError, Result};
 use crate::status::Status;
 use crate::target::Target;
@@ -94,8 +94,13 @@ impl<'a> Request<'a> {
             let whom = self.pending.as_ref().map(|pending| pending.waits_for());
             comm.guard(comm.engine().idle(whom.as_slice()))?;
         }
-        if let Some(op) = self.state {
-            comm.guard(comm.engine().wait_for(&[op]))?;
+        if let Some(op) = self.state
+            && comm.engine().seat(op, 0)
+        {
+            let engine = comm.engine();
+            comm.guard(
+                engine.bring_in().and_then(|()| engine.wait_landing(&[op], Some(&mut Seats::of(self)))),
+            )?;
         }
         comm.guard(self.finish().map(|status| status.unwrap_or(self.status)))
     }
@@ -162,7 +167,54 @@ pub(crate) trait Pending {
 /// # Blocking
 /// As [`Request::wait`].
 pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
+    land_all(requests);
     requests.iter_mut().map(Request::complete).collect()
+}
+
+/// Waits until all messages are there, or one can never come. They come to their places together, however they are
+/// mixed, instead of being kept until their turn.
+fn land_all(requests: &mut [Request<'_>]) {
+    let active = requests.iter().filter(|request| request.state.is_some()).count();
+    let Some(first) = requests.first().filter(|_| active > 1) else { return };
+    let engine = first.comm.engine().clone();
+    let mut waiting = Vec::with_capacity(active);
+    for (request, seat) in requests.iter().zip(0..) {
+        waiting.extend(request.state.filter(|&op| engine.seat(op, seat)));
+    }
+    let mut seats = Seats { last: waiting.last().copied(), requests };
+    for op in waiting {
+        // Its error is told by who completes it.
+        if engine.wait_landing(&[op], Some(&mut seats)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Requests that are waited for together, each with the seat of its number.
+struct Seats<'r, 'a> {
+    requests: &'r mut [Request<'a>],
+    last: Option<OpId>,
+}
+
+impl<'r, 'a> Seats<'r, 'a> {
+    fn of(request: &'r mut Request<'a>) -> Self {
+        let last = request.state;
+        Self { requests: std::slice::from_mut(request), last }
+    }
+}
+
+impl Landing for Seats<'_, '_> {
+    fn memory(&mut self, op: OpId, seat: u32) -> Option<&mut [u8]> {
+        let request = self.requests.get_mut(seat as usize).filter(|request| request.state == Some(op))?;
+        match &mut request.target {
+            Target::Bytes(bytes, _) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn is_last(&self, op: OpId) -> bool {
+        self.last == Some(op)
+    }
 }
 
 /// Waits until one of those that are active is complete: its place and its status. `None` if none is active.

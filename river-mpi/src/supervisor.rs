@@ -6,8 +6,9 @@
 //! need an envelope that was sent and not received. As a wait may also end because somebody has died, all are asked
 //! once more whether they are still in the same wait.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::MpiError;
 use crate::job::{Agreement, AgreementKey, Order, Report, Waiting};
@@ -65,7 +66,7 @@ struct Vote {
     members: Vec<u32>,
     flags: u64,
     highest: u32,
-    voted: HashSet<u32>,
+    voted: FxHashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ pub(crate) struct Supervisor {
     /// Ranks that failed because of another, of which nothing is known yet: (rank, text, the other).
     victims: Vec<(u32, String, u32)>,
     confirming: bool,
-    votes: HashMap<AgreementKey, Vote>,
+    votes: FxHashMap<AgreementKey, Vote>,
 }
 
 impl Supervisor {
@@ -87,7 +88,7 @@ impl Supervisor {
             survive,
             victims: Vec::new(),
             confirming: false,
-            votes: HashMap::new(),
+            votes: FxHashMap::default(),
         }
     }
 
@@ -132,7 +133,7 @@ impl Supervisor {
                 self.conclude()
             }
             Event::Report(Report::Agree { key, members, proposal }) => {
-                let new = || Vote { members, flags: u64::MAX, highest: 0, voted: HashSet::new() };
+                let new = || Vote { members, flags: u64::MAX, highest: 0, voted: FxHashSet::default() };
                 let vote = self.votes.entry(key).or_insert_with(new);
                 vote.flags &= proposal.flags;
                 vote.highest = vote.highest.max(proposal.highest);

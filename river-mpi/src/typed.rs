@@ -81,6 +81,132 @@ impl<'v> Communicator<'v> {
         self.bsend(&packed, dest, tag)
     }
 
+    /// As [`send_as`](Self::send_as), in ready mode.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    ///
+    /// # Blocking
+    /// As [`rsend`](Self::rsend).
+    pub fn rsend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result {
+        let packed = self.guard(datatype.pack(buffer, count))?;
+        self.rsend(&packed, dest, tag)
+    }
+
+    /// As [`isend_as`](Self::isend_as), in synchronous mode.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    pub fn issend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Request<'v>> {
+        let packed = self.guard(datatype.pack(buffer, count))?;
+        self.issend(&packed, dest, tag)
+    }
+
+    /// As [`isend_as`](Self::isend_as), in buffered mode.
+    ///
+    /// # Errors
+    /// As [`bsend_as`](Self::bsend_as).
+    pub fn ibsend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Request<'v>> {
+        let packed = self.guard(datatype.pack(buffer, count))?;
+        self.ibsend(&packed, dest, tag)
+    }
+
+    /// As [`isend_as`](Self::isend_as), in ready mode.
+    ///
+    /// # Errors
+    /// As [`send_as`](Self::send_as).
+    pub fn irsend_as<T: Pod>(
+        &self,
+        buffer: &[T],
+        count: usize,
+        datatype: &Committed,
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Request<'v>> {
+        let packed = self.guard(datatype.pack(buffer, count))?;
+        self.irsend(&packed, dest, tag)
+    }
+
+    /// As [`sendrecv`](Self::sendrecv), of `(count, &datatype)` on each side.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// use river_mpi::Datatype;
+    ///
+    /// // My first column for the other's second.
+    /// let column = Datatype::of::<i32>().vector(2, 1, 2).commit();
+    /// let mine = [1, 0, 2, 0].map(|x| x * (world.rank() as i32 + 1));
+    /// let (other, mut matrix) = (1 - world.rank(), mine);
+    /// world.sendrecv_as(&mine, (1, &column), other, 0, &mut matrix[1..], (1, &column), other, 0)?;
+    /// assert_eq!(matrix, if world.rank() == 0 { [1, 2, 2, 4] } else { [2, 1, 4, 2] });
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sendrecv`](Self::sendrecv), and [`MpiError::Type`] if a datatype reaches beyond its buffer.
+    ///
+    /// # Blocking
+    /// As [`sendrecv`](Self::sendrecv).
+    #[expect(clippy::too_many_arguments, reason = "MPI's")]
+    pub fn sendrecv_as<S: Pod, R: Pod>(
+        &self,
+        data: &[S],
+        (send_count, send_type): (usize, &Committed),
+        dest: impl Into<Peer>,
+        send_tag: i32,
+        buffer: &mut [R],
+        (recv_count, recv_type): (usize, &Committed),
+        source: impl Into<Peer>,
+        recv_tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        let request = self.irecv_as(buffer, recv_count, recv_type, source, recv_tag)?;
+        self.send_as(data, send_count, send_type, dest, send_tag)?;
+        request.wait()
+    }
+
+    /// As [`sendrecv_replace`](Self::sendrecv_replace), of `(count, &datatype)`.
+    ///
+    /// # Errors
+    /// As [`sendrecv_as`](Self::sendrecv_as).
+    ///
+    /// # Blocking
+    /// As [`sendrecv_replace`](Self::sendrecv_replace).
+    pub fn sendrecv_replace_as<T: Pod>(
+        &self,
+        buffer: &mut [T],
+        (count, datatype): (usize, &Committed),
+        dest: impl Into<Peer>,
+        send_tag: i32,
+        source: impl Into<Peer>,
+        recv_tag: impl Into<Tag>,
+    ) -> Result<Status> {
+        let sent = self.isend_as(buffer, count, datatype, dest, send_tag)?;
+        let status = self.recv_as(buffer, count, datatype, source, recv_tag)?;
+        sent.wait()?;
+        Ok(status)
+    }
+
     /// Starts a standard send of `count` of a datatype. The data is taken out of the buffer at once.
     ///
     /// # Errors
@@ -145,7 +271,7 @@ struct Shaped<'a, T> {
 }
 
 fn shaped<'a, T: Pod>(buffer: &'a mut [T], count: usize, datatype: &Committed) -> Result<Target<'a>> {
-    datatype.check(size_of_val(buffer), count)?;
+    datatype.check(size_of_val(buffer), 0..count)?;
     Ok(Target::Other(Box::new(Shaped { buffer, count, datatype: datatype.clone() })))
 }
 

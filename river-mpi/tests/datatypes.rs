@@ -40,6 +40,44 @@ fn a_matrix_is_transposed_by_its_datatype() {
 }
 
 #[test]
+fn every_mode_of_sending_takes_a_datatype() {
+    world(2, |world| {
+        let every_second = Datatype::of::<i32>().vector(3, 1, 2).commit();
+        let other = 1 - world.rank();
+        if world.rank() == 0 {
+            world.buffer_attach(1000)?;
+            let data = [1, 0, 2, 0, 3];
+            world.recv::<u8>(1, 9)?;
+            world.rsend_as(&data, 1, &every_second, 1, 0)?;
+            let requests = [
+                world.irsend_as(&data, 1, &every_second, 1, 0)?,
+                world.issend_as(&data, 1, &every_second, 1, 0)?,
+                world.ibsend_as(&data, 1, &every_second, 1, 0)?,
+            ];
+            for request in requests {
+                request.wait()?;
+            }
+            world.bsend_as(&data, 1, &every_second, 1, 0)?;
+        } else {
+            let mut received = [[0; 3]; 5];
+            let [first, second, rest @ ..] = &mut received;
+            let (first, second) = (world.irecv_into(first, 0, 0)?, world.irecv_into(second, 0, 0)?);
+            world.send(&[1_u8], 0, 9)?;
+            first.wait()?;
+            second.wait()?;
+            for place in rest {
+                world.recv_into(place, 0, 0)?;
+            }
+            assert_eq!(received, [[1, 2, 3]; 5]);
+        }
+        let mut buffer = [world.rank() as i32, 9, 5, 9, 6];
+        world.sendrecv_replace_as(&mut buffer, (1, &every_second), other, 1, other, 1)?;
+        assert_eq!(buffer, [other as i32, 9, 5, 9, 6]);
+        Ok(())
+    });
+}
+
+#[test]
 fn only_what_the_datatype_says_is_touched() {
     world(2, |world| {
         let every_second = Datatype::of::<i32>().vector(3, 1, 2).commit();

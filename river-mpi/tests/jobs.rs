@@ -3,7 +3,9 @@
 use river_core::testing::for_each_topology;
 use river_core::{VrError, try_run};
 use river_mpi::testing::{surviving_world, try_world};
-use river_mpi::{ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, run_on};
+use river_mpi::{
+    ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, run_on, wait_all,
+};
 
 /// A ring through all ranks, by messages that are sent at once and by such that are offered.
 fn ring(world: &Communicator<'_>) -> river_core::Result<usize> {
@@ -29,6 +31,102 @@ fn ranks_run_on_every_topology() {
             Ok(first)
         });
         assert_eq!(results.unwrap(), [20, 11, 22]);
+    });
+}
+
+/// Messages of all sizes around the limits of what is one record of a ring, one piece, or sent at once: expected and
+/// not, to be received in one order and in another, one by one and together.
+fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
+    const SIZES: [usize; 14] =
+        [0, 1, 16, 17, 1000, 16_384, 32_000, 32_808, 32_809, 40_000, 65_536, 100_000, 131_072, 1_000_003];
+    let other = 1 - world.rank();
+    let data = |from: usize, number: usize| -> Vec<u8> {
+        (0..SIZES[number]).map(|i| (i * (number + 3) + from) as u8).collect()
+    };
+    let tag = |number: usize| i32::try_from(number).unwrap_or(0);
+    for reversed in [false, true] {
+        // Posted before they are sent, for they are sent after the others' barrier.
+        let mut memory: Vec<Vec<u8>> = SIZES.iter().map(|&size| vec![0; size]).collect();
+        let mut requests = Vec::new();
+        for (number, buffer) in memory.iter_mut().enumerate() {
+            requests.push(world.irecv_into(buffer, other, tag(number))?);
+        }
+        world.barrier()?;
+        let order: Vec<usize> =
+            if reversed { (0..SIZES.len()).rev().collect() } else { (0..SIZES.len()).collect() };
+        for &number in &order {
+            requests.push(world.isend(&data(world.rank(), number), other, tag(number))?);
+        }
+        let statuses = wait_all(&mut requests)?;
+        drop(requests);
+        for number in 0..SIZES.len() {
+            assert_eq!(statuses[number].bytes(), SIZES[number]);
+            assert!(memory[number] == data(other, number), "message {number}");
+        }
+        // Unexpected ones; of the long ones no more than an offer.
+        let sent = order.iter().map(|&number| world.isend(&data(world.rank(), number), other, tag(number)));
+        let mut sent = sent.collect::<Result<Vec<_>, _>>()?;
+        world.barrier()?;
+        for (number, buffer) in memory.iter_mut().enumerate() {
+            buffer.fill(0);
+            world.recv_into(buffer, other, tag(number))?;
+            assert!(*buffer == data(other, number), "message {number}");
+        }
+        wait_all(&mut sent)?;
+        // One that waits for each, with others posted that it must not take from.
+        for number in 0..SIZES.len() {
+            let later = world.irecv::<u8>(other, 99)?;
+            if world.rank() == 0 {
+                world.send(&data(0, number), 1, tag(number))?;
+            } else {
+                let mut buffer = vec![0; SIZES[number] + 5];
+                let status = world.recv_into(&mut buffer, ANY_SOURCE, tag(number))?;
+                assert!(status.bytes() == SIZES[number] && buffer[..SIZES[number]] == data(0, number));
+            }
+            world.send(&[7_u8], other, 99)?;
+            assert_eq!(later.wait()?.0, [7]);
+        }
+    }
+    // Too long for where they go: nothing is written, and the next one is not touched by it.
+    world.set_error_handler(ErrorHandler::Return);
+    for size in [8, 20_000, 300_000] {
+        let (mut short, mut next) = (vec![1_u8; size - 1], [0_u8; 4]);
+        let mut requests = [world.irecv_into(&mut short, other, 0)?, world.irecv_into(&mut next, other, 0)?];
+        world.barrier()?;
+        let sent = world.isend(&vec![2_u8; size], other, 0)?;
+        world.send(&[3_u8; 4], other, 0)?;
+        let error = wait_all(&mut requests).err();
+        assert!(matches!(error, Some(MpiError::Truncated { .. })), "{error:?}");
+        wait_all(&mut requests)?;
+        sent.wait()?;
+        drop(requests);
+        assert!(short.iter().all(|&byte| byte == 1) && next == [3; 4]);
+    }
+    Ok(())
+}
+
+#[test]
+fn messages_of_every_size_come_in_every_way() {
+    for_each_topology(|_, make_vms| {
+        try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, every_way_in)?)).unwrap();
+    });
+}
+
+#[test]
+fn abort_ends_the_job_with_its_text() {
+    for_each_topology(|_, make_vms| {
+        let error = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            run_on(vr, &vms, |world| {
+                if world.rank() == 2 {
+                    return Err(world.abort("the input makes no sense").into());
+                }
+                world.recv::<u8>(2, 0)?;
+                Ok(())
+            })?;
+            Ok(())
+        });
+        assert_eq!(error.unwrap_err().to_string(), "rank 2: the input makes no sense");
     });
 }
 

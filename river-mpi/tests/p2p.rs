@@ -2,8 +2,8 @@
 
 use river_mpi::testing::world;
 use river_mpi::{
-    ANY_SOURCE, ANY_TAG, Complex64, ErrorClass, ErrorHandler, Located, MpiError, PROC_NULL, wait_all,
-    wait_any,
+    ANY_SOURCE, ANY_TAG, Complex64, ErrorClass, ErrorHandler, Located, MpiError, PROC_NULL, test_all,
+    test_some, wait_all, wait_any, wait_some,
 };
 
 /// Short, at and beyond the limit of what is sent at once, and of several pieces.
@@ -218,6 +218,95 @@ fn requests_complete_in_any_order_and_borrow_their_buffers() {
                 world.recv::<u8>(0, 1)?;
                 world.send(&[9_u8], 0, 9)?;
             }
+        }
+        Ok(())
+    });
+}
+
+/// Rank 0 receives from the others in the order in which it lets them send.
+#[test]
+fn some_of_many_are_completed_each_once() {
+    world(4, |world| {
+        if world.rank() > 0 {
+            for tag in [0, 1] {
+                world.recv::<u8>(0, tag)?;
+                world.send(&[world.rank() as u8], 0, tag)?;
+                // What was sent before this has come when this has.
+                world.send(&[0_u8], 0, 10 + tag)?;
+            }
+            return Ok(());
+        }
+        for tag in [0, 1] {
+            let mut memory = [[0_u8; 1]; 3];
+            let mut requests = Vec::new();
+            for (rank, buffer) in (1..).zip(&mut memory) {
+                requests.push(world.irecv_into(buffer, rank, tag)?);
+            }
+            assert_eq!(test_some(&mut requests)?, []);
+            for rank in [2, 3, 1] {
+                world.send(&[0_u8], rank, tag)?;
+                let some = match tag {
+                    0 => wait_some(&mut requests)?,
+                    _ => {
+                        world.recv::<u8>(rank, 11)?;
+                        test_some(&mut requests)?
+                    }
+                };
+                let from: Vec<_> = some.iter().map(|(index, status)| (*index, status.source())).collect();
+                assert_eq!(from, [(rank - 1, Some(rank))], "nobody else has sent");
+            }
+            assert_eq!(wait_some(&mut requests)?, [], "none is active");
+            assert_eq!(test_some(&mut requests)?, []);
+            drop(requests);
+            assert_eq!(memory, [[1], [2], [3]]);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn all_are_complete_or_none_is() {
+    world(3, |world| {
+        if world.rank() > 0 {
+            world.recv::<u8>(0, 0)?;
+            world.send(&[world.rank() as u8; 3], 0, 1)?;
+            world.send(&[0_u8], 0, 2)?;
+            return Ok(());
+        }
+        let (mut a, mut b) = ([0_u8; 3], [0_u8; 3]);
+        let mut requests = [world.irecv_into(&mut a, 1, 1)?, world.irecv_into(&mut b, 2, 1)?];
+        assert_eq!(test_all(&mut requests)?, None);
+        world.send(&[0_u8], 1, 0)?;
+        world.recv::<u8>(1, 2)?;
+        assert_eq!(test_all(&mut requests)?, None);
+        assert!(requests[0].is_active(), "it stays as it was, though its message has come");
+        world.send(&[0_u8], 2, 0)?;
+        world.recv::<u8>(2, 2)?;
+        let sources = test_all(&mut requests)?.map(|all| all.iter().map(river_mpi::Status::source).collect());
+        assert_eq!(sources, Some(vec![Some(1), Some(2)]));
+        assert!(!requests[0].is_active() && !requests[1].is_active());
+        drop(requests);
+        assert_eq!((a, b), ([1; 3], [2; 3]));
+        Ok(())
+    });
+}
+
+/// Some seconds in a release build: `.ci/run` runs it.
+#[test]
+#[ignore = "takes 4 GiB of memory"]
+fn a_message_may_have_more_than_2_to_the_31_elements() {
+    const COUNT: usize = (1 << 31) + 8;
+    world(2, |world| {
+        if world.rank() == 0 {
+            let mut data = vec![7_u8; COUNT];
+            (data[0], data[COUNT - 1]) = (1, 9);
+            world.send(&data, 1, 0)?;
+        } else {
+            let mut data = vec![0_u8; COUNT];
+            let status = world.recv_into(&mut data, 0, 0)?;
+            assert_eq!(status.count::<u8>(), Some(COUNT));
+            assert_eq!((data[0], data[1 << 31], data[COUNT - 1]), (1, 7, 9));
+            assert!(data[1..COUNT - 1].iter().all(|&byte| byte == 7));
         }
         Ok(())
     });

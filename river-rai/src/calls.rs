@@ -4,9 +4,10 @@
 //! outstanding. Every call gets exactly one answer: the reply, or the notice that its server is gone. A reply to a
 //! call that was given up is recognised by having no entry here, and dropped.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use river_core::{Down, VrId};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::protocol::{Failure, Ticket};
 use crate::wire::Outcome;
@@ -22,14 +23,15 @@ pub(crate) enum Answer {
     Down(Down),
 }
 
+/// Hashed the same way every time: a VR that is run again from its record hears of things in the same order.
 #[derive(Default)]
 pub(crate) struct Calls {
-    open: HashMap<Ticket, Open>,
-    groups: HashMap<GroupId, Group>,
+    open: FxHashMap<Ticket, Open>,
+    groups: FxHashMap<GroupId, Group>,
     /// Calls that were given up, whose replies may still come, and their servers.
-    abandoned: HashMap<Ticket, VrId>,
+    abandoned: FxHashMap<Ticket, VrId>,
     /// Servers whose death is told to this VR.
-    servers: HashSet<VrId>,
+    servers: FxHashSet<VrId>,
 }
 
 struct Open {
@@ -41,7 +43,7 @@ struct Open {
 #[derive(Default)]
 struct Group {
     /// Calls without an answer.
-    waiting: HashSet<Ticket>,
+    waiting: FxHashSet<Ticket>,
     /// Calls with one, in order of arrival. Some may have been taken or given up since.
     ready: VecDeque<Ticket>,
 }
@@ -174,7 +176,7 @@ impl Calls {
     }
 
     /// The servers that a group still waits for, each once.
-    pub(crate) fn servers_of(&self, id: GroupId) -> HashSet<VrId> {
+    pub(crate) fn servers_of(&self, id: GroupId) -> FxHashSet<VrId> {
         let waiting = self.groups.get(&id).map(|group| &group.waiting);
         let calls = waiting.into_iter().flatten().filter_map(|ticket| self.open.get(ticket));
         calls.map(|call| call.server).collect()
@@ -251,7 +253,7 @@ mod tests {
         assert_eq!(calls.next_ready(group), Some(Ticket(5)));
         assert_eq!(calls.next_ready(group), Some(Ticket(1)));
         assert_eq!(calls.next_ready(group), None);
-        assert_eq!(calls.servers_of(group), HashSet::from([server]));
+        assert_eq!(calls.servers_of(group), FxHashSet::from_iter([server]));
         calls.down(&down(server));
         assert_eq!(calls.next_ready(group), Some(Ticket(2)));
         assert!(calls.servers_of(group).is_empty());

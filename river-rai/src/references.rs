@@ -4,16 +4,16 @@
 //! One that is made for another VR belongs to that VR from the moment in which the server hears of it, so it
 //! does not matter whether the giver lives until it has arrived. Giving back twice is giving back once.
 
-use std::collections::{HashMap, HashSet};
-
 use river_core::VrId;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::protocol::{ObjectId, Reference};
 
+/// Hashed the same way every time: a server that is run again from its record frees objects in the same order.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    held: HashMap<Reference, (ObjectId, VrId)>,
-    objects: HashMap<ObjectId, HashSet<Reference>>,
+    held: FxHashMap<Reference, (ObjectId, VrId)>,
+    objects: FxHashMap<ObjectId, FxHashSet<Reference>>,
 }
 
 impl References {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
-use river_core::{Payload, VrId};
+use river_core::{Envelope, Payload, VrId};
 
 use crate::decode::FromAttr;
 use crate::encode::{EncodeError, ToAttr};
@@ -54,6 +54,13 @@ pub(crate) struct Sealed {
 }
 
 impl Message {
+    /// The message that an envelope carries; `None` if it is another layer's or makes no sense. For tools: who receives uses
+    /// [`Sfm::recv`](crate::Sfm::recv).
+    #[must_use]
+    pub fn of(envelope: &Envelope) -> Option<Self> {
+        (envelope.channel == crate::pattern::SFM).then(|| crate::receive::open(envelope.clone()).ok())?
+    }
+
     /// A message without attributes.
     #[must_use]
     pub fn new() -> Self {

@@ -1,10 +1,10 @@
 //! What every farm does: pulls work, has it called where the scheduler says, and tells the scheduler what happened.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use river_rai::{CallError, Completion, Completions, Packed, Pending, RemoteSend, Ticket};
+use rustc_hash::FxHashMap;
 
 use crate::chunk::{Chunk, Sizer};
 use crate::error::{Death, Items, TrickleError};
@@ -40,21 +40,22 @@ pub(crate) struct Farm<'a, I: Iterator, R> {
     total_items: Option<u64>,
     done_items: u64,
     /// Chunks that are not accepted. Their arguments are kept encoded, so the items need not be `Clone`.
-    open: HashMap<ChunkId, Open<I::Item>>,
-    running: HashMap<Ticket, Running<'a, R>>,
+    open: FxHashMap<ChunkId, Open<I::Item>>,
+    running: FxHashMap<Ticket, Running<'a, R>>,
     completions: Completions<'a>,
-    deaths: HashMap<usize, Death>,
-    started: Instant,
-    hungry_since: Option<Instant>,
+    deaths: FxHashMap<usize, Death>,
+    /// Times are those of the VR's own clock, which a recoverable one is told again when it is restored.
+    started: Duration,
+    hungry_since: Option<Duration>,
     on_progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
 struct Member<'a> {
     vm: Vm<'a>,
     /// Since when it works on its first batch.
-    busy_since: Option<Instant>,
+    busy_since: Option<Duration>,
     /// Since when it has not ended what was taken from it.
-    stuck_since: Option<Instant>,
+    stuck_since: Option<Duration>,
 }
 
 /// A chunk that is not accepted.
@@ -128,12 +129,12 @@ where
             next_item: 0,
             total_items: most.filter(|most| *most == least).map(|items| items as u64),
             done_items: 0,
-            open: HashMap::new(),
-            running: HashMap::new(),
+            open: FxHashMap::default(),
+            running: FxHashMap::default(),
             completions: Completions::new(vms.vr()),
             pool,
-            deaths: HashMap::new(),
-            started: Instant::now(),
+            deaths: FxHashMap::default(),
+            started: vms.vr().uptime(),
             hungry_since: None,
             on_progress: None,
         };
@@ -189,11 +190,12 @@ where
         let mut args: Vec<Packed<(Vec<I::Item>,)>> =
             chunks.iter().filter_map(|chunk| self.open.get(chunk)).map(|open| open.args.clone()).collect();
         let load = if args.len() == 1 { Load::One(args.remove(0)) } else { Load::Many(Packed::list(&args)) };
+        let now = self.now();
         let member = &mut self.vms[vm.0];
         match issue(&member.vm, vm, &load) {
             Ok(pending) => {
                 self.completions.add(&pending);
-                member.busy_since.get_or_insert_with(Instant::now);
+                member.busy_since.get_or_insert(now);
                 let running = Running { batch, chunks: chunks.len(), vm, pending };
                 self.running.insert(running.pending.ticket(), running);
                 Ok(())
@@ -219,7 +221,7 @@ where
     fn pull(&mut self) -> Result<(), TrickleError> {
         let left = self.total_items.map(|total| total.saturating_sub(self.next_item));
         let size = self.sizer.next(left, self.scheduler.working(), self.pace.per_item());
-        let start = Instant::now();
+        let start = self.now();
         let items: Vec<I::Item> = self.work.by_ref().take(size).collect();
         if items.is_empty() {
             self.scheduler.handle_exhausted();
@@ -230,7 +232,7 @@ where
         let items_numbers = first..self.next_item;
         match Packed::new((items,)) {
             Ok(args) => {
-                self.pace.pulled(start.elapsed(), args.size());
+                self.pace.pulled(self.now() - start, args.size());
                 let chunk = self.scheduler.handle_pulled();
                 self.open.insert(chunk, Open { items: items_numbers, args, failures: 0 });
                 Ok(())
@@ -259,8 +261,8 @@ where
             Completion::Timeout => Ok(self.look_at_the_clock()),
             Completion::Empty if self.scheduler.alive() == 0 => {
                 // Only VMs that may still come keep this from being over.
-                let since = *self.hungry_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > FAMINE {
+                let now = self.now();
+                if now - *self.hungry_since.get_or_insert(now) > FAMINE {
                     self.scheduler.set_may_join(false);
                 }
                 let _ = self.pool.vr().wait(TICK);
@@ -285,8 +287,9 @@ where
         };
         let used = self.scheduler.handle_finished(batch);
         let busy = self.scheduler.first_batch(vm).is_some();
+        let now = self.now();
         let member = &mut self.vms[vm.0];
-        member.busy_since = busy.then(Instant::now);
+        member.busy_since = busy.then_some(now);
         member.stuck_since = None;
         if used.is_empty() {
             return Ok(Event::Nothing);
@@ -347,6 +350,10 @@ where
 
     // ---- time ----
 
+    fn now(&self) -> Duration {
+        self.pool.vr().uptime()
+    }
+
     fn next_look(&self) -> Option<Instant> {
         let tail =
             self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
@@ -355,7 +362,7 @@ where
 
     /// Judges who is slow, and whose time is over.
     fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
-        let now = Instant::now();
+        let now = self.now();
         for index in 0..self.vms.len() {
             let vm = VmIndex(index);
             if self.scheduler.is_gone(vm) {
@@ -383,7 +390,7 @@ where
         Event::Nothing
     }
 
-    fn overdue(&mut self, vm: VmIndex, now: Instant) -> Event<I::Item, R> {
+    fn overdue(&mut self, vm: VmIndex, now: Duration) -> Event<I::Item, R> {
         let closed = self.scheduler.handle_overdue(vm);
         for running in self.running.values().filter(|running| running.vm == vm) {
             running.pending.cancel();
@@ -462,11 +469,14 @@ where
     }
 
     fn report(&mut self) {
+        if self.on_progress.is_none() {
+            return;
+        }
         let progress = Progress {
             done_items: self.done_items,
             total_items: self.total_items,
             vms: self.scheduler.alive(),
-            elapsed: self.started.elapsed(),
+            elapsed: self.now() - self.started,
         };
         if let Some(callback) = &mut self.on_progress {
             callback(progress);

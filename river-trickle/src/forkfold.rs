@@ -1,10 +1,10 @@
 //! `forkfold`: results accumulate where they are computed, and only the sums travel.
 
 use std::any::type_name;
-use std::collections::HashMap;
 use std::fmt;
 
 use river_rai::{ByMut, CallError, Object, Pending, RemoteSend, Ticket};
+use rustc_hash::FxHashMap;
 
 use crate::chunk::Chunk;
 use crate::error::{Items, TrickleError};
@@ -21,9 +21,9 @@ pub struct ForkFold<'a, A, S, G, I: Iterator> {
     merge: G,
     farm: Result<Farm<'a, I, ()>, TrickleError>,
     /// The accumulators that live on VMs.
-    accumulators: HashMap<VmIndex, Object<'a, A>>,
+    accumulators: FxHashMap<VmIndex, Object<'a, A>>,
     /// Accumulators on their way here.
-    collecting: HashMap<Ticket, (VmIndex, Pending<'a, A>)>,
+    collecting: FxHashMap<Ticket, (VmIndex, Pending<'a, A>)>,
 }
 
 impl<'a> Vms<'a> {
@@ -70,7 +70,7 @@ impl<'a> Vms<'a> {
         G: Fn(&mut A, A) + Copy + Send + 'static,
     {
         let farm = Farm::new(self, Mode::Held, work.into_iter(), chunk.into());
-        ForkFold { step, merge, farm, accumulators: HashMap::new(), collecting: HashMap::new() }
+        ForkFold { step, merge, farm, accumulators: FxHashMap::default(), collecting: FxHashMap::default() }
     }
 }
 

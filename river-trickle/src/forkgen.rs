@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use river_rai::{CallError, Packed, Pending, RemoteSend};
 
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::scheduler::Mode as Keep;
 use crate::vm::Vm;
 use crate::vms::Vms;
-use crate::work::Work;
+use crate::work::{Work, uptime};
 
 /// What a VM replies for a chunk: the results, a panic as its text.
 type Reply<R> = Vec<Result<R, String>>;
@@ -243,9 +243,9 @@ where
 
 /// A result, and how many microseconds it took.
 pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, u64) {
-    let start = Instant::now();
+    let start = uptime();
     let result = work();
-    (result, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    (result, u64::try_from(uptime().saturating_sub(start).as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Takes the results of a chunk, each with the number of its item, or has done again what failed.

@@ -1,6 +1,6 @@
 //! What a farm can call: a function of one item, or a function of a whole chunk.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a chunk looks whether it still is wanted.
 const LOOK: Duration = Duration::from_millis(1);
@@ -37,6 +37,11 @@ pub enum PerItem {}
 #[derive(Debug)]
 pub enum PerChunk {}
 
+/// The clock of the VR that serves: what is measured is sent, so a recoverable one has to measure the same again.
+pub(crate) fn uptime() -> Duration {
+    river_rai::current::with_vr(river_core::Vr::uptime).unwrap_or_default()
+}
+
 impl<F, T, R> Work<T, PerItem> for F
 where
     F: Fn(T) -> R + Copy + Send + 'static,
@@ -45,15 +50,15 @@ where
     const PER_ITEM: bool = true;
 
     fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
-        let mut last_look = Instant::now();
+        let mut last_look = uptime();
         let mut results = Vec::with_capacity(chunk.len());
         for item in chunk {
             // For nobody, a long chunk need not be done to its end.
-            if last_look.elapsed() > LOOK {
+            if uptime().saturating_sub(last_look) > LOOK {
                 if river_rai::current::is_cancelled() {
                     break;
                 }
-                last_look = Instant::now();
+                last_look = uptime();
             }
             results.push(river_core::catch_panic(|| self(item)));
         }

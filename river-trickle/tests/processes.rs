@@ -63,7 +63,7 @@ fn forkfold_survives_the_death_of_a_process() {
         }
     };
     let sum = with_vms(3, |vms| Ok(vms.forkfold(step, |a, b| *a += b, work, 5).run()?));
-    assert_eq!(sum, (0..200).sum());
+    assert_eq!(sum, (0..200).sum::<u64>());
     std::fs::remove_file(path).unwrap();
 }
 

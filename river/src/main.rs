@@ -21,6 +21,8 @@ Examples:
   river checkpoint pi state   keep the state of a program that runs
   river restore state         go on with it
   river migrate pi 5f3a lab-3 move a part of a running program to another machine
+  river record -o tape ./pi   run it and record all its VRs
+  river replay tape --vr 5f   run one of them again, alone
   river doctor                check that all of this can work here
   river key show              the fingerprint of the key, to compare two machines
 
@@ -46,6 +48,8 @@ enum Command {
     Stop(command::stop::Args),
     Checkpoint(command::checkpoint::Args),
     Restore(command::restore::Args),
+    Record(command::record::Args),
+    Replay(command::replay::Args),
     States(command::states::Args),
     Migrate(command::migrate::Args),
     Key(command::key::Args),
@@ -64,6 +68,8 @@ fn main() -> ExitCode {
         Command::Stop(args) => command::stop::run(&args),
         Command::Checkpoint(args) => command::checkpoint::run(&args),
         Command::Restore(args) => return command::restore::run(&args),
+        Command::Record(args) => return command::record::run(&args),
+        Command::Replay(args) => return command::replay::run(&args),
         Command::States(args) => command::states::run(&args),
         Command::Migrate(args) => command::migrate::run(&args),
         Command::Key(args) => command::key::run(&args),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root() -> PathBuf {
     fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap()
@@ -171,6 +172,50 @@ fn what_is_quoted_of_examples_is_there() {
         rest = after;
     }
     assert!(quoted >= 20, "{quoted}");
+}
+
+/// Words that follow this one in the page's commands.
+fn words_after<'a>(page: &'a str, option: &str) -> BTreeSet<&'a str> {
+    let words: Vec<&str> = page.split_whitespace().collect();
+    let after = words.windows(2).filter(|pair| pair[0].trim_start_matches('`') == option).map(|pair| pair[1]);
+    after
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+        .filter(|word| *word != "NAME")
+        .collect()
+}
+
+#[test]
+fn every_command_is_there() {
+    let root = root();
+    let mut examples: BTreeSet<String> = BTreeSet::new();
+    for source in files(&root.join("examples"), "rs") {
+        let parent = source.parent().unwrap();
+        let name = if source.ends_with("main.rs") { parent.file_name() } else { source.file_stem() };
+        examples.insert(name.unwrap().to_string_lossy().into_owned());
+    }
+    let mut subcommands = BTreeSet::new();
+    for path in pages() {
+        let page = read(&path);
+        let name = path.display();
+        for example in words_after(&page, "--example") {
+            assert!(examples.contains(example), "{name}: there is no example {example}");
+        }
+        for bench in words_after(&page, "--bench") {
+            let source = root.join("benches/benches").join(bench).with_extension("rs");
+            assert!(source.exists(), "{name}: there is no benchmark {bench}");
+        }
+        let blocks = blocks(&page);
+        let commands = blocks.iter().filter(|(language, _)| language == "text").flat_map(|(_, lines)| lines);
+        for line in commands.filter_map(|line| line.trim_start_matches("$ ").strip_prefix("river ")) {
+            let word = line.split_whitespace().next().unwrap_or_default();
+            subcommands.extend(word.chars().all(|c| c.is_ascii_lowercase()).then(|| word.to_owned()));
+        }
+    }
+    assert!(subcommands.len() > 5, "{subcommands:?}");
+    for subcommand in subcommands {
+        let output = Command::new(env!("CARGO_BIN_EXE_river")).args(["help", &subcommand]).output().unwrap();
+        assert!(output.status.success(), "there is no `river {subcommand}`");
+    }
 }
 
 /// All that the crates are made of.

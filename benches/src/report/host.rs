@@ -48,6 +48,7 @@ impl Host {
         let memory = field(&read("/proc/meminfo"), "MemTotal", ':');
         let memory = memory.and_then(|text| text.trim_end_matches("kB").trim().parse::<u64>().ok());
         let distribution = field(&read("/etc/os-release"), "PRETTY_NAME", '=').unwrap_or_default();
+        let kernel = read("/proc/sys/kernel/osrelease");
         let mut versions: Vec<(String, String)> = PROGRAMS
             .iter()
             .filter_map(|(name, program, args)| Some(((*name).to_owned(), first_version(program, args)?)))
@@ -61,7 +62,7 @@ impl Host {
             processor: field(&read("/proc/cpuinfo"), "model name", ':').unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory.unwrap_or_default() >> 10,
-            system: format!("{distribution}, Linux {}", read("/proc/sys/kernel/osrelease").trim()),
+            system: format!("{distribution}, Linux {}", kernel.split('-').next().unwrap_or_default().trim()),
             versions,
         }
     }

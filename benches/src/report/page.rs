@@ -21,7 +21,8 @@ const HEAD: &str = "\
 
 Written by `cargo run --release -p river-benches --bin report`, which runs every benchmark, with the peers that are installed, and
 makes all that is here of what they print: do not edit it. Numbers are medians, with the smallest and the largest in
-brackets; a ratio is River's number by the one before it. The benchmarks' own documentation (`benches/benches/*.rs`) says what they do.
+brackets; a ratio is the number of the first column divided by that of the column before the ratio. The documentation of each benchmark,
+in `benches/benches`, says what it does.
 ";
 
 /// The whole report, of all records: `README.md`, and its pictures.
@@ -53,8 +54,9 @@ pub fn pages(records: &[Record]) -> Result<Vec<Page>, Box<dyn std::error::Error>
             load.0, load.1
         );
         for table in &record.tables {
-            let _ = write!(text, "\n### {}\n\n{}", table.title, markdown(table));
-            for plot in plots(table)? {
+            let note = if table.note.is_empty() { String::new() } else { format!("{}\n\n", table.note) };
+            let _ = write!(text, "\n### {}\n\n{note}{}", table.title, markdown(table));
+            for plot in plots(bench, table)? {
                 let name = format!("{}.svg", slug(&format!("{bench} {} {}", table.title, plot.unit)));
                 let _ = write!(text, "\n![{}, {}]({name})\n", table.title, plot.unit);
                 pages.push(Page { name, text: plot.svg });

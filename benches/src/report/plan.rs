@@ -14,7 +14,7 @@ pub struct Bench {
 }
 
 /// Those that need other arguments than none, or, if it is to be quick, other than three rounds: the whole one, the quick one.
-const ARGS: [(&str, &str, &str); 7] = [
+const ARGS: [(&str, &str, &str); 8] = [
     ("farm", "--peers", "--rounds 3 --peers"),
     (
         "links",
@@ -22,11 +22,12 @@ const ARGS: [(&str, &str, &str); 7] = [
         "--rounds 3 --size 8 --size 64 --size 1024 --size 8192 --size 65536 --size 1048576 --size 16777216",
     ),
     ("machines", "", "--rounds 5"),
-    ("mapreduce", "--peers", "--rounds 3 --megabytes 200 --peers"),
+    ("mapreduce", "--peers", "--rounds 2 --megabytes 100 --peers"),
+    ("mpi_cg", "", "--rounds 3 --class S --class W"),
     (
         "mpi_coll",
-        "",
-        "--rounds 3 --ranks 4 --link shm --operation barrier --operation bcast --operation allreduce --operation alltoall",
+        "--peers",
+        "--peers --rounds 3 --ranks 4 --link shm --operation barrier --operation bcast --operation allreduce --operation alltoall",
     ),
     ("sfm", "", "--quick"),
     ("wfreq", "--rounds 9", "--rounds 3 --files 20000"),

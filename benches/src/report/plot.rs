@@ -30,11 +30,11 @@ const WIDE: f64 = 30.0;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 type Point = (f64, f64);
 
-/// All pictures of a table.
+/// All pictures of a table of this benchmark.
 ///
 /// # Errors
 /// If one cannot be drawn.
-pub(super) fn plots(table: &Table) -> Result<Vec<Plot>, Box<dyn std::error::Error>> {
+pub(super) fn plots(bench: &str, table: &Table) -> Result<Vec<Plot>, Box<dyn std::error::Error>> {
     let mut units: Vec<&str> = Vec::new();
     for column in &table.columns {
         if !column.unit.is_empty() && !units.contains(&column.unit.as_str()) {
@@ -47,9 +47,9 @@ pub(super) fn plots(table: &Table) -> Result<Vec<Plot>, Box<dyn std::error::Erro
         let sizes = table.rows.iter().filter(|row| row.x.is_some_and(|x| x > 0.0)).count();
         let named = table.rows.iter().filter(|row| row.x.is_none()).count();
         if sizes >= 2 {
-            lines(table, unit, &mut svg)?;
+            lines(table, &format!("{bench}, {}, {unit}", table.title), unit, &mut svg)?;
         } else if named >= 2 {
-            bars(table, unit, &mut svg)?;
+            bars(table, &format!("{bench}, {}: {unit}", table.title), unit, &mut svg)?;
         }
         if !svg.is_empty() {
             plots.push(Plot { unit: unit.to_owned(), svg });
@@ -73,7 +73,7 @@ fn series<'a>(table: &'a Table, unit: &str) -> Vec<(&'a str, Vec<Point>)> {
         .collect()
 }
 
-fn lines(table: &Table, unit: &str, svg: &mut String) -> Drawn {
+fn lines(table: &Table, title: &str, unit: &str, svg: &mut String) -> Drawn {
     let series = series(table, unit);
     let points = || series.iter().flat_map(|(_, points)| points);
     let least = |number: fn(&Point) -> f64| points().map(number).fold(f64::INFINITY, f64::min);
@@ -87,7 +87,7 @@ fn lines(table: &Table, unit: &str, svg: &mut String) -> Drawn {
     let root = SVGBackend::with_string(svg, (720, 400)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption(format!("{}, {unit}", table.title), (FONT, 18))
+        .caption(title, (FONT, 18))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
@@ -124,7 +124,7 @@ const LEFT: i32 = 300;
 const WIDTH: i32 = 720;
 const LONGEST: f64 = 330.0;
 
-fn bars(table: &Table, unit: &str, svg: &mut String) -> Drawn {
+fn bars(table: &Table, title: &str, unit: &str, svg: &mut String) -> Drawn {
     let columns: Vec<_> =
         table.columns.iter().enumerate().filter(|(_, column)| column.unit == unit).collect();
     let mut all = Vec::new();
@@ -156,7 +156,7 @@ fn bars(table: &Table, unit: &str, svg: &mut String) -> Drawn {
         SVGBackend::with_string(svg, (WIDTH.cast_unsigned(), height.cast_unsigned())).into_drawing_area();
     root.fill(&WHITE)?;
     let scale = if wide { " (logarithmic)" } else { "" };
-    root.draw(&Text::new(format!("{}: {unit}{scale}", table.title), (12, 14), (FONT, 18)))?;
+    root.draw(&Text::new(format!("{title}{scale}"), (12, 14), (FONT, 18)))?;
     for (index, (name, value, colour, digits)) in all.iter().enumerate() {
         let top = 46 + (BAR + 6) * i32::try_from(index)?;
         let end = LEFT + length(*value);
@@ -184,14 +184,14 @@ mod tests {
         for (size, time) in [(0, 0.5), (8, 0.6), (1024, 1.0), (65_536, 9.0)] {
             sized.sized(size, [Some(time.into()), Some(1.0.into())]);
         }
-        let plotted = plots(&sized).unwrap();
+        let plotted = plots("links", &sized).unwrap();
         assert_eq!(plotted.len(), 1, "a ratio is not drawn");
-        assert!(plotted[0].svg.contains("Shm: latency, us") && plotted[0].svg.contains("polyline"));
+        assert!(plotted[0].svg.contains("links, Shm: latency, us") && plotted[0].svg.contains("polyline"));
 
         let mut named = Table::new("farm", "").column("rate", "tasks/s", 0).column("call", "us", 1);
         named.row("River", [Some(1_000_000.0.into()), Some(2.0.into())]);
         named.row("Dask", [Some(1_000.0.into()), None]);
-        let plotted = plots(&named).unwrap();
+        let plotted = plots("farm", &named).unwrap();
         assert_eq!(plotted.len(), 1, "a single bar says nothing");
         assert!(plotted[0].svg.contains("logarithmic") && plotted[0].svg.contains("1000000"));
     }
@@ -199,10 +199,10 @@ mod tests {
     #[test]
     fn what_cannot_be_drawn_is_left_out() {
         let mut table = Table::new("nothing", "size").column("River", "us", 2);
-        assert!(plots(&table).unwrap().is_empty());
+        assert!(plots("links", &table).unwrap().is_empty());
         table.sized(8, [None]);
         table.sized(9, [Some(0.0.into())]);
-        assert!(plots(&table).unwrap().is_empty());
+        assert!(plots("links", &table).unwrap().is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod matrix;
 mod solve;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river::mpi::Communicator;
 use serde::{Deserialize, Serialize};
@@ -109,14 +109,17 @@ impl Outcome {
 /// The kernel on one thread, without MPI.
 #[must_use]
 pub fn serial(class: Class) -> Outcome {
+    let start = Instant::now();
     // Nobody to talk to, so nothing can fail.
-    solve::run(class, &Serial).unwrap_or(Outcome { steps: Vec::new(), time: Duration::ZERO })
+    solve::run(class, &Serial, || start.elapsed(), |_| {})
+        .unwrap_or(Outcome { steps: Vec::new(), time: Duration::ZERO })
 }
 
-/// The kernel on all ranks of a communicator, which all call it.
+/// The kernel on all ranks of a communicator, which all call it. `each` is called with 1, 2, ... after each step.
 ///
 /// # Errors
 /// If a rank is gone.
-pub fn parallel(class: Class, world: &Communicator) -> river::mpi::Result<Outcome> {
-    solve::run(class, &World::new(world))
+pub fn parallel(class: Class, world: &Communicator, each: impl FnMut(usize)) -> river::mpi::Result<Outcome> {
+    // The rank's own clock: one that is restored from a checkpoint goes on measuring where it was.
+    solve::run(class, &World::new(world), || world.vr().uptime(), each)
 }

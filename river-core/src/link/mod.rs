@@ -14,7 +14,7 @@ mod tcp;
 
 use std::sync::Arc;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Label};
 use crate::frame::Kind;
 use crate::inbox::{Inbox, Refused};
 
@@ -45,11 +45,33 @@ impl Link {
         self.notify(Kind::Envelope, &envelope).map_err(|()| Refused::Closed)
     }
 
+    /// As [`send`](Self::send), of a payload that lies in the caller's memory: it is copied into the link, if that has
+    /// a place for it, and once more only if not.
+    pub(crate) fn send_parts(&self, label: Label, parts: &[&[u8]]) -> Result<(), Refused> {
+        let sent = match self {
+            Link::Shm(link) => {
+                let len = parts.iter().map(|part| part.len()).sum();
+                link.send(Kind::Envelope, &label, len, parts.iter().copied())
+            }
+            Link::Tcp(link) => link.send_parts(Kind::Envelope, &label, parts),
+            _ => return self.send(label.with(parts.concat().into())),
+        };
+        sent.map_err(|_| Refused::Closed)
+    }
+
+    /// The longest payload that it moves in one piece, if it has such a limit.
+    pub(crate) fn handy_size(&self) -> Option<usize> {
+        matches!(self, Link::Shm(_)).then_some(ShmLink::WHOLE)
+    }
+
     /// Hands a frame over to another process. `Err`: the link is of no more use.
     pub(crate) fn notify(&self, kind: Kind, envelope: &Envelope) -> Result<(), ()> {
         match self {
             Link::Local(_) => Ok(()),
-            Link::Shm(link) => link.send(kind, envelope).map_err(drop),
+            Link::Shm(link) => {
+                let parts = envelope.payload.parts().map(|part| &part[..]);
+                link.send(kind, &envelope.label(), envelope.payload.len(), parts).map_err(drop)
+            }
             Link::Tcp(link) => link.send(kind, envelope).map_err(drop),
             #[cfg(test)]
             Link::Sim(link) => link.send(kind, envelope).map_err(drop),

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Label};
 use crate::frame::{self, Kind};
 use crate::noise::{Sealing, Session};
 
@@ -51,7 +51,7 @@ struct Batch {
 
 impl Batch {
     fn push(&mut self, kind: Kind, envelope: &Envelope) {
-        self.bytes.extend_from_slice(&frame::encode_header(kind, envelope));
+        self.bytes.extend_from_slice(&frame::encode_header(kind, &envelope.label(), envelope.payload.len()));
         for part in envelope.payload.parts() {
             if part.len() <= COPY {
                 self.bytes.extend_from_slice(part);
@@ -66,7 +66,7 @@ impl Batch {
         self.bytes.len() + self.large_len
     }
 
-    fn write_to(&self, mut stream: &TcpStream, sealing: Option<&Mutex<Sealing>>) -> io::Result<()> {
+    fn write_to(&self, stream: &TcpStream, sealing: Option<&Mutex<Sealing>>) -> io::Result<()> {
         let mut pieces = Vec::with_capacity(2 * self.large.len() + 1);
         let mut done = 0;
         for (at, part) in &self.large {
@@ -75,26 +75,7 @@ impl Batch {
             done = *at;
         }
         pieces.push(&self.bytes[done..]);
-        pieces.retain(|piece| !piece.is_empty());
-        if let Some(sealing) = sealing {
-            return sealing.lock().unwrap_or_else(PoisonError::into_inner).write_all(&pieces, stream);
-        }
-        if let [piece] = pieces[..] {
-            return stream.write_all(piece);
-        }
-        for group in pieces.chunks(PIECES) {
-            let mut slices: Vec<_> = group.iter().map(|piece| IoSlice::new(piece)).collect();
-            let mut rest = &mut slices[..];
-            while !rest.is_empty() {
-                match stream.write_vectored(rest) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(n) => IoSlice::advance_slices(&mut rest, n),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
+        write_pieces(&mut pieces, stream, sealing)
     }
 
     fn clear(&mut self) {
@@ -103,6 +84,34 @@ impl Batch {
         self.large.clear();
         self.large_len = 0;
     }
+}
+
+/// Writes pieces one behind the other, in as few system calls as may be.
+fn write_pieces(
+    pieces: &mut Vec<&[u8]>,
+    mut stream: &TcpStream,
+    sealing: Option<&Mutex<Sealing>>,
+) -> io::Result<()> {
+    pieces.retain(|piece| !piece.is_empty());
+    if let Some(sealing) = sealing {
+        return sealing.lock().unwrap_or_else(PoisonError::into_inner).write_all(pieces, stream);
+    }
+    if let [piece] = pieces[..] {
+        return stream.write_all(piece);
+    }
+    for group in pieces.chunks(PIECES) {
+        let mut slices: Vec<_> = group.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            match stream.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => IoSlice::advance_slices(&mut rest, n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 impl TcpLink {
@@ -115,19 +124,60 @@ impl TcpLink {
 
     /// Writes a frame, or leaves it to the thread that is writing. `Err`: the text of the connection's failure.
     pub(crate) fn send(&self, kind: Kind, envelope: &Envelope) -> Result<(), String> {
+        let mut out = self.enter()?;
+        out.queued.push(kind, envelope);
+        if out.writing { Ok(()) } else { self.drain(out) }
+    }
+
+    /// As [`send`](Self::send), of a payload that is copied only if another thread is to write it.
+    pub(crate) fn send_parts(&self, kind: Kind, label: &Label, parts: &[&[u8]]) -> Result<(), String> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len <= COPY {
+            return self.send(kind, &label.with(parts.concat().into()));
+        }
+        let mut out = self.enter()?;
+        if out.writing {
+            out.queued.push(kind, &label.with(parts.concat().into()));
+            return Ok(());
+        }
+        out.writing = true;
+        drop(out);
+        let header = frame::encode_header(kind, label, len);
+        let mut pieces = Vec::with_capacity(parts.len() + 1);
+        pieces.push(&header[..]);
+        pieces.extend_from_slice(parts);
+        let written = write_pieces(&mut pieces, &self.stream, self.sealing.as_ref());
+        let mut out = self.lock();
+        if let Err(error) = written {
+            return Err(self.give_up(&mut out, &error));
+        }
+        self.drain(out)
+    }
+
+    /// Waits for room; then either this thread writes, or another one does.
+    fn enter(&self) -> Result<MutexGuard<'_, Out>, String> {
         let mut out = self.lock();
         while out.writing && out.queued.len() > LIMIT && out.failed.is_none() {
             out = self.room.wait(out).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(error) = &out.failed {
-            return Err(error.clone());
+        match &out.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(out),
         }
-        out.queued.push(kind, envelope);
-        if out.writing {
-            return Ok(());
-        }
+    }
+
+    fn give_up(&self, out: &mut Out, error: &io::Error) -> String {
+        let text = error.to_string();
+        out.failed.get_or_insert(text.clone());
+        out.writing = false;
+        self.room.notify_all();
+        text
+    }
+
+    /// Writes what is queued, and what others queue meanwhile.
+    fn drain<'a>(&'a self, mut out: MutexGuard<'a, Out>) -> Result<(), String> {
         out.writing = true;
-        loop {
+        while out.queued.len() > 0 {
             let spare = mem::take(&mut out.spare);
             let batch = mem::replace(&mut out.queued, spare);
             drop(out);
@@ -137,16 +187,11 @@ impl TcpLink {
             out.spare.clear();
             self.room.notify_all();
             if let Err(error) = written {
-                let text = error.to_string();
-                out.failed.get_or_insert(text.clone());
-                out.writing = false;
-                return Err(text);
-            }
-            if out.queued.len() == 0 {
-                out.writing = false;
-                return Ok(());
+                return Err(self.give_up(&mut out, &error));
             }
         }
+        out.writing = false;
+        Ok(())
     }
 
     /// Ends the link: a blocked writer returns, further sends fail with that text.

@@ -326,7 +326,7 @@ impl Program {
                 }));
             }
             Step::Moved(moves) => self.node.moved(&moves),
-            Step::Thaw => self.node.states.thaw(),
+            Step::Thaw => self.node.thaw(),
             // The initiator stays, and nothing moves to its process.
             Step::Give(_) | Step::Abandon(_) => {}
         }

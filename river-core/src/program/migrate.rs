@@ -38,6 +38,7 @@ impl Program {
     /// Moves a VR to a VM, which is leased if it is not yet.
     pub(super) async fn migrate(self: &Arc<Self>, vr: VrId, vm: VmInfo) -> Result<Migrated, MigrateError> {
         self.state().movable(vr)?;
+        self.unless_recorded()?;
         let (name, id) = (vm.name.clone(), vm.id);
         let failed = |error: String| MigrateError::Vm { vm: name.clone(), error };
         if !self.state().is_leased(id) {
@@ -61,6 +62,14 @@ impl Program {
             return Ok(Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO });
         }
         self.move_all(|_| vec![(vr, to)]).await
+    }
+
+    /// What a VR was told is written to a file by the process that it lives in, from its beginning.
+    fn unless_recorded(&self) -> Result<(), MigrateError> {
+        if self.is_recorded() {
+            return Err(MigrateError::GivenUp("the program is being recorded by `river record`".into()));
+        }
+        Ok(())
     }
 
     async fn host_on(self: &Arc<Self>, vm: &Leased) -> Result<HostId, MigrateError> {
@@ -207,6 +216,7 @@ impl Program {
     }
 
     async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
+        self.unless_recorded()?;
         let id = vm.info.id;
         self.state().leaving.insert(id);
         let mut targets = self.state().staying();

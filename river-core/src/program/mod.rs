@@ -10,6 +10,7 @@ mod migrate;
 mod output;
 mod place;
 mod pulse;
+mod recording;
 mod request;
 mod restore;
 mod vm_link;
@@ -17,7 +18,7 @@ mod vm_link;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Connection, Incoming};
@@ -38,6 +39,8 @@ use directory::Directory;
 pub(crate) use output::Output;
 use place::View;
 use pulse::{Change, DEAD, Pulse, SUSPECT};
+
+use recording::Recording;
 use vm_link::Leased;
 
 /// After a connection to a host broke, its VM has this long to say how the host died.
@@ -52,6 +55,8 @@ pub(crate) struct Program {
     reach: Reach,
     output: Output,
     state: Mutex<State>,
+    /// If all VRs are recorded to files.
+    recording: OnceLock<Recording>,
     /// What serves connections and requests, and holds this; ended by `finish`.
     tasks: Mutex<Vec<rt::JoinHandle<()>>>,
 }
@@ -68,6 +73,8 @@ struct State {
     ending: bool,
     initiator: Option<VrId>,
     cut: Cut,
+    /// Who waits for hosts to send the ends of their recordings.
+    tapes: Option<rt::Sender<HostId>>,
     /// VMs that the program knows from before it was restored, and what stands for each of them.
     aliases: HashMap<VmId, VmId>,
     /// Who had ended before the program was restored.
@@ -119,6 +126,7 @@ impl Program {
             reach,
             output: Output::start()?,
             state: Mutex::default(),
+            recording: OnceLock::new(),
             tasks: Mutex::default(),
         });
         for listener in listeners {
@@ -234,7 +242,7 @@ impl Program {
                             FromProgram::Checkpoint(self.checkpoint(directory, keep).await)
                         }
                         ToProgram::Migrate { vr, vm } => {
-                            FromProgram::Migrated(self.migrate_named(&vr, vm).await)
+                            FromProgram::Migrated(self.migrate_named(&vr, *vm).await)
                         }
                     });
                 }
@@ -274,6 +282,12 @@ impl Program {
                 Ok(Some(FromHost::CopiesEnd { round, result })) => {
                     self.hear(host, round, Heard::CopiesEnd(result));
                 }
+                Ok(Some(FromHost::Taped { vr, bytes })) => {
+                    if let Some(recording) = self.recording.get() {
+                        recording.append(vr, bytes);
+                    }
+                }
+                Ok(Some(FromHost::TapeEnd)) => self.tape_ends(host),
                 Ok(None) => break "the host closed its connection".to_owned(),
                 Err(error) => break error.to_string(),
             }
@@ -321,6 +335,9 @@ impl Program {
                 return;
             }
             state.cut_lost(host, why);
+            if let Some(to) = &state.tapes {
+                let _ = to.try_send(host);
+            }
             for waiting in state.verdicts.remove(&host).unwrap_or_default() {
                 let _ = waiting.try_send(why.clone());
             }
@@ -350,6 +367,7 @@ impl Program {
 
     /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts.
     pub(crate) fn finish(&self) {
+        self.end_recording();
         let vms: Vec<Arc<Leased>> = {
             let mut state = self.state();
             state.ending = true;

@@ -38,7 +38,7 @@ impl Program {
             self.take_up(others, &places, services).await
         })?;
         self.state().directory.enter(initiator, self.node.place.host);
-        self.node.states.freeze();
+        self.node.freeze();
         let (inbox, recorder) = cut::adopt(&self.node, saved);
         Ok(Vr::recorded(self.node.clone(), inbox, recorder))
     }
@@ -46,7 +46,7 @@ impl Program {
     /// Lets the VRs of a restored program go on. Only then may it be checkpointed: what one checkpoint thaws another must not
     /// have frozen.
     pub(crate) fn thaw(&self, initiator: VrId) {
-        self.node.states.thaw();
+        self.node.thaw();
         let hosts: Vec<HostId> = self.state().hosts.keys().copied().collect();
         for host in hosts {
             self.tell_host(host, ToHost::State { round: 0, step: Step::Thaw });

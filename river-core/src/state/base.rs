@@ -1,5 +1,7 @@
 //! Where a record begins: a VR at a safepoint, or before its first call.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rand_core::SeedableRng;
 use rand_pcg::Pcg64Mcg;
@@ -30,6 +32,8 @@ pub(crate) struct Base {
     /// How many names it has given to others.
     pub(crate) names: u64,
     pub(crate) random: Pcg64Mcg,
+    /// For how long it has been running.
+    pub(crate) uptime: Duration,
 }
 
 impl Base {
@@ -45,6 +49,7 @@ impl Base {
             fresh_number: 0,
             names: 0,
             random: Pcg64Mcg::from_seed(*id.as_uuid().as_bytes()),
+            uptime: Duration::ZERO,
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Coordination {
     /// Whose answer is missing.
     missing: BTreeSet<HostId>,
     sent: Counts,
-    unrecorded: Vec<(VrId, HostId)>,
+    unrecorded: Vec<(VrId, String, HostId)>,
 }
 
 impl Coordination {
@@ -71,7 +71,7 @@ impl Coordination {
         }
         if let Report::Frozen { sent, unrecorded } = report {
             self.sent.extend(sent);
-            self.unrecorded.extend(unrecorded.into_iter().map(|vr| (vr, from)));
+            self.unrecorded.extend(unrecorded.into_iter().map(|(vr, name)| (vr, name, from)));
         }
         if !self.missing.is_empty() {
             return Vec::new();
@@ -94,9 +94,9 @@ impl Coordination {
     }
 
     fn frozen(&mut self, home: impl Fn(VrId) -> Option<HostId>) -> Vec<Action> {
-        if let Some(&(vr, host)) = self.unrecorded.first() {
-            let (on, more) = (self.hosts[&host].clone(), self.unrecorded.len() - 1);
-            return self.fail(StateError::NotRecoverable { vr, on, more });
+        if let Some((vr, name, host)) = self.unrecorded.first() {
+            let (on, more) = (self.hosts[host].clone(), self.unrecorded.len() - 1);
+            return self.fail(StateError::NotRecoverable { vr: *vr, name: name.clone(), on, more });
         }
         self.phase = Phase::Settling;
         let mut expected: BTreeMap<HostId, Counts> = BTreeMap::new();

@@ -20,7 +20,7 @@ use crate::down::Why;
 use crate::id::{ImageHash, ProgramId, VmId, VrId};
 
 const MAGIC: &[u8; 8] = b"RIVERCKP";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEADER: u8 = 1;
 const VR: u8 = 2;
 const END: u8 = 255;

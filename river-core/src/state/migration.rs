@@ -61,7 +61,7 @@ pub(crate) struct Migration {
     /// What has not been taken up yet.
     untaken: BTreeSet<VrId>,
     sent: Counts,
-    unrecorded: Vec<(VrId, HostId)>,
+    unrecorded: Vec<(VrId, String, HostId)>,
 }
 
 impl Migration {
@@ -100,7 +100,7 @@ impl Migration {
         match report {
             Report::Frozen { sent, unrecorded } => {
                 self.sent.extend(sent);
-                self.unrecorded.extend(unrecorded.into_iter().map(|vr| (vr, from)));
+                self.unrecorded.extend(unrecorded.into_iter().map(|(vr, name)| (vr, name, from)));
             }
             Report::Given(Err(error)) => return self.fail(error),
             _ => {}
@@ -116,9 +116,9 @@ impl Migration {
     }
 
     fn frozen(&mut self, home: impl Fn(VrId) -> Option<HostId>) -> Vec<Action> {
-        if let Some(&(vr, host)) = self.unrecorded.first() {
-            let (on, more) = (self.hosts[&host].clone(), self.unrecorded.len() - 1);
-            return self.fail(MigrateError::NotRecoverable { vr, on, more });
+        if let Some((vr, name, host)) = self.unrecorded.first() {
+            let (on, more) = (self.hosts[host].clone(), self.unrecorded.len() - 1);
+            return self.fail(MigrateError::NotRecoverable { vr: *vr, name: name.clone(), on, more });
         }
         self.phase = Phase::Settling;
         self.missing = self.hosts.keys().copied().collect();

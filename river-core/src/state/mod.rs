@@ -10,6 +10,7 @@
 //! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
 //! * [`Migration`]: how VRs change their processes. Pure.
 //! * [`Saved`]: a VR as it is written down; [`Directory`]: checkpoints on disk.
+//! * [`tape`]: a VR's record as it is written to a file while it grows; [`Recording`]: those of a program.
 
 mod base;
 mod codec;
@@ -19,9 +20,11 @@ mod file;
 pub(crate) mod migration;
 mod record;
 mod recorder;
+mod recording;
 mod registry;
 mod saved;
 mod stored;
+mod tape;
 
 pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
@@ -29,7 +32,9 @@ pub(crate) use directory::{Directory, Draft, KEEP};
 pub(crate) use file::{Content, Header, SavedVm};
 pub(crate) use migration::{Migration, Move};
 pub(crate) use record::{Blocked, Call, Record, Refusal, Sending, Sent};
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Recorder, Replay};
+pub use recording::{Happening, RecordedStep, RecordedVr, Recording};
+pub(crate) use recording::{Ran, append as append_tape, create as create_recording};
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
 pub use stored::{Stored, StoredVr};

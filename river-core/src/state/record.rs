@@ -8,6 +8,7 @@
 //! No threads, no sockets, no clock. While lines are left the record *replays*: it answers, and nothing leaves the VR.
 //! When none is left it is *live*, and grows. Replaying and going on is the same object.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ enum Line {
     Refused(Refusal),
     /// The call above, which waits, looked once more: handlers may have run.
     Again,
+    /// It asked for how long it has been running, and that was it.
+    Uptime(Duration),
     /// What the call above returned.
     Answer(#[serde(with = "codec::octets")] Bytes),
 }
@@ -90,10 +93,30 @@ pub(crate) struct Sent {
 
 impl Sent {
     pub(crate) fn new(to: VrId, channel: Channel, lane: u64, payload: &Payload) -> Self {
-        let mut hasher = Xxh3Default::new();
-        payload.parts().for_each(|part| hasher.update(part));
-        Self { to, channel, lane, len: payload.len() as u64, hash: hasher.digest() }
+        Self { to, channel, lane, len: payload.len() as u64, hash: hash(payload) }
     }
+}
+
+/// Payloads up to here are hashed whole.
+const WHOLE: usize = 4 << 10;
+/// Of longer ones so many blocks of so many bytes, spread evenly from the first byte to the last: a send must not cost more
+/// because it is recorded.
+const BLOCKS: usize = 32;
+const BLOCK: usize = 128;
+
+/// Does not depend on how the payload is cut into parts.
+fn hash(payload: &Payload) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    let len = payload.len();
+    if len <= WHOLE {
+        payload.parts().for_each(|part| hasher.update(part));
+        return hasher.digest();
+    }
+    for block in 0..BLOCKS {
+        let start = (len - BLOCK) * block / (BLOCKS - 1);
+        hasher.update(&payload.slice(start, start + BLOCK).unwrap_or_default());
+    }
+    hasher.digest()
 }
 
 /// What becomes of a send.
@@ -116,6 +139,30 @@ pub(crate) enum Blocked {
     Live,
 }
 
+/// A part of what a VR was told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Told {
+    lines: Vec<Line>,
+    #[serde(with = "codec::events")]
+    events: Vec<Event>,
+}
+
+impl Told {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+/// What one line of a record says, for people and tools.
+#[derive(Debug)]
+pub(crate) enum Said<'a> {
+    Arrived(&'a [Event]),
+    Sent(VrId),
+    /// The send before it was not accepted.
+    Refused(String),
+    Other(String),
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     base: Arc<Base>,
@@ -127,6 +174,9 @@ pub(crate) struct Record {
     line: usize,
     #[serde(skip)]
     event: usize,
+    /// What was recorded after the next safepoint, and so on: of a recording, which is replayed from one to the other.
+    #[serde(skip)]
+    following: VecDeque<Record>,
     /// The numbers of the next envelopes to and from each VR, when all lines have been replayed.
     sent: IdMap<VrId, u64>,
     received: IdMap<VrId, u64>,
@@ -135,8 +185,15 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(base: Base) -> Self {
         let (sent, received) = (base.sent.iter().copied().collect(), base.received.iter().copied().collect());
-        let (lines, events) = (Vec::new(), Vec::new());
-        Self { base: Arc::new(base), lines, events, line: 0, event: 0, sent, received }
+        let (lines, events, following) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { base: Arc::new(base), lines, events, line: 0, event: 0, following, sent, received }
+    }
+
+    /// One that replays the first, then what follows its last safepoint, and so on.
+    pub(crate) fn chain(stretches: impl IntoIterator<Item = Record>) -> Option<Self> {
+        let mut stretches = stretches.into_iter();
+        let first = stretches.next()?;
+        Some(Self { following: stretches.collect(), ..first })
     }
 
     pub(crate) fn base(&self) -> &Arc<Base> {
@@ -145,7 +202,49 @@ impl Record {
 
     /// Whether everything has been replayed.
     pub(crate) fn is_live(&self) -> bool {
-        self.line == self.lines.len()
+        self.line == self.lines.len() && self.following.is_empty()
+    }
+
+    /// How many lines and events there are.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        (self.lines.len(), self.events.len())
+    }
+
+    /// What was recorded behind so many lines and events.
+    pub(crate) fn since(&self, lines: usize, events: usize) -> Told {
+        let (lines, events) = (self.lines.get(lines..), self.events.get(events..));
+        Told { lines: lines.unwrap_or_default().to_vec(), events: events.unwrap_or_default().to_vec() }
+    }
+
+    /// Adds what is to be replayed.
+    pub(crate) fn extend(&mut self, told: Told) {
+        self.lines.extend(told.lines);
+        self.events.extend(told.events);
+    }
+
+    /// How many lines have been replayed.
+    pub(crate) fn position(&self) -> usize {
+        self.line
+    }
+
+    /// What each line says.
+    pub(crate) fn said(&self) -> impl Iterator<Item = Said<'_>> {
+        let mut events = &self.events[..];
+        self.lines.iter().map(move |line| match line {
+            Line::Arrived(count) => {
+                let (now, later) = events.split_at((*count as usize).min(events.len()));
+                events = later;
+                Said::Arrived(now)
+            }
+            Line::Sent(sent) => Said::Sent(sent.to),
+            Line::Refused(_) => Said::Refused(line.to_string()),
+            other => Said::Other(other.to_string()),
+        })
+    }
+
+    /// A line for people.
+    pub(crate) fn line(&self, index: usize) -> Option<String> {
+        self.lines.get(index).map(ToString::to_string)
     }
 
     /// What the VR is in the middle of, if that is better not begun again elsewhere: an effect, or a question to the program.
@@ -180,8 +279,8 @@ impl Record {
             self.append(Line::Call(call));
             return Ok(true);
         }
-        match &self.lines[self.line] {
-            Line::Call(recorded) if *recorded == call => {
+        match self.lines.get(self.line) {
+            Some(Line::Call(recorded)) if *recorded == call => {
                 self.line += 1;
                 Ok(false)
             }
@@ -197,9 +296,10 @@ impl Record {
         arrive: impl FnOnce(&mut Vec<Event>) -> Option<Moment>,
     ) -> Option<Moment> {
         if !self.is_live() {
-            let Line::Arrived(count) = self.lines[self.line] else { return None };
+            let Some(&Line::Arrived(count)) = self.lines.get(self.line) else { return None };
+            // A record that makes no sense is found out by the next call.
             let end = self.event + count as usize;
-            events.extend_from_slice(&self.events[self.event..end]);
+            events.extend_from_slice(self.events.get(self.event..end).unwrap_or_default());
             (self.line, self.event) = (self.line + 1, end);
             return Some(Moment::now());
         }
@@ -223,7 +323,7 @@ impl Record {
     /// A receive that waits has found nothing in what had arrived.
     pub(crate) fn blocked(&mut self) -> Result<Blocked, Divergence> {
         match self.lines.get(self.line) {
-            None => Ok(Blocked::Live),
+            None if self.is_live() => Ok(Blocked::Live),
             Some(&Line::TimedOut(waited)) => {
                 self.line += 1;
                 Ok(Blocked::TimedOut(waited))
@@ -232,7 +332,7 @@ impl Record {
                 self.line += 1;
                 Ok(Blocked::Again)
             }
-            Some(_) => Err(self.diverged("the receive before it still waits".into())),
+            _ => Err(self.diverged("the receive before it still waits".into())),
         }
     }
 
@@ -255,9 +355,9 @@ impl Record {
             *next += 1;
             return Ok(Sending::Due(*next - 1));
         }
-        match &self.lines[self.line] {
-            Line::Sent(recorded) if *recorded == send => self.line += 1,
-            Line::Sent(recorded) => {
+        match self.lines.get(self.line) {
+            Some(Line::Sent(recorded)) if *recorded == send => self.line += 1,
+            Some(Line::Sent(recorded)) => {
                 let same = Sent { hash: recorded.hash, ..send } == *recorded;
                 let which = if same { " with other bytes" } else { "" };
                 return Err(self.diverged(format!("{send}{which}")));
@@ -285,19 +385,34 @@ impl Record {
     /// What the call that was made last returned; `None` if that is not known, so that it has to be made.
     pub(crate) fn recorded_answer(&mut self) -> Result<Option<Bytes>, Divergence> {
         match self.lines.get(self.line) {
-            None => Ok(None),
+            None if self.is_live() => Ok(None),
             Some(Line::Answer(answer)) => {
                 let answer = answer.clone();
                 self.line += 1;
                 Ok(Some(answer))
             }
-            Some(_) => Err(self.diverged("an answer to the call before it".into())),
+            _ => Err(self.diverged("an answer to the call before it".into())),
         }
     }
 
     /// What the live call that was made last returned.
     pub(crate) fn answer(&mut self, answer: Bytes) {
         self.append(Line::Answer(answer));
+    }
+
+    /// The VR asks for how long it has been running: `now`, if it is live. True: it is.
+    pub(crate) fn uptime(&mut self, now: impl FnOnce() -> Duration) -> Result<(Duration, bool), Divergence> {
+        self.forgive();
+        if self.is_live() {
+            let uptime = now();
+            self.append(Line::Uptime(uptime));
+            return Ok((uptime, true));
+        }
+        let Some(&Line::Uptime(uptime)) = self.lines.get(self.line) else {
+            return Err(self.diverged("a question for how long it has been running".into()));
+        };
+        self.line += 1;
+        Ok((uptime, false))
     }
 
     /// The VR's `main` has returned.
@@ -311,6 +426,16 @@ impl Record {
     pub(crate) fn restart(&mut self, base: Base) -> Result<Option<Record>, Divergence> {
         if self.line == 0 && self.base.safepoints > 0 {
             return Ok(None);
+        }
+        if self.line == self.lines.len()
+            && let Some(mut next) = self.following.pop_front()
+        {
+            if next.base.state != base.state {
+                self.following.push_front(next);
+                return Err(self.diverged("a safepoint with another state".into()));
+            }
+            next.following = std::mem::take(&mut self.following);
+            return Ok(Some(std::mem::replace(self, next)));
         }
         if !self.is_live() {
             return Err(self.diverged("a safepoint".into()));
@@ -334,7 +459,8 @@ impl Record {
     }
 
     fn diverged(&self, done: String) -> Divergence {
-        let recorded = self.lines.get(self.line).map_or_else(|| "nothing".into(), ToString::to_string);
+        let end = if self.following.is_empty() { "nothing" } else { "a safepoint" };
+        let recorded = self.lines.get(self.line).map_or_else(|| end.into(), ToString::to_string);
         Divergence { line: self.line as u64 + 1, safepoints: self.base.safepoints, recorded, done }
     }
 }
@@ -404,6 +530,7 @@ impl std::fmt::Display for Line {
             Line::Refused(Refusal::Down(down)) => write!(f, "a send that failed, as {down}"),
             Line::Refused(Refusal::Full) => f.write_str("a send that found a full queue"),
             Line::Again => f.write_str("a receive that waits"),
+            Line::Uptime(_) => f.write_str("a question for how long it has been running"),
             Line::Answer(_) => f.write_str("the answer to a question"),
         }
     }

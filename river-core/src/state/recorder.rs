@@ -5,6 +5,7 @@
 //! takes a lock and waits for nobody.
 
 use std::panic;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 use super::base::{Base, Origin};
 use super::record::{Blocked, Call, Record, Refusal, Sending, Sent};
+use super::tape::{Tape, Unwritten};
 use crate::down::Why;
 use crate::error::Divergence;
 use crate::inbox::{Event, Inbox, Moment};
@@ -22,6 +24,7 @@ pub(crate) struct Recorder {
     pub(crate) origin: Origin,
     guarded: Mutex<Guarded>,
     thawed: Condvar,
+    replay: Option<Replay>,
 }
 
 #[derive(Debug)]
@@ -34,14 +37,49 @@ struct Guarded {
     diverged: Option<Box<Divergence>>,
     /// The VR lives on elsewhere: what this thread would do with it must not be seen.
     abandoned: bool,
+    /// What is written to files, if the program is recorded there.
+    tape: Option<Tape>,
+}
+
+/// A VR that is run again and never goes live.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// Called where the record ends, with what the VR wants there.
+    pub(crate) end: fn(&str) -> !,
+    /// Whether each line is printed.
+    pub(crate) trace: bool,
+    /// Where the states are written that the VR gives to its safepoints, as JSON.
+    pub(crate) states: Option<PathBuf>,
 }
 
 type Result<T> = std::result::Result<T, Box<Divergence>>;
 
 impl Recorder {
     pub(crate) fn new(origin: Origin, record: Record, frozen: bool) -> Arc<Self> {
-        let guarded = Mutex::new(Guarded { record, frozen, ended: None, diverged: None, abandoned: false });
-        Arc::new(Self { origin, guarded, thawed: Condvar::new() })
+        Arc::new(Self::build(origin, record, frozen, None, None))
+    }
+
+    /// One that is written to files as well; `vm` is where the VR is.
+    pub(crate) fn taped(origin: Origin, record: Record, frozen: bool, vm: &str) -> Arc<Self> {
+        let tape = Tape::new(&origin, vm, record.base());
+        Arc::new(Self::build(origin, record, frozen, Some(tape), None))
+    }
+
+    /// One that ends where the record ends.
+    pub(crate) fn replaying(origin: Origin, record: Record, replay: Replay) -> Arc<Self> {
+        Arc::new(Self::build(origin, record, false, None, Some(replay)))
+    }
+
+    fn build(
+        origin: Origin,
+        record: Record,
+        frozen: bool,
+        tape: Option<Tape>,
+        replay: Option<Replay>,
+    ) -> Self {
+        let guarded =
+            Mutex::new(Guarded { record, frozen, ended: None, diverged: None, abandoned: false, tape });
+        Self { origin, guarded, thawed: Condvar::new(), replay }
     }
 
     // ---- the VR's side ----
@@ -53,52 +91,91 @@ impl Recorder {
 
     /// The VR makes a call. True: it is live.
     pub(crate) fn call(&self, call: Call) -> Result<bool> {
-        self.step(|record| record.call(call))
+        let mut text = String::new();
+        if self.replay.is_some() {
+            text = call.to_string();
+        }
+        self.step(&text, |record| record.call(call))
     }
 
     /// What has arrived for the call that was made last.
     pub(crate) fn arrivals(&self, events: &mut Vec<Event>, inbox: &Inbox) -> Option<Moment> {
-        self.open().ok()?.record.arrivals(events, |events| inbox.swap(events))
+        let mut guarded = self.open().ok()?;
+        let before = guarded.record.position();
+        let arrived = guarded.record.arrivals(events, |events| inbox.swap(events));
+        if arrived.is_some() {
+            self.done(&mut guarded, before);
+        }
+        arrived
     }
 
     pub(crate) fn blocked(&self) -> Result<Blocked> {
-        self.step(Record::blocked)
+        self.step("a receive that waits", Record::blocked)
     }
 
     pub(crate) fn again(&self) {
-        if let Ok(mut guarded) = self.open() {
-            guarded.record.again();
-        }
+        let Ok(mut guarded) = self.open() else { return };
+        let before = guarded.record.position();
+        guarded.record.again();
+        self.done(&mut guarded, before);
     }
 
     pub(crate) fn timed_out(&self, waited: Duration) {
-        if let Ok(mut guarded) = self.open() {
-            guarded.record.timed_out(waited);
-        }
+        let Ok(mut guarded) = self.open() else { return };
+        let before = guarded.record.position();
+        guarded.record.timed_out(waited);
+        self.done(&mut guarded, before);
     }
 
     pub(crate) fn send(&self, send: Sent) -> Result<Sending> {
-        self.step(|record| record.send(send))
+        self.step("a send", |record| record.send(send))
     }
 
     /// The send that was made last was not accepted: even a frozen VR's record says so, as it was made before.
     pub(crate) fn refused(&self, refusal: Refusal) {
-        self.lock().record.refused(refusal);
+        let mut guarded = self.lock();
+        let before = guarded.record.position();
+        guarded.record.refused(refusal);
+        self.done(&mut guarded, before);
     }
 
     pub(crate) fn recorded_answer(&self) -> Result<Option<Bytes>> {
-        self.step(Record::recorded_answer)
+        self.step("a question whose answer is not there", Record::recorded_answer)
     }
 
     pub(crate) fn answer(&self, answer: Bytes) {
-        if let Ok(mut guarded) = self.open() {
-            guarded.record.answer(answer);
+        let Ok(mut guarded) = self.open() else { return };
+        let before = guarded.record.position();
+        guarded.record.answer(answer);
+        self.done(&mut guarded, before);
+    }
+
+    pub(crate) fn uptime(&self, now: impl FnOnce() -> Duration) -> Result<(Duration, bool)> {
+        self.step("a question for the time", |record| record.uptime(now))
+    }
+
+    /// Begins anew from a safepoint.
+    pub(crate) fn restart(&self, base: Base) -> Result<()> {
+        let Some(before) = self.step("a safepoint", |record| record.restart(base))? else { return Ok(()) };
+        let guarded = &mut *self.lock();
+        if let Some(tape) = &mut guarded.tape {
+            tape.safepoint(&before, &guarded.record);
+        }
+        Ok(())
+    }
+
+    /// Whether a replay has come to the end of the record, as the VR has.
+    pub(crate) fn replayed(&self) -> Result<()> {
+        let mut guarded = self.lock();
+        match guarded.diverged.take() {
+            Some(diverged) => Err(diverged),
+            None => guarded.record.finish().map_err(Box::new),
         }
     }
 
-    /// Begins anew from a safepoint. The old record, if it is over.
-    pub(crate) fn restart(&self, base: Base) -> Result<Option<Record>> {
-        self.step(|record| record.restart(base))
+    /// If the states that are given to safepoints are wanted: where.
+    pub(crate) fn states(&self) -> Option<&Path> {
+        self.replay.as_ref()?.states.as_deref()
     }
 
     /// The VR's `main` has returned, or panicked: why the VR ends. Waits while frozen: until then it has not ended. `None`: it has
@@ -119,16 +196,41 @@ impl Recorder {
     }
 
     /// One step of the VR. An error stays one.
-    fn step<T>(&self, step: impl FnOnce(&mut Record) -> std::result::Result<T, Divergence>) -> Result<T> {
+    fn step<T>(
+        &self,
+        what: &str,
+        step: impl FnOnce(&mut Record) -> std::result::Result<T, Divergence>,
+    ) -> Result<T> {
         let mut guarded = self.open()?;
         if let Some(diverged) = &guarded.diverged {
             return Err(diverged.clone());
         }
-        step(&mut guarded.record).map_err(|divergence| {
+        if let Some(replay) = &self.replay
+            && guarded.record.is_live()
+        {
+            (replay.end)(what);
+        }
+        let before = guarded.record.position();
+        let result = step(&mut guarded.record).map_err(|divergence| {
             let divergence = Box::new(divergence);
             guarded.diverged = Some(divergence.clone());
             divergence
-        })
+        });
+        self.done(&mut guarded, before);
+        result
+    }
+
+    /// Something was recorded, or replayed.
+    #[inline]
+    fn done(&self, guarded: &mut Guarded, before: usize) {
+        if let Some(tape) = &mut guarded.tape {
+            tape.note(&guarded.record);
+        }
+        if self.replay.as_ref().is_some_and(|replay| replay.trace) {
+            for line in (before..guarded.record.position()).filter_map(|line| guarded.record.line(line)) {
+                eprintln!("[{}: {line}]", self.origin.id.short());
+            }
+        }
     }
 
     /// The record, as soon as it is not frozen. What is replayed has happened already and waits for nobody.
@@ -171,6 +273,12 @@ impl Recorder {
     pub(crate) fn abandon(&self) {
         self.lock().abandoned = true;
         self.thawed.notify_all();
+    }
+
+    /// What is to be written to the VR's file next; `None` if it is not written.
+    pub(crate) fn flush(&self) -> Option<Unwritten> {
+        let Guarded { record, ended, tape, .. } = &mut *self.lock();
+        tape.as_mut().map(|tape| tape.flush(record, ended.as_ref()))
     }
 
     /// Looks at the record, and at how the VR has ended if it has.

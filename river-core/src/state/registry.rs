@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::base::Origin;
 use super::record::Record;
 use super::recorder::Recorder;
+use super::tape::Unwritten;
 use crate::id::VrId;
 use crate::protocol::Counts;
 
@@ -15,9 +16,15 @@ pub(crate) struct Registry(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     recorders: HashMap<VrId, Arc<Recorder>>,
+    /// VRs that are not recorded, and what they are.
+    unrecorded: HashMap<VrId, String>,
     /// How much VRs that have ended had sent to others, until it is known that it has arrived.
     graves: HashMap<(VrId, VrId), u64>,
     frozen: bool,
+    /// VRs are recorded to files: what this VM is called.
+    taped: Option<String>,
+    /// What is to be written of VRs that have ended.
+    last: Vec<(VrId, Unwritten)>,
 }
 
 impl Registry {
@@ -25,15 +32,47 @@ impl Registry {
     pub(crate) fn add(&self, origin: Origin, record: Record) -> Arc<Recorder> {
         let mut inner = self.inner();
         let id = origin.id;
-        let recorder = Recorder::new(origin, record, inner.frozen);
+        let recorder = match &inner.taped {
+            None => Recorder::new(origin, record, inner.frozen),
+            Some(vm) => Recorder::taped(origin, record, inner.frozen, vm),
+        };
         inner.recorders.insert(id, recorder.clone());
         recorder
+    }
+
+    /// From now on VRs that begin are recorded to files as well.
+    pub(crate) fn tape(&self, vm: &str) {
+        self.inner().taped = Some(vm.to_owned());
+    }
+
+    /// What is to be appended to the files of VRs.
+    pub(crate) fn flush(&self) -> Vec<(VrId, Vec<u8>)> {
+        let (mut unwritten, recorders) = {
+            let mut inner = self.inner();
+            (std::mem::take(&mut inner.last), inner.recorders.clone())
+        };
+        let living = recorders.values().filter_map(|recorder| Some((recorder.origin.id, recorder.flush()?)));
+        unwritten.extend(living);
+        let bytes = unwritten.into_iter().map(|(vr, unwritten)| (vr, unwritten.encode()));
+        bytes.filter(|(_, bytes)| !bytes.is_empty()).collect()
+    }
+
+    /// A VR begins that is not recorded: a checkpoint has to know.
+    pub(crate) fn add_unrecorded(&self, vr: VrId, name: &str) {
+        self.inner().unrecorded.insert(vr, name.to_owned());
+    }
+
+    /// VRs that are not recorded, and what they are.
+    pub(crate) fn unrecorded(&self) -> Vec<(VrId, String)> {
+        self.inner().unrecorded.iter().map(|(vr, name)| (*vr, name.clone())).collect()
     }
 
     /// A VR has ended, and everybody who has to know does.
     pub(crate) fn remove(&self, vr: VrId) {
         let mut inner = self.inner();
+        inner.unrecorded.remove(&vr);
         let Some(recorder) = inner.recorders.remove(&vr) else { return };
+        inner.last.extend(recorder.flush().map(|last| (vr, last)));
         recorder.look(|record, _| {
             inner.graves.extend(record.sent().iter().map(|(to, sent)| ((vr, *to), *sent)));
         });

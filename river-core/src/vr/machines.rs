@@ -115,7 +115,7 @@ impl Vr {
         name: &str,
         body: impl FnOnce(&Vr) -> crate::error::Result + Send + 'static,
     ) -> std::io::Result<VrId> {
-        let id = VrId::fresh();
+        let id = self.name_child();
         thread::spawn(&self.node, id, name, self.id, Box::new(Some(body)), None, |_, _| {})?;
         self.mailbox.borrow_mut().adopt(id);
         self.observed.borrow_mut().insert(id);

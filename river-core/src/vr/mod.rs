@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_pcg::Pcg64Mcg;
 
+use crate::arriving::{Arriving, Intake};
 use crate::down::Down;
-use crate::envelope::{Channel, Envelope, Payload};
+use crate::envelope::{Channel, Envelope, Label, Payload};
 use crate::error::{RecvError, SendError};
 use crate::id::{IdMap, IdSet, ProgramId, VrId};
-use crate::inbox::{Event, Inbox, Moment, Refused};
+use crate::inbox::{Event, Inbox, Limit, Moment, Pump, Refused, Taker};
 use crate::limit::QueueLimit;
 use crate::link::Link;
 use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
@@ -60,6 +61,8 @@ pub struct Vr {
     /// How many names it has given to VRs that it deployed.
     names: Cell<u64>,
     random: RefCell<Pcg64Mcg>,
+    /// For how long it had been running at that moment.
+    clock: Cell<(Duration, Instant)>,
     /// Of a recoverable VR.
     journal: Option<Journal>,
 }
@@ -102,6 +105,7 @@ impl Vr {
             limited: Cell::new(false),
             names: Cell::new(base.names),
             random: RefCell::new(base.random.clone()),
+            clock: Cell::new((base.uptime, Instant::now())),
             journal: None,
         }
     }
@@ -188,6 +192,68 @@ impl Vr {
         }
     }
 
+    /// Sends a payload that is made of parts and lies in the caller's memory, which can be used again afterwards. It is
+    /// copied where it has to be only: a shared ring and a connection are written to straight from it.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// vr.send_parts(vr.id(), CHANNEL, 0, &[b"hello ", b"world"]).unwrap();
+    /// assert_eq!(&vr.receive(Selector::on(CHANNEL)).unwrap().payload.to_bytes()[..], b"hello world");
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send_bytes`](Self::send_bytes).
+    ///
+    /// # Blocking
+    /// As [`send_bytes`](Self::send_bytes); besides, over a connection, until the connection has taken it.
+    pub fn send_parts(
+        &self,
+        to: VrId,
+        channel: Channel,
+        lane: u64,
+        parts: &[&[u8]],
+    ) -> Result<(), SendError> {
+        match &self.journal {
+            None => self.dispatch_by(to, None, channel, lane, |link, label| link.send_parts(label, parts)),
+            Some(_) => self.recorded_send(to, channel, lane, parts.concat().into()),
+        }
+    }
+
+    /// The longest payload that travels to a VR in one go: who has more to send does well to send it in parts as long as
+    /// this, which are copied out at one end while the next one is copied in at the other. For a recorded VR it does not
+    /// depend on where the other one is.
+    ///
+    /// # Blocking
+    /// As a first send to that VR.
+    #[must_use]
+    pub fn handy_size(&self, to: VrId) -> usize {
+        const ELSEWHERE: usize = 128 << 10;
+        if self.journal.is_some() {
+            return ELSEWHERE;
+        }
+        self.link_to(to).and_then(|link| link.handy_size()).unwrap_or(ELSEWHERE)
+    }
+
+    /// Whether what is sent to a VR passes through memory alone: it lives in this process, or in one of this machine with
+    /// which this one shares memory. Of a recorded VR nobody knows.
+    ///
+    /// # Blocking
+    /// As a first send to that VR.
+    #[must_use]
+    pub fn shares_memory_with(&self, other: VrId) -> bool {
+        let link = if self.journal.is_none() { self.link_to(other) } else { None };
+        matches!(link, Some(Link::Local(_) | Link::Shm(_)))
+    }
+
+    /// `None`: it is gone, as is told to who sends to it.
+    fn link_to(&self, to: VrId) -> Option<Link> {
+        let link = self.routes.borrow().get(&to).map(|route| route.link.clone());
+        link.or_else(|| self.node.route(to).ok())
+    }
+
     /// Sends for real, with that number or the next one.
     fn dispatch(
         &self,
@@ -196,6 +262,17 @@ impl Vr {
         channel: Channel,
         lane: u64,
         payload: Payload,
+    ) -> Result<(), SendError> {
+        self.dispatch_by(to, number, channel, lane, |link, label| link.send(label.with(payload)))
+    }
+
+    fn dispatch_by(
+        &self,
+        to: VrId,
+        number: Option<u64>,
+        channel: Channel,
+        lane: u64,
+        send: impl FnOnce(&Link, Label) -> Result<(), Refused>,
     ) -> Result<(), SendError> {
         let mut routes = self.routes.borrow_mut();
         let moves = self.node.moves();
@@ -213,7 +290,7 @@ impl Vr {
             return Err(SendError::Full(to));
         }
         let seq = number.unwrap_or(route.next);
-        match route.link.send(Envelope { src: self.id, dst: to, seq, channel, lane, payload }) {
+        match send(&route.link, Label { src: self.id, dst: to, seq, channel, lane }) {
             Ok(()) => {
                 route.next = seq + 1;
                 return Ok(());
@@ -272,7 +349,17 @@ impl Vr {
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Option<Envelope>, RecvError> {
         self.enter(|| Call::TryReceive(selector))?;
-        self.attempt(selector, &mut accept)
+        if let Some(envelope) = self.attempt(selector, &mut accept)? {
+            return Ok(Some(envelope));
+        }
+        // What lies in a ring has come, though nobody has brought it in.
+        if self.journal.is_none() {
+            self.node.pump().poll(1, &self.inbox, None);
+        }
+        if self.journal.is_none() && self.inbox.is_ready() {
+            return self.attempt(selector, &mut accept);
+        }
+        Ok(None)
     }
 
     /// Takes the earliest envelope that the selector and the predicate accept, if it is there.
@@ -316,7 +403,44 @@ impl Vr {
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Envelope, RecvError> {
         self.enter(|| Call::Receive(selector))?;
-        self.wait_for(selector, deadline, || self.attempt(selector, &mut accept))
+        let attempt = || self.attempt(selector, &mut accept).map(|found| found.map(Some));
+        let found = self.wait_for(selector, deadline.into(), None, attempt)?;
+        // Without a taker there is nothing else that ends the wait.
+        found.ok_or(RecvError::Stopped)
+    }
+
+    /// Waits no longer than so long for an envelope that the selector admits. One that lies in memory shared with its
+    /// sender's process is shown to `take` there, which may copy what it carries to where it belongs, and then it is
+    /// received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by `take`, is
+    /// returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory
+    /// is taken for it.
+    ///
+    /// `take` must neither send nor receive. Envelopes are shown in the order in which they are received otherwise. A
+    /// VR that is recorded or has a limit, and one with [posted](Self::post) receives or handlers for the same channel,
+    /// is shown none.
+    ///
+    /// # Errors
+    /// As [`receive_until`](Self::receive_until).
+    pub fn receive_arriving(
+        &self,
+        selector: Selector,
+        patience: Duration,
+        mut take: impl FnMut(&Arriving<'_>) -> Intake,
+    ) -> Result<Option<Envelope>, RecvError> {
+        self.enter(|| Call::Receive(selector))?;
+        let shown = self.journal.is_none()
+            && !self.limited.get()
+            && self.mailbox.try_borrow().is_ok_and(|mailbox| !mailbox.is_posted(&selector));
+        let mut offer = |arriving: &Arriving<'_>| {
+            if arriving.label.dst == self.id && selector.admits_label(&arriving.label) {
+                take(arriving)
+            } else {
+                Intake::Left
+            }
+        };
+        let mut taker = Taker::new(&mut offer);
+        let attempt = || self.attempt(selector, &mut |_| true).map(|found| found.map(Some));
+        self.wait_for(selector, Limit::For(patience), shown.then_some(&mut taker), attempt)
     }
 
     /// What has arrived since the last time, and when the first of it came; `None`: nothing.
@@ -327,15 +451,18 @@ impl Vr {
         }
     }
 
-    /// Tries again and again until there is something, waiting in between for something to arrive.
-    fn wait_for<T>(
+    /// Tries again and again until there is something, waiting in between for something to arrive. The default if the
+    /// taker has taken something.
+    fn wait_for<T: Default>(
         &self,
         selector: Selector,
-        deadline: Option<Instant>,
+        mut limit: Limit,
+        mut taker: Option<&mut Taker<'_>>,
         mut attempt: impl FnMut() -> Result<Option<T>, RecvError>,
     ) -> Result<T, RecvError> {
-        // The clock is worth a look only if there is a limit.
-        let start = deadline.map(|_| Instant::now());
+        // The clock is worth a look only if there is a moment at which the time is over.
+        let start = matches!(limit, Limit::Until(_)).then(Instant::now);
+        let patience = if let Limit::For(patience) = limit { patience } else { Duration::ZERO };
         let mut watched = false;
         loop {
             if let Some(found) = attempt()? {
@@ -359,11 +486,14 @@ impl Vr {
                     continue;
                 }
             }
-            if !self.inbox.wait(deadline, &self.node.pump()) {
+            if !self.inbox.wait(&mut limit, &self.node.pump(), taker.as_deref_mut()) {
                 let queued = self.mailbox.borrow().len();
-                let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
+                let waited = start.map_or(patience, |start| start.elapsed());
                 self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
                 return Err(RecvError::Timeout { waited, queued });
+            }
+            if taker.as_ref().is_some_and(|taker| taker.taken) {
+                return Ok(T::default());
             }
             if let Some(journal) = &self.journal
                 && !self.handlers.is_empty()
@@ -520,7 +650,7 @@ impl Vr {
     /// For layers that run a receive loop of their own; returns true if something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        let wait = || self.inbox.wait(Some(Instant::now() + timeout), &self.node.pump());
+        let wait = || self.inbox.wait(&mut Limit::For(timeout), &self.node.pump(), None);
         // A divergence is told by the receive that follows.
         self.remember(Call::Wait, wait).unwrap_or(true)
     }

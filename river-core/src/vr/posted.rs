@@ -61,7 +61,10 @@ impl<'a> Posted<'a> {
     /// As [`Vr::receive_until`].
     pub fn wait_until(self, deadline: Option<Instant>) -> Result<Envelope, RecvError> {
         self.vr.enter(|| Call::Complete)?;
-        self.vr.wait_for(self.selector, deadline, || self.attempt())
+        let attempt = || self.attempt().map(|found| found.map(Some));
+        let found = self.vr.wait_for(self.selector, deadline.into(), None, attempt)?;
+        // Without a taker there is nothing else that ends the wait.
+        found.ok_or(RecvError::Stopped)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand_core::TryRng;
 use serde::Serialize;
@@ -51,6 +52,30 @@ impl Vr {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         self.remember(Call::Now, SystemTime::now).unwrap_or_else(|_| SystemTime::now())
+    }
+
+    /// For how long this VR has been running: a clock that never goes back, for measuring. A recoverable VR must use no other
+    /// one. The time between a checkpoint and the moment at which it is restored does not count.
+    ///
+    /// ```
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let start = vr.uptime();
+    /// std::thread::sleep(std::time::Duration::from_millis(2));
+    /// assert!((vr.uptime() - start).as_millis() >= 2);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        let (before, then) = self.clock.get();
+        let Some(journal) = &self.journal else { return before + then.elapsed() };
+        // A divergence is told by the call that follows.
+        let Ok((uptime, live)) = journal.recorder.uptime(|| before + then.elapsed()) else { return before };
+        if live {
+            self.go_live(journal);
+        } else {
+            self.clock.set((uptime, Instant::now()));
+        }
+        uptime
     }
 
     /// Random numbers, for use with the crates `rand` and `rand_distr`: different for every VR, and the same again when a
@@ -101,10 +126,14 @@ impl Vr {
     /// While a checkpoint is being taken. Costs the encoding of `state` and of the queue's headers.
     pub fn safepoint<S: Serialize + ?Sized>(&self, state: &S) -> Result<(), StateError> {
         let Some(journal) = &self.journal else { return Ok(()) };
+        if let Some(path) = journal.recorder.states() {
+            show(path, state);
+        }
         let state = encode::<S>(state)?;
         let queue = self.mailbox.try_borrow().ok().and_then(|mailbox| mailbox.queue());
         let queue = queue.ok_or(StateError::Posted)?;
         let down = |who: &VrId| queue.down.iter().any(|(down, _)| down == who);
+        let (before, then) = self.clock.get();
         let observed = self.observed.borrow().iter().filter(|who| !down(who)).copied().collect();
         journal.recorder.restart(Base {
             state: state.into(),
@@ -116,6 +145,7 @@ impl Vr {
             fresh_number: self.fresh_number.get(),
             names: self.names.get(),
             random: self.random.borrow().clone(),
+            uptime: before + then.elapsed(),
         })?;
         Ok(())
     }
@@ -316,7 +346,7 @@ impl Vr {
         self.node.intern(name.as_deref().unwrap_or(&self.node.vm))
     }
 
-    /// The name of a VR that is about to be deployed: a recoverable VR gives the same one when it is replayed.
+    /// The name of a VR that is about to be deployed or spawned: a recoverable VR gives the same one when it is replayed.
     pub(super) fn name_child(&self) -> VrId {
         if self.journal.is_none() {
             return VrId::fresh();
@@ -340,6 +370,15 @@ pub(super) fn fingerprint<'a>(vrs: impl Iterator<Item = &'a NewVr>) -> u64 {
         hasher.update(&new.state);
     }
     hasher.digest()
+}
+
+/// Appends a state to a file for people, as JSON; `null` if it has something that JSON does not know.
+fn show<S: Serialize + ?Sized>(path: &Path, state: &S) {
+    let text = serde_json::to_string(state).unwrap_or_else(|_| "null".into());
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    if let Err(error) = file.and_then(|mut file| writeln!(file, "{text}")) {
+        tracing::error!(%error, path = %path.display(), "a state cannot be written");
+    }
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StateError> {

@@ -45,6 +45,9 @@ pub(crate) fn start(
     ended: impl FnOnce(VrId, Why) + Send + 'static,
 ) -> std::io::Result<()> {
     let Beginning { id, name, parent, inbox, mut resource, recorder } = beginning;
+    if recorder.is_none() {
+        node.states.add_unrecorded(id, name);
+    }
     let (thread_node, name) = (node.clone(), name.to_owned());
     let body = move || {
         let mut why = {
@@ -54,11 +57,13 @@ pub(crate) fn start(
             };
             catch(|| resource.run(&vr))
         };
-        if let Some(recorder) = recorder {
-            match recorder.finish(why) {
+        match recorder {
+            Some(recorder) => match recorder.finish(why) {
                 Some(said) => why = said,
+                // It lives on elsewhere.
                 None => return,
-            }
+            },
+            None => thread_node.states.remove(id),
         }
         // A panic has been reported by the hook; an error would be seen only by who asks for it.
         if let Why::Failed(_) = why
@@ -73,6 +78,7 @@ pub(crate) fn start(
     let started = thread::Builder::new().name(format!("river-vr-{}", id.short())).spawn(body);
     if let Err(error) = &started {
         node.remove(id, &Why::Failed(error.to_string()));
+        node.states.remove(id);
     }
     started.map(drop)
 }

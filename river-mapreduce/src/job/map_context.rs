@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::counters::Counters;
 use crate::datum::{Datum, Key, Ref};
+use crate::inline_key::hash;
 use crate::input::Position;
 use crate::job::{Combiner, ValueOrder};
 use crate::partition::{Partition, Partitioner};
@@ -12,23 +13,14 @@ use crate::sort::{CombineTable, Run, RunError, RunSpace, SortBuffer};
 
 /// What a map function emits to, and asks where its record comes from.
 pub struct MapContext<'a, K: Key, V: Datum> {
-    collector: Collector<'a, K, V>,
-    partition: Partition<'a, K>,
-    reducers: usize,
-    space: Arc<RunSpace>,
-    position: Position,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    mapped: Mapped,
-    failed: Option<RunError>,
+    collector: &'a mut Collector<K, V>,
+    settings: &'a MapSettings<'a, K, V>,
+    /// The record, of which a key may be a part.
+    record: &'a [u8],
+    position: &'a Position,
 }
 
-enum Collector<'a, K: Key, V: Datum> {
-    Sort(SortBuffer<K, V>),
-    Combine(CombineTable<'a, K, V>),
-}
-
-/// What collects the output of a map task.
+/// How the output of a map task is collected.
 pub(crate) struct MapSettings<'a, K: Key, V: Datum> {
     pub(crate) reducers: usize,
     /// Bytes of memory for what is not sorted yet.
@@ -37,7 +29,21 @@ pub(crate) struct MapSettings<'a, K: Key, V: Datum> {
     pub(crate) bounds: &'a [Vec<u8>],
     pub(crate) combiner: Option<Combiner<'a, V>>,
     pub(crate) value_order: Option<ValueOrder>,
-    pub(crate) space: Arc<RunSpace>,
+    pub(crate) space: &'a Arc<RunSpace>,
+}
+
+/// Collects the output of map tasks of one job, one task after the other. It keeps its memory from one to the next.
+pub(crate) struct Collector<K: Key, V: Datum> {
+    kind: Kind<K, V>,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    mapped: Mapped,
+    failed: Option<RunError>,
+}
+
+enum Kind<K: Key, V: Datum> {
+    Sort(SortBuffer<K, V>),
+    Combine(CombineTable<K, V>),
 }
 
 /// The output of a map task.
@@ -51,43 +57,39 @@ pub(crate) struct Mapped {
 }
 
 impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
-    pub(crate) fn new(settings: MapSettings<'a, K, V>) -> Self {
-        let MapSettings { reducers, memory, by_job, bounds, combiner, value_order, space } = settings;
-        let collector = match combiner {
-            Some(combine) => Collector::Combine(CombineTable::new(memory, combine)),
-            None => Collector::Sort(SortBuffer::new(reducers, memory, value_order)),
-        };
-        Self {
-            collector,
-            partition: Partition { by_job, bounds },
-            reducers,
-            space,
-            position: Position::default(),
-            key: Vec::new(),
-            value: Vec::new(),
-            mapped: Mapped::default(),
-            failed: None,
-        }
+    pub(crate) fn new(
+        collector: &'a mut Collector<K, V>,
+        settings: &'a MapSettings<'a, K, V>,
+        record: &'a [u8],
+        position: &'a Position,
+    ) -> Self {
+        Self { collector, settings, record, position }
     }
 
-    /// Emits a record. It is copied to where it is sorted.
+    /// Emits a record. It is copied to where it is sorted, or combined with what its key has already.
     #[inline]
     pub fn emit(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) {
-        self.mapped.emitted += 1;
-        let bytes = K::bytes(&key, &mut self.key);
-        match &mut self.collector {
-            Collector::Combine(table) => {
-                if table.add(bytes, value) {
-                    self.drain();
+        let (collector, settings) = (&mut *self.collector, self.settings);
+        collector.mapped.emitted += 1;
+        let bytes = K::bytes(&key, &mut collector.key);
+        match &mut collector.kind {
+            Kind::Combine(table) => {
+                if let Some(combine) = settings.combiner
+                    && table.add(bytes, self.record, value, combine)
+                {
+                    collector.drain(settings);
                 }
             }
-            Collector::Sort(buffer) => {
-                let reducer = self.partition.of_view(&key, bytes, self.reducers);
-                let value = V::bytes(&value, &mut self.value);
+            Kind::Sort(buffer) => {
+                let reducer = settings.partition().of_view(&key, bytes, || hash(bytes), settings.reducers);
+                let value = V::bytes(&value, &mut collector.value);
                 if !buffer.push(reducer, bytes, value) {
-                    match buffer.drain(&self.space) {
-                        Ok(run) => self.mapped.runs.push(run),
-                        Err(error) => self.failed = Some(error),
+                    match buffer.drain(settings.space) {
+                        Ok(run) => collector.mapped.runs.push(run),
+                        Err(error) => {
+                            collector.failed = Some(error);
+                            buffer.clear();
+                        }
                     }
                     buffer.push(reducer, bytes, value);
                 }
@@ -97,7 +99,7 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
 
     /// Adds to the job's counter of that name.
     pub fn count(&mut self, name: &str, count: u64) {
-        self.mapped.counters.add(name, count);
+        self.collector.mapped.counters.add(name, count);
     }
 
     /// The file that the record comes from; `None` for input that is in no file.
@@ -112,16 +114,21 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
     pub fn offset(&self) -> u64 {
         self.position.offset
     }
+}
 
-    pub(crate) fn set_position(&mut self, position: &Position) {
-        if !position.same_file(&self.position) {
-            self.position.file.clone_from(&position.file);
-        }
-        self.position.offset = position.offset;
+impl<K: Key, V: Datum> MapSettings<'_, K, V> {
+    fn partition(&self) -> Partition<'_, K> {
+        Partition { by_job: self.by_job, bounds: self.bounds }
     }
+}
 
-    pub(crate) fn position(&self) -> &Position {
-        &self.position
+impl<K: Key, V: Datum> Collector<K, V> {
+    pub(crate) fn new(settings: &MapSettings<'_, K, V>) -> Self {
+        let kind = match settings.combiner {
+            Some(_) => Kind::Combine(CombineTable::new(settings.reducers, settings.memory)),
+            None => Kind::Sort(SortBuffer::new(settings.reducers, settings.memory, settings.value_order)),
+        };
+        Self { kind, key: Vec::new(), value: Vec::new(), mapped: Mapped::default(), failed: None }
     }
 
     /// Why no more can be emitted, if it cannot.
@@ -133,26 +140,40 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         self.mapped.emitted
     }
 
-    /// All that was emitted.
-    pub(crate) fn finish(mut self) -> Result<Mapped, RunError> {
-        self.drain();
-        match self.failed {
+    /// All that was emitted since the last time.
+    pub(crate) fn finish(&mut self, settings: &MapSettings<'_, K, V>) -> Result<Mapped, RunError> {
+        self.drain(settings);
+        let mapped = std::mem::take(&mut self.mapped);
+        match self.failed.take() {
             Some(error) => Err(error),
-            None => Ok(self.mapped),
+            None => Ok(mapped),
         }
     }
 
+    /// Forgets all that was emitted since the last time.
+    pub(crate) fn clear(&mut self) {
+        match &mut self.kind {
+            Kind::Sort(buffer) => buffer.clear(),
+            Kind::Combine(table) => table.clear(),
+        }
+        (self.mapped, self.failed) = (Mapped::default(), None);
+    }
+
     #[cold]
-    fn drain(&mut self) {
-        let run = match &mut self.collector {
-            Collector::Sort(buffer) if buffer.is_empty() => return,
-            Collector::Combine(table) if table.is_empty() => return,
-            Collector::Sort(buffer) => buffer.drain(&self.space),
-            Collector::Combine(table) => table.drain(&self.space, self.reducers, &self.partition),
+    fn drain(&mut self, settings: &MapSettings<'_, K, V>) {
+        let run = match &mut self.kind {
+            Kind::Sort(buffer) if buffer.is_empty() => return,
+            Kind::Combine(table) if table.is_empty() => return,
+            Kind::Sort(buffer) => buffer.drain(settings.space),
+            Kind::Combine(table) => table.drain(settings.space, &settings.partition()),
         };
         match run {
             Ok(run) => self.mapped.runs.push(run),
-            Err(error) => self.failed = Some(error),
+            Err(error) => {
+                let emitted = self.mapped.emitted;
+                self.clear();
+                (self.mapped.emitted, self.failed) = (emitted, Some(error));
+            }
         }
     }
 }

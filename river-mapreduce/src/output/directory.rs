@@ -114,6 +114,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_program_has_left_goes_at_the_next_start() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("out");
+        let killed = Directory::prepare(&path, false).unwrap();
+        fs::write(killed.attempt(0, 1), "half of a pa").unwrap();
+        let again = Directory::prepare(&path, false).unwrap();
+        fs::write(again.attempt(0, 1), "whole").unwrap();
+        again.commit_part(0, 1).unwrap();
+        again.commit().unwrap();
+        assert_eq!(names(&path), ["_SUCCESS", "part-00000"]);
+    }
+
+    #[test]
     fn what_is_there_is_not_overwritten_unasked() {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("mine"), "").unwrap();

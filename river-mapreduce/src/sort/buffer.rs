@@ -59,7 +59,18 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
         let len = (self.arena.len() - start) as u32;
         self.partitions[partition].push(Entry { prefix: K::prefix(key), start: start as u32, len });
         self.records += 1;
+        if self.records.is_multiple_of(4096) {
+            self.give_back();
+        }
         true
+    }
+
+    /// Gives back what the arena has from earlier on, if references, of which there were fewer then, need it.
+    fn give_back(&mut self) {
+        let room = self.limit.saturating_sub(self.records * ENTRY);
+        if self.arena.capacity() > room {
+            self.arena.shrink_to(room);
+        }
     }
 
     /// Grows the arena, never far beyond the limit: a vector left alone would double.
@@ -92,11 +103,17 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
                 writer.record(|out| out.extend_from_slice(record(entry)))?;
             }
             writer.end_part();
-            partition.clear();
         }
+        self.clear();
+        writer.finish()
+    }
+
+    /// Empties it.
+    pub(crate) fn clear(&mut self) {
+        // Keys may go elsewhere the next time, so these do not stay.
+        self.partitions.fill(Vec::new());
         self.arena.clear();
         self.records = 0;
-        writer.finish()
     }
 }
 

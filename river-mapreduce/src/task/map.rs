@@ -1,5 +1,6 @@
 //! A map task.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use river_core::catch_panic;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::datum::{Datum, Ref};
 use crate::failure::Failure;
 use crate::input::{Framing, Position, ReadError, Split, read_split};
-use crate::job::{MapContext, MapReduce, MapSettings, Mapped};
+use crate::job::{Collector, MapContext, MapReduce, MapSettings, Mapped};
 use crate::sort::RunSpace;
 
 /// Called now and then while a task runs; an error ends the task.
@@ -48,19 +49,36 @@ pub(crate) struct Spoiled {
     pub(crate) why: String,
 }
 
+/// What a worker keeps from one map task of a job to the next: the memory in which records are collected.
+pub(crate) type Scratch = Option<Box<dyn Any>>;
+
 /// Runs a map task. A record on which user code panics has already emitted something, perhaps, so the task begins anew
 /// without it.
 pub(crate) fn map<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
+    scratch: &mut Scratch,
     check: Check<'_>,
 ) -> Result<(Mapped, MapTotals), Failure> {
+    let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
+    let settings = MapSettings {
+        reducers: task.reducers,
+        memory: task.memory,
+        by_job: &by_job,
+        bounds: task.bounds,
+        combiner: job.combiner(),
+        value_order: job.value_order(),
+        space: task.space,
+    };
+    let kept = scratch.take().and_then(|kept| kept.downcast::<Collector<M::Key, M::Value>>().ok());
+    let mut collector = kept.unwrap_or_else(|| Box::new(Collector::new(&settings)));
     let mut skip = Vec::new();
     let mut spoiled = Vec::new();
     loop {
-        match attempt(job, task, &skip, check) {
+        match attempt(job, task, &settings, &mut collector, &skip, check) {
             Ok((mapped, mut totals)) => {
                 totals.spoiled = spoiled;
+                *scratch = Some(collector);
                 return Ok((mapped, totals));
             }
             Err(Ended::Failed(failure)) => return Err(failure),
@@ -72,6 +90,7 @@ pub(crate) fn map<M: MapReduce>(
                 tracing::warn!("the record at {place} is skipped: {why}");
                 spoiled.push(Spoiled { place, why });
                 skip.push(position);
+                collector.clear();
             }
         }
     }
@@ -91,21 +110,15 @@ impl From<Failure> for Ended {
 fn attempt<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
+    settings: &MapSettings<'_, M::Key, M::Value>,
+    collector: &mut Collector<M::Key, M::Value>,
     skip: &[Position],
     check: Check<'_>,
 ) -> Result<(Mapped, MapTotals), Ended> {
-    let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
-    let mut context = MapContext::new(MapSettings {
-        reducers: task.reducers,
-        memory: task.memory,
-        by_job: &by_job,
-        bounds: task.bounds,
-        combiner: job.combiner(),
-        value_order: job.value_order(),
-        space: Arc::clone(task.space),
-    });
     let mut totals = MapTotals::default();
     let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
+    // Outlives a panic, to say where that was.
+    let mut current = Position::default();
     let read = catch_panic(|| {
         read_split(task.split, task.framing, |position, record| {
             if !skip.is_empty() && is_skipped(skip, position) {
@@ -113,17 +126,17 @@ fn attempt<M: MapReduce>(
             }
             totals.records += 1;
             totals.bytes += record.len() as u64;
-            context.set_position(position);
+            current.move_to(position);
             match M::Input::decode(record) {
-                Ok(record) => job.map(record, &mut context),
+                Ok(view) => job.map(view, &mut MapContext::new(collector, settings, record, position)),
                 Err(error) => return Err(Ended::Spoiled(position.clone(), error.to_string())),
             }
-            if let Some(error) = context.failed() {
+            if let Some(error) = collector.failed() {
                 return Err(Failure::from(error).into());
             }
             if totals.bytes >= next_check.0 || totals.records >= next_check.1 {
                 next_check = (totals.bytes + CHECK_BYTES, totals.records + CHECK_RECORDS);
-                totals.emitted = context.emitted();
+                totals.emitted = collector.emitted();
                 check(&totals)?;
             }
             Ok(())
@@ -131,10 +144,7 @@ fn attempt<M: MapReduce>(
     });
     match read {
         Err(panic) => {
-            return Err(Ended::Spoiled(
-                context.position().clone(),
-                format!("the map function panicked: {panic}"),
-            ));
+            return Err(Ended::Spoiled(current, format!("the map function panicked: {panic}")));
         }
         Ok(Err(ReadError::Stopped(ended))) => return Err(ended),
         Ok(Err(ReadError::File { path, error })) => {
@@ -142,8 +152,8 @@ fn attempt<M: MapReduce>(
         }
         Ok(Ok(())) => {}
     }
-    totals.emitted = context.emitted();
-    let mapped = context.finish().map_err(Failure::from)?;
+    totals.emitted = collector.emitted();
+    let mapped = collector.finish(settings).map_err(Failure::from)?;
     Ok((mapped, totals))
 }
 

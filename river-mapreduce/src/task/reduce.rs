@@ -83,6 +83,24 @@ pub(crate) fn reduce<M: MapReduce>(
     Ok((totals, counters))
 }
 
+/// Merges so many segments and writes the encodings of their keys, each as often as it is there.
+pub(crate) fn keys<M: MapReduce>(
+    source: &mut dyn Source<Error = Failure>,
+    segments: usize,
+    mut output: OutputBuffer<'_>,
+) -> Result<ReduceTotals, Failure> {
+    let mut merge = Merge::<M::Key, M::Value, _>::new(source, segments, None)?;
+    while let Some((key, _)) = merge.first() {
+        output.put::<Vec<u8>, ()>(key, ());
+        merge.pop()?;
+    }
+    output.flush();
+    match output.error() {
+        Some(error) => Err(Failure::Output(error)),
+        None => Ok(ReduceTotals { records: output.records(), ..ReduceTotals::default() }),
+    }
+}
+
 fn undecodable(error: &str) -> Failure {
     Failure::Internal(format!("a record of the shuffle cannot be read: {error}"))
 }

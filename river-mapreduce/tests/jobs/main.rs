@@ -2,6 +2,7 @@
 
 mod deaths;
 mod files;
+mod kills;
 mod serial;
 mod topologies;
 

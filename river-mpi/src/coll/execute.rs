@@ -6,12 +6,14 @@
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::loan::{Loan, Region};
 use super::plan::{Buffer, Plan, Side, Span, Step};
-use super::wire::Wire;
+use super::wire::{Message, Wire};
 use crate::element::{self, Element};
 use crate::error::MpiError;
 use crate::op::Operator;
@@ -56,15 +58,14 @@ impl<T: Element> Operator<T> for NoOperator {
 /// The three buffers of an operation.
 pub(crate) struct Memory<'a, T> {
     pub(crate) input: Input<'a, T>,
-    pub(crate) output: &'a mut [T],
-    pub(crate) scratch: &'a mut [T],
+    pub(crate) output: Region<'a, T>,
+    pub(crate) scratch: Region<'a, T>,
 }
 
 /// Where the input is.
-#[derive(Clone, Copy)]
 pub(crate) enum Input<'a, T> {
     /// Apart from the output.
-    Apart(&'a [T]),
+    Apart(Region<'a, T>),
     /// In the output, from this element on.
     InOutput(usize),
 }
@@ -136,7 +137,7 @@ impl Execution {
         wire: &W,
         memory: &mut Memory<'_, T>,
         operator: &dyn Operator<T>,
-        receive: impl Fn(usize) -> Result<Option<Bytes>, W::Error>,
+        receive: impl Fn(usize) -> Result<Option<Message>, W::Error>,
     ) -> Result<Progress, W::Error> {
         let plan = Rc::clone(&self.plan);
         while let Some(step) = plan.step(self.next) {
@@ -154,11 +155,13 @@ impl Execution {
                     };
                     loop {
                         let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
-                        let elements = self.piece::<T>(len);
+                        let elements = self.piece::<T>(len, &message);
                         let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
-                        memory.fill(spans, elements.clone(), &message).map_err(|_| mismatch)?;
-                        if let Some(span) = carry {
-                            self.carry(span, elements.start, message);
+                        spans.iter().for_each(|&span| memory.settle(span));
+                        let filled = message.read(|bytes| memory.fill(spans, elements.clone(), bytes));
+                        filled.map_err(|_| mismatch)?;
+                        if let (Some(span), Message::Whole(bytes)) = (carry, message) {
+                            self.carry(span, elements.start, bytes);
                         }
                         if self.has_received(elements, len) {
                             break;
@@ -172,17 +175,22 @@ impl Execution {
                     self.carried = None;
                     loop {
                         let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
-                        let elements = self.piece::<T>(into.len);
+                        let elements = self.piece::<T>(into.len, &message);
                         let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
                         let (operand, part) = (operand.part(elements.clone()), into.part(elements.clone()));
-                        match bytemuck::checked::try_cast_slice(&message) {
-                            Ok(received) => memory.combine(operator, side, received, operand, part),
+                        memory.settle(part);
+                        message.read(|bytes| match bytemuck::checked::try_cast_slice(bytes) {
+                            Ok(received) => {
+                                memory.combine(operator, side, received, operand, part);
+                                Ok(())
+                            }
                             // It came unaligned, or it is not of this type.
                             Err(_) => {
-                                let received = element::elements(&message).map_err(|_| mismatch)?;
+                                let received = element::elements(bytes).map_err(|_| mismatch)?;
                                 memory.combine(operator, side, &received, operand, part);
+                                Ok(())
                             }
-                        }
+                        })?;
                         if self.has_received(elements, into.len) {
                             break;
                         }
@@ -208,9 +216,10 @@ impl Execution {
         (self.piece / size_of::<T>().max(1)).max(1)
     }
 
-    /// Which elements of a message of `len` elements the piece has that comes next.
-    fn piece<T>(&self, len: usize) -> Range<usize> {
-        self.received..len.min(self.received + self.piece_len::<T>())
+    /// Which elements of a message of `len` elements a piece has that has come.
+    fn piece<T>(&self, len: usize, message: &Message) -> Range<usize> {
+        let most = if matches!(message, Message::Lent(_)) { len } else { self.piece_len::<T>() };
+        self.received..len.min(self.received.saturating_add(most))
     }
 
     /// Notes that these elements have come. True: they were the last of `len`.
@@ -237,11 +246,15 @@ impl Execution {
     fn send<T: Element, W: Wire>(
         &mut self,
         wire: &W,
-        memory: &Memory<'_, T>,
+        memory: &mut Memory<'_, T>,
         span: Span,
         to: usize,
     ) -> Result<(), W::Error> {
         let size = size_of::<T>();
+        if wire.lends_from(to).is_some_and(|least| span.len * size >= least) {
+            self.carried = None;
+            return wire.lend(to, self.tag, memory.lend(span));
+        }
         if span.len * size < SHARE {
             return wire.send(to, self.tag, element::bytes_of(memory.read(span)));
         }
@@ -304,14 +317,15 @@ impl Execution {
 }
 
 /// The error to return if the message's contents are wrong, too; an error if its length is.
-fn check(message: &Bytes, expected: usize, from: usize) -> Result<Mismatch, Mismatch> {
+fn check(message: &Message, expected: usize, from: usize) -> Result<Mismatch, Mismatch> {
     let mismatch = Mismatch { from, sent: message.len(), expected };
     if message.len() == expected { Ok(mismatch) } else { Err(mismatch) }
 }
 
 impl<T: Element> Memory<'_, T> {
+    /// Where a span really is.
     fn home(&self, span: Span) -> Span {
-        match (span.buffer, self.input) {
+        match (span.buffer, &self.input) {
             (Buffer::Input, Input::InOutput(offset)) => {
                 Span { buffer: Buffer::Output, start: span.start + offset, len: span.len }
             }
@@ -321,20 +335,41 @@ impl<T: Element> Memory<'_, T> {
 
     fn read(&self, span: Span) -> &[T] {
         let span = self.home(span);
-        let buffer = match (span.buffer, self.input) {
-            (Buffer::Input, Input::Apart(input)) => input,
-            (Buffer::Scratch, _) => &self.scratch[..],
-            _ => &self.output[..],
-        };
-        if span.len == 0 { &[] } else { &buffer[span.start..span.end()] }
+        if span.len == 0 {
+            return &[];
+        }
+        match (span.buffer, &self.input) {
+            (Buffer::Input, Input::Apart(input)) => input.part(span.range()),
+            (Buffer::Scratch, _) => self.scratch.part(span.range()),
+            _ => self.output.part(span.range()),
+        }
+    }
+
+    fn lend(&mut self, span: Span) -> Arc<Loan> {
+        let span = self.home(span);
+        match (span.buffer, &mut self.input) {
+            (Buffer::Input, Input::Apart(input)) => input.lend(span.range()),
+            (Buffer::Scratch, _) => self.scratch.lend(span.range()),
+            _ => self.output.lend(span.range()),
+        }
+    }
+
+    /// Sees to it that nobody reads a span any more that is about to be written.
+    fn settle(&mut self, span: Span) {
+        match span.buffer {
+            Buffer::Scratch => self.scratch.settle(&span.range()),
+            _ => self.output.settle(&span.range()),
+        }
     }
 
     fn write(&mut self, span: Span) -> &mut [T] {
-        let buffer = match span.buffer {
-            Buffer::Scratch => &mut self.scratch[..],
-            _ => &mut self.output[..],
-        };
-        if span.len == 0 { &mut [] } else { &mut buffer[span.start..span.end()] }
+        if span.len == 0 {
+            return &mut [];
+        }
+        match span.buffer {
+            Buffer::Scratch => self.scratch.part_mut(span.range()),
+            _ => self.output.part_mut(span.range()),
+        }
     }
 
     /// Puts a message, or those of its elements that came in a piece, into the spans that it is for.
@@ -358,14 +393,17 @@ impl<T: Element> Memory<'_, T> {
         if from.len == 0 || into.len == 0 {
             return (&[], &mut []);
         }
-        let (read, write) = (from.start..from.end(), into.start..into.end());
-        match (from.buffer, into.buffer, self.input) {
-            (Buffer::Input, Buffer::Scratch, Input::Apart(input)) => (&input[read], &mut self.scratch[write]),
-            (Buffer::Input, _, Input::Apart(input)) => (&input[read], &mut self.output[write]),
-            (Buffer::Scratch, Buffer::Scratch, _) => split(self.scratch, read, write),
-            (Buffer::Scratch, _, _) => (&self.scratch[read], &mut self.output[write]),
-            (_, Buffer::Scratch, _) => (&self.output[read], &mut self.scratch[write]),
-            _ => split(self.output, read, write),
+        let Self { input, output, scratch } = self;
+        let (read, write) = (from.range(), into.range());
+        match (from.buffer, into.buffer, input) {
+            (Buffer::Input, Buffer::Scratch, Input::Apart(input)) => {
+                (input.part(read), scratch.part_mut(write))
+            }
+            (Buffer::Input, _, Input::Apart(input)) => (input.part(read), output.part_mut(write)),
+            (Buffer::Scratch, Buffer::Scratch, _) => scratch.parts(read, write),
+            (Buffer::Scratch, _, _) => (scratch.part(read), output.part_mut(write)),
+            (_, Buffer::Scratch, _) => (output.part(read), scratch.part_mut(write)),
+            _ => output.parts(read, write),
         }
     }
 
@@ -398,16 +436,5 @@ impl<T: Element> Memory<'_, T> {
                 Side::Right => operator.combine(operand, received, into),
             }
         }
-    }
-}
-
-/// Two ranges of a slice that do not overlap, one to read and one to write.
-fn split<T>(slice: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
-    if read.end <= write.start {
-        let (low, high) = slice.split_at_mut(write.start);
-        (&low[read], &mut high[..write.len()])
-    } else {
-        let (low, high) = slice.split_at_mut(read.start);
-        (&high[..read.len()], &mut low[write])
     }
 }

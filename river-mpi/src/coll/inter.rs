@@ -1,24 +1,34 @@
 //! Plans between two groups (MPI 2.0, section 7.3): what one group gives, the other gets.
 //!
-//! The ranks of both groups are numbered together, those of one after those of the other. Reductions are done
-//! within a group, whose first rank speaks for it; everything else is sent directly.
+//! The ranks of both groups are numbered together, those of one after those of the other. An operation is put together
+//! from those within a group, for which the tuning chooses algorithms as it always does: a root and the other group are
+//! a group for bcast, gatherv and scatterv; reductions are done within a group, whose first rank speaks for it. What
+//! everybody has for everybody is sent directly.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::algorithm::plan_of;
 use super::plan::{NOTHING, Plan, Span, input, output};
-use super::shape::Shape;
-use super::{barrier, bcast, reduce, scatter};
+use super::shape::{Hosts, Shape};
+use super::tuning::{Tuned, Tuning};
+use super::{Barrier, Bcast, Gatherv, Reduce, Scatterv};
+use crate::error::Result;
 
 /// The two groups as one rank sees them.
 #[derive(Clone, Debug)]
-pub(crate) struct Inter {
+pub(crate) struct Inter<'a> {
     /// The numbers of this rank's group.
     pub(crate) local: Range<usize>,
     /// The numbers of the other group.
     pub(crate) remote: Range<usize>,
     /// This rank in its own group.
     pub(crate) rank: usize,
+    /// Which ranks share a host, by their numbers.
+    pub(crate) hosts: Hosts,
+    /// Bytes of an element.
+    pub(crate) element: usize,
+    pub(crate) tuning: &'a Tuning,
 }
 
 /// Who the root is.
@@ -32,55 +42,47 @@ pub(crate) enum InterRoot {
     Elsewhere,
 }
 
-impl Inter {
-    pub(crate) fn barrier(&self) -> Plan {
-        let all = Shape::new(self.local.len() + self.remote.len(), 0, 1);
-        plan_of(&barrier::Dissemination, self.local.start + self.rank, &all)
+impl Inter<'_> {
+    pub(crate) fn barrier(&self) -> Result<Plan> {
+        let all: Vec<usize> = (0..self.local.len() + self.remote.len()).collect();
+        self.among::<Barrier>(&all, self.local.start + self.rank, self.shape(all.len(), 0))
     }
 
-    pub(crate) fn bcast(&self, count: usize, root: InterRoot) -> Plan {
-        let (root, receivers, place) = match root {
-            InterRoot::There(root) => (self.remote.start + root, self.local.clone(), self.rank + 1),
-            InterRoot::Here => (self.local.start + self.rank, self.remote.clone(), 0),
-            InterRoot::Elsewhere => return Plan::new(),
-        };
-        let ranks: Vec<usize> = std::iter::once(root).chain(receivers).collect();
+    pub(crate) fn bcast(&self, count: usize, root: InterRoot) -> Result<Plan> {
         let mut plan = Plan::new();
-        let shape = Shape::new(ranks.len(), count, 1);
-        plan.embed(&plan_of(&bcast::Binomial, place, &shape), &ranks, NOTHING, output(0..count));
-        plan
+        if let Some((ranks, place)) = self.with_root(root) {
+            let inner = self.among::<Bcast>(&ranks, place, self.shape(ranks.len(), count))?;
+            plan.embed(&inner, &ranks, NOTHING, output(0..count));
+        }
+        Ok(plan)
     }
 
     /// Each rank of the other group gives its block to the root here, or this one gives `count` elements to
     /// the root there.
-    pub(crate) fn gather(&self, count: usize, blocks: &[Range<usize>], root: InterRoot) -> Plan {
+    pub(crate) fn gather(&self, count: usize, blocks: &[Range<usize>], root: InterRoot) -> Result<Plan> {
         let mut plan = Plan::new();
-        match root {
-            InterRoot::There(root) => plan.send(input(0..count), self.remote.start + root),
-            InterRoot::Here => {
-                for (other, block) in self.remote.clone().zip(blocks) {
-                    plan.recv(output(block.clone()), other);
-                }
-            }
-            InterRoot::Elsewhere => {}
+        if let Some((ranks, place)) = self.with_root(root) {
+            let shape = self.rooted(count, blocks, place, ranks.len());
+            let total = shape.total();
+            let inner = self.among::<Gatherv>(&ranks, place, shape)?;
+            let (given, got) = if place == 0 { (0, total) } else { (count, 0) };
+            plan.embed(&inner, &ranks, input(0..given), output(0..got));
         }
-        plan
+        Ok(plan)
     }
 
     /// The root here gives each rank of the other group its block, or this one gets `count` elements from the
     /// root there.
-    pub(crate) fn scatter(&self, count: usize, blocks: &[Range<usize>], root: InterRoot) -> Plan {
+    pub(crate) fn scatter(&self, count: usize, blocks: &[Range<usize>], root: InterRoot) -> Result<Plan> {
         let mut plan = Plan::new();
-        match root {
-            InterRoot::There(root) => plan.recv(output(0..count), self.remote.start + root),
-            InterRoot::Here => {
-                for (other, block) in self.remote.clone().zip(blocks) {
-                    plan.send(input(block.clone()), other);
-                }
-            }
-            InterRoot::Elsewhere => {}
+        if let Some((ranks, place)) = self.with_root(root) {
+            let shape = self.rooted(count, blocks, place, ranks.len());
+            let total = shape.total();
+            let inner = self.among::<Scatterv>(&ranks, place, shape)?;
+            let (given, got) = if place == 0 { (total, 0) } else { (0, count) };
+            plan.embed(&inner, &ranks, input(0..given), output(0..got));
         }
-        plan
+        Ok(plan)
     }
 
     /// Sends a block to each rank of the other group and receives one from it. Nobody is first everywhere.
@@ -101,11 +103,11 @@ impl Inter {
     }
 
     /// This group's vectors, combined, to the root there; or those of the other group to the root here.
-    pub(crate) fn reduce(&self, count: usize, commutative: bool, root: InterRoot) -> Plan {
+    pub(crate) fn reduce(&self, count: usize, commutative: bool, root: InterRoot) -> Result<Plan> {
         let mut plan = Plan::new();
         match root {
             InterRoot::There(root) => {
-                let combined = self.combine(&mut plan, count, commutative);
+                let combined = self.combine(&mut plan, count, commutative)?;
                 if self.rank == 0 {
                     plan.send(combined, self.remote.start + root);
                 }
@@ -113,47 +115,78 @@ impl Inter {
             InterRoot::Here => plan.recv(output(0..count), self.remote.start),
             InterRoot::Elsewhere => {}
         }
-        plan
+        Ok(plan)
     }
 
     /// The vectors of the other group, combined, to all.
-    pub(crate) fn allreduce(&self, count: usize, commutative: bool) -> Plan {
+    pub(crate) fn allreduce(&self, count: usize, commutative: bool) -> Result<Plan> {
         let mut plan = Plan::new();
-        let combined = self.combine(&mut plan, count, commutative);
+        let combined = self.combine(&mut plan, count, commutative)?;
         if self.rank == 0 {
             plan.send(combined, self.remote.start);
             plan.recv(output(0..count), self.remote.start);
         }
-        let shape = Shape::new(self.local.len(), count, 1);
         let ranks: Vec<usize> = self.local.clone().collect();
-        plan.embed(&plan_of(&bcast::Binomial, self.rank, &shape), &ranks, NOTHING, output(0..count));
-        plan
+        let inner = self.among::<Bcast>(&ranks, self.rank, self.shape(ranks.len(), count))?;
+        plan.embed(&inner, &ranks, NOTHING, output(0..count));
+        Ok(plan)
     }
 
     /// The vectors of the other group, combined, a block to each rank of this one.
-    pub(crate) fn reduce_scatter(&self, blocks: &[Range<usize>], commutative: bool) -> Plan {
+    pub(crate) fn reduce_scatter(&self, blocks: &[Range<usize>], commutative: bool) -> Result<Plan> {
         let count = blocks.last().map_or(0, |block| block.end);
         let mut plan = Plan::new();
-        let combined = self.combine(&mut plan, count, commutative);
+        let combined = self.combine(&mut plan, count, commutative)?;
         let mut theirs = NOTHING;
         if self.rank == 0 {
             theirs = plan.scratch(count);
             plan.send(combined, self.remote.start);
             plan.recv(theirs, self.remote.start);
         }
-        let shape = Shape::new(self.local.len(), 0, 1).with_blocks(blocks.iter().cloned());
+        let shape = self.shape(self.local.len(), 0).with_blocks(blocks.iter().cloned());
         let ranks: Vec<usize> = self.local.clone().collect();
-        let scattered = plan_of::<scatter::Scatterv>(&scatter::Linear, self.rank, &shape);
-        plan.embed(&scattered, &ranks, theirs, output(0..blocks[self.rank].len()));
-        plan
+        let inner = self.among::<Scatterv>(&ranks, self.rank, shape)?;
+        plan.embed(&inner, &ranks, theirs, output(0..blocks[self.rank].len()));
+        Ok(plan)
     }
 
     /// The vectors of this group, combined at its first rank, and where they are there.
-    fn combine(&self, plan: &mut Plan, count: usize, commutative: bool) -> Span {
+    fn combine(&self, plan: &mut Plan, count: usize, commutative: bool) -> Result<Span> {
         let combined = if self.rank == 0 { plan.scratch(count) } else { NOTHING };
-        let shape = Shape::new(self.local.len(), count, 1).with_commutative(commutative);
+        let shape = self.shape(self.local.len(), count).with_commutative(commutative);
         let ranks: Vec<usize> = self.local.clone().collect();
-        plan.embed(&plan_of(&reduce::Binomial, self.rank, &shape), &ranks, input(0..count), combined);
-        combined
+        plan.embed(&self.among::<Reduce>(&ranks, self.rank, shape)?, &ranks, input(0..count), combined);
+        Ok(combined)
+    }
+
+    /// The root and the ranks of the other group, which are numbered from it on, and the number of this one.
+    /// `None` if it does not take part.
+    fn with_root(&self, root: InterRoot) -> Option<(Vec<usize>, usize)> {
+        let (root, others, place) = match root {
+            InterRoot::There(root) => (self.remote.start + root, self.local.clone(), self.rank + 1),
+            InterRoot::Here => (self.local.start + self.rank, self.remote.clone(), 0),
+            InterRoot::Elsewhere => return None,
+        };
+        Some((std::iter::once(root).chain(others).collect(), place))
+    }
+
+    /// The shape of gatherv and scatterv with a root that has nothing itself: it knows all blocks, the others their own.
+    fn rooted(&self, own: usize, blocks: &[Range<usize>], place: usize, size: usize) -> Shape {
+        let shape = self.shape(size, 0);
+        if place == 0 {
+            return shape.with_blocks(std::iter::once(0..0).chain(blocks.iter().cloned()));
+        }
+        shape.with_blocks((0..size).map(|other| 0..if other == place { own } else { 0 }))
+    }
+
+    fn shape(&self, size: usize, count: usize) -> Shape {
+        Shape::new(size, count, self.element)
+    }
+
+    /// What rank `place` of these does, by the algorithm that the tuning chooses for them.
+    fn among<O: Tuned>(&self, ranks: &[usize], place: usize, shape: Shape) -> Result<Plan> {
+        let hosts = Hosts::new(ranks.iter().map(|&rank| self.hosts.of(rank)));
+        let shape = shape.with_hosts(Arc::new(hosts));
+        Ok(plan_of(O::choose(self.tuning, &shape)?, place, &shape))
     }
 }

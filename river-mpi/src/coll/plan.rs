@@ -56,6 +56,12 @@ impl Span {
         Self { buffer: self.buffer, start: self.start + range.start, len: range.len() }
     }
 
+    /// Its elements, in their buffer.
+    #[must_use]
+    pub fn range(self) -> Range<usize> {
+        self.start..self.end()
+    }
+
     /// The element after its last.
     #[must_use]
     pub fn end(self) -> usize {
@@ -252,7 +258,7 @@ impl Plan {
 
     /// Checks that the executor can carry it out: ranks exist, spans lie in their buffers, results do not
     /// overlap what they are made from. Says what is wrong.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         size: usize,
         input: usize,

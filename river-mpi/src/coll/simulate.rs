@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use super::algorithm::{Algorithm, Operation, plan_of};
 use super::execute::{Execution, Input, Memory, Mismatch, Progress};
+use super::loan::Region;
 use super::shape::Shape;
-use super::wire::Wire;
+use super::wire::{Message, Wire};
 use crate::element::Element;
 use crate::op::Operator;
 
@@ -113,9 +114,10 @@ pub(super) fn simulate<O: Operation, T: Element>(
             let input = if *in_place {
                 Input::InOutput(O::in_place(rank, &shapes[rank]))
             } else {
-                Input::Apart(&inputs[rank])
+                Input::Apart(Region::read_only(&inputs[rank]))
             };
-            let mut memory = Memory { input, output: &mut outputs[rank], scratch };
+            let (output, scratch) = (Region::new(&mut outputs[rank]), Region::new(scratch));
+            let mut memory = Memory { input, output, scratch };
             let port = Port { rank, network: &network };
             states[rank] = execution.advance(&port, &mut memory, operator).map_err(|error| {
                 let Mismatch { from, sent, expected } = error;
@@ -236,11 +238,11 @@ impl Wire for Port<'_> {
         Ok(())
     }
 
-    fn try_receive(&self, from: usize, _: i32) -> Result<Option<Bytes>, Mismatch> {
-        Ok(self.network.borrow_mut().receive(from, self.rank))
+    fn try_receive(&self, from: usize, _: i32) -> Result<Option<Message>, Mismatch> {
+        Ok(self.network.borrow_mut().receive(from, self.rank).map(Message::Whole))
     }
 
-    fn receive(&self, from: usize, tag: i32) -> Result<Bytes, Mismatch> {
+    fn receive(&self, from: usize, tag: i32) -> Result<Message, Mismatch> {
         // The simulation only ever advances: there is nobody to wait for in a single thread.
         self.try_receive(from, tag)?.ok_or(Mismatch { from, sent: 0, expected: 0 })
     }

@@ -57,8 +57,12 @@ const fn row<O: Operation>(
     Row { place, ranks, bytes, algorithm }
 }
 
-static BARRIER: &[Row<Barrier>] =
-    &[row(TwoLevel, ANY, ANY, &barrier::TwoLevel), row(Anywhere, ANY, ANY, &barrier::Dissemination)];
+static BARRIER: &[Row<Barrier>] = &[
+    row(TwoLevel, ANY, ANY, &barrier::TwoLevel),
+    row(Together, 2, ANY, &barrier::Dissemination),
+    row(Together, 16, ANY, &barrier::Linear),
+    row(Anywhere, ANY, ANY, &barrier::Dissemination),
+];
 
 static BCAST: &[Row<Bcast>] = &[
     row(TwoLevel, ANY, 128 << 10, &bcast::TwoLevel),
@@ -117,6 +121,8 @@ static REDUCE: &[Row<Reduce>] = &[
 static ALLREDUCE: &[Row<Allreduce>] = &[
     row(TwoLevel, ANY, 64 << 10, &allreduce::TwoLevel),
     row(Anywhere, 2, 64 << 10, &allreduce::RecursiveDoubling),
+    row(Together, 2, 512 << 10, &allreduce::RecursiveDoubling),
+    row(Together, 4, 128 << 10, &allreduce::RecursiveDoubling),
     row(Together, ANY, 64 << 10, &allreduce::TwoLevel),
     row(Anywhere, ANY, 16 << 10, &allreduce::RecursiveDoubling),
     row(Together, 16, ANY, &allreduce::Direct),
@@ -133,11 +139,17 @@ static REDUCE_SCATTER: &[Row<ReduceScatter>] = &[
     row(Anywhere, ANY, ANY, &reduce_scatter::Pairwise),
 ];
 
-static SCAN: &[Row<Scan>] =
-    &[row(Anywhere, 4, ANY, &scan::Linear), row(Anywhere, ANY, ANY, &scan::RecursiveDoubling)];
+static SCAN: &[Row<Scan>] = &[
+    row(Together, 16, ANY, &scan::Linear),
+    row(Anywhere, 4, ANY, &scan::Linear),
+    row(Anywhere, ANY, ANY, &scan::RecursiveDoubling),
+];
 
-static EXSCAN: &[Row<Exscan>] =
-    &[row(Anywhere, 4, ANY, &scan::Linear), row(Anywhere, ANY, ANY, &scan::RecursiveDoubling)];
+static EXSCAN: &[Row<Exscan>] = &[
+    row(Together, 16, ANY, &scan::Linear),
+    row(Anywhere, 4, ANY, &scan::Linear),
+    row(Anywhere, ANY, ANY, &scan::RecursiveDoubling),
+];
 
 impl<O: Operation> Row<O> {
     fn fits(&self, shape: &Shape) -> bool {

@@ -1,8 +1,11 @@
 //! What the executor needs of a communicator.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::execute::Mismatch;
+use super::loan::Loan;
 
 /// Carries messages between the ranks of one communicator.
 ///
@@ -19,9 +22,67 @@ pub(crate) trait Wire {
     /// Sends memory that is shared, and copied only if it has to leave the process. Waits for no receive.
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result<(), Self::Error>;
 
+    /// From how many bytes on it is worth while to lend memory to a rank; `None`: that rank cannot read it.
+    fn lends_from(&self, _to: usize) -> Option<usize> {
+        None
+    }
+
+    /// Lends memory to a rank that can read it. Waits for no receive.
+    fn lend(&self, to: usize, tag: i32, loan: Arc<Loan>) -> Result<(), Self::Error> {
+        self.send_shared(to, tag, loan.read(Bytes::copy_from_slice))
+    }
+
     /// The next message, if it has arrived.
-    fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Bytes>, Self::Error>;
+    fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>, Self::Error>;
 
     /// The next message, which it waits for.
-    fn receive(&self, from: usize, tag: i32) -> Result<Bytes, Self::Error>;
+    fn receive(&self, from: usize, tag: i32) -> Result<Message, Self::Error>;
+}
+
+/// A message that has come.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// So many bytes, aligned as any element is.
+    Short([u64; SHORT / 8], u8),
+    Whole(Bytes),
+    /// Bytes in the memory of their sender: all of them, whatever the length of a piece.
+    Lent(Arc<Loan>),
+}
+
+/// Up to so many bytes a message is carried without memory of its own.
+pub(crate) const SHORT: usize = 40;
+
+impl Message {
+    /// A copy, if it is short.
+    pub(crate) fn short(bytes: &[u8]) -> Option<Self> {
+        let mut data = [0; SHORT / 8];
+        bytemuck::bytes_of_mut(&mut data).get_mut(..bytes.len())?.copy_from_slice(bytes);
+        u8::try_from(bytes.len()).ok().map(|len| Self::Short(data, len))
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Short(_, len) => usize::from(*len),
+            Self::Whole(bytes) => bytes.len(),
+            Self::Lent(loan) => loan.len(),
+        }
+    }
+
+    /// Reads it, once.
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Self::Short(data, len) => read(&bytemuck::bytes_of(data)[..usize::from(*len)]),
+            Self::Whole(bytes) => read(bytes),
+            Self::Lent(loan) => loan.read(read),
+        }
+    }
+
+    /// Its bytes, whoever lends them.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            other => other.read(Bytes::copy_from_slice),
+        }
+    }
 }

@@ -85,7 +85,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.5
     pub fn gather<T: Element>(&self, send: &[T], recv: &mut [T], root: impl Into<Root>) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_gather::<T>(len, root.into()), send, recv)
     }
 
@@ -120,7 +120,7 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: impl Into<Root>,
     ) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_gatherv::<T>(len, blocks, root.into()), send, recv)
     }
 
@@ -143,7 +143,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.6
     pub fn scatter<T: Element>(&self, send: &[T], recv: &mut [T], root: impl Into<Root>) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_scatter::<T>(len, root.into()), send, recv)
     }
 
@@ -165,7 +165,7 @@ impl Communicator<'_> {
         recv: &mut [T],
         root: impl Into<Root>,
     ) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_scatterv::<T>(len, blocks, root.into()), send, recv)
     }
 
@@ -188,7 +188,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.7
     pub fn allgather<T: Element>(&self, send: &[T], recv: &mut [T]) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_allgather::<T>(len), send, recv)
     }
 
@@ -204,7 +204,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.7
     pub fn allgatherv<T: Element>(&self, send: &[T], recv: &mut [T], blocks: &[Range<usize>]) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_allgatherv::<T>(len, blocks), send, recv)
     }
 
@@ -229,7 +229,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.8
     pub fn alltoall<T: Element>(&self, send: &[T], recv: &mut [T]) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_alltoall::<T>(len), send, recv)
     }
 
@@ -251,7 +251,7 @@ impl Communicator<'_> {
         recv: &mut [T],
         incoming: &[Range<usize>],
     ) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.transfer(self.prepare_alltoallv::<T>(len, outgoing, incoming), send, recv)
     }
 
@@ -285,7 +285,7 @@ impl Communicator<'_> {
         operator: &impl Operator<T>,
         root: impl Into<Root>,
     ) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_reduce::<T>(len, operator.is_commutative(), root.into());
         self.reduce_with(call, send, recv, operator)
     }
@@ -311,7 +311,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.9.5
     pub fn allreduce<T: Element>(&self, send: &[T], recv: &mut [T], operator: &impl Operator<T>) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.reduce_with(self.prepare_allreduce::<T>(len, operator.is_commutative()), send, recv, operator)
     }
 
@@ -333,7 +333,7 @@ impl Communicator<'_> {
         counts: &[usize],
         operator: &impl Operator<T>,
     ) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let blocks = Blocks::Counts(counts);
         let call = self.prepare_reduce_scatter::<T>(len, blocks, operator.is_commutative());
         self.reduce_with(call, send, recv, operator)
@@ -355,7 +355,7 @@ impl Communicator<'_> {
         recv: &mut [T],
         operator: &impl Operator<T>,
     ) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_reduce_scatter::<T>(len, Blocks::Equal, operator.is_commutative());
         self.reduce_with(call, send, recv, operator)
     }
@@ -382,7 +382,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.11
     pub fn scan<T: Element>(&self, send: &[T], recv: &mut [T], operator: &impl Operator<T>) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.reduce_with(self.prepare_scan::<T>(len, operator.is_commutative(), false), send, recv, operator)
     }
 
@@ -397,7 +397,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 2.2, 5.11.2
     pub fn exscan<T: Element>(&self, send: &[T], recv: &mut [T], operator: &impl Operator<T>) -> Result {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.reduce_with(self.prepare_scan::<T>(len, operator.is_commutative(), true), send, recv, operator)
     }
 }

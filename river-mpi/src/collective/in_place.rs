@@ -5,10 +5,10 @@ use std::ops::Range;
 use crate::coll::NoOperator;
 use crate::communicator::Communicator;
 use crate::element::Element;
-use crate::error::Result;
+use crate::error::{MpiError, Result};
 use crate::op::Operator;
 
-use super::prepare::{Blocks, Lengths};
+use super::prepare::{Blocks, Lengths, Prepared};
 use super::root::Root;
 
 /// # In place
@@ -32,7 +32,7 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`allreduce`](Self::allreduce).
     pub fn allreduce_in_place<T: Element>(&self, buffer: &mut [T], operator: &impl Operator<T>) -> Result {
-        let len = Lengths { send: buffer.len(), recv: buffer.len() };
+        let len = Lengths::both(buffer);
         self.in_place(self.prepare_allreduce::<T>(len, operator.is_commutative()), buffer, operator)
     }
 
@@ -46,7 +46,7 @@ impl Communicator<'_> {
         operator: &impl Operator<T>,
         root: impl Into<Root>,
     ) -> Result {
-        let len = Lengths { send: buffer.len(), recv: buffer.len() };
+        let len = Lengths::both(buffer);
         let root = root.into();
         let call = self.prepare_reduce::<T>(len, operator.is_commutative(), root);
         if root == Root::Rank(self.rank()) {
@@ -63,6 +63,72 @@ impl Communicator<'_> {
     pub fn gather_in_place<T: Element>(&self, buffer: &mut [T], root: impl Into<Root>) -> Result {
         let len = Lengths { send: buffer.len() / self.size(), recv: buffer.len() };
         self.in_place(self.prepare_gather::<T>(len, root.into()), buffer, &NoOperator)
+    }
+
+    /// As [`gatherv`](Self::gatherv) on the root: its own elements are in their place in `buffer` already. The others call
+    /// `gatherv`.
+    ///
+    /// # Errors
+    /// As [`gatherv`](Self::gatherv).
+    pub fn gatherv_in_place<T: Element>(
+        &self,
+        buffer: &mut [T],
+        blocks: &[Range<usize>],
+        root: impl Into<Root>,
+    ) -> Result {
+        let len = Lengths { send: blocks.get(self.rank()).map_or(0, Range::len), recv: buffer.len() };
+        self.in_place(self.prepare_gatherv::<T>(len, blocks, root.into()), buffer, &NoOperator)
+    }
+
+    /// As [`scatter`](Self::scatter) on the root: its own elements stay where they are in `buffer`. The others call
+    /// `scatter`.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// let mut mine = [0; 2];
+    /// if world.rank() == 0 {
+    ///     world.scatter_in_place(&[1, 2, 3, 4], 0)?;
+    /// } else {
+    ///     world.scatter(&[], &mut mine, 0)?;
+    ///     assert_eq!(mine, [3, 4]);
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`scatter`](Self::scatter).
+    pub fn scatter_in_place<T: Element>(&self, buffer: &[T], root: impl Into<Root>) -> Result {
+        let len = Lengths { send: buffer.len(), recv: buffer.len() / self.size() };
+        let own = self.rank() * len.recv..(self.rank() + 1) * len.recv;
+        self.leave_own(self.prepare_scatter::<T>(len, root.into()), buffer, own)
+    }
+
+    /// As [`scatterv`](Self::scatterv) on the root: its own elements stay where they are in `buffer`. The others call
+    /// `scatterv`.
+    ///
+    /// # Errors
+    /// As [`scatterv`](Self::scatterv).
+    pub fn scatterv_in_place<T: Element>(
+        &self,
+        buffer: &[T],
+        blocks: &[Range<usize>],
+        root: impl Into<Root>,
+    ) -> Result {
+        let own = blocks.get(self.rank()).cloned().unwrap_or_default();
+        let len = Lengths { send: buffer.len(), recv: own.len() };
+        self.leave_own(self.prepare_scatterv::<T>(len, blocks, root.into()), buffer, own)
+    }
+
+    /// Gives elements away. What the plan would hand to this rank itself it has already.
+    fn leave_own<T: Element>(&self, call: Result<Prepared>, buffer: &[T], own: Range<usize>) -> Result {
+        let call = call.and_then(|call| {
+            if self.is_inter() {
+                return Err(MpiError::Comm("nothing is in place between two groups".into()));
+            }
+            Ok(call)
+        });
+        let mut own = buffer.get(own).unwrap_or_default().to_vec();
+        self.transfer(call, buffer, &mut own)
     }
 
     /// As [`allgather`](Self::allgather): this rank's elements are in their place in `buffer` already.
@@ -88,7 +154,7 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`alltoall`](Self::alltoall).
     pub fn alltoall_in_place<T: Element>(&self, buffer: &mut [T]) -> Result {
-        let len = Lengths { send: buffer.len(), recv: buffer.len() };
+        let len = Lengths::both(buffer);
         self.in_place(self.prepare_alltoall::<T>(len), buffer, &NoOperator)
     }
 
@@ -114,7 +180,7 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`scan`](Self::scan).
     pub fn scan_in_place<T: Element>(&self, buffer: &mut [T], operator: &impl Operator<T>) -> Result {
-        let len = Lengths { send: buffer.len(), recv: buffer.len() };
+        let len = Lengths::both(buffer);
         self.in_place(self.prepare_scan::<T>(len, operator.is_commutative(), false), buffer, operator)
     }
 
@@ -123,7 +189,7 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`scan`](Self::scan).
     pub fn exscan_in_place<T: Element>(&self, buffer: &mut [T], operator: &impl Operator<T>) -> Result {
-        let len = Lengths { send: buffer.len(), recv: buffer.len() };
+        let len = Lengths::both(buffer);
         self.in_place(self.prepare_scan::<T>(len, operator.is_commutative(), true), buffer, operator)
     }
 }

@@ -4,12 +4,13 @@
 //!
 //! * `blocking`: one method for each operation
 //! * `in_place`: the same with one buffer for input and output
-//! * `started`: the same as requests (MPI 3.1, section 5.12)
+//! * `started`: the same as requests (MPI 3.1, section 5.12); `pending` is what is under way then
 //! * `shaped`: the same on what datatypes describe
 //! * `values`: the same for any value that serde knows
 
 mod blocking;
 mod in_place;
+mod pending;
 mod port;
 mod prepare;
 mod root;
@@ -19,3 +20,4 @@ mod started;
 mod values;
 
 pub use root::{ROOT, Root};
+pub use values::RequestValue;

@@ -1,14 +1,17 @@
-//! The wire of collective operations: messages in a communicator's second context.
+//! The wire of collective operations: messages in a communicator's second context, and, for operations that wait,
+//! queues to the ranks in the same process.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coll::Wire;
+use crate::coll::{Loan, Message, SHORT, Wire};
 use crate::communicator::Communicator;
 use crate::engine::{Arrival, Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
 use crate::matching::{Key, Pattern};
+use crate::near::Near;
 
 /// A rank's place among those of an operation, which are numbered from 0; between two groups those of both.
 #[derive(Clone)]
@@ -27,6 +30,11 @@ impl Seat {
     /// Among these ranks of the world, of which this one is that.
     pub(super) fn among(comm: &Communicator<'_>, members: Rc<[u32]>, rank: usize) -> Self {
         Self { context: comm.context() + 1, members, rank }
+    }
+
+    /// How many take part.
+    pub(super) fn size(&self) -> usize {
+        self.members.len()
     }
 
     pub(super) fn world_rank(&self, rank: usize) -> u32 {
@@ -52,26 +60,61 @@ fn number(rank: usize) -> u32 {
 pub(super) struct Port<'a, 'v> {
     pub(super) seat: &'a Seat,
     pub(super) engine: &'a Engine<'v>,
+    /// The way to ranks in the same process. All ranks of an operation use it, or none.
+    pub(super) near: Option<&'a Near>,
+}
+
+impl Port<'_, '_> {
+    fn near(&self, rank: usize) -> Option<&Near> {
+        self.near.filter(|near| near.reaches(rank))
+    }
 }
 
 impl Wire for Port<'_, '_> {
     type Error = MpiError;
 
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
-        self.engine.send_copy(self.seat.members[to], self.seat.key(tag), bytes)
+        match self.near(to) {
+            Some(near) => {
+                let short = if bytes.len() <= SHORT { Message::short(bytes) } else { None };
+                let message = short.unwrap_or_else(|| Message::Whole(self.engine.copy_of(bytes)));
+                near.send(self.engine, to, tag, message)
+            }
+            None => self.engine.send_copy(self.seat.members[to], self.seat.key(tag), bytes),
+        }
     }
 
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
-        self.engine.send_shared(self.seat.members[to], self.seat.key(tag), bytes)
+        match self.near(to) {
+            Some(near) => near.send(self.engine, to, tag, Message::Whole(bytes)),
+            None => self.engine.send_shared(self.seat.members[to], self.seat.key(tag), bytes),
+        }
     }
 
-    fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Bytes>> {
+    fn lends_from(&self, to: usize) -> Option<usize> {
+        self.near(to).map(Near::lends_from)
+    }
+
+    fn lend(&self, to: usize, tag: i32, loan: Arc<Loan>) -> Result {
+        match self.near(to) {
+            Some(near) => near.send(self.engine, to, tag, Message::Lent(loan)),
+            None => self.send_shared(to, tag, loan.read(Bytes::copy_from_slice)),
+        }
+    }
+
+    fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>> {
+        if let Some(near) = self.near(from) {
+            return Ok(near.try_receive(from, tag));
+        }
         let arrival = self.engine.try_receive(&self.seat.ask(from, tag))?;
-        Ok(arrival.map(Arrival::into_bytes))
+        Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())))
     }
 
-    fn receive(&self, from: usize, tag: i32) -> Result<Bytes> {
+    fn receive(&self, from: usize, tag: i32) -> Result<Message> {
+        if let Some(near) = self.near(from) {
+            return near.receive(self.engine, from, tag);
+        }
         let (_, arrival) = self.engine.receive(&self.seat.ask(from, tag), None)?;
-        Ok(arrival.map(Arrival::into_bytes).unwrap_or_default())
+        Ok(Message::Whole(arrival.map(Arrival::into_bytes).unwrap_or_default()))
     }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::coll::{
-    Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Exscan, Gather, Gatherv, Inter,
-    InterRoot, Plan, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Span, Tuned, input,
+    Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Exscan, Gather, Gatherv, Hosts,
+    Inter, InterRoot, Plan, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Span, Tuned, input,
 };
 use crate::communicator::Communicator;
 use crate::element::Element;
@@ -26,6 +26,14 @@ pub(super) struct Prepared {
     pub(super) in_place: bool,
 }
 
+/// Where the input of a call is.
+pub(super) enum Given<B> {
+    /// In a buffer of its own.
+    Apart(B),
+    /// In the output, from this element on.
+    InOutput(usize),
+}
+
 /// The lengths of the buffers of a call.
 #[derive(Clone, Copy)]
 pub(super) struct Lengths {
@@ -33,30 +41,44 @@ pub(super) struct Lengths {
     pub(super) recv: usize,
 }
 
+impl Lengths {
+    pub(super) fn of<S, R>(send: &[S], recv: &[R]) -> Self {
+        Self { send: send.len(), recv: recv.len() }
+    }
+
+    /// Of a call with one buffer.
+    pub(super) fn both<T>(buffer: &[T]) -> Self {
+        Self::of(buffer, buffer)
+    }
+}
+
 impl Communicator<'_> {
     pub(super) fn prepare_barrier(&self) -> Result<Prepared> {
-        match self.inter() {
-            Some((inter, seat)) => Ok(self.between(seat, inter.barrier())),
+        match self.inter::<u8>() {
+            Some((inter, seat)) => self.between(seat, Lengths { send: 0, recv: 0 }, inter.barrier()?),
             None => self.within::<Barrier>(self.shape::<u8>(0)),
         }
     }
 
     pub(super) fn prepare_bcast<T: Element>(&self, count: usize, root: Root) -> Result<Prepared> {
-        match self.inter() {
-            Some((inter, seat)) => Ok(self.between(seat, inter.bcast(count, self.inter_root(root)?))),
+        match self.inter::<T>() {
+            Some((inter, seat)) => {
+                let len = Lengths { send: 0, recv: count };
+                self.between(seat, len, inter.bcast(count, self.inter_root(root)?)?)
+            }
             None => self.within::<Bcast>(self.shape::<T>(count).with_root(self.intra_root(root)?)),
         }
     }
 
     pub(super) fn prepare_gather<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let mut blocks = Vec::new();
             if root == InterRoot::Here {
                 let count = divide(RECV, len.recv, inter.remote.len())?;
                 blocks = equal(count, inter.remote.len());
             }
-            return Ok(self.between(seat, inter.gather(len.send, &blocks, root)));
+            return self.between(seat, len, inter.gather(len.send, &blocks, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -71,12 +93,12 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             if root == InterRoot::Here {
                 check_blocks(RECV, blocks, inter.remote.len(), len.recv, true)?;
             }
-            return Ok(self.between(seat, inter.gather(len.send, blocks, root)));
+            return self.between(seat, len, inter.gather(len.send, blocks, root)?);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.send, blocks, root, RECV, len.recv, true)?;
@@ -84,14 +106,14 @@ impl Communicator<'_> {
     }
 
     pub(super) fn prepare_scatter<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let mut blocks = Vec::new();
             if root == InterRoot::Here {
                 let count = divide(SEND, len.send, inter.remote.len())?;
                 blocks = equal(count, inter.remote.len());
             }
-            return Ok(self.between(seat, inter.scatter(len.recv, &blocks, root)));
+            return self.between(seat, len, inter.scatter(len.recv, &blocks, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -106,12 +128,12 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             if root == InterRoot::Here {
                 check_blocks(SEND, blocks, inter.remote.len(), len.send, false)?;
             }
-            return Ok(self.between(seat, inter.scatter(len.recv, blocks, root)));
+            return self.between(seat, len, inter.scatter(len.recv, blocks, root)?);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.recv, blocks, root, SEND, len.send, false)?;
@@ -119,10 +141,10 @@ impl Communicator<'_> {
     }
 
     pub(super) fn prepare_allgather<T: Element>(&self, len: Lengths) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let count = divide(RECV, len.recv, inter.remote.len())?;
             let outgoing = vec![input(0..len.send); inter.remote.len()];
-            return Ok(self.between(seat, inter.exchange(&outgoing, &equal(count, inter.remote.len()))));
+            return self.between(seat, len, inter.exchange(&outgoing, &equal(count, inter.remote.len())));
         }
         expect(RECV, len.send * self.size(), len.recv)?;
         self.within::<Allgather>(self.shape::<T>(len.send))
@@ -134,9 +156,9 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
     ) -> Result<Prepared> {
         check_blocks(RECV, blocks, self.peers().size(), len.recv, true)?;
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let outgoing = vec![input(0..len.send); inter.remote.len()];
-            return Ok(self.between(seat, inter.exchange(&outgoing, blocks)));
+            return self.between(seat, len, inter.exchange(&outgoing, blocks));
         }
         expect(SEND, blocks[self.rank()].len(), len.send)?;
         self.within::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
@@ -144,10 +166,10 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_alltoall<T: Element>(&self, len: Lengths) -> Result<Prepared> {
         let count = divide(SEND, len.send, self.peers().size())?;
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let outgoing: Vec<Span> = equal(count, inter.remote.len()).into_iter().map(input).collect();
             let back = divide(RECV, len.recv, inter.remote.len())?;
-            return Ok(self.between(seat, inter.exchange(&outgoing, &equal(back, inter.remote.len()))));
+            return self.between(seat, len, inter.exchange(&outgoing, &equal(back, inter.remote.len())));
         }
         expect(RECV, len.send, len.recv)?;
         self.within::<Alltoall>(self.shape::<T>(count))
@@ -161,9 +183,9 @@ impl Communicator<'_> {
     ) -> Result<Prepared> {
         check_blocks(SEND, outgoing, self.peers().size(), len.send, false)?;
         check_blocks(RECV, incoming, self.peers().size(), len.recv, true)?;
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let outgoing: Vec<Span> = outgoing.iter().cloned().map(input).collect();
-            return Ok(self.between(seat, inter.exchange(&outgoing, incoming)));
+            return self.between(seat, len, inter.exchange(&outgoing, incoming));
         }
         expect(
             "the block that a rank sends to itself",
@@ -180,10 +202,10 @@ impl Communicator<'_> {
         commutative: bool,
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter() {
+        if let Some((inter, seat)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let count = if root == InterRoot::Here { len.recv } else { len.send };
-            return Ok(self.between(seat, inter.reduce(count, commutative, root)));
+            return self.between(seat, len, inter.reduce(count, commutative, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -194,8 +216,8 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_allreduce<T: Element>(&self, len: Lengths, commutative: bool) -> Result<Prepared> {
         expect(RECV, len.send, len.recv)?;
-        match self.inter() {
-            Some((inter, seat)) => Ok(self.between(seat, inter.allreduce(len.send, commutative))),
+        match self.inter::<T>() {
+            Some((inter, seat)) => self.between(seat, len, inter.allreduce(len.send, commutative)?),
             None => self.within::<Allreduce>(self.shape::<T>(len.send).with_commutative(commutative)),
         }
     }
@@ -218,10 +240,10 @@ impl Communicator<'_> {
             }
         };
         expect(SEND, shape.total(), len.send)?;
-        match self.inter() {
+        match self.inter::<T>() {
             Some((inter, seat)) => {
                 let blocks: Vec<Range<usize>> = (0..self.size()).map(|rank| shape.block(rank)).collect();
-                Ok(self.between(seat, inter.reduce_scatter(&blocks, commutative)))
+                self.between(seat, len, inter.reduce_scatter(&blocks, commutative)?)
             }
             None => self.within::<ReduceScatter>(shape.with_commutative(commutative)),
         }
@@ -256,8 +278,12 @@ impl Communicator<'_> {
     }
 
     /// A call between two groups.
-    fn between(&self, seat: Seat, plan: Plan) -> Prepared {
-        Prepared { seat, tag: self.next_collective(), plan: Rc::new(plan), place: 0..0, in_place: false }
+    fn between(&self, seat: Seat, len: Lengths, plan: Plan) -> Result<Prepared> {
+        // The parts of the plan may be of algorithms that the program brought along.
+        plan.check(seat.size(), len.send, len.recv, true)
+            .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
+        let tag = self.next_collective();
+        Ok(Prepared { seat, tag, plan: Rc::new(plan), place: 0..0, in_place: false })
     }
 
     /// The shape of an operation of this rank's group.
@@ -308,20 +334,19 @@ impl Communicator<'_> {
 
     /// The two groups of an intercommunicator, in an order that is the same on all ranks, and the way to
     /// both.
-    fn inter(&self) -> Option<(Inter, Seat)> {
+    fn inter<T>(&self) -> Option<(Inter<'_>, Seat)> {
         let remote = self.remote_group()?;
-        let (local, remote) = (self.local().members(), remote.members());
-        let (here, there) = (local.len(), remote.len());
-        let is_first = local.iter().min() < remote.iter().min();
-        let members: Rc<[u32]> = if is_first {
-            local.iter().chain(remote.iter()).copied().collect()
-        } else {
-            remote.iter().chain(local.iter()).copied().collect()
-        };
+        let (ours, theirs) = (self.local().members(), remote.members());
+        let (here, there) = (ours.len(), theirs.len());
+        let is_first = ours.iter().min() < theirs.iter().min();
+        let (first, second) = if is_first { (ours, theirs) } else { (theirs, ours) };
+        let members: Rc<[u32]> = first.iter().chain(second.iter()).copied().collect();
         let (local, remote) =
             if is_first { (0..here, here..here + there) } else { (there..there + here, 0..there) };
+        let hosts = Hosts::new(members.iter().map(|&member| self.engine().place_of(member).host));
         let seat = Seat::among(self, members, local.start + self.rank());
-        Some((Inter { local, remote, rank: self.rank() }, seat))
+        let (element, tuning) = (size_of::<T>().max(1), self.tuning());
+        Some((Inter { local, remote, rank: self.rank(), hosts, element, tuning }, seat))
     }
 }
 

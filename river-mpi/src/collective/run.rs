@@ -1,15 +1,15 @@
 //! How a call is carried out by a rank that waits for it.
 
-use crate::coll::{Execution, Input, Memory, NoOperator};
+use crate::coll::{Execution, Input, Memory, NoOperator, Region};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
 use crate::op::Operator;
 
-use super::port::Port;
-use super::prepare::Prepared;
+use super::port::{Port, Seat};
+use super::prepare::{Given, Prepared};
 
-impl Communicator<'_> {
+impl<'v> Communicator<'v> {
     /// Moves elements from one buffer to another.
     pub(super) fn transfer<T: Element>(
         &self,
@@ -28,7 +28,7 @@ impl Communicator<'_> {
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
-        let result = call.and_then(|call| self.carry_out(call, Input::Apart(input), output, operator));
+        let result = call.and_then(|call| self.carry_out(call, Given::Apart(input), output, operator));
         self.guard(result)
     }
 
@@ -45,10 +45,10 @@ impl Communicator<'_> {
             }
             let place = call.place.clone();
             if call.in_place {
-                return self.carry_out(call, Input::InOutput(place.start), buffer, operator);
+                return self.carry_out(call, Given::InOutput(place.start), buffer, operator);
             }
             let input = buffer[place].to_vec();
-            self.carry_out(call, Input::Apart(&input), buffer, operator)
+            self.carry_out(call, Given::Apart(&input), buffer, operator)
         };
         self.guard(call.and_then(run))
     }
@@ -56,19 +56,33 @@ impl Communicator<'_> {
     fn carry_out<T: Element>(
         &self,
         call: Prepared,
-        input: Input<'_, T>,
+        given: Given<&[T]>,
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
-        let filler = match input {
-            Input::Apart([first, ..]) => Some(*first),
+        let filler = match given {
+            Given::Apart([first, ..]) => Some(*first),
             _ => output.first().copied(),
         };
+        if self.engine().has_background() {
+            // Where all messages come from within the process, this operation may never look at the engine.
+            self.engine().pump()?;
+        }
         let mut scratch = self.planner().scratch(call.plan.scratch_len(), filler);
-        let mut memory = Memory { input, output, scratch: &mut scratch };
-        let port = Port { seat: &call.seat, engine: self.engine() };
-        let result = Execution::new(call.plan, call.tag).run(&port, &mut memory, operator);
+        let input = match given {
+            Given::Apart(input) => Input::Apart(Region::read_only(input)),
+            Given::InOutput(start) => Input::InOutput(start),
+        };
+        let mut memory = Memory { input, output: Region::new(output), scratch: Region::new(&mut scratch) };
+        let result = Execution::new(call.plan, call.tag).run(&self.port(&call.seat), &mut memory, operator);
+        drop(memory);
         self.planner().keep_scratch(scratch);
         result
+    }
+
+    /// The wire of an operation that waits.
+    pub(super) fn port<'a>(&'a self, seat: &'a Seat) -> Port<'a, 'v> {
+        let near = if self.is_inter() { None } else { self.near() };
+        Port { seat, engine: self.engine(), near }
     }
 }

@@ -1,92 +1,21 @@
-//! Operations that are started and completed later (MPI 3.1, section 5.12).
-//!
-//! A started operation owns its buffers, so that it goes on whenever this rank is in any operation, whatever
-//! became of its request; the caller's buffer is written when the request completes. It is carried out by the
-//! same plan as the blocking one.
+//! Operations that are started and completed later (MPI 3.1, section 5.12): one method for each.
 
-use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::rc::Rc;
 
-use crate::coll::{Execution, Input, Memory, NoOperator, Progress};
+use crate::coll::NoOperator;
 use crate::communicator::Communicator;
 use crate::element::Element;
-use crate::engine::{Background, Engine};
 use crate::error::Result;
 use crate::op::Operator;
-use crate::request::{Pending, Request};
+use crate::request::Request;
 
-use super::port::{Port, Seat};
-use super::prepare::{Blocks, Lengths, Prepared};
+use super::pending::Slices;
+use super::prepare::{Blocks, Given, Lengths, Prepared};
 use super::root::Root;
 
-/// An operation under way. The engine has it until it is done.
-struct Started<T> {
-    seat: Seat,
-    operator: Box<dyn Operator<T>>,
-    buffers: RefCell<Owned<T>>,
-    /// The rank of the world whose message it waits for.
-    waits_for: Cell<u32>,
-    result: RefCell<Option<Result>>,
-}
-
-struct Owned<T> {
-    execution: Execution,
-    /// `None`: it lies in the output, from the start of this place on.
-    input: Option<Vec<T>>,
-    start: usize,
-    output: Vec<T>,
-    scratch: Vec<T>,
-}
-
-impl<T: Element> Background for Started<T> {
-    fn advance(&self, engine: &Engine<'_>) {
-        // While it advances, the engine may be asked to let everything advance.
-        let Ok(mut buffers) = self.buffers.try_borrow_mut() else { return };
-        if self.is_done() {
-            return;
-        }
-        let Owned { execution, input, start, output, scratch } = &mut *buffers;
-        let input = input.as_deref().map_or(Input::InOutput(*start), Input::Apart);
-        let mut memory = Memory { input, output, scratch };
-        let port = Port { seat: &self.seat, engine };
-        match execution.advance(&port, &mut memory, &*self.operator) {
-            Ok(Progress::Waits { from }) => self.waits_for.set(self.seat.world_rank(from)),
-            Ok(Progress::Done) => *self.result.borrow_mut() = Some(Ok(())),
-            Err(error) => *self.result.borrow_mut() = Some(Err(error)),
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.result.borrow().is_some()
-    }
-
-    fn waits_for(&self) -> u32 {
-        self.waits_for.get()
-    }
-}
-
-/// The request's side: where the result is to go.
-struct Awaited<'a, T> {
-    started: Rc<Started<T>>,
-    output: &'a mut [T],
-}
-
-impl<T: Element> Pending for Awaited<'_, T> {
-    fn test(&mut self, engine: &Engine<'_>) -> Result<bool> {
-        self.started.advance(engine);
-        let Some(result) = self.started.result.borrow().clone() else { return Ok(false) };
-        let buffers = self.started.buffers.borrow();
-        let len = self.output.len().min(buffers.output.len());
-        self.output[..len].copy_from_slice(&buffers.output[..len]);
-        result.map(|()| true)
-    }
-
-    fn waits_for(&self) -> u32 {
-        self.started.waits_for.get()
-    }
-}
-
+/// # Collective operations that are started
+///
+/// They go on whenever this rank is in any operation, and are completed as any other [`Request`].
 impl<'v> Communicator<'v> {
     fn start<'a, T: Element>(
         &self,
@@ -104,27 +33,13 @@ impl<'v> Communicator<'v> {
         if lies_in_output {
             output[place.clone()].copy_from_slice(send);
         }
-        let filler = send.first().or(output.first()).copied();
-        let scratch = filler.map_or_else(Vec::new, |filler| vec![filler; plan.scratch_len()]);
-        let buffers = Owned {
-            execution: Execution::new(plan, tag),
-            input: (!lies_in_output).then(|| send.to_vec()),
-            start: place.start,
-            output,
-            scratch,
+        let input = if lies_in_output { Given::InOutput(place.start) } else { Given::Apart(send.to_vec()) };
+        let work = Slices::new(plan, tag, input, output, Box::new(operator));
+        let deliver = |output: &Vec<T>| {
+            recv.copy_from_slice(output);
+            Ok(())
         };
-        let started = Rc::new(Started {
-            waits_for: Cell::new(self.engine().me()),
-            seat,
-            operator: Box::new(operator),
-            buffers: RefCell::new(buffers),
-            result: RefCell::new(None),
-        });
-        started.advance(self.engine());
-        if !started.is_done() {
-            self.engine().go_on_with(started.clone());
-        }
-        Ok(Request::of_pending(self, Box::new(Awaited { started, output: recv })))
+        Ok(self.go(seat, work, deliver))
     }
 
     /// Starts a [`barrier`](Self::barrier): its request completes when all ranks have started it.
@@ -167,7 +82,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_gather::<T>(len, root.into()), send, recv, NoOperator)
     }
 
@@ -185,7 +100,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_gatherv::<T>(len, blocks, root.into()), send, recv, NoOperator)
     }
 
@@ -202,7 +117,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_scatter::<T>(len, root.into()), send, recv, NoOperator)
     }
 
@@ -220,7 +135,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_scatterv::<T>(len, blocks, root.into()), send, recv, NoOperator)
     }
 
@@ -232,7 +147,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_allgather::<T>(len), send, recv, NoOperator)
     }
 
@@ -249,7 +164,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_allgatherv::<T>(len, blocks), send, recv, NoOperator)
     }
 
@@ -261,7 +176,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_alltoall::<T>(len), send, recv, NoOperator)
     }
 
@@ -279,7 +194,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         self.start(self.prepare_alltoallv::<T>(len, outgoing, incoming), send, recv, NoOperator)
     }
 
@@ -297,7 +212,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_reduce::<T>(len, operator.is_commutative(), root.into());
         self.start(call, send, recv, operator)
     }
@@ -327,7 +242,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_allreduce::<T>(len, operator.is_commutative());
         self.start(call, send, recv, operator)
     }
@@ -346,7 +261,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let blocks = Blocks::Counts(counts);
         let call = self.prepare_reduce_scatter::<T>(len, blocks, operator.is_commutative());
         self.start(call, send, recv, operator)
@@ -365,7 +280,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_reduce_scatter::<T>(len, Blocks::Equal, operator.is_commutative());
         self.start(call, send, recv, operator)
     }
@@ -383,7 +298,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_scan::<T>(len, operator.is_commutative(), false);
         self.start(call, send, recv, operator)
     }
@@ -401,7 +316,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let len = Lengths { send: send.len(), recv: recv.len() };
+        let len = Lengths::of(send, recv);
         let call = self.prepare_scan::<T>(len, operator.is_commutative(), true);
         self.start(call, send, recv, operator)
     }

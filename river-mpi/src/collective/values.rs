@@ -1,23 +1,122 @@
 //! Collective operations on values of any serde type.
 //!
-//! Their encodings are sent, whose lengths are told first. Numbers are better sent as slices.
+//! They are the plans of the operations on slices, whose elements are the values' encodings: see
+//! [`parcels`](crate::coll). Numbers are better sent as slices.
 
-use std::ops::Range;
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::coll::consecutive;
+use crate::coll::Parcels;
 use crate::communicator::Communicator;
 use crate::consensus::{decode, encode};
 use crate::error::{MpiError, Result};
+use crate::request::Request;
+
+use super::prepare::{Lengths, Prepared};
+use super::root::Root;
+
+/// The tables of algorithms are asked as if a value had so many bytes: its length is not known to all.
+type Value = [u64; 8];
+
+/// A call that can be carried out, with what it gives and how many values it gets.
+struct Call {
+    prepared: Prepared,
+    given: Vec<Bytes>,
+    got: usize,
+}
 
 /// # Collective operations on values
 ///
 /// For values of any type that serde can encode, of whatever length. Errors and blocking are those of the
 /// operations on slices, and [`MpiError::Value`] if a value cannot be encoded or is not of the type that was
-/// asked for.
-impl Communicator<'_> {
+/// asked for. Those with a root are for communicators with one group.
+impl<'v> Communicator<'v> {
+    fn root_of_values(&self, root: usize) -> Result<Root> {
+        if self.is_inter() {
+            return Err(MpiError::Comm("values have no root between two groups".into()));
+        }
+        Ok(Root::Rank(root))
+    }
+
+    fn bcast_value_call<T: Serialize>(&self, value: &T, root: usize) -> Result<Call> {
+        let given = if self.rank() == root { vec![encode(value)?.into()] } else { Vec::new() };
+        Ok(Call { prepared: self.prepare_bcast::<Value>(1, self.root_of_values(root)?)?, given, got: 1 })
+    }
+
+    fn gather_values_call<T: Serialize>(&self, value: &T, root: usize) -> Result<Call> {
+        let got = if self.rank() == root { self.size() } else { 0 };
+        let prepared =
+            self.prepare_gather::<Value>(Lengths { send: 1, recv: got }, self.root_of_values(root)?)?;
+        Ok(Call { prepared, given: vec![encode(value)?.into()], got })
+    }
+
+    fn scatter_values_call<T: Serialize>(&self, values: &[T], root: usize) -> Result<Call> {
+        let given = if self.rank() == root { encode_all(values)? } else { Vec::new() };
+        let len = Lengths { send: given.len(), recv: 1 };
+        Ok(Call { prepared: self.prepare_scatter::<Value>(len, self.root_of_values(root)?)?, given, got: 1 })
+    }
+
+    fn allgather_values_call<T: Serialize>(&self, value: &T) -> Result<Call> {
+        let got = self.peers().size();
+        let prepared = self.prepare_allgather::<Value>(Lengths { send: 1, recv: got })?;
+        Ok(Call { prepared, given: vec![encode(value)?.into()], got })
+    }
+
+    fn alltoall_values_call<T: Serialize>(&self, values: &[T]) -> Result<Call> {
+        let (given, got) = (encode_all(values)?, self.peers().size());
+        let prepared = self.prepare_alltoall::<Value>(Lengths { send: given.len(), recv: got })?;
+        Ok(Call { prepared, given, got })
+    }
+
+    /// Carries a call out.
+    fn carry_out_values(&self, call: Result<Call>) -> Result<Vec<Bytes>> {
+        let run = |Call { prepared, given, got }: Call| {
+            let Prepared { seat, tag, plan, .. } = prepared;
+            let (given, output) = buffers(&given, got);
+            let mut parcels = Parcels::new(plan, tag, given, output);
+            parcels.run(&self.port(&seat))?;
+            Ok(parcels.output().to_vec())
+        };
+        self.guard(call.and_then(run))
+    }
+
+    /// Starts a call.
+    fn start_values<'a>(
+        &self,
+        call: Result<Call>,
+        deliver: impl FnMut(&[Bytes]) -> Result + 'a,
+    ) -> Result<Request<'a>>
+    where
+        'v: 'a,
+    {
+        let Call { prepared: Prepared { seat, tag, plan, .. }, given, got } = self.guard(call)?;
+        let (given, output) = buffers(&given, got);
+        Ok(self.go(seat, Parcels::new(plan, tag, given, output), deliver))
+    }
+
+    /// Starts a call whose result its request gives.
+    fn start_result<'a, R: 'a>(
+        &self,
+        call: Result<Call>,
+        mut make: impl FnMut(&[Bytes]) -> Result<R> + 'a,
+    ) -> Result<RequestValue<'a, R>>
+    where
+        'v: 'a,
+    {
+        let result = Rc::new(Cell::new(None));
+        let place = result.clone();
+        let deliver = move |values: &[Bytes]| {
+            place.set(Some(make(values)?));
+            Ok(())
+        };
+        Ok(RequestValue { request: self.start_values(call, deliver)?, result })
+    }
+
     /// The root's value to all ranks.
     ///
     /// ```
@@ -31,15 +130,32 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`bcast`](Self::bcast), and [`MpiError::Value`].
     pub fn bcast_value<T: Serialize + DeserializeOwned>(&self, value: &mut T, root: usize) -> Result {
-        let mut bytes = if self.rank() == root { self.guard(encode(value))? } else { Vec::new() };
-        let mut len = [bytes.len() as u64];
-        self.bcast(&mut len, root)?;
-        bytes.resize(self.guard(length(len[0]))?, 0);
-        self.bcast(&mut bytes, root)?;
+        let got = self.carry_out_values(self.bcast_value_call(value, root))?;
         if self.rank() != root {
-            *value = self.guard(decode(&bytes))?;
+            *value = self.guard(decode_one(&got))?;
         }
         Ok(())
+    }
+
+    /// Starts a [`bcast_value`](Self::bcast_value). The value is replaced when the request completes.
+    ///
+    /// # Errors
+    /// As [`bcast_value`](Self::bcast_value).
+    pub fn ibcast_value<'a, T: Serialize + DeserializeOwned>(
+        &self,
+        value: &'a mut T,
+        root: usize,
+    ) -> Result<Request<'a>>
+    where
+        'v: 'a,
+    {
+        let (call, is_root) = (self.bcast_value_call(value, root), self.rank() == root);
+        self.start_values(call, move |got| {
+            if !is_root {
+                *value = decode_one(got)?;
+            }
+            Ok(())
+        })
     }
 
     /// The values of all ranks to the root, in their order; `None` on the others.
@@ -58,13 +174,25 @@ impl Communicator<'_> {
         value: &T,
         root: usize,
     ) -> Result<Option<Vec<T>>> {
-        let bytes = self.guard(encode(value))?;
-        let mut lens = vec![0; if self.rank() == root { self.size() } else { 0 }];
-        self.gather(&[bytes.len() as u64], &mut lens, root)?;
-        let blocks = self.guard(blocks(&lens))?;
-        let mut all = vec![0; blocks.last().map_or(0, |block| block.end)];
-        self.gatherv(&bytes, &mut all, &blocks, root)?;
-        (self.rank() == root).then(|| self.guard(decode_all(&all, &blocks))).transpose()
+        let got = self.carry_out_values(self.gather_values_call(value, root))?;
+        (self.rank() == root).then(|| self.guard(decode_all(&got))).transpose()
+    }
+
+    /// Starts a [`gather_values`](Self::gather_values).
+    ///
+    /// # Errors
+    /// As [`gather_values`](Self::gather_values).
+    pub fn igather_values<'a, T: Serialize + DeserializeOwned + 'a>(
+        &self,
+        value: &T,
+        root: usize,
+    ) -> Result<RequestValue<'a, Option<Vec<T>>>>
+    where
+        'v: 'a,
+    {
+        let is_root = self.rank() == root;
+        let make = move |got: &[Bytes]| is_root.then(|| decode_all(got)).transpose();
+        self.start_result(self.gather_values_call(value, root), make)
     }
 
     /// The root's values, one for each rank; the other ranks' argument is ignored.
@@ -80,15 +208,23 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`scatter`](Self::scatter), and [`MpiError::Value`].
     pub fn scatter_values<T: Serialize + DeserializeOwned>(&self, values: &[T], root: usize) -> Result<T> {
-        let (mut bytes, mut lens) = (Vec::new(), Vec::new());
-        if self.rank() == root {
-            (bytes, lens) = self.guard(encode_all(values))?;
-        }
-        let mut len = [0];
-        self.scatter(&lens, &mut len, root)?;
-        let mut mine = vec![0; self.guard(length(len[0]))?];
-        self.scatterv(&bytes, &self.guard(blocks(&lens))?, &mut mine, root)?;
-        self.guard(decode(&mine))
+        let got = self.carry_out_values(self.scatter_values_call(values, root))?;
+        self.guard(decode_one(&got))
+    }
+
+    /// Starts a [`scatter_values`](Self::scatter_values).
+    ///
+    /// # Errors
+    /// As [`scatter_values`](Self::scatter_values).
+    pub fn iscatter_values<'a, T: Serialize + DeserializeOwned + 'a>(
+        &self,
+        values: &[T],
+        root: usize,
+    ) -> Result<RequestValue<'a, T>>
+    where
+        'v: 'a,
+    {
+        self.start_result(self.scatter_values_call(values, root), decode_one)
     }
 
     /// The values of all ranks to all, in their order.
@@ -96,13 +232,30 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`allgather`](Self::allgather), and [`MpiError::Value`].
     pub fn allgather_values<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
-        let bytes = self.guard(encode(value))?;
-        let mut lens = vec![0; self.peers().size()];
-        self.allgather(&[bytes.len() as u64], &mut lens)?;
-        let blocks = self.guard(blocks(&lens))?;
-        let mut all = vec![0; blocks.last().map_or(0, |block| block.end)];
-        self.allgatherv(&bytes, &mut all, &blocks)?;
-        self.guard(decode_all(&all, &blocks))
+        let got = self.carry_out_values(self.allgather_values_call(value))?;
+        self.guard(decode_all(&got))
+    }
+
+    /// Starts an [`allgather_values`](Self::allgather_values).
+    ///
+    /// ```
+    /// # river_mpi::testing::world(3, |world| {
+    /// let names = world.iallgather_values(&format!("rank {}", world.rank()))?;
+    /// // ... something that does not need the names ...
+    /// assert_eq!(names.wait()?[2], "rank 2");
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`allgather_values`](Self::allgather_values).
+    pub fn iallgather_values<'a, T: Serialize + DeserializeOwned + 'a>(
+        &self,
+        value: &T,
+    ) -> Result<RequestValue<'a, Vec<T>>>
+    where
+        'v: 'a,
+    {
+        self.start_result(self.allgather_values_call(value), decode_all)
     }
 
     /// The `i`-th value of each rank to rank `i`: what each rank has for this one, in their order.
@@ -110,13 +263,22 @@ impl Communicator<'_> {
     /// # Errors
     /// As [`alltoall`](Self::alltoall), and [`MpiError::Value`].
     pub fn alltoall_values<T: Serialize + DeserializeOwned>(&self, values: &[T]) -> Result<Vec<T>> {
-        let (bytes, lens) = self.guard(encode_all(values))?;
-        let mut incoming = vec![0; lens.len()];
-        self.alltoall(&lens, &mut incoming)?;
-        let (outgoing, incoming) = (self.guard(blocks(&lens))?, self.guard(blocks(&incoming))?);
-        let mut all = vec![0; incoming.last().map_or(0, |block| block.end)];
-        self.alltoallv(&bytes, &outgoing, &mut all, &incoming)?;
-        self.guard(decode_all(&all, &incoming))
+        let got = self.carry_out_values(self.alltoall_values_call(values))?;
+        self.guard(decode_all(&got))
+    }
+
+    /// Starts an [`alltoall_values`](Self::alltoall_values).
+    ///
+    /// # Errors
+    /// As [`alltoall_values`](Self::alltoall_values).
+    pub fn ialltoall_values<'a, T: Serialize + DeserializeOwned + 'a>(
+        &self,
+        values: &[T],
+    ) -> Result<RequestValue<'a, Vec<T>>>
+    where
+        'v: 'a,
+    {
+        self.start_result(self.alltoall_values_call(values), decode_all)
     }
 
     /// The values of all ranks, combined in the order of the ranks, to all.
@@ -135,35 +297,85 @@ impl Communicator<'_> {
         value: T,
         combine: impl FnMut(T, T) -> T,
     ) -> Result<T> {
-        let all = self.allgather_values(&value)?;
-        Ok(all.into_iter().reduce(combine).unwrap_or(value))
+        let got = self.carry_out_values(self.allgather_values_call(&value))?;
+        self.guard(combine_all(&got, combine))
+    }
+
+    /// Starts an [`allreduce_value`](Self::allreduce_value).
+    ///
+    /// # Errors
+    /// As [`allreduce_value`](Self::allreduce_value).
+    pub fn iallreduce_value<'a, T: Serialize + DeserializeOwned + 'a>(
+        &self,
+        value: &T,
+        mut combine: impl FnMut(T, T) -> T + 'a,
+    ) -> Result<RequestValue<'a, T>>
+    where
+        'v: 'a,
+    {
+        self.start_result(self.allgather_values_call(value), move |got| combine_all(got, &mut combine))
     }
 }
 
-/// The encodings of all, one after the other, and the length of each.
-fn encode_all<T: Serialize>(values: &[T]) -> Result<(Vec<u8>, Vec<u64>)> {
-    let (mut bytes, mut lens) = (Vec::new(), Vec::new());
-    for value in values {
-        let value = encode(value)?;
-        lens.push(value.len() as u64);
-        bytes.extend_from_slice(&value);
+/// An operation under way whose result is a value.
+#[must_use = "the result is got by `wait`"]
+pub struct RequestValue<'a, R> {
+    request: Request<'a>,
+    result: Rc<Cell<Option<R>>>,
+}
+
+impl<R> RequestValue<'_, R> {
+    /// Waits for the result.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    ///
+    /// # Blocking
+    /// As the operation that is not started but called.
+    pub fn wait(self) -> Result<R> {
+        let Self { request, result } = self;
+        request.wait()?;
+        result.take().ok_or_else(|| MpiError::Request("the result was handed out already".into()))
     }
-    Ok((bytes, lens))
+
+    /// The result, if it is there. Does not block. After it was handed out there is nothing any more.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn test(&mut self) -> Result<Option<R>> {
+        self.request.test()?;
+        Ok(self.result.take())
+    }
 }
 
-fn decode_all<T: DeserializeOwned>(bytes: &[u8], blocks: &[Range<usize>]) -> Result<Vec<T>> {
-    blocks.iter().map(|block| decode(&bytes[block.clone()])).collect()
+impl<R> fmt::Debug for RequestValue<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request.fmt(f)
+    }
 }
 
-fn blocks(lens: &[u64]) -> Result<Vec<Range<usize>>> {
-    let lens = lens.iter().map(|&len| length(len)).collect::<Result<Vec<_>>>()?;
-    Ok(consecutive(&lens))
+/// The buffers of a call. What a bcast's root gives is what it has as output.
+fn buffers(given: &[Bytes], got: usize) -> (Vec<Bytes>, Vec<Bytes>) {
+    let mut output = vec![Bytes::new(); got];
+    if let ([value], [place]) = (given, &mut output[..]) {
+        *place = value.clone();
+    }
+    (given.to_vec(), output)
 }
 
-/// A length that another rank has told, if there can be such a value.
-fn length(len: u64) -> Result<usize> {
-    usize::try_from(len)
-        .ok()
-        .filter(|&len| len <= isize::MAX as usize)
-        .ok_or_else(|| MpiError::Arg(format!("another rank tells of a value of {len} bytes")))
+fn encode_all<T: Serialize>(values: &[T]) -> Result<Vec<Bytes>> {
+    values.iter().map(|value| Ok(encode(value)?.into())).collect()
+}
+
+fn decode_all<T: DeserializeOwned>(values: &[Bytes]) -> Result<Vec<T>> {
+    values.iter().map(|value| decode(value)).collect()
+}
+
+fn decode_one<T: DeserializeOwned>(values: &[Bytes]) -> Result<T> {
+    decode(values.first().map_or(&[][..], |value| &value[..]))
+}
+
+fn combine_all<T: DeserializeOwned>(values: &[Bytes], combine: impl FnMut(T, T) -> T) -> Result<T> {
+    let all = decode_all(values)?.into_iter().reduce(combine);
+    all.ok_or_else(|| MpiError::Arg("there are no values to combine".into()))
 }

@@ -1,5 +1,7 @@
 //! Moving what a datatype describes into a message and out of it.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 
 use super::Committed;
@@ -33,10 +35,20 @@ impl Committed {
         count: usize,
         packed: &mut Vec<u8>,
     ) -> Result {
+        self.pack_copies(buffer, 0..count, packed)
+    }
+
+    /// As [`pack_onto`](Self::pack_onto), from some copy of the type in the buffer on to another.
+    pub(crate) fn pack_copies<T: bytemuck::NoUninit>(
+        &self,
+        buffer: &[T],
+        copies: Range<usize>,
+        packed: &mut Vec<u8>,
+    ) -> Result {
         let bytes: &[u8] = bytemuck::cast_slice(buffer);
-        self.check(bytes.len(), count)?;
-        packed.reserve(self.pack_size(count));
-        for copy in 0..count {
+        self.check(bytes.len(), copies.clone())?;
+        packed.reserve(self.pack_size(copies.len()));
+        for copy in copies {
             let base = self.extent() * super::signed(copy);
             for run in &self.runs().0 {
                 match run.len {
@@ -61,10 +73,20 @@ impl Committed {
     /// # Errors
     /// [`MpiError::Type`] if the type reaches beyond the buffer.
     pub fn unpack<T: Pod>(&self, packed: &[u8], buffer: &mut [T], count: usize) -> Result<usize> {
+        self.unpack_copies(packed, buffer, 0..count)
+    }
+
+    /// As [`unpack`](Self::unpack), from some copy of the type in the buffer on to another.
+    pub(crate) fn unpack_copies<T: Pod>(
+        &self,
+        packed: &[u8],
+        buffer: &mut [T],
+        copies: Range<usize>,
+    ) -> Result<usize> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
-        self.check(bytes.len(), count)?;
+        self.check(bytes.len(), copies.clone())?;
         let mut left = packed;
-        for copy in 0..count {
+        for copy in copies {
             let base = self.extent() * super::signed(copy);
             for run in &self.runs().0 {
                 if left.len() >= run.len * run.count {
@@ -82,18 +104,17 @@ impl Committed {
         Ok(packed.len() - left.len())
     }
 
-    /// An error if `count` of this type reach beyond a buffer of so many bytes.
-    pub(crate) fn check(&self, bytes: usize, count: usize) -> Result {
-        let (Some((first, end)), Some(last)) = (self.runs().reach(), count.checked_sub(1)) else {
-            return Ok(());
-        };
-        let shift = self.extent().saturating_mul(super::signed(last));
-        let (first, end) = (first.min(first.saturating_add(shift)), end.max(end.saturating_add(shift)));
+    /// An error if some copies of this type reach beyond a buffer of so many bytes.
+    pub(crate) fn check(&self, bytes: usize, copies: Range<usize>) -> Result {
+        let Some((first, end)) = self.runs().reach().filter(|_| !copies.is_empty()) else { return Ok(()) };
+        let shift = |copy| self.extent().saturating_mul(super::signed(copy));
+        let (a, b) = (shift(copies.start), shift(copies.end - 1));
+        let (first, end) = (first.saturating_add(a.min(b)), end.saturating_add(a.max(b)));
         if first >= 0 && end <= super::signed(bytes) {
             return Ok(());
         }
         Err(MpiError::Type(format!(
-            "{count} of the datatype are the bytes {first}..{end} of a buffer, which has {bytes}"
+            "copies {copies:?} of the datatype are the bytes {first}..{end} of a buffer, which has {bytes}"
         )))
     }
 }

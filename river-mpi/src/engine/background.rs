@@ -63,7 +63,7 @@ impl Engine<'_> {
 
     /// Waits until something has happened, for an operation that waits for these ranks.
     pub(crate) fn idle(&self, whom: &[u32]) -> Result {
-        self.block(&[], whom, None).map(drop)
+        self.block(&[], whom, None, None)
     }
 
     /// As [`idle`](Self::idle), for one that waits for operations as well.
@@ -71,7 +71,7 @@ impl Engine<'_> {
         ops.iter().try_for_each(|&op| self.failure(op))?;
         let mut all = self.needed_by(ops);
         all.extend_from_slice(whom);
-        self.block(ops, &all, None).map(drop)
+        self.block(ops, &all, None, None)
     }
 
     /// Waits until nothing is under way any more.
@@ -86,7 +86,7 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn has_background(&self) -> bool {
+    pub(crate) fn has_background(&self) -> bool {
         !self.background.tasks.borrow().is_empty()
     }
 }

@@ -2,15 +2,15 @@
 
 use river_core::{Envelope, Payload};
 
-use super::arrival::{Arrival, Message};
-use super::{Engine, OpState, PIECE, State};
+use super::arrival::{Arrival, Message, Overrun};
+use super::intake::{Got, Hook};
+use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 use crate::job::{Order, Report};
-use crate::matching::Pattern;
 
 impl Engine<'_> {
-    /// Handles one envelope. A message that no posted receive wants and that matches `hook` is returned.
-    pub(super) fn handle(&self, envelope: Envelope, hook: Option<&Pattern>) -> Option<Message> {
+    /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
+    pub(super) fn handle(&self, envelope: Envelope, hook: Option<&mut Hook<'_>>) {
         let payload = envelope.payload;
         let short;
         let head = if payload.head().len() >= HEADER {
@@ -21,13 +21,13 @@ impl Engine<'_> {
         };
         let Some(header) = Header::decode(head) else {
             tracing::warn!(src = %envelope.src, "an envelope that is no MPI message");
-            return None;
+            return;
         };
         if header.kind == Kind::Job {
             if envelope.src == self.supervisor {
                 self.obey(&payload);
             }
-            return None;
+            return;
         }
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
@@ -35,28 +35,36 @@ impl Engine<'_> {
             Some(count) => *count += 1,
             None => {
                 tracing::warn!(src = %envelope.src, "a message from a rank that does not exist");
-                return None;
+                return;
             }
         }
+        let ticket = OpId(header.ticket).key();
         match header.kind {
             Kind::Eager | Kind::EagerSync | Kind::Offer => {
                 let length = header.length;
                 if header.kind != Kind::Offer && length != (payload.len() - HEADER) as u64 {
                     tracing::warn!(src = %envelope.src, "a message of another length than it says");
-                    return None;
+                    return;
                 }
                 let message = Message { header, payload };
                 let Some(id) = state.matching.claim(&header.key) else {
-                    if hook.is_some_and(|pattern| pattern.matches(&header.key)) {
-                        return Some(message);
+                    match hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key)) {
+                        Some(hook) => hook.got = Some(Got::Message(message)),
+                        None => state.matching.keep(header.key, message),
                     }
-                    state.matching.keep(header.key, message);
-                    return None;
+                    return;
                 };
+                if header.kind == Kind::Offer && self.can_read(state, &message) {
+                    if let Some(op) = state.ops.get_mut(OpId(id).key()) {
+                        op.state = OpState::Due(message);
+                        state.due.push(OpId(id));
+                    }
+                    return;
+                }
                 let arrival = Arrival::new(message);
                 let arrived =
                     if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
-                if let Some(op) = state.ops.get_mut(&id) {
+                if let Some(op) = state.ops.get_mut(OpId(id).key()) {
                     op.state = arrived;
                 }
                 match header.kind {
@@ -68,13 +76,18 @@ impl Engine<'_> {
                     _ => {}
                 }
             }
-            Kind::Piece => state.add_piece(header.ticket, payload),
+            Kind::Piece => state.add_piece(OpId(header.ticket), payload),
             Kind::Go => self.granted(state, &header),
             Kind::Matched => {
-                if let Some(op) = state.ops.get_mut(&header.ticket)
-                    && let OpState::Unmatched { to, .. } = op.state
+                if let Some(op) = state.ops.get_mut(ticket)
+                    && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state
                 {
                     op.state = OpState::Sent { to };
+                    op.seal = None;
+                    state.buffer_free += std::mem::take(&mut op.buffered);
+                    if op.detached {
+                        state.ops.remove(ticket);
+                    }
                 }
             }
             Kind::Withdraw => {
@@ -85,7 +98,7 @@ impl Engine<'_> {
                 let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
             }
             Kind::Withdrawn | Kind::TooLate => {
-                if let Some(op) = state.ops.get_mut(&header.ticket) {
+                if let Some(op) = state.ops.get_mut(ticket) {
                     op.recalled = false;
                     if header.kind == Kind::Withdrawn {
                         op.state = OpState::Cancelled;
@@ -96,12 +109,12 @@ impl Engine<'_> {
             Kind::Revoke => drop(state.revoked.insert(header.key.context)),
             Kind::Job => {}
         }
-        None
     }
 
     /// The receiver wants a message that was offered.
     pub(super) fn granted(&self, state: &mut State, header: &Header) {
-        let Some(op) = state.ops.get_mut(&header.ticket) else { return };
+        let ticket = OpId(header.ticket).key();
+        let Some(op) = state.ops.get_mut(ticket) else { return };
         let OpState::Offered { to, key, data } = &mut op.state else { return };
         let (to, key) = (*to, *key);
         let Some(data) = data.take() else {
@@ -111,10 +124,11 @@ impl Engine<'_> {
         op.state = OpState::Sent { to };
         state.buffer_free += std::mem::take(&mut op.buffered);
         if op.detached {
-            state.ops.remove(&header.ticket);
+            state.ops.remove(ticket);
         }
-        for at in (0..data.len()).step_by(PIECE) {
-            let piece = data.slice(at..data.len().min(at + PIECE));
+        let step = self.piece_of(to, data.len());
+        for at in (0..data.len()).step_by(step) {
+            let piece = data.slice(at..data.len().min(at + step));
             let header = self.header(Kind::Piece, key, header.length, piece.len());
             let mut payload = Payload::from(header.with(&[]));
             payload.push(piece);
@@ -139,21 +153,50 @@ impl Engine<'_> {
 }
 
 impl State {
-    pub(super) fn add_piece(&mut self, id: u64, payload: Payload) {
-        let Some(op) = self.ops.get_mut(&id) else { return };
+    pub(super) fn add_piece(&mut self, id: OpId, payload: Payload) {
+        let Some(op) = self.ops.get_mut(id.key()) else { return };
         let OpState::Arriving(arrival) = &mut op.state else { return };
-        if op.detached {
-            arrival.here += payload.len() - HEADER;
-        } else {
-            arrival.push(payload);
+        let counted = if op.detached { arrival.count(payload.len() - HEADER) } else { arrival.push(payload) };
+        if let Err(Overrun) = counted {
+            let Header { from, length, .. } = arrival.header;
+            if op.detached {
+                self.ops.remove(id.key());
+                return;
+            }
+            op.state = OpState::Broken(format!(
+                "a message from rank {from} of {length} bytes came in pieces that are longer together"
+            ));
+            return;
         }
         if !arrival.is_whole() {
             return;
         }
         if op.detached {
-            self.ops.remove(&id);
-        } else if let OpState::Arriving(arrival) = std::mem::replace(&mut op.state, OpState::Cancelled) {
-            op.state = OpState::Arrived(arrival);
+            self.ops.remove(id.key());
+        } else {
+            op.arrive();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Op;
+    use crate::matching::Key;
+
+    #[test]
+    fn pieces_that_are_longer_than_their_message_are_an_error_of_its_receive() {
+        let key = Key { context: 0, source: 1, tag: 0 };
+        let header = Header { kind: Kind::Offer, from: 1, key, ticket: 1, length: 10 };
+        for lengths in [[6, 5], [11, 0]] {
+            let mut state = State::new(2);
+            let op = Op::new(OpState::Arriving(Arrival::coming(header)));
+            let id: OpId = state.ops.insert(op).into();
+            for length in lengths {
+                state.add_piece(id, vec![0; HEADER + length].into());
+            }
+            assert!(matches!(&state.ops[id.key()].state, OpState::Broken(text) if text.contains("10 bytes")));
         }
     }
 }

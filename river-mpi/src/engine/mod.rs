@@ -1,17 +1,19 @@
 //! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
 //! thread, whenever that is in an operation; there is no other thread.
 //!
-//! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*; the receiver says *go* when a
-//! receive matches it, and then it comes in pieces that stay in the cache while they are copied out and in again.
-//! A blocking send copies its pieces straight from the caller's slice, a blocking receive straight into it; so nobody
-//! holds a large message that is not wanted yet.
+//! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*. When a receive matches it, the receiver
+//! reads it from the sender's memory ([`single`]), or says *go*, and then it comes in pieces that stay in the cache while
+//! they are copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking
+//! receive straight into it; so nobody holds a large message that is not wanted yet.
 
 mod arrival;
 mod background;
 mod handle;
+mod intake;
 mod ops;
 mod receive;
 mod send;
+mod single;
 mod survive;
 mod wait;
 
@@ -22,10 +24,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use river_core::{Channel, Payload, SendError, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
+use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
 
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
+pub(crate) use intake::Landing;
 
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
@@ -42,10 +46,18 @@ pub(crate) const LANE: u64 = 1;
 
 /// Up to so many bytes a message is sent without asking.
 pub(crate) const EAGER: usize = 64 << 10;
+/// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
+pub(crate) const EAGER_NEAR: usize = 16 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
-/// A longer one comes in pieces of this size, with their headers: two are in a second-level cache of any core.
-const PIECE: usize = (128 << 10) - HEADER;
+/// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
+/// a second-level cache of any core.
+const PIECE: usize = 128 << 10;
+/// Pieces are multiples of this, so that all of them lie alike in memory.
+const GRAIN: usize = 4 << 10;
+/// A message comes in so many pieces at least, if they are not too short then: the first is copied out while the second
+/// is copied in.
+const PIECES: usize = 4;
 
 /// How a send completes (MPI 1.3, section 3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +91,21 @@ impl Sources {
     }
 }
 
-/// Names an operation that is under way.
+/// Names an operation that is under way: its place among all of them. It may come from elsewhere, so it may name none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OpId(u64);
+
+impl OpId {
+    fn key(self) -> DefaultKey {
+        KeyData::from_ffi(self.0).into()
+    }
+}
+
+impl From<DefaultKey> for OpId {
+    fn from(key: DefaultKey) -> Self {
+        Self(key.data().as_ffi())
+    }
+}
 
 /// An operation under way.
 #[derive(Debug)]
@@ -93,11 +117,30 @@ struct Op {
     recalled: bool,
     /// How many bytes of the attached buffer it occupies.
     buffered: usize,
+    /// Its place among those that somebody waits for.
+    seat: u32,
+    /// Says to the receiver that the data is where the offer says.
+    seal: Option<single::Seal>,
+}
+
+impl Op {
+    fn new(state: OpState) -> Self {
+        Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None }
+    }
+
+    /// All of its message has come.
+    fn arrive(&mut self) {
+        if let OpState::Arriving(arrival) = std::mem::replace(&mut self.state, OpState::Cancelled) {
+            self.state = OpState::Arrived(arrival);
+        }
+    }
 }
 
 #[derive(Debug)]
 enum OpState {
     Posted(Ask),
+    /// An offer was matched whose data this rank reads as soon as it knows where to.
+    Due(Message),
     Arriving(Arrival),
     Arrived(Arrival),
     /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
@@ -119,6 +162,8 @@ enum OpState {
         to: u32,
     },
     Cancelled,
+    /// Its message came otherwise than it was announced.
+    Broken(String),
 }
 
 /// What a completed operation was.
@@ -139,8 +184,7 @@ struct Gone {
 #[derive(Debug)]
 struct State {
     matching: Matching<Message>,
-    ops: FxHashMap<u64, Op>,
-    next: u64,
+    ops: SlotMap<DefaultKey, Op>,
     sent: Vec<u64>,
     received: Vec<u64>,
     watched: Vec<bool>,
@@ -148,6 +192,10 @@ struct State {
     /// Failures that wildcard receives go on in spite of.
     acknowledged: FxHashSet<u32>,
     revoked: FxHashSet<u32>,
+    /// Receives that are [`OpState::Due`].
+    due: Vec<OpId>,
+    /// Ranks whose memory could not be read.
+    closed: FxHashSet<u32>,
     agreements: FxHashMap<AgreementKey, Agreement>,
     ended: bool,
     /// Room in, and size of, the buffer for buffered sends.
@@ -162,6 +210,10 @@ pub(crate) struct Engine<'v> {
     me: u32,
     ranks: Vec<VrId>,
     places: Vec<Place>,
+    /// The ranks in the same process.
+    near: Vec<bool>,
+    /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
+    pieces: Vec<Cell<(usize, bool)>>,
     pool: Arc<Pool>,
     supervisor: VrId,
     by_id: FxHashMap<VrId, u32>,
@@ -176,26 +228,16 @@ pub(crate) struct Engine<'v> {
 impl<'v> Engine<'v> {
     pub(crate) fn new(vr: &'v Vr, me: u32, supervisor: VrId, ranks: Vec<VrId>, places: Vec<Place>) -> Self {
         let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
-        let state = State {
-            matching: Matching::default(),
-            ops: FxHashMap::default(),
-            next: 1,
-            sent: vec![0; ranks.len()],
-            received: vec![0; ranks.len()],
-            watched: vec![false; ranks.len()],
-            gone: FxHashMap::default(),
-            acknowledged: FxHashSet::default(),
-            revoked: FxHashSet::default(),
-            agreements: FxHashMap::default(),
-            ended: false,
-            buffer_free: 0,
-            buffer_size: 0,
-        };
+        let state = State::new(ranks.len());
+        let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
+        let pieces = vec![Cell::new((0, false)); ranks.len()];
         Self {
             vr,
             me,
             ranks,
             places,
+            near,
+            pieces,
             pool: Arc::default(),
             supervisor,
             by_id,
@@ -213,6 +255,10 @@ impl<'v> Engine<'v> {
 
     pub(crate) fn me(&self) -> u32 {
         self.me
+    }
+
+    pub(crate) fn supervisor(&self) -> VrId {
+        self.supervisor
     }
 
     pub(crate) fn world_size(&self) -> usize {
@@ -241,22 +287,89 @@ impl<'v> Engine<'v> {
         Header { kind, from: self.me, key, ticket, length: length as u64 }
     }
 
+    /// How much data goes to a rank at once.
+    fn piece(&self, to: u32) -> usize {
+        self.way(to).0
+    }
+
+    /// Whether messages to a rank pass through memory alone.
+    fn shares_memory(&self, to: u32) -> bool {
+        self.way(to).1
+    }
+
+    fn way(&self, to: u32) -> (usize, bool) {
+        let way = &self.pieces[to as usize];
+        if way.get().0 == 0 {
+            let id = self.id_of(to);
+            let handy = self.vr.handy_size(id).saturating_sub(HEADER);
+            way.set(((handy - handy % GRAIN).clamp(GRAIN, PIECE), self.vr.shares_memory_with(id)));
+        }
+        way.get()
+    }
+
+    /// Up to so many bytes a message to that rank is sent without asking.
+    fn eager(&self, to: u32) -> usize {
+        if self.shares_memory(to) { EAGER_NEAR } else { EAGER }
+    }
+
     fn transmit(&self, to: u32, payload: impl Into<Payload>) -> Result {
         self.transmit_with(&mut self.state.borrow_mut(), to, payload.into())
     }
 
     fn transmit_with(&self, state: &mut State, to: u32, payload: Payload) -> Result {
-        if state.ended {
+        state.depart(to)?;
+        let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload);
+        sent.map_err(|error| state.not_sent(to, error))
+    }
+
+    /// Sends a header and data that lies in the caller's memory.
+    fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
+        let header = header.encode();
+        if self.near[to as usize] {
+            return self.transmit(to, self.pool.join(&header, data));
+        }
+        let state = &mut *self.state.borrow_mut();
+        state.depart(to)?;
+        let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
+        sent.map_err(|error| state.not_sent(to, error))
+    }
+}
+
+impl State {
+    fn new(ranks: usize) -> Self {
+        Self {
+            matching: Matching::default(),
+            ops: SlotMap::new(),
+            sent: vec![0; ranks],
+            received: vec![0; ranks],
+            watched: vec![false; ranks],
+            gone: FxHashMap::default(),
+            acknowledged: FxHashSet::default(),
+            revoked: FxHashSet::default(),
+            due: Vec::new(),
+            closed: FxHashSet::default(),
+            agreements: FxHashMap::default(),
+            ended: false,
+            buffer_free: 0,
+            buffer_size: 0,
+        }
+    }
+
+    fn depart(&mut self, to: u32) -> Result {
+        if self.ended {
             return Err(MpiError::Stopped);
         }
-        state.sent[to as usize] += 1;
-        match self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload) {
-            Ok(()) => Ok(()),
-            Err(SendError::Down(down)) => {
-                let gone = state.bury(to, &down);
-                Err(MpiError::ProcFailed { rank: to as usize, why: gone.why })
+        self.sent[to as usize] += 1;
+        Ok(())
+    }
+
+    fn not_sent(&mut self, to: u32, error: SendError) -> MpiError {
+        match error {
+            SendError::Down(down) => {
+                let gone = self.bury(to, &down);
+                MpiError::ProcFailed { rank: to as usize, why: gone.why }
             }
-            Err(_) => Err(MpiError::Stopped),
+            _ => MpiError::Stopped,
         }
     }
 }

@@ -3,32 +3,36 @@
 use river_core::Selector;
 use smallvec::SmallVec;
 
-use super::{Engine, LANE, MESSAGES, Op, OpId, OpState, Outcome, State};
+use super::intake::One;
+use super::{Engine, LANE, Landing, MESSAGES, Op, OpId, OpState, Outcome, State};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::matching::Key;
 
 impl Engine<'_> {
     pub(super) fn add(&self, state: OpState) -> OpId {
-        let mut all = self.state.borrow_mut();
-        let id = all.next;
-        all.next += 1;
-        all.ops.insert(id, Op { state, detached: false, recalled: false, buffered: 0 });
-        OpId(id)
+        self.state.borrow_mut().ops.insert(Op::new(state)).into()
     }
 
     pub(super) fn forget(&self, op: OpId) {
         let mut state = self.state.borrow_mut();
-        if let Some(op) = state.ops.remove(&op.0) {
+        if let Some(op) = state.ops.remove(op.key()) {
             state.buffer_free += op.buffered;
         }
     }
 
-    /// Looks at everything that has arrived. Does not block.
+    /// Looks at everything that has arrived, and takes in what was offered. Does not block.
     pub(crate) fn pump(&self) -> Result {
+        let result = self.bring_in();
+        self.read_due(None);
+        result
+    }
+
+    /// Looks at everything that has arrived. Does not block.
+    pub(crate) fn bring_in(&self) -> Result {
         loop {
             match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
-                Ok(Some(envelope)) => drop(self.handle(envelope, None)),
+                Ok(Some(envelope)) => self.handle(envelope, None),
                 Ok(None) => break,
                 Err(error) => self.trouble(error)?,
             }
@@ -45,14 +49,16 @@ impl Engine<'_> {
     /// The error that an operation ends with, if it can never complete.
     pub(crate) fn failure(&self, op: OpId) -> Result {
         let state = self.state.borrow();
-        let Some(op) = state.ops.get(&op.0) else { return Ok(()) };
+        let Some(op) = state.ops.get(op.key()) else { return Ok(()) };
         let (context, whom) = match &op.state {
             OpState::Posted(ask) => (Some(ask.pattern.context), ask.sources.as_slice()),
+            OpState::Due(offer) => (None, std::slice::from_ref(&offer.header.from)),
             OpState::Arriving(arrival) => (None, std::slice::from_ref(&arrival.header.from)),
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
                 (Some(key.context), std::slice::from_ref(to))
             }
             OpState::Sent { to } => (None, std::slice::from_ref(to)),
+            OpState::Broken(text) => return Err(MpiError::Type(text.clone())),
             _ => return Ok(()),
         };
         state.refuse(context)?;
@@ -62,6 +68,11 @@ impl Engine<'_> {
     /// Waits until one of them is complete, or can never be.
     pub(crate) fn wait_for(&self, ops: &[OpId]) -> Result {
         self.pump()?;
+        self.wait_landing(ops, None)
+    }
+
+    /// The same, with memory for what comes, and without a look at what has come already.
+    pub(crate) fn wait_landing(&self, ops: &[OpId], mut landing: Option<&mut dyn Landing>) -> Result {
         loop {
             if ops.iter().any(|&op| self.is_complete(op)) {
                 return Ok(());
@@ -70,16 +81,32 @@ impl Engine<'_> {
                 self.failure(op)?;
             }
             let whom = self.needed_by(ops);
-            self.block(ops, &whom, None)?;
+            self.block(ops, &whom, None, reborrow(&mut landing))?;
         }
+    }
+
+    /// Waits until an operation is complete, or can never be; its message may go to that memory.
+    pub(crate) fn wait_into(&self, op: OpId, memory: &mut [u8]) -> Result {
+        self.bring_in()?;
+        self.wait_landing(&[op], Some(&mut One { op, memory }))
+    }
+
+    /// Gives an operation a seat among those that somebody waits for. False: there is nothing to wait for.
+    pub(crate) fn seat(&self, op: OpId, seat: u32) -> bool {
+        let mut state = self.state.borrow_mut();
+        if let Some(op) = state.ops.get_mut(op.key()) {
+            op.seat = seat;
+        }
+        !state.is_complete(op)
     }
 
     pub(super) fn needed_by(&self, ops: &[OpId]) -> SmallVec<[u32; 4]> {
         let state = self.state.borrow();
         let mut whom = SmallVec::new();
-        for op in ops.iter().filter_map(|op| state.ops.get(&op.0)) {
+        for op in ops.iter().filter_map(|op| state.ops.get(op.key())) {
             match &op.state {
                 OpState::Posted(ask) => whom.extend_from_slice(ask.sources.as_slice()),
+                OpState::Due(offer) => whom.push(offer.header.from),
                 OpState::Arriving(arrival) => whom.push(arrival.header.from),
                 OpState::Offered { to, .. } | OpState::Unmatched { to, .. } | OpState::Sent { to } => {
                     whom.push(*to);
@@ -96,7 +123,7 @@ impl Engine<'_> {
         if !state.is_complete(op) {
             return None;
         }
-        match state.ops.remove(&op.0)?.state {
+        match state.ops.remove(op.key())?.state {
             OpState::Arrived(arrival) => Some(Outcome::Received(arrival)),
             OpState::Cancelled => Some(Outcome::Cancelled),
             _ => Some(Outcome::Sent),
@@ -107,12 +134,17 @@ impl Engine<'_> {
     pub(crate) fn detach(&self, id: OpId) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let Some(op) = state.ops.get_mut(&id.0) else { return };
+        let Some(op) = state.ops.get_mut(id.key()) else { return };
         match &op.state {
             OpState::Posted(ask) => {
                 let pattern = ask.pattern;
                 state.matching.unpost(id.0, &pattern);
-                state.ops.remove(&id.0);
+                state.ops.remove(id.key());
+            }
+            OpState::Due(offer) => {
+                let header = offer.header;
+                state.ops.remove(id.key());
+                self.tell_read(state, &header);
             }
             OpState::Arriving(_) | OpState::Offered { .. } => op.detached = true,
             OpState::Arrived(arrival) => {
@@ -122,9 +154,9 @@ impl Engine<'_> {
                         "the message of a dropped receive is dropped"
                     );
                 }
-                state.ops.remove(&id.0);
+                state.ops.remove(id.key());
             }
-            _ => drop(state.ops.remove(&id.0)),
+            _ => drop(state.ops.remove(id.key())),
         }
     }
 
@@ -133,7 +165,7 @@ impl Engine<'_> {
         self.pump()?;
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
-        let Some(op) = state.ops.get_mut(&id.0) else { return Ok(()) };
+        let Some(op) = state.ops.get_mut(id.key()) else { return Ok(()) };
         let to = match &op.state {
             OpState::Posted(ask) => {
                 let pattern = ask.pattern;
@@ -154,9 +186,17 @@ impl Engine<'_> {
     }
 }
 
+/// The same for a shorter time.
+pub(super) fn reborrow<'a>(landing: &'a mut Option<&mut dyn Landing>) -> Option<&'a mut dyn Landing> {
+    match landing {
+        Some(landing) => Some(&mut **landing),
+        None => None,
+    }
+}
+
 impl State {
     pub(super) fn is_complete(&self, op: OpId) -> bool {
-        self.ops.get(&op.0).is_none_or(|op| {
+        self.ops.get(op.key()).is_none_or(|op| {
             !op.recalled
                 && matches!(
                     op.state,

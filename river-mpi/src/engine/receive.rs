@@ -1,74 +1,86 @@
 //! Receiving and probing.
 
-use super::arrival::{Arrival, Message, data_of};
+use super::arrival::{Arrival, Message};
+use super::intake::{Got, Hook, Landing, One};
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
 
 impl Engine<'_> {
     /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
-    pub(crate) fn receive(&self, ask: &Ask, out: Option<&mut [u8]>) -> Result<(Header, Option<Arrival>)> {
-        let message = self.next_message(ask)?;
+    pub(crate) fn receive(&self, ask: &Ask, mut out: Option<&mut [u8]>) -> Result<(Header, Option<Arrival>)> {
+        let message = match self.next_message(ask, out.as_deref_mut())? {
+            Got::Landed(header) => return Ok((header, None)),
+            Got::Message(message) => message,
+        };
         let header = message.header;
-        let fits = out.filter(|out| out.len() as u64 >= header.length);
+        let mut fits = out.filter(|out| out.len() as u64 >= header.length);
         if header.kind != Kind::Offer {
             let arrival = Arrival::new(message);
             let Some(out) = fits else { return Ok((header, Some(arrival))) };
             arrival.copy_to(out);
             return Ok((header, None));
         }
+        let len = usize::try_from(header.length).unwrap_or(usize::MAX);
+        if let Some(out) = fits.as_deref_mut().and_then(|out| out.get_mut(..len))
+            && self.read_offered(&mut self.state.borrow_mut(), &message, out)
+        {
+            return Ok((header, None));
+        }
         let op = self.accept(message);
+        self.read_due(None);
         let result = self.collect(op, header.from, fits);
         let arrival = result.inspect_err(|_| self.forget(op))?;
         Ok((header, arrival))
     }
 
     /// Waits for all pieces of an accepted message, copying them out as they come if there is where to.
-    pub(super) fn collect(&self, op: OpId, from: u32, mut out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
-        let mut at = 0;
+    pub(super) fn collect(&self, op: OpId, from: u32, out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
+        let mut out = out.map(|memory| One { op, memory });
         loop {
             {
                 let mut state = self.state.borrow_mut();
                 let Some(Op { state: OpState::Arriving(arrival) | OpState::Arrived(arrival), .. }) =
-                    state.ops.get_mut(&op.0)
+                    state.ops.get_mut(op.key())
                 else {
-                    return Err(MpiError::Stopped);
+                    drop(state);
+                    return Err(self.failure(op).err().unwrap_or(MpiError::Stopped));
                 };
                 if let Some(out) = &mut out {
-                    for piece in arrival.pieces.drain(..) {
-                        for slice in data_of(&piece) {
-                            let Some(target) = out.get_mut(at..at + slice.len()) else { break };
-                            target.copy_from_slice(slice);
-                            at += slice.len();
-                        }
-                    }
+                    arrival.unload(out.memory);
                 }
                 if arrival.is_whole() {
                     let Some(Op { state: OpState::Arrived(arrival) | OpState::Arriving(arrival), .. }) =
-                        state.ops.remove(&op.0)
+                        state.ops.remove(op.key())
                     else {
                         return Err(MpiError::Stopped);
                     };
                     return Ok(out.is_none().then_some(arrival));
                 }
             }
-            self.block(&[op], Sources::One(from).as_slice(), None)?;
+            let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
+            self.block(&[op], Sources::One(from).as_slice(), None, landing)?;
         }
     }
 
-    /// The message that a blocking receive gets. It is posted last, so that everything that was posted before comes
-    /// first, and needs no place in the queue.
-    pub(super) fn next_message(&self, ask: &Ask) -> Result<Message> {
+    /// The message that a blocking receive gets.
+    fn next_message(&self, ask: &Ask, out: Option<&mut [u8]>) -> Result<Got> {
+        let mut hook = Hook { ask, out, got: None };
         loop {
             // What goes on in the background may have brought it in.
             let found = self.state.borrow_mut().matching.take(&ask.pattern);
             if let Some((_, message)) = found {
-                self.acknowledge(&message);
-                return Ok(message);
+                hook.got = Some(Got::Message(message));
+            } else {
+                self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
             }
-            if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
-                self.acknowledge(&message);
-                return Ok(message);
+            match hook.got {
+                Some(Got::Message(message)) => {
+                    self.acknowledge(&message);
+                    return Ok(Got::Message(message));
+                }
+                Some(landed) => return Ok(landed),
+                None => {}
             }
         }
     }
@@ -90,6 +102,11 @@ impl Engine<'_> {
     /// Begins to receive a message that was matched when it was looked for.
     pub(super) fn accept(&self, message: Message) -> OpId {
         let offer = (message.header.kind == Kind::Offer).then_some(message.header);
+        if offer.is_some() && self.can_read(&self.state.borrow(), &message) {
+            let op = self.add(OpState::Due(message));
+            self.state.borrow_mut().due.push(op);
+            return op;
+        }
         let arrival = Arrival::new(message);
         let state = if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
         let op = self.add(state);
@@ -123,6 +140,7 @@ impl Engine<'_> {
         if message.header.kind == Kind::Offer {
             let from = message.header.from;
             let op = self.accept(message);
+            self.read_due(None);
             return self.collect(op, from, None);
         }
         self.acknowledge(&message);
@@ -143,7 +161,9 @@ impl Engine<'_> {
             if let Some(header) = self.probe(ask)? {
                 return Ok(header);
             }
-            if let Some(message) = self.block(&[], ask.sources.as_slice(), Some(ask))? {
+            let mut hook = Hook { ask, out: None, got: None };
+            self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
+            if let Some(Got::Message(message)) = hook.got {
                 let header = message.header;
                 self.state.borrow_mut().matching.keep(header.key, message);
                 return Ok(header);

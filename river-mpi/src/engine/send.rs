@@ -1,34 +1,47 @@
 //! Sending, in all modes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use river_core::Payload;
 
-use super::{EAGER, Engine, INLINE, Mode, Op, OpId, OpState, PIECE};
+use super::single::Exposure;
+use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
 use crate::matching::Key;
 
+/// Bytes that are copied in a nanosecond, about.
+const COPIED: u64 = 8;
+/// How long it takes about until an answer comes.
+const ANSWER: Duration = Duration::from_micros(5);
+
 impl Engine<'_> {
     /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.
     pub(crate) fn send(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result {
-        if data.len() <= EAGER && mode == Mode::Standard {
+        let eager = data.len() <= self.eager(to);
+        if eager && mode == Mode::Standard {
             return self.send_eager(to, key, Kind::Eager, 0, data);
         }
-        let op = if data.len() <= EAGER {
-            self.send_unmatched(to, key, data)?
-        } else {
-            self.offer(to, key, data.len(), None, 0)?
-        };
+        let op =
+            if eager { self.send_unmatched(to, key, data)? } else { self.offer(to, key, data, None, 0)? };
         let outcome = self.wait_for(&[op]);
-        let state = self.state.borrow_mut().ops.remove(&op.0).map(|op| op.state);
+        let state = self.state.borrow_mut().ops.remove(op.key()).map(|op| op.state);
         outcome?;
         let Some(OpState::Granted { receive }) = state else { return Ok(()) };
-        for piece in data.chunks(PIECE) {
-            let header = self.header(Kind::Piece, key, receive, piece.len()).encode();
-            self.transmit(to, self.pool.join(&header, piece))?;
-        }
-        Ok(())
+        self.send_pieces(to, key, receive, data)
+    }
+
+    /// The length of the pieces of a message.
+    pub(super) fn piece_of(&self, to: u32, length: usize) -> usize {
+        (length / PIECES).next_multiple_of(GRAIN).clamp(2 * GRAIN, self.piece(to).max(2 * GRAIN))
+    }
+
+    fn send_pieces(&self, to: u32, key: Key, receive: u64, data: &[u8]) -> Result {
+        data.chunks(self.piece_of(to, data.len())).try_for_each(|piece| {
+            self.transmit_slice(to, &self.header(Kind::Piece, key, receive, piece.len()), piece)
+        })
     }
 
     /// Starts to send a message that is kept here as long as need be.
@@ -36,10 +49,32 @@ impl Engine<'_> {
         self.isend_buffered(to, key, data, mode, 0)
     }
 
-    /// As [`isend`](Self::isend), of a slice: up to [`EAGER`] bytes are copied once only.
+    /// As [`isend`](Self::isend), of a slice: a short one is copied once only, a long one is if nobody wants it before it
+    /// could have been copied.
     pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
-        if data.len() > EAGER {
-            return self.isend(to, key, self.pool.join(&[], data), mode);
+        if data.len() > self.eager(to) {
+            if self.exposes(to, data.len()) {
+                // While the receiver reads this copy, the next one is made.
+                return self.isend(to, key, self.pool.join(&[], data), mode);
+            }
+            let op = self.offer(to, key, data, None, 0)?;
+            if !self.vr.is_recoverable() {
+                // Whether it is in time is nothing that a replay could know.
+                self.linger(op, ANSWER + Duration::from_nanos(data.len() as u64 / COPIED));
+            }
+            let mut state = self.state.borrow_mut();
+            let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(op) };
+            match &mut sending.state {
+                OpState::Offered { data: later, .. } => *later = Some(self.pool.join(&[], data)),
+                OpState::Granted { receive } => {
+                    let receive = *receive;
+                    sending.state = OpState::Sent { to };
+                    drop(state);
+                    self.send_pieces(to, key, receive, data).inspect_err(|_| self.forget(op))?;
+                }
+                _ => {}
+            }
+            return Ok(op);
         }
         if mode == Mode::Synchronous {
             return self.send_unmatched(to, key, data);
@@ -57,8 +92,8 @@ impl Engine<'_> {
         mode: Mode,
         buffered: usize,
     ) -> Result<OpId> {
-        if data.len() > EAGER {
-            return self.offer(to, key, data.len(), Some(data), buffered);
+        if data.len() > self.eager(to) {
+            return self.offer(to, key, &data.clone(), Some(data), buffered);
         }
         if data.len() <= INLINE || mode == Mode::Synchronous {
             return self.isend_slice(to, key, &data, mode);
@@ -84,6 +119,11 @@ impl Engine<'_> {
         self.transmit(to, payload)
     }
 
+    /// A copy, in memory that is used again.
+    pub(crate) fn copy_of(&self, data: &[u8]) -> Bytes {
+        self.pool.join(&[], data)
+    }
+
     /// As [`send_shared`](Self::send_shared), of a copy.
     pub(crate) fn send_copy(&self, to: u32, key: Key, data: &[u8]) -> Result {
         self.send_eager(to, key, Kind::Eager, 0, data)
@@ -91,7 +131,7 @@ impl Engine<'_> {
 
     /// A buffered send: the message goes at once or waits in the attached buffer.
     pub(crate) fn send_buffered(&self, to: u32, key: Key, data: &[u8]) -> Result<OpId> {
-        if data.len() <= EAGER {
+        if data.len() <= self.eager(to) {
             let free = self.state.borrow().buffer_free;
             if data.len() > free {
                 return Err(MpiError::Buffer { wanted: data.len(), free });
@@ -145,7 +185,7 @@ impl Engine<'_> {
         loop {
             let pending: Vec<OpId> = {
                 let state = self.state.borrow();
-                state.ops.iter().filter(|(_, op)| concerns(op)).map(|(&id, _)| OpId(id)).collect()
+                state.ops.iter().filter(|(_, op)| concerns(op)).map(|(key, _)| key.into()).collect()
             };
             match pending.first() {
                 Some(&op) => self.wait_for(&[op])?,
@@ -161,24 +201,29 @@ impl Engine<'_> {
     }
 
     pub(super) fn send_eager(&self, to: u32, key: Key, kind: Kind, ticket: u64, data: &[u8]) -> Result {
-        let header = self.header(kind, key, ticket, data.len()).encode();
-        self.transmit(to, self.pool.join(&header, data))
+        self.transmit_slice(to, &self.header(kind, key, ticket, data.len()), data)
     }
 
+    /// Offers a message. `owned` is the same data, if it is to be sent without the caller.
     pub(super) fn offer(
         &self,
         to: u32,
         key: Key,
-        length: usize,
-        data: Option<Bytes>,
+        data: &[u8],
+        owned: Option<Bytes>,
         buffered: usize,
     ) -> Result<OpId> {
-        let op = self.add(OpState::Offered { to, key, data });
-        if let Some(op) = self.state.borrow_mut().ops.get_mut(&op.0) {
-            op.buffered = buffered;
-        }
-        let header = self.header(Kind::Offer, key, op.0, length);
-        self.transmit(to, header.with(&[])).inspect_err(|_| self.forget(op))?;
+        let mut op = Op::new(OpState::Offered { to, key, data: owned });
+        op.buffered = buffered;
+        let exposure = self.exposes(to, data.len()).then(|| Exposure::of(data));
+        let exposure = exposure.map(|(exposure, seal)| {
+            op.seal = Some(seal);
+            exposure
+        });
+        let op: OpId = self.state.borrow_mut().ops.insert(op).into();
+        let header = self.header(Kind::Offer, key, op.0, data.len());
+        let offer = header.with(exposure.as_ref().map_or(&[][..], bytemuck::bytes_of));
+        self.transmit(to, offer).inspect_err(|_| self.forget(op))?;
         Ok(op)
     }
 }

@@ -40,7 +40,7 @@ impl Engine<'_> {
             if let Some(agreement) = self.state.borrow_mut().agreements.remove(&key) {
                 return Ok(agreement);
             }
-            self.block(&[], &[], None)?;
+            self.block(&[], &[], None, None)?;
         }
     }
 }

@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use river_core::{Channel, Down, RecvError, Selector};
+use river_core::{Arriving, Channel, Down, RecvError, Selector};
 
-use super::arrival::Message;
+use super::arrival::{Arrival, Message};
+use super::intake::{Hook, Landing};
+use super::ops::reborrow;
 use super::{Ask, Engine, Gone, LANE, MESSAGES, OpId, OpState, REPORTS, Sources, State, context_name};
 use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
@@ -17,39 +19,86 @@ const DEATHS: Channel = Channel::named("mpi.deaths");
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Engine<'_> {
-    /// Waits for one envelope and handles it. `ops` or `ask` is what this rank waits for, `whom` the ranks that could
-    /// end the wait.
-    pub(super) fn block(&self, ops: &[OpId], whom: &[u32], ask: Option<&Ask>) -> Result<Option<Message>> {
-        if self.advance_background() {
-            return Ok(None);
+    /// Waits until something has come and handles it. `ops` or the hook is what this rank waits for, `whom` the ranks
+    /// that could end the wait.
+    pub(super) fn block(
+        &self,
+        ops: &[OpId],
+        whom: &[u32],
+        mut hook: Option<&mut Hook<'_>>,
+        mut landing: Option<&mut dyn Landing>,
+    ) -> Result {
+        if self.advance_background() || self.has_due() && self.read_due(reborrow(&mut landing)) {
+            return Ok(());
         }
-        let hook = ask.map(|ask| &ask.pattern);
-        match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
-            Ok(Some(envelope)) => return Ok(self.handle(envelope, hook)),
-            Ok(None) => {}
-            Err(error) => self.trouble(error)?,
+        if !self.state.borrow().is_calm() {
+            match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
+                Ok(Some(envelope)) => {
+                    self.handle(envelope, hook);
+                    return Ok(());
+                }
+                Ok(None) => {}
+                Err(error) => self.trouble(error)?,
+            }
+            self.check_wait(whom, hook.as_ref().map(|hook| hook.ask))?;
         }
-        self.check_wait(whom, ask)?;
         self.watch(whom);
-        let result =
-            self.vr
-                .receive_until(Selector::on(MESSAGES).lane(LANE), Some(Instant::now() + PATIENCE), |_| true);
-        match result {
-            Ok(envelope) => Ok(self.handle(envelope, hook)),
+        match self.look(PATIENCE, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
                 self.ask_about(whom)?;
-                let what = match ask {
-                    Some(ask) => self.state.borrow().describe_ask("a receive", ask),
+                let what = match &hook {
+                    Some(hook) => self.state.borrow().describe_ask("a receive", hook.ask),
                     None => self.describe(ops),
                 };
                 self.wait_on(what, hook)
             }
-            Err(error) => self.trouble(error).map(|()| None),
+            Err(error) => self.trouble(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn has_due(&self) -> bool {
+        !self.state.borrow().due.is_empty()
+    }
+
+    /// Waits no longer than so long until something has come, and handles it.
+    fn look(
+        &self,
+        patience: Duration,
+        mut hook: Option<&mut Hook<'_>>,
+        mut landing: Option<&mut dyn Landing>,
+    ) -> std::result::Result<(), RecvError> {
+        let take =
+            |arriving: &Arriving<'_>| self.take_in(arriving, hook.as_deref_mut(), reborrow(&mut landing));
+        let envelope = self.vr.receive_arriving(Selector::on(MESSAGES).lane(LANE), patience, take)?;
+        envelope.into_iter().for_each(|envelope| self.handle(envelope, hook.as_deref_mut()));
+        Ok(())
+    }
+
+    /// Waits for an operation, but only for about so long.
+    pub(super) fn linger(&self, op: OpId, patience: Duration) {
+        let mut start = None;
+        while !self.is_complete(op) {
+            let waited = start.get_or_insert_with(Instant::now).elapsed();
+            if waited >= patience {
+                return;
+            }
+            let looked = match self.look(patience - waited, None, None) {
+                Err(RecvError::Timeout { .. }) => return,
+                Err(error) => self.trouble(error),
+                Ok(()) => Ok(()),
+            };
+            // The other side may wait in the same way.
+            self.read_due(None);
+            if looked.is_err() {
+                // What it means for this operation is found out by who waits for it.
+                return;
+            }
         }
     }
 
     /// Goes on waiting after this rank's patience has ended, having told the supervisor.
-    pub(super) fn wait_on(&self, what: String, hook: Option<&Pattern>) -> Result<Option<Message>> {
+    fn wait_on(&self, what: String, mut hook: Option<&mut Hook<'_>>) -> Result {
         let number = self.reports.get() + 1;
         self.reports.set(number);
         self.reported.set(Some(number));
@@ -62,18 +111,17 @@ impl Engine<'_> {
         let result = loop {
             match self.vr.receive(Selector::on(MESSAGES).lane(LANE)) {
                 Ok(envelope) => {
-                    let message = self.handle(envelope, hook);
+                    self.handle(envelope, hook.as_deref_mut());
                     let state = self.state.borrow();
                     // An order of the supervisor alone does not end the wait.
-                    if message.is_some()
-                        || state.ended
+                    if state.ended
                         || !state.agreements.is_empty()
                         || state.received.iter().sum::<u64>() != before
                     {
-                        break Ok(message);
+                        break Ok(());
                     }
                 }
-                Err(error) => break self.trouble(error).map(|()| None),
+                Err(error) => break self.trouble(error),
             }
         };
         self.reported.set(None);
@@ -147,9 +195,11 @@ impl Engine<'_> {
 
     pub(super) fn describe(&self, ops: &[OpId]) -> String {
         let state = self.state.borrow();
-        let texts = ops.iter().filter_map(|op| state.ops.get(&op.0)).map(|op| match &op.state {
+        let texts = ops.iter().filter_map(|op| state.ops.get(op.key())).map(|op| match &op.state {
             OpState::Posted(ask) => state.describe_ask("a receive", ask),
-            OpState::Arriving(arrival) => format!("the rest of a message from rank {}", arrival.header.from),
+            OpState::Due(Message { header, .. }) | OpState::Arriving(Arrival { header, .. }) => {
+                format!("the rest of a message from rank {}", header.from)
+            }
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
                 format!(
                     "rank {to} to receive what was sent with tag {} ({})",
@@ -169,6 +219,11 @@ impl Engine<'_> {
 }
 
 impl State {
+    /// Whether there is nothing that ends a wait but messages.
+    fn is_calm(&self) -> bool {
+        self.gone.is_empty() && self.revoked.is_empty() && !self.ended
+    }
+
     pub(super) fn bury(&mut self, rank: u32, down: &Down) -> Gone {
         let gone = Gone { why: down.why.to_string(), normal: down.why.is_normal() };
         self.gone.entry(rank).or_insert(gone).clone()

@@ -3,8 +3,11 @@
 mod between;
 mod errors;
 mod every;
+mod near;
+mod shaped;
 mod started;
 mod tuning;
+mod values;
 
 use river_mpi::{Communicator, Operator};
 

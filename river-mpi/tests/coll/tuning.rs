@@ -168,3 +168,41 @@ fn the_environment_chooses_for_all_ranks() {
         "{text}"
     );
 }
+
+/// What is combined within a group before it crosses to the other one is combined by what the tuning says.
+#[test]
+fn operations_between_groups_follow_the_tuning() {
+    let error = |tune: fn(Tuning) -> river_mpi::Result<Tuning>| {
+        let tried = try_world(4, move |world| {
+            let odd = world.rank() % 2;
+            let half = world.split(Some(odd), 0)?.expect("every rank is in a half");
+            let inter = half.create_intercomm(0, world, 1 - odd, 17)?;
+            let tuned = inter.with_tuning(tune(inter.tuning().clone())?);
+            let mut sum = [0];
+            tuned.allreduce(&[world.rank()], &mut sum, &river_mpi::SUM)?;
+            assert_eq!(sum, [4 - 2 * odd]);
+            Ok(())
+        });
+        tried.err().map(|error| error.to_string())
+    };
+    assert_eq!(error(|tuning| tuning.with_named("bcast", "chain")?.with_named("reduce", "linear")), None);
+    let text = "the algorithm `nobody`, which was chosen for reduce, needs a miracle";
+    let error = error(|tuning| Ok(tuning.reduce(Nobody))).unwrap_or_default();
+    assert!(error.contains(text), "{error}");
+}
+
+/// Can do nothing.
+#[derive(Debug)]
+struct Nobody;
+
+impl<O: Operation> Algorithm<O> for Nobody {
+    fn name(&self) -> &str {
+        "nobody"
+    }
+
+    fn supports(&self, _: &Shape) -> std::result::Result<(), &'static str> {
+        Err("a miracle")
+    }
+
+    fn plan(&self, _: usize, _: &Shape, _: &mut Plan) {}
+}

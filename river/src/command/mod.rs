@@ -7,12 +7,15 @@ pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod migrate;
+pub(crate) mod record;
+pub(crate) mod replay;
 pub(crate) mod restore;
 pub(crate) mod run;
 mod size;
 pub(crate) mod states;
 pub(crate) mod stop;
 pub(crate) mod vm;
+mod watch;
 
 use std::io::{self, Write};
 

@@ -1,35 +1,148 @@
 //! `river states`.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
-use river::core::Stored;
+use river::core::{Happening, RecordedVr, Recording, Stored};
 
-use super::print;
+use super::watch::{self, Watch};
+use super::{print, replay};
 
-/// Show what the newest checkpoint in a directory holds
+/// Show what a directory holds of a program: its newest checkpoint, or a recording
+///
+/// A recording is a series of states: with --vr, those of one VR are listed, and what led from one to the next. With --watch,
+/// the values of something over time are printed as CSV.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river states state               the VRs of the newest checkpoint in ./state
+  river states state                            the VRs of the newest checkpoint in ./state
+  river states tape                             the VRs of a recording
+  river states tape --vr 5f3a                   the states of one of them, and what happened in between
+  river states tape --watch recv.count          attribute `count` of all messages that have arrived, over time
+  river states tape --vr 5f3a --watch send.sum --watch state.round
+                                                attribute `sum` of what one VR has sent, and field `round` of what it
+                                                gave to its safepoints
+
+Expressions:
+  recv.NAME    an attribute of the messages that have arrived
+  send.NAME    an attribute of the messages that were sent and have arrived
+  state.PATH   a part of the states that were given to safepoints: fields by name, elements by number; for that
+               the VR is run again
 
 Exit status:
-  0  there is one
-  1  an error, told on stderr: there is none, or none that is whole
+  0  there is something
+  1  an error, told on stderr: there is nothing, or nothing that is whole
   2  the command line makes no sense")]
 pub(crate) struct Args {
-    /// Where the checkpoints are
+    /// Where the checkpoints or the recording are
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
+    /// One VR of a recording: the beginning of its id, or `initiator`
+    #[arg(long, value_name = "ID")]
+    vr: Option<String>,
+    /// Print the values of that over time as CSV
+    #[arg(long, value_name = "EXPR")]
+    watch: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
+    if is_recording(&args.directory) {
+        return recorded(args);
+    }
+    if args.vr.is_some() || !args.watch.is_empty() {
+        return Err(river::VrError::msg(format!(
+            "{} holds no recording, of which --vr and --watch show something: see `river record`",
+            args.directory.display()
+        )));
+    }
     let stored = Stored::latest(&args.directory)?;
     for error in &stored.broken {
         eprintln!("passed over a checkpoint: {error}");
     }
     Ok(print(&table(&stored))?)
+}
+
+/// Whether a directory holds a recording.
+pub(super) fn is_recording(directory: &Path) -> bool {
+    directory.join("recording.river").exists()
+}
+
+fn recorded(args: &Args) -> river::Result {
+    let recording = Recording::open(&args.directory)?;
+    let one = args.vr.as_ref().map(|vr| replay::find(&recording, vr)).transpose()?;
+    if !args.watch.is_empty() {
+        let wrong = |text: &str, error: String| river::VrError::msg(format!("--watch {text}: {error}"));
+        let watches = args.watch.iter().map(|text| text.parse().map_err(|error| wrong(text, error)));
+        let watches: Vec<Watch> = watches.collect::<river::Result<_>>()?;
+        let vrs = one.map_or_else(|| recording.vrs().iter().collect(), |vr| vec![vr]);
+        return Ok(print(&watch::csv(&args.directory, &recording, &vrs, &args.watch, &watches)?)?);
+    }
+    let text = match one {
+        Some(vr) => series(&recording, vr)?,
+        None => vrs(&recording),
+    };
+    Ok(print(&text)?)
+}
+
+/// The VRs of a recording.
+fn vrs(recording: &Recording) -> String {
+    let mut text = format!("recording of {}\n\n", recording.program());
+    let _ = writeln!(
+        text,
+        "{:<10}{:<14}{:>11}{:>10}{:>12}  {:<40}  END",
+        "VR", "VM", "SAFEPOINTS", "LINES", "BYTES", "TYPE"
+    );
+    for vr in recording.vrs() {
+        let end = vr.end.as_deref().unwrap_or("the recording ends before");
+        let _ = writeln!(
+            text,
+            "{:<10}{:<14}{:>11}{:>10}{:>12}  {:<40}  {end}",
+            vr.id.short(),
+            vr.vm,
+            vr.safepoints,
+            vr.lines,
+            vr.bytes,
+            vr.name
+        );
+    }
+    text
+}
+
+/// The states of one VR: where it can be begun at, and what happened until the next.
+fn series(recording: &Recording, vr: &RecordedVr) -> river::Result<String> {
+    let mut text = format!("VR {} ({}) on {}\n\n", vr.id, vr.name, vr.vm);
+    let _ = writeln!(
+        text,
+        "{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}",
+        "STATE", "TIME", "LINE", "BYTES", "ARRIVED", "SENT"
+    );
+    let (mut arrived, mut sent, mut open) = (0_u64, 0_u64, None);
+    let mut close = |open: Option<String>, arrived: &mut u64, sent: &mut u64| {
+        if let Some(row) = open {
+            let _ = writeln!(text, "{row}{arrived:>10}{sent:>10}");
+        }
+        (*arrived, *sent) = (0, 0);
+    };
+    let mut last = None;
+    for step in recording.steps(vr.id)? {
+        let time = step.time.duration_since(recording.began()).unwrap_or_default().as_secs_f64();
+        let row = |state: u64, bytes: usize| format!("{state:>9}{time:>10.3}{:>10}{bytes:>10}", step.line);
+        match step.what {
+            Happening::Began(bytes) => open = Some(row(0, bytes)),
+            Happening::Safepoint(number, bytes) => {
+                close(open.take(), &mut arrived, &mut sent);
+                open = Some(row(number, bytes));
+            }
+            Happening::Arrived(_) => arrived += 1,
+            Happening::Sent(..) => sent += 1,
+            Happening::Ended(why) => last = Some(format!("it {why} after {time:.3} s")),
+            _ => {}
+        }
+    }
+    close(open, &mut arrived, &mut sent);
+    let _ = writeln!(text, "\n{}", last.as_deref().unwrap_or("the recording ends before the VR"));
+    Ok(text)
 }
 
 fn table(stored: &Stored) -> String {

@@ -7,6 +7,7 @@ mod key;
 mod lab;
 mod migrate;
 mod order;
+mod replay;
 mod run;
 mod state;
 mod stop;

@@ -69,7 +69,7 @@ pub(crate) fn count_long(vr: &Vr) -> river::Result {
 }
 
 /// Twice, by two counters: the sum of 1 to 300.
-const SUM: &str = "sum 90300";
+pub(crate) const SUM: &str = "sum 90300";
 
 #[test]
 fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {

@@ -8,28 +8,56 @@
 //! Nobody is woken while somebody looks: the VRs that wait look into the rings themselves ([`Rings`]).
 
 mod bell;
+mod fence;
 mod memory;
 mod ring;
 mod rings;
+mod route;
 
 use std::io::{self, Write};
+use std::iter;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::envelope::Envelope;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+use crate::envelope::Label;
 use crate::frame::{self, Kind};
 use crate::protocol::MemoryName;
 
 use bell::Bell;
-use ring::RingWriter;
+use ring::{LONGEST, RingWriter, Title};
+use route::{ROUTE, Route, Routes};
 
 pub(crate) use rings::{Rings, TICK, Watch};
 
-/// A writer that finds the ring full yields for this long, then sleeps between looks.
+/// Who finds the ring full, or in another's hands, looks for so long, yields for so long, then sleeps between looks.
+const SPINS: u32 = 100;
 const YIELD: Duration = Duration::from_micros(200);
 const NAP: Duration = Duration::from_micros(200);
+
+/// Kinds of records. Bytes of frames as they would pass over a connection.
+const STREAM: u8 = 1;
+/// A whole envelope: sequence number, route, payload. Its route gets the number that is the record's mark.
+const SPELLED: u8 = 2;
+/// A whole envelope whose route has that number: sequence number, payload.
+const NAMED: u8 = 3;
+/// Besides: the payload begins in the middle of a line, see [`LONG`].
+const HALF: u8 = 0x10;
+const SEQ: usize = size_of::<u64>();
+/// Payloads of so many bytes begin in the middle of a line. Behind a header of half a line, which layers above do well to
+/// choose, data is at the beginning of one then, where it is copied fastest.
+const LONG: usize = 256;
+/// What is longer than a record comes in several of so many bytes: the reader copies one out while the writer copies the next one in, and
+/// both stay in the cache.
+const PIECE: usize = 32 << 10;
+
+/// So many zeros are in front of such a payload, behind the record's word, the sequence number and so many bytes of a route.
+const fn gap_behind(route: usize) -> usize {
+    (64 + 32 - (2 * SEQ + route) % 64) % 64
+}
 
 /// A ring that is offered to a peer.
 pub(crate) struct Offer(RingWriter);
@@ -47,51 +75,101 @@ impl Offer {
     /// The link, once the peer has taken the ring. `bell` is the peer's.
     pub(crate) fn accepted(self, doorbell: TcpStream, bell: &MemoryName) -> io::Result<ShmLink> {
         let bell = Bell::open(bell)?;
-        Ok(ShmLink { ring: Mutex::new(self.0), bell, doorbell, failed: OnceLock::new() })
+        let out = SpinMutex::new(Out { ring: self.0, routes: Routes::default() });
+        Ok(ShmLink { out, bell, doorbell, failed: OnceLock::new() })
     }
 }
 
 /// The writing end of the link.
 #[derive(Debug)]
 pub(crate) struct ShmLink {
-    ring: Mutex<RingWriter>,
+    /// Given back by a plain store, where a mutex that wakes others would wait for what was written to reach the reader.
+    out: SpinMutex<Out>,
     bell: Bell,
     doorbell: TcpStream,
     failed: OnceLock<String>,
 }
 
+#[derive(Debug)]
+struct Out {
+    ring: RingWriter,
+    routes: Routes,
+}
+
 impl ShmLink {
-    /// Writes a frame. Blocks while the ring is full. `Err`: why the link has ended.
-    pub(crate) fn send(&self, kind: Kind, envelope: &Envelope) -> Result<(), String> {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(&mut ring, &frame::encode_header(kind, envelope))?;
-        for part in envelope.payload.parts() {
-            self.write(&mut ring, part)?;
+    /// The longest payload of an envelope in one record.
+    pub(crate) const WHOLE: usize = LONGEST - SEQ - ROUTE - gap_behind(ROUTE);
+
+    /// Writes a frame with a payload of that length, which the parts are together. Blocks while the ring is full.
+    /// `Err`: why the link has ended.
+    pub(crate) fn send<'a>(
+        &self,
+        kind: Kind,
+        label: &Label,
+        len: usize,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<(), String> {
+        let mut out = self.turn()?;
+        let Out { ring, routes } = &mut *out;
+        if kind != Kind::Envelope || len > Self::WHOLE {
+            self.stream(ring, &frame::encode_header(kind, label, len), parts)?;
+        } else {
+            let route = Route::of(label);
+            let (mark, known) = routes.number(&route);
+            let (kind, route) = match known {
+                true => (NAMED, &[][..]),
+                false => (SPELLED, bytemuck::bytes_of(&route)),
+            };
+            let (kind, gap) = if len < LONG { (kind, 0) } else { (kind | HALF, gap_behind(route.len())) };
+            let title = Title { kind, mark, len: SEQ + route.len() + gap + len };
+            let seq = label.seq.to_le_bytes();
+            self.write(ring, title, &[&seq, route, &[0; 64][..gap]], parts)?;
         }
-        ring.publish();
+        drop(out);
         self.ring_if_needed()
     }
 
-    fn write(&self, ring: &mut RingWriter, bytes: &[u8]) -> Result<(), String> {
-        let mut done = ring.write(bytes);
-        let mut full_since = None;
-        while done < bytes.len() {
+    fn stream<'a>(
+        &self,
+        ring: &mut RingWriter,
+        header: &[u8],
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), String> {
+        let mut write = |piece: &[u8]| {
+            let title = Title { kind: STREAM, mark: 0, len: piece.len() };
+            self.write(ring, title, &[piece], iter::empty())
+        };
+        write(header)?;
+        parts.flat_map(|part| part.chunks(PIECE)).try_for_each(write)
+    }
+
+    /// Writes a record, as soon as there is room for it.
+    fn write<'a>(
+        &self,
+        ring: &mut RingWriter,
+        title: Title,
+        head: &[&[u8]],
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<(), String> {
+        let mut patience = Patience::default();
+        while !ring.write(title, head, parts.clone()) {
+            self.ring_if_needed()?;
+            patience.wait();
+        }
+        Ok(())
+    }
+
+    fn turn(&self) -> Result<SpinMutexGuard<'_, Out>, String> {
+        let mut patience = Patience::default();
+        loop {
             if let Some(error) = self.failed.get() {
                 return Err(error.clone());
             }
-            self.ring_if_needed()?;
-            if full_since.get_or_insert_with(Instant::now).elapsed() < YIELD {
-                thread::yield_now();
-            } else {
-                thread::sleep(NAP);
+            if let Some(out) = self.out.try_lock() {
+                return Ok(out);
             }
-            let n = ring.write(&bytes[done..]);
-            done += n;
-            if n > 0 {
-                full_since = None;
-            }
+            patience.wait();
         }
-        Ok(())
     }
 
     fn ring_if_needed(&self) -> Result<(), String> {
@@ -108,5 +186,25 @@ impl ShmLink {
     pub(crate) fn close(&self, error: &str) {
         let _ = self.failed.set(error.to_owned());
         let _ = self.doorbell.shutdown(Shutdown::Both);
+    }
+}
+
+/// How one waits for what will most likely come soon.
+#[derive(Debug, Default)]
+struct Patience {
+    spins: u32,
+    since: Option<Instant>,
+}
+
+impl Patience {
+    fn wait(&mut self) {
+        if self.spins < SPINS {
+            self.spins += 1;
+            std::hint::spin_loop();
+        } else if self.since.get_or_insert_with(Instant::now).elapsed() < YIELD {
+            thread::yield_now();
+        } else {
+            thread::sleep(NAP);
+        }
     }
 }

@@ -1,84 +1,128 @@
-//! A ring of bytes between two processes, one of which writes and one of which reads: two counters and a buffer.
+//! A ring of records between two processes, one of which writes and one of which reads.
 //!
-//! The counters only grow; their difference is what can be read. Large amounts are copied and published in pieces, so
-//! that the reader copies one out while the writer copies the next one in, and both stay in the cache.
+//! A record begins at a cache line with a word that says how long it is, and that is written last: who waits for a
+//! record looks at the very line that it will come in, so that a short message costs one line handed from processor to
+//! processor. Where the next record will begin there is a zero, written before the record in front of it is shown.
+//!
+//! How far the reader is, it tells now and then only: the writer looks when it has come to the end of what it knows to
+//! be free, and by then a quarter of the ring at most is free without its knowing.
 
 use std::io;
-use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::memory::Memory;
 use crate::protocol::MemoryName;
 
 /// Bytes in the buffer: a power of two.
 pub(super) const CAPACITY: usize = 256 << 10;
-/// Bytes that are published at once.
-const PIECE: usize = 32 << 10;
-/// The counters have cache lines, and the lines that are fetched along with them, of their own.
-const HEAD: usize = 128;
+/// The longest record has so many bytes.
+pub(super) const LONGEST: usize = (32 << 10) + 128;
+const LINE: usize = 64;
+const WORD: usize = 8;
+/// How far in front of itself the writer fetches a line: what it costs to take one from the reader's processor is as much
+/// as some short records.
+const AHEAD: usize = 8 * LINE;
+/// The counter has cache lines, and the lines that are fetched along with it, of its own.
 const TAIL: usize = 256;
 const BUFFER: usize = 4096;
 const LENGTH: usize = BUFFER + CAPACITY;
+/// The kind of what fills the end of the buffer where a record does not fit.
+const FILL: u8 = 0xff;
+
+/// What the word of a record says: its kind and a mark, which mean nothing to the ring, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Title {
+    pub(super) kind: u8,
+    pub(super) mark: u16,
+    pub(super) len: usize,
+}
+
+impl Title {
+    /// Never zero, as a length is increased by one.
+    fn encode(self) -> u64 {
+        (self.len as u64 + 1) | (u64::from(self.kind) << 32) | (u64::from(self.mark) << 48)
+    }
+
+    fn decode(word: u64) -> Self {
+        let len = (word as u32).wrapping_sub(1) as usize;
+        Self { kind: (word >> 32) as u8, mark: (word >> 48) as u16, len }
+    }
+}
+
+/// What a record of so many bytes takes up.
+fn size(len: usize) -> usize {
+    (WORD + len).next_multiple_of(LINE)
+}
 
 /// The writing end: made by the process that has something to say.
 #[derive(Debug)]
 pub(super) struct RingWriter {
     memory: Memory,
     head: u64,
-    /// What the reader may know of `head`.
-    published: u64,
     /// The reader's counter when it was last looked at.
     tail: u64,
 }
 
 impl RingWriter {
     pub(super) fn create() -> io::Result<Self> {
-        Ok(Self { memory: Memory::create(LENGTH)?, head: 0, published: 0, tail: 0 })
+        Ok(Self { memory: Memory::create(LENGTH)?, head: 0, tail: 0 })
     }
 
     pub(super) fn name(&self) -> MemoryName {
         self.memory.name()
     }
 
-    /// Copies as much of the bytes as there is room for, and returns how many that were. The reader sees them at the
-    /// latest after [`publish`](Self::publish).
-    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        while done < bytes.len() {
-            let mut room = CAPACITY - (self.head - self.tail) as usize;
-            if room < (bytes.len() - done).min(PIECE) {
-                self.tail = self.reader_counter();
-                room = CAPACITY - (self.head - self.tail) as usize;
-                if room == 0 {
-                    self.publish();
-                    break;
-                }
-            }
-            let at = self.head as usize % CAPACITY;
-            let n = room.min(bytes.len() - done).min(PIECE).min(CAPACITY - at);
-            self.memory.write(BUFFER + at, &bytes[done..done + n]);
-            done += n;
-            self.head += n as u64;
-            if self.head - self.published >= PIECE as u64 {
-                self.publish();
-            }
+    /// Writes a record of at most [`LONGEST`] bytes, which the head and the parts are together. False: there is no room
+    /// for it now.
+    pub(super) fn write<'a>(
+        &mut self,
+        title: Title,
+        head: &[&[u8]],
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> bool {
+        debug_assert!(title.len <= LONGEST && title.kind != FILL);
+        let size = size(title.len);
+        let mut at = self.head as usize % CAPACITY;
+        let fill = if at + size > CAPACITY { CAPACITY - at } else { 0 };
+        // Besides the record, the word behind it has to be free.
+        if !self.has_room(fill + size + LINE) {
+            return false;
         }
-        done
+        if fill > 0 {
+            self.show(at, 0, Title { kind: FILL, mark: 0, len: fill - WORD });
+            self.head += fill as u64;
+            at = 0;
+        }
+        let mut to = BUFFER + at + WORD;
+        let mut put = |part: &[u8]| {
+            self.memory.write(to, part);
+            to += part.len();
+        };
+        head.iter().copied().for_each(&mut put);
+        parts.for_each(put);
+        debug_assert_eq!(to, BUFFER + at + WORD + title.len);
+        self.show(at, (at + size) % CAPACITY, title);
+        self.head += size as u64;
+        // Other lines are fetched while they are written to, by the processor itself.
+        self.memory.fetch_to_write(BUFFER + (at + size + AHEAD) % CAPACITY);
+        true
     }
 
-    /// Shows the reader all that was written.
-    pub(super) fn publish(&mut self) {
-        if self.published != self.head {
-            self.published = self.head;
-            // Sequentially consistent, as the writer looks next whether the reader sleeps: see `Bell`.
-            self.memory.u64_at(HEAD).store(self.head, SeqCst);
-        }
+    fn show(&self, at: usize, next: usize, title: Title) {
+        self.memory.u64_at(BUFFER + next).store(0, Relaxed);
+        self.memory.u64_at(BUFFER + at).store(title.encode(), Release);
     }
 
-    /// The reader's counter, or what it must have been if the reader wrote nonsense: then the ring looks full, and
-    /// the link ends when the reader does.
-    fn reader_counter(&self) -> u64 {
-        let tail = self.memory.u64_at(TAIL).load(Acquire);
-        if tail >= self.tail && tail <= self.head { tail } else { self.tail }
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let room = |ring: &Self| CAPACITY - (ring.head - ring.tail) as usize;
+        if room(self) < bytes {
+            let tail = self.memory.u64_at(TAIL).load(Acquire);
+            // Nonsense changes nothing: then the ring looks full, and the link ends when the reader does.
+            if tail >= self.tail && tail <= self.head {
+                self.tail = tail;
+            }
+        }
+        room(self) >= bytes
     }
 }
 
@@ -87,39 +131,70 @@ impl RingWriter {
 pub(super) struct RingReader {
     memory: Memory,
     tail: u64,
-    head: u64,
+    /// What the writer may know of `tail`.
+    told: u64,
+}
+
+/// A record that was found in a ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub(super) title: Title,
+    at: usize,
 }
 
 impl RingReader {
     /// Takes the ring that a peer offers.
     pub(super) fn attach(name: &MemoryName) -> io::Result<Self> {
-        Ok(Self { memory: Memory::open(name, LENGTH)?, tail: 0, head: 0 })
+        Ok(Self { memory: Memory::open(name, LENGTH)?, tail: 0, told: 0 })
     }
 
-    /// Reads as many bytes as there are and fit, and returns how many. `Err`: the peer broke the protocol.
-    pub(super) fn read(&mut self, bytes: &mut [u8]) -> Result<usize, String> {
-        if self.head == self.tail {
-            self.head = self.memory.u64_at(HEAD).load(SeqCst);
-            if self.head.wrapping_sub(self.tail) > CAPACITY as u64 {
-                return Err("the peer's counter is out of range".into());
-            }
-        }
-        let mut done = 0;
-        while done < bytes.len() && self.tail < self.head {
+    /// The oldest record, which stays until it is [`passed`](Self::pass). `Err`: the peer broke the protocol.
+    pub(super) fn front(&mut self) -> Result<Option<Record>, String> {
+        loop {
             let at = self.tail as usize % CAPACITY;
-            let there = (self.head - self.tail) as usize;
-            let n = there.min(bytes.len() - done).min(PIECE).min(CAPACITY - at);
-            self.memory.read(BUFFER + at, &mut bytes[done..done + n]);
-            done += n;
-            self.tail += n as u64;
+            let word = self.memory.u64_at(BUFFER + at).load(Acquire);
+            if word == 0 {
+                return Ok(None);
+            }
+            let title = Title::decode(word);
+            if title.kind == FILL {
+                if at == 0 {
+                    return Err("a record fills the whole ring".into());
+                }
+                self.skip(CAPACITY - at);
+                continue;
+            }
+            if title.len > LONGEST || at + size(title.len) > CAPACITY {
+                return Err(format!("a record claims {} bytes", title.len));
+            }
+            // Where one waits for the next one anyway.
+            self.memory.fetch_to_read(BUFFER + (at + size(title.len)) % CAPACITY);
+            return Ok(Some(Record { title, at }));
+        }
+    }
+
+    /// Copies bytes of a record, from that offset on. Panics if it has not so many.
+    pub(super) fn read(&self, record: Record, offset: usize, bytes: &mut [u8]) {
+        assert!(offset <= record.title.len && bytes.len() <= record.title.len - offset);
+        self.memory.read(BUFFER + record.at + WORD + offset, bytes);
+    }
+
+    /// Goes on behind the oldest record.
+    pub(super) fn pass(&mut self, record: Record) {
+        self.skip(size(record.title.len));
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.tail += bytes as u64;
+        if self.tail - self.told >= CAPACITY as u64 / 4 {
+            self.told = self.tail;
             self.memory.u64_at(TAIL).store(self.tail, Release);
         }
-        Ok(done)
     }
 
     /// Whether nothing has been written that was not read.
     pub(super) fn is_empty(&self) -> bool {
-        self.head == self.tail && self.memory.u64_at(HEAD).load(SeqCst) == self.tail
+        self.memory.u64_at(BUFFER + self.tail as usize % CAPACITY).load(Acquire) == 0
     }
 }
 
@@ -132,26 +207,33 @@ mod tests {
 
     use super::*;
 
+    fn take(reader: &mut RingReader) -> Option<(u16, Vec<u8>)> {
+        let record = reader.front().unwrap()?;
+        let mut bytes = vec![0; record.title.len];
+        reader.read(record, 0, &mut bytes);
+        reader.pass(record);
+        Some((record.title.mark, bytes))
+    }
+
     proptest! {
-        /// A ring is a queue of bytes.
+        /// A ring is a queue of records. One has room for a record as soon as there is none in it.
         #[test]
-        fn equals_a_queue(steps in prop::collection::vec((any::<bool>(), 0..CAPACITY + 10_000), 1..30)) {
+        fn equals_a_queue(steps in prop::collection::vec((any::<bool>(), 0..=LONGEST), 1..200)) {
             let mut writer = RingWriter::create().unwrap();
             let mut reader = RingReader::attach(&writer.name()).unwrap();
-            let (mut model, mut counter) = (VecDeque::new(), 0_u8);
-            for (write, amount) in steps {
+            let mut model = VecDeque::new();
+            for (number, (write, len)) in (0_u16..).zip(steps) {
                 if write {
-                    let bytes: Vec<u8> = (0..amount).map(|i| counter.wrapping_add((i % 251) as u8)).collect();
-                    counter = counter.wrapping_add(17);
-                    let n = writer.write(&bytes);
-                    writer.publish();
-                    prop_assert_eq!(n, amount.min(CAPACITY - model.len()));
-                    model.extend(&bytes[..n]);
+                    let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8 ^ number as u8).collect();
+                    let (one, other) = bytes.split_at(len / 3);
+                    let title = Title { kind: 1, mark: number, len };
+                    if writer.write(title, &[one], std::iter::once(other)) {
+                        model.push_back((number, bytes));
+                    } else {
+                        prop_assert!(!model.is_empty());
+                    }
                 } else {
-                    let mut bytes = vec![0; amount];
-                    let n = reader.read(&mut bytes).unwrap();
-                    prop_assert!(n <= model.len() && (n > 0 || amount == 0 || model.is_empty()));
-                    prop_assert!(bytes[..n].iter().copied().eq(model.drain(..n)));
+                    prop_assert_eq!(take(&mut reader), model.pop_front());
                 }
                 prop_assert_eq!(reader.is_empty(), model.is_empty());
             }
@@ -159,40 +241,55 @@ mod tests {
     }
 
     #[test]
-    fn bytes_pass_between_threads_in_order() {
+    fn records_pass_between_threads_in_order() {
         let mut writer = RingWriter::create().unwrap();
         let mut reader = RingReader::attach(&writer.name()).unwrap();
-        const TOTAL: usize = 20_000_000;
+        const RECORDS: usize = 20_000;
+        let len = |number: usize| number * 7919 % LONGEST / (1 + number % 50);
         let sender = thread::spawn(move || {
-            let bytes: Vec<u8> = (0..TOTAL).map(|i| (i % 253) as u8).collect();
-            let mut done = 0;
-            while done < TOTAL {
-                let n = writer.write(&bytes[done..(done + 50_001).min(TOTAL)]);
-                writer.publish();
-                if n == 0 {
+            for number in 0..RECORDS {
+                let bytes = vec![number as u8; len(number)];
+                let title = Title { kind: 1, mark: number as u16, len: bytes.len() };
+                while !writer.write(title, &[&bytes], std::iter::empty()) {
                     thread::yield_now();
                 }
-                done += n;
             }
             writer
         });
-        let (mut done, mut buffer) = (0, vec![0; 70_000]);
-        while done < TOTAL {
-            let n = reader.read(&mut buffer).unwrap();
-            assert!(buffer[..n].iter().enumerate().all(|(i, b)| *b == ((done + i) % 253) as u8));
-            done += n;
-            if n == 0 {
-                thread::yield_now();
-            }
+        for number in 0..RECORDS {
+            let (mark, bytes) = loop {
+                match take(&mut reader) {
+                    Some(record) => break record,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!((mark, bytes.len()), (number as u16, len(number)));
+            assert!(bytes.iter().all(|byte| *byte == number as u8));
         }
         drop(sender.join());
     }
 
     #[test]
     fn a_peer_that_lies_is_an_error_not_a_fault() {
-        let writer = RingWriter::create().unwrap();
-        let mut reader = RingReader::attach(&writer.name()).unwrap();
-        writer.memory.u64_at(HEAD).store(CAPACITY as u64 + 1, SeqCst);
-        assert!(reader.read(&mut [0; 10]).is_err());
+        let lie = |word: u64| {
+            let writer = RingWriter::create().unwrap();
+            let mut reader = RingReader::attach(&writer.name()).unwrap();
+            writer.memory.u64_at(BUFFER).store(word, Release);
+            reader.front().map(drop)
+        };
+        assert!(lie(Title { kind: 1, mark: 0, len: LONGEST + 1 }.encode()).is_err());
+        assert!(lie(1 << 32).is_err(), "a length of -1");
+        assert!(lie(Title { kind: FILL, mark: 0, len: 0 }.encode()).is_err());
+        assert!(lie(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_reader_that_lies_makes_the_ring_look_full_at_most() {
+        let mut writer = RingWriter::create().unwrap();
+        writer.memory.u64_at(TAIL).store(u64::MAX, Release);
+        let bytes = vec![0; LONGEST];
+        let title = Title { kind: 1, mark: 0, len: LONGEST };
+        let written = (0..100).take_while(|_| writer.write(title, &[&bytes], std::iter::empty())).count();
+        assert_eq!(written, CAPACITY / size(LONGEST));
     }
 }

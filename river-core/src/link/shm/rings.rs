@@ -14,18 +14,25 @@ use std::time::Duration;
 use mio::Waker;
 
 use super::bell::Bell;
-use super::ring::RingReader;
-use crate::frame::Decoder;
+use bytemuck::Zeroable;
+
+use super::ring::{Record, RingReader, Title};
+use super::route::{ROUTE, Route, Routes};
+use super::{HALF, NAMED, SEQ, SPELLED, STREAM, gap_behind};
+use crate::arriving::{Arriving, Intake, Source};
+use crate::frame::{self, Decoder, Frame, Kind};
 use crate::id::HostId;
-use crate::inbox::Pump;
+use crate::inbox::{Inbox, Pump, Taker};
 use crate::link::Sink;
 use crate::pool::Pool;
 use crate::protocol::MemoryName;
 
 /// How long something may lie in a ring into which nobody looks although the bell is awake.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
-/// Reads from one peer in a row before the others have their turn.
-const TURN: usize = 8;
+/// Records of one peer in a row before the others have their turn.
+const TURN: usize = 64;
+/// Looks that take as long as a pause of the processor, about.
+const PER_PAUSE: u32 = 4;
 /// After a payload of so many bytes a turn ends: who waits may be done with it, and its memory still be in a cache,
 /// before the next one needs some.
 const LARGE: usize = 256 << 10;
@@ -49,7 +56,10 @@ pub(crate) struct Rings {
 struct Peer {
     host: HostId,
     ring: RingReader,
+    routes: Routes,
     decoder: Decoder,
+    /// Memory for large payloads.
+    pool: Arc<Pool>,
     /// What was wrong with it; its connection ends then.
     broken: Option<String>,
 }
@@ -78,7 +88,8 @@ impl Rings {
     pub(crate) fn attach(&self, host: HostId, name: &MemoryName) -> io::Result<()> {
         let ring = RingReader::attach(name)?;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.push(Peer { host, ring, decoder: Decoder::new(self.pool.clone()), broken: None });
+        let (decoder, pool) = (Decoder::new(self.pool.clone()), self.pool.clone());
+        peers.push(Peer { host, ring, routes: Routes::default(), decoder, pool, broken: None });
         self.count.store(peers.len(), SeqCst);
         Ok(())
     }
@@ -89,7 +100,7 @@ impl Rings {
         if let Some(index) = peers.iter().position(|peer| peer.host == host) {
             let mut peer = peers.swap_remove(index);
             self.count.store(peers.len(), SeqCst);
-            while peer.read(&*self.sink) {}
+            while peer.read(&*self.sink, &mut None) {}
         }
     }
 
@@ -98,9 +109,28 @@ impl Rings {
         let Ok(mut peers) = self.peers.try_lock() else { return false };
         let mut some = false;
         for peer in peers.iter_mut() {
-            some |= peer.read(&*self.sink);
+            some |= peer.read(&*self.sink, &mut None);
         }
         some
+    }
+
+    /// The same for a VR that waits, up to so many times in a row.
+    fn look_for(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
+        let Ok(mut peers) = self.peers.try_lock() else {
+            return ().poll(looks, inbox, taker);
+        };
+        let mut own = taker.map(|taker| Own { inbox, taker });
+        for _ in 0..looks * PER_PAUSE {
+            for peer in peers.iter_mut() {
+                peer.read(&*self.sink, &mut own);
+                if own.as_ref().is_some_and(|own| own.taker.done) {
+                    return;
+                }
+            }
+            if inbox.is_ready() || own.as_ref().is_some_and(|own| own.taker.taken) {
+                return;
+            }
+        }
     }
 
     fn all_empty(&self) -> bool {
@@ -128,9 +158,9 @@ impl Pump for Rings {
         self.pollers.fetch_add(1, SeqCst);
     }
 
-    fn poll(&self) {
+    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
         if !self.is_used() {
-            return;
+            return ().poll(looks, inbox, taker);
         }
         if !self.bell.is_awake() {
             self.bell.wake();
@@ -141,7 +171,7 @@ impl Pump for Rings {
                 let _ = self.waker.wake();
             }
         }
-        self.look();
+        self.look_for(looks, inbox, taker);
     }
 
     fn end(&self) {
@@ -158,13 +188,35 @@ impl Pump for Rings {
 }
 
 /// Without rings there is nothing to look into.
+impl Pump for () {
+    fn begin(&self) {}
+
+    fn poll(&self, looks: u32, inbox: &Inbox, _: Option<&mut Taker<'_>>) {
+        for _ in 0..looks {
+            if inbox.is_ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn end(&self) {}
+
+    fn may_park(&self) -> bool {
+        true
+    }
+}
+
 impl Pump for Option<&Rings> {
     fn begin(&self) {
         self.iter().for_each(|rings| rings.begin());
     }
 
-    fn poll(&self) {
-        self.iter().for_each(|rings| rings.poll());
+    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
+        match self {
+            Some(rings) => rings.poll(looks, inbox, taker),
+            None => ().poll(looks, inbox, taker),
+        }
     }
 
     fn end(&self) {
@@ -176,32 +228,111 @@ impl Pump for Option<&Rings> {
     }
 }
 
+/// A VR that looks itself, and may take what is for it.
+struct Own<'a, 'b> {
+    inbox: &'a Inbox,
+    taker: &'a mut Taker<'b>,
+}
+
+impl Own<'_, '_> {
+    /// Shows it an envelope, if nothing waits in its inbox that comes first.
+    fn offer(&mut self, sink: &dyn Sink, arriving: &Arriving<'_>) -> Intake {
+        if self.inbox.is_ready() || !sink.trusts_all() { Intake::Left } else { self.taker.offer(arriving) }
+    }
+}
+
+/// The payload of an envelope that is one record.
+struct InRing<'a> {
+    ring: &'a RingReader,
+    record: Record,
+    /// Where the payload begins.
+    start: usize,
+}
+
+impl Source for InRing<'_> {
+    fn copy(&self, offset: usize, out: &mut [u8]) {
+        self.ring.read(self.record, self.start + offset, out);
+    }
+}
+
 impl Peer {
     /// Reads a turn. True: something was there.
-    fn read(&mut self, sink: &dyn Sink) -> bool {
+    fn read(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> bool {
         if self.broken.is_some() {
             return false;
         }
         for turn in 0..TURN {
-            match self.ring.read(self.decoder.space()) {
-                Ok(0) => return turn > 0,
-                Ok(n) => self.decoder.advance(n),
+            let record = match self.ring.front() {
+                Ok(Some(record)) => record,
+                Ok(None) => return turn > 0,
                 Err(error) => return self.fail(error),
-            }
-            let mut large = false;
-            loop {
-                match self.decoder.next() {
-                    Ok(Some(frame)) => {
-                        large |= frame.envelope.payload.len() >= LARGE;
-                        sink.frame(self.host, frame);
-                    }
-                    Ok(None) if large => return true,
-                    Ok(None) => break,
-                    Err(error) => return self.fail(error.to_string()),
-                }
+            };
+            let large = match record.title.kind {
+                STREAM => self.read_stream(record, sink),
+                _ => self.read_whole(record, sink, own),
+            };
+            self.ring.pass(record);
+            match large {
+                Ok(large) if large || own.as_ref().is_some_and(|own| own.taker.done) => return true,
+                Ok(_) => {}
+                Err(error) => return self.fail(error),
             }
         }
         true
+    }
+
+    /// Reads a record that is an envelope. True: a large one.
+    fn read_whole(
+        &mut self,
+        record: Record,
+        sink: &dyn Sink,
+        own: &mut Option<Own<'_, '_>>,
+    ) -> Result<bool, String> {
+        let Title { kind, mark, len } = record.title;
+        let route = match kind & !HALF {
+            NAMED => 0,
+            SPELLED => ROUTE,
+            other => return Err(format!("a record is of an unknown kind ({other})")),
+        };
+        let start = SEQ + route + if kind & HALF == 0 { 0 } else { gap_behind(route) };
+        let len = len.checked_sub(start).ok_or("a record is too short")?;
+        if route > 0 {
+            let mut route = Route::zeroed();
+            self.ring.read(record, SEQ, bytemuck::bytes_of_mut(&mut route));
+            if !self.routes.learn(mark, route) {
+                return Err("a route has a number out of range".into());
+            }
+        }
+        let mut seq = [0; SEQ];
+        self.ring.read(record, 0, &mut seq);
+        let route = self.routes.get(mark).ok_or("a record names a route that nobody knows")?;
+        let label = route.label(u64::from_le_bytes(seq));
+        let payload = InRing { ring: &self.ring, record, start };
+        if let Some(own) = own
+            && own.offer(sink, &Arriving { label, len, payload: &payload }) != Intake::Left
+        {
+            return Ok(false);
+        }
+        let payload = frame::filled(len, &self.pool, |out| payload.copy(0, out));
+        sink.frame(self.host, Frame { kind: Kind::Envelope, envelope: label.with(payload.into()) });
+        Ok(len >= LARGE)
+    }
+
+    /// Reads a record that is a part of a stream of frames. True: a large one was among them.
+    fn read_stream(&mut self, record: Record, sink: &dyn Sink) -> Result<bool, String> {
+        let (mut done, mut large) = (0, false);
+        while done < record.title.len {
+            let space = self.decoder.space();
+            let n = space.len().min(record.title.len - done);
+            self.ring.read(record, done, &mut space[..n]);
+            self.decoder.advance(n);
+            done += n;
+            while let Some(frame) = self.decoder.next().map_err(|error| error.to_string())? {
+                large |= frame.envelope.payload.len() >= LARGE;
+                sink.frame(self.host, frame);
+            }
+        }
+        Ok(large)
     }
 
     fn fail(&mut self, error: String) -> bool {

@@ -302,7 +302,10 @@ fn deaths_at_any_moment_leave_a_whole_checkpoint_or_none_and_nobody_frozen() {
 fn a_vr_that_is_not_recorded_is_named() {
     let names = BTreeMap::from([(host(0), "on VM a".to_owned())]);
     let (mut coordination, _) = Coordination::begin(names);
-    let report = Report::Frozen { sent: Vec::new(), unrecorded: vec![vr(1), vr(2)] };
+    let report = Report::Frozen {
+        sent: Vec::new(),
+        unrecorded: vec![(vr(1), "Worker".into()), (vr(2), "Worker".into())],
+    };
     let actions = coordination.report(host(0), report, |_| None);
     let Some(Action::Failed(error)) = actions.last() else { panic!("{actions:?}") };
     assert_eq!(actions[0], Action::Tell(host(0), Step::Thaw));

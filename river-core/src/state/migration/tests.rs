@@ -441,7 +441,7 @@ fn a_vr_that_is_not_recorded_is_named() {
     let (mut migration, _) = Migration::begin(one(), names());
     let frozen = |unrecorded| Report::Frozen { sent: Vec::new(), unrecorded };
     assert_eq!(migration.report(host(0), frozen(vec![]), |_| None), []);
-    let actions = migration.report(host(1), frozen(vec![vr(3)]), |_| None);
+    let actions = migration.report(host(1), frozen(vec![(vr(3), "Worker".to_owned())]), |_| None);
     let Some(Action::Failed(error)) = actions.last() else { panic!("{actions:?}") };
     assert!(error.to_string().contains("on VM 1 is not recoverable"), "{error}");
 }

@@ -205,3 +205,48 @@ fn a_checkpoint_at_the_end_of_a_loop_need_not_be_passed_again() {
     assert_eq!(restored(&record).call(Call::Checkpoint), Ok(false));
     assert_eq!(restored(&record).call(Call::Now), Ok(true));
 }
+
+/// A recording is replayed from one safepoint to the next, and has to come by each with the same state.
+#[test]
+fn a_chain_is_replayed_through_its_safepoints() {
+    let base = |state: u8| Base::new(id(9), Bytes::copy_from_slice(&[state]));
+    let stretches = || {
+        let (mut first, mut second) = (Record::new(base(0)), Record::new(Base { safepoints: 1, ..base(1) }));
+        first.call(Call::Now).unwrap();
+        first.answer(Bytes::from_static(b"a"));
+        second.call(Call::Effect).unwrap();
+        second.answer(Bytes::from_static(b"b"));
+        [restored(&first), restored(&second)]
+    };
+    let mut record = Record::chain(stretches()).unwrap();
+    assert!(!record.call(Call::Now).unwrap());
+    assert_eq!(record.recorded_answer().unwrap().unwrap(), "a");
+    assert!(!record.is_live());
+    // Neither another call nor another state will do.
+    let early = record.clone().call(Call::Effect).unwrap_err().to_string();
+    assert!(early.contains("says a safepoint, but now comes an effect"), "{early}");
+    let other = record.clone().restart(base(2)).unwrap_err().to_string();
+    assert!(other.contains("a safepoint with another state"), "{other}");
+    record.restart(base(1)).unwrap();
+    assert!(!record.call(Call::Effect).unwrap());
+    assert_eq!(record.recorded_answer().unwrap().unwrap(), "b");
+    assert!(record.is_live());
+}
+
+#[test]
+fn a_large_send_of_other_bytes_is_a_divergence_however_it_is_cut() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+    let hash = |parts: &[&[u8]]| {
+        let mut payload = Payload::default();
+        parts.iter().for_each(|part| payload.push(Bytes::copy_from_slice(part)));
+        Sent::new(id(1), CHANNEL, 0, &payload)
+    };
+    let whole = hash(&[&bytes]);
+    assert_eq!(hash(&[&bytes[..77], &bytes[77..50_000], &bytes[50_000..]]), whole);
+    for changed in [0, bytes.len() - 1] {
+        let mut other = bytes.clone();
+        other[changed] ^= 1;
+        assert_ne!(hash(&[&other]), whole);
+    }
+    assert_ne!(hash(&[&bytes[1..]]), whole);
+}

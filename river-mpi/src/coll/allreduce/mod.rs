@@ -1,6 +1,7 @@
 //! The combination of all vectors, to all: `recursive_doubling`, `ring`, `rabenseifner`, `reduce_bcast`,
-//! `direct`, `two_level`.
+//! `direct`, `all_to_all`, `two_level`.
 
+pub mod all_to_all;
 pub mod direct;
 pub mod rabenseifner;
 pub mod recursive_doubling;
@@ -8,6 +9,7 @@ pub mod reduce_bcast;
 pub mod ring;
 pub mod two_level;
 
+pub use all_to_all::AllToAll;
 pub use direct::Direct;
 pub use rabenseifner::Rabenseifner;
 pub use recursive_doubling::RecursiveDoubling;
@@ -31,7 +33,7 @@ impl Operation for Allreduce {
     const REDUCES: bool = true;
 
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&RecursiveDoubling, &Ring, &Rabenseifner, &ReduceBcast, &Direct, &TwoLevel]
+        &[&RecursiveDoubling, &Ring, &Rabenseifner, &ReduceBcast, &Direct, &AllToAll, &TwoLevel]
     }
 
     fn buffers(_: usize, shape: &Shape) -> (usize, usize) {

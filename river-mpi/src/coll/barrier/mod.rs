@@ -1,11 +1,14 @@
-//! No rank leaves before all have come: `linear`, `tree`, `dissemination`, `recursive_doubling`, `two_level`.
+//! No rank leaves before all have come: `linear`, `tree`, `dissemination`, `recursive_doubling`,
+//! `all_to_all`, `two_level`.
 
+pub mod all_to_all;
 pub mod dissemination;
 pub mod linear;
 pub mod recursive_doubling;
 pub mod tree;
 pub mod two_level;
 
+pub use all_to_all::AllToAll;
 pub use dissemination::Dissemination;
 pub use linear::Linear;
 pub use recursive_doubling::RecursiveDoubling;
@@ -26,7 +29,7 @@ impl Operation for Barrier {
     const NAME: &'static str = "barrier";
 
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>] {
-        &[&Linear, &Tree, &Dissemination, &RecursiveDoubling, &TwoLevel]
+        &[&Linear, &Tree, &Dissemination, &RecursiveDoubling, &AllToAll, &TwoLevel]
     }
 
     fn buffers(_: usize, _: &Shape) -> (usize, usize) {

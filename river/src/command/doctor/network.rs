@@ -10,8 +10,10 @@ use river::core::{Heard, ResponderError, discovery_port, hear_self};
 
 use super::finding::{Finding, chain};
 
-/// How long a connection to this machine itself may take: it takes microseconds, unless something drops it.
+/// How long a connection may take: within a machine it takes microseconds, unless something drops it.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a thread of this process may take to answer, on a machine that has a lot to do.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// What `RIVER_NETWORK` asks for, as `--network` would say it. Nonsense is found by the search for VMs.
 pub(super) fn from_environment() -> Option<Ipv4Addr> {
@@ -93,7 +95,7 @@ fn connect(address: Ipv4Addr) -> io::Result<()> {
     // The system accepts for us until the listener is dropped: no thread is left waiting for who never comes.
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     let answer = thread::spawn(move || listener.accept()?.0.write_all(&[7]));
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.read_exact(&mut [0])?;
     answer.join().map_err(|_| io::Error::other("the answering thread panicked"))?
 }

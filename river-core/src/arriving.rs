@@ -1,0 +1,79 @@
+//! Envelopes that have not reached a mailbox yet: they lie where their sender has written them.
+
+use std::fmt;
+
+use crate::envelope::{Channel, Label};
+use crate::id::VrId;
+
+/// An envelope that lies in memory shared with its sender's process, shown to
+/// [`Vr::receive_arriving`](crate::Vr::receive_arriving), which can copy its payload to where it belongs. Who does not
+/// take it gets it as any other envelope.
+pub struct Arriving<'a> {
+    pub(crate) label: Label,
+    pub(crate) len: usize,
+    pub(crate) payload: &'a dyn Source,
+}
+
+/// Memory to copy from that may change meanwhile, so that nobody may refer to it.
+pub(crate) trait Source {
+    /// Copies bytes from that offset on. Panics if there are not that many.
+    fn copy(&self, offset: usize, out: &mut [u8]);
+}
+
+/// What becomes of an [`Arriving`] envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// It goes to the mailbox.
+    Left,
+    /// It was taken, and the next one may be shown.
+    Taken,
+    /// It was taken, and the receive is over.
+    Done,
+}
+
+impl Arriving<'_> {
+    /// Who sent it.
+    #[must_use]
+    pub fn src(&self) -> VrId {
+        self.label.src
+    }
+
+    /// The protocol that it belongs to.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.label.channel
+    }
+
+    /// Its lane.
+    #[must_use]
+    pub fn lane(&self) -> u64 {
+        self.label.lane
+    }
+
+    /// Length of its payload in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no payload.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies a part of the payload, from that offset on.
+    ///
+    /// # Panics
+    /// If the payload does not have so many bytes.
+    pub fn copy_to(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset <= self.len && out.len() <= self.len - offset, "the payload has {} bytes", self.len);
+        self.payload.copy(offset, out);
+    }
+}
+
+impl fmt::Debug for Arriving<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arriving").field("label", &self.label).field("len", &self.len).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,33 @@
+//! A fence that costs one side nothing.
+//!
+//! Who writes into a ring and who goes to sleep over it form a Dekker pair (see [`Bell`](super::bell::Bell)), in which
+//! each needs a fence between its own store and its look at the other's. Writers are many, and theirs would have to
+//! wait until the store has reached the other processor; sleep is rare. So the one who goes to sleep has the kernel
+//! interrupt the processors on which registered processes run (membarrier(2)), which is a fence for both.
+
+use std::sync::LazyLock;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{compiler_fence, fence};
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+/// Whether the fences of others reach this process.
+static REGISTERED: LazyLock<bool> =
+    LazyLock::new(|| membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok());
+
+/// Whether [`heavy`] reaches other processes.
+pub(super) fn is_heavy() -> bool {
+    *REGISTERED && membarrier(MembarrierCommand::GlobalExpedited).is_ok()
+}
+
+/// The fence of who goes to sleep.
+pub(super) fn heavy() {
+    fence(SeqCst);
+    // If the kernel has none, writers have been told to use a fence of their own.
+    let _ = membarrier(MembarrierCommand::GlobalExpedited);
+}
+
+/// The fence of a writer; `theirs`: the other side's is heavy.
+pub(super) fn light(theirs: bool) {
+    if theirs && *REGISTERED { compiler_fence(SeqCst) } else { fence(SeqCst) }
+}

@@ -1,0 +1,330 @@
+//! A recording of a program: a directory with the program's executable and a file for each VR.
+//!
+//! `recording.river` says what was run, `program` is the executable, whole, so that a debugger finds its symbols; each
+//! `vr-ID.tape` is one VR's [tape](super::tape).
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Said;
+use super::tape::{self, Stretch};
+use crate::envelope::Envelope;
+use crate::error::StateError;
+use crate::id::{ImageHash, VrId};
+use crate::inbox::Event;
+
+const HEADER: &str = "recording.river";
+const PROGRAM: &str = "program";
+const MAGIC: &[u8; 12] = b"RIVERREC\x01\0\0\0";
+
+/// What was run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ran {
+    /// The executable's name, process and machine, for people.
+    pub(crate) program: String,
+    pub(crate) image: ImageHash,
+    pub(crate) began: SystemTime,
+    pub(crate) arguments: Vec<Vec<u8>>,
+    pub(crate) environment: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) directory: Vec<u8>,
+    pub(crate) initiator: VrId,
+}
+
+fn failed(path: &Path, error: &dyn std::fmt::Display) -> StateError {
+    StateError::File { path: path.display().to_string(), error: error.to_string() }
+}
+
+/// Begins a recording. The directory is made; it must not hold another one.
+pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
+    let header = directory.join(HEADER);
+    let begin = || {
+        fs::create_dir_all(directory)?;
+        if header.exists() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a recording already"));
+        }
+        let executable = directory.join(PROGRAM);
+        // This very file, whatever has become of its name.
+        fs::copy("/proc/self/exe", &executable)?;
+        let body = postcard::to_stdvec(ran).map_err(io::Error::other)?;
+        private(&header)?.write_all(&[MAGIC, &blake3::hash(&body).as_bytes()[..], &body].concat())
+    };
+    begin().map_err(|error: io::Error| failed(&header, &error))
+}
+
+/// What VRs are told is for the user who runs them only.
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// Appends to the recording of a VR.
+pub(crate) fn append(directory: &Path, vr: VrId, bytes: &[u8]) -> Result<(), StateError> {
+    let path = directory.join(format!("vr-{vr}.tape"));
+    private(&path).and_then(|mut file| file.write_all(bytes)).map_err(|error| failed(&path, &error))
+}
+
+/// A recording on disk, made by `river record`.
+///
+/// ```no_run
+/// # fn main() -> Result<(), river_core::StateError> {
+/// use river_core::{Happening, Recording};
+///
+/// let recording = Recording::open("tape")?;
+/// for vr in recording.vrs() {
+///     let steps = recording.steps(vr.id)?;
+///     let sent = steps.iter().filter(|step| matches!(step.what, Happening::Sent(..))).count();
+///     println!("{} ({}) has sent {sent} envelopes", vr.id.short(), vr.name);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Recording {
+    directory: PathBuf,
+    ran: Ran,
+    vrs: Vec<RecordedVr>,
+}
+
+/// A VR of a recording.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecordedVr {
+    /// Its name.
+    pub id: VrId,
+    /// Its Rust type; "initiator" for the VR with which the program starts.
+    pub name: String,
+    /// Who deployed it; none for the initiator.
+    pub parent: Option<VrId>,
+    /// The VM on which it was; in the initiator, the machine's name.
+    pub vm: String,
+    /// How many safepoints it has made.
+    pub safepoints: usize,
+    /// How many lines its record has: calls, sends, arrivals, answers.
+    pub lines: usize,
+    /// How large its recording is.
+    pub bytes: u64,
+    /// How it ended; none if the recording ends before that.
+    pub end: Option<String>,
+}
+
+/// Something that happened to a VR.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecordedStep {
+    /// When, to some milliseconds.
+    pub time: SystemTime,
+    /// Counts the lines of the VR's record since its beginning.
+    pub line: usize,
+    /// What.
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Happening {
+    /// It began, with a state of so many bytes.
+    Began(usize),
+    /// It made the safepoint of that number, from 1, with a state of so many bytes.
+    Safepoint(u64, usize),
+    /// An envelope arrived. When it was received is not recorded: the VR finds it again by itself.
+    Arrived(Envelope),
+    /// It sent an envelope; known if the receiver's recording holds it.
+    Sent(VrId, Option<Envelope>),
+    /// Anything else, for people.
+    Other(String),
+    /// It ended.
+    Ended(String),
+}
+
+impl Recording {
+    /// Opens a recording.
+    ///
+    /// # Errors
+    /// [`StateError::File`] if there is none, or it makes no sense.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, StateError> {
+        let directory = directory.as_ref().to_owned();
+        let path = directory.join(HEADER);
+        let wrong = |error: &dyn std::fmt::Display| failed(&path, error);
+        let bytes = fs::read(&path).map_err(|error| wrong(&error))?;
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| wrong(&"it is no recording of this River"))?;
+        let whole = rest.split_at_checked(32).filter(|(hash, body)| blake3::hash(body).as_bytes() == hash);
+        let (_, body) = whole.ok_or_else(|| wrong(&"it was altered: its checksum is wrong"))?;
+        let ran: Ran = postcard::from_bytes(body).map_err(|error| wrong(&error))?;
+        let mut this = Self { directory, ran, vrs: Vec::new() };
+        this.vrs = this.list()?;
+        Ok(this)
+    }
+
+    fn list(&self) -> Result<Vec<RecordedVr>, StateError> {
+        let wrong = |error: io::Error| failed(&self.directory, &error);
+        let mut vrs = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(wrong)? {
+            let path = entry.map_err(wrong)?.path();
+            if path.extension().is_none_or(|end| end != "tape") {
+                continue;
+            }
+            let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
+            let tape = tape::read(&bytes).map_err(|error| failed(&path, &error))?;
+            vrs.push(RecordedVr {
+                id: tape.origin.id,
+                name: tape.origin.name,
+                parent: tape.origin.parent,
+                vm: tape.vm,
+                safepoints: tape.stretches.len() - 1,
+                lines: tape.stretches.iter().map(|stretch| stretch.record.len()).sum(),
+                bytes: bytes.len() as u64,
+                end: tape.end.map(|(why, _)| why.to_string()),
+            });
+        }
+        vrs.sort_by_key(|vr: &RecordedVr| (vr.parent.is_some(), vr.vm.clone(), vr.id));
+        Ok(vrs)
+    }
+
+    /// The VRs, the initiator first.
+    #[must_use]
+    pub fn vrs(&self) -> &[RecordedVr] {
+        &self.vrs
+    }
+
+    /// The program: its executable's name, process and machine.
+    #[must_use]
+    pub fn program(&self) -> &str {
+        &self.ran.program
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> SystemTime {
+        self.ran.began
+    }
+
+    /// The program's executable.
+    #[must_use]
+    pub fn executable(&self) -> PathBuf {
+        self.directory.join(PROGRAM)
+    }
+
+    /// The program's command line, its name included.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        self.ran.arguments.iter().cloned().map(OsString::from_vec).collect()
+    }
+
+    /// The environment variables that it passed on to its VRs.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let os = OsString::from_vec;
+        self.ran.environment.iter().cloned().map(|(name, value)| (os(name), os(value))).collect()
+    }
+
+    /// The directory in which it ran.
+    #[must_use]
+    pub fn working_directory(&self) -> PathBuf {
+        OsString::from_vec(self.ran.directory.clone()).into()
+    }
+
+    pub(crate) fn image(&self) -> ImageHash {
+        self.ran.image
+    }
+
+    pub(crate) fn tape(&self, vr: VrId) -> Result<tape::Content, StateError> {
+        let path = self.directory.join(format!("vr-{vr}.tape"));
+        let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
+        tape::read(&bytes).map_err(|error| failed(&path, &error))
+    }
+
+    /// All that happened to a VR, in order. Reads the recordings of all VRs that it sent something to.
+    ///
+    /// # Errors
+    /// [`StateError::File`] if its recording is missing.
+    pub fn steps(&self, vr: VrId) -> Result<Vec<RecordedStep>, StateError> {
+        let tape = self.tape(vr)?;
+        let mut sent = Sends { recording: self, from: vr, next: HashMap::new(), arrived: HashMap::new() };
+        let (mut steps, mut line) = (Vec::new(), 0);
+        for (number, Stretch { record, began, times }) in tape.stretches.iter().enumerate() {
+            let state = record.base().state.len();
+            let what = match number {
+                0 => Happening::Began(state),
+                number => Happening::Safepoint(number as u64, state),
+            };
+            steps.push(RecordedStep { time: (*began).into(), line, what });
+            let (mut time, mut times) = (*began, times.iter().peekable());
+            for (index, said) in record.said().enumerate() {
+                while let Some((_, later)) = times.next_if(|(from, _)| *from <= index as u64) {
+                    time = *later;
+                }
+                line += 1;
+                let mut push = |what| steps.push(RecordedStep { time: time.into(), line, what });
+                match said {
+                    Said::Arrived(events) => events.iter().for_each(|event| match event {
+                        Event::Envelope(envelope) => push(Happening::Arrived(envelope.clone())),
+                        Event::Down(down) => push(Happening::Other(format!("the news: {down}"))),
+                        Event::Stop => push(Happening::Other("the news that the program ends".into())),
+                    }),
+                    Said::Sent(to) => push(Happening::Sent(to, sent.next(to))),
+                    Said::Refused(text) => {
+                        sent.take_back(&mut steps);
+                        steps.push(RecordedStep { time: time.into(), line, what: Happening::Other(text) });
+                    }
+                    Said::Other(text) => push(Happening::Other(text)),
+                }
+            }
+        }
+        if let Some((why, time)) = tape.end {
+            steps.push(RecordedStep { time: time.into(), line, what: Happening::Ended(why.to_string()) });
+        }
+        Ok(steps)
+    }
+}
+
+/// What a VR has sent, found where it arrived.
+struct Sends<'a> {
+    recording: &'a Recording,
+    from: VrId,
+    /// The number of the next envelope to each VR.
+    next: HashMap<VrId, u64>,
+    arrived: HashMap<VrId, BTreeMap<u64, Envelope>>,
+}
+
+impl Sends<'_> {
+    fn next(&mut self, to: VrId) -> Option<Envelope> {
+        let number = self.next.entry(to).or_default();
+        *number += 1;
+        let arrived = self.arrived.entry(to).or_insert_with(|| arrivals(self.recording, self.from, to));
+        arrived.get(&(*number - 1)).cloned()
+    }
+
+    /// The last send was not accepted, so the next one has its number.
+    fn take_back(&mut self, steps: &mut [RecordedStep]) {
+        if let Some(RecordedStep { what: Happening::Sent(to, envelope), .. }) = steps.last_mut()
+            && let Some(next) = self.next.get_mut(to)
+        {
+            *next -= 1;
+            *envelope = None;
+        }
+    }
+}
+
+/// What a VR has got of another one.
+fn arrivals(recording: &Recording, from: VrId, to: VrId) -> BTreeMap<u64, Envelope> {
+    let Ok(tape) = recording.tape(to) else { return BTreeMap::new() };
+    let mut arrived = BTreeMap::new();
+    for said in tape.stretches.iter().flat_map(|stretch| stretch.record.said()) {
+        let Said::Arrived(events) = said else { continue };
+        for event in events {
+            if let Event::Envelope(envelope) = event
+                && envelope.src == from
+            {
+                arrived.insert(envelope.seq, envelope.clone());
+            }
+        }
+    }
+    arrived
+}

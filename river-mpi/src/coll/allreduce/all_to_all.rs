@@ -1,0 +1,49 @@
+//! Everybody sends its vector to everybody, and each combines them all, in the order of the ranks.
+//!
+//! Cost: 1 round, in which each rank sends `p - 1` messages of `n` bytes and combines `p` vectors. For a few bytes on a
+//! few ranks of one host: nobody waits for more than one message of each, so it takes the fewest switches from one rank
+//! to another where there are more ranks than cores.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::shape::Shape;
+
+use super::Allreduce;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllToAll;
+
+impl Algorithm<Allreduce> for AllToAll {
+    fn name(&self) -> &str {
+        "all_to_all"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let (n, p) = (shape.count(), shape.size());
+        let (given, all) = (input(0..n), output(0..n));
+        for step in 1..p {
+            plan.send(given, (rank + step) % p);
+        }
+        if rank == 0 {
+            let mut data = given;
+            for other in 1..p {
+                plan.recv_reduce(Side::Right, data, all, other);
+                data = all;
+            }
+            plan.copy(data, all);
+            return;
+        }
+        // From the first on, so that all get the same bits; beside the output, in which the input may lie.
+        let so_far = plan.scratch(n);
+        plan.recv([so_far], 0);
+        for other in 1..p {
+            if other == rank {
+                plan.reduce(Side::Right, given, so_far);
+            } else {
+                plan.recv_reduce(Side::Right, so_far, so_far, other);
+            }
+        }
+        plan.copy(so_far, all);
+    }
+}

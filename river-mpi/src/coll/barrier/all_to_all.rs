@@ -1,0 +1,30 @@
+//! Everybody tells everybody.
+//!
+//! Cost: 1 round, in which each rank sends `p - 1` messages. Within a host, where a message costs little, it takes the
+//! fewest switches from one rank to another where there are more ranks than cores.
+
+use crate::coll::algorithm::Algorithm;
+use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::shape::Shape;
+
+use super::Barrier;
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllToAll;
+
+impl Algorithm<Barrier> for AllToAll {
+    fn name(&self) -> &str {
+        "all_to_all"
+    }
+
+    fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
+        let p = shape.size();
+        for step in 1..p {
+            plan.send(NOTHING, (rank + step) % p);
+        }
+        for step in 1..p {
+            plan.recv(NOTHING, (rank + p - step) % p);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Memory of which parts are lent to other threads: how a long message within a process is moved with one copy, or
+//! combined straight out of its sender's buffer.
+//!
+//! A [`Region`] is a buffer of the rank that carries a plan out. A message out of it may be a [`Loan`]: where the bytes
+//! are, instead of the bytes. The receiver reads them there. Before a part that is lent is written, and before the
+//! region ends, the loan is *settled*: it was read, or the bytes are copied and the loan is of the copy from then on. So a
+//! sender never depends on its receiver, just as if it had sent a copy at once, and a plan need not know of loans.
+//!
+//! Who settles waits for a reader that has begun. So a reader must not begin before everything is settled that it will
+//! write to: otherwise two ranks that combine each other's vectors would wait for each other.
+//!
+//! ```text
+//!           reader            reader
+//!   LENT ------------> READING ------> DONE
+//!     | owner
+//!     +--------------> COPYING ------> COPIED
+//! ```
+
+// The one place in this crate where threads share memory that the compiler cannot see to be shared.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::element::{self, Element};
+
+const LENT: u8 = 0;
+const READING: u8 = 1;
+const DONE: u8 = 2;
+const COPYING: u8 = 3;
+const COPIED: u8 = 4;
+
+/// A reader that has not come after this and the time that copying takes several times over is not waited for.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// Bytes that are copied in a microsecond, at least, when caches are cold.
+const BYTES_PER_MICROSECOND: usize = 2000;
+/// So often a wait looks before it gives its core to others: that takes about half a microsecond.
+const SPINS: usize = 10;
+
+/// Bytes in the memory of another thread, which lends them to one reader.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    state: AtomicU8,
+    start: NonNull<u8>,
+    len: usize,
+    copy: OnceLock<Bytes>,
+}
+
+// SAFETY: `start` is read in state READING only by the one thread that has set it, and as long as the state is LENT or
+// READING the region that made the loan neither ends nor lets the bytes be written (see `Region::settle`). The bytes
+// are those of an `Element`, which is `Send` and `Sync`.
+unsafe impl Send for Loan {}
+// SAFETY: as above; everything else is atomic.
+unsafe impl Sync for Loan {}
+
+impl Loan {
+    /// How many bytes they are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Reads them, once.
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+        /// Whatever the reader does, a panic included, the owner learns that it is over.
+        struct Done<'a>(&'a AtomicU8);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(DONE, Ordering::Release);
+            }
+        }
+        if self.state.compare_exchange(LENT, READING, Ordering::Acquire, Ordering::Acquire).is_ok() {
+            let _done = Done(&self.state);
+            // SAFETY: the region does not end and these bytes are not written before the state is DONE, and who has set
+            // READING is the only one that sets it.
+            return read(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) });
+        }
+        let mut wait = Wait::default();
+        loop {
+            match self.copy.get() {
+                Some(copy) => return read(copy),
+                // The owner is copying; it does nothing else meanwhile.
+                None => _ = wait.once(),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), DONE | COPIED)
+    }
+
+    /// Returns when the bytes may be written again, which is soon.
+    fn settle(&self) {
+        self.copy();
+        let mut wait = Wait::default();
+        while !self.is_over() {
+            wait.once();
+        }
+    }
+
+    /// As [`settle`](Self::settle), after it has given the reader some time to come.
+    fn settle_in_peace(&self) {
+        let mut wait = Wait::default();
+        let patience = PATIENCE + Duration::from_micros((self.len / BYTES_PER_MICROSECOND) as u64);
+        let mut deadline = None;
+        while !self.is_over() {
+            if wait.once() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + patience) {
+                return self.settle();
+            }
+        }
+    }
+
+    /// Turns the loan into one of a copy, if it is not read yet.
+    fn copy(&self) {
+        if self.state.compare_exchange(LENT, COPYING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            // SAFETY: called by the region, which has not ended; nobody writes.
+            let bytes = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) };
+            let _ = self.copy.set(Bytes::copy_from_slice(bytes));
+            self.state.store(COPIED, Ordering::Release);
+        }
+    }
+}
+
+/// How a thread waits for another one that is at work.
+#[derive(Default)]
+struct Wait(usize);
+
+impl Wait {
+    /// Waits a moment. True: others could have run meanwhile.
+    fn once(&mut self) -> bool {
+        self.0 += 1;
+        if self.0 <= SPINS {
+            std::hint::spin_loop();
+            return false;
+        }
+        std::thread::yield_now();
+        true
+    }
+}
+
+/// A buffer that plans read, write and lend parts of.
+pub(crate) struct Region<'a, T> {
+    start: NonNull<T>,
+    len: usize,
+    writable: bool,
+    /// What is lent and was not over when somebody last looked.
+    loans: Vec<(Range<usize>, Arc<Loan>)>,
+    life: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T: Element> Region<'a, T> {
+    /// One that can be written.
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        let (len, start) = (slice.len(), NonNull::from(slice).cast());
+        Self { start, len, writable: true, loans: Vec::new(), life: PhantomData }
+    }
+
+    /// One that is only read.
+    pub(crate) fn read_only(slice: &'a [T]) -> Self {
+        let (len, start) = (slice.len(), NonNull::from(slice).cast());
+        Self { start, len, writable: false, loans: Vec::new(), life: PhantomData }
+    }
+
+    /// Some elements.
+    ///
+    /// # Panics
+    /// If there are no such elements.
+    pub(crate) fn part(&self, range: Range<usize>) -> &[T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the slice that was borrowed for as long as `self` lives; other threads only read.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// Some elements, to be written, when nobody reads them any more.
+    ///
+    /// # Panics
+    /// If there are no such elements, or they must not be written.
+    pub(crate) fn part_mut(&mut self, range: Range<usize>) -> &mut [T] {
+        assert!(self.writable && range.start <= range.end && range.end <= self.len);
+        self.settle(&range);
+        // SAFETY: within the slice that was borrowed mutably for as long as `self` lives; no loan of them is left.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// Some elements to read and others to write.
+    ///
+    /// # Panics
+    /// If they overlap, and as [`part_mut`](Self::part_mut).
+    pub(crate) fn parts(&mut self, read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
+        assert!(read.end <= write.start || write.end <= read.start);
+        assert!(read.start <= read.end && read.end <= self.len);
+        // SAFETY: as in `part`, and it does not overlap what is written.
+        let read = unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(read.start), read.len()) };
+        (read, self.part_mut(write))
+    }
+
+    /// Lends some elements to a reader.
+    ///
+    /// # Panics
+    /// If there are no such elements.
+    pub(crate) fn lend(&mut self, range: Range<usize>) -> Arc<Loan> {
+        let bytes = element::bytes_of(self.part(range.clone()));
+        let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
+        let loan = Arc::new(Loan { state: AtomicU8::new(LENT), start, len, copy: OnceLock::new() });
+        self.loans.push((range, loan.clone()));
+        loan
+    }
+
+    /// Returns when no loan is left that overlaps a range.
+    pub(crate) fn settle(&mut self, range: &Range<usize>) {
+        if self.loans.is_empty() {
+            return;
+        }
+        self.loans.retain(|(lent, loan)| {
+            if lent.start < range.end && range.start < lent.end {
+                loan.settle();
+                return false;
+            }
+            !loan.is_over()
+        });
+    }
+}
+
+impl<T> Drop for Region<'_, T> {
+    fn drop(&mut self) {
+        // Regions are values on the stack of who carries a plan out, and never forgotten.
+        self.loans.iter().for_each(|(_, loan)| loan.settle_in_peace());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lent_is_read_where_it_lies() {
+        let mut memory = [1_u64, 2, 3, 4];
+        let at = memory.as_ptr().addr();
+        let mut region = Region::new(&mut memory);
+        let loan = region.lend(1..3);
+        let (found, bytes) = loan.read(|bytes| (bytes.as_ptr().addr(), bytes.to_vec()));
+        assert_eq!((found, bytes), (at + 8, element::bytes_of(&[2_u64, 3]).to_vec()));
+        region.part_mut(0..4).fill(9);
+    }
+
+    #[test]
+    fn a_reader_that_comes_late_finds_what_was_lent() {
+        let mut memory = [1_u8, 2, 3, 4];
+        let mut region = Region::new(&mut memory);
+        let (early, late) = (region.lend(0..2), region.lend(2..4));
+        // Nobody reads: they are copied.
+        region.part_mut(1..2).fill(9);
+        drop(region);
+        memory.fill(7);
+        assert_eq!(early.read(<[u8]>::to_vec), [1, 2]);
+        assert_eq!(late.read(<[u8]>::to_vec), [3, 4]);
+    }
+
+    #[test]
+    fn a_region_does_not_end_while_it_is_read() {
+        for round in 0..200_u64 {
+            let (sender, receiver) = std::sync::mpsc::channel::<Arc<Loan>>();
+            let reader = std::thread::spawn(move || {
+                let loan = receiver.recv().unwrap();
+                loan.read(|bytes| {
+                    if round % 2 == 0 {
+                        std::thread::yield_now();
+                    }
+                    bytes.to_vec()
+                })
+            });
+            let mut memory = vec![round; 1000];
+            let mut region = Region::new(&mut memory);
+            sender.send(region.lend(0..1000)).unwrap();
+            drop(region);
+            memory.fill(u64::MAX);
+            assert_eq!(reader.join().unwrap(), element::bytes_of(&[round; 1000]));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "writable")]
+    fn what_is_only_to_be_read_cannot_be_written() {
+        Region::read_only(&[1_u8]).part_mut(0..1);
+    }
+}

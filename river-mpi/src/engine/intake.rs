@@ -1,0 +1,159 @@
+//! Messages that come while a rank waits and lie in memory shared with their sender: their data goes from there straight
+//! to where it belongs, or is kept as any other message. What needs an answer is left to [`handle`](Engine::handle).
+
+use river_core::{Arriving, Intake, Payload};
+
+use super::arrival::{Arrival, Message};
+use super::{Ask, Engine, OpId, OpState, State};
+use crate::header::{HEADER, Header, Kind};
+
+/// A blocking receive: it is posted last, so that everything that was posted before comes first, and needs no place in
+/// the queue.
+pub(super) struct Hook<'a> {
+    pub(super) ask: &'a Ask,
+    /// Where the data goes if it has room for it.
+    pub(super) out: Option<&'a mut [u8]>,
+    pub(super) got: Option<Got>,
+}
+
+/// What a blocking receive has got.
+pub(super) enum Got {
+    /// A message whose data is where it belongs.
+    Landed(Header),
+    Message(Message),
+}
+
+/// Where the data of operations goes that somebody waits for.
+pub(crate) trait Landing {
+    /// The memory for the message of this operation, which was given this seat; `None`: what comes is kept until somebody
+    /// asks for it.
+    fn memory(&mut self, op: OpId, seat: u32) -> Option<&mut [u8]>;
+
+    /// Whether nothing else is waited for when this operation is complete.
+    fn is_last(&self, op: OpId) -> bool;
+}
+
+/// Memory for one operation.
+pub(super) struct One<'a> {
+    pub(super) op: OpId,
+    pub(super) memory: &'a mut [u8],
+}
+
+impl Landing for One<'_> {
+    fn memory(&mut self, op: OpId, _: u32) -> Option<&mut [u8]> {
+        (op == self.op).then_some(&mut *self.memory)
+    }
+
+    fn is_last(&self, op: OpId) -> bool {
+        op == self.op
+    }
+}
+
+impl Engine<'_> {
+    pub(super) fn take_in(
+        &self,
+        arriving: &Arriving<'_>,
+        hook: Option<&mut Hook<'_>>,
+        landing: Option<&mut dyn Landing>,
+    ) -> Intake {
+        let mut head = [0; HEADER];
+        if arriving.len() < HEADER {
+            return Intake::Left;
+        }
+        arriving.copy_to(0, &mut head);
+        let Some(header) = Header::decode(&head) else { return Intake::Left };
+        let state = &mut *self.state.borrow_mut();
+        let whole = (arriving.len() - HEADER) as u64 == header.length;
+        if header.from as usize >= state.received.len() {
+            return Intake::Left;
+        }
+        let intake = match header.kind {
+            Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
+            Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
+            _ => Intake::Left,
+        };
+        if intake != Intake::Left {
+            state.received[header.from as usize] += 1;
+        }
+        intake
+    }
+
+    /// A whole message.
+    fn take_whole(
+        &self,
+        state: &mut State,
+        header: Header,
+        arriving: &Arriving<'_>,
+        hook: Option<&mut Hook<'_>>,
+        landing: Option<&mut dyn Landing>,
+    ) -> Intake {
+        let Some(id) = state.matching.claim(&header.key) else {
+            let Some(hook) = hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key))
+            else {
+                state.matching.keep(header.key, Message { header, payload: self.kept(arriving) });
+                return Intake::Taken;
+            };
+            let room = hook.out.as_deref_mut().and_then(|out| out.get_mut(..arriving.len() - HEADER));
+            hook.got = Some(match room {
+                Some(out) => {
+                    arriving.copy_to(HEADER, out);
+                    Got::Landed(header)
+                }
+                None => Got::Message(Message { header, payload: self.kept(arriving) }),
+            });
+            return Intake::Done;
+        };
+        let op = OpId(id);
+        let Some(posted) = state.ops.get_mut(op.key()) else { return Intake::Taken };
+        let mut arrival = Arrival::coming(header);
+        arrival.here = arriving.len() - HEADER;
+        let (mut landing, mut last) = (landing, true);
+        if let Some(landing) = landing.as_deref_mut() {
+            last = landing.is_last(op);
+        }
+        let memory = landing.and_then(|landing| landing.memory(op, posted.seat));
+        match memory.and_then(|memory| arrival.place(memory, arrival.here)) {
+            Some(place) => {
+                arriving.copy_to(HEADER, place);
+                arrival.landed = arrival.here;
+            }
+            None => arrival.pieces.push(self.kept(arriving)),
+        }
+        posted.state = OpState::Arrived(arrival);
+        if last { Intake::Done } else { Intake::Taken }
+    }
+
+    /// A piece of the message of an operation.
+    fn take_piece(
+        &self,
+        state: &mut State,
+        op: OpId,
+        arriving: &Arriving<'_>,
+        landing: Option<&mut dyn Landing>,
+    ) -> Intake {
+        let Some(receive) = state.ops.get_mut(op.key()).filter(|receive| !receive.detached) else {
+            return Intake::Left;
+        };
+        let (OpState::Arriving(arrival), Some(landing)) = (&mut receive.state, landing) else {
+            return Intake::Left;
+        };
+        let bytes = arriving.len() - HEADER;
+        let last = landing.is_last(op);
+        let memory = landing.memory(op, receive.seat);
+        let Some(place) = memory.and_then(|memory| arrival.place(memory, bytes)) else { return Intake::Left };
+        if arrival.count(bytes).is_err() {
+            return Intake::Left;
+        }
+        arriving.copy_to(HEADER, place);
+        arrival.landed += bytes;
+        if !arrival.is_whole() {
+            return Intake::Taken;
+        }
+        receive.arrive();
+        if last { Intake::Done } else { Intake::Taken }
+    }
+
+    fn kept(&self, arriving: &Arriving<'_>) -> Payload {
+        self.pool.filled(arriving.len(), |bytes| arriving.copy_to(0, bytes)).into()
+    }
+}

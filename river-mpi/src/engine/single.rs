@@ -1,0 +1,215 @@
+//! Messages of medium length are copied once: a receiver on the same machine reads the sender's memory, by
+//! `process_vm_readv(2)`.
+//!
+//! An offer says where the data lies. As the sender may have to leave its operation at any moment, there is a word beside,
+//! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same
+//! call. So what was copied is the message if the seal was whole, and nothing otherwise: then, and if the kernel
+//! does not let one process read another, the receiver says *go*, and the data comes in pieces.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::IoSliceMut;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+use bytemuck::{Pod, Zeroable};
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use river_core::Payload;
+
+use super::arrival::{Arrival, Message};
+use super::intake::Landing;
+use super::{Engine, OpState, State};
+use crate::header::{HEADER, Header, Kind};
+
+/// Where the data of an offer lies. In the byte order of the machine, as only processes of one machine use it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Exposure {
+    process: u64,
+    data: u64,
+    seal: u64,
+    number: u64,
+}
+
+/// A word that says that data is where an [`Exposure`] says, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Seal(Box<AtomicU64>);
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        self.0.store(0, SeqCst);
+    }
+}
+
+/// Why data was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unread {
+    /// It is not there any more.
+    Gone,
+    /// The kernel does not let this process look into that one.
+    Refused,
+}
+
+/// Bytes that one call reads at most: the kernel reads less than 2^31.
+const READ: usize = 1 << 30;
+/// A longer message that nobody has given memory for comes in pieces, so that no memory is taken before there is data.
+const KEPT: u64 = EXPOSED as u64;
+
+impl Exposure {
+    pub(super) fn of(data: &[u8]) -> (Self, Seal) {
+        let seal = Seal(Box::new(AtomicU64::new(0)));
+        let at = std::ptr::from_ref::<AtomicU64>(&seal.0).expose_provenance() as u64;
+        // Never zero, and nobody else's.
+        let number = RandomState::new().hash_one(at) | 1;
+        seal.0.store(number, SeqCst);
+        let data = data.as_ptr().expose_provenance() as u64;
+        (Self { process: std::process::id().into(), data, seal: at, number }, seal)
+    }
+
+    /// What an offer says, if it says it.
+    fn told_by(offer: &Message) -> Option<Self> {
+        let said = offer.payload.slice(HEADER, HEADER + size_of::<Self>())?;
+        (offer.payload.len() == HEADER + said.len()).then(|| bytemuck::pod_read_unaligned(&said))
+    }
+
+    /// Copies the data, all of it.
+    fn read(&self, out: &mut [u8]) -> Result<(), Unread> {
+        let process = i32::try_from(self.process).map_err(|_| Unread::Gone)?;
+        let (process, mut seal, mut done) = (Pid::from_raw(process), [0; 8], 0);
+        let remote = |base: Option<u64>, len| {
+            let base = base.and_then(|base| usize::try_from(base).ok());
+            base.map(|base| RemoteIoVec { base, len }).ok_or(Unread::Gone)
+        };
+        loop {
+            let part = READ.min(out.len() - done);
+            let data = remote(self.data.checked_add(done as u64), part)?;
+            let word = remote(Some(self.seal), seal.len())?;
+            let mut local =
+                [IoSliceMut::new(&mut out[done..done + part]), IoSliceMut::new(seal.as_mut_slice())];
+            match process_vm_readv(process, &mut local, &[data, word]) {
+                Ok(read) if read == part + seal.len() && u64::from_ne_bytes(seal) == self.number => {}
+                Err(Errno::EPERM | Errno::ESRCH | Errno::ENOSYS) => return Err(Unread::Refused),
+                _ => return Err(Unread::Gone),
+            }
+            done += part;
+            if done == out.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Longer messages are faster in pieces: the kernel looks up page after page.
+const EXPOSED: usize = 128 << 10;
+
+impl Engine<'_> {
+    /// Whether the offer of a message of that length says where the data is.
+    pub(super) fn exposes(&self, to: u32, len: usize) -> bool {
+        len <= EXPOSED && self.shares_memory(to)
+    }
+
+    /// Whether an offer is one that this rank can read the data of.
+    pub(super) fn can_read(&self, state: &State, offer: &Message) -> bool {
+        !state.closed.contains(&offer.header.from) && Exposure::told_by(offer).is_some()
+    }
+
+    /// Reads the data of an offer straight to where it belongs, which is as long. False: it has to be sent.
+    pub(super) fn read_offered(&self, state: &mut State, offer: &Message, out: &mut [u8]) -> bool {
+        let Some(exposure) = Exposure::told_by(offer) else { return false };
+        match exposure.read(out) {
+            Ok(()) => self.tell_read(state, &offer.header),
+            Err(Unread::Gone) => return false,
+            Err(Unread::Refused) => {
+                state.closed.insert(offer.header.from);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Tells the sender of an offer that its data is not needed any more.
+    pub(super) fn tell_read(&self, state: &mut State, offer: &Header) {
+        let header = Header { kind: Kind::Matched, from: self.me, ..*offer };
+        // If the sender is dead, it need not know.
+        let _ = self.transmit_with(state, offer.from, header.with(&[]).into());
+    }
+
+    /// Reads what was offered and is matched, to the memory of those that somebody waits for. True: there was some.
+    pub(super) fn read_due(&self, mut landing: Option<&mut dyn Landing>) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        let due = std::mem::take(&mut state.due);
+        for &op in &due {
+            let Some(receive) = state.ops.get_mut(op.key()) else { continue };
+            let OpState::Due(offer) = std::mem::replace(&mut receive.state, OpState::Cancelled) else {
+                continue;
+            };
+            let (header, seat) = (offer.header, receive.seat);
+            let len = usize::try_from(header.length).unwrap_or(usize::MAX);
+            let mut arrival = Arrival::coming(header);
+            let memory = landing.as_deref_mut().and_then(|landing| landing.memory(op, seat));
+            let whole = match memory.and_then(|memory| memory.get_mut(..len)) {
+                Some(memory) => {
+                    arrival.landed = len;
+                    self.read_offered(state, &offer, memory)
+                }
+                None if header.length <= KEPT => {
+                    let mut whole = false;
+                    let payload = self.pool.filled(HEADER + len, |bytes| {
+                        whole = self.read_offered(state, &offer, &mut bytes[HEADER..]);
+                    });
+                    arrival.pieces.push(Payload::from(payload));
+                    whole
+                }
+                None => false,
+            };
+            let new = if whole {
+                arrival.here = len;
+                OpState::Arrived(arrival)
+            } else {
+                self.go(state, &header, op.0);
+                OpState::Arriving(Arrival::coming(header))
+            };
+            if let Some(receive) = state.ops.get_mut(op.key()) {
+                receive.state = new;
+            }
+        }
+        !due.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_read_while_its_seal_is_whole_and_never_after() {
+        let data: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
+        let mut out = vec![0; data.len()];
+        let (exposure, seal) = Exposure::of(&data);
+        assert_eq!(exposure.read(&mut out), Ok(()));
+        assert!(out == data);
+        seal.0.store(0, SeqCst);
+        assert_eq!(exposure.read(&mut out), Err(Unread::Gone));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_read() {
+        let data = [1_u8; 64];
+        let (exposure, _seal) = Exposure::of(&data);
+        let mut out = [0; 64];
+        for wrong in [
+            Exposure { data: 8, ..exposure },
+            Exposure { data: u64::MAX, ..exposure },
+            Exposure { seal: 8, ..exposure },
+            Exposure { number: exposure.number ^ 1, ..exposure },
+            Exposure { process: u64::from(u32::MAX), ..exposure },
+        ] {
+            assert_eq!(wrong.read(&mut out), Err(Unread::Gone), "{wrong:?}");
+        }
+        // There is no such process.
+        let nobody = Exposure { process: u64::from(i32::MAX.unsigned_abs()), ..exposure };
+        assert_eq!(nobody.read(&mut out), Err(Unread::Refused));
+        assert_eq!(exposure.read(&mut out), Ok(()));
+    }
+}

@@ -1,0 +1,172 @@
+//! Messages between ranks that are threads of one process, for collective operations that wait: not by mailbox, but by a
+//! queue for each pair, which a waiting rank looks into itself. A message costs two cache lines that change hands.
+//!
+//! * `queue`: the queue of a pair
+//! * `room`: where the ranks of a communicator find each other's queues
+//! * here: sending, and waiting
+//!
+//! Who waits long must not miss what its other peers send, the end of one that it waits for, or a deadlock. So after
+//! about 50 us a rank says in the room that it sleeps, and for what, and waits in the engine for a message of that
+//! operation; who pushes what it waits for sends one, without contents. All that has to do with failures stays there.
+//!
+//! Not for recoverable VRs, whose record must have everything that they receive.
+
+mod queue;
+mod room;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::coll::Message;
+use crate::engine::{Ask, Engine, Sources};
+use crate::error::Result;
+use crate::matching::{Key, Pattern};
+use queue::{Receiver, Sender};
+use room::{Room, RoomKey};
+
+/// How long a rank looks for a message before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// So often it looks before it gives its core to others: about a microsecond.
+const SPINS: usize = 100;
+/// So often it looks between two pauses, which take long on some processors.
+const LOOKS: usize = 4;
+/// So often it yields between two looks at the engine.
+const YIELDS: usize = 4;
+
+/// From so many bytes on, to lend memory costs less than a copy of it, if its reader runs at the same time.
+const LEND: usize = 512;
+/// The same if the reader may be waiting for this rank's core.
+const LEND_LATER: usize = 4096;
+
+/// A rank's way to the others of its communicator that share its process.
+pub(crate) struct Near {
+    room: Arc<Room>,
+    /// The context of collective operations.
+    context: u32,
+    rank: u32,
+    /// Each rank's number in the world, if it is near.
+    peers: Vec<Option<u32>>,
+    senders: RefCell<Vec<Option<Sender>>>,
+    receivers: RefCell<Vec<Option<Receiver>>>,
+    /// Whether all ranks of this process can run at the same time.
+    at_once: bool,
+}
+
+impl Near {
+    /// Of one of these ranks of the world, in a communicator of that context; `None` if nobody is near.
+    pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &[u32], rank: usize) -> Option<Self> {
+        if engine.vr().is_recoverable() {
+            return None;
+        }
+        let host = engine.place_of(engine.me()).host;
+        let near = |&&member: &&u32| engine.place_of(member).host == host;
+        let count = members.iter().filter(near).count();
+        let first = *members.iter().find(near)?;
+        if count < 2 {
+            return None;
+        }
+        let peers = members.iter().map(|member| (near(&member) && *member != engine.me()).then_some(*member));
+        let key = RoomKey { job: engine.supervisor(), context, first };
+        let cores = available_parallelism().map_or(1, usize::from);
+        Some(Self {
+            room: Room::enter(key, count, members.len()),
+            context: context + 1,
+            rank: u32::try_from(rank).unwrap_or(u32::MAX),
+            peers: peers.collect(),
+            senders: RefCell::new(members.iter().map(|_| None).collect()),
+            receivers: RefCell::new(members.iter().map(|_| None).collect()),
+            at_once: count <= cores,
+        })
+    }
+
+    /// Whether that rank is near.
+    pub(crate) fn reaches(&self, rank: usize) -> bool {
+        self.peers.get(rank).is_some_and(Option::is_some)
+    }
+
+    /// From how many bytes on it is worth while to lend memory.
+    pub(crate) fn lends_from(&self) -> usize {
+        if self.at_once { LEND } else { LEND_LATER }
+    }
+
+    /// Sends to a rank that is near.
+    pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, message: Message) -> Result {
+        let to_rank = number(to);
+        {
+            let mut senders = self.senders.borrow_mut();
+            let sender = senders[to].get_or_insert_with(|| self.room.sender(self.rank, to_rank));
+            sender.push(tag, message);
+        }
+        if self.room.wake(to, self.rank, tag)
+            && let Some(member) = self.peers[to]
+        {
+            let key = Key { context: self.context, source: self.rank, tag };
+            engine.send_shared(member, key, Bytes::new())?;
+        }
+        Ok(())
+    }
+
+    /// The next message of a rank that is near, in an operation, if it has come.
+    pub(crate) fn try_receive(&self, from: usize, tag: i32) -> Option<Message> {
+        let mut receivers = self.receivers.borrow_mut();
+        receivers[from].get_or_insert_with(|| self.room.receiver(number(from), self.rank)).pop(tag)
+    }
+
+    /// The next message of a rank that is near, in an operation; waits for it.
+    pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
+        // If not all run at once, who is waited for may be waiting for this core.
+        let spins = if self.at_once { SPINS } else { 1 };
+        for look in 1..=spins {
+            if let Some(message) = self.try_receive(from, tag) {
+                return Ok(message);
+            }
+            if look.is_multiple_of(LOOKS) {
+                std::hint::spin_loop();
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for _ in 0..YIELDS {
+                std::thread::yield_now();
+                if let Some(message) = self.try_receive(from, tag) {
+                    return Ok(message);
+                }
+            }
+            engine.pump()?;
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        loop {
+            if let Some(message) = self.sleep(engine, from, tag)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Sleeps until there is a message of that rank in that operation.
+    fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Option<Message>> {
+        let me = self.rank as usize;
+        self.room.fall_asleep(me, number(from), tag);
+        let message = self.try_receive(from, tag);
+        if message.is_some() && self.room.wake_up(me) {
+            return Ok(message);
+        }
+        // Somebody has sent a message for this, or will.
+        let pattern = Pattern { context: self.context, source: Some(number(from)), tag: Some(tag) };
+        let sources = self.peers[from].map_or(Sources::One(engine.me()), Sources::One);
+        let woken = engine.receive(&Ask { pattern, sources }, None);
+        self.room.wake_up(me);
+        woken?;
+        Ok(message.or_else(|| self.try_receive(from, tag)))
+    }
+}
+
+fn number(rank: usize) -> u32 {
+    // A communicator's members are counted in 32 bits.
+    u32::try_from(rank).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,143 @@
+//! Where the ranks of a communicator that share a process find the queues between them, and say that they sleep.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use crossbeam_utils::CachePadded;
+use river_core::VrId;
+
+use super::queue::{Receiver, Sender, queue};
+
+/// Which room it is, in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RoomKey {
+    /// The supervisor of the job.
+    pub(super) job: VrId,
+    pub(super) context: u32,
+    /// The first of its members: groups that share a context have none in common.
+    pub(super) first: u32,
+}
+
+/// Rooms that not all have entered yet.
+static OPEN: LazyLock<Mutex<HashMap<RoomKey, Arc<Room>>>> = LazyLock::new(Mutex::default);
+
+/// The ends of a queue that nobody has taken yet.
+type Ends = (Option<Sender>, Option<Receiver>);
+
+#[derive(Debug)]
+pub(super) struct Room {
+    /// By source and destination.
+    ends: Mutex<HashMap<(u32, u32), Ends>>,
+    /// What each rank sleeps for: 0 if it does not.
+    asleep: Box<[CachePadded<AtomicU64>]>,
+    entered: Mutex<usize>,
+}
+
+impl Room {
+    /// The room of that key, which `members` of a communicator's ranks enter.
+    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize) -> Arc<Self> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let asleep = (0..ranks).map(|_| CachePadded::default()).collect();
+            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0) })
+        };
+        let room = open.entry(key).or_insert_with(new).clone();
+        let all_are_here = {
+            let mut entered = room.entered.lock().unwrap_or_else(PoisonError::into_inner);
+            *entered += 1;
+            *entered == members
+        };
+        if all_are_here {
+            open.remove(&key);
+        }
+        room
+    }
+
+    /// That end of the queue between two ranks, which is taken once.
+    pub(super) fn sender(&self, from: u32, to: u32) -> Sender {
+        self.end(from, to, |ends| &mut ends.0)
+    }
+
+    /// As [`sender`](Self::sender).
+    pub(super) fn receiver(&self, from: u32, to: u32) -> Receiver {
+        self.end(from, to, |ends| &mut ends.1)
+    }
+
+    fn end<E>(&self, from: u32, to: u32, which: impl Fn(&mut Ends) -> &mut Option<E>) -> E {
+        let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let ends = all.entry((from, to)).or_insert_with(|| {
+                let (sender, receiver) = queue();
+                (Some(sender), Some(receiver))
+            });
+            let end = which(ends).take();
+            if matches!(ends, (None, None)) {
+                all.remove(&(from, to));
+            }
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// Notes that a rank sleeps until another one sends it something in an operation. It has to look once more before it
+    /// really does.
+    pub(super) fn fall_asleep(&self, me: usize, from: u32, tag: i32) {
+        self.asleep[me].store(reason(from, tag), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Notes that it does not sleep. False: it was woken, and a message says so.
+    pub(super) fn wake_up(&self, me: usize) -> bool {
+        self.asleep[me].swap(0, Ordering::SeqCst) != 0
+    }
+
+    /// Whether a rank sleeps until that one sends it something in an operation, and has to be told that it did. True once
+    /// for each sleep.
+    pub(super) fn wake(&self, whom: usize, from: u32, tag: i32) -> bool {
+        // What was pushed is seen by who falls asleep after this.
+        fence(Ordering::SeqCst);
+        let asleep = &self.asleep[whom];
+        let reason = reason(from, tag);
+        asleep.load(Ordering::Relaxed) == reason
+            && asleep.compare_exchange(reason, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+}
+
+fn reason(from: u32, tag: i32) -> u64 {
+    (u64::from(from) + 1) << 32 | u64::from(tag.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(context: u32) -> RoomKey {
+        RoomKey { job: VrId::fresh(), context, first: 0 }
+    }
+
+    #[test]
+    fn a_room_is_kept_until_all_have_entered() {
+        let key = key(4);
+        let first = Room::enter(key, 2, 2);
+        let mut sender = first.sender(0, 1);
+        sender.push(0, crate::coll::Message::short(b"hello").unwrap());
+        // Whoever leaves early leaves its messages.
+        drop((sender, first));
+        let second = Room::enter(key, 2, 2);
+        assert!(second.receiver(0, 1).pop(0).is_some());
+        assert!(!OPEN.lock().unwrap().contains_key(&key));
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
+        let room = Room::enter(key(2), 1, 3);
+        room.fall_asleep(1, 0, 7);
+        assert!(!room.wake(1, 2, 7) && !room.wake(1, 0, 6) && !room.wake(2, 0, 7));
+        assert!(room.wake(1, 0, 7) && !room.wake(1, 0, 7));
+        assert!(!room.wake_up(1));
+        room.fall_asleep(1, 0, 8);
+        assert!(room.wake_up(1) && !room.wake(1, 0, 8));
+    }
+}

@@ -1,0 +1,74 @@
+//! `river record`.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{self, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::ValueHint;
+use river::VrError;
+
+use super::run::{FAILED, provide_vms, run_to_the_end};
+use super::states::is_recording;
+
+/// Run a program and record all its VRs, so that each can be run again alone
+///
+/// Everything that a VR is told is written to a file, from its beginning: envelopes, notices, the time, answers. The program
+/// runs as with `river run --recoverable`, and VMs are found or started as with `river run`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  river record -o tape ./pi 1000000           all VRs of the program into ./tape
+  river states tape                           what was recorded
+  river replay tape --vr initiator            run the initiator again, alone
+
+Exit status: as of `river run`.")]
+pub(crate) struct Args {
+    /// Where to; made if it is not there, and must hold no recording
+    #[arg(short, long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    output: PathBuf,
+    /// How many VMs
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<NonZeroUsize>,
+    /// The program and its arguments
+    #[arg(
+        value_name = "PROGRAM [ARGS]",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_hint = ValueHint::CommandWithArguments
+    )]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match try_run(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn try_run(args: &Args) -> river::Result<u8> {
+    let [program, arguments @ ..] = &args.command[..] else {
+        return Err(VrError::msg("no PROGRAM was given"));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // Started VMs live until the program has ended.
+    let _vms = provide_vms(args.count.map(NonZeroUsize::get), &mut command)?;
+    let directory = path::absolute(&args.output)?;
+    let mut which = OsString::from(format!("{}:", std::process::id()));
+    which.push(&directory);
+    command.env("RIVER_RECORD", which);
+    let code = run_to_the_end(&mut command)?.code();
+    if !is_recording(&directory) {
+        eprintln!(
+            "[river record: nothing was recorded: {} is no program of River, or has started one instead of being one]",
+            program.display()
+        );
+    }
+    Ok(code)
+}

@@ -1,0 +1,125 @@
+//! `river replay`.
+
+use std::os::unix::process::CommandExt;
+use std::path::{self, Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::ValueHint;
+use river::VrError;
+use river::core::{RecordedVr, Recording};
+
+use super::run::FAILED;
+
+/// Run one VR of a recording again, alone
+///
+/// The program's executable is started and becomes that VR and nothing else: it is told what it was told, does the same, and
+/// prints what it printed; what it sends goes nowhere, and is compared with the recording. It ends where the recording ends.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  river replay tape --vr initiator                   the VR with which the program starts
+  river replay tape --vr 5f3a                        the one whose id begins so, as `river states tape` shows
+  river replay tape --vr 5f3a --from 3               from its third safepoint on
+  river replay tape --vr 5f3a --debugger 'gdb --args'
+                                                     in a debugger: breakpoints, as often as you like
+  river replay tape --vr 5f3a --program target/debug/app
+                                                     with an executable of your own: the same one, but with symbols
+
+Exit status:
+    0  it did as was recorded
+    1  it did something else, told on stderr: it is not deterministic, or the recording was altered
+    2  the command line makes no sense
+  125  there is no such recording or VR, or the program cannot be started")]
+pub(crate) struct Args {
+    /// The recording
+    #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    directory: PathBuf,
+    /// Which VR: the beginning of its id, or `initiator`
+    #[arg(long, value_name = "ID")]
+    vr: String,
+    /// Begin at the safepoint of that number, not at the beginning
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: usize,
+    /// Print every line of the record as the VR comes by it, to stderr
+    #[arg(long)]
+    trace: bool,
+    /// Start that, and give it the program and its arguments
+    #[arg(long, value_name = "COMMAND")]
+    debugger: Option<String>,
+    /// The executable, if not the one that is kept in the recording
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    program: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match replayed(args) {
+        // Returns only if it cannot be started.
+        Ok(mut command) => {
+            let error = command.exec();
+            eprintln!("error: cannot run {}: {error}", command.get_program().display());
+        }
+        Err(error) => eprintln!("error: {error}"),
+    }
+    ExitCode::from(FAILED)
+}
+
+fn replayed(args: &Args) -> river::Result<Command> {
+    let recording = Recording::open(&args.directory)?;
+    let vr = find(&recording, &args.vr)?;
+    let mut command =
+        program(&args.directory, &recording, vr, args.program.as_deref(), args.debugger.as_deref())?;
+    if args.from > 0 {
+        command.env("RIVER_REPLAY_FROM", args.from.to_string());
+    }
+    if args.trace {
+        command.env("RIVER_REPLAY_TRACE", "1");
+    }
+    Ok(command)
+}
+
+/// The VR of that name.
+pub(super) fn find<'a>(recording: &'a Recording, wanted: &str) -> river::Result<&'a RecordedVr> {
+    let is_meant = |vr: &&RecordedVr| match wanted {
+        "initiator" => vr.parent.is_none(),
+        id => !id.is_empty() && vr.id.to_string().starts_with(id),
+    };
+    let found: Vec<&RecordedVr> = recording.vrs().iter().filter(is_meant).collect();
+    match found[..] {
+        [vr] => Ok(vr),
+        [] => Err(VrError::msg(format!("no VR {wanted} was recorded: see `river states`"))),
+        _ => Err(VrError::msg(format!("{} VRs are called {wanted}...: write more of the id", found.len()))),
+    }
+}
+
+/// The program as it is to be started to become a VR of its recording.
+pub(super) fn program(
+    directory: &Path,
+    recording: &Recording,
+    vr: &RecordedVr,
+    executable: Option<&Path>,
+    debugger: Option<&str>,
+) -> river::Result<Command> {
+    let executable = path::absolute(executable.unwrap_or(&recording.executable()))?;
+    let arguments = recording.arguments();
+    let mut command = match debugger.map(|debugger| debugger.split_whitespace().collect::<Vec<_>>()) {
+        None => {
+            let mut command = Command::new(executable);
+            if let Some(name) = arguments.first() {
+                command.arg0(name);
+            }
+            command
+        }
+        Some(words) => {
+            let (first, more) = words.split_first().ok_or_else(|| VrError::msg("--debugger names none"))?;
+            let mut command = Command::new(first);
+            command.args(more).arg(executable);
+            command
+        }
+    };
+    command.args(arguments.iter().skip(1)).envs(recording.environment());
+    command.env("RIVER_REPLAY", path::absolute(directory)?).env("RIVER_REPLAY_VR", vr.id.to_string());
+    if recording.working_directory().is_dir() {
+        command.current_dir(recording.working_directory());
+    }
+    Ok(command)
+}

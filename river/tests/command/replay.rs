@@ -1,0 +1,118 @@
+//! Programs that are recorded, and whose VRs are run again alone.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use river::core::Recording;
+
+use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
+use super::state::SUM;
+
+/// The beginning of a line of the table of a recording: a VR of that type.
+fn vr_of(table: &str, kind: &str) -> String {
+    let line = table.lines().find(|line| line.contains(kind)).unwrap_or_else(|| panic!("no {kind}: {table}"));
+    line.split(' ').next().unwrap().to_owned()
+}
+
+fn rows(csv: &str) -> Vec<&str> {
+    csv.lines().skip(1).map(|line| line.rsplit(',').next().unwrap()).collect()
+}
+
+#[test]
+fn each_vr_of_a_recorded_program_is_run_again_alone() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let tape = lab.path("tape");
+    let tape = tape.to_str().unwrap();
+    let mut command = lab.river(&["record", "-o", tape]);
+    command.arg(std::env::current_exe().unwrap()).args(INITIATOR_ARGS).env(INITIATOR, "count-long");
+    // The variable is part of what makes the test executable this program.
+    let printed = text(&command.env("RIVER_PASS", INITIATOR).output().unwrap());
+    assert!(printed.contains(SUM), "{printed}");
+    // Nothing but the recording is needed.
+    for daemon in &mut lab.daemons {
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+    let (table, _) = lab.ends(&["states", tape], 0);
+    assert!(
+        table.contains("initiator") && table.contains("lab-1") && table.contains("has finished"),
+        "{table}"
+    );
+    let counter = vr_of(&table, "Counting");
+
+    let (printed, told) = lab.ends(&["replay", tape, "--vr", "initiator"], 0);
+    assert!(printed.contains("is counting") && printed.contains(SUM), "{printed}");
+    assert!(told.contains("the VR has finished, as in the recording"), "{told}");
+    // It was stopped with the program, while it waited for more.
+    for from in ["0", "200"] {
+        let (_, told) = lab.ends(&["replay", tape, "--vr", &counter, "--from", from], 0);
+        assert!(told.contains("here the record ends, at a "), "{told}");
+    }
+    let (_, told) = lab.ends(&["replay", tape, "--vr", &counter, "--from", "250", "--trace"], 0);
+    assert!(told.contains("the arrival of 1 envelopes") && told.contains("a send of"), "{told}");
+
+    let (series, _) = lab.ends(&["states", tape, "--vr", &counter], 0);
+    assert!(series.lines().any(|line| line.trim_start().starts_with("300 ")), "{series}");
+    let numbers: Vec<String> = (0..=300).map(|count| count.to_string()).collect();
+    let (csv, _) = lab.ends(&["states", tape, "--vr", &counter, "--watch", "send.count"], 0);
+    assert!(csv.starts_with("time,vr,line,send.count\n"), "{csv}");
+    assert_eq!(rows(&csv), numbers[1..]);
+    let (csv, _) = lab.ends(&["states", tape, "--vr", &counter, "--watch", "state.count"], 0);
+    // Whether it came to its last safepoint before it was stopped, nobody knows.
+    let states = rows(&csv);
+    assert!(states.len() >= 300 && numbers[..states.len()] == states, "{csv}");
+    let (csv, _) = lab.ends(&["states", tape, "--vr", "initiator", "--watch", "recv.count"], 0);
+    assert_eq!(rows(&csv).len(), 600);
+    let (_, error) = lab.ends(&["states", tape, "--watch", "count"], 1);
+    assert!(error.contains("it must be recv.ATTRIBUTE"), "{error}");
+
+    let (_, error) = lab.ends(&["replay", tape, "--vr", "zzz"], 125);
+    assert!(error.contains("no VR zzz was recorded"), "{error}");
+    let nothing = lab.path("nothing");
+    let (_, told) = lab.ends(&["record", "-n", "1", "-o", nothing.to_str().unwrap(), "true"], 0);
+    assert!(told.contains("nothing was recorded: true is no program of River"), "{told}");
+}
+
+/// What was recorded until shortly before the death is there, and can be replayed.
+#[test]
+fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let tape = lab.path("tape");
+    // As `river record` says it.
+    let which = format!("{}:{}", std::process::id(), tape.display());
+    let mut command = lab.program("count-long");
+    command.env("RIVER_RECORD", &which).env("RIVER_PASS", INITIATOR);
+    let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "is counting");
+    // Two chunks of the initiator at least.
+    let recorded = || {
+        let recording = Recording::open(&tape);
+        recording.map_or(0, |r| r.vrs().iter().filter(|vr| vr.parent.is_none()).map(|vr| vr.lines).sum())
+    };
+    let limit = Duration::from_secs(60);
+    eventually(limit, "something is recorded", || recorded() > 0);
+    let first: usize = recorded();
+    eventually(limit, "more is recorded", || recorded() > first);
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let tape = tape.to_str().unwrap();
+    let (printed, told) = lab.ends(&["replay", tape, "--vr", "initiator"], 0);
+    // A slow test may have come too late.
+    assert!(told.contains("here the record ends, at ") || printed.contains(SUM), "{told}");
+    // Bytes that were altered are not believed.
+    let recording = Recording::open(tape).unwrap();
+    let initiator = recording.vrs()[0].clone();
+    let path = Path::new(tape).join(format!("vr-{}.tape", initiator.id));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(Recording::open(tape).unwrap().vrs()[0].lines < initiator.lines);
+    // A second recording does not overwrite the first.
+    let mut command = lab.program("count-long");
+    let output = command.env("RIVER_RECORD", &which).output().unwrap();
+    assert!(!output.status.success() && text(&output).contains("there is a recording already"), "{output:?}");
+}
