@@ -199,7 +199,7 @@ mod tests {
     fn the_same_number_of_ranks_gives_the_same_bits_on_each_and_every_time() {
         let bits = |(residual, zeta): (f64, f64)| (residual.to_bits(), zeta.to_bits());
         for ranks in [2, 3, 4] {
-            let run = || river::mpi::testing::world(ranks, |world| Ok(parallel(Class::S, world)?));
+            let run = || river::mpi::testing::world(ranks, |world| Ok(parallel(Class::S, world, |_| {})?));
             let all: Vec<Vec<_>> = run()
                 .into_iter()
                 .chain(run())
