@@ -47,11 +47,14 @@ struct Process {
     settling: Option<(usize, Counts)>,
 }
 
+/// Sender, receiver, number.
+type Envelope = (usize, usize, u64);
+
 struct World {
     rng: Pcg64Mcg,
     processes: Vec<Process>,
-    /// Envelopes under way from process to process: (sender, receiver, number).
-    lanes: BTreeMap<(usize, usize), VecDeque<(usize, usize, u64)>>,
+    /// Envelopes under way from process to process.
+    lanes: BTreeMap<(usize, usize), VecDeque<Envelope>>,
     /// Orders under way to each process and answers from each, with the number of the migration.
     orders: Vec<VecDeque<(usize, Order)>>,
     answers: Vec<VecDeque<(usize, Answer)>>,
@@ -205,7 +208,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, at: usize, (from, to, number): (usize, usize, u64)) {
+    fn arrive(&mut self, at: usize, (from, to, number): Envelope) {
         let process = &mut self.processes[at];
         if process.dead {
             return;
