@@ -312,11 +312,8 @@ impl Record {
         self.events.extend_from_slice(events);
         self.event = self.events.len();
         let count = events.len() as u32;
-        if let Some(Line::Arrived(more)) = self.lines.last_mut() {
-            *more += count;
-        } else {
-            self.append(Line::Arrived(count));
-        }
+        // A line of its own, though the one before may be one as well: a line never changes, as it may be on a tape already.
+        self.append(Line::Arrived(count));
         Some(since)
     }
 
