@@ -9,6 +9,9 @@
 //! * Checkpoints: of 1, 100 and 1000 VRs that wait for a message, on four VMs. The limit is a file of the same size,
 //!   written, made durable and renamed. The pause is the time for which VRs were stopped; restoring is everything from the
 //!   start of the program until its initiator goes on.
+//! * Migration: of a VR that answers, between two VMs, while another one asks it without a pause. The downtime is the longest
+//!   time between a question and its answer, the pause that for which all VRs were stopped. The limit is what the same
+//!   question takes when nobody moves.
 //! * The conjugate gradient kernel of the NAS benchmarks on two VMs: recorded beside not recorded; checkpoints while it
 //!   computes, without safepoints, so that all that each rank was ever told is in them; and how long a restored rank takes
 //!   until it goes on, having computed again what it had.
@@ -32,6 +35,8 @@ const TIMES: Channel = Channel::named("river-benches times");
 const SIZES: [usize; 4] = [8, 1 << 10, 64 << 10, 1 << 20];
 const VRS: [usize; 3] = [1, 100, 1000];
 const VMS: usize = 4;
+/// Sizes of the state of a VR that moves.
+const STATES: [usize; 3] = [8, 64 << 10, 4 << 20];
 /// Messages between two safepoints.
 const SAFEPOINT: u32 = 1000;
 
@@ -51,7 +56,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let rounds = args.rounds.into();
-    match recording(rounds).and_then(|()| checkpoints(rounds)).and_then(|()| conjugate_gradients(rounds)) {
+    let all = recording(rounds)
+        .and_then(|()| checkpoints(rounds))
+        .and_then(|()| migrations(rounds))
+        .and_then(|()| conjugate_gradients(rounds));
+    match all {
         Ok(()) => {
             println!("load average {:.2}", load());
             ExitCode::SUCCESS
@@ -200,6 +209,79 @@ fn checkpoints(rounds: usize) -> river::Result {
             [pauses, whole, bare, restores].map(|times| Some(Spread::of(times))),
         );
     }
+    Ok(table.print()?)
+}
+
+/// Answers, with a state of that many bytes.
+#[derive(Serialize, Deserialize)]
+struct Answering {
+    state: Vec<u8>,
+}
+
+impl VirtualResource for Answering {
+    fn main(&mut self, vr: &Vr) -> river::Result {
+        loop {
+            vr.safepoint(self)?;
+            let got = vr.receive(Selector::on(DATA))?;
+            vr.send_bytes(got.src, DATA, 0, got.payload)?;
+        }
+    }
+}
+
+/// Asks without a pause until it is told to stop; says what its longest question took, and a usual one.
+#[derive(Serialize, Deserialize)]
+struct Asking {
+    whom: VrId,
+}
+
+impl VirtualResource for Asking {
+    fn main(&mut self, vr: &Vr) -> river::Result {
+        let parent = vr.parent().ok_or_else(|| river::VrError::msg("no parent"))?;
+        let mut times = Vec::new();
+        while vr.try_receive_where(Selector::on(TIMES).from(parent), |_| true)?.is_none() {
+            let start = Instant::now();
+            vr.send_bytes(self.whom, DATA, 0, vec![7; 8])?;
+            vr.receive(Selector::on(DATA).from(self.whom))?;
+            times.push(start.elapsed());
+            if times.len() == 1 {
+                vr.send_bytes(parent, TIMES, 0, Vec::new())?;
+            }
+        }
+        times.sort_unstable();
+        let told =
+            [times[times.len() - 1], times[times.len() / 2]].map(|time| milliseconds(time).to_le_bytes());
+        vr.send_bytes(parent, TIMES, 0, told.concat())?;
+        Ok(())
+    }
+}
+
+fn migrations(rounds: usize) -> river::Result {
+    let mut table = Table::new("migration of a VR, by its state", "state")
+        .column("downtime", "ms", 2)
+        .column("pause", "ms", 2)
+        .column("usual answer", "ms", 3);
+    river::try_run_recoverable(|vr| {
+        let vms = vr.start_local(2)?;
+        for size in STATES {
+            let whom = vr.deploy(&vms[..1], |_| Answering { state: vec![7; size] })?[0];
+            let (mut down, mut pauses, mut usual) = (Vec::new(), Vec::new(), Vec::new());
+            // The first time its new host is started.
+            for round in 0..=rounds {
+                let asking = vr.deploy(&vms[..1], |_| Asking { whom })?[0];
+                vr.receive(Selector::on(TIMES).from(asking))?;
+                let moved = vr.migrate(whom, &vms[(round + 1) % 2])?;
+                vr.send_bytes(asking, TIMES, 0, Vec::new())?;
+                let told = vr.receive(Selector::on(TIMES).from(asking))?.payload.to_bytes();
+                if round > 0 {
+                    down.push(f64::from_le_bytes(told[..8].try_into()?));
+                    usual.push(f64::from_le_bytes(told[8..].try_into()?));
+                    pauses.push(milliseconds(moved.pause));
+                }
+            }
+            table.sized(size, [down, pauses, usual].map(|times| Some(Spread::of(times))));
+        }
+        Ok(())
+    })?;
     Ok(table.print()?)
 }
 

@@ -1,10 +1,11 @@
-//! What a process does for a checkpoint of its program, and how it takes up VRs from one.
+//! What a process does for a checkpoint of its program or a migration, and how it takes up VRs from one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::down::Why;
+use crate::down::{Down, Why};
+use crate::error::MigrateError;
 use crate::id::{IdMap, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::node::Node;
@@ -86,6 +87,27 @@ pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
         }
     }
     (saved, ended)
+}
+
+/// Copies VRs of this process, which is frozen, to be taken up elsewhere.
+pub(crate) fn give(node: &Node, vrs: &[VrId]) -> Result<Vec<Saved>, MigrateError> {
+    if cfg!(panic = "abort") {
+        // The thread that a VR leaves behind is unwound.
+        return Err(MigrateError::GivenUp("the program is built with panic = \"abort\"".into()));
+    }
+    let give = |vr: &VrId| {
+        let ended = |why: &Why| MigrateError::Ended(Down { who: *vr, why: why.clone() });
+        let recorder = node.states.get(*vr).ok_or_else(|| ended(&Why::Unknown))?;
+        let record = recorder.look(|record, why| match (why, record.is_busy_with()) {
+            (Some(why), _) => Err(ended(why)),
+            (None, Some(call)) => Err(MigrateError::Busy { vr: *vr, call: call.to_string() }),
+            (None, None) => Ok(record.clone()),
+        })?;
+        let pending = node.inbox(*vr).map(|inbox| inbox.waiting()).unwrap_or_default();
+        let pending = pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
+        Ok(Saved { origin: recorder.origin.clone(), record, pending })
+    };
+    vrs.iter().map(give).collect()
 }
 
 /// Takes up a VR: its queue and its record, as they were.

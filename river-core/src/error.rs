@@ -265,6 +265,75 @@ pub enum StateError {
     Stopped,
 }
 
+/// Why a VR was not moved to another VM. It goes on where it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// The program has no such VR.
+    #[error("the program has no VR {vr}; it has {known}")]
+    Unknown {
+        /// What it was called.
+        vr: String,
+        /// Those that live, and where.
+        known: String,
+    },
+    /// Several VRs are called so.
+    #[error("{count} VRs have an id that begins with {vr}: use more of it")]
+    Ambiguous {
+        /// The beginning of their ids.
+        vr: String,
+        /// How many they are.
+        count: usize,
+    },
+    /// The VR has ended.
+    #[error("nothing was moved: {0}")]
+    Ended(Down),
+    /// The initiator is the program: it stays where it was started.
+    #[error("VR {} is the program's initiator, which stays where it was started", .0.short())]
+    Initiator(VrId),
+    /// A VR of the program is not recorded: all have to be, as all are stopped for a moment.
+    #[error(
+        "VR {} ({name}) {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
+         `river run --recoverable`; a helper that was started by Vr::spawn has to end first",
+        vr.short(), others(*.more)
+    )]
+    NotRecoverable {
+        /// One of them.
+        vr: VrId,
+        /// Its Rust type, or what the helper is called.
+        name: String,
+        /// Where it is.
+        on: String,
+        /// How many more there are.
+        more: usize,
+    },
+    /// The VM cannot take the VR: another program has it, or it cannot run this one.
+    #[error("VM {vm}: {error}")]
+    Vm {
+        /// The VM's name.
+        vm: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// The VR is in the middle of an effect or of a question to the program, and stays there.
+    #[error("VR {} is busy with {call}, which cannot be moved and does not end", vr.short())]
+    Busy {
+        /// Which VR.
+        vr: VrId,
+        /// What it is busy with.
+        call: String,
+    },
+    /// A process died, or did not answer: everything is as it was before.
+    #[error("the migration was given up, and undone: {0}")]
+    GivenUp(String),
+    /// The program is ending.
+    #[error("the program is ending")]
+    Stopped,
+    /// The VR that asked for it is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
+}
+
 fn others(more: usize) -> String {
     match more {
         0 => String::new(),

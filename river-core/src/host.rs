@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::cut;
-use crate::error::{DeployError, StateError};
+use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
 use crate::lease;
@@ -285,7 +285,7 @@ fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(),
     })
 }
 
-/// Takes up a VR from a checkpoint. It runs through its record at once, and goes on when the process is thawed.
+/// Takes up a VR from a checkpoint, or from another process. It runs through its record at once, and goes on when the process is thawed.
 fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
     let failed = |error: String| DeployError::State { name: "VR of a checkpoint".into(), error };
     let saved = Saved::decode(vr).map_err(|error| failed(error.to_string()))?;
@@ -301,7 +301,7 @@ fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(),
         .map_err(|error| failed(format!("cannot start a thread: {error}")))
 }
 
-/// Takes one step of a checkpoint. What takes time is done meanwhile.
+/// Takes one step of a checkpoint or a migration. What takes time is done meanwhile.
 fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>) {
     let report =
         move |to: &rt::Sender<FromHost>, report| drop(to.try_send(FromHost::State { round, report }));
@@ -324,6 +324,19 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
                 let _ = to.try_send(FromHost::CopiesEnd { round, result });
             }));
         }
+        Step::Give(vrs) => match cut::give(node, &vrs) {
+            Ok(saved) => {
+                let to = to.clone();
+                rt::spawn(rt::blocking(move || {
+                    let sent = saved.iter().try_for_each(|saved| send_copy(round, saved, &to));
+                    let given = sent.map_err(|error| MigrateError::GivenUp(error.to_string()));
+                    report(&to, Report::Given(given));
+                }));
+            }
+            Err(error) => report(to, Report::Given(Err(error))),
+        },
+        Step::Abandon(vrs) => vrs.into_iter().for_each(|vr| node.abandon(vr)),
+        Step::Moved(moves) => node.moved(&moves),
         Step::Thaw => node.thaw(),
     }
 }

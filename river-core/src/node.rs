@@ -6,11 +6,12 @@
 //! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
 
 mod deaths;
+mod moves;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     /// VMs that want to be given back; known to the initiator's process only.
     leaving: Mutex<Vec<VmId>>,
     any_leaving: AtomicBool,
+    /// How often VRs have changed their processes.
+    moves: AtomicU64,
 }
 
 /// Who answers what VRs ask of the program.
@@ -117,6 +120,11 @@ pub(crate) enum Notice {
         vr: VrId,
         full: Option<WhenFull>,
     },
+    /// A watch on a VR that is elsewhere now.
+    Watch {
+        watcher: VrId,
+        watched: VrId,
+    },
 }
 
 impl Node {
@@ -149,6 +157,7 @@ impl Node {
             states: Registry::default(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
+            moves: AtomicU64::new(0),
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
@@ -327,11 +336,11 @@ impl Node {
 
     // ---- routing ----
 
-    /// Notes where a VR lives.
+    /// Notes where a VR lives, unless that is known already: what is known is as new, or newer if the VR has moved meanwhile.
     pub(crate) fn learn(&self, vr: VrId, place: Place) {
-        if place.host != self.place.host {
+        if place.host != self.place.host && self.inbox(vr).is_none() {
             let mut book = self.book();
-            book.located.insert(vr, place.host);
+            book.located.entry(vr).or_insert(place.host);
             book.peers.entry(place.host).or_default().address = Some(place.address);
         }
     }
@@ -511,18 +520,26 @@ impl Node {
                 }
             }
             Kind::Watch => {
-                self.book().located.entry(envelope.src).or_insert(from);
+                if envelope.lane != moves::PASSED_ON {
+                    self.book().located.entry(envelope.src).or_insert(from);
+                }
                 if self.inbox(envelope.dst).is_some() || self.book().ended.contains_key(&envelope.dst) {
                     self.add_watcher(envelope.src, envelope.dst);
+                } else if self.has_left(envelope.dst) {
+                    let (watcher, watched) = (envelope.src, envelope.dst);
+                    let _ = self.courier.send(Notice::Watch { watcher, watched });
                 } else {
                     let down = Down { who: envelope.dst, why: Why::Unknown };
                     let _ = self.courier.send(Notice::Down { to: envelope.src, down });
                 }
             }
             Kind::Down => {
-                let why = postcard::from_bytes(envelope.payload.head());
-                if let (Ok(why), Some(inbox)) = (why, self.inbox(envelope.dst)) {
-                    let _ = inbox.push(Event::Down(Down { who: envelope.src, why }));
+                let Ok(why) = postcard::from_bytes(envelope.payload.head()) else { return };
+                let down = Down { who: envelope.src, why };
+                if let Some(inbox) = self.inbox(envelope.dst) {
+                    let _ = inbox.push(Event::Down(down));
+                } else if self.has_left(envelope.dst) {
+                    let _ = self.courier.send(Notice::Down { to: envelope.dst, down });
                 }
             }
             Kind::Gate => {
@@ -538,6 +555,7 @@ impl Node {
         match notice {
             Notice::Down { to, down } => self.tell(to, &down),
             Notice::Gate { to, vr, full } => self.tell_gate(to, vr, full),
+            Notice::Watch { watcher, watched } => self.pass_on_watch(watcher, watched),
         }
     }
 
@@ -662,6 +680,7 @@ impl Node {
             states: Registry::default(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
+            moves: AtomicU64::new(0),
         });
         let sink = Deliver { local, node: OnceLock::new() };
         let _ = sink.node.set(Arc::downgrade(&node));

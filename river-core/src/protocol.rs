@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::CodePtr;
 use crate::discovery::{Query, VmInfo};
 use crate::down::Why;
-use crate::error::{DeployError, StateError};
+use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{HostId, ImageHash, ProgramId, VmId, VrId};
 
 /// What the dialling side of a connection wants. Travels inside the encrypted handshake.
@@ -133,12 +133,15 @@ pub(crate) enum FromVm {
 pub(crate) enum ToProgram {
     /// Checkpoint into that directory of the initiator's machine, and keep so many there.
     Checkpoint { directory: PathBuf, keep: usize },
+    /// Move the VR whose id begins like this to that VM.
+    Migrate { vr: String, vm: Box<VmInfo> },
 }
 
 /// From an initiator to somebody who has the key.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromProgram {
     Checkpoint(Result<Checkpoint, StateError>),
+    Migrated(Result<Migrated, MigrateError>),
 }
 
 /// From the initiator to a host.
@@ -156,7 +159,7 @@ pub(crate) enum ToHost {
         host: HostId,
         why: Why,
     },
-    /// A step of the checkpoint of that number.
+    /// A step of the checkpoint, or migration, of that number.
     State {
         round: u64,
         step: Step,
@@ -219,12 +222,19 @@ pub(crate) enum FromHost {
 /// Envelopes: (to, from, how many).
 pub(crate) type Counts = Vec<(VrId, VrId, u64)>;
 
-/// What a process is to do for a checkpoint: see [`Coordination`](crate::state::Coordination).
+/// What a process is to do for a checkpoint or a migration: see [`Coordination`](crate::state::Coordination) and
+/// [`Migration`](crate::state::Migration).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     Freeze,
     Settle(Counts),
     Copy,
+    /// Copies these VRs, to be taken up elsewhere.
+    Give(Vec<VrId>),
+    /// Has the copies of these VRs end that it has taken up.
+    Abandon(Vec<VrId>),
+    /// These VRs live there from now on.
+    Moved(Vec<(VrId, Place)>),
     Thaw,
 }
 
@@ -242,6 +252,8 @@ pub(crate) enum Report {
         /// VRs that had ended.
         ended: Vec<(VrId, Why)>,
     },
+    /// The copies have been sent; or why there are none.
+    Given(Result<(), MigrateError>),
 }
 
 /// A VR that is to be made.
@@ -295,6 +307,10 @@ pub(crate) enum Request {
         directory: PathBuf,
         keep: usize,
     },
+    Migrate {
+        vr: VrId,
+        vm: VmInfo,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -312,6 +328,19 @@ pub(crate) enum Reply {
     Done,
     Failed(DeployError),
     Checkpoint(Result<Checkpoint, StateError>),
+    Migrated(Result<Migrated, MigrateError>),
+}
+
+/// VRs that have moved to another VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Migrated {
+    /// How many; 0 if the VR was there already.
+    pub vrs: usize,
+    /// What had to travel, in bytes.
+    pub bytes: u64,
+    /// For how long the program's VRs were stopped.
+    pub pause: Duration,
 }
 
 /// A checkpoint that was taken.

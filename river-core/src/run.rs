@@ -207,7 +207,7 @@ fn finish<T>(
     let mut result = panic::catch_unwind(AssertUnwindSafe(|| body(&vr)));
     drop(vr);
     if let Some(recorder) = recorder
-        && let Why::Failed(error) = recorder.finish(Why::Finished)
+        && let Some(Why::Failed(error)) = recorder.finish(Why::Finished)
     {
         result = Ok(Err(VrError::msg(error)));
     }

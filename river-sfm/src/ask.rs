@@ -10,8 +10,7 @@ use river_core::{Channel, Selector, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AskError, RecvError, SendError};
-use crate::message::{ASK, Message, Sealed};
-use crate::pattern::SFM;
+use crate::message::{ASK, Message, SFM, Sealed};
 use crate::receive::open;
 
 const REPLIES: Channel = Channel::named("sfm reply");

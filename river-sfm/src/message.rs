@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
-use river_core::{Envelope, Payload, VrId};
+use river_core::{Channel, Envelope, Payload, VrId};
 
 use crate::decode::FromAttr;
 use crate::encode::{EncodeError, ToAttr};
@@ -18,6 +18,9 @@ pub(crate) const SRC: &str = "src";
 pub(crate) const ASK: &str = "ask";
 /// The attribute by whose value messages are found without a search.
 pub(crate) const TAG: &str = "tag";
+
+/// All messages of this layer travel on this channel.
+pub(crate) const SFM: Channel = Channel::named("sfm");
 
 /// A message: a set of (name, value) pairs, each value of any type that serde knows, or a [`Blob`](crate::Blob).
 ///
@@ -58,7 +61,7 @@ impl Message {
     /// [`Sfm::recv`](crate::Sfm::recv).
     #[must_use]
     pub fn of(envelope: &Envelope) -> Option<Self> {
-        (envelope.channel == crate::pattern::SFM).then(|| crate::receive::open(envelope.clone()).ok())?
+        (envelope.channel == SFM).then(|| Self::received(envelope.src, envelope.payload.clone()))?
     }
 
     /// A message without attributes.

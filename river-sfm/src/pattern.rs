@@ -3,15 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use river_core::{Channel, Envelope, Selector, VrId};
+use river_core::{Envelope, Selector, VrId};
 
 use crate::constraint::{Check, IntoConstraint};
 use crate::error::RecvError;
-use crate::message::{Message, SRC, SrcAttr, TAG, tag_lane};
+use crate::message::{Message, SFM, SRC, SrcAttr, TAG, tag_lane};
 use crate::wire::{self, Head};
-
-/// All messages of this layer travel on this channel.
-pub(crate) const SFM: Channel = Channel::named("sfm");
 
 /// What a receive asks of a message: constraints on attributes, all of which must hold. Attributes that it does not
 /// name do not hinder. The same name may be there several times.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use river_core::{Envelope, Selector, Vr};
 
 use crate::error::{NearMiss, RecvError};
-use crate::message::Message;
-use crate::pattern::{Pattern, SFM};
+use crate::message::{Message, SFM};
+use crate::pattern::Pattern;
 
 /// Takes the earliest message that matches, waiting for it until the deadline.
 pub(crate) fn until(vr: &Vr, pattern: &Pattern<'_>, deadline: Option<Instant>) -> Result<Message, RecvError> {

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::ask;
 use crate::error::{AskError, RecvError, SendError};
 use crate::iter::{Iter, TryIter};
-use crate::message::{Message, Sealed};
-use crate::pattern::{Pattern, SFM};
+use crate::message::{Message, SFM, Sealed};
+use crate::pattern::Pattern;
 use crate::posted::PostedRecv;
 use crate::receive::{open, try_take, until};
 

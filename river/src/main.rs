@@ -20,6 +20,7 @@ Examples:
   river stop --all            end all virtual machines
   river checkpoint pi state   keep the state of a program that runs
   river restore state         go on with it
+  river migrate pi 5f3a lab-3 move a part of a running program to another machine
   river record -o tape ./pi   run it and record all its VRs
   river replay tape --vr 5f   run one of them again, alone
   river doctor                check that all of this can work here
@@ -50,6 +51,7 @@ enum Command {
     Record(command::record::Args),
     Replay(command::replay::Args),
     States(command::states::Args),
+    Migrate(command::migrate::Args),
     Key(command::key::Args),
     Doctor(command::doctor::Args),
     Completions(command::completions::Args),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Record(args) => return command::record::run(&args),
         Command::Replay(args) => return command::replay::run(&args),
         Command::States(args) => command::states::run(&args),
+        Command::Migrate(args) => command::migrate::run(&args),
         Command::Key(args) => command::key::run(&args),
         Command::Doctor(args) => command::doctor::run(&args),
         Command::Man(args) => command::man::run::<Args>(&args),

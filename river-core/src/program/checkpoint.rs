@@ -48,19 +48,28 @@ impl Regularly {
 /// The checkpoint that is being taken.
 #[derive(Default)]
 pub(super) struct Cut {
-    /// Counts checkpoints, so that late answers are known as such.
+    /// Counts checkpoints and migrations, so that late answers are known as such.
     round: u64,
-    /// Where reports go; none: no checkpoint is being taken.
-    heard: Option<rt::Sender<(HostId, Heard)>>,
+    /// Where reports go; none: nothing of the kind is going on.
+    pub(super) heard: Option<rt::Sender<(HostId, Heard)>>,
     /// Nothing new may begin: the cut is being made.
-    frozen: bool,
+    pub(super) frozen: bool,
 }
 
-/// What comes of a process during a checkpoint.
+/// What comes of a process during a checkpoint or a migration.
 pub(super) enum Heard {
     Report(Report),
-    Copy { vr: VrId, last: bool, piece: Vec<u8> },
+    Copy {
+        vr: VrId,
+        last: bool,
+        piece: Vec<u8>,
+    },
     CopiesEnd(Result<(), StateError>),
+    /// A VR that moves was taken up, or why it was not.
+    Taken {
+        vr: VrId,
+        result: Result<(), String>,
+    },
     Gone(String),
 }
 
@@ -120,7 +129,7 @@ impl Program {
     }
 
     /// Enters a new checkpoint: its round. `None`: another one is being taken, or the program has not begun.
-    fn begin_cut(&self, heard: &rt::Sender<(HostId, Heard)>) -> Option<Result<u64, StateError>> {
+    pub(super) fn begin_cut(&self, heard: &rt::Sender<(HostId, Heard)>) -> Option<Result<u64, StateError>> {
         let mut state = self.state();
         if state.ending {
             return Some(Err(StateError::Stopped));
@@ -254,7 +263,7 @@ impl Program {
     }
 
     /// All processes of the program, with names for people.
-    fn processes(&self, state: &State) -> BTreeMap<HostId, String> {
+    pub(super) fn processes(&self, state: &State) -> BTreeMap<HostId, String> {
         let name =
             |vm: &VmId| state.vms.get(vm).map_or_else(|| "a VM".into(), |vm| format!("VM {}", vm.info.name));
         let hosts = state.hosts.iter().filter(|(id, _)| !state.directory.has_died(**id));
@@ -294,8 +303,8 @@ impl Program {
         Around { header, homes: hosts.map(|(id, host)| (*id, host.vm)).collect(), early: Vec::new() }
     }
 
-    /// Has a process take a step of a checkpoint; this one takes it itself.
-    fn tell_step(self: &Arc<Self>, host: HostId, round: u64, step: Step) {
+    /// Has a process take a step of a checkpoint or a migration; this one takes it itself.
+    pub(super) fn tell_step(self: &Arc<Self>, host: HostId, round: u64, step: Step) {
         if host != self.node.place.host {
             self.tell_host(host, ToHost::State { round, step });
             return;
@@ -316,7 +325,10 @@ impl Program {
                     this.hear(host, round, Heard::CopiesEnd(result));
                 }));
             }
+            Step::Moved(moves) => self.node.moved(&moves),
             Step::Thaw => self.node.thaw(),
+            // The initiator stays, and nothing moves to its process.
+            Step::Give(_) | Step::Abandon(_) => {}
         }
     }
 

@@ -4,13 +4,15 @@
 //! its host has died, or be entered on a host that has died meanwhile. The first reason stands.
 
 use crate::down::Why;
-use crate::id::{HostId, IdMap, VrId};
+use crate::id::{HostId, IdMap, IdSet, VrId};
 
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     at: IdMap<VrId, HostId>,
     ended: IdMap<VrId, Why>,
     died: IdMap<HostId, Why>,
+    /// Hosts that are not needed any more: their death is no loss.
+    dismissed: IdSet<HostId>,
 }
 
 impl Directory {
@@ -68,7 +70,13 @@ impl Directory {
 
     /// How many hosts have died that were not meant to.
     pub(super) fn lost_hosts(&self) -> usize {
-        self.died.values().filter(|why| !why.is_normal()).count()
+        let lost = |(host, why): &(&HostId, &Why)| !why.is_normal() && !self.dismissed.contains(*host);
+        self.died.iter().filter(lost).count()
+    }
+
+    /// A host is not needed any more, and is about to be ended.
+    pub(super) fn dismiss(&mut self, host: HostId) {
+        self.dismissed.insert(host);
     }
 }
 

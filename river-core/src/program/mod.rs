@@ -6,6 +6,7 @@
 mod checkpoint;
 mod directory;
 mod local;
+mod migrate;
 mod output;
 mod place;
 mod pulse;
@@ -14,7 +15,7 @@ mod request;
 mod restore;
 mod vm_link;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -78,6 +79,10 @@ struct State {
     aliases: HashMap<VmId, VmId>,
     /// Who had ended before the program was restored.
     past: HashMap<VrId, Why>,
+    /// VRs that a host was told to make and has not confirmed.
+    making: HashSet<VrId>,
+    /// VMs that want to go, and that River moves everything away from.
+    leaving: HashSet<VmId>,
 }
 
 /// A VR that is known by a name on its VM.
@@ -231,9 +236,15 @@ impl Program {
             }
             Hello::Operate { program } if program == self.tenant.program => {
                 let (to, mut from) = control::split::<FromProgram, ToProgram>(stream);
-                while let Ok(Some(ToProgram::Checkpoint { directory, keep })) = from.next().await {
-                    let result = self.checkpoint(directory, keep).await;
-                    let _ = to.try_send(FromProgram::Checkpoint(result));
+                while let Ok(Some(wanted)) = from.next().await {
+                    let _ = to.try_send(match wanted {
+                        ToProgram::Checkpoint { directory, keep } => {
+                            FromProgram::Checkpoint(self.checkpoint(directory, keep).await)
+                        }
+                        ToProgram::Migrate { vr, vm } => {
+                            FromProgram::Migrated(self.migrate_named(&vr, *vm).await)
+                        }
+                    });
                 }
             }
             other => accept_data(&self.node, other, stream),

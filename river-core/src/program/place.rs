@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::protocol::{NewVr, Place, Reply, ToHost};
+use crate::protocol::{NewVr, Place, Reply, Step, ToHost};
 
 /// From where a host sees the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,10 @@ impl View {
             ToHost::Create { ticket, vrs } => {
                 let seen = |new: NewVr| NewVr { parent_at: self.of(new.parent_at), ..new };
                 ToHost::Create { ticket, vrs: vrs.into_iter().map(seen).collect() }
+            }
+            ToHost::State { round, step: Step::Moved(moves) } => {
+                let moves = moves.into_iter().map(|(vr, place)| (vr, self.of(place))).collect();
+                ToHost::State { round, step: Step::Moved(moves) }
             }
             other => other,
         }

@@ -42,6 +42,7 @@ impl Program {
             Request::Checkpoint { directory, keep } => {
                 Reply::Checkpoint(self.checkpoint(directory, keep).await)
             }
+            Request::Migrate { vr, vm } => Reply::Migrated(self.migrate(vr, vm).await),
         }
     }
 
@@ -238,7 +239,7 @@ impl Program {
         name: String,
         new: NewVr,
     ) -> Result<Vec<(VrId, Place)>, DeployError> {
-        let key = (self.state().alias(vm), name);
+        let key = (vm, name);
         let made = loop {
             match self.find_service(&key, new.id) {
                 Claim::There(vr, place) => return Ok(vec![(vr, place)]),
@@ -284,7 +285,9 @@ impl Program {
         self.unless_frozen().await;
         let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
         let (place, made) = self.create(host, &ids, vrs).ok_or_else(|| error("its host is gone".into()))?;
-        match made.recv().await {
+        let result = made.recv().await;
+        self.state().making.retain(|vr| !ids.contains(vr));
+        match result {
             Ok(Ok(())) => Ok(ids.into_iter().map(|id| (id, place)).collect()),
             Ok(Err(error)) => Err(error),
             Err(_) => {
@@ -307,6 +310,7 @@ impl Program {
         let mut state = self.state();
         for id in ids {
             state.directory.enter(*id, host);
+            state.making.insert(*id);
         }
         if state.directory.has_died(host) {
             return None;

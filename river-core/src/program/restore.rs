@@ -137,8 +137,7 @@ impl Program {
                     .and_then(|host| state.hosts.get(&host))
                     .map(|host| host.place);
                 let (_, ready) = rt::unbounded();
-                let key = (state.alias(vm), name);
-                state.services.insert(key, Service { vr, place, ready });
+                state.services.insert((vm, name), Service { vr, place, ready });
             }
         }
         let mut confirmed = Vec::new();

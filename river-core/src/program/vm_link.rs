@@ -243,7 +243,7 @@ impl Leased {
                     let why = Why::HostDied { vm: vm.clone(), how, last_lines };
                     self.host_is_gone(&program, &why);
                 }
-                Ok(Some(FromVm::Leaving)) => program.node.note_leaving(self.info.id),
+                Ok(Some(FromVm::Leaving)) => program.vm_leaves(&self),
                 Ok(Some(answer)) => drop(answered.try_send(answer)),
                 Ok(None) => break "the VM closed the connection".to_owned(),
                 Err(error) => break error.to_string(),

@@ -8,6 +8,7 @@
 //! * [`Recorder`]: a record that the VR's thread writes and the control plane freezes and copies; [`Registry`]: those of a
 //!   process.
 //! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
+//! * [`Migration`]: how VRs change their processes. Pure.
 //! * [`Saved`]: a VR as it is written down; [`Directory`]: checkpoints on disk.
 //! * [`tape`]: a VR's record as it is written to a file while it grows; [`Recording`]: those of a program.
 
@@ -16,6 +17,7 @@ mod codec;
 mod coordination;
 mod directory;
 mod file;
+pub(crate) mod migration;
 mod record;
 mod recorder;
 mod recording;
@@ -28,6 +30,7 @@ pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
 pub(crate) use directory::{Directory, Draft, KEEP};
 pub(crate) use file::{Content, Header, SavedVm};
+pub(crate) use migration::{Migration, Move};
 pub(crate) use record::{Blocked, Call, Record, Refusal, Sending, Sent};
 pub(crate) use recorder::{Recorder, Replay};
 pub use recording::{Happening, RecordedStep, RecordedVr, Recording};

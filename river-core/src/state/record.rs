@@ -52,6 +52,7 @@ pub(crate) enum Call {
     Deploy(u64),
     Service(u64),
     Checkpoint,
+    Migrate,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,6 +245,14 @@ impl Record {
     /// A line for people.
     pub(crate) fn line(&self, index: usize) -> Option<String> {
         self.lines.get(index).map(ToString::to_string)
+    }
+
+    /// What the VR is in the middle of, if that is better not begun again elsewhere: an effect, or a question to the program.
+    pub(crate) fn is_busy_with(&self) -> Option<&Call> {
+        match self.lines.last() {
+            Some(Line::Call(call)) if self.is_live() && call.is_done_once() => Some(call),
+            _ => None,
+        }
     }
 
     /// How many lines there are.
@@ -453,6 +462,23 @@ impl Record {
     }
 }
 
+impl Call {
+    /// Whether the world may have changed by it before it is answered.
+    fn is_done_once(&self) -> bool {
+        matches!(
+            self,
+            Call::Effect
+                | Call::Discover
+                | Call::Allocate
+                | Call::StartLocal
+                | Call::Release
+                | Call::Deploy(_)
+                | Call::Service(_)
+                | Call::Checkpoint
+        )
+    }
+}
+
 fn pairs(map: &IdMap<VrId, u64>) -> Vec<(VrId, u64)> {
     map.iter().map(|(vr, next)| (*vr, *next)).collect()
 }
@@ -480,6 +506,7 @@ impl std::fmt::Display for Call {
             Call::Deploy(_) => f.write_str("a deployment"),
             Call::Service(_) => f.write_str("a question for a service"),
             Call::Checkpoint => f.write_str("a checkpoint"),
+            Call::Migrate => f.write_str("a migration"),
         }
     }
 }

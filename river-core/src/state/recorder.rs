@@ -4,8 +4,10 @@
 //! nothing that it does in between can be seen from outside, it counts as stopped from the first moment on. So freezing
 //! takes a lock and waits for nobody.
 
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +35,8 @@ struct Guarded {
     ended: Option<Why>,
     /// It is of no more use: it has diverged.
     diverged: Option<Box<Divergence>>,
+    /// The VR lives on elsewhere: what this thread would do with it must not be seen.
+    abandoned: bool,
     /// What is written to files, if the program is recorded there.
     tape: Option<Tape>,
 }
@@ -73,7 +77,8 @@ impl Recorder {
         tape: Option<Tape>,
         replay: Option<Replay>,
     ) -> Self {
-        let guarded = Mutex::new(Guarded { record, frozen, ended: None, diverged: None, tape });
+        let guarded =
+            Mutex::new(Guarded { record, frozen, ended: None, diverged: None, abandoned: false, tape });
         Self { origin, guarded, thawed: Condvar::new(), replay }
     }
 
@@ -95,7 +100,7 @@ impl Recorder {
 
     /// What has arrived for the call that was made last.
     pub(crate) fn arrivals(&self, events: &mut Vec<Event>, inbox: &Inbox) -> Option<Moment> {
-        let mut guarded = self.open();
+        let mut guarded = self.open().ok()?;
         let before = guarded.record.position();
         let arrived = guarded.record.arrivals(events, |events| inbox.swap(events));
         if arrived.is_some() {
@@ -109,14 +114,14 @@ impl Recorder {
     }
 
     pub(crate) fn again(&self) {
-        let mut guarded = self.open();
+        let Ok(mut guarded) = self.open() else { return };
         let before = guarded.record.position();
         guarded.record.again();
         self.done(&mut guarded, before);
     }
 
     pub(crate) fn timed_out(&self, waited: Duration) {
-        let mut guarded = self.open();
+        let Ok(mut guarded) = self.open() else { return };
         let before = guarded.record.position();
         guarded.record.timed_out(waited);
         self.done(&mut guarded, before);
@@ -139,7 +144,7 @@ impl Recorder {
     }
 
     pub(crate) fn answer(&self, answer: Bytes) {
-        let mut guarded = self.open();
+        let Ok(mut guarded) = self.open() else { return };
         let before = guarded.record.position();
         guarded.record.answer(answer);
         self.done(&mut guarded, before);
@@ -173,14 +178,21 @@ impl Recorder {
         self.replay.as_ref()?.states.as_deref()
     }
 
-    /// The VR's `main` has returned, or panicked: why the VR ends. Waits while frozen: until then it has not ended.
-    pub(crate) fn finish(&self, why: Why) -> Why {
-        let mut guarded = self.open();
+    /// The VR's `main` has returned, or panicked: why the VR ends. Waits while frozen: until then it has not ended. `None`: it has
+    /// not, as it lives on elsewhere.
+    pub(crate) fn finish(&self, why: Why) -> Option<Why> {
+        let mut guarded = self.lock();
+        while guarded.frozen && !guarded.abandoned {
+            guarded = self.thawed.wait(guarded).unwrap_or_else(PoisonError::into_inner);
+        }
+        if guarded.abandoned {
+            return None;
+        }
         let finished = guarded.record.finish();
         let diverged = guarded.diverged.take().map(|diverged| *diverged).or(finished.err());
         let why = diverged.map_or(why, |diverged| Why::Failed(diverged.to_string()));
         guarded.ended = Some(why.clone());
-        why
+        Some(why)
     }
 
     /// One step of the VR. An error stays one.
@@ -189,7 +201,7 @@ impl Recorder {
         what: &str,
         step: impl FnOnce(&mut Record) -> std::result::Result<T, Divergence>,
     ) -> Result<T> {
-        let mut guarded = self.open();
+        let mut guarded = self.open()?;
         if let Some(diverged) = &guarded.diverged {
             return Err(diverged.clone());
         }
@@ -222,12 +234,23 @@ impl Recorder {
     }
 
     /// The record, as soon as it is not frozen. What is replayed has happened already and waits for nobody.
-    fn open(&self) -> MutexGuard<'_, Guarded> {
+    ///
+    /// Of a VR that lives on elsewhere the thread is unwound from here, without a report; what is called while it is unwound gets
+    /// an error, as a panic within a panic would end the process.
+    fn open(&self) -> Result<MutexGuard<'_, Guarded>> {
         let mut guarded = self.lock();
-        while guarded.frozen && guarded.record.is_live() {
+        while guarded.frozen && guarded.record.is_live() && !guarded.abandoned {
             guarded = self.thawed.wait(guarded).unwrap_or_else(PoisonError::into_inner);
         }
-        guarded
+        if !guarded.abandoned {
+            return Ok(guarded);
+        }
+        drop(guarded);
+        if !thread::panicking() {
+            panic::resume_unwind(Box::new("this VR lives on elsewhere"));
+        }
+        let (recorded, done) = ("that this VR lives on elsewhere".into(), "a call".into());
+        Err(Box::new(Divergence { line: 0, safepoints: 0, recorded, done }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Guarded> {
@@ -243,6 +266,12 @@ impl Recorder {
 
     pub(crate) fn thaw(&self) {
         self.lock().frozen = false;
+        self.thawed.notify_all();
+    }
+
+    /// Ends the VR's thread at its next call, whatever it is: it lives on elsewhere.
+    pub(crate) fn abandon(&self) {
+        self.lock().abandoned = true;
         self.thawed.notify_all();
     }
 

@@ -78,6 +78,11 @@ impl Registry {
         });
     }
 
+    /// A VR lives on elsewhere, and takes with it how much it has sent.
+    pub(crate) fn forget(&self, vr: VrId) -> Option<Arc<Recorder>> {
+        self.inner().recorders.remove(&vr)
+    }
+
     /// Stops all VRs at their next call.
     pub(crate) fn freeze(&self) {
         let mut inner = self.inner();

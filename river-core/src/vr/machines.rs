@@ -6,9 +6,9 @@ use super::resource::Create;
 use super::{Group, VirtualResource, Vr, recorded, thread};
 use crate::code;
 use crate::discovery::{Query, VmInfo};
-use crate::error::DeployError;
+use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{VmId, VrId};
-use crate::protocol::{Count, NewVr, Place, Reply, Request};
+use crate::protocol::{Count, Migrated, NewVr, Place, Reply, Request};
 use crate::state::Call;
 
 impl Vr {
@@ -71,11 +71,36 @@ impl Vr {
     }
 
     /// The VMs of this program that somebody wants back (`river vm --drain`), oldest request first: a program that can do
-    /// without one [releases](Self::release) it. Known to the VRs of the initiator's process only; elsewhere empty.
+    /// without one [releases](Self::release) it. In a recoverable program River moves away what is there and gives the VM back; only
+    /// if it cannot, it asks here. Known to the VRs of the initiator's process only; elsewhere empty.
     #[must_use]
     pub fn leaving(&self) -> Vec<VmId> {
         // A divergence is told by the receive that follows.
         self.remember(Call::Leaving, || self.node.leaving()).unwrap_or_default()
+    }
+
+    /// Moves a VR, this one or any other, to another VM of this program, which is leased if it is not yet: with its state, its
+    /// queue, and all that it is in the middle of. It keeps its name; nothing that is under way to it is lost, doubled or
+    /// overtaken. It was there already if the result says that none was moved.
+    ///
+    /// All VRs of the program have to be recoverable, as all are stopped while the VR travels. On the other VM its `main` runs
+    /// again from its last safepoint, told what it had been told; on this one its thread is unwound at its next call. A VR that is
+    /// in the middle of an [`effect`](Self::effect) or of a question to the program is waited for.
+    ///
+    /// # Errors
+    /// [`MigrateError`]: the VR goes on where it was.
+    ///
+    /// # Blocking
+    /// Until it lives there, while a checkpoint is taken, and up to ten seconds while the VR is busy.
+    pub fn migrate(&self, vr: VrId, vm: &VmInfo) -> Result<Migrated, MigrateError> {
+        let ask = || match self.node.ask(Request::Migrate { vr, vm: vm.clone() }) {
+            Some(Reply::Migrated(result)) => result,
+            _ => Err(MigrateError::Stopped),
+        };
+        self.remember(Call::Migrate, ask).unwrap_or_else(|error| match error {
+            StateError::Diverged(divergence) => Err(MigrateError::Diverged(divergence)),
+            other => Err(MigrateError::GivenUp(other.to_string())),
+        })
     }
 
     /// Starts a VR in this very process, beside this one, which becomes its parent: for what has to wait while its

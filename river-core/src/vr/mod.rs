@@ -50,6 +50,8 @@ pub struct Vr {
     mailbox: RefCell<Mailbox>,
     handlers: Handlers,
     routes: RefCell<IdMap<VrId, Route>>,
+    /// Up to which [move](Node::moves) of VRs the routes are right.
+    moves: Cell<u64>,
     /// The VRs whose end reaches this one.
     observed: RefCell<IdSet<VrId>>,
     slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
@@ -87,10 +89,12 @@ impl Vr {
 
     fn from_base(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>, base: &Base) -> Self {
         inbox.adopt();
+        let moves = Cell::new(node.moves());
         Self {
             id,
             parent,
             node,
+            moves,
             inbox,
             mailbox: RefCell::new(base.queue.clone().into()),
             handlers: Handlers::default(),
@@ -271,6 +275,10 @@ impl Vr {
         send: impl FnOnce(&Link, Label) -> Result<(), Refused>,
     ) -> Result<(), SendError> {
         let mut routes = self.routes.borrow_mut();
+        let moves = self.node.moves();
+        if self.moves.replace(moves) != moves {
+            routes.clear();
+        }
         let route = match routes.entry(to) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {

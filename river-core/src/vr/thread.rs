@@ -58,7 +58,11 @@ pub(crate) fn start(
             catch(|| resource.run(&vr))
         };
         match recorder {
-            Some(recorder) => why = recorder.finish(why),
+            Some(recorder) => match recorder.finish(why) {
+                Some(said) => why = said,
+                // It lives on elsewhere.
+                None => return,
+            },
             None => thread_node.states.remove(id),
         }
         // A panic has been reported by the hook; an error would be seen only by who asks for it.

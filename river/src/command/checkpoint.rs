@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
 }
 
 /// A VM that the program uses, and the program's name.
-fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a VmInfo, &'a str)> {
+pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a VmInfo, &'a str)> {
     let mut found: Option<(&VmInfo, &str)> = None;
     for vm in vms {
         let VmState::Leased { program, name } = &vm.state else { continue };

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod migrate;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod restore;

@@ -103,16 +103,16 @@ fn choose_one<'a>(vms: &'a [VmInfo], name: &str) -> river::Result<&'a VmInfo> {
     match fitting[..] {
         [vm] => Ok(vm),
         [] if vms.is_empty() => {
-            Err(VrError::msg(format!("no VM {name}: no VM at all was found, so nothing was stopped")))
+            Err(VrError::msg(format!("no VM {name}: no VM at all was found, so nothing was done")))
         }
         [] => {
             let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
-            Err(VrError::msg(format!("no VM {name}, so nothing was stopped: there are {}", names.join(", "))))
+            Err(VrError::msg(format!("no VM {name}, so nothing was done: there are {}", names.join(", "))))
         }
         _ => {
             let ids: Vec<String> = fitting.iter().map(|vm| format!("{} {}", vm.name, vm.id)).collect();
             Err(VrError::msg(format!(
-                "{name} may be any of {}, so nothing was stopped: give more of the id: {}",
+                "{name} may be any of {}, so nothing was done: give more of the id: {}",
                 plural(fitting.len()),
                 ids.join(", ")
             )))

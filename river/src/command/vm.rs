@@ -53,8 +53,9 @@ pub(crate) struct Args {
     /// Lend it to other machines, too: listen on ADDRESS, or on all interfaces. Needs the key of the cluster
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "0.0.0.0")]
     network: Option<Ipv4Addr>,
-    /// Start nothing, but have VMs that run end: those that are idle now, the others when their programs, which are asked
-    /// to, have given them back. `river stop` does not wait for that
+    /// Start nothing, but have VMs that run end: those that are idle now, the others when their programs have given them
+    /// back. Recoverable programs do so at once, as their VRs move to other VMs; others are asked to. `river stop` does not
+    /// wait for that
     #[arg(long, value_name = "NAME|ID", num_args = 1.., value_parser = NonEmptyStringValueParser::new(), exclusive = true)]
     drain: Vec<String>,
     #[command(flatten)]

@@ -5,6 +5,7 @@ mod doctor;
 mod farm;
 mod key;
 mod lab;
+mod migrate;
 mod order;
 mod replay;
 mod run;
@@ -50,6 +51,10 @@ fn initiator() {
         if code != river::ExitCode::SUCCESS {
             std::process::exit(if code == river::ExitCode::from(75) { 75 } else { 1 });
         }
+        return;
+    }
+    if kind == "count-until" {
+        river::try_run(migrate::count_until).unwrap();
         return;
     }
     if farm::run(&kind) {

@@ -54,7 +54,7 @@ fn what_is_not_there_is_told_with_what_is() {
     assert!(nobody.contains("no VM at all was found"), "{nobody}");
     lab.start_vms(2);
     let (_, stderr) = lab.ends(&["stop", "lab-0", "lab-7"], 1);
-    assert!(stderr.contains("no VM lab-7, so nothing was stopped: there are lab-0, lab-1"), "{stderr}");
+    assert!(stderr.contains("no VM lab-7, so nothing was done: there are lab-0, lab-1"), "{stderr}");
     // Too short to be an id, even if one begins so.
     let id = lab.vms()[0]["id"].as_str().unwrap().to_owned();
     lab.ends(&["stop", &id[..3]], 1);

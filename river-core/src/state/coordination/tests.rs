@@ -180,6 +180,7 @@ impl World {
                 self.processes[index].frozen = false;
                 self.processes[index].settling = None;
             }
+            Some(other) => panic!("{other:?} is no step of a checkpoint"),
             None => {}
         }
     }
