@@ -1,14 +1,12 @@
 //! `river record`.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::path::{self, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::ValueHint;
-use river::VrError;
 
-use super::run::{FAILED, provide_vms, run_to_the_end};
+use super::run::{FAILED, Job, run_to_the_end};
 use super::states::is_recording;
 
 /// Run a program and record all its VRs, so that each can be run again alone
@@ -27,18 +25,8 @@ pub(crate) struct Args {
     /// Where to; made if it is not there, and must hold no recording
     #[arg(short, long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     output: PathBuf,
-    /// How many VMs
-    #[arg(short = 'n', long, value_name = "COUNT")]
-    count: Option<NonZeroUsize>,
-    /// The program and its arguments
-    #[arg(
-        value_name = "PROGRAM [ARGS]",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_hint = ValueHint::CommandWithArguments
-    )]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    job: Job,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -52,13 +40,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {
-    let [program, arguments @ ..] = &args.command[..] else {
-        return Err(VrError::msg("no PROGRAM was given"));
-    };
-    let mut command = Command::new(program);
-    command.args(arguments);
-    // Started VMs live until the program has ended.
-    let _vms = provide_vms(args.count.map(NonZeroUsize::get), &mut command)?;
+    let (mut command, _vms) = args.job.prepare()?;
     let directory = path::absolute(&args.output)?;
     let mut which = OsString::from(format!("{}:", std::process::id()));
     which.push(&directory);
@@ -67,7 +49,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     if !is_recording(&directory) {
         eprintln!(
             "[river record: nothing was recorded: {} is no program of River, or has started one instead of being one]",
-            program.display()
+            command.get_program().display()
         );
     }
     Ok(code)

@@ -61,11 +61,18 @@ Exit status: that of PROGRAM; 128 and the number of the signal if one killed it;
   127  PROGRAM was not found"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    job: Job,
+    #[command(flatten)]
+    state: State,
+}
+
+/// What is run, and on how many VMs.
+#[derive(clap::Args)]
+pub(super) struct Job {
     /// How many VMs
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<NonZeroUsize>,
-    #[command(flatten)]
-    state: State,
     /// The program and its arguments
     #[arg(
         value_name = "PROGRAM [ARGS]",
@@ -75,6 +82,19 @@ pub(crate) struct Args {
         value_hint = ValueHint::CommandWithArguments
     )]
     command: Vec<OsString>,
+}
+
+impl Job {
+    /// The command that runs it, and what was started for it: VMs that live until the program has ended.
+    pub(super) fn prepare(&self) -> river::Result<(Command, Vec<Vm>)> {
+        let [program, arguments @ ..] = &self.command[..] else {
+            return Err(VrError::msg("no PROGRAM was given"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let vms = provide_vms(self.count.map(NonZeroUsize::get), &mut command)?;
+        Ok((command, vms))
+    }
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -88,14 +108,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {
-    let [program, arguments @ ..] = &args.command[..] else {
-        return Err(VrError::msg("no PROGRAM was given"));
-    };
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let wanted = args.count.map(NonZeroUsize::get);
-    // Started VMs live until the program has ended.
-    let _vms = provide_vms(wanted, &mut command)?;
+    let (mut command, _vms) = args.job.prepare()?;
     args.state.apply(&mut command)?;
     let mut end = run_to_the_end(&mut command)?;
     for restart in 1..=args.state.restarts {
@@ -210,7 +223,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Makes the program find its VMs, and returns those that were started for it.
-pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Vec<Vm>> {
+fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Vec<Vm>> {
     let count = wanted.map(|wanted| u32::try_from(wanted).unwrap_or(u32::MAX));
     let found = search(&Query { count, idle_only: true, ..Query::default() })?.vms.len();
     if found >= wanted.unwrap_or(1) {
