@@ -51,6 +51,13 @@ impl Lease {
         self.0.take_if(|(_, renewed)| now >= *renewed + TERM).map(|(tenant, _)| tenant)
     }
 
+    /// The VM did not run for so long: renewals of that time may be waiting to be heard.
+    pub(crate) fn forgive(&mut self, deaf: Duration) {
+        if let Some((_, renewed)) = &mut self.0 {
+            *renewed += deaf;
+        }
+    }
+
     pub(crate) fn holder(&self) -> Option<&Tenant> {
         self.0.as_ref().map(|(tenant, _)| tenant)
     }
@@ -70,6 +77,7 @@ mod tests {
         Release(usize),
         Expire,
         Pass(u64),
+        StandStill(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -79,6 +87,7 @@ mod tests {
             (0..3usize).prop_map(Step::Release),
             Just(Step::Expire),
             (0..3000u64).prop_map(Step::Pass),
+            (0..9000u64).prop_map(Step::StandStill),
         ]
     }
 
@@ -113,6 +122,12 @@ mod tests {
                         prop_assert_eq!(ended, expected.map(|(who, _)| who.to_string()));
                     }
                     Step::Pass(millis) => now += Duration::from_millis(millis),
+                    Step::StandStill(millis) => {
+                        let still = Duration::from_millis(millis);
+                        now += still;
+                        lease.forgive(still);
+                        model = model.map(|(holder, at)| (holder, at + still));
+                    }
                 }
             }
         }

@@ -398,9 +398,18 @@ fn tell(vm: &VmInfo, message: ToVm) -> Result<(), StopError> {
 }
 
 async fn expire_leases(shared: Arc<Shared>) {
+    let mut last = Instant::now();
     loop {
         rt::sleep(TICK).await;
-        let expired = shared.state().lease.expire(Instant::now());
+        let now = Instant::now();
+        // This process may have been stopped itself, or its machine asleep.
+        let deaf = (now - last).saturating_sub(2 * TICK);
+        last = now;
+        let expired = {
+            let mut state = shared.state();
+            state.lease.forgive(deaf);
+            state.lease.expire(now)
+        };
         if let Some(tenant) = expired {
             tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
             shared.end_host();
