@@ -168,6 +168,12 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
                         By::Connection(session) => (Some(Decoder::new(pool.clone())), session),
                         By::Ring => (None, None),
                     };
+                    if decoder.is_none() {
+                        // Whoever has rung and ended in the same moment has left the bell rung, which keeps all others from
+                        // it: who comes anew is looked after once without.
+                        watch.rung(rings);
+                        last_look = now;
+                    }
                     let unsealer = session.map(|session| Unsealer::new(session.opener));
                     peers.insert(token, Peer { host, stream, decoder, unsealer });
                     hot.push((token, now));
@@ -199,6 +205,9 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
                     let host = peer.host;
                     if peer.decoder.is_none() {
                         rings.detach(host);
+                        // It may have rung just before, and then the others have not.
+                        watch.rung(rings);
+                        last_look = Instant::now();
                     }
                     peers.remove(token);
                     sink.closed(host, why);
