@@ -1,9 +1,11 @@
 //! Calls and farms over each link: tasks a second, one synchronous call, pipelined calls, large arguments and
-//! results, and the time from the start of a program to its first result, beside Python's libraries for the same.
+//! results, and the time from the start of a program to its first result, beside Python's libraries for the same, and
+//! tarpc.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench farm
-//! pip install -r benches/peers/requirements.txt; cargo bench -p river-benches --bench farm -- --peers
+//! python3 -m venv /tmp/peers && /tmp/peers/bin/pip install -r benches/peers/requirements.txt
+//! cargo bench -p river-benches --bench farm -- --peers --python /tmp/peers/bin/python3
 //! cargo bench -p river-benches --bench farm -- --memory   # of an initiator that farms out ten million items
 //! ```
 //!
@@ -35,11 +37,11 @@ struct Args {
     /// How often everything is measured
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Measure Python's libraries as well, those that are installed
+    /// Measure Python's libraries as well, those that are installed, and tarpc, which is built for it
     #[arg(long)]
     peers: bool,
-    /// The Python to measure them with
-    #[arg(long, default_value = "python3")]
+    /// The Python to measure them with: of a virtual environment, say
+    #[arg(long, default_value = "python3", value_name = "PATH")]
     python: PathBuf,
     /// Measure only how much memory the initiator needs for one million and for ten million items
     #[arg(long)]
@@ -93,27 +95,32 @@ fn tables(args: &Args) -> river::Result {
     let rounds = args.rounds.to_string();
     let mut table = Table::new("calls and farms", "")
         .column("chunk 1", "tasks/s", 0)
+        .column("ratio", "", 1)
         .column("chunk auto", "tasks/s", 0)
         .column("one call", "us", 1)
+        .column("ratio", "", 1)
         .column("pipelined", "calls/s", 0)
         .column("1 MiB there and back", "ms", 2)
         .column("64 MiB there and back", "ms", 1);
+    let mut ours = None;
     for (name, links) in [("River, Shm", "auto"), ("River, Tcp", "tcp")] {
         let environment = [("RIVER_LINKS", OsStr::new(links))];
         let measured: Measured = process::run_with("farm", &[Path::new(&rounds)], &environment)?;
-        let Measured { tasks, auto, call, pipelined, mib1, mib64 } = measured;
-        table.row(name, [tasks, auto, call, pipelined, mib1, mib64].map(|numbers| Some(Spread::of(numbers))));
+        let medians = |spread: Option<Spread>| spread.map(|spread| spread.median);
+        let measured = measured.by_name();
+        let ours = *ours.get_or_insert_with(|| (medians(measured("tasks")), medians(measured("call"))));
+        table.row(name, cells(measured, ours));
     }
+    let ours = ours.unwrap_or_default();
     for peer in PEERS.into_iter().filter(|_| args.peers) {
         if let Some(numbers) = peers::measure(&args.python, peer) {
-            let number = |name: &str| numbers.get(name).map(|&number| number.into());
-            table.row(
-                peer,
-                [number("tasks"), number("chunked"), number("call"), None, number("mib1"), number("mib64")],
-            );
+            table.row(peer, cells(|name| numbers.get(name).map(|&number| number.into()), ours));
         }
     }
     table.print()?;
+    println!(
+        "ratio: how many times slower than River through shared memory; -: not measured, or there is no such thing"
+    );
     println!(
         "1 MiB, 64 MiB: there and back, as blobs; peers: best of three, chunk auto is their own choice of chunks"
     );
@@ -124,6 +131,41 @@ fn tables(args: &Args) -> river::Result {
     table.print()?;
     println!("load average {before:.2} before, {:.2} after", load());
     Ok(())
+}
+
+impl Measured {
+    /// As peers name what they measure.
+    fn by_name(self) -> impl Fn(&str) -> Option<Spread> + Copy {
+        let Self { tasks, auto, call, pipelined, mib1, mib64 } = self;
+        let [tasks, auto, call, pipelined, mib1, mib64] =
+            [tasks, auto, call, pipelined, mib1, mib64].map(|numbers| Some(Spread::of(numbers)));
+        move |name| match name {
+            "tasks" => tasks,
+            "chunked" => auto,
+            "call" => call,
+            "pipelined" => pipelined,
+            "mib1" => mib1,
+            "mib64" => mib64,
+            _ => None,
+        }
+    }
+}
+
+/// A row; `ours` are the tasks a second, and the microseconds of a call, that it is held against.
+fn cells(measured: impl Fn(&str) -> Option<Spread>, ours: (Option<f64>, Option<f64>)) -> [Option<Spread>; 8] {
+    let (tasks, call) = (measured("tasks"), measured("call"));
+    let fewer = tasks.zip(ours.0).map(|(theirs, ours)| (ours / theirs.median).into());
+    let longer = call.zip(ours.1).map(|(theirs, ours)| (theirs.median / ours).into());
+    [
+        tasks,
+        fewer,
+        measured("chunked"),
+        call,
+        longer,
+        measured("pipelined"),
+        measured("mib1"),
+        measured("mib64"),
+    ]
 }
 
 fn run_case(case: &str) -> river::Result {

@@ -1,4 +1,4 @@
-//! Peers in other languages, which are measured if they are installed.
+//! Peers of other kinds, which are measured if they are installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,30 @@ use std::process::{Command, Stdio};
 /// What a peer measured: numbers by name.
 pub type Numbers = BTreeMap<String, f64>;
 
-/// The peers that `peers/farm.py` knows.
-pub const PEERS: [&str; 7] = ["multiprocessing", "joblib", "ipyparallel", "dask", "ray", "pyro5", "rpyc"];
+/// The peers that `peers/farm.py` knows, and tarpc.
+pub const PEERS: [&str; 8] =
+    ["multiprocessing", "joblib", "ipyparallel", "dask", "ray", "pyro5", "rpyc", TARPC];
 
-/// Has a peer measured by `peers/farm.py`. `None`, with a line on stderr, if it is not installed or fails.
+/// Is built from `peers/tarpc`, a workspace of its own.
+const TARPC: &str = "tarpc";
+
+/// Has a peer measured, by `peers/farm.py` and that Python if it is one of Python's. `None`, with a line on stderr, if it
+/// is not installed or fails.
 #[must_use]
 pub fn measure(python: &Path, peer: &str) -> Option<Numbers> {
-    let script: PathBuf = [env!("CARGO_MANIFEST_DIR"), "peers", "farm.py"].iter().collect();
-    let output = Command::new(python).arg(script).arg(peer).stderr(Stdio::piped()).output();
-    let output = match output {
+    let path =
+        |parts: &[&str]| -> PathBuf { [env!("CARGO_MANIFEST_DIR"), "peers"].iter().chain(parts).collect() };
+    let mut command = if peer == TARPC {
+        let mut command = Command::new("cargo");
+        let manifest = path(&["tarpc", "Cargo.toml"]);
+        command.args(["run", "--quiet", "--release", "--locked", "--manifest-path"]).arg(manifest);
+        command
+    } else {
+        let mut command = Command::new(python);
+        command.arg(path(&["farm.py"])).arg(peer);
+        command
+    };
+    let output = match command.stderr(Stdio::piped()).output() {
         Ok(output) if output.status.success() => output,
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -23,7 +38,7 @@ pub fn measure(python: &Path, peer: &str) -> Option<Numbers> {
             return None;
         }
         Err(error) => {
-            eprintln!("{peer} is left out: {}: {error}", python.display());
+            eprintln!("{peer} is left out: {}: {error}", command.get_program().display());
             return None;
         }
     };

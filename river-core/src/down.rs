@@ -55,6 +55,13 @@ pub enum Why {
     Unknown,
     /// The program that it belonged to has ended.
     ProgramEnded,
+    /// It is of another program, and that program's process is gone or out of reach.
+    LostProgram {
+        /// The process, by its executable, number and machine.
+        process: String,
+        /// The error of the connection.
+        error: String,
+    },
 }
 
 impl Why {
@@ -66,7 +73,7 @@ impl Why {
             Why::HostDied { how, last_lines, .. } => {
                 format!("{how}; the host's last lines were:\n    {}", last_lines.join("\n    "))
             }
-            Why::LostLink { error, .. } => error.clone(),
+            Why::LostLink { error, .. } | Why::LostProgram { error, .. } => error.clone(),
             other => other.to_string(),
         }
     }
@@ -89,6 +96,7 @@ impl fmt::Display for Why {
             Why::LostLink { vm, .. } => write!(f, "is out of reach on VM {vm}: {}", self.cause()),
             Why::Unknown => f.write_str("is not known to this program"),
             Why::ProgramEnded => f.write_str("ended with its program"),
+            Why::LostProgram { process, error } => write!(f, "is gone with {process}: {error}"),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::down::Down;
 use crate::id::VrId;
+use crate::panics::Trace;
 
 /// The error that a VR's `main` or a program returns: any error, kept with the chain of its causes.
 ///
@@ -18,6 +19,19 @@ impl VrError {
     /// An error that is just a sentence.
     pub fn msg(text: impl Into<String>) -> Self {
         Self(text.into().into())
+    }
+
+    /// The calls that led to a panic, if one is the cause, perhaps on another machine, and `RUST_BACKTRACE` is set there.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Trace> {
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            if let Some(trace) = error.downcast_ref() {
+                return Some(trace);
+            }
+            cause = error.source();
+        }
+        None
     }
 
     /// The error that was converted into this one, if it was an `E`.
@@ -35,19 +49,27 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for VrError {
 
 impl fmt::Display for VrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
+        while let Some(error) = cause.filter(|error| !error.is::<Trace>()) {
+            let text = error.to_string();
+            // Some errors say what they were caused by in the middle of a sentence.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
             cause = error.source();
         }
         Ok(())
     }
 }
 
+/// The same, and below it the calls that led to a panic, if one is the cause and they are known.
 impl fmt::Debug for VrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        fmt::Display::fmt(self, f)?;
+        self.trace().map_or(Ok(()), |trace| write!(f, "\n{trace}"))
     }
 }
 
@@ -182,6 +204,80 @@ pub enum DeployError {
     /// The VR is replayed and does something else than before.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
+}
+
+/// Why a VR cannot be made known to other programs, or another program's cannot be found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// What other programs say is no part of a program's state.
+    #[error("a recoverable VR cannot talk to other programs, as what they say could not be restored")]
+    Recoverable,
+    /// The name is empty or too long.
+    #[error("{0:?} is no name for a service: it takes 1 to {max} bytes", max = Self::MAX_NAME)]
+    Name(String),
+    /// Another VR of this process has published the name.
+    #[error("another VR of this process has published the name {0:?} already")]
+    Taken(String),
+    /// Searches cannot be answered.
+    #[error("nobody could find the service {name:?}: {error}")]
+    Listen {
+        /// The name.
+        name: String,
+        /// What the system said.
+        error: String,
+    },
+    /// There is no such service.
+    #[error(
+        "no program publishes {0:?}: is it running, with the same key (`river key`) and the same RIVER_PORT, and, on          another machine, with RIVER_NETWORK=1 on both?"
+    )]
+    NotFound(String),
+    /// Several processes publish the name.
+    #[error("{name:?} is published by {}: end all but one, or give them names of their own", .processes.join(" and by "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Which processes.
+        processes: Vec<String>,
+    },
+    /// Nobody publishes it who can be understood.
+    #[error(
+        "no program publishes {name:?} in protocol version {ours}, but {count} that publish something speak version \
+         {theirs}: use the same version of River on both sides"
+    )]
+    OtherVersion {
+        /// The name.
+        name: String,
+        /// How many processes.
+        count: usize,
+        /// The version that most of them speak.
+        theirs: u16,
+        /// The version that this program speaks.
+        ours: u16,
+    },
+    /// The search could not be made.
+    #[error("cannot search for the service {name:?}: {error}")]
+    Search {
+        /// The name.
+        name: String,
+        /// What went wrong.
+        error: String,
+    },
+    /// It was found, but does not talk to this program.
+    #[error("{name:?} was found in {process}, but cannot be used: {error}")]
+    Unreachable {
+        /// The name.
+        name: String,
+        /// Which process.
+        process: String,
+        /// What went wrong.
+        error: String,
+    },
+}
+
+impl ServiceError {
+    /// The most bytes that a name can have.
+    pub const MAX_NAME: usize = 256;
 }
 
 /// A recoverable VR that was run again from its record did something else than the first time.

@@ -11,7 +11,7 @@ use crate::id::VmId;
 use crate::image;
 use crate::key::ClusterKey;
 use crate::noise::{Dialer, FIRST_LEN, Listener, REPLY_LEN};
-use crate::protocol::{FromHost, FromVm, Hello, ToHost, ToVm, Welcome};
+use crate::protocol::{FromHost, FromVm, Hello, ToHost, ToVm, Visiting, Welcome};
 
 fn key() -> ClusterKey {
     ClusterKey::from_bytes([7; 32])
@@ -80,6 +80,7 @@ pub fn control(bytes: &[u8]) {
     let _ = postcard::from_bytes::<FromVm>(bytes);
     let _ = postcard::from_bytes::<ToHost>(bytes);
     let _ = postcard::from_bytes::<FromHost>(bytes);
+    let _ = postcard::from_bytes::<Visiting>(bytes);
 }
 
 /// An executable.

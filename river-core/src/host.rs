@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::cut;
+use crate::discovery::Network;
 use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
@@ -27,6 +28,7 @@ use crate::lease;
 use crate::node::{Asked, Node};
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
 use crate::rt;
+use crate::service;
 use crate::state::{Base, Origin, Record, Saved};
 use crate::vr::thread::Beginning;
 use crate::vr::{self, Creation, Resource};
@@ -102,7 +104,8 @@ fn run() -> Result<(), ControlError> {
         let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
         let place = Place { host: spec.host, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let (requests, asked) = rt::unbounded();
-        let node = Node::start(place, program, vm, key.clone(), requests, spec.recoverable)?;
+        let at = (place, Network::of(&spec.listen));
+        let node = Node::start(at, program, vm, key.clone(), requests, spec.recoverable)?;
         if spec.taped {
             node.states.tape(&node.vm);
         }
@@ -110,14 +113,15 @@ fn run() -> Result<(), ControlError> {
             let acceptor = node.clone();
             let serve = move |hello, stream| {
                 let node = acceptor.clone();
-                async move { accept_data(&node, hello, stream) }
+                async move { accept_data(node, hello, stream).await }
             };
             rt::spawn(control::listen(listener.into(), key.clone(), node.welcome(), serve));
         }
         let join = Hello::Join { program, host: spec.host, port };
         let (_, stream) = control::dial(spec.initiator, &key, &join).await?;
         let (to, from) = control::split(stream);
-        serve_program(node, to, from, asked, spec.taped).await;
+        serve_program(node.clone(), to, from, asked, spec.taped).await;
+        service::farewell(&node).await;
         Ok(())
     })
 }
@@ -169,9 +173,10 @@ fn read_config() -> io::Result<(HostConfig, OwnedFd)> {
     Ok((config, stdin.into()))
 }
 
-/// Hands a connection on which another process of the program will send to the node.
-pub(crate) fn accept_data(node: &Node, hello: Hello, stream: Connection) {
+/// Hands a connection on which another process will send to the node, or serves a visitor of another program.
+pub(crate) async fn accept_data(node: Arc<Node>, hello: Hello, stream: Connection) {
     match hello {
+        Hello::Visit(visitor) => service::receive(node, visitor, stream).await,
         Hello::Data { program, from, port, ring } if program == node.program => {
             let accepted = stream.peer_addr().and_then(|peer| {
                 let from = Place { host: from, address: SocketAddr::new(peer.ip(), port) };

@@ -64,12 +64,13 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `id`: names
+//! * `machine`: this machine and this process, for people
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
 //! * `arriving`: envelopes that have not reached a mailbox yet
 //! * `limit`: limits of mailboxes
+//! * `panics`: panics as text, and how it came to them
 //! * `error`: what can go wrong
-//! * `panics`: panics as text
 //! * `key`: the cluster key
 //! * `noise`: the handshake
 //! * `discovery`: how VMs are found
@@ -77,6 +78,7 @@
 //! * `code`: code pointers
 //! * `protocol`: what processes say to each other
 //! * `rt`: the asynchronous runtime
+//! * `searches`: how searches are answered
 //! * `lease`: who may use a VM
 //! * `control`: control connections
 //! * `flood`: what to do with too much output
@@ -89,6 +91,7 @@
 //! * `state`: what VRs were told, and how they are restored from it
 //! * `link`: the ways from one VR to another
 //! * `node`: a process's VRs and its router
+//! * `service`: connections between programs
 //! * `vr`: virtual resources
 //! * `cut`: a process's part in a checkpoint
 //! * `host`: the process in which a VM runs a program's VRs
@@ -122,6 +125,7 @@ mod key;
 mod lease;
 mod limit;
 mod link;
+mod machine;
 mod mailbox;
 mod node;
 mod noise;
@@ -133,6 +137,8 @@ mod protocol;
 mod replay;
 mod rt;
 mod run;
+mod searches;
+mod service;
 #[cfg(test)]
 mod sim;
 #[cfg(feature = "testing")]
@@ -152,7 +158,9 @@ pub use discovery::{
 };
 pub use down::{Down, Why};
 pub use envelope::{Channel, Envelope, Payload};
-pub use error::{DeployError, Divergence, MigrateError, RecvError, Result, SendError, StateError, VrError};
+pub use error::{
+    DeployError, Divergence, MigrateError, RecvError, Result, SendError, ServiceError, StateError, VrError,
+};
 pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::{CacheError, CachePlace, cache_place};
@@ -161,9 +169,9 @@ pub use limit::{QueueLimit, WhenFull};
 pub use mailbox::{QueueStatus, Selector};
 pub use noise::PROTOCOL;
 pub use operate::{checkpoint, migrate};
-pub use panics::catch_panic;
+pub use panics::{Panic, Trace, catch_panic, catch_traced};
 pub use protocol::{Checkpoint, Count, Migrated};
 pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
-pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, Random, Service, VirtualResource, Vr};

@@ -474,6 +474,12 @@ impl Mailbox {
         self.watched.insert(who)
     }
 
+    /// Forgets the death of a VR, and that it is watched: it may be heard of again.
+    pub(crate) fn revive(&mut self, who: VrId) {
+        self.down.remove(&who);
+        self.unwatch(who);
+    }
+
     /// Takes a watch back, and a notice that has arrived but was not seen.
     pub(crate) fn unwatch(&mut self, who: VrId) {
         self.watched.remove(&who);

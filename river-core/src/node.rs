@@ -6,6 +6,7 @@
 //! Order of locks: `book`, then a peer's `link`, then an inbox. None is held while anything is sent.
 
 mod deaths;
+mod foreign;
 mod moves;
 
 use std::io::{self, Read, Write};
@@ -19,10 +20,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::control;
+use crate::discovery::Network;
 use crate::down::{Down, Why};
 use crate::envelope::{Channel, Envelope};
 use crate::frame::{Frame, Kind, gate};
-use crate::id::{HostId, IdMap, ProgramId, VmId, VrId};
+use crate::id::{HostId, IdMap, IdSet, ProgramId, VmId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::inboxes::Inboxes;
 use crate::key::ClusterKey;
@@ -34,6 +36,9 @@ use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
 use crate::state::Registry;
+
+pub(crate) use foreign::VisitEnd;
+use foreign::{Foreign, Published};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SYSTEM: Channel = Channel::named("river-core");
@@ -60,6 +65,7 @@ pub(crate) struct Node {
     /// VMs that want to be given back; known to the initiator's process only.
     leaving: Mutex<Vec<VmId>>,
     any_leaving: AtomicBool,
+    published: Published,
     /// How often VRs have changed their processes.
     moves: AtomicU64,
 }
@@ -91,6 +97,8 @@ struct Book {
     watchers: IdMap<VrId, Vec<VrId>>,
     located: IdMap<VrId, HostId>,
     peers: IdMap<HostId, Peer>,
+    /// VRs of this process that other programs may send to.
+    open: IdSet<VrId>,
     stopped: bool,
 }
 
@@ -100,9 +108,13 @@ struct Peer {
     link: Arc<Mutex<Option<Link>>>,
     /// Connections from this peer that are being read.
     inbound: usize,
+    /// Connections of an earlier visit whose end has not been heard of.
+    stale: usize,
     /// Said to be dead while there may be something of it left to read.
     doomed: Option<Why>,
     down: Option<Why>,
+    /// Of another program.
+    foreign: Option<Foreign>,
     /// Watches of VRs here on VRs there: (watcher, watched).
     watches: Vec<(VrId, VrId)>,
 }
@@ -128,9 +140,10 @@ pub(crate) enum Notice {
 }
 
 impl Node {
-    /// The process's node. Requests of its VRs come out of the receiver that belongs to `requests`.
+    /// The process's node, which others reach on that network. Requests of its VRs come out of the receiver that belongs to
+    /// `requests`.
     pub(crate) fn start(
-        place: Place,
+        (place, network): (Place, Network),
         program: ProgramId,
         vm: String,
         key: ClusterKey,
@@ -157,6 +170,7 @@ impl Node {
             states: Registry::default(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
+            published: Published::on(network),
             moves: AtomicU64::new(0),
         });
         let weak = Arc::downgrade(&node);
@@ -175,6 +189,10 @@ impl Node {
         let new: &'static str = Box::leak(name.into());
         names.push(new);
         new
+    }
+
+    pub(crate) fn key(&self) -> &ClusterKey {
+        &self.key
     }
 
     /// What a waiting VR looks into.
@@ -241,8 +259,10 @@ impl Node {
         let watchers = {
             let mut book = self.book();
             book.ended.insert(vr, why.clone());
+            book.open.remove(&vr);
             book.watchers.remove(&vr).unwrap_or_default()
         };
+        self.published.withdraw(vr);
         let inbox = self.local.remove(vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
@@ -278,6 +298,7 @@ impl Node {
     /// Ends every receive of this process: the program stops.
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
+        self.published.end();
         self.thaw();
         self.local.stop();
         self.gates.open_all();
@@ -440,7 +461,8 @@ impl Node {
         let offer = near.then(Offer::new).and_then(Result::ok);
         let ring = offer.as_ref().map(Offer::name);
         let port = self.place.address.port();
-        let hello = Hello::Data { program: self.program, from: self.place.host, port, ring };
+        let program = self.program_of(to.host);
+        let hello = Hello::Data { program, from: self.place.host, port, ring };
         let hello = postcard::to_stdvec(&hello)?;
         let (welcome, session) = noise::dial(&mut stream, &self.key, &hello, sealed)?;
         let bell = match postcard::from_bytes(&welcome)? {
@@ -459,6 +481,9 @@ impl Node {
 
     fn verdict(&self, host: HostId, error: &str) -> Why {
         if let Some(why) = self.book().peers.get(&host).and_then(|peer| peer.down.clone()) {
+            return why;
+        }
+        if let Some(why) = self.lose_foreign(host, error) {
             return why;
         }
         match self.ask(Request::Verdict { host, error: error.into() }) {
@@ -503,6 +528,9 @@ impl Node {
             return;
         }
         let Frame { kind, envelope } = frame;
+        if !self.admits(from, kind, &envelope) {
+            return;
+        }
         match kind {
             Kind::Envelope => {
                 let (src, dst) = (envelope.src, envelope.dst);
@@ -680,6 +708,7 @@ impl Node {
             states: Registry::default(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
+            published: Published::on(Network::Loopback),
             moves: AtomicU64::new(0),
         });
         let sink = Deliver { local, node: OnceLock::new() };

@@ -1,12 +1,55 @@
-//! Panics as text with their place.
+//! Panics as text with their place, and the calls that led there.
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::fmt;
+use std::fs;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::ptr;
+use std::sync::{Once, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+/// So many calls of a trace are kept: those nearest to the panic.
+const MAX_CALLS: usize = 128;
+/// So many bytes of a trace that travels as text.
+const MAX_TEXT: usize = 16 << 10;
 
 thread_local! {
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+}
+
+/// What the hook has seen.
+struct Last {
+    place: Option<String>,
+    trace: Option<Trace>,
+}
+
+/// A panic that was caught.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Panic {
+    /// Its text, with file and line.
+    pub text: String,
+    /// The calls that led there, if `RUST_BACKTRACE` is set where it happened.
+    pub trace: Option<Trace>,
+}
+
+/// The calls that led to a panic, perhaps in another process: the nearest 128.
+///
+/// Hosts run their program's image without its symbols, so what travels is where in the image the calls were, and their names
+/// are found when it is printed, by a process of the same program that was started from the whole executable. It costs a few
+/// hundred bytes on its way.
+///
+/// Its `Display` has many lines, and so has its `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace(Box<Calls>);
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Calls {
+    /// Where they return to, innermost first: distances from a fixed place of the image.
+    Image(Vec<i64>),
+    Text(String),
 }
 
 /// Runs `body`; its panic becomes an error: the panic's text and place.
@@ -23,19 +66,27 @@ thread_local! {
 /// assert_eq!(river_core::catch_panic(|| 6), Ok(6));
 /// ```
 pub fn catch_panic<R>(body: impl FnOnce() -> R) -> Result<R, String> {
-    note_places();
-    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| text(&*payload))
+    catch_traced(body).map_err(|panic| panic.text)
 }
 
-fn text(payload: &(dyn Any + Send)) -> String {
+/// Like [`catch_panic`], with the calls that led to the panic if `RUST_BACKTRACE` is set.
+///
+/// # Errors
+/// The panic.
+pub fn catch_traced<R>(body: impl FnOnce() -> R) -> Result<R, Panic> {
+    note_places();
+    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| caught(&*payload))
+}
+
+fn caught(payload: &(dyn Any + Send)) -> Panic {
     let text = payload
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a value that is not text".into());
-    match PLACE.take() {
-        Some(place) => format!("{text} ({place})"),
-        None => text,
+    match LAST.take() {
+        Some(Last { place: Some(place), trace }) => Panic { text: format!("{text} ({place})"), trace },
+        _ => Panic { text, trace: None },
     }
 }
 
@@ -45,8 +96,175 @@ fn note_places() {
     HOOK.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            PLACE.set(info.location().map(ToString::to_string));
+            let place = info.location().map(ToString::to_string);
+            LAST.set(Some(Last { place, trace: traces_wanted().then(Trace::here) }));
             usual(info);
         }));
     });
+}
+
+/// What std makes of the environment: `RUST_LIB_BACKTRACE`, or else `RUST_BACKTRACE`, is set and not 0.
+fn traces_wanted() -> bool {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    *WANTED.get_or_init(|| {
+        let set = std::env::var_os("RUST_LIB_BACKTRACE").or_else(|| std::env::var_os("RUST_BACKTRACE"));
+        set.is_some_and(|value| value != "0")
+    })
+}
+
+/// The fixed place of the image.
+fn origin() -> usize {
+    note_places as fn() as *const () as usize
+}
+
+/// Where the image is in this process's memory, as far as the system tells.
+fn image() -> Option<&'static Range<usize>> {
+    static IMAGE: OnceLock<Option<Range<usize>>> = OnceLock::new();
+    IMAGE.get_or_init(|| find_image(&fs::read_to_string("/proc/self/maps").ok()?, origin())).as_ref()
+}
+
+/// The range of all mappings of the file that is mapped at `within`.
+fn find_image(maps: &str, within: usize) -> Option<Range<usize>> {
+    let mappings = maps.lines().filter_map(|line| {
+        // 55e0c0a00000-55e0c0a21000 r-xp 00021000 fe:01 1234   /path
+        let mut fields = line.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        let file: Vec<&str> = fields.skip(2).take(2).collect();
+        Some((start..end, file))
+    });
+    let mappings: Vec<_> = mappings.collect();
+    let (_, ours) = mappings.iter().find(|(range, _)| range.contains(&within))?;
+    let same = mappings.iter().filter(|(_, file)| file == ours).map(|(range, _)| range);
+    same.fold(None, |all: Option<Range<usize>>, range| {
+        let all = all.unwrap_or(range.clone());
+        Some(all.start.min(range.start)..all.end.max(range.end))
+    })
+}
+
+impl Trace {
+    /// The calls that led here, of this program's own code.
+    fn here() -> Self {
+        let (mut calls, origin) = (Vec::new(), origin());
+        if let Some(image) = image() {
+            backtrace::trace(|frame| {
+                let at = frame.ip() as usize;
+                if image.contains(&at) {
+                    calls.push(at.wrapping_sub(origin) as i64);
+                }
+                calls.len() < MAX_CALLS
+            });
+        }
+        Self(Box::new(Calls::Image(calls)))
+    }
+
+    /// The same for a process of another program, where only its text means something: at most 16 KiB.
+    #[must_use]
+    pub fn into_text(self) -> Self {
+        let mut text = self.to_string();
+        if text.len() > MAX_TEXT {
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            text.push_str("\n    and so on");
+        }
+        Self(Box::new(Calls::Text(text)))
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = match &*self.0 {
+            Calls::Image(calls) => calls,
+            Calls::Text(text) => return f.write_str(text),
+        };
+        let mut lines: Vec<(String, Option<String>)> = Vec::new();
+        for call in calls {
+            let at = origin().wrapping_add(*call as usize);
+            // The call is before where it returns to.
+            let inside = ptr::with_exposed_provenance_mut(at.wrapping_sub(1));
+            let known = lines.len();
+            backtrace::resolve(inside, |symbol| {
+                let Some(name) = symbol.name() else { return };
+                let file = symbol.filename().map(|file| file.display().to_string());
+                let place = file.map(|file| format!("{file}:{}", symbol.lineno().unwrap_or_default()));
+                // Without the hash.
+                lines.push((format!("{name:#}"), place));
+            });
+            if lines.len() == known {
+                lines.push((format!("image{call:+#x}"), None));
+            }
+        }
+        for (number, (name, place)) in of_the_user(&lines).iter().enumerate() {
+            write!(f, "{}{number:>4}: {name}", if number == 0 { "" } else { "\n" })?;
+            if let Some(place) = place {
+                write!(f, "\n          at {place}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Without what leads from the panic to the hook, and from this layer to the function that was called.
+fn of_the_user(lines: &[(String, Option<String>)]) -> &[(String, Option<String>)] {
+    let machinery = |(name, _): &(String, Option<String>)| {
+        name.contains("core::panicking::")
+            || name.contains("rust_begin_unwind")
+            || name.contains("begin_panic")
+    };
+    let start = lines.iter().rposition(machinery).map_or(0, |at| at + 1);
+    let lines = &lines[start..];
+    let caller = |(name, _): &(String, Option<String>)| {
+        name.contains("panicking::try")
+            || name.contains("panicking::catch_unwind")
+            || name.contains("__rust_try")
+    };
+    let end = lines.iter().position(caller).unwrap_or(lines.len());
+    &lines[..end]
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}\n")
+    }
+}
+
+/// A cause, so that a report can find it in a chain of errors.
+impl std::error::Error for Trace {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    fn deep(levels: u64) -> Trace {
+        if levels == 0 { Trace::here() } else { std::hint::black_box(deep(levels - 1)) }
+    }
+
+    #[test]
+    fn calls_have_names_here_and_after_travelling() {
+        let trace = deep(3);
+        let bytes = postcard::to_stdvec(&trace).unwrap();
+        let text = postcard::from_bytes::<Trace>(&bytes).unwrap().to_string();
+        assert!(text.matches("panics::tests::deep").count() >= 3, "{text}");
+        let travelled = trace.into_text();
+        assert_eq!(travelled.to_string(), text);
+    }
+
+    #[test]
+    fn the_size_is_bounded() {
+        let trace = deep(1000);
+        assert!(matches!(&*trace.0, Calls::Image(calls) if calls.len() == MAX_CALLS));
+        assert!(postcard::to_stdvec(&trace).unwrap().len() < 10 * MAX_CALLS);
+        assert!(
+            Trace(Box::new(Calls::Text("x".repeat(1 << 20)))).into_text().to_string().len() < MAX_TEXT + 100
+        );
+    }
+
+    #[test]
+    fn the_image_is_all_that_is_mapped_of_the_file() {
+        let maps = "1000-2000 r--p 0 fe:01 7 /bin/x\n2000-3000 r-xp 1000 fe:01 7 /bin/x\n\
+                    3000-4000 rw-p 0 00:00 0\n4000-5000 r-xp 0 fe:01 8 /lib/y\nnonsense\n";
+        assert_eq!(find_image(maps, 0x2500), Some(0x1000..0x3000));
+        assert_eq!(find_image(maps, 0x9000), None);
+        assert!(image().unwrap().contains(&origin()));
+    }
 }

@@ -27,6 +27,32 @@ pub(crate) enum Hello {
     Data { program: ProgramId, from: HostId, port: u16, ring: Option<MemoryName> },
     /// Somebody wants something of a program, and talks to its initiator.
     Operate { program: ProgramId },
+    /// A process of another program wants to talk to VRs that this one has published.
+    Visit(Visitor),
+}
+
+/// A process that visits one of another program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Visitor {
+    pub(crate) program: ProgramId,
+    pub(crate) host: HostId,
+    /// Where it listens; its address is the one that it comes from.
+    pub(crate) port: u16,
+    /// The executable's file name, its process id and its machine, for people.
+    pub(crate) process: String,
+}
+
+/// What processes of two programs say to each other, both ways, as long as one visits the other.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Visiting {
+    /// The visit begins.
+    Admitted,
+    /// It does not: why.
+    Refused(String),
+    /// Sent every second.
+    Alive,
+    /// The process ends as it was meant to.
+    Ended,
 }
 
 /// Who accepted the connection. Travels inside the encrypted handshake.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 
+use crate::discovery::Network;
 use crate::down::Why;
 use crate::error::{Result, VrError};
 use crate::host;
@@ -106,5 +107,12 @@ fn alone(program: ProgramId, vm: &str) -> Result<Arc<Node>> {
     let place = Place { host: HostId::fresh(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
     // Nobody hears what is asked.
     let (requests, _) = rt::unbounded();
-    Ok(Node::start(place, program, vm.to_owned(), ClusterKey::from_bytes([0; 32]), requests, true)?)
+    Ok(Node::start(
+        (place, Network::Loopback),
+        program,
+        vm.to_owned(),
+        ClusterKey::from_bytes([0; 32]),
+        requests,
+        true,
+    )?)
 }

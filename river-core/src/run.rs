@@ -48,6 +48,9 @@ fn report<T: Termination>((result, lost): (Result<T>, bool)) -> ExitCode {
         Ok(value) => value.report(),
         Err(error) => {
             eprintln!("error: {error}");
+            if let Some(trace) = error.trace() {
+                eprintln!("the calls that led to the panic:\n{trace}");
+            }
             // Whoever takes checkpoints wants to know whether it is worth going on from one.
             if lost && flag("RIVER_CHECKPOINT") { ExitCode::from(LOST_A_HOST) } else { ExitCode::FAILURE }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::discovery::{self, Announcement, VmState};
+use crate::discovery::{self, Announcement, Network, VmState};
 use crate::id::{HostId, ProgramId, VmId, VrId};
 use crate::key::ClusterKey;
 use crate::node::Node;
@@ -29,7 +29,8 @@ pub fn threads<T: Send>(count: usize, body: impl Fn(&Vr, usize, &[VrId]) -> T + 
     let place = Place { host: HostId::fresh(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
     let key = ClusterKey::from_bytes([0; 32]);
     let node =
-        Node::start(place, ProgramId::fresh(), "test".into(), key, requests, false).expect("a node starts");
+        Node::start((place, Network::Loopback), ProgramId::fresh(), "test".into(), key, requests, false);
+    let node = node.expect("a node starts");
     let ids: Vec<VrId> = (0..count).map(|_| VrId::fresh()).collect();
     let inboxes: Vec<_> = ids.iter().map(|&id| node.add(id)).collect();
     let results = thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use river_core::code::code_ptr;
-use river_core::{Vr, VrId};
+use river_core::{ServiceError, Vr, VrId};
 
 use crate::body::Body;
 use crate::connection::Connection;
@@ -36,6 +36,31 @@ impl<'a> Rai<'a> {
     #[must_use]
     pub fn connect(vr: &'a Vr, server: VrId) -> Self {
         Self { connection: Connection::new(vr, server) }
+    }
+
+    /// Connects to a server of another program, which is [published](crate::RaiServer::published) under that name. Its
+    /// functions are called [by name](Self::call_named): the two programs have no code in common.
+    ///
+    /// ```no_run
+    /// # fn example(vr: &river_core::Vr) -> river_core::Result {
+    /// use river_rai::Rai;
+    ///
+    /// let calculator = Rai::look_up(vr, "calculator")?;
+    /// let three: i64 = calculator.call_named("add", (1_i64, 2_i64))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ServiceError`]: nobody or more than one publishes it, or whoever does speaks another version of the protocol.
+    ///
+    /// # Blocking
+    /// For a quarter of a second: see [`Vr::look_up`].
+    pub fn look_up(vr: &'a Vr, name: &str) -> Result<Self, ServiceError> {
+        let server = vr.look_up(name)?.vr;
+        let connection = Connection::new(vr, server);
+        // It may be known as a server that was lost.
+        vr.watch(server);
+        Ok(Self { connection })
     }
 
     /// The server.

@@ -1,6 +1,6 @@
 //! What can go wrong with a call.
 
-use river_core::{Down, RecvError, SendError, VrId};
+use river_core::{Down, Panic, RecvError, SendError, Trace, VrId};
 
 use crate::protocol::Failure;
 
@@ -18,6 +18,10 @@ pub enum CallError {
         vm: String,
         /// The text of the panic, with its place.
         text: String,
+        /// The calls that led to it, if the server runs with `RUST_BACKTRACE` set, as it does if this program does.
+        /// Printed by `{:?}`.
+        #[source]
+        trace: Option<Trace>,
     },
     /// The server is gone. Whether the function has run is not known.
     #[error("no answer to the call, as its server is gone: {0}")]
@@ -153,7 +157,9 @@ impl CallError {
     pub(crate) fn remote(failure: Failure, function: &str) -> Self {
         let function = function.to_owned();
         match failure {
-            Failure::Panicked { text, vm } => CallError::Panicked { function, vm, text },
+            Failure::Panicked { panic: Panic { text, trace }, vm } => {
+                CallError::Panicked { function, vm, text, trace }
+            }
             Failure::NoSuchFunction(error) => CallError::NoSuchFunction { function, error },
             Failure::NoSuchObject(object) => CallError::NoSuchObject { function, object: object.to_string() },
             Failure::WrongType { found } => CallError::WrongType { function, found },

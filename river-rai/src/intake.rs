@@ -59,7 +59,7 @@ impl Intake {
             if queue.over {
                 return Arrival::News(RecvError::Stopped);
             }
-            queue.file(wire::recv_request(vr));
+            queue.file(vr, wire::recv_request(vr));
             queue.take_all(vr);
         }
     }
@@ -86,13 +86,21 @@ impl Queue {
             match wire::try_recv_request(vr) {
                 // Somebody asks from within a receive's predicate, where nothing can be received.
                 Ok(None) | Err(RecvError::Reentrant) => return,
-                Ok(Some(request)) => self.file(Ok(request)),
-                Err(error) => self.file(Err(error)),
+                Ok(Some(request)) => self.file(vr, Ok(request)),
+                Err(error) => self.file(vr, Err(error)),
             }
         }
     }
 
-    fn file(&mut self, received: Result<Request, RecvError>) {
+    fn file(&mut self, vr: &Vr, received: Result<Request, RecvError>) {
+        if let Ok(Request { client, .. }) = received
+            && vr.is_foreign(client)
+        {
+            // It may have been lost and be back; then the news of the loss comes first, with all that it frees.
+            while let Err(error @ RecvError::Down(_)) = wire::ask_about(vr, client) {
+                self.file(vr, Err(error));
+            }
+        }
         match received {
             Ok(Request { client, order: Order { op: Op::Cancel(ticket), .. }, .. }) => {
                 self.cancel(client, ticket);

@@ -35,11 +35,44 @@
 //! # What success means
 //!
 //! A result means that the function ran exactly once and returned it. [`CallError::Panicked`] means that it ran once
-//! and did not get to its end. After [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
+//! and did not get to its end; if `RUST_BACKTRACE` is set, `{:?}` of the error shows the calls that led there. After [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
 //! **No call hangs for ever**: it ends with the function, or with its server.
 //!
 //! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
 //! server from everything else, unless it is [concurrent](RaiServer::concurrent).
+//!
+//! # Servers of other programs
+//!
+//! A server that is [published](RaiServer::published) under a name is found by programs that were built from other
+//! sources and started by somebody else, as long as they have the same key ([`Rai::look_up`]). Between programs there
+//! are no code pointers: everything is called by the name under which it was exported, and the server compares what the
+//! caller takes its arguments and result for with what they are, as Rust writes the types ([`CallError::Signature`]). A
+//! type of one's own counts by its name alone, so its fields have to be the same on both sides; those who share a type
+//! best share the crate that defines it.
+//!
+//! ```no_run
+//! use river_rai::{Exports, Rai, RaiServer};
+//! # use river_core::{Result, VirtualResource, Vr};
+//!
+//! fn server(vr: &Vr) -> Result { // one program
+//!     let exports = Exports::new()
+//!         .function("add", |a: i64, b: i64| a + b)
+//!         .constructor("stack", Vec::<String>::new)
+//!         .method("push", Vec::<String>::push);
+//!     RaiServer::restricted(exports).published("calculator").main(vr)
+//! }
+//!
+//! fn client(vr: &Vr) -> Result { // another
+//!     let calculator = Rai::look_up(vr, "calculator")?;
+//!     let three: i64 = calculator.call_named("add", (1_i64, 2_i64))?;
+//!     let stack = calculator.create_named::<Vec<String>, _>("stack", ())?;
+//!     let () = stack.call_named("push", ("A".to_string(),))?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! When either program ends, is killed or stopped, the other learns it as of a VR of its own: calls end with
+//! [`CallError::Down`], and what a client held is freed.
 //!
 //! # Where things are
 //!
@@ -72,6 +105,7 @@
 //! * `handles`: how many handles a VR has made of a reference
 //! * `object`: handles on objects
 //! * `exports`: what a restricted server exposes
+//! * `foreign`: what other programs may ask
 //! * `client`: the client's end of a connection
 //! * `references`: who holds which object
 //! * `store`: the objects and exports of a server
@@ -91,6 +125,7 @@ pub mod current;
 mod data;
 mod error;
 mod exports;
+mod foreign;
 mod function;
 mod handed_out;
 mod handles;

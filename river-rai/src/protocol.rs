@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use river_core::VrId;
 use river_core::code::CodePtr;
+use river_core::{Panic, VrId};
 use serde::{Deserialize, Serialize};
 
 /// Names one call of one client, from the request to its reply. A client's tickets grow.
@@ -129,8 +129,8 @@ impl fmt::Debug for Capability {
 /// Why a server could not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Failure {
-    /// The user's code panicked: text and place, and the VM.
-    Panicked { text: String, vm: String },
+    /// The user's code panicked, on that VM.
+    Panicked { panic: Panic, vm: String },
     /// The code pointer is not one of the server's, or leads to something that is no call of this kind.
     NoSuchFunction(String),
     /// The object was never made, or is gone.

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::current;
 use crate::exports::Exports;
+use crate::foreign;
 use crate::intake::{Arrival, Intake};
 use crate::pool::Pool;
 use crate::protocol::{Failure, Op, Order};
 use crate::store::Store;
 use crate::wire::{self, Request};
-use crate::work::Job;
+use crate::work::{self, Job};
 
 /// A VR that calls functions and keeps objects for others (Trickle paper, section 4).
 ///
@@ -37,13 +38,15 @@ pub struct RaiServer {
     guardian: Option<VrId>,
     /// How many calls are served at a time, if not one by the server's own VR.
     helpers: Option<usize>,
+    /// Under which name other programs find it.
+    published: Option<String>,
 }
 
 impl RaiServer {
     /// A server that exposes everything in its image: every function that its program calls remotely anywhere.
     #[must_use]
     pub fn unrestricted() -> Self {
-        Self { exports: None, guardian: None, helpers: None }
+        Self { exports: None, guardian: None, helpers: None, published: None }
     }
 
     /// A server that exposes only what is exported, and of that to each client only what it may use.
@@ -72,7 +75,7 @@ impl RaiServer {
     /// ```
     #[must_use]
     pub fn restricted(exports: Exports) -> Self {
-        Self { exports: Some(exports), guardian: None, helpers: None }
+        Self { exports: Some(exports), guardian: None, helpers: None, published: None }
     }
 
     /// The same, but serving up to so many calls at a time, each on a VR of its own: for functions that wait for something,
@@ -89,6 +92,29 @@ impl RaiServer {
     #[must_use]
     pub fn concurrent(mut self, calls: usize) -> Self {
         self.helpers = Some(calls);
+        self
+    }
+
+    /// The same, known by that name to other programs, which [look it up](crate::Rai::look_up). They may call what is
+    /// exported, by name, and hold objects that exported constructors have made; nothing else, though the server be
+    /// unrestricted.
+    ///
+    /// ```no_run
+    /// use river_core::{ExitCode, Result, VirtualResource, Vr};
+    /// use river_rai::{Exports, RaiServer};
+    ///
+    /// fn program(vr: &Vr) -> Result {
+    ///     let exports = Exports::new().function("add", |a: i64, b: i64| a + b);
+    ///     RaiServer::restricted(exports).published("calculator").main(vr) // serves until it is killed
+    /// }
+    ///
+    /// fn main() -> ExitCode {
+    ///     river_core::run(program)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn published(mut self, name: &str) -> Self {
+        self.published = Some(name.into());
         self
     }
 
@@ -109,6 +135,9 @@ impl VirtualResource for RaiServer {
         let (store, intake) = (current::store(vr), vr.slot::<Intake>());
         if let Some(exports) = &self.exports {
             store.restrict(&exports.list);
+        }
+        if let Some(name) = &self.published {
+            vr.publish(name)?;
         }
         let pool = self.helpers.map(|size| Pool::start(vr, size, &store, intake.handed_out())).transpose()?;
         let known = HashSet::new();
@@ -165,6 +194,11 @@ impl Server<'_> {
         }
         // What it leaves here goes when it goes.
         self.know(client);
+        if self.vr.is_foreign(client)
+            && let Err(failure) = foreign::admit(&op)
+        {
+            return work::answer(self.vr, client, ticket, Err(failure));
+        }
         if op == Op::Stop {
             // Not everybody who may call something may end it.
             self.stopping |= !self.store.is_restricted() || Some(client) == self.guardian;

@@ -61,6 +61,11 @@ pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
     Ok(None)
 }
 
+/// Says if a client is gone. Does not block.
+pub(crate) fn ask_about(vr: &Vr, client: VrId) -> Result<(), RecvError> {
+    vr.try_receive_where(Selector::on(REQUESTS).from(client), |_| false).map(drop)
+}
+
 fn request(envelope: Envelope) -> Option<Request> {
     let (order, args) = read(&envelope)?;
     Some(Request { client: envelope.src, order, args })

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use river_core::code::CodePtr;
-use river_core::{SendError, Vr, VrId, catch_panic};
+use river_core::{Panic, SendError, Trace, Vr, VrId, catch_traced};
 
 use crate::body::{self, Body};
 use crate::current;
@@ -57,6 +57,13 @@ pub(crate) fn answer(
     outcome: Outcome,
 ) -> Result<(), SendError> {
     match (ticket, outcome) {
+        (Some(ticket), Err(Failure::Panicked { panic: Panic { text, trace }, vm: on }))
+            if vr.is_foreign(client) =>
+        {
+            // The places of this image mean nothing to another program.
+            let panic = Panic { text, trace: trace.map(Trace::into_text) };
+            wire::send_reply(vr, client, ticket, Err(Failure::Panicked { panic, vm: on }))
+        }
         (Some(ticket), outcome) => wire::send_reply(vr, client, ticket, outcome),
         (None, Err(failure)) => {
             tracing::warn!(%client, ?failure, "a request failed, and its client wants no answer");
@@ -151,9 +158,9 @@ fn call(vr: &Vr, code: CodePtr, args: Body, object: Option<Kept>) -> (Outcome, O
         Err(error) => return (Err(Failure::NoSuchFunction(error.to_string())), object),
     };
     let mut call = Call { args, object, outcome: None };
-    let outcome = match current::serving(vr, || catch_panic(|| entry(&mut call as &mut dyn Any))) {
+    let outcome = match current::serving(vr, || catch_traced(|| entry(&mut call as &mut dyn Any))) {
         Ok(()) => call.outcome.unwrap_or_else(|| Err(Failure::NoSuchFunction("it leads elsewhere".into()))),
-        Err(text) => Err(Failure::Panicked { text, vm: vr.vm().to_owned() }),
+        Err(panic) => Err(Failure::Panicked { panic, vm: vr.vm().to_owned() }),
     };
     (outcome, call.object)
 }

@@ -62,7 +62,7 @@ fn large_values_travel_both_ways() {
 fn a_panic_is_an_error_and_the_server_lives_on() {
     with_server(|_, r| {
         let error = r.call(fail, ("input".into(),)).unwrap_err();
-        let CallError::Panicked { function, vm, text } = &error else { panic!("{error}") };
+        let CallError::Panicked { function, vm, text, .. } = &error else { panic!("{error}") };
         assert!(function.ends_with("fail"), "{function}");
         assert_eq!(vm, "test");
         assert!(text.starts_with("no input here (") && text.contains("calls.rs:"), "{text}");

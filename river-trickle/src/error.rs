@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use river_core::DeployError;
+use river_core::{DeployError, Trace};
 use river_rai::CallError;
 
 /// Why a Trickle operation failed.
@@ -19,6 +19,7 @@ pub enum TrickleError {
         /// The name of the VM.
         vm: String,
         /// What happened.
+        #[source]
         error: CallError,
     },
     /// The function panicked. The VM goes on.
@@ -30,8 +31,15 @@ pub enum TrickleError {
         vm: String,
         /// The text of the panic, with its place.
         text: String,
+        /// The calls that led to it, if `RUST_BACKTRACE` is set. Printed by `{:?}`.
+        #[source]
+        trace: Option<Trace>,
     },
-    /// The function took longer than [`ForkGen::deadline`](crate::ForkGen::deadline) allows.
+    /// It was asked to end before all work was done: see [`ForkFold::cancel_when`](crate::ForkFold::cancel_when).
+    #[error("cancelled")]
+    Cancelled,
+    /// The function took longer than [`ForkGen::deadline`](crate::ForkGen::deadline) or
+    /// [`ForkFold::deadline`](crate::ForkFold::deadline) allows.
     #[error("{items} took longer than the deadline of {limit:?} (VM {vm})")]
     TimedOut {
         /// What it was working on.
@@ -49,6 +57,7 @@ pub enum TrickleError {
         /// The name of the VM.
         vm: String,
         /// What happened.
+        #[source]
         error: Box<CallError>,
     },
     /// Too many VMs died while they worked on the same items, so these are probably the reason.

@@ -93,6 +93,8 @@ pub(crate) enum Next {
 pub(crate) enum Event<T, R> {
     /// Chunks are finished.
     Finished { vm: VmIndex, chunks: Vec<Finished<T, R>> },
+    /// What a VM has accumulated is not to be used; all of it will be done again.
+    Spoiled(VmIndex),
     /// A call was answered that the driver has made by itself.
     Other(Ticket),
     /// Nothing that concerns the driver.
@@ -286,6 +288,12 @@ where
             result => result,
         };
         let used = self.scheduler.handle_finished(batch);
+        if let (Err(CallError::Panicked { .. }), Mode::Held) = (&result, self.scheduler.mode())
+            && self.may_try_again(&used)
+        {
+            self.spoil(vm);
+            return Ok(Event::Spoiled(vm));
+        }
         let busy = self.scheduler.first_batch(vm).is_some();
         let now = self.now();
         let member = &mut self.vms[vm.0];
@@ -310,6 +318,36 @@ where
         let chunks = self.settle(used, results, vm);
         self.report();
         Ok(Event::Finished { vm, chunks })
+    }
+
+    /// Whether what a VM has accumulated can be thrown away, since something of a batch has failed, and all be done again. Of a
+    /// batch of several chunks nobody knows which one it was; alone, it will tell.
+    fn may_try_again(&mut self, batch: &[ChunkId]) -> bool {
+        let retries = self.options.retries;
+        if retries == 0 || batch.is_empty() {
+            return false;
+        }
+        if let [chunk] = batch
+            && let Some(open) = self.open.get_mut(chunk)
+        {
+            open.failures += 1;
+            if open.failures > retries {
+                return false;
+            }
+        }
+        batch.iter().for_each(|chunk| self.scheduler.handle_suspicious(*chunk));
+        true
+    }
+
+    /// What a VM accumulates is not to be used.
+    fn spoil(&mut self, vm: VmIndex) {
+        for running in self.running.values().filter(|running| running.vm == vm) {
+            running.pending.cancel();
+        }
+        let lost = self.scheduler.handle_spoiled(vm);
+        self.take_back(&lost);
+        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, None);
+        self.report();
     }
 
     /// Brings together the chunks of a batch and what was said about them.
@@ -357,7 +395,8 @@ where
     fn next_look(&self) -> Option<Instant> {
         let tail =
             self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
-        (tail || self.options.deadline.is_some() || self.pool.grows()).then(|| Instant::now() + TICK)
+        let clock = tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows();
+        clock.then(|| Instant::now() + TICK)
     }
 
     /// Judges who is slow, and whose time is over.
@@ -370,7 +409,7 @@ where
             }
             let Member { busy_since, stuck_since, .. } = self.vms[index];
             if stuck_since.is_some_and(|since| now - since > STUCK) {
-                self.pool.release(self.vm(vm));
+                self.pool.give_up(self.vm(vm));
                 self.lost(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
                 continue;
             }
@@ -392,6 +431,11 @@ where
 
     fn overdue(&mut self, vm: VmIndex, now: Duration) -> Event<I::Item, R> {
         let closed = self.scheduler.handle_overdue(vm);
+        if self.scheduler.mode() == Mode::Held {
+            // What it is at may change what it has accumulated at any moment.
+            let lost = self.scheduler.handle_spoiled(vm);
+            self.take_back(&lost);
+        }
         for running in self.running.values().filter(|running| running.vm == vm) {
             running.pending.cancel();
         }

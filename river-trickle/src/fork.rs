@@ -11,15 +11,31 @@ use crate::vms::Vms;
 /// A function that was forked, until it is joined.
 #[must_use = "nobody will see the result, or the error, of a fork that is not joined"]
 pub struct Handle<'a, R> {
-    vm: Vm<'a>,
     pending: Pending<'a, R>,
+    on: OnVm<'a>,
+}
+
+/// The VM of a fork, which is not given back before the fork is joined, or dropped.
+struct OnVm<'a>(Vm<'a>);
+
+impl<'a> OnVm<'a> {
+    fn new(vm: &Vm<'a>) -> Self {
+        vm.lot().begin_fork(vm.place());
+        Self(vm.clone())
+    }
+}
+
+impl Drop for OnVm<'_> {
+    fn drop(&mut self) {
+        self.0.lot().end_fork(self.0.place());
+    }
 }
 
 impl<'a, R> Handle<'a, R> {
     /// The VM on which the function runs.
     #[must_use]
     pub fn vm(&self) -> &Vm<'a> {
-        &self.vm
+        &self.on.0
     }
 
     /// Gives it up: a function that has not begun will not, one that has can look at
@@ -31,7 +47,7 @@ impl<'a, R> Handle<'a, R> {
 
 impl<R> fmt::Debug for Handle<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handle({} on VM {})", self.pending.function(), self.vm.name())
+        write!(f, "Handle({} on VM {})", self.pending.function(), self.vm().name())
     }
 }
 
@@ -222,8 +238,9 @@ where
     F::Output: RemoteSend,
     Args: RemoteSend,
 {
+    let on = OnVm::new(vm);
     let pending = vm.rai().call_packed(function, args).map_err(|error| vm.error(error))?;
-    Ok(Handle { vm: vm.clone(), pending })
+    Ok(Handle { pending, on })
 }
 
 impl<'a> Vm<'a> {
@@ -313,8 +330,8 @@ impl<R: RemoteSend> Join for Handle<'_, R> {
     type Output = R;
 
     fn join(self) -> Result<R, TrickleError> {
-        let Self { vm, pending } = self;
-        pending.wait().map_err(|error| vm.error(error))
+        let Self { pending, on } = self;
+        pending.wait().map_err(|error| on.0.error(error))
     }
 }
 
@@ -361,7 +378,7 @@ pub fn joinany<'a, R: RemoteSend>(
     handles: &mut Vec<Handle<'a, R>>,
 ) -> Result<(Handle<'a, R>, R), TrickleError> {
     let first = handles.first().ok_or(TrickleError::NothingToJoin)?;
-    let vr = first.vm.rai().vr();
+    let vr = first.vm().rai().vr();
     let mut completions = Completions::new(vr);
     for handle in handles.iter() {
         completions.add(&handle.pending);
@@ -372,6 +389,6 @@ pub fn joinany<'a, R: RemoteSend>(
     match handle.pending.try_wait() {
         Ok(Some(result)) => Ok((handle, result)),
         Ok(None) => Err(TrickleError::NothingToJoin),
-        Err(error) => Err(handle.vm.error(error)),
+        Err(error) => Err(handle.vm().error(error)),
     }
 }

@@ -2,14 +2,17 @@
 
 use std::any::type_name;
 use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
 
 use river_rai::{ByMut, CallError, Object, Pending, RemoteSend, Ticket};
 use rustc_hash::FxHashMap;
 
 use crate::chunk::Chunk;
 use crate::error::{Items, TrickleError};
-use crate::farm::{Event, Farm, Finished, Load, Next};
+use crate::farm::{Event, Farm, Finished, Load, Next, Open};
 use crate::forkgen::timed;
+use crate::options::Options;
 use crate::progress::Progress;
 use crate::scheduler::{Mode, VmIndex};
 use crate::vms::Vms;
@@ -24,6 +27,8 @@ pub struct ForkFold<'a, A, S, G, I: Iterator> {
     accumulators: FxHashMap<VmIndex, Object<'a, A>>,
     /// Accumulators on their way here.
     collecting: FxHashMap<Ticket, (VmIndex, Pending<'a, A>)>,
+    /// Whether to give it up.
+    cancelled: Option<Box<dyn FnMut() -> bool + 'a>>,
 }
 
 impl<'a> Vms<'a> {
@@ -70,7 +75,8 @@ impl<'a> Vms<'a> {
         G: Fn(&mut A, A) + Copy + Send + 'static,
     {
         let farm = Farm::new(self, Mode::Held, work.into_iter(), chunk.into());
-        ForkFold { step, merge, farm, accumulators: FxHashMap::default(), collecting: FxHashMap::default() }
+        let (accumulators, collecting) = (FxHashMap::default(), FxHashMap::default());
+        ForkFold { step, merge, farm, accumulators, collecting, cancelled: None }
     }
 }
 
@@ -82,9 +88,35 @@ where
     G: Fn(&mut A, A) + Copy + Send + 'static,
 {
     /// How many VMs may die of the same work before it is given up, with [`TrickleError::Deadly`]. Default: 3.
-    pub fn attempts(mut self, attempts: usize) -> Self {
+    pub fn attempts(self, attempts: usize) -> Self {
+        self.with(|options| options.attempts = attempts)
+    }
+
+    /// Has a chunk folded again, up to so many times, if `step` panics on it or takes longer than the
+    /// [deadline](Self::deadline). The accumulator that it was to go into is thrown away, and everything else in it is folded
+    /// again as well. Default: 0.
+    pub fn retries(self, retries: u32) -> Self {
+        self.with(|options| options.retries = retries)
+    }
+
+    /// How long `step` may take for one chunk. A call that takes longer is cancelled (`step` can look at
+    /// [`is_cancelled`](river_rai::current::is_cancelled)), and what else its VM had folded is folded again by others; if
+    /// there are no [retries](Self::retries) left the fold ends, with [`TrickleError::TimedOut`]. A VM that does not end
+    /// it within two seconds even then is given up. Default: no limit.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|options| options.deadline = Some(deadline))
+    }
+
+    /// Asks that function again and again, after every chunk and at least every 20 ms, whether to give the fold up, which then
+    /// ends with [`TrickleError::Cancelled`]; chunks that have not begun will not.
+    pub fn cancel_when(mut self, cancelled: impl FnMut() -> bool + 'a) -> Self {
+        self.cancelled = Some(Box::new(cancelled));
+        self.with(|options| options.cancellable = true)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {
         if let Ok(farm) = &mut self.farm {
-            farm.options().attempts = attempts;
+            set(farm.options());
         }
         self
     }
@@ -100,7 +132,9 @@ where
     /// Runs the fold and returns its result; the default value if there was no work.
     ///
     /// # Errors
-    /// [`TrickleError::Panicked`] if `step` panicked: its accumulator cannot be trusted any more, so the fold ends.
+    /// [`TrickleError::Panicked`] if `step` panicked, or [`TrickleError::TimedOut`], and there are no
+    /// [retries](Self::retries) left: the accumulator cannot be trusted any more, so the fold ends.
+    /// [`TrickleError::Cancelled`],
     /// [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`], [`TrickleError::ChunkZero`], [`TrickleError::Items`],
     /// [`TrickleError::Call`] if an accumulator cannot travel, [`TrickleError::Stopped`].
     ///
@@ -133,6 +167,9 @@ where
                     }
                 }
             })?;
+            if self.cancelled.as_mut().is_some_and(|cancelled| cancelled()) {
+                return Err(TrickleError::Cancelled);
+            }
             match next {
                 Next::Done => return Ok(total.unwrap_or_default()),
                 Next::Collect(vm) => {
@@ -148,14 +185,19 @@ where
                 }
                 Next::Wait => match farm.wait()? {
                     Event::Nothing => {}
+                    Event::Spoiled(vm) => drop(self.accumulators.remove(&vm)),
                     Event::Finished { vm, chunks } => {
-                        let failed = |chunk: Finished<_, ()>| Some((chunk.open.items, chunk.result.err()?));
-                        let Some((items, error)) = chunks.into_iter().find_map(failed) else { continue };
-                        let (items, vm) = (Items(items), farm.vm(vm).name().to_owned());
-                        return Err(match error {
-                            CallError::Panicked { text, .. } => TrickleError::Panicked { items, vm, text },
-                            error => TrickleError::Items { items, vm, error: error.into() },
-                        });
+                        for Finished { open, result } in chunks {
+                            let Err(error) = result else { continue };
+                            if error.is_timeout() {
+                                self.accumulators.remove(&vm);
+                                if open.failures < farm.options().retries {
+                                    farm.again(Open { failures: open.failures + 1, ..open });
+                                    continue;
+                                }
+                            }
+                            return Err(failed(&mut farm, vm, open.items, error));
+                        }
                     }
                     Event::Other(ticket) => {
                         let Some((vm, pending)) = self.collecting.remove(&ticket) else { continue };
@@ -172,6 +214,19 @@ where
                 },
             }
         }
+    }
+}
+
+/// What the fold ends with since some items failed.
+fn failed<'a, I>(farm: &mut Farm<'a, I, ()>, vm: VmIndex, items: Range<u64>, error: CallError) -> TrickleError
+where
+    I: Iterator<Item: RemoteSend>,
+{
+    let (items, vm, deadline) = (Items(items), farm.vm(vm).name().to_owned(), farm.options().deadline);
+    match (error, deadline) {
+        (CallError::Panicked { text, trace, .. }, _) => TrickleError::Panicked { items, vm, text, trace },
+        (CallError::Timeout { .. }, Some(limit)) => TrickleError::TimedOut { items, vm, limit },
+        (error, _) => TrickleError::Items { items, vm, error: error.into() },
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use river_core::Panic;
 use river_rai::{CallError, Packed, Pending, RemoteSend};
 
 use crate::chunk::Chunk;
@@ -16,8 +17,8 @@ use crate::vm::Vm;
 use crate::vms::Vms;
 use crate::work::{Work, uptime};
 
-/// What a VM replies for a chunk: the results, a panic as its text.
-type Reply<R> = Vec<Result<R, String>>;
+/// What a VM replies for a chunk: the results, or the panics in their places.
+type Reply<R> = Vec<Result<R, Panic>>;
 
 /// The results of a farm as they come in; of [`Vms::forkgen`].
 ///
@@ -201,7 +202,7 @@ where
                             accept(farm, &mut self.ready, chunk, &vm, F::PER_ITEM);
                         }
                     }
-                    Ok(Event::Other(_) | Event::Nothing) => {}
+                    Ok(Event::Spoiled(_) | Event::Other(_) | Event::Nothing) => {}
                 },
             }
             if !self.ready.is_empty() {
@@ -276,20 +277,20 @@ fn accept<'a, I, R>(
         }
         Ok(reply) => {
             for (item, result) in (open.items.start..).zip(reply) {
-                let text = match result {
+                let Panic { text, trace } = match result {
                     Ok(result) => {
                         ready.push_back((item, Ok(result)));
                         continue;
                     }
-                    Err(text) => text,
+                    Err(panic) => panic,
                 };
                 let items = if per_item { item..item + 1 } else { open.items.clone() };
                 match part(&open, per_item.then_some(item)).filter(|_| again) {
                     Some(args) => farm.again(Open { items, args, failures: open.failures + 1 }),
                     None => {
-                        let vm = vm.to_owned();
-                        ready
-                            .push_back((item, Err(TrickleError::Panicked { items: Items(items), vm, text })));
+                        let (items, vm) = (Items(items), vm.to_owned());
+                        let error = TrickleError::Panicked { items, vm, text, trace };
+                        ready.push_back((item, Err(error)));
                     }
                 }
             }

@@ -54,8 +54,9 @@
 //! * `error`: what can go wrong
 //! * `scheduler`: who works on what, a state machine
 //! * `options`: how a farm deals with what goes wrong
-//! * `vm`: a handle on one VM
 //! * `scout`: finding further VMs
+//! * `lot`: who comes and goes
+//! * `vm`: a handle on one VM
 //! * `vms`: handles on all of them
 //! * `inject`: data, functions and objects with names
 //! * `fork`: fork and join
@@ -72,6 +73,7 @@ mod fork;
 mod forkfold;
 mod forkgen;
 mod inject;
+mod lot;
 mod options;
 mod pace;
 mod progress;

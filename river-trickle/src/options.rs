@@ -11,12 +11,20 @@ pub(crate) struct Options {
     pub(crate) deadline: Option<Duration>,
     /// VMs that may die of the same chunk.
     pub(crate) attempts: usize,
+    /// Whether somebody may want to end the farm.
+    pub(crate) cancellable: bool,
     /// Whether idle VMs do the work of slow ones as well.
     pub(crate) speculate: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { retries: 0, deadline: None, attempts: crate::scheduler::ATTEMPTS, speculate: true }
+        Self {
+            retries: 0,
+            deadline: None,
+            attempts: crate::scheduler::ATTEMPTS,
+            cancellable: false,
+            speculate: true,
+        }
     }
 }

@@ -452,6 +452,30 @@ impl Scheduler {
         closed
     }
 
+    /// What a VM accumulates is not to be used: all of it goes to others, and so does what the VM still has. It gets nothing
+    /// before it has answered everything. Returns the finished chunks that are lost with it.
+    pub(crate) fn handle_spoiled(&mut self, vm: VmIndex) -> Vec<ChunkId> {
+        let state = &mut self.vms[vm.0];
+        let (batches, lost) = (std::mem::take(&mut state.batches), std::mem::take(&mut state.held));
+        state.stale += batches.len();
+        state.outstanding = 0;
+        (state.collecting, state.slow) = (false, false);
+        for chunk in self.take_batches(batches) {
+            self.give_back(chunk, false);
+        }
+        for chunk in &lost {
+            self.give_back(*chunk, false);
+        }
+        lost
+    }
+
+    /// A chunk has failed, perhaps: it travels alone from now on.
+    pub(crate) fn handle_suspicious(&mut self, chunk: ChunkId) {
+        if let Some(open) = self.open.get_mut(&chunk) {
+            open.alone = true;
+        }
+    }
+
     /// Takes the chunks out of batches, which are stale from then on.
     fn take_batches(&mut self, batches: VecDeque<BatchId>) -> Vec<ChunkId> {
         let mut chunks = Vec::new();

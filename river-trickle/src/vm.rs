@@ -8,6 +8,7 @@ use river_core::{VmInfo, VrId};
 use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
+use crate::lot::{Lot, Place};
 
 /// A VM of which this program has a server: functions are called on it, and objects live on it.
 ///
@@ -18,19 +19,27 @@ pub struct Vm<'a> {
     name: Rc<str>,
     /// The lease, if it is this program's to give back.
     info: Option<Rc<VmInfo>>,
+    /// Who is there, and who goes.
+    lot: Rc<Lot>,
 }
 
 impl<'a> Vm<'a> {
-    pub(crate) fn new(rai: Rai<'a>, name: String, info: Option<VmInfo>) -> Self {
-        Self { rai, name: name.into(), info: info.map(Rc::new) }
+    pub(crate) fn new(rai: Rai<'a>, name: String, info: Option<VmInfo>, lot: &Rc<Lot>) -> Self {
+        Self { rai, name: name.into(), info: info.map(Rc::new), lot: lot.clone() }
+    }
+
+    /// Who is there, and who goes.
+    pub(crate) fn lot(&self) -> &Lot {
+        &self.lot
+    }
+
+    /// This VM as the lot knows it.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { rai: self.rai, name: &self.name, info: self.info.as_deref() }
     }
 
     pub(crate) fn server(&self) -> VrId {
         self.rai.server()
-    }
-
-    pub(crate) fn info(&self) -> Option<&VmInfo> {
-        self.info.as_deref()
     }
 
     /// The VM's name.

@@ -1,6 +1,5 @@
 //! Handles on all VMs of a farm.
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -9,6 +8,7 @@ use river_core::{VmInfo, Vr, VrId};
 use river_rai::Rai;
 
 use crate::error::TrickleError;
+use crate::lot::Lot;
 use crate::scout::{self, Scout};
 use crate::vm::Vm;
 
@@ -24,16 +24,6 @@ pub struct Vms<'a> {
     lot: Rc<Lot>,
 }
 
-/// Which VMs have come and gone.
-#[derive(Debug, Default)]
-struct Lot {
-    joined: RefCell<Vec<(VmInfo, VrId)>>,
-    leaving: RefCell<HashSet<VrId>>,
-    left: RefCell<HashSet<VrId>>,
-    scout: RefCell<Option<Scout>>,
-    farms: Cell<usize>,
-}
-
 /// The VMs as a farm that runs sees them. While it exists, VMs that are drained are not given back under its feet.
 pub(crate) struct Pool<'a>(Vms<'a>);
 
@@ -42,14 +32,17 @@ impl<'a> Vms<'a> {
     /// VMs and starts the servers.
     #[must_use]
     pub fn attach(vr: &'a Vr, servers: impl IntoIterator<Item = (String, VrId)>) -> Self {
-        let vms = servers.into_iter().map(|(name, id)| Vm::new(Rai::connect(vr, id), name, None));
-        Self { vr, vms: vms.collect(), lot: Rc::default() }
+        let lot = Rc::default();
+        let vms = servers.into_iter().map(|(name, id)| Vm::new(Rai::connect(vr, id), name, None, &lot));
+        Self { vr, vms: vms.collect(), lot }
     }
 
     pub(crate) fn leased(vr: &'a Vr, servers: impl IntoIterator<Item = (VmInfo, VrId)>) -> Self {
-        let vms =
-            servers.into_iter().map(|(vm, id)| Vm::new(Rai::connect(vr, id), vm.name.clone(), Some(vm)));
-        Self { vr, vms: vms.collect(), lot: Rc::default() }
+        let lot = Rc::default();
+        let vms = servers
+            .into_iter()
+            .map(|(vm, id)| Vm::new(Rai::connect(vr, id), vm.name.clone(), Some(vm), &lot));
+        Self { vr, vms: vms.collect(), lot }
     }
 
     /// The VR to which they are connected.
@@ -88,14 +81,11 @@ impl<'a> Vms<'a> {
         Ok(())
     }
 
-    /// Takes a VM out without losing work: a farm that runs gives it nothing more, waits for what it has, and gives it
-    /// back; if no farm runs, it is given back at once. Forks and objects that are on it are lost.
+    /// Takes a VM out without losing work: a farm that runs gives it nothing more and waits for what it has; forks are
+    /// waited for until they are joined or dropped. Then it is given back, at once if there is neither. Objects that are on it
+    /// are lost. A VM that somebody drains (`river vm --drain`) goes in the same way, with the next join or farm.
     pub fn drain(&self, vm: &Vm<'a>) {
-        if self.lot.farms.get() == 0 {
-            self.release(vm);
-        } else {
-            self.lot.leaving.borrow_mut().insert(vm.server());
-        }
+        self.lot.drain(vm.place());
     }
 
     /// Makes the slice what there is now: with those that have joined, and without those that were given back.
@@ -106,14 +96,18 @@ impl<'a> Vms<'a> {
     /// The VMs that have not been given back.
     fn present(&self) -> Vec<Vm<'a>> {
         self.collect_joined();
-        let left = self.lot.left.borrow();
         let mut vms = self.vms.clone();
         for (vm, server) in self.lot.joined.borrow().iter() {
             if !vms.iter().any(|known| known.server() == *server) {
-                vms.push(Vm::new(Rai::connect(self.vr, *server), vm.name.clone(), Some(vm.clone())));
+                vms.push(Vm::new(
+                    Rai::connect(self.vr, *server),
+                    vm.name.clone(),
+                    Some(vm.clone()),
+                    &self.lot,
+                ));
             }
         }
-        vms.retain(|vm| !left.contains(&vm.server()));
+        vms.retain(|vm| !self.lot.has_left(vm.place()));
         vms
     }
 
@@ -127,27 +121,18 @@ impl<'a> Vms<'a> {
         }
     }
 
-    fn release(&self, vm: &Vm<'a>) {
-        if !self.lot.left.borrow_mut().insert(vm.server()) {
-            return;
-        }
-        self.lot.leaving.borrow_mut().remove(&vm.server());
-        let given_back = match vm.info() {
-            Some(info) => self.vr.release(std::slice::from_ref(info)).is_ok(),
-            None => vm.rai().stop().is_ok(),
-        };
-        if given_back {
-            eprintln!("[trickle: VM {} was given back]", vm.name());
-        }
-        if let Some(scout) = &*self.lot.scout.borrow() {
-            scout.one_less();
+    /// Gives back those that have to go and on which nobody has work.
+    pub(crate) fn settle(&self) {
+        if self.lot.somebody_leaves(self.vr) {
+            self.present().iter().for_each(|vm| self.lot.settle(vm.place()));
         }
     }
 }
 
 impl<'a> Pool<'a> {
     pub(crate) fn of(vms: &Vms<'a>) -> Self {
-        vms.lot.farms.set(vms.lot.farms.get() + 1);
+        vms.settle();
+        vms.lot.begin_farm();
         Self(vms.clone())
     }
 
@@ -178,29 +163,29 @@ impl<'a> Pool<'a> {
 
     /// Whether a VM has to go, as far as is known.
     pub(crate) fn somebody_leaves(&self) -> bool {
-        !self.0.lot.leaving.borrow().is_empty() || !self.0.vr.leaving().is_empty()
+        self.0.lot.somebody_leaves(self.0.vr)
     }
 
     pub(crate) fn is_leaving(&self, vm: &Vm<'a>) -> bool {
-        self.0.lot.leaving.borrow().contains(&vm.server())
-            || vm.info().is_some_and(|info| self.0.vr.leaving().contains(&info.id))
+        self.0.lot.is_leaving(vm.place())
     }
 
-    /// Gives a VM back.
+    /// Gives a VM back that has finished what the farm had for it.
     pub(crate) fn release(&self, vm: &Vm<'a>) {
-        self.0.release(vm);
+        self.0.lot.release(vm.place());
+    }
+
+    /// Gives a VM up that does not answer.
+    pub(crate) fn give_up(&self, vm: &Vm<'a>) {
+        self.0.lot.give_up(vm.place());
     }
 }
 
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
-        let farms = self.0.lot.farms.get() - 1;
-        self.0.lot.farms.set(farms);
-        if farms == 0 {
+        if self.0.lot.end_farm() {
             // Nobody is left who would.
-            let leaving: Vec<Vm<'_>> =
-                self.0.present().into_iter().filter(|vm| self.is_leaving(vm)).collect();
-            leaving.iter().for_each(|vm| self.0.release(vm));
+            self.0.settle();
         }
     }
 }

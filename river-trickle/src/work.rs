@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use river_core::{Panic, catch_traced};
+
 /// How often a chunk looks whether it still is wanted.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -25,8 +27,8 @@ pub trait Work<T, Mode>: Copy + Send + 'static {
     /// Whether there is one result per item.
     const PER_ITEM: bool;
 
-    /// Works on a chunk. A panic is an error in the place of the result, its text.
-    fn run(&self, chunk: Vec<T>) -> Vec<Result<Self::Output, String>>;
+    /// Works on a chunk. A panic is an error in the place of the result.
+    fn run(&self, chunk: Vec<T>) -> Vec<Result<Self::Output, Panic>>;
 }
 
 /// The [`Work`] takes one item.
@@ -49,7 +51,7 @@ where
     type Output = R;
     const PER_ITEM: bool = true;
 
-    fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
+    fn run(&self, chunk: Vec<T>) -> Vec<Result<R, Panic>> {
         let mut last_look = uptime();
         let mut results = Vec::with_capacity(chunk.len());
         for item in chunk {
@@ -60,7 +62,7 @@ where
                 }
                 last_look = uptime();
             }
-            results.push(river_core::catch_panic(|| self(item)));
+            results.push(catch_traced(|| self(item)));
         }
         results
     }
@@ -73,7 +75,7 @@ where
     type Output = R;
     const PER_ITEM: bool = false;
 
-    fn run(&self, chunk: Vec<T>) -> Vec<Result<R, String>> {
-        vec![river_core::catch_panic(|| self(chunk))]
+    fn run(&self, chunk: Vec<T>) -> Vec<Result<R, Panic>> {
+        vec![catch_traced(|| self(chunk))]
     }
 }

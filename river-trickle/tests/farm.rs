@@ -154,7 +154,7 @@ fn a_panic_is_the_result_of_its_item_only() {
     with_vms(2, |vms| {
         let (good, bad): (Vec<_>, Vec<_>) = vms.forkgen(picky, 0..40, 10).partition(Result::is_ok);
         assert_eq!(good.len(), 39);
-        let [Err(TrickleError::Panicked { items, vm, text })] = &bad[..] else { panic!("{bad:?}") };
+        let [Err(TrickleError::Panicked { items, vm, text, .. })] = &bad[..] else { panic!("{bad:?}") };
         assert_eq!(items.0, 17..18);
         assert!(vm.starts_with("vm-") && text.starts_with("17 is not to my taste ("), "{vm} {text}");
         let error = vms.forkwork(picky, 0..40, 10).unwrap_err().to_string();
@@ -302,6 +302,63 @@ fn a_panic_in_a_fold_ends_it() {
         let error = vms.forkfold(step, |a, b| *a += b, 0..100, 10).run().unwrap_err();
         assert!(error.to_string().contains("items 50..60"), "{error}");
         // What it had accumulated does not get into the next one.
+        assert_eq!(vms.forkfold(tally, merge, 0..100, 10).run(), Ok(expected(100)));
+    });
+}
+
+#[test]
+fn a_fold_that_panics_is_done_again_with_all_that_it_had() {
+    static PANICS: AtomicU32 = AtomicU32::new(0);
+    let step = |tally: &mut Tally, numbers: Vec<u64>| {
+        for n in numbers {
+            *tally.entry(n % 10).or_default() += n;
+            assert!(n != 555 || PANICS.fetch_add(1, Ordering::SeqCst) >= 2, "in the middle of a chunk");
+        }
+    };
+    with_vms(3, |vms| {
+        assert_eq!(vms.forkfold(step, merge, 0..1000, 10).retries(5).run(), Ok(expected(1000)));
+        assert!(PANICS.load(Ordering::SeqCst) >= 3);
+        let stubborn = |_: &mut Tally, numbers: Vec<u64>| assert!(!numbers.contains(&555), "always");
+        let error = vms.forkfold(stubborn, merge, 0..1000, 10).retries(1).run().unwrap_err();
+        let TrickleError::Panicked { items, .. } = &error else { panic!("{error}") };
+        assert_eq!(items.0, 550..560);
+    });
+}
+
+#[test]
+fn a_fold_that_takes_too_long_is_done_by_others() {
+    static HUNG: AtomicU32 = AtomicU32::new(0);
+    fn hang() {
+        while !current::is_cancelled() {
+            std::thread::yield_now();
+        }
+    }
+    let step = |sums: &mut Tally, numbers: Vec<u64>| {
+        if numbers.contains(&555) && HUNG.fetch_add(1, Ordering::SeqCst) == 0 {
+            hang();
+        }
+        tally(sums, numbers);
+    };
+    let limit = Duration::from_millis(200);
+    with_vms(3, |vms| {
+        // On a machine that does something else, other chunks may take too long as well.
+        let fold = vms.forkfold(step, merge, 0..1000, 10).deadline(limit).retries(1000);
+        assert_eq!(fold.run(), Ok(expected(1000)));
+        assert!(HUNG.load(Ordering::SeqCst) >= 2);
+        let endless = |_: &mut u64, _: Vec<u64>| hang();
+        let error = vms.forkfold(endless, |a, b| *a += b, 0..100, 10).deadline(limit).run().unwrap_err();
+        assert!(matches!(error, TrickleError::TimedOut { .. }), "{error}");
+        assert_eq!(vms.forkfold(tally, merge, 0..100, 10).run(), Ok(expected(100)));
+    });
+}
+
+#[test]
+fn a_fold_can_be_cancelled() {
+    with_vms(2, |vms| {
+        let done = Cell::new(0);
+        let endless = vms.forkfold(tally, merge, 0.., 10);
+        let endless = endless.on_progress(|p| done.set(p.done_items)).cancel_when(|| done.get() > 1000);
+        assert_eq!(endless.run(), Err(TrickleError::Cancelled));
         assert_eq!(vms.forkfold(tally, merge, 0..100, 10).run(), Ok(expected(100)));
     });
 }

@@ -2,10 +2,14 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use river_core::{Result, Vr};
+use river_core::{Result, Vm, VmConfig, VmInfo, Vr};
 use river_rai::RaiServer;
-use river_trickle::{TrickleError, Vms};
+use river_trickle::{TrickleError, Vms, join};
+
+/// Against hanging only.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn with_vms<R>(count: usize, body: impl FnOnce(&Vms<'_>) -> Result<R>) -> R {
     let program = |vr: &Vr| {
@@ -31,8 +35,128 @@ fn marker(test: &str) -> PathBuf {
 
 #[test]
 fn functions_run_in_other_processes() {
-    let processes = with_vms(2, |vms| Ok(river_trickle::join(vms.fork(std::process::id, ())?)?));
+    let processes = with_vms(2, |vms| Ok(join(vms.fork(std::process::id, ())?)?));
     assert!(processes[0] != processes[1] && !processes.contains(&std::process::id()));
+}
+
+/// Runs a helper of this executable, which is a test that does nothing unless `RIVER_TEST_HELPER` names it.
+fn run_helper(name: &str, environment: &[(&str, &str)]) -> String {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("RIVER_TEST_HELPER", name)
+        .env_remove("RUST_LIB_BACKTRACE")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn is_helper(name: &str) -> bool {
+    std::env::var_os("RIVER_TEST_HELPER").is_some_and(|asked| asked == *name)
+}
+
+#[test]
+fn a_vm_that_is_drained_goes_when_its_forks_are_joined() {
+    let port = (47_000 + std::process::id() % 1000).to_string();
+    run_helper("helper_that_drains", &[("RIVER_PORT", &port)]);
+}
+
+/// Not a test of its own: has a discovery port that nobody else uses.
+#[test]
+fn helper_that_drains() {
+    if !is_helper("helper_that_drains") {
+        return;
+    }
+    let machines = Vm::start_many(&VmConfig::default(), 2).unwrap();
+    let infos: Vec<VmInfo> = machines.iter().map(Vm::info).collect();
+    let path = marker("drain");
+    let until = |path: PathBuf| {
+        while !path.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        7
+    };
+    river_core::try_run(|vr| {
+        let vms = river_trickle::connect(vr, 2)?;
+        let at = |info: &VmInfo| vms.iter().find(|vm| vm.name() == info.name).unwrap();
+        let (drained, other) = (at(&infos[0]), at(&infos[1]));
+        let first = drained.fork(until, (path.clone(),))?;
+        let second = drained.fork(|x: i64| x + 1, (7,))?;
+        river_core::drain(&infos[0])?;
+        let start = Instant::now();
+        while vr.leaving().is_empty() {
+            assert!(start.elapsed() < LIMIT, "it is told");
+            std::thread::yield_now();
+        }
+        // Others come and go; what is on it is not lost.
+        assert_eq!(join(other.fork(|x: i64| x + 10, (1,))?)?, 11);
+        File::create(&path)?;
+        assert_eq!(join((first, second))?, (7, 8));
+        // It was given back, so it ends; if not, whoever runs this is told by the failure.
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let machine = &machines[0];
+            scope.spawn(move || {
+                machine.wait();
+                let _ = ended.send(());
+            });
+            let end = end.recv_timeout(LIMIT);
+            if end.is_err() {
+                let _ = river_core::stop(&infos[0]);
+            }
+            end
+        })?;
+        assert_eq!(join(other.fork(|x: i64| x + 10, (2,))?)?, 12);
+        Ok(())
+    })
+    .unwrap();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[inline(never)]
+fn deeply_broken(x: i64) -> i64 {
+    assert!(x < 0, "{x} is broken");
+    x
+}
+
+/// Not a test of its own: what the next one runs.
+#[test]
+fn helper_that_prints_errors() {
+    if !is_helper("helper_that_prints_errors") {
+        return;
+    }
+    let broken = |x: i64| std::hint::black_box(deeply_broken(x));
+    let errors = with_vms(1, |vms| {
+        let (call, item) =
+            (vms[0].call(broken, (5,)).unwrap_err(), vms.forkwork(broken, [6], 1).unwrap_err());
+        let fold =
+            vms.forkfold(|sum: &mut i64, x: Vec<i64>| *sum += deeply_broken(x[0]), |_, _| {}, [7], 1).run();
+        Ok([call, item, fold.unwrap_err()])
+    });
+    for error in errors {
+        println!("[short] {error}");
+        println!("[long] {error:?}");
+        println!("[report] {:?}", river_core::VrError::from(error));
+    }
+}
+
+#[test]
+fn the_way_to_a_panic_travels_if_it_is_wanted() {
+    let run = |backtrace| run_helper("helper_that_prints_errors", &[("RUST_BACKTRACE", backtrace)]);
+    let said = run("1");
+    let parts: Vec<&str> = said.split("[short] ").skip(1).collect();
+    assert_eq!(parts.len(), 3, "{said}");
+    for part in parts {
+        let (short, rest) = part.split_once("[long] ").unwrap();
+        let (long, report) = rest.split_once("[report] ").unwrap();
+        assert!(short.contains("is broken") && short.trim().lines().count() == 1, "{short}");
+        for shown in [long, report] {
+            assert!(shown.contains("deeply_broken") && shown.contains("processes.rs:"), "{shown}");
+            assert!(!shown.contains("core::panicking"), "{shown}");
+        }
+    }
+    assert!(!run("0").contains("deeply_broken"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! * [`probe`]: what is asked and what is answered, as authenticated datagrams.
 //! * [`search`]: a search as a state machine, without sockets and clock.
+//! * [`service`]: the same for the services of programs.
 //! * [`replay`]: what a recorded probe is good for: next to nothing.
 //! * [`network`]: how far a process goes beyond its machine.
 //! * [`net`]: all of it on real sockets.
@@ -13,12 +14,13 @@ mod network;
 mod probe;
 mod replay;
 mod search;
+mod service;
 
 pub use hear::{Heard, hear_self};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use net::bind_responder;
 pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, discovery_port, find};
-pub(crate) use net::{bind_ear, responder_ears, search};
+pub(crate) use net::{bind_ear, responder_ears, search, search_service};
 pub use network::NetworkError;
 pub(crate) use network::{Ear, Network, Reach, key_for};
 pub(crate) use probe::{Announcement, answer, is_answer, relayed, scope};
@@ -30,3 +32,4 @@ pub(crate) use search::SEARCH_TIME;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use search::Search;
 pub use search::{DiscoverError, Found};
+pub(crate) use service::{ServiceAnnouncement, ServiceInfo, answer_service};

@@ -16,7 +16,8 @@ use crate::discovery::network::{
     self, Ear, GROUP, Interface, Network, NetworkError, Reach, loopback_broadcasts,
 };
 use crate::discovery::probe::{PROBE_LEN, Query};
-use crate::discovery::search::{DiscoverError, Found, SEARCH_TIME, Search, Step};
+use crate::discovery::search::{DiscoverError, Found, SEARCH_TIME, Search, Sought, Step};
+use crate::discovery::service::{FoundServices, ServiceAnnouncement, ServiceQuery};
 use crate::key::{ClusterKey, KeyError};
 
 /// The UDP port on which VMs and programs find each other unless they are told otherwise.
@@ -159,7 +160,26 @@ pub(crate) fn search(
     reach: &Reach,
     timeout: Duration,
 ) -> Result<Found, DiscoverError> {
-    let mut search = Search::new(key, query)?.with_timeout(timeout);
+    Ok(run(Search::new(key, query)?.with_timeout(timeout), port, reach)?.finish())
+}
+
+/// Searches for the service of that name, for a quarter of a second: whoever else has published it is to be found too.
+///
+/// # Errors
+///
+/// As [`search`].
+pub(crate) fn search_service(
+    key: &ClusterKey,
+    name: &str,
+    port: u16,
+    reach: &Reach,
+) -> Result<FoundServices, DiscoverError> {
+    let query = ServiceQuery { name: name.to_owned() };
+    Ok(run(Search::<ServiceAnnouncement>::service(key, &query)?, port, reach)?.finish())
+}
+
+/// Takes the steps of a search.
+fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Search<A>, DiscoverError> {
     let targets = Target::all(reach, port).map_err(DiscoverError::Socket)?;
     let socket = bind_searcher(&targets).map_err(DiscoverError::Socket)?;
 
@@ -168,7 +188,7 @@ pub(crate) fn search(
     let mut buffer = [0; PROBE_LEN + 1];
     loop {
         match search.poll(start.elapsed()) {
-            Step::Done => return Ok(search.finish()),
+            Step::Done => return Ok(search),
             Step::Send => send_to_all(&socket, search.datagram(), &targets)?,
             Step::Wait(time) => {
                 // A time-out of zero would mean to wait for ever.

@@ -61,6 +61,15 @@ pub(super) struct Interface {
 }
 
 impl Network {
+    /// Of a process that listens on these addresses.
+    pub(crate) fn of(addresses: &[IpAddr]) -> Self {
+        let beyond = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) if !address.is_loopback() => Some(*address),
+            _ => None,
+        });
+        beyond.into()
+    }
+
     fn parse(text: &str) -> Result<Self, NetworkError> {
         match text {
             "" | "0" => Ok(Self::Loopback),
@@ -144,6 +153,14 @@ impl Reach {
         };
         let hosts = hosts.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         Ok(Self { network, hosts: hosts.map(host).collect::<Result<_, _>>()? })
+    }
+
+    /// The same, but as far as a process that is reached on that network goes by itself.
+    pub(crate) fn from(mut self, network: Network) -> Self {
+        if self.network == Network::Loopback {
+            self.network = network;
+        }
+        self
     }
 
     /// Where the program searches by broadcast.

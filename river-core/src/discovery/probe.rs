@@ -11,6 +11,9 @@
 //! nor use them to send more than they sent themselves. An answer repeats the probe's nonce, hence an old one is
 //! of no use.
 //!
+//! Services of programs are searched in the same way, with `RVSP` and `RVSA`, and bodies of their own
+//! (`discovery::service`).
+//!
 //! All but the bodies stands at the same place in every protocol version. A VM that is asked in another version
 //! answers without a body, so that the search can say that it is there but has to be updated.
 //!
@@ -21,8 +24,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::discovery::search::Sought;
 use crate::id::{ProgramId, VmId};
 use crate::key::ClusterKey;
 use crate::noise::PROTOCOL;
@@ -31,11 +37,13 @@ use crate::noise::PROTOCOL;
 pub(crate) const PROBE_LEN: usize = 1024;
 pub(crate) const PROBE_MAGIC: [u8; 4] = *b"RVRP";
 pub(crate) const ANSWER_MAGIC: [u8; 4] = *b"RVRA";
+pub(crate) const SERVICE_PROBE_MAGIC: [u8; 4] = *b"RVSP";
+pub(crate) const SERVICE_ANSWER_MAGIC: [u8; 4] = *b"RVSA";
 pub(crate) const HEADER_LEN: usize = 24;
 pub(crate) const ID_LEN: usize = 16;
 pub(crate) const MAC_LEN: usize = 32;
 pub(crate) const MAX_QUERY: usize = PROBE_LEN - HEADER_LEN - MAC_LEN;
-const MAX_ANNOUNCEMENT: usize = MAX_QUERY - ID_LEN;
+pub(super) const MAX_ANNOUNCEMENT: usize = MAX_QUERY - ID_LEN;
 /// Texts of an announcement that is too long are cut to this.
 const MAX_TEXT: usize = 64;
 
@@ -253,7 +261,7 @@ pub(crate) fn relayed(key: &ClusterKey, probe: &[u8], from_network: bool) -> Opt
     if probe.len() != PROBE_LEN || scope(probe).relayed {
         return None;
     }
-    key.open(PROBE_MAGIC, probe)?;
+    key.open(PROBE_MAGIC, probe).or_else(|| key.open(SERVICE_PROBE_MAGIC, probe))?;
     let mut relayed = probe[..PROBE_LEN - MAC_LEN].to_vec();
     relayed[FLAGS] |= RELAYED | if from_network { FROM_NETWORK } else { 0 };
     key.seal(&mut relayed);
@@ -263,7 +271,8 @@ pub(crate) fn relayed(key: &ClusterKey, probe: &[u8], from_network: bool) -> Opt
 /// Whether a datagram is an authentic answer to a probe.
 pub(crate) fn is_answer(key: &ClusterKey, probe: &[u8], datagram: &[u8]) -> bool {
     let nonce = probe.get(..HEADER_LEN).and_then(|header| header.last_chunk::<16>());
-    let answered = MacKey::new(key).open(ANSWER_MAGIC, datagram);
+    let key = MacKey::new(key);
+    let answered = key.open(ANSWER_MAGIC, datagram).or_else(|| key.open(SERVICE_ANSWER_MAGIC, datagram));
     answered.is_some_and(|(_, answered, _)| nonce == Some(&answered))
 }
 
@@ -293,20 +302,30 @@ pub(crate) fn answer_as(
     ours: &Announcement,
     datagram: &[u8],
 ) -> Option<Vec<u8>> {
+    answer_with::<Announcement, Query>(version, key, ours.id.as_uuid(), datagram, |query| {
+        query.matches(ours).then(|| ours.encode())?
+    })
+}
+
+/// The answer to a probe for an `A`, with that body if there is one for the query.
+pub(super) fn answer_with<A: Sought, Q: DeserializeOwned>(
+    version: u16,
+    key: &ClusterKey,
+    id: Uuid,
+    datagram: &[u8],
+    body: impl FnOnce(Q) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
     // Whatever is shorter than an answer could be used to let us send more than the asker did.
     if datagram.len() != PROBE_LEN {
         return None;
     }
     let key = MacKey::new(key);
-    let (theirs, nonce, body) = key.open(PROBE_MAGIC, datagram)?;
-    let mut answer = begin(ANSWER_MAGIC, version, &nonce);
-    answer.extend_from_slice(ours.id.as_uuid().as_bytes());
+    let (theirs, nonce, query) = key.open(A::PROBE, datagram)?;
+    let mut answer = begin(A::ANSWER, version, &nonce);
+    answer.extend_from_slice(id.as_bytes());
     if theirs == version {
-        let (query, _padding) = postcard::take_from_bytes::<Query>(body).ok()?;
-        if !query.matches(ours) {
-            return None;
-        }
-        answer.extend_from_slice(&ours.encode()?);
+        let (query, _padding) = postcard::take_from_bytes::<Q>(query).ok()?;
+        answer.extend_from_slice(&body(query)?);
     }
     key.seal(&mut answer);
     Some(answer)

@@ -1,17 +1,19 @@
-//! A search for VMs: the state machine between a query and what it found. Time and datagrams come from outside.
+//! A search for VMs, or for services: the state machine between a query and what it found. Time and datagrams come from
+//! outside.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::discovery::probe::{
     ANSWER_MAGIC, Announcement, ID_LEN, MAC_LEN, MAX_QUERY, MacKey, PROBE_LEN, PROBE_MAGIC, Query, VmInfo,
     begin,
 };
-use crate::id::VmId;
 use crate::key::ClusterKey;
 use crate::noise::PROTOCOL;
 
@@ -58,9 +60,42 @@ pub(crate) enum Step {
     Done,
 }
 
+/// What answers a search: VMs, or services.
+pub(crate) trait Sought: DeserializeOwned {
+    /// How probes for it begin.
+    const PROBE: [u8; 4];
+    /// How its answers begin.
+    const ANSWER: [u8; 4];
+    /// What is known of it once it was found.
+    type Info;
+
+    fn id(&self) -> Uuid;
+    /// With the address that it answered from.
+    fn at(self, ip: IpAddr) -> Self::Info;
+    fn address(info: &Self::Info) -> SocketAddr;
+}
+
+impl Sought for Announcement {
+    const PROBE: [u8; 4] = PROBE_MAGIC;
+    const ANSWER: [u8; 4] = ANSWER_MAGIC;
+    type Info = VmInfo;
+
+    fn id(&self) -> Uuid {
+        self.id.as_uuid()
+    }
+
+    fn at(self, ip: IpAddr) -> VmInfo {
+        self.at(ip)
+    }
+
+    fn address(info: &VmInfo) -> SocketAddr {
+        info.address
+    }
+}
+
 /// A search under way: a state machine without sockets and clock.
 #[must_use = "a search does nothing unless its steps are taken"]
-pub(crate) struct Search {
+pub(crate) struct Search<A: Sought = Announcement> {
     version: u16,
     key: MacKey,
     nonce: [u8; 16],
@@ -68,9 +103,9 @@ pub(crate) struct Search {
     count: Option<u32>,
     timeout: Duration,
     sent: usize,
-    vms: HashMap<VmId, VmInfo>,
-    /// By id and not only counted, as every VM answers several times.
-    others: HashMap<VmId, u16>,
+    found: HashMap<Uuid, A::Info>,
+    /// By id and not only counted, as each answers several times.
+    others: HashMap<Uuid, u16>,
 }
 
 impl Search {
@@ -84,9 +119,30 @@ impl Search {
     }
 
     fn with_version(version: u16, key: &ClusterKey, query: &Query) -> Result<Self, DiscoverError> {
+        Self::of(version, key, query, query.count)
+    }
+
+    /// What was found.
+    #[must_use]
+    pub(crate) fn finish(self) -> Found {
+        let other_versions = self.other_versions();
+        let mut vms = self.into_found();
+        vms.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        Found { vms, other_versions }
+    }
+}
+
+impl<A: Sought> Search<A> {
+    /// A search that ends when it has found so many.
+    pub(super) fn of(
+        version: u16,
+        key: &ClusterKey,
+        query: &impl Serialize,
+        count: Option<u32>,
+    ) -> Result<Self, DiscoverError> {
         let key = MacKey::new(key);
         let nonce = *Uuid::new_v4().as_bytes();
-        let mut probe = begin(PROBE_MAGIC, version, &nonce);
+        let mut probe = begin(A::PROBE, version, &nonce);
         // Postcard cannot fail on strings and numbers, and an impossible body is refused as too long below.
         let body = postcard::to_stdvec(query).unwrap_or_else(|_| vec![0; PROBE_LEN]);
         if body.len() > MAX_QUERY {
@@ -95,18 +151,8 @@ impl Search {
         probe.extend_from_slice(&body);
         probe.resize(PROBE_LEN - MAC_LEN, 0);
         key.seal(&mut probe);
-        let (vms, others) = (HashMap::new(), HashMap::new());
-        Ok(Self {
-            version,
-            key,
-            nonce,
-            probe,
-            count: query.count,
-            timeout: SEARCH_TIME,
-            sent: 0,
-            vms,
-            others,
-        })
+        let (found, others) = (HashMap::new(), HashMap::new());
+        Ok(Self { version, key, nonce, probe, count, timeout: SEARCH_TIME, sent: 0, found, others })
     }
 
     /// The same search, lasting at most `timeout`.
@@ -137,49 +183,48 @@ impl Search {
         }
     }
 
-    /// Takes a datagram that came from `from`, which may hold anything, and returns whether it made a new VM known.
+    /// Takes a datagram that came from `from`, which may hold anything, and returns whether it made something new known.
     pub(crate) fn handle(&mut self, datagram: &[u8], from: SocketAddr) -> bool {
         self.try_handle(datagram, from).unwrap_or(false)
     }
 
     fn try_handle(&mut self, datagram: &[u8], from: SocketAddr) -> Option<bool> {
-        let (version, nonce, body) = self.key.open(ANSWER_MAGIC, datagram)?;
+        let (version, nonce, body) = self.key.open(A::ANSWER, datagram)?;
         if nonce != self.nonce {
             return None;
         }
         let (id, body) = body.split_first_chunk::<ID_LEN>()?;
-        let id = VmId::from_uuid(Uuid::from_bytes(*id));
+        let id = Uuid::from_bytes(*id);
         if version != self.version {
             self.others.insert(id, version);
             return Some(false);
         }
-        let announcement: Announcement =
-            postcard::from_bytes(body).ok().filter(|vm: &Announcement| vm.id == id)?;
-        let vm = announcement.at(from.ip());
-        // A VM on this machine answers from each of its addresses, and loopback is the fastest of them.
-        let better = self
-            .vms
-            .get(&id)
-            .is_none_or(|known| vm.address.ip().is_loopback() && !known.address.ip().is_loopback());
-        Some(better && self.vms.insert(id, vm).is_none())
+        let announcement = postcard::from_bytes(body).ok().filter(|sought: &A| sought.id() == id)?;
+        let info = announcement.at(from.ip());
+        let is_local = |info: &A::Info| A::address(info).ip().is_loopback();
+        // What is on this machine answers from each of its addresses, and loopback is the fastest of them.
+        let better = self.found.get(&id).is_none_or(|known| is_local(&info) && !is_local(known));
+        Some(better && self.found.insert(id, info).is_none())
     }
 
-    /// Whether as many VMs are found as were asked for.
+    /// Whether as many are found as were asked for.
     #[must_use]
     pub(crate) fn enough(&self) -> bool {
-        self.count.is_some_and(|count| self.vms.len() as u64 >= u64::from(count))
+        self.count.is_some_and(|count| self.found.len() as u64 >= u64::from(count))
     }
 
-    /// What was found.
-    #[must_use]
-    pub(crate) fn finish(self) -> Found {
-        let mut vms: Vec<VmInfo> = self.vms.into_values().collect();
-        vms.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    /// How many there are of each other version of the protocol.
+    pub(super) fn other_versions(&self) -> BTreeMap<u16, usize> {
         let mut other_versions = BTreeMap::new();
-        for version in self.others.into_values() {
-            *other_versions.entry(version).or_default() += 1;
+        for version in self.others.values() {
+            *other_versions.entry(*version).or_default() += 1;
         }
-        Found { vms, other_versions }
+        other_versions
+    }
+
+    /// What was found, in no order.
+    pub(super) fn into_found(self) -> Vec<A::Info> {
+        self.found.into_values().collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who is gone: how a process learns of it, and whom it tells.
 
+use super::foreign::Foreign;
 use super::{Link, Node, Notice, Peer, SYSTEM};
 use crate::down::{Down, Why};
 use crate::envelope::{Envelope, Payload};
@@ -61,13 +62,20 @@ impl Node {
 
     /// The program has established that a host is dead. What can still be read from it is read first.
     pub(crate) fn host_down(&self, host: HostId, why: &Why) {
+        let may_be_heard = matches!(why, Why::HostDied { .. });
+        self.lose(host, None, why, may_be_heard);
+    }
+
+    /// A host is gone; one of another program, unless it visits anew since that visit. What can still be read from it is read
+    /// first, if anything may be heard of it.
+    pub(super) fn lose(&self, host: HostId, visit: Option<u64>, why: &Why, may_be_heard: bool) {
         let mut book = self.book();
         let peer = book.peers.entry(host).or_default();
-        if peer.down.is_some() {
+        if peer.down.is_some() || peer.foreign.as_ref().map(Foreign::visit) != visit {
             return;
         }
         let link = peer.link.clone();
-        if peer.inbound > 0 && matches!(why, Why::HostDied { .. }) {
+        if peer.inbound > 0 && may_be_heard {
             peer.doomed = Some(why.clone());
         } else {
             let watches = self.bury(host, peer, why);
@@ -85,8 +93,18 @@ impl Node {
     pub(super) fn inbound_closed(&self, host: HostId, error: &str) {
         let mut book = self.book();
         let Some(peer) = book.peers.get_mut(&host) else { return };
+        if peer.stale > 0 {
+            peer.stale -= 1;
+            return;
+        }
         peer.inbound = peer.inbound.saturating_sub(1);
         if peer.inbound > 0 || peer.down.is_some() {
+            return;
+        }
+        if let (Some(foreign), None) = (&peer.foreign, &peer.doomed) {
+            let (visit, why) = (foreign.visit(), foreign.lost(error));
+            drop(book);
+            self.lose(host, Some(visit), &why, false);
             return;
         }
         if let Some(why) = peer.doomed.take() {

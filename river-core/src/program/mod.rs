@@ -29,10 +29,12 @@ use crate::host::accept_data;
 use crate::id::{HostId, ProgramId, VmId, VrId};
 use crate::key::ClusterKey;
 use crate::lease;
+use crate::machine::{machine_name, process_name};
 use crate::node::Node;
 use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
 use crate::rt;
-use crate::vm::{Vm, machine_name};
+use crate::service;
+use crate::vm::Vm;
 
 use checkpoint::{Cut, Heard, Regularly};
 use directory::Directory;
@@ -115,10 +117,9 @@ impl Program {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let place = Place { host: HostId::fresh(), address };
         let (requests, asked) = rt::unbounded();
-        let node = Node::start(place, program, machine_name(), key.clone(), requests, recoverable)?;
-        let executable = std::env::args_os().next().unwrap_or_default();
-        let executable = std::path::Path::new(&executable).file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("{executable} (process {} on {})", std::process::id(), machine_name());
+        let at = (place, reach.listening());
+        let node = Node::start(at, program, machine_name(), key.clone(), requests, recoverable)?;
+        let name = process_name();
         let this = Arc::new(Self {
             node,
             tenant: Tenant { program, name },
@@ -247,7 +248,7 @@ impl Program {
                     });
                 }
             }
-            other => accept_data(&self.node, other, stream),
+            other => accept_data(self.node.clone(), other, stream).await,
         }
     }
 
@@ -378,6 +379,7 @@ impl Program {
         };
         self.node.stop();
         rt::block_on(async {
+            service::farewell(&self.node).await;
             let all_gone = async {
                 for vm in &vms {
                     vm.wait_for_end().await;

@@ -9,11 +9,12 @@ use crate::down::Why;
 use crate::error::DeployError;
 use crate::id::{HostId, VmId, VrId};
 use crate::image::{self, Image, ImageCache};
+use crate::machine::machine_name;
 use crate::program::vm_link::{Leased, Refusal};
 use crate::program::{Program, Service, failed};
 use crate::protocol::{Count, NewVr, Place, Reply, Request, ToHost, ToVm};
 use crate::rt;
-use crate::vm::{self, Vm, VmConfig};
+use crate::vm::{Vm, VmConfig};
 
 /// What a VR that asks for a service finds.
 enum Claim {
@@ -366,7 +367,7 @@ pub(super) async fn own_image() -> Result<&'static Image, DeployError> {
         }
     };
     image.as_ref().map_err(|error| DeployError::Vm {
-        vm: vm::machine_name(),
+        vm: machine_name(),
         error: format!("cannot read this program's own executable: {error}"),
     })
 }

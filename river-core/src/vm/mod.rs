@@ -4,7 +4,6 @@
 //! group, and the connection.
 
 mod process;
-mod searches;
 mod serve;
 
 use std::io;
@@ -19,8 +18,10 @@ use crate::id::{ProgramId, VmId};
 use crate::image::{self, CacheError, ImageCache};
 use crate::key::{ClusterKey, KeyError};
 use crate::lease::Lease;
+use crate::machine::machine_name;
 use crate::protocol::{FromVm, Hello, Tenant, ToVm, Welcome};
 use crate::rt;
+use crate::searches::{self, Answers};
 
 use process::HostProcess;
 
@@ -223,7 +224,7 @@ impl Vm {
         let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
         if !config.hidden {
             let port = config.discovery_port.map_or_else(discovery::discovery_port, Ok)?;
-            tasks.push(rt::spawn(searches::start(&shared, network, port)?));
+            tasks.push(rt::spawn(searches::start(shared.clone(), key.clone(), network, port)?));
         }
         for listener in listeners {
             let server = shared.clone();
@@ -274,6 +275,20 @@ impl Drop for Vm {
         for task in self.tasks.drain(..) {
             rt::cancel(task);
         }
+    }
+}
+
+impl Answers for Shared {
+    fn answer(&self, probe: &[u8]) -> Option<Vec<u8>> {
+        discovery::answer(&self.key, &self.announcement(), probe)
+    }
+
+    fn is_over(&self) -> bool {
+        self.state().stopped
+    }
+
+    fn stands_for_machine(&self) -> bool {
+        true
     }
 }
 
@@ -420,11 +435,6 @@ async fn expire_leases(shared: Arc<Shared>) {
 
 fn default_name() -> String {
     format!("{}-{}", machine_name(), std::process::id())
-}
-
-pub(crate) fn machine_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    name.split('.').next().filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
 }
 
 fn total_memory() -> u64 {

@@ -5,6 +5,7 @@ mod machines;
 mod posted;
 mod recorded;
 mod resource;
+mod services;
 pub(crate) mod thread;
 
 use std::any::{Any, TypeId};
@@ -36,6 +37,7 @@ use recorded::Journal;
 pub use recorded::Random;
 pub(crate) use resource::{Creation, Resource};
 pub use resource::{Group, VirtualResource};
+pub use services::Service;
 
 /// A virtual resource's own view: its name, its mailbox, and everything that it can ask of the others.
 ///
@@ -642,6 +644,9 @@ impl Vr {
 
     fn forget(&self, down: Down) -> RecvError {
         self.routes.borrow_mut().remove(&down.who);
+        if self.node.is_foreign(down.who) {
+            self.start_afresh(down.who);
+        }
         RecvError::Down(down)
     }
 

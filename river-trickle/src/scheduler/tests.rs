@@ -51,6 +51,15 @@ struct Worker {
     collecting: bool,
 }
 
+impl Worker {
+    /// What it has accumulated is thrown away.
+    fn spoil(&mut self, lost: Vec<ChunkId>) {
+        assert_eq!(lost, std::mem::take(&mut self.folded));
+        self.stale.extend(self.queue.drain(..).map(|(batch, _)| batch));
+        self.collecting = false;
+    }
+}
+
 /// Drives a scheduler to its end; returns how often each chunk was accepted or given up, and how it ended.
 fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<ChunkId, u32>, Action) {
     let mut scheduler = Scheduler::new(mode);
@@ -121,7 +130,13 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
                                 }
                                 Mode::Held => {
                                     assert_eq!(used, chunks);
-                                    worker.folded.extend(chunks);
+                                    worker.folded.extend(&chunks);
+                                    if matches!(chance, Chance::Fail(_)) {
+                                        chunks
+                                            .into_iter()
+                                            .for_each(|chunk| scheduler.handle_suspicious(chunk));
+                                        worker.spoil(scheduler.handle_spoiled(VmIndex(index)));
+                                    }
                                 }
                             }
                         } else {
@@ -146,7 +161,7 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
                     }
                     Chance::Leave(n) => scheduler.handle_leaving(VmIndex(alive[n % alive.len()])),
                     Chance::Slow(n) => scheduler.handle_slow(VmIndex(alive[n % alive.len()])),
-                    Chance::Overdue(n) if mode == Mode::Direct => {
+                    Chance::Overdue(n) => {
                         let index = alive[n % alive.len()];
                         let worker = &mut workers[index];
                         let first =
@@ -156,8 +171,10 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
                             assert!(first.contains(&chunk));
                             *settled.get_mut(&chunk).unwrap() += 1;
                         }
+                        if mode == Mode::Held {
+                            worker.spoil(scheduler.handle_spoiled(VmIndex(index)));
+                        }
                     }
-                    Chance::Overdue(_) => {}
                     Chance::Late => {
                         if let Some(batch) = late.pop() {
                             assert!(scheduler.handle_finished(batch).is_empty());
@@ -385,4 +402,18 @@ fn what_was_overdue_is_not_copied_again() {
     scheduler.handle_slow(second);
     assert_eq!(scheduler.poll(), Action::Wait);
     assert_eq!(scheduler.handle_overdue(second), issued[0].2);
+}
+
+#[test]
+fn what_was_folded_into_something_spoiled_is_folded_again() {
+    let mut scheduler = Scheduler::new(Mode::Held);
+    let vm = scheduler.handle_joined();
+    let issued = fill(&mut scheduler, 3);
+    let folded = scheduler.handle_finished(issued[0].1);
+    assert_eq!(scheduler.handle_spoiled(vm), folded);
+    assert_eq!(scheduler.poll(), Action::Wait, "it has not answered everything");
+    assert!(scheduler.handle_finished(issued[1].1).is_empty());
+    let again: Vec<u64> = fill(&mut scheduler, 0).iter().map(|(_, _, chunks)| chunks[0].0).collect();
+    assert_eq!(again.len(), PREFETCH);
+    assert_eq!(scheduler.open.len(), PREFETCH, "the other one has not been pulled");
 }

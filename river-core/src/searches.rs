@@ -1,7 +1,9 @@
-//! How a VM answers searches: a task for each place where they may come in, and one that looks for new interfaces.
+//! How VMs, and programs with services, answer searches: a task for each place where they may come in, and one that looks
+//! for new interfaces.
 //!
-//! Of the VMs of a machine the kernel gives a probe that was sent to that machine alone to one only. That one asks all of
-//! them, itself too, by a broadcast on the loopback network, and passes their answers on.
+//! Of the VMs of a machine the kernel gives a probe that was sent to that machine alone to one only. That one asks all who
+//! listen there, itself too, by a broadcast on the loopback network, and passes their answers on. A program keeps out of
+//! that: a probe that it got would be lost for the VMs.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,10 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Shared, TICK};
 use crate::discovery::{self, Ear, Network, Replays, ResponderError};
+use crate::key::ClusterKey;
 use crate::rt;
 
+/// After a failed receive nothing is tried for so long.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How often the interfaces are looked at: they come and go.
 const RESCAN: Duration = Duration::from_secs(5);
 /// How long the other VMs of this machine may take to answer.
@@ -20,9 +24,20 @@ const PASS_ON: Duration = Duration::from_millis(100);
 /// So many probes may be passed on at once; more are lost, as datagrams may be.
 const PASSING: usize = 16;
 
+/// Who answers.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// What is to be sent to whoever has sent this datagram, if anything.
+    fn answer(&self, probe: &[u8]) -> Option<Vec<u8>>;
+    /// Whether nothing is to be answered any more.
+    fn is_over(&self) -> bool;
+    /// Whether it stands for its machine: gets what was sent to that alone, and asks the others.
+    fn stands_for_machine(&self) -> bool;
+}
+
 /// What the tasks share.
 struct Searches {
-    vm: Arc<Shared>,
+    of: Arc<dyn Answers>,
+    key: ClusterKey,
     network: Network,
     port: u16,
     replays: Mutex<Replays>,
@@ -38,14 +53,17 @@ impl Drop for Tasks {
     }
 }
 
-/// Listens for searches; the future answers them, for ever.
-pub(super) fn start(
-    vm: &Arc<Shared>,
+/// Listens for searches; the future answers them, until nothing is to be answered any more.
+pub(crate) fn start(
+    of: Arc<dyn Answers>,
+    key: ClusterKey,
     network: Network,
     port: u16,
 ) -> Result<impl Future<Output = ()> + Send + use<>, ResponderError> {
     let mut sockets = Vec::new();
-    for ear in discovery::responder_ears(network, port)? {
+    let alone = of.stands_for_machine();
+    let wanted = move |ear: &Ear| alone || !matches!(ear, Ear::Unicast(_));
+    for ear in discovery::responder_ears(network, port)?.into_iter().filter(wanted) {
         match discovery::bind_ear(ear, port) {
             Ok(socket) => sockets.push((ear, socket)),
             // Without it the VM is still found, by programs that search everywhere.
@@ -55,8 +73,8 @@ pub(super) fn start(
             Err(error) => return Err(error),
         }
     }
-    let (vm, replays, passing) = (vm.clone(), Mutex::default(), AtomicUsize::new(0));
-    let searches = Arc::new(Searches { vm, network, port, replays, passing });
+    let (replays, passing) = (Mutex::default(), AtomicUsize::new(0));
+    let searches = Arc::new(Searches { of, key, network, port, replays, passing });
     Ok(async move {
         let mut tasks = Tasks(HashMap::new());
         loop {
@@ -72,7 +90,7 @@ pub(super) fn start(
                 tasks.0.drain().partition(|(ear, _)| ears.contains(ear));
             gone.into_values().for_each(rt::cancel);
             tasks.0 = kept;
-            for ear in ears.into_iter().filter(|ear| !tasks.0.contains_key(ear)) {
+            for ear in ears.into_iter().filter(|ear| wanted(ear) && !tasks.0.contains_key(ear)) {
                 match discovery::bind_ear(ear, port) {
                     Ok(socket) => sockets.push((ear, socket)),
                     Err(error) => tracing::debug!(?ear, %error, "cannot listen on a new interface yet"),
@@ -88,10 +106,10 @@ impl Searches {
         let mut datagram = vec![0; 2048];
         loop {
             let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
-                rt::sleep(TICK).await;
+                rt::sleep(PAUSE).await;
                 continue;
             };
-            if self.vm.state().stopped {
+            if self.of.is_over() {
                 return;
             }
             let probe = &datagram[..length];
@@ -100,11 +118,11 @@ impl Searches {
                 continue;
             }
             if matches!(ear, Ear::Unicast(_)) {
-                let relayed = discovery::relayed(&self.vm.key, probe, !ear.is_local());
+                let relayed = discovery::relayed(&self.key, probe, !ear.is_local());
                 if let Some(relayed) = relayed.filter(|_| self.admit(probe)) {
                     rt::spawn(self.clone().pass_on(socket.clone(), from, relayed));
                 }
-            } else if let Some(answer) = discovery::answer(&self.vm.key, &self.vm.announcement(), probe)
+            } else if let Some(answer) = self.of.answer(probe)
                 && self.admit(probe)
             {
                 let _ = socket.send_to(&answer, from).await;
@@ -116,7 +134,7 @@ impl Searches {
         self.replays.lock().unwrap_or_else(PoisonError::into_inner).admit(probe)
     }
 
-    /// Asks all VMs of this machine on behalf of `asker`.
+    /// Asks all who listen on this machine on behalf of `asker`.
     async fn pass_on(self: Arc<Self>, socket: Arc<rt::UdpSocket>, asker: SocketAddr, probe: Vec<u8>) {
         if self.passing.fetch_add(1, Relaxed) < PASSING {
             let asking = async {
@@ -130,7 +148,7 @@ impl Searches {
                 let mut answer = vec![0; 2048];
                 loop {
                     let (length, _) = near.recv_from(&mut answer).await?;
-                    if discovery::is_answer(&self.vm.key, &probe, &answer[..length]) {
+                    if discovery::is_answer(&self.key, &probe, &answer[..length]) {
                         socket.send_to(&answer[..length], asker).await?;
                     }
                 }

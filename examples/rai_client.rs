@@ -1,0 +1,122 @@
+//! Calls functions and objects of another program, `rai_server`, by name.
+//!
+//! ```text
+//! $ cargo run --release --example rai_client -- "add 1 2" "push A" "pop"
+//! 3
+//! 1
+//! A
+//! ```
+
+use std::io::BufRead;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use river::core::ServiceError;
+use river::prelude::*;
+use river::rai::{CallError, Object, Rai};
+
+/// Call functions of a program that serves others. Without commands, they are read from standard input.
+///
+/// Commands: add A B, mean A B .., sqrt A, new (a stack), push TEXT, pop, len, stacks, wait, again (look it up once more).
+#[derive(Parser)]
+struct Args {
+    /// The name under which the program is known
+    #[arg(long, value_name = "NAME", default_value = "calculator")]
+    name: String,
+    /// For how many seconds to look for it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    patience: u64,
+    /// What to call
+    commands: Vec<String>,
+}
+
+/// What a stack is for this program: nothing but the name of a type.
+struct Stack;
+
+struct Client<'a> {
+    vr: &'a Vr,
+    name: &'a str,
+    server: Rai<'a>,
+    stack: Option<Object<'a, Stack>>,
+}
+
+impl<'a> Client<'a> {
+    /// The stack, which is made when it is first asked for.
+    fn stack(&mut self) -> Result<&Object<'a, Stack>, CallError> {
+        match &mut self.stack {
+            Some(stack) => Ok(stack),
+            empty => Ok(empty.insert(self.server.create_named("stack", ())?)),
+        }
+    }
+
+    fn obey(&mut self, command: &str) -> river::Result<String> {
+        let mut words = command.split_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let rest: Vec<&str> = words.collect();
+        let numbers: Vec<f64> = rest.iter().filter_map(|word| word.parse().ok()).collect();
+        Ok(match (verb, &numbers[..]) {
+            ("add", &[a, b]) => self.server.call_named::<f64, _>("add", (a, b))?.to_string(),
+            ("mean", numbers) => self.server.call_named::<f64, _>("mean", (numbers.to_vec(),))?.to_string(),
+            ("sqrt", &[a]) => self.server.call_named::<f64, _>("sqrt", (a,))?.to_string(),
+            ("wait", _) => {
+                let () = self.server.call_named("wait", ())?;
+                "it returned".into()
+            }
+            ("stacks", _) => self.server.call_named::<usize, _>("stacks", ())?.to_string(),
+            ("new", _) => {
+                self.stack = None;
+                self.stack()?;
+                "a new stack".into()
+            }
+            ("push", _) => self.stack()?.call_named::<usize, _>("push", (rest.join(" "),))?.to_string(),
+            ("pop", _) => {
+                self.stack()?.call_named::<Option<String>, _>("pop", ())?.unwrap_or_else(|| "nothing".into())
+            }
+            ("len", _) => self.stack()?.call_named::<usize, _>("len", ())?.to_string(),
+            ("again", _) => {
+                (self.stack, self.server) = (None, Rai::look_up(self.vr, self.name)?);
+                "found".into()
+            }
+            // Three that are refused: the wrong types, a name that is not exported, and code of this program.
+            ("types", _) => self.server.call_named::<i32, _>("add", (1_i32, 2_i32))?.to_string(),
+            ("nobody", _) => self.server.call_named::<f64, _>("nobody", ())?.to_string(),
+            ("code", _) => self.server.call(|x: i64| x + 1, (1,))?.to_string(),
+            _ => format!("{command:?} is no command: see --help"),
+        })
+    }
+}
+
+/// Looks again until it is found, or time is up.
+fn look_up<'a>(vr: &'a Vr, args: &Args) -> Result<Rai<'a>, ServiceError> {
+    let start = Instant::now();
+    loop {
+        match Rai::look_up(vr, &args.name) {
+            Err(ServiceError::NotFound(_)) if start.elapsed() < Duration::from_secs(args.patience) => {}
+            found => return found,
+        }
+    }
+}
+
+fn program(vr: &Vr, args: &Args) -> river::Result {
+    let mut client = Client { vr, name: &args.name, server: look_up(vr, args)?, stack: None };
+    let mut say = |command: &str| match client.obey(command) {
+        Ok(answer) => println!("{answer}"),
+        Err(error) => {
+            println!("error: {error}");
+            // With RUST_BACKTRACE set for the server, the calls that led to a panic there.
+            error.trace().into_iter().for_each(|trace| eprintln!("{trace}"));
+        }
+    };
+    if args.commands.is_empty() {
+        std::io::stdin().lock().lines().try_for_each(|line| line.map(|line| say(&line)))?;
+    } else {
+        args.commands.iter().for_each(|command| say(command));
+    }
+    Ok(())
+}
+
+fn main() -> river::ExitCode {
+    river::become_host_if_asked();
+    let args = Args::parse();
+    river::run(|vr| program(vr, &args))
+}

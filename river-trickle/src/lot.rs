@@ -1,0 +1,119 @@
+//! Which VMs have come and gone, who uses them, and giving them back: shared by all handles on the VMs of a farm.
+//!
+//! A VM that is to go, because it is drained or the program lets it go, is given back when nobody has work on it any more:
+//! neither a farm that runs nor a fork that is not joined.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+
+use river_core::{VmInfo, Vr, VrId};
+use river_rai::Rai;
+
+use crate::scout::Scout;
+
+/// A VM, as far as it matters here.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'v> {
+    pub(crate) rai: Rai<'v>,
+    pub(crate) name: &'v str,
+    /// The lease, if it is this program's to give back.
+    pub(crate) info: Option<&'v VmInfo>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Lot {
+    pub(crate) joined: RefCell<Vec<(VmInfo, VrId)>>,
+    leaving: RefCell<HashSet<VrId>>,
+    left: RefCell<HashSet<VrId>>,
+    pub(crate) scout: RefCell<Option<Scout>>,
+    farms: Cell<usize>,
+    /// VMs that a farm which runs has let go, and that wait for forks to be joined.
+    parted: RefCell<HashSet<VrId>>,
+    /// Forks that are not joined, by server.
+    forks: RefCell<HashMap<VrId, usize>>,
+}
+
+impl Lot {
+    /// A VM is to go, as soon as it can.
+    pub(crate) fn drain(&self, vm: Place<'_>) {
+        self.leaving.borrow_mut().insert(vm.rai.server());
+        self.settle(vm);
+    }
+
+    /// Whether a VM has to go, as far as is known.
+    pub(crate) fn somebody_leaves(&self, vr: &Vr) -> bool {
+        !self.leaving.borrow().is_empty() || !vr.leaving().is_empty()
+    }
+
+    pub(crate) fn is_leaving(&self, vm: Place<'_>) -> bool {
+        self.leaving.borrow().contains(&vm.rai.server())
+            || vm.info.is_some_and(|info| vm.rai.vr().leaving().contains(&info.id))
+    }
+
+    pub(crate) fn has_left(&self, vm: Place<'_>) -> bool {
+        self.left.borrow().contains(&vm.rai.server())
+    }
+
+    // ---- who has work there ----
+
+    pub(crate) fn begin_farm(&self) {
+        self.farms.set(self.farms.get() + 1);
+    }
+
+    /// True: it was the last one.
+    pub(crate) fn end_farm(&self) -> bool {
+        self.farms.set(self.farms.get() - 1);
+        self.farms.get() == 0
+    }
+
+    pub(crate) fn begin_fork(&self, vm: Place<'_>) {
+        *self.forks.borrow_mut().entry(vm.rai.server()).or_default() += 1;
+    }
+
+    pub(crate) fn end_fork(&self, vm: Place<'_>) {
+        if let Some(forks) = self.forks.borrow_mut().get_mut(&vm.rai.server()) {
+            *forks -= 1;
+        }
+        self.settle(vm);
+    }
+
+    fn has_forks(&self, vm: Place<'_>) -> bool {
+        self.forks.borrow().get(&vm.rai.server()).is_some_and(|forks| *forks > 0)
+    }
+
+    /// Gives a VM back if it is to go and nobody has work there.
+    pub(crate) fn settle(&self, vm: Place<'_>) {
+        let farmed = self.farms.get() > 0 && !self.parted.borrow().contains(&vm.rai.server());
+        if !farmed && self.is_leaving(vm) {
+            self.release(vm);
+        }
+    }
+
+    /// Gives a VM back on which no farm has work, unless there are forks: then the last of them does.
+    pub(crate) fn release(&self, vm: Place<'_>) {
+        if self.has_forks(vm) {
+            self.leaving.borrow_mut().insert(vm.rai.server());
+            self.parted.borrow_mut().insert(vm.rai.server());
+            return;
+        }
+        self.give_up(vm);
+    }
+
+    /// Gives a VM back, whatever is on it.
+    pub(crate) fn give_up(&self, vm: Place<'_>) {
+        if !self.left.borrow_mut().insert(vm.rai.server()) {
+            return;
+        }
+        self.leaving.borrow_mut().remove(&vm.rai.server());
+        let given_back = match vm.info {
+            Some(info) => vm.rai.vr().release(std::slice::from_ref(info)).is_ok(),
+            None => vm.rai.stop().is_ok(),
+        };
+        if given_back {
+            eprintln!("[trickle: VM {} was given back]", vm.name);
+        }
+        if let Some(scout) = &*self.scout.borrow() {
+            scout.one_less();
+        }
+    }
+}
