@@ -10,6 +10,7 @@
 //! * `cargo bench -p river-benches --bench mpi_coll`: every algorithm of every collective operation, against each other
 //! * `cargo bench -p river-benches --bench mapreduce`: MapReduce's word count and sort, against rayon, Spark and Dask
 //! * `cargo bench -p river-benches --bench state`: recording, checkpoints, restoring
+//! * `cargo bench -p river-benches --bench trace`: what tracing costs, off and on
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
 //! # Layers, lowest first

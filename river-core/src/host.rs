@@ -28,6 +28,7 @@ use crate::node::{Asked, Node};
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
 use crate::rt;
 use crate::state::{Base, Origin, Record, Saved};
+use crate::trace::{self, Traces};
 use crate::vr::thread::Beginning;
 use crate::vr::{self, Creation, Resource};
 
@@ -103,6 +104,9 @@ fn run() -> Result<(), ControlError> {
         let place = Place { host: spec.host, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let (requests, asked) = rt::unbounded();
         let node = Node::start(place, program, vm, key.clone(), requests, spec.recoverable)?;
+        if let Some(events) = spec.trace {
+            let _ = node.traces.set(Traces::new(events));
+        }
         for listener in listeners {
             let acceptor = node.clone();
             let serve = move |hello, stream| {
@@ -226,6 +230,10 @@ async fn serve_program(
                 let result = restore(&node, &vr, &to);
                 let _ = to.try_send(FromHost::Created { ticket, result });
             }
+            Ok(Some(ToHost::Clock { asked })) => {
+                let heard = trace::now();
+                let _ = to.try_send(FromHost::Clock { asked, heard, answered: trace::now() });
+            }
             Ok(Some(ToHost::Stop) | None) => break,
             Err(error) => {
                 tracing::warn!(%error, "lost the program");
@@ -241,6 +249,23 @@ async fn serve_program(
     while !node.is_idle() && Instant::now() < deadline {
         rt::sleep(Duration::from_millis(1)).await;
     }
+    if let Some(traces) = node.traces.get() {
+        hand_over(&node, traces, &to);
+        // Ends when the initiator has got it all, or is gone.
+        let _ = from.next().await;
+    }
+}
+
+/// Sends what the VRs of this process have recorded.
+fn hand_over(node: &Node, traces: &Traces, to: &rt::Sender<FromHost>) {
+    let send = |piece: trace::Piece| {
+        if let Ok(piece) = trace::encode(&piece) {
+            let _ = to.try_send(FromHost::Trace(piece));
+        }
+    };
+    send(trace::Piece::Host { host: node.place.host, vm: node.vm.clone(), boot: trace::boot() });
+    traces.collect(send);
+    let _ = to.try_send(FromHost::TraceEnd);
 }
 
 fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(), DeployError> {

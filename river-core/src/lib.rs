@@ -68,6 +68,7 @@
 //! * `envelope`: what moves between VRs
 //! * `limit`: limits of mailboxes
 //! * `error`: what can go wrong
+//! * `trace`: what VRs did, and when
 //! * `panics`: panics as text
 //! * `key`: the cluster key
 //! * `noise`: the handshake
@@ -136,6 +137,7 @@ mod start;
 mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trace;
 mod vm;
 mod vr;
 
@@ -157,7 +159,7 @@ pub use mailbox::{QueueStatus, Selector};
 pub use operate::checkpoint;
 pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count};
-pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
+pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Stored, StoredVr};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
-pub use vr::{Group, Handler, Posted, Random, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, Random, Span, VirtualResource, Vr};

@@ -33,6 +33,7 @@ use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
 use crate::state::Registry;
+use crate::trace::Traces;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SYSTEM: Channel = Channel::named("river-core");
@@ -56,6 +57,8 @@ pub(crate) struct Node {
     /// Whether the VRs of this program are recorded if nothing else is said.
     pub(crate) recoverable: bool,
     pub(crate) states: Registry,
+    /// Set before the first VR begins, if the program is traced.
+    pub(crate) traces: OnceLock<Arc<Traces>>,
     /// VMs that want to be given back; known to the initiator's process only.
     leaving: Mutex<Vec<VmId>>,
     any_leaving: AtomicBool,
@@ -147,6 +150,7 @@ impl Node {
             courier,
             recoverable,
             states: Registry::default(),
+            traces: OnceLock::new(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
         });
@@ -646,6 +650,7 @@ impl Node {
             courier,
             recoverable: false,
             states: Registry::default(),
+            traces: OnceLock::new(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
         });

@@ -93,6 +93,8 @@ pub(crate) struct HostSpec {
     pub(crate) directory: Vec<u8>,
     /// Whether its VRs are recorded if nothing else is said.
     pub(crate) recoverable: bool,
+    /// If they are traced, how many events of each are kept.
+    pub(crate) trace: Option<u32>,
 }
 
 /// From a VM to the program that leases it.
@@ -165,6 +167,11 @@ pub(crate) enum ToHost {
         #[serde(with = "bytes_body")]
         vr: Vec<u8>,
     },
+    /// Asks what the host's clock says, by which traces are compared. `asked`: what the initiator's said.
+    Clock {
+        asked: u64,
+    },
+    /// The program ends here. A host that is traced hands over what it has, and is told once more when all is there.
     Stop,
 }
 
@@ -202,6 +209,16 @@ pub(crate) enum FromHost {
         round: u64,
         result: Result<(), StateError>,
     },
+    /// Answers [`ToHost::Clock`]: when the question was heard, and when this was said.
+    Clock {
+        asked: u64,
+        heard: u64,
+        answered: u64,
+    },
+    /// A [`Piece`](crate::trace::Piece) of the trace.
+    Trace(#[serde(with = "bytes_body")] Vec<u8>),
+    /// That was all of it.
+    TraceEnd,
 }
 
 /// Envelopes: (to, from, how many).

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use river_core::trace::Label;
 use river_core::{Envelope, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +139,7 @@ impl Running<'_> {
     }
 
     fn tell(&self, message: &ToMaster, body: Bytes) -> std::result::Result<(), SendError> {
+        self.vr.describe_channel(CHANNEL, "mapreduce", Label::None);
         self.vr.send_bytes(self.master, CHANNEL, 0, encode(message, body))
     }
 

@@ -16,6 +16,7 @@ mod vm_link;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ use crate::lease;
 use crate::node::Node;
 use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
 use crate::rt;
+use crate::trace::{self, Collector, Traces};
 use crate::vm::{Vm, machine_name};
 
 use checkpoint::{Cut, Heard, Regularly};
@@ -47,6 +49,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(crate) struct Program {
     pub(crate) node: Arc<Node>,
     pub(crate) tenant: Tenant,
+    /// Where the trace goes, if there is one.
+    collector: Option<Collector>,
     key: ClusterKey,
     reach: Reach,
     output: Output,
@@ -96,7 +100,12 @@ struct Host {
 
 impl Program {
     /// Starts the control plane of a program in the process of its initiator.
-    pub(crate) fn start(key: ClusterKey, reach: Reach, recoverable: bool) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(
+        key: ClusterKey,
+        reach: Reach,
+        recoverable: bool,
+        trace: Option<(&Path, u32)>,
+    ) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();
         let listeners = listen_on(&reach)?;
         let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
@@ -105,11 +114,17 @@ impl Program {
         let (requests, asked) = rt::unbounded();
         let node = Node::start(place, program, machine_name(), key.clone(), requests, recoverable)?;
         let executable = std::env::args_os().next().unwrap_or_default();
-        let executable = std::path::Path::new(&executable).file_name().unwrap_or_default().to_string_lossy();
+        let executable = Path::new(&executable).file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{executable} (process {} on {})", std::process::id(), machine_name());
+        let mut collector = None;
+        if let Some((path, events)) = trace {
+            collector = Some(Collector::create(path, &name, place.host, &machine_name())?);
+            let _ = node.traces.set(Traces::new(events));
+        }
         let this = Arc::new(Self {
             node,
             tenant: Tenant { program, name },
+            collector,
             key: key.clone(),
             reach,
             output: Output::start()?,
@@ -169,6 +184,7 @@ impl Program {
                     vm.give_up(&self);
                 }
             }
+            self.compare_clocks();
             for (host, vm) in self.dead_hosts(now, deaf) {
                 let error = format!("its host has not been heard of for {DEAD:?}");
                 self.host_gone(host, &Why::LostLink { vm: vm.info.name.clone(), error });
@@ -219,6 +235,10 @@ impl Program {
                     vm
                 };
                 vm.joined();
+                if let Some(collector) = &self.collector {
+                    collector.joined(host, &vm.info.name);
+                    self.tell_host(host, ToHost::Clock { asked: trace::now() });
+                }
                 self.serve_host(host, from).await;
             }
             Hello::Operate { program } if program == self.tenant.program => {
@@ -263,6 +283,18 @@ impl Program {
                 Ok(Some(FromHost::CopiesEnd { round, result })) => {
                     self.hear(host, round, Heard::CopiesEnd(result));
                 }
+                Ok(Some(FromHost::Clock { asked, heard, answered })) => {
+                    if self.collector.as_ref().is_some_and(|c| c.compared(host, asked, heard, answered)) {
+                        self.tell_host(host, ToHost::Clock { asked: trace::now() });
+                    }
+                }
+                Ok(Some(FromHost::Trace(piece))) => {
+                    self.collector.iter().for_each(|collector| collector.take(host, &piece));
+                }
+                Ok(Some(FromHost::TraceEnd)) => {
+                    self.collector.iter().for_each(|collector| collector.done(host));
+                    self.tell_host(host, ToHost::Stop);
+                }
                 Ok(None) => break "the host closed its connection".to_owned(),
                 Err(error) => break error.to_string(),
             }
@@ -306,8 +338,13 @@ impl Program {
     fn host_gone(&self, host: HostId, why: &Why) {
         let others = {
             let mut state = self.state();
+            let living = state.directory.living().filter(|(_, at)| *at == host);
+            let vrs: Vec<VrId> = living.map(|(vr, _)| vr).collect();
             if !state.directory.die(host, why) {
                 return;
+            }
+            if let Some(collector) = &self.collector {
+                collector.gone(host, &why.cause(), &vrs);
             }
             state.cut_lost(host, why);
             for waiting in state.verdicts.remove(&host).unwrap_or_default() {
@@ -330,6 +367,33 @@ impl Program {
         self.node.host_down(host, why);
     }
 
+    // ---- traces ----
+
+    /// Asks all hosts what their clocks say, if the program is traced.
+    fn compare_clocks(&self) {
+        if self.collector.is_some() {
+            for to in self.state().live_hosts() {
+                let _ = to.try_send(ToHost::Clock { asked: trace::now() });
+            }
+        }
+    }
+
+    /// Waits until the hosts of those VMs, which were told to stop, are gone: for a bounded time, but not while they hand over
+    /// their traces.
+    async fn wait_for_ends(&self, vms: &[Arc<Leased>]) {
+        let all_gone = async {
+            for vm in vms {
+                vm.wait_for_end().await;
+            }
+        };
+        let mut all_gone = std::pin::pin!(all_gone);
+        while rt::timeout(FAREWELL, all_gone.as_mut()).await.is_err() {
+            if self.collector.as_ref().is_none_or(|collector| collector.silence() > FAREWELL) {
+                return;
+            }
+        }
+    }
+
     // ---- the end ----
 
     /// Whether a host has died of its own accord.
@@ -342,6 +406,11 @@ impl Program {
         let vms: Vec<Arc<Leased>> = {
             let mut state = self.state();
             state.ending = true;
+            if self.collector.is_some() {
+                for to in state.live_hosts() {
+                    let _ = to.try_send(ToHost::Clock { asked: trace::now() });
+                }
+            }
             for to in state.live_hosts() {
                 let _ = to.try_send(ToHost::Stop);
             }
@@ -349,12 +418,7 @@ impl Program {
         };
         self.node.stop();
         rt::block_on(async {
-            let all_gone = async {
-                for vm in &vms {
-                    vm.wait_for_end().await;
-                }
-            };
-            let _ = rt::timeout(FAREWELL, all_gone).await;
+            self.wait_for_ends(&vms).await;
             for vm in &vms {
                 vm.send(ToVm::Release);
             }
@@ -369,6 +433,11 @@ impl Program {
         let local_vms = std::mem::take(&mut self.state().local_vms);
         drop(local_vms);
         self.output.finish();
+        if let (Some(collector), Some(traces)) = (&self.collector, self.node.traces.get())
+            && let Err(error) = collector.finish(traces)
+        {
+            eprintln!("[river: {error}]");
+        }
     }
 }
 

@@ -168,6 +168,7 @@ impl Leased {
             env: super::local::environment(),
             directory: super::local::directory(),
             recoverable: program.node.recoverable,
+            trace: program.node.traces.get().map(|traces| traces.per_vr()),
         }));
         let mut answer = self.answer(ANSWER).await?;
         if matches!(answer, FromVm::NeedImage) {

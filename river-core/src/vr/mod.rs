@@ -6,6 +6,7 @@ mod posted;
 mod recorded;
 mod resource;
 pub(crate) mod thread;
+mod traced;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -27,6 +28,7 @@ use crate::link::Link;
 use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
 use crate::state::{Base, Blocked, Call, Recorder};
+use crate::trace::{Reason, Tracer};
 
 pub use handler::Handler;
 use handler::Handlers;
@@ -35,6 +37,7 @@ use recorded::Journal;
 pub use recorded::Random;
 pub(crate) use resource::{Creation, Resource};
 pub use resource::{Group, VirtualResource};
+pub use traced::Span;
 
 /// A virtual resource's own view: its name, its mailbox, and everything that it can ask of the others.
 ///
@@ -60,6 +63,8 @@ pub struct Vr {
     random: RefCell<Pcg64Mcg>,
     /// Of a recoverable VR.
     journal: Option<Journal>,
+    /// Of a program that is traced.
+    tracer: Option<Box<Tracer>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +89,7 @@ impl Vr {
 
     fn from_base(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>, base: &Base) -> Self {
         inbox.adopt();
+        let tracer = node.traces.get().map(|traces| Box::new(Tracer::new(traces.clone(), id, parent)));
         Self {
             id,
             parent,
@@ -99,6 +105,7 @@ impl Vr {
             names: Cell::new(base.names),
             random: RefCell::new(base.random.clone()),
             journal: None,
+            tracer,
         }
     }
 
@@ -197,17 +204,24 @@ impl Vr {
         let route = match routes.entry(to) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let link = self.node.route(to).map_err(SendError::Down)?;
+                let link = self.timed(Reason::Connect, Some(to), || self.node.route(to));
+                let link = link.map_err(SendError::Down)?;
                 entry.insert(Route { link, next: 0 })
             }
         };
-        if !matches!(route.link, Link::Local(_)) && !self.node.pass(to) {
+        let local = matches!(route.link, Link::Local(_));
+        if !local && !self.timed(Reason::Full, Some(to), || self.node.pass(to)) {
             return Err(SendError::Full(to));
         }
         let seq = number.unwrap_or(route.next);
-        match route.link.send(Envelope { src: self.id, dst: to, seq, channel, lane, payload }) {
+        let envelope = Envelope { src: self.id, dst: to, seq, channel, lane, payload };
+        let sending = self.tracer.as_ref().map(|tracer| (tracer, tracer.sending(&envelope)));
+        match route.link.send(envelope) {
             Ok(()) => {
                 route.next = seq + 1;
+                if let Some((tracer, sending)) = sending {
+                    tracer.sent(sending, if local { Reason::Full } else { Reason::Send });
+                }
                 return Ok(());
             }
             Err(Refused::Full) => return Err(SendError::Full(to)),
@@ -351,7 +365,7 @@ impl Vr {
                     continue;
                 }
             }
-            if !self.inbox.wait(deadline, &self.node.pump()) {
+            if !self.wait_for_arrivals(deadline, selector.awaited()) {
                 let queued = self.mailbox.borrow().len();
                 let waited = start.map_or(Duration::ZERO, |start| start.elapsed());
                 self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
@@ -443,6 +457,11 @@ impl Vr {
     /// An envelope leaves the mailbox.
     #[inline]
     fn taken(&self, envelope: Envelope) -> Envelope {
+        if let Some(tracer) = &self.tracer
+            && self.is_live()
+        {
+            tracer.received(&envelope);
+        }
         if self.limited.get() {
             self.inbox.took(envelope.payload.len(), |host| self.node.gate(host, self.id, None));
         }
@@ -503,6 +522,9 @@ impl Vr {
     }
 
     fn forget(&self, down: Down) -> RecvError {
+        if let Some(tracer) = &self.tracer {
+            tracer.down(&down);
+        }
         self.routes.borrow_mut().remove(&down.who);
         RecvError::Down(down)
     }
@@ -512,7 +534,7 @@ impl Vr {
     /// For layers that run a receive loop of their own; returns true if something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        let wait = || self.inbox.wait(Some(Instant::now() + timeout), &self.node.pump());
+        let wait = || self.wait_for_arrivals(Some(Instant::now() + timeout), None);
         // A divergence is told by the receive that follows.
         self.remember(Call::Wait, wait).unwrap_or(true)
     }

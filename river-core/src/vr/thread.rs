@@ -52,6 +52,7 @@ pub(crate) fn start(
                 None => Vr::new(id, Some(parent), thread_node.clone(), inbox),
                 Some(recorder) => Vr::recorded(thread_node.clone(), inbox, recorder.clone()),
             };
+            vr.is_called(&name);
             catch(|| resource.run(&vr))
         };
         if let Some(recorder) = recorder {
@@ -62,6 +63,9 @@ pub(crate) fn start(
             && !thread_node.is_stopped()
         {
             eprintln!("VR {} ({name}) {why}", id.short());
+        }
+        if let Some(traces) = thread_node.traces.get() {
+            traces.ended(id, &why);
         }
         thread_node.remove(id, &why);
         ended(id, why);

@@ -20,7 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use river_core::{Channel, Payload, SendError, Vr, VrId};
+use river_core::trace::Label;
+use river_core::{Channel, Envelope, Payload, SendError, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use arrival::Arrival;
@@ -39,6 +40,12 @@ pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
 pub(crate) const REPORTS: Channel = Channel::named("mpi.reports");
 /// All messages are on one lane, so that the mailbox finds them without a look at those of other layers.
 pub(crate) const LANE: u64 = 1;
+
+/// What a trace says of an envelope.
+fn label(envelope: &Envelope) -> Option<String> {
+    let Header { kind, key, .. } = Header::decode(envelope.payload.head())?;
+    Some(format!("{kind:?}, tag {}", key.tag))
+}
 
 /// Up to so many bytes a message is sent without asking.
 pub(crate) const EAGER: usize = 64 << 10;
@@ -175,6 +182,8 @@ pub(crate) struct Engine<'v> {
 
 impl<'v> Engine<'v> {
     pub(crate) fn new(vr: &'v Vr, me: u32, supervisor: VrId, ranks: Vec<VrId>, places: Vec<Place>) -> Self {
+        vr.describe_channel(MESSAGES, "mpi", Label::Envelope(label));
+        vr.describe_channel(REPORTS, "mpi report", Label::None);
         let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
         let state = State {
             matching: Matching::default(),

@@ -9,6 +9,7 @@ pub(crate) mod run;
 mod size;
 pub(crate) mod states;
 pub(crate) mod stop;
+pub(crate) mod trace;
 pub(crate) mod vm;
 
 use std::io::{self, Write};

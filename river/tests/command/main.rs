@@ -1,5 +1,6 @@
 //! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
 
+mod browser;
 mod cli;
 mod farm;
 mod key;
@@ -8,6 +9,7 @@ mod order;
 mod run;
 mod state;
 mod stop;
+mod trace;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -50,7 +52,7 @@ fn initiator() {
         }
         return;
     }
-    if farm::run(&kind) {
+    if trace::run(&kind) || farm::run(&kind) {
         return;
     }
     river::try_run(|vr| {
