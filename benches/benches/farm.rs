@@ -19,9 +19,9 @@ use clap::Parser;
 use river::core::{Vm, VmConfig, VmInfo, Vr};
 use river::rai::{Blob, RaiServer};
 use river::trickle::{self, Chunk, Vms};
-use river_benches::peers::{self, Numbers, PEERS};
+use river_benches::peers::{self, PEERS};
 use river_benches::process::{self, peak_memory};
-use river_benches::table::{Spread, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const TASKS: u64 = 100_000;
@@ -82,71 +82,48 @@ fn main() -> ExitCode {
 fn tables(args: &Args) -> river::Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     if args.memory {
+        let mut table = Table::new("forkgen: the initiator's memory", "items").column("peak", "MiB", 1);
         for items in ["1000000", "10000000"] {
             let peak: u64 = process::run("memory", &[Path::new(items)])?;
-            println!(
-                "forkgen over {items:>8} items: the initiator's peak is {:.1} MiB",
-                peak as f64 / f64::from(1 << 20)
-            );
+            table.row(items, [Some((peak as f64 / f64::from(1 << 20)).into())]);
         }
-        return Ok(());
+        return Ok(table.print()?);
     }
     let before = load();
     let rounds = args.rounds.to_string();
-    println!(
-        "{:<16}{:>28}{:>32}{:>20}{:>30}{:>20}{:>20}",
-        "",
-        "tasks/s, chunk 1",
-        "tasks/s, chunk auto",
-        "call, us",
-        "pipelined calls/s",
-        "1 MiB, ms",
-        "64 MiB, ms"
-    );
+    let mut table = Table::new("calls and farms", "")
+        .column("chunk 1", "tasks/s", 0)
+        .column("chunk auto", "tasks/s", 0)
+        .column("one call", "us", 1)
+        .column("pipelined", "calls/s", 0)
+        .column("1 MiB there and back", "ms", 2)
+        .column("64 MiB there and back", "ms", 1);
     for (name, links) in [("River, Shm", "auto"), ("River, Tcp", "tcp")] {
         let environment = [("RIVER_LINKS", OsStr::new(links))];
         let measured: Measured = process::run_with("farm", &[Path::new(&rounds)], &environment)?;
         let Measured { tasks, auto, call, pipelined, mib1, mib64 } = measured;
-        println!(
-            "{name:<16}{:>28.0}{:>32.0}{:>20.1}{:>30.0}{:>20.2}{:>20.1}",
-            Spread::of(tasks),
-            Spread::of(auto),
-            Spread::of(call),
-            Spread::of(pipelined),
-            Spread::of(mib1),
-            Spread::of(mib64)
-        );
+        table.row(name, [tasks, auto, call, pipelined, mib1, mib64].map(|numbers| Some(Spread::of(numbers))));
     }
     for peer in PEERS.into_iter().filter(|_| args.peers) {
         if let Some(numbers) = peers::measure(&args.python, peer) {
-            print_peer(peer, &numbers);
+            let number = |name: &str| numbers.get(name).map(|&number| number.into());
+            table.row(
+                peer,
+                [number("tasks"), number("chunked"), number("call"), None, number("mib1"), number("mib64")],
+            );
         }
     }
+    table.print()?;
     println!(
         "1 MiB, 64 MiB: there and back, as blobs; peers: best of three, chunk auto is their own choice of chunks"
     );
     let first: Vec<f64> = (0..args.rounds).map(|_| first_result()).collect::<river::Result<Vec<f64>>>()?;
-    println!(
-        "from the start of a program to its first result from two VMs that wait: {:.1} ms",
-        Spread::of(first)
-    );
+    let mut table = Table::new("from the start of a program to its first result from two VMs that wait", "")
+        .column("time", "ms", 1);
+    table.row("River", [Some(Spread::of(first))]);
+    table.print()?;
     println!("load average {before:.2} before, {:.2} after", load());
     Ok(())
-}
-
-fn print_peer(peer: &str, numbers: &Numbers) {
-    let show = |name: &str, digits: usize| {
-        numbers.get(name).map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
-    };
-    println!(
-        "{peer:<16}{:>28}{:>32}{:>20}{:>30}{:>20}{:>20}",
-        show("tasks", 0),
-        show("chunked", 0),
-        show("call", 1),
-        "-",
-        show("mib1", 2),
-        show("mib64", 1)
-    );
 }
 
 fn run_case(case: &str) -> river::Result {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use river::core::{Channel, Payload, Selector, VirtualResource, Vr, VrId, testing};
 use river_benches::exchange::{End, Plan, Result};
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use river_benches::{bare, process};
 use serde::{Deserialize, Serialize};
 
@@ -110,34 +110,33 @@ fn tables(args: &Args) -> Result {
         let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
         let before = load();
         let lines: Vec<Line> = process::run_with(link.name(), &numbers, &[environment])?;
-        for (measure, title) in [
-            (Measure::Latency, "latency, one way, us"),
-            (Measure::Bandwidth, "bandwidth, GB/s"),
-            (Measure::Rate, "message rate, millions a second, window 64"),
-        ] {
-            print_table(link, title, lines.iter().filter(|line| line.measure == measure));
+        for measure in [Measure::Latency, Measure::Bandwidth, Measure::Rate] {
+            table_of(link, measure, &lines).print()?;
         }
         println!("load average {before:.2} before, {:.2} after", load());
     }
     Ok(())
 }
 
-fn print_table<'a>(link: Link, title: &str, lines: impl Iterator<Item = &'a Line>) {
-    println!("\n{}: {title}", link.name());
-    print!("{:>8} {:>32}", "size", "River");
+fn table_of(link: Link, measure: Measure, lines: &[Line]) -> Table {
+    let (what, unit) = match measure {
+        Measure::Latency => ("latency, one way", "us"),
+        Measure::Bandwidth => ("bandwidth", "GB/s"),
+        Measure::Rate => ("message rate, window 64", "million/s"),
+    };
+    let mut table = Table::new(format!("{}: {what}", link.name()), "size").column("River", unit, 3);
     for limit in link.limits() {
-        print!(" {limit:>32} {:>6}", "ratio");
+        table = table.column(*limit, unit, 3).column("ratio", "", 2);
     }
-    println!();
-    for line in lines {
+    for line in lines.iter().filter(|line| line.measure == measure) {
         let river = Spread::of(line.river.clone());
-        print!("{:>8} {river:>32.3}", bytes(line.plan.size));
-        for limit in &line.limits {
+        let limits = line.limits.iter().flat_map(|limit| {
             let limit = Spread::of(limit.clone());
-            print!(" {limit:>32.3} {:>6.2}", river.median / limit.median);
-        }
-        println!();
+            [Some(limit), Some((river.median / limit.median).into())]
+        });
+        table.sized(line.plan.size, std::iter::once(Some(river)).chain(limits));
     }
+    table
 }
 
 impl Measure {

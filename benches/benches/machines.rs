@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use river::core::{Channel, Query, Selector, VirtualResource, Vm, VmConfig, VmInfo, Vr};
 use river_benches::process::{self, Service};
-use river_benches::table::{Spread, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const STOP: Channel = Channel::named("river-benches stop");
@@ -72,8 +72,11 @@ fn main() -> ExitCode {
 fn table(args: &Args) -> river::Result {
     let scratch = tempfile::tempdir()?;
     let rounds = args.rounds.to_string();
-    println!("{}; {} rounds; milliseconds, median (min..max)", machine(), args.rounds);
-    println!("{:<44} {:>24} {:>24} {:>7}", "", "River", "limit", "ratio");
+    println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
+    let mut table = Table::new("before the first envelope", "")
+        .column("River", "ms", 2)
+        .column("limit", "ms", 2)
+        .column("ratio", "", 1);
     for (port, case, vms) in [(0, "discover", 4), (1, "discover", 32), (2, "deploy", VMS), (3, "ship", 1)] {
         // Below the range from which the system takes its ports.
         let port = (20_000 + std::process::id() % 1000 * 10 + port).to_string();
@@ -90,9 +93,10 @@ fn table(args: &Args) -> river::Result {
             process::run_with(&format!("{case} {vms}"), &[Path::new(&rounds), &cache], &environment)?;
         for Line { what, river, limit } in lines {
             let (river, limit) = (Spread::of(river), Spread::of(limit));
-            println!("{what:<44} {river:>24} {limit:>24} {:>7.1}", river.median / limit.median);
+            table.row(what, [Some(river), Some(limit), Some((river.median / limit.median).into())]);
         }
     }
+    table.print()?;
     println!("load average {:.2}", load());
     Ok(())
 }

@@ -23,7 +23,7 @@ use river::core::{Vm, VmConfig};
 use river::mapreduce::{Cluster, Input, Job, Output, Report};
 use river_benches::corpus;
 use river_benches::process::{self, peak_memory_of_tree};
-use river_benches::table::{Spread, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use river_examples::mr::{RECORD, Sort, WordCount, check, generate};
 use river_examples::{baseline, files};
 use serde::{Deserialize, Serialize};
@@ -170,17 +170,18 @@ fn compare(args: &Args) -> river::Result {
         if job == "wordcount" && words.len() != 1 {
             return Err(river::VrError::msg(format!("the cases do not agree on the words: {words:?}")));
         }
-        print_table(job, args, &cases, &measured);
+        table_of(job, args, &cases, &measured).print()?;
     }
     Ok(())
 }
 
-fn print_table(job: &str, args: &Args, cases: &[Case], measured: &[Vec<Measured>]) {
-    println!("\n{job}, {} MB; {} rounds", args.megabytes, args.rounds);
-    println!(
-        "{:<20} {:>8} {:>8} {:>8} {:>7} {:>7} {:>9} {:>12}",
-        "", "median s", "min", "max", "MB/s", "ratio", "peak MiB", "spilled MiB"
-    );
+fn table_of(job: &str, args: &Args, cases: &[Case], measured: &[Vec<Measured>]) -> Table {
+    let mut table = Table::new(format!("{job}, {} MB; {} rounds", args.megabytes, args.rounds), "")
+        .column("time", "s", 3)
+        .column("throughput", "MB/s", 0)
+        .column("ratio", "", 2)
+        .column("peak", "MiB", 1)
+        .column("spilled", "MiB", 1);
     let spread = |runs: &[Measured]| Spread::of(runs.iter().map(|run| run.seconds).collect());
     let first = measured.first().map(|runs| spread(runs).median).unwrap_or_default();
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -188,18 +189,11 @@ fn print_table(job: &str, args: &Args, cases: &[Case], measured: &[Vec<Measured>
         let spread = spread(runs);
         let peak = runs.iter().map(|run| run.peak).max().unwrap_or_default();
         let spilled = runs.iter().map(|run| run.spilled).max().unwrap_or_default();
-        println!(
-            "{:<20} {:>8.3} {:>8.3} {:>8.3} {:>7.0} {:>7.2} {:>9.1} {:>12.1}",
-            case.name(),
-            spread.median,
-            spread.min,
-            spread.max,
-            f64::from(args.megabytes) / spread.median,
-            spread.median / first,
-            mebibytes(peak),
-            mebibytes(spilled)
-        );
+        let throughput = f64::from(args.megabytes) / spread.median;
+        let others = [throughput, spread.median / first, mebibytes(peak), mebibytes(spilled)];
+        table.row(case.name(), std::iter::once(spread).chain(others.map(Spread::from)).map(Some));
     }
+    table
 }
 
 fn can_run(case: Case, args: &Args) -> bool {

@@ -26,7 +26,7 @@ use river::core::{Channel, Selector, VrId};
 use river::mpi::{self, Communicator, Request, wait_all};
 use river_benches::exchange::Result;
 use river_benches::process;
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const RAW: Channel = Channel::named("river-benches mpi raw");
@@ -74,12 +74,11 @@ impl Measure {
     const ALL: [Self; 4] = [Self::Latency, Self::Bandwidth, Self::Bidirectional, Self::Rate];
 
     fn title(self) -> &'static str {
-        match self {
-            Self::Latency => "latency, one way, us",
-            Self::Bandwidth => "bandwidth, GB/s",
-            Self::Bidirectional => "bidirectional bandwidth, GB/s",
-            Self::Rate => "message rate, millions a second",
-        }
+        ["latency, one way", "bandwidth", "bidirectional bandwidth", "message rate"][self as usize]
+    }
+
+    fn unit(self) -> &'static str {
+        ["us", "GB/s", "GB/s", "million/s"][self as usize]
     }
 
     /// As the programs in C call it.
@@ -133,7 +132,7 @@ fn tables(args: &Args) -> Result {
             vec![("River", river.into_iter().collect()), ("link alone", raw.into_iter().collect())];
         columns.extend(peers.iter().cloned());
         for measure in Measure::ALL {
-            print_table(link, measure, &columns);
+            table_of(link, measure, &columns).print()?;
         }
     }
     println!("load average {before:.2} before, {:.2} after", load());
@@ -141,26 +140,24 @@ fn tables(args: &Args) -> Result {
 }
 
 /// Ratios are to the second column and those behind: above 1 is more of what is measured than they have.
-fn print_table(link: Link, measure: Measure, columns: &[(&str, Numbers)]) {
-    println!("\n{link:?}: {}", measure.title());
-    print!("{:>8}", "size");
+fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table {
+    let mut table = Table::new(format!("{link:?}: {}", measure.title()), "size");
     for (index, (name, _)) in columns.iter().enumerate() {
-        print!(" {name:>26}{}", if index > 0 { "  ratio" } else { "" });
-    }
-    println!();
-    for size in SIZES.into_iter().filter(|&size| measure == Measure::Latency || size > 0) {
-        print!("{:>8}", bytes(size));
-        let spread = |numbers: &Numbers| numbers.get(&(measure, size)).cloned().map(Spread::of);
-        let river = spread(&columns[0].1).unwrap_or_default();
-        for (index, (_, numbers)) in columns.iter().enumerate() {
-            match spread(numbers) {
-                Some(other) if index > 0 => print!(" {other:>26.2} {:>6.2}", river.median / other.median),
-                Some(river) => print!(" {river:>26.2}"),
-                None => print!(" {:>26} {:>6}", "-", "-"),
-            }
+        table = table.column(*name, measure.unit(), 2);
+        if index > 0 {
+            table = table.column("ratio", "", 2);
         }
-        println!();
     }
+    for size in SIZES.into_iter().filter(|&size| measure == Measure::Latency || size > 0) {
+        let spread = |numbers: &Numbers| numbers.get(&(measure, size)).cloned().map(Spread::of);
+        let river = spread(&columns[0].1);
+        let others = columns[1..].iter().flat_map(|(_, numbers)| {
+            let other = spread(numbers);
+            [other, river.zip(other).map(|(river, other)| (river.median / other.median).into())]
+        });
+        table.sized(size, std::iter::once(river).chain(others));
+    }
+    table
 }
 
 /// Compiles and runs the exchanges in C.

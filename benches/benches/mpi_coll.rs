@@ -26,7 +26,7 @@ use river::mpi::coll::{
 };
 use river::mpi::{Communicator, Launch, MAX, SUM};
 use river_benches::process;
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, bytes, load, machine};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a vector, or of a block.
@@ -112,7 +112,7 @@ fn main() -> ExitCode {
 }
 
 fn tables(args: &Args) -> river::Result {
-    println!("{}; {} rounds; median, us; * is the fastest", machine(), args.rounds);
+    println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let own: Vec<String> = std::env::args().skip(1).collect();
     let own: Vec<&Path> = own.iter().map(Path::new).collect();
     for &link in &args.link {
@@ -121,9 +121,8 @@ fn tables(args: &Args) -> river::Result {
             let before = load();
             let case = format!("{link:?} {ranks}").to_lowercase();
             let lines: Vec<Line> = process::run_with(&case, &own, &[environment])?;
-            println!("\n## {ranks} ranks, {link:?}");
             for same in lines.chunk_by(|a, b| a.operation == b.operation) {
-                print_table(ranks, same);
+                print_table(link, ranks, same)?;
             }
             println!("\nload average {before:.2} before, {:.2} after", load());
         }
@@ -131,25 +130,20 @@ fn tables(args: &Args) -> river::Result {
     Ok(())
 }
 
-fn print_table(ranks: usize, lines: &[Line]) {
-    let Some(first) = lines.first() else { return };
-    println!("\n{}, {ranks} ranks", first.operation);
-    print!("{:>8}", "size");
-    first.times.iter().for_each(|(name, _)| print!(" {name:>19}"));
-    println!();
+fn print_table(link: Link, ranks: usize, lines: &[Line]) -> river::Result {
+    let Some(first) = lines.first() else { return Ok(()) };
+    let mut table = Table::new(format!("{link:?}: {}, {ranks} ranks", first.operation), "size");
+    for (name, _) in &first.times {
+        table = table.column(name, "us", 2);
+    }
     let mut winners: Vec<(usize, String)> = Vec::new();
     for line in lines {
-        let medians: Vec<f64> =
-            line.times.iter().map(|(_, times)| Spread::of(times.clone()).median).collect();
+        let spreads: Vec<Spread> = line.times.iter().map(|(_, times)| Spread::of(times.clone())).collect();
+        table.sized(line.size, spreads.iter().copied().map(Some));
+        let medians: Vec<f64> = spreads.iter().map(|spread| spread.median).collect();
         let named = line.times.iter().zip(&medians).filter(|((name, _), _)| name != TABLE);
         let fastest = named.clone().min_by(|(_, a), (_, b)| a.total_cmp(b));
         let best = fastest.map_or(f64::INFINITY, |(_, &time)| time);
-        print!("{:>8}", bytes(line.size));
-        for ((name, _), time) in line.times.iter().zip(&medians) {
-            let mark = if name != TABLE && *time <= best { "*" } else { "" };
-            print!(" {:>19}", format!("{time:.2}{mark}"));
-        }
-        println!();
         // Whoever was the fastest stays in the table until another one is clearly faster.
         let now = winners.last().map(|(_, name)| name.clone());
         let still = named.clone().any(|((name, _), &time)| Some(name) == now.as_ref() && time <= best * 1.1);
@@ -165,7 +159,9 @@ fn print_table(ranks: usize, lines: &[Line]) {
             None => write!(proposal, "{name}"),
         };
     }
+    table.print()?;
     println!("proposed: {proposal}");
+    Ok(())
 }
 
 /// Runs all ranks of one table.

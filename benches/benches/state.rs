@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use river::core::{Channel, Selector, VirtualResource, VmInfo, Vr, VrId};
-use river_benches::table::{Spread, bytes, load, machine};
+use river_benches::table::{Spread, Table, bytes, load, machine};
 use serde::{Deserialize, Serialize};
 
 const DATA: Channel = Channel::named("river-benches data");
@@ -98,10 +98,10 @@ fn bytes_of(size: usize) -> ::bytes::Bytes {
 }
 
 fn recording(rounds: usize) -> river::Result {
-    println!(
-        "\nlatency within a host, one way, us\n{:>8} {:>26} {:>26} {:>6}",
-        "size", "recorded", "not recorded", "ratio"
-    );
+    let mut table = Table::new("latency within a host, one way", "size")
+        .column("recorded", "us", 3)
+        .column("not recorded", "us", 3)
+        .column("ratio", "", 2);
     river::try_run(|vr| {
         let vms = vr.start_local(1)?;
         for size in SIZES {
@@ -112,14 +112,11 @@ fn recording(rounds: usize) -> river::Result {
                 recorded.push(exchange(vr, &vms[0], size, count, true)?);
             }
             let (recorded, plain) = (Spread::of(recorded), Spread::of(plain));
-            println!(
-                "{:>8} {recorded:>26.3} {plain:>26.3} {:>6.2}",
-                bytes(size),
-                recorded.median / plain.median
-            );
+            table.sized(size, [Some(recorded), Some(plain), Some((recorded.median / plain.median).into())]);
         }
         Ok(())
-    })
+    })?;
+    Ok(table.print()?)
 }
 
 /// The time that one message takes, in microseconds.
@@ -150,10 +147,11 @@ impl VirtualResource for Idle {
 
 fn checkpoints(rounds: usize) -> river::Result {
     let scratch = tempfile::tempdir_in(".")?;
-    println!(
-        "\ncheckpoints, ms\n{:>8} {:>9} {:>22} {:>22} {:>22} {:>22}",
-        "VRs", "size", "pause", "checkpoint", "bare file", "restore"
-    );
+    let mut table = Table::new("checkpoints", "")
+        .column("pause", "ms", 2)
+        .column("checkpoint", "ms", 2)
+        .column("bare file", "ms", 2)
+        .column("restore", "ms", 2);
     for count in VRS {
         let directory = scratch.path().join(count.to_string());
         let (mut pauses, mut whole, mut bare, mut restores) =
@@ -191,16 +189,12 @@ fn checkpoints(rounds: usize) -> river::Result {
             start.set(Instant::now());
             river::restore(&directory, &mut body)?;
         }
-        println!(
-            "{count:>8} {:>9} {:>22} {:>22} {:>22} {:>22}",
-            bytes(size),
-            Spread::of(pauses),
-            Spread::of(whole),
-            Spread::of(bare),
-            Spread::of(restores)
+        table.row(
+            format!("{count} VRs, {}", bytes(size)),
+            [pauses, whole, bare, restores].map(|times| Some(Spread::of(times))),
         );
     }
-    Ok(())
+    Ok(table.print()?)
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -15,7 +15,7 @@ use clap::Parser;
 use river::Launch;
 use river::core::{Channel, Selector, VirtualResource, Vr, VrId};
 use river::trace::Run;
-use river_benches::table::{Spread, load, machine};
+use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const PING: Channel = Channel::named("river-benches ping");
@@ -58,24 +58,25 @@ struct Measured {
 fn run(args: &Args) -> river::Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let before = load();
-    println!("{:<8} {:<6} {:>32} {:>32}", "link", "trace", "latency, one way, us", "stream, ns a message");
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("trace");
-    let mut events = 0;
-    for near in [true, false] {
-        let (mut off, mut on) = (Vec::new(), Vec::new());
+    let mut table = Table::new("tracing", "")
+        .column("latency, one way", "us", 3)
+        .column("stream, a message", "ns", 1)
+        .column("events", "", 0);
+    for (link, near) in [("local", true), ("shm", false)] {
+        let (mut off, mut on, mut events) = (Vec::new(), Vec::new(), 0);
         for _ in 0..args.rounds {
             off.push(measure(Launch::new(), near)?);
             on.push(measure(Launch::new().trace(&file), near)?);
-            events = Run::read(&file)?.vrs.iter().map(|vr| vr.events.len() as u64 + vr.dropped).sum::<u64>();
+            events = Run::read(&file)?.vrs.iter().map(|vr| vr.events.len() as u64 + vr.dropped).sum();
         }
-        for (name, measured) in [("off", &off), ("on", &on)] {
-            let spread = |of: fn(&Measured) -> f64| Spread::of(measured.iter().map(of).collect());
-            let (latency, stream) = (spread(|m| m.latency), spread(|m| m.stream));
-            println!("{:<8} {name:<6} {latency:>32.3} {stream:>32.1}", if near { "local" } else { "shm" });
+        for (name, measured, events) in [("off", &off, None), ("on", &on, Some((events as f64).into()))] {
+            let spread = |of: fn(&Measured) -> f64| Some(Spread::of(measured.iter().map(of).collect()));
+            table.row(format!("{link}, {name}"), [spread(|m| m.latency), spread(|m| m.stream), events]);
         }
     }
-    println!("events of the last program: {events}");
+    table.print()?;
     println!("load average {before:.2} before, {:.2} after", load());
     Ok(())
 }

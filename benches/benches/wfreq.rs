@@ -19,7 +19,7 @@ use river::prelude::*;
 use river::rai::RaiServer;
 use river_benches::corpus;
 use river_benches::process::{self, peak_memory};
-use river_benches::table::{Spread, machine};
+use river_benches::table::{Spread, Table, machine};
 use river_examples::baseline::{self, Counted};
 use river_examples::farm;
 use river_examples::files::{self, Found};
@@ -104,7 +104,7 @@ fn compare(args: &Args) -> river::Result {
     let spreads: Vec<Spread> =
         measured.iter().map(|runs| Spread::of(runs.iter().map(|run| run.seconds).collect())).collect();
     println!("{}", machine());
-    println!(
+    let title = format!(
         "{} files, {:.1} MB, {} words, {} distinct; {} rounds",
         first.files,
         first.bytes as f64 / 1e6,
@@ -112,22 +112,21 @@ fn compare(args: &Args) -> river::Result {
         first.distinct,
         args.rounds
     );
-    println!(
-        "{:<18} {:>8} {:>8} {:>8} {:>7} {:>7} {:>9}",
-        "", "median s", "min", "max", "MB/s", "ratio", "peak MiB"
-    );
+    let mut table = Table::new(title, "")
+        .column("time", "s", 3)
+        .column("throughput", "MB/s", 0)
+        .column("ratio", "", 2)
+        .column("peak", "MiB", 1);
     for ((case, runs), spread) in CASES.iter().zip(&measured).zip(&spreads) {
         let peak = runs.iter().map(|run| run.peak).max().unwrap_or_default();
-        println!(
-            "{case:<18} {:>8.3} {:>8.3} {:>8.3} {:>7.0} {:>7.2} {:>9.1}",
-            spread.median,
-            spread.min,
-            spread.max,
+        let others = [
             first.bytes as f64 / 1e6 / spread.median,
             spread.median / spreads[IN_PROCESS].median,
-            peak as f64 / f64::from(1 << 20)
-        );
+            peak as f64 / f64::from(1 << 20),
+        ];
+        table.row(*case, std::iter::once(*spread).chain(others.map(Spread::from)).map(Some));
     }
+    table.print()?;
     println!("ratio: to {}; peak: of the largest process", CASES[IN_PROCESS]);
     Ok(())
 }

@@ -13,6 +13,8 @@
 //! * `cargo bench -p river-benches --bench trace`: what tracing costs, off and on
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
+//! `cargo run --release -p river-benches --bin report` runs all of them and writes `docs/results`.
+//!
 //! # Layers, lowest first
 //!
 //! * `table`: numbers and tables
@@ -21,10 +23,12 @@
 //! * `exchange`: what two ends say to each other when they are measured
 //! * `bare`: ends without River, as limits
 //! * `corpus`: text to count
+//! * `report`: all of them in one go, as pages and plots
 
 pub mod bare;
 pub mod corpus;
 pub mod exchange;
 pub mod peers;
 pub mod process;
+pub mod report;
 pub mod table;

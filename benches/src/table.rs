@@ -1,9 +1,17 @@
-//! Tables as the benchmarks print them, with what a reader needs to compare them.
+//! Tables as the benchmarks print them, with what a reader needs to compare them; and the same as JSON for `report`.
 
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
+
+/// The environment variable that names a file to which every printed [`Table`] is appended, as a line of JSON.
+pub const RECORD: &str = "RIVER_BENCH_RECORD";
+
 /// Median and spread (smallest, largest) of some numbers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The smallest.
     pub min: f64,
@@ -27,9 +35,149 @@ impl std::fmt::Display for Spread {
     /// `median (min..max)`, with the precision of the formatter, 2 by default.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = f.precision().unwrap_or(2);
-        let text = format!("{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max);
-        // Not `pad`, which would take the precision for a length.
-        write!(f, "{text:>width$}", width = f.width().unwrap_or_default())
+        write!(f, "{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max)
+    }
+}
+
+impl From<f64> for Spread {
+    /// Of a single number.
+    fn from(number: f64) -> Self {
+        Self { min: number, median: number, max: number }
+    }
+}
+
+/// A table: things that were measured in rows, what was measured of them in columns.
+///
+/// ```
+/// use river_benches::table::{Spread, Table};
+///
+/// let mut table = Table::new("latency, one way", "size").column("River", "us", 2).column("ratio", "", 1);
+/// table.sized(8, [Some(Spread::of(vec![0.5, 0.7, 0.6])), Some(2.0.into())]);
+/// table.sized(1024, [Some(1.5.into()), None]);
+/// assert_eq!(
+///     table.to_string(),
+///     "latency, one way\n\
+///      size           River, us  ratio\n\
+///      8 B    0.60 (0.50..0.70)    2.0\n\
+///      1 KiB               1.50      -\n"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// What all of it is about.
+    pub title: String,
+    /// What the rows are: `size`, or nothing.
+    pub rows_are: String,
+    /// What was measured.
+    pub columns: Vec<Column>,
+    /// What it was measured of.
+    pub rows: Vec<Row>,
+}
+
+/// What one column of a [`Table`] says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its heading.
+    pub name: String,
+    /// `us`, `GB/s`; empty for a ratio.
+    pub unit: String,
+    /// Digits behind the point.
+    pub digits: usize,
+}
+
+/// One line of a [`Table`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its heading.
+    pub name: String,
+    /// The number that the heading stands for, if it does: a size in bytes.
+    pub x: Option<f64>,
+    /// For each column what was measured, if it was.
+    pub cells: Vec<Option<Spread>>,
+}
+
+impl Table {
+    /// A table without columns and rows.
+    #[must_use]
+    pub fn new(title: impl Into<String>, rows_are: &str) -> Self {
+        Self { title: title.into(), rows_are: rows_are.into(), columns: Vec::new(), rows: Vec::new() }
+    }
+
+    /// With one more column. A ratio has no unit.
+    #[must_use]
+    pub fn column(mut self, name: impl Into<String>, unit: &str, digits: usize) -> Self {
+        self.columns.push(Column { name: name.into(), unit: unit.into(), digits });
+        self
+    }
+
+    /// Adds a row about something with a name.
+    pub fn row(&mut self, name: impl Into<String>, cells: impl IntoIterator<Item = Option<Spread>>) {
+        self.rows.push(Row { name: name.into(), x: None, cells: cells.into_iter().collect() });
+    }
+
+    /// Adds a row about so many bytes.
+    pub fn sized(&mut self, size: usize, cells: impl IntoIterator<Item = Option<Spread>>) {
+        self.rows.push(Row { name: bytes(size), x: Some(size as f64), cells: cells.into_iter().collect() });
+    }
+
+    /// Prints it to stdout; and if [`RECORD`] names a file, appends it there.
+    ///
+    /// # Errors
+    /// If it cannot be written there.
+    pub fn print(&self) -> io::Result<()> {
+        println!("\n{self}");
+        let Some(file) = std::env::var_os(RECORD) else { return Ok(()) };
+        let line = serde_json::to_string(self)? + "\n";
+        OpenOptions::new().append(true).create(true).open(file)?.write_all(line.as_bytes())
+    }
+
+    /// All cells as text, the headings among them.
+    #[must_use]
+    pub fn texts(&self) -> Vec<Vec<String>> {
+        let headings = std::iter::once(self.rows_are.clone()).chain(self.columns.iter().map(Column::heading));
+        let row = |row: &Row| {
+            let cell = |(index, column): (usize, &Column)| match row.cells.get(index) {
+                Some(Some(spread)) if spread.min < spread.max => format!("{spread:.*}", column.digits),
+                Some(Some(spread)) => format!("{:.*}", column.digits, spread.median),
+                _ => "-".into(),
+            };
+            std::iter::once(row.name.clone()).chain(self.columns.iter().enumerate().map(cell)).collect()
+        };
+        std::iter::once(headings.collect()).chain(self.rows.iter().map(row)).collect()
+    }
+}
+
+impl Column {
+    /// Its name with its unit.
+    #[must_use]
+    pub fn heading(&self) -> String {
+        if self.unit.is_empty() { self.name.clone() } else { format!("{}, {}", self.name, self.unit) }
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let texts = self.texts();
+        let mut widths = vec![0; self.columns.len() + 1];
+        for row in &texts {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        writeln!(f, "{}", self.title)?;
+        for row in &texts {
+            let mut line = String::new();
+            for (index, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                // Writing to a `String` cannot fail.
+                let _ = if index == 0 {
+                    write!(line, "{cell:<width$}")
+                } else {
+                    write!(line, "  {cell:>width$}")
+                };
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
     }
 }
 
@@ -56,11 +204,13 @@ pub fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {cores} cores, commit {}", model.map_or("unknown processor", str::trim), commit())
+}
+
+/// The commit that is checked out, as far as git knows; "unknown" without.
+#[must_use]
+pub fn commit() -> String {
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    format!(
-        "{}, {cores} cores, commit {}",
-        model.map_or("unknown processor", str::trim),
-        commit.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".into())
-    )
+    commit.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".into())
 }

@@ -144,18 +144,19 @@ mod vr;
 pub use std::process::ExitCode;
 
 pub use discovery::{
-    DISCOVERY_PORT, DiscoverError, FindError, Found, NetworkError, PortError, Query, ResponderError, VmInfo,
-    VmState, find,
+    DISCOVERY_PORT, DiscoverError, FindError, Found, Heard, NetworkError, PortError, Query, ResponderError,
+    VmInfo, VmState, discovery_port, find, hear_self,
 };
 pub use down::{Down, Why};
 pub use envelope::{Channel, Envelope, Payload};
 pub use error::{DeployError, Divergence, RecvError, Result, SendError, StateError, VrError};
 pub use host::{HostLimits, become_host_if_asked};
 pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
-pub use image::CacheError;
+pub use image::{CacheError, CachePlace, cache_place};
 pub use key::{ClusterKey, KeyError};
 pub use limit::{QueueLimit, WhenFull};
 pub use mailbox::{QueueStatus, Selector};
+pub use noise::PROTOCOL;
 pub use operate::checkpoint;
 pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count};

@@ -256,7 +256,7 @@ fn go_on<T>(
         }
     };
     let recorder = program.node.states.get(vr.id());
-    program.thaw();
+    program.thaw(vr.id());
     Ok(finish(&program, vr, recorder, body))
 }
 

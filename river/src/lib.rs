@@ -90,6 +90,19 @@ struct TraceGuide;
 #[doc = include_str!("../../docs/guide/trickle.md")]
 struct TrickleGuide;
 
+/// The programs in the other pages of the guide, so that they are compiled and run.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/guide/first-hour.md")]
+    struct FirstHour;
+    #[doc = include_str!("../../docs/guide/sfm.md")]
+    struct Sfm;
+    #[doc = include_str!("../../docs/guide/rai.md")]
+    struct Rai;
+    #[doc = include_str!("../../docs/guide/failure.md")]
+    struct Failure;
+}
+
 /// What most programs want in scope.
 pub mod prelude {
     pub use river_core::{Query, VirtualResource, Vr, VrId};

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "river",
     bin_name = "river",
-    version,
+    version = env!("RIVER_VERSION"),
     after_help = "\
 Examples:
   river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
@@ -22,6 +22,7 @@ Examples:
   river stop --all            end all virtual machines
   river checkpoint pi state   keep the state of a program that runs
   river restore state         go on with it
+  river doctor                check that all of this can work here
   river key show              the fingerprint of the key, to compare two machines
 
 Exit status:
@@ -49,7 +50,9 @@ enum Command {
     Restore(command::restore::Args),
     States(command::states::Args),
     Key(command::key::Args),
+    Doctor(command::doctor::Args),
     Completions(command::completions::Args),
+    Man(command::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,8 @@ fn main() -> ExitCode {
         Command::Restore(args) => return command::restore::run(&args),
         Command::States(args) => command::states::run(&args),
         Command::Key(args) => command::key::run(&args),
+        Command::Doctor(args) => command::doctor::run(&args),
+        Command::Man(args) => command::man::run::<Args>(&args),
         Command::Completions(args) => command::completions::run::<Args>(&args),
     };
     match result {

@@ -5,17 +5,20 @@
 //! * [`replay`]: what a recorded probe is good for: next to nothing.
 //! * [`network`]: how far a process goes beyond its machine.
 //! * [`net`]: all of it on real sockets.
+//! * [`hear`]: whether a VM on this machine would hear a search.
 
+mod hear;
 mod net;
 mod network;
 mod probe;
 mod replay;
 mod search;
 
+pub use hear::{Heard, hear_self};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use net::bind_responder;
-pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, find};
-pub(crate) use net::{bind_ear, default_port, responder_ears, search};
+pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, discovery_port, find};
+pub(crate) use net::{bind_ear, responder_ears, search};
 pub use network::NetworkError;
 pub(crate) use network::{Ear, Network, Reach, key_for};
 pub(crate) use probe::{Announcement, answer, is_answer, relayed, scope};

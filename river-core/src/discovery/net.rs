@@ -28,7 +28,10 @@ pub const DISCOVERY_PORT: u16 = 7484;
 pub struct PortError(String);
 
 /// The discovery port of this process: `RIVER_PORT`, else [`DISCOVERY_PORT`].
-pub(crate) fn default_port() -> Result<u16, PortError> {
+///
+/// # Errors
+/// When `RIVER_PORT` is no port.
+pub fn discovery_port() -> Result<u16, PortError> {
     match std::env::var("RIVER_PORT") {
         Ok(text) => text.parse().ok().filter(|port| *port > 0).ok_or(PortError(text)),
         Err(_) => Ok(DISCOVERY_PORT),
@@ -140,7 +143,7 @@ pub enum FindError {
 /// [`FindError`]. Finding none is not an error.
 pub fn find(query: &Query) -> Result<Found, FindError> {
     let reach = Reach::from_env()?;
-    Ok(search(&reach.key()?, query, default_port()?, &reach, SEARCH_TIME)?)
+    Ok(search(&reach.key()?, query, discovery_port()?, &reach, SEARCH_TIME)?)
 }
 
 /// Searches for VMs: on this machine, and as far as `reach` goes. Returns as soon as `query.count` VMs are found, at the

@@ -128,12 +128,7 @@ impl ImageCache {
     }
 
     fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, CacheError> {
-        let limit = match variable("RIVER_CACHE_LIMIT").filter(|text| !text.is_empty()) {
-            None => DEFAULT_LIMIT,
-            Some(text) => {
-                text.to_str().and_then(|text| text.trim().parse().ok()).ok_or(CacheError::BadLimit(text))?
-            }
-        };
+        let limit = cache_limit(&variable)?;
         Ok(match cache_path(variable) {
             Some(path) => Self::open_at(&path, limit),
             None => {
@@ -291,6 +286,43 @@ pub(crate) fn retry_busy<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Res
                 std::thread::sleep(Duration::from_micros(100));
             }
             other => return other,
+        }
+    }
+}
+
+/// What a VM that starts now does with the executables that it gets.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CachePlace {
+    /// The directory, if the environment names one.
+    pub directory: Option<PathBuf>,
+    /// The most bytes of executables that are kept.
+    pub limit: u64,
+    /// Why the directory is of no use, so that they are kept in memory.
+    pub obstacle: Option<io::Error>,
+}
+
+/// Finds out where VMs of this user keep the executables of programs. Makes the directory, as a VM does.
+///
+/// # Errors
+///
+/// When `RIVER_CACHE_LIMIT` is not a number.
+pub fn cache_place() -> Result<CachePlace, CacheError> {
+    let variable = |name: &str| std::env::var_os(name);
+    let limit = cache_limit(variable)?;
+    let directory = cache_path(variable);
+    let obstacle = match &directory {
+        Some(path) => Directory::open(path, limit).err(),
+        None => Some(io::Error::new(io::ErrorKind::NotFound, "HOME is not set")),
+    };
+    Ok(CachePlace { directory, limit, obstacle })
+}
+
+fn cache_limit(variable: impl Fn(&str) -> Option<OsString>) -> Result<u64, CacheError> {
+    match variable("RIVER_CACHE_LIMIT").filter(|text| !text.is_empty()) {
+        None => Ok(DEFAULT_LIMIT),
+        Some(text) => {
+            text.to_str().and_then(|text| text.trim().parse().ok()).ok_or(CacheError::BadLimit(text))
         }
     }
 }

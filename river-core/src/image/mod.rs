@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::id::ImageHash;
 
-pub use cache::CacheError;
+pub use cache::{CacheError, CachePlace, cache_place};
 pub(crate) use cache::{ImageCache, InsertError, retry_busy};
 
 /// The file that this process was started from. A path would lead to another program after a rebuild, and to

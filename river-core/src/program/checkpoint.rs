@@ -20,6 +20,10 @@ use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, 
 /// So long VRs are stopped at most; what has not happened then will not happen.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// A program that cannot bear the loss of a host fails of it within this time: a checkpoint taken in between would hold the
+/// loss, and be of no use to go on from.
+const MOURNING: Duration = Duration::from_secs(2);
+
 /// Checkpoints that River takes by itself: `RIVER_CHECKPOINT` says where, `RIVER_CHECKPOINT_EVERY` how often, in seconds.
 pub(super) struct Regularly {
     directory: PathBuf,
@@ -100,10 +104,12 @@ impl Program {
 
     /// Takes a checkpoint again and again. That one fails is said, and is no reason to stop.
     pub(super) async fn checkpoint_regularly(self: Arc<Self>, Regularly { directory, every }: Regularly) {
+        let mut lost = 0;
         loop {
             rt::sleep(every).await;
-            if self.state().initiator.is_none() {
-                continue;
+            let now = self.state().directory.lost_hosts();
+            if std::mem::replace(&mut lost, now) != now {
+                rt::sleep(MOURNING).await;
             }
             match self.checkpoint(directory.clone(), KEEP).await {
                 Ok(taken) => tracing::info!(taken.number, taken.bytes, pause = ?taken.pause, "checkpointed"),
@@ -113,13 +119,14 @@ impl Program {
         }
     }
 
-    /// Enters a new checkpoint: its round. `None`: another one is being taken.
+    /// Enters a new checkpoint: its round. `None`: another one is being taken, or the program has not begun.
     fn begin_cut(&self, heard: &rt::Sender<(HostId, Heard)>) -> Option<Result<u64, StateError>> {
         let mut state = self.state();
         if state.ending {
             return Some(Err(StateError::Stopped));
         }
-        if state.cut.heard.is_some() {
+        // While a program is being restored its VRs are not for anybody to freeze and thaw.
+        if state.cut.heard.is_some() || state.initiator.is_none() {
             return None;
         }
         state.cut.heard = Some(heard.clone());
@@ -144,6 +151,9 @@ impl Program {
         let draft = draft.await?;
         let number = draft.number;
         let (Around { mut header, homes, early }, pause) = self.make_cut(round, image, reports).await?;
+        if header.ended.iter().any(|(vr, _)| *vr == header.initiator) {
+            return Err(StateError::Stopped);
+        }
         let (items, writing) = crossbeam_channel::unbounded();
         let writer = rt::spawn(rt::blocking(move || write(draft, &writing, keep)));
         let mut waiting = homes.len() + 1;
@@ -199,6 +209,7 @@ impl Program {
             state.cut.frozen = true;
             self.processes(&state)
         };
+        let members: Vec<HostId> = hosts.keys().copied().collect();
         let start = Instant::now();
         let (mut coordination, mut actions) = Coordination::begin(hosts);
         let (mut around, mut early) = (None, Vec::new());
@@ -208,7 +219,7 @@ impl Program {
                 match action {
                     Action::Tell(host, step) => self.tell_step(host, round, step),
                     Action::Made => {
-                        around = Some(self.around(image));
+                        around = Some(self.around(image, &members));
                         ended = Some(Ok(()));
                     }
                     Action::Failed(error) => ended = Some(Err(error)),
@@ -253,8 +264,9 @@ impl Program {
         processes
     }
 
-    /// What the cut holds besides the VRs: to be called while all are frozen.
-    fn around(&self, image: &Image) -> Around {
+    /// What the cut holds besides the VRs: to be called while all are frozen. A process that has joined the program since the
+    /// cut was begun is no member of it, runs nothing yet, and sends no copies.
+    fn around(&self, image: &Image, members: &[HostId]) -> Around {
         let state = self.state();
         let local: Vec<VmId> = state.local_vms.iter().map(|vm| vm.info().id).collect();
         let vms = state
@@ -278,7 +290,7 @@ impl Program {
             ended: state.directory.ends().map(|(vr, why)| (vr, why.clone())).collect(),
             services: services.collect(),
         };
-        let hosts = state.hosts.iter().filter(|(id, _)| !state.directory.has_died(**id));
+        let hosts = state.hosts.iter().filter(|(id, _)| members.contains(id));
         Around { header, homes: hosts.map(|(id, host)| (*id, host.vm)).collect(), early: Vec::new() }
     }
 

@@ -66,9 +66,9 @@ impl Directory {
         self.died.get(&host)
     }
 
-    /// Whether any host has died that was not meant to.
-    pub(super) fn has_lost_a_host(&self) -> bool {
-        self.died.values().any(|why| !why.is_normal())
+    /// How many hosts have died that were not meant to.
+    pub(super) fn lost_hosts(&self) -> usize {
+        self.died.values().filter(|why| !why.is_normal()).count()
     }
 }
 

@@ -398,7 +398,7 @@ impl Program {
 
     /// Whether a host has died of its own accord.
     pub(crate) fn has_lost_a_host(&self) -> bool {
-        self.state().directory.has_lost_a_host()
+        self.state().directory.lost_hosts() > 0
     }
 
     /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts.

@@ -69,7 +69,7 @@ impl Program {
         };
         let (key, reach) = (self.key.clone(), self.reach.clone());
         let search = rt::blocking(move || {
-            let port = discovery::default_port().map_err(|error| error.to_string())?;
+            let port = discovery::discovery_port().map_err(|error| error.to_string())?;
             discovery::search(&key, &query, port, &reach, SEARCH_TIME).map_err(|error| error.to_string())
         });
         let found = search.await.map_err(DeployError::Discovery)?;

@@ -37,19 +37,21 @@ impl Program {
             self.replace_vms(&content.header.vms, &content.header.aliases).await?;
             self.take_up(others, &places, services).await
         })?;
-        self.register(initiator);
+        self.state().directory.enter(initiator, self.node.place.host);
         self.node.states.freeze();
         let (inbox, recorder) = cut::adopt(&self.node, saved);
         Ok(Vr::recorded(self.node.clone(), inbox, recorder))
     }
 
-    /// Lets the VRs of a restored program go on.
-    pub(crate) fn thaw(&self) {
+    /// Lets the VRs of a restored program go on. Only then may it be checkpointed: what one checkpoint thaws another must not
+    /// have frozen.
+    pub(crate) fn thaw(&self, initiator: VrId) {
         self.node.states.thaw();
         let hosts: Vec<HostId> = self.state().hosts.keys().copied().collect();
         for host in hosts {
             self.tell_host(host, ToHost::State { round: 0, step: Step::Thaw });
         }
+        self.register(initiator);
     }
 
     /// Finds a VM for each of those that the program had: the same one, one of the same name, or any; several may share one.

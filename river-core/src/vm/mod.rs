@@ -222,7 +222,7 @@ impl Vm {
         });
         let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
         if !config.hidden {
-            let port = config.discovery_port.map_or_else(discovery::default_port, Ok)?;
+            let port = config.discovery_port.map_or_else(discovery::discovery_port, Ok)?;
             tasks.push(rt::spawn(searches::start(&shared, network, port)?));
         }
         for listener in listeners {

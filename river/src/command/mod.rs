@@ -2,8 +2,10 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod key;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod restore;
 pub(crate) mod run;
 mod size;

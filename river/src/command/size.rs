@@ -22,9 +22,22 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A number of bytes for people.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    match bytes >> 20 {
+        mebibytes @ 0..10_240 => format!("{mebibytes} MiB"),
+        mebibytes => format!("{:.1} GiB", mebibytes as f64 / 1024.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, mebibytes};
+
+    #[test]
+    fn sizes_are_shown_in_a_unit_that_fits() {
+        assert_eq!([0, 5 << 20, 24 << 30].map(mebibytes), ["0 MiB", "5 MiB", "24.0 GiB"]);
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

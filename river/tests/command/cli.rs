@@ -46,7 +46,7 @@ fn bad_command_lines_are_told_in_a_sentence() {
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let lab = Lab::new();
-    for command in [&[][..], &["vm"], &["ls"], &["run"], &["trace"], &["stop"], &["key"]] {
+    for command in [&[][..], &["vm"], &["ls"], &["run"], &["trace"], &["stop"], &["key"], &["doctor"]] {
         let (help, _) = lab.ends(&[command, &["--help"]].concat(), 0);
         assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
     }
@@ -125,6 +125,24 @@ fn completions_are_scripts_that_know_the_commands() {
         Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "stop"),
         Err(error) => eprintln!("skipped: no bash here ({error})"),
     }
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let lab = Lab::new();
+    lab.ends(&["man", "man1"], 0);
+    for page in ["river", "river-vm", "river-key-export", "river-doctor"] {
+        let text = std::fs::read_to_string(lab.path("empty/man1").join(page).with_extension("1")).unwrap();
+        assert!(text.contains(&format!(".TH {page} 1")) && text.contains(".SH SYNOPSIS"), "{text}");
+    }
+    let (_, stderr) = lab.ends(&["man", "/proc/nowhere"], 1);
+    assert!(stderr.contains("cannot write manual pages to /proc/nowhere"), "{stderr}");
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let (version, _) = Lab::new().ends(&["--version"], 0);
+    assert!(version.starts_with(concat!("river ", env!("CARGO_PKG_VERSION"))), "{version}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod browser;
 mod cli;
+mod doctor;
 mod farm;
 mod key;
 mod lab;

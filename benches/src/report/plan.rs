@@ -1,0 +1,74 @@
+//! Which benchmarks there are, and with which arguments they are run.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// A benchmark, as it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bench {
+    /// Its name: `cargo bench --bench NAME`.
+    pub name: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+/// Those that need other arguments than none, or, if it is to be quick, other than three rounds: the whole one, the quick one.
+const ARGS: [(&str, &str, &str); 7] = [
+    ("farm", "--peers", "--rounds 3 --peers"),
+    (
+        "links",
+        "",
+        "--rounds 3 --size 8 --size 64 --size 1024 --size 8192 --size 65536 --size 1048576 --size 16777216",
+    ),
+    ("machines", "", "--rounds 5"),
+    ("mapreduce", "--peers", "--rounds 3 --megabytes 200 --peers"),
+    (
+        "mpi_coll",
+        "",
+        "--rounds 3 --ranks 4 --link shm --operation barrier --operation bcast --operation allreduce --operation alltoall",
+    ),
+    ("sfm", "", "--quick"),
+    ("wfreq", "--rounds 9", "--rounds 3 --files 20000"),
+];
+
+/// All benchmarks of this directory, by name; a new one is found by itself.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn benches(directory: &Path, quick: bool) -> io::Result<Vec<Bench>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    let bench = |name: String| {
+        let special = ARGS.iter().find(|(special, ..)| *special == name);
+        let args = match (special, quick) {
+            (Some((_, whole, _)), false) => whole,
+            (Some((.., short)), true) => short,
+            (None, false) => "",
+            (None, true) => "--rounds 3",
+        };
+        Bench { args: args.split_whitespace().map(str::to_owned).collect(), name }
+    };
+    Ok(names.into_iter().map(bench).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_benchmark_is_found_and_every_argument_is_somebody_s() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+        let all = benches(&directory, true).unwrap();
+        for (name, ..) in ARGS {
+            assert!(all.iter().any(|bench| bench.name == name), "there is no benchmark {name}");
+        }
+        assert!(all.iter().all(|bench| !bench.args.is_empty()), "a quick run is told to be: {all:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! Whether a VM of this machine would hear a search: binds what a VM binds, and sends a datagram there.
+//!
+//! It is sent to this machine's own addresses only, never to others.
+
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::discovery::net::{ResponderError, bind_ear, responder_ears};
+use crate::discovery::network::{Ear, Network};
+
+/// How often a datagram is sent, as even on loopback one may be lost; and how long each is waited for.
+const SENDINGS: u32 = 3;
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What became of a datagram to one address of this machine.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Heard {
+    /// Where it was sent.
+    pub address: Ipv4Addr,
+    /// Whether it arrived: a time-out means that something filters it.
+    pub result: io::Result<()>,
+}
+
+/// Binds all sockets on which a VM would hear searches, and sends a datagram to each that can be reached without leaving
+/// the machine: by broadcast on loopback, and to the addresses of loopback and of the interfaces. `network`: as for
+/// [`VmConfig::network`](crate::VmConfig::network); none is loopback only.
+///
+/// Blocks for a second and a half for each address where nothing arrives, else for next to nothing.
+///
+/// # Errors
+///
+/// When a VM could not start: the port is taken, there is no loopback interface, or not the one that was named.
+pub fn hear_self(port: u16, network: Option<Ipv4Addr>) -> Result<Vec<Heard>, ResponderError> {
+    let ears = responder_ears(Network::from(network), port)?;
+    let sockets = ears.into_iter().map(|ear| Ok((ear, bind_ear(ear, port)?)));
+    let sockets = sockets.collect::<Result<Vec<_>, ResponderError>>()?;
+    let own = sockets.iter().filter_map(|(ear, socket)| match ear {
+        Ear::Broadcast(address) if ear.is_local() => Some((*address, socket)),
+        Ear::Unicast(address) => Some((*address, socket)),
+        _ => None,
+    });
+    Ok(own.map(|(address, ear)| Heard { address, result: send_and_hear(ear, address, port) }).collect())
+}
+
+fn send_and_hear(ear: &UdpSocket, address: Ipv4Addr, port: u16) -> io::Result<()> {
+    let sender = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    sender.set_broadcast(true)?;
+    // Too short for a probe: VMs that hear it drop it unread.
+    let sent = Uuid::new_v4().into_bytes();
+    for _ in 0..SENDINGS {
+        sender.send_to(&sent, (address, port))?;
+        let start = Instant::now();
+        while let Some(rest) = PATIENCE.checked_sub(start.elapsed()).filter(|rest| !rest.is_zero()) {
+            ear.set_read_timeout(Some(rest))?;
+            let mut buffer = [0; 64];
+            // Searches of others come here, too.
+            match ear.recv(&mut buffer) {
+                Ok(length) if buffer[..length] == sent => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "nothing arrived"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free_port() -> u16 {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn loopback_is_heard_beside_other_vms() {
+        let port = free_port();
+        let _other = bind_ear(Ear::Broadcast(Ipv4Addr::new(127, 255, 255, 255)), port).unwrap();
+        let heard = hear_self(port, None).unwrap();
+        assert!(heard.len() >= 2 && heard.iter().all(|heard| heard.address.is_loopback()), "{heard:?}");
+        assert!(heard.iter().all(|heard| heard.result.is_ok()), "{heard:?}");
+    }
+
+    #[test]
+    fn a_port_of_another_program_and_an_address_of_another_machine_are_errors() {
+        let taken = UdpSocket::bind(("127.255.255.255", 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(matches!(hear_self(port, None), Err(ResponderError::PortTaken(_))));
+        let foreign = Some(Ipv4Addr::new(192, 0, 2, 7));
+        assert!(matches!(hear_self(free_port(), foreign), Err(ResponderError::NoInterface(_))));
+    }
+}

@@ -1,0 +1,53 @@
+//! The clock. Nothing in River depends on that of another machine; but logs, and files' times, do.
+
+use std::time::{Duration, SystemTime};
+
+use super::finding::Finding;
+
+/// Later than this after the program was made, nobody would use it any more.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+pub(super) fn check() -> Finding {
+    let built = env!("RIVER_COMMIT_TIME")
+        .parse()
+        .map_or(SystemTime::UNIX_EPOCH, |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    judge(SystemTime::now(), built)
+}
+
+fn judge(now: SystemTime, built: SystemTime) -> Finding {
+    let mend = "`timedatectl set-ntp true`, or set it with `date`";
+    match now.duration_since(built) {
+        Err(early) => Finding::warn(
+            "clock",
+            format!(
+                "it is {} days before this program was made: logs and files get wrong times",
+                days(early.duration())
+            ),
+            mend,
+        ),
+        Ok(late) if late > CENTURY => {
+            Finding::warn("clock", format!("this program was made {} days ago, it says", days(late)), mend)
+        }
+        Ok(_) => Finding::ok("clock", "it is later than when this program was made"),
+    }
+}
+
+fn days(time: Duration) -> u64 {
+    time.as_secs() / 86_400
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::doctor::finding::Verdict::{Ok, Warn};
+
+    #[test]
+    fn a_clock_that_was_never_set_is_seen() {
+        let built = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let day = Duration::from_secs(86_400);
+        assert_eq!(judge(SystemTime::UNIX_EPOCH, built).verdict, Warn);
+        assert!(judge(built - 3 * day, built).says.contains("3 days before"));
+        assert_eq!(judge(built + 300 * day, built).verdict, Ok);
+        assert_eq!(judge(built + 200 * 365 * day, built).verdict, Warn);
+    }
+}

@@ -1,0 +1,76 @@
+//! What a check found.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    /// It works.
+    Ok,
+    /// It works, but may not do so for long, or not as well as it could.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// A line of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) check: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) says: String,
+    /// What to do about it, unless it is well.
+    pub(super) mend: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn ok(check: &'static str, says: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Ok, says: says.into(), mend: None }
+    }
+
+    pub(super) fn warn(check: &'static str, says: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Warn, says: says.into(), mend: Some(mend.into()) }
+    }
+
+    pub(super) fn fail(check: &'static str, says: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Fail, says: says.into(), mend: Some(mend.into()) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = ["ok", "warn", "fail"][self.verdict as usize];
+        writeln!(f, "{verdict:<4}  {:<16}  {}", self.check, self.says)?;
+        match &self.mend {
+            Some(mend) => writeln!(f, "{:24}to mend it: {mend}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error with all that it was caused by.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_and_how_to_mend_it() {
+        assert_eq!(Finding::ok("cores", "2").to_string(), "ok    cores             2\n");
+        let fail = Finding::fail("key", "none", "make one").to_string();
+        assert_eq!(fail, "fail  key               none\n                        to mend it: make one\n");
+    }
+}

@@ -1,0 +1,98 @@
+//! The key, and who may read it.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use river::core::{ClusterKey, KeyError};
+
+use super::finding::{Finding, chain};
+
+const CHECK: &str = "key";
+
+/// What is wrong with the key, and whether there is one to work with.
+pub(super) fn check(for_network: bool) -> (Finding, bool) {
+    let path = match ClusterKey::path() {
+        Ok(path) => path,
+        Err(error) => {
+            return (
+                Finding::fail(CHECK, "HOME is not set", format!("set it, or RIVER_KEY_FILE ({error})")),
+                false,
+            );
+        }
+    };
+    let loaded = ClusterKey::load_at(&path);
+    let usable = loaded.is_ok();
+    (judge(&path, loaded.map(|key| key.fingerprint()), for_network), usable)
+}
+
+fn judge(path: &Path, loaded: Result<String, KeyError>, for_network: bool) -> Finding {
+    let shown = path.display();
+    match loaded {
+        Ok(fingerprint) => exposed_directory(path)
+            .unwrap_or_else(|| Finding::ok(CHECK, format!("{shown}, fingerprint {fingerprint}"))),
+        Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            if for_network {
+                return Finding::fail(
+                    CHECK,
+                    format!("there is none at {shown}, and the network is not used without"),
+                    "`river key export | ssh OTHER river key import` on a machine that has it; for the first machine: \
+                     `river key new`",
+                );
+            }
+            match can_be_made(path) {
+                Ok(()) => {
+                    Finding::ok(CHECK, format!("there is none yet: the first VM or program makes {shown}"))
+                }
+                Err(error) => Finding::fail(
+                    CHECK,
+                    format!("there is none, and {shown} cannot be made: {error}"),
+                    "set RIVER_KEY_FILE to a path that you may write",
+                ),
+            }
+        }
+        Err(KeyError::Exposed { mode, .. }) => Finding::fail(
+            CHECK,
+            format!("{shown} is open to others (mode {mode:03o}), so they may know it or have changed it"),
+            format!(
+                "`chmod 600 {shown}` if you trust them, else `river key new --force`, and import that on the other \
+                 machines"
+            ),
+        ),
+        Err(KeyError::Foreign { owner, user, .. }) => Finding::fail(
+            CHECK,
+            format!("{shown} belongs to user {owner}, but this is user {user}"),
+            "copy it to a file of your own, and set RIVER_KEY_FILE to that",
+        ),
+        Err(KeyError::Malformed { .. }) => Finding::fail(
+            CHECK,
+            format!("{shown} is not a key (64 hexadecimal digits in a file)"),
+            "`river key import --force` it again from another machine, or `river key new --force`",
+        ),
+        Err(error) => Finding::fail(
+            CHECK,
+            chain(&error),
+            "make the file readable for you, or set RIVER_KEY_FILE to another",
+        ),
+    }
+}
+
+/// Who may write to the directory can put another key there.
+fn exposed_directory(path: &Path) -> Option<Finding> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = std::fs::metadata(directory).ok()?.mode() & 0o7777;
+    // With the sticky bit, as /tmp has it, others cannot replace what is not theirs.
+    (mode & 0o022 != 0 && mode & 0o1000 == 0).then(|| {
+        Finding::warn(
+            CHECK,
+            format!("others may replace it: they can write to {} (mode {mode:03o})", directory.display()),
+            format!("`chmod go-w {}`", directory.display()),
+        )
+    })
+}
+
+/// Whether a file can be made in the nearest directory that is there. It has no name, and is gone at once.
+fn can_be_made(path: &Path) -> io::Result<()> {
+    let there = path.ancestors().skip(1).find(|directory| directory.exists());
+    tempfile::tempfile_in(there.unwrap_or(Path::new("."))).map(drop)
+}

@@ -1,0 +1,95 @@
+//! `river doctor`: looks for what usually goes wrong, one file a subject. Each check gathers facts and then judges them in a
+//! function of its own, without a system to ask.
+
+mod cache;
+mod clock;
+mod finding;
+mod key;
+mod limits;
+mod network;
+mod versions;
+mod vms;
+
+use std::net::Ipv4Addr;
+
+use river::VrError;
+
+use self::finding::Verdict;
+use super::print;
+
+/// Look for what keeps virtual machines and programs from working here, and say how to mend it
+///
+/// Checks the key and who may read it, the loopback interface and, with --network, the others, by sending datagrams and
+/// connecting to this machine's own addresses; the virtual machines that answer; where executables are kept; open files,
+/// threads, memory, cores; the clock. Nothing is changed, but the directory of the executables is made, as `river vm` would.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  river doctor                      this machine, for itself
+  river doctor --network            for others as well, as with `river vm --network` or RIVER_NETWORK=1
+  river doctor --json | jq '.checks[] | select(.verdict != \"ok\")'
+
+Exit status:
+  0  everything works; there may be warnings
+  1  something does not work: the lines that begin with `fail` say what, and how to mend it
+  2  the command line makes no sense")]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Check the network interface with ADDRESS, too, or all of them [default: what `RIVER_NETWORK` says]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "0.0.0.0")]
+    network: Option<Ipv4Addr>,
+}
+
+pub(crate) fn run(args: &Args) -> river::Result {
+    let network = args.network.or_else(network::from_environment);
+    let mut findings = vec![versions::check()];
+    let (key, usable) = key::check(network.is_some());
+    findings.push(key);
+    findings.extend(network::check(network));
+    // A search would make a key; that is for a program or a VM to do.
+    if usable {
+        findings.extend(vms::check());
+    }
+    findings.push(cache::check());
+    findings.extend(limits::check());
+    findings.push(clock::check());
+
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (failures, warnings) = (count(Verdict::Fail), count(Verdict::Warn));
+    if args.json {
+        let report = serde_json::json!({ "ok": failures == 0, "checks": findings });
+        print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    } else {
+        let lines: String = findings.iter().map(ToString::to_string).collect();
+        print(&format!("{lines}{}\n", summary(failures, warnings)))?;
+    }
+    if failures == 0 {
+        return Ok(());
+    }
+    Err(VrError::msg(format!("{failures} of {} checks failed", findings.len())))
+}
+
+fn summary(failures: usize, warnings: usize) -> String {
+    let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    match (failures, warnings) {
+        (0, 0) => "all is well".into(),
+        (0, warnings) => format!("all works; {}", some(warnings, "warning")),
+        (failures, 0) => some(failures, "failure"),
+        (failures, warnings) => format!("{}, {}", some(failures, "failure"), some(warnings, "warning")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts() {
+        assert_eq!(summary(0, 0), "all is well");
+        assert_eq!(summary(0, 1), "all works; 1 warning");
+        assert_eq!(summary(2, 0), "2 failures");
+        assert_eq!(summary(1, 3), "1 failure, 3 warnings");
+    }
+}

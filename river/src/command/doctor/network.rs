@@ -1,0 +1,195 @@
+//! Whether what is sent to this machine arrives: datagrams of searches, and connections. Nothing is sent to others.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use if_addrs::IfAddr;
+use river::core::{Heard, ResponderError, discovery_port, hear_self};
+
+use super::finding::{Finding, chain};
+
+/// How long a connection to this machine itself may take: it takes microseconds, unless something drops it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What `RIVER_NETWORK` asks for, as `--network` would say it. Nonsense is found by the search for VMs.
+pub(super) fn from_environment() -> Option<Ipv4Addr> {
+    match std::env::var("RIVER_NETWORK").unwrap_or_default().trim() {
+        "1" => Some(Ipv4Addr::UNSPECIFIED),
+        text => text.parse().ok().filter(|address: &Ipv4Addr| !address.is_loopback()),
+    }
+}
+
+pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
+    let port = match discovery_port() {
+        Ok(port) => port,
+        Err(error) => {
+            return vec![Finding::fail(
+                "discovery",
+                error.to_string(),
+                "set RIVER_PORT to one, or not at all",
+            )];
+        }
+    };
+    let mut findings = Vec::new();
+    let mut addresses = vec![Ipv4Addr::LOCALHOST];
+    match hear_self(port, network) {
+        Ok(heard) => {
+            addresses
+                .extend(heard.iter().map(|heard| heard.address).filter(|address| !address.is_loopback()));
+            findings.push(judge_heard(port, &heard));
+        }
+        Err(error) => findings.push(judge_deaf(port, &error)),
+    }
+    findings
+        .push(judge_connections(addresses.into_iter().map(|address| (address, connect(address))).collect()));
+    if network.is_some() {
+        findings.push(match if_addrs::get_if_addrs() {
+            Ok(all) => judge_interfaces(network, &all.iter().filter_map(interface).collect::<Vec<_>>()),
+            Err(error) => Finding::fail("interfaces", error.to_string(), "see what `ip -4 address` says"),
+        });
+    }
+    findings
+}
+
+fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
+    let list = |which: bool| {
+        let those = heard.iter().filter(|heard| heard.result.is_ok() == which);
+        those.map(|heard| heard.address.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let lost = list(false);
+    if lost.is_empty() {
+        return Finding::ok("discovery", format!("searches arrive on UDP port {port} of {}", list(true)));
+    }
+    Finding::fail(
+        "discovery",
+        format!(
+            "datagrams to UDP port {port} of {lost} do not arrive: a firewall drops what this machine sends itself"
+        ),
+        format!("allow UDP port {port} (nftables: `nft add rule inet filter input udp dport {port} accept`)"),
+    )
+}
+
+/// No VM could start here.
+fn judge_deaf(port: u16, error: &ResponderError) -> Finding {
+    let mend = match error {
+        ResponderError::PortTaken(_) => {
+            format!(
+                "`ss -ulpn 'sport = {port}'` says which program has it: end it, or set RIVER_PORT to another port"
+            )
+        }
+        ResponderError::NoLoopback => "`ip link set lo up`".into(),
+        ResponderError::NoInterface(_) => "`ip -4 address` lists those there are".into(),
+        _ => "see what `ip -4 address` and `ulimit -n` say".into(),
+    };
+    Finding::fail("discovery", chain(error), mend)
+}
+
+/// Connects to this machine, and has one byte come back.
+fn connect(address: Ipv4Addr) -> io::Result<()> {
+    let listener = TcpListener::bind((address, 0))?;
+    let to = listener.local_addr()?;
+    // The system accepts for us until the listener is dropped: no thread is left waiting for who never comes.
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let answer = thread::spawn(move || listener.accept()?.0.write_all(&[7]));
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_exact(&mut [0])?;
+    answer.join().map_err(|_| io::Error::other("the answering thread panicked"))?
+}
+
+/// Whether there is a connection to somebody else, who need not say anything.
+pub(super) fn reach(address: SocketAddr) -> io::Result<()> {
+    TcpStream::connect_timeout(&address, PATIENCE).map(drop)
+}
+
+fn judge_connections(results: Vec<(Ipv4Addr, io::Result<()>)>) -> Finding {
+    let addresses = results.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(", ");
+    match results.into_iter().find_map(|(address, result)| Some((address, result.err()?))) {
+        None => Finding::ok("connections", format!("TCP connections to {addresses} work")),
+        Some((address, error)) => Finding::fail(
+            "connections",
+            format!("there is no TCP connection to {address}, which is this machine: {error}"),
+            "let the firewall accept connections from this machine to itself, and from the machines of the cluster",
+        ),
+    }
+}
+
+/// A network interface: name, address, and whether there is broadcast.
+#[derive(Clone, Debug)]
+struct Interface {
+    name: String,
+    address: Ipv4Addr,
+    broadcast: bool,
+}
+
+fn interface(interface: &if_addrs::Interface) -> Option<Interface> {
+    match &interface.addr {
+        IfAddr::V4(v4) if !v4.ip.is_loopback() => {
+            let broadcast =
+                v4.netmask != Ipv4Addr::BROADCAST && v4.broadcast.is_none_or(|address| address != v4.ip);
+            Some(Interface { name: interface.name.clone(), address: v4.ip, broadcast })
+        }
+        _ => None,
+    }
+}
+
+fn judge_interfaces(network: Option<Ipv4Addr>, all: &[Interface]) -> Finding {
+    let used: Vec<&Interface> = all
+        .iter()
+        .filter(|interface| {
+            network.is_none_or(|address| address.is_unspecified() || address == interface.address)
+        })
+        .collect();
+    let names = |interfaces: &[&Interface]| {
+        let name = |interface: &&Interface| format!("{} ({})", interface.name, interface.address);
+        interfaces.iter().map(name).collect::<Vec<_>>().join(", ")
+    };
+    let (with, without): (Vec<&Interface>, Vec<&Interface>) =
+        used.iter().partition(|interface| interface.broadcast);
+    let by_name = "name the machines in RIVER_HOSTS: they are then asked one by one";
+    if used.is_empty() {
+        return Finding::fail(
+            "interfaces",
+            "there is no IPv4 interface but loopback",
+            "connect this machine to a network, or leave --network and RIVER_NETWORK out",
+        );
+    }
+    if with.is_empty() {
+        return Finding::warn("interfaces", format!("there is no broadcast on {}", names(&without)), by_name);
+    }
+    let without = if without.is_empty() { String::new() } else { format!("; not on {}", names(&without)) };
+    Finding::ok("interfaces", format!("searches are broadcast on {}{without}", names(&with)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::doctor::finding::Verdict;
+
+    fn interface(name: &str, last: u8, broadcast: bool) -> Interface {
+        Interface { name: name.into(), address: Ipv4Addr::new(192, 0, 2, last), broadcast }
+    }
+
+    #[test]
+    fn interfaces_without_broadcast_need_a_list_of_hosts() {
+        let (lan, vpn) = (interface("eth0", 1, true), interface("tun0", 2, false));
+        let all = Some(Ipv4Addr::UNSPECIFIED);
+        let judge = |network, interfaces: &[Interface]| judge_interfaces(network, interfaces);
+        let both = judge(all, &[lan.clone(), vpn.clone()]);
+        assert_eq!(both.verdict, Verdict::Ok);
+        assert!(both.says.contains("on eth0 (192.0.2.1); not on tun0"), "{}", both.says);
+        let one = judge(Some(vpn.address), &[lan, vpn]);
+        assert_eq!(one.verdict, Verdict::Warn);
+        assert!(one.mend.is_some_and(|mend| mend.contains("RIVER_HOSTS")));
+        assert_eq!(judge(all, &[]).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn this_machine_can_be_connected_to() {
+        assert!(connect(Ipv4Addr::LOCALHOST).is_ok());
+        // An address for documentation, which is nobody's.
+        let foreign = connect(Ipv4Addr::new(192, 0, 2, 1));
+        assert!(foreign.is_err(), "nothing can be bound to it");
+    }
+}

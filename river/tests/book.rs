@@ -1,0 +1,232 @@
+//! What the book and README say: every link leads somewhere, every chapter is listed, every error message that is explained is
+//! one that River has, and what is said to be a part of an example is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files with this ending below a directory.
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files(&root().join("docs"), "md");
+    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    pages
+}
+
+/// The blocks of code of a page: their language and their lines.
+fn blocks(page: &str) -> Vec<(String, Vec<&str>)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, Vec<&str>)> = None;
+    for line in page.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some((language.to_owned(), Vec::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((_, lines))) => lines.push(line),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block of code has no end");
+    blocks
+}
+
+/// A page without its blocks of code.
+fn prose(page: &str) -> String {
+    let mut code = false;
+    let lines = page.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        code ^= fence;
+        !code && !fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the links of a page lead.
+fn links(page: &str) -> Vec<String> {
+    let prose = prose(page);
+    let ends = prose.match_indices("](").map(|(at, _)| &prose[at + 2..]);
+    ends.filter_map(|rest| Some(rest[..rest.find(')')?].to_owned())).collect()
+}
+
+/// The anchors of a page's headings, as GitHub and mdBook make them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = prose(page).lines().filter(|line| line.starts_with('#')).map(anchor).collect::<Vec<_>>();
+    let mut anchors = BTreeSet::new();
+    for heading in headings {
+        let again = (1..).map(|n| format!("{heading}-{n}")).find(|name| !anchors.contains(name));
+        anchors.insert(if anchors.contains(&heading) { again.unwrap() } else { heading });
+    }
+    anchors
+}
+
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut bad = Vec::new();
+    for path in pages() {
+        let page = read(&path);
+        for link in links(&page) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, fragment) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let there =
+                target.exists() && (fragment.is_empty() || anchors(&read(&target)).contains(fragment));
+            if !there {
+                bad.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "links that lead nowhere:\n{}", bad.join("\n"));
+}
+
+#[test]
+fn the_summary_lists_every_chapter_once() {
+    let docs = root().join("docs");
+    let listed = links(&read(&docs.join("SUMMARY.md")));
+    let mut counts = BTreeMap::new();
+    for chapter in &listed {
+        *counts.entry(docs.join(chapter)).or_insert(0) += 1;
+    }
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    for chapter in counts.keys() {
+        assert!(chapter.exists(), "{} is listed, but is not there", chapter.display());
+    }
+    for page in files(&docs.join("guide"), "md") {
+        assert!(counts.contains_key(&page), "{} is not listed in docs/SUMMARY.md", page.display());
+    }
+}
+
+/// Pages with programs are the documentation of something in a crate, which compiles and runs them; those of `from-python.md` are
+/// parts of examples.
+#[test]
+fn every_program_is_compiled() {
+    let sources = sources();
+    for path in pages() {
+        let page = read(&path);
+        let programs: Vec<String> = blocks(&page)
+            .into_iter()
+            .map(|(language, _)| language)
+            .filter(|l| l.starts_with("rust"))
+            .collect();
+        assert!(!programs.iter().any(|language| language.contains("ignore")), "{}", path.display());
+        let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        if !programs.is_empty() && name != "docs/guide/from-python.md" && name != "docs/decisions.md" {
+            assert!(sources.contains(&format!("../{name}\")]")), "no crate compiles {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_quoted_of_examples_is_there() {
+    let page = read(&root().join("docs/guide/from-python.md"));
+    let mut example = None;
+    let mut quoted = 0;
+    let mut rest = &page[..];
+    while let Some(at) = rest.find("```rust\n") {
+        let (before, after) = rest.split_at(at);
+        example = before
+            .rmatch_indices("](../../examples/")
+            .next()
+            .and_then(|(at, link)| before[at + link.len()..].split(')').next())
+            .or(example);
+        let (fragment, after) = after["```rust\n".len()..].split_once("```").unwrap();
+        let name = example.expect("a link to the example stands before its lines");
+        let source: Vec<String> =
+            read(&root().join("examples").join(name)).lines().map(|line| line.trim().to_owned()).collect();
+        // Blank lines stand between pieces, which stand in the example in this order.
+        let mut from = 0;
+        for piece in fragment.split("\n\n") {
+            let lines: Vec<&str> = piece.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let found = source[from..].windows(lines.len()).position(|window| window == lines);
+            from += found.unwrap_or_else(|| panic!("{name} does not have:\n{piece}")) + lines.len();
+            quoted += 1;
+        }
+        rest = after;
+    }
+    assert!(quoted >= 20, "{quoted}");
+}
+
+/// All that the crates are made of.
+fn sources() -> String {
+    let crates = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path().join("src"));
+    let crates = crates.filter(|source| source.is_dir());
+    crates.flat_map(|source| files(&source, "rs")).map(|file| read(&file)).collect()
+}
+
+/// The texts in the sources, with `…` for what is filled in.
+fn sentences() -> String {
+    let mut joined = String::new();
+    for line in sources().lines() {
+        joined.push_str(line.trim_start());
+        // A text that goes on in the next line.
+        match joined.strip_suffix('\\') {
+            Some(begun) => joined = begun.to_owned(),
+            None => joined.push('\n'),
+        }
+    }
+    let mut filled = String::new();
+    let mut rest = &joined[..];
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        // A placeholder is short and has no blanks; everything else in braces is code.
+        match after.split_once('}') {
+            Some((name, after)) if name.len() < 30 && !name.contains([' ', '\n', '"', ';']) => {
+                filled.push('…');
+                rest = after;
+            }
+            _ => rest = after,
+        }
+    }
+    filled + rest
+}
+
+#[test]
+fn every_error_message_that_is_explained_exists() {
+    let sentences = sentences();
+    let page = read(&root().join("docs/guide/troubleshooting.md"));
+    let mut count = 0;
+    for heading in page.lines().filter_map(|line| line.strip_prefix("### ")) {
+        let message = heading.trim_matches('`').trim();
+        let ticks = (heading.len() - heading.trim_start_matches('`').len()).max(1);
+        assert!(heading.ends_with(&"`".repeat(ticks)), "a heading is a message, all of it: {heading}");
+        assert!(sentences.contains(message), "no source says: {message}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
+
+#[test]
+fn an_invented_message_or_link_would_be_found() {
+    assert!(!sentences().contains("the moon is in the way of …"));
+    assert!(sentences().contains("UDP port … is taken by another program"));
+    assert_eq!(links("see [a](b.md#c) and [d](e)\n```text\n[no](link)\n```"), ["b.md#c", "e"]);
+    let found = anchors("# One two\n## Don't: `x`\n## One two\n");
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["dont-x", "one-two", "one-two-1"]);
+}

@@ -1,0 +1,237 @@
+//! `river doctor`, with each thing really broken.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::lab::{Lab, text};
+
+/// What a check said: its verdict, its text, and how to mend it.
+fn diagnose(command: &mut Command, check: &str) -> (String, String, String) {
+    let output = command.output().unwrap();
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let checks = report["checks"].as_array().unwrap();
+    let failed = checks.iter().any(|check| check["verdict"] == "fail");
+    assert_eq!(output.status.code(), Some(i32::from(failed)), "{report:#}");
+    assert_eq!(report["ok"], !failed);
+    for check in checks {
+        let (verdict, mend) = (&check["verdict"], &check["mend"]);
+        assert_eq!(*verdict == "ok", mend.is_null(), "what is not well can be mended: {check}");
+    }
+    let found = checks.iter().find(|finding| finding["check"] == check);
+    let found = found.unwrap_or_else(|| panic!("{check} is not among {report:#}"));
+    let field = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+    (field("verdict"), field("says"), field("mend"))
+}
+
+fn doctor(lab: &Lab) -> Command {
+    lab.river(&["doctor", "--json"])
+}
+
+#[test]
+fn where_all_is_well_it_says_so_and_makes_no_key() {
+    let mut lab = Lab::new();
+    let (out, _) = lab.ends(&["doctor"], 0);
+    for check in [
+        "version",
+        "key",
+        "discovery",
+        "connections",
+        "image cache",
+        "open files",
+        "threads",
+        "memory",
+        "shared memory",
+        "cores",
+        "clock",
+    ] {
+        assert!(out.lines().any(|line| line.contains(&format!("  {check:<16}  "))), "{check}: {out}");
+    }
+    assert!(!out.lines().any(|line| line.starts_with("fail")), "{out}");
+    assert!(!lab.path("key").exists());
+    let (verdict, says, _) = diagnose(&mut doctor(&lab), "key");
+    assert!(verdict == "ok" && says.contains("there is none yet"), "{says}");
+
+    lab.start_vms(2);
+    let (_, says, _) = diagnose(&mut doctor(&lab), "virtual machines");
+    assert_eq!(says, "2 VMs can be found and connected to");
+    let (fingerprint, _) = lab.ends(&["key", "show"], 0);
+    assert!(diagnose(&mut doctor(&lab), "key").1.contains(fingerprint.trim()));
+    assert_eq!(diagnose(&mut doctor(&lab), "discovery").0, "ok", "beside VMs that have the port, too");
+}
+
+#[test]
+fn a_key_that_is_no_use_is_told() {
+    let lab = Lab::new();
+    lab.ends(&["key", "new"], 0);
+    let key = lab.path("key");
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "key");
+    assert!(verdict == "fail" && says.contains("mode 644") && mend.contains("chmod 600"), "{says} {mend}");
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+
+    fs::set_permissions(lab.path(""), PermissionsExt::from_mode(0o777)).unwrap();
+    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "key");
+    assert!(
+        verdict == "warn" && says.contains("others may replace it") && mend.contains("chmod go-w"),
+        "{says}"
+    );
+    fs::set_permissions(lab.path(""), PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(diagnose(&mut doctor(&lab), "key").0, "ok");
+
+    if rustix::process::geteuid().is_root() {
+        chown(&key, Some(12345), None).unwrap();
+        let (verdict, says, _) = diagnose(&mut doctor(&lab), "key");
+        assert!(verdict == "fail" && says.contains("belongs to user 12345"), "{says}");
+        chown(&key, Some(0), None).unwrap();
+    } else {
+        eprintln!("skipped: a key of another user (only root can give a file away)");
+    }
+
+    fs::write(&key, "hello").unwrap();
+    let (verdict, _, mend) = diagnose(&mut doctor(&lab), "key");
+    assert!(verdict == "fail" && mend.contains("river key import"), "{mend}");
+
+    fs::remove_file(&key).unwrap();
+    let (verdict, says, mend) = diagnose(doctor(&lab).arg("--network"), "key");
+    assert!(verdict == "fail" && says.contains("the network is not used without"), "{says}");
+    assert!(mend.contains("river key export | ssh"), "{mend}");
+    // Not even root can make a file there.
+    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", "/proc/river/key"), "key");
+    assert!(verdict == "fail" && says.contains("cannot be made"), "{says}");
+    fs::write(&key, "").unwrap();
+    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", key.join("key")), "key");
+    assert!(verdict == "fail" && says.contains("cannot read the cluster key"), "{says}");
+}
+
+#[test]
+fn what_cannot_be_listened_on_is_told() {
+    let lab = Lab::new();
+    let taken = UdpSocket::bind(("127.255.255.255", lab.port)).unwrap();
+    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "discovery");
+    assert!(verdict == "fail" && says.contains("is taken by another program"), "{says}");
+    assert!(mend.contains("ss -ulpn"), "{mend}");
+    drop(taken);
+    assert_eq!(diagnose(&mut doctor(&lab), "discovery").0, "ok");
+    // An address for documentation, which is nobody's.
+    let (verdict, says, _) = diagnose(doctor(&lab).args(["--network", "192.0.2.7"]), "discovery");
+    assert!(verdict == "fail" && says.contains("192.0.2.7"), "{says}");
+    let (verdict, ..) = diagnose(doctor(&lab).env("RIVER_PORT", "70000"), "discovery");
+    assert_eq!(verdict, "fail");
+}
+
+#[test]
+fn variables_that_make_no_sense_are_told() {
+    let lab = Lab::new();
+    lab.ends(&["key", "new"], 0);
+    for (variable, value, check) in [
+        ("RIVER_NETWORK", "yes", "virtual machines"),
+        ("RIVER_HOSTS", "a b", "virtual machines"),
+        ("RIVER_CACHE_LIMIT", "much", "image cache"),
+    ] {
+        let (verdict, says, _) = diagnose(doctor(&lab).env(variable, value), check);
+        assert!(verdict == "fail" && says.contains(variable) && says.contains(value), "{says}");
+    }
+}
+
+#[test]
+fn a_cache_that_holds_nothing_is_a_warning() {
+    let lab = Lab::new();
+    fs::write(lab.path("file"), "").unwrap();
+    let (verdict, says, mend) =
+        diagnose(doctor(&lab).env("RIVER_CACHE", lab.path("file/images")), "image cache");
+    assert!(verdict == "warn" && says.contains("kept in memory") && mend.contains("RIVER_CACHE"), "{says}");
+    let open = lab.path("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
+    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_CACHE", &open), "image cache");
+    assert!(verdict == "warn" && says.contains("writable for nobody else"), "{says}");
+    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_CACHE_LIMIT", "1000"), "image cache");
+    assert!(verdict == "warn" && says.contains("at most 0 MiB"), "{says}");
+}
+
+#[test]
+fn too_few_files_are_a_failure() {
+    let lab = Lab::new();
+    let mut shell = in_shell(&lab, &["sh", "-c"], "ulimit -n 20; exec $river doctor --json");
+    let (verdict, says, mend) = diagnose(&mut shell, "open files");
+    assert!(verdict == "fail" && says.contains("at most 20"), "{says}");
+    assert!(mend.contains("limits.conf"), "the hard limit is as low: {mend}");
+}
+
+/// A shell that runs this script, with `$river` for the command.
+fn in_shell(lab: &Lab, shell: &[&str], script: &str) -> Command {
+    let river = lab.river(&[]);
+    let mut command = Command::new(shell[0]);
+    command.args(&shell[1..]).arg(script).env("river", river.get_program()).current_dir(lab.path("empty"));
+    for (name, value) in river.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// `river doctor` in a network of its own, after these commands of a shell. None, after having said so, where that cannot be.
+fn elsewhere(lab: &Lab, before: &str) -> Option<Command> {
+    let possible = ["unshare -n true", "nft --version", "ip -V"].iter().all(|test| {
+        Command::new("sh").args(["-c", test]).output().is_ok_and(|output| output.status.success())
+    });
+    if !possible {
+        eprintln!("skipped: needs root, iproute2 and nftables");
+        return None;
+    }
+    let script = format!("vm=; {before}; $river doctor --json; code=$?; [ -z $vm ] || kill $vm; exit $code");
+    Some(in_shell(lab, &["unshare", "-n", "sh", "-c"], &script))
+}
+
+const FIREWALL: &str = "ip link set lo up; nft add table inet t; \
+                        nft 'add chain inet t in { type filter hook input priority 0; }'";
+
+#[test]
+fn without_loopback_nothing_works_and_that_is_said() {
+    let lab = Lab::new();
+    let Some(mut doctor) = elsewhere(&lab, "true") else { return };
+    let (verdict, says, mend) = diagnose(&mut doctor, "discovery");
+    assert!(verdict == "fail" && mend.contains("ip link set lo up"), "{says} {mend}");
+}
+
+#[test]
+fn a_firewall_that_drops_searches_is_found() {
+    let lab = Lab::new();
+    let drop = format!("{FIREWALL}; nft add rule inet t in udp dport {} drop", lab.port);
+    let Some(mut doctor) = elsewhere(&lab, &drop) else { return };
+    let (verdict, says, mend) = diagnose(&mut doctor, "discovery");
+    assert!(verdict == "fail" && says.contains("127.255.255.255") && says.contains("firewall"), "{says}");
+    assert!(mend.contains(&format!("udp dport {}", lab.port)), "{mend}");
+    assert_eq!(diagnose(&mut doctor, "connections").0, "ok");
+}
+
+#[test]
+fn a_firewall_that_drops_connections_is_found() {
+    let lab = Lab::new();
+    let Some(mut doctor) =
+        elsewhere(&lab, &format!("{FIREWALL}; nft add rule inet t in tcp dport 1-65535 drop"))
+    else {
+        return;
+    };
+    let (verdict, says, _) = diagnose(&mut doctor, "connections");
+    assert!(verdict == "fail" && says.contains("no TCP connection to 127.0.0.1"), "{says}");
+    assert_eq!(diagnose(&mut doctor, "discovery").0, "ok");
+}
+
+#[test]
+fn a_vm_that_answers_but_cannot_be_connected_to_is_a_failure() {
+    let lab = Lab::new();
+    let start = "$river vm --name lab --listen 9999 >vm & vm=$!; until grep -q waits vm; do :; done";
+    let script = format!("{FIREWALL}; {start}; nft add rule inet t in tcp dport 9999 drop");
+    let Some(mut doctor) = elsewhere(&lab, &script) else { return };
+    let (verdict, says, mend) = diagnose(&mut doctor, "virtual machines");
+    assert!(verdict == "fail" && says.contains("no TCP connection to lab at 127.0.0.1:9999"), "{says}");
+    assert!(mend.contains("--listen"), "{mend}");
+}
