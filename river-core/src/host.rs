@@ -234,6 +234,9 @@ async fn serve_program(
                 let heard = trace::now();
                 let _ = to.try_send(FromHost::Clock { asked, heard, answered: trace::now() });
             }
+            Ok(Some(ToHost::Inspect { ticket })) => {
+                let _ = to.try_send(FromHost::Inspected { ticket, report: node.status() });
+            }
             Ok(Some(ToHost::Stop) | None) => break,
             Err(error) => {
                 tracing::warn!(%error, "lost the program");

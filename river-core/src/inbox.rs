@@ -4,7 +4,7 @@
 //! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
 //! cores loses nothing by it; and a sender touches the thread only if it sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ use crossbeam_utils::CachePadded;
 
 use crate::down::Down;
 use crate::envelope::Envelope;
-use crate::id::HostId;
+use crate::id::{HostId, VrId};
 use crate::limit::{Limited, QueueLimit, WhenFull};
+use crate::status::VrStatus;
 
 /// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
 const SPINS: u32 = 24;
@@ -59,11 +60,21 @@ pub(crate) struct Inbox {
     /// Length of the queue, readable without the lock. `ready` and `sleeping` are a Dekker pair: the pusher writes
     /// `ready` then reads `sleeping`, the owner writes `sleeping` then reads `ready`, both sequentially consistent,
     /// so one of them sees the other and no wake-up is lost.
-    ready: CachePadded<AtomicUsize>,
+    ready: CachePadded<Ready>,
     sleeping: CachePadded<AtomicBool>,
     owner: OnceLock<Thread>,
+    /// What people call the owner.
+    name: OnceLock<String>,
     /// Some room was made in a mailbox that has a limit.
     room: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    count: AtomicUsize,
+    /// How many envelopes the owner has taken out of its mailbox, ever. Written by the owner only, and on this line because
+    /// both sides have it anyway.
+    taken: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +82,11 @@ struct Queue {
     events: Vec<Event>,
     /// When the first of them arrived.
     since: Moment,
+    /// Since when the mailbox was never seen to be empty.
+    waiting: Moment,
+    /// How many envelopes have arrived, ever, and the bytes of their payloads.
+    arrived: u64,
+    bytes: u64,
     closed: bool,
     limit: Option<Limited>,
 }
@@ -206,9 +222,16 @@ impl Inbox {
     fn append(&self, mut queue: MutexGuard<'_, Queue>, event: Event) {
         if queue.events.is_empty() {
             queue.since = Moment::now();
+            if self.ready.taken.load(Relaxed) >= queue.arrived {
+                queue.waiting = queue.since;
+            }
+        }
+        if let Some(bytes) = event.payload_len() {
+            queue.arrived += 1;
+            queue.bytes += bytes as u64;
         }
         queue.events.push(event);
-        self.ready.store(queue.events.len(), SeqCst);
+        self.ready.count.store(queue.events.len(), SeqCst);
         drop(queue);
         if self.sleeping.load(SeqCst)
             && self.sleeping.swap(false, SeqCst)
@@ -222,13 +245,34 @@ impl Inbox {
     /// came. `None`: nothing was there.
     pub(crate) fn swap(&self, events: &mut Vec<Event>) -> Option<Moment> {
         debug_assert!(events.is_empty());
-        if self.ready.load(SeqCst) == 0 {
+        if self.ready.count.load(SeqCst) == 0 {
             return None;
         }
         let mut queue = self.lock();
         std::mem::swap(&mut queue.events, events);
-        self.ready.store(0, SeqCst);
+        self.ready.count.store(0, SeqCst);
         Some(queue.since)
+    }
+
+    /// The owner has taken so many envelopes out of its mailbox, ever.
+    #[inline]
+    pub(crate) fn has_taken(&self, count: u64) {
+        self.ready.taken.store(count, Relaxed);
+    }
+
+    /// Gives the owner a name for people.
+    pub(crate) fn is_called(&self, name: &str) {
+        let _ = self.name.set(name.to_owned());
+    }
+
+    /// What the mailbox looks like from outside.
+    pub(crate) fn status(&self, id: VrId) -> VrStatus {
+        let name = self.name.get().cloned().unwrap_or_default();
+        let queue = self.lock();
+        let (arrived, bytes) = (queue.arrived, queue.bytes);
+        let queued = arrived.saturating_sub(self.ready.taken.load(Relaxed));
+        let waiting = (queued > 0).then(|| queue.waiting.age());
+        VrStatus { id, name, queued, waiting, arrived, bytes }
     }
 
     /// What has arrived and was not taken.
@@ -242,7 +286,7 @@ impl Inbox {
         queue.closed = true;
         queue.limit.take().iter_mut().flat_map(Limited::let_in).for_each(let_in);
         self.room.notify_all();
-        self.ready.store(0, SeqCst);
+        self.ready.count.store(0, SeqCst);
         std::mem::take(&mut queue.events)
     }
 
@@ -251,7 +295,7 @@ impl Inbox {
         pump.begin();
         for _ in 0..SPINS {
             pump.poll();
-            if self.ready.load(SeqCst) > 0 {
+            if self.ready.count.load(SeqCst) > 0 {
                 pump.end();
                 return true;
             }
@@ -260,7 +304,7 @@ impl Inbox {
         let mut start = Instant::now();
         loop {
             pump.poll();
-            if self.ready.load(SeqCst) > 0 {
+            if self.ready.count.load(SeqCst) > 0 {
                 pump.end();
                 return true;
             }
@@ -275,7 +319,7 @@ impl Inbox {
             }
             if pump.may_park() {
                 self.sleeping.store(true, SeqCst);
-                if self.ready.load(SeqCst) == 0 {
+                if self.ready.count.load(SeqCst) == 0 {
                     match deadline {
                         None => thread::park(),
                         Some(deadline) => {

@@ -51,6 +51,11 @@ impl Lease {
         self.0.take_if(|(_, renewed)| now >= *renewed + TERM).map(|(tenant, _)| tenant)
     }
 
+    /// How long ago the lease was renewed, if there is one.
+    pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
+        self.0.as_ref().map(|(_, renewed)| now.saturating_duration_since(*renewed))
+    }
+
     pub(crate) fn holder(&self) -> Option<&Tenant> {
         self.0.as_ref().map(|(tenant, _)| tenant)
     }

@@ -67,6 +67,7 @@
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
 //! * `limit`: limits of mailboxes
+//! * `status`: what processes look like from outside
 //! * `error`: what can go wrong
 //! * `trace`: what VRs did, and when
 //! * `panics`: panics as text
@@ -135,6 +136,7 @@ mod sim;
 #[cfg(feature = "testing")]
 mod start;
 mod state;
+mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod trace;
@@ -157,10 +159,13 @@ pub use key::{ClusterKey, KeyError};
 pub use limit::{QueueLimit, WhenFull};
 pub use mailbox::{QueueStatus, Selector};
 pub use noise::PROTOCOL;
-pub use operate::checkpoint;
+pub use operate::{InspectError, checkpoint, program_status, vm_status};
 pub use panics::catch_panic;
 pub use protocol::{Checkpoint, Count};
 pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Stored, StoredVr};
+pub use status::{
+    LeaseStatus, LeasedStatus, LinkStatus, ProcessReport, ProcessStatus, ProgramStatus, Usage, VmStatus, VrStatus,
+};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
 pub use vr::{Group, Handler, Posted, Random, Span, VirtualResource, Vr};

@@ -33,6 +33,7 @@ use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
 use crate::state::Registry;
+use crate::status::{ProcessReport, Usage};
 use crate::trace::Traces;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -297,6 +298,16 @@ impl Node {
     /// The VRs that live here.
     pub(crate) fn vrs(&self) -> Vec<VrId> {
         self.local.vrs()
+    }
+
+    /// What this process looks like from outside.
+    pub(crate) fn status(&self) -> ProcessReport {
+        let peers: Vec<_> =
+            self.book().peers.iter().map(|(host, peer)| (*host, peer.link.clone())).collect();
+        // A link that is being dialled is locked, and has carried nothing yet.
+        let links = peers.iter().filter_map(|(host, link)| link.try_lock().ok()?.as_ref()?.status(*host));
+        let links = links.collect();
+        ProcessReport { usage: Usage::of(std::process::id()), vrs: self.local.status(), links }
     }
 
     pub(crate) fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {

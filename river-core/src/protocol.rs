@@ -14,6 +14,7 @@ use crate::discovery::{Query, VmInfo};
 use crate::down::Why;
 use crate::error::{DeployError, StateError};
 use crate::id::{HostId, ImageHash, ProgramId, VmId, VrId};
+use crate::status::{ProcessReport, ProgramStatus, VmStatus};
 
 /// What the dialling side of a connection wants. Travels inside the encrypted handshake.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +67,8 @@ pub(crate) enum ToVm {
     FindInitiator,
     /// Ends the VM as soon as no program has it any more, and asks the program that has it to give it back.
     Drain,
+    /// Asks what it looks like. Needs no lease either.
+    Inspect,
 }
 
 /// Who leases a VM.
@@ -126,6 +129,8 @@ pub(crate) enum FromVm {
     },
     /// The VM wants to go: the program is asked to give it back when it can.
     Leaving,
+    /// What the VM looks like.
+    Inspected(VmStatus),
 }
 
 /// From somebody who has the key to an initiator.
@@ -133,12 +138,15 @@ pub(crate) enum FromVm {
 pub(crate) enum ToProgram {
     /// Checkpoint into that directory of the initiator's machine, and keep so many there.
     Checkpoint { directory: PathBuf, keep: usize },
+    /// What does the program look like?
+    Inspect,
 }
 
 /// From an initiator to somebody who has the key.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromProgram {
     Checkpoint(Result<Checkpoint, StateError>),
+    Inspected(ProgramStatus),
 }
 
 /// From the initiator to a host.
@@ -170,6 +178,10 @@ pub(crate) enum ToHost {
     /// Asks what the host's clock says, by which traces are compared. `asked`: what the initiator's said.
     Clock {
         asked: u64,
+    },
+    /// What does the host look like?
+    Inspect {
+        ticket: u64,
     },
     /// The program ends here. A host that is traced hands over what it has, and is told once more when all is there.
     Stop,
@@ -214,6 +226,10 @@ pub(crate) enum FromHost {
         asked: u64,
         heard: u64,
         answered: u64,
+    },
+    Inspected {
+        ticket: u64,
+        report: ProcessReport,
     },
     /// A [`Piece`](crate::trace::Piece) of the trace.
     Trace(#[serde(with = "bytes_body")] Vec<u8>),

@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod directory;
+mod inspect;
 mod local;
 mod output;
 mod place;
@@ -31,6 +32,7 @@ use crate::lease;
 use crate::node::Node;
 use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
 use crate::rt;
+use crate::status::ProcessReport;
 use crate::trace::{self, Collector, Traces};
 use crate::vm::{Vm, machine_name};
 
@@ -51,6 +53,7 @@ pub(crate) struct Program {
     pub(crate) tenant: Tenant,
     /// Where the trace goes, if there is one.
     collector: Option<Collector>,
+    began: Instant,
     key: ClusterKey,
     reach: Reach,
     output: Output,
@@ -75,6 +78,14 @@ struct State {
     aliases: HashMap<VmId, VmId>,
     /// Who had ended before the program was restored.
     past: HashMap<VrId, Why>,
+    inspections: Inspections,
+}
+
+/// Who waits to hear what hosts look like.
+#[derive(Default)]
+struct Inspections {
+    next: u64,
+    waiting: HashMap<u64, rt::Sender<(HostId, ProcessReport)>>,
 }
 
 /// A VR that is known by a name on its VM.
@@ -125,6 +136,7 @@ impl Program {
             node,
             tenant: Tenant { program, name },
             collector,
+            began: Instant::now(),
             key: key.clone(),
             reach,
             output: Output::start()?,
@@ -243,9 +255,13 @@ impl Program {
             }
             Hello::Operate { program } if program == self.tenant.program => {
                 let (to, mut from) = control::split::<FromProgram, ToProgram>(stream);
-                while let Ok(Some(ToProgram::Checkpoint { directory, keep })) = from.next().await {
-                    let result = self.checkpoint(directory, keep).await;
-                    let _ = to.try_send(FromProgram::Checkpoint(result));
+                while let Ok(Some(wanted)) = from.next().await {
+                    let _ = to.try_send(match wanted {
+                        ToProgram::Checkpoint { directory, keep } => {
+                            FromProgram::Checkpoint(self.checkpoint(directory, keep).await)
+                        }
+                        ToProgram::Inspect => FromProgram::Inspected(self.inspect().await),
+                    });
                 }
             }
             other => accept_data(&self.node, other, stream),
@@ -288,6 +304,7 @@ impl Program {
                         self.tell_host(host, ToHost::Clock { asked: trace::now() });
                     }
                 }
+                Ok(Some(FromHost::Inspected { ticket, report })) => self.inspected(host, ticket, report),
                 Ok(Some(FromHost::Trace(piece))) => {
                     self.collector.iter().for_each(|collector| collector.take(host, &piece));
                 }

@@ -21,6 +21,7 @@ use crate::key::{ClusterKey, KeyError};
 use crate::lease::Lease;
 use crate::protocol::{FromVm, Hello, Tenant, ToVm, Welcome};
 use crate::rt;
+use crate::status::{LeaseStatus, Usage, VmStatus};
 
 use process::HostProcess;
 
@@ -332,6 +333,18 @@ impl Shared {
         if drained {
             self.stop();
         }
+    }
+
+    fn status(&self) -> VmStatus {
+        let state = self.state();
+        let lease = state.lease.holder().map(|tenant| LeaseStatus {
+            program: tenant.program,
+            name: tenant.name.clone(),
+            renewed: state.lease.age(Instant::now()).unwrap_or_default(),
+            host: state.host.as_ref().map(HostProcess::usage),
+            draining: state.draining,
+        });
+        VmStatus { usage: Usage::of(std::process::id()), lease }
     }
 
     fn announcement(&self) -> Announcement {

@@ -58,6 +58,8 @@ pub struct Vr {
     fresh_number: Cell<u64>,
     /// Whether the mailbox has a limit.
     limited: Cell<bool>,
+    /// How many envelopes it has taken out of its mailbox.
+    received: Cell<u64>,
     /// How many names it has given to VRs that it deployed.
     names: Cell<u64>,
     random: RefCell<Pcg64Mcg>,
@@ -102,6 +104,7 @@ impl Vr {
             slots: RefCell::default(),
             fresh_number: Cell::new(base.fresh_number),
             limited: Cell::new(false),
+            received: Cell::new(0),
             names: Cell::new(base.names),
             random: RefCell::new(base.random.clone()),
             journal: None,
@@ -457,6 +460,8 @@ impl Vr {
     /// An envelope leaves the mailbox.
     #[inline]
     fn taken(&self, envelope: Envelope) -> Envelope {
+        self.received.set(self.received.get() + 1);
+        self.inbox.has_taken(self.received.get());
         if let Some(tracer) = &self.tracer
             && self.is_live()
         {

@@ -65,7 +65,9 @@ pub(crate) fn start(
             eprintln!("VR {} ({name}) {why}", id.short());
         }
         if let Some(traces) = thread_node.traces.get() {
-            traces.ended(id, &why);
+            // Whoever waits when the program ends gets an error, and has not failed.
+            let stopped = matches!(why, Why::Failed(_)) && thread_node.is_stopped();
+            traces.ended(id, if stopped { &Why::ProgramEnded } else { &why });
         }
         thread_node.remove(id, &why);
         ended(id, why);

@@ -54,6 +54,7 @@ impl Vr {
 
     /// Gives the VR a name for people.
     pub(crate) fn is_called(&self, name: &str) {
+        self.inbox.is_called(name);
         if let Some(tracer) = &self.tracer {
             tracer.name(name);
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{Channel, Envelope, Payload, SendError, Vr, VrId};
+use river_core::{Channel, Envelope, Payload, SendError, Span, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use arrival::Arrival;
@@ -181,6 +181,11 @@ pub(crate) struct Engine<'v> {
 }
 
 impl<'v> Engine<'v> {
+    /// What the rank does has this name in a trace, until the guard is dropped.
+    pub(crate) fn span(&self, name: &str) -> Span<'_> {
+        self.vr.span(name)
+    }
+
     pub(crate) fn new(vr: &'v Vr, me: u32, supervisor: VrId, ranks: Vec<VrId>, places: Vec<Place>) -> Self {
         vr.describe_channel(MESSAGES, "mpi", Label::Envelope(label));
         vr.describe_channel(REPORTS, "mpi report", Label::None);

@@ -11,6 +11,7 @@ pub(crate) mod run;
 mod size;
 pub(crate) mod states;
 pub(crate) mod stop;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod vm;
 

@@ -12,6 +12,8 @@ const MOST: usize = 200_000;
 const LINES: usize = 20_000;
 /// So many of the longest waits are listed.
 const LONGEST: usize = 200;
+/// Who waits for messages in a span of this name waits for all, and has a colour of its own.
+const BARRIER: &str = "barrier";
 /// So many pairs of VRs that talk to each other are listed.
 const PAIRS: usize = 5_000;
 
@@ -97,7 +99,7 @@ fn data(flow: &Flow) -> Value {
         "end": run.end,
         "notes": notes(flow).into_iter().chain(sampled.into_iter().flatten()).collect::<Vec<_>>(),
         "total": {"messages": flow.messages.len(), "bytes": bytes, "waits": flow.waits.len()},
-        "reasons": Reason::ALL.map(Reason::name),
+        "reasons": Reason::ALL.map(Reason::name).into_iter().chain([BARRIER]).collect::<Vec<_>>(),
         "labels": labels,
         "vms": run.vms.iter().map(|vm| json!({"name": vm.name})).collect::<Vec<_>>(),
         "vrs": (0..lines).map(|vr| line(flow, vr)).collect::<Vec<_>>(),
@@ -114,7 +116,7 @@ fn data(flow: &Flow) -> Value {
             "nanos": waits.iter().map(|wait| wait.nanos).collect::<Vec<_>>(),
             "vr": column(&waits, |wait| wait.vr),
             "on": waits.iter().map(|wait| on(wait, lines)).collect::<Vec<_>>(),
-            "reason": waits.iter().map(|wait| reason(wait)).collect::<Vec<_>>(),
+            "reason": waits.iter().map(|wait| reason(flow, wait)).collect::<Vec<_>>(),
             "label": column(&waits, |wait| wait.label),
         },
         "spans": {
@@ -128,7 +130,7 @@ fn data(flow: &Flow) -> Value {
         "pairs": flow.pairs().iter().filter(|pair| shown(pair.from) && shown(pair.to)).take(PAIRS)
             .map(|pair| json!([pair.from, pair.to, pair.messages, pair.bytes])).collect::<Vec<_>>(),
         "longest": flow.longest_waits(LONGEST).iter().filter(|wait| shown(wait.vr))
-            .map(|wait| json!([wait.vr, wait.at, wait.nanos, reason(wait), on(wait, lines), wait.label]))
+            .map(|wait| json!([wait.vr, wait.at, wait.nanos, reason(flow, wait), on(wait, lines), wait.label]))
             .collect::<Vec<_>>(),
     })
 }
@@ -170,7 +172,10 @@ fn on(wait: &Wait, lines: usize) -> i64 {
     wait.on.filter(|on| *on < lines).and_then(|on| i64::try_from(on).ok()).unwrap_or(-1)
 }
 
-fn reason(wait: &Wait) -> usize {
+fn reason(flow: &Flow, wait: &Wait) -> usize {
+    if wait.reason == Reason::Receive && flow.labels[wait.label] == BARRIER {
+        return Reason::ALL.len();
+    }
     Reason::ALL.iter().position(|reason| *reason == wait.reason).unwrap_or(0)
 }
 

@@ -10,6 +10,7 @@ mod order;
 mod run;
 mod state;
 mod stop;
+mod top;
 mod trace;
 
 use std::process::Stdio;

@@ -23,6 +23,7 @@ use crate::frame::{self, Kind};
 use crate::protocol::MemoryName;
 
 use bell::Bell;
+use super::Traffic;
 use ring::RingWriter;
 
 pub(crate) use rings::{Rings, TICK, Watch};
@@ -47,7 +48,8 @@ impl Offer {
     /// The link, once the peer has taken the ring. `bell` is the peer's.
     pub(crate) fn accepted(self, doorbell: TcpStream, bell: &MemoryName) -> io::Result<ShmLink> {
         let bell = Bell::open(bell)?;
-        Ok(ShmLink { ring: Mutex::new(self.0), bell, doorbell, failed: OnceLock::new() })
+        let (failed, traffic) = Default::default();
+        Ok(ShmLink { ring: Mutex::new(self.0), bell, doorbell, failed, traffic })
     }
 }
 
@@ -58,6 +60,7 @@ pub(crate) struct ShmLink {
     bell: Bell,
     doorbell: TcpStream,
     failed: OnceLock<String>,
+    pub(super) traffic: Traffic,
 }
 
 impl ShmLink {
@@ -69,6 +72,7 @@ impl ShmLink {
             self.write(&mut ring, part)?;
         }
         ring.publish();
+        self.traffic.count(kind, envelope);
         self.ring_if_needed()
     }
 

@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById('data').textContent);
 const $ = id => document.getElementById(id);
 const { vms, vrs, labels, reasons, end } = data;
 const COLOURS = { receive: '#d9a441', 'full queue': '#d1495b', send: '#e07a5f', connect: '#8d6cab', discover: '#4a90a4',
-  lease: '#3d7ea6', deploy: '#5b9e6d', checkpoint: '#7f7f7f' };
+  lease: '#3d7ea6', deploy: '#5b9e6d', checkpoint: '#7f7f7f', barrier: '#b5629b' };
 
 // ---- the data, as columns of numbers ----
 // Times are written as what passed since the line before.
@@ -138,7 +138,7 @@ function draw() {
   axis(c);
   const part = there > drawn ? `every ${Math.ceil(there / drawn)}th of ` : '';
   $('status').textContent = `${time(view.to - view.from)} shown; ${part}${there} messages, ${drawnWaits} waits`;
-  $('status').dataset.messages = there; $('status').dataset.waits = drawnWaits;
+  $('status').dataset.span = view.to - view.from; $('status').dataset.messages = there; $('status').dataset.waits = drawnWaits;
 }
 
 // Of sorted intervals those in view; of those that share a pixel the longest comes first and the others not at all.
