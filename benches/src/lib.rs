@@ -12,6 +12,7 @@
 //!   and, with `--peers`, against MPICH and Open MPI
 //! * `cargo bench -p river-benches --bench mapreduce`: MapReduce's word count and sort, against rayon, Spark and Dask
 //! * `cargo bench -p river-benches --bench state`: recording, checkpoints, restoring
+//! * `cargo bench -p river-benches --bench trace`: what tracing costs, off and on
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
 //! `cargo run --release -p river-benches --bin report` runs all of them and writes `docs/results`.

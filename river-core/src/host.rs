@@ -30,6 +30,7 @@ use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, St
 use crate::rt;
 use crate::service;
 use crate::state::{Base, Origin, Record, Saved};
+use crate::trace::{self, Traces};
 use crate::vr::thread::Beginning;
 use crate::vr::{self, Creation, Resource};
 
@@ -108,6 +109,9 @@ fn run() -> Result<(), ControlError> {
         let node = Node::start(at, program, vm, key.clone(), requests, spec.recoverable)?;
         if spec.taped {
             node.states.tape(&node.vm);
+        }
+        if let Some(events) = spec.trace {
+            let _ = node.traces.set(Traces::new(events));
         }
         for listener in listeners {
             let acceptor = node.clone();
@@ -247,6 +251,13 @@ async fn serve_program(
                 send_tapes(&node, &to);
                 let _ = to.try_send(FromHost::TapeEnd);
             }
+            Ok(Some(ToHost::Clock { asked })) => {
+                let heard = trace::now();
+                let _ = to.try_send(FromHost::Clock { asked, heard, answered: trace::now() });
+            }
+            Ok(Some(ToHost::Inspect { ticket })) => {
+                let _ = to.try_send(FromHost::Inspected { ticket, report: node.status() });
+            }
             Ok(Some(ToHost::Stop) | None) => break,
             Err(error) => {
                 tracing::warn!(%error, "lost the program");
@@ -262,6 +273,23 @@ async fn serve_program(
     while !node.is_idle() && Instant::now() < deadline {
         rt::sleep(Duration::from_millis(1)).await;
     }
+    if let Some(traces) = node.traces.get() {
+        hand_over(&node, traces, &to);
+        // Ends when the initiator has got it all, or is gone.
+        let _ = from.next().await;
+    }
+}
+
+/// Sends what the VRs of this process have recorded.
+fn hand_over(node: &Node, traces: &Traces, to: &rt::Sender<FromHost>) {
+    let send = |piece: trace::Piece| {
+        if let Ok(piece) = trace::encode(&piece) {
+            let _ = to.try_send(FromHost::Trace(piece));
+        }
+    };
+    send(trace::Piece::Host { host: node.place.host, vm: node.vm.clone(), boot: trace::boot() });
+    traces.collect(send);
+    let _ = to.try_send(FromHost::TraceEnd);
 }
 
 /// Sends what VRs were told since the last time. False: nobody listens any more. Runs on the network thread alone, so that what

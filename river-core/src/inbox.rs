@@ -4,7 +4,7 @@
 //! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
 //! cores loses nothing by it; and a sender touches the thread only if it sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -14,8 +14,9 @@ use crossbeam_utils::CachePadded;
 use crate::arriving::{Arriving, Intake};
 use crate::down::Down;
 use crate::envelope::Envelope;
-use crate::id::HostId;
+use crate::id::{HostId, VrId};
 use crate::limit::{Limited, QueueLimit, WhenFull};
+use crate::status::VrStatus;
 
 /// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
 const SPINS: u32 = 24;
@@ -112,9 +113,22 @@ pub(crate) struct Inbox {
     /// so one of them sees the other and no wake-up is lost.
     ready: CachePadded<AtomicUsize>,
     sleeping: CachePadded<AtomicBool>,
+    owned: CachePadded<Owned>,
     owner: OnceLock<Thread>,
+    /// What people call the owner.
+    name: OnceLock<String>,
     /// Some room was made in a mailbox that has a limit.
     room: Condvar,
+}
+
+/// What the owner alone writes, for who looks from outside.
+#[derive(Debug, Default)]
+struct Owned {
+    /// Envelopes in its mailbox.
+    held: AtomicUsize,
+    /// Envelopes that it took before they got here, and the bytes of their payloads.
+    taken: AtomicU64,
+    bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +136,13 @@ struct Queue {
     events: Vec<Event>,
     /// When the first of them arrived.
     since: Moment,
+    /// Since when the mailbox was never seen to be empty.
+    waiting: Moment,
+    /// How many envelopes have arrived, ever, and the bytes of their payloads.
+    arrived: u64,
+    bytes: u64,
+    /// How many of them were swapped out.
+    swapped: u64,
     closed: bool,
     limit: Option<Limited>,
     /// Who waits for room waits no longer: a checkpoint is being taken.
@@ -157,6 +178,25 @@ impl Inbox {
     /// Names the thread that waits on this inbox: the caller's.
     pub(crate) fn adopt(&self) {
         let _ = self.owner.set(thread::current());
+        let mut queue = self.lock();
+        if queue.events.is_empty() {
+            // What it holds from the beginning, being restored, waits anew.
+            queue.waiting = Moment::now();
+        }
+    }
+
+    /// The owner's mailbox holds so many envelopes now.
+    #[inline]
+    pub(crate) fn holds(&self, envelopes: usize) {
+        self.owned.held.store(envelopes, Relaxed);
+    }
+
+    /// The owner has taken an envelope of that length from where its sender wrote it.
+    #[inline]
+    pub(crate) fn was_passed_by(&self, bytes: usize) {
+        let add = |to: &AtomicU64, count| to.store(to.load(Relaxed) + count, Relaxed);
+        add(&self.owned.taken, 1);
+        add(&self.owned.bytes, bytes as u64);
     }
 
     /// Appends an event, whatever the limit; gives it back if the owner is gone.
@@ -266,6 +306,13 @@ impl Inbox {
     fn append(&self, mut queue: MutexGuard<'_, Queue>, event: Event) {
         if queue.events.is_empty() {
             queue.since = Moment::now();
+            if self.owned.held.load(Relaxed) == 0 {
+                queue.waiting = queue.since;
+            }
+        }
+        if let Some(bytes) = event.payload_len() {
+            queue.arrived += 1;
+            queue.bytes += bytes as u64;
         }
         queue.events.push(event);
         self.ready.store(queue.events.len(), SeqCst);
@@ -287,8 +334,25 @@ impl Inbox {
         }
         let mut queue = self.lock();
         std::mem::swap(&mut queue.events, events);
+        queue.swapped = queue.arrived;
         self.ready.store(0, SeqCst);
         Some(queue.since)
+    }
+
+    /// Gives the owner a name for people.
+    pub(crate) fn is_called(&self, name: &str) {
+        let _ = self.name.set(name.to_owned());
+    }
+
+    /// What the mailbox looks like from outside.
+    pub(crate) fn status(&self, id: VrId) -> VrStatus {
+        let name = self.name.get().cloned().unwrap_or_default();
+        let queue = self.lock();
+        let queued = queue.arrived - queue.swapped + self.owned.held.load(Relaxed) as u64;
+        let waiting = (queued > 0).then(|| queue.waiting.age());
+        let arrived = queue.arrived + self.owned.taken.load(Relaxed);
+        let bytes = queue.bytes + self.owned.bytes.load(Relaxed);
+        VrStatus { id, name, queued, waiting, arrived, bytes }
     }
 
     /// What has arrived and was not taken.

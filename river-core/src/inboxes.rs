@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::envelope::Envelope;
 use crate::id::{IdMap, VrId};
 use crate::inbox::{Event, Inbox};
+use crate::status::VrStatus;
 
 /// Who lives in this process.
 #[derive(Debug, Default)]
@@ -28,6 +29,11 @@ impl Inboxes {
 
     pub(crate) fn get(&self, vr: VrId) -> Option<Arc<Inbox>> {
         self.read().get(&vr).cloned()
+    }
+
+    /// What all mailboxes look like.
+    pub(crate) fn status(&self) -> Vec<VrStatus> {
+        self.read().iter().map(|(vr, inbox)| inbox.status(*vr)).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

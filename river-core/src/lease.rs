@@ -58,6 +58,11 @@ impl Lease {
         }
     }
 
+    /// How long ago the lease was renewed, if there is one.
+    pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
+        self.0.as_ref().map(|(_, renewed)| now.saturating_duration_since(*renewed))
+    }
+
     pub(crate) fn holder(&self) -> Option<&Tenant> {
         self.0.as_ref().map(|(tenant, _)| tenant)
     }

@@ -70,7 +70,9 @@
 //! * `arriving`: envelopes that have not reached a mailbox yet
 //! * `limit`: limits of mailboxes
 //! * `panics`: panics as text, and how it came to them
+//! * `status`: what processes look like from outside
 //! * `error`: what can go wrong
+//! * `trace`: what VRs did, and when
 //! * `key`: the cluster key
 //! * `noise`: the handshake
 //! * `discovery`: how VMs are found
@@ -144,8 +146,10 @@ mod sim;
 #[cfg(feature = "testing")]
 mod start;
 mod state;
+mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trace;
 mod vm;
 mod vr;
 
@@ -168,10 +172,14 @@ pub use key::{ClusterKey, KeyError};
 pub use limit::{QueueLimit, WhenFull};
 pub use mailbox::{QueueStatus, Selector};
 pub use noise::PROTOCOL;
-pub use operate::{checkpoint, migrate};
+pub use operate::{InspectError, checkpoint, migrate, program_status, vm_status};
 pub use panics::{Panic, Trace, catch_panic, catch_traced};
 pub use protocol::{Checkpoint, Count, Migrated};
-pub use run::{restore, run, run_recoverable, try_run, try_run_recoverable};
+pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
+pub use status::{
+    LeaseStatus, LeasedStatus, LinkStatus, ProcessReport, ProcessStatus, ProgramStatus, Usage, VmStatus,
+    VrStatus,
+};
 pub use vm::{StopError, Vm, VmConfig, VmError, drain, stop};
-pub use vr::{Group, Handler, Posted, Random, Service, VirtualResource, Vr};
+pub use vr::{Group, Handler, Posted, Random, Service, Span, VirtualResource, Vr};

@@ -500,6 +500,12 @@ impl Mailbox {
         self.held.len() + self.fresh.len()
     }
 
+    /// Envelopes that wait, with what posted receives have got.
+    #[inline]
+    pub(crate) fn unreceived(&self) -> usize {
+        self.len() + self.posted.iter().map(|posted| posted.got.len()).sum::<usize>()
+    }
+
     /// What waits, with what posted receives have got.
     pub(crate) fn status(&mut self, swap: &mut Swap<'_>) -> QueueStatus {
         self.absorb_all(swap);

@@ -36,6 +36,8 @@ use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
 use crate::state::Registry;
+use crate::status::{ProcessReport, Usage};
+use crate::trace::Traces;
 
 pub(crate) use foreign::VisitEnd;
 use foreign::{Foreign, Published};
@@ -62,6 +64,8 @@ pub(crate) struct Node {
     /// Whether the VRs of this program are recorded if nothing else is said.
     pub(crate) recoverable: bool,
     pub(crate) states: Registry,
+    /// Set before the first VR begins, if the program is traced.
+    pub(crate) traces: OnceLock<Arc<Traces>>,
     /// VMs that want to be given back; known to the initiator's process only.
     leaving: Mutex<Vec<VmId>>,
     any_leaving: AtomicBool,
@@ -168,6 +172,7 @@ impl Node {
             courier,
             recoverable,
             states: Registry::default(),
+            traces: OnceLock::new(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
             published: Published::on(network),
@@ -333,6 +338,15 @@ impl Node {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.local.is_empty()
+    }
+
+    /// What this process looks like from outside.
+    pub(crate) fn status(&self) -> ProcessReport {
+        let peers: Vec<_> = self.book().peers.iter().map(|(host, peer)| (*host, peer.link.clone())).collect();
+        // A link that is being dialled is locked, and has carried nothing yet.
+        let links = peers.iter().filter_map(|(host, link)| link.try_lock().ok()?.as_ref()?.status(*host));
+        let links = links.collect();
+        ProcessReport { usage: Usage::of(std::process::id()), vrs: self.local.status(), links }
     }
 
     pub(crate) fn inbox(&self, vr: VrId) -> Option<Arc<Inbox>> {
@@ -706,6 +720,7 @@ impl Node {
             courier,
             recoverable: false,
             states: Registry::default(),
+            traces: OnceLock::new(),
             leaving: Mutex::default(),
             any_leaving: AtomicBool::new(false),
             published: Published::on(Network::Loopback),

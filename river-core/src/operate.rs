@@ -1,17 +1,25 @@
-//! What somebody who has the key may want of a program that is running.
+//! What somebody who has the key may want of a VM, or of a program that is running.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::control;
+use crate::control::{self, Incoming};
 use crate::discovery::{Reach, VmInfo, VmState};
 use crate::error::{MigrateError, StateError};
+use crate::id::ProgramId;
+use crate::key::ClusterKey;
 use crate::protocol::{Checkpoint, FromProgram, FromVm, Hello, Migrated, ToProgram, ToVm};
 use crate::rt;
+use crate::status::{ProgramStatus, VmStatus};
 
 /// How long a VM or an initiator may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Why there was no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InspectError(String);
 
 /// Checkpoints the program that uses a VM, as [`Vr::checkpoint`](crate::Vr::checkpoint) does, into a directory of the
 /// machine of the program's initiator.
@@ -22,10 +30,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// # Blocking
 /// Until it is written.
 pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Result<Checkpoint, StateError> {
-    match ask(vm, ToProgram::Checkpoint { directory: directory.into(), keep }) {
+    match have(vm, ToProgram::Checkpoint { directory: directory.into(), keep }) {
         Ok(FromProgram::Checkpoint(result)) => result,
         Ok(_) => Err(StateError::GivenUp("the program answered something else".into())),
-        Err(error) => Err(StateError::GivenUp(error)),
+        Err(InspectError(error)) => Err(StateError::GivenUp(error)),
     }
 }
 
@@ -39,44 +47,108 @@ pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Re
 /// # Blocking
 /// Until it lives there.
 pub fn migrate(used: &VmInfo, vr: &str, to: &VmInfo) -> Result<Migrated, MigrateError> {
-    match ask(used, ToProgram::Migrate { vr: vr.into(), vm: Box::new(to.clone()) }) {
+    match have(used, ToProgram::Migrate { vr: vr.into(), vm: Box::new(to.clone()) }) {
         Ok(FromProgram::Migrated(result)) => result,
         Ok(_) => Err(MigrateError::GivenUp("the program answered something else".into())),
-        Err(error) => Err(MigrateError::GivenUp(error)),
+        Err(InspectError(error)) => Err(MigrateError::GivenUp(error)),
     }
 }
 
-/// Finds the initiator of the program that uses a VM, and has it do something.
-fn ask(vm: &VmInfo, request: ToProgram) -> Result<FromProgram, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("VM {}: {error}", vm.name);
-    let VmState::Leased { program, .. } = vm.state else { return Err(failed(&"no program uses it")) };
-    let key = Reach::from_env().map_err(|error| failed(&error))?.key().map_err(|error| failed(&error))?;
+/// Has the program that uses a VM do something, for as long as that takes.
+fn have(vm: &VmInfo, request: ToProgram) -> Result<FromProgram, InspectError> {
     rt::block_on(async {
-        let hello = Hello::Lease { program };
-        let (_, stream) = control::dial(vm.address, &key, &hello).await.map_err(|error| failed(&error))?;
-        let (to, mut from) = control::split::<ToVm, FromVm>(stream);
-        let _ = to.try_send(ToVm::FindInitiator);
-        let initiator = match rt::timeout(ANSWER, from.next()).await {
-            Ok(Ok(Some(FromVm::Initiator(Some(address))))) => address,
-            Ok(Ok(Some(FromVm::Initiator(None)))) => {
-                return Err(failed(&"its program runs nothing there yet"));
-            }
-            _ => return Err(failed(&"it does not answer")),
-        };
-        // What is on the VM's machine is found where the VM is.
-        let initiator = match initiator.ip() {
-            ip if ip.is_loopback() => SocketAddr::new(vm.address.ip(), initiator.port()),
-            _ => initiator,
-        };
-        let hello = Hello::Operate { program };
-        let (_, stream) = control::dial(initiator, &key, &hello)
-            .await
-            .map_err(|error| format!("the initiator at {initiator}: {error}"))?;
-        let (to, mut from) = control::split::<ToProgram, FromProgram>(stream);
-        let _ = to.try_send(request);
+        let mut from = operate(vm, request).await?;
         match from.next().await {
             Ok(Some(answer)) => Ok(answer),
-            _ => Err("the program has ended".into()),
+            _ => Err(InspectError("the program has ended".into())),
         }
     })
+}
+
+/// What the program looks like that uses a VM: its VRs, its links, and what its processes use.
+///
+/// # Errors
+/// If no program uses the VM, or the program cannot be reached.
+///
+/// # Blocking
+/// Until it has answered; for five seconds at most. Hosts that do not answer it within half a second have no report.
+pub fn program_status(vm: &VmInfo) -> Result<ProgramStatus, InspectError> {
+    let failed = |error: &str| InspectError(format!("the program on VM {}: {error}", vm.name));
+    rt::block_on(async {
+        let mut from = operate(vm, ToProgram::Inspect).await?;
+        match rt::timeout(ANSWER, from.next()).await {
+            Ok(Ok(Some(FromProgram::Inspected(status)))) => Ok(status),
+            Ok(_) => Err(failed("it has ended")),
+            Err(_) => Err(failed("it does not answer")),
+        }
+    })
+}
+
+/// What a VM looks like: its lease, and what it and the host on it use.
+///
+/// # Errors
+/// If it cannot be reached.
+///
+/// # Blocking
+/// Until it has answered; for five seconds at most.
+pub fn vm_status(vm: &VmInfo) -> Result<VmStatus, InspectError> {
+    let key = key(vm)?;
+    rt::block_on(async {
+        match ask(vm, &key, ProgramId::fresh(), ToVm::Inspect).await? {
+            FromVm::Inspected(status) => Ok(status),
+            _ => Err(of_vm(vm, &"it answered something else than was asked")),
+        }
+    })
+}
+
+fn of_vm(vm: &VmInfo, error: &dyn std::fmt::Display) -> InspectError {
+    InspectError(format!("VM {}: {error}", vm.name))
+}
+
+fn key(vm: &VmInfo) -> Result<ClusterKey, InspectError> {
+    let reach = Reach::from_env().map_err(|error| of_vm(vm, &error))?;
+    reach.key().map_err(|error| of_vm(vm, &error))
+}
+
+/// Asks a VM something that needs no lease.
+async fn ask(
+    vm: &VmInfo,
+    key: &ClusterKey,
+    program: ProgramId,
+    question: ToVm,
+) -> Result<FromVm, InspectError> {
+    let hello = Hello::Lease { program };
+    let dialled = rt::timeout(ANSWER, control::dial(vm.address, key, &hello)).await;
+    let dialled = dialled.map_err(|_| of_vm(vm, &"it does not answer"))?;
+    let (_, stream) = dialled.map_err(|error| of_vm(vm, &error))?;
+    let (to, mut from) = control::split::<ToVm, FromVm>(stream);
+    let _ = to.try_send(question);
+    match rt::timeout(ANSWER, from.next()).await {
+        Ok(Ok(Some(answer))) => Ok(answer),
+        _ => Err(of_vm(vm, &"it does not answer")),
+    }
+}
+
+/// Tells the program that uses a VM what is wanted of it; its answer comes out of what is returned.
+async fn operate(vm: &VmInfo, request: ToProgram) -> Result<Incoming<FromProgram>, InspectError> {
+    let VmState::Leased { program, .. } = vm.state else {
+        return Err(of_vm(vm, &"no program uses it"));
+    };
+    let key = key(vm)?;
+    let initiator = match ask(vm, &key, program, ToVm::FindInitiator).await? {
+        FromVm::Initiator(Some(address)) => address,
+        FromVm::Initiator(None) => return Err(of_vm(vm, &"its program runs nothing there yet")),
+        _ => return Err(of_vm(vm, &"it answered something else than was asked")),
+    };
+    // What is on the VM's machine is found where the VM is.
+    let initiator = match initiator.ip() {
+        ip if ip.is_loopback() => SocketAddr::new(vm.address.ip(), initiator.port()),
+        _ => initiator,
+    };
+    let (_, stream) = control::dial(initiator, &key, &Hello::Operate { program })
+        .await
+        .map_err(|error| InspectError(format!("the initiator at {initiator}: {error}")))?;
+    let (to, from) = control::split::<ToProgram, FromProgram>(stream);
+    let _ = to.try_send(request);
+    Ok(from)
 }

@@ -14,6 +14,7 @@ use crate::discovery::{Query, VmInfo};
 use crate::down::Why;
 use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{HostId, ImageHash, ProgramId, VmId, VrId};
+use crate::status::{ProcessReport, ProgramStatus, VmStatus};
 
 /// What the dialling side of a connection wants. Travels inside the encrypted handshake.
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ pub(crate) enum ToVm {
     FindInitiator,
     /// Ends the VM as soon as no program has it any more, and asks the program that has it to give it back.
     Drain,
+    /// Asks what it looks like. Needs no lease either.
+    Inspect,
 }
 
 /// Who leases a VM.
@@ -121,6 +124,8 @@ pub(crate) struct HostSpec {
     pub(crate) recoverable: bool,
     /// Whether what is recorded is sent to the initiator, who writes it to files.
     pub(crate) taped: bool,
+    /// If they are traced, how many events of each are kept.
+    pub(crate) trace: Option<u32>,
 }
 
 /// From a VM to the program that leases it.
@@ -152,6 +157,8 @@ pub(crate) enum FromVm {
     },
     /// The VM wants to go: the program is asked to give it back when it can.
     Leaving,
+    /// What the VM looks like.
+    Inspected(VmStatus),
 }
 
 /// From somebody who has the key to an initiator.
@@ -161,6 +168,8 @@ pub(crate) enum ToProgram {
     Checkpoint { directory: PathBuf, keep: usize },
     /// Move the VR whose id begins like this to that VM.
     Migrate { vr: String, vm: Box<VmInfo> },
+    /// What does the program look like?
+    Inspect,
 }
 
 /// From an initiator to somebody who has the key.
@@ -168,6 +177,7 @@ pub(crate) enum ToProgram {
 pub(crate) enum FromProgram {
     Checkpoint(Result<Checkpoint, StateError>),
     Migrated(Result<Migrated, MigrateError>),
+    Inspected(ProgramStatus),
 }
 
 /// From the initiator to a host.
@@ -198,6 +208,15 @@ pub(crate) enum ToHost {
     },
     /// Asks for what is left to be written to the recordings of its VRs.
     Tape,
+    /// Asks what the host's clock says, by which traces are compared. `asked`: what the initiator's said.
+    Clock {
+        asked: u64,
+    },
+    /// What does the host look like?
+    Inspect {
+        ticket: u64,
+    },
+    /// The program ends here. A host that is traced hands over what it has, and is told once more when all is there.
     Stop,
 }
 
@@ -243,6 +262,20 @@ pub(crate) enum FromHost {
     },
     /// That was all that was asked for.
     TapeEnd,
+    /// Answers [`ToHost::Clock`]: when the question was heard, and when this was said.
+    Clock {
+        asked: u64,
+        heard: u64,
+        answered: u64,
+    },
+    Inspected {
+        ticket: u64,
+        report: ProcessReport,
+    },
+    /// A [`Piece`](crate::trace::Piece) of the trace.
+    Trace(#[serde(with = "bytes_body")] Vec<u8>),
+    /// That was all of it.
+    TraceEnd,
 }
 
 /// Envelopes: (to, from, how many).

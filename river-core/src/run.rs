@@ -18,6 +18,7 @@ use crate::image;
 use crate::program::Program;
 use crate::replay;
 use crate::state::{Base, Directory, Origin, Record, Recorder};
+use crate::trace;
 use crate::vr::Vr;
 
 /// Runs a program: `body` becomes its initiator, on the calling thread, and everything that it has started is gone
@@ -40,7 +41,7 @@ use crate::vr::Vr;
 ///
 /// The exit code is that of `body`; an error is printed to stderr and gives 1.
 pub fn run<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
-    report(run_as(false, body))
+    Launch::new().run(body)
 }
 
 fn report<T: Termination>((result, lost): (Result<T>, bool)) -> ExitCode {
@@ -65,18 +66,18 @@ const LOST_A_HOST: u8 = 75;
 /// # Errors
 /// What `body` returns, or why the program could not be started.
 pub fn try_run<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
-    run_as(false, body).0
+    Launch::new().try_run(body)
 }
 
 /// What `body` returned, and whether a host was lost.
-fn run_as<T>(recoverable: bool, body: impl FnOnce(&Vr) -> Result<T>) -> (Result<T>, bool) {
+fn run_as<T>(launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> (Result<T>, bool) {
     host::become_host_if_asked();
     if let Some(directory) = replay::wanted() {
         replay::replay(directory, body);
     }
     let ended = match restored_directory() {
-        Some(directory) => go_on(&directory, body),
-        None => begin(recoverable || flag(RECOVERABLE), recording_directory(), body),
+        Some(directory) => go_on(&directory, launch, body),
+        None => begin(launch, recording_directory(), body),
     };
     ended.unwrap_or_else(|error| (Err(error), false))
 }
@@ -88,12 +89,12 @@ fn run_as<T>(recoverable: bool, body: impl FnOnce(&Vr) -> Result<T>) -> (Result<
 /// # Errors
 /// As [`try_run`].
 pub fn try_run_recoverable<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
-    run_as(true, body).0
+    Launch::new().recoverable().try_run(body)
 }
 
 /// Like [`run`], but the initiator and all VRs that are deployed are recoverable: see [`try_run_recoverable`].
 pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
-    report(run_as(true, body))
+    Launch::new().recoverable().run(body)
 }
 
 /// Goes on with a program from the newest whole checkpoint in a directory, in this process; `body` is the program's
@@ -106,9 +107,98 @@ pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> E
 /// What `body` returns; [`StateError`](crate::StateError) if there is no checkpoint that can be used; why there are no VMs.
 pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
-    go_on(directory.as_ref(), body)?.0
+    go_on(directory.as_ref(), &Launch::new(), body)?.0
 }
 
+/// How a program is started: [`run`] and [`try_run`] with options.
+///
+/// ```no_run
+/// use river_core::{ExitCode, Launch, Result, Vr};
+///
+/// fn main() -> ExitCode {
+///     Launch::new().trace("run.rivertrace").run(program) // then: river trace --read run.rivertrace -o run.html
+/// }
+///
+/// fn program(vr: &Vr) -> Result {
+///     println!("I am VR {} on {}", vr.id(), vr.vm());
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it starts nothing by itself"]
+pub struct Launch {
+    recoverable: bool,
+    trace: Option<PathBuf>,
+    events: u32,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { recoverable: false, trace: None, events: trace::EVENTS }
+    }
+}
+
+impl Launch {
+    /// Without any option.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All VRs are recorded, so that the program can be checkpointed: see [`try_run_recoverable`].
+    pub fn recoverable(mut self) -> Self {
+        self.recoverable = true;
+        self
+    }
+
+    /// What the VRs do is written to this file, for `river trace --read` and [`trace::Run::read`]. Without it a program is
+    /// traced if `RIVER_TRACE` names a file that is not there yet, as `river trace` does.
+    pub fn trace(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trace = Some(path.into());
+        self
+    }
+
+    /// How many events of each VR a trace keeps: the newest; of 48 bytes each. Default: [`trace::EVENTS`], or
+    /// `RIVER_TRACE_EVENTS`. All VRs of a process together keep four million.
+    pub fn trace_events(mut self, events: u32) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// As [`run`].
+    pub fn run<T: Termination>(self, body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
+        report(run_as(&self, body))
+    }
+
+    /// As [`try_run`].
+    ///
+    /// # Errors
+    /// As [`try_run`]; if the trace's file cannot be written to.
+    pub fn try_run<T>(self, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+        run_as(&self, body).0
+    }
+
+    fn program(&self, recoverable: bool) -> Result<Arc<Program>> {
+        let reach = Reach::from_env()?;
+        let trace = self.trace.clone().or_else(|| {
+            let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
+            // A program that a traced program has started is not the one that is meant.
+            (!path.exists()).then_some(path)
+        });
+        let events = match std::env::var(TRACE_EVENTS) {
+            Err(_) => self.events,
+            Ok(text) => text
+                .parse()
+                .map_err(|_| VrError::msg(format!("{TRACE_EVENTS} is {text:?}, not a number of events")))?,
+        };
+        let trace = trace.as_deref().map(|path| (path, events));
+        Ok(Program::start(reach.key()?, reach, recoverable, trace)?)
+    }
+}
+
+/// Set by `river trace` to the file that the trace is written to.
+const TRACE: &str = "RIVER_TRACE";
+/// How many events of each VR are kept.
+const TRACE_EVENTS: &str = "RIVER_TRACE_EVENTS";
 /// Set by `river run --recoverable`.
 const RECOVERABLE: &str = "RIVER_RECOVERABLE";
 /// Set by `river record` to the directory of the recording.
@@ -139,13 +229,12 @@ fn recording_directory() -> Option<PathBuf> {
 }
 
 fn begin<T>(
-    recoverable: bool,
+    launch: &Launch,
     recording: Option<PathBuf>,
     body: impl FnOnce(&Vr) -> Result<T>,
 ) -> Result<(Result<T>, bool)> {
-    let recoverable = recoverable || recording.is_some();
-    let reach = Reach::from_env()?;
-    let program = Program::start(reach.key()?, reach, recoverable)?;
+    let recoverable = launch.recoverable || flag(RECOVERABLE) || recording.is_some();
+    let program = launch.program(recoverable)?;
     let id = VrId::fresh();
     if let Some(directory) = recording
         && let Err(error) = program.record(directory, id, &image::own_image()?)
@@ -171,7 +260,11 @@ fn begin<T>(
     Ok(finish(&program, vr, recorder, body))
 }
 
-fn go_on<T>(directory: &Path, body: impl FnOnce(&Vr) -> Result<T>) -> Result<(Result<T>, bool)> {
+fn go_on<T>(
+    directory: &Path,
+    launch: &Launch,
+    body: impl FnOnce(&Vr) -> Result<T>,
+) -> Result<(Result<T>, bool)> {
     let checkpoints = Directory::new(directory);
     let (number, content, broken) = checkpoints.latest()?;
     for error in broken {
@@ -186,8 +279,7 @@ fn go_on<T>(directory: &Path, body: impl FnOnce(&Vr) -> Result<T>) -> Result<(Re
         )));
     }
     tracing::info!(number, directory = %directory.display(), vrs = content.vrs.len(), "going on from a checkpoint");
-    let reach = Reach::from_env()?;
-    let program = Program::start(reach.key()?, reach, true)?;
+    let program = launch.program(true)?;
     let vr = match program.restore(content) {
         Ok(vr) => vr,
         Err(error) => {
@@ -207,12 +299,22 @@ fn finish<T>(
     recorder: Option<Arc<Recorder>>,
     body: impl FnOnce(&Vr) -> Result<T>,
 ) -> (Result<T>, bool) {
+    let id = vr.id();
+    vr.is_called("initiator");
     let mut result = panic::catch_unwind(AssertUnwindSafe(|| body(&vr)));
     drop(vr);
     if let Some(recorder) = recorder
         && let Some(Why::Failed(error)) = recorder.finish(Why::Finished)
     {
         result = Ok(Err(VrError::msg(error)));
+    }
+    if let Some(traces) = program.node.traces.get() {
+        let why = match &result {
+            Ok(Ok(_)) => Why::Finished,
+            Ok(Err(error)) => Why::Failed(error.to_string()),
+            Err(_) => Why::Panicked("it panicked".into()),
+        };
+        traces.ended(id, &why);
     }
     let lost = program.has_lost_a_host();
     program.finish();

@@ -3,6 +3,7 @@
 //! A reader asks for as many bytes as it has room for, so a request is a credit, and nothing is sent that nobody waits for.
 
 use bytes::Bytes;
+use river_core::trace::Label;
 use river_core::{RecvError, Result, Selector, VirtualResource, Vr};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub(crate) struct Depot;
 
 impl VirtualResource for Depot {
     fn main(&mut self, vr: &Vr) -> Result {
+        vr.describe_channel(CHANNEL, "mapreduce", Label::None);
         let place = Place::of(vr.id());
         let mut packer = Packer::default();
         loop {

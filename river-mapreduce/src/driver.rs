@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use river_core::trace::Label;
 use river_core::{RecvError, Selector, VrId};
 
 use crate::cluster::Cluster;
@@ -249,6 +250,7 @@ impl Driver<'_, '_> {
     /// Sends a message to a worker, or notes that it is gone.
     fn tell(&mut self, worker: WorkerId, message: &ToWorker) {
         let info = self.cluster.workers[worker.0];
+        self.cluster.vr.describe_channel(CHANNEL, "mapreduce", Label::None);
         let sent = self.cluster.vr.send_bytes(info.id, CHANNEL, 0, encode(message, Bytes::new()));
         if let Err(error) = sent {
             self.down(info.place, error.to_string());

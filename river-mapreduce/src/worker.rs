@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use river_core::trace::Label;
 use river_core::{Envelope, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,7 @@ pub(crate) struct Worker {
 impl VirtualResource for Worker {
     fn main(&mut self, vr: &Vr) -> Result {
         let Some(master) = vr.parent() else { return Ok(()) };
+        vr.describe_channel(CHANNEL, "mapreduce", Label::None);
         serve(vr, master, self.depot)
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coll::{Names, Tuning};
 use crate::communicator::Communicator;
-use crate::engine::{Engine, LANE, MESSAGES, REPORTS};
+use crate::engine::{self, Engine, LANE, MESSAGES, REPORTS};
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
 use crate::job::{Order, Place, Report};
@@ -358,6 +358,7 @@ fn places(vms: &[VmInfo]) -> Vec<Place> {
 
 /// Starts the ranks, which wait for that, and watches over them until the job is over.
 fn supervise(vr: &Vr, ranks: &[VrId], places: Vec<Place>, survive: bool) -> Result<Vec<Result<Vec<u8>>>> {
+    engine::describe(vr);
     let numbers: HashMap<VrId, u32> = ranks.iter().copied().zip(0..).collect();
     let tell = |rank: u32, order: &Order| {
         let header = Header {

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use river_core::trace::Label;
 use river_core::{Channel, Envelope, Payload, RecvError, Selector, SendError, Vr, VrId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,7 @@ pub(crate) struct Request {
 pub(crate) type Outcome = Result<Body, Failure>;
 
 pub(crate) fn send_request(vr: &Vr, server: VrId, order: &Order, args: Body) -> Result<(), SendError> {
+    vr.describe_channel(REQUESTS, "rai request", Label::None);
     vr.send_bytes(server, REQUESTS, 0, write(order, args))
 }
 
@@ -39,6 +41,7 @@ pub(crate) fn send_reply(vr: &Vr, client: VrId, ticket: Ticket, outcome: Outcome
         Ok(result) => ((ticket, None), result),
         Err(failure) => ((ticket, Some(failure)), Body::default()),
     };
+    vr.describe_channel(REPLIES, "rai reply", Label::None);
     vr.send_bytes(client, REPLIES, 0, write(&head, result))
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{AskError, RecvError, SendError};
 use crate::message::{ASK, Message, SFM, Sealed};
 use crate::receive::open;
+use crate::traced;
 
 const REPLIES: Channel = Channel::named("sfm reply");
 
@@ -36,6 +37,8 @@ pub(crate) fn ask(
     given_up.0.borrow_mut().retain(|&number| !drop_reply(vr, number));
     let ticket = Ticket { asker: vr.id(), number: vr.fresh_number() };
     let text = deadline.map(|_| question.to_string());
+    traced::describe(vr);
+    traced::describe_replies(vr, REPLIES);
     let Sealed { payload, lane } = question.without(ASK).with_any(ASK, &ticket).seal()?;
     vr.send_bytes(dest, SFM, lane, payload).map_err(SendError::Core)?;
     let selector = Selector::on(REPLIES).lane(ticket.number).awaiting(dest);
@@ -56,6 +59,7 @@ pub(crate) fn ask(
 
 pub(crate) fn reply(vr: &Vr, question: &Message, reply: Message) -> Result<(), SendError> {
     let ticket: Ticket = question.get(ASK).map_err(|_| SendError::NotAsked)?;
+    traced::describe_replies(vr, REPLIES);
     let Sealed { payload, .. } = reply.seal()?;
     Ok(vr.send_bytes(ticket.asker, REPLIES, ticket.number, payload)?)
 }

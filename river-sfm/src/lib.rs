@@ -55,6 +55,7 @@
 //! * `template`: patterns that can be sent
 //! * `fuzzing`: the decoders of what comes from other VRs, for fuzzers
 //! * `receive`: receives by pattern
+//! * `traced`: what a trace says of messages
 //! * `iter`: messages one by one
 //! * `posted`: receives that are completed later
 //! * `ask`: questions and replies
@@ -79,6 +80,7 @@ mod posted;
 mod range;
 mod receive;
 mod template;
+mod traced;
 mod typename;
 mod value;
 mod vr;

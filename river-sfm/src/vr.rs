@@ -14,6 +14,7 @@ use crate::message::{Message, SFM, Sealed};
 use crate::pattern::Pattern;
 use crate::posted::PostedRecv;
 use crate::receive::{open, try_take, until};
+use crate::traced;
 
 /// Super flexible messaging, for every [`Vr`].
 ///
@@ -193,11 +194,13 @@ pub trait Sfm {
 
 impl Sfm for Vr {
     fn send(&self, dest: VrId, message: Message) -> Result<(), SendError> {
+        traced::describe(self);
         let Sealed { payload, lane } = message.seal()?;
         Ok(self.send_bytes(dest, SFM, lane, payload)?)
     }
 
     fn multicast(&self, dests: &[VrId], message: Message) -> Result<(), SendError> {
+        traced::describe(self);
         let Sealed { payload, lane } = message.seal()?;
         let mut result = Ok(());
         for &dest in dests {

@@ -35,12 +35,14 @@
 //! * [`trickle`]: task farming.
 //! * [`mpi`]: the Message Passing Interface.
 //! * [`mapreduce`]: map, combine, shuffle, reduce.
+//! * [`trace`]: what a program did, to be looked at.
 
 mod log;
+pub mod trace;
 
 pub use log::log_to_stderr;
 pub use river_core::{
-    ExitCode, Result, VrError, become_host_if_asked, restore, run, run_recoverable, try_run,
+    ExitCode, Launch, Result, VrError, become_host_if_asked, restore, run, run_recoverable, try_run,
     try_run_recoverable,
 };
 pub use {
@@ -77,6 +79,11 @@ struct MapReduceGuide;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/state.md")]
 struct StateGuide;
+
+/// The programs in the guide to traces, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/trace.md")]
+struct TraceGuide;
 
 /// The programs in the guide to Trickle, so that they are compiled and run.
 #[cfg(doctest)]

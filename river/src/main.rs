@@ -17,6 +17,9 @@ Examples:
   river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
   river ls                    show the virtual machines that can be found
   river run -n 4 ./pi 1000    run a program on four: those that are there, or four started for it
+  river trace -o run.html ./pi 1000
+                              the same, and draw what happened
+  river top                   watch virtual machines and programs
   river stop --all            end all virtual machines
   river checkpoint pi state   keep the state of a program that runs
   river restore state         go on with it
@@ -45,6 +48,8 @@ enum Command {
     Vm(command::vm::Args),
     Ls(command::ls::Args),
     Run(command::run::Args),
+    Trace(command::trace::Args),
+    Top(command::top::Args),
     Stop(command::stop::Args),
     Checkpoint(command::checkpoint::Args),
     Restore(command::restore::Args),
@@ -65,6 +70,8 @@ fn main() -> ExitCode {
         Command::Vm(args) => command::vm::run(&args),
         Command::Ls(args) => command::ls::run(&args),
         Command::Run(args) => return command::run::run(&args),
+        Command::Top(args) => command::top::run(&args),
+        Command::Trace(args) => return command::trace::run(&args),
         Command::Stop(args) => command::stop::run(&args),
         Command::Checkpoint(args) => command::checkpoint::run(&args),
         Command::Restore(args) => return command::restore::run(&args),

@@ -13,16 +13,37 @@ mod sim;
 mod tcp;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::envelope::{Envelope, Label};
 use crate::frame::Kind;
+use crate::id::HostId;
 use crate::inbox::{Inbox, Refused};
+use crate::status::LinkStatus;
 
 pub(crate) use reader::{By, Reader, Sink};
 pub(crate) use shm::{Offer, Rings, ShmLink};
 #[cfg(test)]
 pub(crate) use sim::{SimLink, SimNet};
 pub(crate) use tcp::TcpLink;
+
+/// What was sent on a link.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts an envelope with a payload of that length. Only who holds the link's lock may.
+    fn count(&self, kind: Kind, len: usize) {
+        if kind == Kind::Envelope {
+            let add = |to: &AtomicU64, count| to.store(to.load(Relaxed) + count, Relaxed);
+            add(&self.messages, 1);
+            add(&self.bytes, len as u64);
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
@@ -76,6 +97,17 @@ impl Link {
             #[cfg(test)]
             Link::Sim(link) => link.send(kind, envelope).map_err(drop),
         }
+    }
+
+    /// What was sent to another process.
+    pub(crate) fn status(&self, to: HostId) -> Option<LinkStatus> {
+        let (kind, traffic) = match self {
+            Link::Shm(link) => ("shm", &link.traffic),
+            Link::Tcp(link) => ("tcp", &link.traffic),
+            _ => return None,
+        };
+        let (messages, bytes) = (traffic.messages.load(Relaxed), traffic.bytes.load(Relaxed));
+        Some(LinkStatus { to, kind: kind.into(), messages, bytes })
     }
 
     /// Ends the link: blocked senders return, further sends fail.

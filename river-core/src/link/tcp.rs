@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::Traffic;
 use crate::envelope::{Envelope, Label};
 use crate::frame::{self, Kind};
 use crate::noise::{Sealing, Session};
@@ -31,6 +32,7 @@ pub(crate) struct TcpLink {
     room: Condvar,
     /// Only who writes locks it; none for a connection in plain.
     sealing: Option<Mutex<Sealing>>,
+    pub(super) traffic: Traffic,
 }
 
 #[derive(Debug, Default)]
@@ -119,12 +121,14 @@ impl TcpLink {
     pub(crate) fn new(stream: TcpStream, session: Option<Session>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let sealing = session.map(|session| Mutex::new(Sealing::new(session.sealer)));
-        Ok(Self { stream, out: Mutex::default(), room: Condvar::new(), sealing })
+        let (out, room, traffic) = Default::default();
+        Ok(Self { stream, out, room, sealing, traffic })
     }
 
     /// Writes a frame, or leaves it to the thread that is writing. `Err`: the text of the connection's failure.
     pub(crate) fn send(&self, kind: Kind, envelope: &Envelope) -> Result<(), String> {
         let mut out = self.enter()?;
+        self.traffic.count(kind, envelope.payload.len());
         out.queued.push(kind, envelope);
         if out.writing { Ok(()) } else { self.drain(out) }
     }
@@ -136,6 +140,7 @@ impl TcpLink {
             return self.send(kind, &label.with(parts.concat().into()));
         }
         let mut out = self.enter()?;
+        self.traffic.count(kind, len);
         if out.writing {
             out.queued.push(kind, &label.with(parts.concat().into()));
             return Ok(());

@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod directory;
+mod inspect;
 mod local;
 mod migrate;
 mod output;
@@ -18,6 +19,7 @@ mod vm_link;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,8 @@ use crate::node::Node;
 use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
 use crate::rt;
 use crate::service;
+use crate::status::ProcessReport;
+use crate::trace::{self, Collector, Traces};
 use crate::vm::Vm;
 
 use checkpoint::{Cut, Heard, Regularly};
@@ -53,6 +57,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(crate) struct Program {
     pub(crate) node: Arc<Node>,
     pub(crate) tenant: Tenant,
+    /// Where the trace goes, if there is one.
+    collector: Option<Collector>,
+    began: Instant,
     key: ClusterKey,
     reach: Reach,
     output: Output,
@@ -85,6 +92,14 @@ struct State {
     making: HashSet<VrId>,
     /// VMs that want to go, and that River moves everything away from.
     leaving: HashSet<VmId>,
+    inspections: Inspections,
+}
+
+/// Who waits to hear what hosts look like.
+#[derive(Default)]
+struct Inspections {
+    next: u64,
+    waiting: HashMap<u64, rt::Sender<(HostId, ProcessReport)>>,
 }
 
 /// A VR that is known by a name on its VM.
@@ -110,7 +125,12 @@ struct Host {
 
 impl Program {
     /// Starts the control plane of a program in the process of its initiator.
-    pub(crate) fn start(key: ClusterKey, reach: Reach, recoverable: bool) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(
+        key: ClusterKey,
+        reach: Reach,
+        recoverable: bool,
+        trace: Option<(&Path, u32)>,
+    ) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();
         let listeners = listen_on(&reach)?;
         let port = listeners.first().map_or(Ok(0), |listener| listener.local_addr().map(|at| at.port()))?;
@@ -120,9 +140,16 @@ impl Program {
         let at = (place, reach.listening());
         let node = Node::start(at, program, machine_name(), key.clone(), requests, recoverable)?;
         let name = process_name();
+        let mut collector = None;
+        if let Some((path, events)) = trace {
+            collector = Some(Collector::create(path, &name, place.host, &machine_name())?);
+            let _ = node.traces.set(Traces::new(events));
+        }
         let this = Arc::new(Self {
             node,
             tenant: Tenant { program, name },
+            collector,
+            began: Instant::now(),
             key: key.clone(),
             reach,
             output: Output::start()?,
@@ -183,6 +210,7 @@ impl Program {
                     vm.give_up(&self);
                 }
             }
+            self.compare_clocks();
             for (host, vm) in self.dead_hosts(now, deaf) {
                 let error = format!("its host has not been heard of for {DEAD:?}");
                 self.host_gone(host, &Why::LostLink { vm: vm.info.name.clone(), error });
@@ -233,6 +261,10 @@ impl Program {
                     vm
                 };
                 vm.joined();
+                if let Some(collector) = &self.collector {
+                    collector.joined(host, &vm.info.name);
+                    self.tell_host(host, ToHost::Clock { asked: trace::now() });
+                }
                 self.serve_host(host, from).await;
             }
             Hello::Operate { program } if program == self.tenant.program => {
@@ -245,6 +277,7 @@ impl Program {
                         ToProgram::Migrate { vr, vm } => {
                             FromProgram::Migrated(self.migrate_named(&vr, *vm).await)
                         }
+                        ToProgram::Inspect => FromProgram::Inspected(self.inspect().await),
                     });
                 }
             }
@@ -289,6 +322,19 @@ impl Program {
                     }
                 }
                 Ok(Some(FromHost::TapeEnd)) => self.tape_ends(host),
+                Ok(Some(FromHost::Clock { asked, heard, answered })) => {
+                    if self.collector.as_ref().is_some_and(|c| c.compared(host, asked, heard, answered)) {
+                        self.tell_host(host, ToHost::Clock { asked: trace::now() });
+                    }
+                }
+                Ok(Some(FromHost::Inspected { ticket, report })) => self.inspected(host, ticket, report),
+                Ok(Some(FromHost::Trace(piece))) => {
+                    self.collector.iter().for_each(|collector| collector.take(host, &piece));
+                }
+                Ok(Some(FromHost::TraceEnd)) => {
+                    self.collector.iter().for_each(|collector| collector.done(host));
+                    self.tell_host(host, ToHost::Stop);
+                }
                 Ok(None) => break "the host closed its connection".to_owned(),
                 Err(error) => break error.to_string(),
             }
@@ -332,8 +378,13 @@ impl Program {
     fn host_gone(&self, host: HostId, why: &Why) {
         let others = {
             let mut state = self.state();
+            let living = state.directory.living().filter(|(_, at)| *at == host);
+            let vrs: Vec<VrId> = living.map(|(vr, _)| vr).collect();
             if !state.directory.die(host, why) {
                 return;
+            }
+            if let Some(collector) = &self.collector {
+                collector.gone(host, &why.cause(), &vrs);
             }
             state.cut_lost(host, why);
             if let Some(to) = &state.tapes {
@@ -359,6 +410,33 @@ impl Program {
         self.node.host_down(host, why);
     }
 
+    // ---- traces ----
+
+    /// Asks all hosts what their clocks say, if the program is traced.
+    fn compare_clocks(&self) {
+        if self.collector.is_some() {
+            for to in self.state().live_hosts() {
+                let _ = to.try_send(ToHost::Clock { asked: trace::now() });
+            }
+        }
+    }
+
+    /// Waits until the hosts of those VMs, which were told to stop, are gone: for a bounded time, but not while they hand over
+    /// their traces.
+    async fn wait_for_ends(&self, vms: &[Arc<Leased>]) {
+        let all_gone = async {
+            for vm in vms {
+                vm.wait_for_end().await;
+            }
+        };
+        let mut all_gone = std::pin::pin!(all_gone);
+        while rt::timeout(FAREWELL, all_gone.as_mut()).await.is_err() {
+            if self.collector.as_ref().is_none_or(|collector| collector.silence() > FAREWELL) {
+                return;
+            }
+        }
+    }
+
     // ---- the end ----
 
     /// Whether a host has died of its own accord.
@@ -372,6 +450,11 @@ impl Program {
         let vms: Vec<Arc<Leased>> = {
             let mut state = self.state();
             state.ending = true;
+            if self.collector.is_some() {
+                for to in state.live_hosts() {
+                    let _ = to.try_send(ToHost::Clock { asked: trace::now() });
+                }
+            }
             for to in state.live_hosts() {
                 let _ = to.try_send(ToHost::Stop);
             }
@@ -380,12 +463,7 @@ impl Program {
         self.node.stop();
         rt::block_on(async {
             service::farewell(&self.node).await;
-            let all_gone = async {
-                for vm in &vms {
-                    vm.wait_for_end().await;
-                }
-            };
-            let _ = rt::timeout(FAREWELL, all_gone).await;
+            self.wait_for_ends(&vms).await;
             for vm in &vms {
                 vm.send(ToVm::Release);
             }
@@ -400,6 +478,11 @@ impl Program {
         let local_vms = std::mem::take(&mut self.state().local_vms);
         drop(local_vms);
         self.output.finish();
+        if let (Some(collector), Some(traces)) = (&self.collector, self.node.traces.get())
+            && let Err(error) = collector.finish(traces)
+        {
+            eprintln!("[river: {error}]");
+        }
     }
 }
 

@@ -35,6 +35,12 @@ impl Pulse {
         self.heard = now;
     }
 
+    /// For how long nothing was heard of the peer, and whether that is suspicious.
+    pub(super) fn silence(&self, now: Instant) -> (Duration, bool) {
+        let silence = now.saturating_duration_since(self.heard);
+        (silence, silence >= SUSPECT)
+    }
+
     /// Judges the peer. `deaf` says how long this process itself has done nothing beyond its custom: what happened
     /// meanwhile is no fault of the peer's.
     pub(super) fn look(&mut self, now: Instant, deaf: Duration) -> Change {

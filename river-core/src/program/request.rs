@@ -192,6 +192,13 @@ impl Program {
             };
             ids.iter().filter_map(release).collect()
         };
+        if self.collector.is_some() {
+            // What they have recorded is to come home first.
+            for host in released.iter().filter_map(|vm| vm.host()) {
+                self.tell_host(host, ToHost::Stop);
+            }
+            self.wait_for_ends(&released).await;
+        }
         for vm in &released {
             vm.send(ToVm::Release);
         }

@@ -15,6 +15,7 @@ use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
 use crate::program::{Program, VERDICT};
 use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome};
 use crate::rt;
+use crate::status::LeasedStatus;
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -169,6 +170,7 @@ impl Leased {
             directory: super::local::directory(),
             recoverable: program.node.recoverable,
             taped: program.is_recorded(),
+            trace: program.node.traces.get().map(|traces| traces.per_vr()),
         }));
         let mut answer = self.answer(ANSWER).await?;
         if matches!(answer, FromVm::NeedImage) {
@@ -291,6 +293,12 @@ impl Leased {
             Change::Dead => return true,
         }
         false
+    }
+
+    /// What it looks like.
+    pub(super) fn status(&self, now: Instant) -> LeasedStatus {
+        let (silent, suspected) = self.pulse().silence(now);
+        LeasedStatus { id: self.info.id, name: self.info.name.clone(), silent, suspected }
     }
 
     /// Gives the VM up, which has been silent for too long. Should it wake it finds that the lease is over.

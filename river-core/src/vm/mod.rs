@@ -22,6 +22,7 @@ use crate::machine::machine_name;
 use crate::protocol::{FromVm, Hello, Tenant, ToVm, Welcome};
 use crate::rt;
 use crate::searches::{self, Answers};
+use crate::status::{LeaseStatus, Usage, VmStatus};
 
 use process::HostProcess;
 
@@ -347,6 +348,18 @@ impl Shared {
         if drained {
             self.stop();
         }
+    }
+
+    fn status(&self) -> VmStatus {
+        let state = self.state();
+        let lease = state.lease.holder().map(|tenant| LeaseStatus {
+            program: tenant.program,
+            name: tenant.name.clone(),
+            renewed: state.lease.age(Instant::now()).unwrap_or_default(),
+            host: state.host.as_ref().map(HostProcess::usage),
+            draining: state.draining,
+        });
+        VmStatus { usage: Usage::of(std::process::id()), lease }
     }
 
     fn announcement(&self) -> Announcement {

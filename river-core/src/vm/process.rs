@@ -17,6 +17,7 @@ use crate::host::{HOST_VARIABLE, HostConfig};
 use crate::image;
 use crate::protocol::FromVm;
 use crate::rt;
+use crate::status::Usage;
 
 /// Of what a host printed, so many of the last lines are kept for its obituary.
 const LAST_LINES: usize = 5;
@@ -84,6 +85,11 @@ impl HostProcess {
         lifeline.write_all(&(config.len() as u32).to_le_bytes())?;
         lifeline.write_all(&config)?;
         Ok(Self { pid, alive, _lifeline: lifeline })
+    }
+
+    /// What it uses.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Ends the host and everything in its process group, at once. Does nothing if it has ended.

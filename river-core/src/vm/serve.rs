@@ -82,6 +82,9 @@ async fn converse(
                 let initiator = shared.state().initiator;
                 let _ = to.try_send(FromVm::Initiator(initiator));
             }
+            (ToVm::Inspect, _) => {
+                let _ = to.try_send(FromVm::Inspected(shared.status()));
+            }
             (ToVm::Stop, _) => {
                 tracing::info!(vm = shared.name, "told to stop");
                 shared.stop();

@@ -102,7 +102,12 @@ impl Vr {
     #[cold]
     fn run_handlers(&self) {
         loop {
-            let next = self.mailbox.borrow_mut().take_standing(&self.handlers.busy.borrow());
+            let next = {
+                let mut mailbox = self.mailbox.borrow_mut();
+                let next = mailbox.take_standing(&self.handlers.busy.borrow());
+                self.holds(&mailbox);
+                next
+            };
             let Some((id, envelope)) = next else { return };
             let action =
                 self.handlers.actions.borrow().iter().find(|(of, _)| *of == id).map(|(_, a)| a.clone());

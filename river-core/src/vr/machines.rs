@@ -116,7 +116,9 @@ impl Vr {
         body: impl FnOnce(&Vr) -> crate::error::Result + Send + 'static,
     ) -> std::io::Result<VrId> {
         let id = self.name_child();
+        let begun = self.begin_deploying();
         thread::spawn(&self.node, id, name, self.id, Box::new(Some(body)), None, |_, _| {})?;
+        self.deployed(begun, id);
         self.mailbox.borrow_mut().adopt(id);
         self.observed.borrow_mut().insert(id);
         Ok(id)
@@ -172,12 +174,14 @@ impl Vr {
         let vrs = vms.iter().enumerate().map(new).collect::<Result<Vec<_>, DeployError>>()?;
         let ids: Vec<VrId> = vrs.iter().map(|(_, new)| new.id).collect();
         let call = || Call::Deploy(recorded::fingerprint(vrs.iter().map(|(_, new)| new)));
+        let begun = self.begin_deploying();
         let places = match self.ask(call(), Request::Deploy(vrs))? {
             Some(Reply::Deployed(places)) => places,
             Some(Reply::Failed(error)) => return Err(error),
             _ => return Err(DeployError::Stopped),
         };
         for (id, place) in places {
+            self.deployed(begun, id);
             self.adopt(id, place);
         }
         Ok(Group::new(ids))
@@ -233,10 +237,12 @@ impl Vr {
         let new = self.new_vr(&make(), self.node.recoverable)?;
         let (id, call) = (new.id, Call::Service(recorded::fingerprint(std::iter::once(&new))));
         let request = Request::Service { vm: vm.id, name: name.to_owned(), new };
+        let begun = self.begin_deploying();
         match self.ask(call, request)? {
             Some(Reply::Deployed(places)) => {
                 let Some(&(found, place)) = places.first() else { return Err(DeployError::Stopped) };
                 if found == id {
+                    self.deployed(begun, id);
                     self.adopt(id, place);
                 } else if self.is_live() {
                     self.node.learn(found, place);

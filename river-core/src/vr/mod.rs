@@ -1,5 +1,6 @@
 //! Virtual resources: what they are, what they see of the world, and the thread that each has of its own.
 
+mod content;
 mod handler;
 mod machines;
 mod posted;
@@ -7,6 +8,7 @@ mod recorded;
 mod resource;
 mod services;
 pub(crate) mod thread;
+mod traced;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -29,7 +31,9 @@ use crate::link::Link;
 use crate::mailbox::{Found, Mailbox, QueueStatus, Selector};
 use crate::node::Node;
 use crate::state::{Base, Blocked, Call, Recorder};
+use crate::trace::{Reason, Tracer};
 
+use content::Content;
 pub use handler::Handler;
 use handler::Handlers;
 pub use posted::Posted;
@@ -38,6 +42,7 @@ pub use recorded::Random;
 pub(crate) use resource::{Creation, Resource};
 pub use resource::{Group, VirtualResource};
 pub use services::Service;
+pub use traced::Span;
 
 /// A virtual resource's own view: its name, its mailbox, and everything that it can ask of the others.
 ///
@@ -60,6 +65,8 @@ pub struct Vr {
     fresh_number: Cell<u64>,
     /// Whether the mailbox has a limit.
     limited: Cell<bool>,
+    /// How many envelopes were in its mailbox when that was last told to who looks from outside.
+    held: Cell<usize>,
     /// How many names it has given to VRs that it deployed.
     names: Cell<u64>,
     random: RefCell<Pcg64Mcg>,
@@ -67,6 +74,8 @@ pub struct Vr {
     clock: Cell<(Duration, Instant)>,
     /// Of a recoverable VR.
     journal: Option<Journal>,
+    /// Of a program that is traced.
+    tracer: Option<Box<Tracer>>,
 }
 
 #[derive(Debug)]
@@ -92,13 +101,17 @@ impl Vr {
     fn from_base(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>, base: &Base) -> Self {
         inbox.adopt();
         let moves = Cell::new(node.moves());
+        let mailbox = Mailbox::from(base.queue.clone());
+        inbox.holds(mailbox.unreceived());
+        let tracer = node.traces.get().map(|traces| Box::new(Tracer::new(traces.clone(), id, parent)));
         Self {
             id,
             parent,
             node,
             moves,
             inbox,
-            mailbox: RefCell::new(base.queue.clone().into()),
+            held: Cell::new(mailbox.unreceived()),
+            mailbox: RefCell::new(mailbox),
             handlers: Handlers::default(),
             routes: RefCell::default(),
             observed: RefCell::new(base.observed.iter().copied().collect()),
@@ -109,6 +122,7 @@ impl Vr {
             random: RefCell::new(base.random.clone()),
             clock: Cell::new((base.uptime, Instant::now())),
             journal: None,
+            tracer,
         }
     }
 
@@ -219,7 +233,7 @@ impl Vr {
         parts: &[&[u8]],
     ) -> Result<(), SendError> {
         match &self.journal {
-            None => self.dispatch_by(to, None, channel, lane, |link, label| link.send_parts(label, parts)),
+            None => self.dispatch(to, None, channel, lane, parts),
             Some(_) => self.recorded_send(to, channel, lane, parts.concat().into()),
         }
     }
@@ -263,18 +277,7 @@ impl Vr {
         number: Option<u64>,
         channel: Channel,
         lane: u64,
-        payload: Payload,
-    ) -> Result<(), SendError> {
-        self.dispatch_by(to, number, channel, lane, |link, label| link.send(label.with(payload)))
-    }
-
-    fn dispatch_by(
-        &self,
-        to: VrId,
-        number: Option<u64>,
-        channel: Channel,
-        lane: u64,
-        send: impl FnOnce(&Link, Label) -> Result<(), Refused>,
+        content: impl Content,
     ) -> Result<(), SendError> {
         let mut routes = self.routes.borrow_mut();
         let moves = self.node.moves();
@@ -284,17 +287,27 @@ impl Vr {
         let route = match routes.entry(to) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let link = self.node.route(to).map_err(SendError::Down)?;
+                let link = self.timed(Reason::Connect, Some(to), || self.node.route(to));
+                let link = link.map_err(SendError::Down)?;
                 entry.insert(Route { link, next: 0 })
             }
         };
-        if !matches!(route.link, Link::Local(_)) && !self.node.pass(to) {
+        let local = matches!(route.link, Link::Local(_));
+        if !local && !self.timed(Reason::Full, Some(to), || self.node.pass(to)) {
             return Err(SendError::Full(to));
         }
         let seq = number.unwrap_or(route.next);
-        match send(&route.link, Label { src: self.id, dst: to, seq, channel, lane }) {
+        let label = Label { src: self.id, dst: to, seq, channel, lane };
+        let sending = self
+            .tracer
+            .as_ref()
+            .map(|tracer| (tracer, tracer.sending(&label, content.len(), || content.beginning())));
+        match content.send(&route.link, label) {
             Ok(()) => {
                 route.next = seq + 1;
+                if let Some((tracer, sending)) = sending {
+                    tracer.sent(sending, if local { Reason::Full } else { Reason::Send });
+                }
                 return Ok(());
             }
             Err(Refused::Full) => return Err(SendError::Full(to)),
@@ -372,7 +385,9 @@ impl Vr {
     ) -> Result<Option<Envelope>, RecvError> {
         let found = {
             let mut mailbox = self.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-            mailbox.take(&selector, accept, &mut |events| self.arrivals(events))
+            let found = mailbox.take(&selector, accept, &mut |events| self.arrivals(events));
+            self.holds(&mailbox);
+            found
         };
         self.serve();
         match found {
@@ -433,16 +448,23 @@ impl Vr {
         let shown = self.journal.is_none()
             && !self.limited.get()
             && self.mailbox.try_borrow().is_ok_and(|mailbox| !mailbox.is_posted(&selector));
+        let mut noted = Vec::new();
         let mut offer = |arriving: &Arriving<'_>| {
-            if arriving.label.dst == self.id && selector.admits_label(&arriving.label) {
-                take(arriving)
-            } else {
-                Intake::Left
+            if arriving.label.dst != self.id || !selector.admits_label(&arriving.label) {
+                return Intake::Left;
             }
+            let intake = take(arriving);
+            if intake != Intake::Left {
+                self.inbox.was_passed_by(arriving.len);
+                self.note(arriving, &mut noted);
+            }
+            intake
         };
         let mut taker = Taker::new(&mut offer);
         let attempt = || self.attempt(selector, &mut |_| true).map(|found| found.map(Some));
-        self.wait_for(selector, Limit::For(patience), shown.then_some(&mut taker), attempt)
+        let found = self.wait_for(selector, Limit::For(patience), shown.then_some(&mut taker), attempt);
+        self.trace_noted(noted);
+        found
     }
 
     /// What has arrived since the last time, and when the first of it came; `None`: nothing.
@@ -488,7 +510,7 @@ impl Vr {
                     continue;
                 }
             }
-            if !self.inbox.wait(&mut limit, &self.node.pump(), taker.as_deref_mut()) {
+            if !self.wait_for_arrivals(&mut limit, selector.awaited(), taker.as_deref_mut()) {
                 let queued = self.mailbox.borrow().len();
                 let waited = start.map_or(patience, |start| start.elapsed());
                 self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
@@ -526,6 +548,7 @@ impl Vr {
         let _ = self.enter(|| Call::Post(selector));
         let mut mailbox = self.mailbox.borrow_mut();
         let id = mailbox.post(selector, Box::new(accept), false, &mut |events| self.arrivals(events));
+        self.holds(&mailbox);
         Posted::new(self, id, selector)
     }
 
@@ -549,7 +572,9 @@ impl Vr {
     ) -> Option<R> {
         self.enter(|| Call::Peek(selector)).ok()?;
         let mut mailbox = self.mailbox.try_borrow_mut().ok()?;
-        mailbox.visit(&selector, &mut visitor, &mut |events| self.arrivals(events))
+        let seen = mailbox.visit(&selector, &mut visitor, &mut |events| self.arrivals(events));
+        self.holds(&mailbox);
+        seen
     }
 
     /// What waits in this VR's mailbox. Does not block.
@@ -557,8 +582,10 @@ impl Vr {
     pub fn queue(&self) -> QueueStatus {
         let look = || {
             // Within a predicate, which may only look at the envelope, there is no telling.
-            let mailbox = self.mailbox.try_borrow_mut();
-            mailbox.map(|mut mailbox| mailbox.status(&mut |events| self.arrivals(events))).unwrap_or_default()
+            let Ok(mut mailbox) = self.mailbox.try_borrow_mut() else { return QueueStatus::default() };
+            let status = mailbox.status(&mut |events| self.arrivals(events));
+            self.holds(&mailbox);
+            status
         };
         self.remember_what_is_done_again(Call::Queue, look)
     }
@@ -576,13 +603,29 @@ impl Vr {
         let _ = self.enter(|| Call::LimitQueue);
         let mut mailbox = self.mailbox.borrow_mut();
         mailbox.status(&mut |events| self.arrivals(events));
+        self.holds(&mailbox);
         self.limited.set(limit.is_some());
         self.inbox.set_limit(limit, mailbox.lengths(), |host| self.node.gate(host, self.id, None));
+    }
+
+    /// Tells who looks from outside how much the mailbox holds, if that is not what it held before.
+    #[inline]
+    fn holds(&self, mailbox: &Mailbox) {
+        let held = mailbox.unreceived();
+        if self.held.replace(held) != held {
+            self.inbox.holds(held);
+        }
     }
 
     /// An envelope leaves the mailbox.
     #[inline]
     fn taken(&self, envelope: Envelope) -> Envelope {
+        if let Some(tracer) = &self.tracer
+            && self.is_live()
+        {
+            let payload = &envelope.payload;
+            tracer.received(&envelope.label(), payload.len(), || payload.clone());
+        }
         if self.limited.get() {
             self.inbox.took(envelope.payload.len(), |host| self.node.gate(host, self.id, None));
         }
@@ -643,6 +686,9 @@ impl Vr {
     }
 
     fn forget(&self, down: Down) -> RecvError {
+        if let Some(tracer) = &self.tracer {
+            tracer.down(&down);
+        }
         self.routes.borrow_mut().remove(&down.who);
         if self.node.is_foreign(down.who) {
             self.start_afresh(down.who);
@@ -655,7 +701,7 @@ impl Vr {
     /// For layers that run a receive loop of their own; returns true if something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        let wait = || self.inbox.wait(&mut Limit::For(timeout), &self.node.pump(), None);
+        let wait = || self.wait_for_arrivals(&mut Limit::For(timeout), None, None);
         // A divergence is told by the receive that follows.
         self.remember(Call::Wait, wait).unwrap_or(true)
     }

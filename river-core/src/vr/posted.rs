@@ -36,7 +36,9 @@ impl<'a> Posted<'a> {
     fn attempt(&self) -> Result<Option<Envelope>, RecvError> {
         let found = {
             let mut mailbox = self.vr.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-            mailbox.complete(self.id, &mut |events| self.vr.arrivals(events))
+            let found = mailbox.complete(self.id, &mut |events| self.vr.arrivals(events));
+            self.vr.holds(&mailbox);
+            found
         };
         self.vr.serve();
         match found {

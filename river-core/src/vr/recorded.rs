@@ -12,12 +12,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::Vr;
+use super::{Vr, traced};
 use crate::envelope::{Channel, Payload};
 use crate::error::{DeployError, Divergence, RecvError, SendError, StateError};
 use crate::id::{ProgramId, VrId};
 use crate::protocol::{Checkpoint, NewVr, Reply, Request};
 use crate::state::{Base, Blocked, Call, KEEP, Recorder, Refusal, Sending, Sent};
+use crate::trace::Reason;
 
 /// The recorded side of a VR.
 #[derive(Debug)]
@@ -202,7 +203,7 @@ impl Vr {
         keep: usize,
     ) -> Result<Checkpoint, StateError> {
         let request = Request::Checkpoint { directory: directory.as_ref().to_owned(), keep };
-        let take = || match self.node.ask(request) {
+        let take = || match self.timed(Reason::Checkpoint, None, || self.node.ask(request)) {
             Some(Reply::Checkpoint(result)) => result,
             _ => Err(StateError::Stopped),
         };
@@ -334,7 +335,9 @@ impl Vr {
 
     /// Asks the program.
     pub(super) fn ask(&self, call: Call, request: Request) -> Result<Option<Reply>, DeployError> {
-        self.remember(call, || self.node.ask(request)).map_err(|error| match error {
+        let reason = traced::reason(&call);
+        let ask = || self.timed(reason, None, || self.node.ask(request));
+        self.remember(call, ask).map_err(|error| match error {
             StateError::Diverged(divergence) => DeployError::Diverged(divergence),
             other => DeployError::State { name: "answer of the program".into(), error: other.to_string() },
         })

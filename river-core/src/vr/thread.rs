@@ -55,6 +55,7 @@ pub(crate) fn start(
                 None => Vr::new(id, Some(parent), thread_node.clone(), inbox),
                 Some(recorder) => Vr::recorded(thread_node.clone(), inbox, recorder.clone()),
             };
+            vr.is_called(&name);
             catch(|| resource.run(&vr))
         };
         match recorder {
@@ -70,6 +71,11 @@ pub(crate) fn start(
             && !thread_node.is_stopped()
         {
             eprintln!("VR {} ({name}) {why}", id.short());
+        }
+        if let Some(traces) = thread_node.traces.get() {
+            // Whoever waits when the program ends gets an error, and has not failed.
+            let stopped = matches!(why, Why::Failed(_)) && thread_node.is_stopped();
+            traces.ended(id, if stopped { &Why::ProgramEnded } else { &why });
         }
         thread_node.remove(id, &why);
         ended(id, why);

@@ -38,6 +38,7 @@ impl Communicator<'_> {
     /// # Standard section
     /// MPI 1.3, 4.3
     pub fn barrier(&self) -> Result {
+        let _span = self.engine().span("barrier");
         self.transfer::<u8>(self.prepare_barrier(), &[], &mut [])
     }
 

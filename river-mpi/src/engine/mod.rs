@@ -22,7 +22,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use river_core::{Channel, Payload, SendError, Vr, VrId};
+use river_core::trace::Label;
+use river_core::{Channel, Envelope, Payload, SendError, Span, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
 
@@ -43,6 +44,18 @@ pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
 pub(crate) const REPORTS: Channel = Channel::named("mpi.reports");
 /// All messages are on one lane, so that the mailbox finds them without a look at those of other layers.
 pub(crate) const LANE: u64 = 1;
+
+/// Tells a VR what a trace is to say of this layer's envelopes. Costs a branch, unless the program is traced.
+pub(crate) fn describe(vr: &Vr) {
+    vr.describe_channel(MESSAGES, "mpi", Label::Envelope(label));
+    vr.describe_channel(REPORTS, "mpi report", Label::None);
+}
+
+/// What a trace says of an envelope.
+fn label(envelope: &Envelope) -> Option<String> {
+    let Header { kind, key, .. } = Header::decode(envelope.payload.head())?;
+    Some(format!("{kind:?}, tag {}", key.tag))
+}
 
 /// Up to so many bytes a message is sent without asking.
 pub(crate) const EAGER: usize = 64 << 10;
@@ -226,7 +239,13 @@ pub(crate) struct Engine<'v> {
 }
 
 impl<'v> Engine<'v> {
+    /// What the rank does has this name in a trace, until the guard is dropped.
+    pub(crate) fn span(&self, name: &str) -> Span<'_> {
+        self.vr.span(name)
+    }
+
     pub(crate) fn new(vr: &'v Vr, me: u32, supervisor: VrId, ranks: Vec<VrId>, places: Vec<Place>) -> Self {
+        describe(vr);
         let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
         let state = State::new(ranks.len());
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();

@@ -14,6 +14,8 @@ pub(crate) mod run;
 mod size;
 pub(crate) mod states;
 pub(crate) mod stop;
+pub(crate) mod top;
+pub(crate) mod trace;
 pub(crate) mod vm;
 mod watch;
 

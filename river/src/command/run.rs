@@ -223,7 +223,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Makes the program find its VMs, and returns those that were started for it.
-fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Vec<Vm>> {
+pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Vec<Vm>> {
     let count = wanted.map(|wanted| u32::try_from(wanted).unwrap_or(u32::MAX));
     let found = search(&Query { count, idle_only: true, ..Query::default() })?.vms.len();
     if found >= wanted.unwrap_or(1) {

@@ -46,7 +46,9 @@ fn bad_command_lines_are_told_in_a_sentence() {
 #[test]
 fn every_command_has_help_with_examples_and_exit_codes() {
     let lab = Lab::new();
-    for command in [&[][..], &["vm"], &["ls"], &["run"], &["stop"], &["key"], &["doctor"]] {
+    for command in
+        [&[][..], &["vm"], &["ls"], &["run"], &["top"], &["trace"], &["stop"], &["key"], &["doctor"]]
+    {
         let (help, _) = lab.ends(&[command, &["--help"]].concat(), 0);
         assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
     }

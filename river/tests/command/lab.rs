@@ -75,7 +75,19 @@ impl Lab {
     /// The same, with these options.
     pub(crate) fn start_vms_with(&mut self, count: usize, options: &[&str]) {
         let mut command = self.river(&["vm", "-n", &count.to_string(), "--name", "lab"]);
-        let mut daemon = command.args(options).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(options);
+        self.start_daemon(command, count);
+    }
+
+    /// Starts one VM of that name through another command, which is given the VM's command line.
+    pub(crate) fn start_vms_in(&mut self, outer: &str, options: &[&str], name: &str) {
+        let mut command = Command::new(outer);
+        self.environment(&mut command).args(options).arg(self.path("river")).args(["vm", "--name", name]);
+        self.start_daemon(command, 1);
+    }
+
+    fn start_daemon(&mut self, mut command: Command, count: usize) {
+        let mut daemon = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(daemon.stdout.take().unwrap());
         for _ in 0..count {
             let mut line = String::new();

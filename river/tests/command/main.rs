@@ -1,5 +1,6 @@
 //! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
 
+mod browser;
 mod cli;
 mod doctor;
 mod farm;
@@ -11,6 +12,8 @@ mod replay;
 mod run;
 mod state;
 mod stop;
+mod top;
+mod trace;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -57,7 +60,7 @@ fn initiator() {
         river::try_run(migrate::count_until).unwrap();
         return;
     }
-    if farm::run(&kind) {
+    if trace::run(&kind) || farm::run(&kind) {
         return;
     }
     river::try_run(|vr| {

@@ -27,6 +27,7 @@ use crate::envelope::Label;
 use crate::frame::{self, Kind};
 use crate::protocol::MemoryName;
 
+use super::Traffic;
 use bell::Bell;
 use ring::{LONGEST, RingWriter, Title};
 use route::{ROUTE, Route, Routes};
@@ -76,7 +77,8 @@ impl Offer {
     pub(crate) fn accepted(self, doorbell: TcpStream, bell: &MemoryName) -> io::Result<ShmLink> {
         let bell = Bell::open(bell)?;
         let out = SpinMutex::new(Out { ring: self.0, routes: Routes::default() });
-        Ok(ShmLink { out, bell, doorbell, failed: OnceLock::new() })
+        let (failed, traffic) = Default::default();
+        Ok(ShmLink { out, bell, doorbell, failed, traffic })
     }
 }
 
@@ -88,6 +90,7 @@ pub(crate) struct ShmLink {
     bell: Bell,
     doorbell: TcpStream,
     failed: OnceLock<String>,
+    pub(super) traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -125,6 +128,7 @@ impl ShmLink {
             let seq = label.seq.to_le_bytes();
             self.write(ring, title, &[&seq, route, &[0; 64][..gap]], parts)?;
         }
+        self.traffic.count(kind, len);
         drop(out);
         self.ring_if_needed()
     }

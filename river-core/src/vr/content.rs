@@ -1,0 +1,46 @@
+//! What a VR sends: a payload, or parts that lie in its own memory.
+
+use bytes::Bytes;
+
+use crate::envelope::{Label, Payload};
+use crate::inbox::Refused;
+use crate::link::Link;
+
+/// So much of a payload is shown to who labels envelopes in traces, if it is not there as a whole.
+pub(super) const BEGINNING: usize = 1024;
+
+pub(super) trait Content {
+    fn len(&self) -> usize;
+    /// The payload, or its beginning, for a look.
+    fn beginning(&self) -> Payload;
+    fn send(self, link: &Link, label: Label) -> Result<(), Refused>;
+}
+
+impl Content for Payload {
+    fn len(&self) -> usize {
+        Payload::len(self)
+    }
+
+    fn beginning(&self) -> Payload {
+        self.clone()
+    }
+
+    fn send(self, link: &Link, label: Label) -> Result<(), Refused> {
+        link.send(label.with(self))
+    }
+}
+
+impl Content for &[&[u8]] {
+    fn len(&self) -> usize {
+        self.iter().map(|part| part.len()).sum()
+    }
+
+    fn beginning(&self) -> Payload {
+        let bytes: Vec<u8> = self.iter().copied().flatten().copied().take(BEGINNING).collect();
+        Bytes::from(bytes).into()
+    }
+
+    fn send(self, link: &Link, label: Label) -> Result<(), Refused> {
+        link.send_parts(label, self)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a VR does besides if its program is traced. If not, every place costs one branch.
+
+use super::Vr;
+use super::content::BEGINNING;
+use crate::arriving::Arriving;
+use crate::envelope::{self, Channel, Payload};
+use crate::id::VrId;
+use crate::inbox::{Limit, Taker};
+use crate::state::Call;
+use crate::trace::{Begun, Label, Reason};
+
+impl Vr {
+    /// Whether the program is traced: by `river trace`, or [`Launch::trace`](crate::Launch::trace).
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// Says, for traces, how a channel is called and what is in its envelopes: for a layer, which knows what it sends. Costs a
+    /// branch if the program is not traced, and little if the VR has been told before, so that a layer may say it as often
+    /// as it likes.
+    ///
+    /// ```
+    /// # use river_core::Channel;
+    /// # use river_core::trace::Label;
+    /// const ORDERS: Channel = Channel::named("orders");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let length = Label::Envelope(|envelope| Some(format!("{} bytes", envelope.payload.len())));
+    /// vr.describe_channel(ORDERS, "orders", length);
+    /// vr.send_bytes(vr.id(), ORDERS, 0, b"two of each".to_vec()).unwrap();
+    /// # });
+    /// ```
+    #[inline]
+    pub fn describe_channel(&self, channel: Channel, name: &'static str, label: Label) {
+        if let Some(tracer) = &self.tracer {
+            tracer.describe(channel, name, label);
+        }
+    }
+
+    /// What the VR does until the guard is dropped has this name in a trace, and so have the waits in it. Costs a branch if
+    /// the program is not traced.
+    ///
+    /// ```
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let span = vr.span("sorting");
+    /// // ...
+    /// drop(span);
+    /// # });
+    /// ```
+    #[must_use = "a span ends when it is dropped"]
+    #[inline]
+    pub fn span(&self, name: &str) -> Span<'_> {
+        Span { vr: self, begun: self.tracer.as_ref().map(|tracer| tracer.enter(name)) }
+    }
+
+    /// Gives the VR a name for people.
+    pub(crate) fn is_called(&self, name: &str) {
+        self.inbox.is_called(name);
+        if let Some(tracer) = &self.tracer {
+            tracer.name(name);
+        }
+    }
+
+    /// Does something that may take time.
+    #[inline]
+    pub(super) fn timed<T>(&self, reason: Reason, on: Option<VrId>, work: impl FnOnce() -> T) -> T {
+        let Some(tracer) = &self.tracer else { return work() };
+        let begun = tracer.begin();
+        let result = work();
+        tracer.waited(begun, reason, on);
+        result
+    }
+
+    /// Waits until something has arrived or was taken (true), or the time is over.
+    #[inline]
+    pub(super) fn wait_for_arrivals(
+        &self,
+        limit: &mut Limit,
+        on: Option<VrId>,
+        taker: Option<&mut Taker<'_>>,
+    ) -> bool {
+        let wait = || self.inbox.wait(limit, &self.node.pump(), taker);
+        let Some(tracer) = &self.tracer else { return wait() };
+        let begun = tracer.begin_receive(on);
+        let arrived = wait();
+        tracer.end_receive(begun, on);
+        arrived
+    }
+
+    /// Keeps what is to be traced of an envelope that was taken where it lies; written down when the wait is over.
+    #[inline]
+    pub(super) fn note(&self, arriving: &Arriving<'_>, noted: &mut Vec<Noted>) {
+        if self.tracer.is_some() {
+            let mut beginning = vec![0; arriving.len.min(BEGINNING)];
+            arriving.copy_to(0, &mut beginning);
+            noted.push((arriving.label, arriving.len, beginning.into()));
+        }
+    }
+
+    #[inline]
+    pub(super) fn trace_noted(&self, noted: Vec<Noted>) {
+        if let Some(tracer) = &self.tracer {
+            for (label, len, beginning) in noted {
+                tracer.received(&label, len, || beginning);
+            }
+        }
+    }
+
+    pub(super) fn begin_deploying(&self) -> Option<Begun> {
+        self.tracer.as_ref().filter(|_| self.is_live()).map(|tracer| tracer.begin())
+    }
+
+    pub(super) fn deployed(&self, begun: Option<Begun>, child: VrId) {
+        if let (Some(tracer), Some(begun)) = (&self.tracer, begun) {
+            tracer.deployed(begun, child);
+        }
+    }
+}
+
+/// Something that a VR does: see [`Vr::span`].
+#[derive(Debug)]
+pub struct Span<'a> {
+    vr: &'a Vr,
+    begun: Option<(Begun, u32)>,
+}
+
+impl Drop for Span<'_> {
+    fn drop(&mut self) {
+        if let (Some(tracer), Some(begun)) = (&self.vr.tracer, self.begun) {
+            tracer.leave(begun);
+        }
+    }
+}
+
+/// Of an envelope that was taken where it lies: all but its payload, its length, and its beginning.
+pub(super) type Noted = (envelope::Label, usize, Payload);
+
+/// What a VR waits for that asks its program.
+pub(super) fn reason(call: &Call) -> Reason {
+    match call {
+        Call::Discover => Reason::Discover,
+        Call::Allocate | Call::Release => Reason::Lease,
+        Call::Checkpoint => Reason::Checkpoint,
+        _ => Reason::Deploy,
+    }
+}

@@ -1,0 +1,115 @@
+//! Asks all VMs and programs what they look like.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use river::core::{ProgramStatus, Query, VmInfo, VmState, VmStatus, program_status, vm_status};
+use serde_json::{Value, json};
+
+use crate::command::search;
+
+/// What all have said, at about one time.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) at: Instant,
+    /// VMs, and what each said.
+    pub(crate) vms: Vec<(VmInfo, Option<VmStatus>)>,
+    pub(crate) programs: Vec<ProgramStatus>,
+    /// Who did not answer.
+    pub(crate) errors: Vec<String>,
+}
+
+impl Snapshot {
+    /// Searches, and asks all that are found at once.
+    pub(crate) fn take() -> river::Result<Self> {
+        let mut found = search(&Query::default())?.vms;
+        found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        let mut seen = HashSet::new();
+        let holders: Vec<&VmInfo> = found
+            .iter()
+            .filter(|vm| matches!(&vm.state, VmState::Leased { program, .. } if seen.insert(*program)))
+            .collect();
+        let (vms, programs) = thread::scope(|scope| {
+            let vms: Vec<_> = found.iter().map(|vm| scope.spawn(move || vm_status(vm))).collect();
+            let programs: Vec<_> = holders.iter().map(|vm| scope.spawn(move || program_status(vm))).collect();
+            let vms: Vec<_> = vms.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            (vms, programs.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
+        });
+        let mut snapshot =
+            Self { at: Instant::now(), vms: Vec::new(), programs: Vec::new(), errors: Vec::new() };
+        for (vm, status) in found.into_iter().zip(vms) {
+            let status = status.map_err(|_| "a thread panicked".to_owned());
+            let status = status.and_then(|status| status.map_err(|error| error.to_string()));
+            snapshot.errors.extend(status.as_ref().err().cloned());
+            snapshot.vms.push((vm, status.ok()));
+        }
+        for status in programs.into_iter().flatten() {
+            match status {
+                Ok(status) => snapshot.programs.push(status),
+                Err(error) => snapshot.errors.push(error.to_string()),
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// For scripts: times in seconds, sums since the beginning.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "vms": self.vms.iter().map(|(vm, status)| vm_json(vm, status.as_ref())).collect::<Vec<_>>(),
+            "programs": self.programs.iter().map(program_json).collect::<Vec<_>>(),
+            "errors": self.errors,
+        })
+    }
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+fn vm_json(vm: &VmInfo, status: Option<&VmStatus>) -> Value {
+    let lease = status.and_then(|status| status.lease.as_ref()).map(|lease| {
+        json!({
+            "program": lease.program, "name": lease.name, "renewed": seconds(lease.renewed),
+            "draining": lease.draining,
+            "host": lease.host.map(|host| {
+                json!({"process": host.process, "cpu": seconds(host.cpu), "memory": host.memory})
+            }),
+        })
+    });
+    json!({
+        "id": vm.id, "name": vm.name, "address": vm.address, "uptime": seconds(vm.uptime), "lease": lease,
+        "answered": status.is_some(),
+    })
+}
+
+fn program_json(program: &ProgramStatus) -> Value {
+    let vms: Vec<Value> = program
+        .vms
+        .iter()
+        .map(|vm| {
+            json!({"id": vm.id, "name": vm.name, "silent": seconds(vm.silent), "suspected": vm.suspected})
+        })
+        .collect();
+    let process = |process: &river::core::ProcessStatus| {
+        let report = process.report.as_ref();
+        json!({
+            "host": process.host, "vm": process.vm, "silent": seconds(process.silent),
+            "suspected": process.suspected, "answered": report.is_some(),
+            "process": report.map(|report| report.usage.process),
+            "cpu": report.map(|report| seconds(report.usage.cpu)),
+            "memory": report.map(|report| report.usage.memory),
+            "vrs": report.map(|report| report.vrs.iter().map(|vr| json!({
+                "id": vr.id, "name": vr.name, "queued": vr.queued, "waiting": vr.waiting.map(seconds),
+                "arrived": vr.arrived, "bytes": vr.bytes,
+            })).collect::<Vec<_>>()),
+            "links": report.map(|report| report.links.iter().map(|link| json!({
+                "to": link.to, "kind": link.kind, "messages": link.messages, "bytes": link.bytes,
+            })).collect::<Vec<_>>()),
+        })
+    };
+    json!({
+        "id": program.id, "name": program.name, "age": seconds(program.age), "vms": vms,
+        "processes": program.processes.iter().map(process).collect::<Vec<_>>(),
+    })
+}

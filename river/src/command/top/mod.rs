@@ -1,0 +1,130 @@
+//! `river top`: what VMs and programs do, now.
+//!
+//! * [`gather`]: asks them all.
+//! * [`table`]: of what they said, the lines of each view, with what passed since they said so before.
+//! * [`screen`]: which view is seen, how it is sorted and filtered; what keys do. Without a terminal.
+//! * [`draw`]: the screen, drawn.
+
+mod draw;
+mod gather;
+mod screen;
+mod table;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event};
+use river::VrError;
+use signal_hook::consts::{SIGHUP, SIGTERM};
+
+use super::print;
+use gather::Snapshot;
+use screen::{Next, Screen};
+
+/// How long a key may have to wait.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Watch virtual machines and programs
+///
+/// Shows VMs, programs, VRs (what waits in their mailboxes, and for how long) and links (messages and bytes), with processor
+/// time, memory, leases and suspicion. Only programs can be seen that use a VM that can be found.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  river top                                until q is pressed
+  river top --interval 5                   asking every five seconds
+  river top --once                         one look, as text
+  river top --once --json | jq '.programs[].name'
+
+Keys:
+  Tab, 1-4          VMs, programs, VRs, links
+  up, down, PgUp, PgDn, Home, End
+  Enter, Esc        only what belongs to the line; back
+  left, right, r    sort by another column; the other way round
+  /                 filter: type, then Enter; Esc forgets it
+  q, Ctrl-C         quit
+
+Exit status:
+  0  all went well
+  1  an error, told on stderr
+  2  the command line makes no sense")]
+pub(crate) struct Args {
+    /// How often to ask, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    interval: Duration,
+    /// Ask once, print, and end
+    #[arg(long)]
+    once: bool,
+    /// Print JSON
+    #[arg(long, requires = "once")]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it must be a number of seconds, 0.1 to 3600".into()),
+    }
+}
+
+pub(crate) fn run(args: &Args) -> river::Result {
+    if args.once {
+        let snapshot = Snapshot::take()?;
+        let text = if args.json {
+            serde_json::to_string_pretty(&snapshot.to_json())? + "\n"
+        } else {
+            table::all_as_text(&snapshot)
+        };
+        return Ok(print(&text)?);
+    }
+    if !io::stdout().is_terminal() {
+        return Err(VrError::msg("the output is no terminal: use --once, with or without --json"));
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, ended.clone())?;
+    }
+    let (taken, snapshots) = mpsc::channel();
+    let interval = args.interval;
+    thread::Builder::new().name("river-top".into()).spawn(move || {
+        // Ends when nobody looks any more.
+        while taken.send(Snapshot::take()).is_ok() {
+            thread::sleep(interval);
+        }
+    })?;
+    // A panic restores the terminal too.
+    let mut terminal = ratatui::try_init()?;
+    let result = show(&mut terminal, &snapshots, &ended);
+    ratatui::restore();
+    result
+}
+
+fn show(
+    terminal: &mut DefaultTerminal,
+    snapshots: &mpsc::Receiver<river::Result<Snapshot>>,
+    ended: &AtomicBool,
+) -> river::Result {
+    let mut screen = Screen::default();
+    while !ended.load(Relaxed) {
+        while let Ok(snapshot) = snapshots.try_recv() {
+            screen.update(snapshot);
+        }
+        terminal.draw(|frame| draw::draw(&mut screen, frame))?;
+        // All keys that wait, then one drawing.
+        let mut patience = LOOK;
+        while event::poll(patience)? {
+            patience = Duration::ZERO;
+            if let Event::Key(key) = event::read()?
+                && screen.press(key) == Next::Quit
+            {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}

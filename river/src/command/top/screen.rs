@@ -1,0 +1,166 @@
+//! What is seen, and what keys do.
+
+use std::cmp::Ordering;
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::gather::Snapshot;
+use super::table::{Line, Looks, View};
+
+/// What is to be done after a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Go,
+    Quit,
+}
+
+/// Lines of one program or VM only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Program(String),
+    Vm(String),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Screen {
+    now: Option<Snapshot>,
+    before: Option<Snapshot>,
+    /// Why there was no look.
+    pub(crate) error: Option<String>,
+    pub(crate) view: View,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) filter: String,
+    /// The filter is being typed.
+    pub(crate) typing: bool,
+    /// By which column, and whether the other way round, for each view.
+    sorted: [(usize, bool); 4],
+    pub(crate) selected: usize,
+    /// How many lines fit, known when they were drawn.
+    pub(crate) page: usize,
+}
+
+impl Screen {
+    /// Another look was taken.
+    pub(crate) fn update(&mut self, snapshot: river::Result<Snapshot>) {
+        match snapshot {
+            Ok(snapshot) => {
+                self.error = snapshot.errors.first().cloned();
+                self.before = self.now.replace(snapshot);
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
+    }
+
+    /// Whether there was a look at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.now.is_none()
+    }
+
+    pub(crate) fn sorted(&self) -> (usize, bool) {
+        self.sorted[self.view as usize]
+    }
+
+    /// The lines of the view, filtered and sorted.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let Some(now) = &self.now else { return Vec::new() };
+        let filter = self.filter.to_lowercase();
+        let fits = |line: &Line| {
+            let scoped = match &self.scope {
+                None => true,
+                Some(Scope::Program(program)) => line.program == *program,
+                Some(Scope::Vm(vm)) => line.vm == *vm,
+            };
+            scoped && line.cells.iter().any(|cell| cell.text.to_lowercase().contains(&filter))
+        };
+        let mut lines = Looks { now, before: self.before.as_ref() }.lines(self.view);
+        lines.retain(fits);
+        let (column, reversed) = self.sorted();
+        let order = |a: &Line, b: &Line| match (&a.cells[column], &b.cells[column]) {
+            // Of numbers the largest are of interest.
+            (a, b) if a.number.is_some() => b.number.partial_cmp(&a.number).unwrap_or(Ordering::Equal),
+            (a, b) => a.text.cmp(&b.text),
+        };
+        lines.sort_by(|a, b| if reversed { order(b, a) } else { order(a, b) });
+        lines
+    }
+
+    pub(crate) fn press(&mut self, key: KeyEvent) -> Next {
+        if key.kind == KeyEventKind::Release {
+            return Next::Go;
+        }
+        if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+            return Next::Quit;
+        }
+        if self.typing {
+            self.type_filter(key.code);
+            return Next::Go;
+        }
+        let last = self.lines().len().saturating_sub(1);
+        let page = self.page.max(1);
+        let columns = self.view.header().len();
+        match key.code {
+            KeyCode::Char('q') => return Next::Quit,
+            KeyCode::Tab => self.see(View::ALL[(self.view as usize + 1) % 4]),
+            KeyCode::BackTab => self.see(View::ALL[(self.view as usize + 3) % 4]),
+            KeyCode::Char(digit @ '1'..='4') => self.see(View::ALL[digit as usize - '1' as usize]),
+            KeyCode::Down => self.selected += 1,
+            KeyCode::Up => self.selected = self.selected.saturating_sub(1),
+            KeyCode::PageDown => self.selected += page,
+            KeyCode::PageUp => self.selected = self.selected.saturating_sub(page),
+            KeyCode::Home => self.selected = 0,
+            KeyCode::End => self.selected = last,
+            KeyCode::Right => self.sort_by(|column| (column + 1) % columns),
+            KeyCode::Left => self.sort_by(|column| (column + columns - 1) % columns),
+            KeyCode::Char('r') => {
+                let sorted = &mut self.sorted[self.view as usize];
+                sorted.1 = !sorted.1;
+            }
+            KeyCode::Char('/') => self.typing = true,
+            KeyCode::Enter => self.drill_down(),
+            KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
+            KeyCode::Esc => self.scope = None,
+            _ => {}
+        }
+        self.selected = self.selected.min(self.lines().len().saturating_sub(1));
+        Next::Go
+    }
+
+    fn type_filter(&mut self, key: KeyCode) {
+        match key {
+            KeyCode::Char(char) => self.filter.push(char),
+            KeyCode::Backspace => drop(self.filter.pop()),
+            KeyCode::Enter => self.typing = false,
+            KeyCode::Esc => {
+                self.filter.clear();
+                self.typing = false;
+            }
+            _ => {}
+        }
+        self.selected = 0;
+    }
+
+    fn see(&mut self, view: View) {
+        self.view = view;
+        self.selected = 0;
+    }
+
+    fn sort_by(&mut self, column: impl FnOnce(usize) -> usize) {
+        let sorted = &mut self.sorted[self.view as usize];
+        *sorted = (column(sorted.0), false);
+    }
+
+    /// From a program or a VM to its VRs, from a VR to the links of its VM.
+    fn drill_down(&mut self) {
+        let Some(line) = self.lines().into_iter().nth(self.selected) else { return };
+        let (scope, view) = match self.view {
+            View::Programs => (Scope::Program(line.program), View::Vrs),
+            View::Vms if line.program.is_empty() => return,
+            View::Vms => (Scope::Vm(line.vm), View::Vrs),
+            View::Vrs => (Scope::Vm(line.vm), View::Links),
+            View::Links => return,
+        };
+        self.scope = Some(scope);
+        self.filter.clear();
+        self.see(view);
+    }
+}
