@@ -67,18 +67,7 @@ fn add_one(x: u64) -> u64 {
 }
 
 fn main() -> ExitCode {
-    river::become_host_if_asked();
-    let result = match process::case() {
-        Some(case) => run_case(&case),
-        None => tables(&Args::parse()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::main(run_case, tables)
 }
 
 fn tables(args: &Args) -> river::Result {

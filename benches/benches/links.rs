@@ -71,18 +71,7 @@ struct Line {
 }
 
 fn main() -> ExitCode {
-    river::become_host_if_asked();
-    let result = match process::case() {
-        Some(case) => run_case(&case),
-        None => tables(&Args::parse()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::main(run_case, tables)
 }
 
 impl Link {

@@ -55,18 +55,7 @@ struct Line {
 }
 
 fn main() -> ExitCode {
-    river::become_host_if_asked();
-    let result = match process::case() {
-        Some(case) => run_case(&case),
-        None => table(&Args::parse()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::main(run_case, table)
 }
 
 fn table(args: &Args) -> river::Result {

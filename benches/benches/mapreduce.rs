@@ -117,18 +117,7 @@ impl Place {
 }
 
 fn main() -> ExitCode {
-    river::become_host_if_asked();
-    let result = match process::case() {
-        Some(case) => run_case(&case),
-        None => compare(&Args::parse()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::main(run_case, compare)
 }
 
 fn compare(args: &Args) -> river::Result {

@@ -106,18 +106,7 @@ fn operations() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 fn main() -> ExitCode {
-    river::become_host_if_asked();
-    let result = match process::case() {
-        Some(case) => run_case(&case),
-        None => tables(&Args::parse()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::main(run_case, tables)
 }
 
 fn tables(args: &Args) -> river::Result {

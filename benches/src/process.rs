@@ -2,10 +2,12 @@
 //! environment can be set.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
+use clap::Parser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +20,22 @@ const READY: &str = "ready";
 #[must_use]
 pub fn case() -> Option<String> {
     std::env::var(CASE).ok()
+}
+
+/// The `main` of a benchmark: the case that this process was started for, or else all of it, as the command line says.
+pub fn main<Args: Parser, E: Display>(
+    one: impl FnOnce(&str) -> Result<(), E>,
+    all: impl FnOnce(&Args) -> Result<(), E>,
+) -> ExitCode {
+    river::become_host_if_asked();
+    let result = case().map_or_else(|| all(&Args::parse()), |case| one(&case));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints what a case measured, for [`run`] in the process that started this one.

@@ -93,7 +93,7 @@ pub struct Announcement {
     pub cores: u32,
     /// How many bytes of memory its machine has.
     pub memory: u64,
-    /// The target triple of the programs that it can run.
+    /// The target that it was built for; it runs programs for this architecture and system.
     pub triple: String,
     /// What it was labelled with when it was started.
     pub labels: Vec<String>,
@@ -118,7 +118,7 @@ pub struct VmInfo {
     pub cores: u32,
     /// How many bytes of memory its machine has.
     pub memory: u64,
-    /// The target triple of the programs that it can run.
+    /// The target that it was built for; it runs programs for this architecture and system.
     pub triple: String,
     /// What it was labelled with when it was started; not all, if there are very many.
     pub labels: Vec<String>,

@@ -67,8 +67,8 @@ pub(crate) fn own_image() -> io::Result<Image> {
     Ok(Image::new(executable))
 }
 
-/// The target of this build: architecture, system, C library. Images run where the text is the same, as far as the
-/// versions of the C libraries allow.
+/// The target of this build: architecture, system, C library. Images run where [`machine`] is the same and their C
+/// library is there, as it is anywhere if they are static.
 #[must_use]
 pub(crate) fn host_triple() -> String {
     let library = if cfg!(target_env = "gnu") {
@@ -79,6 +79,12 @@ pub(crate) fn host_triple() -> String {
         ""
     };
     format!("{}-{}{library}", consts::ARCH, consts::OS)
+}
+
+/// The part of a target that a VM has to have in common with a program: architecture and system.
+#[must_use]
+pub(crate) fn machine(triple: &str) -> &str {
+    triple.match_indices('-').nth(1).map_or(triple, |(end, _)| &triple[..end])
 }
 
 /// The loadable part of an executable: the bytes up to the end of the last segment, and no section table.
@@ -203,6 +209,15 @@ mod tests {
         file.resize(start + code, b'c');
         file.resize(start + code + debug + sections * 64, b'd');
         file
+    }
+
+    #[test]
+    fn a_machine_is_the_same_whatever_its_c_library() {
+        assert_eq!(machine("x86_64-linux-gnu"), machine("x86_64-linux-musl"));
+        assert_ne!(machine("x86_64-linux-gnu"), machine("aarch64-linux-gnu"));
+        assert_ne!(machine("x86_64-linux-gnu"), machine("x86_64-freebsd"));
+        assert_eq!(machine(&host_triple()), format!("{}-{}", consts::ARCH, consts::OS));
+        assert_eq!(machine("x86_64"), "x86_64");
     }
 
     #[test]

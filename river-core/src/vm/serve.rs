@@ -1,5 +1,6 @@
 //! What a VM says to a program.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -111,8 +112,8 @@ async fn start(
     from: &mut Incoming<ToVm>,
 ) -> Result<Result<bool, String>, ControlError> {
     let ours = image::host_triple();
-    if spec.triple != ours {
-        return Ok(Err(format!("the program is built for {}, this VM runs {ours}", spec.triple)));
+    if image::machine(&spec.triple) != image::machine(&ours) {
+        return Ok(Err(format!("the program is built for {}, this VM runs on {ours}", spec.triple)));
     }
     if spec.image_len > MAX_IMAGE {
         return Ok(Err(format!(
@@ -140,7 +141,7 @@ async fn start(
         let (program, vm, limits) = (tenant.program, shared.name.clone(), shared.limits);
         let config = HostConfig { program, vm, key, limits, spec };
         let host = HostProcess::start(image.path(), &config, report)
-            .map_err(|error| format!("cannot start the program's host: {error}"))?;
+            .map_err(|error| cannot_start(&error, &config.spec.triple))?;
         let mut state = shared.state();
         // The lease may have ended while the host was being started; then dropping the host ends it.
         if state.stopped || state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
@@ -151,6 +152,17 @@ async fn start(
         Ok(())
     });
     Ok(started.await.map(|()| shipped))
+}
+
+/// The executable itself is there, as it was opened just before: what is not found is what loads it.
+fn cannot_start(error: &io::Error, triple: &str) -> String {
+    if error.kind() != io::ErrorKind::NotFound {
+        return format!("cannot start the program's host: {error}");
+    }
+    format!(
+        "cannot start the program's host: this machine has not the C library that a program for {triple} needs; one that is \
+         built for a target that ends with -musl is static, and needs none"
+    )
 }
 
 /// Takes the pieces of an image into the cache. The inner error says why that failed.
