@@ -1,6 +1,7 @@
 //! What arrives, and what is to be done with it.
 
 use river_core::{Envelope, Payload};
+use slotmap::DefaultKey;
 
 use super::arrival::{Arrival, Message, Overrun};
 use super::intake::{Got, Hook};
@@ -55,10 +56,7 @@ impl Engine<'_> {
                     return;
                 };
                 if header.kind == Kind::Offer && self.can_read(state, &message) {
-                    if let Some(op) = state.ops.get_mut(OpId(id).key()) {
-                        op.state = OpState::Due(message);
-                        state.due.push(OpId(id));
-                    }
+                    state.expect(OpId(id), message);
                     return;
                 }
                 let arrival = Arrival::new(message);
@@ -78,18 +76,7 @@ impl Engine<'_> {
             }
             Kind::Piece => state.add_piece(OpId(header.ticket), payload),
             Kind::Go => self.granted(state, &header),
-            Kind::Matched => {
-                if let Some(op) = state.ops.get_mut(ticket)
-                    && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state
-                {
-                    op.state = OpState::Sent { to };
-                    op.seal = None;
-                    state.buffer_free += std::mem::take(&mut op.buffered);
-                    if op.detached {
-                        state.ops.remove(ticket);
-                    }
-                }
-            }
+            Kind::Matched => state.matched(ticket),
             Kind::Withdraw => {
                 let is_it = |m: &Message| m.header.from == header.from && m.header.ticket == header.ticket;
                 let found = state.matching.withdraw(is_it).is_some();
@@ -153,6 +140,29 @@ impl Engine<'_> {
 }
 
 impl State {
+    /// An offer was matched whose data this rank will read.
+    pub(super) fn expect(&mut self, id: OpId, offer: Message) {
+        if let Some(op) = self.ops.get_mut(id.key()) {
+            op.state = OpState::Due(Box::new(offer));
+            self.due.push(id);
+        }
+    }
+
+    /// A message was matched, or its data read.
+    pub(super) fn matched(&mut self, ticket: DefaultKey) {
+        if let Some(op) = self.ops.get_mut(ticket)
+            && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state
+        {
+            op.state = OpState::Sent { to };
+            op.seal = None;
+            self.matched += 1;
+            self.buffer_free += std::mem::take(&mut op.buffered);
+            if op.detached {
+                self.ops.remove(ticket);
+            }
+        }
+    }
+
     pub(super) fn add_piece(&mut self, id: OpId, payload: Payload) {
         let Some(op) = self.ops.get_mut(id.key()) else { return };
         let OpState::Arriving(arrival) = &mut op.state else { return };

@@ -70,6 +70,11 @@ impl Engine<'_> {
         let intake = match header.kind {
             Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
             Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
+            Kind::Offer => self.take_offer(state, header, arriving, hook),
+            Kind::Matched => {
+                state.matched(OpId(header.ticket).key());
+                Intake::Done
+            }
             _ => Intake::Left,
         };
         if intake != Intake::Left {
@@ -121,6 +126,34 @@ impl Engine<'_> {
         }
         posted.state = OpState::Arrived(arrival);
         if last { Intake::Done } else { Intake::Taken }
+    }
+
+    /// An offer of data that this rank will read itself.
+    fn take_offer(
+        &self,
+        state: &mut State,
+        header: Header,
+        arriving: &Arriving<'_>,
+        hook: Option<&mut Hook<'_>>,
+    ) -> Intake {
+        let message = Message { header, payload: self.kept(arriving) };
+        if !self.can_read(state, &message) {
+            return Intake::Left;
+        }
+        let Some(id) = state.matching.claim(&header.key) else {
+            return match hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key)) {
+                Some(hook) => {
+                    hook.got = Some(Got::Message(message));
+                    Intake::Done
+                }
+                None => {
+                    state.matching.keep(header.key, message);
+                    Intake::Taken
+                }
+            };
+        };
+        state.expect(OpId(id), message);
+        Intake::Done
     }
 
     /// A piece of the message of an operation.

@@ -30,6 +30,7 @@ pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
 pub(crate) use intake::Landing;
+use send::Hurry;
 
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
@@ -47,7 +48,7 @@ pub(crate) const LANE: u64 = 1;
 /// Up to so many bytes a message is sent without asking.
 pub(crate) const EAGER: usize = 64 << 10;
 /// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
-pub(crate) const EAGER_NEAR: usize = 16 << 10;
+pub(crate) const EAGER_NEAR: usize = 8 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
 /// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
@@ -123,6 +124,9 @@ struct Op {
     seal: Option<single::Seal>,
 }
 
+/// Every message is put into one and taken out of one: so it should be copied by a few instructions.
+const _: () = assert!(size_of::<Op>() <= 128);
+
 impl Op {
     fn new(state: OpState) -> Self {
         Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None }
@@ -140,7 +144,7 @@ impl Op {
 enum OpState {
     Posted(Ask),
     /// An offer was matched whose data this rank reads as soon as it knows where to.
-    Due(Message),
+    Due(Box<Message>),
     Arriving(Arrival),
     Arrived(Arrival),
     /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
@@ -194,6 +198,8 @@ struct State {
     revoked: FxHashSet<u32>,
     /// Receives that are [`OpState::Due`].
     due: Vec<OpId>,
+    /// How many messages of this rank were matched that waited for it.
+    matched: u64,
     /// Ranks whose memory could not be read.
     closed: FxHashSet<u32>,
     agreements: FxHashMap<AgreementKey, Agreement>,
@@ -212,6 +218,8 @@ pub(crate) struct Engine<'v> {
     places: Vec<Place>,
     /// The ranks in the same process.
     near: Vec<bool>,
+    /// How many of the next long slices for a rank are copied at once, as the last ones were not wanted in time.
+    hurry: Vec<Cell<Hurry>>,
     /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
     pieces: Vec<Cell<(usize, bool)>>,
     pool: Arc<Pool>,
@@ -231,12 +239,14 @@ impl<'v> Engine<'v> {
         let state = State::new(ranks.len());
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
+        let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
             me,
             ranks,
             places,
             near,
+            hurry,
             pieces,
             pool: Arc::default(),
             supervisor,
@@ -322,6 +332,17 @@ impl<'v> Engine<'v> {
         sent.map_err(|error| state.not_sent(to, error))
     }
 
+    /// Sends a header alone.
+    fn tell(&self, state: &mut State, to: u32, header: &Header) -> Result {
+        let header = header.encode();
+        if self.near[to as usize] {
+            return self.transmit_with(state, to, header.to_vec().into());
+        }
+        state.depart(to)?;
+        let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header]);
+        sent.map_err(|error| state.not_sent(to, error))
+    }
+
     /// Sends a header and data that lies in the caller's memory.
     fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
@@ -347,6 +368,7 @@ impl State {
             acknowledged: FxHashSet::default(),
             revoked: FxHashSet::default(),
             due: Vec::new(),
+            matched: 0,
             closed: FxHashSet::default(),
             agreements: FxHashMap::default(),
             ended: false,

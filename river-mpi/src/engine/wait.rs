@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use river_core::{Arriving, Channel, Down, RecvError, Selector};
 
-use super::arrival::{Arrival, Message};
+use super::arrival::Arrival;
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
 use super::{Ask, Engine, Gone, LANE, MESSAGES, OpId, OpState, REPORTS, Sources, State, context_name};
@@ -15,6 +15,8 @@ use crate::matching::Pattern;
 
 /// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
 const DEATHS: Channel = Channel::named("mpi.deaths");
+/// Nobody sleeps who waits no longer than this.
+const BREATH: Duration = Duration::from_micros(20);
 /// After so long a rank tells the supervisor what it waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -75,21 +77,22 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Waits for an operation, but only for about so long.
+    /// Waits for an operation, without sleep, but only until nothing that was sent has been taken for about so long.
     pub(super) fn linger(&self, op: OpId, patience: Duration) {
-        let mut start = None;
+        let (mut start, mut matched) = (Instant::now(), self.state.borrow().matched);
         while !self.is_complete(op) {
-            let waited = start.get_or_insert_with(Instant::now).elapsed();
-            if waited >= patience {
+            let now = Instant::now();
+            let others = self.state.borrow().matched;
+            if others != std::mem::replace(&mut matched, others) {
+                start = now;
+            } else if now - start >= patience {
                 return;
             }
-            let looked = match self.look(patience - waited, None, None) {
-                Err(RecvError::Timeout { .. }) => return,
+            let looked = match self.look(BREATH, None, None) {
+                Err(RecvError::Timeout { .. }) => Ok(()),
                 Err(error) => self.trouble(error),
                 Ok(()) => Ok(()),
             };
-            // The other side may wait in the same way.
-            self.read_due(None);
             if looked.is_err() {
                 // What it means for this operation is found out by who waits for it.
                 return;
@@ -197,7 +200,8 @@ impl Engine<'_> {
         let state = self.state.borrow();
         let texts = ops.iter().filter_map(|op| state.ops.get(op.key())).map(|op| match &op.state {
             OpState::Posted(ask) => state.describe_ask("a receive", ask),
-            OpState::Due(Message { header, .. }) | OpState::Arriving(Arrival { header, .. }) => {
+            OpState::Due(offer) => format!("the data of a message from rank {}", offer.header.from),
+            OpState::Arriving(Arrival { header, .. }) => {
                 format!("the rest of a message from rank {}", header.from)
             }
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
