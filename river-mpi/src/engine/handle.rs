@@ -13,29 +13,26 @@ impl Engine<'_> {
     /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
     pub(super) fn handle(&self, envelope: Envelope, hook: Option<&mut Hook<'_>>) {
         let payload = envelope.payload;
-        let short;
-        let head = if payload.head().len() >= HEADER {
-            payload.head()
-        } else {
-            short = payload.slice(0, payload.len().min(HEADER)).unwrap_or_default();
-            &short
-        };
-        let Some(header) = Header::decode(head) else {
+        let Some(header) = header_of(&payload) else {
             tracing::warn!(src = %envelope.src, "an envelope that is no MPI message");
             return;
         };
-        if header.kind == Kind::Job {
-            if envelope.src == self.supervisor {
-                self.obey(&payload);
-            }
-            return;
+        match header.kind {
+            Kind::Job if envelope.src == self.supervisor => self.obey(&payload),
+            // What it is rung for is looked at by who waits.
+            Kind::Job | Kind::Ring => {}
+            _ => self.handle_message(header, payload, hook),
         }
+    }
+
+    /// Handles what another rank has sent.
+    pub(super) fn handle_message(&self, header: Header, payload: Payload, hook: Option<&mut Hook<'_>>) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         match state.received.get_mut(header.from as usize) {
             Some(count) => *count += 1,
             None => {
-                tracing::warn!(src = %envelope.src, "a message from a rank that does not exist");
+                tracing::warn!(from = header.from, "a message from a rank that does not exist");
                 return;
             }
         }
@@ -44,7 +41,7 @@ impl Engine<'_> {
             Kind::Eager | Kind::EagerSync | Kind::Offer => {
                 let length = header.length;
                 if header.kind != Kind::Offer && length != (payload.len() - HEADER) as u64 {
-                    tracing::warn!(src = %envelope.src, "a message of another length than it says");
+                    tracing::warn!(from = header.from, "a message of another length than it says");
                     return;
                 }
                 let message = Message { header, payload };
@@ -94,7 +91,7 @@ impl Engine<'_> {
                 }
             }
             Kind::Revoke => drop(state.revoked.insert(header.key.context)),
-            Kind::Job => {}
+            Kind::Job | Kind::Ring => {}
         }
     }
 
@@ -137,6 +134,14 @@ impl Engine<'_> {
             Err(error) => tracing::warn!(%error, "an order that cannot be read"),
         }
     }
+}
+
+/// The header that a payload begins with.
+pub(super) fn header_of(payload: &Payload) -> Option<Header> {
+    if payload.head().len() >= HEADER {
+        return Header::decode(payload.head());
+    }
+    Header::decode(&payload.slice(0, payload.len().min(HEADER))?)
 }
 
 impl State {

@@ -8,8 +8,10 @@
 
 mod arrival;
 mod background;
+mod beside;
 mod handle;
 mod intake;
+mod lines;
 mod ops;
 mod receive;
 mod send;
@@ -29,6 +31,7 @@ use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
+use beside::Beside;
 pub(crate) use intake::Landing;
 use send::Hurry;
 
@@ -218,6 +221,8 @@ pub(crate) struct Engine<'v> {
     places: Vec<Place>,
     /// The ranks in the same process.
     near: Vec<bool>,
+    /// The way to them, if there are any others.
+    beside: Option<Beside>,
     /// How many of the next long slices for a rank are copied at once, as the last ones were not wanted in time.
     hurry: Vec<Cell<Hurry>>,
     /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
@@ -239,6 +244,7 @@ impl<'v> Engine<'v> {
         let state = State::new(ranks.len());
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
+        let beside = if vr.is_recoverable() { None } else { Beside::new(supervisor, me, &places) };
         let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
@@ -246,6 +252,7 @@ impl<'v> Engine<'v> {
             ranks,
             places,
             near,
+            beside,
             hurry,
             pieces,
             pool: Arc::default(),
@@ -328,29 +335,31 @@ impl<'v> Engine<'v> {
 
     fn transmit_with(&self, state: &mut State, to: u32, payload: Payload) -> Result {
         state.depart(to)?;
+        let Err(payload) = self.pass(to, payload) else { return Ok(()) };
         let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload);
         sent.map_err(|error| state.not_sent(to, error))
     }
 
     /// Sends a header alone.
     fn tell(&self, state: &mut State, to: u32, header: &Header) -> Result {
-        let header = header.encode();
-        if self.near[to as usize] {
-            return self.transmit_with(state, to, header.to_vec().into());
-        }
-        state.depart(to)?;
-        let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header]);
-        sent.map_err(|error| state.not_sent(to, error))
+        self.transmit_parts(state, to, header, &[])
     }
 
     /// Sends a header and data that lies in the caller's memory.
     fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
+        self.transmit_parts(&mut self.state.borrow_mut(), to, header, data)
+    }
+
+    fn transmit_parts(&self, state: &mut State, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
-        if self.near[to as usize] {
-            return self.transmit(to, self.pool.join(&header, data));
-        }
-        let state = &mut *self.state.borrow_mut();
         state.depart(to)?;
+        if self.pass_slice(to, &header, data) {
+            return Ok(());
+        }
+        if self.near[to as usize] {
+            let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, self.pool.join(&header, data));
+            return sent.map_err(|error| state.not_sent(to, error));
+        }
         let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
         sent.map_err(|error| state.not_sent(to, error))
     }
