@@ -21,6 +21,10 @@ use crate::status::VrStatus;
 /// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
 const SPINS: u32 = 24;
 const YIELD: Duration = Duration::from_micros(50);
+/// Who gets its core back so soon after it has yielded has it for itself, and looks so often before it does so again, as a
+/// yield takes longer than a look. Otherwise another may be what it waits for.
+const ALONE: Duration = Duration::from_nanos(1500);
+const LOOKS: u32 = 8;
 
 /// What a waiting thread does besides waiting: it may bring in itself what it waits for.
 pub(crate) trait Pump {
@@ -391,8 +395,9 @@ impl Inbox {
         }
         pump.begin();
         let mut start = Instant::now();
+        let (mut looks, mut last) = (1, start);
         loop {
-            pump.poll(1, self, taker.as_deref_mut());
+            pump.poll(looks, self, taker.as_deref_mut());
             if is_there(&taker) {
                 pump.end();
                 return true;
@@ -403,6 +408,8 @@ impl Inbox {
                 return false;
             }
             if now - start < YIELD {
+                looks = if now - last < ALONE { LOOKS } else { 1 };
+                last = now;
                 thread::yield_now();
                 continue;
             }

@@ -33,9 +33,11 @@ pub(crate) enum Kind {
     Revoke,
     /// From the job's supervisor; postcard follows.
     Job,
+    /// Something lies where ranks of one process look, and its sender found this one asleep.
+    Ring,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::Eager,
     Kind::EagerSync,
     Kind::Offer,
@@ -47,6 +49,7 @@ const KINDS: [Kind; 11] = [
     Kind::TooLate,
     Kind::Revoke,
     Kind::Job,
+    Kind::Ring,
 ];
 
 /// What an envelope begins with.

@@ -41,7 +41,7 @@
 //! [`send_as`](Communicator::send_as). Values of any serde type are encoded:
 //! [`send_value`](Communicator::send_value).
 //!
-//! Up to 16 KiB a message is sent at once, between machines up to 64 KiB; a longer one waits for its receive. What is
+//! Up to 8 KiB a message is sent at once, between machines up to 64 KiB; a longer one waits for its receive. What is
 //! under way makes progress whenever its rank is in any operation; there is no thread behind it.
 //!
 //! # Collective operations

@@ -10,7 +10,7 @@ use crate::status::Status;
 use crate::target::{Target, whole};
 
 impl<'v> Communicator<'v> {
-    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 16 KiB, between
+    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 8 KiB, between
     /// machines more than 64 KiB) waits until a receive has matched it.
     ///
     /// ```

@@ -89,6 +89,11 @@ impl<'a> Request<'a> {
     }
 
     fn complete(&mut self) -> Result<Status> {
+        if self.pending.is_none()
+            && let Some(status) = self.finish().or_else(|error| self.comm.guard(Err(error)))?
+        {
+            return Ok(status);
+        }
         let comm = self.comm.clone();
         while !comm.guard(self.test_pending())? {
             let whom = self.pending.as_ref().map(|pending| pending.waits_for());

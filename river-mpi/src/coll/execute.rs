@@ -20,7 +20,7 @@ use crate::op::Operator;
 
 /// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
 /// copied or combined, and the receiver is at work while the sender still copies.
-pub(crate) const PIECE: usize = 64 << 10;
+pub(crate) const PIECE: usize = 32 << 10;
 /// From so many bytes on, what is sent several times or passed on is shared instead of copied.
 const SHARE: usize = 2048;
 

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use river_core::Payload;
-use smallvec::SmallVec;
 
 use crate::header::{HEADER, Header, Kind};
 
@@ -17,7 +16,7 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) header: Header,
-    pub(super) pieces: SmallVec<[Payload; 1]>,
+    pub(super) pieces: Vec<Payload>,
     /// So many bytes from the beginning are in the receiver's memory already; the pieces follow.
     pub(super) landed: usize,
     pub(super) here: usize,
@@ -39,7 +38,7 @@ impl Arrival {
 
     /// Of a message of which nothing is here yet.
     pub(super) fn coming(header: Header) -> Self {
-        Self { header, pieces: SmallVec::new(), landed: 0, here: 0 }
+        Self { header, pieces: Vec::new(), landed: 0, here: 0 }
     }
 
     /// A piece has come that is kept.

@@ -1,6 +1,7 @@
 //! What arrives, and what is to be done with it.
 
 use river_core::{Envelope, Payload};
+use slotmap::DefaultKey;
 
 use super::arrival::{Arrival, Message, Overrun};
 use super::intake::{Got, Hook};
@@ -12,29 +13,26 @@ impl Engine<'_> {
     /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
     pub(super) fn handle(&self, envelope: Envelope, hook: Option<&mut Hook<'_>>) {
         let payload = envelope.payload;
-        let short;
-        let head = if payload.head().len() >= HEADER {
-            payload.head()
-        } else {
-            short = payload.slice(0, payload.len().min(HEADER)).unwrap_or_default();
-            &short
-        };
-        let Some(header) = Header::decode(head) else {
+        let Some(header) = header_of(&payload) else {
             tracing::warn!(src = %envelope.src, "an envelope that is no MPI message");
             return;
         };
-        if header.kind == Kind::Job {
-            if envelope.src == self.supervisor {
-                self.obey(&payload);
-            }
-            return;
+        match header.kind {
+            Kind::Job if envelope.src == self.supervisor => self.obey(&payload),
+            // What it is rung for is looked at by who waits.
+            Kind::Job | Kind::Ring => {}
+            _ => self.handle_message(header, payload, hook),
         }
+    }
+
+    /// Handles what another rank has sent.
+    pub(super) fn handle_message(&self, header: Header, payload: Payload, hook: Option<&mut Hook<'_>>) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         match state.received.get_mut(header.from as usize) {
             Some(count) => *count += 1,
             None => {
-                tracing::warn!(src = %envelope.src, "a message from a rank that does not exist");
+                tracing::warn!(from = header.from, "a message from a rank that does not exist");
                 return;
             }
         }
@@ -43,7 +41,7 @@ impl Engine<'_> {
             Kind::Eager | Kind::EagerSync | Kind::Offer => {
                 let length = header.length;
                 if header.kind != Kind::Offer && length != (payload.len() - HEADER) as u64 {
-                    tracing::warn!(src = %envelope.src, "a message of another length than it says");
+                    tracing::warn!(from = header.from, "a message of another length than it says");
                     return;
                 }
                 let message = Message { header, payload };
@@ -55,10 +53,7 @@ impl Engine<'_> {
                     return;
                 };
                 if header.kind == Kind::Offer && self.can_read(state, &message) {
-                    if let Some(op) = state.ops.get_mut(OpId(id).key()) {
-                        op.state = OpState::Due(message);
-                        state.due.push(OpId(id));
-                    }
+                    state.expect(OpId(id), message);
                     return;
                 }
                 let arrival = Arrival::new(message);
@@ -78,18 +73,7 @@ impl Engine<'_> {
             }
             Kind::Piece => state.add_piece(OpId(header.ticket), payload),
             Kind::Go => self.granted(state, &header),
-            Kind::Matched => {
-                if let Some(op) = state.ops.get_mut(ticket)
-                    && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state
-                {
-                    op.state = OpState::Sent { to };
-                    op.seal = None;
-                    state.buffer_free += std::mem::take(&mut op.buffered);
-                    if op.detached {
-                        state.ops.remove(ticket);
-                    }
-                }
-            }
+            Kind::Matched => state.matched(ticket),
             Kind::Withdraw => {
                 let is_it = |m: &Message| m.header.from == header.from && m.header.ticket == header.ticket;
                 let found = state.matching.withdraw(is_it).is_some();
@@ -107,7 +91,7 @@ impl Engine<'_> {
                 }
             }
             Kind::Revoke => drop(state.revoked.insert(header.key.context)),
-            Kind::Job => {}
+            Kind::Job | Kind::Ring => {}
         }
     }
 
@@ -152,7 +136,38 @@ impl Engine<'_> {
     }
 }
 
+/// The header that a payload begins with.
+pub(super) fn header_of(payload: &Payload) -> Option<Header> {
+    if payload.head().len() >= HEADER {
+        return Header::decode(payload.head());
+    }
+    Header::decode(&payload.slice(0, payload.len().min(HEADER))?)
+}
+
 impl State {
+    /// An offer was matched whose data this rank will read.
+    pub(super) fn expect(&mut self, id: OpId, offer: Message) {
+        if let Some(op) = self.ops.get_mut(id.key()) {
+            op.state = OpState::Due(Box::new(offer));
+            self.due.push(id);
+        }
+    }
+
+    /// A message was matched, or its data read.
+    pub(super) fn matched(&mut self, ticket: DefaultKey) {
+        if let Some(op) = self.ops.get_mut(ticket)
+            && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state
+        {
+            op.state = OpState::Sent { to };
+            op.seal = None;
+            self.matched += 1;
+            self.buffer_free += std::mem::take(&mut op.buffered);
+            if op.detached {
+                self.ops.remove(ticket);
+            }
+        }
+    }
+
     pub(super) fn add_piece(&mut self, id: OpId, payload: Payload) {
         let Some(op) = self.ops.get_mut(id.key()) else { return };
         let OpState::Arriving(arrival) = &mut op.state else { return };

@@ -49,10 +49,36 @@ impl Landing for One<'_> {
     }
 }
 
+/// Where a message lies that is taken in.
+pub(super) trait Incoming {
+    /// Its length, with its header.
+    fn len(&self) -> usize;
+
+    /// Copies a part of it.
+    fn copy_to(&self, offset: usize, out: &mut [u8]);
+
+    /// All of it, to be kept.
+    fn kept(&self, engine: &Engine<'_>) -> Payload;
+}
+
+impl Incoming for Arriving<'_> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn copy_to(&self, offset: usize, out: &mut [u8]) {
+        self.copy_to(offset, out);
+    }
+
+    fn kept(&self, engine: &Engine<'_>) -> Payload {
+        engine.pool.filled(self.len(), |bytes| self.copy_to(0, bytes)).into()
+    }
+}
+
 impl Engine<'_> {
     pub(super) fn take_in(
         &self,
-        arriving: &Arriving<'_>,
+        arriving: &impl Incoming,
         hook: Option<&mut Hook<'_>>,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
@@ -70,6 +96,11 @@ impl Engine<'_> {
         let intake = match header.kind {
             Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
             Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
+            Kind::Offer => self.take_offer(state, header, arriving, hook),
+            Kind::Matched => {
+                state.matched(OpId(header.ticket).key());
+                Intake::Done
+            }
             _ => Intake::Left,
         };
         if intake != Intake::Left {
@@ -83,14 +114,14 @@ impl Engine<'_> {
         &self,
         state: &mut State,
         header: Header,
-        arriving: &Arriving<'_>,
+        arriving: &impl Incoming,
         hook: Option<&mut Hook<'_>>,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
         let Some(id) = state.matching.claim(&header.key) else {
             let Some(hook) = hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key))
             else {
-                state.matching.keep(header.key, Message { header, payload: self.kept(arriving) });
+                state.matching.keep(header.key, Message { header, payload: arriving.kept(self) });
                 return Intake::Taken;
             };
             let room = hook.out.as_deref_mut().and_then(|out| out.get_mut(..arriving.len() - HEADER));
@@ -99,7 +130,7 @@ impl Engine<'_> {
                     arriving.copy_to(HEADER, out);
                     Got::Landed(header)
                 }
-                None => Got::Message(Message { header, payload: self.kept(arriving) }),
+                None => Got::Message(Message { header, payload: arriving.kept(self) }),
             });
             return Intake::Done;
         };
@@ -117,10 +148,38 @@ impl Engine<'_> {
                 arriving.copy_to(HEADER, place);
                 arrival.landed = arrival.here;
             }
-            None => arrival.pieces.push(self.kept(arriving)),
+            None => arrival.pieces.push(arriving.kept(self)),
         }
         posted.state = OpState::Arrived(arrival);
         if last { Intake::Done } else { Intake::Taken }
+    }
+
+    /// An offer of data that this rank will read itself.
+    fn take_offer(
+        &self,
+        state: &mut State,
+        header: Header,
+        arriving: &impl Incoming,
+        hook: Option<&mut Hook<'_>>,
+    ) -> Intake {
+        let message = Message { header, payload: arriving.kept(self) };
+        if !self.can_read(state, &message) {
+            return Intake::Left;
+        }
+        let Some(id) = state.matching.claim(&header.key) else {
+            return match hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key)) {
+                Some(hook) => {
+                    hook.got = Some(Got::Message(message));
+                    Intake::Done
+                }
+                None => {
+                    state.matching.keep(header.key, message);
+                    Intake::Taken
+                }
+            };
+        };
+        state.expect(OpId(id), message);
+        Intake::Done
     }
 
     /// A piece of the message of an operation.
@@ -128,7 +187,7 @@ impl Engine<'_> {
         &self,
         state: &mut State,
         op: OpId,
-        arriving: &Arriving<'_>,
+        arriving: &impl Incoming,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
         let Some(receive) = state.ops.get_mut(op.key()).filter(|receive| !receive.detached) else {
@@ -151,9 +210,5 @@ impl Engine<'_> {
         }
         receive.arrive();
         if last { Intake::Done } else { Intake::Taken }
-    }
-
-    fn kept(&self, arriving: &Arriving<'_>) -> Payload {
-        self.pool.filled(arriving.len(), |bytes| arriving.copy_to(0, bytes)).into()
     }
 }

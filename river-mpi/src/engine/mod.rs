@@ -8,8 +8,10 @@
 
 mod arrival;
 mod background;
+mod beside;
 mod handle;
 mod intake;
+mod lines;
 mod ops;
 mod receive;
 mod send;
@@ -30,7 +32,9 @@ use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
+use beside::Beside;
 pub(crate) use intake::Landing;
+use send::Hurry;
 
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
@@ -60,7 +64,7 @@ fn label(envelope: &Envelope) -> Option<String> {
 /// Up to so many bytes a message is sent without asking.
 pub(crate) const EAGER: usize = 64 << 10;
 /// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
-pub(crate) const EAGER_NEAR: usize = 16 << 10;
+pub(crate) const EAGER_NEAR: usize = 8 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
 /// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
@@ -136,6 +140,9 @@ struct Op {
     seal: Option<single::Seal>,
 }
 
+/// Every message is put into one and taken out of one: so it should be copied by a few instructions.
+const _: () = assert!(size_of::<Op>() <= 128);
+
 impl Op {
     fn new(state: OpState) -> Self {
         Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None }
@@ -153,7 +160,7 @@ impl Op {
 enum OpState {
     Posted(Ask),
     /// An offer was matched whose data this rank reads as soon as it knows where to.
-    Due(Message),
+    Due(Box<Message>),
     Arriving(Arrival),
     Arrived(Arrival),
     /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
@@ -207,6 +214,8 @@ struct State {
     revoked: FxHashSet<u32>,
     /// Receives that are [`OpState::Due`].
     due: Vec<OpId>,
+    /// How many messages of this rank were matched that waited for it.
+    matched: u64,
     /// Ranks whose memory could not be read.
     closed: FxHashSet<u32>,
     agreements: FxHashMap<AgreementKey, Agreement>,
@@ -225,6 +234,10 @@ pub(crate) struct Engine<'v> {
     places: Vec<Place>,
     /// The ranks in the same process.
     near: Vec<bool>,
+    /// The way to them, if there are any others.
+    beside: Option<Beside>,
+    /// How many of the next long slices for a rank are copied at once, as the last ones were not wanted in time.
+    hurry: Vec<Cell<Hurry>>,
     /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
     pieces: Vec<Cell<(usize, bool)>>,
     pool: Arc<Pool>,
@@ -250,12 +263,16 @@ impl<'v> Engine<'v> {
         let state = State::new(ranks.len());
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
+        let beside = if vr.is_recoverable() { None } else { Beside::new(supervisor, me, &places) };
+        let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
             me,
             ranks,
             places,
             near,
+            beside,
+            hurry,
             pieces,
             pool: Arc::default(),
             supervisor,
@@ -337,18 +354,31 @@ impl<'v> Engine<'v> {
 
     fn transmit_with(&self, state: &mut State, to: u32, payload: Payload) -> Result {
         state.depart(to)?;
+        let Err(payload) = self.pass(to, payload) else { return Ok(()) };
         let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload);
         sent.map_err(|error| state.not_sent(to, error))
     }
 
+    /// Sends a header alone.
+    fn tell(&self, state: &mut State, to: u32, header: &Header) -> Result {
+        self.transmit_parts(state, to, header, &[])
+    }
+
     /// Sends a header and data that lies in the caller's memory.
     fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
+        self.transmit_parts(&mut self.state.borrow_mut(), to, header, data)
+    }
+
+    fn transmit_parts(&self, state: &mut State, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
-        if self.near[to as usize] {
-            return self.transmit(to, self.pool.join(&header, data));
-        }
-        let state = &mut *self.state.borrow_mut();
         state.depart(to)?;
+        if self.pass_slice(to, &header, data) {
+            return Ok(());
+        }
+        if self.near[to as usize] {
+            let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, self.pool.join(&header, data));
+            return sent.map_err(|error| state.not_sent(to, error));
+        }
         let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
         sent.map_err(|error| state.not_sent(to, error))
     }
@@ -366,6 +396,7 @@ impl State {
             acknowledged: FxHashSet::default(),
             revoked: FxHashSet::default(),
             due: Vec::new(),
+            matched: 0,
             closed: FxHashSet::default(),
             agreements: FxHashMap::default(),
             ended: false,

@@ -37,6 +37,7 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error)?,
             }
         }
+        while self.take_beside(&mut None, &mut None) {}
         self.advance_background();
         if self.state.borrow().ended { Err(MpiError::Stopped) } else { Ok(()) }
     }

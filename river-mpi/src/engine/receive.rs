@@ -103,7 +103,7 @@ impl Engine<'_> {
     pub(super) fn accept(&self, message: Message) -> OpId {
         let offer = (message.header.kind == Kind::Offer).then_some(message.header);
         if offer.is_some() && self.can_read(&self.state.borrow(), &message) {
-            let op = self.add(OpState::Due(message));
+            let op = self.add(OpState::Due(Box::new(message)));
             self.state.borrow_mut().due.push(op);
             return op;
         }

@@ -1,5 +1,6 @@
 //! Sending, in all modes.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,39 @@ use crate::matching::Key;
 const COPIED: u64 = 8;
 /// How long it takes about until an answer comes.
 const ANSWER: Duration = Duration::from_micros(5);
+/// Of a shorter one a copy is made in less time than it takes to ask.
+const WORTH_WAITING: usize = 256 << 10;
+/// So many slices in a row are copied at most without another look whether the receiver waits for them.
+const MOST: u8 = 128;
+
+/// How long it takes about until somebody who waits for data has read it.
+fn reading_time(len: usize) -> Duration {
+    ANSWER + Duration::from_nanos(len as u64 / COPIED)
+}
+
+/// Whether it pays to wait for a moment until somebody wants a slice: who is not there when he is waited for will most likely
+/// not be there for the next ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hurry {
+    /// So many more are not waited for.
+    left: u8,
+    /// So many will not be if the next wait is in vain, too.
+    next: u8,
+}
+
+impl Hurry {
+    /// Whether to copy at once, which is counted.
+    fn is_on(self, cell: &Cell<Self>) -> bool {
+        cell.set(Self { left: self.left.saturating_sub(1), ..self });
+        self.left > 0
+    }
+
+    /// After a wait.
+    fn after(self, wanted: bool) -> Self {
+        let next = if wanted { 0 } else { self.next.saturating_mul(2).clamp(4, MOST) };
+        Self { left: next, next }
+    }
+}
 
 impl Engine<'_> {
     /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.
@@ -24,9 +58,17 @@ impl Engine<'_> {
         if eager && mode == Mode::Standard {
             return self.send_eager(to, key, Kind::Eager, 0, data);
         }
-        let op =
-            if eager { self.send_unmatched(to, key, data)? } else { self.offer(to, key, data, None, 0)? };
-        let outcome = self.wait_for(&[op]);
+        let op = if eager {
+            self.send_unmatched(to, key, data)?
+        } else {
+            let op = self.offer(to, key, data, None, 0)?;
+            if self.exposes(to, data.len()) {
+                // Longer than others wait before they sleep, as it may take longer to read.
+                self.linger(op, reading_time(data.len()));
+            }
+            op
+        };
+        let outcome = if self.is_complete(op) { Ok(()) } else { self.wait_for(&[op]) };
         let state = self.state.borrow_mut().ops.remove(op.key()).map(|op| op.state);
         outcome?;
         let Some(OpState::Granted { receive }) = state else { return Ok(()) };
@@ -53,19 +95,24 @@ impl Engine<'_> {
     /// could have been copied.
     pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
         if data.len() > self.eager(to) {
-            if self.exposes(to, data.len()) {
-                // While the receiver reads this copy, the next one is made.
+            let hurry = &self.hurry[to as usize];
+            let short = self.exposes(to, data.len()) && data.len() < WORTH_WAITING;
+            if short || to == self.me || self.vr.is_recoverable() || hurry.get().is_on(hurry) {
+                // While the receiver reads this copy, the next one is made. (Whether somebody wants it in time is nothing
+                // that a replay could know.)
                 return self.isend(to, key, self.pool.join(&[], data), mode);
             }
             let op = self.offer(to, key, data, None, 0)?;
-            if !self.vr.is_recoverable() {
-                // Whether it is in time is nothing that a replay could know.
-                self.linger(op, ANSWER + Duration::from_nanos(data.len() as u64 / COPIED));
-            }
+            self.linger(op, reading_time(data.len()));
             let mut state = self.state.borrow_mut();
             let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(op) };
+            hurry.set(hurry.get().after(!matches!(sending.state, OpState::Offered { .. })));
             match &mut sending.state {
-                OpState::Offered { data: later, .. } => *later = Some(self.pool.join(&[], data)),
+                OpState::Offered { data: later, .. } => {
+                    *later = Some(self.pool.join(&[], data));
+                    // From now on the slice is the caller's.
+                    sending.seal = None;
+                }
                 OpState::Granted { receive } => {
                     let receive = *receive;
                     sending.state = OpState::Sent { to };

@@ -54,7 +54,7 @@ enum Unread {
 /// Bytes that one call reads at most: the kernel reads less than 2^31.
 const READ: usize = 1 << 30;
 /// A longer message that nobody has given memory for comes in pieces, so that no memory is taken before there is data.
-const KEPT: u64 = EXPOSED as u64;
+const KEPT: u64 = 1 << 20;
 
 impl Exposure {
     pub(super) fn of(data: &[u8]) -> (Self, Seal) {
@@ -100,8 +100,8 @@ impl Exposure {
     }
 }
 
-/// Longer messages are faster in pieces: the kernel looks up page after page.
-const EXPOSED: usize = 128 << 10;
+/// Longer messages are not faster than in pieces, whose copies two processors make: the kernel looks up page after page.
+const EXPOSED: usize = 4 << 20;
 
 impl Engine<'_> {
     /// Whether the offer of a message of that length says where the data is.
@@ -132,7 +132,7 @@ impl Engine<'_> {
     pub(super) fn tell_read(&self, state: &mut State, offer: &Header) {
         let header = Header { kind: Kind::Matched, from: self.me, ..*offer };
         // If the sender is dead, it need not know.
-        let _ = self.transmit_with(state, offer.from, header.with(&[]).into());
+        let _ = self.tell(state, offer.from, &header);
     }
 
     /// Reads what was offered and is matched, to the memory of those that somebody waits for. True: there was some.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use river_core::{Arriving, Channel, Down, RecvError, Selector};
 
-use super::arrival::{Arrival, Message};
+use super::arrival::Arrival;
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
 use super::{Ask, Engine, Gone, LANE, MESSAGES, OpId, OpState, REPORTS, Sources, State, context_name};
@@ -15,6 +15,10 @@ use crate::matching::Pattern;
 
 /// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
 const DEATHS: Channel = Channel::named("mpi.deaths");
+/// Nobody sleeps who waits no longer than this.
+const BREATH: Duration = Duration::from_micros(20);
+/// After so long what others have written before can be seen.
+const MOMENT: Duration = Duration::from_millis(1);
 /// After so long a rank tells the supervisor what it waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -38,12 +42,15 @@ impl Engine<'_> {
                     return Ok(());
                 }
                 Ok(None) => {}
-                Err(error) => self.trouble(error)?,
+                Err(error) => return self.trouble(error),
+            }
+            if self.take_beside(&mut hook, &mut landing) {
+                return Ok(());
             }
             self.check_wait(whom, hook.as_ref().map(|hook| hook.ask))?;
         }
         self.watch(whom);
-        match self.look(PATIENCE, hook.as_deref_mut(), reborrow(&mut landing)) {
+        match self.look(PATIENCE, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
                 self.ask_about(whom)?;
                 let what = match &hook {
@@ -65,31 +72,64 @@ impl Engine<'_> {
     fn look(
         &self,
         patience: Duration,
+        whom: &[u32],
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> std::result::Result<(), RecvError> {
-        let take =
-            |arriving: &Arriving<'_>| self.take_in(arriving, hook.as_deref_mut(), reborrow(&mut landing));
-        let envelope = self.vr.receive_arriving(Selector::on(MESSAGES).lane(LANE), patience, take)?;
-        envelope.into_iter().for_each(|envelope| self.handle(envelope, hook.as_deref_mut()));
+        let beside = whom.iter().any(|&rank| self.near[rank as usize]);
+        if beside && self.look_beside(patience, &mut hook, &mut landing)? {
+            return Ok(());
+        }
+        self.sleep(patience, &mut hook, &mut landing)
+    }
+
+    /// The same, without a look at what ranks of this process send until one of them rings.
+    fn sleep(
+        &self,
+        patience: Duration,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> std::result::Result<(), RecvError> {
+        let wait = |patience, hook: &mut Option<&mut Hook<'_>>, landing: &mut Option<&mut dyn Landing>| {
+            let take =
+                |arriving: &Arriving<'_>| self.take_in(arriving, hook.as_deref_mut(), reborrow(landing));
+            self.vr.receive_arriving(Selector::on(MESSAGES).lane(LANE), patience, take)
+        };
+        if !self.fall_asleep(hook, landing) {
+            return Ok(());
+        }
+        let moment = if self.is_alone() { patience } else { patience.min(MOMENT) };
+        let mut result = wait(moment, hook, landing);
+        if moment < patience && matches!(result, Err(RecvError::Timeout { .. })) {
+            // Who sent at the moment when this rank fell asleep did not see that.
+            if self.take_beside(hook, landing) {
+                result = Ok(None);
+            } else {
+                result = wait(patience - moment, hook, landing);
+            }
+        }
+        self.wake_up();
+        result?.into_iter().for_each(|envelope| self.handle(envelope, hook.as_deref_mut()));
         Ok(())
     }
 
-    /// Waits for an operation, but only for about so long.
+    /// Waits for an operation, without sleep, but only until nothing that was sent has been taken for about so long.
     pub(super) fn linger(&self, op: OpId, patience: Duration) {
-        let mut start = None;
+        let (mut start, mut matched) = (Instant::now(), self.state.borrow().matched);
         while !self.is_complete(op) {
-            let waited = start.get_or_insert_with(Instant::now).elapsed();
-            if waited >= patience {
+            let now = Instant::now();
+            let others = self.state.borrow().matched;
+            if others != std::mem::replace(&mut matched, others) {
+                start = now;
+            } else if now - start >= patience {
                 return;
             }
-            let looked = match self.look(patience - waited, None, None) {
-                Err(RecvError::Timeout { .. }) => return,
+            let whom = self.needed_by(&[op]);
+            let looked = match self.look(BREATH, &whom, None, None) {
+                Err(RecvError::Timeout { .. }) => Ok(()),
                 Err(error) => self.trouble(error),
                 Ok(()) => Ok(()),
             };
-            // The other side may wait in the same way.
-            self.read_due(None);
             if looked.is_err() {
                 // What it means for this operation is found out by who waits for it.
                 return;
@@ -109,9 +149,8 @@ impl Engine<'_> {
         }
         let before: u64 = self.state.borrow().received.iter().sum();
         let result = loop {
-            match self.vr.receive(Selector::on(MESSAGES).lane(LANE)) {
-                Ok(envelope) => {
-                    self.handle(envelope, hook.as_deref_mut());
+            match self.sleep(Duration::MAX, &mut hook, &mut None) {
+                Ok(()) => {
                     let state = self.state.borrow();
                     // An order of the supervisor alone does not end the wait.
                     if state.ended
@@ -169,6 +208,8 @@ impl Engine<'_> {
     pub(super) fn trouble(&self, error: RecvError) -> Result {
         match error {
             RecvError::Down(down) => {
+                // First all that it had sent.
+                while self.take_beside(&mut None, &mut None) {}
                 match self.by_id.get(&down.who) {
                     Some(&rank) => drop(self.state.borrow_mut().bury(rank, &down)),
                     None => tracing::debug!(%down, "somebody who is no rank is gone"),
@@ -197,7 +238,8 @@ impl Engine<'_> {
         let state = self.state.borrow();
         let texts = ops.iter().filter_map(|op| state.ops.get(op.key())).map(|op| match &op.state {
             OpState::Posted(ask) => state.describe_ask("a receive", ask),
-            OpState::Due(Message { header, .. }) | OpState::Arriving(Arrival { header, .. }) => {
+            OpState::Due(offer) => format!("the data of a message from rank {}", offer.header.from),
+            OpState::Arriving(Arrival { header, .. }) => {
                 format!("the rest of a message from rank {}", header.from)
             }
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {

@@ -95,8 +95,11 @@ impl RingWriter {
         }
         let mut to = BUFFER + at + WORD;
         let mut put = |part: &[u8]| {
-            self.memory.write(to, part);
-            to += part.len();
+            // An empty one would cost as much as a short one.
+            if !part.is_empty() {
+                self.memory.write(to, part);
+                to += part.len();
+            }
         };
         head.iter().copied().for_each(&mut put);
         parts.for_each(put);

@@ -1,0 +1,399 @@
+//! Messages between ranks that are threads of one process: not by mailbox, but by a queue for each pair, into which a waiting
+//! rank looks itself. A short one costs two cache lines that change hands, and no memory.
+//!
+//! A rank that is about to sleep, or to wait for others than these, says so, and who sends to it after that rings: by an
+//! envelope without contents in its mailbox. So all that has to do with sleep, failures and deadlocks stays there.
+//!
+//! Not for recoverable VRs, whose record must have everything that they receive.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
+use river_core::{Intake, Payload, RecvError, Selector, VrId};
+
+use super::handle::header_of;
+use super::intake::{Hook, Incoming, Landing};
+use super::lines::{Arrived, Receiver, Sender, queue};
+use super::ops::reborrow;
+use super::{Engine, LANE, MESSAGES};
+use crate::header::{HEADER, Kind};
+use crate::job::Place;
+use crate::matching::Key;
+
+/// Messages of one rank in a row before the others have their turn.
+const TURN: usize = 64;
+
+/// How long a rank looks for a message before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// So often it looks before it gives its core to others: about a microsecond.
+const SPINS: usize = 100;
+/// So often it looks between two pauses, which take long on some processors, and between two yields.
+const LOOKS: usize = 4;
+
+/// The ranks of a job that share a process.
+#[derive(Debug)]
+struct Hall {
+    seats: HashMap<u32, CachePadded<Seat>>,
+    entered: Mutex<usize>,
+}
+
+/// What others know of a rank.
+#[derive(Debug)]
+struct Seat {
+    /// It has to be rung.
+    asleep: AtomicBool,
+    /// How many queues there are for it.
+    count: AtomicUsize,
+    /// Those that it has not seen; `None`: it is gone.
+    fresh: Mutex<Option<Vec<Receiver>>>,
+}
+
+/// Halls that not all have entered yet, by the supervisors of the jobs.
+static OPEN: LazyLock<Mutex<HashMap<VrId, Arc<Hall>>>> = LazyLock::new(Mutex::default);
+
+impl Hall {
+    fn enter(job: VrId, members: &[u32]) -> Arc<Self> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = || Seat {
+            // Until it waits for the first time.
+            asleep: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
+            fresh: Mutex::new(Some(Vec::new())),
+        };
+        let new = || {
+            let seats = members.iter().map(|&rank| (rank, CachePadded::new(seat()))).collect();
+            Arc::new(Self { seats, entered: Mutex::new(0) })
+        };
+        let hall = open.entry(job).or_insert_with(new).clone();
+        let all_are_here = {
+            let mut entered = hall.entered.lock().unwrap_or_else(PoisonError::into_inner);
+            *entered += 1;
+            *entered == members.len()
+        };
+        if all_are_here {
+            open.remove(&job);
+        }
+        hall
+    }
+}
+
+/// A rank's queues to and from those that share its process.
+#[derive(Debug)]
+pub(super) struct Beside {
+    hall: Arc<Hall>,
+    me: u32,
+    senders: RefCell<Vec<Option<Sender>>>,
+    receivers: RefCell<Vec<Receiver>>,
+    /// Whether all of them can run at the same time.
+    at_once: bool,
+}
+
+impl Beside {
+    /// `None` if there are no others.
+    pub(super) fn new(job: VrId, me: u32, places: &[Place]) -> Option<Self> {
+        let host = places.get(me as usize)?.host;
+        let members: Vec<u32> =
+            (0..).zip(places).filter(|(_, place)| place.host == host).map(|(rank, _)| rank).collect();
+        let cores = available_parallelism().map_or(1, usize::from);
+        (members.len() > 1).then(|| Self {
+            hall: Hall::enter(job, &members),
+            me,
+            senders: RefCell::new(places.iter().map(|_| None).collect()),
+            receivers: RefCell::default(),
+            at_once: members.len() <= cores,
+        })
+    }
+
+    /// Sends to one of them. `None`: it is gone; true: it has to be rung.
+    fn push(&self, to: u32, send: impl FnOnce(&mut Sender)) -> Option<bool> {
+        let mut senders = self.senders.borrow_mut();
+        let (sender, seat) = (senders.get_mut(to as usize)?, self.hall.seats.get(&to)?);
+        if sender.is_none() {
+            let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = fresh.as_mut()?;
+            let (new, receiver) = queue();
+            fresh.push(receiver);
+            seat.count.fetch_add(1, Ordering::Release);
+            *sender = Some(new);
+        }
+        let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
+        send(sender);
+        // Who falls asleep at this very moment looks again a little later: a fence here would cost as much as the message.
+        Some(seat.asleep.load(Ordering::Relaxed) && seat.asleep.swap(false, Ordering::SeqCst))
+    }
+
+    /// Takes the next message of any of them, from the queue of that number on: the result and the number of its queue.
+    fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_>) -> R) -> Option<(usize, R)> {
+        let mut receivers = self.receivers.borrow_mut();
+        if let Some(seat) = self.hall.seats.get(&self.me)
+            && seat.count.load(Ordering::Acquire) > receivers.len()
+        {
+            let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            receivers.extend(fresh.iter_mut().flat_map(|fresh| fresh.drain(..)));
+        }
+        let mut rest = receivers.iter_mut().enumerate().skip(from);
+        rest.find_map(|(number, receiver)| Some((number, receiver.take(&mut take)?)))
+    }
+
+    /// Says whether this rank has to be rung.
+    fn set_asleep(&self, asleep: bool) {
+        if let Some(seat) = self.hall.seats.get(&self.me) {
+            seat.asleep.store(asleep, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(seat) = self.hall.seats.get(&self.me) {
+            seat.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+/// A message in the ring, in two parts.
+struct Parts<'a>(&'a [u8], &'a [u8]);
+
+impl Incoming for Parts<'_> {
+    fn len(&self) -> usize {
+        self.0.len() + self.1.len()
+    }
+
+    fn copy_to(&self, offset: usize, out: &mut [u8]) {
+        let first = self.0.get(offset..).unwrap_or_default();
+        let (here, there) = out.split_at_mut(out.len().min(first.len()));
+        here.copy_from_slice(&first[..here.len()]);
+        let at = (offset + here.len()).saturating_sub(self.0.len());
+        there.copy_from_slice(&self.1[at..at + there.len()]);
+    }
+
+    fn kept(&self, engine: &Engine<'_>) -> Payload {
+        engine.pool.join(self.0, self.1).into()
+    }
+}
+
+/// A message in memory of its own, in one part.
+impl Incoming for Payload {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn copy_to(&self, offset: usize, out: &mut [u8]) {
+        out.copy_from_slice(&self.head()[offset..offset + out.len()]);
+    }
+
+    fn kept(&self, _: &Engine<'_>) -> Payload {
+        self.clone()
+    }
+}
+
+impl Engine<'_> {
+    /// The way to a rank, if messages to it go by a queue.
+    fn beside(&self, to: u32) -> Option<&Beside> {
+        self.beside.as_ref().filter(|_| to != self.me && self.near[to as usize])
+    }
+
+    /// Sends a header and data that lies in the caller's memory to a rank of this process. False: that has to go by mailbox.
+    pub(super) fn pass_slice(&self, to: u32, header: &[u8; HEADER], data: &[u8]) -> bool {
+        let Some(beside) = self.beside(to) else { return false };
+        let pushed = beside.push(to, |sender| {
+            if !sender.push(header, data) {
+                sender.push_payload(self.pool.join(header, data).into());
+            }
+        });
+        self.ring_after(to, pushed)
+    }
+
+    /// The same of a payload, which comes back if it has to go by mailbox.
+    pub(super) fn pass(&self, to: u32, payload: Payload) -> Result<(), Payload> {
+        let Some(beside) = self.beside(to) else { return Err(payload) };
+        let mut payload = Some(payload);
+        let pushed = beside.push(to, |sender| {
+            let in_ring = payload.as_ref().is_some_and(|payload| {
+                payload.head().len() == payload.len()
+                    && payload
+                        .head()
+                        .split_at_checked(HEADER)
+                        .is_some_and(|(head, data)| sender.push(head, data))
+            });
+            if let Some(payload) = payload.take().filter(|_| !in_ring) {
+                sender.push_payload(payload);
+            }
+        });
+        self.ring_after(to, pushed);
+        payload.map_or(Ok(()), Err)
+    }
+
+    /// False: the rank is gone.
+    fn ring_after(&self, to: u32, pushed: Option<bool>) -> bool {
+        if pushed == Some(true) {
+            let header = self.header(Kind::Ring, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+            // That it is gone is told to who waits for it.
+            let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
+        }
+        pushed.is_some()
+    }
+
+    /// Takes what has come from ranks of this process, a turn at most or until somebody has what he waits for. True: there
+    /// was something.
+    pub(super) fn take_beside(
+        &self,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> bool {
+        let Some(beside) = &self.beside else { return false };
+        let (mut queue, mut turns, mut some) = (0, 0, false);
+        let mut take =
+            |arrived: Arrived<'_>| self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing));
+        while let Some((number, intake)) = beside.take(queue, &mut take) {
+            some = true;
+            if intake == Intake::Done {
+                return true;
+            }
+            turns = if number == queue { turns + 1 } else { 1 };
+            queue = number + turns / TURN;
+            turns %= TURN;
+        }
+        some
+    }
+
+    fn take_arrived(
+        &self,
+        arrived: Arrived<'_>,
+        mut hook: Option<&mut Hook<'_>>,
+        landing: Option<&mut dyn Landing>,
+    ) -> Intake {
+        let (intake, payload) = match arrived {
+            Arrived::Here(first, second) => {
+                let parts = Parts(first, second);
+                match self.take_in(&parts, hook.as_deref_mut(), landing) {
+                    Intake::Left => (Intake::Left, parts.kept(self)),
+                    taken => return taken,
+                }
+            }
+            Arrived::Own(payload) if payload.head().len() == payload.len() => {
+                (self.take_in(&payload, hook.as_deref_mut(), landing), payload)
+            }
+            Arrived::Own(payload) => (Intake::Left, payload),
+        };
+        if intake != Intake::Left {
+            return intake;
+        }
+        if let Some(header) = header_of(&payload) {
+            self.handle_message(header, payload, hook.as_deref_mut());
+        }
+        if hook.is_some_and(|hook| hook.got.is_some()) { Intake::Done } else { Intake::Taken }
+    }
+
+    /// Looks for messages of ranks of this process for a while, and for others now and then. True: something was there.
+    pub(super) fn look_beside(
+        &self,
+        patience: Duration,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> Result<bool, RecvError> {
+        let Some(beside) = &self.beside else { return Ok(false) };
+        // If not all run at once, who is waited for may be waiting for this core.
+        for look in 1..=if beside.at_once { SPINS } else { 1 } {
+            if self.take_beside(hook, landing) {
+                return Ok(true);
+            }
+            if look.is_multiple_of(LOOKS) {
+                std::hint::spin_loop();
+            }
+        }
+        let start = Instant::now();
+        while start.elapsed() < patience.min(PATIENCE) {
+            std::thread::yield_now();
+            for _ in 0..LOOKS {
+                if self.take_beside(hook, landing) {
+                    return Ok(true);
+                }
+            }
+            if let Some(envelope) = self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true)? {
+                self.handle(envelope, hook.as_deref_mut());
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Says that from now on this rank has to be rung. False: something has come before it did.
+    pub(super) fn fall_asleep(
+        &self,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> bool {
+        let Some(beside) = &self.beside else { return true };
+        beside.set_asleep(true);
+        let some = self.take_beside(hook, landing);
+        if some {
+            beside.set_asleep(false);
+        }
+        !some
+    }
+
+    /// Whether no other rank is in this process.
+    pub(super) fn is_alone(&self) -> bool {
+        self.beside.is_none()
+    }
+
+    pub(super) fn wake_up(&self) {
+        self.beside.iter().for_each(|beside| beside.set_asleep(false));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(hosts: &[u32]) -> Vec<Place> {
+        hosts.iter().map(|&host| Place { host, machine: 0 }).collect()
+    }
+
+    fn push(beside: &Beside, to: u32, byte: u8) -> Option<bool> {
+        beside.push(to, |sender| assert!(sender.push(&[byte; HEADER], &[])))
+    }
+
+    fn take(beside: &Beside) -> Option<u8> {
+        let first = |arrived: Arrived<'_>| match arrived {
+            Arrived::Here(bytes, _) => bytes[0],
+            Arrived::Own(_) => 0,
+        };
+        Some(beside.take(0, first)?.1)
+    }
+
+    #[test]
+    fn what_was_sent_before_the_other_came_is_there_and_who_left_gets_nothing() {
+        let (job, places) = (VrId::fresh(), places(&[0, 1, 0]));
+        let first = Beside::new(job, 0, &places).unwrap();
+        assert!(Beside::new(job, 1, &places).is_none());
+        assert_eq!(push(&first, 2, 7), Some(false));
+        let other = Beside::new(job, 2, &places).unwrap();
+        assert!(!OPEN.lock().unwrap().contains_key(&job));
+        assert_eq!(take(&other), Some(7));
+        assert_eq!(take(&other), None);
+        assert_eq!(push(&first, 2, 8), Some(false));
+        drop(first);
+        assert_eq!(take(&other), Some(8), "what it had sent is there");
+        assert_eq!(push(&other, 0, 9), None);
+        assert_eq!(push(&other, 1, 9), None);
+    }
+
+    #[test]
+    fn who_sleeps_is_rung_once() {
+        let (job, places) = (VrId::fresh(), places(&[3, 3]));
+        let (one, two) = (Beside::new(job, 0, &places).unwrap(), Beside::new(job, 1, &places).unwrap());
+        two.set_asleep(true);
+        assert_eq!(push(&one, 1, 1), Some(true));
+        assert_eq!(push(&one, 1, 2), Some(false));
+        two.set_asleep(false);
+        assert_eq!(push(&one, 1, 3), Some(false));
+        assert_eq!([take(&two), take(&two), take(&two), take(&two)], [Some(1), Some(2), Some(3), None]);
+    }
+}
