@@ -54,7 +54,7 @@ impl<'a> Rai<'a> {
     /// [`ServiceError`]: nobody or more than one publishes it, or whoever does speaks another version of the protocol.
     ///
     /// # Blocking
-    /// For a quarter of a second: see [`Vr::look_up`].
+    /// For 50 ms, or a quarter of a second if nobody publishes it: see [`Vr::look_up`].
     pub fn look_up(vr: &'a Vr, name: &str) -> Result<Self, ServiceError> {
         let server = vr.look_up(name)?.vr;
         let connection = Connection::new(vr, server);

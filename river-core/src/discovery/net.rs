@@ -163,7 +163,8 @@ pub(crate) fn search(
     Ok(run(Search::new(key, query)?.with_timeout(timeout), port, reach)?.finish())
 }
 
-/// Searches for the service of that name, for a quarter of a second: whoever else has published it is to be found too.
+/// Searches for the service of that name: for a quarter of a second if nobody has published it, and otherwise until those who
+/// have published it as well have had time to answer.
 ///
 /// # Errors
 ///

@@ -20,6 +20,10 @@ use crate::noise::PROTOCOL;
 /// How long a search lasts that is not told when to end and does not find enough VMs earlier.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_millis(250);
 
+/// How long a search for a name that one should have goes on after it was found, for whoever else has it: a thousand times as
+/// long as an answer takes within a network.
+pub(crate) const GRACE: Duration = Duration::from_millis(50);
+
 /// When the probe is sent: repeatedly, since datagrams get lost.
 const SENDINGS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150)];
 
@@ -102,6 +106,8 @@ pub(crate) struct Search<A: Sought = Announcement> {
     probe: Vec<u8>,
     count: Option<u32>,
     timeout: Duration,
+    /// How long it goes on once something was found.
+    grace: Option<Duration>,
     sent: usize,
     found: HashMap<Uuid, A::Info>,
     /// By id and not only counted, as each answers several times.
@@ -152,12 +158,18 @@ impl<A: Sought> Search<A> {
         probe.resize(PROBE_LEN - MAC_LEN, 0);
         key.seal(&mut probe);
         let (found, others) = (HashMap::new(), HashMap::new());
-        Ok(Self { version, key, nonce, probe, count, timeout: SEARCH_TIME, sent: 0, found, others })
+        Ok(Self { version, key, nonce, probe, count, timeout: SEARCH_TIME, grace: None, sent: 0, found, others })
     }
 
     /// The same search, lasting at most `timeout`.
     pub(crate) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same search, lasting no longer than `grace` when something was found.
+    pub(super) fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 
@@ -169,6 +181,11 @@ impl<A: Sought> Search<A> {
 
     /// What to do now, `elapsed` after the search began.
     pub(crate) fn poll(&mut self, elapsed: Duration) -> Step {
+        if !self.found.is_empty()
+            && let Some(grace) = self.grace.take()
+        {
+            self.timeout = self.timeout.min(elapsed + grace);
+        }
         if self.enough() || elapsed >= self.timeout {
             return Step::Done;
         }

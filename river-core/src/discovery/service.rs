@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::discovery::probe::{MAX_ANNOUNCEMENT, SERVICE_ANSWER_MAGIC, SERVICE_PROBE_MAGIC, answer_with};
-use crate::discovery::search::{DiscoverError, Search, Sought};
+use crate::discovery::search::{DiscoverError, GRACE, Search, Sought};
 use crate::id::{HostId, ProgramId, VrId};
 use crate::key::ClusterKey;
 use crate::noise::PROTOCOL;
@@ -71,9 +71,9 @@ impl Sought for ServiceAnnouncement {
 }
 
 impl Search<ServiceAnnouncement> {
-    /// A search that lasts its time, whatever it finds.
+    /// A search that goes on for a while when it has found one: who else has the name is to be found too.
     pub(super) fn service(key: &ClusterKey, query: &ServiceQuery) -> Result<Self, DiscoverError> {
-        Self::of(PROTOCOL, key, query, None)
+        Ok(Self::of(PROTOCOL, key, query, None)?.with_grace(GRACE))
     }
 
     pub(super) fn finish(self) -> FoundServices {
@@ -109,9 +109,12 @@ fn answer_service_as(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::discovery::search::Step;
     use crate::discovery::probe::tests::{key, vm};
     use crate::discovery::probe::{PROBE_LEN, answer};
     use crate::discovery::{is_answer, relayed};
@@ -158,6 +161,23 @@ mod tests {
         }
         assert!(!sums.enough(), "the search goes on");
         assert_eq!(sums.finish().services.len(), 2);
+    }
+
+    #[test]
+    fn once_it_is_found_the_search_goes_on_for_a_while_only() {
+        let (ours, mut sums, at) = (ours(), search("sums"), Duration::from_millis);
+        assert_eq!(sums.poll(at(0)), Step::Send);
+        assert!(sums.handle(&answered(&sums, &ours).unwrap(), from()));
+        assert_eq!(sums.poll(at(2)), Step::Wait(at(48)));
+        assert_eq!(sums.poll(at(50)), Step::Send, "an answer may have been lost");
+        assert_eq!(sums.poll(at(50)), Step::Wait(at(2)));
+        assert_eq!(sums.poll(at(52)), Step::Done);
+        let (mut late, mut nothing) = (search("sums"), search("sums"));
+        assert_eq!(nothing.poll(at(240)), Step::Send);
+        assert_eq!(nothing.poll(at(240)), Step::Wait(at(10)));
+        assert!(late.handle(&answered(&late, &ours).unwrap(), from()));
+        assert_eq!(late.poll(at(240)), Step::Send);
+        assert_eq!(late.poll(at(240)), Step::Wait(at(10)), "no search takes longer for it");
     }
 
     #[test]

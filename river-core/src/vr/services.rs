@@ -63,7 +63,8 @@ impl Vr {
     /// not talk to this program, or this VR is recoverable.
     ///
     /// # Blocking
-    /// For a quarter of a second, as somebody else might have published the name too.
+    /// For 50 ms after the first answer, as somebody else might have published the name too; for a quarter of a second if
+    /// there is none.
     pub fn look_up(&self, name: &str) -> Result<Service, ServiceError> {
         if self.journal.is_some() {
             return Err(ServiceError::Recoverable);
