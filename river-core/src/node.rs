@@ -7,6 +7,7 @@
 
 mod deaths;
 mod foreign;
+mod mirrors;
 mod moves;
 
 use std::io::{self, Read, Write};
@@ -39,6 +40,7 @@ use crate::state::Registry;
 
 pub(crate) use foreign::VisitEnd;
 use foreign::{Foreign, Published};
+use mirrors::Mirrors;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SYSTEM: Channel = Channel::named("river-core");
@@ -68,6 +70,7 @@ pub(crate) struct Node {
     published: Published,
     /// How often VRs have changed their processes.
     moves: AtomicU64,
+    mirrors: Mirrors,
 }
 
 /// Who answers what VRs ask of the program.
@@ -137,6 +140,13 @@ pub(crate) enum Notice {
         watcher: VrId,
         watched: VrId,
     },
+    /// About a mirrored VR, for the process that has it or its twin.
+    Mirror {
+        to: HostId,
+        vr: VrId,
+        lane: u64,
+        number: u64,
+    },
 }
 
 impl Node {
@@ -172,6 +182,7 @@ impl Node {
             any_leaving: AtomicBool::new(false),
             published: Published::on(network),
             moves: AtomicU64::new(0),
+            mirrors: Mirrors::default(),
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
@@ -264,6 +275,7 @@ impl Node {
         };
         self.published.withdraw(vr);
         let inbox = self.local.remove(vr);
+        self.ended_with_copies(vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
         // Whoever sent something that will never be read learns of it too.
@@ -300,6 +312,7 @@ impl Node {
         self.book().stopped = true;
         self.published.end();
         self.thaw();
+        self.stop_mirrors();
         self.local.stop();
         self.gates.open_all();
     }
@@ -523,6 +536,7 @@ impl Node {
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
+        let _delivering = self.mirrors.deliver();
         if self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some()) {
             // It was declared lost, and is not heard of any more even if it lives.
             return;
@@ -575,6 +589,9 @@ impl Node {
                     self.gates.set(envelope.src, from, full);
                 }
             }
+            // Who sends a copy learns by itself who is gone.
+            Kind::Copy => drop(self.take_copy(envelope, Some(from))),
+            Kind::Mirror => self.mirror_frame(from, &envelope),
         }
     }
 
@@ -584,6 +601,7 @@ impl Node {
             Notice::Down { to, down } => self.tell(to, &down),
             Notice::Gate { to, vr, full } => self.tell_gate(to, vr, full),
             Notice::Watch { watcher, watched } => self.pass_on_watch(watcher, watched),
+            Notice::Mirror { to, vr, lane, number } => self.carry_mirror(to, vr, lane, number),
         }
     }
 
@@ -710,6 +728,7 @@ impl Node {
             any_leaving: AtomicBool::new(false),
             published: Published::on(Network::Loopback),
             moves: AtomicU64::new(0),
+            mirrors: Mirrors::default(),
         });
         let sink = Deliver { local, node: OnceLock::new() };
         let _ = sink.node.set(Arc::downgrade(&node));

@@ -7,6 +7,7 @@ mod checkpoint;
 mod directory;
 mod local;
 mod migrate;
+mod mirror;
 mod output;
 mod place;
 mod pulse;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Connection, Incoming};
+use crate::cut;
 use crate::discovery::{Network, Reach};
 use crate::down::Why;
 use crate::error::DeployError;
@@ -31,13 +33,16 @@ use crate::key::ClusterKey;
 use crate::lease;
 use crate::machine::{machine_name, process_name};
 use crate::node::Node;
-use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
+use crate::protocol::{
+    FromHost, FromProgram, Hello, Place, Reply, Report, Step, Tenant, ToHost, ToProgram, ToVm,
+};
 use crate::rt;
 use crate::service;
 use crate::vm::Vm;
 
 use checkpoint::{Cut, Heard, Regularly};
 use directory::Directory;
+use mirror::Mirrors;
 pub(crate) use output::Output;
 use place::View;
 use pulse::{Change, DEAD, Pulse, SUSPECT};
@@ -85,6 +90,7 @@ struct State {
     making: HashSet<VrId>,
     /// VMs that want to go, and that River moves everything away from.
     leaving: HashSet<VmId>,
+    mirrors: Mirrors,
 }
 
 /// A VR that is known by a name on its VM.
@@ -144,7 +150,8 @@ impl Program {
             }
         });
         let renew = rt::spawn(this.clone().renew_leases());
-        this.tasks().extend([answer, renew]);
+        let arrivals = rt::spawn(cut::report_arrivals(this.node.clone()));
+        this.tasks().extend([answer, renew, arrivals]);
         if let Some(regularly) = Regularly::from_env()? {
             this.tasks().push(rt::spawn(this.clone().checkpoint_regularly(regularly)));
         }
@@ -229,6 +236,12 @@ impl Program {
                     let (creating, next_ticket) = (HashMap::new(), 0);
                     let pulse = Pulse::new(Instant::now());
                     let joined = Host { place, vm: vm.info.id, view, to, creating, next_ticket, pulse };
+                    // Before anything else, so that whatever begins there knows whom it has to write to twice.
+                    let pairs = state.all_pairs();
+                    if !pairs.is_empty() {
+                        let step = Step::Mirrored(pairs);
+                        let _ = joined.to.try_send(joined.view.translate(ToHost::State { round: 0, step }));
+                    }
                     state.hosts.insert(host, joined);
                     vm
                 };
@@ -268,6 +281,7 @@ impl Program {
                 }
                 Ok(Some(FromHost::Ended { vr, why })) => {
                     self.state().directory.end(vr, why);
+                    self.end_twin(vr);
                 }
                 Ok(Some(FromHost::Request { ticket, request })) => {
                     let server = self.clone();
@@ -275,6 +289,9 @@ impl Program {
                         let reply = server.answer(request).await;
                         server.tell_host(host, ToHost::Reply { ticket, reply });
                     });
+                }
+                Ok(Some(FromHost::State { report: Report::Mourned(dead, arrived), .. })) => {
+                    self.mourned(host, dead, arrived);
                 }
                 Ok(Some(FromHost::State { round, report })) => self.hear(host, round, Heard::Report(report)),
                 Ok(Some(FromHost::Copy { round, vr, last, piece })) => {
@@ -304,7 +321,7 @@ impl Program {
 
     /// How a host died, which some connection gives reason to believe: as soon as its VM says so, or that it is
     /// lost if the VM does not.
-    async fn verdict(&self, host: HostId, error: String) -> Why {
+    async fn verdict(self: &Arc<Self>, host: HostId, error: String) -> Why {
         let (told, verdict) = rt::unbounded();
         let vm = {
             let mut state = self.state();
@@ -329,12 +346,14 @@ impl Program {
     }
 
     /// Makes it known to everybody that a host is gone.
-    fn host_gone(&self, host: HostId, why: &Why) {
-        let others = {
+    fn host_gone(self: &Arc<Self>, host: HostId, why: &Why) {
+        let bare = {
             let mut state = self.state();
-            if !state.directory.die(host, why) {
+            if state.directory.has_died(host) {
                 return;
             }
+            let heirs = state.survivors(host);
+            state.directory.die(host, why, |vr| heirs.contains_key(&vr));
             state.cut_lost(host, why);
             if let Some(to) = &state.tapes {
                 let _ = to.try_send(host);
@@ -351,12 +370,17 @@ impl Program {
             if let Some(vm) = vm.and_then(|vm| state.vms.get(&vm)) {
                 vm.host_gone(why);
             }
-            if state.ending { Vec::new() } else { state.live_hosts() }
+            if state.ending {
+                Vec::new()
+            } else {
+                for other in state.live_hosts() {
+                    let _ = other.try_send(ToHost::HostDown { host, why: why.clone() });
+                }
+                self.mourn(&mut state, host, why, heirs)
+            }
         };
-        for other in others {
-            let _ = other.try_send(ToHost::HostDown { host, why: why.clone() });
-        }
         self.node.host_down(host, why);
+        bare.into_iter().for_each(|vr| self.mirror_anew(vr));
     }
 
     // ---- the end ----
@@ -411,6 +435,10 @@ impl State {
 
     fn is_leased(&self, vm: VmId) -> bool {
         self.vms.contains_key(&self.alias(vm))
+    }
+
+    fn vm_of(&self, host: HostId) -> Option<&Arc<Leased>> {
+        self.hosts.get(&host).and_then(|host| self.vms.get(&host.vm))
     }
 
     fn live_hosts(&self) -> Vec<rt::Sender<ToHost>> {
