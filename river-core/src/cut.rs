@@ -55,7 +55,6 @@ pub(crate) async fn settled(node: &Node, expected: &Counts) -> bool {
     false
 }
 
-
 /// Copies all VRs of this process, which is frozen; and says who has ended.
 pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
     node.states.settled();

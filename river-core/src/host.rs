@@ -343,13 +343,7 @@ impl Adopted {
 }
 
 /// Lets the twin of a VR live, and says so when it has run through its log.
-fn take_over(
-    node: &Arc<Node>,
-    ticket: u64,
-    vr: VrId,
-    arrived: &[(VrId, u64)],
-    to: &rt::Sender<FromHost>,
-) {
+fn take_over(node: &Arc<Node>, ticket: u64, vr: VrId, arrived: &[(VrId, u64)], to: &rt::Sender<FromHost>) {
     let adopted = node.take_over(vr, arrived, |saved| Adopted::new(node, saved));
     let adopted = adopted.unwrap_or_else(|| Err("its twin is not here".into()));
     let started = adopted.and_then(|adopted| adopted.start(node, to));

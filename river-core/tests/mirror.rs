@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand_core::Rng;
-use river_core::{Channel, MigrateError, RecvError, Result, Selector, VirtualResource, VmInfo, Vr, VrError, VrId, Why};
+use river_core::testing::{MakeVms, for_each_topology};
+use river_core::{
+    Channel, Envelope, RecvError, Result, Selector, VirtualResource, VmInfo, Vr, VrError, VrId, Why,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +61,9 @@ impl VirtualResource for Target {
                 }
                 WHERE => {
                     let process = vr.effect(|| u64::from(std::process::id()))?;
-                    vr.send_bytes(envelope.src, CHANNEL, WHERE, process.to_le_bytes().to_vec())?;
+                    let vm = vr.effect(|| u64::from(std::os::unix::process::parent_id()))?;
+                    let answer = [process.to_le_bytes(), vm.to_le_bytes()].concat();
+                    vr.send_bytes(envelope.src, CHANNEL, WHERE, answer)?;
                 }
                 _ => self.streams -= 1,
             }
@@ -89,7 +94,8 @@ impl VirtualResource for Source {
             }
             let until = if stop.is_some() { sent } else { answered + 1 };
             while answered < until {
-                let answer = vr.receive(Selector::on(CHANNEL).lane(NUMBERS).from(self.to))?.payload.to_bytes();
+                let answer =
+                    vr.receive(Selector::on(CHANNEL).lane(NUMBERS).from(self.to))?.payload.to_bytes();
                 let (came, count) = (number(&answer[..8])?, number(&answer[8..])?);
                 if came != answered || count <= last {
                     return Err(VrError::msg(format!("answer {came}, {count} after {answered}, {last}")));
@@ -106,28 +112,28 @@ impl VirtualResource for Source {
 }
 
 /// A receive of the initiator, to which the deaths of others than those it waits for are no reason to stop.
-fn from(vr: &Vr, who: VrId, lane: u64) -> Result<u64> {
+fn from(vr: &Vr, who: VrId, lane: u64) -> std::result::Result<Envelope, RecvError> {
     loop {
         match vr.receive(Selector::on(CHANNEL).lane(lane).from(who)) {
-            Ok(envelope) => return number(envelope.payload.head()),
             Err(RecvError::Down(down)) if down.who != who => {}
-            Err(other) => return Err(other.into()),
+            other => return other,
         }
     }
 }
 
-fn process_of(vr: &Vr, who: VrId) -> Result<Pid> {
+/// The process that a VR is in, and the one that started it.
+fn processes_of(vr: &Vr, who: VrId) -> Result<(Pid, Pid)> {
     vr.send_bytes(who, CHANNEL, WHERE, Vec::new())?;
-    let process = from(vr, who, WHERE)?;
-    Ok(Pid::from_raw(i32::try_from(process)?).expect("a process"))
+    let answer = from(vr, who, WHERE)?.payload.to_bytes();
+    let pid = |bytes| Ok::<_, VrError>(Pid::from_raw(i32::try_from(number(bytes)?)?).expect("a process"));
+    Ok((pid(&answer[..8])?, pid(&answer[8..])?))
 }
 
-/// A target that is mirrored; sources on VMs whose processes stay; the target's is killed again and again.
-fn killed(vr: &Vr, vms: usize, short: bool, mirrored_source: bool) -> Result {
-    let vms = vr.start_local(vms)?;
+/// A target that is mirrored; sources on VMs whose processes stay; the target's process, or its VM, is killed again and again.
+fn killed(vr: &Vr, make: &MakeVms, kill_vms: bool, short: bool, mirrored_source: bool) -> Result {
+    let vms = make(vr, 5)?;
     let (safe, deadly) = vms.split_at(2);
     let target = vr.deploy(&deadly[..1], |_| Target::new(3, short))?[0];
-    // The VMs that stay are taken last: the twins go where the least is.
     assert_eq!(vr.mirror(target, &deadly[1])?.vrs, 1);
     assert_eq!(vr.mirror(target, &deadly[1])?.vrs, 0, "it is there already");
     let on: Vec<VmInfo> = [&safe[0], &safe[1], &safe[0]].into_iter().cloned().collect();
@@ -136,22 +142,15 @@ fn killed(vr: &Vr, vms: usize, short: bool, mirrored_source: bool) -> Result {
         vr.mirror(sources[0], &safe[1])?;
     }
     let mut before = None;
-    for _ in 1..deadly.len() {
-        let process = process_of(vr, target)?;
+    for round in 1..deadly.len() {
+        let (process, vm) = processes_of(vr, target)?;
         assert_ne!(before.replace(process), Some(process));
         std::thread::sleep(Duration::from_micros(vr.rng().next_u64() % 20_000));
-        kill_process(process, Signal::KILL)?;
-        // It answers from another process, and waits there until it has a twin again.
-        let mut now = process_of(vr, target)?;
-        while now == process {
-            now = process_of(vr, target)?;
-        }
-        for vm in deadly.iter().chain(safe) {
-            match vr.mirror(target, vm) {
-                Ok(_) => break,
-                Err(MigrateError::Vm { .. }) => {}
-                Err(other) => return Err(other.into()),
-            }
+        kill_process(if kill_vms { vm } else { process }, Signal::KILL)?;
+        // It goes on in another process, and has a twin again after a while: on the last of those that may die.
+        while processes_of(vr, target)?.0 == process {}
+        if round + 1 < deadly.len() {
+            vr.mirror(target, &deadly[2])?;
         }
     }
     for source in sources.iter() {
@@ -159,25 +158,70 @@ fn killed(vr: &Vr, vms: usize, short: bool, mirrored_source: bool) -> Result {
     }
     let mut total = 0;
     for source in sources.iter() {
-        total += from(vr, source, REPORT)?;
+        total += number(from(vr, source, REPORT)?.payload.head())?;
     }
-    assert_eq!(from(vr, target, REPORT)?, total);
+    assert_eq!(number(from(vr, target, REPORT)?.payload.head())?, total);
     assert!(total > 0);
     Ok(())
 }
 
+fn survive(rounds: usize, mirrored_source: bool) {
+    for_each_topology(|topology, make| {
+        if topology == "one VM" {
+            let body = |vr: &Vr| {
+                let vms = make(vr, 2)?;
+                let target = vr.deploy(&vms[..1], |_| Target::new(1, true))?[0];
+                let error = vr.mirror(target, &vms[1]).unwrap_err().to_string();
+                assert!(error.contains("has to be on another VM"), "{error}");
+                assert!(vr.deploy_mirrored(&vms, |_| Target::new(1, true)).is_err());
+                Ok(())
+            };
+            return river_core::try_run_recoverable(body).unwrap();
+        }
+        for round in 0..rounds {
+            let kill_vms = topology.contains("VM processes") && round % 3 == 2;
+            let body = |vr: &Vr| killed(vr, make, kill_vms, round % 2 == 0, mirrored_source);
+            river_core::try_run_recoverable(body).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_mirrored_vr_outlives_its_processes_and_nothing_is_lost_doubled_or_overtaken() {
-    for round in 0..6 {
-        river_core::try_run_recoverable(|vr| killed(vr, 5, round % 2 == 0, false)).unwrap();
-    }
+    survive(6, false);
 }
 
 #[test]
 fn two_that_are_mirrored_talk_to_each_other_while_processes_die() {
-    for round in 0..4 {
-        river_core::try_run_recoverable(|vr| killed(vr, 5, round % 2 == 0, true)).unwrap();
-    }
+    survive(4, true);
+}
+
+#[test]
+fn several_that_are_deployed_mirrored_survive_the_same_death() {
+    let body = |vr: &Vr| {
+        let vms = vr.start_local(4)?;
+        let group = vr.deploy_mirrored(&vms[..2], |_| Target::new(1, true))?;
+        let mut count = 0_u64;
+        for round in 0..2 {
+            let (process, _) = processes_of(vr, group[0])?;
+            kill_process(process, Signal::KILL)?;
+            for _ in 0..50 {
+                for target in group.iter() {
+                    vr.send_bytes(target, CHANNEL, NUMBERS, count.to_le_bytes().to_vec())?;
+                    assert_eq!(number(&from(vr, target, NUMBERS)?.payload.to_bytes()[..8])?, count);
+                }
+                count += 1;
+            }
+            // Not before they have twins again can the process die without harm.
+            if round == 0 {
+                for target in group.iter() {
+                    vr.mirror(target, &vms[3])?;
+                }
+            }
+        }
+        Ok(())
+    };
+    river_core::try_run_recoverable(body).unwrap();
 }
 
 #[test]
@@ -189,20 +233,15 @@ fn it_does_not_matter_where_its_twin_dies_and_without_one_it_ends_as_others_do()
         vr.mirror(target, &vms[1])?;
         let error = vr.mirror(target, &vms[0]).unwrap_err().to_string();
         assert!(error.contains("has to be on another VM"), "{error}");
-        kill_process(process_of(vr, other)?, Signal::KILL)?;
+        kill_process(processes_of(vr, other)?.0, Signal::KILL)?;
         // It goes on alone.
         for count in 0..100_u64 {
             vr.send_bytes(target, CHANNEL, NUMBERS, count.to_le_bytes().to_vec())?;
-            let answer = loop {
-                match vr.receive(Selector::on(CHANNEL).lane(NUMBERS).from(target)) {
-                    Err(RecvError::Down(down)) if down.who == other => {}
-                    answer => break answer?,
-                }
-            };
+            let answer = from(vr, target, NUMBERS)?;
             assert_eq!(number(&answer.payload.to_bytes()[..8])?, count);
         }
-        kill_process(process_of(vr, target)?, Signal::KILL)?;
-        let Err(RecvError::Down(down)) = vr.receive(Selector::on(CHANNEL).lane(REPORT).from(target)) else {
+        kill_process(processes_of(vr, target)?.0, Signal::KILL)?;
+        let Err(RecvError::Down(down)) = from(vr, target, REPORT) else {
             panic!("it lives");
         };
         assert!(matches!(down.why, Why::HostDied { .. }), "{down}");

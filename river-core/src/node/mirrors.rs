@@ -1,9 +1,9 @@
 //! Mirrored VRs, as a process knows them: where they and their twins are, the twins that are here, and what has to be sent and
 //! taken twice.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::{Node, Notice, SYSTEM};
@@ -14,7 +14,7 @@ use crate::id::{HostId, IdMap, VrId};
 use crate::inbox::{Event, Inbox, Refused};
 use crate::link::Link;
 use crate::protocol::{Counts, Pair};
-use crate::state::{Recorder, Saved, Twin};
+use crate::state::{Recorder, Saved, Shipment, Twin};
 
 /// What the lane of a [`Kind::Mirror`] frame says.
 mod lane {
@@ -365,16 +365,19 @@ impl Node {
     /// Something of a VR of this process is about to be seen outside: waits until its twin, if it has one, knows all that the
     /// VR was told.
     pub(crate) fn commit(&self, recorder: &Recorder) {
-        let Some(shipment) = recorder.due() else { return };
-        let (to, number) = (shipment.to, shipment.number);
-        let sent = self.tell_mirror(to, recorder.origin.id, lane::LOG, number, shipment.bytes);
-        if !sent {
+        if let Some((to, number)) = self.ship(recorder) {
+            recorder.wait_logged(to, number);
+        }
+    }
+
+    /// Sends to the twin of a VR what it has to know. Who has to confirm it, up to which number, before anything of the VR is seen.
+    pub(crate) fn ship(&self, recorder: &Recorder) -> Option<(HostId, u64)> {
+        let Shipment { to, number, bytes, binding } = recorder.due()?;
+        if !self.tell_mirror(to, recorder.origin.id, lane::LOG, number, bytes) {
             // The program says whether it is dead, and then nobody waits for it.
             self.report(to, "the connection broke".into());
         }
-        if shipment.binding {
-            recorder.wait_logged(to, number);
-        }
+        binding.then_some((to, number))
     }
 
     fn tell_mirror(&self, to: HostId, vr: VrId, lane: u64, seq: u64, payload: Vec<u8>) -> bool {
@@ -442,7 +445,8 @@ impl Node {
         let mut news = Vec::new();
         {
             let said = &mut *self.mirrors.said();
-            let is_known = |vr: VrId, twin| mirrored.iter().any(|(other, at)| *other == vr && at.twin == twin);
+            let is_known =
+                |vr: VrId, twin| mirrored.iter().any(|(other, at)| *other == vr && at.twin == twin);
             said.counts.retain(|(vr, twin, _, _), _| is_known(*vr, *twin));
             for (vr, to) in said.last.drain(..) {
                 if let Some((_, at)) = mirrored.iter().find(|(other, _)| *other == vr) {

@@ -115,7 +115,9 @@ impl Program {
                     Ok(mirrored) if mirrored.vrs == 0 => {}
                     Ok(_) => return,
                     Err(MigrateError::Stopped | MigrateError::Ended(_)) => return,
-                    Err(error) => tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there"),
+                    Err(error) => {
+                        tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there")
+                    }
                 }
             }
             if !this.state().ending {
@@ -158,7 +160,8 @@ impl Program {
     /// A process has said what has arrived of a dead one.
     pub(super) fn mourned(self: &Arc<Self>, by: HostId, host: HostId, arrived: Counts) {
         let mut state = self.state();
-        let actions = state.mirrors.takeovers.get_mut(&host).map(|(takeover, _)| takeover.mourned(by, arrived));
+        let actions =
+            state.mirrors.takeovers.get_mut(&host).map(|(takeover, _)| takeover.mourned(by, arrived));
         self.take_over(&mut state, host, actions.unwrap_or_default());
     }
 

@@ -42,4 +42,4 @@ pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
 pub use stored::{Stored, StoredVr};
 pub(crate) use takeover::Takeover;
-pub(crate) use twin::Twin;
+pub(crate) use twin::{Shipment, Twin};

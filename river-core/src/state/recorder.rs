@@ -49,6 +49,14 @@ struct Guarded {
     given: (usize, usize),
 }
 
+impl Guarded {
+    /// Whether that twin is the VR's, and has not confirmed the log up to that number.
+    fn waits_for(&self, twin: HostId, number: u64) -> bool {
+        let leader = self.leader.as_ref().filter(|leader| leader.twin() == twin);
+        leader.is_some_and(|leader| !leader.is_acknowledged(number))
+    }
+}
+
 /// A VR that is run again and never goes live.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -184,14 +192,16 @@ impl Recorder {
 
     /// Waits until the twin has the log up to that number, or there is none any more.
     pub(crate) fn wait_logged(&self, to: HostId, number: u64) {
-        let waits = |guarded: &Guarded| {
-            let leader = guarded.leader.as_ref().filter(|leader| leader.twin() == to);
-            leader.is_some_and(|leader| !leader.is_acknowledged(number))
-        };
         let mut guarded = self.lock();
-        while waits(&guarded) {
+        while guarded.waits_for(to, number) {
             guarded = self.logged.wait(guarded).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether [`wait_logged`](Self::wait_logged) would not wait.
+    #[cfg(test)]
+    pub(crate) fn is_logged(&self, to: HostId, number: u64) -> bool {
+        !self.lock().waits_for(to, number)
     }
 
     /// Whether a replay has come to the end of the record, as the VR has.

@@ -64,8 +64,9 @@ pub(crate) struct Leader {
 impl Leader {
     /// The twin, in that process, has so many lines and events of the record.
     pub(crate) fn new(twin: HostId, (lines, events): (usize, usize)) -> Self {
-        let (pieces, looked) = (Vec::new(), lines);
-        Self { twin, pieces, lines, events, looked, binds: false, shipped: 0, acknowledged: 0 }
+        // If the last line is of a look, the twin cannot know that it found nothing: only the next line says so.
+        let (pieces, looked, binds) = (Vec::new(), lines, true);
+        Self { twin, pieces, lines, events, looked, binds, shipped: 0, acknowledged: 0 }
     }
 
     pub(crate) fn twin(&self) -> HostId {
@@ -231,16 +232,11 @@ impl Twin {
             let Acknowledged { main, twin } = self.acknowledged.get(to).copied().unwrap_or_default();
             main >= *count && (twin >= *count || !is_mirrored(*to))
         };
-        let needless = self.stretches.iter().skip(1).rposition(|record| record.base().sent.iter().all(has_arrived));
+        let needless =
+            self.stretches.iter().skip(1).rposition(|record| record.base().sent.iter().all(has_arrived));
         if let Some(last) = needless {
             self.stretches.drain(..=last);
         }
-    }
-
-    /// How many safepoints it can go back to.
-    #[cfg(test)]
-    pub(crate) fn depth(&self) -> usize {
-        self.stretches.len()
     }
 
     /// The VR is to go on from here. `arrived`: how much of what it sent at most, by receiver. Besides, how many envelopes of each
@@ -262,6 +258,3 @@ impl Twin {
         Some((Saved { origin: self.origin, record, pending }, self.next))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -219,6 +219,29 @@ impl Vr {
         self.deploy_with(vms, make, true)
     }
 
+    /// Like [`deploy`](Self::deploy), but each VR gets a twin on the next of the VMs that is another one: see
+    /// [`mirror`](Self::mirror).
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy); [`DeployError::Mirror`] if a twin cannot be made: then the VRs run, and some are not mirrored.
+    ///
+    /// # Blocking
+    /// As [`deploy`](Self::deploy) and [`mirror`](Self::mirror).
+    pub fn deploy_mirrored<V: VirtualResource>(
+        &self,
+        vms: &[VmInfo],
+        make: impl FnMut(usize) -> V,
+    ) -> Result<Group<V>, DeployError> {
+        let group = self.deploy(vms, make)?;
+        for (index, vr) in group.iter().enumerate() {
+            let others = vms[index..].iter().chain(&vms[..index]);
+            // If there is no other one, the error says so.
+            let twin = others.clone().find(|vm| vm.id != vms[index].id).unwrap_or(&vms[index]);
+            self.mirror(vr, twin).map_err(|error| DeployError::Mirror(Box::new(error)))?;
+        }
+        Ok(group)
+    }
+
     fn deploy_with<V: VirtualResource>(
         &self,
         vms: &[VmInfo],
