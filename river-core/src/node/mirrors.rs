@@ -365,6 +365,9 @@ impl Node {
     /// Something of a VR of this process is about to be seen outside: waits until its twin, if it has one, knows all that the
     /// VR was told.
     pub(crate) fn commit(&self, recorder: &Recorder) {
+        if !self.mirrors.any() {
+            return;
+        }
         if let Some((to, number)) = self.ship(recorder) {
             recorder.wait_logged(to, number);
         }
