@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::down::{Down, Why};
 use crate::error::MigrateError;
-use crate::id::{IdMap, VrId};
+use crate::id::{HostId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::node::Node;
 use crate::protocol::{Counts, Report};
@@ -27,7 +27,7 @@ pub(crate) fn freeze(node: &Node) -> Report {
     let mut sent = node.states.sent();
     // What has arrived in this process is nobody's concern.
     let mut arrived = HashMap::new();
-    sent.retain(|(to, from, count)| match arrived.entry(*to).or_insert_with(|| counts_of(node, *to)) {
+    sent.retain(|(to, from, count)| match arrived.entry(*to).or_insert_with(|| node.received_counts(*to)) {
         Some(counts) => counts.get(from).is_none_or(|arrived| arrived < count),
         None => true,
     });
@@ -38,7 +38,7 @@ pub(crate) fn freeze(node: &Node) -> Report {
 fn is_settled(node: &Node, expected: &Counts) -> bool {
     let mut arrived = HashMap::new();
     expected.iter().all(|(to, from, count)| {
-        let counts = arrived.entry(*to).or_insert_with(|| counts_of(node, *to));
+        let counts = arrived.entry(*to).or_insert_with(|| node.received_counts(*to));
         // Who has ended gets nothing any more.
         counts.as_ref().is_none_or(|counts| counts.get(from).is_some_and(|arrived| arrived >= count))
     })
@@ -53,18 +53,6 @@ pub(crate) async fn settled(node: &Node, expected: &Counts) -> bool {
         rt::sleep(LOOK).await;
     }
     false
-}
-
-/// How many envelopes of each other VR a VR of this process has got; `None` if it is not here, or has ended.
-fn counts_of(node: &Node, vr: VrId) -> Option<IdMap<VrId, u64>> {
-    let (recorder, inbox) = (node.states.get(vr)?, node.inbox(vr)?);
-    let mut counts = recorder.look(|record, ended| ended.is_none().then(|| record.received().clone()))?;
-    for event in inbox.waiting() {
-        if let Event::Envelope(envelope) = event {
-            counts.insert(envelope.src, envelope.seq + 1);
-        }
-    }
-    Some(counts)
 }
 
 /// Copies all VRs of this process, which is frozen; and says who has ended.
@@ -98,16 +86,35 @@ pub(crate) fn give(node: &Node, vrs: &[VrId]) -> Result<Vec<Saved>, MigrateError
     let give = |vr: &VrId| {
         let ended = |why: &Why| MigrateError::Ended(Down { who: *vr, why: why.clone() });
         let recorder = node.states.get(*vr).ok_or_else(|| ended(&Why::Unknown))?;
-        let record = recorder.look(|record, why| match (why, record.is_busy_with()) {
+        let record = recorder.give(|record, why| match (why, record.is_busy_with()) {
             (Some(why), _) => Err(ended(why)),
             (None, Some(call)) => Err(MigrateError::Busy { vr: *vr, call: call.to_string() }),
-            (None, None) => Ok(record.clone()),
+            (None, None) => Ok(()),
         })?;
         let pending = node.inbox(*vr).map(|inbox| inbox.waiting()).unwrap_or_default();
         let pending = pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
         Ok(Saved { origin: recorder.origin.clone(), record, pending })
     };
     vrs.iter().map(give).collect()
+}
+
+/// Waits until nothing more of a dead process can arrive. What has arrived of these VRs.
+pub(crate) async fn mourned(node: &Node, host: HostId, vrs: &[VrId]) -> Report {
+    while !node.is_buried(host) {
+        rt::sleep(LOOK).await;
+    }
+    Report::Mourned(host, node.mourn(vrs))
+}
+
+/// Tells now and then, for as long as the process lives, what has arrived of mirrored VRs.
+pub(crate) async fn report_arrivals(node: Arc<Node>) {
+    loop {
+        rt::sleep(FLUSH).await;
+        if node.has_mirrors() {
+            let node = node.clone();
+            rt::blocking(move || node.report_arrivals()).await;
+        }
+    }
 }
 
 /// Takes up a VR: its queue and its record, as they were.

@@ -204,6 +204,9 @@ pub enum DeployError {
     /// The VR is replayed and does something else than before.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
+    /// The VRs run, but one of those that were to be mirrored has no twin.
+    #[error("a VR that was to be mirrored has no twin: {0}")]
+    Mirror(Box<MigrateError>),
 }
 
 /// Why a VR cannot be made known to other programs, or another program's cannot be found.

@@ -45,6 +45,10 @@ pub(crate) enum Kind {
     Down = 3,
     /// The mailbox of `src` is full, or has room again: the payload is one of [`gate`]'s bytes. For the whole process.
     Gate = 4,
+    /// An envelope to a mirrored VR, which its process and its twin's both get, and which may come twice.
+    Copy = 5,
+    /// What the processes of a mirrored VR, of its twin and of those that it sends to say to each other: the lane says what.
+    Mirror = 6,
 }
 
 /// What [`Kind::Gate`] says.
@@ -123,6 +127,8 @@ fn decode_header(header: [u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameErr
         2 => Kind::Watch,
         3 => Kind::Down,
         4 => Kind::Gate,
+        5 => Kind::Copy,
+        6 => Kind::Mirror,
         other => return Err(FrameError::Kind(other)),
     };
     if header.version != VERSION {

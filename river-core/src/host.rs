@@ -22,14 +22,15 @@ use crate::control::{self, Connection, ControlError, Incoming};
 use crate::cut;
 use crate::discovery::Network;
 use crate::error::{DeployError, MigrateError, StateError};
-use crate::id::ProgramId;
+use crate::id::{ProgramId, VrId};
+use crate::inbox::Inbox;
 use crate::key::ClusterKey;
 use crate::lease;
 use crate::node::{Asked, Node};
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
 use crate::rt;
 use crate::service;
-use crate::state::{Base, Origin, Record, Saved};
+use crate::state::{Base, Origin, Record, Recorder, Saved};
 use crate::trace::{self, Traces};
 use crate::vr::thread::Beginning;
 use crate::vr::{self, Creation, Resource};
@@ -220,6 +221,7 @@ async fn serve_program(
             rt::sleep(lease::RENEWAL).await;
         }
     });
+    let arrivals = rt::spawn(cut::report_arrivals(node.clone()));
     if taped {
         let (node, to) = (node.clone(), to.clone());
         rt::spawn(async move {
@@ -247,6 +249,17 @@ async fn serve_program(
                 let result = restore(&node, &vr, &to);
                 let _ = to.try_send(FromHost::Created { ticket, result });
             }
+            Ok(Some(ToHost::KeepTwin { ticket, vr })) => {
+                let kept = Saved::decode(&vr).map(|saved| node.keep_twin(saved));
+                let result = kept.map_err(|error| {
+                    let name = "VR that is mirrored".into();
+                    DeployError::State { name, error: error.to_string() }
+                });
+                let _ = to.try_send(FromHost::Created { ticket, result });
+            }
+            Ok(Some(ToHost::TakeOver { ticket, vr, arrived })) => {
+                take_over(&node, ticket, vr, &arrived, &to);
+            }
             Ok(Some(ToHost::Tape)) => {
                 send_tapes(&node, &to);
                 let _ = to.try_send(FromHost::TapeEnd);
@@ -266,6 +279,7 @@ async fn serve_program(
         }
     }
     rt::cancel(beat);
+    rt::cancel(arrivals);
     // Whoever waits for an answer of the program gets none any more.
     waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     node.stop();
@@ -322,16 +336,58 @@ fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(),
 fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
     let failed = |error: String| DeployError::State { name: "VR of a checkpoint".into(), error };
     let saved = Saved::decode(vr).map_err(|error| failed(error.to_string()))?;
-    let Origin { id, name, parent, code, .. } = saved.origin.clone();
-    let (Some(parent), Some(code)) = (parent, code) else { return Err(failed("it is the initiator".into())) };
-    let resource = make(code, saved.record.base().state.to_vec()).map_err(failed)?;
     node.freeze();
-    let (inbox, recorder) = cut::adopt(node, saved);
+    let adopted = Adopted::new(node, saved).map_err(failed)?;
+    adopted.start(node, to).map(drop).map_err(failed)
+}
+
+/// A VR that was taken up and has yet to begin.
+struct Adopted {
+    origin: Origin,
+    resource: Box<dyn Resource>,
+    inbox: Arc<Inbox>,
+    recorder: Arc<Recorder>,
+}
+
+impl Adopted {
+    fn new(node: &Arc<Node>, saved: Saved) -> Result<Self, String> {
+        let origin = saved.origin.clone();
+        let code = origin.code.ok_or("it is the initiator")?;
+        let resource = make(code, saved.record.base().state.to_vec())?;
+        let (inbox, recorder) = cut::adopt(node, saved);
+        Ok(Self { origin, resource, inbox, recorder })
+    }
+
+    fn start(self, node: &Arc<Node>, to: &rt::Sender<FromHost>) -> Result<Arc<Recorder>, String> {
+        let Self { origin: Origin { id, name, parent, .. }, resource, inbox, recorder } = self;
+        let parent = parent.ok_or("it is the initiator")?;
+        let to = to.clone();
+        let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
+        let beginning =
+            Beginning { id, name: &name, parent, inbox, resource, recorder: Some(recorder.clone()) };
+        let started = vr::thread::start(node, beginning, ended);
+        started.map(|()| recorder).map_err(|error| format!("cannot start a thread: {error}"))
+    }
+}
+
+/// Lets the twin of a VR live, and says so when it has run through its log.
+fn take_over(node: &Arc<Node>, ticket: u64, vr: VrId, arrived: &[(VrId, u64)], to: &rt::Sender<FromHost>) {
+    let adopted = node.take_over(vr, arrived, |saved| Adopted::new(node, saved));
+    let adopted = adopted.unwrap_or_else(|| Err("its twin is not here".into()));
+    let started = adopted.and_then(|adopted| adopted.start(node, to));
     let to = to.clone();
-    let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
-    let beginning = Beginning { id, name: &name, parent, inbox, resource, recorder: Some(recorder) };
-    vr::thread::start(node, beginning, ended)
-        .map_err(|error| failed(format!("cannot start a thread: {error}")))
+    rt::spawn(async move {
+        let result = match started {
+            Ok(recorder) => {
+                while recorder.look(|record, ended| !record.is_live() && ended.is_none()) {
+                    rt::sleep(Duration::from_micros(200)).await;
+                }
+                Ok(())
+            }
+            Err(error) => Err(DeployError::State { name: "VR that is mirrored".into(), error }),
+        };
+        let _ = to.try_send(FromHost::Created { ticket, result });
+    });
 }
 
 /// Takes one step of a checkpoint or a migration. What takes time is done meanwhile.
@@ -370,6 +426,12 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
         },
         Step::Abandon(vrs) => vrs.into_iter().for_each(|vr| node.abandon(vr)),
         Step::Moved(moves) => node.moved(&moves),
+        Step::Mirrored(pairs) => node.mirrored(&pairs),
+        Step::Unmirrored(vr, ended) => node.unmirror(vr, ended.as_ref()),
+        Step::Mourn(host, vrs) => {
+            let (node, to) = (node.clone(), to.clone());
+            rt::spawn(async move { report(&to, cut::mourned(&node, host, &vrs).await) });
+        }
         Step::Thaw => node.thaw(),
     }
 }

@@ -52,9 +52,10 @@ impl Inboxes {
         self.read().values().for_each(|inbox| inbox.let_in(all));
     }
 
-    /// Closes the short way: from now on [`deliver`](Self::deliver) gives everything back.
+    /// Closes the short way: from now on [`deliver`](Self::deliver) gives everything back, and nobody is in the middle of it.
     pub(crate) fn guard(&self) {
         self.guarded.store(true, Relaxed);
+        drop(self.write());
     }
 
     /// Whether the short way is open.
@@ -64,10 +65,11 @@ impl Inboxes {
 
     /// The short way: hands an envelope over, or gives it back if somebody has to look at it first.
     pub(crate) fn deliver(&self, envelope: Envelope) -> Result<(), Envelope> {
+        let inboxes = self.read();
+        // With the lock held, so that `guard` can wait for who has looked.
         if self.guarded.load(Relaxed) {
             return Err(envelope);
         }
-        let inboxes = self.read();
         let Some(inbox) = inboxes.get(&envelope.dst) else { return Err(envelope) };
         inbox.deliver(envelope)
     }

@@ -7,6 +7,7 @@
 
 mod deaths;
 mod foreign;
+mod mirrors;
 mod moves;
 
 use std::io::{self, Read, Write};
@@ -41,6 +42,7 @@ use crate::trace::Traces;
 
 pub(crate) use foreign::VisitEnd;
 use foreign::{Foreign, Published};
+use mirrors::Mirrors;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SYSTEM: Channel = Channel::named("river-core");
@@ -72,6 +74,7 @@ pub(crate) struct Node {
     published: Published,
     /// How often VRs have changed their processes.
     moves: AtomicU64,
+    mirrors: Mirrors,
 }
 
 /// Who answers what VRs ask of the program.
@@ -141,6 +144,13 @@ pub(crate) enum Notice {
         watcher: VrId,
         watched: VrId,
     },
+    /// About a mirrored VR, for the process that has it or its twin.
+    Mirror {
+        to: HostId,
+        vr: VrId,
+        lane: u64,
+        number: u64,
+    },
 }
 
 impl Node {
@@ -177,6 +187,7 @@ impl Node {
             any_leaving: AtomicBool::new(false),
             published: Published::on(network),
             moves: AtomicU64::new(0),
+            mirrors: Mirrors::default(),
         });
         let weak = Arc::downgrade(&node);
         thread::Builder::new().name("river-notices".into()).spawn(move || carry(&weak, &notices))?;
@@ -269,6 +280,7 @@ impl Node {
         };
         self.published.withdraw(vr);
         let inbox = self.local.remove(vr);
+        self.ended_with_copies(vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
         // Whoever sent something that will never be read learns of it too.
@@ -305,6 +317,7 @@ impl Node {
         self.book().stopped = true;
         self.published.end();
         self.thaw();
+        self.stop_mirrors();
         self.local.stop();
         self.gates.open_all();
     }
@@ -537,6 +550,7 @@ impl Node {
     }
 
     fn arrived(&self, from: HostId, frame: Frame) {
+        let _delivering = self.mirrors.deliver();
         if self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some()) {
             // It was declared lost, and is not heard of any more even if it lives.
             return;
@@ -589,6 +603,9 @@ impl Node {
                     self.gates.set(envelope.src, from, full);
                 }
             }
+            // Who sends a copy learns by itself who is gone.
+            Kind::Copy => drop(self.take_copy(envelope, Some(from))),
+            Kind::Mirror => self.mirror_frame(from, &envelope),
         }
     }
 
@@ -598,6 +615,7 @@ impl Node {
             Notice::Down { to, down } => self.tell(to, &down),
             Notice::Gate { to, vr, full } => self.tell_gate(to, vr, full),
             Notice::Watch { watcher, watched } => self.pass_on_watch(watcher, watched),
+            Notice::Mirror { to, vr, lane, number } => self.carry_mirror(to, vr, lane, number),
         }
     }
 
@@ -725,6 +743,7 @@ impl Node {
             any_leaving: AtomicBool::new(false),
             published: Published::on(Network::Loopback),
             moves: AtomicU64::new(0),
+            mirrors: Mirrors::default(),
         });
         let sink = Deliver { local, node: OnceLock::new() };
         let _ = sink.node.set(Arc::downgrade(&node));

@@ -206,6 +206,19 @@ pub(crate) enum ToHost {
         #[serde(with = "bytes_body")]
         vr: Vec<u8>,
     },
+    /// Keeps a VR, encoded in the same way, as the twin of one that lives elsewhere.
+    KeepTwin {
+        ticket: u64,
+        #[serde(with = "bytes_body")]
+        vr: Vec<u8>,
+    },
+    /// Lets the twin of a VR live, of which no more than so many envelopes have arrived, by receiver. Confirmed when it has run
+    /// through its log.
+    TakeOver {
+        ticket: u64,
+        vr: VrId,
+        arrived: Vec<(VrId, u64)>,
+    },
     /// Asks for what is left to be written to the recordings of its VRs.
     Tape,
     /// Asks what the host's clock says, by which traces are compared. `asked`: what the initiator's said.
@@ -294,7 +307,20 @@ pub(crate) enum Step {
     Abandon(Vec<VrId>),
     /// These VRs live there from now on.
     Moved(Vec<(VrId, Place)>),
+    /// These VRs have twins from now on.
+    Mirrored(Vec<(VrId, Pair)>),
+    /// A VR has no twin any more; if it has ended: why.
+    Unmirrored(VrId, Option<Why>),
+    /// A process is gone on which these VRs were: see [`Takeover`](crate::state::Takeover).
+    Mourn(HostId, Vec<VrId>),
     Thaw,
+}
+
+/// Where a mirrored VR is, and where its twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) main: Place,
+    pub(crate) twin: Place,
 }
 
 /// What a process has done of it.
@@ -313,6 +339,8 @@ pub(crate) enum Report {
     },
     /// The copies have been sent; or why there are none.
     Given(Result<(), MigrateError>),
+    /// Nothing more of that process can arrive; and what has.
+    Mourned(HostId, Counts),
 }
 
 /// A VR that is to be made.
@@ -367,6 +395,11 @@ pub(crate) enum Request {
         keep: usize,
     },
     Migrate {
+        vr: VrId,
+        vm: VmInfo,
+    },
+    /// Gives the VR a twin on that VM.
+    Mirror {
         vr: VrId,
         vm: VmInfo,
     },

@@ -1,6 +1,8 @@
 //! The delivery guarantees, on a simulated network under thousands of schedules: VRs on several hosts send, end, and
 //! die, lanes break, and notices come late. Every schedule is a seed, which a failure prints.
 
+mod mirror;
+
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -55,7 +55,12 @@ impl Scene {
             std::fs::create_dir_all(&path).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        [(ITEMS, items.to_string()), ("RIVER_CACHE", at("cache")), ("TMPDIR", at("tmp")), ("TERM", "xterm".into())]
+        [
+            (ITEMS, items.to_string()),
+            ("RIVER_CACHE", at("cache")),
+            ("TMPDIR", at("tmp")),
+            ("TERM", "xterm".into()),
+        ]
     }
 
     /// The files that are there.
@@ -158,7 +163,9 @@ fn the_bar_shows_rate_and_remaining_time_on_a_terminal_and_goes() {
     let scene = Scene::new();
     let mut terminal = Terminal::start(&scene, 100);
     terminal.until("a bar that has come some way", |text| {
-        bars(text).any(|bar| bar.contains("/100, ") && bar.contains("/s, ") && bar.contains(" left, 2 VMs")).then_some(())
+        bars(text)
+            .any(|bar| bar.contains("/100, ") && bar.contains("/s, ") && bar.contains(" left, 2 VMs"))
+            .then_some(())
     });
     assert!(terminal.end().success());
     let text = terminal.text();

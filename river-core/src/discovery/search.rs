@@ -158,7 +158,18 @@ impl<A: Sought> Search<A> {
         probe.resize(PROBE_LEN - MAC_LEN, 0);
         key.seal(&mut probe);
         let (found, others) = (HashMap::new(), HashMap::new());
-        Ok(Self { version, key, nonce, probe, count, timeout: SEARCH_TIME, grace: None, sent: 0, found, others })
+        Ok(Self {
+            version,
+            key,
+            nonce,
+            probe,
+            count,
+            timeout: SEARCH_TIME,
+            grace: None,
+            sent: 0,
+            found,
+            others,
+        })
     }
 
     /// The same search, lasting at most `timeout`.

@@ -41,7 +41,9 @@ impl Node {
             }
             peer.down.clone()
         };
-        if let Some(why) = gone {
+        if let Some(why) = gone
+            && !self.mirrors.adopt_orphan(watcher, watched)
+        {
             self.tell(watcher, &Down { who: watched, why });
         }
     }
@@ -62,6 +64,7 @@ impl Node {
 
     /// The program has established that a host is dead. What can still be read from it is read first.
     pub(crate) fn host_down(&self, host: HostId, why: &Why) {
+        self.unmirror_by(host);
         let may_be_heard = matches!(why, Why::HostDied { .. });
         self.lose(host, None, why, may_be_heard);
     }
@@ -124,8 +127,12 @@ impl Node {
         std::mem::take(&mut peer.watches)
     }
 
-    fn deliver_downs(&self, watches: Vec<(VrId, VrId)>, why: &Why) {
+    pub(super) fn deliver_downs(&self, watches: Vec<(VrId, VrId)>, why: &Why) {
         for (watcher, who) in watches {
+            // A twin may take over.
+            if self.mirrors.adopt_orphan(watcher, who) {
+                continue;
+            }
             if let Some(inbox) = self.inbox(watcher) {
                 let _ = inbox.push(Event::Down(Down { who, why: why.clone() }));
             }

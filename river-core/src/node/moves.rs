@@ -13,7 +13,8 @@ use crate::protocol::Place;
 pub(super) const PASSED_ON: u64 = 1;
 
 impl Node {
-    /// VRs are somewhere else from now on, or here. To be called while all VRs are frozen.
+    /// VRs are somewhere else from now on, or here. To be called while all VRs are frozen, or when the process is dead that they have
+    /// left.
     ///
     /// Who watches one of them here watches it there, so that its end is told whatever becomes of the process that it has
     /// left.
@@ -49,6 +50,7 @@ impl Node {
             // Its new process says anew if it is full.
             self.gates.set(vr, to.host, None);
         }
+        self.moved_mirrors(moves.iter().map(|(vr, _)| *vr));
     }
 
     /// How often VRs have moved: whoever knows a link to one looks for it again when this has changed.
@@ -58,6 +60,7 @@ impl Node {
 
     /// Has a VR end that lives on elsewhere: nobody is told, and nothing of it is seen any more.
     pub(crate) fn abandon(&self, vr: VrId) {
+        self.drop_twin(vr);
         let Some(recorder) = self.states.forget(vr) else { return };
         recorder.abandon();
         // It may wait for something to arrive.

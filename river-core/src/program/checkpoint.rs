@@ -135,7 +135,8 @@ impl Program {
             return Some(Err(StateError::Stopped));
         }
         // While a program is being restored its VRs are not for anybody to freeze and thaw.
-        if state.cut.heard.is_some() || state.initiator.is_none() {
+        // Nor are VRs that are between two lives.
+        if state.cut.heard.is_some() || state.initiator.is_none() || state.mirrors.is_being_taken_over(None) {
             return None;
         }
         state.cut.heard = Some(heard.clone());
@@ -326,6 +327,13 @@ impl Program {
                 }));
             }
             Step::Moved(moves) => self.node.moved(&moves),
+            Step::Mirrored(pairs) => self.node.mirrored(&pairs),
+            Step::Unmirrored(vr, ended) => self.node.unmirror(vr, ended.as_ref()),
+            Step::Mourn(dead, vrs) => drop(rt::spawn(async move {
+                if let Report::Mourned(dead, arrived) = cut::mourned(&this.node, dead, &vrs).await {
+                    this.mourned(host, dead, arrived);
+                }
+            })),
             Step::Thaw => self.node.thaw(),
             // The initiator stays, and nothing moves to its process.
             Step::Give(_) | Step::Abandon(_) => {}

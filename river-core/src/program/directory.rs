@@ -48,13 +48,13 @@ impl Directory {
         self.at.iter().filter(|(vr, _)| !self.has_ended(**vr)).map(|(vr, host)| (*vr, *host))
     }
 
-    /// A host has died, and with it the VRs that were on it. False: that is known already.
-    pub(super) fn die(&mut self, host: HostId, why: &Why) -> bool {
+    /// A host has died, and with it the VRs that were on it and do not survive it. False: that is known already.
+    pub(super) fn die(&mut self, host: HostId, why: &Why, survives: impl Fn(VrId) -> bool) -> bool {
         if self.has_died(host) {
             return false;
         }
         self.died.insert(host, why.clone());
-        for (vr, _) in self.at.iter().filter(|(_, at)| **at == host) {
+        for (vr, _) in self.at.iter().filter(|(vr, at)| **at == host && !survives(**vr)) {
             self.ended.entry(*vr).or_insert_with(|| why.clone());
         }
         true
@@ -146,7 +146,7 @@ mod tests {
                     Told::Enter(v, h) => directory.enter(vr(*v), host(*h)),
                     Told::End(v) => directory.end(vr(*v), why(index)),
                     Told::Die(h) => {
-                        prop_assert_eq!(directory.die(host(*h), &why(index)), !dead.contains(h));
+                        prop_assert_eq!(directory.die(host(*h), &why(index), |_| false), !dead.contains(h));
                         dead.push(*h);
                     }
                 }

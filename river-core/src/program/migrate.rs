@@ -14,7 +14,7 @@ use crate::error::{DeployError, MigrateError};
 use crate::id::{HostId, VmId, VrId};
 use crate::protocol::{Count, Migrated, Place, Step, ToHost, ToVm};
 use crate::rt;
-use crate::state::migration::Action;
+use crate::state::migration::{Action, Purpose};
 use crate::state::{Migration, Move};
 
 /// So long VRs are stopped at most, and so long a VR is waited for that is busy.
@@ -39,6 +39,15 @@ impl Program {
     pub(super) async fn migrate(self: &Arc<Self>, vr: VrId, vm: VmInfo) -> Result<Migrated, MigrateError> {
         self.state().movable(vr)?;
         self.unless_recorded()?;
+        let to = self.host_of_vm(vm).await?;
+        if self.state().movable(vr)? == to {
+            return Ok(Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO });
+        }
+        self.move_all(Purpose::Move, |_| vec![(vr, to)]).await
+    }
+
+    /// The program's process on a VM, which is leased if it is not yet.
+    pub(super) async fn host_of_vm(self: &Arc<Self>, vm: VmInfo) -> Result<HostId, MigrateError> {
         let (name, id) = (vm.name.clone(), vm.id);
         let failed = |error: String| MigrateError::Vm { vm: name.clone(), error };
         if !self.state().is_leased(id) {
@@ -57,31 +66,28 @@ impl Program {
             state.vms.get(&state.alias(id)).cloned()
         };
         let leased = leased.ok_or_else(|| failed("it is gone".into()))?;
-        let to = self.host_on(&leased).await?;
-        if self.state().movable(vr)? == to {
-            return Ok(Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO });
-        }
-        self.move_all(|_| vec![(vr, to)]).await
+        self.host_on(&leased).await
     }
 
     /// What a VR was told is written to a file by the process that it lives in, from its beginning.
-    fn unless_recorded(&self) -> Result<(), MigrateError> {
+    pub(super) fn unless_recorded(&self) -> Result<(), MigrateError> {
         if self.is_recorded() {
             return Err(MigrateError::GivenUp("the program is being recorded by `river record`".into()));
         }
         Ok(())
     }
 
-    async fn host_on(self: &Arc<Self>, vm: &Leased) -> Result<HostId, MigrateError> {
+    pub(super) async fn host_on(self: &Arc<Self>, vm: &Leased) -> Result<HostId, MigrateError> {
         let failed = |error: String| MigrateError::Vm { vm: vm.info.name.clone(), error };
         let image = own_image().await.map_err(|error| failed(error.to_string()))?;
         vm.ensure_host(self, image).await.map_err(failed)
     }
 
-    /// Moves VRs, those that `choose` names as soon as nothing else is being done with the program's state. What is busy is
+    /// Moves VRs, or gives them twins: those that `choose` names as soon as nothing else is being done with the program's state. What is busy is
     /// waited for.
-    async fn move_all(
+    pub(super) async fn move_all(
         self: &Arc<Self>,
+        purpose: Purpose,
         choose: impl Fn(&State) -> Vec<(VrId, HostId)>,
     ) -> Result<Migrated, MigrateError> {
         let start = Instant::now();
@@ -94,7 +100,7 @@ impl Program {
                     None => rt::sleep(Duration::from_millis(1)).await,
                 }
             };
-            let result = self.move_once(round, &choose, &heard, &reports).await;
+            let result = self.move_once((round, purpose), &choose, &heard, &reports).await;
             {
                 let mut state = self.state();
                 state.cut.heard = None;
@@ -110,7 +116,7 @@ impl Program {
 
     async fn move_once(
         self: &Arc<Self>,
-        round: u64,
+        (round, purpose): (u64, Purpose),
         choose: &impl Fn(&State) -> Vec<(VrId, HostId)>,
         heard: &rt::Sender<(HostId, Heard)>,
         reports: &rt::Receiver<(HostId, Heard)>,
@@ -139,15 +145,30 @@ impl Program {
                     Action::Take(host, vr) => {
                         let saved = given.remove(&vr).unwrap_or_default();
                         bytes += saved.len() as u64;
-                        self.take(host, vr, saved, heard);
+                        self.take((host, vr), purpose, saved, heard);
                     }
                     // Nothing can die in between: whoever is known to be dead is so by this lock.
-                    Action::Commit => actions.extend(migration.decided(self.state().commit(&moves))),
+                    Action::Commit => {
+                        let mut state = self.state();
+                        let committed = state.commit(&moves, purpose);
+                        if committed && purpose == Purpose::Mirror {
+                            let twins: Vec<(VrId, HostId)> = moves.iter().map(|m| (m.vr, m.to)).collect();
+                            self.enter_twins(&mut state, &twins);
+                        }
+                        actions.extend(migration.decided(committed));
+                    }
+                    Action::Redirect(_) if purpose == Purpose::Mirror => {}
                     Action::Redirect(host) => {
                         let moves = self.state().places(&moves);
                         self.tell_step(host, round, Step::Moved(moves));
                     }
-                    Action::Done => return Ok(Migrated { vrs: moves.len(), bytes, pause: start.elapsed() }),
+                    Action::Done => {
+                        let pause = start.elapsed();
+                        if purpose == Purpose::Move {
+                            self.have_moved(moves.iter().map(|m| m.vr));
+                        }
+                        return Ok(Migrated { vrs: moves.len(), bytes, pause });
+                    }
                     Action::Failed(error) => return Err(error),
                 }
             }
@@ -174,8 +195,17 @@ impl Program {
     }
 
     /// Has a host take a VR up; whether it has comes as [`Heard::Taken`].
-    fn take(self: &Arc<Self>, host: HostId, vr: VrId, saved: Vec<u8>, heard: &rt::Sender<(HostId, Heard)>) {
-        let told = self.told(host, |ticket| ToHost::Restore { ticket, vr: saved });
+    fn take(
+        self: &Arc<Self>,
+        (host, vr): (HostId, VrId),
+        purpose: Purpose,
+        saved: Vec<u8>,
+        heard: &rt::Sender<(HostId, Heard)>,
+    ) {
+        let told = self.told(host, |ticket| match purpose {
+            Purpose::Move => ToHost::Restore { ticket, vr: saved },
+            Purpose::Mirror => ToHost::KeepTwin { ticket, vr: saved },
+        });
         let heard = heard.clone();
         rt::spawn(async move {
             let result = match &told {
@@ -241,7 +271,7 @@ impl Program {
         let before = self.state().replace(id, instead);
         loop {
             let host = vm.host();
-            let moved = match self.move_all(|state| state.spread(host, &hosts)).await {
+            let moved = match self.move_all(Purpose::Move, |state| state.spread(host, &hosts)).await {
                 Ok(moved) => moved,
                 Err(error) => {
                     self.state().aliases = before;
@@ -324,7 +354,7 @@ impl State {
     }
 
     /// Where a VR is, if it may be moved.
-    fn movable(&self, vr: VrId) -> Result<HostId, MigrateError> {
+    pub(super) fn movable(&self, vr: VrId) -> Result<HostId, MigrateError> {
         if self.initiator == Some(vr) {
             return Err(MigrateError::Initiator(vr));
         }
@@ -337,15 +367,15 @@ impl State {
     }
 
     /// The VRs live there from now on, if all are alive that matter. False: nothing has changed.
-    fn commit(&mut self, moves: &[Move]) -> bool {
+    fn commit(&mut self, moves: &[Move], purpose: Purpose) -> bool {
         let alive = |m: &Move| !self.directory.has_ended(m.vr) && !self.directory.has_died(m.to);
         if !moves.iter().all(alive) || self.ending {
             return false;
         }
-        for (vr, place) in self.places(moves) {
-            self.directory.enter(vr, place.host);
-            for service in self.services.values_mut().filter(|service| service.vr == vr) {
-                service.place = Some(place);
+        if purpose == Purpose::Move {
+            for (vr, place) in self.places(moves) {
+                self.directory.enter(vr, place.host);
+                self.place_services(vr, place);
             }
         }
         true
@@ -356,7 +386,7 @@ impl State {
     }
 
     /// The VMs that do not want to go, those first that have the least to do.
-    fn staying(&self) -> Vec<Arc<Leased>> {
+    pub(super) fn staying(&self) -> Vec<Arc<Leased>> {
         let mut load: HashMap<HostId, usize> = HashMap::new();
         for (_, host) in self.directory.living() {
             *load.entry(host).or_default() += 1;

@@ -8,6 +8,7 @@ mod directory;
 mod inspect;
 mod local;
 mod migrate;
+mod mirror;
 mod output;
 mod place;
 mod pulse;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Connection, Incoming};
+use crate::cut;
 use crate::discovery::{Network, Reach};
 use crate::down::Why;
 use crate::error::DeployError;
@@ -33,7 +35,9 @@ use crate::key::ClusterKey;
 use crate::lease;
 use crate::machine::{machine_name, process_name};
 use crate::node::Node;
-use crate::protocol::{FromHost, FromProgram, Hello, Place, Reply, Tenant, ToHost, ToProgram, ToVm};
+use crate::protocol::{
+    FromHost, FromProgram, Hello, Place, Reply, Report, Step, Tenant, ToHost, ToProgram, ToVm,
+};
 use crate::rt;
 use crate::service;
 use crate::status::ProcessReport;
@@ -42,6 +46,7 @@ use crate::vm::Vm;
 
 use checkpoint::{Cut, Heard, Regularly};
 use directory::Directory;
+use mirror::Mirrors;
 pub(crate) use output::Output;
 use place::View;
 use pulse::{Change, DEAD, Pulse, SUSPECT};
@@ -93,6 +98,7 @@ struct State {
     /// VMs that want to go, and that River moves everything away from.
     leaving: HashSet<VmId>,
     inspections: Inspections,
+    mirrors: Mirrors,
 }
 
 /// Who waits to hear what hosts look like.
@@ -171,7 +177,8 @@ impl Program {
             }
         });
         let renew = rt::spawn(this.clone().renew_leases());
-        this.tasks().extend([answer, renew]);
+        let arrivals = rt::spawn(cut::report_arrivals(this.node.clone()));
+        this.tasks().extend([answer, renew, arrivals]);
         if let Some(regularly) = Regularly::from_env()? {
             this.tasks().push(rt::spawn(this.clone().checkpoint_regularly(regularly)));
         }
@@ -257,6 +264,12 @@ impl Program {
                     let (creating, next_ticket) = (HashMap::new(), 0);
                     let pulse = Pulse::new(Instant::now());
                     let joined = Host { place, vm: vm.info.id, view, to, creating, next_ticket, pulse };
+                    // Before anything else, so that whatever begins there knows whom it has to write to twice.
+                    let pairs = state.all_pairs();
+                    if !pairs.is_empty() {
+                        let step = Step::Mirrored(pairs);
+                        let _ = joined.to.try_send(joined.view.translate(ToHost::State { round: 0, step }));
+                    }
                     state.hosts.insert(host, joined);
                     vm
                 };
@@ -301,6 +314,7 @@ impl Program {
                 }
                 Ok(Some(FromHost::Ended { vr, why })) => {
                     self.state().directory.end(vr, why);
+                    self.end_twin(vr);
                 }
                 Ok(Some(FromHost::Request { ticket, request })) => {
                     let server = self.clone();
@@ -308,6 +322,9 @@ impl Program {
                         let reply = server.answer(request).await;
                         server.tell_host(host, ToHost::Reply { ticket, reply });
                     });
+                }
+                Ok(Some(FromHost::State { report: Report::Mourned(dead, arrived), .. })) => {
+                    self.mourned(host, dead, arrived);
                 }
                 Ok(Some(FromHost::State { round, report })) => self.hear(host, round, Heard::Report(report)),
                 Ok(Some(FromHost::Copy { round, vr, last, piece })) => {
@@ -350,7 +367,7 @@ impl Program {
 
     /// How a host died, which some connection gives reason to believe: as soon as its VM says so, or that it is
     /// lost if the VM does not.
-    async fn verdict(&self, host: HostId, error: String) -> Why {
+    async fn verdict(self: &Arc<Self>, host: HostId, error: String) -> Why {
         let (told, verdict) = rt::unbounded();
         let vm = {
             let mut state = self.state();
@@ -375,17 +392,19 @@ impl Program {
     }
 
     /// Makes it known to everybody that a host is gone.
-    fn host_gone(&self, host: HostId, why: &Why) {
-        let others = {
+    fn host_gone(self: &Arc<Self>, host: HostId, why: &Why) {
+        let bare = {
             let mut state = self.state();
-            let living = state.directory.living().filter(|(_, at)| *at == host);
-            let vrs: Vec<VrId> = living.map(|(vr, _)| vr).collect();
-            if !state.directory.die(host, why) {
+            if state.directory.has_died(host) {
                 return;
             }
+            let heirs = state.survivors(host);
             if let Some(collector) = &self.collector {
+                let lost = |(vr, at): &(VrId, HostId)| *at == host && !heirs.contains_key(vr);
+                let vrs: Vec<VrId> = state.directory.living().filter(lost).map(|(vr, _)| vr).collect();
                 collector.gone(host, &why.cause(), &vrs);
             }
+            state.directory.die(host, why, |vr| heirs.contains_key(&vr));
             state.cut_lost(host, why);
             if let Some(to) = &state.tapes {
                 let _ = to.try_send(host);
@@ -402,12 +421,17 @@ impl Program {
             if let Some(vm) = vm.and_then(|vm| state.vms.get(&vm)) {
                 vm.host_gone(why);
             }
-            if state.ending { Vec::new() } else { state.live_hosts() }
+            if state.ending {
+                Vec::new()
+            } else {
+                for other in state.live_hosts() {
+                    let _ = other.try_send(ToHost::HostDown { host, why: why.clone() });
+                }
+                self.mourn(&mut state, host, why, heirs)
+            }
         };
-        for other in others {
-            let _ = other.try_send(ToHost::HostDown { host, why: why.clone() });
-        }
         self.node.host_down(host, why);
+        bare.into_iter().for_each(|vr| self.mirror_anew(vr));
     }
 
     // ---- traces ----
@@ -494,6 +518,10 @@ impl State {
 
     fn is_leased(&self, vm: VmId) -> bool {
         self.vms.contains_key(&self.alias(vm))
+    }
+
+    fn vm_of(&self, host: HostId) -> Option<&Arc<Leased>> {
+        self.hosts.get(&host).and_then(|host| self.vms.get(&host.vm))
     }
 
     fn live_hosts(&self) -> Vec<rt::Sender<ToHost>> {

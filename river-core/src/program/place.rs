@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::protocol::{NewVr, Place, Reply, Step, ToHost};
+use crate::protocol::{NewVr, Pair, Place, Reply, Step, ToHost};
 
 /// From where a host sees the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl View {
             ToHost::State { round, step: Step::Moved(moves) } => {
                 let moves = moves.into_iter().map(|(vr, place)| (vr, self.of(place))).collect();
                 ToHost::State { round, step: Step::Moved(moves) }
+            }
+            ToHost::State { round, step: Step::Mirrored(pairs) } => {
+                let seen = |pair: Pair| Pair { main: self.of(pair.main), twin: self.of(pair.twin) };
+                let pairs = pairs.into_iter().map(|(vr, pair)| (vr, seen(pair))).collect();
+                ToHost::State { round, step: Step::Mirrored(pairs) }
             }
             other => other,
         }

@@ -28,7 +28,12 @@ enum Claim {
 impl Program {
     pub(super) async fn answer(self: &Arc<Self>, request: Request) -> Reply {
         match request {
-            Request::Locate(vr) => self.locate(vr),
+            Request::Locate(vr) => {
+                while self.state().mirrors.is_being_taken_over(Some(vr)) {
+                    rt::sleep(Duration::from_millis(1)).await;
+                }
+                self.locate(vr)
+            }
             Request::Verdict { host, error } => Reply::Gone(self.verdict(host, error).await),
             Request::Discover(query) => self.discover(query).await.map_or_else(failed, Reply::Vms),
             Request::Allocate { vms, count, patience } => {
@@ -44,6 +49,7 @@ impl Program {
                 Reply::Checkpoint(self.checkpoint(directory, keep).await)
             }
             Request::Migrate { vr, vm } => Reply::Migrated(self.migrate(vr, vm).await),
+            Request::Mirror { vr, vm } => Reply::Migrated(self.mirror(vr, vm).await),
         }
     }
 

@@ -257,7 +257,7 @@ impl Leased {
         drop(closing);
     }
 
-    fn host_is_gone(&self, program: &Program, why: &Why) {
+    fn host_is_gone(&self, program: &Arc<Program>, why: &Why) {
         match self.host() {
             Some(host) => {
                 self.host_gone(why);
@@ -302,7 +302,7 @@ impl Leased {
     }
 
     /// Gives the VM up, which has been silent for too long. Should it wake it finds that the lease is over.
-    pub(super) fn give_up(&self, program: &Program) {
+    pub(super) fn give_up(&self, program: &Arc<Program>) {
         let error = format!("it has not been heard of for {DEAD:?}");
         self.host_is_gone(program, &Why::LostLink { vm: self.info.name.clone(), error });
         self.send(ToVm::Release);

@@ -64,7 +64,7 @@ impl Coordination {
             Report::Frozen { .. } => Phase::Freezing,
             Report::Settled => Phase::Settling,
             Report::Copied { .. } => Phase::Copying,
-            Report::Given(_) => return Vec::new(),
+            Report::Given(_) | Report::Mourned(..) => return Vec::new(),
         };
         if expected != self.phase || !self.missing.remove(&from) {
             return Vec::new();

@@ -25,6 +25,15 @@ pub(crate) struct Move {
     pub(crate) to: HostId,
 }
 
+/// What it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The VRs live there from then on.
+    Move,
+    /// They get twins there, and stay: nothing differs until the commit.
+    Mirror,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -92,7 +101,7 @@ impl Migration {
             Report::Frozen { .. } => Phase::Freezing,
             Report::Settled => Phase::Settling,
             Report::Given(_) => Phase::Giving,
-            Report::Copied { .. } => return Vec::new(),
+            Report::Copied { .. } | Report::Mourned(..) => return Vec::new(),
         };
         if expected != self.phase || !self.missing.remove(&from) {
             return Vec::new();

@@ -9,6 +9,7 @@
 //!   process.
 //! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
 //! * [`Migration`]: how VRs change their processes. Pure.
+//! * [`Twin`]: how a mirrored VR is followed by another process, and taken over. Pure. [`Takeover`]: what its program does then. Pure.
 //! * [`Saved`]: a VR as it is written down; [`Directory`]: checkpoints on disk.
 //! * [`tape`]: a VR's record as it is written to a file while it grows; [`Recording`]: those of a program.
 
@@ -24,7 +25,9 @@ mod recording;
 mod registry;
 mod saved;
 mod stored;
+pub(crate) mod takeover;
 mod tape;
+mod twin;
 
 pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
@@ -38,3 +41,5 @@ pub(crate) use recording::{Ran, append as append_tape, create as create_recordin
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
 pub use stored::{Stored, StoredVr};
+pub(crate) use takeover::Takeover;
+pub(crate) use twin::{Shipment, Twin};

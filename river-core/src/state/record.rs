@@ -53,6 +53,7 @@ pub(crate) enum Call {
     Service(u64),
     Checkpoint,
     Migrate,
+    Mirror,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +127,19 @@ pub(crate) enum Sending {
     Made(Result<(), Refusal>),
     /// It is to be made, with this number.
     Due(u64),
+    /// The VR has been taken over: whether it was made before, with this number, the receiver has to see.
+    Again(u64),
+}
+
+/// The sends of a VR that was taken over, by receiver.
+#[derive(Clone, Debug)]
+struct Resend {
+    /// So many are known to have arrived wherever they have to.
+    settled: IdMap<VrId, u64>,
+    /// No more than so many have arrived anywhere.
+    arrived: IdMap<VrId, u64>,
+    /// So many have been run through.
+    next: IdMap<VrId, u64>,
 }
 
 /// What becomes of a receive that has found nothing yet.
@@ -150,6 +164,14 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// Whose envelopes it was told.
+    pub(crate) fn senders(&self) -> impl Iterator<Item = VrId> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Envelope(envelope) => Some(envelope.src),
+            _ => None,
+        })
     }
 }
 
@@ -177,6 +199,9 @@ pub(crate) struct Record {
     /// What was recorded after the next safepoint, and so on: of a recording, which is replayed from one to the other.
     #[serde(skip)]
     following: VecDeque<Record>,
+    /// Of a VR that was taken over.
+    #[serde(skip)]
+    resend: Option<Box<Resend>>,
     /// The numbers of the next envelopes to and from each VR, when all lines have been replayed.
     sent: IdMap<VrId, u64>,
     received: IdMap<VrId, u64>,
@@ -186,7 +211,8 @@ impl Record {
     pub(crate) fn new(base: Base) -> Self {
         let (sent, received) = (base.sent.iter().copied().collect(), base.received.iter().copied().collect());
         let (lines, events, following) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { base: Arc::new(base), lines, events, line: 0, event: 0, following, sent, received }
+        let (base, resend) = (Arc::new(base), None);
+        Self { base, lines, events, line: 0, event: 0, following, resend, sent, received }
     }
 
     /// One that replays the first, then what follows its last safepoint, and so on.
@@ -194,6 +220,12 @@ impl Record {
         let mut stretches = stretches.into_iter();
         let first = stretches.next()?;
         Some(Self { following: stretches.collect(), ..first })
+    }
+
+    /// What it sends is sent again from its beginning on, as far as need be: the VR is taken over.
+    pub(crate) fn resend(&mut self, settled: IdMap<VrId, u64>, arrived: IdMap<VrId, u64>) {
+        let next = self.base.sent.iter().copied().collect();
+        self.resend = Some(Box::new(Resend { settled, arrived, next }));
     }
 
     pub(crate) fn base(&self) -> &Arc<Base> {
@@ -220,6 +252,25 @@ impl Record {
     pub(crate) fn extend(&mut self, told: Told) {
         self.lines.extend(told.lines);
         self.events.extend(told.events);
+    }
+
+    /// Adds what the VR was told elsewhere, and counts what it has sent and received there.
+    pub(crate) fn follow(&mut self, told: Told) {
+        for line in told.lines {
+            match &line {
+                Line::Sent(sent) => *self.sent.entry(sent.to).or_default() += 1,
+                Line::Refused(_) => self.take_back(),
+                _ => {}
+            }
+            self.lines.push(line);
+        }
+        told.events.iter().for_each(|event| self.count(event));
+        self.events.extend(told.events);
+    }
+
+    /// Whether behind so many lines there is one that another run of the VR might not come to by itself.
+    pub(crate) fn was_told_since(&self, lines: usize) -> bool {
+        self.lines.iter().skip(lines).any(Line::is_told)
     }
 
     /// How many lines have been replayed.
@@ -262,12 +313,12 @@ impl Record {
 
     /// The number of the next envelope to each VR that this one has sent to.
     pub(crate) fn sent(&self) -> &IdMap<VrId, u64> {
-        &self.sent
+        self.following.back().map_or(&self.sent, |last| &last.sent)
     }
 
     /// The number of the next envelope from each VR, of those that the VR has looked at or may look at.
     pub(crate) fn received(&self) -> &IdMap<VrId, u64> {
-        &self.received
+        self.following.back().map_or(&self.received, |last| &last.received)
     }
 
     /// The VR makes a call that arrivals or an answer may belong to. True: it is live.
@@ -304,11 +355,7 @@ impl Record {
             return Some(Moment::now());
         }
         let since = arrive(events)?;
-        for event in &*events {
-            if let Event::Envelope(envelope) = event {
-                self.received.insert(envelope.src, envelope.seq + 1);
-            }
-        }
+        events.iter().for_each(|event| self.count(event));
         self.events.extend_from_slice(events);
         self.event = self.events.len();
         let count = events.len() as u32;
@@ -350,7 +397,10 @@ impl Record {
             self.append(Line::Sent(send));
             let next = self.sent.entry(send.to).or_default();
             *next += 1;
-            return Ok(Sending::Due(*next - 1));
+            let number = *next - 1;
+            let arrived = self.resend.as_ref().and_then(|resend| resend.arrived.get(&send.to));
+            let may_have = arrived.is_some_and(|arrived| number < *arrived);
+            return Ok(if may_have { Sending::Again(number) } else { Sending::Due(number) });
         }
         match self.lines.get(self.line) {
             Some(Line::Sent(recorded)) if *recorded == send => self.line += 1,
@@ -366,17 +416,33 @@ impl Record {
             self.line += 1;
             return Ok(Sending::Made(Err(refusal)));
         }
-        Ok(Sending::Made(Ok(())))
+        let Some(resend) = &mut self.resend else { return Ok(Sending::Made(Ok(()))) };
+        let next = resend.next.entry(send.to).or_default();
+        *next += 1;
+        let number = *next - 1;
+        let is_settled = resend.settled.get(&send.to).is_some_and(|settled| number < *settled);
+        Ok(if is_settled { Sending::Made(Ok(())) } else { Sending::Again(number) })
     }
 
     /// The live send that was made last was not accepted.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
+        self.take_back();
+        self.append(Line::Refused(refusal));
+    }
+
+    /// The send that was made last does not count.
+    fn take_back(&mut self) {
         if let Some(Line::Sent(sent)) = self.lines.last()
             && let Some(next) = self.sent.get_mut(&sent.to)
         {
-            *next -= 1;
+            *next = next.saturating_sub(1);
         }
-        self.append(Line::Refused(refusal));
+    }
+
+    fn count(&mut self, event: &Event) {
+        if let Event::Envelope(envelope) = event {
+            self.received.insert(envelope.src, envelope.seq + 1);
+        }
     }
 
     /// What the call that was made last returned; `None` if that is not known, so that it has to be made.
@@ -432,14 +498,16 @@ impl Record {
                 return Err(self.diverged("a safepoint with another state".into()));
             }
             next.following = std::mem::take(&mut self.following);
+            next.resend = self.resend.take();
             return Ok(Some(std::mem::replace(self, next)));
         }
         if !self.is_live() {
             return Err(self.diverged("a safepoint".into()));
         }
         let (sent, received) = (pairs(&self.sent), pairs(&self.received));
-        let safepoints = self.base.safepoints + 1;
-        Ok(Some(std::mem::replace(self, Self::new(Base { sent, received, safepoints, ..base }))))
+        let (safepoints, resend) = (self.base.safepoints + 1, self.resend.take());
+        let next = Self { resend, ..Self::new(Base { sent, received, safepoints, ..base }) };
+        Ok(Some(std::mem::replace(self, next)))
     }
 
     /// A VR that was checkpointed by itself, at once after a safepoint, may as well go on behind the checkpoint: where that
@@ -462,7 +530,28 @@ impl Record {
     }
 }
 
+impl Line {
+    /// Whether it says something that the VR could not know by itself. A look that does not wait says so by finding nothing.
+    fn is_told(&self) -> bool {
+        match self {
+            Line::Call(Call::Receive(_) | Call::Wait | Call::Complete) | Line::Sent(_) => false,
+            Line::Call(_)
+            | Line::Arrived(_)
+            | Line::TimedOut(_)
+            | Line::Refused(_)
+            | Line::Again
+            | Line::Uptime(_)
+            | Line::Answer(_) => true,
+        }
+    }
+}
+
 impl Call {
+    /// Whether others see that it is made.
+    pub(crate) fn reaches_out(&self) -> bool {
+        self.is_done_once() || matches!(self, Call::Migrate | Call::Mirror)
+    }
+
     /// Whether the world may have changed by it before it is answered.
     fn is_done_once(&self) -> bool {
         matches!(
@@ -507,6 +596,7 @@ impl std::fmt::Display for Call {
             Call::Service(_) => f.write_str("a question for a service"),
             Call::Checkpoint => f.write_str("a checkpoint"),
             Call::Migrate => f.write_str("a migration"),
+            Call::Mirror => f.write_str("a question for a twin"),
         }
     }
 }

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use super::base::{Base, Origin};
 use super::record::{Blocked, Call, Record, Refusal, Sending, Sent};
 use super::tape::{Tape, Unwritten};
+use super::twin::{Leader, Shipment};
 use crate::down::Why;
 use crate::error::Divergence;
+use crate::id::HostId;
 use crate::inbox::{Event, Inbox, Moment};
 
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Recorder {
     pub(crate) origin: Origin,
     guarded: Mutex<Guarded>,
     thawed: Condvar,
+    /// The twin has got what was sent to it, or there is none any more.
+    logged: Condvar,
     replay: Option<Replay>,
 }
 
@@ -39,6 +43,18 @@ struct Guarded {
     abandoned: bool,
     /// What is written to files, if the program is recorded there.
     tape: Option<Tape>,
+    /// If the VR is mirrored.
+    leader: Option<Leader>,
+    /// How many lines and events there were when the VR was copied last, to be taken up elsewhere.
+    given: (usize, usize),
+}
+
+impl Guarded {
+    /// Whether that twin is the VR's, and has not confirmed the log up to that number.
+    fn waits_for(&self, twin: HostId, number: u64) -> bool {
+        let leader = self.leader.as_ref().filter(|leader| leader.twin() == twin);
+        leader.is_some_and(|leader| !leader.is_acknowledged(number))
+    }
 }
 
 /// A VR that is run again and never goes live.
@@ -77,9 +93,10 @@ impl Recorder {
         tape: Option<Tape>,
         replay: Option<Replay>,
     ) -> Self {
-        let guarded =
-            Mutex::new(Guarded { record, frozen, ended: None, diverged: None, abandoned: false, tape });
-        Self { origin, guarded, thawed: Condvar::new(), replay }
+        let (ended, diverged, abandoned, leader, given) = (None, None, false, None, (0, 0));
+        let guarded = Guarded { record, frozen, ended, diverged, abandoned, tape, leader, given };
+        let (guarded, thawed, logged) = (Mutex::new(guarded), Condvar::new(), Condvar::new());
+        Self { origin, guarded, thawed, logged, replay }
     }
 
     // ---- the VR's side ----
@@ -161,7 +178,30 @@ impl Recorder {
         if let Some(tape) = &mut guarded.tape {
             tape.safepoint(&before, &guarded.record);
         }
+        if let Some(leader) = &mut guarded.leader {
+            leader.safepoint(&before, &guarded.record);
+        }
         Ok(())
+    }
+
+    /// Something of the VR is about to be seen: what its twin, if it has one, has to get before.
+    pub(crate) fn due(&self) -> Option<Shipment> {
+        let Guarded { record, leader, .. } = &mut *self.lock();
+        leader.as_mut()?.due(record)
+    }
+
+    /// Waits until the twin has the log up to that number, or there is none any more.
+    pub(crate) fn wait_logged(&self, to: HostId, number: u64) {
+        let mut guarded = self.lock();
+        while guarded.waits_for(to, number) {
+            guarded = self.logged.wait(guarded).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether [`wait_logged`](Self::wait_logged) would not wait.
+    #[cfg(test)]
+    pub(crate) fn is_logged(&self, to: HostId, number: u64) -> bool {
+        !self.lock().waits_for(to, number)
     }
 
     /// Whether a replay has come to the end of the record, as the VR has.
@@ -273,6 +313,38 @@ impl Recorder {
     pub(crate) fn abandon(&self) {
         self.lock().abandoned = true;
         self.thawed.notify_all();
+    }
+
+    /// The record, to be taken up elsewhere. `look` may refuse.
+    pub(crate) fn give<E>(
+        &self,
+        look: impl FnOnce(&Record, Option<&Why>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Record, E> {
+        let mut guarded = self.lock();
+        look(&guarded.record, guarded.ended.as_ref())?;
+        guarded.given = guarded.record.lengths();
+        Ok(guarded.record.clone())
+    }
+
+    /// The VR has a twin in that process from now on, which has what was given last.
+    pub(crate) fn lead(&self, twin: HostId) {
+        let mut guarded = self.lock();
+        guarded.leader = Some(Leader::new(twin, guarded.given));
+        self.logged.notify_all();
+    }
+
+    /// The twin has the log up to that number.
+    pub(crate) fn acknowledge(&self, twin: HostId, number: u64) {
+        if let Some(leader) = self.lock().leader.as_mut().filter(|leader| leader.twin() == twin) {
+            leader.acknowledge(number);
+        }
+        self.logged.notify_all();
+    }
+
+    /// The VR has no twin any more, if it is that one or none is named.
+    pub(crate) fn unlead(&self, twin: Option<HostId>) {
+        self.lock().leader.take_if(|leader| twin.is_none_or(|twin| leader.twin() == twin));
+        self.logged.notify_all();
     }
 
     /// What is to be written to the VR's file next; `None` if it is not written.

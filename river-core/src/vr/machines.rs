@@ -93,11 +93,68 @@ impl Vr {
     /// # Blocking
     /// Until it lives there, while a checkpoint is taken, and up to ten seconds while the VR is busy.
     pub fn migrate(&self, vr: VrId, vm: &VmInfo) -> Result<Migrated, MigrateError> {
-        let ask = || match self.node.ask(Request::Migrate { vr, vm: vm.clone() }) {
+        self.ask_to_move(Call::Migrate, Request::Migrate { vr, vm: vm.clone() })
+    }
+
+    /// Gives a VR, this one or any other, a *twin* on another VM of this program, which is leased if it is not yet. When the
+    /// process that the VR runs in dies, with its machine or alone, the twin takes its place: with the same name, from exactly
+    /// where the VR was. Nothing that was sent to it or by it is lost, doubled or overtaken, and who watches it is not told.
+    /// Then, and when the VR moves or its twin dies, it gets a new twin on another of the program's VMs if there is one.
+    ///
+    /// Whoever sends to the VR sends to the twin's process as well. What the VR was told is recorded there before anything of
+    /// the VR is seen by others, so a send that follows a receive waits for an answer of that process. All VRs of the program
+    /// have to be recoverable, and stand still for a moment while the twin is made. What an [`effect`](Self::effect) does may be
+    /// done once more by the twin, if its result was not seen by anybody.
+    ///
+    /// The result says what had to travel; none was mirrored if the twin was there already.
+    ///
+    /// ```
+    /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// const COUNTER: Channel = Channel::named("counter");
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Counter(u8);
+    ///
+    /// impl VirtualResource for Counter {
+    ///     fn main(&mut self, vr: &Vr) -> Result {
+    ///         loop {
+    ///             vr.safepoint(self)?;
+    ///             let question = vr.receive(Selector::on(COUNTER))?;
+    ///             self.0 += 1;
+    ///             vr.send_bytes(question.src, COUNTER, 0, vec![self.0])?;
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result {
+    /// # river_core::try_run_recoverable(|vr| {
+    /// let vms = vr.start_local(2)?;
+    /// let counter = vr.deploy(&vms[..1], |_| Counter(0))?[0];
+    /// vr.mirror(counter, &vms[1])?;
+    /// vr.send_bytes(counter, COUNTER, 0, vec![])?;
+    /// assert_eq!(vr.receive(Selector::on(COUNTER).from(counter))?.payload.to_bytes()[0], 1);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`MigrateError`]: the VR has the twin that it had before, or none.
+    ///
+    /// # Blocking
+    /// Until the twin is there, while a checkpoint is taken, and up to ten seconds while the VR is busy.
+    pub fn mirror(&self, vr: VrId, vm: &VmInfo) -> Result<Migrated, MigrateError> {
+        self.ask_to_move(Call::Mirror, Request::Mirror { vr, vm: vm.clone() })
+    }
+
+    fn ask_to_move(&self, call: Call, request: Request) -> Result<Migrated, MigrateError> {
+        let ask = || match self.node.ask(request) {
             Some(Reply::Migrated(result)) => result,
             _ => Err(MigrateError::Stopped),
         };
-        self.remember(Call::Migrate, ask).unwrap_or_else(|error| match error {
+        self.remember(call, ask).unwrap_or_else(|error| match error {
             StateError::Diverged(divergence) => Err(MigrateError::Diverged(divergence)),
             other => Err(MigrateError::GivenUp(other.to_string())),
         })
@@ -162,6 +219,29 @@ impl Vr {
         make: impl FnMut(usize) -> V,
     ) -> Result<Group<V>, DeployError> {
         self.deploy_with(vms, make, true)
+    }
+
+    /// Like [`deploy`](Self::deploy), but each VR gets a twin on the next of the VMs that is another one: see
+    /// [`mirror`](Self::mirror).
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy); [`DeployError::Mirror`] if a twin cannot be made: then the VRs run, and some are not mirrored.
+    ///
+    /// # Blocking
+    /// As [`deploy`](Self::deploy) and [`mirror`](Self::mirror).
+    pub fn deploy_mirrored<V: VirtualResource>(
+        &self,
+        vms: &[VmInfo],
+        make: impl FnMut(usize) -> V,
+    ) -> Result<Group<V>, DeployError> {
+        let group = self.deploy(vms, make)?;
+        for (index, vr) in group.iter().enumerate() {
+            let others = vms[index..].iter().chain(&vms[..index]);
+            // If there is no other one, the error says so.
+            let twin = others.clone().find(|vm| vm.id != vms[index].id).unwrap_or(&vms[index]);
+            self.mirror(vr, twin).map_err(|error| DeployError::Mirror(Box::new(error)))?;
+        }
+        Ok(group)
     }
 
     fn deploy_with<V: VirtualResource>(

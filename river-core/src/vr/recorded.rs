@@ -13,9 +13,10 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{Vr, traced};
-use crate::envelope::{Channel, Payload};
+use crate::envelope::{Channel, Envelope, Label, Payload};
 use crate::error::{DeployError, Divergence, RecvError, SendError, StateError};
 use crate::id::{ProgramId, VrId};
+use crate::inbox::Refused;
 use crate::protocol::{Checkpoint, NewVr, Reply, Request};
 use crate::state::{Base, Blocked, Call, KEEP, Recorder, Refusal, Sending, Sent};
 use crate::trace::Reason;
@@ -213,6 +214,7 @@ impl Vr {
             return decode(&answer)?;
         }
         self.go_live(journal);
+        self.node.commit(&journal.recorder);
         // A record that ends within a checkpoint is what that checkpoint holds.
         let resumed = Checkpoint { number: 0, resumed: true, bytes: 0, pause: Duration::ZERO };
         let result = if replayed { Ok(resumed) } else { take() };
@@ -278,9 +280,20 @@ impl Vr {
                 Refusal::Down(down) => SendError::Down(*down),
                 Refusal::Full => SendError::Full(to),
             }),
+            Sending::Again(number) => {
+                let label = Label { src: self.id, dst: to, seq: number, channel, lane };
+                self.node.send_again(&label.with(payload));
+                Ok(())
+            }
             Sending::Due(number) => {
                 self.go_live(journal);
-                let result = self.dispatch(to, Some(number), channel, lane, payload);
+                self.node.commit(&journal.recorder);
+                let result = if self.node.is_mirrored(to) {
+                    let label = Label { src: self.id, dst: to, seq: number, channel, lane };
+                    self.dispatch_twice(&label.with(payload))
+                } else {
+                    self.dispatch(to, Some(number), channel, lane, payload)
+                };
                 match &result {
                     Err(SendError::Down(down)) => {
                         journal.recorder.refused(Refusal::Down(Box::new(down.clone())));
@@ -293,6 +306,17 @@ impl Vr {
         }
     }
 
+    /// Sends to a VR that has a twin.
+    fn dispatch_twice(&self, envelope: &Envelope) -> Result<(), SendError> {
+        let (to, number) = (envelope.dst, Some(envelope.seq));
+        match self.node.send_mirrored(envelope) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(Refused::Full)) => Err(SendError::Full(to)),
+            Some(Err(Refused::Closed)) => Err(SendError::Down(self.node.post_mortem(to))),
+            None => self.dispatch(to, number, envelope.channel, envelope.lane, envelope.payload.clone()),
+        }
+    }
+
     /// Calls `act`, or returns what it returned when it was called first.
     pub(super) fn remember<T: Serialize + DeserializeOwned>(
         &self,
@@ -300,11 +324,15 @@ impl Vr {
         act: impl FnOnce() -> T,
     ) -> Result<T, StateError> {
         let Some(journal) = &self.journal else { return Ok(act()) };
+        let reaches_out = call.reaches_out();
         self.enter(|| call)?;
         if let Some(answer) = journal.recorder.recorded_answer()? {
             return decode(&answer);
         }
         self.go_live(journal);
+        if reaches_out {
+            self.node.commit(&journal.recorder);
+        }
         let result = act();
         journal.recorder.answer(encode(&result)?.into());
         Ok(result)

@@ -60,7 +60,10 @@ pub(crate) fn start(
         };
         match recorder {
             Some(recorder) => match recorder.finish(why) {
-                Some(said) => why = said,
+                Some(said) => {
+                    thread_node.commit(&recorder);
+                    why = said;
+                }
                 // It lives on elsewhere.
                 None => return,
             },

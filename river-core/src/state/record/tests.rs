@@ -85,7 +85,7 @@ fn run(record: &mut Record, step: &Step, seq: &mut u64) -> Result<String, Diverg
                     record.refused(down(*to));
                     Err(down(*to))
                 }
-                Sending::Due(_) => Ok(()),
+                Sending::Due(_) | Sending::Again(_) => Ok(()),
             };
             Ok(format!("{result:?}"))
         }

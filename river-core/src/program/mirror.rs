@@ -1,0 +1,261 @@
+//! Mirrored VRs, over real connections: how they get twins, and how those take over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Program, State};
+use crate::discovery::VmInfo;
+use crate::down::Why;
+use crate::error::MigrateError;
+use crate::id::{HostId, VrId};
+use crate::protocol::{Counts, Migrated, Pair, Place, Step, ToHost};
+use crate::rt;
+use crate::state::Takeover;
+use crate::state::migration::Purpose;
+use crate::state::takeover::Action;
+
+/// The mirrored VRs of the program.
+#[derive(Default)]
+pub(super) struct Mirrors {
+    /// Where the twin is; none at the moment for a VR that is to have one.
+    twins: BTreeMap<VrId, Option<HostId>>,
+    /// Those that are being made, by the process that has died.
+    takeovers: BTreeMap<HostId, (Takeover, Why)>,
+}
+
+impl Mirrors {
+    /// Whether a VR, or any, is between two lives.
+    pub(super) fn is_being_taken_over(&self, vr: Option<VrId>) -> bool {
+        let concerns = |takeover: &Takeover| vr.is_none_or(|vr| takeover.concerns(vr));
+        self.takeovers.values().any(|(takeover, _)| concerns(takeover))
+    }
+}
+
+impl Program {
+    /// Gives a VR a twin on a VM, which is leased if it is not yet.
+    pub(super) async fn mirror(self: &Arc<Self>, vr: VrId, vm: VmInfo) -> Result<Migrated, MigrateError> {
+        self.state().movable(vr)?;
+        self.unless_recorded()?;
+        let to = self.host_of_vm(vm).await?;
+        let (there, name) = {
+            let state = self.state();
+            let name = state.vm_of(to).map_or_else(String::new, |vm| vm.info.name.clone());
+            (state.mirrors.twins.get(&vr) == Some(&Some(to)), name)
+        };
+        if there {
+            return Ok(Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO });
+        }
+        let mirrored = self.move_all(Purpose::Mirror, |_| vec![(vr, to)]).await?;
+        if mirrored.vrs == 0 {
+            let error = "a VR's twin has to be on another VM than the VR itself".into();
+            return Err(MigrateError::Vm { vm: name, error });
+        }
+        Ok(mirrored)
+    }
+
+    /// Tells all processes something about a VR, this one included. The state is held, so that all hear it in this order.
+    fn tell_all(self: &Arc<Self>, state: &State, step: &Step) {
+        let live = state.hosts.iter().filter(|(id, _)| !state.directory.has_died(**id));
+        for host in live.map(|(_, host)| host) {
+            let _ = host.to.try_send(host.view.translate(ToHost::State { round: 0, step: step.clone() }));
+        }
+        self.take_step_here(step.clone());
+    }
+
+    fn take_step_here(self: &Arc<Self>, step: Step) {
+        self.tell_step(self.node.place.host, 0, step);
+    }
+
+    /// VRs have twins from now on. To be called while all are frozen.
+    pub(super) fn enter_twins(self: &Arc<Self>, state: &mut State, twins: &[(VrId, HostId)]) {
+        for (vr, twin) in twins {
+            state.mirrors.twins.insert(*vr, Some(*twin));
+        }
+        let pairs = state.pairs(twins.iter().copied());
+        self.tell_all(state, &Step::Mirrored(pairs));
+    }
+
+    /// A VR has ended: its twin is not needed any more.
+    pub(super) fn end_twin(self: &Arc<Self>, vr: VrId) {
+        let mut state = self.state();
+        if state.mirrors.twins.remove(&vr).is_some() {
+            let why = state.directory.ends().find(|(ended, _)| *ended == vr).map(|(_, why)| why.clone());
+            self.tell_all(&state, &Step::Unmirrored(vr, why));
+        }
+    }
+
+    /// VRs live elsewhere now, and need new twins.
+    pub(super) fn have_moved(self: &Arc<Self>, vrs: impl Iterator<Item = VrId>) {
+        let mut bare = Vec::new();
+        {
+            let mut state = self.state();
+            for vr in vrs {
+                if let Some(twin) = state.mirrors.twins.get_mut(&vr) {
+                    *twin = None;
+                    bare.push(vr);
+                }
+            }
+        }
+        bare.into_iter().for_each(|vr| self.mirror_anew(vr));
+    }
+
+    /// Looks for another VM for the twin of a VR that has lost it.
+    pub(super) fn mirror_anew(self: &Arc<Self>, vr: VrId) {
+        let this = self.clone();
+        rt::spawn(async move {
+            let targets = this.state().staying();
+            for target in targets {
+                let result = match this.host_on(&target).await {
+                    Ok(to) if this.state().directory.host_of(vr) == Some(to) => continue,
+                    Ok(to) => this.move_all(Purpose::Mirror, |_| vec![(vr, to)]).await,
+                    Err(error) => Err(error),
+                };
+                match result {
+                    Ok(mirrored) if mirrored.vrs == 0 => {}
+                    Ok(_) => return,
+                    Err(MigrateError::Stopped | MigrateError::Ended(_)) => return,
+                    Err(error) => {
+                        tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there");
+                    }
+                }
+            }
+            if !this.state().ending {
+                eprintln!("[river: VR {} has no twin any more: there is no other VM for it]", vr.short());
+            }
+        });
+    }
+
+    // ---- taking over ----
+
+    /// A process is gone, of which all others have been told; these VRs of it have twins. Those that have lost their own.
+    pub(super) fn mourn(
+        self: &Arc<Self>,
+        state: &mut State,
+        host: HostId,
+        why: &Why,
+        heirs: BTreeMap<VrId, HostId>,
+    ) -> Vec<VrId> {
+        let others: Vec<HostId> = state.mirrors.takeovers.keys().copied().collect();
+        for other in others {
+            let actions = state.mirrors.takeovers.get_mut(&other).map(|(takeover, _)| takeover.gone(host));
+            self.take_over(state, other, actions.unwrap_or_default());
+        }
+        if !heirs.is_empty() {
+            let others: BTreeSet<HostId> = self.processes(state).into_keys().collect();
+            let (takeover, actions) = Takeover::begin(heirs, others);
+            state.mirrors.takeovers.insert(host, (takeover, why.clone()));
+            self.take_over(state, host, actions);
+        }
+        let lost = state.mirrors.twins.iter_mut().filter(|(_, twin)| **twin == Some(host));
+        let mut bare = Vec::new();
+        for (vr, twin) in lost {
+            *twin = None;
+            bare.push(*vr);
+        }
+        bare.retain(|vr| !state.directory.has_ended(*vr));
+        bare
+    }
+
+    /// A process has said what has arrived of a dead one.
+    pub(super) fn mourned(self: &Arc<Self>, by: HostId, host: HostId, arrived: Counts) {
+        let mut state = self.state();
+        let actions =
+            state.mirrors.takeovers.get_mut(&host).map(|(takeover, _)| takeover.mourned(by, arrived));
+        self.take_over(&mut state, host, actions.unwrap_or_default());
+    }
+
+    fn take_over(self: &Arc<Self>, state: &mut State, dead: HostId, actions: Vec<Action>) {
+        let why = state.mirrors.takeovers.get(&dead).map_or(Why::Unknown, |(_, why)| why.clone());
+        for action in actions {
+            match action {
+                Action::Mourn(host) => {
+                    let vrs = state.mirrors.takeovers.get(&dead).map(|(takeover, _)| takeover.heirs());
+                    let step = Step::Mourn(dead, vrs.unwrap_or_default());
+                    if host == self.node.place.host {
+                        self.take_step_here(step);
+                    } else if let Some(host) = state.hosts.get(&host) {
+                        let _ = host.to.try_send(ToHost::State { round: 0, step });
+                    }
+                }
+                Action::TakeOver { vr, by, arrived } => {
+                    let this = self.clone();
+                    rt::spawn(async move {
+                        let told = this.told(by, |ticket| ToHost::TakeOver { ticket, vr, arrived });
+                        // If that process dies, it is known in another way.
+                        let Some(told) = told else { return };
+                        let Ok(lives) = told.recv().await else { return };
+                        this.lives(dead, vr, &lives.map_err(|error| error.to_string()));
+                    });
+                }
+                Action::Redirect(vr, by) => {
+                    let Some(place) = state.hosts.get(&by).map(|host| host.place) else { continue };
+                    if !state.directory.has_ended(vr) {
+                        state.directory.enter(vr, by);
+                    }
+                    state.place_services(vr, place);
+                    self.tell_all(state, &Step::Moved(vec![(vr, place)]));
+                }
+                Action::Lost(vr) => {
+                    state.mirrors.twins.remove(&vr);
+                    state.directory.end(vr, why.clone());
+                    self.tell_all(state, &Step::Unmirrored(vr, Some(why.clone())));
+                }
+            }
+        }
+        if state.mirrors.takeovers.get(&dead).is_some_and(|(takeover, _)| takeover.is_over()) {
+            state.mirrors.takeovers.remove(&dead);
+        }
+    }
+
+    /// The twin of a VR lives, or cannot.
+    fn lives(self: &Arc<Self>, dead: HostId, vr: VrId, result: &Result<(), String>) {
+        {
+            let mut state = self.state();
+            let Some((takeover, _)) = state.mirrors.takeovers.get_mut(&dead) else { return };
+            let actions = match result {
+                Ok(()) => takeover.lives(vr),
+                Err(error) => {
+                    tracing::error!(%vr, error, "a twin cannot take over");
+                    takeover.fails(vr)
+                }
+            };
+            self.take_over(&mut state, dead, actions);
+        }
+        self.have_moved(std::iter::once(vr));
+    }
+}
+
+impl State {
+    /// Those VRs of a process that do not end with it, and where their twins are.
+    pub(super) fn survivors(&self, host: HostId) -> BTreeMap<VrId, HostId> {
+        if self.ending {
+            return BTreeMap::new();
+        }
+        let of_it = self.directory.living().filter(|(_, at)| *at == host).map(|(vr, _)| vr);
+        let heirs = of_it.filter_map(|vr| Some((vr, self.mirrors.twins.get(&vr).copied().flatten()?)));
+        heirs.filter(|(_, heir)| *heir != host && !self.directory.has_died(*heir)).collect()
+    }
+
+    /// Where mirrored VRs are, and where their twins.
+    pub(super) fn pairs(&self, twins: impl Iterator<Item = (VrId, HostId)>) -> Vec<(VrId, Pair)> {
+        let place = |host: HostId| self.hosts.get(&host).map(|host| host.place);
+        let pair = |(vr, twin): (VrId, HostId)| {
+            Some((vr, Pair { main: place(self.directory.host_of(vr)?)?, twin: place(twin)? }))
+        };
+        twins.filter_map(pair).collect()
+    }
+
+    /// All of them, for a process that is new.
+    pub(super) fn all_pairs(&self) -> Vec<(VrId, Pair)> {
+        let twins = self.mirrors.twins.iter().filter_map(|(vr, twin)| Some((*vr, (*twin)?)));
+        self.pairs(twins.filter(|(vr, _)| !self.directory.has_ended(*vr)))
+    }
+
+    /// A VR that is found by name is there now.
+    pub(super) fn place_services(&mut self, vr: VrId, place: Place) {
+        for service in self.services.values_mut().filter(|service| service.vr == vr) {
+            service.place = Some(place);
+        }
+    }
+}
