@@ -103,9 +103,13 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     let points = match &args.file {
         None => random(args.points, args.clusters),
         Some(file) => {
-            let text = std::fs::read_to_string(file)?;
-            let points: Option<Vec<Point>> = text.lines().map(parse).collect();
-            points.ok_or_else(|| VrError::msg("a line of the file does not have two numbers"))?
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| VrError::msg(format!("{}: {error}", file.display())))?;
+            let point = |(number, line): (usize, &str)| {
+                let what = || format!("{}, line {number}: not two numbers: {line:?}", file.display());
+                parse(line).ok_or_else(|| VrError::msg(what()))
+            };
+            (1..).zip(text.lines()).map(point).collect::<Result<_, _>>()?
         }
     };
     if points.len() < args.clusters as usize {

@@ -4,6 +4,7 @@
 //! cargo run --release --example mr_sort -- check 1000000
 //! ```
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ enum Command {
 
 fn program(vr: &Vr, args: &Args) -> river::Result {
     match &args.command {
-        Command::Generate { records, file } => generate(file, *records)?,
+        Command::Generate { records, file } => generate(file, *records).map_err(|error| at(file, &error))?,
         Command::Sort { input, output } => sort(vr, &args.options, input, output)?,
         Command::Validate { path } => {
             validate(path)?;
@@ -90,9 +91,14 @@ fn sort(vr: &Vr, options: &Options, input: &Path, output: &Path) -> river::Resul
     Ok(())
 }
 
+/// An error with the file that it is about.
+fn at(path: &Path, error: &io::Error) -> VrError {
+    VrError::msg(format!("{}: {error}", path.display()))
+}
+
 /// The checksum.
 fn validate(path: &Path) -> river::Result<u64> {
-    let checked = check(path)?;
+    let checked = check(path).map_err(|error| at(path, &error))?;
     println!("records: {}, checksum: {:016x}, sorted: {}", checked.records, checked.checksum, checked.sorted);
     if checked.sorted { Ok(checked.checksum) } else { Err(VrError::msg("the records are not sorted")) }
 }

@@ -14,10 +14,11 @@ use crate::error::JobError;
 use crate::failure::Failure;
 use crate::input::{Input, Split, cut};
 use crate::job::MapReduce;
+use crate::memory::{self, Limits};
 use crate::output::{Directory, Output, Place};
 use crate::partition;
 use crate::progress::Bar;
-use crate::report::{Reducer, Report};
+use crate::report::{Reducer, Report, human};
 use crate::sample;
 use crate::serial;
 use crate::spec::{JobSpec, Settings};
@@ -27,10 +28,6 @@ use crate::varint;
 
 /// How many reducers a job has unless it says so. It does not depend on the number of VMs, so neither does the output.
 const REDUCERS: usize = 16;
-/// What a process needs beside what jobs are accounted for.
-const OVERHEAD: u64 = 12 << 20;
-/// More memory for records that are not sorted yet makes nothing faster.
-const MAP_MEMORY: u64 = 256 << 20;
 
 /// A job that is set up: code, input, output and options. It can be run any number of times.
 #[must_use = "nothing happens before `run`"]
@@ -91,7 +88,9 @@ impl<M: MapReduce> Job<M> {
     /// How many bytes of memory all processes of the job may use together, but the caller's own. What does not fit
     /// goes to temporary files. Default: half the memory of the VMs' machines.
     ///
-    /// The limit is for what the job moves; a single record or value that user code holds has to fit beside it.
+    /// The limit is for what the job moves; a single record or value that user code holds has to fit beside it. Each VM needs
+    /// 16 MiB: 12 for its process, 4 for records. With less the job runs nevertheless, uses more than the limit, and says so
+    /// in its report and by `tracing`.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
@@ -152,7 +151,11 @@ impl<M: MapReduce> Job<M> {
         M: Travel,
     {
         let start = Instant::now();
-        let (mut settings, splits) = self.prepare(&self.limits(Some(cluster)))?;
+        let too_little = self.too_little_memory(cluster.alive());
+        if let Some(text) = &too_little {
+            tracing::warn!("{text}");
+        }
+        let (mut settings, splits) = self.prepare(self.limits(Some(cluster)))?;
         let packed = self.code.pack().map_err(JobError::Settings)?;
         let mut lost = Vec::new();
         if self.is_cut_by_range() {
@@ -204,6 +207,7 @@ impl<M: MapReduce> Job<M> {
         for reduce in &done.reduces {
             report.counters.merge(&reduce.counters);
         }
+        report.warnings.extend(too_little);
         report.reissued = done.reissued;
         report.lost = lost.into_iter().chain(done.lost).map(|death| (death.vm, death.why)).collect();
         let parts = done.reduces.into_iter().map(|reduce| reduce.collected).collect();
@@ -217,7 +221,7 @@ impl<M: MapReduce> Job<M> {
     /// [`JobError`].
     pub fn run_serial(&self) -> Result<Outcome<M::OutKey, M::OutValue>, JobError> {
         let start = Instant::now();
-        let (mut settings, splits) = self.prepare(&self.limits(None))?;
+        let (mut settings, splits) = self.prepare(self.limits(None))?;
         if self.is_cut_by_range() {
             let sample = serial::sample(&self.code, &sample::settings(&settings), &sample::splits(&splits));
             settings.bounds = self.bounds(sample.map_err(|failure| here(&failure))?);
@@ -237,36 +241,40 @@ impl<M: MapReduce> Job<M> {
         self.finish(directory.as_ref(), done.collected, report, start, done.map_time)
     }
 
-    /// Bytes for one worker's unsorted records, a VM's runs, and one worker's merge.
-    fn limits(&self, cluster: Option<&Cluster<'_>>) -> [u64; 3] {
-        let (vms, slots) = match cluster {
+    fn limits(&self, cluster: Option<&Cluster<'_>>) -> Limits {
+        let (vms, workers) = match cluster {
             Some(cluster) => (cluster.alive().max(1), cluster.workers.len() / cluster.places.len()),
             None => (1, 1),
         };
-        let usable = match (self.memory, cluster) {
-            (Some(memory), _) => {
-                let share = memory / vms as u64;
-                share.saturating_sub(OVERHEAD).max(share / 4)
-            }
+        match (self.memory, cluster) {
+            (Some(memory), _) => Limits::of_process(memory / vms as u64, workers as u64),
             (None, Some(cluster)) => {
-                cluster.places.iter().map(|place| place.memory / 2).min().unwrap_or_default().max(64 << 20)
+                let least = cluster.places.iter().map(|place| place.memory / 2).min().unwrap_or_default();
+                Limits::of_records(least.max(64 << 20), workers as u64)
             }
-            (None, None) => 1 << 30,
-        };
-        let slots = slots.max(1) as u64;
-        // What is sorted is in the buffer and in the new run at the same time, if that is kept in memory.
-        let map = (usable * 2 / 5 / slots).min(MAP_MEMORY);
-        let merge = usable * 3 / 20 / slots;
-        [map, usable.saturating_sub((map + merge) * slots), merge]
+            (None, None) => Limits::of_records(1 << 30, 1),
+        }
     }
 
-    fn prepare(&self, limits: &[u64; 3]) -> Result<(Settings, Vec<Split>), JobError> {
+    /// A limit that so many VMs cannot keep, in words.
+    fn too_little_memory(&self, vms: usize) -> Option<String> {
+        let (limit, least) = (self.memory?, memory::least(vms));
+        (limit < least).then(|| {
+            format!(
+                "a memory limit of {} cannot be kept: {vms} VMs need at least {}; \
+                 raise the limit, or use fewer VMs",
+                human(limit),
+                human(least)
+            )
+        })
+    }
+
+    fn prepare(&self, limits: Limits) -> Result<(Settings, Vec<Split>), JobError> {
         if self.reducers == 0 || u32::try_from(self.reducers).is_err() {
             return Err(JobError::Settings(format!("a job cannot have {} reducers", self.reducers)));
         }
         let splits = cut(&self.input.source, self.input.framing, self.split_size)?;
-        let [map_memory, store_memory, merge_memory] =
-            limits.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let directory = match &self.output.place {
             Place::Collect => None,
             // Workers have the working directory of this process, where it exists.
@@ -276,9 +284,9 @@ impl<M: MapReduce> Job<M> {
             framing: self.input.framing,
             reducers: self.reducers,
             bounds: Vec::new(),
-            map_memory,
-            store_memory,
-            merge_memory,
+            map_memory: size(limits.unsorted),
+            store_memory: size(limits.runs),
+            merge_memory: size(limits.merge),
             format: self.output.format,
             directory,
             skippable: self.skippable,

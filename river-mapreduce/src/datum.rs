@@ -57,6 +57,17 @@ pub trait Datum: Sized + Send + 'static {
     fn heap_bytes(&self) -> usize {
         0
     }
+
+    /// The value in 32 bits, if it fits: then it lies beside its key while values are combined, which is faster.
+    /// [`from_small`](Self::from_small) makes it again. Default: `None`.
+    fn to_small(&self) -> Option<u32> {
+        None
+    }
+
+    /// The value whose [`to_small`](Self::to_small) is this.
+    fn from_small(_small: u32) -> Option<Self> {
+        None
+    }
 }
 
 /// A [`Datum`] with an order: what a job sorts by.
@@ -153,6 +164,7 @@ pub(crate) mod testing {
         assert_eq!(T::own(T::decode(&x).unwrap()), *a);
         assert_eq!(T::compare(&x, &y), a.cmp(b), "{a:?} {b:?}");
         assert_eq!(x == y, a == b);
+        assert!(a.to_small().is_none_or(|small| T::from_small(small).as_ref() == Some(a)), "{a:?}");
         match T::prefix(&x).cmp(&T::prefix(&y)) {
             Ordering::Equal => {}
             different => assert_eq!(different, a.cmp(b), "{a:?} {b:?}"),

@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     #[error("cannot read {path}: {error}")]
     Input { path: String, error: String },
     /// User code panicked on a record, or the record is none.
-    #[error("record at {place}: {why}")]
+    #[error("record at {place}: {why}; a job can go on without such records (`Job::skip_bad_records`)")]
     Record { place: String, why: String },
     /// User code panicked on a key.
     #[error("reduce of key {key}: {why}")]

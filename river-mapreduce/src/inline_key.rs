@@ -8,14 +8,14 @@ use foldhash::fast::FixedState;
 pub(crate) const SHORT: usize = 11;
 
 /// In place of a length: the key is elsewhere.
-const LONG: u32 = 255;
+const LONG: u32 = 63;
 
 /// A key of up to 11 bytes, zeros, and its length plus one. All zeros are no key. For a longer key: a part of its hash, and
 /// where it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InlineKey {
     pub(crate) head: u64,
-    /// The length is in the upper byte.
+    /// The length is in the upper byte, whose first two bits are never set.
     pub(crate) tail: u32,
 }
 
@@ -43,10 +43,9 @@ impl InlineKey {
         Self { head: u64::from(start) | hash & !0xffff_ffff, tail: hash as u32 & 0xff_ffff | LONG << 24 }
     }
 
-    /// Whether there is a key.
-    #[inline]
-    pub(crate) fn is_some(self) -> bool {
-        self.tail != 0
+    /// How many bytes a short key has.
+    pub(crate) fn short_len(self) -> usize {
+        (self.tail >> 24).saturating_sub(1) as usize
     }
 
     /// Where a long key is.
@@ -132,7 +131,7 @@ mod tests {
             prop_assert_eq!(InlineKey::of(within, &text).unwrap(), alone);
             prop_assert_eq!(InlineKey::of(within, &text[..before.len()]).unwrap(), alone);
             prop_assert_eq!(InlineKey::of(&key, &text).unwrap(), alone);
-            prop_assert!(alone.is_some() && alone.start().is_none());
+            prop_assert!(alone.tail != 0 && alone.start().is_none());
             prop_assert_eq!(alone.hash(), hash(&key));
         }
     }
@@ -143,7 +142,6 @@ mod tests {
         let inline = keys.iter().filter_map(|key| InlineKey::of(key, &[]));
         assert_eq!(inline.map(|key| (key.head, key.tail)).collect::<HashSet<_>>().len(), keys.len());
         assert_eq!(InlineKey::of(b"abcdefghijkl", &[]), None);
-        assert!(!InlineKey::default().is_some());
         let long = hash(b"abcdefghijklmnop");
         assert_eq!(InlineKey::long(long, 77).start(), Some(77));
         assert!(InlineKey::long(long, 77).may_be_long(long) && !InlineKey::long(long, 77).may_be_long(!long));

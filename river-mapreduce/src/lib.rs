@@ -87,6 +87,7 @@
 //! * `master`: which task runs where, a state machine
 //! * `simulation` (tests): a job without machines, whose VMs die at any step
 //! * `driver`: the state machine, driven by messages
+//! * `memory`: how it is shared out
 //! * `builder`: a job that is set up
 
 mod builder;
@@ -101,6 +102,7 @@ mod inline_key;
 mod input;
 mod job;
 mod master;
+mod memory;
 mod output;
 mod pack;
 mod partition;

@@ -41,6 +41,8 @@ pub struct Report {
     pub lost: Vec<(String, String)>,
     /// What user code counted.
     pub counters: Counters,
+    /// Settings of the job that could not be kept, in words.
+    pub warnings: Vec<String>,
 }
 
 /// What a reducer was given.
@@ -100,6 +102,9 @@ impl fmt::Display for Report {
         row(f, "shuffle", String::new(), self.shuffled_records, self.shuffled_bytes, spilled)?;
         let reduce = format!("{:.3} s, skew {:.2}", self.reduce_time.as_secs_f64(), self.skew());
         row(f, "reduce", self.reducers.len().to_string(), self.output_records, self.output_bytes, reduce)?;
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
         if let Some((key, share)) = self.dominating_key() {
             writeln!(f, "warning: the key {key:?} has {:.0} % of all records", share * 100.0)?;
         }
@@ -120,7 +125,7 @@ impl fmt::Display for Report {
 }
 
 /// Bytes as people write them.
-fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1024.0 && unit + 1 < UNITS.len() {

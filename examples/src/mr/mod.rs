@@ -16,13 +16,16 @@ pub struct Options {
     /// How many VMs to use [default: all that are found; if none is, one local VM per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub vms: Option<u16>,
-    /// How much memory all VMs may use together; what does not fit goes to temporary files [default: half of what
-    /// their machines have]
+    /// How much memory all VMs may use together; what does not fit goes to temporary files. A VM needs 16 MiB
+    /// [default: half of what their machines have]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     pub memory: Option<u64>,
     /// How many reduce tasks there are, and files in an output directory
     #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..))]
     pub reducers: u16,
+    /// Go on without up to so many records that cannot be processed, and say which
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub skip_bad_records: u64,
     /// Say what happens to VMs and images (-vv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -40,7 +43,7 @@ impl Options {
 
     /// A job with these options.
     pub fn apply<M: MapReduce>(&self, job: Job<M>) -> Job<M> {
-        let job = job.reducers(self.reducers.into()).show_progress();
+        let job = job.reducers(self.reducers.into()).skip_bad_records(self.skip_bad_records).show_progress();
         match self.memory {
             Some(mebibytes) => job.memory(mebibytes << 20),
             None => job,

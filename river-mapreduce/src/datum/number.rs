@@ -5,7 +5,7 @@ use std::io::Write;
 use super::{Datum, DecodeError, Key};
 
 macro_rules! number {
-    ($($type:ty, $bits:ty, $to_bits:expr, $from_bits:expr;)*) => {$(
+    ($($type:ty, $bits:ty, $to_bits:expr, $from_bits:expr, $to_small:expr, $from_small:expr;)*) => {$(
         impl Datum for $type {
             type Ref<'a> = $type;
 
@@ -35,6 +35,14 @@ macro_rules! number {
                 // Writing to a vector does not fail.
                 let _ = write!(out, "{value}");
             }
+
+            fn to_small(&self) -> Option<u32> {
+                $to_small(*self)
+            }
+
+            fn from_small(small: u32) -> Option<Self> {
+                $from_small(small)
+            }
         }
 
         impl Key for $type {}
@@ -45,9 +53,12 @@ macro_rules! integers {
     ($($unsigned:ty, $signed:ty;)*) => {
         number! {
             $(
-                $unsigned, $unsigned, std::convert::identity, std::convert::identity;
+                $unsigned, $unsigned, std::convert::identity, std::convert::identity,
+                    |x: $unsigned| u32::try_from(x).ok(), |small: u32| <$unsigned>::try_from(small).ok();
                 $signed, $unsigned, |x: $signed| (x as $unsigned) ^ (1 << (<$unsigned>::BITS - 1)),
-                    |bits: $unsigned| (bits ^ (1 << (<$unsigned>::BITS - 1))) as $signed;
+                    |bits: $unsigned| (bits ^ (1 << (<$unsigned>::BITS - 1))) as $signed,
+                    |x: $signed| i32::try_from(x).ok().map(|x| x as u32),
+                    |small: u32| <$signed>::try_from(small as i32).ok();
             )*
         }
     };
@@ -64,9 +75,12 @@ integers! {
 
 // IEEE 754's total order: the bits of a negative number are flipped all, those of a positive one in the sign only.
 number! {
-    f32, u32, |x: f32| flip(x.to_bits().into(), 32) as u32, |bits: u32| f32::from_bits(unflip(bits.into(), 32) as u32);
-    f64, u64, |x: f64| flip(x.to_bits(), 64), |bits: u64| f64::from_bits(unflip(bits, 64));
-    bool, u8, u8::from, |bits: u8| bits != 0;
+    f32, u32, |x: f32| flip(x.to_bits().into(), 32) as u32, |bits: u32| f32::from_bits(unflip(bits.into(), 32) as u32),
+        |x: f32| Some(x.to_bits()), |small: u32| Some(f32::from_bits(small));
+    f64, u64, |x: f64| flip(x.to_bits(), 64), |bits: u64| f64::from_bits(unflip(bits, 64)),
+        |_| None, |_| None;
+    bool, u8, u8::from, |bits: u8| bits != 0,
+        |x: bool| Some(u32::from(x)), |small: u32| Some(small != 0);
 }
 
 fn flip(bits: u64, width: u32) -> u64 {

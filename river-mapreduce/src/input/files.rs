@@ -13,7 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 #[non_exhaustive]
 pub enum InputError {
     /// No file has that name, or matches that pattern.
-    #[error("no input: {} names no file", .0.display())]
+    #[error("no input: {} is no file or directory, and no pattern that matches one", .0.display())]
     NotFound(PathBuf),
     /// A file or directory cannot be looked at.
     #[error("input {}: {error}", path.display())]

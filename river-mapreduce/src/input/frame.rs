@@ -6,7 +6,7 @@ use super::Framing;
 use crate::varint;
 
 /// Bytes that are read at a time.
-const READ: usize = 512 << 10;
+const READ: usize = 256 << 10;
 /// Blocks of lines have about so many bytes.
 const BLOCK: usize = 64 << 10;
 /// A record that is longer is an error.

@@ -96,7 +96,7 @@ fn explain(error: io::Error, path: &Path, codec: Codec) -> io::Error {
         _ => format!("is corrupt ({error})"),
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    io::Error::new(error.kind(), format!("the {format} file {name} {what}"))
+    io::Error::new(error.kind(), format!("the {format} file {name} {what}: make it again, or leave it out"))
 }
 
 #[cfg(test)]

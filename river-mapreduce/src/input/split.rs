@@ -1,6 +1,6 @@
 //! Splits: what one map task reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -76,8 +76,7 @@ fn cut_files(paths: &[PathBuf], framing: Framing, size: Option<u64>) -> Result<V
     let found = files::find(paths)?;
     let total: u64 = found.values().sum();
     let size = size.unwrap_or_else(|| (total / FEWEST).clamp(SMALLEST, USUAL)).max(1);
-    let mut splits = Vec::new();
-    let (mut packed, mut packed_size) = (Vec::new(), 0);
+    let mut packing = Packing { size, splits: Vec::new(), packed: Vec::new(), bytes: 0 };
     for (path, length) in found {
         let codec = Codec::of(&path);
         let step = match framing {
@@ -85,34 +84,68 @@ fn cut_files(paths: &[PathBuf], framing: Framing, size: Option<u64>) -> Result<V
                 if length % record as u64 != 0 {
                     return Err(InputError::Ragged { path, length, record });
                 }
-                // Cut between records.
-                size.div_ceil(record as u64).saturating_mul(record as u64)
+                Some(record as u64)
             }
-            Framing::Lines | Framing::Delimited(_) | Framing::Blocks if codec == Codec::Plain => size,
-            _ => u64::MAX,
+            Framing::Lines | Framing::Delimited(_) | Framing::Blocks if codec == Codec::Plain => Some(1),
+            _ => None,
         };
-        // The last part is up to half as large again, rather than a tiny one being left over.
+        if length > 0 || framing == Framing::Whole {
+            packing.add(&path, length, codec, step);
+        }
+    }
+    packing.flush();
+    Ok(packing.splits)
+}
+
+/// Fills splits with files, or parts of files, one after the other.
+struct Packing {
+    size: u64,
+    splits: Vec<Split>,
+    /// What is in the split that is being filled, and how many bytes that is.
+    packed: Vec<Piece>,
+    bytes: u64,
+}
+
+impl Packing {
+    /// Adds a file. `step`: it may be cut at multiples of that; `None`: it may not be cut.
+    fn add(&mut self, path: &Path, length: u64, codec: Codec, step: Option<u64>) {
         let mut start = 0;
-        while length - start > step.saturating_add(step / 2) {
-            let piece = Piece { path: path.clone(), start, end: start + step, codec };
-            splits.push(Split::Files(vec![piece]));
-            start += step;
+        loop {
+            let (rest, room) = (length - start, self.size.saturating_sub(self.bytes));
+            // A split is up to an eighth larger or smaller, rather than that a tiny part is left over.
+            let slack = self.size / 8;
+            if self.bytes + rest <= self.size + slack && self.packed.len() < FILES {
+                break;
+            }
+            match step {
+                Some(step) if room > slack && (room >= step || self.packed.is_empty()) => {
+                    // At least one record, however long it is.
+                    let end = start + (room / step * step).max(step).min(rest);
+                    self.push(Piece { path: path.to_owned(), start, end, codec });
+                    start = end;
+                    self.flush();
+                }
+                _ if self.packed.is_empty() => break,
+                _ => self.flush(),
+            }
         }
-        let rest = length - start;
-        if rest == 0 && framing != Framing::Whole {
-            continue;
+        if start < length || length == 0 {
+            self.push(Piece { path: path.to_owned(), start, end: length, codec });
         }
-        if (packed_size + rest > size || packed.len() >= FILES) && !packed.is_empty() {
-            splits.push(Split::Files(std::mem::take(&mut packed)));
-            packed_size = 0;
-        }
-        packed.push(Piece { path, start, end: length, codec });
-        packed_size += rest;
     }
-    if !packed.is_empty() {
-        splits.push(Split::Files(packed));
+
+    fn push(&mut self, piece: Piece) {
+        self.bytes += piece.end - piece.start;
+        self.packed.push(piece);
     }
-    Ok(splits)
+
+    /// Ends the split that is being filled.
+    fn flush(&mut self) {
+        if !self.packed.is_empty() {
+            self.splits.push(Split::Files(std::mem::take(&mut self.packed)));
+        }
+        self.bytes = 0;
+    }
 }
 
 fn cut_items(bytes: &[u8], count: u64, size: Option<u64>) -> Vec<Split> {
@@ -157,10 +190,10 @@ mod tests {
         assert_eq!(
             described,
             [
-                vec![piece("c", 0, 30)],
-                vec![piece("c", 30, 60)],
-                vec![piece("a", 0, 10), piece("b", 0, 10)],
-                vec![piece("c", 60, 100)],
+                vec![piece("a", 0, 10), piece("b", 0, 10), piece("c", 0, 10)],
+                vec![piece("c", 10, 40)],
+                vec![piece("c", 40, 70)],
+                vec![piece("c", 70, 100)],
                 vec![piece("e.gz", 0, 100)],
                 vec![piece("f", 0, 15)],
             ]
@@ -170,6 +203,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_byte_is_in_one_split_and_splits_are_about_as_large_as_asked_for(
+            lengths in prop::collection::vec(0u64..2000, 0..20), size in 16u64..1500, step in 1u64..40,
+        ) {
+            let mut packing = Packing { size, splits: Vec::new(), packed: Vec::new(), bytes: 0 };
+            let files: Vec<u64> = lengths.iter().map(|length| (length / step + 1) * step).collect();
+            for (index, length) in files.iter().enumerate() {
+                packing.add(Path::new(&index.to_string()), *length, Codec::Plain, Some(step));
+            }
+            packing.flush();
+            let mut ends = vec![0; files.len()];
+            let count = packing.splits.len();
+            for (index, split) in packing.splits.iter().enumerate() {
+                let Split::Files(pieces) = split else { panic!("{split:?}") };
+                for piece in pieces {
+                    let file: usize = piece.path.to_str().unwrap().parse().unwrap();
+                    prop_assert!(piece.start == ends[file] && piece.end > piece.start);
+                    prop_assert!(piece.start % step == 0 && piece.end % step == 0);
+                    ends[file] = piece.end;
+                }
+                let bytes: u64 = pieces.iter().map(|piece| piece.end - piece.start).sum();
+                prop_assert!(bytes <= size + size / 8 || bytes <= step, "{bytes}");
+                prop_assert!(bytes + size / 8 + step >= size || index + 1 == count, "{bytes}");
+            }
+            prop_assert_eq!(ends, files);
+        }
+
         #[test]
         fn items_and_numbers_are_in_one_split_each(
             items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 0..50),

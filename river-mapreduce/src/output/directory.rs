@@ -37,7 +37,8 @@ impl Directory {
                 continue;
             }
             if !overwrite {
-                let text = "the output directory is not empty: name another one, or have it overwritten";
+                let text = "the output directory is not empty: name another one, or empty it first; \
+                            a program can have that done with `Output::overwrite`";
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
             // Only what a job writes: whatever else somebody keeps there stays.

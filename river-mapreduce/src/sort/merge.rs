@@ -46,14 +46,17 @@ struct Cursor {
 }
 
 impl Cursor {
+    #[inline]
     fn record(&self) -> &[u8] {
         if self.in_carry { &self.carry } else { &self.chunk[self.start..] }
     }
 
+    #[inline]
     fn key(&self) -> &[u8] {
         &self.record()[self.span.key()]
     }
 
+    #[inline]
     fn value(&self) -> &[u8] {
         &self.record()[self.span.value()]
     }

@@ -133,6 +133,27 @@ fn text_that_is_none_is_a_bad_record_with_its_place() {
 }
 
 #[test]
+fn a_record_that_makes_user_code_panic_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("numbers.txt");
+    fs::write(&path, "1\n22\nthree\n4\n").unwrap();
+    let sum = job(
+        |line: &str, out: &mut MapContext<'_, (), u64>| out.emit((), line.parse().expect("a number")),
+        |(): (), numbers: &mut Values<'_, u64>, out: &mut ReduceContext<'_, (), u64>| {
+            out.emit((), numbers.sum());
+        },
+    );
+    let job = || Job::new(sum, Input::<String>::lines([&path])).reducers(1);
+    let error = with_cluster(2, |cluster| Ok(job().run(cluster).unwrap_err())).to_string();
+    for part in ["numbers.txt, byte 5", "panicked", "a number", "skip_bad_records"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let outcome = with_cluster(2, |cluster| Ok(job().skip_bad_records(1).run(cluster)?));
+    assert_eq!(outcome.collect().unwrap(), [((), 27)]);
+    assert!(outcome.report().to_string().contains("numbers.txt, byte 5"), "{}", outcome.report());
+}
+
+#[test]
 fn delimiters_blocks_and_whole_files() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("a"), "x;y;x").unwrap();

@@ -4,6 +4,7 @@ mod deaths;
 mod files;
 mod kills;
 mod serial;
+mod stops;
 mod topologies;
 
 use river_mapreduce::{Cluster, Combiner, MapContext, MapReduce, ReduceContext, ValueOrder, Values};
