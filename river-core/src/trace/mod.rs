@@ -1,10 +1,10 @@
 //! What the VRs of a program did, and when: recorded while it runs, collected when it ends.
 //!
-//! Every VR has a ring of events of fixed size that its thread writes without a lock ([`event`], [`buffer`],
-//! [`tracer`]). A process keeps those of its VRs ([`traces`]), and hands them to the initiator when it is told to stop; the
-//! initiator writes them to a file as they come ([`collector`], [`record`]). Meanwhile it compares its clock with theirs
-//! ([`clock`]). Who reads the file gets all VRs on one clock ([`read`]), and no envelope that is received before it is
-//! sent ([`order`]).
+//! Every VR has a ring of events of fixed size that its thread writes without a lock (`event`, `buffer`,
+//! `tracer`). A process keeps those of its VRs (`traces`), and hands them to the initiator when it is told to stop; the
+//! initiator writes them to a file as they come (`collector`, `record`). Meanwhile it compares its clock with theirs
+//! (`clock`). Who reads the file gets all VRs on one clock (`read`), and no envelope that is received before it is
+//! sent (`order`).
 //!
 //! When nothing is traced, a send, a receive and a wait cost one branch each.
 
