@@ -82,7 +82,8 @@ impl Answers for Services {
 }
 
 /// Finds the service of that name and visits its process: from then on that VR can be sent to, and may send to `asker`.
-/// The VR, and its process for people. Blocks for the whole time of a search.
+/// The VR, and its process for people. Blocks for 50 ms after the first answer, or for the whole
+/// time of a search.
 pub(crate) fn look_up(node: &Arc<Node>, name: &str, asker: VrId) -> Result<(VrId, String), ServiceError> {
     let failed = |error: String| ServiceError::Search { name: name.into(), error };
     if name.is_empty() || name.len() > ServiceError::MAX_NAME {
@@ -218,12 +219,13 @@ async fn stay(
             Err(_) => break (VisitEnd::Lost(format!("it has not been heard of for {DEAD:?}")), false),
         }
     };
-    rt::cancel(heart);
-    drop(from);
+    // The other process may end as soon as the connection does, and this one is to know by then how that came.
     if let Some(node) = node.upgrade() {
         node.leave_visit(number);
         node.visit_over(host, visit, end.clone(), may_be_heard);
     }
+    rt::cancel(heart);
+    drop(from);
     if may_be_heard {
         rt::sleep(LAST_WORDS).await;
         if let Some(node) = node.upgrade() {

@@ -2,54 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-use tempfile::TempDir;
-
-/// A directory for a run, with a key and a discovery port that nobody else uses.
-struct Scene {
-    directory: TempDir,
-    port: u16,
-}
+use crate::scene::Scene;
 
 impl Scene {
-    fn new(number: u16) -> Self {
-        let port = 27_000 + (std::process::id() % 500) as u16 * 20 + number;
-        Self { directory: tempfile::tempdir().unwrap(), port }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
     fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
-    /// Runs one of the examples, which `cargo test` builds beside the tests.
-    fn run(&self, name: &str, args: &[&str]) -> Output {
-        let tests = std::env::current_exe().unwrap();
-        let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
-        assert!(
-            path.exists(),
-            "{} is missing: run `cargo build -p river-examples --examples`",
-            path.display()
-        );
-        Command::new(path)
-            .args(args)
-            .current_dir(self.directory.path())
-            .env("RIVER_PORT", self.port.to_string())
-            .env("RIVER_KEY_FILE", self.path(".key"))
-            .env("RIVER_CACHE", self.path(".images"))
-            .output()
-            .unwrap()
-    }
-
     /// What it says on stderr when it fails, which is to have all of these parts, and no panic of its own.
     fn fails(&self, name: &str, args: &[&str], parts: &[&str]) {
-        let output = self.run(name, args);
+        let output = self.example(name, args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(output.stdout.is_empty(), "{output:?}");
@@ -62,7 +27,7 @@ impl Scene {
     }
 
     fn succeeds(&self, name: &str, args: &[&str]) -> (String, String) {
-        let output = self.run(name, args);
+        let output = self.example(name, args).output().unwrap();
         let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert!(output.status.success(), "{stderr}");
         (stdout, stderr)
@@ -75,7 +40,7 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn input_that_is_not_there_is_named() {
-    let scene = Scene::new(0);
+    let scene = Scene::new();
     for (name, args) in [
         ("mr_wordcount", &["--vms", "1", "no/such/directory"][..]),
         ("mr_index", &["--vms", "1", "no/such/directory"]),
@@ -92,7 +57,7 @@ fn input_that_is_not_there_is_named() {
 
 #[test]
 fn an_output_directory_with_something_in_it_is_left_alone() {
-    let scene = Scene::new(1);
+    let scene = Scene::new();
     let input = scene.write("words.txt", b"to be or not to be\n");
     let out = scene.path("out");
     fs::create_dir(&out).unwrap();
@@ -108,7 +73,7 @@ fn an_output_directory_with_something_in_it_is_left_alone() {
 
 #[test]
 fn a_corrupt_gzip_file_is_named_and_what_to_do_about_it() {
-    let scene = Scene::new(2);
+    let scene = Scene::new();
     let broken = scene.write("broken.gz", b"this is no gzip file");
     for (name, args) in [
         ("mr_wordcount", vec!["--vms", "2", text(&broken)]),
@@ -120,7 +85,7 @@ fn a_corrupt_gzip_file_is_named_and_what_to_do_about_it() {
 
 #[test]
 fn records_that_are_none_are_named() {
-    let scene = Scene::new(3);
+    let scene = Scene::new();
     let records = scene.write("records", &[b'x'; 250]);
     let args = ["--vms", "1", "sort", text(&records), "out"];
     scene.fails("mr_sort", &args, &[text(&records), "250 bytes", "record length 100"]);
@@ -131,7 +96,7 @@ fn records_that_are_none_are_named() {
 
 #[test]
 fn a_memory_limit_that_cannot_be_kept_is_said_to_be_none() {
-    let scene = Scene::new(4);
+    let scene = Scene::new();
     let (_, stderr) = scene.succeeds("mr_sort", &["--vms", "2", "--memory", "5", "check", "20000"]);
     for part in
         ["a memory limit of 5.0 MiB cannot be kept", "2 VMs need at least 32.0 MiB", "raise the limit"]

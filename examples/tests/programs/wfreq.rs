@@ -6,47 +6,17 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use river::core::{Vm, VmConfig};
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// The example's executable, which `cargo test` builds beside the tests.
-fn executable() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().unwrap().parent().unwrap().join("examples/wfreq");
-    assert!(path.exists(), "{} is missing: run `cargo build -p river-examples --examples`", path.display());
-    path
-}
-
-/// A directory for a run, with a key and a discovery port that nobody else uses.
-struct Scene {
-    directory: TempDir,
-    port: u16,
-}
+use crate::scene::{Scene, executable};
 
 impl Scene {
-    fn new() -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        let port = 21_000 + (std::process::id() % 1000) as u16 * 20 + NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { directory: tempfile::tempdir().unwrap(), port }
-    }
-
-    fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
-        self.directory.path().join(name.as_ref())
-    }
-
     fn wfreq<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(executable());
-        command
-            .args(args)
-            .current_dir(self.directory.path())
-            .env("RIVER_PORT", self.port.to_string())
-            .env("RIVER_KEY_FILE", self.directory.path().join(".key"));
-        command
+        self.example("wfreq", args)
     }
 
     fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> (Value, i32) {
@@ -186,15 +156,13 @@ impl Scene {
 
     /// Starts this executable anew as something that answers searches, and returns when it does.
     fn helper(&self, kind: &str) -> std::process::Child {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "helper_process", "--nocapture"])
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "wfreq::helper_process", "--nocapture"])
             .env("RIVER_TEST_HELPER", kind)
-            .env("RIVER_PORT", self.port.to_string())
-            .env("RIVER_KEY_FILE", self.path(".key"))
-            .env("RIVER_CACHE", self.path(".cache"))
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(std::process::Stdio::piped());
+        self.enter(&mut command);
+        let mut child = command.spawn().unwrap();
         let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.as_mut().unwrap()));
         assert!(lines.map_while(Result::ok).any(|line| line.contains("helper is ready")));
         child
@@ -223,19 +191,17 @@ fn an_unreadable_file_loses_nothing_else() {
     fs::write(tree.join("good"), "one two").unwrap();
     fs::write(tree.join("secret"), "three").unwrap();
     fs::set_permissions(tree.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
-    fs::set_permissions(scene.directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(scene.root(), fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = scene.wfreq(["--json", "--vms", "1", "tree", "no such file"]);
     if rustix::process::geteuid().is_root() {
         // Root reads everything.
-        fs::copy(executable(), scene.path("wfreq")).unwrap();
+        fs::copy(executable("wfreq"), scene.path("wfreq")).unwrap();
         command = Command::new(scene.path("wfreq"));
+        command.args(["--json", "--vms", "1", "tree", "no such file"]).uid(65_534).gid(65_534);
+        scene.enter(&mut command);
         command
-            .args(["--json", "--vms", "1", "tree", "no such file"])
-            .current_dir(scene.directory.path())
-            .env("RIVER_PORT", scene.port.to_string())
             .env("RIVER_KEY_FILE", scene.path("key of nobody"))
-            .uid(65_534)
-            .gid(65_534);
+            .env("RIVER_CACHE", scene.path("images of nobody"));
     }
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -272,7 +238,7 @@ fn bad_command_lines_are_told_in_a_sentence() {
     assert_eq!(homeless.status.code(), Some(1));
     assert!(stderr(&homeless).contains("RIVER_KEY_FILE"), "{homeless:?}");
     // A program that does not share it has the port on which VMs are searched for: that hinders only VMs.
-    let taken = std::net::UdpSocket::bind(("127.255.255.255", scene.port)).unwrap();
+    let taken = std::net::UdpSocket::bind(("127.255.255.255", scene.port())).unwrap();
     let output = scene.wfreq(["text"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     drop(taken);
