@@ -83,7 +83,9 @@ fn describe(host: &Host) -> String {
 fn markdown(table: &Table) -> String {
     let mut text = String::new();
     for (index, row) in table.texts().iter().enumerate() {
-        let _ = writeln!(text, "| {} |", row.join(" | "));
+        // A name like `Vec<i64>` is neither a tag nor two cells.
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('<', "&lt;").replace('|', "\\|")).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
         if index == 0 {
             let _ = writeln!(text, "|---|{}", "--:|".repeat(row.len() - 1));
         }
