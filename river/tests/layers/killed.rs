@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use rand_core::Rng;
 use river::core::Vr;
+use river::mapreduce::{Cluster, Input, Job, MapContext, ReduceContext, Values, job};
+use river::mpi::Communicator;
 use river::rai::{Rai, RaiServer};
 
 use super::programs::{collatz, program};
@@ -90,6 +92,68 @@ fn handles_and_reference_counts_survive() {
 #[test]
 fn ranks_in_the_middle_of_a_collective_survive() {
     survives("ranks");
+}
+
+#[test]
+fn ranks_go_on_from_their_safepoints() {
+    survives("safepoints");
+}
+
+#[test]
+fn the_safepoint_of_a_rank_is_made_or_refused_in_a_sentence() {
+    let errors = river::try_run_recoverable(|vr| {
+        let vms = vr.start_local(2)?;
+        let texts = river::mpi::run_on(vr, &vms, |world: &Communicator| {
+            assert_eq!(world.resumed::<u64>()?, None);
+            let text = |of: &Communicator| of.safepoint(&1_u64).unwrap_err().to_string();
+            let request = world.irecv::<u64>((world.rank() + 1) % 2, 5)?;
+            let pending = text(world);
+            world.send(&[7_u64], (world.rank() + 1) % 2, 5)?;
+            request.wait()?;
+            world.safepoint(&1_u64)?;
+            let other = world.dup()?;
+            Ok([pending, text(world), text(&other)])
+        })?;
+        Ok(texts[0].clone())
+    });
+    let [pending, more, other] = errors.unwrap();
+    assert!(pending.contains("requests are pending"), "{pending}");
+    assert!(more.contains("more communicators than the world"), "{more}");
+    assert!(other.contains("made on the world"), "{other}");
+}
+
+/// The workers of a job share memory and files: a recoverable program may run it in one thread, as an effect.
+#[test]
+fn a_map_reduce_job_says_what_it_can_do_in_a_recoverable_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let (input, state) = (directory.path().join("input"), directory.path().join("state"));
+    std::fs::write(&input, "to be or not to be\n").unwrap();
+    let body = |vr: &Vr| {
+        let vms = vr.start_local(1)?;
+        let error = Cluster::on(vr, &vms).unwrap_err().to_string();
+        let count = || {
+            let count = job(
+                |line: &str, out: &mut MapContext<'_, String, u64>| {
+                    line.split_whitespace().for_each(|word| out.emit(word, 1));
+                },
+                |word: &str, counts: &mut Values<'_, u64>, out: &mut ReduceContext<'_, String, u64>| {
+                    out.emit(word, counts.sum());
+                },
+            );
+            let outcome = Job::new(count, Input::<String>::lines([&input])).sorted().run_serial();
+            outcome.and_then(|outcome| outcome.collect()).map_err(|error| error.to_string())
+        };
+        let words: Result<Vec<(String, u64)>, String> = vr.effect(count)?;
+        let resumed = vr.checkpoint(&state)?.resumed;
+        Ok((error, words.unwrap(), resumed))
+    };
+    let (error, words, resumed) = river::try_run_recoverable(body).unwrap();
+    assert!(error.contains("a recoverable program cannot have a cluster"), "{error}");
+    assert_eq!((words[0].clone(), words.len(), resumed), (("be".to_owned(), 2), 4, false));
+    // The words are those that were counted, though the file is gone.
+    std::fs::remove_file(&input).unwrap();
+    let (_, again, resumed) = river::restore(&state, body).unwrap();
+    assert!(resumed && again == words);
 }
 
 /// Helpers share memory with who has started them, so they cannot be part of a checkpoint: the error says who they are.

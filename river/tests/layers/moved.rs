@@ -105,6 +105,11 @@ fn servers_with_live_handles_and_who_holds_them() {
 }
 
 #[test]
+fn ranks_that_make_safepoints() {
+    works_while_it_moves("safepoints");
+}
+
+#[test]
 fn ranks_with_requests_in_the_middle_of_collectives() {
     works_while_it_moves("ranks");
 }

@@ -121,12 +121,51 @@ fn rank(world: &Communicator) -> river::mpi::Result<u64> {
     Ok(sum)
 }
 
+/// Ranks that make safepoints, and run ahead of each other: messages wait that nobody has received.
+pub(crate) fn safepoints(vr: &Vr, vms: &[VmInfo]) -> river::Result<String> {
+    let vms = [vms[0].clone(), vms[1].clone(), vms[0].clone()];
+    let sums = river::mpi::run_on(vr, &vms, |world: &Communicator| Ok(safe_rank(world)?))?;
+    Ok(format!("{sums:?}"))
+}
+
+fn safe_rank(world: &Communicator) -> river::mpi::Result<u64> {
+    let (me, size) = (world.rank(), world.size());
+    let (next, before) = ((me + 1) % size, (me + size - 1) % size);
+    let (mut round, mut sum) = world.resumed()?.unwrap_or((0_u64, me as u64 + 1));
+    while round < 250 {
+        world.safepoint(&(round, sum))?;
+        world.send(&[sum], next, 5)?;
+        if round.is_multiple_of(10) {
+            let mut total = [sum];
+            world.allreduce_in_place(&mut total, &SUM)?;
+            sum ^= total[0];
+        }
+        if round.is_multiple_of(25) {
+            // Large enough for a rendezvous.
+            let request = world.isend(&vec![sum; 40_000], next, 6)?;
+            let (got, _) = world.recv::<u64>(before, 6)?;
+            request.wait()?;
+            sum = sum.wrapping_add(got[got.len() - 1]);
+        }
+        std::thread::sleep(Duration::from_micros(if (round + me as u64).is_multiple_of(3) {
+            900
+        } else {
+            100
+        }));
+        let (got, _) = world.recv::<u64>(before, 5)?;
+        sum = sum.rotate_left(3) ^ got[0].wrapping_add(round);
+        round += 1;
+    }
+    Ok(sum)
+}
+
 pub(crate) type Program = fn(&Vr, &[VmInfo]) -> river::Result<String>;
 
 pub(crate) fn program(name: &str) -> Program {
     match name {
         "farm" => farm,
         "objects" => objects,
+        "safepoints" => safepoints,
         _ => ranks,
     }
 }
