@@ -62,12 +62,13 @@ impl Args {
 /// Runs on every rank: the command line is the same there.
 fn rank(world: &Communicator) -> river::Result<Outcome> {
     let args = Args::parse();
-    let checkpoints = args.checkpoints()?.filter(|_| world.rank() == 0);
-    let outcome = cg::parallel(args.class, world, |step| {
-        let Some((every, directory)) = &checkpoints else { return };
+    let Some((every, directory)) = args.checkpoints()? else {
+        return Ok(cg::parallel(args.class, world, |_| {})?);
+    };
+    let outcome = cg::with_safepoints(args.class, world, every, |step| {
         // The other ranks are wherever they are.
-        if step.is_multiple_of(*every)
-            && let Err(error) = world.vr().checkpoint(directory)
+        if world.rank() == 0
+            && let Err(error) = world.vr().checkpoint(&directory)
         {
             eprintln!("no checkpoint after step {step}: {error}");
         }

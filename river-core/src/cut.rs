@@ -20,9 +20,15 @@ pub(crate) const FLUSH: Duration = Duration::from_millis(100);
 /// How often to look whether all has arrived.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// Stops all VRs of this process at their next call.
-pub(crate) fn freeze(node: &Node) -> Report {
-    node.freeze();
+/// What all VRs of this process, which is frozen, have sent. A send of which a VR does not know yet whether it is accepted is
+/// waited for: one that is refused never arrives. `None`: the process was thawed meanwhile.
+pub(crate) async fn frozen(node: &Node) -> Option<Report> {
+    while node.states.is_undecided() {
+        rt::sleep(LOOK).await;
+        if !node.states.is_frozen() {
+            return None;
+        }
+    }
     let unrecorded = node.states.unrecorded();
     let mut sent = node.states.sent();
     // What has arrived in this process is nobody's concern.
@@ -31,7 +37,7 @@ pub(crate) fn freeze(node: &Node) -> Report {
         Some(counts) => counts.get(from).is_none_or(|arrived| arrived < count),
         None => true,
     });
-    Report::Frozen { sent, unrecorded }
+    Some(Report::Frozen { sent, unrecorded })
 }
 
 /// Whether everything of this has arrived.

@@ -359,6 +359,9 @@ pub enum StateError {
         /// What is wrong.
         error: String,
     },
+    /// A checkpoint cannot be kept in the memory of the program's VMs, or is not there.
+    #[error("a checkpoint in memory: {0}")]
+    Memory(String),
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,

@@ -395,7 +395,15 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
     let report =
         move |to: &rt::Sender<FromHost>, report| drop(to.try_send(FromHost::State { round, report }));
     match step {
-        Step::Freeze => report(to, cut::freeze(node)),
+        Step::Freeze => {
+            node.freeze();
+            let (node, to) = (node.clone(), to.clone());
+            rt::spawn(async move {
+                if let Some(frozen) = cut::frozen(&node).await {
+                    report(&to, frozen);
+                }
+            });
+        }
         Step::Settle(expected) => {
             let (node, to) = (node.clone(), to.clone());
             rt::spawn(async move {

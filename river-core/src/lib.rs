@@ -100,6 +100,7 @@
 //! * `vm`: virtual machines
 //! * `program`: the initiator's side: leases, hosts, directory
 //! * `operate`: what others may want of a running program
+//! * `kept`: checkpoints in the memory of VMs
 //! * `replay`: one VR of a recording, run again alone
 //! * `run`: the start of a program
 //! * `start`: the start of a host that is a test executable
@@ -123,6 +124,7 @@ mod id;
 mod image;
 mod inbox;
 mod inboxes;
+pub mod kept;
 mod key;
 mod lease;
 mod limit;
@@ -174,7 +176,7 @@ pub use mailbox::{QueueStatus, Selector};
 pub use noise::PROTOCOL;
 pub use operate::{InspectError, checkpoint, migrate, program_status, vm_status};
 pub use panics::{Panic, Trace, catch_panic, catch_traced};
-pub use protocol::{Checkpoint, Count, Migrated};
+pub use protocol::{Checkpoint, Count, KeepIn, Migrated};
 pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
 pub use status::{

@@ -9,7 +9,7 @@ use crate::discovery::{Reach, VmInfo, VmState};
 use crate::error::{MigrateError, StateError};
 use crate::id::ProgramId;
 use crate::key::ClusterKey;
-use crate::protocol::{Checkpoint, FromProgram, FromVm, Hello, Migrated, ToProgram, ToVm};
+use crate::protocol::{Checkpoint, FromProgram, FromVm, Hello, KeepIn, Migrated, ToProgram, ToVm};
 use crate::rt;
 use crate::status::{ProgramStatus, VmStatus};
 
@@ -30,7 +30,7 @@ pub struct InspectError(String);
 /// # Blocking
 /// Until it is written.
 pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Result<Checkpoint, StateError> {
-    match have(vm, ToProgram::Checkpoint { directory: directory.into(), keep }) {
+    match have(vm, ToProgram::Checkpoint { to: KeepIn::Directory(directory.into()), keep }) {
         Ok(FromProgram::Checkpoint(result)) => result,
         Ok(_) => Err(StateError::GivenUp("the program answered something else".into())),
         Err(InspectError(error)) => Err(StateError::GivenUp(error)),

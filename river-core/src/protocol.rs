@@ -95,6 +95,48 @@ pub(crate) enum ToVm {
     Drain,
     /// Asks what it looks like. Needs no lease either.
     Inspect,
+    /// Keep an image of a checkpoint, whose pieces follow as those of an executable do. On a connection of its own, for the
+    /// program that has the lease.
+    Keep(KeptImage),
+    /// Which images of that run are kept? Needs no lease, and neither do the next ones.
+    List(ProgramId),
+    /// Asks for an image, in pieces.
+    Fetch(KeptImage),
+    /// Asks for an executable from the cache, in pieces.
+    FetchProgram(ImageHash),
+    /// Drops the images of the run's checkpoints from that number on, up to before this one.
+    Forget {
+        run: ProgramId,
+        from: u64,
+        before: u64,
+    },
+}
+
+/// A part of a checkpoint in the memory of VMs: the VRs of one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptImage {
+    /// Whose: the same one for a program that goes on from a checkpoint as for the one that took it.
+    pub(crate) run: ProgramId,
+    pub(crate) number: u64,
+    pub(crate) part: u32,
+    /// How many parts make the checkpoint.
+    pub(crate) parts: u32,
+    pub(crate) length: u64,
+}
+
+impl KeptImage {
+    pub(crate) fn key(&self) -> (ProgramId, u64, u32) {
+        (self.run, self.number, self.part)
+    }
+}
+
+/// Where checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeepIn {
+    /// In a directory of the initiator's machine.
+    Directory(PathBuf),
+    /// In the memory of the program's VMs, twice: what one of them has of a checkpoint another one has as well.
+    Memory,
 }
 
 /// Who leases a VM.
@@ -159,13 +201,19 @@ pub(crate) enum FromVm {
     Leaving,
     /// What the VM looks like.
     Inspected(VmStatus),
+    /// There is room for an image; then: it is kept. Or why not.
+    Kept(Result<(), String>),
+    /// What is kept of a run's checkpoints.
+    Images(Vec<KeptImage>),
+    /// A piece of what was fetched, in order; empty: that was all. `None`: it is not there.
+    Piece(Option<Vec<u8>>),
 }
 
 /// From somebody who has the key to an initiator.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToProgram {
-    /// Checkpoint into that directory of the initiator's machine, and keep so many there.
-    Checkpoint { directory: PathBuf, keep: usize },
+    /// Take a checkpoint, and keep so many there.
+    Checkpoint { to: KeepIn, keep: usize },
     /// Move the VR whose id begins like this to that VM.
     Migrate { vr: String, vm: Box<VmInfo> },
     /// What does the program look like?
@@ -389,9 +437,9 @@ pub(crate) enum Request {
         name: String,
         new: NewVr,
     },
-    /// Checkpoints the program into a directory, in which so many are kept.
+    /// Checkpoints the program; so many are kept.
     Checkpoint {
-        directory: PathBuf,
+        to: KeepIn,
         keep: usize,
     },
     Migrate {
@@ -443,7 +491,7 @@ pub struct Checkpoint {
     pub number: u64,
     /// The program was restored from it: this is the same call, returning once more in another process.
     pub resumed: bool,
-    /// Its size on disk in bytes, without the image of the program.
+    /// Its size in bytes, without the image of the program.
     pub bytes: u64,
     /// For how long the VRs were stopped.
     pub pause: Duration,

@@ -287,6 +287,7 @@ fn go_on<T>(
             return Err(error);
         }
     };
+    program.goes_on_from(number);
     let recorder = program.node.states.get(vr.id());
     program.thaw(vr.id());
     Ok(finish(&program, vr, recorder, body))
@@ -317,6 +318,9 @@ fn finish<T>(
         traces.ended(id, &why);
     }
     let lost = program.has_lost_a_host();
+    if !lost || matches!(result, Ok(Ok(_))) {
+        program.forget_checkpoints();
+    }
     program.finish();
     (result.unwrap_or_else(|panic| panic::resume_unwind(panic)), lost)
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rand_core::Rng;
-use river_core::{Channel, Down, RecvError, Result, Selector, StateError, VirtualResource, Vr, VrId, Why};
+use river_core::{
+    Channel, Down, QueueLimit, RecvError, Result, Selector, SendError, StateError, VirtualResource, Vr, VrId,
+    WhenFull, Why,
+};
 use serde::{Deserialize, Serialize};
 
 const CHANNEL: Channel = Channel::named("test");
@@ -348,8 +351,8 @@ const MANY: u64 = 20;
 impl VirtualResource for Narrow {
     fn main(&mut self, vr: &Vr) -> Result {
         let parent = vr.parent().expect("a parent");
-        let when_full = river_core::WhenFull::Wait;
-        vr.limit_queue(Some(river_core::QueueLimit { messages: 2, bytes: 1 << 20, when_full }));
+        let when_full = WhenFull::Wait;
+        vr.limit_queue(Some(QueueLimit { messages: 2, bytes: 1 << 20, when_full }));
         vr.send_bytes(parent, CHANNEL, 1, vec![])?;
         let taken = || self.state.join("checkpoint-000001.river").exists();
         while !vr.effect(taken)? {
@@ -441,4 +444,67 @@ fn a_disk_that_is_full_leaves_the_old_checkpoint_and_the_program() {
     assert_eq!(names.len(), 3, "{names:?}");
     assert_eq!(names[..2], ["checkpoint-000001.river", "checkpoint-000002.river"]);
     assert_eq!(river_core::Stored::latest(&state).unwrap().number, 2);
+}
+
+/// Takes one envelope at a time, and nothing before it is told to.
+#[derive(Serialize, Deserialize)]
+struct Full;
+
+impl VirtualResource for Full {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.limit_queue(Some(QueueLimit { messages: 1, bytes: usize::MAX, when_full: WhenFull::Refuse }));
+        let parent = vr.parent().expect("a parent");
+        vr.send_bytes(parent, CHANNEL, 1, Vec::new())?;
+        vr.receive(Selector::on(CHANNEL).lane(9))?;
+        Ok(())
+    }
+}
+
+/// Sends to who is full, again and again, until it is told to stop; says how often it was refused.
+#[derive(Serialize, Deserialize)]
+struct Pushing {
+    to: VrId,
+    refused: u64,
+}
+
+impl VirtualResource for Pushing {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let parent = vr.parent().expect("a parent");
+        loop {
+            vr.safepoint(self)?;
+            if vr.try_receive_where(Selector::on(CHANNEL).from(parent), |_| true)?.is_some() {
+                vr.send_bytes(parent, CHANNEL, 2, self.refused.to_le_bytes().to_vec())?;
+                return Ok(());
+            }
+            for _ in 0..50 {
+                match vr.send_bytes(self.to, CHANNEL, 1, Vec::new()) {
+                    Err(SendError::Full(_)) => self.refused += 1,
+                    other => other?,
+                }
+            }
+        }
+    }
+}
+
+/// A send that is refused was recorded before it was made, and does not arrive: nobody may wait for it.
+#[test]
+fn sends_that_are_refused_do_not_hold_a_checkpoint_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = |vr: &Vr| {
+        let vms = vr.start_local(2)?;
+        let full = vr.deploy(&vms[..1], |_| Full)?[0];
+        vr.receive(Selector::on(CHANNEL).from(full))?;
+        let places = [vms[0].clone(), vms[1].clone()];
+        let pushing = vr.deploy(&places, |_| Pushing { to: full, refused: 0 })?;
+        for _ in 0..60 {
+            vr.checkpoint(directory.path())?;
+        }
+        for pushing in pushing.iter() {
+            vr.send_bytes(pushing, CHANNEL, 0, Vec::new())?;
+            let refused = vr.receive(Selector::on(CHANNEL).lane(2).from(pushing))?;
+            assert!(u64::from_le_bytes(refused.payload.head()[..].try_into()?) > 0);
+        }
+        Ok(())
+    };
+    river_core::try_run_recoverable(body).unwrap();
 }

@@ -97,8 +97,11 @@ impl<'v> Cluster<'v> {
     /// Starts so many workers on each of these VMs.
     ///
     /// # Errors
-    /// [`JobError::Deploy`]; [`JobError::Settings`] for no slots or no VMs.
+    /// [`JobError::Deploy`]; [`JobError::Settings`] for no slots or no VMs; [`JobError::Recoverable`].
     pub fn with_slots(vr: &'v Vr, vms: &[VmInfo], slots: usize) -> Result<Self, JobError> {
+        if vr.is_recoverable() {
+            return Err(JobError::Recoverable);
+        }
         if slots == 0 || vms.is_empty() {
             return Err(JobError::Settings("a cluster needs at least one VM, and slots on each".into()));
         }

@@ -38,6 +38,13 @@ pub enum JobError {
     /// The job cannot be run as it is set up.
     #[error("{0}")]
     Settings(String),
+    /// The program is recorded, so that it can be checkpointed, and a job cannot be.
+    #[error(
+        "a recoverable program cannot have a cluster: its workers share memory and files, which no record has. A job goes on \
+         by itself when a VM dies: run the program without `--recoverable` and `--checkpoint`, or the job in one thread, as \
+         vr.effect(|| job.run_serial()...)"
+    )]
+    Recoverable,
     /// A task failed in a way that trying again does not help, or too often.
     #[error("{task} failed on VM {vm}: {why}")]
     Failed {

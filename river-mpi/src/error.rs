@@ -174,6 +174,9 @@ pub enum MpiError {
     /// The job is ending: another rank has failed, or the program is over.
     #[error("the job is ending")]
     Stopped,
+    /// A safepoint cannot be made, or not gone on from.
+    #[error("a safepoint of a rank: {0}")]
+    Safepoint(String),
     /// It was called from within a receive's predicate.
     #[error("an operation was called from within a receive's predicate, which may only look at the message")]
     Reentrant,
@@ -203,7 +206,7 @@ impl MpiError {
             Self::Deadlock(_) => ErrorClass::Deadlock,
             Self::Start(_) => ErrorClass::Start,
             Self::Stopped => ErrorClass::Stopped,
-            Self::Job { .. } | Self::Reentrant => ErrorClass::Other,
+            Self::Job { .. } | Self::Reentrant | Self::Safepoint(_) => ErrorClass::Other,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What ranks and their supervisor say to each other, beside the messages between ranks.
 
 use river_core::VrId;
+use river_core::code::CodePtr;
 use serde::{Deserialize, Serialize};
 
 use crate::coll::Names;
@@ -25,6 +26,31 @@ pub(crate) struct Place {
     pub(crate) host: u32,
     /// Ranks with the same number share a machine.
     pub(crate) machine: u32,
+}
+
+/// What a rank is made of, here or anywhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Life {
+    pub(crate) rank: u32,
+    /// Leads to its function.
+    pub(crate) body: CodePtr,
+    pub(crate) survive: bool,
+    /// It goes on from a safepoint.
+    pub(crate) past: Option<Past>,
+}
+
+/// A rank at a safepoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Past {
+    /// The order by which it was started.
+    pub(crate) start: Vec<u8>,
+    /// Its engine.
+    pub(crate) engine: Vec<u8>,
+    /// How many collective operations there were on the world, and agreements.
+    pub(crate) collectives: u32,
+    pub(crate) agreements: u32,
+    /// What it keeps itself.
+    pub(crate) state: Vec<u8>,
 }
 
 /// A rank to the supervisor.

@@ -8,7 +8,7 @@ use std::process::Termination;
 use std::rc::Rc;
 use std::thread::available_parallelism;
 
-use river_core::code::{CodePtr, Trampoline, code_ptr};
+use river_core::code::{Trampoline, code_ptr};
 use river_core::{ExitCode, Query, RecvError, Selector, VirtualResource, VmInfo, Vr, VrError, VrId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::communicator::Communicator;
 use crate::engine::{self, Engine, LANE, MESSAGES, REPORTS};
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
-use crate::job::{Order, Place, Report};
+use crate::job::{Life, Order, Past, Place, Report};
 use crate::matching::Key;
 use crate::supervisor::{Action, Event, Supervisor};
 
@@ -230,8 +230,14 @@ impl Launch {
         F: Fn(&Communicator<'_>) -> river_core::Result<T> + Copy + Send + 'static,
     {
         let body = code_ptr::<Body<T>, F>(body);
-        let rank =
-            |rank| RankVr { rank: u32::try_from(rank).unwrap_or(u32::MAX), body, survive: self.survive };
+        let rank = |rank| {
+            RankVr(Life {
+                rank: u32::try_from(rank).unwrap_or(u32::MAX),
+                body,
+                survive: self.survive,
+                past: None,
+            })
+        };
         let ranks = vr.deploy(vms, rank)?;
         let results = supervise(vr, ranks.ids(), places(vms), self.survive)?;
         let decode = |result: Result<Vec<u8>>| {
@@ -294,38 +300,47 @@ where
 
 /// A rank as it travels.
 #[derive(Serialize, Deserialize)]
-struct RankVr {
-    rank: u32,
-    body: CodePtr,
-    survive: bool,
-}
+struct RankVr(Life);
 
 impl VirtualResource for RankVr {
     fn main(&mut self, vr: &Vr) -> river_core::Result {
         let mut boxed: Option<Boxed> = None;
-        self.body.resolve()?(&mut boxed as &mut dyn Any);
+        self.0.body.resolve()?(&mut boxed as &mut dyn Any);
         let body = boxed.ok_or_else(|| VrError::msg("the code pointer leads to no rank's function"))?;
         let supervisor = vr.parent().ok_or_else(|| VrError::msg("a rank is deployed"))?;
-        be_rank(vr, self.rank, supervisor, self.survive, &body)
+        be_rank(vr, (self.0.rank, self.0.survive), supervisor, Some(&self.0), &body)
     }
 }
 
 /// The life of a rank.
 fn be_rank(
     vr: &Vr,
-    rank: u32,
+    (rank, survive): (u32, bool),
     supervisor: VrId,
-    survive: bool,
+    life: Option<&Life>,
     body: &dyn Fn(&Communicator<'_>) -> river_core::Result<Vec<u8>>,
 ) -> river_core::Result {
-    let selector = Selector::on(MESSAGES).lane(LANE).from(supervisor);
-    let start = vr.receive(selector)?.payload;
-    let start = start.slice(HEADER, start.len()).unwrap_or_default();
+    let past = life.and_then(|life| life.past.clone());
+    let start = match &past {
+        Some(past) => past.start.clone(),
+        None => {
+            let start = vr.receive(Selector::on(MESSAGES).lane(LANE).from(supervisor))?.payload;
+            start.slice(HEADER, start.len()).unwrap_or_default().to_vec()
+        }
+    };
     let Order::Start { ranks, places, algorithms } = postcard::from_bytes(&start)? else { return Ok(()) };
-    let engine = Rc::new(Engine::new(vr, rank, supervisor, ranks, places));
+    let nothing = Past { start, engine: Vec::new(), collectives: 0, agreements: 0, state: Vec::new() };
+    let from_safepoint = past.is_some();
+    let past = past.unwrap_or(nothing);
+    let life = life.map(|life| Life { past: Some(past.clone()), ..life.clone() });
+    let engine = Rc::new(Engine::new(vr, rank, supervisor, ranks, places).living(life));
     let run = || {
         let tuning = Tuning::default().with_names(&algorithms)?;
-        let result = body(&Communicator::world(engine.clone(), tuning))?;
+        let world = Communicator::world(engine.clone(), tuning);
+        if from_safepoint {
+            world.take_up(&past)?;
+        }
+        let result = body(&world)?;
         Ok(engine.finish(result)?)
     };
     let result = run();
@@ -445,7 +460,7 @@ pub(crate) fn run_threads<T: Send>(
             Ok(Vec::new())
         };
         // The thread ends well or by a panic; an error that ends a VR has to be told.
-        if let Err(error) = be_rank(vr, rank, ids[ranks], survive, &body) {
+        if let Err(error) = be_rank(vr, (rank, survive), ids[ranks], None, &body) {
             let report = Report::Failed { text: error.to_string(), because_of: None };
             let bytes = postcard::to_stdvec(&report).unwrap_or_default();
             let _ = vr.send_bytes(ids[ranks], REPORTS, LANE, bytes);
@@ -462,6 +477,6 @@ pub(crate) fn run_threads<T: Send>(
 
 impl fmt::Debug for RankVr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RankVr({})", self.rank)
+        write!(f, "RankVr({})", self.0.rank)
     }
 }

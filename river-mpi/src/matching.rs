@@ -122,6 +122,11 @@ impl<M> Matching<M> {
         }
     }
 
+    /// The unexpected messages, in the order in which they came.
+    pub(crate) fn unexpected(&self) -> impl Iterator<Item = &M> {
+        self.unexpected.values().map(|(_, message)| message)
+    }
+
     /// Takes the unexpected message back that its sender points out.
     pub(crate) fn withdraw(&mut self, mut is_it: impl FnMut(&M) -> bool) -> Option<M> {
         let number =

@@ -111,7 +111,7 @@ impl Outcome {
 pub fn serial(class: Class) -> Outcome {
     let start = Instant::now();
     // Nobody to talk to, so nothing can fail.
-    solve::run(class, &Serial, || start.elapsed(), |_| {})
+    solve::run(class, &Serial, || start.elapsed(), None, |_| Ok(()))
         .unwrap_or(Outcome { steps: Vec::new(), time: Duration::ZERO })
 }
 
@@ -119,7 +119,50 @@ pub fn serial(class: Class) -> Outcome {
 ///
 /// # Errors
 /// If a rank is gone.
-pub fn parallel(class: Class, world: &Communicator, each: impl FnMut(usize)) -> river::mpi::Result<Outcome> {
+pub fn parallel(
+    class: Class,
+    world: &Communicator,
+    mut each: impl FnMut(usize),
+) -> river::mpi::Result<Outcome> {
     // The rank's own clock: one that is restored from a checkpoint goes on measuring where it was.
-    solve::run(class, &World::new(world), || world.vr().uptime(), each)
+    solve::run(
+        class,
+        &World::new(world),
+        || world.vr().uptime(),
+        None,
+        |progress| {
+            if !progress.steps.is_empty() {
+                each(progress.steps.len());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The same, with a safepoint on each rank after every so many steps: a rank that is restored goes on from there. `each` is
+/// called behind it.
+///
+/// # Errors
+/// As [`parallel`]; if a safepoint cannot be made.
+pub fn with_safepoints(
+    class: Class,
+    world: &Communicator,
+    every: usize,
+    mut each: impl FnMut(usize),
+) -> river::mpi::Result<Outcome> {
+    let before = world.resumed()?;
+    solve::run(
+        class,
+        &World::new(world),
+        || world.vr().uptime(),
+        before,
+        |progress| {
+            let step = progress.steps.len();
+            if step > 0 && step.is_multiple_of(every) {
+                world.safepoint(progress)?;
+                each(step);
+            }
+            Ok(())
+        },
+    )
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use river::mpi::{self, Communicator, SUM};
+use serde::{Deserialize, Serialize};
 
 use super::matrix::Matrix;
 use super::{Class, Outcome};
@@ -90,29 +91,48 @@ impl Team for World<'_, '_> {
     }
 }
 
-/// The whole benchmark: the matrix, one step that is not timed, and those that are. `each` is called with 1, 2, ... after
-/// each of these.
+/// A member between two steps: all that it needs to go on, beside what it can make anew.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// Its part of the vector.
+    x: Vec<f64>,
+    /// The residual and the estimate after each step.
+    pub(super) steps: Vec<(f64, f64)>,
+    /// When the first step began.
+    start: Duration,
+}
+
+/// The whole benchmark: the matrix, one step that is not timed, and those that are, the first ones of which may have been
+/// done before. `between` is called with what there is before each of these, and at the end.
 pub(super) fn run<T: Team>(
     class: Class,
     team: &T,
     clock: impl Fn() -> Duration,
-    mut each: impl FnMut(usize),
+    before: Option<Progress>,
+    mut between: impl FnMut(&Progress) -> Result<(), T::Error>,
 ) -> Result<Outcome, T::Error> {
     let n = class.rows();
     let part = team.part(n);
     let mut solver = Solver::new(Matrix::rows(class, part.clone()), n, part.clone());
-    let mut x = vec![1.0; part.len()];
-    solver.step(team, &mut x, class.shift())?;
-    x.fill(1.0);
-    // All begin together.
-    team.sum([0.0])?;
-    let start = clock();
-    let mut steps = Vec::with_capacity(class.steps());
-    for step in 1..=class.steps() {
-        steps.push(solver.step(team, &mut x, class.shift())?);
-        each(step);
+    let mut progress = match before {
+        Some(progress) => progress,
+        None => {
+            let mut x = vec![1.0; part.len()];
+            solver.step(team, &mut x, class.shift())?;
+            x.fill(1.0);
+            // All begin together.
+            team.sum([0.0])?;
+            Progress { x, steps: Vec::with_capacity(class.steps()), start: clock() }
+        }
+    };
+    loop {
+        between(&progress)?;
+        if progress.steps.len() >= class.steps() {
+            return Ok(Outcome { time: clock() - progress.start, steps: progress.steps });
+        }
+        let step = solver.step(team, &mut progress.x, class.shift())?;
+        progress.steps.push(step);
     }
-    Ok(Outcome { steps, time: clock() - start })
 }
 
 /// The vectors of the inner iteration: `p` whole, of the others this member's part.

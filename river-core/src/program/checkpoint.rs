@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::memory::Memory;
 use super::request::own_image;
 use super::{Program, State};
 use crate::cut;
@@ -13,9 +13,9 @@ use crate::down::Why;
 use crate::error::StateError;
 use crate::id::{HostId, VmId, VrId};
 use crate::image::Image;
-use crate::protocol::{Checkpoint, Report, Step, ToHost};
+use crate::protocol::{Checkpoint, KeepIn, Report, Step, ToHost};
 use crate::rt;
-use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, SavedVm};
+use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, SavedVm, Store};
 
 /// So long VRs are stopped at most; what has not happened then will not happen.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -24,9 +24,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// loss, and be of no use to go on from.
 const MOURNING: Duration = Duration::from_secs(2);
 
+/// What `RIVER_CHECKPOINT` says instead of a directory for the memory of VMs: `river run` makes paths absolute.
+const MEMORY: &str = "memory";
+
 /// Checkpoints that River takes by itself: `RIVER_CHECKPOINT` says where, `RIVER_CHECKPOINT_EVERY` how often, in seconds.
 pub(super) struct Regularly {
-    directory: PathBuf,
+    to: KeepIn,
     every: Duration,
 }
 
@@ -41,7 +44,8 @@ impl Regularly {
         let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let wrong =
             || io::Error::new(io::ErrorKind::InvalidInput, "RIVER_CHECKPOINT_EVERY is no number of seconds");
-        Ok(Some(Self { directory: directory.into(), every: every.ok_or_else(wrong)? }))
+        let to = if directory == *MEMORY { KeepIn::Memory } else { KeepIn::Directory(directory.into()) };
+        Ok(Some(Self { to, every: every.ok_or_else(wrong)? }))
     }
 }
 
@@ -54,6 +58,8 @@ pub(super) struct Cut {
     pub(super) heard: Option<rt::Sender<(HostId, Heard)>>,
     /// Nothing new may begin: the cut is being made.
     pub(super) frozen: bool,
+    /// The number of the last checkpoint in memory.
+    pub(super) kept: u64,
 }
 
 /// What comes of a process during a checkpoint or a migration.
@@ -75,7 +81,7 @@ pub(super) enum Heard {
 
 /// What the thread that writes is given.
 enum Item {
-    Vr(Vec<u8>),
+    Vr(HostId, Vec<u8>),
     /// The last.
     Header(Box<Header>),
 }
@@ -93,7 +99,7 @@ impl Program {
     /// Takes a checkpoint. One at a time: others wait.
     pub(super) async fn checkpoint(
         self: &Arc<Self>,
-        directory: PathBuf,
+        to: KeepIn,
         keep: usize,
     ) -> Result<Checkpoint, StateError> {
         let image = own_image().await.map_err(|error| StateError::GivenUp(error.to_string()))?;
@@ -104,7 +110,11 @@ impl Program {
                 None => rt::sleep(Duration::from_millis(1)).await,
             }
         };
-        let result = self.take_checkpoint(round, Directory::new(directory), keep, image, &reports).await;
+        let store: Box<dyn Store> = match to {
+            KeepIn::Directory(directory) => Box::new(Directory::new(directory)),
+            KeepIn::Memory => Box::new(Memory::new(self.clone())),
+        };
+        let result = self.take_checkpoint(round, store, keep, image, &reports).await;
         let mut state = self.state();
         state.cut.heard = None;
         state.cut.frozen = false;
@@ -112,7 +122,7 @@ impl Program {
     }
 
     /// Takes a checkpoint again and again. That one fails is said, and is no reason to stop.
-    pub(super) async fn checkpoint_regularly(self: Arc<Self>, Regularly { directory, every }: Regularly) {
+    pub(super) async fn checkpoint_regularly(self: Arc<Self>, Regularly { to, every }: Regularly) {
         let mut lost = 0;
         loop {
             rt::sleep(every).await;
@@ -120,7 +130,7 @@ impl Program {
             if std::mem::replace(&mut lost, now) != now {
                 rt::sleep(MOURNING).await;
             }
-            match self.checkpoint(directory.clone(), KEEP).await {
+            match self.checkpoint(to.clone(), KEEP).await {
                 Ok(taken) => tracing::info!(taken.number, taken.bytes, pause = ?taken.pause, "checkpointed"),
                 Err(StateError::Stopped) => return,
                 Err(error) => eprintln!("[river: no checkpoint: {error}]"),
@@ -147,19 +157,15 @@ impl Program {
     async fn take_checkpoint(
         self: &Arc<Self>,
         round: u64,
-        directory: Directory,
+        store: Box<dyn Store>,
         keep: usize,
         image: &Image,
         reports: &rt::Receiver<(HostId, Heard)>,
     ) -> Result<Checkpoint, StateError> {
         // What can go wrong without stopping anybody goes wrong before.
-        let (target, hash, bytes) = (directory.clone(), image.hash, image.bytes.clone());
-        let draft = rt::blocking(move || {
-            target.keep_image(hash, &bytes)?;
-            target.begin()
-        });
-        let draft = draft.await?;
-        let number = draft.number;
+        let program = image.clone();
+        let draft = rt::blocking(move || store.begin(&program)).await?;
+        let number = draft.number();
         let (Around { mut header, homes, early }, pause) = self.make_cut(round, image, reports).await?;
         if header.ended.iter().any(|(vr, _)| *vr == header.initiator) {
             return Err(StateError::Stopped);
@@ -189,7 +195,7 @@ impl Program {
                     if let Some(vm) = homes.get(&host) {
                         header.places.push((vr, *vm));
                     }
-                    let _ = items.send(Item::Vr(whole));
+                    let _ = items.send(Item::Vr(host, whole));
                 }
                 Ok((_, Heard::CopiesEnd(result))) => {
                     result?;
@@ -312,7 +318,14 @@ impl Program {
         }
         let this = self.clone();
         match step {
-            Step::Freeze => self.hear(host, round, Heard::Report(cut::freeze(&self.node))),
+            Step::Freeze => {
+                self.node.freeze();
+                rt::spawn(async move {
+                    if let Some(frozen) = cut::frozen(&this.node).await {
+                        this.hear(host, round, Heard::Report(frozen));
+                    }
+                });
+            }
             Step::Settle(expected) => drop(rt::spawn(async move {
                 if cut::settled(&this.node, &expected).await {
                     this.hear(host, round, Heard::Report(Report::Settled));
@@ -373,19 +386,16 @@ impl State {
     }
 }
 
-/// Writes what comes until the header, which comes last, and publishes it. How long the file is.
+/// Writes what comes until the header, which comes last, and publishes it. How long it is.
 fn write(
-    mut draft: Draft,
+    mut draft: Box<dyn Draft>,
     items: &crossbeam_channel::Receiver<Item>,
     keep: usize,
 ) -> Result<u64, StateError> {
     loop {
         match items.recv() {
-            Ok(Item::Vr(saved)) => draft.write(|writer| Ok(writer.vr(&saved)?))?,
-            Ok(Item::Header(header)) => {
-                draft.write(|writer| writer.header(&header))?;
-                return draft.publish(keep);
-            }
+            Ok(Item::Vr(host, saved)) => draft.vr(host, &saved)?,
+            Ok(Item::Header(header)) => return draft.publish(&header, keep),
             // The checkpoint was given up; the draft is removed.
             Err(_) => return Ok(0),
         }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod directory;
 mod inspect;
 mod local;
+mod memory;
 mod migrate;
 mod mirror;
 mod output;
@@ -284,8 +285,8 @@ impl Program {
                 let (to, mut from) = control::split::<FromProgram, ToProgram>(stream);
                 while let Ok(Some(wanted)) = from.next().await {
                     let _ = to.try_send(match wanted {
-                        ToProgram::Checkpoint { directory, keep } => {
-                            FromProgram::Checkpoint(self.checkpoint(directory, keep).await)
+                        ToProgram::Checkpoint { to, keep } => {
+                            FromProgram::Checkpoint(self.checkpoint(to, keep).await)
                         }
                         ToProgram::Migrate { vr, vm } => {
                             FromProgram::Migrated(self.migrate_named(&vr, *vm).await)

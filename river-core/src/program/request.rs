@@ -45,9 +45,7 @@ impl Program {
             Request::Service { vm, name, new } => {
                 self.service(vm, name, new).await.map_or_else(failed, Reply::Deployed)
             }
-            Request::Checkpoint { directory, keep } => {
-                Reply::Checkpoint(self.checkpoint(directory, keep).await)
-            }
+            Request::Checkpoint { to, keep } => Reply::Checkpoint(self.checkpoint(to, keep).await),
             Request::Migrate { vr, vm } => Reply::Migrated(self.migrate(vr, vm).await),
             Request::Mirror { vr, vm } => Reply::Migrated(self.mirror(vr, vm).await),
         }

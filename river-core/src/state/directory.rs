@@ -8,9 +8,11 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Content, FileError, Writer};
+use super::file::{self, Content, FileError, Header, Writer};
+use super::store::{self, Store};
 use crate::error::StateError;
-use crate::id::ImageHash;
+use crate::id::{HostId, ImageHash};
+use crate::image::Image;
 
 /// How many checkpoints are kept if nothing else is said.
 pub(crate) const KEEP: usize = 2;
@@ -19,11 +21,11 @@ pub(crate) const KEEP: usize = 2;
 pub(crate) struct Directory(PathBuf);
 
 /// A checkpoint that is being written. Dropped, it leaves nothing behind.
-pub(crate) struct Draft {
+pub(super) struct Draft {
     writer: Option<Writer<BufWriter<File>>>,
     directory: Directory,
     path: PathBuf,
-    pub(crate) number: u64,
+    number: u64,
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> StateError {
@@ -56,10 +58,15 @@ impl Directory {
         Ok(numbers)
     }
 
-    /// Begins a checkpoint.
-    pub(crate) fn begin(&self) -> Result<Draft, StateError> {
+    /// Begins a checkpoint with the next number.
+    fn begin(&self) -> Result<Draft, StateError> {
         let error = |error: io::Error| failed(&self.0, &error);
         let number = self.numbers().map_err(error)?.last().map_or(1, |last| last + 1);
+        self.begin_as(number)
+    }
+
+    /// Begins a checkpoint with that number.
+    fn begin_as(&self, number: u64) -> Result<Draft, StateError> {
         let path = self.0.join(format!(".checkpoint-{number:06}.{}", std::process::id()));
         // What VRs know is for the user who runs them only.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
@@ -104,6 +111,15 @@ impl Directory {
         Ok(path)
     }
 
+    /// Writes a checkpoint that was elsewhere, under its number.
+    pub(crate) fn write(&self, number: u64, header: &Header, vrs: &[&[u8]]) -> Result<u64, StateError> {
+        let mut draft = Box::new(self.begin_as(number)?);
+        for saved in vrs {
+            store::Draft::vr(&mut *draft, HostId::fresh(), saved)?;
+        }
+        store::Draft::publish(draft, header, KEEP)
+    }
+
     /// The newest checkpoint that is whole, its number, and what is wrong with those that are newer.
     pub(crate) fn latest(&self) -> Result<(u64, Content, Vec<StateError>), StateError> {
         let numbers = self.numbers().map_err(|error| failed(&self.0, &error))?;
@@ -134,18 +150,27 @@ impl Directory {
     }
 }
 
-impl Draft {
-    pub(crate) fn write(
-        &mut self,
-        write: impl FnOnce(&mut Writer<BufWriter<File>>) -> Result<(), FileError>,
-    ) -> Result<(), StateError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        write(writer).map_err(|error| failed(&self.path, &error))
+impl Store for Directory {
+    fn begin(&self, image: &Image) -> Result<Box<dyn store::Draft>, StateError> {
+        self.keep_image(image.hash, &image.bytes)?;
+        Ok(Box::new(Directory::begin(self)?))
+    }
+}
+
+impl store::Draft for Draft {
+    fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Makes it durable, gives it its name, and removes old ones. Its length in bytes.
-    pub(crate) fn publish(mut self, keep: usize) -> Result<u64, StateError> {
-        let Some(writer) = self.writer.take() else { return Ok(0) };
+    fn vr(&mut self, _of: HostId, saved: &[u8]) -> Result<(), StateError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.vr(saved).map_err(|error| failed(&self.path, &error))
+    }
+
+    /// Makes it durable, gives it its name, and removes old ones.
+    fn publish(mut self: Box<Self>, header: &Header, keep: usize) -> Result<u64, StateError> {
+        let Some(mut writer) = self.writer.take() else { return Ok(0) };
+        writer.header(header).map_err(|error| failed(&self.path, &error))?;
         let length = writer.length;
         let path = self.directory.path_of(self.number);
         let published = writer.finish().and_then(|out| {

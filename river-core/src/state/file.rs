@@ -126,6 +126,20 @@ pub(crate) struct Content {
 
 /// Reads a checkpoint from all of its bytes.
 pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
+    let Part { header, vrs } = read_part(bytes)?;
+    let vrs = vrs.into_iter().map(Saved::decode).collect::<Result<_, _>>()?;
+    Ok(Content { header: header.ok_or(FileError::Torn)?, vrs })
+}
+
+/// What one part of a checkpoint holds: one of them has the header.
+pub(crate) struct Part<'a> {
+    pub(crate) header: Option<Header>,
+    /// As [`Saved::encode`] made them.
+    pub(crate) vrs: Vec<&'a [u8]>,
+}
+
+/// Reads a part, which looks like a checkpoint but for the header.
+pub(crate) fn read_part(bytes: &[u8]) -> Result<Part<'_>, FileError> {
     const END_SECTION: usize = 1 + 8 + HASH;
     let start = bytes.strip_prefix(MAGIC).ok_or(FileError::Magic)?;
     let (format, _) = start.split_first_chunk().ok_or(FileError::Torn)?;
@@ -147,10 +161,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
         let (section, after) = after.split_at_checked(length).ok_or(FileError::Torn)?;
         match *kind {
             HEADER => header = Some(postcard::from_bytes(section)?),
-            VR => vrs.push(Saved::decode(section)?),
+            VR => vrs.push(section),
             _ => return Err(FileError::Torn),
         }
         rest = after;
     }
-    Ok(Content { header: header.ok_or(FileError::Torn)?, vrs })
+    Ok(Part { header, vrs })
 }

@@ -10,7 +10,7 @@
 //! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
 //! * [`Migration`]: how VRs change their processes. Pure.
 //! * [`Twin`]: how a mirrored VR is followed by another process, and taken over. Pure. [`Takeover`]: what its program does then. Pure.
-//! * [`Saved`]: a VR as it is written down; [`Directory`]: checkpoints on disk.
+//! * [`Saved`]: a VR as it is written down; [`Store`]: where checkpoints are kept; [`Directory`]: those on disk.
 //! * [`tape`]: a VR's record as it is written to a file while it grows; [`Recording`]: those of a program.
 
 mod base;
@@ -24,6 +24,7 @@ mod recorder;
 mod recording;
 mod registry;
 mod saved;
+mod store;
 mod stored;
 pub(crate) mod takeover;
 mod tape;
@@ -31,8 +32,8 @@ mod twin;
 
 pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
-pub(crate) use directory::{Directory, Draft, KEEP};
-pub(crate) use file::{Content, Header, SavedVm};
+pub(crate) use directory::{Directory, KEEP};
+pub(crate) use file::{Content, Header, SavedVm, Writer, read_part};
 pub(crate) use migration::{Migration, Move};
 pub(crate) use record::{Blocked, Call, Record, Refusal, Sending, Sent};
 pub(crate) use recorder::{Recorder, Replay};
@@ -40,6 +41,7 @@ pub use recording::{Happening, RecordedStep, RecordedVr, Recording};
 pub(crate) use recording::{Ran, append as append_tape, create as create_recording};
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
+pub(crate) use store::{Draft, Store};
 pub use stored::{Stored, StoredVr};
 pub(crate) use takeover::Takeover;
 pub(crate) use twin::{Shipment, Twin};

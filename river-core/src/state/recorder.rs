@@ -6,6 +6,7 @@
 
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct Recorder {
     /// The twin has got what was sent to it, or there is none any more.
     logged: Condvar,
     replay: Option<Replay>,
+    /// A send was recorded, and may yet be refused.
+    undecided: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -96,7 +99,7 @@ impl Recorder {
         let (ended, diverged, abandoned, leader, given) = (None, None, false, None, (0, 0));
         let guarded = Guarded { record, frozen, ended, diverged, abandoned, tape, leader, given };
         let (guarded, thawed, logged) = (Mutex::new(guarded), Condvar::new(), Condvar::new());
-        Self { origin, guarded, thawed, logged, replay }
+        Self { origin, guarded, thawed, logged, replay, undecided: AtomicBool::new(false) }
     }
 
     // ---- the VR's side ----
@@ -145,7 +148,22 @@ impl Recorder {
     }
 
     pub(crate) fn send(&self, send: Sent) -> Result<Sending> {
-        self.step("a send", |record| record.send(send))
+        self.step("a send", |record| {
+            let sending = record.send(send)?;
+            // With the lock held: who has frozen the VR and sees the send sees this as well.
+            self.undecided.store(matches!(sending, Sending::Due(_)), SeqCst);
+            Ok(sending)
+        })
+    }
+
+    /// The send that was made last was accepted or refused, and the record says so.
+    pub(crate) fn decided(&self) {
+        self.undecided.store(false, SeqCst);
+    }
+
+    /// Whether a send that the record has may not have been made.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.undecided.load(SeqCst)
     }
 
     /// The send that was made last was not accepted: even a frozen VR's record says so, as it was made before.

@@ -100,6 +100,11 @@ impl Registry {
         self.inner().frozen
     }
 
+    /// Whether somebody's last send may yet be refused: then it has not been sent.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.inner().recorders.values().any(|recorder| recorder.is_undecided())
+    }
+
     pub(crate) fn get(&self, vr: VrId) -> Option<Arc<Recorder>> {
         self.inner().recorders.get(&vr).cloned()
     }

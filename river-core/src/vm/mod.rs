@@ -5,6 +5,7 @@
 
 mod process;
 mod serve;
+mod shelf;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ use crate::searches::{self, Answers};
 use crate::status::{LeaseStatus, Usage, VmStatus};
 
 use process::HostProcess;
+use shelf::Shelf;
 
 const TICK: Duration = Duration::from_millis(250);
 /// How long a VM may take to stop.
@@ -49,6 +51,8 @@ pub struct VmConfig {
     pub network: Option<Ipv4Addr>,
     /// What a program's host may use. Default: as much as this process may.
     pub limits: HostLimits,
+    /// How many bytes of its memory it lends for checkpoints of programs that use it. Default: an eighth of the machine's.
+    pub checkpoint_memory: Option<u64>,
 }
 
 impl VmConfig {
@@ -84,6 +88,13 @@ impl VmConfig {
     #[must_use]
     pub fn limits(mut self, limits: HostLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same, lending at most so many bytes of its memory for checkpoints.
+    #[must_use]
+    pub fn checkpoint_memory(mut self, bytes: u64) -> Self {
+        self.checkpoint_memory = Some(bytes);
         self
     }
 
@@ -152,6 +163,8 @@ struct Shared {
     cache: Arc<ImageCache>,
     started: Instant,
     state: Mutex<State>,
+    /// What it keeps of checkpoints.
+    shelf: Mutex<Shelf>,
     stopped: Condvar,
 }
 
@@ -220,6 +233,7 @@ impl Vm {
             cache,
             started: Instant::now(),
             state: Mutex::default(),
+            shelf: Mutex::new(Shelf::new(config.checkpoint_memory.unwrap_or_else(|| total_memory() / 8))),
             stopped: Condvar::new(),
         });
         let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
@@ -296,6 +310,10 @@ impl Answers for Shared {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stop(&self) {
@@ -438,6 +456,8 @@ async fn expire_leases(shared: Arc<Shared>) {
             state.lease.forgive(deaf);
             state.lease.expire(now)
         };
+        let tenant = shared.state().lease.holder().map(|tenant| tenant.program);
+        shared.shelf().expire(tenant, now);
         if let Some(tenant) = expired {
             tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
             shared.end_host();

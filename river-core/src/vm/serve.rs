@@ -9,13 +9,16 @@ use super::Shared;
 use super::process::HostProcess;
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
+use crate::id::ProgramId;
 use crate::image::{self, InsertError};
 use crate::lease;
-use crate::protocol::{FromVm, Hello, HostSpec, Tenant, ToVm};
+use crate::protocol::{FromVm, Hello, HostSpec, KeptImage, Tenant, ToVm};
 use crate::rt;
 
 /// No executable is larger.
 const MAX_IMAGE: u64 = 4 << 30;
+/// So much travels at once.
+const PIECE: usize = 256 << 10;
 
 /// Serves one connection of a program until it ends, and then ends all that the program has here.
 pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: Connection) {
@@ -25,7 +28,7 @@ pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: Conn
     };
     let (to, mut from) = control::split::<FromVm, ToVm>(stream);
     let mut tenant = None;
-    if let Err(error) = converse(&shared, &mut tenant, &to, &mut from).await {
+    if let Err(error) = converse(&shared, program, &mut tenant, &to, &mut from).await {
         tracing::info!(vm = shared.name, %program, %error, "lost a program");
     }
     if let Some(tenant) = tenant {
@@ -35,6 +38,7 @@ pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: Conn
 
 async fn converse(
     shared: &Arc<Shared>,
+    program: ProgramId,
     tenant: &mut Option<Tenant>,
     to: &rt::Sender<FromVm>,
     from: &mut Incoming<ToVm>,
@@ -86,6 +90,25 @@ async fn converse(
             (ToVm::Inspect, _) => {
                 let _ = to.try_send(FromVm::Inspected(shared.status()));
             }
+            (ToVm::Keep(image), _) => {
+                let kept = keep(shared, program, image, to, from).await?;
+                let _ = to.try_send(FromVm::Kept(kept));
+            }
+            (ToVm::List(run), _) => {
+                let images = shared.shelf().list(run);
+                let _ = to.try_send(FromVm::Images(images));
+            }
+            (ToVm::Fetch(image), _) => {
+                let bytes = shared.shelf().get(&image);
+                send_pieces(bytes.as_deref(), to);
+            }
+            (ToVm::FetchProgram(hash), _) => {
+                let cache = shared.cache.clone();
+                let read = move || std::fs::read(cache.spawnable(hash)?.path());
+                let bytes = rt::blocking(read).await;
+                send_pieces(bytes.ok().as_deref(), to);
+            }
+            (ToVm::Forget { run, from, before }, _) => shared.shelf().forget(run, &(from..before)),
             (ToVm::Stop, _) => {
                 tracing::info!(vm = shared.name, "told to stop");
                 shared.stop();
@@ -101,6 +124,46 @@ async fn converse(
         }
     }
     Ok(())
+}
+
+/// Takes the pieces of an image of a checkpoint, if there is room. The inner error says why there is none, or it did not come.
+async fn keep(
+    shared: &Shared,
+    program: ProgramId,
+    image: KeptImage,
+    to: &rt::Sender<FromVm>,
+    from: &mut Incoming<ToVm>,
+) -> Result<Result<(), String>, ControlError> {
+    if shared.state().lease.holder().is_none_or(|holder| holder.program != program) {
+        return Ok(Err("it is not leased by the program".into()));
+    }
+    if let Err(error) = shared.shelf().reserve(&image, program, Instant::now()) {
+        return Ok(Err(error));
+    }
+    let _ = to.try_send(FromVm::Kept(Ok(())));
+    let mut bytes = Vec::new();
+    let arrived = loop {
+        match from.next().await {
+            Ok(Some(ToVm::Image(piece))) if piece.is_empty() => break Ok(()),
+            Ok(Some(ToVm::Image(piece))) if (bytes.len() + piece.len()) as u64 <= image.length => {
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(_) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    let mut shelf = shared.shelf();
+    if shelf.put(&image, bytes.into()) {
+        return arrived.map(Ok);
+    }
+    shelf.remove(&image);
+    arrived.map(|()| Err("the image did not arrive whole".into()))
+}
+
+fn send_pieces(bytes: Option<&[u8]>, to: &rt::Sender<FromVm>) {
+    let pieces = bytes.unwrap_or_default().chunks(PIECE);
+    pieces.for_each(|piece| drop(to.try_send(FromVm::Piece(Some(piece.to_vec())))));
+    let _ = to.try_send(FromVm::Piece(bytes.map(|_| Vec::new())));
 }
 
 /// Starts the host, after having fetched its image if need be. Whether it was fetched; or why there is no host.

@@ -17,7 +17,7 @@ use crate::envelope::{Channel, Envelope, Label, Payload};
 use crate::error::{DeployError, Divergence, RecvError, SendError, StateError};
 use crate::id::{ProgramId, VrId};
 use crate::inbox::Refused;
-use crate::protocol::{Checkpoint, NewVr, Reply, Request};
+use crate::protocol::{Checkpoint, KeepIn, NewVr, Reply, Request};
 use crate::state::{Base, Blocked, Call, KEEP, Recorder, Refusal, Sending, Sent};
 use crate::trace::Reason;
 
@@ -203,7 +203,27 @@ impl Vr {
         directory: impl AsRef<Path>,
         keep: usize,
     ) -> Result<Checkpoint, StateError> {
-        let request = Request::Checkpoint { directory: directory.as_ref().to_owned(), keep };
+        self.checkpoint_in(KeepIn::Directory(directory.as_ref().to_owned()), keep)
+    }
+
+    /// Like [`checkpoint`](Self::checkpoint), but without a disk: the image of each process is kept in the memory of the VM on
+    /// which it runs, and of another one, so that the program outlives any VM. One checkpoint is kept: until the next one is
+    /// whole.
+    ///
+    /// They are gone when the program ends. `river run --checkpoint memory --restarts N` goes on from them when it dies.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint), and [`StateError::Memory`]: the program has fewer than two VMs of its own, or they
+    /// have no room for it.
+    ///
+    /// # Blocking
+    /// Until all VMs have their parts. The other VRs are stopped only while they are copied.
+    pub fn checkpoint_in_memory(&self) -> Result<Checkpoint, StateError> {
+        self.checkpoint_in(KeepIn::Memory, KEEP)
+    }
+
+    fn checkpoint_in(&self, to: KeepIn, keep: usize) -> Result<Checkpoint, StateError> {
+        let request = Request::Checkpoint { to, keep };
         let take = || match self.timed(Reason::Checkpoint, None, || self.node.ask(request)) {
             Some(Reply::Checkpoint(result)) => result,
             _ => Err(StateError::Stopped),
@@ -301,6 +321,7 @@ impl Vr {
                     Err(SendError::Full(_)) => journal.recorder.refused(Refusal::Full),
                     _ => {}
                 }
+                journal.recorder.decided();
                 result
             }
         }

@@ -14,6 +14,7 @@ mod intake;
 mod lines;
 mod ops;
 mod receive;
+mod safepoint;
 mod send;
 mod single;
 mod survive;
@@ -34,11 +35,12 @@ use arrival::Message;
 pub(crate) use background::Background;
 use beside::Beside;
 pub(crate) use intake::Landing;
+pub(crate) use safepoint::Kept;
 use send::Hurry;
 
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
-use crate::job::{Agreement, AgreementKey, Place};
+use crate::job::{Agreement, AgreementKey, Life, Place};
 use crate::matching::{Key, Matching, Pattern};
 use crate::pool::Pool;
 
@@ -248,6 +250,8 @@ pub(crate) struct Engine<'v> {
     reported: Cell<Option<u64>>,
     reports: Cell<u64>,
     next_context: Cell<u32>,
+    /// What this rank is made of; none in tests, whose ranks are threads.
+    life: Option<Life>,
     background: background::Tasks,
 }
 
@@ -281,8 +285,18 @@ impl<'v> Engine<'v> {
             reported: Cell::new(None),
             reports: Cell::new(0),
             next_context: Cell::new(2),
+            life: None,
             background: background::Tasks::default(),
         }
+    }
+
+    /// The same, of a rank that can be made anew.
+    pub(crate) fn living(self, life: Option<Life>) -> Self {
+        Self { life, ..self }
+    }
+
+    pub(crate) fn life(&self) -> Option<&Life> {
+        self.life.as_ref()
     }
 
     pub(crate) fn vr(&self) -> &'v Vr {

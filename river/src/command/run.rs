@@ -12,10 +12,11 @@ use std::thread;
 
 use clap::ValueHint;
 use river::VrError;
-use river::core::{Query, Stored, Vm, VmConfig};
+use river::core::{self, ProgramId, Query, Stored, Vm, VmConfig, VmInfo};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
+use tempfile::TempDir;
 
 use super::{plural, search};
 
@@ -44,12 +45,16 @@ Examples:
   river run ./pi                            on all VMs that can be found, or on one per core
   river run --checkpoint state --every 10 --restarts 3 ./pi
                                             survives the death of any machine; see docs/guide/state.md
+  river run --checkpoint memory --every 10 --restarts 3 ./pi
+                                            the same without a disk: the VMs keep the checkpoints for each other
 
 Environment of PROGRAM:
   RIVER_VMS   how many VMs it may use, if -n is given or VMs were started
   RIVER_PORT  the UDP port on which it finds them, if they were started for this run
   RIVER_RECOVERABLE, RIVER_CHECKPOINT, RIVER_CHECKPOINT_EVERY
               1, the directory and the seconds, if the options above say so
+  RIVER_CHECKPOINT_RUN
+              by what its checkpoints are found in the memory of VMs
 
 Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of
 them. SIGTERM and SIGHUP are passed on to it.
@@ -108,20 +113,26 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {
-    let (mut command, _vms) = args.job.prepare()?;
-    args.state.apply(&mut command)?;
+    let (mut command, vms) = args.job.prepare()?;
+    let memory = args.state.in_memory().then(Kept::new).transpose()?;
+    args.state.apply(&mut command, memory.as_ref())?;
     let mut end = run_to_the_end(&mut command)?;
     for restart in 1..=args.state.restarts {
         if !end.is_death() {
             break;
         }
-        match args.state.restored(&command, restart) {
+        match args.state.restored(&command, restart, memory.as_ref(), &vms) {
             Ok(mut again) => end = run_to_the_end(&mut again)?,
             Err(error) => {
                 eprintln!("[river run: {error}]");
                 break;
             }
         }
+    }
+    if let Some(memory) = memory
+        && end.is_death()
+    {
+        core::kept::forget(memory.run, &memory.vms(&vms));
     }
     Ok(end.code())
 }
@@ -171,8 +182,9 @@ struct State {
     /// Record all VRs, so that the program can be checkpointed: by itself, or by `river checkpoint`
     #[arg(long)]
     recoverable: bool,
-    /// Take checkpoints into this directory; includes --recoverable
-    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    /// Take checkpoints into this directory, or, if it says `memory`, into that of the VMs, which takes no disk that outlives
+    /// a machine (`./memory` is a directory); includes --recoverable
+    #[arg(long, value_name = "DIRECTORY|memory", value_hint = ValueHint::DirPath)]
     checkpoint: Option<PathBuf>,
     /// How often, in seconds; without it only the program itself takes checkpoints
     #[arg(long, value_name = "SECONDS", requires = "checkpoint", value_parser = seconds)]
@@ -183,11 +195,18 @@ struct State {
 }
 
 impl State {
-    fn apply(&self, command: &mut Command) -> io::Result<()> {
+    /// Whether checkpoints are kept in the memory of VMs.
+    fn in_memory(&self) -> bool {
+        self.checkpoint.as_deref().is_some_and(|directory| directory.as_os_str() == MEMORY)
+    }
+
+    fn apply(&self, command: &mut Command, memory: Option<&Kept>) -> io::Result<()> {
         if self.recoverable || self.checkpoint.is_some() {
             command.env("RIVER_RECOVERABLE", "1");
         }
-        if let Some(directory) = &self.checkpoint {
+        if let Some(memory) = memory {
+            command.env("RIVER_CHECKPOINT", MEMORY).env("RIVER_CHECKPOINT_RUN", memory.run.to_string());
+        } else if let Some(directory) = &self.checkpoint {
             command.env("RIVER_CHECKPOINT", path::absolute(directory)?);
         }
         if let Some(every) = self.every {
@@ -197,8 +216,17 @@ impl State {
     }
 
     /// The program as it goes on from its last checkpoint, with the environment of the one that died.
-    fn restored(&self, died: &Command, restart: u32) -> river::Result<Command> {
-        let directory = self.checkpoint.as_deref().unwrap_or(Path::new("."));
+    fn restored(
+        &self,
+        died: &Command,
+        restart: u32,
+        memory: Option<&Kept>,
+        vms: &[Vm],
+    ) -> river::Result<Command> {
+        let directory = match memory {
+            Some(memory) => memory.fetch(vms)?,
+            None => self.checkpoint.as_deref().unwrap_or(Path::new(".")),
+        };
         let stored = Stored::latest(directory)?;
         eprintln!(
             "[river run: the program died; going on from checkpoint {}, restart {restart} of {}]",
@@ -212,6 +240,42 @@ impl State {
             };
         }
         Ok(command)
+    }
+}
+
+/// Stands for a directory: the memory of VMs.
+const MEMORY: &str = "memory";
+
+/// Checkpoints that VMs keep, and where they are brought when they are needed.
+struct Kept {
+    run: ProgramId,
+    directory: TempDir,
+}
+
+impl Kept {
+    fn new() -> io::Result<Self> {
+        Ok(Self { run: ProgramId::fresh(), directory: tempfile::tempdir()? })
+    }
+
+    /// Who may keep them: those that were started for the run, or all that can be found.
+    fn vms(&self, started: &[Vm]) -> Vec<VmInfo> {
+        if started.is_empty() {
+            search(&Query::default()).map_or_else(|_| Vec::new(), |found| found.vms)
+        } else {
+            started.iter().map(Vm::info).collect()
+        }
+    }
+
+    /// Brings the newest one here, and drops it there: if the program dies again before it has taken another one, it goes on
+    /// from this one.
+    fn fetch(&self, started: &[Vm]) -> river::Result<&Path> {
+        let vms = self.vms(started);
+        match core::kept::fetch(self.run, &vms, self.directory.path()) {
+            Ok(_) => core::kept::forget(self.run, &vms),
+            Err(error) if Stored::latest(self.directory.path()).is_err() => return Err(error.into()),
+            Err(error) => eprintln!("[river run: {error}; going on from the one before]"),
+        }
+        Ok(self.directory.path())
     }
 }
 
@@ -255,7 +319,7 @@ fn start(count: usize) -> river::Result<(Vec<Vm>, u16)> {
             free_port().map_err(|error| VrError::msg(format!("cannot find a free UDP port: {error}")))?;
         match Vm::start_many(&VmConfig::default().name("run").discovery_port(port), count) {
             Ok(vms) => return Ok((vms, port)),
-            Err(river::core::VmError::Responder(_)) if attempts < ATTEMPTS => {}
+            Err(core::VmError::Responder(_)) if attempts < ATTEMPTS => {}
             Err(error) => return Err(error.into()),
         }
     }

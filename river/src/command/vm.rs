@@ -58,6 +58,10 @@ pub(crate) struct Args {
     /// wait for that
     #[arg(long, value_name = "NAME|ID", num_args = 1.., value_parser = NonEmptyStringValueParser::new(), exclusive = true)]
     drain: Vec<String>,
+    /// How much memory each VM lends for checkpoints of programs that use it (`river run --checkpoint memory`), such as 512M
+    /// or 4G [default: an eighth of the machine's]
+    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    checkpoint_memory: Option<u64>,
     #[command(flatten)]
     limits: Limits,
 }
@@ -86,6 +90,9 @@ impl Args {
         }
         let Limits { memory, open_files, cpu_seconds } = self.limits;
         let mut config = VmConfig::default().limits(HostLimits { memory, open_files, cpu_seconds });
+        if let Some(bytes) = self.checkpoint_memory {
+            config = config.checkpoint_memory(bytes);
+        }
         if let Some(name) = &self.name {
             config = config.name(name);
         }

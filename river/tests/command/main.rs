@@ -48,16 +48,16 @@ impl VirtualResource for Worker {
 fn initiator() {
     let Ok(kind) = std::env::var(INITIATOR) else { return };
     river::log_to_stderr(1);
-    if kind == "count-long" {
+    if kind == "count-long" || kind == "count-until" {
         // Its exit code counts, not the harness's.
-        let code = river::run(state::count_long);
+        let code = river::run(if kind == "count-long" { state::count_long } else { migrate::count_until });
         if code != river::ExitCode::SUCCESS {
             std::process::exit(if code == river::ExitCode::from(75) { 75 } else { 1 });
         }
         return;
     }
-    if kind == "count-until" {
-        river::try_run(migrate::count_until).unwrap();
+    if kind == "by-the-clock" {
+        river::try_run(replay::by_the_clock).unwrap();
         return;
     }
     if trace::run(&kind) || farm::run(&kind) {

@@ -10,7 +10,7 @@ use super::lab::{Lab, eventually, text, wait_for_line};
 use super::state::Counting;
 
 /// Names a file whose being there ends the count.
-const UNTIL: &str = "RIVER_TEST_UNTIL";
+pub(crate) const UNTIL: &str = "RIVER_TEST_UNTIL";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the initiator of kind `count-until` does: counts with two counters until the file is there.

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use river::core::Recording;
+use river::core::{Query, Recording, Vr};
+use river::prelude::{Sfm, msg, pat};
 
 use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
-use super::state::SUM;
+use super::state::{Counting, SUM};
 
 /// The beginning of a line of the table of a recording: a VR of that type.
 fn vr_of(table: &str, kind: &str) -> String {
@@ -115,4 +116,36 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     let mut command = lab.program("count-long");
     let output = command.env("RIVER_RECORD", &which).output().unwrap();
     assert!(!output.status.success() && text(&output).contains("there is a recording already"), "{output:?}");
+}
+
+/// What the initiator of kind `by-the-clock` does: sends the time, which it has from where it must not have it.
+pub(crate) fn by_the_clock(vr: &Vr) -> river::Result {
+    let vms = vr.allocate(vr.discover(Query { count: Some(1), ..Query::default() })?, 1)?;
+    let counter = vr.deploy(&vms, |_| Counting { count: 0 })?[0];
+    for _ in 0..3 {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
+        vr.send(counter, msg! { time: time })?;
+        vr.recv(pat! { src: counter })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_that_is_not_deterministic_is_told_where_it_differs() {
+    let mut lab = Lab::new();
+    lab.start_vms(1);
+    let tape = lab.path("tape");
+    let tape = tape.to_str().unwrap();
+    let mut command = lab.river(&["record", "-o", tape]);
+    command.arg(std::env::current_exe().unwrap()).args(INITIATOR_ARGS).env(INITIATOR, "by-the-clock");
+    let output = command.env("RIVER_PASS", INITIATOR).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let (_, told) = lab.ends(&["replay", tape, "--vr", "initiator"], 1);
+    // What was to come, what came, and what to do.
+    assert!(told.contains("a send of") && told.contains("with other bytes"), "{told}");
+    assert!(told.contains("not deterministic") && told.contains("vr.now()"), "{told}");
+    // The VR to which it was sent does as it did.
+    let (table, _) = lab.ends(&["states", tape], 0);
+    let (_, told) = lab.ends(&["replay", tape, "--vr", &vr_of(&table, "Counting")], 0);
+    assert!(told.contains("here the record ends, at a "), "{told}");
 }

@@ -1,5 +1,6 @@
 //! Checkpoints by command, programs that are killed, and what goes on with them.
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use river::prelude::{Sfm, msg, pat};
 use serde::{Deserialize, Serialize};
 
 use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
+use super::migrate::UNTIL;
 
 /// Counts what it is sent, and answers.
 #[derive(Serialize, Deserialize)]
@@ -122,6 +124,49 @@ fn a_program_that_loses_a_host_goes_on_by_itself() {
     assert!(output.status.success() && printed.contains(SUM), "{printed}");
     assert!(printed.contains("restart 1 of 2]"), "{printed}");
     assert!(Stored::latest(&state).unwrap().number > 1);
+}
+
+/// The VMs keep the checkpoints for each other: one is killed, and everything that was there is still somewhere.
+#[test]
+fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
+    let mut lab = Lab::new();
+    for name in ["lab-0", "lab-1", "lab-2"] {
+        lab.start_vms_in("env", &[], name);
+    }
+    let until = lab.path("until");
+    let options = ["run", "--checkpoint", "memory", "--every", "0.1", "--restarts", "2"];
+    let mut command = lab.river(&options);
+    command.arg(std::env::current_exe().unwrap()).args(INITIATOR_ARGS).env(INITIATOR, "count-until");
+    command.env(UNTIL, &until).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let mut told = BufReader::new(run.stderr.take().unwrap());
+    let mut wait_for = |word: &str| {
+        let mut before = String::new();
+        for line in told.by_ref().lines().map_while(Result::ok) {
+            if line.contains(word) {
+                return;
+            }
+            before += &line;
+        }
+        panic!("{word:?} was not told, but {before}");
+    };
+    wait_for("checkpointed");
+    let used: Vec<String> = lab.vms().iter().filter(|vm| vm["state"] != "idle").map(name_of).collect();
+    assert_eq!(used.len(), 2);
+    let index: usize = used[0].strip_prefix("lab-").unwrap().parse().unwrap();
+    lab.daemons[index].kill().unwrap();
+    lab.daemons[index].wait().unwrap();
+    wait_for("restart 1 of 2]");
+    // It takes checkpoints where it is now, too.
+    wait_for("checkpointed");
+    std::fs::write(until, "").unwrap();
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert!(run.wait().unwrap().success(), "{rest}");
+}
+
+fn name_of(vm: &serde_json::Value) -> String {
+    vm["name"].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! Checkpoints in the memory of VMs.
+
+use std::path::Path;
+
+use river_core::{
+    Channel, ProgramId, Result, Selector, StateError, Stored, VirtualResource, Vm, VmConfig, VmInfo, Vr, kept,
+};
+use serde::{Deserialize, Serialize};
+
+/// Is there.
+#[derive(Serialize, Deserialize)]
+struct Sleeper;
+
+impl VirtualResource for Sleeper {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.receive(Selector::on(Channel::named("nothing")))?;
+        Ok(())
+    }
+}
+
+/// Leases the VMs, and runs something there.
+fn use_all(vr: &Vr, infos: &[VmInfo]) -> Result {
+    let vms = vr.allocate(infos.to_vec(), infos.len())?;
+    vr.deploy(&vms, |_| Sleeper)?;
+    Ok(())
+}
+
+fn vms(config: &VmConfig, count: usize) -> (Vec<Vm>, Vec<VmInfo>) {
+    let vms = Vm::start_many(&config.clone().hidden(), count).unwrap();
+    let infos = vms.iter().map(Vm::info).collect();
+    (vms, infos)
+}
+
+/// Takes two checkpoints; brings what the VMs have after each into a directory, without any one of them. Whether it was resumed.
+fn body(vr: &Vr, infos: &[VmInfo], directory: &Path) -> Result<(ProgramId, bool)> {
+    use_all(vr, infos)?;
+    let state = vec![7_u8; 3 << 20];
+    for number in 1..=2 {
+        vr.safepoint(&state)?;
+        let taken = vr.checkpoint_in_memory()?;
+        if taken.resumed {
+            return Ok((vr.program(), true));
+        }
+        assert_eq!(taken.number, number);
+        assert!(taken.bytes > 3 << 20);
+        for missing in 0..infos.len() {
+            let others: Vec<VmInfo> = infos.iter().filter(|vm| vm.id != infos[missing].id).cloned().collect();
+            assert_eq!(kept::fetch(vr.program(), &others, directory)?, number);
+        }
+    }
+    Ok((vr.program(), false))
+}
+
+#[test]
+fn what_one_vm_keeps_another_one_has_too_and_all_is_gone_with_the_program() {
+    let (_vms, infos) = vms(&VmConfig::default(), 3);
+    let directory = tempfile::tempdir().unwrap();
+    let (program, resumed) =
+        river_core::try_run_recoverable(|vr| body(vr, &infos, directory.path())).unwrap();
+    assert!(!resumed);
+    let error = kept::fetch(program, &infos, directory.path()).unwrap_err();
+    assert!(error.to_string().contains("none is kept by the 3 VMs"), "{error}");
+    // What was brought is an ordinary checkpoint.
+    assert_eq!(Stored::latest(directory.path()).unwrap().number, 2);
+}
+
+#[test]
+fn a_program_goes_on_from_what_was_kept() {
+    let (_vms, infos) = vms(&VmConfig::default(), 2);
+    let directory = tempfile::tempdir().unwrap();
+    let body = |vr: &Vr| {
+        let resumed: Option<u32> = vr.resumed()?;
+        if resumed.is_none() {
+            use_all(vr, &infos)?;
+        }
+        vr.safepoint(&1_u32)?;
+        let taken = vr.checkpoint_in_memory()?;
+        if !taken.resumed {
+            vr.effect(|| kept::fetch(vr.program(), &infos, directory.path()).map(drop))??;
+        }
+        Ok((resumed.is_some(), taken.resumed))
+    };
+    assert_eq!(river_core::try_run_recoverable(body).unwrap(), (false, false));
+    assert_eq!(river_core::restore(directory.path(), body).unwrap(), (true, true));
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_in_a_sentence() {
+    let (_vms, infos) = vms(&VmConfig::default().checkpoint_memory(1 << 20), 2);
+    let refused = |vr: &Vr| -> Result<String> {
+        match vr.checkpoint_in_memory() {
+            Err(error @ StateError::Memory(_)) => Ok(error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let body = |vr: &Vr| {
+        vr.start_local(2)?;
+        let none = refused(vr)?;
+        assert!(none.contains("it takes two VMs") && none.contains("the program has 0"), "{none}");
+        use_all(vr, &infos)?;
+        vr.safepoint(&vec![7_u8; 1000])?;
+        assert_eq!(vr.checkpoint_in_memory()?.number, 1);
+        // The smaller one is still there, and its room is not lost.
+        vr.safepoint(&vec![7_u8; 2 << 20])?;
+        let full = refused(vr)?;
+        assert!(full.contains("has no room in its memory") && full.contains("of 1048576 bytes"), "{full}");
+        let directory = tempfile::tempdir()?;
+        assert_eq!(kept::fetch(vr.program(), &infos, directory.path())?, 1);
+        vr.safepoint(&vec![7_u8; 1 << 19])?;
+        vr.checkpoint_in_memory()?;
+        Ok(())
+    };
+    river_core::try_run_recoverable(body).unwrap();
+}

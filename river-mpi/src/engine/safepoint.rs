@@ -1,0 +1,78 @@
+//! What of a rank's engine outlives a safepoint: messages that came before somebody wanted them, and who has ended.
+
+use serde::{Deserialize, Serialize};
+use slotmap::SlotMap;
+
+use super::{Engine, Gone, Message, State};
+use crate::error::{MpiError, Result};
+use crate::header::Header;
+
+/// An engine of which nothing is under way.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    sent: Vec<u64>,
+    received: Vec<u64>,
+    watched: Vec<bool>,
+    gone: Vec<(u32, String, bool)>,
+    matched: u64,
+    reports: u64,
+    /// Messages that no receive has claimed, as they came.
+    unexpected: Vec<Vec<u8>>,
+}
+
+impl Engine<'_> {
+    /// What there is to be kept. Operations are named anew from here on, as they are by who goes on from it.
+    pub(crate) fn keep(&self) -> Result<Kept> {
+        let mut state = self.state.borrow_mut();
+        let busy = [
+            (!state.ops.is_empty(), "requests are pending: complete or cancel them first"),
+            (self.has_background(), "a collective operation is under way: complete it first"),
+            (self.next_context() > 2, "the job has more communicators than the world, which would be lost"),
+            (state.buffer_size > 0, "a buffer is attached: detach it first"),
+            (
+                !(state.acknowledged.is_empty() && state.revoked.is_empty() && state.agreements.is_empty()),
+                "the job goes on after a failure",
+            ),
+        ];
+        if let Some((_, why)) = busy.iter().find(|(is_so, _)| *is_so) {
+            return Err(MpiError::Safepoint((*why).to_owned()));
+        }
+        state.ops = SlotMap::new();
+        let mut gone: Vec<_> =
+            state.gone.iter().map(|(rank, gone)| (*rank, gone.why.clone(), gone.normal)).collect();
+        gone.sort_unstable();
+        Ok(Kept {
+            sent: state.sent.clone(),
+            received: state.received.clone(),
+            watched: state.watched.clone(),
+            gone,
+            matched: state.matched,
+            reports: self.reports.get(),
+            unexpected: state
+                .matching
+                .unexpected()
+                .map(|message| message.payload.to_bytes().to_vec())
+                .collect(),
+        })
+    }
+
+    /// Goes on where another one was.
+    pub(crate) fn take_up(&self, kept: Kept) -> Result {
+        let lengths = [kept.sent.len(), kept.received.len(), kept.watched.len()];
+        if lengths != [self.world_size(); 3] {
+            return Err(MpiError::Safepoint("it is of a job with another number of ranks".into()));
+        }
+        let mut state = self.state.borrow_mut();
+        let State { sent, received, watched, matched, gone, matching, .. } = &mut *state;
+        (*sent, *received, *watched, *matched) = (kept.sent, kept.received, kept.watched, kept.matched);
+        gone.extend(kept.gone.into_iter().map(|(rank, why, normal)| (rank, Gone { why, normal })));
+        for payload in kept.unexpected {
+            let header = Header::decode(&payload);
+            let header =
+                header.ok_or_else(|| MpiError::Safepoint("a message in it makes no sense".into()))?;
+            matching.keep(header.key, Message { header, payload: payload.into() });
+        }
+        self.reports.set(kept.reports);
+        Ok(())
+    }
+}

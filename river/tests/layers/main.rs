@@ -1,0 +1,5 @@
+//! The layers keep working when the program's state is taken, when it is killed and restored, and when its VRs move.
+
+mod killed;
+mod moved;
+mod programs;
