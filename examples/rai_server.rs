@@ -2,8 +2,13 @@
 //! `rai_client` is one of those who call them; the two share nothing but the key of their user.
 //!
 //! ```text
-//! $ cargo run --release --example rai_server &
+//! $ cargo run --release --example rai_server          # until Ctrl-D
 //! [serving "calculator", until standard input ends]
+//! ```
+//!
+//! In another terminal (a shell stops what reads the terminal in the background):
+//!
+//! ```text
 //! $ cargo run --release --example rai_client -- "add 1 2" "mean 1 2 6" "push A" "push B" "pop"
 //! 3
 //! 3

@@ -232,7 +232,7 @@ pub enum ServiceError {
     },
     /// There is no such service.
     #[error(
-        "no program publishes {0:?}: is it running, with the same key (`river key`) and the same RIVER_PORT, and, on          another machine, with RIVER_NETWORK=1 on both?"
+        "no program publishes {0:?}: is it running, with the same key (`river key`) and the same RIVER_PORT, and, on another machine, with RIVER_NETWORK=1 on both?"
     )]
     NotFound(String),
     /// Several processes publish the name.

@@ -13,6 +13,8 @@ use clap::{Parser, Subcommand};
     bin_name = "river",
     version = env!("RIVER_VERSION"),
     after_help = "\
+Words: a program consists of VRs (virtual resources), which run on VMs (virtual machines).
+
 Examples:
   river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
   river ls                    show the virtual machines that can be found

@@ -48,7 +48,10 @@ pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
     let begin = || {
         fs::create_dir_all(directory)?;
         if header.exists() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a recording already"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a recording already: name another directory, or remove this one",
+            ));
         }
         let executable = directory.join(PROGRAM);
         // This very file, whatever has become of its name.

@@ -185,7 +185,9 @@ async fn start(
         )));
     }
     let (cache, hash) = (shared.cache.clone(), spec.image);
-    let shipped = !rt::blocking(move || cache.has(hash)).await;
+    let busy = Busy { shared, tenant, to };
+    // A disk may take seconds even for this.
+    let shipped = !busy.with(move || cache.has(hash)).await;
     if shipped {
         let _ = to.try_send(FromVm::NeedImage);
         if let Err(error) = receive_image(shared, tenant, &spec, to, from).await? {
@@ -195,7 +197,6 @@ async fn start(
     } else {
         tracing::info!(vm = shared.name, image = %hash, "image was in the cache");
     }
-    let busy = Busy { shared, tenant, to };
     let (shared, tenant, report) = (shared.clone(), tenant.clone(), to.clone());
     let started = busy.with(move || {
         let image = shared.cache.spawnable(hash).map_err(|error| error.to_string())?;
@@ -237,7 +238,9 @@ async fn receive_image(
     from: &mut Incoming<ToVm>,
 ) -> Result<Result<(), String>, ControlError> {
     let text = |error: InsertError| format!("cannot keep the image: {error}");
-    let mut draft = match shared.cache.begin(spec.image) {
+    let (cache, hash) = (shared.cache.clone(), spec.image);
+    let busy = Busy { shared, tenant, to };
+    let mut draft = match busy.with(move || cache.begin(hash)).await {
         Ok(draft) => draft,
         Err(error) => return Ok(Err(text(error))),
     };
@@ -250,7 +253,7 @@ async fn receive_image(
                 if length > spec.image_len {
                     return Ok(Err("the image is longer than announced".into()));
                 }
-                draft = match rt::blocking(move || draft.write(&piece).map(|()| draft)).await {
+                draft = match busy.with(move || draft.write(&piece).map(|()| draft)).await {
                     Ok(draft) => draft,
                     Err(error) => return Ok(Err(text(error))),
                 };
@@ -260,7 +263,6 @@ async fn receive_image(
         }
     }
     let cache = shared.cache.clone();
-    let busy = Busy { shared, tenant, to };
     Ok(busy.with(move || cache.finish(draft)).await.map_err(text))
 }
 

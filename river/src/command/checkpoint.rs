@@ -69,6 +69,6 @@ pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a Vm
         }
     }
     found.ok_or_else(|| {
-        VrError::msg(format!("no VM was found that is used by a program {wanted}: see `river ls`"))
+        VrError::msg(format!("no program {wanted} uses a VM that can be found: `river ls` shows which do"))
     })
 }

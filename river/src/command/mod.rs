@@ -20,7 +20,10 @@ pub(crate) mod vm;
 mod watch;
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::Path;
 
+use river::VrError;
 use river::core::{FindError, Found, Query, find};
 
 /// Searches, and says so if there are VMs that cannot be spoken to.
@@ -39,6 +42,23 @@ fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// How many VMs, of the command line.
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a number of VMs from 1".into())
+}
+
+/// That a directory of checkpoints or of a recording is there.
+fn is_there(directory: &Path) -> river::Result {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let what = if directory.exists() { "it is not a directory" } else { "there is no such directory" };
+    Err(VrError::msg(format!(
+        "{}: {what}; `river run --checkpoint` and `river checkpoint` make checkpoints, `river record` makes a recording",
+        directory.display()
+    )))
 }
 
 fn plural(count: usize) -> String {

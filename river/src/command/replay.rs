@@ -8,7 +8,9 @@ use clap::ValueHint;
 use river::VrError;
 use river::core::{RecordedVr, Recording};
 
+use super::is_there;
 use super::run::FAILED;
+use super::states::is_recording;
 
 /// Run one VR of a recording again, alone
 ///
@@ -64,6 +66,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn replayed(args: &Args) -> river::Result<Command> {
+    is_there(&args.directory)?;
+    if !is_recording(&args.directory) {
+        return Err(VrError::msg(format!(
+            "{} holds no recording: `river record` makes one",
+            args.directory.display()
+        )));
+    }
     let recording = Recording::open(&args.directory)?;
     let vr = find(&recording, &args.vr)?;
     let mut command =
@@ -86,7 +95,9 @@ pub(super) fn find<'a>(recording: &'a Recording, wanted: &str) -> river::Result<
     let found: Vec<&RecordedVr> = recording.vrs().iter().filter(is_meant).collect();
     match found[..] {
         [vr] => Ok(vr),
-        [] => Err(VrError::msg(format!("no VR {wanted} was recorded: see `river states`"))),
+        [] => Err(VrError::msg(format!(
+            "no VR {wanted} was recorded: `river states DIRECTORY` shows which were"
+        ))),
         _ => Err(VrError::msg(format!("{} VRs are called {wanted}...: write more of the id", found.len()))),
     }
 }

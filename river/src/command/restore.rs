@@ -9,7 +9,9 @@ use clap::ValueHint;
 use river::VrError;
 use river::core::Stored;
 
+use super::is_there;
 use super::run::{FAILED, run_to_the_end};
+use super::states::is_recording;
 
 /// Go on with a program from its newest checkpoint
 ///
@@ -36,13 +38,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let result = Stored::latest(&args.directory).map_err(VrError::from).and_then(|stored| {
-        for error in &stored.broken {
-            eprintln!("passed over a checkpoint: {error}");
-        }
-        go_on(args, &stored)
-    });
-    match result {
+    match try_run(args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error}");
@@ -51,8 +47,19 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn go_on(args: &Args, stored: &Stored) -> river::Result<u8> {
-    let mut command = restored(&args.directory, stored)?;
+fn try_run(args: &Args) -> river::Result<u8> {
+    is_there(&args.directory)?;
+    if is_recording(&args.directory) {
+        return Err(VrError::msg(format!(
+            "{} holds a recording, not a checkpoint: `river replay` runs its VRs again",
+            args.directory.display()
+        )));
+    }
+    let stored = Stored::latest(&args.directory)?;
+    for error in &stored.broken {
+        eprintln!("passed over a checkpoint: {error}");
+    }
+    let mut command = restored(&args.directory, &stored)?;
     eprintln!("[river restore: {}, from checkpoint {}]", stored.program, stored.number);
     Ok(run_to_the_end(&mut command)?.code())
 }

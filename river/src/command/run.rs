@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use tempfile::TempDir;
 
-use super::{plural, search};
+use super::{count, plural, search};
 
 /// River itself failed: the same as `env`, `nice` and `timeout` return.
 pub(super) const FAILED: u8 = 125;
@@ -76,7 +76,7 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 pub(super) struct Job {
     /// How many VMs
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count)]
     count: Option<NonZeroUsize>,
     /// The program and its arguments
     #[arg(

@@ -7,7 +7,7 @@ use clap::ValueHint;
 use river::core::{Happening, RecordedVr, Recording, Stored};
 
 use super::watch::{self, Watch};
-use super::{print, replay};
+use super::{is_there, print, replay};
 
 /// Show what a directory holds of a program: its newest checkpoint, or a recording
 ///
@@ -47,6 +47,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
+    is_there(&args.directory)?;
     if is_recording(&args.directory) {
         return recorded(args);
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -10,6 +11,7 @@ use clap::{ValueEnum, ValueHint};
 use river::VrError;
 use river::trace::{Flow, Run, page, perfetto};
 
+use super::count;
 use super::run::{End, FAILED, provide_vms, run_to_the_end};
 
 /// Run a program and draw what its virtual resources did
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Format::Html)]
     format: Format,
     /// How many VMs
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count)]
     count: Option<NonZeroUsize>,
     /// How many events of each VR to keep: the newest, of 48 bytes each
     #[arg(long, value_name = "N", default_value_t = river::core::trace::EVENTS)]
@@ -85,6 +87,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     };
     let mut command = Command::new(program);
     command.args(arguments);
+    writable(&args.output)?;
     let scratch = tempfile::tempdir()?;
     let trace = scratch.path().join("trace");
     command.env("RIVER_TRACE", &trace).env("RIVER_TRACE_EVENTS", args.events.to_string());
@@ -105,6 +108,27 @@ fn try_run(args: &Args) -> river::Result<u8> {
     Ok(end.code())
 }
 
+/// That the page can be written, asked before the program runs: a run of hours is not to be lost to a wrong name.
+fn writable(output: &Path) -> river::Result {
+    let there = output.exists();
+    if there && !output.is_file() && !output.is_dir() {
+        return Ok(()); // a pipe, say, whose reader is to see one writer only
+    }
+    fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(output)
+        .map_err(|error| cannot_write(output, &error))?;
+    if !there {
+        fs::remove_file(output)?;
+    }
+    Ok(())
+}
+
+fn cannot_write(output: &Path, error: &io::Error) -> VrError {
+    VrError::msg(format!("cannot write {}: {error}", output.display()))
+}
+
 /// Reads a trace, and writes what it is to become.
 fn draw(args: &Args, trace: &Path) -> river::Result {
     let run = Run::read(trace)
@@ -114,8 +138,7 @@ fn draw(args: &Args, trace: &Path) -> river::Result {
         Format::Html => page(&flow),
         Format::Perfetto => perfetto(&flow),
     };
-    fs::write(&args.output, text)
-        .map_err(|error| VrError::msg(format!("cannot write {}: {error}", args.output.display())))?;
+    fs::write(&args.output, text).map_err(|error| cannot_write(&args.output, &error))?;
     let run = &flow.run;
     eprintln!(
         "[river trace: {}: {} VRs on {} VMs, {} messages, {} waits, {:.3} s{}]",

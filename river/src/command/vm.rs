@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use river::core::{HostLimits, Query, Vm, VmConfig, VmState, drain};
 
 use super::stop::choose;
-use super::{print, search, size};
+use super::{count, print, search, size};
 
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
 ///
@@ -36,7 +36,7 @@ Exit status:
   2  the command line makes no sense")]
 pub(crate) struct Args {
     /// How many virtual machines to run
-    #[arg(short = 'n', long, value_name = "COUNT", default_value = "1")]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value = "1", value_parser = count)]
     count: NonZeroUsize,
     /// The name that people see; numbered if there are several [default: the machine's name and the process id]
     #[arg(long)]
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
     /// TCP port on which programs talk to it (with -n 1 only) [default: any free one]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = listening_port)]
     listen: Option<u16>,
     /// UDP port on which it is searched for [default: `RIVER_PORT`, or 7484]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -79,6 +79,11 @@ struct Limits {
     /// Seconds of processor time, all threads together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cpu_seconds: Option<u64>,
+}
+
+/// Not an address, which some programs take there.
+fn listening_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "it must be a port number, without an address (see --network)".into())
 }
 
 impl Args {

@@ -11,8 +11,16 @@ fn bad_command_lines_are_told_in_a_sentence() {
     let port = taken.local_addr().unwrap().port().to_string();
     let udp = std::net::UdpSocket::bind(("127.255.255.255", 0)).unwrap();
     let udp_port = udp.local_addr().unwrap().port().to_string();
-    let cases: [(&[&str], i32, &str); 12] = [
-        (&["vm", "-n", "0"], 2, "number would be zero"),
+    let cases: [(&[&str], i32, &str); 20] = [
+        (&["vm", "-n", "0"], 2, "it must be a number of VMs from 1"),
+        (&["run", "-n", "many", "true"], 2, "it must be a number of VMs from 1"),
+        (&["vm", "--listen", "127.0.0.1:9999"], 2, "it must be a port number, without an address"),
+        (&["restore", "nowhere"], 125, "nowhere: there is no such directory; `river run --checkpoint`"),
+        (&["states", "nowhere"], 1, "nowhere: there is no such directory"),
+        (&["states", "/dev/null"], 1, "/dev/null: it is not a directory"),
+        (&["replay", "nowhere", "--vr", "initiator"], 125, "nowhere: there is no such directory"),
+        (&["replay", "/", "--vr", "initiator"], 125, "/ holds no recording: `river record` makes one"),
+        (&["checkpoint", "pi", "state"], 1, "no program pi uses a VM that can be found"),
         (&["vm", "-n", "2", "--listen", "9999"], 1, "drop -n or --listen"),
         (&["vm", "--listen", &port], 1, "cannot listen on 127.0.0.1"),
         (&["vm", "--port", &udp_port], 1, "is taken by another program"),

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::lab::{Lab, eventually, wait_for_line};
 use river::prelude::trickle;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What the initiator does if the program is a farm. False: it is not.
 pub(crate) fn run(kind: &str) -> bool {

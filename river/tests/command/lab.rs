@@ -6,9 +6,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::TempDir;
 
 /// Says to the test executable, started anew, that it is to be a program's initiator.
@@ -27,8 +29,25 @@ pub(crate) struct Lab {
     pub(crate) daemons: Vec<Child>,
 }
 
+/// Makes what this process starts heed the signals that tests send. Who runs the tests in the background of a script, or by
+/// `nohup`, has some of them ignored, and children are born ignoring them, too; what has a handler here is as usual there.
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            if ignored & 1 << (signal - 1) != 0 {
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
+}
+
 impl Lab {
     pub(crate) fn new() -> Self {
+        heed_signals();
         static NEXT: AtomicU16 = AtomicU16::new(0);
         // Below the ports that the system gives to whoever wants any.
         let first = 10_000 + (std::process::id() % 360) as u16 * PORTS;

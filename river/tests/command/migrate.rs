@@ -62,7 +62,7 @@ fn vrs_leave_a_vm_by_command_and_before_it_ends() {
     let (_, error) = lab.ends(&["migrate", &pid, &id, "nowhere"], 1);
     assert!(error.contains("no VM nowhere"), "{error}");
     let (_, error) = lab.ends(&["migrate", "nobody", &id, &free[0]], 1);
-    assert!(error.contains("used by a program nobody"), "{error}");
+    assert!(error.contains("no program nobody uses a VM"), "{error}");
 
     // To a VM that the program did not have.
     let (told, _) = lab.ends(&["migrate", &pid, &id, &free[0]], 0);

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::lab::{Lab, eventually, processes_with_key_in, wait_for_line};
 
 /// A lease of a stopped program ends after four seconds, a stopped VM is given up after eight.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is done to whom.
 type Step = (Who, Signal);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::lab::{Lab, eventually, text, wait_for_line};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until `river vm` has ended, as it has to; what it had printed since its VMs wait for programs.
 fn ended(mut daemon: Child) -> String {

@@ -235,6 +235,17 @@ fn what_is_no_river_program_leaves_no_trace() {
 }
 
 #[test]
+fn a_page_that_cannot_be_written_is_refused_before_the_program_runs() {
+    let lab = Lab::new();
+    let ran = lab.path("ran");
+    for (output, why) in [("nowhere/run.html", "No such file"), (".", "Is a directory")] {
+        let (_, stderr) = lab.ends(&["trace", "-o", output, "-n", "1", "touch", ran.to_str().unwrap()], 125);
+        assert!(stderr.contains(&format!("cannot write {output}: {why}")), "{stderr}");
+        assert!(!ran.exists());
+    }
+}
+
+#[test]
 fn every_event_is_there_of_a_program_that_traces_itself() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("run.rivertrace");

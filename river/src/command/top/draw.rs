@@ -56,7 +56,7 @@ pub(crate) fn draw(screen: &mut Screen, frame: &mut Frame<'_>) {
 fn tabs(screen: &Screen) -> Text<'static> {
     let mut spans = vec![Span::from("river top ").bold()];
     for (number, view) in (1..).zip(View::ALL) {
-        let tab = Span::from(format!(" {number} {} ", view.title()));
+        let tab = Span::from(format!(" {number}:{} ", view.title()));
         spans.push(if view == screen.view { tab.reversed() } else { tab });
     }
     spans.extend(screen.scope.as_ref().map(|scope| match scope {

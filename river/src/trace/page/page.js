@@ -171,7 +171,8 @@ function inView() {
 function arrows(c) {
   const list = inView(), step = Math.ceil(list.length / MOST) || 1;
   pen.strokeStyle = c.arrow; pen.fillStyle = c.arrow;
-  pen.globalAlpha = list.length > 3000 ? .35 : .8;
+  // The more there are to a pixel, the paler: what is below them stays visible.
+  pen.globalAlpha = Math.min(.8, Math.max(.03, .6 * (width - GUTTER) / Math.max(1, list.length / step)));
   const heads = list.length / step < 2500;
   let drawn = 0;
   for (let k = 0; k < list.length; k += step) {
@@ -198,12 +199,20 @@ function arrow(a, from, b, to, stroke, dash = []) {
   pen.strokeStyle = pen.fillStyle = stroke; pen.setLineDash(dash); line(a, from, b, to, true); pen.setLineDash([]);
 }
 function path(c) {
-  pen.strokeStyle = c.path; pen.lineWidth = 2.5; pen.lineJoin = 'round'; pen.beginPath();
+  const thick = new Path2D(), thin = new Path2D();
+  // Hops that stand close would cover what is below them: of those one in 4 pixels is drawn, thin and pale.
+  let last = -Infinity, drawn = -Infinity;
   for (const s of data.path) {
-    const from = s.kind === 'run' ? s.vr : s.from, to = s.kind === 'run' ? s.vr : s.to;
-    pen.moveTo(x(s.at), y(rowOf[from])); pen.lineTo(x(s.at + s.nanos), y(rowOf[to]));
+    const hop = s.kind !== 'run', a = x(s.at), b = x(s.at + s.nanos), dense = hop && Math.abs(b - last) < 8;
+    if (hop) last = b;
+    if (dense && Math.abs(b - drawn) < 4) continue;
+    if (hop) drawn = b;
+    const line = dense ? thin : thick;
+    line.moveTo(a, y(rowOf[hop ? s.from : s.vr])); line.lineTo(b, y(rowOf[hop ? s.to : s.vr]));
   }
-  pen.stroke(); pen.lineWidth = 1;
+  pen.strokeStyle = c.path; pen.lineJoin = 'round';
+  pen.globalAlpha = .35; pen.lineWidth = 1; pen.stroke(thin);
+  pen.globalAlpha = 1; pen.lineWidth = 2.5; pen.stroke(thick); pen.lineWidth = 1;
 }
 function names(c, first, last) {
   pen.fillStyle = c.back; pen.fillRect(0, AXIS, GUTTER, height - AXIS);
@@ -220,12 +229,18 @@ function ticks() {
   const about = (view.to - view.from) / Math.max(2, (width - GUTTER) / 110), power = 10 ** Math.floor(Math.log10(about));
   const step = [1, 2, 5, 10].map(f => f * power).find(s => s >= about) || power, out = [];
   for (let v = Math.ceil(view.from / step) * step; v <= view.to; v += step) out.push(v);
-  return out;
+  // All labels have one unit, and as many digits as it takes to tell them apart.
+  const [unit, name] = [[1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']].find(([u]) => u <= Math.max(view.to, 1));
+  const digits = Math.max(0, Math.ceil(Math.log10(unit / step) - 1e-9));
+  return out.map(v => [v, `${(v / unit).toFixed(digits)} ${name}`]);
 }
-function grid(c) { pen.fillStyle = c.line; for (const v of ticks()) pen.fillRect(x(v), AXIS, 1, height); }
+function grid(c) { pen.fillStyle = c.line; for (const [v] of ticks()) pen.fillRect(x(v), AXIS, 1, height); }
 function axis(c) {
   pen.fillStyle = c.back; pen.fillRect(0, 0, width, AXIS); pen.fillStyle = c.faint; pen.font = '11px system-ui, sans-serif';
-  for (const v of ticks()) if (x(v) >= GUTTER) pen.fillText(time(v), x(v) + 3, AXIS / 2);
+  for (const [v, label] of ticks()) {
+    const left = x(v) + 3;
+    if (x(v) >= GUTTER && left + pen.measureText(label).width <= width) pen.fillText(label, left, AXIS / 2);
+  }
 }
 
 // ---- pointing ----
@@ -322,6 +337,9 @@ $('in').onclick = () => zoom(.6); $('out').onclick = () => zoom(1 / .6); $('fit'
 $('arrows').onchange = $('path').onchange = redraw;
 $('filter').oninput = e => { filter = e.target.value.trim().toLowerCase(); refilter(); redraw(); };
 labels.slice(1, 500).forEach(label => $('tags').append(element('option', { value: label })));
+const working = element('i');
+working.style.background = 'var(--run)';
+$('legend').append(element('span', {}, working, 'works'));
 for (const [r, reason] of reasons.entries()) {
   if (!W.reason.includes(r)) continue;
   const swatch = element('i'); swatch.style.background = COLOURS[reason];
