@@ -124,7 +124,7 @@ fn what_is_exported_can_be_called_and_nothing_else() {
 fn the_way_to_a_panic_is_told_if_the_server_is_to() {
     let scene = Scene::new();
     let _server = Process::start(scene.example("rai_server", [""; 0]).env("RUST_BACKTRACE", "1"));
-    let mut client = scene.example("rai_client", &["--patience", "60", "sqrt -1"]);
+    let mut client = scene.example("rai_client", ["--patience", "60", "sqrt -1"]);
     let output = client.env("RUST_BACKTRACE", "0").output().unwrap();
     let (said, trace) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("-1 has no square root") && said.lines().count() == 1, "{said}");
@@ -211,14 +211,14 @@ fn whoever_is_silent_is_given_up_and_can_be_found_again() {
 #[test]
 fn names_that_are_nobodys_or_somebody_elses_too() {
     let scene = Scene::new();
-    let output = scene.example("rai_client", &["--name", "sums", "add 1 2"]).output().unwrap();
+    let output = scene.example("rai_client", ["--name", "sums", "add 1 2"]).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("no program publishes \"sums\": is it running, with the same key"), "{error}");
     assert!(!output.status.success());
     let servers = [scene.server(&[]), scene.server(&[]), scene.server(&["--name", "other"])];
     // Two that have the same name are told apart if both answer in time, which a machine with much to do may not manage at once.
     let error = until(|| {
-        let output = scene.example("rai_client", &["add 1 2"]).output().unwrap();
+        let output = scene.example("rai_client", ["add 1 2"]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         error.contains("\"calculator\" is published by rai_server (process").then_some(error)
     });
@@ -229,7 +229,7 @@ fn names_that_are_nobodys_or_somebody_elses_too() {
     // The third is nobody's business; with another key none is there.
     assert!(!error.contains(&format!("(process {} ", servers[2].child.id())), "{error}");
     let key = scene.write_key("another key", "a5");
-    let mut stranger = scene.example("rai_client", &["--name", "other", "add 1 2"]);
+    let mut stranger = scene.example("rai_client", ["--name", "other", "add 1 2"]);
     let output = stranger.env("RIVER_KEY_FILE", key).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("no program publishes \"other\""));
 }
