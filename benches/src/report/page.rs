@@ -84,7 +84,8 @@ fn markdown(table: &Table) -> String {
     let mut text = String::new();
     for (index, row) in table.texts().iter().enumerate() {
         // A name like `Vec<i64>` is neither a tag nor two cells.
-        let cells: Vec<String> = row.iter().map(|cell| cell.replace('<', "&lt;").replace('|', "\\|")).collect();
+        let cells: Vec<String> =
+            row.iter().map(|cell| cell.replace('<', "&lt;").replace('|', "\\|")).collect();
         let _ = writeln!(text, "| {} |", cells.join(" | "));
         if index == 0 {
             let _ = writeln!(text, "|---|{}", "--:|".repeat(row.len() - 1));
