@@ -9,12 +9,13 @@
 //! * Checkpoints: of 1, 100 and 1000 VRs that wait for a message, on four VMs. The limit is a file of the same size,
 //!   written, made durable and renamed. The pause is the time for which VRs were stopped; restoring is everything from the
 //!   start of the program until its initiator goes on.
+//! * The same in the memory of VMs, which keep everything twice.
 //! * Migration: of a VR that answers, between two VMs, while another one asks it without a pause. The downtime is the longest
 //!   time between a question and its answer, the pause that for which all VRs were stopped. The limit is what the same
 //!   question takes when nobody moves.
 //! * The conjugate gradient kernel of the NAS benchmarks on two VMs: recorded beside not recorded; checkpoints while it
-//!   computes, without safepoints, so that all that each rank was ever told is in them; and how long a restored rank takes
-//!   until it goes on, having computed again what it had.
+//!   computes, without safepoints, so that all that each rank was ever told is in them, and with them; and how long a restored
+//!   rank takes until it goes on, having computed again what it had, or made its matrix anew.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use river::core::{Channel, Selector, VirtualResource, VmInfo, Vr, VrId};
+use river::core::{Channel, Selector, VirtualResource, Vm, VmConfig, VmInfo, Vr, VrId};
 use river::mpi::Communicator;
 use river_benches::table::{Spread, Table, bytes, load, machine};
 use river_examples::cg::{self, Class};
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let rounds = args.rounds.into();
     let all = recording(rounds)
         .and_then(|()| checkpoints(rounds))
+        .and_then(|()| in_memory(rounds))
         .and_then(|()| migrations(rounds))
         .and_then(|()| conjugate_gradients(rounds));
     match all {
@@ -212,6 +214,36 @@ fn checkpoints(rounds: usize) -> river::Result {
     Ok(table.print()?)
 }
 
+/// The same in the memory of VMs, twice.
+fn in_memory(rounds: usize) -> river::Result {
+    let mut table = Table::new("checkpoints in the memory of four VMs", "").column("pause", "ms", 2).column(
+        "checkpoint",
+        "ms",
+        2,
+    );
+    for count in VRS {
+        // Not the program's own, which would end with it.
+        let vms = Vm::start_many(&VmConfig::default().name("bench").hidden(), VMS)?;
+        let (mut pauses, mut whole, mut size) = (Vec::new(), Vec::new(), 0);
+        river::try_run_recoverable(|vr| {
+            let vms = vr.allocate(vms.iter().map(Vm::info).collect(), VMS)?;
+            let spread: Vec<VmInfo> = vms.iter().cycle().take(count.max(VMS)).cloned().collect();
+            vr.deploy(&spread, |_| Idle)?;
+            for _ in 0..rounds {
+                let start = Instant::now();
+                let taken = vr.checkpoint_in_memory()?;
+                whole.push(milliseconds(start.elapsed()));
+                pauses.push(milliseconds(taken.pause));
+                size = taken.bytes as usize;
+            }
+            Ok(())
+        })?;
+        let cells = [pauses, whole].map(|times| Some(Spread::of(times)));
+        table.row(format!("{} VRs, {}", count.max(VMS), bytes(size)), cells);
+    }
+    Ok(table.print()?)
+}
+
 /// Answers, with a state of that many bytes.
 #[derive(Serialize, Deserialize)]
 struct Answering {
@@ -322,21 +354,42 @@ fn undisturbed(world: &Communicator) -> river::Result<Rank> {
 }
 
 /// Takes a checkpoint after every fifth step but the last.
-fn checkpointed(world: &Communicator) -> river::Result<Rank> {
-    let (mut taken, mut resumed) = (Vec::new(), None);
-    let time = cg::parallel(CLASS, world, |step| {
+#[derive(Default)]
+struct Checkpoints {
+    taken: Vec<(Duration, u64, Duration)>,
+    resumed: Option<SystemTime>,
+}
+
+impl Checkpoints {
+    fn after(&mut self, world: &Communicator, step: usize) {
         if world.rank() > 0 || !step.is_multiple_of(5) || step == CLASS.steps() {
             return;
         }
         let start = world.vr().uptime();
         match world.vr().checkpoint(CG) {
-            Ok(checkpoint) if checkpoint.resumed => resumed = Some(SystemTime::now()),
-            Ok(checkpoint) => taken.push((checkpoint.pause, checkpoint.bytes, world.vr().uptime() - start)),
+            Ok(checkpoint) if checkpoint.resumed => self.resumed = Some(SystemTime::now()),
+            Ok(checkpoint) => {
+                self.taken.push((checkpoint.pause, checkpoint.bytes, world.vr().uptime() - start));
+            }
             Err(error) => eprintln!("no checkpoint: {error}"),
         }
-    })?
-    .time;
-    Ok(Rank { time, taken, resumed })
+    }
+
+    fn rank(self, time: Duration) -> Rank {
+        Rank { time, taken: self.taken, resumed: self.resumed }
+    }
+}
+
+fn checkpointed(world: &Communicator) -> river::Result<Rank> {
+    let mut checkpoints = Checkpoints::default();
+    let outcome = cg::parallel(CLASS, world, |step| checkpoints.after(world, step))?;
+    Ok(checkpoints.rank(outcome.time))
+}
+
+fn with_safepoints(world: &Communicator) -> river::Result<Rank> {
+    let mut checkpoints = Checkpoints::default();
+    let outcome = cg::with_safepoints(CLASS, world, 5, |step| checkpoints.after(world, step))?;
+    Ok(checkpoints.rank(outcome.time))
 }
 
 /// One rank on each of two VMs: what recording costs, and what checkpoints do.
@@ -358,28 +411,38 @@ fn conjugate_gradients(rounds: usize) -> river::Result {
     let ratio = recorded.median / plain.median;
     table.row("all steps", [Some(recorded), Some(plain), Some(ratio.into())]);
     table.print()?;
-    let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
-        Ok(river::mpi::run_on(vr, &vr.start_local(2)?, checkpointed)?)
-    };
-    let (mut pauses, mut whole, mut restores, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for _ in 0..rounds {
-        for (pause, bytes, time) in first(river::try_run_recoverable(run)?)?.taken {
-            pauses.push(milliseconds(pause));
-            whole.push(milliseconds(time));
-            size = bytes as usize;
+    let mut table = Table::new(
+        format!("CG class {CLASS} on two VMs, checkpointed after 10 of {} steps", CLASS.steps()),
+        "",
+    )
+    .column("pause", "ms", 2)
+    .column("checkpoint", "ms", 0)
+    .column("restore", "ms", 0);
+    for (kind, safe) in [("without safepoints", false), ("with safepoints", true)] {
+        let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
+            let vms = vr.start_local(2)?;
+            Ok(if safe {
+                river::mpi::run_on(vr, &vms, with_safepoints)?
+            } else {
+                river::mpi::run_on(vr, &vms, checkpointed)?
+            })
+        };
+        let (mut pauses, mut whole, mut restores, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for _ in 0..rounds {
+            for (pause, bytes, time) in first(river::try_run_recoverable(run)?)?.taken {
+                pauses.push(milliseconds(pause));
+                whole.push(milliseconds(time));
+                size = bytes as usize;
+            }
+            let start = SystemTime::now();
+            let resumed = first(river::restore(CG, run)?)?.resumed;
+            let resumed = resumed.ok_or_else(|| river::VrError::msg("it was not restored"))?;
+            restores.push(milliseconds(resumed.duration_since(start).unwrap_or_default()));
         }
-        let start = SystemTime::now();
-        let resumed = first(river::restore(CG, run)?)?.resumed;
-        let resumed = resumed.ok_or_else(|| river::VrError::msg("it was not restored"))?;
-        restores.push(milliseconds(resumed.duration_since(start).unwrap_or_default()));
+        fs::remove_dir_all(CG)?;
+        let cells = [Spread::of(pauses), Spread::of(whole), Spread::of(restores)];
+        table.row(format!("{kind}, {}", bytes(size)), cells.map(Some));
     }
-    fs::remove_dir_all(CG)?;
-    let mut table = Table::new(format!("CG class {CLASS} on two VMs, checkpointed and restored"), "")
-        .column("pause", "ms", 2)
-        .column("checkpoint", "ms", 0)
-        .column("restore", "ms", 0);
-    let cells = [Spread::of(pauses), Spread::of(whole), Spread::of(restores)];
-    table.row(format!("after 10 of {} steps, {}", CLASS.steps(), bytes(size)), cells.map(Some));
     table.print()?;
     Ok(())
 }

@@ -161,9 +161,9 @@ async fn download(vm: &VmInfo, key: &ClusterKey, question: ToVm) -> Result<Vec<u
     let mut bytes = Vec::new();
     loop {
         match answer(vm, &mut from).await? {
-            FromVm::Piece(Some(piece)) if piece.is_empty() => return Ok(bytes),
-            FromVm::Piece(Some(piece)) => bytes.extend_from_slice(&piece),
-            FromVm::Piece(None) => return Err(failed(format_args!("VM {}: it has it no more", vm.name))),
+            FromVm::Piece(piece) if piece.is_empty() => return Ok(bytes),
+            FromVm::Piece(piece) => bytes.extend_from_slice(&piece),
+            FromVm::NotThere => return Err(failed(format_args!("VM {}: it has it no more", vm.name))),
             _ => return Err(failed(format_args!("VM {}: it answered something else", vm.name))),
         }
     }

@@ -205,8 +205,10 @@ pub(crate) enum FromVm {
     Kept(Result<(), String>),
     /// What is kept of a run's checkpoints.
     Images(Vec<KeptImage>),
-    /// A piece of what was fetched, in order; empty: that was all. `None`: it is not there.
-    Piece(Option<Vec<u8>>),
+    /// A piece of what was fetched, in order; empty: that was all.
+    Piece(#[serde(with = "bytes_body")] Vec<u8>),
+    /// What was to be fetched is not there.
+    NotThere,
 }
 
 /// From somebody who has the key to an initiator.

@@ -6,6 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Termination};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use crate::host;
 use crate::id::VrId;
 use crate::image;
 use crate::program::Program;
+use crate::protocol::KeepIn;
 use crate::replay;
 use crate::state::{Base, Directory, Origin, Record, Recorder};
 use crate::trace;
@@ -128,13 +130,14 @@ pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<
 #[must_use = "it starts nothing by itself"]
 pub struct Launch {
     recoverable: bool,
+    checkpoints: Option<(KeepIn, Duration)>,
     trace: Option<PathBuf>,
     events: u32,
 }
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { recoverable: false, trace: None, events: trace::EVENTS }
+        Self { recoverable: false, checkpoints: None, trace: None, events: trace::EVENTS }
     }
 }
 
@@ -147,6 +150,31 @@ impl Launch {
     /// All VRs are recorded, so that the program can be checkpointed: see [`try_run_recoverable`].
     pub fn recoverable(mut self) -> Self {
         self.recoverable = true;
+        self
+    }
+
+    /// The program is recoverable, and is checkpointed again and again by itself, so often. A checkpoint that cannot be taken is
+    /// said on stderr, and is no reason to stop. `river run --checkpoint` does the same from outside, takes precedence, and
+    /// goes on from the last one when the program dies.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use river_core::{ExitCode, KeepIn, Launch, Result, Vr};
+    ///
+    /// fn main() -> ExitCode {
+    ///     // From then on: river restore state
+    ///     Launch::new().checkpoint_every(Duration::from_secs(10), KeepIn::Directory("state".into())).run(program)
+    /// }
+    ///
+    /// fn program(vr: &Vr) -> Result {
+    ///     println!("I am VR {} on {}", vr.id(), vr.vm());
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn checkpoint_every(mut self, every: Duration, to: KeepIn) -> Self {
+        self.recoverable = true;
+        self.checkpoints = Some((to, every));
         self
     }
 
@@ -191,7 +219,7 @@ impl Launch {
                 .map_err(|_| VrError::msg(format!("{TRACE_EVENTS} is {text:?}, not a number of events")))?,
         };
         let trace = trace.as_deref().map(|path| (path, events));
-        Ok(Program::start(reach.key()?, reach, recoverable, trace)?)
+        Ok(Program::start(reach.key()?, reach, recoverable, self.checkpoints.clone(), trace)?)
     }
 }
 

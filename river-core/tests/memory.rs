@@ -1,9 +1,11 @@
 //! Checkpoints in the memory of VMs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use river_core::{
-    Channel, ProgramId, Result, Selector, StateError, Stored, VirtualResource, Vm, VmConfig, VmInfo, Vr, kept,
+    Channel, KeepIn, Launch, ProgramId, Result, Selector, StateError, Stored, VirtualResource, Vm, VmConfig,
+    VmInfo, Vr, kept,
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,20 @@ fn a_program_goes_on_from_what_was_kept() {
     };
     assert_eq!(river_core::try_run_recoverable(body).unwrap(), (false, false));
     assert_eq!(river_core::restore(directory.path(), body).unwrap(), (true, true));
+}
+
+#[test]
+fn a_program_is_checkpointed_by_itself_as_it_was_launched() {
+    let (_vms, infos) = vms(&VmConfig::default(), 2);
+    let directory = tempfile::tempdir().unwrap();
+    let body = |vr: &Vr| {
+        use_all(vr, &infos)?;
+        while vr.effect(|| kept::fetch(vr.program(), &infos, directory.path()).is_err())? {
+            std::thread::yield_now();
+        }
+        Ok(())
+    };
+    Launch::new().checkpoint_every(Duration::from_millis(20), KeepIn::Memory).try_run(body).unwrap();
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl<'v> Communicator<'v> {
     /// use river_mpi::{Communicator, Launch, SUM};
     ///
     /// fn body(world: &Communicator) -> river_core::Result<f64> {
-    ///     let (mut step, mut x) = world.resumed()?.unwrap_or((0, 1.0));
+    ///     let (mut step, mut x) = world.resumed()?.unwrap_or((0, 1.0_f64));
     ///     while step < 1_000 {
     ///         world.safepoint(&(step, x))?;
     ///         let mut sum = [x];

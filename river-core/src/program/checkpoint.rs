@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// loss, and be of no use to go on from.
 const MOURNING: Duration = Duration::from_secs(2);
 
+/// The shortest time between two checkpoints that River takes by itself.
+const OFTEN: Duration = Duration::from_millis(1);
+
 /// What `RIVER_CHECKPOINT` says instead of a directory for the memory of VMs: `river run` makes paths absolute.
 const MEMORY: &str = "memory";
 
@@ -34,6 +37,10 @@ pub(super) struct Regularly {
 }
 
 impl Regularly {
+    pub(super) fn new((to, every): (KeepIn, Duration)) -> Self {
+        Self { to, every: every.max(OFTEN) }
+    }
+
     pub(super) fn from_env() -> io::Result<Option<Self>> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let (Some(directory), Some(every)) = (set("RIVER_CHECKPOINT"), set("RIVER_CHECKPOINT_EVERY")) else {

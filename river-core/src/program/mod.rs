@@ -37,7 +37,7 @@ use crate::lease;
 use crate::machine::{machine_name, process_name};
 use crate::node::Node;
 use crate::protocol::{
-    FromHost, FromProgram, Hello, Place, Reply, Report, Step, Tenant, ToHost, ToProgram, ToVm,
+    FromHost, FromProgram, Hello, KeepIn, Place, Reply, Report, Step, Tenant, ToHost, ToProgram, ToVm,
 };
 use crate::rt;
 use crate::service;
@@ -136,6 +136,7 @@ impl Program {
         key: ClusterKey,
         reach: Reach,
         recoverable: bool,
+        checkpoints: Option<(KeepIn, Duration)>,
         trace: Option<(&Path, u32)>,
     ) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();
@@ -180,7 +181,8 @@ impl Program {
         let renew = rt::spawn(this.clone().renew_leases());
         let arrivals = rt::spawn(cut::report_arrivals(this.node.clone()));
         this.tasks().extend([answer, renew, arrivals]);
-        if let Some(regularly) = Regularly::from_env()? {
+        let regularly = Regularly::from_env()?.or_else(|| checkpoints.map(Regularly::new));
+        if let Some(regularly) = regularly {
             this.tasks().push(rt::spawn(this.clone().checkpoint_regularly(regularly)));
         }
         Ok(this)

@@ -133,3 +133,38 @@ impl Registry {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::envelope::{Channel, Payload};
+    use crate::id::ProgramId;
+    use crate::state::{Base, Refusal, Sending, Sent};
+
+    /// A process that says what its VRs have sent while a send is undecided says too much if it is refused.
+    #[test]
+    fn a_send_counts_before_it_is_made_and_is_undecided_until_then() {
+        let (registry, id, to) = (Registry::default(), VrId::fresh(), VrId::fresh());
+        let (name, program) = ("sender".into(), ProgramId::fresh());
+        let origin = Origin { id, parent: None, code: None, name, program };
+        let recorder = registry.add(origin, Record::new(Base::new(id, Bytes::new())));
+        let sent = || Sent::new(to, Channel::named("test"), 0, &Payload::from(Vec::new()));
+        for refused in [true, false] {
+            assert!(!registry.is_undecided());
+            assert_eq!(recorder.send(sent()), Ok(Sending::Due(0)));
+            // It stops here, at whatever moment that is.
+            registry.freeze();
+            assert!(registry.is_undecided());
+            assert_eq!(registry.sent(), [(to, id, 1)]);
+            if refused {
+                recorder.refused(Refusal::Full);
+            }
+            recorder.decided();
+            assert!(!registry.is_undecided());
+            assert_eq!(registry.sent(), [(to, id, u64::from(!refused))]);
+            registry.thaw();
+        }
+    }
+}

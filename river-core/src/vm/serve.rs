@@ -161,9 +161,12 @@ async fn keep(
 }
 
 fn send_pieces(bytes: Option<&[u8]>, to: &rt::Sender<FromVm>) {
-    let pieces = bytes.unwrap_or_default().chunks(PIECE);
-    pieces.for_each(|piece| drop(to.try_send(FromVm::Piece(Some(piece.to_vec())))));
-    let _ = to.try_send(FromVm::Piece(bytes.map(|_| Vec::new())));
+    let Some(bytes) = bytes else {
+        let _ = to.try_send(FromVm::NotThere);
+        return;
+    };
+    bytes.chunks(PIECE).for_each(|piece| drop(to.try_send(FromVm::Piece(piece.to_vec()))));
+    let _ = to.try_send(FromVm::Piece(Vec::new()));
 }
 
 /// Starts the host, after having fetched its image if need be. Whether it was fetched; or why there is no host.
