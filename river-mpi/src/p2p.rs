@@ -182,8 +182,17 @@ impl<'v> Communicator<'v> {
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
         let request = self.irecv_into(buffer, source, recv_tag)?;
-        self.send(data, dest, send_tag)?;
-        request.wait()
+        let dest = dest.into();
+        let lends = |to| self.engine().lends(to, size_of_val(data));
+        if !self.guard(self.destination(dest))?.is_some_and(lends) {
+            self.send(data, dest, send_tag)?;
+            return request.wait();
+        }
+        // Waiting for both at once: what comes goes straight to its place, while what is sent is read.
+        let sent = self.isend_from(data, dest, send_tag)?;
+        let status = request.wait()?;
+        sent.wait()?;
+        Ok(status)
     }
 
     /// Sends a slice and receives a message of at most the same length into it.
@@ -244,7 +253,8 @@ impl<'v> Communicator<'v> {
     }
 
     /// Starts a standard send. The slice can be used again at once: it is copied, unless it is long and its receive
-    /// matches it within about the time in which it could have been copied; [`isend_vec`](Self::isend_vec) never copies it.
+    /// matches it within about the time in which it could have been copied; [`isend_from`](Self::isend_from) and
+    /// [`isend_vec`](Self::isend_vec) do not copy what is long.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -253,6 +263,45 @@ impl<'v> Communicator<'v> {
     /// 3.7.2
     pub fn isend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result<Request<'v>> {
         self.start_send(data, dest.into(), tag, Mode::Standard)
+    }
+
+    /// Starts a standard send of a slice that the request borrows until it is completed or dropped, as in C: on the same
+    /// machine a long one is not copied, but read by its receiver.
+    ///
+    /// A request that is dropped copies the slice if it was not read yet. One that is *leaked* ([`std::mem::forget`]) does
+    /// not: its receiver gets what is in that memory then, or the job ends as one in which nobody sends it.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// # use river_mpi::wait_all;
+    /// let other = 1 - world.rank();
+    /// let mine = vec![world.rank(); 10_000];
+    /// let mut theirs = vec![0; 10_000];
+    /// wait_all(&mut [world.irecv_into(&mut theirs, other, 0)?, world.isend_from(&mine, other, 0)?])?;
+    /// assert_eq!(theirs[9_999], other);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Standard section
+    /// 3.7.2
+    pub fn isend_from<'a, T: Element>(
+        &self,
+        data: &'a [T],
+        dest: impl Into<Peer>,
+        tag: i32,
+    ) -> Result<Request<'a>>
+    where
+        'v: 'a,
+    {
+        let dest = dest.into();
+        let start = || {
+            let Some(to) = self.destination(dest)? else { return Ok(None) };
+            self.engine().isend_lent(to, self.key(tag)?, element::bytes_of(data), Mode::Standard).map(Some)
+        };
+        Ok(Request::new(self, self.guard(start())?, Target::Nothing))
     }
 
     /// Starts a synchronous send, which completes when a receive has matched it. The slice is copied.

@@ -209,7 +209,7 @@ impl<'v, T: Element> Persistent<'v, T> {
                 let data = element::bytes_of(&self.buffer);
                 let send = |to| match buffered {
                     true => engine.send_buffered(to, key, data),
-                    false => engine.isend_slice(to, key, data, mode),
+                    false => engine.isend_lent(to, key, data, mode),
                 };
                 self.comm.destination(self.peer)?.map(send).transpose()?
             }

@@ -4,7 +4,7 @@ use river_core::testing::for_each_topology;
 use river_core::{VrError, try_run};
 use river_mpi::testing::{surviving_world, try_world};
 use river_mpi::{
-    ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, run_on, wait_all,
+    ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, SUM, run_on, wait_all,
 };
 
 /// A ring through all ranks, by messages that are sent at once and by such that are offered.
@@ -109,6 +109,40 @@ fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
 fn messages_of_every_size_come_in_every_way() {
     for_each_topology(|_, make_vms| {
         try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, every_way_in)?)).unwrap();
+    });
+}
+
+/// Collective operations on vectors that another process reads where they are, or in parts, and on one buffer.
+fn long_vectors(world: &Communicator<'_>) -> river_core::Result {
+    let (rank, p) = (world.rank() as u64, world.size());
+    for len in [2047, 2048, 4097, 32_768, 100_003] {
+        let of = |rank: u64| (0..len as u64).map(move |i| i * 7 + rank);
+        let mine: Vec<u64> = of(rank).collect();
+        let mut all = vec![0; len * p];
+        world.allgather(&mine, &mut all)?;
+        assert!(all.iter().copied().eq((0..p as u64).flat_map(of)));
+        world.alltoall_in_place(&mut all)?;
+        assert!(all.chunks(len).all(|block| block == mine));
+        let mut from_one = if rank == 1 { mine.clone() } else { vec![0; len] };
+        world.bcast(&mut from_one, 1)?;
+        assert!(from_one.iter().copied().eq(of(1)));
+        let sum_up_to = |last: u64| of(0).map(move |x| x * (last + 1) + last * (last + 1) / 2);
+        let mut sums = mine.clone();
+        world.allreduce_in_place(&mut sums, &SUM)?;
+        assert!(sums.iter().copied().eq(sum_up_to(p as u64 - 1)));
+        let mut sums = mine.clone();
+        world.scan_in_place(&mut sums, &SUM)?;
+        assert!(sums.iter().copied().eq(sum_up_to(rank)));
+    }
+    Ok(())
+}
+
+#[test]
+fn long_vectors_are_right_on_every_topology() {
+    for_each_topology(|_, make_vms| {
+        for ranks in [2, 3, 4] {
+            try_run(|vr| Ok(run_on(vr, &make_vms(vr, ranks)?, long_vectors)?)).unwrap();
+        }
     });
 }
 

@@ -43,6 +43,7 @@ fn blocking_sends_and_receives_of_every_mode() {
                 world.isend(&data, 1, 5)?.wait()?;
                 world.issend(&data, 1, 6)?.wait()?;
                 world.isend_vec(data.clone(), 1, 7)?.wait()?;
+                world.isend_from(&data, 1, 8)?.wait()?;
                 assert_eq!(world.buffer_detach()?, size * 4);
             } else {
                 let mut buffer = vec![0; size + 1];
@@ -53,7 +54,7 @@ fn blocking_sends_and_receives_of_every_mode() {
                 let ready = world.irecv_into(&mut buffer, 0, 4)?;
                 world.send(&[0_u8], 0, 0)?;
                 ready.wait()?;
-                for tag in 5..8 {
+                for tag in 5..9 {
                     assert_eq!(world.recv::<u32>(0, tag)?.0, data);
                 }
             }
@@ -351,6 +352,30 @@ fn what_is_not_matched_yet_can_be_cancelled() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn what_is_sent_from_a_slice_arrives_though_its_request_is_dropped_or_waits_for_others() {
+    for size in SIZES {
+        world(2, |world| {
+            let other = 1 - world.rank();
+            let mut mine = vec![1_u32; size];
+            drop(world.isend_from(&mine, other, 0)?);
+            mine.fill(2);
+            let sent = world.isend_from(&mine, other, 1)?;
+            // In neither order of the two is the other side in a wait for the message that it sent first.
+            let (second, first) = (world.recv::<u32>(other, 1)?.0, world.recv::<u32>(other, 0)?.0);
+            assert!(first == vec![1; size] && second == vec![2; size]);
+            sent.wait()?;
+            mine.fill(3);
+            let mut cancelled = world.isend_from(&mine, other, 2)?;
+            cancelled.cancel()?;
+            assert!(cancelled.wait()?.is_cancelled());
+            world.barrier()?;
+            assert_eq!(world.iprobe(other, 2)?, None);
+            Ok(())
+        });
+    }
 }
 
 #[test]

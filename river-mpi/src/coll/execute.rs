@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::loan::{Loan, Region};
 use super::plan::{Buffer, Plan, Side, Span, Step};
-use super::wire::{Message, Wire};
+use super::wire::{Landing, Message, Wire};
 use crate::element::{self, Element};
 use crate::error::MpiError;
 use crate::op::Operator;
@@ -23,6 +23,9 @@ use crate::op::Operator;
 pub(crate) const PIECE: usize = 32 << 10;
 /// From so many bytes on, what is sent several times or passed on is shared instead of copied.
 const SHARE: usize = 2048;
+/// What another process reads out of this one's memory has so many bytes at most, so that who passes it on need not wait for
+/// all of it.
+const OFFERED: usize = 256 << 10;
 
 /// A message does not have the length that the plan expects, or is no value of the type: the ranks did not
 /// make the same call.
@@ -118,7 +121,9 @@ impl Execution {
         operator: &dyn Operator<T>,
     ) -> Result<(), W::Error> {
         let tag = self.tag;
-        self.steps(wire, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
+        // Whatever happens, what was offered is settled before the memory is the caller's again.
+        let mut offers = Offers { wire, waits: true, offers: SmallVec::new() };
+        self.steps(&mut offers, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
     }
 
     /// Does the steps that it can do without waiting.
@@ -129,12 +134,13 @@ impl Execution {
         operator: &dyn Operator<T>,
     ) -> Result<Progress, W::Error> {
         let tag = self.tag;
-        self.steps(wire, memory, operator, |from| wire.try_receive(from, tag))
+        let mut offers = Offers { wire, waits: false, offers: SmallVec::new() };
+        self.steps(&mut offers, memory, operator, |from| wire.try_receive(from, tag))
     }
 
     fn steps<T: Element, W: Wire>(
         &mut self,
-        wire: &W,
+        offers: &mut Offers<'_, W>,
         memory: &mut Memory<'_, T>,
         operator: &dyn Operator<T>,
         receive: impl Fn(usize) -> Result<Option<Message>, W::Error>,
@@ -143,25 +149,55 @@ impl Execution {
         while let Some(step) = plan.step(self.next) {
             match step {
                 Step::Send { what, to } => match *plan.spans(what) {
-                    [span] => self.send(wire, memory, span, to)?,
-                    ref spans => self.send_gathered(wire, memory, spans, to)?,
+                    [span] => self.send(offers, memory, span, to)?,
+                    ref spans => self.send_gathered(offers.wire, memory, spans, to)?,
                 },
                 Step::Recv { into, from } => {
                     let spans = plan.spans(into);
                     let len = spans.iter().map(|span| span.len).sum();
                     let carry = match *spans {
-                        [span] if self.next_sends_of(span) => Some(span),
+                        [span] if self.next_sends_of(span) && !self.next_offers::<T, _>(offers, span) => {
+                            Some(span)
+                        }
                         _ => None,
                     };
                     loop {
-                        let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
+                        let landing = match *spans {
+                            // What others may still read is settled when the message has come: until then they may wait
+                            // for this rank as well.
+                            [span] if carry.is_none() && offers.waits && !offers.hit(memory.home(span)) => {
+                                self.land(offers.wire, memory, span, from)?
+                            }
+                            _ => None,
+                        };
+                        let message = match landing {
+                            None => receive(from)?,
+                            Some(Landing::Message(message)) => Some(message),
+                            Some(Landing::Landed(bytes)) => {
+                                let elements = self.elements::<T>(len, bytes);
+                                let expected = elements.len() * size_of::<T>();
+                                if bytes != expected {
+                                    return Err(Mismatch { from, sent: bytes, expected }.into());
+                                }
+                                if self.has_received(elements, len) {
+                                    break;
+                                }
+                                continue;
+                            }
+                        };
+                        let Some(message) = message else { return Ok(Progress::Waits { from }) };
                         let elements = self.piece::<T>(len, &message);
                         let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
-                        spans.iter().for_each(|&span| memory.settle(span));
+                        for &span in spans {
+                            offers.settle(memory.home(span));
+                            memory.settle(span);
+                        }
                         let filled = message.read(|bytes| memory.fill(spans, elements.clone(), bytes));
                         filled.map_err(|_| mismatch)?;
-                        if let (Some(span), Message::Whole(bytes)) = (carry, message) {
-                            self.carry(span, elements.start, bytes);
+                        match (carry, message) {
+                            (None, _) => {}
+                            (Some(_), Message::Lent(_)) => self.carried = None,
+                            (Some(span), message) => self.carry(span, elements.start, message.into_bytes()),
                         }
                         if self.has_received(elements, len) {
                             break;
@@ -178,6 +214,7 @@ impl Execution {
                         let elements = self.piece::<T>(into.len, &message);
                         let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
                         let (operand, part) = (operand.part(elements.clone()), into.part(elements.clone()));
+                        offers.settle(memory.home(part));
                         memory.settle(part);
                         message.read(|bytes| match bytemuck::checked::try_cast_slice(bytes) {
                             Ok(received) => {
@@ -198,10 +235,12 @@ impl Execution {
                 }
                 Step::Copy { from, into } => {
                     self.carried = None;
+                    offers.settle(memory.home(into));
                     memory.copy(from, into);
                 }
                 Step::Reduce { side, what, into } => {
                     self.carried = None;
+                    offers.settle(memory.home(into));
                     memory.fold(operator, side, what, into);
                 }
             }
@@ -218,8 +257,37 @@ impl Execution {
 
     /// Which elements of a message of `len` elements a piece has that has come.
     fn piece<T>(&self, len: usize, message: &Message) -> Range<usize> {
-        let most = if matches!(message, Message::Lent(_)) { len } else { self.piece_len::<T>() };
+        match message {
+            Message::Lent(_) => self.received..len,
+            _ => self.elements::<T>(len, message.len()),
+        }
+    }
+
+    /// The same of one of so many bytes: what was offered is longer than other pieces are.
+    fn elements<T>(&self, len: usize, bytes: usize) -> Range<usize> {
+        let most = self.piece_len::<T>().max(bytes.min(OFFERED) / size_of::<T>().max(1));
         self.received..len.min(self.received.saturating_add(most))
+    }
+
+    /// Receives the next piece of a message where it belongs, if its elements may have any bytes.
+    fn land<T: Element, W: Wire>(
+        &self,
+        wire: &W,
+        memory: &mut Memory<'_, T>,
+        span: Span,
+        from: usize,
+    ) -> Result<Option<Landing>, W::Error> {
+        if element::bytes_of_mut::<T>(&mut []).is_none() {
+            return Ok(None);
+        }
+        let place = memory.write(span.part(self.received..span.len));
+        element::bytes_of_mut(place).map_or(Ok(None), |out| wire.receive_into(from, self.tag, out))
+    }
+
+    /// Whether the next step, which sends this or a part of it, does so by offering it.
+    fn next_offers<T, W: Wire>(&self, offers: &Offers<'_, W>, span: Span) -> bool {
+        matches!(self.plan.step(self.next + 1), Some(Step::Send { to, .. })
+            if offers.waits && offers.wire.offers(to, span.len * size_of::<T>()))
     }
 
     /// Notes that these elements have come. True: they were the last of `len`.
@@ -245,12 +313,22 @@ impl Execution {
 
     fn send<T: Element, W: Wire>(
         &mut self,
-        wire: &W,
+        offers: &mut Offers<'_, W>,
         memory: &mut Memory<'_, T>,
         span: Span,
         to: usize,
     ) -> Result<(), W::Error> {
-        let size = size_of::<T>();
+        let (wire, size) = (offers.wire, size_of::<T>());
+        if offers.waits && wire.offers(to, span.len * size) {
+            self.carried = None;
+            let step = (OFFERED / size.max(1)).max(1);
+            for start in (0..span.len).step_by(step) {
+                let part = span.part(start..span.len.min(start + step));
+                let offer = wire.offer(to, self.tag, element::bytes_of(memory.read(part)))?;
+                offers.offers.push((memory.home(part), offer));
+            }
+            return Ok(());
+        }
         if wire.lends_from(to).is_some_and(|least| span.len * size >= least) {
             self.carried = None;
             return wire.lend(to, self.tag, memory.lend(span));
@@ -313,6 +391,43 @@ impl Execution {
             }
         }
         Ok(())
+    }
+}
+
+/// What was offered to other processes, and they may still read.
+struct Offers<'w, W: Wire> {
+    wire: &'w W,
+    /// Whether the memory is there until all is done; otherwise nothing is offered.
+    waits: bool,
+    offers: SmallVec<[(Span, u64); 4]>,
+}
+
+impl<W: Wire> Offers<'_, W> {
+    /// Sees to it that nobody reads a span any more that is about to be written.
+    fn settle(&mut self, span: Span) {
+        let wire = self.wire;
+        self.offers.retain(|(offered, offer)| {
+            let hit = overlap(*offered, span);
+            if hit {
+                wire.settle(*offer);
+            }
+            !hit
+        });
+    }
+
+    /// Whether something of it is offered.
+    fn hit(&self, span: Span) -> bool {
+        self.offers.iter().any(|(offered, _)| overlap(*offered, span))
+    }
+}
+
+fn overlap(one: Span, other: Span) -> bool {
+    one.buffer == other.buffer && one.start.max(other.start) < one.end().min(other.end())
+}
+
+impl<W: Wire> Drop for Offers<'_, W> {
+    fn drop(&mut self) {
+        self.offers.iter().for_each(|(_, offer)| self.wire.settle(*offer));
     }
 }
 

@@ -32,11 +32,39 @@ pub(crate) trait Wire {
         self.send_shared(to, tag, loan.read(Bytes::copy_from_slice))
     }
 
+    /// Whether a rank of another process can read so many bytes in this one's memory.
+    fn offers(&self, _to: usize, _bytes: usize) -> bool {
+        false
+    }
+
+    /// Has a rank read the bytes where they are: they stay as they are until the offer of this number is
+    /// [settled](Self::settle). Waits for no receive.
+    fn offer(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<u64, Self::Error> {
+        self.send(to, tag, bytes).map(|()| 0)
+    }
+
+    /// Returns soon, when what was offered was read or copied.
+    fn settle(&self, _offer: u64) {}
+
+    /// The next message, which it waits for; what of it fits goes into `out`. `None`: that way is not for this rank.
+    fn receive_into(&self, _from: usize, _tag: i32, _out: &mut [u8]) -> Result<Option<Landing>, Self::Error> {
+        Ok(None)
+    }
+
     /// The next message, if it has arrived.
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>, Self::Error>;
 
     /// The next message, which it waits for.
     fn receive(&self, from: usize, tag: i32) -> Result<Message, Self::Error>;
+}
+
+/// Where a message is that has come.
+#[derive(Debug)]
+pub(crate) enum Landing {
+    /// So many bytes are where they belong.
+    Landed(usize),
+    /// It did not fit.
+    Message(Message),
 }
 
 /// A message that has come.

@@ -1,17 +1,20 @@
 //! The wire of collective operations: messages in a communicator's second context, and, for operations that wait,
-//! queues to the ranks in the same process.
+//! queues to the ranks in the same process, and memory that those in other processes read.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coll::{Loan, Message, SHORT, Wire};
+use crate::coll::{Landing, Loan, Message, SHORT, Wire};
 use crate::communicator::Communicator;
-use crate::engine::{Arrival, Ask, Engine, Sources};
+use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
 use crate::matching::{Key, Pattern};
 use crate::near::Near;
+
+/// From so many bytes on a rank of another process reads a message where it is.
+const OFFER: usize = 16 << 10;
 
 /// A rank's place among those of an operation, which are numbered from 0; between two groups those of both.
 #[derive(Clone)]
@@ -102,6 +105,31 @@ impl Wire for Port<'_, '_> {
         }
     }
 
+    fn offers(&self, to: usize, bytes: usize) -> bool {
+        bytes >= OFFER
+            && self.near(to).is_none()
+            && self.engine.lends(self.seat.members[to], bytes.min(OFFER))
+    }
+
+    fn offer(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<u64> {
+        self.engine.offer_lent(self.seat.members[to], self.seat.key(tag), bytes)
+    }
+
+    fn settle(&self, offer: u64) {
+        self.engine.settle(offer);
+    }
+
+    fn receive_into(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landing>> {
+        if self.near(from).is_some() {
+            return Ok(None);
+        }
+        let (header, arrival) = self.engine.receive(&self.seat.ask(from, tag), Some(out))?;
+        Ok(Some(match arrival {
+            Some(arrival) => Landing::Message(Message::Whole(arrival.into_bytes())),
+            None => Landing::Landed(usize::try_from(header.length).unwrap_or(usize::MAX)),
+        }))
+    }
+
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>> {
         if let Some(near) = self.near(from) {
             return Ok(near.try_receive(from, tag));
@@ -114,7 +142,13 @@ impl Wire for Port<'_, '_> {
         if let Some(near) = self.near(from) {
             return near.receive(self.engine, from, tag);
         }
-        let (_, arrival) = self.engine.receive(&self.seat.ask(from, tag), None)?;
-        Ok(Message::Whole(arrival.map(Arrival::into_bytes).unwrap_or_default()))
+        // Room for a short one, which needs no memory then.
+        let mut data = [0_u64; SHORT / 8];
+        let out = bytemuck::bytes_of_mut(&mut data);
+        let (header, arrival) = self.engine.receive(&self.seat.ask(from, tag), Some(out))?;
+        Ok(match arrival {
+            Some(arrival) => Message::Whole(arrival.into_bytes()),
+            None => Message::Short(data, header.length as u8),
+        })
     }
 }

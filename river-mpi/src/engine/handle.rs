@@ -101,10 +101,18 @@ impl Engine<'_> {
         let Some(op) = state.ops.get_mut(ticket) else { return };
         let OpState::Offered { to, key, data } = &mut op.state else { return };
         let (to, key) = (*to, *key);
-        let Some(data) = data.take() else {
-            op.state = OpState::Granted { receive: header.length };
+        let lent = std::mem::take(&mut op.lent);
+        let data = data.take().or_else(|| self.copy_of_lent(op.seal.as_ref().filter(|_| lent)?));
+        let Some(data) = data else {
+            op.state = match lent {
+                false => OpState::Granted { receive: header.length },
+                true => OpState::Broken(
+                    "the memory that a message was sent from is not there any more".to_owned(),
+                ),
+            };
             return;
         };
+        op.seal = None;
         op.state = OpState::Sent { to };
         state.buffer_free += std::mem::take(&mut op.buffered);
         if op.detached {

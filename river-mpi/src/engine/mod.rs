@@ -115,6 +115,9 @@ impl Sources {
 pub(crate) struct OpId(u64);
 
 impl OpId {
+    /// Of no operation.
+    const NONE: Self = Self(0);
+
     fn key(self) -> DefaultKey {
         KeyData::from_ffi(self.0).into()
     }
@@ -140,6 +143,8 @@ struct Op {
     seat: u32,
     /// Says to the receiver that the data is where the offer says.
     seal: Option<single::Seal>,
+    /// The data is a slice that the operation's request borrows.
+    lent: bool,
 }
 
 /// Every message is put into one and taken out of one: so it should be copied by a few instructions.
@@ -147,7 +152,7 @@ const _: () = assert!(size_of::<Op>() <= 128);
 
 impl Op {
     fn new(state: OpState) -> Self {
-        Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None }
+        Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None, lent: false }
     }
 
     /// All of its message has come.

@@ -147,6 +147,19 @@ impl Engine<'_> {
                 state.ops.remove(id.key());
                 self.tell_read(state, &header);
             }
+            OpState::Offered { .. } if op.lent => {
+                // From now on the slice is the caller's.
+                let copy = op.seal.take().and_then(|seal| self.copy_of_lent(&seal));
+                let Some(copy) = copy else {
+                    tracing::error!("this process cannot read its own memory any more: a message is lost");
+                    state.ops.remove(id.key());
+                    return;
+                };
+                if let OpState::Offered { data, .. } = &mut op.state {
+                    *data = Some(copy);
+                }
+                (op.lent, op.detached) = (false, true);
+            }
             OpState::Arriving(_) | OpState::Offered { .. } => op.detached = true,
             OpState::Arrived(arrival) => {
                 if arrival.len() > 0 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use river_core::Payload;
 
-use super::single::Exposure;
+use super::single::{Exposure, Seal};
 use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
@@ -17,6 +17,8 @@ use crate::matching::Key;
 const COPIED: u64 = 8;
 /// How long it takes about until an answer comes.
 const ANSWER: Duration = Duration::from_micros(5);
+/// How long a reader of what was lent to it is waited for besides, who may have something else to do before.
+const PEACE: Duration = Duration::from_micros(50);
 /// Of a shorter one a copy is made in less time than it takes to ask.
 const WORTH_WAITING: usize = 256 << 10;
 /// So many slices in a row are copied at most without another look whether the receiver waits for them.
@@ -129,6 +131,39 @@ impl Engine<'_> {
         let op = self.add(OpState::Sent { to });
         self.send_eager(to, key, Kind::Eager, op.0, data).inspect_err(|_| self.forget(op))?;
         Ok(op)
+    }
+
+    /// As [`isend`](Self::isend), of a slice that stays as it is until the operation is taken or detached: a long one is not
+    /// copied, but read by its receiver.
+    pub(crate) fn isend_lent(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
+        if !self.lends(to, data.len()) {
+            return self.isend_slice(to, key, data, mode);
+        }
+        let op = self.offer(to, key, data, None, 0)?;
+        if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
+            op.lent = true;
+        }
+        Ok(op)
+    }
+
+    /// As [`isend_lent`](Self::isend_lent), for data of which [`lends`](Self::lends) has said so, until it is settled.
+    pub(crate) fn offer_lent(&self, to: u32, key: Key, data: &[u8]) -> Result<u64> {
+        if !self.lends(to, data.len()) {
+            // The end of something longer.
+            return self.send_eager(to, key, Kind::Eager, 0, data).map(|()| OpId::NONE.0);
+        }
+        self.isend_lent(to, key, data, Mode::Standard).map(|op| op.0)
+    }
+
+    /// Waits for a moment until data that was lent is read, and has it copied if it is not.
+    pub(crate) fn settle(&self, offer: u64) {
+        let op = OpId(offer);
+        let len = self.state.borrow().ops.get(op.key()).map(|op| op.seal.as_ref().map_or(0, Seal::len));
+        let Some(len) = len else { return };
+        self.linger(op, PEACE + 4 * reading_time(len));
+        if self.take(op).is_none() {
+            self.detach(op);
+        }
     }
 
     pub(super) fn isend_buffered(

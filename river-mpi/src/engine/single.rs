@@ -5,13 +5,18 @@
 //! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same
 //! call. So what was copied is the message if the seal was whole, and nothing otherwise: then, and if the kernel
 //! does not let one process read another, the receiver says *go*, and the data comes in pieces.
+//!
+//! The data of a send that borrows its slice until it is complete is *lent*: the engine cannot hold the slice itself, but it
+//! can read it as any receiver does, if its own process has to send it in pieces or its request is dropped.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 use bytemuck::{Pod, Zeroable};
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
@@ -34,13 +39,34 @@ pub(super) struct Exposure {
 
 /// A word that says that data is where an [`Exposure`] says, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Seal(Box<AtomicU64>);
+pub(super) struct Seal(Box<Sealed>);
+
+#[derive(Debug)]
+struct Sealed {
+    word: AtomicU64,
+    exposure: Exposure,
+    len: usize,
+}
+
+impl Seal {
+    /// How long the data is.
+    pub(super) fn len(&self) -> usize {
+        self.0.len
+    }
+}
 
 impl Drop for Seal {
     fn drop(&mut self) {
-        self.0.store(0, SeqCst);
+        self.0.word.store(0, SeqCst);
     }
 }
+
+/// Whether this process can read its own memory by that call. (A sandbox may forbid it.)
+static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
+    let (data, mut out) = ([1; 8], [0; 8]);
+    let (exposure, _seal) = Exposure::of(&data);
+    exposure.read(&mut out).is_ok() && out == data
+});
 
 /// Why data was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +84,15 @@ const KEPT: u64 = 1 << 20;
 
 impl Exposure {
     pub(super) fn of(data: &[u8]) -> (Self, Seal) {
-        let seal = Seal(Box::new(AtomicU64::new(0)));
-        let at = std::ptr::from_ref::<AtomicU64>(&seal.0).expose_provenance() as u64;
+        let len = data.len();
+        let mut sealed = Box::new(Sealed { word: AtomicU64::new(0), exposure: Self::zeroed(), len });
+        let at = std::ptr::from_ref::<AtomicU64>(&sealed.word).expose_provenance() as u64;
         // Never zero, and nobody else's.
         let number = RandomState::new().hash_one(at) | 1;
-        seal.0.store(number, SeqCst);
         let data = data.as_ptr().expose_provenance() as u64;
-        (Self { process: std::process::id().into(), data, seal: at, number }, seal)
+        sealed.exposure = Self { process: std::process::id().into(), data, seal: at, number };
+        sealed.word.store(number, SeqCst);
+        (sealed.exposure, Seal(sealed))
     }
 
     /// What an offer says, if it says it.
@@ -107,6 +135,23 @@ impl Engine<'_> {
     /// Whether the offer of a message of that length says where the data is.
     pub(super) fn exposes(&self, to: u32, len: usize) -> bool {
         len <= EXPOSED && self.shares_memory(to)
+    }
+
+    /// Whether a message of that length can be sent from where it lies, without the caller.
+    pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
+        len > self.eager(to)
+            && to != self.me
+            && self.exposes(to, len)
+            // A replay could not know what was read when.
+            && !self.vr.is_recoverable()
+            && *READS_ITSELF
+    }
+
+    /// A copy of data that was lent. `None`: it is not there, as its request was leaked.
+    pub(super) fn copy_of_lent(&self, seal: &Seal) -> Option<Bytes> {
+        let mut whole = false;
+        let copy = self.pool.filled(seal.0.len, |out| whole = seal.0.exposure.read(out).is_ok());
+        whole.then_some(copy)
     }
 
     /// Whether an offer is one that this rank can read the data of.
@@ -189,7 +234,7 @@ mod tests {
         let (exposure, seal) = Exposure::of(&data);
         assert_eq!(exposure.read(&mut out), Ok(()));
         assert!(out == data);
-        seal.0.store(0, SeqCst);
+        drop(seal);
         assert_eq!(exposure.read(&mut out), Err(Unread::Gone));
     }
 
