@@ -20,7 +20,7 @@ use scene::{Process, Scene};
 const FIRST_LEN: usize = 312;
 const CONFIRM_LEN: usize = 16;
 const PROBE_LEN: usize = 1024;
-const MAGIC: &[u8] = b"RIVR\x03\0\0\0";
+const MAGIC: &[u8] = b"RIVR\x04\0\0\0";
 /// How much larger, in KiB, a process may be after the attacks.
 const GROWTH: u64 = 32 << 10;
 
@@ -198,7 +198,7 @@ fn no_attack_without_the_key_gets_anywhere() {
             assert_eq!(say(address, &other)[6], 2);
         }
         Port::Udp(address) => {
-            let body = [&b"RVRP\x03\0\0\0"[..], &noise(PROBE_LEN - 8)].concat();
+            let body = [&b"RVRP\x04\0\0\0"[..], &noise(PROBE_LEN - 8)].concat();
             assert_eq!(ask(address, [body]), 0);
         }
     });
