@@ -63,6 +63,9 @@ fn report<T: Termination>((result, lost): (Result<T>, bool)) -> ExitCode {
 /// The exit code of a program that failed after it had lost a host, if `RIVER_CHECKPOINT` is set: `EX_TEMPFAIL`.
 const LOST_A_HOST: u8 = 75;
 
+/// Names a file in which `river run` is told that the program failed after it had lost a host.
+const LOST_FILE: &str = "RIVER_LOST_A_HOST";
+
 /// Like [`run`], but returns what `body` returns. For programs that do more than be a River program, and for tests.
 ///
 /// # Errors
@@ -348,6 +351,9 @@ fn finish<T>(
     let lost = program.has_lost_a_host();
     if !lost || matches!(result, Ok(Ok(_))) {
         program.forget_checkpoints();
+    } else if let Some(file) = std::env::var_os(LOST_FILE) {
+        // Whatever the program makes of the error, and with whatever code it exits.
+        let _ = std::fs::write(file, "a host was lost");
     }
     program.finish();
     (result.unwrap_or_else(|panic| panic::resume_unwind(panic)), lost)

@@ -16,7 +16,7 @@ use river::core::{self, ProgramId, Query, Stored, Vm, VmConfig, VmInfo};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::{count, plural, search};
 
@@ -24,8 +24,6 @@ use super::{count, plural, search};
 pub(super) const FAILED: u8 = 125;
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
-/// What a program returns that failed after it had lost a host, if it is told where its checkpoints are.
-const LOST_A_HOST: i32 = 75;
 
 /// How often to look for a port if the one found is taken by somebody else at once.
 const ATTEMPTS: usize = 5;
@@ -53,7 +51,7 @@ Environment of PROGRAM:
   RIVER_PORT  the UDP port on which it finds them, if they were started for this run
   RIVER_RECOVERABLE, RIVER_CHECKPOINT, RIVER_CHECKPOINT_EVERY
               1, the directory and the seconds, if the options above say so
-  RIVER_CHECKPOINT_RUN
+  RIVER_CHECKPOINT_RUN, RIVER_LOST_A_HOST
               by what its checkpoints are found in the memory of VMs
 
 Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of
@@ -116,11 +114,14 @@ fn try_run(args: &Args) -> river::Result<u8> {
     let (mut command, vms) = args.job.prepare()?;
     let memory = args.state.in_memory().then(Kept::new).transpose()?;
     args.state.apply(&mut command, memory.as_ref())?;
+    let lost = NamedTempFile::new()?;
+    command.env("RIVER_LOST_A_HOST", lost.path());
     let mut end = run_to_the_end(&mut command)?;
     for restart in 1..=args.state.restarts {
-        if !end.is_death() {
+        if !end.is_death(&lost) {
             break;
         }
+        lost.as_file().set_len(0)?;
         match args.state.restored(&command, restart, memory.as_ref(), &vms) {
             Ok(mut again) => end = run_to_the_end(&mut again)?,
             Err(error) => {
@@ -130,7 +131,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
         }
     }
     if let Some(memory) = memory
-        && end.is_death()
+        && end.is_death(&lost)
     {
         core::kept::forget(memory.run, &memory.vms(&vms));
     }
@@ -154,11 +155,15 @@ impl End {
         }
     }
 
-    /// Whether it died of what may not happen again: it lost a host, or was killed, though not by who wants it to end.
-    fn is_death(self) -> bool {
+    /// Whether it died of what may not happen again: it failed after it had lost a host, which `lost` is told, or was killed,
+    /// though not by who wants it to end.
+    fn is_death(self, lost: &NamedTempFile) -> bool {
         let End::Status(status) = self else { return false };
         let asked = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
-        status.code() == Some(LOST_A_HOST) || status.signal().is_some_and(|signal| !asked.contains(&signal))
+        match status.signal() {
+            Some(signal) => !asked.contains(&signal),
+            None => !status.success() && lost.as_file().metadata().is_ok_and(|file| file.len() > 0),
+        }
     }
 }
 
