@@ -16,6 +16,9 @@ use crate::state::{Directory, read_part};
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// No executable is larger.
+const MAX_IMAGE: u64 = 4 << 30;
+
 /// Who has which part of a checkpoint.
 type Parts<'a> = BTreeMap<u32, Vec<(KeptImage, &'a VmInfo)>>;
 
@@ -90,7 +93,7 @@ async fn collect(number: u64, parts: &Parts<'_>, key: &ClusterKey) -> Result<Vec
     for part in 0..count {
         let mut found = None;
         for (image, vm) in parts.get(&part).into_iter().flatten() {
-            match download(vm, key, ToVm::Fetch(image.clone())).await {
+            match download(vm, key, ToVm::Fetch(image.clone()), image.length).await {
                 Ok(bytes) if read_part(&bytes).is_ok() => found = Some(bytes),
                 Ok(_) => tracing::warn!(vm = vm.name, number, part, "a part of a checkpoint was altered"),
                 Err(error) => tracing::warn!(vm = vm.name, number, part, %error, "cannot fetch a part"),
@@ -121,7 +124,7 @@ async fn write(
     let header = header.ok_or_else(|| failed("it does not say of which program it is"))?;
     let mut missing = failed("no VM has the program's executable any more");
     for vm in vms {
-        match download(vm, key, ToVm::FetchProgram(header.image)).await {
+        match download(vm, key, ToVm::FetchProgram(header.image), MAX_IMAGE).await {
             Ok(bytes) if blake3::hash(&bytes).as_bytes() == header.image.as_bytes() => {
                 directory.keep_image(header.image, &bytes)?;
                 return directory.write(number, &header, &vrs).map(drop);
@@ -154,14 +157,20 @@ async fn answer(vm: &VmInfo, from: &mut Incoming<FromVm>) -> Result<FromVm, Stat
     }
 }
 
-/// What comes in pieces.
-async fn download(vm: &VmInfo, key: &ClusterKey, question: ToVm) -> Result<Vec<u8>, StateError> {
+/// What comes in pieces, of so many bytes at most.
+async fn download(vm: &VmInfo, key: &ClusterKey, question: ToVm, most: u64) -> Result<Vec<u8>, StateError> {
     let (to, mut from) = converse(vm, key).await?;
     let _ = to.try_send(question);
     let mut bytes = Vec::new();
     loop {
         match answer(vm, &mut from).await? {
             FromVm::Piece(piece) if piece.is_empty() => return Ok(bytes),
+            FromVm::Piece(piece) if (bytes.len() + piece.len()) as u64 > most => {
+                return Err(failed(format_args!(
+                    "VM {}: it sent more than the {most} bytes that there are",
+                    vm.name
+                )));
+            }
             FromVm::Piece(piece) => bytes.extend_from_slice(&piece),
             FromVm::NotThere => return Err(failed(format_args!("VM {}: it has it no more", vm.name))),
             _ => return Err(failed(format_args!("VM {}: it answered something else", vm.name))),

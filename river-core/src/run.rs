@@ -46,7 +46,7 @@ pub fn run<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
     Launch::new().run(body)
 }
 
-fn report<T: Termination>((result, lost): (Result<T>, bool)) -> ExitCode {
+fn report<T: Termination>(result: Result<T>) -> ExitCode {
     match result {
         Ok(value) => value.report(),
         Err(error) => {
@@ -54,14 +54,10 @@ fn report<T: Termination>((result, lost): (Result<T>, bool)) -> ExitCode {
             if let Some(trace) = error.trace() {
                 eprintln!("the calls that led to the panic:\n{trace}");
             }
-            // Whoever takes checkpoints wants to know whether it is worth going on from one.
-            if lost && flag("RIVER_CHECKPOINT") { ExitCode::from(LOST_A_HOST) } else { ExitCode::FAILURE }
+            ExitCode::FAILURE
         }
     }
 }
-
-/// The exit code of a program that failed after it had lost a host, if `RIVER_CHECKPOINT` is set: `EX_TEMPFAIL`.
-const LOST_A_HOST: u8 = 75;
 
 /// Names a file in which `river run` is told that the program failed after it had lost a host.
 const LOST_FILE: &str = "RIVER_LOST_A_HOST";
@@ -74,17 +70,15 @@ pub fn try_run<T>(body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     Launch::new().try_run(body)
 }
 
-/// What `body` returned, and whether a host was lost.
-fn run_as<T>(launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> (Result<T>, bool) {
+fn run_as<T>(launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
     if let Some(directory) = replay::wanted() {
         replay::replay(directory, body);
     }
-    let ended = match restored_directory() {
+    match restored_directory() {
         Some(directory) => go_on(&directory, launch, body),
         None => begin(launch, recording_directory(), body),
-    };
-    ended.unwrap_or_else(|error| (Err(error), false))
+    }
 }
 
 /// Like [`try_run`], but the initiator and all VRs that are deployed are recoverable, as if the program were run by
@@ -112,7 +106,7 @@ pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> E
 /// What `body` returns; [`StateError`](crate::StateError) if there is no checkpoint that can be used; why there are no VMs.
 pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
-    go_on(directory.as_ref(), &Launch::new(), body)?.0
+    go_on(directory.as_ref(), &Launch::new(), body)
 }
 
 /// How a program is started: [`run`] and [`try_run`] with options.
@@ -205,7 +199,7 @@ impl Launch {
     /// # Errors
     /// As [`try_run`]; if the trace's file cannot be written to.
     pub fn try_run<T>(self, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
-        run_as(&self, body).0
+        run_as(&self, body)
     }
 
     fn program(&self, recoverable: bool) -> Result<Arc<Program>> {
@@ -259,11 +253,7 @@ fn recording_directory() -> Option<PathBuf> {
     meant_for_this_process(RECORD)
 }
 
-fn begin<T>(
-    launch: &Launch,
-    recording: Option<PathBuf>,
-    body: impl FnOnce(&Vr) -> Result<T>,
-) -> Result<(Result<T>, bool)> {
+fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let recoverable = launch.recoverable || flag(RECOVERABLE) || recording.is_some();
     let program = launch.program(recoverable)?;
     let id = VrId::fresh();
@@ -288,14 +278,10 @@ fn begin<T>(
         None => Vr::new(id, None, node, inbox),
         Some(recorder) => Vr::recorded(node, inbox, recorder.clone()),
     };
-    Ok(finish(&program, vr, recorder, body))
+    finish(&program, vr, recorder, body)
 }
 
-fn go_on<T>(
-    directory: &Path,
-    launch: &Launch,
-    body: impl FnOnce(&Vr) -> Result<T>,
-) -> Result<(Result<T>, bool)> {
+fn go_on<T>(directory: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let checkpoints = Directory::new(directory);
     let (number, content, broken) = checkpoints.latest()?;
     for error in broken {
@@ -321,16 +307,16 @@ fn go_on<T>(
     program.goes_on_from(number);
     let recorder = program.node.states.get(vr.id());
     program.thaw(vr.id());
-    Ok(finish(&program, vr, recorder, body))
+    finish(&program, vr, recorder, body)
 }
 
-/// Runs the initiator, and ends the program with it. What it returned, and whether a host was lost.
+/// Runs the initiator, and ends the program with it. What it returned.
 fn finish<T>(
     program: &Program,
     vr: Vr,
     recorder: Option<Arc<Recorder>>,
     body: impl FnOnce(&Vr) -> Result<T>,
-) -> (Result<T>, bool) {
+) -> Result<T> {
     let id = vr.id();
     vr.is_called("initiator");
     let mut result = panic::catch_unwind(AssertUnwindSafe(|| body(&vr)));
@@ -356,5 +342,5 @@ fn finish<T>(
         let _ = std::fs::write(file, "a host was lost");
     }
     program.finish();
-    (result.unwrap_or_else(|panic| panic::resume_unwind(panic)), lost)
+    result.unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
