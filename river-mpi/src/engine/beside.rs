@@ -290,10 +290,12 @@ impl Engine<'_> {
         if hook.is_some_and(|hook| hook.got.is_some()) { Intake::Done } else { Intake::Taken }
     }
 
-    /// Looks for messages of ranks of this process for a while, and for others now and then. True: something was there.
+    /// Looks for messages of ranks of this process for a while, `awake` at least, and for others now and then. True: something
+    /// was there.
     pub(super) fn look_beside(
         &self,
         patience: Duration,
+        awake: Duration,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> Result<bool, RecvError> {
@@ -308,7 +310,7 @@ impl Engine<'_> {
             }
         }
         let start = Instant::now();
-        while start.elapsed() < patience.min(PATIENCE) {
+        while start.elapsed() < patience.min(PATIENCE.max(awake)) {
             std::thread::yield_now();
             for _ in 0..LOOKS {
                 if self.take_beside(hook, landing) {

@@ -54,6 +54,15 @@ impl Hurry {
 }
 
 impl Engine<'_> {
+    /// How long it takes about until others have read what these operations offer them: to sleep for less than that, and to be
+    /// woken, would keep the reader from its work.
+    pub(super) fn time_to_read(&self, ops: &[OpId]) -> Duration {
+        let state = self.state.borrow();
+        let exposed = ops.iter().filter_map(|op| state.ops.get(op.key())?.seal.as_ref());
+        let bytes: usize = exposed.map(Seal::len).sum();
+        if bytes == 0 { Duration::ZERO } else { PEACE + reading_time(bytes) }
+    }
+
     /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.
     pub(crate) fn send(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result {
         let eager = data.len() <= self.eager(to);

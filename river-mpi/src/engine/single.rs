@@ -61,6 +61,9 @@ impl Drop for Seal {
     }
 }
 
+/// This process: to ask for it is a call of the system.
+static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
+
 /// Whether this process can read its own memory by that call. (A sandbox may forbid it.)
 static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
     let (data, mut out) = ([1; 8], [0; 8]);
@@ -90,7 +93,7 @@ impl Exposure {
         // Never zero, and nobody else's.
         let number = RandomState::new().hash_one(at) | 1;
         let data = data.as_ptr().expose_provenance() as u64;
-        sealed.exposure = Self { process: std::process::id().into(), data, seal: at, number };
+        sealed.exposure = Self { process: (*PROCESS).into(), data, seal: at, number };
         sealed.word.store(number, SeqCst);
         (sealed.exposure, Seal(sealed))
     }

@@ -50,7 +50,8 @@ impl Engine<'_> {
             self.check_wait(whom, hook.as_ref().map(|hook| hook.ask))?;
         }
         self.watch(whom);
-        match self.look(PATIENCE, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
+        let awake = self.time_to_read(ops);
+        match self.look(PATIENCE, awake, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
                 self.ask_about(whom)?;
                 let what = match &hook {
@@ -68,17 +69,25 @@ impl Engine<'_> {
         !self.state.borrow().due.is_empty()
     }
 
-    /// Waits no longer than so long until something has come, and handles it.
+    /// Waits no longer than so long until something has come, and handles it. Does not sleep for the first, `awake`.
     fn look(
         &self,
         patience: Duration,
+        awake: Duration,
         whom: &[u32],
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> std::result::Result<(), RecvError> {
         let beside = whom.iter().any(|&rank| self.near[rank as usize]);
-        if beside && self.look_beside(patience, &mut hook, &mut landing)? {
+        if beside && self.look_beside(patience, awake, &mut hook, &mut landing)? {
             return Ok(());
+        }
+        let start = (!awake.is_zero()).then(Instant::now);
+        while start.is_some_and(|start| start.elapsed() < awake) {
+            match self.sleep(BREATH, &mut hook, &mut landing) {
+                Err(RecvError::Timeout { .. }) => {}
+                result => return result,
+            }
         }
         self.sleep(patience, &mut hook, &mut landing)
     }
@@ -125,7 +134,7 @@ impl Engine<'_> {
                 return;
             }
             let whom = self.needed_by(&[op]);
-            let looked = match self.look(BREATH, &whom, None, None) {
+            let looked = match self.look(BREATH, Duration::ZERO, &whom, None, None) {
                 Err(RecvError::Timeout { .. }) => Ok(()),
                 Err(error) => self.trouble(error),
                 Ok(()) => Ok(()),
