@@ -484,8 +484,8 @@ impl Node {
         if sealed {
             control::give_up_early(&stream)?;
         }
-        let near = self.rings().is_some() && !sealed;
-        let offer = near.then(Offer::new).and_then(Result::ok);
+        let rings = self.rings().filter(|_| !sealed);
+        let offer = rings.and_then(|_| Offer::new().ok());
         let ring = offer.as_ref().map(Offer::name);
         let port = self.place.address.port();
         let program = self.program_of(to.host);
@@ -499,8 +499,8 @@ impl Node {
         if let Some(offer) = offer {
             let mut taken = [0];
             stream.read_exact(&mut taken)?;
-            if let (1, Some(bell)) = (taken[0], bell) {
-                return Ok(Link::Shm(Arc::new(offer.accepted(stream, &bell)?)));
+            if let (1, Some(bell), Some(rings)) = (taken[0], bell, rings) {
+                return Ok(Link::Shm(Arc::new(offer.accepted(stream, &bell, rings.segments())?)));
             }
         }
         Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session)?)))

@@ -18,8 +18,8 @@ const DATA: Channel = Channel::named("test data");
 /// What the VRs of a test have to tell each other.
 const TALK: Channel = Channel::named("test talk");
 const PATIENCE: Duration = Duration::from_secs(60);
-/// From nothing to more than fits into a ring.
-const SIZES: [usize; 7] = [0, 1, 8, 100, 5000, 70_000, 300_000];
+/// From nothing to more than fits into a ring, and to what does not pass through one.
+const SIZES: [usize; 8] = [0, 1, 8, 100, 5000, 70_000, 300_000, 1_500_000];
 
 type Received = std::result::Result<Envelope, RecvError>;
 
@@ -110,7 +110,11 @@ fn down(received: Received) -> Down {
 
 /// The message of that number: its content can be told from that of its neighbours.
 fn content(number: u64) -> Vec<u8> {
-    let size = if number.is_multiple_of(40) { SIZES[6] } else { SIZES[(number * 5 % 6) as usize] };
+    let size = match number {
+        _ if number.is_multiple_of(40) => SIZES[6],
+        _ if number.is_multiple_of(25) => SIZES[7],
+        _ => SIZES[(number * 5 % 6) as usize],
+    };
     vec![number as u8; size]
 }
 

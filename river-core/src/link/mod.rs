@@ -2,7 +2,7 @@
 //! whether a VR is near or far.
 //!
 //! * [`Link::Local`]: both VRs in one process; the envelope moves from hand to hand.
-//! * [`Link::Shm`]: a ring in memory that two processes of one machine share.
+//! * [`Link::Shm`]: a ring in memory that two processes of one machine share; what is large lies in such memory, too.
 //! * [`Link::Tcp`]: a connection that this process dialled and only writes to. The thread of the sending VR writes
 //!   to the socket itself; one reader thread per process hands what comes in to the mailboxes.
 

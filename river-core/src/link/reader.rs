@@ -131,7 +131,8 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
         let busy = !hot.is_empty() || watch.is_looking();
         if !busy || passes.is_multiple_of(LOOK_ROUND) {
             let timeout = if hot.is_empty() { watch.timeout(rings) } else { Some(Duration::ZERO) };
-            let timeout = timeout.or_else(|| (!pool.is_idle()).then_some(KEEP));
+            let timeout =
+                timeout.or_else(|| (!pool.is_idle() || !rings.segments().is_idle()).then_some(KEEP));
             if let Err(error) = poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -141,6 +142,7 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
             let now = Instant::now();
             if timeout == Some(KEEP) && events.is_empty() {
                 pool.clear();
+                rings.segments().discard();
             }
             if timeout == Some(TICK) && events.is_empty() {
                 watch.tick(rings);

@@ -3,11 +3,15 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::protocol::MemoryName;
@@ -134,6 +138,30 @@ impl Memory {
         }
     }
 
+    /// Copies bytes in past the caches, to a multiple of a line: for so many that none would be in a cache when they are read. Only
+    /// memory that is not written to is fetched into one then. Panics as [`write`](Self::write).
+    pub(super) fn write_past_caches(&self, offset: usize, bytes: &[u8]) {
+        const LINE: usize = 64;
+        assert!(offset.is_multiple_of(LINE) && offset <= self.length && bytes.len() <= self.length - offset);
+        let lines = if cfg!(target_arch = "x86_64") { bytes.len() - bytes.len() % LINE } else { 0 };
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+            const WORD: usize = size_of::<__m128i>();
+            // SAFETY: reads within the slice, without a need for alignment; writes to as many bytes within the mapping, which starts
+            // at a page, at multiples of a word. The fence orders them before all that this thread writes later.
+            unsafe {
+                let to = self.start.as_ptr().add(offset);
+                for at in (0..lines).step_by(WORD) {
+                    let word = _mm_loadu_si128(bytes.as_ptr().add(at).cast());
+                    _mm_stream_si128(to.add(at).cast(), word);
+                }
+                _mm_sfence();
+            }
+        }
+        self.write(offset + lines, &bytes[lines..]);
+    }
+
     /// Copies bytes out. Panics if there are not that many.
     pub(super) fn read(&self, offset: usize, bytes: &mut [u8]) {
         assert!(offset <= self.length && bytes.len() <= self.length - offset);
@@ -151,6 +179,72 @@ impl Drop for Memory {
     }
 }
 
+/// Where a memory whose bytes are looked at where they lie counts its [`View`]s; its bytes begin behind that.
+const VIEWS: usize = 64;
+pub(super) const FIRST: usize = 4096;
+
+impl Memory {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Where those bytes lie in it, if they do.
+    pub(super) fn offset_of(&self, bytes: &[u8]) -> Option<usize> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.start.addr().get())?;
+        (offset >= FIRST && offset + bytes.len() <= self.length).then_some(offset)
+    }
+
+    /// Whether nobody looks at it, in whatever process.
+    pub(super) fn is_free(&self) -> bool {
+        // What its readers have done with it has happened before.
+        self.u32_at(VIEWS).load(Acquire) == 0
+    }
+
+    /// Counts one who looks at it.
+    pub(super) fn count(&self) {
+        self.u32_at(VIEWS).fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn uncount(&self) {
+        self.u32_at(VIEWS).fetch_sub(1, Release);
+    }
+
+    /// Gives its pages back to the system: its bytes are zeros afterwards. Only for who finds it free and writes to it.
+    pub(super) fn discard(&self) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.file, flags, FIRST as u64, (self.length - FIRST) as u64)?)
+    }
+}
+
+/// Bytes of a memory, looked at where they lie. Who has made the memory does not write to it while views of it are counted.
+#[derive(Debug)]
+pub(super) struct View {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+impl View {
+    /// Of bytes that somebody has [counted](Memory::count) this view for. `None`: they do not lie in the memory.
+    pub(super) fn counted(memory: Arc<Memory>, range: Range<usize>) -> Option<Self> {
+        let within = FIRST <= range.start && range.start <= range.end && range.end <= memory.length;
+        within.then_some(Self { memory, range })
+    }
+}
+
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: within the mapping, which the view keeps and which cannot shrink. This process writes to no memory of which
+        // views are counted; nor does the peer, which is a process of the same user and program (see docs/decisions.md).
+        unsafe { slice::from_raw_parts(self.memory.start.as_ptr().add(self.range.start), self.range.len()) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.memory.uncount();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +257,19 @@ mod tests {
         let mut bytes = [0; 5];
         theirs.read(5000, &mut bytes);
         assert_eq!(&bytes, b"hello");
+    }
+
+    #[test]
+    fn bytes_past_the_caches_are_the_same() {
+        let memory = Memory::create(8192).unwrap();
+        let bytes: Vec<u8> = (0..4000).map(|i| (i % 251) as u8).collect();
+        for (from, len) in [(0, 0), (1, 63), (3, 64), (5, 1000), (0, 4000)] {
+            let bytes = &bytes[from..from + len.min(4000 - from)];
+            memory.write_past_caches(4096, bytes);
+            let mut out = vec![0; bytes.len()];
+            memory.read(4096, &mut out);
+            assert_eq!(out, bytes);
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! one process namespace) all frames pass through the ring. The connection stays: its end is how one learns of the
 //! other's death, and a byte on it is how a writer wakes a reader that sleeps.
 //!
-//! Nobody is woken while somebody looks: the VRs that wait look into the rings themselves ([`Rings`]).
+//! Nobody is woken while somebody looks: the VRs that wait look into the rings themselves ([`Rings`]). Large payloads do not pass
+//! through a ring, which says only where they lie ([`Segments`]).
 
 mod bell;
 mod fence;
@@ -13,11 +14,12 @@ mod memory;
 mod ring;
 mod rings;
 mod route;
+mod segments;
 
 use std::io::{self, Write};
 use std::iter;
 use std::net::{Shutdown, TcpStream};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,8 +33,10 @@ use super::Traffic;
 use bell::Bell;
 use ring::{LONGEST, RingWriter, Title};
 use route::{ROUTE, Route, Routes};
+use segments::{Placed, Shared};
 
 pub(crate) use rings::{Rings, TICK, Watch};
+pub(crate) use segments::Segments;
 
 /// Who finds the ring full, or in another's hands, looks for so long, yields for so long, then sleeps between looks.
 const SPINS: u32 = 100;
@@ -45,6 +49,10 @@ const STREAM: u8 = 1;
 const SPELLED: u8 = 2;
 /// A whole envelope whose route has that number: sequence number, payload.
 const NAMED: u8 = 3;
+/// A segment for payloads to come is there: where.
+const SEGMENT: u8 = 4;
+/// A whole envelope whose payload is in segments: sequence number, route, how many parts there are, where.
+const PLACED: u8 = 5;
 /// Besides: the payload begins in the middle of a line, see [`LONG`].
 const HALF: u8 = 0x10;
 const SEQ: usize = size_of::<u64>();
@@ -74,11 +82,17 @@ impl Offer {
     }
 
     /// The link, once the peer has taken the ring. `bell` is the peer's.
-    pub(crate) fn accepted(self, doorbell: TcpStream, bell: &MemoryName) -> io::Result<ShmLink> {
+    pub(crate) fn accepted(
+        self,
+        doorbell: TcpStream,
+        bell: &MemoryName,
+        segments: &Segments,
+    ) -> io::Result<ShmLink> {
+        let shared = segments.with(bell.process);
         let bell = Bell::open(bell)?;
         let out = SpinMutex::new(Out { ring: self.0, routes: Routes::default() });
         let (failed, traffic) = Default::default();
-        Ok(ShmLink { out, bell, doorbell, failed, traffic })
+        Ok(ShmLink { out, bell, doorbell, shared, failed, traffic })
     }
 }
 
@@ -89,6 +103,7 @@ pub(crate) struct ShmLink {
     out: SpinMutex<Out>,
     bell: Bell,
     doorbell: TcpStream,
+    shared: Arc<Shared>,
     failed: OnceLock<String>,
     pub(super) traffic: Traffic,
 }
@@ -112,9 +127,17 @@ impl ShmLink {
         len: usize,
         parts: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Result<(), String> {
+        let large = kind == Kind::Envelope && len >= segments::LARGE;
+        let placed = if large { self.shared.place(parts.clone()) } else { None };
         let mut out = self.turn()?;
         let Out { ring, routes } = &mut *out;
-        if kind != Kind::Envelope || len > Self::WHOLE {
+        if let Some(placed) = placed {
+            self.write_placed(ring, label, placed)?;
+        } else if kind != Kind::Envelope || len > Self::WHOLE {
+            if large && let Some(announcement) = self.shared.announce(len) {
+                let said = postcard::to_stdvec(&announcement).map_err(|error| error.to_string())?;
+                self.write(ring, Title { kind: SEGMENT, mark: 0, len: said.len() }, &[&said], iter::empty())?;
+            }
             self.stream(ring, &frame::encode_header(kind, label, len), parts)?;
         } else {
             let route = Route::of(label);
@@ -131,6 +154,16 @@ impl ShmLink {
         self.traffic.count(kind, len);
         drop(out);
         self.ring_if_needed()
+    }
+
+    fn write_placed(&self, ring: &mut RingWriter, label: &Label, placed: Placed) -> Result<(), String> {
+        let (seq, route) = (label.seq.to_le_bytes(), Route::of(label));
+        let (count, [table, here]) = (placed.count().to_le_bytes(), placed.parts());
+        let head = [&seq[..], bytemuck::bytes_of(&route), &count, table, here];
+        let title = Title { kind: PLACED, mark: 0, len: head.iter().map(|part| part.len()).sum() };
+        self.write(ring, title, &head, iter::empty())?;
+        placed.sent();
+        Ok(())
     }
 
     fn stream<'a>(

@@ -18,7 +18,8 @@ use bytemuck::Zeroable;
 
 use super::ring::{Record, RingReader, Title};
 use super::route::{ROUTE, Route, Routes};
-use super::{HALF, NAMED, SEQ, SPELLED, STREAM, gap_behind};
+use super::segments::{Segments, Shared};
+use super::{HALF, NAMED, PLACED, SEGMENT, SEQ, SPELLED, STREAM, gap_behind};
 use crate::arriving::{Arriving, Intake, Source};
 use crate::frame::{self, Decoder, Frame, Kind};
 use crate::id::HostId;
@@ -51,6 +52,7 @@ pub(crate) struct Rings {
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
     pool: Arc<Pool>,
+    segments: Segments,
 }
 
 struct Peer {
@@ -58,8 +60,9 @@ struct Peer {
     ring: RingReader,
     routes: Routes,
     decoder: Decoder,
-    /// Memory for large payloads.
+    /// Memory for long payloads that come through the ring, and where others lie.
     pool: Arc<Pool>,
+    shared: Arc<Shared>,
     /// What was wrong with it; its connection ends then.
     broken: Option<String>,
 }
@@ -76,7 +79,13 @@ impl Rings {
             waker,
             sink,
             pool,
+            segments: Segments::default(),
         })
+    }
+
+    /// Where large payloads lie.
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
     }
 
     /// What a peer needs to know whether to ring.
@@ -89,7 +98,8 @@ impl Rings {
         let ring = RingReader::attach(name)?;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let (decoder, pool) = (Decoder::new(self.pool.clone()), self.pool.clone());
-        peers.push(Peer { host, ring, routes: Routes::default(), decoder, pool, broken: None });
+        let shared = self.segments.with(name.process);
+        peers.push(Peer { host, ring, routes: Routes::default(), decoder, pool, shared, broken: None });
         self.count.store(peers.len(), SeqCst);
         Ok(())
     }
@@ -269,6 +279,8 @@ impl Peer {
             };
             let large = match record.title.kind {
                 STREAM => self.read_stream(record, sink),
+                SEGMENT => self.read_segment(record),
+                PLACED => self.read_placed(record, sink),
                 _ => self.read_whole(record, sink, own),
             };
             self.ring.pass(record);
@@ -316,6 +328,34 @@ impl Peer {
         let payload = frame::filled(len, &self.pool, |out| payload.copy(0, out));
         sink.frame(self.host, Frame { kind: Kind::Envelope, envelope: label.with(payload.into()) });
         Ok(len >= LARGE)
+    }
+
+    /// Reads a record that announces a segment. It is not used unless it can be mapped.
+    fn read_segment(&self, record: Record) -> Result<bool, String> {
+        let mut said = vec![0; record.title.len];
+        self.ring.read(record, 0, &mut said);
+        let announcement = postcard::from_bytes(&said)
+            .map_err(|error| format!("a segment is announced wrongly: {error}"))?;
+        if let Err(error) = self.shared.map(&announcement) {
+            tracing::debug!(host = %self.host, %error, "memory of a peer cannot be mapped");
+        }
+        Ok(false)
+    }
+
+    /// Reads a record that says where the payload of an envelope lies. True: it did so.
+    fn read_placed(&self, record: Record, sink: &dyn Sink) -> Result<bool, String> {
+        const FIXED: usize = SEQ + ROUTE + size_of::<u64>();
+        let said_len = record.title.len.checked_sub(FIXED).ok_or("a record is too short")?;
+        let (mut seq, mut route, mut count) = ([0; SEQ], Route::zeroed(), [0; size_of::<u64>()]);
+        self.ring.read(record, 0, &mut seq);
+        self.ring.read(record, SEQ, bytemuck::bytes_of_mut(&mut route));
+        self.ring.read(record, SEQ + ROUTE, &mut count);
+        let mut said = vec![0; said_len];
+        self.ring.read(record, FIXED, &mut said);
+        let payload = self.shared.payload(u64::from_le_bytes(count), &said)?;
+        let envelope = route.label(u64::from_le_bytes(seq)).with(payload);
+        sink.frame(self.host, Frame { kind: Kind::Envelope, envelope });
+        Ok(true)
     }
 
     /// Reads a record that is a part of a stream of frames. True: a large one was among them.
