@@ -2,34 +2,21 @@
 
 use std::any::type_name;
 
+use river_core::naming::without_paths;
+
 /// The signature of a function with this tuple of arguments and this result: `(i64, i64) -> String`.
 pub(crate) fn signature<Args, R>() -> String {
-    format!("{} -> {}", plain(type_name::<Args>()), plain(type_name::<R>()))
+    format!("{} -> {}", without_paths(type_name::<Args>()), without_paths(type_name::<R>()))
 }
 
 /// The signature of a function whose result stays on the server: `(i64) -> object Stack`.
 pub(crate) fn constructor<Args, T>() -> String {
-    format!("{} -> object {}", plain(type_name::<Args>()), plain(type_name::<T>()))
+    format!("{} -> object {}", without_paths(type_name::<Args>()), without_paths(type_name::<T>()))
 }
 
 /// The signature of a method: `Stack: (String) -> ()`.
 pub(crate) fn method<T, Args, R>() -> String {
-    format!("{}: {}", plain(type_name::<T>()), signature::<Args, R>())
-}
-
-/// The name of a type without the paths of its modules, which another program need not have.
-pub(crate) fn plain(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    let mut start = 0;
-    for c in name.chars() {
-        text.push(c);
-        if text.ends_with("::") {
-            text.truncate(start);
-        } else if !(c.is_alphanumeric() || c == '_' || c == ':') {
-            start = text.len();
-        }
-    }
-    text
+    format!("{}: {}", without_paths(type_name::<T>()), signature::<Args, R>())
 }
 
 #[cfg(test)]
