@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use river::core::{HostId, ProcessReport, ProgramStatus, Usage, VmState};
+use river::core::{HostId, ProcessReport, ProgramStatus, Usage, VmState, naming};
 
 use super::gather::Snapshot;
 
@@ -228,7 +228,7 @@ impl Looks<'_> {
                     self.rates((vr.arrived, vr.bytes), before.get(&vr.id.to_string()).copied());
                 lines.push(Line {
                     cells: vec![
-                        text(short(&vr.name)),
+                        text(called(&vr.name)),
                         text(vr.id.short().to_string()),
                         text(&process.vm),
                         text(&program.name),
@@ -323,13 +323,9 @@ impl Sums {
     }
 }
 
-/// `a::Worker<b::Task>` is a `Worker`.
-fn short(name: &str) -> &str {
-    let plain = name.split('<').next().unwrap_or_default();
-    match plain.rsplit("::").next().unwrap_or_default() {
-        "" => "-",
-        short => short,
-    }
+/// What people call a VR of that name.
+fn called(name: &str) -> &str {
+    if name.is_empty() { "-" } else { naming::last_part(name).unwrap_or(name) }
 }
 
 /// All views, one below the other.
