@@ -520,6 +520,7 @@ where
             done_items: self.done_items,
             total_items: self.total_items,
             vms: self.scheduler.alive(),
+            lost: self.deaths.len(),
             elapsed: self.now() - self.started,
         };
         if let Some(callback) = &mut self.on_progress {
