@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+mod duration;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use river::core::{HostId, ProcessReport, ProgramStatus, Usage, VmState, naming};
 
 use super::gather::Snapshot;
+use crate::command::duration;
 
 /// What can be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,13 +85,7 @@ fn bytes(value: f64) -> Cell {
 }
 
 fn time(time: Duration) -> Cell {
-    let seconds = time.as_secs();
-    let shown = match seconds {
-        0..=9 => format!("{:.1} s", time.as_secs_f64()),
-        10..=599 => format!("{seconds} s"),
-        _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-    };
-    number(time.as_secs_f64(), shown)
+    number(time.as_secs_f64(), duration::short(time))
 }
 
 /// Two looks, of which the second is seen.
