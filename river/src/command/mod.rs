@@ -12,6 +12,7 @@ pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod restore;
 pub(crate) mod run;
+mod signals;
 mod size;
 pub(crate) mod states;
 pub(crate) mod stop;
