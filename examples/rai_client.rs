@@ -6,19 +6,34 @@
 //! 1
 //! A
 //! ```
+//!
+//! Without commands it says which there are, and reads them from standard input.
 
 use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use river::core::ServiceError;
+use river::core::{Service, ServiceError};
 use river::prelude::*;
 use river::rai::{CallError, Object, Rai};
 
-/// Call functions of a program that serves others. Without commands, they are read from standard input.
-///
-/// Commands: add A B, mean A B .., sqrt A, new (a stack), push TEXT, pop, len, stacks, wait, again (look it up once more).
+/// What can be asked for.
+const COMMANDS: &str = "\
+Commands:
+  add A B      the sum
+  mean A B ..  the mean
+  sqrt A       the square root; of a negative number, a panic there
+  new          a new stack, which lives there
+  push TEXT    what lies on the stack then
+  pop          takes it off again
+  len          how much lies on the stack
+  stacks       how many stacks there are, of all clients
+  wait         until somebody cancels it, or the server ends
+  again        look the server up once more";
+
+/// Call functions of a program that serves others. Without commands, they are read from standard input, one a line.
 #[derive(Parser)]
+#[command(after_help = COMMANDS)]
 struct Args {
     /// The name under which the program is known
     #[arg(long, value_name = "NAME", default_value = "calculator")]
@@ -87,10 +102,10 @@ impl<'a> Client<'a> {
 }
 
 /// Looks again until it is found, or time is up.
-fn look_up<'a>(vr: &'a Vr, args: &Args) -> Result<Rai<'a>, ServiceError> {
+fn look_up(vr: &Vr, args: &Args) -> Result<Service, ServiceError> {
     let start = Instant::now();
     loop {
-        match Rai::look_up(vr, &args.name) {
+        match vr.look_up(&args.name) {
             Err(ServiceError::NotFound(_)) if start.elapsed() < Duration::from_secs(args.patience) => {}
             found => return found,
         }
@@ -98,7 +113,8 @@ fn look_up<'a>(vr: &'a Vr, args: &Args) -> Result<Rai<'a>, ServiceError> {
 }
 
 fn program(vr: &Vr, args: &Args) -> river::Result {
-    let mut client = Client { vr, name: &args.name, server: look_up(vr, args)?, stack: None };
+    let service = look_up(vr, args)?;
+    let mut client = Client { vr, name: &args.name, server: Rai::connect(vr, service.vr), stack: None };
     let mut say = |command: &str| match client.obey(command) {
         Ok(answer) => println!("{answer}"),
         Err(error) => {
@@ -108,6 +124,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
         }
     };
     if args.commands.is_empty() {
+        eprintln!("[connected to {:?}, which is {}]\n{COMMANDS}", args.name, service.process);
         std::io::stdin().lock().lines().try_for_each(|line| line.map(|line| say(&line)))?;
     } else {
         args.commands.iter().for_each(|command| say(command));

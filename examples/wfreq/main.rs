@@ -65,8 +65,10 @@ fn program(vr: &Vr, args: &Args) -> river::Result<ExitCode> {
     }
     let vms = trickle::connect_or_start(vr, args.vms.map(usize::from))?;
     let bar = progress_bar(found.pieces.len() as u64);
+    let mut lost = 0;
     let counted = farm::count(&vms, found.pieces, args.chunk as usize, |progress| {
         bar.set_position(progress.done_items);
+        lost = progress.lost;
     })?;
     bar.finish_and_clear();
     let mut problems = found.unreadable;
@@ -74,6 +76,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result<ExitCode> {
     unread.dedup();
     let result = report::Report {
         vms: vms.len(),
+        lost,
         files: found.files - unread.len(),
         bytes: counted.bytes,
         words: counted.counts.total(),

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 /// The result of a count.
 pub(crate) struct Report {
+    /// VMs at the beginning.
     pub(crate) vms: usize,
+    /// Those of them that were lost.
+    pub(crate) lost: usize,
     /// Files that were counted.
     pub(crate) files: usize,
     pub(crate) bytes: u64,
@@ -22,6 +25,7 @@ pub(crate) struct Report {
 #[derive(Serialize)]
 struct Json<'a> {
     vms: usize,
+    lost: usize,
     files: usize,
     bytes: u64,
     words: u64,
@@ -51,12 +55,13 @@ impl Report {
             writeln!(out)?;
         }
         let rate = self.bytes as f64 / 1e6 / self.seconds.max(1e-9);
+        let vms = if self.lost > 0 { format!("VMs ({} lost)", self.lost) } else { "VMs".into() };
         let totals = [
             ("files", thousands(self.files as u64)),
             ("bytes", thousands(self.bytes)),
             ("words", thousands(self.words)),
             ("distinct words", thousands(self.distinct as u64)),
-            ("VMs", self.vms.to_string()),
+            (vms.as_str(), self.vms.to_string()),
             ("seconds", format!("{:.3}", self.seconds)),
             ("MB/s", format!("{rate:.0}")),
         ];
@@ -76,6 +81,7 @@ impl Report {
             .map(|problem| Unreadable { path: problem.path.to_string_lossy().into(), why: &problem.why });
         let json = Json {
             vms: self.vms,
+            lost: self.lost,
             files: self.files,
             bytes: self.bytes,
             words: self.words,

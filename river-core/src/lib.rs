@@ -63,6 +63,7 @@
 //!
 //! A module uses only modules above it in this list.
 //!
+//! * `naming`: names of types, for people
 //! * `id`: names
 //! * `machine`: this machine and this process, for people
 //! * `down`: why something is gone
@@ -131,6 +132,7 @@ mod limit;
 mod link;
 mod machine;
 mod mailbox;
+pub mod naming;
 mod node;
 mod noise;
 mod operate;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::discovery::{self, Ear, Network, Replays, ResponderError};
+use crate::discovery::{self, Ear, Ears, Network, Replays, ResponderError};
 use crate::key::ClusterKey;
 use crate::rt;
 
@@ -60,18 +60,11 @@ pub(crate) fn start(
     network: Network,
     port: u16,
 ) -> Result<impl Future<Output = ()> + Send + use<>, ResponderError> {
-    let mut sockets = Vec::new();
     let alone = of.stands_for_machine();
     let wanted = move |ear: &Ear| alone || !matches!(ear, Ear::Unicast(_));
-    for ear in discovery::responder_ears(network, port)?.into_iter().filter(wanted) {
-        match discovery::bind_ear(ear, port) {
-            Ok(socket) => sockets.push((ear, socket)),
-            // Without it the VM is still found, by programs that search everywhere.
-            Err(error) if matches!(ear, Ear::Unicast(ip) if ip.is_loopback()) => {
-                tracing::info!(%error, "searches sent to this machine alone are not answered");
-            }
-            Err(error) => return Err(error),
-        }
+    let Ears { mut sockets, deaf } = discovery::bind_ears(network, port, wanted)?;
+    if let Some((address, error)) = deaf {
+        tracing::info!(%error, "searches sent to {address} alone are not answered");
     }
     let (replays, passing) = (Mutex::default(), AtomicUsize::new(0));
     let searches = Arc::new(Searches { of, key, network, port, replays, passing });

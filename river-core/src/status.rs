@@ -109,7 +109,7 @@ pub struct ProcessReport {
 pub struct VrStatus {
     /// Its name.
     pub id: VrId,
-    /// The name of its type.
+    /// [Its own](crate::VirtualResource::label), if it has one; else that of its type, which has `::` in it.
     pub name: String,
     /// Envelopes that wait in its mailbox.
     pub queued: u64,

@@ -310,6 +310,10 @@ impl VirtualResource for RankVr {
         let supervisor = vr.parent().ok_or_else(|| VrError::msg("a rank is deployed"))?;
         be_rank(vr, (self.0.rank, self.0.survive), supervisor, Some(&self.0), &body)
     }
+
+    fn label(&self) -> Option<String> {
+        Some(format!("rank {}", self.0.rank))
+    }
 }
 
 /// The life of a rank.

@@ -3,6 +3,7 @@
 use river_core::{Down, Panic, RecvError, SendError, Trace, VrId};
 
 use crate::protocol::Failure;
+use crate::signature::difference;
 
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +82,9 @@ pub enum CallError {
         /// The key.
         key: String,
     },
-    /// What the server has exported under that name takes or returns other types.
-    #[error("{function} is {exported} on the server, and was called as {called}")]
+    /// What the server has exported under that name takes or returns other types, or types of the same names with other fields
+    /// or variants.
+    #[error("{}", difference(function, exported, called))]
     Signature {
         /// The name.
         function: String,

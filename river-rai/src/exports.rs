@@ -1,12 +1,13 @@
 //! What a restricted server exposes, and to whom.
 
 use river_core::code::code_ptr;
+use river_core::naming::without_paths;
 use serde::{Deserialize, Serialize};
 
 use crate::data::RemoteSend;
 use crate::function::{RemoteFn, RemoteMethod};
 use crate::protocol::{Capability, Export};
-use crate::signature::{constructor, method, plain, signature};
+use crate::signature::{constructor, method, signature};
 use crate::trampoline::{CallFunction, CallMethod, CreateObject, ReadObject};
 
 /// Functions, constructors and methods that a [restricted server](crate::RaiServer::restricted) makes known by name.
@@ -64,7 +65,7 @@ impl Exports {
     /// The same, and objects of type `T` can be read and taken as a whole.
     pub fn readable<T: RemoteSend>(self) -> Self {
         let code = code_ptr::<ReadObject<T>, ()>(());
-        let name = format!("read {}", plain(std::any::type_name::<T>()));
+        let name = format!("read {}", without_paths(std::any::type_name::<T>()));
         self.with(Export { name, signature: method::<T, (), T>(), code, capability: None })
     }
 

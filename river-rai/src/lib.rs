@@ -91,6 +91,7 @@
 //! * `body`: arguments and results as bytes
 //! * `items`: collections that are read and set item by item
 //! * `function`: what can be called
+//! * `shape`: structs and enums, as their `Deserialize` tells them
 //! * `signature`: what a function takes and returns, as text
 //! * `protocol`: requests and failures
 //! * `error`: what can go wrong
@@ -139,6 +140,7 @@ mod post;
 mod protocol;
 mod references;
 mod server;
+mod shape;
 mod signature;
 mod store;
 mod trampoline;

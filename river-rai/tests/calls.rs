@@ -353,3 +353,38 @@ fn garbage_does_not_end_a_server() {
         assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
     });
 }
+
+// ---- types of the same name ----
+
+/// As the server has it.
+#[derive(Serialize, Deserialize)]
+struct Point {
+    x: f64,
+    y: f64,
+}
+
+/// As another program may have it.
+mod elsewhere {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Point {
+        pub(super) y: f64,
+        pub(super) x: f64,
+    }
+}
+
+#[test]
+fn a_struct_of_the_same_name_with_other_fields_is_refused() {
+    with_server(|_, r| {
+        r.export("norm", |point: Point| point.x.hypot(point.y)).unwrap();
+        assert_eq!(r.call_named("norm", (Point { x: 3.0, y: 4.0 },)), Ok(5.0));
+        let error = r.call_named::<f64, _>("norm", (elsewhere::Point { x: 3.0, y: 4.0 },)).unwrap_err();
+        assert!(matches!(error, CallError::Signature { .. }));
+        assert_eq!(
+            error.to_string(),
+            "norm is (Point,) -> f64 on both sides, but of different types: `Point { x: f64, y: f64 }` on the server, \
+             `Point { y: f64, x: f64 }` here"
+        );
+    });
+}

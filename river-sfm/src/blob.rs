@@ -5,11 +5,12 @@ use std::fmt;
 
 use bytemuck::{Pod, PodCastError};
 use bytes::Bytes;
+use river_core::naming::without_paths;
 
 use crate::decode::{DecodeError, FromAttr};
 use crate::encode::{EncodeError, Encoded, ToAttr};
 use crate::error::BlobError;
-use crate::typename::{TypeName, short, shorten};
+use crate::typename::{TypeName, shorten};
 use crate::value::{Elem, Kind};
 use crate::wire::Attr;
 
@@ -58,9 +59,9 @@ impl Blob {
         self.check::<T>()?;
         bytemuck::try_cast_slice(&self.bytes).map_err(|error| match error {
             PodCastError::TargetAlignmentGreaterAndInputNotAligned => {
-                BlobError::Misaligned { wanted: short(&TypeName::of::<T>().name) }
+                BlobError::Misaligned { wanted: without_paths(&TypeName::of::<T>().name) }
             }
-            _ => self.wrong_size(format!("a whole number of {}", short(&TypeName::of::<T>().name))),
+            _ => self.wrong_size(format!("a whole number of {}", without_paths(&TypeName::of::<T>().name))),
         })
     }
 
@@ -72,7 +73,9 @@ impl Blob {
         self.check::<T>()?;
         let size = size_of::<T>();
         if size == 0 || !self.bytes.len().is_multiple_of(size) {
-            return Err(self.wrong_size(format!("a whole number of {}", short(&TypeName::of::<T>().name))));
+            return Err(
+                self.wrong_size(format!("a whole number of {}", without_paths(&TypeName::of::<T>().name)))
+            );
         }
         Ok(bytemuck::pod_collect_to_vec(&self.bytes))
     }
@@ -86,7 +89,7 @@ impl Blob {
         let count = into.len();
         let into: &mut [u8] = bytemuck::cast_slice_mut(into);
         if into.len() != self.bytes.len() {
-            return Err(self.wrong_size(format!("{count} {}", short(&TypeName::of::<T>().name))));
+            return Err(self.wrong_size(format!("{count} {}", without_paths(&TypeName::of::<T>().name))));
         }
         into.copy_from_slice(&self.bytes);
         Ok(())
@@ -117,7 +120,7 @@ impl Blob {
 
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Blob<{}>({} bytes)", short(&self.element), self.bytes.len())
+        write!(f, "Blob<{}>({} bytes)", without_paths(&self.element), self.bytes.len())
     }
 }
 

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use river_core::naming::without_paths;
 use serde::{Deserialize, Serialize};
 
 use crate::encode::Encoded;
 use crate::range::Bounds;
-use crate::typename::short;
 use crate::value::{Kind, Scalar};
 use crate::wire::Attr;
 
@@ -127,7 +127,7 @@ impl<C: Constraint> fmt::Display for Ask<C> {
             Ask::Present => f.write_str("ANY"),
             Ask::Absent => f.write_str("ABSENT"),
             Ask::Value(Value { kind: Kind::Blob, ty, blob, .. }) => {
-                write!(f, "Blob<{}>({} bytes)", short(ty), blob.as_ref().map_or(0, Bytes::len))
+                write!(f, "Blob<{}>({} bytes)", without_paths(ty), blob.as_ref().map_or(0, Bytes::len))
             }
             Ask::Value(value) => value.attr().fmt(f),
             Ask::Range(range) => range.fmt(f),

@@ -4,13 +4,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeToInclusive};
 
+use river_core::naming::without_paths;
 use serde::Serialize;
 
 use crate::check::{Ask, Constraint, Value};
 use crate::decode::FromAttr;
 use crate::encode::ToAttr;
 use crate::range::Bounds;
-use crate::typename::{TypeName, short};
+use crate::typename::TypeName;
 use crate::value::Scalar;
 use crate::wire::Attr;
 
@@ -147,7 +148,7 @@ impl<T: FromAttr, F: Fn(&T) -> bool> Constraint for Predicate<F, T> {
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "|&{}| ..", short(&TypeName::of::<T>().name))
+        write!(f, "|&{}| ..", without_paths(&TypeName::of::<T>().name))
     }
 }
 

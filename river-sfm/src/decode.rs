@@ -3,13 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use river_core::naming::without_paths;
 use serde::de::value::SeqDeserializer;
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Unexpected, Visitor,
 };
 
 use crate::error::GetError;
-use crate::typename::{TypeName, short, shorten};
+use crate::typename::{TypeName, shorten};
 use crate::value::{Elem, Kind, Scalar};
 use crate::wire::Attr;
 
@@ -315,7 +316,7 @@ impl Attr<'_> {
     /// The type that was sent, for people: `integer`, `String`, `Vec<i32>`, `Stack`, `Blob<f64>`.
     #[must_use]
     pub fn type_name(&self) -> String {
-        short(&self.full_type_name())
+        without_paths(&self.full_type_name())
     }
 
     fn full_type_name(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use river_core::naming::without_paths;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
 use serde::ser::{self, Impossible, SerializeMap, SerializeStruct, SerializeStructVariant, Serializer};
 use serde::{Serialize, forward_to_deserialize_any};
@@ -10,7 +11,7 @@ use crate::decode::decode_as;
 use crate::encode::ToAttr;
 use crate::error::{GetError, SendError};
 use crate::message::{Message, TAG};
-use crate::typename::{TypeName, short};
+use crate::typename::TypeName;
 use crate::value::Kind;
 use crate::wire::Attr;
 
@@ -38,9 +39,10 @@ impl Message {
     /// # Errors
     /// [`SendError::Encode`] if the value is none of these, or a field cannot be encoded.
     pub fn of_fields<T: Serialize + ?Sized>(value: &T) -> Result<Self, SendError> {
-        value
-            .serialize(Fields(Message::new()))
-            .map_err(|Failed(error)| SendError::Encode { name: short(&TypeName::of::<T>().name), error })
+        value.serialize(Fields(Message::new())).map_err(|Failed(error)| SendError::Encode {
+            name: without_paths(&TypeName::of::<T>().name),
+            error,
+        })
     }
 
     /// Reads the message as a struct, or an enum, as [`of_fields`](Self::of_fields) writes it. Attributes that it does not
@@ -54,7 +56,7 @@ impl Message {
             FieldError::Get(error) => error,
             FieldError::Missing(name) => self.missing(name),
             FieldError::Other(error) => {
-                let wanted = short(&TypeName::of::<T>().name);
+                let wanted = without_paths(&TypeName::of::<T>().name);
                 GetError::Decode { name: "*".into(), wanted, error }
             }
         })

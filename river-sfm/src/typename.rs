@@ -6,6 +6,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use river_core::naming::without_paths;
+
 use crate::value::Elem;
 
 /// The normal form of a type's name.
@@ -55,24 +57,9 @@ impl TypeName {
     }
 }
 
-/// The name without the paths of its modules, for people.
-pub(crate) fn short(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    let mut start = 0;
-    for c in name.chars() {
-        text.push(c);
-        if text.ends_with("::") {
-            text.truncate(start);
-        } else if !(c.is_alphanumeric() || c == '_' || c == ':') {
-            start = text.len();
-        }
-    }
-    text
-}
-
 /// Two names as short as they can be told apart.
 pub(crate) fn shorten(sent: &str, wanted: &str) -> (String, String) {
-    let (a, b) = (short(sent), short(wanted));
+    let (a, b) = (without_paths(sent), without_paths(wanted));
     if a == b { (sent.into(), wanted.into()) } else { (a, b) }
 }
 
@@ -236,11 +223,5 @@ mod tests {
         assert_eq!(element(TypeName::of::<Vec<Vec<f64>>>()), None);
         assert_eq!(element(TypeName::of::<[[f64; 3]; 3]>()), None);
         assert_eq!(element(TypeName::of::<Vec<bool>>()), None);
-    }
-
-    #[test]
-    fn short_names_drop_paths_everywhere() {
-        assert_eq!(short("core::option::Option<a::b::C>"), "Option<C>");
-        assert_eq!(short("m::Map<String, Vec<x::Y>>"), "Map<String, Vec<Y>>");
     }
 }

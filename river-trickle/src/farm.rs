@@ -1,9 +1,12 @@
 //! What every farm does: pulls work, has it called where the scheduler says, and tells the scheduler what happened.
 
-use std::ops::Range;
-use std::time::{Duration, Instant};
+mod answers;
+mod clock;
 
-use river_rai::{CallError, Completion, Completions, Packed, Pending, RemoteSend, Ticket};
+use std::ops::Range;
+use std::time::Duration;
+
+use river_rai::{CallError, Completions, Packed, Pending, RemoteSend, Ticket};
 use rustc_hash::FxHashMap;
 
 use crate::chunk::{Chunk, Sizer};
@@ -14,13 +17,6 @@ use crate::progress::Progress;
 use crate::scheduler::{Action, BatchId, ChunkId, Defeat, Mode, PREFETCH, Scheduler, VmIndex};
 use crate::vm::Vm;
 use crate::vms::{Pool, Vms};
-
-/// How often a farm looks at the clock while it waits, if there is anything that depends on it.
-const TICK: Duration = Duration::from_millis(20);
-/// How long a farm without VMs waits for new ones, if new ones are looked for.
-const FAMINE: Duration = Duration::from_secs(30);
-/// How long a VM has to end a call that was cancelled before it is given up.
-const STUCK: Duration = Duration::from_secs(2);
 
 /// What a VM answers for a batch: something for each of its chunks, and how long it worked, in microseconds.
 pub(crate) type Answer<R> = (Vec<R>, u64);
@@ -253,205 +249,6 @@ where
         self.open.insert(chunk, open);
     }
 
-    // ---- waiting ----
-
-    /// Waits for something to happen and tells the scheduler.
-    pub(crate) fn wait(&mut self) -> Result<Event<I::Item, R>, TrickleError> {
-        let waiting = |error: CallError| TrickleError::waiting(&error);
-        match self.completions.next_until(self.next_look()).map_err(waiting)? {
-            Completion::Answered(ticket) => self.answered(ticket),
-            Completion::Timeout => Ok(self.look_at_the_clock()),
-            Completion::Empty if self.scheduler.alive() == 0 => {
-                // Only VMs that may still come keep this from being over.
-                let now = self.now();
-                if now - *self.hungry_since.get_or_insert(now) > FAMINE {
-                    self.scheduler.set_may_join(false);
-                }
-                let _ = self.pool.vr().wait(TICK);
-                Ok(Event::Nothing)
-            }
-            // Cannot be: the scheduler waits only while something is outstanding.
-            Completion::Empty => Err(TrickleError::Stopped),
-        }
-    }
-
-    fn answered(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
-        let Some(Running { batch, vm, pending, chunks }) = self.running.remove(&ticket) else {
-            return Ok(Event::Other(ticket));
-        };
-        let result = match pending.wait() {
-            Err(CallError::Down(down)) => {
-                self.lost(vm, down.why.cause());
-                return Ok(Event::Nothing);
-            }
-            Err(CallError::Stopped) => return Err(TrickleError::Stopped),
-            result => result,
-        };
-        let used = self.scheduler.handle_finished(batch);
-        if let (Err(CallError::Panicked { .. }), Mode::Held) = (&result, self.scheduler.mode())
-            && self.may_try_again(&used)
-        {
-            self.spoil(vm);
-            return Ok(Event::Spoiled(vm));
-        }
-        let busy = self.scheduler.first_batch(vm).is_some();
-        let now = self.now();
-        let member = &mut self.vms[vm.0];
-        member.busy_since = busy.then_some(now);
-        member.stuck_since = None;
-        if used.is_empty() {
-            return Ok(Event::Nothing);
-        }
-        let items = used
-            .iter()
-            .filter_map(|chunk| self.open.get(chunk))
-            .map(|open| open.items.end - open.items.start);
-        let items: u64 = items.sum();
-        self.done_items += items;
-        let results = match result {
-            Ok((results, micros)) => {
-                self.pace.finished(Duration::from_micros(micros), chunks, items);
-                Ok(results)
-            }
-            Err(error) => Err(error),
-        };
-        let chunks = self.settle(used, results, vm);
-        self.report();
-        Ok(Event::Finished { vm, chunks })
-    }
-
-    /// Whether what a VM has accumulated can be thrown away, since something of a batch has failed, and all be done again. Of a
-    /// batch of several chunks nobody knows which one it was; alone, it will tell.
-    fn may_try_again(&mut self, batch: &[ChunkId]) -> bool {
-        let retries = self.options.retries;
-        if retries == 0 || batch.is_empty() {
-            return false;
-        }
-        if let [chunk] = batch
-            && let Some(open) = self.open.get_mut(chunk)
-        {
-            open.failures += 1;
-            if open.failures > retries {
-                return false;
-            }
-        }
-        batch.iter().for_each(|chunk| self.scheduler.handle_suspicious(*chunk));
-        true
-    }
-
-    /// What a VM accumulates is not to be used.
-    fn spoil(&mut self, vm: VmIndex) {
-        for running in self.running.values().filter(|running| running.vm == vm) {
-            running.pending.cancel();
-        }
-        let lost = self.scheduler.handle_spoiled(vm);
-        self.take_back(&lost);
-        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, None);
-        self.report();
-    }
-
-    /// Brings together the chunks of a batch and what was said about them.
-    fn settle(
-        &mut self,
-        chunks: Vec<ChunkId>,
-        results: Result<Vec<R>, CallError>,
-        vm: VmIndex,
-    ) -> Vec<Finished<I::Item, R>> {
-        let direct = self.scheduler.mode() == Mode::Direct;
-        let (results, error) = match results {
-            Ok(results) => (results, CallError::Cancelled(self.vm(vm).name().to_owned())),
-            Err(error) => (Vec::new(), error),
-        };
-        let mut results = results.into_iter();
-        let mut finished = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            let result = results.next().ok_or_else(|| error.clone());
-            let open = if direct {
-                self.open.remove(&chunk)
-            } else {
-                // Held chunks may have to be done again.
-                self.open.get(&chunk).map(|open| Open {
-                    items: open.items.clone(),
-                    args: open.args.clone(),
-                    ..*open
-                })
-            };
-            finished.extend(open.map(|open| Finished { open, result }));
-        }
-        finished
-    }
-
-    /// Has the completions name a call that the driver makes by itself.
-    pub(crate) fn also_wait_for<X>(&mut self, pending: &Pending<'a, X>) {
-        self.completions.add(pending);
-    }
-
-    // ---- time ----
-
-    fn now(&self) -> Duration {
-        self.pool.vr().uptime()
-    }
-
-    fn next_look(&self) -> Option<Instant> {
-        let tail =
-            self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
-        let clock = tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows();
-        clock.then(|| Instant::now() + TICK)
-    }
-
-    /// Judges who is slow, and whose time is over.
-    fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
-        let now = self.now();
-        for index in 0..self.vms.len() {
-            let vm = VmIndex(index);
-            if self.scheduler.is_gone(vm) {
-                continue;
-            }
-            let Member { busy_since, stuck_since, .. } = self.vms[index];
-            if stuck_since.is_some_and(|since| now - since > STUCK) {
-                self.pool.give_up(self.vm(vm));
-                self.lost(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
-                continue;
-            }
-            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
-            if let Some(deadline) = self.options.deadline
-                && busy_for > deadline
-            {
-                return self.overdue(vm, now);
-            }
-            if self.options.speculate
-                && self.scheduler.is_tail()
-                && self.pace.patience().is_some_and(|patience| busy_for > patience)
-            {
-                self.scheduler.handle_slow(vm);
-            }
-        }
-        Event::Nothing
-    }
-
-    fn overdue(&mut self, vm: VmIndex, now: Duration) -> Event<I::Item, R> {
-        let closed = self.scheduler.handle_overdue(vm);
-        if self.scheduler.mode() == Mode::Held {
-            // What it is at may change what it has accumulated at any moment.
-            let lost = self.scheduler.handle_spoiled(vm);
-            self.take_back(&lost);
-        }
-        for running in self.running.values().filter(|running| running.vm == vm) {
-            running.pending.cancel();
-        }
-        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, Some(now));
-        let opened = closed.iter().filter_map(|chunk| self.open.remove(chunk));
-        let chunks: Vec<Finished<I::Item, R>> = opened
-            .map(|open| Finished {
-                open,
-                result: Err(CallError::Timeout { function: "the function".into() }),
-            })
-            .collect();
-        self.done_items +=
-            chunks.iter().map(|chunk| chunk.open.items.end - chunk.open.items.start).sum::<u64>();
-        Event::Finished { vm, chunks }
-    }
-
     // ---- VMs ----
 
     fn join(&mut self, vm: Vm<'a>) {
@@ -520,6 +317,7 @@ where
             done_items: self.done_items,
             total_items: self.total_items,
             vms: self.scheduler.alive(),
+            lost: self.deaths.len(),
             elapsed: self.now() - self.started,
         };
         if let Some(callback) = &mut self.on_progress {

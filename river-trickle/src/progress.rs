@@ -14,6 +14,8 @@ pub struct Progress {
     pub total_items: Option<u64>,
     /// How many VMs work.
     pub vms: usize,
+    /// How many VMs were lost.
+    pub lost: usize,
     /// How long the farm has been working.
     pub elapsed: Duration,
 }
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn the_rest_takes_as_long_as_what_is_done_suggests() {
         let elapsed = Duration::from_secs(10);
-        let progress = Progress { done_items: 50, total_items: Some(200), vms: 2, elapsed };
+        let progress = Progress { done_items: 50, total_items: Some(200), vms: 2, lost: 0, elapsed };
         assert_eq!((progress.rate(), progress.remaining()), (5.0, Some(Duration::from_secs(30))));
         assert_eq!(Progress { total_items: None, ..progress }.remaining(), None);
         assert_eq!(Progress { done_items: 0, ..progress }.remaining(), None);

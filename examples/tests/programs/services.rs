@@ -209,6 +209,27 @@ fn whoever_is_silent_is_given_up_and_can_be_found_again() {
 }
 
 #[test]
+fn who_gives_no_command_is_told_which_there_are() {
+    let scene = Scene::new();
+    let server = scene.server(&[]);
+    let help = scene.example("rai_client", ["--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut client = scene.example("rai_client", ["--patience", "60"]);
+    let output = client.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(&format!(
+            "connected to \"calculator\", which is rai_server (process {} ",
+            server.child.id()
+        )),
+        "{said}"
+    );
+    let commands = said.split_once("Commands:").unwrap().1;
+    assert!(commands.contains("  add A B ") && help.contains(commands.trim()), "{said}{help}");
+}
+
+#[test]
 fn names_that_are_nobodys_or_somebody_elses_too() {
     let scene = Scene::new();
     let output = scene.example("rai_client", ["--name", "sums", "add 1 2"]).output().unwrap();

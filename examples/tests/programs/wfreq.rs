@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use river::core::{Vm, VmConfig};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::scene::{Scene, executable};
@@ -137,6 +139,39 @@ fn running_vms_are_found_and_too_few_are_an_error() {
 }
 
 #[test]
+fn a_vm_that_is_lost_is_told_and_what_it_had_is_counted_by_others() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("text")).unwrap();
+    let large = scene.path("text/0");
+    fs::write(&large, "a b\n".repeat(1 << 20)).unwrap();
+    let copies = if cfg!(debug_assertions) { 20 } else { 200 };
+    for copy in 1..copies {
+        fs::hard_link(&large, scene.path(format!("text/{copy}"))).unwrap();
+    }
+    // On a machine that stands still at the wrong moment, the count is over before the host is killed.
+    let told = (0..10).any(|_| {
+        let mut wfreq = scene.wfreq(["--vms", "2", "--chunk", "1", "text"]);
+        let mut wfreq = wfreq.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(wfreq.stderr.take().unwrap());
+        stderr.read_line(&mut String::new()).unwrap();
+        let threads = fs::read_dir(format!("/proc/{}/task", wfreq.id())).unwrap().flatten();
+        let mut hosts = threads.filter_map(|thread| {
+            fs::read_to_string(thread.path().join("children")).ok()?.split_whitespace().next()?.parse().ok()
+        });
+        // None: it is over already.
+        if let Some(host) = hosts.next() {
+            let _ = kill_process(Pid::from_raw(host).unwrap(), Signal::KILL);
+        }
+        stderr.read_to_end(&mut Vec::new()).unwrap();
+        let output = wfreq.wait_with_output().unwrap();
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(table.contains(&format!("{copies}  files\n")), "{table}");
+        table.contains(" 2  VMs (1 lost)\n")
+    });
+    assert!(told);
+}
+
+#[test]
 fn vms_of_another_version_are_an_error() {
     let scene = Scene::new();
     fs::write(scene.path("text"), "b a b\n").unwrap();
@@ -160,10 +195,10 @@ impl Scene {
         command
             .args(["--exact", "wfreq::helper_process", "--nocapture"])
             .env("RIVER_TEST_HELPER", kind)
-            .stdout(std::process::Stdio::piped());
+            .stdout(Stdio::piped());
         self.enter(&mut command);
         let mut child = command.spawn().unwrap();
-        let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.as_mut().unwrap()));
+        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
         assert!(lines.map_while(Result::ok).any(|line| line.contains("helper is ready")));
         child
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::discovery::net::{ResponderError, bind_ear, responder_ears};
+use crate::discovery::net::{ResponderError, bind_ears};
 use crate::discovery::network::{Ear, Network};
 
 /// How often a datagram is sent, as even on loopback one may be lost; and how long each is waited for.
@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Heard {
     /// Where it was sent.
     pub address: Ipv4Addr,
-    /// Whether it arrived: a time-out means that something filters it.
+    /// Whether it arrived. A time-out means that something filters it; of loopback's own address, any other error means that
+    /// it could not be bound, most likely as another program has the port there. A VM does without it, too.
     pub result: io::Result<()>,
 }
 
@@ -35,15 +36,15 @@ pub struct Heard {
 ///
 /// When a VM could not start: the port is taken, there is no loopback interface, or not the one that was named.
 pub fn hear_self(port: u16, network: Option<Ipv4Addr>) -> Result<Vec<Heard>, ResponderError> {
-    let ears = responder_ears(Network::from(network), port)?;
-    let sockets = ears.into_iter().map(|ear| Ok((ear, bind_ear(ear, port)?)));
-    let sockets = sockets.collect::<Result<Vec<_>, ResponderError>>()?;
-    let own = sockets.iter().filter_map(|(ear, socket)| match ear {
+    let ears = bind_ears(Network::from(network), port, |_| true)?;
+    let own = ears.sockets.iter().filter_map(|(ear, socket)| match ear {
         Ear::Broadcast(address) if ear.is_local() => Some((*address, socket)),
         Ear::Unicast(address) => Some((*address, socket)),
         _ => None,
     });
-    Ok(own.map(|(address, ear)| Heard { address, result: send_and_hear(ear, address, port) }).collect())
+    let heard = own.map(|(address, ear)| Heard { address, result: send_and_hear(ear, address, port) });
+    let unheard = |(address, error)| Heard { address, result: Err(io::Error::other(error)) };
+    Ok(heard.chain(ears.deaf.map(unheard)).collect())
 }
 
 fn send_and_hear(ear: &UdpSocket, address: Ipv4Addr, port: u16) -> io::Result<()> {
@@ -70,6 +71,7 @@ fn send_and_hear(ear: &UdpSocket, address: Ipv4Addr, port: u16) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::net::bind_ear;
 
     fn free_port() -> u16 {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -89,6 +91,10 @@ mod tests {
         let taken = UdpSocket::bind(("127.255.255.255", 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         assert!(matches!(hear_self(port, None), Err(ResponderError::PortTaken(_))));
+        // Loopback's own address is another matter.
+        let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let heard = hear_self(own.local_addr().unwrap().port(), None).unwrap();
+        assert!(heard.iter().all(|heard| heard.result.is_ok() != (heard.address == Ipv4Addr::LOCALHOST)));
         let foreign = Some(Ipv4Addr::new(192, 0, 2, 7));
         assert!(matches!(hear_self(free_port(), foreign), Err(ResponderError::NoInterface(_))));
     }

@@ -20,7 +20,7 @@ pub use hear::{Heard, hear_self};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use net::bind_responder;
 pub use net::{DISCOVERY_PORT, FindError, PortError, ResponderError, discovery_port, find};
-pub(crate) use net::{bind_ear, responder_ears, search, search_service};
+pub(crate) use net::{Ears, bind_ear, bind_ears, responder_ears, search, search_service};
 pub use network::NetworkError;
 pub(crate) use network::{Ear, Network, Reach, key_for};
 pub(crate) use probe::{Announcement, answer, is_answer, relayed, scope};

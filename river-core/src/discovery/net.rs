@@ -117,6 +117,35 @@ pub(crate) fn bind_ear(ear: Ear, port: u16) -> Result<UdpSocket, ResponderError>
     })
 }
 
+/// What a VM has, to hear searches.
+pub(crate) struct Ears {
+    pub(crate) sockets: Vec<(Ear, UdpSocket)>,
+    /// Where it hears none, and why: loopback's own address is done without. VMs are still found by programs that search
+    /// everywhere.
+    pub(crate) deaf: Option<(Ipv4Addr, ResponderError)>,
+}
+
+/// Binds what a VM listens on, or those of it that are wanted.
+///
+/// # Errors
+///
+/// When a VM cannot start for it: see [`responder_ears`] and [`bind_ear`].
+pub(crate) fn bind_ears(
+    network: Network,
+    port: u16,
+    wanted: impl Fn(&Ear) -> bool,
+) -> Result<Ears, ResponderError> {
+    let mut ears = Ears { sockets: Vec::new(), deaf: None };
+    for ear in responder_ears(network, port)?.into_iter().filter(wanted) {
+        match (bind_ear(ear, port), ear) {
+            (Ok(socket), _) => ears.sockets.push((ear, socket)),
+            (Err(error), Ear::Unicast(ip)) if ip.is_loopback() => ears.deaf = Some((ip, error)),
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Ok(ears)
+}
+
 /// Why a search on behalf of a person could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

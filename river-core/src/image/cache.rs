@@ -15,24 +15,12 @@ use std::time::{Duration, Instant};
 use crate::id::ImageHash;
 use crate::image::directory::{Directory, DraftFile};
 use crate::image::memory::Memory;
+use crate::image::place::{CacheError, DEFAULT_LIMIT, cache_limit, cache_path};
 
-/// How many bytes of images are kept, unless `RIVER_CACHE_LIMIT` says otherwise: 2 GiB.
-pub(crate) const DEFAULT_LIMIT: u64 = 2 << 30;
 /// The most that is kept in memory: 256 MiB, as it is taken from the programs that run.
 const MEMORY_LIMIT: u64 = 256 << 20;
 /// How long to wait for an image that cannot be started because its file seems to be open for writing.
 const BUSY_TIME: Duration = Duration::from_secs(1);
-
-/// The environment says something impossible about the cache.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CacheError {
-    /// The limit is no number.
-    #[error(
-        "RIVER_CACHE_LIMIT is {0:?}: set it to a number of bytes, such as {DEFAULT_LIMIT}, or not at all"
-    )]
-    BadLimit(OsString),
-}
 
 /// An image was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -290,55 +278,6 @@ pub(crate) fn retry_busy<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Res
     }
 }
 
-/// What a VM that starts now does with the executables that it gets.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct CachePlace {
-    /// The directory, if the environment names one.
-    pub directory: Option<PathBuf>,
-    /// The most bytes of executables that are kept.
-    pub limit: u64,
-    /// Why the directory is of no use, so that they are kept in memory.
-    pub obstacle: Option<io::Error>,
-}
-
-/// Finds out where VMs of this user keep the executables of programs. Makes the directory, as a VM does.
-///
-/// # Errors
-///
-/// When `RIVER_CACHE_LIMIT` is not a number.
-pub fn cache_place() -> Result<CachePlace, CacheError> {
-    let variable = |name: &str| std::env::var_os(name);
-    let limit = cache_limit(variable)?;
-    let directory = cache_path(variable);
-    let obstacle = match &directory {
-        Some(path) => Directory::open(path, limit).err(),
-        None => Some(io::Error::new(io::ErrorKind::NotFound, "HOME is not set")),
-    };
-    Ok(CachePlace { directory, limit, obstacle })
-}
-
-fn cache_limit(variable: impl Fn(&str) -> Option<OsString>) -> Result<u64, CacheError> {
-    match variable("RIVER_CACHE_LIMIT").filter(|text| !text.is_empty()) {
-        None => Ok(DEFAULT_LIMIT),
-        Some(text) => {
-            text.to_str().and_then(|text| text.trim().parse().ok()).ok_or(CacheError::BadLimit(text))
-        }
-    }
-}
-
-/// Where the images are, for an environment.
-fn cache_path(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(directory) = set("RIVER_CACHE") {
-        return Some(directory);
-    }
-    // The XDG specification says that relative paths are to be ignored.
-    let cache = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-    let cache = cache.or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("river").join("images"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -464,18 +403,6 @@ mod tests {
         cache.insert(hash_of(b"image"), &b"image"[..]).unwrap();
         assert!(cache.has(hash_of(b"image")));
         assert_eq!(ImageCache::from_environment(|_| None).unwrap().directory(), None);
-    }
-
-    #[test]
-    fn the_environment_says_where_the_images_are() {
-        let path = |set: &'static [(&str, &str)]| {
-            cache_path(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
-        };
-        let all = &[("RIVER_CACHE", "c"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h")];
-        assert_eq!(path(all).unwrap(), Path::new("c"));
-        assert_eq!(path(&all[1..]).unwrap(), Path::new("/x/river/images"));
-        assert_eq!(path(&all[2..]).unwrap(), Path::new("/h/.cache/river/images"));
-        assert_eq!(path(&[("XDG_CACHE_HOME", "x")]), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod cache;
 mod directory;
 mod memory;
+mod place;
 
 use std::env::consts;
 use std::fs::File;
@@ -16,8 +17,8 @@ use bytes::Bytes;
 
 use crate::id::ImageHash;
 
-pub use cache::{CacheError, CachePlace, cache_place};
 pub(crate) use cache::{ImageCache, InsertError, retry_busy};
+pub use place::{CacheError, CachePlace, cache_place};
 
 /// The file that this process was started from. A path would lead to another program after a rebuild, and to
 /// nothing in a doc test, whose executable is deleted while it runs.

@@ -254,6 +254,8 @@ impl Leased {
         // With a VM goes its host, but a moment later it may still be heard of: by its lifeline, not by us.
         self.host_is_gone(&program, &Why::LostLink { vm, error });
         program.state().vms.remove(&self.info.id);
+        // A VM that is to end waits for that.
+        self.to.close();
         drop(closing);
     }
 

@@ -3,24 +3,25 @@
 //!
 //! The nodes, records, twins and takeovers are the real ones; VRs, the program's connections and its freezing are made here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod program;
+mod vrs;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
-use serde::{Deserialize, Serialize};
 
 use super::{Rng, place};
 use crate::down::Why;
-use crate::envelope::{Channel, Envelope, Payload};
+use crate::envelope::Channel;
 use crate::id::{HostId, ProgramId, VrId};
-use crate::inbox::{Event, Inbox};
 use crate::link::SimNet;
-use crate::mailbox::Selector;
 use crate::node::{Node, Notice};
-use crate::protocol::{Counts, Pair, Reply, Request};
-use crate::state::takeover::Action;
-use crate::state::{Base, Call, Origin, Record, Recorder, Saved, Sending, Sent, Takeover};
+use crate::protocol::{Counts, Reply, Request};
+use crate::state::{Base, Origin, Record, Saved, Takeover};
+
+use vrs::{Running, Value, begin};
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 500;
@@ -29,29 +30,6 @@ const VRS: usize = 5;
 /// The first ones are mirrored.
 const MIRRORED: usize = 3;
 const CHANNEL: Channel = Channel::named("sim");
-
-/// All of a VR's value.
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Value {
-    hash: u64,
-    rounds: u64,
-    sent: [u64; VRS],
-    taken: [u64; VRS],
-    /// What has arrived and was not looked at: (sender, number, value).
-    queue: VecDeque<(usize, u64, u64)>,
-    /// What it has yet to send: (receiver, value).
-    outbox: VecDeque<(usize, u64)>,
-}
-
-/// A VR that runs.
-struct Running {
-    host: usize,
-    value: Value,
-    recorder: Arc<Recorder>,
-    inbox: Arc<Inbox>,
-    /// What leaves as soon as the twin has confirmed the log.
-    bound: Option<((HostId, u64), Envelope)>,
-}
 
 /// From the program to a process.
 enum Order {
@@ -90,19 +68,6 @@ struct World {
     takeovers: BTreeMap<usize, (Takeover, Why)>,
     /// What was ever sent with a number: (sender, receiver, number).
     said: HashMap<(VrId, VrId, u64), Bytes>,
-}
-
-fn mix(a: u64, b: u64) -> u64 {
-    (a ^ b).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23)
-}
-
-fn begin(host: usize, node: &Node, saved: Saved) -> Running {
-    let Saved { origin, record, pending } = saved;
-    let (id, value) = (origin.id, postcard::from_bytes(&record.base().state).expect("a value"));
-    let recorder = node.states.add(origin, record);
-    let inbox = node.add(id);
-    pending.into_iter().for_each(|event| drop(inbox.push(event)));
-    Running { host, value, recorder, inbox, bound: None }
 }
 
 impl World {
@@ -193,126 +158,6 @@ impl World {
         }
     }
 
-    // ---- VRs ----
-
-    /// Some calls of a VR, up to where it has to wait.
-    fn run(&mut self, index: usize) {
-        let (vr, mut running) = self.running.remove(index);
-        if let Some(((to, number), envelope)) = running.bound.take() {
-            if !running.recorder.is_logged(to, number) {
-                running.bound = Some(((to, number), envelope));
-                self.running.push((vr, running));
-                return;
-            }
-            self.dispatch(running.host, &envelope);
-        }
-        for _ in 0..=self.rng.below(3) {
-            if !self.call(vr, &mut running) {
-                break;
-            }
-        }
-        self.running.push((vr, running));
-    }
-
-    /// The next call of a VR. False: it has to wait.
-    fn call(&mut self, vr: usize, running: &mut Running) -> bool {
-        let Running { value, recorder, inbox, host, .. } = running;
-        let node = self.nodes[*host].clone();
-        if let Some((to, what)) = value.outbox.pop_front() {
-            let number = value.sent[to];
-            value.sent[to] += 1;
-            let payload: Payload = [number.to_le_bytes(), what.to_le_bytes()].concat().into();
-            let (src, dst, channel, lane) = (self.ids[vr], self.ids[to], CHANNEL, 0);
-            let sending =
-                recorder.send(Sent::new(dst, channel, lane, &payload)).expect("it is deterministic");
-            let envelope = |seq| Envelope { src, dst, seq, channel, lane, payload };
-            let seq = match sending {
-                Sending::Made(_) => return true,
-                Sending::Again(seq) | Sending::Due(seq) => seq,
-            };
-            assert_eq!(seq, number);
-            let envelope = envelope(seq);
-            if let Sending::Again(_) = sending {
-                self.note(&envelope);
-                node.send_again(&envelope);
-            } else if let Some(bond) = node.ship(recorder) {
-                running.bound = Some((bond, envelope));
-                return false;
-            } else {
-                self.dispatch(*host, &envelope);
-            }
-            return true;
-        }
-        if value.rounds % 7 == 6 {
-            let state: Bytes = postcard::to_stdvec(value).expect("a value").into();
-            recorder.restart(Base { state, ..Base::new(self.ids[vr], Bytes::new()) }).expect("deterministic");
-        }
-        value.rounds += 1;
-        if value.rounds.is_multiple_of(5) {
-            // Something that nobody could know.
-            recorder.call(Call::Effect).expect("it is deterministic");
-            let answer = recorder.recorded_answer().expect("it is deterministic");
-            let answer = answer.unwrap_or_else(|| {
-                let new = Bytes::from((self.rng.below(1000) as u64).to_le_bytes().to_vec());
-                recorder.answer(new.clone());
-                new
-            });
-            value.hash = mix(value.hash, u64::from_le_bytes(answer[..].try_into().expect("eight bytes")));
-        }
-        recorder.call(Call::TryReceive(Selector::on(CHANNEL))).expect("it is deterministic");
-        if value.queue.is_empty() {
-            let mut events = Vec::new();
-            recorder.arrivals(&mut events, inbox);
-            for event in events {
-                let Event::Envelope(envelope) = event else { continue };
-                let from = self.ids.iter().position(|id| *id == envelope.src).expect("a known sender");
-                let bytes = envelope.payload.to_bytes();
-                let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-                value.queue.push_back((from, word(0), word(8)));
-            }
-        }
-        let Some((from, number, what)) = value.queue.pop_front() else {
-            // That nothing was there shows.
-            value.hash = mix(value.hash, 1);
-            if value.hash.is_multiple_of(3) && value.rounds < 60 {
-                let to = (value.hash >> 8) as usize % VRS;
-                value.outbox.push_back((to, value.hash));
-            }
-            return true;
-        };
-        assert_eq!(number, value.taken[from], "in order, no gap, none twice: from {from} to {vr}");
-        value.taken[from] += 1;
-        value.hash = mix(mix(value.hash, from as u64), what);
-        if value.rounds < 60 {
-            for part in 0..value.hash % 3 {
-                let to = (value.hash >> (8 * (part + 1))) as usize % VRS;
-                value.outbox.push_back((to, mix(value.hash, part)));
-            }
-        }
-        true
-    }
-
-    /// Something is seen of a VR.
-    fn note(&mut self, envelope: &Envelope) {
-        let Envelope { src, dst, seq, .. } = *envelope;
-        let what = envelope.payload.to_bytes();
-        assert_eq!(
-            *self.said.entry((src, dst, seq)).or_insert_with(|| what.clone()),
-            what,
-            "it says two things"
-        );
-    }
-
-    fn dispatch(&mut self, host: usize, envelope: &Envelope) {
-        self.note(envelope);
-        let node = &self.nodes[host];
-        if node.send_mirrored(envelope).is_none()
-            && let Ok(link) = node.route(envelope.dst)
-        {
-            let _ = link.send(envelope.clone());
-        }
-    }
-
     // ---- processes ----
 
     /// A process dies; or is taken to be dead.
@@ -356,139 +201,6 @@ impl World {
             }
             Order::Moved(vr, to) => node.moved(&[(self.ids[vr], place(self.hosts[to]))]),
             Order::Unmirrored(vr, why) => node.unmirror(self.ids[vr], Some(&why)),
-        }
-    }
-
-    // ---- the program ----
-
-    fn living(&self) -> Vec<usize> {
-        (0..HOSTS).filter(|host| !self.dead[*host]).collect()
-    }
-
-    fn learn_of_a_death(&mut self) {
-        if self.unheard.is_empty() {
-            return;
-        }
-        let index = self.rng.below(self.unheard.len());
-        let (host, why) = self.unheard.swap_remove(index);
-        if std::mem::replace(&mut self.dead[host], true) {
-            return;
-        }
-        let mut heirs = BTreeMap::new();
-        for vr in (0..VRS).filter(|vr| self.home[*vr] == host) {
-            if self.takeovers.values().any(|(takeover, _)| takeover.concerns(self.ids[vr])) {
-                continue;
-            }
-            match self.twin[vr].filter(|twin| !self.dead[*twin]) {
-                Some(twin) => drop(heirs.insert(self.ids[vr], self.hosts[twin])),
-                None => self.lost[vr] = true,
-            }
-        }
-        for other in self.living() {
-            self.orders[other].push_back(Order::HostDown(host, why.clone()));
-        }
-        for other in self.takeovers.keys().copied().collect::<Vec<_>>() {
-            let gone = self.hosts[host];
-            let actions = self.takeovers.get_mut(&other).map(|(takeover, _)| takeover.gone(gone));
-            self.act(other, actions.unwrap_or_default());
-        }
-        let others: BTreeSet<HostId> = self.living().into_iter().map(|other| self.hosts[other]).collect();
-        let (takeover, actions) = Takeover::begin(heirs, others);
-        self.takeovers.insert(host, (takeover, why));
-        self.act(host, actions);
-        self.twin.iter_mut().for_each(|twin| *twin = twin.filter(|twin| *twin != host));
-    }
-
-    fn hear(&mut self, host: usize) {
-        let Some(answer) = self.answers[host].pop_front() else { return };
-        // The program does not listen to the dead.
-        if self.dead[host] {
-            return;
-        }
-        let from = self.hosts[host];
-        let (dead, actions) = match answer {
-            Answer::Mourned(dead, counts) => {
-                (dead, self.takeovers.get_mut(&dead).map(|(takeover, _)| takeover.mourned(from, counts)))
-            }
-            Answer::Lives { dead, vr } => {
-                let vr = self.ids[vr];
-                (dead, self.takeovers.get_mut(&dead).map(|(takeover, _)| takeover.lives(vr)))
-            }
-        };
-        self.act(dead, actions.unwrap_or_default());
-    }
-
-    fn act(&mut self, dead: usize, actions: Vec<Action>) {
-        let host_index = |host: HostId, hosts: &[HostId]| hosts.iter().position(|other| *other == host);
-        let vr_index =
-            |vr: VrId, ids: &[VrId]| ids.iter().position(|other| *other == vr).expect("a known VR");
-        for action in actions {
-            match action {
-                Action::Mourn(host) => {
-                    let vrs = self.takeovers[&dead].0.heirs();
-                    let host = host_index(host, &self.hosts).expect("a known host");
-                    self.orders[host].push_back(Order::Mourn(dead, vrs));
-                }
-                Action::TakeOver { vr, by, arrived } => {
-                    let by = host_index(by, &self.hosts).expect("a known host");
-                    let vr = vr_index(vr, &self.ids);
-                    self.orders[by].push_back(Order::TakeOver { dead, vr, arrived });
-                }
-                Action::Redirect(vr, by) => {
-                    let by = host_index(by, &self.hosts).expect("a known host");
-                    let vr = vr_index(vr, &self.ids);
-                    (self.home[vr], self.twin[vr]) = (by, None);
-                    for other in self.living() {
-                        self.orders[other].push_back(Order::Moved(vr, by));
-                    }
-                }
-                Action::Lost(vr) => {
-                    let vr = vr_index(vr, &self.ids);
-                    self.lost[vr] = true;
-                    let why = self.takeovers[&dead].1.clone();
-                    for other in self.living() {
-                        self.orders[other].push_back(Order::Unmirrored(vr, why.clone()));
-                    }
-                }
-            }
-        }
-        if self.takeovers.get(&dead).is_some_and(|(takeover, _)| takeover.is_over()) {
-            self.takeovers.remove(&dead);
-        }
-    }
-
-    /// Gives twins to those that have none, all standing still: what is under way arrives first.
-    fn mirror(&mut self) {
-        if !self.takeovers.is_empty() || !self.unheard.is_empty() {
-            return;
-        }
-        self.settle();
-        if !self.takeovers.is_empty() || self.running.iter().any(|(_, running)| running.bound.is_some()) {
-            return;
-        }
-        for vr in 0..MIRRORED {
-            let targets: Vec<usize> =
-                self.living().into_iter().filter(|host| *host != self.home[vr]).collect();
-            let Some(to) = self.rng.pick(&targets) else { continue };
-            if self.lost[vr] || self.twin[vr].is_some() {
-                continue;
-            }
-            let home = self.home[vr];
-            let Some((_, running)) =
-                self.running.iter().find(|(other, running)| *other == vr && running.host == home)
-            else {
-                continue;
-            };
-            let record = running.recorder.give(|_, _| Ok::<_, ()>(())).expect("it is given");
-            let bytes =
-                Saved { origin: running.recorder.origin.clone(), record, pending: running.inbox.waiting() };
-            let saved = Saved::decode(&bytes.encode().expect("it is encoded")).expect("it is decoded");
-            self.nodes[to].keep_twin(saved);
-            self.twin[vr] = Some(to);
-            let pair = Pair { main: place(self.hosts[home]), twin: place(self.hosts[to]) };
-            for host in self.living() {
-                self.nodes[host].mirrored(&[(self.ids[vr], pair)]);
-            }
         }
     }
 

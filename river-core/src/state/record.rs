@@ -14,111 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::base::Base;
 use super::codec;
-use crate::down::Down;
-use crate::envelope::{Channel, Payload};
+use super::line::{Call, Line, Refusal, Sent};
 use crate::error::Divergence;
 use crate::id::{IdMap, VrId};
 use crate::inbox::{Event, Moment};
-use crate::mailbox::Selector;
-
-/// What a VR asks of the world: as much of it as tells one call from another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Call {
-    Receive(Selector),
-    TryReceive(Selector),
-    Peek(Selector),
-    Post(Selector),
-    /// A look at a posted receive.
-    Test,
-    /// A wait for a posted receive.
-    Complete,
-    Wait,
-    /// What waits in the queue.
-    Queue,
-    LimitQueue,
-    Now,
-    Effect,
-    VmName,
-    Discover,
-    Allocate,
-    StartLocal,
-    Leaving,
-    Release,
-    /// With a hash of what is deployed.
-    Deploy(u64),
-    Service(u64),
-    Checkpoint,
-    Migrate,
-    Mirror,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Line {
-    Call(Call),
-    /// So many of the events arrived during the call above.
-    Arrived(u32),
-    /// The call above found nothing in time.
-    TimedOut(Duration),
-    Sent(Sent),
-    /// The send above was not accepted.
-    Refused(Refusal),
-    /// The call above, which waits, looked once more: handlers may have run.
-    Again,
-    /// It asked for how long it has been running, and that was it.
-    Uptime(Duration),
-    /// What the call above returned.
-    Answer(#[serde(with = "codec::octets")] Bytes),
-}
-
-/// Why a send was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Refusal {
-    Down(Box<Down>),
-    /// The destination's queue is full.
-    Full,
-}
-
-/// A send, by what tells it from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sent {
-    to: VrId,
-    channel: Channel,
-    lane: u64,
-    len: u64,
-    hash: u64,
-}
-
-impl Sent {
-    pub(crate) fn new(to: VrId, channel: Channel, lane: u64, payload: &Payload) -> Self {
-        Self { to, channel, lane, len: payload.len() as u64, hash: hash(payload) }
-    }
-}
-
-/// Payloads up to here are hashed whole.
-const WHOLE: usize = 4 << 10;
-/// Of longer ones so many blocks of so many bytes, spread evenly from the first byte to the last: a send must not cost more
-/// because it is recorded.
-const BLOCKS: usize = 32;
-const BLOCK: usize = 128;
-
-/// Does not depend on how the payload is cut into parts.
-fn hash(payload: &Payload) -> u64 {
-    let mut hasher = Xxh3Default::new();
-    let len = payload.len();
-    if len <= WHOLE {
-        payload.parts().for_each(|part| hasher.update(part));
-        return hasher.digest();
-    }
-    for block in 0..BLOCKS {
-        let start = (len - BLOCK) * block / (BLOCKS - 1);
-        hasher.update(&payload.slice(start, start + BLOCK).unwrap_or_default());
-    }
-    hasher.digest()
-}
 
 /// What becomes of a send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -405,8 +307,7 @@ impl Record {
         match self.lines.get(self.line) {
             Some(Line::Sent(recorded)) if *recorded == send => self.line += 1,
             Some(Line::Sent(recorded)) => {
-                let same = Sent { hash: recorded.hash, ..send } == *recorded;
-                let which = if same { " with other bytes" } else { "" };
+                let which = if send.is_like(recorded) { " with other bytes" } else { "" };
                 return Err(self.diverged(format!("{send}{which}")));
             }
             _ => return Err(self.diverged(send.to_string())),
@@ -530,97 +431,8 @@ impl Record {
     }
 }
 
-impl Line {
-    /// Whether it says something that the VR could not know by itself. A look that does not wait says so by finding nothing.
-    fn is_told(&self) -> bool {
-        match self {
-            Line::Call(Call::Receive(_) | Call::Wait | Call::Complete) | Line::Sent(_) => false,
-            Line::Call(_)
-            | Line::Arrived(_)
-            | Line::TimedOut(_)
-            | Line::Refused(_)
-            | Line::Again
-            | Line::Uptime(_)
-            | Line::Answer(_) => true,
-        }
-    }
-}
-
-impl Call {
-    /// Whether others see that it is made.
-    pub(crate) fn reaches_out(&self) -> bool {
-        self.is_done_once() || matches!(self, Call::Migrate | Call::Mirror)
-    }
-
-    /// Whether the world may have changed by it before it is answered.
-    fn is_done_once(&self) -> bool {
-        matches!(
-            self,
-            Call::Effect
-                | Call::Discover
-                | Call::Allocate
-                | Call::StartLocal
-                | Call::Release
-                | Call::Deploy(_)
-                | Call::Service(_)
-                | Call::Checkpoint
-        )
-    }
-}
-
 fn pairs(map: &IdMap<VrId, u64>) -> Vec<(VrId, u64)> {
     map.iter().map(|(vr, next)| (*vr, *next)).collect()
-}
-
-impl std::fmt::Display for Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Call::Receive(what) => write!(f, "a receive of {what}"),
-            Call::TryReceive(what) => write!(f, "a receive without waiting of {what}"),
-            Call::Peek(what) => write!(f, "a look for {what}"),
-            Call::Post(what) => write!(f, "a posted receive of {what}"),
-            Call::Test => f.write_str("a look at a posted receive"),
-            Call::Complete => f.write_str("a wait for a posted receive"),
-            Call::Wait => f.write_str("a wait for anything"),
-            Call::Queue => f.write_str("a look at the queue"),
-            Call::LimitQueue => f.write_str("a limit for the queue"),
-            Call::Now => f.write_str("a question for the time"),
-            Call::Effect => f.write_str("an effect"),
-            Call::VmName => f.write_str("a question for the VM"),
-            Call::Discover => f.write_str("a search for VMs"),
-            Call::Allocate => f.write_str("an allocation of VMs"),
-            Call::Leaving => f.write_str("a question for VMs that want to go"),
-            Call::StartLocal => f.write_str("a start of local VMs"),
-            Call::Release => f.write_str("a release of VMs"),
-            Call::Deploy(_) => f.write_str("a deployment"),
-            Call::Service(_) => f.write_str("a question for a service"),
-            Call::Checkpoint => f.write_str("a checkpoint"),
-            Call::Migrate => f.write_str("a migration"),
-            Call::Mirror => f.write_str("a question for a twin"),
-        }
-    }
-}
-
-impl std::fmt::Display for Sent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a send of {} bytes to {} (lane {:x})", self.len, self.to.short(), self.lane)
-    }
-}
-
-impl std::fmt::Display for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Line::Call(call) => call.fmt(f),
-            Line::Arrived(count) => write!(f, "the arrival of {count} envelopes and notices"),
-            Line::TimedOut(waited) => write!(f, "a receive that gave up after {waited:?}"),
-            Line::Sent(sent) => sent.fmt(f),
-            Line::Refused(Refusal::Down(down)) => write!(f, "a send that failed, as {down}"),
-            Line::Refused(Refusal::Full) => f.write_str("a send that found a full queue"),
-            Line::Again => f.write_str("a receive that waits"),
-            Line::Uptime(_) => f.write_str("a question for how long it has been running"),
-            Line::Answer(_) => f.write_str("the answer to a question"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::base::{Base, Origin};
-use super::record::{Blocked, Call, Record, Refusal, Sending, Sent};
+use super::line::{Call, Refusal, Sent};
+use super::record::{Blocked, Record, Sending};
 use super::tape::{Tape, Unwritten};
 use super::twin::{Leader, Shipment};
 use crate::down::Why;

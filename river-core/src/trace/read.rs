@@ -51,7 +51,8 @@ pub struct VrTrace {
     pub id: VrId,
     /// Who deployed it.
     pub parent: Option<VrId>,
-    /// The name of its type; `initiator`; empty if it is not known.
+    /// [Its own](crate::VirtualResource::label), if it has one, such as `initiator`; else that of its type, which has `::` in
+    /// it; empty if it is not known.
     pub name: String,
     /// On which VM it was: an index into [`Run::vms`].
     pub vm: usize,

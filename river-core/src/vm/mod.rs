@@ -31,6 +31,10 @@ use shelf::Shelf;
 const TICK: Duration = Duration::from_millis(250);
 /// How long a VM may take to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
+/// How long a program may take to hear that its VM stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// What it hears then.
+const STOPPED: &str = "the VM was stopped by its owner";
 
 /// How a VM is to be.
 #[derive(Clone, Debug, Default)]
@@ -165,7 +169,8 @@ struct Shared {
     state: Mutex<State>,
     /// What it keeps of checkpoints.
     shelf: Mutex<Shelf>,
-    stopped: Condvar,
+    /// Somebody may wait for this: it was stopped, or a lease is over.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -234,7 +239,7 @@ impl Vm {
             started: Instant::now(),
             state: Mutex::default(),
             shelf: Mutex::new(Shelf::new(config.checkpoint_memory.unwrap_or_else(|| total_memory() / 8))),
-            stopped: Condvar::new(),
+            changed: Condvar::new(),
         });
         let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
         if !config.hidden {
@@ -263,12 +268,20 @@ impl Vm {
         Ok(this)
     }
 
-    /// Waits until somebody has told the VM to stop, as `river stop` does.
+    /// Waits until somebody has told the VM to stop, as `river stop` does, and until the program that used it, if there is
+    /// one, knows; for that, three seconds at most.
     pub fn wait(&self) {
         let mut state = self.shared.state();
         while !state.stopped {
-            state = self.shared.stopped.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let _ =
+            self.shared.changed.wait_timeout_while(state, FAREWELL, |state| state.lease.holder().is_some());
+    }
+
+    /// Stops it, whoever uses it: its program is told that its owner wants it so. [`wait`](Self::wait) returns then.
+    pub fn stop(&self) {
+        self.shared.stop();
     }
 
     /// The addresses on which it listens; 0.0.0.0 stands for every interface.
@@ -317,9 +330,18 @@ impl Shared {
     }
 
     fn stop(&self) {
-        self.state().stopped = true;
-        self.stopped.notify_all();
-        self.end_host();
+        let (host, to_tenant) = {
+            let mut state = self.state();
+            state.stopped = true;
+            (state.host.take(), state.to_tenant.take())
+        };
+        self.changed.notify_all();
+        match (host, to_tenant) {
+            // When it has ended, so does the conversation.
+            (Some(host), _) => host.kill_because(STOPPED),
+            (None, Some(tenant)) => drop(tenant.close()),
+            (None, None) => {}
+        }
     }
 
     fn end_host(&self) {
@@ -340,6 +362,7 @@ impl Shared {
             state.to_tenant = None;
             state.host.take()
         };
+        self.changed.notify_all();
         if let Some(host) = host {
             host.kill();
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::{ffi::OsString, mem};
 
@@ -24,12 +24,20 @@ const LAST_LINES: usize = 5;
 /// A longer line is cut into pieces of this size.
 const LINE: u64 = 64 << 10;
 
+/// How it stands with a host.
+#[derive(Debug)]
+struct Life {
+    /// True until the process has been waited for: only so long its id is surely its own.
+    lasts: bool,
+    /// Why the VM has ended it, for the program to know.
+    because: Option<&'static str>,
+}
+
 /// The handle by which a VM ends a host. Dropping it does so too: the host's standard input closes.
 #[derive(Debug)]
 pub(crate) struct HostProcess {
     pid: Pid,
-    /// True until the process has been waited for: only so long its id is surely its own.
-    alive: Arc<Mutex<bool>>,
+    life: Arc<Mutex<Life>>,
     _lifeline: ChildStdin,
 }
 
@@ -58,10 +66,10 @@ impl HostProcess {
         let limits = config.limits;
         // The host is to die with its parent, which to the system is the thread that started it: one that stays.
         thread::Builder::new().name("river-host-wait".into()).spawn(move || {
-            let alive = Arc::new(Mutex::new(true));
+            let life = Arc::new(Mutex::new(Life { lasts: true, because: None }));
             let (child, pid, output) = match begin(command, &report) {
                 Ok((mut child, pid, output)) => {
-                    let _ = started.send(Ok((child.stdin.take(), pid, alive.clone())));
+                    let _ = started.send(Ok((child.stdin.take(), pid, life.clone())));
                     (child, pid, output)
                 }
                 Err(error) => {
@@ -69,22 +77,31 @@ impl HostProcess {
                     return;
                 }
             };
-            let how = wait(child, pid, &alive).map_or_else(
+            let how = wait(child, pid, &life).map_or_else(
                 |error| error.to_string(),
                 |status| {
                     if status.success() { describe(status) } else { describe(status) + &limits.reminder() }
                 },
             );
             let last_lines = output.end();
-            let _ = report.try_send(FromVm::Exited { how, last_lines });
+            let because = lock(&life).because;
+            let _ = report.try_send(match because {
+                // What it was doing then has nothing to do with it.
+                Some(because) => FromVm::Exited { how: because.into(), last_lines: Vec::new() },
+                None => FromVm::Exited { how, last_lines },
+            });
+            if because.is_some() {
+                // There is no more to say.
+                report.close();
+            }
         })?;
-        let (lifeline, pid, alive) = parts.recv().map_err(io::Error::other)??;
+        let (lifeline, pid, life) = parts.recv().map_err(io::Error::other)??;
         let mut lifeline = lifeline.ok_or(io::ErrorKind::BrokenPipe)?;
         let config =
             postcard::to_stdvec(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         lifeline.write_all(&(config.len() as u32).to_le_bytes())?;
         lifeline.write_all(&config)?;
-        Ok(Self { pid, alive, _lifeline: lifeline })
+        Ok(Self { pid, life, _lifeline: lifeline })
     }
 
     /// What it uses.
@@ -94,11 +111,25 @@ impl HostProcess {
 
     /// Ends the host and everything in its process group, at once. Does nothing if it has ended.
     pub(crate) fn kill(&self) {
-        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        if *alive {
+        self.end(None);
+    }
+
+    /// The same, and its program is told why, instead of a signal that is nobody's fault.
+    pub(crate) fn kill_because(&self, why: &'static str) {
+        self.end(Some(why));
+    }
+
+    fn end(&self, because: Option<&'static str>) {
+        let mut life = lock(&self.life);
+        if life.lasts {
+            life.because = life.because.or(because);
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
     }
+}
+
+fn lock(life: &Mutex<Life>) -> MutexGuard<'_, Life> {
+    life.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for HostProcess {
@@ -139,12 +170,12 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
 }
 
 /// Waits for the end of the host, and ends what is left of its process group before its id can be used again.
-fn wait(mut child: Child, pid: Pid, alive: &Mutex<bool>) -> io::Result<ExitStatus> {
+fn wait(mut child: Child, pid: Pid, life: &Mutex<Life>) -> io::Result<ExitStatus> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
-    let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut life = lock(life);
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-    *alive = false;
+    life.lasts = false;
     child.wait()
 }
 

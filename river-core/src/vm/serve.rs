@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Shared;
 use super::process::HostProcess;
+use super::{STOPPED, Shared};
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
 use crate::id::ProgramId;
@@ -211,7 +211,10 @@ async fn start(
             .map_err(|error| cannot_start(&error, &config.spec.triple))?;
         let mut state = shared.state();
         // The lease may have ended while the host was being started; then dropping the host ends it.
-        if state.stopped || state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
+        if state.stopped {
+            return Err(STOPPED.into());
+        }
+        if state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
             return Err("the lease has ended".into());
         }
         state.host = Some(host);

@@ -43,16 +43,33 @@ pub trait VirtualResource: Serialize + DeserializeOwned + Send + 'static {
     /// # Errors
     /// Whatever ends it before its work is done; the text reaches those who watch it.
     fn main(&mut self, vr: &Vr) -> Result;
+
+    /// What people call the VR, in traces and in `river top`, if the name of its type does not say enough: `rank 3`. Asked
+    /// once, before `main`. What is longer than 80 characters is cut.
+    fn label(&self) -> Option<String> {
+        None
+    }
 }
+
+/// Of a label there are so many characters.
+const LABEL: usize = 80;
 
 /// A virtual resource of whatever type.
 pub(crate) trait Resource: Send {
     fn run(&mut self, vr: &Vr) -> Result;
+
+    fn called(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<V: VirtualResource> Resource for V {
     fn run(&mut self, vr: &Vr) -> Result {
         self.main(vr)
+    }
+
+    fn called(&self) -> Option<String> {
+        self.label().map(|label| label.chars().filter(|c| !c.is_control()).take(LABEL).collect())
     }
 }
 

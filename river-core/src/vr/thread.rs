@@ -48,7 +48,7 @@ pub(crate) fn start(
     if recorder.is_none() {
         node.states.add_unrecorded(id, name);
     }
-    let (thread_node, name) = (node.clone(), name.to_owned());
+    let (thread_node, name) = (node.clone(), resource.called().unwrap_or_else(|| name.to_owned()));
     let body = move || {
         let mut why = {
             let vr = match &recorder {

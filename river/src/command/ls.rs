@@ -2,7 +2,7 @@
 
 use river::core::{Query, VmInfo, VmState};
 
-use super::{print, search, size};
+use super::{duration, print, search, size};
 
 /// Show the virtual machines that can be found
 #[derive(clap::Args)]
@@ -105,8 +105,6 @@ fn table(rows: &[Row]) -> String {
 
 fn row(vm: &VmInfo) -> Row {
     let memory = format!("{:.1} GiB", vm.memory as f64 / f64::from(1 << 30));
-    let up = vm.uptime.as_secs();
-    let up = format!("{}:{:02}:{:02}", up / 3600, up / 60 % 60, up % 60);
     let (state, program) = state(vm);
     [
         vm.name.clone(),
@@ -114,7 +112,7 @@ fn row(vm: &VmInfo) -> Row {
         vm.cores.to_string(),
         memory,
         vm.triple.clone(),
-        up,
+        duration::short(vm.uptime),
         state.into(),
         program.unwrap_or("-").into(),
         vm.id.to_string(),

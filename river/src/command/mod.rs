@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+mod duration;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
@@ -11,6 +12,7 @@ pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod restore;
 pub(crate) mod run;
+mod signals;
 mod size;
 pub(crate) mod states;
 pub(crate) mod stop;

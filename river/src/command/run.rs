@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use tempfile::{NamedTempFile, TempDir};
 
-use super::{count, plural, search};
+use super::{count, plural, search, signals};
 
 /// River itself failed: the same as `env`, `nice` and `timeout` return.
 pub(super) const FAILED: u8 = 125;
@@ -365,9 +365,7 @@ impl TakenSignals {
     /// Takes them, except those that this process was started to ignore (by `nohup`, say): the program is to ignore
     /// them too. The program gets the others with their usual meaning.
     fn take() -> io::Result<Self> {
-        let ignored = ignored_signals();
-        let signals = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
-        Signals::new(signals.into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0)).map(Self)
+        signals::take(&[SIGINT, SIGQUIT, SIGTERM, SIGHUP]).map(Self)
     }
 
     /// Waits for the end of the program, and passes on what only this process gets.
@@ -403,11 +401,4 @@ impl TakenSignals {
         let _ = passing.join();
         status
     }
-}
-
-/// The signals that this process ignores: bit 0 is signal 1. None, if the system does not tell.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

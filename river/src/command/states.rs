@@ -7,7 +7,7 @@ use clap::ValueHint;
 use river::core::{Happening, RecordedVr, Recording, Stored};
 
 use super::watch::{self, Watch};
-use super::{is_there, print, replay};
+use super::{duration, is_there, print, replay};
 
 /// Show what a directory holds of a program: its newest checkpoint, or a recording
 ///
@@ -147,13 +147,12 @@ fn series(recording: &Recording, vr: &RecordedVr) -> river::Result<String> {
 }
 
 fn table(stored: &Stored) -> String {
-    let ago = stored.taken.elapsed().unwrap_or_default().as_secs();
     let arguments: Vec<_> = stored.arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let mut text = format!(
         "checkpoint {} of {}, taken {} ago\ncommand: {}\n\n",
         stored.number,
         stored.program,
-        duration(ago),
+        duration::short(stored.taken.elapsed().unwrap_or_default()),
         arguments.join(" ")
     );
     let _ = writeln!(
@@ -175,12 +174,4 @@ fn table(stored: &Stored) -> String {
         );
     }
     text
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
 }

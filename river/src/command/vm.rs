@@ -1,14 +1,18 @@
 //! `river vm`.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
 use clap::builder::NonEmptyStringValueParser;
 use river::core::{HostLimits, Query, Vm, VmConfig, VmState, drain};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::stop::choose;
-use super::{count, print, search, size};
+use super::{count, print, search, signals, size};
 
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
 ///
@@ -134,6 +138,8 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return drain_all(&args.drain);
     }
     let vms = Vm::start_many(&args.config()?, args.count.get())?;
+    let vms: Vec<Arc<Vm>> = vms.into_iter().map(Arc::new).collect();
+    let ended_by = stop_at_a_signal(vms.iter().map(Arc::downgrade).collect())?;
     let mut text = String::new();
     for vm in &vms {
         let info = vm.info();
@@ -154,5 +160,29 @@ pub(crate) fn run(args: &Args) -> river::Result {
     for thread in waiting.collect::<Result<Vec<_>, _>>()? {
         let _ = thread.join();
     }
-    Ok(())
+    match ended_by.get() {
+        // Whoever started this is to see what ended it.
+        Some(signal) => Ok(signal_hook::low_level::emulate_default_handler(*signal)?),
+        None => Ok(()),
+    }
+}
+
+/// Has the VMs stopped when a signal ends this process, so that the programs that use them hear why. A second one ends it at
+/// once. Which one it was.
+fn stop_at_a_signal(vms: Vec<Weak<Vm>>) -> io::Result<Arc<OnceLock<i32>>> {
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in signals::heeded(&signals) {
+        signal_hook::flag::register_conditional_default(signal, again.clone())?;
+    }
+    let (mut taken, ended_by) = (signals::take(&signals)?, Arc::new(OnceLock::new()));
+    let first = ended_by.clone();
+    thread::Builder::new().name("river-vm-signals".into()).spawn(move || {
+        for signal in taken.forever() {
+            again.store(true, Relaxed);
+            let _ = first.set(signal);
+            vms.iter().filter_map(Weak::upgrade).for_each(|vm| vm.stop());
+        }
+    })?;
+    Ok(ended_by)
 }

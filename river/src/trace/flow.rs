@@ -1,9 +1,9 @@
 //! What is in a trace without being written there: messages, of their two ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use river_core::VrId;
 use river_core::trace::{Event, Reason, Run, VrTrace, What};
+use river_core::{VrId, naming};
 
 /// A run, and what follows from it.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Flow {
     /// Index by VR and event, of receives, into `messages`.
     received: HashMap<(usize, usize), usize>,
     index: HashMap<VrId, usize>,
+    /// Names that several VRs have.
+    shared: HashSet<String>,
 }
 
 /// A message from one VR to another, which are indices into [`Run::vrs`].
@@ -152,7 +154,8 @@ impl Flow {
             }
         });
         waits.sort_by_key(|wait| wait.at);
-        Self { run, labels: interner.texts, messages, waits, received, index }
+        let shared = shared(&run.vrs);
+        Self { run, labels: interner.texts, messages, waits, received, index, shared }
     }
 
     /// Which of the messages a receive has taken: the event of that number of that VR.
@@ -187,19 +190,27 @@ impl Flow {
         waits
     }
 
-    /// What people call a VR: the last part of its type's name, and the beginning of its own.
+    /// What people call a VR: its own name, or the last part of its type's; and the beginning of its id, if others may be
+    /// called that, too.
     #[must_use]
     pub fn name(&self, vr: usize) -> String {
         let VrTrace { id, name, lost, .. } = &self.run.vrs[vr];
-        // "a::Worker<b::Task>" is a "Worker".
-        let plain = name.split('<').next().unwrap_or_default();
-        match plain.rsplit("::").next().unwrap_or_default() {
-            "initiator" => "initiator".into(),
-            "" if *lost => format!("lost {}", id.short()),
-            "" => format!("VR {}", id.short()),
-            short => format!("{short} {}", id.short()),
+        match (name.as_str(), naming::last_part(name)) {
+            ("", _) if *lost => format!("lost {}", id.short()),
+            ("", _) => format!("VR {}", id.short()),
+            (_, Some(kind)) => format!("{kind} {}", id.short()),
+            (name, None) if self.shared.contains(name) => format!("{name} {}", id.short()),
+            (name, None) => name.to_owned(),
         }
     }
+}
+
+/// The names that several VRs have.
+fn shared(vrs: &[VrTrace]) -> HashSet<String> {
+    let mut first = HashMap::new();
+    // One that has moved has several lines.
+    let others = vrs.iter().filter(|vr| *first.entry(vr.name.as_str()).or_insert(vr.id) != vr.id);
+    others.map(|vr| vr.name.clone()).collect()
 }
 
 fn each(vrs: &[VrTrace], mut see: impl FnMut(usize, usize, &Event)) {

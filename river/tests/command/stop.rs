@@ -1,8 +1,11 @@
 //! `river stop`.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab::{Lab, eventually, text, wait_for_line};
 
@@ -83,6 +86,26 @@ fn a_program_learns_that_its_vm_was_stopped_and_idle_spares_it() {
     assert!(stopped.contains("which command-"), "{stopped}");
     let output = program.wait_with_output().unwrap();
     assert!(!output.status.success());
-    assert!(text(&output).contains(&format!("on VM {}", used[0])), "{}", text(&output));
+    let why = format!("died with its host on VM {}: the VM was stopped by its owner", used[0]);
+    assert!(text(&output).contains(&why), "{}", text(&output));
     eventually(SOON, "VMs free and hosts gone", || lab.idle() == 3 && lab.hosts() == 0);
+}
+
+#[test]
+fn a_program_learns_that_a_signal_has_stopped_its_vms() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut lab = Lab::new();
+        lab.start_vms(4);
+        let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for_line(&mut program, "all are asleep");
+        let mut daemon = lab.daemons.remove(0);
+        kill_process(Pid::from_child(&daemon), signal).unwrap();
+        let ended = daemon.wait().unwrap();
+        assert_eq!(ended.signal(), Some(signal.as_raw()), "{ended}");
+        let output = program.wait_with_output().unwrap();
+        assert!(!output.status.success());
+        let text = text(&output);
+        assert!(text.contains(": the VM was stopped by its owner") && !text.contains("SIGKILL"), "{text}");
+        eventually(SOON, "hosts gone", || lab.hosts() == 0);
+    }
 }

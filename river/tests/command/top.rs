@@ -200,3 +200,14 @@ fn scripts_get_all_as_json() {
     let (_, error) = lab.ends(&["top"], 1);
     assert!(error.contains("the output is no terminal: use --once"), "{error}");
 }
+
+#[test]
+fn ranks_are_called_by_their_numbers() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let mut program = lab.program("ranks-asleep").stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "is asleep");
+    let (text, _) = lab.ends(&["top", "--once"], 0);
+    assert!(text.contains("  rank 0  ") && text.contains("  rank 1  "), "{text}");
+    end(program);
+}

@@ -43,6 +43,20 @@ impl VirtualResource for Adder {
 
 /// Runs the program of that kind as the initiator, if it is one of these.
 pub(crate) fn run(kind: &str) -> bool {
+    if kind == "ranks" {
+        river::mpi::try_run(2, |world| Ok(world.barrier()?)).unwrap();
+        return true;
+    }
+    if kind == "ranks-asleep" {
+        river::mpi::try_run(2, |world| {
+            world.barrier()?;
+            println!("rank {} is asleep", world.rank());
+            world.vr().recv(pat! { never: true })?;
+            Ok(())
+        })
+        .unwrap();
+        return true;
+    }
     let dies = match kind {
         "trace" => false,
         "trace-lost" => true,
@@ -281,4 +295,14 @@ fn every_event_is_there_of_a_program_that_traces_itself() {
     assert_eq!(worker.failure, None);
     let sent = initiator.events.iter().find(|event| matches!(event.what, What::Send { .. })).unwrap();
     assert_eq!(initiator.label(sent), Some("sfm: work"));
+}
+
+#[test]
+fn ranks_are_called_by_their_numbers() {
+    let lab = Lab::new();
+    let of = data(&traced(&lab, "ranks", &["-n", "2"], "run.html"));
+    let mut names: Vec<&str> =
+        of["vrs"].as_array().unwrap().iter().map(|vr| vr["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["initiator", "rank 0", "rank 1"]);
 }

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::down::Why;
-use crate::envelope::Envelope;
+use crate::down::{Down, Why};
+use crate::envelope::{Channel, Envelope, Payload};
+use crate::mailbox::Selector;
 
 const CHANNEL: Channel = Channel::named("test");
 

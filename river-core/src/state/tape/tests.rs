@@ -8,7 +8,8 @@ use crate::envelope::{Channel, Envelope};
 use crate::id::{ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::mailbox::Selector;
-use crate::state::record::{Call, Said};
+use crate::state::line::Call;
+use crate::state::record::Said;
 use crate::state::recorder::Recorder;
 
 const CHANNEL: Channel = Channel::named("test");

@@ -56,13 +56,27 @@ pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
 }
 
 fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
-    let list = |which: bool| {
-        let those = heard.iter().filter(|heard| heard.result.is_ok() == which);
+    // `None`: it arrived.
+    let failed = |heard: &Heard| heard.result.as_ref().err().map(io::Error::kind);
+    let list = |which: &dyn Fn(Option<io::ErrorKind>) -> bool| {
+        let those = heard.iter().filter(|heard| which(failed(heard)));
         those.map(|heard| heard.address.to_string()).collect::<Vec<_>>().join(", ")
     };
-    let lost = list(false);
+    let lost = list(&|failed| failed == Some(io::ErrorKind::TimedOut));
+    let unbound = list(&|failed| failed.is_some_and(|kind| kind != io::ErrorKind::TimedOut));
+    let arrive = format!("searches arrive on UDP port {port} of {}", list(&|failed| failed.is_none()));
+    if lost.is_empty() && unbound.is_empty() {
+        return Finding::ok("discovery", arrive);
+    }
     if lost.is_empty() {
-        return Finding::ok("discovery", format!("searches arrive on UDP port {port} of {}", list(true)));
+        return Finding::warn(
+            "discovery",
+            format!(
+                "{arrive}, so that VMs start and are found; but another program has the port of {unbound}, and searches \
+                 that are sent to that address alone are not answered"
+            ),
+            format!("{}; or leave it so, if `river ls` shows what it should", free_the_port(port)),
+        );
     }
     Finding::fail(
         "discovery",
@@ -76,16 +90,18 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
 /// No VM could start here.
 fn judge_deaf(port: u16, error: &ResponderError) -> Finding {
     let mend = match error {
-        ResponderError::PortTaken(_) => {
-            format!(
-                "`ss -ulpn 'sport = {port}'` says which program has it: end it, or set RIVER_PORT to another port"
-            )
-        }
+        ResponderError::PortTaken(_) => free_the_port(port),
         ResponderError::NoLoopback => "`ip link set lo up`".into(),
         ResponderError::NoInterface(_) => "`ip -4 address` lists those there are".into(),
         _ => "see what `ip -4 address` and `ulimit -n` say".into(),
     };
     Finding::fail("discovery", chain(error), mend)
+}
+
+fn free_the_port(port: u16) -> String {
+    format!(
+        "`ss -ulpn 'sport = {port}'` says which program has it: end it, or set RIVER_PORT to another port"
+    )
 }
 
 /// Connects to this machine, and has one byte come back.

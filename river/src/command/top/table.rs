@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use river::core::{HostId, ProcessReport, ProgramStatus, Usage, VmState};
+use river::core::{HostId, ProcessReport, ProgramStatus, Usage, VmState, naming};
 
 use super::gather::Snapshot;
+use crate::command::duration;
 
 /// What can be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,13 +85,7 @@ fn bytes(value: f64) -> Cell {
 }
 
 fn time(time: Duration) -> Cell {
-    let seconds = time.as_secs();
-    let shown = match seconds {
-        0..=9 => format!("{:.1} s", time.as_secs_f64()),
-        10..=599 => format!("{seconds} s"),
-        _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-    };
-    number(time.as_secs_f64(), shown)
+    number(time.as_secs_f64(), duration::short(time))
 }
 
 /// Two looks, of which the second is seen.
@@ -228,7 +223,7 @@ impl Looks<'_> {
                     self.rates((vr.arrived, vr.bytes), before.get(&vr.id.to_string()).copied());
                 lines.push(Line {
                     cells: vec![
-                        text(short(&vr.name)),
+                        text(called(&vr.name)),
                         text(vr.id.short().to_string()),
                         text(&process.vm),
                         text(&program.name),
@@ -323,13 +318,9 @@ impl Sums {
     }
 }
 
-/// `a::Worker<b::Task>` is a `Worker`.
-fn short(name: &str) -> &str {
-    let plain = name.split('<').next().unwrap_or_default();
-    match plain.rsplit("::").next().unwrap_or_default() {
-        "" => "-",
-        short => short,
-    }
+/// What people call a VR of that name.
+fn called(name: &str) -> &str {
+    if name.is_empty() { "-" } else { naming::last_part(name).unwrap_or(name) }
 }
 
 /// All views, one below the other.

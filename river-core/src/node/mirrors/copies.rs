@@ -1,0 +1,148 @@
+//! What is sent to a mirrored VR goes to its twin as well; and what comes twice is taken once.
+
+use super::Here;
+use crate::envelope::Envelope;
+use crate::frame::Kind;
+use crate::id::{HostId, IdMap, VrId};
+use crate::inbox::{Event, Inbox, Refused};
+use crate::link::Link;
+use crate::node::Node;
+
+impl Node {
+    /// Whether any VR has, or had, a twin.
+    pub(crate) fn has_mirrors(&self) -> bool {
+        self.mirrors.any()
+    }
+
+    /// Whether a VR has a twin.
+    pub(crate) fn is_mirrored(&self, vr: VrId) -> bool {
+        self.mirrors.places(vr).is_some()
+    }
+
+    /// Sends to a mirrored VR and to its twin. `None`: it is not mirrored, and nothing was sent. May block.
+    pub(crate) fn send_mirrored(&self, envelope: &Envelope) -> Option<Result<(), Refused>> {
+        let vr = envelope.dst;
+        let mut places = self.mirrors.places(vr)?;
+        if places.main != self.place.host && !self.pass(vr) {
+            return Some(Err(Refused::Full));
+        }
+        let mut reached = Vec::new();
+        loop {
+            for host in [places.main, places.twin] {
+                if reached.contains(&host) {
+                    continue;
+                }
+                match self.send_copy(host, envelope) {
+                    Ok(()) => reached.push(host),
+                    Err(Refused::Full) if reached.is_empty() => return Some(Err(Refused::Full)),
+                    Err(_) => {}
+                }
+            }
+            // It may have been taken over meanwhile, and its new place not know of this.
+            match self.mirrors.places(vr) {
+                Some(now) if now == places => break,
+                Some(now) => places = now,
+                None => {
+                    let now = self.whereabouts(vr);
+                    if now.is_some_and(|now| !reached.contains(&now)) {
+                        // It moves as others do now.
+                        return None;
+                    }
+                    break;
+                }
+            }
+        }
+        Some(if reached.is_empty() { Err(Refused::Closed) } else { Ok(()) })
+    }
+
+    /// Sends what may have been sent before, with the same number. May block.
+    pub(crate) fn send_again(&self, envelope: &Envelope) {
+        if self.send_mirrored(envelope).is_some() {
+            return;
+        }
+        // If the receiver is gone, it does not matter.
+        match self.route(envelope.dst) {
+            Ok(Link::Local(_)) => drop(self.take_copy(envelope.clone(), None)),
+            Ok(link) => drop(link.notify(Kind::Copy, envelope)),
+            Err(_) => {}
+        }
+    }
+
+    fn whereabouts(&self, vr: VrId) -> Option<HostId> {
+        if self.inbox(vr).is_some() {
+            return Some(self.place.host);
+        }
+        self.book().located.get(&vr).copied()
+    }
+
+    fn send_copy(&self, host: HostId, envelope: &Envelope) -> Result<(), Refused> {
+        if host == self.place.host {
+            return self.take_copy(envelope.clone(), None);
+        }
+        let link = self.connect(host).map_err(|_| Refused::Closed)?;
+        link.notify(Kind::Copy, envelope).map_err(|()| {
+            // Who has died is for the program to say, which then has somebody take over.
+            self.report(host, "the connection broke".into());
+            Refused::Closed
+        })
+    }
+
+    // ---- taking ----
+
+    /// Takes a copy: of another process, or (`None`) of a VR of this one, which waits if the mailbox is full.
+    pub(in crate::node) fn take_copy(&self, envelope: Envelope, from: Option<HostId>) -> Result<(), Refused> {
+        let (src, dst) = (envelope.src, envelope.dst);
+        let mut here = self.mirrors.here();
+        if let Some(Here::Twin(twin)) = here.get_mut(&dst) {
+            twin.copy(envelope);
+            return Ok(());
+        }
+        let Some(inbox) = self.inbox(dst) else { return Err(Refused::Closed) };
+        let main = here.entry(dst).or_insert_with(|| Here::Main(IdMap::default()));
+        let Here::Main(numbers) = main else { return Err(Refused::Closed) };
+        let next = numbers.entry(src).or_insert_with(|| {
+            self.received_by(dst, &inbox).and_then(|counts| counts.get(&src).copied()).unwrap_or_default()
+        });
+        if envelope.seq < *next {
+            return Ok(());
+        }
+        *next = envelope.seq + 1;
+        match from {
+            Some(from) => {
+                let full = |full| self.gate(from, dst, Some(full));
+                inbox.arrive(envelope, from, full).map_err(|_| Refused::Closed)
+            }
+            None => {
+                // Waits for room perhaps; nobody else sends in the name of this VR.
+                drop(here);
+                let seq = envelope.seq;
+                let taken = inbox.offer(envelope);
+                if taken == Err(Refused::Full)
+                    && let Some(Here::Main(numbers)) = self.mirrors.here().get_mut(&dst)
+                {
+                    numbers.insert(src, seq);
+                }
+                taken
+            }
+        }
+    }
+
+    /// How many envelopes of each other VR have reached a VR of this process; `None` if it is not recorded, or has ended.
+    pub(crate) fn received_counts(&self, vr: VrId) -> Option<IdMap<VrId, u64>> {
+        self.received_by(vr, &*self.inbox(vr)?)
+    }
+
+    fn received_by(&self, vr: VrId, inbox: &Inbox) -> Option<IdMap<VrId, u64>> {
+        let recorder = self.states.get(vr)?;
+        // In this order: what the VR takes out meanwhile is in its record before it can be looked at.
+        let waiting = inbox.waiting();
+        let mut counts = recorder.look(|record, ended| ended.is_none().then(|| record.received().clone()))?;
+        for event in waiting {
+            if let Event::Envelope(envelope) = event {
+                let count = counts.entry(envelope.src).or_default();
+                *count = (envelope.seq + 1).max(*count);
+            }
+        }
+        Some(counts)
+    }
+}

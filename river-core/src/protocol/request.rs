@@ -1,0 +1,167 @@
+//! What a VR asks of its program, and the answers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Place, bytes_body};
+use crate::code::CodePtr;
+use crate::discovery::{Query, VmInfo};
+use crate::down::Why;
+use crate::error::{DeployError, MigrateError, StateError};
+use crate::id::{HostId, VmId, VrId};
+
+/// A VR that is to be made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NewVr {
+    pub(crate) id: VrId,
+    pub(crate) code: CodePtr,
+    pub(crate) name: String,
+    #[serde(with = "bytes_body")]
+    pub(crate) state: Vec<u8>,
+    pub(crate) parent: VrId,
+    pub(crate) parent_at: Place,
+    /// Whether it is recorded.
+    pub(crate) recoverable: bool,
+}
+
+/// Where checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeepIn {
+    /// In a directory of the initiator's machine.
+    Directory(PathBuf),
+    /// In the memory of the program's VMs, twice: what one of them has of a checkpoint another one has as well.
+    Memory,
+}
+
+/// What a VR asks of its program. The initiator's process answers all of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Locate(VrId),
+    /// The connection to a host failed: is the host dead, and how did it die?
+    Verdict {
+        host: HostId,
+        error: String,
+    },
+    Discover(Query),
+    Allocate {
+        vms: Vec<VmInfo>,
+        count: Count,
+        /// For how long to try again while others hold too many of them.
+        patience: Duration,
+    },
+    StartLocal(usize),
+    Release(Vec<VmId>),
+    Deploy(Vec<(VmId, NewVr)>),
+    /// The VR of that name on that VM, or else this one.
+    Service {
+        vm: VmId,
+        name: String,
+        new: NewVr,
+    },
+    /// Checkpoints the program; so many are kept.
+    Checkpoint {
+        to: KeepIn,
+        keep: usize,
+    },
+    Migrate {
+        vr: VrId,
+        vm: VmInfo,
+    },
+    /// Gives the VR a twin on that VM.
+    Mirror {
+        vr: VrId,
+        vm: VmInfo,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The VR lived on a host that is dead.
+    Dead {
+        host: HostId,
+        why: Why,
+    },
+    At(Place),
+    Gone(Why),
+    Vms(Vec<VmInfo>),
+    Deployed(Vec<(VrId, Place)>),
+    Done,
+    Failed(DeployError),
+    Checkpoint(Result<Checkpoint, StateError>),
+    Migrated(Result<Migrated, MigrateError>),
+}
+
+/// VRs that have moved to another VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Migrated {
+    /// How many; 0 if the VR was there already.
+    pub vrs: usize,
+    /// What had to travel, in bytes.
+    pub bytes: u64,
+    /// For how long the program's VRs were stopped.
+    pub pause: Duration,
+}
+
+/// A checkpoint that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// Its number in its directory, from 1; 0 if the program has just been restored from it.
+    pub number: u64,
+    /// The program was restored from it: this is the same call, returning once more in another process.
+    pub resumed: bool,
+    /// Its size in bytes, without the image of the program.
+    pub bytes: u64,
+    /// For how long the VRs were stopped.
+    pub pause: Duration,
+}
+
+/// How many VMs are wanted: `4` (exactly), `2..` (at least two, all that can be had) or `..` (all, at least one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Count {
+    /// This many, neither more nor fewer.
+    Exactly(usize),
+    /// All that can be had, but at least this many.
+    AtLeast(usize),
+}
+
+impl Count {
+    /// The smallest number that will do.
+    #[must_use]
+    pub fn minimum(self) -> usize {
+        match self {
+            Count::Exactly(n) | Count::AtLeast(n) => n,
+        }
+    }
+
+    /// The largest number that is of use, if there is one.
+    #[must_use]
+    pub fn maximum(self) -> Option<usize> {
+        match self {
+            Count::Exactly(n) => Some(n),
+            Count::AtLeast(_) => None,
+        }
+    }
+}
+
+impl From<usize> for Count {
+    fn from(n: usize) -> Self {
+        Count::Exactly(n)
+    }
+}
+
+impl From<std::ops::RangeFrom<usize>> for Count {
+    fn from(range: std::ops::RangeFrom<usize>) -> Self {
+        Count::AtLeast(range.start)
+    }
+}
+
+impl From<std::ops::RangeFull> for Count {
+    fn from(_: std::ops::RangeFull) -> Self {
+        Count::AtLeast(1)
+    }
+}

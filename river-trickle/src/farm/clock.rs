@@ -1,0 +1,84 @@
+//! What depends on time: who is slow, and whose time is over.
+
+use std::time::{Duration, Instant};
+
+use river_rai::{CallError, RemoteSend};
+
+use super::{Event, Farm, Finished, Member};
+use crate::scheduler::{Mode, VmIndex};
+
+/// How often a farm looks at the clock while it waits, if there is anything that depends on it.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// How long a VM has to end a call that was cancelled before it is given up.
+const STUCK: Duration = Duration::from_secs(2);
+
+impl<'a, I, R> Farm<'a, I, R>
+where
+    I: Iterator,
+    I::Item: RemoteSend,
+    R: RemoteSend,
+{
+    pub(super) fn now(&self) -> Duration {
+        self.pool.vr().uptime()
+    }
+
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let tail =
+            self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
+        let clock = tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows();
+        clock.then(|| Instant::now() + TICK)
+    }
+
+    /// Judges who is slow, and whose time is over.
+    pub(super) fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
+        let now = self.now();
+        for index in 0..self.vms.len() {
+            let vm = VmIndex(index);
+            if self.scheduler.is_gone(vm) {
+                continue;
+            }
+            let Member { busy_since, stuck_since, .. } = self.vms[index];
+            if stuck_since.is_some_and(|since| now - since > STUCK) {
+                self.pool.give_up(self.vm(vm));
+                self.lost(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
+                continue;
+            }
+            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
+            if let Some(deadline) = self.options.deadline
+                && busy_for > deadline
+            {
+                return self.overdue(vm, now);
+            }
+            if self.options.speculate
+                && self.scheduler.is_tail()
+                && self.pace.patience().is_some_and(|patience| busy_for > patience)
+            {
+                self.scheduler.handle_slow(vm);
+            }
+        }
+        Event::Nothing
+    }
+
+    fn overdue(&mut self, vm: VmIndex, now: Duration) -> Event<I::Item, R> {
+        let closed = self.scheduler.handle_overdue(vm);
+        if self.scheduler.mode() == Mode::Held {
+            // What it is at may change what it has accumulated at any moment.
+            let lost = self.scheduler.handle_spoiled(vm);
+            self.take_back(&lost);
+        }
+        for running in self.running.values().filter(|running| running.vm == vm) {
+            running.pending.cancel();
+        }
+        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, Some(now));
+        let opened = closed.iter().filter_map(|chunk| self.open.remove(chunk));
+        let chunks: Vec<Finished<I::Item, R>> = opened
+            .map(|open| Finished {
+                open,
+                result: Err(CallError::Timeout { function: "the function".into() }),
+            })
+            .collect();
+        self.done_items +=
+            chunks.iter().map(|chunk| chunk.open.items.end - chunk.open.items.start).sum::<u64>();
+        Event::Finished { vm, chunks }
+    }
+}
