@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::counters::Counters;
 use crate::datum::{Datum, Key, Ref};
-use crate::inline_key::hash;
+use crate::inline_key::{InlineKey, hash};
 use crate::input::Position;
 use crate::job::{Combiner, ValueOrder};
 use crate::partition::{Partition, Partitioner};
-use crate::sort::{CombineTable, Run, RunError, RunSpace, SortBuffer};
+use crate::sort::{Ahead, CombineTable, Run, RunError, RunSpace, SortBuffer, Waiting};
 
 /// What a map function emits to, and asks where its record comes from.
 pub struct MapContext<'a, K: Key, V: Datum> {
@@ -18,6 +18,8 @@ pub struct MapContext<'a, K: Key, V: Datum> {
     /// The record, of which a key may be a part.
     record: &'a [u8],
     position: &'a Position,
+    /// What was emitted and is combined in a moment.
+    ahead: Ahead,
 }
 
 /// How the output of a map task is collected.
@@ -63,7 +65,7 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         record: &'a [u8],
         position: &'a Position,
     ) -> Self {
-        Self { collector, settings, record, position }
+        Self { collector, settings, record, position, ahead: Ahead::default() }
     }
 
     /// Emits a record. It is copied to where it is sorted, or combined with what its key has already.
@@ -74,9 +76,26 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         let bytes = K::bytes(&key, &mut collector.key);
         match &mut collector.kind {
             Kind::Combine(table) => {
-                if let Some(combine) = settings.combiner
-                    && table.add(bytes, self.record, value, combine)
-                {
+                let Some(combine) = settings.combiner else { return };
+                // Values that may be small are cheap to own.
+                if V::WIDTH.is_none() {
+                    if table.add(bytes, self.record, value, combine) {
+                        collector.drain(settings);
+                    }
+                    return;
+                }
+                let value = V::own(value);
+                let full = match InlineKey::of(bytes, self.record) {
+                    Some(short) => match Waiting::of(short, &value) {
+                        Some(new) => {
+                            table.fetch(&new);
+                            table.add_waiting(self.ahead.exchange(new), combine)
+                        }
+                        None => return self.emit_large(&key, &value, combine),
+                    },
+                    None => table.add(bytes, self.record, value.view(), combine),
+                };
+                if full {
                     collector.drain(settings);
                 }
             }
@@ -93,6 +112,29 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
                     }
                     buffer.push(reducer, bytes, value);
                 }
+            }
+        }
+    }
+
+    /// A value that is not small, whose key may have some that wait and come first.
+    #[cold]
+    fn emit_large(&mut self, key: &Ref<'_, K>, value: &V, combine: Combiner<'_, V>) {
+        self.settle();
+        let bytes = K::bytes(key, &mut self.collector.key);
+        if let Kind::Combine(table) = &mut self.collector.kind
+            && table.add(bytes, self.record, value.view(), combine)
+        {
+            self.collector.drain(self.settings);
+        }
+    }
+
+    /// Combines what waits.
+    pub(crate) fn settle(&mut self) {
+        for waiting in self.ahead.take() {
+            if let (Kind::Combine(table), Some(combine)) = (&mut self.collector.kind, self.settings.combiner)
+                && table.add_waiting(waiting, combine)
+            {
+                self.collector.drain(self.settings);
             }
         }
     }

@@ -15,7 +15,7 @@ mod table;
 pub(crate) use buffer::SortBuffer;
 pub(crate) use merge::{Group, Merge, Source, Truncated};
 pub(crate) use run::{Part, Run, RunError, RunSpace};
-pub(crate) use table::CombineTable;
+pub(crate) use table::{Ahead, CombineTable, Waiting};
 
 use std::cmp::Ordering;
 

@@ -10,11 +10,15 @@
 //! values, and their order: to find a key is cheaper than to insert it, and only new ones have to be sorted. Nobody can tell:
 //! when the table is full depends on the records since it was emptied, and keys without values go when they are in the way.
 
+mod ahead;
 mod slot;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use prefetch_index::prefetch_index;
+
+pub(crate) use self::ahead::{Ahead, Waiting};
 use self::slot::Slot;
 use super::Combiner;
 use super::entries::{self, Entry};
@@ -92,7 +96,6 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
 
     /// Combines a value into its key's; `around` are bytes that the key may be a part of. True: the table is full, and is
     /// to be drained before anything is added.
-    #[inline]
     pub(crate) fn add(
         &mut self,
         key: &[u8],
@@ -100,21 +103,36 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         value: V::Ref<'_>,
         combine: Combiner<'_, V>,
     ) -> bool {
-        let Some(inline) = InlineKey::of(key, around) else { return self.add_long(key, value, combine) };
-        let hash = inline.hash();
+        match InlineKey::of(key, around) {
+            Some(key) => self.add_elsewhere(key, key.hash(), value, combine),
+            None => self.add_long(key, value, combine),
+        }
+    }
+
+    /// Fetches the slot where the key most likely is.
+    #[inline]
+    pub(crate) fn fetch(&self, waiting: &Waiting) {
+        prefetch_index(&self.slots, (waiting.hash >> self.shift) as usize);
+    }
+
+    /// As [`add`](Self::add), of what was [fetched](Self::fetch) some time ago.
+    #[inline]
+    pub(crate) fn add_waiting(&mut self, waiting: Waiting, combine: Combiner<'_, V>) -> bool {
+        let Waiting { key, small, hash } = waiting;
+        let Some(value) = V::from_small(small).filter(|_| !waiting.is_none()) else { return false };
         // Nearly always the key is in its first slot, with a value that is small.
         let home = (hash >> self.shift) as usize;
         if let Some(slot) = self.slots.get_mut(home)
-            && let Some(mut sum) = slot.small_of(inline).and_then(V::from_small)
+            && let Some(mut sum) = slot.small_of(key).and_then(V::from_small)
         {
-            combine(&mut sum, value);
+            combine(&mut sum, value.view());
             if let Some(small) = sum.to_small() {
                 slot.set_small(small);
                 return false;
             }
             return self.outgrow(home, sum);
         }
-        self.add_elsewhere(inline, hash, value, combine)
+        self.add_elsewhere(key, hash, value.view(), combine)
     }
 
     #[inline(never)]
@@ -404,15 +422,29 @@ mod tests {
         // The keys of a round are known from the one before, some of them.
         for round in 0..4 {
             let (mut expected, mut sums) = (Sums::new(), Sums::new());
+            let mut ahead = Ahead::default();
             for (n, &(from, len)) in (1..).zip(words) {
                 let from = (from + round % 2) % (text.len() + 1);
                 let word = &text[from..][..len.min(text.len() - from)];
                 // Some outgrow 32 bits, and some never fit there.
-                let n = n << 28;
+                let n: u64 = n << 28;
                 *expected.entry(word.to_vec()).or_default() += n;
-                if table.add(word, text, n, &|sum, n| *sum += n) {
+                let new = InlineKey::of(word, text).and_then(|key| Waiting::of(key, &n));
+                let full = match new {
+                    Some(new) => {
+                        table.fetch(&new);
+                        table.add_waiting(ahead.exchange(new), &|sum, n| *sum += n)
+                    }
+                    None => table.add(word, text, n, &|sum, n| *sum += n),
+                };
+                if full {
                     add_run(&table.drain(&space, &partition).unwrap(), &mut sums);
                     assert!(table.is_empty());
+                }
+            }
+            for waiting in ahead.take() {
+                if table.add_waiting(waiting, &|sum, n| *sum += n) {
+                    add_run(&table.drain(&space, &partition).unwrap(), &mut sums);
                 }
             }
             add_run(&table.drain(&space, &partition).unwrap(), &mut sums);

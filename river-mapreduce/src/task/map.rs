@@ -128,7 +128,11 @@ fn attempt<M: MapReduce>(
             totals.bytes += record.len() as u64;
             current.move_to(position);
             match M::Input::decode(record) {
-                Ok(view) => job.map(view, &mut MapContext::new(collector, settings, record, position)),
+                Ok(view) => {
+                    let mut context = MapContext::new(collector, settings, record, position);
+                    job.map(view, &mut context);
+                    context.settle();
+                }
                 Err(error) => return Err(Ended::Spoiled(position.clone(), error.to_string())),
             }
             if let Some(error) = collector.failed() {
