@@ -500,7 +500,11 @@ impl Node {
             let mut taken = [0];
             stream.read_exact(&mut taken)?;
             if let (1, Some(bell), Some(rings)) = (taken[0], bell, rings) {
-                return Ok(Link::Shm(Arc::new(offer.accepted(stream, &bell, rings.segments())?)));
+                return Ok(Link::Shm(Arc::new(offer.accepted(
+                    stream,
+                    (to.host, &bell),
+                    rings.segments(),
+                )?)));
             }
         }
         Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session)?)))

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,6 +124,7 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
     let mut hot: Vec<(Token, Instant)> = Vec::new();
     let mut watch = Watch::default();
     let mut last_look = Instant::now();
+    let mut last_discard = last_look;
     let (mut next, mut passes) = (0, 0_u32);
     loop {
         // Hot peers are polled by reading alone: one system call a message instead of two.
@@ -142,7 +143,10 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
             let now = Instant::now();
             if timeout == Some(KEEP) && events.is_empty() {
                 pool.clear();
-                rings.segments().discard();
+            }
+            if !rings.segments().is_idle() && now - last_discard >= KEEP {
+                rings.segments().discard(KEEP);
+                last_discard = now;
             }
             if timeout == Some(TICK) && events.is_empty() {
                 watch.tick(rings);
@@ -158,6 +162,10 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
                 }
                 let mut inlet = inlet.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(new) = inlet.as_mut() else { return };
+                for host in rings.broken() {
+                    let doorbell = peers.values().find(|peer| peer.host == host && peer.decoder.is_none());
+                    let _ = doorbell.map(|peer| peer.stream.shutdown(Shutdown::Both));
+                }
                 for New { host, stream, by } in new.drain(..) {
                     let mut stream = mio::net::TcpStream::from_std(stream);
                     let token = Token(next);
@@ -203,10 +211,10 @@ fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dy
                     true
                 }
                 Ok(false) => peer.decoder.is_some() && last.elapsed() < AWAKE,
-                Err(why) => {
+                Err(mut why) => {
                     let host = peer.host;
                     if peer.decoder.is_none() {
-                        rings.detach(host);
+                        why = rings.detach(host).unwrap_or(why);
                         // It may have rung just before, and then the others have not.
                         watch.rung(rings);
                         last_look = Instant::now();

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::budget::Lease;
 use crate::protocol::MemoryName;
 
 /// Nobody can change the size any more: an access within it never faults.
@@ -27,7 +28,11 @@ const TOKEN: usize = 16;
 pub(super) struct Memory {
     start: NonNull<u8>,
     length: usize,
-    file: OwnedFd,
+    name: MemoryName,
+    /// Of who has made it: others open it by that.
+    file: Option<OwnedFd>,
+    /// What it was taken from.
+    lease: Option<Lease>,
 }
 
 // SAFETY: the mapping belongs to no thread, and every access is atomic or a copy through a raw pointer.
@@ -42,17 +47,24 @@ impl Memory {
         let file = rustix::fs::memfd_create("river", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, length as u64)?;
         rustix::fs::fcntl_add_seals(&file, SEALS)?;
-        let memory = Self::map(file, length)?;
-        memory.write(0, uuid::Uuid::new_v4().as_bytes());
+        let (process, descriptor, token) =
+            (std::process::id(), file.as_raw_fd(), uuid::Uuid::new_v4().into_bytes());
+        let name = MemoryName { process, descriptor, length: length as u64, token };
+        let mut memory = Self::map(&file, name, length)?;
+        memory.write(0, &token);
+        memory.file = Some(file);
         Ok(memory)
     }
 
-    /// How another process can open it, for as long as this one has it.
+    /// How another process can open it, for as long as the one that has made it has it.
     pub(super) fn name(&self) -> MemoryName {
-        let mut token = [0; TOKEN];
-        self.read(0, &mut token);
-        let descriptor = self.file.as_raw_fd();
-        MemoryName { process: std::process::id(), descriptor, length: self.length as u64, token }
+        self.name
+    }
+
+    /// The same memory, which keeps the lease.
+    pub(super) fn with(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
     }
 
     /// The memory of another process, if it has exactly the length that is expected and cannot change it.
@@ -70,7 +82,7 @@ impl Memory {
         if rustix::fs::fstat(&file)?.st_size as u64 != name.length {
             return wrong("the peer's memory has another size than it says");
         }
-        let memory = Self::map(file, length)?;
+        let memory = Self::map(&file, *name, length)?;
         let mut token = [0; TOKEN];
         memory.read(0, &mut token);
         if token != name.token {
@@ -79,14 +91,14 @@ impl Memory {
         Ok(memory)
     }
 
-    fn map(file: OwnedFd, length: usize) -> io::Result<Self> {
+    fn map(file: &OwnedFd, name: MemoryName, length: usize) -> io::Result<Self> {
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of this program.
         let start = unsafe { rustix::mm::mmap(ptr::null_mut(), length, protection, flags, file.as_fd(), 0)? };
         let Some(start) = NonNull::new(start.cast()) else {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
-        Ok(Self { start, length, file })
+        Ok(Self { start, length, name, file: None, lease: None })
     }
 
     /// The 32-bit number at that offset.
@@ -209,14 +221,15 @@ impl Memory {
         self.u32_at(VIEWS).fetch_sub(1, Release);
     }
 
-    /// Gives its pages back to the system: its bytes are zeros afterwards. Only for who finds it free and writes to it.
+    /// Gives its pages back to the system: its bytes are zeros afterwards. Only for who has made it, and finds it free.
     pub(super) fn discard(&self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(&self.file, flags, FIRST as u64, (self.length - FIRST) as u64)?)
+        Ok(rustix::fs::fallocate(file, flags, FIRST as u64, (self.length - FIRST) as u64)?)
     }
 }
 
-/// Bytes of a memory, looked at where they lie. Who has made the memory does not write to it while views of it are counted.
+/// Bytes of a memory, looked at where they lie. Who has made the memory does not write to them while views of it are counted.
 #[derive(Debug)]
 pub(super) struct View {
     memory: Arc<Memory>,

@@ -9,6 +9,7 @@
 //! through a ring, which says only where they lie ([`Segments`]).
 
 mod bell;
+mod budget;
 mod fence;
 mod memory;
 mod ring;
@@ -27,13 +28,14 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::envelope::Label;
 use crate::frame::{self, Kind};
+use crate::id::HostId;
 use crate::protocol::MemoryName;
 
 use super::Traffic;
 use bell::Bell;
 use ring::{LONGEST, RingWriter, Title};
 use route::{ROUTE, Route, Routes};
-use segments::{Placed, Shared};
+use segments::{Placed, Placing, Shared};
 
 pub(crate) use rings::{Rings, TICK, Watch};
 pub(crate) use segments::Segments;
@@ -85,11 +87,11 @@ impl Offer {
     pub(crate) fn accepted(
         self,
         doorbell: TcpStream,
-        bell: &MemoryName,
+        (peer, bell): (HostId, &MemoryName),
         segments: &Segments,
     ) -> io::Result<ShmLink> {
-        let shared = segments.with(bell.process);
         let bell = Bell::open(bell)?;
+        let shared = segments.enter(peer);
         let out = SpinMutex::new(Out { ring: self.0, routes: Routes::default() });
         let (failed, traffic) = Default::default();
         Ok(ShmLink { out, bell, doorbell, shared, failed, traffic })
@@ -128,14 +130,16 @@ impl ShmLink {
         parts: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Result<(), String> {
         let large = kind == Kind::Envelope && len >= segments::LARGE;
-        let placed = if large { self.shared.place(parts.clone()) } else { None };
+        let placing = if large { self.shared.place(parts.clone()) } else { Placing::Unfit };
         let mut out = self.turn()?;
         let Out { ring, routes } = &mut *out;
-        if let Some(placed) = placed {
+        if let Placing::Placed(placed) = placing {
             self.write_placed(ring, label, placed)?;
         } else if kind != Kind::Envelope || len > Self::WHOLE {
-            if large && let Some(announcement) = self.shared.announce(len) {
-                let said = postcard::to_stdvec(&announcement).map_err(|error| error.to_string())?;
+            if let Placing::Needs(room) = placing
+                && let Some(name) = self.shared.announce(room)
+            {
+                let said = postcard::to_stdvec(&name).map_err(|error| error.to_string())?;
                 self.write(ring, Title { kind: SEGMENT, mark: 0, len: said.len() }, &[&said], iter::empty())?;
             }
             self.stream(ring, &frame::encode_header(kind, label, len), parts)?;
@@ -221,8 +225,16 @@ impl ShmLink {
 
     /// Ends the link: a blocked writer returns, further sends fail with that text.
     pub(crate) fn close(&self, error: &str) {
-        let _ = self.failed.set(error.to_owned());
+        if self.failed.set(error.to_owned()).is_ok() {
+            self.shared.leave();
+        }
         let _ = self.doorbell.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for ShmLink {
+    fn drop(&mut self) {
+        self.close("it is not used any more");
     }
 }
 

@@ -63,7 +63,9 @@ struct Peer {
     /// Memory for long payloads that come through the ring, and where others lie.
     pool: Arc<Pool>,
     shared: Arc<Shared>,
-    /// What was wrong with it; its connection ends then.
+    /// Of the reader thread.
+    waker: Arc<Waker>,
+    /// What was wrong with it. The reader thread ends its connection then.
     broken: Option<String>,
 }
 
@@ -98,20 +100,28 @@ impl Rings {
         let ring = RingReader::attach(name)?;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let (decoder, pool) = (Decoder::new(self.pool.clone()), self.pool.clone());
-        let shared = self.segments.with(name.process);
-        peers.push(Peer { host, ring, routes: Routes::default(), decoder, pool, shared, broken: None });
+        let (shared, waker) = (self.segments.enter(host), self.waker.clone());
+        let routes = Routes::default();
+        peers.push(Peer { host, ring, routes, decoder, pool, shared, waker, broken: None });
         self.count.store(peers.len(), SeqCst);
         Ok(())
     }
 
-    /// Reads what a peer that is gone had written, and forgets it.
-    pub(crate) fn detach(&self, host: HostId) {
+    /// Reads what a peer that is gone had written, and forgets it. What was wrong with it, if that is why.
+    pub(crate) fn detach(&self, host: HostId) -> Option<String> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = peers.iter().position(|peer| peer.host == host) {
-            let mut peer = peers.swap_remove(index);
-            self.count.store(peers.len(), SeqCst);
-            while peer.read(&*self.sink, &mut None) {}
-        }
+        let index = peers.iter().position(|peer| peer.host == host)?;
+        let mut peer = peers.swap_remove(index);
+        self.count.store(peers.len(), SeqCst);
+        while peer.read(&*self.sink, &mut None) {}
+        peer.shared.leave();
+        peer.broken
+    }
+
+    /// Those whose rings are of no more use.
+    pub(crate) fn broken(&self) -> Vec<HostId> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().filter(|peer| peer.broken.is_some()).map(|peer| peer.host).collect()
     }
 
     /// Looks into all rings, unless another thread does. True: something was there.
@@ -334,9 +344,9 @@ impl Peer {
     fn read_segment(&self, record: Record) -> Result<bool, String> {
         let mut said = vec![0; record.title.len];
         self.ring.read(record, 0, &mut said);
-        let announcement = postcard::from_bytes(&said)
+        let name = postcard::from_bytes(&said)
             .map_err(|error| format!("a segment is announced wrongly: {error}"))?;
-        if let Err(error) = self.shared.map(&announcement) {
+        if let Err(error) = self.shared.map(&name) {
             tracing::debug!(host = %self.host, %error, "memory of a peer cannot be mapped");
         }
         Ok(false)
@@ -377,7 +387,10 @@ impl Peer {
 
     fn fail(&mut self, error: String) -> bool {
         tracing::error!(host = %self.host, error, "a peer wrote nonsense into its ring");
-        self.broken = Some(error);
+        self.broken = Some(format!("it wrote nonsense into its ring: {error}"));
+        if let Err(error) = self.waker.wake() {
+            tracing::warn!(%error, "the connection of that peer stays");
+        }
         false
     }
 }

@@ -3,25 +3,26 @@
 //! to where it came from, or on to where it lies already, is not copied at all.
 //!
 //! A segment is announced before it is used: the payload that would have needed it goes through the ring, and the next
-//! one finds it mapped. So nothing that a process has sent is lost when the process ends, as the memory of what was sent
-//! is the receiver's as well.
+//! one finds it mapped. So what a process has sent outlives it, as the memory is the receiver's as well.
 //!
-//! Who looks at a segment is counted in the segment ([`View`]). The process that made it, and only that one, writes to it,
-//! and only when nobody looks.
+//! Who looks at a segment is counted in the segment ([`View`]). The process that has made it, and only that one, writes
+//! payloads there, and only when nobody looks.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
 use super::memory::{FIRST, Memory, View};
 use crate::envelope::Payload;
 use crate::frame;
+use crate::id::HostId;
 use crate::protocol::MemoryName;
 
 /// Shorter payloads are as fast through the ring.
@@ -36,11 +37,9 @@ const HUGE: usize = if cfg!(test) { 512 << 10 } else { 4 << 20 };
 /// Parts begin at multiples of this, so that they can be viewed as numbers of any type.
 const ALIGN: usize = 64;
 
-/// A process has so many segments for another, of so many bytes together, at most. Address space: memory follows as it is
-/// written to.
-const SEGMENTS: usize = 16;
-const BYTES: usize = if cfg!(test) { 4 << 20 } else { 512 << 20 };
-/// Where a segment says that the other process has mapped it.
+/// A process makes so many segments at most for one peer.
+const SEGMENTS: usize = 8;
+/// Where a segment says that the peer has mapped it.
 const MAPPED: usize = 128;
 
 /// Where a part of a payload is, as a record says it.
@@ -48,7 +47,12 @@ const MAPPED: usize = 128;
 #[repr(C)]
 struct Part {
     place: u32,
-    segment: u32,
+    process: u32,
+    descriptor: i32,
+    zero: u32,
+    /// Of the segment.
+    length: u64,
+    token: [u8; 16],
     offset: u64,
     len: u64,
 }
@@ -59,74 +63,113 @@ const HERE: u32 = 0;
 const MINE: u32 = 1;
 const YOURS: u32 = 2;
 
-/// How a peer finds a new segment.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Announcement {
-    segment: u32,
-    name: MemoryName,
+impl Part {
+    fn here(len: usize) -> Self {
+        Self { len: len as u64, ..Self::zeroed() }
+    }
+
+    fn in_segment(place: u32, name: &MemoryName, offset: usize, len: usize) -> Self {
+        let MemoryName { process, descriptor, length, token } = *name;
+        let (offset, len) = (offset as u64, len as u64);
+        Self { place, process, descriptor, zero: 0, length, token, offset, len }
+    }
+
+    fn name(&self) -> MemoryName {
+        let Self { process, descriptor, length, token, .. } = *self;
+        MemoryName { process, descriptor, length, token }
+    }
 }
 
-type Slots = [Option<Arc<Memory>>; SEGMENTS];
+/// A segment that this process has made.
+#[derive(Debug)]
+struct Own {
+    memory: Arc<Memory>,
+    /// When it was written to last, unless its memory was given back since.
+    written: Option<Instant>,
+}
 
-/// The segments of this process and one other.
+impl Own {
+    /// How many bytes of payload it has room for.
+    fn room(&self) -> usize {
+        self.memory.len() - FIRST
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.memory.u32_at(MAPPED).load(Acquire) != 0
+    }
+
+    /// Whether the peer has it and nobody looks at it.
+    fn is_free(&self) -> bool {
+        self.is_mapped() && self.memory.is_free()
+    }
+}
+
+/// The segments of this process and a peer.
 #[derive(Debug)]
 pub(super) struct Shared {
-    process: u32,
-    /// Made by this process, which alone writes to them.
-    ours: Mutex<Slots>,
-    /// Made by the other.
-    theirs: Mutex<Slots>,
-    used: Arc<AtomicBool>,
+    /// Made by this process.
+    ours: Mutex<Vec<Own>>,
+    /// Made by the peer, the youngest last.
+    theirs: Mutex<Vec<Arc<Memory>>>,
+    /// Links to the peer, and rings of it that are read.
+    users: AtomicUsize,
+    all: Arc<All>,
 }
 
-/// The segments of a process, by the other that it has them with.
+/// What all segments of a process have in common.
+#[derive(Debug, Default)]
+struct All {
+    /// For those that it makes, and for those that it maps.
+    made: Arc<Budget>,
+    mapped: Arc<Budget>,
+    /// Some have memory that can be given back, now or later.
+    used: AtomicBool,
+}
+
+/// The segments of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    by_process: Mutex<HashMap<u32, Weak<Shared>>>,
-    /// Some have been written to since they were discarded.
-    used: Arc<AtomicBool>,
+    by_peer: Mutex<HashMap<HostId, Arc<Shared>>>,
+    all: Arc<All>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many bytes of payload a segment has room for.
-fn room(segment: &Memory) -> usize {
-    segment.len() - FIRST
-}
-
-fn is_mapped(segment: &Memory) -> bool {
-    segment.u32_at(MAPPED).load(Acquire) != 0
-}
-
 impl Segments {
-    /// Those with that process. They exist for as long as somebody has them.
-    pub(super) fn with(&self, process: u32) -> Arc<Shared> {
-        let mut all = lock(&self.by_process);
-        if let Some(shared) = all.get(&process).and_then(Weak::upgrade) {
-            return shared;
-        }
-        all.retain(|_, shared| shared.strong_count() > 0);
-        let (ours, theirs) = Default::default();
-        let shared = Arc::new(Shared { process, ours, theirs, used: self.used.clone() });
-        all.insert(process, Arc::downgrade(&shared));
-        shared
+    /// Those with that peer, until who asks for them [leaves](Shared::leave) them.
+    pub(super) fn enter(&self, peer: HostId) -> Arc<Shared> {
+        let mut by_peer = lock(&self.by_peer);
+        by_peer.retain(|_, shared| !shared.is_over());
+        let new = || {
+            let (ours, theirs, users) = Default::default();
+            Arc::new(Shared { ours, theirs, users, all: self.all.clone() })
+        };
+        let shared = by_peer.entry(peer).or_insert_with(new);
+        shared.users.fetch_add(1, SeqCst);
+        shared.clone()
     }
 
     /// Whether there is no memory to give back, now or later.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.used.load(Relaxed)
+        !self.all.used.load(Relaxed)
     }
 
-    /// Gives the memory of those that nobody looks at back to the system.
-    pub(crate) fn discard(&self) {
-        self.used.store(false, Relaxed);
-        for shared in lock(&self.by_process).values().filter_map(Weak::upgrade) {
-            for segment in lock(&shared.ours).iter().flatten() {
-                if !segment.is_free() {
-                    self.used.store(true, Relaxed);
-                } else if let Err(error) = segment.discard() {
+    /// Gives the memory of those back to the system that nobody looks at, and that were not written to for so long.
+    pub(crate) fn discard(&self, age: Duration) {
+        self.all.used.store(false, Relaxed);
+        let mut by_peer = lock(&self.by_peer);
+        by_peer.retain(|_, shared| !shared.is_over());
+        for shared in by_peer.values() {
+            for own in lock(&shared.ours).iter_mut() {
+                let Some(written) = own.written else { continue };
+                if written.elapsed() < age || !own.is_free() {
+                    self.all.used.store(true, Relaxed);
+                    continue;
+                }
+                own.written = None;
+                if let Err(error) = own.memory.discard() {
                     tracing::debug!(%error, "memory for large messages is kept");
                 }
             }
@@ -164,33 +207,44 @@ impl Drop for Placed {
     }
 }
 
+/// Where a payload is.
+#[derive(Debug)]
+pub(super) enum Placing {
+    Placed(Placed),
+    /// It would be in a segment if there were one that is free and has so much room.
+    Needs(usize),
+    /// It is better in the ring.
+    Unfit,
+}
+
 impl Shared {
-    /// Has the large parts of a payload in segments: those that do not lie in one are copied into one that is free. `None`: there
-    /// is none.
-    pub(super) fn place<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> Option<Placed> {
+    /// Has the large parts of a payload in segments: those that do not lie in one are copied into one that is free.
+    pub(super) fn place<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> Placing {
         let mut placed = Placed::default();
         let (mut copies, mut room) = (Vec::new(), 0);
         for part in parts.filter(|part| !part.is_empty()) {
-            let mut entry = Part { len: part.len() as u64, ..Part::zeroed() };
+            let mut entry = Part::here(part.len());
             if part.len() < PART {
                 placed.here.extend_from_slice(part);
-            } else if let Some((place, segment, offset, memory)) = self.find(part) {
+            } else if let Some((place, offset, memory)) = self.find(part) {
                 memory.count();
+                entry = Part::in_segment(place, &memory.name(), offset, part.len());
                 placed.counted.push(memory);
-                entry = Part { place, segment, offset: offset as u64, ..entry };
             } else {
                 copies.push((placed.table.len(), part));
                 room += part.len().next_multiple_of(ALIGN);
             }
             placed.table.push(entry);
             if placed.table.len() > PARTS || placed.here.len() > INLINE {
-                return None;
+                return Placing::Unfit;
             }
         }
         if copies.is_empty() {
-            return Some(placed);
+            return Placing::Placed(placed);
         }
-        let (segment, memory) = self.take(room, copies.len(), &mut placed.counted)?;
+        let Some(memory) = self.take(room, copies.len(), &mut placed.counted) else {
+            return Placing::Needs(room);
+        };
         let mut offset = FIRST;
         for (index, part) in copies {
             if part.len() < HUGE {
@@ -198,83 +252,87 @@ impl Shared {
             } else {
                 memory.write_past_caches(offset, part);
             }
-            let entry = &mut placed.table[index];
-            (entry.place, entry.segment, entry.offset) = (MINE, segment, offset as u64);
+            placed.table[index] = Part::in_segment(MINE, &memory.name(), offset, part.len());
             offset += part.len().next_multiple_of(ALIGN);
         }
-        Some(placed)
+        Placing::Placed(placed)
     }
 
     /// The segment in which those bytes lie, which somebody looks at.
-    fn find(&self, bytes: &[u8]) -> Option<(u32, u32, usize, Arc<Memory>)> {
-        [(MINE, &self.ours), (YOURS, &self.theirs)].into_iter().find_map(|(place, slots)| {
-            (0..).zip(lock(slots).iter()).find_map(|(number, segment)| {
-                let segment = segment.as_ref()?;
-                Some((place, number, segment.offset_of(bytes)?, segment.clone()))
-            })
+    fn find(&self, bytes: &[u8]) -> Option<(u32, usize, Arc<Memory>)> {
+        let within = |memory: &Arc<Memory>| Some((memory.offset_of(bytes)?, memory.clone()));
+        let ours = lock(&self.ours).iter().find_map(|own| within(&own.memory));
+        let found = ours.map(|(offset, memory)| (MINE, offset, memory));
+        found.or_else(|| {
+            let theirs = lock(&self.theirs).iter().find_map(within);
+            theirs.map(|(offset, memory)| (YOURS, offset, memory))
         })
     }
 
     /// A free segment with so much room, which so many will look at.
-    fn take(&self, size: usize, views: usize, counted: &mut Vec<Arc<Memory>>) -> Option<(u32, Arc<Memory>)> {
-        let ours = lock(&self.ours);
-        let fit = (0..).zip(ours.iter()).filter_map(|(number, segment)| Some((number, segment.as_ref()?)));
-        let fit = fit.filter(|(_, segment)| room(segment) >= size && is_mapped(segment) && segment.is_free());
-        let (number, segment) = fit.min_by_key(|(_, segment)| segment.len())?;
+    fn take(&self, size: usize, views: usize, counted: &mut Vec<Arc<Memory>>) -> Option<Arc<Memory>> {
+        let mut ours = lock(&self.ours);
+        let fit = ours.iter_mut().filter(|own| own.room() >= size && own.is_free());
+        let own = fit.min_by_key(|own| own.room())?;
         for _ in 0..views {
-            segment.count();
-            counted.push(segment.clone());
+            own.memory.count();
+            counted.push(own.memory.clone());
         }
-        self.used.store(true, Relaxed);
-        Some((number, segment.clone()))
+        own.written = Some(Instant::now());
+        self.all.used.store(true, Relaxed);
+        Some(own.memory.clone())
     }
 
-    /// Makes a segment for a payload of that length, to be announced to the other process. `None`: one has been announced, or
-    /// those that there are are all in use.
-    pub(super) fn announce(&self, len: usize) -> Option<Announcement> {
-        let size =
-            len.next_multiple_of(ALIGN).checked_next_power_of_two().filter(|size| *size <= BYTES / 2)?;
+    /// Makes a segment with so much room, to be announced to the peer. `None`: one has been announced, or there is no memory for
+    /// more.
+    pub(super) fn announce(&self, room: usize) -> Option<MemoryName> {
+        let size = FIRST + room.checked_next_power_of_two()?;
         let mut ours = lock(&self.ours);
-        if ours.iter().flatten().any(|segment| room(segment) >= size && !is_mapped(segment)) {
+        if ours.iter().any(|own| own.room() >= room && !own.is_mapped()) {
             return None;
         }
-        let total = |ours: &Slots| ours.iter().flatten().map(|segment| room(segment)).sum::<usize>();
-        let is_full = |ours: &Slots| ours.iter().all(Option::is_some) || total(ours) + size > BYTES;
-        // Smaller ones are of less use.
-        while is_full(&ours) {
-            let free = ours.iter_mut().filter(|slot| {
-                slot.as_ref().is_some_and(|old| room(old) < size && is_mapped(old) && old.is_free())
-            });
-            let smallest = free.min_by_key(|slot| slot.as_ref().map(|old| old.len()))?;
-            // The other process has it mapped until another takes its place.
-            smallest.take()?.discard().ok()?;
-        }
-        let memory = match Memory::create(FIRST + size) {
-            Ok(memory) => Arc::new(memory),
+        let lease = loop {
+            let lease = (ours.len() < SEGMENTS).then(|| self.all.made.lease(size)).flatten();
+            if let Some(lease) = lease {
+                break lease;
+            }
+            // Smaller ones are of less use.
+            let free = ours.iter().enumerate().filter(|(_, own)| own.room() < room && own.is_free());
+            let (smallest, _) = free.min_by_key(|(_, own)| own.room())?;
+            // The peer may have it mapped for some time.
+            ours.swap_remove(smallest).memory.discard().ok()?;
+        };
+        match Memory::create(size) {
+            Ok(memory) => {
+                let memory = Arc::new(memory.with(lease));
+                ours.push(Own { memory: memory.clone(), written: None });
+                Some(memory.name())
+            }
             Err(error) => {
                 tracing::debug!(%error, "no memory for large messages");
-                return None;
+                None
             }
-        };
-        let (slot, empty) = (0..).zip(ours.iter_mut()).find(|(_, slot)| slot.is_none())?;
-        let name = memory.name();
-        *empty = Some(memory);
-        Some(Announcement { segment: slot, name })
+        }
     }
 
-    /// Maps a segment that the other process has announced.
-    pub(super) fn map(&self, announcement: &Announcement) -> io::Result<()> {
-        let Announcement { segment, name } = announcement;
-        let len = usize::try_from(name.length).unwrap_or(usize::MAX);
+    /// Maps a segment that the peer has made.
+    pub(super) fn map(&self, name: &MemoryName) -> io::Result<Arc<Memory>> {
         let mut theirs = lock(&self.theirs);
-        let slot = theirs.get_mut(*segment as usize).filter(|_| name.process == self.process);
-        let Some(slot) = slot.filter(|_| (FIRST..=FIRST + BYTES).contains(&len)) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a segment that cannot be"));
-        };
-        let memory = Memory::open(name, len)?;
+        if let Some(memory) = theirs.iter().find(|memory| memory.name() == *name) {
+            return Ok(memory.clone());
+        }
+        let size = usize::try_from(name.length).ok().filter(|size| *size > FIRST);
+        let size =
+            size.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a segment that cannot be"))?;
+        if theirs.len() >= 2 * SEGMENTS {
+            // If it is there still, it is mapped again when it is needed.
+            theirs.remove(0);
+        }
+        let lease = self.all.mapped.lease(size).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Arc::new(Memory::open(name, size)?.with(lease));
         memory.u32_at(MAPPED).store(1, Release);
-        *slot = Some(Arc::new(memory));
-        Ok(())
+        theirs.push(memory.clone());
+        Ok(memory)
     }
 
     /// The payload of which a record says where its `count` parts are.
@@ -291,23 +349,36 @@ impl Shared {
                     here = rest;
                     frame::aligned_copy(bytes)
                 }
-                MINE => Self::view(&self.theirs, part)?,
-                YOURS => Self::view(&self.ours, part)?,
+                MINE => view(self.map(&part.name()).map_err(|error| error.to_string())?, part)?,
+                YOURS => {
+                    let ours = lock(&self.ours);
+                    let own = ours.iter().find(|own| own.memory.name() == part.name());
+                    view(own.ok_or("a part of a payload is in no segment")?.memory.clone(), part)?
+                }
                 other => return Err(format!("a part of a payload is at an unknown place ({other})")),
             });
         }
         Ok(payload)
     }
 
-    fn view(slots: &Mutex<Slots>, part: Part) -> Result<Bytes, String> {
-        let segment = lock(slots).get(part.segment as usize).cloned().flatten();
-        let range = || {
-            let start = usize::try_from(part.offset).ok()?;
-            Some(start..start.checked_add(usize::try_from(part.len).ok()?)?)
-        };
-        let view = segment.zip(range()).and_then(|(segment, range)| View::counted(segment, range));
-        view.map(Bytes::from_owner).ok_or_else(|| "a part of a payload is where nothing is".into())
+    /// Forgets all segments if nobody else is there. Views keep the memory that they are of.
+    pub(super) fn leave(&self) {
+        if self.users.fetch_sub(1, SeqCst) == 1 {
+            lock(&self.ours).clear();
+            lock(&self.theirs).clear();
+        }
     }
+
+    fn is_over(&self) -> bool {
+        self.users.load(SeqCst) == 0
+    }
+}
+
+fn view(segment: Arc<Memory>, part: Part) -> Result<Bytes, String> {
+    let start = usize::try_from(part.offset).ok();
+    let end = start.zip(usize::try_from(part.len).ok()).and_then(|(start, len)| start.checked_add(len));
+    let view = start.zip(end).and_then(|(start, end)| View::counted(segment, start..end));
+    view.map(Bytes::from_owner).ok_or_else(|| "a part of a payload lies beyond its segment".into())
 }
 
 #[cfg(test)]
@@ -319,18 +390,19 @@ mod tests {
     /// Both ends, which are two processes otherwise.
     fn ends() -> (Segments, Arc<Shared>, Arc<Shared>) {
         let (one, other) = (Segments::default(), Segments::default());
-        let process = std::process::id();
-        let ends = (one.with(process), other.with(process));
+        let ends = (one.enter(HostId::fresh()), other.enter(HostId::fresh()));
         (one, ends.0, ends.1)
     }
 
     /// As the link does it. `None`: it would have to go through the ring.
     fn send(from: &Shared, to: &Shared, payload: &Payload) -> Option<Payload> {
-        let Some(placed) = from.place(payload.parts().map(|part| &part[..])) else {
-            if let Some(announcement) = from.announce(payload.len()) {
-                to.map(&announcement).unwrap();
+        let placed = match from.place(payload.parts().map(|part| &part[..])) {
+            Placing::Placed(placed) => placed,
+            Placing::Needs(room) => {
+                let _ = from.announce(room).map(|name| to.map(&name));
+                return None;
             }
-            return None;
+            Placing::Unfit => return None,
         };
         let got = to.payload(placed.count(), &placed.parts().concat()).unwrap();
         placed.sent();
@@ -358,7 +430,7 @@ mod tests {
         assert_eq!(large.as_ptr().align_offset(ALIGN), 0);
         let back = send(&other, &one, &Payload::from(large.clone())).unwrap();
         assert!(back.to_bytes() == sent.parts().nth(1).unwrap());
-        assert!(lock(&other.ours).iter().all(Option::is_none), "what comes back needs no memory");
+        assert!(lock(&other.ours).is_empty(), "what comes back needs no memory");
         let again = send(&one, &other, &back).unwrap();
         assert_eq!(again.head().as_ptr(), large.as_ptr(), "and what is sent again is where it was");
     }
@@ -370,13 +442,13 @@ mod tests {
         send(&one, &other, &sent);
         let got = send(&one, &other, &sent).unwrap();
         assert!(send(&one, &other, &sent).is_none(), "in use");
-        segments.discard();
+        segments.discard(Duration::ZERO);
         assert!(!segments.is_idle(), "still in use");
         drop(got);
         let got = send(&one, &other, &payload(&[(LARGE, 9)])).unwrap();
         assert!(got.to_bytes() == payload(&[(LARGE, 9)]).to_bytes());
         drop(got);
-        segments.discard();
+        segments.discard(Duration::ZERO);
         assert!(segments.is_idle());
         assert!(send(&one, &other, &sent).unwrap().to_bytes() == sent.to_bytes());
     }
@@ -386,7 +458,7 @@ mod tests {
         let (_segments, one, other) = ends();
         let sent = payload(&[(LARGE, 1)]);
         send(&one, &other, &sent);
-        drop(one.place(sent.parts().map(|part| &part[..])).unwrap());
+        assert!(matches!(one.place(sent.parts().map(|part| &part[..])), Placing::Placed(_)));
         assert!(send(&one, &other, &sent).is_some());
     }
 
@@ -394,9 +466,10 @@ mod tests {
     fn a_peer_that_lies_is_an_error_not_a_fault() {
         let (_segments, one, other) = ends();
         send(&one, &other, &payload(&[(LARGE, 1)]));
-        let good = Part { place: MINE, segment: 0, offset: FIRST as u64, len: LARGE as u64 };
+        let name = lock(&one.ours)[0].memory.name();
+        let good = Part::in_segment(MINE, &name, FIRST, LARGE);
         let read = |part: Part| {
-            lock(&other.theirs)[0].iter().for_each(|segment| segment.count());
+            lock(&other.theirs)[0].count();
             other.payload(1, bytemuck::bytes_of(&part)).map(|payload| payload.len())
         };
         assert_eq!(read(good), Ok(LARGE));
@@ -404,7 +477,11 @@ mod tests {
             Part { place: 3, ..good },
             Part { place: YOURS, ..good },
             Part { place: HERE, ..good },
-            Part { segment: 1, ..good },
+            Part { token: [0; 16], ..good },
+            Part { descriptor: 1 << 20, ..good },
+            Part { length: good.length + 1, ..good },
+            Part { length: u64::MAX, ..good },
+            Part { length: 0, ..good },
             Part { offset: 0, ..good },
             Part { offset: u64::MAX, ..good },
             Part { len: good.len + 1, ..good },
@@ -414,16 +491,51 @@ mod tests {
         }
         assert!(other.payload(2, bytemuck::bytes_of(&good)).is_err());
         assert!(other.payload(u64::MAX, &[]).is_err());
-        let announcement = |segment, length| {
-            let name = MemoryName { length, ..lock(&one.ours)[0].as_ref().unwrap().name() };
-            other.map(&Announcement { segment, name })
-        };
-        let length = (FIRST + LARGE) as u64;
-        assert!(announcement(0, length).is_ok());
-        assert!(announcement(SEGMENTS as u32, length).is_err());
-        assert!(announcement(0, length + 1).is_err());
-        assert!(announcement(0, u64::MAX).is_err());
-        assert!(announcement(0, 0).is_err());
+    }
+
+    #[test]
+    fn peers_in_one_process_have_segments_of_their_own() {
+        let (server, clients) = (Segments::default(), [Segments::default(), Segments::default()]);
+        let pairs =
+            clients.each_ref().map(|client| (client.enter(HostId::fresh()), server.enter(HostId::fresh())));
+        let texts = [payload(&[(LARGE, 1)]), payload(&[(LARGE, 2)])];
+        for (client, server) in &pairs {
+            assert!(send(client, server, &texts[0]).is_none());
+        }
+        for _ in 0..2 {
+            let got =
+                pairs.iter().zip(&texts).map(|((client, server), text)| send(client, server, text).unwrap());
+            let got: Vec<Payload> = got.collect();
+            assert!(got.iter().zip(&texts).all(|(got, text)| got.to_bytes() == text.to_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_came_before_the_end_can_be_used_after_it_and_leaves_nothing_behind() {
+        let (segments, one, other) = ends();
+        let sent = payload(&[(LARGE, 1)]);
+        send(&one, &other, &sent);
+        let got = send(&one, &other, &sent).unwrap();
+        let peer = HostId::fresh();
+        let (link, ring) = (segments.enter(peer), segments.enter(peer));
+        assert!(Arc::ptr_eq(&link, &ring));
+        link.leave();
+        assert!(Arc::ptr_eq(&ring, &segments.enter(peer)), "what it has written is still read");
+        (0..2).for_each(|_| ring.leave());
+        assert!(!Arc::ptr_eq(&ring, &segments.enter(peer)), "who comes anew finds nothing");
+        [&one, &other].into_iter().for_each(|end| end.leave());
+        assert!(lock(&one.ours).is_empty() && lock(&other.theirs).is_empty());
+        assert!(got.to_bytes() == sent.to_bytes());
+    }
+
+    #[test]
+    fn a_payload_that_no_segment_would_help_gets_none() {
+        let (_segments, one, _other) = ends();
+        let many = vec![(PART - 1, 1); 8];
+        assert!(matches!(one.place(payload(&many).parts().map(|part| &part[..])), Placing::Unfit));
+        let odd = payload(&[(LARGE - 1, 1), (LARGE + 1, 2)]);
+        let Placing::Needs(room) = one.place(odd.parts().map(|part| &part[..])) else { panic!() };
+        assert!(room > odd.len(), "parts are aligned");
     }
 
     #[derive(Clone, Debug)]
@@ -474,14 +586,13 @@ mod tests {
                     }
                     Step::Drop(number) if number < held.len() => drop(held.swap_remove(number)),
                     Step::Drop(_) => {}
-                    Step::Discard => segments.discard(),
+                    Step::Discard => segments.discard(Duration::ZERO),
                 }
                 for (_, got, seed, len) in &held {
                     prop_assert!(got.to_bytes() == payload(&[(*len, *seed)]).to_bytes());
                 }
                 for end in [&one, &other] {
-                    let ours = lock(&end.ours);
-                    prop_assert!(ours.iter().flatten().map(|segment| room(segment)).sum::<usize>() <= BYTES);
+                    prop_assert!(lock(&end.ours).len() <= SEGMENTS);
                 }
             }
         }

@@ -1,0 +1,44 @@
+//! How much memory a process shares with all its peers together.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::process::{Resource, getrlimit};
+
+/// Bytes that segments have at most: address space, as memory follows when it is written to.
+const MOST: usize = if cfg!(test) { 4 << 20 } else { 512 << 20 };
+/// If a process has less address space, segments have this part of it.
+const PART: u64 = 16;
+
+/// What is left of it.
+#[derive(Debug)]
+pub(super) struct Budget(AtomicUsize);
+
+/// A part of it that is in use, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        let limit = getrlimit(Resource::As).current.and_then(|limit| usize::try_from(limit / PART).ok());
+        Self(AtomicUsize::new(limit.unwrap_or(MOST).min(MOST)))
+    }
+}
+
+impl Budget {
+    /// `None`: so much is not left.
+    pub(super) fn lease(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
+        Some(Lease { budget: self.clone(), bytes })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.0.fetch_add(self.bytes, Relaxed);
+    }
+}
