@@ -36,7 +36,8 @@ impl Channel {
 ///
 /// A sender that already has large parts in memory passes them as they are ([`Payload::push`]); within a process
 /// they are shared, over a socket they are gathered by the system call, so nobody copies them together. The bytes
-/// and their offsets are the same either way: what one side pushed in parts, the other may find in one piece.
+/// and their offsets are the same either way: what one side pushed in parts, the other may find in one piece, or in the
+/// same parts.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     head: Bytes,
@@ -72,7 +73,8 @@ impl Payload {
         std::iter::once(&self.head).chain(&self.parts)
     }
 
-    /// The first part: all of the payload if it was made of one piece.
+    /// The first part: all of the payload if it is in one piece, which one that was sent in parts may be or not
+    /// ([`slice`](Self::slice) and [`to_bytes`](Self::to_bytes) do not mind).
     #[must_use]
     pub fn head(&self) -> &Bytes {
         &self.head

@@ -209,7 +209,8 @@ impl Vr {
     }
 
     /// Sends a payload that is made of parts and lies in the caller's memory, which can be used again afterwards. It is
-    /// copied where it has to be only: a shared ring and a connection are written to straight from it.
+    /// copied where it has to be only: a shared ring and a connection are written to straight from it. The receiver finds the same
+    /// bytes at the same offsets, in one piece or in several.
     ///
     /// ```
     /// # use river_core::{Channel, Selector};

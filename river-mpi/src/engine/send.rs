@@ -19,6 +19,8 @@ const COPIED: u64 = 8;
 const ANSWER: Duration = Duration::from_micros(5);
 /// How long a reader of what was lent to it is waited for besides, who may have something else to do before.
 const PEACE: Duration = Duration::from_micros(50);
+/// Who waits for readers does not stay awake for longer than this.
+const AWAKE: Duration = Duration::from_millis(1);
 /// Of a shorter one a copy is made in less time than it takes to ask.
 const WORTH_WAITING: usize = 256 << 10;
 /// So many slices in a row are copied at most without another look whether the receiver waits for them.
@@ -60,7 +62,7 @@ impl Engine<'_> {
         let state = self.state.borrow();
         let exposed = ops.iter().filter_map(|op| state.ops.get(op.key())?.seal.as_ref());
         let bytes: usize = exposed.map(Seal::len).sum();
-        if bytes == 0 { Duration::ZERO } else { PEACE + reading_time(bytes) }
+        if bytes == 0 { Duration::ZERO } else { (PEACE + reading_time(bytes)).min(AWAKE) }
     }
 
     /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.

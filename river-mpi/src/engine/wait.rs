@@ -78,15 +78,17 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> std::result::Result<(), RecvError> {
-        let beside = whom.iter().any(|&rank| self.near[rank as usize]);
-        if beside && self.look_beside(patience, awake, &mut hook, &mut landing)? {
-            return Ok(());
-        }
-        let start = (!awake.is_zero()).then(Instant::now);
-        while start.is_some_and(|start| start.elapsed() < awake) {
-            match self.sleep(BREATH, &mut hook, &mut landing) {
-                Err(RecvError::Timeout { .. }) => {}
-                result => return result,
+        if whom.iter().any(|&rank| self.near[rank as usize]) {
+            if self.look_beside(patience, awake, &mut hook, &mut landing)? {
+                return Ok(());
+            }
+        } else if !awake.is_zero() {
+            let start = Instant::now();
+            while start.elapsed() < awake {
+                match self.sleep(BREATH, &mut hook, &mut landing) {
+                    Err(RecvError::Timeout { .. }) => {}
+                    result => return result,
+                }
             }
         }
         self.sleep(patience, &mut hook, &mut landing)

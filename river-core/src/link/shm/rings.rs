@@ -468,3 +468,39 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::link::shm::ring::RingWriter;
+    use crate::link::{By, Reader};
+
+    struct Closed(Sender<(HostId, String)>);
+
+    impl Sink for Closed {
+        fn frame(&self, _from: HostId, _frame: Frame) {}
+
+        fn closed(&self, from: HostId, why: String) {
+            let _ = self.0.send((from, why));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_writes_nonsense_is_told_as_gone_with_the_reason() {
+        let (closed, ends) = channel();
+        let (reader, host) = (Reader::start(Arc::new(Closed(closed))).unwrap(), HostId::fresh());
+        let mut ring = RingWriter::create().unwrap();
+        reader.rings().attach(host, &ring.name()).unwrap();
+        let title = Title { kind: 99, mark: 0, len: 8 };
+        assert!(ring.write(title, &[&[0; 8]], std::iter::empty()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _doorbell = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        reader.add(host, listener.accept().unwrap().0, By::Ring).unwrap();
+        let (who, why) = ends.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(who, host);
+        assert!(why.contains("nonsense") && why.contains("99"), "{why}");
+    }
+}
