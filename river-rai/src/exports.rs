@@ -12,6 +12,10 @@ use crate::trampoline::{CallFunction, CallMethod, CreateObject, ReadObject};
 
 /// Functions, constructors and methods that a [restricted server](crate::RaiServer::restricted) makes known by name.
 /// Clients of the same program may also call them as they are.
+///
+/// To know what is in the types of arguments and results, their `Deserialize` is run with made-up values, in the process that
+/// exports a function and in the one that calls it by name, before the first call: a few times for a type with enums in it, once
+/// for others. It may refuse them, or panic: nothing is printed, and what comes behind that in the type is not compared.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[must_use]
 pub struct Exports {
