@@ -177,7 +177,7 @@ pub use limit::{QueueLimit, WhenFull};
 pub use mailbox::{QueueStatus, Selector};
 pub use noise::PROTOCOL;
 pub use operate::{InspectError, checkpoint, migrate, program_status, vm_status};
-pub use panics::{Panic, Trace, catch_panic, catch_traced};
+pub use panics::{Panic, Trace, catch_panic, catch_panic_quietly, catch_traced};
 pub use protocol::{Checkpoint, Count, KeepIn, Migrated};
 pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
 pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};

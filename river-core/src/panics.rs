@@ -1,7 +1,7 @@
 //! Panics as text with their place, and the calls that led there.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs;
 use std::ops::Range;
@@ -18,6 +18,8 @@ const MAX_TEXT: usize = 16 << 10;
 
 thread_local! {
     static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    /// Whether the next panic of this thread is not reported.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the hook has seen.
@@ -78,6 +80,23 @@ pub fn catch_traced<R>(body: impl FnOnce() -> R) -> Result<R, Panic> {
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| caught(&*payload))
 }
 
+/// Like [`catch_panic`], but nothing is printed: for code that is run to see what it does, whose panics mean nothing to anybody.
+/// Panics of threads that `body` starts are printed as ever.
+///
+/// # Errors
+/// The text of the panic, with file and line.
+///
+/// ```
+/// let tried = river_core::catch_panic_quietly(|| "nine".parse::<u32>().unwrap());
+/// assert!(tried.is_err());
+/// ```
+pub fn catch_panic_quietly<R>(body: impl FnOnce() -> R) -> Result<R, String> {
+    let before = QUIET.replace(true);
+    let result = catch_panic(body);
+    QUIET.set(before);
+    result
+}
+
 fn caught(payload: &(dyn Any + Send)) -> Panic {
     let text = payload
         .downcast_ref::<&str>()
@@ -98,7 +117,10 @@ fn note_places() {
         panic::set_hook(Box::new(move |info| {
             let place = info.location().map(ToString::to_string);
             LAST.set(Some(Last { place, trace: traces_wanted().then(Trace::here) }));
-            usual(info);
+            // One at most: a second, in a destructor, ends the process, which is not to happen silently.
+            if !QUIET.replace(false) {
+                usual(info);
+            }
         }));
     });
 }

@@ -1,5 +1,8 @@
 //! Programs over virtual machines, real processes on loopback.
 
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
 use river_core::{Channel, Count, Down, RecvError, Result, Selector, VirtualResource, Vr, Why};
 use serde::{Deserialize, Serialize};
 
@@ -338,4 +341,57 @@ fn a_program_that_nobody_reads_is_not_stopped_by_what_its_vrs_print() {
         std::io::BufRead::lines(errors).map_while(std::io::Result::ok).any(|line| line == "it has spoken")
     );
     assert!(child.wait().unwrap().success());
+}
+
+#[derive(Serialize, Deserialize)]
+enum Labelled {
+    Panics,
+    /// Its label takes as long as the next one needs to run.
+    Waits,
+    Opens,
+}
+
+static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+impl VirtualResource for Labelled {
+    fn main(&mut self, vr: &Vr) -> Result {
+        if matches!(self, Labelled::Opens) {
+            *GATE.0.lock().unwrap() = true;
+            GATE.1.notify_all();
+        }
+        vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, Vec::new())?;
+        Ok(())
+    }
+
+    fn label(&self) -> Option<String> {
+        match self {
+            Labelled::Panics => panic!("no label"),
+            Labelled::Waits => {
+                let closed = GATE.0.lock().unwrap();
+                let limit = Duration::from_secs(60);
+                let (_open, waited) = GATE.1.wait_timeout_while(closed, limit, |open| !*open).unwrap();
+                assert!(!waited.timed_out(), "nobody opened");
+                Some("patient".into())
+            }
+            Labelled::Opens => None,
+        }
+    }
+}
+
+#[test]
+fn a_label_that_panics_or_blocks_harms_nobody() {
+    let whys = river_core::try_run(|vr| {
+        let vms = vr.start_local(1)?;
+        let mut ids = Vec::new();
+        for next in [|_| Labelled::Panics, |_| Labelled::Waits, |_| Labelled::Opens] {
+            ids.push(vr.deploy(&vms, next)?[0]);
+        }
+        for id in &ids {
+            vr.receive(Selector::on(CHANNEL).from(*id))?;
+        }
+        Ok(ids.iter().map(|id| vr.receive(Selector::on(CHANNEL).from(*id)).unwrap_err()).collect::<Vec<_>>())
+    });
+    for error in whys.unwrap() {
+        assert!(matches!(error, RecvError::Down(Down { why: Why::Finished, .. })), "{error}");
+    }
 }

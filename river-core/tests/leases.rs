@@ -4,7 +4,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use river_core::{DeployError, Vm, VmConfig, VmInfo};
+use river_core::{DeployError, Result, VirtualResource, Vm, VmConfig, VmInfo, Vr};
+use serde::{Deserialize, Serialize};
 
 fn vms(count: usize) -> (Vec<Vm>, Vec<VmInfo>) {
     let vms = Vm::start_many(&VmConfig::default().hidden(), count).unwrap();
@@ -68,5 +69,30 @@ fn leases_end_with_their_program() {
     for _ in 0..3 {
         let got = river_core::try_run(|vr| Ok(vr.allocate(infos.clone(), 2)?.len()));
         assert_eq!(got.unwrap(), 2);
+    }
+}
+
+#[test]
+fn a_program_learns_that_a_vm_was_stopped_before_anything_ran_there() {
+    let (vms, infos) = vms(1);
+    let error = river_core::try_run(|vr| {
+        let got = vr.allocate(infos, 1)?;
+        vms[0].stop();
+        // Whether the VM is heard of first, or asked.
+        let first = vr.deploy(&got, |_| Idle).unwrap_err();
+        let second = vr.deploy(&got, |_| Idle).unwrap_err();
+        Ok([first, second].map(|error| error.to_string()))
+    });
+    for text in error.unwrap() {
+        assert!(text.ends_with("the VM was stopped by its owner"), "{text}");
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Idle;
+
+impl VirtualResource for Idle {
+    fn main(&mut self, _: &Vr) -> Result {
+        Ok(())
     }
 }

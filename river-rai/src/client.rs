@@ -17,7 +17,7 @@ use crate::object::Object;
 use crate::packed::Packed;
 use crate::pending::{self, Pending};
 use crate::protocol::{Capability, Function, ObjectId, Op};
-use crate::signature::{constructor, signature};
+use crate::signature::{Constructor, Plain, digest};
 use crate::trampoline::{CallFunction, CreateObject};
 
 /// A connection to a server: calls functions there and creates objects.
@@ -228,7 +228,7 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let args = Packed::for_function(args, name)?.body;
-        let function = Function::Named { name: name.into(), signature: signature::<Args, R>() };
+        let function = Function::Named { name: name.into(), signature: digest::<Plain<Args, R>>() };
         pending::send(&self.connection, name.to_owned().into(), args, Op::Call(function))
     }
 
@@ -245,7 +245,7 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let args = Packed::for_function(args, name)?.body;
-        let function = Function::Named { name: name.into(), signature: constructor::<Args, T>() };
+        let function = Function::Named { name: name.into(), signature: digest::<Constructor<Args, T>>() };
         let object = self.fresh_object();
         pending::send::<()>(&self.connection, name.to_owned().into(), args, Op::Create { object, function })?
             .wait()?;

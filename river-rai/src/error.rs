@@ -3,7 +3,7 @@
 use river_core::{Down, Panic, RecvError, SendError, Trace, VrId};
 
 use crate::protocol::Failure;
-use crate::signature::difference;
+use crate::signature::{difference, text_of};
 
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +167,10 @@ impl CallError {
             Failure::WrongType { found } => CallError::WrongType { function, found },
             Failure::Arguments(error) => CallError::Decode { what: "the arguments", function, error },
             Failure::Result(error) => CallError::Encode { what: "the result", function, error },
-            Failure::Signature { exported, called } => CallError::Signature { function, exported, called },
+            Failure::Signature { exported, called } => {
+                let called = text_of(&called).unwrap_or_else(|| "something else".into());
+                CallError::Signature { function, exported, called }
+            }
             Failure::Refused(why) => CallError::Refused { function, why },
             Failure::Cancelled => CallError::Cancelled(function),
         }

@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::data::RemoteSend;
 use crate::function::{RemoteFn, RemoteMethod};
 use crate::protocol::{Capability, Export};
-use crate::signature::{constructor, method, signature};
+use crate::signature::{Constructor, Method, Plain, signature};
 use crate::trampoline::{CallFunction, CallMethod, CreateObject, ReadObject};
 
 /// Functions, constructors and methods that a [restricted server](crate::RaiServer::restricted) makes known by name.
 /// Clients of the same program may also call them as they are.
+///
+/// To know what is in the types of arguments and results, their `Deserialize` is run with made-up values, in the process that
+/// exports a function and in the one that calls it by name, before the first call: a few times for a type with enums in it, once
+/// for others. It may refuse them, or panic: nothing is printed, and what comes behind that in the type is not compared.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[must_use]
 pub struct Exports {
@@ -56,7 +60,7 @@ impl Exports {
         let code = code_ptr::<CallMethod<T, Args, Access>, F>(function);
         self.with(Export {
             name: name.into(),
-            signature: method::<T, Args, F::Output>(),
+            signature: signature::<Method<T, Args, F::Output>>(),
             code,
             capability: None,
         })
@@ -66,7 +70,7 @@ impl Exports {
     pub fn readable<T: RemoteSend>(self) -> Self {
         let code = code_ptr::<ReadObject<T>, ()>(());
         let name = format!("read {}", without_paths(std::any::type_name::<T>()));
-        self.with(Export { name, signature: method::<T, (), T>(), code, capability: None })
+        self.with(Export { name, signature: signature::<Method<T, (), T>>(), code, capability: None })
     }
 
     /// The same for clients only that have shown the capability.
@@ -96,7 +100,7 @@ where
     Args: RemoteSend,
 {
     let code = code_ptr::<CallFunction<Args>, F>(function);
-    Export { name: name.into(), signature: signature::<Args, F::Output>(), code, capability: None }
+    Export { name: name.into(), signature: signature::<Plain<Args, F::Output>>(), code, capability: None }
 }
 
 pub(crate) fn constructor_export<F, Args>(name: &str, function: F) -> Export
@@ -106,5 +110,10 @@ where
     Args: RemoteSend,
 {
     let code = code_ptr::<CreateObject<Args>, F>(function);
-    Export { name: name.into(), signature: constructor::<Args, F::Output>(), code, capability: None }
+    Export {
+        name: name.into(),
+        signature: signature::<Constructor<Args, F::Output>>(),
+        code,
+        capability: None,
+    }
 }

@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn names_and_references_only() {
         let object = ObjectId { owner: VrId::fresh(), number: 1 };
-        let named = || Function::Named { name: "f".into(), signature: "() -> ()".into() };
+        let named = || Function::Named { name: "f".into(), signature: [0; 16] };
         let target = Target::Object(object);
         for op in [
             Op::Call(named()),

@@ -92,7 +92,7 @@
 //! * `items`: collections that are read and set item by item
 //! * `function`: what can be called
 //! * `shape`: structs and enums, as their `Deserialize` tells them
-//! * `signature`: what a function takes and returns, as text
+//! * `signature`: what a function takes and returns, as text, and its hash
 //! * `protocol`: requests and failures
 //! * `error`: what can go wrong
 //! * `packed`: arguments as bytes

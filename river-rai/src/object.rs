@@ -19,7 +19,7 @@ use crate::items::Items;
 use crate::packed::Packed;
 use crate::pending::{self, Pending};
 use crate::protocol::{Function, ObjectId, Op, Reference, Target};
-use crate::signature::method;
+use crate::signature::{Method, digest};
 use crate::trampoline::{CallMethod, ReadObject};
 
 /// An object on a server, held by reference (Trickle paper, example 5).
@@ -177,7 +177,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Args: RemoteSend,
     {
         let args = Packed::for_function(args, name)?.body;
-        let function = Function::Named { name: name.into(), signature: method::<T, Args, R>() };
+        let function = Function::Named { name: name.into(), signature: digest::<Method<T, Args, R>>() };
         let op = Op::Invoke { target: self.target.clone(), function };
         pending::send(&self.connection, name.to_owned().into(), args, op)?.wait()
     }

@@ -7,6 +7,8 @@ use river_core::code::CodePtr;
 use river_core::{Panic, VrId};
 use serde::{Deserialize, Serialize};
 
+use crate::signature::{Digest, Signature};
+
 /// Names one call of one client, from the request to its reply. A client's tickets grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ticket(pub(crate) u64);
@@ -56,7 +58,7 @@ pub(crate) enum Function {
     /// What the server has exported under that name, if it takes and returns these types.
     Named {
         name: String,
-        signature: String,
+        signature: Digest,
     },
 }
 
@@ -101,7 +103,7 @@ pub(crate) enum Op {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Export {
     pub(crate) name: String,
-    pub(crate) signature: String,
+    pub(crate) signature: Signature,
     pub(crate) code: CodePtr,
     /// What a client must have shown.
     pub(crate) capability: Option<Capability>,
@@ -142,7 +144,7 @@ pub(crate) enum Failure {
     /// The result cannot be written.
     Result(String),
     /// The function has another signature.
-    Signature { exported: String, called: String },
+    Signature { exported: String, called: Digest },
     /// The server does not let this client do that.
     Refused(String),
     /// The client has cancelled the call before it began.

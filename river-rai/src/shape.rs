@@ -10,7 +10,7 @@ mod tracer;
 
 use std::fmt;
 
-use river_core::catch_panic;
+use river_core::catch_panic_quietly;
 use serde::de::DeserializeOwned;
 
 use tracer::Tracer;
@@ -28,7 +28,7 @@ const PASSES: usize = 256;
 pub(crate) fn definitions<T: DeserializeOwned>() -> Vec<String> {
     let mut tracer = Tracer::default();
     for _ in 0..PASSES {
-        let traced = catch_panic(|| drop(T::deserialize(&mut tracer)));
+        let traced = catch_panic_quietly(|| drop(T::deserialize(&mut tracer)));
         if traced.is_err() || tracer.is_tired() || tracer.definitions.iter().all(Definition::is_tried) {
             break;
         }

@@ -1,54 +1,121 @@
 //! What a function takes and returns, as text that is equal in programs built from different sources.
 //!
 //! The first line names types; one for each struct and enum among them follows, with fields and variants. What a server keeps
-//! as an object does not travel, and is known by its name only.
+//! as an object does not travel, and is known by its name only. A call carries the hash of the text, and only an error the text.
 
 use std::any::{TypeId, type_name};
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use river_core::naming::without_paths;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::data::RemoteSend;
 use crate::shape;
 
-/// The signature of a function with this tuple of arguments and this result: `(i64, i64) -> String`.
-pub(crate) fn signature<Args: RemoteSend, R: RemoteSend>() -> String {
-    with_definitions::<(Args, R)>(format!(
-        "{} -> {}",
-        without_paths(type_name::<Args>()),
-        without_paths(type_name::<R>())
-    ))
+/// Different for every signature.
+pub(crate) type Digest = [u8; 16];
+
+/// The text, and what stands for it in a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Signature {
+    pub(crate) text: String,
+    pub(crate) digest: Digest,
 }
 
-/// The signature of a function whose result stays on the server: `(i64) -> object Stack`.
-pub(crate) fn constructor<Args: RemoteSend, T>() -> String {
-    with_definitions::<Args>(format!(
-        "{} -> object {}",
-        without_paths(type_name::<Args>()),
-        without_paths(type_name::<T>())
-    ))
-}
-
-/// The signature of a method: `Stack: (String) -> ()`.
-pub(crate) fn method<T, Args: RemoteSend, R: RemoteSend>() -> String {
-    format!("{}: {}", without_paths(type_name::<T>()), signature::<Args, R>())
-}
-
-/// The definitions of a type, one a line; each type is looked at once.
-fn with_definitions<T: RemoteSend>(mut text: String) -> String {
-    static KNOWN: Mutex<Option<HashMap<TypeId, String>>> = Mutex::new(None);
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let id = TypeId::of::<T>();
-    if let Some(definitions) = known().get_or_insert_default().get(&id) {
-        text.push_str(definitions);
-        return text;
+impl Signature {
+    fn new(text: String) -> Self {
+        let mut digest = Digest::default();
+        let whole = blake3::hash(text.as_bytes());
+        digest.copy_from_slice(&whole.as_bytes()[..size_of::<Digest>()]);
+        Self { text, digest }
     }
-    // Runs code of the type's, which may want a signature itself.
-    let definitions: String = shape::definitions::<T>().iter().map(|line| format!("\n{line}")).collect();
-    text.push_str(&definitions);
-    known().get_or_insert_default().insert(id, definitions);
+}
+
+/// What a function is that is called by name.
+pub(crate) trait Callable: 'static {
+    /// `(i64, i64) -> String`
+    fn text() -> String;
+}
+
+/// A function with this tuple of arguments and this result.
+pub(crate) struct Plain<Args, R>(PhantomData<fn(Args) -> R>);
+
+/// A function whose result stays on the server.
+pub(crate) struct Constructor<Args, T>(PhantomData<fn(Args) -> T>);
+
+/// A function that is given a `T` of the server's as well.
+pub(crate) struct Method<T, Args, R>(PhantomData<fn(T, Args) -> R>);
+
+impl<Args: RemoteSend, R: RemoteSend> Callable for Plain<Args, R> {
+    fn text() -> String {
+        with_definitions::<(Args, R)>(format!("{} -> {}", name::<Args>(), name::<R>()))
+    }
+}
+
+impl<Args: RemoteSend, T: 'static> Callable for Constructor<Args, T> {
+    fn text() -> String {
+        with_definitions::<Args>(format!("{} -> object {}", name::<Args>(), name::<T>()))
+    }
+}
+
+impl<T: 'static, Args: RemoteSend, R: RemoteSend> Callable for Method<T, Args, R> {
+    fn text() -> String {
+        format!("{}: {}", name::<T>(), Plain::<Args, R>::text())
+    }
+}
+
+fn name<T>() -> String {
+    without_paths(type_name::<T>())
+}
+
+/// The definitions of a type, one a line.
+fn with_definitions<T: RemoteSend>(mut text: String) -> String {
+    for line in shape::definitions::<T>() {
+        text.push('\n');
+        text.push_str(&line);
+    }
     text
+}
+
+/// The signatures that this process has needed.
+fn known() -> MutexGuard<'static, BTreeMap<TypeId, Signature>> {
+    static KNOWN: Mutex<BTreeMap<TypeId, Signature>> = Mutex::new(BTreeMap::new());
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The signature; the types in it are looked at once.
+pub(crate) fn signature<C: Callable>() -> Signature {
+    let id = TypeId::of::<C>();
+    if let Some(signature) = known().get(&id) {
+        return signature.clone();
+    }
+    // Runs code of the types', which may want a signature itself.
+    let signature = Signature::new(C::text());
+    known().insert(id, signature.clone());
+    signature
+}
+
+/// What a call carries of the signature. Threads do not wait for each other to know it.
+pub(crate) fn digest<C: Callable>() -> Digest {
+    thread_local! {
+        static KNOWN: RefCell<FxHashMap<TypeId, Digest>> = RefCell::default();
+    }
+    let id = TypeId::of::<C>();
+    if let Some(digest) = KNOWN.with_borrow(|known| known.get(&id).copied()) {
+        return digest;
+    }
+    let digest = signature::<C>().digest;
+    KNOWN.with_borrow_mut(|known| known.insert(id, digest));
+    digest
+}
+
+/// The text of a signature of which this process has made a call.
+pub(crate) fn text_of(digest: &Digest) -> Option<String> {
+    known().values().find(|signature| signature.digest == *digest).map(|signature| signature.text.clone())
 }
 
 /// In a sentence, how two signatures differ.
@@ -78,9 +145,10 @@ mod tests {
 
     #[test]
     fn paths_do_not_count_but_everything_else_does() {
-        assert_eq!(signature::<(i64, String), Vec<f64>>(), "(i64, String) -> Vec<f64>");
-        assert_eq!(method::<Named, (), Option<u8>>(), "Named: () -> Option<u8>");
-        assert_ne!(signature::<(u8,), ()>(), signature::<(i8,), ()>());
+        assert_eq!(signature::<Plain<(i64, String), Vec<f64>>>().text, "(i64, String) -> Vec<f64>");
+        assert_eq!(signature::<Method<Named, (), Option<u8>>>().text, "Named: () -> Option<u8>");
+        assert_eq!(signature::<Constructor<(u8,), Named>>().text, "(u8,) -> object Named");
+        assert_ne!(digest::<Plain<(u8,), ()>>(), digest::<Plain<(i8,), ()>>());
     }
 
     #[derive(Serialize, Deserialize)]
@@ -99,11 +167,15 @@ mod tests {
 
     #[test]
     fn what_is_in_a_type_counts() {
-        let (theirs, ours) = (signature::<(Named,), ()>(), signature::<(other::Named,), ()>());
+        type Theirs = Plain<(Named,), ()>;
+        type Ours = Plain<(other::Named,), ()>;
+        assert_ne!(digest::<Theirs>(), digest::<Ours>());
+        let theirs = signature::<Theirs>().text;
         assert_eq!(theirs, "(Named,) -> ()\nNamed { x: f64 }");
-        let text = difference("f", &theirs, &ours);
+        let text = difference("f", &theirs, &text_of(&digest::<Ours>()).unwrap());
         assert!(text.ends_with("`Named { x: f64 }` on the server, `Named { x: f32 }` here"), "{text}");
         // Not of what stays on the server.
-        assert_eq!(constructor::<(), Named>(), constructor::<(), other::Named>());
+        assert_eq!(digest::<Constructor<(), Named>>(), digest::<Constructor<(), other::Named>>());
+        assert_eq!(text_of(&Digest::default()), None);
     }
 }

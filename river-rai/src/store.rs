@@ -70,10 +70,10 @@ impl Store {
                     let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
                     return Err(Failure::NoSuchFunction(format!("it exports {names}")));
                 };
-                if export.signature != *signature {
+                if export.signature.digest != *signature {
                     return Err(Failure::Signature {
-                        exported: export.signature.clone(),
-                        called: signature.clone(),
+                        exported: export.signature.text.clone(),
+                        called: *signature,
                     });
                 }
                 (export.code, export.capability)

@@ -74,6 +74,8 @@ pub(crate) struct Program {
 #[derive(Default)]
 struct State {
     vms: HashMap<VmId, Arc<Leased>>,
+    /// VMs that were its own until they were lost: their names, and why.
+    lost: HashMap<VmId, (String, Why)>,
     hosts: HashMap<HostId, Host>,
     directory: Directory,
     /// Who waits to hear how a host died.
@@ -199,8 +201,8 @@ impl Program {
             for vm in vms {
                 vm.send(ToVm::Renew);
                 if vm.is_dead(now, deaf) {
-                    self.state().vms.remove(&vm.info.id);
                     vm.give_up(&self);
+                    self.state().lose(&vm);
                 }
             }
             self.compare_clocks();
@@ -296,6 +298,20 @@ impl State {
 
     fn is_leased(&self, vm: VmId) -> bool {
         self.vms.contains_key(&self.alias(vm))
+    }
+
+    fn leased(&self, vm: VmId) -> Result<Arc<Leased>, DeployError> {
+        self.vms.get(&vm).cloned().ok_or_else(|| match self.lost.get(&vm) {
+            Some((vm, why)) => DeployError::Vm { vm: vm.clone(), error: why.cause() },
+            None => DeployError::NotLeased(vm.to_string()),
+        })
+    }
+
+    /// A VM is gone, unless it was given back before.
+    fn lose(&mut self, vm: &Leased) {
+        if let (Some(_), Some(why)) = (self.vms.remove(&vm.info.id), vm.why_gone()) {
+            self.lost.insert(vm.info.id, (vm.info.name.clone(), why));
+        }
     }
 
     fn vm_of(&self, host: HostId) -> Option<&Arc<Leased>> {

@@ -221,8 +221,7 @@ impl Program {
         }
         let mut running = Vec::new();
         for (vm, vrs) in by_vm {
-            let leased = self.state().vms.get(&vm).cloned();
-            let leased = leased.ok_or_else(|| DeployError::NotLeased(vm.to_string()))?;
+            let leased = self.state().leased(vm)?;
             let program = self.clone();
             running.push(rt::spawn(async move { program.deploy_on(&leased, image, vrs).await }));
         }

@@ -119,8 +119,7 @@ impl Program {
         }
         let mut told = Vec::new();
         for (vm, vrs) in by_vm {
-            let leased = self.state().vms.get(&vm).cloned();
-            let leased = leased.ok_or_else(|| DeployError::NotLeased(vm.to_string()))?;
+            let leased = self.state().leased(vm)?;
             let error = |error: String| DeployError::Vm { vm: leased.info.name.clone(), error };
             let host = leased.ensure_host(self, image).await.map_err(error)?;
             for saved in vrs {

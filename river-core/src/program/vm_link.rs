@@ -143,7 +143,7 @@ impl Leased {
             && let Err(error) = self.start(program, image, host).await
         {
             self.host_gone(&Why::LostLink { vm: self.info.name.clone(), error: error.clone() });
-            return Err(error);
+            return Err(self.why_gone().map_or(error, |why| why.cause()));
         }
         let change = self.link().change.clone();
         let reported = rt::timeout(START, change.recv()).await;
@@ -219,9 +219,19 @@ impl Leased {
         link.changed.close();
     }
 
+    pub(super) fn why_gone(&self) -> Option<Why> {
+        match &self.link().host {
+            HostState::Gone(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// The first reason counts: what comes later is a consequence.
     pub(crate) fn host_gone(&self, why: &Why) {
         let mut link = self.link();
-        link.host = HostState::Gone(why.clone());
+        if !matches!(link.host, HostState::Gone(_)) {
+            link.host = HostState::Gone(why.clone());
+        }
         link.changed.close();
     }
 
@@ -253,7 +263,7 @@ impl Leased {
         };
         // With a VM goes its host, but a moment later it may still be heard of: by its lifeline, not by us.
         self.host_is_gone(&program, &Why::LostLink { vm, error });
-        program.state().vms.remove(&self.info.id);
+        program.state().lose(&self);
         // A VM that is to end waits for that.
         self.to.close();
         drop(closing);

@@ -339,7 +339,11 @@ impl Shared {
         match (host, to_tenant) {
             // When it has ended, so does the conversation.
             (Some(host), _) => host.kill_because(STOPPED),
-            (None, Some(tenant)) => drop(tenant.close()),
+            // What has been said before still reaches it, but nothing after that.
+            (None, Some(tenant)) => {
+                let _ = tenant.try_send(FromVm::Exited { how: STOPPED.into(), last_lines: Vec::new() });
+                tenant.close();
+            }
             (None, None) => {}
         }
     }

@@ -45,7 +45,9 @@ pub trait VirtualResource: Serialize + DeserializeOwned + Send + 'static {
     fn main(&mut self, vr: &Vr) -> Result;
 
     /// What people call the VR, in traces and in `river top`, if the name of its type does not say enough: `rank 3`. Asked
-    /// once, before `main`. What is longer than 80 characters is cut.
+    /// once, before `main`, on the VR's thread; if it panics, the VR lives on under its type's name, and so does one whose
+    /// label is blank. What is longer than 80 characters is cut, and of several colons in a row one is left: `::` marks the
+    /// names of types.
     fn label(&self) -> Option<String> {
         None
     }
@@ -69,8 +71,16 @@ impl<V: VirtualResource> Resource for V {
     }
 
     fn called(&self) -> Option<String> {
-        self.label().map(|label| label.chars().filter(|c| !c.is_control()).take(LABEL).collect())
+        self.label().and_then(|label| shown(&label))
     }
+}
+
+/// A label as it is shown; `None` if there is nothing to be seen.
+fn shown(label: &str) -> Option<String> {
+    let mut last = ' ';
+    let kept = label.trim().chars().filter(|c| !c.is_control());
+    let kept = kept.filter(|c| std::mem::replace(&mut last, *c) != ':' || *c != ':');
+    Some(kept.take(LABEL).collect()).filter(|label: &String| !label.trim().is_empty())
 }
 
 /// A helper, which runs once.
@@ -142,5 +152,20 @@ impl<V> Index<usize> for Group<V> {
 
     fn index(&self, index: usize) -> &VrId {
         &self.ids[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_never_blank_nor_taken_for_the_name_of_a_type() {
+        let shown = |label| shown(label).unwrap_or_default();
+        assert_eq!(shown(" rank 3\n"), "rank 3");
+        assert_eq!(shown("db::shard 3"), "db:shard 3");
+        assert_eq!(shown("a:\u{7}:::b:c"), "a:b:c");
+        assert_eq!((shown(""), shown(" \t"), shown("\u{7} \u{7}")), Default::default());
+        assert_eq!(shown(&"é".repeat(200)).chars().count(), LABEL);
     }
 }

@@ -48,8 +48,10 @@ pub(crate) fn start(
     if recorder.is_none() {
         node.states.add_unrecorded(id, name);
     }
-    let (thread_node, name) = (node.clone(), resource.called().unwrap_or_else(|| name.to_owned()));
+    let (thread_node, name) = (node.clone(), name.to_owned());
     let body = move || {
+        // The user's code, which may panic or block.
+        let name = catch_panic(|| resource.called()).ok().flatten().unwrap_or(name);
         let mut why = {
             let vr = match &recorder {
                 None => Vr::new(id, Some(parent), thread_node.clone(), inbox),

@@ -147,3 +147,48 @@ fn blobs_are_traced_too() {
     let of = definitions::<Picture>();
     assert_eq!(of[0], "Picture { name: String, pixels: Stand, mask: Stand, scale: f32 }");
 }
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Tree(Vec<Tree>);
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Chain(Option<Box<Chain>>);
+
+#[derive(Deserialize)]
+#[serde(from = "(Vec<Fork>, BTreeMap<u8, Fork>, Option<Box<Fork>>)")]
+struct Fork;
+
+impl From<(Vec<Fork>, BTreeMap<u8, Fork>, Option<Box<Fork>>)> for Fork {
+    fn from(_: (Vec<Fork>, BTreeMap<u8, Fork>, Option<Box<Fork>>)) -> Self {
+        Self
+    }
+}
+
+/// A pair of itself, so that there is no value of it.
+struct Pair;
+
+impl<'de> Deserialize<'de> for Pair {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <(Box<Self>, Box<Self>)>::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+#[test]
+fn types_without_a_name_that_contain_themselves_come_to_an_end_too() {
+    for of in [
+        definitions::<Generic<Tree>>(),
+        definitions::<Generic<Chain>>(),
+        definitions::<Generic<Fork>>(),
+        definitions::<Generic<Pair>>(),
+    ] {
+        let [only] = &of[..] else { panic!("{of:?}") };
+        assert!(only.starts_with("Generic { of: ") && only.len() < 10_000, "{only}");
+    }
+    // What comes behind is known.
+    let of = definitions::<(Tree, Chain, Generic<Isbn>)>();
+    assert_eq!(of, ["Generic { of: Isbn }", "Isbn(u64)"]);
+    let nested = definitions::<Vec<Option<Vec<(Option<BTreeMap<u8, Vec<Isbn>>>,)>>>>();
+    assert_eq!(nested, ["Isbn(u64)"]);
+}

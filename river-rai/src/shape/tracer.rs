@@ -13,8 +13,12 @@ use super::{Definition, Form, Part, fields};
 
 /// How much a type may ask for.
 const STEPS: usize = 100_000;
-/// How deep structs may lie within each other.
-const DEEPEST: usize = 64;
+/// How deep values may lie within each other.
+const DEEPEST: usize = 128;
+/// How deep those may that have no name, as a vector in a vector: below that, what can be empty is.
+const NAMELESS: usize = 12;
+/// So long a shape is no type that a person has written.
+const LONGEST: usize = 4 << 10;
 
 /// Gives a type what it asks for, and keeps in mind what that was.
 #[derive(Default)]
@@ -23,14 +27,22 @@ pub(super) struct Tracer {
     /// By the name of the visitor, which knows what generic types are made of.
     known: HashMap<&'static str, usize>,
     /// Those that are being traced, outermost first.
-    open: Vec<usize>,
-    /// How many of them are within themselves: then nothing is written down, and what can be empty is.
+    open: Vec<Open>,
+    /// How deep the value lies that is asked for.
+    depth: usize,
+    /// How many of the open ones are within themselves: then nothing is written down, and what can be empty is.
     deep: usize,
     /// How often something was within itself.
     recursions: usize,
     steps: usize,
     /// What was asked for last.
     shape: String,
+}
+
+/// A struct or an enum that is being traced.
+struct Open {
+    id: usize,
+    depth: usize,
 }
 
 /// Why there is no value: nobody reads it.
@@ -61,7 +73,24 @@ impl Tracer {
     fn step(&mut self, shape: &str) -> Result<(), Refused> {
         self.steps += 1;
         shape.clone_into(&mut self.shape);
-        if self.is_tired() || self.open.len() > DEEPEST { Err(Refused) } else { Ok(()) }
+        if self.is_tired() || self.depth > DEEPEST { Err(Refused) } else { Ok(()) }
+    }
+
+    /// Gives a value that is part of another.
+    fn within<R>(&mut self, give: impl FnOnce(&mut Self) -> R) -> R {
+        self.depth += 1;
+        let result = give(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// Whether what can be empty is: in a struct or an enum that is within itself, or in what has no name and may be.
+    fn is_enough(&self) -> bool {
+        self.deep > 0 || self.depth - self.open.last().map_or(0, |open| open.depth) > NAMELESS
+    }
+
+    fn is_open(&self, id: usize) -> bool {
+        self.open.iter().any(|open| open.id == id)
     }
 
     /// A struct or an enum is asked for by a visitor of type `V`. Its number.
@@ -78,11 +107,11 @@ impl Tracer {
             let parts = parts.map(|name| Part { name, ..Part::default() }).collect();
             self.definitions.push(Definition { name, form, parts, plain: None, turn: 0 });
         }
-        if self.open.contains(&id) {
+        if self.is_open(id) {
             self.deep += 1;
             self.recursions += 1;
         }
-        self.open.push(id);
+        self.open.push(Open { id, depth: self.depth });
         Ok(id)
     }
 
@@ -93,7 +122,7 @@ impl Tracer {
             }
         }
         self.open.pop();
-        if self.open.contains(&id) {
+        if self.is_open(id) {
             self.deep -= 1;
         }
         self.definitions[id].name.clone_into(&mut self.shape);
@@ -131,8 +160,10 @@ struct Elements<'t> {
 impl Elements<'_> {
     fn next<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refused> {
         self.tracer.shape.clear();
-        let result = seed.deserialize(&mut *self.tracer);
-        self.shapes.push(std::mem::take(&mut self.tracer.shape));
+        let result = self.tracer.within(|tracer| seed.deserialize(tracer));
+        let mut shape = std::mem::take(&mut self.tracer.shape);
+        shape.truncate(shape.floor_char_boundary(LONGEST));
+        self.shapes.push(shape);
         result
     }
 }
@@ -186,7 +217,7 @@ impl<'de> VariantAccess<'de> for Chosen<'_> {
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refused> {
-        let result = seed.deserialize(&mut *self.tracer);
+        let result = self.tracer.within(|tracer| seed.deserialize(tracer));
         *self.shape = format!("({})", self.tracer.shape);
         result
     }
@@ -270,17 +301,17 @@ impl<'de> Deserializer<'de> for &mut Tracer {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         self.step("")?;
-        if self.deep > 0 {
+        if self.is_enough() {
             return visitor.visit_none();
         }
-        let result = visitor.visit_some(&mut *self);
+        let result = self.within(|tracer| visitor.visit_some(tracer));
         self.shape = format!("Option<{}>", self.shape);
         result
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         self.step("")?;
-        let (result, shapes) = self.sequence(usize::from(self.deep == 0), visitor);
+        let (result, shapes) = self.sequence(usize::from(!self.is_enough()), visitor);
         self.shape = format!("[{}]", shapes.concat());
         result
     }
@@ -292,7 +323,7 @@ impl<'de> Deserializer<'de> for &mut Tracer {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         self.step("")?;
-        let (left, mut shapes) = (usize::from(self.deep == 0), Vec::new());
+        let (left, mut shapes) = (usize::from(!self.is_enough()), Vec::new());
         let result = visitor.visit_map(Elements { tracer: &mut *self, left, shapes: &mut shapes });
         self.shape = format!("{{{}}}", shapes.join(": "));
         result
@@ -314,7 +345,7 @@ impl<'de> Deserializer<'de> for &mut Tracer {
         visitor: V,
     ) -> Result<V::Value, Refused> {
         let id = self.enter::<V>(name, Form::Tuple, [""].into_iter())?;
-        let result = visitor.visit_newtype_struct(&mut *self);
+        let result = self.within(|tracer| visitor.visit_newtype_struct(tracer));
         let shape = std::mem::take(&mut self.shape);
         self.leave(id, vec![shape]);
         result
@@ -356,7 +387,7 @@ impl<'de> Deserializer<'de> for &mut Tracer {
             return Err(Refused);
         }
         let (deep, recursions) = (self.deep > 0, self.recursions);
-        let depth = self.open.iter().filter(|open| **open == id).count();
+        let depth = self.open.iter().filter(|open| open.id == id).count();
         let definition = &mut self.definitions[id];
         let variant = if deep { definition.last(depth) } else { definition.next() };
         let mut shape = String::new();
