@@ -4,7 +4,7 @@
 //! A rank that is about to sleep, or to wait for others than these, says so, and who sends to it after that rings: by an
 //! envelope without contents in its mailbox. So all that has to do with sleep, failures and deadlocks stays there.
 //!
-//! Not for recoverable VRs, whose record must have everything that they receive.
+//! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

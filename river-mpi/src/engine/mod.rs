@@ -272,7 +272,9 @@ impl<'v> Engine<'v> {
         let state = State::new(ranks.len());
         let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
-        let beside = if vr.is_recoverable() { None } else { Beside::new(supervisor, me, &places) };
+        // A record has to have everything that is received, and a trace should.
+        let by_mailbox = vr.is_recoverable() || vr.is_traced();
+        let beside = if by_mailbox { None } else { Beside::new(supervisor, me, &places) };
         let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,

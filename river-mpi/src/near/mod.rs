@@ -9,7 +9,7 @@
 //! about 50 us a rank says in the room that it sleeps, and for what, and waits in the engine for a message of that
 //! operation; who pushes what it waits for sends one, without contents. All that has to do with failures stays there.
 //!
-//! Not for recoverable VRs, whose record must have everything that they receive.
+//! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
 
 mod queue;
 mod room;
@@ -59,7 +59,8 @@ pub(crate) struct Near {
 impl Near {
     /// Of one of these ranks of the world, in a communicator of that context; `None` if nobody is near.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &[u32], rank: usize) -> Option<Self> {
-        if engine.vr().is_recoverable() {
+        // A record has to have everything that is received, and a trace should.
+        if engine.vr().is_recoverable() || engine.vr().is_traced() {
             return None;
         }
         let host = engine.place_of(engine.me()).host;
