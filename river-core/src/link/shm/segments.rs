@@ -109,7 +109,7 @@ impl Own {
 pub(super) struct Shared {
     /// Made by this process.
     ours: Mutex<Vec<Own>>,
-    /// Made by the peer, the youngest last.
+    /// Made by the peer, the last one used last.
     theirs: Mutex<Vec<Arc<Memory>>>,
     /// Links to the peer, and rings of it that are read.
     users: AtomicUsize,
@@ -318,14 +318,16 @@ impl Shared {
     /// Maps a segment that the peer has made.
     pub(super) fn map(&self, name: &MemoryName) -> io::Result<Arc<Memory>> {
         let mut theirs = lock(&self.theirs);
-        if let Some(memory) = theirs.iter().find(|memory| memory.name() == *name) {
-            return Ok(memory.clone());
+        if let Some(known) = theirs.iter().position(|memory| memory.name() == *name) {
+            let memory = theirs.remove(known);
+            theirs.push(memory.clone());
+            return Ok(memory);
         }
         let size = usize::try_from(name.length).ok().filter(|size| *size > FIRST);
         let size =
             size.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a segment that cannot be"))?;
         if theirs.len() >= 2 * SEGMENTS {
-            // If it is there still, it is mapped again when it is needed.
+            // Most likely the peer has given it up; if not, it is mapped again when it is needed.
             theirs.remove(0);
         }
         let lease = self.all.mapped.lease(size).ok_or(io::ErrorKind::OutOfMemory)?;
