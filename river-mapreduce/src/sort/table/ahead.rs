@@ -19,7 +19,9 @@ impl Waiting {
     /// `None` if the value is not small.
     #[inline]
     pub(crate) fn of<V: Datum>(key: InlineKey, value: &V) -> Option<Self> {
-        Some(Self { key, small: value.to_small()?, hash: key.hash() })
+        // A value that could not be made again must not wait: it would be lost.
+        let small = value.to_small().filter(|small| V::from_small(*small).is_some())?;
+        Some(Self { key, small, hash: key.hash() })
     }
 
     pub(super) fn is_none(&self) -> bool {
