@@ -32,6 +32,8 @@ const EAGER: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
 /// No payload is longer.
 pub(crate) const MAX_PAYLOAD: u64 = 1 << 40;
 const STAGING: usize = 128 << 10;
+/// Behind a large payload another one is likely: so little of it is read to where it does not belong.
+const PEEK: usize = 4 << 10;
 /// Payload memory starts at a multiple of this, so that it can be viewed as numbers of any type.
 const ALIGN: usize = 64;
 
@@ -157,6 +159,8 @@ pub(crate) struct Decoder {
     start: usize,
     end: usize,
     large: Option<Large>,
+    /// Whether the last payload was large.
+    was_large: bool,
     /// Memory for large payloads.
     pool: Arc<Pool>,
 }
@@ -176,7 +180,14 @@ struct Large {
 impl Decoder {
     /// A decoder whose large payloads lie in memory of that pool.
     pub(crate) fn new(pool: Arc<Pool>) -> Self {
-        Self { staging: vec![0; STAGING].into_boxed_slice(), start: 0, end: 0, large: None, pool }
+        Self {
+            staging: vec![0; STAGING].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            large: None,
+            was_large: false,
+            pool,
+        }
     }
 
     /// Where the next bytes of the stream belong. Never empty.
@@ -190,9 +201,16 @@ impl Decoder {
                     self.staging.copy_within(self.start..self.end, 0);
                     (self.start, self.end) = (0, self.end - self.start);
                 }
-                &mut self.staging[self.end..]
+                let room = if self.was_large { PEEK } else { STAGING };
+                let end = self.staging.len().min(self.end + room);
+                &mut self.staging[self.end..end]
             }
         }
+    }
+
+    /// Whether a part of a large payload is there.
+    pub(crate) fn is_amid(&self) -> bool {
+        self.large.is_some()
     }
 
     /// Tells that the first `n` bytes of `space` have been written.
@@ -221,6 +239,7 @@ impl Decoder {
             let Some(body) = body.get(..len) else { return Ok(None) };
             envelope.payload = aligned_copy(body).into();
             self.start += HEADER + len;
+            self.was_large = false;
             return Ok(Some(Frame { kind, envelope }));
         }
         let have = body.len().min(len);
@@ -235,6 +254,7 @@ impl Decoder {
         }
         self.start += HEADER + have;
         self.large = Some(large);
+        self.was_large = true;
         if have == len { self.next() } else { Ok(None) }
     }
 }

@@ -32,7 +32,7 @@ use crate::key::ClusterKey;
 use crate::limit::{Gates, WhenFull};
 #[cfg(test)]
 use crate::link::SimNet;
-use crate::link::{By, Link, Offer, Reader, Rings, Sink, TcpLink};
+use crate::link::{By, Inlets, Link, Offer, Reader, Rings, Sink, TcpLink};
 use crate::noise::{self, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Reply, Request, Welcome};
 use crate::rt;
@@ -212,9 +212,13 @@ impl Node {
     }
 
     /// What a waiting VR looks into.
-    pub(crate) fn pump(&self) -> Option<&Rings> {
+    pub(crate) fn pump(&self) -> Option<&Inlets> {
+        self.reader().map(|reader| &**reader.inlets())
+    }
+
+    fn reader(&self) -> Option<&Reader> {
         match &self.ways {
-            Ways::Real { reader, .. } => Some(reader.rings()),
+            Ways::Real { reader, .. } => Some(reader),
             #[cfg(test)]
             Ways::Sim(_) => None,
         }
@@ -507,7 +511,8 @@ impl Node {
                 )?)));
             }
         }
-        Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session)?)))
+        let inlets = self.reader().ok_or(DialError::Unknown)?.inlets().clone();
+        Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session, inlets)?)))
     }
 
     fn verdict(&self, host: HostId, error: &str) -> Why {

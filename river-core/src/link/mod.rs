@@ -4,12 +4,16 @@
 //! * [`Link::Local`]: both VRs in one process; the envelope moves from hand to hand.
 //! * [`Link::Shm`]: a ring in memory that two processes of one machine share; what is large lies in such memory, too.
 //! * [`Link::Tcp`]: a connection that this process dialled and only writes to. The thread of the sending VR writes
-//!   to the socket itself; one reader thread per process hands what comes in to the mailboxes.
+//!   to the socket itself.
+//!
+//! What comes in is brought in by the VRs that wait for it, and by one reader thread per process while none does.
 
+mod inlets;
 mod reader;
 mod shm;
 #[cfg(test)]
 mod sim;
+mod sockets;
 mod tcp;
 
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use crate::id::HostId;
 use crate::inbox::{Inbox, Refused};
 use crate::status::LinkStatus;
 
+pub(crate) use inlets::Inlets;
 pub(crate) use reader::{By, Reader, Sink};
 pub(crate) use shm::{Offer, Rings, ShmLink};
 #[cfg(test)]

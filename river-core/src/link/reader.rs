@@ -1,10 +1,10 @@
-//! The reading ends of all TCP links of a process: one thread, woken by whichever peer has something to say.
+//! The reader thread of a process: woken by whichever peer has something to say, if no VR looks itself.
 //!
-//! The thread stays awake for a while after it has read something, since waking it costs more than the message it
+//! The thread stays awake for a while after it has found something, since waking it costs more than the message it
 //! is woken for; it yields meanwhile, so that nobody who has work is kept from it.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,21 +12,23 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::frame::{Decoder, Frame};
+use super::inlets::{Inlets, TICK, Watch};
+use super::shm::Rings;
+use super::sockets;
+use crate::frame::Frame;
 use crate::id::HostId;
-use crate::link::shm::{Rings, TICK, Watch};
-use crate::noise::{Session, Unsealer};
+use crate::noise::Session;
 use crate::pool::Pool;
 
 /// How long the thread looks for more before it sleeps.
 const AWAKE: Duration = Duration::from_micros(50);
-/// Reads from one peer in a row before the others have their turn.
-const TURN: usize = 16;
-/// Passes over the hot peers between two looks at all the others.
+/// Looks between two at what else the thread waits for.
 const LOOK_ROUND: u32 = 8;
 /// Memory for payloads is given back to the system when nothing has come for so long.
 const KEEP: Duration = Duration::from_secs(5);
 const WAKE: Token = Token(usize::MAX);
+/// Something has come on some connection.
+const DATA: Token = Token(usize::MAX - 1);
 
 /// What the reader tells about its peers. Called on the reader's thread: must not block.
 pub(crate) trait Sink: Send + Sync + 'static {
@@ -46,21 +48,13 @@ pub(crate) trait Sink: Send + Sync + 'static {
 /// Handle of the reader thread, which ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    /// Shared with the thread, by the rings: closed with the handle, it would take the last wake-up with it.
-    waker: Arc<Waker>,
-    inlet: Arc<Inlet>,
-    rings: Arc<Rings>,
+    pool: Arc<Pool>,
+    doorbells: Arc<Doorbells>,
+    inlets: Arc<Inlets>,
 }
 
-/// Connections that the thread has yet to take over; `None` tells it to end.
-type Inlet = Mutex<Option<Vec<New>>>;
-
-#[derive(Debug)]
-struct New {
-    host: HostId,
-    stream: TcpStream,
-    by: By,
-}
+/// Connections that only ring, and that the thread has yet to take over; `None` tells it to end.
+type Doorbells = Mutex<Option<Vec<(HostId, TcpStream)>>>;
 
 /// How a peer's frames come.
 #[derive(Debug)]
@@ -71,229 +65,190 @@ pub(crate) enum By {
     Ring,
 }
 
-struct Peer {
-    host: HostId,
-    stream: mio::net::TcpStream,
-    /// None for a connection that only rings.
-    decoder: Option<Decoder>,
-    /// For a sealed connection.
-    unsealer: Option<Unsealer>,
-}
-
 impl Reader {
     pub(crate) fn start(sink: Arc<dyn Sink>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        let inlet = Arc::new(Mutex::new(Some(Vec::new())));
         let pool = Arc::new(Pool::default());
-        let rings = Arc::new(Rings::new(waker.clone(), sink.clone(), pool.clone())?);
-        let (outlet, looked_into) = (inlet.clone(), rings.clone());
-        thread::Builder::new()
-            .name("river-io".into())
-            .spawn(move || run(poll, &outlet, &looked_into, &pool, &*sink))?;
-        Ok(Self { waker, inlet, rings })
+        let registry = poll.registry().try_clone()?;
+        let inlets = Arc::new(Inlets::new((registry, DATA), waker, sink.clone(), pool.clone())?);
+        let doorbells = Arc::new(Mutex::new(Some(Vec::new())));
+        let mut thread = ReaderThread {
+            poll,
+            new: doorbells.clone(),
+            doorbells: HashMap::new(),
+            next: 0,
+            inlets: inlets.clone(),
+            watch: Watch::default(),
+            last_look: Instant::now(),
+            pool: pool.clone(),
+            sink,
+        };
+        thread::Builder::new().name("river-io".into()).spawn(move || thread.run())?;
+        Ok(Self { pool, doorbells, inlets })
     }
 
     /// Reads what comes from an authenticated peer until its connection ends: frames on the connection, or, if it has
     /// a ring in [`rings`](Self::rings), frames in the ring and rings of the bell on the connection.
     pub(crate) fn add(&self, host: HostId, stream: TcpStream, by: By) -> io::Result<()> {
         stream.set_nonblocking(true)?;
-        if let Some(new) = self.inlet.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            new.push(New { host, stream, by });
+        if let By::Connection(session) = by {
+            return self.inlets.sockets.add(host, stream, session, self.pool.clone());
         }
-        self.waker.wake()
+        if let Some(new) = self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            new.push((host, stream));
+        }
+        self.inlets.wake();
+        Ok(())
     }
 
-    /// The rings of this process, into which waiting VRs look.
+    /// The ways into this process, into which waiting VRs look.
+    pub(crate) fn inlets(&self) -> &Arc<Inlets> {
+        &self.inlets
+    }
+
+    /// The rings of this process.
     pub(crate) fn rings(&self) -> &Rings {
-        &self.rings
+        &self.inlets.rings
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.inlet.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = self.waker.wake();
+        self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inlets.wake();
     }
 }
 
-fn run(mut poll: Poll, inlet: &Inlet, rings: &Rings, pool: &Arc<Pool>, sink: &dyn Sink) {
-    let mut peers: HashMap<Token, Peer> = HashMap::new();
-    let mut events = Events::with_capacity(256);
-    // Readiness is edge-triggered: a peer stays hot until reads of it have found nothing for a while.
-    let mut hot: Vec<(Token, Instant)> = Vec::new();
-    let mut watch = Watch::default();
-    let mut last_look = Instant::now();
-    let mut last_discard = last_look;
-    let (mut next, mut passes) = (0, 0_u32);
-    loop {
-        // Hot peers are polled by reading alone: one system call a message instead of two.
-        passes = passes.wrapping_add(1);
-        let busy = !hot.is_empty() || watch.is_looking();
-        if !busy || passes.is_multiple_of(LOOK_ROUND) {
-            let timeout = if hot.is_empty() { watch.timeout(rings) } else { Some(Duration::ZERO) };
-            let timeout =
-                timeout.or_else(|| (!pool.is_idle() || !rings.segments().is_idle()).then_some(KEEP));
-            if let Err(error) = poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "cannot wait for the network any more");
-                return;
-            }
-            let now = Instant::now();
-            if timeout == Some(KEEP) && events.is_empty() {
-                pool.clear();
-            }
-            if !rings.segments().is_idle() && now - last_discard >= KEEP {
-                rings.segments().discard(KEEP);
-                last_discard = now;
-            }
-            if timeout == Some(TICK) && events.is_empty() {
-                watch.tick(rings);
-                last_look = now;
-            }
-            for event in &events {
-                let token = event.token();
-                if token != WAKE {
-                    if !hot.iter().any(|(hot, _)| *hot == token) {
-                        hot.push((token, now));
-                    }
-                    continue;
-                }
-                let mut inlet = inlet.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(new) = inlet.as_mut() else { return };
-                for host in rings.broken() {
-                    let doorbell = peers.values().find(|peer| peer.host == host && peer.decoder.is_none());
-                    let _ = doorbell.map(|peer| peer.stream.shutdown(Shutdown::Both));
-                }
-                for New { host, stream, by } in new.drain(..) {
-                    let mut stream = mio::net::TcpStream::from_std(stream);
-                    let token = Token(next);
-                    next += 1;
-                    if let Err(error) = poll.registry().register(&mut stream, token, Interest::READABLE) {
-                        sink.closed(host, error.to_string());
-                        continue;
-                    }
-                    let (decoder, session) = match by {
-                        By::Connection(session) => (Some(Decoder::new(pool.clone())), session),
-                        By::Ring => (None, None),
-                    };
-                    if decoder.is_none() {
-                        // Whoever has rung and ended in the same moment has left the bell rung, which keeps all others from
-                        // it: who comes anew is looked after once without.
-                        watch.rung(rings);
-                        last_look = now;
-                    }
-                    let unsealer = session.map(|session| Unsealer::new(session.opener));
-                    peers.insert(token, Peer { host, stream, decoder, unsealer });
-                    hot.push((token, now));
-                }
-            }
-        }
-        let mut idle = true;
-        hot.retain_mut(|(token, last)| {
-            let Some(peer) = peers.get_mut(token) else { return false };
-            let read = match &mut peer.decoder {
-                Some(decoder) => {
-                    read_frames(&mut peer.stream, peer.unsealer.as_mut(), decoder, peer.host, sink)
-                }
-                None => read_rings(&mut peer.stream),
-            };
-            match read {
-                Ok(true) if peer.decoder.is_none() => {
-                    watch.rung(rings);
-                    last_look = Instant::now();
-                    false
-                }
-                Ok(true) => {
-                    idle = false;
-                    *last = Instant::now();
-                    true
-                }
-                Ok(false) => peer.decoder.is_some() && last.elapsed() < AWAKE,
-                Err(mut why) => {
-                    let host = peer.host;
-                    if peer.decoder.is_none() {
-                        why = rings.detach(host).unwrap_or(why);
-                        // It may have rung just before, and then the others have not.
-                        watch.rung(rings);
-                        last_look = Instant::now();
-                    }
-                    peers.remove(token);
-                    sink.closed(host, why);
-                    false
-                }
-            }
-        });
-        if watch.look(rings) {
-            idle = false;
-            last_look = Instant::now();
-        } else if watch.is_looking() && last_look.elapsed() >= AWAKE {
-            watch.rest(rings);
-            last_look = Instant::now();
-        }
-        if idle && (!hot.is_empty() || watch.is_looking()) {
-            thread::yield_now();
-        }
-    }
-}
-
-/// Reads frames that are there, a turn at most. `Ok(false)`: nothing was. `Err`: the connection is over, and why.
-fn read_frames(
-    stream: &mut mio::net::TcpStream,
-    mut unsealer: Option<&mut Unsealer>,
-    decoder: &mut Decoder,
+/// A connection that only rings.
+struct Doorbell {
     host: HostId,
-    sink: &dyn Sink,
-) -> Result<bool, String> {
-    for turn in 0..TURN {
-        let Some(unsealer) = &mut unsealer else {
-            match read(stream, decoder.space())? {
-                None => return Ok(turn > 0),
-                Some(n) => decoder.advance(n),
-            }
-            hand_out(decoder, host, sink)?;
-            continue;
-        };
-        match read(stream, unsealer.space())? {
-            None => return Ok(turn > 0),
-            Some(n) => unsealer.advance(n),
-        }
+    stream: mio::net::TcpStream,
+}
+
+struct ReaderThread {
+    poll: Poll,
+    new: Arc<Doorbells>,
+    doorbells: HashMap<Token, Doorbell>,
+    next: usize,
+    inlets: Arc<Inlets>,
+    watch: Watch,
+    /// When something was there last, or the thread had another reason to look.
+    last_look: Instant,
+    pool: Arc<Pool>,
+    sink: Arc<dyn Sink>,
+}
+
+impl ReaderThread {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(256);
+        let (mut looks, mut last_discard) = (0_u32, self.last_look);
         loop {
-            match unsealer.open(decoder.space()).map_err(|error| error.to_string())? {
-                0 => break,
-                n => decoder.advance(n),
+            looks = looks.wrapping_add(1);
+            if !self.watch.is_looking() || looks.is_multiple_of(LOOK_ROUND) {
+                let timeout = self.timeout();
+                if let Err(error) = self.poll.poll(&mut events, timeout)
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    tracing::error!(%error, "cannot wait for the network any more");
+                    return;
+                }
+                let now = Instant::now();
+                if timeout == Some(KEEP) && events.is_empty() {
+                    self.pool.clear();
+                }
+                let segments = self.inlets.rings.segments();
+                if !segments.is_idle() && now - last_discard >= KEEP {
+                    segments.discard(KEEP);
+                    last_discard = now;
+                }
+                if timeout == Some(TICK) && events.is_empty() {
+                    self.watch.tick(&self.inlets);
+                    self.last_look = now;
+                }
+                for event in &events {
+                    match event.token() {
+                        WAKE if !self.woken() => return,
+                        WAKE => {}
+                        DATA => {
+                            self.watch.called(&self.inlets);
+                            self.last_look = now;
+                        }
+                        doorbell => self.answer(doorbell),
+                    }
+                }
             }
-            hand_out(decoder, host, sink)?;
+            if self.watch.look(&self.inlets) {
+                self.last_look = Instant::now();
+            } else if self.watch.is_looking() {
+                if self.last_look.elapsed() >= AWAKE {
+                    self.watch.rest(&self.inlets);
+                    self.last_look = Instant::now();
+                }
+                thread::yield_now();
+            }
+            for (host, why) in self.inlets.sockets.ended() {
+                self.sink.closed(host, why);
+            }
         }
     }
-    Ok(true)
-}
 
-fn hand_out(decoder: &mut Decoder, host: HostId, sink: &dyn Sink) -> Result<(), String> {
-    while let Some(frame) = decoder.next().map_err(|error| error.to_string())? {
-        sink.frame(host, frame);
+    fn timeout(&self) -> Option<Duration> {
+        let is_idle = self.pool.is_idle() && self.inlets.rings.segments().is_idle();
+        self.watch.timeout(&self.inlets).or_else(|| (!is_idle).then_some(KEEP))
     }
-    Ok(())
-}
 
-/// Reads all that was rung. `Ok(false)`: nothing was. `Err`: the connection is over, and why.
-fn read_rings(stream: &mut mio::net::TcpStream) -> Result<bool, String> {
-    let mut some = false;
-    while read(stream, &mut [0; 64])?.is_some() {
-        some = true;
+    /// Something is there to be looked for.
+    fn rung(&mut self) {
+        self.watch.rung(&self.inlets);
+        self.last_look = Instant::now();
     }
-    Ok(some)
-}
 
-fn read(stream: &mut mio::net::TcpStream, space: &mut [u8]) -> Result<Option<usize>, String> {
-    loop {
-        match stream.read(space) {
-            Ok(0) => return Err("the peer closed the connection".into()),
-            Ok(n) => return Ok(Some(n)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.to_string()),
+    /// Does what others want of this thread. False: it is to end.
+    fn woken(&mut self) -> bool {
+        let new = match self.new.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(new) => std::mem::take(new),
+            None => return false,
+        };
+        self.watch.woken(&self.inlets);
+        self.last_look = Instant::now();
+        for host in self.inlets.rings.broken() {
+            let doorbell = self.doorbells.values().find(|doorbell| doorbell.host == host);
+            let _ = doorbell.map(|doorbell| doorbell.stream.shutdown(Shutdown::Both));
         }
+        for (host, stream) in new {
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            let token = Token(self.next);
+            self.next += 1;
+            if let Err(error) = self.poll.registry().register(&mut stream, token, Interest::READABLE) {
+                self.sink.closed(host, error.to_string());
+                continue;
+            }
+            self.doorbells.insert(token, Doorbell { host, stream });
+            // Whoever has rung and ended in the same moment has left the bell rung, which keeps all others from it: who comes
+            // anew is looked after once without.
+            self.rung();
+        }
+        true
+    }
+
+    /// Somebody has rung, or is gone.
+    fn answer(&mut self, token: Token) {
+        let Some(Doorbell { host, stream }) = self.doorbells.get(&token) else { return };
+        let host = *host;
+        let end = loop {
+            match sockets::read(stream, &mut [0; 64]) {
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                Err(why) => break Some(why),
+            }
+        };
+        if let Some(why) = end {
+            let why = self.inlets.rings.detach(host).unwrap_or(why);
+            self.doorbells.remove(&token);
+            self.sink.closed(host, why);
+        }
+        // Who is gone may have rung just before, and then the others have not.
+        self.rung();
     }
 }

@@ -5,11 +5,12 @@
 use std::io::{self, IoSlice, Write};
 use std::mem;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use rustix::net::{self, SendAncillaryBuffer, SendFlags};
 
-use super::Traffic;
+use super::{Inlets, Traffic};
 use crate::envelope::{Envelope, Label};
 use crate::frame::{self, Kind};
 use crate::noise::{Sealing, Session};
@@ -27,7 +28,7 @@ const PIECES: usize = 1000;
 /// frames leave in one system call, and without it nobody else's thread is involved.
 #[derive(Debug)]
 pub(crate) struct TcpLink {
-    stream: TcpStream,
+    stream: Outlet,
     out: Mutex<Out>,
     room: Condvar,
     /// Only who writes locks it; none for a connection in plain.
@@ -40,6 +41,8 @@ struct Out {
     queued: Batch,
     spare: Batch,
     writing: bool,
+    /// How many wait for room: to tell nobody costs a system call, too.
+    waiting: usize,
     failed: Option<String>,
 }
 
@@ -68,7 +71,10 @@ impl Batch {
         self.bytes.len() + self.large_len
     }
 
-    fn write_to(&self, stream: &TcpStream, sealing: Option<&Mutex<Sealing>>) -> io::Result<()> {
+    fn write_to(&self, mut stream: &Outlet, sealing: Option<&Mutex<Sealing>>) -> io::Result<()> {
+        if self.large.is_empty() && sealing.is_none() {
+            return stream.write_all(&self.bytes);
+        }
         let mut pieces = Vec::with_capacity(2 * self.large.len() + 1);
         let mut done = 0;
         for (at, part) in &self.large {
@@ -88,10 +94,47 @@ impl Batch {
     }
 }
 
+/// The socket. Before a write of it blocks, somebody else is made to read what comes meanwhile: the other side may read
+/// only when what it writes has been read.
+#[derive(Debug)]
+struct Outlet {
+    socket: TcpStream,
+    inlets: Arc<Inlets>,
+}
+
+impl Outlet {
+    fn send(&self, pieces: &[IoSlice<'_>], flags: SendFlags) -> rustix::io::Result<usize> {
+        let flags = flags | SendFlags::NOSIGNAL;
+        match pieces {
+            [piece] => net::send(&self.socket, piece, flags),
+            _ => net::sendmsg(&self.socket, pieces, &mut SendAncillaryBuffer::default(), flags),
+        }
+    }
+}
+
+impl Write for &Outlet {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(piece)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.send(pieces, SendFlags::DONTWAIT) {
+            Err(error) if error == rustix::io::Errno::AGAIN => {}
+            sent => return Ok(sent?),
+        }
+        self.inlets.hand_over();
+        Ok(self.send(pieces, SendFlags::empty())?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes pieces one behind the other, in as few system calls as may be.
 fn write_pieces(
     pieces: &mut Vec<&[u8]>,
-    mut stream: &TcpStream,
+    mut stream: &Outlet,
     sealing: Option<&Mutex<Sealing>>,
 ) -> io::Result<()> {
     pieces.retain(|piece| !piece.is_empty());
@@ -117,9 +160,11 @@ fn write_pieces(
 }
 
 impl TcpLink {
-    /// The link over an authenticated connection in blocking mode, sealed if there are keys for that.
-    pub(crate) fn new(stream: TcpStream, session: Option<Session>) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
+    /// The link over an authenticated connection in blocking mode, sealed if there are keys for that. `inlets` are the ways
+    /// into this process.
+    pub(crate) fn new(socket: TcpStream, session: Option<Session>, inlets: Arc<Inlets>) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        let stream = Outlet { socket, inlets };
         let sealing = session.map(|session| Mutex::new(Sealing::new(session.sealer)));
         let (out, room, traffic) = Default::default();
         Ok(Self { stream, out, room, sealing, traffic })
@@ -163,7 +208,9 @@ impl TcpLink {
     fn enter(&self) -> Result<MutexGuard<'_, Out>, String> {
         let mut out = self.lock();
         while out.writing && out.queued.len() > LIMIT && out.failed.is_none() {
+            out.waiting += 1;
             out = self.room.wait(out).unwrap_or_else(PoisonError::into_inner);
+            out.waiting -= 1;
         }
         match &out.failed {
             Some(error) => Err(error.clone()),
@@ -190,7 +237,9 @@ impl TcpLink {
             out = self.lock();
             out.spare = batch;
             out.spare.clear();
-            self.room.notify_all();
+            if out.waiting > 0 {
+                self.room.notify_all();
+            }
             if let Err(error) = written {
                 return Err(self.give_up(&mut out, &error));
             }
@@ -203,7 +252,7 @@ impl TcpLink {
     pub(crate) fn close(&self, error: &str) {
         self.lock().failed.get_or_insert_with(|| error.to_owned());
         self.room.notify_all();
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.stream.socket.shutdown(Shutdown::Both);
     }
 
     fn lock(&self) -> MutexGuard<'_, Out> {
@@ -253,7 +302,7 @@ mod tests {
         let (frames, arrived) = crossbeam_channel::unbounded();
         let reader = Reader::start(Arc::new(Collect(frames))).unwrap();
         reader.add(HostId::fresh(), far, By::Connection(Some(theirs))).unwrap();
-        let link = TcpLink::new(near, Some(ours)).unwrap();
+        let link = TcpLink::new(near, Some(ours), reader.inlets().clone()).unwrap();
         let sizes = [0, 1, 1000, COPY, COPY + 1, 65_519, 70_000, 5 << 20];
         for (seq, size) in sizes.into_iter().enumerate() {
             link.send(Kind::Envelope, &envelope(vec![seq as u8; size], seq as u64)).unwrap();
@@ -270,7 +319,8 @@ mod tests {
     #[test]
     fn what_is_sealed_cannot_be_read_on_the_way() {
         let (near, mut far) = connection();
-        let link = TcpLink::new(near, Some(session_pair().0)).unwrap();
+        let reader = Reader::start(Arc::new(Collect(crossbeam_channel::unbounded().0))).unwrap();
+        let link = TcpLink::new(near, Some(session_pair().0), reader.inlets().clone()).unwrap();
         link.send(Kind::Envelope, &envelope(b"secret".repeat(10_000), 0)).unwrap();
         link.close("done");
         let mut wire = Vec::new();

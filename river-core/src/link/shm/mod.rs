@@ -37,7 +37,7 @@ use ring::{LONGEST, RingWriter, Title};
 use route::{ROUTE, Route, Routes};
 use segments::{Placed, Placing, Shared};
 
-pub(crate) use rings::{Rings, TICK, Watch};
+pub(crate) use rings::Rings;
 pub(crate) use segments::Segments;
 
 /// Who finds the ring full, or in another's hands, looks for so long, yields for so long, then sleeps between looks.

@@ -1,15 +1,9 @@
-//! The reading ends of all rings of a process, and who looks into them.
-//!
-//! A VR that waits looks into all rings itself, so that what it waits for comes straight from the writer's processor
-//! to its own. Before the last such VR parks, it puts the bell to sleep: from then on writers ring, which wakes the
-//! reader thread. When a VR has got what it waited for, it leaves the bell awake, since it will most likely wait again
-//! at once; the reader thread sees to it within [`TICK`] that nothing lies in a ring while everybody is busy.
+//! The reading ends of all rings of a process. Who looks into them, and when, is said in [`inlets`](crate::link::inlets).
 
 use std::io;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use mio::Waker;
 
@@ -28,8 +22,6 @@ use crate::link::Sink;
 use crate::pool::Pool;
 use crate::protocol::MemoryName;
 
-/// How long something may lie in a ring into which nobody looks although the bell is awake.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Records of one peer in a row before the others have their turn.
 const TURN: usize = 64;
 /// Looks that take as long as a pause of the processor, about.
@@ -43,12 +35,6 @@ pub(crate) struct Rings {
     bell: Bell,
     peers: Mutex<Vec<Peer>>,
     count: AtomicUsize,
-    /// VRs that are waiting and look into the rings.
-    pollers: AtomicUsize,
-    /// Somebody has looked since the last tick.
-    touched: AtomicBool,
-    /// The reader thread ticks.
-    watched: AtomicBool,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
     pool: Arc<Pool>,
@@ -75,9 +61,6 @@ impl Rings {
             bell: Bell::create()?,
             peers: Mutex::default(),
             count: AtomicUsize::new(0),
-            pollers: AtomicUsize::new(0),
-            touched: AtomicBool::new(false),
-            watched: AtomicBool::new(false),
             waker,
             sink,
             pool,
@@ -125,7 +108,7 @@ impl Rings {
     }
 
     /// Looks into all rings, unless another thread does. True: something was there.
-    pub(super) fn look(&self) -> bool {
+    pub(in crate::link) fn look(&self) -> bool {
         let Ok(mut peers) = self.peers.try_lock() else { return false };
         let mut some = false;
         for peer in peers.iter_mut() {
@@ -135,7 +118,7 @@ impl Rings {
     }
 
     /// The same for a VR that waits, up to so many times in a row.
-    fn look_for(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
+    pub(in crate::link) fn look_for(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
         let Ok(mut peers) = self.peers.try_lock() else {
             return ().poll(looks, inbox, taker);
         };
@@ -153,98 +136,33 @@ impl Rings {
         }
     }
 
-    fn all_empty(&self) -> bool {
+    /// Nothing is in any of them.
+    pub(in crate::link) fn all_empty(&self) -> bool {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.iter().all(|peer| peer.ring.is_empty() || peer.broken.is_some())
     }
 
-    fn is_used(&self) -> bool {
+    pub(in crate::link) fn is_used(&self) -> bool {
         self.count.load(Relaxed) > 0
     }
 
-    /// Puts the bell to sleep if nobody waits and nothing is there. False: somebody has to go on looking.
-    fn try_sleep(&self) -> bool {
-        self.bell.sleep();
-        if self.pollers.load(SeqCst) > 0 || !self.all_empty() {
-            self.bell.wake();
-            return false;
-        }
-        true
-    }
-}
-
-impl Pump for Rings {
-    fn begin(&self) {
-        self.pollers.fetch_add(1, SeqCst);
+    /// Whether writers need not ring.
+    pub(in crate::link) fn is_awake(&self) -> bool {
+        self.bell.is_awake()
     }
 
-    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
-        if !self.is_used() {
-            return ().poll(looks, inbox, taker);
-        }
+    /// Somebody looks from now on.
+    pub(in crate::link) fn wake(&self) {
         if !self.bell.is_awake() {
             self.bell.wake();
         }
-        if !self.touched.load(Relaxed) {
-            self.touched.store(true, Relaxed);
-            if !self.watched.swap(true, SeqCst) {
-                let _ = self.waker.wake();
-            }
+    }
+
+    /// Writers have to ring from now on. Who calls it must look once more after it.
+    pub(in crate::link) fn sleep(&self) {
+        if self.bell.is_awake() {
+            self.bell.sleep();
         }
-        self.look_for(looks, inbox, taker);
-    }
-
-    fn end(&self) {
-        self.pollers.fetch_sub(1, SeqCst);
-    }
-
-    fn may_park(&self) -> bool {
-        if self.pollers.fetch_sub(1, SeqCst) > 1 || !self.is_used() || self.try_sleep() {
-            return true;
-        }
-        self.pollers.fetch_add(1, SeqCst);
-        false
-    }
-}
-
-/// Without rings there is nothing to look into.
-impl Pump for () {
-    fn begin(&self) {}
-
-    fn poll(&self, looks: u32, inbox: &Inbox, _: Option<&mut Taker<'_>>) {
-        for _ in 0..looks {
-            if inbox.is_ready() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    fn end(&self) {}
-
-    fn may_park(&self) -> bool {
-        true
-    }
-}
-
-impl Pump for Option<&Rings> {
-    fn begin(&self) {
-        self.iter().for_each(|rings| rings.begin());
-    }
-
-    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
-        match self {
-            Some(rings) => rings.poll(looks, inbox, taker),
-            None => ().poll(looks, inbox, taker),
-        }
-    }
-
-    fn end(&self) {
-        self.iter().for_each(|rings| rings.end());
-    }
-
-    fn may_park(&self) -> bool {
-        self.is_none_or(Rings::may_park)
     }
 }
 
@@ -397,75 +315,7 @@ impl Peer {
 
 impl std::fmt::Debug for Rings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rings")
-            .field("count", &self.count)
-            .field("pollers", &self.pollers)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The reader thread's part.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    idle_ticks: u32,
-    /// The thread looks itself, since a writer has rung or somebody left something behind.
-    looking: bool,
-}
-
-/// After so many ticks without anybody looking the reader thread stops ticking.
-const IDLE_TICKS: u32 = 100;
-
-impl Watch {
-    /// A peer has rung.
-    pub(crate) fn rung(&mut self, rings: &Rings) {
-        if rings.is_used() {
-            rings.bell.wake();
-            self.looking = true;
-        }
-    }
-
-    /// How long the thread may sleep: not at all, a tick, or for ever.
-    pub(crate) fn timeout(&self, rings: &Rings) -> Option<Duration> {
-        if self.looking {
-            Some(Duration::ZERO)
-        } else if rings.watched.load(SeqCst) {
-            Some(TICK)
-        } else {
-            None
-        }
-    }
-
-    /// Looks, if it is this thread's turn. True: something was there.
-    pub(crate) fn look(&self, rings: &Rings) -> bool {
-        self.looking && rings.look()
-    }
-
-    /// Nothing was there for a while.
-    pub(crate) fn rest(&mut self, rings: &Rings) {
-        self.looking = !rings.try_sleep() && rings.pollers.load(SeqCst) == 0;
-    }
-
-    pub(crate) fn is_looking(&self) -> bool {
-        self.looking
-    }
-
-    /// A tick has passed.
-    pub(crate) fn tick(&mut self, rings: &Rings) {
-        if self.looking || !rings.watched.load(SeqCst) {
-            return;
-        }
-        if rings.touched.swap(false, SeqCst) {
-            self.idle_ticks = 0;
-            return;
-        }
-        self.idle_ticks += 1;
-        if rings.bell.is_awake() && rings.pollers.load(SeqCst) == 0 {
-            self.looking = !rings.try_sleep();
-        }
-        if self.idle_ticks > IDLE_TICKS && !rings.bell.is_awake() {
-            rings.watched.store(false, SeqCst);
-            self.idle_ticks = 0;
-        }
+        f.debug_struct("Rings").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -473,6 +323,8 @@ impl Watch {
 mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc::{Sender, channel};
+
+    use std::time::Duration;
 
     use super::*;
     use crate::link::shm::ring::RingWriter;

@@ -1,0 +1,294 @@
+//! All the ways into a process, rings and sockets, and who looks into them.
+//!
+//! A VR that waits looks itself, so that what it waits for comes straight from the writer to its own processor. Before
+//! the last such VR parks, it puts the bell to sleep and arms the sockets: from then on writers ring and packets wake,
+//! both the reader thread. When a VR has got what it waited for, it leaves things as they are, since it will most likely
+//! wait again at once; the reader thread sees to it within [`TICK`] that nothing lies about while everybody is busy.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use mio::{Registry, Token, Waker};
+
+use super::Sink;
+use super::shm::Rings;
+use super::sockets::{Look, Sockets};
+use crate::inbox::{Inbox, Pump, Taker};
+use crate::pool::Pool;
+
+/// How long something may lie where nobody looks although the reader thread is not woken for it.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+/// Looks into a ring that take as long as one into a socket, about.
+const PER_SOCKET: u32 = 4;
+
+/// The ways into this process.
+pub(crate) struct Inlets {
+    pub(super) rings: Rings,
+    pub(super) sockets: Sockets,
+    /// VRs that are waiting, and look.
+    pollers: AtomicUsize,
+    /// Somebody has looked since the last tick.
+    touched: AtomicBool,
+    /// The reader thread ticks.
+    watched: AtomicBool,
+    /// The reader thread is to look.
+    handed_over: AtomicBool,
+    waker: Arc<Waker>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Inlets {
+    /// The ways in of a process whose reader thread waits at that registry, where `data` tells it that something has come.
+    pub(super) fn new(
+        (registry, data): (Registry, Token),
+        waker: Arc<Waker>,
+        sink: Arc<dyn Sink>,
+        pool: Arc<Pool>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            rings: Rings::new(waker.clone(), sink.clone(), pool)?,
+            sockets: Sockets::new(registry, data)?,
+            pollers: AtomicUsize::new(0),
+            touched: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            waker,
+            sink,
+        })
+    }
+
+    /// The caller is about to block elsewhere: what comes is for the reader thread, and that at once, as it may be what
+    /// the other side waits for to be read before it reads.
+    pub(super) fn hand_over(&self) {
+        if !self.sockets.arm_blindly() && !self.handed_over.swap(true, SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Lets the reader thread be woken for whatever comes if nobody waits and nothing is there. False: somebody has to go on
+    /// looking.
+    fn try_sleep(&self) -> bool {
+        let rings = self.rings.is_used();
+        if rings {
+            self.rings.sleep();
+        }
+        let look = self.sockets.look_and_arm(&*self.sink);
+        self.tell_ends(look);
+        if look.some || self.pollers.load(SeqCst) > 0 || (rings && !self.rings.all_empty()) {
+            if rings {
+                self.rings.wake();
+            }
+            return false;
+        }
+        true
+    }
+
+    /// Whether writers ring and packets wake.
+    fn is_asleep(&self) -> bool {
+        !self.rings.is_awake() && self.sockets.is_armed()
+    }
+
+    fn tell_ends(&self, look: Look) {
+        if look.ended {
+            self.wake();
+        }
+    }
+
+    /// Wakes the reader thread.
+    pub(super) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::warn!(%error, "the thread that reads what comes cannot be woken");
+        }
+    }
+}
+
+impl Pump for Inlets {
+    fn begin(&self) {
+        self.pollers.fetch_add(1, SeqCst);
+    }
+
+    fn poll(&self, looks: u32, inbox: &Inbox, mut taker: Option<&mut Taker<'_>>) {
+        let (rings, sockets) = (self.rings.is_used(), self.sockets.is_hot());
+        if !rings && !sockets {
+            return ().poll(looks, inbox, taker);
+        }
+        if !self.touched.load(Relaxed) {
+            self.touched.store(true, SeqCst);
+            if !self.watched.swap(true, SeqCst) {
+                self.wake();
+            }
+        }
+        if rings {
+            self.rings.wake();
+            self.rings.look_for(looks, inbox, taker.as_deref_mut());
+        }
+        if !sockets {
+            return;
+        }
+        for _ in 0..if rings { 1 } else { looks.div_ceil(PER_SOCKET) } {
+            if inbox.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken) {
+                return;
+            }
+            self.tell_ends(self.sockets.look(&*self.sink, true));
+        }
+    }
+
+    fn end(&self) {
+        self.pollers.fetch_sub(1, SeqCst);
+    }
+
+    fn may_park(&self) -> bool {
+        if self.pollers.fetch_sub(1, SeqCst) > 1 || self.try_sleep() {
+            return true;
+        }
+        self.pollers.fetch_add(1, SeqCst);
+        false
+    }
+}
+
+/// Without ways in there is nothing to look into.
+impl Pump for () {
+    fn begin(&self) {}
+
+    fn poll(&self, looks: u32, inbox: &Inbox, _: Option<&mut Taker<'_>>) {
+        for _ in 0..looks {
+            if inbox.is_ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn end(&self) {}
+
+    fn may_park(&self) -> bool {
+        true
+    }
+}
+
+impl Pump for Option<&Inlets> {
+    fn begin(&self) {
+        self.iter().for_each(|inlets| inlets.begin());
+    }
+
+    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
+        match self {
+            Some(inlets) => inlets.poll(looks, inbox, taker),
+            None => ().poll(looks, inbox, taker),
+        }
+    }
+
+    fn end(&self) {
+        self.iter().for_each(|inlets| inlets.end());
+    }
+
+    fn may_park(&self) -> bool {
+        self.is_none_or(Inlets::may_park)
+    }
+}
+
+impl std::fmt::Debug for Inlets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inlets")
+            .field("rings", &self.rings)
+            .field("pollers", &self.pollers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reader thread's part.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    idle_ticks: u32,
+    /// The thread looks itself, since it was woken or somebody left something behind.
+    looking: bool,
+}
+
+/// After so many ticks without anybody looking the reader thread stops ticking.
+const IDLE_TICKS: u32 = 100;
+
+impl Watch {
+    /// The thread was woken by others.
+    pub(super) fn woken(&mut self, inlets: &Inlets) {
+        if inlets.handed_over.swap(false, SeqCst) {
+            self.looking = true;
+        }
+    }
+
+    /// Something has come on a connection.
+    pub(super) fn called(&mut self, inlets: &Inlets) {
+        inlets.sockets.heat();
+        self.rung(inlets);
+    }
+
+    /// A peer has rung.
+    pub(super) fn rung(&mut self, inlets: &Inlets) {
+        if inlets.rings.is_used() {
+            inlets.rings.wake();
+        }
+        self.looking = true;
+    }
+
+    /// How long the thread may sleep: not at all, a tick, or for ever.
+    pub(super) fn timeout(&self, inlets: &Inlets) -> Option<Duration> {
+        if self.looking {
+            Some(Duration::ZERO)
+        } else if inlets.watched.load(SeqCst) {
+            Some(TICK)
+        } else {
+            None
+        }
+    }
+
+    /// Looks, if it is this thread's turn. True: something was there.
+    pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
+        if self.looking && inlets.pollers.load(SeqCst) > 0 {
+            // Two that look get in each other's way. If the others are about to leave, the next tick sees that nothing is armed.
+            inlets.sockets.leave();
+            inlets.watched.store(true, SeqCst);
+            self.looking = inlets.pollers.load(SeqCst) == 0;
+        }
+        self.looking && {
+            let rings = inlets.rings.is_used() && inlets.rings.look();
+            inlets.sockets.look(&*inlets.sink, false).some || rings
+        }
+    }
+
+    /// Nothing was there for a while.
+    pub(super) fn rest(&mut self, inlets: &Inlets) {
+        self.looking = !inlets.try_sleep() && inlets.pollers.load(SeqCst) == 0;
+    }
+
+    pub(super) fn is_looking(&self) -> bool {
+        self.looking
+    }
+
+    /// A tick has passed.
+    pub(super) fn tick(&mut self, inlets: &Inlets) {
+        if self.looking || !inlets.watched.load(SeqCst) {
+            return;
+        }
+        if inlets.touched.swap(false, SeqCst) {
+            self.idle_ticks = 0;
+            return;
+        }
+        self.idle_ticks += 1;
+        if !inlets.is_asleep() && inlets.pollers.load(SeqCst) == 0 {
+            self.looking = !inlets.try_sleep();
+        }
+        if self.idle_ticks > IDLE_TICKS && inlets.is_asleep() {
+            inlets.watched.store(false, SeqCst);
+            self.idle_ticks = 0;
+            // Who has touched just before has seen it watched.
+            if inlets.touched.load(SeqCst) {
+                inlets.watched.store(true, SeqCst);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

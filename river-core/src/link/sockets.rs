@@ -1,0 +1,359 @@
+//! The reading ends of the connections on which frames come.
+//!
+//! They are *hot* while any of them has spoken lately: then a VR that waits asks the system, again and again, which have
+//! something, and reads those. Asking takes no lock of a socket; a read that finds nothing does, and keeps the peer
+//! from writing. While VRs look, the reader thread is not woken by what comes; before the last one parks, or when all have
+//! fallen silent, the sockets are *armed* again.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::Sink;
+use crate::frame::Decoder;
+use crate::id::HostId;
+use crate::noise::{Session, Unsealer};
+use crate::pool::Pool;
+
+/// Reads from one peer in a row before the others have their turn.
+const TURN: usize = 16;
+/// After so many looks that have found nothing, all have fallen silent.
+const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 256 };
+
+/// All connections on which frames come to this process.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    peers: Mutex<Peers>,
+    /// Some have spoken lately.
+    hot: AtomicBool,
+    /// The reader thread is woken by what comes.
+    armed: AtomicBool,
+    /// Some connection has ended, and nobody has been told.
+    any_ended: AtomicBool,
+    /// Where the reader thread waits, and what it finds there if something has come.
+    thread: (Registry, Token),
+}
+
+#[derive(Debug)]
+struct Peers {
+    poll: Poll,
+    events: Events,
+    all: HashMap<Token, Peer>,
+    next: usize,
+    /// Those that were said to have something, and have not been read to the end. Each is said once.
+    unread: Vec<Token>,
+    /// Looks in a row that have found nothing.
+    idle: u32,
+    ended: Vec<(HostId, String)>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    host: HostId,
+    stream: mio::net::TcpStream,
+    decoder: Decoder,
+    /// For a sealed connection.
+    unsealer: Option<Unsealer>,
+    /// It is among those that have something.
+    is_unread: bool,
+    /// What it has sent is followed by the end.
+    is_ending: bool,
+}
+
+/// What one look has found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Look {
+    /// Something was there.
+    pub(super) some: bool,
+    /// A connection has ended: the reader thread has to tell.
+    pub(super) ended: bool,
+}
+
+impl Sockets {
+    /// Sockets that wake the thread which waits at that registry, by that token.
+    pub(super) fn new(registry: Registry, token: Token) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        registry.register(&mut SourceFd(&poll.as_raw_fd()), token, Interest::READABLE)?;
+        let peers = Peers {
+            poll,
+            events: Events::with_capacity(256),
+            all: HashMap::new(),
+            next: 0,
+            unread: Vec::new(),
+            idle: 0,
+            ended: Vec::new(),
+        };
+        Ok(Self {
+            peers: Mutex::new(peers),
+            hot: AtomicBool::new(false),
+            armed: AtomicBool::new(true),
+            any_ended: AtomicBool::new(false),
+            thread: (registry, token),
+        })
+    }
+
+    /// Reads frames from that connection from now on, opened by the session's keys if there are any.
+    pub(super) fn add(
+        &self,
+        host: HostId,
+        stream: TcpStream,
+        session: Option<Session>,
+        pool: Arc<Pool>,
+    ) -> io::Result<()> {
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        let mut peers = self.lock();
+        let token = Token(peers.next);
+        peers.poll.registry().register(&mut stream, token, Interest::READABLE)?;
+        peers.next += 1;
+        let unsealer = session.map(|session| Unsealer::new(session.opener));
+        peers.all.insert(
+            token,
+            Peer { host, stream, decoder: Decoder::new(pool), unsealer, is_unread: false, is_ending: false },
+        );
+        // It will speak soon.
+        peers.idle = 0;
+        self.hot.store(true, SeqCst);
+        Ok(())
+    }
+
+    /// Whether it is worth while for a VR that waits to look.
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot.load(SeqCst)
+    }
+
+    /// Something has come: VRs that wait are to look.
+    pub(super) fn heat(&self) {
+        self.lock().idle = 0;
+        self.hot.store(true, SeqCst);
+    }
+
+    /// The reader thread, which was woken, does not look: what has woken it is for those who do.
+    pub(super) fn leave(&self) {
+        let peers = self.lock();
+        self.disarm(&peers);
+    }
+
+    /// Reads a turn of each that has something, unless another thread does. If a VR looks, the reader thread is not woken by
+    /// what comes until they are armed again.
+    pub(super) fn look(&self, sink: &dyn Sink, by_vr: bool) -> Look {
+        let mut peers = match self.peers.try_lock() {
+            Ok(peers) => peers,
+            Err(TryLockError::Poisoned(peers)) => peers.into_inner(),
+            Err(TryLockError::WouldBlock) => return Look::default(),
+        };
+        if by_vr {
+            self.disarm(&peers);
+        }
+        self.pass(&mut peers, sink)
+    }
+
+    /// Reads what is there; if there is nothing, lets the reader thread be woken by what comes from now on.
+    pub(super) fn look_and_arm(&self, sink: &dyn Sink) -> Look {
+        if !self.is_hot() && self.is_armed() {
+            return Look::default();
+        }
+        let mut peers = self.lock();
+        let look = self.pass(&mut peers, sink);
+        if !look.some {
+            self.arm(&peers);
+        }
+        look
+    }
+
+    /// Lets the reader thread be woken by what comes, without a look. False: it has to look by itself, as something may be
+    /// there of which the system does not tell again.
+    pub(super) fn arm_blindly(&self) -> bool {
+        if self.is_armed() {
+            return true;
+        }
+        let peers = self.lock();
+        self.arm(&peers);
+        peers.unread.is_empty()
+    }
+
+    /// Whether the reader thread is woken by what comes.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.load(SeqCst)
+    }
+
+    /// What has come and was not asked for wakes the reader thread at once.
+    fn arm(&self, peers: &Peers) {
+        if self.armed.load(Relaxed) {
+            return;
+        }
+        let (registry, token) = &self.thread;
+        let registered =
+            registry.register(&mut SourceFd(&peers.poll.as_raw_fd()), *token, Interest::READABLE);
+        match registered {
+            Ok(()) => self.armed.store(true, SeqCst),
+            Err(error) => tracing::error!(%error, "what comes over TCP is found by chance"),
+        }
+    }
+
+    fn disarm(&self, peers: &Peers) {
+        if !self.armed.load(Relaxed) {
+            return;
+        }
+        match self.thread.0.deregister(&mut SourceFd(&peers.poll.as_raw_fd())) {
+            Ok(()) => self.armed.store(false, SeqCst),
+            Err(error) => tracing::debug!(%error, "the reader thread is woken for nothing"),
+        }
+    }
+
+    /// Connections that have ended, and why. All that had come on them was handed out.
+    pub(super) fn ended(&self) -> Vec<(HostId, String)> {
+        if !self.any_ended.swap(false, SeqCst) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.lock().ended)
+    }
+
+    fn pass(&self, peers: &mut Peers, sink: &dyn Sink) -> Look {
+        let some = peers.pass(sink);
+        let hot = peers.idle < IDLE_LOOKS;
+        if hot != self.is_hot() {
+            self.hot.store(hot, SeqCst);
+        }
+        if !hot {
+            // From now on nobody looks.
+            self.arm(peers);
+        }
+        let ended = !peers.ended.is_empty();
+        if ended {
+            self.any_ended.store(true, SeqCst);
+        }
+        Look { some, ended }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peers {
+    /// Finds out which have something new.
+    fn ask(&mut self) {
+        loop {
+            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "cannot ask which connections have something");
+                    return;
+                }
+                Ok(()) => {}
+            }
+            let before = self.unread.len();
+            for event in &self.events {
+                let Some(peer) = self.all.get_mut(&event.token()) else { continue };
+                peer.is_ending |= event.is_read_closed() || event.is_error();
+                if !std::mem::replace(&mut peer.is_unread, true) {
+                    self.unread.push(event.token());
+                }
+            }
+            if self.unread.len() - before < self.events.capacity() {
+                return;
+            }
+        }
+    }
+
+    /// Reads a turn of each that has something. True: something was there.
+    fn pass(&mut self, sink: &dyn Sink) -> bool {
+        self.ask();
+        let Self { all, unread, ended, .. } = self;
+        let mut some = false;
+        unread.retain(|token| {
+            let Some(peer) = all.get_mut(token) else { return false };
+            match peer.read(sink) {
+                Ok(Turn { read, is_over }) => {
+                    some |= read;
+                    peer.is_unread = !is_over;
+                    !is_over
+                }
+                Err(why) => {
+                    ended.push((peer.host, why));
+                    all.remove(token);
+                    some = true;
+                    false
+                }
+            }
+        });
+        self.idle = if some { 0 } else { self.idle.saturating_add(1) };
+        some
+    }
+}
+
+/// What a peer's turn has brought.
+struct Turn {
+    /// Something was there.
+    read: bool,
+    /// All of it was read, and the system tells when there is more.
+    is_over: bool,
+}
+
+impl Peer {
+    /// Reads frames that are there, a turn at most. `Err`: the connection is over, and why.
+    fn read(&mut self, sink: &dyn Sink) -> Result<Turn, String> {
+        let Self { host, stream, decoder, unsealer, is_ending, .. } = self;
+        for turn in 0..TURN {
+            let space = match unsealer {
+                None => decoder.space(),
+                Some(unsealer) => unsealer.space(),
+            };
+            let room = space.len();
+            let Some(n) = read(stream, space)? else {
+                return Ok(Turn { read: turn > 0, is_over: true });
+            };
+            match unsealer {
+                None => {
+                    decoder.advance(n);
+                    hand_out(decoder, *host, sink)?;
+                }
+                Some(unsealer) => {
+                    unsealer.advance(n);
+                    loop {
+                        match unsealer.open(decoder.space()).map_err(|error| error.to_string())? {
+                            0 => break,
+                            n => decoder.advance(n),
+                        }
+                        hand_out(decoder, *host, sink)?;
+                    }
+                }
+            }
+            // What comes from now on is told of anew. A part of a payload is of no use to anybody.
+            if n < room && !*is_ending && !decoder.is_amid() {
+                return Ok(Turn { read: true, is_over: true });
+            }
+        }
+        Ok(Turn { read: true, is_over: false })
+    }
+}
+
+fn hand_out(decoder: &mut Decoder, host: HostId, sink: &dyn Sink) -> Result<(), String> {
+    while let Some(frame) = decoder.next().map_err(|error| error.to_string())? {
+        sink.frame(host, frame);
+    }
+    Ok(())
+}
+
+/// What is there. `None`: nothing now. `Err`: the connection is over, and why.
+pub(super) fn read(stream: &mio::net::TcpStream, space: &mut [u8]) -> Result<Option<usize>, String> {
+    loop {
+        match rustix::net::recv(stream, &mut *space, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return Err("the peer closed the connection".into()),
+            Ok((_, n)) => return Ok(Some(n)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
