@@ -28,6 +28,7 @@ pub(super) fn sort_again(entries: &mut [Entry], compare: impl FnMut(&Entry, &Ent
     sort_ties(entries, compare);
 }
 
+#[inline]
 fn number(entry: &Entry) -> u128 {
     u128::from(entry.prefix) << 32 | u128::from(entry.start)
 }
