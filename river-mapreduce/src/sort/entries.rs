@@ -28,8 +28,8 @@ pub(super) fn sort_again(entries: &mut [Entry], compare: impl FnMut(&Entry, &Ent
     sort_ties(entries, compare);
 }
 
-/// Puts entries into buckets, in place (McIlroy, Bostic, McIlroy 1993), by the upper bits in which their prefixes differ, so
-/// that few are left to be compared. If the prefixes are such that most are in few buckets, nothing is gained.
+/// Puts entries into buckets, in place (the American flag sort), by the upper bits in which their prefixes differ, so that
+/// few are left to be compared. If the prefixes are such that most are in few buckets, nothing is gained.
 fn sort_by_number(entries: &mut [Entry]) {
     /// About so many entries are in a bucket.
     const BUCKET: usize = 16;
