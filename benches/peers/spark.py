@@ -30,3 +30,4 @@ else:
     result = 0
 print(f"measured {time.perf_counter() - start} {result}", flush=True)
 sys.stdin.read()
+spark.stop()

@@ -54,17 +54,20 @@ pub trait Datum: Sized + Send + 'static {
     }
 
     /// How many bytes a value occupies beside its own size, for the accounting of memory.
+    #[inline]
     fn heap_bytes(&self) -> usize {
         0
     }
 
     /// The value in 32 bits, if it fits: then it lies beside its key while values are combined, which is faster.
     /// [`from_small`](Self::from_small) makes it again. Default: `None`.
+    #[inline]
     fn to_small(&self) -> Option<u32> {
         None
     }
 
     /// The value whose [`to_small`](Self::to_small) is this.
+    #[inline]
     fn from_small(_small: u32) -> Option<Self> {
         None
     }
@@ -75,12 +78,14 @@ pub trait Datum: Sized + Send + 'static {
 /// Two keys are the same if their encodings are the same bytes, so `compare` must return `Equal` for these only.
 pub trait Key: Datum {
     /// Compares two encodings.
+    #[inline]
     fn compare(a: &[u8], b: &[u8]) -> Ordering {
         a.cmp(b)
     }
 
     /// A number that orders as `compare` does, as far as it goes: if it is smaller for `a` than for `b`, then `a` comes
     /// first; if it is equal, `compare` decides. Most comparisons in a sort need nothing else.
+    #[inline]
     fn prefix(bytes: &[u8]) -> u64 {
         first_eight(bytes)
     }

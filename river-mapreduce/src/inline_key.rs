@@ -39,11 +39,13 @@ impl InlineKey {
     }
 
     /// What stands for a long key with this hash that is in an arena at `start`.
+    #[inline]
     pub(crate) fn long(hash: u64, start: u32) -> Self {
         Self { head: u64::from(start) | hash & !0xffff_ffff, tail: hash as u32 & 0xff_ffff | LONG << 24 }
     }
 
     /// How many bytes a short key has.
+    #[inline]
     pub(crate) fn short_len(self) -> usize {
         (self.tail >> 24).saturating_sub(1) as usize
     }
@@ -55,6 +57,7 @@ impl InlineKey {
     }
 
     /// Whether it may be the long key with that hash.
+    #[inline]
     pub(crate) fn may_be_long(self, hash: u64) -> bool {
         let long = Self::long(hash, 0);
         self.tail == long.tail && self.head >> 32 == long.head >> 32

@@ -9,8 +9,20 @@ pub(crate) type Partitioner<'a, K> = &'a (dyn Fn(&Ref<'_, K>, usize) -> Option<u
 /// by hash.
 pub(crate) struct Partition<'a, K: Key> {
     pub(crate) by_job: Partitioner<'a, K>,
-    /// The first keys of all reducers but the first.
-    pub(crate) bounds: &'a [Vec<u8>],
+    pub(crate) bounds: &'a Bounds<'a>,
+}
+
+/// The first keys of all reducers but the first, and their prefixes, which lie together: nearly always they decide.
+#[derive(Debug, Default)]
+pub(crate) struct Bounds<'a> {
+    prefixes: Vec<u64>,
+    keys: &'a [Vec<u8>],
+}
+
+impl<'a> Bounds<'a> {
+    pub(crate) fn of<K: Key>(keys: &'a [Vec<u8>]) -> Self {
+        Self { prefixes: keys.iter().map(|key| K::prefix(key)).collect(), keys }
+    }
 }
 
 impl<K: Key> Partition<'_, K> {
@@ -37,16 +49,17 @@ impl<K: Key> Partition<'_, K> {
         if let Some(reducer) = (self.by_job)(view, reducers) {
             return reducer % reducers;
         }
-        if self.bounds.is_empty() {
+        if self.bounds.keys.is_empty() {
             return ((u128::from(hash()) * reducers as u128) >> 64) as usize;
         }
         let prefix = K::prefix(key);
-        self.bounds
-            .partition_point(|bound| match K::prefix(bound).cmp(&prefix) {
-                std::cmp::Ordering::Equal => K::compare(bound, key).is_le(),
-                different => different.is_le(),
-            })
-            .min(reducers - 1)
+        let mut reducer = self.bounds.prefixes.partition_point(|bound| *bound < prefix);
+        while self.bounds.prefixes.get(reducer) == Some(&prefix)
+            && K::compare(&self.bounds.keys[reducer], key).is_le()
+        {
+            reducer += 1;
+        }
+        reducer.min(reducers - 1)
     }
 }
 
@@ -76,7 +89,7 @@ mod tests {
         #[test]
         fn ranges_are_in_order(sample: Vec<u32>, keys: Vec<u32>, reducers in 1usize..6) {
             let bounds = bounds::<u32>(sample.iter().map(|key| key.to_be_bytes().to_vec()).collect(), reducers);
-            let partition = Partition::<u32> { by_job: &|_, _| None, bounds: &bounds };
+            let partition = Partition::<u32> { by_job: &|_, _| None, bounds: &Bounds::of::<u32>(&bounds) };
             if bounds.is_empty() {
                 return Ok(());
             }
@@ -89,7 +102,7 @@ mod tests {
 
     #[test]
     fn hashes_spread_keys_evenly() {
-        let partition = Partition::<u64> { by_job: &|_, _| None, bounds: &[] };
+        let partition = Partition::<u64> { by_job: &|_, _| None, bounds: &Bounds::default() };
         let mut counts = [0; 7];
         for key in 0..7000u64 {
             counts[of(&partition, key, 7)] += 1;
@@ -100,7 +113,8 @@ mod tests {
     #[test]
     fn a_job_has_the_first_word() {
         let odd = |key: &u64, _: usize| (key % 2 == 1).then_some(5);
-        let partition = Partition::<u64> { by_job: &odd, bounds: &[vec![0; 8]] };
+        let keys = [vec![0; 8]];
+        let partition = Partition::<u64> { by_job: &odd, bounds: &Bounds::of::<u64>(&keys) };
         assert_eq!([1u64, 2].map(|key| of(&partition, key, 3)), [2, 1]);
     }
 }

@@ -23,23 +23,39 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    #[inline]
     pub(crate) fn key(self) -> Range<usize> {
         self.key as usize..self.value as usize
     }
 
+    #[inline]
     pub(crate) fn value(self) -> Range<usize> {
         self.value as usize..self.end as usize
     }
 
     /// The length of the record.
+    #[inline]
     pub(crate) fn len(self) -> usize {
         self.end as usize
     }
 }
 
 impl Layout {
-    pub(crate) fn of<K: Datum, V: Datum>() -> Self {
+    #[inline]
+    pub(crate) const fn of<K: Datum, V: Datum>() -> Self {
         Self { key: K::WIDTH, value: V::WIDTH }
+    }
+
+    /// Where the parts are, if that is the same for all records. What is asked for by type is a constant: then slices have
+    /// lengths that the compiler knows.
+    #[inline]
+    pub(crate) const fn fixed(self) -> Option<Span> {
+        match (self.key, self.value) {
+            (Some(key), Some(value)) if key < 1 << 20 && value < 1 << 20 => {
+                Some(Span { key: 0, value: key as u32, end: (key + value) as u32 })
+            }
+            _ => None,
+        }
     }
 
     /// Appends a record.

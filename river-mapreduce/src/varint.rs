@@ -1,6 +1,7 @@
 //! Lengths: seven bits a byte, least significant first.
 
 /// Appends a length.
+#[inline]
 pub(crate) fn put(mut length: usize, out: &mut Vec<u8>) {
     while length >= 0x80 {
         out.push(length as u8 | 0x80);

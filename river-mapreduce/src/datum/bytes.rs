@@ -5,19 +5,23 @@ use super::{Datum, DecodeError, Key};
 impl Datum for String {
     type Ref<'a> = &'a str;
 
+    #[inline]
     fn encode(value: &&str, out: &mut Vec<u8>) {
         out.extend_from_slice(value.as_bytes());
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<&str, DecodeError> {
         std::str::from_utf8(bytes)
             .map_err(|error| DecodeError::new("valid UTF-8", bytes).because(error.to_string()))
     }
 
+    #[inline]
     fn own(value: &str) -> Self {
         value.to_owned()
     }
 
+    #[inline]
     fn view(&self) -> &str {
         self
     }
@@ -26,10 +30,12 @@ impl Datum for String {
         out.extend_from_slice(value.as_bytes());
     }
 
+    #[inline]
     fn bytes<'r>(value: &'r &str, _scratch: &'r mut Vec<u8>) -> &'r [u8] {
         value.as_bytes()
     }
 
+    #[inline]
     fn heap_bytes(&self) -> usize {
         self.capacity()
     }
@@ -41,18 +47,22 @@ impl Key for String {}
 impl Datum for Vec<u8> {
     type Ref<'a> = &'a [u8];
 
+    #[inline]
     fn encode(value: &&[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(value);
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<&[u8], DecodeError> {
         Ok(bytes)
     }
 
+    #[inline]
     fn own(value: &[u8]) -> Self {
         value.to_owned()
     }
 
+    #[inline]
     fn view(&self) -> &[u8] {
         self
     }
@@ -61,10 +71,12 @@ impl Datum for Vec<u8> {
         out.extend_from_slice(value);
     }
 
+    #[inline]
     fn bytes<'r>(value: &'r &[u8], _scratch: &'r mut Vec<u8>) -> &'r [u8] {
         value
     }
 
+    #[inline]
     fn heap_bytes(&self) -> usize {
         self.capacity()
     }
@@ -78,18 +90,22 @@ impl<const N: usize> Datum for [u8; N] {
 
     const WIDTH: Option<usize> = Some(N);
 
+    #[inline]
     fn encode(value: &&[u8; N], out: &mut Vec<u8>) {
         out.extend_from_slice(*value);
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<&[u8; N], DecodeError> {
         bytes.try_into().map_err(|_| DecodeError::new(format!("{N} bytes"), bytes))
     }
 
+    #[inline]
     fn own(value: &[u8; N]) -> Self {
         *value
     }
 
+    #[inline]
     fn view(&self) -> &[u8; N] {
         self
     }
@@ -98,6 +114,7 @@ impl<const N: usize> Datum for [u8; N] {
         out.extend_from_slice(*value);
     }
 
+    #[inline]
     fn bytes<'r>(value: &'r &[u8; N], _scratch: &'r mut Vec<u8>) -> &'r [u8] {
         *value
     }
@@ -110,12 +127,14 @@ impl Datum for () {
 
     const WIDTH: Option<usize> = Some(0);
 
+    #[inline]
     fn encode((): &(), _out: &mut Vec<u8>) {}
 
     fn decode(bytes: &[u8]) -> Result<(), DecodeError> {
         if bytes.is_empty() { Ok(()) } else { Err(DecodeError::new("nothing", bytes)) }
     }
 
+    #[inline]
     fn own((): ()) -> Self {}
 
     fn view(&self) {}

@@ -11,11 +11,13 @@ macro_rules! number {
 
             const WIDTH: Option<usize> = Some(size_of::<$type>());
 
+            #[inline]
             fn encode(value: &$type, out: &mut Vec<u8>) {
                 let bits: $bits = $to_bits(*value);
                 out.extend_from_slice(&bits.to_be_bytes());
             }
 
+            #[inline]
             fn decode(bytes: &[u8]) -> Result<$type, DecodeError> {
                 match bytes.try_into() {
                     Ok(array) => Ok($from_bits(<$bits>::from_be_bytes(array))),
@@ -23,10 +25,12 @@ macro_rules! number {
                 }
             }
 
+            #[inline]
             fn own(value: $type) -> Self {
                 value
             }
 
+            #[inline]
             fn view(&self) -> $type {
                 *self
             }
@@ -36,10 +40,12 @@ macro_rules! number {
                 let _ = write!(out, "{value}");
             }
 
+            #[inline]
             fn to_small(&self) -> Option<u32> {
                 $to_small(*self)
             }
 
+            #[inline]
             fn from_small(small: u32) -> Option<Self> {
                 $from_small(small)
             }
@@ -83,11 +89,13 @@ number! {
         |x: bool| Some(u32::from(x)), |small: u32| Some(small != 0);
 }
 
+#[inline]
 fn flip(bits: u64, width: u32) -> u64 {
     let sign = 1 << (width - 1);
     if bits & sign == 0 { bits | sign } else { !bits }
 }
 
+#[inline]
 fn unflip(bits: u64, width: u32) -> u64 {
     let sign = 1 << (width - 1);
     if bits & sign == 0 { !bits } else { bits & !sign }

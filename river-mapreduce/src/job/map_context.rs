@@ -8,7 +8,7 @@ use crate::datum::{Datum, Key, Ref};
 use crate::inline_key::{InlineKey, hash};
 use crate::input::Position;
 use crate::job::{Combiner, ValueOrder};
-use crate::partition::{Partition, Partitioner};
+use crate::partition::{Bounds, Partition, Partitioner};
 use crate::sort::{Ahead, CombineTable, Run, RunError, RunSpace, SortBuffer, Waiting};
 
 /// What a map function emits to, and asks where its record comes from.
@@ -28,7 +28,7 @@ pub(crate) struct MapSettings<'a, K: Key, V: Datum> {
     /// Bytes of memory for what is not sorted yet.
     pub(crate) memory: usize,
     pub(crate) by_job: Partitioner<'a, K>,
-    pub(crate) bounds: &'a [Vec<u8>],
+    pub(crate) bounds: &'a Bounds<'a>,
     pub(crate) combiner: Option<Combiner<'a, V>>,
     pub(crate) value_order: Option<ValueOrder>,
     pub(crate) space: &'a Arc<RunSpace>,

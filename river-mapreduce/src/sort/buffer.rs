@@ -3,21 +3,24 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use prefetch_index::prefetch_index;
+
 use super::ValueOrder;
 use super::entries::{self, Entry};
 use super::run::{Run, RunError, RunSpace, RunWriter};
 use crate::datum::{Datum, Key};
-use crate::record::Layout;
+use crate::record::{Layout, Span};
 
 /// What a reference to a record is counted as: the vector that holds it may be twice as large as is needed.
 const ENTRY: usize = 2 * size_of::<Entry>();
 /// References say where a record is in 32 bits.
 const LARGEST: usize = u32::MAX as usize;
+/// So many records before one is copied it is fetched.
+const AHEAD: usize = 8;
 
 /// Collects the records of all reducers. No memory is allocated for a record: it is appended to the arena.
 #[derive(Debug)]
 pub(crate) struct SortBuffer<K, V> {
-    layout: Layout,
     arena: Vec<u8>,
     partitions: Vec<Vec<Entry>>,
     records: usize,
@@ -30,7 +33,6 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
     /// A buffer for so many reducers that is full when it has so many bytes.
     pub(crate) fn new(reducers: usize, limit: usize, value_order: Option<ValueOrder>) -> Self {
         Self {
-            layout: Layout::of::<K, V>(),
             arena: Vec::new(),
             partitions: vec![Vec::new(); reducers],
             records: 0,
@@ -55,7 +57,7 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
             self.grow(more);
         }
         let start = self.arena.len();
-        self.layout.put(key, value, &mut self.arena);
+        Layout::of::<K, V>().put(key, value, &mut self.arena);
         let len = (self.arena.len() - start) as u32;
         self.partitions[partition].push(Entry { prefix: K::prefix(key), start: start as u32, len });
         self.records += 1;
@@ -83,8 +85,11 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
     /// Sorts what is there into a run, after which the buffer is empty.
     pub(crate) fn drain(&mut self, space: &Arc<RunSpace>) -> Result<Run, RunError> {
         let mut writer = RunWriter::new(space, self.arena.len())?;
-        let (arena, layout) = (&self.arena, self.layout);
-        let record = |entry: &Entry| &arena[entry.start as usize..][..entry.len as usize];
+        let (arena, layout) = (&self.arena, Layout::of::<K, V>());
+        let record = |entry: &Entry| {
+            let len = layout.fixed().map_or(entry.len as usize, Span::len);
+            &arena[entry.start as usize..][..len]
+        };
         let decided_by_prefix = K::WIDTH.is_some_and(|width| width <= 8) && self.value_order.is_none();
         for partition in &mut self.partitions {
             entries::sort(partition, |a, b| {
@@ -99,7 +104,12 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
                     None => order,
                 }
             });
-            for entry in &*partition {
+            for (entry, at) in partition.iter().zip(AHEAD..) {
+                // Records lie anywhere: to wait for each would take longer than all the rest.
+                if let Some(next) = partition.get(at) {
+                    prefetch_index(arena, next.start as usize);
+                    prefetch_index(arena, next.start as usize + next.len as usize);
+                }
                 writer.record(|out| out.extend_from_slice(record(entry)))?;
             }
             writer.end_part();

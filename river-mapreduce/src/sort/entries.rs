@@ -16,8 +16,8 @@ pub(super) struct Entry {
 
 /// Sorts by prefix, then as `compare` says, then by start. `compare` is not called if prefixes never tie.
 pub(super) fn sort(entries: &mut [Entry], compare: impl FnMut(&Entry, &Entry) -> Ordering) {
-    // One number to compare makes this sort free of branches; ties, in order of start, are few with most keys.
-    entries.sort_unstable_by_key(number);
+    sort_by_number(entries);
+    // They are few with most keys, and in order of start.
     sort_ties(entries, compare);
 }
 
@@ -28,6 +28,47 @@ pub(super) fn sort_again(entries: &mut [Entry], compare: impl FnMut(&Entry, &Ent
     sort_ties(entries, compare);
 }
 
+/// Puts entries into buckets, in place (the American flag sort), by the upper bits in which their prefixes differ, so that
+/// few are left to be compared. If the prefixes are such that most are in few buckets, nothing is gained.
+fn sort_by_number(entries: &mut [Entry]) {
+    /// About so many entries are in a bucket.
+    const BUCKET: usize = 16;
+    /// More buckets than these are no longer in the cache all.
+    const MOST: u32 = 12;
+    if entries.len() < 16 * BUCKET {
+        entries.sort_unstable_by_key(number);
+        return;
+    }
+    let (least, most) = entries
+        .iter()
+        .fold((u64::MAX, 0), |(least, most), entry| (entry.prefix.min(least), entry.prefix.max(most)));
+    let bits = (entries.len() / BUCKET).ilog2().min(MOST);
+    let shift = (u64::BITS - (most - least).leading_zeros()).saturating_sub(bits);
+    let bucket = |entry: &Entry| ((entry.prefix - least) >> shift) as usize;
+    let mut ends = vec![0; 1 << bits];
+    entries.iter().for_each(|entry| ends[bucket(entry)] += 1);
+    let mut free = Vec::with_capacity(ends.len());
+    let mut sum = 0;
+    for end in &mut ends {
+        free.push(sum);
+        sum += *end;
+        *end = sum;
+    }
+    let mut start = 0;
+    for (this, &end) in ends.iter().enumerate() {
+        while free[this] < end {
+            let at = free[this];
+            let other = bucket(&entries[at]);
+            entries.swap(at, free[other]);
+            free[other] += 1;
+        }
+        // One number to compare makes this sort free of branches.
+        entries[start..end].sort_unstable_by_key(number);
+        start = end;
+    }
+}
+
+#[inline]
 fn number(entry: &Entry) -> u128 {
     u128::from(entry.prefix) << 32 | u128::from(entry.start)
 }
@@ -36,6 +77,33 @@ fn sort_ties(entries: &mut [Entry], mut compare: impl FnMut(&Entry, &Entry) -> O
     for ties in entries.chunk_by_mut(|a, b| a.prefix == b.prefix) {
         if ties.len() > 1 {
             ties.sort_unstable_by(|a, b| compare(a, b).then(a.start.cmp(&b.start)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn many_entries_are_sorted_however_their_prefixes_lie(
+            count in 0usize..3000, seed: u64, shift in 0u32..64, least in 0u64..1 << 40, few: bool,
+        ) {
+            let mut state = seed;
+            let mut entries: Vec<Entry> = (0..count as u32)
+                .map(|start| {
+                    state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    let random = if few { state >> 62 } else { state >> shift };
+                    Entry { prefix: random.saturating_add(least), start, len: 1 }
+                })
+                .collect();
+            let mut expected: Vec<(u64, u32)> = entries.iter().map(|entry| (entry.prefix, entry.start)).collect();
+            expected.sort_unstable();
+            sort(&mut entries, |_, _| Ordering::Equal);
+            prop_assert_eq!(entries.iter().map(|entry| (entry.prefix, entry.start)).collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The k-way merge, by a tournament tree of losers (Knuth, The Art of Computer Programming 3, 5.4.1): log2 k comparisons a
 //! record, most of them of two numbers.
 
+use std::hint::select_unpredictable;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
@@ -52,23 +53,23 @@ impl Cursor {
     }
 
     #[inline]
-    fn key(&self) -> &[u8] {
-        &self.record()[self.span.key()]
+    fn key<K: Datum, V: Datum>(&self) -> &[u8] {
+        &self.record()[Layout::of::<K, V>().fixed().unwrap_or(self.span).key()]
     }
 
     #[inline]
-    fn value(&self) -> &[u8] {
-        &self.record()[self.span.value()]
+    fn value<K: Datum, V: Datum>(&self) -> &[u8] {
+        &self.record()[Layout::of::<K, V>().fixed().unwrap_or(self.span).value()]
     }
 
     /// Goes to the next record. False: there is none.
     #[inline]
-    fn advance<S: Source>(
+    fn advance<K: Datum, V: Datum, S: Source>(
         &mut self,
-        layout: Layout,
         source: &mut S,
         segment: usize,
     ) -> Result<bool, S::Error> {
+        let layout = Layout::of::<K, V>();
         if let Some(span) = layout.parse(&self.chunk[self.next..]) {
             (self.start, self.span, self.in_carry) = (self.next, span, false);
             self.next += span.len();
@@ -124,77 +125,78 @@ impl Cursor {
     }
 }
 
-/// The foremost records of all segments as the tree compares them.
-#[derive(Clone, Copy, Debug)]
+/// A segment's foremost record as the tree compares it.
+#[derive(Clone, Copy, Debug, Default)]
 struct Head {
+    /// Of its key; the largest there is if the segment has ended.
     prefix: u64,
-    done: bool,
+    segment: u64,
 }
 
 /// Merges sorted segments. Of equal keys those of an earlier segment come first.
 pub(crate) struct Merge<K, V, S> {
     pub(crate) source: S,
-    layout: Layout,
     cursors: Vec<Cursor>,
-    heads: Vec<Head>,
-    /// `tree[0]` is the segment whose record is first; `tree[n]` the loser of the game at inner node `n`.
-    tree: Vec<u32>,
+    /// Which segments have ended.
+    ended: Vec<bool>,
+    /// `tree[0]` is the record that is first; `tree[n]` the loser of the game at inner node `n`.
+    tree: Vec<Head>,
     value_order: Option<ValueOrder>,
     kind: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
     /// Reads the first record of each of so many segments.
-    pub(crate) fn new(
-        mut source: S,
-        segments: usize,
-        value_order: Option<ValueOrder>,
-    ) -> Result<Self, S::Error> {
-        let layout = Layout::of::<K, V>();
+    pub(crate) fn new(source: S, segments: usize, value_order: Option<ValueOrder>) -> Result<Self, S::Error> {
         let mut cursors: Vec<Cursor> = Vec::new();
         cursors.resize_with(segments, Cursor::default);
-        let mut heads = Vec::with_capacity(segments);
-        for (segment, cursor) in cursors.iter_mut().enumerate() {
-            let some = cursor.advance(layout, &mut source, segment)?;
-            heads.push(Head { prefix: if some { K::prefix(cursor.key()) } else { 0 }, done: !some });
-        }
-        let tree = vec![0; segments];
-        let mut merge = Self { source, layout, cursors, heads, tree, value_order, kind: PhantomData };
+        let (ended, tree) = (vec![false; segments], vec![Head::default(); segments]);
+        let mut merge = Self { source, cursors, ended, tree, value_order, kind: PhantomData };
+        let heads = (0..segments).map(|segment| merge.advance(segment)).collect::<Result<Vec<Head>, _>>()?;
         if segments > 0 {
-            merge.tree[0] = merge.play(1);
+            merge.tree[0] = merge.play(&heads, 1);
         }
         Ok(merge)
     }
 
-    /// Plays all games below an inner node and returns the winner. Leaves are the nodes from `k` to `2k - 1`.
-    fn play(&mut self, node: usize) -> u32 {
-        let leaves = self.cursors.len();
-        if node >= leaves {
-            return (node - leaves) as u32;
+    /// Goes to a segment's next record.
+    #[inline]
+    fn advance(&mut self, segment: usize) -> Result<Head, S::Error> {
+        let cursor = &mut self.cursors[segment];
+        let some = cursor.advance::<K, V, S>(&mut self.source, segment)?;
+        if !some {
+            self.ended[segment] = true;
         }
-        let (a, b) = (self.play(2 * node), self.play(2 * node + 1));
+        let prefix = if some { K::prefix(cursor.key::<K, V>()) } else { u64::MAX };
+        Ok(Head { prefix, segment: segment as u64 })
+    }
+
+    /// Plays all games below an inner node and returns the winner. Leaves are the nodes from `k` to `2k - 1`.
+    fn play(&mut self, heads: &[Head], node: usize) -> Head {
+        let leaves = heads.len();
+        if node >= leaves {
+            return heads[node - leaves];
+        }
+        let (a, b) = (self.play(heads, 2 * node), self.play(heads, 2 * node + 1));
         let (winner, loser) = if self.before(a, b) { (a, b) } else { (b, a) };
         self.tree[node] = loser;
         winner
     }
 
     #[inline]
-    fn before(&self, a: u32, b: u32) -> bool {
-        let (x, y) = (self.heads[a as usize], self.heads[b as usize]);
-        if x.done || y.done {
-            return y.done && (!x.done || a < b);
-        }
-        if x.prefix != y.prefix {
-            return x.prefix < y.prefix;
-        }
-        self.before_by_record(a, b)
+    fn before(&self, a: Head, b: Head) -> bool {
+        if a.prefix == b.prefix { self.before_by_record(a, b) } else { a.prefix < b.prefix }
     }
 
-    fn before_by_record(&self, a: u32, b: u32) -> bool {
-        let (x, y) = (&self.cursors[a as usize], &self.cursors[b as usize]);
-        let mut order = K::compare(x.key(), y.key());
+    fn before_by_record(&self, a: Head, b: Head) -> bool {
+        let (a, b) = (a.segment as usize, b.segment as usize);
+        if self.ended[a] || self.ended[b] {
+            return self.ended[b] && (!self.ended[a] || a < b);
+        }
+        let (x, y) = (&self.cursors[a], &self.cursors[b]);
+        let mut order = K::compare(x.key::<K, V>(), y.key::<K, V>());
         if let Some(value_order) = self.value_order {
-            order = order.then_with(|| value_order(x.value(), y.value()));
+            order = order.then_with(|| value_order(x.value::<K, V>(), y.value::<K, V>()));
         }
         order.then(a.cmp(&b)).is_lt()
     }
@@ -202,30 +204,33 @@ impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
     /// The key and value of the first record of all; `None` when there is none left.
     #[inline]
     pub(crate) fn first(&self) -> Option<(&[u8], &[u8])> {
-        let winner = *self.tree.first()? as usize;
-        if self.heads[winner].done {
+        let winner = self.tree.first()?.segment as usize;
+        if self.ended[winner] {
             return None;
         }
         let cursor = &self.cursors[winner];
-        Some((cursor.key(), cursor.value()))
+        Some((cursor.key::<K, V>(), cursor.value::<K, V>()))
     }
 
     /// Drops the first record.
     #[inline]
     pub(crate) fn pop(&mut self) -> Result<(), S::Error> {
-        let Some(&winner) = self.tree.first() else { return Ok(()) };
-        let index = winner as usize;
-        let cursor = &mut self.cursors[index];
-        let some = cursor.advance(self.layout, &mut self.source, index)?;
-        self.heads[index] = Head { prefix: if some { K::prefix(cursor.key()) } else { 0 }, done: !some };
-        let mut winner = winner;
-        let mut node = (index + self.cursors.len()) / 2;
+        let Some(first) = self.tree.first() else { return Ok(()) };
+        let segment = first.segment as usize;
+        let mut winner = self.advance(segment)?;
+        let mut node = (segment + self.cursors.len()) / 2;
         while node > 0 {
             let other = self.tree[node];
-            if self.before(other, winner) {
-                self.tree[node] = winner;
-                winner = other;
-            }
+            // Who wins no processor can predict; that prefixes are different it can.
+            let beaten = self.before(other, winner);
+            self.tree[node] = Head {
+                prefix: select_unpredictable(beaten, winner.prefix, other.prefix),
+                segment: select_unpredictable(beaten, winner.segment, other.segment),
+            };
+            winner = Head {
+                prefix: select_unpredictable(beaten, other.prefix, winner.prefix),
+                segment: select_unpredictable(beaten, other.segment, winner.segment),
+            };
             node /= 2;
         }
         self.tree[0] = winner;

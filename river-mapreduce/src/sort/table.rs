@@ -396,6 +396,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::partition::Bounds;
 
     type Sums = BTreeMap<Vec<u8>, u64>;
 
@@ -417,7 +418,7 @@ mod tests {
 
     fn check(text: &[u8], words: &[(usize, usize)], limit: usize) {
         let space = RunSpace::new(usize::MAX, std::env::temp_dir());
-        let partition = Partition::<Vec<u8>> { by_job: &|_, _| None, bounds: &[] };
+        let partition = Partition::<Vec<u8>> { by_job: &|_, _| None, bounds: &Bounds::default() };
         let mut table = CombineTable::<Vec<u8>, u64>::new(3, limit);
         // The keys of a round are known from the one before, some of them.
         for round in 0..4 {
@@ -474,7 +475,7 @@ mod tests {
     #[test]
     fn where_a_run_ends_does_not_depend_on_what_the_table_held_before() {
         let space = RunSpace::new(usize::MAX, std::env::temp_dir());
-        let partition = Partition::<Vec<u8>> { by_job: &|_, _| None, bounds: &[] };
+        let partition = Partition::<Vec<u8>> { by_job: &|_, _| None, bounds: &Bounds::default() };
         let ends = |table: &mut CombineTable<Vec<u8>, u64>, width: usize| {
             let mut ends = Vec::new();
             for n in 0..20_000 {

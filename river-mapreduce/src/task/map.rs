@@ -10,6 +10,7 @@ use crate::datum::{Datum, Ref};
 use crate::failure::Failure;
 use crate::input::{Framing, Position, ReadError, Split, read_split};
 use crate::job::{Collector, MapContext, MapReduce, MapSettings, Mapped};
+use crate::partition::Bounds;
 use crate::sort::RunSpace;
 
 /// Called now and then while a task runs; an error ends the task.
@@ -61,11 +62,12 @@ pub(crate) fn map<M: MapReduce>(
     check: Check<'_>,
 ) -> Result<(Mapped, MapTotals), Failure> {
     let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
+    let bounds = Bounds::of::<M::Key>(task.bounds);
     let settings = MapSettings {
         reducers: task.reducers,
         memory: task.memory,
         by_job: &by_job,
-        bounds: task.bounds,
+        bounds: &bounds,
         combiner: job.combiner(),
         value_order: job.value_order(),
         space: task.space,

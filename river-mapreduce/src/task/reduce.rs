@@ -130,6 +130,15 @@ struct OneKey<'a, 's, M: MapReduce> {
     error: Option<Failure>,
 }
 
+/// Whether two encodings are the same; with a length that the compiler knows, if there is one.
+#[inline]
+fn is_same<K: Datum>(a: &[u8], b: &[u8]) -> bool {
+    match K::WIDTH {
+        Some(width) if a.len() == width && b.len() == width => a[..width] == b[..width],
+        _ => a == b,
+    }
+}
+
 impl<M: MapReduce> Group for OneKey<'_, '_, M> {
     fn next_value(&mut self) -> Option<&[u8]> {
         if self.ended {
@@ -143,7 +152,7 @@ impl<M: MapReduce> Group for OneKey<'_, '_, M> {
             return None;
         }
         match self.merge.first() {
-            Some((key, value)) if key == self.key => {
+            Some((key, value)) if is_same::<M::Key>(key, self.key) => {
                 self.records += 1;
                 Some(value)
             }

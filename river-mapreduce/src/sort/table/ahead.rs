@@ -24,6 +24,7 @@ impl Waiting {
         Some(Self { key, small, hash: key.hash() })
     }
 
+    #[inline]
     pub(super) fn is_none(&self) -> bool {
         self.key == InlineKey::default()
     }
@@ -46,6 +47,7 @@ impl Ahead {
     }
 
     /// All that waits. Nothing does afterwards.
+    #[inline]
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiting> + use<> {
         let mut all = std::mem::take(self);
         (0..AHEAD).map(move |_| all.exchange(Waiting::default()))

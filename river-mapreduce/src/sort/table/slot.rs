@@ -14,15 +14,18 @@ pub(super) struct Slot([u8; 16]);
 
 impl Slot {
     /// A key whose value is elsewhere, under that number.
+    #[inline]
     pub(super) fn new(key: InlineKey, number: u32) -> Self {
         Self::of(key.head, key.tail, number)
     }
 
     /// A key with its value.
+    #[inline]
     pub(super) fn with_small(key: InlineKey, small: u32) -> Self {
         Self::of(key.head, key.tail | SMALL, small)
     }
 
+    #[inline]
     fn of(head: u64, tail: u32, number: u32) -> Self {
         let upper = u64::from(tail) | u64::from(number) << 32;
         Self((u128::from(head) | u128::from(upper) << 64).to_le_bytes())
@@ -57,6 +60,7 @@ impl Slot {
     }
 
     /// The number of the value, which is elsewhere.
+    #[inline]
     pub(super) fn number(&self) -> usize {
         (self.halves().1 >> 32) as usize
     }
@@ -68,23 +72,27 @@ impl Slot {
     }
 
     /// Whether there is a key.
+    #[inline]
     pub(super) fn is_known(&self) -> bool {
         self.halves().1 as u32 != 0
     }
 
     /// Whether there is a key that has a value.
+    #[inline]
     pub(super) fn is_live(&self) -> bool {
         let tail = self.halves().1 as u32;
         tail != 0 && tail & STALE == 0
     }
 
     /// Takes its value from the key.
+    #[inline]
     pub(super) fn retire(&mut self) {
         let InlineKey { head, tail } = self.key();
         *self = Self::of(head, tail | STALE, 0);
     }
 
     /// The same for another key.
+    #[inline]
     pub(super) fn with_key(&self, key: InlineKey) -> Self {
         let (_, upper) = self.halves();
         let flags = upper as u32 & (SMALL | STALE);
@@ -103,6 +111,7 @@ impl Slot {
         }
     }
 
+    #[inline]
     pub(super) fn hash(&self, long: &[u8]) -> u64 {
         match self.key().start() {
             Some(start) => long_key(long, start).0,
@@ -112,6 +121,7 @@ impl Slot {
 }
 
 /// The hash and the bytes of a long key, which come after the hash and the length.
+#[inline]
 fn long_key(long: &[u8], start: u32) -> (u64, &[u8]) {
     let rest = &long[start as usize..];
     let Some((hash, rest)) = rest.split_first_chunk() else { return (0, &[]) };
