@@ -293,8 +293,10 @@ fn needs_power_of_two(comm: &Communicator) -> bool {
     said == "allgather=recursive_doubling" || said == "reduce_scatter=recursive_halving"
 }
 
-/// Finds out how often to repeat an operation, the same on all ranks.
+/// Finds out how often to repeat an operation, the same on all ranks. What happens once only, as memory that is touched for
+/// the first time, is over then.
 fn warm_up(comm: &Communicator, operation: &str, buffers: &mut Buffers) -> river::Result<usize> {
+    time(comm, operation, buffers, 3)?;
     let once = time(comm, operation, buffers, 3)?;
     Ok(((TARGET.as_secs_f64() * 1e6 / once) as usize).clamp(3, 5000))
 }
