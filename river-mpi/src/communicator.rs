@@ -477,6 +477,7 @@ impl<'v> Communicator<'v> {
 /// Which of these ranks share a host.
 fn hosts(engine: &Engine<'_>, members: &[u32]) -> Hosts {
     Hosts::new(members.iter().map(|&rank| engine.place_of(rank).host))
+        .on_one_machine(engine.share_machine(members))
 }
 
 impl fmt::Debug for Communicator<'_> {

@@ -185,7 +185,8 @@ impl Inter<'_> {
 
     /// What rank `place` of these does, by the algorithm that the tuning chooses for them.
     fn among<O: Tuned>(&self, ranks: &[usize], place: usize, shape: Shape) -> Result<Plan> {
-        let hosts = Hosts::new(ranks.iter().map(|&rank| self.hosts.of(rank)));
+        let hosts = Hosts::new(ranks.iter().map(|&rank| self.hosts.of(rank)))
+            .on_one_machine(self.hosts.is_one_machine());
         let shape = shape.with_hosts(Arc::new(hosts));
         Ok(plan_of(O::choose(self.tuning, &shape)?, place, &shape))
     }

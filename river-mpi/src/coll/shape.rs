@@ -169,13 +169,15 @@ pub struct Hosts {
     of: Vec<usize>,
     /// The ranks of each host, ascending.
     members: Vec<Vec<usize>>,
+    /// All of them are processes of one machine.
+    together: bool,
 }
 
 impl Hosts {
     /// From something that is equal for ranks that share a host.
     pub fn new<T: PartialEq>(of: impl IntoIterator<Item = T>) -> Self {
         let mut names: Vec<T> = Vec::new();
-        let mut hosts = Self { of: Vec::new(), members: Vec::new() };
+        let mut hosts = Self { of: Vec::new(), members: Vec::new(), together: false };
         for (rank, name) in of.into_iter().enumerate() {
             let host = names.iter().position(|known| *known == name).unwrap_or_else(|| {
                 names.push(name);
@@ -191,7 +193,20 @@ impl Hosts {
     /// Each rank for itself.
     #[must_use]
     pub fn apart(size: usize) -> Self {
-        Self { of: (0..size).collect(), members: (0..size).map(|rank| vec![rank]).collect() }
+        let members = (0..size).map(|rank| vec![rank]).collect();
+        Self { of: (0..size).collect(), members, together: false }
+    }
+
+    /// The same, of which it is known whether all of them are processes of one machine.
+    #[must_use]
+    pub fn on_one_machine(self, together: bool) -> Self {
+        Self { together, ..self }
+    }
+
+    /// Whether all of them are known to be processes of one machine.
+    #[must_use]
+    pub fn is_one_machine(&self) -> bool {
+        self.together || self.count() == 1
     }
 
     /// How many hosts there are.

@@ -41,10 +41,12 @@ enum Place {
     Together,
     /// Several hosts, and several ranks on some.
     TwoLevel,
+    /// Several hosts, all on one machine.
+    Machine,
     Anywhere,
 }
 
-use Place::{Anywhere, Together, TwoLevel};
+use Place::{Anywhere, Machine, Together, TwoLevel};
 
 const ANY: usize = usize::MAX;
 
@@ -61,6 +63,8 @@ static BARRIER: &[Row<Barrier>] = &[
     row(TwoLevel, ANY, ANY, &barrier::TwoLevel),
     row(Together, 2, ANY, &barrier::Dissemination),
     row(Together, 16, ANY, &barrier::Linear),
+    row(Machine, 4, ANY, &barrier::Dissemination),
+    row(Machine, 8, ANY, &barrier::Linear),
     row(Anywhere, ANY, ANY, &barrier::Dissemination),
 ];
 
@@ -68,6 +72,8 @@ static BCAST: &[Row<Bcast>] = &[
     row(TwoLevel, ANY, 128 << 10, &bcast::TwoLevel),
     row(Together, 8, ANY, &bcast::Linear),
     row(Together, ANY, ANY, &bcast::Binomial),
+    row(Machine, 8, ANY, &bcast::Linear),
+    row(Machine, ANY, ANY, &bcast::Binomial),
     row(Anywhere, ANY, 128 << 10, &bcast::Binomial),
     row(Anywhere, 3, ANY, &bcast::Binomial),
     row(Anywhere, 16, ANY, &bcast::Chain { segment: 64 << 10 }),
@@ -76,6 +82,8 @@ static BCAST: &[Row<Bcast>] = &[
 
 static GATHER: &[Row<Gather>] = &[
     row(Together, ANY, ANY, &gather::Linear),
+    row(Machine, 4, 4 << 10, &gather::Binomial),
+    row(Machine, 8, ANY, &gather::Linear),
     row(Anywhere, ANY, 4 << 10, &gather::Binomial),
     row(Anywhere, ANY, ANY, &gather::Linear),
 ];
@@ -84,6 +92,7 @@ static GATHERV: &[Row<Gatherv>] = &[row(Anywhere, ANY, ANY, &gather::Linear)];
 
 static SCATTER: &[Row<Scatter>] = &[
     row(Together, ANY, ANY, &scatter::Linear),
+    row(Machine, 8, ANY, &scatter::Linear),
     row(Anywhere, ANY, 4 << 10, &scatter::Binomial),
     row(Anywhere, ANY, ANY, &scatter::Linear),
 ];
@@ -120,6 +129,11 @@ static REDUCE: &[Row<Reduce>] = &[
 
 static ALLREDUCE: &[Row<Allreduce>] = &[
     row(TwoLevel, ANY, 64 << 10, &allreduce::TwoLevel),
+    row(Machine, 4, 64 << 10, &allreduce::RecursiveDoubling),
+    row(Machine, 4, ANY, &allreduce::Direct),
+    row(Machine, 8, 16 << 10, &allreduce::RecursiveDoubling),
+    row(Machine, 8, 512 << 10, &allreduce::ReduceBcast),
+    row(Machine, 8, 2 << 20, &allreduce::Direct),
     row(Anywhere, 2, 64 << 10, &allreduce::RecursiveDoubling),
     row(Together, 2, 512 << 10, &allreduce::RecursiveDoubling),
     row(Together, 4, 128 << 10, &allreduce::RecursiveDoubling),
@@ -134,6 +148,9 @@ static ALLREDUCE: &[Row<Allreduce>] = &[
 
 static REDUCE_SCATTER: &[Row<ReduceScatter>] = &[
     row(Together, 16, ANY, &reduce_scatter::Pairwise),
+    row(Machine, 4, ANY, &reduce_scatter::Pairwise),
+    row(Machine, 8, 8 << 10, &reduce_scatter::RecursiveHalving),
+    row(Machine, 8, ANY, &reduce_scatter::Pairwise),
     row(Anywhere, 4, ANY, &reduce_scatter::Pairwise),
     row(Anywhere, ANY, 64 << 10, &reduce_scatter::RecursiveHalving),
     row(Anywhere, ANY, ANY, &reduce_scatter::Pairwise),
@@ -141,12 +158,14 @@ static REDUCE_SCATTER: &[Row<ReduceScatter>] = &[
 
 static SCAN: &[Row<Scan>] = &[
     row(Together, 16, ANY, &scan::Linear),
+    row(Machine, 8, ANY, &scan::Linear),
     row(Anywhere, 4, ANY, &scan::Linear),
     row(Anywhere, ANY, ANY, &scan::RecursiveDoubling),
 ];
 
 static EXSCAN: &[Row<Exscan>] = &[
     row(Together, 16, ANY, &scan::Linear),
+    row(Machine, 8, ANY, &scan::Linear),
     row(Anywhere, 4, ANY, &scan::Linear),
     row(Anywhere, ANY, ANY, &scan::RecursiveDoubling),
 ];
@@ -157,6 +176,7 @@ impl<O: Operation> Row<O> {
         let there = match self.place {
             Together => hosts.count() == 1,
             TwoLevel => hosts.is_two_level(),
+            Machine => hosts.count() > 1 && hosts.is_one_machine(),
             Anywhere => true,
         };
         there
@@ -393,7 +413,9 @@ mod tests {
         for size in [1, 2, 3, 8, 100] {
             for count in [0, 1, 1 << 30] {
                 for commutative in [true, false] {
-                    for hosts in [Hosts::apart(size), Hosts::new((0..size).map(|rank| rank % 2))] {
+                    let apart = Hosts::apart(size);
+                    let machine = apart.clone().on_one_machine(true);
+                    for hosts in [apart, machine, Hosts::new((0..size).map(|rank| rank % 2))] {
                         let shape = Shape::new(size, count, 8)
                             .with_commutative(commutative)
                             .with_hosts(Arc::new(hosts));

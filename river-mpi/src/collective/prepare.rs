@@ -343,7 +343,8 @@ impl Communicator<'_> {
         let members: Rc<[u32]> = first.iter().chain(second.iter()).copied().collect();
         let (local, remote) =
             if is_first { (0..here, here..here + there) } else { (there..there + here, 0..there) };
-        let hosts = Hosts::new(members.iter().map(|&member| self.engine().place_of(member).host));
+        let hosts = Hosts::new(members.iter().map(|&member| self.engine().place_of(member).host))
+            .on_one_machine(self.engine().share_machine(&members));
         let seat = Seat::among(self, members, local.start + self.rank());
         let (element, tuning) = (size_of::<T>().max(1), self.tuning());
         Some((Inter { local, remote, rank: self.rank(), hosts, element, tuning }, seat))

@@ -330,6 +330,13 @@ impl<'v> Engine<'v> {
         self.places[rank as usize]
     }
 
+    /// Whether all of these ranks are on one machine.
+    pub(crate) fn share_machine(&self, ranks: &[u32]) -> bool {
+        let mut machines = ranks.iter().map(|&rank| self.place_of(rank).machine);
+        let first = machines.next();
+        machines.all(|machine| Some(machine) == first)
+    }
+
     /// The lowest context that this rank has not used.
     pub(crate) fn next_context(&self) -> u32 {
         self.next_context.get()
