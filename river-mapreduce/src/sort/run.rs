@@ -199,7 +199,8 @@ impl RunWriter {
         };
         let data = data.unwrap_or_else(|| {
             let bytes = Bytes::from(std::mem::take(&mut self.buffer));
-            // What was reserved but not needed goes back, the rest belongs to the run.
+            // What was reserved but not needed goes back, the rest belongs to the run, and what it has beyond that.
+            self.space.used.fetch_add(bytes.len().saturating_sub(self.reserved), Ordering::Relaxed);
             self.reserved = self.reserved.saturating_sub(bytes.len());
             Data::Memory(bytes)
         });
@@ -268,6 +269,18 @@ mod tests {
         assert_eq!(first.parts(), second.parts());
         drop(first);
         assert!(!run(&space, parts).is_spilled());
+    }
+
+    #[test]
+    fn a_run_that_is_larger_than_was_said_is_counted_as_what_it_is() {
+        let space = RunSpace::new(100, std::env::temp_dir());
+        let mut writer = RunWriter::new(&space, 10).unwrap();
+        writer.record(|out| out.extend_from_slice(&[7; 90])).unwrap();
+        writer.end_part();
+        let run = writer.finish().unwrap();
+        assert!(RunWriter::new(&space, 20).unwrap().finish().unwrap().is_spilled());
+        drop(run);
+        assert!(!RunWriter::new(&space, 100).unwrap().finish().unwrap().is_spilled());
     }
 
     #[test]
