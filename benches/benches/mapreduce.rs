@@ -228,7 +228,9 @@ fn run(case: Case, job: &str, place: &Place, args: &Args) -> river::Result<Measu
             command.arg(&file).arg(job).arg(input).arg(&place.output);
             command.env("TMPDIR", &scratch).env("SPARK_LOCAL_DIRS", &scratch);
             let measured = measure_python(&mut command, &scratch.join("stderr"));
-            fs::remove_dir_all(&scratch)?;
+            if let Err(error) = fs::remove_dir_all(&scratch) {
+                eprintln!("{}: {error}", scratch.display());
+            }
             measured
         }
     }

@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
-use crate::arriving::{Arriving, Intake};
 use crate::down::Down;
 use crate::envelope::Envelope;
 use crate::id::{HostId, VrId};
 use crate::limit::{Limited, QueueLimit, WhenFull};
 use crate::status::VrStatus;
+
+mod pump;
+
+use pump::Polling;
+pub(crate) use pump::{Pump, Taker};
 
 /// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
 const SPINS: u32 = 24;
@@ -30,21 +34,6 @@ const YIELD_LONGER: Duration = Duration::from_micros(250);
 /// Otherwise another may be what it waits for.
 const ALONE: Duration = Duration::from_micros(1);
 const LOOKS: u32 = 8;
-
-/// What a waiting thread does besides waiting: it may bring in itself what it waits for.
-pub(crate) trait Pump {
-    /// The thread begins to wait.
-    fn begin(&self);
-    /// Looks so many times (with a pause of the processor each, or as long as that takes) for something to bring in, or
-    /// until something is in the inbox or was taken. Called again and again; within the first microsecond that need not be
-    /// between `begin` and `end`.
-    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
-    /// The thread has something, or its time is over.
-    fn end(&self);
-    /// The thread is about to sleep. True: it may, and it counts as not waiting until it calls `begin`. False:
-    /// something may be there for it to bring in.
-    fn may_park(&self) -> bool;
-}
 
 /// How long a thread waits.
 #[derive(Clone, Copy, Debug)]
@@ -69,28 +58,6 @@ impl Limit {
 impl From<Option<Instant>> for Limit {
     fn from(deadline: Option<Instant>) -> Self {
         deadline.map_or(Limit::Forever, Limit::Until)
-    }
-}
-
-/// What a waiting thread takes out of a link itself, before it gets into the inbox.
-pub(crate) struct Taker<'a> {
-    offer: &'a mut dyn FnMut(&Arriving<'_>) -> Intake,
-    /// Something was taken.
-    pub(crate) taken: bool,
-    /// And that was what it waits for.
-    pub(crate) done: bool,
-}
-
-impl<'a> Taker<'a> {
-    pub(crate) fn new(offer: &'a mut dyn FnMut(&Arriving<'_>) -> Intake) -> Self {
-        Self { offer, taken: false, done: false }
-    }
-
-    pub(crate) fn offer(&mut self, arriving: &Arriving<'_>) -> Intake {
-        let intake = (self.offer)(arriving);
-        self.taken |= intake != Intake::Left;
-        self.done |= intake == Intake::Done;
-        intake
     }
 }
 
@@ -146,7 +113,7 @@ struct Owned {
 struct Habits {
     /// Others ran when it yielded last.
     crowded: AtomicBool,
-    /// It was woken soon after it had parked.
+    /// It was woken soon after it had begun to wait, though it had parked.
     hasty: AtomicBool,
 }
 
@@ -410,18 +377,16 @@ impl Inbox {
         if is_there(&taker) {
             return true;
         }
-        pump.begin();
+        let mut polling = Polling::begin(pump);
         let mut start = Instant::now();
         let mut looks = 1;
         loop {
             pump.poll(looks, self, taker.as_deref_mut());
             if is_there(&taker) {
-                pump.end();
                 return true;
             }
             let now = Instant::now();
             if limit.is_over(now) {
-                pump.end();
                 return false;
             }
             if now - start < if hasty.load(Relaxed) { YIELD_LONGER } else { YIELD } {
@@ -431,23 +396,27 @@ impl Inbox {
                 crowded.store(!alone, Relaxed);
                 continue;
             }
-            if pump.may_park() {
-                self.sleeping.store(true, SeqCst);
-                if self.ready.load(SeqCst) == 0 {
-                    match limit {
-                        Limit::Until(deadline) => {
-                            thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
-                        }
-                        _ => thread::park(),
-                    }
-                }
-                self.sleeping.store(false, SeqCst);
-                hasty.store(start.elapsed() < YIELD_LONGER, Relaxed);
-                pump.begin();
-            }
+            polling = polling.park(|| {
+                self.sleep(limit);
+                hasty.store(self.is_ready() && start.elapsed() < YIELD_LONGER, Relaxed);
+            });
             // Awake for a reason: what woke this thread may be followed by more.
             start = Instant::now();
         }
+    }
+
+    /// Sleeps until something arrives, or the time is over.
+    fn sleep(&self, limit: &Limit) {
+        self.sleeping.store(true, SeqCst);
+        if self.ready.load(SeqCst) == 0 {
+            match limit {
+                Limit::Until(deadline) => {
+                    thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+                }
+                _ => thread::park(),
+            }
+        }
+        self.sleeping.store(false, SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

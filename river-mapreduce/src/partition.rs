@@ -53,12 +53,11 @@ impl<K: Key> Partition<'_, K> {
             return ((u128::from(hash()) * reducers as u128) >> 64) as usize;
         }
         let prefix = K::prefix(key);
-        let mut reducer = self.bounds.prefixes.partition_point(|bound| *bound < prefix);
-        while self.bounds.prefixes.get(reducer) == Some(&prefix)
-            && K::compare(&self.bounds.keys[reducer], key).is_le()
-        {
-            reducer += 1;
-        }
+        let Bounds { prefixes, keys } = self.bounds;
+        let first = prefixes.partition_point(|bound| *bound < prefix);
+        let ties = prefixes[first..].partition_point(|bound| *bound == prefix);
+        let reducer =
+            first + keys[first..first + ties].partition_point(|bound| K::compare(bound, key).is_le());
         reducer.min(reducers - 1)
     }
 }

@@ -60,8 +60,8 @@ impl Inlets {
         })
     }
 
-    /// The caller is about to block elsewhere: what comes is for the reader thread, and that at once, as it may be what
-    /// the other side waits for to be read before it reads.
+    /// The caller is about to block in a write: what comes on connections is for the reader thread, and that at once, as it may be
+    /// what the other side waits for to be read before it reads.
     pub(super) fn hand_over(&self) {
         if !self.sockets.arm_blindly() && !self.handed_over.swap(true, SeqCst) {
             self.wake();
@@ -71,19 +71,44 @@ impl Inlets {
     /// Lets the reader thread be woken for whatever comes if nobody waits and nothing is there. False: somebody has to go on
     /// looking.
     fn try_sleep(&self) -> bool {
-        let rings = self.rings.is_used();
-        if rings {
-            self.rings.sleep();
-        }
+        self.rings.sleep();
         let look = self.sockets.look_and_arm(&*self.sink);
         self.tell_ends(look);
-        if look.some || self.pollers.load(SeqCst) > 0 || (rings && !self.rings.all_empty()) {
-            if rings {
-                self.rings.wake();
-            }
+        if look.some || self.pollers.load(SeqCst) > 0 || !self.rings.all_empty() || !self.sockets.is_armed() {
+            self.rings.wake();
             return false;
         }
         true
+    }
+
+    fn look(&self, looks: u32, rings: bool, sockets: bool, inbox: &Inbox, mut taker: Option<&mut Taker<'_>>) {
+        if !rings && !sockets {
+            return ().poll(looks, inbox, taker);
+        }
+        if rings {
+            self.rings.wake();
+            self.rings.look_for(looks, inbox, taker.as_deref_mut());
+        }
+        if sockets {
+            let taken = taker.is_some_and(|taker| taker.taken);
+            self.look_at_sockets(if rings { 1 } else { looks.div_ceil(PER_SOCKET) }, inbox, taken);
+        }
+        // After the looks, which have woken and disarmed: the reader thread has to know of that.
+        if !self.touched.load(Relaxed) {
+            self.touched.store(true, SeqCst);
+            if !self.watched.swap(true, SeqCst) {
+                self.wake();
+            }
+        }
+    }
+
+    fn look_at_sockets(&self, looks: u32, inbox: &Inbox, taken: bool) {
+        for _ in 0..looks {
+            if taken || inbox.is_ready() {
+                return;
+            }
+            self.tell_ends(self.sockets.look(&*self.sink, Some(inbox)));
+        }
     }
 
     /// Whether writers ring and packets wake.
@@ -110,30 +135,13 @@ impl Pump for Inlets {
         self.pollers.fetch_add(1, SeqCst);
     }
 
-    fn poll(&self, looks: u32, inbox: &Inbox, mut taker: Option<&mut Taker<'_>>) {
-        let (rings, sockets) = (self.rings.is_used(), self.sockets.is_hot());
-        if !rings && !sockets {
-            return ().poll(looks, inbox, taker);
-        }
-        if !self.touched.load(Relaxed) {
-            self.touched.store(true, SeqCst);
-            if !self.watched.swap(true, SeqCst) {
-                self.wake();
-            }
-        }
-        if rings {
-            self.rings.wake();
-            self.rings.look_for(looks, inbox, taker.as_deref_mut());
-        }
-        if !sockets {
-            return;
-        }
-        for _ in 0..if rings { 1 } else { looks.div_ceil(PER_SOCKET) } {
-            if inbox.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken) {
-                return;
-            }
-            self.tell_ends(self.sockets.look(&*self.sink, true));
-        }
+    fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
+        self.look(looks, self.rings.is_used(), self.sockets.is_hot(), inbox, taker);
+    }
+
+    fn glance(&self, inbox: &Inbox) {
+        let (rings, sockets) = (self.rings.is_used(), self.sockets.is_hot() && self.sockets.is_glance_due());
+        self.look(1, rings, sockets, inbox, None);
     }
 
     fn end(&self) {
@@ -149,26 +157,6 @@ impl Pump for Inlets {
     }
 }
 
-/// Without ways in there is nothing to look into.
-impl Pump for () {
-    fn begin(&self) {}
-
-    fn poll(&self, looks: u32, inbox: &Inbox, _: Option<&mut Taker<'_>>) {
-        for _ in 0..looks {
-            if inbox.is_ready() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    fn end(&self) {}
-
-    fn may_park(&self) -> bool {
-        true
-    }
-}
-
 impl Pump for Option<&Inlets> {
     fn begin(&self) {
         self.iter().for_each(|inlets| inlets.begin());
@@ -179,6 +167,10 @@ impl Pump for Option<&Inlets> {
             Some(inlets) => inlets.poll(looks, inbox, taker),
             None => ().poll(looks, inbox, taker),
         }
+    }
+
+    fn glance(&self, inbox: &Inbox) {
+        self.iter().for_each(|inlets| inlets.glance(inbox));
     }
 
     fn end(&self) {
@@ -246,20 +238,25 @@ impl Watch {
     /// Looks, if it is this thread's turn. True: something was there.
     pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
         if self.looking && inlets.pollers.load(SeqCst) > 0 {
-            // Two that look get in each other's way. If the others are about to leave, the next tick sees that nothing is armed.
-            inlets.sockets.leave();
+            // Two that look get in each other's way. If the others are about to leave, the next ticks see that nothing is armed.
+            inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
             self.looking = inlets.pollers.load(SeqCst) == 0;
         }
         self.looking && {
             let rings = inlets.rings.is_used() && inlets.rings.look();
-            inlets.sockets.look(&*inlets.sink, false).some || rings
+            inlets.sockets.look(&*inlets.sink, None).some || rings
         }
     }
 
     /// Nothing was there for a while.
     pub(super) fn rest(&mut self, inlets: &Inlets) {
-        self.looking = !inlets.try_sleep() && inlets.pollers.load(SeqCst) == 0;
+        if inlets.try_sleep() {
+            self.looking = false;
+        } else {
+            inlets.watched.store(true, SeqCst);
+            self.looking = inlets.pollers.load(SeqCst) == 0;
+        }
     }
 
     pub(super) fn is_looking(&self) -> bool {
@@ -273,6 +270,10 @@ impl Watch {
         }
         if inlets.touched.swap(false, SeqCst) {
             self.idle_ticks = 0;
+            if inlets.sockets.is_neglected() {
+                // VRs that find something in a ring each time come to no connection.
+                inlets.tell_ends(inlets.sockets.look_and_arm(&*inlets.sink));
+            }
             return;
         }
         self.idle_ticks += 1;

@@ -30,7 +30,8 @@ const WAKE: Token = Token(usize::MAX);
 /// Something has come on some connection.
 const DATA: Token = Token(usize::MAX - 1);
 
-/// What the reader tells about its peers. Called on the reader's thread: must not block.
+/// What is told about peers. Must not block, and must not send: frames are told of by VRs that wait, too, who hold locks of
+/// the links.
 pub(crate) trait Sink: Send + Sync + 'static {
     /// A frame has arrived.
     fn frame(&self, from: HostId, frame: Frame);

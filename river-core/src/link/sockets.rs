@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -22,13 +22,17 @@ use rustix::net::RecvFlags;
 use super::Sink;
 use crate::frame::Decoder;
 use crate::id::HostId;
+use crate::inbox::Inbox;
 use crate::noise::{Session, Unsealer};
 use crate::pool::Pool;
 
 /// Reads from one peer in a row before the others have their turn.
 const TURN: usize = 16;
-/// After so many looks that have found nothing, all have fallen silent.
-const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 256 };
+/// After so many looks that have found nothing, all have fallen silent: more than a VR has before it parks.
+const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 1024 };
+
+/// VRs that do not wait look no more often, together.
+const GLANCE: Duration = Duration::from_micros(20);
 
 /// All connections on which frames come to this process.
 #[derive(Debug)]
@@ -38,6 +42,11 @@ pub(crate) struct Sockets {
     hot: AtomicBool,
     /// The reader thread is woken by what comes.
     armed: AtomicBool,
+    /// Somebody has looked lately.
+    looked: AtomicBool,
+    /// When a VR that does not wait has looked last, in nanoseconds from the beginning.
+    last_glance: AtomicU64,
+    begun: Instant,
     /// Some connection has ended, and nobody has been told.
     any_ended: AtomicBool,
     /// Where the reader thread waits, and what it finds there if something has come.
@@ -97,6 +106,9 @@ impl Sockets {
             peers: Mutex::new(peers),
             hot: AtomicBool::new(false),
             armed: AtomicBool::new(true),
+            looked: AtomicBool::new(false),
+            last_glance: AtomicU64::new(0),
+            begun: Instant::now(),
             any_ended: AtomicBool::new(false),
             thread: (registry, token),
         })
@@ -137,24 +149,43 @@ impl Sockets {
         self.hot.store(true, SeqCst);
     }
 
-    /// The reader thread, which was woken, does not look: what has woken it is for those who do.
-    pub(super) fn leave(&self) {
-        let peers = self.lock();
+    /// For the reader thread, which was woken and leaves looking to others: reads what has woken it, since it is told once.
+    pub(super) fn leave(&self, sink: &dyn Sink) -> Look {
+        if !self.is_hot() {
+            return Look::default();
+        }
+        let mut peers = self.lock();
         self.disarm(&peers);
+        self.pass(&mut peers, sink, || false)
     }
 
-    /// Reads a turn of each that has something, unless another thread does. If a VR looks, the reader thread is not woken by
-    /// what comes until they are armed again.
-    pub(super) fn look(&self, sink: &dyn Sink, by_vr: bool) -> Look {
+    /// Whether nobody has looked since the last call, nor is the reader thread woken by what comes.
+    pub(super) fn is_neglected(&self) -> bool {
+        !self.looked.swap(false, SeqCst) && !self.is_armed()
+    }
+
+    /// Whether the last glance was some time ago: who works on what has come, and glances between, gets more at a time.
+    pub(super) fn is_glance_due(&self) -> bool {
+        let now = self.begun.elapsed().as_nanos() as u64;
+        let due = now.saturating_sub(self.last_glance.load(Relaxed)) >= GLANCE.as_nanos() as u64;
+        if due {
+            self.last_glance.store(now, Relaxed);
+        }
+        due
+    }
+
+    /// Reads a turn of each that has something, unless another thread does. If a VR looks, whose inbox is given, it is shown no
+    /// more once something is for it, and the reader thread is not woken by what comes until they are armed again.
+    pub(super) fn look(&self, sink: &dyn Sink, by_vr: Option<&Inbox>) -> Look {
         let mut peers = match self.peers.try_lock() {
             Ok(peers) => peers,
             Err(TryLockError::Poisoned(peers)) => peers.into_inner(),
             Err(TryLockError::WouldBlock) => return Look::default(),
         };
-        if by_vr {
+        if by_vr.is_some() {
             self.disarm(&peers);
         }
-        self.pass(&mut peers, sink)
+        self.pass(&mut peers, sink, || by_vr.is_some_and(Inbox::is_ready))
     }
 
     /// Reads what is there; if there is nothing, lets the reader thread be woken by what comes from now on.
@@ -163,8 +194,11 @@ impl Sockets {
             return Look::default();
         }
         let mut peers = self.lock();
-        let look = self.pass(&mut peers, sink);
-        if !look.some {
+        let look = self.pass(&mut peers, sink, || false);
+        if look.some {
+            // There may be more, of which the system does not tell again.
+            self.disarm(&peers);
+        } else {
             self.arm(&peers);
         }
         look
@@ -196,7 +230,10 @@ impl Sockets {
             registry.register(&mut SourceFd(&peers.poll.as_raw_fd()), *token, Interest::READABLE);
         match registered {
             Ok(()) => self.armed.store(true, SeqCst),
-            Err(error) => tracing::error!(%error, "what comes over TCP is found by chance"),
+            Err(error) => {
+                static SAID: Once = Once::new();
+                SAID.call_once(|| tracing::error!(%error, "what comes over TCP has to be looked for"));
+            }
         }
     }
 
@@ -218,8 +255,11 @@ impl Sockets {
         std::mem::take(&mut self.lock().ended)
     }
 
-    fn pass(&self, peers: &mut Peers, sink: &dyn Sink) -> Look {
-        let some = peers.pass(sink);
+    fn pass(&self, peers: &mut Peers, sink: &dyn Sink, enough: impl Fn() -> bool) -> Look {
+        let some = peers.pass(sink, enough);
+        if !self.looked.load(Relaxed) {
+            self.looked.store(true, SeqCst);
+        }
         let hot = peers.idle < IDLE_LOOKS;
         if hot != self.is_hot() {
             self.hot.store(hot, SeqCst);
@@ -228,10 +268,7 @@ impl Sockets {
             // From now on nobody looks.
             self.arm(peers);
         }
-        let ended = !peers.ended.is_empty();
-        if ended {
-            self.any_ended.store(true, SeqCst);
-        }
+        let ended = !peers.ended.is_empty() && !self.any_ended.swap(true, SeqCst);
         Look { some, ended }
     }
 
@@ -266,12 +303,15 @@ impl Peers {
         }
     }
 
-    /// Reads a turn of each that has something. True: something was there.
-    fn pass(&mut self, sink: &dyn Sink) -> bool {
+    /// Reads a turn of each that has something, one by one until that is enough. True: something was there.
+    fn pass(&mut self, sink: &dyn Sink, enough: impl Fn() -> bool) -> bool {
         self.ask();
         let Self { all, unread, ended, .. } = self;
         let mut some = false;
         unread.retain(|token| {
+            if some && enough() {
+                return true;
+            }
             let Some(peer) = all.get_mut(token) else { return false };
             match peer.read(sink) {
                 Ok(Turn { read, is_over }) => {

@@ -87,7 +87,9 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
         let mut writer = RunWriter::new(space, self.arena.len())?;
         let (arena, layout) = (&self.arena, Layout::of::<K, V>());
         let record = |entry: &Entry| {
-            let len = layout.fixed().map_or(entry.len as usize, Span::len);
+            // A length that the type fixes costs less, if the type is right about it.
+            let fixed = layout.fixed().map(Span::len).filter(|len| *len == entry.len as usize);
+            let len = fixed.unwrap_or(entry.len as usize);
             &arena[entry.start as usize..][..len]
         };
         let decided_by_prefix = K::WIDTH.is_some_and(|width| width <= 8) && self.value_order.is_none();
@@ -108,7 +110,7 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
                 // Records lie anywhere: to wait for each would take longer than all the rest.
                 if let Some(next) = partition.get(at) {
                     prefetch_index(arena, next.start as usize);
-                    prefetch_index(arena, next.start as usize + next.len as usize);
+                    prefetch_index(arena, next.start as usize + (next.len as usize).saturating_sub(1));
                 }
                 writer.record(|out| out.extend_from_slice(record(entry)))?;
             }

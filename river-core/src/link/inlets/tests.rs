@@ -9,51 +9,78 @@ use crate::envelope::{Channel, Envelope};
 use crate::frame::{Frame, Kind};
 use crate::id::{HostId, VrId};
 use crate::inbox::{Event, Limit};
-use crate::link::{By, Reader, TcpLink};
+use crate::link::{By, Offer, Reader, ShmLink, TcpLink};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process with one VR.
+/// For the second VR of a process.
+const OTHER: u64 = 1;
+
+/// A process with two VRs.
 struct Process {
     reader: Reader,
     inbox: Arc<Inbox>,
+    other: Arc<Inbox>,
     ends: Receiver<String>,
 }
 
-struct Deliver(Arc<Inbox>, Sender<String>);
+struct Deliver {
+    inbox: Arc<Inbox>,
+    other: Arc<Inbox>,
+    closed: Sender<String>,
+}
 
 impl Sink for Deliver {
     fn frame(&self, _: HostId, frame: Frame) {
-        self.0.push(Event::Envelope(frame.envelope)).unwrap();
+        let inbox = if frame.envelope.lane == OTHER { &self.other } else { &self.inbox };
+        inbox.push(Event::Envelope(frame.envelope)).unwrap();
     }
 
     fn closed(&self, _: HostId, why: String) {
-        let _ = self.1.send(why);
+        let _ = self.closed.send(why);
     }
 }
 
 impl Process {
     fn start() -> Self {
         let (closed, ends) = unbounded();
-        let inbox = Arc::new(Inbox::default());
-        let reader = Reader::start(Arc::new(Deliver(inbox.clone(), closed))).unwrap();
-        Self { reader, inbox, ends }
+        let (inbox, other) = (Arc::new(Inbox::default()), Arc::new(Inbox::default()));
+        let deliver = Deliver { inbox: inbox.clone(), other: other.clone(), closed };
+        let reader = Reader::start(Arc::new(deliver)).unwrap();
+        Self { reader, inbox, other, ends }
+    }
+
+    fn connect(&self, other: &Process, by: By) -> (HostId, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (host, far) = (HostId::fresh(), listener.accept().unwrap().0);
+        other.reader.add(host, far, by).unwrap();
+        (host, near)
     }
 
     fn link_to(&self, other: &Process) -> TcpLink {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let far = listener.accept().unwrap().0;
-        other.reader.add(HostId::fresh(), far, By::Connection(None)).unwrap();
-        TcpLink::new(near, None, self.reader.inlets().clone()).unwrap()
+        let (_, stream) = self.connect(other, By::Connection(None));
+        TcpLink::new(stream, None, self.reader.inlets().clone()).unwrap()
+    }
+
+    fn ring_to(&self, other: &Process) -> ShmLink {
+        let offer = Offer::new().unwrap();
+        let (host, doorbell) = self.connect(other, By::Ring);
+        let rings = other.reader.rings();
+        rings.attach(host, &offer.name()).unwrap();
+        offer.accepted(doorbell, (host, &rings.bell()), self.reader.rings().segments()).unwrap()
     }
 
     /// Waits until something has come, and says how long the payloads are.
     fn receive(&self) -> Vec<usize> {
+        self.receive_for(&self.inbox)
+    }
+
+    fn receive_for(&self, inbox: &Inbox) -> Vec<usize> {
         let mut events = Vec::new();
         let mut limit = Limit::For(PATIENCE);
-        assert!(self.inbox.wait(&mut limit, &**self.reader.inlets(), None), "nothing has come");
-        let _ = self.inbox.swap(&mut events);
+        assert!(inbox.wait(&mut limit, &**self.reader.inlets(), None), "nothing has come");
+        let _ = inbox.swap(&mut events);
         let len = |event| match event {
             Event::Envelope(envelope) => envelope.payload.len(),
             other => panic!("{other:?}"),
@@ -62,11 +89,13 @@ impl Process {
     }
 }
 
-fn send(link: &TcpLink, len: usize) {
+fn envelope(lane: u64, len: usize) -> Envelope {
     let (src, dst) = (VrId::fresh(), VrId::fresh());
-    let payload = vec![1; len].into();
-    let envelope = Envelope { src, dst, seq: 0, channel: Channel::named("test"), lane: 0, payload };
-    link.send(Kind::Envelope, &envelope).unwrap();
+    Envelope { src, dst, seq: 0, channel: Channel::named("test"), lane, payload: vec![1; len].into() }
+}
+
+fn send(link: &TcpLink, len: usize) {
+    link.send(Kind::Envelope, &envelope(0, len)).unwrap();
 }
 
 /// Takes its time, without giving its processor away.
@@ -128,11 +157,55 @@ fn an_end_that_a_vr_comes_upon_is_told() {
     send(&link, 5);
     assert_eq!(far.receive(), [5]);
     link.close("done");
+    let begun = Instant::now();
     let why = loop {
         far.reader.inlets().poll(1, &far.inbox, None);
         if let Ok(why) = far.ends.try_recv() {
             break why;
         }
+        assert!(begun.elapsed() < PATIENCE, "nobody was told");
     };
     assert!(why.contains("closed the connection"), "{why}");
+}
+
+/// One VR is busy with a ring for as long as it takes; another one of its process waits for what comes over TCP.
+#[test]
+fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
+    let (near, far) = (Process::start(), Process::start());
+    let (there, back) = (near.ring_to(&far), far.ring_to(&near));
+    let link = far.link_to(&near);
+    let over = AtomicBool::new(false);
+    let ring = |link: &ShmLink, len| {
+        let Envelope { payload, .. } = &envelope(0, len);
+        let parts = payload.parts().map(|part| &part[..]);
+        link.send(Kind::Envelope, &envelope(0, len).label(), len, parts).unwrap();
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            far.inbox.adopt();
+            let mut answers = 0;
+            while far.receive() != [0] {
+                answers += 1;
+                // Now and then the other one parks, and is woken by the bell.
+                dawdle(if answers % 8 == 0 { 100 } else { 0 });
+                ring(&back, 1);
+            }
+        });
+        scope.spawn(|| {
+            near.inbox.adopt();
+            while !over.load(Relaxed) {
+                ring(&there, 1);
+                assert_eq!(near.receive(), [1]);
+            }
+            ring(&there, 0);
+        });
+        near.other.adopt();
+        for round in 0..2000 {
+            // It is silent for so long that nobody looks any more, or not.
+            dawdle(round * 7 % 120);
+            link.send(Kind::Envelope, &envelope(OTHER, 5)).unwrap();
+            assert_eq!(near.receive_for(&near.other), [5]);
+        }
+        over.store(true, Relaxed);
+    });
 }

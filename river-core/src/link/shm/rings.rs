@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use mio::Waker;
 
@@ -109,7 +109,7 @@ impl Rings {
 
     /// Looks into all rings, unless another thread does. True: something was there.
     pub(in crate::link) fn look(&self) -> bool {
-        let Ok(mut peers) = self.peers.try_lock() else { return false };
+        let Some(mut peers) = self.try_lock() else { return false };
         let mut some = false;
         for peer in peers.iter_mut() {
             some |= peer.read(&*self.sink, &mut None);
@@ -119,7 +119,7 @@ impl Rings {
 
     /// The same for a VR that waits, up to so many times in a row.
     pub(in crate::link) fn look_for(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
-        let Ok(mut peers) = self.peers.try_lock() else {
+        let Some(mut peers) = self.try_lock() else {
             return ().poll(looks, inbox, taker);
         };
         let mut own = taker.map(|taker| Own { inbox, taker });
@@ -133,6 +133,15 @@ impl Rings {
             if inbox.is_ready() || own.as_ref().is_some_and(|own| own.taker.taken) {
                 return;
             }
+        }
+    }
+
+    /// `None`: another thread looks. One that panicked over an envelope that it was shown has left things in order.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Vec<Peer>>> {
+        match self.peers.try_lock() {
+            Ok(peers) => Some(peers),
+            Err(TryLockError::Poisoned(peers)) => Some(peers.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
