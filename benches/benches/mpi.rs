@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use clap::{Parser, ValueEnum};
 use river::core::{Channel, Selector, VrId};
 use river::mpi::{self, Communicator, Request, wait_all};
 use river_benches::exchange::Result;
+use river_benches::mpi::{ALL, Mpi};
 use river_benches::process;
 use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
@@ -142,31 +143,18 @@ fn tables(args: &Args) -> Result {
 
 /// What MPICH and Open MPI do, those of them that are installed.
 fn all_peers(rounds: u16, sizes: &[usize], over_tcp: bool) -> Vec<(&'static str, Numbers)> {
-    let open_mpi: &[&str] = match over_tcp {
-        true => {
-            &["--allow-run-as-root", "--oversubscribe", "--mca", "btl", "self,tcp", "--mca", "pml", "ob1"]
-        }
-        false => &["--allow-run-as-root", "--oversubscribe"],
-    };
-    // The device of Debian's finds shared memory of its own where MPICH's is switched off.
-    let mpich: &[&str] = match over_tcp {
-        true => &["-genv", "MPIR_CVAR_NOLOCAL", "1", "-genv", "UCX_TLS", "tcp,self"],
-        false => &[],
-    };
     let mut peers = Vec::new();
-    for (name, compiler, runner, options) in [
-        ("MPICH", "mpicc.mpich", "mpirun.mpich", mpich),
-        ("Open MPI", "mpicc.openmpi", "mpirun.openmpi", open_mpi),
-    ] {
-        let of_two = peer("p2p", "2", rounds, sizes, compiler, runner, options);
-        let numbers = of_two.and_then(|mut numbers| {
-            let sizes: Vec<usize> = pair_sizes(sizes).collect();
-            numbers.append(&mut peer("pairs", "4", rounds, &sizes, compiler, runner, options)?);
-            Ok(numbers)
-        });
-        match numbers {
-            Ok(numbers) => peers.push((name, numbers)),
-            Err(error) => println!("{name} is left out: {error}"),
+    for mpi in &ALL {
+        match peer(mpi, "p2p", 2, rounds, sizes, over_tcp) {
+            Ok(mut numbers) => {
+                let sizes: Vec<usize> = pair_sizes(sizes).collect();
+                match peer(mpi, "pairs", 4, rounds, &sizes, over_tcp) {
+                    Ok(mut pairs) => numbers.append(&mut pairs),
+                    Err(error) => println!("{} in two pairs is left out: {error}", mpi.name),
+                }
+                peers.push((mpi.name, numbers));
+            }
+            Err(error) => println!("{} is left out: {error}", mpi.name),
         }
     }
     peers
@@ -202,36 +190,24 @@ fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table 
 
 /// Compiles and runs the exchanges in C.
 fn peer(
+    mpi: &Mpi,
     name: &str,
-    ranks: &str,
+    ranks: usize,
     rounds: u16,
     sizes: &[usize],
-    compiler: &str,
-    runner: &str,
-    options: &[&str],
+    over_tcp: bool,
 ) -> Result<Numbers> {
     let directory = tempfile::tempdir()?;
     let program = directory.path().join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{name}.c"));
-    let compiled = Command::new(compiler).args(["-O3", "-w", "-o"]).arg(&program).arg(source).status();
-    match compiled {
-        Ok(status) if status.success() => {}
-        Ok(status) => return Err(format!("{compiler} failed: {status}").into()),
-        Err(error) => return Err(format!("{compiler}: {error}").into()),
-    }
-    let output = Command::new(runner)
-        .args(options)
-        .args(["-n", ranks])
-        .arg(&program)
-        .arg(rounds.to_string())
-        .args(sizes.iter().map(ToString::to_string))
-        .stderr(Stdio::inherit())
-        .output()?;
-    if !output.status.success() {
-        return Err(format!("{runner} failed: {}", output.status).into());
-    }
+    mpi.compile(&format!("{name}.c"), &program)?;
+    let args: Vec<String> =
+        std::iter::once(rounds.to_string()).chain(sizes.iter().map(ToString::to_string)).collect();
+    let said = match over_tcp {
+        true => mpi.run_over_tcp(ranks, &program, &args)?,
+        false => mpi.run(ranks, &program, &args)?,
+    };
     let mut numbers = Numbers::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
+    for line in said.lines() {
         let [name, size, number] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
         if let Some(measure) = Measure::ALL.into_iter().find(|measure| measure.name() == name) {
             numbers.entry((measure, size.parse()?)).or_default().push(number.parse()?);

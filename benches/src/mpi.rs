@@ -15,7 +15,14 @@ pub struct Mpi {
     pub fortran: &'static str,
     runner: &'static str,
     options: &'static [&'static str],
+    /// So that messages within a machine go over TCP.
+    over_tcp: &'static [&'static str],
 }
+
+/// A run that takes longer is ended: more ranks than cores, all of which spin, may take for ever.
+const LIMIT: &str = "120";
+/// What `timeout` returns then.
+const TIMED_OUT: i32 = 124;
 
 /// Those that we know.
 pub static ALL: [Mpi; 2] = [
@@ -25,8 +32,17 @@ pub static ALL: [Mpi; 2] = [
         fortran: "mpif90.openmpi",
         runner: "mpirun.openmpi",
         options: &["--allow-run-as-root", "--oversubscribe"],
+        over_tcp: &["--mca", "btl", "self,tcp", "--mca", "pml", "ob1"],
     },
-    Mpi { name: "MPICH", c: "mpicc.mpich", fortran: "mpif90.mpich", runner: "mpirun.mpich", options: &[] },
+    Mpi {
+        name: "MPICH",
+        c: "mpicc.mpich",
+        fortran: "mpif90.mpich",
+        runner: "mpirun.mpich",
+        options: &[],
+        // The device of Debian's finds shared memory of its own where MPICH's is switched off.
+        over_tcp: &["-genv", "MPIR_CVAR_NOLOCAL", "1", "-genv", "UCX_TLS", "tcp,self"],
+    },
 ];
 
 impl Mpi {
@@ -46,19 +62,44 @@ impl Mpi {
     /// Runs a program on so many ranks and returns what it prints.
     ///
     /// # Errors
-    /// If it cannot be run or fails.
+    /// If it cannot be run, fails, or has not ended after two minutes.
     pub fn run(&self, ranks: usize, program: &Path, args: &[String]) -> io::Result<String> {
-        let output = Command::new(self.runner)
+        self.run_with(&[], ranks, program, args)
+    }
+
+    /// As [`run`](Self::run), with messages over TCP.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_over_tcp(&self, ranks: usize, program: &Path, args: &[String]) -> io::Result<String> {
+        self.run_with(self.over_tcp, ranks, program, args)
+    }
+
+    fn run_with(
+        &self,
+        options: &[&str],
+        ranks: usize,
+        program: &Path,
+        args: &[String],
+    ) -> io::Result<String> {
+        let output = Command::new("timeout")
+            .args([LIMIT, self.runner])
             .args(self.options)
+            .args(options)
             .args(["-n", &ranks.to_string()])
             .arg(program)
             .args(args)
             .stderr(Stdio::inherit())
             .output()
             .map_err(|error| io::Error::other(format!("{}: {error}", self.runner)))?;
-        if !output.status.success() {
-            return Err(io::Error::other(format!("{} failed: {}", self.runner, output.status)));
+        match output.status {
+            status if status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            status if status.code() == Some(TIMED_OUT) => Err(io::Error::other(format!(
+                "{} -n {ranks} {} did not end within {LIMIT} s",
+                self.runner,
+                program.display()
+            ))),
+            status => Err(io::Error::other(format!("{} failed: {status}", self.runner))),
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
