@@ -238,7 +238,7 @@ impl Watch {
     /// Looks, if it is this thread's turn. True: something was there.
     pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
         if self.looking && inlets.pollers.load(SeqCst) > 0 {
-            // Two that look get in each other's way. If the others are about to leave, the next ticks see that nothing is armed.
+            // Two that look get in each other's way. If the others are about to stop, the next ticks see that nothing is armed.
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
             self.looking = inlets.pollers.load(SeqCst) == 0;

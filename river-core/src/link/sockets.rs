@@ -30,8 +30,7 @@ use crate::pool::Pool;
 const TURN: usize = 16;
 /// After so many looks that have found nothing, all have fallen silent: more than a VR has before it parks.
 const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 1024 };
-
-/// VRs that do not wait look no more often, together.
+/// VRs that do not wait look once in so long, all of them together.
 const GLANCE: Duration = Duration::from_micros(20);
 
 /// All connections on which frames come to this process.

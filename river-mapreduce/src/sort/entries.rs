@@ -17,7 +17,7 @@ pub(super) struct Entry {
 /// Sorts by prefix, then as `compare` says, then by start. `compare` is not called if prefixes never tie.
 pub(super) fn sort(entries: &mut [Entry], compare: impl FnMut(&Entry, &Entry) -> Ordering) {
     sort_by_number(entries);
-    // They are few with most keys, and in order of start.
+    // Ties, in order of start by now, are few with most keys.
     sort_ties(entries, compare);
 }
 
