@@ -288,11 +288,11 @@ fn rank(world: &Communicator) -> river::Result<(Flat, Flat)> {
     let (rounds, sizes) = plan();
     let (mut river, mut raw) = (Numbers::new(), Numbers::new());
     let peer = world.vr_of(1 - world.rank())?;
+    let mut buffers = Buffers { out: vec![1; 2 * ROOM], window: 0, size: 0, input: vec![2; 2 * ROOM] };
     for _ in 0..rounds {
         for &size in &sizes {
             let window = (ROOM / size.max(1)).clamp(1, 64);
-            let mut buffers =
-                Buffers { out: vec![1; size.max(1)], window, size, input: vec![2; size * window] };
+            (buffers.window, buffers.size) = (window, size);
             let note = |numbers: &mut Numbers, measure, number| {
                 numbers.entry((measure, size)).or_default().push(number);
             };

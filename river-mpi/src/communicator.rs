@@ -398,6 +398,7 @@ impl<'v> Communicator<'v> {
     }
 
     /// Has the error handler look at a result.
+    #[inline]
     pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
             self.raise(error);
@@ -421,6 +422,7 @@ impl<'v> Communicator<'v> {
     }
 
     /// The rank in the world to send to; `None` for nobody.
+    #[inline]
     pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
         match peer {
             Peer::Null => Ok(None),
@@ -440,6 +442,7 @@ impl<'v> Communicator<'v> {
     }
 
     /// What a message of this rank is matched by.
+    #[inline]
     pub(crate) fn key(&self, tag: i32) -> Result<Key> {
         Ok(Key { context: self.inner.context, source: self.source_of_mine(), tag: sendable(tag)? })
     }
@@ -450,6 +453,7 @@ impl<'v> Communicator<'v> {
     }
 
     /// What a receive asks for; `None` if from nobody.
+    #[inline]
     pub(crate) fn ask(&self, source: Peer, tag: Tag) -> Result<Option<Ask>> {
         let tag = tag.pattern()?;
         let context = self.inner.context;

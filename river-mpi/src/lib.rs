@@ -41,8 +41,9 @@
 //! [`send_as`](Communicator::send_as). Values of any serde type are encoded:
 //! [`send_value`](Communicator::send_value).
 //!
-//! Up to 8 KiB a message is sent at once, between machines up to 64 KiB; a longer one waits for its receive. What is
-//! under way makes progress whenever its rank is in any operation; there is no thread behind it.
+//! A short message is sent at once: up to 4 KiB within a process, 8 KiB within a machine, 64 KiB between machines. A longer
+//! one waits for its receive. What is under way makes progress whenever its rank is in any operation; there is no thread
+//! behind it.
 //!
 //! # Collective operations
 //!
@@ -101,6 +102,7 @@
 //! * `error`: error classes as values
 //! * `element`: what typed buffers are made of
 //! * `op`: operators of reductions
+//! * `lend`: memory that ranks of one process lend each other
 //! * `coll`: algorithms of collective operations, as plans
 //! * `matching`: which message goes to which receive
 //! * `header`: what stands before a message's data
@@ -145,6 +147,7 @@ mod header;
 mod hidden;
 mod job;
 mod launch;
+mod lend;
 mod matching;
 mod near;
 pub mod op;

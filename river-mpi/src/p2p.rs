@@ -5,13 +5,13 @@ use crate::element::{self, Element};
 use crate::engine::{Mode, OpId};
 use crate::error::{MpiError, Result};
 use crate::peer::{Peer, Tag};
-use crate::request::{Receive, Request, to_vec};
+use crate::request::{Receive, Request, land_all, to_vec};
 use crate::status::Status;
 use crate::target::{Target, whole};
 
 impl<'v> Communicator<'v> {
-    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 8 KiB, between
-    /// machines more than 64 KiB) waits until a receive has matched it.
+    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 4 KiB within a
+    /// process, 8 KiB within a machine, 64 KiB between machines) waits until a receive has matched it.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -189,7 +189,9 @@ impl<'v> Communicator<'v> {
             return request.wait();
         }
         // Waiting for both at once: what comes goes straight to its place, while what is sent is read.
-        let sent = self.isend_from(data, dest, send_tag)?;
+        let mut both = [request, self.isend_from(data, dest, send_tag)?];
+        land_all(&mut both);
+        let [request, sent] = both;
         let status = request.wait()?;
         sent.wait()?;
         Ok(status)
@@ -296,12 +298,12 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let dest = dest.into();
+        let (dest, bytes) = (dest.into(), element::bytes_of(data));
         let start = || {
             let Some(to) = self.destination(dest)? else { return Ok(None) };
-            self.engine().isend_lent(to, self.key(tag)?, element::bytes_of(data), Mode::Standard).map(Some)
+            self.engine().isend_lent(to, self.key(tag)?, bytes, Mode::Standard).map(Some)
         };
-        Ok(Request::new(self, self.guard(start())?, Target::Nothing))
+        Ok(Request::new(self, self.guard(start())?, Target::Source(bytes)))
     }
 
     /// Starts a synchronous send, which completes when a receive has matched it. The slice is copied.
@@ -411,6 +413,7 @@ impl<'v> Communicator<'v> {
         Ok(Receive::new(self, self.post(source.into(), tag.into())?))
     }
 
+    #[inline]
     pub(crate) fn post(&self, source: Peer, tag: Tag) -> Result<Option<OpId>> {
         let post = || self.ask(source, tag)?.map(|ask| self.engine().post(ask)).transpose();
         self.guard(post())

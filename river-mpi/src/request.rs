@@ -3,6 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use smallvec::SmallVec;
+
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
 use crate::engine::{Arrival, Engine, Landing, OpId, Outcome};
@@ -26,6 +28,8 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    // Inlined: made here and moved to the caller it would be copied before its parts have left the store buffer.
+    #[inline]
     pub(crate) fn new(comm: &Communicator<'a>, op: Option<OpId>, target: Target<'a>) -> Self {
         Self { comm: comm.clone(), state: op, pending: None, target, status: Status::EMPTY }
     }
@@ -103,11 +107,21 @@ impl<'a> Request<'a> {
             && comm.engine().seat(op, 0)
         {
             let engine = comm.engine();
-            comm.guard(
-                engine.bring_in().and_then(|()| engine.wait_landing(&[op], Some(&mut Seats::of(self)))),
-            )?;
+            let wait = |request: &mut Self| {
+                engine.bring_in()?;
+                engine.wait_landing(&[op], Some(&mut Seats::of(request)))
+            };
+            comm.guard(engine.show(self.shown(), || wait(self)))?;
         }
         comm.guard(self.finish().map(|status| status.unwrap_or(self.status)))
+    }
+
+    /// What is borrowed for a send that is under way.
+    fn shown(&self) -> Option<(OpId, &'a [u8])> {
+        match self.target {
+            Target::Source(data) => Some((self.state?, data)),
+            _ => None,
+        }
     }
 
     fn try_test(&mut self) -> Result<Option<Status>> {
@@ -129,7 +143,7 @@ impl<'a> Request<'a> {
         let Some(op) = self.state else { return Ok(Some(self.status)) };
         let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
         self.state = None;
-        self.status = match &outcome {
+        let status = match &outcome {
             Outcome::Sent => Status::EMPTY,
             Outcome::Cancelled => Status::CANCELLED,
             Outcome::Received(arrival) => {
@@ -137,7 +151,8 @@ impl<'a> Request<'a> {
                 Status::of(&arrival.header)
             }
         };
-        Ok(Some(self.status))
+        self.status = status;
+        Ok(Some(status))
     }
 }
 
@@ -178,7 +193,7 @@ pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
 
 /// Waits until all messages are there, or one can never come. They come to their places together, however they are
 /// mixed, instead of being kept until their turn.
-fn land_all(requests: &mut [Request<'_>]) {
+pub(crate) fn land_all(requests: &mut [Request<'_>]) {
     let active = requests.iter().filter(|request| request.state.is_some()).count();
     let Some(first) = requests.first().filter(|_| active > 1) else { return };
     let engine = first.comm.engine().clone();
@@ -186,13 +201,16 @@ fn land_all(requests: &mut [Request<'_>]) {
     for (request, seat) in requests.iter().zip(0..) {
         waiting.extend(request.state.filter(|&op| engine.seat(op, seat)));
     }
+    let shown: SmallVec<[_; 16]> = requests.iter().filter_map(Request::shown).collect();
     let mut seats = Seats { last: waiting.last().copied(), requests };
-    for op in waiting {
-        // Its error is told by who completes it.
-        if engine.wait_landing(&[op], Some(&mut seats)).is_err() {
-            return;
+    engine.show(shown, || {
+        for op in waiting {
+            // Its error is told by who completes it.
+            if engine.wait_landing(&[op], Some(&mut seats)).is_err() {
+                return;
+            }
         }
-    }
+    });
 }
 
 /// Requests that are waited for together, each with the seat of its number.
@@ -242,11 +260,11 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         };
         let pending = requests.iter().filter_map(|request| Some(request.pending.as_ref()?.waits_for()));
         let pending: Vec<u32> = pending.collect();
-        let waited = if pending.is_empty() {
-            comm.engine().wait_for(&active)
-        } else {
-            comm.engine().idle_for(&active, &pending)
-        };
+        let engine = comm.engine();
+        let waited = engine.show(requests.iter().filter_map(Request::shown), || match pending[..] {
+            [] => engine.wait_for(&active),
+            _ => engine.idle_for(&active, &pending),
+        });
         comm.guard(waited)?;
     }
 }

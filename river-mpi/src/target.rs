@@ -1,4 +1,4 @@
-//! Where a message is to go.
+//! Where a message is to go, or comes from.
 
 use crate::element::{self, Element};
 use crate::engine::Arrival;
@@ -9,6 +9,8 @@ use crate::header::Header;
 pub(crate) enum Target<'a> {
     /// A send has none.
     Nothing,
+    /// What a send borrows.
+    Source(&'a [u8]),
     /// Elements of which every byte may be written, and their size.
     Bytes(&'a mut [u8], usize),
     /// Elements that are made of bytes one by one, or scattered by a datatype.
@@ -39,7 +41,7 @@ impl<'a> Target<'a> {
     /// The longest message that fits, in bytes.
     pub(crate) fn room(&self) -> usize {
         match self {
-            Self::Nothing => 0,
+            Self::Nothing | Self::Source(_) => 0,
             Self::Bytes(bytes, _) => bytes.len(),
             Self::Other(other) => other.room(),
         }
@@ -53,7 +55,7 @@ impl<'a> Target<'a> {
             return Err(MpiError::Truncated { source_rank: key.source as usize, tag: key.tag, sent, room });
         }
         match self {
-            Self::Nothing => Ok(()),
+            Self::Nothing | Self::Source(_) => Ok(()),
             Self::Bytes(bytes, size) => {
                 arrival.copy_to(bytes);
                 whole(&arrival.header, *size)

@@ -7,7 +7,7 @@ use river_mpi::{
 };
 
 /// Short, at and beyond the limit of what is sent at once, and of several pieces.
-const SIZES: [usize; 8] = [0, 1, 7, 8192, 8193, 70_000, 300_000, 1_000_001];
+const SIZES: [usize; 9] = [0, 1, 7, 4097, 8192, 8193, 70_000, 300_000, 1_000_001];
 
 #[test]
 fn a_ring_of_slices_of_every_size() {
@@ -376,6 +376,40 @@ fn what_is_sent_from_a_slice_arrives_though_its_request_is_dropped_or_waits_for_
             Ok(())
         });
     }
+}
+
+#[test]
+fn a_buffer_belongs_to_its_owner_again_as_soon_as_its_send_is_complete() {
+    const MESSAGES: usize = 150;
+    const LEN: usize = 3000;
+    world(2, |world| {
+        let other = 1 - world.rank();
+        let mut mine = vec![0_u32; MESSAGES * LEN];
+        let mut theirs = vec![0_u32; MESSAGES * LEN];
+        for round in 0..20 {
+            for (part, number) in mine.chunks_mut(LEN).zip(round..) {
+                part.fill(number);
+            }
+            theirs.fill(u32::MAX);
+            // More at the same time than a rank can show to others, and one of them alone in between.
+            let receives = theirs.chunks_mut(LEN).map(|part| world.irecv_into(part, other, 0));
+            let mut requests = receives.collect::<river_mpi::Result<Vec<_>>>()?;
+            for (part, number) in mine.chunks(LEN).zip(0..) {
+                if number == MESSAGES / 2 && world.rank() == 0 {
+                    world.send(part, other, 0)?;
+                } else {
+                    requests.push(world.isend_from(part, other, 0)?);
+                }
+            }
+            wait_all(&mut requests)?;
+            drop(requests);
+            mine.fill(u32::MAX);
+            for (part, number) in theirs.chunks(LEN).zip(round..) {
+                assert!(part.iter().all(|&x| x == number));
+            }
+        }
+        Ok(())
+    });
 }
 
 #[test]

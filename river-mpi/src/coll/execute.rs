@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::loan::{Loan, Region};
 use super::plan::{Buffer, Plan, Side, Span, Step};
 use super::wire::{Landing, Message, Wire};
 use crate::element::{self, Element};
 use crate::error::MpiError;
+use crate::lend::{Loan, Region};
 use crate::op::Operator;
 
 /// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is

@@ -12,9 +12,8 @@
 //!   where it is from: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`],
 //!   [`allreduce`], [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are what several of them have in common;
 //!   `inter` has the plans between two groups.
-//! * `execute` carries plans out, over a `wire`, and `parcels` does so for values of any length; within a process `loan` is
-//!   how a long message is read out of its sender's memory; `simulate` has a wire of its own; `oracle` knows what has to
-//!   come out.
+//! * `execute` carries plans out, over a `wire`, and `parcels` does so for values of any length; `simulate` has a wire of its
+//!   own; `oracle` knows what has to come out.
 //! * `tuning` chooses, `planner` keeps the plans that a communicator uses again.
 //!
 //! `docs/guide/collectives.md` shows how to write, check, measure and use an algorithm.
@@ -30,7 +29,6 @@ mod fold;
 pub mod gather;
 mod halving;
 mod inter;
-mod loan;
 mod oracle;
 mod parcels;
 mod plan;
@@ -54,7 +52,6 @@ pub use bcast::Bcast;
 pub(crate) use execute::{Execution, Input, Memory, NoOperator, Progress};
 pub use gather::{Gather, Gatherv};
 pub(crate) use inter::{Inter, InterRoot};
-pub(crate) use loan::{Loan, Region};
 pub use oracle::{Checked, check, check_dyn};
 pub(crate) use parcels::Parcels;
 pub use plan::{Buffer, NOTHING, Plan, Side, Span, input, output};

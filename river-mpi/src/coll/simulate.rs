@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use super::algorithm::{Algorithm, Operation, plan_of};
 use super::execute::{Execution, Input, Memory, Mismatch, Progress};
-use super::loan::Region;
 use super::shape::Shape;
 use super::wire::{Message, Wire};
 use crate::element::Element;
+use crate::lend::Region;
 use crate::op::Operator;
 
 /// What sending costs in the simulation: a message of `n` bytes takes `latency + n * per_byte`, during which

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::execute::Mismatch;
-use super::loan::Loan;
+use crate::lend::Loan;
 
 /// Carries messages between the ranks of one communicator.
 ///

@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::coll::{Execution, Input, Memory, Parcels, Plan, Progress, Region};
+use crate::coll::{Execution, Input, Memory, Parcels, Plan, Progress};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::engine::{Background, Engine};
 use crate::error::Result;
+use crate::lend::Region;
 use crate::op::Operator;
 use crate::request::{Pending, Request};
 

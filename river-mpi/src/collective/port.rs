@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coll::{Landing, Loan, Message, SHORT, Wire};
+use crate::coll::{Landing, Message, SHORT, Wire};
 use crate::communicator::Communicator;
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
+use crate::lend::Loan;
 use crate::matching::{Key, Pattern};
 use crate::near::Near;
 

@@ -1,9 +1,10 @@
 //! How a call is carried out by a rank that waits for it.
 
-use crate::coll::{Execution, Input, Memory, NoOperator, Region};
+use crate::coll::{Execution, Input, Memory, NoOperator};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
+use crate::lend::Region;
 use crate::op::Operator;
 
 use super::port::{Port, Seat};

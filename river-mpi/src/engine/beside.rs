@@ -23,6 +23,7 @@ use super::ops::reborrow;
 use super::{Engine, LANE, MESSAGES};
 use crate::header::{HEADER, Kind};
 use crate::job::Place;
+use crate::lend::Slots;
 use crate::matching::Key;
 
 /// Messages of one rank in a row before the others have their turn.
@@ -38,7 +39,8 @@ const LOOKS: usize = 4;
 /// The ranks of a job that share a process.
 #[derive(Debug)]
 struct Hall {
-    seats: HashMap<u32, CachePadded<Seat>>,
+    /// By rank; none for those of other processes.
+    seats: Box<[Option<CachePadded<Seat>>]>,
     entered: Mutex<usize>,
 }
 
@@ -51,6 +53,8 @@ struct Seat {
     count: AtomicUsize,
     /// Those that it has not seen; `None`: it is gone.
     fresh: Mutex<Option<Vec<Receiver>>>,
+    /// Where others see what it sends.
+    slots: Arc<Slots>,
 }
 
 /// Halls that not all have entered yet, by the supervisors of the jobs.
@@ -64,10 +68,13 @@ impl Hall {
             asleep: AtomicBool::new(false),
             count: AtomicUsize::new(0),
             fresh: Mutex::new(Some(Vec::new())),
+            slots: Arc::new(Slots::new()),
         };
         let new = || {
-            let seats = members.iter().map(|&rank| (rank, CachePadded::new(seat()))).collect();
-            Arc::new(Self { seats, entered: Mutex::new(0) })
+            let ranks = members.last().map_or(0, |&last| last + 1);
+            let seats =
+                (0..ranks).map(|rank| members.binary_search(&rank).is_ok().then(|| CachePadded::new(seat())));
+            Arc::new(Self { seats: seats.collect(), entered: Mutex::new(0) })
         };
         let hall = open.entry(job).or_insert_with(new).clone();
         let all_are_here = {
@@ -80,6 +87,10 @@ impl Hall {
         }
         hall
     }
+
+    fn seat(&self, rank: u32) -> Option<&Seat> {
+        Some(self.seats.get(rank as usize)?.as_ref()?)
+    }
 }
 
 /// A rank's queues to and from those that share its process.
@@ -87,6 +98,7 @@ impl Hall {
 pub(super) struct Beside {
     hall: Arc<Hall>,
     me: u32,
+    slots: Arc<Slots>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Receiver>>,
     /// Whether all of them can run at the same time.
@@ -100,8 +112,13 @@ impl Beside {
         let members: Vec<u32> =
             (0..).zip(places).filter(|(_, place)| place.host == host).map(|(rank, _)| rank).collect();
         let cores = available_parallelism().map_or(1, usize::from);
-        (members.len() > 1).then(|| Self {
-            hall: Hall::enter(job, &members),
+        if members.len() < 2 {
+            return None;
+        }
+        let hall = Hall::enter(job, &members);
+        Some(Self {
+            slots: hall.seat(me)?.slots.clone(),
+            hall,
             me,
             senders: RefCell::new(places.iter().map(|_| None).collect()),
             receivers: RefCell::default(),
@@ -109,10 +126,15 @@ impl Beside {
         })
     }
 
+    /// Where others see what this rank sends.
+    pub(super) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
     /// Sends to one of them. `None`: it is gone; true: it has to be rung.
     fn push(&self, to: u32, send: impl FnOnce(&mut Sender)) -> Option<bool> {
         let mut senders = self.senders.borrow_mut();
-        let (sender, seat) = (senders.get_mut(to as usize)?, self.hall.seats.get(&to)?);
+        let (sender, seat) = (senders.get_mut(to as usize)?, self.hall.seat(to)?);
         if sender.is_none() {
             let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = fresh.as_mut()?;
@@ -130,7 +152,7 @@ impl Beside {
     /// Takes the next message of any of them, from the queue of that number on: the result and the number of its queue.
     fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_>) -> R) -> Option<(usize, R)> {
         let mut receivers = self.receivers.borrow_mut();
-        if let Some(seat) = self.hall.seats.get(&self.me)
+        if let Some(seat) = self.hall.seat(self.me)
             && seat.count.load(Ordering::Acquire) > receivers.len()
         {
             let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +164,7 @@ impl Beside {
 
     /// Says whether this rank has to be rung.
     fn set_asleep(&self, asleep: bool) {
-        if let Some(seat) = self.hall.seats.get(&self.me) {
+        if let Some(seat) = self.hall.seat(self.me) {
             seat.asleep.store(asleep, Ordering::SeqCst);
         }
     }
@@ -150,7 +172,7 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        if let Some(seat) = self.hall.seats.get(&self.me) {
+        if let Some(seat) = self.hall.seat(self.me) {
             seat.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
@@ -194,8 +216,13 @@ impl Incoming for Payload {
 
 impl Engine<'_> {
     /// The way to a rank, if messages to it go by a queue.
-    fn beside(&self, to: u32) -> Option<&Beside> {
+    pub(super) fn beside(&self, to: u32) -> Option<&Beside> {
         self.beside.as_ref().filter(|_| to != self.me && self.near[to as usize])
+    }
+
+    /// Where a rank of this process shows what it sends.
+    pub(super) fn slots_of(&self, rank: u32) -> Option<&Slots> {
+        Some(&self.beside(rank)?.hall.seat(rank)?.slots)
     }
 
     /// Sends a header and data that lies in the caller's memory to a rank of this process. False: that has to go by mailbox.

@@ -2,8 +2,8 @@
 //! thread, whenever that is in an operation; there is no other thread.
 //!
 //! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*. When a receive matches it, the receiver
-//! reads it from the sender's memory ([`single`]), or says *go*, and then it comes in pieces that stay in the cache while
-//! they are copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking
+//! reads it from the sender's memory ([`single`]; within a process, while the sender waits, by itself: [`crate::lend`]), or
+//! says *go*, and then it comes in pieces that stay in the cache while they are copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking
 //! receive straight into it; so nobody holds a large message that is not wanted yet.
 
 mod arrival;
@@ -67,6 +67,8 @@ fn label(envelope: &Envelope) -> Option<String> {
 pub(crate) const EAGER: usize = 64 << 10;
 /// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
 pub(crate) const EAGER_NEAR: usize = 8 << 10;
+/// The same within a process, where that costs no call of the kernel.
+const EAGER_BESIDE: usize = 4 << 10;
 /// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
 const INLINE: usize = 4 << 10;
 /// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
@@ -373,7 +375,11 @@ impl<'v> Engine<'v> {
 
     /// Up to so many bytes a message to that rank is sent without asking.
     fn eager(&self, to: u32) -> usize {
-        if self.shares_memory(to) { EAGER_NEAR } else { EAGER }
+        match () {
+            () if self.beside(to).is_some() => EAGER_BESIDE,
+            () if self.shares_memory(to) => EAGER_NEAR,
+            () => EAGER,
+        }
     }
 
     fn transmit(&self, to: u32, payload: impl Into<Payload>) -> Result {

@@ -11,7 +11,8 @@ use crate::matching::Key;
 
 impl Engine<'_> {
     pub(super) fn add(&self, state: OpState) -> OpId {
-        self.state.borrow_mut().ops.insert(Op::new(state)).into()
+        // Made in its place: a copy of what was just written would wait for the store buffer.
+        self.state.borrow_mut().ops.insert_with_key(|_| Op::new(state)).into()
     }
 
     pub(super) fn forget(&self, op: OpId) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use river_core::Payload;
 
-use super::single::{Exposure, Seal};
+use super::single::Seal;
 use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
@@ -74,18 +74,22 @@ impl Engine<'_> {
         let op = if eager {
             self.send_unmatched(to, key, data)?
         } else {
-            let op = self.offer(to, key, data, None, 0)?;
-            if self.exposes(to, data.len()) {
-                // Longer than others wait before they sleep, as it may take longer to read.
-                self.linger(op, reading_time(data.len()));
-            }
-            op
+            self.prepare_offer(to, key, data, None, 0)
         };
-        let outcome = if self.is_complete(op) { Ok(()) } else { self.wait_for(&[op]) };
-        let state = self.state.borrow_mut().ops.remove(op.key()).map(|op| op.state);
-        outcome?;
-        let Some(OpState::Granted { receive }) = state else { return Ok(()) };
-        self.send_pieces(to, key, receive, data)
+        self.show([(op, data)], || {
+            if !eager {
+                self.announce(op, to, key, data.len())?;
+                if self.exposes(to, data.len()) {
+                    // Longer than others wait before they sleep, as it may take longer to read.
+                    self.linger(op, reading_time(data.len()));
+                }
+            }
+            let outcome = if self.is_complete(op) { Ok(()) } else { self.wait_for(&[op]) };
+            let state = self.state.borrow_mut().ops.remove(op.key()).map(|op| op.state);
+            outcome?;
+            let Some(OpState::Granted { receive }) = state else { return Ok(()) };
+            self.send_pieces(to, key, receive, data)
+        })
     }
 
     /// The length of the pieces of a message.
@@ -306,17 +310,26 @@ impl Engine<'_> {
         owned: Option<Bytes>,
         buffered: usize,
     ) -> Result<OpId> {
+        let op = self.prepare_offer(to, key, data, owned, buffered);
+        self.announce(op, to, key, data.len())?;
+        Ok(op)
+    }
+
+    fn prepare_offer(&self, to: u32, key: Key, data: &[u8], owned: Option<Bytes>, buffered: usize) -> OpId {
         let mut op = Op::new(OpState::Offered { to, key, data: owned });
         op.buffered = buffered;
-        let exposure = self.exposes(to, data.len()).then(|| Exposure::of(data));
-        let exposure = exposure.map(|(exposure, seal)| {
-            op.seal = Some(seal);
-            exposure
-        });
-        let op: OpId = self.state.borrow_mut().ops.insert(op).into();
-        let header = self.header(Kind::Offer, key, op.0, data.len());
-        let offer = header.with(exposure.as_ref().map_or(&[][..], bytemuck::bytes_of));
-        self.transmit(to, offer).inspect_err(|_| self.forget(op))?;
-        Ok(op)
+        op.seal = self.exposes(to, data.len()).then(|| self.seal(to, data));
+        self.state.borrow_mut().ops.insert(op).into()
+    }
+
+    /// Tells the receiver of an offer, which is forgotten if that cannot be told.
+    fn announce(&self, op: OpId, to: u32, key: Key, len: usize) -> Result {
+        let header = self.header(Kind::Offer, key, op.0, len);
+        let exposure = {
+            let state = self.state.borrow();
+            state.ops.get(op.key()).and_then(|op| op.seal.as_ref()).map(Seal::exposure)
+        };
+        let exposure = exposure.as_ref().map_or(&[][..], bytemuck::bytes_of);
+        self.transmit_slice(to, &header, exposure).inspect_err(|_| self.forget(op))
     }
 }

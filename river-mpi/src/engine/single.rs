@@ -8,6 +8,9 @@
 //!
 //! The data of a send that borrows its slice until it is complete is *lent*: the engine cannot hold the slice itself, but it
 //! can read it as any receiver does, if its own process has to send it in pieces or its request is dropped.
+//!
+//! Between ranks of one process the seal is a [slot](crate::lend::Slots), and while the sender waits, the receiver needs no
+//! call of the kernel.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
@@ -21,11 +24,13 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use river_core::Payload;
+use smallvec::SmallVec;
 
 use super::arrival::{Arrival, Message};
 use super::intake::Landing;
-use super::{Engine, OpState, State};
+use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
+use crate::lend::{Lease, Shown};
 
 /// Where the data of an offer lies. In the byte order of the machine, as only processes of one machine use it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -37,27 +42,60 @@ pub(super) struct Exposure {
     number: u64,
 }
 
-/// A word that says that data is where an [`Exposure`] says, until it is dropped.
+/// Says that data is where an [`Exposure`] says, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Seal(Box<Sealed>);
+pub(super) enum Seal {
+    Own(Box<Sealed>),
+    Slot(Lease),
+}
 
+/// A seal of its own.
 #[derive(Debug)]
-struct Sealed {
+pub(super) struct Sealed {
     word: AtomicU64,
-    exposure: Exposure,
+    data: u64,
     len: usize,
+    number: u64,
 }
 
 impl Seal {
+    fn of(data: &[u8]) -> Self {
+        let (len, at) = (data.len(), data.as_ptr().expose_provenance() as u64);
+        let mut sealed = Box::new(Sealed { word: AtomicU64::new(0), data: at, len, number: 0 });
+        // Never zero, and nobody else's.
+        sealed.number = Lease::number_of(RandomState::new().hash_one(sealed.at()));
+        sealed.word.store(sealed.number, SeqCst);
+        Self::Own(sealed)
+    }
+
     /// How long the data is.
     pub(super) fn len(&self) -> usize {
-        self.0.len
+        match self {
+            Self::Own(sealed) => sealed.len,
+            Self::Slot(lease) => lease.data().1,
+        }
+    }
+
+    /// What an offer says.
+    pub(super) fn exposure(&self) -> Exposure {
+        let (data, seal, number) = match self {
+            Self::Own(sealed) => (sealed.data, sealed.at(), sealed.number),
+            Self::Slot(lease) => (lease.data().0, lease.word(), lease.number()),
+        };
+        Exposure { process: (*PROCESS).into(), data, seal, number }
     }
 }
 
-impl Drop for Seal {
+impl Sealed {
+    /// Where the word lies.
+    fn at(&self) -> u64 {
+        std::ptr::from_ref(&self.word).expose_provenance() as u64
+    }
+}
+
+impl Drop for Sealed {
     fn drop(&mut self) {
-        self.0.word.store(0, SeqCst);
+        self.word.store(0, SeqCst);
     }
 }
 
@@ -67,8 +105,7 @@ static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
 /// Whether this process can read its own memory by that call. (A sandbox may forbid it.)
 static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
     let (data, mut out) = ([1; 8], [0; 8]);
-    let (exposure, _seal) = Exposure::of(&data);
-    exposure.read(&mut out).is_ok() && out == data
+    Seal::of(&data).exposure().read(&mut out).is_ok() && out == data
 });
 
 /// Why data was not read.
@@ -86,18 +123,6 @@ const READ: usize = 1 << 30;
 const KEPT: u64 = 1 << 20;
 
 impl Exposure {
-    pub(super) fn of(data: &[u8]) -> (Self, Seal) {
-        let len = data.len();
-        let mut sealed = Box::new(Sealed { word: AtomicU64::new(0), exposure: Self::zeroed(), len });
-        let at = std::ptr::from_ref::<AtomicU64>(&sealed.word).expose_provenance() as u64;
-        // Never zero, and nobody else's.
-        let number = RandomState::new().hash_one(at) | 1;
-        let data = data.as_ptr().expose_provenance() as u64;
-        sealed.exposure = Self { process: (*PROCESS).into(), data, seal: at, number };
-        sealed.word.store(number, SeqCst);
-        (sealed.exposure, Seal(sealed))
-    }
-
     /// What an offer says, if it says it.
     fn told_by(offer: &Message) -> Option<Self> {
         let said = offer.payload.slice(HEADER, HEADER + size_of::<Self>())?;
@@ -119,7 +144,9 @@ impl Exposure {
             let mut local =
                 [IoSliceMut::new(&mut out[done..done + part]), IoSliceMut::new(seal.as_mut_slice())];
             match process_vm_readv(process, &mut local, &[data, word]) {
-                Ok(read) if read == part + seal.len() && u64::from_ne_bytes(seal) == self.number => {}
+                Ok(read)
+                    if read == part + seal.len()
+                        && Lease::number_of(u64::from_ne_bytes(seal)) == self.number => {}
                 Err(Errno::EPERM | Errno::ESRCH | Errno::ENOSYS) => return Err(Unread::Refused),
                 _ => return Err(Unread::Gone),
             }
@@ -137,7 +164,31 @@ const EXPOSED: usize = 4 << 20;
 impl Engine<'_> {
     /// Whether the offer of a message of that length says where the data is.
     pub(super) fn exposes(&self, to: u32, len: usize) -> bool {
-        len <= EXPOSED && self.shares_memory(to)
+        (len <= EXPOSED || self.beside(to).is_some()) && self.shares_memory(to)
+    }
+
+    /// What says to a rank that this data is where it is.
+    pub(super) fn seal(&self, to: u32, data: &[u8]) -> Seal {
+        let lease = self.beside(to).and_then(|beside| beside.slots().lease(data));
+        lease.map_or_else(|| Seal::of(data), Seal::Slot)
+    }
+
+    /// Lets the receivers of these operations copy their slices by themselves while `body` runs, if they are in this process.
+    pub(crate) fn show<'d, R>(
+        &self,
+        slices: impl IntoIterator<Item = (OpId, &'d [u8])>,
+        body: impl FnOnce() -> R,
+    ) -> R {
+        let Some(beside) = &self.beside else { return body() };
+        let shown: SmallVec<[Shown<'_>; 4]> = {
+            let state = self.state.borrow();
+            let number = |op: OpId| match state.ops.get(op.key())?.seal.as_ref()? {
+                Seal::Slot(lease) => Some(lease.number()),
+                Seal::Own(_) => None,
+            };
+            slices.into_iter().filter_map(|(op, data)| Some(Shown { number: number(op)?, data })).collect()
+        };
+        if shown.is_empty() { body() } else { beside.slots().show(&shown, body) }
     }
 
     /// Whether a message of that length can be sent from where it lies, without the caller.
@@ -153,7 +204,7 @@ impl Engine<'_> {
     /// A copy of data that was lent. `None`: it is not there, as its request was leaked.
     pub(super) fn copy_of_lent(&self, seal: &Seal) -> Option<Bytes> {
         let mut whole = false;
-        let copy = self.pool.filled(seal.0.len, |out| whole = seal.0.exposure.read(out).is_ok());
+        let copy = self.pool.filled(seal.len(), |out| whole = seal.exposure().read(out).is_ok());
         whole.then_some(copy)
     }
 
@@ -165,6 +216,10 @@ impl Engine<'_> {
     /// Reads the data of an offer straight to where it belongs, which is as long. False: it has to be sent.
     pub(super) fn read_offered(&self, state: &mut State, offer: &Message, out: &mut [u8]) -> bool {
         let Some(exposure) = Exposure::told_by(offer) else { return false };
+        if self.slots_of(offer.header.from).is_some_and(|slots| slots.copy_to(exposure.number, out)) {
+            self.tell_read(state, &offer.header);
+            return true;
+        }
         match exposure.read(out) {
             Ok(()) => self.tell_read(state, &offer.header),
             Err(Unread::Gone) => return false,
@@ -234,7 +289,8 @@ mod tests {
     fn data_is_read_while_its_seal_is_whole_and_never_after() {
         let data: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
         let mut out = vec![0; data.len()];
-        let (exposure, seal) = Exposure::of(&data);
+        let seal = Seal::of(&data);
+        let exposure = seal.exposure();
         assert_eq!(exposure.read(&mut out), Ok(()));
         assert!(out == data);
         drop(seal);
@@ -244,13 +300,14 @@ mod tests {
     #[test]
     fn what_is_not_there_is_not_read() {
         let data = [1_u8; 64];
-        let (exposure, _seal) = Exposure::of(&data);
+        let seal = Seal::of(&data);
+        let exposure = seal.exposure();
         let mut out = [0; 64];
         for wrong in [
             Exposure { data: 8, ..exposure },
             Exposure { data: u64::MAX, ..exposure },
             Exposure { seal: 8, ..exposure },
-            Exposure { number: exposure.number ^ 1, ..exposure },
+            Exposure { number: exposure.number ^ 8, ..exposure },
             Exposure { process: u64::from(u32::MAX), ..exposure },
         ] {
             assert_eq!(wrong.read(&mut out), Err(Unread::Gone), "{wrong:?}");

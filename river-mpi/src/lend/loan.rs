@@ -16,7 +16,7 @@
 //!     +--------------> COPYING ------> COPIED
 //! ```
 
-// The one place in this crate where threads share memory that the compiler cannot see to be shared.
+// See the header of the parent module.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::Wait;
 use crate::element::{self, Element};
 
 const LENT: u8 = 0;
@@ -40,8 +41,6 @@ const COPIED: u8 = 4;
 const PATIENCE: Duration = Duration::from_micros(50);
 /// Bytes that are copied in a microsecond, at least, when caches are cold.
 const BYTES_PER_MICROSECOND: usize = 2000;
-/// So often a wait looks before it gives its core to others: that takes about half a microsecond.
-const SPINS: usize = 10;
 
 /// Bytes in the memory of another thread, which lends them to one reader.
 #[derive(Debug)]
@@ -123,23 +122,6 @@ impl Loan {
             let _ = self.copy.set(Bytes::copy_from_slice(bytes));
             self.state.store(COPIED, Ordering::Release);
         }
-    }
-}
-
-/// How a thread waits for another one that is at work.
-#[derive(Default)]
-struct Wait(usize);
-
-impl Wait {
-    /// Waits a moment. True: others could have run meanwhile.
-    fn once(&mut self) -> bool {
-        self.0 += 1;
-        if self.0 <= SPINS {
-            std::hint::spin_loop();
-            return false;
-        }
-        std::thread::yield_now();
-        true
     }
 }
 

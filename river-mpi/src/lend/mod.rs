@@ -1,0 +1,34 @@
+//! Memory that a rank lends to another one in the same process: the one place in this crate where threads share memory that
+//! the compiler cannot see to be shared.
+//!
+//! * `loan`: parts of the buffers of a collective operation
+//! * `slot`: slices of sends, while their rank waits for them
+
+mod loan;
+mod slot;
+
+use std::hint::spin_loop;
+use std::thread::yield_now;
+
+pub(crate) use loan::{Loan, Region};
+pub(crate) use slot::{Lease, Shown, Slots};
+
+/// So often a wait looks before it gives its core to others: that takes about half a microsecond.
+const SPINS: usize = 10;
+
+/// How a thread waits for another one that is at work.
+#[derive(Default)]
+struct Wait(usize);
+
+impl Wait {
+    /// Waits a moment. True: others could have run meanwhile.
+    fn once(&mut self) -> bool {
+        self.0 += 1;
+        if self.0 <= SPINS {
+            spin_loop();
+            return false;
+        }
+        yield_now();
+        true
+    }
+}
