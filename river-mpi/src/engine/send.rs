@@ -120,7 +120,7 @@ impl Engine<'_> {
                 return self.isend(to, key, self.pool.join(&[], data), mode);
             }
             let op = self.offer(to, key, data, None, 0)?;
-            self.linger(op, reading_time(data.len()));
+            self.show([(op, data)], || self.linger(op, reading_time(data.len())));
             let mut state = self.state.borrow_mut();
             let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(op) };
             hurry.set(hurry.get().after(!matches!(sending.state, OpState::Offered { .. })));
@@ -316,9 +316,9 @@ impl Engine<'_> {
     }
 
     fn prepare_offer(&self, to: u32, key: Key, data: &[u8], owned: Option<Bytes>, buffered: usize) -> OpId {
+        let seal = self.exposes(to, data.len()).then(|| self.seal(to, data, owned.as_ref()));
         let mut op = Op::new(OpState::Offered { to, key, data: owned });
-        op.buffered = buffered;
-        op.seal = self.exposes(to, data.len()).then(|| self.seal(to, data));
+        (op.seal, op.buffered) = (seal, buffered);
         self.state.borrow_mut().ops.insert(op).into()
     }
 

@@ -27,10 +27,11 @@ use river_core::Payload;
 use smallvec::SmallVec;
 
 use super::arrival::{Arrival, Message};
+use super::beside::Beside;
 use super::intake::Landing;
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
-use crate::lend::{Lease, Shown};
+use crate::lend::{Kept, Lease, Shown};
 
 /// Where the data of an offer lies. In the byte order of the machine, as only processes of one machine use it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -47,6 +48,7 @@ pub(super) struct Exposure {
 pub(super) enum Seal {
     Own(Box<Sealed>),
     Slot(Lease),
+    Kept(Box<Kept>),
 }
 
 /// A seal of its own.
@@ -73,16 +75,26 @@ impl Seal {
         match self {
             Self::Own(sealed) => sealed.len,
             Self::Slot(lease) => lease.data().1,
+            Self::Kept(kept) => kept.lease().data().1,
         }
     }
 
     /// What an offer says.
     pub(super) fn exposure(&self) -> Exposure {
-        let (data, seal, number) = match self {
-            Self::Own(sealed) => (sealed.data, sealed.at(), sealed.number),
-            Self::Slot(lease) => (lease.data().0, lease.word(), lease.number()),
+        let process = (*PROCESS).into();
+        let of = |lease: &Lease| Exposure {
+            process,
+            data: lease.data().0,
+            seal: lease.word(),
+            number: lease.number(),
         };
-        Exposure { process: (*PROCESS).into(), data, seal, number }
+        match self {
+            Self::Own(sealed) => {
+                Exposure { process, data: sealed.data, seal: sealed.at(), number: sealed.number }
+            }
+            Self::Slot(lease) => of(lease),
+            Self::Kept(kept) => of(kept.lease()),
+        }
     }
 }
 
@@ -167,10 +179,14 @@ impl Engine<'_> {
         (len <= EXPOSED || self.beside(to).is_some()) && self.shares_memory(to)
     }
 
-    /// What says to a rank that this data is where it is.
-    pub(super) fn seal(&self, to: u32, data: &[u8]) -> Seal {
-        let lease = self.beside(to).and_then(|beside| beside.slots().lease(data));
-        lease.map_or_else(|| Seal::of(data), Seal::Slot)
+    /// What says to a rank that this data is where it is, all the time if it is `owned`.
+    pub(super) fn seal(&self, to: u32, data: &[u8], owned: Option<&Bytes>) -> Seal {
+        let slots = self.beside(to).map(Beside::slots);
+        let seal = slots.and_then(|slots| match owned {
+            Some(owned) => slots.keep(owned.clone()).map(|kept| Seal::Kept(kept.into())),
+            None => slots.lease(data).map(Seal::Slot),
+        });
+        seal.unwrap_or_else(|| Seal::of(data))
     }
 
     /// Lets the receivers of these operations copy their slices by themselves while `body` runs, if they are in this process.
@@ -184,7 +200,7 @@ impl Engine<'_> {
             let state = self.state.borrow();
             let number = |op: OpId| match state.ops.get(op.key())?.seal.as_ref()? {
                 Seal::Slot(lease) => Some(lease.number()),
-                Seal::Own(_) => None,
+                _ => None,
             };
             slices.into_iter().filter_map(|(op, data)| Some(Shown { number: number(op)?, data })).collect()
         };

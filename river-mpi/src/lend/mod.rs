@@ -11,7 +11,7 @@ use std::hint::spin_loop;
 use std::thread::yield_now;
 
 pub(crate) use loan::{Loan, Region};
-pub(crate) use slot::{Lease, Shown, Slots};
+pub(crate) use slot::{Kept, Lease, Shown, Slots};
 
 /// So often a wait looks before it gives its core to others: that takes about half a microsecond.
 const SPINS: usize = 10;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 
+use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use super::Wait;
@@ -60,6 +61,14 @@ pub(crate) struct Lease {
     number: u64,
 }
 
+/// Bytes that are shown as long as they are kept here.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Dropped first: then nobody reads them any more.
+    lease: Lease,
+    _bytes: Bytes,
+}
+
 /// A slice with the number of its lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown<'a> {
@@ -92,6 +101,13 @@ impl Slots {
         slot.len.store(data.len(), Relaxed);
         slot.word.store(number | HIDDEN, Release);
         Some(Lease { slots: self.clone(), number })
+    }
+
+    /// A slot for bytes, which others can copy from now on.
+    pub(crate) fn keep(self: &Arc<Self>, bytes: Bytes) -> Option<Kept> {
+        let lease = self.lease(&bytes)?;
+        self.slot(lease.number).word.store(lease.number | SHOWN, Release);
+        Some(Kept { lease, _bytes: bytes })
     }
 
     /// Lets others copy these slices while `body` runs. Returns when nobody reads them any more, which is soon after that.
@@ -136,9 +152,9 @@ impl Slots {
             done.1 = number | SHOWN;
             return false;
         }
-        // SAFETY: what is shown is borrowed by the caller of `show` until that returns, and it does not before the word is READ;
-        // who has set READING is the only one that sets it, and only the owner, which is in `show`, gives the lease another
-        // slice. `out` is another memory, as it is borrowed mutably.
+        // SAFETY: what is shown is borrowed by the caller of `show` until that returns, or owned by a `Kept` until its lease is
+        // dropped; neither is over before the word is READ. Who has set READING is the only one that sets it, and nobody gives
+        // the slot another slice meanwhile. `out` is another memory, as it is borrowed mutably.
         unsafe { std::ptr::copy_nonoverlapping(start, out.as_mut_ptr(), len) };
         true
     }
@@ -185,6 +201,12 @@ impl Lease {
     }
 }
 
+impl Kept {
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         let slot = self.slots.slot(self.number);
@@ -219,6 +241,17 @@ mod tests {
         slots.show(&[Shown { number: next.number(), data: &data }], || {
             assert!(!slots.copy_to(old, &mut out), "that was another one");
         });
+    }
+
+    #[test]
+    fn what_is_kept_is_shown_all_the_time() {
+        let slots = Arc::new(Slots::new());
+        let kept = slots.keep(Bytes::from(vec![1, 2, 3])).unwrap();
+        let (number, mut out) = (kept.lease().number(), [0; 3]);
+        assert!(slots.copy_to(number, &mut out));
+        assert_eq!(out, [1, 2, 3]);
+        let other = slots.keep(Bytes::from(vec![1, 2, 3])).unwrap().lease().number();
+        assert!(!slots.copy_to(other, &mut out), "it is gone");
     }
 
     #[test]
