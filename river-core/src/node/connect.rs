@@ -142,18 +142,24 @@ impl Node {
             peer.address.get_or_insert(from.address);
             peer.inbound += 1;
         }
-        let mut taken = false;
-        if let Some(ring) = ring {
-            taken = self.rings().is_some_and(|rings| rings.attach(from.host, ring).is_ok());
-            // In plain even if the connection is sealed: it says nothing that a look at the traffic would not.
-            stream.write_all(&[u8::from(taken)])?;
-        }
+        let taken =
+            ring.is_some_and(|ring| self.rings().is_some_and(|rings| rings.attach(from.host, ring).is_ok()));
+        // In plain even if the connection is sealed: it says nothing that a look at the traffic would not.
+        let told = if ring.is_some() { stream.write_all(&[u8::from(taken)]) } else { Ok(()) };
         let by = if taken { By::Ring } else { By::Connection(session) };
-        match &self.ways {
+        let read = told.and_then(|()| match &self.ways {
             Ways::Real { reader, .. } => reader.add(from.host, stream, by),
             #[cfg(test)]
             Ways::Sim(_) => Ok(()),
+        });
+        if let Err(error) = &read {
+            if let Some(rings) = self.rings().filter(|_| taken) {
+                rings.detach(from.host);
+            }
+            // Nobody reads it, so nobody else will say that it has ended; and the death of its process waits for that.
+            self.inbound_closed(from.host, &error.to_string());
         }
+        read
     }
 }
 
@@ -185,5 +191,47 @@ pub(super) fn rings_allowed() -> io::Result<bool> {
                  nothing for the fastest"
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener};
+
+    use super::*;
+    use crate::discovery::Network;
+    use crate::id::{ProgramId, VrId};
+    use crate::inbox::Event;
+    use crate::key::ClusterKey;
+    use crate::rt;
+
+    fn place() -> Place {
+        Place { host: HostId::fresh(), address: SocketAddr::from(([127, 0, 0, 1], 1)) }
+    }
+
+    #[test]
+    fn the_death_of_a_process_is_told_though_its_connection_could_not_be_taken_over() {
+        let (requests, _asked) = rt::unbounded();
+        let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
+        let node = Node::start((place(), Network::Loopback), program, "test".into(), key, requests, false);
+        let node = node.unwrap();
+        let (peer, watcher, watched) = (place(), VrId::fresh(), VrId::fresh());
+        let inbox = node.add(watcher);
+        node.learn(watched, peer);
+        node.expect(watcher, watched);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        // As if its process were gone.
+        near.shutdown(Shutdown::Write).unwrap();
+        let ring = MemoryName { process: 0, descriptor: -1, length: 0, token: [0; 16] };
+        node.accept(peer, (near, None), Some(&ring)).unwrap_err();
+        node.host_down(
+            peer.host,
+            &Why::HostDied { vm: "lab".into(), how: "killed".into(), last_lines: vec![] },
+        );
+        let mut events = Vec::new();
+        inbox.swap(&mut events);
+        assert!(matches!(&events[..], [Event::Down(down)] if down.who == watched), "{events:?}");
     }
 }
