@@ -68,8 +68,6 @@ pub struct Vr {
     mailbox: RefCell<Mailbox>,
     handlers: Handlers,
     routes: RefCell<IdMap<VrId, Route>>,
-    /// Up to which [move](Node::moves) of VRs the routes are right.
-    moves: Cell<u64>,
     /// The VRs whose end reaches this one.
     observed: RefCell<IdSet<VrId>>,
     slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
@@ -105,7 +103,6 @@ impl Vr {
 
     fn from_base(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>, base: &Base) -> Self {
         inbox.adopt();
-        let moves = Cell::new(node.moves());
         let mailbox = Mailbox::from(base.queue.clone());
         inbox.holds(mailbox.unreceived());
         let tracer = node.traces.get().map(|traces| Box::new(Tracer::new(traces.clone(), id, parent)));
@@ -113,7 +110,6 @@ impl Vr {
             id,
             parent,
             node,
-            moves,
             inbox,
             held: Cell::new(mailbox.unreceived()),
             mailbox: RefCell::new(mailbox),

@@ -15,6 +15,8 @@ use crate::trace::Reason;
 #[derive(Debug)]
 pub(super) struct Route {
     link: Link,
+    /// Up to which [move](crate::node::Node::moves) of VRs the link is right.
+    moves: u64,
     /// The number of the next envelope.
     next: u64,
 }
@@ -102,8 +104,9 @@ impl Vr {
 
     /// `None`: it is gone, as is told to who sends to it.
     fn link_to(&self, to: VrId) -> Option<Link> {
-        let link = self.routes.borrow().get(&to).map(|route| route.link.clone());
-        link.or_else(|| self.node.route(to).ok())
+        let routes = self.routes.borrow();
+        let known = routes.get(&to).filter(|route| route.moves == self.node.moves());
+        known.map(|route| route.link.clone()).or_else(|| self.node.route(to).ok())
     }
 
     /// Sends for real, with that number or the next one.
@@ -117,15 +120,14 @@ impl Vr {
     ) -> Result<(), SendError> {
         let mut routes = self.routes.borrow_mut();
         let moves = self.node.moves();
-        if self.moves.replace(moves) != moves {
-            routes.clear();
-        }
         let route = match routes.entry(to) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
+            Entry::Occupied(entry) if entry.get().moves == moves => entry.into_mut(),
+            entry => {
                 let link = self.timed(Reason::Connect, Some(to), || self.node.route(to));
                 let link = link.map_err(SendError::Down)?;
-                entry.insert(Route { link, next: 0 })
+                // Wherever it is now, its envelopes are counted on.
+                let next = if let Entry::Occupied(entry) = &entry { entry.get().next } else { 0 };
+                entry.insert_entry(Route { link, moves, next }).into_mut()
             }
         };
         let local = matches!(route.link, Link::Local(_));
@@ -152,5 +154,24 @@ impl Vr {
         routes.remove(&to);
         drop(routes);
         Err(SendError::Down(self.node.post_mortem(to)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Selector;
+    use crate::testing;
+
+    #[test]
+    fn envelopes_are_counted_on_when_vrs_have_moved() {
+        const CHANNEL: Channel = Channel::named("test");
+        testing::threads(1, |vr, _, _| {
+            for number in 0..4 {
+                vr.send_bytes(vr.id(), CHANNEL, 0, Vec::new()).unwrap();
+                assert_eq!(vr.receive(Selector::on(CHANNEL)).unwrap().seq, number);
+                vr.node.moved(&[]);
+            }
+        });
     }
 }
