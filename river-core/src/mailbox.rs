@@ -15,8 +15,6 @@ mod lanes;
 mod posted;
 mod queue;
 mod selector;
-#[cfg(test)]
-mod tests;
 mod unexpected;
 
 use std::collections::VecDeque;
@@ -295,3 +293,6 @@ impl Mailbox {
         self.unexpected.hold(number, envelope, self.since);
     }
 }
+
+#[cfg(test)]
+mod tests;
