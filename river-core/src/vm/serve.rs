@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::process::HostProcess;
-use super::{STOPPED, Shared};
+use super::tenancy::{STOPPED, Shared};
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
 use crate::id::ProgramId;
