@@ -132,11 +132,12 @@ impl Vm {
             shelf: Mutex::new(Shelf::new(config.checkpoint_memory.unwrap_or_else(|| total_memory() / 8))),
             changed: Condvar::new(),
         });
-        let mut tasks = vec![rt::spawn(expire_leases(shared.clone()))];
+        let mut tasks = Vec::new();
         if !config.hidden {
             let port = config.discovery_port.map_or_else(discovery::discovery_port, Ok)?;
             tasks.push(rt::spawn(searches::start(shared.clone(), key.clone(), network, port)?));
         }
+        tasks.push(rt::spawn(expire_leases(shared.clone())));
         for listener in listeners {
             let server = shared.clone();
             let serve = move |hello, stream| serve::conversation(server.clone(), hello, stream);

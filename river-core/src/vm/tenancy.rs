@@ -78,8 +78,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn end_host(&self) {
-        let host = self.state().host.take();
+    /// Ends what a tenant runs here. Nothing happens if its lease is over: what runs here is another one's then.
+    pub(super) fn end_host(&self, tenant: &Tenant) {
+        let host = {
+            let mut state = self.state();
+            if state.lease.is_held_by(tenant.program) { state.host.take() } else { None }
+        };
         if let Some(host) = host {
             host.kill();
         }
@@ -89,7 +93,7 @@ impl Shared {
     pub(super) fn release(&self, tenant: &Tenant) {
         let host = {
             let mut state = self.state();
-            if state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
+            if !state.lease.is_held_by(tenant.program) {
                 return;
             }
             state.lease.release(tenant);
@@ -135,16 +139,20 @@ pub(super) async fn expire_leases(shared: Arc<Shared>) {
         // This process may have been stopped itself, or its machine asleep.
         let deaf = (now - last).saturating_sub(2 * TICK);
         last = now;
-        let expired = {
+        let (expired, holder) = {
             let mut state = shared.state();
             state.lease.forgive(deaf);
-            state.lease.expire(now)
+            // Its host with it, before somebody else can have the VM and start another one.
+            let expired = state.lease.expire(now).map(|tenant| (tenant, state.host.take()));
+            (expired, state.lease.holder().map(|tenant| tenant.program))
         };
-        let tenant = shared.state().lease.holder().map(|tenant| tenant.program);
-        shared.shelf().expire(tenant, now);
-        if let Some(tenant) = expired {
+        shared.shelf().expire(holder, now);
+        if let Some((tenant, host)) = expired {
             tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
-            shared.end_host();
+            shared.changed.notify_all();
+            if let Some(host) = host {
+                host.kill();
+            }
             shared.stop_if_drained();
         }
     }
