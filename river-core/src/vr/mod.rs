@@ -10,10 +10,14 @@
 //! * `watch`: how it learns that another one is gone
 //! * `machines`: what it asks for besides messages: VMs, and VRs on them
 //! * `services`: what it has to do with other programs
-//! * `recorded`: what it does besides if it is recoverable
+//! * `effects`: what it uses instead of what is not deterministic, if it is recoverable
+//! * `checkpoint`: what it goes on from then
+//! * `recorded`: its record
 //! * `traced`: what it does besides if its program is traced
 
+mod checkpoint;
 mod content;
+mod effects;
 mod handler;
 mod machines;
 mod posted;
@@ -44,11 +48,11 @@ use crate::node::Node;
 use crate::state::{Base, Recorder};
 use crate::trace::Tracer;
 
+pub use effects::Random;
 pub use handler::Handler;
 use handler::Handlers;
 pub use posted::Posted;
 use recorded::Journal;
-pub use recorded::Random;
 pub(crate) use resource::{Creation, Resource};
 pub use resource::{Group, VirtualResource};
 use send::Route;
