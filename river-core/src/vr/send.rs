@@ -159,19 +159,28 @@ impl Vr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::id::HostId;
+    use crate::link::SimNet;
     use crate::mailbox::Selector;
-    use crate::testing;
+    use crate::node::Node;
+    use crate::protocol::Place;
 
     #[test]
     fn envelopes_are_counted_on_when_vrs_have_moved() {
         const CHANNEL: Channel = Channel::named("test");
-        testing::threads(1, |vr, _, _| {
-            for number in 0..4 {
-                vr.send_bytes(vr.id(), CHANNEL, 0, Vec::new()).unwrap();
-                assert_eq!(vr.receive(Selector::on(CHANNEL)).unwrap().seq, number);
-                vr.node.moved(&[]);
-            }
-        });
+        let place = Place { host: HostId::fresh(), address: SocketAddr::from(([127, 0, 0, 1], 1)) };
+        let (node, _notices) = Node::simulated(place, &Arc::new(SimNet::default()), Arc::new(|_| None));
+        let id = VrId::fresh();
+        let inbox = node.add(id);
+        let vr = Vr::new(id, None, node.clone(), inbox);
+        for number in 0..4 {
+            vr.send_bytes(id, CHANNEL, 0, Vec::new()).unwrap();
+            assert_eq!(vr.receive(Selector::on(CHANNEL)).unwrap().seq, number);
+            node.moved(&[]);
+        }
     }
 }
