@@ -197,6 +197,11 @@ impl Scheduler {
         self.vms[vm.0].batches.front().copied()
     }
 
+    /// Whether a VM has yet to answer what was taken from it.
+    pub(crate) fn owes(&self, vm: VmIndex) -> bool {
+        self.vms[vm.0].stale > 0
+    }
+
     /// Whether all work has been pulled and none of it waits for a VM.
     pub(crate) fn is_tail(&self) -> bool {
         self.exhausted && self.ready.is_empty()
