@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::id::ProgramId;
 use crate::protocol::Tenant;
 
 /// A lease that has not been renewed for this long is over.
@@ -41,7 +42,7 @@ impl Lease {
 
     /// Ends the lease if `tenant` holds it.
     pub(crate) fn release(&mut self, tenant: &Tenant) {
-        if self.holder().is_some_and(|holder| holder.program == tenant.program) {
+        if self.is_held_by(tenant.program) {
             self.0 = None;
         }
     }
@@ -63,6 +64,10 @@ impl Lease {
         self.0.as_ref().map(|(_, renewed)| now.saturating_duration_since(*renewed))
     }
 
+    pub(crate) fn is_held_by(&self, program: ProgramId) -> bool {
+        self.holder().is_some_and(|holder| holder.program == program)
+    }
+
     pub(crate) fn holder(&self) -> Option<&Tenant> {
         self.0.as_ref().map(|(tenant, _)| tenant)
     }
@@ -73,7 +78,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::ProgramId;
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -14,6 +14,14 @@
 //!
 //! A farm is *direct* (a finished chunk is accepted at once) or *held*: results stay on the VM, accumulated, and
 //! the chunks are accepted together when the accumulated result has been collected.
+//!
+//! * `poll`: what to do next
+//! * `events`: what has happened, as long as all goes well
+//! * `recovery`: what has gone wrong
+
+mod events;
+mod poll;
+mod recovery;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -139,6 +147,12 @@ impl Vm {
             && self.stale == 0
             && self.outstanding + batch <= window
     }
+
+    /// It does not have a batch of so many chunks any more.
+    fn lays_down(&mut self, batch: BatchId, chunks: usize) {
+        self.outstanding -= chunks;
+        self.batches.retain(|other| *other != batch);
+    }
 }
 
 impl Scheduler {
@@ -183,6 +197,11 @@ impl Scheduler {
         self.vms[vm.0].batches.front().copied()
     }
 
+    /// Whether a VM has yet to answer what was taken from it.
+    pub(crate) fn owes(&self, vm: VmIndex) -> bool {
+        self.vms[vm.0].stale > 0
+    }
+
     /// Whether all work has been pulled and none of it waits for a VM.
     pub(crate) fn is_tail(&self) -> bool {
         self.exhausted && self.ready.is_empty()
@@ -199,318 +218,6 @@ impl Scheduler {
 
     pub(crate) fn set_may_join(&mut self, may_join: bool) {
         self.may_join = may_join;
-    }
-
-    // ---- what to do ----
-
-    /// What to do next.
-    pub(crate) fn poll(&mut self) -> Action {
-        if let Some(chunk) = self.deadly {
-            return Action::GiveUp(Defeat::Deadly { chunk, deaths: self.open[&chunk].deaths.clone() });
-        }
-        if self.is_tail() && self.open.is_empty() {
-            return Action::Done;
-        }
-        if let Some(action) = self.let_go() {
-            return action;
-        }
-        let size = (self.window / 2).max(1);
-        let free = self.vms.iter().enumerate().filter(|(_, vm)| vm.is_free(self.window, size));
-        let free = free.min_by_key(|(_, vm)| vm.outstanding).map(|(index, _)| VmIndex(index));
-        if let Some(vm) = free {
-            let alone = self.ready.front().is_some_and(|chunk| self.open[chunk].alone);
-            if !self.exhausted && !alone && self.ready.len() < size {
-                return Action::Pull;
-            }
-            let chunks = if self.ready.is_empty() { self.copies(vm, size) } else { self.take_ready(size) };
-            if !chunks.is_empty() {
-                return self.issue(vm, chunks);
-            }
-        }
-        if self.alive() == 0 {
-            if !self.exhausted && self.ready.is_empty() {
-                // This finds out whether there is any work left for which somebody would be needed.
-                return Action::Pull;
-            }
-            if !self.may_join {
-                return Action::GiveUp(Defeat::NoVmLeft { deaths: self.deaths.clone() });
-            }
-        }
-        if self.is_tail() {
-            let idle = |vm: &Vm| vm.batches.is_empty() && !vm.held.is_empty() && !vm.collecting;
-            if let Some(index) = self.vms.iter().position(idle) {
-                self.vms[index].collecting = true;
-                return Action::Collect { vm: VmIndex(index) };
-            }
-        }
-        Action::Wait
-    }
-
-    /// The next step of a VM that leaves and has finished its batches.
-    fn let_go(&mut self) -> Option<Action> {
-        let leaves = |vm: &Vm| vm.life == Life::Leaving && vm.batches.is_empty() && !vm.collecting;
-        let index = self.vms.iter().position(leaves)?;
-        let vm = &mut self.vms[index];
-        if vm.held.is_empty() {
-            vm.life = Life::Gone;
-            Some(Action::Release { vm: VmIndex(index) })
-        } else {
-            vm.collecting = true;
-            Some(Action::Collect { vm: VmIndex(index) })
-        }
-    }
-
-    fn take_ready(&mut self, size: usize) -> Vec<ChunkId> {
-        let mut chunks = Vec::with_capacity(size.min(self.ready.len()));
-        while chunks.len() < size
-            && let Some(chunk) = self.ready.front()
-        {
-            let alone = self.open[chunk].alone;
-            if alone && !chunks.is_empty() {
-                break;
-            }
-            chunks.extend(self.ready.pop_front());
-            if alone {
-                break;
-            }
-        }
-        chunks
-    }
-
-    /// Chunks of slow VMs that `vm` may do as well, now that there is nothing else for it.
-    fn copies(&self, vm: VmIndex, size: usize) -> Vec<ChunkId> {
-        if self.mode == Mode::Held || self.vms[vm.0].outstanding > 0 {
-            return Vec::new();
-        }
-        let slow = self.vms.iter().filter(|vm| vm.slow && vm.life != Life::Gone);
-        let batches = slow.flat_map(|vm| &vm.batches).map(|batch| &self.batches[batch]);
-        let chunks = batches.filter(|batch| !batch.stale).flat_map(|batch| &batch.chunks);
-        let single =
-            chunks.filter(|chunk| self.open.get(chunk).is_some_and(|open| open.copies == 1 && !open.alone));
-        single.take(size).copied().collect()
-    }
-
-    fn issue(&mut self, vm: VmIndex, chunks: Vec<ChunkId>) -> Action {
-        let batch = BatchId(self.issued);
-        self.issued += 1;
-        for chunk in &chunks {
-            if let Some(open) = self.open.get_mut(chunk) {
-                open.copies += 1;
-            }
-        }
-        let state = &mut self.vms[vm.0];
-        state.batches.push_back(batch);
-        state.outstanding += chunks.len();
-        self.batches.insert(batch, Batch { vm, chunks: chunks.clone(), stale: false });
-        Action::Issue { batch, chunks, vm }
-    }
-
-    // ---- what has happened ----
-
-    /// A VM is there to work.
-    pub(crate) fn handle_joined(&mut self) -> VmIndex {
-        self.vms.push(Vm::default());
-        VmIndex(self.vms.len() - 1)
-    }
-
-    /// The work had another chunk; its number.
-    pub(crate) fn handle_pulled(&mut self) -> ChunkId {
-        let chunk = self.new_chunk();
-        self.ready.push_back(chunk);
-        chunk
-    }
-
-    /// Something has to be done again; the number of the chunk that it becomes.
-    pub(crate) fn handle_again(&mut self) -> ChunkId {
-        let chunk = self.new_chunk();
-        self.ready.push_front(chunk);
-        chunk
-    }
-
-    fn new_chunk(&mut self) -> ChunkId {
-        let chunk = ChunkId(self.pulled);
-        self.pulled += 1;
-        self.open.insert(chunk, Open::default());
-        chunk
-    }
-
-    /// The work had no more.
-    pub(crate) fn handle_exhausted(&mut self) {
-        self.exhausted = true;
-    }
-
-    /// A VM has answered a batch, well or not: the chunks whose results are to be used. Ignore the others.
-    pub(crate) fn handle_finished(&mut self, batch: BatchId) -> Vec<ChunkId> {
-        let Some(Batch { vm, chunks, stale }) = self.batches.remove(&batch) else { return Vec::new() };
-        let state = &mut self.vms[vm.0];
-        if stale {
-            state.stale -= 1;
-            return Vec::new();
-        }
-        state.slow = false;
-        state.outstanding -= chunks.len();
-        state.batches.retain(|other| *other != batch);
-        match self.mode {
-            Mode::Direct => chunks.into_iter().filter(|chunk| self.open.remove(chunk).is_some()).collect(),
-            Mode::Held => {
-                state.held.extend(&chunks);
-                chunks
-            }
-        }
-    }
-
-    /// What a VM had accumulated is here: the chunks that this accepts, or `None` if it is to be ignored.
-    pub(crate) fn handle_collected(&mut self, vm: VmIndex) -> Option<Vec<ChunkId>> {
-        let state = &mut self.vms[vm.0];
-        if !state.collecting {
-            return None;
-        }
-        state.collecting = false;
-        let accepted = std::mem::take(&mut state.held);
-        for chunk in &accepted {
-            self.open.remove(chunk);
-        }
-        Some(accepted)
-    }
-
-    /// A VM did not take a batch, because it is gone. Returns the finished chunks that are lost with it.
-    pub(crate) fn handle_refused(&mut self, batch: BatchId) -> Vec<ChunkId> {
-        let Some(Batch { vm, chunks, .. }) = self.batches.remove(&batch) else { return Vec::new() };
-        // They were never there, so they are not suspected.
-        let state = &mut self.vms[vm.0];
-        state.outstanding -= chunks.len();
-        state.batches.retain(|other| *other != batch);
-        for chunk in chunks.into_iter().rev() {
-            self.give_back(chunk, true);
-        }
-        self.handle_down(vm)
-    }
-
-    /// A VM is gone. Returns the finished chunks that are lost with it.
-    pub(crate) fn handle_down(&mut self, vm: VmIndex) -> Vec<ChunkId> {
-        let state = &mut self.vms[vm.0];
-        if state.life == Life::Gone {
-            return Vec::new();
-        }
-        state.life = Life::Gone;
-        (state.collecting, state.slow) = (false, false);
-        state.outstanding = 0;
-        self.deaths.push(vm);
-        let lost = std::mem::take(&mut state.held);
-        let batches = std::mem::take(&mut state.batches);
-        self.suspect(vm, batches.front().copied());
-        for chunk in self.take_batches(batches) {
-            self.give_back(chunk, false);
-        }
-        self.batches.retain(|_, batch| batch.vm != vm);
-        for chunk in &lost {
-            if let Some(open) = self.open.get_mut(chunk) {
-                open.copies = 1;
-            }
-            self.give_back(*chunk, false);
-        }
-        lost
-    }
-
-    /// A VM has not been heard of for long.
-    pub(crate) fn handle_slow(&mut self, vm: VmIndex) {
-        let state = &mut self.vms[vm.0];
-        state.slow = state.outstanding > 0;
-    }
-
-    /// A VM is to leave when it has finished what it has.
-    pub(crate) fn handle_leaving(&mut self, vm: VmIndex) {
-        let state = &mut self.vms[vm.0];
-        if state.life == Life::Working {
-            state.life = Life::Leaving;
-        }
-    }
-
-    /// The first batch of a VM takes longer than it may. Its chunks, unless another VM has them too, are closed, and
-    /// returned; the rest of what the VM has goes to others, and it gets nothing before it has answered everything.
-    pub(crate) fn handle_overdue(&mut self, vm: VmIndex) -> Vec<ChunkId> {
-        let batches = std::mem::take(&mut self.vms[vm.0].batches);
-        self.vms[vm.0].stale += batches.len();
-        self.vms[vm.0].outstanding = 0;
-        self.vms[vm.0].slow = false;
-        let first =
-            batches.front().and_then(|batch| self.batches.get(batch)).map_or(0, |batch| batch.chunks.len());
-        let mut closed = Vec::new();
-        for (index, chunk) in self.take_batches(batches).into_iter().enumerate() {
-            if index >= first {
-                self.give_back(chunk, false);
-            } else if let Some(open) = self.open.get_mut(&chunk) {
-                open.copies -= 1;
-                // With a new copy whenever the time of one is over, one that never ends would always have one left.
-                open.alone = true;
-                if open.copies == 0 {
-                    self.open.remove(&chunk);
-                    closed.push(chunk);
-                }
-            }
-        }
-        closed
-    }
-
-    /// What a VM accumulates is not to be used: all of it goes to others, and so does what the VM still has. It gets nothing
-    /// before it has answered everything. Returns the finished chunks that are lost with it.
-    pub(crate) fn handle_spoiled(&mut self, vm: VmIndex) -> Vec<ChunkId> {
-        let state = &mut self.vms[vm.0];
-        let (batches, lost) = (std::mem::take(&mut state.batches), std::mem::take(&mut state.held));
-        state.stale += batches.len();
-        state.outstanding = 0;
-        (state.collecting, state.slow) = (false, false);
-        for chunk in self.take_batches(batches) {
-            self.give_back(chunk, false);
-        }
-        for chunk in &lost {
-            self.give_back(*chunk, false);
-        }
-        lost
-    }
-
-    /// A chunk has failed, perhaps: it travels alone from now on.
-    pub(crate) fn handle_suspicious(&mut self, chunk: ChunkId) {
-        if let Some(open) = self.open.get_mut(&chunk) {
-            open.alone = true;
-        }
-    }
-
-    /// Takes the chunks out of batches, which are stale from then on.
-    fn take_batches(&mut self, batches: VecDeque<BatchId>) -> Vec<ChunkId> {
-        let mut chunks = Vec::new();
-        for batch in batches {
-            if let Some(batch) = self.batches.get_mut(&batch) {
-                batch.stale = true;
-                chunks.append(&mut batch.chunks);
-            }
-        }
-        chunks
-    }
-
-    /// Notes what a VM may have died of.
-    fn suspect(&mut self, vm: VmIndex, batch: Option<BatchId>) {
-        let Some(batch) = batch.and_then(|batch| self.batches.get(&batch)) else { return };
-        let exact = batch.chunks.len() == 1;
-        for chunk in &batch.chunks {
-            let Some(open) = self.open.get_mut(chunk) else { continue };
-            open.alone = true;
-            if exact {
-                open.deaths.push(vm);
-                if open.deaths.len() >= self.attempts {
-                    self.deadly = Some(*chunk);
-                }
-            }
-        }
-    }
-
-    /// A VM does not have a chunk any more. If no other has, it waits for one.
-    fn give_back(&mut self, chunk: ChunkId, first: bool) {
-        let Some(open) = self.open.get_mut(&chunk) else { return };
-        open.copies = open.copies.saturating_sub(1);
-        if open.copies == 0 {
-            if first { self.ready.push_front(chunk) } else { self.ready.push_back(chunk) }
-        }
     }
 }
 

@@ -222,7 +222,8 @@ impl ReaderThread {
             let token = Token(self.next);
             self.next += 1;
             if let Err(error) = self.poll.registry().register(&mut stream, token, Interest::READABLE) {
-                self.sink.closed(host, error.to_string());
+                let why = self.inlets.rings.detach(host).unwrap_or_else(|| error.to_string());
+                self.sink.closed(host, why);
                 continue;
             }
             self.doorbells.insert(token, Doorbell { host, stream });

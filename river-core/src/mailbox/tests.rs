@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::envelope::Payload;
+use crate::envelope::{Channel, Payload};
 
 const CHANNEL: Channel = Channel::named("test");
 const OTHER: Channel = Channel::named("other");
@@ -70,7 +70,9 @@ fn fits(&(from, lane, value): &Wish, &(src, other, at, v): &Sent) -> bool {
 }
 
 fn selector(&(from, lane, _): &Wish) -> Selector {
-    Selector { channel: CHANNEL, lane, from: from.map(id), awaits: None }
+    let on = Selector::on(CHANNEL);
+    let on = lane.map_or(on, |lane| on.lane(lane));
+    from.map_or(on, |from| on.from(id(from)))
 }
 
 fn predicate(&(_, _, value): &Wish) -> impl FnMut(&Envelope) -> bool + 'static {

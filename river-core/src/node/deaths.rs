@@ -1,12 +1,14 @@
 //! Who is gone: how a process learns of it, and whom it tells.
 
+use super::book::Peer;
 use super::foreign::Foreign;
-use super::{Link, Node, Notice, Peer, SYSTEM};
+use super::{Node, Notice, SYSTEM};
 use crate::down::{Down, Why};
 use crate::envelope::{Envelope, Payload};
 use crate::frame::Kind;
 use crate::id::{HostId, VrId};
 use crate::inbox::Event;
+use crate::link::Link;
 
 impl Node {
     /// Registers the watch of a local VR on any VR. Blocks as `route` does.

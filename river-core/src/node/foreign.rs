@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Node, Notice, Peer};
+use super::book::Peer;
+use super::{Node, Notice};
 use crate::discovery::Network;
 use crate::down::{Down, Why};
 use crate::envelope::Envelope;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::process::HostProcess;
-use super::{STOPPED, Shared};
+use super::tenancy::{STOPPED, Shared};
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
 use crate::id::ProgramId;
@@ -74,7 +74,7 @@ async fn converse(
                 }
                 let _ = to.try_send(FromVm::Alive);
             }
-            (ToVm::EndHost, Some(_)) => shared.end_host(),
+            (ToVm::EndHost, Some(tenant)) => shared.end_host(tenant),
             (ToVm::Start(spec), Some(tenant)) => {
                 let started = start(shared, tenant, spec, to, from).await?;
                 let _ = to.try_send(match started {
@@ -134,7 +134,7 @@ async fn keep(
     to: &rt::Sender<FromVm>,
     from: &mut Incoming<ToVm>,
 ) -> Result<Result<(), String>, ControlError> {
-    if shared.state().lease.holder().is_none_or(|holder| holder.program != program) {
+    if !shared.state().lease.is_held_by(program) {
         return Ok(Err("it is not leased by the program".into()));
     }
     if let Err(error) = shared.shelf().reserve(&image, program, Instant::now()) {
@@ -214,7 +214,7 @@ async fn start(
         if state.stopped {
             return Err(STOPPED.into());
         }
-        if state.lease.holder().is_none_or(|holder| holder.program != tenant.program) {
+        if !state.lease.is_held_by(tenant.program) {
             return Err("the lease has ended".into());
         }
         state.host = Some(host);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::Vr;
+use super::queue::ONLY_LOOKS;
 use crate::envelope::Envelope;
 use crate::mailbox::{PostId, Selector};
 use crate::state::Call;
@@ -85,8 +86,8 @@ impl Vr {
     ) -> Handler<'_> {
         // A divergence is told by the receive that follows.
         let _ = self.enter(|| Call::Post(selector));
-        let mut mailbox = self.mailbox.borrow_mut();
-        let id = mailbox.post(selector, Box::new(accept), true, &mut |events| self.arrivals(events));
+        let id = self.with_mailbox(|mailbox, swap| mailbox.post(selector, Box::new(accept), true, swap));
+        let id = id.expect(ONLY_LOOKS);
         self.handlers.actions.borrow_mut().push((id, Rc::new(RefCell::new(action))));
         Handler { vr: self, id }
     }
@@ -102,13 +103,8 @@ impl Vr {
     #[cold]
     fn run_handlers(&self) {
         loop {
-            let next = {
-                let mut mailbox = self.mailbox.borrow_mut();
-                let next = mailbox.take_standing(&self.handlers.busy.borrow());
-                self.holds(&mailbox);
-                next
-            };
-            let Some((id, envelope)) = next else { return };
+            let next = self.with_mailbox(|mailbox, _| mailbox.take_standing(&self.handlers.busy.borrow()));
+            let Ok(Some((id, envelope))) = next else { return };
             let action =
                 self.handlers.actions.borrow().iter().find(|(of, _)| *of == id).map(|(_, a)| a.clone());
             let Some(action) = action else { continue };

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use super::Vr;
+use super::queue::ONLY_LOOKS;
 use crate::envelope::Envelope;
 use crate::error::RecvError;
-use crate::mailbox::{Found, PostId, Selector};
+use crate::mailbox::{PostId, Selector};
 use crate::state::Call;
 
 /// A receive that was posted by [`Vr::post`]. It gets the earliest envelope that matches and that no receive posted
@@ -19,11 +20,33 @@ pub struct Posted<'a> {
     selector: Selector,
 }
 
-impl<'a> Posted<'a> {
-    pub(super) fn new(vr: &'a Vr, id: PostId, selector: Selector) -> Self {
-        Self { vr, id, selector }
+impl Vr {
+    /// Posts a receive, to be completed later: from now on the earliest envelope that matches, and that no receive
+    /// posted before wants, belongs to it. Does not block.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let mut posted = vr.post(Selector::on(CHANNEL).lane(7), |_| true);
+    /// assert!(posted.test().unwrap().is_none());
+    /// vr.send_bytes(vr.id(), CHANNEL, 7, b"hello".to_vec()).unwrap();
+    /// assert_eq!(&posted.wait().unwrap().payload.to_bytes()[..], b"hello");
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
+    pub fn post(&self, selector: Selector, accept: impl FnMut(&Envelope) -> bool + 'static) -> Posted<'_> {
+        // A divergence is told by the look at what was posted.
+        let _ = self.enter(|| Call::Post(selector));
+        let id = self.with_mailbox(|mailbox, swap| mailbox.post(selector, Box::new(accept), false, swap));
+        let id = id.expect(ONLY_LOOKS);
+        Posted { vr: self, id, selector }
     }
+}
 
+impl Posted<'_> {
     /// The envelope, if it is there. Does not block. After it was handed out there is nothing any more.
     ///
     /// # Errors
@@ -34,19 +57,7 @@ impl<'a> Posted<'a> {
     }
 
     fn attempt(&self) -> Result<Option<Envelope>, RecvError> {
-        let found = {
-            let mut mailbox = self.vr.mailbox.try_borrow_mut().map_err(|_| RecvError::Reentrant)?;
-            let found = mailbox.complete(self.id, &mut |events| self.vr.arrivals(events));
-            self.vr.holds(&mailbox);
-            found
-        };
-        self.vr.serve();
-        match found {
-            Found::Envelope(envelope) => Ok(Some(self.vr.taken(envelope))),
-            Found::Nothing => Ok(None),
-            Found::Down(down) => Err(self.vr.forget(down)),
-            Found::Stopped => Err(RecvError::Stopped),
-        }
+        self.vr.look(|mailbox, swap| mailbox.complete(self.id, swap))
     }
 
     /// Waits for the envelope.

@@ -1,6 +1,7 @@
 //! What a VR has to do with other programs.
 
 use super::Vr;
+use super::queue::ONLY_LOOKS;
 use crate::error::ServiceError;
 use crate::id::VrId;
 use crate::service;
@@ -87,9 +88,11 @@ impl Vr {
     pub(super) fn start_afresh(&self, vr: VrId) {
         self.routes.borrow_mut().remove(&vr);
         self.observed.borrow_mut().remove(&vr);
-        let mut mailbox = self.mailbox.borrow_mut();
-        // Old news may have arrived that no receive has seen.
-        mailbox.status(&mut |events| self.arrivals(events));
-        mailbox.revive(vr);
+        let revived = self.with_mailbox(|mailbox, swap| {
+            // Old news may have arrived that no receive has seen.
+            mailbox.status(swap);
+            mailbox.revive(vr);
+        });
+        revived.expect(ONLY_LOOKS);
     }
 }

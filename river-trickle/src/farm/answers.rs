@@ -57,11 +57,12 @@ where
             self.spoil(vm);
             return Ok(Event::Spoiled(vm));
         }
-        let busy = self.scheduler.first_batch(vm).is_some();
+        let (busy, owes) = (self.scheduler.first_batch(vm).is_some(), self.scheduler.owes(vm));
         let now = self.now();
         let member = &mut self.vms[vm.0];
         member.busy_since = busy.then_some(now);
-        member.stuck_since = None;
+        // It may have begun the next one before it heard that it was cancelled as well.
+        member.stuck_since = member.stuck_since.and(owes.then_some(now));
         if used.is_empty() {
             return Ok(Event::Nothing);
         }

@@ -108,6 +108,9 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
                 };
                 let busy: Vec<usize> = alive.iter().copied().filter(|&i| busy(&workers[i])).collect();
                 assert!(!busy.is_empty(), "waits although nobody works");
+                for &index in &alive {
+                    assert_eq!(scheduler.owes(VmIndex(index)), !workers[index].stale.is_empty());
+                }
                 let chance = chances.next().cloned().unwrap_or(Chance::Progress(0));
                 match chance {
                     Chance::Progress(n) | Chance::Fail(n) => {

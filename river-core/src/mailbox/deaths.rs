@@ -1,0 +1,59 @@
+//! Which VRs are gone, as a mailbox has heard, and which receive has to hear of it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::{Found, Selector};
+use crate::down::{Down, Why};
+use crate::id::VrId;
+
+#[derive(Debug, Default)]
+pub(super) struct Deaths {
+    pub(super) watched: HashSet<VrId>,
+    /// Their abnormal end is told without a watch.
+    pub(super) children: HashSet<VrId>,
+    pub(super) down: HashMap<VrId, Why>,
+    /// What the next receives that find no envelope are told.
+    pub(super) notices: VecDeque<Down>,
+}
+
+impl Deaths {
+    /// A VR is gone.
+    pub(super) fn hear(&mut self, Down { who, why }: Down) {
+        if self.down.contains_key(&who) {
+            return;
+        }
+        if self.watched.contains(&who) || (self.children.contains(&who) && !why.is_normal()) {
+            self.notices.push_back(Down { who, why: why.clone() });
+        }
+        self.down.insert(who, why);
+    }
+
+    /// What a receive has to hear of that finds no envelope.
+    pub(super) fn news(&mut self, selector: &Selector) -> Found {
+        if let Some(src) = selector.awaited()
+            && let Some(why) = self.down.get(&src)
+        {
+            let down = Down { who: src, why: why.clone() };
+            self.notices.retain(|notice| notice.who != src);
+            return Found::Down(down);
+        }
+        self.notices.pop_front().map_or(Found::Nothing, Found::Down)
+    }
+
+    pub(super) fn watch(&mut self, who: VrId) -> bool {
+        if let Some(why) = self.down.get(&who) {
+            self.notices.push_back(Down { who, why: why.clone() });
+        }
+        self.watched.insert(who)
+    }
+
+    pub(super) fn unwatch(&mut self, who: VrId) {
+        self.watched.remove(&who);
+        self.notices.retain(|notice| notice.who != who);
+    }
+
+    pub(super) fn revive(&mut self, who: VrId) {
+        self.down.remove(&who);
+        self.unwatch(who);
+    }
+}

@@ -1,0 +1,237 @@
+//! Connections: one to each peer that is sent to, dialled by the first who sends, and those on which peers send, which the
+//! reader reads. Between processes of one machine a ring in shared memory takes the place of either.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::Node;
+use crate::control;
+use crate::down::Why;
+use crate::id::HostId;
+#[cfg(test)]
+use crate::link::SimNet;
+use crate::link::{By, Inlets, Link, Offer, Reader, Rings, TcpLink};
+use crate::noise::{self, HandshakeError, Session};
+use crate::protocol::{Hello, MemoryName, Place, Welcome};
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How envelopes leave and reach this process.
+#[derive(Debug)]
+pub(super) enum Ways {
+    Real {
+        reader: Reader,
+        /// Whether rings are offered and taken.
+        rings: bool,
+    },
+    #[cfg(test)]
+    Sim(Arc<SimNet>),
+}
+
+impl Node {
+    /// What a waiting VR looks into.
+    pub(crate) fn pump(&self) -> Option<&Inlets> {
+        self.reader().map(|reader| &**reader.inlets())
+    }
+
+    fn reader(&self) -> Option<&Reader> {
+        match &self.ways {
+            Ways::Real { reader, .. } => Some(reader),
+            #[cfg(test)]
+            Ways::Sim(_) => None,
+        }
+    }
+
+    /// Who answers at this process's address.
+    pub(crate) fn welcome(&self) -> Welcome {
+        Welcome::Host(self.place.host, self.rings().map(Rings::bell))
+    }
+
+    /// The rings of this process, if it takes any.
+    fn rings(&self) -> Option<&Rings> {
+        match &self.ways {
+            Ways::Real { reader, rings: true } => Some(reader.rings()),
+            _ => None,
+        }
+    }
+
+    /// The link to a process, dialled if need be. `Err`: why there is none, which the program was asked for.
+    pub(super) fn connect(&self, host: HostId) -> Result<Link, Why> {
+        let (slot, address) = {
+            let mut book = self.book();
+            let peer = book.peers.entry(host).or_default();
+            if let Some(why) = &peer.down {
+                return Err(why.clone());
+            }
+            (peer.link.clone(), peer.address)
+        };
+        // One dialler per peer: a second connection would break the order of what two of them send.
+        let mut link = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = &*link {
+            return Ok(link.clone());
+        }
+        let dialled = match address {
+            Some(address) => self.dial(Place { host, address }),
+            None => Err(DialError::Unknown),
+        };
+        match dialled {
+            Ok(new) => {
+                *link = Some(new.clone());
+                Ok(new)
+            }
+            Err(error) => {
+                drop(link);
+                Err(self.verdict(host, &error.to_string()))
+            }
+        }
+    }
+
+    fn dial(&self, to: Place) -> Result<Link, DialError> {
+        #[cfg(test)]
+        if let Ways::Sim(net) = &self.ways {
+            return net.connect(self.place.host, to.host).map(Link::Sim).ok_or(DialError::Unknown);
+        }
+        let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(DIAL_TIMEOUT))?;
+        // A ring is worth a try on one machine; without memory for it, the connection does.
+        let sealed = noise::must_be_sealed(to.address.ip());
+        if sealed {
+            control::give_up_early(&stream)?;
+        }
+        let rings = self.rings().filter(|_| !sealed);
+        let offer = rings.and_then(|_| Offer::new().ok());
+        let ring = offer.as_ref().map(Offer::name);
+        let port = self.place.address.port();
+        let program = self.program_of(to.host);
+        let hello = Hello::Data { program, from: self.place.host, port, ring };
+        let hello = postcard::to_stdvec(&hello)?;
+        let (welcome, session) = noise::dial(&mut stream, &self.key, &hello, sealed)?;
+        let bell = match postcard::from_bytes(&welcome)? {
+            Welcome::Host(host, bell) if host == to.host => bell,
+            _ => return Err(DialError::Stranger(to.address)),
+        };
+        if let Some(offer) = offer {
+            let mut taken = [0];
+            stream.read_exact(&mut taken)?;
+            if let (1, Some(bell), Some(rings)) = (taken[0], bell, rings) {
+                return Ok(Link::Shm(Arc::new(offer.accepted(
+                    stream,
+                    (to.host, &bell),
+                    rings.segments(),
+                )?)));
+            }
+        }
+        let inlets = self.reader().ok_or(DialError::Unknown)?.inlets().clone();
+        Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session, inlets)?)))
+    }
+
+    /// Takes over an authenticated connection on which `from` will send, through a ring if it offers one.
+    pub(crate) fn accept(
+        &self,
+        from: Place,
+        (mut stream, session): (TcpStream, Option<Session>),
+        ring: Option<&MemoryName>,
+    ) -> io::Result<()> {
+        {
+            let mut book = self.book();
+            let peer = book.peers.entry(from.host).or_default();
+            // What the directory says is better: a machine with several addresses may listen on one and dial by another.
+            peer.address.get_or_insert(from.address);
+            peer.inbound += 1;
+        }
+        let taken =
+            ring.is_some_and(|ring| self.rings().is_some_and(|rings| rings.attach(from.host, ring).is_ok()));
+        // In plain even if the connection is sealed: it says nothing that a look at the traffic would not.
+        let told = if ring.is_some() { stream.write_all(&[u8::from(taken)]) } else { Ok(()) };
+        let by = if taken { By::Ring } else { By::Connection(session) };
+        let read = told.and_then(|()| match &self.ways {
+            Ways::Real { reader, .. } => reader.add(from.host, stream, by),
+            #[cfg(test)]
+            Ways::Sim(_) => Ok(()),
+        });
+        if let Err(error) = &read {
+            if let Some(rings) = self.rings().filter(|_| taken) {
+                rings.detach(from.host);
+            }
+            // Nobody reads it, so nobody else will say that it has ended; and the death of its process waits for that.
+            self.inbound_closed(from.host, &error.to_string());
+        }
+        read
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("the peer speaks nonsense: {0}")]
+    Nonsense(#[from] postcard::Error),
+    #[error("another process answers at {0}")]
+    Stranger(SocketAddr),
+    #[error("its address is not known")]
+    Unknown,
+}
+
+/// Whether processes of one machine may talk through shared memory: yes, unless `RIVER_LINKS` says `tcp`, or `sealed`,
+/// which is TCP as it is between machines.
+pub(super) fn rings_allowed() -> io::Result<bool> {
+    match std::env::var("RIVER_LINKS").as_deref() {
+        Err(_) | Ok("" | "auto") => Ok(true),
+        Ok("tcp" | "sealed") => Ok(false),
+        Ok(other) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "RIVER_LINKS is {other:?}: say tcp to do without shared memory, sealed to encrypt besides, auto or \
+                 nothing for the fastest"
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener};
+
+    use super::*;
+    use crate::discovery::Network;
+    use crate::id::{ProgramId, VrId};
+    use crate::inbox::Event;
+    use crate::key::ClusterKey;
+    use crate::rt;
+
+    fn place() -> Place {
+        Place { host: HostId::fresh(), address: SocketAddr::from(([127, 0, 0, 1], 1)) }
+    }
+
+    #[test]
+    fn the_death_of_a_process_is_told_though_its_connection_could_not_be_taken_over() {
+        let (requests, _asked) = rt::unbounded();
+        let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
+        let node = Node::start((place(), Network::Loopback), program, "test".into(), key, requests, false);
+        let node = node.unwrap();
+        let (peer, watcher, watched) = (place(), VrId::fresh(), VrId::fresh());
+        let inbox = node.add(watcher);
+        node.learn(watched, peer);
+        node.expect(watcher, watched);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        // As if its process were gone.
+        near.shutdown(Shutdown::Write).unwrap();
+        let ring = MemoryName { process: 0, descriptor: -1, length: 0, token: [0; 16] };
+        node.accept(peer, (near, None), Some(&ring)).unwrap_err();
+        node.host_down(
+            peer.host,
+            &Why::HostDied { vm: "lab".into(), how: "killed".into(), last_lines: vec![] },
+        );
+        let mut events = Vec::new();
+        inbox.swap(&mut events);
+        assert!(matches!(&events[..], [Event::Down(down)] if down.who == watched), "{events:?}");
+    }
+}

@@ -1,0 +1,83 @@
+//! The router: where a VR lives, and why it cannot be reached.
+//!
+//! It asks, in this order: does the VR live here; has it ended here; do I know its host; does the program's directory know
+//! it. What it learns it keeps in the book, so the directory is asked once per VR and process.
+
+use super::Node;
+use crate::down::{Down, Why};
+use crate::id::{HostId, VrId};
+use crate::link::Link;
+use crate::protocol::{Place, Reply, Request};
+
+impl Node {
+    /// Notes where a VR lives, unless that is known already: what is known is as new, or newer if the VR has moved meanwhile.
+    pub(crate) fn learn(&self, vr: VrId, place: Place) {
+        if place.host != self.place.host && self.inbox(vr).is_none() {
+            let mut book = self.book();
+            book.located.entry(vr).or_insert(place.host);
+            book.peers.entry(place.host).or_default().address = Some(place.address);
+        }
+    }
+
+    /// The link to a VR, dialled if need be. Blocks for the directory's answer or for the dialling.
+    pub(crate) fn route(&self, to: VrId) -> Result<Link, Down> {
+        let gone = |why| Down { who: to, why };
+        loop {
+            if let Some(inbox) = self.inbox(to) {
+                return Ok(Link::Local(inbox));
+            }
+            let (ended, host) = {
+                let book = self.book();
+                (book.ended.get(&to).cloned(), book.located.get(&to).copied())
+            };
+            if let Some(why) = ended {
+                return Err(gone(why));
+            }
+            if let Some(host) = host {
+                return self.connect(host).map_err(gone);
+            }
+            match self.ask(Request::Locate(to)) {
+                Some(Reply::At(place)) if place.host == self.place.host => {
+                    // The directory knows it here, but it has ended in the meantime or is just being made.
+                    let why = self.book().ended.get(&to).cloned();
+                    return self.inbox(to).map(Link::Local).ok_or_else(|| gone(why.unwrap_or(Why::Unknown)));
+                }
+                Some(Reply::At(place)) => self.learn(to, place),
+                Some(Reply::Dead { host, why }) => {
+                    self.book().located.insert(to, host);
+                    self.host_down(host, &why);
+                    return Err(gone(why));
+                }
+                Some(Reply::Gone(why)) => return Err(gone(why)),
+                _ => return Err(gone(Why::ProgramEnded)),
+            }
+        }
+    }
+
+    /// Why sending to `to` failed, once that is known. Blocks, for a bounded time, for the verdict on its host.
+    pub(crate) fn post_mortem(&self, to: VrId) -> Down {
+        let host = {
+            let book = self.book();
+            if let Some(why) = book.ended.get(&to) {
+                return Down { who: to, why: why.clone() };
+            }
+            book.located.get(&to).copied()
+        };
+        let why = host.map_or(Why::Finished, |host| self.verdict(host, "the connection broke"));
+        Down { who: to, why }
+    }
+
+    /// Why a host is gone whose connection failed, as the program says. Blocks for the answer.
+    pub(super) fn verdict(&self, host: HostId, error: &str) -> Why {
+        if let Some(why) = self.book().peers.get(&host).and_then(|peer| peer.down.clone()) {
+            return why;
+        }
+        if let Some(why) = self.lose_foreign(host, error) {
+            return why;
+        }
+        match self.ask(Request::Verdict { host, error: error.into() }) {
+            Some(Reply::Gone(why)) => why,
+            _ => Why::ProgramEnded,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Safepoints and checkpoints: what a recoverable VR goes on from, and when all of the program is written down.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Vr;
+use super::recorded::{decode, encode};
+use crate::error::StateError;
+use crate::id::VrId;
+use crate::protocol::{Checkpoint, KeepIn, Reply, Request};
+use crate::state::{Base, Call, KEEP};
+use crate::trace::Reason;
+
+impl Vr {
+    /// Whether this VR is recorded, so that it can be checkpointed and restored.
+    #[must_use]
+    pub fn is_recoverable(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Says that `state` is all that `main` needs to go on from here: a VR that is restored later starts from it, with what
+    /// is in its queue, and what was recorded before is forgotten. Does nothing in a VR that is not recoverable.
+    ///
+    /// A deployed VR passes itself: it is made anew from what it looked like then, and its `main` is called. The initiator,
+    /// which has no value, gets its state by [`resumed`](Self::resumed). What layers keep in [`slot`](Self::slot)s, open
+    /// calls for example, is not part of it.
+    ///
+    /// # Errors
+    /// [`StateError::Posted`] while receives are posted; [`StateError::Value`] if the state cannot be encoded.
+    ///
+    /// # Blocking
+    /// While a checkpoint is being taken. Costs the encoding of `state` and of the queue's headers.
+    pub fn safepoint<S: Serialize + ?Sized>(&self, state: &S) -> Result<(), StateError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        if let Some(path) = journal.recorder.states() {
+            show(path, state);
+        }
+        let state = encode::<S>(state)?;
+        let queue = self.mailbox.try_borrow().ok().and_then(|mailbox| mailbox.queue());
+        let queue = queue.ok_or(StateError::Posted)?;
+        let down = |who: &VrId| queue.down.iter().any(|(down, _)| down == who);
+        let (before, then) = self.clock.get();
+        let observed = self.observed.borrow().iter().filter(|who| !down(who)).copied().collect();
+        journal.recorder.restart(Base {
+            state: state.into(),
+            safepoints: 0,
+            queue,
+            sent: Vec::new(),
+            received: Vec::new(),
+            observed,
+            fresh_number: self.fresh_number.get(),
+            names: self.names.get(),
+            random: self.random.borrow().clone(),
+            uptime: before + then.elapsed(),
+        })?;
+        Ok(())
+    }
+
+    /// What was given to the last safepoint, if this run of `main` begins there: how an initiator goes on. `None` if it
+    /// begins at the beginning.
+    ///
+    /// ```
+    /// # use river_core::{Result, Vr};
+    /// fn program(vr: &Vr) -> Result {
+    ///     let mut round = vr.resumed()?.unwrap_or(0_u32);
+    ///     while round < 100 {
+    ///         // ...
+    ///         round += 1;
+    ///         vr.safepoint(&round)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # river_core::try_run(program).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`StateError::Value`] if it was of another type.
+    pub fn resumed<S: DeserializeOwned>(&self) -> Result<Option<S>, StateError> {
+        let began = self.journal.as_ref().map(|journal| &journal.began);
+        let began = began.filter(|began| began.safepoints > 0);
+        began.map(|began| decode(&began.state)).transpose()
+    }
+
+    /// Checkpoints the program: all its VRs, the initiator included, and what is under way between them, at one moment. All
+    /// of them have to be recoverable. It is written to a directory on the initiator's machine, together with the
+    /// program's image; the two newest checkpoints are kept. `river restore DIRECTORY` goes on from there, whatever has
+    /// become of the program and its VMs.
+    ///
+    /// In the restored program this same call returns once more, with [`resumed`](Checkpoint::resumed) set.
+    ///
+    /// # Errors
+    /// [`StateError::NotRecoverable`], [`StateError::GivenUp`], [`StateError::File`] (a full disk, for example): the program
+    /// goes on, and older checkpoints are still there.
+    ///
+    /// # Blocking
+    /// Until it is written. The other VRs are stopped only while they are copied.
+    pub fn checkpoint(&self, directory: impl AsRef<Path>) -> Result<Checkpoint, StateError> {
+        self.checkpoint_keeping(directory, KEEP)
+    }
+
+    /// Like [`checkpoint`](Self::checkpoint), but keeps that many of the newest checkpoints in the directory, at least one.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn checkpoint_keeping(
+        &self,
+        directory: impl AsRef<Path>,
+        keep: usize,
+    ) -> Result<Checkpoint, StateError> {
+        self.checkpoint_in(KeepIn::Directory(directory.as_ref().to_owned()), keep)
+    }
+
+    /// Like [`checkpoint`](Self::checkpoint), but without a disk: the image of each process is kept in the memory of the VM on
+    /// which it runs, and of another one, so that the program outlives any VM. One checkpoint is kept: until the next one is
+    /// whole.
+    ///
+    /// They are gone when the program ends. `river run --checkpoint memory --restarts N` goes on from them when it dies.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint), and [`StateError::Memory`]: the program has fewer than two VMs of its own, or they
+    /// have no room for it.
+    ///
+    /// # Blocking
+    /// Until all VMs have their parts. The other VRs are stopped only while they are copied.
+    pub fn checkpoint_in_memory(&self) -> Result<Checkpoint, StateError> {
+        self.checkpoint_in(KeepIn::Memory, KEEP)
+    }
+
+    fn checkpoint_in(&self, to: KeepIn, keep: usize) -> Result<Checkpoint, StateError> {
+        let request = Request::Checkpoint { to, keep };
+        let take = || match self.timed(Reason::Checkpoint, None, || self.node.ask(request)) {
+            Some(Reply::Checkpoint(result)) => result,
+            _ => Err(StateError::Stopped),
+        };
+        let Some(journal) = &self.journal else { return take() };
+        let replayed = !journal.recorder.call(Call::Checkpoint)?;
+        if let Some(answer) = journal.recorder.recorded_answer()? {
+            return decode(&answer)?;
+        }
+        self.go_live(journal);
+        self.node.commit(&journal.recorder);
+        // A record that ends within a checkpoint is what that checkpoint holds.
+        let resumed = Checkpoint { number: 0, resumed: true, bytes: 0, pause: Duration::ZERO };
+        let result = if replayed { Ok(resumed) } else { take() };
+        journal.recorder.answer(encode(&result)?.into());
+        result
+    }
+}
+
+/// Appends a state to a file for people, as JSON; `null` if it has something that JSON does not know.
+fn show<S: Serialize + ?Sized>(path: &Path, state: &S) {
+    let text = serde_json::to_string(state).unwrap_or_else(|_| "null".into());
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    if let Err(error) = file.and_then(|mut file| writeln!(file, "{text}")) {
+        tracing::error!(%error, path = %path.display(), "a state cannot be written");
+    }
+}

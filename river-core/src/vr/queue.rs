@@ -1,0 +1,103 @@
+//! What waits in a VR's mailbox: a look at it without taking anything, and its limit.
+
+use std::cell::BorrowMutError;
+
+use super::Vr;
+use crate::envelope::Envelope;
+use crate::inbox::{Event, Moment};
+use crate::limit::QueueLimit;
+use crate::mailbox::{Mailbox, QueueStatus, Selector, Swap};
+use crate::state::Call;
+
+/// What who called from within a predicate is told.
+pub(super) const ONLY_LOOKS: &str = "a receive's predicate may only look at the envelope";
+
+impl Vr {
+    /// Shows the envelopes that wait and that the selector admits, oldest first, until the visitor returns `Some`.
+    /// Takes none of them, and does not block.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// vr.send_bytes(vr.id(), CHANNEL, 0, b"hello".to_vec()).unwrap();
+    /// let length = vr.peek_where(Selector::on(CHANNEL), |envelope| Some(envelope.payload.len()));
+    /// assert_eq!(length, Some(5));
+    /// assert!(vr.try_receive_where(Selector::on(CHANNEL), |_| true).unwrap().is_some(), "it is still there");
+    /// # });
+    /// ```
+    pub fn peek_where<R>(
+        &self,
+        selector: Selector,
+        mut visitor: impl FnMut(&Envelope) -> Option<R>,
+    ) -> Option<R> {
+        self.enter(|| Call::Peek(selector)).ok()?;
+        self.with_mailbox(|mailbox, swap| mailbox.visit(&selector, &mut visitor, swap)).ok()?
+    }
+
+    /// What waits in this VR's mailbox. Does not block.
+    #[must_use]
+    pub fn queue(&self) -> QueueStatus {
+        // Within a predicate, which may only look at the envelope, there is no telling.
+        let look = || self.with_mailbox(Mailbox::status).unwrap_or_default();
+        self.remember_what_is_done_again(Call::Queue, look)
+    }
+
+    /// Sets, or takes back, the limit of what may wait in this VR's mailbox: without one a sender that is faster than this VR
+    /// fills the memory. What waits now counts. Does not block.
+    ///
+    /// Senders of the same process are stopped at once. Other processes are told, so that what was under way in the
+    /// meantime still comes. They are let in again when half of the limit is free.
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
+    pub fn limit_queue(&self, limit: Option<QueueLimit>) {
+        // A divergence is told by the receive that follows.
+        let _ = self.enter(|| Call::LimitQueue);
+        let set = self.with_mailbox(|mailbox, swap| {
+            mailbox.status(swap);
+            self.limited.set(limit.is_some());
+            self.inbox.set_limit(limit, mailbox.lengths(), |host| self.node.gate(host, self.id, None));
+        });
+        set.expect(ONLY_LOOKS);
+    }
+
+    /// Does something with the mailbox and with what has arrived, and tells who looks from outside how much it holds then.
+    /// `Err`: a predicate runs.
+    #[inline]
+    pub(super) fn with_mailbox<T>(
+        &self,
+        act: impl FnOnce(&mut Mailbox, &mut Swap<'_>) -> T,
+    ) -> Result<T, BorrowMutError> {
+        let mut mailbox = self.mailbox.try_borrow_mut()?;
+        let result = act(&mut mailbox, &mut |events| self.arrivals(events));
+        let held = mailbox.unreceived();
+        if self.held.replace(held) != held {
+            self.inbox.holds(held);
+        }
+        Ok(result)
+    }
+
+    /// What has arrived since the last time, and when the first of it came; `None`: nothing.
+    fn arrivals(&self, events: &mut Vec<Event>) -> Option<Moment> {
+        match &self.journal {
+            None => self.inbox.swap(events),
+            Some(journal) => journal.recorder.arrivals(events, &self.inbox),
+        }
+    }
+
+    /// An envelope leaves the mailbox.
+    #[inline]
+    pub(super) fn taken(&self, envelope: Envelope) -> Envelope {
+        if let Some(tracer) = &self.tracer
+            && self.is_live()
+        {
+            let payload = &envelope.payload;
+            tracer.received(&envelope.label(), payload.len(), || payload.clone());
+        }
+        if self.limited.get() {
+            self.inbox.took(envelope.payload.len(), |host| self.node.gate(host, self.id, None));
+        }
+        envelope
+    }
+}

@@ -1,0 +1,228 @@
+//! How a VR receives: what the selector and the predicate admit, at once or when it has come.
+
+use std::time::{Duration, Instant};
+
+use super::Vr;
+use crate::arriving::{Arriving, Intake};
+use crate::envelope::Envelope;
+use crate::error::RecvError;
+use crate::inbox::{Limit, Pump, Taker};
+use crate::mailbox::{Found, Mailbox, Selector, Swap};
+use crate::state::{Blocked, Call};
+
+impl Vr {
+    /// Takes the earliest envelope that the selector admits, waiting for it if need be.
+    ///
+    /// # Errors
+    /// [`RecvError::Down`] if the only VR that the selector admits is gone and has nothing left in the queue, or if a
+    /// watched VR or a child that did not end normally is gone; [`RecvError::Stopped`] when the program ends.
+    pub fn receive(&self, selector: Selector) -> Result<Envelope, RecvError> {
+        self.receive_until(selector, None, |_| true)
+    }
+
+    /// Takes the earliest envelope that the selector admits and the predicate accepts, waiting for it if need be. The
+    /// predicate runs on this thread and must not receive.
+    ///
+    /// ```
+    /// # use river_core::{Channel, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// for word in ["a", "list", "of", "words"] {
+    ///     vr.send_bytes(vr.id(), CHANNEL, 0, word.as_bytes().to_vec()).unwrap();
+    /// }
+    /// let long = vr.receive_where(Selector::on(CHANNEL), |envelope| envelope.payload.len() > 2).unwrap();
+    /// assert_eq!(&long.payload.to_bytes()[..], b"list");
+    /// // The others wait where they were.
+    /// assert_eq!(&vr.receive(Selector::on(CHANNEL)).unwrap().payload.to_bytes()[..], b"a");
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_where(
+        &self,
+        selector: Selector,
+        accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Envelope, RecvError> {
+        self.receive_until(selector, None, accept)
+    }
+
+    /// Like [`receive_where`](Self::receive_where), but returns at once, `None` if nothing that matches is there. What comes over TCP
+    /// is looked for every 20 us at most: who has nothing else to do had better wait.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn try_receive_where(
+        &self,
+        selector: Selector,
+        mut accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Option<Envelope>, RecvError> {
+        self.enter(|| Call::TryReceive(selector))?;
+        if let Some(envelope) = self.attempt(selector, &mut accept)? {
+            return Ok(Some(envelope));
+        }
+        // What lies in a ring or a socket has come, though nobody has brought it in.
+        if self.journal.is_none() {
+            self.node.pump().glance(&self.inbox);
+        }
+        if self.journal.is_none() && self.inbox.is_ready() {
+            return self.attempt(selector, &mut accept);
+        }
+        Ok(None)
+    }
+
+    /// Takes the earliest envelope that the selector and the predicate accept, if it is there.
+    fn attempt(
+        &self,
+        selector: Selector,
+        accept: &mut dyn FnMut(&Envelope) -> bool,
+    ) -> Result<Option<Envelope>, RecvError> {
+        self.look(|mailbox, swap| mailbox.take(&selector, accept, swap))
+    }
+
+    /// Looks for an envelope in the mailbox. Handlers have their turn before it is returned.
+    pub(super) fn look(
+        &self,
+        look: impl FnOnce(&mut Mailbox, &mut Swap<'_>) -> Found,
+    ) -> Result<Option<Envelope>, RecvError> {
+        let found = self.with_mailbox(look).map_err(|_| RecvError::Reentrant)?;
+        self.serve();
+        match found {
+            Found::Envelope(envelope) => Ok(Some(self.taken(envelope))),
+            Found::Nothing => Ok(None),
+            Found::Down(down) => Err(self.forget(down)),
+            Found::Stopped => Err(RecvError::Stopped),
+        }
+    }
+
+    /// Like [`receive_where`](Self::receive_where), but waits no longer than until the deadline.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use river_core::{Channel, RecvError, Selector};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let deadline = Instant::now() + Duration::from_millis(5);
+    /// let nothing = vr.receive_until(Selector::on(CHANNEL), Some(deadline), |_| true);
+    /// assert!(matches!(nothing, Err(RecvError::Timeout { .. })));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), and [`RecvError::Timeout`].
+    pub fn receive_until(
+        &self,
+        selector: Selector,
+        deadline: Option<Instant>,
+        mut accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Envelope, RecvError> {
+        self.enter(|| Call::Receive(selector))?;
+        let attempt = || self.attempt(selector, &mut accept).map(|found| found.map(Some));
+        let found = self.wait_for(selector, deadline.into(), None, attempt)?;
+        // Without a taker there is nothing else that ends the wait.
+        found.ok_or(RecvError::Stopped)
+    }
+
+    /// Waits no longer than so long for an envelope that the selector admits. One that lies in memory shared with its
+    /// sender's process is shown to `take` there, which may copy what it carries to where it belongs, and then it is
+    /// received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by `take`, is
+    /// returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory
+    /// is taken for it.
+    ///
+    /// `take` must neither send nor receive. Envelopes are shown in the order in which they are received otherwise. A
+    /// VR that is recorded or has a limit, and one with [posted](Self::post) receives or handlers for the same channel,
+    /// is shown none.
+    ///
+    /// # Errors
+    /// As [`receive_until`](Self::receive_until).
+    pub fn receive_arriving(
+        &self,
+        selector: Selector,
+        patience: Duration,
+        mut take: impl FnMut(&Arriving<'_>) -> Intake,
+    ) -> Result<Option<Envelope>, RecvError> {
+        self.enter(|| Call::Receive(selector))?;
+        let shown = self.journal.is_none()
+            && !self.limited.get()
+            && self.mailbox.try_borrow().is_ok_and(|mailbox| !mailbox.is_posted(&selector));
+        let mut noted = Vec::new();
+        let mut offer = |arriving: &Arriving<'_>| {
+            if arriving.label.dst != self.id || !selector.admits_label(&arriving.label) {
+                return Intake::Left;
+            }
+            let intake = take(arriving);
+            if intake != Intake::Left {
+                self.inbox.was_passed_by(arriving.len);
+                self.note(arriving, &mut noted);
+            }
+            intake
+        };
+        let mut taker = Taker::new(&mut offer);
+        let attempt = || self.attempt(selector, &mut |_| true).map(|found| found.map(Some));
+        let found = self.wait_for(selector, Limit::For(patience), shown.then_some(&mut taker), attempt);
+        self.trace_noted(noted);
+        found
+    }
+
+    /// Tries again and again until there is something, waiting in between for something to arrive. The default if the
+    /// taker has taken something.
+    pub(super) fn wait_for<T: Default>(
+        &self,
+        selector: Selector,
+        mut limit: Limit,
+        mut taker: Option<&mut Taker<'_>>,
+        mut attempt: impl FnMut() -> Result<Option<T>, RecvError>,
+    ) -> Result<T, RecvError> {
+        // The clock is worth a look only if there is a moment at which the time is over.
+        let start = matches!(limit, Limit::Until(_)).then(Instant::now);
+        let patience = if let Limit::For(patience) = limit { patience } else { Duration::ZERO };
+        let mut watched = false;
+        loop {
+            if let Some(found) = attempt()? {
+                return Ok(found);
+            }
+            match self.recorded_wait()? {
+                Blocked::Live => {}
+                Blocked::Again => continue,
+                Blocked::TimedOut(waited) => {
+                    let queued = self.mailbox.borrow().len();
+                    return Err(RecvError::Timeout { waited, queued });
+                }
+            }
+            if let Some(src) = selector.awaited()
+                && !watched
+                && src != self.id
+            {
+                // From now on the death of the only one who could answer ends the wait.
+                watched = true;
+                if self.expect_from(src) {
+                    continue;
+                }
+            }
+            if !self.wait_for_arrivals(&mut limit, selector.awaited(), taker.as_deref_mut()) {
+                let queued = self.mailbox.borrow().len();
+                let waited = start.map_or(patience, |start| start.elapsed());
+                self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
+                return Err(RecvError::Timeout { waited, queued });
+            }
+            if taker.as_ref().is_some_and(|taker| taker.taken) {
+                return Ok(T::default());
+            }
+            if let Some(journal) = &self.journal
+                && !self.handlers.is_empty()
+            {
+                journal.recorder.again();
+            }
+        }
+    }
+
+    /// Waits until something that no receive has looked at has arrived, or the deadline has passed.
+    ///
+    /// For layers that run a receive loop of their own; returns true if something has arrived.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let wait = || self.wait_for_arrivals(&mut Limit::For(timeout), None, None);
+        // A divergence is told by the receive that follows.
+        self.remember(Call::Wait, wait).unwrap_or(true)
+    }
+}

@@ -1,0 +1,70 @@
+//! How a VR learns that another one is gone.
+
+use super::Vr;
+use crate::down::Down;
+use crate::error::RecvError;
+use crate::id::VrId;
+
+impl Vr {
+    /// Asks to be told when a VR is gone, for whatever reason: by a [`RecvError::Down`] from the first receive that
+    /// finds no envelope after that. If it is gone already, the next such receive says so.
+    ///
+    /// ```
+    /// # use river_core::{Channel, RecvError, Selector, Why};
+    /// # const CHANNEL: Channel = Channel::named("doc");
+    /// # river_core::testing::threads(2, |vr, index, ids| {
+    /// # if index == 1 {
+    /// #     vr.send_bytes(ids[0], CHANNEL, 0, b"farewell".to_vec()).unwrap();
+    /// #     return;
+    /// # }
+    /// # let peer = ids[1];
+    /// vr.watch(peer);
+    /// // First all that it had sent, then the news of its end; neither receive names it.
+    /// assert_eq!(vr.receive(Selector::on(CHANNEL)).unwrap().src, peer);
+    /// match vr.receive(Selector::on(CHANNEL)) {
+    ///     Err(RecvError::Down(down)) => assert_eq!((down.who, down.why), (peer, Why::Finished)),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # });
+    /// ```
+    ///
+    /// # Blocking
+    /// As a first send to that VR.
+    pub fn watch(&self, who: VrId) {
+        if self.mailbox.borrow_mut().watch(who) {
+            self.observe(who);
+        }
+    }
+
+    /// Takes a [`watch`](Self::watch) back.
+    pub fn unwatch(&self, who: VrId) {
+        self.mailbox.borrow_mut().unwatch(who);
+    }
+
+    /// Has the death of `who` reported, once. True: it was not asked for before, so something may have arrived.
+    pub(super) fn expect_from(&self, who: VrId) -> bool {
+        !self.observed.borrow().contains(&who)
+            && self.mailbox.borrow().why_down(who).is_none()
+            && self.observe(who)
+    }
+
+    fn observe(&self, who: VrId) -> bool {
+        let new = self.observed.borrow_mut().insert(who);
+        // While a record is replayed it says who has ended; the rest is watched at its end.
+        if new && self.is_live() {
+            self.node.watch(self.id, who);
+        }
+        new
+    }
+
+    pub(super) fn forget(&self, down: Down) -> RecvError {
+        if let Some(tracer) = &self.tracer {
+            tracer.down(&down);
+        }
+        self.routes.borrow_mut().remove(&down.who);
+        if self.node.is_foreign(down.who) {
+            self.start_afresh(down.who);
+        }
+        RecvError::Down(down)
+    }
+}
