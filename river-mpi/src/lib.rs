@@ -107,6 +107,7 @@
 //! * `matching`: which message goes to which receive
 //! * `header`: what stands before a message's data
 //! * `pool`: buffers that are used again
+//! * `queue`: from one thread to another
 //! * `job`: what ranks and supervisor say to each other
 //! * `engine`: progress
 //! * `peer`: ranks and tags as arguments
@@ -155,6 +156,7 @@ mod p2p;
 mod peer;
 mod persistent;
 mod pool;
+mod queue;
 mod request;
 mod status;
 mod supervisor;

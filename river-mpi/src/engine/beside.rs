@@ -18,14 +18,19 @@ use river_core::{Intake, Payload, RecvError, Selector, VrId};
 
 use super::handle::header_of;
 use super::intake::{Hook, Incoming, Landing};
-use super::lines::{Arrived, Receiver, Sender, queue};
 use super::ops::reborrow;
-use super::{Engine, LANE, MESSAGES};
+use super::{EAGER_NEAR, Engine, LANE, MESSAGES};
 use crate::header::{HEADER, Kind};
 use crate::job::Place;
 use crate::lend::Slots;
 use crate::matching::Key;
+use crate::queue::{Arrived, Record, queue};
 
+type Sender = crate::queue::Sender<Payload>;
+type Receiver = crate::queue::Receiver<Payload>;
+
+/// Lines of a queue's ring.
+const LINES: usize = 1024;
 /// Messages of one rank in a row before the others have their turn.
 const TURN: usize = 64;
 
@@ -138,7 +143,7 @@ impl Beside {
         if sender.is_none() {
             let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = fresh.as_mut()?;
-            let (new, receiver) = queue();
+            let (new, receiver) = queue(LINES);
             fresh.push(receiver);
             seat.count.fetch_add(1, Ordering::Release);
             *sender = Some(new);
@@ -150,7 +155,7 @@ impl Beside {
     }
 
     /// Takes the next message of any of them, from the queue of that number on: the result and the number of its queue.
-    fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_>) -> R) -> Option<(usize, R)> {
+    fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_, Payload>) -> R) -> Option<(usize, R)> {
         let mut receivers = self.receivers.borrow_mut();
         if let Some(seat) = self.hall.seat(self.me)
             && seat.count.load(Ordering::Acquire) > receivers.len()
@@ -178,24 +183,26 @@ impl Drop for Beside {
     }
 }
 
-/// A message in the ring, in two parts.
-struct Parts<'a>(&'a [u8], &'a [u8]);
+/// Copies a message into the ring, if it is short and there is room for it.
+fn push(sender: &mut Sender, header: [u8; HEADER], data: &[u8]) -> bool {
+    data.len() <= EAGER_NEAR && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
+}
 
-impl Incoming for Parts<'_> {
+impl Incoming for Record<'_> {
     fn len(&self) -> usize {
-        self.0.len() + self.1.len()
+        self.len()
     }
 
-    fn copy_to(&self, offset: usize, out: &mut [u8]) {
-        let first = self.0.get(offset..).unwrap_or_default();
-        let (here, there) = out.split_at_mut(out.len().min(first.len()));
-        here.copy_from_slice(&first[..here.len()]);
-        let at = (offset + here.len()).saturating_sub(self.0.len());
-        there.copy_from_slice(&self.1[at..at + there.len()]);
+    fn head(&self) -> [u8; HEADER] {
+        bytemuck::cast(self.words::<{ HEADER / 8 }>())
+    }
+
+    fn copy_data(&self, out: &mut [u8]) {
+        self.copy_to(HEADER / 8, out);
     }
 
     fn kept(&self, engine: &Engine<'_>) -> Payload {
-        engine.pool.join(self.0, self.1).into()
+        engine.pool.filled(self.len(), |bytes| self.copy_to(0, bytes)).into()
     }
 }
 
@@ -205,8 +212,14 @@ impl Incoming for Payload {
         self.len()
     }
 
-    fn copy_to(&self, offset: usize, out: &mut [u8]) {
-        out.copy_from_slice(&self.head()[offset..offset + out.len()]);
+    fn head(&self) -> [u8; HEADER] {
+        let mut head = [0; HEADER];
+        head.copy_from_slice(&self.head()[..HEADER]);
+        head
+    }
+
+    fn copy_data(&self, out: &mut [u8]) {
+        out.copy_from_slice(&self.head()[HEADER..HEADER + out.len()]);
     }
 
     fn kept(&self, _: &Engine<'_>) -> Payload {
@@ -229,8 +242,8 @@ impl Engine<'_> {
     pub(super) fn pass_slice(&self, to: u32, header: &[u8; HEADER], data: &[u8]) -> bool {
         let Some(beside) = self.beside(to) else { return false };
         let pushed = beside.push(to, |sender| {
-            if !sender.push(header, data) {
-                sender.push_payload(self.pool.join(header, data).into());
+            if !push(sender, *header, data) {
+                sender.push_thing(self.pool.join(header, data).into());
             }
         });
         self.ring_after(to, pushed)
@@ -245,11 +258,11 @@ impl Engine<'_> {
                 payload.head().len() == payload.len()
                     && payload
                         .head()
-                        .split_at_checked(HEADER)
-                        .is_some_and(|(head, data)| sender.push(head, data))
+                        .split_first_chunk()
+                        .is_some_and(|(head, data)| push(sender, *head, data))
             });
             if let Some(payload) = payload.take().filter(|_| !in_ring) {
-                sender.push_payload(payload);
+                sender.push_thing(payload);
             }
         });
         self.ring_after(to, pushed);
@@ -275,8 +288,9 @@ impl Engine<'_> {
     ) -> bool {
         let Some(beside) = &self.beside else { return false };
         let (mut queue, mut turns, mut some) = (0, 0, false);
-        let mut take =
-            |arrived: Arrived<'_>| self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing));
+        let mut take = |arrived: Arrived<'_, Payload>| {
+            self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing))
+        };
         while let Some((number, intake)) = beside.take(queue, &mut take) {
             some = true;
             if intake == Intake::Done {
@@ -291,22 +305,19 @@ impl Engine<'_> {
 
     fn take_arrived(
         &self,
-        arrived: Arrived<'_>,
+        arrived: Arrived<'_, Payload>,
         mut hook: Option<&mut Hook<'_>>,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
         let (intake, payload) = match arrived {
-            Arrived::Here(first, second) => {
-                let parts = Parts(first, second);
-                match self.take_in(&parts, hook.as_deref_mut(), landing) {
-                    Intake::Left => (Intake::Left, parts.kept(self)),
-                    taken => return taken,
-                }
-            }
-            Arrived::Own(payload) if payload.head().len() == payload.len() => {
+            Arrived::Record(record) => match self.take_in(&record, hook.as_deref_mut(), landing) {
+                Intake::Left => (Intake::Left, record.kept(self)),
+                taken => return taken,
+            },
+            Arrived::Thing(payload) if payload.head().len() == payload.len() => {
                 (self.take_in(&payload, hook.as_deref_mut(), landing), payload)
             }
-            Arrived::Own(payload) => (Intake::Left, payload),
+            Arrived::Thing(payload) => (Intake::Left, payload),
         };
         if intake != Intake::Left {
             return intake;
@@ -386,13 +397,13 @@ mod tests {
     }
 
     fn push(beside: &Beside, to: u32, byte: u8) -> Option<bool> {
-        beside.push(to, |sender| assert!(sender.push(&[byte; HEADER], &[])))
+        beside.push(to, |sender| assert!(super::push(sender, [byte; HEADER], &[])))
     }
 
     fn take(beside: &Beside) -> Option<u8> {
-        let first = |arrived: Arrived<'_>| match arrived {
-            Arrived::Here(bytes, _) => bytes[0],
-            Arrived::Own(_) => 0,
+        let first = |arrived: Arrived<'_, Payload>| match arrived {
+            Arrived::Record(record) => record.head()[0],
+            Arrived::Thing(_) => 0,
         };
         Some(beside.take(0, first)?.1)
     }

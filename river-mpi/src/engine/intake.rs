@@ -54,8 +54,11 @@ pub(super) trait Incoming {
     /// Its length, with its header.
     fn len(&self) -> usize;
 
-    /// Copies a part of it.
-    fn copy_to(&self, offset: usize, out: &mut [u8]);
+    /// Its header, if it is as long as one.
+    fn head(&self) -> [u8; HEADER];
+
+    /// Copies what is behind its header, all of it.
+    fn copy_data(&self, out: &mut [u8]);
 
     /// All of it, to be kept.
     fn kept(&self, engine: &Engine<'_>) -> Payload;
@@ -66,8 +69,14 @@ impl Incoming for Arriving<'_> {
         self.len()
     }
 
-    fn copy_to(&self, offset: usize, out: &mut [u8]) {
-        self.copy_to(offset, out);
+    fn head(&self) -> [u8; HEADER] {
+        let mut head = [0; HEADER];
+        self.copy_to(0, &mut head);
+        head
+    }
+
+    fn copy_data(&self, out: &mut [u8]) {
+        self.copy_to(HEADER, out);
     }
 
     fn kept(&self, engine: &Engine<'_>) -> Payload {
@@ -82,12 +91,10 @@ impl Engine<'_> {
         hook: Option<&mut Hook<'_>>,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
-        let mut head = [0; HEADER];
         if arriving.len() < HEADER {
             return Intake::Left;
         }
-        arriving.copy_to(0, &mut head);
-        let Some(header) = Header::decode(&head) else { return Intake::Left };
+        let Some(header) = Header::decode(&arriving.head()) else { return Intake::Left };
         let state = &mut *self.state.borrow_mut();
         let whole = (arriving.len() - HEADER) as u64 == header.length;
         if header.from as usize >= state.received.len() {
@@ -127,7 +134,7 @@ impl Engine<'_> {
             let room = hook.out.as_deref_mut().and_then(|out| out.get_mut(..arriving.len() - HEADER));
             hook.got = Some(match room {
                 Some(out) => {
-                    arriving.copy_to(HEADER, out);
+                    arriving.copy_data(out);
                     Got::Landed(header)
                 }
                 None => Got::Message(Message { header, payload: arriving.kept(self) }),
@@ -145,7 +152,7 @@ impl Engine<'_> {
         let memory = landing.and_then(|landing| landing.memory(op, posted.seat));
         match memory.and_then(|memory| arrival.place(memory, arrival.here)) {
             Some(place) => {
-                arriving.copy_to(HEADER, place);
+                arriving.copy_data(place);
                 arrival.landed = arrival.here;
             }
             None => arrival.pieces.push(arriving.kept(self)),
@@ -203,7 +210,7 @@ impl Engine<'_> {
         if arrival.count(bytes).is_err() {
             return Intake::Left;
         }
-        arriving.copy_to(HEADER, place);
+        arriving.copy_data(place);
         arrival.landed += bytes;
         if !arrival.is_whole() {
             return Intake::Taken;

@@ -11,7 +11,6 @@ mod background;
 mod beside;
 mod handle;
 mod intake;
-mod lines;
 mod ops;
 mod receive;
 mod safepoint;

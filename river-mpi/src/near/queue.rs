@@ -1,66 +1,42 @@
-//! A queue from one thread to another: a ring that takes no lock, and behind it, for the plan that sends much before it
-//! receives, a list that never is full.
-
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use rtrb::{Consumer, Producer, RingBuffer};
+//! A queue of messages of collective operations from one thread to another.
 
 use crate::coll::Message;
+use crate::queue::{Arrived, queue};
 
-/// Messages in the ring.
-const ROOM: usize = 16;
+/// A message that is not short has room for as many others before it.
+const LINES: usize = 64;
 
-/// A message and its operation: one cache line.
+/// A message and its operation.
 #[derive(Debug)]
-#[repr(align(64))]
-struct Parcel {
+pub(super) struct Parcel {
     tag: i32,
     message: Message,
 }
 
-const _: () = assert!(size_of::<Parcel>() == 64);
-
-/// What did not fit into the ring. While there is any, all that comes goes here.
-#[derive(Debug, Default)]
-struct Spill {
-    count: AtomicUsize,
-    parcels: Mutex<VecDeque<Parcel>>,
-}
-
 #[derive(Debug)]
-pub(super) struct Sender {
-    ring: Producer<Parcel>,
-    spill: Arc<Spill>,
-}
+pub(super) struct Sender(crate::queue::Sender<Parcel>);
 
 #[derive(Debug)]
 pub(super) struct Receiver {
-    ring: Consumer<Parcel>,
-    spill: Arc<Spill>,
+    queue: crate::queue::Receiver<Parcel>,
     /// The first of a later operation than was asked for.
     held: Option<Parcel>,
 }
 
-pub(super) fn queue() -> (Sender, Receiver) {
-    let (producer, consumer) = RingBuffer::new(ROOM);
-    let spill = Arc::<Spill>::default();
-    (Sender { ring: producer, spill: spill.clone() }, Receiver { ring: consumer, spill, held: None })
+pub(super) fn pair() -> (Sender, Receiver) {
+    let (sender, receiver) = queue(LINES);
+    (Sender(sender), Receiver { queue: receiver, held: None })
 }
 
 impl Sender {
     pub(super) fn push(&mut self, tag: i32, message: Message) {
-        let mut parcel = Parcel { tag, message };
-        if self.spill.count.load(Ordering::Acquire) == 0 {
-            match self.ring.push(parcel) {
-                Ok(()) => return,
-                Err(rtrb::PushError::Full(back)) => parcel = back,
+        if let Message::Short([a, b, c, d, e], len) = message {
+            let what = u64::from(tag.cast_unsigned()) << 32 | u64::from(len);
+            if self.0.push([what, a, b, c, d, e], &[]) {
+                return;
             }
         }
-        let mut parcels = self.spill.parcels.lock().unwrap_or_else(PoisonError::into_inner);
-        parcels.push_back(parcel);
-        self.spill.count.store(parcels.len(), Ordering::Release);
+        self.0.push_thing(Parcel { tag, message });
     }
 }
 
@@ -81,18 +57,13 @@ impl Receiver {
     }
 
     fn next(&mut self) -> Option<Parcel> {
-        // In this order: if there is a list, what is in the ring then is older, and nothing more comes into the ring.
-        let spilled = self.spill.count.load(Ordering::Acquire) > 0;
-        if let Ok(parcel) = self.ring.pop() {
-            return Some(parcel);
-        }
-        if !spilled {
-            return None;
-        }
-        let mut parcels = self.spill.parcels.lock().unwrap_or_else(PoisonError::into_inner);
-        let parcel = parcels.pop_front();
-        self.spill.count.store(parcels.len(), Ordering::Release);
-        parcel
+        self.queue.take(|arrived| match arrived {
+            Arrived::Record(record) => {
+                let [what, data @ ..] = record.words::<6>();
+                Parcel { tag: ((what >> 32) as u32).cast_signed(), message: Message::Short(data, what as u8) }
+            }
+            Arrived::Thing(parcel) => parcel,
+        })
     }
 }
 
@@ -115,7 +86,7 @@ mod tests {
 
     #[test]
     fn order_is_kept_however_many_are_under_way() {
-        let (mut sender, mut receiver) = queue();
+        let (mut sender, mut receiver) = pair();
         let (mut sent, mut received) = (0, 0);
         for (push, pop) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (100, 99), (0, 1), (16, 16)] {
             for _ in 0..push {
@@ -131,25 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_keep_the_order() {
-        const COUNT: u64 = 100_000;
-        let (mut sender, mut receiver) = queue();
-        let other = std::thread::spawn(move || (0..COUNT).for_each(|n| sender.push(1, short(n))));
-        for n in 0..COUNT {
-            let message = loop {
-                match receiver.pop(1) {
-                    Some(message) => break message,
-                    None => std::thread::yield_now(),
-                }
-            };
-            assert_eq!(number(&message), n);
-        }
-        other.join().unwrap();
-    }
-
-    #[test]
     fn what_a_failed_operation_left_is_thrown_away_and_what_comes_later_waits() {
-        let (mut sender, mut receiver) = queue();
+        let (mut sender, mut receiver) = pair();
         for tag in [i32::MAX - 1, i32::MAX, 0, 1] {
             sender.push(tag, short(tag.cast_unsigned().into()));
         }

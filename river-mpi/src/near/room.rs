@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use crossbeam_utils::CachePadded;
 use river_core::VrId;
 
-use super::queue::{Receiver, Sender, queue};
+use super::queue::{Receiver, Sender, pair};
 
 /// Which room it is, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ impl Room {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let ends = all.entry((from, to)).or_insert_with(|| {
-                let (sender, receiver) = queue();
+                let (sender, receiver) = pair();
                 (Some(sender), Some(receiver))
             });
             let end = which(ends).take();

@@ -1,0 +1,328 @@
+//! A ring of cache lines from one thread to another, for short records. It takes no lock and no memory.
+//!
+//! Neither side waits for an index of the other one: the first word of a record says which one it is, so the reader looks
+//! at the very line that it waits for, and only that line changes hands (`FastForward`: Giacomoni, Moseley and Vachharajani,
+//! `PPoPP` 2008). The other lines of a longer record need no such word; its place is left free, so that no data is taken for one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crossbeam_utils::CachePadded;
+
+/// Words of a line that are data.
+const WORDS: usize = 7;
+const WORD: usize = size_of::<u64>();
+/// Bytes of data in a line.
+const DATA: usize = WORDS * WORD;
+/// A first word is the number of the record's first line, counted from 1, and in so many bits below it the record's length.
+const LENGTH_BITS: u32 = 16;
+/// The length of a record that is a mark, without data.
+const MARK: usize = (1 << LENGTH_BITS) - 1;
+/// No record has more bytes.
+pub(super) const LONGEST: usize = MARK - 1;
+/// After this part of the ring the reader tells the writer how much it has read.
+const TOLD: u64 = 8;
+
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+struct Line {
+    first: AtomicU64,
+    data: [AtomicU64; WORDS],
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+#[derive(Debug)]
+struct Ring {
+    lines: Box<[Line]>,
+    /// What only the reader writes.
+    read: CachePadded<Read>,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    /// So many lines can be written again.
+    lines: AtomicU64,
+    gone: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    ring: Arc<Ring>,
+    /// How many lines were written.
+    written: u64,
+    /// How many lines were read, when this side last looked.
+    read: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    ring: Arc<Ring>,
+    /// How many lines were read.
+    read: u64,
+    /// How many of them the writer was told of.
+    told: u64,
+}
+
+/// A record that has come: bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    ring: &'a Ring,
+    at: u64,
+    len: usize,
+}
+
+/// A ring of so many lines, which are a power of two.
+pub(super) fn ring(lines: usize) -> (Writer, Reader) {
+    debug_assert!(lines.is_power_of_two());
+    let lines = (0..lines).map(|_| Line::default()).collect();
+    let ring = Arc::new(Ring { lines, read: CachePadded::default() });
+    (Writer { ring: ring.clone(), written: 0, read: 0 }, Reader { ring, read: 0, told: 0 })
+}
+
+impl Ring {
+    fn len(&self) -> u64 {
+        self.lines.len() as u64
+    }
+
+    fn line(&self, at: u64) -> &Line {
+        &self.lines[at as usize & (self.lines.len() - 1)]
+    }
+}
+
+/// How many lines a record has.
+fn lines_of(len: usize) -> u64 {
+    if len == MARK { 1 } else { len.div_ceil(DATA).max(1) as u64 }
+}
+
+/// The first word of a record.
+fn first_word(at: u64, len: usize) -> u64 {
+    (at + 1) << LENGTH_BITS | len as u64
+}
+
+/// Whether a word is the first one of the record at that line.
+fn is_first(word: u64, at: u64) -> bool {
+    (word ^ first_word(at, 0)) >> LENGTH_BITS == 0
+}
+
+impl Writer {
+    /// Whether the reader is gone.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.ring.read.gone.load(Relaxed)
+    }
+
+    /// Whether there is room for a mark.
+    pub(super) fn has_room_for_mark(&mut self) -> bool {
+        self.has_room(MARK)
+    }
+
+    /// Writes a mark, for which there is room.
+    pub(super) fn push_mark(&mut self) {
+        self.ring.line(self.written).first.store(first_word(self.written, MARK), Release);
+        self.written += 1;
+    }
+
+    fn has_room(&mut self, len: usize) -> bool {
+        let written = self.written + lines_of(len);
+        if written - self.read > self.ring.len() {
+            self.read = self.ring.read.lines.load(Acquire);
+        }
+        written - self.read <= self.ring.len()
+    }
+
+    /// Writes a record of some words, six at most, and bytes behind them. False: there is no room, or it is too long.
+    pub(super) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
+        const { assert!(N < WORDS) };
+        let len = N * WORD + bytes.len();
+        if len > LONGEST || !self.has_room(len) {
+            return false;
+        }
+        let (here, there) = bytes.split_at(bytes.len().min(DATA - N * WORD));
+        let first = self.ring.line(self.written);
+        first.data.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
+        fill(&first.data[N..], here);
+        for (at, part) in (self.written + 1..).zip(there.chunks(DATA)) {
+            fill(&self.ring.line(at).data, part);
+        }
+        first.first.store(first_word(self.written, len), Release);
+        self.written += lines_of(len);
+        true
+    }
+}
+
+/// Writes bytes to words, the last of which is filled up with zeros.
+fn fill(words: &[AtomicU64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks::<WORD>();
+    words.iter().zip(whole).for_each(|(to, bytes)| to.store(u64::from_ne_bytes(*bytes), Relaxed));
+    if !rest.is_empty() {
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        words[whole.len()].store(u64::from_ne_bytes(last), Relaxed);
+    }
+}
+
+impl Reader {
+    /// The next record, if it has come.
+    pub(super) fn next(&self) -> Option<Record<'_>> {
+        let word = self.ring.line(self.read).first.load(Acquire);
+        is_first(word, self.read).then(|| Record {
+            ring: &self.ring,
+            at: self.read,
+            len: word as usize & MARK,
+        })
+    }
+
+    /// Gives up the next record, which has so many bytes.
+    pub(super) fn skip(&mut self, len: usize) {
+        self.read += lines_of(len);
+        if self.read - self.told >= self.ring.len() / TOLD {
+            self.told = self.read;
+            self.ring.read.lines.store(self.read, Release);
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.ring.read.gone.store(true, Relaxed);
+    }
+}
+
+impl Record<'_> {
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_mark(&self) -> bool {
+        self.len == MARK
+    }
+
+    /// Its first words. What is behind its end has no meaning.
+    pub(crate) fn words<const N: usize>(&self) -> [u64; N] {
+        const { assert!(N <= WORDS) };
+        let data = &self.ring.line(self.at).data;
+        std::array::from_fn(|at| data[at].load(Relaxed))
+    }
+
+    /// Copies what is there from a word on.
+    pub(crate) fn copy_to(&self, word: usize, mut out: &mut [u8]) {
+        let (mut at, mut word) = (self.at + (word / WORDS) as u64, word % WORDS);
+        while !out.is_empty() {
+            let words = &self.ring.line(at).data[word..];
+            let (here, there) = out.split_at_mut(out.len().min(words.len() * WORD));
+            let (whole, rest) = here.as_chunks_mut::<WORD>();
+            let last = words.get(whole.len());
+            whole.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed).to_ne_bytes());
+            if let Some(last) = last {
+                rest.copy_from_slice(&last.load(Relaxed).to_ne_bytes()[..rest.len()]);
+            }
+            (out, at, word) = (there, at + 1, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINES: usize = 32;
+
+    fn push(writer: &mut Writer, bytes: &[u8]) -> bool {
+        writer.push([bytes.len() as u64, u64::MAX], bytes)
+    }
+
+    fn take(reader: &mut Reader) -> Option<Vec<u8>> {
+        let record = reader.next()?;
+        let [len, ones] = record.words();
+        assert_eq!((len as usize, ones), (record.len() - 2 * WORD, u64::MAX));
+        let mut bytes = vec![0; len as usize];
+        record.copy_to(2, &mut bytes);
+        let len = record.len();
+        reader.skip(len);
+        Some(bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_in_order_whatever_is_in_them(
+            steps in prop::collection::vec((any::<bool>(), 0..1000_usize, any::<u8>()), 1..400),
+        ) {
+            let (mut writer, mut reader) = ring(LINES);
+            let mut model = VecDeque::new();
+            for (pushes, len, byte) in steps {
+                if pushes {
+                    // Words that look like the first of a record to come.
+                    let next = first_word(writer.written + u64::from(byte % 40), len);
+                    let bytes = next.to_ne_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>();
+                    let lines = lines_of(len + 2 * WORD);
+                    let pushed = push(&mut writer, &bytes);
+                    prop_assert!(pushed || lines + writer.written - reader.told > LINES as u64);
+                    if pushed {
+                        model.push_back(bytes);
+                    }
+                } else {
+                    prop_assert_eq!(take(&mut reader), model.pop_front());
+                }
+            }
+        }
+
+        #[test]
+        fn any_part_can_be_copied(len in 0..500_usize, from in 0..60_usize) {
+            let (mut writer, reader) = ring(LINES);
+            let bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            prop_assert!(writer.push([], &bytes));
+            let from = from.min(len / WORD);
+            let mut out = vec![0; len - from * WORD];
+            reader.next().unwrap().copy_to(from, &mut out);
+            prop_assert_eq!(&out[..], &bytes[from * WORD..]);
+        }
+    }
+
+    #[test]
+    fn the_count_of_lines_may_begin_again() {
+        let (mut writer, mut reader) = ring(LINES);
+        // So that every line was written before.
+        let near_the_end = (1 << (u64::BITS - LENGTH_BITS)) - 3 * LINES as u64;
+        (writer.written, writer.read) = (near_the_end, near_the_end);
+        (reader.read, reader.told) = (near_the_end, near_the_end);
+        for round in 0..100_u8 {
+            assert!(take(&mut reader).is_none());
+            assert!(push(&mut writer, &[round; 100]));
+            assert_eq!(take(&mut reader), Some(vec![round; 100]));
+        }
+    }
+
+    #[test]
+    fn two_threads_see_whole_records() {
+        const COUNT: u64 = 50_000;
+        let (mut writer, mut reader) = ring(LINES);
+        let other = std::thread::spawn(move || {
+            for number in 0..COUNT {
+                let bytes = vec![number as u8; (number * 7919 % 300) as usize];
+                while !push(&mut writer, &bytes) {
+                    std::thread::yield_now();
+                }
+            }
+            writer
+        });
+        for number in 0..COUNT {
+            let bytes = loop {
+                match take(&mut reader) {
+                    Some(bytes) => break bytes,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(bytes, vec![number as u8; (number * 7919 % 300) as usize]);
+        }
+        let writer = other.join().unwrap();
+        assert!(!writer.is_abandoned());
+        drop(reader);
+        assert!(writer.is_abandoned());
+    }
+}

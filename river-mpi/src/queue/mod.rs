@@ -1,0 +1,189 @@
+//! Queues from one thread to another of the same process.
+//!
+//! What is short is copied into a ring of cache lines (`lines`). What has memory of its own goes by a second ring, and a
+//! record in the first one says when it is its turn. Behind both, for a sender that is far ahead, there is a list that
+//! never is full.
+
+mod lines;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub(crate) use lines::Record;
+use lines::{Reader, Writer};
+use rtrb::{Consumer, Producer, RingBuffer};
+
+/// How many things have room in their ring.
+const THINGS: usize = 16;
+
+/// What is in neither ring. While there is any, all that comes goes here.
+#[derive(Debug)]
+struct Spill<T> {
+    count: AtomicUsize,
+    things: Mutex<VecDeque<T>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sender<T> {
+    lines: Writer,
+    things: Producer<T>,
+    spill: Arc<Spill<T>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Receiver<T> {
+    lines: Reader,
+    things: Consumer<T>,
+    spill: Arc<Spill<T>>,
+}
+
+/// What has come.
+pub(crate) enum Arrived<'a, T> {
+    Record(Record<'a>),
+    Thing(T),
+}
+
+/// A queue whose ring has so many lines, which are a power of two.
+pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
+    let (writer, reader) = lines::ring(lines);
+    let (producer, consumer) = RingBuffer::new(THINGS);
+    let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
+    (
+        Sender { lines: writer, things: producer, spill: spill.clone() },
+        Receiver { lines: reader, things: consumer, spill },
+    )
+}
+
+impl<T> Sender<T> {
+    /// Whether the receiver is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.lines.is_abandoned()
+    }
+
+    /// Copies a record, some words and bytes behind them. False: it has to be sent as a thing, because it is too long or there
+    /// is no room.
+    #[inline]
+    pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
+        !self.is_spilling() && self.lines.push(words, bytes)
+    }
+
+    /// Sends a thing.
+    pub(crate) fn push_thing(&mut self, mut thing: T) {
+        if !self.is_spilling() && self.lines.has_room_for_mark() {
+            match self.things.push(thing) {
+                Ok(()) => return self.lines.push_mark(),
+                Err(rtrb::PushError::Full(back)) => thing = back,
+            }
+        }
+        let mut things = self.spill.things.lock().unwrap_or_else(PoisonError::into_inner);
+        things.push_back(thing);
+        self.spill.count.store(things.len(), Ordering::Release);
+    }
+
+    fn is_spilling(&self) -> bool {
+        self.spill.count.load(Ordering::Acquire) > 0
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Shows the next of what has come, if there is anything, which is gone then.
+    #[inline]
+    pub(crate) fn take<R>(&mut self, take: impl FnOnce(Arrived<'_, T>) -> R) -> Option<R> {
+        // In this order: if there is a list, what is in the rings then is older, and nothing more comes into them.
+        let spilled = self.spill.count.load(Ordering::Acquire) > 0;
+        if let Some(record) = self.lines.next() {
+            let len = record.len();
+            let result = if record.is_mark() {
+                // It was put there before its mark.
+                take(Arrived::Thing(self.things.pop().ok()?))
+            } else {
+                take(Arrived::Record(record))
+            };
+            self.lines.skip(len);
+            return Some(result);
+        }
+        if !spilled {
+            return None;
+        }
+        let thing = {
+            let mut things = self.spill.things.lock().unwrap_or_else(PoisonError::into_inner);
+            let thing = things.pop_front();
+            self.spill.count.store(things.len(), Ordering::Release);
+            thing
+        };
+        thing.map(|thing| take(Arrived::Thing(thing)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sends a number with so many bytes, as a record if that is possible.
+    fn send(sender: &mut Sender<(u64, usize)>, number: u64, len: usize) {
+        if len.is_multiple_of(3) || !sender.push([number], &vec![number as u8; len]) {
+            sender.push_thing((number, len));
+        }
+    }
+
+    fn receive(receiver: &mut Receiver<(u64, usize)>) -> Option<(u64, usize)> {
+        receiver.take(|arrived| match arrived {
+            Arrived::Thing(thing) => thing,
+            Arrived::Record(record) => {
+                let [number] = record.words();
+                let mut bytes = vec![0; record.len() - 8];
+                record.copy_to(1, &mut bytes);
+                assert!(bytes.iter().all(|&byte| byte == number as u8));
+                (number, bytes.len())
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn order_is_kept_whatever_is_under_way(
+            steps in prop::collection::vec((0..50_u8, any::<bool>(), prop_oneof![0..80_usize, 0..20_000_usize]), 1..100),
+        ) {
+            let (mut sender, mut receiver) = queue(256);
+            let (mut model, mut number) = (VecDeque::new(), 0);
+            for (times, sends, len) in steps {
+                for _ in 0..times {
+                    if sends {
+                        send(&mut sender, number, len);
+                        model.push_back((number, len));
+                        number += 1;
+                    } else {
+                        prop_assert_eq!(receive(&mut receiver), model.pop_front());
+                    }
+                }
+            }
+            for left in model {
+                prop_assert_eq!(receive(&mut receiver), Some(left));
+            }
+            prop_assert!(receive(&mut receiver).is_none() && !sender.is_abandoned());
+            drop(receiver);
+            prop_assert!(sender.is_abandoned());
+        }
+    }
+
+    #[test]
+    fn two_threads_keep_the_order() {
+        const COUNT: u64 = 50_000;
+        let len = |number: u64| (number * 7919 % 20_000 / (1 + number % 100)) as usize;
+        let (mut sender, mut receiver) = queue(256);
+        let other = std::thread::spawn(move || (0..COUNT).for_each(|n| send(&mut sender, n, len(n))));
+        for number in 0..COUNT {
+            let message = loop {
+                match receive(&mut receiver) {
+                    Some(message) => break message,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(message, (number, len(number)));
+        }
+        other.join().unwrap();
+    }
+}
