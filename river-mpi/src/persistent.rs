@@ -146,8 +146,15 @@ impl<'v, T: Element> Persistent<'v, T> {
     pub fn wait(&mut self) -> Result<Status> {
         let comm = self.comm.clone();
         if let Some(op) = self.active {
-            let memory = element::bytes_of_mut(&mut self.buffer).unwrap_or_default();
-            comm.guard(comm.engine().wait_into(op, memory))?;
+            let engine = comm.engine();
+            comm.guard(match self.kind {
+                Kind::Send { .. } => {
+                    engine.show([(op, element::bytes_of(&self.buffer))], || engine.wait_for(&[op]))
+                }
+                Kind::Recv { .. } => {
+                    engine.wait_into(op, element::bytes_of_mut(&mut self.buffer).unwrap_or_default())
+                }
+            })?;
         }
         let finished = self.finish();
         comm.guard(finished).map(|status| status.unwrap_or(Status::EMPTY))

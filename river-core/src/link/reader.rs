@@ -224,9 +224,9 @@ impl ReaderThread {
             if let Err(error) = self.poll.registry().register(&mut stream, token, Interest::READABLE) {
                 let why = self.inlets.rings.detach(host).unwrap_or_else(|| error.to_string());
                 self.sink.closed(host, why);
-                continue;
+            } else {
+                self.doorbells.insert(token, Doorbell { host, stream });
             }
-            self.doorbells.insert(token, Doorbell { host, stream });
             // Whoever has rung and ended in the same moment has left the bell rung, which keeps all others from it: who comes
             // anew is looked after once without.
             self.rung();

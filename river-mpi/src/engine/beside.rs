@@ -8,8 +8,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::ops::reborrow;
 use super::{EAGER_NEAR, Engine, LANE, MESSAGES};
 use crate::header::{HEADER, Kind};
 use crate::job::Place;
-use crate::lend::Slots;
+use crate::lend::{Lender, Slots};
 use crate::matching::Key;
 use crate::queue::{Arrived, Record, queue};
 
@@ -58,8 +59,8 @@ struct Seat {
     count: AtomicUsize,
     /// Those that it has not seen; `None`: it is gone.
     fresh: Mutex<Option<Vec<Receiver>>>,
-    /// Where others see what it sends.
-    slots: Arc<Slots>,
+    /// Where others see what it sends; made when it comes.
+    slots: OnceLock<Arc<Slots>>,
 }
 
 /// Halls that not all have entered yet, by the supervisors of the jobs.
@@ -73,7 +74,7 @@ impl Hall {
             asleep: AtomicBool::new(false),
             count: AtomicUsize::new(0),
             fresh: Mutex::new(Some(Vec::new())),
-            slots: Arc::new(Slots::new()),
+            slots: OnceLock::new(),
         };
         let new = || {
             let ranks = members.last().map_or(0, |&last| last + 1);
@@ -103,7 +104,7 @@ impl Hall {
 pub(super) struct Beside {
     hall: Arc<Hall>,
     me: u32,
-    slots: Arc<Slots>,
+    lender: Rc<Lender>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Receiver>>,
     /// Whether all of them can run at the same time.
@@ -121,8 +122,10 @@ impl Beside {
             return None;
         }
         let hall = Hall::enter(job, &members);
+        let lender = Rc::new(Lender::new());
+        hall.seat(me)?.slots.set(lender.slots().clone()).ok()?;
         Some(Self {
-            slots: hall.seat(me)?.slots.clone(),
+            lender,
             hall,
             me,
             senders: RefCell::new(places.iter().map(|_| None).collect()),
@@ -131,9 +134,9 @@ impl Beside {
         })
     }
 
-    /// Where others see what this rank sends.
-    pub(super) fn slots(&self) -> &Arc<Slots> {
-        &self.slots
+    /// What this rank lends to others.
+    pub(super) fn lender(&self) -> &Rc<Lender> {
+        &self.lender
     }
 
     /// Sends to one of them. `None`: it is gone; true: it has to be rung.
@@ -235,7 +238,7 @@ impl Engine<'_> {
 
     /// Where a rank of this process shows what it sends.
     pub(super) fn slots_of(&self, rank: u32) -> Option<&Slots> {
-        Some(&self.beside(rank)?.hall.seat(rank)?.slots)
+        self.beside(rank)?.hall.seat(rank)?.slots.get().map(Arc::as_ref)
     }
 
     /// Sends a header and data that lies in the caller's memory to a rank of this process. False: that has to go by mailbox.

@@ -374,10 +374,12 @@ impl<'v> Engine<'v> {
 
     /// Up to so many bytes a message to that rank is sent without asking.
     fn eager(&self, to: u32) -> usize {
-        match () {
-            () if self.beside(to).is_some() => EAGER_BESIDE,
-            () if self.shares_memory(to) => EAGER_NEAR,
-            () => EAGER,
+        if self.beside(to).is_some() {
+            EAGER_BESIDE
+        } else if self.shares_memory(to) {
+            EAGER_NEAR
+        } else {
+            EAGER
         }
     }
 

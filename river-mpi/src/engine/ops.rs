@@ -54,8 +54,10 @@ impl Engine<'_> {
         let Some(op) = state.ops.get(op.key()) else { return Ok(()) };
         let (context, whom) = match &op.state {
             OpState::Posted(ask) => (Some(ask.pattern.context), ask.sources.as_slice()),
-            OpState::Due(offer) => (None, std::slice::from_ref(&offer.header.from)),
-            OpState::Arriving(arrival) => (None, std::slice::from_ref(&arrival.header.from)),
+            OpState::Due(offer) => (Some(offer.header.key.context), std::slice::from_ref(&offer.header.from)),
+            OpState::Arriving(arrival) => {
+                (Some(arrival.header.key.context), std::slice::from_ref(&arrival.header.from))
+            }
             OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
                 (Some(key.context), std::slice::from_ref(to))
             }

@@ -58,6 +58,7 @@ impl Engine<'_> {
                     return Ok(out.is_none().then_some(arrival));
                 }
             }
+            self.failure(op)?;
             let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
             self.block(&[op], Sources::One(from).as_slice(), None, landing)?;
         }

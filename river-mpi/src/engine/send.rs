@@ -26,9 +26,9 @@ const WORTH_WAITING: usize = 256 << 10;
 /// So many slices in a row are copied at most without another look whether the receiver waits for them.
 const MOST: u8 = 128;
 
-/// How long it takes about until somebody who waits for data has read it.
+/// How long it takes about until somebody who waits for data has read it, if that is soon.
 fn reading_time(len: usize) -> Duration {
-    ANSWER + Duration::from_nanos(len as u64 / COPIED)
+    (ANSWER + Duration::from_nanos(len as u64 / COPIED)).min(AWAKE)
 }
 
 /// Whether it pays to wait for a moment until somebody wants a slice: who is not there when he is waited for will most likely

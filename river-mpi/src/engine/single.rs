@@ -65,7 +65,7 @@ impl Seal {
         let (len, at) = (data.len(), data.as_ptr().expose_provenance() as u64);
         let mut sealed = Box::new(Sealed { word: AtomicU64::new(0), data: at, len, number: 0 });
         // Never zero, and nobody else's.
-        sealed.number = Lease::number_of(RandomState::new().hash_one(sealed.at()));
+        sealed.number = Lease::number_of(RandomState::new().hash_one(sealed.at()) | 1 << 63);
         sealed.word.store(sealed.number, SeqCst);
         Self::Own(sealed)
     }
@@ -170,7 +170,8 @@ impl Exposure {
     }
 }
 
-/// Longer messages are not faster than in pieces, whose copies two processors make: the kernel looks up page after page.
+/// Longer messages to other processes are not faster than in pieces, whose copies two processors make: the kernel looks up
+/// page after page.
 const EXPOSED: usize = 4 << 20;
 
 impl Engine<'_> {
@@ -181,10 +182,10 @@ impl Engine<'_> {
 
     /// What says to a rank that this data is where it is, all the time if it is `owned`.
     pub(super) fn seal(&self, to: u32, data: &[u8], owned: Option<&Bytes>) -> Seal {
-        let slots = self.beside(to).map(Beside::slots);
-        let seal = slots.and_then(|slots| match owned {
-            Some(owned) => slots.keep(owned.clone()).map(|kept| Seal::Kept(kept.into())),
-            None => slots.lease(data).map(Seal::Slot),
+        let lender = self.beside(to).map(Beside::lender);
+        let seal = lender.and_then(|lender| match owned {
+            Some(owned) => lender.keep(owned.clone()).map(|kept| Seal::Kept(kept.into())),
+            None => lender.lease(data).map(Seal::Slot),
         });
         seal.unwrap_or_else(|| Seal::of(data))
     }
@@ -204,7 +205,7 @@ impl Engine<'_> {
             };
             slices.into_iter().filter_map(|(op, data)| Some(Shown { number: number(op)?, data })).collect()
         };
-        if shown.is_empty() { body() } else { beside.slots().show(&shown, body) }
+        if shown.is_empty() { body() } else { beside.lender().show(&shown, body) }
     }
 
     /// Whether a message of that length can be sent from where it lies, without the caller.
@@ -226,7 +227,8 @@ impl Engine<'_> {
 
     /// Whether an offer is one that this rank can read the data of.
     pub(super) fn can_read(&self, state: &State, offer: &Message) -> bool {
-        !state.closed.contains(&offer.header.from) && Exposure::told_by(offer).is_some()
+        let from = offer.header.from;
+        (self.beside(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
     }
 
     /// Reads the data of an offer straight to where it belongs, which is as long. False: it has to be sent.
@@ -235,6 +237,9 @@ impl Engine<'_> {
         if self.slots_of(offer.header.from).is_some_and(|slots| slots.copy_to(exposure.number, out)) {
             self.tell_read(state, &offer.header);
             return true;
+        }
+        if state.closed.contains(&offer.header.from) {
+            return false;
         }
         match exposure.read(out) {
             Ok(()) => self.tell_read(state, &offer.header),

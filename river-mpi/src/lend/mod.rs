@@ -2,7 +2,7 @@
 //! the compiler cannot see to be shared.
 //!
 //! * `loan`: parts of the buffers of a collective operation
-//! * `slot`: slices of sends, while their rank waits for them
+//! * `slot`: what is sent, while its rank waits for that or if the send owns it
 
 mod loan;
 mod slot;
@@ -11,7 +11,7 @@ use std::hint::spin_loop;
 use std::thread::yield_now;
 
 pub(crate) use loan::{Loan, Region};
-pub(crate) use slot::{Kept, Lease, Shown, Slots};
+pub(crate) use slot::{Kept, Lease, Lender, Shown, Slots};
 
 /// So often a wait looks before it gives its core to others: that takes about half a microsecond.
 const SPINS: usize = 10;

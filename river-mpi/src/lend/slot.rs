@@ -1,13 +1,15 @@
-//! Slices that a rank sends and waits for: meanwhile the receiver copies them straight from where they lie.
+//! What a rank sends, in slots where the receiver finds it, and copies it straight from where it lies.
 //!
-//! A rank has some [`Slots`], which all of its process can see. A send takes a [`Lease`] of one, and its offer has the
-//! number of that: it is unlike that of any other lease, so that nobody takes one for another. The slice can be copied
-//! only while its rank [shows](Slots::show) it, which is when it waits for the send: then the slice is borrowed by who waits.
+//! A rank, the [`Lender`], has some [`Slots`], which all of its process can see. A send takes a [`Lease`] of one, and its offer
+//! has the number of that: it is unlike that of any other lease, so that nobody takes one for another. A slice can be copied
+//! only while its rank [shows](Lender::show) it, which is when it waits for the send: then the slice is borrowed by who waits.
+//! Bytes that the send owns are [kept](Kept) with their lease, and shown as long as it lasts.
 //!
 //! ```text
 //!               reader            reader
 //!   SHOWN -----------------> READING -----------> READ
-//!     ^ |
+//!     ^ |   <-----------------
+//!     | |    of another length
 //!     | | owner
 //!     | v
 //!   HIDDEN
@@ -17,7 +19,9 @@
 #![allow(unsafe_code)]
 
 use std::array;
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
@@ -27,8 +31,8 @@ use crossbeam_utils::CachePadded;
 
 use super::Wait;
 
-/// What a rank can offer at the same time by slots.
-const SLOTS: u64 = 64;
+/// What a rank can offer at the same time by slots: as many as a word has bits.
+const SLOTS: u64 = u64::BITS as u64;
 
 /// A slot's word is the number of its lease, and in its lowest bits the state of the slice.
 const STATES: u64 = 4;
@@ -37,13 +41,18 @@ const SHOWN: u64 = 1;
 const READING: u64 = 2;
 const READ: u64 = 3;
 
-/// The slots of a rank.
+/// The slots of a rank, as others see them.
 #[derive(Debug)]
-pub(crate) struct Slots {
-    slots: [CachePadded<Slot>; SLOTS as usize],
-    /// One bit for each that is free. Only the owner looks at this and at `next`.
-    free: AtomicU64,
-    next: AtomicU64,
+pub(crate) struct Slots([CachePadded<Slot>; SLOTS as usize]);
+
+/// The rank whose slots they are: it alone writes to them.
+#[derive(Debug)]
+pub(crate) struct Lender {
+    slots: Arc<Slots>,
+    /// One bit for each that is free.
+    free: Cell<u64>,
+    /// The number of the next lease, but for the slot.
+    next: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -57,7 +66,7 @@ struct Slot {
 /// A slot in use, for one slice, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    slots: Arc<Slots>,
+    lender: Rc<Lender>,
     number: u64,
 }
 
@@ -76,37 +85,42 @@ pub(crate) struct Shown<'a> {
     pub(crate) data: &'a [u8],
 }
 
-impl Slots {
+impl Lender {
     pub(crate) fn new() -> Self {
         let slot = || Slot { word: 0.into(), start: AtomicPtr::default(), len: 0.into() };
         // So that what lay here before is not taken for a lease.
         let first = RandomState::new().hash_one(0) >> 1 & !(STATES * SLOTS - 1);
         Self {
-            slots: array::from_fn(|_| CachePadded::new(slot())),
+            slots: Arc::new(Slots(array::from_fn(|_| CachePadded::new(slot())))),
             free: u64::MAX.into(),
             next: (first | (STATES * SLOTS)).into(),
         }
     }
 
-    /// A slot for a slice, which nobody can read yet; `None`: all are in use. Only for the rank whose slots they are.
-    pub(crate) fn lease(self: &Arc<Self>, data: &[u8]) -> Option<Lease> {
-        let free = self.free.load(Relaxed);
+    /// What others see.
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    /// A slot for a slice, which nobody can read yet; `None`: all are in use.
+    pub(crate) fn lease(self: &Rc<Self>, data: &[u8]) -> Option<Lease> {
+        let free = self.free.get();
         let index = free.trailing_zeros();
-        self.free.store(free & free.checked_sub(1)?, Relaxed);
-        let next = self.next.load(Relaxed);
-        self.next.store(next.wrapping_add(STATES * SLOTS), Relaxed);
+        self.free.set(free & free.checked_sub(1)?);
+        let next = self.next.get();
+        self.next.set(next.wrapping_add(STATES * SLOTS));
         let number = next | (u64::from(index) * STATES);
-        let slot = self.slot(number);
+        let slot = self.slots.slot(number);
         slot.start.store(data.as_ptr().cast_mut(), Relaxed);
         slot.len.store(data.len(), Relaxed);
         slot.word.store(number | HIDDEN, Release);
-        Some(Lease { slots: self.clone(), number })
+        Some(Lease { lender: self.clone(), number })
     }
 
     /// A slot for bytes, which others can copy from now on.
-    pub(crate) fn keep(self: &Arc<Self>, bytes: Bytes) -> Option<Kept> {
+    pub(crate) fn keep(self: &Rc<Self>, bytes: Bytes) -> Option<Kept> {
         let lease = self.lease(&bytes)?;
-        self.slot(lease.number).word.store(lease.number | SHOWN, Release);
+        self.slots.slot(lease.number).word.store(lease.number | SHOWN, Release);
         Some(Kept { lease, _bytes: bytes })
     }
 
@@ -119,9 +133,9 @@ impl Slots {
                 self.1.iter().for_each(|shown| self.0.slot(shown.number).hide(shown.number));
             }
         }
-        let _hide = Hide(self, shown);
+        let _hide = Hide(&self.slots, shown);
         for &Shown { number, data } in shown {
-            let slot = self.slot(number);
+            let slot = self.slots.slot(number);
             let is_it = slot.start.load(Relaxed).cast_const() == data.as_ptr()
                 && slot.len.load(Relaxed) == data.len();
             // If it is read already, or the lease is over, nothing is shown.
@@ -132,7 +146,9 @@ impl Slots {
         }
         body()
     }
+}
 
+impl Slots {
     /// Copies the slice of a lease, which must be as long. False: it is not shown.
     pub(crate) fn copy_to(&self, number: u64, out: &mut [u8]) -> bool {
         /// Whatever the reader does, the owner learns that it is over.
@@ -142,6 +158,8 @@ impl Slots {
                 self.0.word.store(self.1, Release);
             }
         }
+        // It comes in a message.
+        let number = Lease::number_of(number);
         let slot = self.slot(number);
         if slot.word.compare_exchange(number | SHOWN, number | READING, Acquire, Relaxed).is_err() {
             return false;
@@ -153,15 +171,15 @@ impl Slots {
             return false;
         }
         // SAFETY: what is shown is borrowed by the caller of `show` until that returns, or owned by a `Kept` until its lease is
-        // dropped; neither is over before the word is READ. Who has set READING is the only one that sets it, and nobody gives
-        // the slot another slice meanwhile. `out` is another memory, as it is borrowed mutably.
+        // dropped; both wait as long as the word is READING. Who has set it is the only one that has, and nobody gives the slot
+        // another slice meanwhile. `out` is another memory, as it is borrowed mutably.
         unsafe { std::ptr::copy_nonoverlapping(start, out.as_mut_ptr(), len) };
         true
     }
 
     /// The slot of a lease.
     fn slot(&self, number: u64) -> &Slot {
-        &self.slots[(number / STATES % SLOTS) as usize]
+        &self.0[(number / STATES % SLOTS) as usize]
     }
 }
 
@@ -191,13 +209,13 @@ impl Lease {
 
     /// Where the slice lies, and how long it is.
     pub(crate) fn data(&self) -> (u64, usize) {
-        let slot = self.slots.slot(self.number);
+        let slot = self.lender.slots.slot(self.number);
         (slot.start.load(Relaxed).expose_provenance() as u64, slot.len.load(Relaxed))
     }
 
     /// Where the word lies, which begins with the number as long as the lease lasts.
     pub(crate) fn word(&self) -> u64 {
-        std::ptr::from_ref(&self.slots.slot(self.number).word).expose_provenance() as u64
+        std::ptr::from_ref(&self.lender.slots.slot(self.number).word).expose_provenance() as u64
     }
 }
 
@@ -209,11 +227,10 @@ impl Kept {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let slot = self.slots.slot(self.number);
+        let slot = self.lender.slots.slot(self.number);
         slot.hide(self.number);
         slot.word.store(0, SeqCst);
-        let free = self.slots.free.load(Relaxed);
-        self.slots.free.store(free | 1 << (self.number / STATES % SLOTS), Relaxed);
+        self.lender.free.set(self.lender.free.get() | 1 << (self.number / STATES % SLOTS));
     }
 }
 
@@ -223,89 +240,94 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_copied_once_and_what_is_not_never() {
-        let slots = Arc::new(Slots::new());
+        let lender = Rc::new(Lender::new());
         let (data, mut out) = ([1, 2, 3], [0; 3]);
-        let lease = slots.lease(&data).unwrap();
+        let lease = lender.lease(&data).unwrap();
         let shown = [Shown { number: lease.number(), data: &data }];
-        assert!(!slots.copy_to(lease.number(), &mut out), "nobody waits");
-        slots.show(&shown, || assert!(!slots.copy_to(lease.number(), &mut [0; 2]), "it is longer"));
-        assert!(!slots.copy_to(lease.number(), &mut out), "nobody waits any more");
-        slots.show(&shown, || {
-            assert!(slots.copy_to(lease.number(), &mut out));
-            assert!(!slots.copy_to(lease.number(), &mut [0; 3]), "it was read");
+        assert!(!lender.slots().copy_to(lease.number(), &mut out), "nobody waits");
+        lender.show(&shown, || assert!(!lender.slots().copy_to(lease.number(), &mut [0; 2]), "it is longer"));
+        assert!(!lender.slots().copy_to(lease.number(), &mut out), "nobody waits any more");
+        lender.show(&shown, || {
+            assert!(lender.slots().copy_to(lease.number(), &mut out));
+            assert!(!lender.slots().copy_to(lease.number(), &mut [0; 3]), "it was read");
         });
         assert_eq!(out, data);
         let old = lease.number();
         drop(lease);
-        let next = slots.lease(&data).unwrap();
-        slots.show(&[Shown { number: next.number(), data: &data }], || {
-            assert!(!slots.copy_to(old, &mut out), "that was another one");
+        let next = lender.lease(&data).unwrap();
+        lender.show(&[Shown { number: next.number(), data: &data }], || {
+            assert!(!lender.slots().copy_to(old, &mut out), "that was another one");
         });
     }
 
     #[test]
     fn what_is_kept_is_shown_all_the_time() {
-        let slots = Arc::new(Slots::new());
-        let kept = slots.keep(Bytes::from(vec![1, 2, 3])).unwrap();
+        let lender = Rc::new(Lender::new());
+        let kept = lender.keep(Bytes::from(vec![1, 2, 3])).unwrap();
         let (number, mut out) = (kept.lease().number(), [0; 3]);
-        assert!(slots.copy_to(number, &mut out));
+        assert!(lender.slots().copy_to(number, &mut out));
         assert_eq!(out, [1, 2, 3]);
-        let other = slots.keep(Bytes::from(vec![1, 2, 3])).unwrap().lease().number();
-        assert!(!slots.copy_to(other, &mut out), "it is gone");
+        let other = lender.keep(Bytes::from(vec![1, 2, 3])).unwrap().lease().number();
+        assert!(!lender.slots().copy_to(other, &mut out), "it is gone");
     }
 
     #[test]
     fn another_slice_than_that_of_the_lease_is_not_shown() {
-        let slots = Arc::new(Slots::new());
+        let lender = Rc::new(Lender::new());
         let data = [1, 2, 3];
-        let lease = slots.lease(&data[..2]).unwrap();
-        slots.show(&[Shown { number: lease.number(), data: &data[1..] }], || {
-            assert!(!slots.copy_to(lease.number(), &mut [0; 2]));
+        let lease = lender.lease(&data[..2]).unwrap();
+        lender.show(&[Shown { number: lease.number(), data: &data[1..] }], || {
+            assert!(!lender.slots().copy_to(lease.number(), &mut [0; 2]));
         });
     }
 
     #[test]
     fn slots_end_and_come_back() {
-        let slots = Arc::new(Slots::new());
-        let mut leases: Vec<_> = (0..SLOTS).map(|_| slots.lease(&[]).unwrap()).collect();
-        assert!(slots.lease(&[]).is_none());
+        let lender = Rc::new(Lender::new());
+        let mut leases: Vec<_> = (0..SLOTS).map(|_| lender.lease(&[]).unwrap()).collect();
+        assert!(lender.lease(&[]).is_none());
         let gone = leases.swap_remove(7).number();
-        let again = slots.lease(&[]).unwrap().number();
+        let again = lender.lease(&[]).unwrap().number();
         assert_ne!(gone, again);
     }
 
     #[test]
-    fn who_shows_waits_for_who_reads() {
+    fn who_shows_or_keeps_waits_for_who_reads() {
         const ROUNDS: u64 = 2000;
-        let slots = Arc::new(Slots::new());
+        let lender = Rc::new(Lender::new());
         let (sender, receiver) = std::sync::mpsc::channel();
         let reader = std::thread::spawn({
-            let slots = slots.clone();
+            let slots = lender.slots().clone();
             move || {
                 let mut out = vec![0; 5000];
-                receiver
-                    .iter()
-                    .filter(|&(number, byte)| {
-                        let read = slots.copy_to(number, &mut out);
-                        assert!(!read || out.iter().all(|&other| other == byte));
-                        read
-                    })
-                    .count()
+                let mut read = |number, byte| {
+                    let read = slots.copy_to(number, &mut out);
+                    assert!(!read || out.iter().all(|&other| other == byte));
+                    read
+                };
+                receiver.iter().filter(|&(number, byte)| read(number, byte)).count()
             }
         });
         let mut data = vec![0; 5000];
         for round in 0..ROUNDS {
-            data.fill(round as u8);
-            let lease = slots.lease(&data).unwrap();
-            slots.show(&[Shown { number: lease.number(), data: &data }], || {
-                sender.send((lease.number(), round as u8)).unwrap();
+            let tell = |number| {
+                sender.send((number, round as u8)).unwrap();
                 for _ in 0..round % 8 {
                     std::thread::yield_now();
                 }
-                while round == 0 && slots.slot(lease.number()).word.load(Acquire) != lease.number() | READ {
+                let word = || lender.slots().slot(number).word.load(Acquire);
+                while round == 0 && word() != number | READ {
                     std::thread::yield_now();
                 }
-            });
+            };
+            data.fill(round as u8);
+            if round % 2 == 0 {
+                let lease = lender.lease(&data).unwrap();
+                lender.show(&[Shown { number: lease.number(), data: &data }], || tell(lease.number()));
+            } else {
+                let kept = lender.keep(Bytes::from(data.clone())).unwrap();
+                tell(kept.lease().number());
+            }
         }
         drop(sender);
         assert!(reader.join().unwrap() > 0);

@@ -110,7 +110,10 @@ where
         }
         let lost = self.scheduler.handle_spoiled(vm);
         self.take_back(&lost);
-        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, None);
+        // It may have begun the next batch before it heard that it was cancelled.
+        let may_be_stuck = self.options.deadline.is_some() && self.scheduler.owes(vm);
+        let now = self.now();
+        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, may_be_stuck.then_some(now));
         self.report();
     }
 
