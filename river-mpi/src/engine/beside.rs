@@ -343,6 +343,7 @@ impl Engine<'_> {
         let Some(beside) = &self.beside else { return Ok(false) };
         // If not all run at once, who is waited for may be waiting for this core.
         for look in 1..=if beside.at_once { SPINS } else { 1 } {
+            beside.lender.help();
             if self.take_beside(hook, landing) {
                 return Ok(true);
             }
@@ -354,6 +355,7 @@ impl Engine<'_> {
         while start.elapsed() < patience.min(PATIENCE.max(awake)) {
             std::thread::yield_now();
             for _ in 0..LOOKS {
+                beside.lender.help();
                 if self.take_beside(hook, landing) {
                     return Ok(true);
                 }

@@ -2,8 +2,10 @@
 //! the compiler cannot see to be shared.
 //!
 //! * `loan`: parts of the buffers of a collective operation
+//! * `copy`: a copy that two ranks make together
 //! * `slot`: what is sent, while its rank waits for that or if the send owns it
 
+mod copy;
 mod loan;
 mod slot;
 

@@ -19,7 +19,7 @@
 #![allow(unsafe_code)]
 
 use std::array;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use super::Wait;
+use super::copy::{Copy, LONG};
 
 /// What a rank can offer at the same time by slots: as many as a word has bits.
 const SLOTS: u64 = u64::BITS as u64;
@@ -53,6 +54,8 @@ pub(crate) struct Lender {
     free: Cell<u64>,
     /// The number of the next lease, but for the slot.
     next: Cell<u64>,
+    /// The long ones of those that are shown by `show`.
+    long: RefCell<Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,8 @@ struct Slot {
     word: AtomicU64,
     start: AtomicPtr<u8>,
     len: AtomicUsize,
+    /// The reader's copy, if the slice is long.
+    copy: Copy,
 }
 
 /// A slot in use, for one slice, until it is dropped.
@@ -87,13 +92,15 @@ pub(crate) struct Shown<'a> {
 
 impl Lender {
     pub(crate) fn new() -> Self {
-        let slot = || Slot { word: 0.into(), start: AtomicPtr::default(), len: 0.into() };
+        let slot =
+            || Slot { word: 0.into(), start: AtomicPtr::default(), len: 0.into(), copy: Copy::default() };
         // So that what lay here before is not taken for a lease.
         let first = RandomState::new().hash_one(0) >> 1 & !(STATES * SLOTS - 1);
         Self {
             slots: Arc::new(Slots(array::from_fn(|_| CachePadded::new(slot())))),
             free: u64::MAX.into(),
             next: (first | (STATES * SLOTS)).into(),
+            long: RefCell::default(),
         }
     }
 
@@ -127,14 +134,19 @@ impl Lender {
     /// Lets others copy these slices while `body` runs. Returns when nobody reads them any more, which is soon after that.
     pub(crate) fn show<R>(&self, shown: &[Shown<'_>], body: impl FnOnce() -> R) -> R {
         /// However `body` ends.
-        struct Hide<'a>(&'a Slots, &'a [Shown<'a>]);
+        struct Hide<'a>(&'a Lender, &'a [Shown<'a>], usize);
         impl Drop for Hide<'_> {
             fn drop(&mut self) {
-                self.1.iter().for_each(|shown| self.0.slot(shown.number).hide(shown.number));
+                let Self(lender, shown, long) = self;
+                lender.long.borrow_mut().truncate(*long);
+                shown.iter().for_each(|shown| lender.slots.slot(shown.number).hide(shown.number));
             }
         }
-        let _hide = Hide(&self.slots, shown);
+        let _hide = Hide(self, shown, self.long.borrow().len());
         for &Shown { number, data } in shown {
+            if data.len() >= LONG {
+                self.long.borrow_mut().push(number);
+            }
             let slot = self.slots.slot(number);
             let is_it = slot.start.load(Relaxed).cast_const() == data.as_ptr()
                 && slot.len.load(Relaxed) == data.len();
@@ -145,6 +157,20 @@ impl Lender {
             }
         }
         body()
+    }
+
+    /// Helps those that copy what is long, if it is shown by [`show`](Self::show) and somebody is at it.
+    #[inline]
+    pub(crate) fn help(&self) {
+        for &number in &*self.long.borrow() {
+            let slot = self.slots.slot(number);
+            if slot.word.load(Acquire) == number | READING {
+                let (start, len) = (slot.start.load(Relaxed), slot.len.load(Relaxed));
+                // SAFETY: it is borrowed by the caller of `show`, which this thread is in; so nobody leads a copy of another slice
+                // in this slot before this returns.
+                unsafe { slot.copy.help(start, len) };
+            }
+        }
     }
 }
 
@@ -173,7 +199,13 @@ impl Slots {
         // SAFETY: what is shown is borrowed by the caller of `show` until that returns, or owned by a `Kept` until its lease is
         // dropped; both wait as long as the word is READING. Who has set it is the only one that has, and nobody gives the slot
         // another slice meanwhile. `out` is another memory, as it is borrowed mutably.
-        unsafe { std::ptr::copy_nonoverlapping(start, out.as_mut_ptr(), len) };
+        unsafe {
+            if len < LONG {
+                start.copy_to_nonoverlapping(out.as_mut_ptr(), len);
+            } else {
+                slot.copy.lead(start, out);
+            }
+        }
         true
     }
 
@@ -258,6 +290,31 @@ mod tests {
         lender.show(&[Shown { number: next.number(), data: &data }], || {
             assert!(!lender.slots().copy_to(old, &mut out), "that was another one");
         });
+    }
+
+    #[test]
+    fn what_is_long_is_copied_together() {
+        let lender = Rc::new(Lender::new());
+        let slots = lender.slots().clone();
+        let data: Vec<u8> = (0..3 * LONG + 7).map(|at| (at % 251) as u8).collect();
+        for _ in 0..20 {
+            let lease = lender.lease(&data).unwrap();
+            let number = lease.number();
+            lender.show(&[Shown { number, data: &data }], || {
+                std::thread::scope(|scope| {
+                    let reader = scope.spawn(|| {
+                        let mut out = vec![0; data.len()];
+                        assert!(slots.copy_to(number, &mut out));
+                        out
+                    });
+                    while !reader.is_finished() {
+                        lender.help();
+                    }
+                    assert!(reader.join().unwrap() == data);
+                });
+            });
+            assert!(lender.long.borrow().is_empty());
+        }
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! A long copy that its reader makes together with who lends the slice, if that has nothing else to do but wait for it: two
+//! processors move twice as much as one.
+//!
+//! The reader leads. Both take the next part that nobody has taken, until there is none; then the reader waits until all
+//! that were taken are copied.
+
+// See the header of the parent module.
+#![allow(unsafe_code)]
+
+use std::ptr::null_mut;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicUsize};
+
+use super::Wait;
+
+/// Shorter ones are over before anybody could help.
+pub(super) const LONG: usize = 64 << 10;
+/// What is taken at once.
+const PART: usize = 32 << 10;
+
+/// A copy under way, of a slice that both know.
+#[derive(Debug, Default)]
+pub(super) struct Copy {
+    /// Null: nobody leads.
+    out: AtomicPtr<u8>,
+    /// How many parts were taken, or more.
+    taken: AtomicUsize,
+    /// How many of them are copied.
+    done: AtomicUsize,
+}
+
+impl Copy {
+    /// Copies all of a slice that is as long as `out`.
+    ///
+    /// # Safety
+    /// The slice is there and is not written before this returns. Until then nobody else leads, and who helps is given the
+    /// same slice.
+    pub(super) unsafe fn lead(&self, start: *const u8, out: &mut [u8]) {
+        self.taken.store(0, Relaxed);
+        self.done.store(0, Relaxed);
+        let (to, len) = (out.as_mut_ptr(), out.len());
+        self.out.store(to, Release);
+        // SAFETY: as the caller says. `to` is borrowed mutably, and every part is taken once.
+        unsafe { self.work(start, to, len) };
+        let mut wait = Wait::default();
+        while self.done.load(Acquire) < len.div_ceil(PART) {
+            wait.once();
+        }
+        self.out.store(null_mut(), Relaxed);
+    }
+
+    /// Copies some of it, if somebody leads.
+    ///
+    /// # Safety
+    /// The slice is there and is not written before this returns, and until then nobody begins to lead a copy of another one.
+    pub(super) unsafe fn help(&self, start: *const u8, len: usize) {
+        let to = self.out.load(Acquire);
+        if !to.is_null() {
+            // SAFETY: who leads does not return before every part that is taken here is copied; none is left when it does.
+            unsafe { self.work(start, to, len) };
+        }
+    }
+
+    /// # Safety
+    /// `to` can be written as long as a part that was taken is not copied; otherwise as `lead` and `help` say.
+    unsafe fn work(&self, start: *const u8, to: *mut u8, len: usize) {
+        loop {
+            let at = self.taken.fetch_add(1, Relaxed) * PART;
+            if at >= len {
+                return;
+            }
+            // SAFETY: a part within both, which nobody else has taken.
+            unsafe { start.add(at).copy_to_nonoverlapping(to.add(at), PART.min(len - at)) };
+            self.done.fetch_add(1, Release);
+        }
+    }
+}
