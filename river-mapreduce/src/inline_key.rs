@@ -108,6 +108,15 @@ pub(crate) fn hash(key: &[u8]) -> u64 {
     }
 }
 
+/// Whether two keys are the same; nothing is called if they are short.
+#[inline]
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    match (InlineKey::of(a, &[]), InlineKey::of(b, &[])) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
 /// The [`hash`] of a key that is not short.
 pub(crate) fn long_hash(key: &[u8]) -> u64 {
     let mut hasher = FixedState::with_seed(0x5249_5645).build_hasher();

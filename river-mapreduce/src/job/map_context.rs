@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::counters::Counters;
 use crate::datum::{Datum, Key, Ref};
-use crate::inline_key::{InlineKey, hash};
+use crate::inline_key::{InlineKey, SHORT, hash};
 use crate::input::Position;
 use crate::job::{Combiner, ValueOrder};
 use crate::partition::{Bounds, Partition, Partitioner};
-use crate::sort::{Ahead, CombineTable, Run, RunError, RunSpace, SortBuffer, Waiting};
+use crate::sort::{CombineTable, Run, RunError, RunSpace, SortBuffer};
 
 /// What a map function emits to, and asks where its record comes from.
 pub struct MapContext<'a, K: Key, V: Datum> {
@@ -18,8 +18,6 @@ pub struct MapContext<'a, K: Key, V: Datum> {
     /// The record, of which a key may be a part.
     record: &'a [u8],
     position: &'a Position,
-    /// What was emitted and is combined in a moment.
-    ahead: Ahead,
 }
 
 /// How the output of a map task is collected.
@@ -30,9 +28,13 @@ pub(crate) struct MapSettings<'a, K: Key, V: Datum> {
     pub(crate) by_job: Partitioner<'a, K>,
     pub(crate) bounds: &'a Bounds<'a>,
     pub(crate) combiner: Option<Combiner<'a, V>>,
+    /// [Combines](CombineTable::settle) what waits, with that combiner.
+    pub(crate) settle: Settle<'a, K, V>,
     pub(crate) value_order: Option<ValueOrder>,
     pub(crate) space: &'a Arc<RunSpace>,
 }
+
+pub(crate) type Settle<'a, K, V> = &'a dyn Fn(&mut CombineTable<K, V>) -> bool;
 
 /// Collects the output of map tasks of one job, one task after the other. It keeps its memory from one to the next.
 pub(crate) struct Collector<K: Key, V: Datum> {
@@ -43,6 +45,7 @@ pub(crate) struct Collector<K: Key, V: Datum> {
     failed: Option<RunError>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a worker has one")]
 enum Kind<K: Key, V: Datum> {
     Sort(SortBuffer<K, V>),
     Combine(CombineTable<K, V>),
@@ -65,41 +68,34 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         record: &'a [u8],
         position: &'a Position,
     ) -> Self {
-        Self { collector, settings, record, position, ahead: Ahead::default() }
+        Self { collector, settings, record, position }
     }
 
     /// Emits a record. It is copied to where it is sorted, or combined with what its key has already.
     #[inline]
     pub fn emit(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) {
         let (collector, settings) = (&mut *self.collector, self.settings);
-        collector.mapped.emitted += 1;
         let bytes = K::bytes(&key, &mut collector.key);
         match &mut collector.kind {
             Kind::Combine(table) => {
-                let Some(combine) = settings.combiner else { return };
                 // Values that may be small are cheap to own.
                 if V::WIDTH.is_none() {
-                    if table.add(bytes, self.record, value, combine) {
-                        collector.drain(settings);
-                    }
-                    return;
+                    return self.combine(&key, value);
                 }
                 let value = V::own(value);
-                let full = match InlineKey::of(bytes, self.record) {
-                    Some(short) => match Waiting::of(short, &value) {
-                        Some(new) => {
-                            table.fetch(&new);
-                            table.add_waiting(self.ahead.exchange(new), combine)
+                // A value that could not be made again must not wait: it would be lost.
+                let small = value.to_small().filter(|small| V::from_small(*small).is_some());
+                match InlineKey::of(bytes, self.record).zip(small) {
+                    Some((key, small)) => {
+                        if table.wait(key, small) {
+                            self.settle();
                         }
-                        None => return self.emit_large(&key, &value, combine),
-                    },
-                    None => table.add(bytes, self.record, value.view(), combine),
-                };
-                if full {
-                    collector.drain(settings);
+                    }
+                    None => self.combine(&key, value.view()),
                 }
             }
             Kind::Sort(buffer) => {
+                collector.mapped.emitted += 1;
                 let reducer = settings.partition().of_view(&key, bytes, || hash(bytes), settings.reducers);
                 let value = V::bytes(&value, &mut collector.value);
                 if !buffer.push(reducer, bytes, value) {
@@ -116,27 +112,25 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         }
     }
 
-    /// A value that is not small, whose key may have some that wait and come first.
-    #[cold]
-    fn emit_large(&mut self, key: &Ref<'_, K>, value: &V, combine: Combiner<'_, V>) {
-        self.settle();
-        let bytes = K::bytes(key, &mut self.collector.key);
-        if let Kind::Combine(table) = &mut self.collector.kind
-            && table.add(bytes, self.record, value.view(), combine)
+    /// Combines a record at once, after those of the same key that wait: they are short.
+    #[inline(never)]
+    fn combine(&mut self, key: &Ref<'_, K>, value: Ref<'_, V>) {
+        if K::bytes(key, &mut self.collector.key).len() <= SHORT {
+            self.settle();
+        }
+        let (collector, settings) = (&mut *self.collector, self.settings);
+        collector.mapped.emitted += 1;
+        let bytes = K::bytes(key, &mut collector.key);
+        if let (Kind::Combine(table), Some(combine)) = (&mut collector.kind, settings.combiner)
+            && table.add(bytes, self.record, value, combine)
         {
-            self.collector.drain(self.settings);
+            collector.drain(settings);
         }
     }
 
     /// Combines what waits.
     pub(crate) fn settle(&mut self) {
-        for waiting in self.ahead.take() {
-            if let (Kind::Combine(table), Some(combine)) = (&mut self.collector.kind, self.settings.combiner)
-                && table.add_waiting(waiting, combine)
-            {
-                self.collector.drain(self.settings);
-            }
-        }
+        self.collector.settle(self.settings);
     }
 
     /// Adds to the job's counter of that name.
@@ -180,6 +174,19 @@ impl<K: Key, V: Datum> Collector<K, V> {
 
     pub(crate) fn emitted(&self) -> u64 {
         self.mapped.emitted
+    }
+
+    /// Combines what waits.
+    fn settle(&mut self, settings: &MapSettings<'_, K, V>) {
+        if let Kind::Combine(table) = &self.kind {
+            self.mapped.emitted += table.waiting() as u64;
+        }
+        while let Kind::Combine(table) = &mut self.kind
+            && table.waiting() > 0
+            && (settings.settle)(table)
+        {
+            self.drain(settings);
+        }
     }
 
     /// All that was emitted since the last time.

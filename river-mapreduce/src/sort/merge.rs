@@ -1,6 +1,7 @@
 //! The k-way merge, by a tournament tree of losers (Knuth, The Art of Computer Programming 3, 5.4.1): log2 k comparisons a
 //! record, most of them of two numbers.
 
+use std::cmp::Ordering;
 use std::hint::select_unpredictable;
 use std::marker::PhantomData;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 
 use super::ValueOrder;
 use crate::datum::{Datum, Key};
+use crate::inline_key::is_same;
 use crate::record::{Layout, Span};
 
 /// Where the sorted segments that are merged come from.
@@ -194,7 +196,11 @@ impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
             return self.ended[b] && (!self.ended[a] || a < b);
         }
         let (x, y) = (&self.cursors[a], &self.cursors[b]);
-        let mut order = K::compare(x.key::<K, V>(), y.key::<K, V>());
+        let (x_key, y_key) = (x.key::<K, V>(), y.key::<K, V>());
+        let mut order = match K::WIDTH.is_none() && is_same(x_key, y_key) {
+            true => Ordering::Equal,
+            false => K::compare(x_key, y_key),
+        };
         if let Some(value_order) = self.value_order {
             order = order.then_with(|| value_order(x.value::<K, V>(), y.value::<K, V>()));
         }

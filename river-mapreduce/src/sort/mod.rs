@@ -15,7 +15,7 @@ mod table;
 pub(crate) use buffer::SortBuffer;
 pub(crate) use merge::{Group, Merge, Source, Truncated};
 pub(crate) use run::{Part, Run, RunError, RunSpace};
-pub(crate) use table::{Ahead, CombineTable, Waiting};
+pub(crate) use table::CombineTable;
 
 use std::cmp::Ordering;
 

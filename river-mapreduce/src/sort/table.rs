@@ -10,16 +10,16 @@
 //! values, and their order: to find a key is cheaper than to insert it, and only new ones have to be sorted. Nobody can tell:
 //! when the table is full depends on the records since it was emptied, and keys without values go when they are in the way.
 
-mod ahead;
 mod slot;
+mod waiting;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
 
-pub(crate) use self::ahead::{Ahead, Waiting};
 use self::slot::Slot;
+use self::waiting::{TOGETHER, Waiting};
 use super::Combiner;
 use super::entries::{self, Entry};
 use super::run::{Run, RunError, RunSpace, RunWriter};
@@ -53,20 +53,24 @@ pub(crate) struct CombineTable<K, V> {
     is_sorted: bool,
     /// The slots of keys that are to be sorted in among the others.
     fresh: Vec<u32>,
+    waiting: Waiting,
     kind: PhantomData<fn() -> K>,
 }
 
 const FIRST_SLOTS: usize = 1 << 10;
+/// So many slots are fetched before they are read.
+const AHEAD: usize = 16;
 const SLOT: usize = size_of::<Slot>();
 /// What a key takes beside its slot: references to it, in vectors that may be twice as large as is needed.
 const KEY: usize = 2 * (size_of::<Entry>() + size_of::<u32>());
 /// What stands before a long key.
 const LONG_HEAD: usize = size_of::<u64>() + size_of::<u32>();
 
-/// How many slots so many keys need: a fifth stays free. For 200,000 keys, which ordinary texts have, 2^18 are enough, and
-/// twice as many would make nothing faster.
+/// How many slots so many keys need. At most five eighths are full: a key that is not in its first slot costs more than a table
+/// that is larger than the second cache, whose slots are fetched ahead.
+#[inline]
 fn slots_for(keys: usize) -> usize {
-    (keys * 5 / 4 + 1).next_power_of_two().max(FIRST_SLOTS)
+    (keys * 8 / 5 + 1).next_power_of_two().max(FIRST_SLOTS)
 }
 
 impl<K: Key, V: Datum> CombineTable<K, V> {
@@ -86,6 +90,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
             partitions: vec![Vec::new(); reducers],
             is_sorted: false,
             fresh: Vec::new(),
+            waiting: Waiting::default(),
             kind: PhantomData,
         }
     }
@@ -109,21 +114,43 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         }
     }
 
-    /// Fetches the slot where the key most likely is.
+    /// Puts a small value aside, with its key. True: there is no room for another, and what waits is to be
+    /// [combined](Self::settle).
     #[inline]
-    pub(crate) fn fetch(&self, waiting: &Waiting) {
-        prefetch_index(&self.slots, (waiting.hash >> self.shift) as usize);
+    pub(crate) fn wait(&mut self, key: InlineKey, small: u32) -> bool {
+        self.waiting.push(key, small)
     }
 
-    /// As [`add`](Self::add), of what was [fetched](Self::fetch) some time ago.
+    /// How many values wait.
     #[inline]
-    pub(crate) fn add_waiting(&mut self, waiting: Waiting, combine: Combiner<'_, V>) -> bool {
-        let Waiting { key, small, hash } = waiting;
-        let Some(value) = V::from_small(small).filter(|_| !waiting.is_none()) else { return false };
-        // Nearly always the key is in its first slot, with a value that is small.
-        let home = (hash >> self.shift) as usize;
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.all().len()
+    }
+
+    /// Combines what waits. True: the table is full, and is to be drained before this is called again. Inlined where it is known
+    /// what `combine` is, it calls nothing for most values.
+    #[inline]
+    pub(crate) fn settle(&mut self, combine: Combiner<'_, V>) -> bool {
+        let mut homes = [0; TOGETHER];
+        for (home, new) in homes.iter_mut().zip(self.waiting.all()) {
+            *home = (new.key().hash() >> self.shift) as usize;
+            prefetch_index(&self.slots, *home);
+        }
+        for home in homes {
+            let Some(new) = self.waiting.pop() else { break };
+            if self.add_waiting(new, home, combine) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As [`add`](Self::add), of what has waited; most likely its key is at `home`.
+    #[inline]
+    fn add_waiting(&mut self, new: Slot, home: usize, combine: Combiner<'_, V>) -> bool {
+        let Some(value) = new.small().and_then(V::from_small) else { return false };
         if let Some(slot) = self.slots.get_mut(home)
-            && let Some(mut sum) = slot.small_of(key).and_then(V::from_small)
+            && let Some(mut sum) = slot.small_of(&new).and_then(V::from_small)
         {
             combine(&mut sum, value.view());
             if let Some(small) = sum.to_small() {
@@ -132,7 +159,8 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
             }
             return self.outgrow(home, sum);
         }
-        self.add_elsewhere(key, hash, value.view(), combine)
+        let key = new.key();
+        self.add_elsewhere(key, key.hash(), value.view(), combine)
     }
 
     #[inline(never)]
@@ -253,11 +281,16 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
     /// Makes it a table of so many slots.
     fn resize(&mut self, count: usize) {
         self.unsort();
-        self.shift = u64::BITS - count.ilog2();
-        for slot in std::mem::replace(&mut self.slots, vec![Slot::default(); count]) {
-            if slot.is_known() {
-                let at = self.find(slot.hash(&self.long), |_, _| false);
-                self.slots[at] = slot;
+        let shift = std::mem::replace(&mut self.shift, u64::BITS - count.ilog2());
+        let slots = std::mem::replace(&mut self.slots, vec![Slot::default(); count]);
+        // Keys that were where their hashes say come first, to be so again: they came early, as frequent ones do.
+        for at_home in [true, false] {
+            for (at, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.is_known()) {
+                let hash = slot.hash(&self.long);
+                if at_home == ((hash >> shift) as usize == at) {
+                    let at = self.find(hash, |_, _| false);
+                    self.slots[at] = *slot;
+                }
             }
         }
     }
@@ -322,7 +355,11 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         let mut scratch = Vec::new();
         let mut writer = RunWriter::new(space, self.key_bytes + values + self.keys * 4)?;
         for entries in &self.partitions {
-            for entry in entries {
+            for (entry, next) in entries.iter().zip((AHEAD..).map(|next| entries.get(next))) {
+                // In the order of keys slots are anywhere.
+                if let Some(next) = next {
+                    prefetch_index(&self.slots, next.start as usize);
+                }
                 let slot = &mut self.slots[entry.start as usize];
                 if !slot.is_live() {
                     continue;
@@ -337,7 +374,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         }
         if self.keys * 4 < self.known * 3 || slots_for(self.known) > self.slots.len() {
             // Most keys are others than before, or there are too many.
-            self.clear();
+            self.empty();
         }
         (self.keys, self.key_bytes, self.live_long, self.heap) = (0, 0, 0, 0);
         self.values.clear();
@@ -369,8 +406,13 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         self.is_sorted = true;
     }
 
-    /// Empties it, and forgets its keys.
+    /// Empties it, forgets its keys, and what waits.
     pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.empty();
+    }
+
+    fn empty(&mut self) {
         self.unsort();
         self.slots.fill(Slot::default());
         (self.keys, self.known, self.key_bytes, self.live_long, self.heap) = (0, 0, 0, 0, 0);
@@ -420,34 +462,37 @@ mod tests {
         let space = RunSpace::new(usize::MAX, std::env::temp_dir());
         let partition = Partition::<Vec<u8>> { by_job: &|_, _| None, bounds: &Bounds::default() };
         let mut table = CombineTable::<Vec<u8>, u64>::new(3, limit);
+        let settle = |table: &mut CombineTable<Vec<u8>, u64>, sums: &mut Sums| {
+            while table.settle(&|sum, n| *sum += n) {
+                add_run(&table.drain(&space, &partition).unwrap(), sums);
+                assert!(table.is_empty());
+            }
+        };
         // The keys of a round are known from the one before, some of them.
         for round in 0..4 {
             let (mut expected, mut sums) = (Sums::new(), Sums::new());
-            let mut ahead = Ahead::default();
             for (n, &(from, len)) in (1..).zip(words) {
                 let from = (from + round % 2) % (text.len() + 1);
                 let word = &text[from..][..len.min(text.len() - from)];
                 // Some outgrow 32 bits, and some never fit there.
                 let n: u64 = n << 28;
                 *expected.entry(word.to_vec()).or_default() += n;
-                let new = InlineKey::of(word, text).and_then(|key| Waiting::of(key, &n));
-                let full = match new {
-                    Some(new) => {
-                        table.fetch(&new);
-                        table.add_waiting(ahead.exchange(new), &|sum, n| *sum += n)
+                match InlineKey::of(word, text).zip(n.to_small()) {
+                    Some((key, small)) => {
+                        if table.wait(key, small) {
+                            settle(&mut table, &mut sums);
+                        }
                     }
-                    None => table.add(word, text, n, &|sum, n| *sum += n),
-                };
-                if full {
-                    add_run(&table.drain(&space, &partition).unwrap(), &mut sums);
-                    assert!(table.is_empty());
+                    None => {
+                        settle(&mut table, &mut sums);
+                        if table.add(word, text, n, &|sum, n| *sum += n) {
+                            add_run(&table.drain(&space, &partition).unwrap(), &mut sums);
+                            assert!(table.is_empty());
+                        }
+                    }
                 }
             }
-            for waiting in ahead.take() {
-                if table.add_waiting(waiting, &|sum, n| *sum += n) {
-                    add_run(&table.drain(&space, &partition).unwrap(), &mut sums);
-                }
-            }
+            settle(&mut table, &mut sums);
             add_run(&table.drain(&space, &partition).unwrap(), &mut sums);
             assert_eq!(sums, expected);
         }

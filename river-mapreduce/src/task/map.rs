@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::input::{Framing, Position, ReadError, Split, read_split};
 use crate::job::{Collector, MapContext, MapReduce, MapSettings, Mapped};
 use crate::partition::Bounds;
-use crate::sort::RunSpace;
+use crate::sort::{CombineTable, RunSpace};
 
 /// Called now and then while a task runs; an error ends the task.
 pub(crate) type Check<'a> = &'a mut dyn FnMut(&MapTotals) -> Result<(), Failure>;
@@ -63,12 +63,17 @@ pub(crate) fn map<M: MapReduce>(
 ) -> Result<(Mapped, MapTotals), Failure> {
     let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
     let bounds = Bounds::of::<M::Key>(task.bounds);
+    // The combiner is asked for here, where the compiler can see what it is.
+    let settle = |table: &mut CombineTable<M::Key, M::Value>| {
+        job.combiner().is_some_and(|combine| table.settle(combine))
+    };
     let settings = MapSettings {
         reducers: task.reducers,
         memory: task.memory,
         by_job: &by_job,
         bounds: &bounds,
         combiner: job.combiner(),
+        settle: &settle,
         value_order: job.value_order(),
         space: task.space,
     };

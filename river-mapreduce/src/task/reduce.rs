@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::counters::Counters;
 use crate::datum::Datum;
 use crate::failure::Failure;
+use crate::inline_key;
 use crate::job::{MapReduce, ReduceContext, Values};
 use crate::output::OutputBuffer;
 use crate::sort::{Group, Merge, Source};
@@ -135,7 +136,7 @@ struct OneKey<'a, 's, M: MapReduce> {
 fn is_same<K: Datum>(a: &[u8], b: &[u8]) -> bool {
     match K::WIDTH {
         Some(width) if a.len() == width && b.len() == width => a[..width] == b[..width],
-        _ => a == b,
+        _ => inline_key::is_same(a, b),
     }
 }
 

@@ -37,11 +37,11 @@ impl Slot {
         (both as u64, (both >> 64) as u64)
     }
 
-    /// The value, if it is here and its key is this short one.
+    /// The value, if it is here and the key is that of `other`, whose value is there.
     #[inline]
-    pub(super) fn small_of(&self, key: InlineKey) -> Option<u32> {
-        let (head, upper) = self.halves();
-        (head == key.head && upper as u32 == key.tail | SMALL).then_some((upper >> 32) as u32)
+    pub(super) fn small_of(&self, other: &Self) -> Option<u32> {
+        let ((head, upper), (other_head, other_upper)) = (self.halves(), other.halves());
+        (head == other_head && upper as u32 == other_upper as u32).then_some((upper >> 32) as u32)
     }
 
     /// The value, if it is here.
