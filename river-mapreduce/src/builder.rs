@@ -97,7 +97,7 @@ impl<M: MapReduce> Job<M> {
     }
 
     /// About how many bytes of a file a map task reads; for items, their bytes; for generated input, how many numbers.
-    /// Default: 64 MiB, less for small inputs, so that there are about 16 tasks.
+    /// Default: 128 MiB, less for small inputs, so that there are about 12 tasks.
     pub fn split_size(mut self, size: u64) -> Self {
         self.split_size = Some(size);
         self

@@ -31,11 +31,11 @@ pub(crate) struct Piece {
 /// A split has at most so many files.
 const FILES: usize = 4096;
 /// Splits are so large unless the job says otherwise, or the input is so small that there would be few of them.
-const USUAL: u64 = 64 << 20;
+const USUAL: u64 = 128 << 20;
 const SMALLEST: u64 = 1 << 20;
 /// An input is cut into so many splits at least, unless they would be smaller than the smallest. It must not depend on
 /// the number of VMs: then neither does the result.
-const FEWEST: u64 = 16;
+const FEWEST: u64 = 12;
 
 impl Split {
     /// The beginning of it: about so many records, to look at them.
