@@ -1,5 +1,5 @@
 //! Messages between ranks that are threads of one process: not by mailbox, but by a queue for each pair, into which a waiting
-//! rank looks itself. A short one costs two cache lines that change hands, and no memory.
+//! rank looks itself. A short one costs one cache line that changes hands, and no memory.
 //!
 //! A rank that is about to sleep, or to wait for others than these, says so, and who sends to it after that rings: by an
 //! envelope without contents in its mailbox. So all that has to do with sleep, failures and deadlocks stays there.

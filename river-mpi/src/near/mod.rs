@@ -1,5 +1,5 @@
 //! Messages between ranks that are threads of one process, for collective operations that wait: not by mailbox, but by a
-//! queue for each pair, which a waiting rank looks into itself. A message costs two cache lines that change hands.
+//! queue for each pair, which a waiting rank looks into itself. A short message costs one cache line that changes hands.
 //!
 //! * `queue`: the queue of a pair
 //! * `room`: where the ranks of a communicator find each other's queues

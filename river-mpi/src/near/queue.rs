@@ -3,7 +3,7 @@
 use crate::coll::Message;
 use crate::queue::{Arrived, queue};
 
-/// A message that is not short has room for as many others before it.
+/// Lines of a queue's ring: a line is a message.
 const LINES: usize = 64;
 
 /// A message and its operation.
