@@ -25,6 +25,16 @@ pub(super) struct Mirrors {
 }
 
 impl Mirrors {
+    /// Whether a VR that is to have a twin has none at the moment.
+    fn is_bare(&self, vr: VrId) -> bool {
+        self.twins.get(&vr).is_some_and(Option::is_none)
+    }
+
+    /// A VR that is to have a twin has none at the moment. False: it is to have none.
+    fn lose_twin(&mut self, vr: VrId) -> bool {
+        self.twins.get_mut(&vr).map(|twin| *twin = None).is_some()
+    }
+
     /// Whether a VR, or any, is between two lives.
     pub(super) fn is_being_taken_over(&self, vr: Option<VrId>) -> bool {
         let concerns = |takeover: &Takeover| vr.is_none_or(|vr| takeover.concerns(vr));
@@ -87,16 +97,10 @@ impl Program {
 
     /// VRs live elsewhere now, and need new twins.
     pub(super) fn have_moved(self: &Arc<Self>, vrs: impl Iterator<Item = VrId>) {
-        let mut bare = Vec::new();
-        {
+        let bare: Vec<VrId> = {
             let mut state = self.state();
-            for vr in vrs {
-                if let Some(twin) = state.mirrors.twins.get_mut(&vr) {
-                    *twin = None;
-                    bare.push(vr);
-                }
-            }
-        }
+            vrs.filter(|vr| state.mirrors.lose_twin(*vr)).collect()
+        };
         bare.into_iter().for_each(|vr| self.mirror_anew(vr));
     }
 
@@ -106,9 +110,19 @@ impl Program {
         rt::spawn(async move {
             let targets = this.state().staying();
             for target in targets {
+                // The program may have given it one meanwhile.
+                if !this.state().mirrors.is_bare(vr) {
+                    return;
+                }
                 let result = match this.host_on(&target).await {
                     Ok(to) if this.state().directory.host_of(vr) == Some(to) => continue,
-                    Ok(to) => this.move_all(Purpose::Mirror, |_| vec![(vr, to)]).await,
+                    Ok(to) => {
+                        let choose = |state: &State| match state.mirrors.is_bare(vr) {
+                            true => vec![(vr, to)],
+                            false => Vec::new(),
+                        };
+                        this.move_all(Purpose::Mirror, choose).await
+                    }
                     Err(error) => Err(error),
                 };
                 match result {
@@ -120,7 +134,8 @@ impl Program {
                     }
                 }
             }
-            if !this.state().ending {
+            let state = this.state();
+            if !state.ending && state.mirrors.is_bare(vr) {
                 eprintln!("[river: VR {} has no twin any more: there is no other VM for it]", vr.short());
             }
         });
@@ -210,19 +225,24 @@ impl Program {
 
     /// The twin of a VR lives, or cannot.
     fn lives(self: &Arc<Self>, dead: HostId, vr: VrId, result: &Result<(), String>) {
-        {
+        let is_bare = {
             let mut state = self.state();
             let Some((takeover, _)) = state.mirrors.takeovers.get_mut(&dead) else { return };
-            let actions = match result {
-                Ok(()) => takeover.lives(vr),
+            let (actions, lives) = match result {
+                Ok(()) => (takeover.lives(vr), true),
                 Err(error) => {
                     tracing::error!(%vr, error, "a twin cannot take over");
-                    takeover.fails(vr)
+                    (takeover.fails(vr), false)
                 }
             };
+            // Before anybody hears where it lives: whoever gives it a twin then has done so for good.
+            let is_bare = lives && state.mirrors.lose_twin(vr);
             self.take_over(&mut state, dead, actions);
+            is_bare
+        };
+        if is_bare {
+            self.mirror_anew(vr);
         }
-        self.have_moved(std::iter::once(vr));
     }
 }
 

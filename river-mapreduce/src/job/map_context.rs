@@ -78,9 +78,15 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         let bytes = K::bytes(&key, &mut collector.key);
         match &mut collector.kind {
             Kind::Combine(table) => {
-                // Values that may be small are cheap to own.
+                // Values that may be small are cheap to own. Of others none ever waits.
                 if V::WIDTH.is_none() {
-                    return self.combine(&key, value);
+                    collector.mapped.emitted += 1;
+                    if let Some(combine) = settings.combiner
+                        && table.add(bytes, self.record, value, combine)
+                    {
+                        collector.drain(settings);
+                    }
+                    return;
                 }
                 let value = V::own(value);
                 // A value that could not be made again must not wait: it would be lost.

@@ -64,15 +64,16 @@ pub(crate) fn map<M: MapReduce>(
     let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
     let bounds = Bounds::of::<M::Key>(task.bounds);
     // The combiner is asked for here, where the compiler can see what it is.
+    let combiner = job.combiner();
     let settle = |table: &mut CombineTable<M::Key, M::Value>| {
-        job.combiner().is_some_and(|combine| table.settle(combine))
+        job.combiner().or(combiner).is_some_and(|combine| table.settle(combine))
     };
     let settings = MapSettings {
         reducers: task.reducers,
         memory: task.memory,
         by_job: &by_job,
         bounds: &bounds,
-        combiner: job.combiner(),
+        combiner,
         settle: &settle,
         value_order: job.value_order(),
         space: task.space,

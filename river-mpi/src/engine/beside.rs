@@ -123,7 +123,8 @@ impl Beside {
         }
         let hall = Hall::enter(job, &members);
         let lender = Rc::new(Lender::new());
-        hall.seat(me)?.slots.set(lender.slots().clone()).ok()?;
+        // Without, others read what this rank sends as they would in another process.
+        let _ = hall.seat(me)?.slots.set(lender.slots().clone());
         Some(Self {
             lender,
             hall,
@@ -343,7 +344,7 @@ impl Engine<'_> {
         let Some(beside) = &self.beside else { return Ok(false) };
         // If not all run at once, who is waited for may be waiting for this core.
         for look in 1..=if beside.at_once { SPINS } else { 1 } {
-            beside.lender.help();
+            self.help_readers(beside);
             if self.take_beside(hook, landing) {
                 return Ok(true);
             }
@@ -355,7 +356,7 @@ impl Engine<'_> {
         while start.elapsed() < patience.min(PATIENCE.max(awake)) {
             std::thread::yield_now();
             for _ in 0..LOOKS {
-                beside.lender.help();
+                self.help_readers(beside);
                 if self.take_beside(hook, landing) {
                     return Ok(true);
                 }
@@ -366,6 +367,14 @@ impl Engine<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Copies what a receiver is copying from this rank, which is as good as if it had been matched.
+    #[inline]
+    fn help_readers(&self, beside: &Beside) {
+        if beside.lender.help() {
+            self.state.borrow_mut().matched += 1;
+        }
     }
 
     /// Says that from now on this rank has to be rung. False: something has come before it did.

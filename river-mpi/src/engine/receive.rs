@@ -38,7 +38,7 @@ impl Engine<'_> {
     pub(super) fn collect(&self, op: OpId, from: u32, out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
         let mut out = out.map(|memory| One { op, memory });
         loop {
-            {
+            let context = {
                 let mut state = self.state.borrow_mut();
                 let Some(Op { state: OpState::Arriving(arrival) | OpState::Arrived(arrival), .. }) =
                     state.ops.get_mut(op.key())
@@ -57,8 +57,9 @@ impl Engine<'_> {
                     };
                     return Ok(out.is_none().then_some(arrival));
                 }
-            }
-            self.failure(op)?;
+                arrival.header.key.context
+            };
+            self.check(context)?;
             let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
             self.block(&[op], Sources::One(from).as_slice(), None, landing)?;
         }
@@ -142,7 +143,7 @@ impl Engine<'_> {
             let from = message.header.from;
             let op = self.accept(message);
             self.read_due(None);
-            return self.collect(op, from, None);
+            return self.collect(op, from, None).inspect_err(|_| self.forget(op));
         }
         self.acknowledge(&message);
         Ok(Some(Arrival::new(message)))

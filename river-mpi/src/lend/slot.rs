@@ -144,14 +144,14 @@ impl Lender {
         }
         let _hide = Hide(self, shown, self.long.borrow().len());
         for &Shown { number, data } in shown {
-            if data.len() >= LONG {
-                self.long.borrow_mut().push(number);
-            }
             let slot = self.slots.slot(number);
             let is_it = slot.start.load(Relaxed).cast_const() == data.as_ptr()
                 && slot.len.load(Relaxed) == data.len();
             // If it is read already, or the lease is over, nothing is shown.
             if is_it && slot.word.load(Relaxed) == number | HIDDEN {
+                if data.len() >= LONG {
+                    self.long.borrow_mut().push(number);
+                }
                 slot.start.store(data.as_ptr().cast_mut(), Relaxed);
                 let _ = slot.word.compare_exchange(number | HIDDEN, number | SHOWN, Release, Relaxed);
             }
@@ -159,9 +159,10 @@ impl Lender {
         body()
     }
 
-    /// Helps those that copy what is long, if it is shown by [`show`](Self::show) and somebody is at it.
+    /// Helps those that copy what is long, if it is shown by [`show`](Self::show) and somebody is at it. False: nobody was.
     #[inline]
-    pub(crate) fn help(&self) {
+    pub(crate) fn help(&self) -> bool {
+        let mut helped = false;
         for &number in &*self.long.borrow() {
             let slot = self.slots.slot(number);
             if slot.word.load(Acquire) == number | READING {
@@ -169,8 +170,10 @@ impl Lender {
                 // SAFETY: it is borrowed by the caller of `show`, which this thread is in; so nobody leads a copy of another slice
                 // in this slot before this returns.
                 unsafe { slot.copy.help(start, len) };
+                helped = true;
             }
         }
+        helped
     }
 }
 

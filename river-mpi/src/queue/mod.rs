@@ -94,12 +94,14 @@ impl<T> Receiver<T> {
         let spilled = self.spill.count.load(Ordering::Acquire) > 0;
         if let Some(record) = self.lines.next() {
             let len = record.len();
-            let result = if record.is_mark() {
-                // It was put there before its mark.
-                take(Arrived::Thing(self.things.pop().ok()?))
-            } else {
-                take(Arrived::Record(record))
-            };
+            if record.is_mark() {
+                // First, so that a panic of `take` does not leave the mark of a thing that is gone.
+                self.lines.skip(len);
+                let thing = self.things.pop();
+                debug_assert!(thing.is_ok(), "a thing is put into its ring before its mark");
+                return thing.ok().map(|thing| take(Arrived::Thing(thing)));
+            }
+            let result = take(Arrived::Record(record));
             self.lines.skip(len);
             return Some(result);
         }

@@ -110,10 +110,10 @@ where
         }
         let lost = self.scheduler.handle_spoiled(vm);
         self.take_back(&lost);
-        // It may have begun the next batch before it heard that it was cancelled.
-        let may_be_stuck = self.options.deadline.is_some() && self.scheduler.owes(vm);
-        let now = self.now();
-        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, may_be_stuck.then_some(now));
+        // It may have begun the next batch before it heard that it was cancelled, and has its time for that.
+        let deadline = self.options.deadline.filter(|_| self.scheduler.owes(vm));
+        let stuck_since = deadline.map(|deadline| self.now() + deadline);
+        (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, stuck_since);
         self.report();
     }
 

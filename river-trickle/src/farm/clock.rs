@@ -38,7 +38,7 @@ where
                 continue;
             }
             let Member { busy_since, stuck_since, .. } = self.vms[index];
-            if stuck_since.is_some_and(|since| now - since > STUCK) {
+            if stuck_since.is_some_and(|since| now.saturating_sub(since) > STUCK) {
                 self.pool.give_up(self.vm(vm));
                 self.lost(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
                 continue;
