@@ -355,6 +355,29 @@ fn a_fold_that_takes_too_long_is_done_by_others() {
 }
 
 #[test]
+fn a_vm_that_is_at_another_chunk_when_one_has_panicked_is_not_given_up() {
+    /// Longer than a VM that was cancelled is waited for when its deadline is over.
+    const LONG: Duration = Duration::from_millis(2500);
+    static PANICKED: AtomicU32 = AtomicU32::new(0);
+    static SLOW: AtomicU32 = AtomicU32::new(0);
+    let step = |sum: &mut u64, numbers: Vec<u64>| {
+        if numbers == [0] && PANICKED.fetch_add(1, Ordering::SeqCst) == 0 {
+            panic!("once");
+        }
+        // It does not ask whether it is cancelled.
+        if numbers == [1] && SLOW.fetch_add(1, Ordering::SeqCst) == 0 {
+            std::thread::sleep(LONG);
+        }
+        *sum += numbers.iter().sum::<u64>();
+    };
+    with_vms(1, |vms| {
+        let fold = vms.forkfold(step, |a, b| *a += b, 0..4, 1).deadline(Duration::from_secs(60)).retries(1);
+        assert_eq!(fold.run(), Ok(6));
+        assert_eq!(PANICKED.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
 fn a_fold_can_be_cancelled() {
     with_vms(2, |vms| {
         let done = Cell::new(0);

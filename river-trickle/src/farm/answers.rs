@@ -51,6 +51,13 @@ where
             result => result,
         };
         let used = self.scheduler.handle_finished(batch);
+        let items = used
+            .iter()
+            .filter_map(|chunk| self.open.get(chunk))
+            .map(|open| open.items.end - open.items.start);
+        let items: u64 = items.sum();
+        // Also of what has failed: it is taken back if it is tried again.
+        self.done_items += items;
         if let (Err(CallError::Panicked { .. }), Mode::Held) = (&result, self.scheduler.mode())
             && self.may_try_again(&used)
         {
@@ -66,12 +73,6 @@ where
         if used.is_empty() {
             return Ok(Event::Nothing);
         }
-        let items = used
-            .iter()
-            .filter_map(|chunk| self.open.get(chunk))
-            .map(|open| open.items.end - open.items.start);
-        let items: u64 = items.sum();
-        self.done_items += items;
         let results = match result {
             Ok((results, micros)) => {
                 self.pace.finished(Duration::from_micros(micros), chunks, items);
