@@ -58,6 +58,34 @@ proptest! {
         prop_assert_eq!(outcome.collect().unwrap(), counted(&words));
         prop_assert_eq!(outcome.counters().get("lines"), words.len() as u64);
     }
+
+    #[test]
+    fn values_are_combined_in_their_order(
+        lines in prop::collection::vec(prop::collection::vec((0..4_usize, prop_oneof![0..9_u64, Just(1 << 40)]), 0..300), 0..6),
+        tiny: bool,
+    ) {
+        /// Of all lengths that are kept in different ways.
+        const KEYS: [&str; 4] = ["a", "bbbbbbbb", "a word of thirty-one characters", "a key that is longer than all that are short"];
+        let last = job(
+            |line: Serde<Vec<(usize, u64)>>, out: &mut MapContext<'_, String, u64>| {
+                line.0.into_iter().for_each(|(key, value)| out.emit(KEYS[key], value));
+            },
+            |key: &str, values: &mut Values<'_, u64>, out: &mut ReduceContext<'_, String, u64>| {
+                out.emit(key, values.last().unwrap_or_default());
+            },
+        )
+        .combine(|last: &mut u64, next: u64| *last = next);
+        let mut expected = BTreeMap::new();
+        for &(key, value) in lines.iter().flatten() {
+            expected.insert(KEYS[key].to_owned(), value);
+        }
+        let mut job = Job::new(last, Input::items(lines.into_iter().map(Serde))).reducers(1).split_size(500);
+        if tiny {
+            job = job.memory(TINY);
+        }
+        let output: BTreeMap<String, u64> = job.run_serial().unwrap().collect().unwrap().into_iter().collect();
+        prop_assert_eq!(output, expected);
+    }
 }
 
 #[test]
@@ -144,6 +172,30 @@ fn bad_records_are_named_and_skipped_as_far_as_allowed() {
     // Nothing of what they had emitted before they panicked is left.
     assert_eq!(output.len(), 48);
     assert!(output.iter().all(|(_, ones)| *ones == 2));
+}
+
+#[test]
+fn a_combiner_that_panics_names_the_record_whose_value_it_was_given() {
+    let count = job(
+        |n: u64, out: &mut MapContext<'_, String, u64>| {
+            // Each record's last value is combined when the record is over.
+            for part in 0..3 {
+                out.emit("key", 10 * n + part);
+            }
+        },
+        |key: &str, values: &mut Values<'_, u64>, out: &mut ReduceContext<'_, String, u64>| {
+            out.emit(key, values.sum());
+        },
+    )
+    .combine(|sum: &mut u64, n: u64| {
+        assert!(n != 72, "no");
+        *sum += n;
+    });
+    let outcome = Job::new(count, Input::generate(20)).skip_bad_records(1).run_serial().unwrap();
+    let skipped: Vec<&str> = outcome.report().skipped.iter().map(|(place, _)| place.as_str()).collect();
+    assert_eq!(skipped, ["item 7"]);
+    let expected: u64 = (0..20).filter(|n| *n != 7).flat_map(|n| (0..3).map(move |part| 10 * n + part)).sum();
+    assert_eq!(outcome.collect().unwrap(), [("key".to_owned(), expected)]);
 }
 
 #[test]
