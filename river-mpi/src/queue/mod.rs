@@ -172,6 +172,20 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_of_who_takes_loses_what_was_taken_and_nothing_else() {
+        let (mut sender, mut receiver) = queue(256);
+        for (number, len) in [(0, 3), (1, 4), (2, 6)] {
+            send(&mut sender, number, len);
+        }
+        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            receiver.take(|_| std::panic::resume_unwind(Box::new(())))
+        }));
+        assert!(taken.is_err_and(|panic| panic.is::<()>()));
+        assert_eq!(receive(&mut receiver), Some((1, 4)));
+        assert_eq!(receive(&mut receiver), Some((2, 6)));
+    }
+
+    #[test]
     fn two_threads_keep_the_order() {
         const COUNT: u64 = 50_000;
         let len = |number: u64| (number * 7919 % 20_000 / (1 + number % 100)) as usize;
