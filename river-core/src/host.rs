@@ -289,8 +289,9 @@ async fn serve_program(
     }
     if let Some(traces) = node.traces.get() {
         hand_over(&node, traces, &to);
-        // Ends when the initiator has got it all, or is gone.
-        let _ = from.next().await;
+        // Until the initiator has got it all, or is gone. What it had asked before it said so comes first, and would end this
+        // process with half of it unsent.
+        while !matches!(from.next().await, Ok(Some(ToHost::Stop) | None) | Err(_)) {}
     }
 }
 
