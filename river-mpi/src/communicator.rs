@@ -400,12 +400,17 @@ impl<'v> Communicator<'v> {
     /// Has the error handler look at a result.
     #[inline]
     pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result {
-            self.raise(error);
+        // In this form what is no error is not copied with the room for one.
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                self.raise(&error);
+                Err(error)
+            }
         }
-        result
     }
 
+    #[cold]
     fn raise(&self, error: &MpiError) {
         match self.error_handler() {
             ErrorHandler::Fatal => {

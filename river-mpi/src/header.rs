@@ -23,7 +23,8 @@ pub(crate) enum Kind {
     Piece,
     /// The synchronous message `ticket` was matched.
     Matched,
-    /// The sender would like to have the message `ticket` back; `length` is 1 if it was [`Kind::Eager`].
+    /// The sender would like to have the message `ticket` back, for its operation `length`: the same, unless the message was
+    /// [`Kind::Eager`]. The answer has both.
     Withdraw,
     /// Answer: it was not matched yet, and is gone.
     Withdrawn,
@@ -64,7 +65,19 @@ pub(crate) struct Header {
     pub(crate) length: u64,
 }
 
+/// What a receiver is told of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receipt {
+    pub(crate) source: u32,
+    pub(crate) tag: i32,
+    pub(crate) length: u64,
+}
+
 impl Header {
+    pub(crate) fn receipt(&self) -> Receipt {
+        Receipt { source: self.key.source, tag: self.key.tag, length: self.length }
+    }
+
     pub(crate) fn encode(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let first = self.from & ((1 << RANK_BITS) - 1) | (self.kind as u32) << RANK_BITS;

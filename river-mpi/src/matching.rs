@@ -91,6 +91,9 @@ impl<M> Matching<M> {
 
     /// Takes the earliest unexpected message that matches.
     pub(crate) fn take(&mut self, pattern: &Pattern) -> Option<(Key, M)> {
+        if self.unexpected.is_empty() {
+            return None;
+        }
         let number = self.find(pattern)?;
         self.take_number(number)
     }
@@ -102,12 +105,12 @@ impl<M> Matching<M> {
     }
 
     /// Posts a receive that found no unexpected message.
-    pub(crate) fn post(&mut self, id: u64, pattern: Pattern) {
+    pub(crate) fn post(&mut self, id: u64, pattern: &Pattern) {
         let order = self.posts;
         self.posts += 1;
         match pattern.exact() {
             Some(key) => self.exact.push(key, (order, id)),
-            None => self.wild.push_back((order, id, pattern)),
+            None => self.wild.push_back((order, id, *pattern)),
         }
     }
 
@@ -287,7 +290,7 @@ mod tests {
                         match at {
                             Some(at) => drop(unexpected.remove(at)),
                             None => {
-                                matching.post(number, pattern);
+                                matching.post(number, &pattern);
                                 posted.push((number, pattern));
                             }
                         }

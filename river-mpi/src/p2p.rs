@@ -2,7 +2,7 @@
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Mode, OpId};
+use crate::engine::{Mode, OpId, Sending};
 use crate::error::{MpiError, Result};
 use crate::peer::{Peer, Tag};
 use crate::request::{Receive, Request, land_all, to_vec};
@@ -289,6 +289,7 @@ impl<'v> Communicator<'v> {
     ///
     /// # Standard section
     /// 3.7.2
+    #[inline(always)]
     pub fn isend_from<'a, T: Element>(
         &self,
         data: &'a [T],
@@ -298,12 +299,12 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let (dest, bytes) = (dest.into(), element::bytes_of(data));
-        let start = || {
-            let Some(to) = self.destination(dest)? else { return Ok(None) };
-            self.engine().isend_lent(to, self.key(tag)?, bytes, Mode::Standard).map(Some)
-        };
-        Ok(Request::new(self, self.guard(start())?, Target::Source(bytes)))
+        let bytes = element::bytes_of(data);
+        let dest = dest.into();
+        if let Some(gone) = self.send_at_once(bytes, dest, tag) {
+            return Ok(Request::new(self, Some(gone), Target::Nothing));
+        }
+        Ok(Request::new(self, self.start_lent(bytes, dest, tag)?, Target::Source(bytes)))
     }
 
     /// Starts a synchronous send, which completes when a receive has matched it. The slice is copied.
@@ -415,7 +416,7 @@ impl<'v> Communicator<'v> {
 
     #[inline]
     pub(crate) fn post(&self, source: Peer, tag: Tag) -> Result<Option<OpId>> {
-        let post = || self.ask(source, tag)?.map(|ask| self.engine().post(ask)).transpose();
+        let post = || self.ask(source, tag)?.map(|ask| self.engine().post(&ask)).transpose();
         self.guard(post())
     }
 
@@ -434,6 +435,21 @@ impl<'v> Communicator<'v> {
         Ok(Request::new(self, self.guard(start())?, Target::Nothing))
     }
 
+    #[inline(never)]
+    fn start_lent(&self, bytes: &[u8], dest: Peer, tag: i32) -> Result<Option<Sending>> {
+        let start = || {
+            let Some(to) = self.destination(dest)? else { return Ok(None) };
+            self.engine().isend_lent(to, self.key(tag)?, bytes, Mode::Standard).map(Some)
+        };
+        self.guard(start())
+    }
+
+    #[inline(never)]
+    fn send_at_once(&self, bytes: &[u8], dest: Peer, tag: i32) -> Option<Sending> {
+        let to = self.destination(dest).ok()??;
+        self.engine().send_at_once(to, self.key(tag).ok()?, bytes, Mode::Standard)
+    }
+
     /// Receives into a target; `size` is that of its elements.
     pub(crate) fn receive(
         &self,
@@ -450,7 +466,7 @@ impl<'v> Communicator<'v> {
         let (header, arrival) = self.engine().receive(&ask, out)?;
         match arrival {
             Some(arrival) => target.take(&arrival)?,
-            None => whole(&header, size)?,
+            None => whole(header.receipt(), size)?,
         }
         Ok(Status::of(&header))
     }

@@ -4,7 +4,7 @@
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Mode, OpId, Outcome};
+use crate::engine::{Mode, OpId, Outcome, Sending};
 use crate::error::{MpiError, Result};
 use crate::matching::Key;
 use crate::peer::{Peer, Tag};
@@ -210,7 +210,7 @@ impl<'v, T: Element> Persistent<'v, T> {
     fn begin(&mut self) -> Result {
         let engine = self.comm.engine();
         self.active = match self.kind {
-            Kind::Recv { tag } => self.comm.ask(self.peer, tag)?.map(|ask| engine.post(ask)).transpose()?,
+            Kind::Recv { tag } => self.comm.ask(self.peer, tag)?.map(|ask| engine.post(&ask)).transpose()?,
             Kind::Send { tag, mode, buffered } => {
                 let key: Key = self.comm.key(tag)?;
                 let data = element::bytes_of(&self.buffer);
@@ -218,7 +218,7 @@ impl<'v, T: Element> Persistent<'v, T> {
                     true => engine.send_buffered(to, key, data),
                     false => engine.isend_lent(to, key, data, mode),
                 };
-                self.comm.destination(self.peer)?.map(send).transpose()?
+                self.comm.destination(self.peer)?.map(send).transpose()?.and_then(Sending::op)
             }
         };
         self.nothing_to_do = self.active.is_none();
@@ -235,6 +235,10 @@ impl<'v, T: Element> Persistent<'v, T> {
         match outcome {
             Outcome::Sent => Ok(Some(Status::EMPTY)),
             Outcome::Cancelled => Ok(Some(Status::CANCELLED)),
+            Outcome::Landed(receipt) => {
+                Target::slice(&mut self.buffer).has(receipt)?;
+                Ok(Some(receipt.into()))
+            }
             Outcome::Received(arrival) => {
                 Target::slice(&mut self.buffer).take(&arrival)?;
                 Ok(Some(Status::of(&arrival.header)))

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Arrival, Engine, Landing, OpId, Outcome};
+use crate::engine::{Arrival, Engine, Landing, OpId, Outcome, Sending};
 use crate::error::{MpiError, Result};
 use crate::status::Status;
 use crate::target::Target;
@@ -21,22 +21,62 @@ use crate::target::Target;
 #[must_use = "a request that is dropped is taken back, if it is a receive"]
 pub struct Request<'a> {
     comm: Communicator<'a>,
-    state: Option<OpId>,
+    stage: Stage,
     pending: Option<Box<dyn Pending + 'a>>,
     target: Target<'a>,
-    status: Status,
+}
+
+/// How far it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
+    /// A send of which nothing is left here; nobody has asked for it yet.
+    Gone {
+        to: u32,
+        ticket: u64,
+    },
+    UnderWay(OpId),
+    Complete(Status),
+}
+
+impl Stage {
+    fn op(&self) -> Option<OpId> {
+        match *self {
+            Self::UnderWay(op) => Some(op),
+            Self::Gone { .. } | Self::Complete(_) => None,
+        }
+    }
+}
+
+/// None: to nobody.
+impl From<Option<Sending>> for Stage {
+    #[inline]
+    fn from(sending: Option<Sending>) -> Self {
+        match sending {
+            Some(Sending::Gone { to, ticket }) => Self::Gone { to, ticket },
+            Some(Sending::UnderWay(op)) => Self::UnderWay(op),
+            None => Self::Complete(Status::EMPTY),
+        }
+    }
+}
+
+/// None: from nobody.
+impl From<Option<OpId>> for Stage {
+    #[inline]
+    fn from(op: Option<OpId>) -> Self {
+        op.map_or(Self::Complete(Status::EMPTY), Self::UnderWay)
+    }
 }
 
 impl<'a> Request<'a> {
     // Inlined: made here and moved to the caller it would be copied before its parts have left the store buffer.
     #[inline]
-    pub(crate) fn new(comm: &Communicator<'a>, op: Option<OpId>, target: Target<'a>) -> Self {
-        Self { comm: comm.clone(), state: op, pending: None, target, status: Status::EMPTY }
+    pub(crate) fn new(comm: &Communicator<'a>, stage: impl Into<Stage>, target: Target<'a>) -> Self {
+        Self { comm: comm.clone(), stage: stage.into(), pending: None, target }
     }
 
     /// Of an operation that is more than a message.
     pub(crate) fn of_pending(comm: &Communicator<'a>, pending: Box<dyn Pending + 'a>) -> Self {
-        let mut request = Self::new(comm, None, Target::Nothing);
+        let mut request = Self::new(comm, Stage::Complete(Status::EMPTY), Target::Nothing);
         request.pending = Some(pending);
         request
     }
@@ -72,14 +112,21 @@ impl<'a> Request<'a> {
             let text = "a collective operation cannot be cancelled: other ranks take part in it".to_owned();
             return self.comm.guard(Err(MpiError::Request(text)));
         }
-        let result = self.state.map_or(Ok(()), |op| self.comm.engine().cancel(op));
+        let engine = self.comm.engine();
+        let result = match self.stage {
+            Stage::Gone { to, ticket } => {
+                engine.recall(to, ticket).map(|op| self.stage = Stage::UnderWay(op))
+            }
+            Stage::UnderWay(op) => engine.cancel(op),
+            Stage::Complete(_) => Ok(()),
+        };
         self.comm.guard(result)
     }
 
     /// Whether the operation is not completed yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.state.is_some() || self.pending.is_some()
+        !matches!(self.stage, Stage::Complete(_)) || self.pending.is_some()
     }
 
     /// Completes an operation that is more than a message, if it can be completed. False: it cannot yet.
@@ -93,17 +140,19 @@ impl<'a> Request<'a> {
     }
 
     fn complete(&mut self) -> Result<Status> {
-        if self.pending.is_none()
-            && let Some(status) = self.finish().or_else(|error| self.comm.guard(Err(error)))?
-        {
-            return Ok(status);
+        if self.pending.is_none() {
+            match self.finish() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => {}
+                Err(error) => return self.comm.guard(Err(error)),
+            }
         }
         let comm = self.comm.clone();
         while !comm.guard(self.test_pending())? {
             let whom = self.pending.as_ref().map(|pending| pending.waits_for());
             comm.guard(comm.engine().idle(whom.as_slice()))?;
         }
-        if let Some(op) = self.state
+        if let Some(op) = self.stage.op()
             && comm.engine().seat(op, 0)
         {
             let engine = comm.engine();
@@ -113,13 +162,13 @@ impl<'a> Request<'a> {
             };
             comm.guard(engine.show(self.shown(), || wait(self)))?;
         }
-        comm.guard(self.finish().map(|status| status.unwrap_or(self.status)))
+        comm.guard(self.finish().map(|status| status.unwrap_or(Status::EMPTY)))
     }
 
     /// What is borrowed for a send that is under way.
     fn shown(&self) -> Option<(OpId, &'a [u8])> {
         match self.target {
-            Target::Source(data) => Some((self.state?, data)),
+            Target::Source(data) => Some((self.stage.op()?, data)),
             _ => None,
         }
     }
@@ -128,7 +177,7 @@ impl<'a> Request<'a> {
         if !self.test_pending()? {
             return Ok(None);
         }
-        let Some(op) = self.state else { return Ok(Some(self.status)) };
+        let Some(op) = self.stage.op() else { return self.finish() };
         let engine = self.comm.engine();
         engine.pump()?;
         if !engine.is_complete(op) {
@@ -140,25 +189,41 @@ impl<'a> Request<'a> {
 
     /// Takes the outcome, if it is there.
     fn finish(&mut self) -> Result<Option<Status>> {
-        let Some(op) = self.state else { return Ok(Some(self.status)) };
+        let op = match self.stage {
+            Stage::UnderWay(op) => op,
+            Stage::Gone { .. } => {
+                self.stage = Stage::Complete(Status::EMPTY);
+                return Ok(Some(Status::EMPTY));
+            }
+            Stage::Complete(status) => return Ok(Some(status)),
+        };
+        if let Some(receipt) = self.comm.engine().take_landed(op) {
+            self.stage = Stage::Complete(receipt.into());
+            self.target.has(receipt)?;
+            return Ok(Some(receipt.into()));
+        }
         let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
-        self.state = None;
+        self.stage = Stage::Complete(Status::EMPTY);
         let status = match &outcome {
             Outcome::Sent => Status::EMPTY,
             Outcome::Cancelled => Status::CANCELLED,
+            Outcome::Landed(receipt) => {
+                self.target.has(*receipt)?;
+                (*receipt).into()
+            }
             Outcome::Received(arrival) => {
                 self.target.take(arrival)?;
                 Status::of(&arrival.header)
             }
         };
-        self.status = status;
+        self.stage = Stage::Complete(status);
         Ok(Some(status))
     }
 }
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        if let Some(op) = self.state {
+        if let Some(op) = self.stage.op() {
             self.comm.engine().detach(op);
         }
     }
@@ -194,12 +259,12 @@ pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
 /// Waits until all messages are there, or one can never come. They come to their places together, however they are
 /// mixed, instead of being kept until their turn.
 pub(crate) fn land_all(requests: &mut [Request<'_>]) {
-    let active = requests.iter().filter(|request| request.state.is_some()).count();
+    let active = requests.iter().filter(|request| request.stage.op().is_some()).count();
     let Some(first) = requests.first().filter(|_| active > 1) else { return };
     let engine = first.comm.engine().clone();
     let mut waiting = Vec::with_capacity(active);
     for (request, seat) in requests.iter().zip(0..) {
-        waiting.extend(request.state.filter(|&op| engine.seat(op, seat)));
+        waiting.extend(request.stage.op().filter(|&op| engine.seat(op, seat)));
     }
     let shown: SmallVec<[_; 16]> = requests.iter().filter_map(Request::shown).collect();
     let mut seats = Seats { last: waiting.last().copied(), requests };
@@ -221,14 +286,15 @@ struct Seats<'r, 'a> {
 
 impl<'r, 'a> Seats<'r, 'a> {
     fn of(request: &'r mut Request<'a>) -> Self {
-        let last = request.state;
+        let last = request.stage.op();
         Self { requests: std::slice::from_mut(request), last }
     }
 }
 
 impl Landing for Seats<'_, '_> {
     fn memory(&mut self, op: OpId, seat: u32) -> Option<&mut [u8]> {
-        let request = self.requests.get_mut(seat as usize).filter(|request| request.state == Some(op))?;
+        let request =
+            self.requests.get_mut(seat as usize).filter(|request| request.stage.op() == Some(op))?;
         match &mut request.target {
             Target::Bytes(bytes, _) => Some(bytes),
             _ => None,
@@ -252,7 +318,7 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         if let Some(found) = test_any(requests)? {
             return Ok(Some(found));
         }
-        let active: Vec<OpId> = requests.iter().filter_map(|request| request.state).collect();
+        let active: Vec<OpId> = requests.iter().filter_map(|request| request.stage.op()).collect();
         let Some(comm) =
             requests.iter().find(|request| request.is_active()).map(|request| request.comm.clone())
         else {
@@ -298,8 +364,8 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
             return Ok(None);
         }
     }
-    for Request { comm, state, .. } in requests.iter() {
-        if let Some(op) = *state
+    for Request { comm, stage, .. } in requests.iter() {
+        if let Some(op) = stage.op()
             && !comm.engine().is_complete(op)
         {
             comm.guard(comm.engine().failure(op))?;
@@ -319,9 +385,10 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
     }
     for (index, request) in requests.iter_mut().enumerate() {
         let comm = request.comm.clone();
-        let complete = match request.state {
-            Some(op) => comm.engine().is_complete(op),
-            None => request.pending.is_some() && comm.guard(request.test_pending())?,
+        let complete = match request.stage {
+            Stage::UnderWay(op) => comm.engine().is_complete(op),
+            Stage::Gone { .. } => true,
+            Stage::Complete(_) => request.pending.is_some() && comm.guard(request.test_pending())?,
         };
         if complete {
             return Ok(request.test()?.map(|status| (index, status)));

@@ -1,59 +1,77 @@
 //! What is known of a message.
 
-use crate::header::Header;
+use std::fmt;
+
+use crate::header::{Header, Receipt};
 
 /// What a receive or a probe tells of a message (MPI 1.3, section 3.2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Two words, as vectors of it are made message by message.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    source: Option<usize>,
-    tag: Option<i32>,
-    bytes: usize,
-    cancelled: bool,
+    /// [`NOBODY`] if there is no message.
+    source: u32,
+    /// If there is none, whether it was cancelled.
+    tag: i32,
+    bytes: u64,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+impl From<Receipt> for Status {
+    fn from(Receipt { source, tag, length }: Receipt) -> Self {
+        Self { source, tag, bytes: length }
+    }
 }
 
 impl Status {
     pub(crate) fn of(header: &Header) -> Self {
-        Self {
-            source: Some(header.key.source as usize),
-            tag: Some(header.key.tag),
-            bytes: usize::try_from(header.length).unwrap_or(usize::MAX),
-            cancelled: false,
-        }
+        header.receipt().into()
     }
 
     /// Of a send, of a receive from nobody, and of what has not happened.
-    pub(crate) const EMPTY: Self = Self { source: None, tag: None, bytes: 0, cancelled: false };
-    pub(crate) const CANCELLED: Self = Self { cancelled: true, ..Self::EMPTY };
+    pub(crate) const EMPTY: Self = Self { source: NOBODY, tag: 0, bytes: 0 };
+    pub(crate) const CANCELLED: Self = Self { tag: 1, ..Self::EMPTY };
 
     /// Who sent the message; `None` if there is none: after a send, a cancelled receive, or one from
     /// [`PROC_NULL`](crate::PROC_NULL).
     #[must_use]
     pub fn source(&self) -> Option<usize> {
-        self.source
+        (self.source != NOBODY).then_some(self.source as usize)
     }
 
     /// The message's tag, if there is a message.
     #[must_use]
     pub fn tag(&self) -> Option<i32> {
-        self.tag
+        (self.source != NOBODY).then_some(self.tag)
     }
 
     /// The message's length in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
     }
 
     /// How many elements of type `T` the message has; `None` if that is not a whole number (`MPI_UNDEFINED`).
     #[must_use]
     pub fn count<T>(&self) -> Option<usize> {
-        let size = size_of::<T>();
-        if size == 0 { None } else { self.bytes.is_multiple_of(size).then(|| self.bytes / size) }
+        let (size, bytes) = (size_of::<T>(), self.bytes());
+        if size == 0 { None } else { bytes.is_multiple_of(size).then(|| bytes / size) }
     }
 
     /// Whether the operation was cancelled, so that no message was sent or received.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled
+        self.source == NOBODY && self.tag != 0
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status")
+            .field("source", &self.source())
+            .field("tag", &self.tag())
+            .field("bytes", &self.bytes())
+            .field("cancelled", &self.is_cancelled())
+            .finish()
     }
 }

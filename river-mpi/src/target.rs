@@ -3,7 +3,7 @@
 use crate::element::{self, Element};
 use crate::engine::Arrival;
 use crate::error::{MpiError, Result};
-use crate::header::Header;
+use crate::header::Receipt;
 
 /// The caller's memory, whatever it is made of.
 pub(crate) enum Target<'a> {
@@ -30,6 +30,14 @@ pub(crate) trait Fill {
 }
 
 impl<'a> Target<'a> {
+    /// A message is in this memory already.
+    pub(crate) fn has(&self, message: Receipt) -> Result {
+        match self {
+            Self::Bytes(_, size) => whole(message, *size),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn slice<T: Element>(slice: &'a mut [T]) -> Self {
         // Asked first, of an empty slice: the answer depends on the type only.
         if element::bytes_of_mut::<T>(&mut []).is_none() {
@@ -58,10 +66,10 @@ impl<'a> Target<'a> {
             Self::Nothing | Self::Source(_) => Ok(()),
             Self::Bytes(bytes, size) => {
                 arrival.copy_to(bytes);
-                whole(&arrival.header, *size)
+                whole(arrival.header.receipt(), *size)
             }
             Self::Other(other) => {
-                whole(&arrival.header, other.size())?;
+                whole(arrival.header.receipt(), other.size())?;
                 arrival.read(|bytes| other.fill(bytes))
             }
         }
@@ -69,13 +77,13 @@ impl<'a> Target<'a> {
 }
 
 /// An error if a message is no whole number of elements of that size.
-pub(crate) fn whole(header: &Header, size: usize) -> Result {
-    if size == 0 || header.length.is_multiple_of(size as u64) {
+pub(crate) fn whole(message: Receipt, size: usize) -> Result {
+    let Receipt { source, tag, length } = message;
+    if size == 0 || length.is_multiple_of(size as u64) {
         return Ok(());
     }
     Err(MpiError::Type(format!(
-        "the message from rank {} with tag {} has {} bytes, which is no whole number of elements of {size} bytes",
-        header.key.source, header.key.tag, header.length
+        "the message from rank {source} with tag {tag} has {length} bytes, which is no whole number of elements of {size} bytes"
     )))
 }
 

@@ -6,16 +6,15 @@
 
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::plan::{Buffer, Plan, Side, Span, Step};
+use super::memory::Memory;
+use super::plan::{Plan, Span, Step};
 use super::wire::{Landing, Message, Wire};
 use crate::element::{self, Element};
 use crate::error::MpiError;
-use crate::lend::{Loan, Region};
 use crate::op::Operator;
 
 /// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
@@ -56,21 +55,6 @@ impl<T: Element> Operator<T> for NoOperator {
     fn is_commutative(&self) -> bool {
         true
     }
-}
-
-/// The three buffers of an operation.
-pub(crate) struct Memory<'a, T> {
-    pub(crate) input: Input<'a, T>,
-    pub(crate) output: Region<'a, T>,
-    pub(crate) scratch: Region<'a, T>,
-}
-
-/// Where the input is.
-pub(crate) enum Input<'a, T> {
-    /// Apart from the output.
-    Apart(Region<'a, T>),
-    /// In the output, from this element on.
-    InOutput(usize),
 }
 
 /// How far an execution has come.
@@ -216,17 +200,10 @@ impl Execution {
                         let (operand, part) = (operand.part(elements.clone()), into.part(elements.clone()));
                         offers.settle(memory.home(part));
                         memory.settle(part);
-                        message.read(|bytes| match bytemuck::checked::try_cast_slice(bytes) {
-                            Ok(received) => {
+                        message.read(|bytes| {
+                            with_received(bytes, mismatch, |received| {
                                 memory.combine(operator, side, received, operand, part);
-                                Ok(())
-                            }
-                            // It came unaligned, or it is not of this type.
-                            Err(_) => {
-                                let received = element::elements(bytes).map_err(|_| mismatch)?;
-                                memory.combine(operator, side, &received, operand, part);
-                                Ok(())
-                            }
+                            })
                         })?;
                         if self.has_received(elements, into.len) {
                             break;
@@ -432,124 +409,21 @@ impl<W: Wire> Drop for Offers<'_, W> {
 }
 
 /// The error to return if the message's contents are wrong, too; an error if its length is.
-fn check(message: &Message, expected: usize, from: usize) -> Result<Mismatch, Mismatch> {
+pub(super) fn check(message: &Message, expected: usize, from: usize) -> Result<Mismatch, Mismatch> {
     let mismatch = Mismatch { from, sent: message.len(), expected };
     if message.len() == expected { Ok(mismatch) } else { Err(mismatch) }
 }
 
-impl<T: Element> Memory<'_, T> {
-    /// Where a span really is.
-    fn home(&self, span: Span) -> Span {
-        match (span.buffer, &self.input) {
-            (Buffer::Input, Input::InOutput(offset)) => {
-                Span { buffer: Buffer::Output, start: span.start + offset, len: span.len }
-            }
-            _ => span,
-        }
+/// Does something with the elements that a message is made of.
+pub(super) fn with_received<T: Element>(
+    bytes: &[u8],
+    mismatch: Mismatch,
+    then: impl FnOnce(&[T]),
+) -> Result<(), Mismatch> {
+    match bytemuck::checked::try_cast_slice(bytes) {
+        Ok(received) => then(received),
+        // It came unaligned, or it is not of this type.
+        Err(_) => then(&element::elements(bytes).map_err(|_| mismatch)?),
     }
-
-    fn read(&self, span: Span) -> &[T] {
-        let span = self.home(span);
-        if span.len == 0 {
-            return &[];
-        }
-        match (span.buffer, &self.input) {
-            (Buffer::Input, Input::Apart(input)) => input.part(span.range()),
-            (Buffer::Scratch, _) => self.scratch.part(span.range()),
-            _ => self.output.part(span.range()),
-        }
-    }
-
-    fn lend(&mut self, span: Span) -> Arc<Loan> {
-        let span = self.home(span);
-        match (span.buffer, &mut self.input) {
-            (Buffer::Input, Input::Apart(input)) => input.lend(span.range()),
-            (Buffer::Scratch, _) => self.scratch.lend(span.range()),
-            _ => self.output.lend(span.range()),
-        }
-    }
-
-    /// Sees to it that nobody reads a span any more that is about to be written.
-    fn settle(&mut self, span: Span) {
-        match span.buffer {
-            Buffer::Scratch => self.scratch.settle(&span.range()),
-            _ => self.output.settle(&span.range()),
-        }
-    }
-
-    fn write(&mut self, span: Span) -> &mut [T] {
-        if span.len == 0 {
-            return &mut [];
-        }
-        match span.buffer {
-            Buffer::Scratch => self.scratch.part_mut(span.range()),
-            _ => self.output.part_mut(span.range()),
-        }
-    }
-
-    /// Puts a message, or those of its elements that came in a piece, into the spans that it is for.
-    fn fill(&mut self, spans: &[Span], elements: Range<usize>, mut bytes: &[u8]) -> crate::Result {
-        let mut start = 0;
-        for span in spans {
-            let (from, to) = (elements.start.max(start), elements.end.min(start + span.len));
-            if from < to {
-                let (here, after) = bytes.split_at((to - from) * size_of::<T>());
-                element::fill(self.write(span.part(from - start..to - start)), here)?;
-                bytes = after;
-            }
-            start += span.len;
-        }
-        Ok(())
-    }
-
-    /// One span to read, and another, which does not overlap it, to write.
-    fn pair(&mut self, from: Span, into: Span) -> (&[T], &mut [T]) {
-        let from = self.home(from);
-        if from.len == 0 || into.len == 0 {
-            return (&[], &mut []);
-        }
-        let Self { input, output, scratch } = self;
-        let (read, write) = (from.range(), into.range());
-        match (from.buffer, into.buffer, input) {
-            (Buffer::Input, Buffer::Scratch, Input::Apart(input)) => {
-                (input.part(read), scratch.part_mut(write))
-            }
-            (Buffer::Input, _, Input::Apart(input)) => (input.part(read), output.part_mut(write)),
-            (Buffer::Scratch, Buffer::Scratch, _) => scratch.parts(read, write),
-            (Buffer::Scratch, _, _) => (scratch.part(read), output.part_mut(write)),
-            (_, Buffer::Scratch, _) => (output.part(read), scratch.part_mut(write)),
-            _ => output.parts(read, write),
-        }
-    }
-
-    fn copy(&mut self, from: Span, into: Span) {
-        if self.home(from) != into {
-            let (from, into) = self.pair(from, into);
-            into.copy_from_slice(from);
-        }
-    }
-
-    fn fold(&mut self, operator: &dyn Operator<T>, side: Side, what: Span, into: Span) {
-        let (what, into) = self.pair(what, into);
-        match side {
-            Side::Left => operator.fold_left(what, into),
-            Side::Right => operator.fold_right(into, what),
-        }
-    }
-
-    fn combine(&mut self, operator: &dyn Operator<T>, side: Side, received: &[T], operand: Span, into: Span) {
-        if self.home(operand) == into {
-            let into = self.write(into);
-            match side {
-                Side::Left => operator.fold_left(received, into),
-                Side::Right => operator.fold_right(into, received),
-            }
-        } else {
-            let (operand, into) = self.pair(operand, into);
-            match side {
-                Side::Left => operator.combine(received, operand, into),
-                Side::Right => operator.combine(operand, received, into),
-            }
-        }
-    }
+    Ok(())
 }

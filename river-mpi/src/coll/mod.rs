@@ -12,8 +12,8 @@
 //!   where it is from: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`],
 //!   [`allreduce`], [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are what several of them have in common;
 //!   `inter` has the plans between two groups.
-//! * `execute` carries plans out, over a `wire`, and `parcels` does so for values of any length; `simulate` has a wire of its
-//!   own; `oracle` knows what has to come out.
+//! * `execute` carries plans out, on the buffers of `memory`, over a `wire`; `brief` does so if all messages are short, `parcels`
+//!   for values of any length; `simulate` has a wire of its own; `oracle` knows what has to come out.
 //! * `tuning` chooses, `planner` keeps the plans that a communicator uses again.
 //!
 //! `docs/guide/collectives.md` shows how to write, check, measure and use an algorithm.
@@ -24,11 +24,13 @@ pub mod allreduce;
 pub mod alltoall;
 pub mod barrier;
 pub mod bcast;
+mod brief;
 mod execute;
 mod fold;
 pub mod gather;
 mod halving;
 mod inter;
+mod memory;
 mod oracle;
 mod parcels;
 mod plan;
@@ -49,17 +51,20 @@ pub use allreduce::Allreduce;
 pub use alltoall::{Alltoall, Alltoallv};
 pub use barrier::Barrier;
 pub use bcast::Bcast;
-pub(crate) use execute::{Execution, Input, Memory, NoOperator, Progress};
+pub(crate) use brief::{Buffers, run_brief};
+pub(crate) use execute::{Execution, NoOperator, Progress};
 pub use gather::{Gather, Gatherv};
 pub(crate) use inter::{Inter, InterRoot};
+pub(crate) use memory::{Input, Memory};
 pub use oracle::{Checked, check, check_dyn};
 pub(crate) use parcels::Parcels;
 pub use plan::{Buffer, NOTHING, Plan, Side, Span, input, output};
-pub(crate) use planner::Planner;
+pub(crate) use planner::{Planned, Planner};
 pub use reduce::Reduce;
 pub use reduce_scatter::ReduceScatter;
 pub use scan::{Exscan, Scan};
 pub use scatter::{Scatter, Scatterv};
+pub(crate) use shape::Call;
 pub use shape::{Hosts, Shape, consecutive, log2_ceil, share, shares};
 pub use simulate::{Cost, Outcome, cost};
 pub use tuning::{Names, Tuned, Tuning};

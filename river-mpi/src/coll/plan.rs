@@ -234,6 +234,22 @@ impl Plan {
         self.steps.get(index).copied()
     }
 
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// How many elements its longest message has.
+    pub(super) fn longest_message(&self) -> usize {
+        let message = |step: &Step| match *step {
+            Step::Send { what: parts, .. } | Step::Recv { into: parts, .. } => {
+                self.spans(parts).iter().map(|span| span.len).sum()
+            }
+            Step::RecvReduce { into, .. } => into.len,
+            Step::Copy { .. } | Step::Reduce { .. } => 0,
+        };
+        self.steps.iter().map(message).max().unwrap_or(0)
+    }
+
     pub(super) fn spans(&self, parts: Parts) -> &[Span] {
         &self.spans[parts.first as usize..][..parts.count as usize]
     }

@@ -3,6 +3,7 @@
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use rustc_hash::FxHashMap;
 
 use super::algorithm::plan_of;
 use super::plan::Plan;
-use super::shape::{Hosts, Shape};
+use super::shape::{Call, Hosts, Shape};
 use super::tuning::{Tuned, Tuning};
+use super::wire::SHORT;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
 
@@ -31,14 +33,17 @@ pub(crate) struct Planner {
 struct Kept {
     operation: TypeId,
     shape: Shape,
-    planned: Planned,
+    planned: Rc<Planned>,
 }
 
 /// A plan that can be carried out.
-#[derive(Clone)]
 pub(crate) struct Planned {
     pub(crate) plan: Rc<Plan>,
-    /// Whether the input may lie in the output.
+    /// Whether all its messages are short.
+    pub(crate) brief: bool,
+    /// Where in the output the input may lie, and how long it is.
+    pub(crate) place: Range<usize>,
+    /// Whether it may.
     pub(crate) in_place: bool,
 }
 
@@ -63,16 +68,31 @@ impl Planner {
     }
 
     /// This rank's plan.
-    pub(crate) fn plan<O: Tuned>(&self, shape: Shape) -> Result<Planned> {
-        let operation = TypeId::of::<O>();
+    pub(crate) fn plan<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
+        self.find::<O>(|known| *known == shape).map_or_else(|| self.keep::<O>(shape), Ok)
+    }
+
+    /// The same for a call of so many ranks whose blocks are equal.
+    // Its shape is made only if there is no plan yet: to count who shares the hosts in it takes as long as a short message.
+    pub(crate) fn plan_call<O: Tuned>(&self, size: usize, call: Call) -> Result<Rc<Planned>> {
+        let known = self.find::<O>(|known| known.is_of(size, call));
+        known.map_or_else(|| self.keep::<O>(Shape::of_call(size, call, self.hosts.clone())), Ok)
+    }
+
+    fn find<O: Tuned>(&self, is_it: impl Fn(&Shape) -> bool) -> Option<Rc<Planned>> {
         let mut kept = self.kept.borrow_mut();
-        if let Some(at) = kept.iter().position(|kept| kept.operation == operation && kept.shape == shape) {
+        let at = kept.iter().position(|kept| kept.operation == TypeId::of::<O>() && is_it(&kept.shape))?;
+        if at > 0 {
             kept[..=at].rotate_right(1);
-            return Ok(kept[0].planned.clone());
         }
-        let planned = self.make::<O>(&shape)?;
+        Some(kept[0].planned.clone())
+    }
+
+    fn keep<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
+        let planned = Rc::new(self.make::<O>(&shape)?);
+        let mut kept = self.kept.borrow_mut();
         kept.truncate(KEPT - 1);
-        kept.insert(0, Kept { operation, shape, planned: planned.clone() });
+        kept.insert(0, Kept { operation: TypeId::of::<O>(), shape, planned: planned.clone() });
         Ok(planned)
     }
 
@@ -93,8 +113,13 @@ impl Planner {
                 O::NAME
             ))
         })?;
-        let in_place = O::IN_PLACE && plan.allows_input_in_output(O::in_place(self.rank, shape));
-        Ok(Planned { plan: Rc::new(plan), in_place })
+        let start = O::in_place(self.rank, shape);
+        Ok(Planned {
+            brief: plan.longest_message().saturating_mul(shape.element()) <= SHORT,
+            place: start..start + input,
+            in_place: O::IN_PLACE && plan.allows_input_in_output(start),
+            plan: Rc::new(plan),
+        })
     }
 
     /// Memory for a plan's scratch buffer, kept from the last time. Give it back by
@@ -131,11 +156,11 @@ mod tests {
     #[test]
     fn a_plan_is_made_once_for_a_shape() {
         let planner = Planner::new(1, Hosts::apart(4), Tuning::default());
-        let plan = |count| planner.plan::<Allreduce>(planner.shape::<f64>(4, count)).unwrap().plan;
+        let plan = |count| planner.plan::<Allreduce>(planner.shape::<f64>(4, count)).unwrap().plan.clone();
         let first = plan(1);
         assert!(!Rc::ptr_eq(&first, &plan(2)));
         assert!(Rc::ptr_eq(&first, &plan(1)));
-        let scan = planner.plan::<Scan>(planner.shape::<f64>(4, 1)).unwrap().plan;
+        let scan = planner.plan::<Scan>(planner.shape::<f64>(4, 1)).unwrap().plan.clone();
         assert!(!Rc::ptr_eq(&first, &scan));
         (100..100 + KEPT).for_each(|count| drop(plan(count)));
         assert!(!Rc::ptr_eq(&first, &plan(1)), "old plans are forgotten");

@@ -29,7 +29,30 @@ pub(super) enum Layout {
     Each(Arc<[Range<usize>]>),
 }
 
+/// What tells a call from others on the same ranks if its blocks are equal: with it its plan is found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) count: usize,
+    pub(crate) element: usize,
+    pub(crate) root: usize,
+    pub(crate) commutative: bool,
+}
+
 impl Shape {
+    /// Of such a call.
+    pub(super) fn of_call(size: usize, call: Call, hosts: Arc<Hosts>) -> Self {
+        let Call { count, element, root, commutative } = call;
+        Self { root, commutative, ..Self::of(size, count, element, hosts) }
+    }
+
+    /// Whether it is that of such a call.
+    pub(super) fn is_of(&self, size: usize, call: Call) -> bool {
+        let Self { count, element, root, commutative, .. } = *self;
+        self.size == size
+            && Call { count, element, root, commutative } == call
+            && matches!((&self.blocks, &self.incoming), (Layout::Equal, Layout::Equal))
+    }
+
     /// Of an operation of `size` ranks on `count` elements of so many bytes each; rank 0 is the root, the
     /// operator commutes, and every rank is a host of its own.
     #[must_use]

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::algorithm::{Algorithm, Operation, plan_of};
-use super::execute::{Execution, Input, Memory, Mismatch, Progress};
+use super::execute::{Execution, Mismatch, Progress};
+use super::memory::{Input, Memory};
 use super::shape::Shape;
 use super::wire::{Message, Wire};
 use crate::element::Element;

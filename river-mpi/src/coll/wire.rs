@@ -81,13 +81,6 @@ pub(crate) enum Message {
 pub(crate) const SHORT: usize = 40;
 
 impl Message {
-    /// A copy, if it is short.
-    pub(crate) fn short(bytes: &[u8]) -> Option<Self> {
-        let mut data = [0; SHORT / 8];
-        bytemuck::bytes_of_mut(&mut data).get_mut(..bytes.len())?.copy_from_slice(bytes);
-        u8::try_from(bytes.len()).ok().map(|len| Self::Short(data, len))
-    }
-
     /// How many bytes it has.
     pub(crate) fn len(&self) -> usize {
         match self {

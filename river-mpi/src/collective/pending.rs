@@ -18,7 +18,6 @@ use crate::op::Operator;
 use crate::request::{Pending, Request};
 
 use super::port::{Port, Seat};
-use super::prepare::Given;
 
 /// A plan with the memory that it works on.
 pub(super) trait Work {
@@ -36,7 +35,7 @@ pub(super) trait Work {
 pub(super) struct Slices<T> {
     execution: Execution,
     operator: Box<dyn Operator<T>>,
-    input: Given<Vec<T>>,
+    input: Input<Vec<T>>,
     output: Vec<T>,
     scratch: Vec<T>,
 }
@@ -45,13 +44,13 @@ impl<T: Element> Slices<T> {
     pub(super) fn new(
         plan: Rc<Plan>,
         tag: i32,
-        input: Given<Vec<T>>,
+        input: Input<Vec<T>>,
         output: Vec<T>,
         operator: Box<dyn Operator<T>>,
     ) -> Self {
         let first = match &input {
-            Given::Apart(input) => input.first().or(output.first()),
-            Given::InOutput(_) => output.first(),
+            Input::Apart(input) => input.first().or(output.first()),
+            Input::InOutput(_) => output.first(),
         };
         let scratch = first.map_or_else(Vec::new, |&filler| vec![filler; plan.scratch_len()]);
         Self { execution: Execution::new(plan, tag), operator, input, output, scratch }
@@ -63,8 +62,8 @@ impl<T: Element> Work for Slices<T> {
 
     fn advance(&mut self, port: &Port<'_, '_>) -> Result<Progress> {
         let input = match &self.input {
-            Given::Apart(input) => Input::Apart(Region::read_only(input)),
-            Given::InOutput(start) => Input::InOutput(*start),
+            Input::Apart(input) => Input::Apart(Region::read_only(input)),
+            Input::InOutput(start) => Input::InOutput(*start),
         };
         let (output, scratch) = (Region::new(&mut self.output), Region::new(&mut self.scratch));
         self.execution.advance(port, &mut Memory { input, output, scratch }, &*self.operator)

@@ -79,11 +79,7 @@ impl Wire for Port<'_, '_> {
 
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
         match self.near(to) {
-            Some(near) => {
-                let short = if bytes.len() <= SHORT { Message::short(bytes) } else { None };
-                let message = short.unwrap_or_else(|| Message::Whole(self.engine.copy_of(bytes)));
-                near.send(self.engine, to, tag, message)
-            }
+            Some(near) => near.send_copy(self.engine, to, tag, bytes),
             None => self.engine.send_copy(self.seat.members[to], self.seat.key(tag), bytes),
         }
     }

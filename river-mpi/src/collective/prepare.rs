@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::coll::{
-    Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Exscan, Gather, Gatherv, Hosts,
-    Inter, InterRoot, Plan, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Span, Tuned, input,
+    Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Call, Exscan, Gather, Gatherv,
+    Hosts, Inter, InterRoot, Plan, Planned, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Span,
+    Tuned, input,
 };
 use crate::communicator::Communicator;
 use crate::element::Element;
@@ -19,19 +20,7 @@ use super::root::Root;
 pub(super) struct Prepared {
     pub(super) seat: Seat,
     pub(super) tag: i32,
-    pub(super) plan: Rc<Plan>,
-    /// Where in the output the input may lie, and how long it is.
-    pub(super) place: Range<usize>,
-    /// Whether it may.
-    pub(super) in_place: bool,
-}
-
-/// Where the input of a call is.
-pub(super) enum Given<B> {
-    /// In a buffer of its own.
-    Apart(B),
-    /// In the output, from this element on.
-    InOutput(usize),
+    pub(super) planned: Rc<Planned>,
 }
 
 /// The lengths of the buffers of a call.
@@ -56,7 +45,7 @@ impl Communicator<'_> {
     pub(super) fn prepare_barrier(&self) -> Result<Prepared> {
         match self.inter::<u8>() {
             Some((inter, seat)) => self.between(seat, Lengths { send: 0, recv: 0 }, inter.barrier()?),
-            None => self.within::<Barrier>(self.shape::<u8>(0)),
+            None => self.within::<Barrier>(call::<u8>(0)),
         }
     }
 
@@ -66,7 +55,7 @@ impl Communicator<'_> {
                 let len = Lengths { send: 0, recv: count };
                 self.between(seat, len, inter.bcast(count, self.inter_root(root)?)?)
             }
-            None => self.within::<Bcast>(self.shape::<T>(count).with_root(self.intra_root(root)?)),
+            None => self.within::<Bcast>(Call { root: self.intra_root(root)?, ..call::<T>(count) }),
         }
     }
 
@@ -84,7 +73,7 @@ impl Communicator<'_> {
         if self.rank() == root {
             expect(RECV, len.send * self.size(), len.recv)?;
         }
-        self.within::<Gather>(self.shape::<T>(len.send).with_root(root))
+        self.within::<Gather>(Call { root, ..call::<T>(len.send) })
     }
 
     pub(super) fn prepare_gatherv<T: Element>(
@@ -102,7 +91,7 @@ impl Communicator<'_> {
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.send, blocks, root, RECV, len.recv, true)?;
-        self.within::<Gatherv>(shape)
+        self.within_blocks::<Gatherv>(shape)
     }
 
     pub(super) fn prepare_scatter<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
@@ -119,7 +108,7 @@ impl Communicator<'_> {
         if self.rank() == root {
             expect(SEND, len.recv * self.size(), len.send)?;
         }
-        self.within::<Scatter>(self.shape::<T>(len.recv).with_root(root))
+        self.within::<Scatter>(Call { root, ..call::<T>(len.recv) })
     }
 
     pub(super) fn prepare_scatterv<T: Element>(
@@ -137,7 +126,7 @@ impl Communicator<'_> {
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.recv, blocks, root, SEND, len.send, false)?;
-        self.within::<Scatterv>(shape)
+        self.within_blocks::<Scatterv>(shape)
     }
 
     pub(super) fn prepare_allgather<T: Element>(&self, len: Lengths) -> Result<Prepared> {
@@ -147,7 +136,7 @@ impl Communicator<'_> {
             return self.between(seat, len, inter.exchange(&outgoing, &equal(count, inter.remote.len())));
         }
         expect(RECV, len.send * self.size(), len.recv)?;
-        self.within::<Allgather>(self.shape::<T>(len.send))
+        self.within::<Allgather>(call::<T>(len.send))
     }
 
     pub(super) fn prepare_allgatherv<T: Element>(
@@ -161,7 +150,7 @@ impl Communicator<'_> {
             return self.between(seat, len, inter.exchange(&outgoing, blocks));
         }
         expect(SEND, blocks[self.rank()].len(), len.send)?;
-        self.within::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
+        self.within_blocks::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
     }
 
     pub(super) fn prepare_alltoall<T: Element>(&self, len: Lengths) -> Result<Prepared> {
@@ -172,7 +161,7 @@ impl Communicator<'_> {
             return self.between(seat, len, inter.exchange(&outgoing, &equal(back, inter.remote.len())));
         }
         expect(RECV, len.send, len.recv)?;
-        self.within::<Alltoall>(self.shape::<T>(count))
+        self.within::<Alltoall>(call::<T>(count))
     }
 
     pub(super) fn prepare_alltoallv<T: Element>(
@@ -193,7 +182,7 @@ impl Communicator<'_> {
             incoming[self.rank()].len(),
         )?;
         let shape = self.shape::<T>(0).with_blocks(outgoing.iter().cloned());
-        self.within::<Alltoallv>(shape.with_incoming(incoming.iter().cloned()))
+        self.within_blocks::<Alltoallv>(shape.with_incoming(incoming.iter().cloned()))
     }
 
     pub(super) fn prepare_reduce<T: Element>(
@@ -211,14 +200,14 @@ impl Communicator<'_> {
         if self.rank() == root {
             expect(RECV, len.send, len.recv)?;
         }
-        self.within::<Reduce>(self.shape::<T>(len.send).with_root(root).with_commutative(commutative))
+        self.within::<Reduce>(Call { root, commutative, ..call::<T>(len.send) })
     }
 
     pub(super) fn prepare_allreduce<T: Element>(&self, len: Lengths, commutative: bool) -> Result<Prepared> {
         expect(RECV, len.send, len.recv)?;
         match self.inter::<T>() {
             Some((inter, seat)) => self.between(seat, len, inter.allreduce(len.send, commutative)?),
-            None => self.within::<Allreduce>(self.shape::<T>(len.send).with_commutative(commutative)),
+            None => self.within::<Allreduce>(Call { commutative, ..call::<T>(len.send) }),
         }
     }
 
@@ -245,7 +234,7 @@ impl Communicator<'_> {
                 let blocks: Vec<Range<usize>> = (0..self.size()).map(|rank| shape.block(rank)).collect();
                 self.between(seat, len, inter.reduce_scatter(&blocks, commutative)?)
             }
-            None => self.within::<ReduceScatter>(shape.with_commutative(commutative)),
+            None => self.within_blocks::<ReduceScatter>(shape.with_commutative(commutative)),
         }
     }
 
@@ -259,22 +248,22 @@ impl Communicator<'_> {
             return Err(MpiError::Comm("there are no scans between two groups".into()));
         }
         expect(RECV, len.send, len.recv)?;
-        let shape = self.shape::<T>(len.send).with_commutative(commutative);
-        if exclusive { self.within::<Exscan>(shape) } else { self.within::<Scan>(shape) }
+        let call = Call { commutative, ..call::<T>(len.send) };
+        if exclusive { self.within::<Exscan>(call) } else { self.within::<Scan>(call) }
     }
 
     /// A call in this rank's only group.
-    fn within<O: Tuned>(&self, shape: Shape) -> Result<Prepared> {
-        let (len, _) = O::buffers(self.rank(), &shape);
-        let start = O::in_place(self.rank(), &shape);
-        let planned = self.planner().plan::<O>(shape)?;
-        Ok(Prepared {
-            seat: Seat::local(self),
-            tag: self.next_collective(),
-            plan: planned.plan,
-            place: start..start + len,
-            in_place: planned.in_place,
-        })
+    fn within<O: Tuned>(&self, call: Call) -> Result<Prepared> {
+        Ok(self.planned(self.planner().plan_call::<O>(self.size(), call)?))
+    }
+
+    /// The same with blocks that may differ.
+    fn within_blocks<O: Tuned>(&self, shape: Shape) -> Result<Prepared> {
+        Ok(self.planned(self.planner().plan::<O>(shape)?))
+    }
+
+    fn planned(&self, planned: Rc<Planned>) -> Prepared {
+        Prepared { seat: Seat::local(self), tag: self.next_collective(), planned }
     }
 
     /// A call between two groups.
@@ -282,8 +271,8 @@ impl Communicator<'_> {
         // The parts of the plan may be of algorithms that the program brought along.
         plan.check(seat.size(), len.send, len.recv, true)
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
-        let tag = self.next_collective();
-        Ok(Prepared { seat, tag, plan: Rc::new(plan), place: 0..0, in_place: false })
+        let planned = Planned { plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
+        Ok(Prepared { seat, tag: self.next_collective(), planned: Rc::new(planned) })
     }
 
     /// The shape of an operation of this rank's group.
@@ -349,6 +338,11 @@ impl Communicator<'_> {
         let (element, tuning) = (size_of::<T>().max(1), self.tuning());
         Some((Inter { local, remote, rank: self.rank(), hosts, element, tuning }, seat))
     }
+}
+
+/// A call with so many elements; its root is rank 0, and its operator commutes.
+fn call<T: Element>(count: usize) -> Call {
+    Call { count, element: size_of::<T>().max(1), root: 0, commutative: true }
 }
 
 /// How a `reduce_scatter` divides the vector.

@@ -1,6 +1,8 @@
 //! How a call is carried out by a rank that waits for it.
 
-use crate::coll::{Execution, Input, Memory, NoOperator};
+use smallvec::{SmallVec, smallvec};
+
+use crate::coll::{Buffers, Execution, Input, Memory, NoOperator, run_brief};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
@@ -8,7 +10,7 @@ use crate::lend::Region;
 use crate::op::Operator;
 
 use super::port::{Port, Seat};
-use super::prepare::{Given, Prepared};
+use super::prepare::Prepared;
 
 impl<'v> Communicator<'v> {
     /// Moves elements from one buffer to another.
@@ -29,8 +31,11 @@ impl<'v> Communicator<'v> {
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
-        let result = call.and_then(|call| self.carry_out(call, Given::Apart(input), output, operator));
-        self.guard(result)
+        // Left where it is: to copy what was just written waits until the last message has left this core's store buffer.
+        match &call {
+            Ok(call) => self.guard(self.carry_out(call, Input::Apart(input), output, operator)),
+            Err(_) => self.guard(call.map(drop)),
+        }
     }
 
     /// The same with one buffer for both.
@@ -44,38 +49,47 @@ impl<'v> Communicator<'v> {
             if self.is_inter() {
                 return Err(MpiError::Comm("nothing is in place between two groups".into()));
             }
-            let place = call.place.clone();
-            if call.in_place {
-                return self.carry_out(call, Given::InOutput(place.start), buffer, operator);
+            let place = call.planned.place.clone();
+            if call.planned.in_place {
+                return self.carry_out(&call, Input::InOutput(place.start), buffer, operator);
             }
             let input = buffer[place].to_vec();
-            self.carry_out(call, Given::Apart(&input), buffer, operator)
+            self.carry_out(&call, Input::Apart(&input), buffer, operator)
         };
         self.guard(call.and_then(run))
     }
 
     fn carry_out<T: Element>(
         &self,
-        call: Prepared,
-        given: Given<&[T]>,
+        call: &Prepared,
+        given: Input<&[T]>,
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
         let filler = match given {
-            Given::Apart([first, ..]) => Some(*first),
+            Input::Apart([first, ..]) => Some(*first),
             _ => output.first().copied(),
         };
         if self.engine().has_background() {
             // Where all messages come from within the process, this operation may never look at the engine.
             self.engine().pump()?;
         }
-        let mut scratch = self.planner().scratch(call.plan.scratch_len(), filler);
+        let (planned, port) = (&call.planned, self.port(&call.seat));
+        let scratch_len = planned.plan.scratch_len();
+        if planned.brief {
+            // As for `Planner::scratch`: if any is needed, there is something to fill it with.
+            let mut scratch: SmallVec<[T; 4]> =
+                filler.map_or_else(SmallVec::new, |filler| smallvec![filler; scratch_len]);
+            let mut buffers = Buffers { input: given, output, scratch: &mut scratch };
+            return run_brief(&planned.plan, call.tag, &port, &mut buffers, operator);
+        }
+        let mut scratch = self.planner().scratch(scratch_len, filler);
         let input = match given {
-            Given::Apart(input) => Input::Apart(Region::read_only(input)),
-            Given::InOutput(start) => Input::InOutput(start),
+            Input::Apart(input) => Input::Apart(Region::read_only(input)),
+            Input::InOutput(start) => Input::InOutput(start),
         };
         let mut memory = Memory { input, output: Region::new(output), scratch: Region::new(&mut scratch) };
-        let result = Execution::new(call.plan, call.tag).run(&self.port(&call.seat), &mut memory, operator);
+        let result = Execution::new(planned.plan.clone(), call.tag).run(&port, &mut memory, operator);
         drop(memory);
         self.planner().keep_scratch(scratch);
         result

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::coll::NoOperator;
+use crate::coll::{Input, NoOperator};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::Result;
@@ -10,7 +10,7 @@ use crate::op::Operator;
 use crate::request::Request;
 
 use super::pending::Slices;
-use super::prepare::{Blocks, Given, Lengths, Prepared};
+use super::prepare::{Blocks, Lengths, Prepared};
 use super::root::Root;
 
 /// # Collective operations that are started
@@ -27,13 +27,14 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Prepared { seat, tag, plan, place, in_place } = self.guard(call)?;
+        let Prepared { seat, tag, planned } = self.guard(call)?;
+        let (plan, place) = (planned.plan.clone(), planned.place.clone());
         let mut output = recv.to_vec();
-        let lies_in_output = in_place && place.len() == send.len() && place.end <= output.len();
+        let lies_in_output = planned.in_place && place.len() == send.len() && place.end <= output.len();
         if lies_in_output {
             output[place.clone()].copy_from_slice(send);
         }
-        let input = if lies_in_output { Given::InOutput(place.start) } else { Given::Apart(send.to_vec()) };
+        let input = if lies_in_output { Input::InOutput(place.start) } else { Input::Apart(send.to_vec()) };
         let work = Slices::new(plan, tag, input, output, Box::new(operator));
         let deliver = |output: &Vec<T>| {
             recv.copy_from_slice(output);

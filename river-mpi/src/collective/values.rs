@@ -76,9 +76,9 @@ impl<'v> Communicator<'v> {
     /// Carries a call out.
     fn carry_out_values(&self, call: Result<Call>) -> Result<Vec<Bytes>> {
         let run = |Call { prepared, given, got }: Call| {
-            let Prepared { seat, tag, plan, .. } = prepared;
+            let Prepared { seat, tag, planned } = prepared;
             let (given, output) = buffers(&given, got);
-            let mut parcels = Parcels::new(plan, tag, given, output);
+            let mut parcels = Parcels::new(planned.plan.clone(), tag, given, output);
             parcels.run(&self.port(&seat))?;
             Ok(parcels.output().to_vec())
         };
@@ -94,9 +94,9 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Call { prepared: Prepared { seat, tag, plan, .. }, given, got } = self.guard(call)?;
+        let Call { prepared: Prepared { seat, tag, planned }, given, got } = self.guard(call)?;
         let (given, output) = buffers(&given, got);
-        Ok(self.go(seat, Parcels::new(plan, tag, given, output), deliver))
+        Ok(self.go(seat, Parcels::new(planned.plan.clone(), tag, given, output), deliver))
     }
 
     /// Starts a call whose result its request gives.

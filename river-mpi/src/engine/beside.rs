@@ -150,7 +150,7 @@ impl Beside {
             let (new, receiver) = queue(LINES);
             fresh.push(receiver);
             seat.count.fetch_add(1, Ordering::Release);
-            *sender = Some(new);
+            *sender = Some(if self.at_once { new.patient() } else { new });
         }
         let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
         send(sender);
@@ -314,7 +314,7 @@ impl Engine<'_> {
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
         let (intake, payload) = match arrived {
-            Arrived::Record(record) => match self.take_in(&record, hook.as_deref_mut(), landing) {
+            Arrived::Record(ref record) => match self.take_in(record, hook.as_deref_mut(), landing) {
                 Intake::Left => (Intake::Left, record.kept(self)),
                 taken => return taken,
             },

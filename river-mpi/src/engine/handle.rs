@@ -75,14 +75,18 @@ impl Engine<'_> {
             Kind::Go => self.granted(state, &header),
             Kind::Matched => state.matched(ticket),
             Kind::Withdraw => {
-                let is_it = |m: &Message| m.header.from == header.from && m.header.ticket == header.ticket;
+                let is_it = |m: &Message| {
+                    m.header.from == header.from
+                        && m.header.ticket == header.ticket
+                        && (m.header.kind == Kind::Eager) == (header.length != header.ticket)
+                };
                 let found = state.matching.withdraw(is_it).is_some();
                 let kind = if found { Kind::Withdrawn } else { Kind::TooLate };
                 let answer = Header { kind, from: self.me, ..header };
                 let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
             }
             Kind::Withdrawn | Kind::TooLate => {
-                if let Some(op) = state.ops.get_mut(ticket) {
+                if let Some(op) = state.ops.get_mut(OpId(header.length).key()) {
                     op.recalled = false;
                     if header.kind == Kind::Withdrawn {
                         op.state = OpState::Cancelled;

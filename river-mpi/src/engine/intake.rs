@@ -143,21 +143,21 @@ impl Engine<'_> {
         };
         let op = OpId(id);
         let Some(posted) = state.ops.get_mut(op.key()) else { return Intake::Taken };
-        let mut arrival = Arrival::coming(header);
-        arrival.here = arriving.len() - HEADER;
         let (mut landing, mut last) = (landing, true);
         if let Some(landing) = landing.as_deref_mut() {
             last = landing.is_last(op);
         }
         let memory = landing.and_then(|landing| landing.memory(op, posted.seat));
-        match memory.and_then(|memory| arrival.place(memory, arrival.here)) {
+        posted.state = match memory.and_then(|memory| memory.get_mut(..arriving.len() - HEADER)) {
             Some(place) => {
                 arriving.copy_data(place);
-                arrival.landed = arrival.here;
+                OpState::Landed(header.receipt())
             }
-            None => arrival.pieces.push(arriving.kept(self)),
-        }
-        posted.state = OpState::Arrived(arrival);
+            None => {
+                let payload = arriving.kept(self);
+                OpState::Arrived(Arrival::new(Message { header, payload }))
+            }
+        };
         if last { Intake::Done } else { Intake::Taken }
     }
 

@@ -38,7 +38,7 @@ pub(crate) use safepoint::Kept;
 use send::Hurry;
 
 use crate::error::{MpiError, Result};
-use crate::header::{HEADER, Header, Kind};
+use crate::header::{HEADER, Header, Kind, Receipt};
 use crate::job::{Agreement, AgreementKey, Life, Place};
 use crate::matching::{Key, Matching, Pattern};
 use crate::pool::Pool;
@@ -130,6 +130,27 @@ impl From<DefaultKey> for OpId {
     }
 }
 
+/// A send that was started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sending {
+    /// Nothing is left of it here but the number of its message.
+    Gone {
+        to: u32,
+        ticket: u64,
+    },
+    UnderWay(OpId),
+}
+
+impl Sending {
+    /// The operation that it is, if it is one.
+    pub(crate) fn op(self) -> Option<OpId> {
+        match self {
+            Self::Gone { .. } => None,
+            Self::UnderWay(op) => Some(op),
+        }
+    }
+}
+
 /// An operation under way.
 #[derive(Debug)]
 struct Op {
@@ -171,6 +192,8 @@ enum OpState {
     Due(Box<Message>),
     Arriving(Arrival),
     Arrived(Arrival),
+    /// Its message came in one piece, and is in the memory that the caller showed when he waited.
+    Landed(Receipt),
     /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
     Offered {
         to: u32,
@@ -198,6 +221,7 @@ enum OpState {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Received(Arrival),
+    Landed(Receipt),
     Sent,
     Cancelled,
 }
@@ -224,6 +248,8 @@ struct State {
     due: Vec<OpId>,
     /// How many messages of this rank were matched that waited for it.
     matched: u64,
+    /// The number of the last message that needed no operation.
+    ticket: u64,
     /// Ranks whose memory could not be read.
     closed: FxHashSet<u32>,
     agreements: FxHashMap<AgreementKey, Agreement>,
@@ -432,6 +458,7 @@ impl State {
             revoked: FxHashSet::default(),
             due: Vec::new(),
             matched: 0,
+            ticket: 0,
             closed: FxHashSet::default(),
             agreements: FxHashMap::default(),
             ended: false,

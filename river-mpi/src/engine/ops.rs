@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::intake::One;
 use super::{Engine, LANE, Landing, MESSAGES, Op, OpId, OpState, Outcome, State};
 use crate::error::{MpiError, Result};
-use crate::header::Kind;
+use crate::header::{Header, Kind, Receipt};
 use crate::matching::Key;
 
 impl Engine<'_> {
@@ -128,10 +128,19 @@ impl Engine<'_> {
             return None;
         }
         match state.ops.remove(op.key())?.state {
+            OpState::Landed(receipt) => Some(Outcome::Landed(receipt)),
             OpState::Arrived(arrival) => Some(Outcome::Received(arrival)),
             OpState::Cancelled => Some(Outcome::Cancelled),
             _ => Some(Outcome::Sent),
         }
+    }
+
+    /// As [`take`](Self::take), of a receive whose message has landed.
+    pub(crate) fn take_landed(&self, op: OpId) -> Option<Receipt> {
+        let mut state = self.state.borrow_mut();
+        let OpState::Landed(receipt) = state.ops.get(op.key())?.state else { return None };
+        state.ops.remove(op.key());
+        Some(receipt)
     }
 
     /// Nobody will ask for this operation's outcome. A send goes on; a receive is taken back.
@@ -197,8 +206,24 @@ impl Engine<'_> {
             return Ok(());
         }
         op.recalled = true;
+        self.withdraw(state, to, id.0, id)
+    }
+
+    /// The same for a message that is gone: the operation that finds out.
+    pub(crate) fn recall(&self, to: u32, ticket: u64) -> Result<OpId> {
+        self.pump()?;
+        let op = self.add(OpState::Sent { to });
+        let state = &mut *self.state.borrow_mut();
+        if let Some(op) = state.ops.get_mut(op.key()) {
+            op.recalled = true;
+        }
+        let asked = self.withdraw(state, to, ticket, op);
+        asked.map(|()| op).inspect_err(|_| drop(state.ops.remove(op.key())))
+    }
+
+    fn withdraw(&self, state: &mut State, to: u32, ticket: u64, op: OpId) -> Result {
         let key = Key { context: 0, source: 0, tag: 0 };
-        let header = self.header(Kind::Withdraw, key, id.0, 0);
+        let header = Header { length: op.0, ..self.header(Kind::Withdraw, key, ticket, 0) };
         self.transmit_with(state, to, header.with(&[]).into())
     }
 }
@@ -217,7 +242,11 @@ impl State {
             !op.recalled
                 && matches!(
                     op.state,
-                    OpState::Arrived(_) | OpState::Sent { .. } | OpState::Granted { .. } | OpState::Cancelled
+                    OpState::Landed(_)
+                        | OpState::Arrived(_)
+                        | OpState::Sent { .. }
+                        | OpState::Granted { .. }
+                        | OpState::Cancelled
                 )
         })
     }

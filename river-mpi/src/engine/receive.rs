@@ -88,16 +88,18 @@ impl Engine<'_> {
     }
 
     /// Posts a receive.
-    pub(crate) fn post(&self, ask: Ask) -> Result<OpId> {
-        self.check(ask.pattern.context)?;
-        let pattern = ask.pattern;
-        let found = self.state.borrow_mut().matching.take(&pattern);
-        if let Some((_, message)) = found {
+    pub(crate) fn post(&self, ask: &Ask) -> Result<OpId> {
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        state.refuse(Some(ask.pattern.context))?;
+        if let Some((_, message)) = state.matching.take(&ask.pattern) {
+            drop(guard);
             self.acknowledge(&message);
             return Ok(self.accept(message));
         }
-        let op = self.add(OpState::Posted(ask));
-        self.state.borrow_mut().matching.post(op.0, pattern);
+        // Made in its place, as by `add`.
+        let op = OpId::from(state.ops.insert_with_key(|_| Op::new(OpState::Posted(ask.clone()))));
+        state.matching.post(op.0, &ask.pattern);
         Ok(op)
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use river_core::Payload;
 
 use super::single::Seal;
-use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES};
+use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES, Sending};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
@@ -104,13 +104,16 @@ impl Engine<'_> {
     }
 
     /// Starts to send a message that is kept here as long as need be.
-    pub(crate) fn isend(&self, to: u32, key: Key, data: Bytes, mode: Mode) -> Result<OpId> {
+    pub(crate) fn isend(&self, to: u32, key: Key, data: Bytes, mode: Mode) -> Result<Sending> {
         self.isend_buffered(to, key, data, mode, 0)
     }
 
     /// As [`isend`](Self::isend), of a slice: a short one is copied once only, a long one is if nobody wants it before it
     /// could have been copied.
-    pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
+    pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<Sending> {
+        if let Some(gone) = self.send_at_once(to, key, data, mode) {
+            return Ok(gone);
+        }
         if data.len() > self.eager(to) {
             let hurry = &self.hurry[to as usize];
             let short = self.exposes(to, data.len()) && data.len() < WORTH_WAITING;
@@ -122,7 +125,7 @@ impl Engine<'_> {
             let op = self.offer(to, key, data, None, 0)?;
             self.show([(op, data)], || self.linger(op, reading_time(data.len())));
             let mut state = self.state.borrow_mut();
-            let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(op) };
+            let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(Sending::UnderWay(op)) };
             hurry.set(hurry.get().after(!matches!(sending.state, OpState::Offered { .. })));
             match &mut sending.state {
                 OpState::Offered { data: later, .. } => {
@@ -138,19 +141,40 @@ impl Engine<'_> {
                 }
                 _ => {}
             }
-            return Ok(op);
+            return Ok(Sending::UnderWay(op));
         }
         if mode == Mode::Synchronous {
-            return self.send_unmatched(to, key, data);
+            return self.send_unmatched(to, key, data).map(Sending::UnderWay);
         }
-        let op = self.add(OpState::Sent { to });
-        self.send_eager(to, key, Kind::Eager, op.0, data).inspect_err(|_| self.forget(op))?;
-        Ok(op)
+        let ticket = self.next_ticket();
+        self.send_eager(to, key, Kind::Eager, ticket, data)?;
+        Ok(Sending::Gone { to, ticket })
+    }
+
+    /// A standard send of a short message. `None`: it is not one, or cannot be sent, and who tries again is told why.
+    ///
+    /// Its result is returned in registers. Whatever is copied after a send, and was just written in parts, as results are that
+    /// may be errors, waits until the other core has given up the line that the message was written to.
+    #[inline]
+    pub(crate) fn send_at_once(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Option<Sending> {
+        if mode != Mode::Standard || data.len() > self.eager(to) {
+            return None;
+        }
+        let ticket = self.next_ticket();
+        let sent = self.send_eager(to, key, Kind::Eager, ticket, data).is_ok();
+        sent.then_some(Sending::Gone { to, ticket })
+    }
+
+    /// Numbers a message that needs no operation.
+    fn next_ticket(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.ticket += 1;
+        state.ticket
     }
 
     /// As [`isend`](Self::isend), of a slice that stays as it is until the operation is taken or detached: a long one is not
     /// copied, but read by its receiver.
-    pub(crate) fn isend_lent(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<OpId> {
+    pub(crate) fn isend_lent(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<Sending> {
         if !self.lends(to, data.len()) {
             return self.isend_slice(to, key, data, mode);
         }
@@ -158,7 +182,7 @@ impl Engine<'_> {
         if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
             op.lent = true;
         }
-        Ok(op)
+        Ok(Sending::UnderWay(op))
     }
 
     /// As [`isend_lent`](Self::isend_lent), for data of which [`lends`](Self::lends) has said so, until it is settled.
@@ -167,7 +191,7 @@ impl Engine<'_> {
             // The end of something longer.
             return self.send_eager(to, key, Kind::Eager, 0, data).map(|()| OpId::NONE.0);
         }
-        self.isend_lent(to, key, data, Mode::Standard).map(|op| op.0)
+        self.isend_lent(to, key, data, Mode::Standard).map(|sending| sending.op().unwrap_or(OpId::NONE).0)
     }
 
     /// Waits for a moment until data that was lent is read, and has it copied if it is not.
@@ -188,16 +212,16 @@ impl Engine<'_> {
         data: Bytes,
         mode: Mode,
         buffered: usize,
-    ) -> Result<OpId> {
+    ) -> Result<Sending> {
         if data.len() > self.eager(to) {
-            return self.offer(to, key, &data.clone(), Some(data), buffered);
+            return self.offer(to, key, &data.clone(), Some(data), buffered).map(Sending::UnderWay);
         }
         if data.len() <= INLINE || mode == Mode::Synchronous {
             return self.isend_slice(to, key, &data, mode);
         }
-        let op = self.add(OpState::Sent { to });
-        self.send_parts(to, key, op.0, data).inspect_err(|_| self.forget(op))?;
-        Ok(op)
+        let ticket = self.next_ticket();
+        self.send_parts(to, key, ticket, data)?;
+        Ok(Sending::Gone { to, ticket })
     }
 
     /// Sends a message of any length at once, without waiting for its receive and without copying it; for messages of
@@ -227,7 +251,7 @@ impl Engine<'_> {
     }
 
     /// A buffered send: the message goes at once or waits in the attached buffer.
-    pub(crate) fn send_buffered(&self, to: u32, key: Key, data: &[u8]) -> Result<OpId> {
+    pub(crate) fn send_buffered(&self, to: u32, key: Key, data: &[u8]) -> Result<Sending> {
         if data.len() <= self.eager(to) {
             let free = self.state.borrow().buffer_free;
             if data.len() > free {

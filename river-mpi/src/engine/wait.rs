@@ -124,6 +124,23 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Waits for a moment, after which what others have written before it can be seen, or until `look` finds something, which is
+    /// asked whenever a message comes and at last.
+    pub(crate) fn doze<R>(&self, look: impl Fn() -> Option<R>) -> Result<Option<R>> {
+        let start = Instant::now();
+        loop {
+            let left = MOMENT.saturating_sub(start.elapsed());
+            match self.sleep(left, &mut None, &mut None) {
+                Ok(()) | Err(RecvError::Timeout { .. }) => {}
+                Err(error) => self.trouble(error)?,
+            }
+            let found = look();
+            if found.is_some() || left.is_zero() {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Waits for an operation, without sleep, but only until nothing that was sent has been taken for about so long.
     pub(super) fn linger(&self, op: OpId, patience: Duration) {
         let (mut start, mut matched) = (Instant::now(), self.state.borrow().matched);

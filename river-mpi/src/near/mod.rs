@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::coll::Message;
+use crate::coll::{Message, SHORT};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::Result;
 use crate::matching::{Key, Pattern};
@@ -72,15 +72,15 @@ impl Near {
         }
         let peers = members.iter().map(|member| (near(&member) && *member != engine.me()).then_some(*member));
         let key = RoomKey { job: engine.supervisor(), context, first };
-        let cores = available_parallelism().map_or(1, usize::from);
+        let at_once = count <= available_parallelism().map_or(1, usize::from);
         Some(Self {
-            room: Room::enter(key, count, members.len()),
+            room: Room::enter(key, count, members.len(), at_once),
             context: context + 1,
             rank: u32::try_from(rank).unwrap_or(u32::MAX),
             peers: peers.collect(),
             senders: RefCell::new(members.iter().map(|_| None).collect()),
             receivers: RefCell::new(members.iter().map(|_| None).collect()),
-            at_once: count <= cores,
+            at_once,
         })
     }
 
@@ -96,12 +96,27 @@ impl Near {
 
     /// Sends to a rank that is near.
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, message: Message) -> Result {
-        let to_rank = number(to);
-        {
-            let mut senders = self.senders.borrow_mut();
-            let sender = senders[to].get_or_insert_with(|| self.room.sender(self.rank, to_rank));
-            sender.push(tag, message);
-        }
+        self.with_sender(to, |sender| sender.push(tag, message));
+        self.wake(engine, to, tag)
+    }
+
+    /// Sends a copy to a rank that is near.
+    pub(crate) fn send_copy(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
+        self.with_sender(to, |sender| {
+            if bytes.len() > SHORT || !sender.push_short(tag, bytes) {
+                sender.push(tag, Message::Whole(engine.copy_of(bytes)));
+            }
+        });
+        self.wake(engine, to, tag)
+    }
+
+    fn with_sender(&self, to: usize, push: impl FnOnce(&mut Sender)) {
+        let mut senders = self.senders.borrow_mut();
+        push(senders[to].get_or_insert_with(|| self.room.sender(self.rank, number(to))));
+    }
+
+    /// Wakes a rank that sleeps until something comes that was just sent to it.
+    fn wake(&self, engine: &Engine<'_>, to: usize, tag: i32) -> Result {
         if self.room.wake(to, self.rank, tag)
             && let Some(member) = self.peers[to]
         {
@@ -153,7 +168,10 @@ impl Near {
     fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Option<Message>> {
         let me = self.rank as usize;
         self.room.fall_asleep(me, number(from), tag);
-        let message = self.try_receive(from, tag);
+        let message = match self.try_receive(from, tag) {
+            None => engine.doze(|| self.try_receive(from, tag)).inspect_err(|_| _ = self.room.wake_up(me))?,
+            message => message,
+        };
         if message.is_some() && self.room.wake_up(me) {
             return Ok(message);
         }

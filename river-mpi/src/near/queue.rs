@@ -1,6 +1,6 @@
 //! A queue of messages of collective operations from one thread to another.
 
-use crate::coll::Message;
+use crate::coll::{Message, SHORT};
 use crate::queue::{Arrived, queue};
 
 /// Lines of a queue's ring: a line is a message.
@@ -23,19 +23,21 @@ pub(super) struct Receiver {
     held: Option<Parcel>,
 }
 
-pub(super) fn pair() -> (Sender, Receiver) {
+/// A queue whose sender waits for room or not, when it is full.
+pub(super) fn pair(waits: bool) -> (Sender, Receiver) {
     let (sender, receiver) = queue(LINES);
+    let sender = if waits { sender.patient() } else { sender };
     (Sender(sender), Receiver { queue: receiver, held: None })
 }
 
 impl Sender {
+    /// Pushes a message of [`SHORT`] bytes at most. False: there is no room; it has to be pushed in memory of its own.
+    pub(super) fn push_short(&mut self, tag: i32, bytes: &[u8]) -> bool {
+        debug_assert!(bytes.len() <= SHORT);
+        self.0.push([u64::from(tag.cast_unsigned())], bytes)
+    }
+
     pub(super) fn push(&mut self, tag: i32, message: Message) {
-        if let Message::Short([a, b, c, d, e], len) = message {
-            let what = u64::from(tag.cast_unsigned()) << 32 | u64::from(len);
-            if self.0.push([what, a, b, c, d, e], &[]) {
-                return;
-            }
-        }
         self.0.push_thing(Parcel { tag, message });
     }
 }
@@ -59,8 +61,9 @@ impl Receiver {
     fn next(&mut self) -> Option<Parcel> {
         self.queue.take(|arrived| match arrived {
             Arrived::Record(record) => {
-                let [what, data @ ..] = record.words::<6>();
-                Parcel { tag: ((what >> 32) as u32).cast_signed(), message: Message::Short(data, what as u8) }
+                let [tag, data @ ..] = record.words::<{ 1 + SHORT / 8 }>();
+                let len = (record.len() - size_of_val(&tag)) as u8;
+                Parcel { tag: (tag as u32).cast_signed(), message: Message::Short(data, len) }
             }
             Arrived::Thing(parcel) => parcel,
         })
@@ -76,8 +79,11 @@ fn is_later(tag: i32, than: i32) -> bool {
 mod tests {
     use super::*;
 
-    fn short(n: u64) -> Message {
-        Message::short(&n.to_le_bytes()).unwrap()
+    fn push(sender: &mut Sender, tag: i32, n: u64) {
+        let bytes = n.to_le_bytes();
+        if !sender.push_short(tag, &bytes) {
+            sender.push(tag, Message::Whole(bytes.to_vec().into()));
+        }
     }
 
     fn number(message: &Message) -> u64 {
@@ -86,14 +92,14 @@ mod tests {
 
     #[test]
     fn order_is_kept_however_many_are_under_way() {
-        let (mut sender, mut receiver) = pair();
+        let (mut sender, mut receiver) = pair(true);
         let (mut sent, mut received) = (0, 0);
-        for (push, pop) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (100, 99), (0, 1), (16, 16)] {
-            for _ in 0..push {
-                sender.push(7, short(sent));
+        for (pushes, pops) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (100, 99), (0, 1), (16, 16)] {
+            for _ in 0..pushes {
+                push(&mut sender, 7, sent);
                 sent += 1;
             }
-            for _ in 0..pop {
+            for _ in 0..pops {
                 assert_eq!(receiver.pop(7).map(|message| number(&message)), Some(received));
                 received += 1;
             }
@@ -103,9 +109,9 @@ mod tests {
 
     #[test]
     fn what_a_failed_operation_left_is_thrown_away_and_what_comes_later_waits() {
-        let (mut sender, mut receiver) = pair();
+        let (mut sender, mut receiver) = pair(false);
         for tag in [i32::MAX - 1, i32::MAX, 0, 1] {
-            sender.push(tag, short(tag.cast_unsigned().into()));
+            push(&mut sender, tag, tag.cast_unsigned().into());
         }
         assert!(receiver.pop(i32::MAX).is_some_and(|message| number(&message) == i32::MAX as u64));
         assert!(receiver.pop(i32::MAX).is_none());

@@ -32,15 +32,17 @@ pub(super) struct Room {
     /// What each rank sleeps for: 0 if it does not.
     asleep: Box<[CachePadded<AtomicU64>]>,
     entered: Mutex<usize>,
+    /// Whether all who are in it can run at the same time.
+    at_once: bool,
 }
 
 impl Room {
-    /// The room of that key, which `members` of a communicator's ranks enter.
-    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize) -> Arc<Self> {
+    /// The room of that key, which `members` of a communicator's ranks enter, who can run at the same time or not.
+    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize, at_once: bool) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let asleep = (0..ranks).map(|_| CachePadded::default()).collect();
-            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0) })
+            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), at_once })
         };
         let room = open.entry(key).or_insert_with(new).clone();
         let all_are_here = {
@@ -68,7 +70,7 @@ impl Room {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let ends = all.entry((from, to)).or_insert_with(|| {
-                let (sender, receiver) = pair();
+                let (sender, receiver) = pair(self.at_once);
                 (Some(sender), Some(receiver))
             });
             let end = which(ends).take();
@@ -82,7 +84,8 @@ impl Room {
     }
 
     /// Notes that a rank sleeps until another one sends it something in an operation. It has to look once more before it
-    /// really does.
+    /// really does, and again a moment later: who sends does not wait until all see what it has pushed before it looks here, as
+    /// that would take as long as the message.
     pub(super) fn fall_asleep(&self, me: usize, from: u32, tag: i32) {
         self.asleep[me].store(reason(from, tag), Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -96,8 +99,6 @@ impl Room {
     /// Whether a rank sleeps until that one sends it something in an operation, and has to be told that it did. True once
     /// for each sleep.
     pub(super) fn wake(&self, whom: usize, from: u32, tag: i32) -> bool {
-        // What was pushed is seen by who falls asleep after this.
-        fence(Ordering::SeqCst);
         let asleep = &self.asleep[whom];
         let reason = reason(from, tag);
         asleep.load(Ordering::Relaxed) == reason
@@ -120,19 +121,19 @@ mod tests {
     #[test]
     fn a_room_is_kept_until_all_have_entered() {
         let key = key(4);
-        let first = Room::enter(key, 2, 2);
+        let first = Room::enter(key, 2, 2, true);
         let mut sender = first.sender(0, 1);
-        sender.push(0, crate::coll::Message::short(b"hello").unwrap());
+        assert!(sender.push_short(0, b"hello"));
         // Whoever leaves early leaves its messages.
         drop((sender, first));
-        let second = Room::enter(key, 2, 2);
+        let second = Room::enter(key, 2, 2, true);
         assert!(second.receiver(0, 1).pop(0).is_some());
         assert!(!OPEN.lock().unwrap().contains_key(&key));
     }
 
     #[test]
     fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
-        let room = Room::enter(key(2), 1, 3);
+        let room = Room::enter(key(2), 1, 3, true);
         room.fall_asleep(1, 0, 7);
         assert!(!room.wake(1, 2, 7) && !room.wake(1, 0, 6) && !room.wake(2, 0, 7));
         assert!(room.wake(1, 0, 7) && !room.wake(1, 0, 7));

@@ -96,6 +96,16 @@ fn lines_of(len: usize) -> u64 {
     if len == MARK { 1 } else { len.div_ceil(DATA).max(1) as u64 }
 }
 
+/// How many bytes a record has.
+fn len_of<const N: usize>(_: [u64; N], bytes: &[u8]) -> usize {
+    N * WORD + bytes.len()
+}
+
+/// Whether a record is not too long for any ring.
+pub(super) fn fits<const N: usize>(words: [u64; N], bytes: &[u8]) -> bool {
+    len_of(words, bytes) <= LONGEST
+}
+
 /// The first word of a record.
 fn first_word(at: u64, len: usize) -> u64 {
     (at + 1) << LENGTH_BITS | len as u64
@@ -134,7 +144,7 @@ impl Writer {
     /// Writes a record of some words, six at most, and bytes behind them. False: there is no room, or it is too long.
     pub(super) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
         const { assert!(N < WORDS) };
-        let len = N * WORD + bytes.len();
+        let len = len_of(words, bytes);
         if len > LONGEST || !self.has_room(len) {
             return false;
         }

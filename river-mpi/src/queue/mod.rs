@@ -2,7 +2,7 @@
 //!
 //! What is short is copied into a ring of cache lines (`lines`). What has memory of its own goes by a second ring, and a
 //! record in the first one says when it is its turn. Behind both, for a sender that is far ahead, there is a list that
-//! never is full.
+//! never is full. As that costs several times as much, a sender waits for room first, if the receiver seems to be at work.
 
 mod lines;
 
@@ -16,6 +16,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
+/// So often a sender looks for room: for some microseconds, in which a receiver that is at work has taken a part of the ring.
+const LOOKS: u32 = 200;
+/// After it did so in vain, so many records go to the list without another look.
+const IMPATIENT: u32 = 1024;
 
 /// What is in neither ring. While there is any, all that comes goes here.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Sender<T> {
     lines: Writer,
     things: Producer<T>,
     spill: Arc<Spill<T>>,
+    /// So many records more are not waited for.
+    impatient: u32,
 }
 
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct Receiver<T> {
     lines: Reader,
     things: Consumer<T>,
     spill: Arc<Spill<T>>,
+    /// What was in the list when this side last looked: older than all that is elsewhere.
+    taken: VecDeque<T>,
 }
 
 /// What has come.
@@ -50,12 +58,17 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
     let (producer, consumer) = RingBuffer::new(THINGS);
     let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
     (
-        Sender { lines: writer, things: producer, spill: spill.clone() },
-        Receiver { lines: reader, things: consumer, spill },
+        Sender { lines: writer, things: producer, spill: spill.clone(), impatient: u32::MAX },
+        Receiver { lines: reader, things: consumer, spill, taken: VecDeque::new() },
     )
 }
 
 impl<T> Sender<T> {
+    /// One that waits for room, which makes sense only if the receiver can run at the same time.
+    pub(crate) fn patient(self) -> Self {
+        Self { impatient: 0, ..self }
+    }
+
     /// Whether the receiver is gone.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.lines.is_abandoned()
@@ -65,12 +78,33 @@ impl<T> Sender<T> {
     /// is no room.
     #[inline]
     pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
-        !self.is_spilling() && self.lines.push(words, bytes)
+        !self.is_spilling() && (self.lines.push(words, bytes) || self.push_late(words, bytes))
+    }
+
+    #[cold]
+    fn push_late<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
+        lines::fits(words, bytes) && self.wait_until(|sender| sender.lines.push(words, bytes))
+    }
+
+    /// Waits a moment for room. False: there is none, or it is of no use to wait for it.
+    fn wait_until(&mut self, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        if self.impatient > 0 {
+            self.impatient -= u32::from(self.impatient < u32::MAX);
+            return false;
+        }
+        for _ in 0..LOOKS {
+            std::hint::spin_loop();
+            if done(self) {
+                return true;
+            }
+        }
+        self.impatient = IMPATIENT;
+        false
     }
 
     /// Sends a thing.
     pub(crate) fn push_thing(&mut self, mut thing: T) {
-        if !self.is_spilling() && self.lines.has_room_for_mark() {
+        if !self.is_spilling() && (self.has_room_for_thing() || self.wait_until(Self::has_room_for_thing)) {
             match self.things.push(thing) {
                 Ok(()) => return self.lines.push_mark(),
                 Err(rtrb::PushError::Full(back)) => thing = back,
@@ -79,6 +113,10 @@ impl<T> Sender<T> {
         let mut things = self.spill.things.lock().unwrap_or_else(PoisonError::into_inner);
         things.push_back(thing);
         self.spill.count.store(things.len(), Ordering::Release);
+    }
+
+    fn has_room_for_thing(&mut self) -> bool {
+        self.things.slots() > 0 && self.lines.has_room_for_mark()
     }
 
     fn is_spilling(&self) -> bool {
@@ -90,6 +128,9 @@ impl<T> Receiver<T> {
     /// Shows the next of what has come, if there is anything, which is gone then.
     #[inline]
     pub(crate) fn take<R>(&mut self, take: impl FnOnce(Arrived<'_, T>) -> R) -> Option<R> {
+        if let Some(thing) = self.taken.pop_front() {
+            return Some(take(Arrived::Thing(thing)));
+        }
         // In this order: if there is a list, what is in the rings then is older, and nothing more comes into them.
         let spilled = self.spill.count.load(Ordering::Acquire) > 0;
         if let Some(record) = self.lines.next() {
@@ -108,13 +149,12 @@ impl<T> Receiver<T> {
         if !spilled {
             return None;
         }
-        let thing = {
+        {
             let mut things = self.spill.things.lock().unwrap_or_else(PoisonError::into_inner);
-            let thing = things.pop_front();
-            self.spill.count.store(things.len(), Ordering::Release);
-            thing
-        };
-        thing.map(|thing| take(Arrived::Thing(thing)))
+            std::mem::swap(&mut *things, &mut self.taken);
+            self.spill.count.store(0, Ordering::Release);
+        }
+        self.taken.pop_front().map(|thing| take(Arrived::Thing(thing)))
     }
 }
 

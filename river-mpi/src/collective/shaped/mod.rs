@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
+use crate::coll::Input;
 use crate::communicator::Communicator;
 use crate::datatype::Committed;
 use crate::element::{self, Element};
@@ -20,7 +21,7 @@ use crate::op::Operator;
 use crate::request::Request;
 
 use super::pending::Slices;
-use super::prepare::{Given, Lengths, Prepared};
+use super::prepare::{Lengths, Prepared};
 
 /// Some copies of a datatype for each rank, as ranges of the copies in a buffer.
 #[derive(Clone)]
@@ -142,9 +143,8 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Call { prepared: Prepared { seat, tag, plan, .. }, send, recv, mut deliver } =
-            self.guard(call)?;
-        let work = Slices::new(plan, tag, Given::Apart(send), recv, Box::new(operator));
+        let Call { prepared: Prepared { seat, tag, planned }, send, recv, mut deliver } = self.guard(call)?;
+        let work = Slices::new(planned.plan.clone(), tag, Input::Apart(send), recv, Box::new(operator));
         Ok(self.go(seat, work, move |output: &Vec<E>| deliver(output)))
     }
 }
