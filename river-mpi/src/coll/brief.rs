@@ -1,17 +1,18 @@
-//! Carries out plans whose messages are all short, in operations that wait: what [`Execution`](super::Execution) does without
-//! anything that only pays for longer ones. Nothing is lent, passed on or sent in pieces.
+//! Carries out plans whose messages all have [`BRIEF`](super::BRIEF) bytes at most, in operations that wait: what
+//! [`Execution`](super::Execution) does without anything that only pays for longer ones. Nothing is lent, passed on or sent in
+//! pieces.
 //!
-//! Such an operation takes little more time than the stores of one cache line: so the fewer others are made beside them, in
-//! structures that are built and copied, the better.
+//! The shortest of these operations take little more time than the stores of one cache line: so the fewer others are made
+//! beside them, in structures that are built and copied, the better.
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::execute::{check, with_received};
+use super::execute::{Mismatch, with_received};
 use super::memory::Input;
 use super::plan::{Buffer, Plan, Side, Span, Step};
-use super::wire::Wire;
+use super::wire::{Landing, Wire};
 use crate::element::{self, Element};
 use crate::op::Operator;
 
@@ -20,6 +21,8 @@ pub(crate) struct Buffers<'a, T> {
     pub(crate) input: Input<&'a [T]>,
     pub(crate) output: &'a mut [T],
     pub(crate) scratch: &'a mut [T],
+    /// For what is received and combined with something; as long as it was ever needed.
+    pub(crate) room: &'a mut Vec<u64>,
 }
 
 /// Does all steps of a plan, which must have passed [`Plan::check`] for these buffers.
@@ -44,19 +47,34 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
             },
             Step::Recv { into, from } => {
                 let spans = plan.spans(into);
-                let len: usize = spans.iter().map(|span| span.len).sum();
-                let message = wire.receive(from, tag)?;
-                let mismatch = check(&message, len * size_of::<T>(), from)?;
-                message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
+                let place = match *spans {
+                    [span] => element::bytes_of_mut(memory.write(span)),
+                    _ => None,
+                };
+                let expected = spans.iter().map(|span| span.len).sum::<usize>() * size_of::<T>();
+                let landing = wire.receive_brief(from, tag, place.unwrap_or_default())?;
+                let mismatch = Mismatch::check(from, landing.len(), expected)?;
+                if let Landing::Message(message) = landing {
+                    message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
+                }
             }
             Step::RecvReduce { side, operand, into, from } => {
-                let message = wire.receive(from, tag)?;
-                let mismatch = check(&message, into.len * size_of::<T>(), from)?;
-                message.read(|bytes| {
+                let expected = into.len * size_of::<T>();
+                let mut room = std::mem::take(memory.room);
+                room.resize(room.len().max(expected.div_ceil(size_of::<u64>())), 0);
+                let bytes = &mut bytemuck::cast_slice_mut(&mut room)[..expected];
+                let landing = wire.receive_brief(from, tag, bytes)?;
+                let mismatch = Mismatch::check(from, landing.len(), expected)?;
+                let combine = |bytes: &[u8]| {
                     with_received(bytes, mismatch, |received| {
                         memory.combine(operator, side, received, operand, into);
                     })
-                })?;
+                };
+                match landing {
+                    Landing::Landed(_) => combine(bytes)?,
+                    Landing::Message(message) => message.read(combine)?,
+                }
+                *memory.room = room;
             }
             Step::Copy { from, into } => {
                 if memory.input.home(from) != into {

@@ -35,6 +35,14 @@ pub(crate) struct Mismatch {
     pub(crate) expected: usize,
 }
 
+impl Mismatch {
+    /// The error to return if a message's contents are wrong, too; an error if its length is.
+    pub(super) fn check(from: usize, sent: usize, expected: usize) -> Result<Self, Self> {
+        let mismatch = Self { from, sent, expected };
+        if sent == expected { Ok(mismatch) } else { Err(mismatch) }
+    }
+}
+
 impl From<Mismatch> for MpiError {
     fn from(Mismatch { from, sent, expected }: Mismatch) -> Self {
         MpiError::Arg(format!(
@@ -171,7 +179,7 @@ impl Execution {
                         };
                         let Some(message) = message else { return Ok(Progress::Waits { from }) };
                         let elements = self.piece::<T>(len, &message);
-                        let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
+                        let mismatch = Mismatch::check(from, message.len(), elements.len() * size_of::<T>())?;
                         for &span in spans {
                             offers.settle(memory.home(span));
                             memory.settle(span);
@@ -196,7 +204,7 @@ impl Execution {
                     loop {
                         let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
                         let elements = self.piece::<T>(into.len, &message);
-                        let mismatch = check(&message, elements.len() * size_of::<T>(), from)?;
+                        let mismatch = Mismatch::check(from, message.len(), elements.len() * size_of::<T>())?;
                         let (operand, part) = (operand.part(elements.clone()), into.part(elements.clone()));
                         offers.settle(memory.home(part));
                         memory.settle(part);
@@ -406,12 +414,6 @@ impl<W: Wire> Drop for Offers<'_, W> {
     fn drop(&mut self) {
         self.offers.iter().for_each(|(_, offer)| self.wire.settle(*offer));
     }
-}
-
-/// The error to return if the message's contents are wrong, too; an error if its length is.
-pub(super) fn check(message: &Message, expected: usize, from: usize) -> Result<Mismatch, Mismatch> {
-    let mismatch = Mismatch { from, sent: message.len(), expected };
-    if message.len() == expected { Ok(mismatch) } else { Err(mismatch) }
 }
 
 /// Does something with the elements that a message is made of.

@@ -2,7 +2,7 @@
 //! again.
 
 use std::any::{Any, TypeId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::algorithm::plan_of;
 use super::plan::Plan;
 use super::shape::{Call, Hosts, Shape};
 use super::tuning::{Tuned, Tuning};
-use super::wire::SHORT;
+use super::wire::BRIEF;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
 
@@ -28,6 +28,8 @@ pub(crate) struct Planner {
     /// The one that was used last comes first.
     kept: RefCell<Vec<Kept>>,
     scratch: RefCell<FxHashMap<TypeId, Box<dyn Any>>>,
+    /// Room for a message that is to be combined with something.
+    room: Cell<Vec<u64>>,
 }
 
 struct Kept {
@@ -39,7 +41,7 @@ struct Kept {
 /// A plan that can be carried out.
 pub(crate) struct Planned {
     pub(crate) plan: Rc<Plan>,
-    /// Whether all its messages are short.
+    /// Whether all its messages have [`BRIEF`] bytes at most.
     pub(crate) brief: bool,
     /// Where in the output the input may lie, and how long it is.
     pub(crate) place: Range<usize>,
@@ -49,13 +51,18 @@ pub(crate) struct Planned {
 
 impl Planner {
     pub(crate) fn new(rank: usize, hosts: Hosts, tuning: Tuning) -> Self {
-        Self { rank, hosts: Arc::new(hosts), tuning, kept: RefCell::default(), scratch: RefCell::default() }
+        Self::of(rank, Arc::new(hosts), tuning)
+    }
+
+    fn of(rank: usize, hosts: Arc<Hosts>, tuning: Tuning) -> Self {
+        let (kept, scratch, room) = Default::default();
+        Self { rank, hosts, tuning, kept, scratch, room }
     }
 
     /// The same ranks with another tuning.
     pub(crate) fn with_tuning(&self, tuning: Tuning) -> Self {
         let hosts = self.hosts.clone();
-        Self { rank: self.rank, hosts, tuning, kept: RefCell::default(), scratch: RefCell::default() }
+        Self::of(self.rank, hosts, tuning)
     }
 
     pub(crate) fn tuning(&self) -> &Tuning {
@@ -115,11 +122,20 @@ impl Planner {
         })?;
         let start = O::in_place(self.rank, shape);
         Ok(Planned {
-            brief: plan.longest_message().saturating_mul(shape.element()) <= SHORT,
+            brief: plan.longest_message().saturating_mul(shape.element()) <= BRIEF,
             place: start..start + input,
             in_place: O::IN_PLACE && plan.allows_input_in_output(start),
             plan: Rc::new(plan),
         })
+    }
+
+    /// Room for a message, kept from the last time. Give it back by [`keep_room`](Self::keep_room).
+    pub(crate) fn room(&self) -> Vec<u64> {
+        self.room.take()
+    }
+
+    pub(crate) fn keep_room(&self, room: Vec<u64>) {
+        self.room.set(room);
     }
 
     /// Memory for a plan's scratch buffer, kept from the last time. Give it back by

@@ -51,6 +51,14 @@ pub(crate) trait Wire {
         Ok(None)
     }
 
+    /// The next message, which it waits for; it goes into `out` if it is in memory of the way there and fits.
+    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landing, Self::Error> {
+        match self.receive_into(from, tag, out)? {
+            Some(landing) => Ok(landing),
+            None => self.receive(from, tag).map(Landing::Message),
+        }
+    }
+
     /// The next message, if it has arrived.
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>, Self::Error>;
 
@@ -63,8 +71,18 @@ pub(crate) trait Wire {
 pub(crate) enum Landing {
     /// So many bytes are where they belong.
     Landed(usize),
-    /// It did not fit.
+    /// It is elsewhere.
     Message(Message),
+}
+
+impl Landing {
+    /// How many bytes the message has.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Landed(len) => *len,
+            Self::Message(message) => message.len(),
+        }
+    }
 }
 
 /// A message that has come.
@@ -79,6 +97,8 @@ pub(crate) enum Message {
 
 /// Up to so many bytes a message is carried without memory of its own.
 pub(crate) const SHORT: usize = 40;
+/// Up to so many bytes it is best copied as soon as it comes, whatever else could be done.
+pub(crate) const BRIEF: usize = 4096;
 
 impl Message {
     /// How many bytes it has.

@@ -120,11 +120,18 @@ impl Wire for Port<'_, '_> {
         if self.near(from).is_some() {
             return Ok(None);
         }
+        self.receive_brief(from, tag, out).map(Some)
+    }
+
+    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landing> {
+        if let Some(near) = self.near(from) {
+            return near.receive_into(self.engine, from, tag, out);
+        }
         let (header, arrival) = self.engine.receive(&self.seat.ask(from, tag), Some(out))?;
-        Ok(Some(match arrival {
+        Ok(match arrival {
             Some(arrival) => Landing::Message(Message::Whole(arrival.into_bytes())),
             None => Landing::Landed(usize::try_from(header.length).unwrap_or(usize::MAX)),
-        }))
+        })
     }
 
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>> {

@@ -80,8 +80,11 @@ impl<'v> Communicator<'v> {
             // As for `Planner::scratch`: if any is needed, there is something to fill it with.
             let mut scratch: SmallVec<[T; 4]> =
                 filler.map_or_else(SmallVec::new, |filler| smallvec![filler; scratch_len]);
-            let mut buffers = Buffers { input: given, output, scratch: &mut scratch };
-            return run_brief(&planned.plan, call.tag, &port, &mut buffers, operator);
+            let mut room = self.planner().room();
+            let mut buffers = Buffers { input: given, output, scratch: &mut scratch, room: &mut room };
+            let result = run_brief(&planned.plan, call.tag, &port, &mut buffers, operator);
+            self.planner().keep_room(room);
+            return result;
         }
         let mut scratch = self.planner().scratch(scratch_len, filler);
         let input = match given {

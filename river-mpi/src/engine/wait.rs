@@ -126,7 +126,7 @@ impl Engine<'_> {
 
     /// Waits for a moment, after which what others have written before it can be seen, or until `look` finds something, which is
     /// asked whenever a message comes and at last.
-    pub(crate) fn doze<R>(&self, look: impl Fn() -> Option<R>) -> Result<Option<R>> {
+    pub(crate) fn doze<R>(&self, mut look: impl FnMut() -> Option<R>) -> Result<Option<R>> {
         let start = Instant::now();
         loop {
             let left = MOMENT.saturating_sub(start.elapsed());

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::coll::{Message, SHORT};
+use crate::coll::{BRIEF, Landing, Message};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::Result;
 use crate::matching::{Key, Pattern};
@@ -38,9 +38,9 @@ const LOOKS: usize = 4;
 const YIELDS: usize = 4;
 
 /// From so many bytes on, to lend memory costs less than a copy of it, if its reader runs at the same time.
-const LEND: usize = 512;
+const LEND: usize = BRIEF + 1;
 /// The same if the reader may be waiting for this rank's core.
-const LEND_LATER: usize = 4096;
+const LEND_LATER: usize = BRIEF + 1;
 
 /// A rank's way to the others of its communicator that share its process.
 pub(crate) struct Near {
@@ -103,7 +103,7 @@ impl Near {
     /// Sends a copy to a rank that is near.
     pub(crate) fn send_copy(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         self.with_sender(to, |sender| {
-            if bytes.len() > SHORT || !sender.push_short(tag, bytes) {
+            if bytes.len() > BRIEF || !sender.push_copy(tag, bytes) {
                 sender.push(tag, Message::Whole(engine.copy_of(bytes)));
             }
         });
@@ -128,16 +128,41 @@ impl Near {
 
     /// The next message of a rank that is near, in an operation, if it has come.
     pub(crate) fn try_receive(&self, from: usize, tag: i32) -> Option<Message> {
-        let mut receivers = self.receivers.borrow_mut();
-        receivers[from].get_or_insert_with(|| self.room.receiver(number(from), self.rank)).pop(tag)
+        self.look(from, |receiver| receiver.pop(tag))
     }
 
     /// The next message of a rank that is near, in an operation; waits for it.
     pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
+        self.wait(engine, from, tag, |receiver| receiver.pop(tag))
+    }
+
+    /// The same; what was copied for it goes into `out`, if it fits.
+    pub(crate) fn receive_into(
+        &self,
+        engine: &Engine<'_>,
+        from: usize,
+        tag: i32,
+        out: &mut [u8],
+    ) -> Result<Landing> {
+        self.wait(engine, from, tag, |receiver| receiver.pop_into(tag, out))
+    }
+
+    fn look<R>(&self, from: usize, pop: impl FnOnce(&mut Receiver) -> Option<R>) -> Option<R> {
+        let mut receivers = self.receivers.borrow_mut();
+        pop(receivers[from].get_or_insert_with(|| self.room.receiver(number(from), self.rank)))
+    }
+
+    fn wait<R>(
+        &self,
+        engine: &Engine<'_>,
+        from: usize,
+        tag: i32,
+        mut pop: impl FnMut(&mut Receiver) -> Option<R>,
+    ) -> Result<R> {
         // If not all run at once, who is waited for may be waiting for this core.
         let spins = if self.at_once { SPINS } else { 1 };
         for look in 1..=spins {
-            if let Some(message) = self.try_receive(from, tag) {
+            if let Some(message) = self.look(from, &mut pop) {
                 return Ok(message);
             }
             if look.is_multiple_of(LOOKS) {
@@ -148,7 +173,7 @@ impl Near {
         loop {
             for _ in 0..YIELDS {
                 std::thread::yield_now();
-                if let Some(message) = self.try_receive(from, tag) {
+                if let Some(message) = self.look(from, &mut pop) {
                     return Ok(message);
                 }
             }
@@ -158,18 +183,24 @@ impl Near {
             }
         }
         loop {
-            if let Some(message) = self.sleep(engine, from, tag)? {
+            if let Some(message) = self.sleep(engine, from, tag, &mut pop)? {
                 return Ok(message);
             }
         }
     }
 
     /// Sleeps until there is a message of that rank in that operation.
-    fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Option<Message>> {
+    fn sleep<R>(
+        &self,
+        engine: &Engine<'_>,
+        from: usize,
+        tag: i32,
+        mut pop: impl FnMut(&mut Receiver) -> Option<R>,
+    ) -> Result<Option<R>> {
         let me = self.rank as usize;
         self.room.fall_asleep(me, number(from), tag);
-        let message = match self.try_receive(from, tag) {
-            None => engine.doze(|| self.try_receive(from, tag)).inspect_err(|_| _ = self.room.wake_up(me))?,
+        let message = match self.look(from, &mut pop) {
+            None => engine.doze(|| self.look(from, &mut pop)).inspect_err(|_| _ = self.room.wake_up(me))?,
             message => message,
         };
         if message.is_some() && self.room.wake_up(me) {
@@ -181,7 +212,7 @@ impl Near {
         let woken = engine.receive(&Ask { pattern, sources }, None);
         self.room.wake_up(me);
         woken?;
-        Ok(message.or_else(|| self.try_receive(from, tag)))
+        Ok(message.or_else(|| self.look(from, &mut pop)))
     }
 }
 

@@ -1,10 +1,10 @@
 //! A queue of messages of collective operations from one thread to another.
 
-use crate::coll::{Message, SHORT};
-use crate::queue::{Arrived, queue};
+use crate::coll::{Landing, Message, SHORT};
+use crate::queue::{Arrived, Record, queue};
 
-/// Lines of a queue's ring: a line is a message.
-const LINES: usize = 64;
+/// Lines of a queue's ring: most messages have one.
+const LINES: usize = 512;
 
 /// A message and its operation.
 #[derive(Debug)]
@@ -31,9 +31,8 @@ pub(super) fn pair(waits: bool) -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// Pushes a message of [`SHORT`] bytes at most. False: there is no room; it has to be pushed in memory of its own.
-    pub(super) fn push_short(&mut self, tag: i32, bytes: &[u8]) -> bool {
-        debug_assert!(bytes.len() <= SHORT);
+    /// Pushes a copy of a message. False: there is no room; it has to be pushed in memory of its own.
+    pub(super) fn push_copy(&mut self, tag: i32, bytes: &[u8]) -> bool {
         self.0.push([u64::from(tag.cast_unsigned())], bytes)
     }
 
@@ -46,10 +45,47 @@ impl Receiver {
     /// The next message of an operation, if it has come. What is left of operations before it, which ended with an error,
     /// is thrown away.
     pub(super) fn pop(&mut self, tag: i32) -> Option<Message> {
+        self.next(tag, copy_of, |message| message)
+    }
+
+    /// The same; it goes into `out` if it lies in the ring and fits.
+    pub(super) fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landing> {
+        let land = |record: &Record<'_>| match out.get_mut(..record.len() - TAG) {
+            Some(out) => {
+                record.copy_to(TAG / size_of::<u64>(), out);
+                Landing::Landed(out.len())
+            }
+            None => Landing::Message(copy_of(record)),
+        };
+        self.next(tag, land, Landing::Message)
+    }
+
+    fn next<R>(
+        &mut self,
+        tag: i32,
+        mut take: impl FnMut(&Record<'_>) -> R,
+        have: impl Fn(Message) -> R,
+    ) -> Option<R> {
         loop {
-            let parcel = self.held.take().or_else(|| self.next())?;
+            let held = self.held.take();
+            let parcel = match held {
+                Some(held) => held,
+                None => {
+                    let taken = self.queue.take(|arrived| match arrived {
+                        Arrived::Record(record) => match tag_of(&record) {
+                            its if its == tag => Ok(take(&record)),
+                            other => Err(Parcel { tag: other, message: copy_of(&record) }),
+                        },
+                        Arrived::Thing(parcel) => Err(parcel),
+                    });
+                    match taken? {
+                        Ok(taken) => return Some(taken),
+                        Err(parcel) => parcel,
+                    }
+                }
+            };
             if parcel.tag == tag {
-                return Some(parcel.message);
+                return Some(have(parcel.message));
             }
             if is_later(parcel.tag, tag) {
                 self.held = Some(parcel);
@@ -57,17 +93,25 @@ impl Receiver {
             }
         }
     }
+}
 
-    fn next(&mut self) -> Option<Parcel> {
-        self.queue.take(|arrived| match arrived {
-            Arrived::Record(record) => {
-                let [tag, data @ ..] = record.words::<{ 1 + SHORT / 8 }>();
-                let len = (record.len() - size_of_val(&tag)) as u8;
-                Parcel { tag: (tag as u32).cast_signed(), message: Message::Short(data, len) }
-            }
-            Arrived::Thing(parcel) => parcel,
-        })
+/// Bytes of a record before its message.
+const TAG: usize = size_of::<u64>();
+
+fn tag_of(record: &Record<'_>) -> i32 {
+    let [tag] = record.words();
+    (tag as u32).cast_signed()
+}
+
+fn copy_of(record: &Record<'_>) -> Message {
+    let len = record.len() - TAG;
+    if len <= SHORT {
+        let [_, data @ ..] = record.words::<{ 1 + SHORT / 8 }>();
+        return Message::Short(data, len as u8);
     }
+    let mut copy = vec![0; len];
+    record.copy_to(TAG / size_of::<u64>(), &mut copy);
+    Message::Whole(copy.into())
 }
 
 /// Operations are counted in 31 bits, and begin again with 0.
@@ -81,7 +125,7 @@ mod tests {
 
     fn push(sender: &mut Sender, tag: i32, n: u64) {
         let bytes = n.to_le_bytes();
-        if !sender.push_short(tag, &bytes) {
+        if !sender.push_copy(tag, &bytes) {
             sender.push(tag, Message::Whole(bytes.to_vec().into()));
         }
     }

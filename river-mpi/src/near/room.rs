@@ -123,7 +123,7 @@ mod tests {
         let key = key(4);
         let first = Room::enter(key, 2, 2, true);
         let mut sender = first.sender(0, 1);
-        assert!(sender.push_short(0, b"hello"));
+        assert!(sender.push_copy(0, b"hello"));
         // Whoever leaves early leaves its messages.
         drop((sender, first));
         let second = Room::enter(key, 2, 2, true);

@@ -226,20 +226,32 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_keep_the_order() {
+    fn two_threads_keep_the_order_whether_the_sender_waits_for_room_or_not() {
         const COUNT: u64 = 50_000;
         let len = |number: u64| (number * 7919 % 20_000 / (1 + number % 100)) as usize;
-        let (mut sender, mut receiver) = queue(256);
-        let other = std::thread::spawn(move || (0..COUNT).for_each(|n| send(&mut sender, n, len(n))));
-        for number in 0..COUNT {
-            let message = loop {
-                match receive(&mut receiver) {
-                    Some(message) => break message,
-                    None => std::thread::yield_now(),
-                }
-            };
-            assert_eq!(message, (number, len(number)));
+        for waits in [false, true] {
+            let (sender, mut receiver) = queue(256);
+            let mut sender = if waits { sender.patient() } else { sender };
+            let other = std::thread::spawn(move || (0..COUNT).for_each(|n| send(&mut sender, n, len(n))));
+            for number in 0..COUNT {
+                let message = loop {
+                    match receive(&mut receiver) {
+                        Some(message) => break message,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                assert_eq!(message, (number, len(number)));
+            }
+            other.join().unwrap();
         }
-        other.join().unwrap();
+    }
+
+    #[test]
+    fn a_sender_that_waits_in_vain_goes_on() {
+        let (sender, mut receiver) = queue(4);
+        let mut sender = sender.patient();
+        (0..100).for_each(|number| send(&mut sender, number, 1));
+        (0..100).for_each(|number| assert_eq!(receive(&mut receiver), Some((number, 1))));
+        assert_eq!(receive(&mut receiver), None);
     }
 }

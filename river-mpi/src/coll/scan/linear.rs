@@ -19,13 +19,14 @@ impl Algorithm<Scan> for Linear {
 
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
         let (given, result) = (input(0..shape.count()), output(0..shape.count()));
+        let next = (rank + 1 < shape.size()).then_some(rank + 1);
         if rank == 0 {
+            // First, so that nobody waits for the copy.
+            next.iter().for_each(|&next| plan.send(given, next));
             plan.copy(given, result);
         } else {
             plan.recv_reduce(Side::Left, given, result, rank - 1);
-        }
-        if rank + 1 < shape.size() {
-            plan.send(result, rank + 1);
+            next.iter().for_each(|&next| plan.send(result, next));
         }
     }
 }
