@@ -22,7 +22,7 @@ use crate::pool::Pool;
 /// How long something may lie where nobody looks although the reader thread is not woken for it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 /// Looks into a ring that take as long as one into a socket, about.
-const PER_SOCKET: u32 = 4;
+const PER_SOCKET: u32 = 1;
 
 /// The ways into this process.
 pub(crate) struct Inlets {

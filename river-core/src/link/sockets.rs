@@ -1,8 +1,8 @@
 //! The reading ends of the connections on which frames come.
 //!
 //! They are *hot* while any of them has spoken lately: then a VR that waits asks the system, again and again, which have
-//! something, and reads those. Asking takes no lock of a socket; a read that finds nothing does, and keeps the peer
-//! from writing. While VRs look, the reader thread is not woken by what comes; before the last one parks, or when all have
+//! something, and reads those. While one connection alone speaks, it is read without asking, most of the time: a call less
+//! between its peer and whoever waits. While VRs look, the reader thread is not woken by what comes; before the last one parks, or when all have
 //! fallen silent, the sockets are *armed* again.
 
 use std::collections::HashMap;
@@ -30,6 +30,10 @@ use crate::pool::Pool;
 const TURN: usize = 16;
 /// After so many looks that have found nothing, all have fallen silent: more than a VR has before it parks.
 const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 1024 };
+/// Who has spoken so often in a row is listened to without asking whether he has something.
+const ALONE: u32 = 2;
+/// Every so-manieth look asks nevertheless, for the others.
+const ASK: u32 = 16;
 /// VRs that do not wait look once in so long, all of them together.
 const GLANCE: Duration = Duration::from_micros(20);
 
@@ -62,6 +66,10 @@ struct Peers {
     unread: Vec<Token>,
     /// Looks in a row that have found nothing.
     idle: u32,
+    /// Looks of VRs.
+    looks: u32,
+    /// Who has spoken last, and how often in a row without anybody else.
+    speaker: (Token, u32),
     ended: Vec<(HostId, String)>,
 }
 
@@ -99,6 +107,8 @@ impl Sockets {
             next: 0,
             unread: Vec::new(),
             idle: 0,
+            looks: 0,
+            speaker: (Token(0), 0),
             ended: Vec::new(),
         };
         Ok(Self {
@@ -184,6 +194,10 @@ impl Sockets {
         if by_vr.is_some() {
             self.disarm(&peers);
         }
+        if by_vr.is_some() && peers.may_skip_asking() {
+            let some = peers.listen(sink);
+            return self.seen(&mut peers, some);
+        }
         self.pass(&mut peers, sink, || by_vr.is_some_and(Inbox::is_ready))
     }
 
@@ -256,6 +270,11 @@ impl Sockets {
 
     fn pass(&self, peers: &mut Peers, sink: &dyn Sink, enough: impl Fn() -> bool) -> Look {
         let some = peers.pass(sink, enough);
+        self.seen(peers, some)
+    }
+
+    /// After a look.
+    fn seen(&self, peers: &mut Peers, some: bool) -> Look {
         if !self.looked.load(Relaxed) {
             self.looked.store(true, SeqCst);
         }
@@ -302,10 +321,40 @@ impl Peers {
         }
     }
 
+    /// Whether one connection alone has spoken lately, and this is not one of the looks for others.
+    fn may_skip_asking(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        self.speaker.1 > ALONE && !self.looks.is_multiple_of(ASK)
+    }
+
+    /// Reads a turn of who has spoken last. True: something was there.
+    fn listen(&mut self, sink: &dyn Sink) -> bool {
+        let (token, _) = self.speaker;
+        let Some(peer) = self.all.get_mut(&token) else {
+            self.speaker.1 = 0;
+            return false;
+        };
+        let some = match peer.read(sink) {
+            Ok(Turn { read, is_over }) => {
+                if !is_over && !std::mem::replace(&mut peer.is_unread, true) {
+                    self.unread.push(token);
+                }
+                read
+            }
+            Err(why) => {
+                self.ended.push((peer.host, why));
+                self.all.remove(&token);
+                true
+            }
+        };
+        self.idle = if some { 0 } else { self.idle.saturating_add(1) };
+        some
+    }
+
     /// Reads a turn of each that has something, one by one until that is enough. True: something was there.
     fn pass(&mut self, sink: &dyn Sink, enough: impl Fn() -> bool) -> bool {
         self.ask();
-        let Self { all, unread, ended, .. } = self;
+        let Self { all, unread, ended, speaker, .. } = self;
         let mut some = false;
         unread.retain(|token| {
             if some && enough() {
@@ -314,6 +363,10 @@ impl Peers {
             let Some(peer) = all.get_mut(token) else { return false };
             match peer.read(sink) {
                 Ok(Turn { read, is_over }) => {
+                    if read {
+                        let before = if speaker.0 == *token { speaker.1 } else { 0 };
+                        *speaker = (*token, before.saturating_add(1));
+                    }
                     some |= read;
                     peer.is_unread = !is_over;
                     !is_over
