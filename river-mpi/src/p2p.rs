@@ -428,9 +428,15 @@ impl<'v> Communicator<'v> {
     }
 
     fn start_send<T: Element>(&self, data: &[T], dest: Peer, tag: i32, mode: Mode) -> Result<Request<'v>> {
+        let bytes = element::bytes_of(data);
+        if mode == Mode::Standard
+            && let Some(gone) = self.send_at_once(bytes, dest, tag)
+        {
+            return Ok(Request::new(self, Some(gone), Target::Nothing));
+        }
         let start = || {
             let Some(to) = self.destination(dest)? else { return Ok(None) };
-            self.engine().isend_slice(to, self.key(tag)?, element::bytes_of(data), mode).map(Some)
+            self.engine().isend_slice(to, self.key(tag)?, bytes, mode).map(Some)
         };
         Ok(Request::new(self, self.guard(start())?, Target::Nothing))
     }
@@ -447,7 +453,7 @@ impl<'v> Communicator<'v> {
     #[inline(never)]
     fn send_at_once(&self, bytes: &[u8], dest: Peer, tag: i32) -> Option<Sending> {
         let to = self.destination(dest).ok()??;
-        self.engine().send_at_once(to, self.key(tag).ok()?, bytes, Mode::Standard)
+        self.engine().send_at_once(to, self.key(tag).ok()?, bytes)
     }
 
     /// Receives into a target; `size` is that of its elements.

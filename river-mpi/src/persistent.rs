@@ -36,8 +36,8 @@ pub struct Persistent<'v, T> {
     kind: Kind,
     peer: Peer,
     active: Option<OpId>,
-    /// It was started, with [`PROC_NULL`](crate::PROC_NULL).
-    nothing_to_do: bool,
+    /// It was started, and nothing is left to wait for.
+    done: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +124,7 @@ impl<'v> Communicator<'v> {
 
 impl<'v, T: Element> Persistent<'v, T> {
     fn new(comm: &Communicator<'v>, buffer: Vec<T>, kind: Kind, peer: Peer) -> Self {
-        Self { comm: comm.clone(), buffer, kind, peer, active: None, nothing_to_do: false }
+        Self { comm: comm.clone(), buffer, kind, peer, active: None, done: false }
     }
 
     /// Starts the operation. A send takes what is in the buffer now.
@@ -177,7 +177,7 @@ impl<'v, T: Element> Persistent<'v, T> {
     /// Whether it was started and is not complete yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.active.is_some() || self.nothing_to_do
+        self.active.is_some() || self.done
     }
 
     /// What is in the buffer.
@@ -221,24 +221,25 @@ impl<'v, T: Element> Persistent<'v, T> {
                 self.comm.destination(self.peer)?.map(send).transpose()?.and_then(Sending::op)
             }
         };
-        self.nothing_to_do = self.active.is_none();
+        self.done = self.active.is_none();
         Ok(())
     }
 
     fn finish(&mut self) -> Result<Option<Status>> {
         let Some(op) = self.active else {
-            self.nothing_to_do = false;
+            self.done = false;
             return Ok(Some(Status::EMPTY));
         };
+        if let Some(receipt) = self.comm.engine().take_landed(op) {
+            self.active = None;
+            Target::slice(&mut self.buffer).has(receipt)?;
+            return Ok(Some(receipt.into()));
+        }
         let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
         self.active = None;
         match outcome {
             Outcome::Sent => Ok(Some(Status::EMPTY)),
             Outcome::Cancelled => Ok(Some(Status::CANCELLED)),
-            Outcome::Landed(receipt) => {
-                Target::slice(&mut self.buffer).has(receipt)?;
-                Ok(Some(receipt.into()))
-            }
             Outcome::Received(arrival) => {
                 Target::slice(&mut self.buffer).take(&arrival)?;
                 Ok(Some(Status::of(&arrival.header)))

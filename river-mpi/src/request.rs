@@ -198,8 +198,9 @@ impl<'a> Request<'a> {
             Stage::Complete(status) => return Ok(Some(status)),
         };
         if let Some(receipt) = self.comm.engine().take_landed(op) {
-            self.stage = Stage::Complete(receipt.into());
+            self.stage = Stage::Complete(Status::EMPTY);
             self.target.has(receipt)?;
+            self.stage = Stage::Complete(receipt.into());
             return Ok(Some(receipt.into()));
         }
         let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
@@ -207,10 +208,6 @@ impl<'a> Request<'a> {
         let status = match &outcome {
             Outcome::Sent => Status::EMPTY,
             Outcome::Cancelled => Status::CANCELLED,
-            Outcome::Landed(receipt) => {
-                self.target.has(*receipt)?;
-                (*receipt).into()
-            }
             Outcome::Received(arrival) => {
                 self.target.take(arrival)?;
                 Status::of(&arrival.header)

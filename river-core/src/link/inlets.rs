@@ -21,8 +21,6 @@ use crate::pool::Pool;
 
 /// How long something may lie where nobody looks although the reader thread is not woken for it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// Looks into a ring that take as long as one into a socket, about.
-const PER_SOCKET: u32 = 1;
 
 /// The ways into this process.
 pub(crate) struct Inlets {
@@ -91,7 +89,7 @@ impl Inlets {
         }
         if sockets {
             let taken = taker.is_some_and(|taker| taker.taken);
-            self.look_at_sockets(if rings { 1 } else { looks.div_ceil(PER_SOCKET) }, inbox, taken);
+            self.look_at_sockets(if rings { 1 } else { looks }, inbox, taken);
         }
         // After the looks, which have woken and disarmed: the reader thread has to know of that.
         if !self.touched.load(Relaxed) {

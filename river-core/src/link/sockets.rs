@@ -2,8 +2,8 @@
 //!
 //! They are *hot* while any of them has spoken lately: then a VR that waits asks the system, again and again, which have
 //! something, and reads those. While one connection alone speaks, it is read without asking, most of the time: a call less
-//! between its peer and whoever waits. While VRs look, the reader thread is not woken by what comes; before the last one parks, or when all have
-//! fallen silent, the sockets are *armed* again.
+//! between its peer and whoever waits. While VRs look, the reader thread is not woken by what comes; before the last one
+//! parks, or when all have fallen silent, the sockets are *armed* again.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,10 +29,10 @@ use crate::pool::Pool;
 /// Reads from one peer in a row before the others have their turn.
 const TURN: usize = 16;
 /// After so many looks that have found nothing, all have fallen silent: more than a VR has before it parks.
-const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 1024 };
+const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 4096 };
 /// Who has spoken so often in a row is listened to without asking whether he has something.
 const ALONE: u32 = 2;
-/// Every so-manieth look asks nevertheless, for the others.
+/// One of so many looks asks nevertheless, for the others.
 const ASK: u32 = 16;
 /// VRs that do not wait look once in so long, all of them together.
 const GLANCE: Duration = Duration::from_micros(20);
@@ -45,7 +45,7 @@ pub(crate) struct Sockets {
     hot: AtomicBool,
     /// The reader thread is woken by what comes.
     armed: AtomicBool,
-    /// Somebody has looked lately.
+    /// Somebody has looked at all of them lately.
     looked: AtomicBool,
     /// When a VR that does not wait has looked last, in nanoseconds from the beginning.
     last_glance: AtomicU64,
@@ -68,7 +68,7 @@ struct Peers {
     idle: u32,
     /// Looks of VRs.
     looks: u32,
-    /// Who has spoken last, and how often in a row without anybody else.
+    /// Who has spoken last, and how often in a row without anybody else, when it was asked who has something.
     speaker: (Token, u32),
     ended: Vec<(HostId, String)>,
 }
@@ -195,8 +195,9 @@ impl Sockets {
             self.disarm(&peers);
         }
         if by_vr.is_some() && peers.may_skip_asking() {
+            // The others were not looked at, and somebody has to.
             let some = peers.listen(sink);
-            return self.seen(&mut peers, some);
+            return self.after(&mut peers, some);
         }
         self.pass(&mut peers, sink, || by_vr.is_some_and(Inbox::is_ready))
     }
@@ -270,14 +271,14 @@ impl Sockets {
 
     fn pass(&self, peers: &mut Peers, sink: &dyn Sink, enough: impl Fn() -> bool) -> Look {
         let some = peers.pass(sink, enough);
-        self.seen(peers, some)
-    }
-
-    /// After a look.
-    fn seen(&self, peers: &mut Peers, some: bool) -> Look {
         if !self.looked.load(Relaxed) {
             self.looked.store(true, SeqCst);
         }
+        self.after(peers, some)
+    }
+
+    /// After a look, at one or at all.
+    fn after(&self, peers: &mut Peers, some: bool) -> Look {
         let hot = peers.idle < IDLE_LOOKS;
         if hot != self.is_hot() {
             self.hot.store(hot, SeqCst);

@@ -158,3 +158,167 @@ fn parts<T>(slice: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], 
         (&after[..read.len()], &mut before[write])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::coll::simulate::{Cost, simulate};
+    use crate::coll::{
+        Allgather, Allreduce, Alltoall, Barrier, Bcast, Exscan, Gather, Hosts, Landing, Message, Operation,
+        Reduce, ReduceScatter, Scan, Scatter, Shape, plan_of,
+    };
+    use crate::op::{BXOR, LXOR};
+
+    /// One rank's ends of channels to all others.
+    struct Channels {
+        rank: usize,
+        to: Vec<Sender<Vec<u8>>>,
+        from: Vec<Receiver<Vec<u8>>>,
+    }
+
+    impl Wire for Channels {
+        type Error = Mismatch;
+
+        fn send(&self, to: usize, _: i32, bytes: &[u8]) -> Result<(), Mismatch> {
+            self.to[to].send(bytes.to_vec()).unwrap();
+            Ok(())
+        }
+
+        fn send_shared(&self, to: usize, tag: i32, bytes: bytes::Bytes) -> Result<(), Mismatch> {
+            self.send(to, tag, &bytes)
+        }
+
+        /// Messages from even ranks lie where they can go into the memory given, the others do not.
+        fn receive_brief(&self, from: usize, _: i32, out: &mut [u8]) -> Result<Landing, Mismatch> {
+            let bytes = self.from[from].recv().unwrap();
+            match out.get_mut(..bytes.len()) {
+                Some(out) if from.is_multiple_of(2) => {
+                    out.copy_from_slice(&bytes);
+                    Ok(Landing::Landed(out.len()))
+                }
+                _ => Ok(Landing::Message(Message::Whole(bytes.into()))),
+            }
+        }
+
+        fn try_receive(&self, _: usize, _: i32) -> Result<Option<Message>, Mismatch> {
+            unreachable!("rank {} waits", self.rank)
+        }
+
+        fn receive(&self, _: usize, _: i32) -> Result<Message, Mismatch> {
+            unreachable!("rank {} says where to", self.rank)
+        }
+    }
+
+    fn channels(size: usize) -> Vec<Channels> {
+        let mut all: Vec<Channels> =
+            (0..size).map(|rank| Channels { rank, to: Vec::new(), from: Vec::new() }).collect();
+        for from in 0..size {
+            for to in 0..size {
+                let (sender, receiver) = channel();
+                all[from].to.push(sender);
+                all[to].from.push(receiver);
+            }
+        }
+        all
+    }
+
+    /// Every algorithm, carried out here and by `Execution`.
+    fn agrees<O: Operation, T: Element + PartialEq + std::fmt::Debug>(
+        value: impl Fn(usize) -> T,
+        operator: &(dyn Operator<T> + Sync),
+    ) {
+        for (size, count) in [(1, 2), (2, 1), (3, 0), (4, 3), (5, 2), (6, 7)] {
+            let hosts = std::sync::Arc::new(Hosts::new((0..size as u32).map(|rank| rank / 2)));
+            for root in [0, size - 1] {
+                let shape = Shape::new(size, count, size_of::<T>()).with_root(root).with_hosts(hosts.clone());
+                for algorithm in O::algorithms().iter().filter(|it| it.supports(&shape).is_ok()) {
+                    let of = |rank: usize, len: usize, salt: usize| -> Vec<T> {
+                        (0..len).map(|at| value(rank * 31 + at * 7 + salt)).collect()
+                    };
+                    let buffers: Vec<_> = (0..size).map(|rank| O::buffers(rank, &shape)).collect();
+                    let inputs: Vec<_> =
+                        buffers.iter().enumerate().map(|(rank, b)| of(rank, b.0, 0)).collect();
+                    let before: Vec<_> =
+                        buffers.iter().enumerate().map(|(rank, b)| of(rank, b.1, 5)).collect();
+                    let mut expected = before.clone();
+                    let shapes = vec![shape.clone(); size];
+                    let piece = usize::MAX;
+                    simulate(*algorithm, &shapes, &inputs, &mut expected, operator, Cost::ROUNDS, piece)
+                        .unwrap();
+                    let (shape, inputs) = (&shape, &inputs);
+                    let got: Vec<Vec<T>> = std::thread::scope(|scope| {
+                        let run = |(wire, mut output): (Channels, Vec<T>)| {
+                            scope.spawn(move || {
+                                let plan = plan_of(*algorithm, wire.rank, shape);
+                                let input = &inputs[wire.rank][..];
+                                let filler = input.first().or(output.first()).copied();
+                                let mut scratch =
+                                    filler.map_or_else(Vec::new, |filler| vec![filler; plan.scratch_len()]);
+                                let mut memory = Buffers {
+                                    input: Input::Apart(input),
+                                    output: &mut output,
+                                    scratch: &mut scratch,
+                                    room: &mut Vec::new(),
+                                };
+                                run_brief(&plan, 0, &wire, &mut memory, operator).unwrap();
+                                output
+                            })
+                        };
+                        let ranks: Vec<_> = channels(size).into_iter().zip(before).map(run).collect();
+                        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+                    });
+                    assert_eq!(got, expected, "{} {algorithm:?} {shape:?}", O::NAME);
+                }
+            }
+        }
+    }
+
+    fn all_agree<T: Element + PartialEq + std::fmt::Debug>(
+        value: impl Fn(usize) -> T + Copy,
+        operator: &(dyn Operator<T> + Sync),
+    ) {
+        agrees::<Barrier, T>(value, operator);
+        agrees::<Bcast, T>(value, operator);
+        agrees::<Gather, T>(value, operator);
+        agrees::<Scatter, T>(value, operator);
+        agrees::<Allgather, T>(value, operator);
+        agrees::<Alltoall, T>(value, operator);
+        agrees::<Reduce, T>(value, operator);
+        agrees::<Allreduce, T>(value, operator);
+        agrees::<ReduceScatter, T>(value, operator);
+        agrees::<Scan, T>(value, operator);
+        agrees::<Exscan, T>(value, operator);
+    }
+
+    #[test]
+    fn a_plan_means_the_same_as_to_the_other_executor() {
+        all_agree(|at| at as u8, &BXOR);
+        all_agree(|at| at as u128 * 0x1_0000_0001_0000_0001, &BXOR);
+        // Not all bytes are one of these.
+        all_agree(|at| at % 3 == 0, &LXOR);
+    }
+
+    #[test]
+    fn what_has_another_length_or_is_no_value_of_the_type_is_an_error() {
+        for (sent, is_error) in [(&[1, 0][..], false), (&[1], true), (&[1, 0, 1], true), (&[1, 7], true)] {
+            for from_even in [true, false] {
+                let mut wires = channels(2);
+                let (wire, from) = (wires.pop().unwrap(), usize::from(!from_even));
+                let mut plan = Plan::new();
+                plan.recv(crate::coll::output(0..2), from);
+                let other = if from_even { &wires[0] } else { &wire };
+                other.send(1, 0, sent).unwrap();
+                let mut output = [false; 2];
+                let mut memory = Buffers {
+                    input: Input::Apart(&[]),
+                    output: &mut output,
+                    scratch: &mut [],
+                    room: &mut Vec::new(),
+                };
+                assert_eq!(run_brief(&plan, 0, &wire, &mut memory, &LXOR).is_err(), is_error, "{sent:?}");
+            }
+        }
+    }
+}

@@ -184,7 +184,7 @@ impl Execution {
                             offers.settle(memory.home(span));
                             memory.settle(span);
                         }
-                        let filled = message.read(|bytes| memory.fill(spans, elements.clone(), bytes));
+                        let filled = memory.take(spans, elements.clone(), &message);
                         filled.map_err(|_| mismatch)?;
                         match (carry, message) {
                             (None, _) => {}

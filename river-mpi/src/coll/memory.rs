@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::plan::{Buffer, Side, Span};
+use super::wire::Message;
 use crate::element::{self, Element};
 use crate::lend::{Loan, Region};
 use crate::op::Operator;
@@ -77,6 +78,22 @@ impl<T: Element> Memory<'_, T> {
             Buffer::Scratch => self.scratch.part_mut(span.range()),
             _ => self.output.part_mut(span.range()),
         }
+    }
+
+    /// As [`fill`](Self::fill), from where the message lies.
+    pub(super) fn take(
+        &mut self,
+        spans: &[Span],
+        elements: Range<usize>,
+        message: &Message,
+    ) -> crate::Result {
+        if let (Message::Lent(loan), &[span]) = (message, spans)
+            && let Some(out) = element::bytes_of_mut(self.write(span.part(elements.clone())))
+        {
+            loan.copy_to(out);
+            return Ok(());
+        }
+        message.read(|bytes| self.fill(spans, elements, bytes))
     }
 
     /// Puts a message, or those of its elements that came in a piece, into the spans that it is for.

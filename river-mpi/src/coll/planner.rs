@@ -41,7 +41,7 @@ struct Kept {
 /// A plan that can be carried out.
 pub(crate) struct Planned {
     pub(crate) plan: Rc<Plan>,
-    /// Whether all its messages have [`BRIEF`] bytes at most.
+    /// Whether all its messages, and its elements, have [`BRIEF`] bytes at most.
     pub(crate) brief: bool,
     /// Where in the output the input may lie, and how long it is.
     pub(crate) place: Range<usize>,
@@ -122,7 +122,7 @@ impl Planner {
         })?;
         let start = O::in_place(self.rank, shape);
         Ok(Planned {
-            brief: plan.longest_message().saturating_mul(shape.element()) <= BRIEF,
+            brief: plan.longest_message().max(1).saturating_mul(shape.element()) <= BRIEF,
             place: start..start + input,
             in_place: O::IN_PLACE && plan.allows_input_in_output(start),
             plan: Rc::new(plan),

@@ -75,18 +75,10 @@ impl<'v> Communicator<'v> {
             self.engine().pump()?;
         }
         let (planned, port) = (&call.planned, self.port(&call.seat));
-        let scratch_len = planned.plan.scratch_len();
         if planned.brief {
-            // As for `Planner::scratch`: if any is needed, there is something to fill it with.
-            let mut scratch: SmallVec<[T; 4]> =
-                filler.map_or_else(SmallVec::new, |filler| smallvec![filler; scratch_len]);
-            let mut room = self.planner().room();
-            let mut buffers = Buffers { input: given, output, scratch: &mut scratch, room: &mut room };
-            let result = run_brief(&planned.plan, call.tag, &port, &mut buffers, operator);
-            self.planner().keep_room(room);
-            return result;
+            return self.carry_out_brief(call, given, output, filler, operator);
         }
-        let mut scratch = self.planner().scratch(scratch_len, filler);
+        let mut scratch = self.planner().scratch(planned.plan.scratch_len(), filler);
         let input = match given {
             Input::Apart(input) => Input::Apart(Region::read_only(input)),
             Input::InOutput(start) => Input::InOutput(start),
@@ -95,6 +87,27 @@ impl<'v> Communicator<'v> {
         let result = Execution::new(planned.plan.clone(), call.tag).run(&port, &mut memory, operator);
         drop(memory);
         self.planner().keep_scratch(scratch);
+        result
+    }
+
+    // Apart from the other, as its scratch buffer is on the stack.
+    #[inline(never)]
+    fn carry_out_brief<T: Element>(
+        &self,
+        call: &Prepared,
+        input: Input<&[T]>,
+        output: &mut [T],
+        filler: Option<T>,
+        operator: &dyn Operator<T>,
+    ) -> Result {
+        let plan = &call.planned.plan;
+        // As for `Planner::scratch`: if any is needed, there is something to fill it with.
+        let mut scratch: SmallVec<[T; 4]> =
+            filler.map_or_else(SmallVec::new, |filler| smallvec![filler; plan.scratch_len()]);
+        let mut room = self.planner().room();
+        let mut buffers = Buffers { input, output, scratch: &mut scratch, room: &mut room };
+        let result = run_brief(plan, call.tag, &self.port(&call.seat), &mut buffers, operator);
+        self.planner().keep_room(room);
         result
     }
 

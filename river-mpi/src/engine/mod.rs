@@ -221,7 +221,6 @@ enum OpState {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Received(Arrival),
-    Landed(Receipt),
     Sent,
     Cancelled,
 }

@@ -121,21 +121,21 @@ impl Engine<'_> {
         whom
     }
 
-    /// The outcome of a complete operation, which is over then; `None` if it is not complete.
+    /// The outcome of a complete operation, which is over then; `None` if it is not complete. Who shows memory for a receive asks
+    /// [`take_landed`](Self::take_landed) first.
     pub(crate) fn take(&self, op: OpId) -> Option<Outcome> {
         let mut state = self.state.borrow_mut();
         if !state.is_complete(op) {
             return None;
         }
         match state.ops.remove(op.key())?.state {
-            OpState::Landed(receipt) => Some(Outcome::Landed(receipt)),
             OpState::Arrived(arrival) => Some(Outcome::Received(arrival)),
             OpState::Cancelled => Some(Outcome::Cancelled),
             _ => Some(Outcome::Sent),
         }
     }
 
-    /// As [`take`](Self::take), of a receive whose message has landed.
+    /// As [`take`](Self::take), of a receive whose message has landed; `None` if it has not.
     pub(crate) fn take_landed(&self, op: OpId) -> Option<Receipt> {
         let mut state = self.state.borrow_mut();
         let OpState::Landed(receipt) = state.ops.get(op.key())?.state else { return None };

@@ -15,6 +15,7 @@ pub(crate) struct Kept {
     watched: Vec<bool>,
     gone: Vec<(u32, String, bool)>,
     matched: u64,
+    ticket: u64,
     reports: u64,
     /// Messages that no receive has claimed, as they came.
     unexpected: Vec<Vec<u8>>,
@@ -47,6 +48,7 @@ impl Engine<'_> {
             watched: state.watched.clone(),
             gone,
             matched: state.matched,
+            ticket: state.ticket,
             reports: self.reports.get(),
             unexpected: state
                 .matching
@@ -63,8 +65,9 @@ impl Engine<'_> {
             return Err(MpiError::Safepoint("it is of a job with another number of ranks".into()));
         }
         let mut state = self.state.borrow_mut();
-        let State { sent, received, watched, matched, gone, matching, .. } = &mut *state;
-        (*sent, *received, *watched, *matched) = (kept.sent, kept.received, kept.watched, kept.matched);
+        let State { sent, received, watched, matched, ticket, gone, matching, .. } = &mut *state;
+        (*sent, *received, *watched) = (kept.sent, kept.received, kept.watched);
+        (*matched, *ticket) = (kept.matched, kept.ticket);
         gone.extend(kept.gone.into_iter().map(|(rank, why, normal)| (rank, Gone { why, normal })));
         for payload in kept.unexpected {
             let header = Header::decode(&payload);

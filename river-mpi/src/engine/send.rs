@@ -111,9 +111,6 @@ impl Engine<'_> {
     /// As [`isend`](Self::isend), of a slice: a short one is copied once only, a long one is if nobody wants it before it
     /// could have been copied.
     pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<Sending> {
-        if let Some(gone) = self.send_at_once(to, key, data, mode) {
-            return Ok(gone);
-        }
         if data.len() > self.eager(to) {
             let hurry = &self.hurry[to as usize];
             let short = self.exposes(to, data.len()) && data.len() < WORTH_WAITING;
@@ -156,8 +153,8 @@ impl Engine<'_> {
     /// Its result is returned in registers. Whatever is copied after a send, and was just written in parts, as results are that
     /// may be errors, waits until the other core has given up the line that the message was written to.
     #[inline]
-    pub(crate) fn send_at_once(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Option<Sending> {
-        if mode != Mode::Standard || data.len() > self.eager(to) {
+    pub(crate) fn send_at_once(&self, to: u32, key: Key, data: &[u8]) -> Option<Sending> {
+        if data.len() > self.eager(to) {
             return None;
         }
         let ticket = self.next_ticket();

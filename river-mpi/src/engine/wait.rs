@@ -134,6 +134,9 @@ impl Engine<'_> {
                 Ok(()) | Err(RecvError::Timeout { .. }) => {}
                 Err(error) => self.trouble(error)?,
             }
+            // What others need of this rank meanwhile.
+            self.read_due(None);
+            self.advance_background();
             let found = look();
             if found.is_some() || left.is_zero() {
                 return Ok(found);

@@ -6,7 +6,7 @@
 //! region ends, the loan is *settled*: it was read, or the bytes are copied and the loan is of the copy from then on. So a
 //! sender never depends on its receiver, just as if it had sent a copy at once, and a plan need not know of loans.
 //!
-//! Who settles waits for a reader that has begun. So a reader must not begin before everything is settled that it will
+//! Who settles waits for a reader that has begun, and helps it if it copies what is long. So a reader must not begin before everything is settled that it will
 //! write to: otherwise two ranks that combine each other's vectors would wait for each other.
 //!
 //! ```text
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Wait;
+use super::copy::{Copy, LONG};
 use crate::element::{self, Element};
 
 const LENT: u8 = 0;
@@ -48,6 +49,9 @@ pub(crate) struct Loan {
     state: AtomicU8,
     start: NonNull<u8>,
     len: usize,
+    /// A copy that its reader makes.
+    theirs: Copy,
+    /// A copy that its owner has made.
     copy: OnceLock<Bytes>,
 }
 
@@ -64,21 +68,35 @@ impl Loan {
         self.len
     }
 
+    /// Copies them, once, to a slice that is as long.
+    pub(crate) fn copy_to(&self, out: &mut [u8]) {
+        if self.len < LONG || self.len != out.len() {
+            return self.read(|bytes| out.copy_from_slice(bytes));
+        }
+        match self.begin() {
+            // SAFETY: as in `read`; it is one slice for as long as the loan is there, and who helps is its owner.
+            Some(_reading) => unsafe { self.theirs.lead(self.start.as_ptr(), out) },
+            None => self.read_copy(|bytes| out.copy_from_slice(bytes)),
+        }
+    }
+
     /// Reads them, once.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
-        /// Whatever the reader does, a panic included, the owner learns that it is over.
-        struct Done<'a>(&'a AtomicU8);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.store(DONE, Ordering::Release);
-            }
-        }
-        if self.state.compare_exchange(LENT, READING, Ordering::Acquire, Ordering::Acquire).is_ok() {
-            let _done = Done(&self.state);
+        if let Some(_reading) = self.begin() {
             // SAFETY: the region does not end and these bytes are not written before the state is DONE, and who has set
             // READING is the only one that sets it.
             return read(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) });
         }
+        self.read_copy(read)
+    }
+
+    /// Begins to read them where they lie. `None`: they are copied.
+    fn begin(&self) -> Option<Reading<'_>> {
+        let begun = self.state.compare_exchange(LENT, READING, Ordering::Acquire, Ordering::Acquire);
+        begun.is_ok().then(|| Reading(&self.state))
+    }
+
+    fn read_copy<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         let mut wait = Wait::default();
         loop {
             match self.copy.get() {
@@ -93,11 +111,20 @@ impl Loan {
         matches!(self.state.load(Ordering::Acquire), DONE | COPIED)
     }
 
+    /// Whether it is over; if its reader is at it, with this thread's help.
+    fn is_over_with_help(&self) -> bool {
+        if self.len >= LONG && self.state.load(Ordering::Acquire) == READING {
+            // SAFETY: called by the region, which has not ended; it is one slice for as long as the loan is there.
+            unsafe { self.theirs.help(self.start.as_ptr(), self.len) };
+        }
+        self.is_over()
+    }
+
     /// Returns when the bytes may be written again, which is soon.
     fn settle(&self) {
         self.copy();
         let mut wait = Wait::default();
-        while !self.is_over() {
+        while !self.is_over_with_help() {
             wait.once();
         }
     }
@@ -107,7 +134,7 @@ impl Loan {
         let mut wait = Wait::default();
         let patience = PATIENCE + Duration::from_micros((self.len / BYTES_PER_MICROSECOND) as u64);
         let mut deadline = None;
-        while !self.is_over() {
+        while !self.is_over_with_help() {
             if wait.once() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + patience) {
                 return self.settle();
             }
@@ -122,6 +149,15 @@ impl Loan {
             let _ = self.copy.set(Bytes::copy_from_slice(bytes));
             self.state.store(COPIED, Ordering::Release);
         }
+    }
+}
+
+/// Whatever the reader does, a panic included, the owner learns that it is over.
+struct Reading<'a>(&'a AtomicU8);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.store(DONE, Ordering::Release);
     }
 }
 
@@ -188,7 +224,8 @@ impl<'a, T: Element> Region<'a, T> {
     pub(crate) fn lend(&mut self, range: Range<usize>) -> Arc<Loan> {
         let bytes = element::bytes_of(self.part(range.clone()));
         let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
-        let loan = Arc::new(Loan { state: AtomicU8::new(LENT), start, len, copy: OnceLock::new() });
+        let (state, theirs, copy) = (AtomicU8::new(LENT), Copy::default(), OnceLock::new());
+        let loan = Arc::new(Loan { state, start, len, theirs, copy });
         self.loans.push((range, loan.clone()));
         loan
     }
@@ -262,6 +299,29 @@ mod tests {
             drop(region);
             memory.fill(u64::MAX);
             assert_eq!(reader.join().unwrap(), element::bytes_of(&[round; 1000]));
+        }
+    }
+
+    #[test]
+    fn what_is_long_is_copied_together_with_its_owner() {
+        for round in 0..50_u8 {
+            let mut memory: Vec<u8> = (0..3 * LONG + 7).map(|at| (at % 251) as u8 ^ round).collect();
+            let lent = memory.clone();
+            let (sender, receiver) = std::sync::mpsc::channel::<Arc<Loan>>();
+            let reader = std::thread::spawn(move || {
+                let loan = receiver.recv().unwrap();
+                let mut out = vec![0; loan.len()];
+                loan.copy_to(&mut out);
+                out
+            });
+            let mut region = Region::new(&mut memory);
+            sender.send(region.lend(0..lent.len())).unwrap();
+            if round % 2 == 0 {
+                region.settle(&(0..1));
+            }
+            drop(region);
+            memory.fill(0);
+            assert!(reader.join().unwrap() == lent);
         }
     }
 

@@ -6,8 +6,9 @@
 //! * here: sending, and waiting
 //!
 //! Who waits long must not miss what its other peers send, the end of one that it waits for, or a deadlock. So after
-//! about 50 us a rank says in the room that it sleeps, and for what, and waits in the engine for a message of that
-//! operation; who pushes what it waits for sends one, without contents. All that has to do with failures stays there.
+//! about 50 us a rank says in the room that it sleeps, and for what, looks again a moment later, and waits in the engine
+//! for a message of that operation; who pushes what it waits for sends one, without contents, unless that was in this very
+//! moment. All that has to do with failures stays there.
 //!
 //! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
 
@@ -37,10 +38,8 @@ const LOOKS: usize = 4;
 /// So often it yields between two looks at the engine.
 const YIELDS: usize = 4;
 
-/// From so many bytes on, to lend memory costs less than a copy of it, if its reader runs at the same time.
+/// From so many bytes on, to lend memory costs less than a copy of it.
 const LEND: usize = BRIEF + 1;
-/// The same if the reader may be waiting for this rank's core.
-const LEND_LATER: usize = BRIEF + 1;
 
 /// A rank's way to the others of its communicator that share its process.
 pub(crate) struct Near {
@@ -90,8 +89,8 @@ impl Near {
     }
 
     /// From how many bytes on it is worth while to lend memory.
-    pub(crate) fn lends_from(&self) -> usize {
-        if self.at_once { LEND } else { LEND_LATER }
+    pub(crate) fn lends_from() -> usize {
+        LEND
     }
 
     /// Sends to a rank that is near.

@@ -3,8 +3,10 @@
 use crate::coll::{Landing, Message, SHORT};
 use crate::queue::{Arrived, Record, queue};
 
-/// Lines of a queue's ring: most messages have one.
+/// Lines of a queue's ring if its sender waits for room: most messages have one.
 const LINES: usize = 512;
+/// The same if it does not: ranks are many then, and so are the queues. The longest message has 74.
+const FEW_LINES: usize = 128;
 
 /// A message and its operation.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(super) struct Receiver {
 
 /// A queue whose sender waits for room or not, when it is full.
 pub(super) fn pair(waits: bool) -> (Sender, Receiver) {
-    let (sender, receiver) = queue(LINES);
+    let (sender, receiver) = queue(if waits { LINES } else { FEW_LINES });
     let sender = if waits { sender.patient() } else { sender };
     (Sender(sender), Receiver { queue: receiver, held: None })
 }

@@ -18,7 +18,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 const THINGS: usize = 16;
 /// So often a sender looks for room: for some microseconds, in which a receiver that is at work has taken a part of the ring.
 const LOOKS: u32 = 200;
-/// After it did so in vain, so many records go to the list without another look.
+/// After it did so in vain, so much goes to the list, or into the ring again, without another look.
 const IMPATIENT: u32 = 1024;
 
 /// What is in neither ring. While there is any, all that comes goes here.
@@ -33,7 +33,9 @@ pub(crate) struct Sender<T> {
     lines: Writer,
     things: Producer<T>,
     spill: Arc<Spill<T>>,
-    /// So many records more are not waited for.
+    /// Whether it waits for room at all.
+    waits: bool,
+    /// For so many it does not.
     impatient: u32,
 }
 
@@ -58,7 +60,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
     let (producer, consumer) = RingBuffer::new(THINGS);
     let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
     (
-        Sender { lines: writer, things: producer, spill: spill.clone(), impatient: u32::MAX },
+        Sender { lines: writer, things: producer, spill: spill.clone(), waits: false, impatient: 0 },
         Receiver { lines: reader, things: consumer, spill, taken: VecDeque::new() },
     )
 }
@@ -66,7 +68,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
 impl<T> Sender<T> {
     /// One that waits for room, which makes sense only if the receiver can run at the same time.
     pub(crate) fn patient(self) -> Self {
-        Self { impatient: 0, ..self }
+        Self { waits: true, ..self }
     }
 
     /// Whether the receiver is gone.
@@ -78,6 +80,7 @@ impl<T> Sender<T> {
     /// is no room.
     #[inline]
     pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
+        self.impatient = self.impatient.saturating_sub(1);
         !self.is_spilling() && (self.lines.push(words, bytes) || self.push_late(words, bytes))
     }
 
@@ -88,8 +91,7 @@ impl<T> Sender<T> {
 
     /// Waits a moment for room. False: there is none, or it is of no use to wait for it.
     fn wait_until(&mut self, mut done: impl FnMut(&mut Self) -> bool) -> bool {
-        if self.impatient > 0 {
-            self.impatient -= u32::from(self.impatient < u32::MAX);
+        if !self.waits || self.impatient > 0 {
             return false;
         }
         for _ in 0..LOOKS {
