@@ -3,10 +3,12 @@
 use crate::coll::{Landing, Message, SHORT};
 use crate::queue::{Arrived, Record, queue};
 
-/// Lines of a queue's ring if its sender waits for room: most messages have one.
+/// Lines of a queue's ring: most messages have one, the longest has 74.
 const LINES: usize = 512;
-/// The same if it does not: ranks are many then, and so are the queues. The longest message has 74.
+/// The same if there are many ranks, and so many more queues.
 const FEW_LINES: usize = 128;
+/// So many are not many.
+const FEW_RANKS: usize = 16;
 
 /// A message and its operation.
 #[derive(Debug)]
@@ -25,9 +27,9 @@ pub(super) struct Receiver {
     held: Option<Parcel>,
 }
 
-/// A queue whose sender waits for room or not, when it is full.
-pub(super) fn pair(waits: bool) -> (Sender, Receiver) {
-    let (sender, receiver) = queue(if waits { LINES } else { FEW_LINES });
+/// A queue between two of so many ranks, whose sender waits for room or not, when it is full.
+pub(super) fn pair(ranks: usize, waits: bool) -> (Sender, Receiver) {
+    let (sender, receiver) = queue(if ranks <= FEW_RANKS { LINES } else { FEW_LINES });
     let sender = if waits { sender.patient() } else { sender };
     (Sender(sender), Receiver { queue: receiver, held: None })
 }
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn order_is_kept_however_many_are_under_way() {
-        let (mut sender, mut receiver) = pair(true);
+        let (mut sender, mut receiver) = pair(2, true);
         let (mut sent, mut received) = (0, 0);
         for (pushes, pops) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (100, 99), (0, 1), (16, 16)] {
             for _ in 0..pushes {
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_a_failed_operation_left_is_thrown_away_and_what_comes_later_waits() {
-        let (mut sender, mut receiver) = pair(false);
+        let (mut sender, mut receiver) = pair(17, false);
         for tag in [i32::MAX - 1, i32::MAX, 0, 1] {
             push(&mut sender, tag, tag.cast_unsigned().into());
         }

@@ -32,6 +32,8 @@ pub(super) struct Room {
     /// What each rank sleeps for: 0 if it does not.
     asleep: Box<[CachePadded<AtomicU64>]>,
     entered: Mutex<usize>,
+    /// How many enter it.
+    members: usize,
     /// Whether all who are in it can run at the same time.
     at_once: bool,
 }
@@ -42,7 +44,7 @@ impl Room {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let asleep = (0..ranks).map(|_| CachePadded::default()).collect();
-            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), at_once })
+            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), members, at_once })
         };
         let room = open.entry(key).or_insert_with(new).clone();
         let all_are_here = {
@@ -70,7 +72,7 @@ impl Room {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let ends = all.entry((from, to)).or_insert_with(|| {
-                let (sender, receiver) = pair(self.at_once);
+                let (sender, receiver) = pair(self.members, self.at_once);
                 (Some(sender), Some(receiver))
             });
             let end = which(ends).take();
