@@ -190,8 +190,8 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [`MpiError::Safepoint`] if something would be lost: requests that are pending (a send of up to 4 KiB is not), communicators beside the
-    /// world, an attached buffer; if `state` cannot be encoded.
+    /// [`MpiError::Safepoint`] if something would be lost: requests that are pending (a send of up to 4 KiB is not),
+    /// communicators beside the world, an attached buffer; if `state` cannot be encoded.
     ///
     /// # Blocking
     /// While a checkpoint is being taken.

@@ -289,6 +289,7 @@ impl<'v> Communicator<'v> {
     ///
     /// # Standard section
     /// 3.7.2
+    // What it returns is copied by whoever it is not inlined into: see `Engine::send_at_once`.
     #[inline(always)]
     pub fn isend_from<'a, T: Element>(
         &self,
@@ -441,6 +442,8 @@ impl<'v> Communicator<'v> {
         Ok(Request::new(self, self.guard(start())?, Target::Nothing))
     }
 
+    // Neither of these two is inlined, as the caller is everywhere; the second returns in registers: see
+    // `Engine::send_at_once`.
     #[inline(never)]
     fn start_lent(&self, bytes: &[u8], dest: Peer, tag: i32) -> Result<Option<Sending>> {
         let start = || {

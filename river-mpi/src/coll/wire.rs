@@ -51,7 +51,7 @@ pub(crate) trait Wire {
         Ok(None)
     }
 
-    /// The next message, which it waits for; it goes into `out` if it is in memory of the way there and fits.
+    /// The next message, which it waits for; it goes into `out` if it fits and has no memory of its own.
     fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landing, Self::Error> {
         match self.receive_into(from, tag, out)? {
             Some(landing) => Ok(landing),
@@ -97,7 +97,7 @@ pub(crate) enum Message {
 
 /// Up to so many bytes a message is carried without memory of its own.
 pub(crate) const SHORT: usize = 40;
-/// Up to so many bytes it is best copied as soon as it comes, whatever else could be done.
+/// Up to so many bytes to copy it takes less than to lend memory or to send it in pieces.
 pub(crate) const BRIEF: usize = 4096;
 
 impl Message {

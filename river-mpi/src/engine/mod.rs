@@ -3,8 +3,9 @@
 //!
 //! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*. When a receive matches it, the receiver
 //! reads it from the sender's memory ([`single`]; within a process, while the sender waits, by itself: [`crate::lend`]), or
-//! says *go*, and then it comes in pieces that stay in the cache while they are copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking
-//! receive straight into it; so nobody holds a large message that is not wanted yet.
+//! says *go*, and then it comes in pieces that stay in the cache while they are copied out and in again. A blocking send
+//! copies its pieces straight from the caller's slice, a blocking receive straight into it; so nobody holds a large message
+//! that is not wanted yet.
 
 mod arrival;
 mod background;

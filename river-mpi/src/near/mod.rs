@@ -38,9 +38,6 @@ const LOOKS: usize = 4;
 /// So often it yields between two looks at the engine.
 const YIELDS: usize = 4;
 
-/// From so many bytes on, to lend memory costs less than a copy of it.
-const LEND: usize = BRIEF + 1;
-
 /// A rank's way to the others of its communicator that share its process.
 pub(crate) struct Near {
     room: Arc<Room>,
@@ -86,11 +83,6 @@ impl Near {
     /// Whether that rank is near.
     pub(crate) fn reaches(&self, rank: usize) -> bool {
         self.peers.get(rank).is_some_and(Option::is_some)
-    }
-
-    /// From how many bytes on it is worth while to lend memory.
-    pub(crate) fn lends_from() -> usize {
-        LEND
     }
 
     /// Sends to a rank that is near.

@@ -142,7 +142,7 @@ mod tests {
     fn order_is_kept_however_many_are_under_way() {
         let (mut sender, mut receiver) = pair(2, true);
         let (mut sent, mut received) = (0, 0);
-        for (pushes, pops) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (100, 99), (0, 1), (16, 16)] {
+        for (pushes, pops) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (1000, 990), (9, 19), (16, 16)] {
             for _ in 0..pushes {
                 push(&mut sender, 7, sent);
                 sent += 1;

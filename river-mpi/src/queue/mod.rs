@@ -106,6 +106,7 @@ impl<T> Sender<T> {
 
     /// Sends a thing.
     pub(crate) fn push_thing(&mut self, mut thing: T) {
+        self.impatient = self.impatient.saturating_sub(1);
         if !self.is_spilling() && (self.has_room_for_thing() || self.wait_until(Self::has_room_for_thing)) {
             match self.things.push(thing) {
                 Ok(()) => return self.lines.push_mark(),
