@@ -5,19 +5,20 @@ use std::fmt;
 use crate::envelope::{Channel, Label};
 use crate::id::VrId;
 
-/// An envelope that lies in memory shared with its sender's process, shown to
+/// An envelope that lies in memory shared with its sender's process, or comes on a connection, shown to
 /// [`Vr::receive_arriving`](crate::Vr::receive_arriving), which can copy its payload to where it belongs. Who does not
 /// take it gets it as any other envelope.
 pub struct Arriving<'a> {
     pub(crate) label: Label,
     pub(crate) len: usize,
+    pub(crate) here: usize,
     pub(crate) payload: &'a dyn Source,
 }
 
-/// Memory to copy from that may change meanwhile, so that nobody may refer to it.
+/// Where a payload is copied from, to which nobody may refer: memory that may change meanwhile, or a connection.
 pub(crate) trait Source {
-    /// Copies bytes from that offset on. Panics if there are not that many.
-    fn copy(&self, offset: usize, out: &mut [u8]);
+    /// Copies bytes from that offset on. False: they have not come. Panics if there will never be that many.
+    fn copy(&self, offset: usize, out: &mut [u8]) -> bool;
 }
 
 /// What becomes of an [`Arriving`] envelope.
@@ -25,9 +26,9 @@ pub(crate) trait Source {
 pub enum Intake {
     /// It goes to the mailbox.
     Left,
-    /// It was taken, and the next one may be shown.
+    /// It was taken, and the next one may be shown. All of its payload is here, or the end of it was copied.
     Taken,
-    /// It was taken, and the receive is over.
+    /// The same, and the receive is over.
     Done,
 }
 
@@ -62,13 +63,21 @@ impl Arriving<'_> {
         self.len == 0
     }
 
-    /// Copies a part of the payload, from that offset on.
+    /// So many bytes of the payload are here; the others are on their way.
+    #[must_use]
+    pub fn here(&self) -> usize {
+        self.here
+    }
+
+    /// Copies a part of the payload, from that offset on. What is not here is copied once, up to the end: from the connection, for
+    /// which it waits a few microseconds if need be. False: it has not come, and the envelope must be left.
     ///
     /// # Panics
     /// If the payload does not have so many bytes.
-    pub fn copy_to(&self, offset: usize, out: &mut [u8]) {
+    #[must_use]
+    pub fn copy_to(&self, offset: usize, out: &mut [u8]) -> bool {
         assert!(offset <= self.len && out.len() <= self.len - offset, "the payload has {} bytes", self.len);
-        self.payload.copy(offset, out);
+        self.payload.copy(offset, out)
     }
 }
 

@@ -177,6 +177,17 @@ struct Large {
     len: usize,
 }
 
+/// The frame that a decoder has come to, while nothing of it has been moved.
+#[derive(Debug)]
+pub(crate) struct Front<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) label: Label,
+    /// Length of its payload.
+    pub(crate) len: usize,
+    /// What is here of its payload.
+    pub(crate) here: &'a [u8],
+}
+
 impl Decoder {
     /// A decoder whose large payloads lie in memory of that pool.
     pub(crate) fn new(pool: Arc<Pool>) -> Self {
@@ -219,6 +230,40 @@ impl Decoder {
             Some(large) => large.filled += n,
             None => self.end += n,
         }
+    }
+
+    /// What comes next, if its header is here and its payload is not on its way to memory of its own.
+    pub(crate) fn front(&self) -> Result<Option<Front<'_>>, FrameError> {
+        if self.large.is_some() {
+            return Ok(None);
+        }
+        let staged = &self.staging[self.start..self.end];
+        let Some(header) = staged.first_chunk::<HEADER>() else { return Ok(None) };
+        let (kind, envelope, len) = decode_header(*header)?;
+        let len = usize::try_from(len).map_err(|_| FrameError::Length(len))?;
+        let here = &staged[HEADER..];
+        Ok(Some(Front { kind, label: envelope.label(), len, here: &here[..here.len().min(len)] }))
+    }
+
+    /// Goes on behind the front frame, of whose payload so many bytes are here and the others were read elsewhere.
+    pub(crate) fn pass(&mut self, here: usize, len: usize) {
+        self.start += HEADER + here;
+        self.was_large = len > SMALL;
+    }
+
+    /// Puts what was read elsewhere of the front frame's payload, which is not all, behind what is here of it.
+    pub(crate) fn go_on_with(&mut self, part: &[u8]) -> Result<(), FrameError> {
+        let whole = self.next()?;
+        debug_assert!(whole.is_none());
+        let mut done = 0;
+        while done < part.len() {
+            let space = self.space();
+            let n = space.len().min(part.len() - done);
+            space[..n].copy_from_slice(&part[done..done + n]);
+            self.advance(n);
+            done += n;
+        }
+        Ok(())
     }
 
     /// The next whole frame.

@@ -70,16 +70,28 @@ impl<M> Default for Matching<M> {
 impl<M> Matching<M> {
     /// The posted receive that a message with this key goes to, which is posted no longer.
     pub(crate) fn claim(&mut self, key: &Key) -> Option<u64> {
-        if self.wild.is_empty() {
-            return self.exact.pop(key).map(|(_, id)| id);
-        }
-        let exact = self.exact.first(key).map(|&(order, _)| order);
-        let wild = self.wild.iter().position(|(_, _, pattern)| pattern.matches(key));
-        let wild_first = wild.filter(|&at| exact.is_none_or(|order| self.wild[at].0 < order));
-        match wild_first {
+        match self.wild_first(key) {
             Some(at) => self.wild.remove(at).map(|(_, id, _)| id),
             None => self.exact.pop(key).map(|(_, id)| id),
         }
+    }
+
+    /// The same, which stays posted.
+    pub(crate) fn wants(&self, key: &Key) -> Option<u64> {
+        match self.wild_first(key) {
+            Some(at) => self.wild.get(at).map(|(_, id, _)| *id),
+            None => self.exact.first(key).map(|(_, id)| *id),
+        }
+    }
+
+    /// The place of the receive with a wildcard that gets a message with this key, if one does.
+    fn wild_first(&self, key: &Key) -> Option<usize> {
+        if self.wild.is_empty() {
+            return None;
+        }
+        let exact = self.exact.first(key).map(|&(order, _)| order);
+        let wild = self.wild.iter().position(|(_, _, pattern)| pattern.matches(key));
+        wild.filter(|&at| exact.is_none_or(|order| self.wild[at].0 < order))
     }
 
     /// Keeps a message that no receive has claimed.

@@ -183,8 +183,8 @@ impl<'v> Communicator<'v> {
     ) -> Result<Status> {
         let request = self.irecv_into(buffer, source, recv_tag)?;
         let dest = dest.into();
-        let lends = |to| self.engine().lends(to, size_of_val(data));
-        if !self.guard(self.destination(dest))?.is_some_and(lends) {
+        let borrows = |to| self.engine().borrows(to, size_of_val(data));
+        if !self.guard(self.destination(dest))?.is_some_and(borrows) {
             self.send(data, dest, send_tag)?;
             return request.wait();
         }

@@ -298,6 +298,11 @@ impl Landing for Seats<'_, '_> {
         }
     }
 
+    fn source(&self, op: OpId, seat: u32) -> Option<&[u8]> {
+        let request = self.requests.get(seat as usize)?;
+        request.shown().filter(|&(shown, _)| shown == op).map(|(_, data)| data)
+    }
+
     fn is_last(&self, op: OpId) -> bool {
         self.last == Some(op)
     }

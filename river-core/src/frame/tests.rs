@@ -64,6 +64,58 @@ proptest! {
         }
     }
 
+    /// Frames may be taken while they are in front, with the end of their payload read past the decoder, all of it or a part.
+    #[test]
+    fn what_is_taken_in_front_is_not_handed_out(
+        sizes in prop::collection::vec((prop_oneof![0usize..200, Just(SMALL), 16_000..100_000usize], 0..3u8, 0..100_000usize), 1..8),
+        step in 1usize..40_000,
+    ) {
+        let sent: Vec<_> = sizes.iter().enumerate().map(|(i, &(len, ..))| envelope(len, i as u8)).collect();
+        let bytes = stream(&sent);
+        let (mut decoder, mut rest, mut got) = (decoder(), &bytes[..], Vec::new());
+        loop {
+            if let Some(Front { label, len, here, .. }) = decoder.front().unwrap() {
+                let (payload, here) = (sent[label.seq as usize].payload.to_bytes(), here.len());
+                prop_assert_eq!(len, payload.len());
+                prop_assert_eq!(decoder.front().unwrap().unwrap().here, &payload[..here]);
+                match sizes[label.seq as usize] {
+                    (_, 0, _) => {
+                        decoder.pass(here, len);
+                        rest = &rest[len - here..];
+                        got.push(label.seq);
+                        continue;
+                    }
+                    (_, 1, part) if here < len => {
+                        let part = part.min(len - here - 1);
+                        decoder.go_on_with(&rest[..part]).unwrap();
+                        rest = &rest[part..];
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(frame) = decoder.next().unwrap() {
+                let Envelope { seq, payload, .. } = frame.envelope;
+                prop_assert!(payload.to_bytes() == sent[seq as usize].payload.to_bytes());
+                got.push(seq);
+                if decoder.front().unwrap().is_some() {
+                    break;
+                }
+            }
+            if decoder.front().unwrap().is_some_and(|front| front.here.len() == front.len) {
+                continue;
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let space = decoder.space();
+            let n = space.len().min(rest.len()).min(step);
+            space[..n].copy_from_slice(&rest[..n]);
+            decoder.advance(n);
+            rest = &rest[n..];
+        }
+        prop_assert_eq!(got, (0..sent.len() as u64).collect::<Vec<_>>());
+    }
+
     #[test]
     fn garbage_is_refused_or_waits_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
         let _ = feed(&mut decoder(), &bytes);

@@ -88,8 +88,7 @@ impl Inlets {
             self.rings.look_for(looks, inbox, taker.as_deref_mut());
         }
         if sockets {
-            let taken = taker.is_some_and(|taker| taker.taken);
-            self.look_at_sockets(if rings { 1 } else { looks }, inbox, taken);
+            self.look_at_sockets(if rings { 1 } else { looks }, inbox, taker);
         }
         // After the looks, which have woken and disarmed: the reader thread has to know of that.
         if !self.touched.load(Relaxed) {
@@ -100,12 +99,12 @@ impl Inlets {
         }
     }
 
-    fn look_at_sockets(&self, looks: u32, inbox: &Inbox, taken: bool) {
+    fn look_at_sockets(&self, looks: u32, inbox: &Inbox, mut taker: Option<&mut Taker<'_>>) {
         for _ in 0..looks {
-            if taken || inbox.is_ready() {
+            if inbox.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken) {
                 return;
             }
-            self.tell_ends(self.sockets.look(&*self.sink, Some(inbox)));
+            self.tell_ends(self.sockets.look_for(&*self.sink, inbox, taker.as_deref_mut()));
         }
     }
 
@@ -243,7 +242,7 @@ impl Watch {
         }
         self.looking && {
             let rings = inlets.rings.is_used() && inlets.rings.look();
-            inlets.sockets.look(&*inlets.sink, None).some || rings
+            inlets.sockets.look(&*inlets.sink).some || rings
         }
     }
 

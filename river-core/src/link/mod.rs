@@ -8,6 +8,7 @@
 //!
 //! What comes in is brought in by the VRs that wait for it, and by one reader thread per process while none does.
 
+mod connection;
 mod inlets;
 mod reader;
 mod shm;
@@ -19,10 +20,11 @@ mod tcp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::arriving::{Arriving, Intake};
 use crate::envelope::{Envelope, Label};
 use crate::frame::Kind;
 use crate::id::HostId;
-use crate::inbox::{Inbox, Refused};
+use crate::inbox::{Inbox, Refused, Taker};
 use crate::status::LinkStatus;
 
 pub(crate) use inlets::Inlets;
@@ -47,6 +49,19 @@ impl Traffic {
             add(&self.messages, 1);
             add(&self.bytes, len as u64);
         }
+    }
+}
+
+/// A VR that looks itself, and may take what is for it.
+struct Own<'a, 'b> {
+    inbox: &'a Inbox,
+    taker: &'a mut Taker<'b>,
+}
+
+impl Own<'_, '_> {
+    /// Shows it an envelope, if nothing waits in its inbox that comes first.
+    fn offer(&mut self, sink: &dyn Sink, arriving: &Arriving<'_>) -> Intake {
+        if self.inbox.is_ready() || !sink.trusts_all() { Intake::Left } else { self.taker.offer(arriving) }
     }
 }
 

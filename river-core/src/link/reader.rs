@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::connection;
 use super::inlets::{Inlets, TICK, Watch};
 use super::shm::Rings;
-use super::sockets;
 use crate::frame::Frame;
 use crate::id::HostId;
 use crate::noise::Session;
@@ -239,7 +239,7 @@ impl ReaderThread {
         let Some(Doorbell { host, stream }) = self.doorbells.get(&token) else { return };
         let host = *host;
         let end = loop {
-            match sockets::read(stream, &mut [0; 64]) {
+            match connection::read(stream, &mut [0; 64]) {
                 Ok(Some(_)) => {}
                 Ok(None) => break None,
                 Err(why) => break Some(why),

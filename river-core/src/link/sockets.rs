@@ -16,18 +16,14 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
-use super::Sink;
-use crate::frame::Decoder;
+use super::connection::{Connection, Turn};
+use super::{Own, Sink};
 use crate::id::HostId;
-use crate::inbox::Inbox;
-use crate::noise::{Session, Unsealer};
+use crate::inbox::{Inbox, Taker};
+use crate::noise::Session;
 use crate::pool::Pool;
 
-/// Reads from one peer in a row before the others have their turn.
-const TURN: usize = 16;
 /// After so many looks that have found nothing, all have fallen silent: more than a VR has before it parks.
 const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 4096 };
 /// Who has spoken so often in a row is listened to without asking whether he has something.
@@ -75,15 +71,9 @@ struct Peers {
 
 #[derive(Debug)]
 struct Peer {
-    host: HostId,
-    stream: mio::net::TcpStream,
-    decoder: Decoder,
-    /// For a sealed connection.
-    unsealer: Option<Unsealer>,
+    connection: Connection,
     /// It is among those that have something.
     is_unread: bool,
-    /// What it has sent is followed by the end.
-    is_ending: bool,
 }
 
 /// What one look has found.
@@ -136,11 +126,8 @@ impl Sockets {
         let token = Token(peers.next);
         peers.poll.registry().register(&mut stream, token, Interest::READABLE)?;
         peers.next += 1;
-        let unsealer = session.map(|session| Unsealer::new(session.opener));
-        peers.all.insert(
-            token,
-            Peer { host, stream, decoder: Decoder::new(pool), unsealer, is_unread: false, is_ending: false },
-        );
+        let connection = Connection::new(host, stream, session, pool);
+        peers.all.insert(token, Peer { connection, is_unread: false });
         // It will speak soon.
         peers.idle = 0;
         self.hot.store(true, SeqCst);
@@ -165,7 +152,7 @@ impl Sockets {
         }
         let mut peers = self.lock();
         self.disarm(&peers);
-        self.pass(&mut peers, sink, || false)
+        self.pass(&mut peers, sink, None, &mut None)
     }
 
     /// Whether nobody has looked since the last call, nor is the reader thread woken by what comes.
@@ -183,23 +170,26 @@ impl Sockets {
         due
     }
 
-    /// Reads a turn of each that has something, unless another thread does. If a VR looks, whose inbox is given, it is shown no
-    /// more once something is for it, and the reader thread is not woken by what comes until they are armed again.
-    pub(super) fn look(&self, sink: &dyn Sink, by_vr: Option<&Inbox>) -> Look {
-        let mut peers = match self.peers.try_lock() {
-            Ok(peers) => peers,
-            Err(TryLockError::Poisoned(peers)) => peers.into_inner(),
-            Err(TryLockError::WouldBlock) => return Look::default(),
-        };
-        if by_vr.is_some() {
-            self.disarm(&peers);
+    /// Reads a turn of each that has something, unless another thread does.
+    pub(super) fn look(&self, sink: &dyn Sink) -> Look {
+        match self.try_lock() {
+            Some(mut peers) => self.pass(&mut peers, sink, None, &mut None),
+            None => Look::default(),
         }
-        if by_vr.is_some() && peers.may_skip_asking() {
+    }
+
+    /// The same for a VR, until something is for it, which it may take. The reader thread is not woken by what comes until the
+    /// sockets are armed again.
+    pub(super) fn look_for(&self, sink: &dyn Sink, inbox: &Inbox, taker: Option<&mut Taker<'_>>) -> Look {
+        let Some(mut peers) = self.try_lock() else { return Look::default() };
+        self.disarm(&peers);
+        let mut own = taker.map(|taker| Own { inbox, taker });
+        if peers.may_skip_asking() {
             // The others were not looked at, and somebody has to.
-            let some = peers.listen(sink);
+            let some = peers.listen(sink, &mut own);
             return self.after(&mut peers, some);
         }
-        self.pass(&mut peers, sink, || by_vr.is_some_and(Inbox::is_ready))
+        self.pass(&mut peers, sink, Some(inbox), &mut own)
     }
 
     /// Reads what is there; if there is nothing, lets the reader thread be woken by what comes from now on.
@@ -208,7 +198,7 @@ impl Sockets {
             return Look::default();
         }
         let mut peers = self.lock();
-        let look = self.pass(&mut peers, sink, || false);
+        let look = self.pass(&mut peers, sink, None, &mut None);
         if look.some {
             // There may be more, of which the system does not tell again.
             self.disarm(&peers);
@@ -269,8 +259,14 @@ impl Sockets {
         std::mem::take(&mut self.lock().ended)
     }
 
-    fn pass(&self, peers: &mut Peers, sink: &dyn Sink, enough: impl Fn() -> bool) -> Look {
-        let some = peers.pass(sink, enough);
+    fn pass(
+        &self,
+        peers: &mut Peers,
+        sink: &dyn Sink,
+        inbox: Option<&Inbox>,
+        own: &mut Option<Own<'_, '_>>,
+    ) -> Look {
+        let some = peers.pass(sink, inbox, own);
         if !self.looked.load(Relaxed) {
             self.looked.store(true, SeqCst);
         }
@@ -289,6 +285,15 @@ impl Sockets {
         }
         let ended = !peers.ended.is_empty() && !self.any_ended.swap(true, SeqCst);
         Look { some, ended }
+    }
+
+    /// `None`: another thread looks. One that panicked over an envelope that it was shown has left things in order.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Peers>> {
+        match self.peers.try_lock() {
+            Ok(peers) => Some(peers),
+            Err(TryLockError::Poisoned(peers)) => Some(peers.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Peers> {
@@ -311,7 +316,9 @@ impl Peers {
             let before = self.unread.len();
             for event in &self.events {
                 let Some(peer) = self.all.get_mut(&event.token()) else { continue };
-                peer.is_ending |= event.is_read_closed() || event.is_error();
+                if event.is_read_closed() || event.is_error() {
+                    peer.connection.is_ending();
+                }
                 if !std::mem::replace(&mut peer.is_unread, true) {
                     self.unread.push(event.token());
                 }
@@ -329,13 +336,13 @@ impl Peers {
     }
 
     /// Reads a turn of who has spoken last. True: something was there.
-    fn listen(&mut self, sink: &dyn Sink) -> bool {
+    fn listen(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> bool {
         let (token, _) = self.speaker;
         let Some(peer) = self.all.get_mut(&token) else {
             self.speaker.1 = 0;
             return false;
         };
-        let some = match peer.read(sink) {
+        let some = match peer.connection.read(sink, own) {
             Ok(Turn { read, is_over }) => {
                 if !is_over && !std::mem::replace(&mut peer.is_unread, true) {
                     self.unread.push(token);
@@ -343,7 +350,7 @@ impl Peers {
                 read
             }
             Err(why) => {
-                self.ended.push((peer.host, why));
+                self.ended.push((peer.connection.host(), why));
                 self.all.remove(&token);
                 true
             }
@@ -352,17 +359,20 @@ impl Peers {
         some
     }
 
-    /// Reads a turn of each that has something, one by one until that is enough. True: something was there.
-    fn pass(&mut self, sink: &dyn Sink, enough: impl Fn() -> bool) -> bool {
+    /// Reads a turn of each that has something, one by one until the VR that looks has something. True: something was there.
+    fn pass(&mut self, sink: &dyn Sink, inbox: Option<&Inbox>, own: &mut Option<Own<'_, '_>>) -> bool {
         self.ask();
+        let is_enough = |own: &Option<Own<'_, '_>>| {
+            own.as_ref().is_some_and(|own| own.taker.taken) || inbox.is_some_and(Inbox::is_ready)
+        };
         let Self { all, unread, ended, speaker, .. } = self;
         let mut some = false;
         unread.retain(|token| {
-            if some && enough() {
+            if some && is_enough(own) {
                 return true;
             }
             let Some(peer) = all.get_mut(token) else { return false };
-            match peer.read(sink) {
+            match peer.connection.read(sink, own) {
                 Ok(Turn { read, is_over }) => {
                     if read {
                         let before = if speaker.0 == *token { speaker.1 } else { 0 };
@@ -373,7 +383,7 @@ impl Peers {
                     !is_over
                 }
                 Err(why) => {
-                    ended.push((peer.host, why));
+                    ended.push((peer.connection.host(), why));
                     all.remove(token);
                     some = true;
                     false
@@ -382,71 +392,5 @@ impl Peers {
         });
         self.idle = if some { 0 } else { self.idle.saturating_add(1) };
         some
-    }
-}
-
-/// What a peer's turn has brought.
-struct Turn {
-    /// Something was there.
-    read: bool,
-    /// All of it was read, and the system tells when there is more.
-    is_over: bool,
-}
-
-impl Peer {
-    /// Reads frames that are there, a turn at most. `Err`: the connection is over, and why.
-    fn read(&mut self, sink: &dyn Sink) -> Result<Turn, String> {
-        let Self { host, stream, decoder, unsealer, is_ending, .. } = self;
-        for turn in 0..TURN {
-            let space = match unsealer {
-                None => decoder.space(),
-                Some(unsealer) => unsealer.space(),
-            };
-            let room = space.len();
-            let Some(n) = read(stream, space)? else {
-                return Ok(Turn { read: turn > 0, is_over: true });
-            };
-            match unsealer {
-                None => {
-                    decoder.advance(n);
-                    hand_out(decoder, *host, sink)?;
-                }
-                Some(unsealer) => {
-                    unsealer.advance(n);
-                    loop {
-                        match unsealer.open(decoder.space()).map_err(|error| error.to_string())? {
-                            0 => break,
-                            n => decoder.advance(n),
-                        }
-                        hand_out(decoder, *host, sink)?;
-                    }
-                }
-            }
-            // What comes from now on is told of anew. A part of a payload is of no use to anybody.
-            if n < room && !*is_ending && !decoder.is_amid() {
-                return Ok(Turn { read: true, is_over: true });
-            }
-        }
-        Ok(Turn { read: true, is_over: false })
-    }
-}
-
-fn hand_out(decoder: &mut Decoder, host: HostId, sink: &dyn Sink) -> Result<(), String> {
-    while let Some(frame) = decoder.next().map_err(|error| error.to_string())? {
-        sink.frame(host, frame);
-    }
-    Ok(())
-}
-
-/// What is there. `None`: nothing now. `Err`: the connection is over, and why.
-pub(super) fn read(stream: &mio::net::TcpStream, space: &mut [u8]) -> Result<Option<usize>, String> {
-    loop {
-        match rustix::net::recv(stream, &mut *space, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err("the peer closed the connection".into()),
-            Ok((_, n)) => return Ok(Some(n)),
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.to_string()),
-        }
     }
 }

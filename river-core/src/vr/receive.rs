@@ -124,9 +124,9 @@ impl Vr {
     }
 
     /// Waits no longer than so long for an envelope that the selector admits. One that lies in memory shared with its
-    /// sender's process is shown to `take` there, which may copy what it carries to where it belongs, and then it is
-    /// received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by `take`, is
-    /// returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory
+    /// sender's process, or comes on a connection, is shown to `take` there, which may copy what it carries to where it belongs,
+    /// and then it is received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by
+    /// `take`, is returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory
     /// is taken for it.
     ///
     /// `take` must neither send nor receive. Envelopes are shown in the order in which they are received otherwise. A

@@ -91,8 +91,8 @@ impl Vr {
     #[inline]
     pub(super) fn note(&self, arriving: &Arriving<'_>, noted: &mut Vec<Noted>) {
         if self.tracer.is_some() {
-            let mut beginning = vec![0; arriving.len.min(BEGINNING)];
-            arriving.copy_to(0, &mut beginning);
+            let mut beginning = vec![0; arriving.here.min(BEGINNING)];
+            let _ = arriving.copy_to(0, &mut beginning);
             noted.push((arriving.label, arriving.len, beginning.into()));
         }
     }

@@ -57,11 +57,14 @@ impl Arrival {
         Ok(())
     }
 
-    /// Where the next bytes belong in the receiver's memory, if they can go there at once: it has room for the whole
-    /// message, and all that came before is there.
-    pub(super) fn place<'a>(&self, memory: &'a mut [u8], bytes: usize) -> Option<&'a mut [u8]> {
-        let fits = self.header.length <= memory.len() as u64 && self.pieces.is_empty();
-        if fits { memory.get_mut(self.landed..self.landed + bytes) } else { None }
+    /// Where the next bytes belong in the receiver's memory, if it has room for the whole message: behind those that are
+    /// kept, which are moved there first.
+    pub(super) fn place<'a>(&mut self, memory: &'a mut [u8], bytes: usize) -> Option<&'a mut [u8]> {
+        if self.header.length > memory.len() as u64 {
+            return None;
+        }
+        self.unload(memory);
+        memory.get_mut(self.landed..self.landed + bytes)
     }
 
     /// Moves the pieces that are kept to the receiver's memory, which has room for the whole message.
@@ -140,15 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn pieces_land_at_once_or_later_at_their_place() {
+    fn pieces_land_at_their_place_at_once_or_before_the_next_one() {
         let mut arrival = coming(6);
         let mut memory = [0; 8];
         arrival.place(&mut memory, 2).unwrap().copy_from_slice(b"ab");
         arrival.count(2).unwrap();
         arrival.landed += 2;
         arrival.push(piece(b"cd")).unwrap();
-        assert_eq!(arrival.place(&mut memory, 2), None, "what is kept comes first");
-        arrival.unload(&mut memory);
         arrival.place(&mut memory, 2).unwrap().copy_from_slice(b"ef");
         arrival.count(2).unwrap();
         assert!(arrival.is_whole());

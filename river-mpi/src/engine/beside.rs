@@ -201,8 +201,9 @@ impl Incoming for Record<'_> {
         bytemuck::cast(self.words::<{ HEADER / 8 }>())
     }
 
-    fn copy_data(&self, out: &mut [u8]) {
+    fn copy_data(&self, out: &mut [u8]) -> bool {
         self.copy_to(HEADER / 8, out);
+        true
     }
 
     fn kept(&self, engine: &Engine<'_>) -> Payload {
@@ -222,8 +223,9 @@ impl Incoming for Payload {
         head
     }
 
-    fn copy_data(&self, out: &mut [u8]) {
+    fn copy_data(&self, out: &mut [u8]) -> bool {
         out.copy_from_slice(&self.head()[HEADER..HEADER + out.len()]);
+        true
     }
 
     fn kept(&self, _: &Engine<'_>) -> Payload {

@@ -104,16 +104,13 @@ impl Engine<'_> {
         let ticket = OpId(header.ticket).key();
         let Some(op) = state.ops.get_mut(ticket) else { return };
         let OpState::Offered { to, key, data } = &mut op.state else { return };
-        let (to, key) = (*to, *key);
-        let lent = std::mem::take(&mut op.lent);
-        let data = data.take().or_else(|| self.copy_of_lent(op.seal.as_ref().filter(|_| lent)?));
-        let Some(data) = data else {
-            op.state = match lent {
-                false => OpState::Granted { receive: header.length },
-                true => OpState::Broken(
-                    "the memory that a message was sent from is not there any more".to_owned(),
-                ),
+        let (to, key, receive) = (*to, *key, header.length);
+        let Some(data) = data.take() else {
+            op.state = match op.lent {
+                false => OpState::Granted { receive },
+                true => OpState::Wanted { to, key, receive },
             };
+            state.wanted.extend(op.lent.then_some(OpId(header.ticket)));
             return;
         };
         op.seal = None;
@@ -125,7 +122,7 @@ impl Engine<'_> {
         let step = self.piece_of(to, data.len());
         for at in (0..data.len()).step_by(step) {
             let piece = data.slice(at..data.len().min(at + step));
-            let header = self.header(Kind::Piece, key, header.length, piece.len());
+            let header = self.header(Kind::Piece, key, receive, piece.len());
             let mut payload = Payload::from(header.with(&[]));
             payload.push(piece);
             if self.transmit_with(state, to, payload).is_err() {

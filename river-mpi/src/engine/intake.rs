@@ -1,5 +1,6 @@
-//! Messages that come while a rank waits and lie in memory shared with their sender: their data goes from there straight
-//! to where it belongs, or is kept as any other message. What needs an answer is left to [`handle`](Engine::handle).
+//! Messages that come while a rank waits, and lie in memory shared with their sender or are coming on a connection: their
+//! data goes from there straight to where it belongs, or is kept as any other message. What needs an answer is left to
+//! [`handle`](Engine::handle).
 
 use river_core::{Arriving, Intake, Payload};
 
@@ -23,11 +24,16 @@ pub(super) enum Got {
     Message(Message),
 }
 
-/// Where the data of operations goes that somebody waits for.
+/// Where the data of operations goes that somebody waits for, or comes from.
 pub(crate) trait Landing {
     /// The memory for the message of this operation, which was given this seat; `None`: what comes is kept until somebody
     /// asks for it.
     fn memory(&mut self, op: OpId, seat: u32) -> Option<&mut [u8]>;
+
+    /// The slice that this operation sends, if it is shown.
+    fn source(&self, _: OpId, _seat: u32) -> Option<&[u8]> {
+        None
+    }
 
     /// Whether nothing else is waited for when this operation is complete.
     fn is_last(&self, op: OpId) -> bool;
@@ -57,10 +63,15 @@ pub(super) trait Incoming {
     /// Its header, if it is as long as one.
     fn head(&self) -> [u8; HEADER];
 
-    /// Copies what is behind its header, all of it.
-    fn copy_data(&self, out: &mut [u8]);
+    /// Whether all of it is there.
+    fn is_here(&self) -> bool {
+        true
+    }
 
-    /// All of it, to be kept.
+    /// Copies what is behind its header, all of it. False: it was not there in time.
+    fn copy_data(&self, out: &mut [u8]) -> bool;
+
+    /// All of it, which must be there, to be kept.
     fn kept(&self, engine: &Engine<'_>) -> Payload;
 }
 
@@ -71,16 +82,59 @@ impl Incoming for Arriving<'_> {
 
     fn head(&self) -> [u8; HEADER] {
         let mut head = [0; HEADER];
-        self.copy_to(0, &mut head);
+        let _ = self.copy_to(0, &mut head);
         head
     }
 
-    fn copy_data(&self, out: &mut [u8]) {
-        self.copy_to(HEADER, out);
+    fn is_here(&self) -> bool {
+        self.here() == self.len()
+    }
+
+    fn copy_data(&self, out: &mut [u8]) -> bool {
+        self.copy_to(HEADER, out)
     }
 
     fn kept(&self, engine: &Engine<'_>) -> Payload {
-        engine.pool.filled(self.len(), |bytes| self.copy_to(0, bytes)).into()
+        let mut here = false;
+        let kept = engine.pool.filled(self.len(), |bytes| here = self.copy_to(0, bytes));
+        debug_assert!(here);
+        kept.into()
+    }
+}
+
+impl State {
+    /// A whole message that is coming. It is matched when it is there: if that takes long, it comes later as any other one.
+    fn take_coming(
+        &mut self,
+        header: Header,
+        arriving: &impl Incoming,
+        hook: Option<&mut Hook<'_>>,
+        landing: Option<&mut dyn Landing>,
+    ) -> Intake {
+        let bytes = arriving.len() - HEADER;
+        let Some(op) = self.matching.wants(&header.key).map(OpId) else {
+            let Some(hook) = hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key))
+            else {
+                return Intake::Left;
+            };
+            let place = hook.out.as_deref_mut().and_then(|out| out.get_mut(..bytes));
+            if !place.is_some_and(|place| arriving.copy_data(place)) {
+                return Intake::Left;
+            }
+            hook.got = Some(Got::Landed(header));
+            return Intake::Done;
+        };
+        let (Some(posted), Some(landing)) = (self.ops.get_mut(op.key()), landing) else {
+            return Intake::Left;
+        };
+        let last = landing.is_last(op);
+        let place = landing.memory(op, posted.seat).and_then(|memory| memory.get_mut(..bytes));
+        if !place.is_some_and(|place| arriving.copy_data(place)) {
+            return Intake::Left;
+        }
+        posted.state = OpState::Landed(header.receipt());
+        self.matching.claim(&header.key);
+        if last { Intake::Done } else { Intake::Taken }
     }
 }
 
@@ -101,9 +155,10 @@ impl Engine<'_> {
             return Intake::Left;
         }
         let intake = match header.kind {
+            Kind::Eager if whole && !arriving.is_here() => state.take_coming(header, arriving, hook, landing),
             Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
             Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
-            Kind::Offer => self.take_offer(state, header, arriving, hook),
+            Kind::Offer if arriving.is_here() => self.take_offer(state, header, arriving, hook),
             Kind::Matched => {
                 state.matched(OpId(header.ticket).key());
                 Intake::Done
@@ -132,12 +187,10 @@ impl Engine<'_> {
                 return Intake::Taken;
             };
             let room = hook.out.as_deref_mut().and_then(|out| out.get_mut(..arriving.len() - HEADER));
-            hook.got = Some(match room {
-                Some(out) => {
-                    arriving.copy_data(out);
-                    Got::Landed(header)
-                }
-                None => Got::Message(Message { header, payload: arriving.kept(self) }),
+            hook.got = Some(if room.is_some_and(|out| arriving.copy_data(out)) {
+                Got::Landed(header)
+            } else {
+                Got::Message(Message { header, payload: arriving.kept(self) })
             });
             return Intake::Done;
         };
@@ -148,15 +201,12 @@ impl Engine<'_> {
             last = landing.is_last(op);
         }
         let memory = landing.and_then(|landing| landing.memory(op, posted.seat));
-        posted.state = match memory.and_then(|memory| memory.get_mut(..arriving.len() - HEADER)) {
-            Some(place) => {
-                arriving.copy_data(place);
-                OpState::Landed(header.receipt())
-            }
-            None => {
-                let payload = arriving.kept(self);
-                OpState::Arrived(Arrival::new(Message { header, payload }))
-            }
+        let place = memory.and_then(|memory| memory.get_mut(..arriving.len() - HEADER));
+        posted.state = if place.is_some_and(|place| arriving.copy_data(place)) {
+            OpState::Landed(header.receipt())
+        } else {
+            let payload = arriving.kept(self);
+            OpState::Arrived(Arrival::new(Message { header, payload }))
         };
         if last { Intake::Done } else { Intake::Taken }
     }
@@ -205,12 +255,11 @@ impl Engine<'_> {
         };
         let bytes = arriving.len() - HEADER;
         let last = landing.is_last(op);
-        let memory = landing.memory(op, receive.seat);
-        let Some(place) = memory.and_then(|memory| arrival.place(memory, bytes)) else { return Intake::Left };
-        if arrival.count(bytes).is_err() {
+        let Some(memory) = landing.memory(op, receive.seat) else { return Intake::Left };
+        let Some(place) = arrival.place(memory, bytes) else { return Intake::Left };
+        if !arriving.copy_data(place) || arrival.count(bytes).is_err() {
             return Intake::Left;
         }
-        arriving.copy_data(place);
         arrival.landed += bytes;
         if !arrival.is_whole() {
             return Intake::Taken;

@@ -201,6 +201,12 @@ enum OpState {
         key: Key,
         data: Option<Bytes>,
     },
+    /// The receiver waits for the pieces of a slice that the operation's request borrows.
+    Wanted {
+        to: u32,
+        key: Key,
+        receive: u64,
+    },
     /// The caller may send the pieces, for this receive.
     Granted {
         receive: u64,
@@ -246,6 +252,8 @@ struct State {
     revoked: FxHashSet<u32>,
     /// Receives that are [`OpState::Due`].
     due: Vec<OpId>,
+    /// Sends that are [`OpState::Wanted`].
+    wanted: Vec<OpId>,
     /// How many messages of this rank were matched that waited for it.
     matched: u64,
     /// The number of the last message that needed no operation.
@@ -457,6 +465,7 @@ impl State {
             acknowledged: FxHashSet::default(),
             revoked: FxHashSet::default(),
             due: Vec::new(),
+            wanted: Vec::new(),
             matched: 0,
             ticket: 0,
             closed: FxHashSet::default(),

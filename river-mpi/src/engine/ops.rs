@@ -25,7 +25,7 @@ impl Engine<'_> {
     /// Looks at everything that has arrived, and takes in what was offered. Does not block.
     pub(crate) fn pump(&self) -> Result {
         let result = self.bring_in();
-        self.read_due(None);
+        self.move_due(None);
         result
     }
 
@@ -58,9 +58,9 @@ impl Engine<'_> {
             OpState::Arriving(arrival) => {
                 (Some(arrival.header.key.context), std::slice::from_ref(&arrival.header.from))
             }
-            OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
-                (Some(key.context), std::slice::from_ref(to))
-            }
+            OpState::Offered { to, key, .. }
+            | OpState::Unmatched { to, key }
+            | OpState::Wanted { to, key, .. } => (Some(key.context), std::slice::from_ref(to)),
             OpState::Sent { to } => (None, std::slice::from_ref(to)),
             OpState::Broken(text) => return Err(MpiError::Type(text.clone())),
             _ => return Ok(()),
@@ -112,9 +112,10 @@ impl Engine<'_> {
                 OpState::Posted(ask) => whom.extend_from_slice(ask.sources.as_slice()),
                 OpState::Due(offer) => whom.push(offer.header.from),
                 OpState::Arriving(arrival) => whom.push(arrival.header.from),
-                OpState::Offered { to, .. } | OpState::Unmatched { to, .. } | OpState::Sent { to } => {
-                    whom.push(*to);
-                }
+                OpState::Offered { to, .. }
+                | OpState::Wanted { to, .. }
+                | OpState::Unmatched { to, .. }
+                | OpState::Sent { to } => whom.push(*to),
                 _ => {}
             }
         }
@@ -145,6 +146,7 @@ impl Engine<'_> {
 
     /// Nobody will ask for this operation's outcome. A send goes on; a receive is taken back.
     pub(crate) fn detach(&self, id: OpId) {
+        self.send_wanted(None);
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let Some(op) = state.ops.get_mut(id.key()) else { return };

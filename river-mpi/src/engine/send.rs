@@ -7,7 +7,7 @@ use bytes::Bytes;
 use river_core::Payload;
 
 use super::single::Seal;
-use super::{Engine, GRAIN, INLINE, Mode, Op, OpId, OpState, PIECES, Sending};
+use super::{Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECES, Sending};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
@@ -60,8 +60,12 @@ impl Engine<'_> {
     /// woken, would keep the reader from its work.
     pub(super) fn time_to_read(&self, ops: &[OpId]) -> Duration {
         let state = self.state.borrow();
-        let exposed = ops.iter().filter_map(|op| state.ops.get(op.key())?.seal.as_ref());
-        let bytes: usize = exposed.map(Seal::len).sum();
+        let exposed = ops.iter().filter_map(|op| {
+            let op = state.ops.get(op.key())?;
+            let OpState::Offered { to, .. } = op.state else { return None };
+            op.seal.as_ref().map(Seal::len).filter(|&len| self.exposes(to, len))
+        });
+        let bytes: usize = exposed.sum();
         if bytes == 0 { Duration::ZERO } else { (PEACE + reading_time(bytes)).min(AWAKE) }
     }
 
@@ -170,16 +174,51 @@ impl Engine<'_> {
     }
 
     /// As [`isend`](Self::isend), of a slice that stays as it is until the operation is taken or detached: a long one is not
-    /// copied, but read by its receiver.
+    /// copied, but read by its receiver, or sent from where it lies by who waits for it.
     pub(crate) fn isend_lent(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<Sending> {
-        if !self.lends(to, data.len()) {
+        if !self.borrows(to, data.len()) {
             return self.isend_slice(to, key, data, mode);
         }
-        let op = self.offer(to, key, data, None, 0)?;
+        let op = self.prepare_offer(to, key, data, None, 0);
         if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
             op.lent = true;
+            // So that this rank can read it, whoever else can.
+            op.seal.get_or_insert_with(|| Seal::of(data));
         }
+        self.announce(op, to, key, data.len())?;
         Ok(Sending::UnderWay(op))
+    }
+
+    /// Sends what is lent and wanted: what somebody waits for from where it lies, other slices from copies. True: there was some.
+    pub(super) fn send_wanted(&self, landing: Option<&dyn Landing>) -> bool {
+        let wanted = std::mem::take(&mut self.state.borrow_mut().wanted);
+        for &op in &wanted {
+            let state = self.state.borrow();
+            let Some(Op { state: OpState::Wanted { to, key, receive }, seat, seal, .. }) =
+                state.ops.get(op.key())
+            else {
+                continue;
+            };
+            let (to, key, receive) = (*to, *key, *receive);
+            let slice = landing.and_then(|landing| landing.source(op, *seat));
+            let copy =
+                if slice.is_none() { seal.as_ref().and_then(|seal| self.copy_of_lent(seal)) } else { None };
+            drop(state);
+            let after = match slice.or(copy.as_deref()) {
+                Some(data) => {
+                    // Who is gone needs nothing any more.
+                    let _ = self.send_pieces(to, key, receive, data);
+                    OpState::Sent { to }
+                }
+                None => OpState::Broken(
+                    "the memory that a message was sent from is not there any more".to_owned(),
+                ),
+            };
+            if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
+                (op.state, op.seal, op.lent) = (after, None, false);
+            }
+        }
+        !wanted.is_empty()
     }
 
     /// As [`isend_lent`](Self::isend_lent), for data of which [`lends`](Self::lends) has said so, until it is settled.
@@ -348,7 +387,8 @@ impl Engine<'_> {
         let header = self.header(Kind::Offer, key, op.0, len);
         let exposure = {
             let state = self.state.borrow();
-            state.ops.get(op.key()).and_then(|op| op.seal.as_ref()).map(Seal::exposure)
+            let seal = state.ops.get(op.key()).and_then(|op| op.seal.as_ref());
+            seal.filter(|_| self.exposes(to, len)).map(Seal::exposure)
         };
         let exposure = exposure.as_ref().map_or(&[][..], bytemuck::bytes_of);
         self.transmit_slice(to, &header, exposure).inspect_err(|_| self.forget(op))

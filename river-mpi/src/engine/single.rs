@@ -61,7 +61,7 @@ pub(super) struct Sealed {
 }
 
 impl Seal {
-    fn of(data: &[u8]) -> Self {
+    pub(super) fn of(data: &[u8]) -> Self {
         let (len, at) = (data.len(), data.as_ptr().expose_provenance() as u64);
         let mut sealed = Box::new(Sealed { word: AtomicU64::new(0), data: at, len, number: 0 });
         // Never zero, and nobody else's.
@@ -208,11 +208,15 @@ impl Engine<'_> {
         if shown.is_empty() { body() } else { beside.lender().show(&shown, body) }
     }
 
-    /// Whether a message of that length can be sent from where it lies, without the caller.
+    /// Whether a message of that length can be read from where it lies, without the caller.
     pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
+        self.borrows(to, len) && self.exposes(to, len)
+    }
+
+    /// Whether a message of that length that lies somewhere until its request is complete is not copied before it is wanted.
+    pub(crate) fn borrows(&self, to: u32, len: usize) -> bool {
         len > self.eager(to)
             && to != self.me
-            && self.exposes(to, len)
             // A replay could not know what was read when.
             && !self.vr.is_recoverable()
             && *READS_ITSELF

@@ -32,7 +32,7 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> Result {
-        if self.advance_background() || self.has_due() && self.read_due(reborrow(&mut landing)) {
+        if self.advance_background() || self.has_due() && self.move_due(reborrow(&mut landing)) {
             return Ok(());
         }
         if !self.state.borrow().is_calm() {
@@ -66,7 +66,14 @@ impl Engine<'_> {
     }
 
     fn has_due(&self) -> bool {
-        !self.state.borrow().due.is_empty()
+        let state = self.state.borrow();
+        !state.due.is_empty() || !state.wanted.is_empty()
+    }
+
+    /// Reads what was offered, and sends what is wanted. True: there was some.
+    pub(super) fn move_due(&self, mut landing: Option<&mut dyn Landing>) -> bool {
+        let read = self.read_due(reborrow(&mut landing));
+        self.send_wanted(landing.as_deref()) || read
     }
 
     /// Waits no longer than so long until something has come, and handles it. Does not sleep for the first, `awake`.
@@ -135,7 +142,7 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error)?,
             }
             // What others need of this rank meanwhile.
-            self.read_due(None);
+            self.move_due(None);
             self.advance_background();
             let found = look();
             if found.is_some() || left.is_zero() {
@@ -273,7 +280,9 @@ impl Engine<'_> {
             OpState::Arriving(Arrival { header, .. }) => {
                 format!("the rest of a message from rank {}", header.from)
             }
-            OpState::Offered { to, key, .. } | OpState::Unmatched { to, key } => {
+            OpState::Offered { to, key, .. }
+            | OpState::Wanted { to, key, .. }
+            | OpState::Unmatched { to, key } => {
                 format!(
                     "rank {to} to receive what was sent with tag {} ({})",
                     key.tag,

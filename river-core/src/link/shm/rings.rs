@@ -18,7 +18,7 @@ use crate::arriving::{Arriving, Intake, Source};
 use crate::frame::{self, Decoder, Frame, Kind};
 use crate::id::HostId;
 use crate::inbox::{Inbox, Pump, Taker};
-use crate::link::Sink;
+use crate::link::{Own, Sink};
 use crate::pool::Pool;
 use crate::protocol::MemoryName;
 
@@ -175,19 +175,6 @@ impl Rings {
     }
 }
 
-/// A VR that looks itself, and may take what is for it.
-struct Own<'a, 'b> {
-    inbox: &'a Inbox,
-    taker: &'a mut Taker<'b>,
-}
-
-impl Own<'_, '_> {
-    /// Shows it an envelope, if nothing waits in its inbox that comes first.
-    fn offer(&mut self, sink: &dyn Sink, arriving: &Arriving<'_>) -> Intake {
-        if self.inbox.is_ready() || !sink.trusts_all() { Intake::Left } else { self.taker.offer(arriving) }
-    }
-}
-
 /// The payload of an envelope that is one record.
 struct InRing<'a> {
     ring: &'a RingReader,
@@ -197,8 +184,9 @@ struct InRing<'a> {
 }
 
 impl Source for InRing<'_> {
-    fn copy(&self, offset: usize, out: &mut [u8]) {
+    fn copy(&self, offset: usize, out: &mut [u8]) -> bool {
         self.ring.read(self.record, self.start + offset, out);
+        true
     }
 }
 
@@ -258,11 +246,11 @@ impl Peer {
         let label = route.label(u64::from_le_bytes(seq));
         let payload = InRing { ring: &self.ring, record, start };
         if let Some(own) = own
-            && own.offer(sink, &Arriving { label, len, payload: &payload }) != Intake::Left
+            && own.offer(sink, &Arriving { label, len, here: len, payload: &payload }) != Intake::Left
         {
             return Ok(false);
         }
-        let payload = frame::filled(len, &self.pool, |out| payload.copy(0, out));
+        let payload = frame::filled(len, &self.pool, |out| self.ring.read(record, start, out));
         sink.frame(self.host, Frame { kind: Kind::Envelope, envelope: label.with(payload.into()) });
         Ok(len >= LARGE)
     }
