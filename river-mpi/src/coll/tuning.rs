@@ -121,8 +121,9 @@ static ALLTOALLV: &[Row<Alltoallv>] =
 
 static REDUCE: &[Row<Reduce>] = &[
     row(TwoLevel, ANY, ANY, &reduce::TwoLevel),
+    row(Anywhere, 4, 512 << 10, &reduce::Binomial),
+    row(Anywhere, 4, ANY, &reduce::Rabenseifner),
     row(Together, ANY, 4 << 20, &reduce::Binomial),
-    row(Anywhere, 4, 4 << 20, &reduce::Binomial),
     row(Anywhere, ANY, 64 << 10, &reduce::Binomial),
     row(Anywhere, ANY, ANY, &reduce::Rabenseifner),
 ];

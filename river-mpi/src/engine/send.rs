@@ -235,7 +235,7 @@ impl Engine<'_> {
         let op = OpId(offer);
         let len = self.state.borrow().ops.get(op.key()).map(|op| op.seal.as_ref().map_or(0, Seal::len));
         let Some(len) = len else { return };
-        self.linger(op, PEACE + 4 * reading_time(len));
+        self.linger(op, PEACE + 16 * reading_time(len));
         if self.take(op).is_none() {
             self.detach(op);
         }
