@@ -9,7 +9,7 @@
 //!
 //! * `local`: ranks are threads of one process, which hand memory to each other.
 //! * `shm`: every rank has a process of its own, all on this machine.
-//! * `tcp`: the same processes with `RIVER_LINKS=tcp`.
+//! * `tcp`: the same processes with `RIVER_LINKS=tcp`; beside the others with shared memory switched off.
 //!
 //! A number is the time of one operation in microseconds on the rank that takes longest, the median over the rounds, in
 //! which all algorithms take turns. `table` is what is used if nobody chooses. With `--peers` the same operations of other
@@ -115,18 +115,20 @@ fn tables(args: &Args) -> river::Result {
     let own: Vec<&Path> = own.iter().map(Path::new).collect();
     let directory = tempfile::tempdir()?;
     let peers = if args.peers { Peer::compiled(directory.path()) } else { Vec::new() };
-    let mut theirs: BTreeMap<usize, Theirs> = BTreeMap::new();
+    let mut theirs: BTreeMap<(usize, bool), Theirs> = BTreeMap::new();
     for &link in &args.link {
         for &ranks in &args.ranks {
-            let environment = ("RIVER_LINKS", OsStr::new(if link == Link::Tcp { "tcp" } else { "auto" }));
+            let over_tcp = link == Link::Tcp;
+            let environment = ("RIVER_LINKS", OsStr::new(if over_tcp { "tcp" } else { "auto" }));
             let before = load();
             let case = format!("{link:?} {ranks}").to_lowercase();
             let lines: Vec<Line> = process::run_with(&case, &own, &[environment])?;
-            let theirs = match theirs.entry(ranks) {
+            let theirs = match theirs.entry((ranks, over_tcp)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(vacant) => {
-                    let measured =
-                        peers.iter().map(|peer| Ok((peer.mpi.name, peer.measure(ranks, &lines, args)?)));
+                    let measured = peers
+                        .iter()
+                        .map(|peer| Ok((peer.mpi.name, peer.measure((ranks, over_tcp), &lines, args)?)));
                     vacant.insert(measured.collect::<io::Result<_>>()?)
                 }
             };
@@ -166,7 +168,7 @@ impl Peer {
     /// The same operations and sizes.
     fn measure(
         &self,
-        ranks: usize,
+        (ranks, over_tcp): (usize, bool),
         lines: &[Line],
         args: &Args,
     ) -> io::Result<BTreeMap<(String, usize), Vec<f64>>> {
@@ -178,7 +180,8 @@ impl Peer {
         let mut all = vec![args.rounds.to_string(), operations.join(",")];
         all.extend(sizes.iter().map(ToString::to_string));
         let mut times = BTreeMap::<_, Vec<f64>>::new();
-        for line in self.mpi.run(ranks, &self.program, &all)?.lines() {
+        let run = if over_tcp { Mpi::run_over_tcp } else { Mpi::run };
+        for line in run(self.mpi, ranks, &self.program, &all)?.lines() {
             let [operation, size, time] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
             if let (Ok(size), Ok(time)) = (size.parse(), time.parse()) {
                 times.entry((operation.to_owned(), size)).or_default().push(time);

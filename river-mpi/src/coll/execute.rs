@@ -22,9 +22,9 @@ use crate::op::Operator;
 pub(crate) const PIECE: usize = 32 << 10;
 /// From so many bytes on, what is sent several times or passed on is shared instead of copied.
 const SHARE: usize = 2048;
-/// What another process reads out of this one's memory has so many bytes at most, so that who passes it on need not wait for
-/// all of it.
-const OFFERED: usize = 256 << 10;
+/// What another process reads out of this one's memory, or gets over a network, has so many bytes at most, so that who passes
+/// it on need not wait for all of it.
+pub(crate) const LONG_PIECE: usize = 256 << 10;
 
 /// A message does not have the length that the plan expects, or is no value of the type: the ranks did not
 /// make the same call.
@@ -240,6 +240,11 @@ impl Execution {
         (self.piece / size_of::<T>().max(1)).max(1)
     }
 
+    /// The same on the way to a rank.
+    fn piece_to<T, W: Wire>(&self, wire: &W, to: usize) -> usize {
+        self.piece_len::<T>().max(wire.piece(to).min(LONG_PIECE) / size_of::<T>().max(1))
+    }
+
     /// Which elements of a message of `len` elements a piece has that has come.
     fn piece<T>(&self, len: usize, message: &Message) -> Range<usize> {
         match message {
@@ -250,7 +255,7 @@ impl Execution {
 
     /// The same of one of so many bytes: what was offered is longer than other pieces are.
     fn elements<T>(&self, len: usize, bytes: usize) -> Range<usize> {
-        let most = self.piece_len::<T>().max(bytes.min(OFFERED) / size_of::<T>().max(1));
+        let most = self.piece_len::<T>().max(bytes.min(LONG_PIECE) / size_of::<T>().max(1));
         self.received..len.min(self.received.saturating_add(most))
     }
 
@@ -306,7 +311,7 @@ impl Execution {
         let (wire, size) = (offers.wire, size_of::<T>());
         if offers.waits && wire.offers(to, span.len * size) {
             self.carried = None;
-            let step = (OFFERED / size.max(1)).max(1);
+            let step = (LONG_PIECE / size.max(1)).max(1);
             for start in (0..span.len).step_by(step) {
                 let part = span.part(start..span.len.min(start + step));
                 let offer = wire.offer(to, self.tag, element::bytes_of(memory.read(part)))?;
@@ -333,9 +338,9 @@ impl Execution {
             }
         }
         self.carried = None;
-        let carry = self.next_sends_of(span);
-        for start in (0..span.len).step_by(self.piece_len::<T>()) {
-            let elements = start..span.len.min(start + self.piece_len::<T>());
+        let (carry, piece) = (self.next_sends_of(span), self.piece_to::<T, W>(wire, to));
+        for start in (0..span.len).step_by(piece) {
+            let elements = start..span.len.min(start + piece);
             let bytes = element::bytes_of(memory.read(span.part(elements)));
             if carry {
                 let piece = Bytes::copy_from_slice(bytes);
@@ -356,7 +361,7 @@ impl Execution {
         to: usize,
     ) -> Result<(), W::Error> {
         self.carried = None;
-        let room = self.piece_len::<T>();
+        let room = self.piece_to::<T, W>(wire, to);
         let mut left: usize = spans.iter().map(|span| span.len).sum();
         let mut message = Vec::with_capacity(left.min(room) * size_of::<T>());
         if left == 0 {

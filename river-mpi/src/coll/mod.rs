@@ -52,7 +52,7 @@ pub use alltoall::{Alltoall, Alltoallv};
 pub use barrier::Barrier;
 pub use bcast::Bcast;
 pub(crate) use brief::{Buffers, run_brief};
-pub(crate) use execute::{Execution, NoOperator, Progress};
+pub(crate) use execute::{Execution, LONG_PIECE, NoOperator, Progress};
 pub use gather::{Gather, Gatherv};
 pub(crate) use inter::{Inter, InterRoot};
 pub(crate) use memory::{Input, Memory};

@@ -32,6 +32,11 @@ pub(crate) trait Wire {
         self.send_shared(to, tag, loan.read(Bytes::copy_from_slice))
     }
 
+    /// How long the pieces are in which a message to a rank travels best, if that is longer than others.
+    fn piece(&self, _to: usize) -> usize {
+        0
+    }
+
     /// Whether a rank of another process can read so many bytes in this one's memory.
     fn offers(&self, _to: usize, _bytes: usize) -> bool {
         false

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coll::{BRIEF, Landing, Message, SHORT, Wire};
+use crate::coll::{BRIEF, LONG_PIECE, Landing, Message, SHORT, Wire};
 use crate::communicator::Communicator;
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
@@ -100,6 +100,11 @@ impl Wire for Port<'_, '_> {
             Some(near) => near.send(self.engine, to, tag, Message::Lent(loan)),
             None => self.send_shared(to, tag, loan.read(Bytes::copy_from_slice)),
         }
+    }
+
+    fn piece(&self, to: usize) -> usize {
+        // Each costs two calls of the system.
+        if self.engine.shares_memory(self.seat.members[to]) { 0 } else { LONG_PIECE }
     }
 
     fn offers(&self, to: usize, bytes: usize) -> bool {

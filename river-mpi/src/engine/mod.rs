@@ -392,7 +392,7 @@ impl<'v> Engine<'v> {
     }
 
     /// Whether messages to a rank pass through memory alone.
-    fn shares_memory(&self, to: u32) -> bool {
+    pub(crate) fn shares_memory(&self, to: u32) -> bool {
         self.way(to).1
     }
 
