@@ -19,6 +19,11 @@ pub struct Arriving<'a> {
 pub(crate) trait Source {
     /// Copies bytes from that offset on. False: they have not come. Panics if there will never be that many.
     fn copy(&self, offset: usize, out: &mut [u8]) -> bool;
+
+    /// Whether all of it is here, or was copied.
+    fn is_read(&self) -> bool {
+        true
+    }
 }
 
 /// What becomes of an [`Arriving`] envelope.
@@ -26,7 +31,7 @@ pub(crate) trait Source {
 pub enum Intake {
     /// It goes to the mailbox.
     Left,
-    /// It was taken, and the next one may be shown. All of its payload is here, or the end of it was copied.
+    /// It was taken, and the next one may be shown. That counts if all of its payload is here, or the end of it was copied.
     Taken,
     /// The same, and the receive is over.
     Done,

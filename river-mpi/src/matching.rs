@@ -36,6 +36,11 @@ impl Pattern {
             && self.tag.is_none_or(|tag| tag == key.tag)
     }
 
+    /// Whether a message with this key will match it, and no message that comes before it from elsewhere can.
+    pub(crate) fn will_get(&self, key: &Key) -> bool {
+        self.source.is_some() && self.matches(key)
+    }
+
     fn exact(&self) -> Option<Key> {
         Some(Key { context: self.context, source: self.source?, tag: self.tag? })
     }
@@ -284,6 +289,7 @@ mod tests {
                 match step {
                     Step::Arrive(key) => {
                         let at = posted.iter().position(|(_, pattern)| pattern.matches(&key));
+                        prop_assert_eq!(matching.wants(&key), at.map(|at| posted[at].0));
                         prop_assert_eq!(matching.claim(&key), at.map(|at| posted[at].0));
                         match at {
                             Some(at) => drop(posted.remove(at)),

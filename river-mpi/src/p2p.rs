@@ -268,9 +268,10 @@ impl<'v> Communicator<'v> {
     }
 
     /// Starts a standard send of a slice that the request borrows until it is completed or dropped, as in C: on the same
-    /// machine a long one is not copied, but read by its receiver.
+    /// machine a long one is not copied, but read by its receiver; to another one it is sent from where it lies if this rank waits
+    /// for the request when the receiver wants it, and from a copy if it is in another operation then.
     ///
-    /// A request that is dropped copies the slice if it was not read yet. One that is *leaked* ([`std::mem::forget`]) does
+    /// A request that is dropped copies the slice if it was not read yet, or sends it if it is wanted. One that is *leaked* ([`std::mem::forget`]) does
     /// not: its receiver gets what is in that memory then, or the job ends as one in which nobody sends it.
     ///
     /// ```

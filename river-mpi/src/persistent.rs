@@ -4,7 +4,7 @@
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Mode, OpId, Outcome, Sending};
+use crate::engine::{Mode, OpId, Outcome, Sending, Slice};
 use crate::error::{MpiError, Result};
 use crate::matching::Key;
 use crate::peer::{Peer, Tag};
@@ -149,7 +149,9 @@ impl<'v, T: Element> Persistent<'v, T> {
             let engine = comm.engine();
             comm.guard(match self.kind {
                 Kind::Send { .. } => {
-                    engine.show([(op, element::bytes_of(&self.buffer))], || engine.wait_for(&[op]))
+                    let data = element::bytes_of(&self.buffer);
+                    let wait = || engine.wait_landing(&[op], Some(&mut Slice { op, data }));
+                    engine.show([(op, data)], || engine.bring_in().and_then(|()| wait()))
                 }
                 Kind::Recv { .. } => {
                     engine.wait_into(op, element::bytes_of_mut(&mut self.buffer).unwrap_or_default())

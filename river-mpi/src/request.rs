@@ -278,6 +278,7 @@ pub(crate) fn land_all(requests: &mut [Request<'_>]) {
 /// Requests that are waited for together, each with the seat of its number.
 struct Seats<'r, 'a> {
     requests: &'r mut [Request<'a>],
+    /// What is waited for at last; none: any of them.
     last: Option<OpId>,
 }
 
@@ -304,7 +305,7 @@ impl Landing for Seats<'_, '_> {
     }
 
     fn is_last(&self, op: OpId) -> bool {
-        self.last == Some(op)
+        self.last.is_none_or(|last| last == op)
     }
 }
 
@@ -320,7 +321,6 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         if let Some(found) = test_any(requests)? {
             return Ok(Some(found));
         }
-        let active: Vec<OpId> = requests.iter().filter_map(|request| request.stage.op()).collect();
         let Some(comm) =
             requests.iter().find(|request| request.is_active()).map(|request| request.comm.clone())
         else {
@@ -329,8 +329,13 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         let pending = requests.iter().filter_map(|request| Some(request.pending.as_ref()?.waits_for()));
         let pending: Vec<u32> = pending.collect();
         let engine = comm.engine();
-        let waited = engine.show(requests.iter().filter_map(Request::shown), || match pending[..] {
-            [] => engine.wait_for(&active),
+        let mut active = Vec::with_capacity(requests.len());
+        for (request, seat) in requests.iter().zip(0..) {
+            active.extend(request.stage.op().inspect(|&op| _ = engine.seat(op, seat)));
+        }
+        let shown: SmallVec<[_; 16]> = requests.iter().filter_map(Request::shown).collect();
+        let waited = engine.show(shown, || match pending[..] {
+            [] => engine.wait_landing(&active, Some(&mut Seats { last: None, requests })),
             _ => engine.idle_for(&active, &pending),
         });
         comm.guard(waited)?;

@@ -1,10 +1,14 @@
 //! Jobs as programs start them, on every topology: what they return, how they fail, and how they hang.
 
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
 use river_core::testing::for_each_topology;
 use river_core::{VrError, try_run};
 use river_mpi::testing::{surviving_world, try_world};
 use river_mpi::{
     ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, SUM, run_on, wait_all,
+    wait_any,
 };
 
 /// A ring through all ranks, by messages that are sent at once and by such that are offered.
@@ -109,6 +113,130 @@ fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
 fn messages_of_every_size_come_in_every_way() {
     for_each_topology(|_, make_vms| {
         try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, every_way_in)?)).unwrap();
+    });
+}
+
+/// What a request borrows, while its owner is in another operation when it is wanted, waits for it, asks again and again, or has
+/// dropped it.
+fn lent_slices(world: &Communicator<'_>) -> river_core::Result {
+    let (me, other) = (world.rank(), 1 - world.rank());
+    for len in [70_000, 1_000_003] {
+        for way in 0..7 {
+            let data = |from: usize| (0..len).map(|i| (i * 5 + way + from) as u8).collect::<Vec<_>>();
+            let (mine, mut theirs) = (data(me), vec![0; len]);
+            let mut sent = world.isend_from(&mine, other, 0)?;
+            let is_whole = match way {
+                0 => {
+                    world.recv_into(&mut theirs, other, 0)?;
+                    sent.wait()?;
+                    true
+                }
+                1 => {
+                    let received = world.irecv_into(&mut theirs, other, 0)?;
+                    world.barrier()?;
+                    received.wait()?;
+                    sent.wait()?;
+                    true
+                }
+                2 => {
+                    let mut received = world.irecv_into(&mut theirs, other, 0)?;
+                    while sent.test()?.is_none() | received.test()?.is_none() {}
+                    true
+                }
+                3 => {
+                    drop(sent);
+                    world.recv_into(&mut theirs, other, 0)?;
+                    true
+                }
+                4 => {
+                    let mut both = [world.irecv_into(&mut theirs, other, 0)?, sent];
+                    while wait_any(&mut both)?.is_some() {}
+                    true
+                }
+                5 => {
+                    let received = world.irecv_into(&mut theirs, other, 0)?;
+                    drop(sent);
+                    received.wait()?;
+                    true
+                }
+                _ => {
+                    // Whether that comes too late depends on what the other one is at.
+                    let mut received = world.irecv_into(&mut theirs, other, 0)?;
+                    sent.cancel()?;
+                    let is_cancelled = sent.wait()?.is_cancelled();
+                    let mut is_theirs = [false];
+                    world.sendrecv(&[is_cancelled], other, 1, &mut is_theirs, other, 1)?;
+                    if is_theirs[0] {
+                        received.cancel()?;
+                    }
+                    assert_eq!(received.wait()?.is_cancelled(), is_theirs[0]);
+                    !is_theirs[0]
+                }
+            };
+            assert!(theirs == if is_whole { data(other) } else { vec![0; len] }, "{len} bytes, way {way}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_lent_arrives_whatever_its_owner_does() {
+    for_each_topology(|_, make_vms| {
+        try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, lent_slices)?)).unwrap();
+    });
+}
+
+/// A rank that leaves its last operation for long has done what it could for others.
+fn wanted_before_leaving(world: &Communicator<'_>, round: u64) -> river_core::Result {
+    const LEN: usize = 300_000;
+    if world.rank() == 0 {
+        let directory = tempfile::tempdir()?;
+        let [asked, received] =
+            ["asked", "received"].map(|sign| directory.path().join(format!("{sign} {round}")));
+        world.send_value(&[&asked, &received], 1, 0)?;
+        let (mine, mut word) = (vec![7_u8; LEN], [0_u8]);
+        let sent = world.isend_from(&mine, 1, 1)?;
+        let answer = world.irecv_into(&mut word, 1, 2)?;
+        let wait_for = |sign: &Path| {
+            let begun = Instant::now();
+            while !sign.exists() {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(60),
+                    "the other one has waited for what was lent to it"
+                );
+                std::thread::yield_now();
+            }
+        };
+        wait_for(&asked);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(30 * round) {
+            std::hint::spin_loop();
+        }
+        // Most of the time both are there by now: that the message is wanted, and what is waited for.
+        answer.wait()?;
+        wait_for(&received);
+        sent.wait()?;
+    } else {
+        let ([asked, sign], _): ([PathBuf; 2], _) = world.recv_value(0, 0)?;
+        let mut theirs = vec![0_u8; LEN];
+        world.probe(0, 1)?;
+        let received = world.irecv_into(&mut theirs, 0, 1)?;
+        // It comes after the word that the message is wanted.
+        world.send(&[1_u8], 0, 2)?;
+        std::fs::write(asked, [])?;
+        received.wait()?;
+        assert!(theirs.iter().all(|&byte| byte == 7));
+        std::fs::write(sign, [])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_wanted_is_sent_before_its_owner_leaves() {
+    for_each_topology(|_, make_vms| {
+        let rounds =
+            |world: &Communicator<'_>| (0..50).try_for_each(|round| wanted_before_leaving(world, round));
+        try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, rounds)?)).unwrap();
     });
 }
 
@@ -268,12 +396,12 @@ fn who_waits_long_for_a_slow_rank_is_in_no_deadlock() {
     let results = try_world(2, |world| {
         if world.rank() == 0 {
             // Longer than the patience of those that wait; the time itself is what is tested.
-            std::thread::sleep(std::time::Duration::from_millis(1500));
+            std::thread::sleep(Duration::from_millis(1500));
             world.send(&[1], 1, 0)?;
             world.recv::<i32>(1, 0)?;
         } else {
             world.recv::<i32>(0, 0)?;
-            std::thread::sleep(std::time::Duration::from_millis(1500));
+            std::thread::sleep(Duration::from_millis(1500));
             world.send(&[2], 0, 0)?;
         }
         Ok(world.rank())

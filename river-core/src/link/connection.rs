@@ -21,10 +21,14 @@ const TURN: usize = 16;
 const HEAD: usize = 256;
 /// Nobody is kept from looking until a longer one has come.
 const LONGEST: usize = 1 << 20;
-/// How long the next bytes of such an envelope are waited for.
+/// How long the next bytes of such an envelope are waited for, and all of them.
 const GAP: Duration = Duration::from_micros(20);
+const WHOLE: Duration = Duration::from_micros(500);
 /// So many are not shown after one that has not come in time.
 const SLOW: u8 = 8;
+
+/// Why a connection ends of whose envelope a part was read and not taken.
+const TORN: &str = "a VR that was shown an envelope on it has panicked, or has not taken what it had read";
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -36,6 +40,8 @@ pub(super) struct Connection {
     is_ending: bool,
     /// So many envelopes more are not shown while they are coming.
     slow: u8,
+    /// Somebody has read a part of an envelope past the decoder, and has not taken it.
+    torn: bool,
 }
 
 /// What a turn of a connection has brought.
@@ -55,7 +61,7 @@ impl Connection {
         pool: Arc<Pool>,
     ) -> Self {
         let unsealer = session.map(|session| Unsealer::new(session.opener));
-        Self { host, stream, decoder: Decoder::new(pool), unsealer, is_ending: false, slow: 0 }
+        Self { host, stream, decoder: Decoder::new(pool), unsealer, is_ending: false, slow: 0, torn: false }
     }
 
     /// Whose it is.
@@ -70,6 +76,9 @@ impl Connection {
 
     /// Reads frames that are there, a turn at most. `Err`: the connection is over, and why.
     pub(super) fn read(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> Result<Turn, String> {
+        if self.torn {
+            return Err(TORN.into());
+        }
         for turn in 0..TURN {
             let space = match &mut self.unsealer {
                 None => self.decoder.space(),
@@ -88,7 +97,8 @@ impl Connection {
             if n < room && !self.is_ending && !self.decoder.is_amid() {
                 return Ok(Turn { read: true, is_over: true });
             }
-            if own.as_ref().is_some_and(|own| own.taker.done) {
+            // There may be more, but that may have taken long.
+            if own.as_ref().is_some_and(|own| own.taker.taken) {
                 break;
             }
         }
@@ -132,19 +142,22 @@ impl Connection {
         let rest = RefCell::new(if is_whole { Rest::Read } else { Rest::Coming });
         let payload = Stream { here, len, stream: &self.stream, rest };
         let here = here.len();
+        // Should the VR panic, nobody knows how much it has read.
+        self.torn = !is_whole;
         let intake = own.offer(sink, &Arriving { label, len, here, payload: &payload });
-        match payload.rest.into_inner() {
-            Rest::Read if intake != Intake::Left => {
-                self.decoder.pass(here, len);
-                return Ok(true);
-            }
+        let rest = payload.rest.into_inner();
+        let taken = intake != Intake::Left && matches!(rest, Rest::Read);
+        match rest {
+            Rest::Read if taken => self.decoder.pass(here, len),
+            Rest::Read if !is_whole => return Err(TORN.into()),
             Rest::Lost(part) => {
                 self.slow = SLOW;
                 self.decoder.go_on_with(&part).map_err(|error| error.to_string())?;
             }
-            _ => {}
+            Rest::Read | Rest::Coming => {}
         }
-        Ok(false)
+        self.torn = false;
+        Ok(taken)
     }
 }
 
@@ -178,23 +191,27 @@ impl Source for Stream<'_> {
         if !is_all || !matches!(*state, Rest::Coming) {
             return false;
         }
-        let (mut filled, mut since) = (0, Instant::now());
-        while filled < rest.len() {
-            match read(self.stream, &mut rest[filled..]) {
-                Ok(Some(n)) => {
-                    filled += n;
-                    since = Instant::now();
-                }
-                Ok(None) if since.elapsed() < GAP => std::hint::spin_loop(),
-                // What is wrong with the connection is found out by who reads it next.
-                Ok(None) | Err(_) => {
-                    *state = Rest::Lost(rest[..filled].to_vec());
-                    return false;
-                }
+        let begun = Instant::now();
+        let (mut filled, mut last) = (0, begun);
+        loop {
+            // What is wrong with the connection is found out by who reads it next.
+            let n = read(self.stream, &mut rest[filled..]).ok().flatten();
+            filled += n.unwrap_or_default();
+            if filled == rest.len() {
+                *state = Rest::Read;
+                return true;
+            }
+            let now = Instant::now();
+            last = if n.is_some() { now } else { last };
+            if now - last >= GAP || now - begun >= WHOLE {
+                *state = Rest::Lost(rest[..filled].to_vec());
+                return false;
             }
         }
-        *state = Rest::Read;
-        true
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(*self.rest.borrow(), Rest::Read)
     }
 }
 
@@ -216,6 +233,7 @@ mod tests {
     use std::cell::Cell;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Mutex;
 
     use super::*;
@@ -251,16 +269,16 @@ mod tests {
     /// Longer than what is read together with a header.
     const LEN: usize = 20_000;
 
-    fn payload(number: u64) -> Vec<u8> {
-        (0..LEN).map(|at| (at as u64 / 7 + number) as u8).collect()
+    fn payload(number: u64, len: usize) -> Vec<u8> {
+        (0..len as u64).map(|at| (at / 7 + number) as u8).collect()
     }
 
     /// Sends a header and so much of its payload.
-    fn begin(wire: &mut TcpStream, number: u64, part: usize) {
+    fn begin(wire: &mut TcpStream, number: u64, len: usize, part: usize) {
         let (src, dst) = (VrId::fresh(), VrId::fresh());
         let label = Label { src, dst, seq: number, channel: Channel::named("test"), lane: 0 };
-        let header = frame::encode_header(Kind::Envelope, &label, LEN);
-        wire.write_all(&[&header, &payload(number)[..part]].concat()).unwrap();
+        let header = frame::encode_header(Kind::Envelope, &label, len);
+        wire.write_all(&[&header, &payload(number, len)[..part]].concat()).unwrap();
     }
 
     /// Reads until `read` says that it has come, showing what comes to that.
@@ -283,8 +301,8 @@ mod tests {
         let (mut wire, mut connection) = connection();
         let sink = Keep::default();
         for number in 0..20 {
-            begin(&mut wire, number, LEN);
-            let (sent, taken) = (payload(number), Cell::new(false));
+            begin(&mut wire, number, LEN, LEN);
+            let (sent, taken) = (payload(number, LEN), Cell::new(false));
             let show = |arriving: &Arriving<'_>| {
                 let (mut head, mut place) = ([0; 100], vec![0; LEN - 100]);
                 assert_eq!((arriving.label.seq, arriving.len()), (number, LEN));
@@ -308,29 +326,66 @@ mod tests {
 
     #[test]
     fn what_does_not_come_in_time_comes_later_and_whole() {
-        let (mut wire, mut connection) = connection();
-        let sink = Keep::default();
-        begin(&mut wire, 0, LEN);
-        read(&mut connection, &sink, |_| Intake::Left, || sink.0.lock().unwrap().len() == 1);
-        begin(&mut wire, 1, LEN / 2);
-        let shown = Cell::new(false);
-        let show = |arriving: &Arriving<'_>| {
-            assert!(!arriving.copy_to(50, &mut [0; LEN - 50]), "the end was not sent");
-            shown.set(true);
-            // What is said of it does not count.
-            Intake::Done
-        };
-        read(&mut connection, &sink, show, || shown.get());
-        wire.write_all(&payload(1)[LEN / 2..]).unwrap();
-        begin(&mut wire, 2, LEN);
-        let never = |arriving: &Arriving<'_>| {
-            assert_eq!(arriving.here(), LEN, "one has not come in time");
-            Intake::Left
-        };
-        read(&mut connection, &sink, never, || sink.0.lock().unwrap().len() == 3);
-        for (frame, number) in sink.0.lock().unwrap().iter().zip(0..) {
-            assert_eq!(frame.envelope.seq, number);
-            assert!(frame.envelope.payload.to_bytes()[..] == payload(number)[..]);
+        for len in [LEN, LEN / 2] {
+            let (mut wire, mut connection) = connection();
+            let sink = Keep::default();
+            begin(&mut wire, 0, len, len);
+            read(&mut connection, &sink, |_| Intake::Left, || sink.0.lock().unwrap().len() == 1);
+            begin(&mut wire, 1, len, len / 2);
+            let shown = Cell::new(false);
+            let show = |arriving: &Arriving<'_>| {
+                assert!(!arriving.copy_to(50, &mut vec![0; len - 50]), "the end was not sent");
+                shown.set(true);
+                // What is said of it does not count.
+                Intake::Done
+            };
+            read(&mut connection, &sink, show, || shown.get());
+            wire.write_all(&payload(1, len)[len / 2..]).unwrap();
+            begin(&mut wire, 2, len, len);
+            let never = |arriving: &Arriving<'_>| {
+                assert_eq!(arriving.here(), len, "one has not come in time");
+                Intake::Left
+            };
+            read(&mut connection, &sink, never, || sink.0.lock().unwrap().len() == 3);
+            for (frame, number) in sink.0.lock().unwrap().iter().zip(0..) {
+                assert_eq!(frame.envelope.seq, number);
+                assert!(frame.envelope.payload.to_bytes()[..] == payload(number, len)[..]);
+            }
         }
+    }
+
+    /// Shows the second of two envelopes, of which a header brings little with it, and reads on.
+    fn end_after(mut show: impl FnMut(TcpStream, &Arriving<'_>) -> Intake) -> String {
+        let (mut wire, mut connection) = connection();
+        let (sink, inbox, begun) = (Keep::default(), Inbox::default(), Instant::now());
+        begin(&mut wire, 0, LEN, LEN);
+        read(&mut connection, &sink, |_| Intake::Left, || sink.0.lock().unwrap().len() == 1);
+        begin(&mut wire, 1, LEN, LEN);
+        let mut wire = Some(wire);
+        loop {
+            let mut show =
+                |arriving: &Arriving<'_>| wire.take().map_or(Intake::Left, |wire| show(wire, arriving));
+            let mut taker = Taker::new(&mut show);
+            let mut own = Some(Own { inbox: &inbox, taker: &mut taker });
+            let read = AssertUnwindSafe(|| connection.read(&sink, &mut own));
+            if let Ok(Err(why)) = catch_unwind(read) {
+                assert_eq!(sink.0.lock().unwrap().len(), 1, "nobody can tell where the next frame begins");
+                return why;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "the connection goes on");
+        }
+    }
+
+    #[test]
+    fn who_reads_the_end_of_an_envelope_and_does_not_take_it_ends_the_connection() {
+        let left = end_after(|_, arriving| {
+            assert!(arriving.copy_to(0, &mut [0; LEN]));
+            Intake::Left
+        });
+        let panicked = end_after(|_, arriving| {
+            assert!(!arriving.copy_to(0, &mut [0; LEN]), "the end has come: a panic");
+            Intake::Left
+        });
+        assert!(left == TORN && panicked == TORN, "{left}; {panicked}");
     }
 }

@@ -164,7 +164,9 @@ impl TcpLink {
     /// into this process.
     pub(crate) fn new(socket: TcpStream, session: Option<Session>, inlets: Arc<Inlets>) -> io::Result<Self> {
         socket.set_nodelay(true)?;
-        if socket.local_addr()?.ip() == socket.peer_addr()?.ip() {
+        if let (Ok(near), Ok(far)) = (socket.local_addr(), socket.peer_addr())
+            && near.ip() == far.ip()
+        {
             // Within a machine nothing is congested. Algorithms that measure bandwidth and pace what is sent, as BBR does, halve it.
             let _ = net::sockopt::set_tcp_congestion(&socket, "reno");
         }

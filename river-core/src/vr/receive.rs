@@ -151,6 +151,7 @@ impl Vr {
                 return Intake::Left;
             }
             let intake = take(arriving);
+            let intake = if arriving.payload.is_read() { intake } else { Intake::Left };
             if intake != Intake::Left {
                 self.inbox.was_passed_by(arriving.len);
                 self.note(arriving, &mut noted);

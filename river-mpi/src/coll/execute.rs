@@ -114,7 +114,7 @@ impl Execution {
     ) -> Result<(), W::Error> {
         let tag = self.tag;
         // Whatever happens, what was offered is settled before the memory is the caller's again.
-        let mut offers = Offers { wire, waits: true, offers: SmallVec::new() };
+        let mut offers = Offers { wire, waits: true, offers: SmallVec::new(), patient: true };
         self.steps(&mut offers, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
     }
 
@@ -126,7 +126,7 @@ impl Execution {
         operator: &dyn Operator<T>,
     ) -> Result<Progress, W::Error> {
         let tag = self.tag;
-        let mut offers = Offers { wire, waits: false, offers: SmallVec::new() };
+        let mut offers = Offers { wire, waits: false, offers: SmallVec::new(), patient: true };
         self.steps(&mut offers, memory, operator, |from| wire.try_receive(from, tag))
     }
 
@@ -390,16 +390,18 @@ struct Offers<'w, W: Wire> {
     /// Whether the memory is there until all is done; otherwise nothing is offered.
     waits: bool,
     offers: SmallVec<[(Span, u64); 4]>,
+    /// None was waited for in vain: who has not read one will not read the next ones soon.
+    patient: bool,
 }
 
 impl<W: Wire> Offers<'_, W> {
     /// Sees to it that nobody reads a span any more that is about to be written.
     fn settle(&mut self, span: Span) {
-        let wire = self.wire;
-        self.offers.retain(|(offered, offer)| {
+        let Self { wire, offers, patient, .. } = self;
+        offers.retain(|(offered, offer)| {
             let hit = overlap(*offered, span);
             if hit {
-                wire.settle(*offer);
+                *patient &= wire.settle(*offer, *patient);
             }
             !hit
         });
@@ -417,7 +419,9 @@ fn overlap(one: Span, other: Span) -> bool {
 
 impl<W: Wire> Drop for Offers<'_, W> {
     fn drop(&mut self) {
-        self.offers.iter().for_each(|(_, offer)| self.wire.settle(*offer));
+        for (_, offer) in &self.offers {
+            self.patient &= self.wire.settle(*offer, self.patient);
+        }
     }
 }
 

@@ -48,8 +48,10 @@ pub(crate) trait Wire {
         self.send(to, tag, bytes).map(|()| 0)
     }
 
-    /// Returns soon, when what was offered was read or copied.
-    fn settle(&self, _offer: u64) {}
+    /// Returns when what was offered was read (true) or copied: soon, or, if not patiently, at once.
+    fn settle(&self, _offer: u64, _patiently: bool) -> bool {
+        true
+    }
 
     /// The next message, which it waits for; what of it fits goes into `out`. `None`: that way is not for this rank.
     fn receive_into(&self, _from: usize, _tag: i32, _out: &mut [u8]) -> Result<Option<Landing>, Self::Error> {

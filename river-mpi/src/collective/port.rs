@@ -117,8 +117,8 @@ impl Wire for Port<'_, '_> {
         self.engine.offer_lent(self.seat.members[to], self.seat.key(tag), bytes)
     }
 
-    fn settle(&self, offer: u64) {
-        self.engine.settle(offer);
+    fn settle(&self, offer: u64, patiently: bool) -> bool {
+        self.engine.settle(offer, patiently)
     }
 
     fn receive_into(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landing>> {

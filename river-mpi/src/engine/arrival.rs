@@ -57,10 +57,10 @@ impl Arrival {
         Ok(())
     }
 
-    /// Where the next bytes belong in the receiver's memory, if it has room for the whole message: behind those that are
-    /// kept, which are moved there first.
+    /// Where the next bytes belong in the receiver's memory, if they are of the message and that has room for all of it:
+    /// behind those that are kept, which are moved there first.
     pub(super) fn place<'a>(&mut self, memory: &'a mut [u8], bytes: usize) -> Option<&'a mut [u8]> {
-        if self.header.length > memory.len() as u64 {
+        if self.header.length > memory.len() as u64 || bytes as u64 > self.header.length - self.here as u64 {
             return None;
         }
         self.unload(memory);
@@ -159,6 +159,7 @@ mod tests {
     #[test]
     fn nothing_lands_where_the_message_does_not_fit() {
         assert_eq!(coming(6).place(&mut [0; 5], 2), None);
+        assert_eq!(coming(6).place(&mut [0; 9], 7), None, "it is not of the message");
     }
 
     #[test]

@@ -55,6 +55,26 @@ impl Landing for One<'_> {
     }
 }
 
+/// The slice that one operation sends.
+pub(crate) struct Slice<'a> {
+    pub(crate) op: OpId,
+    pub(crate) data: &'a [u8],
+}
+
+impl Landing for Slice<'_> {
+    fn memory(&mut self, _: OpId, _: u32) -> Option<&mut [u8]> {
+        None
+    }
+
+    fn source(&self, op: OpId, _: u32) -> Option<&[u8]> {
+        (op == self.op).then_some(self.data)
+    }
+
+    fn is_last(&self, op: OpId) -> bool {
+        op == self.op
+    }
+}
+
 /// Where a message lies that is taken in.
 pub(super) trait Incoming {
     /// Its length, with its header.
@@ -103,7 +123,8 @@ impl Incoming for Arriving<'_> {
 }
 
 impl State {
-    /// A whole message that is coming. It is matched when it is there: if that takes long, it comes later as any other one.
+    /// A whole message that is coming. It is matched when it is there: if that takes long, it comes later as any other one. So
+    /// only the receive may show its memory that gets it even then: one that names its source.
     fn take_coming(
         &mut self,
         header: Header,
@@ -113,7 +134,7 @@ impl State {
     ) -> Intake {
         let bytes = arriving.len() - HEADER;
         let Some(op) = self.matching.wants(&header.key).map(OpId) else {
-            let Some(hook) = hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key))
+            let Some(hook) = hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.will_get(&header.key))
             else {
                 return Intake::Left;
             };
@@ -127,9 +148,14 @@ impl State {
         let (Some(posted), Some(landing)) = (self.ops.get_mut(op.key()), landing) else {
             return Intake::Left;
         };
+        if !matches!(&posted.state, OpState::Posted(ask) if ask.pattern.will_get(&header.key)) {
+            return Intake::Left;
+        }
         let last = landing.is_last(op);
         let place = landing.memory(op, posted.seat).and_then(|memory| memory.get_mut(..bytes));
-        if !place.is_some_and(|place| arriving.copy_data(place)) {
+        let Some(place) = place else { return Intake::Left };
+        if !arriving.copy_data(place) {
+            posted.torn = true;
             return Intake::Left;
         }
         posted.state = OpState::Landed(header.receipt());
@@ -159,7 +185,7 @@ impl Engine<'_> {
             Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
             Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
             Kind::Offer if arriving.is_here() => self.take_offer(state, header, arriving, hook),
-            Kind::Matched => {
+            Kind::Matched if arriving.is_here() => {
                 state.matched(OpId(header.ticket).key());
                 Intake::Done
             }
@@ -266,5 +292,90 @@ impl Engine<'_> {
         }
         receive.arrive();
         if last { Intake::Done } else { Intake::Taken }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::engine::{Op, Sources};
+    use crate::matching::{Key, Pattern};
+
+    const KEY: Key = Key { context: 0, source: 1, tag: 3 };
+    const HEAD: Header = Header { kind: Kind::Eager, from: 1, key: KEY, ticket: 0, length: 6 };
+
+    /// A message of which only the beginning comes in time, or all.
+    struct Coming {
+        in_time: bool,
+        asked: Cell<bool>,
+    }
+
+    impl Incoming for Coming {
+        fn len(&self) -> usize {
+            HEADER + 6
+        }
+
+        fn head(&self) -> [u8; HEADER] {
+            HEAD.encode()
+        }
+
+        fn is_here(&self) -> bool {
+            false
+        }
+
+        fn copy_data(&self, out: &mut [u8]) -> bool {
+            self.asked.set(true);
+            out[..3].fill(1);
+            self.in_time && {
+                out[3..].fill(2);
+                true
+            }
+        }
+
+        fn kept(&self, _: &Engine<'_>) -> Payload {
+            unreachable!("it is not here")
+        }
+    }
+
+    fn ask(source: Option<u32>, tag: Option<i32>) -> Ask {
+        Ask { pattern: Pattern { context: 0, source, tag }, sources: Sources::Any([0, 1, 2].into()) }
+    }
+
+    fn coming(in_time: bool) -> Coming {
+        Coming { in_time, asked: Cell::new(false) }
+    }
+
+    #[test]
+    fn a_message_that_is_coming_is_matched_when_all_of_it_is_there() {
+        for in_time in [true, false] {
+            let mut state = State::new(2);
+            let ask = ask(Some(1), None);
+            let op = OpId::from(state.ops.insert(Op::new(OpState::Posted(ask.clone()))));
+            state.matching.post(op.0, &ask.pattern);
+            let mut memory = [0; 8];
+            let landing: &mut dyn Landing = &mut One { op, memory: &mut memory };
+            let intake = state.take_coming(HEAD, &coming(in_time), None, Some(landing));
+            assert_eq!(intake, if in_time { Intake::Done } else { Intake::Left });
+            assert_eq!(state.is_complete(op), in_time);
+            assert_eq!(state.ops[op.key()].torn, !in_time, "so that it is not cancelled any more");
+            assert_eq!(state.matching.claim(&KEY).is_some(), !in_time);
+            assert_eq!(memory, if in_time { [1, 1, 1, 2, 2, 2, 0, 0] } else { [1, 1, 1, 0, 0, 0, 0, 0] });
+        }
+    }
+
+    #[test]
+    fn it_is_not_written_where_another_message_may_come_first() {
+        let mut memory = [0; 8];
+        let ask = ask(None, Some(3));
+        let (mut state, message) = (State::new(3), coming(true));
+        let hook = &mut Hook { ask: &ask, out: Some(&mut memory), got: None };
+        assert_eq!(state.take_coming(HEAD, &message, Some(hook), None), Intake::Left);
+        let op = OpId::from(state.ops.insert(Op::new(OpState::Posted(ask.clone()))));
+        state.matching.post(op.0, &ask.pattern);
+        let landing: &mut dyn Landing = &mut One { op, memory: &mut memory };
+        assert_eq!(state.take_coming(HEAD, &message, None, Some(landing)), Intake::Left);
+        assert!(!message.asked.get());
     }
 }

@@ -5,7 +5,8 @@
 //! reads it from the sender's memory ([`single`]; within a process, while the sender waits, by itself: [`crate::lend`]), or
 //! says *go*, and then it comes in pieces that stay in the cache while they are copied out and in again. A blocking send
 //! copies its pieces straight from the caller's slice, a blocking receive straight into it; so nobody holds a large message
-//! that is not wanted yet.
+//! that is not wanted yet. A slice that a request borrows is sent from where it lies as well, if its owner waits for that
+//! request when it is wanted; otherwise the engine makes a copy.
 
 mod arrival;
 mod background;
@@ -34,7 +35,7 @@ pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
 use beside::Beside;
-pub(crate) use intake::Landing;
+pub(crate) use intake::{Landing, Slice};
 pub(crate) use safepoint::Kept;
 use send::Hurry;
 
@@ -168,6 +169,8 @@ struct Op {
     seal: Option<single::Seal>,
     /// The data is a slice that the operation's request borrows.
     lent: bool,
+    /// A part of its message was written to the memory that was shown for it, and the rest comes later.
+    torn: bool,
 }
 
 /// Every message is put into one and taken out of one: so it should be copied by a few instructions.
@@ -175,7 +178,16 @@ const _: () = assert!(size_of::<Op>() <= 128);
 
 impl Op {
     fn new(state: OpState) -> Self {
-        Self { state, detached: false, recalled: false, buffered: 0, seat: 0, seal: None, lent: false }
+        Self {
+            state,
+            detached: false,
+            recalled: false,
+            buffered: 0,
+            seat: 0,
+            seal: None,
+            lent: false,
+            torn: false,
+        }
     }
 
     /// All of its message has come.

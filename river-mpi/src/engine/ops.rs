@@ -79,6 +79,10 @@ impl Engine<'_> {
     pub(crate) fn wait_landing(&self, ops: &[OpId], mut landing: Option<&mut dyn Landing>) -> Result {
         loop {
             if ops.iter().any(|&op| self.is_complete(op)) {
+                // Others may wait for this rank, which may not come back soon.
+                if self.has_due() {
+                    self.move_due(landing);
+                }
                 return Ok(());
             }
             for &op in ops {
@@ -146,7 +150,7 @@ impl Engine<'_> {
 
     /// Nobody will ask for this operation's outcome. A send goes on; a receive is taken back.
     pub(crate) fn detach(&self, id: OpId) {
-        self.send_wanted(None);
+        self.send_if_wanted(id, None);
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let Some(op) = state.ops.get_mut(id.key()) else { return };
@@ -195,6 +199,8 @@ impl Engine<'_> {
         let state = &mut *guard;
         let Some(op) = state.ops.get_mut(id.key()) else { return Ok(()) };
         let to = match &op.state {
+            // Its message is coming, and its memory is not what it was.
+            OpState::Posted(_) if op.torn => return Ok(()),
             OpState::Posted(ask) => {
                 let pattern = ask.pattern;
                 op.state = OpState::Cancelled;

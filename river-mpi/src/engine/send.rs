@@ -192,33 +192,36 @@ impl Engine<'_> {
     /// Sends what is lent and wanted: what somebody waits for from where it lies, other slices from copies. True: there was some.
     pub(super) fn send_wanted(&self, landing: Option<&dyn Landing>) -> bool {
         let wanted = std::mem::take(&mut self.state.borrow_mut().wanted);
-        for &op in &wanted {
-            let state = self.state.borrow();
-            let Some(Op { state: OpState::Wanted { to, key, receive }, seat, seal, .. }) =
-                state.ops.get(op.key())
-            else {
-                continue;
-            };
-            let (to, key, receive) = (*to, *key, *receive);
-            let slice = landing.and_then(|landing| landing.source(op, *seat));
-            let copy =
-                if slice.is_none() { seal.as_ref().and_then(|seal| self.copy_of_lent(seal)) } else { None };
-            drop(state);
-            let after = match slice.or(copy.as_deref()) {
-                Some(data) => {
-                    // Who is gone needs nothing any more.
-                    let _ = self.send_pieces(to, key, receive, data);
-                    OpState::Sent { to }
-                }
-                None => OpState::Broken(
-                    "the memory that a message was sent from is not there any more".to_owned(),
-                ),
-            };
-            if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
-                (op.state, op.seal, op.lent) = (after, None, false);
-            }
-        }
+        wanted.iter().for_each(|&op| self.send_if_wanted(op, landing));
         !wanted.is_empty()
+    }
+
+    pub(super) fn send_if_wanted(&self, op: OpId, landing: Option<&dyn Landing>) {
+        let state = self.state.borrow();
+        let Some(Op { state: OpState::Wanted { to, key, receive }, seat, seal, .. }) =
+            state.ops.get(op.key())
+        else {
+            return;
+        };
+        let (to, key, receive) = (*to, *key, *receive);
+        let slice = landing.and_then(|landing| landing.source(op, *seat));
+        let copy = || self.copy_of_lent(seal.as_ref()?);
+        let copy = if slice.is_none() { copy() } else { None };
+        drop(state);
+        let after = match slice.or(copy.as_deref()) {
+            Some(data) => {
+                // Who is gone needs nothing any more.
+                let _ = self.send_pieces(to, key, receive, data);
+                OpState::Sent { to }
+            }
+            None => {
+                let text = "the memory that a message was sent from is not there any more";
+                OpState::Broken(text.to_owned())
+            }
+        };
+        if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
+            (op.state, op.seal, op.lent) = (after, None, false);
+        }
     }
 
     /// As [`isend_lent`](Self::isend_lent), for data of which [`lends`](Self::lends) has said so, until it is settled.
@@ -230,15 +233,23 @@ impl Engine<'_> {
         self.isend_lent(to, key, data, Mode::Standard).map(|sending| sending.op().unwrap_or(OpId::NONE).0)
     }
 
-    /// Waits for a moment until data that was lent is read, and has it copied if it is not.
-    pub(crate) fn settle(&self, offer: u64) {
+    /// Waits for a moment, if patiently, until data that was lent is read, and has it copied if it is not. True: it was read.
+    pub(crate) fn settle(&self, offer: u64, patiently: bool) -> bool {
         let op = OpId(offer);
         let len = self.state.borrow().ops.get(op.key()).map(|op| op.seal.as_ref().map_or(0, Seal::len));
-        let Some(len) = len else { return };
-        self.linger(op, PEACE + 16 * reading_time(len));
-        if self.take(op).is_none() {
+        let Some(len) = len else { return true };
+        if patiently {
+            // Its reader may have to read what others have offered before.
+            self.linger(op, PEACE + 16 * reading_time(len));
+        } else {
+            // What is wrong is found out by who waits for something.
+            let _ = self.bring_in();
+        }
+        let read = self.take(op).is_some();
+        if !read {
             self.detach(op);
         }
+        read
     }
 
     pub(super) fn isend_buffered(

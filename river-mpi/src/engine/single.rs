@@ -210,7 +210,8 @@ impl Engine<'_> {
 
     /// Whether a message of that length can be read from where it lies, without the caller.
     pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
-        self.borrows(to, len) && self.exposes(to, len)
+        // Whom this rank cannot read will most likely not be able to read it.
+        self.borrows(to, len) && self.exposes(to, len) && !self.state.borrow().closed.contains(&to)
     }
 
     /// Whether a message of that length that lies somewhere until its request is complete is not copied before it is wanted.

@@ -54,6 +54,9 @@ impl Engine<'_> {
         match self.look(PATIENCE, awake, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
                 self.ask_about(whom)?;
+                if self.has_due() {
+                    return Ok(());
+                }
                 let what = match &hook {
                     Some(hook) => self.state.borrow().describe_ask("a receive", hook.ask),
                     None => self.describe(ops),
@@ -65,7 +68,7 @@ impl Engine<'_> {
         }
     }
 
-    fn has_due(&self) -> bool {
+    pub(super) fn has_due(&self) -> bool {
         let state = self.state.borrow();
         !state.due.is_empty() || !state.wanted.is_empty()
     }
@@ -155,6 +158,7 @@ impl Engine<'_> {
     pub(super) fn linger(&self, op: OpId, patience: Duration) {
         let (mut start, mut matched) = (Instant::now(), self.state.borrow().matched);
         while !self.is_complete(op) {
+            self.send_wanted(None);
             let now = Instant::now();
             let others = self.state.borrow().matched;
             if others != std::mem::replace(&mut matched, others) {
