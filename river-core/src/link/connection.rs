@@ -273,12 +273,16 @@ mod tests {
         (0..len as u64).map(|at| (at / 7 + number) as u8).collect()
     }
 
-    /// Sends a header and so much of its payload.
-    fn begin(wire: &mut TcpStream, number: u64, len: usize, part: usize) {
+    /// Sends a header and so much of its payload, and returns when that can be read, if nothing else can.
+    fn begin(wire: &mut TcpStream, connection: &Connection, number: u64, len: usize, part: usize) {
         let (src, dst) = (VrId::fresh(), VrId::fresh());
         let label = Label { src, dst, seq: number, channel: Channel::named("test"), lane: 0 };
         let header = frame::encode_header(Kind::Envelope, &label, len);
         wire.write_all(&[&header, &payload(number, len)[..part]].concat()).unwrap();
+        let there = (header.len() + part) as u64;
+        while rustix::io::ioctl_fionread(&connection.stream).unwrap() < there {
+            std::hint::spin_loop();
+        }
     }
 
     /// Reads until `read` says that it has come, showing what comes to that.
@@ -301,7 +305,7 @@ mod tests {
         let (mut wire, mut connection) = connection();
         let sink = Keep::default();
         for number in 0..20 {
-            begin(&mut wire, number, LEN, LEN);
+            begin(&mut wire, &connection, number, LEN, LEN);
             let (sent, taken) = (payload(number, LEN), Cell::new(false));
             let show = |arriving: &Arriving<'_>| {
                 let (mut head, mut place) = ([0; 100], vec![0; LEN - 100]);
@@ -329,9 +333,9 @@ mod tests {
         for len in [LEN, LEN / 2] {
             let (mut wire, mut connection) = connection();
             let sink = Keep::default();
-            begin(&mut wire, 0, len, len);
+            begin(&mut wire, &connection, 0, len, len);
             read(&mut connection, &sink, |_| Intake::Left, || sink.0.lock().unwrap().len() == 1);
-            begin(&mut wire, 1, len, len / 2);
+            begin(&mut wire, &connection, 1, len, len / 2);
             let shown = Cell::new(false);
             let show = |arriving: &Arriving<'_>| {
                 assert!(!arriving.copy_to(50, &mut vec![0; len - 50]), "the end was not sent");
@@ -341,7 +345,7 @@ mod tests {
             };
             read(&mut connection, &sink, show, || shown.get());
             wire.write_all(&payload(1, len)[len / 2..]).unwrap();
-            begin(&mut wire, 2, len, len);
+            begin(&mut wire, &connection, 2, len, len);
             let never = |arriving: &Arriving<'_>| {
                 assert_eq!(arriving.here(), len, "one has not come in time");
                 Intake::Left
@@ -358,9 +362,9 @@ mod tests {
     fn end_after(mut show: impl FnMut(TcpStream, &Arriving<'_>) -> Intake) -> String {
         let (mut wire, mut connection) = connection();
         let (sink, inbox, begun) = (Keep::default(), Inbox::default(), Instant::now());
-        begin(&mut wire, 0, LEN, LEN);
+        begin(&mut wire, &connection, 0, LEN, LEN);
         read(&mut connection, &sink, |_| Intake::Left, || sink.0.lock().unwrap().len() == 1);
-        begin(&mut wire, 1, LEN, LEN);
+        begin(&mut wire, &connection, 1, LEN, LEN);
         let mut wire = Some(wire);
         loop {
             let mut show =

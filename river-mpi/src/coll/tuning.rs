@@ -101,6 +101,7 @@ static SCATTERV: &[Row<Scatterv>] = &[row(Anywhere, ANY, ANY, &scatter::Linear)]
 
 static ALLGATHER: &[Row<Allgather>] = &[
     row(Together, 8, ANY, &allgather::Linear),
+    row(Machine, 4, ANY, &allgather::Linear),
     row(Anywhere, 4, 64 << 10, &allgather::Linear),
     row(Anywhere, ANY, 8 << 10, &allgather::RecursiveDoubling),
     row(Anywhere, ANY, 8 << 10, &allgather::Bruck),
@@ -110,6 +111,7 @@ static ALLGATHER: &[Row<Allgather>] = &[
 static ALLGATHERV: &[Row<Allgatherv>] = &[row(Anywhere, ANY, ANY, &allgather::Ring)];
 
 static ALLTOALL: &[Row<Alltoall>] = &[
+    row(Machine, 4, ANY, &alltoall::Linear),
     row(Anywhere, 8, 64 << 10, &alltoall::Linear),
     row(Anywhere, ANY, 256, &alltoall::Bruck),
     row(Anywhere, ANY, 32 << 10, &alltoall::Linear),
