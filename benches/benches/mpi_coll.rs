@@ -126,10 +126,13 @@ fn tables(args: &Args) -> river::Result {
             let theirs = match theirs.entry((ranks, over_tcp)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(vacant) => {
-                    let measured = peers
-                        .iter()
-                        .map(|peer| Ok((peer.mpi.name, peer.measure((ranks, over_tcp), &lines, args)?)));
-                    vacant.insert(measured.collect::<io::Result<_>>()?)
+                    let measured = peers.iter().filter_map(|peer| {
+                        let name = peer.mpi.name;
+                        let times = peer.measure((ranks, over_tcp), &lines, args);
+                        let left_out = |error: &io::Error| println!("{name} is left out: {error}");
+                        Some((name, times.inspect_err(left_out).ok()?))
+                    });
+                    vacant.insert(measured.collect())
                 }
             };
             for same in lines.chunk_by(|a, b| a.operation == b.operation) {
