@@ -16,7 +16,7 @@ use crate::target::Target;
 ///
 /// It owns or borrows its buffer, so nothing can touch memory that a message may still be written to; the buffer is
 /// written in `wait` and `test` only. Dropped, a send goes on by itself, and a receive is taken back; if its message
-/// had come already, the message is gone with it. While any operation of the same rank waits, all that are under way
+/// had come already, the message is gone with it, and a part of it may be in the buffer. While any operation of the same rank waits, all that are under way
 /// make progress.
 #[must_use = "a request that is dropped is taken back, if it is a receive"]
 pub struct Request<'a> {
@@ -237,6 +237,9 @@ pub(crate) trait Pending {
     /// Lets it advance; true: it is complete, and its result is where it belongs.
     fn test(&mut self, engine: &Engine<'_>) -> Result<bool>;
 
+    /// Whether nothing is left of it but to be tested.
+    fn is_done(&self) -> bool;
+
     /// The rank of the world that it waits for.
     fn waits_for(&self) -> u32;
 }
@@ -332,6 +335,12 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         let mut active = Vec::with_capacity(requests.len());
         for (request, seat) in requests.iter().zip(0..) {
             active.extend(request.stage.op().inspect(|&op| _ = engine.seat(op, seat)));
+        }
+        // To test one may have brought in what completes another.
+        let is_done =
+            |request: &Request<'_>| request.pending.as_ref().is_some_and(|pending| pending.is_done());
+        if active.iter().any(|&op| engine.is_complete(op)) || requests.iter().any(is_done) {
+            continue;
         }
         let shown: SmallVec<[_; 16]> = requests.iter().filter_map(Request::shown).collect();
         let waited = engine.show(shown, || match pending[..] {

@@ -342,10 +342,16 @@ impl Peers {
             self.speaker.1 = 0;
             return false;
         };
+        // Before it is read: a VR that panics leaves it to others to find out.
+        let was_unread = std::mem::replace(&mut peer.is_unread, true);
+        if !was_unread {
+            self.unread.push(token);
+        }
         let some = match peer.connection.read(sink, own) {
             Ok(Turn { read, is_over }) => {
-                if !is_over && !std::mem::replace(&mut peer.is_unread, true) {
-                    self.unread.push(token);
+                if is_over && !was_unread {
+                    peer.is_unread = false;
+                    self.unread.pop();
                 }
                 read
             }
@@ -366,7 +372,7 @@ impl Peers {
             own.as_ref().is_some_and(|own| own.taker.taken) || inbox.is_some_and(Inbox::is_ready)
         };
         let Self { all, unread, ended, speaker, .. } = self;
-        let mut some = false;
+        let (mut some, mut cut_short) = (false, None);
         unread.retain(|token| {
             if some && is_enough(own) {
                 return true;
@@ -379,6 +385,7 @@ impl Peers {
                         *speaker = (*token, before.saturating_add(1));
                     }
                     some |= read;
+                    cut_short = (!is_over).then_some(*token);
                     peer.is_unread = !is_over;
                     !is_over
                 }
@@ -390,6 +397,13 @@ impl Peers {
                 }
             }
         });
+        // The others come first the next time.
+        if let Some(token) = cut_short
+            && unread.len() > 1
+        {
+            unread.retain(|other| *other != token);
+            unread.push(token);
+        }
         self.idle = if some { 0 } else { self.idle.saturating_add(1) };
         some
     }

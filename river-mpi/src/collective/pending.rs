@@ -134,6 +134,10 @@ impl<W: Work, D: FnMut(&W::Output) -> Result> Pending for Awaited<W, D> {
         (self.deliver)(self.started.work.borrow().output()).map(|()| true)
     }
 
+    fn is_done(&self) -> bool {
+        self.started.is_done()
+    }
+
     fn waits_for(&self) -> u32 {
         self.started.waits_for.get()
     }

@@ -80,9 +80,7 @@ impl Engine<'_> {
         loop {
             if ops.iter().any(|&op| self.is_complete(op)) {
                 // Others may wait for this rank, which may not come back soon.
-                if self.has_due() {
-                    self.move_due(landing);
-                }
+                self.send_wanted(landing.as_deref());
                 return Ok(());
             }
             for &op in ops {

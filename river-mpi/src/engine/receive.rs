@@ -76,13 +76,12 @@ impl Engine<'_> {
             } else {
                 self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
             }
-            match hook.got {
-                Some(Got::Message(message)) => {
-                    self.acknowledge(&message);
-                    return Ok(Got::Message(message));
+            if let Some(got) = hook.got {
+                if let Got::Message(message) = &got {
+                    self.acknowledge(message);
                 }
-                Some(landed) => return Ok(landed),
-                None => {}
+                self.send_wanted(None);
+                return Ok(got);
             }
         }
     }

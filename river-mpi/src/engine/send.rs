@@ -191,9 +191,12 @@ impl Engine<'_> {
 
     /// Sends what is lent and wanted: what somebody waits for from where it lies, other slices from copies. True: there was some.
     pub(super) fn send_wanted(&self, landing: Option<&dyn Landing>) -> bool {
+        if self.state.borrow().wanted.is_empty() {
+            return false;
+        }
         let wanted = std::mem::take(&mut self.state.borrow_mut().wanted);
         wanted.iter().for_each(|&op| self.send_if_wanted(op, landing));
-        !wanted.is_empty()
+        true
     }
 
     pub(super) fn send_if_wanted(&self, op: OpId, landing: Option<&dyn Landing>) {
@@ -216,6 +219,7 @@ impl Engine<'_> {
             }
             None => {
                 let text = "the memory that a message was sent from is not there any more";
+                tracing::error!(to, "{text}: it is lost");
                 OpState::Broken(text.to_owned())
             }
         };
@@ -244,6 +248,7 @@ impl Engine<'_> {
         } else {
             // What is wrong is found out by who waits for something.
             let _ = self.bring_in();
+            self.send_wanted(None);
         }
         let read = self.take(op).is_some();
         if !read {

@@ -68,7 +68,7 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn has_due(&self) -> bool {
+    fn has_due(&self) -> bool {
         let state = self.state.borrow();
         !state.due.is_empty() || !state.wanted.is_empty()
     }
@@ -156,6 +156,11 @@ impl Engine<'_> {
 
     /// Waits for an operation, without sleep, but only until nothing that was sent has been taken for about so long.
     pub(super) fn linger(&self, op: OpId, patience: Duration) {
+        self.look_for(op, patience);
+        self.send_wanted(None);
+    }
+
+    fn look_for(&self, op: OpId, patience: Duration) {
         let (mut start, mut matched) = (Instant::now(), self.state.borrow().matched);
         while !self.is_complete(op) {
             self.send_wanted(None);
