@@ -275,20 +275,17 @@ impl Decoder {
             }
             return Ok(Some(large.finish(&self.pool)));
         }
-        let staged = &self.staging[self.start..self.end];
-        let Some(header) = staged.first_chunk::<HEADER>() else { return Ok(None) };
-        let (kind, mut envelope, len) = decode_header(*header)?;
-        let len = usize::try_from(len).map_err(|_| FrameError::Length(len))?;
-        let body = &staged[HEADER..];
+        let Some(Front { kind, label, len, here }) = self.front()? else { return Ok(None) };
+        let have = here.len();
         if len <= SMALL {
-            let Some(body) = body.get(..len) else { return Ok(None) };
-            envelope.payload = aligned_copy(body).into();
-            self.start += HEADER + len;
-            self.was_large = false;
+            if have < len {
+                return Ok(None);
+            }
+            let envelope = label.with(aligned_copy(here).into());
+            self.pass(len, len);
             return Ok(Some(Frame { kind, envelope }));
         }
-        let have = body.len().min(len);
-        let mut large = Large::new(kind, envelope, len, &self.pool);
+        let mut large = Large::new(kind, label.with(Payload::default()), len, &self.pool);
         let (mut copied, start) = (0, self.start + HEADER);
         while copied < have {
             let space = large.space();
@@ -297,9 +294,8 @@ impl Decoder {
             large.filled += n;
             copied += n;
         }
-        self.start += HEADER + have;
+        self.pass(have, len);
         self.large = Some(large);
-        self.was_large = true;
         if have == len { self.next() } else { Ok(None) }
     }
 }

@@ -70,7 +70,7 @@ impl Connection {
     }
 
     /// What it has brought is followed by the end.
-    pub(super) fn is_ending(&mut self) {
+    pub(super) fn expect_end(&mut self) {
         self.is_ending = true;
     }
 

@@ -287,7 +287,8 @@ impl Sockets {
         Look { some, ended }
     }
 
-    /// `None`: another thread looks. One that panicked over an envelope that it was shown has left things in order.
+    /// `None`: another thread looks. One that panicked over an envelope that it was shown has left things in order, but perhaps the
+    /// connection torn, of which that knows.
     fn try_lock(&self) -> Option<MutexGuard<'_, Peers>> {
         match self.peers.try_lock() {
             Ok(peers) => Some(peers),
@@ -317,7 +318,7 @@ impl Peers {
             for event in &self.events {
                 let Some(peer) = self.all.get_mut(&event.token()) else { continue };
                 if event.is_read_closed() || event.is_error() {
-                    peer.connection.is_ending();
+                    peer.connection.expect_end();
                 }
                 if !std::mem::replace(&mut peer.is_unread, true) {
                     self.unread.push(event.token());

@@ -13,6 +13,7 @@ mod background;
 mod beside;
 mod handle;
 mod intake;
+mod op;
 mod ops;
 mod receive;
 mod safepoint;
@@ -25,22 +26,23 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use river_core::trace::Label;
 use river_core::{Channel, Envelope, Payload, SendError, Span, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
-use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
+use slotmap::{DefaultKey, SlotMap};
 
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
 use beside::Beside;
 pub(crate) use intake::{Landing, Slice};
+use op::{Op, OpState};
+pub(crate) use op::{OpId, Outcome, Sending};
 pub(crate) use safepoint::Kept;
 use send::Hurry;
 
 use crate::error::{MpiError, Result};
-use crate::header::{HEADER, Header, Kind, Receipt};
+use crate::header::{HEADER, Header, Kind};
 use crate::job::{Agreement, AgreementKey, Life, Place};
 use crate::matching::{Key, Matching, Pattern};
 use crate::pool::Pool;
@@ -111,137 +113,6 @@ impl Sources {
             Self::Any(ranks) => ranks,
         }
     }
-}
-
-/// Names an operation that is under way: its place among all of them. It may come from elsewhere, so it may name none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct OpId(u64);
-
-impl OpId {
-    /// Of no operation.
-    const NONE: Self = Self(0);
-
-    fn key(self) -> DefaultKey {
-        KeyData::from_ffi(self.0).into()
-    }
-}
-
-impl From<DefaultKey> for OpId {
-    fn from(key: DefaultKey) -> Self {
-        Self(key.data().as_ffi())
-    }
-}
-
-/// A send that was started.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Sending {
-    /// Nothing is left of it here but the number of its message.
-    Gone {
-        to: u32,
-        ticket: u64,
-    },
-    UnderWay(OpId),
-}
-
-impl Sending {
-    /// The operation that it is, if it is one.
-    pub(crate) fn op(self) -> Option<OpId> {
-        match self {
-            Self::Gone { .. } => None,
-            Self::UnderWay(op) => Some(op),
-        }
-    }
-}
-
-/// An operation under way.
-#[derive(Debug)]
-struct Op {
-    state: OpState,
-    /// Nobody will ask for its outcome.
-    detached: bool,
-    /// The sender has asked to have the message back and has no answer yet.
-    recalled: bool,
-    /// How many bytes of the attached buffer it occupies.
-    buffered: usize,
-    /// Its place among those that somebody waits for.
-    seat: u32,
-    /// Says to the receiver that the data is where the offer says.
-    seal: Option<single::Seal>,
-    /// The data is a slice that the operation's request borrows.
-    lent: bool,
-    /// A part of its message was written to the memory that was shown for it, and the rest comes later.
-    torn: bool,
-}
-
-/// Every message is put into one and taken out of one: so it should be copied by a few instructions.
-const _: () = assert!(size_of::<Op>() <= 128);
-
-impl Op {
-    fn new(state: OpState) -> Self {
-        Self {
-            state,
-            detached: false,
-            recalled: false,
-            buffered: 0,
-            seat: 0,
-            seal: None,
-            lent: false,
-            torn: false,
-        }
-    }
-
-    /// All of its message has come.
-    fn arrive(&mut self) {
-        if let OpState::Arriving(arrival) = std::mem::replace(&mut self.state, OpState::Cancelled) {
-            self.state = OpState::Arrived(arrival);
-        }
-    }
-}
-
-#[derive(Debug)]
-enum OpState {
-    Posted(Ask),
-    /// An offer was matched whose data this rank reads as soon as it knows where to.
-    Due(Box<Message>),
-    Arriving(Arrival),
-    Arrived(Arrival),
-    /// Its message came in one piece, and is in the memory that the caller showed when he waited.
-    Landed(Receipt),
-    /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
-    Offered {
-        to: u32,
-        key: Key,
-        data: Option<Bytes>,
-    },
-    /// The receiver waits for the pieces of a slice that the operation's request borrows.
-    Wanted {
-        to: u32,
-        key: Key,
-        receive: u64,
-    },
-    /// The caller may send the pieces, for this receive.
-    Granted {
-        receive: u64,
-    },
-    /// Waits for [`Kind::Matched`].
-    Unmatched {
-        to: u32,
-        key: Key,
-    },
-    Sent {
-        to: u32,
-    },
-    Cancelled,
-    /// Its message came otherwise than it was announced.
-    Broken(String),
-}
-
-/// What a completed operation was.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Received(Arrival),
-    Sent,
-    Cancelled,
 }
 
 /// A death, or a normal end.

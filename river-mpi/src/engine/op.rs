@@ -1,0 +1,141 @@
+//! What an operation under way is, and how far it has come.
+
+use bytes::Bytes;
+use slotmap::{DefaultKey, Key as _, KeyData};
+
+use super::Ask;
+use super::arrival::{Arrival, Message};
+use super::single::Seal;
+use crate::header::Receipt;
+use crate::matching::Key;
+
+/// Names an operation that is under way: its place among all of them. It may come from elsewhere, so it may name none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OpId(pub(super) u64);
+
+impl OpId {
+    /// Of no operation.
+    pub(super) const NONE: Self = Self(0);
+
+    pub(super) fn key(self) -> DefaultKey {
+        KeyData::from_ffi(self.0).into()
+    }
+}
+
+impl From<DefaultKey> for OpId {
+    fn from(key: DefaultKey) -> Self {
+        Self(key.data().as_ffi())
+    }
+}
+
+/// A send that was started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sending {
+    /// Nothing is left of it here but the number of its message.
+    Gone {
+        to: u32,
+        ticket: u64,
+    },
+    UnderWay(OpId),
+}
+
+impl Sending {
+    /// The operation that it is, if it is one.
+    pub(crate) fn op(self) -> Option<OpId> {
+        match self {
+            Self::Gone { .. } => None,
+            Self::UnderWay(op) => Some(op),
+        }
+    }
+}
+
+/// An operation under way.
+#[derive(Debug)]
+pub(super) struct Op {
+    pub(super) state: OpState,
+    /// Nobody will ask for its outcome.
+    pub(super) detached: bool,
+    /// The sender has asked to have the message back and has no answer yet.
+    pub(super) recalled: bool,
+    /// How many bytes of the attached buffer it occupies.
+    pub(super) buffered: usize,
+    /// Its place among those that somebody waits for.
+    pub(super) seat: u32,
+    /// Says to the receiver that the data is where the offer says.
+    pub(super) seal: Option<Seal>,
+    /// The data is a slice that the operation's request borrows.
+    pub(super) lent: bool,
+    /// A part of its message was written to the memory that was shown for it, and the rest comes later.
+    pub(super) torn: bool,
+}
+
+/// Every message is put into one and taken out of one: so it should be copied by a few instructions.
+const _: () = assert!(size_of::<Op>() <= 128);
+
+impl Op {
+    pub(super) fn new(state: OpState) -> Self {
+        Self {
+            state,
+            detached: false,
+            recalled: false,
+            buffered: 0,
+            seat: 0,
+            seal: None,
+            lent: false,
+            torn: false,
+        }
+    }
+
+    /// All of its message has come.
+    pub(super) fn arrive(&mut self) {
+        if let OpState::Arriving(arrival) = std::mem::replace(&mut self.state, OpState::Cancelled) {
+            self.state = OpState::Arrived(arrival);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum OpState {
+    Posted(Ask),
+    /// An offer was matched whose data this rank reads as soon as it knows where to.
+    Due(Box<Message>),
+    Arriving(Arrival),
+    Arrived(Arrival),
+    /// Its message came in one piece, and is in the memory that the caller showed when he waited.
+    Landed(Receipt),
+    /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
+    Offered {
+        to: u32,
+        key: Key,
+        data: Option<Bytes>,
+    },
+    /// The receiver waits for the pieces of a slice that the operation's request borrows.
+    Wanted {
+        to: u32,
+        key: Key,
+        receive: u64,
+    },
+    /// The caller may send the pieces, for this receive.
+    Granted {
+        receive: u64,
+    },
+    /// Waits for [`Kind::Matched`].
+    Unmatched {
+        to: u32,
+        key: Key,
+    },
+    Sent {
+        to: u32,
+    },
+    Cancelled,
+    /// Its message came otherwise than it was announced.
+    Broken(String),
+}
+
+/// What a completed operation was.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Received(Arrival),
+    Sent,
+    Cancelled,
+}
