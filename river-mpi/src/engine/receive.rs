@@ -76,12 +76,13 @@ impl Engine<'_> {
             } else {
                 self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
             }
-            if let Some(got) = hook.got {
-                if let Got::Message(message) = &got {
-                    self.acknowledge(message);
+            match hook.got {
+                Some(Got::Message(message)) => {
+                    self.acknowledge(&message);
+                    return Ok(Got::Message(message));
                 }
-                self.send_wanted(None);
-                return Ok(got);
+                Some(landed) => return Ok(landed),
+                None => {}
             }
         }
     }

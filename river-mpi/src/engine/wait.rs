@@ -32,7 +32,9 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> Result {
-        if self.advance_background() || self.has_due() && self.move_due(reborrow(&mut landing)) {
+        // Both, as the first may have brought in that something is wanted.
+        let news = self.advance_background();
+        if self.has_due() && self.move_due(reborrow(&mut landing)) || news {
             return Ok(());
         }
         if !self.state.borrow().is_calm() {
