@@ -5,6 +5,7 @@
 //! The shortest of these operations take little more time than the stores of one cache line: so the fewer others are made
 //! beside them, in structures that are built and copied, the better.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -18,11 +19,11 @@ use crate::op::Operator;
 
 /// The buffers of an operation.
 pub(crate) struct Buffers<'a, T> {
-    pub(crate) input: Input<&'a [T]>,
+    pub(crate) input: &'a Input<&'a [T]>,
     pub(crate) output: &'a mut [T],
     pub(crate) scratch: &'a mut [T],
     /// For what is received and combined with something; as long as it was ever needed.
-    pub(crate) room: &'a mut Vec<u64>,
+    pub(crate) room: &'a Cell<Vec<u64>>,
 }
 
 /// Does all steps of a plan, which must have passed [`Plan::check`] for these buffers.
@@ -60,7 +61,7 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
             }
             Step::RecvReduce { side, operand, into, from } => {
                 let expected = into.len * size_of::<T>();
-                let mut room = std::mem::take(memory.room);
+                let mut room = memory.room.take();
                 room.resize(room.len().max(expected.div_ceil(size_of::<u64>())), 0);
                 let bytes = &mut bytemuck::cast_slice_mut(&mut room)[..expected];
                 let landing = wire.receive_brief(from, tag, bytes)?;
@@ -74,7 +75,7 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
                     Landing::Landed(_) => combine(bytes)?,
                     Landing::Message(message) => message.read(combine)?,
                 }
-                *memory.room = room;
+                memory.room.set(room);
             }
             Step::Copy { from, into } => {
                 if memory.input.home(from) != into {
@@ -97,7 +98,7 @@ impl<T: Element> Buffers<'_, T> {
         if span.len == 0 {
             return &[];
         }
-        match (span.buffer, &self.input) {
+        match (span.buffer, self.input) {
             (Buffer::Input, Input::Apart(input)) => &input[span.range()],
             (Buffer::Scratch, _) => &self.scratch[span.range()],
             _ => &self.output[span.range()],
@@ -128,7 +129,7 @@ impl<T: Element> Buffers<'_, T> {
             return (&[], &mut []);
         }
         let (read, write) = (from.range(), into.range());
-        match (from.buffer, into.buffer, &self.input) {
+        match (from.buffer, into.buffer, self.input) {
             (Buffer::Input, Buffer::Scratch, Input::Apart(input)) => (&input[read], &mut self.scratch[write]),
             (Buffer::Input, _, Input::Apart(input)) => (&input[read], &mut self.output[write]),
             (Buffer::Scratch, Buffer::Scratch, _) => parts(self.scratch, read, write),
@@ -198,7 +199,7 @@ mod tests {
                     out.copy_from_slice(&bytes);
                     Ok(Landing::Landed(out.len()))
                 }
-                _ => Ok(Landing::Message(Message::Whole(bytes.into()))),
+                _ => Ok(Message::Whole(bytes.into()).into()),
             }
         }
 
@@ -257,10 +258,10 @@ mod tests {
                                 let mut scratch =
                                     filler.map_or_else(Vec::new, |filler| vec![filler; plan.scratch_len()]);
                                 let mut memory = Buffers {
-                                    input: Input::Apart(input),
+                                    input: &Input::Apart(input),
                                     output: &mut output,
                                     scratch: &mut scratch,
-                                    room: &mut Vec::new(),
+                                    room: &Cell::default(),
                                 };
                                 run_brief(&plan, 0, &wire, &mut memory, operator).unwrap();
                                 output
@@ -312,10 +313,10 @@ mod tests {
                 other.send(1, 0, sent).unwrap();
                 let mut output = [false; 2];
                 let mut memory = Buffers {
-                    input: Input::Apart(&[]),
+                    input: &Input::Apart(&[]),
                     output: &mut output,
                     scratch: &mut [],
-                    room: &mut Vec::new(),
+                    room: &Cell::default(),
                 };
                 assert_eq!(run_brief(&plan, 0, &wire, &mut memory, &LXOR).is_err(), is_error, "{sent:?}");
             }

@@ -164,7 +164,7 @@ impl Execution {
                         };
                         let message = match landing {
                             None => receive(from)?,
-                            Some(Landing::Message(message)) => Some(message),
+                            Some(Landing::Message(message)) => Some(*message),
                             Some(Landing::Landed(bytes)) => {
                                 let elements = self.elements::<T>(len, bytes);
                                 let expected = elements.len() * size_of::<T>();

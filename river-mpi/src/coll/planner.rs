@@ -81,20 +81,32 @@ impl Planner {
 
     /// The same for a call of so many ranks whose blocks are equal.
     // Its shape is made only if there is no plan yet: to count who shares the hosts in it takes as long as a short message.
+    #[inline]
     pub(crate) fn plan_call<O: Tuned>(&self, size: usize, call: Call) -> Result<Rc<Planned>> {
         let known = self.find::<O>(|known| known.is_of(size, call));
         known.map_or_else(|| self.keep::<O>(Shape::of_call(size, call, self.hosts.clone())), Ok)
     }
 
+    #[inline]
     fn find<O: Tuned>(&self, is_it: impl Fn(&Shape) -> bool) -> Option<Rc<Planned>> {
-        let mut kept = self.kept.borrow_mut();
-        let at = kept.iter().position(|kept| kept.operation == TypeId::of::<O>() && is_it(&kept.shape))?;
-        if at > 0 {
-            kept[..=at].rotate_right(1);
+        let is_it = |kept: &Kept| kept.operation == TypeId::of::<O>() && is_it(&kept.shape);
+        if let Some(first) = self.kept.borrow().first()
+            && is_it(first)
+        {
+            return Some(first.planned.clone());
         }
+        self.find_later(is_it)
+    }
+
+    #[inline(never)]
+    fn find_later(&self, is_it: impl Fn(&Kept) -> bool) -> Option<Rc<Planned>> {
+        let mut kept = self.kept.borrow_mut();
+        let at = kept.iter().position(is_it)?;
+        kept[..=at].rotate_right(1);
         Some(kept[0].planned.clone())
     }
 
+    #[inline(never)]
     fn keep<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
         let planned = Rc::new(self.make::<O>(&shape)?);
         let mut kept = self.kept.borrow_mut();
@@ -129,13 +141,9 @@ impl Planner {
         })
     }
 
-    /// Room for a message, kept from the last time. Give it back by [`keep_room`](Self::keep_room).
-    pub(crate) fn room(&self) -> Vec<u64> {
-        self.room.take()
-    }
-
-    pub(crate) fn keep_room(&self, room: Vec<u64>) {
-        self.room.set(room);
+    /// Room for a message, to be kept for the next one.
+    pub(crate) fn room(&self) -> &Cell<Vec<u64>> {
+        &self.room
     }
 
     /// Memory for a plan's scratch buffer, kept from the last time. Give it back by

@@ -62,7 +62,7 @@ pub(crate) trait Wire {
     fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landing, Self::Error> {
         match self.receive_into(from, tag, out)? {
             Some(landing) => Ok(landing),
-            None => self.receive(from, tag).map(Landing::Message),
+            None => self.receive(from, tag).map(Landing::from),
         }
     }
 
@@ -78,8 +78,14 @@ pub(crate) trait Wire {
 pub(crate) enum Landing {
     /// So many bytes are where they belong.
     Landed(usize),
-    /// It is elsewhere.
-    Message(Message),
+    /// It is elsewhere. (Boxed, so that what has landed is told in registers.)
+    Message(Box<Message>),
+}
+
+impl From<Message> for Landing {
+    fn from(message: Message) -> Self {
+        Self::Message(Box::new(message))
+    }
 }
 
 impl Landing {

@@ -134,7 +134,7 @@ impl Wire for Port<'_, '_> {
         }
         let (header, arrival) = self.engine.receive(&self.seat.ask(from, tag), Some(out))?;
         Ok(match arrival {
-            Some(arrival) => Landing::Message(Message::Whole(arrival.into_bytes())),
+            Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
             None => Landing::Landed(usize::try_from(header.length).unwrap_or(usize::MAX)),
         })
     }

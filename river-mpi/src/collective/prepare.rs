@@ -12,6 +12,7 @@ use crate::coll::{
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
+use crate::group::Group;
 
 use super::port::Seat;
 use super::root::Root;
@@ -253,6 +254,7 @@ impl Communicator<'_> {
     }
 
     /// A call in this rank's only group.
+    #[inline]
     fn within<O: Tuned>(&self, call: Call) -> Result<Prepared> {
         Ok(self.planned(self.planner().plan_call::<O>(self.size(), call)?))
     }
@@ -262,6 +264,7 @@ impl Communicator<'_> {
         Ok(self.planned(self.planner().plan::<O>(shape)?))
     }
 
+    #[inline]
     fn planned(&self, planned: Rc<Planned>) -> Prepared {
         Prepared { seat: Seat::local(self), tag: self.next_collective(), planned }
     }
@@ -302,12 +305,20 @@ impl Communicator<'_> {
         Ok(shape.with_blocks(blocks.iter().cloned()))
     }
 
+    #[inline]
     fn intra_root(&self, root: Root) -> Result<usize> {
         match root {
             Root::Rank(root) if root < self.size() => Ok(root),
-            Root::Rank(root) => Err(MpiError::Root { root, comm: self.name(), size: self.size() }),
+            _ => Err(self.no_root(root)),
+        }
+    }
+
+    #[cold]
+    fn no_root(&self, root: Root) -> MpiError {
+        match root {
+            Root::Rank(root) => MpiError::Root { root, comm: self.name(), size: self.size() },
             Root::Here | Root::Elsewhere => {
-                Err(MpiError::Comm(format!("{} has one group only: its roots are ranks", self.name())))
+                MpiError::Comm(format!("{} has one group only: its roots are ranks", self.name()))
             }
         }
     }
@@ -323,8 +334,13 @@ impl Communicator<'_> {
 
     /// The two groups of an intercommunicator, in an order that is the same on all ranks, and the way to
     /// both.
+    #[inline]
     fn inter<T>(&self) -> Option<(Inter<'_>, Seat)> {
-        let remote = self.remote_group()?;
+        self.remote_group().map(|remote| self.with_remote::<T>(remote))
+    }
+
+    #[cold]
+    fn with_remote<T>(&self, remote: Group) -> (Inter<'_>, Seat) {
         let (ours, theirs) = (self.local().members(), remote.members());
         let (here, there) = (ours.len(), theirs.len());
         let is_first = ours.iter().min() < theirs.iter().min();
@@ -336,7 +352,7 @@ impl Communicator<'_> {
             .on_one_machine(self.engine().share_machine(&members));
         let seat = Seat::among(self, members, local.start + self.rank());
         let (element, tuning) = (size_of::<T>().max(1), self.tuning());
-        Some((Inter { local, remote, rank: self.rank(), hosts, element, tuning }, seat))
+        (Inter { local, remote, rank: self.rank(), hosts, element, tuning }, seat)
     }
 }
 

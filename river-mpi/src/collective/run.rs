@@ -31,9 +31,9 @@ impl<'v> Communicator<'v> {
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
-        // Left where it is: to copy what was just written waits until the last message has left this core's store buffer.
+        // Left where they are: to copy what was just written waits until the last message has left this core's store buffer.
         match &call {
-            Ok(call) => self.guard(self.carry_out(call, Input::Apart(input), output, operator)),
+            Ok(call) => self.guard(self.carry_out(call, &Input::Apart(input), output, operator)),
             Err(_) => self.guard(call.map(drop)),
         }
     }
@@ -51,10 +51,10 @@ impl<'v> Communicator<'v> {
             }
             let place = call.planned.place.clone();
             if call.planned.in_place {
-                return self.carry_out(&call, Input::InOutput(place.start), buffer, operator);
+                return self.carry_out(&call, &Input::InOutput(place.start), buffer, operator);
             }
             let input = buffer[place].to_vec();
-            self.carry_out(&call, Input::Apart(&input), buffer, operator)
+            self.carry_out(&call, &Input::Apart(&input), buffer, operator)
         };
         self.guard(call.and_then(run))
     }
@@ -62,7 +62,7 @@ impl<'v> Communicator<'v> {
     fn carry_out<T: Element>(
         &self,
         call: &Prepared,
-        given: Input<&[T]>,
+        given: &Input<&[T]>,
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
@@ -76,12 +76,12 @@ impl<'v> Communicator<'v> {
         }
         let (planned, port) = (&call.planned, self.port(&call.seat));
         if planned.brief {
-            return self.carry_out_brief(call, given, output, filler, operator);
+            return self.carry_out_brief(call, &port, given, output, filler, operator);
         }
         let mut scratch = self.planner().scratch(planned.plan.scratch_len(), filler);
         let input = match given {
             Input::Apart(input) => Input::Apart(Region::read_only(input)),
-            Input::InOutput(start) => Input::InOutput(start),
+            Input::InOutput(start) => Input::InOutput(*start),
         };
         let mut memory = Memory { input, output: Region::new(output), scratch: Region::new(&mut scratch) };
         let result = Execution::new(planned.plan.clone(), call.tag).run(&port, &mut memory, operator);
@@ -95,23 +95,24 @@ impl<'v> Communicator<'v> {
     fn carry_out_brief<T: Element>(
         &self,
         call: &Prepared,
-        input: Input<&[T]>,
+        port: &Port<'_, '_>,
+        input: &Input<&[T]>,
         output: &mut [T],
         filler: Option<T>,
         operator: &dyn Operator<T>,
     ) -> Result {
         let plan = &call.planned.plan;
         // As for `Planner::scratch`: if any is needed, there is something to fill it with.
-        let mut scratch: SmallVec<[T; 4]> =
-            filler.map_or_else(SmallVec::new, |filler| smallvec![filler; plan.scratch_len()]);
-        let mut room = self.planner().room();
-        let mut buffers = Buffers { input, output, scratch: &mut scratch, room: &mut room };
-        let result = run_brief(plan, call.tag, &self.port(&call.seat), &mut buffers, operator);
-        self.planner().keep_room(room);
-        result
+        let mut scratch: SmallVec<[T; 4]> = match filler {
+            Some(filler) if plan.scratch_len() > 0 => smallvec![filler; plan.scratch_len()],
+            _ => SmallVec::new(),
+        };
+        let mut buffers = Buffers { input, output, scratch: &mut scratch, room: self.planner().room() };
+        run_brief(plan, call.tag, port, &mut buffers, operator)
     }
 
     /// The wire of an operation that waits.
+    #[inline]
     pub(super) fn port<'a>(&'a self, seat: &'a Seat) -> Port<'a, 'v> {
         let near = if self.is_inter() { None } else { self.near() };
         Port { seat, engine: self.engine(), near }

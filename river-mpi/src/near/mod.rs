@@ -150,6 +150,20 @@ impl Near {
         tag: i32,
         mut pop: impl FnMut(&mut Receiver) -> Option<R>,
     ) -> Result<R> {
+        match self.look(from, &mut pop) {
+            Some(message) => Ok(message),
+            None => self.go_on_waiting(engine, from, tag, pop),
+        }
+    }
+
+    #[inline(never)]
+    fn go_on_waiting<R>(
+        &self,
+        engine: &Engine<'_>,
+        from: usize,
+        tag: i32,
+        mut pop: impl FnMut(&mut Receiver) -> Option<R>,
+    ) -> Result<R> {
         // If not all run at once, who is waited for may be waiting for this core.
         let spins = if self.at_once { SPINS } else { 1 };
         for look in 1..=spins {

@@ -49,51 +49,49 @@ impl Receiver {
     /// The next message of an operation, if it has come. What is left of operations before it, which ended with an error,
     /// is thrown away.
     pub(super) fn pop(&mut self, tag: i32) -> Option<Message> {
-        self.next(tag, copy_of, |message| message)
+        let mut copy = None;
+        let message = self.next(tag, |record| copy = Some(copy_of(record)))?;
+        message.or(copy)
     }
 
     /// The same; it goes into `out` if it lies in the ring and fits.
     pub(super) fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landing> {
-        let land = |record: &Record<'_>| match out.get_mut(..record.len() - TAG) {
-            Some(out) => {
-                record.copy_to(TAG / size_of::<u64>(), out);
-                Landing::Landed(out.len())
-            }
-            None => Landing::Message(copy_of(record)),
-        };
-        self.next(tag, land, Landing::Message)
+        let mut landing = Landing::Landed(0);
+        let message = self.next(tag, |record| {
+            let len = record.len() - TAG;
+            landing = match out.get_mut(..len) {
+                Some(out) => {
+                    record.copy_to(TAG / size_of::<u64>(), out);
+                    Landing::Landed(len)
+                }
+                None => copy_of(record).into(),
+            };
+        })?;
+        Some(message.map_or(landing, Landing::from))
     }
 
-    fn next<R>(
-        &mut self,
-        tag: i32,
-        mut take: impl FnMut(&Record<'_>) -> R,
-        have: impl Fn(Message) -> R,
-    ) -> Option<R> {
+    /// The next message of an operation: itself, or nothing if it lies in the ring, and was shown to `take`.
+    // Who takes it keeps what he makes of it: returned from here it would be copied again and again.
+    fn next(&mut self, tag: i32, mut take: impl FnMut(&Record<'_>)) -> Option<Option<Message>> {
         loop {
-            let held = self.held.take();
-            let parcel = match held {
-                Some(held) => held,
-                None => {
-                    let taken = self.queue.take(|arrived| match arrived {
-                        Arrived::Record(record) => match tag_of(&record) {
-                            its if its == tag => Ok(take(&record)),
-                            other => Err(Parcel { tag: other, message: copy_of(&record) }),
-                        },
-                        Arrived::Thing(parcel) => Err(parcel),
-                    });
-                    match taken? {
-                        Ok(taken) => return Some(taken),
-                        Err(parcel) => parcel,
+            let mut other = self.held.take();
+            if other.is_none() {
+                self.queue.take(|arrived| match arrived {
+                    Arrived::Record(record) if tag_of(&record) == tag => take(&record),
+                    Arrived::Record(record) => {
+                        other = Some(Parcel { tag: tag_of(&record), message: copy_of(&record) });
                     }
-                }
-            };
-            if parcel.tag == tag {
-                return Some(have(parcel.message));
+                    Arrived::Thing(parcel) => other = Some(parcel),
+                })?;
             }
-            if is_later(parcel.tag, tag) {
-                self.held = Some(parcel);
-                return None;
+            match other {
+                None => return Some(None),
+                Some(parcel) if parcel.tag == tag => return Some(Some(parcel.message)),
+                Some(parcel) if is_later(parcel.tag, tag) => {
+                    self.held = Some(parcel);
+                    return None;
+                }
+                Some(_) => {}
             }
         }
     }

@@ -21,8 +21,10 @@ const LENGTH_BITS: u32 = 16;
 const MARK: usize = (1 << LENGTH_BITS) - 1;
 /// No record has more bytes.
 pub(super) const LONGEST: usize = MARK - 1;
-/// After this part of the ring the reader tells the writer how much it has read.
-const TOLD: u64 = 8;
+/// After so many lines the reader tells the writer how much it has read: in less time than a writer waits for it.
+const TOLD: u64 = 64;
+/// Or after this part of a ring that is short.
+const PART: u64 = 8;
 
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -186,7 +188,7 @@ impl Reader {
     /// Gives up the next record, which has so many bytes.
     pub(super) fn skip(&mut self, len: usize) {
         self.read += lines_of(len);
-        if self.read - self.told >= self.ring.len() / TOLD {
+        if self.read - self.told >= TOLD.min(self.ring.len() / PART) {
             self.told = self.read;
             self.ring.read.lines.store(self.read, Release);
         }
@@ -223,7 +225,7 @@ impl Record<'_> {
             let words = &self.ring.line(at).data[word..];
             let (here, there) = out.split_at_mut(out.len().min(words.len() * WORD));
             let (whole, rest) = here.as_chunks_mut::<WORD>();
-            let last = words.get(whole.len());
+            let last = words.get(whole.len()).filter(|_| !rest.is_empty());
             whole.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed).to_ne_bytes());
             if let Some(last) = last {
                 rest.copy_from_slice(&last.load(Relaxed).to_ne_bytes()[..rest.len()]);

@@ -9,6 +9,7 @@ mod lines;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 pub(crate) use lines::Record;
 use lines::{Reader, Writer};
@@ -16,8 +17,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
-/// So often a sender looks for room: for some microseconds, in which a receiver that is at work has taken a part of the ring.
-const LOOKS: u32 = 200;
+/// So long a sender waits for room, which a receiver that is at work has made by then.
+const PATIENCE: Duration = Duration::from_micros(20);
+/// So often it looks for room between two looks at the clock.
+const LOOKS: u32 = 32;
 /// After it did so in vain, so much goes to the list, or into the ring again, without another look.
 const IMPATIENT: u32 = 1024;
 
@@ -94,10 +97,13 @@ impl<T> Sender<T> {
         if !self.waits || self.impatient > 0 {
             return false;
         }
-        for _ in 0..LOOKS {
-            std::hint::spin_loop();
-            if done(self) {
-                return true;
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            for _ in 0..LOOKS {
+                std::hint::spin_loop();
+                if done(self) {
+                    return true;
+                }
             }
         }
         self.impatient = IMPATIENT;
