@@ -428,6 +428,7 @@ impl<'v> Communicator<'v> {
 
     /// The rank in the world to send to; `None` for nobody.
     #[inline]
+    #[inline]
     pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
         match peer {
             Peer::Null => Ok(None),
@@ -473,6 +474,7 @@ impl<'v> Communicator<'v> {
         Ok(Some(Ask { pattern: Pattern { context, source, tag }, sources }))
     }
 
+    #[cold]
     fn no_rank(&self, peer: Peer) -> MpiError {
         let rank = match peer {
             Peer::Rank(rank) => rank.to_string(),

@@ -78,6 +78,7 @@ impl Header {
         Receipt { source: self.key.source, tag: self.key.tag, length: self.length }
     }
 
+    #[inline]
     pub(crate) fn encode(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let first = self.from & ((1 << RANK_BITS) - 1) | (self.kind as u32) << RANK_BITS;

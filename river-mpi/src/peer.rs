@@ -50,6 +50,7 @@ pub enum Tag {
 pub const ANY_TAG: Tag = Tag::Any;
 
 impl Tag {
+    #[inline]
     pub(crate) fn pattern(self) -> Result<Option<i32>> {
         match self {
             Self::Any => Ok(None),
@@ -65,6 +66,12 @@ impl From<i32> for Tag {
 }
 
 /// The tag, if one can be sent with it.
+#[inline]
 pub(crate) fn sendable(tag: i32) -> Result<i32> {
-    if tag >= 0 { Ok(tag) } else { Err(MpiError::Tag(tag.to_string())) }
+    if tag >= 0 { Ok(tag) } else { Err(unsendable(tag)) }
+}
+
+#[cold]
+fn unsendable(tag: i32) -> MpiError {
+    MpiError::Tag(tag.to_string())
 }

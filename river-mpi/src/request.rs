@@ -191,6 +191,7 @@ impl<'a> Request<'a> {
     }
 
     /// Takes the outcome, if it is there.
+    #[inline]
     fn finish(&mut self) -> Result<Option<Status>> {
         let op = match self.stage {
             Stage::UnderWay(op) => op,

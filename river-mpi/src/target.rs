@@ -31,6 +31,7 @@ pub(crate) trait Fill {
 
 impl<'a> Target<'a> {
     /// A message is in this memory already.
+    #[inline]
     pub(crate) fn has(&self, message: Receipt) -> Result {
         match self {
             Self::Bytes(_, size) => whole(message, *size),
@@ -77,14 +78,16 @@ impl<'a> Target<'a> {
 }
 
 /// An error if a message is no whole number of elements of that size.
+#[inline]
 pub(crate) fn whole(message: Receipt, size: usize) -> Result {
-    let Receipt { source, tag, length } = message;
-    if size == 0 || length.is_multiple_of(size as u64) {
-        return Ok(());
-    }
-    Err(MpiError::Type(format!(
+    if size == 0 || message.length.is_multiple_of(size as u64) { Ok(()) } else { Err(broken(message, size)) }
+}
+
+#[cold]
+fn broken(Receipt { source, tag, length }: Receipt, size: usize) -> MpiError {
+    MpiError::Type(format!(
         "the message from rank {source} with tag {tag} has {length} bytes, which is no whole number of elements of {size} bytes"
-    )))
+    ))
 }
 
 /// Elements that are checked one by one.

@@ -13,6 +13,8 @@ pub(crate) trait Pump {
     fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
     /// Looks once for something to bring in, if that costs little or was not done just before. The thread does not wait.
     fn glance(&self, inbox: &Inbox);
+    /// The thread has taken what others had brought in for it.
+    fn took(&self);
     /// The thread has something, or its time is over.
     fn end(&self);
     /// The thread is about to sleep. True: it may, and it counts as not waiting until it calls `begin`. False:
@@ -34,6 +36,8 @@ impl Pump for () {
     }
 
     fn glance(&self, _: &Inbox) {}
+
+    fn took(&self) {}
 
     fn end(&self) {}
 

@@ -19,6 +19,9 @@ use super::sockets::{Look, Sockets};
 use crate::inbox::{Inbox, Pump, Taker};
 use crate::pool::Pool;
 
+/// A VR that has taken so many batches in a row which the reader thread had brought in is one that comes again and again, and
+/// can bring in the next ones itself. That is better: what it reads it need not be handed, and the other one not be kept awake.
+const BATCHES: usize = 16;
 /// How long something may lie where nobody looks although the reader thread is not woken for it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
@@ -34,6 +37,10 @@ pub(crate) struct Inlets {
     watched: AtomicBool,
     /// The reader thread is to look.
     handed_over: AtomicBool,
+    /// It looks.
+    looking: AtomicBool,
+    /// So many batches were taken that it has brought in since it looks.
+    batches: AtomicUsize,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
 }
@@ -53,6 +60,8 @@ impl Inlets {
             touched: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
+            looking: AtomicBool::new(false),
+            batches: AtomicUsize::new(0),
             waker,
             sink,
         })
@@ -108,6 +117,19 @@ impl Inlets {
         }
     }
 
+    /// Whether the reader thread looks, since it was woken or somebody left something behind.
+    pub(super) fn is_looking(&self) -> bool {
+        self.looking.load(Relaxed)
+    }
+
+    /// For the reader thread: whether it looks from now on.
+    fn set_looking(&self, looks: bool) {
+        if looks != self.is_looking() {
+            self.batches.store(0, Relaxed);
+            self.looking.store(looks, Relaxed);
+        }
+    }
+
     /// Whether writers ring and packets wake.
     fn is_asleep(&self) -> bool {
         !self.rings.is_awake() && self.sockets.is_armed()
@@ -141,6 +163,12 @@ impl Pump for Inlets {
         self.look(1, rings, sockets, inbox, None);
     }
 
+    fn took(&self) {
+        if self.looking.load(Relaxed) {
+            self.batches.fetch_add(1, Relaxed);
+        }
+    }
+
     fn end(&self) {
         self.pollers.fetch_sub(1, SeqCst);
     }
@@ -170,6 +198,10 @@ impl Pump for Option<&Inlets> {
         self.iter().for_each(|inlets| inlets.glance(inbox));
     }
 
+    fn took(&self) {
+        self.iter().for_each(|inlets| inlets.took());
+    }
+
     fn end(&self) {
         self.iter().for_each(|inlets| inlets.end());
     }
@@ -192,8 +224,6 @@ impl std::fmt::Debug for Inlets {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     idle_ticks: u32,
-    /// The thread looks itself, since it was woken or somebody left something behind.
-    looking: bool,
 }
 
 /// After so many ticks without anybody looking the reader thread stops ticking.
@@ -203,7 +233,7 @@ impl Watch {
     /// The thread was woken by others.
     pub(super) fn woken(&mut self, inlets: &Inlets) {
         if inlets.handed_over.swap(false, SeqCst) {
-            self.looking = true;
+            inlets.set_looking(true);
         }
     }
 
@@ -218,12 +248,12 @@ impl Watch {
         if inlets.rings.is_used() {
             inlets.rings.wake();
         }
-        self.looking = true;
+        inlets.set_looking(true);
     }
 
     /// How long the thread may sleep: not at all, a tick, or for ever.
     pub(super) fn timeout(&self, inlets: &Inlets) -> Option<Duration> {
-        if self.looking {
+        if inlets.is_looking() {
             Some(Duration::ZERO)
         } else if inlets.watched.load(SeqCst) {
             Some(TICK)
@@ -234,13 +264,17 @@ impl Watch {
 
     /// Looks, if it is this thread's turn. True: something was there.
     pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
-        if self.looking && inlets.pollers.load(SeqCst) > 0 {
+        if !inlets.is_looking() {
+            return false;
+        }
+        let others_look = || inlets.pollers.load(SeqCst) > 0 || inlets.batches.load(Relaxed) >= BATCHES;
+        if others_look() {
             // Two that look get in each other's way. If the others are about to stop, the next ticks see that nothing is armed.
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
-            self.looking = inlets.pollers.load(SeqCst) == 0;
+            inlets.set_looking(!others_look());
         }
-        self.looking && {
+        inlets.is_looking() && {
             let rings = inlets.rings.is_used() && inlets.rings.look();
             inlets.sockets.look(&*inlets.sink).some || rings
         }
@@ -249,20 +283,16 @@ impl Watch {
     /// Nothing was there for a while.
     pub(super) fn rest(&mut self, inlets: &Inlets) {
         if inlets.try_sleep() {
-            self.looking = false;
+            inlets.set_looking(false);
         } else {
             inlets.watched.store(true, SeqCst);
-            self.looking = inlets.pollers.load(SeqCst) == 0;
+            inlets.set_looking(inlets.pollers.load(SeqCst) == 0);
         }
-    }
-
-    pub(super) fn is_looking(&self) -> bool {
-        self.looking
     }
 
     /// A tick has passed.
     pub(super) fn tick(&mut self, inlets: &Inlets) {
-        if self.looking || !inlets.watched.load(SeqCst) {
+        if inlets.is_looking() || !inlets.watched.load(SeqCst) {
             return;
         }
         if inlets.touched.swap(false, SeqCst) {
@@ -274,8 +304,8 @@ impl Watch {
             return;
         }
         self.idle_ticks += 1;
-        if !inlets.is_asleep() && inlets.pollers.load(SeqCst) == 0 {
-            self.looking = !inlets.try_sleep();
+        if !inlets.is_asleep() && inlets.pollers.load(SeqCst) == 0 && !inlets.try_sleep() {
+            inlets.set_looking(true);
         }
         if self.idle_ticks > IDLE_TICKS && inlets.is_asleep() {
             inlets.watched.store(false, SeqCst);

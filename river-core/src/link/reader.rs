@@ -146,7 +146,7 @@ impl ReaderThread {
         let (mut looks, mut last_discard) = (0_u32, self.last_look);
         loop {
             looks = looks.wrapping_add(1);
-            if !self.watch.is_looking() || looks.is_multiple_of(LOOK_ROUND) {
+            if !self.inlets.is_looking() || looks.is_multiple_of(LOOK_ROUND) {
                 let timeout = self.timeout();
                 if let Err(error) = self.poll.poll(&mut events, timeout)
                     && error.kind() != io::ErrorKind::Interrupted
@@ -181,7 +181,7 @@ impl ReaderThread {
             }
             if self.watch.look(&self.inlets) {
                 self.last_look = Instant::now();
-            } else if self.watch.is_looking() {
+            } else if self.inlets.is_looking() {
                 if self.last_look.elapsed() >= AWAKE {
                     self.watch.rest(&self.inlets);
                     self.last_look = Instant::now();

@@ -4,7 +4,7 @@ use std::cell::BorrowMutError;
 
 use super::Vr;
 use crate::envelope::Envelope;
-use crate::inbox::{Event, Moment};
+use crate::inbox::{Event, Moment, Pump};
 use crate::limit::QueueLimit;
 use crate::mailbox::{Mailbox, QueueStatus, Selector, Swap};
 use crate::state::Call;
@@ -81,7 +81,7 @@ impl Vr {
     /// What has arrived since the last time, and when the first of it came; `None`: nothing.
     fn arrivals(&self, events: &mut Vec<Event>) -> Option<Moment> {
         match &self.journal {
-            None => self.inbox.swap(events),
+            None => self.inbox.swap(events).inspect(|_| self.node.pump().took()),
             Some(journal) => journal.recorder.arrivals(events, &self.inbox),
         }
     }

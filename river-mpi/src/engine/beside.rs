@@ -245,6 +245,7 @@ impl Engine<'_> {
     }
 
     /// Sends a header and data that lies in the caller's memory to a rank of this process. False: that has to go by mailbox.
+    #[inline]
     pub(super) fn pass_slice(&self, to: u32, header: &[u8; HEADER], data: &[u8]) -> bool {
         let Some(beside) = self.beside(to) else { return false };
         let pushed = beside.push(to, |sender| {

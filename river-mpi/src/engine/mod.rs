@@ -265,6 +265,7 @@ impl<'v> Engine<'v> {
         self.next_context.set(self.next_context.get().max(context));
     }
 
+    #[inline]
     fn header(&self, kind: Kind, key: Key, ticket: u64, length: usize) -> Header {
         Header { kind, from: self.me, key, ticket, length: length as u64 }
     }
@@ -317,10 +318,12 @@ impl<'v> Engine<'v> {
     }
 
     /// Sends a header and data that lies in the caller's memory.
+    #[inline]
     fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
         self.transmit_parts(&mut self.state.borrow_mut(), to, header, data)
     }
 
+    #[inline]
     fn transmit_parts(&self, state: &mut State, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
         state.depart(to)?;

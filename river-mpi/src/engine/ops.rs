@@ -98,6 +98,7 @@ impl Engine<'_> {
     }
 
     /// Gives an operation a seat among those that somebody waits for. False: there is nothing to wait for.
+    #[inline]
     pub(crate) fn seat(&self, op: OpId, seat: u32) -> bool {
         let mut state = self.state.borrow_mut();
         if let Some(op) = state.ops.get_mut(op.key()) {
@@ -139,6 +140,7 @@ impl Engine<'_> {
     }
 
     /// As [`take`](Self::take), of a receive whose message has landed; `None` if it has not.
+    #[inline]
     pub(crate) fn take_landed(&self, op: OpId) -> Option<Receipt> {
         let mut state = self.state.borrow_mut();
         let OpState::Landed(receipt) = state.ops.get(op.key())?.state else { return None };

@@ -88,6 +88,7 @@ impl Engine<'_> {
     }
 
     /// Posts a receive.
+    #[inline]
     pub(crate) fn post(&self, ask: &Ask) -> Result<OpId> {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;

@@ -373,6 +373,7 @@ impl Engine<'_> {
         Ok(op)
     }
 
+    #[inline]
     pub(super) fn send_eager(&self, to: u32, key: Key, kind: Kind, ticket: u64, data: &[u8]) -> Result {
         self.transmit_slice(to, &self.header(kind, key, ticket, data.len()), data)
     }

@@ -98,6 +98,12 @@ fn send(link: &TcpLink, len: usize) {
     link.send(Kind::Envelope, &envelope(0, len)).unwrap();
 }
 
+fn ring(link: &ShmLink, len: usize) {
+    let Envelope { payload, .. } = &envelope(0, len);
+    let parts = payload.parts().map(|part| &part[..]);
+    link.send(Kind::Envelope, &envelope(0, len).label(), len, parts).unwrap();
+}
+
 /// Takes its time, without giving its processor away.
 fn dawdle(micros: u64) {
     let begun = Instant::now();
@@ -175,11 +181,6 @@ fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
     let (there, back) = (near.ring_to(&far), far.ring_to(&near));
     let link = far.link_to(&near);
     let over = AtomicBool::new(false);
-    let ring = |link: &ShmLink, len| {
-        let Envelope { payload, .. } = &envelope(0, len);
-        let parts = payload.parts().map(|part| &part[..]);
-        link.send(Kind::Envelope, &envelope(0, len).label(), len, parts).unwrap();
-    };
     thread::scope(|scope| {
         scope.spawn(|| {
             far.inbox.adopt();
@@ -208,4 +209,35 @@ fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
         }
         over.store(true, Relaxed);
     });
+}
+
+#[test]
+fn who_takes_batch_after_batch_is_left_to_bring_in_the_next() {
+    let (near, far) = (Process::start(), Process::start());
+    let there = near.ring_to(&far);
+    let inlets = far.reader.inlets();
+    let left_alone = || !inlets.is_looking() && inlets.rings.is_awake();
+    let (begun, mut events, mut taken) = (Instant::now(), Vec::new(), 0);
+    // It never looks itself, so that all is brought in by the reader thread: while that looks, and, left alone, after a tick.
+    let mut was_left_alone = false;
+    for sent in 1.. {
+        ring(&there, 1);
+        while !far.inbox.is_ready() {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the reader thread has gone on looking, or forgotten the {sent}th"
+            );
+            if left_alone() {
+                dawdle(100);
+                was_left_alone |= left_alone();
+            }
+        }
+        let _ = far.inbox.swap(&mut events);
+        inlets.took();
+        taken += events.len();
+        events.clear();
+        if was_left_alone && taken == sent {
+            return;
+        }
+    }
 }
