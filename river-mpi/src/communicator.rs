@@ -428,7 +428,6 @@ impl<'v> Communicator<'v> {
 
     /// The rank in the world to send to; `None` for nobody.
     #[inline]
-    #[inline]
     pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
         match peer {
             Peer::Null => Ok(None),

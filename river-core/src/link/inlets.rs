@@ -19,9 +19,9 @@ use super::sockets::{Look, Sockets};
 use crate::inbox::{Inbox, Pump, Taker};
 use crate::pool::Pool;
 
-/// A VR that has taken so many batches in a row which the reader thread had brought in is one that comes again and again, and
-/// can bring in the next ones itself. That is better: what it reads it need not be handed, and the other one not be kept awake.
-const BATCHES: usize = 16;
+/// After so many looks at which the reader thread has found something while VRs took what it brought in, they can as well read
+/// the rest themselves. That is better: what a VR reads it need not be handed, and no other thread is kept awake for it.
+const FINDS: u32 = 16;
 /// How long something may lie where nobody looks although the reader thread is not woken for it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
@@ -39,8 +39,8 @@ pub(crate) struct Inlets {
     handed_over: AtomicBool,
     /// It looks.
     looking: AtomicBool,
-    /// So many batches were taken that it has brought in since it looks.
-    batches: AtomicUsize,
+    /// Something was taken that it has brought in since it looks.
+    taken: AtomicBool,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
 }
@@ -61,7 +61,7 @@ impl Inlets {
             watched: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             looking: AtomicBool::new(false),
-            batches: AtomicUsize::new(0),
+            taken: AtomicBool::new(false),
             waker,
             sink,
         })
@@ -125,7 +125,7 @@ impl Inlets {
     /// For the reader thread: whether it looks from now on.
     fn set_looking(&self, looks: bool) {
         if looks != self.is_looking() {
-            self.batches.store(0, Relaxed);
+            self.taken.store(false, Relaxed);
             self.looking.store(looks, Relaxed);
         }
     }
@@ -164,8 +164,8 @@ impl Pump for Inlets {
     }
 
     fn took(&self) {
-        if self.looking.load(Relaxed) {
-            self.batches.fetch_add(1, Relaxed);
+        if self.is_looking() {
+            self.taken.store(true, Relaxed);
         }
     }
 
@@ -224,6 +224,8 @@ impl std::fmt::Debug for Inlets {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     idle_ticks: u32,
+    /// So often the thread has found something, since it looks, while VRs were at work.
+    finds: u32,
 }
 
 /// After so many ticks without anybody looking the reader thread stops ticking.
@@ -265,19 +267,23 @@ impl Watch {
     /// Looks, if it is this thread's turn. True: something was there.
     pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
         if !inlets.is_looking() {
+            self.finds = 0;
             return false;
         }
-        let others_look = || inlets.pollers.load(SeqCst) > 0 || inlets.batches.load(Relaxed) >= BATCHES;
+        let others_look = || inlets.pollers.load(SeqCst) > 0 || self.finds >= FINDS;
         if others_look() {
             // Two that look get in each other's way. If the others are about to stop, the next ticks see that nothing is armed.
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
-            inlets.set_looking(!others_look());
+            if others_look() {
+                inlets.set_looking(false);
+                return false;
+            }
         }
-        inlets.is_looking() && {
-            let rings = inlets.rings.is_used() && inlets.rings.look();
-            inlets.sockets.look(&*inlets.sink).some || rings
-        }
+        let rings = inlets.rings.is_used() && inlets.rings.look();
+        let some = inlets.sockets.look(&*inlets.sink).some || rings;
+        self.finds += u32::from(some && inlets.taken.load(Relaxed));
+        some
     }
 
     /// Nothing was there for a while.

@@ -15,12 +15,12 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use river_core::{Intake, Payload, RecvError, Selector, VrId};
+use river_core::{Intake, Payload, RecvError, VrId};
 
 use super::handle::header_of;
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
-use super::{EAGER_NEAR, Engine, LANE, MESSAGES};
+use super::{ALL, EAGER_NEAR, Engine, LANE, MESSAGES};
 use crate::header::{HEADER, Kind};
 use crate::job::Place;
 use crate::lend::{Lender, Slots};
@@ -364,7 +364,7 @@ impl Engine<'_> {
                     return Ok(true);
                 }
             }
-            if let Some(envelope) = self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true)? {
+            if let Some(envelope) = self.vr.try_receive_where(ALL, |_| true)? {
                 self.handle(envelope, hook.as_deref_mut());
                 return Ok(true);
             }

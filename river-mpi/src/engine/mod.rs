@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use river_core::trace::Label;
-use river_core::{Channel, Envelope, Payload, SendError, Span, Vr, VrId};
+use river_core::{Channel, Envelope, Payload, Selector, SendError, Span, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::{DefaultKey, SlotMap};
 
@@ -53,6 +53,8 @@ pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
 pub(crate) const REPORTS: Channel = Channel::named("mpi.reports");
 /// All messages are on one lane, so that the mailbox finds them without a look at those of other layers.
 pub(crate) const LANE: u64 = 1;
+/// All that the engine receives.
+const ALL: Selector = Selector::on(MESSAGES).lane(LANE);
 
 /// Tells a VR what a trace is to say of this layer's envelopes. Costs a branch, unless the program is traced.
 pub(crate) fn describe(vr: &Vr) {

@@ -1,10 +1,9 @@
 //! Operations under way: their life from start to outcome.
 
-use river_core::Selector;
 use smallvec::SmallVec;
 
 use super::intake::One;
-use super::{Engine, LANE, Landing, MESSAGES, Op, OpId, OpState, Outcome, State};
+use super::{ALL, Engine, Landing, Op, OpId, OpState, Outcome, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind, Receipt};
 use crate::matching::Key;
@@ -32,7 +31,7 @@ impl Engine<'_> {
     /// Looks at everything that has arrived. Does not block.
     pub(crate) fn bring_in(&self) -> Result {
         loop {
-            match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
+            match self.vr.try_receive_where(ALL, |_| true) {
                 Ok(Some(envelope)) => self.handle(envelope, None),
                 Ok(None) => break,
                 Err(error) => self.trouble(error)?,

@@ -8,7 +8,7 @@ use river_core::{Arriving, Channel, Down, RecvError, Selector};
 use super::arrival::Arrival;
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
-use super::{Ask, Engine, Gone, LANE, MESSAGES, OpId, OpState, REPORTS, Sources, State, context_name};
+use super::{ALL, Ask, Engine, Gone, LANE, OpId, OpState, REPORTS, Sources, State, context_name};
 use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
 use crate::matching::Pattern;
@@ -38,7 +38,7 @@ impl Engine<'_> {
             return Ok(());
         }
         if !self.state.borrow().is_calm() {
-            match self.vr.try_receive_where(Selector::on(MESSAGES).lane(LANE), |_| true) {
+            match self.vr.try_receive_where(ALL, |_| true) {
                 Ok(Some(envelope)) => {
                     self.handle(envelope, hook);
                     return Ok(());
@@ -116,7 +116,7 @@ impl Engine<'_> {
         let wait = |patience, hook: &mut Option<&mut Hook<'_>>, landing: &mut Option<&mut dyn Landing>| {
             let take =
                 |arriving: &Arriving<'_>| self.take_in(arriving, hook.as_deref_mut(), reborrow(landing));
-            self.vr.receive_arriving(Selector::on(MESSAGES).lane(LANE), patience, take)
+            self.vr.receive_arriving(ALL, patience, take)
         };
         if !self.fall_asleep(hook, landing) {
             return Ok(());
@@ -132,7 +132,9 @@ impl Engine<'_> {
             }
         }
         self.wake_up();
-        result?.into_iter().for_each(|envelope| self.handle(envelope, hook.as_deref_mut()));
+        if let Some(envelope) = result? {
+            self.handle(envelope, hook.as_deref_mut());
+        }
         Ok(())
     }
 

@@ -46,6 +46,8 @@ struct Ring {
 struct Read {
     /// So many lines can be written again.
     lines: AtomicU64,
+    /// Changes while the reader is at work elsewhere.
+    pulse: AtomicU64,
     gone: AtomicBool,
 }
 
@@ -124,6 +126,12 @@ impl Writer {
         self.ring.read.gone.load(Relaxed)
     }
 
+    /// What changes as long as the reader is at work.
+    pub(super) fn progress(&self) -> [u64; 2] {
+        let Read { lines, pulse, .. } = &*self.ring.read;
+        [lines.load(Relaxed), pulse.load(Relaxed)]
+    }
+
     /// Whether there is room for a mark.
     pub(super) fn has_room_for_mark(&mut self) -> bool {
         self.has_room(MARK)
@@ -183,6 +191,12 @@ impl Reader {
             at: self.read,
             len: word as usize & MARK,
         })
+    }
+
+    /// Lets the writer know that this side is at work elsewhere.
+    pub(super) fn beat(&self) {
+        let pulse = &self.ring.read.pulse;
+        pulse.store(pulse.load(Relaxed) + 1, Relaxed);
     }
 
     /// Gives up the next record, which has so many bytes.
@@ -308,6 +322,19 @@ mod tests {
             assert!(push(&mut writer, &[round; 100]));
             assert_eq!(take(&mut reader), Some(vec![round; 100]));
         }
+    }
+
+    #[test]
+    fn a_writer_sees_that_the_reader_is_at_work() {
+        let (mut writer, mut reader) = ring(LINES);
+        let mut before = writer.progress();
+        let mut changed = || std::mem::replace(&mut before, writer.progress()) != before;
+        assert!(!changed());
+        reader.beat();
+        assert!(changed() && !changed());
+        while push(&mut writer, &[1]) {}
+        assert!((0..LINES / 4).all(|_| take(&mut reader).is_some()));
+        assert!(writer.progress() != before && push(&mut writer, &[1]));
     }
 
     #[test]

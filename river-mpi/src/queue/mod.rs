@@ -17,8 +17,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
-/// So long a sender waits for room, which a receiver that is at work has made by then.
-const PATIENCE: Duration = Duration::from_micros(20);
+/// So long a sender that waits for room sees no sign of a receiver before it gives up.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// After so many things from the list a receiver gives a sign.
+const BEAT: usize = 64;
 /// So often it looks for room between two looks at the clock.
 const LOOKS: u32 = 32;
 /// After it did so in vain, so much goes to the list, or into the ring again, without another look.
@@ -97,13 +99,17 @@ impl<T> Sender<T> {
         if !self.waits || self.impatient > 0 {
             return false;
         }
-        let start = Instant::now();
+        let (mut start, mut progress) = (Instant::now(), self.lines.progress());
         while start.elapsed() < PATIENCE {
             for _ in 0..LOOKS {
                 std::hint::spin_loop();
                 if done(self) {
                     return true;
                 }
+            }
+            let now = self.lines.progress();
+            if now != std::mem::replace(&mut progress, now) {
+                start = Instant::now();
             }
         }
         self.impatient = IMPATIENT;
@@ -138,6 +144,9 @@ impl<T> Receiver<T> {
     #[inline]
     pub(crate) fn take<R>(&mut self, take: impl FnOnce(Arrived<'_, T>) -> R) -> Option<R> {
         if let Some(thing) = self.taken.pop_front() {
+            if self.taken.len().is_multiple_of(BEAT) {
+                self.lines.beat();
+            }
             return Some(take(Arrived::Thing(thing)));
         }
         // In this order: if there is a list, what is in the rings then is older, and nothing more comes into them.

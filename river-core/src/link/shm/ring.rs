@@ -152,6 +152,7 @@ impl RingReader {
     }
 
     /// The oldest record, which stays until it is [`passed`](Self::pass). `Err`: the peer broke the protocol.
+    #[inline]
     pub(super) fn front(&mut self) -> Result<Option<Record>, String> {
         loop {
             let at = self.tail as usize % CAPACITY;
