@@ -267,7 +267,6 @@ impl Watch {
     /// Looks, if it is this thread's turn. True: something was there.
     pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
         if !inlets.is_looking() {
-            self.finds = 0;
             return false;
         }
         let others_look = || inlets.pollers.load(SeqCst) > 0 || self.finds >= FINDS;
@@ -276,6 +275,7 @@ impl Watch {
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
             if others_look() {
+                self.finds = 0;
                 inlets.set_looking(false);
                 return false;
             }
@@ -288,6 +288,7 @@ impl Watch {
 
     /// Nothing was there for a while.
     pub(super) fn rest(&mut self, inlets: &Inlets) {
+        self.finds = 0;
         if inlets.try_sleep() {
             inlets.set_looking(false);
         } else {
