@@ -67,11 +67,14 @@ impl<'v> Communicator<'v> {
         self.send(data, dest, tag)
     }
 
-    /// Sends a slice in buffered mode: never waits for the receiver, but needs room in the buffer that
+    /// Sends a slice in buffered mode: never waits for a receive, but needs room in the buffer that
     /// [`buffer_attach`](Self::buffer_attach) has made.
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`MpiError::Buffer`] if there is no room.
+    ///
+    /// # Blocking
+    /// As [`isend`](Self::isend).
     ///
     /// # Standard section
     /// 3.4
@@ -260,6 +263,9 @@ impl<'v> Communicator<'v> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    ///
+    /// # Blocking
+    /// Not until a receive; for half a millisecond at most, while a receiver that is far behind makes room.
     ///
     /// # Standard section
     /// 3.7.2

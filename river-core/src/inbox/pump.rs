@@ -13,8 +13,8 @@ pub(crate) trait Pump {
     fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
     /// Looks once for something to bring in, if that costs little or was not done just before. The thread does not wait.
     fn glance(&self, inbox: &Inbox);
-    /// The thread has taken what others had brought in for it.
-    fn took(&self);
+    /// The thread has emptied the inbox, and will look for more when it has nothing left.
+    fn drained(&self);
     /// The thread has something, or its time is over.
     fn end(&self);
     /// The thread is about to sleep. True: it may, and it counts as not waiting until it calls `begin`. False:
@@ -37,7 +37,7 @@ impl Pump for () {
 
     fn glance(&self, _: &Inbox) {}
 
-    fn took(&self) {}
+    fn drained(&self) {}
 
     fn end(&self) {}
 

@@ -3,12 +3,14 @@
 //! A VR that waits looks itself, so that what it waits for comes straight from the writer to its own processor. Before
 //! the last such VR parks, it puts the bell to sleep and arms the sockets: from then on writers ring and packets wake,
 //! both the reader thread. When a VR has got what it waited for, it leaves things as they are, since it will most likely
-//! wait again at once; the reader thread sees to it within [`TICK`] that nothing lies about while everybody is busy.
+//! wait again at once; the reader thread sees to it within two [`TICK`]s that nothing lies about while everybody is busy. It
+//! looks then until nothing comes, a VR waits, or it is seen that VRs that are at work take what it brings in: they look for
+//! the next themselves.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::time::Duration;
 
 use mio::{Registry, Token, Waker};
@@ -19,9 +21,11 @@ use super::sockets::{Look, Sockets};
 use crate::inbox::{Inbox, Pump, Taker};
 use crate::pool::Pool;
 
-/// After so many looks at which the reader thread has found something while VRs took what it brought in, they can as well read
-/// the rest themselves. That is better: what a VR reads it need not be handed, and no other thread is kept awake for it.
+/// When the reader thread has found something so often, and so often what it brought in was taken, VRs are at work that come
+/// again and again: they read the rest themselves. What a VR reads it need not be handed, and no other thread is kept awake.
 const FINDS: u32 = 16;
+/// As [`FINDS`] says. Once is not enough: who is woken for one envelope may be busy with it for long.
+const TAKES: u32 = 2;
 /// How long something may lie where nobody looks although the reader thread is not woken for it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
@@ -39,8 +43,8 @@ pub(crate) struct Inlets {
     handed_over: AtomicBool,
     /// It looks.
     looking: AtomicBool,
-    /// Something was taken that it has brought in since it looks.
-    taken: AtomicBool,
+    /// So often VRs have taken what had come in since it looks.
+    takes: AtomicU32,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
 }
@@ -61,7 +65,7 @@ impl Inlets {
             watched: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             looking: AtomicBool::new(false),
-            taken: AtomicBool::new(false),
+            takes: AtomicU32::new(0),
             waker,
             sink,
         })
@@ -125,7 +129,7 @@ impl Inlets {
     /// For the reader thread: whether it looks from now on.
     fn set_looking(&self, looks: bool) {
         if looks != self.is_looking() {
-            self.taken.store(false, Relaxed);
+            self.takes.store(0, Relaxed);
             self.looking.store(looks, Relaxed);
         }
     }
@@ -163,9 +167,9 @@ impl Pump for Inlets {
         self.look(1, rings, sockets, inbox, None);
     }
 
-    fn took(&self) {
+    fn drained(&self) {
         if self.is_looking() {
-            self.taken.store(true, Relaxed);
+            self.takes.fetch_add(1, Relaxed);
         }
     }
 
@@ -198,8 +202,8 @@ impl Pump for Option<&Inlets> {
         self.iter().for_each(|inlets| inlets.glance(inbox));
     }
 
-    fn took(&self) {
-        self.iter().for_each(|inlets| inlets.took());
+    fn drained(&self) {
+        self.iter().for_each(|inlets| inlets.drained());
     }
 
     fn end(&self) {
@@ -224,7 +228,7 @@ impl std::fmt::Debug for Inlets {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     idle_ticks: u32,
-    /// So often the thread has found something, since it looks, while VRs were at work.
+    /// So often the thread has found something since it looks, or was called.
     finds: u32,
 }
 
@@ -235,8 +239,15 @@ impl Watch {
     /// The thread was woken by others.
     pub(super) fn woken(&mut self, inlets: &Inlets) {
         if inlets.handed_over.swap(false, SeqCst) {
-            inlets.set_looking(true);
+            self.begin(inlets);
         }
+    }
+
+    /// Looks from now on. That VRs were at work has been before.
+    fn begin(&mut self, inlets: &Inlets) {
+        inlets.set_looking(true);
+        inlets.takes.store(0, Relaxed);
+        self.finds = 0;
     }
 
     /// Something has come on a connection.
@@ -250,7 +261,7 @@ impl Watch {
         if inlets.rings.is_used() {
             inlets.rings.wake();
         }
-        inlets.set_looking(true);
+        self.begin(inlets);
     }
 
     /// How long the thread may sleep: not at all, a tick, or for ever.
@@ -269,12 +280,17 @@ impl Watch {
         if !inlets.is_looking() {
             return false;
         }
-        let others_look = || inlets.pollers.load(SeqCst) > 0 || self.finds >= FINDS;
-        if others_look() {
+        let waited_for = || inlets.pollers.load(SeqCst) > 0;
+        let at_work = self.finds >= FINDS && inlets.takes.load(Relaxed) >= TAKES;
+        if waited_for() || at_work {
             // Two that look get in each other's way. If the others are about to stop, the next ticks see that nothing is armed.
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
-            if others_look() {
+            if waited_for() || at_work {
+                if at_work {
+                    // What somebody has looked at before is no reason to wait for another tick.
+                    inlets.touched.store(false, SeqCst);
+                }
                 self.finds = 0;
                 inlets.set_looking(false);
                 return false;
@@ -282,7 +298,7 @@ impl Watch {
         }
         let rings = inlets.rings.is_used() && inlets.rings.look();
         let some = inlets.sockets.look(&*inlets.sink).some || rings;
-        self.finds += u32::from(some && inlets.taken.load(Relaxed));
+        self.finds += u32::from(some);
         some
     }
 
@@ -312,7 +328,7 @@ impl Watch {
         }
         self.idle_ticks += 1;
         if !inlets.is_asleep() && inlets.pollers.load(SeqCst) == 0 && !inlets.try_sleep() {
-            inlets.set_looking(true);
+            self.begin(inlets);
         }
         if self.idle_ticks > IDLE_TICKS && inlets.is_asleep() {
             inlets.watched.store(false, SeqCst);

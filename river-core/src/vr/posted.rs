@@ -53,7 +53,10 @@ impl Posted<'_> {
     /// As [`Vr::receive`].
     pub fn test(&mut self) -> Result<Option<Envelope>, RecvError> {
         self.vr.enter(|| Call::Test)?;
-        self.attempt()
+        match self.attempt()? {
+            None if self.vr.glance() => self.attempt(),
+            found => Ok(found),
+        }
     }
 
     fn attempt(&self) -> Result<Option<Envelope>, RecvError> {

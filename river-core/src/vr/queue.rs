@@ -81,7 +81,8 @@ impl Vr {
     /// What has arrived since the last time, and when the first of it came; `None`: nothing.
     fn arrivals(&self, events: &mut Vec<Event>) -> Option<Moment> {
         match &self.journal {
-            None => self.inbox.swap(events).inspect(|_| self.node.pump().took()),
+            None => self.inbox.swap(events).inspect(|_| self.node.pump().drained()),
+            // Its recorder decides what comes when.
             Some(journal) => journal.recorder.arrivals(events, &self.inbox),
         }
     }

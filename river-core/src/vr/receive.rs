@@ -61,14 +61,17 @@ impl Vr {
         if let Some(envelope) = self.attempt(selector, &mut accept)? {
             return Ok(Some(envelope));
         }
-        // What lies in a ring or a socket has come, though nobody has brought it in.
-        if self.journal.is_none() {
-            self.node.pump().glance(&self.inbox);
+        if self.glance() { self.attempt(selector, &mut accept) } else { Ok(None) }
+    }
+
+    /// Looks for what lies in a ring or a socket: it has come, though nobody has brought it in. True: there is something to be
+    /// looked at.
+    pub(super) fn glance(&self) -> bool {
+        if self.journal.is_some() {
+            return false;
         }
-        if self.journal.is_none() && self.inbox.is_ready() {
-            return self.attempt(selector, &mut accept);
-        }
-        Ok(None)
+        self.node.pump().glance(&self.inbox);
+        self.inbox.is_ready()
     }
 
     /// Takes the earliest envelope that the selector and the predicate accept, if it is there.

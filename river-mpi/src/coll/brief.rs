@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::execute::{Mismatch, with_received};
 use super::memory::Input;
 use super::plan::{Buffer, Plan, Side, Span, Step};
-use super::wire::{Landing, Wire};
+use super::wire::{Landing, SHORT, Wire};
 use crate::element::{self, Element};
 use crate::op::Operator;
 
@@ -48,15 +48,24 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
             },
             Step::Recv { into, from } => {
                 let spans = plan.spans(into);
+                let expected = spans.iter().map(|span| span.len).sum::<usize>() * size_of::<T>();
+                let mut short = [0_u64; SHORT / size_of::<u64>()];
                 let place = match *spans {
                     [span] => element::bytes_of_mut(memory.write(span)),
                     _ => None,
                 };
-                let expected = spans.iter().map(|span| span.len).sum::<usize>() * size_of::<T>();
-                let landing = wire.receive_brief(from, tag, place.unwrap_or_default())?;
+                let is_apart = place.is_none();
+                let landing =
+                    wire.receive_brief(from, tag, place.unwrap_or(bytemuck::bytes_of_mut(&mut short)))?;
                 let mismatch = Mismatch::check(from, landing.len(), expected)?;
-                if let Landing::Message(message) = landing {
-                    message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
+                match landing {
+                    Landing::Landed(len) if is_apart => {
+                        memory.fill(spans, &bytemuck::bytes_of(&short)[..len]).map_err(|_| mismatch)?;
+                    }
+                    Landing::Landed(_) => {}
+                    Landing::Message(message) => {
+                        message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
+                    }
                 }
             }
             Step::RecvReduce { side, operand, into, from } => {

@@ -218,6 +218,8 @@ impl Execution {
                         }
                     }
                 }
+                // In place there may be nothing to copy, and then nobody's reading to wait for.
+                Step::Copy { from, into } if memory.home(from) == into => {}
                 Step::Copy { from, into } => {
                     self.carried = None;
                     offers.settle(memory.home(into));
@@ -437,4 +439,76 @@ pub(super) fn with_received<T: Element>(
         Err(_) => then(&element::elements(bytes).map_err(|_| mismatch)?),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::coll::{Input, input, output};
+    use crate::lend::Region;
+
+    /// Notes what is asked of it.
+    #[derive(Default)]
+    struct Noted(RefCell<Vec<&'static str>>);
+
+    impl Noted {
+        fn note<R>(&self, what: &'static str, result: R) -> R {
+            self.0.borrow_mut().push(what);
+            result
+        }
+    }
+
+    impl Wire for Noted {
+        type Error = Mismatch;
+
+        fn send(&self, _: usize, _: i32, _: &[u8]) -> Result<(), Mismatch> {
+            self.note("send", Ok(()))
+        }
+
+        fn send_shared(&self, _: usize, _: i32, _: Bytes) -> Result<(), Mismatch> {
+            self.note("send", Ok(()))
+        }
+
+        fn offers(&self, _: usize, _: usize) -> bool {
+            true
+        }
+
+        fn offer(&self, _: usize, _: i32, _: &[u8]) -> Result<u64, Mismatch> {
+            self.note("offer", Ok(1))
+        }
+
+        fn settle(&self, _: u64, _: bool) -> bool {
+            self.note("settle", true)
+        }
+
+        fn try_receive(&self, _: usize, _: i32) -> Result<Option<Message>, Mismatch> {
+            self.receive(0, 0).map(Some)
+        }
+
+        fn receive(&self, _: usize, _: i32) -> Result<Message, Mismatch> {
+            self.note("receive", Ok(Message::Whole(vec![7].into())))
+        }
+    }
+
+    /// Two ranks that waited for each other to read what they have offered, before they receive, would do so in vain.
+    #[test]
+    fn what_is_in_its_place_already_is_not_waited_for() {
+        let mut plan = Plan::new();
+        plan.send(input(0..1), 1);
+        plan.copy(input(0..1), output(1..2));
+        plan.recv(output(0..1), 1);
+        let mut buffer = [0_u8, 5];
+        for in_place in [true, false] {
+            let (wire, own) = (Noted::default(), [5]);
+            let input = if in_place { Input::InOutput(1) } else { Input::Apart(Region::read_only(&own)) };
+            let (output, scratch) = (Region::new(&mut buffer), Region::new(&mut []));
+            let mut memory = Memory { input, output, scratch };
+            Execution::new(Rc::new(plan.clone()), 0).run(&wire, &mut memory, &NoOperator).unwrap();
+            drop(memory);
+            assert_eq!(*wire.0.borrow(), ["offer", "receive", "settle"]);
+            assert_eq!(buffer, [7, 5]);
+        }
+    }
 }

@@ -132,10 +132,8 @@ impl<T: Element> Memory<'_, T> {
     }
 
     pub(super) fn copy(&mut self, from: Span, into: Span) {
-        if self.home(from) != into {
-            let (from, into) = self.pair(from, into);
-            into.copy_from_slice(from);
-        }
+        let (from, into) = self.pair(from, into);
+        into.copy_from_slice(from);
     }
 
     pub(super) fn fold(&mut self, operator: &dyn Operator<T>, side: Side, what: Span, into: Span) {

@@ -16,7 +16,7 @@ pub(crate) trait Wire {
     /// What can go wrong: a peer is gone.
     type Error: From<Mismatch>;
 
-    /// Sends a copy of the bytes. Waits for no receive.
+    /// Sends a copy of the bytes. Waits for no receive, here and below, though a little while for room.
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<(), Self::Error>;
 
     /// Sends memory that is shared, and copied only if it has to leave the process. Waits for no receive.

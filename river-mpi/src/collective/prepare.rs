@@ -339,7 +339,7 @@ impl Communicator<'_> {
         self.remote_group().map(|remote| self.with_remote::<T>(remote))
     }
 
-    #[cold]
+    #[inline(never)]
     fn with_remote<T>(&self, remote: Group) -> (Inter<'_>, Seat) {
         let (ours, theirs) = (self.local().members(), remote.members());
         let (here, there) = (ours.len(), theirs.len());

@@ -21,7 +21,7 @@ const LENGTH_BITS: u32 = 16;
 const MARK: usize = (1 << LENGTH_BITS) - 1;
 /// No record has more bytes.
 pub(super) const LONGEST: usize = MARK - 1;
-/// After so many lines the reader tells the writer how much it has read: in less time than a writer waits for it.
+/// After so many lines the reader tells the writer how much it has read, which a writer may be waiting for.
 const TOLD: u64 = 64;
 /// Or after this part of a ring that is short.
 const PART: u64 = 8;

@@ -17,14 +17,18 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
-/// So long a sender that waits for room sees no sign of a receiver before it gives up.
+/// So long a sender that waits for room sees no sign of the receiver before it gives up.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// After so many things from the list a receiver gives a sign.
-const BEAT: usize = 64;
-/// So often it looks for room between two looks at the clock.
+/// So long it waits at most, whatever the receiver does.
+const LONGEST: Duration = Duration::from_micros(500);
+/// So often a sender looks for room between two looks at the clock.
 const LOOKS: u32 = 32;
-/// After it did so in vain, so much goes to the list, or into the ring again, without another look.
+/// After so many looks at the clock, in some microseconds, it lets others run between, who may have to on this core.
+const ALONE: u32 = 16;
+/// After a sender has waited in vain, so much goes to the list, or into the ring again, without another wait.
 const IMPATIENT: u32 = 1024;
+/// After so many things from the list the receiver gives a sign.
+const BEAT: usize = 64;
 
 /// What is in neither ring. While there is any, all that comes goes here.
 #[derive(Debug)]
@@ -99,17 +103,24 @@ impl<T> Sender<T> {
         if !self.waits || self.impatient > 0 {
             return false;
         }
-        let (mut start, mut progress) = (Instant::now(), self.lines.progress());
-        while start.elapsed() < PATIENCE {
+        let begun = Instant::now();
+        let (mut sign, mut progress) = (begun, self.lines.progress());
+        for round in 0.. {
             for _ in 0..LOOKS {
                 std::hint::spin_loop();
                 if done(self) {
                     return true;
                 }
             }
-            let now = self.lines.progress();
-            if now != std::mem::replace(&mut progress, now) {
-                start = Instant::now();
+            let (now, seen) = (Instant::now(), self.lines.progress());
+            if seen != std::mem::replace(&mut progress, seen) {
+                sign = now;
+            }
+            if now - sign >= PATIENCE || now - begun >= LONGEST {
+                break;
+            }
+            if round >= ALONE {
+                std::thread::yield_now();
             }
         }
         self.impatient = IMPATIENT;

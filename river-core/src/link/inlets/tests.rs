@@ -228,12 +228,12 @@ fn who_takes_batch_after_batch_is_left_to_bring_in_the_next() {
                 "the reader thread has gone on looking, or forgotten the {sent}th"
             );
             if left_alone() {
-                dawdle(100);
+                dawdle(200);
                 was_left_alone |= left_alone();
             }
         }
         let _ = far.inbox.swap(&mut events);
-        inlets.took();
+        inlets.drained();
         taken += events.len();
         events.clear();
         if was_left_alone && taken == sent {
