@@ -265,7 +265,7 @@ impl<'v> Communicator<'v> {
     /// As [`send`](Self::send).
     ///
     /// # Blocking
-    /// Not until a receive; for half a millisecond at most, while a receiver that is far behind makes room.
+    /// Not until a receive; for about half a millisecond at most, while a receiver that is far behind makes room.
     ///
     /// # Standard section
     /// 3.7.2

@@ -41,6 +41,8 @@ pub(crate) struct Inlets {
     watched: AtomicBool,
     /// The reader thread is to look.
     handed_over: AtomicBool,
+    /// Threads that block in a write, for which it does.
+    blocked: AtomicUsize,
     /// It looks.
     looking: AtomicBool,
     /// So often VRs have taken what had come in since it looks.
@@ -64,6 +66,7 @@ impl Inlets {
             touched: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
+            blocked: AtomicUsize::new(0),
             looking: AtomicBool::new(false),
             takes: AtomicU32::new(0),
             waker,
@@ -71,12 +74,16 @@ impl Inlets {
         })
     }
 
-    /// The caller is about to block in a write: what comes on connections is for the reader thread, and that at once, as it may be
-    /// what the other side waits for to be read before it reads.
-    pub(super) fn hand_over(&self) {
+    /// Does a write that blocks. What comes on connections is for the reader thread meanwhile, and that at once, as it may be what the
+    /// other side waits for to be read before it reads.
+    pub(super) fn blocking<R>(&self, write: impl FnOnce() -> R) -> R {
+        self.blocked.fetch_add(1, SeqCst);
         if !self.sockets.arm_blindly() && !self.handed_over.swap(true, SeqCst) {
             self.wake();
         }
+        let result = write();
+        self.blocked.fetch_sub(1, SeqCst);
+        result
     }
 
     /// Lets the reader thread be woken for whatever comes if nobody waits and nothing is there. False: somebody has to go on
@@ -253,7 +260,10 @@ impl Watch {
     /// Something has come on a connection.
     pub(super) fn called(&mut self, inlets: &Inlets) {
         inlets.sockets.heat();
-        self.rung(inlets);
+        // Whoever looks is called again and again: nothing is disarmed by that.
+        if !inlets.is_looking() {
+            self.rung(inlets);
+        }
     }
 
     /// A peer has rung.
@@ -281,7 +291,8 @@ impl Watch {
             return false;
         }
         let waited_for = || inlets.pollers.load(SeqCst) > 0;
-        let at_work = self.finds >= FINDS && inlets.takes.load(Relaxed) >= TAKES;
+        let at_work =
+            self.finds >= FINDS && inlets.takes.load(Relaxed) >= TAKES && inlets.blocked.load(SeqCst) == 0;
         if waited_for() || at_work {
             // Two that look get in each other's way. If the others are about to stop, the next ticks see that nothing is armed.
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
@@ -290,6 +301,7 @@ impl Watch {
                 if at_work {
                     // What somebody has looked at before is no reason to wait for another tick.
                     inlets.touched.store(false, SeqCst);
+                    self.idle_ticks = 0;
                 }
                 self.finds = 0;
                 inlets.set_looking(false);

@@ -122,8 +122,7 @@ impl Write for &Outlet {
             Err(error) if error == rustix::io::Errno::AGAIN => {}
             sent => return Ok(sent?),
         }
-        self.inlets.hand_over();
-        Ok(self.send(pieces, SendFlags::empty())?)
+        Ok(self.inlets.blocking(|| self.send(pieces, SendFlags::empty()))?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

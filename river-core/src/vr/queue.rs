@@ -32,6 +32,7 @@ impl Vr {
         mut visitor: impl FnMut(&Envelope) -> Option<R>,
     ) -> Option<R> {
         self.enter(|| Call::Peek(selector)).ok()?;
+        self.glance();
         self.with_mailbox(|mailbox, swap| mailbox.visit(&selector, &mut visitor, swap)).ok()?
     }
 

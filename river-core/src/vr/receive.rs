@@ -64,8 +64,8 @@ impl Vr {
         if self.glance() { self.attempt(selector, &mut accept) } else { Ok(None) }
     }
 
-    /// Looks for what lies in a ring or a socket: it has come, though nobody has brought it in. True: there is something to be
-    /// looked at.
+    /// Looks for what lies in a ring or a socket: it has come, though nobody has brought it in. True: something has come since
+    /// the last look at the inbox.
     pub(super) fn glance(&self) -> bool {
         if self.journal.is_some() {
             return false;

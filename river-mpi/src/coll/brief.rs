@@ -49,22 +49,27 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
             Step::Recv { into, from } => {
                 let spans = plan.spans(into);
                 let expected = spans.iter().map(|span| span.len).sum::<usize>() * size_of::<T>();
-                let mut short = [0_u64; SHORT / size_of::<u64>()];
                 let place = match *spans {
                     [span] => element::bytes_of_mut(memory.write(span)),
                     _ => None,
                 };
-                let is_apart = place.is_none();
-                let landing =
-                    wire.receive_brief(from, tag, place.unwrap_or(bytemuck::bytes_of_mut(&mut short)))?;
-                let mismatch = Mismatch::check(from, landing.len(), expected)?;
-                match landing {
-                    Landing::Landed(len) if is_apart => {
-                        memory.fill(spans, &bytemuck::bytes_of(&short)[..len]).map_err(|_| mismatch)?;
+                match place {
+                    Some(place) => {
+                        let landing = wire.receive_brief(from, tag, place)?;
+                        let mismatch = Mismatch::check(from, landing.len(), expected)?;
+                        if let Landing::Message(message) = landing {
+                            message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
+                        }
                     }
-                    Landing::Landed(_) => {}
-                    Landing::Message(message) => {
-                        message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
+                    None => {
+                        let mut short = [0_u8; SHORT];
+                        let landing = wire.receive_brief(from, tag, &mut short)?;
+                        let mismatch = Mismatch::check(from, landing.len(), expected)?;
+                        let fill = |bytes: &[u8]| memory.fill(spans, bytes).map_err(|_| mismatch);
+                        match landing {
+                            Landing::Landed(len) => fill(&short[..len])?,
+                            Landing::Message(message) => message.read(fill)?,
+                        }
                     }
                 }
             }

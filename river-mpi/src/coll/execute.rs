@@ -499,9 +499,9 @@ mod tests {
         plan.send(input(0..1), 1);
         plan.copy(input(0..1), output(1..2));
         plan.recv(output(0..1), 1);
-        let mut buffer = [0_u8, 5];
         for in_place in [true, false] {
             let (wire, own) = (Noted::default(), [5]);
+            let mut buffer = [0_u8, if in_place { 5 } else { 0 }];
             let input = if in_place { Input::InOutput(1) } else { Input::Apart(Region::read_only(&own)) };
             let (output, scratch) = (Region::new(&mut buffer), Region::new(&mut []));
             let mut memory = Memory { input, output, scratch };

@@ -211,17 +211,15 @@ fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
     });
 }
 
-#[test]
-fn who_takes_batch_after_batch_is_left_to_bring_in_the_next() {
-    let (near, far) = (Process::start(), Process::start());
-    let there = near.ring_to(&far);
+/// A VR takes what is sent to it and never looks itself, so that all is brought in by the reader thread: while that looks, and,
+/// when it has left the VR alone, after ticks.
+fn is_left_alone(far: &Process, send: impl Fn()) {
     let inlets = far.reader.inlets();
-    let left_alone = || !inlets.is_looking() && inlets.rings.is_awake();
+    let left_alone = || !inlets.is_looking() && !inlets.is_asleep();
     let (begun, mut events, mut taken) = (Instant::now(), Vec::new(), 0);
-    // It never looks itself, so that all is brought in by the reader thread: while that looks, and, left alone, after a tick.
     let mut was_left_alone = false;
     for sent in 1.. {
-        ring(&there, 1);
+        send();
         while !far.inbox.is_ready() {
             assert!(
                 begun.elapsed() < PATIENCE,
@@ -240,4 +238,14 @@ fn who_takes_batch_after_batch_is_left_to_bring_in_the_next() {
             return;
         }
     }
+}
+
+#[test]
+fn who_takes_batch_after_batch_is_left_to_bring_in_the_next() {
+    let (near, far) = (Process::start(), Process::start());
+    let there = near.ring_to(&far);
+    is_left_alone(&far, || ring(&there, 1));
+    let (near, far) = (Process::start(), Process::start());
+    let there = near.link_to(&far);
+    is_left_alone(&far, || send(&there, 1));
 }
