@@ -11,6 +11,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::memory::Memory;
+use super::offers::Offers;
 use super::plan::{Plan, Span, Step};
 use super::wire::{Landing, Message, Wire};
 use crate::element::{self, Element};
@@ -114,7 +115,7 @@ impl Execution {
     ) -> Result<(), W::Error> {
         let tag = self.tag;
         // Whatever happens, what was offered is settled before the memory is the caller's again.
-        let mut offers = Offers { wire, waits: true, offers: SmallVec::new(), patient: true };
+        let mut offers = Offers::new(wire, true);
         self.steps(&mut offers, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
     }
 
@@ -126,7 +127,7 @@ impl Execution {
         operator: &dyn Operator<T>,
     ) -> Result<Progress, W::Error> {
         let tag = self.tag;
-        let mut offers = Offers { wire, waits: false, offers: SmallVec::new(), patient: true };
+        let mut offers = Offers::new(wire, false);
         self.steps(&mut offers, memory, operator, |from| wire.try_receive(from, tag))
     }
 
@@ -317,7 +318,7 @@ impl Execution {
             for start in (0..span.len).step_by(step) {
                 let part = span.part(start..span.len.min(start + step));
                 let offer = wire.offer(to, self.tag, element::bytes_of(memory.read(part)))?;
-                offers.offers.push((memory.home(part), offer));
+                offers.add(memory.home(part), offer);
             }
             return Ok(());
         }
@@ -383,47 +384,6 @@ impl Execution {
             }
         }
         Ok(())
-    }
-}
-
-/// What was offered to other processes, and they may still read.
-struct Offers<'w, W: Wire> {
-    wire: &'w W,
-    /// Whether the memory is there until all is done; otherwise nothing is offered.
-    waits: bool,
-    offers: SmallVec<[(Span, u64); 4]>,
-    /// None was waited for in vain: who has not read one will not read the next ones soon.
-    patient: bool,
-}
-
-impl<W: Wire> Offers<'_, W> {
-    /// Sees to it that nobody reads a span any more that is about to be written.
-    fn settle(&mut self, span: Span) {
-        let Self { wire, offers, patient, .. } = self;
-        offers.retain(|(offered, offer)| {
-            let hit = overlap(*offered, span);
-            if hit {
-                *patient &= wire.settle(*offer, *patient);
-            }
-            !hit
-        });
-    }
-
-    /// Whether something of it is offered.
-    fn hit(&self, span: Span) -> bool {
-        self.offers.iter().any(|(offered, _)| overlap(*offered, span))
-    }
-}
-
-fn overlap(one: Span, other: Span) -> bool {
-    one.buffer == other.buffer && one.start.max(other.start) < one.end().min(other.end())
-}
-
-impl<W: Wire> Drop for Offers<'_, W> {
-    fn drop(&mut self) {
-        for (_, offer) in &self.offers {
-            self.patient &= self.wire.settle(*offer, self.patient);
-        }
     }
 }
 

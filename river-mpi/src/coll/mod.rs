@@ -12,8 +12,9 @@
 //!   where it is from: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`],
 //!   [`allreduce`], [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are what several of them have in common;
 //!   `inter` has the plans between two groups.
-//! * `execute` carries plans out, on the buffers of `memory`, over a `wire`; `brief` does so if all messages are short, `parcels`
-//!   for values of any length; `simulate` has a wire of its own; `oracle` knows what has to come out.
+//! * `execute` carries plans out, on the buffers of `memory`, over a `wire`, and knows by `offers` what other processes are
+//!   reading; `brief` does so if all messages are short, `parcels` for values of any length; `simulate` has a wire of its own;
+//!   `oracle` knows what has to come out.
 //! * `tuning` chooses, `planner` keeps the plans that a communicator uses again.
 //!
 //! `docs/guide/collectives.md` shows how to write, check, measure and use an algorithm.
@@ -31,6 +32,7 @@ pub mod gather;
 mod halving;
 mod inter;
 mod memory;
+mod offers;
 mod oracle;
 mod parcels;
 mod plan;

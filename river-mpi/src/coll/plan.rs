@@ -68,10 +68,10 @@ impl Span {
         self.start + self.len
     }
 
-    /// Whether they have an element in common.
+    /// Whether they have an element in common: an empty one has none.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
-        self.buffer == other.buffer && self.start < other.end() && other.start < self.end()
+        self.buffer == other.buffer && self.start.max(other.start) < self.end().min(other.end())
     }
 
     /// Whether all of the other lies in this one.
@@ -462,6 +462,13 @@ mod tests {
         let mut plan = Plan::new();
         plan.embed(&inner, &[5, 3], input(0..0), output(4..7));
         assert_eq!(plan.to_string(), "send output[4..7] to rank 3\n");
+    }
+
+    #[test]
+    fn what_has_no_element_overlaps_nothing() {
+        assert!(output(0..3).overlaps(output(2..4)) && !output(0..3).overlaps(input(2..4)));
+        assert!(!output(0..3).overlaps(output(3..4)) && !output(0..3).overlaps(output(1..1)));
+        assert!(!output(1..1).overlaps(output(0..3)));
     }
 
     #[test]
