@@ -16,6 +16,7 @@ use super::plan::{Plan, Span, Step};
 use super::wire::{Landing, Message, Wire};
 use crate::element::{self, Element};
 use crate::error::MpiError;
+use crate::lend::Loan;
 use crate::op::Operator;
 
 /// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
@@ -85,6 +86,8 @@ pub(crate) struct Execution {
     next: usize,
     /// How many elements of the message that the next step receives have come.
     received: usize,
+    /// The message of the next step, if the last one looked for it.
+    early: Option<Message>,
     /// The message that the last step sent or received, if the next one sends the same or a part of it.
     carried: Option<Carried>,
 }
@@ -98,7 +101,7 @@ struct Carried {
 impl Execution {
     /// The plan must have passed [`Plan::check`] for buffers of the lengths that `memory` will have.
     pub(crate) fn new(plan: Rc<Plan>, tag: i32) -> Self {
-        Self { plan, tag, piece: PIECE, next: 0, received: 0, carried: None }
+        Self { plan, tag, piece: PIECE, next: 0, received: 0, early: None, carried: None }
     }
 
     /// With pieces of another size, in bytes: the same on all ranks.
@@ -164,6 +167,7 @@ impl Execution {
                             _ => None,
                         };
                         let message = match landing {
+                            None if self.early.is_some() => self.early.take(),
                             None => receive(from)?,
                             Some(Landing::Message(message)) => Some(*message),
                             Some(Landing::Landed(bytes)) => {
@@ -224,7 +228,7 @@ impl Execution {
                 Step::Copy { from, into } => {
                     self.carried = None;
                     offers.settle(memory.home(into));
-                    memory.copy(from, into);
+                    self.copy(offers, memory, from, into)?;
                 }
                 Step::Reduce { side, what, into } => {
                     self.carried = None;
@@ -236,6 +240,44 @@ impl Execution {
         }
         self.carried = None;
         Ok(Progress::Done)
+    }
+
+    /// Copies a span, and does the next step, too, if that is to receive what another thread has lent meanwhile: it helps, so both
+    /// begin as soon as they can.
+    fn copy<T: Element, W: Wire>(
+        &mut self,
+        offers: &Offers<'_, W>,
+        memory: &mut Memory<'_, T>,
+        from: Span,
+        into: Span,
+    ) -> Result<(), W::Error> {
+        if let Some(Step::Recv { into: next, from: rank }) = self.plan.step(self.next + 1)
+            && let [place] = *self.plan.spans(next)
+            && place.len * size_of::<T>() >= Loan::LONG
+            && offers.wire.lends_from(rank).is_some()
+            && !place.overlaps(into)
+            && !offers.hit(place)
+        {
+            let (mut from, mut into) = (from, into);
+            while from.len > 0 && self.early.is_none() {
+                let some = from.len.min(self.piece_len::<T>());
+                memory.copy(from.part(0..some), into.part(0..some));
+                (from, into) = (from.part(some..from.len), into.part(some..into.len));
+                self.early = offers.wire.try_receive(rank, self.tag)?;
+            }
+            if let Some(Message::Lent(loan)) = &self.early
+                && loan.len() == place.len * size_of::<T>()
+                && memory.copy_and_take(from, into, loan, place)
+            {
+                self.early = None;
+                self.next += 1;
+            } else {
+                memory.copy(from, into);
+            }
+            return Ok(());
+        }
+        memory.copy(from, into);
+        Ok(())
     }
 
     /// How many elements a piece has.
@@ -402,73 +444,4 @@ pub(super) fn with_received<T: Element>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use super::*;
-    use crate::coll::{Input, input, output};
-    use crate::lend::Region;
-
-    /// Notes what is asked of it.
-    #[derive(Default)]
-    struct Noted(RefCell<Vec<&'static str>>);
-
-    impl Noted {
-        fn note<R>(&self, what: &'static str, result: R) -> R {
-            self.0.borrow_mut().push(what);
-            result
-        }
-    }
-
-    impl Wire for Noted {
-        type Error = Mismatch;
-
-        fn send(&self, _: usize, _: i32, _: &[u8]) -> Result<(), Mismatch> {
-            self.note("send", Ok(()))
-        }
-
-        fn send_shared(&self, _: usize, _: i32, _: Bytes) -> Result<(), Mismatch> {
-            self.note("send", Ok(()))
-        }
-
-        fn offers(&self, _: usize, _: usize) -> bool {
-            true
-        }
-
-        fn offer(&self, _: usize, _: i32, _: &[u8]) -> Result<u64, Mismatch> {
-            self.note("offer", Ok(1))
-        }
-
-        fn settle(&self, _: u64, _: bool) -> bool {
-            self.note("settle", true)
-        }
-
-        fn try_receive(&self, _: usize, _: i32) -> Result<Option<Message>, Mismatch> {
-            self.receive(0, 0).map(Some)
-        }
-
-        fn receive(&self, _: usize, _: i32) -> Result<Message, Mismatch> {
-            self.note("receive", Ok(Message::Whole(vec![7].into())))
-        }
-    }
-
-    /// Two ranks that waited for each other to read what they have offered, before they receive, would do so in vain.
-    #[test]
-    fn what_is_in_its_place_already_is_not_waited_for() {
-        let mut plan = Plan::new();
-        plan.send(input(0..1), 1);
-        plan.copy(input(0..1), output(1..2));
-        plan.recv(output(0..1), 1);
-        for in_place in [true, false] {
-            let (wire, own) = (Noted::default(), [5]);
-            let mut buffer = [0_u8, if in_place { 5 } else { 0 }];
-            let input = if in_place { Input::InOutput(1) } else { Input::Apart(Region::read_only(&own)) };
-            let (output, scratch) = (Region::new(&mut buffer), Region::new(&mut []));
-            let mut memory = Memory { input, output, scratch };
-            Execution::new(Rc::new(plan.clone()), 0).run(&wire, &mut memory, &NoOperator).unwrap();
-            drop(memory);
-            assert_eq!(*wire.0.borrow(), ["offer", "receive", "settle"]);
-            assert_eq!(buffer, [7, 5]);
-        }
-    }
-}
+mod tests;

@@ -96,6 +96,19 @@ impl<T: Element> Memory<'_, T> {
         message.read(|bytes| self.fill(spans, elements, bytes))
     }
 
+    /// Copies from the input to the output, and then a loan to another part of the output, which its lender may begin meanwhile.
+    /// False: that is not where they are, and nothing was done.
+    pub(super) fn copy_and_take(&mut self, from: Span, into: Span, loan: &Loan, place: Span) -> bool {
+        let Input::Apart(input) = &self.input else { return false };
+        if from.buffer != Buffer::Input || [into.buffer, place.buffer] != [Buffer::Output; 2] {
+            return false;
+        }
+        let (into, place) = self.output.parts_mut(into.range(), place.range());
+        let Some(out) = element::bytes_of_mut(place) else { return false };
+        loan.copy_to_after(out, || into.copy_from_slice(input.part(from.range())));
+        true
+    }
+
     /// Puts a message, or those of its elements that came in a piece, into the spans that it is for.
     pub(super) fn fill(&mut self, spans: &[Span], elements: Range<usize>, mut bytes: &[u8]) -> crate::Result {
         let mut start = 0;

@@ -30,23 +30,17 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// Copies all of a slice that is as long as `out`.
+    /// Copies all of a slice that is as long as `out`. Others may begin before `first` is done.
     ///
     /// # Safety
     /// The slice is there and is not written before this returns. Until then nobody else leads, and who helps is given the
     /// same slice.
-    pub(super) unsafe fn lead(&self, start: *const u8, out: &mut [u8]) {
+    pub(super) unsafe fn lead(&self, start: *const u8, out: &mut [u8], first: impl FnOnce()) {
         self.taken.store(0, Relaxed);
         self.done.store(0, Relaxed);
-        let (to, len) = (out.as_mut_ptr(), out.len());
-        self.out.store(to, Release);
-        // SAFETY: as the caller says. `to` is borrowed mutably, and every part is taken once.
-        unsafe { self.work(start, to, len) };
-        let mut wait = Wait::default();
-        while self.done.load(Acquire) < len.div_ceil(PART) {
-            wait.once();
-        }
-        self.out.store(null_mut(), Relaxed);
+        let led = Led { copy: self, start, to: out.as_mut_ptr(), len: out.len() };
+        self.out.store(led.to, Release);
+        first();
     }
 
     /// Copies some of it, if somebody leads.
@@ -73,5 +67,25 @@ impl Copy {
             unsafe { start.add(at).copy_to_nonoverlapping(to.add(at), PART.min(len - at)) };
             self.done.fetch_add(1, Release);
         }
+    }
+}
+
+/// A copy that somebody leads. It ends when all is copied, though what its leader does first may panic.
+struct Led<'a> {
+    copy: &'a Copy,
+    start: *const u8,
+    to: *mut u8,
+    len: usize,
+}
+
+impl Drop for Led<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as the caller of `lead` says. `to` is borrowed there mutably, and every part is taken once.
+        unsafe { self.copy.work(self.start, self.to, self.len) };
+        let mut wait = Wait::default();
+        while self.copy.done.load(Acquire) < self.len.div_ceil(PART) {
+            wait.once();
+        }
+        self.copy.out.store(null_mut(), Relaxed);
     }
 }

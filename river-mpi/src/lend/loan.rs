@@ -71,14 +71,25 @@ impl Loan {
 
     /// Copies them, once, to a slice that is as long.
     pub(crate) fn copy_to(&self, out: &mut [u8]) {
-        if self.len < LONG || self.len != out.len() {
-            return self.read(|bytes| out.copy_from_slice(bytes));
-        }
-        match self.begin() {
+        self.copy_to_after(out, || ());
+    }
+
+    /// The same after something else, during which the owner of a long loan begins.
+    pub(crate) fn copy_to_after(&self, out: &mut [u8], first: impl FnOnce()) {
+        let reading = if self.is_long() && self.len == out.len() { self.begin() } else { None };
+        if let Some(_reading) = reading {
             // SAFETY: as in `read`; it is one slice for as long as the loan is there, and who helps is its owner.
-            Some(_reading) => unsafe { self.theirs.lead(self.start.as_ptr(), out) },
-            None => self.read_copy(|bytes| out.copy_from_slice(bytes)),
+            return unsafe { self.theirs.lead(self.start.as_ptr(), out, first) };
         }
+        first();
+        self.read(|bytes| out.copy_from_slice(bytes));
+    }
+
+    /// From so many bytes on its owner helps who copies it.
+    pub(crate) const LONG: usize = LONG;
+
+    fn is_long(&self) -> bool {
+        self.len >= Self::LONG
     }
 
     /// Reads them, once.
@@ -114,7 +125,7 @@ impl Loan {
 
     /// Whether it is over; if its reader is at it, with this thread's help.
     fn is_over_with_help(&self) -> bool {
-        if self.len >= LONG && self.state.load(Ordering::Acquire) == READING {
+        if self.is_long() && self.state.load(Ordering::Acquire) == READING {
             // SAFETY: called by the region, which has not ended; it is one slice for as long as the loan is there.
             unsafe { self.theirs.help(self.start.as_ptr(), self.len) };
         }
@@ -206,6 +217,18 @@ impl<'a, T: Element> Region<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(range.start), range.len()) }
     }
 
+    /// Two parts to be written, when nobody reads them any more.
+    ///
+    /// # Panics
+    /// If they overlap, and as [`part_mut`](Self::part_mut).
+    pub(crate) fn parts_mut(&mut self, one: Range<usize>, other: Range<usize>) -> (&mut [T], &mut [T]) {
+        assert!(one.end <= other.start || other.end <= one.start);
+        let first = NonNull::from(self.part_mut(one));
+        let other = self.part_mut(other);
+        // SAFETY: as in `part_mut`; nothing of it is in `other`, and `self` stays borrowed.
+        (unsafe { &mut *first.as_ptr() }, other)
+    }
+
     /// Some elements to read and others to write.
     ///
     /// # Panics
@@ -255,6 +278,8 @@ impl<T> Drop for Region<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
 
     #[test]
@@ -323,6 +348,24 @@ mod tests {
             drop(region);
             memory.fill(0);
             assert!(reader.join().unwrap() == lent);
+        }
+    }
+
+    #[test]
+    fn its_owner_helps_who_does_something_else_first() {
+        for panics in [false, true] {
+            let mut memory: Vec<u8> = (0..2 * LONG).map(|at| (at % 251) as u8).collect();
+            let (lent, mut out) = (memory.clone(), vec![0; 2 * LONG]);
+            let mut region = Region::new(&mut memory);
+            let loan = region.lend(0..lent.len());
+            let copied = catch_unwind(AssertUnwindSafe(|| {
+                loan.copy_to_after(&mut out, || {
+                    assert!(!loan.is_over_with_help(), "it is not over before its reader says so");
+                    assert!(!panics);
+                });
+            }));
+            assert_eq!(copied.is_err(), panics);
+            assert!(loan.is_over() && out == lent);
         }
     }
 

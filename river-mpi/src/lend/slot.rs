@@ -206,7 +206,7 @@ impl Slots {
             if len < LONG {
                 start.copy_to_nonoverlapping(out.as_mut_ptr(), len);
             } else {
-                slot.copy.lead(start, out);
+                slot.copy.lead(start, out, || ());
             }
         }
         true
