@@ -256,7 +256,7 @@ impl<'v> Communicator<'v> {
         self.vr().vm()
     }
 
-    /// Whether a rank's memory is that of this one's process, and messages to it are handed over without a copy.
+    /// Whether a rank is a thread of this one's process: long messages between them are copied once.
     ///
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.

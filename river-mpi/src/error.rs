@@ -107,6 +107,9 @@ pub enum MpiError {
         /// What was free.
         free: usize,
     },
+    /// There is a buffer for buffered sends already.
+    #[error("a buffer of {0} bytes is attached already: take it back with `buffer_detach` first")]
+    BufferAttached(usize),
     /// The operation is not for this kind of communicator.
     #[error("{0}")]
     Comm(String),
@@ -174,7 +177,7 @@ pub enum MpiError {
     /// The job is ending: another rank has failed, or the program is over.
     #[error("the job is ending")]
     Stopped,
-    /// A safepoint cannot be made, or not gone on from.
+    /// A safepoint could not be made, or restored.
     #[error("a safepoint of a rank: {0}")]
     Safepoint(String),
     /// It was called from within a receive's predicate.
@@ -192,7 +195,7 @@ impl MpiError {
             Self::Truncated { .. } => ErrorClass::Truncate,
             Self::Type(_) | Self::Value { .. } => ErrorClass::Type,
             Self::Count { .. } => ErrorClass::Count,
-            Self::Buffer { .. } => ErrorClass::Buffer,
+            Self::Buffer { .. } | Self::BufferAttached(_) => ErrorClass::Buffer,
             Self::Comm(_) => ErrorClass::Comm,
             Self::Root { .. } => ErrorClass::Root,
             Self::Group(_) => ErrorClass::Group,

@@ -119,7 +119,7 @@ impl Group {
     /// # Errors
     /// As [`include`](Self::include), and if a stride is 0.
     pub fn range_include(&self, ranges: &[(usize, usize, isize)]) -> Result<Self> {
-        self.include(&expand(ranges)?)
+        self.include(&self.expand(ranges)?)
     }
 
     /// As [`exclude`](Self::exclude), of the ranks in triplets (first, last, stride).
@@ -127,7 +127,7 @@ impl Group {
     /// # Errors
     /// As [`range_include`](Self::range_include).
     pub fn range_exclude(&self, ranges: &[(usize, usize, isize)]) -> Result<Self> {
-        self.exclude(&expand(ranges)?)
+        self.exclude(&self.expand(ranges)?)
     }
 
     /// The ranks that members of this group have in another; `None` for those that are not in it.
@@ -173,6 +173,28 @@ impl Group {
         Ok(())
     }
 
+    fn expand(&self, ranges: &[(usize, usize, isize)]) -> Result<Vec<usize>> {
+        let mut ranks = Vec::new();
+        for &(first, last, stride) in ranges {
+            if stride == 0 {
+                return Err(MpiError::Arg("the stride of a range of ranks is 0".into()));
+            }
+            let mut rank = first;
+            while if stride > 0 { rank <= last } else { rank >= last } {
+                ranks.push(rank);
+                if rank >= self.size() || ranks.len() > self.size() {
+                    // The caller says what is wrong with it, also of a range that would fill the memory.
+                    return Ok(ranks);
+                }
+                match rank.checked_add_signed(stride) {
+                    Some(next) => rank = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(ranks)
+    }
+
     fn missing(&self, rank: usize) -> MpiError {
         MpiError::Group(format!("there is no rank {rank} in a group of {}", self.size()))
     }
@@ -182,24 +204,6 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Group{:?}", self.members)
     }
-}
-
-fn expand(ranges: &[(usize, usize, isize)]) -> Result<Vec<usize>> {
-    let mut ranks = Vec::new();
-    for &(first, last, stride) in ranges {
-        if stride == 0 {
-            return Err(MpiError::Arg("the stride of a range of ranks is 0".into()));
-        }
-        let mut rank = first;
-        while if stride > 0 { rank <= last } else { rank >= last } {
-            ranks.push(rank);
-            match rank.checked_add_signed(stride) {
-                Some(next) => rank = next,
-                None => break,
-            }
-        }
-    }
-    Ok(ranks)
 }
 
 #[cfg(test)]

@@ -142,15 +142,16 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// So many ranks.
+    /// A job of so many ranks.
     pub fn new(ranks: impl Into<Ranks>) -> Self {
         Self { ranks: ranks.into(), per_vm: None, survive: false, recoverable: false }
     }
 
-    /// At most so many ranks on one VM: threads of one process, that hand messages over without a copy.
+    /// At most so many ranks on one VM, where they are threads of one process.
     ///
-    /// If it is not said, ranks are spread evenly over as many VMs as are idle; if none is, all are on one that is
-    /// started here. If it is, as many are started as it takes: with 1, every rank has a process of its own.
+    /// By default ranks are spread evenly over the VMs that are idle, or, if there are none, all are on one that is started here.
+    /// With a limit, as many VMs as needed are started if none is idle (with 1, every rank has a process of its own); if some are
+    /// idle but too few, that is an error.
     pub fn per_vm(mut self, ranks: usize) -> Self {
         self.per_vm = Some(ranks.max(1));
         self
@@ -204,7 +205,8 @@ impl Launch {
         if self.recoverable { river_core::try_run_recoverable(program) } else { river_core::try_run(program) }
     }
 
-    /// As [`run_on`](crate::run_on): one rank for each VM given.
+    /// As [`run_on`](crate::run_on): one rank for each VM given, which may be given several times. The number of ranks that
+    /// [`new`](Self::new) was told is not used.
     ///
     /// # Errors
     /// As [`run_on`](crate::run_on). If the others survive, that of the first rank, by number, that failed.

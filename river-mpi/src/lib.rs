@@ -30,7 +30,7 @@
 //! # Running
 //!
 //! [`run`] starts the ranks on virtual machines that it finds, or, if there are none, as threads of one process on this
-//! machine; with `..` for the number, `river run -n 4 PROGRAM` gives four. [`Launch`] says how many share a VM.
+//! machine; with `..` for the number, `river run -n 4 PROGRAM` decides it. [`Launch`] says how many share a VM.
 //! [`run_on`] is for a program that does more than MPI. The function that ranks run captures nothing; the command line is
 //! the same on all of them, and what they return comes back to [`try_run`].
 //!
@@ -42,22 +42,22 @@
 //! [`send_value`](Communicator::send_value).
 //!
 //! A short message is sent at once: up to 4 KiB within a process, 8 KiB within a machine, 64 KiB between machines. A longer
-//! one waits for its receive. What is under way makes progress whenever its rank is in any operation; there is no thread
-//! behind it.
+//! one is sent when a receive has matched it. There is no progress thread: operations advance only while their rank is in any
+//! call of this crate. Nothing bounds what is sent at once to a rank that does not receive: it waits in memory there.
 //!
 //! # Collective operations
 //!
-//! All ranks call [`allreduce`](Communicator::allreduce) and the like, each with an algorithm that is chosen by size and
-//! count. The algorithms are in [`coll`], one file each; [`Communicator::with_tuning`] and variables like
+//! All ranks call [`allreduce`](Communicator::allreduce) and the like, whose algorithm is chosen by the number
+//! of ranks, the number of bytes, and where the ranks are. The algorithms are in [`coll`], one file each; [`Communicator::with_tuning`] and variables like
 //! `RIVER_MPI_ALLREDUCE=ring` choose another one, and a new one is a dozen lines.
 //!
 //! # Errors, deaths, deadlocks
 //!
-//! Operations return an [`MpiError`], which has MPI's [class](ErrorClass). By default the job ends then, with the rank and
-//! its error on the terminal of who started it, and no process is left. [`ErrorHandler::Return`] leaves it to the program.
+//! Operations return an [`MpiError`], which has MPI's [class](ErrorClass). By default an error ends the whole job:
+//! rank and error are printed where the job was started, and no process is left. [`ErrorHandler::Return`] leaves it to the program.
 //! A rank that fails, panics or dies ends the job too, unless it was started with [`Launch::survive_failures`]; then the
-//! others can [`revoke`](Communicator::revoke), [`agree`](Communicator::agree) and [`shrink`](Communicator::shrink). When
-//! every rank waits and nothing is under way, the job ends with a list of who waits for what.
+//! others can [`revoke`](Communicator::revoke), [`agree`](Communicator::agree) and [`shrink`](Communicator::shrink). If
+//! every rank waits and no message is under way, the job ends with a list of who waits for what.
 //!
 //! # Conformance to MPI 1.3
 //!
@@ -70,7 +70,7 @@
 //! | 3.6 | buffers | [`buffer_attach`](Communicator::buffer_attach) takes a size; a short message needs room but does not keep it | `p2p` |
 //! | 3.7 | non-blocking | [`Request`], [`Receive`], [`wait_all`], [`wait_any`], [`wait_some`], [`test_all`], [`test_any`], [`test_some`] | `p2p` |
 //! | 3.8 | probe and cancel | [`probe`](Communicator::probe), [`iprobe`](Communicator::iprobe), [`Request::cancel`] | `p2p` |
-//! | 3.9 | persistent requests | [`Persistent`] owns its buffer | `datatypes` |
+//! | 3.9 | persistent requests | [`Persistent`] owns its buffer, and is completed by itself: it is no [`Request`] for [`wait_all`], and cannot be cancelled; [`start_all`] is for those of one type | `datatypes` |
 //! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
 //! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; persistent requests: pack); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |

@@ -4,8 +4,8 @@
 //! that is posted takes the earliest unexpected message that it matches, or is queued. As messages of one sender
 //! arrive in the order in which they were sent, they do not overtake each other (MPI 1.3, section 3.5).
 //!
-//! Both queues are indexed by (context, source, tag), so that many pending messages or receives cost nothing; only
-//! receives with a wildcard look at more.
+//! Both queues are indexed by (context, source, tag), so a look-up without wildcards takes constant time. A message that
+//! arrives is compared with all posted receives that have a wildcard; to withdraw a message all are looked through.
 
 use std::collections::{BTreeMap, VecDeque};
 

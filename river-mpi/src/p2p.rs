@@ -85,14 +85,14 @@ impl<'v> Communicator<'v> {
     /// Makes room for so many bytes of buffered sends of this rank, on all communicators.
     ///
     /// # Errors
-    /// [`MpiError::Buffer`] if there is a buffer already.
+    /// [`MpiError::BufferAttached`] if there is a buffer already.
     ///
     /// # Standard section
     /// 3.6
     pub fn buffer_attach(&self, bytes: usize) -> Result {
         let size = self.engine().buffer_size();
         if size > 0 {
-            return self.guard(Err(MpiError::Buffer { wanted: bytes, free: size }));
+            return self.guard(Err(MpiError::BufferAttached(size)));
         }
         self.engine().attach_buffer(bytes);
         Ok(())
@@ -101,7 +101,8 @@ impl<'v> Communicator<'v> {
     /// Takes the room for buffered sends back, once all of them have left; returns its size.
     ///
     /// # Errors
-    /// [`MpiError::ProcFailed`] if a receiver is gone.
+    /// [`MpiError::ProcFailed`] if a receiver is gone: what was sent to it is given up, and to call this again waits for the
+    /// others.
     ///
     /// # Blocking
     /// Until all buffered sends have left.
@@ -245,7 +246,7 @@ impl<'v> Communicator<'v> {
     /// As [`probe`](Self::probe), but does not block: `None` if there is none.
     ///
     /// # Errors
-    /// As [`probe`](Self::probe).
+    /// As [`probe`](Self::probe), but that a rank has ended without a failure is none: then there is no message.
     ///
     /// # Standard section
     /// 3.8

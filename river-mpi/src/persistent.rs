@@ -170,7 +170,7 @@ impl<'v, T: Element> Persistent<'v, T> {
         let comm = self.comm.clone();
         comm.guard(comm.engine().pump())?;
         if let Some(op) = self.active {
-            comm.guard(comm.engine().failure(op))?;
+            comm.guard(comm.engine().lasting_failure(op))?;
         }
         let finished = self.finish();
         comm.guard(finished)

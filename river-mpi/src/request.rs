@@ -95,8 +95,8 @@ impl<'a> Request<'a> {
         self.complete()
     }
 
-    /// Completes the operation if it can be completed now; does not block. Afterwards the request is inactive, and
-    /// `test` goes on returning its status.
+    /// Completes the operation if it can be completed now; does not block. Once it is complete, the request is inactive, and
+    /// `test` keeps returning its status.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -105,7 +105,7 @@ impl<'a> Request<'a> {
         comm.guard(self.try_test())
     }
 
-    /// Asks for the operation to be cancelled (MPI 1.3, section 3.8). It has to be completed as any other; its status
+    /// Asks for the operation to be cancelled (MPI 1.3, section 3.8). The request must still be completed; its status
     /// says whether it was cancelled.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl<'a> Request<'a> {
         let engine = self.comm.engine();
         engine.pump()?;
         if !engine.is_complete(op) {
-            engine.failure(op)?;
+            engine.lasting_failure(op)?;
             return Ok(None);
         }
         self.finish()
@@ -251,7 +251,8 @@ pub(crate) trait Pending {
 /// Waits until all are complete; their statuses, in order.
 ///
 /// # Errors
-/// That of the first that fails; the others go on and can be completed.
+/// That of the first that fails. The others stay pending and can still be completed; [`test`](Request::test) has the status of
+/// those that are complete.
 ///
 /// # Blocking
 /// As [`Request::wait`].
@@ -316,7 +317,7 @@ impl Landing for Seats<'_, '_> {
     }
 }
 
-/// Waits until one of those that are active is complete: its place and its status. `None` if none is active.
+/// Waits until an active request is complete, and returns its index and status; `None` if none is active.
 ///
 /// # Errors
 /// That of the one that completes with an error, or that can never complete.
@@ -359,7 +360,7 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// Empty if none is active.
 ///
 /// # Errors
-/// As [`wait_any`].
+/// As [`wait_any`]; those that were completed before have their status from [`test`](Request::test).
 ///
 /// # Blocking
 /// As [`Request::wait`].
@@ -377,18 +378,14 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     if let Some(first) = requests.first() {
         first.comm.guard(first.comm.engine().pump())?;
     }
-    for request in requests.iter_mut() {
-        // What is more than a message is complete by itself once all of it is there.
-        let comm = request.comm.clone();
-        if !comm.guard(request.test_pending())? {
-            return Ok(None);
-        }
+    if requests.iter().any(|request| request.pending.as_ref().is_some_and(|pending| !pending.is_done())) {
+        return Ok(None);
     }
     for Request { comm, stage, .. } in requests.iter() {
         if let Some(op) = stage.op()
             && !comm.engine().is_complete(op)
         {
-            comm.guard(comm.engine().failure(op))?;
+            comm.guard(comm.engine().lasting_failure(op))?;
             return Ok(None);
         }
     }
@@ -414,13 +411,16 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
             return Ok(request.test()?.map(|status| (index, status)));
         }
     }
+    for Request { comm, stage, .. } in requests.iter() {
+        stage.op().map_or(Ok(()), |op| comm.guard(comm.engine().lasting_failure(op)))?;
+    }
     Ok(None)
 }
 
 /// Completes all of those that are active that can be completed: places and statuses. Does not block.
 ///
 /// # Errors
-/// As [`wait_any`].
+/// As [`wait_some`].
 pub fn test_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
     let mut done = Vec::new();
     for (index, request) in requests.iter_mut().enumerate() {

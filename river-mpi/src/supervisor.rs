@@ -1,4 +1,4 @@
-//! Who watches over a job: a state machine that hears of its ranks and says what to do.
+//! The supervisor of a job: a state machine that receives reports from ranks and returns actions.
 //!
 //! It finds deadlocks. A rank that has waited for a second reports what it waits for, and how many envelopes it has
 //! sent to and received from each other rank. If all ranks that still run have reported so, and every envelope that
@@ -100,7 +100,9 @@ impl Supervisor {
             return Vec::new();
         }
         let because_of_one_that_runs = match &event {
-            Event::Report(Report::Failed { because_of: Some(other), .. }) => runs(*other),
+            Event::Report(Report::Failed { because_of: Some(other), .. }) => {
+                runs(*other) && self.first_cause(*other) != rank
+            }
             _ => false,
         };
         let state = &mut self.ranks[rank as usize];
@@ -143,6 +145,15 @@ impl Supervisor {
         }
     }
 
+    /// Because of whom a rank failed in the end: itself, unless it is a victim. Ranks that have lost sight of each other are no
+    /// victims, as they would never say more.
+    fn first_cause(&self, mut rank: u32) -> u32 {
+        while let Some(&(_, _, other)) = self.victims.iter().find(|&&(victim, ..)| victim == rank) {
+            rank = other;
+        }
+        rank
+    }
+
     fn ended(&mut self, rank: u32, end: Result<Vec<u8>, String>) -> Vec<Action> {
         let failure = end.as_ref().err().cloned();
         let state = &mut self.ranks[rank as usize];
@@ -165,6 +176,8 @@ impl Supervisor {
             });
             return vec![Action::Over(ends.collect())];
         }
+        // It will not answer any more, if it was asked.
+        self.confirming = false;
         let mut actions = self.count_votes();
         actions.extend(self.look_for_deadlock());
         actions
@@ -172,8 +185,10 @@ impl Supervisor {
 
     // ---- deadlocks ----
 
+    /// Those that may still do something: victims have ended, though nobody knows yet why.
     fn running(&self) -> impl Iterator<Item = (usize, &Rank)> {
-        self.ranks.iter().enumerate().filter(|(_, rank)| rank.end.is_none())
+        let is_victim = |rank: usize| self.victims.iter().any(|&(victim, ..)| victim as usize == rank);
+        self.ranks.iter().enumerate().filter(move |&(at, rank)| rank.end.is_none() && !is_victim(at))
     }
 
     fn look_for_deadlock(&mut self) -> Vec<Action> {
@@ -182,11 +197,7 @@ impl Supervisor {
         }
         self.confirming = true;
         self.ranks.iter_mut().for_each(|rank| rank.confirmed = false);
-        (0..)
-            .zip(&self.ranks)
-            .filter(|(_, rank)| rank.end.is_none())
-            .map(|(rank, _)| Action::Tell(rank, Message::StillWaiting))
-            .collect()
+        self.running().map(|(rank, _)| Action::Tell(rank as u32, Message::StillWaiting)).collect()
     }
 
     /// Whether all that run wait, and all that was sent to them was received.
@@ -292,6 +303,52 @@ mod tests {
         let mut supervisor = Supervisor::new(2, false);
         supervisor.hear(0, waiting(1, &[0, 3], &[0, 2]));
         assert_eq!(supervisor.hear(1, waiting(1, &[2, 0], &[2, 0])), []);
+    }
+
+    fn failed(because_of: u32) -> Event {
+        Event::Report(Report::Failed {
+            text: format!("rank {because_of} is gone"),
+            because_of: Some(because_of),
+        })
+    }
+
+    #[test]
+    fn two_that_have_lost_sight_of_each_other_end_the_job() {
+        for between in 0..2 {
+            let mut supervisor = Supervisor::new(3, false);
+            assert_eq!(supervisor.hear(0, failed(1)), []);
+            assert_eq!(supervisor.hear(0, Event::Gone { why: "has ended".into() }), []);
+            if between > 0 {
+                assert_eq!(supervisor.hear(1, failed(2)), []);
+            }
+            let end = supervisor.hear(1 + between, failed(0));
+            assert!(
+                matches!(&end[..], [Action::Failed(MpiError::Job { text, .. })] if text.contains("rank 0"))
+            );
+        }
+    }
+
+    #[test]
+    fn who_waits_beside_a_victim_is_in_a_deadlock() {
+        let mut supervisor = Supervisor::new(3, false);
+        supervisor.hear(0, failed(1));
+        supervisor.hear(1, waiting(1, &[0, 0, 0], &[0, 0, 0]));
+        assert_eq!(supervisor.hear(2, waiting(1, &[0, 0, 0], &[0, 0, 0])).len(), 2);
+        supervisor.hear(1, still(1));
+        assert!(matches!(&supervisor.hear(2, still(1))[..], [Action::Failed(MpiError::Deadlock(_))]));
+    }
+
+    #[test]
+    fn a_deadlock_is_found_after_one_that_was_asked_has_ended() {
+        let mut supervisor = Supervisor::new(3, true);
+        for rank in 0..3 {
+            supervisor.hear(rank, waiting(1, &[0; 3], &[0; 3]));
+        }
+        supervisor.hear(1, still(1));
+        let result = Event::Report(Report::Finished { result: Vec::new(), sent: vec![0; 3] });
+        assert_eq!(supervisor.hear(0, result).len(), 2, "those that are left are asked");
+        supervisor.hear(1, still(1));
+        assert!(matches!(&supervisor.hear(2, still(1))[..], [Action::Failed(MpiError::Deadlock(_))]));
     }
 
     #[test]

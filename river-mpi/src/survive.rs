@@ -10,13 +10,22 @@ use crate::group::Group;
 use crate::job::{Agreement, AgreementKey, Proposal};
 
 impl Communicator<'_> {
-    /// Ends all operations on this communicator, those of the other ranks too, with [`MpiError::Revoked`]: so a rank
-    /// that has seen a failure gets the others, who may wait for something else, to see it.
+    /// Makes every pending and future operation on this communicator fail with [`MpiError::Revoked`], on all ranks (of both
+    /// groups). Use it when one rank has seen a failure that others, who may wait for something else, would not notice.
+    ///
+    /// Does not block. If this rank dies while it tells the others, some may not hear of it.
     pub fn revoke(&self) {
-        self.engine().revoke(self.context(), self.local().members());
+        self.engine().revoke(self.context(), &self.everybody());
+    }
+
+    /// The members of its group, or of both, in the same order on all.
+    fn everybody(&self) -> Vec<u32> {
+        let mut members = self.local().members().to_vec();
         if self.is_inter() {
-            self.engine().revoke(self.context(), self.peers().members());
+            members.extend_from_slice(self.peers().members());
+            members.sort_unstable();
         }
+        members
     }
 
     /// Whether it was revoked.
@@ -60,8 +69,8 @@ impl Communicator<'_> {
         self.guard(self.settle(flags)).map(|agreement| agreement.flags)
     }
 
-    /// The ranks of this communicator that have failed, as far as this rank knows. Receives from any source, which such
-    /// a failure ends with an error, go on without them from now on.
+    /// The ranks of this communicator that have failed, as far as this rank knows. From now on receives from any source ignore
+    /// them instead of failing.
     #[must_use]
     pub fn acknowledge_failures(&self) -> Vec<usize> {
         let failed = self.engine().acknowledge_failures(self.peers().members());
@@ -71,6 +80,6 @@ impl Communicator<'_> {
     fn settle(&self, flags: u64) -> Result<Agreement> {
         let key = AgreementKey { context: self.context(), number: self.next_agreement() };
         let proposal = Proposal { flags, highest: self.engine().next_context() };
-        self.engine().agree(key, self.local().members(), proposal)
+        self.engine().agree(key, &self.everybody(), proposal)
     }
 }

@@ -280,6 +280,8 @@ impl Execution {
         Ok(())
     }
 
+    // A message is as long for its sender as for its receiver, its pieces are not: how many bytes came says how long a piece is.
+
     /// How many elements a piece has.
     fn piece_len<T>(&self) -> usize {
         (self.piece / size_of::<T>().max(1)).max(1)

@@ -28,7 +28,7 @@ pub struct Span {
     pub len: usize,
 }
 
-/// A message without contents, whose arrival is the news.
+/// An empty message, used as a signal only.
 pub const NOTHING: Span = Span { buffer: Buffer::Input, start: 0, len: 0 };
 
 /// Elements of the input.

@@ -42,7 +42,7 @@ impl Communicator<'_> {
         self.transfer::<u8>(self.prepare_barrier(), &[], &mut [])
     }
 
-    /// The root's elements to all ranks.
+    /// Sends the root's elements to all ranks.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {

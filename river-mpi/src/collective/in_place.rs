@@ -10,6 +10,7 @@ use crate::op::Operator;
 
 use super::prepare::{Blocks, Lengths, Prepared};
 use super::root::Root;
+use super::run::is_there;
 
 /// # In place
 ///
@@ -125,6 +126,7 @@ impl Communicator<'_> {
             if self.is_inter() {
                 return Err(MpiError::Comm("nothing is in place between two groups".into()));
             }
+            is_there(&own, buffer)?;
             Ok(call)
         });
         let mut own = buffer.get(own).unwrap_or_default().to_vec();

@@ -1,5 +1,7 @@
 //! How a call is carried out by a rank that waits for it.
 
+use std::ops::Range;
+
 use smallvec::{SmallVec, smallvec};
 
 use crate::coll::{Buffers, Execution, Input, Memory, NoOperator, run_brief};
@@ -50,6 +52,7 @@ impl<'v> Communicator<'v> {
                 return Err(MpiError::Comm("nothing is in place between two groups".into()));
             }
             let place = call.planned.place.clone();
+            is_there(&place, buffer)?;
             if call.planned.in_place {
                 return self.carry_out(&call, &Input::InOutput(place.start), buffer, operator);
             }
@@ -117,4 +120,16 @@ impl<'v> Communicator<'v> {
         let near = if self.is_inter() { None } else { self.near() };
         Port { seat, engine: self.engine(), near }
     }
+}
+
+/// An error if a rank's own elements are not where they are when it calls an operation in place.
+pub(super) fn is_there<T>(own: &Range<usize>, buffer: &[T]) -> Result {
+    if own.end <= buffer.len() {
+        return Ok(());
+    }
+    Err(MpiError::Arg(format!(
+        "this rank's own elements, {own:?}, are not in a buffer of {}: where there is a root, it alone calls the operation in \
+         place, and the others the one with two buffers",
+        buffer.len()
+    )))
 }

@@ -15,7 +15,8 @@ use super::root::Root;
 
 /// # Collective operations that are started
 ///
-/// They go on whenever this rank is in any operation, and are completed as any other [`Request`].
+/// They advance whenever this rank is in any call of this crate, and are completed like any other [`Request`]. All ranks must
+/// start the operation: it does not match the blocking form on another rank.
 impl<'v> Communicator<'v> {
     fn start<'a, T: Element>(
         &self,

@@ -35,6 +35,8 @@ struct Call {
 /// For values of any type that serde can encode, of whatever length. Errors and blocking are those of the
 /// operations on slices, and [`MpiError::Value`] if a value cannot be encoded or is not of the type that was
 /// asked for. Those with a root are for communicators with one group.
+///
+/// (A call is prepared before its values are encoded: it counts, here as on the other ranks, though that may fail.)
 impl<'v> Communicator<'v> {
     fn root_of_values(&self, root: usize) -> Result<Root> {
         if self.is_inter() {
@@ -44,8 +46,9 @@ impl<'v> Communicator<'v> {
     }
 
     fn bcast_value_call<T: Serialize>(&self, value: &T, root: usize) -> Result<Call> {
+        let prepared = self.prepare_bcast::<Value>(1, self.root_of_values(root)?)?;
         let given = if self.rank() == root { vec![encode(value)?.into()] } else { Vec::new() };
-        Ok(Call { prepared: self.prepare_bcast::<Value>(1, self.root_of_values(root)?)?, given, got: 1 })
+        Ok(Call { prepared, given, got: 1 })
     }
 
     fn gather_values_call<T: Serialize>(&self, value: &T, root: usize) -> Result<Call> {
@@ -56,9 +59,10 @@ impl<'v> Communicator<'v> {
     }
 
     fn scatter_values_call<T: Serialize>(&self, values: &[T], root: usize) -> Result<Call> {
+        let len = Lengths { send: if self.rank() == root { values.len() } else { 0 }, recv: 1 };
+        let prepared = self.prepare_scatter::<Value>(len, self.root_of_values(root)?)?;
         let given = if self.rank() == root { encode_all(values)? } else { Vec::new() };
-        let len = Lengths { send: given.len(), recv: 1 };
-        Ok(Call { prepared: self.prepare_scatter::<Value>(len, self.root_of_values(root)?)?, given, got: 1 })
+        Ok(Call { prepared, given, got: 1 })
     }
 
     fn allgather_values_call<T: Serialize>(&self, value: &T) -> Result<Call> {
@@ -68,9 +72,9 @@ impl<'v> Communicator<'v> {
     }
 
     fn alltoall_values_call<T: Serialize>(&self, values: &[T]) -> Result<Call> {
-        let (given, got) = (encode_all(values)?, self.peers().size());
-        let prepared = self.prepare_alltoall::<Value>(Lengths { send: given.len(), recv: got })?;
-        Ok(Call { prepared, given, got })
+        let got = self.peers().size();
+        let prepared = self.prepare_alltoall::<Value>(Lengths { send: values.len(), recv: got })?;
+        Ok(Call { prepared, given: encode_all(values)?, got })
     }
 
     /// Carries a call out.
@@ -331,7 +335,7 @@ impl<R> RequestValue<'_, R> {
     /// Those of the operation.
     ///
     /// # Blocking
-    /// As the operation that is not started but called.
+    /// As the blocking form.
     pub fn wait(self) -> Result<R> {
         let Self { request, result } = self;
         request.wait()?;

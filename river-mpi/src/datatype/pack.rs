@@ -45,6 +45,9 @@ impl Committed {
         copies: Range<usize>,
         packed: &mut Vec<u8>,
     ) -> Result {
+        if self.size() == 0 {
+            return Ok(());
+        }
         let bytes: &[u8] = bytemuck::cast_slice(buffer);
         self.check(bytes.len(), copies.clone())?;
         packed.reserve(self.pack_size(copies.len()));
@@ -83,6 +86,9 @@ impl Committed {
         buffer: &mut [T],
         copies: Range<usize>,
     ) -> Result<usize> {
+        if self.size() == 0 {
+            return Ok(0);
+        }
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
         self.check(bytes.len(), copies.clone())?;
         let mut left = packed;

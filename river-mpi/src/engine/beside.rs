@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -63,11 +63,11 @@ struct Seat {
     slots: OnceLock<Arc<Slots>>,
 }
 
-/// Halls that not all have entered yet, by the supervisors of the jobs.
+/// Halls that not all have entered yet, by the first of their ranks.
 static OPEN: LazyLock<Mutex<HashMap<VrId, Arc<Hall>>>> = LazyLock::new(Mutex::default);
 
 impl Hall {
-    fn enter(job: VrId, members: &[u32]) -> Arc<Self> {
+    fn enter(first: VrId, members: &[u32]) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seat = || Seat {
             // Until it waits for the first time.
@@ -82,14 +82,14 @@ impl Hall {
                 (0..ranks).map(|rank| members.binary_search(&rank).is_ok().then(|| CachePadded::new(seat())));
             Arc::new(Self { seats: seats.collect(), entered: Mutex::new(0) })
         };
-        let hall = open.entry(job).or_insert_with(new).clone();
+        let hall = open.entry(first).or_insert_with(new).clone();
         let all_are_here = {
             let mut entered = hall.entered.lock().unwrap_or_else(PoisonError::into_inner);
             *entered += 1;
             *entered == members.len()
         };
         if all_are_here {
-            open.remove(&job);
+            open.remove(&first);
         }
         hall
     }
@@ -113,7 +113,7 @@ pub(super) struct Beside {
 
 impl Beside {
     /// `None` if there are no others.
-    pub(super) fn new(job: VrId, me: u32, places: &[Place]) -> Option<Self> {
+    pub(super) fn new(ranks: &[VrId], me: u32, places: &[Place]) -> Option<Self> {
         let host = places.get(me as usize)?.host;
         let members: Vec<u32> =
             (0..).zip(places).filter(|(_, place)| place.host == host).map(|(rank, _)| rank).collect();
@@ -121,7 +121,7 @@ impl Beside {
         if members.len() < 2 {
             return None;
         }
-        let hall = Hall::enter(job, &members);
+        let hall = Hall::enter(*ranks.get(members[0] as usize)?, &members);
         let lender = Rc::new(Lender::new());
         // Without, others read what this rank sends as they would in another process.
         let _ = hall.seat(me)?.slots.set(lender.slots().clone());
@@ -154,7 +154,9 @@ impl Beside {
         }
         let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
         send(sender);
-        // Who falls asleep at this very moment looks again a little later: a fence here would cost as much as the message.
+        // Who falls asleep at this very moment looks again a little later: a fence of the processor would cost as much as the
+        // message.
+        compiler_fence(Ordering::SeqCst);
         Some(seat.asleep.load(Ordering::Relaxed) && seat.asleep.swap(false, Ordering::SeqCst))
     }
 
@@ -427,12 +429,12 @@ mod tests {
 
     #[test]
     fn what_was_sent_before_the_other_came_is_there_and_who_left_gets_nothing() {
-        let (job, places) = (VrId::fresh(), places(&[0, 1, 0]));
-        let first = Beside::new(job, 0, &places).unwrap();
-        assert!(Beside::new(job, 1, &places).is_none());
+        let (ranks, places) = ([0; 3].map(|_| VrId::fresh()), places(&[0, 1, 0]));
+        let first = Beside::new(&ranks, 0, &places).unwrap();
+        assert!(Beside::new(&ranks, 1, &places).is_none());
         assert_eq!(push(&first, 2, 7), Some(false));
-        let other = Beside::new(job, 2, &places).unwrap();
-        assert!(!OPEN.lock().unwrap().contains_key(&job));
+        let other = Beside::new(&ranks, 2, &places).unwrap();
+        assert!(!OPEN.lock().unwrap().contains_key(&ranks[0]));
         assert_eq!(take(&other), Some(7));
         assert_eq!(take(&other), None);
         assert_eq!(push(&first, 2, 8), Some(false));
@@ -444,8 +446,8 @@ mod tests {
 
     #[test]
     fn who_sleeps_is_rung_once() {
-        let (job, places) = (VrId::fresh(), places(&[3, 3]));
-        let (one, two) = (Beside::new(job, 0, &places).unwrap(), Beside::new(job, 1, &places).unwrap());
+        let (ranks, places) = ([0; 2].map(|_| VrId::fresh()), places(&[3, 3]));
+        let (one, two) = (Beside::new(&ranks, 0, &places).unwrap(), Beside::new(&ranks, 1, &places).unwrap());
         two.set_asleep(true);
         assert_eq!(push(&one, 1, 1), Some(true));
         assert_eq!(push(&one, 1, 2), Some(false));

@@ -91,6 +91,9 @@ impl Engine<'_> {
                     if header.kind == Kind::Withdrawn {
                         op.state = OpState::Cancelled;
                         state.buffer_free += std::mem::take(&mut op.buffered);
+                        if op.detached {
+                            state.ops.remove(OpId(header.length).key());
+                        }
                     }
                 }
             }

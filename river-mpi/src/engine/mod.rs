@@ -194,7 +194,7 @@ impl<'v> Engine<'v> {
         let pieces = vec![Cell::new((0, false)); ranks.len()];
         // A record has to have everything that is received, and a trace should.
         let by_mailbox = vr.is_recoverable() || vr.is_traced();
-        let beside = if by_mailbox { None } else { Beside::new(supervisor, me, &places) };
+        let beside = if by_mailbox { None } else { Beside::new(&ranks, me, &places) };
         let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
@@ -232,10 +232,6 @@ impl<'v> Engine<'v> {
 
     pub(crate) fn me(&self) -> u32 {
         self.me
-    }
-
-    pub(crate) fn supervisor(&self) -> VrId {
-        self.supervisor
     }
 
     pub(crate) fn world_size(&self) -> usize {

@@ -68,6 +68,13 @@ impl Engine<'_> {
         state.mourn(whom, self.me)
     }
 
+    /// As [`failure`](Self::failure), for who asks again and again and never waits: the ends of those that could complete the
+    /// operation are told to this rank from now on.
+    pub(crate) fn lasting_failure(&self, op: OpId) -> Result {
+        self.watch(&self.needed_by(&[op]));
+        self.failure(op)
+    }
+
     /// Waits until one of them is complete, or can never be.
     pub(crate) fn wait_for(&self, ops: &[OpId]) -> Result {
         self.pump()?;

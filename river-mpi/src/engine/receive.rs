@@ -155,9 +155,14 @@ impl Engine<'_> {
     /// Looks for a message without taking it: who sent it, its tag and length.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
         self.pump()?;
+        let found = self.state.borrow_mut().matching.peek(&ask.pattern).map(|(_, message)| message.header);
+        if found.is_none() {
+            // Who asks again and again has to hear of failures, too.
+            self.watch(ask.sources.as_slice());
+            self.state.borrow().check_failed(ask.sources.as_slice())?;
+        }
         self.check(ask.pattern.context)?;
-        let mut state = self.state.borrow_mut();
-        Ok(state.matching.peek(&ask.pattern).map(|(_, message)| message.header))
+        Ok(found)
     }
 
     /// Waits for a message without taking it.

@@ -342,11 +342,17 @@ impl Engine<'_> {
 
     /// Waits until all sends are done that nobody will ask for, and tells the supervisor that this rank is over.
     pub(crate) fn finish(&self, result: Vec<u8>) -> Result {
-        match self.drain(|op| op.detached && matches!(op.state, OpState::Offered { .. })) {
-            Err(MpiError::ProcFailed { rank, why }) => {
-                tracing::warn!("rank {rank} {why}, and has not received what was sent to it");
+        loop {
+            match self.drain(|op| op.detached && matches!(op.state, OpState::Offered { .. })) {
+                Ok(()) => break,
+                Err(MpiError::ProcFailed { rank, why }) => {
+                    tracing::warn!("rank {rank} {why}, and has not received what was sent to it");
+                }
+                Err(MpiError::Revoked(context)) => {
+                    tracing::debug!("{context} was revoked, and what was sent there is not received");
+                }
+                Err(error) => return Err(error),
             }
-            other => other?,
         }
         self.finish_background()?;
         let sent = self.state.borrow().sent.clone();
@@ -354,6 +360,7 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Waits for some operations. One that fails is over, with its error; to call it again waits for the others.
     pub(super) fn drain(&self, concerns: impl Fn(&Op) -> bool) -> Result {
         loop {
             let pending: Vec<OpId> = {
@@ -361,7 +368,7 @@ impl Engine<'_> {
                 state.ops.iter().filter(|(_, op)| concerns(op)).map(|(key, _)| key.into()).collect()
             };
             match pending.first() {
-                Some(&op) => self.wait_for(&[op])?,
+                Some(&op) => self.wait_for(&[op]).inspect_err(|_| self.forget(op))?,
                 None => return Ok(()),
             }
         }

@@ -15,8 +15,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Release, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 
 use bytemuck::{Pod, Zeroable};
 use bytes::Bytes;
@@ -108,6 +108,8 @@ impl Sealed {
 impl Drop for Sealed {
     fn drop(&mut self) {
         self.word.store(0, SeqCst);
+        // Nothing that is written to the memory from now on is seen before that.
+        fence(Release);
     }
 }
 

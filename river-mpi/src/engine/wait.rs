@@ -354,6 +354,15 @@ impl State {
         }
     }
 
+    /// An error if one of these ranks has failed, and nobody knows of it yet.
+    pub(super) fn check_failed(&self, whom: &[u32]) -> Result {
+        let failed = |rank: &u32| Some((*rank, self.gone.get(rank).filter(|gone| !gone.normal)?));
+        match whom.iter().filter(|rank| !self.acknowledged.contains(rank)).find_map(failed) {
+            Some((rank, gone)) => Err(MpiError::ProcFailed { rank: rank as usize, why: gone.why.clone() }),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn describe_ask(&self, what: &str, ask: &Ask) -> String {
         let Pattern { context, tag, .. } = ask.pattern;
         let from = match &ask.sources {

@@ -6,9 +6,8 @@
 //! region ends, the loan is *settled*: it was read, or the bytes are copied and the loan is of the copy from then on. So a
 //! sender never depends on its receiver, just as if it had sent a copy at once, and a plan need not know of loans.
 //!
-//! Who settles waits for a reader that has begun, and helps it if it copies what is long. So a reader must not begin before
-//! everything is settled that it will write to: otherwise two ranks that combine each other's vectors would wait for each
-//! other.
+//! To settle means to wait for a reader that has begun, and to help it with a long copy. So a reader must first settle everything
+//! that it will write to; otherwise two ranks that combine each other's vectors would wait for each other.
 //!
 //! ```text
 //!           reader            reader

@@ -1,9 +1,8 @@
 //! What a rank sends, in slots where the receiver finds it, and copies it straight from where it lies.
 //!
-//! A rank, the [`Lender`], has some [`Slots`], which all of its process can see. A send takes a [`Lease`] of one, and its offer
-//! has the number of that: it is unlike that of any other lease, so that nobody takes one for another. A slice can be copied
-//! only while its rank [shows](Lender::show) it, which is when it waits for the send: then the slice is borrowed by who waits.
-//! Bytes that the send owns are [kept](Kept) with their lease, and shown as long as it lasts.
+//! Each rank, the [`Lender`], has some [`Slots`] that its whole process can see. A send [leases](Lease) a slot, and its offer has the
+//! number of the lease, which is unique. A slice can be copied only while its rank [shows](Lender::show) it, that is, while it waits
+//! for the send and so borrows the slice. Bytes that the send owns are [kept](Kept) with their lease, and shown as long as it lasts.
 //!
 //! ```text
 //!               reader            reader
@@ -24,7 +23,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, fence};
 
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
@@ -265,6 +264,8 @@ impl Drop for Lease {
         let slot = self.lender.slots.slot(self.number);
         slot.hide(self.number);
         slot.word.store(0, SeqCst);
+        // Nothing that is written to the slice from now on is seen before that.
+        fence(Release);
         self.lender.free.set(self.lender.free.get() | 1 << (self.number / STATES % SLOTS));
     }
 }

@@ -5,10 +5,10 @@
 //! * `room`: where the ranks of a communicator find each other's queues
 //! * here: sending, and waiting
 //!
-//! Who waits long must not miss what its other peers send, the end of one that it waits for, or a deadlock. So after
-//! about 50 us a rank says in the room that it sleeps, and for what, looks again a moment later, and waits in the engine
-//! for a message of that operation; who pushes what it waits for sends one, without contents, unless that was in this very
-//! moment. All that has to do with failures stays there.
+//! A rank that waits long must still notice messages of others, the death of a peer, and deadlocks. So after about 50 us it
+//! says in the room what it waits for, looks again a millisecond later, and then waits in the engine. A sender that finds
+//! this in the room also sends an empty message through the engine, which wakes it. All that has to do with failures stays
+//! in the engine.
 //!
 //! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
 
@@ -67,7 +67,7 @@ impl Near {
             return None;
         }
         let peers = members.iter().map(|member| (near(&member) && *member != engine.me()).then_some(*member));
-        let key = RoomKey { job: engine.supervisor(), context, first };
+        let key = RoomKey { first: engine.id_of(first), context };
         let at_once = count <= available_parallelism().map_or(1, usize::from);
         Some(Self {
             room: Room::enter(key, count, members.len(), at_once),

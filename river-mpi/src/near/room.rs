@@ -1,7 +1,7 @@
 //! Where the ranks of a communicator that share a process find the queues between them, and say that they sleep.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
@@ -12,11 +12,9 @@ use super::queue::{Receiver, Sender, pair};
 /// Which room it is, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RoomKey {
-    /// The supervisor of the job.
-    pub(super) job: VrId,
+    /// The first of its members: groups that share a context have none in common, and jobs no ranks.
+    pub(super) first: VrId,
     pub(super) context: u32,
-    /// The first of its members: groups that share a context have none in common.
-    pub(super) first: u32,
 }
 
 /// Rooms that not all have entered yet.
@@ -70,19 +68,15 @@ impl Room {
 
     fn end<E>(&self, from: u32, to: u32, which: impl Fn(&mut Ends) -> &mut Option<E>) -> E {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let ends = all.entry((from, to)).or_insert_with(|| {
-                let (sender, receiver) = pair(self.members, self.at_once);
-                (Some(sender), Some(receiver))
-            });
-            let end = which(ends).take();
-            if matches!(ends, (None, None)) {
-                all.remove(&(from, to));
-            }
-            if let Some(end) = end {
-                return end;
-            }
+        let ends = all.entry((from, to)).or_insert_with(|| {
+            let (sender, receiver) = pair(self.members, self.at_once);
+            (Some(sender), Some(receiver))
+        });
+        let end = which(ends).take();
+        if matches!(ends, (None, None)) {
+            all.remove(&(from, to));
         }
+        end.expect("a rank enters once, and takes each end once")
     }
 
     /// Notes that a rank sleeps until another one sends it something in an operation. It has to look once more before it
@@ -101,6 +95,8 @@ impl Room {
     /// Whether a rank sleeps until that one sends it something in an operation, and has to be told that it did. True once
     /// for each sleep.
     pub(super) fn wake(&self, whom: usize, from: u32, tag: i32) -> bool {
+        // That what was pushed is not pushed later than this looks.
+        compiler_fence(Ordering::SeqCst);
         let asleep = &self.asleep[whom];
         let reason = reason(from, tag);
         asleep.load(Ordering::Relaxed) == reason
@@ -117,7 +113,7 @@ mod tests {
     use super::*;
 
     fn key(context: u32) -> RoomKey {
-        RoomKey { job: VrId::fresh(), context, first: 0 }
+        RoomKey { first: VrId::fresh(), context }
     }
 
     #[test]

@@ -53,3 +53,18 @@ fn whoever_needs_a_rank_that_is_gone_is_told() {
         }
     }
 }
+
+#[test]
+fn what_only_a_root_has_in_place_is_an_error_elsewhere() {
+    let blocks = [0..1, 1..3];
+    let text = error(2, |world| match world.rank() {
+        0 => world.gatherv_in_place(&mut [1, 0, 0], &blocks, 0),
+        _ => world.gatherv_in_place::<i32>(&mut [], &blocks, 0),
+    });
+    assert!(text.contains("where there is a root, it alone"), "{text}");
+    let text = error(2, |world| match world.rank() {
+        0 => world.scatterv_in_place(&[1, 2, 3], &blocks, 0),
+        _ => world.scatterv_in_place::<i32>(&[], &blocks, 0),
+    });
+    assert!(text.contains("where there is a root, it alone"), "{text}");
+}
