@@ -144,9 +144,9 @@ fn what_was_sent_to_others_comes_though_one_receiver_is_gone() {
                     for dest in [1, 2] {
                         let data = vec![9_u8; LONG];
                         if buffered {
-                            world.bsend(&data, dest, 0)?
+                            world.bsend(&data, dest, 0)?;
                         } else {
-                            drop(world.isend_vec(data, dest, 0)?)
+                            drop(world.isend_vec(data, dest, 0)?);
                         }
                     }
                     world.send(&[0_u8], 1, 1)?;
