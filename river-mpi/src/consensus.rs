@@ -30,9 +30,11 @@ impl Communicator<'_> {
         everything.iter().map(|bytes| decode(bytes)).collect()
     }
 
-    /// What rank `other` of the other group of an intercommunicator has given, if it calls this too.
-    pub(crate) fn swap_with<T: Serialize + DeserializeOwned>(&self, other: usize, mine: &T) -> Result<T> {
-        let tag = self.next_collective();
+    /// What rank `other` of the other group of an intercommunicator has given, if it calls this too, with the same tag.
+    pub(crate) fn swap_with<T>(&self, other: usize, tag: i32, mine: &T) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         self.send_hidden(other, tag, encode(mine)?.into())?;
         decode(&self.receive_hidden(other, tag)?)
     }

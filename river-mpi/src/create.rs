@@ -243,7 +243,9 @@ impl<'v> Communicator<'v> {
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
-        let theirs = if own.rank() == 0 { Some(self.swap_with(0, mine)?) } else { None };
+        // On all ranks, as that counts what their collective operations are told apart by.
+        let tag = self.next_collective();
+        let theirs = if own.rank() == 0 { Some(self.swap_with(0, tag, mine)?) } else { None };
         own.tell_all(&theirs)?.swap_remove(0).ok_or(MpiError::Stopped)
     }
 

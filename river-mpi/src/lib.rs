@@ -47,9 +47,10 @@
 //!
 //! # Collective operations
 //!
-//! All ranks call [`allreduce`](Communicator::allreduce) and the like, whose algorithm is chosen by the number
-//! of ranks, the number of bytes, and where the ranks are. The algorithms are in [`coll`], one file each; [`Communicator::with_tuning`] and variables like
-//! `RIVER_MPI_ALLREDUCE=ring` choose another one, and a new one is a dozen lines.
+//! All ranks call [`allreduce`](Communicator::allreduce) and the like. The algorithm is chosen by the number of ranks, the
+//! number of bytes, and where the ranks are. The algorithms are in [`coll`], one file each;
+//! [`Communicator::with_tuning`] and variables like `RIVER_MPI_ALLREDUCE=ring` choose another one, and a new one is a
+//! dozen lines.
 //!
 //! # Errors, deaths, deadlocks
 //!

@@ -30,7 +30,6 @@ pub struct Request<'a> {
 }
 
 /// How far it is.
-#[derive(Clone, Copy)]
 pub(crate) enum Stage {
     /// A send of which nothing is left here; nobody has asked for it yet.
     Gone {
@@ -39,13 +38,15 @@ pub(crate) enum Stage {
     },
     UnderWay(OpId),
     Complete(Status),
+    /// It is over, with an error that its owner has not got yet.
+    Failed(Box<MpiError>),
 }
 
 impl Stage {
     fn op(&self) -> Option<OpId> {
         match *self {
             Self::UnderWay(op) => Some(op),
-            Self::Gone { .. } | Self::Complete(_) => None,
+            Self::Gone { .. } | Self::Complete(_) | Self::Failed(_) => None,
         }
     }
 }
@@ -121,7 +122,7 @@ impl<'a> Request<'a> {
                 engine.recall(to, ticket).map(|op| self.stage = Stage::UnderWay(op))
             }
             Stage::UnderWay(op) => engine.cancel(op),
-            Stage::Complete(_) => Ok(()),
+            Stage::Complete(_) | Stage::Failed(_) => Ok(()),
         };
         self.comm.guard(result)
     }
@@ -200,6 +201,7 @@ impl<'a> Request<'a> {
                 return Ok(Some(Status::EMPTY));
             }
             Stage::Complete(status) => return Ok(Some(status)),
+            Stage::Failed(_) => return self.fail(),
         };
         if let Some(receipt) = self.comm.engine().take_landed(op) {
             self.stage = Stage::Complete(Status::EMPTY);
@@ -219,6 +221,17 @@ impl<'a> Request<'a> {
         };
         self.stage = Stage::Complete(status);
         Ok(Some(status))
+    }
+}
+
+impl Request<'_> {
+    /// The error of one that has failed, once.
+    #[cold]
+    fn fail(&mut self) -> Result<Option<Status>> {
+        match std::mem::replace(&mut self.stage, Stage::Complete(Status::EMPTY)) {
+            Stage::Failed(error) => Err(*error),
+            _ => Ok(Some(Status::EMPTY)),
+        }
     }
 }
 
@@ -360,14 +373,13 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// Empty if none is active.
 ///
 /// # Errors
-/// As [`wait_any`]; those that were completed before have their status from [`test`](Request::test).
+/// As [`wait_any`], if none could be completed before it: otherwise the error is returned by the next call.
 ///
 /// # Blocking
 /// As [`Request::wait`].
 pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
-    let mut done: Vec<_> = wait_any(requests)?.into_iter().collect();
-    done.extend(test_some(requests)?);
-    Ok(done)
+    let done = wait_any(requests)?.into_iter().collect();
+    complete_some(requests, done)
 }
 
 /// The statuses of all if all are complete; otherwise `None`, and none is completed. Does not block.
@@ -404,7 +416,7 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         let comm = request.comm.clone();
         let complete = match request.stage {
             Stage::UnderWay(op) => comm.engine().is_complete(op),
-            Stage::Gone { .. } => true,
+            Stage::Gone { .. } | Stage::Failed(_) => true,
             Stage::Complete(_) => request.pending.is_some() && comm.guard(request.test_pending())?,
         };
         if complete {
@@ -422,12 +434,25 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// # Errors
 /// As [`wait_some`].
 pub fn test_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
-    let mut done = Vec::new();
-    for (index, request) in requests.iter_mut().enumerate() {
-        if request.is_active()
-            && let Some(status) = request.test()?
-        {
-            done.push((index, status));
+    complete_some(requests, Vec::new())
+}
+
+/// Completes those that can be completed, and says so with those that are done. An error does not lose them: then it comes next
+/// time.
+fn complete_some(
+    requests: &mut [Request<'_>],
+    mut done: Vec<(usize, Status)>,
+) -> Result<Vec<(usize, Status)>> {
+    for (index, request) in requests.iter_mut().enumerate().filter(|(_, request)| request.is_active()) {
+        match request.try_test() {
+            Ok(status) => done.extend(status.map(|status| (index, status))),
+            Err(error) if done.is_empty() => return request.comm.guard(Err(error)),
+            Err(error) => {
+                if !request.is_active() {
+                    request.stage = Stage::Failed(Box::new(error));
+                }
+                break;
+            }
         }
     }
     Ok(done)

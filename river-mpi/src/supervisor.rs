@@ -227,7 +227,7 @@ impl Supervisor {
         }
         let ended = self.ranks.len() - self.running().count();
         if ended > 0 {
-            let _ = writeln!(text, "    {ended} others have ended");
+            let _ = writeln!(text, "    ranks that have ended: {ended}");
         }
         vec![Action::Failed(MpiError::Deadlock(text.trim_end().to_owned()))]
     }

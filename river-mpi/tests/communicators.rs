@@ -94,6 +94,11 @@ fn two_groups_talk_to_each_other_and_become_one() {
             everybody_talks(&reversed)?;
             // If both say the same, all know an order nevertheless.
             assert_eq!(inter.merge(true)?.rank(), world.rank());
+            // It is as good as before.
+            inter.barrier()?;
+            let dup = inter.dup()?;
+            let theirs = inter.allgather_values(&world.rank())?;
+            assert_eq!(dup.allgather_values(&world.rank())?, theirs);
             inter.set_error_handler(ErrorHandler::Return);
             assert_eq!(inter.split(Some(0), 0).unwrap_err().class(), ErrorClass::Comm);
             assert_eq!(world.compare(&inter), Comparison::Unequal);

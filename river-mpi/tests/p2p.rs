@@ -426,3 +426,34 @@ fn two_that_send_first_do_not_lock_up() {
         Ok(())
     });
 }
+
+#[test]
+fn an_error_does_not_lose_what_was_completed_before_it() {
+    for waits in [true, false] {
+        world(2, |world| {
+            world.set_error_handler(ErrorHandler::Return);
+            if world.rank() == 0 {
+                let (mut a, mut b, mut c) = ([0_u8; 4], [0_u8; 2], [0_u8; 4]);
+                let mut requests = vec![
+                    world.irecv_into(&mut a, 1, 0)?,
+                    world.irecv_into(&mut b, 1, 1)?,
+                    world.irecv_into(&mut c, 1, 2)?,
+                ];
+                world.recv::<u8>(1, 3)?;
+                let mut ask = || -> river_mpi::Result<Vec<usize>> {
+                    let done = if waits { wait_some(&mut requests)? } else { test_some(&mut requests)? };
+                    Ok(done.into_iter().map(|(index, _)| index).collect())
+                };
+                assert_eq!(ask(), Ok(vec![0]));
+                assert!(matches!(ask(), Err(MpiError::Truncated { .. })));
+                assert_eq!(ask(), Ok(vec![2]));
+                assert_eq!(ask(), Ok(vec![]));
+            } else {
+                for tag in 0..4 {
+                    world.send(&[1_u8; 4], 0, tag)?;
+                }
+            }
+            Ok(())
+        });
+    }
+}

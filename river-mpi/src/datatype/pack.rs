@@ -50,7 +50,9 @@ impl Committed {
         }
         let bytes: &[u8] = bytemuck::cast_slice(buffer);
         self.check(bytes.len(), copies.clone())?;
-        packed.reserve(self.pack_size(copies.len()));
+        packed.try_reserve(self.pack_size(copies.len())).map_err(|_| {
+            MpiError::Type(format!("there is no memory for {} copies of the datatype, packed", copies.len()))
+        })?;
         for copy in copies {
             let base = self.extent() * super::signed(copy);
             for run in &self.runs().0 {
