@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ use crate::vr::{self, Creation, Resource};
 
 /// Set for a host by its VM to the VM's process id.
 pub(crate) const HOST_VARIABLE: &str = "RIVER_HOST";
+/// Whether this process is a host already.
+static IS_HOST: AtomicBool = AtomicBool::new(false);
 /// How long VRs may take to notice that the program ends.
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -68,6 +71,10 @@ pub(crate) struct HostConfig {
 /// `run`: the command line, say, which is not a host's to complain about.
 pub fn become_host_if_asked() {
     let Some(vm) = std::env::var_os(HOST_VARIABLE) else { return };
+    if IS_HOST.swap(true, Ordering::Relaxed) {
+        // A VR starts a program of its own.
+        return;
+    }
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
     if parent.is_none_or(|pid| *pid != *vm) {
         // A process that the user's code started has inherited the variable; a host leads a process group of its

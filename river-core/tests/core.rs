@@ -3,7 +3,8 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use river_core::{Channel, Count, Down, RecvError, Result, Selector, VirtualResource, Vr, Why};
+use river_core::testing::for_each_topology;
+use river_core::{Channel, Count, Down, RecvError, Result, Selector, VirtualResource, Vr, VrError, Why};
 use serde::{Deserialize, Serialize};
 
 const CHANNEL: Channel = Channel::named("test");
@@ -166,6 +167,33 @@ fn two_programs_never_hold_the_same_vm() {
         Ok(())
     })
     .unwrap();
+}
+
+/// A VR that runs a program of its own, on a VM of its own.
+#[derive(Serialize, Deserialize)]
+struct Nested;
+
+impl VirtualResource for Nested {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let answer = river_core::try_run(|own| {
+            let counter = own.deploy(&own.start_local(1)?, |_| Counter { count: 41 })?[0];
+            own.send_bytes(counter, CHANNEL, 0, Vec::new())?;
+            Ok(own.receive(Selector::on(CHANNEL))?.payload.to_bytes().to_vec())
+        })?;
+        let parent = vr.parent().ok_or_else(|| VrError::msg("it is deployed"))?;
+        Ok(vr.send_bytes(parent, CHANNEL, 0, answer)?)
+    }
+}
+
+#[test]
+fn a_vr_may_start_a_program_of_its_own() {
+    for_each_topology(|_, make_vms| {
+        let answer = river_core::try_run(|vr| {
+            vr.deploy(&make_vms(vr, 1)?, |_| Nested)?;
+            Ok(vr.receive(Selector::on(CHANNEL))?.payload.to_bytes().to_vec())
+        });
+        assert_eq!(answer.unwrap(), 42_u64.to_le_bytes());
+    });
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::attribute::Attributes;
 use crate::coll::{Hosts, Planner, Tuning};
-use crate::engine::{Ask, Engine, Kept, Sources, context_name};
+use crate::engine::{Ask, Engine, Kept, Sources};
 use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
 use crate::job::{Life, Past, Place, Report};
@@ -62,13 +62,18 @@ struct Inner<'v> {
     /// Of an intercommunicator: the members of the own group among themselves.
     own: Option<Communicator<'v>>,
     rank: usize,
-    name: RefCell<String>,
     handler: RefCell<ErrorHandler>,
     attributes: RefCell<Attributes>,
     collectives: Cell<u32>,
     agreements: Cell<u32>,
     /// The way to ranks of the own group in this process, if there are any; made when it is needed.
     near: OnceCell<Option<Near>>,
+}
+
+impl Drop for Inner<'_> {
+    fn drop(&mut self) {
+        self.engine.forget_name(self.context);
+    }
 }
 
 impl<'v> Communicator<'v> {
@@ -85,7 +90,6 @@ impl<'v> Communicator<'v> {
                 remote: None,
                 own: None,
                 rank,
-                name: RefCell::new(context_name(0)),
                 handler: RefCell::default(),
                 attributes: RefCell::default(),
                 collectives: Cell::new(0),
@@ -119,7 +123,6 @@ impl<'v> Communicator<'v> {
                 remote,
                 own,
                 rank,
-                name: RefCell::new(context_name(context)),
                 handler: RefCell::new(self.inner.handler.borrow().clone()),
                 attributes: RefCell::default(),
                 collectives: Cell::new(0),
@@ -275,12 +278,12 @@ impl<'v> Communicator<'v> {
     /// What errors call this communicator. By default "the world" or "communicator 3".
     #[must_use]
     pub fn name(&self) -> String {
-        self.inner.name.borrow().clone()
+        self.inner.engine.name_of(self.inner.context)
     }
 
-    /// Gives it a name for errors.
+    /// Gives it a name, for errors and lists of who waits for what in a deadlock.
     pub fn set_name(&self, name: impl Into<String>) {
-        *self.inner.name.borrow_mut() = name.into();
+        self.inner.engine.set_name(self.inner.context, name.into());
     }
 
     /// How two communicators compare (MPI 1.3, section 5.4.1).

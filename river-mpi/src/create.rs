@@ -4,8 +4,11 @@ use std::rc::Rc;
 
 use crate::attribute::Keyval;
 use crate::communicator::Communicator;
+use crate::consensus::{decode, encode};
+use crate::engine::Arrival;
 use crate::error::{MpiError, Result};
 use crate::group::Group;
+use crate::peer::{Peer, Tag};
 
 impl<'v> Communicator<'v> {
     /// A communicator of the same group, whose messages are matched apart from those of this one. Attributes are
@@ -57,7 +60,6 @@ impl<'v> Communicator<'v> {
                 )));
             }
             let context = self.agree_on_context()?;
-            self.engine().use_contexts_below(context + 2);
             Ok(self.derive(context, group.clone()))
         };
         self.guard(create())
@@ -254,10 +256,12 @@ impl<'v> Communicator<'v> {
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
-        let sent = self.isend_vec(crate::consensus::encode(mine)?, other, tag)?;
-        let theirs = self.recv::<u8>(other, tag)?.0;
-        sent.wait()?;
-        crate::consensus::decode(&theirs)
+        let (other, key) = (Peer::Rank(other), self.key(tag)?);
+        let (to, ask) = (self.destination(other)?, self.ask(other, Tag::from(tag))?);
+        let (Some(to), Some(ask)) = (to, ask) else { return Err(MpiError::Stopped) };
+        self.engine().send_shared(to, key, encode(mine)?.into())?;
+        let (_, arrival) = self.engine().receive(&ask, None)?;
+        decode(&arrival.map(Arrival::into_bytes).unwrap_or_default())
     }
 
     fn must_be_intra(&self, what: &str) -> Result {

@@ -1,5 +1,7 @@
 //! What can go wrong: MPI's error classes as values.
 
+use std::fmt;
+
 use river_core::DeployError;
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +33,6 @@ pub enum ErrorClass {
     Root,
     /// `MPI_ERR_GROUP`
     Group,
-    /// `MPI_ERR_OP`
-    Op,
     /// `MPI_ERR_TOPOLOGY`
     Topology,
     /// `MPI_ERR_DIMS`
@@ -126,9 +126,6 @@ pub enum MpiError {
     /// A group does not have, or has twice, what was asked for.
     #[error("{0}")]
     Group(String),
-    /// An operator does not fit the type.
-    #[error("{0}")]
-    Op(String),
     /// A topology that makes no sense, or the communicator has none.
     #[error("{0}")]
     Topology(String),
@@ -149,13 +146,40 @@ pub enum MpiError {
         /// What serde says.
         error: String,
     },
+    /// Other bytes came to a collective operation than it expects: not all ranks have made the same call.
+    #[error(
+        "{operation}: rank {from} sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
+         same order, with the same counts"
+    )]
+    Mismatch {
+        /// The operation and its communicator.
+        operation: String,
+        /// Who has sent them.
+        from: usize,
+        /// How many came.
+        sent: usize,
+        /// How many the operation expects here.
+        expected: usize,
+    },
+    /// A buffer that is not one block for each rank, all of one length.
+    #[error("{what}: {elements} elements are no equal blocks for {ranks} ranks")]
+    Blocks {
+        /// The buffer.
+        what: &'static str,
+        /// What it has.
+        elements: usize,
+        /// How many blocks it is to have.
+        ranks: usize,
+    },
     /// A rank that is needed is gone.
-    #[error("rank {rank} of the job {why}")]
+    #[error("{}rank {rank} of the job {why}", Waiting(waiting_for))]
     ProcFailed {
         /// Its rank in the world.
         rank: usize,
         /// Continues the sentence.
         why: String,
+        /// What the operation waited for, if it waited.
+        waiting_for: String,
     },
     /// The communicator was revoked.
     #[error("{0} was revoked: shrink it to go on with the ranks that are left")]
@@ -185,7 +209,34 @@ pub enum MpiError {
     Reentrant,
 }
 
+/// What was waited for, as the beginning of a text.
+struct Waiting<'a>(&'a str);
+
+impl fmt::Display for Waiting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "waiting for {}: ", self.0) }
+    }
+}
+
 impl MpiError {
+    /// Says of the death of a rank what was waited for.
+    #[cold]
+    pub(crate) fn while_waiting_for(mut self, what: impl FnOnce() -> String) -> Self {
+        if let Self::ProcFailed { waiting_for, .. } = &mut self {
+            *waiting_for = what();
+        }
+        self
+    }
+
+    /// Says of a mismatch which operation it was.
+    #[cold]
+    pub(crate) fn in_operation(mut self, name: impl FnOnce() -> String) -> Self {
+        if let Self::Mismatch { operation, .. } = &mut self {
+            *operation = name();
+        }
+        self
+    }
+
     /// The error's class.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
@@ -194,15 +245,14 @@ impl MpiError {
             Self::Tag(_) => ErrorClass::Tag,
             Self::Truncated { .. } => ErrorClass::Truncate,
             Self::Type(_) | Self::Value { .. } => ErrorClass::Type,
-            Self::Count { .. } => ErrorClass::Count,
+            Self::Count { .. } | Self::Blocks { .. } => ErrorClass::Count,
             Self::Buffer { .. } | Self::BufferAttached(_) => ErrorClass::Buffer,
             Self::Comm(_) => ErrorClass::Comm,
             Self::Root { .. } => ErrorClass::Root,
             Self::Group(_) => ErrorClass::Group,
-            Self::Op(_) => ErrorClass::Op,
             Self::Topology(_) => ErrorClass::Topology,
             Self::Dims(_) => ErrorClass::Dims,
-            Self::Arg(_) => ErrorClass::Arg,
+            Self::Arg(_) | Self::Mismatch { .. } => ErrorClass::Arg,
             Self::Request(_) => ErrorClass::Request,
             Self::ProcFailed { .. } => ErrorClass::ProcFailed,
             Self::Revoked(_) => ErrorClass::Revoked,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::rc::Rc;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use crate::error::{MpiError, Result};
 
 /// How two groups, or the groups of two communicators, compare (MPI 1.3, sections 5.3.1 and 5.4.1).
@@ -79,21 +81,23 @@ impl Group {
     /// The members of either: first those of this group, then those of the other that are not in this one.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        let mut members = self.members.to_vec();
-        members.extend(other.members.iter().filter(|&&member| !self.has(member)));
+        let (mut members, mine) = (self.members.to_vec(), self.set());
+        members.extend(other.members.iter().filter(|member| !mine.contains(member)));
         Self::of(members)
     }
 
     /// The members of both, in this group's order.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.filter(|member| other.has(member))
+        let theirs = other.set();
+        self.filter(|member| theirs.contains(&member))
     }
 
     /// The members of this group that are not in the other, in this group's order.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        self.filter(|member| !other.has(member))
+        let theirs = other.set();
+        self.filter(|member| !theirs.contains(&member))
     }
 
     /// The members with these ranks, in the order of `ranks`.
@@ -135,9 +139,10 @@ impl Group {
     /// # Errors
     /// [`MpiError::Group`] if a rank is not in this group.
     pub fn translate(&self, ranks: &[usize], other: &Self) -> Result<Vec<Option<usize>>> {
+        let theirs: FxHashMap<u32, usize> = other.members.iter().copied().zip(0..).collect();
         let translate = |&rank: &usize| {
             let member = self.world_rank(rank).ok_or_else(|| self.missing(rank))?;
-            Ok(other.rank_of(member))
+            Ok(theirs.get(&member).copied())
         };
         ranks.iter().map(translate).collect()
     }
@@ -147,15 +152,15 @@ impl Group {
     pub fn compare(&self, other: &Self) -> Comparison {
         if self.members == other.members {
             Comparison::Identical
-        } else if self.size() == other.size() && self.members.iter().all(|&member| other.has(member)) {
+        } else if self.size() == other.size() && self.set() == other.set() {
             Comparison::Similar
         } else {
             Comparison::Unequal
         }
     }
 
-    fn has(&self, member: u32) -> bool {
-        self.rank_of(member).is_some()
+    fn set(&self) -> FxHashSet<u32> {
+        self.members.iter().copied().collect()
     }
 
     fn filter(&self, keep: impl Fn(u32) -> bool) -> Self {

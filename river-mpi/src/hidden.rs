@@ -18,6 +18,7 @@ impl Communicator<'_> {
 
     /// The earliest message of that rank with that tag, which it waits for.
     pub(crate) fn receive_hidden(&self, from: usize, tag: i32) -> Result<Bytes> {
+        self.engine().enter("the making of a communicator");
         let (_, arrival) = self.engine().receive(&self.hidden_ask(from, tag)?, None)?;
         Ok(arrival.map(crate::engine::Arrival::into_bytes).unwrap_or_default())
     }

@@ -58,7 +58,8 @@
 //! rank and error are printed where the job was started, and no process is left. [`ErrorHandler::Return`] leaves it to the program.
 //! A rank that fails, panics or dies ends the job too, unless it was started with [`Launch::survive_failures`]; then the
 //! others can [`revoke`](Communicator::revoke), [`agree`](Communicator::agree) and [`shrink`](Communicator::shrink). If
-//! every rank waits and no message is under way, the job ends with a list of who waits for what.
+//! every rank waits and no message is under way, the job ends with a list of who waits for what. (A rank that asks again and
+//! again, by [`Request::test`] or [`iprobe`](Communicator::iprobe), does not wait: with one of those there is no deadlock.)
 //!
 //! # Conformance to MPI 1.3
 //!
@@ -71,7 +72,7 @@
 //! | 3.6 | buffers | [`buffer_attach`](Communicator::buffer_attach) takes a size; a short message needs room but does not keep it | `p2p` |
 //! | 3.7 | non-blocking | [`Request`], [`Receive`], [`wait_all`], [`wait_any`], [`wait_some`], [`test_all`], [`test_any`], [`test_some`] | `p2p` |
 //! | 3.8 | probe and cancel | [`probe`](Communicator::probe), [`iprobe`](Communicator::iprobe), [`Request::cancel`] | `p2p` |
-//! | 3.9 | persistent requests | [`Persistent`] owns its buffer, and is completed by itself: it is no [`Request`] for [`wait_all`], and cannot be cancelled; [`start_all`] is for those of one type | `datatypes` |
+//! | 3.9 | persistent requests | [`Persistent`] owns its buffer; [`request`](Persistent::request) gives it to [`wait_all`] and the others; [`start_all`] is for those of one type | `datatypes` |
 //! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
 //! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; persistent requests: pack); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |

@@ -8,6 +8,7 @@ use crate::engine::{Mode, OpId, Outcome, Sending, Slice};
 use crate::error::{MpiError, Result};
 use crate::matching::Key;
 use crate::peer::{Peer, Tag};
+use crate::request::{Request, Stage};
 use crate::status::Status;
 use crate::target::Target;
 
@@ -174,6 +175,42 @@ impl<'v, T: Element> Persistent<'v, T> {
         }
         let finished = self.finish();
         comm.guard(finished)
+    }
+
+    /// Asks for the operation to be cancelled, as [`Request::cancel`] does. It must still be completed; if it was not started,
+    /// nothing happens.
+    ///
+    /// # Errors
+    /// As [`Request::cancel`].
+    pub fn cancel(&mut self) -> Result {
+        self.comm.guard(self.active.map_or(Ok(()), |op| self.comm.engine().cancel(op)))
+    }
+
+    /// The operation that was started as a [`Request`], for [`wait_all`](crate::wait_all) and the like: it is completed there, or
+    /// taken back if it is dropped. If it was not started, the request is complete.
+    ///
+    /// ```
+    /// # river_mpi::testing::world(2, |world| {
+    /// use river_mpi::{start_all, wait_all};
+    ///
+    /// let other = 1 - world.rank();
+    /// let mut halos = [world.recv_init(vec![0.0; 9], other, 0)?, world.recv_init(vec![0.0; 9], other, 1)?];
+    /// let mut edges = [world.send_init(vec![1.0; 9], other, 0)?, world.send_init(vec![2.0; 9], other, 1)?];
+    /// for _ in 0..3 {
+    ///     start_all(halos.iter_mut().chain(&mut edges))?;
+    ///     wait_all(&mut halos.iter_mut().chain(&mut edges).map(|each| each.request()).collect::<Vec<_>>())?;
+    ///     assert_eq!(halos[1].buffer()?[8], 2.0);
+    /// }
+    /// # Ok(()) });
+    /// ```
+    pub fn request(&mut self) -> Request<'_> {
+        self.done = false;
+        let stage = Stage::from(self.active.take());
+        let target = match self.kind {
+            Kind::Send { .. } => Target::Source(element::bytes_of(&self.buffer)),
+            Kind::Recv { .. } => Target::slice(&mut self.buffer),
+        };
+        Request::new(&self.comm, stage, target)
     }
 
     /// Whether it was started and is not complete yet.

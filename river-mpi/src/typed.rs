@@ -226,7 +226,8 @@ impl<'v> Communicator<'v> {
     /// Receives at most `count` of a datatype into a buffer; the rest of the buffer is not touched.
     ///
     /// # Errors
-    /// As [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
+    /// As [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or has a byte of it
+    /// twice.
     ///
     /// # Blocking
     /// Until a message that matches has come.
@@ -271,7 +272,7 @@ struct Shaped<'a, T> {
 }
 
 fn shaped<'a, T: Pod>(buffer: &'a mut [T], count: usize, datatype: &Committed) -> Result<Target<'a>> {
-    datatype.check(size_of_val(buffer), 0..count)?;
+    datatype.check_receive(size_of_val(buffer), std::slice::from_ref(&(0..count)))?;
     Ok(Target::Other(Box::new(Shaped { buffer, count, datatype: datatype.clone() })))
 }
 

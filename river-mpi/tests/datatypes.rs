@@ -1,7 +1,7 @@
 //! Messages that datatypes describe, serde values, and persistent operations.
 
 use river_mpi::testing::world;
-use river_mpi::{Datatype, ErrorClass, ErrorHandler, start_all};
+use river_mpi::{Datatype, ErrorClass, ErrorHandler, PROC_NULL, start_all, wait_all};
 
 #[test]
 fn a_matrix_is_transposed_by_its_datatype() {
@@ -152,4 +152,74 @@ fn persistent_operations_are_started_again_and_again() {
             Ok(())
         });
     }
+}
+
+/// What is received goes to each byte once (MPI 1.3, section 3.12.5), here and in collective operations.
+#[test]
+fn what_would_go_to_one_byte_twice_is_not_received() {
+    world(3, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        let int = Datatype::of::<i32>();
+        let staircase = int.vector(2, 2, 1).commit();
+        let mut buffer = [0; 12];
+        let error = world.irecv_as(&mut buffer, 1, &staircase, PROC_NULL, 0).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Type, "{error}");
+        // To send it is no error, nor to receive what it is made of.
+        if world.rank() == 0 {
+            world.send_as(&[1, 2, 3], 1, &staircase, 1, 0)?;
+        } else if world.rank() == 1 {
+            assert_eq!(world.recv::<i32>(0, 0)?.0, [1, 2, 2, 3]);
+        }
+        let on_itself = int.with_bounds(0, 0).commit();
+        let ours = world.allgather_as(&[1], (1, &int.commit()), &mut buffer, (1, &on_itself));
+        assert_eq!(ours.unwrap_err().class(), ErrorClass::Type);
+        let twice = [0..1, 0..1, 1..2];
+        let ours = world.allgatherv_as(&[1], (1, &int.commit()), &mut buffer, (&twice, &int.commit()));
+        assert_eq!(ours.unwrap_err().class(), ErrorClass::Type);
+        // Columns lie between one another.
+        let column = int.vector(4, 1, 3).with_bounds(0, 4).commit();
+        let mine = [world.rank() as i32; 4];
+        world.allgather_as(&mine, (4, &int.commit()), &mut buffer, (1, &column))?;
+        assert_eq!(buffer, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        Ok(())
+    });
+}
+
+/// Persistent operations are completed together, by the functions for requests.
+#[test]
+fn persistent_operations_are_requests() {
+    world(2, |world| {
+        let other = 1 - world.rank();
+        for length in [10, 100_000] {
+            let mut halos =
+                [world.recv_init(vec![0; length], other, 0)?, world.recv_init(vec![0; length], other, 1)?];
+            let mut edges =
+                [world.send_init(vec![0; length], other, 0)?, world.ssend_init(vec![0; length], other, 1)?];
+            for step in 1..4 {
+                for edge in &mut edges {
+                    edge.buffer_mut()?.fill(step);
+                }
+                start_all(halos.iter_mut().chain(&mut edges))?;
+                let mut requests: Vec<_> =
+                    halos.iter_mut().chain(&mut edges).map(|each| each.request()).collect();
+                let statuses = wait_all(&mut requests)?;
+                drop(requests);
+                assert_eq!((statuses[0].tag(), statuses[1].tag()), (Some(0), Some(1)));
+                assert!(halos.iter().all(|halo| halo.buffer().is_ok_and(|got| got[length - 1] == step)));
+            }
+            // One that is not matched is cancelled, and can be started again.
+            halos[0].start()?;
+            halos[0].cancel()?;
+            assert!(halos[0].wait()?.is_cancelled());
+            world.barrier()?;
+            halos[0].start()?;
+            edges[0].start()?;
+            edges[0].wait()?;
+            assert_eq!(halos[0].wait()?.count::<i32>(), Some(length));
+            // It was not started.
+            assert!(halos[0].request().test()?.is_some());
+            world.barrier()?;
+        }
+        Ok(())
+    });
 }

@@ -346,7 +346,10 @@ fn a_panic_a_kill_and_an_early_end_are_told() {
         Ok(())
     });
     let text = error.unwrap_err().to_string();
-    assert_eq!(text, "rank 0: rank 1 of the job has finished");
+    assert_eq!(
+        text,
+        "rank 0: waiting for a message from rank 1 with tag 0 (the world): rank 1 of the job has finished"
+    );
 }
 
 #[test]
@@ -387,7 +390,7 @@ fn a_deadlock_is_found_and_explained() {
             text.contains("rank 0 waits for rank 1 to receive what was sent with tag 5 (the world)"),
             "{text}"
         );
-        assert!(text.contains("rank 2 waits for a receive from rank 0 with tag 7 (the world)"), "{text}");
+        assert!(text.contains("rank 2 waits for a message from rank 0 with tag 7 (the world)"), "{text}");
     });
 }
 

@@ -47,10 +47,8 @@ impl Mismatch {
 
 impl From<Mismatch> for MpiError {
     fn from(Mismatch { from, sent, expected }: Mismatch) -> Self {
-        MpiError::Arg(format!(
-            "rank {from} sent {sent} bytes to a collective operation where {expected} were expected: \
-             all ranks must make the same call, with the same counts"
-        ))
+        // Its operation is known to who carries it out.
+        MpiError::Mismatch { operation: String::new(), from, sent, expected }
     }
 }
 

@@ -40,6 +40,8 @@ struct Kept {
 
 /// A plan that can be carried out.
 pub(crate) struct Planned {
+    /// The operation's name.
+    pub(crate) operation: &'static str,
     pub(crate) plan: Rc<Plan>,
     /// Whether all its messages, and its elements, have [`BRIEF`] bytes at most.
     pub(crate) brief: bool,
@@ -134,6 +136,7 @@ impl Planner {
         })?;
         let start = O::in_place(self.rank, shape);
         Ok(Planned {
+            operation: O::NAME,
             brief: plan.longest_message().max(1).saturating_mul(shape.element()) <= BRIEF,
             place: start..start + input,
             in_place: O::IN_PLACE && plan.allows_input_in_output(start),

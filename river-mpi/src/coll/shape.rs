@@ -1,7 +1,10 @@
 //! What a collective operation looks like: all that an algorithm may know.
 
+use std::hash::Hash;
 use std::ops::Range;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 /// The facts of one call, from which an algorithm makes its plan: who takes part, how much there is, how it
 /// is laid out.
@@ -198,15 +201,15 @@ pub struct Hosts {
 
 impl Hosts {
     /// From something that is equal for ranks that share a host.
-    pub fn new<T: PartialEq>(of: impl IntoIterator<Item = T>) -> Self {
-        let mut names: Vec<T> = Vec::new();
+    pub fn new<T: Eq + Hash>(of: impl IntoIterator<Item = T>) -> Self {
+        let mut numbers: FxHashMap<T, usize> = FxHashMap::default();
         let mut hosts = Self { of: Vec::new(), members: Vec::new(), together: false };
         for (rank, name) in of.into_iter().enumerate() {
-            let host = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                names.push(name);
+            let next = numbers.len();
+            let host = *numbers.entry(name).or_insert(next);
+            if host == next {
                 hosts.members.push(Vec::new());
-                names.len() - 1
-            });
+            }
             hosts.of.push(host);
             hosts.members[host].push(rank);
         }

@@ -88,6 +88,7 @@ impl Work for Parcels {
 
 /// An operation under way. The engine has it until it is done.
 struct Started<W> {
+    operation: &'static str,
     seat: Seat,
     work: RefCell<W>,
     /// The rank of the world whose message it waits for.
@@ -102,12 +103,13 @@ impl<W: Work> Background for Started<W> {
         if self.is_done() {
             return;
         }
+        engine.enter(self.operation);
         // Messages come through the engine, which lets this advance when one has come.
         let port = Port { seat: &self.seat, engine, near: None };
         match work.advance(&port) {
             Ok(Progress::Waits { from }) => self.waits_for.set(self.seat.world_rank(from)),
             Ok(Progress::Done) => *self.result.borrow_mut() = Some(Ok(())),
-            Err(error) => *self.result.borrow_mut() = Some(Err(error)),
+            Err(error) => *self.result.borrow_mut() = Some(Err(port.explain(error))),
         }
     }
 
@@ -117,6 +119,11 @@ impl<W: Work> Background for Started<W> {
 
     fn waits_for(&self) -> u32 {
         self.waits_for.get()
+    }
+
+    fn describe(&self, engine: &Engine<'_>) -> String {
+        engine.enter(self.operation);
+        self.seat.describe(engine, self.waits_for.get())
     }
 }
 
@@ -147,6 +154,7 @@ impl<'v> Communicator<'v> {
     /// Starts it. When it is complete, `deliver` puts the result where it belongs.
     pub(super) fn go<'a, W: Work + 'static>(
         &self,
+        operation: &'static str,
         seat: Seat,
         work: W,
         deliver: impl FnMut(&W::Output) -> Result + 'a,
@@ -156,6 +164,7 @@ impl<'v> Communicator<'v> {
     {
         let started = Rc::new(Started {
             waits_for: Cell::new(self.engine().me()),
+            operation,
             seat,
             work: RefCell::new(work),
             result: RefCell::new(None),

@@ -45,6 +45,11 @@ impl Seat {
         self.members[rank]
     }
 
+    /// What an operation waits for that needs a message of that rank of the world.
+    pub(super) fn describe(&self, engine: &Engine<'_>, rank: u32) -> String {
+        format!("rank {rank} in {}", engine.name_of(self.context))
+    }
+
     fn key(&self, tag: i32) -> Key {
         Key { context: self.context, source: number(self.rank), tag }
     }
@@ -69,6 +74,12 @@ pub(super) struct Port<'a, 'v> {
 }
 
 impl Port<'_, '_> {
+    /// What an error is in the operation that the engine's rank is in.
+    #[cold]
+    pub(super) fn explain(&self, error: MpiError) -> MpiError {
+        error.in_operation(|| self.engine.name_of(self.seat.context))
+    }
+
     fn near(&self, rank: usize) -> Option<&Near> {
         self.near.filter(|near| near.reaches(rank))
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use crate::coll::{
     Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Call, Exscan, Gather, Gatherv,
-    Hosts, Inter, InterRoot, Plan, Planned, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Span,
-    Tuned, input,
+    Hosts, Inter, InterRoot, Operation, Plan, Planned, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape,
+    Span, Tuned, input,
 };
 use crate::communicator::Communicator;
 use crate::element::Element;
@@ -45,7 +45,9 @@ impl Lengths {
 impl Communicator<'_> {
     pub(super) fn prepare_barrier(&self) -> Result<Prepared> {
         match self.inter::<u8>() {
-            Some((inter, seat)) => self.between(seat, Lengths { send: 0, recv: 0 }, inter.barrier()?),
+            Some((inter, seat)) => {
+                self.between::<Barrier>(seat, Lengths { send: 0, recv: 0 }, inter.barrier()?)
+            }
             None => self.within::<Barrier>(call::<u8>(0)),
         }
     }
@@ -54,7 +56,7 @@ impl Communicator<'_> {
         match self.inter::<T>() {
             Some((inter, seat)) => {
                 let len = Lengths { send: 0, recv: count };
-                self.between(seat, len, inter.bcast(count, self.inter_root(root)?)?)
+                self.between::<Bcast>(seat, len, inter.bcast(count, self.inter_root(root)?)?)
             }
             None => self.within::<Bcast>(Call { root: self.intra_root(root)?, ..call::<T>(count) }),
         }
@@ -68,7 +70,7 @@ impl Communicator<'_> {
                 let count = divide(RECV, len.recv, inter.remote.len())?;
                 blocks = equal(count, inter.remote.len());
             }
-            return self.between(seat, len, inter.gather(len.send, &blocks, root)?);
+            return self.between::<Gather>(seat, len, inter.gather(len.send, &blocks, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -88,7 +90,7 @@ impl Communicator<'_> {
             if root == InterRoot::Here {
                 check_blocks(RECV, blocks, inter.remote.len(), len.recv, true)?;
             }
-            return self.between(seat, len, inter.gather(len.send, blocks, root)?);
+            return self.between::<Gatherv>(seat, len, inter.gather(len.send, blocks, root)?);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.send, blocks, root, RECV, len.recv, true)?;
@@ -103,7 +105,7 @@ impl Communicator<'_> {
                 let count = divide(SEND, len.send, inter.remote.len())?;
                 blocks = equal(count, inter.remote.len());
             }
-            return self.between(seat, len, inter.scatter(len.recv, &blocks, root)?);
+            return self.between::<Scatter>(seat, len, inter.scatter(len.recv, &blocks, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -123,7 +125,7 @@ impl Communicator<'_> {
             if root == InterRoot::Here {
                 check_blocks(SEND, blocks, inter.remote.len(), len.send, false)?;
             }
-            return self.between(seat, len, inter.scatter(len.recv, blocks, root)?);
+            return self.between::<Scatterv>(seat, len, inter.scatter(len.recv, blocks, root)?);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.recv, blocks, root, SEND, len.send, false)?;
@@ -134,7 +136,11 @@ impl Communicator<'_> {
         if let Some((inter, seat)) = self.inter::<T>() {
             let count = divide(RECV, len.recv, inter.remote.len())?;
             let outgoing = vec![input(0..len.send); inter.remote.len()];
-            return self.between(seat, len, inter.exchange(&outgoing, &equal(count, inter.remote.len())));
+            return self.between::<Allgather>(
+                seat,
+                len,
+                inter.exchange(&outgoing, &equal(count, inter.remote.len())),
+            );
         }
         expect(RECV, len.send * self.size(), len.recv)?;
         self.within::<Allgather>(call::<T>(len.send))
@@ -148,7 +154,7 @@ impl Communicator<'_> {
         check_blocks(RECV, blocks, self.peers().size(), len.recv, true)?;
         if let Some((inter, seat)) = self.inter::<T>() {
             let outgoing = vec![input(0..len.send); inter.remote.len()];
-            return self.between(seat, len, inter.exchange(&outgoing, blocks));
+            return self.between::<Allgatherv>(seat, len, inter.exchange(&outgoing, blocks));
         }
         expect(SEND, blocks[self.rank()].len(), len.send)?;
         self.within_blocks::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
@@ -159,7 +165,11 @@ impl Communicator<'_> {
         if let Some((inter, seat)) = self.inter::<T>() {
             let outgoing: Vec<Span> = equal(count, inter.remote.len()).into_iter().map(input).collect();
             let back = divide(RECV, len.recv, inter.remote.len())?;
-            return self.between(seat, len, inter.exchange(&outgoing, &equal(back, inter.remote.len())));
+            return self.between::<Alltoall>(
+                seat,
+                len,
+                inter.exchange(&outgoing, &equal(back, inter.remote.len())),
+            );
         }
         expect(RECV, len.send, len.recv)?;
         self.within::<Alltoall>(call::<T>(count))
@@ -175,7 +185,7 @@ impl Communicator<'_> {
         check_blocks(RECV, incoming, self.peers().size(), len.recv, true)?;
         if let Some((inter, seat)) = self.inter::<T>() {
             let outgoing: Vec<Span> = outgoing.iter().cloned().map(input).collect();
-            return self.between(seat, len, inter.exchange(&outgoing, incoming));
+            return self.between::<Alltoallv>(seat, len, inter.exchange(&outgoing, incoming));
         }
         expect(
             "the block that a rank sends to itself",
@@ -195,7 +205,7 @@ impl Communicator<'_> {
         if let Some((inter, seat)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let count = if root == InterRoot::Here { len.recv } else { len.send };
-            return self.between(seat, len, inter.reduce(count, commutative, root)?);
+            return self.between::<Reduce>(seat, len, inter.reduce(count, commutative, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -207,7 +217,9 @@ impl Communicator<'_> {
     pub(super) fn prepare_allreduce<T: Element>(&self, len: Lengths, commutative: bool) -> Result<Prepared> {
         expect(RECV, len.send, len.recv)?;
         match self.inter::<T>() {
-            Some((inter, seat)) => self.between(seat, len, inter.allreduce(len.send, commutative)?),
+            Some((inter, seat)) => {
+                self.between::<Allreduce>(seat, len, inter.allreduce(len.send, commutative)?)
+            }
             None => self.within::<Allreduce>(Call { commutative, ..call::<T>(len.send) }),
         }
     }
@@ -233,7 +245,7 @@ impl Communicator<'_> {
         match self.inter::<T>() {
             Some((inter, seat)) => {
                 let blocks: Vec<Range<usize>> = (0..self.size()).map(|rank| shape.block(rank)).collect();
-                self.between(seat, len, inter.reduce_scatter(&blocks, commutative)?)
+                self.between::<ReduceScatter>(seat, len, inter.reduce_scatter(&blocks, commutative)?)
             }
             None => self.within_blocks::<ReduceScatter>(shape.with_commutative(commutative)),
         }
@@ -270,11 +282,12 @@ impl Communicator<'_> {
     }
 
     /// A call between two groups.
-    fn between(&self, seat: Seat, len: Lengths, plan: Plan) -> Result<Prepared> {
+    fn between<O: Operation>(&self, seat: Seat, len: Lengths, plan: Plan) -> Result<Prepared> {
         // The parts of the plan may be of algorithms that the program brought along.
         plan.check(seat.size(), len.send, len.recv, true)
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
-        let planned = Planned { plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
+        let planned =
+            Planned { operation: O::NAME, plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
         Ok(Prepared { seat, tag: self.next_collective(), planned: Rc::new(planned) })
     }
 
@@ -379,11 +392,12 @@ fn expect(what: &'static str, expected: usize, found: usize) -> Result {
     if expected == found { Ok(()) } else { Err(MpiError::Count { what, expected, found }) }
 }
 
-/// The length of each of `size` equal blocks.
-fn divide(what: &'static str, len: usize, size: usize) -> Result<usize> {
-    let count = len / size;
-    expect(what, count * size, len)?;
-    Ok(count)
+/// The length of each of so many equal blocks.
+fn divide(what: &'static str, elements: usize, ranks: usize) -> Result<usize> {
+    if !elements.is_multiple_of(ranks) {
+        return Err(MpiError::Blocks { what, elements, ranks });
+    }
+    Ok(elements / ranks)
 }
 
 /// An error unless there is a block for each rank, all of them lie in a buffer of that length, and none that

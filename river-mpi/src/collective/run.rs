@@ -73,13 +73,15 @@ impl<'v> Communicator<'v> {
             Input::Apart([first, ..]) => Some(*first),
             _ => output.first().copied(),
         };
+        self.engine().enter(call.planned.operation);
         if self.engine().has_background() {
             // Where all messages come from within the process, this operation may never look at the engine.
             self.engine().pump()?;
         }
         let (planned, port) = (&call.planned, self.port(&call.seat));
         if planned.brief {
-            return self.carry_out_brief(call, &port, given, output, filler, operator);
+            let result = self.carry_out_brief(call, &port, given, output, filler, operator);
+            return result.map_err(|error| port.explain(error));
         }
         let mut scratch = self.planner().scratch(planned.plan.scratch_len(), filler);
         let input = match given {
@@ -90,7 +92,7 @@ impl<'v> Communicator<'v> {
         let result = Execution::new(planned.plan.clone(), call.tag).run(&port, &mut memory, operator);
         drop(memory);
         self.planner().keep_scratch(scratch);
-        result
+        result.map_err(|error| port.explain(error))
     }
 
     // Apart from the other, as its scratch buffer is on the stack.

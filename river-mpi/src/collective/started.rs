@@ -41,7 +41,7 @@ impl<'v> Communicator<'v> {
             recv.copy_from_slice(output);
             Ok(())
         };
-        Ok(self.go(seat, work, deliver))
+        Ok(self.go(planned.operation, seat, work, deliver))
     }
 
     /// Starts a [`barrier`](Self::barrier): its request completes when all ranks have started it.

@@ -83,7 +83,9 @@ impl<'v> Communicator<'v> {
             let Prepared { seat, tag, planned } = prepared;
             let (given, output) = buffers(&given, got);
             let mut parcels = Parcels::new(planned.plan.clone(), tag, given, output);
-            parcels.run(&self.port(&seat))?;
+            self.engine().enter(planned.operation);
+            let port = self.port(&seat);
+            parcels.run(&port).map_err(|error| port.explain(error))?;
             Ok(parcels.output().to_vec())
         };
         self.guard(call.and_then(run))
@@ -100,7 +102,8 @@ impl<'v> Communicator<'v> {
     {
         let Call { prepared: Prepared { seat, tag, planned }, given, got } = self.guard(call)?;
         let (given, output) = buffers(&given, got);
-        Ok(self.go(seat, Parcels::new(planned.plan.clone(), tag, given, output), deliver))
+        let parcels = Parcels::new(planned.plan.clone(), tag, given, output);
+        Ok(self.go(planned.operation, seat, parcels, deliver))
     }
 
     /// Starts a call whose result its request gives.

@@ -7,6 +7,7 @@
 mod pack;
 mod runs;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -43,6 +44,8 @@ struct Shape {
     align: usize,
     /// Sizes of the basic elements, in order: (size, how many).
     basics: Vec<(usize, usize)>,
+    /// Whether two pieces have a byte in common, once someone has asked.
+    overlaps: OnceCell<bool>,
 }
 
 /// So many copies of a type, one behind the other, at a displacement in bytes.
@@ -256,6 +259,11 @@ impl Committed {
 
     fn runs(&self) -> &Runs {
         &self.0.0.runs
+    }
+
+    /// Whether two pieces of one copy have a byte in common.
+    fn overlaps(&self) -> bool {
+        *self.0.0.overlaps.get_or_init(|| self.runs().overlap())
     }
 }
 

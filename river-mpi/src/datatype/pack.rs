@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use super::Committed;
-use super::runs::Run;
+use super::runs::{Run, Runs};
 use crate::error::{MpiError, Result};
 
 impl Committed {
@@ -125,6 +125,49 @@ impl Committed {
             "copies {copies:?} of the datatype are the bytes {first}..{end} of a buffer, which has {bytes}"
         )))
     }
+
+    /// An error if what is received into these copies of this type would go beyond a buffer of so many bytes, or to one byte
+    /// twice (MPI 1.3, section 3.12.5).
+    pub(crate) fn check_receive(&self, bytes: usize, blocks: &[Range<usize>]) -> Result {
+        for block in blocks {
+            self.check(bytes, block.clone())?;
+        }
+        let copies = blocks.iter().fold(0_usize, |sum, block| sum.saturating_add(block.len()));
+        if self.size() == 0 || copies == 0 {
+            return Ok(());
+        }
+        // More than the buffer has, and so some twice: this bounds what follows.
+        let overlap = self.pack_size(copies) > bytes || self.overlaps() || {
+            copies > 1 && (self.copies_overlap() || share_copies(blocks)) && {
+                let mut all = Runs::default();
+                for block in blocks {
+                    let at = self.extent().saturating_mul(super::signed(block.start));
+                    all.push_copies(self.runs(), at, block.len(), self.extent());
+                }
+                all.overlap()
+            }
+        };
+        if !overlap {
+            return Ok(());
+        }
+        Err(MpiError::Type(format!(
+            "copies {blocks:?} of a datatype of {} bytes, each {} bytes behind the one before, overlap: nothing can be received into them",
+            self.size(),
+            self.extent()
+        )))
+    }
+
+    /// Whether two copies that follow one another may have a byte in common.
+    fn copies_overlap(&self) -> bool {
+        self.runs().reach().is_some_and(|(first, end)| first.abs_diff(end) > self.extent().unsigned_abs())
+    }
+}
+
+/// Whether a copy is in two blocks.
+fn share_copies(blocks: &[Range<usize>]) -> bool {
+    let mut sorted: Vec<_> = blocks.iter().filter(|block| !block.is_empty()).collect();
+    sorted.sort_unstable_by_key(|block| block.start);
+    sorted.windows(2).any(|pair| pair[1].start < pair[0].end)
 }
 
 /// Copies pieces of a length that the compiler knows.
@@ -243,6 +286,23 @@ mod tests {
             let mut same = vec![0_u8; data.len()];
             all.iter().for_each(|&at| same[at as usize] = data[at as usize]);
             prop_assert!(back == same);
+        }
+
+        #[test]
+        fn what_would_be_written_twice_is_not_received(
+            model in model(),
+            cuts in (0..3usize, 0..3usize, 0..3usize),
+            apart in 0..3usize,
+        ) {
+            let committed = model.made.commit();
+            let blocks = [cuts.0..cuts.0 + cuts.1, apart..apart + cuts.2];
+            let extent = model.made.extent();
+            let copy = |copy: usize| model.map.iter().map(move |byte| copy as isize * extent + byte);
+            let mut all: Vec<isize> = blocks.iter().cloned().flatten().flat_map(copy).collect();
+            prop_assume!(all.iter().all(|&at| (0..200_000).contains(&at)));
+            all.sort_unstable();
+            let twice = all.windows(2).any(|pair| pair[0] == pair[1]);
+            prop_assert_eq!(committed.check_receive(200_000, &blocks).is_err(), twice);
         }
 
         #[test]

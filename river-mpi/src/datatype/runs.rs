@@ -14,6 +14,12 @@ impl Run {
     pub(super) fn piece(&self, index: usize) -> isize {
         self.at.saturating_add(self.stride.saturating_mul(super::signed(index)))
     }
+
+    /// The first byte of all pieces, and the one behind the last.
+    fn ends(&self) -> (isize, isize) {
+        let (first, last) = (self.at, self.piece(self.count - 1));
+        (first.min(last), first.max(last).saturating_add(super::signed(self.len)))
+    }
 }
 
 /// Pieces in order, as few runs as can be found easily.
@@ -77,14 +83,48 @@ impl Runs {
         self.0 = kept;
     }
 
+    /// Whether two pieces have a byte in common.
+    pub(super) fn overlap(&self) -> bool {
+        if self.0.iter().any(|run| run.count > 1 && run.stride.unsigned_abs() < run.len) {
+            return true;
+        }
+        if !crossed(self.0.iter().map(Run::ends).collect()) {
+            return false;
+        }
+        // The columns of a matrix interleave. They are apart if they are so within a row.
+        if let Some(&Run { stride, .. }) = self.0.first()
+            && self.0.iter().all(|run| run.count > 1 && run.stride == stride)
+        {
+            let row = stride.saturating_abs();
+            let within = self.0.iter().map(|run| {
+                let at = run.at.rem_euclid(row);
+                (at, at.saturating_add(super::signed(run.len)))
+            });
+            let within: Vec<_> = within.collect();
+            let wraps = within.iter().any(|&(_, end)| end > row);
+            if !wraps && !crossed(within) {
+                return false;
+            }
+        }
+        let pieces = self.0.iter().flat_map(|run| {
+            (0..run.count).map(|index| {
+                let at = run.piece(index);
+                (at, at.saturating_add(super::signed(run.len)))
+            })
+        });
+        crossed(pieces.collect())
+    }
+
     /// The first byte, and the one behind the last; `None` if there is no byte.
     pub(super) fn reach(&self) -> Option<(isize, isize)> {
-        let ends = |run: &Run| {
-            let (first, last) = (run.at, run.piece(run.count - 1));
-            (first.min(last), first.max(last).saturating_add(super::signed(run.len)))
-        };
-        self.0.iter().map(ends).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
+        self.0.iter().map(Run::ends).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
     }
+}
+
+/// Whether two of these spans, each from its first byte to behind its last, have a byte in common.
+fn crossed(mut spans: Vec<(isize, isize)>) -> bool {
+    spans.sort_unstable();
+    spans.windows(2).any(|pair| pair[1].0 < pair[0].1)
 }
 
 #[cfg(test)]
@@ -105,5 +145,16 @@ mod tests {
         twice.compress();
         assert_eq!(twice.0.len(), 2);
         assert_eq!(twice.reach(), Some((1000, 1644)));
+    }
+
+    #[test]
+    fn columns_interleave_without_overlap() {
+        let column = |at, len| Run { at, len, count: 1_000_000_000, stride: 24 };
+        assert!(!Runs(vec![column(0, 8), column(16, 8), column(8, 8)]).overlap());
+        assert!(Runs(vec![Run { at: 0, len: 8, count: 3, stride: 4 }]).overlap());
+        let few = |at, len| Run { at, len, count: 3, stride: 24 };
+        assert!(Runs(vec![few(0, 8), few(7, 8)]).overlap());
+        assert!(Runs(vec![few(0, 8), few(20, 8)]).overlap(), "its end is in the next row");
+        assert!(!Runs(vec![few(0, 8), few(72, 8)]).overlap());
     }
 }

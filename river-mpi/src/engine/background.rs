@@ -17,6 +17,9 @@ pub(crate) trait Background {
 
     /// The rank of the world whose message it waits for.
     fn waits_for(&self) -> u32;
+
+    /// What it waits for, in words.
+    fn describe(&self, engine: &Engine<'_>) -> String;
 }
 
 /// All that is under way.
@@ -46,13 +49,13 @@ impl Engine<'_> {
         }
         let mut news = false;
         loop {
-            let before = self.state.borrow().received.iter().sum::<u64>();
+            let before = self.state.borrow().arrivals;
             let tasks = self.background.tasks.borrow().clone();
             tasks.iter().for_each(|task| task.advance(self));
             self.background.tasks.borrow_mut().retain(|task| !task.is_done());
             news |= self.background.tasks.borrow().len() < tasks.len();
             // One may have brought in what another one waits for.
-            if self.state.borrow().received.iter().sum::<u64>() == before {
+            if self.state.borrow().arrivals == before {
                 break;
             }
             news = true;
@@ -84,6 +87,13 @@ impl Engine<'_> {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// What everything waits for, in words.
+    pub(super) fn describe_background(&self) -> Option<String> {
+        let tasks = self.background.tasks.borrow();
+        let texts: Vec<String> = tasks.iter().map(|task| task.describe(self)).collect();
+        (!texts.is_empty()).then(|| texts.join(", and "))
     }
 
     pub(crate) fn has_background(&self) -> bool {

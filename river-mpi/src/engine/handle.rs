@@ -30,7 +30,10 @@ impl Engine<'_> {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         match state.received.get_mut(header.from as usize) {
-            Some(count) => *count += 1,
+            Some(count) => {
+                *count += 1;
+                state.arrivals += 1;
+            }
             None => {
                 tracing::warn!(from = header.from, "a message from a rank that does not exist");
                 return;

@@ -193,6 +193,7 @@ impl Engine<'_> {
         };
         if intake != Intake::Left {
             state.received[header.from as usize] += 1;
+            state.arrivals += 1;
         }
         intake
     }

@@ -21,6 +21,7 @@ mod send;
 mod single;
 mod survive;
 mod wait;
+mod words;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -124,12 +125,23 @@ struct Gone {
     normal: bool,
 }
 
+impl Gone {
+    /// What an operation returns that needs this rank.
+    fn error(&self, rank: u32) -> MpiError {
+        MpiError::ProcFailed { rank: rank as usize, why: self.why.clone(), waiting_for: String::new() }
+    }
+}
+
 #[derive(Debug)]
 struct State {
+    /// What communicators are called that were given names.
+    names: FxHashMap<u32, String>,
     matching: Matching<Message>,
     ops: SlotMap<DefaultKey, Op>,
     sent: Vec<u64>,
     received: Vec<u64>,
+    /// The sum of those: who sees it unchanged has missed nothing.
+    arrivals: u64,
     watched: Vec<bool>,
     gone: FxHashMap<u32, Gone>,
     /// Failures that wildcard receives go on in spite of.
@@ -171,6 +183,8 @@ pub(crate) struct Engine<'v> {
     supervisor: VrId,
     by_id: FxHashMap<VrId, u32>,
     state: RefCell<State>,
+    /// The collective operation that it was in last.
+    operation: Cell<&'static str>,
     /// The number of the wait that was reported, while it lasts.
     reported: Cell<Option<u64>>,
     reports: Cell<u64>,
@@ -209,6 +223,7 @@ impl<'v> Engine<'v> {
             supervisor,
             by_id,
             state: RefCell::new(state),
+            operation: Cell::new("a collective operation"),
             reported: Cell::new(None),
             reports: Cell::new(0),
             next_context: Cell::new(2),
@@ -340,10 +355,12 @@ impl<'v> Engine<'v> {
 impl State {
     fn new(ranks: usize) -> Self {
         Self {
+            names: FxHashMap::default(),
             matching: Matching::default(),
             ops: SlotMap::new(),
             sent: vec![0; ranks],
             received: vec![0; ranks],
+            arrivals: 0,
             watched: vec![false; ranks],
             gone: FxHashMap::default(),
             acknowledged: FxHashSet::default(),
@@ -370,18 +387,8 @@ impl State {
 
     fn not_sent(&mut self, to: u32, error: SendError) -> MpiError {
         match error {
-            SendError::Down(down) => {
-                let gone = self.bury(to, &down);
-                MpiError::ProcFailed { rank: to as usize, why: gone.why }
-            }
+            SendError::Down(down) => self.bury(to, &down).error(to),
             _ => MpiError::Stopped,
         }
     }
-}
-
-/// A context as people know it.
-pub(crate) fn context_name(context: u32) -> String {
-    let communicator =
-        if context < 2 { "the world".to_owned() } else { format!("communicator {}", context / 2) };
-    if context % 2 == 1 { format!("a collective operation of {communicator}") } else { communicator }
 }

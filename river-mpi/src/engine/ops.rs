@@ -49,6 +49,11 @@ impl Engine<'_> {
 
     /// The error that an operation ends with, if it can never complete.
     pub(crate) fn failure(&self, op: OpId) -> Result {
+        let what = || self.describe_op(op).unwrap_or_default();
+        self.why_never(op).map_err(|error| error.while_waiting_for(what))
+    }
+
+    fn why_never(&self, op: OpId) -> Result {
         let state = self.state.borrow();
         let Some(op) = state.ops.get(op.key()) else { return Ok(()) };
         let (context, whom) = match &op.state {

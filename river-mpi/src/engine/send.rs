@@ -345,7 +345,7 @@ impl Engine<'_> {
         loop {
             match self.drain(|op| op.detached && matches!(op.state, OpState::Offered { .. })) {
                 Ok(()) => break,
-                Err(MpiError::ProcFailed { rank, why }) => {
+                Err(MpiError::ProcFailed { rank, why, .. }) => {
                     tracing::warn!("rank {rank} {why}, and has not received what was sent to it");
                 }
                 Err(MpiError::Revoked(context)) => {

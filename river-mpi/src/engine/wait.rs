@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 
 use river_core::{Arriving, Channel, Down, RecvError, Selector};
 
-use super::arrival::Arrival;
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
-use super::{ALL, Ask, Engine, Gone, LANE, OpId, OpState, REPORTS, Sources, State, context_name};
+use super::{ALL, Ask, Engine, Gone, LANE, OpId, REPORTS, State};
 use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
-use crate::matching::Pattern;
 
 /// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
 const DEATHS: Channel = Channel::named("mpi.deaths");
@@ -49,7 +47,9 @@ impl Engine<'_> {
             if self.take_beside(&mut hook, &mut landing) {
                 return Ok(());
             }
-            self.check_wait(whom, hook.as_ref().map(|hook| hook.ask))?;
+            let ask = hook.as_ref().map(|hook| hook.ask);
+            self.check_wait(whom, ask)
+                .map_err(|error| error.while_waiting_for(|| self.describe(ask, ops)))?;
         }
         self.watch(whom);
         let awake = self.time_to_read(ops);
@@ -59,10 +59,7 @@ impl Engine<'_> {
                 if self.has_due() {
                     return Ok(());
                 }
-                let what = match &hook {
-                    Some(hook) => self.state.borrow().describe_ask("a receive", hook.ask),
-                    None => self.describe(ops),
-                };
+                let what = self.describe(hook.as_ref().map(|hook| hook.ask), ops);
                 self.wait_on(what, hook)
             }
             Err(error) => self.trouble(error),
@@ -198,16 +195,13 @@ impl Engine<'_> {
             let (sent, received) = (state.sent.clone(), state.received.clone());
             self.report(&Report::Waiting(Waiting { number, what, sent, received }));
         }
-        let before: u64 = self.state.borrow().received.iter().sum();
+        let before = self.state.borrow().arrivals;
         let result = loop {
             match self.sleep(Duration::MAX, &mut hook, &mut None) {
                 Ok(()) => {
                     let state = self.state.borrow();
                     // An order of the supervisor alone does not end the wait.
-                    if state.ended
-                        || !state.agreements.is_empty()
-                        || state.received.iter().sum::<u64>() != before
-                    {
+                    if state.ended || !state.agreements.is_empty() || state.arrivals != before {
                         break Ok(());
                     }
                 }
@@ -284,33 +278,6 @@ impl Engine<'_> {
             Err(error) => tracing::warn!(%error, "a report cannot be encoded"),
         }
     }
-
-    pub(super) fn describe(&self, ops: &[OpId]) -> String {
-        let state = self.state.borrow();
-        let texts = ops.iter().filter_map(|op| state.ops.get(op.key())).map(|op| match &op.state {
-            OpState::Posted(ask) => state.describe_ask("a receive", ask),
-            OpState::Due(offer) => format!("the data of a message from rank {}", offer.header.from),
-            OpState::Arriving(Arrival { header, .. }) => {
-                format!("the rest of a message from rank {}", header.from)
-            }
-            OpState::Offered { to, key, .. }
-            | OpState::Wanted { to, key, .. }
-            | OpState::Unmatched { to, key } => {
-                format!(
-                    "rank {to} to receive what was sent with tag {} ({})",
-                    key.tag,
-                    context_name(key.context)
-                )
-            }
-            _ => "the answer to a cancel".to_owned(),
-        });
-        let texts: Vec<String> = texts.collect();
-        match texts.is_empty() {
-            true if self.has_background() => "a collective operation that was started".to_owned(),
-            true => "an agreement".to_owned(),
-            false => texts.join(", or "),
-        }
-    }
 }
 
 impl State {
@@ -328,7 +295,7 @@ impl State {
         match context {
             // Both contexts of a communicator are revoked by the first.
             Some(context) if !self.revoked.is_empty() && self.revoked.contains(&(context & !1)) => {
-                Err(MpiError::Revoked(context_name(context)))
+                Err(MpiError::Revoked(self.name_of(context & !1)))
             }
             _ => Ok(()),
         }
@@ -349,7 +316,7 @@ impl State {
             last.filter(|_| whom.len() > 1 && all_gone())
         });
         match culprit.and_then(|rank| Some((rank, self.gone.get(rank)?))) {
-            Some((&rank, gone)) => Err(MpiError::ProcFailed { rank: rank as usize, why: gone.why.clone() }),
+            Some((&rank, gone)) => Err(gone.error(rank)),
             None => Ok(()),
         }
     }
@@ -358,18 +325,8 @@ impl State {
     pub(super) fn check_failed(&self, whom: &[u32]) -> Result {
         let failed = |rank: &u32| Some((*rank, self.gone.get(rank).filter(|gone| !gone.normal)?));
         match whom.iter().filter(|rank| !self.acknowledged.contains(rank)).find_map(failed) {
-            Some((rank, gone)) => Err(MpiError::ProcFailed { rank: rank as usize, why: gone.why.clone() }),
+            Some((rank, gone)) => Err(gone.error(rank)),
             None => Ok(()),
         }
-    }
-
-    pub(super) fn describe_ask(&self, what: &str, ask: &Ask) -> String {
-        let Pattern { context, tag, .. } = ask.pattern;
-        let from = match &ask.sources {
-            Sources::One(rank) => format!("from rank {rank}"),
-            Sources::Any(_) => "from any rank".to_owned(),
-        };
-        let tag = tag.map_or_else(|| "with any tag".to_owned(), |tag| format!("with tag {tag}"));
-        format!("{what} {from} {tag} ({})", context_name(context))
     }
 }

@@ -16,7 +16,7 @@ fn lengths_that_do_not_fit_are_errors() {
     let text = error(3, |world| world.allreduce(&[1, 2], &mut [0; 3], &SUM));
     assert!(text.contains("expected 2 elements, found 3"), "{text}");
     let text = error(3, |world| world.alltoall(&[1; 4], &mut [0; 4]));
-    assert!(text.contains("the send buffer: expected 3 elements, found 4"), "{text}");
+    assert!(text.contains("the send buffer: 4 elements are no equal blocks for 3 ranks"), "{text}");
     let text = error(2, |world| world.gatherv(&[1], &mut [0; 2], &[0..1, 0..1], 0));
     assert!(text.contains("blocks 0..1 and 0..1 overlap"), "{text}");
     let text = error(2, |world| world.scatterv(&[1], &[0..1, 1..3], &mut [0], 0));
@@ -32,7 +32,9 @@ fn lengths_that_do_not_fit_are_errors() {
 #[test]
 fn ranks_that_call_with_different_counts_are_told() {
     let text = error(2, |world| world.bcast(&mut vec![1_u64; 2 + world.rank()], 0));
-    assert!(text.contains("rank 0 sent 16 bytes") && text.contains("24 were expected"), "{text}");
+    assert!(text.contains("bcast on the world: rank 0 sent 16 bytes where 24 were expected"), "{text}");
+    let text = error(3, |world| world.ibarrier()?.wait().and(world.alltoall_values(&[0_u8]).map(drop)));
+    assert!(text.contains("1 elements are no equal blocks for 3 ranks"), "{text}");
 }
 
 #[test]

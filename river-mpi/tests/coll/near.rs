@@ -72,8 +72,8 @@ fn a_deadlock_of_operations_and_messages_is_found() {
     });
     let text = error.expect_err("all wait").to_string();
     assert!(text.contains("deadlock: every rank waits"), "{text}");
-    assert!(text.contains("rank 1 waits for a receive from rank 0 with tag 5"), "{text}");
-    assert!(text.contains("a collective operation of the world"), "{text}");
+    assert!(text.contains("rank 1 waits for a message from rank 0 with tag 5 (the world)"), "{text}");
+    assert!(text.contains("rank 0 waits for rank 1 in barrier on the world"), "{text}");
 }
 
 #[test]

@@ -78,9 +78,7 @@ impl<'a> Layout<'a> {
 
     /// Room for the data of all ranks in `buffer`, checked before anything is sent.
     fn room<T: Pod, E: Pod>(&self, buffer: &[T]) -> Result<Vec<E>> {
-        for block in &*self.blocks {
-            self.datatype.check(size_of_val(buffer), block.clone())?;
-        }
+        self.datatype.check_receive(size_of_val(buffer), &self.blocks)?;
         Ok(vec![E::zeroed(); self.counts::<E>()?.iter().sum()])
     }
 
@@ -145,6 +143,6 @@ impl<'v> Communicator<'v> {
     {
         let Call { prepared: Prepared { seat, tag, planned }, send, recv, mut deliver } = self.guard(call)?;
         let work = Slices::new(planned.plan.clone(), tag, Input::Apart(send), recv, Box::new(operator));
-        Ok(self.go(seat, work, move |output: &Vec<E>| deliver(output)))
+        Ok(self.go(planned.operation, seat, work, move |output: &Vec<E>| deliver(output)))
     }
 }

@@ -1,0 +1,87 @@
+//! What errors and lists of deadlocks call communicators, and what a rank waits for.
+
+use super::arrival::Arrival;
+use super::{Ask, Engine, OpId, OpState, Sources, State};
+use crate::matching::Pattern;
+
+impl Engine<'_> {
+    /// Notes which collective operation this rank is in.
+    #[inline]
+    pub(crate) fn enter(&self, operation: &'static str) {
+        self.operation.set(operation);
+    }
+
+    /// What a context is called: its communicator; of the second one of a communicator the operation that is carried out there.
+    pub(crate) fn name_of(&self, context: u32) -> String {
+        let comm = self.state.borrow().name_of(context & !1);
+        if context.is_multiple_of(2) { comm } else { format!("{} on {comm}", self.operation.get()) }
+    }
+
+    /// Gives a communicator a name.
+    pub(crate) fn set_name(&self, context: u32, name: String) {
+        self.state.borrow_mut().names.insert(context, name);
+    }
+
+    /// Nobody uses that communicator any more.
+    pub(crate) fn forget_name(&self, context: u32) {
+        self.state.borrow_mut().names.remove(&context);
+    }
+
+    /// What a receive waits for, or else who waits for these operations, or else for what was started.
+    pub(super) fn describe(&self, ask: Option<&Ask>, ops: &[OpId]) -> String {
+        if let Some(ask) = ask {
+            return self.describe_ask(ask);
+        }
+        let texts: Vec<String> = ops.iter().filter_map(|&op| self.describe_op(op)).collect();
+        if !texts.is_empty() {
+            return texts.join(", or ");
+        }
+        self.describe_background().unwrap_or_else(|| "an agreement".to_owned())
+    }
+
+    pub(super) fn describe_op(&self, op: OpId) -> Option<String> {
+        let state = self.state.borrow();
+        Some(match &state.ops.get(op.key())?.state {
+            OpState::Posted(ask) => {
+                let ask = ask.clone();
+                drop(state);
+                self.describe_ask(&ask)
+            }
+            OpState::Due(offer) => format!("the data of a message from rank {}", offer.header.from),
+            OpState::Arriving(Arrival { header, .. }) => {
+                format!("the rest of a message from rank {}", header.from)
+            }
+            OpState::Offered { to, key, .. }
+            | OpState::Wanted { to, key, .. }
+            | OpState::Unmatched { to, key } => {
+                let comm = state.name_of(key.context & !1);
+                format!("rank {to} to receive what was sent with tag {} ({comm})", key.tag)
+            }
+            _ => "the answer to a cancel".to_owned(),
+        })
+    }
+
+    fn describe_ask(&self, ask: &Ask) -> String {
+        let Pattern { context, tag, .. } = ask.pattern;
+        let from = match &ask.sources {
+            Sources::One(rank) => format!("rank {rank}"),
+            Sources::Any(_) => "any rank".to_owned(),
+        };
+        if !context.is_multiple_of(2) {
+            return format!("{from} in {}", self.name_of(context));
+        }
+        let tag = tag.map_or_else(|| "any tag".to_owned(), |tag| format!("tag {tag}"));
+        format!("a message from {from} with {tag} ({})", self.name_of(context))
+    }
+}
+
+impl State {
+    /// What a communicator is called.
+    pub(super) fn name_of(&self, context: u32) -> String {
+        let unnamed = || match context {
+            0 => "the world".to_owned(),
+            _ => format!("communicator {}", context / 2),
+        };
+        self.names.get(&context).cloned().unwrap_or_else(unnamed)
+    }
+}
