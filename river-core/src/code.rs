@@ -5,8 +5,8 @@
 //! table. Equal images have equal tables, so the index means the same function everywhere, and an index that a
 //! stranger makes up can name nothing but another legal entry point, or is refused.
 //!
-//! This module is the only one with `unsafe` in this crate, but for the hook of test executables: the table is read, an address in it
-//! becomes a function, and a function item, which has no bytes, is made out of nothing.
+//! What is `unsafe` here (elsewhere it is memory that is shared with other processes, `link/shm/memory.rs`, and the hook of test
+//! executables): the table is read, an address in it becomes a function, and a function item, which has no bytes, is made out of nothing.
 #![allow(unsafe_code)]
 
 use std::any::Any;

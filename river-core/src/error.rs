@@ -131,6 +131,9 @@ pub enum RecvError {
         "a receive was called from within a receive's predicate: predicates may only look at the message"
     )]
     Reentrant,
+    /// The envelope of a posted receive was returned before.
+    #[error("the envelope of this posted receive was handed out before, by `test`")]
+    HandedOut,
     /// The VR is replayed and does something else than before.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Encoder and decoder know no sockets. The decoder trusts nothing: a header that makes no sense is an error that
-//! ends the connection, and no more memory is taken than has arrived, beyond [`EAGER`] bytes.
+//! ends the connection, and no more memory is taken than [`EAGER`] bytes, or twice of what has arrived.
 
 use std::sync::Arc;
 

@@ -22,12 +22,14 @@ use serde::{Deserialize, Serialize};
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::cut;
 use crate::discovery::Network;
+use crate::down::Why;
 use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{ProgramId, VrId};
 use crate::inbox::Inbox;
 use crate::key::ClusterKey;
 use crate::lease;
 use crate::node::{Asked, Node};
+use crate::panics::catch_panic;
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
 use crate::rt;
 use crate::service;
@@ -240,7 +242,14 @@ async fn serve_program(
     loop {
         match from.next().await {
             Ok(Some(ToHost::Create { ticket, vrs })) => {
-                let result = vrs.into_iter().try_for_each(|new| create(&node, new, &to));
+                let mut result = Ok(());
+                for new in vrs {
+                    let vr = new.id;
+                    result = result.and_then(|()| create(&node, new, &to));
+                    if let Err(error) = &result {
+                        let _ = to.try_send(FromHost::Ended { vr, why: Why::Failed(error.to_string()) });
+                    }
+                }
                 let _ = to.try_send(FromHost::Created { ticket, result });
             }
             Ok(Some(ToHost::Reply { ticket, reply })) => {
@@ -326,12 +335,13 @@ fn send_tapes(node: &Node, to: &rt::Sender<FromHost>) -> bool {
 fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
     let NewVr { id, code, name, state, parent, parent_at, recoverable } = new;
     node.learn(parent, parent_at);
-    let recorder = recoverable.then(|| {
-        let base = Base::new(id, state.clone().into());
+    let base = recoverable.then(|| Base::new(id, state.clone().into()));
+    let resource = make(code, state).map_err(|error| DeployError::State { name: name.clone(), error })?;
+    // Of one that could not be made no checkpoint knows.
+    let recorder = base.map(|base| {
         let (parent, code, name, program) = (Some(parent), Some(code), name.clone(), node.program);
         node.states.add(Origin { id, parent, code, name, program }, Record::new(base))
     });
-    let resource = make(code, state).map_err(|error| DeployError::State { name: name.clone(), error })?;
     let to = to.clone();
     let ended = move |vr, why| drop(to.try_send(FromHost::Ended { vr, why }));
     vr::thread::spawn(node, id, &name, parent, resource, recorder, ended).map_err(|error| DeployError::Vm {
@@ -466,6 +476,8 @@ fn send_copy(round: u64, saved: &Saved, to: &rt::Sender<FromHost>) -> Result<(),
 
 pub(crate) fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
     let mut creation = Creation { state, made: None };
-    code.resolve().map_err(|error| error.to_string())?(&mut creation);
+    let enter = code.resolve().map_err(|error| error.to_string())?;
+    // Reading the state is the user's code.
+    catch_panic(|| enter(&mut creation))?;
     creation.made.unwrap_or_else(|| Err("the code pointer does not make a VR".into()))
 }

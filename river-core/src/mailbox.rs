@@ -167,6 +167,11 @@ impl Mailbox {
         }
     }
 
+    /// Whether a receive is still posted.
+    pub(crate) fn has_posted(&self, id: PostId) -> bool {
+        self.posted.selector(id).is_some()
+    }
+
     /// Takes a posted receive back. What it had got goes to its old place in the queue.
     pub(crate) fn unpost(&mut self, id: PostId) {
         for (number, envelope) in self.posted.unpost(id) {
@@ -197,8 +202,7 @@ impl Mailbox {
         swap: &mut Swap<'_>,
     ) -> Option<R> {
         self.absorb_all(swap);
-        let envelopes = self.unexpected.iter().map(|(_, envelope)| envelope);
-        envelopes.filter(|envelope| selector.admits(envelope)).find_map(visitor)
+        self.unexpected.visit(selector, visitor)
     }
 
     /// Asks to be told by the next receive that finds no envelope when `who` is gone. True: not asked before.

@@ -60,7 +60,7 @@ impl VirtualResource for Fate {
         eprintln!("last words");
         match self {
             Fate::Panic => panic!("as asked"),
-            Fate::Fail => Err(river_core::VrError::msg("cannot go on")),
+            Fate::Fail => Err(VrError::msg("cannot go on")),
             Fate::Exit => std::process::exit(3),
             Fate::Kill => {
                 rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
@@ -221,7 +221,7 @@ fn a_service_is_one_vr_for_all_who_ask_and_a_new_one_after_its_end() {
         let ask = |service| {
             vr.send_bytes(service, CHANNEL, 0, vec![])?;
             let answer = vr.receive(Selector::on(CHANNEL).from(service))?;
-            Ok::<_, river_core::VrError>(answer.payload.head()[0])
+            Ok::<_, VrError>(answer.payload.head()[0])
         };
         let first = vr.service(&vms[0], "counter", || Counter { count: 0 })?;
         assert_eq!(vr.service(&vms[0], "counter", || Counter { count: 0 })?, first);
@@ -303,6 +303,8 @@ struct Hungry;
 
 impl VirtualResource for Hungry {
     fn main(&mut self, vr: &Vr) -> Result {
+        // Its deployment is over when it is told to.
+        vr.receive(Selector::on(CHANNEL))?;
         let memory = vec![1_u8; 1 << 40];
         vr.send_bytes(vr.id(), CHANNEL, 0, memory)?;
         Ok(())
@@ -316,6 +318,7 @@ fn who_dies_of_a_limit_is_told_of_it() {
     river_core::try_run(|vr| {
         let vms = vr.allocate(vec![vm.info()], 1)?;
         let hungry = vr.deploy(&vms, |_| Hungry)?;
+        vr.send_bytes(hungry[0], CHANNEL, 0, vec![])?;
         let error = vr.receive(Selector::on(CHANNEL).from(hungry[0])).unwrap_err().to_string();
         assert!(error.contains("(its VM allows a host 4096 MiB of memory)"), "{error}");
         assert!(error.contains("memory allocation of"), "{error}");

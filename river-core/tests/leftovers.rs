@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use river_core::{Result, VirtualResource, Vr};
+use river_core::{Result, VirtualResource, Vm, VmConfig, VmInfo, Vr};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -14,10 +14,12 @@ impl VirtualResource for Nothing {
     }
 }
 
-fn run() {
+fn run(taken: &VmInfo) {
     river_core::try_run(|vr| {
         let vms = vr.start_local(2)?;
         vr.deploy(&vms, |_| Nothing)?;
+        // What others have is asked for in vain.
+        vr.allocate(vec![taken.clone()], 1).unwrap_err();
         Ok(())
     })
     .unwrap();
@@ -35,11 +37,21 @@ fn children() -> usize {
 
 #[test]
 fn threads_files_and_children_are_gone() {
-    run(); // What the first one starts for good (the network thread) is there now.
+    let taken = Vm::start(VmConfig::default().hidden()).unwrap();
+    let count_leftovers = |vr: &Vr| {
+        vr.allocate(vec![taken.info()], 1)?;
+        leftovers(&taken.info());
+        Ok(())
+    };
+    river_core::try_run(count_leftovers).unwrap();
+}
+
+fn leftovers(taken: &VmInfo) {
+    run(taken); // What the first one starts for good (the network thread) is there now.
     let (mut threads, mut files) = (usize::MAX, usize::MAX);
     let before = (count("task"), count("fd"));
     for _ in 0..10 {
-        run();
+        run(taken);
     }
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(10) {

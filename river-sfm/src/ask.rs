@@ -45,7 +45,9 @@ pub(crate) fn ask(
     match vr.receive_until(selector, deadline, |_| true) {
         Ok(envelope) => Ok(open(envelope)?),
         Err(error) => {
-            given_up.0.borrow_mut().push(ticket.number);
+            if !matches!(&error, river_core::RecvError::Down(down) if down.who == dest) {
+                given_up.0.borrow_mut().push(ticket.number);
+            }
             Err(AskError::Recv(match error {
                 river_core::RecvError::Timeout { waited, queued } => {
                     let pattern = format!("the reply to {}", text.unwrap_or_default());

@@ -41,6 +41,8 @@ pub(crate) fn open(envelope: Envelope) -> Result<Message, RecvError> {
 
 /// So many messages of the queue are shown.
 const SHOWN: usize = 5;
+/// So many are compared with what was asked for: who waits again and again, with a short patience, must not look at all each time.
+const COMPARED: usize = 1000;
 
 /// What a receive says that waited in vain: what is there, those that nearly match first.
 pub(crate) fn timeout(vr: &Vr, pattern: &Pattern<'_>, waited: Duration) -> RecvError {
@@ -48,6 +50,9 @@ pub(crate) fn timeout(vr: &Vr, pattern: &Pattern<'_>, waited: Duration) -> RecvE
     let mut near: Vec<(usize, Envelope)> = Vec::new();
     let _: Option<()> = vr.peek_where(Selector::on(SFM), |envelope| {
         queued += 1;
+        if queued > COMPARED {
+            return None;
+        }
         let misses = pattern.misses(envelope);
         let at = near.partition_point(|(others, _)| *others <= misses);
         if at < SHOWN {

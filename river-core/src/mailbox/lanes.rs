@@ -3,10 +3,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::slice;
 
 use crate::envelope::Channel;
 
-/// Arrival numbers per lane, oldest first. May name envelopes that were taken by a receive without a lane.
+/// Arrival numbers per lane, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Lanes(HashMap<LaneKey, Lane, BuildHasherDefault<LaneHasher>>);
 
@@ -16,21 +17,29 @@ impl Lanes {
         lane.and_modify(|lane| lane.insert(number)).or_insert(Lane::One(number));
     }
 
-    /// Removes and returns the first number of a lane for which `take` says so. Numbers that are `stale` are forgotten on the
-    /// way.
-    pub(super) fn take(
-        &mut self,
-        channel: Channel,
-        lane: u64,
-        stale: impl FnMut(u64) -> bool,
-        take: impl FnMut(u64) -> bool,
-    ) -> Option<u64> {
+    /// The numbers of a lane.
+    pub(super) fn of(&self, channel: Channel, lane: u64) -> impl Iterator<Item = u64> {
+        let (first, second) = match self.0.get(&LaneKey::new(channel, lane)) {
+            None => (&[][..], &[][..]),
+            Some(Lane::One(number)) => (slice::from_ref(number), &[][..]),
+            Some(Lane::Many(numbers)) => numbers.as_slices(),
+        };
+        first.iter().chain(second).copied()
+    }
+
+    /// Removes and returns the first number of a lane for which `take` says so.
+    pub(super) fn take(&mut self, channel: Channel, lane: u64, take: impl FnMut(u64) -> bool) -> Option<u64> {
         let Entry::Occupied(mut entry) = self.0.entry(LaneKey::new(channel, lane)) else { return None };
-        let (number, over) = entry.get_mut().take(stale, take);
-        if over {
+        let (number, is_empty) = entry.get_mut().take(take);
+        if is_empty {
             entry.remove();
         }
         number
+    }
+
+    /// Removes a number of a lane.
+    pub(super) fn remove(&mut self, channel: Channel, lane: u64, number: u64) {
+        self.take(channel, lane, |other| other == number);
     }
 }
 
@@ -88,23 +97,14 @@ impl Lane {
         }
     }
 
-    /// Removes and returns the first number for which `take` says so, and those at the front that are `stale`. The lane itself
-    /// may be removed if it says `true` besides.
-    fn take(
-        &mut self,
-        mut stale: impl FnMut(u64) -> bool,
-        mut take: impl FnMut(u64) -> bool,
-    ) -> (Option<u64>, bool) {
+    /// Removes and returns the first number for which `take` says so, and says whether that was all.
+    fn take(&mut self, mut take: impl FnMut(u64) -> bool) -> (Option<u64>, bool) {
         match self {
             Lane::One(number) => {
-                let number = *number;
-                let found = take(number);
-                (found.then_some(number), found || stale(number))
+                let found = take(*number);
+                (found.then_some(*number), found)
             }
             Lane::Many(numbers) => {
-                while numbers.front().is_some_and(|&number| stale(number)) {
-                    numbers.pop_front();
-                }
                 let index = numbers.iter().position(|&number| take(number));
                 (index.and_then(|index| numbers.remove(index)), numbers.is_empty())
             }

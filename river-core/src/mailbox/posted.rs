@@ -40,6 +40,8 @@ pub(super) struct PostedReceives {
     posts: u64,
     /// Envelopes that standing receives have got.
     standing: usize,
+    /// Envelopes that all have got.
+    got: usize,
 }
 
 impl PostedReceives {
@@ -52,6 +54,7 @@ impl PostedReceives {
         got: VecDeque<(u64, Envelope)>,
     ) -> PostId {
         self.posts += 1;
+        self.got += got.len();
         if standing {
             self.standing += got.len();
         }
@@ -67,6 +70,7 @@ impl PostedReceives {
             return Some(envelope);
         };
         self.standing += usize::from(posted.standing);
+        self.got += 1;
         // At the end, unless the envelope was given back by another.
         let at = posted.got.partition_point(|(other, _)| *other < number);
         posted.got.insert(at, (number, envelope));
@@ -81,14 +85,16 @@ impl PostedReceives {
     /// The envelope that a receive has got, which then is posted no longer.
     pub(super) fn complete(&mut self, id: PostId) -> Option<Envelope> {
         let index = self.queue.iter().position(|posted| posted.id == id && !posted.got.is_empty())?;
-        let (_, envelope) = self.queue.remove(index)?.got.pop_front()?;
-        Some(envelope)
+        let posted = self.queue.remove(index)?;
+        self.got -= posted.got.len();
+        posted.got.into_iter().next().map(|(_, envelope)| envelope)
     }
 
     /// Takes a receive back; what it had got.
     pub(super) fn unpost(&mut self, id: PostId) -> VecDeque<(u64, Envelope)> {
         let index = self.queue.iter().position(|posted| posted.id == id);
         let Some(posted) = index.and_then(|index| self.queue.remove(index)) else { return VecDeque::new() };
+        self.got -= posted.got.len();
         if posted.standing {
             self.standing -= posted.got.len();
         }
@@ -107,6 +113,7 @@ impl PostedReceives {
         let first = first.min_by_key(|posted| posted.got.front().map(|(number, _)| *number))?;
         let (_, envelope) = first.got.pop_front()?;
         self.standing -= 1;
+        self.got -= 1;
         Some((first.id, envelope))
     }
 
@@ -122,7 +129,7 @@ impl PostedReceives {
     /// How many envelopes they have got.
     #[inline]
     pub(super) fn got(&self) -> usize {
-        self.queue.iter().map(|posted| posted.got.len()).sum()
+        self.got
     }
 
     /// The envelopes that they have got.

@@ -45,19 +45,43 @@ impl Unexpected {
         let number = match selector.lane.filter(|&lane| lane != 0) {
             None => {
                 let mut held = held.iter();
-                *held.find(|(_, held)| selector.admits(&held.envelope) && accept(&held.envelope))?.0
+                let wanted =
+                    |(_, held): &(&u64, &Held)| selector.admits(&held.envelope) && accept(&held.envelope);
+                let (&number, Held { envelope, .. }) = held.find(wanted)?;
+                if envelope.lane != 0 {
+                    self.lanes.remove(envelope.channel, envelope.lane, number);
+                }
+                number
             }
             Some(lane) => {
                 let admitted = |number| {
                     let envelope = held.get(&number).map(|held| &held.envelope);
                     envelope.is_some_and(|envelope| selector.admits(envelope) && accept(envelope))
                 };
-                self.lanes.take(selector.channel, lane, |number| !held.contains_key(&number), admitted)?
+                self.lanes.take(selector.channel, lane, admitted)?
             }
         };
         let Held { envelope, .. } = self.held.remove(&number)?;
         self.bytes -= envelope.payload.len();
         Some((number, envelope))
+    }
+
+    /// Shows those that the selector admits, oldest first, until the visitor returns `Some`.
+    pub(super) fn visit<R>(
+        &self,
+        selector: &Selector,
+        visitor: &mut dyn FnMut(&Envelope) -> Option<R>,
+    ) -> Option<R> {
+        let mut show = |Held { envelope, .. }: &Held| {
+            if selector.admits(envelope) { visitor(envelope) } else { None }
+        };
+        match selector.lane.filter(|&lane| lane != 0) {
+            None => self.held.values().find_map(show),
+            Some(lane) => {
+                let numbers = self.lanes.of(selector.channel, lane);
+                numbers.filter_map(|number| self.held.get(&number)).find_map(&mut show)
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -77,5 +101,28 @@ impl Unexpected {
     /// All of them, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Envelope)> {
         self.held.iter().map(|(number, held)| (*number, &held.envelope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Channel;
+    use crate::id::VrId;
+
+    #[test]
+    fn the_index_forgets_what_is_taken_without_a_lane() {
+        let (channel, mut unexpected) = (Channel::named("test"), Unexpected::default());
+        for number in 0..100 {
+            let (src, dst) = (VrId::fresh(), VrId::fresh());
+            let envelope =
+                Envelope { src, dst, seq: 0, channel, lane: 1 + number % 7, payload: vec![].into() };
+            unexpected.hold(number, envelope, Moment::default());
+        }
+        for number in 0..100 {
+            let taken = unexpected.take(&Selector::on(channel), &mut |_| true);
+            assert_eq!(taken.map(|(number, _)| number), Some(number));
+        }
+        assert!((1..8).all(|lane| unexpected.lanes.of(channel, lane).next().is_none()));
     }
 }

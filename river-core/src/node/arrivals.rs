@@ -116,7 +116,11 @@ impl Node {
                 }
             }
             Kind::Gate => {
-                if let Some(full) = gate::decode(envelope.payload.head()) {
+                // One that was buried meanwhile never says that there is room again.
+                let book = self.book();
+                if let Some(full) = gate::decode(envelope.payload.head())
+                    && book.peers.get(&from).is_none_or(|peer| peer.down.is_none())
+                {
                     self.gates.set(envelope.src, from, full);
                 }
             }

@@ -80,7 +80,8 @@ impl Node {
             return;
         }
         let link = peer.link.clone();
-        if peer.inbound > 0 && may_be_heard {
+        let is_heard_of = peer.inbound > 0 && may_be_heard;
+        if is_heard_of {
             peer.doomed = Some(why.clone());
         } else {
             let watches = self.bury(host, peer, why);
@@ -88,10 +89,12 @@ impl Node {
             self.deliver_downs(watches, why);
         }
         // A dialler may hold the slot for as long as the connection takes; it finds out by itself.
-        if let Ok(link) = link.try_lock()
-            && let Some(link) = &*link
-        {
-            link.close(&why.to_string());
+        if let Ok(mut slot) = link.try_lock() {
+            // Nobody asks for the link to one that is buried: its file and its memory are given back.
+            let link = if is_heard_of { slot.clone() } else { slot.take() };
+            if let Some(link) = link {
+                link.close(&why.to_string());
+            }
         };
     }
 
@@ -113,6 +116,9 @@ impl Node {
             return;
         }
         if let Some(why) = peer.doomed.take() {
+            if let Ok(mut slot) = peer.link.try_lock() {
+                *slot = None;
+            }
             let watches = self.bury(host, peer, &why);
             drop(book);
             self.deliver_downs(watches, &why);
@@ -122,6 +128,7 @@ impl Node {
         }
     }
 
+    /// The host is not heard of any more; who watched whom there.
     fn bury(&self, host: HostId, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
         peer.down = Some(why.clone());
         self.gates.forget(host);

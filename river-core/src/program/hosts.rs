@@ -200,6 +200,8 @@ impl Program {
             }
             let vm = if let Some(dead) = state.hosts.get_mut(&host) {
                 dead.creating.clear();
+                // Its connection need not last as long as the program.
+                dead.to.close();
                 Some(dead.vm)
             } else {
                 None

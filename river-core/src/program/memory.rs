@@ -175,12 +175,16 @@ impl Program {
         for (image, bytes) in images {
             let _ = to.try_send(ToVm::Keep(image));
             for step in 0..2 {
-                match rt::timeout(ANSWER, from.next()).await {
-                    Ok(Ok(Some(FromVm::Kept(Ok(()))))) => {}
-                    Ok(Ok(Some(FromVm::Kept(Err(why))))) => return Err(error(&why)),
-                    Ok(Ok(_)) => return Err(error(&"it closed the connection")),
-                    Ok(Err(e)) => return Err(error(&e)),
-                    Err(_) => return Err(error(&format_args!("it did not answer within {ANSWER:?}"))),
+                loop {
+                    match rt::timeout(ANSWER, from.next()).await {
+                        // It is still coming.
+                        Ok(Ok(Some(FromVm::Alive))) => {}
+                        Ok(Ok(Some(FromVm::Kept(Ok(()))))) => break,
+                        Ok(Ok(Some(FromVm::Kept(Err(why))))) => return Err(error(&why)),
+                        Ok(Ok(_)) => return Err(error(&"it closed the connection")),
+                        Ok(Err(e)) => return Err(error(&e)),
+                        Err(_) => return Err(error(&format_args!("it did not answer within {ANSWER:?}"))),
+                    }
                 }
                 if step == 0 {
                     bytes.chunks(PIECE).for_each(|piece| drop(to.try_send(ToVm::Image(piece.to_vec()))));

@@ -309,7 +309,12 @@ impl State {
 
     /// A VM is gone, unless it was given back before.
     fn lose(&mut self, vm: &Leased) {
-        if let (Some(_), Some(why)) = (self.vms.remove(&vm.info.id), vm.why_gone()) {
+        // It may have refused the lease, and have granted another since.
+        if !self.vms.get(&vm.info.id).is_some_and(|known| std::ptr::eq(&**known, vm)) {
+            return;
+        }
+        self.vms.remove(&vm.info.id);
+        if let Some(why) = vm.why_gone() {
             self.lost.insert(vm.info.id, (vm.info.name.clone(), why));
         }
     }

@@ -102,17 +102,18 @@ impl Program {
         count: Count,
         patience: Duration,
     ) -> Result<Vec<VmInfo>, DeployError> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now().checked_add(patience);
+        let time_left = || deadline.map_or(patience, |at| at.saturating_duration_since(Instant::now()));
         let mut attempt = 0;
         loop {
             attempt += 1;
             match self.try_allocate(vms.clone(), count).await {
                 Err(DeployError::TooFew { busy, .. })
-                    if vms.len() >= count.minimum() && !busy.is_empty() && Instant::now() < deadline =>
+                    if vms.len() >= count.minimum() && !busy.is_empty() && !time_left().is_zero() =>
                 {
                     let random = VrId::fresh().as_uuid().as_u128() % 64;
                     let pause = Duration::from_millis(5 * attempt.min(40) + random as u64);
-                    rt::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+                    rt::sleep(pause.min(time_left())).await;
                 }
                 result => return result,
             }
@@ -145,9 +146,7 @@ impl Program {
             }
         }
         if got.len() < wanted {
-            for leased in &got {
-                leased.send(ToVm::Release);
-            }
+            got.iter().for_each(|leased| leased.release());
             for leased in &got {
                 leased.wait_for_close().await;
             }
@@ -159,6 +158,7 @@ impl Program {
         }
         let mut state = self.state();
         if state.ending {
+            got.iter().for_each(|leased| leased.release());
             return Err(DeployError::Stopped);
         }
         for leased in &got {

@@ -9,6 +9,7 @@ use crate::discovery::{Network, VmInfo};
 use crate::down::Why;
 use crate::id::HostId;
 use crate::image::Image;
+use crate::lease;
 use crate::program::output::Line;
 use crate::program::place::View;
 use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
@@ -95,12 +96,20 @@ impl Leased {
         });
         rt::spawn(leased.clone().read(program.clone(), from, answered, closing));
         leased.send(ToVm::Acquire(program.tenant.clone()));
-        match leased.answer(ANSWER).await {
-            Ok(FromVm::Acquired) => Ok(leased),
-            Ok(FromVm::Busy(holder)) => Err(Refusal::Busy(holder)),
-            Ok(_) => Err(error(&"it answered something else than was asked")),
-            Err(text) => Err(error(&text)),
-        }
+        let refusal = match leased.answer(ANSWER).await {
+            Ok(FromVm::Acquired) => return Ok(leased),
+            Ok(FromVm::Busy(holder)) => Refusal::Busy(holder),
+            Ok(_) => error(&"it answered something else than was asked"),
+            Err(text) => error(&text),
+        };
+        leased.release();
+        Err(refusal)
+    }
+
+    /// Gives the VM back, and ends the conversation: the VM closes the connection.
+    pub(crate) fn release(&self) {
+        self.send(ToVm::Release);
+        self.to.close();
     }
 
     pub(crate) fn send(&self, message: ToVm) {
@@ -112,6 +121,18 @@ impl Leased {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err("it closed the connection".into()),
             Err(_) => Err(format!("it did not answer within {limit:?}")),
+        }
+    }
+
+    /// The same of something that may take long: waits for as long as the VM is heard of.
+    async fn late_answer(&self) -> Result<FromVm, String> {
+        loop {
+            match rt::timeout(lease::RENEWAL, self.answers.recv()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(_)) => return Err("it closed the connection".into()),
+                Err(_) if self.why_gone().is_some() => return Err("it is not heard of any more".into()),
+                Err(_) => {}
+            }
         }
     }
 
@@ -178,7 +199,7 @@ impl Leased {
                 self.send(ToVm::Image(piece.to_vec()));
             }
             self.send(ToVm::Image(Vec::new()));
-            answer = self.answer(START).await?;
+            answer = self.late_answer().await?;
         }
         let vm = &self.info.name;
         match answer {
@@ -317,8 +338,7 @@ impl Leased {
     pub(super) fn give_up(&self, program: &Arc<Program>) {
         let error = format!("it has not been heard of for {DEAD:?}");
         self.host_is_gone(program, &Why::LostLink { vm: self.info.name.clone(), error });
-        self.send(ToVm::Release);
-        self.to.close();
+        self.release();
     }
 
     fn pulse(&self) -> MutexGuard<'_, Pulse> {

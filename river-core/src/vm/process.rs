@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 use std::{ffi::OsString, mem};
 
+use crossbeam_channel::{Receiver, Sender};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::flood::{self, Fate, Flood};
@@ -21,6 +23,8 @@ use crate::status::Usage;
 
 /// Of what a host printed, so many of the last lines are kept for its obituary.
 const LAST_LINES: usize = 5;
+/// So long what a host that is gone has written may take to be read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A longer line is cut into pieces of this size.
 const LINE: u64 = 64 << 10;
 
@@ -140,16 +144,16 @@ impl Drop for HostProcess {
 
 /// What a host prints, on its way to the program.
 struct Output {
-    readers: [thread::JoinHandle<()>; 2],
+    /// Closed when both ends of it are.
+    closed: Receiver<()>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Output {
-    /// The last lines, when all has been read.
+    /// The last lines of a host that is gone, when all has been read. What it has started in a session of its own may keep the
+    /// pipes open for ever: that is not waited for.
     fn end(self) -> Vec<String> {
-        for reader in self.readers {
-            let _ = reader.join();
-        }
+        let _ = self.closed.recv_timeout(LAST_WORDS);
         mem::take(&mut *self.last_lines.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }
 }
@@ -162,11 +166,10 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
         return Err(io::ErrorKind::BrokenPipe.into());
     };
     let last_lines = Arc::default();
-    let readers = [
-        forward(stdout, false, report.clone(), Arc::clone(&last_lines))?,
-        forward(stderr, true, report.clone(), last_lines.clone())?,
-    ];
-    Ok((child, pid, Output { readers, last_lines }))
+    let (open, closed) = crossbeam_channel::bounded(0);
+    forward(stdout, false, report.clone(), Arc::clone(&last_lines), open.clone())?;
+    forward(stderr, true, report.clone(), Arc::clone(&last_lines), open)?;
+    Ok((child, pid, Output { closed, last_lines }))
 }
 
 /// Waits for the end of the host, and ends what is left of its process group before its id can be used again.
@@ -184,8 +187,10 @@ fn forward(
     stderr: bool,
     report: rt::Sender<FromVm>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
-) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("river-host-out".into()).spawn(move || {
+    open: Sender<()>,
+) -> io::Result<()> {
+    let read = move || {
+        let _open = open;
         let (mut from, mut flood) = (BufReader::new(from), Flood::default());
         loop {
             let mut line = Vec::new();
@@ -211,7 +216,8 @@ fn forward(
                 let _ = report.try_send(FromVm::Output { stderr, line });
             }
         }
-    })
+    };
+    thread::Builder::new().name("river-host-out".into()).spawn(read).map(drop)
 }
 
 /// How a process ended, in words.

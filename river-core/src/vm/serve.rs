@@ -46,6 +46,7 @@ async fn converse(
     while let Some(message) = from.next().await? {
         match (message, &mut *tenant) {
             (ToVm::Acquire(new), tenant) => {
+                shared.expire(Instant::now());
                 let acquired = {
                     let mut state = shared.state();
                     if state.stopped || state.draining {
@@ -141,12 +142,13 @@ async fn keep(
         return Ok(Err(error));
     }
     let _ = to.try_send(FromVm::Kept(Ok(())));
-    let mut bytes = Vec::new();
+    let (mut bytes, mut sign) = (Vec::new(), SignOfLife::of(to));
     let arrived = loop {
         match from.next().await {
             Ok(Some(ToVm::Image(piece))) if piece.is_empty() => break Ok(()),
             Ok(Some(ToVm::Image(piece))) if (bytes.len() + piece.len()) as u64 <= image.length => {
                 bytes.extend_from_slice(&piece);
+                sign.give();
             }
             Ok(_) => break Ok(()),
             Err(error) => break Err(error),
@@ -250,7 +252,7 @@ async fn receive_image(
         Ok(draft) => draft,
         Err(error) => return Ok(Err(text(error))),
     };
-    let mut length = 0;
+    let (mut length, mut sign) = (0, SignOfLife::of(to));
     loop {
         match from.next().await? {
             Some(ToVm::Image(piece)) if piece.is_empty() => break,
@@ -263,6 +265,7 @@ async fn receive_image(
                     Ok(draft) => draft,
                     Err(error) => return Ok(Err(text(error))),
                 };
+                sign.give();
             }
             Some(ToVm::Renew) => drop(shared.state().lease.renew(tenant, Instant::now())),
             _ => return Ok(Err("the image did not arrive".into())),
@@ -270,6 +273,26 @@ async fn receive_image(
     }
     let cache = shared.cache.clone();
     Ok(busy.with(move || cache.finish(draft)).await.map_err(text))
+}
+
+/// Who sends much hears nothing meanwhile, and must not take that for silence: now and then it is told that what it sends arrives.
+struct SignOfLife<'a> {
+    to: &'a rt::Sender<FromVm>,
+    last: Instant,
+}
+
+impl<'a> SignOfLife<'a> {
+    fn of(to: &'a rt::Sender<FromVm>) -> Self {
+        Self { to, last: Instant::now() }
+    }
+
+    /// Gives one, unless the last was given a moment ago.
+    fn give(&mut self) {
+        if self.last.elapsed() >= lease::RENEWAL {
+            self.last = Instant::now();
+            let _ = self.to.try_send(FromVm::Alive);
+        }
+    }
 }
 
 /// While a VM works for its tenant it does not hear it, and must not take that for silence.

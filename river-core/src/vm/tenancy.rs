@@ -41,6 +41,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) lease: Lease,
+    /// When it was last looked whether the lease is over.
+    looked: Option<Instant>,
     pub(super) host: Option<HostProcess>,
     /// Where the host reports, as this machine sees it.
     pub(super) initiator: Option<SocketAddr>,
@@ -48,6 +50,18 @@ pub(super) struct State {
     pub(super) to_tenant: Option<rt::Sender<FromVm>>,
     pub(super) draining: bool,
     pub(super) stopped: bool,
+}
+
+impl State {
+    /// Ends a lease that was not renewed in time: whose it was, and the host, which has to end before somebody else starts another
+    /// one.
+    fn expire(&mut self, now: Instant) -> Option<(Tenant, Option<HostProcess>)> {
+        // This process may have been stopped itself, or its machine asleep.
+        let last = self.looked.replace(now).unwrap_or(now);
+        self.lease.forgive(now.saturating_duration_since(last).saturating_sub(2 * TICK));
+        let tenant = self.lease.expire(now)?;
+        Some((tenant, self.host.take()))
+    }
 }
 
 impl Shared {
@@ -76,6 +90,17 @@ impl Shared {
             }
             (None, None) => {}
         }
+    }
+
+    /// Ends the lease, and what runs for its holder, if it was not renewed in time.
+    pub(super) fn expire(&self, now: Instant) {
+        let Some((tenant, host)) = self.state().expire(now) else { return };
+        tracing::warn!(vm = self.name, program = tenant.name, "the program stopped renewing its lease");
+        self.changed.notify_all();
+        if let Some(host) = host {
+            host.kill();
+        }
+        self.stop_if_drained();
     }
 
     /// Ends what a tenant runs here. Nothing happens if its lease is over: what runs here is another one's then.
@@ -132,28 +157,11 @@ impl Shared {
 
 /// Ends leases that are not renewed, and with them what runs for their holders.
 pub(super) async fn expire_leases(shared: Arc<Shared>) {
-    let mut last = Instant::now();
     loop {
         rt::sleep(TICK).await;
         let now = Instant::now();
-        // This process may have been stopped itself, or its machine asleep.
-        let deaf = (now - last).saturating_sub(2 * TICK);
-        last = now;
-        let (expired, holder) = {
-            let mut state = shared.state();
-            state.lease.forgive(deaf);
-            // Its host with it, before somebody else can have the VM and start another one.
-            let expired = state.lease.expire(now).map(|tenant| (tenant, state.host.take()));
-            (expired, state.lease.holder().map(|tenant| tenant.program))
-        };
+        shared.expire(now);
+        let holder = shared.state().lease.holder().map(|tenant| tenant.program);
         shared.shelf().expire(holder, now);
-        if let Some((tenant, host)) = expired {
-            tracing::warn!(vm = shared.name, program = tenant.name, "the program stopped renewing its lease");
-            shared.changed.notify_all();
-            if let Some(host) = host {
-                host.kill();
-            }
-            shared.stop_if_drained();
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Safepoints and checkpoints: what a recoverable VR goes on from, and when all of the program is written down.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -42,9 +43,9 @@ impl Vr {
         let state = encode::<S>(state)?;
         let queue = self.mailbox.try_borrow().ok().and_then(|mailbox| mailbox.queue());
         let queue = queue.ok_or(StateError::Posted)?;
-        let down = |who: &VrId| queue.down.iter().any(|(down, _)| down == who);
+        let down: HashSet<VrId> = queue.down.iter().map(|(down, _)| *down).collect();
         let (before, then) = self.clock.get();
-        let observed = self.observed.borrow().iter().filter(|who| !down(who)).copied().collect();
+        let observed = self.observed.borrow().iter().filter(|who| !down.contains(who)).copied().collect();
         journal.recorder.restart(Base {
             state: state.into(),
             safepoints: 0,

@@ -92,24 +92,24 @@ impl Vr {
         Handler { vr: self, id }
     }
 
-    /// Runs the handlers for which something has arrived.
+    /// Runs the handlers for which something has arrived. True: at least one has run.
     #[inline]
-    pub(super) fn serve(&self) {
-        if self.mailbox.borrow().has_standing() {
-            self.run_handlers();
-        }
+    pub(super) fn serve(&self) -> bool {
+        self.mailbox.borrow().has_standing() && self.run_handlers()
     }
 
     #[cold]
-    fn run_handlers(&self) {
+    fn run_handlers(&self) -> bool {
+        let mut served = false;
         loop {
             let next = self.with_mailbox(|mailbox, _| mailbox.take_standing(&self.handlers.busy.borrow()));
-            let Ok(Some((id, envelope))) = next else { return };
+            let Ok(Some((id, envelope))) = next else { return served };
             let action =
                 self.handlers.actions.borrow().iter().find(|(of, _)| *of == id).map(|(_, a)| a.clone());
             let Some(action) = action else { continue };
             self.handlers.busy.borrow_mut().push(id);
             (action.borrow_mut())(self, self.taken(envelope));
+            served = true;
             self.handlers.busy.borrow_mut().retain(|busy| *busy != id);
         }
     }

@@ -66,7 +66,7 @@ impl Posted<'_> {
     /// Waits for the envelope.
     ///
     /// # Errors
-    /// As [`Vr::receive`].
+    /// As [`Vr::receive`], and [`RecvError::HandedOut`] if [`test`](Self::test) has returned it before.
     pub fn wait(self) -> Result<Envelope, RecvError> {
         self.wait_until(None)
     }
@@ -74,9 +74,12 @@ impl Posted<'_> {
     /// Waits for the envelope, but no longer than until the deadline; the receive is taken back then.
     ///
     /// # Errors
-    /// As [`Vr::receive_until`].
+    /// As [`wait`](Self::wait), and [`RecvError::Timeout`].
     pub fn wait_until(self, deadline: Option<Instant>) -> Result<Envelope, RecvError> {
         self.vr.enter(|| Call::Complete)?;
+        if !self.vr.mailbox.try_borrow().map_err(|_| RecvError::Reentrant)?.has_posted(self.id) {
+            return Err(RecvError::HandedOut);
+        }
         let attempt = || self.attempt().map(|found| found.map(Some));
         let found = self.vr.wait_for(self.selector, deadline.into(), None, attempt)?;
         // Without a taker there is nothing else that ends the wait.

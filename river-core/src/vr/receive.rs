@@ -86,15 +86,19 @@ impl Vr {
     /// Looks for an envelope in the mailbox. Handlers have their turn before it is returned.
     pub(super) fn look(
         &self,
-        look: impl FnOnce(&mut Mailbox, &mut Swap<'_>) -> Found,
+        mut look: impl FnMut(&mut Mailbox, &mut Swap<'_>) -> Found,
     ) -> Result<Option<Envelope>, RecvError> {
-        let found = self.with_mailbox(look).map_err(|_| RecvError::Reentrant)?;
-        self.serve();
-        match found {
-            Found::Envelope(envelope) => Ok(Some(self.taken(envelope))),
-            Found::Nothing => Ok(None),
-            Found::Down(down) => Err(self.forget(down)),
-            Found::Stopped => Err(RecvError::Stopped),
+        loop {
+            let found = self.with_mailbox(&mut look).map_err(|_| RecvError::Reentrant)?;
+            let served = self.serve();
+            return match found {
+                Found::Envelope(envelope) => Ok(Some(self.taken(envelope))),
+                // A handler that receives may have left in the mailbox what this waits for, and nothing will come any more.
+                Found::Nothing if served => continue,
+                Found::Nothing => Ok(None),
+                Found::Down(down) => Err(self.forget(down)),
+                Found::Stopped => Err(RecvError::Stopped),
+            };
         }
     }
 

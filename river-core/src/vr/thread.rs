@@ -52,14 +52,18 @@ pub(crate) fn start(
     let body = move || {
         // The user's code, which may panic or block.
         let name = catch_panic(|| resource.called()).ok().flatten().unwrap_or(name);
-        let mut why = {
-            let vr = match &recorder {
-                None => Vr::new(id, Some(parent), thread_node.clone(), inbox),
-                Some(recorder) => Vr::recorded(thread_node.clone(), inbox, recorder.clone()),
-            };
-            vr.is_called(&name);
-            catch(|| resource.run(&vr))
+        let vr = match &recorder {
+            None => Vr::new(id, Some(parent), thread_node.clone(), inbox),
+            Some(recorder) => Vr::recorded(thread_node.clone(), inbox, recorder.clone()),
         };
+        vr.is_called(&name);
+        let mut why = catch(|| resource.run(&vr));
+        // What handlers and layers have kept with it is the user's, too.
+        if let Err(text) = catch_panic(|| drop(vr))
+            && why.is_normal()
+        {
+            why = Why::Panicked(text);
+        }
         match recorder {
             Some(recorder) => match recorder.finish(why) {
                 Some(said) => {

@@ -1,6 +1,7 @@
 //! How a VR learns that another one is gone.
 
 use super::Vr;
+use super::queue::ONLY_LOOKS;
 use crate::down::Down;
 use crate::error::RecvError;
 use crate::id::VrId;
@@ -30,15 +31,21 @@ impl Vr {
     ///
     /// # Blocking
     /// As a first send to that VR.
+    ///
+    /// # Panics
+    /// If called from within a receive's predicate, which may only look at the envelope.
     pub fn watch(&self, who: VrId) {
-        if self.mailbox.borrow_mut().watch(who) {
+        if self.mailbox.try_borrow_mut().expect(ONLY_LOOKS).watch(who) {
             self.observe(who);
         }
     }
 
     /// Takes a [`watch`](Self::watch) back.
+    ///
+    /// # Panics
+    /// As [`watch`](Self::watch).
     pub fn unwatch(&self, who: VrId) {
-        self.mailbox.borrow_mut().unwatch(who);
+        self.mailbox.try_borrow_mut().expect(ONLY_LOOKS).unwatch(who);
     }
 
     /// Has the death of `who` reported, once. True: it was not asked for before, so something may have arrived.

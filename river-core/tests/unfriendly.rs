@@ -1,0 +1,170 @@
+//! User code that panics where nobody expects it, and hosts that leave something behind.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use river_core::{
+    Channel, DeployError, Down, RecvError, Result, Selector, VirtualResource, Vm, VmConfig, Vr, Why,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+const CHANNEL: Channel = Channel::named("test");
+const OTHER: Channel = Channel::named("other");
+
+/// State that can be written, and panics when it is read.
+#[derive(Debug, Serialize)]
+struct Unreadable;
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        panic!("it cannot be read")
+    }
+}
+
+impl VirtualResource for Unreadable {
+    fn main(&mut self, _: &Vr) -> Result {
+        Ok(())
+    }
+}
+
+/// Answers what it is sent.
+#[derive(Serialize, Deserialize)]
+struct Echo;
+
+impl VirtualResource for Echo {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let envelope = vr.receive(Selector::on(CHANNEL))?;
+        Ok(vr.send_bytes(envelope.src, CHANNEL, 0, envelope.payload)?)
+    }
+}
+
+#[test]
+fn a_state_that_panics_when_it_is_read_is_an_error_and_harms_nobody() {
+    river_core::try_run(|vr| {
+        let vms = vr.start_local(1)?;
+        let echo = vr.deploy(&vms, |_| Echo)?[0];
+        let error = vr.deploy(&vms, |_| Unreadable).unwrap_err();
+        assert!(matches!(&error, DeployError::State { .. }), "{error}");
+        assert!(error.to_string().contains("it cannot be read"), "{error}");
+        vr.send_bytes(echo, CHANNEL, 0, vec![7])?;
+        assert_eq!(vr.receive(Selector::on(CHANNEL).from(echo))?.payload.head()[..], [7]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Panics when it is dropped.
+struct Grudge;
+
+impl Drop for Grudge {
+    fn drop(&mut self) {
+        panic!("it holds a grudge");
+    }
+}
+
+/// A VR with which something is kept that panics when it goes.
+#[derive(Serialize, Deserialize)]
+struct Resentful;
+
+impl VirtualResource for Resentful {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let grudge = Grudge;
+        std::mem::forget(vr.handle(Selector::on(CHANNEL), |_| true, move |_, _| _ = &grudge));
+        Ok(())
+    }
+}
+
+#[test]
+fn what_panics_when_a_vr_ends_is_told_to_those_who_wait_for_it() {
+    river_core::try_run(|vr| {
+        let id = vr.deploy(&vr.start_local(1)?, |_| Resentful)?[0];
+        let error = vr.receive(Selector::on(CHANNEL).from(id)).unwrap_err();
+        assert!(
+            matches!(&error, RecvError::Down(Down { why: Why::Panicked(text), .. }) if text.contains("grudge")),
+            "{error}"
+        );
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Starts a process in a session of its own, which keeps what it inherits open, and is killed.
+#[derive(Serialize, Deserialize)]
+struct Parent;
+
+impl VirtualResource for Parent {
+    fn main(&mut self, vr: &Vr) -> Result {
+        // It reads from its parent, and so ends with it, though later than anybody waits for.
+        let script = "while read _; do :; done; sleep 3";
+        let child = Command::new("setsid").args(["sh", "-c", script]).stdin(Stdio::piped()).spawn()?;
+        vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, child.id().to_le_bytes().to_vec())?;
+        std::mem::forget(child);
+        eprintln!("last words");
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_process_that_outlives_its_host_does_not_hide_how_the_host_died() {
+    river_core::try_run(|vr| {
+        let id = vr.deploy(&vr.start_local(1)?, |_| Parent)?[0];
+        vr.receive(Selector::on(CHANNEL).from(id))?;
+        let error = vr.receive(Selector::on(CHANNEL).from(id)).unwrap_err();
+        let RecvError::Down(Down { why: Why::HostDied { how, last_lines, .. }, .. }) = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(how, "signal 9 (SIGKILL)");
+        assert_eq!(last_lines.last().map(String::as_str), Some("last words"));
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// What a handler receives may come behind what its VR waits for.
+#[test]
+fn what_comes_while_a_handler_receives_ends_the_outer_wait() {
+    river_core::testing::threads(2, |vr, index, ids| {
+        if index == 1 {
+            vr.send_bytes(ids[0], OTHER, 0, vec![]).unwrap();
+            // Its handler runs now.
+            vr.receive(Selector::on(OTHER)).unwrap();
+            vr.send_bytes(ids[0], CHANNEL, 1, b"end".to_vec()).unwrap();
+            vr.send_bytes(ids[0], CHANNEL, 2, b"go".to_vec()).unwrap();
+            return;
+        }
+        let handler = vr.handle(
+            Selector::on(OTHER),
+            |_| true,
+            |vr, envelope| {
+                vr.send_bytes(envelope.src, OTHER, 0, vec![]).unwrap();
+                vr.receive(Selector::on(CHANNEL).lane(2)).unwrap();
+            },
+        );
+        let end = vr.receive(Selector::on(CHANNEL).lane(1)).unwrap();
+        assert_eq!(&end.payload.head()[..], b"end");
+        drop(handler);
+    });
+}
+
+#[test]
+fn a_posted_receive_gives_its_envelope_once() {
+    river_core::testing::threads(1, |vr, _, _| {
+        let mut posted = vr.post(Selector::on(CHANNEL), |_| true);
+        vr.send_bytes(vr.id(), CHANNEL, 0, vec![1]).unwrap();
+        assert!(posted.test().unwrap().is_some());
+        assert!(posted.test().unwrap().is_none());
+        assert!(matches!(posted.wait(), Err(RecvError::HandedOut)));
+    });
+}
+
+#[test]
+fn patience_may_be_endless() {
+    let vm = Vm::start(VmConfig::default().hidden()).unwrap();
+    river_core::try_run(|vr| {
+        let got = vr.allocate_within(vec![vm.info()], 1, Duration::MAX)?;
+        assert_eq!(got.len(), 1);
+        Ok(())
+    })
+    .unwrap();
+}
