@@ -191,9 +191,9 @@ impl TcpLink {
         }
         let mut out = self.enter()?;
         self.traffic.count(kind, len);
-        if out.writing {
+        if out.writing || out.queued.len() > 0 {
             out.queued.push(kind, &label.with(parts.concat().into()));
-            return Ok(());
+            return if out.writing { Ok(()) } else { self.drain(out) };
         }
         out.writing = true;
         drop(out);
@@ -231,7 +231,8 @@ impl TcpLink {
         text
     }
 
-    /// Writes what is queued, and what others queue meanwhile.
+    /// Writes what is queued, and what others queue meanwhile, until one of them waits for room: that one goes on, as otherwise who
+    /// came first would write for the others for as long as they send.
     fn drain<'a>(&'a self, mut out: MutexGuard<'a, Out>) -> Result<(), String> {
         out.writing = true;
         while out.queued.len() > 0 {
@@ -242,11 +243,12 @@ impl TcpLink {
             out = self.lock();
             out.spare = batch;
             out.spare.clear();
-            if out.waiting > 0 {
-                self.room.notify_all();
-            }
             if let Err(error) = written {
                 return Err(self.give_up(&mut out, &error));
+            }
+            if out.waiting > 0 {
+                self.room.notify_all();
+                break;
             }
         }
         out.writing = false;
@@ -268,6 +270,7 @@ impl TcpLink {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
     use std::time::Duration;
 
     use super::*;
@@ -319,6 +322,39 @@ mod tests {
         }
         link.close("done");
         assert!(arrived.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
+    }
+
+    /// Who finds nobody writing writes for the others, but not for as long as they send.
+    #[test]
+    fn a_sender_returns_while_others_go_on() {
+        let (near, mut far) = connection();
+        let reader = Reader::start(Arc::new(Collect(crossbeam_channel::unbounded().0))).unwrap();
+        let link = TcpLink::new(near, None, reader.inlets().clone()).unwrap();
+        let (returned, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Longer than what the system takes in: it writes until somebody reads.
+                link.send(Kind::Envelope, &envelope(vec![0; 16 << 20], 0)).unwrap();
+                returned.store(true, SeqCst);
+            });
+            while !link.lock().writing {
+                std::thread::yield_now();
+            }
+            let others = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    while !returned.load(SeqCst) && sent.fetch_add(1, SeqCst) < 20_000 {
+                        link.send(Kind::Envelope, &envelope(vec![0; 100_000], 0)).unwrap();
+                    }
+                })
+            });
+            while link.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| io::copy(&mut far, &mut io::sink()));
+            others.into_iter().for_each(|other| other.join().unwrap());
+            link.close("done");
+        });
+        assert!(sent.into_inner() < 20_000, "the first sender never returned");
     }
 
     #[test]

@@ -315,3 +315,64 @@ impl Busy<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::id::{HostId, ImageHash};
+    use crate::image::ImageCache;
+    use crate::key::ClusterKey;
+    use crate::vm::{Vm, VmConfig};
+
+    fn spec(image_len: u64) -> HostSpec {
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        HostSpec {
+            host: HostId::fresh(),
+            image: ImageHash([7; 32]),
+            image_len,
+            triple: image::host_triple(),
+            initiator: SocketAddr::new(loopback, 1),
+            initiator_host: HostId::fresh(),
+            listen: vec![loopback],
+            args: Vec::new(),
+            env: Vec::new(),
+            directory: Vec::new(),
+            recoverable: false,
+            taped: false,
+            trace: None,
+        }
+    }
+
+    /// A slow network: the image takes longer than a silence may last, and renewals come behind it.
+    #[test]
+    fn who_ships_an_image_slowly_hears_that_it_arrives_and_keeps_the_lease() {
+        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(1 << 20)));
+        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+        rt::block_on(async {
+            let program = ProgramId::fresh();
+            let (_, stream) =
+                control::dial(vm.info().address, &key, &Hello::Lease { program }).await.unwrap();
+            let (to, mut from) = control::split::<ToVm, FromVm>(stream);
+            to.try_send(ToVm::Acquire(Tenant { program, name: "slow".into() })).unwrap();
+            assert!(matches!(from.next().await, Ok(Some(FromVm::Acquired))));
+            to.try_send(ToVm::Start(spec(1000))).unwrap();
+            assert!(matches!(from.next().await, Ok(Some(FromVm::NeedImage))));
+            let pieces = to.clone();
+            let shipping = rt::spawn(async move {
+                // Longer than a lease lasts.
+                while pieces.try_send(ToVm::Image(vec![0])).is_ok() {
+                    rt::sleep(lease::TERM / 100).await;
+                }
+            });
+            let start = Instant::now();
+            while start.elapsed() < lease::TERM + Duration::from_secs(1) {
+                assert!(matches!(from.next().await, Ok(Some(FromVm::Alive))));
+            }
+            to.close();
+            shipping.await;
+        });
+    }
+}
