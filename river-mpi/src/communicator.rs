@@ -16,7 +16,7 @@ use crate::group::{Comparison, Group};
 use crate::job::{Life, Past, Place, Report};
 use crate::matching::{Key, Pattern};
 use crate::near::Near;
-use crate::peer::{Peer, Tag, sendable};
+use crate::peer::{Peer, Tag, number, sendable};
 
 /// What happens when an operation on a communicator fails (MPI 1.3, section 7.2).
 #[derive(Clone, Default)]
@@ -199,6 +199,10 @@ impl<'v> Communicator<'v> {
     /// # Blocking
     /// While a checkpoint is being taken.
     pub fn safepoint<S: Serialize + ?Sized>(&self, state: &S) -> Result<()> {
+        self.guard(self.make_safepoint(state))
+    }
+
+    fn make_safepoint<S: Serialize + ?Sized>(&self, state: &S) -> Result<()> {
         let engine = &self.inner.engine;
         let Some(life) = engine.life().filter(|_| engine.vr().is_recoverable()) else { return Ok(()) };
         let failed = |error: &dyn fmt::Display| MpiError::Safepoint(error.to_string());
@@ -226,7 +230,7 @@ impl<'v> Communicator<'v> {
         let past = self.inner.engine.life().and_then(|life| life.past.as_ref());
         let Some(past) = past.filter(|past| !past.engine.is_empty()) else { return Ok(None) };
         let state = postcard::from_bytes(&past.state);
-        state.map(Some).map_err(|error| MpiError::Safepoint(format!("its state: {error}")))
+        self.guard(state.map(Some).map_err(|error| MpiError::Safepoint(format!("its state: {error}"))))
     }
 
     /// Goes on from a safepoint.
@@ -249,8 +253,7 @@ impl<'v> Communicator<'v> {
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.
     pub fn vr_of(&self, rank: usize) -> Result<VrId> {
-        let member = self.peers().world_rank(rank).ok_or_else(|| self.no_rank(Peer::Rank(rank)))?;
-        Ok(self.inner.engine.id_of(member))
+        Ok(self.inner.engine.id_of(self.guard(self.member(rank))?))
     }
 
     /// The name of the VM that this rank runs on (`MPI_Get_processor_name`).
@@ -264,7 +267,7 @@ impl<'v> Communicator<'v> {
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.
     pub fn shares_host_with(&self, rank: usize) -> Result<bool> {
-        Ok(self.place_of(rank)?.host == self.place_of_mine().host)
+        Ok(self.guard(self.place_of(rank))?.host == self.place_of_mine().host)
     }
 
     /// Whether a rank runs on the same machine as this one.
@@ -272,7 +275,7 @@ impl<'v> Communicator<'v> {
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.
     pub fn shares_machine_with(&self, rank: usize) -> Result<bool> {
-        Ok(self.place_of(rank)?.machine == self.place_of_mine().machine)
+        Ok(self.guard(self.place_of(rank))?.machine == self.place_of_mine().machine)
     }
 
     /// What errors call this communicator. By default "the world" or "communicator 3".
@@ -434,15 +437,20 @@ impl<'v> Communicator<'v> {
     pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
         match peer {
             Peer::Null => Ok(None),
-            Peer::Rank(rank) => self.peers().world_rank(rank).map(Some).ok_or_else(|| self.no_rank(peer)),
+            Peer::Rank(rank) => self.member(rank).map(Some),
             Peer::Any => Err(self.no_rank(peer)),
         }
     }
 
+    /// The rank in the world of one that operations name.
+    #[inline]
+    pub(crate) fn member(&self, rank: usize) -> Result<u32> {
+        self.peers().world_rank(rank).ok_or_else(|| self.no_rank(Peer::Rank(rank)))
+    }
+
     /// Where a rank runs.
     pub(crate) fn place_of(&self, rank: usize) -> Result<Place> {
-        let member = self.peers().world_rank(rank).ok_or_else(|| self.no_rank(Peer::Rank(rank)))?;
-        Ok(self.inner.engine.place_of(member))
+        Ok(self.inner.engine.place_of(self.member(rank)?))
     }
 
     fn place_of_mine(&self) -> Place {
@@ -457,7 +465,7 @@ impl<'v> Communicator<'v> {
 
     /// This rank as receivers see it.
     pub(crate) fn source_of_mine(&self) -> u32 {
-        u32::try_from(self.inner.rank).unwrap_or(u32::MAX)
+        number(self.inner.rank)
     }
 
     /// What a receive asks for; `None` if from nobody.
@@ -468,10 +476,7 @@ impl<'v> Communicator<'v> {
         let (source, sources) = match source {
             Peer::Null => return Ok(None),
             Peer::Any => (None, Sources::Any(self.peers().members().clone())),
-            Peer::Rank(rank) => {
-                let world = self.peers().world_rank(rank).ok_or_else(|| self.no_rank(source))?;
-                (u32::try_from(rank).ok(), Sources::One(world))
-            }
+            Peer::Rank(rank) => (u32::try_from(rank).ok(), Sources::One(self.member(rank)?)),
         };
         Ok(Some(Ask { pattern: Pattern { context, source, tag }, sources }))
     }

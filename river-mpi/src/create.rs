@@ -8,7 +8,7 @@ use crate::consensus::{decode, encode};
 use crate::engine::Arrival;
 use crate::error::{MpiError, Result};
 use crate::group::Group;
-use crate::peer::{Peer, Tag};
+use crate::peer::Peer;
 
 impl<'v> Communicator<'v> {
     /// A communicator of the same group, whose messages are matched apart from those of this one. Attributes are
@@ -256,9 +256,8 @@ impl<'v> Communicator<'v> {
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
-        let (other, key) = (Peer::Rank(other), self.key(tag)?);
-        let (to, ask) = (self.destination(other)?, self.ask(other, Tag::from(tag))?);
-        let (Some(to), Some(ask)) = (to, ask) else { return Err(MpiError::Stopped) };
+        let (to, key) = (self.member(other)?, self.key(tag)?);
+        let ask = self.ask(Peer::Rank(other), tag.into())?.ok_or(MpiError::Stopped)?;
         self.engine().send_shared(to, key, encode(mine)?.into())?;
         let (_, arrival) = self.engine().receive(&ask, None)?;
         decode(&arrival.map(Arrival::into_bytes).unwrap_or_default())

@@ -5,9 +5,8 @@ use bytes::Bytes;
 
 use crate::communicator::Communicator;
 use crate::engine::{Ask, Sources};
-use crate::error::{MpiError, Result};
+use crate::error::Result;
 use crate::matching::{Key, Pattern};
-use crate::peer::Peer;
 
 impl Communicator<'_> {
     /// Sends to a rank (of the other group, if there are two) without waiting for its receive.
@@ -32,9 +31,5 @@ impl Communicator<'_> {
         let pattern =
             Pattern { context: self.context() + 1, source: u32::try_from(from).ok(), tag: Some(tag) };
         Ok(Ask { pattern, sources })
-    }
-
-    fn member(&self, rank: usize) -> Result<u32> {
-        self.destination(Peer::Rank(rank))?.ok_or(MpiError::Stopped)
     }
 }

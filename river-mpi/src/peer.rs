@@ -31,6 +31,12 @@ impl Peer {
     }
 }
 
+/// A rank as messages name it. A communicator's members are counted in 32 bits.
+#[inline]
+pub(crate) fn number(rank: usize) -> u32 {
+    u32::try_from(rank).unwrap_or(u32::MAX)
+}
+
 impl From<usize> for Peer {
     fn from(rank: usize) -> Self {
         Self::Rank(rank)

@@ -34,7 +34,7 @@ use crate::target::Target;
 pub struct Persistent<'v, T> {
     comm: Communicator<'v>,
     buffer: Vec<T>,
-    kind: Kind,
+    action: Action,
     peer: Peer,
     active: Option<OpId>,
     /// It was started, and nothing is left to wait for.
@@ -42,7 +42,7 @@ pub struct Persistent<'v, T> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum Action {
     Send { tag: i32, mode: Mode, buffered: bool },
     Recv { tag: Tag },
 }
@@ -58,7 +58,7 @@ impl<'v> Communicator<'v> {
         dest: impl Into<Peer>,
         tag: i32,
     ) -> Result<Persistent<'v, T>> {
-        self.init_send(buffer, dest.into(), Kind::Send { tag, mode: Mode::Standard, buffered: false })
+        self.init_send(buffer, dest.into(), Action::Send { tag, mode: Mode::Standard, buffered: false })
     }
 
     /// Sets up a synchronous send of a buffer.
@@ -71,7 +71,7 @@ impl<'v> Communicator<'v> {
         dest: impl Into<Peer>,
         tag: i32,
     ) -> Result<Persistent<'v, T>> {
-        self.init_send(buffer, dest.into(), Kind::Send { tag, mode: Mode::Synchronous, buffered: false })
+        self.init_send(buffer, dest.into(), Action::Send { tag, mode: Mode::Synchronous, buffered: false })
     }
 
     /// Sets up a buffered send of a buffer.
@@ -84,7 +84,7 @@ impl<'v> Communicator<'v> {
         dest: impl Into<Peer>,
         tag: i32,
     ) -> Result<Persistent<'v, T>> {
-        self.init_send(buffer, dest.into(), Kind::Send { tag, mode: Mode::Standard, buffered: true })
+        self.init_send(buffer, dest.into(), Action::Send { tag, mode: Mode::Standard, buffered: true })
     }
 
     /// Sets up a ready send of a buffer: see [`rsend`](Self::rsend).
@@ -112,20 +112,20 @@ impl<'v> Communicator<'v> {
     ) -> Result<Persistent<'v, T>> {
         let (peer, tag) = (source.into(), tag.into());
         self.guard(self.ask(peer, tag))?;
-        Ok(Persistent::new(self, buffer, Kind::Recv { tag }, peer))
+        Ok(Persistent::new(self, buffer, Action::Recv { tag }, peer))
     }
 
-    fn init_send<T: Element>(&self, buffer: Vec<T>, peer: Peer, kind: Kind) -> Result<Persistent<'v, T>> {
-        if let Kind::Send { tag, .. } = kind {
+    fn init_send<T: Element>(&self, buffer: Vec<T>, peer: Peer, action: Action) -> Result<Persistent<'v, T>> {
+        if let Action::Send { tag, .. } = action {
             self.guard(self.destination(peer).and_then(|_| self.key(tag)))?;
         }
-        Ok(Persistent::new(self, buffer, kind, peer))
+        Ok(Persistent::new(self, buffer, action, peer))
     }
 }
 
 impl<'v, T: Element> Persistent<'v, T> {
-    fn new(comm: &Communicator<'v>, buffer: Vec<T>, kind: Kind, peer: Peer) -> Self {
-        Self { comm: comm.clone(), buffer, kind, peer, active: None, done: false }
+    fn new(comm: &Communicator<'v>, buffer: Vec<T>, action: Action, peer: Peer) -> Self {
+        Self { comm: comm.clone(), buffer, action, peer, active: None, done: false }
     }
 
     /// Starts the operation. A send takes what is in the buffer now.
@@ -148,13 +148,13 @@ impl<'v, T: Element> Persistent<'v, T> {
         let comm = self.comm.clone();
         if let Some(op) = self.active {
             let engine = comm.engine();
-            comm.guard(match self.kind {
-                Kind::Send { .. } => {
+            comm.guard(match self.action {
+                Action::Send { .. } => {
                     let data = element::bytes_of(&self.buffer);
                     let wait = || engine.wait_landing(&[op], Some(&mut Slice { op, data }));
                     engine.show([(op, data)], || engine.bring_in().and_then(|()| wait()))
                 }
-                Kind::Recv { .. } => {
+                Action::Recv { .. } => {
                     engine.wait_into(op, element::bytes_of_mut(&mut self.buffer).unwrap_or_default())
                 }
             })?;
@@ -206,9 +206,9 @@ impl<'v, T: Element> Persistent<'v, T> {
     pub fn request(&mut self) -> Request<'_> {
         self.done = false;
         let stage = Stage::from(self.active.take());
-        let target = match self.kind {
-            Kind::Send { .. } => Target::Source(element::bytes_of(&self.buffer)),
-            Kind::Recv { .. } => Target::slice(&mut self.buffer),
+        let target = match self.action {
+            Action::Send { .. } => Target::Source(element::bytes_of(&self.buffer)),
+            Action::Recv { .. } => Target::slice(&mut self.buffer),
         };
         Request::new(&self.comm, stage, target)
     }
@@ -248,9 +248,11 @@ impl<'v, T: Element> Persistent<'v, T> {
 
     fn begin(&mut self) -> Result {
         let engine = self.comm.engine();
-        self.active = match self.kind {
-            Kind::Recv { tag } => self.comm.ask(self.peer, tag)?.map(|ask| engine.post(&ask)).transpose()?,
-            Kind::Send { tag, mode, buffered } => {
+        self.active = match self.action {
+            Action::Recv { tag } => {
+                self.comm.ask(self.peer, tag)?.map(|ask| engine.post(&ask)).transpose()?
+            }
+            Action::Send { tag, mode, buffered } => {
                 let key: Key = self.comm.key(tag)?;
                 let data = element::bytes_of(&self.buffer);
                 let send = |to| match buffered {

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::execute::{Mismatch, with_received};
 use super::memory::Input;
 use super::plan::{Buffer, Plan, Side, Span, Step};
-use super::wire::{Landing, SHORT, Wire};
+use super::wire::{Landed, SHORT, Wire};
 use crate::element::{self, Element};
 use crate::op::Operator;
 
@@ -57,7 +57,7 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
                     Some(place) => {
                         let landing = wire.receive_brief(from, tag, place)?;
                         let mismatch = Mismatch::check(from, landing.len(), expected)?;
-                        if let Landing::Message(message) = landing {
+                        if let Landed::Elsewhere(message) = landing {
                             message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
                         }
                     }
@@ -67,8 +67,8 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
                         let mismatch = Mismatch::check(from, landing.len(), expected)?;
                         let fill = |bytes: &[u8]| memory.fill(spans, bytes).map_err(|_| mismatch);
                         match landing {
-                            Landing::Landed(len) => fill(&short[..len])?,
-                            Landing::Message(message) => message.read(fill)?,
+                            Landed::Here(len) => fill(&short[..len])?,
+                            Landed::Elsewhere(message) => message.read(fill)?,
                         }
                     }
                 }
@@ -86,8 +86,8 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
                     })
                 };
                 match landing {
-                    Landing::Landed(_) => combine(bytes)?,
-                    Landing::Message(message) => message.read(combine)?,
+                    Landed::Here(_) => combine(bytes)?,
+                    Landed::Elsewhere(message) => message.read(combine)?,
                 }
                 memory.room.set(room);
             }
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::coll::simulate::{Cost, simulate};
     use crate::coll::{
-        Allgather, Allreduce, Alltoall, Barrier, Bcast, Exscan, Gather, Hosts, Landing, Message, Operation,
+        Allgather, Allreduce, Alltoall, Barrier, Bcast, Exscan, Gather, Hosts, Landed, Message, Operation,
         Reduce, ReduceScatter, Scan, Scatter, Shape, plan_of,
     };
     use crate::op::{BXOR, LXOR};
@@ -206,12 +206,12 @@ mod tests {
         }
 
         /// Messages from even ranks lie where they can go into the memory given, the others do not.
-        fn receive_brief(&self, from: usize, _: i32, out: &mut [u8]) -> Result<Landing, Mismatch> {
+        fn receive_brief(&self, from: usize, _: i32, out: &mut [u8]) -> Result<Landed, Mismatch> {
             let bytes = self.from[from].recv().unwrap();
             match out.get_mut(..bytes.len()) {
                 Some(out) if from.is_multiple_of(2) => {
                     out.copy_from_slice(&bytes);
-                    Ok(Landing::Landed(out.len()))
+                    Ok(Landed::Here(out.len()))
                 }
                 _ => Ok(Message::Whole(bytes.into()).into()),
             }

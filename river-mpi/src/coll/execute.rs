@@ -3,6 +3,12 @@
 //! An [`Execution`] is a state machine: it does all steps that it can, and stops at a receive whose message
 //! is not there. Whether the caller then waits for it or comes back later is all the difference between a
 //! blocking and a non-blocking operation.
+//!
+//! * here: the steps, one after the other
+//! * `send`, `receive`: those that need others
+
+mod receive;
+mod send;
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -13,11 +19,12 @@ use smallvec::SmallVec;
 use super::memory::Memory;
 use super::offers::Offers;
 use super::plan::{Plan, Span, Step};
-use super::wire::{Landing, Message, Wire};
-use crate::element::{self, Element};
+use super::wire::{Message, Wire};
+use crate::element::Element;
 use crate::error::MpiError;
 use crate::lend::Loan;
 use crate::op::Operator;
+pub(super) use receive::with_received;
 
 /// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
 /// copied or combined, and the receiver is at work while the sender still copies.
@@ -147,78 +154,17 @@ impl Execution {
                     ref spans => self.send_gathered(offers.wire, memory, spans, to)?,
                 },
                 Step::Recv { into, from } => {
-                    let spans = plan.spans(into);
-                    let len = spans.iter().map(|span| span.len).sum();
-                    let carry = match *spans {
-                        [span] if self.next_sends_of(span) && !self.next_offers::<T, _>(offers, span) => {
-                            Some(span)
-                        }
-                        _ => None,
-                    };
-                    loop {
-                        let landing = match *spans {
-                            // What others may still read is settled when the message has come: until then they may wait
-                            // for this rank as well.
-                            [span] if carry.is_none() && offers.waits && !offers.hit(memory.home(span)) => {
-                                self.land(offers.wire, memory, span, from)?
-                            }
-                            _ => None,
-                        };
-                        let message = match landing {
-                            None if self.early.is_some() => self.early.take(),
-                            None => receive(from)?,
-                            Some(Landing::Message(message)) => Some(*message),
-                            Some(Landing::Landed(bytes)) => {
-                                let elements = self.elements::<T>(len, bytes);
-                                let expected = elements.len() * size_of::<T>();
-                                if bytes != expected {
-                                    return Err(Mismatch { from, sent: bytes, expected }.into());
-                                }
-                                if self.has_received(elements, len) {
-                                    break;
-                                }
-                                continue;
-                            }
-                        };
-                        let Some(message) = message else { return Ok(Progress::Waits { from }) };
-                        let elements = self.piece::<T>(len, &message);
-                        let mismatch = Mismatch::check(from, message.len(), elements.len() * size_of::<T>())?;
-                        for &span in spans {
-                            offers.settle(memory.home(span));
-                            memory.settle(span);
-                        }
-                        let filled = memory.take(spans, elements.clone(), &message);
-                        filled.map_err(|_| mismatch)?;
-                        match (carry, message) {
-                            (None, _) => {}
-                            (Some(_), Message::Lent(_)) => self.carried = None,
-                            (Some(span), message) => self.carry(span, elements.start, message.into_bytes()),
-                        }
-                        if self.has_received(elements, len) {
-                            break;
-                        }
-                    }
-                    if carry.is_none() {
-                        self.carried = None;
+                    if !self.receive(offers, memory, plan.spans(into), from, &receive)? {
+                        return Ok(Progress::Waits { from });
                     }
                 }
                 Step::RecvReduce { side, operand, into, from } => {
-                    self.carried = None;
-                    loop {
-                        let Some(message) = receive(from)? else { return Ok(Progress::Waits { from }) };
-                        let elements = self.piece::<T>(into.len, &message);
-                        let mismatch = Mismatch::check(from, message.len(), elements.len() * size_of::<T>())?;
-                        let (operand, part) = (operand.part(elements.clone()), into.part(elements.clone()));
-                        offers.settle(memory.home(part));
-                        memory.settle(part);
-                        message.read(|bytes| {
-                            with_received(bytes, mismatch, |received| {
-                                memory.combine(operator, side, received, operand, part);
-                            })
-                        })?;
-                        if self.has_received(elements, into.len) {
-                            break;
-                        }
+                    let reduce = |memory: &mut Memory<'_, T>, elements: Range<usize>, received: &[T]| {
+                        let (operand, into) = (operand.part(elements.clone()), into.part(elements));
+                        memory.combine(operator, side, received, operand, into);
+                    };
+                    if !self.receive_reduced(offers, memory, into, from, &receive, reduce)? {
+                        return Ok(Progress::Waits { from });
                     }
                 }
                 // In place there may be nothing to copy, and then nobody's reading to wait for.
@@ -238,6 +184,13 @@ impl Execution {
         }
         self.carried = None;
         Ok(Progress::Done)
+    }
+
+    // A message is as long for its sender as for its receiver, its pieces are not: how many bytes came says how long a piece is.
+
+    /// How many elements a piece has.
+    fn piece_len<T>(&self) -> usize {
+        (self.piece / size_of::<T>().max(1)).max(1)
     }
 
     /// Copies a span, and does the next step, too, if that is to receive what another thread has lent meanwhile: it helps, so both
@@ -277,170 +230,6 @@ impl Execution {
         memory.copy(from, into);
         Ok(())
     }
-
-    // A message is as long for its sender as for its receiver, its pieces are not: how many bytes came says how long a piece is.
-
-    /// How many elements a piece has.
-    fn piece_len<T>(&self) -> usize {
-        (self.piece / size_of::<T>().max(1)).max(1)
-    }
-
-    /// The same on the way to a rank.
-    fn piece_to<T, W: Wire>(&self, wire: &W, to: usize) -> usize {
-        self.piece_len::<T>().max(wire.piece(to).min(LONG_PIECE) / size_of::<T>().max(1))
-    }
-
-    /// Which elements of a message of `len` elements a piece has that has come.
-    fn piece<T>(&self, len: usize, message: &Message) -> Range<usize> {
-        match message {
-            Message::Lent(_) => self.received..len,
-            _ => self.elements::<T>(len, message.len()),
-        }
-    }
-
-    /// The same of one of so many bytes: what was offered is longer than other pieces are.
-    fn elements<T>(&self, len: usize, bytes: usize) -> Range<usize> {
-        let most = self.piece_len::<T>().max(bytes.min(LONG_PIECE) / size_of::<T>().max(1));
-        self.received..len.min(self.received.saturating_add(most))
-    }
-
-    /// Receives the next piece of a message where it belongs, if its elements may have any bytes.
-    fn land<T: Element, W: Wire>(
-        &self,
-        wire: &W,
-        memory: &mut Memory<'_, T>,
-        span: Span,
-        from: usize,
-    ) -> Result<Option<Landing>, W::Error> {
-        if element::bytes_of_mut::<T>(&mut []).is_none() {
-            return Ok(None);
-        }
-        let place = memory.write(span.part(self.received..span.len));
-        element::bytes_of_mut(place).map_or(Ok(None), |out| wire.receive_into(from, self.tag, out))
-    }
-
-    /// Whether the next step, which sends this or a part of it, does so by offering it.
-    fn next_offers<T, W: Wire>(&self, offers: &Offers<'_, W>, span: Span) -> bool {
-        matches!(self.plan.step(self.next + 1), Some(Step::Send { to, .. })
-            if offers.waits && offers.wire.offers(to, span.len * size_of::<T>()))
-    }
-
-    /// Notes that these elements have come. True: they were the last of `len`.
-    fn has_received(&mut self, elements: Range<usize>, len: usize) -> bool {
-        self.received = if elements.end == len { 0 } else { elements.end };
-        self.received == 0
-    }
-
-    /// Whether the next step sends this or a part of it.
-    fn next_sends_of(&self, span: Span) -> bool {
-        let Some(Step::Send { what, .. }) = self.plan.step(self.next + 1) else { return false };
-        matches!(*self.plan.spans(what), [next] if span.contains(next) && next.len > 0)
-    }
-
-    fn carry(&mut self, span: Span, start: usize, piece: Bytes) {
-        if start == 0 {
-            self.carried = Some(Carried { span, pieces: SmallVec::new() });
-        }
-        if let Some(carried) = &mut self.carried {
-            carried.pieces.push(piece);
-        }
-    }
-
-    fn send<T: Element, W: Wire>(
-        &mut self,
-        offers: &mut Offers<'_, W>,
-        memory: &mut Memory<'_, T>,
-        span: Span,
-        to: usize,
-    ) -> Result<(), W::Error> {
-        let (wire, size) = (offers.wire, size_of::<T>());
-        if offers.waits && wire.offers(to, span.len * size) {
-            self.carried = None;
-            let step = (LONG_PIECE / size.max(1)).max(1);
-            for start in (0..span.len).step_by(step) {
-                let part = span.part(start..span.len.min(start + step));
-                let offer = wire.offer(to, self.tag, element::bytes_of(memory.read(part)))?;
-                offers.add(memory.home(part), offer);
-            }
-            return Ok(());
-        }
-        if wire.lends_from(to).is_some_and(|least| span.len * size >= least) {
-            self.carried = None;
-            return wire.lend(to, self.tag, memory.lend(span));
-        }
-        if span.len * size < SHARE {
-            return wire.send(to, self.tag, element::bytes_of(memory.read(span)));
-        }
-        if let Some(Carried { span: known, pieces }) = &self.carried {
-            if *known == span {
-                return pieces.iter().try_for_each(|piece| wire.send_shared(to, self.tag, piece.clone()));
-            }
-            if let [piece] = &pieces[..]
-                && known.contains(span)
-            {
-                let start = (span.start - known.start) * size;
-                return wire.send_shared(to, self.tag, piece.slice(start..start + span.len * size));
-            }
-        }
-        self.carried = None;
-        let (carry, piece) = (self.next_sends_of(span), self.piece_to::<T, W>(wire, to));
-        for start in (0..span.len).step_by(piece) {
-            let elements = start..span.len.min(start + piece);
-            let bytes = element::bytes_of(memory.read(span.part(elements)));
-            if carry {
-                let piece = Bytes::copy_from_slice(bytes);
-                self.carry(span, start, piece.clone());
-                wire.send_shared(to, self.tag, piece)?;
-            } else {
-                wire.send(to, self.tag, bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn send_gathered<T: Element, W: Wire>(
-        &mut self,
-        wire: &W,
-        memory: &Memory<'_, T>,
-        spans: &[Span],
-        to: usize,
-    ) -> Result<(), W::Error> {
-        self.carried = None;
-        let room = self.piece_to::<T, W>(wire, to);
-        let mut left: usize = spans.iter().map(|span| span.len).sum();
-        let mut message = Vec::with_capacity(left.min(room) * size_of::<T>());
-        if left == 0 {
-            return wire.send(to, self.tag, &[]);
-        }
-        for &span in spans {
-            let mut rest = span;
-            while rest.len > 0 {
-                let fits = rest.len.min(room - message.len() / size_of::<T>());
-                message.extend_from_slice(element::bytes_of(memory.read(rest.part(0..fits))));
-                rest = rest.part(fits..rest.len);
-                left -= fits;
-                if left == 0 || message.len() == room * size_of::<T>() {
-                    wire.send(to, self.tag, &message)?;
-                    message.clear();
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Does something with the elements that a message is made of.
-pub(super) fn with_received<T: Element>(
-    bytes: &[u8],
-    mismatch: Mismatch,
-    then: impl FnOnce(&[T]),
-) -> Result<(), Mismatch> {
-    match bytemuck::checked::try_cast_slice(bytes) {
-        Ok(received) => then(received),
-        // It came unaligned, or it is not of this type.
-        Err(_) => then(&element::elements(bytes).map_err(|_| mismatch)?),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

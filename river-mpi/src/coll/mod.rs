@@ -70,7 +70,7 @@ pub(crate) use shape::Call;
 pub use shape::{Hosts, Shape, consecutive, log2_ceil, share, shares};
 pub use simulate::{Cost, Outcome, cost};
 pub use tuning::{Names, Tuned, Tuning};
-pub(crate) use wire::{BRIEF, Landing, Message, SHORT, Wire};
+pub(crate) use wire::{BRIEF, Landed, Message, SHORT, Wire};
 
 /// The programs in the guide, so that they are compiled and run.
 #[cfg(doctest)]

@@ -26,13 +26,13 @@ pub(crate) struct Planner {
     hosts: Arc<Hosts>,
     tuning: Tuning,
     /// The one that was used last comes first.
-    kept: RefCell<Vec<Kept>>,
+    kept: RefCell<Vec<Entry>>,
     scratch: RefCell<FxHashMap<TypeId, Box<dyn Any>>>,
     /// Room for a message that is to be combined with something.
     room: Cell<Vec<u64>>,
 }
 
-struct Kept {
+struct Entry {
     operation: TypeId,
     shape: Shape,
     planned: Rc<Planned>,
@@ -91,7 +91,7 @@ impl Planner {
 
     #[inline]
     fn find<O: Tuned>(&self, is_it: impl Fn(&Shape) -> bool) -> Option<Rc<Planned>> {
-        let is_it = |kept: &Kept| kept.operation == TypeId::of::<O>() && is_it(&kept.shape);
+        let is_it = |kept: &Entry| kept.operation == TypeId::of::<O>() && is_it(&kept.shape);
         if let Some(first) = self.kept.borrow().first()
             && is_it(first)
         {
@@ -101,7 +101,7 @@ impl Planner {
     }
 
     #[inline(never)]
-    fn find_later(&self, is_it: impl Fn(&Kept) -> bool) -> Option<Rc<Planned>> {
+    fn find_later(&self, is_it: impl Fn(&Entry) -> bool) -> Option<Rc<Planned>> {
         let mut kept = self.kept.borrow_mut();
         let at = kept.iter().position(is_it)?;
         kept[..=at].rotate_right(1);
@@ -113,7 +113,7 @@ impl Planner {
         let planned = Rc::new(self.make::<O>(&shape)?);
         let mut kept = self.kept.borrow_mut();
         kept.truncate(KEPT - 1);
-        kept.insert(0, Kept { operation: TypeId::of::<O>(), shape, planned: planned.clone() });
+        kept.insert(0, Entry { operation: TypeId::of::<O>(), shape, planned: planned.clone() });
         Ok(planned)
     }
 

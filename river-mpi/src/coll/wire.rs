@@ -54,15 +54,15 @@ pub(crate) trait Wire {
     }
 
     /// The next message, which it waits for; what of it fits goes into `out`. `None`: that way is not for this rank.
-    fn receive_into(&self, _from: usize, _tag: i32, _out: &mut [u8]) -> Result<Option<Landing>, Self::Error> {
+    fn receive_into(&self, _from: usize, _tag: i32, _out: &mut [u8]) -> Result<Option<Landed>, Self::Error> {
         Ok(None)
     }
 
     /// The next message, which it waits for; it goes into `out` if it fits and has no memory of its own.
-    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landing, Self::Error> {
+    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed, Self::Error> {
         match self.receive_into(from, tag, out)? {
             Some(landing) => Ok(landing),
-            None => self.receive(from, tag).map(Landing::from),
+            None => self.receive(from, tag).map(Landed::from),
         }
     }
 
@@ -75,25 +75,25 @@ pub(crate) trait Wire {
 
 /// Where a message is that has come.
 #[derive(Debug)]
-pub(crate) enum Landing {
+pub(crate) enum Landed {
     /// So many bytes are where they belong.
-    Landed(usize),
+    Here(usize),
     /// It is elsewhere. (Boxed, so that what has landed is told in registers.)
-    Message(Box<Message>),
+    Elsewhere(Box<Message>),
 }
 
-impl From<Message> for Landing {
+impl From<Message> for Landed {
     fn from(message: Message) -> Self {
-        Self::Message(Box::new(message))
+        Self::Elsewhere(Box::new(message))
     }
 }
 
-impl Landing {
+impl Landed {
     /// How many bytes the message has.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Landed(len) => *len,
-            Self::Message(message) => message.len(),
+            Self::Here(len) => *len,
+            Self::Elsewhere(message) => message.len(),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::lend::Region;
 use crate::op::Operator;
 use crate::request::{Pending, Request};
 
-use super::port::{Port, Seat};
+use super::port::{Port, Team};
 
 /// A plan with the memory that it works on.
 pub(super) trait Work {
@@ -89,7 +89,7 @@ impl Work for Parcels {
 /// An operation under way. The engine has it until it is done.
 struct Started<W> {
     operation: &'static str,
-    seat: Seat,
+    team: Team,
     work: RefCell<W>,
     /// The rank of the world whose message it waits for.
     waits_for: Cell<u32>,
@@ -105,9 +105,9 @@ impl<W: Work> Background for Started<W> {
         }
         engine.enter(self.operation);
         // Messages come through the engine, which lets this advance when one has come.
-        let port = Port { seat: &self.seat, engine, near: None };
+        let port = Port { team: &self.team, engine, near: None };
         match work.advance(&port) {
-            Ok(Progress::Waits { from }) => self.waits_for.set(self.seat.world_rank(from)),
+            Ok(Progress::Waits { from }) => self.waits_for.set(self.team.world_rank(from)),
             Ok(Progress::Done) => *self.result.borrow_mut() = Some(Ok(())),
             Err(error) => *self.result.borrow_mut() = Some(Err(port.explain(error))),
         }
@@ -123,7 +123,7 @@ impl<W: Work> Background for Started<W> {
 
     fn describe(&self, engine: &Engine<'_>) -> String {
         engine.enter(self.operation);
-        self.seat.describe(engine, self.waits_for.get())
+        self.team.describe(engine, self.waits_for.get())
     }
 }
 
@@ -155,7 +155,7 @@ impl<'v> Communicator<'v> {
     pub(super) fn go<'a, W: Work + 'static>(
         &self,
         operation: &'static str,
-        seat: Seat,
+        team: Team,
         work: W,
         deliver: impl FnMut(&W::Output) -> Result + 'a,
     ) -> Request<'a>
@@ -165,7 +165,7 @@ impl<'v> Communicator<'v> {
         let started = Rc::new(Started {
             waits_for: Cell::new(self.engine().me()),
             operation,
-            seat,
+            team,
             work: RefCell::new(work),
             result: RefCell::new(None),
         });

@@ -6,26 +6,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coll::{BRIEF, LONG_PIECE, Landing, Message, SHORT, Wire};
+use crate::coll::{BRIEF, LONG_PIECE, Landed, Message, SHORT, Wire};
 use crate::communicator::Communicator;
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
 use crate::lend::Loan;
 use crate::matching::{Key, Pattern};
 use crate::near::Near;
+use crate::peer::number;
 
 /// From so many bytes on a rank of another process reads a message where it is.
 const OFFER: usize = 16 << 10;
 
 /// A rank's place among those of an operation, which are numbered from 0; between two groups those of both.
 #[derive(Clone)]
-pub(super) struct Seat {
+pub(super) struct Team {
     context: u32,
     members: Rc<[u32]>,
     rank: usize,
 }
 
-impl Seat {
+impl Team {
     /// Among the ranks of a communicator's own group.
     pub(super) fn local(comm: &Communicator<'_>) -> Self {
         Self::among(comm, comm.local().members().clone(), comm.rank())
@@ -60,14 +61,9 @@ impl Seat {
     }
 }
 
-fn number(rank: usize) -> u32 {
-    // A communicator's members are counted in 32 bits.
-    u32::try_from(rank).unwrap_or(u32::MAX)
-}
-
-/// A seat with an engine that sends and receives.
+/// A team with an engine that sends and receives.
 pub(super) struct Port<'a, 'v> {
-    pub(super) seat: &'a Seat,
+    pub(super) team: &'a Team,
     pub(super) engine: &'a Engine<'v>,
     /// The way to ranks in the same process. All ranks of an operation use it, or none.
     pub(super) near: Option<&'a Near>,
@@ -77,7 +73,7 @@ impl Port<'_, '_> {
     /// What an error is in the operation that the engine's rank is in.
     #[cold]
     pub(super) fn explain(&self, error: MpiError) -> MpiError {
-        error.in_operation(|| self.engine.name_of(self.seat.context))
+        error.in_operation(|| self.engine.name_of(self.team.context))
     }
 
     fn near(&self, rank: usize) -> Option<&Near> {
@@ -91,14 +87,14 @@ impl Wire for Port<'_, '_> {
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
         match self.near(to) {
             Some(near) => near.send_copy(self.engine, to, tag, bytes),
-            None => self.engine.send_copy(self.seat.members[to], self.seat.key(tag), bytes),
+            None => self.engine.send_copy(self.team.members[to], self.team.key(tag), bytes),
         }
     }
 
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
         match self.near(to) {
             Some(near) => near.send(self.engine, to, tag, Message::Whole(bytes)),
-            None => self.engine.send_shared(self.seat.members[to], self.seat.key(tag), bytes),
+            None => self.engine.send_shared(self.team.members[to], self.team.key(tag), bytes),
         }
     }
 
@@ -115,38 +111,38 @@ impl Wire for Port<'_, '_> {
 
     fn piece(&self, to: usize) -> usize {
         // Each costs two calls of the system.
-        if self.engine.shares_memory(self.seat.members[to]) { 0 } else { LONG_PIECE }
+        if self.engine.shares_memory(self.team.members[to]) { 0 } else { LONG_PIECE }
     }
 
     fn offers(&self, to: usize, bytes: usize) -> bool {
         bytes >= OFFER
             && self.near(to).is_none()
-            && self.engine.lends(self.seat.members[to], bytes.min(OFFER))
+            && self.engine.lends(self.team.members[to], bytes.min(OFFER))
     }
 
     fn offer(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<u64> {
-        self.engine.offer_lent(self.seat.members[to], self.seat.key(tag), bytes)
+        self.engine.offer_lent(self.team.members[to], self.team.key(tag), bytes)
     }
 
     fn settle(&self, offer: u64, patiently: bool) -> bool {
         self.engine.settle(offer, patiently)
     }
 
-    fn receive_into(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landing>> {
+    fn receive_into(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
         if self.near(from).is_some() {
             return Ok(None);
         }
         self.receive_brief(from, tag, out).map(Some)
     }
 
-    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landing> {
+    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed> {
         if let Some(near) = self.near(from) {
             return near.receive_into(self.engine, from, tag, out);
         }
-        let (header, arrival) = self.engine.receive(&self.seat.ask(from, tag), Some(out))?;
+        let (header, arrival) = self.engine.receive(&self.team.ask(from, tag), Some(out))?;
         Ok(match arrival {
             Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
-            None => Landing::Landed(usize::try_from(header.length).unwrap_or(usize::MAX)),
+            None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
         })
     }
 
@@ -154,7 +150,7 @@ impl Wire for Port<'_, '_> {
         if let Some(near) = self.near(from) {
             return Ok(near.try_receive(from, tag));
         }
-        let arrival = self.engine.try_receive(&self.seat.ask(from, tag))?;
+        let arrival = self.engine.try_receive(&self.team.ask(from, tag))?;
         Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())))
     }
 
@@ -165,7 +161,7 @@ impl Wire for Port<'_, '_> {
         // Room for a short one, which needs no memory then.
         let mut data = [0_u64; SHORT / 8];
         let out = bytemuck::bytes_of_mut(&mut data);
-        let (header, arrival) = self.engine.receive(&self.seat.ask(from, tag), Some(out))?;
+        let (header, arrival) = self.engine.receive(&self.team.ask(from, tag), Some(out))?;
         Ok(match arrival {
             Some(arrival) => Message::Whole(arrival.into_bytes()),
             None => Message::Short(data, header.length as u8),

@@ -14,12 +14,12 @@ use crate::element::Element;
 use crate::error::{MpiError, Result};
 use crate::group::Group;
 
-use super::port::Seat;
+use super::port::Team;
 use super::root::Root;
 
 /// A call that can be carried out.
 pub(super) struct Prepared {
-    pub(super) seat: Seat,
+    pub(super) team: Team,
     pub(super) tag: i32,
     pub(super) planned: Rc<Planned>,
 }
@@ -45,8 +45,8 @@ impl Lengths {
 impl Communicator<'_> {
     pub(super) fn prepare_barrier(&self) -> Result<Prepared> {
         match self.inter::<u8>() {
-            Some((inter, seat)) => {
-                self.between::<Barrier>(seat, Lengths { send: 0, recv: 0 }, inter.barrier()?)
+            Some((inter, team)) => {
+                self.between::<Barrier>(team, Lengths { send: 0, recv: 0 }, inter.barrier()?)
             }
             None => self.within::<Barrier>(call::<u8>(0)),
         }
@@ -54,23 +54,23 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_bcast<T: Element>(&self, count: usize, root: Root) -> Result<Prepared> {
         match self.inter::<T>() {
-            Some((inter, seat)) => {
+            Some((inter, team)) => {
                 let len = Lengths { send: 0, recv: count };
-                self.between::<Bcast>(seat, len, inter.bcast(count, self.inter_root(root)?)?)
+                self.between::<Bcast>(team, len, inter.bcast(count, self.inter_root(root)?)?)
             }
             None => self.within::<Bcast>(Call { root: self.intra_root(root)?, ..call::<T>(count) }),
         }
     }
 
     pub(super) fn prepare_gather<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let mut blocks = Vec::new();
             if root == InterRoot::Here {
                 let count = divide(RECV, len.recv, inter.remote.len())?;
                 blocks = equal(count, inter.remote.len());
             }
-            return self.between::<Gather>(seat, len, inter.gather(len.send, &blocks, root)?);
+            return self.between::<Gather>(team, len, inter.gather(len.send, &blocks, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -85,12 +85,12 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             if root == InterRoot::Here {
                 check_blocks(RECV, blocks, inter.remote.len(), len.recv, true)?;
             }
-            return self.between::<Gatherv>(seat, len, inter.gather(len.send, blocks, root)?);
+            return self.between::<Gatherv>(team, len, inter.gather(len.send, blocks, root)?);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.send, blocks, root, RECV, len.recv, true)?;
@@ -98,14 +98,14 @@ impl Communicator<'_> {
     }
 
     pub(super) fn prepare_scatter<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let mut blocks = Vec::new();
             if root == InterRoot::Here {
                 let count = divide(SEND, len.send, inter.remote.len())?;
                 blocks = equal(count, inter.remote.len());
             }
-            return self.between::<Scatter>(seat, len, inter.scatter(len.recv, &blocks, root)?);
+            return self.between::<Scatter>(team, len, inter.scatter(len.recv, &blocks, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -120,12 +120,12 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             if root == InterRoot::Here {
                 check_blocks(SEND, blocks, inter.remote.len(), len.send, false)?;
             }
-            return self.between::<Scatterv>(seat, len, inter.scatter(len.recv, blocks, root)?);
+            return self.between::<Scatterv>(team, len, inter.scatter(len.recv, blocks, root)?);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.recv, blocks, root, SEND, len.send, false)?;
@@ -133,11 +133,11 @@ impl Communicator<'_> {
     }
 
     pub(super) fn prepare_allgather<T: Element>(&self, len: Lengths) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let count = divide(RECV, len.recv, inter.remote.len())?;
             let outgoing = vec![input(0..len.send); inter.remote.len()];
             return self.between::<Allgather>(
-                seat,
+                team,
                 len,
                 inter.exchange(&outgoing, &equal(count, inter.remote.len())),
             );
@@ -152,9 +152,9 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
     ) -> Result<Prepared> {
         check_blocks(RECV, blocks, self.peers().size(), len.recv, true)?;
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let outgoing = vec![input(0..len.send); inter.remote.len()];
-            return self.between::<Allgatherv>(seat, len, inter.exchange(&outgoing, blocks));
+            return self.between::<Allgatherv>(team, len, inter.exchange(&outgoing, blocks));
         }
         expect(SEND, blocks[self.rank()].len(), len.send)?;
         self.within_blocks::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
@@ -162,11 +162,11 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_alltoall<T: Element>(&self, len: Lengths) -> Result<Prepared> {
         let count = divide(SEND, len.send, self.peers().size())?;
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let outgoing: Vec<Span> = equal(count, inter.remote.len()).into_iter().map(input).collect();
             let back = divide(RECV, len.recv, inter.remote.len())?;
             return self.between::<Alltoall>(
-                seat,
+                team,
                 len,
                 inter.exchange(&outgoing, &equal(back, inter.remote.len())),
             );
@@ -183,9 +183,9 @@ impl Communicator<'_> {
     ) -> Result<Prepared> {
         check_blocks(SEND, outgoing, self.peers().size(), len.send, false)?;
         check_blocks(RECV, incoming, self.peers().size(), len.recv, true)?;
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let outgoing: Vec<Span> = outgoing.iter().cloned().map(input).collect();
-            return self.between::<Alltoallv>(seat, len, inter.exchange(&outgoing, incoming));
+            return self.between::<Alltoallv>(team, len, inter.exchange(&outgoing, incoming));
         }
         expect(
             "the block that a rank sends to itself",
@@ -202,10 +202,10 @@ impl Communicator<'_> {
         commutative: bool,
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, seat)) = self.inter::<T>() {
+        if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             let count = if root == InterRoot::Here { len.recv } else { len.send };
-            return self.between::<Reduce>(seat, len, inter.reduce(count, commutative, root)?);
+            return self.between::<Reduce>(team, len, inter.reduce(count, commutative, root)?);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -217,8 +217,8 @@ impl Communicator<'_> {
     pub(super) fn prepare_allreduce<T: Element>(&self, len: Lengths, commutative: bool) -> Result<Prepared> {
         expect(RECV, len.send, len.recv)?;
         match self.inter::<T>() {
-            Some((inter, seat)) => {
-                self.between::<Allreduce>(seat, len, inter.allreduce(len.send, commutative)?)
+            Some((inter, team)) => {
+                self.between::<Allreduce>(team, len, inter.allreduce(len.send, commutative)?)
             }
             None => self.within::<Allreduce>(Call { commutative, ..call::<T>(len.send) }),
         }
@@ -243,9 +243,9 @@ impl Communicator<'_> {
         };
         expect(SEND, shape.total(), len.send)?;
         match self.inter::<T>() {
-            Some((inter, seat)) => {
+            Some((inter, team)) => {
                 let blocks: Vec<Range<usize>> = (0..self.size()).map(|rank| shape.block(rank)).collect();
-                self.between::<ReduceScatter>(seat, len, inter.reduce_scatter(&blocks, commutative)?)
+                self.between::<ReduceScatter>(team, len, inter.reduce_scatter(&blocks, commutative)?)
             }
             None => self.within_blocks::<ReduceScatter>(shape.with_commutative(commutative)),
         }
@@ -278,17 +278,17 @@ impl Communicator<'_> {
 
     #[inline]
     fn planned(&self, planned: Rc<Planned>) -> Prepared {
-        Prepared { seat: Seat::local(self), tag: self.next_collective(), planned }
+        Prepared { team: Team::local(self), tag: self.next_collective(), planned }
     }
 
     /// A call between two groups.
-    fn between<O: Operation>(&self, seat: Seat, len: Lengths, plan: Plan) -> Result<Prepared> {
+    fn between<O: Operation>(&self, team: Team, len: Lengths, plan: Plan) -> Result<Prepared> {
         // The parts of the plan may be of algorithms that the program brought along.
-        plan.check(seat.size(), len.send, len.recv, true)
+        plan.check(team.size(), len.send, len.recv, true)
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
         let planned =
             Planned { operation: O::NAME, plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
-        Ok(Prepared { seat, tag: self.next_collective(), planned: Rc::new(planned) })
+        Ok(Prepared { team, tag: self.next_collective(), planned: Rc::new(planned) })
     }
 
     /// The shape of an operation of this rank's group.
@@ -348,12 +348,12 @@ impl Communicator<'_> {
     /// The two groups of an intercommunicator, in an order that is the same on all ranks, and the way to
     /// both.
     #[inline]
-    fn inter<T>(&self) -> Option<(Inter<'_>, Seat)> {
+    fn inter<T>(&self) -> Option<(Inter<'_>, Team)> {
         self.remote_group().map(|remote| self.with_remote::<T>(remote))
     }
 
     #[inline(never)]
-    fn with_remote<T>(&self, remote: Group) -> (Inter<'_>, Seat) {
+    fn with_remote<T>(&self, remote: Group) -> (Inter<'_>, Team) {
         let (ours, theirs) = (self.local().members(), remote.members());
         let (here, there) = (ours.len(), theirs.len());
         let is_first = ours.iter().min() < theirs.iter().min();
@@ -363,9 +363,9 @@ impl Communicator<'_> {
             if is_first { (0..here, here..here + there) } else { (there..there + here, 0..there) };
         let hosts = Hosts::new(members.iter().map(|&member| self.engine().place_of(member).host))
             .on_one_machine(self.engine().share_machine(&members));
-        let seat = Seat::among(self, members, local.start + self.rank());
+        let team = Team::among(self, members, local.start + self.rank());
         let (element, tuning) = (size_of::<T>().max(1), self.tuning());
-        (Inter { local, remote, rank: self.rank(), hosts, element, tuning }, seat)
+        (Inter { local, remote, rank: self.rank(), hosts, element, tuning }, team)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{MpiError, Result};
 use crate::lend::Region;
 use crate::op::Operator;
 
-use super::port::{Port, Seat};
+use super::port::{Port, Team};
 use super::prepare::Prepared;
 
 impl<'v> Communicator<'v> {
@@ -78,7 +78,7 @@ impl<'v> Communicator<'v> {
             // Where all messages come from within the process, this operation may never look at the engine.
             self.engine().pump()?;
         }
-        let (planned, port) = (&call.planned, self.port(&call.seat));
+        let (planned, port) = (&call.planned, self.port(&call.team));
         if planned.brief {
             let result = self.carry_out_brief(call, &port, given, output, filler, operator);
             return result.map_err(|error| port.explain(error));
@@ -118,9 +118,9 @@ impl<'v> Communicator<'v> {
 
     /// The wire of an operation that waits.
     #[inline]
-    pub(super) fn port<'a>(&'a self, seat: &'a Seat) -> Port<'a, 'v> {
+    pub(super) fn port<'a>(&'a self, team: &'a Team) -> Port<'a, 'v> {
         let near = if self.is_inter() { None } else { self.near() };
-        Port { seat, engine: self.engine(), near }
+        Port { team, engine: self.engine(), near }
     }
 }
 

@@ -28,7 +28,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Prepared { seat, tag, planned } = self.guard(call)?;
+        let Prepared { team, tag, planned } = self.guard(call)?;
         let (plan, place) = (planned.plan.clone(), planned.place.clone());
         let mut output = recv.to_vec();
         let lies_in_output = planned.in_place && place.len() == send.len() && place.end <= output.len();
@@ -41,7 +41,7 @@ impl<'v> Communicator<'v> {
             recv.copy_from_slice(output);
             Ok(())
         };
-        Ok(self.go(planned.operation, seat, work, deliver))
+        Ok(self.go(planned.operation, team, work, deliver))
     }
 
     /// Starts a [`barrier`](Self::barrier): its request completes when all ranks have started it.

@@ -80,11 +80,11 @@ impl<'v> Communicator<'v> {
     /// Carries a call out.
     fn carry_out_values(&self, call: Result<Call>) -> Result<Vec<Bytes>> {
         let run = |Call { prepared, given, got }: Call| {
-            let Prepared { seat, tag, planned } = prepared;
+            let Prepared { team, tag, planned } = prepared;
             let (given, output) = buffers(&given, got);
             let mut parcels = Parcels::new(planned.plan.clone(), tag, given, output);
             self.engine().enter(planned.operation);
-            let port = self.port(&seat);
+            let port = self.port(&team);
             parcels.run(&port).map_err(|error| port.explain(error))?;
             Ok(parcels.output().to_vec())
         };
@@ -100,10 +100,10 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Call { prepared: Prepared { seat, tag, planned }, given, got } = self.guard(call)?;
+        let Call { prepared: Prepared { team, tag, planned }, given, got } = self.guard(call)?;
         let (given, output) = buffers(&given, got);
         let parcels = Parcels::new(planned.plan.clone(), tag, given, output);
-        Ok(self.go(planned.operation, seat, parcels, deliver))
+        Ok(self.go(planned.operation, team, parcels, deliver))
     }
 
     /// Starts a call whose result its request gives.

@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::coll::{BRIEF, Landing, Message};
+use crate::coll::{BRIEF, Landed, Message};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::Result;
 use crate::matching::{Key, Pattern};
+use crate::peer::number;
 use queue::{Receiver, Sender};
 use room::{Room, RoomKey};
 
@@ -72,7 +73,7 @@ impl Near {
         Some(Self {
             room: Room::enter(key, count, members.len(), at_once),
             context: context + 1,
-            rank: u32::try_from(rank).unwrap_or(u32::MAX),
+            rank: number(rank),
             peers: peers.collect(),
             senders: RefCell::new(members.iter().map(|_| None).collect()),
             receivers: RefCell::new(members.iter().map(|_| None).collect()),
@@ -134,7 +135,7 @@ impl Near {
         from: usize,
         tag: i32,
         out: &mut [u8],
-    ) -> Result<Landing> {
+    ) -> Result<Landed> {
         self.wait(engine, from, tag, |receiver| receiver.pop_into(tag, out))
     }
 
@@ -219,9 +220,4 @@ impl Near {
         woken?;
         Ok(message.or_else(|| self.look(from, &mut pop)))
     }
-}
-
-fn number(rank: usize) -> u32 {
-    // A communicator's members are counted in 32 bits.
-    u32::try_from(rank).unwrap_or(u32::MAX)
 }

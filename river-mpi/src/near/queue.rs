@@ -1,6 +1,6 @@
 //! A queue of messages of collective operations from one thread to another.
 
-use crate::coll::{Landing, Message, SHORT};
+use crate::coll::{Landed, Message, SHORT};
 use crate::queue::{Arrived, Record, queue};
 
 /// Lines of a queue's ring: most messages have one, the longest has 74.
@@ -55,19 +55,19 @@ impl Receiver {
     }
 
     /// The same; it goes into `out` if it lies in the ring and fits.
-    pub(super) fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landing> {
-        let mut landing = Landing::Landed(0);
+    pub(super) fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landed> {
+        let mut landing = Landed::Here(0);
         let message = self.next(tag, |record| {
             let len = record.len() - TAG;
             landing = match out.get_mut(..len) {
                 Some(out) => {
                     record.copy_to(TAG / size_of::<u64>(), out);
-                    Landing::Landed(len)
+                    Landed::Here(len)
                 }
                 None => copy_of(record).into(),
             };
         })?;
-        Some(message.map_or(landing, Landing::from))
+        Some(message.map_or(landing, Landed::from))
     }
 
     /// The next message of an operation: itself, or nothing if it lies in the ring, and was shown to `take`.

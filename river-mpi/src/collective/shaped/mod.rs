@@ -141,8 +141,8 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Call { prepared: Prepared { seat, tag, planned }, send, recv, mut deliver } = self.guard(call)?;
+        let Call { prepared: Prepared { team, tag, planned }, send, recv, mut deliver } = self.guard(call)?;
         let work = Slices::new(planned.plan.clone(), tag, Input::Apart(send), recv, Box::new(operator));
-        Ok(self.go(planned.operation, seat, work, move |output: &Vec<E>| deliver(output)))
+        Ok(self.go(planned.operation, team, work, move |output: &Vec<E>| deliver(output)))
     }
 }
