@@ -226,7 +226,13 @@ where
             buffer.clear();
             buffer.extend_from_slice(&[0; 4]);
             let Ok(mut encoded) = postcard::to_extend(&message, std::mem::take(&mut buffer)) else { break };
-            let Ok(length) = u32::try_from(encoded.len() - 4) else { break };
+            let Ok(length) = u32::try_from(encoded.len() - 4) else {
+                tracing::error!(
+                    bytes = encoded.len(),
+                    "a message of more than 4 GiB cannot be sent: the connection ends"
+                );
+                break;
+            };
             encoded[..4].copy_from_slice(&length.to_le_bytes());
             if write_all(&mut writer, sealing.as_mut(), &encoded).await.is_err() {
                 break;

@@ -189,7 +189,7 @@ impl<T> Default for Index<T> {
     }
 }
 
-/// So many empty queues are kept.
+/// The most empty queues that are kept.
 const SPARE: usize = 64;
 
 impl<T> Index<T> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 const SHORTEST: usize = 512;
 /// Sizes are powers of two, from `SHORTEST` on.
 const CLASSES: usize = 14;
-/// So many bytes are kept at most.
+/// The most bytes that are kept.
 const KEPT: usize = 16 << 20;
 
 /// A rank's buffers.

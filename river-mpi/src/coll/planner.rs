@@ -17,7 +17,7 @@ use super::wire::BRIEF;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
 
-/// So many plans are kept for a communicator: a program calls few operations in many sizes.
+/// The most plans that are kept for a communicator: a program calls few operations in many sizes.
 const KEPT: usize = 64;
 
 /// Plans of one rank, of all operations.

@@ -76,7 +76,7 @@ pub(crate) trait Wire {
 /// Where a message is that has come.
 #[derive(Debug)]
 pub(crate) enum Landed {
-    /// So many bytes are where they belong.
+    /// Where it belongs: its length in bytes.
     Here(usize),
     /// It is elsewhere. (Boxed, so that what has landed is told in registers.)
     Elsewhere(Box<Message>),
@@ -101,7 +101,7 @@ impl Landed {
 /// A message that has come.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// So many bytes, aligned as any element is.
+    /// The first bytes of these, aligned as any element is, and their number.
     Short([u64; SHORT / 8], u8),
     Whole(Bytes),
     /// Bytes in the memory of their sender: all of them, whatever the length of a piece.

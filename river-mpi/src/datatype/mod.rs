@@ -48,7 +48,7 @@ struct Shape {
     overlaps: OnceCell<bool>,
 }
 
-/// So many copies of a type, one behind the other, at a displacement in bytes.
+/// `count` copies of a type, one behind the other, at a displacement in bytes.
 struct Block<'a> {
     at: isize,
     count: usize,

@@ -17,7 +17,7 @@ pub(super) struct Message {
 pub(crate) struct Arrival {
     pub(crate) header: Header,
     pub(super) pieces: Vec<Payload>,
-    /// So many bytes from the beginning are in the receiver's memory already; the pieces follow.
+    /// How many bytes from the beginning are in the receiver's memory already; the pieces follow.
     pub(super) landed: usize,
     pub(super) here: usize,
 }
@@ -48,7 +48,7 @@ impl Arrival {
         Ok(())
     }
 
-    /// So many bytes have come, wherever they are.
+    /// How many bytes have come, wherever they are.
     pub(super) fn count(&mut self, bytes: usize) -> Result<(), Overrun> {
         if bytes as u64 > self.header.length - self.here as u64 {
             return Err(Overrun);

@@ -37,9 +37,9 @@ const TURN: usize = 64;
 
 /// How long a rank looks for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// So often it looks before it gives its core to others: about a microsecond.
+/// Looks before it gives its core to others: they take about a microsecond.
 const SPINS: usize = 100;
-/// So often it looks between two pauses, which take long on some processors, and between two yields.
+/// Looks between two pauses, which take long on some processors, and between two yields.
 const LOOKS: usize = 4;
 
 /// The ranks of a job that share a process.

@@ -1,12 +1,12 @@
 //! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
 //! thread, whenever that is in an operation; there is no other thread.
 //!
-//! A message of up to [`EAGER`] bytes travels at once. A longer one is *offered*. When a receive matches it, the receiver
-//! reads it from the sender's memory ([`single`]; within a process, while the sender waits, by itself: [`crate::lend`]), or
-//! says *go*, and then it comes in pieces that stay in the cache while they are copied out and in again. A blocking send
-//! copies its pieces straight from the caller's slice, a blocking receive straight into it; so nobody holds a large message
-//! that is not wanted yet. A slice that a request borrows is sent from where it lies as well, if its owner waits for that
-//! request when it is wanted; otherwise the engine makes a copy.
+//! A message of up to [`EAGER`] bytes travels at once: the *eager* protocol. A longer one is *offered*, the *rendezvous*
+//! protocol: when a receive matches it, the receiver reads it from the sender's memory ([`single`]; within a process, while the
+//! sender waits, by itself: [`crate::lend`]), or says *go*, and then it comes in pieces that stay in the cache while they are
+//! copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking receive straight
+//! into it; so nobody holds a large message that is not wanted yet. A slice that a request borrows is sent from where it lies
+//! as well, if its owner waits for that request when it is wanted; otherwise the engine makes a copy.
 
 mod arrival;
 mod background;

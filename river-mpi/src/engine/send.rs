@@ -23,7 +23,7 @@ const PEACE: Duration = Duration::from_micros(50);
 const AWAKE: Duration = Duration::from_millis(1);
 /// Of a shorter one a copy is made in less time than it takes to ask.
 const WORTH_WAITING: usize = 256 << 10;
-/// So many slices in a row are copied at most without another look whether the receiver waits for them.
+/// The most slices in a row that are copied without another look whether the receiver waits for them.
 const MOST: u8 = 128;
 
 /// How long it takes about until somebody who waits for data has read it, if that is soon.
@@ -35,9 +35,9 @@ fn reading_time(len: usize) -> Duration {
 /// not be there for the next ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hurry {
-    /// So many more are not waited for.
+    /// How many more are not waited for.
     left: u8,
-    /// So many will not be if the next wait is in vain, too.
+    /// How many will not be if the next wait is in vain, too.
     next: u8,
 }
 

@@ -27,7 +27,7 @@ impl Engine<'_> {
         self.state.borrow_mut().names.remove(&context);
     }
 
-    /// What a receive waits for, or else who waits for these operations, or else for what was started.
+    /// What is waited for, in words: what was asked for, or else these operations, or else what goes on in the background.
     pub(super) fn describe(&self, ask: Option<&Ask>, ops: &[OpId]) -> String {
         if let Some(ask) = ask {
             return self.describe_ask(ask);

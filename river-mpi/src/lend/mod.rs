@@ -15,7 +15,7 @@ use std::thread::yield_now;
 pub(crate) use loan::{Loan, Region};
 pub(crate) use slot::{Kept, Lease, Lender, Shown, Slots};
 
-/// So often a wait looks before it gives its core to others: that takes about half a microsecond.
+/// Looks of a wait before it gives its core to others: they take about half a microsecond.
 const SPINS: usize = 10;
 
 /// How a thread waits for another one that is at work.

@@ -32,11 +32,11 @@ use room::{Room, RoomKey};
 
 /// How long a rank looks for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// So often it looks before it gives its core to others: about a microsecond.
+/// Looks before it gives its core to others: they take about a microsecond.
 const SPINS: usize = 100;
-/// So often it looks between two pauses, which take long on some processors.
+/// Looks between two pauses, which take long on some processors.
 const LOOKS: usize = 4;
-/// So often it yields between two looks at the engine.
+/// Yields between two looks at the engine.
 const YIELDS: usize = 4;
 
 /// A rank's way to the others of its communicator that share its process.

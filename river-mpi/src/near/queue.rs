@@ -7,7 +7,7 @@ use crate::queue::{Arrived, Record, queue};
 const LINES: usize = 512;
 /// The same if there are many ranks, and so many more queues.
 const FEW_LINES: usize = 128;
-/// So many are not many.
+/// Up to this number a search through all is cheap.
 const FEW_RANKS: usize = 16;
 
 /// A message and its operation.

@@ -44,7 +44,7 @@ struct Ring {
 
 #[derive(Debug, Default)]
 struct Read {
-    /// So many lines can be written again.
+    /// How many lines can be written again.
     lines: AtomicU64,
     /// Changes while the reader is at work elsewhere.
     pulse: AtomicU64,

@@ -21,7 +21,7 @@ const THINGS: usize = 16;
 const PATIENCE: Duration = Duration::from_micros(50);
 /// So long it waits at most, whatever the receiver does.
 const LONGEST: Duration = Duration::from_micros(500);
-/// So often a sender looks for room between two looks at the clock.
+/// Looks of a sender for room between two looks at the clock.
 const LOOKS: u32 = 32;
 /// After so many looks at the clock, in some microseconds, it lets others run between, who may have to on this core.
 const ALONE: u32 = 16;
