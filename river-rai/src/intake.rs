@@ -30,15 +30,19 @@ pub(crate) struct Intake(RefCell<Queue>);
 #[derive(Default)]
 struct Queue {
     arrived: VecDeque<Arrival>,
-    /// The call that is being done.
-    current: Option<(VrId, Ticket)>,
-    current_cancelled: bool,
+    /// The call that is being done, if its client wants an answer.
+    current: Option<Current>,
     cancelled: HashSet<(VrId, Ticket)>,
     /// The last call of each client that was begun. Tickets grow, so a cancellation of an earlier one comes too late.
     begun: HashMap<VrId, Ticket>,
     over: bool,
     /// Calls that were begun and that others do.
     handed_out: HandedOut,
+}
+
+struct Current {
+    call: (VrId, Ticket),
+    cancelled: bool,
 }
 
 impl Intake {
@@ -68,7 +72,7 @@ impl Intake {
     pub(crate) fn is_cancelled(&self, vr: &Vr) -> bool {
         let Ok(mut queue) = self.0.try_borrow_mut() else { return false };
         queue.take_all(vr);
-        queue.current_cancelled
+        queue.over || queue.current.as_ref().is_some_and(|current| current.cancelled)
     }
 
     /// Forgets a client that is gone.
@@ -109,13 +113,12 @@ impl Queue {
             Err(error) => {
                 match &error {
                     RecvError::Down(down) => {
-                        self.current_cancelled |= self.current.is_some_and(|(client, _)| client == down.who);
+                        if let Some(current) = &mut self.current {
+                            current.cancelled |= current.call.0 == down.who;
+                        }
                         self.handed_out.cancel_all_of(down.who);
                     }
-                    _ => {
-                        self.over = true;
-                        self.current_cancelled = true;
-                    }
+                    _ => self.over = true,
                 }
                 self.arrived.push_back(Arrival::News(error));
             }
@@ -123,8 +126,8 @@ impl Queue {
     }
 
     fn cancel(&mut self, client: VrId, ticket: Ticket) {
-        if self.current == Some((client, ticket)) {
-            self.current_cancelled = true;
+        if let Some(current) = self.current.as_mut().filter(|current| current.call == (client, ticket)) {
+            current.cancelled = true;
         } else if self.begun.get(&client).is_none_or(|begun| *begun < ticket) {
             self.cancelled.insert((client, ticket));
         } else {
@@ -136,8 +139,7 @@ impl Queue {
         let arrival = self.arrived.pop_front()?;
         if let Arrival::Request(Request { client, order: Order { ticket: Some(ticket), .. }, .. }) = arrival {
             self.begun.insert(client, ticket);
-            self.current = Some((client, ticket));
-            self.current_cancelled = false;
+            self.current = Some(Current { call: (client, ticket), cancelled: false });
             if !self.cancelled.is_empty() && self.cancelled.remove(&(client, ticket)) {
                 return Some(Arrival::Cancelled { client, ticket });
             }

@@ -9,7 +9,7 @@ use river_core::{RecvError, Vr, VrId};
 
 use crate::body::{self, Body};
 use crate::calls::Answer;
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::data::RemoteSend;
 use crate::error::CallError;
 use crate::post::{Open, Post};
@@ -119,7 +119,7 @@ impl<R: RemoteSend> Pending<'_, R> {
     /// # Blocking
     /// As [`wait`](Self::wait), or until the time is over.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<R>, CallError> {
-        self.wait_until(Some(Instant::now() + timeout))
+        self.wait_until(connection::from_now(timeout))
     }
 
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<R>, CallError> {

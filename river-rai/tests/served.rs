@@ -351,6 +351,36 @@ fn a_call_that_runs_hears_that_it_is_cancelled_and_one_that_waits_is_not_begun()
 }
 
 #[test]
+fn a_cast_after_a_cancelled_call_is_not_cancelled() {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    static TOLD: AtomicBool = AtomicBool::new(true);
+    let begin = || {
+        BEGUN.store(true, Ordering::SeqCst);
+        endless();
+    };
+    with_server(|_, r| {
+        let call = r.call_async(begin, ()).unwrap();
+        r.cast(|| TOLD.store(current::is_cancelled(), Ordering::SeqCst), ()).unwrap();
+        while !BEGUN.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        call.cancel();
+        assert_eq!(call.wait(), Ok(()));
+        assert_eq!(r.call(|| TOLD.load(Ordering::SeqCst), ()), Ok(false));
+    });
+}
+
+#[test]
+fn a_limit_beyond_all_time_is_none() {
+    with_server(|_, r| {
+        let patient = r.timeout(Duration::MAX);
+        assert_eq!(patient.call(double, (2,)), Ok(4));
+        let mut call = patient.call_async(double, (3,)).unwrap();
+        assert_eq!(call.wait_timeout(Duration::MAX), Ok(Some(6)));
+    });
+}
+
+#[test]
 fn a_deadline_ends_the_wait_and_the_call() {
     with_server(|_, r| {
         let soon = r.timeout(Duration::from_millis(30));
