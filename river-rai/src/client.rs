@@ -96,7 +96,7 @@ impl<'a> Rai<'a> {
     /// Shows the server a capability, for all that this VR asks of it from now on.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async).
     pub fn show(&self, capability: Capability) -> Result<(), CallError> {
         pending::cast(&self.connection, Op::Present(capability), Body::default())
     }
@@ -143,7 +143,8 @@ impl<'a> Rai<'a> {
     /// Starts a call and returns at once.
     ///
     /// # Errors
-    /// [`CallError::Encode`], or [`CallError::Down`] if the server is known to be gone.
+    /// [`CallError::Encode`]; [`CallError::Down`] if the server is known to be gone, [`CallError::Full`] if its mailbox has
+    /// a limit and is full.
     pub fn call_async<F, Args>(&self, function: F, args: Args) -> Result<Pending<'a, F::Output>, CallError>
     where
         F: RemoteFn<Args>,
@@ -157,7 +158,7 @@ impl<'a> Rai<'a> {
     /// Starts a call with arguments that are encoded already.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async), but for the encoding.
     pub fn call_packed<F, Args>(
         &self,
         function: F,
@@ -247,9 +248,12 @@ impl<'a> Rai<'a> {
         let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: digest::<Constructor<Args, T>>() };
         let object = self.fresh_object();
-        pending::send::<()>(&self.connection, name.to_owned().into(), args, Op::Create { object, function })?
-            .wait()?;
-        Ok(Object::created(self.connection, object))
+        let op = Op::Create { object, function };
+        let created = pending::send::<()>(&self.connection, name.to_owned().into(), args, op)?;
+        // Released also if this is given up.
+        let object = Object::created(self.connection, object);
+        created.wait()?;
+        Ok(object)
     }
 
     /// Makes a function known on the server by name, to whoever calls it, as long as the server lives.
@@ -426,11 +430,11 @@ impl<'a> Rai<'a> {
         Ok((Object::created(self.connection, object), created))
     }
 
-    /// Ends the server once it has done everything that was asked of it before. A restricted server does that for its
+    /// Ends the server once it has done and answered everything that was asked of it before. A restricted server does that for its
     /// parent only.
     ///
     /// # Errors
-    /// [`CallError::Down`] if it is gone already.
+    /// As [`call_async`](Self::call_async).
     pub fn stop(&self) -> Result<(), CallError> {
         pending::cast(&self.connection, Op::Stop, Body::default())
     }

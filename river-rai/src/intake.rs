@@ -5,9 +5,11 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use river_core::{RecvError, Vr, VrId};
 
+use crate::connection::from_now;
 use crate::handed_out::HandedOut;
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire::{self, Request};
@@ -21,6 +23,8 @@ pub(crate) enum Arrival {
         ticket: Ticket,
     },
     News(RecvError),
+    /// Nothing has come in time.
+    Nothing,
 }
 
 /// The queue of a server, kept with its VR.
@@ -51,8 +55,8 @@ impl Intake {
         self.0.borrow().handed_out.clone()
     }
 
-    /// The next thing to do. Blocks until there is one.
-    pub(crate) fn next(&self, vr: &Vr) -> Arrival {
+    /// The next thing to do. Blocks until there is one, or for so long.
+    pub(crate) fn next(&self, vr: &Vr, patience: Option<Duration>) -> Arrival {
         let mut queue = self.0.borrow_mut();
         queue.current = None;
         queue.take_all(vr);
@@ -63,7 +67,10 @@ impl Intake {
             if queue.over {
                 return Arrival::News(RecvError::Stopped);
             }
-            queue.file(vr, wire::recv_request(vr));
+            match wire::recv_request(vr, patience.and_then(from_now)) {
+                Err(RecvError::Timeout { .. }) => return Arrival::Nothing,
+                received => queue.file(vr, received),
+            }
             queue.take_all(vr);
         }
     }
@@ -78,6 +85,7 @@ impl Intake {
     /// Forgets a client that is gone.
     pub(crate) fn forget(&self, client: VrId) {
         let mut queue = self.0.borrow_mut();
+        queue.handed_out.forget(client);
         queue.begun.remove(&client);
         queue.cancelled.retain(|(by, _)| *by != client);
     }
@@ -116,7 +124,7 @@ impl Queue {
                         if let Some(current) = &mut self.current {
                             current.cancelled |= current.call.0 == down.who;
                         }
-                        self.handed_out.cancel_all_of(down.who);
+                        self.handed_out.lose(down.who);
                     }
                     _ => self.over = true,
                 }
@@ -139,7 +147,8 @@ impl Queue {
         let arrival = self.arrived.pop_front()?;
         if let Arrival::Request(Request { client, order: Order { ticket: Some(ticket), .. }, .. }) = arrival {
             self.begun.insert(client, ticket);
-            self.current = Some(Current { call: (client, ticket), cancelled: false });
+            self.current =
+                Some(Current { call: (client, ticket), cancelled: self.handed_out.is_lost(client) });
             if !self.cancelled.is_empty() && self.cancelled.remove(&(client, ticket)) {
                 return Some(Arrival::Cancelled { client, ticket });
             }

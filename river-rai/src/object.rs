@@ -21,6 +21,7 @@ use crate::pending::{self, Pending};
 use crate::protocol::{Function, ObjectId, Op, Reference, Target};
 use crate::signature::{Method, digest};
 use crate::trampoline::{CallMethod, ReadObject};
+use crate::wire;
 
 /// An object on a server, held by reference (Trickle paper, example 5).
 ///
@@ -71,8 +72,7 @@ impl<T> fmt::Debug for Remote<T> {
 
 impl<'a, T: Send + 'static> Object<'a, T> {
     pub(crate) fn created(connection: Connection<'a>, id: ObjectId) -> Self {
-        let reference = Reference { by: id.owner, number: id.number };
-        let held = Some(Held::new(connection.vr, connection.server, reference));
+        let held = Some(Held::new(connection.vr, connection.server, id.first_reference()));
         Self { connection, target: Target::Object(id), held, kind: PhantomData }
     }
 
@@ -113,7 +113,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// Starts a call of a method and returns at once.
     ///
     /// # Errors
-    /// [`CallError::Encode`], or [`CallError::Down`] if the server is known to be gone.
+    /// As [`Rai::call_async`](crate::Rai::call_async).
     pub fn call_async<F, Args, Access>(
         &self,
         method: F,
@@ -132,7 +132,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// Starts a call of a method with arguments that are encoded already.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async), but for the encoding.
     pub fn call_packed<F, Args, Access>(
         &self,
         method: F,
@@ -279,7 +279,11 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         let Connection { vr, server, .. } = self.connection;
         let reference = Reference { by: vr.id(), number: vr.fresh_number() };
         let op = Op::Grant { target: self.target.clone(), reference, to };
-        let object = pending::send(&self.connection, "grant".into(), Body::default(), op)?.wait()?;
+        let granted = pending::send(&self.connection, "grant".into(), Body::default(), op)?.wait();
+        let object = granted.inspect_err(|_| {
+            // Nobody will open what was given up, though it may have been noted.
+            let _ = wire::tell(vr, server, Op::Release(reference));
+        })?;
         Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
     }
 
@@ -300,7 +304,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// Starts to fetch the object from the server, where it is gone then.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async).
     pub fn take_async(self) -> Result<Pending<'a, T>, CallError>
     where
         T: RemoteSend,
