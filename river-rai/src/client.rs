@@ -7,7 +7,6 @@ use std::time::Duration;
 use river_core::code::code_ptr;
 use river_core::{ServiceError, Vr, VrId};
 
-use crate::body::Body;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
@@ -98,7 +97,7 @@ impl<'a> Rai<'a> {
     /// # Errors
     /// As [`call_async`](Self::call_async).
     pub fn show(&self, capability: Capability) -> Result<(), CallError> {
-        pending::cast(&self.connection, Op::Present(capability), Body::default())
+        pending::cast(&self.connection, "show", (), Op::Present(capability))
     }
 
     /// Calls a function on the server and returns what it returned.
@@ -151,8 +150,8 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, type_name::<F>())?;
-        self.call_packed(function, &args)
+        let op = Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function)));
+        pending::call(&self.connection, type_name::<F>(), args, op)
     }
 
     /// Starts a call with arguments that are encoded already.
@@ -183,12 +182,8 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, type_name::<F>())?.body;
-        pending::cast(
-            &self.connection,
-            Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function))),
-            args,
-        )
+        let op = Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function)));
+        pending::cast(&self.connection, type_name::<F>(), args, op)
     }
 
     // ---- by name ----
@@ -228,9 +223,8 @@ impl<'a> Rai<'a> {
         R: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: digest::<Plain<Args, R>>() };
-        pending::send(&self.connection, name.to_owned().into(), args, Op::Call(function))
+        pending::call(&self.connection, name.to_owned(), args, Op::Call(function))
     }
 
     /// Creates an object with the constructor that the server has exported under that name.
@@ -245,11 +239,10 @@ impl<'a> Rai<'a> {
         T: Send + 'static,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: digest::<Constructor<Args, T>>() };
         let object = self.fresh_object();
         let op = Op::Create { object, function };
-        let created = pending::send::<()>(&self.connection, name.to_owned().into(), args, op)?;
+        let created = pending::call::<(), _>(&self.connection, name.to_owned(), args, op)?;
         // Released also if this is given up.
         let object = Object::created(self.connection, object);
         created.wait()?;
@@ -370,7 +363,7 @@ impl<'a> Rai<'a> {
     }
 
     fn ask(&self, name: &str, op: Op) -> Result<(), CallError> {
-        pending::send(&self.connection, name.to_owned().into(), Body::default(), op)?.wait()
+        pending::call(&self.connection, name.to_owned(), (), op)?.wait()
     }
 
     fn fresh_object(&self) -> ObjectId {
@@ -423,10 +416,9 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
-        let args = Packed::for_function(args, type_name::<F>())?.body;
         let object = self.fresh_object();
         let op = Op::Create { object, function };
-        let created = pending::send(&self.connection, type_name::<F>().into(), args, op)?;
+        let created = pending::call(&self.connection, type_name::<F>(), args, op)?;
         Ok((Object::created(self.connection, object), created))
     }
 
@@ -436,7 +428,7 @@ impl<'a> Rai<'a> {
     /// # Errors
     /// As [`call_async`](Self::call_async).
     pub fn stop(&self) -> Result<(), CallError> {
-        pending::cast(&self.connection, Op::Stop, Body::default())
+        pending::cast(&self.connection, "stop", (), Op::Stop)
     }
 }
 

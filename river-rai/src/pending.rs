@@ -12,6 +12,7 @@ use crate::calls::Answer;
 use crate::connection::{self, Connection};
 use crate::data::RemoteSend;
 use crate::error::CallError;
+use crate::packed::Packed;
 use crate::post::{Open, Post};
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire;
@@ -29,6 +30,30 @@ pub struct Pending<'a, R> {
     function: Cow<'static, str>,
     deadline: Option<Instant>,
     result: PhantomData<fn() -> R>,
+}
+
+/// Encodes arguments, `()` for a request that has none, and sends a request that will be answered.
+pub(crate) fn call<'a, R, Args: RemoteSend>(
+    connection: &Connection<'a>,
+    function: impl Into<Cow<'static, str>>,
+    args: Args,
+    op: Op,
+) -> Result<Pending<'a, R>, CallError> {
+    let function = function.into();
+    let args = Packed::for_function(args, &function)?.body;
+    send(connection, function, args, op)
+}
+
+/// Encodes arguments and sends a request that has no answer.
+pub(crate) fn cast<Args: RemoteSend>(
+    connection: &Connection<'_>,
+    function: &str,
+    args: Args,
+    op: Op,
+) -> Result<(), CallError> {
+    let args = Packed::for_function(args, function)?.body;
+    let order = Order { ticket: None, op };
+    wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
 
 /// Sends a request that will be answered.
@@ -49,12 +74,6 @@ pub(crate) fn send<'a, R>(
     wire::send_request(vr, server, &order, args).map_err(CallError::sending)?;
     post.with(|calls| calls.open(ticket, server));
     Ok(Pending { vr, server, ticket, function, deadline: connection.deadline(), result: PhantomData })
-}
-
-/// Sends a request that has no answer.
-pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Body) -> Result<(), CallError> {
-    let order = Order { ticket: None, op };
-    wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
 
 impl<R> Pending<'_, R> {
