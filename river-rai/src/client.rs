@@ -142,8 +142,8 @@ impl<'a> Rai<'a> {
     /// Starts a call and returns at once.
     ///
     /// # Errors
-    /// [`CallError::Encode`]; [`CallError::Down`] if the server is known to be gone, [`CallError::Full`] if its mailbox has
-    /// a limit and is full.
+    /// [`CallError::Encode`]; [`CallError::Down`] if the server is known to be gone; [`CallError::Full`] if its mailbox
+    /// has a limit and is full.
     pub fn call_async<F, Args>(&self, function: F, args: Args) -> Result<Pending<'a, F::Output>, CallError>
     where
         F: RemoteFn<Args>,
@@ -422,8 +422,8 @@ impl<'a> Rai<'a> {
         Ok((Object::created(self.connection, object), created))
     }
 
-    /// Ends the server once it has done and answered everything that was asked of it before. A restricted server does that for its
-    /// parent only.
+    /// Ends the server once it has done and answered everything that was asked of it before. A restricted server does
+    /// that for its parent only.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).

@@ -86,8 +86,8 @@ pub fn is_cancelled() -> bool {
 /// Lets a function that runs on the server use what was put there under a name, without a copy.
 ///
 /// `None` if there is nothing of that name and type, if it is in use by a caller further up, or outside of a
-/// remote call. On a [concurrent](crate::RaiServer::concurrent) server also if two functions wait for each other, each using
-/// what the other one wants.
+/// remote call. On a [concurrent](crate::RaiServer::concurrent) server also if two functions would wait for each other,
+/// each using what the other one wants.
 ///
 /// # Blocking
 /// On a concurrent server, as long as another function or a method uses it. `look` must not wait for a call of the same

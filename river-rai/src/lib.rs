@@ -39,10 +39,10 @@
 //! [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
 //! **No call hangs for ever**: it ends with the function, or with its server.
 //!
-//! A client that limits its mailbox ([`Vr::limit_queue`](river_core::Vr::limit_queue)) and has more refused gets an answer that
-//! was refused when there is room. It has to make room: while it waits for a call nobody takes its other messages out. If
-//! these alone fill the mailbox, only a [time limit](Rai::timeout) ends the call. Who limits the mailbox of a server has
-//! clients told that it is full ([`CallError::Full`]).
+//! A client that [limits its mailbox](river_core::Vr::limit_queue) and has more refused gets an answer that was refused
+//! when there is room. It has to make room: while it waits for a call nobody takes its other messages out. If these
+//! alone fill the mailbox, only a [time limit](Rai::timeout) ends the call. Clients of a server whose own mailbox is full
+//! are told so ([`CallError::Full`]).
 //!
 //! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
 //! server from everything else, unless it is [concurrent](RaiServer::concurrent).

@@ -113,8 +113,8 @@ impl Store {
         self.lock().references.object(reference).unwrap_or(first)
     }
 
-    /// Takes an object out for a VR; if another one has it, when that has put it back. `None` if there is no such object,
-    /// or this VR would wait for ever, as it has the object already, or what another one waits for that has it.
+    /// Takes an object out for a VR; if another one has it, when that has put it back. `None` if there is no such
+    /// object, or this VR would wait for ever, as it has the object already, or what another one waits for that has it.
     pub(crate) fn take(&self, target: &Target, by: VrId) -> Option<Out<'_>> {
         let mut inner = self.lock();
         loop {
