@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
+use std::thread::LocalKey;
 
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _};
@@ -31,17 +32,26 @@ thread_local! {
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Body, postcard::Error> {
-    let before = OUT.replace(Some(Vec::new()));
-    let encoded = postcard::to_stdvec(value);
-    let blobs = OUT.replace(before).unwrap_or_default();
-    Ok(Body { encoded: encoded?.into(), blobs })
+    let _restored = Restore { of: &OUT, before: OUT.replace(Some(Vec::new())) };
+    let encoded = postcard::to_stdvec(value)?;
+    Ok(Body { encoded: encoded.into(), blobs: OUT.take().unwrap_or_default() })
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(body: &Body) -> Result<T, postcard::Error> {
-    let before = IN.replace(body.blobs.iter().cloned().collect());
-    let decoded = postcard::from_bytes(&body.encoded);
-    IN.replace(before);
-    decoded
+    let _restored = Restore { of: &IN, before: IN.replace(body.blobs.iter().cloned().collect()) };
+    postcard::from_bytes(&body.encoded)
+}
+
+/// Puts back what was there before, even if the user's code, which encodes and decodes, panics.
+struct Restore<T: Default + 'static> {
+    of: &'static LocalKey<RefCell<T>>,
+    before: T,
+}
+
+impl<T: Default> Drop for Restore<T> {
+    fn drop(&mut self) {
+        self.of.set(std::mem::take(&mut self.before));
+    }
 }
 
 /// Memory that travels as it is, for arguments and results that are large: a `Vec<u8>` is encoded byte by byte, this is
@@ -135,6 +145,23 @@ mod tests {
         assert_eq!(back.2.unwrap().as_ptr(), value.2.unwrap().as_ptr());
         let missing = Body { blobs: body.blobs[..2].to_vec(), ..body };
         assert!(decode::<(u8, Vec<Blob>, Option<Blob>)>(&missing).is_err());
+    }
+
+    /// Has a blob and panics.
+    struct Bad;
+
+    impl Serialize for Bad {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let _ = Blob::from(vec![1]).serialize(serializer);
+            panic!("a bad value")
+        }
+    }
+
+    #[test]
+    fn a_value_that_panics_takes_no_blobs_along_afterwards() {
+        assert!(river_core::catch_panic(|| encode(&Bad)).is_err());
+        let bytes = postcard::to_stdvec(&Blob::from(vec![1, 2, 3])).unwrap();
+        assert_eq!(postcard::from_bytes::<Blob>(&bytes).unwrap(), Blob::from(vec![1, 2, 3]));
     }
 
     #[test]

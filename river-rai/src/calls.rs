@@ -32,6 +32,8 @@ pub(crate) struct Calls {
     abandoned: FxHashMap<Ticket, VrId>,
     /// Servers whose death is told to this VR.
     servers: FxHashSet<VrId>,
+    /// Whose death this VR, as a server, has to hear of.
+    clients: FxHashSet<VrId>,
 }
 
 struct Open {
@@ -56,6 +58,19 @@ impl Calls {
 
     pub(crate) fn is_server(&self, who: VrId) -> bool {
         self.servers.contains(&who)
+    }
+
+    /// Notes a client; true if it is new.
+    pub(crate) fn add_client(&mut self, client: VrId) -> bool {
+        self.clients.insert(client)
+    }
+
+    pub(crate) fn is_client(&self, who: VrId) -> bool {
+        self.clients.contains(&who)
+    }
+
+    pub(crate) fn remove_client(&mut self, client: VrId) {
+        self.clients.remove(&client);
     }
 
     /// Notes a call that is about to be sent.

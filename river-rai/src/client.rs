@@ -7,7 +7,6 @@ use std::time::Duration;
 use river_core::code::code_ptr;
 use river_core::{ServiceError, Vr, VrId};
 
-use crate::body::Body;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
@@ -96,9 +95,9 @@ impl<'a> Rai<'a> {
     /// Shows the server a capability, for all that this VR asks of it from now on.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async).
     pub fn show(&self, capability: Capability) -> Result<(), CallError> {
-        pending::cast(&self.connection, Op::Present(capability), Body::default())
+        pending::cast(&self.connection, "show", (), Op::Present(capability))
     }
 
     /// Calls a function on the server and returns what it returned.
@@ -143,21 +142,22 @@ impl<'a> Rai<'a> {
     /// Starts a call and returns at once.
     ///
     /// # Errors
-    /// [`CallError::Encode`], or [`CallError::Down`] if the server is known to be gone.
+    /// [`CallError::Encode`]; [`CallError::Down`] if the server is known to be gone; [`CallError::Full`] if its mailbox
+    /// has a limit and is full.
     pub fn call_async<F, Args>(&self, function: F, args: Args) -> Result<Pending<'a, F::Output>, CallError>
     where
         F: RemoteFn<Args>,
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, type_name::<F>())?;
-        self.call_packed(function, &args)
+        let op = Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function)));
+        pending::call(&self.connection, type_name::<F>(), args, op)
     }
 
     /// Starts a call with arguments that are encoded already.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async), but for the encoding.
     pub fn call_packed<F, Args>(
         &self,
         function: F,
@@ -182,12 +182,8 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, type_name::<F>())?.body;
-        pending::cast(
-            &self.connection,
-            Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function))),
-            args,
-        )
+        let op = Op::Call(Function::Code(code_ptr::<CallFunction<Args>, F>(function)));
+        pending::cast(&self.connection, type_name::<F>(), args, op)
     }
 
     // ---- by name ----
@@ -227,9 +223,8 @@ impl<'a> Rai<'a> {
         R: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: digest::<Plain<Args, R>>() };
-        pending::send(&self.connection, name.to_owned().into(), args, Op::Call(function))
+        pending::call(&self.connection, name.to_owned(), args, Op::Call(function))
     }
 
     /// Creates an object with the constructor that the server has exported under that name.
@@ -244,12 +239,14 @@ impl<'a> Rai<'a> {
         T: Send + 'static,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: digest::<Constructor<Args, T>>() };
         let object = self.fresh_object();
-        pending::send::<()>(&self.connection, name.to_owned().into(), args, Op::Create { object, function })?
-            .wait()?;
-        Ok(Object::created(self.connection, object))
+        let op = Op::Create { object, function };
+        let created = pending::call::<(), _>(&self.connection, name.to_owned(), args, op)?;
+        // Released also if this is given up.
+        let object = Object::created(self.connection, object);
+        created.wait()?;
+        Ok(object)
     }
 
     /// Makes a function known on the server by name, to whoever calls it, as long as the server lives.
@@ -366,7 +363,7 @@ impl<'a> Rai<'a> {
     }
 
     fn ask(&self, name: &str, op: Op) -> Result<(), CallError> {
-        pending::send(&self.connection, name.to_owned().into(), Body::default(), op)?.wait()
+        pending::call(&self.connection, name.to_owned(), (), op)?.wait()
     }
 
     fn fresh_object(&self) -> ObjectId {
@@ -419,20 +416,19 @@ impl<'a> Rai<'a> {
         Args: RemoteSend,
     {
         let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
-        let args = Packed::for_function(args, type_name::<F>())?.body;
         let object = self.fresh_object();
         let op = Op::Create { object, function };
-        let created = pending::send(&self.connection, type_name::<F>().into(), args, op)?;
+        let created = pending::call(&self.connection, type_name::<F>(), args, op)?;
         Ok((Object::created(self.connection, object), created))
     }
 
-    /// Ends the server once it has done everything that was asked of it before. A restricted server does that for its
-    /// parent only.
+    /// Ends the server once it has done and answered everything that was asked of it before. A restricted server does
+    /// that for its parent only.
     ///
     /// # Errors
-    /// [`CallError::Down`] if it is gone already.
+    /// As [`call_async`](Self::call_async).
     pub fn stop(&self) -> Result<(), CallError> {
-        pending::cast(&self.connection, Op::Stop, Body::default())
+        pending::cast(&self.connection, "stop", (), Op::Stop)
     }
 }
 

@@ -14,6 +14,11 @@ pub(crate) struct Connection<'a> {
     pub(crate) limit: Option<Duration>,
 }
 
+/// When so much time is over; `None`: never, as the clock does not go that far.
+pub(crate) fn from_now(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
+}
+
 impl<'a> Connection<'a> {
     pub(crate) fn new(vr: &'a Vr, server: VrId) -> Self {
         if Post::of(vr).with(|calls| calls.add_server(server)) {
@@ -23,6 +28,6 @@ impl<'a> Connection<'a> {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.limit.map(|limit| Instant::now() + limit)
+        self.limit.and_then(from_now)
     }
 }

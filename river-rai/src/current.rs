@@ -10,9 +10,8 @@ use river_core::{Vr, VrId};
 
 use crate::handed_out::HandedOut;
 use crate::intake::Intake;
-use crate::protocol::{ObjectId, Target, Ticket};
+use crate::protocol::{Target, Ticket};
 use crate::store::Store;
-use crate::trampoline::Kept;
 
 scoped_tls::scoped_thread_local!(static SERVING: Vr);
 
@@ -87,7 +86,12 @@ pub fn is_cancelled() -> bool {
 /// Lets a function that runs on the server use what was put there under a name, without a copy.
 ///
 /// `None` if there is nothing of that name and type, if it is in use by a caller further up, or outside of a
-/// remote call.
+/// remote call. On a [concurrent](crate::RaiServer::concurrent) server also if two functions would wait for each other,
+/// each using what the other one wants.
+///
+/// # Blocking
+/// On a concurrent server, as long as another function or a method uses it. `look` must not wait for a call of the same
+/// server that needs it.
 ///
 /// ```no_run
 /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -103,23 +107,8 @@ pub fn is_cancelled() -> bool {
 pub fn with_named<T: Send + 'static, R>(name: &str, look: impl FnOnce(&mut T) -> R) -> Option<R> {
     with_vr(|vr| {
         let store = store(vr);
-        let object = store.object(&Target::Named(name.into())).ok()?;
-        // Puts it back even if `look` panics.
-        let mut out = PutBack { store: &store, object, kept: store.take(object) };
+        // It is put back even if `look` panics.
+        let mut out = store.take(&Target::Named(name.into()), vr.id())?;
         out.kept.as_mut()?.value.downcast_mut::<T>().map(look)
     })?
-}
-
-struct PutBack<'a> {
-    store: &'a Store,
-    object: ObjectId,
-    kept: Option<Kept>,
-}
-
-impl Drop for PutBack<'_> {
-    fn drop(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            self.store.keep(self.object, kept);
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with a call.
 
-use river_core::{Down, Panic, RecvError, SendError, Trace, VrId};
+use river_core::{Divergence, Down, Panic, RecvError, SendError, Trace, VrId};
 
 use crate::protocol::Failure;
 use crate::signature::{difference, text_of};
@@ -122,6 +122,12 @@ pub enum CallError {
     /// The call was made from within a receive's predicate, where nothing can be received.
     #[error("{0} was called from within a receive's predicate: predicates may only look at the message")]
     Reentrant(String),
+    /// The server has limited its mailbox, which is full. Nothing was sent; calling again later may succeed.
+    #[error("cannot call VR {}: its mailbox is full", .0.short())]
+    Full(VrId),
+    /// This VR is replayed and does something else than before.
+    #[error(transparent)]
+    Diverged(#[from] Box<Divergence>),
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
@@ -143,6 +149,8 @@ impl CallError {
     pub(crate) fn sending(error: SendError) -> Self {
         match error {
             SendError::Down(down) => CallError::Down(down),
+            SendError::Full(server) => CallError::Full(server),
+            SendError::Diverged(divergence) => CallError::Diverged(divergence),
             _ => CallError::Stopped,
         }
     }
@@ -151,6 +159,7 @@ impl CallError {
         match error {
             RecvError::Down(down) => CallError::Down(down.clone()),
             RecvError::Reentrant => CallError::Reentrant(function.into()),
+            RecvError::Diverged(divergence) => CallError::Diverged(divergence.clone()),
             // What else there is concerns deadlines and patterns made by users, and this layer has neither.
             _ => CallError::Stopped,
         }

@@ -21,7 +21,7 @@ pub(crate) fn admit(op: &Op) -> Result<(), Failure> {
         Op::Put { .. } | Op::Remove(_) | Op::Export(_) => {
             refused("names on a server are given by its own program")
         }
-        Op::Back(_) | Op::Stop => refused("only its own program ends it"),
+        Op::Back | Op::Stop => refused("only its own program ends it"),
     }
 }
 

@@ -1,43 +1,87 @@
-//! The calls that a server has handed out to its helpers and that are not answered; shared by all of them.
+//! The calls that a server has handed out to its helpers, or will, and that are not answered; shared by all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use river_core::VrId;
 
 use crate::protocol::Ticket;
 
-/// Whether each of them was cancelled.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HandedOut(Arc<Mutex<HashMap<(VrId, Ticket), bool>>>);
+pub(crate) struct HandedOut(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whether each of them was cancelled.
+    calls: HashMap<(VrId, Ticket), bool>,
+    /// Clients that are gone, while calls of theirs may wait that the server has not looked at.
+    gone: HashSet<VrId>,
+}
 
 impl HandedOut {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(VrId, Ticket), bool>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes a call. One that is known already stays as it is.
     pub(crate) fn add(&self, call: (VrId, Ticket)) {
-        self.lock().insert(call, false);
+        let mut inner = self.lock();
+        let gone = inner.gone.contains(&call.0);
+        inner.calls.entry(call).or_insert(gone);
     }
 
     pub(crate) fn remove(&self, call: (VrId, Ticket)) {
-        self.lock().remove(&call);
+        self.lock().calls.remove(&call);
     }
 
     pub(crate) fn cancel(&self, call: (VrId, Ticket)) {
-        if let Some(cancelled) = self.lock().get_mut(&call) {
+        if let Some(cancelled) = self.lock().calls.get_mut(&call) {
             *cancelled = true;
         }
     }
 
     /// Nobody waits for what this client has called.
-    pub(crate) fn cancel_all_of(&self, client: VrId) {
-        for ((by, _), cancelled) in &mut *self.lock() {
+    pub(crate) fn lose(&self, client: VrId) {
+        let mut inner = self.lock();
+        inner.gone.insert(client);
+        for ((by, _), cancelled) in &mut inner.calls {
             *cancelled |= *by == client;
         }
     }
 
+    /// Whether a client is gone of which the server has not looked at everything.
+    pub(crate) fn is_lost(&self, client: VrId) -> bool {
+        self.lock().gone.contains(&client)
+    }
+
+    /// The server has looked at everything that came from a client that is gone.
+    pub(crate) fn forget(&self, client: VrId) {
+        self.lock().gone.remove(&client);
+    }
+
     pub(crate) fn is_cancelled(&self, call: (VrId, Ticket)) -> bool {
-        self.lock().get(&call).copied().unwrap_or(false)
+        self.lock().calls.get(&call).copied().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_the_calls_of_a_client_that_is_gone_be_they_known_by_then_or_not() {
+        let (calls, gone, other) = (HandedOut::default(), VrId::fresh(), VrId::fresh());
+        calls.add((gone, Ticket(1)));
+        calls.lose(gone);
+        calls.add((gone, Ticket(2)));
+        calls.add((other, Ticket(1)));
+        // It has waited for something, and is looked at again.
+        calls.add((gone, Ticket(1)));
+        assert!(calls.is_cancelled((gone, Ticket(1))) && calls.is_cancelled((gone, Ticket(2))));
+        assert!(!calls.is_cancelled((other, Ticket(1))));
+        // One of another program may come back.
+        calls.forget(gone);
+        calls.add((gone, Ticket(3)));
+        assert!(!calls.is_cancelled((gone, Ticket(3))));
     }
 }

@@ -5,9 +5,11 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use river_core::{RecvError, Vr, VrId};
 
+use crate::connection::from_now;
 use crate::handed_out::HandedOut;
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire::{self, Request};
@@ -21,6 +23,8 @@ pub(crate) enum Arrival {
         ticket: Ticket,
     },
     News(RecvError),
+    /// Nothing has come in time.
+    Nothing,
 }
 
 /// The queue of a server, kept with its VR.
@@ -30,9 +34,8 @@ pub(crate) struct Intake(RefCell<Queue>);
 #[derive(Default)]
 struct Queue {
     arrived: VecDeque<Arrival>,
-    /// The call that is being done.
-    current: Option<(VrId, Ticket)>,
-    current_cancelled: bool,
+    /// The call that is being done, if its client wants an answer.
+    current: Option<Current>,
     cancelled: HashSet<(VrId, Ticket)>,
     /// The last call of each client that was begun. Tickets grow, so a cancellation of an earlier one comes too late.
     begun: HashMap<VrId, Ticket>,
@@ -41,14 +44,19 @@ struct Queue {
     handed_out: HandedOut,
 }
 
+struct Current {
+    call: (VrId, Ticket),
+    cancelled: bool,
+}
+
 impl Intake {
     /// Calls that were begun and that helpers of the server do.
     pub(crate) fn handed_out(&self) -> HandedOut {
         self.0.borrow().handed_out.clone()
     }
 
-    /// The next thing to do. Blocks until there is one.
-    pub(crate) fn next(&self, vr: &Vr) -> Arrival {
+    /// The next thing to do. Blocks until there is one, or for so long.
+    pub(crate) fn next(&self, vr: &Vr, patience: Option<Duration>) -> Arrival {
         let mut queue = self.0.borrow_mut();
         queue.current = None;
         queue.take_all(vr);
@@ -59,7 +67,10 @@ impl Intake {
             if queue.over {
                 return Arrival::News(RecvError::Stopped);
             }
-            queue.file(vr, wire::recv_request(vr));
+            match wire::recv_request(vr, patience.and_then(from_now)) {
+                Err(RecvError::Timeout { .. }) => return Arrival::Nothing,
+                received => queue.file(vr, received),
+            }
             queue.take_all(vr);
         }
     }
@@ -68,12 +79,13 @@ impl Intake {
     pub(crate) fn is_cancelled(&self, vr: &Vr) -> bool {
         let Ok(mut queue) = self.0.try_borrow_mut() else { return false };
         queue.take_all(vr);
-        queue.current_cancelled
+        queue.over || queue.current.as_ref().is_some_and(|current| current.cancelled)
     }
 
     /// Forgets a client that is gone.
     pub(crate) fn forget(&self, client: VrId) {
         let mut queue = self.0.borrow_mut();
+        queue.handed_out.forget(client);
         queue.begun.remove(&client);
         queue.cancelled.retain(|(by, _)| *by != client);
     }
@@ -109,13 +121,12 @@ impl Queue {
             Err(error) => {
                 match &error {
                     RecvError::Down(down) => {
-                        self.current_cancelled |= self.current.is_some_and(|(client, _)| client == down.who);
-                        self.handed_out.cancel_all_of(down.who);
+                        if let Some(current) = &mut self.current {
+                            current.cancelled |= current.call.0 == down.who;
+                        }
+                        self.handed_out.lose(down.who);
                     }
-                    _ => {
-                        self.over = true;
-                        self.current_cancelled = true;
-                    }
+                    _ => self.over = true,
                 }
                 self.arrived.push_back(Arrival::News(error));
             }
@@ -123,8 +134,8 @@ impl Queue {
     }
 
     fn cancel(&mut self, client: VrId, ticket: Ticket) {
-        if self.current == Some((client, ticket)) {
-            self.current_cancelled = true;
+        if let Some(current) = self.current.as_mut().filter(|current| current.call == (client, ticket)) {
+            current.cancelled = true;
         } else if self.begun.get(&client).is_none_or(|begun| *begun < ticket) {
             self.cancelled.insert((client, ticket));
         } else {
@@ -136,8 +147,8 @@ impl Queue {
         let arrival = self.arrived.pop_front()?;
         if let Arrival::Request(Request { client, order: Order { ticket: Some(ticket), .. }, .. }) = arrival {
             self.begun.insert(client, ticket);
-            self.current = Some((client, ticket));
-            self.current_cancelled = false;
+            self.current =
+                Some(Current { call: (client, ticket), cancelled: self.handed_out.is_lost(client) });
             if !self.cancelled.is_empty() && self.cancelled.remove(&(client, ticket)) {
                 return Some(Arrival::Cancelled { client, ticket });
             }

@@ -35,8 +35,14 @@
 //! # What success means
 //!
 //! A result means that the function ran exactly once and returned it. [`CallError::Panicked`] means that it ran once
-//! and did not get to its end; if `RUST_BACKTRACE` is set, `{:?}` of the error shows the calls that led there. After [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
+//! and did not get to its end; if `RUST_BACKTRACE` is set, `{:?}` of the error shows the calls that led there. After
+//! [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
 //! **No call hangs for ever**: it ends with the function, or with its server.
+//!
+//! A client that [limits its mailbox](river_core::Vr::limit_queue) and has more refused gets an answer that was refused
+//! when there is room. It has to make room: while it waits for a call nobody takes its other messages out. If these
+//! alone fill the mailbox, only a [time limit](Rai::timeout) ends the call. Clients of a server whose own mailbox is full
+//! are told so ([`CallError::Full`]).
 //!
 //! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
 //! server from everything else, unless it is [concurrent](RaiServer::concurrent).
@@ -98,6 +104,7 @@
 //! * `packed`: arguments as bytes
 //! * `trampoline`: from a code pointer to a call
 //! * `wire`: requests and replies as envelopes
+//! * `unsent`: replies that wait for room
 //! * `calls`: calls without an answer, and answers that nobody has asked for
 //! * `post`: where replies come in
 //! * `connection`: from where calls are made, and to where
@@ -144,6 +151,7 @@ mod shape;
 mod signature;
 mod store;
 mod trampoline;
+mod unsent;
 mod wire;
 mod work;
 

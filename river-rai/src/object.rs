@@ -9,7 +9,6 @@ use river_core::code::code_ptr;
 use river_core::{Vr, VrId};
 use serde::{Deserialize, Serialize};
 
-use crate::body::Body;
 use crate::connection::Connection;
 use crate::data::RemoteSend;
 use crate::error::CallError;
@@ -21,6 +20,7 @@ use crate::pending::{self, Pending};
 use crate::protocol::{Function, ObjectId, Op, Reference, Target};
 use crate::signature::{Method, digest};
 use crate::trampoline::{CallMethod, ReadObject};
+use crate::wire;
 
 /// An object on a server, held by reference (Trickle paper, example 5).
 ///
@@ -71,8 +71,7 @@ impl<T> fmt::Debug for Remote<T> {
 
 impl<'a, T: Send + 'static> Object<'a, T> {
     pub(crate) fn created(connection: Connection<'a>, id: ObjectId) -> Self {
-        let reference = Reference { by: id.owner, number: id.number };
-        let held = Some(Held::new(connection.vr, connection.server, reference));
+        let held = Some(Held::new(connection.vr, connection.server, id.first_reference()));
         Self { connection, target: Target::Object(id), held, kind: PhantomData }
     }
 
@@ -113,7 +112,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// Starts a call of a method and returns at once.
     ///
     /// # Errors
-    /// [`CallError::Encode`], or [`CallError::Down`] if the server is known to be gone.
+    /// As [`Rai::call_async`](crate::Rai::call_async).
     pub fn call_async<F, Args, Access>(
         &self,
         method: F,
@@ -125,14 +124,14 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Args: RemoteSend,
         Access: 'static,
     {
-        let args = Packed::for_function(args, type_name::<F>())?;
-        self.call_packed(method, &args)
+        let op = self.invoke(code_ptr::<CallMethod<T, Args, Access>, F>(method));
+        pending::call(&self.connection, type_name::<F>(), args, op)
     }
 
     /// Starts a call of a method with arguments that are encoded already.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async), but for the encoding.
     pub fn call_packed<F, Args, Access>(
         &self,
         method: F,
@@ -159,9 +158,8 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Args: RemoteSend,
         Access: 'static,
     {
-        let args = Packed::for_function(args, type_name::<F>())?.body;
         let op = self.invoke(code_ptr::<CallMethod<T, Args, Access>, F>(method));
-        pending::cast(&self.connection, op, args)
+        pending::cast(&self.connection, type_name::<F>(), args, op)
     }
 
     /// Calls a method that the server has exported under that name.
@@ -176,10 +174,9 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         R: RemoteSend,
         Args: RemoteSend,
     {
-        let args = Packed::for_function(args, name)?.body;
         let function = Function::Named { name: name.into(), signature: digest::<Method<T, Args, R>>() };
         let op = Op::Invoke { target: self.target.clone(), function };
-        pending::send(&self.connection, name.to_owned().into(), args, op)?.wait()
+        pending::call(&self.connection, name.to_owned(), args, op)?.wait()
     }
 
     fn invoke(&self, code: river_core::code::CodePtr) -> Op {
@@ -200,7 +197,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         T: RemoteSend,
     {
         let op = self.invoke(code_ptr::<ReadObject<T>, ()>(()));
-        pending::send(&self.connection, type_name::<T>().into(), Body::default(), op)?.wait()
+        pending::call(&self.connection, type_name::<T>(), (), op)?.wait()
     }
 
     /// Replaces the object.
@@ -279,7 +276,11 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         let Connection { vr, server, .. } = self.connection;
         let reference = Reference { by: vr.id(), number: vr.fresh_number() };
         let op = Op::Grant { target: self.target.clone(), reference, to };
-        let object = pending::send(&self.connection, "grant".into(), Body::default(), op)?.wait()?;
+        let granted = pending::call(&self.connection, "grant", (), op)?.wait();
+        let object = granted.inspect_err(|_| {
+            // Nobody will open what was given up, though it may have been noted.
+            let _ = wire::tell(vr, server, Op::Release(reference));
+        })?;
         Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
     }
 
@@ -300,7 +301,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// Starts to fetch the object from the server, where it is gone then.
     ///
     /// # Errors
-    /// [`CallError::Down`] if the server is known to be gone.
+    /// As [`call_async`](Self::call_async).
     pub fn take_async(self) -> Result<Pending<'a, T>, CallError>
     where
         T: RemoteSend,
@@ -308,7 +309,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         let function = Function::Code(code_ptr::<ReadObject<T>, ()>(()));
         let op = Op::Take { target: self.target.clone(), function };
         // The release that follows, when this handle is dropped, finds nothing, or an object that could not travel.
-        pending::send(&self.connection, type_name::<T>().into(), Body::default(), op)
+        pending::call(&self.connection, type_name::<T>(), (), op)
     }
 }
 

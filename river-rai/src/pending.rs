@@ -9,9 +9,10 @@ use river_core::{RecvError, Vr, VrId};
 
 use crate::body::{self, Body};
 use crate::calls::Answer;
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::data::RemoteSend;
 use crate::error::CallError;
+use crate::packed::Packed;
 use crate::post::{Open, Post};
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire;
@@ -29,6 +30,30 @@ pub struct Pending<'a, R> {
     function: Cow<'static, str>,
     deadline: Option<Instant>,
     result: PhantomData<fn() -> R>,
+}
+
+/// Encodes arguments, `()` for a request that has none, and sends a request that will be answered.
+pub(crate) fn call<'a, R, Args: RemoteSend>(
+    connection: &Connection<'a>,
+    function: impl Into<Cow<'static, str>>,
+    args: Args,
+    op: Op,
+) -> Result<Pending<'a, R>, CallError> {
+    let function = function.into();
+    let args = Packed::for_function(args, &function)?.body;
+    send(connection, function, args, op)
+}
+
+/// Encodes arguments and sends a request that has no answer.
+pub(crate) fn cast<Args: RemoteSend>(
+    connection: &Connection<'_>,
+    function: &str,
+    args: Args,
+    op: Op,
+) -> Result<(), CallError> {
+    let args = Packed::for_function(args, function)?.body;
+    let order = Order { ticket: None, op };
+    wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
 
 /// Sends a request that will be answered.
@@ -49,12 +74,6 @@ pub(crate) fn send<'a, R>(
     wire::send_request(vr, server, &order, args).map_err(CallError::sending)?;
     post.with(|calls| calls.open(ticket, server));
     Ok(Pending { vr, server, ticket, function, deadline: connection.deadline(), result: PhantomData })
-}
-
-/// Sends a request that has no answer.
-pub(crate) fn cast(connection: &Connection<'_>, op: Op, args: Body) -> Result<(), CallError> {
-    let order = Order { ticket: None, op };
-    wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
 
 impl<R> Pending<'_, R> {
@@ -119,7 +138,7 @@ impl<R: RemoteSend> Pending<'_, R> {
     /// # Blocking
     /// As [`wait`](Self::wait), or until the time is over.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<R>, CallError> {
-        self.wait_until(Some(Instant::now() + timeout))
+        self.wait_until(connection::from_now(timeout))
     }
 
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<R>, CallError> {

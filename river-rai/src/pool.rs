@@ -11,22 +11,31 @@ use river_core::{Vr, VrId};
 
 use crate::current;
 use crate::handed_out::HandedOut;
-use crate::protocol::{Failure, ObjectId, Op};
+use crate::protocol::{Failure, Op, Target};
 use crate::store::Store;
-use crate::wire;
+use crate::wire::{self, Reply};
 use crate::work::{self, Job};
 
-type Work = (Job, Option<ObjectId>);
+type Work = (Job, Vec<Target>);
+
+/// What a helper has done that the server has to look at.
+pub(crate) struct Done {
+    /// For whom.
+    pub(crate) client: VrId,
+    /// What others may be about again.
+    pub(crate) about: Vec<Target>,
+    /// An answer for which the client had no room.
+    pub(crate) refused: Option<Reply>,
+}
 
 /// The server's side.
 pub(crate) struct Pool {
     jobs: Option<Sender<Work>>,
     /// Closed when the last helper has ended.
-    ended: Receiver<()>,
+    done: Receiver<Done>,
     handed_out: HandedOut,
-    helpers: Vec<VrId>,
-    /// Objects that a helper has, and who waits for them.
-    busy: HashMap<ObjectId, VecDeque<Job>>,
+    /// What helpers are about, and who waits for it.
+    busy: HashMap<Target, VecDeque<Job>>,
 }
 
 impl Pool {
@@ -37,86 +46,107 @@ impl Pool {
         handed_out: HandedOut,
     ) -> std::io::Result<Self> {
         let (jobs, work) = crossbeam_channel::unbounded::<Work>();
-        let (alive, ended) = crossbeam_channel::bounded::<()>(0);
+        let (report, done) = crossbeam_channel::unbounded::<Done>();
         let server = vr.id();
-        let helpers = (0..size.max(1)).map(|_| {
-            let (work, calls, store, alive) =
-                (work.clone(), handed_out.clone(), store.clone(), alive.clone());
+        for _ in 0..size.max(1) {
+            let (work, calls, store, report) =
+                (work.clone(), handed_out.clone(), store.clone(), report.clone());
             vr.spawn("rai helper", move |vr| {
-                help(vr, server, &work, &calls, &store);
-                drop(alive);
+                help(vr, server, &work, &calls, &store, &report);
                 Ok(())
-            })
-        });
-        let helpers = helpers.collect::<std::io::Result<Vec<VrId>>>()?;
-        Ok(Self { jobs: Some(jobs), ended, handed_out, helpers, busy: HashMap::new() })
+            })?;
+        }
+        Ok(Self { jobs: Some(jobs), done, handed_out, busy: HashMap::new() })
     }
 
-    pub(crate) fn is_helper(&self, who: VrId) -> bool {
-        self.helpers.contains(&who)
-    }
-
-    /// Takes a job to be done. What comes back is for the server itself to do, now.
+    /// Takes a job to be done. What comes back is for the server itself to [do](Self::run), now.
     pub(crate) fn take(&mut self, job: Job, store: &Store) -> Option<Job> {
-        let object = job.object(store);
-        if let Some(waiting) = object.and_then(|object| self.busy.get_mut(&object)) {
-            waiting.push_back(job);
+        // Also while it waits it may be cancelled.
+        if let Some(call) = job.call() {
+            self.handed_out.add(call);
+        }
+        let about = job.about(store);
+        if let Some(target) = about.iter().find(|target| self.busy.contains_key(target)) {
+            self.busy.entry(target.clone()).or_default().push_back(job);
             return None;
         }
         if !job.calls() {
             return Some(job);
         }
-        if let Some(object) = object {
-            self.busy.insert(object, VecDeque::new());
-        }
-        if let Some(ticket) = job.ticket {
-            self.handed_out.add((job.client, ticket));
+        for target in &about {
+            self.busy.insert(target.clone(), VecDeque::new());
         }
         if let Some(jobs) = &self.jobs {
             // The helpers live as long as this end of the channel.
-            let _ = jobs.send((job, object));
+            let _ = jobs.send((job, about));
         }
         None
     }
 
-    /// A helper has put an object back: who has waited for it, in order.
-    pub(crate) fn back(&mut self, object: ObjectId) -> VecDeque<Job> {
-        self.busy.remove(&object).unwrap_or_default()
+    /// Does a job on the server itself, and answers. What comes back is an answer for later.
+    pub(crate) fn run(&self, job: Job, vr: &Vr, store: &Store) -> Option<Reply> {
+        run(job, vr, store, &self.handed_out)
     }
 
-    /// Whether somebody waits for an object that a helper has.
+    /// What helpers have done since the last look. Does not block.
+    pub(crate) fn done(&self) -> Vec<Done> {
+        self.done.try_iter().collect()
+    }
+
+    /// A helper is about this no longer: who has waited for it, in order.
+    pub(crate) fn back(&mut self, about: &[Target]) -> VecDeque<Job> {
+        about.iter().filter_map(|target| self.busy.remove(target)).flatten().collect()
+    }
+
+    /// Whether somebody waits for what a helper is about.
     pub(crate) fn is_awaited(&self) -> bool {
         self.busy.values().any(|waiting| !waiting.is_empty())
+    }
+
+    /// Waits for what is being done.
+    pub(crate) fn finish(&mut self) -> Vec<Done> {
+        self.jobs = None;
+        self.done.iter().collect()
     }
 }
 
 impl Drop for Pool {
-    /// Waits for what is being done.
     fn drop(&mut self) {
-        self.jobs = None;
-        let _ = self.ended.recv();
+        self.finish();
     }
 }
 
-fn help(vr: &Vr, server: VrId, jobs: &Receiver<Work>, calls: &HandedOut, store: &Arc<Store>) {
+fn help(
+    vr: &Vr,
+    server: VrId,
+    jobs: &Receiver<Work>,
+    calls: &HandedOut,
+    store: &Arc<Store>,
+    report: &Sender<Done>,
+) {
     current::help(vr, store.clone(), calls.clone());
-    for (job, object) in jobs {
-        let call = job.ticket.map(|ticket| (job.client, ticket));
-        current::begin(vr, call);
-        let answered = if call.is_some_and(|call| calls.is_cancelled(call)) {
-            work::answer(vr, job.client, job.ticket, Err(Failure::Cancelled))
-        } else {
-            job.run(vr, store)
-        };
-        if let Err(error) = answered {
-            tracing::debug!(%error, "a reply was not sent");
-        }
-        if let Some(call) = call {
-            calls.remove(call);
-        }
-        if let Some(object) = object {
-            // A server that is gone needs nothing back.
-            let _ = wire::tell(vr, server, Op::Back(object));
+    for (job, about) in jobs {
+        let client = job.client;
+        current::begin(vr, job.call());
+        let refused = run(job, vr, store, calls);
+        if refused.is_some() || !about.is_empty() {
+            // A server that is gone needs no report; one whose mailbox is full does not sleep, and will look.
+            let _ = report.send(Done { client, about, refused });
+            let _ = wire::tell(vr, server, Op::Back);
         }
     }
+}
+
+/// Does a job that was not cancelled while it waited.
+fn run(job: Job, vr: &Vr, store: &Store, calls: &HandedOut) -> Option<Reply> {
+    let call = job.call();
+    let refused = if call.is_some_and(|call| calls.is_cancelled(call)) {
+        work::answer(vr, job.client, job.ticket, Err(Failure::Cancelled))
+    } else {
+        job.run(vr, store)
+    };
+    if let Some(call) = call {
+        calls.remove(call);
+    }
+    refused
 }

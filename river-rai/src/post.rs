@@ -24,7 +24,7 @@ pub(crate) struct Post(RefCell<Calls>);
 pub(crate) struct Open<'a> {
     vr: &'a Vr,
     post: Rc<Post>,
-    /// Deaths that concern somebody else.
+    /// Deaths that concern somebody else, if only besides.
     foreign: Vec<VrId>,
 }
 
@@ -91,9 +91,13 @@ impl<'a> Open<'a> {
     }
 
     fn down(&mut self, down: &Down) {
-        if self.with(|calls| calls.is_server(down.who)) {
+        let (is_server, is_client) =
+            self.with(|calls| (calls.is_server(down.who), calls.is_client(down.who)));
+        if is_server {
             self.with(|calls| calls.down(down));
-        } else {
+        }
+        // What a client leaves on a server that has called it, the server has to free.
+        if is_client || !is_server {
             self.foreign.push(down.who);
         }
     }

@@ -21,6 +21,13 @@ pub(crate) struct ObjectId {
     pub(crate) number: u64,
 }
 
+impl ObjectId {
+    /// The reference of who has created it.
+    pub(crate) fn first_reference(self) -> Reference {
+        Reference { by: self.owner, number: self.number }
+    }
+}
+
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "object {} of VR {}", self.number, self.owner.short())
@@ -36,7 +43,7 @@ pub(crate) struct Reference {
 }
 
 /// The object that is meant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Target {
     Object(ObjectId),
     Named(String),
@@ -91,8 +98,8 @@ pub(crate) enum Op {
     Export(Export),
     /// Do not begin a call, or tell it that nobody wants its result.
     Cancel(Ticket),
-    /// From a helper of the server: it has done what it was to do with an object.
-    Back(ObjectId),
+    /// From a helper of the server: it has done something that the server has to look at.
+    Back,
     /// Show a capability, for all further requests.
     Present(Capability),
     /// End when everything that was asked before has been done.

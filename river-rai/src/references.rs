@@ -37,6 +37,11 @@ impl References {
         })
     }
 
+    /// The object that a reference is to.
+    pub(crate) fn object(&self, reference: Reference) -> Option<ObjectId> {
+        self.held.get(&reference).map(|(object, _)| *object)
+    }
+
     /// Whether anybody holds an object.
     pub(crate) fn is_held(&self, object: ObjectId) -> bool {
         self.objects.contains_key(&object)

@@ -1,18 +1,20 @@
 //! The server: a VR that does what it is asked.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
-use river_core::{RecvError, Result, SendError, VirtualResource, Vr, VrId};
+use river_core::{RecvError, Result, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
 use crate::current;
 use crate::exports::Exports;
 use crate::foreign;
 use crate::intake::{Arrival, Intake};
-use crate::pool::Pool;
+use crate::pool::{Done, Pool};
+use crate::post::Post;
 use crate::protocol::{Failure, Op, Order};
 use crate::store::Store;
-use crate::wire::{self, Request};
+use crate::unsent::Unsent;
+use crate::wire::{self, Reply, Request};
 use crate::work::{self, Job};
 
 /// A VR that calls functions and keeps objects for others (Trickle paper, section 4).
@@ -79,8 +81,9 @@ impl RaiServer {
     }
 
     /// The same, but serving up to so many calls at a time, each on a VR of its own: for functions that wait for something,
-    /// or for more than one core. The calls of one object still run one at a time, in order; those of functions, and of
-    /// different objects, in any.
+    /// or for more than one core. The calls of one object still run one at a time, in order, and what has a name is
+    /// replaced or removed after the calls that came before. Those of functions, and of different objects, run in any
+    /// order.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr, vms: Vec<river_core::VmInfo>) -> river_core::Result {
@@ -129,9 +132,6 @@ impl RaiServer {
 impl VirtualResource for RaiServer {
     fn main(&mut self, vr: &Vr) -> Result {
         let guardian = self.guardian.or(vr.parent());
-        if let Some(guardian) = guardian {
-            vr.watch(guardian);
-        }
         let (store, intake) = (current::store(vr), vr.slot::<Intake>());
         if let Some(exports) = &self.exports {
             store.restrict(&exports.list);
@@ -140,30 +140,26 @@ impl VirtualResource for RaiServer {
             vr.publish(name)?;
         }
         let pool = self.helpers.map(|size| Pool::start(vr, size, &store, intake.handed_out())).transpose()?;
-        let known = HashSet::new();
-        let mut server = Server { vr, store: &store, guardian, pool, known, stopping: false };
+        let (post, unsent) = (Post::of(vr), Unsent::default());
+        let mut server = Server { vr, store: &store, post: &post, guardian, pool, unsent, stopping: false };
+        guardian.into_iter().for_each(|guardian| server.know(guardian));
         while !server.is_done() {
-            let served = match intake.next(vr) {
+            match intake.next(vr, server.unsent.patience()) {
                 Arrival::Request(request) => server.serve(request),
                 Arrival::Cancelled { client, ticket } => {
-                    wire::send_reply(vr, client, ticket, Err(Failure::Cancelled))
+                    server.sent(work::answer(vr, client, Some(ticket), Err(Failure::Cancelled)));
                 }
                 Arrival::News(RecvError::Down(down)) if Some(down.who) == guardian => return Ok(()),
                 Arrival::News(RecvError::Down(down)) => {
-                    server.known.remove(&down.who);
-                    store.forget(down.who);
+                    server.forget(down.who);
                     intake.forget(down.who);
-                    Ok(())
                 }
                 Arrival::News(RecvError::Stopped) => return Ok(()),
                 Arrival::News(error) => return Err(error.into()),
-            };
-            match served {
-                Ok(()) => {}
-                Err(SendError::Stopped(_)) => return Ok(()),
-                // A client that is gone needs no reply; the notice of its death comes on its own.
-                Err(error) => tracing::debug!(%error, "a reply was not sent"),
+                Arrival::Nothing => server.unsent.try_all(|reply| wire::send_reply(vr, reply)),
             }
+            server.unsent.try_next(|reply| wire::send_reply(vr, reply));
+            server.look_at_helpers();
         }
         Ok(())
     }
@@ -172,66 +168,98 @@ impl VirtualResource for RaiServer {
 struct Server<'a> {
     vr: &'a Vr,
     store: &'a Store,
+    post: &'a Post,
     guardian: Option<VrId>,
     pool: Option<Pool>,
-    /// Clients and holders whose death will be told.
-    known: HashSet<VrId>,
+    unsent: Unsent,
     /// It was told to end.
     stopping: bool,
 }
 
 impl Server<'_> {
-    fn serve(&mut self, request: Request) -> std::result::Result<(), SendError> {
+    fn serve(&mut self, request: Request) {
         let Request { client, order: Order { ticket, op }, args } = request;
-        if let Op::Back(object) = op {
-            return match self.pool.as_mut().filter(|pool| pool.is_helper(client)) {
-                Some(pool) => {
-                    let waiting = pool.back(object);
-                    self.do_all(waiting)
-                }
-                None => Ok(()),
-            };
+        if op == Op::Back {
+            // It has woken the server, and that is all.
+            return;
         }
         // What it leaves here goes when it goes.
         self.know(client);
         if self.vr.is_foreign(client)
             && let Err(failure) = foreign::admit(&op)
         {
-            return work::answer(self.vr, client, ticket, Err(failure));
+            return self.sent(work::answer(self.vr, client, ticket, Err(failure)));
         }
         if op == Op::Stop {
             // Not everybody who may call something may end it.
             self.stopping |= !self.store.is_restricted() || Some(client) == self.guardian;
-            return Ok(());
+            return;
         }
-        if let Op::Grant { to, .. } = &op {
-            self.know(*to);
-        }
-        self.do_all(VecDeque::from([Job { client, ticket, op, args }]))
+        self.do_all(VecDeque::from([Job { client, ticket, op, args }]));
     }
 
     /// Does jobs, or has them done, in order.
-    fn do_all(&mut self, mut jobs: VecDeque<Job>) -> std::result::Result<(), SendError> {
+    fn do_all(&mut self, mut jobs: VecDeque<Job>) {
         while let Some(job) = jobs.pop_front() {
             let mine = match &mut self.pool {
                 Some(pool) => pool.take(job, self.store),
                 None => Some(job),
             };
-            if let Some(job) = mine {
-                job.run(self.vr, self.store)?;
+            let Some(job) = mine else { continue };
+            if let Op::Grant { to, .. } = &job.op {
+                // It may have gone while this waited; then that is told once more.
+                self.know(*to);
+            }
+            let refused = match &self.pool {
+                Some(pool) => pool.run(job, self.vr, self.store),
+                None => job.run(self.vr, self.store),
+            };
+            self.sent(refused);
+        }
+    }
+
+    fn look_at_helpers(&mut self) {
+        let done = self.pool.as_ref().map(Pool::done);
+        self.look_at(done.unwrap_or_default());
+    }
+
+    fn look_at(&mut self, done: Vec<Done>) {
+        for Done { client, about, refused } in done {
+            self.sent(refused);
+            // It may have gone while this was done, and have left something here; then that is told once more.
+            self.know(client);
+            if let Some(pool) = &mut self.pool {
+                let waiting = pool.back(&about);
+                self.do_all(waiting);
             }
         }
-        Ok(())
     }
 
-    /// Whether it was told to end and nobody waits for anything; what helpers still do is waited for by who drops the pool.
-    fn is_done(&self) -> bool {
-        self.stopping && self.pool.as_ref().is_none_or(|pool| !pool.is_awaited())
+    /// What came back from an attempt to answer is kept.
+    fn sent(&mut self, refused: Option<Reply>) {
+        refused.into_iter().for_each(|reply| self.unsent.keep(reply));
     }
 
-    fn know(&mut self, who: VrId) {
-        if self.known.insert(who) {
+    /// Whether it was told to end and everything is done and answered. Waits for what helpers still do.
+    fn is_done(&mut self) -> bool {
+        if !self.stopping || self.pool.as_ref().is_some_and(Pool::is_awaited) {
+            return false;
+        }
+        let done = self.pool.take().map(|mut pool| pool.finish());
+        self.look_at(done.unwrap_or_default());
+        self.unsent.is_empty()
+    }
+
+    /// Has the death of a client or a holder told.
+    fn know(&self, who: VrId) {
+        if self.post.with(|calls| calls.add_client(who)) {
             self.vr.watch(who);
         }
+    }
+
+    fn forget(&mut self, who: VrId) {
+        self.post.with(|calls| calls.remove_client(who));
+        self.store.forget(who);
+        self.unsent.forget(who);
     }
 }

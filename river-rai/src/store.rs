@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use river_core::{VrId, catch_panic};
 
@@ -13,11 +13,19 @@ use crate::trampoline::{Kept, identity};
 /// What a server has. The functions which run there, and its helpers if it has any, use it too. No user's code runs while it is
 /// locked.
 #[derive(Default)]
-pub(crate) struct Store(Mutex<Inner>);
+pub(crate) struct Store {
+    inner: Mutex<Inner>,
+    /// An object was put back, for which somebody waits.
+    back: Condvar,
+}
 
 #[derive(Default)]
 struct Inner {
     objects: HashMap<ObjectId, Kept>,
+    /// Objects that are taken out, and by which VR.
+    out: HashMap<ObjectId, VrId>,
+    /// VRs that wait for what another one has taken out.
+    waiting: HashMap<VrId, ObjectId>,
     references: References,
     names: HashMap<String, ObjectId>,
     exports: HashMap<String, Export>,
@@ -28,7 +36,7 @@ struct Inner {
 
 impl Store {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on only these functions can be called.
@@ -94,62 +102,65 @@ impl Store {
         }
     }
 
-    pub(crate) fn object(&self, target: &Target) -> Result<ObjectId, Failure> {
-        let found = match target {
-            Target::Object(id) => Some(*id),
-            Target::Named(name) => self.lock().names.get(name).copied(),
-        };
-        found.ok_or_else(|| Failure::NoSuchObject(target.clone()))
+    /// The object that is meant, if there is one of that name.
+    pub(crate) fn meant(&self, target: &Target) -> Option<ObjectId> {
+        self.lock().meant(target)
     }
 
-    /// Takes an object out, to be put back by [`keep`](Self::keep).
-    pub(crate) fn take(&self, object: ObjectId) -> Option<Kept> {
-        self.lock().objects.remove(&object)
+    /// The object that a reference is to. One that nobody has heard of is the first to an object that is being made.
+    pub(crate) fn object_of(&self, reference: Reference) -> ObjectId {
+        let first = ObjectId { owner: reference.by, number: reference.number };
+        self.lock().references.object(reference).unwrap_or(first)
     }
 
-    /// Puts back what was taken out, unless nobody holds it any more.
-    pub(crate) fn keep(&self, object: ObjectId, kept: Kept) {
-        let unwanted = {
-            let mut inner = self.lock();
-            if inner.references.is_held(object) {
-                inner.objects.insert(object, kept);
-                None
-            } else {
-                Some(kept)
+    /// Takes an object out for a VR; if another one has it, when that has put it back. `None` if there is no such
+    /// object, or this VR would wait for ever, as it has the object already, or what another one waits for that has it.
+    pub(crate) fn take(&self, target: &Target, by: VrId) -> Option<Out<'_>> {
+        let mut inner = self.lock();
+        loop {
+            let object = inner.meant(target)?;
+            if let Some(kept) = inner.objects.remove(&object) {
+                inner.out.insert(object, by);
+                return Some(Out { store: self, object, kept: Some(kept) });
             }
-        };
-        unwanted.into_iter().for_each(discard);
+            if !inner.out.contains_key(&object) || inner.would_wait_for_ever(by, object) {
+                return None;
+            }
+            inner.waiting.insert(by, object);
+            inner = self.back.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.waiting.remove(&by);
+        }
     }
 
     /// Keeps a new object, to which its creator has the first reference.
     pub(crate) fn add(&self, object: ObjectId, kept: Kept) {
         let mut inner = self.lock();
         inner.objects.insert(object, kept);
-        inner.references.add(Reference { by: object.owner, number: object.number }, object, object.owner);
+        inner.references.add(object.first_reference(), object, object.owner);
     }
 
     /// Gives an object a name. What had it before loses the reference that went with the name.
     pub(crate) fn name(&self, name: String, object: ObjectId) {
         let before = self.lock().names.insert(name, object);
         if let Some(before) = before {
-            self.release(Reference { by: before.owner, number: before.number });
+            self.release(before.first_reference());
         }
     }
 
     pub(crate) fn unname(&self, name: &str) {
         let before = self.lock().names.remove(name);
         if let Some(before) = before {
-            self.release(Reference { by: before.owner, number: before.number });
+            self.release(before.first_reference());
         }
     }
 
-    pub(crate) fn grant(&self, reference: Reference, object: ObjectId, to: VrId) -> Result<(), Failure> {
+    /// Notes a reference to what is meant, which is returned.
+    pub(crate) fn grant(&self, reference: Reference, target: &Target, to: VrId) -> Option<ObjectId> {
         let mut inner = self.lock();
-        if !inner.objects.contains_key(&object) {
-            return Err(Failure::NoSuchObject(Target::Object(object)));
-        }
+        // Somebody holds every object, be it here or taken out.
+        let object = inner.meant(target).filter(|&object| inner.references.is_held(object))?;
         inner.references.add(reference, object, to);
-        Ok(())
+        Some(object)
     }
 
     pub(crate) fn release(&self, reference: Reference) {
@@ -159,16 +170,6 @@ impl Store {
             freed.and_then(|object| inner.drop_object(object))
         };
         freed.into_iter().for_each(discard);
-    }
-
-    /// An object was taken by its user, and is no more.
-    pub(crate) fn gone(&self, object: ObjectId) {
-        let left = {
-            let mut inner = self.lock();
-            inner.references.remove(object);
-            inner.drop_object(object)
-        };
-        left.into_iter().for_each(discard);
     }
 
     /// Frees what only a client that is gone has held.
@@ -184,14 +185,67 @@ impl Store {
 }
 
 impl Inner {
+    fn meant(&self, target: &Target) -> Option<ObjectId> {
+        match target {
+            Target::Object(id) => Some(*id),
+            Target::Named(name) => self.names.get(name).copied(),
+        }
+    }
+
+    /// Whether who has an object waits, perhaps by way of others, for what this VR has, or is this VR.
+    fn would_wait_for_ever(&self, by: VrId, object: ObjectId) -> bool {
+        let mut next = Some(object);
+        while let Some(holder) = next.and_then(|object| self.out.get(&object)) {
+            if *holder == by {
+                return true;
+            }
+            next = self.waiting.get(holder).copied();
+        }
+        false
+    }
+
     fn drop_object(&mut self, object: ObjectId) -> Option<Kept> {
         self.names.retain(|_, named| *named != object);
         self.objects.remove(&object)
     }
 }
 
+/// An object that is taken out. Dropped, it is put back, unless nobody holds it any more.
+pub(crate) struct Out<'a> {
+    store: &'a Store,
+    object: ObjectId,
+    /// `None` while it is lent further.
+    pub(crate) kept: Option<Kept>,
+}
+
+impl Out<'_> {
+    /// Takes it from all who hold it.
+    pub(crate) fn remove(self) {
+        let mut inner = self.store.lock();
+        inner.references.remove(self.object);
+        inner.drop_object(self.object);
+    }
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.store.lock();
+        inner.out.remove(&self.object);
+        if inner.references.is_held(self.object)
+            && let Some(kept) = self.kept.take()
+        {
+            inner.objects.insert(self.object, kept);
+        }
+        if !inner.waiting.is_empty() {
+            self.store.back.notify_all();
+        }
+        drop(inner);
+        self.kept.take().into_iter().for_each(discard);
+    }
+}
+
 /// Drops an object, whose destructor is the user's code and may panic.
-pub(crate) fn discard(kept: Kept) {
+fn discard(kept: Kept) {
     if let Err(text) = catch_panic(|| drop(kept)) {
         tracing::warn!(%text, "the destructor of an object panicked");
     }

@@ -26,6 +26,13 @@ pub(crate) struct Request {
 /// The answer to a request.
 pub(crate) type Outcome = Result<Body, Failure>;
 
+/// An answer, and to what.
+pub(crate) struct Reply {
+    pub(crate) client: VrId,
+    pub(crate) ticket: Ticket,
+    pub(crate) outcome: Outcome,
+}
+
 pub(crate) fn send_request(vr: &Vr, server: VrId, order: &Order, args: Body) -> Result<(), SendError> {
     vr.describe_channel(REQUESTS, "rai request", Label::None);
     vr.send_bytes(server, REQUESTS, 0, write(order, args))
@@ -36,19 +43,29 @@ pub(crate) fn tell(vr: &Vr, server: VrId, op: Op) -> Result<(), SendError> {
     send_request(vr, server, &Order { ticket: None, op }, Body::default())
 }
 
-pub(crate) fn send_reply(vr: &Vr, client: VrId, ticket: Ticket, outcome: Outcome) -> Result<(), SendError> {
-    let (head, result) = match outcome {
-        Ok(result) => ((ticket, None), result),
-        Err(failure) => ((ticket, Some(failure)), Body::default()),
+/// Sends a reply. What comes back is to be sent later: its client has no room for it now.
+pub(crate) fn send_reply(vr: &Vr, reply: Reply) -> Option<Reply> {
+    let (head, result) = match &reply.outcome {
+        // Bytes are not copied.
+        Ok(result) => ((reply.ticket, None), result.clone()),
+        Err(failure) => ((reply.ticket, Some(failure)), Body::default()),
     };
     vr.describe_channel(REPLIES, "rai reply", Label::None);
-    vr.send_bytes(client, REPLIES, 0, write(&head, result))
+    match vr.send_bytes(reply.client, REPLIES, 0, write(&head, result)) {
+        Ok(()) => None,
+        Err(SendError::Full(_)) => Some(reply),
+        // A client that is gone needs no reply, and the next receive tells of whatever else there is.
+        Err(error) => {
+            tracing::debug!(%error, "a reply was not sent");
+            None
+        }
+    }
 }
 
 /// Waits for a request. What is none is skipped: it may come from anybody.
-pub(crate) fn recv_request(vr: &Vr) -> Result<Request, RecvError> {
+pub(crate) fn recv_request(vr: &Vr, deadline: Option<Instant>) -> Result<Request, RecvError> {
     loop {
-        if let Some(request) = request(vr.receive(Selector::on(REQUESTS))?) {
+        if let Some(request) = request(vr.receive_until(Selector::on(REQUESTS), deadline, |_| true)?) {
             return Ok(request);
         }
     }

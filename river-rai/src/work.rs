@@ -3,14 +3,14 @@
 use std::any::Any;
 
 use river_core::code::CodePtr;
-use river_core::{Panic, SendError, Trace, Vr, VrId, catch_traced};
+use river_core::{Trace, Vr, VrId, catch_traced};
 
 use crate::body::{self, Body};
 use crate::current;
-use crate::protocol::{Failure, Function, ObjectId, Op, Reference, Ticket};
-use crate::store::{Store, discard};
+use crate::protocol::{Failure, Function, ObjectId, Op, Target, Ticket};
+use crate::store::Store;
 use crate::trampoline::{Call, Kept};
-use crate::wire::{self, Outcome};
+use crate::wire::{self, Outcome, Reply};
 
 /// One request.
 pub(crate) struct Job {
@@ -21,17 +21,23 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// The object that is concerned, if there is one.
-    pub(crate) fn object(&self, store: &Store) -> Option<ObjectId> {
-        match &self.op {
-            Op::Create { object, .. } | Op::Put { object, .. } => Some(*object),
-            Op::Invoke { target, .. } | Op::Take { target, .. } | Op::Grant { target, .. } => {
-                store.object(target).ok()
-            }
-            // The first reference to an object has its numbers.
-            Op::Release(Reference { by, number }) => Some(ObjectId { owner: *by, number: *number }),
-            _ => None,
-        }
+    /// What is concerned, to be left alone by other jobs: an object, a name, or a name and the object that has it now.
+    /// As long as a name is left alone, no other object gets it.
+    pub(crate) fn about(&self, store: &Store) -> Vec<Target> {
+        let target = match &self.op {
+            Op::Create { object, .. } => Target::Object(*object),
+            Op::Put { name, .. } | Op::Remove(name) => Target::Named(name.clone()),
+            Op::Invoke { target, .. } | Op::Take { target, .. } | Op::Grant { target, .. } => target.clone(),
+            Op::Release(reference) => Target::Object(store.object_of(*reference)),
+            _ => return Vec::new(),
+        };
+        let object = store.meant(&target).map(Target::Object).filter(|object| *object != target);
+        [Some(target), object].into_iter().flatten().collect()
+    }
+
+    /// The name of the call, if its client wants an answer.
+    pub(crate) fn call(&self) -> Option<(VrId, Ticket)> {
+        self.ticket.map(|ticket| (self.client, ticket))
     }
 
     /// Whether a function of the user's is called.
@@ -42,35 +48,29 @@ impl Job {
         )
     }
 
-    /// Does it and answers. `vr` is the VR that calls, and answers.
-    pub(crate) fn run(self, vr: &Vr, store: &Store) -> Result<(), SendError> {
+    /// Does it and answers. `vr` is the VR that calls, and answers. What comes back is an answer for later.
+    pub(crate) fn run(self, vr: &Vr, store: &Store) -> Option<Reply> {
         let Job { client, ticket, op, args } = self;
         let outcome = execute(vr, store, client, op, args);
         answer(vr, client, ticket, outcome)
     }
 }
 
-pub(crate) fn answer(
-    vr: &Vr,
-    client: VrId,
-    ticket: Option<Ticket>,
-    outcome: Outcome,
-) -> Result<(), SendError> {
-    match (ticket, outcome) {
-        (Some(ticket), Err(Failure::Panicked { panic: Panic { text, trace }, vm: on }))
-            if vr.is_foreign(client) =>
-        {
-            // The places of this image mean nothing to another program.
-            let panic = Panic { text, trace: trace.map(Trace::into_text) };
-            wire::send_reply(vr, client, ticket, Err(Failure::Panicked { panic, vm: on }))
-        }
-        (Some(ticket), outcome) => wire::send_reply(vr, client, ticket, outcome),
-        (None, Err(failure)) => {
+/// Answers a request. What comes back is to be sent later.
+pub(crate) fn answer(vr: &Vr, client: VrId, ticket: Option<Ticket>, mut outcome: Outcome) -> Option<Reply> {
+    let Some(ticket) = ticket else {
+        if let Err(failure) = outcome {
             tracing::warn!(%client, ?failure, "a request failed, and its client wants no answer");
-            Ok(())
         }
-        (None, Ok(_)) => Ok(()),
+        return None;
+    };
+    if let Err(Failure::Panicked { panic, .. }) = &mut outcome
+        && vr.is_foreign(client)
+    {
+        // The places of this image mean nothing to another program.
+        panic.trace = panic.trace.take().map(Trace::into_text);
     }
+    wire::send_reply(vr, Reply { client, ticket, outcome })
 }
 
 fn execute(vr: &Vr, store: &Store, client: VrId, op: Op, args: Body) -> Outcome {
@@ -80,30 +80,25 @@ fn execute(vr: &Vr, store: &Store, client: VrId, op: Op, args: Body) -> Outcome 
         Op::Create { object, function } => create(vr, store, client, object, &function, args, None),
         Op::Put { object, name, function } => create(vr, store, client, object, &function, args, Some(name)),
         Op::Invoke { target, function } => {
-            let (code, object) = (store.find(client, &function)?, store.object(&target)?);
-            let kept = store.take(object).ok_or(Failure::NoSuchObject(target))?;
-            let (outcome, left) = call(vr, code, args, Some(kept));
-            if let Some(left) = left {
-                store.keep(object, left);
-            }
+            let code = store.find(client, &function)?;
+            let mut out = store.take(&target, vr.id()).ok_or(Failure::NoSuchObject(target))?;
+            let (outcome, left) = call(vr, code, args, out.kept.take());
+            out.kept = left;
             outcome
         }
         Op::Take { target, function } => {
-            let (code, object) = (store.find(client, &function)?, store.object(&target)?);
-            let kept = store.take(object).ok_or(Failure::NoSuchObject(target))?;
-            let (outcome, left) = call(vr, code, args, Some(kept));
+            let code = store.find(client, &function)?;
+            let mut out = store.take(&target, vr.id()).ok_or(Failure::NoSuchObject(target))?;
+            let (outcome, left) = call(vr, code, args, out.kept.take());
+            out.kept = left;
+            // An object that cannot travel stays where it is.
             if outcome.is_ok() {
-                store.gone(object);
-                left.into_iter().for_each(discard);
-            } else if let Some(left) = left {
-                // An object that cannot travel stays where it is.
-                store.keep(object, left);
+                out.remove();
             }
             outcome
         }
         Op::Grant { target, reference, to } => {
-            let object = store.object(&target)?;
-            store.grant(reference, object, to)?;
+            let object = store.grant(reference, &target, to).ok_or(Failure::NoSuchObject(target))?;
             body::encode(&object).map_err(|error| Failure::Result(error.to_string()))
         }
         Op::Release(reference) => {
@@ -124,7 +119,7 @@ fn execute(vr: &Vr, store: &Store, client: VrId, op: Op, args: Body) -> Outcome 
             done
         }
         // What concerns the server itself does not get here.
-        Op::Stop | Op::Cancel(_) | Op::Back(_) => done,
+        Op::Stop | Op::Cancel(_) | Op::Back => done,
     }
 }
 

@@ -3,11 +3,19 @@
 mod scene;
 
 use river_core::testing::threads;
-use river_core::{Channel, Down, RecvError, Selector, VirtualResource, VrId, Why};
+use river_core::{Channel, Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
 use river_rai::{CallError, Completions, Packed, Rai, RaiServer};
 use river_sfm::{Sfm, msg, pat};
-use scene::{with_server, with_servers};
+use scene::with_servers_like;
 use serde::{Deserialize, Serialize};
+
+fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>]) -> R + Sync) -> R {
+    with_servers_like(RaiServer::unrestricted, count, client)
+}
+
+fn with_server<R: Send>(client: impl Fn(&Vr, Rai<'_>) -> R + Sync) -> R {
+    with_servers(1, |vr, servers| client(vr, servers[0]))
+}
 
 fn add(a: i64, b: i64, c: i64) -> i64 {
     a + b + c

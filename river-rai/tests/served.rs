@@ -9,11 +9,19 @@ use std::thread;
 use std::time::Duration;
 
 use river_core::testing::{for_each_topology, threads};
-use river_core::{VirtualResource, Vr, VrId};
+use river_core::{Channel, Selector, VirtualResource, Vr, VrId};
 use river_rai::{CallError, Capability, Exports, Rai, RaiServer, Remote, current};
 use river_sfm::{Sfm, msg, pat};
-use scene::{with_server, with_servers};
+use scene::with_servers_like;
 use serde::{Deserialize, Serialize};
+
+fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>]) -> R + Sync) -> R {
+    with_servers_like(RaiServer::unrestricted, count, client)
+}
+
+fn with_server<R: Send>(client: impl Fn(&Vr, Rai<'_>) -> R + Sync) -> R {
+    with_servers(1, |vr, servers| client(vr, servers[0]))
+}
 
 fn add(a: i64, b: i64) -> i64 {
     a + b
@@ -351,6 +359,36 @@ fn a_call_that_runs_hears_that_it_is_cancelled_and_one_that_waits_is_not_begun()
 }
 
 #[test]
+fn a_cast_after_a_cancelled_call_is_not_cancelled() {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    static TOLD: AtomicBool = AtomicBool::new(true);
+    let begin = || {
+        BEGUN.store(true, Ordering::SeqCst);
+        endless();
+    };
+    with_server(|_, r| {
+        let call = r.call_async(begin, ()).unwrap();
+        r.cast(|| TOLD.store(current::is_cancelled(), Ordering::SeqCst), ()).unwrap();
+        while !BEGUN.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        call.cancel();
+        assert_eq!(call.wait(), Ok(()));
+        assert_eq!(r.call(|| TOLD.load(Ordering::SeqCst), ()), Ok(false));
+    });
+}
+
+#[test]
+fn a_limit_beyond_all_time_is_none() {
+    with_server(|_, r| {
+        let patient = r.timeout(Duration::MAX);
+        assert_eq!(patient.call(double, (2,)), Ok(4));
+        let mut call = patient.call_async(double, (3,)).unwrap();
+        assert_eq!(call.wait_timeout(Duration::MAX), Ok(Some(6)));
+    });
+}
+
+#[test]
 fn a_deadline_ends_the_wait_and_the_call() {
     with_server(|_, r| {
         let soon = r.timeout(Duration::from_millis(30));
@@ -424,69 +462,31 @@ fn a_thousand_calls_are_outstanding_on_one_connection() {
     });
 }
 
-// ---- several calls at a time ----
-
-fn with_concurrent_server(client: impl Fn(&Vr, Rai<'_>) + Sync) {
-    threads(2, |vr, index, vrs| {
-        if index == 1 {
-            return RaiServer::unrestricted().concurrent(4).main(vr).unwrap();
-        }
-        let r = Rai::connect(vr, vrs[1]);
-        client(vr, r);
-        r.stop().unwrap();
-    });
-}
+// ---- servers that are clients ----
 
 #[test]
-fn a_concurrent_server_runs_functions_side_by_side() {
-    static MET: AtomicU32 = AtomicU32::new(0);
-    // Returns only when four of them run at once.
-    let meet = || {
-        MET.fetch_add(1, Ordering::SeqCst);
-        while MET.load(Ordering::SeqCst) < 4 {
-            thread::yield_now();
+fn a_server_that_calls_another_one_hears_of_its_end_as_its_server_too() {
+    /// Waits for an answer that never comes.
+    fn ask(other: VrId) -> bool {
+        let called = current::with_vr(|vr| Rai::connect(vr, other).call(double, (1,)));
+        matches!(called, Some(Err(CallError::Down(_))))
+    }
+    threads(3, |vr, index, vrs| match index {
+        0 => RaiServer::unrestricted().main(vr).unwrap(),
+        1 => {
+            let _ = Rai::connect(vr, vrs[0]).put("mine", 1_u8).unwrap();
+            vr.send(vrs[2], msg! { put: true }).unwrap();
+            // A request, which ends it.
+            vr.receive(Selector::on(Channel::named("rai.requests"))).unwrap();
         }
-    };
-    with_concurrent_server(|_, r| {
-        let calls: Vec<_> = (0..4).map(|_| r.call_async(meet, ()).unwrap()).collect();
-        for call in calls {
-            assert_eq!(call.wait(), Ok(()));
+        _ => {
+            vr.recv(pat! { put: true }).unwrap();
+            let r = Rai::connect(vr, vrs[0]);
+            assert_eq!(r.call(ask, (vrs[1],)), Ok(true));
+            // The first one may have come before the news.
+            let lost = (0..2).any(|_| r.named::<u8>("mine").get().is_err());
+            r.stop().unwrap();
+            assert!(lost);
         }
-    });
-}
-
-#[test]
-fn calls_of_one_object_run_one_at_a_time_in_order() {
-    with_concurrent_server(|_, r| {
-        let (lists, created): (Vec<_>, Vec<_>) =
-            (0..3).map(|_| r.create_async(Vec::<u32>::new, ()).unwrap()).unzip();
-        for x in 0..500 {
-            for list in &lists {
-                list.cast(Vec::push, (x,)).unwrap();
-            }
-        }
-        for list in lists {
-            let copy = list.clone();
-            drop(list);
-            assert_eq!(copy.take(), Ok((0..500).collect()));
-        }
-        created.into_iter().for_each(|created| created.wait().unwrap());
-        // Dropped before it exists: freed when it does.
-        drop(r.create_async(Guard::new, ()).unwrap());
-        let named = r.put("named", 1_u8).unwrap();
-        assert_eq!((named.get(), r.named::<u8>("named").get()), (Ok(1), Ok(1)));
-        assert_eq!(r.call(|| current::with_named("named", |x: &mut u8| *x), ()), Ok(Some(1)));
-    });
-}
-
-#[test]
-fn calls_of_a_concurrent_server_are_cancelled_each_by_itself() {
-    with_concurrent_server(|_, r| {
-        let calls: Vec<_> = (0..10).map(|_| r.call_async(endless, ()).unwrap()).collect();
-        for call in calls {
-            call.cancel();
-            assert!(matches!(call.wait(), Ok(()) | Err(CallError::Cancelled(_))));
-        }
-        assert_eq!(r.call(double, (4,)), Ok(8));
     });
 }

@@ -5,10 +5,14 @@ use river_core::{VirtualResource, Vr};
 use river_rai::{Rai, RaiServer};
 
 /// Runs `client` with connections to `count` servers, which are stopped afterwards.
-pub(crate) fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>]) -> R + Sync) -> R {
+pub(crate) fn with_servers_like<R: Send>(
+    make: impl Fn() -> RaiServer + Sync,
+    count: usize,
+    client: impl Fn(&Vr, &[Rai<'_>]) -> R + Sync,
+) -> R {
     let results = threads(count + 1, |vr, index, vrs| {
         if index > 0 {
-            RaiServer::unrestricted().main(vr).unwrap();
+            make().main(vr).unwrap();
             return None;
         }
         let servers = Servers(vrs[1..].iter().map(|&server| Rai::connect(vr, server)).collect());
@@ -17,11 +21,7 @@ pub(crate) fn with_servers<R: Send>(count: usize, client: impl Fn(&Vr, &[Rai<'_>
     results.into_iter().flatten().next().unwrap()
 }
 
-pub(crate) fn with_server<R: Send>(client: impl Fn(&Vr, Rai<'_>) -> R + Sync) -> R {
-    with_servers(1, |vr, servers| client(vr, servers[0]))
-}
-
-struct Servers<'a>(Vec<Rai<'a>>);
+pub(crate) struct Servers<'a>(pub(crate) Vec<Rai<'a>>);
 
 impl Drop for Servers<'_> {
     /// A test that fails has to end its servers too, or nobody will see that it failed.

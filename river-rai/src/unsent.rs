@@ -1,0 +1,98 @@
+//! Replies for which their clients had no room: kept until they have, or are gone.
+//!
+//! Nobody is told when there is room in a mailbox again. So one of them is tried after each thing that the server has
+//! done, and all of them when it had nothing to do for a while. As long as none is taken, the while gets longer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use river_core::VrId;
+
+use crate::wire::Reply;
+
+const SHORTEST: Duration = Duration::from_millis(1);
+/// How often the while is doubled: up to 64 ms.
+const DOUBLED: u32 = 6;
+
+#[derive(Default)]
+pub(crate) struct Unsent {
+    replies: VecDeque<Reply>,
+    /// How often in a row none was taken.
+    misses: u32,
+}
+
+impl Unsent {
+    pub(crate) fn keep(&mut self, reply: Reply) {
+        self.replies.push_back(reply);
+        self.misses = 0;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// How long the server may wait for something to do; `None`: for ever.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        (!self.is_empty()).then(|| SHORTEST * 2_u32.pow(self.misses))
+    }
+
+    /// Tries the one that was not tried for longest. `send` gives back what is refused.
+    pub(crate) fn try_next(&mut self, send: impl FnOnce(Reply) -> Option<Reply>) {
+        let Some(reply) = self.replies.pop_front() else { return };
+        match send(reply) {
+            Some(refused) => self.replies.push_back(refused),
+            None => self.misses = 0,
+        }
+    }
+
+    /// Tries them all, as there is nothing else to do.
+    pub(crate) fn try_all(&mut self, mut send: impl FnMut(Reply) -> Option<Reply>) {
+        self.misses = (self.misses + 1).min(DOUBLED);
+        for _ in 0..self.replies.len() {
+            self.try_next(&mut send);
+        }
+    }
+
+    /// A client is gone.
+    pub(crate) fn forget(&mut self, client: VrId) {
+        self.replies.retain(|reply| reply.client != client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::Body;
+    use crate::protocol::Ticket;
+
+    #[test]
+    fn all_are_tried_in_turn_and_more_and_more_seldom_while_none_is_taken() {
+        let (client, gone) = (VrId::fresh(), VrId::fresh());
+        let mut unsent = Unsent::default();
+        assert_eq!(unsent.patience(), None);
+        for number in 0..3 {
+            unsent.keep(Reply { client, ticket: Ticket(number), outcome: Ok(Body::default()) });
+        }
+        unsent.keep(Reply { client: gone, ticket: Ticket(7), outcome: Ok(Body::default()) });
+        unsent.forget(gone);
+        let mut tried = Vec::new();
+        unsent.try_next(|reply| {
+            tried.push(reply.ticket.0);
+            Some(reply)
+        });
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            pauses.push(unsent.patience().unwrap().as_millis());
+            unsent.try_all(|reply| {
+                tried.push(reply.ticket.0);
+                Some(reply)
+            });
+        }
+        assert_eq!(tried[..7], [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64, 64]);
+        unsent.try_next(|_| None);
+        assert_eq!(unsent.patience(), Some(SHORTEST));
+        unsent.try_all(|_| None);
+        assert!(unsent.is_empty());
+    }
+}

@@ -1,0 +1,66 @@
+//! Mailboxes that are full.
+
+mod scene;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use river_core::testing::threads;
+use river_core::{QueueLimit, Vr, WhenFull};
+use river_rai::{CallError, Rai, RaiServer};
+use scene::with_servers_like;
+
+fn refuse_more_than(vr: &Vr, messages: usize) {
+    vr.limit_queue(Some(QueueLimit { messages, bytes: usize::MAX, when_full: WhenFull::Refuse }));
+}
+
+#[test]
+fn answers_for_which_there_is_no_room_come_later() {
+    static ANSWERED: AtomicU32 = AtomicU32::new(0);
+    const CALLS: u32 = 50;
+    for helpers in [None, Some(2)] {
+        ANSWERED.store(0, Ordering::SeqCst);
+        let make = || {
+            let server = RaiServer::unrestricted();
+            if let Some(helpers) = helpers { server.concurrent(helpers) } else { server }
+        };
+        with_servers_like(make, 1, |vr, servers| {
+            refuse_more_than(vr, 3);
+            let call = |_| servers[0].call_async(|| ANSWERED.fetch_add(1, Ordering::SeqCst), ()).unwrap();
+            let calls: Vec<_> = (0..CALLS).map(call).collect();
+            while ANSWERED.load(Ordering::SeqCst) < CALLS {
+                thread::yield_now();
+            }
+            // It does not end before all have their answers.
+            servers[0].stop().unwrap();
+            let mut answers: Vec<u32> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
+            answers.sort_unstable();
+            assert_eq!(answers, (0..CALLS).collect::<Vec<_>>());
+        });
+    }
+}
+
+#[test]
+fn a_call_of_a_server_whose_mailbox_is_full_says_so() {
+    static LIMITED: AtomicBool = AtomicBool::new(false);
+    static TRIED: AtomicBool = AtomicBool::new(false);
+    let wait_for = |flag: &AtomicBool| {
+        while !flag.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    };
+    threads(2, |vr, index, vrs| {
+        if index == 1 {
+            refuse_more_than(vr, 1);
+            LIMITED.store(true, Ordering::SeqCst);
+            return wait_for(&TRIED);
+        }
+        let r = Rai::connect(vr, vrs[1]);
+        wait_for(&LIMITED);
+        let first = r.call_async(|| (), ());
+        let results = [r.call(|| (), ()), r.cast(|| (), ())];
+        TRIED.store(true, Ordering::SeqCst);
+        assert_eq!(results, [Err(CallError::Full(vrs[1])), Err(CallError::Full(vrs[1]))]);
+        assert!(matches!(first.unwrap().wait(), Err(CallError::Down(_))));
+    });
+}
