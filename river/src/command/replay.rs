@@ -8,9 +8,8 @@ use clap::ValueHint;
 use river::VrError;
 use river::core::{RecordedVr, Recording};
 
-use super::is_there;
-use super::run::FAILED;
 use super::states::is_recording;
+use super::{exit, is_there};
 
 /// Run one VR of a recording again, alone
 ///
@@ -54,15 +53,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match replayed(args) {
+    exit(replayed(args).and_then(|mut command| {
         // Returns only if it cannot be started.
-        Ok(mut command) => {
-            let error = command.exec();
-            eprintln!("error: cannot run {}: {error}", command.get_program().display());
-        }
-        Err(error) => eprintln!("error: {error}"),
-    }
-    ExitCode::from(FAILED)
+        let error = command.exec();
+        Err(VrError::msg(format!("cannot run {}: {error}", command.get_program().display())))
+    }))
 }
 
 fn replayed(args: &Args) -> river::Result<Command> {
