@@ -23,6 +23,7 @@ pub(crate) mod vm;
 mod watch;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{self, Path};
@@ -83,6 +84,14 @@ fn is_there(directory: &Path) -> river::Result {
         "{}: {what}; `river run --checkpoint` and `river checkpoint` make checkpoints, `river record` makes a recording",
         directory.display()
     )))
+}
+
+/// Shorter beginnings of an id are too easily typed by mistake.
+const SHORTEST_PREFIX: usize = 4;
+
+/// Whether an id is meant by its beginning.
+fn begins_with(id: impl Display, beginning: &str) -> bool {
+    beginning.len() >= SHORTEST_PREFIX && id.to_string().starts_with(&beginning.to_ascii_lowercase())
 }
 
 fn plural(count: usize) -> String {
