@@ -75,8 +75,8 @@ fn run_as<T>(launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> 
     if let Some(directory) = replay::wanted() {
         replay::replay(directory, body);
     }
-    match restored_directory() {
-        Some(directory) => go_on(&directory, launch, body),
+    match meant_for_this_process(RESTORE) {
+        Some(checkpoint) => go_on(&checkpoint, launch, body),
         None => begin(launch, recording_directory(), body),
     }
 }
@@ -228,19 +228,15 @@ const TRACE_EVENTS: &str = "RIVER_TRACE_EVENTS";
 const RECOVERABLE: &str = "RIVER_RECOVERABLE";
 /// Set by `river record` to the directory of the recording.
 const RECORD: &str = "RIVER_RECORD";
-/// Set by `river restore` to its process id, a colon, and the directory: processes that the program starts inherit the
-/// variable, and are not meant.
+/// Set by `river restore` to its process id, a colon, and the checkpoint's file: processes that the program starts inherit
+/// the variable, and are not meant.
 const RESTORE: &str = "RIVER_RESTORE";
 
 fn flag(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-fn restored_directory() -> Option<PathBuf> {
-    meant_for_this_process(RESTORE)
-}
-
-/// A directory behind the id of the process that has started this one.
+/// A path behind the id of the process that has started this one.
 fn meant_for_this_process(variable: &str) -> Option<PathBuf> {
     let value = std::env::var_os(variable)?.into_vec();
     let colon = value.iter().position(|byte| *byte == b':')?;
@@ -281,9 +277,9 @@ fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) 
     finish(&program, vr, recorder, body)
 }
 
-fn go_on<T>(directory: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
-    let checkpoints = Directory::new(directory);
-    let (number, content, broken) = checkpoints.latest()?;
+/// Goes on from a checkpoint: that of the file, or the newest one of the directory.
+fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+    let (directory, number, content, broken) = Directory::find(from)?;
     for error in broken {
         eprintln!("[river: passed over a checkpoint: {error}]");
     }
@@ -292,10 +288,10 @@ fn go_on<T>(directory: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<
         return Err(VrError::msg(format!(
             "checkpoint {number} in {} was taken by another executable than this one: run `river restore {0}`, which uses \
              the one that is kept there",
-            directory.display()
+            directory.path().display()
         )));
     }
-    tracing::info!(number, directory = %directory.display(), vrs = content.vrs.len(), "going on from a checkpoint");
+    tracing::info!(number, directory = %directory.path().display(), vrs = content.vrs.len(), "going on from a checkpoint");
     let program = launch.program(true)?;
     let vr = match program.restore(content) {
         Ok(vr) => vr,

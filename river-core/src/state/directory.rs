@@ -1,21 +1,35 @@
 //! A directory of checkpoints: `checkpoint-000007.river`, numbered, and the images that they need, named by their hashes.
 //!
 //! A checkpoint is written under another name, made durable, and then renamed: under its name there is always a whole one.
-//! The newest few are kept. What nevertheless is broken is passed over for the one before.
+//! The newest few are kept, and the images that they need. What nevertheless is broken is passed over for the one before.
+//! One process at a time writes there: what another one has left unfinished is removed.
 
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Content, FileError, Header, Writer};
+use super::lock;
 use super::store::{self, Store};
 use crate::error::StateError;
-use crate::id::{HostId, ImageHash};
+use crate::id::{HostId, ImageHash, ProgramId};
 use crate::image::Image;
 
 /// How many checkpoints are kept if nothing else is said.
 pub(crate) const KEEP: usize = 2;
+
+/// For which run of `river run` or `river restore` this process takes checkpoints: by that they are known from those of others.
+const RUN: &str = "RIVER_CHECKPOINT_RUN";
+/// The port of VMs that `river run` has started for this run: nobody finds them there later.
+const OWN_PORT: &str = "RIVER_OWN_PORT";
+
+const DRAFT: &str = ".checkpoint-";
+const IMAGE_DRAFT: &str = ".image-";
+const IMAGE: &str = "image-";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Directory(PathBuf);
@@ -37,25 +51,46 @@ impl Directory {
         Self(path.into())
     }
 
-    fn path_of(&self, number: u64) -> PathBuf {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn path_of(&self, number: u64) -> PathBuf {
         self.0.join(format!("checkpoint-{number:06}.river"))
     }
 
     fn image_path(&self, hash: ImageHash) -> PathBuf {
-        self.0.join(format!("image-{hash}"))
+        self.0.join(format!("{IMAGE}{hash}"))
     }
 
     /// The numbers of the checkpoints that are there, ascending.
     pub(crate) fn numbers(&self) -> io::Result<Vec<u64>> {
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
-            let name = entry?.file_name();
-            let number =
-                |name: &str| name.strip_prefix("checkpoint-")?.strip_suffix(".river")?.parse::<u64>().ok();
-            numbers.extend(name.to_str().and_then(number));
-        }
+        let mut numbers: Vec<u64> =
+            self.names()?.iter().filter_map(|name| number_of(OsStr::new(name))).collect();
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        names.filter_map(Result::transpose).collect()
+    }
+
+    /// That no other process takes checkpoints into it.
+    pub(super) fn is_free(&self) -> Result<(), StateError> {
+        lock::is_free(&self.0).map_err(|error| failed(&self.0, &error))
+    }
+
+    /// Makes it, if need be, and makes it this process's: what others have left unfinished is removed.
+    fn take(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        if lock::take(&self.0)? {
+            let unfinished = |name: &&String| name.starts_with(DRAFT) || name.starts_with(IMAGE_DRAFT);
+            for name in self.names()?.iter().filter(unfinished) {
+                fs::remove_file(self.0.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins a checkpoint with the next number.
@@ -67,7 +102,7 @@ impl Directory {
 
     /// Begins a checkpoint with that number.
     fn begin_as(&self, number: u64) -> Result<Draft, StateError> {
-        let path = self.0.join(format!(".checkpoint-{number:06}.{}", std::process::id()));
+        let path = self.0.join(format!("{DRAFT}{number:06}.{}", std::process::id()));
         // What VRs know is for the user who runs them only.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let writer = file.and_then(|file| Writer::new(BufWriter::with_capacity(1 << 20, file)));
@@ -84,7 +119,7 @@ impl Directory {
         if fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
             return Ok(());
         }
-        let draft = self.0.join(format!(".image-{}", std::process::id()));
+        let draft = self.0.join(format!("{IMAGE_DRAFT}{}", std::process::id()));
         let write = || {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(&draft)?;
@@ -120,38 +155,86 @@ impl Directory {
         store::Draft::publish(draft, header, KEEP)
     }
 
-    /// The newest checkpoint that is whole, its number, and what is wrong with those that are newer.
-    pub(crate) fn latest(&self) -> Result<(u64, Content, Vec<StateError>), StateError> {
+    /// The newest checkpoint that is whole, its number, and what is wrong with those that are newer. Only those of that run
+    /// count, if one is given.
+    pub(crate) fn latest(
+        &self,
+        of: Option<ProgramId>,
+    ) -> Result<(u64, Content, Vec<StateError>), StateError> {
         let numbers = self.numbers().map_err(|error| failed(&self.0, &error))?;
         let mut broken = Vec::new();
         for &number in numbers.iter().rev() {
             match self.read(number) {
+                Ok(content) if of.is_some() && content.run != of => {}
                 Ok(content) => return Ok((number, content, broken)),
-                Err(error) => broken.push(failed(&self.path_of(number), &error)),
+                Err(error) => broken.push(error),
             }
         }
-        Err(broken
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| failed(&self.0, &"there is no checkpoint in this directory")))
+        let nothing = match of {
+            None => "there is no checkpoint in this directory",
+            Some(_) => "there is no checkpoint of this run in this directory",
+        };
+        Err(broken.into_iter().next().unwrap_or_else(|| failed(&self.0, &nothing)))
     }
 
-    fn read(&self, number: u64) -> Result<Content, FileError> {
-        file::read(&fs::read(self.path_of(number))?)
+    /// The checkpoint that is meant by the path of its file, or the newest one of a directory: as [`latest`](Self::latest).
+    pub(crate) fn find(path: &Path) -> Result<(Self, u64, Content, Vec<StateError>), StateError> {
+        if let (Some(number), Some(directory)) = (path.file_name().and_then(number_of), path.parent())
+            && path.is_file()
+        {
+            let this = Self::new(directory);
+            let content = this.read(number)?;
+            return Ok((this, number, content, Vec::new()));
+        }
+        let this = Self::new(path);
+        let (number, content, broken) = this.latest(None)?;
+        Ok((this, number, content, broken))
     }
 
-    /// Removes all but the newest.
-    fn prune(&self, keep: usize) -> io::Result<()> {
+    fn read(&self, number: u64) -> Result<Content, StateError> {
+        let path = self.path_of(number);
+        let content = fs::read(&path).map_err(FileError::from).and_then(|bytes| file::read(&bytes));
+        content.map_err(|error| failed(&path, &error))
+    }
+
+    /// Removes all but the newest, and the images that those do not need.
+    fn prune(&self, keep: usize) -> Result<(), FileError> {
         let numbers = self.numbers()?;
-        for &number in &numbers[..numbers.len().saturating_sub(keep.max(1))] {
+        let (old, kept) = numbers.split_at(numbers.len().saturating_sub(keep.max(1)));
+        for &number in old {
             fs::remove_file(self.path_of(number))?;
+        }
+        let mut images = self.names()?;
+        images.retain(|name| name.starts_with(IMAGE));
+        if images.len() > 1 {
+            let mut needed = HashSet::new();
+            for &number in kept {
+                let header = file::read_header(BufReader::new(File::open(self.path_of(number))?))?;
+                needed.insert(format!("{IMAGE}{}", header.image));
+            }
+            for name in images.iter().filter(|name| !needed.contains(*name)) {
+                fs::remove_file(self.0.join(name))?;
+            }
         }
         Ok(())
     }
 }
 
+/// The number of a checkpoint, by the name of its file.
+fn number_of(name: &OsStr) -> Option<u64> {
+    name.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".river")?.parse().ok()
+}
+
+/// The environment that a program is to have again: without a port that was for this run only.
+fn lasting(environment: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let own = std::env::var_os(OWN_PORT).map(OsString::into_vec);
+    let lasts = |(name, value): &&(Vec<u8>, Vec<u8>)| name != b"RIVER_PORT" || Some(value) != own.as_ref();
+    environment.iter().filter(lasts).cloned().collect()
+}
+
 impl Store for Directory {
     fn begin(&self, image: &Image) -> Result<Box<dyn store::Draft>, StateError> {
+        self.take().map_err(|error| failed(&self.0, &error))?;
         self.keep_image(image.hash, &image.bytes)?;
         Ok(Box::new(Directory::begin(self)?))
     }
@@ -170,7 +253,10 @@ impl store::Draft for Draft {
     /// Makes it durable, gives it its name, and removes old ones.
     fn publish(mut self: Box<Self>, header: &Header, keep: usize) -> Result<u64, StateError> {
         let Some(mut writer) = self.writer.take() else { return Ok(0) };
-        writer.header(header).map_err(|error| failed(&self.path, &error))?;
+        let header = Header { environment: lasting(&header.environment), ..header.clone() };
+        let run = std::env::var(RUN).ok().and_then(|run| run.parse().ok()).map(ProgramId::from_uuid);
+        let written = run.map_or(Ok(()), |run| writer.run(run)).map_err(FileError::from);
+        written.and_then(|()| writer.header(&header)).map_err(|error| failed(&self.path, &error))?;
         let length = writer.length;
         let path = self.directory.path_of(self.number);
         let published = writer.finish().and_then(|out| {
@@ -190,5 +276,111 @@ impl Drop for Draft {
     fn drop(&mut self) {
         // After it was published there is nothing of this name.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::VrId;
+
+    fn header(image: u8) -> Header {
+        Header {
+            program: ProgramId::fresh(),
+            name: "pi".into(),
+            image: ImageHash::from_bytes([image; 32]),
+            triple: String::new(),
+            taken: std::time::UNIX_EPOCH,
+            arguments: Vec::new(),
+            environment: vec![(b"RIVER_PORT".to_vec(), b"7484".to_vec())],
+            directory: Vec::new(),
+            initiator: VrId::fresh(),
+            vms: Vec::new(),
+            aliases: Vec::new(),
+            places: Vec::new(),
+            ended: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+
+    /// A directory in which checkpoints have been taken by executables with these hashes.
+    fn taken(by: &[u8]) -> (tempfile::TempDir, Directory) {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Directory::new(scratch.path());
+        for (number, image) in (1..).zip(by) {
+            directory.keep_image(ImageHash::from_bytes([*image; 32]), b"image").unwrap();
+            directory.write(number, &header(*image), &[]).unwrap();
+        }
+        (scratch, directory)
+    }
+
+    fn images(directory: &Directory) -> Vec<String> {
+        let mut images = directory.names().unwrap();
+        images.retain(|name| name.starts_with(IMAGE));
+        images.sort();
+        images.iter().map(|name| name[IMAGE.len()..][..2].to_owned()).collect()
+    }
+
+    #[test]
+    fn images_that_no_kept_checkpoint_needs_are_removed() {
+        assert_eq!(images(&taken(&[1, 1]).1), ["01"]);
+        assert_eq!(images(&taken(&[1, 1, 2]).1), ["01", "02"]);
+        assert_eq!(images(&taken(&[1, 1, 2, 2]).1), ["02"]);
+    }
+
+    /// What a checkpoint needs that cannot be read nobody knows.
+    #[test]
+    fn no_image_is_removed_while_a_checkpoint_is_unreadable() {
+        let (_scratch, directory) = taken(&[1, 2]);
+        fs::write(directory.path_of(2), b"RIVERCKP").unwrap();
+        directory.keep_image(ImageHash::from_bytes([3; 32]), b"image").unwrap();
+        directory.write(3, &header(3), &[]).unwrap();
+        assert_eq!(images(&directory), ["01", "02", "03"]);
+    }
+
+    #[test]
+    fn a_checkpoint_is_found_by_its_file_also_if_it_is_not_the_newest() {
+        let (scratch, directory) = taken(&[1, 2]);
+        let image = |path: &Path| Directory::find(path).unwrap().2.header.image.as_bytes()[0];
+        assert_eq!((image(scratch.path()), image(&directory.path_of(1))), (2, 1));
+    }
+
+    #[test]
+    fn only_checkpoints_of_the_run_count() {
+        let (_scratch, directory) = taken(&[1]);
+        let run = ProgramId::fresh();
+        assert_eq!(directory.latest(None).unwrap().0, 1);
+        let error = directory.latest(Some(run)).unwrap_err().to_string();
+        assert!(error.contains("no checkpoint of this run"), "{error}");
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        writer.run(run).unwrap();
+        writer.header(&header(1)).unwrap();
+        fs::write(directory.path_of(2), writer.finish().unwrap()).unwrap();
+        directory.write(3, &header(1), &[]).unwrap();
+        assert_eq!((directory.latest(Some(run)).unwrap().0, directory.latest(None).unwrap().0), (2, 3));
+    }
+
+    #[test]
+    fn a_directory_is_for_one_process_and_what_others_left_unfinished_is_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Directory::new(scratch.path());
+        let unfinished = [".checkpoint-000009.1", ".image-1"].map(|name| scratch.path().join(name));
+        unfinished.iter().for_each(|path| fs::write(path, "torn").unwrap());
+        // Another process: locks of two open files exclude each other, whoever has opened them.
+        let other = File::create(scratch.path().join(".lock")).unwrap();
+        other.lock().unwrap();
+        (&other).write_all(b"pi (process 1 on lab)").unwrap();
+        let error = directory.take().unwrap_err().to_string();
+        assert!(error.contains("pi (process 1 on lab)"), "{error}");
+        assert!(directory.is_free().unwrap_err().to_string().contains("pi (process 1 on lab)"));
+        assert!(unfinished.iter().all(|path| path.exists()));
+        drop(other);
+        directory.is_free().unwrap();
+        directory.take().unwrap();
+        assert!(!unfinished.iter().any(|path| path.exists()));
+        // Its own are not removed.
+        fs::write(&unfinished[0], "being written").unwrap();
+        directory.take().unwrap();
+        assert!(unfinished[0].exists());
     }
 }

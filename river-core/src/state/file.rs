@@ -6,13 +6,14 @@
 //!     the last one, of kind 255, is the BLAKE3 hash of everything before it
 //! ```
 //!
-//! Little-endian. The first section is the [`Header`], each other one a VR. Nothing in the file is believed before the hash
-//! is right, which a torn or altered file has no chance of.
+//! Little-endian. One section is the [`Header`], one may say for which run of `river run` it was taken, each other one is a VR.
+//! Nothing in the file is believed before the hash is right, which a torn or altered file has no chance of.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::saved::Saved;
 use crate::discovery::VmInfo;
@@ -20,11 +21,14 @@ use crate::down::Why;
 use crate::id::{ImageHash, ProgramId, VmId, VrId};
 
 const MAGIC: &[u8; 8] = b"RIVERCKP";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const HEADER: u8 = 1;
 const VR: u8 = 2;
+const RUN: u8 = 3;
 const END: u8 = 255;
 const HASH: usize = 32;
+/// Of the magic number and the format.
+const START: usize = 12;
 
 /// What is known of the program besides its VRs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +65,7 @@ pub(crate) struct SavedVm {
 pub(crate) enum FileError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is no checkpoint of River")]
+    #[error("it was not written by River")]
     Magic,
     #[error("it has format {0}, and this version of River reads format {FORMAT}")]
     Format(u32),
@@ -89,6 +93,11 @@ impl<W: Write> Writer<W> {
     pub(crate) fn header(&mut self, header: &Header) -> Result<(), FileError> {
         let bytes = postcard::to_stdvec(header)?;
         Ok(self.section(HEADER, &bytes)?)
+    }
+
+    /// Adds for which run of `river run` it is taken.
+    pub(crate) fn run(&mut self, run: ProgramId) -> io::Result<()> {
+        self.section(RUN, run.as_uuid().as_bytes())
     }
 
     /// Adds a VR, as [`Saved::encode`] made it.
@@ -121,19 +130,22 @@ impl<W: Write> Writer<W> {
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) header: Header,
+    /// For which run of `river run` it was taken.
+    pub(crate) run: Option<ProgramId>,
     pub(crate) vrs: Vec<Saved>,
 }
 
 /// Reads a checkpoint from all of its bytes.
 pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
-    let Part { header, vrs } = read_part(bytes)?;
+    let Part { header, run, vrs } = read_part(bytes)?;
     let vrs = vrs.into_iter().map(Saved::decode).collect::<Result<_, _>>()?;
-    Ok(Content { header: header.ok_or(FileError::Torn)?, vrs })
+    Ok(Content { header: header.ok_or(FileError::Torn)?, run, vrs })
 }
 
 /// What one part of a checkpoint holds: one of them has the header.
 pub(crate) struct Part<'a> {
     pub(crate) header: Option<Header>,
+    run: Option<ProgramId>,
     /// As [`Saved::encode`] made them.
     pub(crate) vrs: Vec<&'a [u8]>,
 }
@@ -141,30 +153,57 @@ pub(crate) struct Part<'a> {
 /// Reads a part, which looks like a checkpoint but for the header.
 pub(crate) fn read_part(bytes: &[u8]) -> Result<Part<'_>, FileError> {
     const END_SECTION: usize = 1 + 8 + HASH;
-    let start = bytes.strip_prefix(MAGIC).ok_or(FileError::Magic)?;
-    let (format, _) = start.split_first_chunk().ok_or(FileError::Torn)?;
-    let format = u32::from_le_bytes(*format);
-    if format != FORMAT {
-        return Err(FileError::Format(format));
-    }
+    let (start, _) = bytes.split_first_chunk().ok_or(FileError::Torn)?;
+    check_start(start)?;
     let end = bytes.len().checked_sub(END_SECTION).ok_or(FileError::Torn)?;
     let (body, last) = bytes.split_at(end);
     // The hash itself is not hashed, so it is compared before its section's head is looked at.
     if last[0] != END || blake3::hash(body).as_bytes()[..] != last[9..] {
         return Err(FileError::Torn);
     }
-    let mut rest = body.get(12..).ok_or(FileError::Torn)?;
-    let (mut header, mut vrs) = (None, Vec::new());
+    let mut rest = body.get(START..).ok_or(FileError::Torn)?;
+    let (mut header, mut run, mut vrs) = (None, None, Vec::new());
     while let Some((kind, after)) = rest.split_first() {
         let (length, after) = after.split_first_chunk().ok_or(FileError::Torn)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| FileError::Torn)?;
         let (section, after) = after.split_at_checked(length).ok_or(FileError::Torn)?;
         match *kind {
             HEADER => header = Some(postcard::from_bytes(section)?),
+            RUN => run = Some(ProgramId::from_uuid(Uuid::from_slice(section).map_err(|_| FileError::Torn)?)),
             VR => vrs.push(section),
             _ => return Err(FileError::Torn),
         }
         rest = after;
     }
-    Ok(Part { header, vrs })
+    Ok(Part { header, run, vrs })
+}
+
+fn check_start(start: &[u8; START]) -> Result<(), FileError> {
+    let format = start.strip_prefix(MAGIC).ok_or(FileError::Magic)?;
+    match u32::from_le_bytes(format.try_into().map_err(|_| FileError::Torn)?) {
+        FORMAT => Ok(()),
+        other => Err(FileError::Format(other)),
+    }
+}
+
+/// The header alone, unchecked: what need not be certain has not to read a file that is as large as all that VRs know.
+pub(crate) fn read_header(mut file: impl Read + Seek) -> Result<Header, FileError> {
+    let mut start = [0; START];
+    file.read_exact(&mut start)?;
+    check_start(&start)?;
+    loop {
+        let (mut kind, mut length) = ([0], [0; 8]);
+        file.read_exact(&mut kind)?;
+        file.read_exact(&mut length)?;
+        let length = u64::from_le_bytes(length);
+        match kind[0] {
+            HEADER => {
+                let mut section = Vec::new();
+                file.take(length).read_to_end(&mut section)?;
+                return Ok(postcard::from_bytes(&section)?);
+            }
+            RUN | VR => file.seek_relative(i64::try_from(length).map_err(|_| FileError::Torn)?)?,
+            _ => return Err(FileError::Torn),
+        }
+    }
 }

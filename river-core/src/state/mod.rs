@@ -10,7 +10,8 @@
 //! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
 //! * [`Migration`]: how VRs change their processes. Pure.
 //! * [`Twin`]: how a mirrored VR is followed by another process, and taken over. Pure. [`Takeover`]: what its program does then. Pure.
-//! * [`Saved`]: a VR as it is written down; [`Store`]: where checkpoints are kept; [`Directory`]: those on disk.
+//! * [`Saved`]: a VR as it is written down; [`Store`]: where checkpoints are kept; [`Directory`]: those on disk;
+//!   [`lock`]: who writes there.
 //! * [`tape`]: a VR's record as it is written to a file while it grows; [`Recording`]: those of a program.
 
 mod base;
@@ -19,6 +20,7 @@ mod coordination;
 mod directory;
 mod file;
 mod line;
+mod lock;
 pub(crate) mod migration;
 mod record;
 mod recorder;

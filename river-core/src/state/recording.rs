@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -67,9 +68,13 @@ fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
+fn path_of(directory: &Path, vr: VrId) -> PathBuf {
+    directory.join(format!("vr-{vr}.tape"))
+}
+
 /// Appends to the recording of a VR.
 pub(crate) fn append(directory: &Path, vr: VrId, bytes: &[u8]) -> Result<(), StateError> {
-    let path = directory.join(format!("vr-{vr}.tape"));
+    let path = path_of(directory, vr);
     private(&path).and_then(|mut file| file.write_all(bytes)).map_err(|error| failed(&path, &error))
 }
 
@@ -81,7 +86,7 @@ pub(crate) fn append(directory: &Path, vr: VrId, bytes: &[u8]) -> Result<(), Sta
 ///
 /// let recording = Recording::open("tape")?;
 /// for vr in recording.vrs() {
-///     let steps = recording.steps(vr.id)?;
+///     let steps = recording.outline(vr.id)?;
 ///     let sent = steps.iter().filter(|step| matches!(step.what, Happening::Sent(..))).count();
 ///     println!("{} ({}) has sent {sent} envelopes", vr.id.short(), vr.name);
 /// }
@@ -91,8 +96,14 @@ pub(crate) fn append(directory: &Path, vr: VrId, bytes: &[u8]) -> Result<(), Sta
 pub struct Recording {
     directory: PathBuf,
     ran: Ran,
-    vrs: Vec<RecordedVr>,
+    ids: Vec<VrId>,
+    vrs: OnceLock<(Vec<RecordedVr>, Vec<StateError>)>,
+    /// What VRs have got, of those of which it was asked.
+    arrivals: Mutex<HashMap<VrId, Arc<Arrivals>>>,
 }
+
+/// What a VR has got of each other one, by number.
+type Arrivals = HashMap<VrId, BTreeMap<u64, Envelope>>;
 
 /// A VR of a recording.
 #[derive(Clone, Debug)]
@@ -160,40 +171,71 @@ impl Recording {
         let whole = rest.split_at_checked(32).filter(|(hash, body)| blake3::hash(body).as_bytes() == hash);
         let (_, body) = whole.ok_or_else(|| wrong(&"it was altered: its checksum is wrong"))?;
         let ran: Ran = postcard::from_bytes(body).map_err(|error| wrong(&error))?;
-        let mut this = Self { directory, ran, vrs: Vec::new() };
-        this.vrs = this.list()?;
-        Ok(this)
-    }
-
-    fn list(&self) -> Result<Vec<RecordedVr>, StateError> {
-        let wrong = |error: io::Error| failed(&self.directory, &error);
-        let mut vrs = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(wrong)? {
-            let path = entry.map_err(wrong)?.path();
-            if path.extension().is_none_or(|end| end != "tape") {
-                continue;
-            }
-            let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
-            let tape = tape::read(&bytes).map_err(|error| failed(&path, &error))?;
-            vrs.push(RecordedVr {
-                id: tape.origin.id,
-                name: tape.origin.name,
-                parent: tape.origin.parent,
-                vm: tape.vm,
-                safepoints: tape.stretches.len() - 1,
-                lines: tape.stretches.iter().map(|stretch| stretch.record.len()).sum(),
-                bytes: bytes.len() as u64,
-                end: tape.end.map(|(why, _)| why.to_string()),
-            });
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(|error| failed(&directory, &error))? {
+            let name = entry.map_err(|error| failed(&directory, &error))?.file_name();
+            let id = |name: &str| name.strip_prefix("vr-")?.strip_suffix(".tape")?.parse().ok();
+            ids.extend(name.to_str().and_then(id).map(VrId::from_uuid));
         }
-        vrs.sort_by_key(|vr: &RecordedVr| (vr.parent.is_some(), vr.vm.clone(), vr.id));
-        Ok(vrs)
+        ids.sort_unstable();
+        Ok(Self { directory, ran, ids, vrs: OnceLock::new(), arrivals: Mutex::default() })
     }
 
-    /// The VRs, the initiator first.
+    /// The names of the VRs of which there is a recording, whole or not; in no order that means anything.
+    #[must_use]
+    pub fn ids(&self) -> &[VrId] {
+        &self.ids
+    }
+
+    /// The VR with which the program started.
+    #[must_use]
+    pub fn initiator(&self) -> VrId {
+        self.ran.initiator
+    }
+
+    /// One VR. Reads its recording only.
+    ///
+    /// # Errors
+    /// [`StateError::File`] if that is missing, or not even its beginning is whole.
+    pub fn vr(&self, id: VrId) -> Result<RecordedVr, StateError> {
+        let (tape, bytes) = self.read(id)?;
+        Ok(RecordedVr {
+            id,
+            name: tape.origin.name,
+            parent: tape.origin.parent,
+            vm: tape.vm,
+            safepoints: tape.stretches.len() - 1,
+            lines: tape.stretches.iter().map(|stretch| stretch.record.len()).sum(),
+            bytes,
+            end: tape.end.map(|(why, _)| why.to_string()),
+        })
+    }
+
+    /// The VRs, the initiator first, but for those that are [`broken`](Self::broken). Reads the recordings of all when it is
+    /// called first.
     #[must_use]
     pub fn vrs(&self) -> &[RecordedVr] {
-        &self.vrs
+        &self.list().0
+    }
+
+    /// What is wrong with recordings of VRs of which not even the beginning is whole: a full disk or a death came first.
+    #[must_use]
+    pub fn broken(&self) -> &[StateError] {
+        &self.list().1
+    }
+
+    fn list(&self) -> &(Vec<RecordedVr>, Vec<StateError>) {
+        self.vrs.get_or_init(|| {
+            let (mut vrs, mut broken) = (Vec::new(), Vec::new());
+            for id in &self.ids {
+                match self.vr(*id) {
+                    Ok(vr) => vrs.push(vr),
+                    Err(error) => broken.push(error),
+                }
+            }
+            vrs.sort_by_key(|vr| (vr.parent.is_some(), vr.vm.clone(), vr.id));
+            (vrs, broken)
+        })
     }
 
     /// The program: its executable's name, process and machine.
@@ -238,18 +280,36 @@ impl Recording {
     }
 
     pub(crate) fn tape(&self, vr: VrId) -> Result<tape::Content, StateError> {
-        let path = self.directory.join(format!("vr-{vr}.tape"));
-        let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
-        tape::read(&bytes).map_err(|error| failed(&path, &error))
+        Ok(self.read(vr)?.0)
     }
 
-    /// All that happened to a VR, in order. Reads the recordings of all VRs that it sent something to.
+    /// A tape, and how large its file is.
+    fn read(&self, vr: VrId) -> Result<(tape::Content, u64), StateError> {
+        let path = path_of(&self.directory, vr);
+        let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
+        let tape = tape::read(&bytes).map_err(|error| failed(&path, &error))?;
+        Ok((tape, bytes.len() as u64))
+    }
+
+    /// All that happened to a VR, in order. Reads the recordings of all VRs that it sent something to, if they were not yet.
     ///
     /// # Errors
     /// [`StateError::File`] if its recording is missing.
     pub fn steps(&self, vr: VrId) -> Result<Vec<RecordedStep>, StateError> {
+        self.walk(vr, true)
+    }
+
+    /// The same, but what it sent is not looked for: reads its own recording only.
+    ///
+    /// # Errors
+    /// [`StateError::File`] if that is missing.
+    pub fn outline(&self, vr: VrId) -> Result<Vec<RecordedStep>, StateError> {
+        self.walk(vr, false)
+    }
+
+    fn walk(&self, vr: VrId, find_sent: bool) -> Result<Vec<RecordedStep>, StateError> {
         let tape = self.tape(vr)?;
-        let mut sent = Sends { recording: self, from: vr, next: HashMap::new(), arrived: HashMap::new() };
+        let mut sent = find_sent.then(|| Sends { recording: self, from: vr, next: HashMap::new() });
         let (mut steps, mut line) = (Vec::new(), 0);
         for (number, Stretch { record, began, times }) in tape.stretches.iter().enumerate() {
             let state = record.base().state.len();
@@ -271,9 +331,11 @@ impl Recording {
                         Event::Down(down) => push(Happening::Other(format!("the news: {down}"))),
                         Event::Stop => push(Happening::Other("the news that the program ends".into())),
                     }),
-                    Said::Sent(to) => push(Happening::Sent(to, sent.next(to))),
+                    Said::Sent(to) => push(Happening::Sent(to, sent.as_mut().and_then(|sent| sent.next(to)))),
                     Said::Refused(text) => {
-                        sent.take_back(&mut steps);
+                        if let Some(sent) = &mut sent {
+                            sent.take_back(&mut steps);
+                        }
                         steps.push(RecordedStep { time: time.into(), line, what: Happening::Other(text) });
                     }
                     Said::Other(text) => push(Happening::Other(text)),
@@ -285,6 +347,15 @@ impl Recording {
         }
         Ok(steps)
     }
+
+    /// What a VR has got. Read once: many may have sent to it, each of them many times.
+    fn arrivals(&self, to: VrId) -> Arc<Arrivals> {
+        let mut known = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .entry(to)
+            .or_insert_with(|| Arc::new(self.tape(to).map_or_else(|_| HashMap::new(), arrivals)))
+            .clone()
+    }
 }
 
 /// What a VR has sent, found where it arrived.
@@ -293,15 +364,13 @@ struct Sends<'a> {
     from: VrId,
     /// The number of the next envelope to each VR.
     next: HashMap<VrId, u64>,
-    arrived: HashMap<VrId, BTreeMap<u64, Envelope>>,
 }
 
 impl Sends<'_> {
     fn next(&mut self, to: VrId) -> Option<Envelope> {
         let number = self.next.entry(to).or_default();
         *number += 1;
-        let arrived = self.arrived.entry(to).or_insert_with(|| arrivals(self.recording, self.from, to));
-        arrived.get(&(*number - 1)).cloned()
+        self.recording.arrivals(to).get(&self.from)?.get(&(*number - 1)).cloned()
     }
 
     /// The last send was not accepted, so the next one has its number.
@@ -315,19 +384,18 @@ impl Sends<'_> {
     }
 }
 
-/// What a VR has got of another one.
-fn arrivals(recording: &Recording, from: VrId, to: VrId) -> BTreeMap<u64, Envelope> {
-    let Ok(tape) = recording.tape(to) else { return BTreeMap::new() };
-    let mut arrived = BTreeMap::new();
+fn arrivals(tape: tape::Content) -> Arrivals {
+    let mut arrived = Arrivals::new();
     for said in tape.stretches.iter().flat_map(|stretch| stretch.record.said()) {
         let Said::Arrived(events) = said else { continue };
         for event in events {
-            if let Event::Envelope(envelope) = event
-                && envelope.src == from
-            {
-                arrived.insert(envelope.seq, envelope.clone());
+            if let Event::Envelope(envelope) = event {
+                arrived.entry(envelope.src).or_default().insert(envelope.seq, envelope.clone());
             }
         }
     }
     arrived
 }
+
+#[cfg(test)]
+mod tests;

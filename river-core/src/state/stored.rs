@@ -8,14 +8,16 @@ use std::time::SystemTime;
 use super::directory::Directory;
 use super::file::Content;
 use crate::error::StateError;
-use crate::id::VrId;
+use crate::id::{ProgramId, VrId};
 
-/// The newest whole checkpoint in a directory.
+/// A whole checkpoint in a directory.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stored {
     /// Its number.
     pub number: u64,
+    /// Its file.
+    pub file: PathBuf,
     /// When it was taken.
     pub taken: SystemTime,
     /// The program: its executable's name, process and machine.
@@ -62,8 +64,28 @@ impl Stored {
     /// # Errors
     /// [`StateError::File`] if there is none, or the program's image beside it is missing or altered.
     pub fn latest(directory: impl AsRef<Path>) -> Result<Self, StateError> {
-        let checkpoints = Directory::new(directory.as_ref());
-        let (number, Content { header, vrs }, broken) = checkpoints.latest()?;
+        Self::newest(directory.as_ref(), None)
+    }
+
+    /// The same among those that were taken for a run: by a program that has `RIVER_CHECKPOINT_RUN` set to its id.
+    ///
+    /// # Errors
+    /// [`StateError::File`] as of [`latest`](Self::latest).
+    pub fn latest_of(directory: impl AsRef<Path>, run: ProgramId) -> Result<Self, StateError> {
+        Self::newest(directory.as_ref(), Some(run))
+    }
+
+    /// Whether a program can take checkpoints into a directory: one process at a time does, until it ends.
+    ///
+    /// # Errors
+    /// [`StateError::File`] if another one that is running does.
+    pub fn can_be_taken_into(directory: impl AsRef<Path>) -> Result<(), StateError> {
+        Directory::new(directory.as_ref()).is_free()
+    }
+
+    fn newest(directory: &Path, of: Option<ProgramId>) -> Result<Self, StateError> {
+        let checkpoints = Directory::new(directory);
+        let (number, Content { header, vrs, .. }, broken) = checkpoints.latest(of)?;
         let image = checkpoints.image(header.image)?;
         let vm_of = |vr: VrId| {
             let (_, vm) = header.places.iter().find(|(id, _)| *id == vr)?;
@@ -83,6 +105,7 @@ impl Stored {
         let os = OsString::from_vec;
         Ok(Self {
             number,
+            file: checkpoints.path_of(number),
             taken: header.taken,
             program: header.name,
             image,

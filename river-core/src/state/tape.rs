@@ -170,8 +170,11 @@ pub(crate) struct Content {
 
 /// Reads a recording from all of its bytes, as far as it is whole.
 pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
-    let start = bytes.strip_prefix(MAGIC).ok_or(FileError::Magic)?;
-    let (format, mut rest) = start.split_first_chunk().ok_or(FileError::Torn)?;
+    let (magic, rest) = bytes.split_first_chunk().ok_or(FileError::Torn)?;
+    if magic != MAGIC {
+        return Err(FileError::Magic);
+    }
+    let (format, mut rest) = rest.split_first_chunk().ok_or(FileError::Torn)?;
     let format = u32::from_le_bytes(*format);
     if format != FORMAT {
         return Err(FileError::Format(format));

@@ -78,7 +78,7 @@ fn a_disk_that_is_full_leaves_the_old_checkpoint_and_the_program() {
     let mut names: Vec<_> =
         std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names.len(), 3, "{names:?}");
-    assert_eq!(names[..2], ["checkpoint-000001.river", "checkpoint-000002.river"]);
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(names[..3], [".lock", "checkpoint-000001.river", "checkpoint-000002.river"]);
     assert_eq!(Stored::latest(&state).unwrap().number, 2);
 }

@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use river::VrError;
 use river::core::{self, Query, VmInfo, VmState};
 
-use super::{print, search};
+use super::{begins_with, print, search};
 
 /// Checkpoint a program that is running
 ///
@@ -26,7 +26,7 @@ Exit status:
   1  an error, told on stderr; the program goes on, and older checkpoints are still there
   2  the command line makes no sense")]
 pub(crate) struct Args {
-    /// The program: its name, its process id or the beginning of its id
+    /// The program: its name, its process id or at least four first digits of its id
     #[arg(value_name = "PROGRAM", value_parser = NonEmptyStringValueParser::new())]
     program: String,
     /// Where to; made if it is not there
@@ -50,25 +50,76 @@ pub(crate) fn run(args: &Args) -> river::Result {
 
 /// A VM that the program uses, and the program's name.
 pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a VmInfo, &'a str)> {
-    let mut found: Option<(&VmInfo, &str)> = None;
-    for vm in vms {
-        let VmState::Leased { program, name } = &vm.state else { continue };
+    let used = vms.iter().filter_map(|vm| match &vm.state {
+        VmState::Leased { program, name } => Some((vm, program, name.as_str())),
+        VmState::Idle => None,
+    });
+    let is_called = |name: &str| {
         // "pi (process 4711 on lab)"
         let (executable, rest) = name.split_once(" (process ").unwrap_or((name, ""));
-        let process = rest.split(' ').next().unwrap_or_default();
-        if executable != wanted && process != wanted && !program.to_string().starts_with(wanted) {
-            continue;
+        executable == wanted || rest.split(' ').next() == Some(wanted)
+    };
+    let mut fitting: Vec<_> = used.clone().filter(|(_, _, name)| is_called(name)).collect();
+    if fitting.is_empty() {
+        fitting = used.filter(|(_, program, _)| begins_with(program, wanted)).collect();
+    }
+    match fitting[..] {
+        [] => Err(VrError::msg(format!(
+            "no program {wanted} uses a VM that can be found: `river ls` shows which do"
+        ))),
+        [(vm, program, name), ref more @ ..] if more.iter().all(|(_, other, _)| *other == program) => {
+            Ok((vm, name))
         }
-        match found {
-            Some((other, _)) if other.state != vm.state => {
-                return Err(VrError::msg(format!(
-                    "several programs are called {wanted}: use the process id, which `river ls` shows"
-                )));
-            }
-            _ => found = Some((vm, name)),
+        _ => Err(VrError::msg(format!(
+            "several programs are called {wanted}: use the process id, which `river ls` shows"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use river::core::{ProgramId, VmId};
+
+    use super::*;
+
+    fn vm(name: &str, program: Option<(ProgramId, &str)>) -> VmInfo {
+        let leased = |(program, name): (ProgramId, &str)| VmState::Leased { program, name: name.into() };
+        VmInfo {
+            id: VmId::fresh(),
+            name: name.into(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            cores: 1,
+            memory: 0,
+            triple: String::new(),
+            labels: Vec::new(),
+            state: program.map_or(VmState::Idle, leased),
+            uptime: Duration::ZERO,
+            version: String::new(),
         }
     }
-    found.ok_or_else(|| {
-        VrError::msg(format!("no program {wanted} uses a VM that can be found: `river ls` shows which do"))
-    })
+
+    #[test]
+    fn a_program_is_found_by_its_name_its_process_or_four_digits_of_its_id() {
+        let (pi, other) = (ProgramId::fresh(), ProgramId::fresh());
+        let used = |program, name| Some((program, name));
+        let vms = [
+            vm("lab-0", None),
+            vm("lab-1", used(pi, "pi (process 11 on lab)")),
+            vm("lab-2", used(pi, "pi (process 11 on lab)")),
+            vm("lab-3", used(other, "e (process 12 on lab)")),
+            vm("lab-4", used(ProgramId::fresh(), "e (process 13 on lab)")),
+        ];
+        let found =
+            |wanted: &str| find(&vms, wanted).map(|(vm, _)| vm.name.clone()).map_err(|e| e.to_string());
+        for wanted in ["pi", "11", &pi.to_string().to_uppercase()] {
+            assert_eq!(found(wanted).as_deref(), Ok("lab-1"), "{wanted}");
+        }
+        assert_eq!(found("12").as_deref(), Ok("lab-3"));
+        assert!(found("e").unwrap_err().contains("several programs"));
+        // Fewer digits may be meant for anything.
+        assert!(found(&pi.to_string()[..3]).unwrap_err().contains("no program"));
+    }
 }

@@ -27,7 +27,7 @@ Exit status:
   1  an error, told on stderr
   2  the command line makes no sense")]
 pub(crate) struct Args {
-    /// The program: its name, its process id or the beginning of its id
+    /// The program: its name, its process id or at least four first digits of its id
     #[arg(value_name = "PROGRAM", value_parser = NonEmptyStringValueParser::new())]
     program: String,
     /// The beginning of the VR's id

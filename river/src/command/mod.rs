@@ -10,6 +10,7 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod record;
 pub(crate) mod replay;
+mod restarts;
 pub(crate) mod restore;
 pub(crate) mod run;
 mod signals;
@@ -21,12 +22,34 @@ pub(crate) mod trace;
 pub(crate) mod vm;
 mod watch;
 
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{self, Path};
+use std::process::ExitCode;
 
 use river::VrError;
 use river::core::{FindError, Found, Query, find};
+
+/// River itself failed: the same as `env`, `nice` and `timeout` return.
+const FAILED: u8 = 125;
+
+/// The end of a command that returns what a program has returned.
+fn exit(result: river::Result<u8>) -> ExitCode {
+    ExitCode::from(result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        FAILED
+    }))
+}
+
+/// A path as a program is told it in its environment, for itself alone: processes that it starts inherit the variable, and have
+/// another parent.
+fn for_child(path: &Path) -> io::Result<OsString> {
+    let mut value = OsString::from(format!("{}:", std::process::id()));
+    value.push(path::absolute(path)?);
+    Ok(value)
+}
 
 /// Searches, and says so if there are VMs that cannot be spoken to.
 fn search(query: &Query) -> Result<Found, FindError> {
@@ -61,6 +84,14 @@ fn is_there(directory: &Path) -> river::Result {
         "{}: {what}; `river run --checkpoint` and `river checkpoint` make checkpoints, `river record` makes a recording",
         directory.display()
     )))
+}
+
+/// Shorter beginnings of an id are too easily typed by mistake.
+const SHORTEST_PREFIX: usize = 4;
+
+/// Whether an id is meant by its beginning.
+fn begins_with(id: impl Display, beginning: &str) -> bool {
+    beginning.len() >= SHORTEST_PREFIX && id.to_string().starts_with(&beginning.to_ascii_lowercase())
 }
 
 fn plural(count: usize) -> String {

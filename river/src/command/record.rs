@@ -1,13 +1,13 @@
 //! `river record`.
 
-use std::ffi::OsString;
-use std::path::{self, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueHint;
 
-use super::run::{FAILED, Job, run_to_the_end};
+use super::run::{Job, run_to_the_end};
 use super::states::is_recording;
+use super::{exit, for_child};
 
 /// Run a program and record all its VRs, so that each can be run again alone
 ///
@@ -30,23 +30,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match try_run(args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+    exit(try_run(args))
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {
     let (mut command, _vms) = args.job.prepare()?;
-    let directory = path::absolute(&args.output)?;
-    let mut which = OsString::from(format!("{}:", std::process::id()));
-    which.push(&directory);
-    command.env("RIVER_RECORD", which);
+    command.env("RIVER_RECORD", for_child(&args.output)?);
     let code = run_to_the_end(&mut command)?.code();
-    if !is_recording(&directory) {
+    if !is_recording(&args.output) {
         eprintln!(
             "[river record: nothing was recorded: {} is no program of River, or has started one instead of being one]",
             command.get_program().display()

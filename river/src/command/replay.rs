@@ -6,11 +6,10 @@ use std::process::{Command, ExitCode};
 
 use clap::ValueHint;
 use river::VrError;
-use river::core::{RecordedVr, Recording};
+use river::core::{Recording, VrId};
 
-use super::is_there;
-use super::run::FAILED;
 use super::states::is_recording;
+use super::{exit, is_there};
 
 /// Run one VR of a recording again, alone
 ///
@@ -24,6 +23,8 @@ Examples:
   river replay tape --vr 5f3a --from 3               from its third safepoint on
   river replay tape --vr 5f3a --debugger 'gdb --args'
                                                      in a debugger: breakpoints, as often as you like
+  river replay tape --vr 5f3a --debugger \"gdb -ex 'b main' --args\"
+                                                     words are quoted as in a shell
   river replay tape --vr 5f3a --program target/debug/app
                                                      with an executable of your own: the same one, but with symbols
 
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     /// Print every line of the record as the VR comes by it, to stderr
     #[arg(long)]
     trace: bool,
-    /// Start that, and give it the program and its arguments
+    /// Start that, and give it the program and its arguments; quoted as in a shell
     #[arg(long, value_name = "COMMAND")]
     debugger: Option<String>,
     /// The executable, if not the one that is kept in the recording
@@ -54,15 +55,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match replayed(args) {
+    exit(replayed(args).and_then(|mut command| {
         // Returns only if it cannot be started.
-        Ok(mut command) => {
-            let error = command.exec();
-            eprintln!("error: cannot run {}: {error}", command.get_program().display());
-        }
-        Err(error) => eprintln!("error: {error}"),
-    }
-    ExitCode::from(FAILED)
+        let error = command.exec();
+        Err(VrError::msg(format!("cannot run {}: {error}", command.get_program().display())))
+    }))
 }
 
 fn replayed(args: &Args) -> river::Result<Command> {
@@ -74,7 +71,8 @@ fn replayed(args: &Args) -> river::Result<Command> {
         )));
     }
     let recording = Recording::open(&args.directory)?;
-    let vr = find(&recording, &args.vr)?;
+    // That there is enough of it is better said here than by the program.
+    let vr = recording.vr(find(&recording, &args.vr)?)?.id;
     let mut command =
         program(&args.directory, &recording, vr, args.program.as_deref(), args.debugger.as_deref())?;
     if args.from > 0 {
@@ -86,15 +84,15 @@ fn replayed(args: &Args) -> river::Result<Command> {
     Ok(command)
 }
 
-/// The VR of that name.
-pub(super) fn find<'a>(recording: &'a Recording, wanted: &str) -> river::Result<&'a RecordedVr> {
-    let is_meant = |vr: &&RecordedVr| match wanted {
-        "initiator" => vr.parent.is_none(),
-        id => !id.is_empty() && vr.id.to_string().starts_with(id),
+/// The VR of that name. Reads no recording of a VR.
+pub(super) fn find(recording: &Recording, wanted: &str) -> river::Result<VrId> {
+    let is_meant = |vr: &&VrId| match wanted {
+        "initiator" => **vr == recording.initiator(),
+        id => !id.is_empty() && vr.to_string().starts_with(id),
     };
-    let found: Vec<&RecordedVr> = recording.vrs().iter().filter(is_meant).collect();
+    let found: Vec<&VrId> = recording.ids().iter().filter(is_meant).collect();
     match found[..] {
-        [vr] => Ok(vr),
+        [vr] => Ok(*vr),
         [] => Err(VrError::msg(format!(
             "no VR {wanted} was recorded: `river states DIRECTORY` shows which were"
         ))),
@@ -102,17 +100,22 @@ pub(super) fn find<'a>(recording: &'a Recording, wanted: &str) -> river::Result<
     }
 }
 
+/// A command line's words, as a shell has them.
+fn words(command: &str) -> river::Result<Vec<String>> {
+    shell_words::split(command).map_err(|error| VrError::msg(format!("--debugger {command}: {error}")))
+}
+
 /// The program as it is to be started to become a VR of its recording.
 pub(super) fn program(
     directory: &Path,
     recording: &Recording,
-    vr: &RecordedVr,
+    vr: VrId,
     executable: Option<&Path>,
     debugger: Option<&str>,
 ) -> river::Result<Command> {
     let executable = path::absolute(executable.unwrap_or(&recording.executable()))?;
     let arguments = recording.arguments();
-    let mut command = match debugger.map(|debugger| debugger.split_whitespace().collect::<Vec<_>>()) {
+    let mut command = match debugger.map(words).transpose()? {
         None => {
             let mut command = Command::new(executable);
             if let Some(name) = arguments.first() {
@@ -128,9 +131,21 @@ pub(super) fn program(
         }
     };
     command.args(arguments.iter().skip(1)).envs(recording.environment());
-    command.env("RIVER_REPLAY", path::absolute(directory)?).env("RIVER_REPLAY_VR", vr.id.to_string());
+    command.env("RIVER_REPLAY", path::absolute(directory)?).env("RIVER_REPLAY_VR", vr.to_string());
     if recording.working_directory().is_dir() {
         command.current_dir(recording.working_directory());
     }
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_debugger_are_those_of_a_shell() {
+        assert_eq!(words("gdb -ex 'b main' --args").unwrap(), ["gdb", "-ex", "b main", "--args"]);
+        assert!(words("gdb 'b").unwrap_err().to_string().contains("--debugger gdb 'b"));
+        assert!(words(" ").unwrap().is_empty());
+    }
 }

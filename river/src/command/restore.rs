@@ -1,17 +1,18 @@
 //! `river restore`.
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
-use std::path::{self, Path, PathBuf};
+use std::path::{self, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::ValueHint;
 use river::VrError;
-use river::core::Stored;
+use river::core::{ProgramId, Stored};
 
-use super::is_there;
-use super::run::{FAILED, run_to_the_end};
+use super::restarts::{Lives, seconds};
 use super::states::is_recording;
+use super::{exit, for_child, is_there};
 
 /// Go on with a program from its newest checkpoint
 ///
@@ -20,12 +21,18 @@ use super::states::is_recording;
 /// work, and if there are none, some are started in the program's process. A checkpoint that is torn or was altered is passed
 /// over for the one before it.
 ///
+/// Variables of the environment that were passed on to the program's VRs are as they were, where they are not set now.
+///
 /// The program's initiator runs again from its last safepoint, or from its beginning, and so it prints again what it
 /// had printed since.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   river restore state              go on with the program whose checkpoints are in ./state
+  river restore --every 10 --restarts 3 state
+                                   the same, checkpointed on the way as by `river run --checkpoint state ...`
+  RIVER_PORT=7485 river restore state
+                                   on VMs of another port than it had used
   river states state               see what is there
 
 Exit status: that of the program; 128 and the number of the signal if one killed it; and
@@ -35,16 +42,16 @@ pub(crate) struct Args {
     /// Where the checkpoints are
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
+    /// Take further checkpoints into the directory, so often, in seconds; without it only the program itself takes them
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    every: Option<f64>,
+    /// If the program is killed or loses a host, go on from its last checkpoint again, at most so many times
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    restarts: u32,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match try_run(args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+    exit(try_run(args))
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {
@@ -55,25 +62,48 @@ fn try_run(args: &Args) -> river::Result<u8> {
             args.directory.display()
         )));
     }
+    if args.every.is_some() {
+        Stored::can_be_taken_into(&args.directory)?;
+    }
     let stored = Stored::latest(&args.directory)?;
     for error in &stored.broken {
         eprintln!("passed over a checkpoint: {error}");
     }
-    let mut command = restored(&args.directory, &stored)?;
+    let now: Vec<_> =
+        stored.environment.iter().filter_map(|(name, _)| Some((name.clone(), env::var_os(name)?))).collect();
+    let mut command = restored(&stored, now.iter().map(|(name, value)| (&**name, Some(&**value))))?;
+    let run = ProgramId::fresh();
     eprintln!("[river restore: {}, from checkpoint {}]", stored.program, stored.number);
-    Ok(run_to_the_end(&mut command)?.code())
+    command.env("RIVER_CHECKPOINT_RUN", run.to_string());
+    match args.every {
+        None => eprintln!("[river restore: no further checkpoints but the program's own; see --every]"),
+        Some(every) => {
+            command.env("RIVER_CHECKPOINT", path::absolute(&args.directory)?);
+            command.env("RIVER_CHECKPOINT_EVERY", every.to_string());
+        }
+    }
+    let last = || Ok(Stored::latest_of(&args.directory, run).unwrap_or_else(|_| stored.clone()));
+    let (end, _) = Lives::new(command, args.restarts)?.run(last)?;
+    Ok(end.code())
 }
 
-/// The program as it is to be started to go on from a checkpoint.
-pub(super) fn restored(directory: &Path, stored: &Stored) -> river::Result<Command> {
-    let directory = path::absolute(directory)?;
+/// The program as it is to be started to go on from a checkpoint: in the environment that it had, but for these variables.
+pub(super) fn restored<'a>(
+    stored: &Stored,
+    variables: impl IntoIterator<Item = (&'a OsStr, Option<&'a OsStr>)>,
+) -> river::Result<Command> {
     let mut command = Command::new(path::absolute(&stored.image)?);
     if let Some((name, arguments)) = stored.arguments.split_first() {
         command.arg0(name).args(arguments);
     }
-    let mut which = OsString::from(format!("{}:", std::process::id()));
-    which.push(&directory);
-    command.envs(stored.environment.iter().cloned()).env("RIVER_RESTORE", which);
+    command.envs(stored.environment.iter().cloned());
+    for (name, value) in variables {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("RIVER_RESTORE", for_child(&stored.file)?);
     if stored.directory.is_dir() {
         command.current_dir(&stored.directory);
     }

@@ -5,23 +5,21 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{self, Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use clap::ValueHint;
 use river::VrError;
-use river::core::{self, ProgramId, Query, Stored, Vm, VmConfig, VmInfo};
+use river::core::{self, Query, Vm, VmConfig};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
-use tempfile::{NamedTempFile, TempDir};
 
-use super::{count, plural, search, signals};
+use super::restarts::{Lives, State};
+use super::{FAILED, count, exit, plural, search, signals};
 
-/// River itself failed: the same as `env`, `nice` and `timeout` return.
-pub(super) const FAILED: u8 = 125;
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
@@ -51,8 +49,10 @@ Environment of PROGRAM:
   RIVER_PORT  the UDP port on which it finds them, if they were started for this run
   RIVER_RECOVERABLE, RIVER_CHECKPOINT, RIVER_CHECKPOINT_EVERY
               1, the directory and the seconds, if the options above say so
+  RIVER_OWN_PORT
+              the same port: who goes on from a checkpoint later does not search there
   RIVER_CHECKPOINT_RUN, RIVER_LOST_A_HOST
-              by what its checkpoints are found in the memory of VMs
+              by what its checkpoints are known from those of others; where it tells that it has lost a host
 
 Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of
 them. SIGTERM and SIGHUP are passed on to it.
@@ -101,39 +101,16 @@ impl Job {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match try_run(args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+    exit(try_run(args))
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {
+    args.state.check()?;
     let (mut command, vms) = args.job.prepare()?;
-    let memory = args.state.in_memory().then(Kept::new).transpose()?;
-    args.state.apply(&mut command, memory.as_ref())?;
-    let lost = NamedTempFile::new()?;
-    command.env("RIVER_LOST_A_HOST", lost.path());
-    let mut end = run_to_the_end(&mut command)?;
-    for restart in 1..=args.state.restarts {
-        if !end.is_death(&lost) {
-            break;
-        }
-        lost.as_file().set_len(0)?;
-        match args.state.restored(&command, restart, memory.as_ref(), &vms) {
-            Ok(mut again) => end = run_to_the_end(&mut again)?,
-            Err(error) => {
-                eprintln!("[river run: {error}]");
-                break;
-            }
-        }
-    }
-    if let Some(memory) = memory
-        && end.is_death(&lost)
-    {
-        core::kept::forget(memory.run, &memory.vms(&vms));
+    let keeping = args.state.keep(&mut command)?;
+    let (end, died) = Lives::new(command, args.state.restarts)?.run(|| keeping.last(&vms))?;
+    if died {
+        keeping.forget(&vms);
     }
     Ok(end.code())
 }
@@ -154,17 +131,6 @@ impl End {
             End::Status(status) => exit_code(status),
         }
     }
-
-    /// Whether it died of what may not happen again: it failed after it had lost a host, which `lost` is told, or was killed,
-    /// though not by who wants it to end.
-    fn is_death(self, lost: &NamedTempFile) -> bool {
-        let End::Status(status) = self else { return false };
-        let asked = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
-        match status.signal() {
-            Some(signal) => !asked.contains(&signal),
-            None => !status.success() && lost.as_file().metadata().is_ok_and(|file| file.len() > 0),
-        }
-    }
 }
 
 /// Runs a program, and waits for its end.
@@ -177,117 +143,6 @@ pub(super) fn run_to_the_end(command: &mut Command) -> river::Result<End> {
             eprintln!("error: cannot run {}: {}", program.display(), explain(program, &error));
             Ok(End::NotRun(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }))
         }
-    }
-}
-
-/// Whether and how the program's state is kept.
-#[derive(clap::Args)]
-#[command(next_help_heading = "State")]
-struct State {
-    /// Record all VRs, so that the program can be checkpointed: by itself, or by `river checkpoint`
-    #[arg(long)]
-    recoverable: bool,
-    /// Take checkpoints into this directory, or, if it says `memory`, into that of the VMs, which takes no disk that outlives
-    /// a machine (`./memory` is a directory); includes --recoverable
-    #[arg(long, value_name = "DIRECTORY|memory", value_hint = ValueHint::DirPath)]
-    checkpoint: Option<PathBuf>,
-    /// How often, in seconds; without it only the program itself takes checkpoints
-    #[arg(long, value_name = "SECONDS", requires = "checkpoint", value_parser = seconds)]
-    every: Option<f64>,
-    /// If the program is killed or loses a host, go on from its last checkpoint, at most so many times
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "checkpoint")]
-    restarts: u32,
-}
-
-impl State {
-    /// Whether checkpoints are kept in the memory of VMs.
-    fn in_memory(&self) -> bool {
-        self.checkpoint.as_deref().is_some_and(|directory| directory.as_os_str() == MEMORY)
-    }
-
-    fn apply(&self, command: &mut Command, memory: Option<&Kept>) -> io::Result<()> {
-        if self.recoverable || self.checkpoint.is_some() {
-            command.env("RIVER_RECOVERABLE", "1");
-        }
-        if let Some(memory) = memory {
-            command.env("RIVER_CHECKPOINT", MEMORY).env("RIVER_CHECKPOINT_RUN", memory.run.to_string());
-        } else if let Some(directory) = &self.checkpoint {
-            command.env("RIVER_CHECKPOINT", path::absolute(directory)?);
-        }
-        if let Some(every) = self.every {
-            command.env("RIVER_CHECKPOINT_EVERY", every.to_string());
-        }
-        Ok(())
-    }
-
-    /// The program as it goes on from its last checkpoint, with the environment of the one that died.
-    fn restored(
-        &self,
-        died: &Command,
-        restart: u32,
-        memory: Option<&Kept>,
-        vms: &[Vm],
-    ) -> river::Result<Command> {
-        let directory = match memory {
-            Some(memory) => memory.fetch(vms)?,
-            None => self.checkpoint.as_deref().unwrap_or(Path::new(".")),
-        };
-        let stored = Stored::latest(directory)?;
-        eprintln!(
-            "[river run: the program died; going on from checkpoint {}, restart {restart} of {}]",
-            stored.number, self.restarts
-        );
-        let mut command = super::restore::restored(directory, &stored)?;
-        for (name, value) in died.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        Ok(command)
-    }
-}
-
-/// Stands for a directory: the memory of VMs.
-const MEMORY: &str = "memory";
-
-/// Checkpoints that VMs keep, and where they are brought when they are needed.
-struct Kept {
-    run: ProgramId,
-    directory: TempDir,
-}
-
-impl Kept {
-    fn new() -> io::Result<Self> {
-        Ok(Self { run: ProgramId::fresh(), directory: tempfile::tempdir()? })
-    }
-
-    /// Who may keep them: those that were started for the run, or all that can be found.
-    fn vms(&self, started: &[Vm]) -> Vec<VmInfo> {
-        if started.is_empty() {
-            search(&Query::default()).map_or_else(|_| Vec::new(), |found| found.vms)
-        } else {
-            started.iter().map(Vm::info).collect()
-        }
-    }
-
-    /// Brings the newest one here, and drops it there: if the program dies again before it has taken another one, it goes on
-    /// from this one.
-    fn fetch(&self, started: &[Vm]) -> river::Result<&Path> {
-        let vms = self.vms(started);
-        match core::kept::fetch(self.run, &vms, self.directory.path()) {
-            Ok(_) => core::kept::forget(self.run, &vms),
-            Err(error) if Stored::latest(self.directory.path()).is_err() => return Err(error.into()),
-            Err(error) => eprintln!("[river run: {error}; going on from the one before]"),
-        }
-        Ok(self.directory.path())
-    }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(seconds),
-        _ => Err("it must be a number of seconds above zero".into()),
     }
 }
 
@@ -309,7 +164,8 @@ pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river
         _ => format!("{found} idle VMs were found, not {count}"),
     };
     eprintln!("[river run: {idle}; started {} on this machine for this run]", plural(count));
-    command.env("RIVER_VMS", count.to_string()).env("RIVER_PORT", port.to_string());
+    command.env("RIVER_VMS", count.to_string());
+    command.env("RIVER_PORT", port.to_string()).env("RIVER_OWN_PORT", port.to_string());
     // It is to find these VMs only.
     command.env_remove("RIVER_HOSTS").env_remove("RIVER_NETWORK");
     Ok(vms)

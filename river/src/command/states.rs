@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
+use river::VrError;
 use river::core::{Happening, RecordedVr, Recording, Stored};
 
 use super::watch::{self, Watch};
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return recorded(args);
     }
     if args.vr.is_some() || !args.watch.is_empty() {
-        return Err(river::VrError::msg(format!(
+        return Err(VrError::msg(format!(
             "{} holds no recording, of which --vr and --watch show something: see `river record`",
             args.directory.display()
         )));
@@ -71,19 +72,31 @@ pub(super) fn is_recording(directory: &Path) -> bool {
 
 fn recorded(args: &Args) -> river::Result {
     let recording = Recording::open(&args.directory)?;
-    let one = args.vr.as_ref().map(|vr| replay::find(&recording, vr)).transpose()?;
+    let one = args
+        .vr
+        .as_ref()
+        .map(|vr| Ok::<_, VrError>(recording.vr(replay::find(&recording, vr)?)?))
+        .transpose()?;
     if !args.watch.is_empty() {
-        let wrong = |text: &str, error: String| river::VrError::msg(format!("--watch {text}: {error}"));
+        let wrong = |text: &str, error: String| VrError::msg(format!("--watch {text}: {error}"));
         let watches = args.watch.iter().map(|text| text.parse().map_err(|error| wrong(text, error)));
         let watches: Vec<Watch> = watches.collect::<river::Result<_>>()?;
-        let vrs = one.map_or_else(|| recording.vrs().iter().collect(), |vr| vec![vr]);
-        return Ok(print(&watch::csv(&args.directory, &recording, &vrs, &args.watch, &watches)?)?);
+        let vrs = one.as_ref().map_or_else(|| whole(&recording), std::slice::from_ref);
+        return Ok(print(&watch::csv(&args.directory, &recording, vrs, &args.watch, &watches)?)?);
     }
     let text = match one {
-        Some(vr) => series(&recording, vr)?,
+        Some(vr) => series(&recording, &vr)?,
         None => vrs(&recording),
     };
     Ok(print(&text)?)
+}
+
+/// The VRs of a recording, but for those of which there is too little, which are told.
+fn whole(recording: &Recording) -> &[RecordedVr] {
+    for error in recording.broken() {
+        eprintln!("passed over a VR: {error}");
+    }
+    recording.vrs()
 }
 
 /// The VRs of a recording.
@@ -94,7 +107,7 @@ fn vrs(recording: &Recording) -> String {
         "{:<10}{:<14}{:>11}{:>10}{:>12}  {:<40}  END",
         "VR", "VM", "SAFEPOINTS", "LINES", "BYTES", "TYPE"
     );
-    for vr in recording.vrs() {
+    for vr in whole(recording) {
         let end = vr.end.as_deref().unwrap_or("the recording ends before");
         let _ = writeln!(
             text,
@@ -126,7 +139,7 @@ fn series(recording: &Recording, vr: &RecordedVr) -> river::Result<String> {
         (*arrived, *sent) = (0, 0);
     };
     let mut last = None;
-    for step in recording.steps(vr.id)? {
+    for step in recording.outline(vr.id)? {
         let time = step.time.duration_since(recording.began()).unwrap_or_default().as_secs_f64();
         let row = |state: u64, bytes: usize| format!("{state:>9}{time:>10.3}{:>10}{bytes:>10}", step.line);
         match step.what {

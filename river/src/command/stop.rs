@@ -4,10 +4,7 @@ use clap::builder::NonEmptyStringValueParser;
 use river::VrError;
 use river::core::{Query, VmInfo, VmState, stop};
 
-use super::{plural, print, search};
-
-/// Shorter beginnings of an id are too easily typed by mistake.
-const SHORTEST_PREFIX: usize = 4;
+use super::{begins_with, plural, print, search};
 
 /// End virtual machines, whoever uses them
 ///
@@ -96,9 +93,8 @@ pub(super) fn choose<'a>(vms: &'a [VmInfo], names: &[String]) -> river::Result<V
 
 fn choose_one<'a>(vms: &'a [VmInfo], name: &str) -> river::Result<&'a VmInfo> {
     let mut fitting: Vec<&VmInfo> = vms.iter().filter(|vm| vm.name == name).collect();
-    if fitting.is_empty() && name.len() >= SHORTEST_PREFIX {
-        let prefix = name.to_ascii_lowercase();
-        fitting = vms.iter().filter(|vm| vm.id.to_string().starts_with(&prefix)).collect();
+    if fitting.is_empty() {
+        fitting = vms.iter().filter(|vm| begins_with(vm.id, name)).collect();
     }
     match fitting[..] {
         [vm] => Ok(vm),

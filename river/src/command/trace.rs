@@ -11,8 +11,8 @@ use clap::{ValueEnum, ValueHint};
 use river::VrError;
 use river::trace::{Flow, Run, page, perfetto};
 
-use super::count;
-use super::run::{End, FAILED, provide_vms, run_to_the_end};
+use super::run::{End, provide_vms, run_to_the_end};
+use super::{count, exit};
 
 /// Run a program and draw what its virtual resources did
 ///
@@ -75,10 +75,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Some(trace) => draw(args, trace).map(|()| 0),
         None => try_run(args),
     };
-    ExitCode::from(result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        FAILED
-    }))
+    exit(result)
 }
 
 fn try_run(args: &Args) -> river::Result<u8> {

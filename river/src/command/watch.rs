@@ -44,12 +44,13 @@ impl FromStr for Watch {
 pub(super) fn csv(
     directory: &Path,
     recording: &Recording,
-    vrs: &[&RecordedVr],
+    vrs: &[RecordedVr],
     names: &[String],
     watches: &[Watch],
 ) -> river::Result<String> {
     let mut text =
         format!("time,vr,line,{}\n", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(","));
+    let sends = watches.iter().any(|watch| matches!(watch, Watch::Send(_)));
     let mut rows = Vec::new();
     for vr in vrs {
         let states = if watches.iter().any(|watch| matches!(watch, Watch::State(_))) {
@@ -57,7 +58,7 @@ pub(super) fn csv(
         } else {
             Vec::new()
         };
-        for step in recording.steps(vr.id)? {
+        for step in if sends { recording.steps(vr.id)? } else { recording.outline(vr.id)? } {
             let values: Vec<Option<String>> =
                 watches.iter().map(|watch| watch.value(&step, &states)).collect();
             if values.iter().any(Option::is_some) {
@@ -121,7 +122,7 @@ fn quoted(text: &str) -> String {
 /// The states that a VR gave to its safepoints: it is run again, and says.
 fn states(directory: &Path, recording: &Recording, vr: &RecordedVr) -> river::Result<Vec<Value>> {
     let file = tempfile::NamedTempFile::new()?;
-    let mut command = replay::program(directory, recording, vr, None, None)?;
+    let mut command = replay::program(directory, recording, vr.id, None, None)?;
     command.env("RIVER_REPLAY_STATES", file.path()).stdin(Stdio::null()).stdout(Stdio::null());
     let output = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     if !output.status.success() {

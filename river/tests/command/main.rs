@@ -48,9 +48,15 @@ impl VirtualResource for Worker {
 fn initiator() {
     let Ok(kind) = std::env::var(INITIATOR) else { return };
     river::log_to_stderr(1);
-    if kind == "count-long" || kind == "count-until" {
+    let program: Option<fn(&Vr) -> river::Result> = match kind.as_str() {
+        "count-long" => Some(state::count_long),
+        "count-until" => Some(migrate::count_until),
+        "dies-once" => Some(state::dies_once),
+        _ => None,
+    };
+    if let Some(program) = program {
         // Its exit code counts, not the harness's: that of a program which makes its own of whatever happens.
-        let code = river::run(if kind == "count-long" { state::count_long } else { migrate::count_until });
+        let code = river::run(program);
         if code != river::ExitCode::SUCCESS {
             std::process::exit(1);
         }

@@ -46,6 +46,9 @@ fn each_vr_of_a_recorded_program_is_run_again_alone() {
     let (printed, told) = lab.ends(&["replay", tape, "--vr", "initiator"], 0);
     assert!(printed.contains("is counting") && printed.contains(SUM), "{printed}");
     assert!(told.contains("the VR has finished, as in the recording"), "{told}");
+    let debugger = "sh -c 'echo in a debugger; exec \"$@\"' sh";
+    let (printed, _) = lab.ends(&["replay", tape, "--vr", "initiator", "--debugger", debugger], 0);
+    assert!(printed.starts_with("in a debugger") && printed.contains(SUM), "{printed}");
     // It was stopped with the program, while it waited for more.
     for from in ["0", "200"] {
         let (_, told) = lab.ends(&["replay", tape, "--vr", &counter, "--from", from], 0);
@@ -112,6 +115,14 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     bytes[last] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     assert!(Recording::open(tape).unwrap().vrs()[0].lines < initiator.lines);
+    // A VR whose first chunk never came to the disk is no reason to refuse the others.
+    let torn = "vr-00000000-0000-0000-0000-00000000abcd.tape";
+    std::fs::write(Path::new(tape).join(torn), []).unwrap();
+    let (table, told) = lab.ends(&["states", tape], 0);
+    assert!(table.contains("initiator") && told.contains(torn) && told.contains("incomplete"), "{told}");
+    lab.ends(&["replay", tape, "--vr", "initiator"], 0);
+    let (_, told) = lab.ends(&["replay", tape, "--vr", "00000000-"], 125);
+    assert!(told.contains(torn), "{told}");
     // A second recording does not overwrite the first.
     let mut command = lab.program("count-long");
     let output = command.env("RIVER_RECORD", &which).output().unwrap();

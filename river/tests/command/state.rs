@@ -1,7 +1,7 @@
 //! Checkpoints by command, programs that are killed, and what goes on with them.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use river::core::{Stored, VirtualResource, Vr};
@@ -168,9 +168,90 @@ fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
     assert!(run.wait().unwrap().success(), "{rest}");
 }
 
+/// What the initiator of kind `dies-once` does: is killed before it has been checkpointed, if a file says so.
+pub(crate) fn dies_once(vr: &Vr) -> river::Result {
+    let vms = vr.allocate(vr.discover(river::core::Query { count: Some(2), ..Default::default() })?, 2)?;
+    let counters = vr.deploy(&vms, |_| Counting { count: 0 })?;
+    if std::fs::remove_file(std::env::var(EXIT)?).is_ok() {
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+    }
+    vr.send(counters[1], msg! { first: true })?;
+    println!("counted {}", vr.recv(pat! { src: counters[1] })?.get::<u64>("count")?);
+    Ok(())
+}
+
+#[test]
+fn a_program_that_dies_before_its_first_checkpoint_begins_anew_and_not_where_another_one_was() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let state = lab.path("state");
+    let options = ["--checkpoint", state.to_str().unwrap(), "--every", "0.05", "--restarts", "2"];
+    let mut command = lab.run_program(&options, "count-long");
+    let printed = text(&command.env("RIVER_PASS", INITIATOR).output().unwrap());
+    assert!(printed.contains(SUM), "{printed}");
+    let older = Stored::latest(&state).unwrap();
+    let marker = lab.path("marker");
+    std::fs::write(&marker, "").unwrap();
+    let options = ["--checkpoint", state.to_str().unwrap(), "--every", "1000", "--restarts", "2"];
+    let mut command = lab.run_program(&options, "dies-once");
+    let output = command.env("RIVER_PASS", INITIATOR).env(EXIT, &marker).output().unwrap();
+    let printed = text(&output);
+    assert!(output.status.success() && printed.contains("counted 1"), "{printed}");
+    assert!(
+        printed.contains("no checkpoint of this run") && printed.contains("restart 1 of 2]"),
+        "{printed}"
+    );
+    assert_eq!(Stored::latest(&state).unwrap().number, older.number);
+}
+
+/// It goes on where VMs are now: those that `river run` had started for it have ended with that.
+#[test]
+fn a_restored_program_finds_other_vms_and_is_checkpointed_and_restarted_as_before() {
+    let mut lab = Lab::new();
+    let (state, until) = (lab.path("state"), lab.path("until"));
+    let directory = state.to_str().unwrap();
+    let killed = |command: &mut Command, above: u64| {
+        command.env(UNTIL, &until).env("RIVER_PASS", INITIATOR).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let newest = || Stored::latest(&state).map_or(0, |stored| stored.number);
+        eventually(Duration::from_secs(60), "a checkpoint", || newest() > above);
+        let stored = Stored::latest(&state).unwrap();
+        let pid = pid_of(&stored.program).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        (child, stored)
+    };
+    let options = ["-n", "2", "--checkpoint", directory, "--every", "0.05"];
+    let (mut run, stored) = killed(&mut lab.run_program(&options, "count-until"), 0);
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 9));
+    assert!(stored.environment.iter().all(|(name, _)| name != "RIVER_PORT"), "{:?}", stored.environment);
+
+    lab.start_vms(2);
+    let restore = ["restore", "--every", "0.05", "--restarts", "1", directory];
+    let before = Stored::latest(&state).unwrap().number;
+    let (mut run, stored) = killed(&mut lab.river(&restore), before);
+    assert!(stored.vms.iter().all(|name| name.starts_with("lab-")), "{:?}", stored.vms);
+    let newer = |number| Stored::latest(&state).is_ok_and(|stored| stored.number > number);
+    // One that was being taken when it was killed may have come to be.
+    let before = stored.number + 1;
+    eventually(Duration::from_secs(60), "it goes on once more", || newer(before));
+
+    // Nobody else takes checkpoints there meanwhile.
+    for args in [&["run", "--checkpoint", directory, "true"][..], &["restore", "--every", "1", directory]] {
+        let (_, error) = lab.ends(args, 125);
+        assert!(error.contains("another program takes its checkpoints into this directory"), "{error}");
+    }
+    std::fs::write(&until, "").unwrap();
+    assert!(run.wait().unwrap().success());
+    lab.ends(&["run", "--checkpoint", directory, "true"], 0);
+}
+
 /// The process of the program that has a VM, which its name ends with.
 fn initiator_of(vm: &serde_json::Value) -> Option<rustix::process::Pid> {
-    let (_, process) = vm["program"].as_str()?.split_once("process ")?;
+    pid_of(vm["program"].as_str()?)
+}
+
+fn pid_of(program: &str) -> Option<rustix::process::Pid> {
+    let (_, process) = program.split_once("process ")?;
     let digits: String = process.chars().take_while(char::is_ascii_digit).collect();
     rustix::process::Pid::from_raw(digits.parse().ok()?)
 }

@@ -1,0 +1,191 @@
+//! Programs whose state is kept, and that are started again when they die.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{self, Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueHint;
+use river::VrError;
+use river::core::{self, ProgramId, Query, Stored, Vm, VmInfo};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use tempfile::{NamedTempFile, TempDir};
+
+use super::restore::restored;
+use super::run::{End, run_to_the_end};
+use super::search;
+
+/// Stands for a directory: the memory of VMs.
+const MEMORY: &str = "memory";
+
+/// Whether and how the program's state is kept.
+#[derive(clap::Args)]
+#[command(next_help_heading = "State")]
+pub(super) struct State {
+    /// Record all VRs, so that the program can be checkpointed: by itself, or by `river checkpoint`
+    #[arg(long)]
+    recoverable: bool,
+    /// Take checkpoints into this directory, or, if it says `memory`, into that of the VMs, which takes no disk that outlives
+    /// a machine (`./memory` is a directory); includes --recoverable
+    #[arg(long, value_name = "DIRECTORY|memory", value_hint = ValueHint::DirPath)]
+    checkpoint: Option<PathBuf>,
+    /// How often, in seconds; without it only the program itself takes checkpoints
+    #[arg(long, value_name = "SECONDS", requires = "checkpoint", value_parser = seconds)]
+    every: Option<f64>,
+    /// If the program is killed or loses a host, go on from its last checkpoint, or begin anew if it has taken none, at most so
+    /// many times
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "checkpoint")]
+    pub(super) restarts: u32,
+}
+
+impl State {
+    /// That no other program takes checkpoints into the directory.
+    pub(super) fn check(&self) -> river::Result {
+        match &self.checkpoint {
+            Some(directory) if directory.as_os_str() != MEMORY => Ok(Stored::can_be_taken_into(directory)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the program what to keep, and where.
+    pub(super) fn keep(&self, command: &mut Command) -> io::Result<Keeping<'_>> {
+        if self.recoverable || self.checkpoint.is_some() {
+            command.env("RIVER_RECOVERABLE", "1");
+        }
+        let Some(directory) = &self.checkpoint else { return Ok(Keeping::Nothing) };
+        let in_memory = directory.as_os_str() == MEMORY;
+        let to = if in_memory { directory.clone() } else { path::absolute(directory)? };
+        command.env("RIVER_CHECKPOINT", to);
+        let run = ProgramId::fresh();
+        command.env("RIVER_CHECKPOINT_RUN", run.to_string());
+        if let Some(every) = self.every {
+            command.env("RIVER_CHECKPOINT_EVERY", every.to_string());
+        }
+        Ok(if in_memory {
+            Keeping::Memory(Kept { run, directory: tempfile::tempdir()? })
+        } else {
+            Keeping::Directory(directory, run)
+        })
+    }
+}
+
+/// How often, of the command line.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(seconds),
+        _ => Err("it must be a number of seconds above zero".into()),
+    }
+}
+
+/// Where the checkpoints of a run are.
+pub(super) enum Keeping<'a> {
+    Nothing,
+    /// Among others, perhaps, of earlier runs.
+    Directory(&'a Path, ProgramId),
+    Memory(Kept),
+}
+
+impl Keeping<'_> {
+    /// The last one; of this run, not of another one.
+    pub(super) fn last(&self, started: &[Vm]) -> river::Result<Stored> {
+        match self {
+            Keeping::Nothing => Err(VrError::msg("no checkpoints are taken")),
+            Keeping::Directory(directory, run) => Ok(Stored::latest_of(directory, *run)?),
+            Keeping::Memory(kept) => kept.fetch(started),
+        }
+    }
+
+    /// Nobody goes on from them. Those in a directory stay, for `river restore`.
+    pub(super) fn forget(&self, started: &[Vm]) {
+        if let Keeping::Memory(kept) = self {
+            core::kept::forget(kept.run, &vms(started));
+        }
+    }
+}
+
+/// Checkpoints that VMs keep, and where they are brought when they are needed.
+pub(super) struct Kept {
+    run: ProgramId,
+    directory: TempDir,
+}
+
+impl Kept {
+    /// Brings the newest one here, and drops it there: if the program dies again before it has taken another one, it goes on
+    /// from this one.
+    fn fetch(&self, started: &[Vm]) -> river::Result<Stored> {
+        let vms = vms(started);
+        let fetched = core::kept::fetch(self.run, &vms, self.directory.path());
+        let stored = Stored::latest(self.directory.path());
+        match (fetched, &stored) {
+            (Err(error), Ok(_)) => eprintln!("[river: {error}; going on from the one before]"),
+            (Err(error), Err(_)) => {
+                // What is left of them is of no use to a program that begins anew.
+                core::kept::forget(self.run, &vms);
+                return Err(error.into());
+            }
+            (Ok(_), _) => core::kept::forget(self.run, &vms),
+        }
+        Ok(stored?)
+    }
+}
+
+/// Who may keep them: those that were started for the run, or all that can be found.
+fn vms(started: &[Vm]) -> Vec<VmInfo> {
+    if started.is_empty() {
+        search(&Query::default()).map_or_else(|_| Vec::new(), |found| found.vms)
+    } else {
+        started.iter().map(Vm::info).collect()
+    }
+}
+
+/// A program that is run, and run again when it dies.
+pub(super) struct Lives {
+    command: Command,
+    restarts: u32,
+    /// The program is to tell it if it fails after it had lost a host.
+    lost: NamedTempFile,
+}
+
+impl Lives {
+    pub(super) fn new(mut command: Command, restarts: u32) -> io::Result<Self> {
+        let lost = NamedTempFile::new()?;
+        command.env("RIVER_LOST_A_HOST", lost.path());
+        Ok(Self { command, restarts, lost })
+    }
+
+    /// Runs it to its end; each time it dies, from `last`, its last checkpoint, or else from its beginning. How it ended, and
+    /// whether it died.
+    pub(super) fn run(mut self, last: impl Fn() -> river::Result<Stored>) -> river::Result<(End, bool)> {
+        let mut end = run_to_the_end(&mut self.command)?;
+        for restart in 1..=self.restarts {
+            if !self.is_death(end) {
+                break;
+            }
+            self.lost.as_file().set_len(0)?;
+            let count = format!("restart {restart} of {}", self.restarts);
+            end = match last() {
+                Ok(stored) => {
+                    let number = stored.number;
+                    eprintln!("[river: the program died; going on from checkpoint {number}, {count}]");
+                    run_to_the_end(&mut restored(&stored, self.command.get_envs())?)?
+                }
+                Err(error) => {
+                    eprintln!("[river: the program died ({error}); beginning anew, {count}]");
+                    run_to_the_end(&mut self.command)?
+                }
+            };
+        }
+        Ok((end, self.is_death(end)))
+    }
+
+    /// Whether it died of what may not happen again: it failed after it had lost a host, or was killed, though not by who wants
+    /// it to end.
+    fn is_death(&self, end: End) -> bool {
+        let End::Status(status) = end else { return false };
+        let asked = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+        match status.signal() {
+            Some(signal) => !asked.contains(&signal),
+            None => !status.success() && self.lost.as_file().metadata().is_ok_and(|file| file.len() > 0),
+        }
+    }
+}
