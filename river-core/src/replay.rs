@@ -19,7 +19,7 @@ use crate::key::ClusterKey;
 use crate::node::Node;
 use crate::protocol::Place;
 use crate::rt;
-use crate::state::{Record, RecordedVr, Recorder, Recording, Replay};
+use crate::state::{Record, Recorder, Recording, Replay};
 use crate::vr::Vr;
 
 /// The directory of the recording. Set by `river replay`, as are the others.
@@ -58,14 +58,13 @@ fn run<T>(directory: PathBuf, body: impl FnOnce(&Vr) -> Result<T>) -> Result<Str
         ));
     }
     let wanted = std::env::var(WHICH).unwrap_or_default();
-    let known = |vr: &&RecordedVr| vr.id.to_string() == wanted;
-    let vr =
-        recording.vrs().iter().find(known).ok_or_else(|| VrError::msg("the recording has no such VR"))?;
+    let known = recording.ids().iter().find(|id| id.to_string() == wanted);
+    let vr = *known.ok_or_else(|| VrError::msg("the recording has no such VR"))?;
     let from = std::env::var(FROM).ok().and_then(|from| from.parse().ok()).unwrap_or(0);
-    let tape = recording.tape(vr.id)?;
+    let tape = recording.tape(vr)?;
+    let safepoints = tape.stretches.len().saturating_sub(1);
     let record = Record::chain(tape.stretches.into_iter().skip(from).map(|stretch| stretch.record));
-    let record =
-        record.ok_or_else(|| VrError::msg(format!("the VR has made {} safepoints", vr.safepoints)))?;
+    let record = record.ok_or_else(|| VrError::msg(format!("the VR has made {safepoints} safepoints")))?;
     let replay = Replay {
         end: end_of_record,
         trace: std::env::var_os(TRACE).is_some(),

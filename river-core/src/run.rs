@@ -316,7 +316,13 @@ fn finish<T>(
     let id = vr.id();
     vr.is_called("initiator");
     let mut result = panic::catch_unwind(AssertUnwindSafe(|| body(&vr)));
-    drop(vr);
+    // What handlers and layers have kept with it is the user's, too.
+    let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(vr)));
+    if result.is_ok()
+        && let Err(panicked) = dropped
+    {
+        result = Err(panicked);
+    }
     if let Some(recorder) = recorder
         && let Some(Why::Failed(error)) = recorder.finish(Why::Finished)
     {
