@@ -11,8 +11,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,8 +28,17 @@ use crate::rt::{self, ReadExt as _, WriteExt as _};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const PIECE: usize = 64 << 10;
-/// So many connections of a listener may be in their handshake at once.
-const HANDSHAKES: usize = 256;
+/// So many connections of a process may be in their handshake at once, if it may open four times as many files.
+const HANDSHAKES: u64 = 256;
+/// So often it is said that connections cannot be accepted.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Who is in the handshake: of all listeners together, as the files that the process may open are for all of them.
+static GATE: LazyLock<Mutex<Gate<rt::TcpStream>>> = LazyLock::new(|| {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = files.map_or(HANDSHAKES, |files| (files / 4).clamp(1, HANDSHAKES));
+    Mutex::new(Gate::new(limit as usize))
+});
 /// Bytes that another machine has not acknowledged for so long, it will not: the system would try for a quarter of an
 /// hour. A little longer than it takes to declare a silent peer dead.
 const UNREACHABLE: Duration = Duration::from_secs(10);
@@ -171,29 +180,35 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(Hello, Connection) -> F + Send + Sync + 'static,
 ) {
     let Ok(welcome) = postcard::to_stdvec(&welcome) else { return };
-    let gate = Arc::new(Mutex::new(Gate::new(HANDSHAKES)));
     let shared = Arc::new((key, welcome, serve));
+    let mut warned = None;
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: the others go on, and some may close.
-                tracing::warn!(%error, "cannot accept a connection");
+                // Out of file descriptors, most likely. Strangers must not keep them; the others go on, and some may close.
+                if let Some(evicted) = lock(&GATE).evict() {
+                    let _ = evicted.shutdown(std::net::Shutdown::Both);
+                }
+                if warned.is_none_or(|at: Instant| at.elapsed() > QUIET) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 rt::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let (number, evicted) = lock(&gate).enter(stream.clone());
+        let (number, evicted) = lock(&GATE).enter(stream.clone());
         if let Some(evicted) = evicted {
             // Its task finds the connection closed, and ends.
             let _ = evicted.shutdown(std::net::Shutdown::Both);
         }
-        let (shared, gate) = (shared.clone(), gate.clone());
+        let shared = shared.clone();
         rt::spawn(async move {
             let (key, welcome, serve) = &*shared;
-            let handshake = accept(stream, key, welcome, || lock(&gate).recognize(number));
+            let handshake = accept(stream, key, welcome, || lock(&GATE).recognize(number));
             let accepted = rt::timeout(HANDSHAKE_TIMEOUT, handshake).await;
-            let admitted = lock(&gate).leave(number);
+            let admitted = lock(&GATE).leave(number);
             match accepted {
                 Ok(Ok((hello, connection))) if admitted => serve(hello, connection).await,
                 Ok(Ok(_)) => tracing::debug!("a connection had to go before its handshake was over"),

@@ -1,13 +1,19 @@
 //! What to do when a host prints faster than anybody reads: forget lines rather than fill the memory or stop the host,
 //! and say how many.
 
+use std::collections::VecDeque;
+
 /// Bytes of output that may wait between a host and a terminal.
 const LIMIT: u64 = 64 << 20;
+/// What a line takes beside its text.
+const OVERHEAD: usize = 100;
 
 /// Decides which lines of a stream are forwarded.
 #[derive(Debug, Default)]
 pub(crate) struct Flood {
-    lines: u64,
+    /// The lengths of the lines that were forwarded last, of which some may wait.
+    waiting: VecDeque<usize>,
+    /// The sum of those.
     bytes: u64,
     forgotten: u64,
 }
@@ -25,14 +31,17 @@ pub(crate) enum Fate {
 impl Flood {
     /// The fate of a line of that many bytes while `queued` lines of this kind wait.
     pub(crate) fn line(&mut self, length: usize, queued: usize) -> Fate {
-        self.lines += 1;
-        self.bytes += length as u64;
-        // What waits is like what has come so far; a queue has no count of bytes.
-        let mean = self.bytes / self.lines + 100;
-        if queued as u64 * mean > LIMIT {
+        // The queue has no count of bytes. It is emptied from the front.
+        while self.waiting.len() > queued {
+            self.bytes -= self.waiting.pop_front().unwrap_or_default() as u64;
+        }
+        let length = length + OVERHEAD;
+        if self.bytes + length as u64 > LIMIT {
             self.forgotten += 1;
             return Fate::Forget;
         }
+        self.waiting.push_back(length);
+        self.bytes += length as u64;
         Fate::Forward { forgotten: std::mem::take(&mut self.forgotten) }
     }
 }
@@ -54,18 +63,22 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_counted_and_told_once() {
-        let mut flood = Flood::default();
-        assert_eq!(flood.line(80, 0), Fate::Forward { forgotten: 0 });
-        assert_eq!(flood.line(80, 1_000_000), Fate::Forget);
-        assert_eq!(flood.line(80, 1_000_000), Fate::Forget);
-        assert_eq!(flood.line(80, 10), Fate::Forward { forgotten: 2 });
-        assert_eq!(flood.line(80, 10), Fate::Forward { forgotten: 0 });
+        let (mut flood, long) = (Flood::default(), 1 << 20);
+        let mut queued = 0;
+        while flood.line(long, queued) == (Fate::Forward { forgotten: 0 }) {
+            queued += 1;
+        }
+        assert_eq!(queued, 63, "64 MiB, with what lines take beside their text");
+        assert_eq!(flood.line(long, queued), Fate::Forget);
+        assert_eq!(flood.line(long, queued - 1), Fate::Forward { forgotten: 2 });
+        assert_eq!(flood.line(long, 10), Fate::Forward { forgotten: 0 });
     }
 
     #[test]
-    fn long_lines_count_by_their_length() {
+    fn short_lines_that_came_before_do_not_make_room_for_long_ones() {
         let mut flood = Flood::default();
-        assert_eq!(flood.line(64 << 10, 500), Fate::Forward { forgotten: 0 });
-        assert_eq!(flood.line(64 << 10, 2000), Fate::Forget);
+        assert!((0..1_000_000).all(|_| flood.line(1, 10) == Fate::Forward { forgotten: 0 }));
+        let forwarded = (10..).take_while(|&queued| flood.line(64 << 10, queued) != Fate::Forget).count();
+        assert_eq!(forwarded, 1022);
     }
 }

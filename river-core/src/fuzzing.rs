@@ -46,8 +46,8 @@ pub fn probe(bytes: &[u8]) {
         uptime: Duration::ZERO,
         version: "fuzz".into(),
     });
-    let _ = discovery::answer(&key(), ours, bytes);
-    let _ = discovery::answer(&key(), ours, &discovery::sealed_probe(&key(), bytes));
+    let _ = discovery::answer(&key(), ours.id, || ours.clone(), bytes);
+    let _ = discovery::answer(&key(), ours.id, || ours.clone(), &discovery::sealed_probe(&key(), bytes));
 }
 
 /// A VM's answer, as a search reads it.

@@ -66,6 +66,7 @@
 //! * `naming`: names of types, for people
 //! * `id`: names
 //! * `machine`: this machine and this process, for people
+//! * `notice`: what is said on a terminal that may be gone
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
 //! * `arriving`: envelopes that have not reached a mailbox yet
@@ -135,6 +136,7 @@ mod mailbox;
 pub mod naming;
 mod node;
 mod noise;
+mod notice;
 mod operate;
 mod panics;
 mod pool;

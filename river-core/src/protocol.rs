@@ -19,7 +19,7 @@ use crate::status::ProgramStatus;
 pub(crate) use host::{FromHost, Report, Step, ToHost};
 pub use request::{Checkpoint, Count, KeepIn, Migrated};
 pub(crate) use request::{NewVr, Reply, Request};
-pub(crate) use vm::{FromVm, HostSpec, KeptImage, Tenant, ToVm};
+pub(crate) use vm::{FromVm, HostSpec, KeptImage, Tenant, ToVm, pieces};
 
 /// What the dialling side of a connection wants. Travels inside the encrypted handshake.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,11 +120,16 @@ mod bytes_body {
     use serde::de::{Deserializer, Error, Visitor};
     use serde::ser::Serializer;
 
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &impl AsRef<[u8]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes.as_ref())
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, B: From<Vec<u8>>>(
+        deserializer: D,
+    ) -> Result<B, D::Error> {
         struct Body;
         impl Visitor<'_> for Body {
             type Value = Vec<u8>;
@@ -135,6 +140,6 @@ mod bytes_body {
                 Ok(bytes.to_vec())
             }
         }
-        deserializer.deserialize_bytes(Body)
+        deserializer.deserialize_bytes(Body).map(B::from)
     }
 }

@@ -1,4 +1,4 @@
-//! Who may wait at the gate of a listener: a bounded number of connections that have not finished their handshake.
+//! Who may wait at the gate of a process: a bounded number of connections that have not finished their handshake.
 //!
 //! When there are too many, the oldest that has said nothing valid goes first; who holds the key (or a recording of
 //! somebody who does) is sent away only when there are none of these. So a flood of connections from strangers, however
@@ -29,6 +29,11 @@ impl<T> Gate<T> {
         self.next += 1;
         self.silent.push_back((self.next, connection));
         (self.next, evicted.map(|(_, connection)| connection))
+    }
+
+    /// The oldest that has said nothing valid has to go, as there is no room for what comes.
+    pub(super) fn evict(&mut self) -> Option<T> {
+        self.silent.pop_front().map(|(_, connection)| connection)
     }
 
     /// The connection's first message was valid.
@@ -66,6 +71,7 @@ mod tests {
         assert_eq!(gate.enter("b").1, None);
         assert_eq!(gate.enter("c").1, Some("a"));
         assert_eq!(gate.enter("d").1, Some("b"));
+        assert_eq!([gate.evict(), gate.evict(), gate.evict()], [Some("c"), Some("d"), None]);
         assert!(gate.leave(friend));
         assert!(!gate.leave(friend));
     }

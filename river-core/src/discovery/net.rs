@@ -292,7 +292,8 @@ mod tests {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::discovery::probe::{Announcement, VmState, answer};
+    use crate::discovery::probe::tests::answer;
+    use crate::discovery::probe::{Announcement, VmState};
     use crate::id::VmId;
 
     fn key() -> ClusterKey {

@@ -231,10 +231,15 @@ pub(crate) fn begin(magic: [u8; 4], version: u16, nonce: &[u8; 16]) -> Vec<u8> {
 }
 
 /// What a VM has to answer to a datagram, if anything: only authentic probes get an answer, and only if the query
-/// fits the VM.
+/// fits the VM, which is asked what it says of itself only then.
 #[must_use]
-pub(crate) fn answer(key: &ClusterKey, ours: &Announcement, datagram: &[u8]) -> Option<Vec<u8>> {
-    answer_as(PROTOCOL, key, ours, datagram)
+pub(crate) fn answer(
+    key: &ClusterKey,
+    id: VmId,
+    ours: impl FnOnce() -> Announcement,
+    datagram: &[u8],
+) -> Option<Vec<u8>> {
+    answer_of(PROTOCOL, key, id, ours, datagram)
 }
 
 /// On whose behalf a probe asks. Believe it only of a probe whose MAC is valid.
@@ -296,14 +301,27 @@ pub(crate) fn sealed_answer(key: &ClusterKey, probe: &[u8], body: &[u8]) -> Vec<
     answer
 }
 
+/// The same as [`answer`], of another version.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn answer_as(
     version: u16,
     key: &ClusterKey,
     ours: &Announcement,
     datagram: &[u8],
 ) -> Option<Vec<u8>> {
-    answer_with::<Announcement, Query>(version, key, ours.id.as_uuid(), datagram, |query| {
-        query.matches(ours).then(|| ours.encode())?
+    answer_of(version, key, ours.id, || ours.clone(), datagram)
+}
+
+fn answer_of(
+    version: u16,
+    key: &ClusterKey,
+    id: VmId,
+    ours: impl FnOnce() -> Announcement,
+    datagram: &[u8],
+) -> Option<Vec<u8>> {
+    answer_with::<Announcement, Query>(version, key, id.as_uuid(), datagram, |query| {
+        let ours = ours();
+        query.matches(&ours).then(|| ours.encode())?
     })
 }
 
@@ -336,6 +354,10 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    pub(crate) fn answer(key: &ClusterKey, ours: &Announcement, datagram: &[u8]) -> Option<Vec<u8>> {
+        answer_as(PROTOCOL, key, ours, datagram)
+    }
 
     pub(crate) fn key() -> ClusterKey {
         ClusterKey::from_bytes([7; 32])

@@ -261,8 +261,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::discovery::probe::tests::answer;
     use crate::discovery::probe::tests::{key, vm};
-    use crate::discovery::probe::{HEADER_LEN, answer, answer_as};
+    use crate::discovery::probe::{HEADER_LEN, answer_as};
 
     fn local() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 999))

@@ -114,8 +114,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::discovery::probe::PROBE_LEN;
+    use crate::discovery::probe::tests::answer;
     use crate::discovery::probe::tests::{key, vm};
-    use crate::discovery::probe::{PROBE_LEN, answer};
     use crate::discovery::search::Step;
     use crate::discovery::{is_answer, relayed};
 

@@ -13,6 +13,7 @@ use crate::down::Why;
 use crate::error::StateError;
 use crate::id::{HostId, VmId, VrId};
 use crate::image::Image;
+use crate::notice::say;
 use crate::protocol::{Checkpoint, KeepIn, Report, Step, ToHost};
 use crate::rt;
 use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, SavedVm, Store};
@@ -140,7 +141,7 @@ impl Program {
             match self.checkpoint(to.clone(), KEEP).await {
                 Ok(taken) => tracing::info!(taken.number, taken.bytes, pause = ?taken.pause, "checkpointed"),
                 Err(StateError::Stopped) => return,
-                Err(error) => eprintln!("[river: no checkpoint: {error}]"),
+                Err(error) => say!("[river: no checkpoint: {error}]"),
             }
         }
     }

@@ -4,7 +4,15 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 /// Environment variables that a host always gets from the initiator; the rest it has from its VM.
-const PASSED: [&str; 5] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_LOG", "RIVER_LOG", "RIVER_PORT"];
+const PASSED: [&str; 7] = [
+    "RUST_BACKTRACE",
+    "RUST_LIB_BACKTRACE",
+    "RUST_LOG",
+    "RIVER_LOG",
+    "RIVER_PORT",
+    "RIVER_HOSTS",
+    "RIVER_LINKS",
+];
 
 /// The command line of this process.
 pub(super) fn arguments() -> Vec<Vec<u8>> {

@@ -17,14 +17,12 @@ use crate::control::{self, ControlError};
 use crate::error::StateError;
 use crate::id::{HostId, ProgramId, VmId};
 use crate::image::Image;
-use crate::protocol::{FromVm, Hello, KeptImage, ToVm};
+use crate::protocol::{FromVm, Hello, KeptImage, ToVm, pieces};
 use crate::rt;
 use crate::state::{self, Header, Store, Writer};
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// So much travels at once.
-const PIECE: usize = 256 << 10;
 /// By this `river run` finds the checkpoints of the program that it runs, however often that goes on from one.
 const RUN: &str = "RIVER_CHECKPOINT_RUN";
 
@@ -187,8 +185,8 @@ impl Program {
                     }
                 }
                 if step == 0 {
-                    bytes.chunks(PIECE).for_each(|piece| drop(to.try_send(ToVm::Image(piece.to_vec()))));
-                    let _ = to.try_send(ToVm::Image(Vec::new()));
+                    pieces(&bytes).for_each(|piece| drop(to.try_send(ToVm::Image(piece))));
+                    let _ = to.try_send(ToVm::Image(Bytes::new()));
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::discovery::VmInfo;
 use crate::down::Why;
 use crate::error::MigrateError;
 use crate::id::{HostId, VrId};
+use crate::notice::say;
 use crate::protocol::{Counts, Migrated, Pair, Place, Step, ToHost};
 use crate::rt;
 use crate::state::Takeover;
@@ -136,7 +137,7 @@ impl Program {
             }
             let state = this.state();
             if !state.ending && state.mirrors.is_bare(vr) {
-                eprintln!("[river: VR {} has no twin any more: there is no other VM for it]", vr.short());
+                say!("[river: VR {} has no twin any more: there is no other VM for it]", vr.short());
             }
         });
     }

@@ -36,6 +36,7 @@ use crate::key::ClusterKey;
 use crate::lease;
 use crate::machine::{machine_name, process_name};
 use crate::node::Node;
+use crate::notice::say;
 use crate::protocol::{KeepIn, Place, Reply, Tenant, ToHost, ToVm};
 use crate::rt;
 use crate::service;
@@ -285,7 +286,7 @@ impl Program {
         if let (Some(collector), Some(traces)) = (&self.collector, self.node.traces.get())
             && let Err(error) = collector.finish(traces)
         {
-            eprintln!("[river: {error}]");
+            say!("[river: {error}]");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::error::StateError;
 use crate::id::{HostId, VrId};
 use crate::image::Image;
 use crate::node::Node;
+use crate::notice::say;
 use crate::protocol::ToHost;
 use crate::rt;
 use crate::state::{Ran, append_tape, create_recording};
@@ -37,7 +38,7 @@ impl Recording {
         let write = move || {
             for (vr, bytes) in items {
                 if let Err(error) = append_tape(&directory, vr, &bytes) {
-                    eprintln!("[river: the recording ends here: {error}]");
+                    say!("[river: the recording ends here: {error}]");
                     return;
                 }
             }
@@ -135,7 +136,7 @@ impl Program {
             }
         };
         if rt::block_on(rt::timeout(FAREWELL, all)).is_err() {
-            eprintln!("[river: a host did not send the end of its recording in time]");
+            say!("[river: a host did not send the end of its recording in time]");
         }
         recording.flush(&self.node);
         recording.close();

@@ -9,6 +9,7 @@ use crate::cut;
 use crate::discovery::{Query, VmInfo};
 use crate::error::{DeployError, Result, VrError};
 use crate::id::{HostId, VmId, VrId};
+use crate::notice::say;
 use crate::protocol::{Count, NewVr, Step, ToHost};
 use crate::rt;
 use crate::state::{Content, Saved, SavedVm};
@@ -76,7 +77,7 @@ impl Program {
             let leased = if leased.is_empty() {
                 let count =
                     remote.len().min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-                eprintln!("[river: no idle VM was found to go on with; started {count} in this process]");
+                say!("[river: no idle VM was found to go on with; started {count} in this process]");
                 self.start_local(count).await?
             } else {
                 leased

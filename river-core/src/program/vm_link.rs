@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::control::{self, Incoming};
 use crate::discovery::{Network, VmInfo};
 use crate::down::Why;
@@ -14,7 +16,7 @@ use crate::program::output::Line;
 use crate::program::place::View;
 use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
 use crate::program::{Program, VERDICT};
-use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome};
+use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome, pieces};
 use crate::rt;
 use crate::status::LeasedStatus;
 
@@ -22,7 +24,6 @@ use crate::status::LeasedStatus;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long an executable may take to start and to report.
 const START: Duration = Duration::from_secs(30);
-const PIECE: usize = 256 << 10;
 
 /// A VM that this program holds.
 pub(crate) struct Leased {
@@ -195,10 +196,8 @@ impl Leased {
         }));
         let mut answer = self.answer(ANSWER).await?;
         if matches!(answer, FromVm::NeedImage) {
-            for piece in image.bytes.chunks(PIECE) {
-                self.send(ToVm::Image(piece.to_vec()));
-            }
-            self.send(ToVm::Image(Vec::new()));
+            pieces(&image.bytes).for_each(|piece| self.send(ToVm::Image(piece)));
+            self.send(ToVm::Image(Bytes::new()));
             answer = self.late_answer().await?;
         }
         let vm = &self.info.name;

@@ -2,11 +2,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::bytes_body;
 use crate::id::{HostId, ImageHash, ProgramId};
 use crate::status::VmStatus;
+
+/// Bytes of an image that travel at once.
+const PIECE: usize = 256 << 10;
+
+/// An image in pieces, none of which is copied.
+pub(crate) fn pieces(image: &Bytes) -> impl Iterator<Item = Bytes> {
+    (0..image.len()).step_by(PIECE).map(|start| image.slice(start..image.len().min(start + PIECE)))
+}
 
 /// From a program to a VM.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,7 +25,7 @@ pub(crate) enum ToVm {
     Renew,
     Start(HostSpec),
     /// A piece of the image that the VM asked for, in order; empty: that was all.
-    Image(#[serde(with = "bytes_body")] Vec<u8>),
+    Image(#[serde(with = "bytes_body")] Bytes),
     /// Ends the host, if any.
     EndHost,
     /// Ends the host, if any, and the lease.
@@ -131,7 +140,7 @@ pub(crate) enum FromVm {
     /// What is kept of a run's checkpoints.
     Images(Vec<KeptImage>),
     /// A piece of what was fetched, in order; empty: that was all.
-    Piece(#[serde(with = "bytes_body")] Vec<u8>),
+    Piece(#[serde(with = "bytes_body")] Bytes),
     /// What was to be fetched is not there.
     NotThere,
 }

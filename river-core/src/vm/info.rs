@@ -11,7 +11,7 @@ use crate::status::{LeaseStatus, Usage, VmStatus};
 
 impl Answers for Shared {
     fn answer(&self, probe: &[u8]) -> Option<Vec<u8>> {
-        discovery::answer(&self.key, &self.announcement(), probe)
+        discovery::answer(&self.key, self.id, || self.announcement(), probe)
     }
 
     fn is_over(&self) -> bool {
@@ -45,7 +45,7 @@ impl Shared {
             id: self.id,
             name: self.name.clone(),
             port: self.address.port(),
-            cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            cores: self.cores,
             memory: total_memory(),
             triple: image::host_triple(),
             labels: self.labels.clone(),
@@ -60,7 +60,12 @@ impl Shared {
     }
 }
 
-pub(super) fn total_memory() -> u64 {
+/// What it lends for checkpoints if nothing else is said.
+pub(super) fn spare_memory() -> u64 {
+    total_memory() / 8
+}
+
+fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
 }

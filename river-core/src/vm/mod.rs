@@ -30,12 +30,13 @@ use crate::id::VmId;
 use crate::image::{CacheError, ImageCache};
 use crate::key::{ClusterKey, KeyError};
 use crate::machine::machine_name;
+use crate::notice::say;
 use crate::protocol::Welcome;
 use crate::rt;
 use crate::searches;
 
 pub use config::VmConfig;
-use info::total_memory;
+use info::spare_memory;
 use shelf::Shelf;
 pub use stop::{StopError, drain, stop};
 use tenancy::{Shared, expire_leases};
@@ -96,7 +97,10 @@ impl Vm {
         (0..count)
             .map(|i| {
                 let name = if count > 1 { format!("{base}-{i}") } else { base.clone() };
-                Self::start_with(config.clone().name(name), key.clone(), cache.clone())
+                // All of them together lend what one would.
+                let memory = config.checkpoint_memory.unwrap_or_else(|| spare_memory() / count as u64);
+                let config = config.clone().name(name).checkpoint_memory(memory);
+                Self::start_with(config, key.clone(), cache.clone())
             })
             .collect()
     }
@@ -124,12 +128,13 @@ impl Vm {
             address,
             listening,
             labels: config.labels,
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             limits: config.limits,
             key: key.clone(),
             cache,
             started: Instant::now(),
             state: Mutex::default(),
-            shelf: Mutex::new(Shelf::new(config.checkpoint_memory.unwrap_or_else(|| total_memory() / 8))),
+            shelf: Mutex::new(Shelf::new(config.checkpoint_memory.unwrap_or_else(spare_memory))),
             changed: Condvar::new(),
         });
         let mut tasks = Vec::new();
@@ -152,10 +157,7 @@ impl Vm {
         if network != Network::Loopback {
             let on: Vec<String> = this.addresses().iter().map(ToString::to_string).collect();
             let (name, key) = (&this.shared.name, key.fingerprint());
-            eprintln!(
-                "[river: VM {name} can be used from the network, on {}, with key {key}]",
-                on.join(" and ")
-            );
+            say!("[river: VM {name} can be used from the network, on {}, with key {key}]", on.join(" and "));
         }
         Ok(this)
     }

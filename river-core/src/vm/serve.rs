@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::process::HostProcess;
 use super::tenancy::{STOPPED, Shared};
 use crate::control::{self, Connection, ControlError, Incoming};
@@ -12,13 +14,11 @@ use crate::host::HostConfig;
 use crate::id::ProgramId;
 use crate::image::{self, InsertError};
 use crate::lease;
-use crate::protocol::{FromVm, Hello, HostSpec, KeptImage, Tenant, ToVm};
+use crate::protocol::{FromVm, Hello, HostSpec, KeptImage, Tenant, ToVm, pieces};
 use crate::rt;
 
 /// No executable is larger.
 const MAX_IMAGE: u64 = 4 << 30;
-/// So much travels at once.
-const PIECE: usize = 256 << 10;
 
 /// Serves one connection of a program until it ends, and then ends all that the program has here.
 pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: Connection) {
@@ -101,13 +101,13 @@ async fn converse(
             }
             (ToVm::Fetch(image), _) => {
                 let bytes = shared.shelf().get(&image);
-                send_pieces(bytes.as_deref(), to);
+                send_pieces(bytes, to);
             }
             (ToVm::FetchProgram(hash), _) => {
                 let cache = shared.cache.clone();
                 let read = move || std::fs::read(cache.spawnable(hash)?.path());
                 let bytes = rt::blocking(read).await;
-                send_pieces(bytes.ok().as_deref(), to);
+                send_pieces(bytes.ok().map(Bytes::from), to);
             }
             (ToVm::Forget { run, from, before }, _) => shared.shelf().forget(run, &(from..before)),
             (ToVm::Stop, _) => {
@@ -162,13 +162,13 @@ async fn keep(
     arrived.map(|()| Err("the image did not arrive whole".into()))
 }
 
-fn send_pieces(bytes: Option<&[u8]>, to: &rt::Sender<FromVm>) {
+fn send_pieces(bytes: Option<Bytes>, to: &rt::Sender<FromVm>) {
     let Some(bytes) = bytes else {
         let _ = to.try_send(FromVm::NotThere);
         return;
     };
-    bytes.chunks(PIECE).for_each(|piece| drop(to.try_send(FromVm::Piece(piece.to_vec()))));
-    let _ = to.try_send(FromVm::Piece(Vec::new()));
+    pieces(&bytes).for_each(|piece| drop(to.try_send(FromVm::Piece(piece))));
+    let _ = to.try_send(FromVm::Piece(Bytes::new()));
 }
 
 /// Starts the host, after having fetched its image if need be. Whether it was fetched; or why there is no host.
@@ -363,7 +363,7 @@ mod tests {
             let pieces = to.clone();
             let shipping = rt::spawn(async move {
                 // Longer than a lease lasts.
-                while pieces.try_send(ToVm::Image(vec![0])).is_ok() {
+                while pieces.try_send(ToVm::Image(Bytes::from_static(&[0]))).is_ok() {
                     rt::sleep(lease::TERM / 100).await;
                 }
             });

@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) address: SocketAddr,
     pub(super) listening: Vec<SocketAddr>,
     pub(super) labels: Vec<String>,
+    /// How many cores the machine has: to find out takes some files, and searches are frequent.
+    pub(super) cores: u32,
     pub(super) limits: HostLimits,
     pub(super) key: ClusterKey,
     pub(super) cache: Arc<ImageCache>,
@@ -60,6 +62,7 @@ impl State {
         let last = self.looked.replace(now).unwrap_or(now);
         self.lease.forgive(now.saturating_duration_since(last).saturating_sub(2 * TICK));
         let tenant = self.lease.expire(now)?;
+        self.initiator = None;
         Some((tenant, self.host.take()))
     }
 }
@@ -95,11 +98,11 @@ impl Shared {
     /// Ends the lease, and what runs for its holder, if it was not renewed in time.
     pub(super) fn expire(&self, now: Instant) {
         let Some((tenant, host)) = self.state().expire(now) else { return };
-        tracing::warn!(vm = self.name, program = tenant.name, "the program stopped renewing its lease");
         self.changed.notify_all();
         if let Some(host) = host {
             host.kill();
         }
+        tracing::warn!(vm = self.name, program = tenant.name, "the program stopped renewing its lease");
         self.stop_if_drained();
     }
 
@@ -122,7 +125,7 @@ impl Shared {
                 return;
             }
             state.lease.release(tenant);
-            state.to_tenant = None;
+            (state.to_tenant, state.initiator) = (None, None);
             state.host.take()
         };
         self.changed.notify_all();

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::id::VrId;
 use crate::inbox::Inbox;
 use crate::node::Node;
+use crate::notice::say;
 use crate::panics::catch_panic;
 use crate::state::Recorder;
 use crate::vr::Vr;
@@ -79,7 +80,7 @@ pub(crate) fn start(
         if let Why::Failed(_) = why
             && !thread_node.is_stopped()
         {
-            eprintln!("VR {} ({name}) {why}", id.short());
+            say!("VR {} ({name}) {why}", id.short());
         }
         if let Some(traces) = thread_node.traces.get() {
             // Whoever waits when the program ends gets an error, and has not failed.
