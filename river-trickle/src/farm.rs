@@ -6,6 +6,7 @@ mod clock;
 use std::ops::Range;
 use std::time::Duration;
 
+use river_core::Down;
 use river_rai::{CallError, Completions, Packed, Pending, RemoteSend, Ticket};
 use rustc_hash::FxHashMap;
 
@@ -199,6 +200,7 @@ where
                 Ok(())
             }
             Err(CallError::Down(down)) => {
+                member.vm.died(&down);
                 self.note_death(vm, down.why.cause());
                 let lost = self.scheduler.handle_refused(batch);
                 self.take_back(&lost);
@@ -275,8 +277,14 @@ where
         }
     }
 
-    /// A VM is gone, and with it what it has accumulated.
-    pub(crate) fn lost(&mut self, vm: VmIndex, why: String) {
+    /// A VM's server is gone, and with it what it has accumulated.
+    pub(crate) fn lost(&mut self, vm: VmIndex, down: &Down) {
+        self.vm(vm).died(down);
+        self.gone(vm, down.why.cause());
+    }
+
+    /// Goes on without a VM.
+    fn gone(&mut self, vm: VmIndex, why: String) {
         if self.scheduler.is_gone(vm) {
             return;
         }

@@ -237,7 +237,7 @@ where
 {
     match error {
         CallError::Down(down) => {
-            farm.lost(vm, down.why.cause());
+            farm.lost(vm, &down);
             Ok(())
         }
         error => Err(farm.vm(vm).error(error)),

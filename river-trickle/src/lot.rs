@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
-use river_core::{VmInfo, Vr, VrId};
+use river_core::{VmInfo, Vr, VrId, Why};
 use river_rai::Rai;
 
 use crate::scout::Scout;
@@ -24,6 +24,7 @@ pub(crate) struct Place<'v> {
 pub(crate) struct Lot {
     pub(crate) joined: RefCell<Vec<(VmInfo, VrId)>>,
     leaving: RefCell<HashSet<VrId>>,
+    /// Given back, or dead.
     left: RefCell<HashSet<VrId>>,
     pub(crate) scout: RefCell<Option<Scout>>,
     farms: Cell<usize>,
@@ -101,10 +102,9 @@ impl Lot {
 
     /// Gives a VM back, whatever is on it.
     pub(crate) fn give_up(&self, vm: Place<'_>) {
-        if !self.left.borrow_mut().insert(vm.rai.server()) {
+        if !self.leave(vm) {
             return;
         }
-        self.leaving.borrow_mut().remove(&vm.rai.server());
         let given_back = match vm.info {
             Some(info) => vm.rai.vr().release(std::slice::from_ref(info)).is_ok(),
             None => vm.rai.stop().is_ok(),
@@ -112,8 +112,26 @@ impl Lot {
         if given_back {
             eprintln!("[trickle: VM {} was given back]", vm.name);
         }
-        if let Some(scout) = &*self.scout.borrow() {
+    }
+
+    /// A VM's server is gone, and another may take its place.
+    pub(crate) fn died(&self, vm: Place<'_>, why: &Why) {
+        // If only its host has ended, the VM can be used again. Of one that is out of reach nothing is to be waited for.
+        if self.leave(vm)
+            && let Some(info) = vm.info
+            && !matches!(why, Why::LostLink { .. })
+        {
+            let _ = vm.rai.vr().release(std::slice::from_ref(info));
+        }
+    }
+
+    /// A VM is not here any more. False: that was known.
+    fn leave(&self, vm: Place<'_>) -> bool {
+        let news = self.left.borrow_mut().insert(vm.rai.server());
+        self.leaving.borrow_mut().remove(&vm.rai.server());
+        if news && let Some(scout) = &*self.scout.borrow() {
             scout.one_less();
         }
+        news
     }
 }

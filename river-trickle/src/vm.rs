@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use river_core::{VmInfo, VrId};
+use river_core::{Down, VmInfo, VrId};
 use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
@@ -93,8 +93,16 @@ impl<'a> Vm<'a> {
         self.rai.create(function, args).map_err(|error| self.error(error))
     }
 
-    /// What a call on this VM failed with.
+    /// Its server is gone.
+    pub(crate) fn died(&self, down: &Down) {
+        self.lot.died(self.place(), &down.why);
+    }
+
+    /// What a call on this VM failed with. That it is gone is noted for all.
     pub(crate) fn error(&self, error: CallError) -> TrickleError {
+        if let CallError::Down(down) = &error {
+            self.died(down);
+        }
         match error {
             CallError::Stopped => TrickleError::Stopped,
             error => TrickleError::Call { vm: self.name.to_string(), error },

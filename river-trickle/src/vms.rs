@@ -61,7 +61,7 @@ impl<'a> Vms<'a> {
 
     /// Looks for further VMs from now on, in the background: whichever becomes idle, because somebody has started it or
     /// another program has ended, is leased and joins the farm that runs. At most `most` VMs are used at a time, if it
-    /// is given.
+    /// is given; one that has died makes room for another.
     ///
     /// A farm that has lost its last VM then waits for half a minute for another, before it fails.
     ///
@@ -88,12 +88,12 @@ impl<'a> Vms<'a> {
         self.lot.drain(vm.place());
     }
 
-    /// Makes the slice what there is now: with those that have joined, and without those that were given back.
+    /// Makes the slice what there is now: with those that have joined, and without those that were given back or have died.
     pub fn update(&mut self) {
         self.vms = self.present();
     }
 
-    /// The VMs that have not been given back.
+    /// The VMs that are there, as far as is known.
     fn present(&self) -> Vec<Vm<'a>> {
         self.collect_joined();
         let mut vms = self.vms.clone();

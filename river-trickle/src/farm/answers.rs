@@ -44,7 +44,7 @@ where
         };
         let result = match pending.wait() {
             Err(CallError::Down(down)) => {
-                self.lost(vm, down.why.cause());
+                self.lost(vm, &down);
                 return Ok(Event::Nothing);
             }
             Err(CallError::Stopped) => return Err(TrickleError::Stopped),

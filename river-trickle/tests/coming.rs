@@ -1,0 +1,86 @@
+//! VMs that others start and stop while a program uses them, and what of them it gives back. Their hosts are real processes.
+
+use std::fs::File;
+use std::process::Command;
+
+use river_core::{Query, Result, Vm, VmConfig, Vr};
+
+/// Says that this process is a test's own, with a discovery port that nobody else uses.
+const ALONE: &str = "RIVER_COMING_ALONE";
+
+/// Runs a test in a process of its own, which is this executable with the name of the test.
+fn alone(name: &str, test: impl FnOnce(&Vr) -> Result<()>) {
+    alone_with(name, &[], test);
+}
+
+fn alone_with(name: &str, environment: &[(&str, &str)], test: impl FnOnce(&Vr) -> Result<()>) {
+    if std::env::var_os(ALONE).is_some() {
+        return river_core::try_run(test).unwrap();
+    }
+    let other: u32 = name.bytes().fold(0, |sum, byte| (31 * sum + u32::from(byte)) % 61);
+    let port = 48_000 + (std::process::id() % 100) * 61 + other;
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .env("RIVER_PORT", port.to_string())
+        .envs(environment.iter().copied())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+fn vm(name: &str) -> Vm {
+    Vm::start(VmConfig::default().name(name)).unwrap()
+}
+
+/// How many VMs there are for everybody.
+fn idle(vr: &Vr) -> Result<usize> {
+    Ok(vr.discover(Query { idle_only: true, ..Query::default() })?.len())
+}
+
+#[test]
+fn a_vm_that_died_is_replaced_if_so_many_are_wanted() {
+    alone("a_vm_that_died_is_replaced_if_so_many_are_wanted", |vr| {
+        let first = vm("first");
+        let mut vms = river_trickle::connect(vr, 1)?;
+        vms.grow(Some(1))?;
+        let mut farm = vms.forkgen(|x: u64| x, 0..1000, 1);
+        let mut results = vec![farm.next().unwrap()?];
+        first.stop();
+        let _second = vm("second");
+        for result in farm {
+            results.push(result?);
+        }
+        results.sort_unstable();
+        assert_eq!(results, (0..1000).collect::<Vec<u64>>());
+        vms.update();
+        assert_eq!(vms.names(), ["second"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_vm_whose_host_died_can_be_used_again() {
+    alone("a_vm_whose_host_died_can_be_used_again", |vr| {
+        let _vm = vm("only");
+        let marker = std::env::temp_dir().join(format!("river-trickle-again-{}", std::process::id()));
+        let _ = std::fs::remove_file(&marker);
+        let mut vms = river_trickle::connect(vr, 1)?;
+        vms.grow(Some(1))?;
+        let once = |(x, marker): (u64, std::path::PathBuf)| {
+            if x == 5 && File::create_new(&marker).is_ok() {
+                std::process::exit(3);
+            }
+            x
+        };
+        let results = vms.forkwork(once, (0..20).map(|x| (x, marker.clone())), 1)?;
+        assert_eq!(results, (0..20).collect::<Vec<u64>>());
+        std::fs::remove_file(marker)?;
+        // Not only a farm hears of it.
+        vms.update();
+        let die = || -> () { std::process::exit(3) };
+        assert!(vms[0].call(die, ()).unwrap_err().is_disconnected());
+        assert_eq!(vms.forkwork(|x: u64| x, 0..3, 1)?, [0, 1, 2]);
+        Ok(())
+    });
+}
