@@ -98,6 +98,28 @@ fn joinany_returns_each_fork_once() {
 }
 
 #[test]
+fn joinany_gives_up_what_takes_too_long() {
+    with_vms(2, |vms| {
+        let endless = |x: i64| {
+            while !current::is_cancelled() {
+                std::thread::yield_now();
+            }
+            x
+        };
+        let limited = vms[1].timeout(Duration::from_millis(50));
+        let mut hs = vec![vms[0].fork(endless, (0,)).unwrap(), limited.fork(endless, (1,)).unwrap()];
+        let error = joinany(&mut hs).unwrap_err();
+        let TrickleError::Call { vm, error } = &error else { panic!("{error}") };
+        assert!(vm == "vm-1" && error.is_timeout(), "{error}");
+        let [h] = <[_; 1]>::try_from(hs).unwrap();
+        assert_eq!(h.vm().name(), "vm-0");
+        h.cancel();
+        // Both were cancelled.
+        assert_eq!(join(vms.fork(foo, (1,)).unwrap()), Ok(vec![11, 11]));
+    });
+}
+
+#[test]
 fn a_failed_fork_names_its_vm() {
     with_vms(2, |vms| {
         let error = join(vms[1].fork(picky, (17,)).unwrap()).unwrap_err();
