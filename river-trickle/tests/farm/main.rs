@@ -13,6 +13,7 @@ use std::time::Duration;
 use river_core::VrError;
 use river_trickle::{Chunk, TrickleError, Vms, current, join, joinany};
 use scene::with_vms;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Has a VM die as soon as it has done what it was asked so far.
 fn kill(vms: &Vms<'_>, vm: usize) {
@@ -305,6 +306,29 @@ fn an_item_that_fails_is_tried_again_as_often_as_wanted() {
         assert_eq!(TRIES.load(Ordering::SeqCst), 5);
         let error = farm().in_order();
         assert_eq!(error, Ok((0..20).collect()));
+    });
+}
+
+#[test]
+fn items_are_decoded_once_for_each_time_that_they_are_done() {
+    static DECODED: AtomicU32 = AtomicU32::new(0);
+    /// Counts how often one is decoded, here or on a VM, which is a thread.
+    #[derive(Serialize)]
+    struct Item(u64);
+    impl<'de> Deserialize<'de> for Item {
+        fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+            DECODED.fetch_add(1, Ordering::SeqCst);
+            u64::deserialize(source).map(Item)
+        }
+    }
+    let broken = |item: Item| assert!(item.0 > 100, "{} is broken", item.0);
+    with_vms(1, |vms| {
+        let farm = || vms.forkgen(broken, (0..100).map(Item), 50).speculate(false);
+        assert_eq!(farm().filter(Result::is_err).count(), 100);
+        assert_eq!(DECODED.swap(0, Ordering::SeqCst), 100);
+        // Each is done twice, and decoded once more to be taken out of its chunk.
+        assert_eq!(farm().retries(1).filter(Result::is_err).count(), 100);
+        assert_eq!(DECODED.load(Ordering::SeqCst), 300);
     });
 }
 
