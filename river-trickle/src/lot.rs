@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
-use river_core::{VmInfo, Vr, VrId, Why};
+use river_core::{DeployError, VmInfo, Vr, VrId, Why};
 use river_rai::Rai;
 
 use crate::scout::Scout;
@@ -112,6 +112,23 @@ impl Lot {
         if given_back {
             eprintln!("[trickle: VM {} was given back]", vm.name);
         }
+    }
+
+    /// Gives VMs back all at once, whatever is on them.
+    pub(crate) fn give_up_all<'v>(
+        &self,
+        vr: &Vr,
+        vms: impl Iterator<Item = Place<'v>>,
+    ) -> Result<(), DeployError> {
+        let mut leased = Vec::new();
+        for vm in vms.filter(|vm| self.leave(*vm)) {
+            match vm.info {
+                Some(info) => leased.push(info.clone()),
+                // It may have ended by itself.
+                None => drop(vm.rai.stop()),
+            }
+        }
+        vr.release(&leased)
     }
 
     /// A VM's server is gone, and another may take its place.

@@ -76,7 +76,7 @@ impl<'a> Vms<'a> {
     /// # Errors
     /// [`TrickleError::Deploy`] if the system has no thread left.
     pub fn grow(&self, most: Option<usize>) -> Result<(), TrickleError> {
-        let scout = Scout::start(self.vr, most, self.present().len())?;
+        let scout = Scout::start(self.vr, most, self.end_search().len())?;
         *self.lot.scout.borrow_mut() = Some(scout);
         Ok(())
     }
@@ -86,6 +86,41 @@ impl<'a> Vms<'a> {
     /// are lost. A VM that somebody drains (`river vm --drain`) goes in the same way, with the next join or farm.
     pub fn drain(&self, vm: &Vm<'a>) {
         self.lot.drain(vm.place());
+    }
+
+    /// Gives all VMs back, also those that have joined: what was found can be leased again, by this program or another. What
+    /// runs there ends, objects and forks that were not joined included, and other handles on these VMs are of no use any
+    /// more. No further VMs are looked for.
+    ///
+    /// ```no_run
+    /// # fn example(vr: &river_core::Vr) -> river_core::Result {
+    /// let vms = river_trickle::connect(vr, 4)?;
+    /// let squares = vms.forkwork(|x: u64| x * x, 0..1000, 10)?;
+    /// vms.release()?;
+    /// // For as long as this takes, they are others' to use.
+    /// let sum: u64 = squares.iter().sum();
+    /// let vms = river_trickle::connect(vr, 4)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrickleError::Deploy`] if the program is ending.
+    ///
+    /// # Blocking
+    /// Until they are free, two seconds for one that does not answer.
+    pub fn release(self) -> Result<(), TrickleError> {
+        let vms = self.end_search();
+        Ok(self.lot.give_up_all(self.vr, vms.iter().map(Vm::place))?)
+    }
+
+    /// Has nothing found any more. The VMs that are there then.
+    fn end_search(&self) -> Vec<Vm<'a>> {
+        if let Some(scout) = &*self.lot.scout.borrow() {
+            scout.end();
+        }
+        let vms = self.present();
+        self.lot.scout.take();
+        vms
     }
 
     /// Makes the slice what there is now: with those that have joined, and without those that were given back or have died.

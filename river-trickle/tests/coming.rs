@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::Command;
 
 use river_core::{Query, Result, Vm, VmConfig, Vr};
+use river_trickle::TrickleError;
 
 /// Says that this process is a test's own, with a discovery port that nobody else uses.
 const ALONE: &str = "RIVER_COMING_ALONE";
@@ -81,6 +82,48 @@ fn a_vm_whose_host_died_can_be_used_again() {
         let die = || -> () { std::process::exit(3) };
         assert!(vms[0].call(die, ()).unwrap_err().is_disconnected());
         assert_eq!(vms.forkwork(|x: u64| x, 0..3, 1)?, [0, 1, 2]);
+        Ok(())
+    });
+}
+
+#[test]
+fn vms_that_are_released_can_be_had_again() {
+    alone("vms_that_are_released_can_be_had_again", |vr| {
+        let machines = [vm("first"), vm("second")];
+        for _phase in 0..2 {
+            let vms = river_trickle::connect(vr, 1)?;
+            vms.grow(None)?;
+            // Until the other one has joined.
+            let width = std::cell::Cell::new(0);
+            let work = (0..).take_while(|_| width.get() < 2);
+            let farm = vms.forkgen(|x: u64| x, work, 1).on_progress(|progress| width.set(progress.vms));
+            for result in farm {
+                result?;
+            }
+            vms.clone().release()?;
+            assert_eq!(idle(vr)?, 2);
+            assert!(vms[0].call(|x: u64| x, (1,)).unwrap_err().is_disconnected());
+            assert!(matches!(vms.forkwork(|x: u64| x, 0..3, 1), Err(TrickleError::NoVmLeft { .. })));
+        }
+        drop(machines);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_vm_that_cannot_be_used_is_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let environment = [("RIVER_CACHE", cache.to_str().unwrap())];
+    alone_with("a_vm_that_cannot_be_used_is_not_kept", &environment, |vr| {
+        let _vm = vm("only");
+        // It has nowhere to put the program.
+        let cache = std::env::var("RIVER_CACHE").unwrap();
+        std::fs::remove_dir_all(&cache)?;
+        File::create(&cache)?;
+        let error = river_trickle::connect(vr, 1).unwrap_err();
+        assert!(error.to_string().contains("only"), "{error}");
+        assert_eq!(idle(vr)?, 1);
         Ok(())
     });
 }
