@@ -5,9 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::rc::Rc;
 
 use river_core::{DeployError, VmInfo, Vr, VrId, Why};
-use river_rai::Rai;
+use river_rai::{CallError, Rai};
 
 use crate::scout::Scout;
 
@@ -18,6 +20,40 @@ pub(crate) struct Place<'v> {
     pub(crate) name: &'v str,
     /// The lease, if it is this program's to give back.
     pub(crate) info: Option<&'v VmInfo>,
+}
+
+/// What was put on every VM, under a name.
+#[derive(Clone)]
+pub(crate) struct Injection {
+    name: String,
+    /// Functions and data do not share their names.
+    is_function: bool,
+    put: Rc<Put>,
+}
+
+type Put = dyn Fn(Rai<'_>, &str) -> Result<(), CallError>;
+
+impl Injection {
+    pub(crate) fn data(name: &str, put: impl Fn(Rai<'_>, &str) -> Result<(), CallError> + 'static) -> Self {
+        Self { name: name.to_owned(), is_function: false, put: Rc::new(put) }
+    }
+
+    pub(crate) fn function(
+        name: &str,
+        put: impl Fn(Rai<'_>, &str) -> Result<(), CallError> + 'static,
+    ) -> Self {
+        Self { is_function: true, ..Self::data(name, put) }
+    }
+
+    pub(crate) fn put(&self, rai: Rai<'_>) -> Result<(), CallError> {
+        (self.put)(rai, &self.name)
+    }
+}
+
+impl fmt::Debug for Injection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Injection({})", self.name)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +68,8 @@ pub(crate) struct Lot {
     parted: RefCell<HashSet<VrId>>,
     /// Forks that are not joined, by server.
     forks: RefCell<HashMap<VrId, usize>>,
+    /// What VMs that join get, oldest first.
+    injected: RefCell<Vec<Injection>>,
 }
 
 impl Lot {
@@ -53,6 +91,21 @@ impl Lot {
 
     pub(crate) fn has_left(&self, vm: Place<'_>) -> bool {
         self.left.borrow().contains(&vm.rai.server())
+    }
+
+    // ---- what is there ----
+
+    /// All VMs have this, so those that join are to have it, too.
+    pub(crate) fn keep(&self, injection: Injection) {
+        let mut injected = self.injected.borrow_mut();
+        injected.retain(|old| (&old.name, old.is_function) != (&injection.name, injection.is_function));
+        injected.push(injection);
+    }
+
+    /// Puts on a VM what all have.
+    pub(crate) fn furnish(&self, vm: Place<'_>) -> Result<(), CallError> {
+        let injected = self.injected.borrow().clone();
+        injected.iter().try_for_each(|injection| injection.put(vm.rai))
     }
 
     // ---- who has work there ----

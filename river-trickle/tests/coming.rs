@@ -1,11 +1,16 @@
 //! VMs that others start and stop while a program uses them, and what of them it gives back. Their hosts are real processes.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fs::File;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use river_core::{Query, Result, Vm, VmConfig, Vr};
-use river_trickle::TrickleError;
+use river_trickle::{TrickleError, current};
 
+/// Against hanging only.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Says that this process is a test's own, with a discovery port that nobody else uses.
 const ALONE: &str = "RIVER_COMING_ALONE";
 
@@ -94,12 +99,13 @@ fn vms_that_are_released_can_be_had_again() {
             let vms = river_trickle::connect(vr, 1)?;
             vms.grow(None)?;
             // Until the other one has joined.
-            let width = std::cell::Cell::new(0);
-            let work = (0..).take_while(|_| width.get() < 2);
+            let (width, start) = (Cell::new(0), Instant::now());
+            let work = (0..).take_while(|_| width.get() < 2 && start.elapsed() < LIMIT);
             let farm = vms.forkgen(|x: u64| x, work, 1).on_progress(|progress| width.set(progress.vms));
             for result in farm {
                 result?;
             }
+            assert_eq!(width.get(), 2);
             vms.clone().release()?;
             assert_eq!(idle(vr)?, 2);
             assert!(vms[0].call(|x: u64| x, (1,)).unwrap_err().is_disconnected());
@@ -124,6 +130,46 @@ fn a_vm_that_cannot_be_used_is_not_kept() {
         let error = river_trickle::connect(vr, 1).unwrap_err();
         assert!(error.to_string().contains("only"), "{error}");
         assert_eq!(idle(vr)?, 1);
+        Ok(())
+    });
+}
+
+/// What is found under two names, and where.
+fn look(_: u64) -> (u32, Option<String>, Option<i64>) {
+    let word = current::with_named("word", |word: &mut String| word.clone());
+    let number = current::with_named("number", |number: &mut i64| *number);
+    (std::process::id(), word, number)
+}
+
+#[test]
+fn vms_that_join_get_what_was_injected_before_they_get_work() {
+    alone("vms_that_join_get_what_was_injected_before_they_get_work", |vr| {
+        let _first = vm("first");
+        let mut vms = river_trickle::connect(vr, 1)?;
+        vms.inject("word", "old".to_string())?;
+        vms.inject("word", "new".to_string())?;
+        vms.inject_fn("negate", |x: i64| -x)?;
+        vms.grow(None)?;
+        let _second = vm("second");
+        let from_both = || -> Result<Vec<(Option<String>, Option<i64>)>> {
+            let (places, start) = (RefCell::new(HashSet::new()), Instant::now());
+            let work = (0..).take_while(|_| places.borrow().len() < 2 && start.elapsed() < LIMIT);
+            let look = vms.forkgen(look, work, 1).map(|found| {
+                let (place, word, number) = found?;
+                places.borrow_mut().insert(place);
+                Ok((word, number))
+            });
+            let found = look.collect();
+            assert_eq!(places.borrow().len(), 2);
+            found
+        };
+        assert!(from_both()?.iter().all(|found| *found == (Some("new".into()), None)));
+        // The handles have not seen the other one yet, but it is there.
+        assert_eq!(vms.inject_object("number", || 7_i64, ())?.len(), 1);
+        assert!(from_both()?.iter().all(|found| *found == (Some("new".into()), Some(7))));
+        vms.update();
+        assert_eq!(vms.names(), ["first", "second"]);
+        assert_eq!(vms[1].call_named::<i64, _>("negate", (3_i64,))?, -3);
         Ok(())
     });
 }
