@@ -137,7 +137,6 @@ where
             hungry_since: None,
             on_progress: None,
         };
-        farm.scheduler.set_may_join(farm.pool.grows());
         farm.pool.present().into_iter().for_each(|vm| farm.join(vm));
         Ok(farm)
     }
@@ -159,6 +158,7 @@ where
     /// Issues everything that can be issued now.
     pub(crate) fn advance(&mut self, issue: Issue<'_, 'a, I::Item, R>) -> Result<Next, TrickleError> {
         self.come_and_go();
+        self.scheduler.set_may_join(self.hopes());
         self.scheduler.set_attempts(self.options.attempts);
         // A deadline is one chunk's, so each has to be alone.
         let window = if self.options.deadline.is_some() { PREFETCH } else { self.pace.window() };
@@ -237,10 +237,7 @@ where
                 self.open.insert(chunk, Open { items: items_numbers, args, failures: 0 });
                 Ok(())
             }
-            Err(error) => {
-                let vm = self.vms.first().map_or("none", |member| member.vm.name()).to_owned();
-                Err(TrickleError::Items { items: Items(items_numbers), vm, error: error.into() })
-            }
+            Err(error) => Err(TrickleError::Unsendable { items: Items(items_numbers), error: error.into() }),
         }
     }
 

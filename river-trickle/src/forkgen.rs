@@ -97,7 +97,7 @@ impl<'a> Vms<'a> {
     ///
     /// # Errors
     /// Each item of the iterator may be one: [`TrickleError::Panicked`] and [`TrickleError::Items`] in place of results;
-    /// [`TrickleError::ChunkZero`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`] and
+    /// [`TrickleError::ChunkZero`], [`TrickleError::Unsendable`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`] and
     /// [`TrickleError::Stopped`] as the last one.
     ///
     /// # Blocking

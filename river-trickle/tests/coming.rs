@@ -66,6 +66,24 @@ fn a_vm_that_died_is_replaced_if_so_many_are_wanted() {
 }
 
 #[test]
+fn a_farm_that_grows_only_after_it_has_begun_waits_for_others_too() {
+    alone("a_farm_that_grows_only_after_it_has_begun_waits_for_others_too", |vr| {
+        let first = vm("first");
+        let vms = river_trickle::connect(vr, 1)?;
+        let mut farm = vms.forkgen(|x: u64| x, 0..1000, 1);
+        let mut results = vec![farm.next().unwrap()?];
+        vms.grow(None)?;
+        first.stop();
+        let _second = vm("second");
+        for result in farm {
+            results.push(result?);
+        }
+        assert_eq!(results.len(), 1000);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_vm_whose_host_died_can_be_used_again() {
     alone("a_vm_whose_host_died_can_be_used_again", |vr| {
         let _vm = vm("only");
