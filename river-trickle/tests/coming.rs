@@ -6,7 +6,7 @@ use std::fs::File;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use river_core::{Query, Result, Vm, VmConfig, Vr};
+use river_core::{HostLimits, Query, Result, Vm, VmConfig, Vr};
 use river_trickle::{TrickleError, current};
 
 /// Against hanging only.
@@ -16,10 +16,6 @@ const ALONE: &str = "RIVER_COMING_ALONE";
 
 /// Runs a test in a process of its own, which is this executable with the name of the test.
 fn alone(name: &str, test: impl FnOnce(&Vr) -> Result<()>) {
-    alone_with(name, &[], test);
-}
-
-fn alone_with(name: &str, environment: &[(&str, &str)], test: impl FnOnce(&Vr) -> Result<()>) {
     if std::env::var_os(ALONE).is_some() {
         return river_core::try_run(test).unwrap();
     }
@@ -29,7 +25,6 @@ fn alone_with(name: &str, environment: &[(&str, &str)], test: impl FnOnce(&Vr) -
         .args([name, "--exact", "--nocapture"])
         .env(ALONE, "1")
         .env("RIVER_PORT", port.to_string())
-        .envs(environment.iter().copied())
         .status()
         .unwrap();
     assert!(status.success());
@@ -136,15 +131,10 @@ fn vms_that_are_released_can_be_had_again() {
 
 #[test]
 fn a_vm_that_cannot_be_used_is_not_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let cache = directory.path().join("cache");
-    let environment = [("RIVER_CACHE", cache.to_str().unwrap())];
-    alone_with("a_vm_that_cannot_be_used_is_not_kept", &environment, |vr| {
-        let _vm = vm("only");
-        // It has nowhere to put the program.
-        let cache = std::env::var("RIVER_CACHE").unwrap();
-        std::fs::remove_dir_all(&cache)?;
-        File::create(&cache)?;
+    alone("a_vm_that_cannot_be_used_is_not_kept", |vr| {
+        // Its hosts cannot even start a thread.
+        let limits = HostLimits { memory: Some(1), ..HostLimits::default() };
+        let _vm = Vm::start(VmConfig::default().name("only").limits(limits)).unwrap();
         let error = river_trickle::connect(vr, 1).unwrap_err();
         assert!(error.to_string().contains("only"), "{error}");
         assert_eq!(idle(vr)?, 1);
