@@ -8,7 +8,7 @@ use river_rai::RaiServer;
 use crate::error::TrickleError;
 use crate::vms::Vms;
 
-/// Finds idle VMs, leases them for this program and connects to them: `4` is exactly four, `2..` at least two and all
+/// Finds idle VMs, leases them for this program, until it ends or [releases](Vms::release) them, and connects to them: `4` is exactly four, `2..` at least two and all
 /// that can be had, `..` all, but at least one. Says on stderr how many.
 ///
 /// Somebody has to have started VMs, with `river vm`; the program travels there by itself.
@@ -81,6 +81,9 @@ fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, Trick
 }
 
 fn deploy<'a>(vr: &'a Vr, vms: &[VmInfo]) -> Result<Vms<'a>, TrickleError> {
-    let servers = vr.deploy(vms, |_| RaiServer::unrestricted())?;
+    let servers = vr.deploy(vms, |_| RaiServer::unrestricted()).inspect_err(|_| {
+        // Nobody here could use them.
+        let _ = vr.release(vms);
+    })?;
     Ok(Vms::leased(vr, vms.iter().cloned().zip(servers.iter())))
 }

@@ -49,7 +49,16 @@ pub enum TrickleError {
         /// The deadline.
         limit: std::time::Duration,
     },
-    /// Work could not be sent or its result not be read.
+    /// Work could not be encoded here, so no VM has seen it.
+    #[error("{items} cannot be sent to any VM: {error}")]
+    Unsendable {
+        /// The work.
+        items: Items,
+        /// What is wrong with it.
+        #[source]
+        error: Box<CallError>,
+    },
+    /// Work could not be read on a VM, or its result not travel.
     #[error("{items} failed on VM {vm}: {error}")]
     Items {
         /// The work.

@@ -6,6 +6,7 @@ mod clock;
 use std::ops::Range;
 use std::time::Duration;
 
+use river_core::Down;
 use river_rai::{CallError, Completions, Packed, Pending, RemoteSend, Ticket};
 use rustc_hash::FxHashMap;
 
@@ -136,7 +137,6 @@ where
             hungry_since: None,
             on_progress: None,
         };
-        farm.scheduler.set_may_join(farm.pool.grows());
         farm.pool.present().into_iter().for_each(|vm| farm.join(vm));
         Ok(farm)
     }
@@ -158,6 +158,7 @@ where
     /// Issues everything that can be issued now.
     pub(crate) fn advance(&mut self, issue: Issue<'_, 'a, I::Item, R>) -> Result<Next, TrickleError> {
         self.come_and_go();
+        self.scheduler.set_may_join(self.hopes());
         self.scheduler.set_attempts(self.options.attempts);
         // A deadline is one chunk's, so each has to be alone.
         let window = if self.options.deadline.is_some() { PREFETCH } else { self.pace.window() };
@@ -199,6 +200,7 @@ where
                 Ok(())
             }
             Err(CallError::Down(down)) => {
+                member.vm.died(&down);
                 self.note_death(vm, down.why.cause());
                 let lost = self.scheduler.handle_refused(batch);
                 self.take_back(&lost);
@@ -235,10 +237,7 @@ where
                 self.open.insert(chunk, Open { items: items_numbers, args, failures: 0 });
                 Ok(())
             }
-            Err(error) => {
-                let vm = self.vms.first().map_or("none", |member| member.vm.name()).to_owned();
-                Err(TrickleError::Items { items: Items(items_numbers), vm, error: error.into() })
-            }
+            Err(error) => Err(TrickleError::Unsendable { items: Items(items_numbers), error: error.into() }),
         }
     }
 
@@ -275,8 +274,14 @@ where
         }
     }
 
-    /// A VM is gone, and with it what it has accumulated.
-    pub(crate) fn lost(&mut self, vm: VmIndex, why: String) {
+    /// A VM's server is gone, and with it what it has accumulated.
+    pub(crate) fn lost(&mut self, vm: VmIndex, down: &Down) {
+        self.vm(vm).died(down);
+        self.gone(vm, down.why.cause());
+    }
+
+    /// Goes on without a VM.
+    fn gone(&mut self, vm: VmIndex, why: String) {
         if self.scheduler.is_gone(vm) {
             return;
         }

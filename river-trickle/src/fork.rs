@@ -1,8 +1,9 @@
 //! Fork and join (paper, section 2.3): no threads here, a fork is a request and a join waits for its reply.
 
 use std::fmt;
+use std::time::Instant;
 
-use river_rai::{Completions, Packed, Pending, RemoteFn, RemoteSend};
+use river_rai::{CallError, Completion, Completions, Packed, Pending, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
 use crate::vm::Vm;
@@ -12,6 +13,8 @@ use crate::vms::Vms;
 #[must_use = "nobody will see the result, or the error, of a fork that is not joined"]
 pub struct Handle<'a, R> {
     pending: Pending<'a, R>,
+    /// When it is given up; of [`Vm::timeout`].
+    deadline: Option<Instant>,
     on: OnVm<'a>,
 }
 
@@ -240,7 +243,7 @@ where
 {
     let on = OnVm::new(vm);
     let pending = vm.rai().call_packed(function, args).map_err(|error| vm.error(error))?;
-    Ok(Handle { pending, on })
+    Ok(Handle { pending, deadline: vm.deadline(), on })
 }
 
 impl<'a> Vm<'a> {
@@ -330,7 +333,7 @@ impl<R: RemoteSend> Join for Handle<'_, R> {
     type Output = R;
 
     fn join(self) -> Result<R, TrickleError> {
-        let Self { pending, on } = self;
+        let Self { pending, on, .. } = self;
         pending.wait().map_err(|error| on.0.error(error))
     }
 }
@@ -369,7 +372,8 @@ tuples!(A B C D E F G H);
 /// which VM it ran; there is nothing left to join.
 ///
 /// # Errors
-/// [`TrickleError::Call`] if the one that ended first failed, it is out of the list then too;
+/// [`TrickleError::Call`] if the one that ended first failed, or has come to the end of its [time](Vm::timeout): it is out of
+/// the list then too;
 /// [`TrickleError::NothingToJoin`] if the list is empty.
 ///
 /// # Blocking
@@ -383,12 +387,19 @@ pub fn joinany<'a, R: RemoteSend>(
     for handle in handles.iter() {
         completions.add(&handle.pending);
     }
-    let ready = completions.next().map_err(|error| TrickleError::waiting(&error))?;
-    let at = handles.iter().position(|handle| Some(handle.pending.ticket()) == ready);
+    let deadline = handles.iter().filter_map(|handle| handle.deadline).min();
+    let at = match completions.next_until(deadline).map_err(|error| TrickleError::waiting(&error))? {
+        Completion::Answered(ready) => handles.iter().position(|handle| handle.pending.ticket() == ready),
+        Completion::Timeout => handles.iter().position(|handle| handle.deadline == deadline),
+        Completion::Empty => None,
+    };
     let mut handle = handles.remove(at.ok_or(TrickleError::NothingToJoin)?);
     match handle.pending.try_wait() {
         Ok(Some(result)) => Ok((handle, result)),
-        Ok(None) => Err(TrickleError::NothingToJoin),
+        Ok(None) => {
+            handle.pending.cancel();
+            Err(handle.vm().error(CallError::Timeout { function: handle.pending.function().into() }))
+        }
         Err(error) => Err(handle.vm().error(error)),
     }
 }

@@ -134,9 +134,8 @@ where
     /// # Errors
     /// [`TrickleError::Panicked`] if `step` panicked, or [`TrickleError::TimedOut`], and there are no
     /// [retries](Self::retries) left: the accumulator cannot be trusted any more, so the fold ends.
-    /// [`TrickleError::Cancelled`],
-    /// [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`], [`TrickleError::ChunkZero`], [`TrickleError::Items`],
-    /// [`TrickleError::Call`] if an accumulator cannot travel, [`TrickleError::Stopped`].
+    /// [`TrickleError::Cancelled`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`], [`TrickleError::ChunkZero`],
+    /// [`TrickleError::Unsendable`], [`TrickleError::Items`], [`TrickleError::Call`] if an accumulator cannot travel, [`TrickleError::Stopped`].
     ///
     /// # Blocking
     /// Until everything has been folded and merged.
@@ -237,7 +236,7 @@ where
 {
     match error {
         CallError::Down(down) => {
-            farm.lost(vm, down.why.cause());
+            farm.lost(vm, &down);
             Ok(())
         }
         error => Err(farm.vm(vm).error(error)),

@@ -97,7 +97,7 @@ impl<'a> Vms<'a> {
     ///
     /// # Errors
     /// Each item of the iterator may be one: [`TrickleError::Panicked`] and [`TrickleError::Items`] in place of results;
-    /// [`TrickleError::ChunkZero`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`] and
+    /// [`TrickleError::ChunkZero`], [`TrickleError::Unsendable`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`] and
     /// [`TrickleError::Stopped`] as the last one.
     ///
     /// # Blocking
@@ -276,7 +276,12 @@ fn accept<'a, I, R>(
             ready.push_back((open.items.start, Err(error)));
         }
         Ok(reply) => {
+            let failed = reply.iter().any(Result::is_err);
+            // What failed is decoded only if it is needed: each of them travels alone from then on.
+            let unpacked = (per_item && again && failed).then(|| open.args.unpack().ok()).flatten();
+            let mut values = unpacked.map_or_else(Vec::new, |(values,)| values).into_iter();
             for (item, result) in (open.items.start..).zip(reply) {
+                let value = values.next();
                 let Panic { text, trace } = match result {
                     Ok(result) => {
                         ready.push_back((item, Ok(result)));
@@ -284,8 +289,12 @@ fn accept<'a, I, R>(
                     }
                     Err(panic) => panic,
                 };
-                let items = if per_item { item..item + 1 } else { open.items.clone() };
-                match part(&open, per_item.then_some(item)).filter(|_| again) {
+                let (items, args) = if per_item {
+                    (item..item + 1, value.and_then(|value| Packed::new((vec![value],)).ok()))
+                } else {
+                    (open.items.clone(), again.then(|| open.args.clone()))
+                };
+                match args {
                     Some(args) => farm.again(Open { items, args, failures: open.failures + 1 }),
                     None => {
                         let (items, vm) = (Items(items), vm.to_owned());
@@ -296,14 +305,6 @@ fn accept<'a, I, R>(
             }
         }
     }
-}
-
-/// The arguments of one item of a chunk, or of all of it.
-fn part<T: RemoteSend>(open: &Open<T>, item: Option<u64>) -> Option<Packed<(Vec<T>,)>> {
-    let Some(item) = item else { return Some(open.args.clone()) };
-    let (items,) = open.args.unpack().ok()?;
-    let item = items.into_iter().nth(usize::try_from(item - open.items.start).ok()?)?;
-    Packed::new((vec![item],)).ok()
 }
 
 impl<F, M, I, R> Iterator for ForkGen<'_, F, M, I, R>

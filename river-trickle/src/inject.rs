@@ -4,9 +4,10 @@
 //! Functions need not be injected to be called: the program itself travels. Injecting one gives it a name, for
 //! callers that do not know the function.
 
-use river_rai::{CallError, Object, Packed, RemoteFn, RemoteSend};
+use river_rai::{Object, Packed, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
+use crate::lot::Injection;
 use crate::vm::Vm;
 use crate::vms::Vms;
 
@@ -93,25 +94,27 @@ impl<'a> Vm<'a> {
 }
 
 impl<'a> Vms<'a> {
-    /// Puts a copy of a value on every VM, encoded once: handles in the order of the VMs.
+    /// Puts a copy of a value on every VM, encoded once: handles in the order of the VMs. VMs that [join](Self::grow) later
+    /// get a copy, too, so the encoded value is kept here until another takes its name.
     ///
     /// # Errors
     /// As [`Vm::inject`].
     ///
     /// # Blocking
-    /// Until it is everywhere.
+    /// Until it is everywhere, on one VM after the other.
     pub fn inject<T: RemoteSend>(&self, name: &str, value: T) -> Result<Vec<Object<'a, T>>, TrickleError> {
         let value = self.packed((value,))?;
-        self.on_each(|vm| vm.rai().put_packed(name, &value))
+        self.put(Injection::data(name, move |rai, name| rai.put_packed(name, &value).map(drop)))?;
+        Ok(self.iter().map(|vm| vm.named(name)).collect())
     }
 
-    /// Makes an object on every VM and puts it there under a name.
+    /// Makes an object on every VM and puts it there under a name, and on those that [join](Self::grow) later.
     ///
     /// # Errors
     /// As [`Vm::inject_object`].
     ///
     /// # Blocking
-    /// Until all are there.
+    /// Until all are there: they are made one after the other.
     pub fn inject_object<F, Args>(
         &self,
         name: &str,
@@ -124,10 +127,11 @@ impl<'a> Vms<'a> {
         Args: RemoteSend,
     {
         let args = self.packed(args)?;
-        self.on_each(|vm| vm.rai().put_with(name, constructor, &args))
+        self.put(Injection::data(name, move |rai, name| rai.put_with(name, constructor, &args).map(drop)))?;
+        Ok(self.iter().map(|vm| vm.named(name)).collect())
     }
 
-    /// Gives a function a name on every VM.
+    /// Gives a function a name on every VM, and on those that [join](Self::grow) later.
     ///
     /// # Errors
     /// As [`Vm::inject_fn`].
@@ -140,7 +144,7 @@ impl<'a> Vms<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        self.iter().try_for_each(|vm| vm.inject_fn(name, function))
+        self.put(Injection::function(name, move |rai, name| rai.export(name, function)))
     }
 
     fn packed<Args: RemoteSend>(&self, args: Args) -> Result<Packed<Args>, TrickleError> {
@@ -148,12 +152,5 @@ impl<'a> Vms<'a> {
             Some(vm) => vm.error(error),
             None => TrickleError::Call { vm: "none".into(), error },
         })
-    }
-
-    fn on_each<R>(
-        &self,
-        mut act: impl FnMut(&Vm<'a>) -> Result<R, CallError>,
-    ) -> Result<Vec<R>, TrickleError> {
-        self.iter().map(|vm| act(vm).map_err(|error| vm.error(error))).collect()
     }
 }

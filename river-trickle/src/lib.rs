@@ -35,7 +35,7 @@
 //! [tried again](ForkGen::retries). What takes too long is [cancelled](ForkGen::deadline); what is slow is also done by
 //! another VM when there is nothing else to do. Calls and forks name one VM and fail with it.
 //!
-//! VMs may [join](Vms::grow) while a farm works, and [leave](Vms::drain) without a loss.
+//! VMs may [join](Vms::grow) while a farm works, and [leave](Vms::drain) without a loss. [`Vms::release`] gives them all back.
 //!
 //! # Where things are
 //!

@@ -5,9 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::rc::Rc;
 
-use river_core::{VmInfo, Vr, VrId};
-use river_rai::Rai;
+use river_core::{DeployError, VmInfo, Vr, VrId, Why};
+use river_rai::{CallError, Rai};
 
 use crate::scout::Scout;
 
@@ -20,10 +22,45 @@ pub(crate) struct Place<'v> {
     pub(crate) info: Option<&'v VmInfo>,
 }
 
+/// What was put on every VM, under a name.
+#[derive(Clone)]
+pub(crate) struct Injection {
+    name: String,
+    /// Functions and data do not share their names.
+    is_function: bool,
+    put: Rc<Put>,
+}
+
+type Put = dyn Fn(Rai<'_>, &str) -> Result<(), CallError>;
+
+impl Injection {
+    pub(crate) fn data(name: &str, put: impl Fn(Rai<'_>, &str) -> Result<(), CallError> + 'static) -> Self {
+        Self { name: name.to_owned(), is_function: false, put: Rc::new(put) }
+    }
+
+    pub(crate) fn function(
+        name: &str,
+        put: impl Fn(Rai<'_>, &str) -> Result<(), CallError> + 'static,
+    ) -> Self {
+        Self { is_function: true, ..Self::data(name, put) }
+    }
+
+    pub(crate) fn put(&self, rai: Rai<'_>) -> Result<(), CallError> {
+        (self.put)(rai, &self.name)
+    }
+}
+
+impl fmt::Debug for Injection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Injection({})", self.name)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Lot {
     pub(crate) joined: RefCell<Vec<(VmInfo, VrId)>>,
     leaving: RefCell<HashSet<VrId>>,
+    /// Given back, or dead.
     left: RefCell<HashSet<VrId>>,
     pub(crate) scout: RefCell<Option<Scout>>,
     farms: Cell<usize>,
@@ -31,6 +68,8 @@ pub(crate) struct Lot {
     parted: RefCell<HashSet<VrId>>,
     /// Forks that are not joined, by server.
     forks: RefCell<HashMap<VrId, usize>>,
+    /// What VMs that join get, oldest first.
+    injected: RefCell<Vec<Injection>>,
 }
 
 impl Lot {
@@ -52,6 +91,21 @@ impl Lot {
 
     pub(crate) fn has_left(&self, vm: Place<'_>) -> bool {
         self.left.borrow().contains(&vm.rai.server())
+    }
+
+    // ---- what is there ----
+
+    /// All VMs have this, so those that join are to have it, too.
+    pub(crate) fn keep(&self, injection: Injection) {
+        let mut injected = self.injected.borrow_mut();
+        injected.retain(|old| (&old.name, old.is_function) != (&injection.name, injection.is_function));
+        injected.push(injection);
+    }
+
+    /// Puts on a VM what all have.
+    pub(crate) fn furnish(&self, vm: Place<'_>) -> Result<(), CallError> {
+        let injected = self.injected.borrow().clone();
+        injected.iter().try_for_each(|injection| injection.put(vm.rai))
     }
 
     // ---- who has work there ----
@@ -101,10 +155,9 @@ impl Lot {
 
     /// Gives a VM back, whatever is on it.
     pub(crate) fn give_up(&self, vm: Place<'_>) {
-        if !self.left.borrow_mut().insert(vm.rai.server()) {
+        if !self.leave(vm) {
             return;
         }
-        self.leaving.borrow_mut().remove(&vm.rai.server());
         let given_back = match vm.info {
             Some(info) => vm.rai.vr().release(std::slice::from_ref(info)).is_ok(),
             None => vm.rai.stop().is_ok(),
@@ -112,8 +165,43 @@ impl Lot {
         if given_back {
             eprintln!("[trickle: VM {} was given back]", vm.name);
         }
-        if let Some(scout) = &*self.scout.borrow() {
+    }
+
+    /// Gives VMs back all at once, whatever is on them.
+    pub(crate) fn give_up_all<'v>(
+        &self,
+        vr: &Vr,
+        vms: impl Iterator<Item = Place<'v>>,
+    ) -> Result<(), DeployError> {
+        let mut leased = Vec::new();
+        for vm in vms.filter(|vm| self.leave(*vm)) {
+            match vm.info {
+                Some(info) => leased.push(info.clone()),
+                // It may have ended by itself.
+                None => drop(vm.rai.stop()),
+            }
+        }
+        vr.release(&leased)
+    }
+
+    /// A VM's server is gone, and another may take its place.
+    pub(crate) fn died(&self, vm: Place<'_>, why: &Why) {
+        // If only its host has ended, the VM can be used again. Of one that is out of reach nothing is to be waited for.
+        if self.leave(vm)
+            && let Some(info) = vm.info
+            && !matches!(why, Why::LostLink { .. })
+        {
+            let _ = vm.rai.vr().release(std::slice::from_ref(info));
+        }
+    }
+
+    /// A VM is not here any more. False: that was known.
+    fn leave(&self, vm: Place<'_>) -> bool {
+        let news = self.left.borrow_mut().insert(vm.rai.server());
+        self.leaving.borrow_mut().remove(&vm.rai.server());
+        if news && let Some(scout) = &*self.scout.borrow() {
             scout.one_less();
         }
+        news
     }
 }

@@ -1,8 +1,7 @@
 //! Finding further VMs while a farm runs: a helper VR of the initiator's process that searches, leases and deploys, so that
 //! the farm need not wait for that.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use river_core::{Channel, Count, DeployError, Query, RecvError, Selector, VmInfo, Vr, VrId};
@@ -23,40 +22,51 @@ pub(crate) struct Scout {
     shared: Arc<Shared>,
 }
 
+/// How many VMs are used, until the search is over.
 #[derive(Debug)]
-struct Shared {
-    /// VMs that are used.
-    used: AtomicUsize,
-    over: AtomicBool,
+struct Shared(Mutex<Option<usize>>);
+
+impl Shared {
+    fn used(&self) -> MutexGuard<'_, Option<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Scout {
     pub(crate) fn start(vr: &Vr, most: Option<usize>, used: usize) -> Result<Self, TrickleError> {
-        let shared = Arc::new(Shared { used: AtomicUsize::new(used), over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared(Mutex::new(Some(used))));
         let (initiator, share) = (vr.id(), shared.clone());
         vr.spawn("trickle scout", move |vr| search(vr, initiator, most, &share))
             .map_err(|error| DeployError::Discovery(format!("no thread for it: {error}")))?;
         Ok(Self { shared })
     }
 
-    /// A VM was given back.
+    /// A VM is not used any more.
     pub(crate) fn one_less(&self) {
-        self.shared.used.fetch_sub(1, SeqCst);
+        if let Some(used) = &mut *self.shared.used() {
+            *used = used.saturating_sub(1);
+        }
+    }
+
+    /// Ends the search: what it finds from now on it gives back itself.
+    pub(crate) fn end(&self) {
+        *self.shared.used() = None;
     }
 }
 
 impl Drop for Scout {
     fn drop(&mut self) {
-        self.shared.over.store(true, SeqCst);
+        self.end();
     }
 }
 
 fn search(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> river_core::Result {
-    while !shared.over.load(SeqCst) {
-        let room = most.map_or(usize::MAX, |most| most.saturating_sub(shared.used.load(SeqCst)));
+    loop {
+        let Some(used) = *shared.used() else { return Ok(()) };
+        let room = most.map_or(usize::MAX, |most| most.saturating_sub(used));
         if room > 0 {
             // That none can be had now is no reason to stop.
-            if let Err(error) = take(vr, initiator, room, &shared.used) {
+            if let Err(error) = take(vr, initiator, room, shared) {
                 tracing::debug!(%error, "no further VMs");
             }
         }
@@ -66,10 +76,9 @@ fn search(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> riv
             _ => return Ok(()),
         }
     }
-    Ok(())
 }
 
-fn take(vr: &Vr, initiator: VrId, room: usize, used: &AtomicUsize) -> river_core::Result {
+fn take(vr: &Vr, initiator: VrId, room: usize, shared: &Shared) -> river_core::Result {
     let mut found = vr.discover(Query { idle_only: true, ..Query::default() })?;
     found.truncate(room);
     if found.is_empty() {
@@ -80,8 +89,15 @@ fn take(vr: &Vr, initiator: VrId, room: usize, used: &AtomicUsize) -> river_core
             vr.deploy(std::slice::from_ref(&vm), |_| RaiServer::unrestricted().ends_with(initiator));
         match deployed {
             Ok(servers) => {
-                used.fetch_add(1, SeqCst);
-                vr.send_bytes(initiator, FOUND, 0, postcard::to_stdvec(&(vm, servers[0]))?)?;
+                // Who ends the search knows then of all that it has found.
+                let mut used = shared.used();
+                if let Some(used) = &mut *used {
+                    *used += 1;
+                    vr.send_bytes(initiator, FOUND, 0, postcard::to_stdvec(&(vm, servers[0]))?)?;
+                } else {
+                    drop(used);
+                    vr.release(&[vm])?;
+                }
             }
             Err(error) => {
                 tracing::warn!(vm = vm.name, %error, "a VM that was found cannot be used");

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use river_core::{VmInfo, VrId};
+use river_core::{Down, VmInfo, VrId};
 use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
 
 use crate::error::TrickleError;
@@ -16,6 +16,8 @@ use crate::lot::{Lot, Place};
 #[derive(Clone)]
 pub struct Vm<'a> {
     rai: Rai<'a>,
+    /// How long its calls may take.
+    limit: Option<Duration>,
     name: Rc<str>,
     /// The lease, if it is this program's to give back.
     info: Option<Rc<VmInfo>>,
@@ -25,7 +27,7 @@ pub struct Vm<'a> {
 
 impl<'a> Vm<'a> {
     pub(crate) fn new(rai: Rai<'a>, name: String, info: Option<VmInfo>, lot: &Rc<Lot>) -> Self {
-        Self { rai, name: name.into(), info: info.map(Rc::new), lot: lot.clone() }
+        Self { rai, limit: None, name: name.into(), info: info.map(Rc::new), lot: lot.clone() }
     }
 
     /// Who is there, and who goes.
@@ -36,6 +38,11 @@ impl<'a> Vm<'a> {
     /// This VM as the lot knows it.
     pub(crate) fn place(&self) -> Place<'_> {
         Place { rai: self.rai, name: &self.name, info: self.info.as_deref() }
+    }
+
+    /// When a call that is made now is given up.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 
     pub(crate) fn server(&self) -> VrId {
@@ -58,7 +65,7 @@ impl<'a> Vm<'a> {
     /// [`CallError::Timeout`](river_rai::CallError::Timeout), and cancelled.
     #[must_use]
     pub fn timeout(&self, limit: Duration) -> Self {
-        Self { rai: self.rai.timeout(limit), ..self.clone() }
+        Self { rai: self.rai.timeout(limit), limit: Some(limit), ..self.clone() }
     }
 
     /// Calls a function on the VM and returns what it returned (paper, section 2.2).
@@ -93,8 +100,16 @@ impl<'a> Vm<'a> {
         self.rai.create(function, args).map_err(|error| self.error(error))
     }
 
-    /// What a call on this VM failed with.
+    /// Its server is gone.
+    pub(crate) fn died(&self, down: &Down) {
+        self.lot.died(self.place(), &down.why);
+    }
+
+    /// What a call on this VM failed with. That it is gone is noted for all.
     pub(crate) fn error(&self, error: CallError) -> TrickleError {
+        if let CallError::Down(down) = &error {
+            self.died(down);
+        }
         match error {
             CallError::Stopped => TrickleError::Stopped,
             error => TrickleError::Call { vm: self.name.to_string(), error },

@@ -5,10 +5,10 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use river_core::{VmInfo, Vr, VrId};
-use river_rai::Rai;
+use river_rai::{CallError, Rai};
 
 use crate::error::TrickleError;
-use crate::lot::Lot;
+use crate::lot::{Injection, Lot};
 use crate::scout::{self, Scout};
 use crate::vm::Vm;
 
@@ -61,7 +61,11 @@ impl<'a> Vms<'a> {
 
     /// Looks for further VMs from now on, in the background: whichever becomes idle, because somebody has started it or
     /// another program has ended, is leased and joins the farm that runs. At most `most` VMs are used at a time, if it
-    /// is given.
+    /// is given; one that has died makes room for another.
+    ///
+    /// A VM that joins first gets what was [injected](Self::inject) on all VMs: as it was injected, not as handles or functions
+    /// have changed it elsewhere. A farm goes on when it has it, so no constructor should take long. What was injected on
+    /// single VMs it does not get.
     ///
     /// A farm that has lost its last VM then waits for half a minute for another, before it fails.
     ///
@@ -76,7 +80,7 @@ impl<'a> Vms<'a> {
     /// # Errors
     /// [`TrickleError::Deploy`] if the system has no thread left.
     pub fn grow(&self, most: Option<usize>) -> Result<(), TrickleError> {
-        let scout = Scout::start(self.vr, most, self.present().len())?;
+        let scout = Scout::start(self.vr, most, self.end_search().len())?;
         *self.lot.scout.borrow_mut() = Some(scout);
         Ok(())
     }
@@ -88,23 +92,53 @@ impl<'a> Vms<'a> {
         self.lot.drain(vm.place());
     }
 
-    /// Makes the slice what there is now: with those that have joined, and without those that were given back.
+    /// Gives all VMs back, also those that have joined: what was found can be leased again, by this program or another. What
+    /// runs there ends, objects and forks that were not joined included, and other handles on these VMs are of no use any
+    /// more. No further VMs are looked for.
+    ///
+    /// ```no_run
+    /// # fn example(vr: &river_core::Vr) -> river_core::Result {
+    /// let vms = river_trickle::connect(vr, 4)?;
+    /// let squares = vms.forkwork(|x: u64| x * x, 0..1000, 10)?;
+    /// vms.release()?;
+    /// // For as long as this takes, they are others' to use.
+    /// let sum: u64 = squares.iter().sum();
+    /// let vms = river_trickle::connect(vr, 4)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrickleError::Deploy`] if the program is ending.
+    ///
+    /// # Blocking
+    /// Until they are free, two seconds for one that does not answer.
+    pub fn release(self) -> Result<(), TrickleError> {
+        let vms = self.end_search();
+        Ok(self.lot.give_up_all(self.vr, vms.iter().map(Vm::place))?)
+    }
+
+    /// Has nothing found any more. The VMs that are there then.
+    fn end_search(&self) -> Vec<Vm<'a>> {
+        if let Some(scout) = &*self.lot.scout.borrow() {
+            scout.end();
+        }
+        let vms = self.present();
+        self.lot.scout.take();
+        vms
+    }
+
+    /// Makes the slice what there is now: with those that have joined, and without those that were given back or have died.
     pub fn update(&mut self) {
         self.vms = self.present();
     }
 
-    /// The VMs that have not been given back.
+    /// The VMs that are there, as far as is known.
     fn present(&self) -> Vec<Vm<'a>> {
         self.collect_joined();
         let mut vms = self.vms.clone();
         for (vm, server) in self.lot.joined.borrow().iter() {
             if !vms.iter().any(|known| known.server() == *server) {
-                vms.push(Vm::new(
-                    Rai::connect(self.vr, *server),
-                    vm.name.clone(),
-                    Some(vm.clone()),
-                    &self.lot,
-                ));
+                vms.push(self.joined(vm, *server));
             }
         }
         vms.retain(|vm| !self.lot.has_left(vm.place()));
@@ -115,10 +149,48 @@ impl<'a> Vms<'a> {
         if self.lot.scout.borrow().is_none() {
             return;
         }
-        for (vm, server) in scout::found(self.vr) {
-            eprintln!("[trickle: VM {} joins]", vm.name);
-            self.lot.joined.borrow_mut().push((vm, server));
+        for (info, server) in scout::found(self.vr) {
+            let vm = self.joined(&info, server);
+            // Before it gets any work: functions rely on what they find there.
+            if let Err(error) = self.lot.furnish(vm.place()) {
+                tracing::warn!(vm = info.name, %error, "what was injected cannot be had on a VM that was found");
+                self.lot.give_up(vm.place());
+                continue;
+            }
+            eprintln!("[trickle: VM {} joins]", info.name);
+            self.lot.joined.borrow_mut().push((info, server));
         }
+    }
+
+    fn joined(&self, info: &VmInfo, server: VrId) -> Vm<'a> {
+        Vm::new(Rai::connect(self.vr, server), info.name.clone(), Some(info.clone()), &self.lot)
+    }
+
+    /// Those that are there and not among the known.
+    pub(crate) fn newcomers<'v>(&self, known: impl Iterator<Item = &'v Vm<'a>>) -> Vec<Vm<'a>>
+    where
+        'a: 'v,
+    {
+        let known: HashSet<VrId> = known.map(Vm::server).collect();
+        let mut present = self.present();
+        present.retain(|vm| !known.contains(&vm.server()));
+        present
+    }
+
+    /// Puts something on all VMs, those that will join included.
+    pub(crate) fn put(&self, injection: Injection) -> Result<(), TrickleError> {
+        for vm in self {
+            injection.put(vm.rai()).map_err(|error| vm.error(error))?;
+        }
+        for vm in self.newcomers(self.iter()) {
+            match injection.put(vm.rai()) {
+                // Nobody has seen that one yet.
+                Err(CallError::Down(down)) => vm.died(&down),
+                result => result.map_err(|error| vm.error(error))?,
+            }
+        }
+        self.lot.keep(injection);
+        Ok(())
     }
 
     /// Gives back those that have to go and on which nobody has work.
@@ -150,10 +222,7 @@ impl<'a> Pool<'a> {
     where
         'a: 'v,
     {
-        let known: HashSet<VrId> = known.map(Vm::server).collect();
-        let mut present = self.0.present();
-        present.retain(|vm| !known.contains(&vm.server()));
-        present
+        self.0.newcomers(known)
     }
 
     /// Whether VMs are looked for.

@@ -27,9 +27,7 @@ where
             Completion::Empty if self.scheduler.alive() == 0 => {
                 // Only VMs that may still come keep this from being over.
                 let now = self.now();
-                if now - *self.hungry_since.get_or_insert(now) > FAMINE {
-                    self.scheduler.set_may_join(false);
-                }
+                self.hungry_since.get_or_insert(now);
                 let _ = self.pool.vr().wait(TICK);
                 Ok(Event::Nothing)
             }
@@ -38,13 +36,19 @@ where
         }
     }
 
+    /// Whether VMs may still come to a farm that has none.
+    pub(super) fn hopes(&self) -> bool {
+        let starved = self.hungry_since.is_some_and(|since| self.now().saturating_sub(since) > FAMINE);
+        self.pool.grows() && !starved
+    }
+
     fn answered(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
         let Some(Running { batch, vm, pending, chunks }) = self.running.remove(&ticket) else {
             return Ok(Event::Other(ticket));
         };
         let result = match pending.wait() {
             Err(CallError::Down(down)) => {
-                self.lost(vm, down.why.cause());
+                self.lost(vm, &down);
                 return Ok(Event::Nothing);
             }
             Err(CallError::Stopped) => return Err(TrickleError::Stopped),
@@ -113,7 +117,7 @@ where
         self.take_back(&lost);
         // It may have begun the next batch before it heard that it was cancelled, and has its time for that.
         let deadline = self.options.deadline.filter(|_| self.scheduler.owes(vm));
-        let stuck_since = deadline.map(|deadline| self.now() + deadline);
+        let stuck_since = deadline.and_then(|deadline| self.now().checked_add(deadline));
         (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, stuck_since);
         self.report();
     }

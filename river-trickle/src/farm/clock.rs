@@ -40,7 +40,7 @@ where
             let Member { busy_since, stuck_since, .. } = self.vms[index];
             if stuck_since.is_some_and(|since| now.saturating_sub(since) > STUCK) {
                 self.pool.give_up(self.vm(vm));
-                self.lost(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
+                self.gone(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
                 continue;
             }
             let Some(busy_for) = busy_since.map(|since| now - since) else { continue };

@@ -1,13 +1,13 @@
 //! Farms over servers that are threads of this process. A VM "dies" here when its server ends: work that it had not
 //! begun is lost with it.
 
+mod failures;
 mod folds;
 #[path = "../scene/mod.rs"]
 mod scene;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use river_core::VrError;
@@ -94,6 +94,28 @@ fn joinany_returns_each_fork_once() {
         }
         assert_eq!(results.into_values().collect::<Vec<_>>(), [10, 11, 12]);
         assert_eq!(joinany(&mut hs).unwrap_err(), TrickleError::NothingToJoin);
+    });
+}
+
+#[test]
+fn joinany_gives_up_what_takes_too_long() {
+    with_vms(2, |vms| {
+        let endless = |x: i64| {
+            while !current::is_cancelled() {
+                std::thread::yield_now();
+            }
+            x
+        };
+        let limited = vms[1].timeout(Duration::from_millis(50));
+        let mut hs = vec![vms[0].fork(endless, (0,)).unwrap(), limited.fork(endless, (1,)).unwrap()];
+        let error = joinany(&mut hs).unwrap_err();
+        let TrickleError::Call { vm, error } = &error else { panic!("{error}") };
+        assert!(vm == "vm-1" && error.is_timeout(), "{error}");
+        let [h] = <[_; 1]>::try_from(hs).unwrap();
+        assert_eq!(h.vm().name(), "vm-0");
+        h.cancel();
+        // Both were cancelled.
+        assert_eq!(join(vms.fork(foo, (1,)).unwrap()), Ok(vec![11, 11]));
     });
 }
 
@@ -217,172 +239,5 @@ fn forks_and_farms_do_not_disturb_each_other() {
         results.sort_unstable();
         assert_eq!(results, (10..40).collect::<Vec<i64>>());
         assert_eq!(join(before), Ok(vec![11, 11]));
-    });
-}
-
-// ---- deaths ----
-
-#[test]
-fn work_of_a_dead_vm_is_done_by_the_others() {
-    with_vms(3, |vms| {
-        let mut results = Vec::new();
-        for (n, result) in vms.forkgen(|x: u64| x, 0..500, 3).enumerate() {
-            results.push(result.unwrap());
-            match n {
-                20 => kill(vms, 1),
-                200 => kill(vms, 0),
-                _ => {}
-            }
-        }
-        results.sort_unstable();
-        assert_eq!(results, (0..500).collect::<Vec<u64>>());
-        assert_eq!(vms.forkwork(|x: u64| x, 0..10, 1).unwrap().len(), 10);
-    });
-}
-
-#[test]
-fn without_vms_the_error_says_how_each_died() {
-    with_vms(2, |vms| {
-        kill(vms, 0);
-        kill(vms, 1);
-        let error = vms.forkwork(foo, 0..10, 1).unwrap_err();
-        assert!(error.is_disconnected());
-        let TrickleError::NoVmLeft { deaths } = &error else { panic!("{error}") };
-        let names: HashSet<&str> = deaths.iter().map(|death| death.vm.as_str()).collect();
-        assert_eq!(names, HashSet::from(["vm-0", "vm-1"]));
-        assert!(error.to_string().contains("vm-0: has finished"), "{error}");
-        assert_eq!(vms.forkwork(foo, [], 1), Ok(vec![]));
-        assert!(vms[0].call(foo, (1,)).unwrap_err().is_disconnected());
-    });
-}
-
-#[test]
-fn chunks_of_changing_size_lose_nothing() {
-    with_vms(3, |vms| {
-        for chunk in [Chunk::guided(), Chunk::Guided { least: 7 }, Chunk::auto(), Chunk::Fixed(1)] {
-            let squares: Vec<u64> = (0..20_000).map(|x| x * x).collect();
-            assert_eq!(vms.forkwork(|x: u64| x * x, 0..20_000, chunk), Ok(squares), "{chunk:?}");
-            assert_eq!(vms.forkfold(tally, merge, 0..5000, chunk).run(), Ok(expected(5000)));
-        }
-    });
-}
-
-#[test]
-fn an_item_that_fails_is_tried_again_as_often_as_wanted() {
-    static TRIES: AtomicU32 = AtomicU32::new(0);
-    let moody = |x: u64| {
-        assert!(x != 7 || TRIES.fetch_add(1, Ordering::SeqCst) % 3 == 2, "not in the mood");
-        x
-    };
-    with_vms(2, |vms| {
-        let farm = || vms.forkgen(moody, 0..20, 4);
-        assert_eq!(farm().retries(2).in_order(), Ok((0..20).collect()));
-        assert_eq!(TRIES.load(Ordering::SeqCst), 3);
-        let results: Vec<_> = farm().retries(1).collect();
-        assert_eq!((results.len(), results.iter().filter(|result| result.is_err()).count()), (20, 1));
-        assert_eq!(TRIES.load(Ordering::SeqCst), 5);
-        let error = farm().in_order();
-        assert_eq!(error, Ok((0..20).collect()));
-    });
-}
-
-#[test]
-fn a_chunk_that_takes_too_long_fails_and_its_vm_works_on() {
-    let endless = |x: u64| {
-        while x == 5 && !current::is_cancelled() {
-            std::thread::yield_now();
-        }
-        x
-    };
-    with_vms(2, |vms| {
-        let limit = Duration::from_millis(100);
-        let (good, bad): (Vec<_>, Vec<_>) =
-            vms.forkgen(endless, 0..40, 1).deadline(limit).partition(Result::is_ok);
-        assert_eq!(good.len(), 39);
-        let [Err(TrickleError::TimedOut { items, limit: told, .. })] = &bad[..] else { panic!("{bad:?}") };
-        assert_eq!((items.0.clone(), *told), (5..6, limit));
-        assert_eq!(vms.iter().filter(|vm| vm.call(foo, (1,)) == Ok(11)).count(), 2);
-    });
-}
-
-#[test]
-fn a_straggler_is_overtaken_by_a_copy() {
-    static BEGUN: AtomicU32 = AtomicU32::new(0);
-    let sticky = |x: u64| {
-        // Only who is first at it gets stuck.
-        if x == 30 && BEGUN.fetch_add(1, Ordering::SeqCst) == 0 {
-            while !current::is_cancelled() {
-                std::thread::yield_now();
-            }
-        }
-        x
-    };
-    with_vms(2, |vms| {
-        assert_eq!(vms.forkwork(sticky, 0..40, 1), Ok((0..40).collect()));
-        assert_eq!(BEGUN.load(Ordering::SeqCst), 2);
-        // The loser was cancelled.
-        assert_eq!(vms.iter().filter(|vm| vm.call(foo, (1,)) == Ok(11)).count(), 2);
-    });
-}
-
-#[test]
-fn a_vm_that_is_drained_finishes_what_it_has() {
-    with_vms(3, |vms| {
-        // There is work until the VM has gone.
-        let (left, lost) = (Cell::new(3), Cell::new(0));
-        let work = (0..).take_while(|_| left.get() == 3);
-        let mut results = Vec::new();
-        let farm = vms.forkgen(|x: u64| x, work, 3).on_progress(|p| {
-            left.set(p.vms);
-            lost.set(p.lost);
-        });
-        for (n, result) in farm.enumerate() {
-            results.push(result.unwrap());
-            if n == 50 {
-                vms.drain(&vms[1]);
-            }
-        }
-        results.sort_unstable();
-        assert_eq!(results, (0..results.len() as u64).collect::<Vec<u64>>());
-        assert!(results.len() > 50 && left.get() == 2);
-        assert_eq!(lost.get(), 0, "what is given back is not lost");
-        let fold = vms.forkfold(tally, merge, 0..1000, 10).on_progress(|p| {
-            if p.done_items > 300 {
-                vms.drain(&vms[2]);
-            }
-        });
-        assert_eq!(fold.run(), Ok(expected(1000)));
-        let mut left = vms.clone();
-        left.update();
-        assert_eq!(left.names(), ["vm-0"]);
-        assert!(vms[1].call(foo, (1,)).is_err() && vms[2].call(foo, (1,)).is_err());
-        // Without a farm it goes at once.
-        vms.drain(&vms[0]);
-        assert_eq!(vms.forkwork(foo, 0..3, 1), Err(TrickleError::NoVmLeft { deaths: vec![] }));
-    });
-}
-
-#[test]
-fn a_farm_that_is_dropped_leaves_its_vms_free() {
-    static DONE: AtomicU32 = AtomicU32::new(0);
-    with_vms(2, |vms| {
-        // The first chunk fails at once; what is under way is a minute's work.
-        let mut sizes = [1, 60_000, 60_000, 60_000].into_iter();
-        let work = std::iter::from_fn(move || sizes.next()).enumerate();
-        let work = work.map(|(n, size)| vec![n as u64; size]);
-        let all = |items: Vec<Vec<u64>>| {
-            let items = items.into_iter().flatten();
-            let slow = |x: u64| {
-                assert!(x != 0, "not this one");
-                std::thread::sleep(Duration::from_millis(1));
-                DONE.fetch_add(1, Ordering::SeqCst)
-            };
-            items.take_while(|_| !current::is_cancelled()).map(slow).max()
-        };
-        let mut farm = vms.forkgen(all, work, 1);
-        assert!(farm.next().unwrap().is_err());
-        drop(farm);
-        assert_eq!(join(vms.fork(foo, (1,)).unwrap()), Ok(vec![11, 11]));
-        assert!(DONE.load(Ordering::SeqCst) < 30_000);
     });
 }
