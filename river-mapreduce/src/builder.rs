@@ -1,7 +1,9 @@
 //! A job that is set up: code, input, output and options.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,7 +51,7 @@ pub struct Job<M: MapReduce> {
 /// What a job has left: its records, if they were collected, and a report.
 pub struct Outcome<K, V> {
     parts: Vec<Vec<Bytes>>,
-    directory: Option<std::path::PathBuf>,
+    directory: Option<PathBuf>,
     report: Report,
     kind: PhantomData<fn() -> (K, V)>,
 }
@@ -180,7 +182,7 @@ impl<M: MapReduce> Job<M> {
             settings.bounds = self.bounds(keys.into_iter().map(|(key, ())| key).collect());
             lost = done.lost;
         }
-        let directory = self.directory()?;
+        let directory = self.directory(&splits)?;
         let spec = JobSpec { code: packed.code, state: packed.state, settings };
         let run = driver::Run {
             spec,
@@ -190,13 +192,7 @@ impl<M: MapReduce> Job<M> {
             compress: self.compress,
             bar: Bar::new(self.progress),
         };
-        let done = match driver::run(cluster, run) {
-            Ok(done) => done,
-            Err(error) => {
-                directory.iter().for_each(Directory::abandon);
-                return Err(error);
-            }
-        };
+        let done = driver::run(cluster, run)?;
         let mut report =
             report(done.maps.iter().map(|map| &map.totals), done.reduces.iter().map(|reduce| &reduce.totals));
         for map in &done.maps {
@@ -211,7 +207,7 @@ impl<M: MapReduce> Job<M> {
         report.reissued = done.reissued;
         report.lost = lost.into_iter().chain(done.lost).map(|death| (death.vm, death.why)).collect();
         let parts = done.reduces.into_iter().map(|reduce| reduce.collected).collect();
-        self.finish(directory.as_ref(), parts, report, start, done.map_time)
+        self.finish(directory, parts, report, start, done.map_time)
     }
 
     /// Runs the job in the caller's thread, without VMs, one task after the other: for debugging. The output is the same
@@ -226,19 +222,14 @@ impl<M: MapReduce> Job<M> {
             let sample = serial::sample(&self.code, &sample::settings(&settings), &sample::splits(&splits));
             settings.bounds = self.bounds(sample.map_err(|failure| here(&failure))?);
         }
-        let directory = self.directory()?;
-        let done = match serial::run(&self.code, &settings, &splits, directory.as_ref()) {
-            Ok(done) => done,
-            Err(failure) => {
-                directory.iter().for_each(Directory::abandon);
-                return Err(here(&failure));
-            }
-        };
+        let directory = self.directory(&splits)?;
+        let done = serial::run(&self.code, &settings, &splits, directory.as_ref());
+        let done = done.map_err(|failure| here(&failure))?;
         let mut report = report(done.maps.iter(), done.reduces.iter());
         report.counters = done.counters;
         report.spilled_bytes = done.spilled;
         report.shuffled_bytes = done.shuffled;
-        self.finish(directory.as_ref(), done.collected, report, start, done.map_time)
+        self.finish(directory, done.collected, report, start, done.map_time)
     }
 
     fn limits(&self, cluster: Option<&Cluster<'_>>) -> Limits {
@@ -290,7 +281,7 @@ impl<M: MapReduce> Job<M> {
             format: self.output.format,
             directory,
             skippable: self.skippable,
-            sample: false,
+            sample: None,
         };
         Ok((settings, splits))
     }
@@ -307,9 +298,10 @@ impl<M: MapReduce> Job<M> {
         if bounds.is_empty() { vec![Vec::new()] } else { bounds }
     }
 
-    fn directory(&self) -> Result<Option<Directory>, JobError> {
+    fn directory(&self, splits: &[Split]) -> Result<Option<Directory>, JobError> {
         let Place::Directory { path, overwrite } = &self.output.place else { return Ok(None) };
-        match Directory::prepare(path, *overwrite) {
+        let inputs: BTreeSet<&Path> = splits.iter().flat_map(Split::files).collect();
+        match Directory::prepare(path, *overwrite, inputs) {
             Ok(directory) => Ok(Some(directory)),
             Err(error) => Err(JobError::Output { path: path.clone(), error: error.into() }),
         }
@@ -317,17 +309,16 @@ impl<M: MapReduce> Job<M> {
 
     fn finish(
         &self,
-        directory: Option<&Directory>,
+        directory: Option<Directory>,
         parts: Vec<Vec<Bytes>>,
         mut report: Report,
         start: Instant,
         map_time: Duration,
     ) -> Result<Outcome<M::OutKey, M::OutValue>, JobError> {
-        if let Some(directory) = directory {
-            directory.commit().map_err(|error| JobError::Output {
-                path: directory.path().to_owned(),
-                error: error.into(),
-            })?;
+        let path = directory.as_ref().map(|directory| directory.path().to_owned());
+        if let (Some(directory), Some(path)) = (directory, &path) {
+            let committed = directory.commit();
+            committed.map_err(|error| JobError::Output { path: path.clone(), error: error.into() })?;
         }
         report.map_time = map_time;
         report.reduce_time = start.elapsed().saturating_sub(map_time);
@@ -337,8 +328,7 @@ impl<M: MapReduce> Job<M> {
                 share * 100.0
             );
         }
-        let directory = directory.map(|directory| directory.path().to_owned());
-        Ok(Outcome { parts, directory, report, kind: PhantomData })
+        Ok(Outcome { parts, directory: path, report, kind: PhantomData })
     }
 }
 
@@ -429,7 +419,7 @@ impl<K, V> Outcome<K, V> {
 
     /// The output directory, if there is one.
     #[must_use]
-    pub fn directory(&self) -> Option<&std::path::Path> {
+    pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 }

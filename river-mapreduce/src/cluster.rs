@@ -1,14 +1,15 @@
 //! The VMs that jobs run on.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::thread::available_parallelism;
 
-use river_core::{Count, Query, VmInfo, Vr, VrId};
+use river_core::{Count, Query, RecvError, Selector, VmInfo, Vr, VrId};
 
 use crate::depot::Depot;
 use crate::error::{Death, JobError};
+use crate::protocol::CHANNEL;
 use crate::worker::Worker;
 
 /// VMs with workers that run jobs, one after the other: chained and iterative jobs use the same.
@@ -28,6 +29,7 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub struct Cluster<'v> {
     pub(crate) vr: &'v Vr,
+    vms: Vec<VmInfo>,
     pub(crate) places: Vec<PlaceInfo>,
     pub(crate) workers: Vec<WorkerInfo>,
     /// Whose end means the end of which place.
@@ -62,12 +64,7 @@ impl<'v> Cluster<'v> {
     /// Until enough have answered, at most about a second, and until the program has reached them all.
     pub fn connect(vr: &'v Vr, count: impl Into<Count>) -> Result<Self, JobError> {
         let count = count.into();
-        let mut found = idle(vr, count)?;
-        if found.len() < count.minimum() {
-            // It will fail, but those that are in use belong into the error.
-            found = vr.discover(Query::default())?;
-        }
-        Self::on(vr, &vr.allocate(found, count)?)
+        Self::lease(vr, idle(vr, count)?, count)
     }
 
     /// Like [`connect`](Self::connect), but if no VM is idle anywhere it starts some on this machine, gone when the
@@ -80,10 +77,49 @@ impl<'v> Cluster<'v> {
         let count = n.map_or(Count::AtLeast(1), Count::Exactly);
         let found = idle(vr, count)?;
         if !found.is_empty() {
-            return Self::connect(vr, count);
+            return Self::lease(vr, found, count);
         }
         let n = n.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-        Self::on(vr, &vr.start_local(n)?)
+        Self::on_own(vr, vr.start_local(n)?)
+    }
+
+    fn lease(vr: &'v Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Self, JobError> {
+        if found.len() < count.minimum() {
+            // It will fail, but those that are in use belong into the error.
+            found = vr.discover(Query::default())?;
+        }
+        Self::on_own(vr, vr.allocate(found, count)?)
+    }
+
+    /// On VMs that nobody else knows of: they are given back if there is no cluster.
+    fn on_own(vr: &'v Vr, vms: Vec<VmInfo>) -> Result<Self, JobError> {
+        Self::on(vr, &vms).inspect_err(|_| drop(vr.release(&vms)))
+    }
+
+    /// Gives the VMs back, also those that the program had leased by itself; the workers end, and whatever else of the
+    /// program runs there. Without it they are kept until the program ends.
+    ///
+    /// # Errors
+    /// [`JobError::Deploy`] if the program is ending.
+    ///
+    /// # Blocking
+    /// Until they have ended.
+    pub fn release(self) -> Result<(), JobError> {
+        let deaths = self.deaths.borrow();
+        let living = self.place_of.iter().filter(|(_, place)| !deaths.contains_key(place));
+        let mut living: HashSet<VrId> = living.map(|(id, _)| *id).collect();
+        living.iter().for_each(|id| self.vr.watch(*id));
+        self.vr.release(&self.vms)?;
+        // The program itself is not to hear of these ends.
+        while !living.is_empty() {
+            match self.vr.receive(Selector::on(CHANNEL)) {
+                Err(RecvError::Down(down)) => drop(living.remove(&down.who)),
+                // What a straggler has still to say.
+                Ok(_) => {}
+                Err(_) => return Err(JobError::Stopped),
+            }
+        }
+        Ok(())
     }
 
     /// Starts a worker on each of these VMs, which the program has leased.
@@ -115,19 +151,20 @@ impl<'v> Cluster<'v> {
         });
         Ok(Self::of(
             vr,
+            vms.to_vec(),
             places.collect(),
             workers.iter().enumerate().map(|(i, id)| (id, i / slots)).collect(),
         ))
     }
 
-    fn of(vr: &'v Vr, places: Vec<PlaceInfo>, workers: Vec<(VrId, usize)>) -> Self {
+    fn of(vr: &'v Vr, vms: Vec<VmInfo>, places: Vec<PlaceInfo>, workers: Vec<(VrId, usize)>) -> Self {
         let workers: Vec<WorkerInfo> =
             workers.into_iter().map(|(id, place)| WorkerInfo { id, place }).collect();
         let mut place_of: HashMap<VrId, usize> =
             workers.iter().map(|worker| (worker.id, worker.place)).collect();
         place_of.extend(places.iter().enumerate().map(|(index, place)| (place.depot, index)));
         let (deaths, next_attempt) = (RefCell::default(), Cell::new(1));
-        Self { vr, places, workers, place_of, deaths, next_attempt }
+        Self { vr, vms, places, workers, place_of, deaths, next_attempt }
     }
 
     /// The names of the VMs, those that were lost among them.

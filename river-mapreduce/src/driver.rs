@@ -181,8 +181,11 @@ impl Driver<'_, '_> {
                 if let Some(TaskId::Map(map)) = task
                     && self.master.handle_done(AttemptId(attempt), now)
                 {
+                    let skips = !totals.spoiled.is_empty();
                     self.maps[map as usize] = Mapped { runs, totals, counters, spilled };
-                    self.check_skipped()?;
+                    if skips {
+                        self.check_skipped()?;
+                    }
                 }
             }
             ToMaster::Output { attempt } => {
@@ -261,7 +264,10 @@ impl Driver<'_, '_> {
         let vm = self.cluster.places[place].name.clone();
         let death = Death { vm, why };
         let new = self.cluster.deaths.borrow_mut().insert(place, death.clone()).is_none();
-        if self.master.handle_down(place) && new {
+        let known = !self.master.handle_down(place);
+        // Output of attempts that have ended with it.
+        self.outputs.retain(|attempt, _| self.master.task_of(AttemptId(*attempt)).is_some());
+        if !known && new {
             tracing::warn!("VM {} is lost, its work is done again: {}", death.vm, death.why);
             self.lost.push(death);
         }
@@ -314,6 +320,10 @@ impl Driver<'_, '_> {
     }
 
     fn show(&mut self) {
+        // All maps are looked at for that.
+        if self.run.bar.is_hidden() {
+            return;
+        }
         let (maps, reduces) = self.master.done();
         let records: u64 = self.maps.iter().map(|map| map.totals.records).sum();
         let stage = match maps < self.maps.len() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use files::InputError;
 pub(crate) use read::{ReadError, read_split};
-pub(crate) use split::{Split, cut};
+pub(crate) use split::{Limit, Split, cut};
 
 use crate::datum::Datum;
 use crate::varint;

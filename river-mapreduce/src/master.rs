@@ -183,6 +183,8 @@ impl Master {
                 self.maps_left -= 1;
                 for (&attempt, Attempt { task, worker, .. }) in &self.attempts {
                     if let TaskId::Reduce(_) = task {
+                        // It goes on, or says once more that it waits.
+                        self.workers[worker.0].blocked = false;
                         self.queue.push_back(Action::Moved { worker: *worker, attempt, map });
                     }
                 }

@@ -5,15 +5,16 @@ mod directory;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use buffer::OutputBuffer;
-pub(crate) use directory::Directory;
+pub(crate) use buffer::{OutputBuffer, Sink};
+pub(crate) use directory::{Directory, part_file};
 use serde::{Deserialize, Serialize};
 
 /// Where the records of a job go.
 ///
 /// A directory gets one file per reducer, `part-00000` and so on, and an empty file `_SUCCESS` when all of them are
 /// complete. Each is written under another name first, so a part that can be seen is a whole one. The VMs write them:
-/// they have to see the same directory.
+/// they have to see the same directory. One job at a time writes to a directory, and no input of it lies there: a
+/// second job, and one that would read what it removes, is refused before anything is touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an output does nothing until a job is given it"]
 pub struct Output {

@@ -27,10 +27,11 @@ impl Bar {
         Self { bar }
     }
 
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.bar.is_hidden()
+    }
+
     pub(crate) fn show(&self, stage: &Stage, vms: usize) {
-        if self.bar.is_hidden() {
-            return;
-        }
         let (name, done, of, more) = match stage {
             Stage::Map { done, of, records } => ("map", done, of, format!("{records} records, ")),
             Stage::Reduce { done, of } => ("shuffle, reduce", done, of, String::new()),

@@ -110,6 +110,8 @@ pub(crate) struct Ticket {
     pub(crate) stream: u32,
     /// Grows when the stream's source moves: answers of the former source are late.
     pub(crate) generation: u32,
+    /// Where in its part the bytes begin.
+    pub(crate) offset: u64,
 }
 
 /// One reducer's part of a sorted run, and where it is.

@@ -1,8 +1,5 @@
 //! A job in the caller's thread, one task after the other: for debugging, and to compare with.
 
-use std::fs::File;
-use std::io::Write;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,10 +8,10 @@ use crate::counters::Counters;
 use crate::failure::Failure;
 use crate::input::Split;
 use crate::job::MapReduce;
-use crate::output::{Directory, OutputBuffer};
+use crate::output::{Directory, OutputBuffer, Sink, part_file};
 use crate::sort::{Run, RunSpace, Source};
 use crate::spec::Settings;
-use crate::task::{self, MapTask, MapTotals, ReduceTotals};
+use crate::task::{self, MapTotals, ReduceTotals};
 
 /// Bytes of a run that are read at a time.
 const READ: usize = 64 << 10;
@@ -52,7 +49,7 @@ pub(crate) fn run<M: MapReduce>(
     let mut runs: Vec<Run> = Vec::new();
     let (mut skippable, mut scratch) = (settings.skippable, None);
     for split in splits {
-        let task = map_task(settings, split, &space, skippable);
+        let task = settings.map_task(split, &space, skippable);
         let (mapped, totals) = task::map(job, &task, &mut scratch, &mut |_| Ok(()))?;
         skippable = skippable.saturating_sub(totals.spoiled.len() as u64);
         done.counters.merge(&mapped.counters);
@@ -65,28 +62,25 @@ pub(crate) fn run<M: MapReduce>(
     for reducer in 0..settings.reducers {
         let mut source = Local { runs: &runs, part: reducer, read: vec![0; runs.len()] };
         let mut parts = Vec::new();
-        let mut file = match directory {
+        let (mut to_file, mut to_caller);
+        let sink: Sink<'_> = match directory {
             Some(directory) => {
-                let path = directory.attempt(reducer as u32, 0);
-                let file = File::create(&path).map_err(|error| output_error(directory, &error))?;
-                Some((file, path))
+                to_file = part_file(directory.path(), reducer as u32, 0).map_err(Failure::Output)?;
+                &mut to_file
             }
-            None => None,
-        };
-        let mut sink = |bytes: Vec<u8>| {
-            match &mut file {
-                Some((file, path)) => {
-                    file.write_all(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-                    return Ok(bytes);
-                }
-                None => parts.push(Bytes::from(bytes)),
+            None => {
+                to_caller = |bytes: Vec<u8>| {
+                    parts.push(Bytes::from(bytes));
+                    Ok(Vec::new())
+                };
+                &mut to_caller
             }
-            Ok(Vec::new())
         };
-        let output = OutputBuffer::new(settings.format, &mut sink);
+        let output = OutputBuffer::new(settings.format, sink);
         let (totals, counters) = task::reduce(job, &mut source, runs.len(), output)?;
         if let Some(directory) = directory {
-            directory.commit_part(reducer as u32, 0).map_err(|error| output_error(directory, &error))?;
+            let committed = directory.commit_part(reducer as u32, 0);
+            committed.map_err(|error| Failure::Output(format!("{}: {error}", directory.path().display())))?;
         }
         done.counters.merge(&counters);
         done.reduces.push(totals);
@@ -94,23 +88,6 @@ pub(crate) fn run<M: MapReduce>(
     }
     done.spilled = space.spilled();
     Ok(done)
-}
-
-fn map_task<'a>(
-    settings: &'a Settings,
-    split: &'a Split,
-    space: &'a Arc<RunSpace>,
-    skippable: u64,
-) -> MapTask<'a> {
-    MapTask {
-        split,
-        framing: settings.framing,
-        reducers: settings.reducers,
-        bounds: &settings.bounds,
-        memory: settings.map_memory,
-        space,
-        skippable,
-    }
 }
 
 /// The keys of a sample.
@@ -122,17 +99,13 @@ pub(crate) fn sample<M: MapReduce>(
     let space = RunSpace::new(settings.store_memory, std::env::temp_dir());
     let (mut keys, mut scratch) = (Vec::new(), None);
     for split in splits {
-        let task = map_task(settings, split, &space, settings.skippable);
+        let task = settings.map_task(split, &space, settings.skippable);
         let (mapped, _) = task::map(job, &task, &mut scratch, &mut |_| Ok(()))?;
         for run in &mapped.runs {
             keys.extend(run.keys::<M::Key, M::Value>(0)?);
         }
     }
     Ok(keys)
-}
-
-fn output_error(directory: &Directory, error: &std::io::Error) -> Failure {
-    Failure::Output(format!("{}: {error}", directory.path().display()))
 }
 
 /// The runs of this process.

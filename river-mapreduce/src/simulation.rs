@@ -191,6 +191,7 @@ impl World {
         let task = MapTask {
             split: &split,
             framing: self.input.framing,
+            at_most: None,
             reducers: self.reducers,
             bounds: &[],
             memory: self.memory[0],

@@ -1,12 +1,15 @@
 //! A job as it travels to the workers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use river_core::code::CodePtr;
 use serde::{Deserialize, Serialize};
 
-use crate::input::Framing;
+use crate::input::{Framing, Limit, Split};
 use crate::output::Format;
+use crate::sort::RunSpace;
+use crate::task::MapTask;
 
 /// What all tasks of a job have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,8 +29,29 @@ pub(crate) struct Settings {
     pub(crate) directory: Option<PathBuf>,
     /// How many records may be left out.
     pub(crate) skippable: u64,
-    /// Only keys are asked for, to choose ranges by.
-    pub(crate) sample: bool,
+    /// Only the keys of so much of each split are asked for, to choose ranges by.
+    pub(crate) sample: Option<Limit>,
+}
+
+impl Settings {
+    /// A map task of the job, in which so many records may be left out.
+    pub(crate) fn map_task<'a>(
+        &'a self,
+        split: &'a Split,
+        space: &'a Arc<RunSpace>,
+        skippable: u64,
+    ) -> MapTask<'a> {
+        MapTask {
+            split,
+            framing: self.framing,
+            at_most: self.sample,
+            reducers: self.reducers,
+            bounds: &self.bounds,
+            memory: self.map_memory,
+            space,
+            skippable,
+        }
+    }
 }
 
 /// A job as it travels to the workers.

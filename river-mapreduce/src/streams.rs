@@ -31,7 +31,7 @@ pub(crate) struct Streams {
     streams: Vec<Stream>,
     /// Bytes that a request asks for.
     request: u64,
-    /// The master knows that this attempt waits.
+    /// The master knows that this attempt waits, since it said last that a map task was done again.
     blocked: bool,
 }
 
@@ -44,6 +44,9 @@ struct Stream {
     asked: u64,
     /// Bytes received.
     received: u64,
+    /// Of the bytes that depots have sent, and how many these are.
+    crc: crc32fast::Hasher,
+    checked: u64,
     ready: VecDeque<Bytes>,
 }
 
@@ -78,6 +81,8 @@ impl Streams {
             source: From::Lost,
             asked: 0,
             received: 0,
+            crc: crc32fast::Hasher::new(),
+            checked: 0,
             ready: VecDeque::new(),
         });
         let streams = streams.collect();
@@ -103,7 +108,6 @@ impl Streams {
         stream.generation += 1;
         stream.asked = stream.received;
         stream.source = source;
-        self.blocked = self.streams.iter().any(|stream| matches!(stream.source, From::Lost)) && self.blocked;
     }
 
     /// What is to be asked for next so that the requests of a stream stay under way, and whom.
@@ -124,7 +128,12 @@ impl Streams {
             offset: stream.asked,
             len,
             pack: stream.segment.pack,
-            ticket: Ticket { attempt: self.attempt, stream: index as u32, generation: stream.generation },
+            ticket: Ticket {
+                attempt: self.attempt,
+                stream: index as u32,
+                generation: stream.generation,
+                offset: stream.asked,
+            },
         };
         stream.asked += len;
         Some((depot, message))
@@ -139,16 +148,26 @@ impl Streams {
         }
     }
 
-    /// Bytes that were asked for. An answer of a former source is dropped: its bytes were asked for again.
+    /// Bytes that were asked for. An answer of a former source is dropped: its bytes were asked for again. What depots
+    /// have sent is checked at the end of a segment; memory of this process is not read once more for that.
     pub(crate) fn handle_chunk(&mut self, ticket: Ticket, bytes: Bytes) -> Result<(), Failure> {
         if !self.is_current(ticket) {
             return Ok(());
         }
         let stream = &mut self.streams[ticket.stream as usize];
-        if bytes.is_empty() || stream.received + bytes.len() as u64 > stream.asked {
+        let end = ticket.offset.saturating_add(bytes.len() as u64);
+        if bytes.is_empty() || ticket.offset != stream.received || end > stream.asked {
             return Err(Failure::Internal("a depot sent something else than was asked for".into()));
         }
-        stream.received += bytes.len() as u64;
+        stream.received = end;
+        stream.crc.update(&bytes);
+        stream.checked += bytes.len() as u64;
+        let part = &stream.segment.part;
+        if stream.checked == part.len && stream.crc.clone().finalize() != part.crc {
+            return Err(Failure::Internal(
+                "the bytes that depots sent are not those that a map task wrote".into(),
+            ));
+        }
         stream.ready.push_back(bytes);
         Ok(())
     }
@@ -161,6 +180,8 @@ impl Streams {
 
     /// A map task was done again, elsewhere. Returns the streams that are to be attached to where their segments are now.
     pub(crate) fn handle_moved(&mut self, map: u32, segments: &[Segment]) -> Result<Vec<usize>, Failure> {
+        // The master takes it that this attempt goes on.
+        self.blocked = false;
         let ours: Vec<usize> =
             (0..self.streams.len()).filter(|&index| self.streams[index].segment.map == map).collect();
         let same = |(&index, new): (&usize, &Segment)| {
@@ -202,5 +223,86 @@ impl Streams {
                 Ok(Next::Blocked)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sort::{RunSpace, RunWriter};
+
+    const LEN: u64 = 3 * SMALLEST;
+
+    fn run() -> Run {
+        let bytes: Vec<u8> = (0..LEN).map(|i| (i / 5) as u8).collect();
+        let space = RunSpace::new(1 << 20, std::env::temp_dir());
+        let mut writer = RunWriter::new(&space, bytes.len()).unwrap();
+        writer.record(|out| out.extend_from_slice(&bytes)).unwrap();
+        writer.end_part();
+        writer.finish().unwrap()
+    }
+
+    /// The streams of one reducer out of so many maps, each of which has left that run.
+    fn streams(run: &Run, maps: u32) -> Streams {
+        let segment = |map| Segment {
+            map,
+            run: 0,
+            part: run.parts()[0],
+            depot: VrId::fresh(),
+            pack: false,
+            attempt: 1,
+        };
+        Streams::new(7, 9, 0, (0..maps).map(segment).collect(), 1)
+    }
+
+    fn asked(streams: &mut Streams) -> (Ticket, u64, usize) {
+        let (_, ToDepot::Read { ticket, offset, len, .. }) = streams.next_request(0).unwrap();
+        (ticket, offset, len as usize)
+    }
+
+    #[test]
+    fn chunks_in_another_order_than_they_were_asked_for_are_an_error() {
+        let run = run();
+        let mut streams = streams(&run, 1);
+        streams.attach(0, From::Depot(VrId::fresh()));
+        let (first, second) = (asked(&mut streams), asked(&mut streams));
+        assert!(streams.next_request(0).is_none());
+        let bytes = |(_, offset, len): (Ticket, u64, usize)| run.read(0, offset, len).unwrap();
+        assert!(matches!(streams.handle_chunk(second.0, bytes(second)), Err(Failure::Internal(_))));
+        streams.handle_chunk(first.0, bytes(first)).unwrap();
+        assert!(matches!(streams.handle_chunk(first.0, bytes(first)), Err(Failure::Internal(_))));
+        streams.handle_chunk(second.0, bytes(second)).unwrap();
+    }
+
+    #[test]
+    fn bytes_that_are_not_those_of_the_run_are_an_error_at_its_end() {
+        let run = run();
+        for spoiled in [false, true] {
+            let mut streams = streams(&run, 1);
+            streams.attach(0, From::Depot(VrId::fresh()));
+            for chunk in 0..3 {
+                let (ticket, offset, len) = asked(&mut streams);
+                let mut bytes = run.read(0, offset, len).unwrap().to_vec();
+                bytes[0] ^= u8::from(spoiled && chunk == 1);
+                let handled = streams.handle_chunk(ticket, bytes.into());
+                assert_eq!(handled.is_err(), spoiled && chunk == 2, "{handled:?}");
+                if handled.is_ok() {
+                    assert!(matches!(streams.next(0), Ok(Next::Chunk(_))));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reducer_that_still_waits_after_a_move_says_so_again() {
+        let run = run();
+        let mut streams = streams(&run, 2);
+        assert!(matches!(streams.next(0), Ok(Next::Blocked)));
+        assert!(matches!(streams.next(0), Ok(Next::Wait)));
+        let moved = *streams.segment(1);
+        assert_eq!(streams.handle_moved(1, &[moved]), Ok(vec![1]));
+        streams.attach(1, From::Depot(moved.depot));
+        assert!(matches!(streams.next(0), Ok(Next::Blocked)));
+        assert!(matches!(streams.next(0), Ok(Next::Wait)));
     }
 }

@@ -2,26 +2,26 @@
 //! does it run that in between.
 
 mod shuffle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{Envelope, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId};
+use river_core::{RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
 use crate::failure::Failure;
 use crate::input::Split;
-use crate::output::{Directory, OutputBuffer};
+use crate::output::{OutputBuffer, Sink, part_file};
 use crate::place::Place;
 use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode};
 use crate::spec::JobSpec;
-use crate::task::{MapTask, ReduceTotals, Scratch};
+use crate::task::{ReduceTotals, Scratch};
 use crate::travel::{AnyJob, unpack};
 use shuffle::Shuffle;
 
@@ -58,11 +58,8 @@ pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     };
     vr.watch(master);
     loop {
-        let message = match running.receive() {
-            Ok(message) => message,
-            Err(Ended) => return Ok(()),
-        };
-        if running.handle(message).is_err() {
+        let handled = running.next(true).and_then(|message| message.map_or(Ok(()), |it| running.handle(it)));
+        if let Err(Ended) = handled {
             return Ok(());
         }
     }
@@ -100,34 +97,21 @@ struct Loaded {
 type Alive<T = ()> = std::result::Result<T, Ended>;
 
 impl Running<'_> {
-    /// The next message, waiting for it.
-    fn receive(&mut self) -> Alive<Message> {
-        if let Some(message) = self.inbox.pop_front() {
-            return Ok(message);
-        }
-        self.receive_new()
-    }
-
-    /// The next message that has not been looked at, waiting for it.
-    fn receive_new(&mut self) -> Alive<Message> {
-        loop {
-            let received = self.vr.receive(Selector::on(CHANNEL)).map(Some);
-            if let Some(message) = self.understand(received)? {
-                return Ok(message);
-            }
+    /// The next message: those that were put aside came first. `None`: there is none, or one that nobody understands.
+    fn next(&mut self, wait: bool) -> Alive<Option<Message>> {
+        match self.inbox.pop_front() {
+            Some(message) => Ok(Some(message)),
+            None => self.receive(wait),
         }
     }
 
-    /// The next message that has not been looked at, if there is one.
-    fn try_receive_new(&mut self) -> Alive<Option<Message>> {
-        let received = self.vr.try_receive_where(Selector::on(CHANNEL), |_| true);
-        self.understand(received)
-    }
-
-    fn understand(
-        &mut self,
-        received: std::result::Result<Option<Envelope>, RecvError>,
-    ) -> Alive<Option<Message>> {
+    /// The next message that nobody has looked at.
+    fn receive(&mut self, wait: bool) -> Alive<Option<Message>> {
+        let on = Selector::on(CHANNEL);
+        let received = match wait {
+            true => self.vr.receive(on).map(Some),
+            false => self.vr.try_receive_where(on, |_| true),
+        };
         match received {
             Ok(Some(envelope)) => {
                 Ok(decode(&envelope.payload).map(|(message, body)| Message::Told(message, body)))
@@ -195,15 +179,7 @@ impl Running<'_> {
         let settings = &spec.settings;
         let space = self.place.space(job, settings.store_memory, std::env::temp_dir());
         let spilled = space.spilled();
-        let task = MapTask {
-            split,
-            framing: settings.framing,
-            reducers: settings.reducers,
-            bounds: &settings.bounds,
-            memory: settings.map_memory,
-            space: &space,
-            skippable: settings.skippable,
-        };
+        let task = settings.map_task(split, &space, settings.skippable);
         let (mut told, mut looked) = (Instant::now(), Instant::now());
         let (mapped, totals) = code.map(&task, &mut scratch, &mut |totals| {
             if looked.elapsed() < LOOK {
@@ -229,7 +205,7 @@ impl Running<'_> {
 
     /// Looks whether the attempt has been cancelled, and puts everything else aside.
     fn look_up(&mut self, attempt: u64) -> std::result::Result<(), Failure> {
-        while let Some(message) = self.try_receive_new().map_err(|Ended| Failure::Cancelled)? {
+        while let Some(message) = self.receive(false).map_err(|Ended| Failure::Cancelled)? {
             if matches!(message, Message::Told(ToWorker::Cancel { attempt: other }, _) if other == attempt) {
                 return Err(Failure::Cancelled);
             }
@@ -253,32 +229,27 @@ impl Running<'_> {
         let settings = &spec.settings;
         let (vr, master) = (self.vr, self.master);
         let count = segments.len();
-        let mut file = match &settings.directory {
+        let (mut to_file, mut to_master);
+        let sink: Sink<'_> = match &settings.directory {
             Some(path) => {
-                let path = Directory::prepared(path.clone()).attempt(reducer, attempt);
-                let file = File::create(&path);
-                let file = file.map_err(|error| Failure::Output(format!("{}: {error}", path.display())))?;
-                Some((file, path))
-            }
-            None => None,
-        };
-        let mut sink = |bytes: Vec<u8>| match &mut file {
-            Some((file, path)) => {
-                file.write_all(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-                Ok(bytes)
+                to_file = part_file(path, reducer, attempt).map_err(Failure::Output)?;
+                &mut to_file
             }
             None => {
-                let capacity = bytes.capacity();
-                let message = encode(&ToMaster::Output { attempt }, bytes.into());
-                vr.send_bytes(master, CHANNEL, 0, message).map_err(|error| error.to_string())?;
-                Ok(Vec::with_capacity(capacity))
+                to_master = |bytes: Vec<u8>| {
+                    let capacity = bytes.capacity();
+                    let message = encode(&ToMaster::Output { attempt }, bytes.into());
+                    vr.send_bytes(master, CHANNEL, 0, message).map_err(|error| error.to_string())?;
+                    Ok(Vec::with_capacity(capacity))
+                };
+                &mut to_master
             }
         };
-        let output = OutputBuffer::new(settings.format, &mut sink);
+        let output = OutputBuffer::new(settings.format, sink);
         let mut shuffle = Shuffle::new(self, job, attempt, reducer, segments, settings.merge_memory);
         let (totals, counters): (ReduceTotals, Counters) = match settings.sample {
-            true => (code.keys(&mut shuffle, count, output)?, Counters::default()),
-            false => code.reduce(&mut shuffle, count, output)?,
+            Some(_) => (code.keys(&mut shuffle, count, output)?, Counters::default()),
+            None => code.reduce(&mut shuffle, count, output)?,
         };
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }

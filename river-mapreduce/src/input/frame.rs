@@ -37,19 +37,21 @@ pub(super) struct Frames {
     /// The bytes of the buffer that are read and not consumed.
     from: usize,
     to: usize,
+    /// How many of these have been searched for the end of a record in vain.
+    searched: usize,
 }
 
 /// What was found at the beginning of the unconsumed bytes.
 enum Frame {
     /// A record of `len` bytes, after `before` bytes and followed by `after` that belong to no record.
     Record { before: usize, len: usize, after: usize },
-    /// It needs more bytes.
-    Incomplete,
+    /// It needs more bytes; of those that are there so many need not be searched again.
+    Incomplete { searched: usize },
 }
 
 impl Frames {
     pub(super) fn new(framing: Framing) -> Self {
-        Self { framing, buffer: Vec::new(), from: 0, to: 0 }
+        Self { framing, buffer: Vec::new(), from: 0, to: 0, searched: 0 }
     }
 
     /// Calls `each` with the offset and the bytes of every record that begins in the region. The stream begins at
@@ -61,7 +63,7 @@ impl Frames {
         region: Region,
         each: &mut impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), FrameError<E>> {
-        (self.from, self.to) = (0, 0);
+        (self.from, self.to, self.searched) = (0, 0, 0);
         let mut offset = at;
         let mut skip_first = at < region.start;
         let mut ended = false;
@@ -72,11 +74,15 @@ impl Frames {
                 }
                 let rest = &self.buffer[self.from..self.to];
                 let limit = usize::try_from(region.end - offset.min(region.end)).unwrap_or(usize::MAX);
-                let Frame::Record { before, len, after } =
-                    frame(self.framing, rest, ended, skip_first, limit)
-                else {
-                    break;
-                };
+                let (before, len, after) =
+                    match frame(self.framing, rest, self.searched, ended, skip_first, limit) {
+                        Frame::Record { before, len, after } => (before, len, after),
+                        Frame::Incomplete { searched } => {
+                            self.searched = searched;
+                            break;
+                        }
+                    };
+                self.searched = 0;
                 if !skip_first {
                     let record = &rest[before..before + len];
                     each(offset, record).map_err(FrameError::Stopped)?;
@@ -105,8 +111,10 @@ impl Frames {
 
     /// Reads more; true: there is no more.
     fn fill(&mut self, stream: &mut impl Read) -> io::Result<bool> {
-        self.buffer.copy_within(self.from..self.to, 0);
-        (self.from, self.to) = (0, self.to - self.from);
+        if self.from > 0 {
+            self.buffer.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+        }
         if self.buffer.len() < self.to + READ / 2 {
             if self.to > LONGEST {
                 let text = format!("a record of more than {LONGEST} bytes");
@@ -129,17 +137,19 @@ impl Frames {
     }
 }
 
-/// Finds the record with which `rest` begins; no line may begin at `limit` or later. `tail`: what comes first is the end of
-/// a record that began before, and only where it ends is asked.
-fn frame(framing: Framing, rest: &[u8], ended: bool, tail: bool, limit: usize) -> Frame {
-    let until = |delimiter: u8| match memchr::memchr(delimiter, rest) {
-        Some(len) => Frame::Record { before: 0, len, after: 1 },
+/// Finds the record with which `rest` begins; no line may begin at `limit` or later. `searched`: so many bytes of `rest`
+/// have no end in them that counts. `tail`: what comes first is the end of a record that began before, and only where it
+/// ends is asked.
+fn frame(framing: Framing, rest: &[u8], searched: usize, ended: bool, tail: bool, limit: usize) -> Frame {
+    let until = |delimiter: u8| match memchr::memchr(delimiter, &rest[searched..]) {
+        Some(len) => Frame::Record { before: 0, len: searched + len, after: 1 },
         None if ended => Frame::Record { before: 0, len: rest.len(), after: 0 },
-        None => Frame::Incomplete,
+        None => Frame::Incomplete { searched: rest.len() },
     };
+    let incomplete = Frame::Incomplete { searched };
     let exactly = |before: usize, len: usize| match before.checked_add(len) {
         Some(end) if end <= rest.len() => Frame::Record { before, len, after: 0 },
-        _ => Frame::Incomplete,
+        _ => Frame::Incomplete { searched },
     };
     match framing {
         Framing::Blocks if tail => until(b'\n'),
@@ -154,23 +164,24 @@ fn frame(framing: Framing, rest: &[u8], ended: bool, tail: bool, limit: usize) -
         Framing::Encoded(Some(len)) => exactly(0, len),
         Framing::Encoded(None) => match varint::get(rest) {
             Some((len, used)) => exactly(used, len),
-            None => Frame::Incomplete,
+            None => incomplete,
         },
         Framing::Whole if ended => Frame::Record { before: 0, len: rest.len(), after: 0 },
-        Framing::Whole => Frame::Incomplete,
+        Framing::Whole => incomplete,
         Framing::Blocks => {
             // Whole lines, the last one of which begins before the limit.
             let last = rest.len().min(limit).min(BLOCK);
             if last == limit || last == BLOCK {
-                match memchr::memchr(b'\n', &rest[last - 1..]) {
-                    Some(end) => return Frame::Record { before: 0, len: last + end, after: 0 },
+                let from = searched.max(last - 1);
+                match memchr::memchr(b'\n', &rest[from..]) {
+                    Some(end) => return Frame::Record { before: 0, len: from + end + 1, after: 0 },
                     None if ended => return Frame::Record { before: 0, len: rest.len(), after: 0 },
-                    None => return Frame::Incomplete,
+                    None => return Frame::Incomplete { searched: rest.len() },
                 }
             }
             match ended {
                 true => Frame::Record { before: 0, len: rest.len(), after: 0 },
-                false => Frame::Incomplete,
+                false => incomplete,
             }
         }
     }
@@ -251,6 +262,27 @@ mod tests {
                 prop_assert!(block.ends_with(b"\n") || at == text.len() as u64);
             }
             prop_assert_eq!(at, text.len() as u64);
+        }
+    }
+
+    #[test]
+    fn nothing_is_searched_twice_for_the_end_of_a_record() {
+        for (framing, len) in
+            [(Framing::Lines, 100), (Framing::Delimited(b'\n'), 100), (Framing::Blocks, BLOCK)]
+        {
+            let mut text = vec![b'x'; len];
+            let Frame::Incomplete { searched } = frame(framing, &text, 0, false, false, usize::MAX) else {
+                panic!("{framing:?}: there is no end");
+            };
+            assert_eq!(searched, len, "{framing:?}");
+            // An end that would be found only if what was searched were searched again.
+            text[len - 1] = b'\n';
+            text.extend_from_slice(b"yy\n");
+            let Frame::Record { len: found, .. } = frame(framing, &text, searched, false, false, usize::MAX)
+            else {
+                panic!("{framing:?}: there is an end");
+            };
+            assert!(found >= len + 2, "{framing:?}: {found}");
         }
     }
 

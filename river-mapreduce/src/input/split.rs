@@ -37,21 +37,42 @@ const SMALLEST: u64 = 1 << 20;
 /// the number of VMs: then neither does the result.
 const FEWEST: u64 = 12;
 
+/// How much of a split is looked at: no more when one of these is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limit {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Limit {
+    pub(crate) fn is_reached(self, records: u64, bytes: u64) -> bool {
+        records >= self.records || bytes >= self.bytes
+    }
+}
+
 impl Split {
-    /// The beginning of it: about so many records, to look at them.
-    pub(crate) fn beginning(&self, records: u64) -> Self {
-        /// What a record is taken to have.
-        const RECORD: u64 = 100;
+    /// The files that it reads, or parts of them.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let pieces = match self {
+            Split::Files(pieces) => pieces.as_slice(),
+            _ => &[],
+        };
+        pieces.iter().map(|piece| piece.path.as_path())
+    }
+
+    /// What has to travel so that so much of it can be looked at.
+    pub(crate) fn beginning(&self, limit: Limit) -> Self {
         match self {
-            Split::Range(from, to) => Split::Range(*from, (*to).min(from + records)),
-            Split::Items(bytes, first) => Split::Items(bytes.clone(), *first),
-            Split::Files(pieces) => {
-                let piece = |piece: &Piece| {
-                    let end = piece.end.min(piece.start + records * RECORD);
-                    Piece { end, ..piece.clone() }
-                };
-                Split::Files(pieces.iter().take(1).map(piece).collect())
+            Split::Items(bytes, first) => {
+                let (mut at, mut records) = (0, 0);
+                while !limit.is_reached(records, at as u64)
+                    && let Some((length, used)) = varint::get(&bytes[at..])
+                {
+                    (at, records) = (at + used + length, records + 1);
+                }
+                Split::Items(bytes[..at].to_vec(), *first)
             }
+            other => other.clone(),
         }
     }
 }

@@ -176,6 +176,28 @@ fn what_a_dead_place_had_mapped_is_mapped_again_by_who_waits_for_it() {
 }
 
 #[test]
+fn a_reduce_task_that_goes_on_is_given_no_map_task() {
+    let mut master = Master::new(3, 1, &[0, 1, 2], 1, false);
+    for (_, _, attempt) in started(&mut master, 0) {
+        master.handle_done(attempt, Duration::ZERO);
+    }
+    let reduce = started(&mut master, 0);
+    let (busy, _, attempt) = reduce[0];
+    master.handle_down((busy + 1) % 3);
+    master.handle_blocked(attempt);
+    // The third worker is free, so it does the map task.
+    let again = started(&mut master, 0);
+    assert_eq!(again[0].0, (busy + 2) % 3);
+    master.handle_done(again[0].2, Duration::ZERO);
+    assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { .. })));
+    master.handle_down((busy + 2) % 3);
+    assert!(started(&mut master, 0).is_empty(), "it does not wait");
+    master.handle_blocked(attempt);
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0), (1, busy));
+}
+
+#[test]
 fn a_task_that_kills_is_given_up() {
     let mut master = Master::new(1, 1, &[0, 1, 2, 3], 1, false);
     for place in 0..3 {

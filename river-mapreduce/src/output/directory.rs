@@ -1,39 +1,103 @@
 //! An output directory: parts are written under names of their own and renamed when they are complete.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where parts are until they are complete.
 const TEMPORARY: &str = "_temporary";
+/// A file that is locked while a job writes to the directory.
+const LOCK: &str = "_lock";
 /// Says that all parts are there.
 const SUCCESS: &str = "_SUCCESS";
 
-/// An output directory.
-#[derive(Clone, Debug)]
+/// An output directory that a job writes to, and no other. When it is dropped what was not committed goes.
+#[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
+    lock: File,
 }
 
 /// The name of a reducer's part.
-pub(crate) fn part_name(reducer: u32) -> String {
+fn part_name(reducer: u32) -> String {
     format!("part-{reducer:05}")
 }
 
+/// Where an attempt of a reducer writes.
+fn attempt_path(directory: &Path, reducer: u32, attempt: u64) -> PathBuf {
+    directory.join(TEMPORARY).join(format!("{}-{attempt}", part_name(reducer)))
+}
+
+/// Takes what an attempt of a reducer writes. An error's text is for the user.
+pub(crate) fn part_file(
+    directory: &Path,
+    reducer: u32,
+    attempt: u64,
+) -> Result<impl FnMut(Vec<u8>) -> Result<Vec<u8>, String> + use<>, String> {
+    let path = attempt_path(directory, reducer, attempt);
+    let named = |error: io::Error, path: &Path| format!("{}: {error}", path.display());
+    let mut file = File::create(&path).map_err(|error| named(error, &path))?;
+    Ok(move |bytes: Vec<u8>| match file.write_all(&bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(named(error, &path)),
+    })
+}
+
+/// Locks a directory; the lock ends with this process, however that ends.
+fn lock(directory: &Path) -> io::Result<File> {
+    let path = directory.join(LOCK);
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let text = "another job is writing to the output directory: name another one, or wait for it";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+            // There are file systems that have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // Who had the lock has removed the file, perhaps, before it was locked here.
+        let inode = file.metadata()?.ino();
+        if fs::metadata(&path).is_ok_and(|there| there.ino() == inode) {
+            return Ok(file);
+        }
+    }
+}
+
+/// An input that lies in a directory.
+fn inside<'a>(directory: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Option<&'a Path> {
+    let directory = directory.canonicalize().ok()?;
+    inputs.into_iter().find(|input| input.canonicalize().is_ok_and(|input| input.starts_with(&directory)))
+}
+
 impl Directory {
-    /// Makes the directory ready for a job.
+    /// Makes the directory ready for a job with these input files. Nothing is removed before it is sure that the job may
+    /// write there.
     ///
     /// # Errors
-    /// If it cannot be made, or is there and has something in it that may not be overwritten.
-    pub(crate) fn prepare(path: &Path, overwrite: bool) -> io::Result<Self> {
+    /// If it cannot be made, or is there and has something in it that may not be overwritten, or an input; or if another
+    /// job writes to it.
+    pub(crate) fn prepare<'a>(
+        path: &Path,
+        overwrite: bool,
+        inputs: impl IntoIterator<Item = &'a Path>,
+    ) -> io::Result<Self> {
         fs::create_dir_all(path)?;
+        if let Some(input) = inside(path, inputs) {
+            let text = format!(
+                "the input {} lies in the output directory: name another one for the output",
+                input.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let directory = Self { path: path.to_owned(), lock: lock(path)? };
         let mut old = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name == TEMPORARY {
-                fs::remove_dir_all(entry.path())?;
+            if name == TEMPORARY || name == LOCK {
                 continue;
             }
             if !overwrite {
@@ -51,38 +115,37 @@ impl Directory {
         for path in old {
             fs::remove_file(path)?;
         }
-        fs::create_dir(path.join(TEMPORARY))?;
-        Ok(Self { path: path.to_owned() })
-    }
-
-    /// The directory that a job has made ready.
-    pub(crate) fn prepared(path: PathBuf) -> Self {
-        Self { path }
+        let temporary = path.join(TEMPORARY);
+        // Of a program that was killed.
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary)?;
+        }
+        fs::create_dir(temporary)?;
+        Ok(directory)
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where an attempt of a reducer writes.
-    pub(crate) fn attempt(&self, reducer: u32, attempt: u64) -> PathBuf {
-        self.path.join(TEMPORARY).join(format!("{}-{attempt}", part_name(reducer)))
-    }
-
     /// Makes what an attempt has written the reducer's part.
     pub(crate) fn commit_part(&self, reducer: u32, attempt: u64) -> io::Result<()> {
-        fs::rename(self.attempt(reducer, attempt), self.path.join(part_name(reducer)))
+        fs::rename(attempt_path(&self.path, reducer, attempt), self.path.join(part_name(reducer)))
     }
 
     /// Marks the output as complete.
-    pub(crate) fn commit(&self) -> io::Result<()> {
-        fs::remove_dir_all(self.path.join(TEMPORARY))?;
+    pub(crate) fn commit(self) -> io::Result<()> {
         File::create(self.path.join(SUCCESS)).map(drop)
     }
+}
 
-    /// Removes what was not committed.
-    pub(crate) fn abandon(&self) {
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // As best one can: an attempt that nobody needs any more may still be writing. The next job removes the rest.
         let _ = fs::remove_dir_all(self.path.join(TEMPORARY));
+        let _ = fs::remove_file(self.path.join(LOCK));
+        // Explicitly, as a process that was started meanwhile may have inherited the file.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -99,15 +162,23 @@ mod tests {
         names
     }
 
+    fn prepare(path: &Path, overwrite: bool) -> io::Result<Directory> {
+        Directory::prepare(path, overwrite, [])
+    }
+
+    fn write(directory: &Directory, reducer: u32, attempt: u64, text: &str) {
+        part_file(&directory.path, reducer, attempt).unwrap()(text.into()).unwrap();
+    }
+
     #[test]
     fn parts_appear_when_they_are_whole() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("out");
-        let directory = Directory::prepare(&path, false).unwrap();
+        let directory = prepare(&path, false).unwrap();
         for attempt in 0..2 {
-            fs::write(directory.attempt(3, attempt), attempt.to_string()).unwrap();
+            write(&directory, 3, attempt, &attempt.to_string());
         }
-        assert_eq!(names(&path), ["_temporary"]);
+        assert_eq!(names(&path), ["_lock", "_temporary"]);
         directory.commit_part(3, 1).unwrap();
         directory.commit().unwrap();
         assert_eq!(names(&path), ["_SUCCESS", "part-00003"]);
@@ -118,10 +189,12 @@ mod tests {
     fn what_a_killed_program_has_left_goes_at_the_next_start() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("out");
-        let killed = Directory::prepare(&path, false).unwrap();
-        fs::write(killed.attempt(0, 1), "half of a pa").unwrap();
-        let again = Directory::prepare(&path, false).unwrap();
-        fs::write(again.attempt(0, 1), "whole").unwrap();
+        fs::create_dir_all(path.join(TEMPORARY)).unwrap();
+        fs::write(attempt_path(&path, 0, 1), "half of a pa").unwrap();
+        fs::write(path.join(LOCK), "").unwrap();
+        let again = prepare(&path, false).unwrap();
+        assert_eq!(names(&path.join(TEMPORARY)), [""; 0]);
+        write(&again, 0, 1, "whole");
         again.commit_part(0, 1).unwrap();
         again.commit().unwrap();
         assert_eq!(names(&path), ["_SUCCESS", "part-00000"]);
@@ -132,10 +205,51 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("mine"), "").unwrap();
         fs::write(scratch.path().join("part-00007"), "").unwrap();
-        let error = Directory::prepare(scratch.path(), false).unwrap_err();
+        let error = prepare(scratch.path(), false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        let directory = Directory::prepare(scratch.path(), true).unwrap();
-        directory.abandon();
+        assert_eq!(names(scratch.path()), ["mine", "part-00007"]);
+        drop(prepare(scratch.path(), true).unwrap());
         assert_eq!(names(scratch.path()), ["mine"]);
+    }
+
+    #[test]
+    fn one_job_at_a_time_writes_to_a_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let first = prepare(scratch.path(), false).unwrap();
+        write(&first, 0, 1, "first");
+        for overwrite in [false, true] {
+            let error = prepare(scratch.path(), overwrite).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
+        }
+        first.commit_part(0, 1).unwrap();
+        first.commit().unwrap();
+        assert_eq!(names(scratch.path()), ["_SUCCESS", "part-00000"]);
+        prepare(scratch.path(), true).unwrap();
+    }
+
+    #[test]
+    fn an_input_that_lies_there_is_not_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let part = scratch.path().join("part-00000");
+        fs::write(&part, "precious").unwrap();
+        let link = scratch.path().join("../").join(scratch.path().file_name().unwrap()).join("part-00000");
+        for input in [part.as_path(), &link] {
+            let error = Directory::prepare(scratch.path(), true, [input]).unwrap_err();
+            assert!(error.to_string().contains("lies in the output directory"), "{error}");
+        }
+        assert_eq!(names(scratch.path()), ["part-00000"]);
+        let below = scratch.path().join("below");
+        drop(Directory::prepare(&below, true, [part.as_path()]).unwrap());
+    }
+
+    #[test]
+    fn an_output_is_complete_even_if_what_is_temporary_cannot_be_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = prepare(scratch.path(), false).unwrap();
+        // A file in the place of the directory cannot be removed as one.
+        fs::remove_dir(scratch.path().join(TEMPORARY)).unwrap();
+        fs::write(scratch.path().join(TEMPORARY), "").unwrap();
+        directory.commit().unwrap();
+        assert!(scratch.path().join(SUCCESS).exists());
     }
 }

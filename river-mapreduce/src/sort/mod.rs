@@ -14,6 +14,8 @@ mod table;
 
 pub(crate) use buffer::SortBuffer;
 pub(crate) use merge::{Group, Merge, Source, Truncated};
+#[cfg(test)]
+pub(crate) use run::RunWriter;
 pub(crate) use run::{Part, Run, RunError, RunSpace};
 pub(crate) use table::CombineTable;
 

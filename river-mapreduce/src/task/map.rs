@@ -1,6 +1,7 @@
 //! A map task.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use river_core::catch_panic;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datum::{Datum, Ref};
 use crate::failure::Failure;
-use crate::input::{Framing, Position, ReadError, Split, read_split};
+use crate::input::{Framing, Limit, Position, ReadError, Split, read_split};
 use crate::job::{Collector, MapContext, MapReduce, MapSettings, Mapped};
 use crate::partition::Bounds;
 use crate::sort::{CombineTable, RunSpace};
@@ -24,12 +25,14 @@ const CHECK_RECORDS: u64 = 4096;
 pub(crate) struct MapTask<'a> {
     pub(crate) split: &'a Split,
     pub(crate) framing: Framing,
+    /// It ends when it has read so much.
+    pub(crate) at_most: Option<Limit>,
     pub(crate) reducers: usize,
     pub(crate) bounds: &'a [Vec<u8>],
     /// Bytes of memory for what is not sorted yet.
     pub(crate) memory: usize,
     pub(crate) space: &'a Arc<RunSpace>,
-    /// How many records may be left out because user code panics on them.
+    /// How many records may be left out because user code panics on them, or because they are none.
     pub(crate) skippable: u64,
 }
 
@@ -53,8 +56,11 @@ pub(crate) struct Spoiled {
 /// What a worker keeps from one map task of a job to the next: the memory in which records are collected.
 pub(crate) type Scratch = Option<Box<dyn Any>>;
 
+/// Records that are left out, by their numbers within the split.
+type Skipped = BTreeMap<u64, Spoiled>;
+
 /// Runs a map task. A record on which user code panics has already emitted something, perhaps, so the task begins anew
-/// without it.
+/// without it; one that cannot be decoded has not.
 pub(crate) fn map<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
@@ -80,33 +86,54 @@ pub(crate) fn map<M: MapReduce>(
     };
     let kept = scratch.take().and_then(|kept| kept.downcast::<Collector<M::Key, M::Value>>().ok());
     let mut collector = kept.unwrap_or_else(|| Box::new(Collector::new(&settings)));
-    let mut skip = Vec::new();
-    let mut spoiled = Vec::new();
+    let mut skipped = Skipped::new();
     loop {
-        match attempt(job, task, &settings, &mut collector, &skip, check) {
+        match attempt(job, task, &settings, &mut collector, &mut skipped, check) {
             Ok((mapped, mut totals)) => {
-                totals.spoiled = spoiled;
+                totals.spoiled = skipped.into_values().collect();
                 *scratch = Some(collector);
                 return Ok((mapped, totals));
             }
             Err(Ended::Failed(failure)) => return Err(failure),
-            Err(Ended::Spoiled(position, why)) => {
-                let place = position.to_string();
-                if spoiled.len() as u64 >= task.skippable {
-                    return Err(Failure::Record { place, why });
-                }
-                tracing::warn!("the record at {place} is skipped: {why}");
-                spoiled.push(Spoiled { place, why });
-                skip.push(position);
-                collector.clear();
-            }
+            Err(Ended::Spoiled) => collector.clear(),
         }
     }
 }
 
+/// Leaves a record out, if that is allowed.
+fn skip(
+    task: &MapTask<'_>,
+    skipped: &mut Skipped,
+    number: u64,
+    position: &Position,
+    why: String,
+) -> Result<(), Failure> {
+    let place = position.to_string();
+    if skipped.len() as u64 >= task.skippable {
+        return Err(Failure::Record { place, why });
+    }
+    tracing::warn!("the record at {place} is skipped: {why}");
+    skipped.insert(number, Spoiled { place, why });
+    Ok(())
+}
+
 enum Ended {
     Failed(Failure),
-    Spoiled(Position, String),
+    /// By a record that is left out from now on.
+    Spoiled,
+}
+
+/// Why no more records are read.
+enum Stopped {
+    Failed(Failure),
+    /// It was as much as is to be looked at.
+    Enough,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Stopped::Failed(failure)
+    }
 }
 
 impl From<Failure> for Ended {
@@ -120,34 +147,38 @@ fn attempt<M: MapReduce>(
     task: &MapTask<'_>,
     settings: &MapSettings<'_, M::Key, M::Value>,
     collector: &mut Collector<M::Key, M::Value>,
-    skip: &[Position],
+    skipped: &mut Skipped,
     check: Check<'_>,
 ) -> Result<(Mapped, MapTotals), Ended> {
     let mut totals = MapTotals::default();
     let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
-    // Outlives a panic, to say where that was.
-    let mut current = Position::default();
+    // They outlive a panic, to say where that was.
+    let (mut number, mut current) = (0, Position::default());
     let read = catch_panic(|| {
         read_split(task.split, task.framing, |position, record| {
-            if !skip.is_empty() && is_skipped(skip, position) {
+            number += 1;
+            if !skipped.is_empty() && skipped.contains_key(&number) {
                 return Ok(());
             }
-            totals.records += 1;
-            totals.bytes += record.len() as u64;
             current.move_to(position);
             match M::Input::decode(record) {
                 Ok(view) => {
+                    totals.records += 1;
+                    totals.bytes += record.len() as u64;
                     let mut context = MapContext::new(collector, settings, record, position);
                     job.map(view, &mut context);
                     context.settle();
                 }
-                Err(error) => return Err(Ended::Spoiled(position.clone(), error.to_string())),
+                Err(error) => skip(task, skipped, number, position, error.to_string())?,
             }
             if let Some(error) = collector.failed() {
                 return Err(Failure::from(error).into());
             }
-            if totals.bytes >= next_check.0 || totals.records >= next_check.1 {
-                next_check = (totals.bytes + CHECK_BYTES, totals.records + CHECK_RECORDS);
+            if task.at_most.is_some_and(|limit| limit.is_reached(number, totals.bytes)) {
+                return Err(Stopped::Enough);
+            }
+            if totals.bytes >= next_check.0 || number >= next_check.1 {
+                next_check = (totals.bytes + CHECK_BYTES, number + CHECK_RECORDS);
                 totals.emitted = collector.emitted();
                 check(&totals)?;
             }
@@ -156,19 +187,16 @@ fn attempt<M: MapReduce>(
     });
     match read {
         Err(panic) => {
-            return Err(Ended::Spoiled(current, format!("the map function panicked: {panic}")));
+            skip(task, skipped, number, &current, format!("the map function panicked: {panic}"))?;
+            return Err(Ended::Spoiled);
         }
-        Ok(Err(ReadError::Stopped(ended))) => return Err(ended),
+        Ok(Err(ReadError::Stopped(Stopped::Failed(failure)))) => return Err(failure.into()),
         Ok(Err(ReadError::File { path, error })) => {
             return Err(Failure::Input { path, error: error.to_string() }.into());
         }
-        Ok(Ok(())) => {}
+        Ok(Ok(()) | Err(ReadError::Stopped(Stopped::Enough))) => {}
     }
     totals.emitted = collector.emitted();
     let mapped = collector.finish(settings).map_err(Failure::from)?;
     Ok((mapped, totals))
-}
-
-fn is_skipped(skip: &[Position], position: &Position) -> bool {
-    skip.iter().any(|other| other.offset == position.offset && other.file == position.file)
 }

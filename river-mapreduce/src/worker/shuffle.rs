@@ -58,16 +58,11 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         }
     }
 
-    /// Waits for a message and does what it says.
-    fn wait(&mut self) -> Result<(), Failure> {
-        let message = self.running.receive().map_err(|Ended| Failure::Cancelled)?;
-        self.obey(message)
-    }
-
-    /// Does what messages say that are there.
-    fn look_up(&mut self) -> Result<(), Failure> {
-        while let Some(message) = self.running.try_receive_new().map_err(|Ended| Failure::Cancelled)? {
+    /// Does what messages say that are there, in the order in which they came; with `wait` it waits for the first.
+    fn look_up(&mut self, mut wait: bool) -> Result<(), Failure> {
+        while let Some(message) = self.running.next(wait).map_err(|Ended| Failure::Cancelled)? {
             self.obey(message)?;
+            wait = false;
         }
         Ok(())
     }
@@ -110,7 +105,7 @@ impl Source for Shuffle<'_, '_> {
     type Error = Failure;
 
     fn next_chunk(&mut self, index: usize) -> Result<Option<Bytes>, Failure> {
-        self.look_up()?;
+        self.look_up(false)?;
         loop {
             match self.streams.next(index)? {
                 Next::Chunk(chunk) => {
@@ -118,11 +113,11 @@ impl Source for Shuffle<'_, '_> {
                     return Ok(Some(chunk));
                 }
                 Next::End => return Ok(None),
-                Next::Wait => self.wait()?,
+                Next::Wait => self.look_up(true)?,
                 Next::Blocked => {
                     let message = ToMaster::Blocked { attempt: self.attempt };
                     self.running.tell(&message, Bytes::new()).map_err(|_| Failure::Cancelled)?;
-                    self.wait()?;
+                    self.look_up(true)?;
                 }
             }
         }

@@ -2,9 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
-use river_mapreduce::{Input, Job, JobError, MapContext, ReduceContext, Serde, Values, job};
+use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Serde, Values, job};
 
 use super::{Identity, WordCount, counted, lines};
 
@@ -217,4 +221,90 @@ fn a_job_without_input_has_no_output() {
     assert_eq!(job.run_serial().unwrap().collect().unwrap(), []);
     let job = Job::new(WordCount { combines: true }, Input::items(lines(3))).reducers(0);
     assert!(matches!(job.run_serial(), Err(JobError::Settings(_))));
+}
+
+/// A job that calls `map` for each line and is otherwise idle.
+macro_rules! counting {
+    ($calls:ident) => {
+        job(
+            |line: &str, out: &mut MapContext<'_, String, ()>| {
+                $calls.fetch_add(1, Relaxed);
+                out.emit(line, ());
+            },
+            |line: &str, _: &mut Values<'_, ()>, out: &mut ReduceContext<'_, String, ()>| out.emit(line, ()),
+        )
+    };
+}
+
+#[test]
+fn a_sample_is_small_whatever_it_is_taken_of() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let lines: Vec<String> = (0..20_000).map(|i| format!("line {i:05}")).collect();
+    let text = lines.join("\n");
+    let mut gzip =
+        flate2::write::GzEncoder::new(File::create(at("lines.gz")).unwrap(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    gzip.finish().unwrap();
+    fs::write(at("lines.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+    fs::write(at("lines"), &text).unwrap();
+    fs::create_dir(at("files")).unwrap();
+    for name in 'a'..'l' {
+        fs::write(at("files").join(name.to_string()), name.to_string().repeat(300 << 10)).unwrap();
+    }
+    let inputs = [
+        (Input::lines([at("lines.gz")]), 20_000),
+        (Input::lines([at("lines.zst")]), 20_000),
+        (Input::lines([at("lines")]), 20_000),
+        (Input::items(lines.clone()), 20_000),
+        (Input::whole_files([at("files")]), 11),
+    ];
+    for (input, records) in inputs {
+        CALLS.store(0, Relaxed);
+        let job = Job::new(counting!(CALLS), input.clone()).reducers(2).sorted().split_size(10 << 20);
+        let output = job.run_serial().unwrap().collect().unwrap();
+        assert_eq!(output.len(), records as usize);
+        assert!(output.is_sorted());
+        let sampled = CALLS.load(Relaxed) - records;
+        assert!(sampled > 0 && sampled < records / 3, "{sampled} of {records} records of {input:?}");
+    }
+}
+
+#[test]
+fn records_that_cannot_be_decoded_cost_no_second_reading() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("lines");
+    let lines =
+        (0..3000).map(|i| if i % 3 == 1 { b"caf\xe9\n".to_vec() } else { format!("{i:04}\n").into_bytes() });
+    fs::write(&path, lines.flatten().collect::<Vec<u8>>()).unwrap();
+    let job =
+        |skip| Job::new(counting!(CALLS), Input::<String>::lines([&path])).reducers(1).skip_bad_records(skip);
+    let outcome = job(1000).run_serial().unwrap();
+    assert_eq!(outcome.collect().unwrap().len(), 2000);
+    assert_eq!((CALLS.load(Relaxed), outcome.report().input_records), (2000, 2000));
+    let skipped = &outcome.report().skipped;
+    assert_eq!(skipped.len(), 1000);
+    assert!(skipped[1].0.ends_with("lines, byte 20"), "{}", skipped[1].0);
+    let error = job(999).run_serial().unwrap_err().to_string();
+    assert!(error.contains("not valid UTF-8"), "{error}");
+}
+
+#[test]
+fn an_input_is_not_overwritten() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let write = |input: Input<String>| {
+        let identity = job(
+            |line: &str, out: &mut MapContext<'_, String, ()>| out.emit(line, ()),
+            |line: &str, _: &mut Values<'_, ()>, out: &mut ReduceContext<'_, String, ()>| out.emit(line, ()),
+        );
+        Job::new(identity, input).reducers(1).output(Output::text(&out).overwrite()).run_serial()
+    };
+    write(Input::items(["once".to_owned()])).unwrap();
+    let error = write(Input::lines([&out])).unwrap_err().to_string();
+    assert!(error.contains("part-00000 lies in the output directory"), "{error}");
+    assert_eq!(fs::read_to_string(out.join("part-00000")).unwrap(), "once\n");
+    assert!(out.join("_SUCCESS").exists());
 }

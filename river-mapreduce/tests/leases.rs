@@ -1,0 +1,68 @@
+//! VMs that others can lease: a cluster takes them, and gives them back. In a process of its own, as the port that they
+//! listen on is in its environment.
+
+use std::process::Command;
+
+use river_core::{Channel, Query, Selector, Vm, VmConfig, Vr};
+use river_mapreduce::{Cluster, Input, Job, JobError, MapContext, ReduceContext, Values, job};
+
+#[test]
+fn vms_are_given_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_process", "--nocapture"])
+        .env("RIVER_TEST_PART", "program")
+        .env("RIVER_PORT", (24_000 + std::process::id() % 8000).to_string())
+        .env("RIVER_KEY_FILE", scratch.path().join("key"))
+        .env("RIVER_CACHE", scratch.path().join("cache"))
+        .env_remove("RIVER_NETWORK")
+        .env_remove("RIVER_HOSTS")
+        .env_remove("RIVER_VMS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("[all seen]"), "{text}");
+}
+
+fn program(vr: &Vr) -> river_core::Result {
+    let count = job(
+        |n: u64, out: &mut MapContext<'_, u64, u64>| out.emit(n % 10, 1),
+        |n: u64, counts: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+            out.emit(n, counts.sum());
+        },
+    );
+    for _ in 0..2 {
+        let cluster = Cluster::connect(vr, 2)?;
+        assert_eq!(Job::new(count, Input::generate(1000)).run(&cluster)?.collect()?.len(), 10);
+        let error = Cluster::connect(vr, 1).unwrap_err();
+        assert!(matches!(error, JobError::Deploy(_)), "{error}");
+        cluster.release()?;
+    }
+    // Nobody hears of VRs that have ended with it.
+    let heard = vr.try_receive_where(Selector::on(Channel::named("other")), |_| true);
+    assert!(matches!(heard, Ok(None)), "{heard:?}");
+    Ok(())
+}
+
+fn idle(vr: &Vr) -> river_core::Result<usize> {
+    Ok(vr.discover(Query { idle_only: true, ..Query::default() })?.len())
+}
+
+/// What becomes no cluster is not kept.
+fn recoverable(vr: &Vr) -> river_core::Result {
+    assert_eq!(idle(vr)?, 2);
+    assert!(matches!(Cluster::connect(vr, 2), Err(JobError::Recoverable)));
+    assert_eq!(idle(vr)?, 2);
+    println!("[all seen]");
+    Ok(())
+}
+
+/// Not a test of its own: what `vms_are_given_back` runs.
+#[test]
+fn helper_process() {
+    if std::env::var_os("RIVER_TEST_PART").is_some() {
+        let _vms = ["a", "b"].map(|name| Vm::start(VmConfig::default().name(name)).unwrap());
+        river_core::try_run(program).unwrap();
+        river_core::try_run_recoverable(recoverable).unwrap();
+    }
+}
