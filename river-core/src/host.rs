@@ -354,7 +354,9 @@ fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(),
 fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
     let failed = |error: String| DeployError::State { name: "VR of a checkpoint".into(), error };
     let saved = Saved::decode(vr).map_err(|error| failed(error.to_string()))?;
-    node.freeze();
+    if !node.states.is_frozen() {
+        node.freeze();
+    }
     let adopted = Adopted::new(node, saved).map_err(failed)?;
     adopted.start(node, to).map(drop).map_err(failed)
 }

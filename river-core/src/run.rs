@@ -296,6 +296,9 @@ fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -
     let vr = match program.restore(content) {
         Ok(vr) => vr,
         Err(error) => {
+            if program.has_lost_a_host() {
+                say_that_a_host_was_lost();
+            }
             program.finish();
             return Err(error);
         }
@@ -339,10 +342,16 @@ fn finish<T>(
     let lost = program.has_lost_a_host();
     if !lost || matches!(result, Ok(Ok(_))) {
         program.forget_checkpoints();
-    } else if let Some(file) = std::env::var_os(LOST_FILE) {
-        // Whatever the program makes of the error, and with whatever code it exits.
-        let _ = std::fs::write(file, "a host was lost");
+    } else {
+        say_that_a_host_was_lost();
     }
     program.finish();
     result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// Tells `river run --restarts`, whatever the program makes of the error, and with whatever code it exits.
+fn say_that_a_host_was_lost() {
+    if let Some(file) = std::env::var_os(LOST_FILE) {
+        let _ = std::fs::write(file, "a host was lost");
+    }
 }

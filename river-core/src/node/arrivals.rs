@@ -116,10 +116,11 @@ impl Node {
                 }
             }
             Kind::Gate => {
-                // One that was buried meanwhile never says that there is room again.
+                // One that was buried meanwhile never says that there is room again, nor does one that has not the VR any more.
                 let book = self.book();
                 if let Some(full) = gate::decode(envelope.payload.head())
                     && book.peers.get(&from).is_none_or(|peer| peer.down.is_none())
+                    && book.located.get(&envelope.src).is_none_or(|host| *host == from)
                 {
                     self.gates.set(envelope.src, from, full);
                 }

@@ -169,11 +169,9 @@ impl Node {
             return;
         }
         self.mirrors.here().remove(&vr);
-        if let Some(recorder) = self.states.get(vr) {
-            let senders: Vec<VrId> = recorder.look(|record, _| record.received().keys().copied().collect());
-            let mirrored = senders.into_iter().filter(|sender| self.mirrors.places(*sender).is_some());
-            self.mirrors.said().last.extend(mirrored.map(|sender| (sender, vr)));
-        }
+        // Also to those of which it has not received what they had sent: nothing of that will be wanted again.
+        let mirrored = self.mirrors.all();
+        self.mirrors.said().last.extend(mirrored.into_iter().map(|(sender, _)| (sender, vr)));
     }
 
     /// Nothing is waited for any more: the program ends.

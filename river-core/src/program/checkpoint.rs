@@ -297,7 +297,9 @@ impl Program {
             .vms
             .values()
             .map(|vm| SavedVm { info: vm.info.clone(), local: local.contains(&vm.info.id) });
-        let services = state.services.iter().map(|(key, service)| (key.clone(), service.vr));
+        // One that is being made is asked for again by who has asked for it.
+        let made = state.services.iter().filter(|(_, service)| service.place.is_some());
+        let services = made.map(|(key, service)| (key.clone(), service.vr));
         let header = Header {
             program: self.node.program,
             name: self.tenant.name.clone(),

@@ -271,6 +271,15 @@ impl Program {
         let before = self.state().replace(id, instead);
         loop {
             let host = vm.host();
+            let is_being_made = {
+                let state = self.state();
+                state.spread(host, &hosts).is_empty() && !state.is_empty(host)
+            };
+            if is_being_made {
+                // Nothing can move yet, and nobody need be stopped for that.
+                rt::sleep(AGAIN).await;
+                continue;
+            }
             let moved = match self.move_all(Purpose::Move, |state| state.spread(host, &hosts)).await {
                 Ok(moved) => moved,
                 Err(error) => {
@@ -368,7 +377,9 @@ impl State {
 
     /// The VRs live there from now on, if all are alive that matter. False: nothing has changed.
     fn commit(&mut self, moves: &[Move], purpose: Purpose) -> bool {
-        let alive = |m: &Move| !self.directory.has_ended(m.vr) && !self.directory.has_died(m.to);
+        // A mirrored VR does not end with its process: its twin takes over.
+        let has_died = |host| self.directory.has_died(host);
+        let alive = |m: &Move| !self.directory.has_ended(m.vr) && !has_died(m.from) && !has_died(m.to);
         if !moves.iter().all(alive) || self.ending {
             return false;
         }

@@ -223,7 +223,7 @@ impl Program {
         for (vm, vrs) in by_vm {
             let leased = self.state().leased(vm)?;
             let program = self.clone();
-            running.push(rt::spawn(async move { program.deploy_on(&leased, image, vrs).await }));
+            running.push(rt::spawn(async move { program.deploy_on(leased, image, vrs).await }));
         }
         let mut places = HashMap::new();
         let mut failure = None;
@@ -287,13 +287,25 @@ impl Program {
 
     async fn deploy_on(
         &self,
-        vm: &Leased,
+        mut vm: Arc<Leased>,
         image: &Image,
         vrs: Vec<NewVr>,
     ) -> Result<Vec<(VrId, Place)>, DeployError> {
+        let host = loop {
+            let started = vm.ensure_host(self, image).await;
+            let host = started.map_err(|error| DeployError::Vm { vm: vm.info.name.clone(), error })?;
+            self.unless_frozen().await;
+            // It may have been drained meanwhile: then another stands for it.
+            let now = {
+                let state = self.state();
+                state.leased(state.alias(vm.info.id))?
+            };
+            if Arc::ptr_eq(&now, &vm) {
+                break host;
+            }
+            vm = now;
+        };
         let error = |error: String| DeployError::Vm { vm: vm.info.name.clone(), error };
-        let host = vm.ensure_host(self, image).await.map_err(error)?;
-        self.unless_frozen().await;
         let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
         let (place, made) = self.create(host, &ids, vrs).ok_or_else(|| error("its host is gone".into()))?;
         let result = made.recv().await;

@@ -131,13 +131,11 @@ impl Program {
         {
             let mut state = self.state();
             for ((vm, name), vr) in services {
-                let place = state
-                    .directory
-                    .host_of(vr)
-                    .and_then(|host| state.hosts.get(&host))
-                    .map(|host| host.place);
-                let (_, ready) = rt::unbounded();
-                state.services.insert((vm, name), Service { vr, place, ready });
+                let host = state.directory.host_of(vr).and_then(|host| state.hosts.get(&host));
+                if let Some(place) = host.map(|host| host.place) {
+                    let (_, ready) = rt::unbounded();
+                    state.services.insert((vm, name), Service { vr, place: Some(place), ready });
+                }
             }
         }
         let mut confirmed = Vec::new();

@@ -147,14 +147,16 @@ pub(crate) struct Twin {
 impl Twin {
     pub(crate) fn new(saved: Saved) -> Self {
         let Saved { origin, record, pending } = saved;
+        // It is taken when all has arrived that was sent. Of those that have ended since no more will be heard.
+        let arrived = |(to, count): (&VrId, &u64)| (*to, Acknowledged { main: *count, twin: 0 });
         let mut this = Self {
             origin,
             next: record.received().clone(),
+            acknowledged: record.sent().iter().map(arrived).collect(),
             stretches: [record].into(),
             waiting: IdMap::default(),
             arrivals: 0,
             logged: 0,
-            acknowledged: IdMap::default(),
         };
         for event in pending {
             if let Event::Envelope(envelope) = event {
