@@ -55,7 +55,7 @@ impl fmt::Display for VrError {
         while let Some(error) = cause.filter(|error| !error.is::<Trace>()) {
             let text = error.to_string();
             // Some errors say what they were caused by in the middle of a sentence.
-            if !said.ends_with(&text) {
+            if !said.contains(&text) {
                 write!(f, ": {text}")?;
             }
             said = text;

@@ -16,6 +16,10 @@ use crate::state::Takeover;
 use crate::state::migration::Purpose;
 use crate::state::takeover::Action;
 
+/// After so long another twin is looked for where none could be made; and after twice as long each time, but not longer than the second.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// The mirrored VRs of the program.
 #[derive(Default)]
 pub(super) struct Mirrors {
@@ -105,41 +109,62 @@ impl Program {
         bare.into_iter().for_each(|vr| self.mirror_anew(vr));
     }
 
-    /// Looks for another VM for the twin of a VR that has lost it.
+    /// Looks for another VM for the twin of a VR that has lost it, until there is one: VMs come and go, and a VR may be in the
+    /// middle of something that takes long.
     pub(super) fn mirror_anew(self: &Arc<Self>, vr: VrId) {
-        let this = self.clone();
+        let program = Arc::downgrade(self);
         rt::spawn(async move {
-            let targets = this.state().staying();
-            for target in targets {
-                // The program may have given it one meanwhile.
-                if !this.state().mirrors.is_bare(vr) {
+            let (mut pause, mut told) = (PAUSE, false);
+            // It is not kept alive by this alone.
+            while let Some(this) = program.upgrade() {
+                let why = this.find_twin(vr).await;
+                let is_over = {
+                    let state = this.state();
+                    state.ending || !state.mirrors.is_bare(vr)
+                };
+                if is_over {
                     return;
                 }
-                let result = match this.host_on(&target).await {
-                    Ok(to) if this.state().directory.host_of(vr) == Some(to) => continue,
-                    Ok(to) => {
-                        let choose = |state: &State| match state.mirrors.is_bare(vr) {
-                            true => vec![(vr, to)],
-                            false => Vec::new(),
-                        };
-                        this.move_all(Purpose::Mirror, choose).await
-                    }
-                    Err(error) => Err(error),
-                };
-                match result {
-                    Ok(mirrored) if mirrored.vrs == 0 => {}
-                    Ok(_) => return,
-                    Err(MigrateError::Stopped | MigrateError::Ended(_)) => return,
-                    Err(error) => {
-                        tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there");
-                    }
+                if !std::mem::replace(&mut told, true) {
+                    let why = why.map_or_else(|| "there is no other VM for it".into(), |why| why.to_string());
+                    say!("[river: VR {} has no twin for the time being: {why}]", vr.short());
                 }
-            }
-            let state = this.state();
-            if !state.ending && state.mirrors.is_bare(vr) {
-                say!("[river: VR {} has no twin any more: there is no other VM for it]", vr.short());
+                drop(this);
+                rt::sleep(pause).await;
+                pause = (2 * pause).min(LONGEST_PAUSE);
             }
         });
+    }
+
+    /// Mirrors a VR that has no twin on the first VM that it can be mirrored on. Why not on the last one of those.
+    async fn find_twin(self: &Arc<Self>, vr: VrId) -> Option<MigrateError> {
+        let (mut why, targets) = (None, self.state().staying());
+        for target in targets {
+            // The program may have given it one meanwhile.
+            if !self.state().mirrors.is_bare(vr) {
+                return None;
+            }
+            let result = match self.host_on(&target).await {
+                Ok(to) if self.state().directory.host_of(vr) == Some(to) => continue,
+                Ok(to) => {
+                    let choose = |state: &State| match state.mirrors.is_bare(vr) {
+                        true => vec![(vr, to)],
+                        false => Vec::new(),
+                    };
+                    self.move_all(Purpose::Mirror, choose).await
+                }
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(mirrored) if mirrored.vrs == 0 => {}
+                Ok(_) | Err(MigrateError::Stopped | MigrateError::Ended(_)) => return None,
+                Err(error) => {
+                    tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there");
+                    why = Some(error);
+                }
+            }
+        }
+        why
     }
 
     // ---- taking over ----
