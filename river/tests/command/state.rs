@@ -53,7 +53,8 @@ fn exit_once(vr: &Vr) -> river::Result {
 pub(crate) fn count_long(vr: &Vr) -> river::Result {
     let vms = vr.allocate(vr.discover(river::core::Query { count: Some(2), ..Default::default() })?, ..)?;
     let counters = vr.deploy(&vms, |_| Counting { count: 0 })?;
-    let mut sum = 0;
+    let pause = std::env::var(PAUSE).ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let (mut sum, pause) = (0, Duration::from_millis(pause));
     for round in 0..300 {
         for counter in counters.iter() {
             vr.send(counter, msg! { round: round })?;
@@ -64,11 +65,14 @@ pub(crate) fn count_long(vr: &Vr) -> river::Result {
         if round == 20 {
             println!("is counting");
         }
-        std::thread::sleep(Duration::from_millis(3));
+        std::thread::sleep(pause);
     }
     println!("sum {sum}");
     Ok(())
 }
+
+/// The milliseconds between two rounds: it is to live for as long as something is done with it.
+const PAUSE: &str = "COUNT_PAUSE";
 
 /// Twice, by two counters: the sum of 1 to 300.
 pub(crate) const SUM: &str = "sum 90300";
@@ -79,7 +83,7 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
     lab.start_vms(2);
     let mut command = lab.program("count-long");
     // What is passed to the VMs is there again when the program goes on.
-    command.env("RIVER_RECOVERABLE", "1").env("RIVER_PASS", INITIATOR);
+    command.env("RIVER_RECOVERABLE", "1").env("RIVER_PASS", INITIATOR).env(PAUSE, "50");
     let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "is counting");
     let state = lab.path("state");
