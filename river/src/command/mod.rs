@@ -54,10 +54,17 @@ fn for_child(path: &Path) -> io::Result<OsString> {
 /// Searches, and says so if there are VMs that cannot be spoken to.
 fn search(query: &Query) -> Result<Found, FindError> {
     let found = find(query)?;
-    for (version, count) in &found.other_versions {
-        eprintln!("{count} more VMs speak protocol version {version}, which this command does not");
+    for others in other_versions(&found) {
+        eprintln!("{others}");
     }
     Ok(found)
+}
+
+/// The VMs that cannot be spoken to.
+fn other_versions(found: &Found) -> impl Iterator<Item = String> {
+    found.other_versions.iter().map(|(version, count)| {
+        format!("{} more speak protocol version {version}, which this command does not", plural(*count))
+    })
 }
 
 /// Prints to stdout. That the reader has read enough, as `head` does, is no error.

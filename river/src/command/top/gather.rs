@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use river::core::{ProgramStatus, Query, VmInfo, VmState, VmStatus, program_status, vm_status};
+use river::core::{Found, ProgramStatus, Query, VmInfo, VmState, VmStatus, find, program_status, vm_status};
 use serde_json::{Value, json};
 
-use crate::command::search;
+use crate::command::other_versions;
 
 /// What all have said, at about one time.
 #[derive(Clone, Debug)]
@@ -21,9 +21,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Searches, and asks all that are found at once.
+    /// Searches, and asks all that are found at once. Says nothing by itself: the screen may be drawn on.
     pub(crate) fn take() -> river::Result<Self> {
-        let mut found = search(&Query::default())?.vms;
+        Ok(Self::ask(find(&Query::default())?))
+    }
+
+    fn ask(found: Found) -> Self {
+        let errors = other_versions(&found).collect();
+        let mut found = found.vms;
         found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         let mut seen = HashSet::new();
         let holders: Vec<&VmInfo> = found
@@ -36,8 +41,7 @@ impl Snapshot {
             let vms: Vec<_> = vms.into_iter().map(thread::ScopedJoinHandle::join).collect();
             (vms, programs.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
         });
-        let mut snapshot =
-            Self { at: Instant::now(), vms: Vec::new(), programs: Vec::new(), errors: Vec::new() };
+        let mut snapshot = Self { at: Instant::now(), vms: Vec::new(), programs: Vec::new(), errors };
         for (vm, status) in found.into_iter().zip(vms) {
             let status = status.map_err(|_| "a thread panicked".to_owned());
             let status = status.and_then(|status| status.map_err(|error| error.to_string()));
@@ -50,7 +54,7 @@ impl Snapshot {
                 Err(error) => snapshot.errors.push(error.to_string()),
             }
         }
-        Ok(snapshot)
+        snapshot
     }
 
     /// For scripts: times in seconds, sums since the beginning.
@@ -112,4 +116,17 @@ fn program_json(program: &ProgramStatus) -> Value {
         "id": program.id, "name": program.name, "age": seconds(program.age), "vms": vms,
         "processes": program.processes.iter().map(process).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vms_of_another_version_are_an_error_to_show_and_not_printed_over_the_screen() {
+        let mut found = Found::default();
+        found.other_versions.insert(1, 2);
+        let snapshot = Snapshot::ask(found);
+        assert_eq!(snapshot.errors, ["2 VMs more speak protocol version 1, which this command does not"]);
+    }
 }
