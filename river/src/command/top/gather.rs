@@ -1,10 +1,13 @@
 //! Asks all VMs and programs what they look like.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use river::core::{Found, ProgramStatus, Query, VmInfo, VmState, VmStatus, find, program_status, vm_status};
+use river::core::{
+    Found, InspectError, ProgramId, ProgramStatus, Query, VmInfo, VmState, VmStatus, find, program_status,
+    vm_status,
+};
 use serde_json::{Value, json};
 
 use crate::command::other_versions;
@@ -30,14 +33,16 @@ impl Snapshot {
         let errors = other_versions(&found).collect();
         let mut found = found.vms;
         found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-        let mut seen = HashSet::new();
-        let holders: Vec<&VmInfo> = found
-            .iter()
-            .filter(|vm| matches!(&vm.state, VmState::Leased { program, .. } if seen.insert(*program)))
-            .collect();
+        let mut used: BTreeMap<ProgramId, Vec<&VmInfo>> = BTreeMap::new();
+        for vm in &found {
+            if let VmState::Leased { program, .. } = vm.state {
+                used.entry(program).or_default().push(vm);
+            }
+        }
         let (vms, programs) = thread::scope(|scope| {
             let vms: Vec<_> = found.iter().map(|vm| scope.spawn(move || vm_status(vm))).collect();
-            let programs: Vec<_> = holders.iter().map(|vm| scope.spawn(move || program_status(vm))).collect();
+            let programs: Vec<_> =
+                used.into_values().map(|vms| scope.spawn(move || ask_program(&vms))).collect();
             let vms: Vec<_> = vms.into_iter().map(thread::ScopedJoinHandle::join).collect();
             (vms, programs.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
         });
@@ -48,7 +53,7 @@ impl Snapshot {
             snapshot.errors.extend(status.as_ref().err().cloned());
             snapshot.vms.push((vm, status.ok()));
         }
-        for status in programs.into_iter().flatten() {
+        for status in programs.into_iter().flatten().flatten() {
             match status {
                 Ok(status) => snapshot.programs.push(status),
                 Err(error) => snapshot.errors.push(error.to_string()),
@@ -65,6 +70,18 @@ impl Snapshot {
             "errors": self.errors,
         })
     }
+}
+
+/// Asks the program that uses these VMs through one after the other: one that has no host of it does not know where it is.
+fn ask_program(vms: &[&VmInfo]) -> Option<Result<ProgramStatus, InspectError>> {
+    let mut last = None;
+    for vm in vms {
+        last = Some(program_status(vm));
+        if let Some(Ok(_)) = last {
+            break;
+        }
+    }
+    last
 }
 
 fn seconds(time: Duration) -> f64 {
