@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::{NamedTempFile, TempDir};
 
 use super::restore::restored;
-use super::run::{End, run_to_the_end};
+use super::run::{End, Runner};
 use super::search;
 
 /// Stands for a directory: the memory of VMs.
@@ -156,7 +156,8 @@ impl Lives {
     /// Runs it to its end; each time it dies, from `last`, its last checkpoint, or else from its beginning. How it ended, and
     /// whether it died.
     pub(super) fn run(mut self, last: impl Fn() -> river::Result<Stored>) -> river::Result<(End, bool)> {
-        let mut end = run_to_the_end(&mut self.command)?;
+        let runner = Runner::new()?;
+        let mut end = runner.run(&mut self.command)?;
         for restart in 1..=self.restarts {
             if !self.is_death(end) {
                 break;
@@ -167,11 +168,11 @@ impl Lives {
                 Ok(stored) => {
                     let number = stored.number;
                     eprintln!("[river: the program died; going on from checkpoint {number}, {count}]");
-                    run_to_the_end(&mut restored(&stored, self.command.get_envs())?)?
+                    runner.run(&mut restored(&stored, self.command.get_envs())?)?
                 }
                 Err(error) => {
                     eprintln!("[river: the program died ({error}); beginning anew, {count}]");
-                    run_to_the_end(&mut self.command)?
+                    runner.run(&mut self.command)?
                 }
             };
         }
