@@ -23,6 +23,14 @@ pub(super) fn from_environment() -> Option<Ipv4Addr> {
     }
 }
 
+/// Whether `RIVER_HOSTS` names other machines: programs use the network then. Nonsense is found by the search for VMs.
+pub(super) fn names_others(hosts: &str) -> bool {
+    let names = hosts.split(',').filter_map(|entry| entry.split(':').next()).map(str::trim);
+    let is_other =
+        |name: &str| name != "localhost" && !name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
+    names.filter(|name| !name.is_empty()).any(is_other)
+}
+
 pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
     let port = match discovery_port() {
         Ok(port) => port,
@@ -201,6 +209,16 @@ mod tests {
         assert_eq!(one.verdict, Verdict::Warn);
         assert!(one.mend.is_some_and(|mend| mend.contains("RIVER_HOSTS")));
         assert_eq!(judge(all, &[]).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn hosts_are_others_unless_they_are_this_machine() {
+        for hosts in ["", "localhost", " 127.0.0.1:7, ,localhost:8"] {
+            assert!(!names_others(hosts), "{hosts}");
+        }
+        for hosts in ["lab1", "localhost, lab1:7", "192.0.2.1"] {
+            assert!(names_others(hosts), "{hosts}");
+        }
     }
 
     #[test]
