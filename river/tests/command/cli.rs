@@ -11,7 +11,7 @@ fn bad_command_lines_are_told_in_a_sentence() {
     let port = taken.local_addr().unwrap().port().to_string();
     let udp = std::net::UdpSocket::bind(("127.255.255.255", 0)).unwrap();
     let udp_port = udp.local_addr().unwrap().port().to_string();
-    let cases: [(&[&str], i32, &str); 20] = [
+    let cases: [(&[&str], i32, &str); 21] = [
         (&["vm", "-n", "0"], 2, "it must be a number of VMs from 1"),
         (&["run", "-n", "many", "true"], 2, "it must be a number of VMs from 1"),
         (&["vm", "--listen", "127.0.0.1:9999"], 2, "it must be a port number, without an address"),
@@ -28,6 +28,11 @@ fn bad_command_lines_are_told_in_a_sentence() {
         (&["vm", "--memory", "much"], 2, "\"much\" is no size: write a number of bytes"),
         (&["vm", "--memory", "0"], 2, "more than zero"),
         (&["vm", "--open-files", "0"], 2, "0 is not in 1.."),
+        (
+            &["vm", "--open-files", "4000000000"],
+            1,
+            "--open-files 4000000000: the system gives a process here at most",
+        ),
         (&["ls", "--memory", "-1"], 2, "unexpected argument"),
         (&["completions", "tcsh"], 2, "possible values: bash"),
         (&["key"], 2, "river key [OPTIONS] <COMMAND>"),
