@@ -1,6 +1,7 @@
 //! The start of a program.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -207,7 +208,15 @@ impl Launch {
         let trace = self.trace.clone().or_else(|| {
             let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
             // A program that a traced program has started is not the one that is meant.
-            (!path.exists()).then_some(path)
+            if path.exists() {
+                let _ = writeln!(
+                    io::stderr(),
+                    "[river: not traced: {TRACE} names {}, which is there already]",
+                    path.display()
+                );
+                return None;
+            }
+            Some(path)
         });
         let events = match std::env::var(TRACE_EVENTS) {
             Err(_) => self.events,

@@ -92,7 +92,7 @@ fn find_one<'a>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
 
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn vm(name: &str, program: Option<(ProgramId, &str)>) -> VmInfo {
+    pub(crate) fn vm(name: &str, program: Option<(ProgramId, &str)>) -> VmInfo {
         let leased = |(program, name): (ProgramId, &str)| VmState::Leased { program, name: name.into() };
         VmInfo {
             id: VmId::fresh(),

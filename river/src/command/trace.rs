@@ -145,7 +145,7 @@ fn draw(args: &Args, trace: &Path) -> river::Result {
         flow.messages.len(),
         flow.waits.len(),
         run.end as f64 / 1e9,
-        if run.whole { "" } else { "; the program was killed before it was complete" }
+        if run.whole { "" } else { "; the trace is incomplete" }
     );
     Ok(())
 }

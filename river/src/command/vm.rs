@@ -13,7 +13,7 @@ use river::core::{HostLimits, Query, Vm, VmConfig, VmState, drain};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::stop::choose;
+use super::stop::{choose, tell_each};
 use super::{count, print, search, signals, size};
 
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
@@ -149,14 +149,13 @@ impl Args {
 
 fn drain_all(names: &[String]) -> river::Result {
     let vms = search(&Query::default())?.vms;
-    for vm in choose(&vms, names)? {
+    tell_each(&choose(&vms, names)?, "drained", |vm| {
         drain(vm)?;
-        print(&match &vm.state {
+        Ok(match &vm.state {
             VmState::Idle => format!("VM {} ends now\n", vm.name),
             VmState::Leased { name, .. } => format!("VM {} ends when {name} has given it back\n", vm.name),
-        })?;
-    }
-    Ok(())
+        })
+    })
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
