@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use if_addrs::IfAddr;
+use river::VrError;
 use river::core::{Heard, ResponderError, discovery_port, hear_self};
 
-use super::finding::{Finding, chain};
+use super::finding::Finding;
 
 /// How long a connection may take: within a machine it takes microseconds, unless something drops it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -50,7 +51,7 @@ pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
                 .extend(heard.iter().map(|heard| heard.address).filter(|address| !address.is_loopback()));
             findings.push(judge_heard(port, &heard));
         }
-        Err(error) => findings.push(judge_deaf(port, &error)),
+        Err(error) => findings.push(judge_deaf(port, error)),
     }
     findings
         .push(judge_connections(addresses.into_iter().map(|address| (address, connect(address))).collect()));
@@ -96,14 +97,14 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
 }
 
 /// No VM could start here.
-fn judge_deaf(port: u16, error: &ResponderError) -> Finding {
+fn judge_deaf(port: u16, error: ResponderError) -> Finding {
     let mend = match error {
         ResponderError::PortTaken(_) => free_the_port(port),
         ResponderError::NoLoopback => "`ip link set lo up`".into(),
         ResponderError::NoInterface(_) => "`ip -4 address` lists those there are".into(),
         _ => "see what `ip -4 address` and `ulimit -n` say".into(),
     };
-    Finding::fail("discovery", chain(error), mend)
+    Finding::fail("discovery", VrError::from(error).to_string(), mend)
 }
 
 fn free_the_port(port: u16) -> String {

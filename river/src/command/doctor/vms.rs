@@ -2,9 +2,10 @@
 
 use std::thread;
 
+use river::VrError;
 use river::core::{Found, PROTOCOL, Query, find};
 
-use super::finding::{Finding, chain};
+use super::finding::Finding;
 use super::network::reach;
 use crate::command::plural;
 
@@ -15,7 +16,7 @@ pub(super) fn check(here_only: bool) -> Vec<Finding> {
     match find(&Query::default()) {
         Err(error) => vec![Finding::fail(
             CHECK,
-            chain(&error),
+            VrError::from(error).to_string(),
             "correct the variable that is named; `river vm --help` and the guide list them all",
         )],
         Ok(found) => {
