@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            command::tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

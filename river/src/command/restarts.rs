@@ -13,7 +13,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use super::restore::restored;
 use super::run::{End, Runner};
-use super::search;
+use super::{search, tell};
 
 /// Stands for a directory: the memory of VMs.
 const MEMORY: &str = "memory";
@@ -117,7 +117,7 @@ impl Kept {
         let fetched = core::kept::fetch(self.run, &vms, self.directory.path());
         let stored = Stored::latest(self.directory.path());
         match (fetched, &stored) {
-            (Err(error), Ok(_)) => eprintln!("[river: {error}; going on from the one before]"),
+            (Err(error), Ok(_)) => tell(format_args!("[river: {error}; going on from the one before]")),
             (Err(error), Err(_)) => {
                 // What is left of them is of no use to a program that begins anew.
                 core::kept::forget(self.run, &vms);
@@ -167,11 +167,13 @@ impl Lives {
             end = match last() {
                 Ok(stored) => {
                     let number = stored.number;
-                    eprintln!("[river: the program died; going on from checkpoint {number}, {count}]");
+                    tell(format_args!(
+                        "[river: the program died; going on from checkpoint {number}, {count}]"
+                    ));
                     runner.run(&mut restored(&stored, self.command.get_envs())?)?
                 }
                 Err(error) => {
-                    eprintln!("[river: the program died ({error}); beginning anew, {count}]");
+                    tell(format_args!("[river: the program died ({error}); beginning anew, {count}]"));
                     runner.run(&mut self.command)?
                 }
             };

@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::restarts::{Lives, State};
-use super::{FAILED, count, exit, plural, search, signals};
+use super::{FAILED, count, exit, plural, search, signals, tell};
 
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
@@ -156,7 +156,7 @@ pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river
         1 => format!("1 idle VM was found, not {count}"),
         _ => format!("{found} idle VMs were found, not {count}"),
     };
-    eprintln!("[river run: {idle}; started {} on this machine for this run]", plural(count));
+    tell(format_args!("[river run: {idle}; started {} on this machine for this run]", plural(count)));
     command.env("RIVER_VMS", count.to_string());
     command.env("RIVER_PORT", port.to_string()).env("RIVER_OWN_PORT", port.to_string());
     // It is to find these VMs only.
@@ -235,7 +235,7 @@ impl Runner {
             Ok(child) => wait(child, taken).map(End::Status),
             Err(error) => {
                 let program = command.get_program();
-                eprintln!("error: cannot run {}: {}", program.display(), explain(program, &error));
+                tell(format_args!("error: cannot run {}: {}", program.display(), explain(program, &error)));
                 Ok(End::NotRun(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }))
             }
         };

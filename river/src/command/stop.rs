@@ -4,7 +4,7 @@ use clap::builder::NonEmptyStringValueParser;
 use river::VrError;
 use river::core::{Query, VmInfo, VmState, stop};
 
-use super::{begins_with, plural, print, search};
+use super::{begins_with, plural, print, search, tell};
 
 /// End virtual machines, whoever uses them
 ///
@@ -41,19 +41,19 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> river::Result {
     let vms = search(&Query::default())?.vms;
     if vms.is_empty() && args.names.is_empty() {
-        eprintln!("no VM was found, so there is nothing to stop");
+        tell("no VM was found, so there is nothing to stop");
         return Ok(());
     }
     let mut chosen = choose(&vms, &args.names)?;
     if args.idle {
         chosen.retain(|vm| {
             if let VmState::Leased { name, .. } = &vm.state {
-                eprintln!("VM {} goes on, as {name} uses it", vm.name);
+                tell(format_args!("VM {} goes on, as {name} uses it", vm.name));
             }
             vm.state == VmState::Idle
         });
     }
-    tell_each(&chosen, "stopped", |vm| {
+    order_each(&chosen, "stopped", |vm| {
         stop(vm)?;
         Ok(match &vm.state {
             VmState::Idle => format!("stopped VM {}\n", vm.name),
@@ -62,18 +62,18 @@ pub(crate) fn run(args: &Args) -> river::Result {
     })
 }
 
-/// Tells all of them something, also those after one that fails. What `tell` returns is printed.
-pub(super) fn tell_each(
+/// Gives an order to all of them, also to those after one that fails. What `order` returns is printed.
+pub(super) fn order_each(
     vms: &[&VmInfo],
     done: &str,
-    tell: impl Fn(&VmInfo) -> river::Result<String>,
+    order: impl Fn(&VmInfo) -> river::Result<String>,
 ) -> river::Result {
     let mut failed = 0;
     for vm in vms {
-        match tell(vm) {
+        match order(vm) {
             Ok(said) => print(&said)?,
             Err(error) => {
-                eprintln!("{error}");
+                tell(error);
                 failed += 1;
             }
         }
@@ -139,7 +139,7 @@ mod tests {
     fn all_are_told_also_after_one_that_fails() {
         let vms = ["lab-0", "lab-1", "lab-2"].map(|name| vm(name, None));
         let told = RefCell::new(Vec::new());
-        let result = tell_each(&vms.iter().collect::<Vec<_>>(), "drained", |vm| {
+        let result = order_each(&vms.iter().collect::<Vec<_>>(), "drained", |vm| {
             told.borrow_mut().push(vm.name.clone());
             if vm.name == "lab-0" { Err(VrError::msg("it is cut off")) } else { Ok(String::new()) }
         });

@@ -13,7 +13,7 @@ use river::core::{HostLimits, Query, Vm, VmConfig, VmState, drain};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::stop::{choose, tell_each};
+use super::stop::{choose, order_each};
 use super::{count, print, search, signals, size};
 
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
@@ -149,7 +149,7 @@ impl Args {
 
 fn drain_all(names: &[String]) -> river::Result {
     let vms = search(&Query::default())?.vms;
-    tell_each(&choose(&vms, names)?, "drained", |vm| {
+    order_each(&choose(&vms, names)?, "drained", |vm| {
         drain(vm)?;
         Ok(match &vm.state {
             VmState::Idle => format!("VM {} ends now\n", vm.name),

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use river::core::Vr;
+
 use crate::lab::{Lab, text};
 
 #[test]
@@ -168,4 +170,30 @@ fn a_reader_that_has_enough_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+}
+
+/// What the initiator of kind `fails` does.
+pub(crate) fn fails(_: &Vr) -> river::Result {
+    Err(river::VrError::msg("on purpose"))
+}
+
+#[test]
+fn that_nobody_reads_what_it_says_is_no_error_either() {
+    let lab = Lab::new();
+    lab.ends(&["key", "new"], 0);
+    let deaf = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    // A warning that is logged, too.
+    let cases: [(&[&str], i32); 3] =
+        [(&["ls"], 0), (&["stop", "lab-0"], 1), (&["run", "no-such-program"], 127)];
+    for (args, code) in cases {
+        let status = lab.river(args).env("RIVER_HOSTS", "a..b").stderr(deaf()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+    // Nor for a program: a panic would end it with 101.
+    let status = lab.program("fails").stdout(Stdio::null()).stderr(deaf()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }

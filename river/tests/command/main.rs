@@ -52,6 +52,7 @@ fn initiator() {
         "count-long" => Some(state::count_long),
         "on-the-last" => Some(migrate::on_the_last),
         "count-until" => Some(migrate::count_until),
+        "fails" => Some(cli::fails),
         "dies-once" => Some(state::dies_once),
         _ => None,
     };
