@@ -1,6 +1,8 @@
 //! The start of a program.
 
 use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -50,13 +52,18 @@ fn report<T: Termination>(result: Result<T>) -> ExitCode {
     match result {
         Ok(value) => value.report(),
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             if let Some(trace) = error.trace() {
-                eprintln!("the calls that led to the panic:\n{trace}");
+                tell(format_args!("the calls that led to the panic:\n{trace}"));
             }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says something on stderr. That nobody can hear it any more is no reason to fail.
+fn tell(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Names a file in which `river run` is told that the program failed after it had lost a host.
@@ -207,7 +214,14 @@ impl Launch {
         let trace = self.trace.clone().or_else(|| {
             let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
             // A program that a traced program has started is not the one that is meant.
-            (!path.exists()).then_some(path)
+            if path.exists() {
+                tell(format_args!(
+                    "[river: not traced: {TRACE} names {}, which is there already]",
+                    path.display()
+                ));
+                return None;
+            }
+            Some(path)
         });
         let events = match std::env::var(TRACE_EVENTS) {
             Err(_) => self.events,
@@ -281,7 +295,7 @@ fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) 
 fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let (directory, number, content, broken) = Directory::find(from)?;
     for error in broken {
-        eprintln!("[river: passed over a checkpoint: {error}]");
+        tell(format_args!("[river: passed over a checkpoint: {error}]"));
     }
     let own = image::own_image()?;
     if own.hash != content.header.image {

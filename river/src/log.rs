@@ -16,5 +16,7 @@ pub fn log_to_stderr(verbosity: u8) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // They would go to stderr, too: with a panic, if nobody can hear them any more.
+        .log_internal_errors(false)
         .try_init();
 }

@@ -67,7 +67,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    river::log_to_stderr(args.verbose);
+    if !matches!(&args.command, Command::Top(top) if top.draws_on_stderr()) {
+        river::log_to_stderr(args.verbose);
+    }
     let result = match args.command {
         Command::Vm(args) => command::vm::run(&args),
         Command::Ls(args) => command::ls::run(&args),
@@ -89,7 +91,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            command::tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

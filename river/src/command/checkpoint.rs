@@ -5,7 +5,7 @@ use std::path::{self, PathBuf};
 use clap::ValueHint;
 use clap::builder::NonEmptyStringValueParser;
 use river::VrError;
-use river::core::{self, Query, VmInfo, VmState};
+use river::core::{self, Query, VmInfo, VmState, vm_status};
 
 use super::{begins_with, print, search};
 
@@ -48,8 +48,22 @@ pub(crate) fn run(args: &Args) -> river::Result {
     ))?)
 }
 
-/// A VM that the program uses, and the program's name.
+/// A VM through which the program can be reached, and the program's name.
 pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a VmInfo, &'a str)> {
+    find_one(vms, wanted, has_host)
+}
+
+/// Whether a program runs there, and not only has leased it: it is told where the program's initiator is.
+fn has_host(vm: &VmInfo) -> bool {
+    vm_status(vm).is_ok_and(|status| status.lease.is_some_and(|lease| lease.host.is_some()))
+}
+
+/// Of the VMs that the program uses the first that is preferred, or else any.
+fn find_one<'a>(
+    vms: &'a [VmInfo],
+    wanted: &str,
+    preferred: impl Fn(&VmInfo) -> bool,
+) -> river::Result<(&'a VmInfo, &'a str)> {
     let used = vms.iter().filter_map(|vm| match &vm.state {
         VmState::Leased { program, name } => Some((vm, program, name.as_str())),
         VmState::Idle => None,
@@ -68,7 +82,8 @@ pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a Vm
             "no program {wanted} uses a VM that can be found: `river ls` shows which do"
         ))),
         [(vm, program, name), ref more @ ..] if more.iter().all(|(_, other, _)| *other == program) => {
-            Ok((vm, name))
+            let preferred = fitting.iter().map(|(vm, ..)| *vm).find(|vm| preferred(vm));
+            Ok((preferred.unwrap_or(vm), name))
         }
         _ => Err(VrError::msg(format!(
             "several programs are called {wanted}: use the process id, which `river ls` shows"
@@ -77,7 +92,7 @@ pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a Vm
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
 
@@ -85,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn vm(name: &str, program: Option<(ProgramId, &str)>) -> VmInfo {
+    pub(crate) fn vm(name: &str, program: Option<(ProgramId, &str)>) -> VmInfo {
         let leased = |(program, name): (ProgramId, &str)| VmState::Leased { program, name: name.into() };
         VmInfo {
             id: VmId::fresh(),
@@ -112,11 +127,16 @@ mod tests {
             vm("lab-3", used(other, "e (process 12 on lab)")),
             vm("lab-4", used(ProgramId::fresh(), "e (process 13 on lab)")),
         ];
-        let found =
-            |wanted: &str| find(&vms, wanted).map(|(vm, _)| vm.name.clone()).map_err(|e| e.to_string());
+        let find = |wanted: &str, preferred: &str| {
+            let found = find_one(&vms, wanted, |vm| vm.name == preferred);
+            found.map(|(vm, _)| vm.name.clone()).map_err(|error| error.to_string())
+        };
+        let found = |wanted: &str| find(wanted, "none");
         for wanted in ["pi", "11", &pi.to_string().to_uppercase()] {
             assert_eq!(found(wanted).as_deref(), Ok("lab-1"), "{wanted}");
         }
+        assert_eq!(find("pi", "lab-2").as_deref(), Ok("lab-2"));
+        assert_eq!(find("pi", "lab-3").as_deref(), Ok("lab-1"));
         assert_eq!(found("12").as_deref(), Ok("lab-3"));
         assert!(found("e").unwrap_err().contains("several programs"));
         // Fewer digits may be meant for anything.

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use river::VrError;
 use river::core::{ClusterKey, KeyError};
 
-use super::print;
+use super::{print, tell};
 
 /// More than any text that is a key.
 const MAX_TEXT: u64 = 256;
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
         Command::Export => {
             let key = load(&path)?;
             if io::stdout().is_terminal() {
-                eprintln!("who has this key can run any code on your VMs: show it to nobody");
+                tell("who has this key can run any code on your VMs: show it to nobody");
             }
             print(&format!("{}\n", hex(&key)))?;
         }
@@ -110,7 +110,7 @@ fn read(file: &Path) -> river::Result<(String, String)> {
     let mut text = Vec::new();
     let (from, result) = if file == Path::new("-") {
         if io::stdin().is_terminal() {
-            eprintln!("paste the key, then press Enter and Ctrl-D");
+            tell("paste the key, then press Enter and Ctrl-D");
         }
         ("standard input".to_owned(), io::stdin().lock().take(MAX_TEXT).read_to_end(&mut text))
     } else {
@@ -157,7 +157,7 @@ fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
     }
     print(&format!("key {fingerprint} is in {}\n", path.display()))?;
     if let Some(old) = old {
-        eprintln!("key {old} is gone. {REPLACED}");
+        tell(format_args!("key {old} is gone. {REPLACED}"));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use river::core::{Query, VmInfo, VmState};
 
-use super::{duration, print, search, size};
+use super::{duration, print, search, size, tell};
 
 /// Show the virtual machines that can be found
 #[derive(clap::Args)]
@@ -71,14 +71,11 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return Ok(print(&(serde_json::to_string_pretty(&vms)? + "\n"))?);
     }
     if vms.is_empty() {
-        eprintln!(
-            "{}",
-            if query == Query::default() {
-                "no VM was found; start one with `river vm`"
-            } else {
-                "no VM that fits was found; `river ls` without filters shows all"
-            }
-        );
+        tell(if query == Query::default() {
+            "no VM was found; start one with `river vm`"
+        } else {
+            "no VM that fits was found; `river ls` without filters shows all"
+        });
         return Ok(());
     }
     let header = ["NAME", "ADDRESS", "CORES", "MEMORY", "ARCHITECTURE", "UP", "STATE", "PROGRAM", "ID"];

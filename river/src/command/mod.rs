@@ -38,7 +38,7 @@ const FAILED: u8 = 125;
 /// The end of a command that returns what a program has returned.
 fn exit(result: river::Result<u8>) -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        tell(format_args!("error: {error}"));
         FAILED
     }))
 }
@@ -54,10 +54,22 @@ fn for_child(path: &Path) -> io::Result<OsString> {
 /// Searches, and says so if there are VMs that cannot be spoken to.
 fn search(query: &Query) -> Result<Found, FindError> {
     let found = find(query)?;
-    for (version, count) in &found.other_versions {
-        eprintln!("{count} more VMs speak protocol version {version}, which this command does not");
+    for others in other_versions(&found) {
+        tell(others);
     }
     Ok(found)
+}
+
+/// The VMs that cannot be spoken to.
+fn other_versions(found: &Found) -> impl Iterator<Item = String> {
+    found.other_versions.iter().map(|(version, count)| {
+        format!("{} more speak protocol version {version}, which this command does not", plural(*count))
+    })
+}
+
+/// Says something on stderr. That nobody can hear it any more is no reason to fail.
+pub(crate) fn tell(text: impl Display) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Prints to stdout. That the reader has read enough, as `head` does, is no error.

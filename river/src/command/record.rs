@@ -7,7 +7,7 @@ use clap::ValueHint;
 
 use super::run::{Job, run_to_the_end};
 use super::states::is_recording;
-use super::{exit, for_child};
+use super::{exit, for_child, tell};
 
 /// Run a program and record all its VRs, so that each can be run again alone
 ///
@@ -38,10 +38,10 @@ fn try_run(args: &Args) -> river::Result<u8> {
     command.env("RIVER_RECORD", for_child(&args.output)?);
     let code = run_to_the_end(&mut command)?.code();
     if !is_recording(&args.output) {
-        eprintln!(
+        tell(format_args!(
             "[river record: nothing was recorded: {} is no program of River, or has started one instead of being one]",
             command.get_program().display()
-        );
+        ));
     }
     Ok(code)
 }

@@ -12,8 +12,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::{NamedTempFile, TempDir};
 
 use super::restore::restored;
-use super::run::{End, run_to_the_end};
-use super::search;
+use super::run::{End, Runner};
+use super::{search, tell};
 
 /// Stands for a directory: the memory of VMs.
 const MEMORY: &str = "memory";
@@ -117,7 +117,7 @@ impl Kept {
         let fetched = core::kept::fetch(self.run, &vms, self.directory.path());
         let stored = Stored::latest(self.directory.path());
         match (fetched, &stored) {
-            (Err(error), Ok(_)) => eprintln!("[river: {error}; going on from the one before]"),
+            (Err(error), Ok(_)) => tell(format_args!("[river: {error}; going on from the one before]")),
             (Err(error), Err(_)) => {
                 // What is left of them is of no use to a program that begins anew.
                 core::kept::forget(self.run, &vms);
@@ -156,7 +156,8 @@ impl Lives {
     /// Runs it to its end; each time it dies, from `last`, its last checkpoint, or else from its beginning. How it ended, and
     /// whether it died.
     pub(super) fn run(mut self, last: impl Fn() -> river::Result<Stored>) -> river::Result<(End, bool)> {
-        let mut end = run_to_the_end(&mut self.command)?;
+        let runner = Runner::new()?;
+        let mut end = runner.run(&mut self.command)?;
         for restart in 1..=self.restarts {
             if !self.is_death(end) {
                 break;
@@ -166,12 +167,14 @@ impl Lives {
             end = match last() {
                 Ok(stored) => {
                     let number = stored.number;
-                    eprintln!("[river: the program died; going on from checkpoint {number}, {count}]");
-                    run_to_the_end(&mut restored(&stored, self.command.get_envs())?)?
+                    tell(format_args!(
+                        "[river: the program died; going on from checkpoint {number}, {count}]"
+                    ));
+                    runner.run(&mut restored(&stored, self.command.get_envs())?)?
                 }
                 Err(error) => {
-                    eprintln!("[river: the program died ({error}); beginning anew, {count}]");
-                    run_to_the_end(&mut self.command)?
+                    tell(format_args!("[river: the program died ({error}); beginning anew, {count}]"));
+                    runner.run(&mut self.command)?
                 }
             };
         }

@@ -12,7 +12,7 @@ use river::core::{ProgramId, Stored};
 
 use super::restarts::{Lives, seconds};
 use super::states::is_recording;
-use super::{exit, for_child, is_there};
+use super::{exit, for_child, is_there, tell};
 
 /// Go on with a program from its newest checkpoint
 ///
@@ -67,16 +67,16 @@ fn try_run(args: &Args) -> river::Result<u8> {
     }
     let stored = Stored::latest(&args.directory)?;
     for error in &stored.broken {
-        eprintln!("passed over a checkpoint: {error}");
+        tell(format_args!("passed over a checkpoint: {error}"));
     }
     let now: Vec<_> =
         stored.environment.iter().filter_map(|(name, _)| Some((name.clone(), env::var_os(name)?))).collect();
     let mut command = restored(&stored, now.iter().map(|(name, value)| (&**name, Some(&**value))))?;
     let run = ProgramId::fresh();
-    eprintln!("[river restore: {}, from checkpoint {}]", stored.program, stored.number);
+    tell(format_args!("[river restore: {}, from checkpoint {}]", stored.program, stored.number));
     command.env("RIVER_CHECKPOINT_RUN", run.to_string());
     match args.every {
-        None => eprintln!("[river restore: no further checkpoints but the program's own; see --every]"),
+        None => tell("[river restore: no further checkpoints but the program's own; see --every]"),
         Some(every) => {
             command.env("RIVER_CHECKPOINT", path::absolute(&args.directory)?);
             command.env("RIVER_CHECKPOINT_EVERY", every.to_string());

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -18,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::restarts::{Lives, State};
-use super::{FAILED, count, exit, plural, search, signals};
+use super::{FAILED, count, exit, plural, search, signals, tell};
 
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
@@ -135,15 +136,7 @@ impl End {
 
 /// Runs a program, and waits for its end.
 pub(super) fn run_to_the_end(command: &mut Command) -> river::Result<End> {
-    let signals = TakenSignals::take()?;
-    match command.spawn() {
-        Ok(child) => Ok(End::Status(signals.wait(child)?)),
-        Err(error) => {
-            let program = command.get_program();
-            eprintln!("error: cannot run {}: {}", program.display(), explain(program, &error));
-            Ok(End::NotRun(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }))
-        }
-    }
+    Runner::new()?.run(command)
 }
 
 /// Makes the program find its VMs, and returns those that were started for it.
@@ -163,7 +156,7 @@ pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river
         1 => format!("1 idle VM was found, not {count}"),
         _ => format!("{found} idle VMs were found, not {count}"),
     };
-    eprintln!("[river run: {idle}; started {} on this machine for this run]", plural(count));
+    tell(format_args!("[river run: {idle}; started {} on this machine for this run]", plural(count)));
     command.env("RIVER_VMS", count.to_string());
     command.env("RIVER_PORT", port.to_string()).env("RIVER_OWN_PORT", port.to_string());
     // It is to find these VMs only.
@@ -214,47 +207,72 @@ fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(FAILED)
 }
 
-/// Signals that are the program's business: taken so that they do not end this process before the program.
-struct TakenSignals(Signals);
+/// Signals that are the program's business while it runs.
+const SIGNALS: [i32; 4] = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
 
-impl TakenSignals {
-    /// Takes them, except those that this process was started to ignore (by `nohup`, say): the program is to ignore
-    /// them too. The program gets the others with their usual meaning.
-    fn take() -> io::Result<Self> {
-        signals::take(&[SIGINT, SIGQUIT, SIGTERM, SIGHUP]).map(Self)
+/// Runs programs, one after another. While none runs, signals end this process as usual.
+pub(super) struct Runner {
+    /// No program runs. Who has taken a signal once has to see to its usual meaning himself.
+    idle: Arc<AtomicBool>,
+}
+
+impl Runner {
+    pub(super) fn new() -> io::Result<Self> {
+        let idle = Arc::new(AtomicBool::new(true));
+        for signal in signals::heeded(&SIGNALS) {
+            signal_hook::flag::register_conditional_default(signal, idle.clone())?;
+        }
+        Ok(Self { idle })
     }
 
-    /// Waits for the end of the program, and passes on what only this process gets.
-    fn wait(self, mut child: Child) -> io::Result<ExitStatus> {
-        let Self(mut signals) = self;
-        let handle: Handle = signals.handle();
-        let pid = Pid::from_child(&child);
-        // True until the program has been waited for: only so long its id is surely its own.
-        let alive = Arc::new(Mutex::new(true));
-        let watched = alive.clone();
-        let passing = thread::Builder::new().name("river-run-signals".into()).spawn(move || {
-            for signal in &mut signals {
-                // A terminal sends the other two to the program as well.
-                let signal = match signal {
-                    SIGTERM => Signal::TERM,
-                    SIGHUP => Signal::HUP,
-                    _ => continue,
-                };
-                let alive = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                if *alive {
-                    let _ = rustix::process::kill_process(pid, signal);
-                }
+    /// Runs a program, and waits for its end.
+    pub(super) fn run(&self, command: &mut Command) -> river::Result<End> {
+        // They are not to end this process before the program. Those that this process was started to ignore (by `nohup`,
+        // say) the program is to ignore too; it gets the others with their usual meaning.
+        let taken = signals::take(&SIGNALS)?;
+        self.idle.store(false, Relaxed);
+        let end = match command.spawn() {
+            Ok(child) => wait(child, taken).map(End::Status),
+            Err(error) => {
+                let program = command.get_program();
+                tell(format_args!("error: cannot run {}: {}", program.display(), explain(program, &error)));
+                Ok(End::NotRun(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }))
             }
-        })?;
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
-        let status = {
-            let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
-            *alive = false;
-            child.wait()
         };
-        handle.close();
-        let _ = passing.join();
-        status
+        self.idle.store(true, Relaxed);
+        Ok(end?)
     }
+}
+
+/// Waits for the end of the program, and passes on what only this process gets.
+fn wait(mut child: Child, mut signals: Signals) -> io::Result<ExitStatus> {
+    let handle: Handle = signals.handle();
+    let pid = Pid::from_child(&child);
+    // True until the program has been waited for: only so long its id is surely its own.
+    let alive = Arc::new(Mutex::new(true));
+    let watched = alive.clone();
+    let passing = thread::Builder::new().name("river-run-signals".into()).spawn(move || {
+        for signal in &mut signals {
+            // A terminal sends the other two to the program as well.
+            let signal = match signal {
+                SIGTERM => Signal::TERM,
+                SIGHUP => Signal::HUP,
+                _ => continue,
+            };
+            let alive = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            if *alive {
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        }
+    })?;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
+    let status = {
+        let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+        *alive = false;
+        child.wait()
+    };
+    handle.close();
+    let _ = passing.join();
+    status
 }

@@ -8,7 +8,7 @@ use river::VrError;
 use river::core::{Happening, RecordedVr, Recording, Stored};
 
 use super::watch::{self, Watch};
-use super::{duration, is_there, print, replay};
+use super::{duration, is_there, print, replay, tell};
 
 /// Show what a directory holds of a program: its newest checkpoint, or a recording
 ///
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
     }
     let stored = Stored::latest(&args.directory)?;
     for error in &stored.broken {
-        eprintln!("passed over a checkpoint: {error}");
+        tell(format_args!("passed over a checkpoint: {error}"));
     }
     Ok(print(&table(&stored))?)
 }
@@ -94,7 +94,7 @@ fn recorded(args: &Args) -> river::Result {
 /// The VRs of a recording, but for those of which there is too little, which are told.
 fn whole(recording: &Recording) -> &[RecordedVr] {
     for error in recording.broken() {
-        eprintln!("passed over a VR: {error}");
+        tell(format_args!("passed over a VR: {error}"));
     }
     recording.vrs()
 }

@@ -4,7 +4,7 @@ use clap::builder::NonEmptyStringValueParser;
 use river::VrError;
 use river::core::{Query, VmInfo, VmState, stop};
 
-use super::{begins_with, plural, print, search};
+use super::{begins_with, plural, print, search, tell};
 
 /// End virtual machines, whoever uses them
 ///
@@ -41,36 +41,48 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> river::Result {
     let vms = search(&Query::default())?.vms;
     if vms.is_empty() && args.names.is_empty() {
-        eprintln!("no VM was found, so there is nothing to stop");
+        tell("no VM was found, so there is nothing to stop");
         return Ok(());
     }
     let mut chosen = choose(&vms, &args.names)?;
     if args.idle {
         chosen.retain(|vm| {
             if let VmState::Leased { name, .. } = &vm.state {
-                eprintln!("VM {} goes on, as {name} uses it", vm.name);
+                tell(format_args!("VM {} goes on, as {name} uses it", vm.name));
             }
             vm.state == VmState::Idle
         });
     }
+    order_each(&chosen, "stopped", |vm| {
+        stop(vm)?;
+        Ok(match &vm.state {
+            VmState::Idle => format!("stopped VM {}\n", vm.name),
+            VmState::Leased { name, .. } => format!("stopped VM {}, which {name} used\n", vm.name),
+        })
+    })
+}
+
+/// Gives an order to all of them, also to those after one that fails. What `order` returns is printed.
+pub(super) fn order_each(
+    vms: &[&VmInfo],
+    done: &str,
+    order: impl Fn(&VmInfo) -> river::Result<String>,
+) -> river::Result {
     let mut failed = 0;
-    for vm in &chosen {
-        match stop(vm) {
-            Ok(()) => print(&match &vm.state {
-                VmState::Idle => format!("stopped VM {}\n", vm.name),
-                VmState::Leased { name, .. } => format!("stopped VM {}, which {name} used\n", vm.name),
-            })?,
+    for vm in vms {
+        match order(vm) {
+            Ok(said) => print(&said)?,
             Err(error) => {
-                eprintln!("{error}");
+                tell(error);
                 failed += 1;
             }
         }
     }
     if failed > 0 {
         return Err(VrError::msg(format!(
-            "{} of {} could not be stopped: see with `river ls` whether they are still there",
+            "{} of {} could not be {done}: see with `river ls` whether they are still there",
             plural(failed),
-            chosen.len()
+            vms.len()
         )));
     }
     Ok(())
@@ -113,5 +125,26 @@ fn choose_one<'a>(vms: &'a [VmInfo], name: &str) -> river::Result<&'a VmInfo> {
                 ids.join(", ")
             )))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::command::checkpoint::tests::vm;
+
+    #[test]
+    fn all_are_told_also_after_one_that_fails() {
+        let vms = ["lab-0", "lab-1", "lab-2"].map(|name| vm(name, None));
+        let told = RefCell::new(Vec::new());
+        let result = order_each(&vms.iter().collect::<Vec<_>>(), "drained", |vm| {
+            told.borrow_mut().push(vm.name.clone());
+            if vm.name == "lab-0" { Err(VrError::msg("it is cut off")) } else { Ok(String::new()) }
+        });
+        assert_eq!(told.into_inner(), ["lab-0", "lab-1", "lab-2"]);
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with("1 VM of 3 could not be drained"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use river::VrError;
 use river::trace::{Flow, Run, page, perfetto};
 
 use super::run::{End, provide_vms, run_to_the_end};
-use super::{count, exit};
+use super::{count, exit, tell};
 
 /// Run a program and draw what its virtual resources did
 ///
@@ -137,7 +137,7 @@ fn draw(args: &Args, trace: &Path) -> river::Result {
     };
     fs::write(&args.output, text).map_err(|error| cannot_write(&args.output, &error))?;
     let run = &flow.run;
-    eprintln!(
+    tell(format_args!(
         "[river trace: {}: {} VRs on {} VMs, {} messages, {} waits, {:.3} s{}]",
         args.output.display(),
         run.vrs.len(),
@@ -145,7 +145,7 @@ fn draw(args: &Args, trace: &Path) -> river::Result {
         flow.messages.len(),
         flow.waits.len(),
         run.end as f64 / 1e9,
-        if run.whole { "" } else { "; the program was killed before it was complete" }
-    );
+        if run.whole { "" } else { "; the trace is incomplete" }
+    ));
     Ok(())
 }

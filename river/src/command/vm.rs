@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
 use clap::builder::NonEmptyStringValueParser;
+use river::VrError;
 use river::core::{HostLimits, Query, Vm, VmConfig, VmState, drain};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::stop::choose;
+use super::stop::{choose, order_each};
 use super::{count, print, search, signals, size};
 
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
@@ -85,6 +87,29 @@ struct Limits {
     cpu_seconds: Option<u64>,
 }
 
+impl Limits {
+    /// That a host, which is a child of this process, can be given them: only root can raise what the system allows, and that
+    /// only so far. Otherwise every host would fail.
+    fn check(&self) -> river::Result {
+        let limits = [
+            ("--memory", Resource::As, self.memory),
+            ("--open-files", Resource::Nofile, self.open_files),
+            ("--cpu-seconds", Resource::Cpu, self.cpu_seconds),
+        ];
+        for (option, resource, wanted) in limits {
+            let Rlimit { current, maximum } = getrlimit(resource);
+            let (Some(wanted), Some(most)) = (wanted, maximum) else { continue };
+            let raised = Rlimit { current, maximum: Some(wanted) };
+            if wanted > most && setrlimit(resource, raised).is_err() {
+                return Err(VrError::msg(format!(
+                    "{option} {wanted}: the system gives a process here at most {most} (see `ulimit -aH`)"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Not an address, which some programs take there.
 fn listening_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "it must be a port number, without an address (see --network)".into())
@@ -93,10 +118,11 @@ fn listening_port(text: &str) -> Result<u16, String> {
 impl Args {
     fn config(&self) -> river::Result<VmConfig> {
         if self.listen.is_some() && self.count.get() > 1 {
-            return Err(river::VrError::msg(
+            return Err(VrError::msg(
                 "--listen names one port, and each VM needs one of its own: drop -n or --listen",
             ));
         }
+        self.limits.check()?;
         let Limits { memory, open_files, cpu_seconds } = self.limits;
         let mut config = VmConfig::default().limits(HostLimits { memory, open_files, cpu_seconds });
         if let Some(bytes) = self.checkpoint_memory {
@@ -123,14 +149,13 @@ impl Args {
 
 fn drain_all(names: &[String]) -> river::Result {
     let vms = search(&Query::default())?.vms;
-    for vm in choose(&vms, names)? {
+    order_each(&choose(&vms, names)?, "drained", |vm| {
         drain(vm)?;
-        print(&match &vm.state {
+        Ok(match &vm.state {
             VmState::Idle => format!("VM {} ends now\n", vm.name),
             VmState::Leased { name, .. } => format!("VM {} ends when {name} has given it back\n", vm.name),
-        })?;
-    }
-    Ok(())
+        })
+    })
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {

@@ -203,7 +203,7 @@ fn notes(flow: &Flow) -> Vec<String> {
     let run = &flow.run;
     let mut notes = Vec::new();
     if !run.whole {
-        notes.push("the program was killed before its trace was complete".into());
+        notes.push("the trace is incomplete: the program was killed, or could not write it".into());
     }
     for loss in &run.losses {
         notes.push(format!("what the VRs on VM {} did is lost: {}", loss.vm, loss.why));

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use river::core::Vr;
+
 use crate::lab::{Lab, text};
 
 #[test]
@@ -11,7 +13,7 @@ fn bad_command_lines_are_told_in_a_sentence() {
     let port = taken.local_addr().unwrap().port().to_string();
     let udp = std::net::UdpSocket::bind(("127.255.255.255", 0)).unwrap();
     let udp_port = udp.local_addr().unwrap().port().to_string();
-    let cases: [(&[&str], i32, &str); 20] = [
+    let cases: [(&[&str], i32, &str); 21] = [
         (&["vm", "-n", "0"], 2, "it must be a number of VMs from 1"),
         (&["run", "-n", "many", "true"], 2, "it must be a number of VMs from 1"),
         (&["vm", "--listen", "127.0.0.1:9999"], 2, "it must be a port number, without an address"),
@@ -28,6 +30,11 @@ fn bad_command_lines_are_told_in_a_sentence() {
         (&["vm", "--memory", "much"], 2, "\"much\" is no size: write a number of bytes"),
         (&["vm", "--memory", "0"], 2, "more than zero"),
         (&["vm", "--open-files", "0"], 2, "0 is not in 1.."),
+        (
+            &["vm", "--open-files", "4000000000"],
+            1,
+            "--open-files 4000000000: the system gives a process here at most",
+        ),
         (&["ls", "--memory", "-1"], 2, "unexpected argument"),
         (&["completions", "tcsh"], 2, "possible values: bash"),
         (&["key"], 2, "river key [OPTIONS] <COMMAND>"),
@@ -163,4 +170,30 @@ fn a_reader_that_has_enough_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+}
+
+/// What the initiator of kind `fails` does.
+pub(crate) fn fails(_: &Vr) -> river::Result {
+    Err(river::VrError::msg("on purpose"))
+}
+
+#[test]
+fn that_nobody_reads_what_it_says_is_no_error_either() {
+    let lab = Lab::new();
+    lab.ends(&["key", "new"], 0);
+    let deaf = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    // A warning that is logged, too.
+    let cases: [(&[&str], i32); 3] =
+        [(&["ls"], 0), (&["stop", "lab-0"], 1), (&["run", "no-such-program"], 127)];
+    for (args, code) in cases {
+        let status = lab.river(args).env("RIVER_HOSTS", "a..b").stderr(deaf()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+    // Nor for a program: a panic would end it with 101.
+    let status = lab.program("fails").stdout(Stdio::null()).stderr(deaf()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }

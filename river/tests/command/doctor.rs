@@ -68,6 +68,18 @@ fn where_all_is_well_it_says_so_and_makes_no_key() {
 }
 
 #[test]
+fn a_program_that_asks_others_by_name_needs_their_key() {
+    let lab = Lab::new();
+    let (verdict, says, mend) = diagnose(doctor(&lab).env("RIVER_HOSTS", "192.0.2.1"), "key");
+    assert!(verdict == "fail" && says.contains("there is none"), "{says}");
+    assert!(mend.contains("river key import"), "{mend}");
+    assert_eq!(diagnose(doctor(&lab).env("RIVER_HOSTS", "localhost"), "key").0, "ok");
+    lab.ends(&["key", "new"], 0);
+    let (_, says, _) = diagnose(doctor(&lab).arg("--network"), "virtual machines");
+    assert!(says.contains("searched this machine only"), "{says}");
+}
+
+#[test]
 fn a_key_that_is_no_use_is_told() {
     let lab = Lab::new();
     lab.ends(&["key", "new"], 0);

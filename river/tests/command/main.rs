@@ -50,7 +50,9 @@ fn initiator() {
     river::log_to_stderr(1);
     let program: Option<fn(&Vr) -> river::Result> = match kind.as_str() {
         "count-long" => Some(state::count_long),
+        "on-the-last" => Some(migrate::on_the_last),
         "count-until" => Some(migrate::count_until),
+        "fails" => Some(cli::fails),
         "dies-once" => Some(state::dies_once),
         _ => None,
     };

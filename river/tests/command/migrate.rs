@@ -36,6 +36,36 @@ pub(crate) fn count_until(vr: &Vr) -> river::Result {
     Ok(())
 }
 
+/// What the initiator of kind `on-the-last` does: it leases three VMs, and uses the last of them only.
+pub(crate) fn on_the_last(vr: &Vr) -> river::Result {
+    let mut vms =
+        vr.allocate(vr.discover(river::core::Query { count: Some(3), ..Default::default() })?, 3)?;
+    vms.sort_by(|a, b| a.name.cmp(&b.name));
+    vr.deploy(&vms[2..], |_| Counting { count: 0 })?;
+    println!("is there");
+    vr.recv(pat! { never: true })?;
+    Ok(())
+}
+
+#[test]
+fn a_program_is_reached_through_the_one_vm_where_it_has_a_host() {
+    let mut lab = Lab::new();
+    lab.start_vms(3);
+    let mut command = lab.program("on-the-last");
+    let mut program = command.env("RIVER_RECOVERABLE", "1").stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "is there");
+    let (told, _) = lab.ends(&["top", "--once", "--json"], 0);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["programs"].as_array().map(Vec::len), Some(1), "{told:#}");
+    assert_eq!(told["errors"], serde_json::json!([]), "{told:#}");
+    let pid = program.id().to_string();
+    lab.ends(&["checkpoint", &pid, lab.path("state").to_str().unwrap()], 0);
+    let (_, error) = lab.ends(&["migrate", &pid, "?", "lab-0"], 1);
+    assert!(error.contains("; it has "), "{error}");
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
 #[test]
 fn vrs_leave_a_vm_by_command_and_before_it_ends() {
     let mut lab = Lab::new();

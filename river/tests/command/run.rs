@@ -1,14 +1,18 @@
 //! `river run`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::lab::{Lab, ends, eventually, text, wait_for_line};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// A program that says what it was told of VMs.
 const TELL: [&str; 3] = ["sh", "-c", "echo VMs ${RIVER_VMS-unset} port $RIVER_PORT"];
@@ -143,6 +147,54 @@ fn termination_is_passed_on() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
+/// Reads the number that a program prints, and waits until `river` has seen the process with that number end.
+fn wait_for_the_end_of_the_program(river: &mut Child) {
+    let mut line = String::new();
+    BufReader::new(river.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let pid: i32 = line.trim().parse().unwrap();
+    eventually(SOON, "the end of the program", || !Path::new(&format!("/proc/{pid}")).exists());
+}
+
+/// Sends a signal until it has ended the process: a moment may pass until the signal has its usual meaning again.
+fn ends_by(child: &mut Child, signal: Signal) {
+    let pid = Pid::from_child(child);
+    eventually(SOON, "the signal is heeded", || {
+        kill_process(pid, signal).unwrap();
+        child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
+}
+
+#[test]
+fn signals_end_river_itself_when_the_program_has_ended() {
+    let mut lab = Lab::new();
+    lab.start_vms(1);
+    let (state, page) = (lab.path("state").display().to_string(), lab.path("page").display().to_string());
+    // What the command reads next has no writer: it waits there for ever.
+    let last = "mkdir -p $RIVER_CHECKPOINT; mkfifo $RIVER_CHECKPOINT/checkpoint-000001.river 2>&-; echo $$; kill -KILL $$";
+    let restarts = ["run", "--checkpoint", &state, "--restarts", "1", "sh", "-c", last];
+    let trace = ["trace", "-o", &page, "-n", "1", "sh", "-c", "mkfifo $RIVER_TRACE; echo $$"];
+    for args in [&restarts[..], &trace] {
+        for signal in [Signal::INT, Signal::TERM] {
+            let mut child = lab.river(args).stdout(Stdio::piped()).spawn().unwrap();
+            wait_for_the_end_of_the_program(&mut child);
+            ends_by(&mut child, signal);
+        }
+    }
+}
+
+#[test]
+fn signals_are_the_business_of_a_restarted_program_too() {
+    let mut lab = Lab::new();
+    lab.start_vms(1);
+    let state = lab.path("state").display().to_string();
+    let script = "[ -e died ] || { touch died; kill -KILL $$; }; trap 'kill $!; exit 9' TERM; sleep 1000 & echo ready; wait";
+    let (mut child, pid) =
+        start(&mut lab.river(&["run", "--checkpoint", &state, "--restarts", "1", "sh", "-c", script]));
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+}
+
 #[test]
 fn a_killed_river_run_takes_its_vms_along() {
     let lab = Lab::new();
@@ -152,5 +204,5 @@ fn a_killed_river_run_takes_its_vms_along() {
     assert_eq!(lab.hosts(), 4);
     child.kill().unwrap();
     child.wait().unwrap();
-    eventually(Duration::from_secs(60), "hosts gone", || lab.hosts() == 0);
+    eventually(SOON, "hosts gone", || lab.hosts() == 0);
 }

@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::num::NonZero;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually, wait_for_line};
+use crate::lab::{Lab, ends, eventually, wait_for_line};
 
 /// Against hanging only.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,10 +24,13 @@ struct Terminal {
 
 impl Terminal {
     fn run(lab: &Lab, args: &[&str]) -> Self {
+        Self::run_command(lab, &lab.river(args))
+    }
+
+    fn run_command(lab: &Lab, river: &Command) -> Self {
         let (rows, cols) = (NonZero::new(30).unwrap(), NonZero::new(160).unwrap());
         let size = PtySize { rows: rows.get(), cols: cols.get(), pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
-        let river = lab.river(args);
         let mut command = CommandBuilder::new(river.get_program());
         command.args(river.get_args());
         command.cwd(lab.path("empty"));
@@ -145,7 +149,7 @@ fn a_stopped_host_is_suspected_and_a_signal_restores_the_terminal() {
     let mut lab = Lab::new();
     let program = sleepers(&mut lab);
     let host = lab.processes().into_iter().find(|pid| lab.is_host(*pid)).unwrap();
-    rustix::process::kill_process(host, rustix::process::Signal::STOP).unwrap();
+    kill_process(host, Signal::STOP).unwrap();
     let mut top = Terminal::run(&lab, &["top", "--interval", "0.2"]);
     top.press("2");
     top.shows(&["command-"], &["no program"]);
@@ -159,13 +163,35 @@ fn a_stopped_host_is_suspected_and_a_signal_restores_the_terminal() {
     };
     eventually(LIMIT, "one process suspected", suspected);
     let pid = i32::try_from(top.child.process_id().unwrap()).unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid).unwrap(),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
     top.ends();
     end(program);
+}
+
+#[test]
+fn whatever_signal_ends_it_the_terminal_is_restored() {
+    let lab = Lab::new();
+    for signal in [Signal::INT, Signal::QUIT, Signal::HUP] {
+        let top = Terminal::run(&lab, &["top"]);
+        top.shows(&["no VM was found"], &[]);
+        let pid = i32::try_from(top.child.process_id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        top.ends();
+    }
+}
+
+#[test]
+fn warnings_are_not_written_over_the_screen() {
+    let lab = Lab::new();
+    lab.ends(&["key", "new"], 0);
+    let mut river = lab.river(&["top"]);
+    river.env("RIVER_HOSTS", "a..b");
+    let (_, warned) = ends(lab.river(&["ls"]).env("RIVER_HOSTS", "a..b"), 0);
+    assert!(warned.contains("RIVER_HOSTS names an unknown machine"), "{warned}");
+    let mut top = Terminal::run_command(&lab, &river);
+    top.shows(&["no VM was found"], &["unknown machine"]);
+    top.press("q");
+    top.ends();
 }
 
 #[test]

@@ -327,3 +327,25 @@ fn messages_between_ranks_of_one_process_are_shown_too() {
         assert_eq!(count, Some(2), "{ranks:?} in {pairs:?}");
     }
 }
+
+#[test]
+fn a_run_that_is_not_traced_and_a_trace_that_is_cut_off_are_told() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let (trace, page) = (lab.path("trace"), lab.path("page.html"));
+    for told in [false, true] {
+        let output = lab.program("trace").env("RIVER_TRACE", &trace).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(
+            text(&output).contains("[river: not traced: RIVER_TRACE names "),
+            told,
+            "{}",
+            text(&output)
+        );
+    }
+    let read = ["trace", "-o", page.to_str().unwrap(), "--read", trace.to_str().unwrap()];
+    assert!(!lab.ends(&read, 0).1.contains("incomplete"));
+    let whole = fs::read(&trace).unwrap();
+    fs::write(&trace, &whole[..whole.len() - 1]).unwrap();
+    assert!(lab.ends(&read, 0).1.contains("; the trace is incomplete]"));
+}

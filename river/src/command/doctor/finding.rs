@@ -1,6 +1,5 @@
 //! What a check found.
 
-use std::error::Error;
 use std::fmt;
 
 use serde::Serialize;
@@ -50,17 +49,6 @@ impl fmt::Display for Finding {
             None => Ok(()),
         }
     }
-}
-
-/// An error with all that it was caused by.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use river::VrError;
 use river::core::{ClusterKey, KeyError};
 
-use super::finding::{Finding, chain};
+use super::finding::Finding;
 
 const CHECK: &str = "key";
 
@@ -71,7 +72,7 @@ fn judge(path: &Path, loaded: Result<String, KeyError>, for_network: bool) -> Fi
         ),
         Err(error) => Finding::fail(
             CHECK,
-            chain(&error),
+            VrError::from(error).to_string(),
             "make the file readable for you, or set RIVER_KEY_FILE to another",
         ),
     }

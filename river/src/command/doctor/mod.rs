@@ -43,14 +43,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
-    let network = args.network.or_else(network::from_environment);
+    let asked_for = network::from_environment();
+    let network = args.network.or(asked_for);
+    let by_name = network::names_others(&std::env::var("RIVER_HOSTS").unwrap_or_default());
     let mut findings = vec![versions::check()];
-    let (key, usable) = key::check(network.is_some());
+    let (key, usable) = key::check(network.is_some() || by_name);
     findings.push(key);
     findings.extend(network::check(network));
     // A search would make a key; that is for a program or a VM to do.
     if usable {
-        findings.extend(vms::check());
+        findings.extend(vms::check(network.is_some() && asked_for.is_none() && !by_name));
     }
     findings.push(cache::check());
     findings.extend(limits::check());

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use if_addrs::IfAddr;
+use river::VrError;
 use river::core::{Heard, ResponderError, discovery_port, hear_self};
 
-use super::finding::{Finding, chain};
+use super::finding::Finding;
 
 /// How long a connection may take: within a machine it takes microseconds, unless something drops it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,6 +22,14 @@ pub(super) fn from_environment() -> Option<Ipv4Addr> {
         "1" => Some(Ipv4Addr::UNSPECIFIED),
         text => text.parse().ok().filter(|address: &Ipv4Addr| !address.is_loopback()),
     }
+}
+
+/// Whether `RIVER_HOSTS` names other machines: programs use the network then. Nonsense is found by the search for VMs.
+pub(super) fn names_others(hosts: &str) -> bool {
+    let names = hosts.split(',').filter_map(|entry| entry.split(':').next()).map(str::trim);
+    let is_other =
+        |name: &str| name != "localhost" && !name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
+    names.filter(|name| !name.is_empty()).any(is_other)
 }
 
 pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
@@ -42,7 +51,7 @@ pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
                 .extend(heard.iter().map(|heard| heard.address).filter(|address| !address.is_loopback()));
             findings.push(judge_heard(port, &heard));
         }
-        Err(error) => findings.push(judge_deaf(port, &error)),
+        Err(error) => findings.push(judge_deaf(port, error)),
     }
     findings
         .push(judge_connections(addresses.into_iter().map(|address| (address, connect(address))).collect()));
@@ -88,14 +97,14 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
 }
 
 /// No VM could start here.
-fn judge_deaf(port: u16, error: &ResponderError) -> Finding {
+fn judge_deaf(port: u16, error: ResponderError) -> Finding {
     let mend = match error {
         ResponderError::PortTaken(_) => free_the_port(port),
         ResponderError::NoLoopback => "`ip link set lo up`".into(),
         ResponderError::NoInterface(_) => "`ip -4 address` lists those there are".into(),
         _ => "see what `ip -4 address` and `ulimit -n` say".into(),
     };
-    Finding::fail("discovery", chain(error), mend)
+    Finding::fail("discovery", VrError::from(error).to_string(), mend)
 }
 
 fn free_the_port(port: u16) -> String {
@@ -201,6 +210,16 @@ mod tests {
         assert_eq!(one.verdict, Verdict::Warn);
         assert!(one.mend.is_some_and(|mend| mend.contains("RIVER_HOSTS")));
         assert_eq!(judge(all, &[]).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn hosts_are_others_unless_they_are_this_machine() {
+        for hosts in ["", "localhost", " 127.0.0.1:7, ,localhost:8"] {
+            assert!(!names_others(hosts), "{hosts}");
+        }
+        for hosts in ["lab1", "localhost, lab1:7", "192.0.2.1"] {
+            assert!(names_others(hosts), "{hosts}");
+        }
     }
 
     #[test]

@@ -1,33 +1,46 @@
 //! The VMs that answer, as programs would find them.
 
+use std::thread;
+
+use river::VrError;
 use river::core::{Found, PROTOCOL, Query, find};
 
-use super::finding::{Finding, chain};
+use super::finding::Finding;
 use super::network::reach;
 use crate::command::plural;
 
 const CHECK: &str = "virtual machines";
 
-pub(super) fn check() -> Vec<Finding> {
+/// `here_only`: the network is of interest, but nothing says that it is to be searched.
+pub(super) fn check(here_only: bool) -> Vec<Finding> {
     match find(&Query::default()) {
         Err(error) => vec![Finding::fail(
             CHECK,
-            chain(&error),
+            VrError::from(error).to_string(),
             "correct the variable that is named; `river vm --help` and the guide list them all",
         )],
         Ok(found) => {
-            let silent = found.vms.iter().filter_map(|vm| {
-                let error = reach(vm.address).err()?;
+            // All at once: each that is cut off takes seconds.
+            let results = thread::scope(|scope| {
+                let threads: Vec<_> = found.vms.iter().map(|vm| scope.spawn(|| reach(vm.address))).collect();
+                threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+            });
+            let silent = found.vms.iter().zip(results).filter_map(|(vm, result)| {
+                let error = result.ok()?.err()?;
                 Some(format!("{} at {} ({error})", vm.name, vm.address))
             });
-            let silent: Vec<String> = silent.collect();
-            judge(&found, &silent)
+            judge(&found, &silent.collect::<Vec<_>>(), here_only)
         }
     }
 }
 
-fn judge(found: &Found, silent: &[String]) -> Vec<Finding> {
+fn judge(found: &Found, silent: &[String], here_only: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let where_searched = if here_only {
+        "; searched this machine only, and `RIVER_NETWORK=1 river doctor` searches others, as programs do then"
+    } else {
+        ""
+    };
     let count = found.vms.len();
     findings.push(if !silent.is_empty() {
         Finding::fail(
@@ -38,10 +51,12 @@ fn judge(found: &Found, silent: &[String]) -> Vec<Finding> {
     } else if count == 0 {
         Finding::ok(
             CHECK,
-            "none answers, and none need to: `river vm` starts one, `river run` starts some for a program",
+            format!(
+                "none answers, and none need to: `river vm` starts one, `river run` starts some for a program{where_searched}"
+            ),
         )
     } else {
-        Finding::ok(CHECK, format!("{} can be found and connected to", plural(count)))
+        Finding::ok(CHECK, format!("{} can be found and connected to{where_searched}", plural(count)))
     });
     for (version, count) in &found.other_versions {
         findings.push(Finding::warn(
@@ -61,10 +76,18 @@ mod tests {
     #[test]
     fn another_version_is_a_warning_and_a_silent_vm_a_failure() {
         let mut found = Found::default();
-        assert_eq!(judge(&found, &[]).len(), 1);
+        assert_eq!(judge(&found, &[], false).len(), 1);
         found.other_versions.insert(1, 2);
-        let findings = judge(&found, &["lab at 192.0.2.1:7 (timed out)".into()]);
+        let findings = judge(&found, &["lab at 192.0.2.1:7 (timed out)".into()], false);
         assert_eq!(findings.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Fail, Verdict::Warn]);
         assert!(findings[1].says.contains("2 VMs more speak protocol version 1"), "{}", findings[1].says);
+    }
+
+    #[test]
+    fn that_others_were_not_asked_is_said() {
+        for (here_only, said) in [(true, true), (false, false)] {
+            let findings = judge(&Found::default(), &[], here_only);
+            assert_eq!(findings[0].says.contains("this machine only"), said, "{}", findings[0].says);
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! Asks all VMs and programs what they look like.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use river::core::{ProgramStatus, Query, VmInfo, VmState, VmStatus, program_status, vm_status};
+use river::core::{
+    Found, InspectError, ProgramId, ProgramStatus, Query, VmInfo, VmState, VmStatus, find, program_status,
+    vm_status,
+};
 use serde_json::{Value, json};
 
-use crate::command::search;
+use crate::command::other_versions;
 
 /// What all have said, at about one time.
 #[derive(Clone, Debug)]
@@ -21,36 +24,42 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Searches, and asks all that are found at once.
+    /// Searches, and asks all that are found at once. Says nothing by itself: the screen may be drawn on.
     pub(crate) fn take() -> river::Result<Self> {
-        let mut found = search(&Query::default())?.vms;
+        Ok(Self::ask(find(&Query::default())?))
+    }
+
+    fn ask(found: Found) -> Self {
+        let errors = other_versions(&found).collect();
+        let mut found = found.vms;
         found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-        let mut seen = HashSet::new();
-        let holders: Vec<&VmInfo> = found
-            .iter()
-            .filter(|vm| matches!(&vm.state, VmState::Leased { program, .. } if seen.insert(*program)))
-            .collect();
+        let mut used: BTreeMap<ProgramId, Vec<&VmInfo>> = BTreeMap::new();
+        for vm in &found {
+            if let VmState::Leased { program, .. } = vm.state {
+                used.entry(program).or_default().push(vm);
+            }
+        }
         let (vms, programs) = thread::scope(|scope| {
             let vms: Vec<_> = found.iter().map(|vm| scope.spawn(move || vm_status(vm))).collect();
-            let programs: Vec<_> = holders.iter().map(|vm| scope.spawn(move || program_status(vm))).collect();
+            let programs: Vec<_> =
+                used.into_values().map(|vms| scope.spawn(move || ask_program(&vms))).collect();
             let vms: Vec<_> = vms.into_iter().map(thread::ScopedJoinHandle::join).collect();
             (vms, programs.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
         });
-        let mut snapshot =
-            Self { at: Instant::now(), vms: Vec::new(), programs: Vec::new(), errors: Vec::new() };
+        let mut snapshot = Self { at: Instant::now(), vms: Vec::new(), programs: Vec::new(), errors };
         for (vm, status) in found.into_iter().zip(vms) {
             let status = status.map_err(|_| "a thread panicked".to_owned());
             let status = status.and_then(|status| status.map_err(|error| error.to_string()));
             snapshot.errors.extend(status.as_ref().err().cloned());
             snapshot.vms.push((vm, status.ok()));
         }
-        for status in programs.into_iter().flatten() {
+        for status in programs.into_iter().flatten().flatten() {
             match status {
                 Ok(status) => snapshot.programs.push(status),
                 Err(error) => snapshot.errors.push(error.to_string()),
             }
         }
-        Ok(snapshot)
+        snapshot
     }
 
     /// For scripts: times in seconds, sums since the beginning.
@@ -61,6 +70,18 @@ impl Snapshot {
             "errors": self.errors,
         })
     }
+}
+
+/// Asks the program that uses these VMs through one after the other: one that has no host of it does not know where it is.
+fn ask_program(vms: &[&VmInfo]) -> Option<Result<ProgramStatus, InspectError>> {
+    let mut last = None;
+    for vm in vms {
+        last = Some(program_status(vm));
+        if let Some(Ok(_)) = last {
+            break;
+        }
+    }
+    last
 }
 
 fn seconds(time: Duration) -> f64 {
@@ -112,4 +133,17 @@ fn program_json(program: &ProgramStatus) -> Value {
         "id": program.id, "name": program.name, "age": seconds(program.age), "vms": vms,
         "processes": program.processes.iter().map(process).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vms_of_another_version_are_an_error_to_show_and_not_printed_over_the_screen() {
+        let mut found = Found::default();
+        found.other_versions.insert(1, 2);
+        let snapshot = Snapshot::ask(found);
+        assert_eq!(snapshot.errors, ["2 VMs more speak protocol version 1, which this command does not"]);
+    }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use river::VrError;
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::print;
 use gather::Snapshot;
@@ -65,6 +65,13 @@ pub(crate) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether what is written to stderr would be written over the screen.
+    pub(crate) fn draws_on_stderr(&self) -> bool {
+        !self.once && io::stderr().is_terminal()
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
@@ -86,7 +93,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return Err(VrError::msg("the output is no terminal: use --once, with or without --json"));
     }
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP] {
+    for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, ended.clone())?;
     }
     let (taken, snapshots) = mpsc::channel();
