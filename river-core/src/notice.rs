@@ -1,10 +1,12 @@
 //! What is said to people on a terminal that may be gone.
 
-/// As `eprintln!`, but nothing happens if nobody can read it any more: a panic would take a task of the control plane with it.
+/// As `eprintln!`, but nothing happens if nobody can read it any more: a panic would take a task of the control plane with it. In
+/// one piece, so that lines of several processes do not mix.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        let line = format!("{}\n", format_args!($($text)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 

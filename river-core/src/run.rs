@@ -1,8 +1,6 @@
 //! The start of a program.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -18,6 +16,7 @@ use crate::error::{Result, VrError};
 use crate::host;
 use crate::id::VrId;
 use crate::image;
+use crate::notice::say;
 use crate::program::Program;
 use crate::protocol::KeepIn;
 use crate::replay;
@@ -52,18 +51,13 @@ fn report<T: Termination>(result: Result<T>) -> ExitCode {
     match result {
         Ok(value) => value.report(),
         Err(error) => {
-            tell(format_args!("error: {error}"));
+            say!("error: {error}");
             if let Some(trace) = error.trace() {
-                tell(format_args!("the calls that led to the panic:\n{trace}"));
+                say!("the calls that led to the panic:\n{trace}");
             }
             ExitCode::FAILURE
         }
     }
-}
-
-/// Says something on stderr. That nobody can hear it any more is no reason to fail.
-fn tell(text: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Names a file in which `river run` is told that the program failed after it had lost a host.
@@ -215,10 +209,7 @@ impl Launch {
             let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
             // A program that a traced program has started is not the one that is meant.
             if path.exists() {
-                tell(format_args!(
-                    "[river: not traced: {TRACE} names {}, which is there already]",
-                    path.display()
-                ));
+                say!("[river: not traced: {TRACE} names {}, which is there already]", path.display());
                 return None;
             }
             Some(path)
@@ -295,7 +286,7 @@ fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) 
 fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let (directory, number, content, broken) = Directory::find(from)?;
     for error in broken {
-        tell(format_args!("[river: passed over a checkpoint: {error}]"));
+        say!("[river: passed over a checkpoint: {error}]");
     }
     let own = image::own_image()?;
     if own.hash != content.header.image {

@@ -194,15 +194,12 @@ impl<'v> Communicator<'v> {
     ///
     /// # Errors
     /// [`MpiError::Safepoint`] if something would be lost: requests that are pending (a send of up to 4 KiB is not),
-    /// communicators beside the world, an attached buffer; if `state` cannot be encoded.
+    /// communicators beside the world, an attached buffer; if `state` cannot be encoded. The rank can go on without it, so the
+    /// [`ErrorHandler`] is not asked.
     ///
     /// # Blocking
     /// While a checkpoint is being taken.
     pub fn safepoint<S: Serialize + ?Sized>(&self, state: &S) -> Result<()> {
-        self.guard(self.make_safepoint(state))
-    }
-
-    fn make_safepoint<S: Serialize + ?Sized>(&self, state: &S) -> Result<()> {
         let engine = &self.inner.engine;
         let Some(life) = engine.life().filter(|_| engine.vr().is_recoverable()) else { return Ok(()) };
         let failed = |error: &dyn fmt::Display| MpiError::Safepoint(error.to_string());
@@ -230,7 +227,7 @@ impl<'v> Communicator<'v> {
         let past = self.inner.engine.life().and_then(|life| life.past.as_ref());
         let Some(past) = past.filter(|past| !past.engine.is_empty()) else { return Ok(None) };
         let state = postcard::from_bytes(&past.state);
-        self.guard(state.map(Some).map_err(|error| MpiError::Safepoint(format!("its state: {error}"))))
+        state.map(Some).map_err(|error| MpiError::Safepoint(format!("its state: {error}")))
     }
 
     /// Goes on from a safepoint.
