@@ -24,7 +24,7 @@ use crate::status::Usage;
 /// Of what a host printed, so many of the last lines are kept for its obituary.
 const LAST_LINES: usize = 5;
 /// So long what a host that is gone has written may take to be read.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A longer line is cut into pieces of this size.
 const LINE: u64 = 64 << 10;
 
