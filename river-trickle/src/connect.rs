@@ -6,6 +6,7 @@ use river_core::{Count, Query, VmInfo, Vr};
 use river_rai::RaiServer;
 
 use crate::error::TrickleError;
+use crate::progress::say;
 use crate::vms::Vms;
 
 /// Finds idle VMs, leases them for this program, until it ends or [releases](Vms::release) them, and connects to them: `4` is exactly four, `2..` at least two and all
@@ -48,7 +49,7 @@ pub fn connect_or_start(vr: &Vr, n: Option<usize>) -> Result<Vms<'_>, TrickleErr
     }
     let n = n.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let vms = start(vr, n)?;
-    eprintln!("[trickle: found no VMs, started {n} local {}]", if n == 1 { "one" } else { "ones" });
+    say(format_args!("found no VMs, started {n} local {}", if n == 1 { "one" } else { "ones" }));
     Ok(vms)
 }
 
@@ -76,7 +77,7 @@ fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, Trick
         found = vr.discover(Query::default())?;
     }
     let vms = vr.allocate(found, count)?;
-    eprintln!("[trickle: discovered {} {}]", vms.len(), if vms.len() == 1 { "VM" } else { "VMs" });
+    say(format_args!("discovered {} {}", vms.len(), if vms.len() == 1 { "VM" } else { "VMs" }));
     deploy(vr, &vms)
 }
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use river_core::{DeployError, VmInfo, Vr, VrId, Why};
 use river_rai::{CallError, Rai};
 
+use crate::progress::say;
 use crate::scout::Scout;
 
 /// A VM, as far as it matters here.
@@ -163,7 +164,7 @@ impl Lot {
             None => vm.rai.stop().is_ok(),
         };
         if given_back {
-            eprintln!("[trickle: VM {} was given back]", vm.name);
+            say(format_args!("VM {} was given back", vm.name));
         }
     }
 

@@ -1,5 +1,7 @@
 //! How far a farm has come.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -75,6 +77,11 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+/// Tells people something on stderr. That nobody can read it any more is no reason to fail.
+pub(crate) fn say(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_all(format!("[trickle: {text}]\n").as_bytes());
 }
 
 #[cfg(test)]

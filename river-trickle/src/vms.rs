@@ -9,6 +9,7 @@ use river_rai::{CallError, Rai};
 
 use crate::error::TrickleError;
 use crate::lot::{Injection, Lot};
+use crate::progress::say;
 use crate::scout::{self, Scout};
 use crate::vm::Vm;
 
@@ -157,7 +158,7 @@ impl<'a> Vms<'a> {
                 self.lot.give_up(vm.place());
                 continue;
             }
-            eprintln!("[trickle: VM {} joins]", info.name);
+            say(format_args!("VM {} joins", info.name));
             self.lot.joined.borrow_mut().push((info, server));
         }
     }

@@ -167,8 +167,14 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
     };
     let last_lines = Arc::default();
     let (open, closed) = crossbeam_channel::bounded(0);
-    forward(stdout, false, report.clone(), Arc::clone(&last_lines), open.clone())?;
-    forward(stderr, true, report.clone(), Arc::clone(&last_lines), open)?;
+    let forwarded = forward(stdout, false, report.clone(), Arc::clone(&last_lines), open.clone())
+        .and_then(|()| forward(stderr, true, report.clone(), Arc::clone(&last_lines), open));
+    if let Err(error) = forwarded {
+        // Nobody else knows of it.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(error);
+    }
     Ok((child, pid, Output { closed, last_lines }))
 }
 

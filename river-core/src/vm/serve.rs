@@ -120,7 +120,9 @@ async fn converse(
                 shared.drain();
                 return Ok(());
             }
-            // An image that was not asked for, or requests without a lease.
+            // The rest of an image that was refused: its program sends on until it hears of that.
+            (ToVm::Image(_), Some(_)) => {}
+            // Requests without a lease.
             (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_) | ToVm::EndHost, _) => return Ok(()),
         }
     }
@@ -346,18 +348,42 @@ mod tests {
         }
     }
 
+    /// The conversation of a program that has leased the VM.
+    async fn leased(vm: &Vm, key: &ClusterKey) -> (rt::Sender<ToVm>, Incoming<FromVm>) {
+        let program = ProgramId::fresh();
+        let (_, stream) = control::dial(vm.info().address, key, &Hello::Lease { program }).await.unwrap();
+        let (to, mut from) = control::split::<ToVm, FromVm>(stream);
+        to.try_send(ToVm::Acquire(Tenant { program, name: "test".into() })).unwrap();
+        assert!(matches!(from.next().await, Ok(Some(FromVm::Acquired))));
+        (to, from)
+    }
+
+    /// What is refused may be on its way, and its program is to hear why.
+    #[test]
+    fn an_image_that_is_refused_does_not_end_the_conversation() {
+        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
+        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+        rt::block_on(async {
+            let (to, mut from) = leased(&vm, &key).await;
+            to.try_send(ToVm::Start(spec(2000))).unwrap();
+            assert!(matches!(from.next().await, Ok(Some(FromVm::NeedImage))));
+            for _ in 0..20 {
+                to.try_send(ToVm::Image(vec![0; 100].into())).unwrap();
+            }
+            let Ok(Some(FromVm::Refused(why))) = from.next().await else { panic!("it is kept") };
+            assert!(why.contains("larger than the cache"), "{why}");
+            to.try_send(ToVm::Renew).unwrap();
+            assert!(matches!(from.next().await, Ok(Some(FromVm::Alive))));
+        });
+    }
+
     /// A slow network: the image takes longer than a silence may last, and renewals come behind it.
     #[test]
     fn who_ships_an_image_slowly_hears_that_it_arrives_and_keeps_the_lease() {
         let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(1 << 20)));
         let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
         rt::block_on(async {
-            let program = ProgramId::fresh();
-            let (_, stream) =
-                control::dial(vm.info().address, &key, &Hello::Lease { program }).await.unwrap();
-            let (to, mut from) = control::split::<ToVm, FromVm>(stream);
-            to.try_send(ToVm::Acquire(Tenant { program, name: "slow".into() })).unwrap();
-            assert!(matches!(from.next().await, Ok(Some(FromVm::Acquired))));
+            let (to, mut from) = leased(&vm, &key).await;
             to.try_send(ToVm::Start(spec(1000))).unwrap();
             assert!(matches!(from.next().await, Ok(Some(FromVm::NeedImage))));
             let pieces = to.clone();
