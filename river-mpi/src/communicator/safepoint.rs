@@ -38,7 +38,7 @@ impl Communicator<'_> {
     /// # Errors
     /// [`MpiError::Safepoint`] if something would be lost: requests that are pending (a send of up to 4 KiB is not),
     /// communicators beside the world, an attached buffer; if `state` cannot be encoded. The rank can go on without it, so the
-    /// [`ErrorHandler`] is not asked.
+    /// [`ErrorHandler`](crate::ErrorHandler) is not asked.
     ///
     /// # Blocking
     /// While a checkpoint is being taken.
