@@ -16,8 +16,9 @@ use crate::state::Takeover;
 use crate::state::migration::Purpose;
 use crate::state::takeover::Action;
 
-/// After so long another twin is looked for where none could be made; and after twice as long each time, but not longer than the second.
+/// After so long another twin is looked for if none could be made, and each time after twice as long.
 const PAUSE: Duration = Duration::from_millis(500);
+/// But not after longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The mirrored VRs of the program.

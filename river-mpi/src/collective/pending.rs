@@ -103,7 +103,7 @@ impl<W: Work> Background for Started<W> {
         if self.is_done() {
             return;
         }
-        engine.enter(self.operation);
+        let before = engine.enter(self.operation);
         // Messages come through the engine, which lets this advance when one has come.
         let port = Port { team: &self.team, engine, near: None };
         match work.advance(&port) {
@@ -111,6 +111,7 @@ impl<W: Work> Background for Started<W> {
             Ok(Progress::Done) => *self.result.borrow_mut() = Some(Ok(())),
             Err(error) => *self.result.borrow_mut() = Some(Err(port.explain(error))),
         }
+        engine.enter(before);
     }
 
     fn is_done(&self) -> bool {
@@ -122,8 +123,10 @@ impl<W: Work> Background for Started<W> {
     }
 
     fn describe(&self, engine: &Engine<'_>) -> String {
-        engine.enter(self.operation);
-        self.team.describe(engine, self.waits_for.get())
+        let before = engine.enter(self.operation);
+        let text = self.team.describe(engine, self.waits_for.get());
+        engine.enter(before);
+        text
     }
 }
 

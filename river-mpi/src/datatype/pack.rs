@@ -151,7 +151,7 @@ impl Committed {
             return Ok(());
         }
         Err(MpiError::Type(format!(
-            "copies {blocks:?} of a datatype of {} bytes, each {} bytes behind the one before, overlap: nothing can be received into them",
+            "copies {blocks:?} of a datatype of {} bytes, each {} bytes behind the one before, overlap: what is received needs a type whose pieces lie apart",
             self.size(),
             self.extent()
         )))

@@ -5,10 +5,11 @@ use super::{Ask, Engine, OpId, OpState, Sources, State};
 use crate::matching::Pattern;
 
 impl Engine<'_> {
-    /// Notes which collective operation this rank is in.
+    /// Notes which collective operation this rank is in. In which it was before: what goes on beside an operation leaves it as
+    /// it was.
     #[inline]
-    pub(crate) fn enter(&self, operation: &'static str) {
-        self.operation.set(operation);
+    pub(crate) fn enter(&self, operation: &'static str) -> &'static str {
+        self.operation.replace(operation)
     }
 
     /// What a context is called: its communicator; of the second one of a communicator the operation that is carried out there.

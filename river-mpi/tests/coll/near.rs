@@ -76,6 +76,23 @@ fn a_deadlock_of_operations_and_messages_is_found() {
     assert!(text.contains("rank 0 waits for rank 1 in barrier on the world"), "{text}");
 }
 
+/// What was started goes on beside an operation, which is what its rank waits for.
+#[test]
+fn a_deadlock_names_the_operation_that_a_rank_is_in_and_not_what_it_has_started() {
+    let error = try_world(2, |world| {
+        if world.rank() == 1 {
+            world.recv::<u8>(0, 7)?;
+            return Ok(());
+        }
+        let started = world.ibarrier()?;
+        world.allgather_values(&0_u8)?;
+        started.wait()?;
+        Ok(())
+    });
+    let text = error.expect_err("both wait").to_string();
+    assert!(text.contains("rank 0 waits for rank 1 in allgather on the world"), "{text}");
+}
+
 #[test]
 fn memory_can_be_used_again_as_soon_as_an_operation_returns() {
     world(4, |world| {
