@@ -138,8 +138,14 @@ impl Master {
 
     /// The next thing to do; `None`: wait for an event, or for time to pass.
     pub(crate) fn poll(&mut self, now: Duration) -> Option<Action> {
-        if let Some(action) = self.queue.pop_front() {
-            return Some(action);
+        while let Some(action) = self.queue.pop_front() {
+            let Action::Moved { worker, attempt, map } = action else { return Some(action) };
+            // Since that was queued the map task's worker may have died, or the one that would be told.
+            if self.maps[map as usize].done.is_some() && self.attempts.contains_key(&attempt) {
+                // It goes on, or says once more that it waits.
+                self.workers[worker.0].blocked = false;
+                return Some(action);
+            }
         }
         if self.reduces_left == 0 {
             return Some(Action::Done);
@@ -183,8 +189,6 @@ impl Master {
                 self.maps_left -= 1;
                 for (&attempt, Attempt { task, worker, .. }) in &self.attempts {
                     if let TaskId::Reduce(_) = task {
-                        // It goes on, or says once more that it waits.
-                        self.workers[worker.0].blocked = false;
                         self.queue.push_back(Action::Moved { worker: *worker, attempt, map });
                     }
                 }

@@ -111,6 +111,11 @@ proptest! {
             match steps.next() {
                 Some((0, choice)) => model.kill(choice),
                 Some((1, choice)) => model.fail(choice),
+                Some((2, choice)) => {
+                    // The master hears of both before it is asked what to do.
+                    model.progress(choice);
+                    model.kill(choice / 7);
+                }
                 Some((_, choice)) => model.progress(choice),
                 None => model.progress(turn),
             }
@@ -195,6 +200,26 @@ fn a_reduce_task_that_goes_on_is_given_no_map_task() {
     master.handle_blocked(attempt);
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, busy));
+}
+
+#[test]
+fn nobody_is_told_of_a_move_to_a_worker_that_has_died_since() {
+    let mut master = Master::new(2, 1, &[0, 1, 2], 1, false);
+    for (_, _, attempt) in started(&mut master, 0) {
+        master.handle_done(attempt, Duration::ZERO);
+    }
+    let (busy, _, attempt) = started(&mut master, 0)[0];
+    master.handle_down((busy + 1) % 3);
+    master.handle_blocked(attempt);
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0), (1, (busy + 2) % 3));
+    master.handle_done(again[0].2, Duration::ZERO);
+    master.handle_down((busy + 2) % 3);
+    // The reduce task was not told that it may go on, so it does not say again that it waits.
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0), (1, busy));
+    master.handle_done(again[0].2, Duration::ZERO);
+    assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { .. })));
 }
 
 #[test]
