@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
+use crate::apart::Apart;
 use crate::down::Down;
 use crate::envelope::Envelope;
 use crate::id::{HostId, VrId};
@@ -29,10 +30,8 @@ const SPINS: u32 = 24;
 /// How long a thread yields before it parks, if its last waits were long, and if one ended soon after it had parked.
 const YIELD: Duration = Duration::from_micros(50);
 const YIELD_LONGER: Duration = Duration::from_micros(250);
-/// A yield to a thread that only looks and yields as well takes 1.7 us, one to nobody a quarter. Who gets its core back
-/// sooner than this has it for itself, and looks so often before it yields again, as that takes longer than a look.
-/// Otherwise another may be what it waits for.
-const ALONE: Duration = Duration::from_micros(1);
+/// Who has its core for itself looks so often before it yields again, as that takes longer than a look. Otherwise another
+/// may be what it waits for.
 const LOOKS: u32 = 8;
 
 /// How long a thread waits.
@@ -111,8 +110,8 @@ struct Owned {
 /// How the owner waits, which it alone reads and writes.
 #[derive(Debug, Default)]
 struct Habits {
-    /// Others ran when it yielded last.
-    crowded: AtomicBool,
+    /// Who else runs on its core.
+    apart: Apart,
     /// It was woken soon after it had begun to wait, though it had parked.
     hasty: AtomicBool,
 }
@@ -330,6 +329,11 @@ impl Inbox {
         let _ = self.name.set(name.to_owned());
     }
 
+    /// Who else runs on the owner's core.
+    pub(crate) fn apart(&self) -> &Apart {
+        &self.habits.apart
+    }
+
     /// What the mailbox looks like from outside.
     pub(crate) fn status(&self, id: VrId) -> VrStatus {
         let name = self.name.get().cloned().unwrap_or_default();
@@ -368,8 +372,8 @@ impl Inbox {
         pump: &impl Pump,
         mut taker: Option<&mut Taker<'_>>,
     ) -> bool {
-        let Habits { crowded, hasty } = &*self.habits;
-        let spins = if crowded.load(Relaxed) { 1 } else { SPINS };
+        let Habits { apart, hasty } = &*self.habits;
+        let spins = if apart.is_crowded() { 1 } else { SPINS };
         pump.poll(spins, self, taker.as_deref_mut());
         let is_there = |taker: &Option<&mut Taker<'_>>| {
             self.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken)
@@ -390,10 +394,7 @@ impl Inbox {
                 return false;
             }
             if now - start < if hasty.load(Relaxed) { YIELD_LONGER } else { YIELD } {
-                thread::yield_now();
-                let alone = now.elapsed() < ALONE;
-                looks = if alone { LOOKS } else { 1 };
-                crowded.store(!alone, Relaxed);
+                looks = if apart.yield_at(now) { LOOKS } else { 1 };
                 continue;
             }
             polling = polling.park(|| {

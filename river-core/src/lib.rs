@@ -89,6 +89,7 @@
 //! * `pool`: memory for payloads, used again
 //! * `frame`: the format of data connections
 //! * `fuzzing`: the decoders of what comes from outside, for fuzzers
+//! * `apart`: threads that wait for each other, each on a core of its own
 //! * `inbox`: the shared half of a mailbox
 //! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive
@@ -109,6 +110,7 @@
 //! * `testing`: help for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
+mod apart;
 mod arriving;
 pub mod code;
 mod control;

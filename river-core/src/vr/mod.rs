@@ -165,6 +165,23 @@ impl Vr {
         self.fresh_number.get()
     }
 
+    /// Lets others run, as [`thread::yield_now`](std::thread::yield_now) does, for layers that wait by looking for what no
+    /// message says. If others do run, again and again, this thread has the system move it to another core, as waiting for
+    /// a message does. True: nobody else wanted this core.
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// # static READY: AtomicBool = AtomicBool::new(true);
+    /// while !READY.load(SeqCst) {
+    ///     vr.yield_core();
+    /// }
+    /// # });
+    /// ```
+    pub fn yield_core(&self) -> bool {
+        self.inbox.apart().yield_at(Instant::now())
+    }
+
     /// This VR's own `T`, made by `Default` when first asked for: where a layer keeps what belongs to it and the VR.
     ///
     /// ```

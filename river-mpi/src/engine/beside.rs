@@ -359,7 +359,7 @@ impl Engine<'_> {
         }
         let start = Instant::now();
         while start.elapsed() < patience.min(PATIENCE.max(awake)) {
-            std::thread::yield_now();
+            self.vr.yield_core();
             for _ in 0..LOOKS {
                 self.help_readers(beside);
                 if self.take_beside(hook, landing) {

@@ -178,7 +178,7 @@ impl Near {
         let deadline = Instant::now() + PATIENCE;
         loop {
             for _ in 0..YIELDS {
-                std::thread::yield_now();
+                engine.vr().yield_core();
                 if let Some(message) = self.look(from, &mut pop) {
                     return Ok(message);
                 }

@@ -1,0 +1,117 @@
+//! Threads that wait for each other by looking, each on a core of its own.
+//!
+//! Whoever is woken is often put on the core of who has woken it. If both go on by looking and yielding they take turns
+//! there, a few microseconds each, and neither ever sleeps: it takes the system about a tenth of a second to notice that
+//! another core has nothing to do. So a thread that sees again and again that others run when it yields asks the system to
+//! move it, once, and is free to run anywhere again. Which cores have nothing to do it does not know, nor whether any
+//! has; so moves that do not help are made more and more rarely.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io;
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+/// A yield to a thread that only looks and yields as well takes 1.7 us, one to nobody a quarter. Who gets its core back
+/// sooner than this has it for itself.
+const ALONE: Duration = Duration::from_micros(1);
+/// So many yields in turn to others are enough for a move, and so many at most when moves do not help: from a tenth of a
+/// millisecond to a tenth of a second.
+const LEAST: u32 = 32;
+const MOST: u32 = LEAST << 10;
+
+/// How a thread gets on with others on its core, which it alone reads and writes.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    /// Yields in turn when others ran.
+    crowded: AtomicU32,
+    /// Of these, as many as make it move.
+    patience: AtomicU32,
+}
+
+impl Default for Apart {
+    fn default() -> Self {
+        Self { crowded: 0.into(), patience: LEAST.into() }
+    }
+}
+
+impl Apart {
+    /// Whether others ran when the thread yielded last.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Relaxed) > 0
+    }
+
+    /// Yields. True: nobody else ran. `now` is now.
+    pub(crate) fn yield_at(&self, now: Instant) -> bool {
+        thread::yield_now();
+        let alone = now.elapsed() < ALONE;
+        if self.note(alone) {
+            // Where that is not allowed it stays as it is.
+            let _ = move_away();
+        }
+        alone
+    }
+
+    /// How a yield went. True: the thread is to move.
+    fn note(&self, alone: bool) -> bool {
+        let (crowded, patience) = (self.crowded.load(Relaxed), self.patience.load(Relaxed));
+        if alone {
+            self.crowded.store(0, Relaxed);
+            self.patience.store((patience - 1).max(LEAST), Relaxed);
+            return false;
+        }
+        let crowded = crowded.saturating_add(1);
+        let moves = crowded >= patience;
+        self.crowded.store(if moves { 1 } else { crowded }, Relaxed);
+        if moves {
+            self.patience.store((patience * 2).min(MOST), Relaxed);
+        }
+        moves
+    }
+}
+
+/// Has this thread run on another core than it does, if it may.
+fn move_away() -> io::Result<()> {
+    let cores = sched_getaffinity(None)?;
+    let mut others = cores;
+    others.unset(sched_getcpu());
+    if others.count() == 0 {
+        return Ok(());
+    }
+    sched_setaffinity(None, &others)?;
+    sched_setaffinity(None, &cores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After how many yields the thread moves, if others run each time.
+    fn until_it_moves(apart: &Apart) -> u32 {
+        (1..).find(|_| apart.note(false)).unwrap()
+    }
+
+    #[test]
+    fn moves_that_do_not_help_become_rare() {
+        let apart = Apart::default();
+        let waits: Vec<u32> = (0..20).map(|_| until_it_moves(&apart)).collect();
+        assert!(waits.is_sorted());
+        assert_eq!((waits[0], waits[19]), (LEAST, MOST - 1));
+        (0..MOST).for_each(|_| assert!(!apart.note(true)));
+        assert_eq!(until_it_moves(&apart), LEAST);
+    }
+
+    #[test]
+    fn who_has_its_core_now_and_then_stays() {
+        let apart = Apart::default();
+        (0..100 * LEAST).for_each(|turn| assert!(!apart.note(turn % LEAST == 0), "turn {turn}"));
+    }
+
+    #[test]
+    fn a_thread_that_moves_may_run_where_it_might_before() {
+        let before = sched_getaffinity(None).unwrap();
+        move_away().unwrap();
+        assert_eq!(sched_getaffinity(None).unwrap(), before);
+    }
+}
