@@ -332,30 +332,35 @@ impl<'v> Communicator<'v> {
     /// Has the error handler look at a result.
     #[inline]
     pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
-        // In this form what is no error is not copied with the room for one.
-        match result {
-            Ok(value) => Ok(value),
-            Err(error) => {
-                self.raise(&error);
-                Err(error)
-            }
+        result.map_err(|error| self.raise(error))
+    }
+
+    /// The same without a value. The other form copies what is no error with the room for one, which waits until the message
+    /// that was just sent has left this core's store buffer: see decision 78.
+    #[inline]
+    pub(crate) fn guard_sent(&self, result: Result) -> Result {
+        if let Err(error) = result {
+            return Err(self.raise(error));
         }
+        Ok(())
     }
 
     #[cold]
-    fn raise(&self, error: &MpiError) {
+    #[inline(never)]
+    fn raise(&self, error: MpiError) -> MpiError {
         match self.error_handler() {
             ErrorHandler::Fatal => {
-                let because_of = match error {
-                    MpiError::Stopped => return,
+                let because_of = match &error {
+                    MpiError::Stopped => return error,
                     MpiError::ProcFailed { rank, .. } => u32::try_from(*rank).ok(),
                     _ => None,
                 };
                 self.inner.engine.report(&Report::Failed { text: error.to_string(), because_of });
             }
             ErrorHandler::Return => {}
-            ErrorHandler::Call(function) => function(error),
+            ErrorHandler::Call(function) => function(&error),
         }
+        error
     }
 
     /// The rank in the world to send to; `None` for nobody.

@@ -35,7 +35,7 @@ impl<'v> Communicator<'v> {
     /// # Standard section
     /// 3.2.1
     pub fn send<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result {
-        self.guard(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Standard))
+        self.guard_sent(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Standard))
     }
 
     /// Sends a slice in synchronous mode: returns when a receive has matched it.
@@ -49,7 +49,7 @@ impl<'v> Communicator<'v> {
     /// # Standard section
     /// 3.4
     pub fn ssend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result {
-        self.guard(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Synchronous))
+        self.guard_sent(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Synchronous))
     }
 
     /// Sends a slice in ready mode: the program promises that the receive is posted already. It is a standard send, as

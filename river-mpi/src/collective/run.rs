@@ -35,7 +35,7 @@ impl<'v> Communicator<'v> {
     ) -> Result {
         // Left where they are: to copy what was just written waits until the last message has left this core's store buffer.
         match &call {
-            Ok(call) => self.guard(self.carry_out(call, &Input::Apart(input), output, operator)),
+            Ok(call) => self.guard_sent(self.carry_out(call, &Input::Apart(input), output, operator)),
             Err(_) => self.guard(call.map(drop)),
         }
     }
@@ -59,7 +59,7 @@ impl<'v> Communicator<'v> {
             let input = buffer[place].to_vec();
             self.carry_out(&call, &Input::Apart(&input), buffer, operator)
         };
-        self.guard(call.and_then(run))
+        self.guard_sent(call.and_then(run))
     }
 
     fn carry_out<T: Element>(
@@ -80,8 +80,11 @@ impl<'v> Communicator<'v> {
         }
         let (planned, port) = (&call.planned, self.port(&call.team));
         if planned.brief {
-            let result = self.carry_out_brief(call, &port, given, output, filler, operator);
-            return result.map_err(|error| port.explain(error));
+            // As in `guard_sent`.
+            if let Err(error) = self.carry_out_brief(call, &port, given, output, filler, operator) {
+                return Err(port.explain(error));
+            }
+            return Ok(());
         }
         let mut scratch = self.planner().scratch(planned.plan.scratch_len(), filler);
         let input = match given {
