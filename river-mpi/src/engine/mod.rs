@@ -36,7 +36,7 @@ pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
 use beside::Beside;
-pub(crate) use intake::{Landing, Slice};
+pub(crate) use intake::Landing;
 use op::{Op, OpState};
 pub(crate) use op::{OpId, Outcome, Sending};
 pub(crate) use safepoint::Kept;
