@@ -139,6 +139,8 @@ impl Engine<'_> {
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
         self.pump()?;
         let Some((_, message)) = self.state.borrow_mut().matching.take(&ask.pattern) else {
+            // Who asks again and again has to hear of failures, too.
+            self.watch(ask.sources.as_slice());
             self.check_wait(ask.sources.as_slice(), Some(ask))?;
             return Ok(None);
         };
@@ -157,7 +159,7 @@ impl Engine<'_> {
         self.pump()?;
         let found = self.state.borrow_mut().matching.peek(&ask.pattern).map(|(_, message)| message.header);
         if found.is_none() {
-            // Who asks again and again has to hear of failures, too.
+            // As in `try_receive`.
             self.watch(ask.sources.as_slice());
             self.state.borrow().check_failed(ask.sources.as_slice())?;
         }

@@ -55,8 +55,8 @@ impl Engine<'_> {
         let awake = self.time_to_read(ops);
         match self.look(PATIENCE, awake, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
-                self.ask_about(whom)?;
-                if self.has_due() {
+                // Who asks may take in messages, too.
+                if self.ask_about(whom)? || self.has_due() {
                     return Ok(());
                 }
                 let what = self.describe(hook.as_ref().map(|hook| hook.ask), ops);
@@ -236,8 +236,9 @@ impl Engine<'_> {
         }
     }
 
-    /// Finds out about deaths of which another layer has got the notice.
-    pub(super) fn ask_about(&self, whom: &[u32]) -> Result {
+    /// Finds out about deaths of which another layer has got the notice. True: there was one.
+    fn ask_about(&self, whom: &[u32]) -> Result<bool> {
+        let mut news = false;
         for &rank in whom {
             if rank == self.me || self.state.borrow().gone.contains_key(&rank) {
                 continue;
@@ -245,9 +246,10 @@ impl Engine<'_> {
             let selector = Selector::on(DEATHS).lane(LANE).from(self.id_of(rank));
             if let Err(error) = self.vr.try_receive_where(selector, |_| false) {
                 self.trouble(error)?;
+                news = true;
             }
         }
-        Ok(())
+        Ok(news)
     }
 
     pub(super) fn trouble(&self, error: RecvError) -> Result {
