@@ -20,7 +20,6 @@ use super::root::Root;
 /// A call that can be carried out.
 pub(super) struct Prepared {
     pub(super) team: Team,
-    pub(super) tag: i32,
     pub(super) planned: Rc<Planned>,
 }
 
@@ -278,7 +277,7 @@ impl Communicator<'_> {
 
     #[inline]
     fn planned(&self, planned: Rc<Planned>) -> Prepared {
-        Prepared { team: Team::local(self), tag: self.next_collective(), planned }
+        Prepared { team: Team::local(self), planned }
     }
 
     /// A call between two groups.
@@ -288,7 +287,7 @@ impl Communicator<'_> {
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
         let planned =
             Planned { operation: O::NAME, plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
-        Ok(Prepared { team, tag: self.next_collective(), planned: Rc::new(planned) })
+        Ok(Prepared { team, planned: Rc::new(planned) })
     }
 
     /// The shape of an operation of this rank's group.

@@ -1,8 +1,8 @@
 //! What a rank is told when a call makes no sense, or not the same as the others make.
 
 use river_mpi::coll::consecutive;
-use river_mpi::testing::{surviving_world, try_world};
-use river_mpi::{Communicator, ErrorClass, ErrorHandler, SUM};
+use river_mpi::testing::{surviving_world, try_world, world};
+use river_mpi::{Communicator, Datatype, ErrorClass, ErrorHandler, SUM};
 
 /// The error that the first rank to fail gets.
 fn error(ranks: usize, call: impl Fn(&Communicator) -> river_mpi::Result + Sync) -> String {
@@ -54,6 +54,35 @@ fn whoever_needs_a_rank_that_is_gone_is_told() {
             assert_eq!(class, ErrorClass::ProcFailed, "rank {rank}");
         }
     }
+}
+
+/// An operation that one rank refuses counts there as on the others: the next one is the same everywhere.
+#[test]
+fn what_is_refused_on_some_ranks_counts_on_all() {
+    world(3, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        let is_root = world.rank() == 0;
+        let number = Datatype::of::<u64>();
+        let (dense, on_itself) = (number.commit(), number.with_bounds(0, 0).commit());
+        let mut buffer = [0_u64; 6];
+        let in_step = |class: Option<ErrorClass>, result: river_mpi::Result| {
+            assert_eq!(result.map_err(|error| error.class()).err(), class, "rank {}", world.rank());
+            let mut sum = [1];
+            world.allreduce_in_place(&mut sum, &SUM)?;
+            assert_eq!(sum, [3]);
+            world.ibarrier()?.wait()
+        };
+        let refused = Some(ErrorClass::Type);
+        let (at_root, elsewhere) = if is_root { (refused, None) } else { (None, refused) };
+        // To give one element twice is no error, but to get it is.
+        in_step(elsewhere, world.bcast_as(&mut buffer, (2, &on_itself), 0))?;
+        in_step(at_root, world.gather_as(&[1_u64], (1, &dense), &mut buffer, (2, &on_itself), 0))?;
+        in_step(elsewhere, world.ibcast_as(&mut buffer, (2, &on_itself), 0).map(drop))?;
+        let at_root = at_root.map(|_| ErrorClass::Count);
+        in_step(at_root, world.gather(&[1_u64], &mut buffer, 0))?;
+        in_step(at_root, world.igather(&[1_u64], &mut buffer, 0).map(drop))?;
+        Ok(())
+    });
 }
 
 #[test]
