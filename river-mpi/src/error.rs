@@ -148,13 +148,13 @@ pub enum MpiError {
     },
     /// Other bytes came to a collective operation than it expects: not all ranks have made the same call.
     #[error(
-        "{operation}: rank {from} sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
+        "{operation}: rank {from} of the job sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
          same order, with the same counts"
     )]
     Mismatch {
         /// The operation and its communicator.
         operation: String,
-        /// Who has sent them.
+        /// Who has sent them: its rank in the world.
         from: usize,
         /// How many came.
         sent: usize,
@@ -228,11 +228,16 @@ impl MpiError {
         self
     }
 
-    /// Says of a mismatch which operation it was.
+    /// Says of a mismatch which operation it was, and who in the world has sent what, of whom the operation knew its own number.
     #[cold]
-    pub(crate) fn in_operation(mut self, name: impl FnOnce() -> String) -> Self {
-        if let Self::Mismatch { operation, .. } = &mut self {
+    pub(crate) fn in_operation(
+        mut self,
+        name: impl FnOnce() -> String,
+        world_rank: impl FnOnce(usize) -> u32,
+    ) -> Self {
+        if let Self::Mismatch { operation, from, .. } = &mut self {
             *operation = name();
+            *from = world_rank(*from) as usize;
         }
         self
     }

@@ -137,6 +137,10 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         } else if world.rank() == 1 {
             assert_eq!(world.recv::<i32>(0, 0)?.0, [1, 2, 2, 3]);
         }
+        // Who sends and receives in one call has sent nothing when it is refused.
+        let me = world.rank();
+        let error = world.sendrecv_replace_as(&mut buffer, (1, &staircase), me, 3, me, 3).unwrap_err();
+        assert_eq!((error.class(), world.iprobe(me, 3)?), (ErrorClass::Type, None));
         let on_itself = int.with_bounds(0, 0).commit();
         let ours = world.allgather_as(&[1], (1, &int.commit()), &mut buffer, (1, &on_itself));
         assert_eq!(ours.unwrap_err().class(), ErrorClass::Type);

@@ -11,16 +11,20 @@ use river_mpi::{
 };
 
 /// Asks until there is an error.
-fn poll<T>(mut ask: impl FnMut() -> Result<Option<T>>) -> ErrorClass {
+fn poll_error<T>(mut ask: impl FnMut() -> Result<Option<T>>) -> MpiError {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(Some(_)) => panic!("there is nothing that it could get"),
             Ok(None) => assert!(start.elapsed() < Duration::from_secs(60), "it is never told"),
-            Err(error) => return error.class(),
+            Err(error) => return error,
         }
         std::thread::yield_now();
     }
+}
+
+fn poll<T>(ask: impl FnMut() -> Result<Option<T>>) -> ErrorClass {
+    poll_error(ask).class()
 }
 
 /// One way to ask, which no other has told of the death before.
@@ -96,6 +100,42 @@ fn who_waits_hears_of_a_death_that_the_program_was_told_of() {
         Ok(())
     });
     assert_eq!(ends.unwrap(), [Ok(()), Ok(())]);
+}
+
+#[test]
+fn errors_say_what_was_waited_for() {
+    for_each_topology(|_, make_vms| {
+        let says = |world: &Communicator<'_>| {
+            world.set_error_handler(ErrorHandler::Return);
+            if world.rank() == 1 {
+                return Err(VrError::msg("it fails"));
+            }
+            let mut barrier = world.ibarrier()?;
+            let text = |error: MpiError| error.to_string();
+            Ok(vec![
+                text(poll_error(|| barrier.test())),
+                text(world.probe(1, 3).unwrap_err()),
+                text(world.send(&[0_u8; 100_000], 1, 4).unwrap_err()),
+                // Within a process a short message leaves, whoever is there.
+                world.send(&[0_u8], 1, 5).map_or_else(text, |()| String::new()),
+            ])
+        };
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 2)?;
+            Ok(Launch::new(2).survive_failures().run_each(vr, &vms, says)?)
+        });
+        let texts = ends.unwrap().swap_remove(0).unwrap();
+        let expected = [
+            "rank 1 in barrier on the world",
+            "a message from rank 1 with tag 3 (the world)",
+            "rank 1 to receive what was sent with tag 4 (the world)",
+            "rank 1 to receive what was sent with tag 5 (the world)",
+        ];
+        let why = "rank 1 of the job ended with an error: it fails";
+        for (text, what) in texts.iter().zip(expected).filter(|(text, _)| !text.is_empty()) {
+            assert_eq!(*text, format!("waiting for {what}: {why}"));
+        }
+    });
 }
 
 /// A rank that has ended well has no message, that is all.

@@ -333,7 +333,8 @@ impl<'v> Engine<'v> {
     /// Sends a header and data that lies in the caller's memory.
     #[inline]
     fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
-        self.transmit_parts(&mut self.state.borrow_mut(), to, header, data)
+        let sent = self.transmit_parts(&mut self.state.borrow_mut(), to, header, data);
+        sent.map_err(|error| error.while_waiting_for(|| self.describe_send(to, header.key)))
     }
 
     #[inline]

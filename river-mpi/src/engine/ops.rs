@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::words::What;
 use super::{ALL, Engine, Landing, Op, OpId, OpState, Outcome, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind, Receipt};
@@ -97,7 +98,7 @@ impl Engine<'_> {
                 self.failure(op)?;
             }
             let whom = self.needed_by(ops);
-            self.block(ops, &whom, None, reborrow(&mut landing))?;
+            self.block(What::Ops(ops), &whom, None, reborrow(&mut landing))?;
         }
     }
 
