@@ -204,6 +204,9 @@ pub enum MpiError {
     /// A safepoint could not be made, or restored.
     #[error("a safepoint of a rank: {0}")]
     Safepoint(String),
+    /// What a function of the program says, one that copies or deletes attributes for instance.
+    #[error("{0}")]
+    Other(String),
     /// It was called from within a receive's predicate.
     #[error("an operation was called from within a receive's predicate, which may only look at the message")]
     Reentrant,
@@ -264,7 +267,7 @@ impl MpiError {
             Self::Deadlock(_) => ErrorClass::Deadlock,
             Self::Start(_) => ErrorClass::Start,
             Self::Stopped => ErrorClass::Stopped,
-            Self::Job { .. } | Self::Reentrant | Self::Safepoint(_) => ErrorClass::Other,
+            Self::Job { .. } | Self::Reentrant | Self::Safepoint(_) | Self::Other(_) => ErrorClass::Other,
         }
     }
 
