@@ -7,7 +7,7 @@
 mod pack;
 mod runs;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::rc::Rc;
 
@@ -46,6 +46,8 @@ struct Shape {
     basics: Vec<(usize, usize)>,
     /// Whether two pieces have a byte in common, once someone has asked.
     overlaps: OnceCell<bool>,
+    /// The same of so many copies in a row, as somebody has asked last: who receives them once does so again.
+    row_overlaps: Cell<(usize, bool)>,
 }
 
 /// `count` copies of a type, one behind the other, at a displacement in bytes.
