@@ -9,7 +9,7 @@ use std::rc::Rc;
 use river_core::{Vr, VrId};
 
 use crate::attribute::Attributes;
-use crate::coll::{Hosts, Planner, Tuning};
+use crate::coll::{Hosts, Planner, Sides, Tuning};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
@@ -68,6 +68,8 @@ struct Inner<'v> {
     agreements: Cell<u32>,
     /// The way to ranks of the own group in this process, if there are any; made when it is needed.
     near: OnceCell<Option<Near>>,
+    /// Of an intercommunicator: both groups together; made when they are needed.
+    sides: OnceCell<Sides>,
 }
 
 impl Drop for Inner<'_> {
@@ -95,6 +97,7 @@ impl<'v> Communicator<'v> {
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
                 near: OnceCell::new(),
+                sides: OnceCell::new(),
             }),
         }
     }
@@ -128,6 +131,7 @@ impl<'v> Communicator<'v> {
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
                 near: OnceCell::new(),
+                sides: OnceCell::new(),
             }),
         })
     }
@@ -314,6 +318,15 @@ impl<'v> Communicator<'v> {
     pub(crate) fn near(&self) -> Option<&Near> {
         let Inner { engine, context, local, rank, near, .. } = &*self.inner;
         near.get_or_init(|| Near::new(engine, *context, local.members(), *rank)).as_ref()
+    }
+
+    /// Both groups together, if there are two.
+    #[inline]
+    pub(crate) fn sides(&self) -> Option<&Sides> {
+        let Inner { engine, local, remote, sides, .. } = &*self.inner;
+        let remote = remote.as_ref()?;
+        let make = || Sides::new(local.members(), remote.members(), |members| hosts(engine, members));
+        Some(sides.get_or_init(make))
     }
 
     /// The number of the next collective operation: the same on all ranks, as all call them in the same order.
