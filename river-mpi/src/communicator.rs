@@ -248,13 +248,19 @@ impl<'v> Communicator<'v> {
         self.inner.handler.borrow().clone()
     }
 
-    /// Ends the job at once, with that text on the terminal of who started it (`MPI_Abort`). Returns an error that the
-    /// caller returns in turn.
+    /// Ends the job at once, also one that survives failures, with that text on the terminal of who started it
+    /// (`MPI_Abort`). Returns an error that the caller returns in turn.
     #[must_use = "return this error, so that this rank ends too"]
     pub fn abort(&self, text: impl Into<String>) -> MpiError {
+        self.abort_with(1, text)
+    }
+
+    /// As [`abort`](Self::abort), and the program that started the job by [`run`](crate::run) ends with that exit code.
+    #[must_use = "return this error, so that this rank ends too"]
+    pub fn abort_with(&self, code: u8, text: impl Into<String>) -> MpiError {
         let text = text.into();
-        self.inner.engine.report(&Report::Failed { text: text.clone(), because_of: None });
-        MpiError::Job { rank: self.inner.engine.me() as usize, text }
+        self.inner.engine.report(&Report::Aborted { text: text.clone(), code });
+        MpiError::Aborted { rank: self.inner.engine.me() as usize, text, code }
     }
 
     /// Another handle on this communicator that uses other algorithms in collective operations. All ranks have to do

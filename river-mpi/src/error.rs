@@ -187,13 +187,23 @@ pub enum MpiError {
     /// Every rank waits for another; the text says who waits for what.
     #[error("deadlock: every rank waits\n{0}")]
     Deadlock(String),
-    /// A rank ended the job.
+    /// A rank ended the job by its failure.
     #[error("rank {rank}: {text}")]
     Job {
         /// Its rank in the world.
         rank: usize,
         /// Its error.
         text: String,
+    },
+    /// A rank ended the job by [`abort`](crate::Communicator::abort).
+    #[error("rank {rank}: {text}")]
+    Aborted {
+        /// Its rank in the world.
+        rank: usize,
+        /// What it said.
+        text: String,
+        /// The exit code of the program that started the job.
+        code: u8,
     },
     /// The ranks could not be started.
     #[error(transparent)]
@@ -267,7 +277,11 @@ impl MpiError {
             Self::Deadlock(_) => ErrorClass::Deadlock,
             Self::Start(_) => ErrorClass::Start,
             Self::Stopped => ErrorClass::Stopped,
-            Self::Job { .. } | Self::Reentrant | Self::Safepoint(_) | Self::Other(_) => ErrorClass::Other,
+            Self::Job { .. }
+            | Self::Aborted { .. }
+            | Self::Reentrant
+            | Self::Safepoint(_)
+            | Self::Other(_) => ErrorClass::Other,
         }
     }
 
