@@ -117,9 +117,10 @@ fn attributes_are_copied_and_deleted_as_their_keys_say() {
     world(1, |world| {
         let deleted = Rc::new(Cell::new(0));
         let count = deleted.clone();
-        let counted = Keyval::new()
-            .on_copy(|n: &u32| Ok(Some(n * 2)))
-            .on_delete(move |_| Ok(count.set(count.get() + 1)));
+        let counted = Keyval::new().on_copy(|n: &u32| Ok(Some(n * 2))).on_delete(move |_| {
+            count.set(count.get() + 1);
+            Ok(())
+        });
         let not_copied = Keyval::<String>::new();
         world.set_attribute(&counted, 5)?;
         world.set_attribute(&counted, 6)?;

@@ -16,7 +16,8 @@ use runs::Runs;
 
 /// A description of memory: some pieces of it, in an order. Made of basic types and of other datatypes; cheap to clone.
 ///
-/// Displacements are in bytes from the beginning of the buffer, or in extents of the type that is repeated.
+/// Displacements are in bytes from the beginning of the buffer, or in extents of the type that is repeated. As a type may take any
+/// bytes of a buffer, buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
 ///
 /// ```
 /// use river_mpi::Datatype;

@@ -137,14 +137,13 @@ impl Committed {
             return Ok(());
         }
         // More than the buffer has, and so some twice: this bounds what follows.
-        let overlap = self.pack_size(copies) > bytes || self.overlaps() || {
-            copies > 1
-                && if follow_one_another(blocks) {
-                    self.copies_overlap() && self.row_overlaps(copies)
-                } else {
-                    (self.copies_overlap() || share_copies(blocks)) && self.blocks_overlap(blocks)
-                }
-        };
+        let overlap = self.pack_size(copies) > bytes
+            || self.overlaps()
+            || copies > 1
+                && match follow_one_another(blocks) {
+                    true => self.copies_overlap() && self.row_overlaps(copies),
+                    false => (self.copies_overlap() || share_copies(blocks)) && self.blocks_overlap(blocks),
+                };
         if !overlap {
             return Ok(());
         }
@@ -159,7 +158,7 @@ impl Committed {
     fn row_overlaps(&self, copies: usize) -> bool {
         let cache = &self.0.0.row_overlaps;
         if cache.get().0 != copies {
-            cache.set((copies, self.blocks_overlap(&[0..copies])));
+            cache.set((copies, self.blocks_overlap(std::slice::from_ref(&(0..copies)))));
         }
         cache.get().1
     }
@@ -341,7 +340,7 @@ mod tests {
                 prop_assume!(all.iter().all(|&at| (0..200_000).contains(&at)));
                 all.sort_unstable();
                 let twice = all.windows(2).any(|pair| pair[0] == pair[1]);
-                prop_assert_eq!(committed.check_receive(200_000, &[0..count]).is_err(), twice);
+                prop_assert_eq!(committed.check_receive(200_000, std::slice::from_ref(&(0..count))).is_err(), twice);
             }
         }
 

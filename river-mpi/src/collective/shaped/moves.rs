@@ -25,6 +25,7 @@ type Blocks<'a> = (&'a [Range<usize>], &'a Committed);
 /// &datatype)` says of each rank which copies of the datatype are its own: with `3..5` the fourth and the fifth. Errors
 /// are those of the operations on slices, and [`MpiError::Type`](crate::MpiError::Type) if a datatype reaches beyond its
 /// buffer, or what is received would go to one byte twice. Started operations take their data out of the buffer at once.
+/// Buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
 impl<'v> Communicator<'v> {
     fn bcast_call<'a, T: Pod>(
         &self,
