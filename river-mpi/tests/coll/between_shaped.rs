@@ -21,9 +21,10 @@ fn with_a_root(world: &Communicator, started: bool) -> Result {
 
     let values = spread(&numbers(9, COUNT));
     let mut vector = only(gives || is_root, if is_root { values.clone() } else { gaps(COUNT) });
-    match started {
-        true => inter.ibcast_as(&mut vector, (COUNT, &sparse), root)?.wait().map(drop)?,
-        false => inter.bcast_as(&mut vector, (COUNT, &sparse), root)?,
+    if started {
+        inter.ibcast_as(&mut vector, (COUNT, &sparse), root)?.wait()?;
+    } else {
+        inter.bcast_as(&mut vector, (COUNT, &sparse), root)?;
     }
     same(world, &vector, &only(gives || is_root, values), "bcast_as");
 
@@ -31,36 +32,32 @@ fn with_a_root(world: &Communicator, started: bool) -> Result {
     let blocks = consecutive(&vec![COUNT; theirs.len()]);
     let mine = only(gives, numbers(world.rank(), COUNT));
     let mut all = only(is_root, gaps(everything.len()));
-    match started {
-        true => {
-            inter.igather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse), root)?.wait().map(drop)?
-        }
-        false => inter.gather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse), root)?,
+    if started {
+        inter.igather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse), root)?.wait()?;
+    } else {
+        inter.gather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse), root)?;
     }
     same(world, &all, &only(is_root, spread(&everything)), "gather_as");
     all.fill(9);
-    match started {
-        true => {
-            inter.igatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse), root)?.wait().map(drop)?
-        }
-        false => inter.gatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse), root)?,
+    if started {
+        inter.igatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse), root)?.wait()?;
+    } else {
+        inter.gatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse), root)?;
     }
     same(world, &all, &only(is_root, spread(&everything)), "gatherv_as");
 
     let mut got = only(gives, gaps(COUNT));
-    match started {
-        true => {
-            inter.iscatter_as(&all, (COUNT, &sparse), &mut got, (COUNT, &sparse), root)?.wait().map(drop)?
-        }
-        false => inter.scatter_as(&all, (COUNT, &sparse), &mut got, (COUNT, &sparse), root)?,
+    if started {
+        inter.iscatter_as(&all, (COUNT, &sparse), &mut got, (COUNT, &sparse), root)?.wait()?;
+    } else {
+        inter.scatter_as(&all, (COUNT, &sparse), &mut got, (COUNT, &sparse), root)?;
     }
     same(world, &got, &spread(&mine), "scatter_as");
     let mut got = only(gives, vec![0; COUNT]);
-    match started {
-        true => {
-            inter.iscatterv_as(&all, (&blocks, &sparse), &mut got, (COUNT, &dense), root)?.wait().map(drop)?
-        }
-        false => inter.scatterv_as(&all, (&blocks, &sparse), &mut got, (COUNT, &dense), root)?,
+    if started {
+        inter.iscatterv_as(&all, (&blocks, &sparse), &mut got, (COUNT, &dense), root)?.wait()?;
+    } else {
+        inter.scatterv_as(&all, (&blocks, &sparse), &mut got, (COUNT, &dense), root)?;
     }
     same(world, &got, &mine, "scatterv_as");
 
@@ -68,9 +65,10 @@ fn with_a_root(world: &Communicator, started: bool) -> Result {
     let only = |has_part: bool, maps: Vec<[u64; 2]>| if has_part { maps } else { Vec::new() };
     let (mine, each) = (only(gives, maps(world.rank(), 2 * COUNT)), (COUNT, &pairs));
     let mut got = only(is_root, vec![[0; 2]; 2 * COUNT]);
-    match started {
-        true => inter.ireduce_as(&mine, &mut got, each, Compose, root)?.wait().map(drop)?,
-        false => inter.reduce_as(&mine, &mut got, each, &Compose, root)?,
+    if started {
+        inter.ireduce_as(&mine, &mut got, each, Compose, root)?.wait()?;
+    } else {
+        inter.reduce_as(&mine, &mut got, each, &Compose, root)?;
     }
     same(world, &got, &only(is_root, in_order(theirs, 2 * COUNT)), "reduce_as");
     Ok(())
@@ -86,54 +84,53 @@ fn for_all(world: &Communicator, started: bool) -> Result {
     let mine = numbers(me, COUNT);
     let everything: Vec<u64> = theirs.iter().flat_map(|&rank| numbers(rank, COUNT)).collect();
     let mut all = gaps();
-    match started {
-        true => inter.iallgather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse))?.wait().map(drop)?,
-        false => inter.allgather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse))?,
+    if started {
+        inter.iallgather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse))?.wait()?;
+    } else {
+        inter.allgather_as(&mine, (COUNT, &dense), &mut all, (COUNT, &sparse))?;
     }
     same(world, &all, &spread(&everything), "allgather_as");
     let mut all = gaps();
-    match started {
-        true => {
-            inter.iallgatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse))?.wait().map(drop)?
-        }
-        false => inter.allgatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse))?,
+    if started {
+        inter.iallgatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse))?.wait()?;
+    } else {
+        inter.allgatherv_as(&mine, (COUNT, &dense), &mut all, (&blocks, &sparse))?;
     }
     same(world, &all, &spread(&everything), "allgatherv_as");
 
     let given: Vec<u64> = theirs.iter().flat_map(|to| numbers(me * 100 + to, COUNT)).collect();
     let expected: Vec<u64> = theirs.iter().flat_map(|from| numbers(from * 100 + me, COUNT)).collect();
     let mut got = gaps();
-    match started {
-        true => inter.ialltoall_as(&given, (COUNT, &dense), &mut got, (COUNT, &sparse))?.wait().map(drop)?,
-        false => inter.alltoall_as(&given, (COUNT, &dense), &mut got, (COUNT, &sparse))?,
+    if started {
+        inter.ialltoall_as(&given, (COUNT, &dense), &mut got, (COUNT, &sparse))?.wait()?;
+    } else {
+        inter.alltoall_as(&given, (COUNT, &dense), &mut got, (COUNT, &sparse))?;
     }
     same(world, &got, &spread(&expected), "alltoall_as");
     let mut got = gaps();
-    match started {
-        true => {
-            inter.ialltoallv_as(&given, (&blocks, &dense), &mut got, (&blocks, &sparse))?.wait().map(drop)?
-        }
-        false => inter.alltoallv_as(&given, (&blocks, &dense), &mut got, (&blocks, &sparse))?,
+    if started {
+        inter.ialltoallv_as(&given, (&blocks, &dense), &mut got, (&blocks, &sparse))?.wait()?;
+    } else {
+        inter.alltoallv_as(&given, (&blocks, &dense), &mut got, (&blocks, &sparse))?;
     }
     same(world, &got, &spread(&expected), "alltoallv_as");
 
     let pairs = Datatype::of::<[u64; 2]>().contiguous(2).commit();
     let mut got = vec![[0; 2]; 2 * COUNT];
     let (mine, each) = (maps(me, 2 * COUNT), (COUNT, &pairs));
-    match started {
-        true => inter.iallreduce_as(&mine, &mut got, each, Compose)?.wait().map(drop)?,
-        false => inter.allreduce_as(&mine, &mut got, each, &Compose)?,
+    if started {
+        inter.iallreduce_as(&mine, &mut got, each, Compose)?.wait()?;
+    } else {
+        inter.allreduce_as(&mine, &mut got, each, &Compose)?;
     }
     same(world, &got, &in_order(theirs, 2 * COUNT), "allreduce_as");
     // Both groups divide vectors of one length among themselves: `here` blocks of `there` pairs, or the other way round.
     let vector = 2 * here * there;
     let (mut got, counts) = (vec![[0; 2]; 2 * there], vec![there; here]);
-    match started {
-        true => inter
-            .ireduce_scatter_as(&maps(me, vector), &mut got, (&counts, &pairs), Compose)?
-            .wait()
-            .map(drop)?,
-        false => inter.reduce_scatter_as(&maps(me, vector), &mut got, (&counts, &pairs), &Compose)?,
+    if started {
+        inter.ireduce_scatter_as(&maps(me, vector), &mut got, (&counts, &pairs), Compose)?.wait()?;
+    } else {
+        inter.reduce_scatter_as(&maps(me, vector), &mut got, (&counts, &pairs), &Compose)?;
     }
     let at = 2 * there * inter.rank();
     same(world, &got, &in_order(theirs, vector)[at..at + 2 * there], "reduce_scatter_as");
