@@ -4,20 +4,23 @@ use std::any::Any;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-type CopyOf<T> = Rc<dyn Fn(&T) -> Option<T>>;
-type DeleteOf<T> = Rc<dyn Fn(&T)>;
-/// The same, of a type that is known to the key only.
-type Copy = Rc<dyn Fn(&dyn Any) -> Option<Rc<dyn Any>>>;
-type Delete = Rc<dyn Fn(&dyn Any)>;
+use crate::error::Result;
 
-/// The key of an attribute of type `T`, with what happens to it when the communicator is duplicated or gone.
+type CopyOf<T> = Rc<dyn Fn(&T) -> Result<Option<T>>>;
+type DeleteOf<T> = Rc<dyn Fn(&T) -> Result>;
+/// The same, of a type that is known to the key only.
+type Copy = Rc<dyn Fn(&dyn Any) -> Result<Option<Rc<dyn Any>>>>;
+type Delete = Rc<dyn Fn(&dyn Any) -> Result>;
+
+/// The key of an attribute of type `T`, with what happens to it when the communicator is duplicated or gone. What its functions
+/// return as an error, [`MpiError::Other`](crate::MpiError::Other) for instance, is that of the call.
 ///
 /// ```
 /// # river_mpi::testing::world(2, |world| {
 /// use river_mpi::Keyval;
 ///
-/// let depth = Keyval::new().on_copy(|depth: &u32| Some(depth + 1));
-/// world.set_attribute(&depth, 0);
+/// let depth = Keyval::new().on_copy(|depth: &u32| Ok(Some(depth + 1)));
+/// world.set_attribute(&depth, 0)?;
 /// assert_eq!(*world.dup()?.attribute(&depth).unwrap(), 1);
 /// # Ok(()) });
 /// ```
@@ -51,16 +54,18 @@ impl<T: 'static> Keyval<T> {
         Self { number: NEXT.fetch_add(1, Relaxed), copy: None, delete: None }
     }
 
-    /// What [`dup`](crate::Communicator::dup) gives to the new communicator: `None` for nothing.
+    /// What [`dup`](crate::Communicator::dup) gives to the new communicator: `None` for nothing. After an error there is no new
+    /// communicator.
     #[must_use]
-    pub fn on_copy(mut self, copy: impl Fn(&T) -> Option<T> + 'static) -> Self {
+    pub fn on_copy(mut self, copy: impl Fn(&T) -> Result<Option<T>> + 'static) -> Self {
         self.copy = Some(Rc::new(copy));
         self
     }
 
-    /// What is called when the attribute is replaced or deleted, or its communicator's last handle is gone.
+    /// What is called when the attribute is replaced or deleted, or its communicator's last handle is gone. After an error the
+    /// attribute stays, unless the communicator is gone.
     #[must_use]
-    pub fn on_delete(mut self, delete: impl Fn(&T) + 'static) -> Self {
+    pub fn on_delete(mut self, delete: impl Fn(&T) -> Result + 'static) -> Self {
         self.delete = Some(Rc::new(delete));
         self
     }
@@ -76,9 +81,20 @@ pub(crate) struct Attribute {
 
 impl Drop for Attribute {
     fn drop(&mut self) {
-        if let Some(delete) = &self.delete {
-            delete(&*self.value);
+        if let Err(error) = self.delete() {
+            tracing::warn!(%error, "an attribute of a communicator that is gone was not deleted well");
         }
+    }
+}
+
+impl Attribute {
+    /// Calls what its key says, once unless that fails.
+    fn delete(&mut self) -> Result {
+        if let Some(delete) = &self.delete {
+            delete(&*self.value)?;
+        }
+        self.delete = None;
+        Ok(())
     }
 }
 
@@ -87,22 +103,21 @@ impl Drop for Attribute {
 pub(crate) struct Attributes(Vec<Attribute>);
 
 impl Attributes {
-    /// What was there before is returned, to be dropped when nothing is borrowed.
-    #[must_use]
-    pub(crate) fn set<T: 'static>(&mut self, key: &Keyval<T>, value: T) -> Option<Attribute> {
-        let before = self.remove(key);
+    /// What was there before is deleted.
+    pub(crate) fn set<T: 'static>(&mut self, key: &Keyval<T>, value: T) -> Result {
+        self.remove(key)?;
         let copy = key.copy.clone().map(|copy| -> Copy {
-            Rc::new(move |value| Some(Rc::new(copy(value.downcast_ref()?)?) as Rc<dyn Any>))
-        });
-        let delete = key.delete.clone().map(|delete| -> Delete {
             Rc::new(move |value| {
-                if let Some(value) = value.downcast_ref() {
-                    delete(value);
-                }
+                let copied = value.downcast_ref().map(&*copy).transpose()?.flatten();
+                Ok(copied.map(|copied| Rc::new(copied) as Rc<dyn Any>))
             })
         });
+        let delete = key
+            .delete
+            .clone()
+            .map(|delete| -> Delete { Rc::new(move |value| value.downcast_ref().map_or(Ok(()), &*delete)) });
         self.0.push(Attribute { number: key.number, value: Rc::new(value), copy, delete });
-        before
+        Ok(())
     }
 
     pub(crate) fn get<T: 'static>(&self, key: &Keyval<T>) -> Option<Rc<T>> {
@@ -110,19 +125,27 @@ impl Attributes {
         attribute.value.clone().downcast().ok()
     }
 
-    /// As [`set`](Self::set), without a new value.
-    #[must_use]
-    pub(crate) fn remove<T: 'static>(&mut self, key: &Keyval<T>) -> Option<Attribute> {
-        let at = self.0.iter().position(|attribute| attribute.number == key.number)?;
-        Some(self.0.remove(at))
+    /// False: there was nothing.
+    pub(crate) fn remove<T: 'static>(&mut self, key: &Keyval<T>) -> Result<bool> {
+        let Some(at) = self.0.iter().position(|attribute| attribute.number == key.number) else {
+            return Ok(false);
+        };
+        self.0[at].delete()?;
+        self.0.remove(at);
+        Ok(true)
     }
 
     /// Those that a duplicate of the communicator gets.
-    pub(crate) fn copied(&self) -> Self {
+    pub(crate) fn copied(&self) -> Result<Self> {
         let copied = self.0.iter().filter_map(|Attribute { number, value, copy, delete }| {
-            let value = copy.as_ref()?(&**value)?;
-            Some(Attribute { number: *number, value, copy: copy.clone(), delete: delete.clone() })
+            let value = copy.as_ref()?(&**value).transpose()?;
+            Some(value.map(|value| Attribute {
+                number: *number,
+                value,
+                copy: copy.clone(),
+                delete: delete.clone(),
+            }))
         });
-        Self(copied.collect())
+        Ok(Self(copied.collect::<Result<_>>()?))
     }
 }

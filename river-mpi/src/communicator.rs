@@ -9,7 +9,7 @@ use std::rc::Rc;
 use river_core::{Vr, VrId};
 
 use crate::attribute::Attributes;
-use crate::coll::{Hosts, Planner, Tuning};
+use crate::coll::{Hosts, Planner, Sides, Tuning};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
@@ -68,6 +68,8 @@ struct Inner<'v> {
     agreements: Cell<u32>,
     /// The way to ranks of the own group in this process, if there are any; made when it is needed.
     near: OnceCell<Option<Near>>,
+    /// Of an intercommunicator: both groups together; made when they are needed.
+    sides: OnceCell<Sides>,
 }
 
 impl Drop for Inner<'_> {
@@ -95,6 +97,7 @@ impl<'v> Communicator<'v> {
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
                 near: OnceCell::new(),
+                sides: OnceCell::new(),
             }),
         }
     }
@@ -128,6 +131,7 @@ impl<'v> Communicator<'v> {
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
                 near: OnceCell::new(),
+                sides: OnceCell::new(),
             }),
         })
     }
@@ -244,13 +248,19 @@ impl<'v> Communicator<'v> {
         self.inner.handler.borrow().clone()
     }
 
-    /// Ends the job at once, with that text on the terminal of who started it (`MPI_Abort`). Returns an error that the
-    /// caller returns in turn.
+    /// Ends the job at once, also one that survives failures, with that text on the terminal of who started it
+    /// (`MPI_Abort`). Returns an error that the caller returns in turn.
     #[must_use = "return this error, so that this rank ends too"]
     pub fn abort(&self, text: impl Into<String>) -> MpiError {
+        self.abort_with(1, text)
+    }
+
+    /// As [`abort`](Self::abort), and the program that started the job by [`run`](crate::run) ends with that exit code.
+    #[must_use = "return this error, so that this rank ends too"]
+    pub fn abort_with(&self, code: u8, text: impl Into<String>) -> MpiError {
         let text = text.into();
-        self.inner.engine.report(&Report::Failed { text: text.clone(), because_of: None });
-        MpiError::Job { rank: self.inner.engine.me() as usize, text }
+        self.inner.engine.report(&Report::Aborted { text: text.clone(), code });
+        MpiError::Aborted { rank: self.inner.engine.me() as usize, text, code }
     }
 
     /// Another handle on this communicator that uses other algorithms in collective operations. All ranks have to do
@@ -314,6 +324,15 @@ impl<'v> Communicator<'v> {
     pub(crate) fn near(&self) -> Option<&Near> {
         let Inner { engine, context, local, rank, near, .. } = &*self.inner;
         near.get_or_init(|| Near::new(engine, *context, local.members(), *rank)).as_ref()
+    }
+
+    /// Both groups together, if there are two.
+    #[inline]
+    pub(crate) fn sides(&self) -> Option<&Sides> {
+        let Inner { engine, local, remote, sides, .. } = &*self.inner;
+        let remote = remote.as_ref()?;
+        let make = || Sides::new(local.members(), remote.members(), |members| hosts(engine, members));
+        Some(sides.get_or_init(make))
     }
 
     /// The number of the next collective operation: the same on all ranks, as all call them in the same order.

@@ -15,7 +15,7 @@ impl<'v> Communicator<'v> {
     /// copied as their keys say. All ranks call it.
     ///
     /// # Errors
-    /// [`MpiError::ProcFailed`] if a rank is gone.
+    /// [`MpiError::ProcFailed`] if a rank is gone, and that of the function that copies an attribute.
     ///
     /// # Blocking
     /// Until all ranks have called it.
@@ -33,7 +33,7 @@ impl<'v> Communicator<'v> {
         };
         let new = self.guard(dup())?;
         let copied = self.attributes().borrow().copied();
-        *new.attributes().borrow_mut() = copied;
+        *new.attributes().borrow_mut() = self.guard(copied)?;
         Ok(new)
     }
 
@@ -197,12 +197,14 @@ impl<'v> Communicator<'v> {
 
     /// Keeps a value with this communicator, in place of what was kept under that key.
     ///
+    /// # Errors
+    /// That of the key's function that deletes what was kept, which stays then.
+    ///
     /// # Standard section
     /// 5.7.1
-    pub fn set_attribute<T: 'static>(&self, key: &Keyval<T>, value: T) {
-        let before = self.attributes().borrow_mut().set(key, value);
-        // Its key's function may look at the attributes.
-        drop(before);
+    pub fn set_attribute<T: 'static>(&self, key: &Keyval<T>, value: T) -> Result {
+        let set = self.attributes().borrow_mut().set(key, value);
+        self.guard(set)
     }
 
     /// What is kept with this communicator under that key.
@@ -216,11 +218,14 @@ impl<'v> Communicator<'v> {
 
     /// Deletes what is kept under that key; false if there was nothing.
     ///
+    /// # Errors
+    /// That of the key's function that deletes it; it stays then.
+    ///
     /// # Standard section
     /// 5.7.1
-    pub fn delete_attribute<T: 'static>(&self, key: &Keyval<T>) -> bool {
-        let before = self.attributes().borrow_mut().remove(key);
-        before.is_some()
+    pub fn delete_attribute<T: 'static>(&self, key: &Keyval<T>) -> Result<bool> {
+        let removed = self.attributes().borrow_mut().remove(key);
+        self.guard(removed)
     }
 
     /// A context that no rank of any group concerned has used.

@@ -148,13 +148,13 @@ pub enum MpiError {
     },
     /// Other bytes came to a collective operation than it expects: not all ranks have made the same call.
     #[error(
-        "{operation}: rank {from} sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
+        "{operation}: rank {from} of the job sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
          same order, with the same counts"
     )]
     Mismatch {
         /// The operation and its communicator.
         operation: String,
-        /// Who has sent them.
+        /// Who has sent them: its rank in the world.
         from: usize,
         /// How many came.
         sent: usize,
@@ -187,13 +187,23 @@ pub enum MpiError {
     /// Every rank waits for another; the text says who waits for what.
     #[error("deadlock: every rank waits\n{0}")]
     Deadlock(String),
-    /// A rank ended the job.
+    /// A rank ended the job by its failure.
     #[error("rank {rank}: {text}")]
     Job {
         /// Its rank in the world.
         rank: usize,
         /// Its error.
         text: String,
+    },
+    /// A rank ended the job by [`abort`](crate::Communicator::abort).
+    #[error("rank {rank}: {text}")]
+    Aborted {
+        /// Its rank in the world.
+        rank: usize,
+        /// What it said.
+        text: String,
+        /// The exit code of the program that started the job.
+        code: u8,
     },
     /// The ranks could not be started.
     #[error(transparent)]
@@ -204,6 +214,9 @@ pub enum MpiError {
     /// A safepoint could not be made, or restored.
     #[error("a safepoint of a rank: {0}")]
     Safepoint(String),
+    /// What a function of the program says, one that copies or deletes attributes for instance.
+    #[error("{0}")]
+    Other(String),
     /// It was called from within a receive's predicate.
     #[error("an operation was called from within a receive's predicate, which may only look at the message")]
     Reentrant,
@@ -228,11 +241,16 @@ impl MpiError {
         self
     }
 
-    /// Says of a mismatch which operation it was.
+    /// Says of a mismatch which operation it was, and who in the world has sent what, of whom the operation knew its own number.
     #[cold]
-    pub(crate) fn in_operation(mut self, name: impl FnOnce() -> String) -> Self {
-        if let Self::Mismatch { operation, .. } = &mut self {
+    pub(crate) fn in_operation(
+        mut self,
+        name: impl FnOnce() -> String,
+        world_rank: impl FnOnce(usize) -> u32,
+    ) -> Self {
+        if let Self::Mismatch { operation, from, .. } = &mut self {
             *operation = name();
+            *from = world_rank(*from) as usize;
         }
         self
     }
@@ -259,7 +277,11 @@ impl MpiError {
             Self::Deadlock(_) => ErrorClass::Deadlock,
             Self::Start(_) => ErrorClass::Start,
             Self::Stopped => ErrorClass::Stopped,
-            Self::Job { .. } | Self::Reentrant | Self::Safepoint(_) => ErrorClass::Other,
+            Self::Job { .. }
+            | Self::Aborted { .. }
+            | Self::Reentrant
+            | Self::Safepoint(_)
+            | Self::Other(_) => ErrorClass::Other,
         }
     }
 

@@ -60,6 +60,8 @@ pub(crate) enum Report {
     Finished { result: Vec<u8>, sent: Vec<u64> },
     /// It is over: the rank that is to blame, if it is another one.
     Failed { text: String, because_of: Option<u32> },
+    /// It ends the job, whoever else would survive, with this exit code.
+    Aborted { text: String, code: u8 },
     /// It has waited for a while.
     Waiting(Waiting),
     /// Whether it is still in the wait with this number.

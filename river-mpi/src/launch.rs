@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::io::Write as _;
 use std::marker::PhantomData;
 use std::process::Termination;
 use std::rc::Rc;
@@ -65,8 +66,8 @@ impl From<Option<usize>> for Ranks {
 /// ```
 ///
 /// `body` may be a function or a closure that captures nothing; the program's command line is the same on all ranks.
-/// If a rank fails, the others end too, its error is printed, and the exit code is 1; otherwise it is that of what
-/// rank 0 returns.
+/// If a rank fails, the others end too, its error is printed, and the exit code is 1, or what
+/// [`abort_with`](Communicator::abort_with) says; otherwise it is that of what rank 0 returns.
 pub fn run<T, F>(ranks: impl Into<Ranks>, body: F) -> ExitCode
 where
     T: Termination + Serialize + DeserializeOwned + 'static,
@@ -180,11 +181,7 @@ impl Launch {
     {
         let program = |vr: &Vr| {
             let vms = self.find(vr)?;
-            let mut results = self.run_each(vr, &vms, body)?.into_iter();
-            match results.next() {
-                Some(first) => Ok(first?.report()),
-                None => Ok(ExitCode::SUCCESS),
-            }
+            exit_code(self.run_each(vr, &vms, body))
         };
         if self.recoverable { river_core::run_recoverable(program) } else { river_core::run(program) }
     }
@@ -278,6 +275,22 @@ impl Launch {
             (leased, ranks)
         };
         Ok((0..ranks).map(|rank| vms[rank * vms.len() / ranks].clone()).collect())
+    }
+}
+
+/// The exit code of a program that was a job. What an abort said is printed here, as an error would give another code.
+fn exit_code<T: Termination>(ends: Result<Vec<Result<T>>>) -> river_core::Result<ExitCode> {
+    let ends = match ends {
+        Err(MpiError::Aborted { rank, text, code }) => {
+            // If the terminal is gone, there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: rank {rank}: {text}");
+            return Ok(ExitCode::from(code));
+        }
+        ends => ends?,
+    };
+    match ends.into_iter().next() {
+        Some(first) => Ok(first?.report()),
+        None => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -484,5 +497,22 @@ pub(crate) fn run_threads<T: Send>(
 impl fmt::Debug for RankVr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RankVr({})", self.0.rank)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_an_exit_code() {
+        let code = |ends: Result<Vec<Result<ExitCode>>>| exit_code(ends).map(|code| format!("{code:?}")).ok();
+        let is = |code: u8| Some(format!("{:?}", ExitCode::from(code)));
+        assert_eq!(code(Ok(vec![Ok(ExitCode::from(3)), Ok(ExitCode::from(4))])), is(3));
+        let aborted = MpiError::Aborted { rank: 1, text: "no input".into(), code: 7 };
+        assert_eq!(code(Err(aborted)), is(7));
+        // What prints it ends with 1.
+        assert_eq!(code(Err(MpiError::Stopped)), None);
+        assert_eq!(code(Ok(vec![Err(MpiError::Stopped)])), None);
     }
 }

@@ -72,10 +72,10 @@
 //! | 3.6 | buffers | [`buffer_attach`](Communicator::buffer_attach) takes a size; a short message needs room but does not keep it | `p2p` |
 //! | 3.7 | non-blocking | [`Request`], [`Receive`], [`wait_all`], [`wait_any`], [`wait_some`], [`test_all`], [`test_any`], [`test_some`] | `p2p` |
 //! | 3.8 | probe and cancel | [`probe`](Communicator::probe), [`iprobe`](Communicator::iprobe), [`Request::cancel`] | `p2p` |
-//! | 3.9 | persistent requests | [`Persistent`] owns its buffer; [`request`](Persistent::request) gives it to [`wait_all`] and the others; [`start_all`] is for those of one type | `datatypes` |
+//! | 3.9 | persistent requests | [`Persistent`] owns its buffer; [`request`](Persistent::request) gives it to [`wait_all`] and the others; [`start_all`] is for those of one type | `persistent` |
 //! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
-//! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; persistent requests: pack); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM` | `datatypes`, unit |
+//! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; persistent requests: pack); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM`; buffers are of `Pod` types, which `bool` and `char` are not: those travel as slices | `datatypes`, unit |
 //! | 3.13 | pack and unpack | [`Committed::pack_onto`], [`Committed::unpack`] | unit |
 //! | 4.3 | barrier | [`barrier`](Communicator::barrier) | `coll` |
 //! | 4.4 | broadcast | [`bcast`](Communicator::bcast) | `coll` |
@@ -89,12 +89,12 @@
 //! | 5.3 | groups | [`Group`] | unit |
 //! | 5.4 | communicators | [`dup`](Communicator::dup), [`create`](Communicator::create), [`split`](Communicator::split), [`compare`](Communicator::compare); freed when the last handle is dropped | `communicators` |
 //! | 5.6 | intercommunicators | [`create_intercomm`](Communicator::create_intercomm), [`merge`](Communicator::merge) | `communicators` |
-//! | 5.7 | caching | [`Keyval`], [`set_attribute`](Communicator::set_attribute) | `communicators` |
+//! | 5.7 | caching | [`Keyval`], whose functions may fail, [`set_attribute`](Communicator::set_attribute) | `communicators` |
 //! | 6 | topologies | [`Cartesian`], [`Graph`], [`dims_create`] | `communicators` |
 //! | 7.1 | inquiry | [`processor_name`](Communicator::processor_name); tags go to `i32::MAX` | `communicators` |
-//! | 7.2, 7.3 | error handling, classes | [`ErrorHandler`], [`ErrorClass`] | `p2p`, `jobs` |
+//! | 7.2, 7.3 | error handling, classes | [`ErrorHandler`], [`ErrorClass`]; there is no `MPI_ERR_OP` (operators are types), `MPI_ERR_UNKNOWN`, `MPI_ERR_INTERN` (nothing ends so), `MPI_ERR_IN_STATUS`, `MPI_ERR_PENDING` ([`wait_all`] returns the first error and leaves the other requests as they are) | `p2p`, `jobs` |
 //! | 7.4 | timers | `std::time::Instant` | none |
-//! | 7.5 | startup | [`run`], [`abort`](Communicator::abort); a rank is initialised when it has a world, and finalised when it returns | `jobs` |
+//! | 7.5 | startup | [`run`], [`abort`](Communicator::abort), [`abort_with`](Communicator::abort_with); a rank is initialised when it has a world, and finalised when it returns | `jobs` |
 //! | 8 | profiling interface | none: wrap [`Communicator`] | none |
 //!
 //! # Layers, lowest first

@@ -4,7 +4,7 @@
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
-use crate::engine::{Mode, OpId, Outcome, Sending, Slice};
+use crate::engine::Mode;
 use crate::error::{MpiError, Result};
 use crate::matching::Key;
 use crate::peer::{Peer, Tag};
@@ -36,9 +36,7 @@ pub struct Persistent<'v, T> {
     buffer: Vec<T>,
     action: Action,
     peer: Peer,
-    active: Option<OpId>,
-    /// It was started, and nothing is left to wait for.
-    done: bool,
+    stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +123,7 @@ impl<'v> Communicator<'v> {
 
 impl<'v, T: Element> Persistent<'v, T> {
     fn new(comm: &Communicator<'v>, buffer: Vec<T>, action: Action, peer: Peer) -> Self {
-        Self { comm: comm.clone(), buffer, action, peer, active: None, done: false }
+        Self { comm: comm.clone(), buffer, action, peer, stage: Stage::INACTIVE }
     }
 
     /// Starts the operation. A send takes what is in the buffer now.
@@ -145,22 +143,7 @@ impl<'v, T: Element> Persistent<'v, T> {
     /// # Blocking
     /// Until it is complete.
     pub fn wait(&mut self) -> Result<Status> {
-        let comm = self.comm.clone();
-        if let Some(op) = self.active {
-            let engine = comm.engine();
-            comm.guard(match self.action {
-                Action::Send { .. } => {
-                    let data = element::bytes_of(&self.buffer);
-                    let wait = || engine.wait_landing(&[op], Some(&mut Slice { op, data }));
-                    engine.show([(op, data)], || engine.bring_in().and_then(|()| wait()))
-                }
-                Action::Recv { .. } => {
-                    engine.wait_into(op, element::bytes_of_mut(&mut self.buffer).unwrap_or_default())
-                }
-            })?;
-        }
-        let finished = self.finish();
-        comm.guard(finished).map(|status| status.unwrap_or(Status::EMPTY))
+        self.request().wait()
     }
 
     /// Completes the operation if it can be completed now; `None` if not. Does not block.
@@ -168,13 +151,7 @@ impl<'v, T: Element> Persistent<'v, T> {
     /// # Errors
     /// Those of the operation.
     pub fn test(&mut self) -> Result<Option<Status>> {
-        let comm = self.comm.clone();
-        comm.guard(comm.engine().pump())?;
-        if let Some(op) = self.active {
-            comm.guard(comm.engine().lasting_failure(op))?;
-        }
-        let finished = self.finish();
-        comm.guard(finished)
+        self.request().test()
     }
 
     /// Asks for the operation to be cancelled, as [`Request::cancel`] does. It must still be completed; if it was not started,
@@ -183,11 +160,11 @@ impl<'v, T: Element> Persistent<'v, T> {
     /// # Errors
     /// As [`Request::cancel`].
     pub fn cancel(&mut self) -> Result {
-        self.comm.guard(self.active.map_or(Ok(()), |op| self.comm.engine().cancel(op)))
+        self.request().cancel()
     }
 
-    /// The operation that was started as a [`Request`], for [`wait_all`](crate::wait_all) and the like: it is completed there, or
-    /// taken back if it is dropped. If it was not started, the request is complete.
+    /// The operation that was started as a [`Request`], for [`wait_all`](crate::wait_all) and the like. If the request is dropped
+    /// before it is complete, the operation is this one's again, and goes on. If it was not started, the request is complete.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -204,19 +181,17 @@ impl<'v, T: Element> Persistent<'v, T> {
     /// # Ok(()) });
     /// ```
     pub fn request(&mut self) -> Request<'_> {
-        self.done = false;
-        let stage = Stage::from(self.active.take());
         let target = match self.action {
             Action::Send { .. } => Target::Source(element::bytes_of(&self.buffer)),
             Action::Recv { .. } => Target::slice(&mut self.buffer),
         };
-        Request::new(&self.comm, stage, target)
+        Request::lent(&self.comm, &mut self.stage, target)
     }
 
     /// Whether it was started and is not complete yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.active.is_some() || self.done
+        self.stage.is_active()
     }
 
     /// What is in the buffer.
@@ -248,9 +223,9 @@ impl<'v, T: Element> Persistent<'v, T> {
 
     fn begin(&mut self) -> Result {
         let engine = self.comm.engine();
-        self.active = match self.action {
+        self.stage = match self.action {
             Action::Recv { tag } => {
-                self.comm.ask(self.peer, tag)?.map(|ask| engine.post(&ask)).transpose()?
+                self.comm.ask(self.peer, tag)?.map(|ask| engine.post(&ask)).transpose()?.into()
             }
             Action::Send { tag, mode, buffered } => {
                 let key: Key = self.comm.key(tag)?;
@@ -259,39 +234,16 @@ impl<'v, T: Element> Persistent<'v, T> {
                     true => engine.send_buffered(to, key, data),
                     false => engine.isend_lent(to, key, data, mode),
                 };
-                self.comm.destination(self.peer)?.map(send).transpose()?.and_then(Sending::op)
+                self.comm.destination(self.peer)?.map(send).transpose()?.into()
             }
         };
-        self.done = self.active.is_none();
         Ok(())
-    }
-
-    fn finish(&mut self) -> Result<Option<Status>> {
-        let Some(op) = self.active else {
-            self.done = false;
-            return Ok(Some(Status::EMPTY));
-        };
-        if let Some(receipt) = self.comm.engine().take_landed(op) {
-            self.active = None;
-            Target::slice(&mut self.buffer).has(receipt)?;
-            return Ok(Some(receipt.into()));
-        }
-        let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
-        self.active = None;
-        match outcome {
-            Outcome::Sent => Ok(Some(Status::EMPTY)),
-            Outcome::Cancelled => Ok(Some(Status::CANCELLED)),
-            Outcome::Received(arrival) => {
-                Target::slice(&mut self.buffer).take(&arrival)?;
-                Ok(Some(Status::of(&arrival.header)))
-            }
-        }
     }
 }
 
 impl<T> Drop for Persistent<'_, T> {
     fn drop(&mut self) {
-        if let Some(op) = self.active {
+        if let Some(op) = self.stage.op() {
             self.comm.engine().detach(op);
         }
     }

@@ -19,34 +19,48 @@ pub(crate) use receive::to_vec;
 ///
 /// It owns or borrows its buffer, so nothing can touch memory that a message may still be written to; the buffer is
 /// written in `wait` and `test` only. Dropped, a send goes on by itself, and a receive is taken back; if its message
-/// had come already, the message is gone with it, and a part of it may be in the buffer. While any operation of the same rank waits, all that are under way
-/// make progress.
+/// had come already, the message is gone with it, and a part of it may be in the buffer. One that a
+/// [`Persistent`](crate::Persistent) has lent goes back to it as it is. While any operation of the same rank waits, all that are
+/// under way make progress.
 #[must_use = "a request that is dropped is taken back, if it is a receive"]
 pub struct Request<'a> {
     comm: Communicator<'a>,
     stage: Stage,
     pending: Option<Box<dyn Pending + 'a>>,
     target: Target<'a>,
+    /// Where the operation goes when the request is dropped, if it has another owner.
+    home: Option<&'a mut Stage>,
 }
 
 /// How far it is.
+#[derive(Debug)]
 pub(crate) enum Stage {
+    /// With nobody: there is nothing to do, and nobody has asked for it yet.
+    Null,
     /// A send of which nothing is left here; nobody has asked for it yet.
     Gone {
         to: u32,
         ticket: u64,
     },
     UnderWay(OpId),
+    /// It is over, or was never started.
     Complete(Status),
     /// It is over, with an error that its owner has not got yet.
     Failed(Box<MpiError>),
 }
 
 impl Stage {
-    fn op(&self) -> Option<OpId> {
+    pub(crate) const INACTIVE: Self = Self::Complete(Status::EMPTY);
+
+    /// Whether there is something to ask for.
+    pub(crate) fn is_active(&self) -> bool {
+        !matches!(self, Self::Complete(_))
+    }
+
+    pub(crate) fn op(&self) -> Option<OpId> {
         match *self {
             Self::UnderWay(op) => Some(op),
-            Self::Gone { .. } | Self::Complete(_) | Self::Failed(_) => None,
+            Self::Null | Self::Gone { .. } | Self::Complete(_) | Self::Failed(_) => None,
         }
     }
 }
@@ -58,7 +72,7 @@ impl From<Option<Sending>> for Stage {
         match sending {
             Some(Sending::Gone { to, ticket }) => Self::Gone { to, ticket },
             Some(Sending::UnderWay(op)) => Self::UnderWay(op),
-            None => Self::Complete(Status::EMPTY),
+            None => Self::Null,
         }
     }
 }
@@ -67,7 +81,7 @@ impl From<Option<Sending>> for Stage {
 impl From<Option<OpId>> for Stage {
     #[inline]
     fn from(op: Option<OpId>) -> Self {
-        op.map_or(Self::Complete(Status::EMPTY), Self::UnderWay)
+        op.map_or(Self::Null, Self::UnderWay)
     }
 }
 
@@ -75,12 +89,20 @@ impl<'a> Request<'a> {
     // Inlined: made here and moved to the caller it would be copied before its parts have left the store buffer.
     #[inline]
     pub(crate) fn new(comm: &Communicator<'a>, stage: impl Into<Stage>, target: Target<'a>) -> Self {
-        Self { comm: comm.clone(), stage: stage.into(), pending: None, target }
+        Self { comm: comm.clone(), stage: stage.into(), pending: None, target, home: None }
+    }
+
+    /// Of an operation that another owner lends until it is dropped.
+    pub(crate) fn lent(comm: &Communicator<'a>, home: &'a mut Stage, target: Target<'a>) -> Self {
+        let stage = std::mem::replace(home, Stage::INACTIVE);
+        let mut request = Self::new(comm, stage, target);
+        request.home = Some(home);
+        request
     }
 
     /// Of an operation that is more than a message.
     pub(crate) fn of_pending(comm: &Communicator<'a>, pending: Box<dyn Pending + 'a>) -> Self {
-        let mut request = Self::new(comm, Stage::Complete(Status::EMPTY), Target::Nothing);
+        let mut request = Self::new(comm, Stage::INACTIVE, Target::Nothing);
         request.pending = Some(pending);
         request
     }
@@ -122,7 +144,7 @@ impl<'a> Request<'a> {
                 engine.recall(to, ticket).map(|op| self.stage = Stage::UnderWay(op))
             }
             Stage::UnderWay(op) => engine.cancel(op),
-            Stage::Complete(_) | Stage::Failed(_) => Ok(()),
+            Stage::Null | Stage::Complete(_) | Stage::Failed(_) => Ok(()),
         };
         self.comm.guard(result)
     }
@@ -130,7 +152,7 @@ impl<'a> Request<'a> {
     /// Whether the operation is not completed yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        !matches!(self.stage, Stage::Complete(_)) || self.pending.is_some()
+        self.stage.is_active() || self.pending.is_some()
     }
 
     /// Completes an operation that is more than a message, if it can be completed. False: it cannot yet.
@@ -196,21 +218,21 @@ impl<'a> Request<'a> {
     fn finish(&mut self) -> Result<Option<Status>> {
         let op = match self.stage {
             Stage::UnderWay(op) => op,
-            Stage::Gone { .. } => {
-                self.stage = Stage::Complete(Status::EMPTY);
+            Stage::Null | Stage::Gone { .. } => {
+                self.stage = Stage::INACTIVE;
                 return Ok(Some(Status::EMPTY));
             }
             Stage::Complete(status) => return Ok(Some(status)),
             Stage::Failed(_) => return self.fail(),
         };
         if let Some(receipt) = self.comm.engine().take_landed(op) {
-            self.stage = Stage::Complete(Status::EMPTY);
+            self.stage = Stage::INACTIVE;
             self.target.has(receipt)?;
             self.stage = Stage::Complete(receipt.into());
             return Ok(Some(receipt.into()));
         }
         let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
-        self.stage = Stage::Complete(Status::EMPTY);
+        self.stage = Stage::INACTIVE;
         let status = match &outcome {
             Outcome::Sent => Status::EMPTY,
             Outcome::Cancelled => Status::CANCELLED,
@@ -228,7 +250,7 @@ impl Request<'_> {
     /// The error of one that has failed, once.
     #[cold]
     fn fail(&mut self) -> Result<Option<Status>> {
-        match std::mem::replace(&mut self.stage, Stage::Complete(Status::EMPTY)) {
+        match std::mem::replace(&mut self.stage, Stage::INACTIVE) {
             Stage::Failed(error) => Err(*error),
             _ => Ok(Some(Status::EMPTY)),
         }
@@ -237,7 +259,11 @@ impl Request<'_> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        if let Some(op) = self.stage.op() {
+        if let Some(home) = self.home.take() {
+            if self.stage.is_active() {
+                *home = std::mem::replace(&mut self.stage, Stage::INACTIVE);
+            }
+        } else if let Some(op) = self.stage.op() {
             self.comm.engine().detach(op);
         }
     }
@@ -416,7 +442,7 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         let comm = request.comm.clone();
         let complete = match request.stage {
             Stage::UnderWay(op) => comm.engine().is_complete(op),
-            Stage::Gone { .. } | Stage::Failed(_) => true,
+            Stage::Null | Stage::Gone { .. } | Stage::Failed(_) => true,
             Stage::Complete(_) => request.pending.is_some() && comm.guard(request.test_pending())?,
         };
         if complete {

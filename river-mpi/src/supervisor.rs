@@ -119,6 +119,9 @@ impl Supervisor {
                 Vec::new()
             }
             Event::Report(Report::Failed { text, .. }) => self.ended(rank, Err(text)),
+            Event::Report(Report::Aborted { text, code }) => {
+                vec![Action::Failed(MpiError::Aborted { rank: rank as usize, text, code })]
+            }
             Event::Gone { why } => self.ended(rank, Err(why)),
             Event::Report(Report::Waiting(waiting)) => {
                 state.waiting = Some(waiting);

@@ -201,6 +201,8 @@ impl<'v> Communicator<'v> {
         source: impl Into<Peer>,
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
+        // Before anything is sent.
+        self.guard(datatype.check_receive(size_of_val(buffer), std::slice::from_ref(&(0..count))))?;
         let sent = self.isend_as(buffer, count, datatype, dest, send_tag)?;
         let status = self.recv_as(buffer, count, datatype, source, recv_tag)?;
         sent.wait()?;

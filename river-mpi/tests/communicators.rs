@@ -3,8 +3,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use river_core::testing::for_each_topology;
+use river_core::try_run;
 use river_mpi::testing::world;
-use river_mpi::{ANY_TAG, Communicator, Comparison, ErrorClass, ErrorHandler, Keyval, PROC_NULL, Peer};
+use river_mpi::{
+    ANY_TAG, Communicator, Comparison, ErrorClass, ErrorHandler, Keyval, MpiError, PROC_NULL, Peer, run_on,
+};
 
 /// Everybody sends its rank to everybody, and hears the right ones: the communicator works, and apart from others.
 fn everybody_talks(comm: &Communicator<'_>) -> river_mpi::Result {
@@ -113,21 +117,53 @@ fn attributes_are_copied_and_deleted_as_their_keys_say() {
     world(1, |world| {
         let deleted = Rc::new(Cell::new(0));
         let count = deleted.clone();
-        let counted =
-            Keyval::new().on_copy(|n: &u32| Some(n * 2)).on_delete(move |_| count.set(count.get() + 1));
+        let counted = Keyval::new().on_copy(|n: &u32| Ok(Some(n * 2))).on_delete(move |_| {
+            count.set(count.get() + 1);
+            Ok(())
+        });
         let not_copied = Keyval::<String>::new();
-        world.set_attribute(&counted, 5);
-        world.set_attribute(&counted, 6);
+        world.set_attribute(&counted, 5)?;
+        world.set_attribute(&counted, 6)?;
         assert_eq!(deleted.get(), 1);
-        world.set_attribute(&not_copied, "here".to_owned());
+        world.set_attribute(&not_copied, "here".to_owned())?;
         let dup = world.dup()?;
         assert_eq!(dup.attribute(&counted).as_deref(), Some(&12));
         assert_eq!(dup.attribute(&not_copied), None);
         assert_eq!(world.attribute(&not_copied).map(|text| text.len()), Some(4));
         drop(dup);
         assert_eq!(deleted.get(), 2);
-        assert!(world.delete_attribute(&counted) && !world.delete_attribute(&counted));
+        assert!(world.delete_attribute(&counted)? && !world.delete_attribute(&counted)?);
         assert_eq!((deleted.get(), world.attribute(&counted)), (3, None));
+        Ok(())
+    });
+}
+
+/// What fails leaves everything as it was, and every attribute is deleted once.
+#[test]
+fn functions_of_attributes_may_fail() {
+    world(2, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        let refuses = Rc::new(Cell::new(true));
+        let deleted = Rc::new(Cell::new(0));
+        let (is_refused, count) = (refuses.clone(), deleted.clone());
+        let refuse = |what: &str| MpiError::Other(format!("no {what}"));
+        let first = Keyval::new().on_copy(|n: &u32| Ok(Some(*n))).on_delete(move |_| {
+            count.set(count.get() + 1);
+            Ok(())
+        });
+        let second = Keyval::new()
+            .on_copy(move |_: &u32| Err(refuse("copy")))
+            .on_delete(move |_| if is_refused.get() { Err(refuse("deletion")) } else { Ok(()) });
+        world.set_attribute(&first, 1)?;
+        world.set_attribute(&second, 2)?;
+        assert_eq!(world.dup().unwrap_err(), refuse("copy"));
+        assert_eq!(deleted.get(), 1, "what was copied before is deleted");
+        assert_eq!(world.set_attribute(&second, 3), Err(refuse("deletion")));
+        assert_eq!(world.delete_attribute(&second), Err(refuse("deletion")));
+        assert_eq!(world.attribute(&second).as_deref(), Some(&2));
+        refuses.set(false);
+        assert_eq!(world.delete_attribute(&second), Ok(true));
+        everybody_talks(&world.dup()?)?;
         Ok(())
     });
 }
@@ -163,6 +199,29 @@ fn grids_know_their_neighbours() {
         assert_eq!(grid.rank_at(&[0, 3]).unwrap_err().class(), ErrorClass::Arg);
         assert_eq!(grid.shift(2, 1).unwrap_err().class(), ErrorClass::Dims);
         Ok(())
+    });
+}
+
+/// Ranks are reordered by the process that they run in, and the maps say beforehand how.
+#[test]
+fn maps_say_what_rank_one_gets_in_a_topology() {
+    for_each_topology(|_, make_vms| {
+        let ran = try_run(|vr| {
+            let vms = make_vms(vr, 2)?;
+            let ranks = [1, 0, 1, 0, 0].map(|vm: usize| vms[vm.min(vms.len() - 1)].clone());
+            Ok(run_on(vr, &ranks, |world| {
+                let map = world.cart_map(&[2, 2], &[true, true])?;
+                let grid = world.cart_create(&[2, 2], &[true, true], true)?;
+                assert_eq!(map, grid.map(|grid| grid.rank()));
+                let pairs = [vec![1], vec![0], vec![]];
+                let map = world.graph_map(&pairs)?;
+                let graph = world.graph_create(&pairs, true)?;
+                assert_eq!(map, graph.map(|graph| graph.rank()));
+                Ok(map)
+            })?)
+        });
+        let together = ran.unwrap();
+        assert!([[0, 1, 2], [0, 2, 1]].iter().any(|order| together[..3] == order.map(Some)), "{together:?}");
     });
 }
 

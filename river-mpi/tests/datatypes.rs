@@ -1,7 +1,7 @@
-//! Messages that datatypes describe, serde values, and persistent operations.
+//! Messages that datatypes describe, and serde values.
 
 use river_mpi::testing::world;
-use river_mpi::{Datatype, ErrorClass, ErrorHandler, PROC_NULL, start_all, wait_all};
+use river_mpi::{Datatype, ErrorClass, ErrorHandler, PROC_NULL};
 
 #[test]
 fn a_matrix_is_transposed_by_its_datatype() {
@@ -121,39 +121,6 @@ fn values_of_any_type() {
     });
 }
 
-#[test]
-fn persistent_operations_are_started_again_and_again() {
-    for size in [3, 100_000] {
-        world(2, |world| {
-            let other = 1 - world.rank();
-            let mut send = world.send_init(vec![0_u32; size], other, 0)?;
-            let mut sync = world.ssend_init(vec![7_u32; size], other, 1)?;
-            let mut recv = world.recv_init(vec![0_u32; size], other, 0)?;
-            let mut recv_sync = world.recv_init(vec![0_u32; size], other, 1)?;
-            // It was not started, so there is nothing to wait for.
-            assert_eq!(recv.wait()?.bytes(), 0);
-            for round in 0..5 {
-                send.buffer_mut()?.fill(round);
-                start_all([&mut recv, &mut recv_sync, &mut send, &mut sync])?;
-                assert_eq!(recv.wait()?.count::<u32>(), Some(size));
-                recv_sync.wait()?;
-                send.wait()?;
-                sync.wait()?;
-                assert!(recv.buffer()?.iter().all(|&x| x == round));
-                assert!(recv_sync.buffer()?.iter().all(|&x| x == 7));
-            }
-            world.set_error_handler(ErrorHandler::Return);
-            recv.start()?;
-            assert_eq!(recv.start().unwrap_err().class(), ErrorClass::Request);
-            assert_eq!(recv.buffer().unwrap_err().class(), ErrorClass::Request);
-            send.start()?;
-            recv.wait()?;
-            send.wait()?;
-            Ok(())
-        });
-    }
-}
-
 /// What is received goes to each byte once (MPI 1.3, section 3.12.5), here and in collective operations.
 #[test]
 fn what_would_go_to_one_byte_twice_is_not_received() {
@@ -170,6 +137,10 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         } else if world.rank() == 1 {
             assert_eq!(world.recv::<i32>(0, 0)?.0, [1, 2, 2, 3]);
         }
+        // Who sends and receives in one call has sent nothing when it is refused.
+        let me = world.rank();
+        let error = world.sendrecv_replace_as(&mut buffer, (1, &staircase), me, 3, me, 3).unwrap_err();
+        assert_eq!((error.class(), world.iprobe(me, 3)?), (ErrorClass::Type, None));
         let on_itself = int.with_bounds(0, 0).commit();
         let ours = world.allgather_as(&[1], (1, &int.commit()), &mut buffer, (1, &on_itself));
         assert_eq!(ours.unwrap_err().class(), ErrorClass::Type);
@@ -181,45 +152,6 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         let mine = [world.rank() as i32; 4];
         world.allgather_as(&mine, (4, &int.commit()), &mut buffer, (1, &column))?;
         assert_eq!(buffer, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]);
-        Ok(())
-    });
-}
-
-/// Persistent operations are completed together, by the functions for requests.
-#[test]
-fn persistent_operations_are_requests() {
-    world(2, |world| {
-        let other = 1 - world.rank();
-        for length in [10, 100_000] {
-            let mut halos =
-                [world.recv_init(vec![0; length], other, 0)?, world.recv_init(vec![0; length], other, 1)?];
-            let mut edges =
-                [world.send_init(vec![0; length], other, 0)?, world.ssend_init(vec![0; length], other, 1)?];
-            for step in 1..4 {
-                for edge in &mut edges {
-                    edge.buffer_mut()?.fill(step);
-                }
-                start_all(halos.iter_mut().chain(&mut edges))?;
-                let mut requests: Vec<_> =
-                    halos.iter_mut().chain(&mut edges).map(|each| each.request()).collect();
-                let statuses = wait_all(&mut requests)?;
-                drop(requests);
-                assert_eq!((statuses[0].tag(), statuses[1].tag()), (Some(0), Some(1)));
-                assert!(halos.iter().all(|halo| halo.buffer().is_ok_and(|got| got[length - 1] == step)));
-            }
-            // One that is not matched is cancelled, and can be started again.
-            halos[0].start()?;
-            halos[0].cancel()?;
-            assert!(halos[0].wait()?.is_cancelled());
-            world.barrier()?;
-            halos[0].start()?;
-            edges[0].start()?;
-            edges[0].wait()?;
-            assert_eq!(halos[0].wait()?.count::<i32>(), Some(length));
-            // It was not started.
-            assert!(halos[0].request().test()?.is_some());
-            world.barrier()?;
-        }
         Ok(())
     });
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use river_core::testing::for_each_topology;
-use river_core::{VrError, try_run};
+use river_core::{Channel, Selector, VrError, try_run};
 use river_mpi::testing::{surviving_world, world};
 use river_mpi::{
     ANY_SOURCE, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, PROC_NULL, Request, Result, run_on,
@@ -11,16 +11,20 @@ use river_mpi::{
 };
 
 /// Asks until there is an error.
-fn poll<T>(mut ask: impl FnMut() -> Result<Option<T>>) -> ErrorClass {
+fn poll_error<T>(mut ask: impl FnMut() -> Result<Option<T>>) -> MpiError {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(Some(_)) => panic!("there is nothing that it could get"),
             Ok(None) => assert!(start.elapsed() < Duration::from_secs(60), "it is never told"),
-            Err(error) => return error.class(),
+            Err(error) => return error,
         }
         std::thread::yield_now();
     }
+}
+
+fn poll<T>(ask: impl FnMut() -> Result<Option<T>>) -> ErrorClass {
+    poll_error(ask).class()
 }
 
 /// One way to ask, which no other has told of the death before.
@@ -41,11 +45,17 @@ fn asks(world: &Communicator<'_>, way: usize) -> Result<ErrorClass> {
         5 => poll_some(world.irecv_into(&mut bytes, 1, 0)?, |requests| {
             Ok(test_some(requests)?.pop().map(drop))
         }),
-        _ => {
+        6 => {
             let mut receive = world.recv_init(vec![0_u8], 1, 0)?;
             receive.start()?;
             poll(|| receive.test())
         }
+        7 => {
+            let mut barrier = world.ibarrier()?;
+            poll(|| barrier.test())
+        }
+        8 => poll_some(world.ibarrier()?, |requests| Ok(test_any(requests)?.map(drop))),
+        _ => poll_some(world.ibarrier()?, |requests| Ok(test_all(requests)?.map(drop))),
     })
 }
 
@@ -56,7 +66,7 @@ fn poll_some(request: Request<'_>, ask: impl Fn(&mut [Request<'_>]) -> Result<Op
 
 #[test]
 fn who_asks_again_and_again_hears_that_the_other_is_gone() {
-    for way in 1..7 {
+    for way in 1..10 {
         for fails in [true, false] {
             let ends = surviving_world(2, |world| {
                 world.set_error_handler(ErrorHandler::Return);
@@ -69,6 +79,63 @@ fn who_asks_again_and_again_hears_that_the_other_is_gone() {
             assert_eq!(ends.unwrap()[0], Ok(ErrorClass::ProcFailed), "way {way}, fails {fails}");
         }
     }
+}
+
+/// The program may get the notice of a death itself, by a receive of its own.
+#[test]
+fn who_waits_hears_of_a_death_that_the_program_was_told_of() {
+    let ends = surviving_world(2, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        if world.rank() == 0 {
+            let mut byte = [0_u8];
+            let mut request = world.irecv_into(&mut byte, 1, 0)?;
+            // From now on this rank is told of the other's end.
+            assert!(request.test()?.is_none());
+            world.send(&[0_u8], 1, 0)?;
+            assert!(world.vr().receive(Selector::on(Channel::named("test.own"))).is_err());
+            assert_eq!(request.wait().map_err(|error| error.class()), Err(ErrorClass::ProcFailed));
+        } else {
+            world.recv::<u8>(0, 0)?;
+        }
+        Ok(())
+    });
+    assert_eq!(ends.unwrap(), [Ok(()), Ok(())]);
+}
+
+#[test]
+fn errors_say_what_was_waited_for() {
+    for_each_topology(|_, make_vms| {
+        let says = |world: &Communicator<'_>| {
+            world.set_error_handler(ErrorHandler::Return);
+            if world.rank() == 1 {
+                return Err(VrError::msg("it fails"));
+            }
+            let mut barrier = world.ibarrier()?;
+            let text = |error: MpiError| error.to_string();
+            Ok(vec![
+                text(poll_error(|| barrier.test())),
+                text(world.probe(1, 3).unwrap_err()),
+                text(world.send(&[0_u8; 100_000], 1, 4).unwrap_err()),
+                // Within a process a short message leaves, whoever is there.
+                world.send(&[0_u8], 1, 5).map_or_else(text, |()| String::new()),
+            ])
+        };
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 2)?;
+            Ok(Launch::new(2).survive_failures().run_each(vr, &vms, says)?)
+        });
+        let texts = ends.unwrap().swap_remove(0).unwrap();
+        let expected = [
+            "rank 1 in barrier on the world",
+            "a message from rank 1 with tag 3 (the world)",
+            "rank 1 to receive what was sent with tag 4 (the world)",
+            "rank 1 to receive what was sent with tag 5 (the world)",
+        ];
+        let why = "rank 1 of the job ended with an error: it fails";
+        for (text, what) in texts.iter().zip(expected).filter(|(text, _)| !text.is_empty()) {
+            assert_eq!(*text, format!("waiting for {what}: {why}"));
+        }
+    });
 }
 
 /// A rank that has ended well has no message, that is all.

@@ -277,18 +277,19 @@ fn long_vectors_are_right_on_every_topology() {
 #[test]
 fn abort_ends_the_job_with_its_text() {
     for_each_topology(|_, make_vms| {
-        let error = try_run(|vr| {
-            let vms = make_vms(vr, 3)?;
-            run_on(vr, &vms, |world| {
-                if world.rank() == 2 {
-                    return Err(world.abort("the input makes no sense").into());
-                }
-                world.recv::<u8>(2, 0)?;
-                Ok(())
-            })?;
+        let job = |world: &Communicator<'_>| {
+            if world.rank() == 2 {
+                return Err(world.abort_with(7, "the input makes no sense").into());
+            }
+            world.recv::<u8>(2, 0)?;
             Ok(())
-        });
-        assert_eq!(error.unwrap_err().to_string(), "rank 2: the input makes no sense");
+        };
+        for launch in [Launch::new(3), Launch::new(3).survive_failures()] {
+            let error = try_run(|vr| Ok(launch.run_each(vr, &make_vms(vr, 3)?, job).map(drop)));
+            let error = error.unwrap().unwrap_err();
+            assert_eq!(error.to_string(), "rank 2: the input makes no sense");
+            assert!(matches!(error, MpiError::Aborted { rank: 2, code: 7, .. }), "{error:?}");
+        }
     });
 }
 

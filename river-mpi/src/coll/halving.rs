@@ -3,6 +3,8 @@
 //! In round `k` ranks whose numbers differ in bit `k` each send the other half of what they hold. Neighbours
 //! come first, so that every partial result is that of ranks that follow one another, and the operator need
 //! not commute.
+//!
+//! R. Rabenseifner: Optimization of Collective Reduction Operations (2004).
 
 use std::ops::Range;
 

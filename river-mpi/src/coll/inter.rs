@@ -6,6 +6,7 @@
 //! everybody has for everybody is sent directly.
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::algorithm::plan_of;
@@ -15,17 +16,38 @@ use super::tuning::{Tuned, Tuning};
 use super::{Barrier, Bcast, Gatherv, Reduce, Scatterv};
 use crate::error::Result;
 
-/// The two groups as one rank sees them.
-#[derive(Clone, Debug)]
-pub(crate) struct Inter<'a> {
+/// The two groups, in an order that is the same on all ranks.
+#[derive(Debug)]
+pub(crate) struct Sides {
+    /// The ranks of the world that the numbers are those of.
+    pub(crate) members: Rc<[u32]>,
     /// The numbers of this rank's group.
     pub(crate) local: Range<usize>,
     /// The numbers of the other group.
     pub(crate) remote: Range<usize>,
+    /// Which ranks share a host, by their numbers.
+    hosts: Hosts,
+}
+
+impl Sides {
+    /// Of these ranks of the world; `hosts` says which of some share a host.
+    pub(crate) fn new(ours: &[u32], theirs: &[u32], hosts: impl FnOnce(&[u32]) -> Hosts) -> Self {
+        let (here, there) = (ours.len(), theirs.len());
+        let is_first = ours.iter().min() < theirs.iter().min();
+        let (first, second) = if is_first { (ours, theirs) } else { (theirs, ours) };
+        let (local, remote) =
+            if is_first { (0..here, here..here + there) } else { (there..there + here, 0..there) };
+        let members: Rc<[u32]> = first.iter().chain(second).copied().collect();
+        Self { hosts: hosts(&members), members, local, remote }
+    }
+}
+
+/// The two groups as one rank sees them in a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Inter<'a> {
+    pub(crate) sides: &'a Sides,
     /// This rank in its own group.
     pub(crate) rank: usize,
-    /// Which ranks share a host, by their numbers.
-    pub(crate) hosts: Hosts,
     /// Bytes of an element.
     pub(crate) element: usize,
     pub(crate) tuning: &'a Tuning,
@@ -44,8 +66,8 @@ pub(crate) enum InterRoot {
 
 impl Inter<'_> {
     pub(crate) fn barrier(&self) -> Result<Plan> {
-        let all: Vec<usize> = (0..self.local.len() + self.remote.len()).collect();
-        self.among::<Barrier>(&all, self.local.start + self.rank, self.shape(all.len(), 0))
+        let all: Vec<usize> = (0..self.sides.local.len() + self.sides.remote.len()).collect();
+        self.among::<Barrier>(&all, self.sides.local.start + self.rank, self.shape(all.len(), 0))
     }
 
     pub(crate) fn bcast(&self, count: usize, root: InterRoot) -> Result<Plan> {
@@ -88,15 +110,15 @@ impl Inter<'_> {
     /// Sends a block to each rank of the other group and receives one from it. Nobody is first everywhere.
     pub(crate) fn exchange(&self, outgoing: &[Span], incoming: &[Range<usize>]) -> Plan {
         let mut plan = Plan::new();
-        let others = self.remote.len();
+        let others = self.sides.remote.len();
         for other in (0..others).map(|step| (self.rank + step) % others) {
             if outgoing[other].len > 0 {
-                plan.send(outgoing[other], self.remote.start + other);
+                plan.send(outgoing[other], self.sides.remote.start + other);
             }
         }
         for other in (0..others).map(|step| (self.rank + step) % others) {
             if !incoming[other].is_empty() {
-                plan.recv(output(incoming[other].clone()), self.remote.start + other);
+                plan.recv(output(incoming[other].clone()), self.sides.remote.start + other);
             }
         }
         plan
@@ -109,10 +131,10 @@ impl Inter<'_> {
             InterRoot::There(root) => {
                 let combined = self.combine(&mut plan, count, commutative)?;
                 if self.rank == 0 {
-                    plan.send(combined, self.remote.start + root);
+                    plan.send(combined, self.sides.remote.start + root);
                 }
             }
-            InterRoot::Here => plan.recv(output(0..count), self.remote.start),
+            InterRoot::Here => plan.recv(output(0..count), self.sides.remote.start),
             InterRoot::Elsewhere => {}
         }
         Ok(plan)
@@ -123,10 +145,10 @@ impl Inter<'_> {
         let mut plan = Plan::new();
         let combined = self.combine(&mut plan, count, commutative)?;
         if self.rank == 0 {
-            plan.send(combined, self.remote.start);
-            plan.recv(output(0..count), self.remote.start);
+            plan.send(combined, self.sides.remote.start);
+            plan.recv(output(0..count), self.sides.remote.start);
         }
-        let ranks: Vec<usize> = self.local.clone().collect();
+        let ranks: Vec<usize> = self.sides.local.clone().collect();
         let inner = self.among::<Bcast>(&ranks, self.rank, self.shape(ranks.len(), count))?;
         plan.embed(&inner, &ranks, NOTHING, output(0..count));
         Ok(plan)
@@ -140,11 +162,11 @@ impl Inter<'_> {
         let mut theirs = NOTHING;
         if self.rank == 0 {
             theirs = plan.scratch(count);
-            plan.send(combined, self.remote.start);
-            plan.recv(theirs, self.remote.start);
+            plan.send(combined, self.sides.remote.start);
+            plan.recv(theirs, self.sides.remote.start);
         }
-        let shape = self.shape(self.local.len(), 0).with_blocks(blocks.iter().cloned());
-        let ranks: Vec<usize> = self.local.clone().collect();
+        let shape = self.shape(self.sides.local.len(), 0).with_blocks(blocks.iter().cloned());
+        let ranks: Vec<usize> = self.sides.local.clone().collect();
         let inner = self.among::<Scatterv>(&ranks, self.rank, shape)?;
         plan.embed(&inner, &ranks, theirs, output(0..blocks[self.rank].len()));
         Ok(plan)
@@ -153,8 +175,8 @@ impl Inter<'_> {
     /// The vectors of this group, combined at its first rank, and where they are there.
     fn combine(&self, plan: &mut Plan, count: usize, commutative: bool) -> Result<Span> {
         let combined = if self.rank == 0 { plan.scratch(count) } else { NOTHING };
-        let shape = self.shape(self.local.len(), count).with_commutative(commutative);
-        let ranks: Vec<usize> = self.local.clone().collect();
+        let shape = self.shape(self.sides.local.len(), count).with_commutative(commutative);
+        let ranks: Vec<usize> = self.sides.local.clone().collect();
         plan.embed(&self.among::<Reduce>(&ranks, self.rank, shape)?, &ranks, input(0..count), combined);
         Ok(combined)
     }
@@ -163,8 +185,10 @@ impl Inter<'_> {
     /// `None` if it does not take part.
     fn with_root(&self, root: InterRoot) -> Option<(Vec<usize>, usize)> {
         let (root, others, place) = match root {
-            InterRoot::There(root) => (self.remote.start + root, self.local.clone(), self.rank + 1),
-            InterRoot::Here => (self.local.start + self.rank, self.remote.clone(), 0),
+            InterRoot::There(root) => {
+                (self.sides.remote.start + root, self.sides.local.clone(), self.rank + 1)
+            }
+            InterRoot::Here => (self.sides.local.start + self.rank, self.sides.remote.clone(), 0),
             InterRoot::Elsewhere => return None,
         };
         Some((std::iter::once(root).chain(others).collect(), place))
@@ -185,8 +209,8 @@ impl Inter<'_> {
 
     /// What rank `place` of these does, by the algorithm that the tuning chooses for them.
     fn among<O: Tuned>(&self, ranks: &[usize], place: usize, shape: Shape) -> Result<Plan> {
-        let hosts = Hosts::new(ranks.iter().map(|&rank| self.hosts.of(rank)))
-            .on_one_machine(self.hosts.is_one_machine());
+        let hosts = Hosts::new(ranks.iter().map(|&rank| self.sides.hosts.of(rank)))
+            .on_one_machine(self.sides.hosts.is_one_machine());
         let shape = shape.with_hosts(Arc::new(hosts));
         Ok(plan_of(O::choose(self.tuning, &shape)?, place, &shape))
     }

@@ -73,7 +73,7 @@ impl Port<'_, '_> {
     /// What an error is in the operation that the engine's rank is in.
     #[cold]
     pub(super) fn explain(&self, error: MpiError) -> MpiError {
-        error.in_operation(|| self.engine.name_of(self.team.context))
+        error.in_operation(|| self.engine.name_of(self.team.context), |from| self.team.world_rank(from))
     }
 
     fn near(&self, rank: usize) -> Option<&Near> {

@@ -6,13 +6,12 @@ use std::rc::Rc;
 
 use crate::coll::{
     Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Call, Exscan, Gather, Gatherv,
-    Hosts, Inter, InterRoot, Operation, Plan, Planned, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape,
+    Inter, InterRoot, Operation, Plan, Planned, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Sides,
     Span, Tuned, input,
 };
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
-use crate::group::Group;
 
 use super::port::Team;
 use super::root::Root;
@@ -20,7 +19,6 @@ use super::root::Root;
 /// A call that can be carried out.
 pub(super) struct Prepared {
     pub(super) team: Team,
-    pub(super) tag: i32,
     pub(super) planned: Rc<Planned>,
 }
 
@@ -67,8 +65,8 @@ impl Communicator<'_> {
             let root = self.inter_root(root)?;
             let mut blocks = Vec::new();
             if root == InterRoot::Here {
-                let count = divide(RECV, len.recv, inter.remote.len())?;
-                blocks = equal(count, inter.remote.len());
+                let count = divide(RECV, len.recv, inter.sides.remote.len())?;
+                blocks = equal(count, inter.sides.remote.len());
             }
             return self.between::<Gather>(team, len, inter.gather(len.send, &blocks, root)?);
         }
@@ -88,7 +86,7 @@ impl Communicator<'_> {
         if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             if root == InterRoot::Here {
-                check_blocks(RECV, blocks, inter.remote.len(), len.recv, true)?;
+                check_blocks(RECV, blocks, inter.sides.remote.len(), len.recv, true)?;
             }
             return self.between::<Gatherv>(team, len, inter.gather(len.send, blocks, root)?);
         }
@@ -102,8 +100,8 @@ impl Communicator<'_> {
             let root = self.inter_root(root)?;
             let mut blocks = Vec::new();
             if root == InterRoot::Here {
-                let count = divide(SEND, len.send, inter.remote.len())?;
-                blocks = equal(count, inter.remote.len());
+                let count = divide(SEND, len.send, inter.sides.remote.len())?;
+                blocks = equal(count, inter.sides.remote.len());
             }
             return self.between::<Scatter>(team, len, inter.scatter(len.recv, &blocks, root)?);
         }
@@ -123,7 +121,7 @@ impl Communicator<'_> {
         if let Some((inter, team)) = self.inter::<T>() {
             let root = self.inter_root(root)?;
             if root == InterRoot::Here {
-                check_blocks(SEND, blocks, inter.remote.len(), len.send, false)?;
+                check_blocks(SEND, blocks, inter.sides.remote.len(), len.send, false)?;
             }
             return self.between::<Scatterv>(team, len, inter.scatter(len.recv, blocks, root)?);
         }
@@ -134,12 +132,12 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_allgather<T: Element>(&self, len: Lengths) -> Result<Prepared> {
         if let Some((inter, team)) = self.inter::<T>() {
-            let count = divide(RECV, len.recv, inter.remote.len())?;
-            let outgoing = vec![input(0..len.send); inter.remote.len()];
+            let count = divide(RECV, len.recv, inter.sides.remote.len())?;
+            let outgoing = vec![input(0..len.send); inter.sides.remote.len()];
             return self.between::<Allgather>(
                 team,
                 len,
-                inter.exchange(&outgoing, &equal(count, inter.remote.len())),
+                inter.exchange(&outgoing, &equal(count, inter.sides.remote.len())),
             );
         }
         expect(RECV, len.send * self.size(), len.recv)?;
@@ -153,7 +151,7 @@ impl Communicator<'_> {
     ) -> Result<Prepared> {
         check_blocks(RECV, blocks, self.peers().size(), len.recv, true)?;
         if let Some((inter, team)) = self.inter::<T>() {
-            let outgoing = vec![input(0..len.send); inter.remote.len()];
+            let outgoing = vec![input(0..len.send); inter.sides.remote.len()];
             return self.between::<Allgatherv>(team, len, inter.exchange(&outgoing, blocks));
         }
         expect(SEND, blocks[self.rank()].len(), len.send)?;
@@ -163,12 +161,12 @@ impl Communicator<'_> {
     pub(super) fn prepare_alltoall<T: Element>(&self, len: Lengths) -> Result<Prepared> {
         let count = divide(SEND, len.send, self.peers().size())?;
         if let Some((inter, team)) = self.inter::<T>() {
-            let outgoing: Vec<Span> = equal(count, inter.remote.len()).into_iter().map(input).collect();
-            let back = divide(RECV, len.recv, inter.remote.len())?;
+            let outgoing: Vec<Span> = equal(count, inter.sides.remote.len()).into_iter().map(input).collect();
+            let back = divide(RECV, len.recv, inter.sides.remote.len())?;
             return self.between::<Alltoall>(
                 team,
                 len,
-                inter.exchange(&outgoing, &equal(back, inter.remote.len())),
+                inter.exchange(&outgoing, &equal(back, inter.sides.remote.len())),
             );
         }
         expect(RECV, len.send, len.recv)?;
@@ -278,7 +276,7 @@ impl Communicator<'_> {
 
     #[inline]
     fn planned(&self, planned: Rc<Planned>) -> Prepared {
-        Prepared { team: Team::local(self), tag: self.next_collective(), planned }
+        Prepared { team: Team::local(self), planned }
     }
 
     /// A call between two groups.
@@ -288,7 +286,7 @@ impl Communicator<'_> {
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
         let planned =
             Planned { operation: O::NAME, plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
-        Ok(Prepared { team, tag: self.next_collective(), planned: Rc::new(planned) })
+        Ok(Prepared { team, planned: Rc::new(planned) })
     }
 
     /// The shape of an operation of this rank's group.
@@ -345,27 +343,17 @@ impl Communicator<'_> {
         }
     }
 
-    /// The two groups of an intercommunicator, in an order that is the same on all ranks, and the way to
-    /// both.
+    /// The two groups of an intercommunicator, and the way to both.
     #[inline]
     fn inter<T>(&self) -> Option<(Inter<'_>, Team)> {
-        self.remote_group().map(|remote| self.with_remote::<T>(remote))
+        self.sides().map(|sides| self.between_sides::<T>(sides))
     }
 
     #[inline(never)]
-    fn with_remote<T>(&self, remote: Group) -> (Inter<'_>, Team) {
-        let (ours, theirs) = (self.local().members(), remote.members());
-        let (here, there) = (ours.len(), theirs.len());
-        let is_first = ours.iter().min() < theirs.iter().min();
-        let (first, second) = if is_first { (ours, theirs) } else { (theirs, ours) };
-        let members: Rc<[u32]> = first.iter().chain(second.iter()).copied().collect();
-        let (local, remote) =
-            if is_first { (0..here, here..here + there) } else { (there..there + here, 0..there) };
-        let hosts = Hosts::new(members.iter().map(|&member| self.engine().place_of(member).host))
-            .on_one_machine(self.engine().share_machine(&members));
-        let team = Team::among(self, members, local.start + self.rank());
+    fn between_sides<'a, T>(&'a self, sides: &'a Sides) -> (Inter<'a>, Team) {
+        let team = Team::among(self, sides.members.clone(), sides.local.start + self.rank());
         let (element, tuning) = (size_of::<T>().max(1), self.tuning());
-        (Inter { local, remote, rank: self.rank(), hosts, element, tuning }, team)
+        (Inter { sides, rank: self.rank(), element, tuning }, team)
     }
 }
 

@@ -15,6 +15,13 @@ pub enum Root {
     Elsewhere,
 }
 
+impl Root {
+    /// Whether it is a rank, to which this one gives or from which it gets; otherwise this one is the root itself, or has no part.
+    pub(super) fn is_rank(self) -> bool {
+        matches!(self, Root::Rank(_))
+    }
+}
+
 /// This rank is the root of an operation between two groups (`MPI_ROOT`).
 ///
 /// # Standard section

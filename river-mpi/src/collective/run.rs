@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::coll::{Buffers, Execution, Input, Memory, NoOperator, run_brief};
+use crate::coll::{Buffers, Execution, Input, Memory, NoOperator, Planned, run_brief};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
@@ -15,6 +15,12 @@ use super::port::{Port, Team};
 use super::prepare::Prepared;
 
 impl<'v> Communicator<'v> {
+    /// A call with its number. One that is refused here has one, too: the other ranks may carry it out.
+    pub(super) fn numbered<C>(&self, call: Result<C>) -> Result<(i32, C)> {
+        let tag = self.next_collective();
+        Ok((tag, self.guard(call)?))
+    }
+
     /// Moves elements from one buffer to another.
     pub(super) fn transfer<T: Element>(
         &self,
@@ -33,9 +39,10 @@ impl<'v> Communicator<'v> {
         output: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
+        let tag = self.next_collective();
         // Left where they are: to copy what was just written waits until the last message has left this core's store buffer.
         match &call {
-            Ok(call) => self.guard_sent(self.carry_out(call, &Input::Apart(input), output, operator)),
+            Ok(call) => self.guard_sent(self.carry_out(call, tag, &Input::Apart(input), output, operator)),
             Err(_) => self.guard(call.map(drop)),
         }
     }
@@ -47,6 +54,7 @@ impl<'v> Communicator<'v> {
         buffer: &mut [T],
         operator: &dyn Operator<T>,
     ) -> Result {
+        let tag = self.next_collective();
         let run = |call: Prepared| {
             if self.is_inter() {
                 return Err(MpiError::Comm("nothing is in place between two groups".into()));
@@ -54,17 +62,18 @@ impl<'v> Communicator<'v> {
             let place = call.planned.place.clone();
             is_there(&place, buffer)?;
             if call.planned.in_place {
-                return self.carry_out(&call, &Input::InOutput(place.start), buffer, operator);
+                return self.carry_out(&call, tag, &Input::InOutput(place.start), buffer, operator);
             }
             let input = buffer[place].to_vec();
-            self.carry_out(&call, &Input::Apart(&input), buffer, operator)
+            self.carry_out(&call, tag, &Input::Apart(&input), buffer, operator)
         };
         self.guard_sent(call.and_then(run))
     }
 
-    fn carry_out<T: Element>(
+    pub(super) fn carry_out<T: Element>(
         &self,
         call: &Prepared,
+        tag: i32,
         given: &Input<&[T]>,
         output: &mut [T],
         operator: &dyn Operator<T>,
@@ -81,7 +90,7 @@ impl<'v> Communicator<'v> {
         let (planned, port) = (&call.planned, self.port(&call.team));
         if planned.brief {
             // As in `guard_sent`.
-            if let Err(error) = self.carry_out_brief(call, &port, given, output, filler, operator) {
+            if let Err(error) = self.carry_out_brief((planned, tag), &port, given, output, filler, operator) {
                 return Err(port.explain(error));
             }
             return Ok(());
@@ -92,7 +101,7 @@ impl<'v> Communicator<'v> {
             Input::InOutput(start) => Input::InOutput(*start),
         };
         let mut memory = Memory { input, output: Region::new(output), scratch: Region::new(&mut scratch) };
-        let result = Execution::new(planned.plan.clone(), call.tag).run(&port, &mut memory, operator);
+        let result = Execution::new(planned.plan.clone(), tag).run(&port, &mut memory, operator);
         drop(memory);
         self.planner().keep_scratch(scratch);
         result.map_err(|error| port.explain(error))
@@ -102,21 +111,21 @@ impl<'v> Communicator<'v> {
     #[inline(never)]
     fn carry_out_brief<T: Element>(
         &self,
-        call: &Prepared,
+        (planned, tag): (&Planned, i32),
         port: &Port<'_, '_>,
         input: &Input<&[T]>,
         output: &mut [T],
         filler: Option<T>,
         operator: &dyn Operator<T>,
     ) -> Result {
-        let plan = &call.planned.plan;
+        let plan = &planned.plan;
         // As for `Planner::scratch`: if any is needed, there is something to fill it with.
         let mut scratch: SmallVec<[T; 4]> = match filler {
             Some(filler) if plan.scratch_len() > 0 => smallvec![filler; plan.scratch_len()],
             _ => SmallVec::new(),
         };
         let mut buffers = Buffers { input, output, scratch: &mut scratch, room: self.planner().room() };
-        run_brief(plan, call.tag, port, &mut buffers, operator)
+        run_brief(plan, tag, port, &mut buffers, operator)
     }
 
     /// The wire of an operation that waits.

@@ -28,7 +28,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Prepared { team, tag, planned } = self.guard(call)?;
+        let (tag, Prepared { team, planned }) = self.numbered(call)?;
         let (plan, place) = (planned.plan.clone(), planned.place.clone());
         let mut output = recv.to_vec();
         let lies_in_output = planned.in_place && place.len() == send.len() && place.end <= output.len();

@@ -35,8 +35,6 @@ struct Call {
 /// For values of any type that serde can encode, of whatever length. Errors and blocking are those of the
 /// operations on slices, and [`MpiError::Value`] if a value cannot be encoded or is not of the type that was
 /// asked for. Those with a root are for communicators with one group.
-///
-/// (A call is prepared before its values are encoded: it counts, here as on the other ranks, though that may fail.)
 impl<'v> Communicator<'v> {
     fn root_of_values(&self, root: usize) -> Result<Root> {
         if self.is_inter() {
@@ -79,8 +77,8 @@ impl<'v> Communicator<'v> {
 
     /// Carries a call out.
     fn carry_out_values(&self, call: Result<Call>) -> Result<Vec<Bytes>> {
-        let run = |Call { prepared, given, got }: Call| {
-            let Prepared { team, tag, planned } = prepared;
+        let (tag, Call { prepared: Prepared { team, planned }, given, got }) = self.numbered(call)?;
+        let run = || {
             let (given, output) = buffers(&given, got);
             let mut parcels = Parcels::new(planned.plan.clone(), tag, given, output);
             self.engine().enter(planned.operation);
@@ -88,7 +86,7 @@ impl<'v> Communicator<'v> {
             parcels.run(&port).map_err(|error| port.explain(error))?;
             Ok(parcels.output().to_vec())
         };
-        self.guard(call.and_then(run))
+        self.guard(run())
     }
 
     /// Starts a call.
@@ -100,7 +98,7 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Call { prepared: Prepared { team, tag, planned }, given, got } = self.guard(call)?;
+        let (tag, Call { prepared: Prepared { team, planned }, given, got }) = self.numbered(call)?;
         let (given, output) = buffers(&given, got);
         let parcels = Parcels::new(planned.plan.clone(), tag, given, output);
         Ok(self.go(planned.operation, team, parcels, deliver))

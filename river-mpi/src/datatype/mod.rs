@@ -7,7 +7,7 @@
 mod pack;
 mod runs;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::rc::Rc;
 
@@ -16,7 +16,8 @@ use runs::Runs;
 
 /// A description of memory: some pieces of it, in an order. Made of basic types and of other datatypes; cheap to clone.
 ///
-/// Displacements are in bytes from the beginning of the buffer, or in extents of the type that is repeated.
+/// Displacements are in bytes from the beginning of the buffer, or in extents of the type that is repeated. As a type may take any
+/// bytes of a buffer, buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
 ///
 /// ```
 /// use river_mpi::Datatype;
@@ -46,6 +47,8 @@ struct Shape {
     basics: Vec<(usize, usize)>,
     /// Whether two pieces have a byte in common, once someone has asked.
     overlaps: OnceCell<bool>,
+    /// The same of so many copies in a row, as somebody has asked last: who receives them once does so again.
+    row_overlaps: Cell<(usize, bool)>,
 }
 
 /// `count` copies of a type, one behind the other, at a displacement in bytes.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
+use super::words::What;
 use super::{Engine, OpId};
 use crate::error::Result;
 
@@ -66,7 +67,7 @@ impl Engine<'_> {
 
     /// Waits until something has happened, for an operation that waits for these ranks.
     pub(crate) fn idle(&self, whom: &[u32]) -> Result {
-        self.block(&[], whom, None, None)
+        self.block(What::Started(&[]), whom, None, None)
     }
 
     /// As [`idle`](Self::idle), for one that waits for operations as well.
@@ -74,7 +75,7 @@ impl Engine<'_> {
         ops.iter().try_for_each(|&op| self.failure(op))?;
         let mut all = self.needed_by(ops);
         all.extend_from_slice(whom);
-        self.block(ops, &all, None, None)
+        self.block(What::Started(ops), &all, None, None)
     }
 
     /// Waits until nothing is under way any more.

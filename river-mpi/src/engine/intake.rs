@@ -55,26 +55,6 @@ impl Landing for One<'_> {
     }
 }
 
-/// The slice that one operation sends.
-pub(crate) struct Slice<'a> {
-    pub(crate) op: OpId,
-    pub(crate) data: &'a [u8],
-}
-
-impl Landing for Slice<'_> {
-    fn memory(&mut self, _: OpId, _: u32) -> Option<&mut [u8]> {
-        None
-    }
-
-    fn source(&self, op: OpId, _: u32) -> Option<&[u8]> {
-        (op == self.op).then_some(self.data)
-    }
-
-    fn is_last(&self, op: OpId) -> bool {
-        op == self.op
-    }
-}
-
 /// Where a message lies that is taken in.
 pub(super) trait Incoming {
     /// Its length, with its header.

@@ -36,7 +36,7 @@ pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
 use beside::Beside;
-pub(crate) use intake::{Landing, Slice};
+pub(crate) use intake::Landing;
 use op::{Op, OpState};
 pub(crate) use op::{OpId, Outcome, Sending};
 pub(crate) use safepoint::Kept;
@@ -333,7 +333,8 @@ impl<'v> Engine<'v> {
     /// Sends a header and data that lies in the caller's memory.
     #[inline]
     fn transmit_slice(&self, to: u32, header: &Header, data: &[u8]) -> Result {
-        self.transmit_parts(&mut self.state.borrow_mut(), to, header, data)
+        let sent = self.transmit_parts(&mut self.state.borrow_mut(), to, header, data);
+        sent.map_err(|error| error.while_waiting_for(|| self.describe_send(to, header.key)))
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::intake::One;
+use super::words::What;
 use super::{ALL, Engine, Landing, Op, OpId, OpState, Outcome, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind, Receipt};
@@ -98,14 +98,8 @@ impl Engine<'_> {
                 self.failure(op)?;
             }
             let whom = self.needed_by(ops);
-            self.block(ops, &whom, None, reborrow(&mut landing))?;
+            self.block(What::Ops(ops), &whom, None, reborrow(&mut landing))?;
         }
-    }
-
-    /// Waits until an operation is complete, or can never be; its message may go to that memory.
-    pub(crate) fn wait_into(&self, op: OpId, memory: &mut [u8]) -> Result {
-        self.bring_in()?;
-        self.wait_landing(&[op], Some(&mut One { op, memory }))
     }
 
     /// Gives an operation a seat among those that somebody waits for. False: there is nothing to wait for.

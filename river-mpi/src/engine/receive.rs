@@ -2,6 +2,7 @@
 
 use super::arrival::{Arrival, Message};
 use super::intake::{Got, Hook, Landing, One};
+use super::words::What;
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
@@ -61,7 +62,7 @@ impl Engine<'_> {
             };
             self.check(context)?;
             let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
-            self.block(&[op], Sources::One(from).as_slice(), None, landing)?;
+            self.block(What::Ops(&[op]), Sources::One(from).as_slice(), None, landing)?;
         }
     }
 
@@ -74,7 +75,7 @@ impl Engine<'_> {
             if let Some((_, message)) = found {
                 hook.got = Some(Got::Message(message));
             } else {
-                self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
+                self.block(What::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
             }
             match hook.got {
                 Some(Got::Message(message)) => {
@@ -139,8 +140,11 @@ impl Engine<'_> {
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
         self.pump()?;
         let Some((_, message)) = self.state.borrow_mut().matching.take(&ask.pattern) else {
-            self.check_wait(ask.sources.as_slice(), Some(ask))?;
-            return Ok(None);
+            let sources = ask.sources.as_slice();
+            // Who asks again and again has to hear of failures, too.
+            self.watch(sources);
+            let checked = self.check_wait(sources, Some(ask));
+            return checked.map(|()| None).map_err(|error| self.while_asking(ask, error));
         };
         if message.header.kind == Kind::Offer {
             let from = message.header.from;
@@ -152,14 +156,20 @@ impl Engine<'_> {
         Ok(Some(Arrival::new(message)))
     }
 
+    #[cold]
+    fn while_asking(&self, ask: &Ask, error: MpiError) -> MpiError {
+        error.while_waiting_for(|| self.describe_ask(ask))
+    }
+
     /// Looks for a message without taking it: who sent it, its tag and length.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
         self.pump()?;
         let found = self.state.borrow_mut().matching.peek(&ask.pattern).map(|(_, message)| message.header);
         if found.is_none() {
-            // Who asks again and again has to hear of failures, too.
+            // As in `try_receive`.
             self.watch(ask.sources.as_slice());
-            self.state.borrow().check_failed(ask.sources.as_slice())?;
+            let checked = self.state.borrow().check_failed(ask.sources.as_slice());
+            checked.map_err(|error| self.while_asking(ask, error))?;
         }
         self.check(ask.pattern.context)?;
         Ok(found)
@@ -172,7 +182,7 @@ impl Engine<'_> {
                 return Ok(header);
             }
             let mut hook = Hook { ask, out: None, got: None };
-            self.block(&[], ask.sources.as_slice(), Some(&mut hook), None)?;
+            self.block(What::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
             if let Some(Got::Message(message)) = hook.got {
                 let header = message.header;
                 self.state.borrow_mut().matching.keep(header.key, message);

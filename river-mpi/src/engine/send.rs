@@ -289,7 +289,8 @@ impl Engine<'_> {
     fn send_parts(&self, to: u32, key: Key, ticket: u64, data: Bytes) -> Result {
         let mut payload = Payload::from(self.header(Kind::Eager, key, ticket, data.len()).with(&[]));
         payload.push(data);
-        self.transmit(to, payload)
+        let sent = self.transmit(to, payload);
+        sent.map_err(|error| error.while_waiting_for(|| self.describe_send(to, key)))
     }
 
     /// A copy, in memory that is used again.

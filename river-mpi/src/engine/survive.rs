@@ -1,6 +1,7 @@
 //! What a program does about failures that it handles itself.
 
 use super::Engine;
+use super::words::What;
 use crate::error::Result;
 use crate::header::Kind;
 use crate::job::{Agreement, AgreementKey, Proposal, Report};
@@ -40,7 +41,7 @@ impl Engine<'_> {
             if let Some(agreement) = self.state.borrow_mut().agreements.remove(&key) {
                 return Ok(agreement);
             }
-            self.block(&[], &[], None, None)?;
+            self.block(What::Agreement, &[], None, None)?;
         }
     }
 }

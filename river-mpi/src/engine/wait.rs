@@ -7,6 +7,7 @@ use river_core::{Arriving, Channel, Down, RecvError, Selector};
 
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
+use super::words::What;
 use super::{ALL, Ask, Engine, Gone, LANE, OpId, REPORTS, State};
 use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
@@ -21,11 +22,11 @@ const MOMENT: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Engine<'_> {
-    /// Waits until something has come and handles it. `ops` or the hook is what this rank waits for, `whom` the ranks
-    /// that could end the wait.
+    /// Waits until something has come and handles it. The hook asks for what this rank waits for, or else it
+    /// is `what`; `whom` are the ranks that could end the wait.
     pub(super) fn block(
         &self,
-        ops: &[OpId],
+        what: What<'_>,
         whom: &[u32],
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
@@ -49,18 +50,18 @@ impl Engine<'_> {
             }
             let ask = hook.as_ref().map(|hook| hook.ask);
             self.check_wait(whom, ask)
-                .map_err(|error| error.while_waiting_for(|| self.describe(ask, ops)))?;
+                .map_err(|error| error.while_waiting_for(|| self.describe(ask, what)))?;
         }
         self.watch(whom);
-        let awake = self.time_to_read(ops);
+        let awake = self.time_to_read(what.ops());
         match self.look(PATIENCE, awake, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
-                self.ask_about(whom)?;
-                if self.has_due() {
+                // Who asks may take in messages, too.
+                if self.ask_about(whom)? || self.has_due() {
                     return Ok(());
                 }
-                let what = self.describe(hook.as_ref().map(|hook| hook.ask), ops);
-                self.wait_on(what, hook)
+                let text = self.describe(hook.as_ref().map(|hook| hook.ask), what);
+                self.wait_on(text, hook)
             }
             Err(error) => self.trouble(error),
             Ok(()) => Ok(()),
@@ -236,8 +237,9 @@ impl Engine<'_> {
         }
     }
 
-    /// Finds out about deaths of which another layer has got the notice.
-    pub(super) fn ask_about(&self, whom: &[u32]) -> Result {
+    /// Finds out about deaths of which another layer has got the notice. True: there was one.
+    fn ask_about(&self, whom: &[u32]) -> Result<bool> {
+        let mut news = false;
         for &rank in whom {
             if rank == self.me || self.state.borrow().gone.contains_key(&rank) {
                 continue;
@@ -245,9 +247,10 @@ impl Engine<'_> {
             let selector = Selector::on(DEATHS).lane(LANE).from(self.id_of(rank));
             if let Err(error) = self.vr.try_receive_where(selector, |_| false) {
                 self.trouble(error)?;
+                news = true;
             }
         }
-        Ok(())
+        Ok(news)
     }
 
     pub(super) fn trouble(&self, error: RecvError) -> Result {

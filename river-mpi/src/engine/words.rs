@@ -2,7 +2,26 @@
 
 use super::arrival::Arrival;
 use super::{Ask, Engine, OpId, OpState, Sources, State};
-use crate::matching::Pattern;
+use crate::matching::{Key, Pattern};
+
+/// What a rank waits for, unless it is the one message that a hook asks for.
+#[derive(Clone, Copy)]
+pub(super) enum What<'a> {
+    /// Any of these.
+    Ops(&'a [OpId]),
+    /// Any of these, or what was started and goes on in the background.
+    Started(&'a [OpId]),
+    Agreement,
+}
+
+impl<'a> What<'a> {
+    pub(super) fn ops(self) -> &'a [OpId] {
+        match self {
+            Self::Ops(ops) | Self::Started(ops) => ops,
+            Self::Agreement => &[],
+        }
+    }
+}
 
 impl Engine<'_> {
     /// Notes which collective operation this rank is in. In which it was before: what goes on beside an operation leaves it as
@@ -28,16 +47,16 @@ impl Engine<'_> {
         self.state.borrow_mut().names.remove(&context);
     }
 
-    /// What is waited for, in words: what was asked for, or else these operations, or else what goes on in the background.
-    pub(super) fn describe(&self, ask: Option<&Ask>, ops: &[OpId]) -> String {
-        if let Some(ask) = ask {
-            return self.describe_ask(ask);
-        }
-        let texts: Vec<String> = ops.iter().filter_map(|&op| self.describe_op(op)).collect();
-        if !texts.is_empty() {
-            return texts.join(", or ");
-        }
-        self.describe_background().unwrap_or_else(|| "an agreement".to_owned())
+    /// What is waited for, in words: what was asked for, or else that.
+    pub(super) fn describe(&self, ask: Option<&Ask>, what: What<'_>) -> String {
+        let started = match (ask, what) {
+            (Some(ask), _) => return self.describe_ask(ask),
+            (None, What::Agreement) => return "an agreement".to_owned(),
+            (None, What::Ops(_)) => None,
+            (None, What::Started(_)) => self.describe_background(),
+        };
+        let ops = what.ops().iter().filter_map(|&op| self.describe_op(op));
+        ops.chain(started).collect::<Vec<_>>().join(", or ")
     }
 
     pub(super) fn describe_op(&self, op: OpId) -> Option<String> {
@@ -54,15 +73,20 @@ impl Engine<'_> {
             }
             OpState::Offered { to, key, .. }
             | OpState::Wanted { to, key, .. }
-            | OpState::Unmatched { to, key } => {
-                let comm = state.name_of(key.context & !1);
-                format!("rank {to} to receive what was sent with tag {} ({comm})", key.tag)
-            }
+            | OpState::Unmatched { to, key } => self.describe_send(*to, *key),
             _ => "the answer to a cancel".to_owned(),
         })
     }
 
-    fn describe_ask(&self, ask: &Ask) -> String {
+    /// What a send waits for.
+    pub(super) fn describe_send(&self, to: u32, Key { context, tag, .. }: Key) -> String {
+        if !context.is_multiple_of(2) {
+            return format!("rank {to} in {}", self.name_of(context));
+        }
+        format!("rank {to} to receive what was sent with tag {tag} ({})", self.name_of(context))
+    }
+
+    pub(super) fn describe_ask(&self, ask: &Ask) -> String {
         let Pattern { context, tag, .. } = ask.pattern;
         let from = match &ask.sources {
             Sources::One(rank) => format!("rank {rank}"),

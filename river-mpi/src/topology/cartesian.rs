@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::first;
+use super::{first, reordered};
 use crate::communicator::Communicator;
 use crate::error::{MpiError, Result};
 use crate::peer::{PROC_NULL, Peer};
@@ -49,7 +49,8 @@ impl<'v> Communicator<'v> {
         Ok(comm.map(|comm| Cartesian { comm, dims: dims.to_vec(), periods: periods.to_vec() }))
     }
 
-    /// The rank that this one would have in such a grid, `None` if none (`MPI_Cart_map`).
+    /// The rank that [`cart_create`](Self::cart_create) would give this one in such a grid with `reorder`, `None` if none
+    /// (`MPI_Cart_map`). Does not block.
     ///
     /// # Errors
     /// As [`cart_create`](Self::cart_create).
@@ -58,7 +59,7 @@ impl<'v> Communicator<'v> {
     /// 6.5.6
     pub fn cart_map(&self, dims: &[usize], periods: &[bool]) -> Result<Option<usize>> {
         let points = self.guard(self.points(dims, periods))?;
-        Ok(Some(self.rank()).filter(|&rank| rank < points))
+        self.guard(reordered(self, points))
     }
 
     fn points(&self, dims: &[usize], periods: &[bool]) -> Result<usize> {

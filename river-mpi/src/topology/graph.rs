@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::rc::Rc;
 
-use super::first;
+use super::{first, reordered};
 use crate::communicator::Communicator;
 use crate::error::{MpiError, Result};
 
@@ -41,26 +41,36 @@ impl<'v> Communicator<'v> {
     /// # Standard section
     /// 6.5.3
     pub fn graph_create(&self, neighbors: &[Vec<usize>], reorder: bool) -> Result<Option<Graph<'v>>> {
-        let nodes = neighbors.len();
-        if nodes > self.size() {
-            let text = format!("{} has {} ranks, not enough for {nodes} nodes", self.name(), self.size());
-            return self.guard(Err(MpiError::Topology(text)));
-        }
-        if let Some(stranger) = neighbors.iter().flatten().find(|&&node| node >= nodes) {
-            let text = format!("a neighbour is {stranger}, which is no node of a graph of {nodes}");
-            return self.guard(Err(MpiError::Topology(text)));
-        }
+        let nodes = self.guard(self.nodes(neighbors))?;
         let comm = first(self, nodes, reorder)?;
         Ok(comm.map(|comm| Graph { comm, neighbors: neighbors.into() }))
     }
 
-    /// The rank that this one would have in such a graph, `None` if none (`MPI_Graph_map`).
+    /// The rank that [`graph_create`](Self::graph_create) would give this one in such a graph with `reorder`, `None` if none
+    /// (`MPI_Graph_map`). Does not block.
+    ///
+    /// # Errors
+    /// As [`graph_create`](Self::graph_create).
     ///
     /// # Standard section
     /// 6.5.6
-    #[must_use]
-    pub fn graph_map(&self, neighbors: &[Vec<usize>]) -> Option<usize> {
-        Some(self.rank()).filter(|&rank| rank < neighbors.len())
+    pub fn graph_map(&self, neighbors: &[Vec<usize>]) -> Result<Option<usize>> {
+        let nodes = self.guard(self.nodes(neighbors))?;
+        self.guard(reordered(self, nodes))
+    }
+
+    fn nodes(&self, neighbors: &[Vec<usize>]) -> Result<usize> {
+        let nodes = neighbors.len();
+        if nodes > self.size() {
+            let text = format!("{} has {} ranks, not enough for {nodes} nodes", self.name(), self.size());
+            return Err(MpiError::Topology(text));
+        }
+        match neighbors.iter().flatten().find(|&&node| node >= nodes) {
+            Some(stranger) => Err(MpiError::Topology(format!(
+                "a neighbour is {stranger}, which is no node of a graph of {nodes}"
+            ))),
+            None => Ok(nodes),
+        }
     }
 }
 

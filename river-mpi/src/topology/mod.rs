@@ -19,6 +19,21 @@ use crate::error::Result;
 /// other.
 fn first<'v>(comm: &Communicator<'v>, count: usize, reorder: bool) -> Result<Option<Communicator<'v>>> {
     let color = (comm.rank() < count).then_some(0);
-    let key = if reorder { i64::from(comm.place_of(comm.rank())?.host) } else { 0 };
+    let key = if reorder { key(comm, comm.rank())? } else { 0 };
     comm.split(color, key)
+}
+
+/// The rank that this one has among the first `count`, reordered; `None` if it is none of them.
+fn reordered(comm: &Communicator<'_>, count: usize) -> Result<Option<usize>> {
+    if comm.rank() >= count {
+        return Ok(None);
+    }
+    let keys = (0..count).map(|rank| key(comm, rank)).collect::<Result<Vec<i64>>>()?;
+    let place = |rank: usize| (keys[rank], rank);
+    Ok(Some((0..count).filter(|&rank| place(rank) < place(comm.rank())).count()))
+}
+
+/// What ranks are reordered by.
+fn key(comm: &Communicator<'_>, rank: usize) -> Result<i64> {
+    Ok(comm.place_of(rank)?.host.into())
 }

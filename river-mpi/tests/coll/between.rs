@@ -3,29 +3,46 @@
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
 use river_mpi::testing::{try_world, world};
-use river_mpi::{Communicator, PROC_NULL, ROOT, Root, SUM, run_on};
+use river_mpi::{Communicator, PROC_NULL, ROOT, Root, SUM, run_on, wait_all};
 
-use super::{Compose, Result, maps, numbers, same};
+use super::{Compose, Result, maps, number, numbers, same};
 
 /// The even ranks of the world and the odd ones; ranks are those of the world divided by two.
+pub(crate) struct Sides<'v> {
+    pub(crate) inter: Communicator<'v>,
+    /// Rank 1 of the even ones, or 0 if there is only one.
+    pub(crate) root: Root,
+    /// The ranks of the other group, as they are numbered in the world.
+    pub(crate) theirs: Vec<usize>,
+}
+
+impl<'v> Sides<'v> {
+    pub(crate) fn of(world: &Communicator<'v>) -> Result<Self> {
+        let odd = world.rank() % 2;
+        let half = world.split(Some(odd), 0)?.expect("every rank is in a half");
+        let inter = half.create_intercomm(0, world, 1 - odd, 17)?;
+        let evens = if odd == 0 { inter.size() } else { inter.remote_size() };
+        let root_rank = (evens - 1).min(1);
+        let root = match (odd, inter.rank() == root_rank) {
+            (0, true) => ROOT,
+            (0, false) => PROC_NULL.into(),
+            _ => root_rank.into(),
+        };
+        let theirs = (0..inter.remote_size()).map(|rank| 2 * rank + 1 - odd).collect();
+        Ok(Self { inter, root, theirs })
+    }
+}
+
 fn between(world: &Communicator) -> Result {
+    let Sides { inter, root, theirs } = Sides::of(world)?;
     let odd = world.rank() % 2;
-    let half = world.split(Some(odd), 0)?.expect("every rank is in a half");
-    let inter = half.create_intercomm(0, world, 1 - odd, 17)?;
     let (here, there) = (inter.size(), inter.remote_size());
     let me = inter.rank();
-    // Ranks of the other group, numbered as in the world, have the data of these numbers.
-    let theirs = |rank: usize| 2 * rank + 1 - odd;
+    // Ranks of the other group have the data of their numbers in the world.
+    let theirs = |rank: usize| theirs[rank];
     let mine = world.rank();
 
     inter.barrier()?;
-    // The root is rank 1 of the even ones, or 0 if there is only one.
-    let root_rank = if odd == 0 { (here - 1).min(1) } else { (there - 1).min(1) };
-    let root: Root = match (odd, me == root_rank) {
-        (0, true) => ROOT,
-        (0, false) => PROC_NULL.into(),
-        _ => root_rank.into(),
-    };
 
     for count in [0, 1, 20_000] {
         let mut vector = if root == ROOT { numbers(50, count) } else { vec![0; count] };
@@ -84,17 +101,67 @@ fn between(world: &Communicator) -> Result {
         same(world, &got, &in_order(vector)[me * count * there..(me + 1) * count * there], "reduce_scatter");
     }
 
-    let mut sum = [0];
-    let request = inter.iallreduce(&[1], &mut sum, SUM)?;
-    request.wait()?;
+    Ok(())
+}
+
+/// All operations, under way at the same time.
+fn started_between(world: &Communicator) -> Result {
+    let Sides { inter, root, theirs } = Sides::of(world)?;
+    let (odd, mine, is_root) = (world.rank() % 2 == 1, world.rank(), root == ROOT);
+    let (here, there) = (inter.size(), inter.remote_size());
+    let blocks = consecutive(&vec![2; there]);
+    let everything: Vec<u64> = theirs.iter().flat_map(|&rank| numbers(rank, 2)).collect();
+    let at_root = |count: usize| vec![0; if is_root { count } else { 0 }];
+    let mut vector = if is_root { numbers(50, 2) } else { vec![0; 2] };
+    let (mut gathered, mut gathered_v) = (at_root(2 * there), at_root(2 * there));
+    let (mut mine_of_all, mut mine_of_blocks) = (vec![0; 2], vec![0; 2]);
+    let [mut all, mut all_v, mut each, mut each_v] = [(); 4].map(|()| vec![0; 2 * there]);
+    let (mut sum_at_root, mut sum, mut sums, mut sums_v) = ([0], [0], vec![0; there], vec![0; there]);
+    let to_each: Vec<u64> = theirs.iter().map(|to| number(mine, *to)).flat_map(|each| [each; 2]).collect();
+    let from_root = if is_root { &everything[..] } else { &[] };
+    wait_all(&mut [
+        inter.ibarrier()?,
+        inter.ibcast(&mut vector, root)?,
+        inter.igather(&numbers(mine, 2), &mut gathered, root)?,
+        inter.igatherv(&numbers(mine, 2), &mut gathered_v, if is_root { &blocks } else { &[] }, root)?,
+        inter.iscatter(from_root, &mut mine_of_all, root)?,
+        inter.iscatterv(from_root, if is_root { &blocks } else { &[] }, &mut mine_of_blocks, root)?,
+        inter.iallgather(&numbers(mine, 2), &mut all)?,
+        inter.iallgatherv(&numbers(mine, 2), &mut all_v, &blocks)?,
+        inter.ialltoall(&to_each, &mut each)?,
+        inter.ialltoallv(&to_each, &blocks, &mut each_v, &blocks)?,
+        inter.ireduce(&[1], &mut sum_at_root, SUM, root)?,
+        inter.iallreduce(&[1], &mut sum, SUM)?,
+        inter.ireduce_scatter_block(&vec![1; here * there], &mut sums, SUM)?,
+        inter.ireduce_scatter(&vec![1; here * there], &mut sums_v, &vec![there; here], SUM)?,
+    ])?;
+    let got = if odd || is_root { numbers(50, 2) } else { vec![0; 2] };
+    same(world, &vector, &got, "ibcast");
+    let got = if is_root { &everything[..] } else { &[] };
+    same(world, &gathered, got, "igather");
+    same(world, &gathered_v, got, "igatherv");
+    let got = if odd { numbers(mine, 2) } else { vec![0; 2] };
+    same(world, &mine_of_all, &got, "iscatter");
+    same(world, &mine_of_blocks, &got, "iscatterv");
+    same(world, &all, &everything, "iallgather");
+    same(world, &all_v, &everything, "iallgatherv");
+    let got: Vec<u64> = theirs.iter().flat_map(|from| [number(*from, mine); 2]).collect();
+    same(world, &each, &got, "ialltoall");
+    same(world, &each_v, &got, "ialltoallv");
+    same(world, &sum_at_root, &[if is_root { there } else { 0 }], "ireduce");
     same(world, &sum, &[there], "iallreduce");
+    same(world, &sums, &vec![there; there], "ireduce_scatter_block");
+    same(world, &sums_v, &vec![there; there], "ireduce_scatter");
     Ok(())
 }
 
 #[test]
 fn between_two_groups_on_all_topologies() {
     for_each_topology(|name, make_vms| {
-        let ran = river_core::try_run(|vr| Ok(run_on(vr, &make_vms(vr, 5)?, between)?));
+        let ran = river_core::try_run(|vr| {
+            run_on(vr, &make_vms(vr, 5)?, between)?;
+            Ok(run_on(vr, &make_vms(vr, 5)?, started_between)?)
+        });
         assert_eq!(ran.expect(name), [(); 5]);
     });
 }
@@ -103,6 +170,7 @@ fn between_two_groups_on_all_topologies() {
 fn between_groups_of_several_sizes() {
     for ranks in [2, 3, 4, 7] {
         world(ranks, between);
+        world(ranks, started_between);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a rank is told when a call makes no sense, or not the same as the others make.
 
 use river_mpi::coll::consecutive;
-use river_mpi::testing::{surviving_world, try_world};
-use river_mpi::{Communicator, ErrorClass, ErrorHandler, SUM};
+use river_mpi::testing::{surviving_world, try_world, world};
+use river_mpi::{Communicator, Datatype, ErrorClass, ErrorHandler, MpiError, ROOT, Root, SUM};
 
 /// The error that the first rank to fail gets.
 fn error(ranks: usize, call: impl Fn(&Communicator) -> river_mpi::Result + Sync) -> String {
@@ -25,16 +25,30 @@ fn lengths_that_do_not_fit_are_errors() {
     assert!(text.contains("1 blocks for 2 ranks"), "{text}");
     let text = error(2, |world| world.bcast(&mut [1], 2));
     assert!(text.contains("root 2 is not in the world, which has ranks 0..2"), "{text}");
-    let text = error(2, |world| world.bcast(&mut [1], river_mpi::ROOT));
+    let text = error(2, |world| world.bcast(&mut [1], ROOT));
     assert!(text.contains("one group only"), "{text}");
 }
 
 #[test]
 fn ranks_that_call_with_different_counts_are_told() {
     let text = error(2, |world| world.bcast(&mut vec![1_u64; 2 + world.rank()], 0));
-    assert!(text.contains("bcast on the world: rank 0 sent 16 bytes where 24 were expected"), "{text}");
-    let text = error(3, |world| world.ibarrier()?.wait().and(world.alltoall_values(&[0_u8]).map(drop)));
-    assert!(text.contains("1 elements are no equal blocks for 3 ranks"), "{text}");
+    assert!(
+        text.contains("bcast on the world: rank 0 of the job sent 16 bytes where 24 were expected"),
+        "{text}"
+    );
+    // Another call is noticed by its length, too; between two groups ranks are named as they are in the world.
+    let text = error(2, |world| match world.rank() {
+        0 => world.bcast(&mut [1_u8; 5], 0),
+        _ => world.scatter(&[], &mut [0_u8; 3], 0),
+    });
+    assert!(text.contains("scatter on the world: rank 0 of the job sent 5 bytes where 3 were"), "{text}");
+    let text = error(3, |world| {
+        let odd = world.rank() % 2;
+        let half = world.split(Some(odd), 0)?.ok_or(MpiError::Stopped)?;
+        let inter = half.create_intercomm(0, world, 1 - odd, 3)?;
+        inter.bcast(&mut vec![1_u64; 3 - odd], if odd == 1 { ROOT } else { Root::Rank(0) })
+    });
+    assert!(text.contains("rank 1 of the job sent 16 bytes where 24 were expected"), "{text}");
 }
 
 #[test]
@@ -50,10 +64,37 @@ fn whoever_needs_a_rank_that_is_gone_is_told() {
     let ended = ended.expect("the others go on");
     for (rank, result) in ended.into_iter().enumerate().filter(|(rank, _)| *rank != 2) {
         let failed = result.expect("it handles its error");
-        if let Err(class) = failed {
-            assert_eq!(class, ErrorClass::ProcFailed, "rank {rank}");
-        }
+        assert_eq!(failed, Err(ErrorClass::ProcFailed), "rank {rank}");
     }
+}
+
+/// An operation that one rank refuses counts there as on the others: the next one is the same everywhere.
+#[test]
+fn what_is_refused_on_some_ranks_counts_on_all() {
+    world(3, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        let is_root = world.rank() == 0;
+        let number = Datatype::of::<u64>();
+        let (dense, on_itself) = (number.commit(), number.with_bounds(0, 0).commit());
+        let mut buffer = [0_u64; 6];
+        let in_step = |class: Option<ErrorClass>, result: river_mpi::Result| {
+            assert_eq!(result.map_err(|error| error.class()).err(), class, "rank {}", world.rank());
+            let mut sum = [1];
+            world.allreduce_in_place(&mut sum, &SUM)?;
+            assert_eq!(sum, [3]);
+            world.ibarrier()?.wait()
+        };
+        let refused = Some(ErrorClass::Type);
+        let (at_root, elsewhere) = if is_root { (refused, None) } else { (None, refused) };
+        // To give one element twice is no error, but to get it is.
+        in_step(elsewhere, world.bcast_as(&mut buffer, (2, &on_itself), 0))?;
+        in_step(at_root, world.gather_as(&[1_u64], (1, &dense), &mut buffer, (2, &on_itself), 0))?;
+        in_step(elsewhere, world.ibcast_as(&mut buffer, (2, &on_itself), 0).map(drop))?;
+        let at_root = at_root.map(|_| ErrorClass::Count);
+        in_step(at_root, world.gather(&[1_u64], &mut buffer, 0))?;
+        in_step(at_root, world.igather(&[1_u64], &mut buffer, 0).map(drop))?;
+        Ok(())
+    });
 }
 
 #[test]

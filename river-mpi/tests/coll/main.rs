@@ -1,6 +1,7 @@
 //! Collective operations as programs call them: all of them, with every algorithm, on all topologies.
 
 mod between;
+mod between_shaped;
 mod errors;
 mod every;
 mod near;

@@ -2,7 +2,7 @@
 
 use river_core::testing::for_each_topology;
 use river_mpi::testing::{surviving_world, try_world, world};
-use river_mpi::{Communicator, ErrorClass, ErrorHandler, SUM, op, run_on};
+use river_mpi::{Communicator, ErrorClass, ErrorHandler, SUM, op, run_on, wait_any};
 
 use super::every::{all, all_v};
 use super::{Result, same};
@@ -91,6 +91,19 @@ fn a_deadlock_names_the_operation_that_a_rank_is_in_and_not_what_it_has_started(
     });
     let text = error.expect_err("both wait").to_string();
     assert!(text.contains("rank 0 waits for rank 1 in allgather on the world"), "{text}");
+    let error = try_world(2, |world| {
+        if world.rank() == 1 {
+            world.recv::<u8>(0, 7)?;
+            return Ok(());
+        }
+        let mut byte = [0_u8];
+        wait_any(&mut [world.irecv_into(&mut byte, 1, 3)?, world.ibarrier()?])?;
+        Ok(())
+    });
+    let text = error.expect_err("both wait").to_string();
+    let all =
+        "rank 0 waits for a message from rank 1 with tag 3 (the world), or rank 1 in barrier on the world";
+    assert!(text.contains(all), "{text}");
 }
 
 #[test]

@@ -3,17 +3,17 @@
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
 use river_mpi::testing::{try_world, world};
-use river_mpi::{Committed, Communicator, Datatype, ErrorClass, ErrorHandler, Root, SUM, run_on};
+use river_mpi::{Committed, Communicator, Datatype, ErrorClass, ErrorHandler, SUM, run_on};
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
 /// Every second number of a buffer.
-fn sparse() -> Committed {
+pub(crate) fn sparse() -> Committed {
     Datatype::of::<u64>().with_bounds(0, 16).commit()
 }
 
 /// Numbers with gaps between them.
-fn spread(numbers: &[u64]) -> Vec<u64> {
+pub(crate) fn spread(numbers: &[u64]) -> Vec<u64> {
     numbers.iter().flat_map(|&number| [number, 9]).collect()
 }
 
@@ -200,39 +200,6 @@ fn datatypes_in_all_operations_on_one_to_six_ranks() {
     for ranks in 1..=6 {
         world(ranks, everything);
     }
-}
-
-/// What one group gives the other gets, in the shape that it asks for.
-#[test]
-fn datatypes_between_two_groups() {
-    world(5, |world| {
-        let odd = world.rank() % 2;
-        let half = world.split(Some(odd), 0)?.expect("every rank is in a half");
-        let inter = half.create_intercomm(0, world, 1 - odd, 3)?;
-        let (dense, sparse) = (Datatype::of::<u64>().commit(), sparse());
-        let theirs: Vec<u64> =
-            (0..inter.remote_size()).flat_map(|rank| numbers(2 * rank + 1 - odd, 2)).collect();
-        let mut all = spread(&vec![0; theirs.len()]);
-        inter.allgather_as(&numbers(world.rank(), 2), (2, &dense), &mut all, (2, &sparse))?;
-        same(world, &all, &spread(&theirs), "allgather_as");
-        let root: Root = if odd == 1 {
-            0.into()
-        } else if half.rank() == 0 {
-            river_mpi::ROOT
-        } else {
-            river_mpi::PROC_NULL.into()
-        };
-        let mut all = if odd == 0 && half.rank() == 0 { spread(&vec![0; theirs.len()]) } else { Vec::new() };
-        inter.igather_as(&numbers(world.rank(), 2), (2, &dense), &mut all, (2, &sparse), root)?.wait()?;
-        if odd == 0 && half.rank() == 0 {
-            same(world, &all, &spread(&theirs), "igather_as");
-        }
-        let mut vector = if odd == 0 && half.rank() == 0 { spread(&numbers(9, 3)) } else { spread(&[0; 3]) };
-        inter.bcast_as(&mut vector, (3, &sparse), root)?;
-        let expected = if odd == 1 || half.rank() == 0 { spread(&numbers(9, 3)) } else { spread(&[0; 3]) };
-        same(world, &vector, &expected, "bcast_as");
-        Ok(())
-    });
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Blocks are gathered at rank 0, which broadcasts them, both in a binomial tree.
 //!
 //! Cost: `2 ceil(log2 p)` rounds, `2 (p - 1)` messages: as few as possible.
+//!
+//! E. Chan et al.: Collective Communication: Theory, Practice, and Experience (2007).
 
 use crate::coll::algorithm::{Algorithm, plan_of};
 use crate::coll::plan::{NOTHING, Plan, input, output};

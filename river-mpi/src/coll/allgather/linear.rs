@@ -2,6 +2,8 @@
 //!
 //! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. Within a host, where all receivers
 //! share the memory of a message, the fastest for a few ranks.
+//!
+//! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

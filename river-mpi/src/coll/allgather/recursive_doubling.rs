@@ -1,6 +1,8 @@
 //! In round `k` ranks whose numbers differ in bit `k` exchange all that they have: `2^k` blocks.
 //!
 //! Cost: `log2 p` rounds, `n (p - 1)` bytes. For short blocks; `p` must be a power of two.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::{Algorithm, needs};
 use crate::coll::plan::{Plan, input, output};

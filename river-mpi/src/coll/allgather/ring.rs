@@ -2,6 +2,8 @@
 //!
 //! Cost: `p - 1` rounds of `n` bytes. For long blocks: no algorithm sends less, and each rank talks to its
 //! neighbours only.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

@@ -3,6 +3,8 @@
 //!
 //! Cost: `log2 p` rounds of `n` bytes, two more if `p` is no power of two. As few rounds as possible: for
 //! short vectors.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::fold::Fold;

@@ -3,6 +3,8 @@
 //! Cost: `2 ceil(log2 p)` rounds of `n` bytes, `2 (p - 1)` messages: as few as possible. The result is
 //! combined once, so it is the same on all ranks to the last bit even where the operator is not quite
 //! associative.
+//!
+//! In Open MPI: `nonoverlapping`.
 
 use crate::coll::algorithm::{Algorithm, plan_of};
 use crate::coll::bcast;

@@ -4,6 +4,9 @@
 //! Cost: `2 log2 h` rounds and `2 n` bytes between `h` hosts, whatever the number of ranks on each; within a
 //! host of `m` ranks `2 log2 m` rounds of `n` bytes. An operator that does not commute needs ranks that
 //! follow one another on each host.
+//!
+//! N. Karonis et al.: Exploiting Hierarchy in Parallel Computer Networks to Optimize Collective Operation
+//! Performance (2000).
 
 use crate::coll::algorithm::{Algorithm, needs, plan_of};
 use crate::coll::bcast;

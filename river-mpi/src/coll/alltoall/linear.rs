@@ -2,6 +2,8 @@
 //!
 //! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. All that is under way has to find
 //! room. A rank sends nothing where its block is empty.
+//!
+//! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

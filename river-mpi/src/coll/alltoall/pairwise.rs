@@ -3,6 +3,8 @@
 //!
 //! Cost: `p - 1` rounds of `n` bytes. For long blocks: every link is used in both directions all the time,
 //! and no rank gets more than one block at once.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

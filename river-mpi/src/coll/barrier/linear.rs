@@ -1,6 +1,8 @@
 //! Everybody reports to rank 0, which then lets everybody go.
 //!
 //! Cost: `2 (p - 1)` rounds at rank 0, `2 (p - 1)` messages. For a handful of ranks.
+//!
+//! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{NOTHING, Plan};

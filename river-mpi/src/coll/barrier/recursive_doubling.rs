@@ -2,6 +2,8 @@
 //!
 //! Cost: `log2 p` rounds, two more if `p` is no power of two. Each rank talks to the same few, in both
 //! directions.
+//!
+//! E. Brooks: The Butterfly Barrier (1986).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::fold::Fold;

@@ -1,6 +1,8 @@
 //! Reports rise in a binomial tree to rank 0, and the permission to go comes down in it.
 //!
 //! Cost: `2 ceil(log2 p)` rounds, `2 (p - 1)` messages: as few as possible.
+//!
+//! In Open MPI: `tree`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{NOTHING, Plan};

@@ -2,6 +2,9 @@
 //! go.
 //!
 //! Cost: `ceil(log2 h)` rounds between `h` hosts, `2 (m - 1)` within a host of `m` ranks.
+//!
+//! N. Karonis et al.: Exploiting Hierarchy in Parallel Computer Networks to Optimize Collective Operation
+//! Performance (2000).
 
 use crate::coll::algorithm::{Algorithm, plan_of};
 use crate::coll::plan::{NOTHING, Plan};

@@ -1,6 +1,8 @@
 //! Who has the vector passes it on, in a binomial tree: in each round twice as many have it.
 //!
 //! Cost: `ceil(log2 p)` rounds of `n` bytes. For short vectors.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, output};

@@ -2,6 +2,8 @@
 //!
 //! Cost: `p - 1` rounds of `n` bytes at the root. Within a host, where ranks share the memory of the message,
 //! it is the fastest for a few ranks.
+//!
+//! In Open MPI: `basic_linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, output};

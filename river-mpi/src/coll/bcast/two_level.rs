@@ -2,6 +2,9 @@
 //! there.
 //!
 //! Cost: `ceil(log2 h)` rounds of `n` bytes between `h` hosts; within a host the memory is shared.
+//!
+//! N. Karonis et al.: Exploiting Hierarchy in Parallel Computer Networks to Optimize Collective Operation
+//! Performance (2000).
 
 use crate::coll::algorithm::{Algorithm, plan_of};
 use crate::coll::plan::{NOTHING, Plan, output};

@@ -2,6 +2,9 @@
 //!
 //! Cost: `ceil(log2 p)` rounds; the root receives `n (p - 1)` bytes, other ranks pass on the blocks of their
 //! subtree. For short blocks.
+//!
+//! E. Chan et al.: Collective Communication: Theory, Practice, and Experience (2007), there as minimum
+//! spanning tree.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

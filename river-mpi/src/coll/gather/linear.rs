@@ -1,6 +1,8 @@
 //! Everybody sends its block to the root.
 //!
 //! Cost: `p - 1` rounds at the root, which receives every byte once.
+//!
+//! In Open MPI: `basic_linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

@@ -2,6 +2,8 @@
 //!
 //! Cost: `ceil(log2 p)` rounds of `n` bytes. For short vectors. If the operator does not commute and the root
 //! is not rank 0, the tree leads to rank 0 and one more round to the root.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, Side, input, output};

@@ -1,6 +1,8 @@
 //! Everybody sends its vector to the root, which combines them outwards from its own.
 //!
 //! Cost: `p - 1` rounds of `n` bytes at the root.
+//!
+//! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, Side, input, output};

@@ -2,6 +2,9 @@
 //!
 //! Cost: `ceil(log2 h)` rounds of `n` bytes between `h` hosts, `ceil(log2 m)` within a host of `m` ranks. An
 //! operator that does not commute needs ranks that follow one another on each host.
+//!
+//! N. Karonis et al.: Exploiting Hierarchy in Parallel Computer Networks to Optimize Collective Operation
+//! Performance (2000).
 
 use crate::coll::algorithm::{Algorithm, needs, plan_of};
 use crate::coll::plan::{NOTHING, Plan, input, output};

@@ -3,6 +3,8 @@
 //!
 //! Cost: `p - 1` rounds of `n / p` bytes, which do not wait for one another. For long vectors: no algorithm
 //! sends less.
+//!
+//! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, Side, input, output};

@@ -1,6 +1,8 @@
 //! A reduction to rank 0 in a binomial tree, which then sends everybody its block.
 //!
 //! Cost: `ceil(log2 p)` rounds of `n` bytes and `p - 1` of `n / p`, `2 (p - 1)` messages: as few as possible.
+//!
+//! In Open MPI: `non-overlapping`.
 
 use crate::coll::algorithm::{Algorithm, plan_of};
 use crate::coll::plan::{NOTHING, Plan, input, output};

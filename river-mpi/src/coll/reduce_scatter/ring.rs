@@ -2,6 +2,9 @@
 //!
 //! Cost: `p - 1` rounds of `n / p` bytes. For long vectors; each rank talks to its neighbours only. The
 //! operator must commute.
+//!
+//! E. Chan et al.: Collective Communication: Theory, Practice, and Experience (2007), there as bucket
+//! algorithm.
 
 use crate::coll::algorithm::{Algorithm, needs};
 use crate::coll::plan::{Plan, Side, input, output};

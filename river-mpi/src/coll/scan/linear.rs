@@ -1,6 +1,8 @@
 //! Each rank waits for the result of the one before, adds its own, and sends it to the next.
 //!
 //! Cost: `p - 1` rounds of `n` bytes, `p - 1` messages: as few as possible.
+//!
+//! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, Side, input, output};

@@ -1,6 +1,9 @@
 //! Blocks go down a binomial tree, each rank keeping its own and passing on those of the ranks below.
 //!
 //! Cost: `ceil(log2 p)` rounds; the root sends `n (p - 1)` bytes. For short blocks.
+//!
+//! E. Chan et al.: Collective Communication: Theory, Practice, and Experience (2007), there as minimum
+//! spanning tree.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

@@ -1,6 +1,8 @@
 //! The root sends everybody its block.
 //!
 //! Cost: `p - 1` rounds at the root, which sends every byte once.
+//!
+//! In Open MPI: `basic_linear`.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, input, output};

@@ -127,9 +127,9 @@ impl<'a, E: Element + Pod> Call<'a, E> {
 impl<'v> Communicator<'v> {
     /// Carries a call out.
     fn carry_out_packed<E: Element>(&self, call: Result<Call<'_, E>>, operator: &dyn Operator<E>) -> Result {
-        let Call { prepared, send, mut recv, mut deliver } = self.guard(call)?;
-        self.reduce_with(Ok(prepared), &send, &mut recv, operator)?;
-        self.guard(deliver(&recv))
+        let (tag, Call { prepared, send, mut recv, mut deliver }) = self.numbered(call)?;
+        let carried_out = self.carry_out(&prepared, tag, &Input::Apart(&send), &mut recv, operator);
+        self.guard(carried_out.and_then(|()| deliver(&recv)))
     }
 
     /// Starts a call.
@@ -141,7 +141,8 @@ impl<'v> Communicator<'v> {
     where
         'v: 'a,
     {
-        let Call { prepared: Prepared { team, tag, planned }, send, recv, mut deliver } = self.guard(call)?;
+        let (tag, Call { prepared: Prepared { team, planned }, send, recv, mut deliver }) =
+            self.numbered(call)?;
         let work = Slices::new(planned.plan.clone(), tag, Input::Apart(send), recv, Box::new(operator));
         Ok(self.go(planned.operation, team, work, move |output: &Vec<E>| deliver(output)))
     }

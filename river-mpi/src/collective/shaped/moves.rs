@@ -25,6 +25,7 @@ type Blocks<'a> = (&'a [Range<usize>], &'a Committed);
 /// &datatype)` says of each rank which copies of the datatype are its own: with `3..5` the fourth and the fifth. Errors
 /// are those of the operations on slices, and [`MpiError::Type`](crate::MpiError::Type) if a datatype reaches beyond its
 /// buffer, or what is received would go to one byte twice. Started operations take their data out of the buffer at once.
+/// Buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
 impl<'v> Communicator<'v> {
     fn bcast_call<'a, T: Pod>(
         &self,
@@ -33,10 +34,10 @@ impl<'v> Communicator<'v> {
         root: Root,
     ) -> Result<Call<'a, u8>> {
         let gives = self.is_root(root);
-        let layout = Layout::equal(1, each);
+        let layout = Layout::equal(1, each).only_if(root != Root::Elsewhere);
         let packed = if gives { layout.pack(buffer)? } else { layout.room(buffer)? };
         let prepared = self.prepare_bcast::<u8>(packed.len(), root)?;
-        let (blocks, datatype) = layout.only_if(!gives && root != Root::Elsewhere).into_owned();
+        let (blocks, datatype) = layout.only_if(!gives).into_owned();
         let deliver = move |packed: &[u8]| Layout::of((&blocks, &datatype)).unpack(packed, buffer);
         Ok(Call { prepared, send: Vec::new(), recv: packed, deliver: Box::new(deliver) })
     }
@@ -54,7 +55,7 @@ impl<'v> Communicator<'v> {
         got: Each<'_>,
         root: Root,
     ) -> Result<Call<'a, u8>> {
-        let given = Layout::equal(1, given).only_if(root != Root::Here);
+        let given = Layout::equal(1, given).only_if(root.is_rank());
         let got = Layout::equal(self.peers().size(), got).only_if(self.is_root(root));
         Call::new((send, &given), (recv, got), |len| self.prepare_gather::<u8>(len, root))
     }
@@ -67,7 +68,7 @@ impl<'v> Communicator<'v> {
         got: Blocks<'_>,
         root: Root,
     ) -> Result<Call<'a, u8>> {
-        let given = Layout::equal(1, given).only_if(root != Root::Here);
+        let given = Layout::equal(1, given).only_if(root.is_rank());
         let got = Layout::of(got).only_if(self.is_root(root));
         let blocks = got.packed::<u8>()?;
         Call::new((send, &given), (recv, got), |len| self.prepare_gatherv::<u8>(len, &blocks, root))
@@ -82,7 +83,7 @@ impl<'v> Communicator<'v> {
         root: Root,
     ) -> Result<Call<'a, u8>> {
         let given = Layout::equal(self.peers().size(), given).only_if(self.is_root(root));
-        let got = Layout::equal(1, got).only_if(root != Root::Here && root != Root::Elsewhere);
+        let got = Layout::equal(1, got).only_if(root.is_rank());
         Call::new((send, &given), (recv, got), |len| self.prepare_scatter::<u8>(len, root))
     }
 
@@ -95,7 +96,7 @@ impl<'v> Communicator<'v> {
         root: Root,
     ) -> Result<Call<'a, u8>> {
         let given = Layout::of(given).only_if(self.is_root(root));
-        let got = Layout::equal(1, got).only_if(root != Root::Here && root != Root::Elsewhere);
+        let got = Layout::equal(1, got).only_if(root.is_rank());
         let blocks = given.packed::<u8>()?;
         Call::new((send, &given), (recv, got), |len| self.prepare_scatterv::<u8>(len, &blocks, root))
     }

@@ -30,7 +30,7 @@ impl<'v> Communicator<'v> {
         commutative: bool,
         root: Root,
     ) -> Result<Call<'a, T>> {
-        let given = Layout::equal(1, each).only_if(root != Root::Here);
+        let given = Layout::equal(1, each).only_if(root.is_rank());
         let got = Layout::equal(1, each).only_if(self.is_root(root));
         Call::new((send, &given), (recv, got), |len| self.prepare_reduce::<T>(len, commutative, root))
     }
