@@ -178,6 +178,7 @@ pub use id::{HostId, ImageHash, ProgramId, VmId, VrId};
 pub use image::{CacheError, CachePlace, cache_place};
 pub use key::{ClusterKey, KeyError};
 pub use limit::{QueueLimit, WhenFull};
+pub use link::{Line, SharedLines, SharedName};
 pub use mailbox::{QueueStatus, Selector};
 pub use noise::PROTOCOL;
 pub use operate::{InspectError, checkpoint, migrate, program_status, vm_status};

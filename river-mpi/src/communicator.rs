@@ -15,7 +15,7 @@ use crate::error::{MpiError, Result};
 use crate::group::{Comparison, Group};
 use crate::job::{Place, Report};
 use crate::matching::{Key, Pattern};
-use crate::near::Near;
+use crate::near::{Across, Near};
 use crate::peer::{Peer, Tag, number, sendable};
 
 /// What happens when an operation on a communicator fails (MPI 1.3, section 7.2).
@@ -68,6 +68,7 @@ struct Inner<'v> {
     agreements: Cell<u32>,
     /// The way to ranks of the own group in this process, if there are any; made when it is needed.
     near: OnceCell<Option<Near>>,
+    across: OnceCell<Option<Across>>,
     /// Of an intercommunicator: both groups together; made when they are needed.
     sides: OnceCell<Sides>,
 }
@@ -97,6 +98,7 @@ impl<'v> Communicator<'v> {
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
                 near: OnceCell::new(),
+                across: OnceCell::new(),
                 sides: OnceCell::new(),
             }),
         }
@@ -131,6 +133,7 @@ impl<'v> Communicator<'v> {
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
                 near: OnceCell::new(),
+                across: OnceCell::new(),
                 sides: OnceCell::new(),
             }),
         })
@@ -324,6 +327,12 @@ impl<'v> Communicator<'v> {
     pub(crate) fn near(&self) -> Option<&Near> {
         let Inner { engine, context, local, rank, near, .. } = &*self.inner;
         near.get_or_init(|| Near::new(engine, *context, local.members(), *rank)).as_ref()
+    }
+
+    /// The way to ranks that are other processes of this machine, in operations whose messages all are short.
+    pub(crate) fn across(&self) -> Option<&Across> {
+        let Inner { engine, context, local, rank, across, .. } = &*self.inner;
+        across.get_or_init(|| Across::new(engine, *context, local.members(), *rank)).as_ref()
     }
 
     /// Both groups together, if there are two.

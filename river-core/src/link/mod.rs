@@ -29,6 +29,7 @@ use crate::status::LinkStatus;
 
 pub(crate) use inlets::Inlets;
 pub(crate) use reader::{By, Reader, Sink};
+pub use shm::{Line, SharedLines, SharedName};
 pub(crate) use shm::{Offer, Rings, ShmLink};
 #[cfg(test)]
 pub(crate) use sim::{SimLink, SimNet};

@@ -45,6 +45,8 @@ pub(crate) struct Planned {
     pub(crate) plan: Rc<Plan>,
     /// Whether all its messages, and its elements, have [`BRIEF`] bytes at most.
     pub(crate) brief: bool,
+    /// Whether all messages of all ranks have, whatever the algorithm, and all ranks know that.
+    pub(crate) small: bool,
     /// Where in the output the input may lie, and how long it is.
     pub(crate) place: Range<usize>,
     /// Whether it may.
@@ -138,6 +140,7 @@ impl Planner {
         Ok(Planned {
             operation: O::NAME,
             brief: plan.longest_message().max(1).saturating_mul(shape.element()) <= BRIEF,
+            small: shape.is_regular() && shape.bytes().saturating_mul(shape.size()) <= BRIEF,
             place: start..start + input,
             in_place: O::IN_PLACE && plan.allows_input_in_output(start),
             plan: Rc::new(plan),

@@ -53,7 +53,12 @@ impl Shape {
         let Self { count, element, root, commutative, .. } = *self;
         self.size == size
             && Call { count, element, root, commutative } == call
-            && matches!((&self.blocks, &self.incoming), (Layout::Equal, Layout::Equal))
+            && self.is_regular()
+    }
+
+    /// Whether all blocks are equal, as all ranks know.
+    pub(super) fn is_regular(&self) -> bool {
+        matches!((&self.blocks, &self.incoming), (Layout::Equal, Layout::Equal))
     }
 
     /// Of an operation of `size` ranks on `count` elements of so many bytes each; rank 0 is the root, the

@@ -12,7 +12,7 @@ use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
 use crate::lend::Loan;
 use crate::matching::{Key, Pattern};
-use crate::near::Near;
+use crate::near::{Across, Near};
 use crate::peer::number;
 
 /// From so many bytes on a rank of another process reads a message where it is.
@@ -67,6 +67,8 @@ pub(super) struct Port<'a, 'v> {
     pub(super) engine: &'a Engine<'v>,
     /// The way to ranks in the same process. All ranks of an operation use it, or none.
     pub(super) near: Option<&'a Near>,
+    /// The way to other processes of this machine. The same holds.
+    pub(super) across: Option<&'a Across>,
 }
 
 impl Port<'_, '_> {
@@ -79,6 +81,10 @@ impl Port<'_, '_> {
     fn near(&self, rank: usize) -> Option<&Near> {
         self.near.filter(|near| near.reaches(rank))
     }
+
+    fn across(&self, rank: usize) -> Option<&Across> {
+        self.across.filter(|across| across.reaches(rank))
+    }
 }
 
 impl Wire for Port<'_, '_> {
@@ -87,13 +93,17 @@ impl Wire for Port<'_, '_> {
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
         match self.near(to) {
             Some(near) => near.send_copy(self.engine, to, tag, bytes),
-            None => self.engine.send_copy(self.team.members[to], self.team.key(tag), bytes),
+            None => match self.across(to) {
+                Some(across) => across.send(self.engine, to, tag, bytes),
+                None => self.engine.send_copy(self.team.members[to], self.team.key(tag), bytes),
+            },
         }
     }
 
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
         match self.near(to) {
             Some(near) => near.send(self.engine, to, tag, Message::Whole(bytes)),
+            None if self.across(to).is_some() => self.send(to, tag, &bytes),
             None => self.engine.send_shared(self.team.members[to], self.team.key(tag), bytes),
         }
     }
@@ -117,6 +127,7 @@ impl Wire for Port<'_, '_> {
     fn offers(&self, to: usize, bytes: usize) -> bool {
         bytes >= OFFER
             && self.near(to).is_none()
+            && self.across(to).is_none()
             && self.engine.lends(self.team.members[to], bytes.min(OFFER))
     }
 
@@ -139,6 +150,9 @@ impl Wire for Port<'_, '_> {
         if let Some(near) = self.near(from) {
             return near.receive_into(self.engine, from, tag, out);
         }
+        if let Some(across) = self.across(from) {
+            return across.receive_into(self.engine, from, tag, out);
+        }
         let (header, arrival) = self.engine.receive(&self.team.ask(from, tag), Some(out))?;
         Ok(match arrival {
             Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
@@ -150,6 +164,9 @@ impl Wire for Port<'_, '_> {
         if let Some(near) = self.near(from) {
             return Ok(near.try_receive(from, tag));
         }
+        if let Some(across) = self.across(from) {
+            return across.try_receive(self.engine, from, tag);
+        }
         let arrival = self.engine.try_receive(&self.team.ask(from, tag))?;
         Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())))
     }
@@ -157,6 +174,9 @@ impl Wire for Port<'_, '_> {
     fn receive(&self, from: usize, tag: i32) -> Result<Message> {
         if let Some(near) = self.near(from) {
             return near.receive(self.engine, from, tag);
+        }
+        if let Some(across) = self.across(from) {
+            return across.receive(self.engine, from, tag);
         }
         // Room for a short one, which needs no memory then.
         let mut data = [0_u64; SHORT / 8];

@@ -284,8 +284,14 @@ impl Communicator<'_> {
         // The parts of the plan may be of algorithms that the program brought along.
         plan.check(team.size(), len.send, len.recv, true)
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
-        let planned =
-            Planned { operation: O::NAME, plan: Rc::new(plan), brief: false, place: 0..0, in_place: false };
+        let planned = Planned {
+            operation: O::NAME,
+            plan: Rc::new(plan),
+            brief: false,
+            small: false,
+            place: 0..0,
+            in_place: false,
+        };
         Ok(Prepared { team, planned: Rc::new(planned) })
     }
 

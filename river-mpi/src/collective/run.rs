@@ -87,7 +87,9 @@ impl<'v> Communicator<'v> {
             // Where all messages come from within the process, this operation may never look at the engine.
             self.engine().pump()?;
         }
-        let (planned, port) = (&call.planned, self.port(&call.team));
+        let planned = &call.planned;
+        let across = if planned.small { self.across() } else { None };
+        let port = Port { across, ..self.port(&call.team) };
         if planned.brief {
             // As in `guard_sent`.
             if let Err(error) = self.carry_out_brief((planned, tag), &port, given, output, filler, operator) {
@@ -132,7 +134,7 @@ impl<'v> Communicator<'v> {
     #[inline]
     pub(super) fn port<'a>(&'a self, team: &'a Team) -> Port<'a, 'v> {
         let near = if self.is_inter() { None } else { self.near() };
-        Port { team, engine: self.engine(), near }
+        Port { team, engine: self.engine(), near, across: None }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Receiving and probing.
 
+use bytes::Bytes;
+
 use super::arrival::{Arrival, Message};
 use super::intake::{Got, Hook, Landing, One};
 use super::words::What;
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
+use crate::matching::Pattern;
 
 impl Engine<'_> {
     /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
@@ -159,6 +162,15 @@ impl Engine<'_> {
     #[cold]
     fn while_asking(&self, ask: &Ask, error: MpiError) -> MpiError {
         error.while_waiting_for(|| self.describe_ask(ask))
+    }
+
+    /// The bytes of the earliest message that matches, if they are here already.
+    pub(crate) fn arrived(&self, pattern: &Pattern) -> Option<Bytes> {
+        let matching = &mut self.state.borrow_mut().matching;
+        if matching.peek(pattern)?.1.header.kind != Kind::Eager {
+            return None;
+        }
+        matching.take(pattern).map(|(_, message)| Arrival::new(message).into_bytes())
     }
 
     /// Looks for a message without taking it: who sent it, its tag and length.

@@ -4,6 +4,7 @@
 //! * `queue`: the queue of a pair
 //! * `room`: where the ranks of a communicator find each other's queues
 //! * here: sending, and waiting
+//! * `across`: the same between processes of one machine
 //!
 //! A rank that waits long must still notice messages of others, the death of a peer, and deadlocks. So after about 50 us it
 //! says in the room what it waits for, looks again a millisecond later, and then waits in the engine. A sender that finds
@@ -12,6 +13,7 @@
 //!
 //! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
 
+mod across;
 mod queue;
 mod room;
 
@@ -27,6 +29,7 @@ use crate::engine::{Ask, Engine, Sources};
 use crate::error::Result;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
+pub(crate) use across::Across;
 use queue::{Receiver, Sender};
 use room::{Room, RoomKey};
 

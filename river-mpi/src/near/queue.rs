@@ -98,15 +98,15 @@ impl Receiver {
 }
 
 /// Bytes of a record before its message.
-const TAG: usize = size_of::<u64>();
+pub(super) const TAG: usize = size_of::<u64>();
 
-fn tag_of(record: &Record<'_>) -> i32 {
+pub(super) fn tag_of(record: &Record<'_>) -> i32 {
     let [tag] = record.words();
     (tag as u32).cast_signed()
 }
 
-fn copy_of(record: &Record<'_>) -> Message {
-    let len = record.len() - TAG;
+pub(super) fn copy_of(record: &Record<'_>) -> Message {
+    let len = record.len().saturating_sub(TAG);
     if len <= SHORT {
         let [_, data @ ..] = record.words::<{ 1 + SHORT / 8 }>();
         return Message::Short(data, len as u8);
@@ -117,7 +117,7 @@ fn copy_of(record: &Record<'_>) -> Message {
 }
 
 /// Operations are counted in 31 bits, and begin again with 0.
-fn is_later(tag: i32, than: i32) -> bool {
+pub(super) fn is_later(tag: i32, than: i32) -> bool {
     (1..1 << 30).contains(&(tag.wrapping_sub(than) & i32::MAX))
 }
 

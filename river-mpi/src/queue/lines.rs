@@ -4,13 +4,14 @@
 //! at the very line that it waits for, and only that line changes hands (`FastForward`: Giacomoni, Moseley and Vachharajani,
 //! `PPoPP` 2008). The other lines of a longer record need no such word; its place is left free, so that no data is taken for one.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crossbeam_utils::CachePadded;
+use river_core::Line;
 
-/// Words of a line that are data.
+/// Words of a line that are data; the first word is not.
 const WORDS: usize = 7;
 const WORD: usize = size_of::<u64>();
 /// Bytes of data in a line.
@@ -26,43 +27,36 @@ const TOLD: u64 = 64;
 /// Or after this part of a ring that is short.
 const PART: u64 = 8;
 
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-struct Line {
-    first: AtomicU64,
-    data: [AtomicU64; WORDS],
-}
+/// In front of its lines a ring has some that only the reader writes, and fetches along with others. The first of them: how many
+/// lines can be written again; what changes while the reader is at work elsewhere; whether it is gone.
+const READ: (usize, usize) = (0, 0);
+const PULSE: (usize, usize) = (0, 1);
+const GONE: (usize, usize) = (0, 2);
+/// The third: what the reader sleeps for.
+const ASLEEP: (usize, usize) = (2, 0);
+const FRONT: usize = 4;
 
-const _: () = assert!(size_of::<Line>() == 64);
-
+/// The lines of a ring, which has as many as a power of two.
 #[derive(Debug)]
-struct Ring {
-    lines: Box<[Line]>,
-    /// What only the reader writes.
-    read: CachePadded<Read>,
+struct Ring<L> {
+    lines: L,
+    mask: u64,
 }
 
-#[derive(Debug, Default)]
-struct Read {
-    /// How many lines can be written again.
-    lines: AtomicU64,
-    /// Changes while the reader is at work elsewhere.
-    pulse: AtomicU64,
-    gone: AtomicBool,
-}
-
+/// The writing side of a ring in lines that both sides have.
 #[derive(Debug)]
-pub(super) struct Writer {
-    ring: Arc<Ring>,
+pub(crate) struct Writer<L = Arc<[Line]>> {
+    ring: Ring<L>,
     /// How many lines were written.
     written: u64,
     /// How many lines were read, when this side last looked.
     read: u64,
 }
 
+/// The reading side.
 #[derive(Debug)]
-pub(super) struct Reader {
-    ring: Arc<Ring>,
+pub(crate) struct Reader<L: Deref<Target = [Line]> = Arc<[Line]>> {
+    ring: Ring<L>,
     /// How many lines were read.
     read: u64,
     /// How many of them the writer was told of.
@@ -72,27 +66,45 @@ pub(super) struct Reader {
 /// A record that has come: bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
-    ring: &'a Ring,
+    ring: &'a [Line],
+    mask: u64,
     at: u64,
     len: usize,
 }
 
 /// A ring of so many lines, which are a power of two.
 pub(super) fn ring(lines: usize) -> (Writer, Reader) {
-    debug_assert!(lines.is_power_of_two());
-    let lines = (0..lines).map(|_| Line::default()).collect();
-    let ring = Arc::new(Ring { lines, read: CachePadded::default() });
-    (Writer { ring: ring.clone(), written: 0, read: 0 }, Reader { ring, read: 0, told: 0 })
+    let lines: Arc<[Line]> = (0..memory_of(lines)).map(|_| Line::default()).collect();
+    (Writer::new(lines.clone()), Reader::new(lines))
 }
 
-impl Ring {
-    fn len(&self) -> u64 {
-        self.lines.len() as u64
+/// How many lines of memory a ring of so many takes.
+pub(crate) fn memory_of(lines: usize) -> usize {
+    debug_assert!(lines.is_power_of_two());
+    FRONT + lines
+}
+
+impl<L: Deref<Target = [Line]>> Ring<L> {
+    fn new(lines: L) -> Self {
+        let mask = (lines.len() - FRONT) as u64 - 1;
+        Self { lines, mask }
     }
 
-    fn line(&self, at: u64) -> &Line {
-        &self.lines[at as usize & (self.lines.len() - 1)]
+    fn len(&self) -> u64 {
+        self.mask + 1
     }
+
+    fn front(&self, (line, word): (usize, usize)) -> &AtomicU64 {
+        &self.lines[line].0[word]
+    }
+
+    fn line(&self, at: u64) -> &[AtomicU64; 8] {
+        line_of(&self.lines, self.mask, at)
+    }
+}
+
+fn line_of(ring: &[Line], mask: u64, at: u64) -> &[AtomicU64; 8] {
+    &ring[FRONT + (at & mask) as usize].0
 }
 
 /// How many lines a record has.
@@ -120,16 +132,30 @@ fn is_first(word: u64, at: u64) -> bool {
     (word ^ first_word(at, 0)) >> LENGTH_BITS == 0
 }
 
-impl Writer {
+impl<L: Deref<Target = [Line]>> Writer<L> {
+    /// Of [so many](memory_of) lines, whose words all are 0.
+    pub(crate) fn new(lines: L) -> Self {
+        Self { ring: Ring::new(lines), written: 0, read: 0 }
+    }
+
+    /// The memory that it writes to.
+    pub(crate) fn memory(&mut self) -> &mut L {
+        &mut self.ring.lines
+    }
+
     /// Whether the reader is gone.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.ring.read.gone.load(Relaxed)
+        self.ring.front(GONE).load(Relaxed) != 0
+    }
+
+    /// What the reader sleeps for: 0 if it does not.
+    pub(crate) fn asleep(&self) -> &AtomicU64 {
+        self.ring.front(ASLEEP)
     }
 
     /// What changes as long as the reader is at work.
     pub(super) fn progress(&self) -> [u64; 2] {
-        let Read { lines, pulse, .. } = &*self.ring.read;
-        [lines.load(Relaxed), pulse.load(Relaxed)]
+        [READ, PULSE].map(|word| self.ring.front(word).load(Relaxed))
     }
 
     /// Whether there is room for a mark.
@@ -139,33 +165,37 @@ impl Writer {
 
     /// Writes a mark, for which there is room.
     pub(super) fn push_mark(&mut self) {
-        self.ring.line(self.written).first.store(first_word(self.written, MARK), Release);
+        self.ring.line(self.written)[0].store(first_word(self.written, MARK), Release);
         self.written += 1;
     }
 
     fn has_room(&mut self, len: usize) -> bool {
         let written = self.written + lines_of(len);
         if written - self.read > self.ring.len() {
-            self.read = self.ring.read.lines.load(Acquire);
+            let read = self.ring.front(READ).load(Acquire);
+            // Another process may have written anything: then the ring is full, or its reader reads what it has spoiled.
+            if (self.read..=self.written).contains(&read) {
+                self.read = read;
+            }
         }
         written - self.read <= self.ring.len()
     }
 
     /// Writes a record of some words, six at most, and bytes behind them. False: there is no room, or it is too long.
-    pub(super) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
+    pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
         const { assert!(N < WORDS) };
         let len = len_of(words, bytes);
         if len > LONGEST || !self.has_room(len) {
             return false;
         }
         let (here, there) = bytes.split_at(bytes.len().min(DATA - N * WORD));
-        let first = self.ring.line(self.written);
-        first.data.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
-        fill(&first.data[N..], here);
+        let [first, data @ ..] = self.ring.line(self.written);
+        data.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
+        fill(&data[N..], here);
         for (at, part) in (self.written + 1..).zip(there.chunks(DATA)) {
-            fill(&self.ring.line(at).data, part);
+            fill(&self.ring.line(at)[1..], part);
         }
-        first.first.store(first_word(self.written, len), Release);
+        first.store(first_word(self.written, len), Release);
         self.written += lines_of(len);
         true
     }
@@ -182,12 +212,23 @@ fn fill(words: &[AtomicU64], bytes: &[u8]) {
     }
 }
 
-impl Reader {
+impl<L: Deref<Target = [Line]>> Reader<L> {
+    /// Of [so many](memory_of) lines.
+    pub(crate) fn new(lines: L) -> Self {
+        Self { ring: Ring::new(lines), read: 0, told: 0 }
+    }
+
+    /// What this side sleeps for: 0 if it does not.
+    pub(crate) fn asleep(&self) -> &AtomicU64 {
+        self.ring.front(ASLEEP)
+    }
+
     /// The next record, if it has come.
-    pub(super) fn next(&self) -> Option<Record<'_>> {
-        let word = self.ring.line(self.read).first.load(Acquire);
+    pub(crate) fn next(&self) -> Option<Record<'_>> {
+        let word = self.ring.line(self.read)[0].load(Acquire);
         is_first(word, self.read).then(|| Record {
-            ring: &self.ring,
+            ring: &self.ring.lines,
+            mask: self.ring.mask,
             at: self.read,
             len: word as usize & MARK,
         })
@@ -195,23 +236,23 @@ impl Reader {
 
     /// Lets the writer know that this side is at work elsewhere.
     pub(super) fn beat(&self) {
-        let pulse = &self.ring.read.pulse;
+        let pulse = self.ring.front(PULSE);
         pulse.store(pulse.load(Relaxed) + 1, Relaxed);
     }
 
     /// Gives up the next record, which has so many bytes.
-    pub(super) fn skip(&mut self, len: usize) {
+    pub(crate) fn skip(&mut self, len: usize) {
         self.read += lines_of(len);
         if self.read - self.told >= TOLD.min(self.ring.len() / PART) {
             self.told = self.read;
-            self.ring.read.lines.store(self.read, Release);
+            self.ring.front(READ).store(self.read, Release);
         }
     }
 }
 
-impl Drop for Reader {
+impl<L: Deref<Target = [Line]>> Drop for Reader<L> {
     fn drop(&mut self) {
-        self.ring.read.gone.store(true, Relaxed);
+        self.ring.front(GONE).store(1, Relaxed);
     }
 }
 
@@ -228,15 +269,15 @@ impl Record<'_> {
     /// Its first words. What is behind its end has no meaning.
     pub(crate) fn words<const N: usize>(&self) -> [u64; N] {
         const { assert!(N <= WORDS) };
-        let data = &self.ring.line(self.at).data;
-        std::array::from_fn(|at| data[at].load(Relaxed))
+        let line = line_of(self.ring, self.mask, self.at);
+        std::array::from_fn(|at| line[1 + at].load(Relaxed))
     }
 
     /// Copies what is there from a word on.
     pub(crate) fn copy_to(&self, word: usize, mut out: &mut [u8]) {
         let (mut at, mut word) = (self.at + (word / WORDS) as u64, word % WORDS);
         while !out.is_empty() {
-            let words = &self.ring.line(at).data[word..];
+            let words = &line_of(self.ring, self.mask, at)[1 + word..];
             let (here, there) = out.split_at_mut(out.len().min(words.len() * WORD));
             let (whole, rest) = here.as_chunks_mut::<WORD>();
             let last = words.get(whole.len()).filter(|_| !rest.is_empty());

@@ -5,28 +5,18 @@
 //! never is full. As that costs several times as much, a sender waits for room first, if the receiver seems to be at work.
 
 mod lines;
+mod patience;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-pub(crate) use lines::Record;
-use lines::{Reader, Writer};
+pub(crate) use lines::{Reader, Record, Writer, memory_of};
+pub(crate) use patience::Patience;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
-/// So long a sender that waits for room sees no sign of the receiver before it gives up.
-const PATIENCE: Duration = Duration::from_micros(50);
-/// So long it waits at most, whatever the receiver does.
-const LONGEST: Duration = Duration::from_micros(500);
-/// Looks of a sender for room between two looks at the clock.
-const LOOKS: u32 = 32;
-/// After so many looks at the clock, in some microseconds, it lets others run between, who may have to on this core.
-const ALONE: u32 = 16;
-/// After a sender has waited in vain, so much goes to the list, or into the ring again, without another wait.
-const IMPATIENT: u32 = 1024;
 /// After so many things from the list the receiver gives a sign.
 const BEAT: usize = 64;
 
@@ -42,10 +32,7 @@ pub(crate) struct Sender<T> {
     lines: Writer,
     things: Producer<T>,
     spill: Arc<Spill<T>>,
-    /// Whether it waits for room at all.
-    waits: bool,
-    /// For so many it does not.
-    impatient: u32,
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -69,7 +56,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
     let (producer, consumer) = RingBuffer::new(THINGS);
     let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
     (
-        Sender { lines: writer, things: producer, spill: spill.clone(), waits: false, impatient: 0 },
+        Sender { lines: writer, things: producer, spill: spill.clone(), patience: Patience::new(false) },
         Receiver { lines: reader, things: consumer, spill, taken: VecDeque::new() },
     )
 }
@@ -77,7 +64,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
 impl<T> Sender<T> {
     /// One that waits for room, which makes sense only if the receiver can run at the same time.
     pub(crate) fn patient(self) -> Self {
-        Self { waits: true, ..self }
+        Self { patience: Patience::new(true), ..self }
     }
 
     /// Whether the receiver is gone.
@@ -89,48 +76,24 @@ impl<T> Sender<T> {
     /// is no room.
     #[inline]
     pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
-        self.impatient = self.impatient.saturating_sub(1);
+        self.patience.count();
         !self.is_spilling() && (self.lines.push(words, bytes) || self.push_late(words, bytes))
     }
 
     #[cold]
     fn push_late<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
-        lines::fits(words, bytes) && self.wait_until(|sender| sender.lines.push(words, bytes))
-    }
-
-    /// Waits a moment for room. False: there is none, or it is of no use to wait for it.
-    fn wait_until(&mut self, mut done: impl FnMut(&mut Self) -> bool) -> bool {
-        if !self.waits || self.impatient > 0 {
-            return false;
-        }
-        let begun = Instant::now();
-        let (mut sign, mut progress) = (begun, self.lines.progress());
-        for round in 0.. {
-            for _ in 0..LOOKS {
-                std::hint::spin_loop();
-                if done(self) {
-                    return true;
-                }
-            }
-            let (now, seen) = (Instant::now(), self.lines.progress());
-            if seen != std::mem::replace(&mut progress, seen) {
-                sign = now;
-            }
-            if now - sign >= PATIENCE || now - begun >= LONGEST {
-                break;
-            }
-            if round >= ALONE {
-                std::thread::yield_now();
-            }
-        }
-        self.impatient = IMPATIENT;
-        false
+        lines::fits(words, bytes)
+            && self.patience.wait_until(&mut self.lines, |lines| lines.push(words, bytes))
     }
 
     /// Sends a thing.
     pub(crate) fn push_thing(&mut self, mut thing: T) {
-        self.impatient = self.impatient.saturating_sub(1);
-        if !self.is_spilling() && (self.has_room_for_thing() || self.wait_until(Self::has_room_for_thing)) {
+        self.patience.count();
+        let things = &self.things;
+        let has_room = |lines: &mut Writer| things.slots() > 0 && lines.has_room_for_mark();
+        if !self.is_spilling()
+            && (has_room(&mut self.lines) || self.patience.wait_until(&mut self.lines, has_room))
+        {
             match self.things.push(thing) {
                 Ok(()) => return self.lines.push_mark(),
                 Err(rtrb::PushError::Full(back)) => thing = back,
@@ -139,10 +102,6 @@ impl<T> Sender<T> {
         let mut things = self.spill.things.lock().unwrap_or_else(PoisonError::into_inner);
         things.push_back(thing);
         self.spill.count.store(things.len(), Ordering::Release);
-    }
-
-    fn has_room_for_thing(&mut self) -> bool {
-        self.things.slots() > 0 && self.lines.has_room_for_mark()
     }
 
     fn is_spilling(&self) -> bool {

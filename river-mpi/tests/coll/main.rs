@@ -1,5 +1,6 @@
 //! Collective operations as programs call them: all of them, with every algorithm, on all topologies.
 
+mod across;
 mod between;
 mod between_shaped;
 mod errors;

@@ -15,6 +15,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::budget::Lease;
+use super::lines::Line;
 use crate::protocol::MemoryName;
 
 /// Nobody can change the size any more: an access within it never faults.
@@ -59,6 +60,11 @@ impl Memory {
     /// How another process can open it, for as long as the one that has made it has it.
     pub(super) fn name(&self) -> MemoryName {
         self.name
+    }
+
+    /// From now on no other process can open it.
+    pub(super) fn close(&mut self) {
+        self.file = None;
     }
 
     /// The same memory, which keeps the lease.
@@ -116,6 +122,14 @@ impl Memory {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.length);
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(offset).cast()) }
+    }
+
+    /// The cache lines behind the first page.
+    pub(super) fn lines(&self) -> &[Line] {
+        let count = self.length.saturating_sub(FIRST) / size_of::<Line>();
+        // SAFETY: within the mapping, aligned (it starts at a page, and `FIRST` is a multiple of a line), and words of which any
+        // value is one are only ever used as atomics.
+        unsafe { slice::from_raw_parts(self.start.as_ptr().add(FIRST.min(self.length)).cast(), count) }
     }
 
     /// Has the processor fetch the cache line at that offset, as it will be written to soon; a hint that changes nothing.

@@ -11,6 +11,7 @@
 mod bell;
 mod budget;
 mod fence;
+mod lines;
 mod memory;
 mod ring;
 mod rings;
@@ -37,6 +38,7 @@ use ring::{LONGEST, RingWriter, Title};
 use route::{ROUTE, Route, Routes};
 use segments::{Placed, Placing, Shared};
 
+pub use lines::{Line, SharedLines, SharedName};
 pub(crate) use rings::Rings;
 pub(crate) use segments::Segments;
 

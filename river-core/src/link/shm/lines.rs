@@ -1,0 +1,104 @@
+//! Cache lines that two processes share, for layers that have something to say to each other more often than messages allow.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::atomic::AtomicU64;
+
+use serde::{Deserialize, Serialize};
+
+use super::memory::{FIRST, Memory};
+use crate::protocol::MemoryName;
+
+/// A cache line: eight words.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Line(pub [AtomicU64; 8]);
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+/// Cache lines of which another process of the same user and machine may have the same. They are words that anybody may change
+/// at any time, so that nothing follows from them but what their readers check.
+///
+/// One process makes them and tells the other their name, in a message; the other opens them.
+///
+/// ```
+/// use std::sync::atomic::Ordering::Relaxed;
+///
+/// use river_core::SharedLines;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let ours = SharedLines::create(8)?;
+/// let theirs = SharedLines::open(&ours.name(), 8)?; // in the other process
+/// ours[7].0[1].store(5, Relaxed);
+/// assert_eq!(theirs[7].0[1].load(Relaxed), 5);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SharedLines(Memory);
+
+/// What another process of the same user opens [`SharedLines`] by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedName(MemoryName);
+
+impl SharedLines {
+    /// So many lines, whose words all are 0.
+    ///
+    /// # Errors
+    /// The system has no memory, or no file, left.
+    pub fn create(lines: usize) -> io::Result<Self> {
+        Memory::create(length(lines)?).map(Self)
+    }
+
+    /// Those that another process has made: as many, or it is an error.
+    ///
+    /// # Errors
+    /// They cannot be opened: they are another user's or another machine's, or have been [sealed](Self::seal).
+    pub fn open(name: &SharedName, lines: usize) -> io::Result<Self> {
+        Memory::open(&name.0, length(lines)?).map(Self)
+    }
+
+    /// What others open them by.
+    #[must_use]
+    pub fn name(&self) -> SharedName {
+        SharedName(self.0.name())
+    }
+
+    /// Nobody else can open them any more. The file that this took is given back.
+    pub fn seal(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Deref for SharedLines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        self.0.lines()
+    }
+}
+
+fn length(lines: usize) -> io::Result<usize> {
+    let length = lines.checked_mul(size_of::<Line>()).and_then(|bytes| bytes.checked_add(FIRST));
+    length.ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_shared_until_they_are_sealed_and_longer() {
+        let mut ours = SharedLines::create(3).unwrap();
+        assert!(SharedLines::open(&ours.name(), 4).is_err());
+        let theirs = SharedLines::open(&ours.name(), 3).unwrap();
+        ours.seal();
+        assert!(SharedLines::open(&ours.name(), 3).is_err());
+        assert_eq!((ours.len(), theirs.len()), (3, 3));
+        theirs[2].0[7].store(7, Relaxed);
+        assert_eq!(ours[2].0[7].load(Relaxed), 7);
+        assert!(SharedLines::create(usize::MAX / 8).is_err());
+    }
+}

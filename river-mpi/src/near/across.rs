@@ -1,0 +1,429 @@
+//! The same between ranks that are processes of one machine: a ring of cache lines for each pair, in memory that both have.
+//!
+//! Only in operations of which all ranks know that their messages are short, whoever sends them. The first messages of a pair go
+//! by the engine, so that communicators that are used once have no rings. Then the sender offers one, in a message, and uses it
+//! when the receiver has answered that it has it too. What finds no room in the ring goes by the engine, and so does the rest of
+//! that operation; so the receiver takes first what is in the ring. Sleeping and waking are as between threads.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence, fence};
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use bytes::Bytes;
+use river_core::{SharedLines, SharedName};
+
+use super::queue::{TAG, copy_of, is_later, tag_of};
+use super::{LOOKS, PATIENCE, SPINS, YIELDS};
+use crate::coll::{BRIEF, Landed, Message, SHORT};
+use crate::engine::{Ask, Engine, Sources};
+use crate::error::Result;
+use crate::matching::{Key, Pattern};
+use crate::peer::number;
+use crate::queue::{Patience, Reader, Writer, memory_of};
+
+/// Messages of a pair before a ring is offered.
+const FEW: u32 = 8;
+/// Lines of a ring.
+const LINES: usize = 512;
+/// With more ranks in a communicator there would be too many rings, and so there would with more in a process.
+const RANKS: usize = 16;
+const RINGS: usize = 256;
+/// How many this process has made, and has still.
+static MADE: AtomicUsize = AtomicUsize::new(0);
+
+/// Tags of what is said about rings; those of operations are not negative.
+const OFFER: i32 = -1;
+const ANSWER: i32 = -2;
+
+/// A rank's way to the others of its communicator that are other processes of its machine.
+pub(crate) struct Across {
+    /// The context of collective operations.
+    context: u32,
+    rank: u32,
+    members: Rc<[u32]>,
+    /// Who are such.
+    reach: Vec<bool>,
+    outgoing: RefCell<Vec<Outgoing>>,
+    incoming: RefCell<Vec<Incoming>>,
+    /// Whether all ranks of this machine can run at the same time.
+    at_once: bool,
+}
+
+/// The way to a rank.
+enum Outgoing {
+    /// So many messages have gone by the engine.
+    Few(u32),
+    Offered(Ring),
+    Open(Sender),
+    /// There will be no ring.
+    Never,
+}
+
+/// The way from a rank.
+enum Incoming {
+    /// No ring was offered yet.
+    Few,
+    Open(Box<Receiver>),
+    Never,
+}
+
+/// The writing side of a ring, which counts as one of this process.
+struct Ring(Writer<SharedLines>);
+
+struct Sender {
+    ring: Ring,
+    patience: Patience,
+    /// The operation whose messages go by the engine from now on.
+    spilled: Option<i32>,
+}
+
+struct Receiver {
+    reader: Reader<SharedLines>,
+    /// Of a later operation than was asked for.
+    held: Option<(i32, Message)>,
+    /// What came by the engine, behind all that was in the ring.
+    late: Option<(i32, Message)>,
+}
+
+impl Across {
+    /// Of one of these ranks of the world; `None` if there are no such others.
+    pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &Rc<[u32]>, rank: usize) -> Option<Self> {
+        // A record has to have everything that is received, and a trace should.
+        if engine.vr().is_recoverable() || engine.vr().is_traced() || members.len() > RANKS {
+            return None;
+        }
+        let me = engine.place_of(engine.me());
+        let here = members.iter().filter(|member| engine.place_of(**member).machine == me.machine).count();
+        let reach = members.iter().map(|member| engine.place_of(*member)).map(|place| {
+            // Threads of one process have another way.
+            place.machine == me.machine && place.host != me.host
+        });
+        let reach: Vec<bool> = reach.collect();
+        reach.contains(&true).then(|| Self {
+            context: context + 1,
+            rank: number(rank),
+            members: members.clone(),
+            outgoing: RefCell::new(reach.iter().map(|_| Outgoing::Few(0)).collect()),
+            incoming: RefCell::new(reach.iter().map(|_| Incoming::Few).collect()),
+            reach,
+            at_once: here <= available_parallelism().map_or(1, usize::from),
+        })
+    }
+
+    /// Whether that rank is another process of this machine.
+    pub(crate) fn reaches(&self, rank: usize) -> bool {
+        self.reach.get(rank).copied().unwrap_or(false)
+    }
+
+    /// Sends a copy.
+    pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
+        let pushed = match &mut self.outgoing.borrow_mut()[to] {
+            Outgoing::Open(sender) => sender.push(tag, bytes),
+            other => {
+                self.advance(engine, to, tag, other)?;
+                None
+            }
+        };
+        match pushed {
+            Some(Sleeper::Awake) => Ok(()),
+            Some(Sleeper::Asleep) => engine.send_shared(self.members[to], self.key(tag), Bytes::new()),
+            None => engine.send_copy(self.members[to], self.key(tag), bytes),
+        }
+    }
+
+    /// The next message of a rank in an operation, which it waits for; it goes into `out` if it fits there and has no memory of its
+    /// own.
+    pub(crate) fn receive_into(
+        &self,
+        engine: &Engine<'_>,
+        from: usize,
+        tag: i32,
+        out: &mut [u8],
+    ) -> Result<Landed> {
+        if let Incoming::Open(receiver) = &mut self.incoming.borrow_mut()[from]
+            && let Some(landed) = receiver.pop_into(tag, out)
+        {
+            return Ok(landed);
+        }
+        self.go_on(engine, from, tag, out)
+    }
+
+    /// The same as a message.
+    pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
+        let mut data = [0_u64; SHORT / 8];
+        Ok(match self.receive_into(engine, from, tag, bytemuck::bytes_of_mut(&mut data))? {
+            Landed::Here(len) => Message::Short(data, len as u8),
+            Landed::Elsewhere(message) => *message,
+        })
+    }
+
+    /// The same if it has come.
+    pub(crate) fn try_receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Option<Message>> {
+        let landed = match self.look(from, tag, &mut []) {
+            None => {
+                engine.pump()?;
+                self.look_late(engine, from, tag, &mut [])
+            }
+            landed => landed,
+        };
+        if landed.is_none() && !self.is_open(from) {
+            let arrival = engine.try_receive(&self.ask(from, tag))?;
+            self.meet(engine, from);
+            return Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())));
+        }
+        Ok(landed.map(|landed| match landed {
+            Landed::Here(_) => Message::Short(Default::default(), 0),
+            Landed::Elsewhere(message) => *message,
+        }))
+    }
+
+    #[inline(never)]
+    fn go_on(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed> {
+        if !self.is_open(from) {
+            let (header, arrival) = engine.receive(&self.ask(from, tag), Some(&mut *out))?;
+            self.meet(engine, from);
+            return Ok(match arrival {
+                Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
+                None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
+            });
+        }
+        // If not all run at once, who is waited for may be waiting for this core.
+        for look in 1..=if self.at_once { SPINS } else { 1 } {
+            if let Some(landed) = self.look(from, tag, out) {
+                return Ok(landed);
+            }
+            if look.is_multiple_of(LOOKS) {
+                std::hint::spin_loop();
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for _ in 0..YIELDS {
+                engine.vr().yield_core();
+                if let Some(landed) = self.look(from, tag, out) {
+                    return Ok(landed);
+                }
+            }
+            engine.pump()?;
+            if let Some(landed) = self.look_late(engine, from, tag, out) {
+                return Ok(landed);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        loop {
+            if let Some(landed) = self.sleep(engine, from, tag, out)? {
+                return Ok(landed);
+            }
+        }
+    }
+
+    /// Sleeps until there is a message of that rank in that operation, or something else has come.
+    fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
+        self.fall_asleep(from, tag);
+        let landed = match self.look(from, tag, out) {
+            None => engine.doze(|| self.look(from, tag, out)).inspect_err(|_| _ = self.wake_up(from))?,
+            landed => landed,
+        };
+        if landed.is_some() && self.wake_up(from) {
+            return Ok(landed);
+        }
+        // Somebody has sent a message for this, or will: an empty one that wakes, or one that found no room in the ring.
+        let arrived = engine.receive(&self.ask(from, tag), None);
+        let was_woken = !self.wake_up(from);
+        if let (_, Some(arrival)) = arrived?
+            && !was_woken
+        {
+            self.keep_late(from, tag, Message::Whole(arrival.into_bytes()));
+        }
+        Ok(landed.or_else(|| self.look(from, tag, out)))
+    }
+
+    fn is_open(&self, from: usize) -> bool {
+        matches!(self.incoming.borrow()[from], Incoming::Open(_))
+    }
+
+    fn look(&self, from: usize, tag: i32, out: &mut [u8]) -> Option<Landed> {
+        match &mut self.incoming.borrow_mut()[from] {
+            Incoming::Open(receiver) => receiver.pop_into(tag, out),
+            Incoming::Few | Incoming::Never => None,
+        }
+    }
+
+    /// The same, also of what has come by the engine. That was sent later than what is in the ring, which can be seen now.
+    fn look_late(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Option<Landed> {
+        if !self.is_open(from) {
+            return None;
+        }
+        let arrived = engine.arrived(&self.ask(from, tag).pattern)?;
+        self.keep_late(from, tag, Message::Whole(arrived));
+        self.look(from, tag, out)
+    }
+
+    fn keep_late(&self, from: usize, tag: i32, message: Message) {
+        if let Incoming::Open(receiver) = &mut self.incoming.borrow_mut()[from] {
+            receiver.late = Some((tag, message));
+        }
+    }
+
+    fn fall_asleep(&self, from: usize, tag: i32) {
+        if let Incoming::Open(receiver) = &self.incoming.borrow()[from] {
+            receiver.reader.asleep().store(reason(tag), Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// False: this rank was woken, and a message says so.
+    fn wake_up(&self, from: usize) -> bool {
+        match &self.incoming.borrow()[from] {
+            Incoming::Open(receiver) => receiver.reader.asleep().swap(0, Ordering::SeqCst) != 0,
+            Incoming::Few | Incoming::Never => true,
+        }
+    }
+
+    /// A message to a rank goes by the engine, with all of its operation: whether those of the next one do.
+    #[cold]
+    fn advance(&self, engine: &Engine<'_>, to: usize, tag: i32, way: &mut Outgoing) -> Result {
+        *way = match std::mem::replace(way, Outgoing::Never) {
+            Outgoing::Few(count) if count < FEW => Outgoing::Few(count + 1),
+            Outgoing::Few(_) => self.offer(engine, to)?.map_or(Outgoing::Never, Outgoing::Offered),
+            Outgoing::Offered(mut ring) => {
+                engine.pump()?;
+                match engine.arrived(&self.ask(to, ANSWER).pattern) {
+                    None => Outgoing::Offered(ring),
+                    Some(answer) if answer[..] == [1] => {
+                        ring.0.memory().seal();
+                        let patience = Patience::new(self.at_once);
+                        Outgoing::Open(Sender { ring, patience, spilled: Some(tag) })
+                    }
+                    Some(_) => Outgoing::Never,
+                }
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Makes a ring and tells its reader where it is. `None`: there can be none.
+    fn offer(&self, engine: &Engine<'_>, to: usize) -> Result<Option<Ring>> {
+        let member = self.members[to];
+        if !engine.shares_memory(member) || MADE.load(Ordering::Relaxed) >= RINGS {
+            return Ok(None);
+        }
+        let Ok(lines) = SharedLines::create(memory_of(LINES)) else { return Ok(None) };
+        let Ok(name) = postcard::to_stdvec(&lines.name()) else { return Ok(None) };
+        engine.send_copy(member, self.key(OFFER), &name)?;
+        Ok(Some(Ring::new(lines)))
+    }
+
+    /// Answers a rank that has offered a ring, if it has.
+    fn meet(&self, engine: &Engine<'_>, from: usize) {
+        let Some(offer) = engine.arrived(&self.ask(from, OFFER).pattern) else { return };
+        let lines = postcard::from_bytes::<SharedName>(&offer)
+            .ok()
+            .and_then(|name| SharedLines::open(&name, memory_of(LINES)).ok());
+        let answer = u8::from(lines.is_some());
+        self.incoming.borrow_mut()[from] = lines.map_or(Incoming::Never, |lines| {
+            Incoming::Open(Box::new(Receiver { reader: Reader::new(lines), held: None, late: None }))
+        });
+        // If it is gone, whoever waits for it is told.
+        let _ = engine.send_copy(self.members[from], self.key(ANSWER), &[answer]);
+    }
+
+    fn key(&self, tag: i32) -> Key {
+        Key { context: self.context, source: self.rank, tag }
+    }
+
+    fn ask(&self, from: usize, tag: i32) -> Ask {
+        let pattern = Pattern { context: self.context, source: Some(number(from)), tag: Some(tag) };
+        Ask { pattern, sources: Sources::One(self.members[from]) }
+    }
+}
+
+impl Ring {
+    fn new(lines: SharedLines) -> Self {
+        MADE.fetch_add(1, Ordering::Relaxed);
+        Self(Writer::new(lines))
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        MADE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a receiver has to be told that it was woken.
+enum Sleeper {
+    Awake,
+    Asleep,
+}
+
+impl Sender {
+    /// `None`: there is no room, and it goes by the engine.
+    fn push(&mut self, tag: i32, bytes: &[u8]) -> Option<Sleeper> {
+        if self.spilled == Some(tag) {
+            return None;
+        }
+        self.patience.count();
+        let words = [u64::from(tag.cast_unsigned())];
+        let pushed = bytes.len() <= BRIEF
+            && (self.ring.0.push(words, bytes)
+                || self.patience.wait_until(&mut self.ring.0, |writer| writer.push(words, bytes)));
+        if !pushed {
+            self.spilled = Some(tag);
+            return None;
+        }
+        // That what was pushed is not pushed later than this looks.
+        compiler_fence(Ordering::SeqCst);
+        let (asleep, reason) = (self.ring.0.asleep(), reason(tag));
+        let woken = asleep.load(Ordering::Relaxed) == reason
+            && asleep.compare_exchange(reason, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        Some(if woken { Sleeper::Asleep } else { Sleeper::Awake })
+    }
+}
+
+impl Receiver {
+    /// The next message of an operation. What is left of operations before it, which ended with an error, is thrown away.
+    fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landed> {
+        match self.held.take() {
+            Some((held, message)) if held == tag => return Some(message.into()),
+            Some((held, message)) if is_later(held, tag) => self.held = Some((held, message)),
+            _ => {}
+        }
+        while self.held.is_none()
+            && let Some(record) = self.reader.next()
+        {
+            let (len, its) = (record.len(), tag_of(&record));
+            let landed = (its == tag).then(|| match out.get_mut(..len.saturating_sub(TAG)) {
+                Some(out) => {
+                    record.copy_to(TAG / size_of::<u64>(), out);
+                    Landed::Here(out.len())
+                }
+                None => copy_of(&record).into(),
+            });
+            if landed.is_none() && is_later(its, tag) {
+                self.held = Some((its, copy_of(&record)));
+            }
+            self.reader.skip(len);
+            if landed.is_some() {
+                return landed;
+            }
+        }
+        match self.late.take() {
+            Some((late, message)) if late == tag => Some(message.into()),
+            late => {
+                self.late = late;
+                None
+            }
+        }
+    }
+}
+
+/// What a receiver writes that sleeps until something comes in that operation.
+fn reason(tag: i32) -> u64 {
+    u64::from(tag.cast_unsigned()) + 1
+}

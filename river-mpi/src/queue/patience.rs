@@ -1,0 +1,73 @@
+//! How long a sender waits for room in a ring.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use river_core::Line;
+
+use super::lines::Writer;
+
+/// So long a sender that waits for room sees no sign of the receiver before it gives up.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// So long it waits at most, whatever the receiver does.
+const LONGEST: Duration = Duration::from_micros(500);
+/// Looks of a sender for room between two looks at the clock.
+const LOOKS: u32 = 32;
+/// After so many looks at the clock, in some microseconds, it lets others run between, who may have to on this core.
+const ALONE: u32 = 16;
+/// After a sender has waited in vain, it sends so much without another wait.
+const IMPATIENT: u32 = 1024;
+
+/// A sender's.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// Whether it waits for room at all, which makes sense only if the receiver can run at the same time.
+    waits: bool,
+    /// For so many it does not.
+    impatient: u32,
+}
+
+impl Patience {
+    pub(crate) fn new(waits: bool) -> Self {
+        Self { waits, impatient: 0 }
+    }
+
+    /// Something is to be sent.
+    #[inline]
+    pub(crate) fn count(&mut self) {
+        self.impatient = self.impatient.saturating_sub(1);
+    }
+
+    /// Waits a moment until it is done, for which there has to be room. False: there is none, or it is of no use to wait for it.
+    pub(crate) fn wait_until<L: Deref<Target = [Line]>>(
+        &mut self,
+        lines: &mut Writer<L>,
+        mut done: impl FnMut(&mut Writer<L>) -> bool,
+    ) -> bool {
+        if !self.waits || self.impatient > 0 {
+            return false;
+        }
+        let begun = Instant::now();
+        let (mut sign, mut progress) = (begun, lines.progress());
+        for round in 0.. {
+            for _ in 0..LOOKS {
+                std::hint::spin_loop();
+                if done(lines) {
+                    return true;
+                }
+            }
+            let (now, seen) = (Instant::now(), lines.progress());
+            if seen != std::mem::replace(&mut progress, seen) {
+                sign = now;
+            }
+            if now - sign >= PATIENCE || now - begun >= LONGEST {
+                break;
+            }
+            if round >= ALONE {
+                std::thread::yield_now();
+            }
+        }
+        self.impatient = IMPATIENT;
+        false
+    }
+}
