@@ -241,7 +241,7 @@ impl MpiError {
         self
     }
 
-    /// Says of a mismatch which operation it was, and who in the world has sent what, of whom the operation knew its own number.
+    /// Says of a mismatch which operation it was, and which rank of the world has sent what.
     #[cold]
     pub(crate) fn in_operation(
         mut self,

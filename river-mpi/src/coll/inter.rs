@@ -42,16 +42,34 @@ impl Sides {
     }
 }
 
-/// The two groups as one rank sees them in a call.
+/// The two groups as one rank sees them.
 #[derive(Clone, Debug)]
 pub(crate) struct Inter<'a> {
-    pub(crate) sides: &'a Sides,
+    pub(super) sides: &'a Sides,
     /// This rank in its own group.
-    pub(crate) rank: usize,
+    pub(super) rank: usize,
+    pub(super) tuning: &'a Tuning,
+}
+
+/// A call as one rank makes it: all that its plan depends on, which is kept for the next such call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InterCall {
+    /// The lengths of the buffers.
+    pub(crate) send: usize,
+    pub(crate) recv: usize,
     /// Bytes of an element.
     pub(crate) element: usize,
-    pub(crate) tuning: &'a Tuning,
+    pub(crate) root: InterRoot,
+    pub(crate) commutative: bool,
+    /// Which elements go to each rank of the other group, if it gets blocks.
+    pub(crate) outgoing: Vec<Range<usize>>,
+    /// Which come from each rank of the other group, if it gives blocks; of a combined vector, which come to each rank of
+    /// this one.
+    pub(crate) incoming: Vec<Range<usize>>,
 }
+
+/// How a plan is made: a method of [`Inter`].
+pub(crate) type MakeInter<'a> = fn(&Inter<'a>, &InterCall) -> Result<Plan>;
 
 /// Who the root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,56 +82,69 @@ pub(crate) enum InterRoot {
     Elsewhere,
 }
 
-impl Inter<'_> {
-    pub(crate) fn barrier(&self) -> Result<Plan> {
-        let all: Vec<usize> = (0..self.sides.local.len() + self.sides.remote.len()).collect();
-        self.among::<Barrier>(&all, self.sides.local.start + self.rank, self.shape(all.len(), 0))
+impl InterCall {
+    /// The shape of gatherv and scatterv with a root that has nothing itself: it knows all blocks, the others their own.
+    fn rooted(&self, own: usize, blocks: &[Range<usize>], place: usize, size: usize) -> Shape {
+        let shape = self.shape(size, 0);
+        if place == 0 {
+            return shape.with_blocks(std::iter::once(0..0).chain(blocks.iter().cloned()));
+        }
+        shape.with_blocks((0..size).map(|other| 0..if other == place { own } else { 0 }))
     }
 
-    pub(crate) fn bcast(&self, count: usize, root: InterRoot) -> Result<Plan> {
+    fn shape(&self, size: usize, count: usize) -> Shape {
+        Shape::new(size, count, self.element)
+    }
+}
+
+impl Inter<'_> {
+    pub(crate) fn barrier(&self, call: &InterCall) -> Result<Plan> {
+        let all: Vec<usize> = (0..self.sides.local.len() + self.sides.remote.len()).collect();
+        self.among::<Barrier>(&all, self.sides.local.start + self.rank, call.shape(all.len(), 0))
+    }
+
+    pub(crate) fn bcast(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
-        if let Some((ranks, place)) = self.with_root(root) {
-            let inner = self.among::<Bcast>(&ranks, place, self.shape(ranks.len(), count))?;
-            plan.embed(&inner, &ranks, NOTHING, output(0..count));
+        if let Some((ranks, place)) = self.with_root(call.root) {
+            let inner = self.among::<Bcast>(&ranks, place, call.shape(ranks.len(), call.recv))?;
+            plan.embed(&inner, &ranks, NOTHING, output(0..call.recv));
         }
         Ok(plan)
     }
 
-    /// Each rank of the other group gives its block to the root here, or this one gives `count` elements to
-    /// the root there.
-    pub(crate) fn gather(&self, count: usize, blocks: &[Range<usize>], root: InterRoot) -> Result<Plan> {
+    /// Each rank of the other group gives its block to the root here, or this one gives its elements to the root there.
+    pub(crate) fn gather(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
-        if let Some((ranks, place)) = self.with_root(root) {
-            let shape = self.rooted(count, blocks, place, ranks.len());
+        if let Some((ranks, place)) = self.with_root(call.root) {
+            let shape = call.rooted(call.send, &call.incoming, place, ranks.len());
             let total = shape.total();
             let inner = self.among::<Gatherv>(&ranks, place, shape)?;
-            let (given, got) = if place == 0 { (0, total) } else { (count, 0) };
+            let (given, got) = if place == 0 { (0, total) } else { (call.send, 0) };
             plan.embed(&inner, &ranks, input(0..given), output(0..got));
         }
         Ok(plan)
     }
 
-    /// The root here gives each rank of the other group its block, or this one gets `count` elements from the
-    /// root there.
-    pub(crate) fn scatter(&self, count: usize, blocks: &[Range<usize>], root: InterRoot) -> Result<Plan> {
+    /// The root here gives each rank of the other group its block, or this one gets its elements from the root there.
+    pub(crate) fn scatter(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
-        if let Some((ranks, place)) = self.with_root(root) {
-            let shape = self.rooted(count, blocks, place, ranks.len());
+        if let Some((ranks, place)) = self.with_root(call.root) {
+            let shape = call.rooted(call.recv, &call.outgoing, place, ranks.len());
             let total = shape.total();
             let inner = self.among::<Scatterv>(&ranks, place, shape)?;
-            let (given, got) = if place == 0 { (total, 0) } else { (0, count) };
+            let (given, got) = if place == 0 { (total, 0) } else { (0, call.recv) };
             plan.embed(&inner, &ranks, input(0..given), output(0..got));
         }
         Ok(plan)
     }
 
     /// Sends a block to each rank of the other group and receives one from it. Nobody is first everywhere.
-    pub(crate) fn exchange(&self, outgoing: &[Span], incoming: &[Range<usize>]) -> Plan {
+    pub(crate) fn exchange(&self, InterCall { outgoing, incoming, .. }: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
         let others = self.sides.remote.len();
         for other in (0..others).map(|step| (self.rank + step) % others) {
-            if outgoing[other].len > 0 {
-                plan.send(outgoing[other], self.sides.remote.start + other);
+            if !outgoing[other].is_empty() {
+                plan.send(input(outgoing[other].clone()), self.sides.remote.start + other);
             }
         }
         for other in (0..others).map(|step| (self.rank + step) % others) {
@@ -121,51 +152,53 @@ impl Inter<'_> {
                 plan.recv(output(incoming[other].clone()), self.sides.remote.start + other);
             }
         }
-        plan
+        Ok(plan)
     }
 
     /// This group's vectors, combined, to the root there; or those of the other group to the root here.
-    pub(crate) fn reduce(&self, count: usize, commutative: bool, root: InterRoot) -> Result<Plan> {
+    pub(crate) fn reduce(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
-        match root {
+        match call.root {
             InterRoot::There(root) => {
-                let combined = self.combine(&mut plan, count, commutative)?;
+                let combined = self.combine(&mut plan, call, call.send)?;
                 if self.rank == 0 {
                     plan.send(combined, self.sides.remote.start + root);
                 }
             }
-            InterRoot::Here => plan.recv(output(0..count), self.sides.remote.start),
+            InterRoot::Here => plan.recv(output(0..call.recv), self.sides.remote.start),
             InterRoot::Elsewhere => {}
         }
         Ok(plan)
     }
 
     /// The vectors of the other group, combined, to all.
-    pub(crate) fn allreduce(&self, count: usize, commutative: bool) -> Result<Plan> {
+    pub(crate) fn allreduce(&self, call: &InterCall) -> Result<Plan> {
+        let count = call.send;
         let mut plan = Plan::new();
-        let combined = self.combine(&mut plan, count, commutative)?;
+        let combined = self.combine(&mut plan, call, count)?;
         if self.rank == 0 {
             plan.send(combined, self.sides.remote.start);
             plan.recv(output(0..count), self.sides.remote.start);
         }
         let ranks: Vec<usize> = self.sides.local.clone().collect();
-        let inner = self.among::<Bcast>(&ranks, self.rank, self.shape(ranks.len(), count))?;
+        let inner = self.among::<Bcast>(&ranks, self.rank, call.shape(ranks.len(), count))?;
         plan.embed(&inner, &ranks, NOTHING, output(0..count));
         Ok(plan)
     }
 
     /// The vectors of the other group, combined, a block to each rank of this one.
-    pub(crate) fn reduce_scatter(&self, blocks: &[Range<usize>], commutative: bool) -> Result<Plan> {
+    pub(crate) fn reduce_scatter(&self, call: &InterCall) -> Result<Plan> {
+        let blocks = &call.incoming;
         let count = blocks.last().map_or(0, |block| block.end);
         let mut plan = Plan::new();
-        let combined = self.combine(&mut plan, count, commutative)?;
+        let combined = self.combine(&mut plan, call, count)?;
         let mut theirs = NOTHING;
         if self.rank == 0 {
             theirs = plan.scratch(count);
             plan.send(combined, self.sides.remote.start);
             plan.recv(theirs, self.sides.remote.start);
         }
-        let shape = self.shape(self.sides.local.len(), 0).with_blocks(blocks.iter().cloned());
+        let shape = call.shape(self.sides.local.len(), 0).with_blocks(blocks.iter().cloned());
         let ranks: Vec<usize> = self.sides.local.clone().collect();
         let inner = self.among::<Scatterv>(&ranks, self.rank, shape)?;
         plan.embed(&inner, &ranks, theirs, output(0..blocks[self.rank].len()));
@@ -173,9 +206,9 @@ impl Inter<'_> {
     }
 
     /// The vectors of this group, combined at its first rank, and where they are there.
-    fn combine(&self, plan: &mut Plan, count: usize, commutative: bool) -> Result<Span> {
+    fn combine(&self, plan: &mut Plan, call: &InterCall, count: usize) -> Result<Span> {
         let combined = if self.rank == 0 { plan.scratch(count) } else { NOTHING };
-        let shape = self.shape(self.sides.local.len(), count).with_commutative(commutative);
+        let shape = call.shape(self.sides.local.len(), count).with_commutative(call.commutative);
         let ranks: Vec<usize> = self.sides.local.clone().collect();
         plan.embed(&self.among::<Reduce>(&ranks, self.rank, shape)?, &ranks, input(0..count), combined);
         Ok(combined)
@@ -192,19 +225,6 @@ impl Inter<'_> {
             InterRoot::Elsewhere => return None,
         };
         Some((std::iter::once(root).chain(others).collect(), place))
-    }
-
-    /// The shape of gatherv and scatterv with a root that has nothing itself: it knows all blocks, the others their own.
-    fn rooted(&self, own: usize, blocks: &[Range<usize>], place: usize, size: usize) -> Shape {
-        let shape = self.shape(size, 0);
-        if place == 0 {
-            return shape.with_blocks(std::iter::once(0..0).chain(blocks.iter().cloned()));
-        }
-        shape.with_blocks((0..size).map(|other| 0..if other == place { own } else { 0 }))
-    }
-
-    fn shape(&self, size: usize, count: usize) -> Shape {
-        Shape::new(size, count, self.element)
     }
 
     /// What rank `place` of these does, by the algorithm that the tuning chooses for them.

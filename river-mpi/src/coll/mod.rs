@@ -56,7 +56,7 @@ pub use bcast::Bcast;
 pub(crate) use brief::{Buffers, run_brief};
 pub(crate) use execute::{Execution, LONG_PIECE, NoOperator, Progress};
 pub use gather::{Gather, Gatherv};
-pub(crate) use inter::{Inter, InterRoot, Sides};
+pub(crate) use inter::{Inter, InterCall, InterRoot, MakeInter, Sides};
 pub(crate) use memory::{Input, Memory};
 pub use oracle::{Checked, check, check_dyn};
 pub(crate) use parcels::Parcels;

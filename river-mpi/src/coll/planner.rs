@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::algorithm::plan_of;
+use super::algorithm::{Operation, plan_of};
+use super::inter::{Inter, InterCall, MakeInter, Sides};
 use super::plan::Plan;
 use super::shape::{Call, Hosts, Shape};
 use super::tuning::{Tuned, Tuning};
@@ -34,8 +35,14 @@ pub(crate) struct Planner {
 
 struct Entry {
     operation: TypeId,
-    shape: Shape,
+    call: Known,
     planned: Rc<Planned>,
+}
+
+/// A call that there is a plan for.
+enum Known {
+    Within(Shape),
+    Between(InterCall),
 }
 
 /// A plan that can be carried out.
@@ -80,20 +87,53 @@ impl Planner {
 
     /// This rank's plan.
     pub(crate) fn plan<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
-        self.find::<O>(|known| *known == shape).map_or_else(|| self.keep::<O>(shape), Ok)
+        let known = self.find::<O>(|known| matches!(known, Known::Within(known) if *known == shape));
+        known.map_or_else(|| self.plan_new::<O>(shape), Ok)
     }
 
     /// The same for a call of so many ranks whose blocks are equal.
     // Its shape is made only if there is no plan yet: to count who shares the hosts in it takes as long as a short message.
     #[inline]
     pub(crate) fn plan_call<O: Tuned>(&self, size: usize, call: Call) -> Result<Rc<Planned>> {
-        let known = self.find::<O>(|known| known.is_of(size, call));
-        known.map_or_else(|| self.keep::<O>(Shape::of_call(size, call, self.hosts.clone())), Ok)
+        let known = self.find::<O>(|known| matches!(known, Known::Within(known) if known.is_of(size, call)));
+        known.map_or_else(|| self.plan_new::<O>(Shape::of_call(size, call, self.hosts.clone())), Ok)
+    }
+
+    #[inline(never)]
+    fn plan_new<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
+        let planned = self.make::<O>(&shape)?;
+        Ok(self.keep::<O>(Known::Within(shape), planned))
+    }
+
+    /// This rank's plan of a call between two groups.
+    pub(crate) fn plan_between<'a, O: Operation>(
+        &'a self,
+        sides: &'a Sides,
+        call: InterCall,
+        make: MakeInter<'a>,
+    ) -> Result<Rc<Planned>> {
+        let known = self.find::<O>(|known| matches!(known, Known::Between(known) if *known == call));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let plan = make(&Inter { sides, rank: self.rank, tuning: &self.tuning }, &call)?;
+        // Its parts may be of algorithms that the program brought along.
+        plan.check(sides.members.len(), call.send, call.recv, true)
+            .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
+        let planned = Planned {
+            operation: O::NAME,
+            plan: Rc::new(plan),
+            brief: false,
+            small: false,
+            place: 0..0,
+            in_place: false,
+        };
+        Ok(self.keep::<O>(Known::Between(call), planned))
     }
 
     #[inline]
-    fn find<O: Tuned>(&self, is_it: impl Fn(&Shape) -> bool) -> Option<Rc<Planned>> {
-        let is_it = |kept: &Entry| kept.operation == TypeId::of::<O>() && is_it(&kept.shape);
+    fn find<O: Operation>(&self, is_it: impl Fn(&Known) -> bool) -> Option<Rc<Planned>> {
+        let is_it = |kept: &Entry| kept.operation == TypeId::of::<O>() && is_it(&kept.call);
         if let Some(first) = self.kept.borrow().first()
             && is_it(first)
         {
@@ -110,13 +150,12 @@ impl Planner {
         Some(kept[0].planned.clone())
     }
 
-    #[inline(never)]
-    fn keep<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
-        let planned = Rc::new(self.make::<O>(&shape)?);
+    fn keep<O: Operation>(&self, call: Known, planned: Planned) -> Rc<Planned> {
+        let planned = Rc::new(planned);
         let mut kept = self.kept.borrow_mut();
         kept.truncate(KEPT - 1);
-        kept.insert(0, Entry { operation: TypeId::of::<O>(), shape, planned: planned.clone() });
-        Ok(planned)
+        kept.insert(0, Entry { operation: TypeId::of::<O>(), call, planned: planned.clone() });
+        planned
     }
 
     fn make<O: Tuned>(&self, shape: &Shape) -> Result<Planned> {
@@ -181,7 +220,7 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coll::{Allreduce, Scan};
+    use crate::coll::{Allreduce, InterRoot, Scan};
 
     #[test]
     fn a_plan_is_made_once_for_a_shape() {
@@ -194,6 +233,33 @@ mod tests {
         assert!(!Rc::ptr_eq(&first, &scan));
         (100..100 + KEPT).for_each(|count| drop(plan(count)));
         assert!(!Rc::ptr_eq(&first, &plan(1)), "old plans are forgotten");
+    }
+
+    #[test]
+    fn a_plan_between_groups_is_made_once_for_a_call() {
+        let sides = Sides::new(&[0, 1], &[2], |ranks| Hosts::apart(ranks.len()));
+        let planner = Planner::new(1, Hosts::apart(2), Tuning::default());
+        let plan = |call: &InterCall| {
+            planner.plan_between::<Allreduce>(&sides, call.clone(), Inter::allreduce).unwrap()
+        };
+        let call = InterCall {
+            send: 5,
+            recv: 5,
+            element: 8,
+            root: InterRoot::Elsewhere,
+            commutative: true,
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+        };
+        let first = plan(&call);
+        for other in [
+            InterCall { element: 4, ..call.clone() },
+            InterCall { commutative: false, ..call.clone() },
+            InterCall { send: 6, recv: 6, ..call.clone() },
+        ] {
+            assert!(!Rc::ptr_eq(&first, &plan(&other)));
+        }
+        assert!(Rc::ptr_eq(&first, &plan(&call)));
     }
 
     #[test]

@@ -51,9 +51,7 @@ impl Shape {
     /// Whether it is that of such a call.
     pub(super) fn is_of(&self, size: usize, call: Call) -> bool {
         let Self { count, element, root, commutative, .. } = *self;
-        self.size == size
-            && Call { count, element, root, commutative } == call
-            && self.is_regular()
+        self.size == size && Call { count, element, root, commutative } == call && self.is_regular()
     }
 
     /// Whether all blocks are equal, as all ranks know.

@@ -37,11 +37,6 @@ impl Team {
         Self { context: comm.context() + 1, members, rank }
     }
 
-    /// How many take part.
-    pub(super) fn size(&self) -> usize {
-        self.members.len()
-    }
-
     pub(super) fn world_rank(&self, rank: usize) -> u32 {
         self.members[rank]
     }

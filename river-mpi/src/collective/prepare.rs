@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use crate::coll::{
     Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Call, Exscan, Gather, Gatherv,
-    Inter, InterRoot, Operation, Plan, Planned, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Shape, Sides,
-    Span, Tuned, input,
+    Inter, InterCall, InterRoot, MakeInter, Operation, Planned, Reduce, ReduceScatter, Scan, Scatter,
+    Scatterv, Shape, Sides, Tuned,
 };
 use crate::communicator::Communicator;
 use crate::element::Element;
@@ -42,33 +42,36 @@ impl Lengths {
 
 impl Communicator<'_> {
     pub(super) fn prepare_barrier(&self) -> Result<Prepared> {
-        match self.inter::<u8>() {
-            Some((inter, team)) => {
-                self.between::<Barrier>(team, Lengths { send: 0, recv: 0 }, inter.barrier()?)
+        match self.sides() {
+            Some(sides) => {
+                let len = Lengths { send: 0, recv: 0 };
+                self.between::<Barrier>(sides, inter_call::<u8>(len), Inter::barrier)
             }
             None => self.within::<Barrier>(call::<u8>(0)),
         }
     }
 
     pub(super) fn prepare_bcast<T: Element>(&self, count: usize, root: Root) -> Result<Prepared> {
-        match self.inter::<T>() {
-            Some((inter, team)) => {
+        match self.sides() {
+            Some(sides) => {
                 let len = Lengths { send: 0, recv: count };
-                self.between::<Bcast>(team, len, inter.bcast(count, self.inter_root(root)?)?)
+                let call = InterCall { root: self.inter_root(root)?, ..inter_call::<T>(len) };
+                self.between::<Bcast>(sides, call, Inter::bcast)
             }
             None => self.within::<Bcast>(Call { root: self.intra_root(root)?, ..call::<T>(count) }),
         }
     }
 
     pub(super) fn prepare_gather<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
-        if let Some((inter, team)) = self.inter::<T>() {
+        if let Some(sides) = self.sides() {
             let root = self.inter_root(root)?;
-            let mut blocks = Vec::new();
+            let mut incoming = Vec::new();
             if root == InterRoot::Here {
-                let count = divide(RECV, len.recv, inter.sides.remote.len())?;
-                blocks = equal(count, inter.sides.remote.len());
+                let count = divide(RECV, len.recv, self.remote_size())?;
+                incoming = equal(count, self.remote_size());
             }
-            return self.between::<Gather>(team, len, inter.gather(len.send, &blocks, root)?);
+            let call = InterCall { root, incoming, ..inter_call::<T>(len) };
+            return self.between::<Gather>(sides, call, Inter::gather);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -83,12 +86,15 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, team)) = self.inter::<T>() {
+        if let Some(sides) = self.sides() {
             let root = self.inter_root(root)?;
+            let mut incoming = Vec::new();
             if root == InterRoot::Here {
-                check_blocks(RECV, blocks, inter.sides.remote.len(), len.recv, true)?;
+                check_blocks(RECV, blocks, self.remote_size(), len.recv, true)?;
+                incoming = blocks.to_vec();
             }
-            return self.between::<Gatherv>(team, len, inter.gather(len.send, blocks, root)?);
+            let call = InterCall { root, incoming, ..inter_call::<T>(len) };
+            return self.between::<Gatherv>(sides, call, Inter::gather);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.send, blocks, root, RECV, len.recv, true)?;
@@ -96,14 +102,15 @@ impl Communicator<'_> {
     }
 
     pub(super) fn prepare_scatter<T: Element>(&self, len: Lengths, root: Root) -> Result<Prepared> {
-        if let Some((inter, team)) = self.inter::<T>() {
+        if let Some(sides) = self.sides() {
             let root = self.inter_root(root)?;
-            let mut blocks = Vec::new();
+            let mut outgoing = Vec::new();
             if root == InterRoot::Here {
-                let count = divide(SEND, len.send, inter.sides.remote.len())?;
-                blocks = equal(count, inter.sides.remote.len());
+                let count = divide(SEND, len.send, self.remote_size())?;
+                outgoing = equal(count, self.remote_size());
             }
-            return self.between::<Scatter>(team, len, inter.scatter(len.recv, &blocks, root)?);
+            let call = InterCall { root, outgoing, ..inter_call::<T>(len) };
+            return self.between::<Scatter>(sides, call, Inter::scatter);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -118,12 +125,15 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, team)) = self.inter::<T>() {
+        if let Some(sides) = self.sides() {
             let root = self.inter_root(root)?;
+            let mut outgoing = Vec::new();
             if root == InterRoot::Here {
-                check_blocks(SEND, blocks, inter.sides.remote.len(), len.send, false)?;
+                check_blocks(SEND, blocks, self.remote_size(), len.send, false)?;
+                outgoing = blocks.to_vec();
             }
-            return self.between::<Scatterv>(team, len, inter.scatter(len.recv, blocks, root)?);
+            let call = InterCall { root, outgoing, ..inter_call::<T>(len) };
+            return self.between::<Scatterv>(sides, call, Inter::scatter);
         }
         let root = self.intra_root(root)?;
         let shape = self.rooted::<T>(len.recv, blocks, root, SEND, len.send, false)?;
@@ -131,14 +141,12 @@ impl Communicator<'_> {
     }
 
     pub(super) fn prepare_allgather<T: Element>(&self, len: Lengths) -> Result<Prepared> {
-        if let Some((inter, team)) = self.inter::<T>() {
-            let count = divide(RECV, len.recv, inter.sides.remote.len())?;
-            let outgoing = vec![input(0..len.send); inter.sides.remote.len()];
-            return self.between::<Allgather>(
-                team,
-                len,
-                inter.exchange(&outgoing, &equal(count, inter.sides.remote.len())),
-            );
+        if let Some(sides) = self.sides() {
+            let count = divide(RECV, len.recv, self.remote_size())?;
+            let outgoing = vec![0..len.send; self.remote_size()];
+            let incoming = equal(count, self.remote_size());
+            let call = InterCall { outgoing, incoming, ..inter_call::<T>(len) };
+            return self.between::<Allgather>(sides, call, Inter::exchange);
         }
         expect(RECV, len.send * self.size(), len.recv)?;
         self.within::<Allgather>(call::<T>(len.send))
@@ -150,9 +158,10 @@ impl Communicator<'_> {
         blocks: &[Range<usize>],
     ) -> Result<Prepared> {
         check_blocks(RECV, blocks, self.peers().size(), len.recv, true)?;
-        if let Some((inter, team)) = self.inter::<T>() {
-            let outgoing = vec![input(0..len.send); inter.sides.remote.len()];
-            return self.between::<Allgatherv>(team, len, inter.exchange(&outgoing, blocks));
+        if let Some(sides) = self.sides() {
+            let outgoing = vec![0..len.send; self.remote_size()];
+            let call = InterCall { outgoing, incoming: blocks.to_vec(), ..inter_call::<T>(len) };
+            return self.between::<Allgatherv>(sides, call, Inter::exchange);
         }
         expect(SEND, blocks[self.rank()].len(), len.send)?;
         self.within_blocks::<Allgatherv>(self.shape::<T>(0).with_blocks(blocks.iter().cloned()))
@@ -160,14 +169,11 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_alltoall<T: Element>(&self, len: Lengths) -> Result<Prepared> {
         let count = divide(SEND, len.send, self.peers().size())?;
-        if let Some((inter, team)) = self.inter::<T>() {
-            let outgoing: Vec<Span> = equal(count, inter.sides.remote.len()).into_iter().map(input).collect();
-            let back = divide(RECV, len.recv, inter.sides.remote.len())?;
-            return self.between::<Alltoall>(
-                team,
-                len,
-                inter.exchange(&outgoing, &equal(back, inter.sides.remote.len())),
-            );
+        if let Some(sides) = self.sides() {
+            let back = divide(RECV, len.recv, self.remote_size())?;
+            let (outgoing, incoming) = (equal(count, self.remote_size()), equal(back, self.remote_size()));
+            let call = InterCall { outgoing, incoming, ..inter_call::<T>(len) };
+            return self.between::<Alltoall>(sides, call, Inter::exchange);
         }
         expect(RECV, len.send, len.recv)?;
         self.within::<Alltoall>(call::<T>(count))
@@ -181,9 +187,10 @@ impl Communicator<'_> {
     ) -> Result<Prepared> {
         check_blocks(SEND, outgoing, self.peers().size(), len.send, false)?;
         check_blocks(RECV, incoming, self.peers().size(), len.recv, true)?;
-        if let Some((inter, team)) = self.inter::<T>() {
-            let outgoing: Vec<Span> = outgoing.iter().cloned().map(input).collect();
-            return self.between::<Alltoallv>(team, len, inter.exchange(&outgoing, incoming));
+        if let Some(sides) = self.sides() {
+            let (outgoing, incoming) = (outgoing.to_vec(), incoming.to_vec());
+            let call = InterCall { outgoing, incoming, ..inter_call::<T>(len) };
+            return self.between::<Alltoallv>(sides, call, Inter::exchange);
         }
         expect(
             "the block that a rank sends to itself",
@@ -200,10 +207,10 @@ impl Communicator<'_> {
         commutative: bool,
         root: Root,
     ) -> Result<Prepared> {
-        if let Some((inter, team)) = self.inter::<T>() {
+        if let Some(sides) = self.sides() {
             let root = self.inter_root(root)?;
-            let count = if root == InterRoot::Here { len.recv } else { len.send };
-            return self.between::<Reduce>(team, len, inter.reduce(count, commutative, root)?);
+            let call = InterCall { root, commutative, ..inter_call::<T>(len) };
+            return self.between::<Reduce>(sides, call, Inter::reduce);
         }
         let root = self.intra_root(root)?;
         if self.rank() == root {
@@ -214,9 +221,10 @@ impl Communicator<'_> {
 
     pub(super) fn prepare_allreduce<T: Element>(&self, len: Lengths, commutative: bool) -> Result<Prepared> {
         expect(RECV, len.send, len.recv)?;
-        match self.inter::<T>() {
-            Some((inter, team)) => {
-                self.between::<Allreduce>(team, len, inter.allreduce(len.send, commutative)?)
+        match self.sides() {
+            Some(sides) => {
+                let call = InterCall { commutative, ..inter_call::<T>(len) };
+                self.between::<Allreduce>(sides, call, Inter::allreduce)
             }
             None => self.within::<Allreduce>(Call { commutative, ..call::<T>(len.send) }),
         }
@@ -240,10 +248,11 @@ impl Communicator<'_> {
             }
         };
         expect(SEND, shape.total(), len.send)?;
-        match self.inter::<T>() {
-            Some((inter, team)) => {
-                let blocks: Vec<Range<usize>> = (0..self.size()).map(|rank| shape.block(rank)).collect();
-                self.between::<ReduceScatter>(team, len, inter.reduce_scatter(&blocks, commutative)?)
+        match self.sides() {
+            Some(sides) => {
+                let incoming = (0..self.size()).map(|rank| shape.block(rank)).collect();
+                let call = InterCall { commutative, incoming, ..inter_call::<T>(len) };
+                self.between::<ReduceScatter>(sides, call, Inter::reduce_scatter)
             }
             None => self.within_blocks::<ReduceScatter>(shape.with_commutative(commutative)),
         }
@@ -280,19 +289,15 @@ impl Communicator<'_> {
     }
 
     /// A call between two groups.
-    fn between<O: Operation>(&self, team: Team, len: Lengths, plan: Plan) -> Result<Prepared> {
-        // The parts of the plan may be of algorithms that the program brought along.
-        plan.check(team.size(), len.send, len.recv, true)
-            .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
-        let planned = Planned {
-            operation: O::NAME,
-            plan: Rc::new(plan),
-            brief: false,
-            small: false,
-            place: 0..0,
-            in_place: false,
-        };
-        Ok(Prepared { team, planned: Rc::new(planned) })
+    fn between<'a, O: Operation>(
+        &'a self,
+        sides: &'a Sides,
+        call: InterCall,
+        make: MakeInter<'a>,
+    ) -> Result<Prepared> {
+        let planned = self.planner().plan_between::<O>(sides, call, make)?;
+        let team = Team::among(self, sides.members.clone(), sides.local.start + self.rank());
+        Ok(Prepared { team, planned })
     }
 
     /// The shape of an operation of this rank's group.
@@ -348,24 +353,24 @@ impl Communicator<'_> {
             Root::Elsewhere => Ok(InterRoot::Elsewhere),
         }
     }
-
-    /// The two groups of an intercommunicator, and the way to both.
-    #[inline]
-    fn inter<T>(&self) -> Option<(Inter<'_>, Team)> {
-        self.sides().map(|sides| self.between_sides::<T>(sides))
-    }
-
-    #[inline(never)]
-    fn between_sides<'a, T>(&'a self, sides: &'a Sides) -> (Inter<'a>, Team) {
-        let team = Team::among(self, sides.members.clone(), sides.local.start + self.rank());
-        let (element, tuning) = (size_of::<T>().max(1), self.tuning());
-        (Inter { sides, rank: self.rank(), element, tuning }, team)
-    }
 }
 
 /// A call with so many elements; its root is rank 0, and its operator commutes.
 fn call<T: Element>(count: usize) -> Call {
     Call { count, element: size_of::<T>().max(1), root: 0, commutative: true }
+}
+
+/// A call between two groups with buffers of these lengths; it has no root here, and its operator commutes.
+fn inter_call<T: Element>(len: Lengths) -> InterCall {
+    InterCall {
+        send: len.send,
+        recv: len.recv,
+        element: size_of::<T>().max(1),
+        root: InterRoot::Elsewhere,
+        commutative: true,
+        outgoing: Vec::new(),
+        incoming: Vec::new(),
+    }
 }
 
 /// How a `reduce_scatter` divides the vector.

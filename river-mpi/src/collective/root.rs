@@ -16,7 +16,8 @@ pub enum Root {
 }
 
 impl Root {
-    /// Whether it is a rank, to which this one gives or from which it gets; otherwise this one is the root itself, or has no part.
+    /// Whether it is a rank, to which this one gives or from which it gets; otherwise this one is the root itself, or has
+    /// no part.
     pub(super) fn is_rank(self) -> bool {
         matches!(self, Root::Rank(_))
     }

@@ -331,7 +331,10 @@ mod tests {
         }
 
         #[test]
-        fn what_is_known_of_some_copies_is_not_said_of_others(model in model(), counts in prop::collection::vec(0..4usize, 5)) {
+        fn what_is_known_of_some_copies_is_not_said_of_others(
+            model in model(),
+            counts in prop::collection::vec(0..4usize, 5),
+        ) {
             let committed = model.made.commit();
             let extent = model.made.extent();
             for count in counts {
