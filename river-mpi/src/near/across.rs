@@ -427,3 +427,63 @@ impl Receiver {
 fn reason(tag: i32) -> u64 {
     u64::from(tag.cast_unsigned()) + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(lines: usize) -> (Sender, Receiver) {
+        let ours = SharedLines::create(memory_of(lines)).unwrap();
+        let theirs = SharedLines::open(&ours.name(), memory_of(lines)).unwrap();
+        let sender = Sender { ring: Ring::new(ours), patience: Patience::new(false), spilled: None };
+        (sender, Receiver { reader: Reader::new(theirs), held: None, late: None })
+    }
+
+    fn pop(receiver: &mut Receiver, tag: i32) -> Option<u8> {
+        let mut out = [0; 2];
+        match receiver.pop_into(tag, &mut out)? {
+            Landed::Here(len) => Some(out[..len][0]),
+            Landed::Elsewhere(message) => Some(message.read(|bytes| bytes[0])),
+        }
+    }
+
+    #[test]
+    fn what_came_by_the_engine_is_behind_what_is_in_the_ring() {
+        let (mut sender, mut receiver) = pair(32);
+        assert!(sender.push(5, &[1]).is_some() && sender.push(5, &[2; 60]).is_some());
+        receiver.late = Some((5, Message::Whole(vec![3].into())));
+        assert_eq!([5, 5, 5, 5].map(|tag| pop(&mut receiver, tag)), [Some(1), Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn an_operation_that_has_left_the_ring_does_not_come_back_to_it() {
+        let (mut sender, mut receiver) = pair(32);
+        while sender.push(7, &[7]).is_some() {}
+        assert!(pop(&mut receiver, 7).is_some());
+        while pop(&mut receiver, 7).is_some() {}
+        assert!(sender.push(7, &[7]).is_none() && sender.push(8, &[8]).is_some());
+        assert_eq!(pop(&mut receiver, 8), Some(8));
+        assert!(sender.push(9, &vec![0; BRIEF + 1]).is_none());
+    }
+
+    #[test]
+    fn what_a_failed_operation_left_is_thrown_away_and_what_comes_later_waits() {
+        let (mut sender, mut receiver) = pair(32);
+        for tag in [i32::MAX - 1, i32::MAX, 0, 1] {
+            assert!(sender.push(tag, &[tag as u8]).is_some());
+        }
+        receiver.late = Some((i32::MAX, Message::Whole(vec![9].into())));
+        assert_eq!(pop(&mut receiver, i32::MAX), Some(255));
+        assert_eq!(pop(&mut receiver, i32::MAX), Some(9), "though a later one is in the ring");
+        assert_eq!([1, 1].map(|tag| pop(&mut receiver, tag)), [Some(1), None]);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
+        let (mut sender, receiver) = pair(32);
+        receiver.reader.asleep().store(reason(7), Ordering::SeqCst);
+        assert!(matches!(sender.push(6, &[]), Some(Sleeper::Awake)));
+        assert!(matches!(sender.push(7, &[]), Some(Sleeper::Asleep)));
+        assert!(matches!(sender.push(7, &[]), Some(Sleeper::Awake)));
+    }
+}

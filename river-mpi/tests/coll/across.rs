@@ -29,7 +29,7 @@ fn operations_that_are_called_again_and_again_stay_right() {
                     all(world, count)?;
                     all_v(world, count)?;
                 }
-                let half = world.split(Some((world.rank() % 2) as u32), 0)?;
+                let half = world.split(Some(world.rank() % 2), 0)?;
                 half.map_or(Ok(()), |half| (0..MANY).try_for_each(|turn| all(&half, turn % 9)))
             })?)
         });
@@ -79,7 +79,7 @@ fn drowsy(world: &Communicator<'_>) -> Result {
         }
         let mut sum = [0];
         world.allreduce(&[number(world.rank(), turn)], &mut sum, &SUM)?;
-        assert_eq!(sum[0], (0..world.size()).map(|rank| number(rank, turn)).sum());
+        assert_eq!(sum[0], (0..world.size()).map(|rank| number(rank, turn)).sum::<u64>());
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ fn who_expects_another_length_is_told() {
     for_each_topology(|name, make_vms| {
         let ran = try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, mistaken)?)).expect(name);
         assert_eq!(ran[0], [""; 0], "{name}");
-        assert!(ran[1].iter().all(|error| error.contains("rank 0 sent")), "{name}: {ran:?}");
+        assert!(ran[1].iter().all(|error| error.contains("rank 0 of the job sent")), "{name}: {ran:?}");
         assert_eq!(ran[1].len(), 3, "{name}");
     });
 }
