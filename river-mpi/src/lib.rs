@@ -116,7 +116,7 @@
 //! * `status`: what is known of a message
 //! * `group`: ordered sets of ranks
 //! * `attribute`: what libraries keep with a communicator
-//! * `near`: queues between ranks that are threads of one process
+//! * `near`: queues between ranks that are threads of one process, or processes of one machine
 //! * `communicator`: groups with a context
 //! * `target`: where a message goes
 //! * `request`: operations under way
