@@ -47,7 +47,7 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// Whether it is over. From the first time on it is a moment.
-    fn is_over(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         if let Limit::For(duration) = *self {
             *self = now.checked_add(duration).map_or(Limit::Forever, Limit::Until);
         }
