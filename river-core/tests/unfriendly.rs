@@ -1,5 +1,6 @@
 //! User code that panics where nobody expects it, and hosts that leave something behind.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -88,15 +89,16 @@ fn what_panics_when_a_vr_ends_is_told_to_those_who_wait_for_it() {
     .unwrap();
 }
 
-/// Starts a process in a session of its own, which keeps what it inherits open, and is killed.
+/// Starts a process in a group of its own, which keeps what it inherits open, and is killed.
 #[derive(Serialize, Deserialize)]
 struct Parent;
 
 impl VirtualResource for Parent {
     fn main(&mut self, vr: &Vr) -> Result {
         // It reads from its parent, and so ends with it, though later than anybody waits for.
-        let script = "while read _; do :; done; sleep 3";
-        let child = Command::new("setsid").args(["sh", "-c", script]).stdin(Stdio::piped()).spawn()?;
+        let mut child = Command::new("sh");
+        child.args(["-c", "while read _; do :; done; sleep 8"]).stdin(Stdio::piped()).process_group(0);
+        let child = child.spawn()?;
         vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, child.id().to_le_bytes().to_vec())?;
         std::mem::forget(child);
         eprintln!("last words");

@@ -19,8 +19,9 @@ use crate::protocol::{FromHost, FromProgram, Hello, Place, Report, Step, ToHost,
 use crate::rt;
 use crate::trace;
 
-/// After a connection to a host broke, its VM has this long to say how the host died.
-pub(super) const VERDICT: Duration = Duration::from_secs(2);
+/// After a connection to a host broke, its VM has this long to say how the host died: it waits a second itself for what that has
+/// written.
+const VERDICT: Duration = Duration::from_secs(4);
 
 /// A host that has reported.
 pub(super) struct Host {

@@ -15,7 +15,7 @@ use crate::lease;
 use crate::program::output::Line;
 use crate::program::place::View;
 use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
-use crate::program::{Program, VERDICT};
+use crate::program::{FAREWELL, Program};
 use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome, pieces};
 use crate::rt;
 use crate::status::LeasedStatus;
@@ -308,7 +308,7 @@ impl Leased {
 
     /// Waits until the VM has closed the connection.
     pub(crate) async fn wait_for_close(&self) {
-        let _ = rt::timeout(VERDICT, self.closed.recv()).await;
+        let _ = rt::timeout(FAREWELL, self.closed.recv()).await;
     }
 
     /// Judges whether the VM is alive. True: it is dead.
