@@ -172,9 +172,9 @@ impl Program {
             return why;
         }
         let why = Why::LostLink { vm, error };
-        self.host_gone(host, &why);
         // It may live on behind the broken connection; it must not come back as if nothing had happened.
         self.tell_host(host, ToHost::Stop);
+        self.host_gone(host, &why);
         why
     }
 
