@@ -229,6 +229,19 @@ impl Inbox {
         Ok(())
     }
 
+    /// Appends an envelope of a VR of this process that was accepted before, however full the mailbox is.
+    pub(crate) fn readmit(&self, envelope: Envelope) -> Result<(), Refused> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(Refused::Closed);
+        }
+        if let Some(limited) = &mut queue.limit {
+            limited.count(envelope.payload.len());
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
     /// Whether those who wait for room are let in nevertheless.
     pub(crate) fn let_in(&self, all: bool) {
         self.lock().lets_in = all;
