@@ -240,6 +240,3 @@ impl Vr {
         self.remember(Call::Wait, wait).unwrap_or(true)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,21 +2,20 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::discovery::Network;
 use crate::envelope::{Channel, Envelope};
-use crate::error::RecvError;
-use crate::id::{HostId, ProgramId, VrId};
+use crate::error::StateError;
+use crate::id::{HostId, IdMap, ProgramId, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::key::ClusterKey;
 use crate::mailbox::Selector;
 use crate::node::Node;
 use crate::protocol::Place;
 use crate::rt;
-use crate::state::{Base, Origin, Record, Recorder};
+use crate::state::{Base, Call, Origin, Record, Recorder};
 use crate::vr::Vr;
 
 const WORK: Channel = Channel::named("work");
@@ -74,25 +73,19 @@ fn what_comes_after_a_handler_has_run_is_replayed_after_it() {
     assert_eq!(recorded(id, record, body(false)).0, 2);
 }
 
+/// The record ends within a checkpoint.
 #[test]
-fn a_handler_that_sends_to_its_own_vr_holds_up_nobody_who_does_not_wait() {
-    const LAST: u32 = 10_000;
-    crate::testing::threads(1, |vr, _, ids| {
-        let me = ids[0];
-        let runs = Rc::new(Cell::new(0));
-        let count = runs.clone();
-        let again = move |vr: &Vr, _| {
-            count.set(count.get() + 1);
-            if count.get() < LAST {
-                vr.send_bytes(me, PING, 0, vec![]).unwrap();
-            }
-        };
-        vr.handle(Selector::on(PING), |_| true, again).detach();
-        vr.send_bytes(me, PING, 0, vec![]).unwrap();
-        assert!(vr.try_receive_where(Selector::on(WORK), |_| true).unwrap().is_none());
-        assert!(vr.post(Selector::on(WORK), |_| true).test().unwrap().is_none());
-        let late = vr.receive_until(Selector::on(WORK), Some(Instant::now()), |_| true);
-        assert!(matches!(late, Err(RecvError::Timeout { .. })));
-        assert!(runs.get() < LAST);
-    });
+fn who_is_restored_from_a_checkpoint_is_told_so_and_who_takes_over_takes_another() {
+    let id = VrId::fresh();
+    let mut record = Record::new(Base::new(id, Bytes::new()));
+    record.call(Call::Checkpoint).unwrap();
+    // Moved or restored.
+    let restored: Record = postcard::from_bytes(&postcard::to_stdvec(&record).unwrap()).unwrap();
+    let checkpoint = |vr: &Vr, _: &Arc<Inbox>| vr.checkpoint("state");
+    let (taken, _) = recorded(id, restored.clone(), checkpoint);
+    assert!(taken.unwrap().resumed);
+    let mut heir = restored;
+    heir.resend(IdMap::default(), IdMap::default());
+    // There is no program to ask here.
+    assert_eq!(recorded(id, heir, checkpoint).0.unwrap_err().to_string(), StateError::Stopped.to_string());
 }
