@@ -186,8 +186,10 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely. Strangers must not keep them; the others go on, and some may close.
-                if let Some(evicted) = lock(&GATE).evict() {
+                // Strangers must not keep all files; the others go on, and some may close.
+                if is_shortage(&error)
+                    && let Some(evicted) = lock(&GATE).evict(Instant::now())
+                {
                     let _ = evicted.shutdown(std::net::Shutdown::Both);
                 }
                 if warned.is_none_or(|at: Instant| at.elapsed() > QUIET) {
@@ -198,7 +200,7 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
                 continue;
             }
         };
-        let (number, evicted) = lock(&GATE).enter(stream.clone());
+        let (number, evicted) = lock(&GATE).enter(stream.clone(), Instant::now());
         if let Some(evicted) = evicted {
             // Its task finds the connection closed, and ends.
             let _ = evicted.shutdown(std::net::Shutdown::Both);
@@ -217,6 +219,12 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
             }
         });
     }
+}
+
+/// Whether the process, or the machine, has no files left or no memory for them.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 fn lock<T>(gate: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

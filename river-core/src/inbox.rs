@@ -46,7 +46,7 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// Whether it is over. From the first time on it is a moment.
-    fn is_over(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         if let Limit::For(duration) = *self {
             *self = now.checked_add(duration).map_or(Limit::Forever, Limit::Until);
         }
@@ -220,6 +220,19 @@ impl Inbox {
                 }
                 Some(_) => return Err(Refused::Full),
             }
+        }
+        if let Some(limited) = &mut queue.limit {
+            limited.count(envelope.payload.len());
+        }
+        self.append(queue, Event::Envelope(envelope));
+        Ok(())
+    }
+
+    /// Appends an envelope of a VR of this process that was accepted before, however full the mailbox is.
+    pub(crate) fn readmit(&self, envelope: Envelope) -> Result<(), Refused> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(Refused::Closed);
         }
         if let Some(limited) = &mut queue.limit {
             limited.count(envelope.payload.len());

@@ -44,6 +44,8 @@ struct Fast {
 impl VirtualResource for Fast {
     fn main(&mut self, vr: &Vr) -> Result {
         let parent = vr.parent().expect("it was deployed");
+        vr.send_bytes(self.to, WORD, 0, vec![])?;
+        vr.receive(Selector::on(WORD).from(self.to))?;
         let (mut number, mut refused) = (0, 0u32);
         while number < COUNT {
             let mut payload = vec![0; SIZE];
@@ -76,6 +78,9 @@ impl VirtualResource for Slow {
         let parent = vr.parent().expect("it was deployed");
         vr.limit_queue(limit(if self.gate.is_some() { WhenFull::Refuse } else { WhenFull::Wait }));
         vr.send_bytes(parent, WORD, 0, vec![])?;
+        // What holds the sender off goes this way: a first dial would take long while it sends.
+        let sender = vr.receive(Selector::on(WORD))?.src;
+        vr.send_bytes(sender, WORD, 0, vec![])?;
         let mut most = 0;
         for expected in 0..COUNT {
             if expected == 0 {

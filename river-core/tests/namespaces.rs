@@ -124,14 +124,14 @@ fn a_machine_that_is_cut_off_is_lost_to_the_program_and_free_again() {
     assert!(run(&format!("ip -n {} link set p3 down", net.name)));
     let cut = Instant::now();
     let why = program.expect("down");
-    assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
+    assert!(cut.elapsed() < Duration::from_secs(30), "{:?}", cut.elapsed());
     assert!(why.contains("vm3"), "{why}");
     loop {
         let found = net.start(&scene, 3, "find", &[]).expect("found");
         if found.ends_with("idle") {
             break;
         }
-        assert!(cut.elapsed() < Duration::from_secs(15), "{found}");
+        assert!(cut.elapsed() < Duration::from_secs(30), "{found}");
     }
 }
 

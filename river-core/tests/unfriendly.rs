@@ -1,7 +1,10 @@
 //! User code that panics where nobody expects it, and hosts that leave something behind.
 
+use std::cell::Cell;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use river_core::{
     Channel, DeployError, Down, RecvError, Result, Selector, VirtualResource, Vm, VmConfig, Vr, Why,
@@ -88,15 +91,16 @@ fn what_panics_when_a_vr_ends_is_told_to_those_who_wait_for_it() {
     .unwrap();
 }
 
-/// Starts a process in a session of its own, which keeps what it inherits open, and is killed.
+/// Starts a process in a group of its own, which keeps what it inherits open, and is killed.
 #[derive(Serialize, Deserialize)]
 struct Parent;
 
 impl VirtualResource for Parent {
     fn main(&mut self, vr: &Vr) -> Result {
         // It reads from its parent, and so ends with it, though later than anybody waits for.
-        let script = "while read _; do :; done; sleep 3";
-        let child = Command::new("setsid").args(["sh", "-c", script]).stdin(Stdio::piped()).spawn()?;
+        let mut child = Command::new("sh");
+        child.args(["-c", "while read _; do :; done; sleep 8"]).stdin(Stdio::piped()).process_group(0);
+        let child = child.spawn()?;
         vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, child.id().to_le_bytes().to_vec())?;
         std::mem::forget(child);
         eprintln!("last words");
@@ -144,6 +148,29 @@ fn what_comes_while_a_handler_receives_ends_the_outer_wait() {
         let end = vr.receive(Selector::on(CHANNEL).lane(1)).unwrap();
         assert_eq!(&end.payload.head()[..], b"end");
         drop(handler);
+    });
+}
+
+#[test]
+fn a_handler_that_sends_to_its_own_vr_holds_up_nobody_who_does_not_wait() {
+    const LAST: u32 = 10_000;
+    river_core::testing::threads(1, |vr, _, ids| {
+        let me = ids[0];
+        let runs = Rc::new(Cell::new(0));
+        let count = runs.clone();
+        let again = move |vr: &Vr, _| {
+            count.set(count.get() + 1);
+            if count.get() < LAST {
+                vr.send_bytes(me, OTHER, 0, vec![]).unwrap();
+            }
+        };
+        vr.handle(Selector::on(OTHER), |_| true, again).detach();
+        vr.send_bytes(me, OTHER, 0, vec![]).unwrap();
+        assert!(vr.try_receive_where(Selector::on(CHANNEL), |_| true).unwrap().is_none());
+        assert!(vr.post(Selector::on(CHANNEL), |_| true).test().unwrap().is_none());
+        let late = vr.receive_until(Selector::on(CHANNEL), Some(Instant::now()), |_| true);
+        assert!(matches!(late, Err(RecvError::Timeout { .. })));
+        assert!(runs.get() < LAST);
     });
 }
 

@@ -4,6 +4,7 @@
 //! in the lane of that number, so that no other receive sees it and it is found at once.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use river_core::{Channel, Selector, Vr, VrId};
@@ -23,9 +24,35 @@ struct Ticket {
     number: u64,
 }
 
-/// The questions of a VR whose replies nobody waits for any more.
+/// So many questions are remembered whose replies may yet come; of more of them, not those that were looked for longest ago.
+const REMEMBERED: usize = 256;
+/// So many of their replies are looked for with each new question.
+const LOOKS: usize = 8;
+
+/// The questions of a VR whose replies nobody waits for any more; next is looked for the first.
 #[derive(Default)]
-struct GivenUp(RefCell<Vec<u64>>);
+struct GivenUp(RefCell<VecDeque<u64>>);
+
+impl GivenUp {
+    fn add(&self, number: u64) {
+        let mut numbers = self.0.borrow_mut();
+        if numbers.len() == REMEMBERED {
+            numbers.pop_front();
+        }
+        numbers.push_back(number);
+    }
+
+    /// Drops replies that have come. Handlers may run meanwhile, and ask.
+    fn drop_replies(&self, vr: &Vr) {
+        let looks = self.0.borrow().len().min(LOOKS);
+        for _ in 0..looks {
+            let next = self.0.borrow_mut().pop_front();
+            if let Some(number) = next.filter(|&number| !drop_reply(vr, number)) {
+                self.add(number);
+            }
+        }
+    }
+}
 
 pub(crate) fn ask(
     vr: &Vr,
@@ -34,7 +61,7 @@ pub(crate) fn ask(
     deadline: Option<Instant>,
 ) -> Result<Message, AskError> {
     let given_up = vr.slot::<GivenUp>();
-    given_up.0.borrow_mut().retain(|&number| !drop_reply(vr, number));
+    given_up.drop_replies(vr);
     let ticket = Ticket { asker: vr.id(), number: vr.fresh_number() };
     let text = deadline.map(|_| question.to_string());
     traced::describe(vr);
@@ -45,9 +72,8 @@ pub(crate) fn ask(
     match vr.receive_until(selector, deadline, |_| true) {
         Ok(envelope) => Ok(open(envelope)?),
         Err(error) => {
-            if !matches!(&error, river_core::RecvError::Down(down) if down.who == dest) {
-                given_up.0.borrow_mut().push(ticket.number);
-            }
+            // Also of who is gone: it may have forwarded the question.
+            given_up.add(ticket.number);
             Err(AskError::Recv(match error {
                 river_core::RecvError::Timeout { waited, queued } => {
                     let pattern = format!("the reply to {}", text.unwrap_or_default());

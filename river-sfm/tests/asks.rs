@@ -65,6 +65,69 @@ fn a_late_reply_is_dropped() {
 }
 
 #[test]
+fn a_late_reply_of_who_got_the_question_from_one_that_is_gone_is_dropped() {
+    run(3, |vr, index, ids| {
+        match index {
+            0 => {
+                let m = vr.recv(pat! { ask: ANY })?;
+                vr.forward(ids[1], &m)?;
+            }
+            1 => {
+                let late = vr.recv(pat! { n: 1 })?;
+                vr.recv(pat! { gone: true })?;
+                vr.reply(&late, msg! { n: 1 })?;
+                for n in 2..4 {
+                    vr.reply(&vr.recv(pat! { n: n })?, msg! { n: n })?;
+                }
+            }
+            _ => {
+                assert!(vr.ask(ids[0], msg! { n: 1 }).unwrap_err().is_disconnected());
+                vr.send(ids[1], msg! { gone: true })?;
+                for n in 2..4 {
+                    assert_eq!(vr.ask(ids[1], msg! { n: n })?.get::<i32>("n")?, n);
+                }
+                assert_eq!(vr.queue().messages, 0);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Who serves while it asks may ask while it serves.
+#[test]
+fn a_handler_may_ask_while_a_late_reply_is_dropped() {
+    run(2, |vr, index, ids| {
+        if index == 0 {
+            let late = vr.recv(pat! { n: 1 })?;
+            vr.recv(pat! { tag: "go" })?;
+            // It is handled by the very receive that drops the reply.
+            vr.reply(&late, msg! { n: 1 })?;
+            vr.send(ids[1], msg! { tag: "event" })?;
+            vr.send(ids[1], msg! { tag: "now" })?;
+            for _ in 0..2 {
+                let m = vr.recv(pat! { src: ids[1], ask: ANY, tag: "x" })?;
+                vr.reply(&m, msg! {})?;
+            }
+            return Ok(());
+        }
+        assert!(vr.ask_timeout(ids[0], msg! { n: 1 }, SHORT).unwrap_err().is_timeout());
+        let peer = ids[0];
+        let asked = Rc::new(Cell::new(false));
+        let has_asked = asked.clone();
+        vr.send(peer, msg! { tag: "go" })?;
+        vr.recv(pat! { tag: "now" })?;
+        let handler = vr.on(pat! { tag: "event" }, move |vr, _| {
+            vr.ask(peer, msg! { tag: "x" }).unwrap();
+            has_asked.set(true);
+        })?;
+        vr.ask(peer, msg! { tag: "x" })?;
+        assert!(asked.get());
+        drop(handler);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_forwarded_question_is_answered_by_who_got_it() {
     run(3, |vr, index, ids| {
         match index {

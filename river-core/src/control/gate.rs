@@ -5,14 +5,18 @@
 //! large, costs a bounded amount of memory and keeps nobody out who has the key.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// So long a connection may say nothing before it has to go for want of anything but room at the gate.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections whose handshake is under way; `T` is how to end one.
 #[derive(Debug)]
 pub(super) struct Gate<T> {
     limit: usize,
     next: u64,
-    /// Oldest first.
-    silent: VecDeque<(u64, T)>,
+    /// Oldest first, and since when they have been waiting.
+    silent: VecDeque<(u64, Instant, T)>,
     /// Those whose first message was valid.
     known: VecDeque<(u64, T)>,
 }
@@ -23,35 +27,42 @@ impl<T> Gate<T> {
     }
 
     /// Lets a connection wait, under a number; returns the one that has to go for it.
-    pub(super) fn enter(&mut self, connection: T) -> (u64, Option<T>) {
+    pub(super) fn enter(&mut self, connection: T, now: Instant) -> (u64, Option<T>) {
         let full = self.silent.len() + self.known.len() >= self.limit;
-        let evicted = if full { self.silent.pop_front().or_else(|| self.known.pop_front()) } else { None };
+        let evicted = if full { self.pop_silent().or_else(|| self.pop_known()) } else { None };
         self.next += 1;
-        self.silent.push_back((self.next, connection));
-        (self.next, evicted.map(|(_, connection)| connection))
+        self.silent.push_back((self.next, now, connection));
+        (self.next, evicted)
     }
 
-    /// The oldest that has said nothing valid has to go, as there is no room for what comes.
-    pub(super) fn evict(&mut self) -> Option<T> {
-        self.silent.pop_front().map(|(_, connection)| connection)
+    /// The oldest that has said nothing valid has to go, as the process has no file left for what comes; unless it has had little
+    /// time for that. The last file may be its own, and nobody else may want one.
+    pub(super) fn evict(&mut self, now: Instant) -> Option<T> {
+        let (_, since, _) = self.silent.front()?;
+        if now.saturating_duration_since(*since) >= PATIENCE { self.pop_silent() } else { None }
+    }
+
+    fn pop_silent(&mut self) -> Option<T> {
+        self.silent.pop_front().map(|(_, _, connection)| connection)
+    }
+
+    fn pop_known(&mut self) -> Option<T> {
+        self.known.pop_front().map(|(_, connection)| connection)
     }
 
     /// The connection's first message was valid.
     pub(super) fn recognize(&mut self, number: u64) {
-        if let Some(at) = self.silent.iter().position(|(n, _)| *n == number) {
-            self.known.extend(self.silent.remove(at));
+        if let Some(at) = self.silent.iter().position(|(n, ..)| *n == number) {
+            self.known.extend(self.silent.remove(at).map(|(number, _, connection)| (number, connection)));
         }
     }
 
     /// The connection's handshake is over. False: it had to go before.
     pub(super) fn leave(&mut self, number: u64) -> bool {
-        for queue in [&mut self.silent, &mut self.known] {
-            if let Some(at) = queue.iter().position(|(n, _)| *n == number) {
-                queue.remove(at);
-                return true;
-            }
-        }
-        false
+        let waiting = self.silent.len() + self.known.len();
+        self.silent.retain(|(n, ..)| *n != number);
+        self.known.retain(|(n, _)| *n != number);
+        self.silent.len() + self.known.len() < waiting
     }
 }
 
@@ -63,27 +74,36 @@ mod tests {
 
     #[test]
     fn strangers_go_first_and_the_oldest_of_them() {
-        let mut gate = Gate::new(3);
-        let (friend, none) = gate.enter("friend");
+        let (mut gate, now) = (Gate::new(3), Instant::now());
+        let (friend, none) = gate.enter("friend", now);
         assert_eq!(none, None);
         gate.recognize(friend);
-        assert_eq!(gate.enter("a").1, None);
-        assert_eq!(gate.enter("b").1, None);
-        assert_eq!(gate.enter("c").1, Some("a"));
-        assert_eq!(gate.enter("d").1, Some("b"));
-        assert_eq!([gate.evict(), gate.evict(), gate.evict()], [Some("c"), Some("d"), None]);
+        assert_eq!(gate.enter("a", now).1, None);
+        assert_eq!(gate.enter("b", now).1, None);
+        assert_eq!(gate.enter("c", now).1, Some("a"));
+        assert_eq!(gate.enter("d", now).1, Some("b"));
+        let later = now + PATIENCE;
+        assert_eq!([gate.evict(later), gate.evict(later), gate.evict(later)], [Some("c"), Some("d"), None]);
         assert!(gate.leave(friend));
         assert!(!gate.leave(friend));
     }
 
     #[test]
     fn even_friends_are_not_without_limit() {
-        let mut gate = Gate::new(2);
+        let (mut gate, now) = (Gate::new(2), Instant::now());
         for name in ["a", "b"] {
-            let (number, _) = gate.enter(name);
+            let (number, _) = gate.enter(name, now);
             gate.recognize(number);
         }
-        assert_eq!(gate.enter("c").1, Some("a"));
+        assert_eq!(gate.enter("c", now).1, Some("a"));
+    }
+
+    #[test]
+    fn who_has_just_come_does_not_go_for_want_of_files() {
+        let (mut gate, now) = (Gate::new(3), Instant::now());
+        let (friend, _) = gate.enter("friend", now);
+        assert_eq!(gate.evict(now + PATIENCE / 2), None);
+        assert!(gate.leave(friend));
     }
 
     proptest! {
@@ -94,7 +114,7 @@ mod tests {
             for (step, number) in steps {
                 match step {
                     0 => {
-                        let (number, evicted) = gate.enter(gate.next + 1);
+                        let (number, evicted) = gate.enter(gate.next + 1, Instant::now());
                         if let Some(evicted) = evicted {
                             prop_assert!(waiting.remove(&evicted));
                         }

@@ -79,11 +79,14 @@ mod tests {
 
     #[test]
     fn loopback_is_heard_beside_other_vms() {
-        let port = free_port();
-        let _other = bind_ear(Ear::Broadcast(Ipv4Addr::new(127, 255, 255, 255)), port).unwrap();
-        let heard = hear_self(port, None).unwrap();
+        let attempt = |port| {
+            let _other = bind_ear(Ear::Broadcast(Ipv4Addr::new(127, 255, 255, 255)), port).ok()?;
+            let heard = hear_self(port, None).ok()?;
+            heard.iter().all(|heard| heard.result.is_ok()).then_some(heard)
+        };
+        // A port may be somebody else's by then.
+        let heard = (0..10).find_map(|_| attempt(free_port())).expect("a free port");
         assert!(heard.len() >= 2 && heard.iter().all(|heard| heard.address.is_loopback()), "{heard:?}");
-        assert!(heard.iter().all(|heard| heard.result.is_ok()), "{heard:?}");
     }
 
     #[test]

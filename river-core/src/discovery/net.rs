@@ -291,17 +291,37 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread::JoinHandle;
 
+    use uuid::Uuid;
+
     use super::*;
     use crate::discovery::probe::tests::answer;
     use crate::discovery::probe::{Announcement, VmState};
     use crate::id::VmId;
 
-    fn key() -> ClusterKey {
-        ClusterKey::from_bytes([7; 32])
+    /// A port that is free for VMs, and a key that no other test has, as a port may be shared.
+    struct Place {
+        key: ClusterKey,
+        port: u16,
+        _held: UdpSocket,
     }
 
-    fn free_port() -> u16 {
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    impl Place {
+        fn new() -> Self {
+            let key = ClusterKey::from_bytes(std::array::from_fn(|_| Uuid::new_v4().as_bytes()[0]));
+            loop {
+                let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let port = free.local_addr().unwrap().port();
+                match bind_responder(port) {
+                    Ok(mut held) => return Self { key, port, _held: held.remove(0) },
+                    Err(ResponderError::PortTaken(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+
+        fn search(&self, query: &Query, time: Duration) -> Found {
+            search(&self.key, query, self.port, &Reach::default(), time).unwrap()
+        }
     }
 
     /// VMs that answer searches until this is dropped.
@@ -311,7 +331,7 @@ mod tests {
     }
 
     impl Vms {
-        fn start(count: usize, port: u16) -> Self {
+        fn start(count: usize, place: &Place) -> Self {
             let stop = std::sync::Arc::new(AtomicBool::new(false));
             let vm = |i: usize| {
                 let ours = Announcement {
@@ -326,14 +346,14 @@ mod tests {
                     uptime: Duration::ZERO,
                     version: "0".to_owned(),
                 };
-                let socket = bind_responder(port).unwrap().remove(0);
+                let socket = bind_responder(place.port).unwrap().remove(0);
                 socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-                let stop = stop.clone();
+                let (key, stop) = (place.key.clone(), stop.clone());
                 std::thread::spawn(move || {
                     let mut buffer = [0; 2000];
                     while !stop.load(Ordering::Relaxed) {
                         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                        if let Some(answer) = answer(&key(), &ours, &buffer[..length]) {
+                        if let Some(answer) = answer(&key, &ours, &buffer[..length]) {
                             socket.send_to(&answer, from).unwrap();
                         }
                     }
@@ -355,11 +375,11 @@ mod tests {
 
     #[test]
     fn thirty_two_vms_on_one_machine_are_all_found() {
-        let port = free_port();
-        let _vms = Vms::start(32, port);
+        let place = Place::new();
+        let _vms = Vms::start(32, &place);
         let start = Instant::now();
         let query = Query { count: Some(32), ..Query::default() };
-        let found = search(&key(), &query, port, &Reach::default(), Duration::from_secs(20)).unwrap();
+        let found = place.search(&query, Duration::from_secs(20));
         assert!(start.elapsed() < Duration::from_secs(10), "ends when all are found");
         assert_eq!(found.vms.len(), 32);
         let names: Vec<&str> = found.vms.iter().map(|vm| vm.name.as_str()).collect();
@@ -371,41 +391,40 @@ mod tests {
 
     #[test]
     fn a_search_lasts_its_time_when_not_enough_are_there() {
-        let port = free_port();
-        let _vms = Vms::start(2, port);
+        let place = Place::new();
+        let _vms = Vms::start(2, &place);
         let start = Instant::now();
         let query = Query { count: Some(3), ..Query::default() };
-        let found = search(&key(), &query, port, &Reach::default(), Duration::from_millis(300)).unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(300));
+        let found = place.search(&query, Duration::from_secs(2));
+        assert!(start.elapsed() >= Duration::from_secs(2));
         assert_eq!(found.vms.len(), 2);
     }
 
     #[test]
     fn a_program_with_another_key_finds_nobody() {
-        let port = free_port();
-        let _vms = Vms::start(2, port);
-        let stranger = ClusterKey::from_bytes([8; 32]);
-        let found = search(&stranger, &Query::default(), port, &Reach::default(), Duration::from_millis(250))
-            .unwrap();
+        let place = Place::new();
+        let _vms = Vms::start(2, &place);
+        let stranger = Place { key: ClusterKey::from_bytes([8; 32]), ..place };
+        let found = stranger.search(&Query::default(), Duration::from_millis(250));
         assert_eq!(found, Found::default());
     }
 
     #[test]
     fn extra_addresses_are_asked_and_may_be_dead() {
-        let port = free_port();
-        let _vms = Vms::start(1, port);
-        let unused = free_port();
-        let hosts = format!("127.255.255.255:{port},127.0.0.1:{unused}");
+        let place = Place::new();
+        let _vms = Vms::start(1, &place);
+        let unused = Place::new().port;
+        let hosts = format!("127.255.255.255:{},127.0.0.1:{unused}", place.port);
         let extra = Reach::parse("", &hosts).unwrap();
         let query = Query { count: Some(1), ..Query::default() };
-        let found = search(&key(), &query, unused, &extra, Duration::from_secs(20)).unwrap();
+        let found = search(&place.key, &query, unused, &extra, Duration::from_secs(20)).unwrap();
         assert_eq!(found.vms.len(), 1);
     }
 
     #[test]
     fn garbage_does_not_stop_a_search() {
-        let port = free_port();
-        let loud = bind_responder(port).unwrap().remove(0);
+        let place = Place::new();
+        let loud = bind_responder(place.port).unwrap().remove(0);
         loud.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let shouting = std::thread::spawn(move || {
             let (_, from) = loud.recv_from(&mut [0; 2000]).unwrap();
@@ -413,9 +432,9 @@ mod tests {
                 loud.send_to(&vec![0x52; length], from).unwrap();
             }
         });
-        let _vms = Vms::start(4, port);
+        let _vms = Vms::start(4, &place);
         let query = Query { count: Some(4), ..Query::default() };
-        let found = search(&key(), &query, port, &Reach::default(), Duration::from_secs(20)).unwrap();
+        let found = place.search(&query, Duration::from_secs(20));
         assert_eq!(found.vms.len(), 4);
         shouting.join().unwrap();
     }
@@ -432,7 +451,8 @@ mod tests {
 
     #[test]
     fn a_search_that_reaches_nobody_is_an_error() {
-        let result = search(&key(), &Query::default(), 0, &Reach::default(), Duration::from_millis(100));
+        let result =
+            search(&Place::new().key, &Query::default(), 0, &Reach::default(), Duration::from_millis(100));
         assert!(matches!(result, Err(DiscoverError::Unreachable(_))), "{result:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::courier::Notice;
+use super::mirrors::Source;
 use super::{Node, moves};
 use crate::down::{Down, Why};
 use crate::frame::{Frame, Kind, gate};
@@ -126,7 +127,7 @@ impl Node {
                 }
             }
             // Who sends a copy learns by itself who is gone.
-            Kind::Copy => drop(self.take_copy(envelope, Some(from))),
+            Kind::Copy => drop(self.take_copy(envelope, Source::Host(from))),
             Kind::Mirror => self.mirror_frame(from, &envelope),
         }
     }

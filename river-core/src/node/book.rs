@@ -21,6 +21,13 @@ pub(super) struct Book {
     pub(super) stopped: bool,
 }
 
+impl Book {
+    /// Why another process is gone, if it is.
+    pub(super) fn why_down(&self, host: HostId) -> Option<Why> {
+        self.peers.get(&host)?.down.clone()
+    }
+}
+
 /// What is known of another process, and how it is reached.
 #[derive(Debug, Default)]
 pub(super) struct Peer {

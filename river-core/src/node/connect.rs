@@ -72,13 +72,24 @@ impl Node {
         if let Some(link) = &*link {
             return Ok(link.clone());
         }
+        // It may have been buried meanwhile.
+        if let Some(why) = self.book().why_down(host) {
+            return Err(why);
+        }
         let dialled = match address {
             Some(address) => self.dial(Place { host, address }),
             None => Err(DialError::Unknown),
         };
         match dialled {
             Ok(new) => {
+                let book = self.book();
+                if let Some(why) = book.why_down(host) {
+                    new.close(&why.to_string());
+                    return Err(why);
+                }
                 *link = Some(new.clone());
+                // Before the book: who buries the peer from here on finds the link in its place, and takes it away.
+                drop(link);
                 Ok(new)
             }
             Err(error) => {
@@ -207,6 +218,35 @@ mod tests {
 
     fn place() -> Place {
         Place { host: HostId::fresh(), address: SocketAddr::from(([127, 0, 0, 1], 1)) }
+    }
+
+    #[test]
+    fn who_is_buried_while_it_is_dialled_leaves_no_link() {
+        let (requests, _asked) = rt::unbounded();
+        let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
+        let node =
+            Node::start((place(), Network::Loopback), program, "test".into(), key.clone(), requests, false);
+        let node = node.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Place { host: HostId::fresh(), address: listener.local_addr().unwrap() };
+        node.learn(VrId::fresh(), peer);
+        let gone = Why::LostLink { vm: "lab".into(), error: "silence".into() };
+        std::thread::scope(|scope| {
+            let dialling = scope.spawn(|| node.connect(peer.host).map(drop));
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut first = [0; noise::FIRST_LEN];
+            stream.read_exact(&mut first).unwrap();
+            node.host_down(peer.host, &gone);
+            let (_, handshake) =
+                noise::Listener::accept(&key, &first).map_err(|refusal| refusal.error).unwrap();
+            let welcome = postcard::to_stdvec(&Welcome::Host(peer.host, None)).unwrap();
+            stream.write_all(&handshake.reply(&welcome, false).unwrap().0).unwrap();
+            // No ring.
+            stream.write_all(&[0]).unwrap();
+            assert_eq!(dialling.join().unwrap(), Err(gone.clone()));
+        });
+        let book = node.book();
+        assert!(book.peers[&peer.host].link.lock().unwrap().is_none());
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The courier: a thread that sends what those must not send themselves who must not block.
+//!
+//! A process that is stopped answers nobody who dials it, for up to twenty seconds. So the first notice for a process has it dialled by
+//! another thread, and what comes for it meanwhile waits, in its order.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use crossbeam_channel::Receiver;
@@ -38,14 +43,32 @@ pub(crate) enum Notice {
         lane: u64,
         number: u64,
     },
+    /// For the courier itself: a process was dialled, with or without success.
+    Dialled(HostId),
 }
 
 /// Starts the courier of a node, with which it ends.
 pub(super) fn start(node: Weak<Node>, notices: Receiver<Notice>) -> io::Result<()> {
     let deliver = move || {
+        let mut waiting: HashMap<HostId, Vec<Notice>> = HashMap::new();
         while let Ok(notice) = notices.recv() {
             let Some(node) = node.upgrade() else { return };
-            node.carry(notice);
+            if let Notice::Dialled(host) = notice {
+                waiting.remove(&host).into_iter().flatten().for_each(|notice| node.carry(notice));
+                continue;
+            }
+            let Some(host) = node.destination(&notice) else {
+                node.carry(notice);
+                continue;
+            };
+            match waiting.entry(host) {
+                Entry::Occupied(mut others) => others.get_mut().push(notice),
+                Entry::Vacant(_) if node.is_connected(host) => node.carry(notice),
+                Entry::Vacant(place) => {
+                    place.insert(vec![notice]);
+                    node.dial_aside(host);
+                }
+            }
         }
     };
     thread::Builder::new().name("river-notices".into()).spawn(deliver).map(drop)
@@ -67,6 +90,37 @@ impl Node {
         }
     }
 
+    /// The other process that a notice is for, if it is for one and that is known.
+    fn destination(&self, notice: &Notice) -> Option<HostId> {
+        match notice {
+            Notice::Gate { to, .. } | Notice::Mirror { to, .. } | Notice::Dialled(to) => Some(*to),
+            Notice::Down { to: vr, .. } | Notice::Watch { watched: vr, .. } if self.inbox(*vr).is_none() => {
+                self.book().located.get(vr).copied()
+            }
+            _ => None,
+        }
+        .filter(|host| *host != self.place.host)
+    }
+
+    /// Whether a notice need not wait for a connection to that process; of who is gone, too.
+    fn is_connected(&self, host: HostId) -> bool {
+        let book = self.book();
+        let Some(peer) = book.peers.get(&host) else { return false };
+        peer.down.is_some() || peer.link.try_lock().is_ok_and(|link| link.is_some())
+    }
+
+    fn dial_aside(self: &Arc<Self>, host: HostId) {
+        let node = self.clone();
+        let dial = move || {
+            // Whether it can be reached, who carries the notice finds out at once then.
+            let _ = node.connect(host);
+            let _ = node.courier.send(Notice::Dialled(host));
+        };
+        if thread::Builder::new().name("river-dial".into()).spawn(dial).is_err() {
+            let _ = self.courier.send(Notice::Dialled(host));
+        }
+    }
+
     /// Sends a notice. May block.
     pub(super) fn carry(&self, notice: Notice) {
         match notice {
@@ -74,6 +128,44 @@ impl Node {
             Notice::Gate { to, vr, full } => self.tell_gate(to, vr, full),
             Notice::Watch { watcher, watched } => self.pass_on_watch(watcher, watched),
             Notice::Mirror { to, vr, lane, number } => self.carry_mirror(to, vr, lane, number),
+            Notice::Dialled(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::discovery::Network;
+    use crate::id::ProgramId;
+    use crate::key::ClusterKey;
+    use crate::noise::FIRST_LEN;
+    use crate::protocol::Place;
+    use crate::rt;
+
+    #[test]
+    fn a_process_that_answers_nobody_does_not_keep_notices_from_others() {
+        let (requests, _) = rt::unbounded();
+        let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
+        let own = Place { host: HostId::fresh(), address: (Ipv4Addr::LOCALHOST, 1).into() };
+        let node = Node::start((own, Network::Loopback), program, "test".into(), key, requests, false);
+        let node = node.unwrap();
+        let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [stopped, other] = listeners.each_ref().map(|listener| {
+            let place = Place { host: HostId::fresh(), address: listener.local_addr().unwrap() };
+            node.learn(VrId::fresh(), place);
+            place.host
+        });
+        node.gate(stopped, VrId::fresh(), None);
+        let (mut silence, _) = listeners[0].accept().unwrap();
+        silence.read_exact(&mut [0; FIRST_LEN]).unwrap();
+        node.gate(other, VrId::fresh(), None);
+        listeners[1].accept().unwrap();
+        // Its dialler has not given up yet.
+        silence.set_nonblocking(true).unwrap();
+        assert_eq!(silence.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }

@@ -15,6 +15,8 @@ use crate::id::{HostId, IdMap, VrId};
 use crate::protocol::{Counts, Pair};
 use crate::state::{Saved, Twin};
 
+pub(super) use copies::Source;
+
 /// Where a mirrored VR and its twin are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Places {

@@ -69,7 +69,7 @@ impl Node {
 
     /// Why a host is gone whose connection failed, as the program says. Blocks for the answer.
     pub(super) fn verdict(&self, host: HostId, error: &str) -> Why {
-        if let Some(why) = self.book().peers.get(&host).and_then(|peer| peer.down.clone()) {
+        if let Some(why) = self.book().why_down(host) {
             return why;
         }
         if let Some(why) = self.lose_foreign(host, error) {

@@ -19,8 +19,9 @@ use crate::protocol::{FromHost, FromProgram, Hello, Place, Report, Step, ToHost,
 use crate::rt;
 use crate::trace;
 
-/// After a connection to a host broke, its VM has this long to say how the host died.
-pub(super) const VERDICT: Duration = Duration::from_secs(2);
+/// After a connection to a host broke, its VM has this long to say how the host died: it waits a second itself for what that has
+/// written.
+const VERDICT: Duration = Duration::from_secs(4);
 
 /// A host that has reported.
 pub(super) struct Host {
@@ -171,9 +172,9 @@ impl Program {
             return why;
         }
         let why = Why::LostLink { vm, error };
-        self.host_gone(host, &why);
         // It may live on behind the broken connection; it must not come back as if nothing had happened.
         self.tell_host(host, ToHost::Stop);
+        self.host_gone(host, &why);
         why
     }
 

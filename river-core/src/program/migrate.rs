@@ -18,7 +18,7 @@ use crate::state::migration::{Action, Purpose};
 use crate::state::{Migration, Move};
 
 /// So long VRs are stopped at most, and so long a VR is waited for that is busy.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// The first pause before a busy VR is tried again.
 const AGAIN: Duration = Duration::from_millis(1);
 /// So many VRs are listed for who names one that is not there.
@@ -43,7 +43,7 @@ impl Program {
         if self.state().movable(vr)? == to {
             return Ok(Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO });
         }
-        self.move_all(Purpose::Move, |_| vec![(vr, to)]).await
+        self.move_all(Purpose::Move, LIMIT, |_| vec![(vr, to)]).await
     }
 
     /// The program's process on a VM, which is leased if it is not yet.
@@ -84,10 +84,11 @@ impl Program {
     }
 
     /// Moves VRs, or gives them twins: those that `choose` names as soon as nothing else is being done with the program's state. What is busy is
-    /// waited for.
+    /// tried again for so long; each time all VRs are stopped.
     pub(super) async fn move_all(
         self: &Arc<Self>,
         purpose: Purpose,
+        patience: Duration,
         choose: impl Fn(&State) -> Vec<(VrId, HostId)>,
     ) -> Result<Migrated, MigrateError> {
         let start = Instant::now();
@@ -107,7 +108,7 @@ impl Program {
                 state.cut.frozen = false;
             }
             match result {
-                Err(MigrateError::Busy { .. }) if start.elapsed() < LIMIT => rt::sleep(pause).await,
+                Err(MigrateError::Busy { .. }) if start.elapsed() < patience => rt::sleep(pause).await,
                 result => return result,
             }
             pause = (2 * pause).min(LIMIT / 100);
@@ -280,7 +281,7 @@ impl Program {
                 rt::sleep(AGAIN).await;
                 continue;
             }
-            let moved = match self.move_all(Purpose::Move, |state| state.spread(host, &hosts)).await {
+            let moved = match self.move_all(Purpose::Move, LIMIT, |state| state.spread(host, &hosts)).await {
                 Ok(moved) => moved,
                 Err(error) => {
                     self.state().aliases = before;

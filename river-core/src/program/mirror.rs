@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::migrate::LIMIT;
 use super::{Program, State};
 use crate::discovery::VmInfo;
 use crate::down::Why;
@@ -41,6 +42,19 @@ impl Mirrors {
         self.twins.get_mut(&vr).map(|twin| *twin = None).is_some()
     }
 
+    /// A process is gone, and with it twins: those that have lost theirs. Who was to have one and has ended with it needs none.
+    fn lose_host(&mut self, host: HostId, has_ended: impl Fn(VrId) -> bool) -> Vec<VrId> {
+        let mut bare = Vec::new();
+        self.twins.retain(|vr, twin| {
+            if *twin == Some(host) && !has_ended(*vr) {
+                bare.push(*vr);
+            }
+            *twin = twin.filter(|twin| *twin != host);
+            twin.is_some() || !has_ended(*vr)
+        });
+        bare
+    }
+
     /// Whether a VR, or any, is between two lives.
     pub(super) fn is_being_taken_over(&self, vr: Option<VrId>) -> bool {
         let concerns = |takeover: &Takeover| vr.is_none_or(|vr| takeover.concerns(vr));
@@ -62,7 +76,7 @@ impl Program {
         if there {
             return Ok(Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO });
         }
-        let mirrored = self.move_all(Purpose::Mirror, |_| vec![(vr, to)]).await?;
+        let mirrored = self.move_all(Purpose::Mirror, LIMIT, |_| vec![(vr, to)]).await?;
         if mirrored.vrs == 0 {
             let error = "a VR's twin has to be on another VM than the VR itself".into();
             return Err(MigrateError::Vm { vm: name, error });
@@ -152,13 +166,15 @@ impl Program {
                         true => vec![(vr, to)],
                         false => Vec::new(),
                     };
-                    self.move_all(Purpose::Mirror, choose).await
+                    self.move_all(Purpose::Mirror, Duration::ZERO, choose).await
                 }
                 Err(error) => Err(error),
             };
             match result {
                 Ok(mirrored) if mirrored.vrs == 0 => {}
                 Ok(_) | Err(MigrateError::Stopped | MigrateError::Ended(_)) => return None,
+                // All have stood still for that, and a VR may be busy for long.
+                Err(error @ MigrateError::Busy { .. }) => return Some(error),
                 Err(error) => {
                     tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there");
                     why = Some(error);
@@ -189,14 +205,8 @@ impl Program {
             state.mirrors.takeovers.insert(host, (takeover, why.clone()));
             self.take_over(state, host, actions);
         }
-        let lost = state.mirrors.twins.iter_mut().filter(|(_, twin)| **twin == Some(host));
-        let mut bare = Vec::new();
-        for (vr, twin) in lost {
-            *twin = None;
-            bare.push(*vr);
-        }
-        bare.retain(|vr| !state.directory.has_ended(*vr));
-        bare
+        let State { mirrors, directory, .. } = state;
+        mirrors.lose_host(host, |vr| directory.has_ended(vr))
     }
 
     /// A process has said what has arrived of a dead one.
@@ -304,5 +314,28 @@ impl State {
         for service in self.services.values_mut().filter(|service| service.vr == vr) {
             service.place = Some(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_ended_with_its_process_is_to_have_no_twin_any_more() {
+        let (vrs, hosts) =
+            ([VrId::fresh(), VrId::fresh(), VrId::fresh()], [HostId::fresh(), HostId::fresh()]);
+        let [ended, lives, has_twin] = vrs;
+        let mut mirrors = Mirrors::default();
+        mirrors.twins.extend([(ended, Some(hosts[0])), (lives, Some(hosts[0])), (has_twin, Some(hosts[1]))]);
+        assert_eq!(
+            BTreeSet::from_iter(mirrors.lose_host(hosts[0], |_| false)),
+            BTreeSet::from([ended, lives])
+        );
+        assert!(mirrors.is_bare(ended) && mirrors.is_bare(lives) && !mirrors.is_bare(has_twin));
+        // The process that the first one lived in; of the end of the last one its twin is yet to hear.
+        assert!(mirrors.lose_host(HostId::fresh(), |vr| vr != lives).is_empty());
+        assert!(!mirrors.is_bare(ended) && mirrors.is_bare(lives));
+        assert_eq!(mirrors.twins.get(&has_twin), Some(&Some(hosts[1])));
     }
 }

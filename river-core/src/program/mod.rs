@@ -46,7 +46,7 @@ use crate::vm::Vm;
 
 use checkpoint::{Cut, Regularly};
 use directory::Directory;
-use hosts::{Host, VERDICT};
+use hosts::Host;
 use mirror::Mirrors;
 pub(crate) use output::Output;
 use pulse::DEAD;

@@ -11,7 +11,7 @@ use crate::id::{HostId, VmId, VrId};
 use crate::image::{self, Image, ImageCache};
 use crate::machine::machine_name;
 use crate::program::vm_link::{Leased, Refusal};
-use crate::program::{Program, Service, failed};
+use crate::program::{Program, Service, State, failed};
 use crate::protocol::{Count, NewVr, Place, Reply, Request, ToHost, ToVm};
 use crate::rt;
 use crate::vm::{Vm, VmConfig};
@@ -236,6 +236,10 @@ impl Program {
         if let Some(error) = failure {
             return Err(error);
         }
+        // By another request for the same: who has taken a VR over asks again for what that had asked for.
+        while order.iter().any(|vr| self.state().making.contains(vr)) {
+            rt::sleep(Duration::from_millis(1)).await;
+        }
         let state = self.state();
         let known = |id: &VrId| state.hosts.get(&state.directory.host_of(*id)?).map(|host| host.place);
         Ok(order
@@ -289,7 +293,7 @@ impl Program {
         &self,
         mut vm: Arc<Leased>,
         image: &Image,
-        vrs: Vec<NewVr>,
+        mut vrs: Vec<NewVr>,
     ) -> Result<Vec<(VrId, Place)>, DeployError> {
         let host = loop {
             let started = vm.ensure_host(self, image).await;
@@ -306,14 +310,17 @@ impl Program {
             vm = now;
         };
         let error = |error: String| DeployError::Vm { vm: vm.info.name.clone(), error };
-        let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
-        let (place, made) = self.create(host, &ids, vrs).ok_or_else(|| error("its host is gone".into()))?;
-        let result = made.recv().await;
+        let ids = self.state().claim(host, &mut vrs);
+        let created = self.create(host, vrs);
+        let result = match &created {
+            Some((_, made)) => made.recv().await.ok(),
+            None => None,
+        };
         self.state().making.retain(|vr| !ids.contains(vr));
-        match result {
-            Ok(Ok(())) => Ok(ids.into_iter().map(|id| (id, place)).collect()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
+        match (created, result) {
+            (Some((place, _)), Some(Ok(()))) => Ok(ids.into_iter().map(|id| (id, place)).collect()),
+            (_, Some(Err(error))) => Err(error),
+            _ => {
                 let why = self.state().directory.why_died(host).cloned();
                 Err(error(why.map_or_else(
                     || "its host is gone".into(),
@@ -327,17 +334,9 @@ impl Program {
     fn create(
         &self,
         host: HostId,
-        ids: &[VrId],
         mut vrs: Vec<NewVr>,
     ) -> Option<(Place, rt::Receiver<Result<(), DeployError>>)> {
-        let mut state = self.state();
-        for id in ids {
-            state.directory.enter(*id, host);
-            state.making.insert(*id);
-        }
-        if state.directory.has_died(host) {
-            return None;
-        }
+        let state = self.state();
         // Hosts do not know by which address others reach them.
         for new in &mut vrs {
             let parent = state.hosts.get(&new.parent_at.host).map(|host| host.place);
@@ -368,6 +367,19 @@ impl Program {
     }
 }
 
+impl State {
+    /// Leaves those VRs that nobody has made yet, and enters them as about to be made on that host.
+    fn claim(&mut self, host: HostId, vrs: &mut Vec<NewVr>) -> Vec<VrId> {
+        vrs.retain(|new| self.directory.host_of(new.id).is_none());
+        let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
+        for id in &ids {
+            self.directory.enter(*id, host);
+            self.making.insert(*id);
+        }
+        ids
+    }
+}
+
 /// How many VMs this program may see at most: `RIVER_VMS`.
 fn vm_limit() -> Result<Option<u32>, DeployError> {
     match std::env::var("RIVER_VMS") {
@@ -393,3 +405,6 @@ pub(super) async fn own_image() -> Result<&'static Image, DeployError> {
         error: format!("cannot read this program's own executable: {error}"),
     })
 }
+
+#[cfg(test)]
+mod tests;

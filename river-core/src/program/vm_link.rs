@@ -15,7 +15,7 @@ use crate::lease;
 use crate::program::output::Line;
 use crate::program::place::View;
 use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
-use crate::program::{Program, VERDICT};
+use crate::program::{FAREWELL, Program};
 use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome, pieces};
 use crate::rt;
 use crate::status::LeasedStatus;
@@ -41,6 +41,8 @@ pub(crate) struct Leased {
 
 struct Link {
     host: HostState,
+    /// When the VM said that it has started the host.
+    started: Option<Instant>,
     /// Told, by being closed, when the host has reported or is gone.
     changed: rt::Sender<()>,
     change: rt::Receiver<()>,
@@ -85,7 +87,7 @@ impl Leased {
         let (answered, answers) = rt::unbounded();
         let (closing, closed) = rt::unbounded();
         let (changed, change) = rt::unbounded();
-        let link = Mutex::new(Link { host: HostState::None, changed, change });
+        let link = Mutex::new(Link { host: HostState::None, started: None, changed, change });
         let leased = Arc::new(Self {
             info,
             initiator,
@@ -168,7 +170,15 @@ impl Leased {
             return Err(self.why_gone().map_or(error, |why| why.cause()));
         }
         let change = self.link().change.clone();
-        let reported = rt::timeout(START, change.recv()).await;
+        let reported = loop {
+            // Whoever starts it waits for the VM for as long as that is heard of; and so does who comes in between.
+            let started = self.link().started;
+            let patience = started.map_or(lease::RENEWAL, |at| START.saturating_sub(at.elapsed()));
+            match rt::timeout(patience, change.recv()).await {
+                Err(_) if started.is_none() => {}
+                reported => break reported,
+            }
+        };
         match &self.link().host {
             HostState::Up(host) => Ok(*host),
             HostState::Gone(why) => Err(format!("its host is gone: {}", why.cause())),
@@ -204,15 +214,15 @@ impl Leased {
         match answer {
             FromVm::Started { shipped: true } => {
                 tracing::info!(%vm, bytes = image.bytes.len(), "shipped the program's image");
-                Ok(())
             }
             FromVm::Started { shipped: false } => {
                 tracing::info!(%vm, "the program's image was there already, nothing shipped");
-                Ok(())
             }
-            FromVm::Refused(why) => Err(why),
-            _ => Err("it answered something else than was asked".into()),
+            FromVm::Refused(why) => return Err(why),
+            _ => return Err("it answered something else than was asked".into()),
         }
+        self.link().started = Some(Instant::now());
+        Ok(())
     }
 
     /// From where its host sees the others.
@@ -308,7 +318,7 @@ impl Leased {
 
     /// Waits until the VM has closed the connection.
     pub(crate) async fn wait_for_close(&self) {
-        let _ = rt::timeout(VERDICT, self.closed.recv()).await;
+        let _ = rt::timeout(FAREWELL, self.closed.recv()).await;
     }
 
     /// Judges whether the VM is alive. True: it is dead.

@@ -21,7 +21,7 @@ use crate::down::Why;
 use crate::id::{ImageHash, ProgramId, VmId, VrId};
 
 const MAGIC: &[u8; 8] = b"RIVERCKP";
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const HEADER: u8 = 1;
 const VR: u8 = 2;
 const RUN: u8 = 3;

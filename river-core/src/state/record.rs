@@ -33,13 +33,11 @@ pub(crate) enum Sending {
     Again(u64),
 }
 
-/// The sends of a VR that was taken over, by receiver.
+/// The sends of a VR that is being taken over, by receiver.
 #[derive(Clone, Debug)]
 struct Resend {
     /// So many are known to have arrived wherever they have to.
     settled: IdMap<VrId, u64>,
-    /// No more than so many have arrived anywhere.
-    arrived: IdMap<VrId, u64>,
     /// So many have been run through.
     next: IdMap<VrId, u64>,
 }
@@ -101,9 +99,11 @@ pub(crate) struct Record {
     /// What was recorded after the next safepoint, and so on: of a recording, which is replayed from one to the other.
     #[serde(skip)]
     following: VecDeque<Record>,
-    /// Of a VR that was taken over.
+    /// Of a VR that was taken over here.
     #[serde(skip)]
     resend: Option<Box<Resend>>,
+    /// Of a VR that was taken over anywhere: no more than so many of its sends had arrived by then, by receiver.
+    arrived: IdMap<VrId, u64>,
     /// The numbers of the next envelopes to and from each VR, when all lines have been replayed.
     sent: IdMap<VrId, u64>,
     received: IdMap<VrId, u64>,
@@ -113,8 +113,8 @@ impl Record {
     pub(crate) fn new(base: Base) -> Self {
         let (sent, received) = (base.sent.iter().copied().collect(), base.received.iter().copied().collect());
         let (lines, events, following) = (Vec::new(), Vec::new(), VecDeque::new());
-        let (base, resend) = (Arc::new(base), None);
-        Self { base, lines, events, line: 0, event: 0, following, resend, sent, received }
+        let (base, resend, arrived) = (Arc::new(base), None, IdMap::default());
+        Self { base, lines, events, line: 0, event: 0, following, resend, arrived, sent, received }
     }
 
     /// One that replays the first, then what follows its last safepoint, and so on.
@@ -127,7 +127,13 @@ impl Record {
     /// What it sends is sent again from its beginning on, as far as need be: the VR is taken over.
     pub(crate) fn resend(&mut self, settled: IdMap<VrId, u64>, arrived: IdMap<VrId, u64>) {
         let next = self.base.sent.iter().copied().collect();
-        self.resend = Some(Box::new(Resend { settled, arrived, next }));
+        self.resend = Some(Box::new(Resend { settled, next }));
+        self.arrived = arrived;
+    }
+
+    /// Whether this run of the VR has taken the place of another one.
+    pub(crate) fn has_taken_over(&self) -> bool {
+        self.resend.is_some()
     }
 
     pub(crate) fn base(&self) -> &Arc<Base> {
@@ -300,8 +306,7 @@ impl Record {
             let next = self.sent.entry(send.to).or_default();
             *next += 1;
             let number = *next - 1;
-            let arrived = self.resend.as_ref().and_then(|resend| resend.arrived.get(&send.to));
-            let may_have = arrived.is_some_and(|arrived| number < *arrived);
+            let may_have = self.arrived.get(&send.to).is_some_and(|arrived| number < *arrived);
             return Ok(if may_have { Sending::Again(number) } else { Sending::Due(number) });
         }
         match self.lines.get(self.line) {
@@ -401,7 +406,7 @@ impl Record {
                 return Err(self.diverged("a safepoint with another state".into()));
             }
             next.following = std::mem::take(&mut self.following);
-            next.resend = self.resend.take();
+            (next.resend, next.arrived) = (self.resend.take(), std::mem::take(&mut self.arrived));
             return Ok(Some(std::mem::replace(self, next)));
         }
         if !self.is_live() {
@@ -409,7 +414,8 @@ impl Record {
         }
         let (sent, received) = (pairs(&self.sent), pairs(&self.received));
         let (safepoints, resend) = (self.base.safepoints + 1, self.resend.take());
-        let next = Self { resend, ..Self::new(Base { sent, received, safepoints, ..base }) };
+        let arrived = self.arrived.clone();
+        let next = Self { resend, arrived, ..Self::new(Base { sent, received, safepoints, ..base }) };
         Ok(Some(std::mem::replace(self, next)))
     }
 

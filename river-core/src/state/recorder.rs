@@ -217,6 +217,11 @@ impl Recorder {
         }
     }
 
+    /// Whether this run of the VR has taken the place of another one.
+    pub(crate) fn has_taken_over(&self) -> bool {
+        self.lock().record.has_taken_over()
+    }
+
     /// Whether [`wait_logged`](Self::wait_logged) would not wait.
     #[cfg(test)]
     pub(crate) fn is_logged(&self, to: HostId, number: u64) -> bool {

@@ -167,8 +167,8 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
     };
     let last_lines = Arc::default();
     let (open, closed) = crossbeam_channel::bounded(0);
-    let forwarded = forward(stdout, false, report.clone(), Arc::clone(&last_lines), open.clone())
-        .and_then(|()| forward(stderr, true, report.clone(), Arc::clone(&last_lines), open));
+    let forwarded = forward(stdout, false, report, Arc::clone(&last_lines), open.clone())
+        .and_then(|()| forward(stderr, true, report, Arc::clone(&last_lines), open));
     if let Err(error) = forwarded {
         // Nobody else knows of it.
         let _ = child.kill();
@@ -191,10 +191,12 @@ fn wait(mut child: Child, pid: Pid, life: &Mutex<Life>) -> io::Result<ExitStatus
 fn forward(
     from: impl Read + Send + 'static,
     stderr: bool,
-    report: rt::Sender<FromVm>,
+    report: &rt::Sender<FromVm>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
     open: Sender<()>,
 ) -> io::Result<()> {
+    // What keeps the pipes open when the host is gone does not keep the conversation with its program open.
+    let report = report.downgrade();
     let read = move || {
         let _open = open;
         let (mut from, mut flood) = (BufReader::new(from), Flood::default());
@@ -215,7 +217,9 @@ fn forward(
                 last.push_back(String::from_utf8_lossy(&line).into_owned());
             }
             // Reading goes on when nobody listens any more, so that the host is never stuck in a write.
-            if let Fate::Forward { forgotten } = flood.line(line.len(), report.len()) {
+            if let Some(report) = report.upgrade()
+                && let Fate::Forward { forgotten } = flood.line(line.len(), report.len())
+            {
                 if forgotten > 0 {
                     let _ = report.try_send(FromVm::Output { stderr, line: flood::note(forgotten) });
                 }
@@ -244,5 +248,51 @@ fn describe(status: ExitStatus) -> String {
             format!("signal {number}{}", name.map_or(String::new(), |name| format!(" (SIG{name})")))
         }
         (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::host::HostLimits;
+    use crate::id::{HostId, ImageHash, ProgramId};
+    use crate::protocol::HostSpec;
+
+    #[test]
+    fn what_outlives_a_host_does_not_keep_the_conversation_open() {
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        // A process in a group of its own that reads from the lifeline, which is here.
+        let script = "set -m; while read -r _; do :; done & echo last words";
+        let spec = HostSpec {
+            host: HostId::fresh(),
+            image: ImageHash([7; 32]),
+            image_len: 0,
+            triple: image::host_triple(),
+            initiator: SocketAddr::new(loopback, 1),
+            initiator_host: HostId::fresh(),
+            listen: vec![loopback],
+            args: ["bash", "-c", script].map(|arg| arg.as_bytes().to_vec()).into(),
+            env: Vec::new(),
+            directory: Vec::new(),
+            recoverable: false,
+            taped: false,
+            trace: None,
+        };
+        let limits = HostLimits::default();
+        let config =
+            HostConfig { program: ProgramId::fresh(), vm: "test".into(), key: [7; 32], limits, spec };
+        let (report, heard) = rt::unbounded();
+        let host = HostProcess::start(Path::new("/bin/bash"), &config, report).unwrap();
+        let mut said = Vec::new();
+        let all = async {
+            while let Ok(message) = heard.recv().await {
+                said.push(format!("{message:?}"));
+            }
+        };
+        let is_over = rt::block_on(rt::timeout(Duration::from_secs(20), all)).is_ok();
+        drop(host);
+        assert!(is_over && said.iter().any(|text| text.contains("exit code 0")), "{said:?}");
     }
 }

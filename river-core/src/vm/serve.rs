@@ -43,6 +43,7 @@ async fn converse(
     to: &rt::Sender<FromVm>,
     from: &mut Incoming<ToVm>,
 ) -> Result<(), ControlError> {
+    let mut sign = SignOfLife::of(to);
     while let Some(message) = from.next().await? {
         match (message, &mut *tenant) {
             (ToVm::Acquire(new), tenant) => {
@@ -120,8 +121,11 @@ async fn converse(
                 shared.drain();
                 return Ok(());
             }
-            // The rest of an image that was refused: its program sends on until it hears of that.
-            (ToVm::Image(_), Some(_)) => {}
+            // The rest of an image that was refused: its program sends on until it hears of that. Renewals come behind it.
+            (ToVm::Image(_), Some(tenant)) => {
+                shared.state().lease.renew(tenant, Instant::now());
+                sign.give();
+            }
             // Requests without a lease.
             (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_) | ToVm::EndHost, _) => return Ok(()),
         }
@@ -348,13 +352,33 @@ mod tests {
         }
     }
 
-    /// The conversation of a program that has leased the VM.
-    async fn leased(vm: &Vm, key: &ClusterKey) -> (rt::Sender<ToVm>, Incoming<FromVm>) {
+    /// What a VM says, but for the signs of life that it gives whenever something takes long.
+    async fn said(from: &mut Incoming<FromVm>) -> FromVm {
+        loop {
+            match from.next().await {
+                Ok(Some(FromVm::Alive)) => {}
+                Ok(Some(message)) => return message,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// A program's conversation with a VM that it wants to lease, and what the VM says to that.
+    async fn acquire(vm: &Vm, key: &ClusterKey) -> (rt::Sender<ToVm>, Incoming<FromVm>, FromVm) {
         let program = ProgramId::fresh();
         let (_, stream) = control::dial(vm.info().address, key, &Hello::Lease { program }).await.unwrap();
         let (to, mut from) = control::split::<ToVm, FromVm>(stream);
         to.try_send(ToVm::Acquire(Tenant { program, name: "test".into() })).unwrap();
-        assert!(matches!(from.next().await, Ok(Some(FromVm::Acquired))));
+        let answer = said(&mut from).await;
+        (to, from, answer)
+    }
+
+    /// The conversation of a program that has leased the VM and ships an image to it.
+    async fn shipping(vm: &Vm, key: &ClusterKey, image_len: u64) -> (rt::Sender<ToVm>, Incoming<FromVm>) {
+        let (to, mut from, answer) = acquire(vm, key).await;
+        assert!(matches!(answer, FromVm::Acquired));
+        to.try_send(ToVm::Start(spec(image_len))).unwrap();
+        assert!(matches!(said(&mut from).await, FromVm::NeedImage));
         (to, from)
     }
 
@@ -364,41 +388,45 @@ mod tests {
         let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
         let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
         rt::block_on(async {
-            let (to, mut from) = leased(&vm, &key).await;
-            to.try_send(ToVm::Start(spec(2000))).unwrap();
-            assert!(matches!(from.next().await, Ok(Some(FromVm::NeedImage))));
+            let (to, mut from) = shipping(&vm, &key, 2000).await;
             for _ in 0..20 {
                 to.try_send(ToVm::Image(vec![0; 100].into())).unwrap();
             }
-            let Ok(Some(FromVm::Refused(why))) = from.next().await else { panic!("it is kept") };
+            let FromVm::Refused(why) = said(&mut from).await else { panic!("it is kept") };
             assert!(why.contains("larger than the cache"), "{why}");
             to.try_send(ToVm::Renew).unwrap();
             assert!(matches!(from.next().await, Ok(Some(FromVm::Alive))));
         });
     }
 
-    /// A slow network: the image takes longer than a silence may last, and renewals come behind it.
+    /// A slow network: the image, whether it is wanted or not, takes longer than a silence may last, and renewals come behind it.
     #[test]
     fn who_ships_an_image_slowly_hears_that_it_arrives_and_keeps_the_lease() {
-        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(1 << 20)));
-        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
-        rt::block_on(async {
-            let (to, mut from) = leased(&vm, &key).await;
-            to.try_send(ToVm::Start(spec(1000))).unwrap();
-            assert!(matches!(from.next().await, Ok(Some(FromVm::NeedImage))));
-            let pieces = to.clone();
-            let shipping = rt::spawn(async move {
-                // Longer than a lease lasts.
-                while pieces.try_send(ToVm::Image(Bytes::from_static(&[0]))).is_ok() {
-                    rt::sleep(lease::TERM / 100).await;
+        for refused in [false, true] {
+            let key = ClusterKey::from_bytes([7; 32]);
+            let cache = Arc::new(ImageCache::in_memory(if refused { 1 } else { 1 << 20 }));
+            let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+            rt::block_on(async {
+                let (to, mut from) = shipping(&vm, &key, 1000).await;
+                let pieces = to.clone();
+                let shipping = rt::spawn(async move {
+                    // Longer than a lease lasts.
+                    while pieces.try_send(ToVm::Image(Bytes::from_static(&[0]))).is_ok() {
+                        rt::sleep(lease::TERM / 100).await;
+                    }
+                });
+                if refused {
+                    assert!(matches!(said(&mut from).await, FromVm::Refused(_)));
                 }
+                let start = Instant::now();
+                while start.elapsed() < lease::TERM + Duration::from_secs(1) {
+                    let heard = rt::timeout(lease::TERM, from.next()).await;
+                    assert!(matches!(heard, Ok(Ok(Some(FromVm::Alive)))));
+                }
+                assert!(matches!(acquire(&vm, &key).await.2, FromVm::Busy(_)));
+                to.close();
+                shipping.await;
             });
-            let start = Instant::now();
-            while start.elapsed() < lease::TERM + Duration::from_secs(1) {
-                assert!(matches!(from.next().await, Ok(Some(FromVm::Alive))));
-            }
-            to.close();
-            shipping.await;
-        });
+        }
     }
 }

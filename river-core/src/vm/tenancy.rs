@@ -62,7 +62,7 @@ impl State {
         let last = self.looked.replace(now).unwrap_or(now);
         self.lease.forgive(now.saturating_duration_since(last).saturating_sub(2 * TICK));
         let tenant = self.lease.expire(now)?;
-        self.initiator = None;
+        (self.to_tenant, self.initiator) = (None, None);
         Some((tenant, self.host.take()))
     }
 }

@@ -138,15 +138,16 @@ impl Vr {
             _ => Err(StateError::Stopped),
         };
         let Some(journal) = &self.journal else { return take() };
-        let replayed = !journal.recorder.call(Call::Checkpoint)?;
+        // A record that ends within a checkpoint is what that checkpoint holds; unless its VR was not restored, but has taken the
+        // place of one that did not hear what became of it.
+        let is_resumed = !journal.recorder.call(Call::Checkpoint)? && !journal.recorder.has_taken_over();
         if let Some(answer) = journal.recorder.recorded_answer()? {
             return decode(&answer)?;
         }
         self.go_live(journal);
         self.node.commit(&journal.recorder);
-        // A record that ends within a checkpoint is what that checkpoint holds.
         let resumed = Checkpoint { number: 0, resumed: true, bytes: 0, pause: Duration::ZERO };
-        let result = if replayed { Ok(resumed) } else { take() };
+        let result = if is_resumed { Ok(resumed) } else { take() };
         journal.recorder.answer(encode(&result)?.into());
         result
     }

@@ -54,12 +54,13 @@ impl Posted<'_> {
     pub fn test(&mut self) -> Result<Option<Envelope>, RecvError> {
         self.vr.enter(|| Call::Test)?;
         match self.attempt()? {
-            None if self.vr.glance() => self.attempt(),
-            found => Ok(found),
+            (None, _) if self.vr.glance() => Ok(self.attempt()?.0),
+            (found, _) => Ok(found),
         }
     }
 
-    fn attempt(&self) -> Result<Option<Envelope>, RecvError> {
+    /// True: as [`Vr::look`].
+    fn attempt(&self) -> Result<(Option<Envelope>, bool), RecvError> {
         self.vr.look(|mailbox, swap| mailbox.complete(self.id, swap))
     }
 
@@ -80,8 +81,7 @@ impl Posted<'_> {
         if !self.vr.mailbox.try_borrow().map_err(|_| RecvError::Reentrant)?.has_posted(self.id) {
             return Err(RecvError::HandedOut);
         }
-        let attempt = || self.attempt().map(|found| found.map(Some));
-        let found = self.vr.wait_for(self.selector, deadline.into(), None, attempt)?;
+        let found = self.vr.wait_for(self.selector, deadline.into(), None, || self.attempt())?;
         // Without a taker there is nothing else that ends the wait.
         found.ok_or(RecvError::Stopped)
     }

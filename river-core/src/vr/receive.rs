@@ -58,10 +58,10 @@ impl Vr {
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Option<Envelope>, RecvError> {
         self.enter(|| Call::TryReceive(selector))?;
-        if let Some(envelope) = self.attempt(selector, &mut accept)? {
-            return Ok(Some(envelope));
+        match self.attempt(selector, &mut accept)? {
+            (None, _) if self.glance() => Ok(self.attempt(selector, &mut accept)?.0),
+            (found, _) => Ok(found),
         }
-        if self.glance() { self.attempt(selector, &mut accept) } else { Ok(None) }
     }
 
     /// Looks for what lies in a ring or a socket: it has come, though nobody has brought it in. True: something has come since
@@ -74,31 +74,28 @@ impl Vr {
         self.inbox.is_ready()
     }
 
-    /// Takes the earliest envelope that the selector and the predicate accept, if it is there.
+    /// Takes the earliest envelope that the selector and the predicate accept, if it is there. True: as [`look`](Self::look).
     fn attempt(
         &self,
         selector: Selector,
         accept: &mut dyn FnMut(&Envelope) -> bool,
-    ) -> Result<Option<Envelope>, RecvError> {
+    ) -> Result<(Option<Envelope>, bool), RecvError> {
         self.look(|mailbox, swap| mailbox.take(&selector, accept, swap))
     }
 
-    /// Looks for an envelope in the mailbox. Handlers have their turn before it is returned.
+    /// Looks for an envelope in the mailbox. Handlers have their turn before it is returned; true: at least one has run, so that
+    /// another look may find more without anything having come.
     pub(super) fn look(
         &self,
-        mut look: impl FnMut(&mut Mailbox, &mut Swap<'_>) -> Found,
-    ) -> Result<Option<Envelope>, RecvError> {
-        loop {
-            let found = self.with_mailbox(&mut look).map_err(|_| RecvError::Reentrant)?;
-            let served = self.serve();
-            return match found {
-                Found::Envelope(envelope) => Ok(Some(self.taken(envelope))),
-                // A handler that receives may have left in the mailbox what this waits for, and nothing will come any more.
-                Found::Nothing if served => continue,
-                Found::Nothing => Ok(None),
-                Found::Down(down) => Err(self.forget(down)),
-                Found::Stopped => Err(RecvError::Stopped),
-            };
+        look: impl FnOnce(&mut Mailbox, &mut Swap<'_>) -> Found,
+    ) -> Result<(Option<Envelope>, bool), RecvError> {
+        let found = self.with_mailbox(look).map_err(|_| RecvError::Reentrant)?;
+        let served = self.serve();
+        match found {
+            Found::Envelope(envelope) => Ok((Some(self.taken(envelope)), served)),
+            Found::Nothing => Ok((None, served)),
+            Found::Down(down) => Err(self.forget(down)),
+            Found::Stopped => Err(RecvError::Stopped),
         }
     }
 
@@ -124,7 +121,7 @@ impl Vr {
         mut accept: impl FnMut(&Envelope) -> bool,
     ) -> Result<Envelope, RecvError> {
         self.enter(|| Call::Receive(selector))?;
-        let attempt = || self.attempt(selector, &mut accept).map(|found| found.map(Some));
+        let attempt = || self.attempt(selector, &mut accept);
         let found = self.wait_for(selector, deadline.into(), None, attempt)?;
         // Without a taker there is nothing else that ends the wait.
         found.ok_or(RecvError::Stopped)
@@ -166,27 +163,28 @@ impl Vr {
             intake
         };
         let mut taker = Taker::new(&mut offer);
-        let attempt = || self.attempt(selector, &mut |_| true).map(|found| found.map(Some));
+        let attempt = || self.attempt(selector, &mut |_| true);
         let found = self.wait_for(selector, Limit::For(patience), shown.then_some(&mut taker), attempt);
         self.trace_noted(noted);
         found
     }
 
-    /// Tries again and again until there is something, waiting in between for something to arrive. The default if the
-    /// taker has taken something.
-    pub(super) fn wait_for<T: Default>(
+    /// Tries again and again until there is something, waiting in between for something to arrive. `None` if the taker has
+    /// taken something.
+    pub(super) fn wait_for(
         &self,
         selector: Selector,
         mut limit: Limit,
         mut taker: Option<&mut Taker<'_>>,
-        mut attempt: impl FnMut() -> Result<Option<T>, RecvError>,
-    ) -> Result<T, RecvError> {
+        mut attempt: impl FnMut() -> Result<(Option<Envelope>, bool), RecvError>,
+    ) -> Result<Option<Envelope>, RecvError> {
         // The clock is worth a look only if there is a moment at which the time is over.
         let start = matches!(limit, Limit::Until(_)).then(Instant::now);
         let patience = if let Limit::For(patience) = limit { patience } else { Duration::ZERO };
         let mut watched = false;
         loop {
-            if let Some(found) = attempt()? {
+            let (found, served) = attempt()?;
+            if found.is_some() {
                 return Ok(found);
             }
             match self.recorded_wait()? {
@@ -207,17 +205,25 @@ impl Vr {
                     continue;
                 }
             }
-            if !self.wait_for_arrivals(&mut limit, selector.awaited(), taker.as_deref_mut()) {
+            // A handler that receives may have left in the mailbox what this waits for, and nothing will come any more. One that
+            // sends to its own VR may run for ever.
+            let is_worth_a_look = if served {
+                !limit.is_over(Instant::now())
+            } else {
+                self.wait_for_arrivals(&mut limit, selector.awaited(), taker.as_deref_mut())
+            };
+            if !is_worth_a_look {
                 let queued = self.mailbox.borrow().len();
                 let waited = start.map_or(patience, |start| start.elapsed());
                 self.journal.iter().for_each(|journal| journal.recorder.timed_out(waited));
                 return Err(RecvError::Timeout { waited, queued });
             }
             if taker.as_ref().is_some_and(|taker| taker.taken) {
-                return Ok(T::default());
+                return Ok(None);
             }
+            // Handlers run between one look and the next: a replay must not see at the first what came for the second.
             if let Some(journal) = &self.journal
-                && !self.handlers.is_empty()
+                && (served || !self.handlers.is_empty())
             {
                 journal.recorder.again();
             }

@@ -231,3 +231,6 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError>
     };
     postcard::from_bytes(bytes).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,17 @@ use crate::inbox::{Event, Inbox, Refused};
 use crate::link::Link;
 use crate::node::Node;
 
+/// Who sends a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Source {
+    /// Another process.
+    Host(HostId),
+    /// A VR of this one, which waits if the mailbox is full, or is refused.
+    Vr,
+    /// A VR of this one that has taken over, and sends again what was accepted.
+    Heir,
+}
+
 impl Node {
     /// Whether any VR has, or had, a twin.
     pub(crate) fn has_mirrors(&self) -> bool {
@@ -21,9 +32,13 @@ impl Node {
 
     /// Sends to a mirrored VR and to its twin. `None`: it is not mirrored, and nothing was sent. May block.
     pub(crate) fn send_mirrored(&self, envelope: &Envelope) -> Option<Result<(), Refused>> {
+        self.send_twice(envelope, Source::Vr)
+    }
+
+    fn send_twice(&self, envelope: &Envelope, source: Source) -> Option<Result<(), Refused>> {
         let vr = envelope.dst;
         let mut places = self.mirrors.places(vr)?;
-        if places.main != self.place.host && !self.pass(vr) {
+        if source == Source::Vr && places.main != self.place.host && !self.pass(vr) {
             return Some(Err(Refused::Full));
         }
         let mut reached = Vec::new();
@@ -32,7 +47,7 @@ impl Node {
                 if reached.contains(&host) {
                     continue;
                 }
-                match self.send_copy(host, envelope) {
+                match self.send_copy(host, envelope, source) {
                     Ok(()) => reached.push(host),
                     Err(Refused::Full) if reached.is_empty() => return Some(Err(Refused::Full)),
                     Err(_) => {}
@@ -55,14 +70,14 @@ impl Node {
         Some(if reached.is_empty() { Err(Refused::Closed) } else { Ok(()) })
     }
 
-    /// Sends what may have been sent before, with the same number. May block.
+    /// Sends what may have been sent before, with the same number. It was accepted then, so nobody refuses it now. May block.
     pub(crate) fn send_again(&self, envelope: &Envelope) {
-        if self.send_mirrored(envelope).is_some() {
+        if self.send_twice(envelope, Source::Heir).is_some() {
             return;
         }
         // If the receiver is gone, it does not matter.
         match self.route(envelope.dst) {
-            Ok(Link::Local(_)) => drop(self.take_copy(envelope.clone(), None)),
+            Ok(Link::Local(_)) => drop(self.take_copy(envelope.clone(), Source::Heir)),
             Ok(link) => drop(link.notify(Kind::Copy, envelope)),
             Err(_) => {}
         }
@@ -75,9 +90,9 @@ impl Node {
         self.book().located.get(&vr).copied()
     }
 
-    fn send_copy(&self, host: HostId, envelope: &Envelope) -> Result<(), Refused> {
+    fn send_copy(&self, host: HostId, envelope: &Envelope, source: Source) -> Result<(), Refused> {
         if host == self.place.host {
-            return self.take_copy(envelope.clone(), None);
+            return self.take_copy(envelope.clone(), source);
         }
         let link = self.connect(host).map_err(|_| Refused::Closed)?;
         link.notify(Kind::Copy, envelope).map_err(|()| {
@@ -89,8 +104,8 @@ impl Node {
 
     // ---- taking ----
 
-    /// Takes a copy: of another process, or (`None`) of a VR of this one, which waits if the mailbox is full.
-    pub(in crate::node) fn take_copy(&self, envelope: Envelope, from: Option<HostId>) -> Result<(), Refused> {
+    /// Takes a copy.
+    pub(in crate::node) fn take_copy(&self, envelope: Envelope, source: Source) -> Result<(), Refused> {
         let (src, dst) = (envelope.src, envelope.dst);
         let mut here = self.mirrors.here();
         if let Some(Here::Twin(twin)) = here.get_mut(&dst) {
@@ -107,12 +122,13 @@ impl Node {
             return Ok(());
         }
         *next = envelope.seq + 1;
-        match from {
-            Some(from) => {
+        match source {
+            Source::Host(from) => {
                 let full = |full| self.gate(from, dst, Some(full));
                 inbox.arrive(envelope, from, full).map_err(|_| Refused::Closed)
             }
-            None => {
+            Source::Heir => inbox.readmit(envelope),
+            Source::Vr => {
                 // Waits for room perhaps; nobody else sends in the name of this VR.
                 drop(here);
                 let seq = envelope.seq;
@@ -144,5 +160,39 @@ impl Node {
             }
         }
         Some(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::envelope::Channel;
+    use crate::id::VrId;
+    use crate::limit::{QueueLimit, WhenFull};
+    use crate::link::SimNet;
+    use crate::protocol::Place;
+
+    #[test]
+    fn what_is_sent_again_is_taken_however_full_the_mailbox_is() {
+        let place = Place { host: HostId::fresh(), address: ([127, 0, 0, 1], 1).into() };
+        let (node, _notices) = Node::simulated(place, &Arc::new(SimNet::default()), Arc::new(|_| None));
+        let (src, dst) = (VrId::fresh(), VrId::fresh());
+        let inbox = node.add(dst);
+        let limit = QueueLimit { messages: 1, bytes: usize::MAX, when_full: WhenFull::Refuse };
+        inbox.set_limit(Some(limit), iter::empty(), |_| {});
+        // The second one twice, as it may have arrived before.
+        for seq in [0, 1, 1, 2] {
+            let payload = vec![].into();
+            let channel = Channel::named("test");
+            node.send_again(&Envelope { src, dst, seq, channel, lane: 0, payload });
+        }
+        let waiting = inbox.waiting().into_iter().map(|event| match event {
+            Event::Envelope(envelope) => envelope.seq,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(waiting.collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

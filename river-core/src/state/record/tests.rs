@@ -195,6 +195,22 @@ fn a_safepoint_forgets_and_keeps_the_numbers() {
 }
 
 #[test]
+fn who_was_taken_over_and_moves_then_still_knows_what_may_have_arrived() {
+    let mut record = fresh();
+    let sent = Sent::new(id(1), CHANNEL, 0, &vec![1].into());
+    record.resend(IdMap::default(), [(id(1), 3)].into_iter().collect());
+    assert_eq!(record.send(sent), Ok(Sending::Again(0)));
+    record.restart(Base::new(id(9), Bytes::new())).unwrap();
+    let mut moved = restored(&record);
+    assert!(!moved.has_taken_over());
+    moved.restart(Base::new(id(9), Bytes::new())).unwrap();
+    assert_eq!(moved.send(sent), Ok(Sending::Again(1)));
+    moved.restart(Base::new(id(9), Bytes::new())).unwrap();
+    assert_eq!(moved.send(sent), Ok(Sending::Again(2)));
+    assert_eq!(moved.send(sent), Ok(Sending::Due(3)));
+}
+
+#[test]
 fn a_checkpoint_at_the_end_of_a_loop_need_not_be_passed_again() {
     let mut record = fresh();
     record.restart(Base::new(id(9), Bytes::new())).unwrap();
