@@ -259,6 +259,7 @@ impl Server<'_> {
 
     /// Tries to send the answers for which there was no room, as long as now and then one is taken.
     fn take_leave(&mut self) -> Result {
+        self.unsent.begin_last();
         while let Some(patience) = self.unsent.last_patience() {
             match wire::rest(self.vr, from_now(patience)) {
                 RecvError::Timeout { .. } => self.unsent.try_all(|reply| wire::send_reply(self.vr, reply)),

@@ -34,7 +34,12 @@ impl Unsent {
         (!self.replies.is_empty()).then(|| SHORTEST * 2_u32.pow(self.misses.min(DOUBLED)))
     }
 
-    /// The same when the server ends; `None`: there is nothing left to send, or no hope.
+    /// The server ends: the time that is left to its clients begins now.
+    pub(crate) fn begin_last(&mut self) {
+        self.misses = 0;
+    }
+
+    /// The same as [`patience`](Self::patience) when the server ends; `None`: there is nothing left to send, or no hope.
     pub(crate) fn last_patience(&self) -> Option<Duration> {
         self.patience().filter(|_| self.misses < LAST)
     }
@@ -109,6 +114,8 @@ mod tests {
                 outcome: Ok(Body::default()),
             });
         }
+        (0..2 * LAST).for_each(|_| unsent.try_all(Some));
+        unsent.begin_last();
         let in_vain = |unsent: &mut Unsent| {
             let mut waited = Duration::ZERO;
             while let Some(patience) = unsent.last_patience() {
