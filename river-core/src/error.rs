@@ -362,6 +362,14 @@ pub enum StateError {
         /// What is wrong.
         error: String,
     },
+    /// There is no checkpoint in a directory, or none of the run that is asked for.
+    #[error("{path}: there is no checkpoint{} in this directory", if *of_run { " of this run" } else { "" })]
+    NoCheckpoint {
+        /// The directory.
+        path: String,
+        /// Whether there may be some of other runs.
+        of_run: bool,
+    },
     /// A checkpoint cannot be kept in the memory of the program's VMs, or is not there.
     #[error("a checkpoint in memory: {0}")]
     Memory(String),

@@ -110,16 +110,25 @@ impl<'v> Cluster<'v> {
         let mut living: HashSet<VrId> = living.map(|(id, _)| *id).collect();
         living.iter().for_each(|id| self.vr.watch(*id));
         self.vr.release(&self.vms)?;
-        // The program itself is not to hear of these ends.
+        // The program itself is not to hear of these ends, but of all others.
+        let mut foreign = Vec::new();
         while !living.is_empty() {
             match self.vr.receive(Selector::on(CHANNEL)) {
-                Err(RecvError::Down(down)) => drop(living.remove(&down.who)),
+                Err(RecvError::Down(down)) if living.remove(&down.who) => {}
+                Err(RecvError::Down(down)) => foreign.push(down.who),
                 // What a straggler has still to say.
                 Ok(_) => {}
                 Err(_) => return Err(JobError::Stopped),
             }
         }
+        foreign.retain(|who| !self.place_of.contains_key(who));
+        self.tell_again(&foreign);
         Ok(())
+    }
+
+    /// Has the program hear of deaths that were told to the cluster: by its next receive.
+    pub(crate) fn tell_again(&self, foreign: &[VrId]) {
+        foreign.iter().for_each(|who| self.vr.watch(*who));
     }
 
     /// Starts a worker on each of these VMs, which the program has leased.

@@ -83,6 +83,7 @@ pub(crate) fn run(cluster: &Cluster<'_>, run: Run<'_>) -> Result<Done, JobError>
         start: Instant::now(),
         map_time: None,
         lost: Vec::new(),
+        foreign: Vec::new(),
         run,
     };
     let result = driver.run();
@@ -111,6 +112,8 @@ struct Driver<'a, 'v> {
     start: Instant,
     map_time: Option<Duration>,
     lost: Vec<Death>,
+    /// Deaths that the program has to hear of.
+    foreign: Vec<VrId>,
     run: Run<'a>,
 }
 
@@ -159,8 +162,9 @@ impl Driver<'_, '_> {
             },
             Err(RecvError::Timeout { .. }) => Ok(()),
             Err(RecvError::Down(down)) => {
-                if let Some(&place) = self.cluster.place_of.get(&down.who) {
-                    self.down(place, down.why.cause());
+                match self.cluster.place_of.get(&down.who) {
+                    Some(&place) => self.down(place, down.why.cause()),
+                    None => self.foreign.push(down.who),
                 }
                 Ok(())
             }
@@ -317,6 +321,7 @@ impl Driver<'_, '_> {
                 self.tell(WorkerId(worker), &ToWorker::Forget { job: self.job });
             }
         }
+        self.cluster.tell_again(&self.foreign);
     }
 
     fn show(&mut self) {

@@ -25,7 +25,7 @@ use crate::trampoline::{CallFunction, CreateObject};
 /// server are done one at a time, in the order in which they were made.
 #[derive(Clone, Copy)]
 pub struct Rai<'a> {
-    connection: Connection<'a>,
+    pub(crate) connection: Connection<'a>,
 }
 
 impl<'a> Rai<'a> {
@@ -262,7 +262,20 @@ impl<'a> Rai<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        self.ask(name, Op::Export(function_export(name, function)))
+        self.export_async(name, function)?.wait()
+    }
+
+    /// Starts to make a function known and returns at once.
+    ///
+    /// # Errors
+    /// As [`call_async`](Self::call_async).
+    pub fn export_async<F, Args>(&self, name: &str, function: F) -> Result<Pending<'a, ()>, CallError>
+    where
+        F: RemoteFn<Args>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+    {
+        pending::call(&self.connection, name.to_owned(), (), Op::Export(function_export(name, function)))
     }
 
     /// Makes a constructor known on the server by name, for [`create_named`](Self::create_named).
@@ -281,92 +294,11 @@ impl<'a> Rai<'a> {
         self.ask(name, Op::Export(constructor_export(name, function)))
     }
 
-    // ---- data ----
-
-    /// Puts a value on the server under a name, until it is [removed](Self::remove), replaced, or this VR is gone. Functions
-    /// that run there find it by [`with_named`](crate::current::with_named).
-    ///
-    /// ```no_run
-    /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
-    /// let table = r.put("table", vec![0.0; 100])?;
-    /// table.set_item(7, 1.5)?;
-    /// table.update(|table: &mut Vec<f64>, x: f64| table.push(x), (2.5,))?;
-    /// assert_eq!((table.get_item(7)?, table.get_item(100)?), (1.5, 2.5));
-    /// table.set(vec![])?;
-    /// assert!(table.get()?.is_empty());
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    ///
-    /// # Blocking
-    /// Until it is there.
-    pub fn put<T: RemoteSend>(&self, name: &str, value: T) -> Result<Object<'a, T>, CallError> {
-        self.put_packed(name, &Packed::for_function((value,), type_name::<T>())?)
-    }
-
-    /// Like [`put`](Self::put), of a value that is encoded already.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    ///
-    /// # Blocking
-    /// As [`put`](Self::put).
-    pub fn put_packed<T: RemoteSend>(
-        &self,
-        name: &str,
-        value: &Packed<(T,)>,
-    ) -> Result<Object<'a, T>, CallError> {
-        self.put_with(name, |value: T| value, value)
-    }
-
-    /// Like [`put`](Self::put), but the value is made there, and need not be able to travel.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    ///
-    /// # Blocking
-    /// As [`put`](Self::put).
-    pub fn put_with<F, Args>(
-        &self,
-        name: &str,
-        function: F,
-        args: &Packed<Args>,
-    ) -> Result<Object<'a, F::Output>, CallError>
-    where
-        F: RemoteFn<Args>,
-        F::Output: Send + 'static,
-        Args: RemoteSend,
-    {
-        let function = Function::Code(code_ptr::<CreateObject<Args>, F>(function));
-        let op = Op::Put { object: self.fresh_object(), name: name.into(), function };
-        pending::send::<()>(&self.connection, type_name::<F>().into(), args.body.clone(), op)?.wait()?;
-        Ok(Object::named(self.connection, name))
-    }
-
-    /// A handle on what somebody has put, or will put, on the server under that name.
-    #[must_use]
-    pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
-        Object::named(self.connection, name)
-    }
-
-    /// Frees what has that name, if anything has.
-    ///
-    /// # Errors
-    /// As [`export`](Self::export).
-    ///
-    /// # Blocking
-    /// Until that is done.
-    pub fn remove(&self, name: &str) -> Result<(), CallError> {
-        self.ask(name, Op::Remove(name.into()))
-    }
-
-    fn ask(&self, name: &str, op: Op) -> Result<(), CallError> {
+    pub(crate) fn ask(&self, name: &str, op: Op) -> Result<(), CallError> {
         pending::call(&self.connection, name.to_owned(), (), op)?.wait()
     }
 
-    fn fresh_object(&self) -> ObjectId {
+    pub(crate) fn fresh_object(&self) -> ObjectId {
         ObjectId { owner: self.vr().id(), number: self.vr().fresh_number() }
     }
 
@@ -422,8 +354,8 @@ impl<'a> Rai<'a> {
         Ok((Object::created(self.connection, object), created))
     }
 
-    /// Ends the server once it has done and answered everything that was asked of it before. A restricted server does
-    /// that for its parent only.
+    /// Ends the server once it has done and answered everything that was asked of it before. Answers for which their clients
+    /// have no room it gives up when none was taken for five seconds. A restricted server does that for its parent only.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).

@@ -115,6 +115,7 @@
 //! * `exports`: what a restricted server exposes
 //! * `foreign`: what other programs may ask
 //! * `client`: the client's end of a connection
+//! * `put`: values that a client puts on a server
 //! * `references`: who holds which object
 //! * `store`: the objects and exports of a server
 //! * `handed_out`: calls that helpers of a server do
@@ -145,6 +146,7 @@ mod pending;
 mod pool;
 mod post;
 mod protocol;
+mod put;
 mod references;
 mod server;
 mod shape;

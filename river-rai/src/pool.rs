@@ -34,8 +34,10 @@ pub(crate) struct Pool {
     /// Closed when the last helper has ended.
     done: Receiver<Done>,
     handed_out: HandedOut,
-    /// What helpers are about, and who waits for it.
-    busy: HashMap<Target, VecDeque<Job>>,
+    /// What helpers are about, and who waits for it, since when.
+    busy: HashMap<Target, Vec<(u64, Job)>>,
+    /// How often a job had to wait.
+    waits: u64,
 }
 
 impl Pool {
@@ -53,10 +55,13 @@ impl Pool {
                 (work.clone(), handed_out.clone(), store.clone(), report.clone());
             vr.spawn("rai helper", move |vr| {
                 help(vr, server, &work, &calls, &store, &report);
+                drop(report);
+                // If this was the last one, the server ends.
+                let _ = wire::tell(vr, server, Op::Back);
                 Ok(())
             })?;
         }
-        Ok(Self { jobs: Some(jobs), done, handed_out, busy: HashMap::new() })
+        Ok(Self { jobs: Some(jobs), done, handed_out, busy: HashMap::new(), waits: 0 })
     }
 
     /// Takes a job to be done. What comes back is for the server itself to [do](Self::run), now.
@@ -67,14 +72,15 @@ impl Pool {
         }
         let about = job.about(store);
         if let Some(target) = about.iter().find(|target| self.busy.contains_key(target)) {
-            self.busy.entry(target.clone()).or_default().push_back(job);
+            self.waits += 1;
+            self.busy.entry(target.clone()).or_default().push((self.waits, job));
             return None;
         }
         if !job.calls() {
             return Some(job);
         }
         for target in &about {
-            self.busy.insert(target.clone(), VecDeque::new());
+            self.busy.insert(target.clone(), Vec::new());
         }
         if let Some(jobs) = &self.jobs {
             // The helpers live as long as this end of the channel.
@@ -88,14 +94,24 @@ impl Pool {
         run(job, vr, store, &self.handed_out)
     }
 
-    /// What helpers have done since the last look. Does not block.
-    pub(crate) fn done(&self) -> Vec<Done> {
-        self.done.try_iter().collect()
+    /// What helpers have done since the last look, and whether the last of them has ended. Does not block.
+    pub(crate) fn done(&self) -> (Vec<Done>, bool) {
+        let mut done = Vec::new();
+        loop {
+            match self.done.try_recv() {
+                Ok(one) => done.push(one),
+                Err(error) => return (done, error.is_disconnected()),
+            }
+        }
     }
 
-    /// A helper is about this no longer: who has waited for it, in order.
+    /// A helper is about this no longer: who has waited for it, in order. Some may have waited for a name, and others for
+    /// the object that has it.
     pub(crate) fn back(&mut self, about: &[Target]) -> VecDeque<Job> {
-        about.iter().filter_map(|target| self.busy.remove(target)).flatten().collect()
+        let mut waiting: Vec<(u64, Job)> =
+            about.iter().filter_map(|target| self.busy.remove(target)).flatten().collect();
+        waiting.sort_unstable_by_key(|(since, _)| *since);
+        waiting.into_iter().map(|(_, job)| job).collect()
     }
 
     /// Whether somebody waits for what a helper is about.
@@ -103,16 +119,17 @@ impl Pool {
         self.busy.values().any(|waiting| !waiting.is_empty())
     }
 
-    /// Waits for what is being done.
-    pub(crate) fn finish(&mut self) -> Vec<Done> {
+    /// Helpers end when they have done what they were given.
+    pub(crate) fn close(&mut self) {
         self.jobs = None;
-        self.done.iter().collect()
     }
 }
 
 impl Drop for Pool {
+    /// Waits for what is being done.
     fn drop(&mut self) {
-        self.finish();
+        self.close();
+        self.done.iter().for_each(drop);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use river_core::{RecvError, Result, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
+use crate::connection::from_now;
 use crate::current;
 use crate::exports::Exports;
 use crate::foreign;
@@ -161,7 +162,7 @@ impl VirtualResource for RaiServer {
             server.unsent.try_next(|reply| wire::send_reply(vr, reply));
             server.look_at_helpers();
         }
-        Ok(())
+        server.take_leave()
     }
 }
 
@@ -195,7 +196,13 @@ impl Server<'_> {
             self.stopping |= !self.store.is_restricted() || Some(client) == self.guardian;
             return;
         }
-        self.do_all(VecDeque::from([Job { client, ticket, op, args }]));
+        let job = Job { client, ticket, op, args };
+        if self.stopping && job.calls() {
+            // Helpers may have ended; and one of them may be waiting for this.
+            let failure = Failure::Refused("it was told to end".into());
+            return self.sent(work::answer(self.vr, client, ticket, Err(failure)));
+        }
+        self.do_all(VecDeque::from([job]));
     }
 
     /// Does jobs, or has them done, in order.
@@ -218,12 +225,10 @@ impl Server<'_> {
         }
     }
 
-    fn look_at_helpers(&mut self) {
-        let done = self.pool.as_ref().map(Pool::done);
-        self.look_at(done.unwrap_or_default());
-    }
-
-    fn look_at(&mut self, done: Vec<Done>) {
+    /// Goes on with what waits for what helpers have done. True: no helper is left.
+    fn look_at_helpers(&mut self) -> bool {
+        let Some(pool) = &self.pool else { return true };
+        let (done, ended) = pool.done();
         for Done { client, about, refused } in done {
             self.sent(refused);
             // It may have gone while this was done, and have left something here; then that is told once more.
@@ -233,6 +238,7 @@ impl Server<'_> {
                 self.do_all(waiting);
             }
         }
+        ended
     }
 
     /// What came back from an attempt to answer is kept.
@@ -240,14 +246,29 @@ impl Server<'_> {
         refused.into_iter().for_each(|reply| self.unsent.keep(reply));
     }
 
-    /// Whether it was told to end and everything is done and answered. Waits for what helpers still do.
+    /// Whether it was told to end and everything is done. As long as helpers are at it, their calls can be cancelled.
     fn is_done(&mut self) -> bool {
         if !self.stopping || self.pool.as_ref().is_some_and(Pool::is_awaited) {
             return false;
         }
-        let done = self.pool.take().map(|mut pool| pool.finish());
-        self.look_at(done.unwrap_or_default());
-        self.unsent.is_empty()
+        if let Some(pool) = &mut self.pool {
+            pool.close();
+        }
+        self.look_at_helpers()
+    }
+
+    /// Tries to send the answers for which there was no room, as long as now and then one is taken.
+    fn take_leave(&mut self) -> Result {
+        self.unsent.begin_last();
+        while let Some(patience) = self.unsent.last_patience() {
+            match wire::rest(self.vr, from_now(patience)) {
+                RecvError::Timeout { .. } => self.unsent.try_all(|reply| wire::send_reply(self.vr, reply)),
+                RecvError::Down(down) => self.unsent.forget(down.who),
+                RecvError::Stopped => break,
+                error => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Has the death of a client or a holder told.

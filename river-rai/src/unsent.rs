@@ -13,6 +13,8 @@ use crate::wire::Reply;
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How often the while is doubled: up to 64 ms.
 const DOUBLED: u32 = 6;
+/// How often a server that ends tries in vain: for five seconds.
+const LAST: u32 = 80;
 
 #[derive(Default)]
 pub(crate) struct Unsent {
@@ -27,13 +29,19 @@ impl Unsent {
         self.misses = 0;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.replies.is_empty()
-    }
-
     /// How long the server may wait for something to do; `None`: for ever.
     pub(crate) fn patience(&self) -> Option<Duration> {
-        (!self.is_empty()).then(|| SHORTEST * 2_u32.pow(self.misses))
+        (!self.replies.is_empty()).then(|| SHORTEST * 2_u32.pow(self.misses.min(DOUBLED)))
+    }
+
+    /// The server ends: the time that is left to its clients begins now.
+    pub(crate) fn begin_last(&mut self) {
+        self.misses = 0;
+    }
+
+    /// The same as [`patience`](Self::patience) when the server ends; `None`: there is nothing left to send, or no hope.
+    pub(crate) fn last_patience(&self) -> Option<Duration> {
+        self.patience().filter(|_| self.misses < LAST)
     }
 
     /// Tries the one that was not tried for longest. `send` gives back what is refused.
@@ -47,7 +55,7 @@ impl Unsent {
 
     /// Tries them all, as there is nothing else to do.
     pub(crate) fn try_all(&mut self, mut send: impl FnMut(Reply) -> Option<Reply>) {
-        self.misses = (self.misses + 1).min(DOUBLED);
+        self.misses = self.misses.saturating_add(1);
         for _ in 0..self.replies.len() {
             self.try_next(&mut send);
         }
@@ -93,6 +101,33 @@ mod tests {
         unsent.try_next(|_| None);
         assert_eq!(unsent.patience(), Some(SHORTEST));
         unsent.try_all(|_| None);
-        assert!(unsent.is_empty());
+        assert_eq!(unsent.patience(), None);
+    }
+
+    #[test]
+    fn who_ends_gives_up_when_none_is_taken_for_long() {
+        let mut unsent = Unsent::default();
+        for number in 0..2 {
+            unsent.keep(Reply {
+                client: VrId::fresh(),
+                ticket: Ticket(number),
+                outcome: Ok(Body::default()),
+            });
+        }
+        (0..2 * LAST).for_each(|_| unsent.try_all(Some));
+        unsent.begin_last();
+        let in_vain = |unsent: &mut Unsent| {
+            let mut waited = Duration::ZERO;
+            while let Some(patience) = unsent.last_patience() {
+                waited += patience;
+                unsent.try_all(Some);
+            }
+            waited.as_secs()
+        };
+        assert_eq!(in_vain(&mut unsent), 4);
+        unsent.try_next(|_| None);
+        assert_eq!(in_vain(&mut unsent), 4);
+        unsent.try_next(|_| None);
+        assert_eq!(unsent.last_patience(), None);
     }
 }

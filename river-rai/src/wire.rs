@@ -15,6 +15,8 @@ use crate::protocol::{Failure, Op, Order, Ticket};
 
 const REQUESTS: Channel = Channel::named("rai.requests");
 const REPLIES: Channel = Channel::named("rai.replies");
+/// Nothing is ever sent on this channel.
+const NOTHING: Channel = Channel::named("rai.nothing");
 
 /// A request as its server sees it.
 pub(crate) struct Request {
@@ -84,6 +86,15 @@ pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
 /// Says if a client is gone. Does not block.
 pub(crate) fn ask_about(vr: &Vr, client: VrId) -> Result<(), RecvError> {
     vr.try_receive_where(Selector::on(REQUESTS).from(client), |_| false).map(drop)
+}
+
+/// Waits for something to be told, without taking anything; at the end of the time that is that the time is over.
+pub(crate) fn rest(vr: &Vr, deadline: Option<Instant>) -> RecvError {
+    loop {
+        if let Err(error) = vr.receive_until(Selector::on(NOTHING), deadline, |_| true) {
+            return error;
+        }
+    }
 }
 
 fn request(envelope: Envelope) -> Option<Request> {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use river_core::testing::threads;
-use river_core::{VirtualResource, Vr};
+use river_core::{Channel, Selector, VirtualResource, Vr};
 use river_rai::{CallError, Rai, RaiServer, current};
 use river_sfm::{Sfm, msg, pat};
 use scene::{Servers, with_servers_like};
@@ -101,6 +101,27 @@ fn calls_of_a_concurrent_server_are_cancelled_each_by_itself() {
 }
 
 #[test]
+fn calls_are_cancelled_also_when_the_server_was_told_to_end() {
+    static BEGUN: Gate = Gate::closed();
+    static NEVER: Gate = Gate::closed();
+    with_concurrent_server(|_, r| {
+        let begin = || {
+            BEGUN.open();
+            NEVER.pass();
+        };
+        let running = r.call_async(begin, ()).unwrap();
+        while !BEGUN.is_open() {
+            thread::yield_now();
+        }
+        r.stop().unwrap();
+        // Nothing new is begun.
+        assert!(matches!(r.call(double, (4,)), Err(CallError::Refused { .. })));
+        running.cancel();
+        assert_eq!(running.wait(), Ok(()));
+    });
+}
+
+#[test]
 fn calls_that_wait_for_an_object_are_cancelled_too() {
     static GATE: Gate = Gate::closed();
     static RAN: AtomicU32 = AtomicU32::new(0);
@@ -132,6 +153,23 @@ fn the_release_of_a_granted_handle_comes_after_its_calls() {
         assert_eq!(r.call(double, (4,)), Ok(8));
         GATE.open();
         assert_eq!((running.wait(), waiting.wait()), (Ok(()), Ok(7)));
+    });
+}
+
+#[test]
+fn calls_of_an_object_run_in_order_whether_they_name_it_or_hold_it() {
+    static GATE: Gate = Gate::closed();
+    with_concurrent_server(|vr, r| {
+        let named = r.put("list", Vec::<u8>::new()).unwrap();
+        let held = named.grant(vr.id()).unwrap().open(vr).unwrap();
+        named.cast(|_: &mut Vec<u8>| GATE.pass(), ()).unwrap();
+        for x in 0..4 {
+            if x % 2 == 0 { &held } else { &named }.cast(Vec::push, (x,)).unwrap();
+        }
+        // The server has looked at all of them.
+        assert_eq!(r.call(double, (4,)), Ok(8));
+        GATE.open();
+        assert_eq!(named.get(), Ok(vec![0, 1, 2, 3]));
     });
 }
 
@@ -260,6 +298,7 @@ fn what_is_made_for_a_client_that_has_gone_meanwhile_is_freed() {
 #[test]
 fn a_grant_to_who_has_gone_while_it_waited_keeps_nothing() {
     static GATE: Gate = Gate::closed();
+    static SENT: Gate = Gate::closed();
     static FREED: Gate = Gate::closed();
     struct Granted;
     impl Drop for Granted {
@@ -268,22 +307,34 @@ fn a_grant_to_who_has_gone_while_it_waited_keeps_nothing() {
         }
     }
     threads(4, |vr, index, vrs| match index {
-        0 => RaiServer::unrestricted().concurrent(2).main(vr).unwrap(),
+        0 => {
+            // Begins when the creation, the call and the grant are there.
+            let requests = Selector::on(Channel::named("rai.requests")).from(vrs[2]);
+            let mut seen = 0;
+            while seen < 3 {
+                seen = 0;
+                vr.peek_where(requests, |_| {
+                    seen += 1;
+                    None::<()>
+                });
+                thread::yield_now();
+            }
+            SENT.open();
+            RaiServer::unrestricted().concurrent(2).main(vr).unwrap();
+        }
         1 => drop(vr.recv(pat! { end: true }).unwrap()),
         2 => {
-            let object = Rai::connect(vr, vrs[0]).create(|| Granted, ()).unwrap();
+            let (object, created) = Rai::connect(vr, vrs[0]).create_async(|| Granted, ()).unwrap();
             let running = object.call_async(|_: &Granted| GATE.pass(), ()).unwrap();
-            vr.send(vrs[3], msg! { grants: true }).unwrap();
             object.grant(vrs[1]).unwrap();
+            created.wait().unwrap();
             assert_eq!(running.wait(), Ok(()));
         }
         _ => {
             let servers = Servers(vec![Rai::connect(vr, vrs[0])]);
-            vr.recv(pat! { grants: true }).unwrap();
-            // The grant gets there meanwhile.
-            for _ in 0..100 {
-                assert_eq!(servers.0[0].call(double, (4,)), Ok(8));
-            }
+            SENT.pass();
+            // The server has looked at the grant when it answers this.
+            assert_eq!(servers.0[0].call(double, (4,)), Ok(8));
             vr.watch(vrs[1]);
             vr.send(vrs[1], msg! { end: true }).unwrap();
             assert!(vr.recv(pat! { never: true }).is_err());

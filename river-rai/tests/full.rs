@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use river_core::testing::threads;
-use river_core::{QueueLimit, Vr, WhenFull};
+use river_core::{Channel, QueueLimit, RecvError, Selector, VirtualResource, Vr, WhenFull};
 use river_rai::{CallError, Rai, RaiServer};
 use scene::with_servers_like;
 
@@ -38,6 +38,28 @@ fn answers_for_which_there_is_no_room_come_later() {
             assert_eq!(answers, (0..CALLS).collect::<Vec<_>>());
         });
     }
+}
+
+/// It tries for some seconds, and ends then.
+#[test]
+fn a_server_that_is_told_to_end_does_not_wait_for_a_client_that_takes_no_answers() {
+    static ANSWERED: AtomicU32 = AtomicU32::new(0);
+    threads(2, |vr, index, vrs| {
+        if index == 1 {
+            return RaiServer::unrestricted().main(vr).unwrap();
+        }
+        refuse_more_than(vr, 1);
+        let r = Rai::connect(vr, vrs[1]);
+        for _ in 0..3 {
+            drop(r.call_async(|| ANSWERED.fetch_add(1, Ordering::SeqCst), ()).unwrap());
+        }
+        r.stop().unwrap();
+        // Not what is about answers.
+        vr.watch(vrs[1]);
+        let ended = vr.receive(Selector::on(Channel::named("other")));
+        assert!(matches!(ended, Err(RecvError::Down(down)) if down.who == vrs[1]));
+        assert_eq!(ANSWERED.load(Ordering::SeqCst), 3);
+    });
 }
 
 #[test]

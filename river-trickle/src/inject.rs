@@ -101,10 +101,12 @@ impl<'a> Vms<'a> {
     /// As [`Vm::inject`].
     ///
     /// # Blocking
-    /// Until it is everywhere, on one VM after the other.
+    /// Until it is everywhere.
     pub fn inject<T: RemoteSend>(&self, name: &str, value: T) -> Result<Vec<Object<'a, T>>, TrickleError> {
         let value = self.packed((value,))?;
-        self.put(Injection::data(name, move |rai, name| rai.put_packed(name, &value).map(drop)))?;
+        self.put(Injection::data(name, move |rai, name| {
+            rai.put_with_async(name, |value: T| value, &value).map(|(_, put)| put)
+        }))?;
         Ok(self.iter().map(|vm| vm.named(name)).collect())
     }
 
@@ -114,7 +116,7 @@ impl<'a> Vms<'a> {
     /// As [`Vm::inject_object`].
     ///
     /// # Blocking
-    /// Until all are there: they are made one after the other.
+    /// Until all are there: they are made at the same time.
     pub fn inject_object<F, Args>(
         &self,
         name: &str,
@@ -127,7 +129,9 @@ impl<'a> Vms<'a> {
         Args: RemoteSend,
     {
         let args = self.packed(args)?;
-        self.put(Injection::data(name, move |rai, name| rai.put_with(name, constructor, &args).map(drop)))?;
+        self.put(Injection::data(name, move |rai, name| {
+            rai.put_with_async(name, constructor, &args).map(|(_, put)| put)
+        }))?;
         Ok(self.iter().map(|vm| vm.named(name)).collect())
     }
 
@@ -144,7 +148,7 @@ impl<'a> Vms<'a> {
         F::Output: RemoteSend,
         Args: RemoteSend,
     {
-        self.put(Injection::function(name, move |rai, name| rai.export(name, function)))
+        self.put(Injection::function(name, move |rai, name| rai.export_async(name, function)))
     }
 
     fn packed<Args: RemoteSend>(&self, args: Args) -> Result<Packed<Args>, TrickleError> {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use river_core::{DeployError, VmInfo, Vr, VrId, Why};
-use river_rai::{CallError, Rai};
+use river_rai::{CallError, Pending, Rai};
 
 use crate::progress::say;
 use crate::scout::Scout;
@@ -32,21 +32,25 @@ pub(crate) struct Injection {
     put: Rc<Put>,
 }
 
-type Put = dyn Fn(Rai<'_>, &str) -> Result<(), CallError>;
+/// Begins to put it there.
+type Put = dyn for<'a> Fn(Rai<'a>, &str) -> Result<Pending<'a, ()>, CallError>;
 
 impl Injection {
-    pub(crate) fn data(name: &str, put: impl Fn(Rai<'_>, &str) -> Result<(), CallError> + 'static) -> Self {
+    pub(crate) fn data(
+        name: &str,
+        put: impl for<'a> Fn(Rai<'a>, &str) -> Result<Pending<'a, ()>, CallError> + 'static,
+    ) -> Self {
         Self { name: name.to_owned(), is_function: false, put: Rc::new(put) }
     }
 
     pub(crate) fn function(
         name: &str,
-        put: impl Fn(Rai<'_>, &str) -> Result<(), CallError> + 'static,
+        put: impl for<'a> Fn(Rai<'a>, &str) -> Result<Pending<'a, ()>, CallError> + 'static,
     ) -> Self {
         Self { is_function: true, ..Self::data(name, put) }
     }
 
-    pub(crate) fn put(&self, rai: Rai<'_>) -> Result<(), CallError> {
+    pub(crate) fn put<'a>(&self, rai: Rai<'a>) -> Result<Pending<'a, ()>, CallError> {
         (self.put)(rai, &self.name)
     }
 }
@@ -63,6 +67,8 @@ pub(crate) struct Lot {
     leaving: RefCell<HashSet<VrId>>,
     /// Given back, or dead.
     left: RefCell<HashSet<VrId>>,
+    /// VMs whose servers alone have ended.
+    unused: RefCell<Vec<VmInfo>>,
     pub(crate) scout: RefCell<Option<Scout>>,
     farms: Cell<usize>,
     /// VMs that a farm which runs has let go, and that wait for forks to be joined.
@@ -106,7 +112,7 @@ impl Lot {
     /// Puts on a VM what all have.
     pub(crate) fn furnish(&self, vm: Place<'_>) -> Result<(), CallError> {
         let injected = self.injected.borrow().clone();
-        injected.iter().try_for_each(|injection| injection.put(vm.rai))
+        injected.iter().try_for_each(|injection| injection.put(vm.rai)?.wait())
     }
 
     // ---- who has work there ----
@@ -168,13 +174,21 @@ impl Lot {
         }
     }
 
+    /// Gives a VM back that has come and cannot be used: it is not looked at again.
+    pub(crate) fn pass_over(&self, vm: Place<'_>) {
+        if let (Some(scout), Some(info)) = (&*self.scout.borrow(), vm.info) {
+            scout.pass_over(info.id);
+        }
+        self.give_up(vm);
+    }
+
     /// Gives VMs back all at once, whatever is on them.
     pub(crate) fn give_up_all<'v>(
         &self,
         vr: &Vr,
         vms: impl Iterator<Item = Place<'v>>,
     ) -> Result<(), DeployError> {
-        let mut leased = Vec::new();
+        let mut leased = self.unused.take();
         for vm in vms.filter(|vm| self.leave(*vm)) {
             match vm.info {
                 Some(info) => leased.push(info.clone()),
@@ -187,12 +201,17 @@ impl Lot {
 
     /// A VM's server is gone, and another may take its place.
     pub(crate) fn died(&self, vm: Place<'_>, why: &Why) {
-        // If only its host has ended, the VM can be used again. Of one that is out of reach nothing is to be waited for.
-        if self.leave(vm)
-            && let Some(info) = vm.info
-            && !matches!(why, Why::LostLink { .. })
-        {
-            let _ = vm.rai.vr().release(std::slice::from_ref(info));
+        if !self.leave(vm) {
+            return;
+        }
+        let Some(info) = vm.info else { return };
+        match why {
+            // The VM can be used again.
+            Why::HostDied { .. } => drop(vm.rai.vr().release(std::slice::from_ref(info))),
+            // Of one that is out of reach nothing is to be waited for.
+            Why::LostLink { .. } => {}
+            // What else the program has there goes on.
+            _ => self.unused.borrow_mut().push(info.clone()),
         }
     }
 

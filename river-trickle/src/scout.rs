@@ -1,16 +1,17 @@
 //! Finding further VMs while a farm runs: a helper VR of the initiator's process that searches, leases and deploys, so that
 //! the farm need not wait for that.
+//!
+//! What it has found lies in memory that both share: a message might find the initiator's mailbox full.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use river_core::{Channel, Count, DeployError, Query, RecvError, Selector, VmInfo, Vr, VrId};
+use river_core::{Channel, Count, DeployError, Query, RecvError, Selector, VmId, VmInfo, Vr, VrId};
 use river_rai::RaiServer;
 
 use crate::error::TrickleError;
 
-/// The scout's findings, to the initiator.
-const FOUND: Channel = Channel::named("trickle.found");
 /// Nothing is ever sent on this channel.
 const NOTHING: Channel = Channel::named("trickle.nothing");
 /// How long it rests between two searches.
@@ -22,53 +23,86 @@ pub(crate) struct Scout {
     shared: Arc<Shared>,
 }
 
-/// How many VMs are used, until the search is over.
+/// What the scout and the initiator share.
 #[derive(Debug)]
-struct Shared(Mutex<Option<usize>>);
+struct Shared {
+    search: Mutex<Search>,
+    /// Told when VMs are not being taken any more.
+    taken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Search {
+    over: bool,
+    /// How many VMs are used, with those that were found.
+    used: usize,
+    /// What the initiator has not collected.
+    found: Vec<(VmInfo, VrId)>,
+    /// Those that cannot be used.
+    useless: HashSet<VmId>,
+    /// Whether VMs are being leased and deployed on.
+    taking: bool,
+}
 
 impl Shared {
-    fn used(&self) -> MutexGuard<'_, Option<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn search(&self) -> MutexGuard<'_, Search> {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Scout {
     pub(crate) fn start(vr: &Vr, most: Option<usize>, used: usize) -> Result<Self, TrickleError> {
-        let shared = Arc::new(Shared(Mutex::new(Some(used))));
+        let search = Mutex::new(Search { used, ..Search::default() });
+        let shared = Arc::new(Shared { search, taken: Condvar::new() });
         let (initiator, share) = (vr.id(), shared.clone());
-        vr.spawn("trickle scout", move |vr| search(vr, initiator, most, &share))
+        vr.spawn("trickle scout", move |vr| scout(vr, initiator, most, &share))
             .map_err(|error| DeployError::Discovery(format!("no thread for it: {error}")))?;
         Ok(Self { shared })
     }
 
     /// A VM is not used any more.
     pub(crate) fn one_less(&self) {
-        if let Some(used) = &mut *self.shared.used() {
-            *used = used.saturating_sub(1);
-        }
+        let used = &mut self.shared.search().used;
+        *used = used.saturating_sub(1);
     }
 
-    /// Ends the search: what it finds from now on it gives back itself.
+    /// A VM that was found is of no use.
+    pub(crate) fn pass_over(&self, vm: VmId) {
+        self.shared.search().useless.insert(vm);
+    }
+
+    /// What was found since this was asked last.
+    pub(crate) fn found(&self, vr: &Vr) -> Vec<(VmInfo, VrId)> {
+        // When that was is for the record; a VR that diverges from its record is told by whatever it does next.
+        vr.effect(|| std::mem::take(&mut self.shared.search().found)).unwrap_or_default()
+    }
+
+    /// Ends the search. What it found until then can be [collected](Self::found), and nothing else comes.
+    ///
+    /// Waits while VMs are being taken: what is not finished is given back.
     pub(crate) fn end(&self) {
-        *self.shared.used() = None;
+        let mut search = self.shared.search();
+        search.over = true;
+        while search.taking {
+            search = self.shared.taken.wait(search).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
 impl Drop for Scout {
     fn drop(&mut self) {
-        self.end();
+        self.shared.search().over = true;
     }
 }
 
-fn search(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> river_core::Result {
+fn scout(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> river_core::Result {
     loop {
-        let Some(used) = *shared.used() else { return Ok(()) };
-        let room = most.map_or(usize::MAX, |most| most.saturating_sub(used));
-        if room > 0 {
-            // That none can be had now is no reason to stop.
-            if let Err(error) = take(vr, initiator, room, shared) {
-                tracing::debug!(%error, "no further VMs");
-            }
+        // That none can be had now is no reason to stop.
+        if let Err(error) = look(vr, initiator, most, shared) {
+            tracing::debug!(%error, "no further VMs");
+        }
+        if shared.search().over {
+            return Ok(());
         }
         // Ends early, and for good, with the program.
         match vr.receive_until(Selector::on(NOTHING), Some(Instant::now() + REST), |_| true) {
@@ -78,26 +112,49 @@ fn search(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> riv
     }
 }
 
-fn take(vr: &Vr, initiator: VrId, room: usize, shared: &Shared) -> river_core::Result {
-    let mut found = vr.discover(Query { idle_only: true, ..Query::default() })?;
-    found.truncate(room);
-    if found.is_empty() {
+/// Searches once, if there is room.
+fn look(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> river_core::Result {
+    let room = |search: &Search| most.map_or(usize::MAX, |most| most.saturating_sub(search.used));
+    if room(&shared.search()) == 0 {
         return Ok(());
     }
+    let mut found = vr.discover(Query { idle_only: true, ..Query::default() })?;
+    let _taking = {
+        let mut search = shared.search();
+        found.retain(|vm| !search.useless.contains(&vm.id));
+        found.truncate(room(&search));
+        if search.over || found.is_empty() {
+            return Ok(());
+        }
+        search.taking = true;
+        Taking(shared)
+    };
+    take(vr, initiator, found, shared)
+}
+
+/// As long as it exists, whoever ends the search waits.
+struct Taking<'a>(&'a Shared);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.search().taking = false;
+        self.0.taken.notify_all();
+    }
+}
+
+fn take(vr: &Vr, initiator: VrId, found: Vec<VmInfo>, shared: &Shared) -> river_core::Result {
     for vm in vr.allocate_within(found, Count::AtLeast(1), Duration::ZERO)? {
+        if shared.search().over {
+            vr.release(&[vm])?;
+            continue;
+        }
         let deployed =
             vr.deploy(std::slice::from_ref(&vm), |_| RaiServer::unrestricted().ends_with(initiator));
         match deployed {
             Ok(servers) => {
-                // Who ends the search knows then of all that it has found.
-                let mut used = shared.used();
-                if let Some(used) = &mut *used {
-                    *used += 1;
-                    vr.send_bytes(initiator, FOUND, 0, postcard::to_stdvec(&(vm, servers[0]))?)?;
-                } else {
-                    drop(used);
-                    vr.release(&[vm])?;
-                }
+                let mut search = shared.search();
+                search.used += 1;
+                search.found.push((vm, servers[0]));
             }
             Err(error) => {
                 tracing::warn!(vm = vm.name, %error, "a VM that was found cannot be used");
@@ -106,16 +163,4 @@ fn take(vr: &Vr, initiator: VrId, room: usize, shared: &Shared) -> river_core::R
         }
     }
     Ok(())
-}
-
-/// What the scout has found since it was asked last.
-pub(crate) fn found(vr: &Vr) -> Vec<(VmInfo, VrId)> {
-    let mut found = Vec::new();
-    // Looks before it receives: a receive that finds nothing might be told of a death that others have to hear of.
-    while vr.peek_where(Selector::on(FOUND), |_| Some(())).is_some()
-        && let Ok(Some(envelope)) = vr.try_receive_where(Selector::on(FOUND), |_| true)
-    {
-        found.extend(postcard::from_bytes(&envelope.payload.to_bytes()).ok());
-    }
-    found
 }

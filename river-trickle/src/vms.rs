@@ -5,12 +5,12 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use river_core::{VmInfo, Vr, VrId};
-use river_rai::{CallError, Rai};
+use river_rai::{CallError, Pending, Rai};
 
 use crate::error::TrickleError;
 use crate::lot::{Injection, Lot};
 use crate::progress::say;
-use crate::scout::{self, Scout};
+use crate::scout::Scout;
 use crate::vm::Vm;
 
 /// The VMs of a farm, a slice of [`Vm`] with the operations that use all of them.
@@ -66,7 +66,7 @@ impl<'a> Vms<'a> {
     ///
     /// A VM that joins first gets what was [injected](Self::inject) on all VMs: as it was injected, not as handles or functions
     /// have changed it elsewhere. A farm goes on when it has it, so no constructor should take long. What was injected on
-    /// single VMs it does not get.
+    /// single VMs it does not get. A VM on which that fails is given back, and not looked at again until this is called again.
     ///
     /// A farm that has lost its last VM then waits for half a minute for another, before it fails.
     ///
@@ -112,7 +112,7 @@ impl<'a> Vms<'a> {
     /// [`TrickleError::Deploy`] if the program is ending.
     ///
     /// # Blocking
-    /// Until they are free, two seconds for one that does not answer.
+    /// Until they are free, two seconds for one that does not answer. What is just being taken in is waited for.
     pub fn release(self) -> Result<(), TrickleError> {
         let vms = self.end_search();
         Ok(self.lot.give_up_all(self.vr, vms.iter().map(Vm::place))?)
@@ -147,15 +147,13 @@ impl<'a> Vms<'a> {
     }
 
     fn collect_joined(&self) {
-        if self.lot.scout.borrow().is_none() {
-            return;
-        }
-        for (info, server) in scout::found(self.vr) {
+        let found = self.lot.scout.borrow().as_ref().map(|scout| scout.found(self.vr));
+        for (info, server) in found.unwrap_or_default() {
             let vm = self.joined(&info, server);
             // Before it gets any work: functions rely on what they find there.
             if let Err(error) = self.lot.furnish(vm.place()) {
                 tracing::warn!(vm = info.name, %error, "what was injected cannot be had on a VM that was found");
-                self.lot.give_up(vm.place());
+                self.lot.pass_over(vm.place());
                 continue;
             }
             say(format_args!("VM {} joins", info.name));
@@ -180,11 +178,13 @@ impl<'a> Vms<'a> {
 
     /// Puts something on all VMs, those that will join included.
     pub(crate) fn put(&self, injection: Injection) -> Result<(), TrickleError> {
-        for vm in self {
-            injection.put(vm.rai()).map_err(|error| vm.error(error))?;
+        // Begun everywhere before the first is waited for.
+        let begun: Vec<_> = self.iter().map(|vm| (vm, injection.put(vm.rai()))).collect();
+        for (vm, put) in begun {
+            put.and_then(Pending::wait).map_err(|error| vm.error(error))?;
         }
         for vm in self.newcomers(self.iter()) {
-            match injection.put(vm.rai()) {
+            match injection.put(vm.rai()).and_then(Pending::wait) {
                 // Nobody has seen that one yet.
                 Err(CallError::Down(down)) => vm.died(&down),
                 result => result.map_err(|error| vm.error(error))?,

@@ -3,15 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use river_core::{HostLimits, Query, Result, Vm, VmConfig, Vr};
+use river_core::{Channel, HostLimits, Query, QueueLimit, Result, Vm, VmConfig, VmInfo, Vr, WhenFull};
+use river_rai::{Rai, RaiServer};
 use river_trickle::{TrickleError, current};
 
 /// Against hanging only.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Says that this process is a test's own, with a discovery port that nobody else uses.
+/// Says that this process is a test's own, with a discovery port and a key that nobody else uses.
 const ALONE: &str = "RIVER_COMING_ALONE";
 
 /// Runs a test in a process of its own, which is this executable with the name of the test.
@@ -20,11 +23,18 @@ fn alone(name: &str, test: impl FnOnce(&Vr) -> Result<()>) {
         return river_core::try_run(test).unwrap();
     }
     let other: u32 = name.bytes().fold(0, |sum, byte| (31 * sum + u32::from(byte)) % 61);
-    let port = 48_000 + (std::process::id() % 100) * 61 + other;
+    // Below the ports that the system gives to whoever wants any.
+    let port = 10_000 + (std::process::id() % 340) * 61 + other;
+    let scratch = tempfile::tempdir().unwrap();
     let status = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(ALONE, "1")
         .env("RIVER_PORT", port.to_string())
+        .env("RIVER_KEY_FILE", scratch.path().join("key"))
+        .env("RIVER_CACHE", scratch.path().join("cache"))
+        .env_remove("RIVER_NETWORK")
+        .env_remove("RIVER_HOSTS")
+        .env_remove("RIVER_VMS")
         .status()
         .unwrap();
     assert!(status.success());
@@ -34,9 +44,13 @@ fn vm(name: &str) -> Vm {
     Vm::start(VmConfig::default().name(name)).unwrap()
 }
 
-/// How many VMs there are for everybody.
-fn idle(vr: &Vr) -> Result<usize> {
-    Ok(vr.discover(Query { idle_only: true, ..Query::default() })?.len())
+/// Searches until so many VMs are there for everybody: one that is slow to answer is missed by a single search.
+fn wait_for_idle(vr: &Vr, count: usize) -> Result<()> {
+    let start = Instant::now();
+    while vr.discover(Query { idle_only: true, ..Query::default() })?.len() != count {
+        assert!(start.elapsed() < LIMIT, "not {count} VMs are idle");
+    }
+    Ok(())
 }
 
 #[test]
@@ -86,7 +100,7 @@ fn a_vm_whose_host_died_can_be_used_again() {
         let _ = std::fs::remove_file(&marker);
         let mut vms = river_trickle::connect(vr, 1)?;
         vms.grow(Some(1))?;
-        let once = |(x, marker): (u64, std::path::PathBuf)| {
+        let once = |(x, marker): (u64, PathBuf)| {
             if x == 5 && File::create_new(&marker).is_ok() {
                 std::process::exit(3);
             }
@@ -120,12 +134,68 @@ fn vms_that_are_released_can_be_had_again() {
             }
             assert_eq!(width.get(), 2);
             vms.clone().release()?;
-            assert_eq!(idle(vr)?, 2);
+            wait_for_idle(vr, 2)?;
             assert!(vms[0].call(|x: u64| x, (1,)).unwrap_err().is_disconnected());
             assert!(matches!(vms.forkwork(|x: u64| x, 0..3, 1), Err(TrickleError::NoVmLeft { .. })));
         }
         drop(machines);
         Ok(())
+    });
+}
+
+/// What is just being taken in is not forgotten, at whatever moment the search is ended.
+#[test]
+fn vms_that_are_about_to_join_are_given_back_too() {
+    alone("vms_that_are_about_to_join_are_given_back_too", |vr| {
+        let machines = [vm("first"), vm("second")];
+        let infos: Vec<VmInfo> = machines.iter().map(Vm::info).collect();
+        for phase in 0..10 {
+            let vms = river_trickle::connect(vr, 1)?;
+            let start = Instant::now();
+            vms.grow(None)?;
+            // Its search takes a quarter of a second.
+            while start.elapsed() < Duration::from_millis(230 + 15 * phase) {
+                std::thread::yield_now();
+            }
+            vms.release()?;
+            let all = vr.allocate_within(infos.clone(), 2, Duration::ZERO)?;
+            vr.release(&all)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn vms_join_who_has_no_room_for_messages() {
+    alone("vms_join_who_has_no_room_for_messages", |vr| {
+        let _first = vm("first");
+        let mut vms = river_trickle::connect(vr, 1)?;
+        vr.send_bytes(vr.id(), Channel::named("other"), 0, Vec::new())?;
+        let limit = QueueLimit { messages: 1, bytes: usize::MAX, when_full: WhenFull::Wait };
+        vr.limit_queue(Some(limit));
+        vms.grow(None)?;
+        let _second = vm("second");
+        let start = Instant::now();
+        while vms.names() != ["first", "second"] {
+            assert!(start.elapsed() < LIMIT);
+            vms.update();
+        }
+        vms.release()?;
+        wait_for_idle(vr, 2)
+    });
+}
+
+#[test]
+fn a_server_that_ends_takes_nothing_else_on_its_vm_along() {
+    alone("a_server_that_ends_takes_nothing_else_on_its_vm_along", |vr| {
+        let machine = vm("only");
+        let vms = river_trickle::connect(vr, 1)?;
+        let other = vr.deploy(&[machine.info()], |_| RaiServer::unrestricted())?[0];
+        vms[0].rai().stop()?;
+        assert!(vms[0].call(|| (), ()).unwrap_err().is_disconnected());
+        assert_eq!(Rai::connect(vr, other).call(|x: u64| x + 1, (1,)), Ok(2));
+        vms.release()?;
+        wait_for_idle(vr, 1)
     });
 }
 
@@ -137,8 +207,7 @@ fn a_vm_that_cannot_be_used_is_not_kept() {
         let _vm = Vm::start(VmConfig::default().name("only").limits(limits)).unwrap();
         let error = river_trickle::connect(vr, 1).unwrap_err();
         assert!(error.to_string().contains("only"), "{error}");
-        assert_eq!(idle(vr)?, 1);
-        Ok(())
+        wait_for_idle(vr, 1)
     });
 }
 
@@ -178,6 +247,39 @@ fn vms_that_join_get_what_was_injected_before_they_get_work() {
         vms.update();
         assert_eq!(vms.names(), ["first", "second"]);
         assert_eq!(vms[1].call_named::<i64, _>("negate", (3_i64,))?, -3);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_vm_that_cannot_have_what_was_injected_is_tried_once() {
+    alone("a_vm_that_cannot_have_what_was_injected_is_tried_once", |vr| {
+        let scratch = tempfile::tempdir()?;
+        let log = scratch.path().join("log");
+        let tries = || std::fs::read_to_string(&log).map(|log| log.matches("second").count());
+        let _first = vm("first");
+        let mut vms = river_trickle::connect(vr, 1)?;
+        let make = |log: PathBuf| {
+            let name = current::with_vr(|vr| vr.vm().to_owned()).unwrap();
+            writeln!(File::options().create(true).append(true).open(log).unwrap(), "{name}").unwrap();
+            assert_ne!(name, "second");
+        };
+        vms.inject_object("object", make, (log.clone(),))?;
+        vms.grow(None)?;
+        let _second = vm("second");
+        let start = Instant::now();
+        while tries()? == 0 {
+            assert!(start.elapsed() < LIMIT);
+            vms.update();
+        }
+        // It is there for others, as it was given back, and another one is found.
+        wait_for_idle(vr, 1)?;
+        let _third = vm("third");
+        while vms.names() != ["first", "third"] {
+            assert!(start.elapsed() < LIMIT);
+            vms.update();
+        }
+        assert_eq!(tries()?, 1);
         Ok(())
     });
 }

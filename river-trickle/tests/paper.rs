@@ -2,6 +2,9 @@
 
 mod scene;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
 use river_trickle::{TrickleError, current, each, fork, join, joinany};
 use scene::with_vms;
 
@@ -90,5 +93,23 @@ fn injected_functions_and_objects_have_names() {
             *counter
         };
         assert_eq!((counter.call(count, ()), counter.call(count, ())), (Ok(1), Ok(2)));
+    });
+}
+
+#[test]
+fn what_is_injected_is_made_everywhere_at_the_same_time() {
+    static BEGUN: AtomicU32 = AtomicU32::new(0);
+    // Returns when both have begun, or after a minute.
+    let meet = || {
+        let start = Instant::now();
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        while BEGUN.load(Ordering::SeqCst) < 2 && start.elapsed() < Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        start.elapsed() < Duration::from_secs(60)
+    };
+    with_vms(2, |vms| {
+        let met = vms.inject_object("met", meet, ()).unwrap();
+        assert!(met.iter().all(|met| met.get() == Ok(true)));
     });
 }

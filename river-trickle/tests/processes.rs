@@ -45,6 +45,9 @@ fn run_helper(name: &str, environment: &[(&str, &str)]) -> String {
         .args(["--exact", name, "--nocapture"])
         .env("RIVER_TEST_HELPER", name)
         .env_remove("RUST_LIB_BACKTRACE")
+        .env_remove("RIVER_NETWORK")
+        .env_remove("RIVER_HOSTS")
+        .env_remove("RIVER_VMS")
         .envs(environment.iter().copied())
         .output()
         .unwrap();
@@ -58,11 +61,18 @@ fn is_helper(name: &str) -> bool {
 
 #[test]
 fn a_vm_that_is_drained_goes_when_its_forks_are_joined() {
-    let port = (47_000 + std::process::id() % 1000).to_string();
-    run_helper("helper_that_drains", &[("RIVER_PORT", &port)]);
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    // Below the ports that the system gives to whoever wants any.
+    let port = (10_000 + std::process::id() % 20_000).to_string();
+    let (key, cache) = (at("key"), at("cache"));
+    run_helper(
+        "helper_that_drains",
+        &[("RIVER_PORT", &port), ("RIVER_KEY_FILE", &key), ("RIVER_CACHE", &cache)],
+    );
 }
 
-/// Not a test of its own: has a discovery port that nobody else uses.
+/// Not a test of its own: has a discovery port and a key that nobody else uses.
 #[test]
 fn helper_that_drains() {
     if !is_helper("helper_that_drains") {

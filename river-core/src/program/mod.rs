@@ -202,7 +202,7 @@ impl Program {
             for vm in vms {
                 vm.send(ToVm::Renew);
                 if vm.is_dead(now, deaf) {
-                    vm.give_up(&self);
+                    vm.give_up(&self, format!("it has not been heard of for {DEAD:?}"));
                     self.state().lose(&vm);
                 }
             }

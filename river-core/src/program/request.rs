@@ -185,7 +185,7 @@ impl Program {
         self.try_allocate(infos, Count::Exactly(count)).await
     }
 
-    async fn release(&self, ids: &[VmId]) -> Reply {
+    async fn release(self: &Arc<Self>, ids: &[VmId]) -> Reply {
         let released: Vec<Arc<Leased>> = {
             let mut state = self.state();
             let release = |id: &VmId| {
@@ -207,7 +207,10 @@ impl Program {
             vm.send(ToVm::Release);
         }
         for vm in &released {
-            vm.wait_for_close().await;
+            if !vm.wait_for_close().await {
+                // Nobody judges it any more, and somebody may wait for the ends of its VRs.
+                vm.give_up(self, "it did not answer when it was given back".into());
+            }
         }
         Reply::Done
     }

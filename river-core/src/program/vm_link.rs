@@ -14,7 +14,7 @@ use crate::image::Image;
 use crate::lease;
 use crate::program::output::Line;
 use crate::program::place::View;
-use crate::program::pulse::{Change, DEAD, Pulse, SUSPECT};
+use crate::program::pulse::{Change, Pulse, SUSPECT};
 use crate::program::{FAREWELL, Program};
 use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome, pieces};
 use crate::rt;
@@ -316,9 +316,9 @@ impl Leased {
         }
     }
 
-    /// Waits until the VM has closed the connection.
-    pub(crate) async fn wait_for_close(&self) {
-        let _ = rt::timeout(FAREWELL, self.closed.recv()).await;
+    /// Waits until the VM has closed the connection, but not for long. False: it has not.
+    pub(crate) async fn wait_for_close(&self) -> bool {
+        rt::timeout(FAREWELL, self.closed.recv()).await.is_ok()
     }
 
     /// Judges whether the VM is alive. True: it is dead.
@@ -344,8 +344,7 @@ impl Leased {
     }
 
     /// Gives the VM up, which has been silent for too long. Should it wake it finds that the lease is over.
-    pub(super) fn give_up(&self, program: &Arc<Program>) {
-        let error = format!("it has not been heard of for {DEAD:?}");
+    pub(super) fn give_up(&self, program: &Arc<Program>, error: String) {
         self.host_is_gone(program, &Why::LostLink { vm: self.info.name.clone(), error });
         self.release();
     }

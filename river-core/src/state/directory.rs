@@ -161,7 +161,10 @@ impl Directory {
         &self,
         of: Option<ProgramId>,
     ) -> Result<(u64, Content, Vec<StateError>), StateError> {
-        let numbers = self.numbers().map_err(|error| failed(&self.0, &error))?;
+        let numbers = match self.numbers() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && of.is_some() => Vec::new(),
+            numbers => numbers.map_err(|error| failed(&self.0, &error))?,
+        };
         let mut broken = Vec::new();
         for &number in numbers.iter().rev() {
             match self.read(number) {
@@ -170,11 +173,9 @@ impl Directory {
                 Err(error) => broken.push(error),
             }
         }
-        let nothing = match of {
-            None => "there is no checkpoint in this directory",
-            Some(_) => "there is no checkpoint of this run in this directory",
-        };
-        Err(broken.into_iter().next().unwrap_or_else(|| failed(&self.0, &nothing)))
+        let nothing =
+            || StateError::NoCheckpoint { path: self.0.display().to_string(), of_run: of.is_some() };
+        Err(broken.into_iter().next().unwrap_or_else(nothing))
     }
 
     /// The checkpoint that is meant by the path of its file, or the newest one of a directory: as [`latest`](Self::latest).

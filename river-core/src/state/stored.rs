@@ -62,7 +62,8 @@ impl Stored {
     /// Looks for the newest checkpoint that is whole, and reads it.
     ///
     /// # Errors
-    /// [`StateError::File`] if there is none, or the program's image beside it is missing or altered.
+    /// [`StateError::NoCheckpoint`] if there is none; [`StateError::File`] if none is whole, or the program's image beside it is
+    /// missing or altered.
     pub fn latest(directory: impl AsRef<Path>) -> Result<Self, StateError> {
         Self::newest(directory.as_ref(), None)
     }
@@ -70,7 +71,7 @@ impl Stored {
     /// The same among those that were taken for a run: by a program that has `RIVER_CHECKPOINT_RUN` set to its id.
     ///
     /// # Errors
-    /// [`StateError::File`] as of [`latest`](Self::latest).
+    /// As of [`latest`](Self::latest); that there is no such directory means that nothing was taken for the run.
     pub fn latest_of(directory: impl AsRef<Path>, run: ProgramId) -> Result<Self, StateError> {
         Self::newest(directory.as_ref(), Some(run))
     }

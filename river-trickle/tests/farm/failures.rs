@@ -127,9 +127,14 @@ fn a_chunk_that_takes_too_long_fails_and_its_vm_works_on() {
         let limit = Duration::from_millis(100);
         let (good, bad): (Vec<_>, Vec<_>) =
             vms.forkgen(endless, 0..40, 1).deadline(limit).partition(Result::is_ok);
-        assert_eq!(good.len(), 39);
-        let [Err(TrickleError::TimedOut { items, limit: told, .. })] = &bad[..] else { panic!("{bad:?}") };
-        assert_eq!((items.0.clone(), *told), (5..6, limit));
+        // On a busy machine others may take long, too.
+        let late = bad.iter().map(|bad| match bad {
+            Err(TrickleError::TimedOut { items, limit: told, .. }) if *told == limit => items.0.clone(),
+            other => panic!("{other:?}"),
+        });
+        let late: Vec<_> = late.collect();
+        assert!(late.contains(&(5..6)), "{late:?}");
+        assert_eq!(good.len() + late.len(), 40);
         assert_eq!(vms.iter().filter(|vm| vm.call(foo, (1,)) == Ok(11)).count(), 2);
     });
 }

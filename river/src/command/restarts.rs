@@ -4,10 +4,10 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{self, Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use clap::ValueHint;
-use river::VrError;
-use river::core::{self, ProgramId, Query, Stored, Vm, VmInfo};
+use river::core::{self, ProgramId, Query, StateError, Stored, Vm, VmInfo};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -17,6 +17,11 @@ use super::{search, tell};
 
 /// Stands for a directory: the memory of VMs.
 const MEMORY: &str = "memory";
+
+/// How often checkpoints are looked for that cannot be read: files may have run out, or VMs be slow to answer.
+const TRIES: u32 = 4;
+/// How long between that.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Whether and how the program's state is kept.
 #[derive(clap::Args)]
@@ -87,10 +92,10 @@ pub(super) enum Keeping<'a> {
 
 impl Keeping<'_> {
     /// The last one; of this run, not of another one.
-    pub(super) fn last(&self, started: &[Vm]) -> river::Result<Stored> {
+    pub(super) fn last(&self, started: &[Vm]) -> Last {
         match self {
-            Keeping::Nothing => Err(VrError::msg("no checkpoints are taken")),
-            Keeping::Directory(directory, run) => Ok(Stored::latest_of(directory, *run)?),
+            Keeping::Nothing => Last::None("no checkpoints are taken".into()),
+            Keeping::Directory(directory, run) => last_of(directory, *run),
             Keeping::Memory(kept) => kept.fetch(started),
         }
     }
@@ -103,6 +108,37 @@ impl Keeping<'_> {
     }
 }
 
+/// From where a program that died goes on.
+pub(super) enum Last {
+    Stored(Box<Stored>),
+    /// From its beginning, and why.
+    None(String),
+    /// Nobody knows: there are checkpoints that cannot be read now. A program that began anew would take others in their places.
+    Unreadable(StateError),
+}
+
+/// The last checkpoint of a run in a directory.
+pub(super) fn last_of(directory: &Path, run: ProgramId) -> Last {
+    match patiently(|| match Stored::latest_of(directory, run) {
+        Err(error @ StateError::NoCheckpoint { .. }) => Ok(Last::None(error.to_string())),
+        stored => stored.map(|stored| Last::Stored(stored.into())),
+    }) {
+        Ok(last) => last,
+        Err(error) => Last::Unreadable(error),
+    }
+}
+
+/// Tries a few times.
+fn patiently<T>(mut act: impl FnMut() -> Result<T, StateError>) -> Result<T, StateError> {
+    for _ in 1..TRIES {
+        match act() {
+            Ok(done) => return Ok(done),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    act()
+}
+
 /// Checkpoints that VMs keep, and where they are brought when they are needed.
 pub(super) struct Kept {
     run: ProgramId,
@@ -112,20 +148,21 @@ pub(super) struct Kept {
 impl Kept {
     /// Brings the newest one here, and drops it there: if the program dies again before it has taken another one, it goes on
     /// from this one.
-    fn fetch(&self, started: &[Vm]) -> river::Result<Stored> {
-        let vms = vms(started);
-        let fetched = core::kept::fetch(self.run, &vms, self.directory.path());
-        let stored = Stored::latest(self.directory.path());
-        match (fetched, &stored) {
-            (Err(error), Ok(_)) => tell(format_args!("[river: {error}; going on from the one before]")),
-            (Err(error), Err(_)) => {
-                // What is left of them is of no use to a program that begins anew.
-                core::kept::forget(self.run, &vms);
-                return Err(error.into());
+    fn fetch(&self, started: &[Vm]) -> Last {
+        let directory = self.directory.path();
+        let fetched = patiently(|| core::kept::fetch(self.run, &vms(started), directory));
+        let last = match (Stored::latest(directory), &fetched) {
+            (Ok(stored), Err(error)) => {
+                tell(format_args!("[river: {error}; going on from the one before]"));
+                return Last::Stored(stored.into());
             }
-            (Ok(_), _) => core::kept::forget(self.run, &vms),
-        }
-        Ok(stored?)
+            (Ok(stored), Ok(_)) => Last::Stored(stored.into()),
+            (Err(error), Ok(_)) => return Last::Unreadable(error),
+            (Err(_), Err(error)) => Last::None(error.to_string()),
+        };
+        // What is left of them is of no use to a program that begins anew.
+        core::kept::forget(self.run, &vms(started));
+        last
     }
 }
 
@@ -155,7 +192,7 @@ impl Lives {
 
     /// Runs it to its end; each time it dies, from `last`, its last checkpoint, or else from its beginning. How it ended, and
     /// whether it died.
-    pub(super) fn run(mut self, last: impl Fn() -> river::Result<Stored>) -> river::Result<(End, bool)> {
+    pub(super) fn run(mut self, last: impl Fn() -> Last) -> river::Result<(End, bool)> {
         let runner = Runner::new()?;
         let mut end = runner.run(&mut self.command)?;
         for restart in 1..=self.restarts {
@@ -165,16 +202,22 @@ impl Lives {
             self.lost.as_file().set_len(0)?;
             let count = format!("restart {restart} of {}", self.restarts);
             end = match last() {
-                Ok(stored) => {
+                Last::Stored(stored) => {
                     let number = stored.number;
                     tell(format_args!(
                         "[river: the program died; going on from checkpoint {number}, {count}]"
                     ));
                     runner.run(&mut restored(&stored, self.command.get_envs())?)?
                 }
-                Err(error) => {
-                    tell(format_args!("[river: the program died ({error}); beginning anew, {count}]"));
+                Last::None(why) => {
+                    tell(format_args!("[river: the program died ({why}); beginning anew, {count}]"));
                     runner.run(&mut self.command)?
+                }
+                Last::Unreadable(error) => {
+                    tell(format_args!(
+                        "[river: the program died, and its last checkpoint cannot be read: {error}]"
+                    ));
+                    break;
                 }
             };
         }

@@ -10,7 +10,7 @@ use clap::ValueHint;
 use river::VrError;
 use river::core::{ProgramId, Stored};
 
-use super::restarts::{Lives, seconds};
+use super::restarts::{Last, Lives, last_of, seconds};
 use super::states::is_recording;
 use super::{exit, for_child, is_there, tell};
 
@@ -82,7 +82,10 @@ fn try_run(args: &Args) -> river::Result<u8> {
             command.env("RIVER_CHECKPOINT_EVERY", every.to_string());
         }
     }
-    let last = || Ok(Stored::latest_of(&args.directory, run).unwrap_or_else(|_| stored.clone()));
+    let last = || match last_of(&args.directory, run) {
+        Last::None(_) => Last::Stored(stored.clone().into()),
+        last => last,
+    };
     let (end, _) = Lives::new(command, args.restarts)?.run(last)?;
     Ok(end.code())
 }

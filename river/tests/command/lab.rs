@@ -20,7 +20,7 @@ pub(crate) const INITIATOR: &str = "RIVER_TEST_INITIATOR";
 pub(crate) const INITIATOR_ARGS: [&str; 3] = ["--exact", "initiator", "--nocapture"];
 
 /// More tests than there are in this executable.
-const PORTS: u16 = 60;
+const PORTS: u16 = 100;
 
 /// The `river` command and its VMs, in an empty directory, with a cache, a key and a port of their own.
 pub(crate) struct Lab {
@@ -50,7 +50,7 @@ impl Lab {
         heed_signals();
         static NEXT: AtomicU16 = AtomicU16::new(0);
         // Below the ports that the system gives to whoever wants any.
-        let first = 10_000 + (std::process::id() % 360) as u16 * PORTS;
+        let first = 10_000 + (std::process::id() % 216) as u16 * PORTS;
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         let directory = tempfile::tempdir().unwrap();
         // Not a copy: while it is written another test may fork, and nobody can run what somebody holds open for writing.

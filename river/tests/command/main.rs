@@ -54,6 +54,7 @@ fn initiator() {
         "count-until" => Some(migrate::count_until),
         "fails" => Some(cli::fails),
         "dies-once" => Some(state::dies_once),
+        "gives-back" => Some(gives_back),
         _ => None,
     };
     if let Some(program) = program {
@@ -92,6 +93,16 @@ fn initiator() {
         Ok(())
     })
     .unwrap();
+}
+
+/// What the initiator of kind `gives-back` does: gives the VMs of a cluster back at the end of its input.
+fn gives_back(vr: &Vr) -> river::Result {
+    let cluster = river::mapreduce::Cluster::connect(vr, 2)?;
+    println!("has a cluster");
+    std::io::read_to_string(std::io::stdin())?;
+    cluster.release()?;
+    println!("gave it back");
+    Ok(())
 }
 
 #[test]
@@ -186,4 +197,20 @@ fn a_stopped_vm_is_given_up_and_is_free_when_it_wakes() {
     assert!(text.contains("it has not been heard of for 8s"), "{text}");
     rustix::process::kill_process(daemon, rustix::process::Signal::CONT).unwrap();
     eventually(Duration::from_secs(60), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+}
+
+#[test]
+fn a_stopped_vm_is_given_up_when_it_is_given_back() {
+    let mut lab = Lab::new();
+    lab.start_vms_in("env", &[], "stopped");
+    lab.start_vms_in("env", &[], "other");
+    let mut program = lab.program("gives-back").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut program, "has a cluster");
+    let daemon = rustix::process::Pid::from_child(&lab.daemons[0]);
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP).unwrap();
+    drop(program.stdin.take());
+    wait_for_line(&mut program, "gave it back");
+    assert!(program.wait().unwrap().success());
+    rustix::process::kill_process(daemon, rustix::process::Signal::CONT).unwrap();
+    eventually(Duration::from_secs(60), "VMs free and hosts gone", || lab.idle() == 2 && lab.hosts() == 0);
 }

@@ -8,7 +8,7 @@ use river::core::{Query, Recording, Vr};
 use river::prelude::{Sfm, msg, pat};
 
 use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
-use super::state::{Counting, SUM};
+use super::state::{Counting, PAUSE, SUM};
 
 /// The beginning of a line of the table of a recording: a VR of that type.
 fn vr_of(table: &str, kind: &str) -> String {
@@ -88,7 +88,7 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     // As `river record` says it.
     let which = format!("{}:{}", std::process::id(), tape.display());
     let mut command = lab.program("count-long");
-    command.env("RIVER_RECORD", &which).env("RIVER_PASS", INITIATOR);
+    command.env("RIVER_RECORD", &which).env("RIVER_PASS", INITIATOR).env(PAUSE, "50");
     let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "is counting");
     // Two chunks of the initiator at least.

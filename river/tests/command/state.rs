@@ -72,7 +72,7 @@ pub(crate) fn count_long(vr: &Vr) -> river::Result {
 }
 
 /// The milliseconds between two rounds: it is to live for as long as something is done with it.
-const PAUSE: &str = "COUNT_PAUSE";
+pub(crate) const PAUSE: &str = "COUNT_PAUSE";
 
 /// Twice, by two counters: the sum of 1 to 300.
 pub(crate) const SUM: &str = "sum 90300";
@@ -174,7 +174,9 @@ fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
 
 /// What the initiator of kind `dies-once` does: is killed before it has been checkpointed, if a file says so.
 pub(crate) fn dies_once(vr: &Vr) -> river::Result {
-    let vms = vr.allocate(vr.discover(river::core::Query { count: Some(2), ..Default::default() })?, 2)?;
+    let vms = vr.discover(river::core::Query { count: Some(2), ..Default::default() })?;
+    // Those that the life before has lost are not free at once.
+    let vms = vr.allocate_within(vms, 2, Duration::from_secs(60))?;
     let counters = vr.deploy(&vms, |_| Counting { count: 0 })?;
     if std::fs::remove_file(std::env::var(EXIT)?).is_ok() {
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
@@ -208,36 +210,66 @@ fn a_program_that_dies_before_its_first_checkpoint_begins_anew_and_not_where_ano
     assert_eq!(Stored::latest(&state).unwrap().number, older.number);
 }
 
+/// That it cannot be read now does not mean that there is none: others would take its place.
+#[test]
+fn a_program_whose_checkpoint_cannot_be_read_does_not_begin_anew() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let (state, until) = (lab.path("state"), lab.path("until"));
+    let directory = state.to_str().unwrap();
+    let options = ["--checkpoint", directory, "--restarts", "1"];
+    let mut command = lab.run_program(&options, "count-until");
+    command.env(UNTIL, &until).env("RIVER_PASS", INITIATOR).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    wait_for_line(&mut run, "is counting");
+    let pid = lab.vms().iter().find_map(initiator_of).unwrap();
+    lab.ends(&["checkpoint", &pid.as_raw_nonzero().to_string(), directory], 0);
+    std::fs::write(Stored::latest(&state).unwrap().file, "not readable").unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(128 + 9), "{printed}");
+    assert!(
+        printed.contains("its last checkpoint cannot be read") && !printed.contains("restart 1"),
+        "{printed}"
+    );
+}
+
 /// It goes on where VMs are now: those that `river run` had started for it have ended with that.
 #[test]
 fn a_restored_program_finds_other_vms_and_is_checkpointed_and_restarted_as_before() {
     let mut lab = Lab::new();
     let (state, until) = (lab.path("state"), lab.path("until"));
     let directory = state.to_str().unwrap();
-    let killed = |command: &mut Command, above: u64| {
+    // The newest checkpoint as soon as there is one by another process than this.
+    let newest_but_of = |before| {
+        let mut newest = None;
+        eventually(Duration::from_secs(60), "a checkpoint", || {
+            newest = Stored::latest(&state).ok().filter(|stored| pid_of(&stored.program) != before);
+            newest.is_some()
+        });
+        newest.unwrap()
+    };
+    let killed = |command: &mut Command, before| {
         command.env(UNTIL, &until).env("RIVER_PASS", INITIATOR).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
-        let newest = || Stored::latest(&state).map_or(0, |stored| stored.number);
-        eventually(Duration::from_secs(60), "a checkpoint", || newest() > above);
-        let stored = Stored::latest(&state).unwrap();
+        let stored = newest_but_of(before);
         let pid = pid_of(&stored.program).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         (child, stored)
     };
     let options = ["-n", "2", "--checkpoint", directory, "--every", "0.05"];
-    let (mut run, stored) = killed(&mut lab.run_program(&options, "count-until"), 0);
+    let (mut run, stored) = killed(&mut lab.run_program(&options, "count-until"), None);
     assert_eq!(run.wait().unwrap().code(), Some(128 + 9));
     assert!(stored.environment.iter().all(|(name, _)| name != "RIVER_PORT"), "{:?}", stored.environment);
 
     lab.start_vms(2);
+    eventually(Duration::from_secs(60), "VMs free", || lab.idle() == 2);
     let restore = ["restore", "--every", "0.05", "--restarts", "1", directory];
-    let before = Stored::latest(&state).unwrap().number;
-    let (mut run, stored) = killed(&mut lab.river(&restore), before);
+    let (mut run, stored) = killed(&mut lab.river(&restore), pid_of(&stored.program));
     assert!(stored.vms.iter().all(|name| name.starts_with("lab-")), "{:?}", stored.vms);
-    let newer = |number| Stored::latest(&state).is_ok_and(|stored| stored.number > number);
-    // One that was being taken when it was killed may have come to be.
-    let before = stored.number + 1;
-    eventually(Duration::from_secs(60), "it goes on once more", || newer(before));
+    // It goes on once more.
+    newest_but_of(pid_of(&stored.program));
 
     // Nobody else takes checkpoints there meanwhile.
     for args in [&["run", "--checkpoint", directory, "true"][..], &["restore", "--every", "1", directory]] {
