@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io;
-use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// A yield to a thread that only looks and yields as well takes 1.7 us, one to nobody a quarter. Who gets its core back
 /// sooner than this has it for itself.
@@ -80,7 +80,18 @@ fn move_away() -> io::Result<()> {
         return Ok(());
     }
     sched_setaffinity(None, &others)?;
+    // Who may run anywhere may run on cores, too, that there will be later.
+    sched_setaffinity(None, &anywhere())?;
+    if sched_getaffinity(None)? == cores {
+        return Ok(());
+    }
     sched_setaffinity(None, &cores)
+}
+
+fn anywhere() -> CpuSet {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|core| all.set(core));
+    all
 }
 
 #[cfg(test)]
@@ -113,5 +124,10 @@ mod tests {
         let before = sched_getaffinity(None).unwrap();
         move_away().unwrap();
         assert_eq!(sched_getaffinity(None).unwrap(), before);
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu());
+        sched_setaffinity(None, &one).unwrap();
+        move_away().unwrap();
+        assert_eq!(sched_getaffinity(None).unwrap(), one);
     }
 }

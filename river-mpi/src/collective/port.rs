@@ -64,6 +64,8 @@ pub(super) struct Port<'a, 'v> {
     pub(super) near: Option<&'a Near>,
     /// The way to other processes of this machine. The same holds.
     pub(super) across: Option<&'a Across>,
+    /// Whether that is used for sending: all ranks know that all messages are short.
+    pub(super) small: bool,
 }
 
 impl Port<'_, '_> {
@@ -80,6 +82,11 @@ impl Port<'_, '_> {
     fn across(&self, rank: usize) -> Option<&Across> {
         self.across.filter(|across| across.reaches(rank))
     }
+
+    /// The same if all messages are short.
+    fn across_small(&self, rank: usize) -> Option<&Across> {
+        self.across(rank).filter(|_| self.small)
+    }
 }
 
 impl Wire for Port<'_, '_> {
@@ -88,7 +95,7 @@ impl Wire for Port<'_, '_> {
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
         match self.near(to) {
             Some(near) => near.send_copy(self.engine, to, tag, bytes),
-            None => match self.across(to) {
+            None => match self.across_small(to) {
                 Some(across) => across.send(self.engine, to, tag, bytes),
                 None => self.engine.send_copy(self.team.members[to], self.team.key(tag), bytes),
             },
@@ -98,7 +105,7 @@ impl Wire for Port<'_, '_> {
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
         match self.near(to) {
             Some(near) => near.send(self.engine, to, tag, Message::Whole(bytes)),
-            None if self.across(to).is_some() => self.send(to, tag, &bytes),
+            None if self.across_small(to).is_some() => self.send(to, tag, &bytes),
             None => self.engine.send_shared(self.team.members[to], self.team.key(tag), bytes),
         }
     }
@@ -122,7 +129,7 @@ impl Wire for Port<'_, '_> {
     fn offers(&self, to: usize, bytes: usize) -> bool {
         bytes >= OFFER
             && self.near(to).is_none()
-            && self.across(to).is_none()
+            && self.across_small(to).is_none()
             && self.engine.lends(self.team.members[to], bytes.min(OFFER))
     }
 
@@ -146,7 +153,12 @@ impl Wire for Port<'_, '_> {
             return near.receive_into(self.engine, from, tag, out);
         }
         if let Some(across) = self.across(from) {
-            return across.receive_into(self.engine, from, tag, out);
+            if self.small {
+                return across.receive_into(self.engine, from, tag, out);
+            }
+            if let Some(landed) = across.receive_long(self.engine, from, tag, out)? {
+                return Ok(landed);
+            }
         }
         let (header, arrival) = self.engine.receive(&self.team.ask(from, tag), Some(out))?;
         Ok(match arrival {
@@ -159,9 +171,6 @@ impl Wire for Port<'_, '_> {
         if let Some(near) = self.near(from) {
             return Ok(near.try_receive(from, tag));
         }
-        if let Some(across) = self.across(from) {
-            return across.try_receive(self.engine, from, tag);
-        }
         let arrival = self.engine.try_receive(&self.team.ask(from, tag))?;
         Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())))
     }
@@ -170,16 +179,12 @@ impl Wire for Port<'_, '_> {
         if let Some(near) = self.near(from) {
             return near.receive(self.engine, from, tag);
         }
-        if let Some(across) = self.across(from) {
-            return across.receive(self.engine, from, tag);
-        }
         // Room for a short one, which needs no memory then.
         let mut data = [0_u64; SHORT / 8];
         let out = bytemuck::bytes_of_mut(&mut data);
-        let (header, arrival) = self.engine.receive(&self.team.ask(from, tag), Some(out))?;
-        Ok(match arrival {
-            Some(arrival) => Message::Whole(arrival.into_bytes()),
-            None => Message::Short(data, header.length as u8),
+        Ok(match self.receive_brief(from, tag, out)? {
+            Landed::Elsewhere(message) => *message,
+            Landed::Here(len) => Message::Short(data, len as u8),
         })
     }
 }

@@ -88,8 +88,8 @@ impl<'v> Communicator<'v> {
             self.engine().pump()?;
         }
         let planned = &call.planned;
-        let across = if planned.small { self.across() } else { None };
-        let port = Port { across, ..self.port(&call.team) };
+        let across = if self.is_inter() { None } else { self.across() };
+        let port = Port { across, small: planned.small, ..self.port(&call.team) };
         if planned.brief {
             // As in `guard_sent`.
             if let Err(error) = self.carry_out_brief((planned, tag), &port, given, output, filler, operator) {
@@ -134,7 +134,7 @@ impl<'v> Communicator<'v> {
     #[inline]
     pub(super) fn port<'a>(&'a self, team: &'a Team) -> Port<'a, 'v> {
         let near = if self.is_inter() { None } else { self.near() };
-        Port { team, engine: self.engine(), near, across: None }
+        Port { team, engine: self.engine(), near, across: None, small: false }
     }
 }
 

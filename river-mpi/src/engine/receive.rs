@@ -173,6 +173,12 @@ impl Engine<'_> {
         matching.take(pattern).map(|(_, message)| Arrival::new(message).into_bytes())
     }
 
+    /// An error if a rank is known to be gone, of which this one is told from now on.
+    pub(crate) fn check_alive(&self, rank: u32) -> Result {
+        self.watch(&[rank]);
+        self.state.borrow().check_failed(&[rank])
+    }
+
     /// Looks for a message without taking it: who sent it, its tag and length.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
         self.pump()?;

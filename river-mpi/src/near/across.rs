@@ -2,8 +2,8 @@
 //!
 //! Only in operations of which all ranks know that their messages are short, whoever sends them. The first messages of a pair go
 //! by the engine, so that communicators that are used once have no rings. Then the sender offers one, in a message, and uses it
-//! when the receiver has answered that it has it too. What finds no room in the ring goes by the engine, and so does the rest of
-//! that operation; so the receiver takes first what is in the ring. Sleeping and waking are as between threads.
+//! when the receiver has written into it that it reads. What finds no room in the ring goes by the engine, and so does the rest
+//! of that operation; so the receiver takes first what is in the ring. Sleeping and waking are as between threads.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,15 +16,19 @@ use river_core::{SharedLines, SharedName};
 
 use super::queue::{TAG, copy_of, is_later, tag_of};
 use super::{LOOKS, PATIENCE, SPINS, YIELDS};
-use crate::coll::{BRIEF, Landed, Message, SHORT};
-use crate::engine::{Ask, Engine, Sources};
+use crate::coll::{BRIEF, Landed, Message};
+use crate::engine::{Arrival, Ask, Engine, Sources};
 use crate::error::Result;
+use crate::header::Header;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
-use crate::queue::{Patience, Reader, Writer, memory_of};
+use crate::queue::{Patience, Reader, Wait, Writer, memory_of};
 
-/// Messages of a pair before a ring is offered.
+/// Messages of a pair before a ring is offered, and before it is taken back if nobody reads it.
 const FEW: u32 = 8;
+const MANY: u32 = 256;
+/// After so many messages a sender looks whether the receiver is still there.
+const LOOK: u32 = 64;
 /// Lines of a ring.
 const LINES: usize = 512;
 /// With more ranks in a communicator there would be too many rings, and so there would with more in a process.
@@ -33,9 +37,8 @@ const RINGS: usize = 256;
 /// How many this process has made, and has still.
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
-/// Tags of what is said about rings; those of operations are not negative.
+/// The tag of what is said about rings; those of operations are not negative.
 const OFFER: i32 = -1;
-const ANSWER: i32 = -2;
 
 /// A rank's way to the others of its communicator that are other processes of its machine.
 pub(crate) struct Across {
@@ -55,7 +58,8 @@ pub(crate) struct Across {
 enum Outgoing {
     /// So many messages have gone by the engine.
     Few(u32),
-    Offered(Ring),
+    /// And so many since this was offered.
+    Offered(Ring, u32),
     Open(Sender),
     /// There will be no ring.
     Never,
@@ -77,6 +81,7 @@ struct Sender {
     patience: Patience,
     /// The operation whose messages go by the engine from now on.
     spilled: Option<i32>,
+    pushed: u32,
 }
 
 struct Receiver {
@@ -119,17 +124,22 @@ impl Across {
 
     /// Sends a copy.
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
-        let pushed = match &mut self.outgoing.borrow_mut()[to] {
-            Outgoing::Open(sender) => sender.push(tag, bytes),
-            other => {
-                self.advance(engine, to, tag, other)?;
-                None
-            }
+        let (member, key) = (self.members[to], self.key(tag));
+        let (pushed, looks) = match &mut self.outgoing.borrow_mut()[to] {
+            Outgoing::Open(sender) => (sender.push(tag, bytes), sender.pushed.is_multiple_of(LOOK)),
+            _ => (None, false),
         };
+        if looks {
+            engine.pump()?;
+            engine.check_alive(member)?;
+        }
         match pushed {
             Some(Sleeper::Awake) => Ok(()),
-            Some(Sleeper::Asleep) => engine.send_shared(self.members[to], self.key(tag), Bytes::new()),
-            None => engine.send_copy(self.members[to], self.key(tag), bytes),
+            Some(Sleeper::Asleep) => engine.send_shared(member, key, Bytes::new()),
+            None => {
+                self.advance(engine, to, tag)?;
+                engine.send_copy(member, key, bytes)
+            }
         }
     }
 
@@ -150,44 +160,39 @@ impl Across {
         self.go_on(engine, from, tag, out)
     }
 
-    /// The same as a message.
-    pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
-        let mut data = [0_u64; SHORT / 8];
-        Ok(match self.receive_into(engine, from, tag, bytemuck::bytes_of_mut(&mut data))? {
-            Landed::Here(len) => Message::Short(data, len as u8),
-            Landed::Elsewhere(message) => *message,
-        })
-    }
-
-    /// The same if it has come.
-    pub(crate) fn try_receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Option<Message>> {
-        let landed = match self.look(from, tag, &mut []) {
-            None => {
-                engine.pump()?;
-                self.look_late(engine, from, tag, &mut [])
-            }
-            landed => landed,
-        };
-        if landed.is_none() && !self.is_open(from) {
-            let arrival = engine.try_receive(&self.ask(from, tag))?;
-            self.meet(engine, from);
-            return Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())));
+    /// The same in an operation that is none of short messages for this rank: if it is one for the sender, who has made another
+    /// call, this rank has to hear of it. `None`: what comes of that rank comes by the engine.
+    pub(crate) fn receive_long(
+        &self,
+        engine: &Engine<'_>,
+        from: usize,
+        tag: i32,
+        out: &mut [u8],
+    ) -> Result<Option<Landed>> {
+        if !self.is_open(from) {
+            return Ok(None);
         }
-        Ok(landed.map(|landed| match landed {
-            Landed::Here(_) => Message::Short(Default::default(), 0),
-            Landed::Elsewhere(message) => *message,
+        self.fall_asleep(from, tag);
+        let landed = self.look(from, tag, out);
+        if landed.is_some() && self.wake_up(from) {
+            return Ok(landed);
+        }
+        let arrived = engine.receive(&self.ask(from, tag), Some(&mut *out));
+        let was_woken = !self.wake_up(from);
+        let arrived = arrived?;
+        Ok(Some(match landed {
+            Some(landed) => landed,
+            None if was_woken => self.look(from, tag, out).unwrap_or(Landed::Here(0)),
+            None => landed_of(arrived),
         }))
     }
 
     #[inline(never)]
     fn go_on(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed> {
         if !self.is_open(from) {
-            let (header, arrival) = engine.receive(&self.ask(from, tag), Some(&mut *out))?;
+            let arrived = engine.receive(&self.ask(from, tag), Some(&mut *out))?;
             self.meet(engine, from);
-            return Ok(match arrival {
-                Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
-                None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
-            });
+            return Ok(landed_of(arrived));
         }
         // If not all run at once, who is waited for may be waiting for this core.
         for look in 1..=if self.at_once { SPINS } else { 1 } {
@@ -200,18 +205,18 @@ impl Across {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            for _ in 0..YIELDS {
-                engine.vr().yield_core();
-                if let Some(landed) = self.look(from, tag, out) {
-                    return Ok(landed);
-                }
-            }
             engine.pump()?;
             if let Some(landed) = self.look_late(engine, from, tag, out) {
                 return Ok(landed);
             }
             if Instant::now() >= deadline {
                 break;
+            }
+            for _ in 0..YIELDS {
+                engine.vr().yield_core();
+                if let Some(landed) = self.look(from, tag, out) {
+                    return Ok(landed);
+                }
             }
         }
         loop {
@@ -286,24 +291,24 @@ impl Across {
 
     /// A message to a rank goes by the engine, with all of its operation: whether those of the next one do.
     #[cold]
-    fn advance(&self, engine: &Engine<'_>, to: usize, tag: i32, way: &mut Outgoing) -> Result {
-        *way = match std::mem::replace(way, Outgoing::Never) {
+    fn advance(&self, engine: &Engine<'_>, to: usize, tag: i32) -> Result {
+        let way = std::mem::replace(&mut self.outgoing.borrow_mut()[to], Outgoing::Never);
+        let way = match way {
             Outgoing::Few(count) if count < FEW => Outgoing::Few(count + 1),
-            Outgoing::Few(_) => self.offer(engine, to)?.map_or(Outgoing::Never, Outgoing::Offered),
-            Outgoing::Offered(mut ring) => {
-                engine.pump()?;
-                match engine.arrived(&self.ask(to, ANSWER).pattern) {
-                    None => Outgoing::Offered(ring),
-                    Some(answer) if answer[..] == [1] => {
-                        ring.0.memory().seal();
-                        let patience = Patience::new(self.at_once);
-                        Outgoing::Open(Sender { ring, patience, spilled: Some(tag) })
-                    }
-                    Some(_) => Outgoing::Never,
-                }
+            Outgoing::Few(_) => {
+                self.offer(engine, to)?.map_or(Outgoing::Never, |ring| Outgoing::Offered(ring, 0))
             }
+            Outgoing::Offered(mut ring, _) if ring.0.is_joined() => {
+                ring.0.memory().seal();
+                let waits = if self.at_once { Wait::Looking } else { Wait::Yielding };
+                let patience = Patience::new(Some(waits));
+                Outgoing::Open(Sender { ring, patience, spilled: Some(tag), pushed: 0 })
+            }
+            Outgoing::Offered(ring, count) if count < MANY => Outgoing::Offered(ring, count + 1),
+            Outgoing::Offered(..) => Outgoing::Never,
             other => other,
         };
+        self.outgoing.borrow_mut()[to] = way;
         Ok(())
     }
 
@@ -319,18 +324,17 @@ impl Across {
         Ok(Some(Ring::new(lines)))
     }
 
-    /// Answers a rank that has offered a ring, if it has.
+    /// Reads from the ring that a rank has offered, if it has.
     fn meet(&self, engine: &Engine<'_>, from: usize) {
         let Some(offer) = engine.arrived(&self.ask(from, OFFER).pattern) else { return };
         let lines = postcard::from_bytes::<SharedName>(&offer)
             .ok()
             .and_then(|name| SharedLines::open(&name, memory_of(LINES)).ok());
-        let answer = u8::from(lines.is_some());
         self.incoming.borrow_mut()[from] = lines.map_or(Incoming::Never, |lines| {
-            Incoming::Open(Box::new(Receiver { reader: Reader::new(lines), held: None, late: None }))
+            let reader = Reader::new(lines);
+            reader.join();
+            Incoming::Open(Box::new(Receiver { reader, held: None, late: None }))
         });
-        // If it is gone, whoever waits for it is told.
-        let _ = engine.send_copy(self.members[from], self.key(ANSWER), &[answer]);
     }
 
     fn key(&self, tag: i32) -> Key {
@@ -377,6 +381,7 @@ impl Sender {
             self.spilled = Some(tag);
             return None;
         }
+        self.pushed = self.pushed.wrapping_add(1);
         // That what was pushed is not pushed later than this looks.
         compiler_fence(Ordering::SeqCst);
         let (asleep, reason) = (self.ring.0.asleep(), reason(tag));
@@ -423,6 +428,14 @@ impl Receiver {
     }
 }
 
+/// Where a message is that came by the engine.
+fn landed_of((header, arrival): (Header, Option<Arrival>)) -> Landed {
+    match arrival {
+        Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
+        None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
+    }
+}
+
 /// What a receiver writes that sleeps until something comes in that operation.
 fn reason(tag: i32) -> u64 {
     u64::from(tag.cast_unsigned()) + 1
@@ -435,7 +448,8 @@ mod tests {
     fn pair(lines: usize) -> (Sender, Receiver) {
         let ours = SharedLines::create(memory_of(lines)).unwrap();
         let theirs = SharedLines::open(&ours.name(), memory_of(lines)).unwrap();
-        let sender = Sender { ring: Ring::new(ours), patience: Patience::new(false), spilled: None };
+        let sender =
+            Sender { ring: Ring::new(ours), patience: Patience::new(None), spilled: None, pushed: 0 };
         (sender, Receiver { reader: Reader::new(theirs), held: None, late: None })
     }
 

@@ -32,8 +32,9 @@ const PART: u64 = 8;
 const READ: (usize, usize) = (0, 0);
 const PULSE: (usize, usize) = (0, 1);
 const GONE: (usize, usize) = (0, 2);
-/// The third: what the reader sleeps for.
+/// The third: what the reader sleeps for; whether it has the ring.
 const ASLEEP: (usize, usize) = (2, 0);
+const JOINED: (usize, usize) = (2, 1);
 const FRONT: usize = 4;
 
 /// The lines of a ring, which has as many as a power of two.
@@ -148,6 +149,11 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
         self.ring.front(GONE).load(Relaxed) != 0
     }
 
+    /// Whether the reader has said that it reads.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.ring.front(JOINED).load(Relaxed) != 0
+    }
+
     /// What the reader sleeps for: 0 if it does not.
     pub(crate) fn asleep(&self) -> &AtomicU64 {
         self.ring.front(ASLEEP)
@@ -216,6 +222,11 @@ impl<L: Deref<Target = [Line]>> Reader<L> {
     /// Of [so many](memory_of) lines.
     pub(crate) fn new(lines: L) -> Self {
         Self { ring: Ring::new(lines), read: 0, told: 0 }
+    }
+
+    /// Says that this side reads.
+    pub(crate) fn join(&self) {
+        self.ring.front(JOINED).store(1, Relaxed);
     }
 
     /// What this side sleeps for: 0 if it does not.

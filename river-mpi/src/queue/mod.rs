@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use lines::{Reader, Record, Writer, memory_of};
-pub(crate) use patience::Patience;
+pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 /// How many things have room in their ring.
@@ -56,7 +56,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
     let (producer, consumer) = RingBuffer::new(THINGS);
     let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
     (
-        Sender { lines: writer, things: producer, spill: spill.clone(), patience: Patience::new(false) },
+        Sender { lines: writer, things: producer, spill: spill.clone(), patience: Patience::new(None) },
         Receiver { lines: reader, things: consumer, spill, taken: VecDeque::new() },
     )
 }
@@ -64,7 +64,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
 impl<T> Sender<T> {
     /// One that waits for room, which makes sense only if the receiver can run at the same time.
     pub(crate) fn patient(self) -> Self {
-        Self { patience: Patience::new(true), ..self }
+        Self { patience: Patience::new(Some(Wait::Looking)), ..self }
     }
 
     /// Whether the receiver is gone.

@@ -21,14 +21,23 @@ const IMPATIENT: u32 = 1024;
 /// A sender's.
 #[derive(Debug)]
 pub(crate) struct Patience {
-    /// Whether it waits for room at all, which makes sense only if the receiver can run at the same time.
-    waits: bool,
+    /// `None`: it does not wait for room at all.
+    waits: Option<Wait>,
     /// For so many it does not.
     impatient: u32,
 }
 
+/// How a sender waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// By looking: the receiver can run at the same time.
+    Looking,
+    /// By letting others run: the receiver may need this core.
+    Yielding,
+}
+
 impl Patience {
-    pub(crate) fn new(waits: bool) -> Self {
+    pub(crate) fn new(waits: Option<Wait>) -> Self {
         Self { waits, impatient: 0 }
     }
 
@@ -44,13 +53,18 @@ impl Patience {
         lines: &mut Writer<L>,
         mut done: impl FnMut(&mut Writer<L>) -> bool,
     ) -> bool {
-        if !self.waits || self.impatient > 0 {
+        let (looks, alone, patience) = match self.waits {
+            Some(Wait::Looking) => (LOOKS, ALONE, PATIENCE),
+            Some(Wait::Yielding) => (1, 0, LONGEST),
+            None => return false,
+        };
+        if self.impatient > 0 {
             return false;
         }
         let begun = Instant::now();
         let (mut sign, mut progress) = (begun, lines.progress());
         for round in 0.. {
-            for _ in 0..LOOKS {
+            for _ in 0..looks {
                 std::hint::spin_loop();
                 if done(lines) {
                     return true;
@@ -60,10 +74,10 @@ impl Patience {
             if seen != std::mem::replace(&mut progress, seen) {
                 sign = now;
             }
-            if now - sign >= PATIENCE || now - begun >= LONGEST {
+            if now - sign >= patience || now - begun >= LONGEST {
                 break;
             }
-            if round >= ALONE {
+            if round >= alone {
                 std::thread::yield_now();
             }
         }
