@@ -7,36 +7,28 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence, fence};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
 use bytes::Bytes;
-use river_core::{SharedLines, SharedName};
 
-use super::queue::{TAG, copy_of, is_later, tag_of};
+use super::ring::{Receiver, Ring, Sender, Sleeper};
 use super::{LOOKS, PATIENCE, SPINS, YIELDS};
-use crate::coll::{BRIEF, Landed, Message};
+use crate::coll::{Landed, Message};
 use crate::engine::{Arrival, Ask, Engine, Sources};
 use crate::error::Result;
 use crate::header::Header;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
-use crate::queue::{Patience, Reader, Wait, Writer, memory_of};
+use crate::queue::Wait;
 
 /// Messages of a pair before a ring is offered, and before it is taken back if nobody reads it.
 const FEW: u32 = 8;
 const MANY: u32 = 256;
 /// After so many messages a sender looks whether the receiver is still there.
 const LOOK: u32 = 64;
-/// Lines of a ring.
-const LINES: usize = 512;
-/// With more ranks in a communicator there would be too many rings, and so there would with more in a process.
+/// With more ranks in a communicator there would be too many rings.
 const RANKS: usize = 16;
-const RINGS: usize = 256;
-/// How many this process has made, and has still.
-static MADE: AtomicUsize = AtomicUsize::new(0);
-
 /// The tag of what is said about rings; those of operations are not negative.
 const OFFER: i32 = -1;
 
@@ -73,25 +65,6 @@ enum Incoming {
     Never,
 }
 
-/// The writing side of a ring, which counts as one of this process.
-struct Ring(Writer<SharedLines>);
-
-struct Sender {
-    ring: Ring,
-    patience: Patience,
-    /// The operation whose messages go by the engine from now on.
-    spilled: Option<i32>,
-    pushed: u32,
-}
-
-struct Receiver {
-    reader: Reader<SharedLines>,
-    /// Of a later operation than was asked for.
-    held: Option<(i32, Message)>,
-    /// What came by the engine, behind all that was in the ring.
-    late: Option<(i32, Message)>,
-}
-
 impl Across {
     /// Of one of these ranks of the world; `None` if there are no such others.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &Rc<[u32]>, rank: usize) -> Option<Self> {
@@ -126,21 +99,22 @@ impl Across {
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         let (member, key) = (self.members[to], self.key(tag));
         let (pushed, looks) = match &mut self.outgoing.borrow_mut()[to] {
-            Outgoing::Open(sender) => (sender.push(tag, bytes), sender.pushed.is_multiple_of(LOOK)),
+            Outgoing::Open(sender) => (sender.push(tag, bytes), sender.pushed().is_multiple_of(LOOK)),
             _ => (None, false),
         };
+        match pushed {
+            Some(Sleeper::Awake) => {}
+            Some(Sleeper::Asleep) => engine.send_shared(member, key, Bytes::new())?,
+            None => {
+                self.advance(engine, to, tag)?;
+                engine.send_copy(member, key, bytes)?;
+            }
+        }
         if looks {
             engine.pump()?;
             engine.check_alive(member)?;
         }
-        match pushed {
-            Some(Sleeper::Awake) => Ok(()),
-            Some(Sleeper::Asleep) => engine.send_shared(member, key, Bytes::new()),
-            None => {
-                self.advance(engine, to, tag)?;
-                engine.send_copy(member, key, bytes)
-            }
-        }
+        Ok(())
     }
 
     /// The next message of a rank in an operation, which it waits for; it goes into `out` if it fits there and has no memory of its
@@ -270,21 +244,20 @@ impl Across {
 
     fn keep_late(&self, from: usize, tag: i32, message: Message) {
         if let Incoming::Open(receiver) = &mut self.incoming.borrow_mut()[from] {
-            receiver.late = Some((tag, message));
+            receiver.keep_late(tag, message);
         }
     }
 
     fn fall_asleep(&self, from: usize, tag: i32) {
         if let Incoming::Open(receiver) = &self.incoming.borrow()[from] {
-            receiver.reader.asleep().store(reason(tag), Ordering::SeqCst);
-            fence(Ordering::SeqCst);
+            receiver.fall_asleep(tag);
         }
     }
 
     /// False: this rank was woken, and a message says so.
     fn wake_up(&self, from: usize) -> bool {
         match &self.incoming.borrow()[from] {
-            Incoming::Open(receiver) => receiver.reader.asleep().swap(0, Ordering::SeqCst) != 0,
+            Incoming::Open(receiver) => receiver.wake_up(),
             Incoming::Few | Incoming::Never => true,
         }
     }
@@ -298,11 +271,9 @@ impl Across {
             Outgoing::Few(_) => {
                 self.offer(engine, to)?.map_or(Outgoing::Never, |ring| Outgoing::Offered(ring, 0))
             }
-            Outgoing::Offered(mut ring, _) if ring.0.is_joined() => {
-                ring.0.memory().seal();
+            Outgoing::Offered(ring, _) if ring.is_joined() => {
                 let waits = if self.at_once { Wait::Looking } else { Wait::Yielding };
-                let patience = Patience::new(Some(waits));
-                Outgoing::Open(Sender { ring, patience, spilled: Some(tag), pushed: 0 })
+                Outgoing::Open(ring.open(waits, tag))
             }
             Outgoing::Offered(ring, count) if count < MANY => Outgoing::Offered(ring, count + 1),
             Outgoing::Offered(..) => Outgoing::Never,
@@ -315,26 +286,19 @@ impl Across {
     /// Makes a ring and tells its reader where it is. `None`: there can be none.
     fn offer(&self, engine: &Engine<'_>, to: usize) -> Result<Option<Ring>> {
         let member = self.members[to];
-        if !engine.shares_memory(member) || MADE.load(Ordering::Relaxed) >= RINGS {
-            return Ok(None);
-        }
-        let Ok(lines) = SharedLines::create(memory_of(LINES)) else { return Ok(None) };
-        let Ok(name) = postcard::to_stdvec(&lines.name()) else { return Ok(None) };
+        let ring = if engine.shares_memory(member) { Ring::create() } else { None };
+        let Some((ring, name)) = ring else { return Ok(None) };
+        let Ok(name) = postcard::to_stdvec(&name) else { return Ok(None) };
         engine.send_copy(member, self.key(OFFER), &name)?;
-        Ok(Some(Ring::new(lines)))
+        Ok(Some(ring))
     }
 
     /// Reads from the ring that a rank has offered, if it has.
     fn meet(&self, engine: &Engine<'_>, from: usize) {
         let Some(offer) = engine.arrived(&self.ask(from, OFFER).pattern) else { return };
-        let lines = postcard::from_bytes::<SharedName>(&offer)
-            .ok()
-            .and_then(|name| SharedLines::open(&name, memory_of(LINES)).ok());
-        self.incoming.borrow_mut()[from] = lines.map_or(Incoming::Never, |lines| {
-            let reader = Reader::new(lines);
-            reader.join();
-            Incoming::Open(Box::new(Receiver { reader, held: None, late: None }))
-        });
+        let receiver = postcard::from_bytes(&offer).ok().and_then(|name| Receiver::join(&name));
+        self.incoming.borrow_mut()[from] =
+            receiver.map_or(Incoming::Never, |receiver| Incoming::Open(receiver.into()));
     }
 
     fn key(&self, tag: i32) -> Key {
@@ -347,157 +311,10 @@ impl Across {
     }
 }
 
-impl Ring {
-    fn new(lines: SharedLines) -> Self {
-        MADE.fetch_add(1, Ordering::Relaxed);
-        Self(Writer::new(lines))
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        MADE.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether a receiver has to be told that it was woken.
-enum Sleeper {
-    Awake,
-    Asleep,
-}
-
-impl Sender {
-    /// `None`: there is no room, and it goes by the engine.
-    fn push(&mut self, tag: i32, bytes: &[u8]) -> Option<Sleeper> {
-        if self.spilled == Some(tag) {
-            return None;
-        }
-        self.patience.count();
-        let words = [u64::from(tag.cast_unsigned())];
-        let pushed = bytes.len() <= BRIEF
-            && (self.ring.0.push(words, bytes)
-                || self.patience.wait_until(&mut self.ring.0, |writer| writer.push(words, bytes)));
-        if !pushed {
-            self.spilled = Some(tag);
-            return None;
-        }
-        self.pushed = self.pushed.wrapping_add(1);
-        // That what was pushed is not pushed later than this looks.
-        compiler_fence(Ordering::SeqCst);
-        let (asleep, reason) = (self.ring.0.asleep(), reason(tag));
-        let woken = asleep.load(Ordering::Relaxed) == reason
-            && asleep.compare_exchange(reason, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        Some(if woken { Sleeper::Asleep } else { Sleeper::Awake })
-    }
-}
-
-impl Receiver {
-    /// The next message of an operation. What is left of operations before it, which ended with an error, is thrown away.
-    fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landed> {
-        match self.held.take() {
-            Some((held, message)) if held == tag => return Some(message.into()),
-            Some((held, message)) if is_later(held, tag) => self.held = Some((held, message)),
-            _ => {}
-        }
-        while self.held.is_none()
-            && let Some(record) = self.reader.next()
-        {
-            let (len, its) = (record.len(), tag_of(&record));
-            let landed = (its == tag).then(|| match out.get_mut(..len.saturating_sub(TAG)) {
-                Some(out) => {
-                    record.copy_to(TAG / size_of::<u64>(), out);
-                    Landed::Here(out.len())
-                }
-                None => copy_of(&record).into(),
-            });
-            if landed.is_none() && is_later(its, tag) {
-                self.held = Some((its, copy_of(&record)));
-            }
-            self.reader.skip(len);
-            if landed.is_some() {
-                return landed;
-            }
-        }
-        match self.late.take() {
-            Some((late, message)) if late == tag => Some(message.into()),
-            late => {
-                self.late = late;
-                None
-            }
-        }
-    }
-}
-
 /// Where a message is that came by the engine.
 fn landed_of((header, arrival): (Header, Option<Arrival>)) -> Landed {
     match arrival {
         Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
         None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
-    }
-}
-
-/// What a receiver writes that sleeps until something comes in that operation.
-fn reason(tag: i32) -> u64 {
-    u64::from(tag.cast_unsigned()) + 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(lines: usize) -> (Sender, Receiver) {
-        let ours = SharedLines::create(memory_of(lines)).unwrap();
-        let theirs = SharedLines::open(&ours.name(), memory_of(lines)).unwrap();
-        let sender =
-            Sender { ring: Ring::new(ours), patience: Patience::new(None), spilled: None, pushed: 0 };
-        (sender, Receiver { reader: Reader::new(theirs), held: None, late: None })
-    }
-
-    fn pop(receiver: &mut Receiver, tag: i32) -> Option<u8> {
-        let mut out = [0; 2];
-        match receiver.pop_into(tag, &mut out)? {
-            Landed::Here(len) => Some(out[..len][0]),
-            Landed::Elsewhere(message) => Some(message.read(|bytes| bytes[0])),
-        }
-    }
-
-    #[test]
-    fn what_came_by_the_engine_is_behind_what_is_in_the_ring() {
-        let (mut sender, mut receiver) = pair(32);
-        assert!(sender.push(5, &[1]).is_some() && sender.push(5, &[2; 60]).is_some());
-        receiver.late = Some((5, Message::Whole(vec![3].into())));
-        assert_eq!([5, 5, 5, 5].map(|tag| pop(&mut receiver, tag)), [Some(1), Some(2), Some(3), None]);
-    }
-
-    #[test]
-    fn an_operation_that_has_left_the_ring_does_not_come_back_to_it() {
-        let (mut sender, mut receiver) = pair(32);
-        while sender.push(7, &[7]).is_some() {}
-        assert!(pop(&mut receiver, 7).is_some());
-        while pop(&mut receiver, 7).is_some() {}
-        assert!(sender.push(7, &[7]).is_none() && sender.push(8, &[8]).is_some());
-        assert_eq!(pop(&mut receiver, 8), Some(8));
-        assert!(sender.push(9, &vec![0; BRIEF + 1]).is_none());
-    }
-
-    #[test]
-    fn what_a_failed_operation_left_is_thrown_away_and_what_comes_later_waits() {
-        let (mut sender, mut receiver) = pair(32);
-        for tag in [i32::MAX - 1, i32::MAX, 0, 1] {
-            assert!(sender.push(tag, &[tag as u8]).is_some());
-        }
-        receiver.late = Some((i32::MAX, Message::Whole(vec![9].into())));
-        assert_eq!(pop(&mut receiver, i32::MAX), Some(255));
-        assert_eq!(pop(&mut receiver, i32::MAX), Some(9), "though a later one is in the ring");
-        assert_eq!([1, 1].map(|tag| pop(&mut receiver, tag)), [Some(1), None]);
-    }
-
-    #[test]
-    fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
-        let (mut sender, receiver) = pair(32);
-        receiver.reader.asleep().store(reason(7), Ordering::SeqCst);
-        assert!(matches!(sender.push(6, &[]), Some(Sleeper::Awake)));
-        assert!(matches!(sender.push(7, &[]), Some(Sleeper::Asleep)));
-        assert!(matches!(sender.push(7, &[]), Some(Sleeper::Awake)));
     }
 }

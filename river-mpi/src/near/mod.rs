@@ -4,7 +4,7 @@
 //! * `queue`: the queue of a pair
 //! * `room`: where the ranks of a communicator find each other's queues
 //! * here: sending, and waiting
-//! * `across`: the same between processes of one machine
+//! * `ring`, `across`: the same between processes of one machine
 //!
 //! A rank that waits long must still notice messages of others, the death of a peer, and deadlocks. So after about 50 us it
 //! says in the room what it waits for, looks again a millisecond later, and then waits in the engine. A sender that finds
@@ -15,6 +15,7 @@
 
 mod across;
 mod queue;
+mod ring;
 mod room;
 
 use std::cell::RefCell;
