@@ -4,9 +4,11 @@
 //! there, a few microseconds each, and neither ever sleeps: it takes the system about a tenth of a second to notice that
 //! another core has nothing to do. So a thread that sees again and again that others run when it yields asks the system to
 //! move it, once, and is free to run anywhere again. Which cores have nothing to do it does not know, nor whether any
-//! has; so moves that do not help are made more and more rarely.
+//! has; so moves that do not help are made more and more rarely, and none if there are more threads than cores, as far as is
+//! known: they would only be distributed less evenly for a while.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,9 +23,14 @@ const ALONE: Duration = Duration::from_micros(1);
 const LEAST: u32 = 32;
 const MOST: u32 = LEAST << 10;
 
+/// How many threads of this process have one of these.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
 /// How a thread gets on with others on its core, which it alone reads and writes.
 #[derive(Debug)]
 pub(crate) struct Apart {
+    /// Whether it and those that it works with have a core each; what is known of this process, if nobody has said it.
+    fits: OnceLock<bool>,
     /// Yields in turn when others ran.
     crowded: AtomicU32,
     /// Of these, as many as make it move.
@@ -32,28 +39,55 @@ pub(crate) struct Apart {
 
 impl Default for Apart {
     fn default() -> Self {
-        Self { crowded: 0.into(), patience: LEAST.into() }
+        THREADS.fetch_add(1, Relaxed);
+        Self { fits: OnceLock::new(), crowded: 0.into(), patience: LEAST.into() }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        THREADS.fetch_sub(1, Relaxed);
     }
 }
 
 impl Apart {
+    /// Says whether the thread and those that it works with have a core each; once.
+    pub(crate) fn expect(&self, fits: bool) {
+        let _ = self.fits.set(fits);
+    }
+
     /// Whether others ran when the thread yielded last.
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowded.load(Relaxed) > 0
+    }
+
+    /// Yields.
+    pub(crate) fn yield_now(&self) {
+        // How long that takes is of no interest if it cannot move.
+        if self.fits.get() == Some(&false) {
+            thread::yield_now();
+        } else {
+            self.yield_at(Instant::now());
+        }
     }
 
     /// Yields. True: nobody else ran. `now` is now.
     pub(crate) fn yield_at(&self, now: Instant) -> bool {
         thread::yield_now();
         let alone = now.elapsed() < ALONE;
-        if self.note(alone) {
+        if self.note(alone) && self.fits() {
             // Where that is not allowed it stays as it is.
             let _ = move_away();
         }
         alone
     }
 
-    /// How a yield went. True: the thread is to move.
+    fn fits(&self) -> bool {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        self.fits.get().copied().unwrap_or_else(|| THREADS.load(Relaxed) <= cores())
+    }
+
+    /// How a yield went. True: the thread is to move, if it can have a core for itself.
     fn note(&self, alone: bool) -> bool {
         let (crowded, patience) = (self.crowded.load(Relaxed), self.patience.load(Relaxed));
         if alone {

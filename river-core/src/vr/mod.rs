@@ -165,9 +165,15 @@ impl Vr {
         self.fresh_number.get()
     }
 
+    /// Says whether this VR, and the others that it works with all the time, have a core each, for layers that know how many there
+    /// are on this machine. If so, a VR that waits and finds that others run on its core, again and again, has the system move it
+    /// to another. Without this, that is what VRs of a process do of which there are no more than cores. What was said first counts.
+    pub fn expect_own_core(&self, expected: bool) {
+        self.inbox.apart().expect(expected);
+    }
+
     /// Lets others run, as [`thread::yield_now`](std::thread::yield_now) does, for layers that wait by looking for what no
-    /// message says. If others do run, again and again, this thread has the system move it to another core, as waiting for
-    /// a message does. True: nobody else wanted this core.
+    /// message says.
     ///
     /// ```
     /// # use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -178,8 +184,8 @@ impl Vr {
     /// }
     /// # });
     /// ```
-    pub fn yield_core(&self) -> bool {
-        self.inbox.apart().yield_at(Instant::now())
+    pub fn yield_core(&self) {
+        self.inbox.apart().yield_now();
     }
 
     /// This VR's own `T`, made by `Default` when first asked for: where a layer keeps what belongs to it and the VR.

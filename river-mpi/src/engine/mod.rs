@@ -26,6 +26,7 @@ mod words;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use river_core::trace::Label;
 use river_core::{Channel, Envelope, Payload, Selector, SendError, Span, Vr, VrId};
@@ -210,6 +211,8 @@ impl<'v> Engine<'v> {
         let by_mailbox = vr.is_recoverable() || vr.is_traced();
         let beside = if by_mailbox { None } else { Beside::new(&ranks, me, &places) };
         let hurry = vec![Cell::default(); ranks.len()];
+        let here = places.iter().filter(|place| place.machine == places[me as usize].machine).count();
+        vr.expect_own_core(here <= available_parallelism().map_or(1, usize::from));
         Self {
             vr,
             me,
