@@ -98,23 +98,24 @@ impl Across {
     /// Sends a copy.
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         let (member, key) = (self.members[to], self.key(tag));
-        let (pushed, looks) = match &mut self.outgoing.borrow_mut()[to] {
-            Outgoing::Open(sender) => (sender.push(tag, bytes), sender.pushed().is_multiple_of(LOOK)),
-            _ => (None, false),
-        };
-        match pushed {
-            Some(Sleeper::Awake) => {}
-            Some(Sleeper::Asleep) => engine.send_shared(member, key, Bytes::new())?,
-            None => {
-                self.advance(engine, to, tag)?;
-                engine.send_copy(member, key, bytes)?;
-            }
-        }
+        let looks = matches!(&self.outgoing.borrow()[to], Outgoing::Open(sender) if sender.pushed().is_multiple_of(LOOK));
         if looks {
+            // Before it is sent: who has received it may end at once.
             engine.pump()?;
             engine.check_alive(member)?;
         }
-        Ok(())
+        let pushed = match &mut self.outgoing.borrow_mut()[to] {
+            Outgoing::Open(sender) => sender.push(tag, bytes),
+            _ => None,
+        };
+        match pushed {
+            Some(Sleeper::Awake) => Ok(()),
+            Some(Sleeper::Asleep) => engine.send_shared(member, key, Bytes::new()),
+            None => {
+                self.advance(engine, to, tag)?;
+                engine.send_copy(member, key, bytes)
+            }
+        }
     }
 
     /// The next message of a rank in an operation, which it waits for; it goes into `out` if it fits there and has no memory of its
