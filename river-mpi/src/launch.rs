@@ -1,27 +1,20 @@
-//! Starting a job: which VMs, how many ranks on each, and the supervisor that runs until all have ended.
+//! Starting a job: which VMs, and how many ranks on each.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Write as _;
-use std::marker::PhantomData;
 use std::process::Termination;
-use std::rc::Rc;
 use std::thread::available_parallelism;
 
-use river_core::code::{Trampoline, code_ptr};
-use river_core::{ExitCode, Query, RecvError, Selector, VirtualResource, VmInfo, Vr, VrError, VrId};
+use river_core::code::code_ptr;
+use river_core::{ExitCode, Query, VmInfo, Vr, VrError};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::coll::{Names, Tuning};
 use crate::communicator::Communicator;
-use crate::engine::{self, Engine, LANE, MESSAGES, REPORTS};
 use crate::error::{MpiError, Result};
-use crate::header::{HEADER, Header, Kind};
-use crate::job::{Life, Order, Past, Place, Report};
-use crate::matching::Key;
-use crate::supervisor::{Action, Event, Supervisor};
+use crate::job::{Life, Place};
+use crate::rank::{Body, RankVr};
+use crate::supervise::supervise;
 
 /// The variable by which `river run -n` says how many VMs a program may use.
 const RIVER_VMS: &str = "RIVER_VMS";
@@ -294,89 +287,6 @@ fn exit_code<T: Termination>(ends: Result<Vec<Result<T>>>) -> river_core::Result
     }
 }
 
-/// The function that each rank runs, as it is called.
-type Boxed = Box<dyn Fn(&Communicator<'_>) -> river_core::Result<Vec<u8>>>;
-
-/// The way from a code pointer to [`Boxed`].
-struct Body<T>(PhantomData<fn() -> T>);
-
-impl<T, F> Trampoline<F> for Body<T>
-where
-    T: Serialize + 'static,
-    F: Fn(&Communicator<'_>) -> river_core::Result<T> + 'static,
-{
-    fn enter(f: F, context: &mut dyn Any) {
-        // A pointer made for another purpose finds another context and does nothing.
-        if let Some(boxed) = context.downcast_mut::<Option<Boxed>>() {
-            *boxed = Some(Box::new(move |world| Ok(postcard::to_stdvec(&f(world)?)?)));
-        }
-    }
-}
-
-/// A rank as it travels.
-#[derive(Serialize, Deserialize)]
-struct RankVr(Life);
-
-impl VirtualResource for RankVr {
-    fn main(&mut self, vr: &Vr) -> river_core::Result {
-        let mut boxed: Option<Boxed> = None;
-        self.0.body.resolve()?(&mut boxed as &mut dyn Any);
-        let body = boxed.ok_or_else(|| VrError::msg("the code pointer leads to no rank's function"))?;
-        let supervisor = vr.parent().ok_or_else(|| VrError::msg("a rank is deployed"))?;
-        be_rank(vr, (self.0.rank, self.0.survive), supervisor, Some(&self.0), &body)
-    }
-
-    fn label(&self) -> Option<String> {
-        Some(format!("rank {}", self.0.rank))
-    }
-}
-
-/// The life of a rank.
-fn be_rank(
-    vr: &Vr,
-    (rank, survive): (u32, bool),
-    supervisor: VrId,
-    life: Option<&Life>,
-    body: &dyn Fn(&Communicator<'_>) -> river_core::Result<Vec<u8>>,
-) -> river_core::Result {
-    let past = life.and_then(|life| life.past.clone());
-    let start = match &past {
-        Some(past) => past.start.clone(),
-        None => {
-            let start = vr.receive(Selector::on(MESSAGES).lane(LANE).from(supervisor))?.payload;
-            start.slice(HEADER, start.len()).unwrap_or_default().to_vec()
-        }
-    };
-    let Order::Start { ranks, places, algorithms } = postcard::from_bytes(&start)? else { return Ok(()) };
-    let nothing = Past { start, engine: Vec::new(), collectives: 0, agreements: 0, state: Vec::new() };
-    let from_safepoint = past.is_some();
-    let past = past.unwrap_or(nothing);
-    let life = life.map(|life| Life { past: Some(past.clone()), ..life.clone() });
-    let engine = Rc::new(Engine::new(vr, rank, supervisor, ranks, places).living(life));
-    let run = || {
-        let tuning = Tuning::default().with_names(&algorithms)?;
-        let world = Communicator::world(engine.clone(), tuning);
-        if from_safepoint {
-            world.take_up(&past)?;
-        }
-        let result = body(&world)?;
-        Ok(engine.finish(result)?)
-    };
-    let result = run();
-    let Err(error) = result else { return Ok(()) };
-    if survive {
-        // Those that wait for this rank get its error from the core, behind all that it had sent.
-        return Err(error);
-    }
-    let because_of = match error.downcast_ref::<MpiError>() {
-        Some(MpiError::Stopped) => return Ok(()),
-        Some(MpiError::ProcFailed { rank, .. }) => u32::try_from(*rank).ok(),
-        _ => None,
-    };
-    engine.report(&Report::Failed { text: error.to_string(), because_of });
-    Ok(())
-}
-
 /// Which ranks share a host, and which a machine.
 fn places(vms: &[VmInfo]) -> Vec<Place> {
     let (mut hosts, mut machines) = (HashMap::new(), HashMap::new());
@@ -390,74 +300,6 @@ fn places(vms: &[VmInfo]) -> Vec<Place> {
     places.collect()
 }
 
-/// Starts the ranks, which wait for that, and watches over them until the job is over.
-fn supervise(vr: &Vr, ranks: &[VrId], places: Vec<Place>, survive: bool) -> Result<Vec<Result<Vec<u8>>>> {
-    engine::describe(vr);
-    let numbers: HashMap<VrId, u32> = ranks.iter().copied().zip(0..).collect();
-    let tell = |rank: u32, order: &Order| {
-        let header = Header {
-            kind: Kind::Job,
-            from: u32::MAX,
-            key: Key { context: 0, source: 0, tag: 0 },
-            ticket: 0,
-            length: 0,
-        };
-        match postcard::to_stdvec(order) {
-            // If it is gone, its notice comes.
-            Ok(bytes) => drop(vr.send_bytes(ranks[rank as usize], MESSAGES, LANE, header.with(&bytes))),
-            Err(error) => tracing::error!(%error, "an order cannot be encoded"),
-        }
-    };
-    let all = || (0..).take(ranks.len());
-    let start = Order::Start { ranks: ranks.to_vec(), places, algorithms: Names::from_env() };
-    for rank in all() {
-        vr.watch(ranks[rank as usize]);
-        tell(rank, &start);
-    }
-    let mut supervisor = Supervisor::new(ranks.len(), survive);
-    // Notices that are not for this job.
-    let mut foreign = Vec::new();
-    let end = loop {
-        let envelope = vr
-            .receive_where(Selector::on(REPORTS).lane(LANE), |envelope| numbers.contains_key(&envelope.src));
-        let (rank, event) = match envelope {
-            Ok(envelope) => match postcard::from_bytes(&envelope.payload.to_bytes()) {
-                Ok(report) => (numbers[&envelope.src], Event::Report(report)),
-                Err(error) => {
-                    tracing::warn!(%error, "a report that cannot be read");
-                    continue;
-                }
-            },
-            Err(RecvError::Down(down)) => match numbers.get(&down.who) {
-                Some(&rank) => (rank, Event::Gone { why: down.why.to_string() }),
-                None => {
-                    foreign.push(down.who);
-                    continue;
-                }
-            },
-            Err(RecvError::Reentrant) => break Err(MpiError::Reentrant),
-            Err(_) => break Err(MpiError::Stopped),
-        };
-        let mut end = None;
-        for action in supervisor.hear(rank, event) {
-            match action {
-                Action::Tell(rank, message) => tell(rank, &message.into()),
-                Action::Over(results) => end = Some(Ok(results)),
-                Action::Failed(error) => end = Some(Err(error)),
-            }
-        }
-        if let Some(end) = end {
-            break end;
-        }
-    };
-    if end.is_err() {
-        all().for_each(|rank| tell(rank, &Order::End));
-    }
-    ranks.iter().for_each(|&rank| vr.unwatch(rank));
-    foreign.into_iter().for_each(|who| vr.watch(who));
-    end
-}
-
 /// For tests: ranks that are threads of the calling process.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn run_threads<T: Send>(
@@ -466,6 +308,11 @@ pub(crate) fn run_threads<T: Send>(
     body: impl Fn(&Communicator<'_>) -> river_core::Result<T> + Sync,
 ) -> Result<Vec<Result<T>>> {
     use std::sync::Mutex;
+
+    use crate::engine::{LANE, REPORTS};
+    use crate::job::Report;
+    use crate::rank::be_rank;
+
     let results: Vec<Mutex<Option<T>>> = (0..ranks).map(|_| Mutex::new(None)).collect();
     let mut ends = river_core::testing::threads(ranks + 1, |vr, index, ids| {
         if index == ranks {
@@ -492,12 +339,6 @@ pub(crate) fn run_threads<T: Send>(
         end.and_then(|_| result.ok_or(MpiError::Stopped))
     };
     Ok(ends.into_iter().zip(results).map(take).collect())
-}
-
-impl fmt::Debug for RankVr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RankVr({})", self.0.rank)
-    }
 }
 
 #[cfg(test)]

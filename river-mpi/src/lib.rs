@@ -132,6 +132,8 @@
 //! * `topology`: grids and graphs
 //! * `survive`: going on after a failure
 //! * `supervisor`: who watches over a job
+//! * `supervise`: starting the ranks, and listening to them
+//! * `rank`: what a rank is
 //! * `launch`: starting a job
 //! * `testing`: worlds without VMs
 
@@ -159,8 +161,10 @@ mod peer;
 mod persistent;
 mod pool;
 mod queue;
+mod rank;
 mod request;
 mod status;
+mod supervise;
 mod supervisor;
 mod survive;
 mod target;

@@ -166,8 +166,9 @@ impl Vr {
     }
 
     /// Says whether this VR, and the others that it works with all the time, have a core each, for layers that know how many there
-    /// are on this machine. If so, a VR that waits and finds that others run on its core, again and again, has the system move it
-    /// to another. Without this, that is what VRs of a process do of which there are no more than cores. What was said first counts.
+    /// are on this machine. A VR that expects its own, waits, and finds again and again that others run on its core, has the system
+    /// move it to another. If nobody says it, VRs do so as long as their process has no more VRs than cores. What was said first
+    /// counts.
     pub fn expect_own_core(&self, expected: bool) {
         self.inbox.apart().expect(expected);
     }

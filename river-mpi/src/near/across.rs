@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::ring::{Receiver, Ring, Sender, Sleeper};
-use super::{LOOKS, PATIENCE, SPINS, YIELDS};
+use super::{PATIENCE, YIELDS, look_awake};
 use crate::coll::{Landed, Message};
 use crate::engine::{Arrival, Ask, Engine, Sources};
 use crate::error::Result;
@@ -169,14 +169,8 @@ impl Across {
             self.meet(engine, from);
             return Ok(landed_of(arrived));
         }
-        // If not all run at once, who is waited for may be waiting for this core.
-        for look in 1..=if self.at_once { SPINS } else { 1 } {
-            if let Some(landed) = self.look(from, tag, out) {
-                return Ok(landed);
-            }
-            if look.is_multiple_of(LOOKS) {
-                std::hint::spin_loop();
-            }
+        if let Some(landed) = look_awake(self.at_once, || self.look(from, tag, out)) {
+            return Ok(landed);
         }
         let deadline = Instant::now() + PATIENCE;
         loop {

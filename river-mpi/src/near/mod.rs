@@ -169,15 +169,8 @@ impl Near {
         tag: i32,
         mut pop: impl FnMut(&mut Receiver) -> Option<R>,
     ) -> Result<R> {
-        // If not all run at once, who is waited for may be waiting for this core.
-        let spins = if self.at_once { SPINS } else { 1 };
-        for look in 1..=spins {
-            if let Some(message) = self.look(from, &mut pop) {
-                return Ok(message);
-            }
-            if look.is_multiple_of(LOOKS) {
-                std::hint::spin_loop();
-            }
+        if let Some(message) = look_awake(self.at_once, || self.look(from, &mut pop)) {
+            return Ok(message);
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -224,4 +217,18 @@ impl Near {
         woken?;
         Ok(message.or_else(|| self.look(from, &mut pop)))
     }
+}
+
+/// Looks for about a microsecond, or once: if not all run at once, who is waited for may be waiting for this core.
+fn look_awake<R>(at_once: bool, mut look: impl FnMut() -> Option<R>) -> Option<R> {
+    for round in 1..=if at_once { SPINS } else { 1 } {
+        let found = look();
+        if found.is_some() {
+            return found;
+        }
+        if round.is_multiple_of(LOOKS) {
+            std::hint::spin_loop();
+        }
+    }
+    None
 }

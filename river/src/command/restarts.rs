@@ -215,7 +215,8 @@ impl Lives {
                 }
                 Last::Unreadable(error) => {
                     tell(format_args!(
-                        "[river: the program died, and its last checkpoint cannot be read: {error}]"
+                        "[river: the program died, and its last checkpoint cannot be read: {error}. When it can be read again, \
+                         `river restore` goes on from it]"
                     ));
                     break;
                 }
