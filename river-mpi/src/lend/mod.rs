@@ -1,11 +1,13 @@
-//! Memory that a rank lends to another one in the same process: the one place in this crate where threads share memory that
-//! the compiler cannot see to be shared.
+//! Memory that a rank lends to another one: the one place in this crate where threads share memory that the compiler cannot
+//! see to be shared.
 //!
 //! * `loan`: parts of the buffers of a collective operation
 //! * `copy`: a copy that two ranks make together
 //! * `slot`: what is sent, while its rank waits for that or if the send owns it
+//! * `lines`: a ring of short records, of which one rank writes and another one reads
 
 mod copy;
+pub(crate) mod lines;
 mod loan;
 mod slot;
 

@@ -6,7 +6,8 @@ use river_core::{SharedLines, SharedName};
 
 use super::queue::{TAG, copy_of, is_later, tag_of};
 use crate::coll::{BRIEF, Landed, Message};
-use crate::queue::{Patience, Reader, Wait, Writer, memory_of};
+use crate::lend::lines::{Reader, Writer, memory_of};
+use crate::queue::{Patience, Wait};
 
 /// Lines of a ring.
 const LINES: usize = 512;

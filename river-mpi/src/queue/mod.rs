@@ -1,19 +1,20 @@
 //! Queues from one thread to another of the same process.
 //!
-//! What is short is copied into a ring of cache lines (`lines`). What has memory of its own goes by a second ring, and a
+//! What is short is copied into a ring of cache lines ([`Writer`]). What has memory of its own goes by a second ring, and a
 //! record in the first one says when it is its turn. Behind both, for a sender that is far ahead, there is a list that
 //! never is full. As that costs several times as much, a sender waits for room first, if the receiver seems to be at work.
 
-mod lines;
 mod patience;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use lines::{Reader, Record, Writer, memory_of};
+pub(crate) use crate::lend::lines::Record;
 pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::lend::lines::{self, Reader, Writer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;

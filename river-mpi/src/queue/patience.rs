@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use river_core::Line;
 
-use super::lines::Writer;
+use crate::lend::lines::Writer;
 
 /// So long a sender that waits for room sees no sign of the receiver before it gives up.
 const PATIENCE: Duration = Duration::from_micros(50);

@@ -2,7 +2,12 @@
 //!
 //! Neither side waits for an index of the other one: the first word of a record says which one it is, so the reader looks
 //! at the very line that it waits for, and only that line changes hands (`FastForward`: Giacomoni, Moseley and Vachharajani,
-//! `PPoPP` 2008). The other lines of a longer record need no such word; its place is left free, so that no data is taken for one.
+//! `PPoPP` 2008). The other lines of a longer record need no such word: they are data from end to end, and are copied at once.
+//! The line behind a record is always the writer's: should its first word, which may be old data, look like the first of the
+//! next record, it is changed before anybody can look at it.
+
+// See the header of the parent module.
+#![allow(unsafe_code)]
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,17 +16,17 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use river_core::Line;
 
-/// Words of a line that are data; the first word is not.
+/// Words of a record's first line that are data; the first word is not.
 const WORDS: usize = 7;
 const WORD: usize = size_of::<u64>();
-/// Bytes of data in a line.
+/// Bytes of data in that line.
 const DATA: usize = WORDS * WORD;
 /// A first word is the number of the record's first line, counted from 1, and in so many bits below it the record's length.
 const LENGTH_BITS: u32 = 16;
 /// The length of a record that is a mark, without data.
 const MARK: usize = (1 << LENGTH_BITS) - 1;
 /// No record has more bytes.
-pub(super) const LONGEST: usize = MARK - 1;
+pub(crate) const LONGEST: usize = MARK - 1;
 /// After so many lines the reader tells the writer how much it has read, which a writer may be waiting for.
 const TOLD: u64 = 64;
 /// Or after this part of a ring that is short.
@@ -74,7 +79,7 @@ pub(crate) struct Record<'a> {
 }
 
 /// A ring of so many lines, which are a power of two.
-pub(super) fn ring(lines: usize) -> (Writer, Reader) {
+pub(crate) fn ring(lines: usize) -> (Writer, Reader) {
     let lines: Arc<[Line]> = (0..memory_of(lines)).map(|_| Line::default()).collect();
     (Writer::new(lines.clone()), Reader::new(lines))
 }
@@ -102,15 +107,24 @@ impl<L: Deref<Target = [Line]>> Ring<L> {
     fn line(&self, at: u64) -> &[AtomicU64; 8] {
         line_of(&self.lines, self.mask, at)
     }
+
+    fn until_end(&self, at: u64) -> &[Line] {
+        until_end(&self.lines, self.mask, at)
+    }
 }
 
 fn line_of(ring: &[Line], mask: u64, at: u64) -> &[AtomicU64; 8] {
     &ring[FRONT + (at & mask) as usize].0
 }
 
+/// The lines from that one to the end of the ring's memory, which goes on at its beginning.
+fn until_end(ring: &[Line], mask: u64, at: u64) -> &[Line] {
+    &ring[FRONT + (at & mask) as usize..]
+}
+
 /// How many lines a record has.
 fn lines_of(len: usize) -> u64 {
-    if len == MARK { 1 } else { len.div_ceil(DATA).max(1) as u64 }
+    if len == MARK { 1 } else { 1 + len.saturating_sub(DATA).div_ceil(size_of::<Line>()) as u64 }
 }
 
 /// How many bytes a record has.
@@ -119,7 +133,7 @@ fn len_of<const N: usize>(_: [u64; N], bytes: &[u8]) -> usize {
 }
 
 /// Whether a record is not too long for any ring.
-pub(super) fn fits<const N: usize>(words: [u64; N], bytes: &[u8]) -> bool {
+pub(crate) fn fits<const N: usize>(words: [u64; N], bytes: &[u8]) -> bool {
     len_of(words, bytes) <= LONGEST
 }
 
@@ -145,7 +159,7 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
     }
 
     /// Whether the reader is gone.
-    pub(super) fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         self.ring.front(GONE).load(Relaxed) != 0
     }
 
@@ -160,23 +174,34 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
     }
 
     /// What changes as long as the reader is at work.
-    pub(super) fn progress(&self) -> [u64; 2] {
+    pub(crate) fn progress(&self) -> [u64; 2] {
         [READ, PULSE].map(|word| self.ring.front(word).load(Relaxed))
     }
 
     /// Whether there is room for a mark.
-    pub(super) fn has_room_for_mark(&mut self) -> bool {
+    pub(crate) fn has_room_for_mark(&mut self) -> bool {
         self.has_room(MARK)
     }
 
     /// Writes a mark, for which there is room.
-    pub(super) fn push_mark(&mut self) {
-        self.ring.line(self.written)[0].store(first_word(self.written, MARK), Release);
-        self.written += 1;
+    pub(crate) fn push_mark(&mut self) {
+        self.publish(MARK);
+    }
+
+    /// Has the reader see a record, of which all is written but the first word.
+    fn publish(&mut self, len: usize) {
+        let next = self.written + lines_of(len);
+        let behind = &self.ring.line(next)[0];
+        if is_first(behind.load(Relaxed), next) {
+            behind.store(0, Relaxed);
+        }
+        self.ring.line(self.written)[0].store(first_word(self.written, len), Release);
+        self.written = next;
     }
 
     fn has_room(&mut self, len: usize) -> bool {
-        let written = self.written + lines_of(len);
+        // And for a look at the line behind it.
+        let written = self.written + lines_of(len) + 1;
         if written - self.read > self.ring.len() {
             let read = self.ring.front(READ).load(Acquire);
             // Another process may have written anything: then the ring is full, or its reader reads what it has spoiled.
@@ -195,15 +220,27 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
             return false;
         }
         let (here, there) = bytes.split_at(bytes.len().min(DATA - N * WORD));
-        let [first, data @ ..] = self.ring.line(self.written);
+        let data = &self.ring.line(self.written)[1..];
         data.iter().zip(words).for_each(|(to, word)| to.store(word, Relaxed));
         fill(&data[N..], here);
-        for (at, part) in (self.written + 1..).zip(there.chunks(DATA)) {
-            fill(&self.ring.line(at)[1..], part);
-        }
-        first.store(first_word(self.written, len), Release);
-        self.written += lines_of(len);
+        self.fill_lines(there);
+        self.publish(len);
         true
+    }
+
+    /// Writes what does not fit into the first line of a record, for which there is room, to those behind it.
+    fn fill_lines(&self, mut bytes: &[u8]) {
+        let mut at = self.written + 1;
+        while !bytes.is_empty() {
+            let lines = self.ring.until_end(at);
+            let (here, there) = bytes.split_at(bytes.len().min(size_of_val(lines)));
+            // SAFETY: into these lines, which may be written as they are atomics. There is room for them, so the reader has read
+            // what was there, and it looks at no more than the first word of the record before that is published.
+            unsafe {
+                here.as_ptr().copy_to_nonoverlapping(lines.as_ptr().cast::<u8>().cast_mut(), here.len())
+            };
+            (bytes, at) = (there, at + lines.len() as u64);
+        }
     }
 }
 
@@ -246,7 +283,7 @@ impl<L: Deref<Target = [Line]>> Reader<L> {
     }
 
     /// Lets the writer know that this side is at work elsewhere.
-    pub(super) fn beat(&self) {
+    pub(crate) fn beat(&self) {
         let pulse = self.ring.front(PULSE);
         pulse.store(pulse.load(Relaxed) + 1, Relaxed);
     }
@@ -273,7 +310,7 @@ impl Record<'_> {
         self.len
     }
 
-    pub(super) fn is_mark(&self) -> bool {
+    pub(crate) fn is_mark(&self) -> bool {
         self.len == MARK
     }
 
@@ -284,19 +321,28 @@ impl Record<'_> {
         std::array::from_fn(|at| line[1 + at].load(Relaxed))
     }
 
-    /// Copies what is there from a word on.
-    pub(crate) fn copy_to(&self, word: usize, mut out: &mut [u8]) {
-        let (mut at, mut word) = (self.at + (word / WORDS) as u64, word % WORDS);
-        while !out.is_empty() {
-            let words = &line_of(self.ring, self.mask, at)[1 + word..];
-            let (here, there) = out.split_at_mut(out.len().min(words.len() * WORD));
-            let (whole, rest) = here.as_chunks_mut::<WORD>();
-            let last = words.get(whole.len()).filter(|_| !rest.is_empty());
-            whole.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed).to_ne_bytes());
-            if let Some(last) = last {
-                rest.copy_from_slice(&last.load(Relaxed).to_ne_bytes()[..rest.len()]);
-            }
-            (out, at, word) = (there, at + 1, 0);
+    /// Copies what is there from one of the first words on.
+    ///
+    /// # Panics
+    /// If it has fewer bytes.
+    pub(crate) fn copy_to(&self, word: usize, out: &mut [u8]) {
+        assert!(word <= WORDS && out.len() + word * WORD <= self.len);
+        let words = &line_of(self.ring, self.mask, self.at)[1 + word..];
+        let (here, mut there) = out.split_at_mut(out.len().min(words.len() * WORD));
+        let (whole, rest) = here.as_chunks_mut::<WORD>();
+        let last = words.get(whole.len()).filter(|_| !rest.is_empty());
+        whole.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed).to_ne_bytes());
+        if let Some(last) = last {
+            rest.copy_from_slice(&last.load(Relaxed).to_ne_bytes()[..rest.len()]);
+        }
+        let mut at = self.at + 1;
+        while !there.is_empty() {
+            let lines = until_end(self.ring, self.mask, at);
+            let (out, rest) = there.split_at_mut(there.len().min(size_of_val(lines)));
+            // SAFETY: out of these lines, which belong to the record: its writer does not write them before it is skipped. (Another
+            // process that does only garbles bytes, of which any is as good.)
+            unsafe { lines.as_ptr().cast::<u8>().copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
+            (there, at) = (rest, at + lines.len() as u64);
         }
     }
 }
@@ -340,7 +386,7 @@ mod tests {
                     let bytes = next.to_ne_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>();
                     let lines = lines_of(len + 2 * WORD);
                     let pushed = push(&mut writer, &bytes);
-                    prop_assert!(pushed || lines + writer.written - reader.told > LINES as u64);
+                    prop_assert!(pushed || lines + 1 + writer.written - reader.told > LINES as u64);
                     if pushed {
                         model.push_back(bytes);
                     }
@@ -351,7 +397,7 @@ mod tests {
         }
 
         #[test]
-        fn any_part_can_be_copied(len in 0..500_usize, from in 0..60_usize) {
+        fn what_is_behind_a_word_can_be_copied(len in 0..500_usize, from in 0..=WORDS) {
             let (mut writer, reader) = ring(LINES);
             let bytes: Vec<u8> = (0..len).map(|at| at as u8).collect();
             prop_assert!(writer.push([], &bytes));
