@@ -45,6 +45,11 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
+    /// Whether there is no time at all: one look, then.
+    fn is_none(&self) -> bool {
+        matches!(self, Limit::For(duration) if duration.is_zero())
+    }
+
     /// Whether it is over. From the first time on it is a moment.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         if let Limit::For(duration) = *self {
@@ -385,12 +390,16 @@ impl Inbox {
         pump: &impl Pump,
         mut taker: Option<&mut Taker<'_>>,
     ) -> bool {
-        let Habits { apart, hasty } = &*self.habits;
-        let spins = if apart.is_crowded() { 1 } else { SPINS };
-        pump.poll(spins, self, taker.as_deref_mut());
         let is_there = |taker: &Option<&mut Taker<'_>>| {
             self.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken)
         };
+        if limit.is_none() {
+            pump.poll(1, self, taker.as_deref_mut());
+            return is_there(&taker);
+        }
+        let Habits { apart, hasty } = &*self.habits;
+        let spins = if apart.is_crowded() { 1 } else { SPINS };
+        pump.poll(spins, self, taker.as_deref_mut());
         if is_there(&taker) {
             return true;
         }

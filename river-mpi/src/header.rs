@@ -34,11 +34,13 @@ pub(crate) enum Kind {
     Revoke,
     /// From the job's supervisor; postcard follows.
     Job,
-    /// Something lies where ranks of one process look, and its sender found this one asleep.
+    /// Something lies where ranks of one machine look, and its sender found this one asleep.
     Ring,
+    /// The sender offers a ring in memory that both can have; its name follows.
+    Way,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Eager,
     Kind::EagerSync,
     Kind::Offer,
@@ -51,6 +53,7 @@ const KINDS: [Kind; 12] = [
     Kind::Revoke,
     Kind::Job,
     Kind::Ring,
+    Kind::Way,
 ];
 
 /// What an envelope begins with.

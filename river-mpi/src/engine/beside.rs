@@ -11,16 +11,16 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use river_core::{Intake, Payload, RecvError, VrId};
 
+use super::across::Across;
 use super::handle::header_of;
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
-use super::{ALL, EAGER_NEAR, Engine, LANE, MESSAGES};
+use super::{EAGER_NEAR, Engine, LANE, MESSAGES};
 use crate::header::{HEADER, Kind};
 use crate::job::Place;
 use crate::lend::{Lender, Slots};
@@ -107,17 +107,16 @@ pub(super) struct Beside {
     lender: Rc<Lender>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Receiver>>,
-    /// Whether all of them can run at the same time.
+    /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
 }
 
 impl Beside {
     /// `None` if there are no others.
-    pub(super) fn new(ranks: &[VrId], me: u32, places: &[Place]) -> Option<Self> {
+    pub(super) fn new(ranks: &[VrId], me: u32, places: &[Place], at_once: bool) -> Option<Self> {
         let host = places.get(me as usize)?.host;
         let members: Vec<u32> =
             (0..).zip(places).filter(|(_, place)| place.host == host).map(|(rank, _)| rank).collect();
-        let cores = available_parallelism().map_or(1, usize::from);
         if members.len() < 2 {
             return None;
         }
@@ -131,7 +130,7 @@ impl Beside {
             me,
             senders: RefCell::new(places.iter().map(|_| None).collect()),
             receivers: RefCell::default(),
-            at_once: members.len() <= cores,
+            at_once,
         })
     }
 
@@ -281,21 +280,28 @@ impl Engine<'_> {
     /// False: the rank is gone.
     fn ring_after(&self, to: u32, pushed: Option<bool>) -> bool {
         if pushed == Some(true) {
-            let header = self.header(Kind::Ring, Key { context: 0, source: 0, tag: 0 }, 0, 0);
-            // That it is gone is told to who waits for it.
-            let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
+            self.ring(to);
         }
         pushed.is_some()
     }
 
-    /// Takes what has come from ranks of this process, a turn at most or until somebody has what he waits for. True: there
-    /// was something.
+    /// Wakes a rank that sleeps although something lies where it looks.
+    #[cold]
+    pub(super) fn ring(&self, to: u32) {
+        let header = self.header(Kind::Ring, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+        // That it is gone is told to who waits for it.
+        let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
+    }
+
+    /// Takes what has come from ranks of this process and by rings, a turn at most or until somebody has what he waits for. True:
+    /// there was something.
     pub(super) fn take_beside(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> bool {
-        let Some(beside) = &self.beside else { return false };
+        let some = self.take_across(None, hook, landing);
+        let Some(beside) = self.beside.as_ref().filter(|_| !some) else { return some };
         let (mut queue, mut turns, mut some) = (0, 0, false);
         let mut take = |arrived: Arrived<'_, Payload>| {
             self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing))
@@ -319,41 +325,55 @@ impl Engine<'_> {
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
         let (intake, payload) = match arrived {
-            Arrived::Record(ref record) => match self.take_in(record, hook.as_deref_mut(), landing) {
-                Intake::Left => (Intake::Left, record.kept(self)),
-                taken => return taken,
-            },
+            Arrived::Record(ref record) => return self.take_record(record, hook, landing),
             Arrived::Thing(payload) if payload.head().len() == payload.len() => {
                 (self.take_in(&payload, hook.as_deref_mut(), landing), payload)
             }
             Arrived::Thing(payload) => (Intake::Left, payload),
         };
-        if intake != Intake::Left {
-            return intake;
+        if intake == Intake::Left { self.take_left(payload, hook) } else { intake }
+    }
+
+    /// Takes a message that lies in a ring.
+    pub(super) fn take_record(
+        &self,
+        record: &impl Incoming,
+        mut hook: Option<&mut Hook<'_>>,
+        landing: Option<&mut dyn Landing>,
+    ) -> Intake {
+        match self.take_in(record, hook.as_deref_mut(), landing) {
+            Intake::Left => self.take_left(record.kept(self), hook),
+            taken => taken,
         }
+    }
+
+    /// Takes a message that has to be kept.
+    fn take_left(&self, payload: Payload, mut hook: Option<&mut Hook<'_>>) -> Intake {
         if let Some(header) = header_of(&payload) {
             self.handle_message(header, payload, hook.as_deref_mut());
         }
         if hook.is_some_and(|hook| hook.got.is_some()) { Intake::Done } else { Intake::Taken }
     }
 
-    /// Looks for messages of ranks of this process for a while, `awake` at least, and for others now and then. True: something
-    /// was there.
+    /// Looks for messages of ranks of this process and in rings for a while, `awake` at least, and for others now and then, or as
+    /// often if they are waited for, too. True: something was there.
     pub(super) fn look_beside(
         &self,
-        patience: Duration,
-        awake: Duration,
+        (patience, awake): (Duration, Duration),
+        for_others: bool,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> Result<bool, RecvError> {
-        let Some(beside) = &self.beside else { return Ok(false) };
         // If not all run at once, who is waited for may be waiting for this core.
-        for look in 1..=if beside.at_once { SPINS } else { 1 } {
-            self.help_readers(beside);
+        for look in 1..=if self.at_once { SPINS } else { 1 } {
+            self.help_readers();
             if self.take_beside(hook, landing) {
                 return Ok(true);
             }
             if look.is_multiple_of(LOOKS) {
+                if for_others && self.glance(hook, landing)? {
+                    return Ok(true);
+                }
                 std::hint::spin_loop();
             }
         }
@@ -361,13 +381,12 @@ impl Engine<'_> {
         while start.elapsed() < patience.min(PATIENCE.max(awake)) {
             self.vr.yield_core();
             for _ in 0..LOOKS {
-                self.help_readers(beside);
+                self.help_readers();
                 if self.take_beside(hook, landing) {
                     return Ok(true);
                 }
             }
-            if let Some(envelope) = self.vr.try_receive_where(ALL, |_| true)? {
-                self.handle(envelope, hook.as_deref_mut());
+            if self.glance(hook, landing)? {
                 return Ok(true);
             }
         }
@@ -376,8 +395,8 @@ impl Engine<'_> {
 
     /// Copies what a receiver is copying from this rank, which is as good as if it had been matched.
     #[inline]
-    fn help_readers(&self, beside: &Beside) {
-        if beside.lender.help() {
+    fn help_readers(&self) {
+        if self.beside.as_ref().is_some_and(|beside| beside.lender.help()) {
             self.state.borrow_mut().matched += 1;
         }
     }
@@ -388,22 +407,25 @@ impl Engine<'_> {
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> bool {
-        let Some(beside) = &self.beside else { return true };
-        beside.set_asleep(true);
+        if self.is_alone() {
+            return true;
+        }
+        self.set_asleep(true);
         let some = self.take_beside(hook, landing);
         if some {
-            beside.set_asleep(false);
+            self.set_asleep(false);
         }
         !some
     }
 
-    /// Whether no other rank is in this process.
+    /// Whether nobody sends to this rank but by the link.
     pub(super) fn is_alone(&self) -> bool {
-        self.beside.is_none()
+        self.beside.is_none() && self.across.as_ref().is_none_or(Across::is_unused)
     }
 
-    pub(super) fn wake_up(&self) {
-        self.beside.iter().for_each(|beside| beside.set_asleep(false));
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        self.beside.iter().for_each(|beside| beside.set_asleep(asleep));
+        self.across.iter().for_each(|across| across.set_asleep(asleep));
     }
 }
 
@@ -430,10 +452,10 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_other_came_is_there_and_who_left_gets_nothing() {
         let (ranks, places) = ([0; 3].map(|_| VrId::fresh()), places(&[0, 1, 0]));
-        let first = Beside::new(&ranks, 0, &places).unwrap();
-        assert!(Beside::new(&ranks, 1, &places).is_none());
+        let first = Beside::new(&ranks, 0, &places, true).unwrap();
+        assert!(Beside::new(&ranks, 1, &places, true).is_none());
         assert_eq!(push(&first, 2, 7), Some(false));
-        let other = Beside::new(&ranks, 2, &places).unwrap();
+        let other = Beside::new(&ranks, 2, &places, true).unwrap();
         assert!(!OPEN.lock().unwrap().contains_key(&ranks[0]));
         assert_eq!(take(&other), Some(7));
         assert_eq!(take(&other), None);
@@ -447,7 +469,8 @@ mod tests {
     #[test]
     fn who_sleeps_is_rung_once() {
         let (ranks, places) = ([0; 2].map(|_| VrId::fresh()), places(&[3, 3]));
-        let (one, two) = (Beside::new(&ranks, 0, &places).unwrap(), Beside::new(&ranks, 1, &places).unwrap());
+        let (one, two) =
+            (Beside::new(&ranks, 0, &places, true).unwrap(), Beside::new(&ranks, 1, &places, true).unwrap());
         two.set_asleep(true);
         assert_eq!(push(&one, 1, 1), Some(true));
         assert_eq!(push(&one, 1, 2), Some(false));

@@ -11,7 +11,7 @@ use crate::job::{Order, Report};
 
 impl Engine<'_> {
     /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
-    pub(super) fn handle(&self, envelope: Envelope, hook: Option<&mut Hook<'_>>) {
+    pub(super) fn handle(&self, envelope: Envelope, mut hook: Option<&mut Hook<'_>>) {
         let payload = envelope.payload;
         let Some(header) = header_of(&payload) else {
             tracing::warn!(src = %envelope.src, "an envelope that is no MPI message");
@@ -21,7 +21,14 @@ impl Engine<'_> {
             Kind::Job if envelope.src == self.supervisor => self.obey(&payload),
             // What it is rung for is looked at by who waits.
             Kind::Job | Kind::Ring => {}
-            _ => self.handle_message(header, payload, hook),
+            Kind::Way if self.by_id.get(&envelope.src) == Some(&header.from) => {
+                self.meet(header.from, &payload.to_bytes()[HEADER..]);
+            }
+            Kind::Way => {}
+            _ => {
+                while self.take_across(Some(header.from), &mut hook, &mut None) {}
+                self.handle_message(header, payload, hook);
+            }
         }
     }
 
@@ -101,7 +108,7 @@ impl Engine<'_> {
                 }
             }
             Kind::Revoke => drop(state.revoked.insert(header.key.context)),
-            Kind::Job | Kind::Ring => {}
+            Kind::Job | Kind::Ring | Kind::Way => {}
         }
     }
 

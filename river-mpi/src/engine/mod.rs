@@ -8,6 +8,7 @@
 //! into it; so nobody holds a large message that is not wanted yet. A slice that a request borrows is sent from where it lies
 //! as well, if its owner waits for that request when it is wanted; otherwise the engine makes a copy.
 
+mod across;
 mod arrival;
 mod background;
 mod beside;
@@ -33,6 +34,7 @@ use river_core::{Channel, Envelope, Payload, Selector, SendError, Span, Vr, VrId
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::{DefaultKey, SlotMap};
 
+use across::Across;
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
@@ -176,6 +178,10 @@ pub(crate) struct Engine<'v> {
     near: Vec<bool>,
     /// The way to them, if there are any others.
     beside: Option<Beside>,
+    /// The way to other processes of this machine, if there are any.
+    across: Option<Across>,
+    /// Whether all ranks of this machine can run at the same time.
+    at_once: bool,
     /// How many of the next long slices for a rank are copied at once, as the last ones were not wanted in time.
     hurry: Vec<Cell<Hurry>>,
     /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
@@ -209,10 +215,12 @@ impl<'v> Engine<'v> {
         let pieces = vec![Cell::new((0, false)); ranks.len()];
         // A record has to have everything that is received, and a trace should.
         let by_mailbox = vr.is_recoverable() || vr.is_traced();
-        let beside = if by_mailbox { None } else { Beside::new(&ranks, me, &places) };
-        let hurry = vec![Cell::default(); ranks.len()];
         let here = places.iter().filter(|place| place.machine == places[me as usize].machine).count();
-        vr.expect_own_core(here <= available_parallelism().map_or(1, usize::from));
+        let at_once = here <= available_parallelism().map_or(1, usize::from);
+        vr.expect_own_core(at_once);
+        let beside = if by_mailbox { None } else { Beside::new(&ranks, me, &places, at_once) };
+        let across = if by_mailbox { None } else { Across::new(me, &places, at_once) };
+        let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
             me,
@@ -220,6 +228,8 @@ impl<'v> Engine<'v> {
             places,
             near,
             beside,
+            across,
+            at_once,
             hurry,
             pieces,
             pool: Arc::default(),
@@ -324,8 +334,16 @@ impl<'v> Engine<'v> {
     fn transmit_with(&self, state: &mut State, to: u32, payload: Payload) -> Result {
         state.depart(to)?;
         let Err(payload) = self.pass(to, payload) else { return Ok(()) };
+        if payload.head().len() == payload.len()
+            && let Some((header, data)) = payload.head().split_first_chunk()
+            && self.pass_across(state, to, header, data)?
+        {
+            return Ok(());
+        }
         let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload);
-        sent.map_err(|error| state.not_sent(to, error))
+        sent.map_err(|error| state.not_sent(to, error))?;
+        self.went_by_link(to);
+        Ok(())
     }
 
     /// Sends a header alone.
@@ -344,7 +362,7 @@ impl<'v> Engine<'v> {
     fn transmit_parts(&self, state: &mut State, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
         state.depart(to)?;
-        if self.pass_slice(to, &header, data) {
+        if self.pass_slice(to, &header, data) || self.pass_across(state, to, &header, data)? {
             return Ok(());
         }
         if self.near[to as usize] {
@@ -352,7 +370,9 @@ impl<'v> Engine<'v> {
             return sent.map_err(|error| state.not_sent(to, error));
         }
         let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
-        sent.map_err(|error| state.not_sent(to, error))
+        sent.map_err(|error| state.not_sent(to, error))?;
+        self.went_by_link(to);
+        Ok(())
     }
 }
 
@@ -390,6 +410,7 @@ impl State {
     }
 
     fn not_sent(&mut self, to: u32, error: SendError) -> MpiError {
+        self.sent[to as usize] -= 1;
         match error {
             SendError::Down(down) => self.bury(to, &down).error(to),
             _ => MpiError::Stopped,

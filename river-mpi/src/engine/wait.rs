@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use river_core::{Arriving, Channel, Down, RecvError, Selector};
+use river_core::{Channel, Down, Envelope, Intake, RecvError, Selector};
 
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
@@ -13,7 +13,7 @@ use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
 
 /// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
-const DEATHS: Channel = Channel::named("mpi.deaths");
+pub(super) const DEATHS: Channel = Channel::named("mpi.deaths");
 /// Nobody sleeps who waits no longer than this.
 const BREATH: Duration = Duration::from_micros(20);
 /// After so long what others have written before can be seen.
@@ -88,8 +88,12 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> std::result::Result<(), RecvError> {
-        if whom.iter().any(|&rank| self.near[rank as usize]) {
-            if self.look_beside(patience, awake, &mut hook, &mut landing)? {
+        let is_beside = |&rank: &u32| {
+            self.near[rank as usize] || self.across.as_ref().is_some_and(|across| across.is_open(rank))
+        };
+        if whom.iter().any(is_beside) {
+            let for_others = whom.iter().any(|&rank| !self.near[rank as usize]);
+            if self.look_beside((patience, awake), for_others, &mut hook, &mut landing)? {
                 return Ok(());
             }
         } else if !awake.is_zero() {
@@ -111,29 +115,53 @@ impl Engine<'_> {
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> std::result::Result<(), RecvError> {
-        let wait = |patience, hook: &mut Option<&mut Hook<'_>>, landing: &mut Option<&mut dyn Landing>| {
-            let take =
-                |arriving: &Arriving<'_>| self.take_in(arriving, hook.as_deref_mut(), reborrow(landing));
-            self.vr.receive_arriving(ALL, patience, take)
-        };
         if !self.fall_asleep(hook, landing) {
             return Ok(());
         }
         let moment = if self.is_alone() { patience } else { patience.min(MOMENT) };
-        let mut result = wait(moment, hook, landing);
+        let mut result = self.receive_arriving(moment, hook, landing);
         if moment < patience && matches!(result, Err(RecvError::Timeout { .. })) {
             // Who sent at the moment when this rank fell asleep did not see that.
             if self.take_beside(hook, landing) {
                 result = Ok(None);
             } else {
-                result = wait(patience - moment, hook, landing);
+                result = self.receive_arriving(patience - moment, hook, landing);
             }
         }
-        self.wake_up();
+        self.set_asleep(false);
         if let Some(envelope) = result? {
             self.handle(envelope, hook.as_deref_mut());
         }
         Ok(())
+    }
+
+    /// Looks once for what has come by the link, and handles it. True: there was something.
+    pub(super) fn glance(
+        &self,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> std::result::Result<bool, RecvError> {
+        match self.receive_arriving(Duration::ZERO, hook, landing) {
+            Ok(Some(envelope)) => self.handle(envelope, hook.as_deref_mut()),
+            Ok(None) => {}
+            Err(RecvError::Timeout { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Waits for what comes by the link.
+    fn receive_arriving(
+        &self,
+        patience: Duration,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> std::result::Result<Option<Envelope>, RecvError> {
+        self.vr.receive_arriving(ALL, patience, |arriving| match self.is_ahead(arriving) {
+            // Whoever handles it takes first what comes before it.
+            true => Intake::Left,
+            false => self.take_in(arriving, hook.as_deref_mut(), reborrow(landing)),
+        })
     }
 
     /// Waits for a moment, after which what others have written before it can be seen, or until `look` finds something, which is

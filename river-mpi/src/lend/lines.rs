@@ -237,7 +237,7 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
             // SAFETY: into these lines, which may be written as they are atomics. There is room for them, so the reader has read
             // what was there, and it looks at no more than the first word of the record before that is published.
             unsafe {
-                here.as_ptr().copy_to_nonoverlapping(lines.as_ptr().cast::<u8>().cast_mut(), here.len())
+                here.as_ptr().copy_to_nonoverlapping(lines.as_ptr().cast::<u8>().cast_mut(), here.len());
             };
             (bytes, at) = (there, at + lines.len() as u64);
         }
@@ -326,7 +326,7 @@ impl Record<'_> {
     /// # Panics
     /// If it has fewer bytes.
     pub(crate) fn copy_to(&self, word: usize, out: &mut [u8]) {
-        assert!(word <= WORDS && out.len() + word * WORD <= self.len);
+        assert!(word <= WORDS && out.len() <= self.len.saturating_sub(word * WORD));
         let words = &line_of(self.ring, self.mask, self.at)[1 + word..];
         let (here, mut there) = out.split_at_mut(out.len().min(words.len() * WORD));
         let (whole, rest) = here.as_chunks_mut::<WORD>();

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::ring::{Receiver, Ring, Sender, Sleeper};
+use super::ring::{LINES, Receiver, Sender, Sleeper};
 use super::{PATIENCE, YIELDS, look_awake};
 use crate::coll::{Landed, Message};
 use crate::engine::{Arrival, Ask, Engine, Sources};
@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::header::Header;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
-use crate::queue::Wait;
+use crate::queue::{SharedWriter, Wait};
 
 /// Messages of a pair before a ring is offered, and before it is taken back if nobody reads it.
 const FEW: u32 = 8;
@@ -51,7 +51,7 @@ enum Outgoing {
     /// So many messages have gone by the engine.
     Few(u32),
     /// And so many since this was offered.
-    Offered(Ring, u32),
+    Offered(SharedWriter, u32),
     Open(Sender),
     /// There will be no ring.
     Never,
@@ -268,7 +268,7 @@ impl Across {
             }
             Outgoing::Offered(ring, _) if ring.is_joined() => {
                 let waits = if self.at_once { Wait::Looking } else { Wait::Yielding };
-                Outgoing::Open(ring.open(waits, tag))
+                Outgoing::Open(Sender::new(ring, waits, tag))
             }
             Outgoing::Offered(ring, count) if count < MANY => Outgoing::Offered(ring, count + 1),
             Outgoing::Offered(..) => Outgoing::Never,
@@ -279,9 +279,9 @@ impl Across {
     }
 
     /// Makes a ring and tells its reader where it is. `None`: there can be none.
-    fn offer(&self, engine: &Engine<'_>, to: usize) -> Result<Option<Ring>> {
+    fn offer(&self, engine: &Engine<'_>, to: usize) -> Result<Option<SharedWriter>> {
         let member = self.members[to];
-        let ring = if engine.shares_memory(member) { Ring::create() } else { None };
+        let ring = if engine.shares_memory(member) { SharedWriter::create(LINES) } else { None };
         let Some((ring, name)) = ring else { return Ok(None) };
         let Ok(name) = postcard::to_stdvec(&name) else { return Ok(None) };
         engine.send_copy(member, self.key(OFFER), &name)?;

@@ -1,27 +1,20 @@
 //! A ring of cache lines that two processes share, with messages of collective operations.
 
-use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence, fence};
+use std::sync::atomic::{Ordering, compiler_fence, fence};
 
 use river_core::{SharedLines, SharedName};
 
 use super::queue::{TAG, copy_of, is_later, tag_of};
 use crate::coll::{BRIEF, Landed, Message};
-use crate::lend::lines::{Reader, Writer, memory_of};
-use crate::queue::{Patience, Wait};
+use crate::lend::lines::Reader;
+use crate::queue::{self, Patience, SharedWriter, Wait};
 
 /// Lines of a ring.
-const LINES: usize = 512;
-/// A process makes so many at most.
-const RINGS: usize = 256;
-/// How many it has made, and has still.
-static MADE: AtomicUsize = AtomicUsize::new(0);
+pub(super) const LINES: usize = 512;
 
-/// The writing side of a ring that its reader may not have yet. It counts as one of this process.
-pub(super) struct Ring(Writer<SharedLines>);
-
-/// The writing side of one that its reader has.
+/// The writing side of a ring that its reader has.
 pub(super) struct Sender {
-    ring: Ring,
+    ring: SharedWriter,
     patience: Patience,
     /// The operation whose messages go by the engine from now on.
     spilled: Option<i32>,
@@ -37,40 +30,6 @@ pub(super) struct Receiver {
     late: Option<(i32, Message)>,
 }
 
-impl Ring {
-    /// A new one, and what its reader finds it by. `None`: there cannot be another one.
-    pub(super) fn create() -> Option<(Self, SharedName)> {
-        if MADE.load(Ordering::Relaxed) >= RINGS {
-            return None;
-        }
-        let lines = SharedLines::create(memory_of(LINES)).ok()?;
-        let name = lines.name();
-        Some((Self::new(lines), name))
-    }
-
-    /// Whether the reader has it.
-    pub(super) fn is_joined(&self) -> bool {
-        self.0.is_joined()
-    }
-
-    /// Of one that the reader has; for all operations but this one, which goes by the engine.
-    pub(super) fn open(mut self, waits: Wait, but: i32) -> Sender {
-        self.0.memory().seal();
-        Sender { ring: self, patience: Patience::new(Some(waits)), spilled: Some(but), pushed: 0 }
-    }
-
-    fn new(lines: SharedLines) -> Self {
-        MADE.fetch_add(1, Ordering::Relaxed);
-        Self(Writer::new(lines))
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        MADE.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Whether a receiver has to be told that it was woken.
 pub(super) enum Sleeper {
     Awake,
@@ -78,6 +37,12 @@ pub(super) enum Sleeper {
 }
 
 impl Sender {
+    /// For all operations but this one, which goes by the engine.
+    pub(super) fn new(mut ring: SharedWriter, waits: Wait, but: i32) -> Self {
+        ring.seal();
+        Self { ring, patience: Patience::new(Some(waits)), spilled: Some(but), pushed: 0 }
+    }
+
     /// How many messages it has pushed.
     pub(super) fn pushed(&self) -> u32 {
         self.pushed
@@ -90,9 +55,10 @@ impl Sender {
         }
         self.patience.count();
         let words = [u64::from(tag.cast_unsigned())];
+        let writer = self.ring.writer();
         let pushed = bytes.len() <= BRIEF
-            && (self.ring.0.push(words, bytes)
-                || self.patience.wait_until(&mut self.ring.0, |writer| writer.push(words, bytes)));
+            && (writer.push(words, bytes)
+                || self.patience.wait_until(writer, |writer| writer.push(words, bytes)));
         if !pushed {
             self.spilled = Some(tag);
             return None;
@@ -100,7 +66,7 @@ impl Sender {
         self.pushed = self.pushed.wrapping_add(1);
         // That what was pushed is not pushed later than this looks.
         compiler_fence(Ordering::SeqCst);
-        let (asleep, reason) = (self.ring.0.asleep(), reason(tag));
+        let (asleep, reason) = (self.ring.writer().asleep(), reason(tag));
         let woken = asleep.load(Ordering::Relaxed) == reason
             && asleep.compare_exchange(reason, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         Some(if woken { Sleeper::Asleep } else { Sleeper::Awake })
@@ -110,9 +76,7 @@ impl Sender {
 impl Receiver {
     /// Of a ring that another process has made, which sees that. `None`: this process cannot have it.
     pub(super) fn join(name: &SharedName) -> Option<Self> {
-        let reader = Reader::new(SharedLines::open(name, memory_of(LINES)).ok()?);
-        reader.join();
-        Some(Self { reader, held: None, late: None })
+        Some(Self { reader: queue::join(name, LINES)?, held: None, late: None })
     }
 
     /// Notes a message that came by the engine.
@@ -176,12 +140,13 @@ fn reason(tag: i32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lend::lines::memory_of;
 
     fn pair(lines: usize) -> (Sender, Receiver) {
         let ours = SharedLines::create(memory_of(lines)).unwrap();
         let theirs = SharedLines::open(&ours.name(), memory_of(lines)).unwrap();
-        let sender =
-            Sender { ring: Ring::new(ours), patience: Patience::new(None), spilled: None, pushed: 0 };
+        let ring = SharedWriter::new(ours);
+        let sender = Sender { ring, patience: Patience::new(None), spilled: None, pushed: 0 };
         (sender, Receiver { reader: Reader::new(theirs), held: None, late: None })
     }
 

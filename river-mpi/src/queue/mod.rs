@@ -5,6 +5,7 @@
 //! never is full. As that costs several times as much, a sender waits for room first, if the receiver seems to be at work.
 
 mod patience;
+mod shared;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use crate::lend::lines::Record;
 pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
+pub(crate) use shared::{SharedWriter, join};
 
 use crate::lend::lines::{self, Reader, Writer};
 

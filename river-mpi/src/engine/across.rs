@@ -1,0 +1,311 @@
+//! Short messages between ranks that are processes of one machine: by a ring of cache lines for each pair, in memory that both
+//! have, into which a waiting rank looks itself. They cost what they cost between threads.
+//!
+//! The first messages of a pair go by the link, so that ranks that have little to say to each other have no rings. Then the sender
+//! offers one, and uses it when the receiver has written into it that it reads. What is long, or finds no room, goes by the link
+//! all the time.
+//!
+//! The order of a pair's messages is kept: in a ring they have the numbers by which all messages of the pair are counted, and one
+//! is taken when all before it were. What comes by the link was sent when all that is in front of it could be seen in the ring, so
+//! that is taken first.
+//!
+//! Sleeping and waking are as between threads (`beside`).
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use river_core::{Intake, Payload, RecvError, Selector, SharedLines, SharedName};
+
+use super::intake::{Hook, Incoming, Landing};
+use super::ops::reborrow;
+use super::wait::DEATHS;
+use super::{Engine, LANE, MESSAGES, State};
+use crate::error::Result;
+use crate::header::{HEADER, Header, Kind};
+use crate::job::Place;
+use crate::lend::lines::{Reader, Record};
+use crate::matching::Key;
+use crate::queue::{self, Patience, SharedWriter, Wait};
+
+/// Longer messages go by the link.
+const LONGEST: usize = 2 << 10;
+/// Lines of a ring.
+const LINES: usize = 1024;
+/// Messages to a rank before a ring is offered, and before it is taken back if nobody reads it.
+const FEW: u32 = 8;
+const MANY: u32 = 256;
+/// After so many messages a sender looks whether the receiver is still there.
+const LOOK: u64 = 64;
+/// With more ranks on a machine there would be too many rings.
+const RANKS: usize = 16;
+/// Messages of one rank in a row before the others have their turn.
+const TURN: usize = 64;
+
+/// A rank's rings to and from the other processes of its machine.
+#[derive(Debug)]
+pub(super) struct Across {
+    /// By rank.
+    outgoing: RefCell<Vec<Outgoing>>,
+    incoming: RefCell<Vec<Ring>>,
+    /// By rank: whether there is a ring from it.
+    open: Vec<Cell<bool>>,
+    /// Whether to wait for room: if not all run at once, the receiver may be waiting for this core.
+    waits: Option<Wait>,
+}
+
+/// The way to a rank.
+#[derive(Debug)]
+enum Outgoing {
+    /// So many messages have gone by the link.
+    Few(u32),
+    /// And so many since this was offered.
+    Offered(Box<SharedWriter>, u32),
+    Open(Box<(SharedWriter, Patience)>),
+    /// There will be no ring.
+    Never,
+}
+
+/// What a rank has sent.
+#[derive(Debug)]
+struct Ring {
+    from: u32,
+    reader: Reader<SharedLines>,
+}
+
+impl Across {
+    /// Of a rank; `None` if there are no such others.
+    pub(super) fn new(me: u32, places: &[Place], at_once: bool) -> Option<Self> {
+        let mine = places.get(me as usize)?;
+        let here = places.iter().filter(|place| place.machine == mine.machine).count();
+        // Threads of one process have another way.
+        let reached = |place: &Place| place.machine == mine.machine && place.host != mine.host;
+        if here > RANKS || !places.iter().any(reached) {
+            return None;
+        }
+        let way = |place| if reached(place) { Outgoing::Few(0) } else { Outgoing::Never };
+        Some(Self {
+            outgoing: RefCell::new(places.iter().map(way).collect()),
+            incoming: RefCell::default(),
+            open: vec![Cell::new(false); places.len()],
+            waits: at_once.then_some(Wait::Looking),
+        })
+    }
+
+    /// Whether there is a ring from that rank.
+    pub(super) fn is_open(&self, from: u32) -> bool {
+        self.open.get(from as usize).is_some_and(Cell::get)
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.incoming.borrow().is_empty()
+    }
+
+    /// Puts a message into the ring to a rank. `None`: it has to go by the link; true: the rank has to be rung.
+    fn push(&self, to: u32, number: u64, header: &[u8; HEADER], data: &[u8]) -> Option<bool> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let Outgoing::Open(open) = outgoing.get_mut(to as usize)? else { return None };
+        let (ring, patience) = &mut **open;
+        if data.len() > LONGEST {
+            return None;
+        }
+        patience.count();
+        let [a, b, c, d] = bytemuck::cast::<_, [u64; HEADER / 8]>(*header);
+        let (words, writer) = ([number, a, b, c, d], ring.writer());
+        if !writer.push(words, data) && !patience.wait_until(writer, |writer| writer.push(words, data)) {
+            return None;
+        }
+        // Who falls asleep at this very moment looks again a little later.
+        compiler_fence(Ordering::SeqCst);
+        let asleep = writer.asleep();
+        Some(asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::SeqCst) != 0)
+    }
+
+    fn is_outgoing(&self, to: u32) -> bool {
+        matches!(self.outgoing.borrow().get(to as usize), Some(Outgoing::Open(_)))
+    }
+
+    /// A message goes by the link. A ring is offered then, or used from the next one on, or given up: the name of one to be
+    /// offered.
+    fn advance(&self, to: u32, shares_memory: impl FnOnce() -> bool) -> Option<SharedName> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let way = outgoing.get_mut(to as usize)?;
+        match way {
+            Outgoing::Never | Outgoing::Open(_) => {}
+            Outgoing::Few(count) if *count < FEW => *count += 1,
+            Outgoing::Few(_) => {
+                let created = if shares_memory() { SharedWriter::create(LINES) } else { None };
+                let Some((ring, name)) = created else {
+                    *way = Outgoing::Never;
+                    return None;
+                };
+                *way = Outgoing::Offered(ring.into(), 0);
+                return Some(name);
+            }
+            Outgoing::Offered(ring, count) => {
+                let is_joined = ring.is_joined();
+                *count += 1;
+                if !is_joined && *count < MANY {
+                    return None;
+                }
+                let Outgoing::Offered(ring, _) = std::mem::replace(way, Outgoing::Never) else { return None };
+                if is_joined {
+                    let mut ring = *ring;
+                    ring.seal();
+                    *way = Outgoing::Open((ring, Patience::new(self.waits)).into());
+                }
+            }
+        }
+        None
+    }
+
+    /// Says whether this rank has to be rung.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        for ring in &*self.incoming.borrow() {
+            ring.reader.asleep().store(asleep.into(), Ordering::SeqCst);
+        }
+    }
+}
+
+/// A message in a ring, behind its number.
+struct Numbered<'a>(Record<'a>);
+
+impl<'a> Numbered<'a> {
+    /// `None`: it is none.
+    fn of(record: Record<'a>) -> Option<(u64, Self)> {
+        let [number] = record.words();
+        (record.len() >= size_of::<u64>() + HEADER).then_some((number, Self(record)))
+    }
+}
+
+impl Incoming for Numbered<'_> {
+    fn len(&self) -> usize {
+        self.0.len() - size_of::<u64>()
+    }
+
+    fn head(&self) -> [u8; HEADER] {
+        let [_, head @ ..] = self.0.words::<{ 1 + HEADER / 8 }>();
+        bytemuck::cast(head)
+    }
+
+    fn copy_data(&self, out: &mut [u8]) -> bool {
+        self.0.copy_to(1 + HEADER / 8, out);
+        true
+    }
+
+    fn kept(&self, engine: &Engine<'_>) -> Payload {
+        engine.pool.filled(self.len(), |bytes| self.0.copy_to(1, bytes)).into()
+    }
+}
+
+impl Engine<'_> {
+    /// Sends a message, which is counted, by the ring to a rank. False: it has to go by the link.
+    #[inline]
+    pub(super) fn pass_across(
+        &self,
+        state: &mut State,
+        to: u32,
+        header: &[u8; HEADER],
+        data: &[u8],
+    ) -> Result<bool> {
+        let Some(across) = &self.across else { return Ok(false) };
+        let number = state.sent[to as usize];
+        if number.is_multiple_of(LOOK) && across.is_outgoing(to) {
+            // Before it is sent: who has received it may end at once.
+            self.check_there(state, to)?;
+        }
+        let Some(sleeps) = across.push(to, number, header, data) else { return Ok(false) };
+        if sleeps {
+            self.ring(to);
+        }
+        Ok(true)
+    }
+
+    /// Who sends by a ring is not told by the link that nobody reads it any more.
+    #[cold]
+    fn check_there(&self, state: &mut State, to: u32) -> Result {
+        let id = self.id_of(to);
+        if !std::mem::replace(&mut state.watched[to as usize], true) {
+            self.vr.watch(id);
+        }
+        let selector = Selector::on(DEATHS).lane(LANE).from(id);
+        match self.vr.try_receive_where(selector, |_| false) {
+            Err(RecvError::Down(down)) => match self.by_id.get(&down.who) {
+                Some(&rank) if rank == to => Err(state.bury(rank, &down).error(rank)),
+                Some(&rank) => {
+                    state.bury(rank, &down);
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            // What else there is is told to who waits.
+            _ => Ok(()),
+        }
+    }
+
+    /// A message to a rank has gone by the link.
+    pub(super) fn went_by_link(&self, to: u32) {
+        let Some(across) = &self.across else { return };
+        let Some(name) = across.advance(to, || self.shares_memory(to)) else { return };
+        let header = self.header(Kind::Way, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+        if let Ok(name) = postcard::to_stdvec(&name) {
+            // That it is gone is told to who waits for it.
+            let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&name));
+        }
+    }
+
+    /// Reads from the ring that a rank offers.
+    pub(super) fn meet(&self, from: u32, name: &[u8]) {
+        let Some(across) = self.across.as_ref().filter(|across| !across.is_open(from)) else { return };
+        let reader = postcard::from_bytes(name).ok().and_then(|name| queue::join(&name, LINES));
+        if let (Some(reader), Some(open)) = (reader, across.open.get(from as usize)) {
+            open.set(true);
+            across.incoming.borrow_mut().push(Ring { from, reader });
+        }
+    }
+
+    /// Takes what has come by rings, of that rank or of any, a turn at most of each or until somebody has what he waits for.
+    /// True: there was something.
+    pub(super) fn take_across(
+        &self,
+        only: Option<u32>,
+        hook: &mut Option<&mut Hook<'_>>,
+        landing: &mut Option<&mut dyn Landing>,
+    ) -> bool {
+        let Some(across) = &self.across else { return false };
+        let mut some = false;
+        for Ring { from, reader } in &mut *across.incoming.borrow_mut() {
+            if only.is_some_and(|only| only != *from) {
+                continue;
+            }
+            for _ in 0..TURN {
+                let Some(record) = reader.next() else { break };
+                let len = record.len();
+                let Some((number, message)) = Numbered::of(record) else {
+                    tracing::warn!(from = *from, "something in a ring that is no MPI message");
+                    reader.skip(len);
+                    continue;
+                };
+                if number != self.state.borrow().received[*from as usize] + 1 {
+                    break;
+                }
+                let intake = self.take_record(&message, hook.as_deref_mut(), reborrow(landing));
+                reader.skip(len);
+                some = true;
+                if intake == Intake::Done {
+                    return true;
+                }
+            }
+        }
+        some
+    }
+
+    /// Whether something that its sender has sent before what comes by the link lies in a ring.
+    pub(super) fn is_ahead(&self, arriving: &impl Incoming) -> bool {
+        let Some(across) = self.across.as_ref().filter(|across| !across.is_unused()) else { return false };
+        let Some(Header { from, .. }) = Header::decode(&arriving.head()) else { return false };
+        let incoming = across.incoming.borrow();
+        let Some(ring) = incoming.iter().find(|ring| ring.from == from) else { return false };
+        let next = self.state.borrow().received[from as usize] + 1;
+        ring.reader.next().and_then(Numbered::of).is_some_and(|(number, _)| number == next)
+    }
+}

@@ -1,0 +1,180 @@
+//! Many messages between the same ranks: after some of them the short ones pass through memory that both have, beside those that
+//! do not.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use river_core::testing::for_each_topology;
+use river_core::{Result, VrError, try_run};
+use river_mpi::{ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, run_on, wait_all};
+
+/// Words of messages: in one cache line, in several, and of all the ways in which longer ones go.
+const WORDS: [usize; 9] = [1, 2, 0, 12, 100, 1, 300, 1200, 10_000];
+const ROUNDS: u64 = 40;
+
+fn words(round: u64, kind: usize) -> Vec<u64> {
+    (0..WORDS[kind] as u64).map(|at| round << 32 | at).collect()
+}
+
+/// Rank 0 sends to all others whatever comes into its mind; they receive it in all the ways that there are.
+fn in_order(world: &Communicator<'_>) -> Result {
+    for round in 0..ROUNDS {
+        if world.rank() == 0 {
+            let all: Vec<Vec<u64>> = (0..WORDS.len()).map(|kind| words(round, kind)).collect();
+            for to in 1..world.size() {
+                let mut requests = Vec::new();
+                for (kind, data) in all.iter().enumerate() {
+                    match (round + kind as u64) % 4 {
+                        0 => requests.push(world.isend(data, to, 0)?),
+                        1 => requests.push(world.isend_from(data, to, 0)?),
+                        2 => requests.push(world.issend(data, to, 0)?),
+                        _ => requests.push(world.isend_vec(data.clone(), to, 0)?),
+                    }
+                }
+                wait_all(&mut requests)?;
+            }
+            // Back from whoever is first.
+            for _ in 1..world.size() {
+                let (answer, status) = world.recv::<u64>(ANY_SOURCE, ANY_TAG)?;
+                assert_eq!((answer, status.tag()), (vec![round], Some(9)));
+            }
+            continue;
+        }
+        if round % 8 == 7 {
+            // Longer than anybody waits awake: it is the pace of this rank.
+            thread::sleep(Duration::from_millis(2));
+        }
+        let mut buffers: Vec<Vec<u64>> = WORDS.map(|len| vec![u64::MAX; len]).into();
+        match round % 3 {
+            0 => {
+                let posted = buffers.iter_mut().map(|buffer| world.irecv_into(buffer, 0, 0));
+                wait_all(&mut posted.collect::<river_mpi::Result<Vec<_>>>()?)?;
+            }
+            1 => {
+                for buffer in &mut buffers {
+                    let status = world.probe(ANY_SOURCE, ANY_TAG)?;
+                    assert_eq!(status.bytes(), size_of_val(&buffer[..]));
+                    world.recv_into(buffer, ANY_SOURCE, ANY_TAG)?;
+                }
+            }
+            _ => {
+                for buffer in &mut buffers {
+                    *buffer = world.recv(0, 0)?.0;
+                }
+            }
+        }
+        for (kind, buffer) in buffers.iter().enumerate() {
+            assert_eq!(*buffer, words(round, kind), "message {kind} of round {round}");
+        }
+        world.send(&[round], 0, 9)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn they_stay_in_order_however_they_go() {
+    for_each_topology(|name, make_vms| {
+        let ran = try_run(|vr| Ok(run_on(vr, &make_vms(vr, 3)?, in_order)?));
+        assert_eq!(ran.expect(name), [(); 3]);
+    });
+}
+
+/// More than there is room for in any memory that two ranks share.
+const MANY: u64 = 5000;
+
+fn far_ahead(world: &Communicator<'_>) -> Result {
+    let to_whom = |range: std::ops::Range<u64>| {
+        for number in range {
+            if world.rank() == 0 {
+                (1..world.size()).try_for_each(|to| world.send(&[number; 3], to, 0))?;
+            } else {
+                let mut data = [0; 3];
+                world.recv_into(&mut data, 0, 0)?;
+                assert_eq!(data, [number; 3]);
+            }
+        }
+        Ok::<_, VrError>(())
+    };
+    to_whom(0..50)?;
+    if world.rank() == 0 {
+        to_whom(50..MANY)?;
+        (1..world.size()).try_for_each(|to| world.send(&[0_u8; 0], to, 1))?;
+    } else {
+        world.recv::<u8>(0, 1)?;
+        to_whom(50..MANY)?;
+    }
+    to_whom(MANY..MANY + 50)
+}
+
+#[test]
+fn a_sender_that_is_far_ahead_loses_nothing() {
+    for_each_topology(|name, make_vms| {
+        let ran = try_run(|vr| Ok(run_on(vr, &make_vms(vr, 3)?, far_ahead)?));
+        assert_eq!(ran.expect(name), [(); 3]);
+    });
+}
+
+/// Rank 1 dies after its last message.
+fn last_words(world: &Communicator<'_>) -> Result<u64> {
+    world.set_error_handler(ErrorHandler::Return);
+    if world.rank() == 1 {
+        world.send(&[0_u64], 0, 1)?;
+        for number in 0..200_u64 {
+            world.send(&[number], 0, 0)?;
+        }
+        std::process::abort();
+    }
+    // So that they lie there when it is known that nobody sends any more.
+    let error = world.recv::<u64>(1, 2).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::ProcFailed, "{error}");
+    world.recv::<u64>(1, 1)?;
+    let mut number = 0;
+    loop {
+        match world.recv::<u64>(1, 0) {
+            Ok((data, _)) => assert_eq!(data, [number]),
+            Err(error) => {
+                assert_eq!(error.class(), ErrorClass::ProcFailed, "{error}");
+                return Ok(number);
+            }
+        }
+        number += 1;
+    }
+}
+
+#[test]
+fn what_a_rank_has_sent_before_it_died_is_received() {
+    let ends = try_run(|vr| {
+        let vms = vr.start_local(2)?;
+        Ok(Launch::new(2).survive_failures().run_each(vr, &vms, last_words)?)
+    });
+    let ends = ends.unwrap();
+    assert!(ends[1].is_err());
+    assert_eq!(ends[0], Ok(200));
+}
+
+/// Rank 1 dies, and rank 0 does nothing but send to it.
+fn unheard(world: &Communicator<'_>) -> Result<bool> {
+    world.set_error_handler(ErrorHandler::Return);
+    if world.rank() == 1 {
+        for _ in 0..100 {
+            world.recv::<u64>(0, 0)?;
+        }
+        std::process::abort();
+    }
+    let start = Instant::now();
+    loop {
+        match world.send(&[7_u64], 1, 0) {
+            Ok(()) => assert!(start.elapsed() < Duration::from_secs(60), "it is never told"),
+            Err(error) => return Ok(error.class() == ErrorClass::ProcFailed),
+        }
+    }
+}
+
+#[test]
+fn who_only_sends_hears_that_nobody_is_there() {
+    let ends = try_run(|vr| {
+        let vms = vr.start_local(2)?;
+        Ok(Launch::new(2).survive_failures().run_each(vr, &vms, unheard)?)
+    });
+    assert_eq!(ends.unwrap()[0], Ok(true));
+}
