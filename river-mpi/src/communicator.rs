@@ -396,7 +396,10 @@ impl<'v> Communicator<'v> {
     pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
         match peer {
             Peer::Null => Ok(None),
-            Peer::Rank(rank) => self.member(rank).map(Some),
+            Peer::Rank(rank) => {
+                self.inner.engine.check(self.inner.context)?;
+                self.member(rank).map(Some)
+            }
             Peer::Any => Err(self.no_rank(peer)),
         }
     }

@@ -11,6 +11,7 @@ use crate::matching::{Key, Pattern};
 impl Communicator<'_> {
     /// Sends to a rank (of the other group, if there are two) without waiting for its receive.
     pub(crate) fn send_hidden(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
+        self.engine().check(self.context())?;
         let member = self.member(to)?;
         self.engine().send_shared(member, self.hidden_key(tag), bytes)
     }

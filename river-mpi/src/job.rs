@@ -80,10 +80,12 @@ pub(crate) struct Waiting {
     pub(crate) received: Vec<u64>,
 }
 
-/// Names an agreement: the context of the communicator, and how many there were on it before.
+/// Names an agreement: the context of the communicator, the first of its members, as groups that share a context have none in
+/// common, and how many there were on it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct AgreementKey {
     pub(crate) context: u32,
+    pub(crate) first: u32,
     pub(crate) number: u32,
 }
 

@@ -71,7 +71,7 @@
 //! | 3.5 | order, progress | non-overtaking, tested against a model | `random`, unit |
 //! | 3.6 | buffers | [`buffer_attach`](Communicator::buffer_attach) takes a size; a short message needs room but does not keep it | `p2p` |
 //! | 3.7 | non-blocking | [`Request`], [`Receive`], [`wait_all`], [`wait_any`], [`wait_some`], [`test_all`], [`test_any`], [`test_some`] | `p2p` |
-//! | 3.8 | probe and cancel | [`probe`](Communicator::probe), [`iprobe`](Communicator::iprobe), [`Request::cancel`] | `p2p` |
+//! | 3.8 | probe and cancel | [`probe`](Communicator::probe), [`iprobe`](Communicator::iprobe), [`Request::cancel`], which asks the receiver: it waits for it, and fails if that is gone | `p2p` |
 //! | 3.9 | persistent requests | [`Persistent`] owns its buffer; [`request`](Persistent::request) gives it to [`wait_all`] and the others; [`start_all`] is for those of one type | `persistent` |
 //! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |

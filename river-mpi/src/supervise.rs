@@ -19,6 +19,10 @@ pub(crate) fn supervise(
     places: Vec<Place>,
     survive: bool,
 ) -> Result<Vec<Result<Vec<u8>>>> {
+    if ranks.is_empty() {
+        // Nobody would ever say that it is over.
+        return Err(MpiError::Arg("a job needs at least one rank".to_owned()));
+    }
     engine::describe(vr);
     let numbers: HashMap<VrId, u32> = ranks.iter().copied().zip(0..).collect();
     let tell = |rank: u32, order: &Order| {

@@ -39,6 +39,7 @@ pub(crate) enum Action {
 pub(crate) enum Message {
     StillWaiting,
     Agreed(Agreement),
+    End,
 }
 
 impl From<Message> for Order {
@@ -46,6 +47,7 @@ impl From<Message> for Order {
         match message {
             Message::StillWaiting => Order::StillWaiting,
             Message::Agreed(agreement) => Order::Agreed(agreement),
+            Message::End => Order::End,
         }
     }
 }
@@ -118,7 +120,12 @@ impl Supervisor {
                 self.victims.push((rank, text, other));
                 Vec::new()
             }
-            Event::Report(Report::Failed { text, .. }) => self.ended(rank, Err(text)),
+            Event::Report(Report::Failed { text, .. }) => {
+                let mut actions = self.ended(rank, Err(text));
+                // The program may have got the error as a value and go on, which nobody expects of it any more.
+                actions.extend(self.survive.then_some(Action::Tell(rank, Message::End)));
+                actions
+            }
             Event::Report(Report::Aborted { text, code }) => {
                 vec![Action::Failed(MpiError::Aborted { rank: rank as usize, text, code })]
             }
@@ -378,7 +385,7 @@ mod tests {
     #[test]
     fn those_that_are_left_agree_without_the_dead() {
         let mut supervisor = Supervisor::new(3, true);
-        let key = AgreementKey { context: 0, number: 0 };
+        let key = AgreementKey { context: 0, first: 0, number: 0 };
         let agree = |flags, highest| {
             let proposal = Proposal { flags, highest };
             Event::Report(Report::Agree { key, members: vec![0, 1, 2], proposal })

@@ -78,8 +78,10 @@ impl Communicator<'_> {
     }
 
     fn settle(&self, flags: u64) -> Result<Agreement> {
-        let key = AgreementKey { context: self.context(), number: self.next_agreement() };
+        let members = self.everybody();
+        let first = members.iter().copied().min().unwrap_or_default();
+        let key = AgreementKey { context: self.context(), first, number: self.next_agreement() };
         let proposal = Proposal { flags, highest: self.engine().next_context() };
-        self.engine().agree(key, &self.everybody(), proposal)
+        self.engine().agree(key, &members, proposal)
     }
 }

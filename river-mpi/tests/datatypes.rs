@@ -155,3 +155,16 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         Ok(())
     });
 }
+
+/// MPI 1.3, section 3.12.3: bounds are those of the entries of the type map.
+#[test]
+fn what_has_no_data_moves_no_bounds() {
+    let int = Datatype::of::<i32>();
+    let nothing = int.contiguous(0);
+    let with_nothing = Datatype::structure(&[(1, 0, int.clone()), (1, 100, nothing.clone())]);
+    assert_eq!((with_nothing.size(), with_nothing.extent()), (4, 4));
+    let far = nothing.hindexed(&[(1, 0), (2, 400)]);
+    assert_eq!((far.size(), far.extent()), (0, 0));
+    let bounded = Datatype::structure(&[(1, 0, int), (1, 100, nothing.with_bounds(0, 8))]);
+    assert_eq!((bounded.size(), bounded.extent()), (4, 8), "bounds that were set count all the same");
+}

@@ -333,6 +333,18 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether anything is written to the output.
+    pub(crate) fn writes_output(&self) -> bool {
+        let is_output = |span: &Span| span.buffer == Buffer::Output && span.len > 0;
+        self.steps.iter().any(|step| match step {
+            Step::Send { .. } => false,
+            Step::Recv { into, .. } => self.spans(*into).iter().any(is_output),
+            Step::RecvReduce { into, .. } | Step::Copy { into, .. } | Step::Reduce { into, .. } => {
+                is_output(into)
+            }
+        })
+    }
+
     /// Whether the input may lie in the output, its first element at `offset` there: nothing of the input is
     /// read after the output has been written at its place.
     pub(super) fn allows_input_in_output(&self, offset: usize) -> bool {

@@ -12,7 +12,7 @@ use crate::coll::{Execution, Input, Memory, Parcels, Plan, Progress};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::engine::{Background, Engine};
-use crate::error::Result;
+use crate::error::{MpiError, Result};
 use crate::lend::Region;
 use crate::op::Operator;
 use crate::request::{Pending, Request};
@@ -104,6 +104,7 @@ impl<W: Work> Background for Started<W> {
             return;
         }
         let before = engine.enter(self.operation);
+        let _unless_it_panics = Unless(self);
         // Messages come through the engine, which lets this advance when one has come.
         let port = Port { team: &self.team, engine, near: None, across: None, small: false };
         match work.advance(&port) {
@@ -127,6 +128,18 @@ impl<W: Work> Background for Started<W> {
         let text = self.team.describe(engine, self.waits_for.get());
         engine.enter(before);
         text
+    }
+}
+
+/// An operation whose operator has panicked is over, and what the program has caught is not thrown at it again.
+struct Unless<'a, W>(&'a Started<W>);
+
+impl<W> Drop for Unless<'_, W> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = format!("the operator of {} has panicked", self.0.operation);
+            *self.0.result.borrow_mut() = Some(Err(MpiError::Arg(text)));
+        }
     }
 }
 

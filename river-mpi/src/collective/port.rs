@@ -72,6 +72,7 @@ impl Port<'_, '_> {
     /// What an error is in the operation that the engine's rank is in.
     #[cold]
     pub(super) fn explain(&self, error: MpiError) -> MpiError {
+        self.engine.note_failure(self.team.key(0).context);
         error.in_operation(|| self.engine.name_of(self.team.context), |from| self.team.world_rank(from))
     }
 

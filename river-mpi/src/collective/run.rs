@@ -18,6 +18,7 @@ impl<'v> Communicator<'v> {
     /// A call with its number. One that is refused here has one, too: the other ranks may carry it out.
     pub(super) fn numbered<C>(&self, call: Result<C>) -> Result<(i32, C)> {
         let tag = self.next_collective();
+        let call = call.and_then(|call| self.engine().check(self.context()).map(|()| call));
         Ok((tag, self.guard(call)?))
     }
 
@@ -82,6 +83,7 @@ impl<'v> Communicator<'v> {
             Input::Apart([first, ..]) => Some(*first),
             _ => output.first().copied(),
         };
+        self.engine().check(self.context())?;
         self.engine().enter(call.planned.operation);
         if self.engine().has_background() {
             // Where all messages come from within the process, this operation may never look at the engine.

@@ -31,7 +31,11 @@ impl<'v> Communicator<'v> {
         let (tag, Prepared { team, planned }) = self.numbered(call)?;
         let (plan, place) = (planned.plan.clone(), planned.place.clone());
         let mut output = recv.to_vec();
-        let lies_in_output = planned.in_place && place.len() == send.len() && place.end <= output.len();
+        // What has no output must not write what is sent there.
+        let lies_in_output = planned.in_place
+            && place.len() == send.len()
+            && place.end <= output.len()
+            && plan.writes_output();
         if lies_in_output {
             output[place.clone()].copy_from_slice(send);
         }

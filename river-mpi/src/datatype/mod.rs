@@ -175,7 +175,8 @@ impl Datatype {
         for Block { at, count, of } in blocks {
             let Shape { runs, size, basics, .. } = &*of.0;
             shape.align = shape.align.max(of.0.align);
-            if count == 0 {
+            // What has no entries in its type map adds none, wherever it lies (3.12.3).
+            if count == 0 || *size == 0 && !of.0.lower_is_set && !of.0.upper_is_set {
                 continue;
             }
             let extent = of.extent();

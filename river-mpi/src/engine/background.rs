@@ -30,6 +30,15 @@ pub(super) struct Tasks {
     advancing: Cell<bool>,
 }
 
+/// Operations advance, as long as it is there: that of a program may panic.
+struct Advancing<'a>(&'a Cell<bool>);
+
+impl Drop for Advancing<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl fmt::Debug for Tasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tasks({})", self.tasks.borrow().len())
@@ -48,6 +57,7 @@ impl Engine<'_> {
         if self.background.tasks.borrow().is_empty() || self.background.advancing.replace(true) {
             return false;
         }
+        let _advancing = Advancing(&self.background.advancing);
         let mut news = false;
         loop {
             let before = self.state.borrow().arrivals;
@@ -61,7 +71,6 @@ impl Engine<'_> {
             }
             news = true;
         }
-        self.background.advancing.set(false);
         news
     }
 

@@ -150,6 +150,8 @@ struct State {
     /// Failures that wildcard receives go on in spite of.
     acknowledged: FxHashSet<u32>,
     revoked: FxHashSet<u32>,
+    /// Contexts in which a collective operation has failed here: nobody may ever want what was offered in it.
+    failed: FxHashSet<u32>,
     /// Receives that are [`OpState::Due`].
     due: Vec<OpId>,
     /// Sends that are [`OpState::Wanted`].
@@ -389,6 +391,7 @@ impl State {
             gone: FxHashMap::default(),
             acknowledged: FxHashSet::default(),
             revoked: FxHashSet::default(),
+            failed: FxHashSet::default(),
             due: Vec::new(),
             wanted: Vec::new(),
             matched: 0,

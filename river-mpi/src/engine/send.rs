@@ -343,8 +343,12 @@ impl Engine<'_> {
 
     /// Waits until all sends are done that nobody will ask for, and tells the supervisor that this rank is over.
     pub(crate) fn finish(&self, result: Vec<u8>) -> Result {
+        let failed = self.state.borrow().failed.clone();
+        let is_wanted = |key: &Key| !failed.contains(&key.context);
         loop {
-            match self.drain(|op| op.detached && matches!(op.state, OpState::Offered { .. })) {
+            match self.drain(
+                |op| matches!(&op.state, OpState::Offered { key, .. } if op.detached && is_wanted(key)),
+            ) {
                 Ok(()) => break,
                 Err(MpiError::ProcFailed { rank, why, .. }) => {
                     tracing::warn!("rank {rank} {why}, and has not received what was sent to it");
@@ -359,6 +363,11 @@ impl Engine<'_> {
         let sent = self.state.borrow().sent.clone();
         self.report(&Report::Finished { result, sent });
         Ok(())
+    }
+
+    /// A collective operation of that context has failed on this rank.
+    pub(crate) fn note_failure(&self, context: u32) {
+        self.state.borrow_mut().failed.insert(context);
     }
 
     /// Waits for some operations. One that fails is over, with its error; to call it again waits for the others.

@@ -251,6 +251,7 @@ impl Engine<'_> {
     }
 
     /// An error if a context was revoked.
+    #[inline]
     pub(crate) fn check(&self, context: u32) -> Result {
         self.state.borrow().refuse(Some(context))
     }
@@ -322,6 +323,7 @@ impl State {
         self.gone.entry(rank).or_insert(gone).clone()
     }
 
+    #[inline]
     pub(super) fn refuse(&self, context: Option<u32>) -> Result {
         match context {
             // Both contexts of a communicator are revoked by the first.

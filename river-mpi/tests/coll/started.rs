@@ -33,9 +33,8 @@ fn several_at_once(world: &Communicator) -> Result {
         same(world, &sums, &expected, "iallreduce");
         let expected: Vec<u64> = (0..p).flat_map(|rank| numbers(rank, count)).collect();
         same(world, &all, &expected, "iallgather");
-        if me == p - 1 {
-            same(world, &in_order, &composed(0..p, count), "ireduce");
-        }
+        let reduced = if me == p - 1 { composed(0..p, count) } else { vec![[0; 2]; count] };
+        same(world, &in_order, &reduced, "ireduce");
         same(world, &so_far, &composed(0..me + 1, count), "iscan");
     }
     the_others(world)
@@ -43,18 +42,16 @@ fn several_at_once(world: &Communicator) -> Result {
 
 fn the_others(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
-    let mut all = vec![0; p];
+    let all_zeros = vec![0; p];
+    let mut all = all_zeros.clone();
     world.igather(&[number(me, 0)], &mut all, 0)?.wait()?;
     let everything: Vec<u64> = (0..p).map(|rank| number(rank, 0)).collect();
-    if me == 0 {
-        same(world, &all, &everything, "igather");
-    }
+    let gathered = if me == 0 { everything.clone() } else { all_zeros.clone() };
+    same(world, &all, &gathered, "igather");
     let counts = vec![1; p];
     let mut all = vec![0; p];
     world.igatherv(&[number(me, 0)], &mut all, &consecutive(&counts), 0)?.wait()?;
-    if me == 0 {
-        same(world, &all, &everything, "igatherv");
-    }
+    same(world, &all, &gathered, "igatherv");
     let mut mine = [0];
     world.iscatter(if me == 0 { &everything } else { &[] }, &mut mine, 0)?.wait()?;
     same(world, &mine, &[number(me, 0)], "iscatter");
@@ -77,9 +74,9 @@ fn the_others(world: &Communicator) -> Result {
     mine = [[0; 2]];
     world.ireduce_scatter_block(&maps(me, p), &mut mine, Compose)?.wait()?;
     same(world, &mine, &composed(0..p, p)[me..me + 1], "ireduce_scatter_block");
-    let mut before = maps(me, 2);
+    let mut before = vec![[7; 2]; 2];
     world.iexscan(&maps(me, 2), &mut before, Compose)?.wait()?;
-    same(world, &before, &if me == 0 { maps(0, 2) } else { composed(0..me, 2) }, "iexscan");
+    same(world, &before, &if me == 0 { vec![[7; 2]; 2] } else { composed(0..me, 2) }, "iexscan");
     Ok(())
 }
 

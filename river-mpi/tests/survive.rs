@@ -1,0 +1,162 @@
+//! What is left of a job after a failure: agreements, revoked communicators, and ranks that go on.
+
+use river_core::testing::for_each_topology;
+use river_core::{Result, VrError, try_run};
+use river_mpi::testing::{surviving_world, world};
+use river_mpi::{Communicator, ErrorClass, ErrorHandler, Launch, MpiError, SUM, op, run_on};
+
+/// Two groups that have nothing in common, and the same context.
+#[test]
+fn groups_made_by_one_split_agree_apart() {
+    for_each_topology(|name, make_vms| {
+        let agree = |world: &Communicator<'_>| {
+            let me = world.rank();
+            let half = world.split(Some(me % 2), 0)?.ok_or(MpiError::Stopped)?;
+            let mut agreed = Vec::new();
+            for round in 0..10 {
+                agreed.push(half.agree(0b1100 << (me % 2) | 1 << (round + 10))?);
+            }
+            assert_eq!(half.shrink()?.size(), 2);
+            Ok((me, agreed))
+        };
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 4)?;
+            Ok(Launch::new(4).survive_failures().run_each(vr, &vms, agree)?)
+        });
+        for end in ends.expect(name) {
+            let (me, agreed) = end.expect(name);
+            let expected: Vec<u64> = (0..10).map(|round| 0b1100 << (me % 2) | 1 << (round + 10)).collect();
+            assert_eq!(agreed, expected, "{name}");
+        }
+    });
+}
+
+fn class<T>(result: river_mpi::Result<T>) -> Option<ErrorClass> {
+    result.err().map(|error| error.class())
+}
+
+fn use_revoked(world: &Communicator<'_>) -> Result<Vec<Option<ErrorClass>>> {
+    world.set_error_handler(ErrorHandler::Return);
+    let other = world.dup()?;
+    // From here on all know of it.
+    if world.rank() == 0 {
+        other.revoke();
+    }
+    while !other.is_revoked() {
+        std::thread::yield_now();
+    }
+    world.barrier()?;
+    let to = (world.rank() + 1) % world.size();
+    let (mut sum, mut sums) = ([0], vec![0_u64; 50_000]);
+    let used = vec![
+        class(other.send(&[1_u8], to, 0)),
+        class(other.send(&[1_u8; 100_000], to, 0)),
+        class(other.isend(&[1_u8], to, 0)),
+        class(other.isend_from(&[1_u8], to, 0)),
+        class(other.send_value(&"value", to, 0)),
+        class(other.recv::<u8>(to, 0)),
+        class(other.barrier()),
+        class(other.bcast(&mut sum, 0)),
+        class(other.allreduce(&[1], &mut sum, &SUM)),
+        class(other.allreduce_in_place(&mut sums, &SUM)),
+        class(other.allgather_values(&1)),
+        class(other.ibarrier()),
+        class(other.dup()),
+    ];
+    world.barrier()?;
+    Ok(used)
+}
+
+#[test]
+fn nothing_can_be_done_on_a_revoked_communicator() {
+    for_each_topology(|name, make_vms| {
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            Ok(Launch::new(3).survive_failures().run_each(vr, &vms, use_revoked)?)
+        });
+        for end in ends.expect(name) {
+            let used = end.expect(name);
+            assert!(used.iter().all(|class| *class == Some(ErrorClass::Revoked)), "{name}: {used:?}");
+        }
+    });
+}
+
+/// Its error handler was forgotten.
+#[test]
+fn a_rank_that_goes_on_after_a_fatal_error_is_told_that_it_is_over() {
+    let ends = surviving_world(3, |world| {
+        if world.rank() == 1 {
+            return Err(VrError::msg("it fails"));
+        }
+        if world.rank() == 0 {
+            assert_eq!(class(world.recv::<u8>(1, 0)), Some(ErrorClass::ProcFailed));
+            assert_eq!(class(world.agree(1)), Some(ErrorClass::Stopped));
+            return Ok(0);
+        }
+        world.set_error_handler(ErrorHandler::Return);
+        Ok(world.shrink()?.size())
+    });
+    let ends = ends.unwrap();
+    assert_eq!(ends[2], Ok(1));
+    assert!(ends[0].is_err() && ends[1].is_err(), "{ends:?}");
+}
+
+/// Ranks that have offered each other what nobody will read.
+fn leave_after_a_failure(world: &Communicator<'_>) -> Result<usize> {
+    world.set_error_handler(ErrorHandler::Return);
+    if world.rank() == 1 {
+        return Err(VrError::msg("it fails"));
+    }
+    let mut sums = vec![1_u64; 1 << 17];
+    assert_eq!(class(world.allreduce_in_place(&mut sums, &SUM)), Some(ErrorClass::ProcFailed));
+    Ok(world.shrink()?.size())
+}
+
+#[test]
+fn survivors_of_a_collective_operation_end_well() {
+    for_each_topology(|name, make_vms| {
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 4)?;
+            Ok(Launch::new(4).survive_failures().run_each(vr, &vms, leave_after_a_failure)?)
+        });
+        let ends = ends.expect(name);
+        assert!([0, 2, 3].iter().all(|&rank: &usize| ends[rank] == Ok(3)), "{name}: {ends:?}");
+    });
+}
+
+#[test]
+fn a_job_without_ranks_is_an_error() {
+    let ran = try_run(|vr| Ok(run_on(vr, &[], |_| Ok(()))?));
+    assert!(ran.unwrap_err().to_string().contains("at least one rank"));
+}
+
+#[test]
+fn what_was_started_goes_on_after_an_operator_has_panicked() {
+    world(2, |world| {
+        let me = world.rank();
+        let mut sum = [0];
+        let broken = op::commutative(move |a: i32, b: i32| {
+            assert!(me == 1, "this operator is broken");
+            a + b
+        });
+        if me == 0 {
+            let waits = || {
+                let _sums = world.iallreduce(&[1], &mut sum, broken);
+                world.recv::<u8>(1, 1)
+            };
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(waits)).is_err());
+        } else {
+            world.iallreduce(&[1], &mut sum, broken)?.wait()?;
+        }
+        // This one has to go on while its rank waits for something else.
+        let barrier = world.ibarrier()?;
+        if me == 0 {
+            world.recv::<u8>(1, 0)?;
+            barrier.wait()?;
+        } else {
+            barrier.wait()?;
+            world.send(&[1_u8], 0, 0)?;
+        }
+        Ok(())
+    });
+}
