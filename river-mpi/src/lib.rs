@@ -104,12 +104,12 @@
 //! * `error`: error classes as values
 //! * `element`: what typed buffers are made of
 //! * `op`: operators of reductions
-//! * `lend`: memory that ranks of one process lend each other
+//! * `lend`: memory that ranks of one machine lend each other
 //! * `coll`: algorithms of collective operations, as plans
 //! * `matching`: which message goes to which receive
 //! * `header`: what stands before a message's data
 //! * `pool`: buffers that are used again
-//! * `queue`: from one thread to another
+//! * `queue`: from one thread, or process, to another
 //! * `job`: what ranks and supervisor say to each other
 //! * `engine`: progress
 //! * `peer`: ranks and tags as arguments

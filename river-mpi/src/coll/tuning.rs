@@ -61,9 +61,10 @@ const fn row<O: Operation>(
 
 static BARRIER: &[Row<Barrier>] = &[
     row(TwoLevel, ANY, ANY, &barrier::TwoLevel),
-    row(Together, 2, ANY, &barrier::Dissemination),
+    row(Anywhere, 2, ANY, &barrier::Dissemination),
+    row(Together, 4, ANY, &barrier::AllToAll),
     row(Together, 16, ANY, &barrier::Linear),
-    row(Machine, 4, ANY, &barrier::Dissemination),
+    row(Machine, 4, ANY, &barrier::AllToAll),
     row(Machine, 8, ANY, &barrier::Linear),
     row(Anywhere, ANY, ANY, &barrier::Dissemination),
 ];
@@ -132,13 +133,17 @@ static REDUCE: &[Row<Reduce>] = &[
 
 static ALLREDUCE: &[Row<Allreduce>] = &[
     row(TwoLevel, ANY, 64 << 10, &allreduce::TwoLevel),
+    row(Machine, 2, 64 << 10, &allreduce::RecursiveDoubling),
+    row(Machine, 4, 1 << 10, &allreduce::AllToAll),
     row(Machine, 4, 64 << 10, &allreduce::RecursiveDoubling),
     row(Machine, 4, ANY, &allreduce::Direct),
+    row(Machine, 8, 64, &allreduce::AllToAll),
     row(Machine, 8, 16 << 10, &allreduce::RecursiveDoubling),
     row(Machine, 8, 512 << 10, &allreduce::ReduceBcast),
     row(Machine, 8, 2 << 20, &allreduce::Direct),
     row(Anywhere, 2, 64 << 10, &allreduce::RecursiveDoubling),
     row(Together, 2, 512 << 10, &allreduce::RecursiveDoubling),
+    row(Together, 8, 1 << 10, &allreduce::AllToAll),
     row(Together, 4, 128 << 10, &allreduce::RecursiveDoubling),
     row(Together, ANY, 64 << 10, &allreduce::TwoLevel),
     row(Anywhere, ANY, 16 << 10, &allreduce::RecursiveDoubling),
