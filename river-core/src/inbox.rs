@@ -394,7 +394,7 @@ impl Inbox {
             self.is_ready() || taker.as_ref().is_some_and(|taker| taker.taken)
         };
         if limit.is_none() {
-            pump.poll(1, self, taker.as_deref_mut());
+            pump.glance(self, taker.as_deref_mut());
             return is_there(&taker);
         }
         let Habits { apart, hasty } = &*self.habits;

@@ -12,7 +12,7 @@ pub(crate) trait Pump {
     /// between `begin` and `end`.
     fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
     /// Looks once for something to bring in, if that costs little or was not done just before. The thread does not wait.
-    fn glance(&self, inbox: &Inbox);
+    fn glance(&self, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
     /// The thread has emptied the inbox, and will look for more when it has nothing left.
     fn drained(&self);
     /// The thread has something, or its time is over.
@@ -35,7 +35,7 @@ impl Pump for () {
         }
     }
 
-    fn glance(&self, _: &Inbox) {}
+    fn glance(&self, _: &Inbox, _: Option<&mut Taker<'_>>) {}
 
     fn drained(&self) {}
 

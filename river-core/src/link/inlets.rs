@@ -169,9 +169,9 @@ impl Pump for Inlets {
         self.look(looks, self.rings.is_used(), self.sockets.is_hot(), inbox, taker);
     }
 
-    fn glance(&self, inbox: &Inbox) {
+    fn glance(&self, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
         let (rings, sockets) = (self.rings.is_used(), self.sockets.is_hot() && self.sockets.is_glance_due());
-        self.look(1, rings, sockets, inbox, None);
+        self.look(1, rings, sockets, inbox, taker);
     }
 
     fn drained(&self) {
@@ -205,8 +205,10 @@ impl Pump for Option<&Inlets> {
         }
     }
 
-    fn glance(&self, inbox: &Inbox) {
-        self.iter().for_each(|inlets| inlets.glance(inbox));
+    fn glance(&self, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
+        if let Some(inlets) = self {
+            inlets.glance(inbox, taker);
+        }
     }
 
     fn drained(&self) {

@@ -70,7 +70,7 @@ impl Vr {
         if self.journal.is_some() {
             return false;
         }
-        self.node.pump().glance(&self.inbox);
+        self.node.pump().glance(&self.inbox, None);
         self.inbox.is_ready()
     }
 
@@ -127,7 +127,8 @@ impl Vr {
         found.ok_or(RecvError::Stopped)
     }
 
-    /// Waits no longer than so long for an envelope that the selector admits. One that lies in memory shared with its
+    /// Waits no longer than so long for an envelope that the selector admits; with no time at all it looks once, as
+    /// [`try_receive_where`](Self::try_receive_where) does. One that lies in memory shared with its
     /// sender's process, or comes on a connection, is shown to `take` there, which may copy what it carries to where it belongs,
     /// and then it is received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by
     /// `take`, is returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory

@@ -104,7 +104,7 @@ impl<W: Work> Background for Started<W> {
             return;
         }
         let before = engine.enter(self.operation);
-        let _unless_it_panics = Unless(self);
+        let _unless_it_panics = Unless(self, std::thread::panicking());
         // Messages come through the engine, which lets this advance when one has come.
         let port = Port { team: &self.team, engine, near: None, across: None, small: false };
         match work.advance(&port) {
@@ -132,11 +132,12 @@ impl<W: Work> Background for Started<W> {
 }
 
 /// An operation whose operator has panicked is over, and what the program has caught is not thrown at it again.
-struct Unless<'a, W>(&'a Started<W>);
+/// Whether something else has panicked before.
+struct Unless<'a, W>(&'a Started<W>, bool);
 
 impl<W> Drop for Unless<'_, W> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.1 {
             let text = format!("the operator of {} has panicked", self.0.operation);
             *self.0.result.borrow_mut() = Some(Err(MpiError::Arg(text)));
         }

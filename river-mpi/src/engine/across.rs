@@ -19,7 +19,7 @@ use river_core::{Intake, Payload, RecvError, Selector, SharedLines, SharedName};
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
 use super::wait::DEATHS;
-use super::{Engine, LANE, MESSAGES, State};
+use super::{Engine, Gone, LANE, MESSAGES, State};
 use crate::error::Result;
 use crate::header::{HEADER, Header, Kind};
 use crate::job::Place;
@@ -31,9 +31,8 @@ use crate::queue::{self, Patience, SharedWriter, Wait};
 const LONGEST: usize = 2 << 10;
 /// Lines of a ring.
 const LINES: usize = 1024;
-/// Messages to a rank before a ring is offered, and before it is taken back if nobody reads it.
+/// Messages to a rank before a ring is offered.
 const FEW: u32 = 8;
-const MANY: u32 = 256;
 /// After so many messages a sender looks whether the receiver is still there.
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
@@ -58,8 +57,7 @@ pub(super) struct Across {
 enum Outgoing {
     /// So many messages have gone by the link.
     Few(u32),
-    /// And so many since this was offered.
-    Offered(Box<SharedWriter>, u32),
+    Offered(Box<SharedWriter>),
     Open(Box<(SharedWriter, Patience)>),
     /// There will be no ring.
     Never,
@@ -138,22 +136,17 @@ impl Across {
                     *way = Outgoing::Never;
                     return None;
                 };
-                *way = Outgoing::Offered(ring.into(), 0);
+                *way = Outgoing::Offered(ring.into());
                 return Some(name);
             }
-            Outgoing::Offered(ring, count) => {
-                let is_joined = ring.is_joined();
-                *count += 1;
-                if !is_joined && *count < MANY {
+            Outgoing::Offered(ring) if ring.is_joined() => {
+                let Outgoing::Offered(mut ring) = std::mem::replace(way, Outgoing::Never) else {
                     return None;
-                }
-                let Outgoing::Offered(ring, _) = std::mem::replace(way, Outgoing::Never) else { return None };
-                if is_joined {
-                    let mut ring = *ring;
-                    ring.seal();
-                    *way = Outgoing::Open((ring, Patience::new(self.waits)).into());
-                }
+                };
+                ring.seal();
+                *way = Outgoing::Open((*ring, Patience::new(self.waits)).into());
             }
+            Outgoing::Offered(_) => {}
         }
         None
     }
@@ -208,6 +201,9 @@ impl Engine<'_> {
         data: &[u8],
     ) -> Result<bool> {
         let Some(across) = &self.across else { return Ok(false) };
+        if !state.gone.is_empty() && state.gone.contains_key(&to) {
+            return Ok(false);
+        }
         let number = state.sent[to as usize];
         if number.is_multiple_of(LOOK) && across.is_outgoing(to) {
             // Before it is sent: who has received it may end at once.
@@ -228,18 +224,13 @@ impl Engine<'_> {
             self.vr.watch(id);
         }
         let selector = Selector::on(DEATHS).lane(LANE).from(id);
-        match self.vr.try_receive_where(selector, |_| false) {
-            Err(RecvError::Down(down)) => match self.by_id.get(&down.who) {
-                Some(&rank) if rank == to => Err(state.bury(rank, &down).error(rank)),
-                Some(&rank) => {
-                    state.bury(rank, &down);
-                    Ok(())
-                }
-                None => Ok(()),
-            },
-            // What else there is is told to who waits.
-            _ => Ok(()),
-        }
+        // What else there is is told to who waits.
+        let Err(RecvError::Down(down)) = self.vr.try_receive_where(selector, |_| false) else {
+            return Ok(());
+        };
+        // And this is told again, to who can look first at what it had sent.
+        self.vr.watch(down.who);
+        if down.who == id { Err(Gone::of(&down).error(to)) } else { Ok(()) }
     }
 
     /// A message to a rank has gone by the link.
@@ -264,15 +255,15 @@ impl Engine<'_> {
     }
 
     /// Takes what has come by rings, of that rank or of any, a turn at most of each or until somebody has what he waits for.
-    /// True: there was something.
+    /// `None`: there was nothing.
     pub(super) fn take_across(
         &self,
         only: Option<u32>,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
-    ) -> bool {
-        let Some(across) = &self.across else { return false };
-        let mut some = false;
+    ) -> Option<Intake> {
+        let across = self.across.as_ref()?;
+        let mut some = None;
         for Ring { from, reader } in &mut *across.incoming.borrow_mut() {
             if only.is_some_and(|only| only != *from) {
                 continue;
@@ -290,9 +281,9 @@ impl Engine<'_> {
                 }
                 let intake = self.take_record(&message, hook.as_deref_mut(), reborrow(landing));
                 reader.skip(len);
-                some = true;
+                some = Some(intake);
                 if intake == Intake::Done {
-                    return true;
+                    return some;
                 }
             }
         }

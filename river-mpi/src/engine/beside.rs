@@ -32,6 +32,8 @@ type Receiver = crate::queue::Receiver<Payload>;
 
 /// Lines of a queue's ring.
 const LINES: usize = 1024;
+/// So many times in a row a rank finds something before it looks at the link, too.
+const DEAF: u32 = 16;
 /// Messages of one rank in a row before the others have their turn.
 const TURN: usize = 64;
 
@@ -300,9 +302,10 @@ impl Engine<'_> {
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> bool {
-        let some = self.take_across(None, hook, landing);
-        let Some(beside) = self.beside.as_ref().filter(|_| !some) else { return some };
-        let (mut queue, mut turns, mut some) = (0, 0, false);
+        let across = self.take_across(None, hook, landing);
+        let mut some = across.is_some();
+        let Some(beside) = self.beside.as_ref().filter(|_| across != Some(Intake::Done)) else { return some };
+        let (mut queue, mut turns) = (0, 0);
         let mut take = |arrived: Arrived<'_, Payload>| {
             self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing))
         };
@@ -364,6 +367,10 @@ impl Engine<'_> {
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> Result<bool, RecvError> {
+        // Who sends on and on must not keep others from being heard.
+        if self.deaf.replace(self.deaf.get() + 1) >= DEAF && self.glance(hook, landing)? {
+            return Ok(true);
+        }
         // If not all run at once, who is waited for may be waiting for this core.
         for look in 1..=if self.at_once { SPINS } else { 1 } {
             self.help_readers();

@@ -26,7 +26,10 @@ impl Engine<'_> {
             }
             Kind::Way => {}
             _ => {
-                while self.take_across(Some(header.from), &mut hook, &mut None) {}
+                // Only the earliest is shown to the hook: it is put back behind the others that come, if it was looked for only.
+                while self.take_across(Some(header.from), &mut None, &mut None).is_some() {
+                    hook = None;
+                }
                 self.handle_message(header, payload, hook);
             }
         }

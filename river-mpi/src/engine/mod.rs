@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use river_core::trace::Label;
-use river_core::{Channel, Envelope, Payload, Selector, SendError, Span, Vr, VrId};
+use river_core::{Channel, Down, Envelope, Payload, Selector, SendError, Span, Vr, VrId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::{DefaultKey, SlotMap};
 
@@ -129,6 +129,10 @@ struct Gone {
 }
 
 impl Gone {
+    fn of(down: &Down) -> Self {
+        Self { why: down.why.to_string(), normal: down.why.is_normal() }
+    }
+
     /// What an operation returns that needs this rank.
     fn error(&self, rank: u32) -> MpiError {
         MpiError::ProcFailed { rank: rank as usize, why: self.why.clone(), waiting_for: String::new() }
@@ -184,6 +188,8 @@ pub(crate) struct Engine<'v> {
     across: Option<Across>,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
+    /// How many times in a row it has begun to look without a look at the link.
+    deaf: Cell<u32>,
     /// How many of the next long slices for a rank are copied at once, as the last ones were not wanted in time.
     hurry: Vec<Cell<Hurry>>,
     /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
@@ -232,6 +238,7 @@ impl<'v> Engine<'v> {
             beside,
             across,
             at_once,
+            deaf: Cell::new(0),
             hurry,
             pieces,
             pool: Arc::default(),

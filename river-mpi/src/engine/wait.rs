@@ -141,6 +141,7 @@ impl Engine<'_> {
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> std::result::Result<bool, RecvError> {
+        self.deaf.set(0);
         match self.receive_arriving(Duration::ZERO, hook, landing) {
             Ok(Some(envelope)) => self.handle(envelope, hook.as_deref_mut()),
             Ok(None) => {}
@@ -319,8 +320,7 @@ impl State {
     }
 
     pub(super) fn bury(&mut self, rank: u32, down: &Down) -> Gone {
-        let gone = Gone { why: down.why.to_string(), normal: down.why.is_normal() };
-        self.gone.entry(rank).or_insert(gone).clone()
+        self.gone.entry(rank).or_insert_with(|| Gone::of(down)).clone()
     }
 
     #[inline]
