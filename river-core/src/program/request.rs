@@ -194,7 +194,10 @@ impl Program {
                 let shared = state.aliases.values().any(|other| *other == vm);
                 if shared { None } else { state.vms.remove(&vm) }
             };
-            ids.iter().filter_map(release).collect()
+            let released: Vec<Arc<Leased>> = ids.iter().filter_map(release).collect();
+            // That they end is as the program wants it.
+            released.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));
+            released
         };
         if self.collector.is_some() {
             // What they have recorded is to come home first.

@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::*;
 use crate::code::{Trampoline, code_ptr};
@@ -26,14 +27,12 @@ impl Trampoline<()> for Make {
     }
 }
 
-/// As who takes a VR over does that has died while it deployed.
-#[test]
-fn who_asks_twice_for_the_same_vr_gets_one() {
-    let scratch = tempfile::tempdir().unwrap();
-    let trace = scratch.path().join("trace");
-    let (key, reach) = (ClusterKey::from_bytes([7; 32]), Reach::default());
-    let program = Program::start(key, reach, false, None, None).unwrap();
-    let new = NewVr {
+fn program() -> Arc<Program> {
+    Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
+}
+
+fn new_vr(program: &Program, trace: &Path) -> NewVr {
+    NewVr {
         id: VrId::fresh(),
         code: code_ptr::<Make, ()>(()),
         name: "once".into(),
@@ -41,7 +40,16 @@ fn who_asks_twice_for_the_same_vr_gets_one() {
         parent: VrId::fresh(),
         parent_at: program.node.place,
         recoverable: false,
-    };
+    }
+}
+
+/// As who takes a VR over does that has died while it deployed.
+#[test]
+fn who_asks_twice_for_the_same_vr_gets_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let trace = scratch.path().join("trace");
+    let program = program();
+    let new = new_vr(&program, &trace);
     let places = rt::block_on(async {
         let vm = program.start_local(1).await.unwrap()[0].id;
         // Both wait for the host to start.
