@@ -246,12 +246,13 @@ impl Program {
         });
     }
 
-    async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
+    pub(super) async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
         self.unless_recorded()?;
         let id = vm.info.id;
         self.state().leaving.insert(id);
         let mut targets = self.state().staying();
-        if targets.is_empty() {
+        let is_own = !targets.is_empty();
+        if !is_own {
             targets = self.lease_another(id).await?;
         }
         let (mut hosts, mut instead) = (Vec::new(), None);
@@ -269,7 +270,7 @@ impl Program {
         };
         let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
         // What is deployed from here on goes elsewhere; what is just being deployed moves in the next round.
-        let before = self.state().replace(id, instead);
+        let before = self.state().replace(id, instead, is_own);
         loop {
             let host = vm.host();
             let is_being_made = {
@@ -423,11 +424,18 @@ impl State {
         self.directory.living().all(|(_, at)| Some(at) != host)
     }
 
-    /// Has a VM, and all that it stands for, be another one from now on. What was so before.
-    fn replace(&mut self, old: VmId, new: VmId) -> HashMap<VmId, VmId> {
+    /// Has a VM, and all that it stands for, be another one from now on; which stays the program's own when the old one is given
+    /// back, if it was not leased to stand for others. What was so before.
+    fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> HashMap<VmId, VmId> {
         let before = self.aliases.clone();
+        if is_own && !before.values().any(|vm| *vm == new) {
+            self.aliases.insert(new, new);
+        }
         self.aliases.values_mut().filter(|vm| **vm == old).for_each(|vm| *vm = new);
         self.aliases.insert(old, new);
         before
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,9 @@ impl Trampoline<()> for Make {
     }
 }
 
-fn program() -> Arc<Program> {
-    Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
+fn program(recoverable: bool) -> Arc<Program> {
+    let key = ClusterKey::from_bytes([7; 32]);
+    Program::start(key, Reach::default(), recoverable, None, None).unwrap()
 }
 
 fn new_vr(program: &Program, trace: &Path) -> NewVr {
@@ -48,7 +49,7 @@ fn new_vr(program: &Program, trace: &Path) -> NewVr {
 fn who_asks_twice_for_the_same_vr_gets_one() {
     let scratch = tempfile::tempdir().unwrap();
     let trace = scratch.path().join("trace");
-    let program = program();
+    let program = program(false);
     let new = new_vr(&program, &trace);
     let places = rt::block_on(async {
         let vm = program.start_local(1).await.unwrap()[0].id;
@@ -69,4 +70,21 @@ fn who_asks_twice_for_the_same_vr_gets_one() {
     program.finish();
     assert_eq!((places[0].len(), &places[0]), (1, &places[1]));
     assert_eq!(fs::read(trace).unwrap(), b"x");
+}
+
+#[test]
+fn a_vm_stays_leased_that_stands_for_a_drained_one_which_is_given_back() {
+    let program = program(true);
+    program.register(VrId::fresh());
+    rt::block_on(async {
+        let [drained, other] = program.start_local(2).await.unwrap().try_into().unwrap();
+        let vm = program.state().leased(drained.id).unwrap();
+        program.drain(&vm).await.unwrap();
+        assert_eq!(program.state().alias(drained.id), other.id);
+        program.release(&[drained.id]).await;
+        assert!(program.state().is_leased(other.id));
+        program.release(&[other.id]).await;
+        assert!(!program.state().is_leased(other.id));
+    });
+    program.finish();
 }
