@@ -50,8 +50,12 @@ impl Program {
     pub(super) async fn host_of_vm(self: &Arc<Self>, vm: VmInfo) -> Result<HostId, MigrateError> {
         let (name, id) = (vm.name.clone(), vm.id);
         let failed = |error: String| MigrateError::Vm { vm: name.clone(), error };
-        if !self.state().is_leased(id) {
-            self.try_allocate(vec![vm], Count::Exactly(1)).await.map_err(|error| match error {
+        // Another request may lease it first: that does as well.
+        if !self.state().is_leased(id)
+            && let Err(error) = self.try_allocate(vec![vm], Count::Exactly(1)).await
+            && !self.state().is_leased(id)
+        {
+            return Err(match error {
                 DeployError::Stopped => MigrateError::Stopped,
                 DeployError::TooFew { busy, .. } => failed(match busy.first() {
                     Some((_, program)) => format!("it is in use by {program}"),
@@ -59,7 +63,7 @@ impl Program {
                 }),
                 DeployError::Vm { error, .. } => failed(error),
                 other => failed(other.to_string()),
-            })?;
+            });
         }
         let leased = {
             let state = self.state();

@@ -25,7 +25,8 @@ impl Vr {
     /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
     /// exclusive and ends with the program.
     ///
-    /// Of two programs that want the same VMs at the same moment one gets them, the other an error.
+    /// Of two programs that want the same VMs at the same moment one gets them, the other an error. So it is with two VRs of a
+    /// program: what the program has, or is just getting for another VR, is passed over.
     ///
     /// # Errors
     /// [`DeployError::TooFew`] if fewer than wanted could be leased; then none is kept.

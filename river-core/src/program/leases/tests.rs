@@ -1,0 +1,72 @@
+use std::net::TcpListener;
+
+use super::*;
+use crate::discovery::Reach;
+use crate::key::ClusterKey;
+
+fn program() -> Arc<Program> {
+    Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
+}
+
+/// One that is not in the program's own hands.
+async fn vm_for(program: &Program) -> Vm {
+    let cache = Arc::new(ImageCache::of_own_image(own_image().await.unwrap().hash));
+    Vm::start_with(VmConfig::default().hidden(), program.key.clone(), cache).unwrap()
+}
+
+/// Who dials it waits longer than a lease lasts.
+#[test]
+fn leases_are_renewed_while_another_vm_does_not_answer() {
+    let (ours, theirs) = (program(), program());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    rt::block_on(async {
+        let vm = vm_for(&ours).await;
+        let mut other = VmInfo { id: VmId::fresh(), name: "silent".into(), ..vm.info() };
+        other.address = silent.local_addr().unwrap();
+        let got = ours.try_allocate(vec![vm.info(), other], Count::AtLeast(1)).await.unwrap();
+        assert_eq!(got.len(), 1);
+        let refused = theirs.try_allocate(vec![vm.info()], Count::Exactly(1)).await;
+        assert!(matches!(&refused, Err(DeployError::TooFew { busy, .. }) if busy.len() == 1), "{refused:?}");
+        ours.finish();
+    });
+    theirs.finish();
+}
+
+#[test]
+fn of_two_requests_for_the_same_vm_one_gets_it() {
+    let program = program();
+    rt::block_on(async {
+        let vm = vm_for(&program).await;
+        let both = [(); 2].map(|()| {
+            let (program, info) = (program.clone(), vm.info());
+            rt::spawn(async move { program.try_allocate(vec![info], Count::Exactly(1)).await })
+        });
+        let mut got = Vec::new();
+        for allocated in both {
+            got.push(allocated.await.is_ok());
+        }
+        got.sort_unstable();
+        assert_eq!(got, [false, true]);
+    });
+    program.finish();
+}
+
+/// As two VRs do that migrate to it.
+#[test]
+fn two_requests_for_the_process_on_a_vm_get_the_same_one() {
+    let program = program();
+    rt::block_on(async {
+        let vm = vm_for(&program).await;
+        let both = [(); 2].map(|()| {
+            let (program, info) = (program.clone(), vm.info());
+            rt::spawn(async move { program.host_of_vm(info).await })
+        });
+        let mut hosts = Vec::new();
+        for host in both {
+            hosts.push(host.await.unwrap());
+        }
+        assert_eq!(hosts[0], hosts[1]);
+        assert!(!program.state().directory.has_died(hosts[0]));
+    });
+    program.finish();
+}
