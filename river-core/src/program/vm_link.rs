@@ -150,6 +150,11 @@ impl Leased {
         }
     }
 
+    /// Whether a host runs there.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.link().host, HostState::Up(_))
+    }
+
     /// Starts the program's host on this VM unless it runs, ships the image if the VM does not have it, and waits
     /// until the host has reported.
     pub(crate) async fn ensure_host(&self, program: &Program, image: &Image) -> Result<HostId, String> {
