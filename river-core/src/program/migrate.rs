@@ -274,7 +274,7 @@ impl Program {
         };
         let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
         // What is deployed from here on goes elsewhere; what is just being deployed moves in the next round.
-        let before = self.state().replace(id, instead, is_own);
+        let replaced = self.state().replace(id, instead, is_own);
         loop {
             let host = vm.host();
             let is_being_made = {
@@ -289,7 +289,7 @@ impl Program {
             let moved = match self.move_all(Purpose::Move, LIMIT, |state| state.spread(host, &hosts)).await {
                 Ok(moved) => moved,
                 Err(error) => {
-                    self.state().aliases = before;
+                    self.state().put_back(id, replaced);
                     return Err(error);
                 }
             };
@@ -429,15 +429,29 @@ impl State {
     }
 
     /// Has a VM, and all that it stands for, be another one from now on; which stays the program's own when the old one is given
-    /// back, if it was not leased to stand for others. What was so before.
-    fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> HashMap<VmId, VmId> {
-        let before = self.aliases.clone();
-        if is_own && !before.values().any(|vm| *vm == new) {
+    /// back, if it was not leased to stand for others. What has changed, and whether nothing was said of it before.
+    fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> Vec<(VmId, bool)> {
+        if is_own && !self.aliases.values().any(|vm| *vm == new) {
             self.aliases.insert(new, new);
         }
-        self.aliases.values_mut().filter(|vm| **vm == old).for_each(|vm| *vm = new);
-        self.aliases.insert(old, new);
-        before
+        let stood_for = self.aliases.iter().filter(|(_, vm)| **vm == old);
+        let mut replaced: Vec<(VmId, bool)> = stood_for.map(|(known, _)| (*known, false)).collect();
+        if !self.aliases.contains_key(&old) {
+            replaced.push((old, true));
+        }
+        self.aliases.extend(replaced.iter().map(|(known, _)| (*known, new)));
+        replaced
+    }
+
+    /// Undoes that, but for what was given back meanwhile.
+    fn put_back(&mut self, old: VmId, replaced: Vec<(VmId, bool)>) {
+        for (known, is_new) in replaced {
+            if is_new {
+                self.aliases.remove(&known);
+            } else if let Some(vm) = self.aliases.get_mut(&known) {
+                *vm = old;
+            }
+        }
     }
 }
 
