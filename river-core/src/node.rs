@@ -241,8 +241,16 @@ impl Node {
 
     /// A VM wants to be given back.
     pub(crate) fn note_leaving(&self, vm: VmId) {
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(vm);
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        if !leaving.contains(&vm) {
+            leaving.push(vm);
+        }
         self.any_leaving.store(true, Relaxed);
+    }
+
+    /// VMs are given back, whether they wanted it or not.
+    pub(crate) fn note_released(&self, vms: &[VmId]) {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).retain(|vm| !vms.contains(vm));
     }
 
     pub(crate) fn leaving(&self) -> Vec<VmId> {

@@ -214,6 +214,7 @@ impl Program {
                 (!shared).then_some(vm)
             };
             let vms: Vec<VmId> = ids.iter().filter_map(release).collect();
+            self.node.note_released(&vms);
             let released: Vec<Arc<Leased>> = vms.iter().filter_map(|vm| state.vms.remove(vm)).collect();
             // That they end is as the program wants it.
             released.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));

@@ -72,8 +72,9 @@ impl Vr {
     }
 
     /// The VMs of this program that somebody wants back (`river vm --drain`), oldest request first: a program that can do
-    /// without one [releases](Self::release) it. In a recoverable program River moves away what is there and gives the VM back; only
-    /// if it cannot, it asks here. Known to the VRs of the initiator's process only; elsewhere empty.
+    /// without one [releases](Self::release) it, and it is not named any more. In a recoverable program River moves away what is
+    /// there and gives the VM back; only if it cannot, it asks here. Known to the VRs of the initiator's process only; elsewhere
+    /// empty.
     #[must_use]
     pub fn leaving(&self) -> Vec<VmId> {
         // A divergence is told by the receive that follows.

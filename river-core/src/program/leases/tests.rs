@@ -70,3 +70,17 @@ fn two_requests_for_the_process_on_a_vm_get_the_same_one() {
     });
     program.finish();
 }
+
+#[test]
+fn vms_that_are_given_back_are_not_wanted_back_any_more() {
+    let program = program();
+    rt::block_on(async {
+        let [one, two] = program.start_local(2).await.unwrap().try_into().unwrap();
+        // As often as somebody says so.
+        [&one, &two, &one].iter().for_each(|vm| program.node.note_leaving(vm.id));
+        assert_eq!(program.node.leaving(), [one.id, two.id]);
+        program.release(&[one.id]).await;
+        assert_eq!(program.node.leaving(), [two.id]);
+    });
+    program.finish();
+}
