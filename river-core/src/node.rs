@@ -193,8 +193,12 @@ impl Node {
         self.gates.let_in(true);
     }
 
-    /// Lets them go on.
-    pub(crate) fn thaw(&self) {
+    /// Lets them go on. Whether all that had been sent has arrived, in all processes.
+    pub(crate) fn thaw(&self, settled: bool) {
+        // What has arrived at a mirrored VR may yet be on its way to the twin.
+        if settled && !self.has_mirrors() {
+            self.states.settled();
+        }
         self.local.let_in(false);
         self.gates.let_in(false);
         self.states.thaw();
@@ -204,7 +208,7 @@ impl Node {
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
         self.published.end();
-        self.thaw();
+        self.thaw(false);
         self.stop_mirrors();
         self.local.stop();
         self.gates.open_all();
