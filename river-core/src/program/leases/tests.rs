@@ -1,8 +1,10 @@
 use std::net::TcpListener;
 
 use super::*;
+use crate::control::{self, Connection};
 use crate::discovery::Reach;
 use crate::key::ClusterKey;
+use crate::protocol::{FromVm, Hello, Welcome};
 
 fn program() -> Arc<Program> {
     Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
@@ -69,6 +71,53 @@ fn two_requests_for_the_process_on_a_vm_get_the_same_one() {
         assert!(!program.state().directory.has_died(hosts[0]));
     });
     program.finish();
+}
+
+/// A VM that takes its time before it is free again.
+#[test]
+fn who_wants_a_vm_that_is_being_given_back_waits_for_that() {
+    let program = program();
+    let (events, happened) = rt::unbounded();
+    let serve = move |_: Hello, stream: Connection| {
+        let events = events.clone();
+        async move {
+            let (to, mut from) = control::split::<FromVm, ToVm>(stream);
+            while let Ok(Some(message)) = from.next().await {
+                match message {
+                    ToVm::Acquire(_) => {
+                        events.try_send("leased").unwrap();
+                        to.try_send(FromVm::Acquired).unwrap();
+                    }
+                    ToVm::Release => {
+                        rt::sleep(Duration::from_millis(200)).await;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            events.try_send("free").unwrap();
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let id = VmId::fresh();
+    let vm = rt::spawn(control::listen(listener.into(), program.key.clone(), Welcome::Vm(id), serve));
+    rt::block_on(async {
+        let info = VmInfo { id, name: "slow".into(), address, ..vm_for(&program).await.info() };
+        let allocate = || program.try_allocate(vec![info.clone()], Count::Exactly(1));
+        allocate().await.unwrap();
+        let giving = program.clone();
+        let given = rt::spawn(async move { drop(giving.release(&[id]).await) });
+        while program.state().is_leased(id) {
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+        allocate().await.unwrap();
+        given.await;
+    });
+    let happened: Vec<&str> = std::iter::from_fn(|| happened.try_recv().ok()).collect();
+    assert_eq!(happened, ["leased", "free", "leased"]);
+    program.finish();
+    rt::cancel(vm);
 }
 
 #[test]
