@@ -134,3 +134,35 @@ pub(crate) fn adopt(node: &Node, saved: Saved) -> (Arc<Inbox>, Arc<Recorder>) {
     }
     (inbox, recorder)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::envelope::{Channel, Payload};
+    use crate::id::ProgramId;
+    use crate::link::SimNet;
+    use crate::protocol::Place;
+    use crate::state::{Base, Origin, Record, Sending, Sent};
+
+    /// Others have to wait for that until it has arrived, and no longer.
+    #[test]
+    fn what_a_vr_had_sent_that_has_ended_counts_until_it_has_arrived() {
+        let place = Place { host: HostId::fresh(), address: ([127, 0, 0, 1], 1).into() };
+        let (node, _notices) = Node::simulated(place, &Arc::new(SimNet::default()), Arc::new(|_| None));
+        let (id, to) = (VrId::fresh(), VrId::fresh());
+        let (name, program) = ("sender".into(), ProgramId::fresh());
+        let origin = Origin { id, parent: None, code: None, name, program };
+        let recorder = node.states.add(origin, Record::new(Base::new(id, Bytes::new())));
+        let sent = Sent::new(to, Channel::named("test"), 0, &Payload::from(Vec::new()));
+        assert_eq!(recorder.send(sent), Ok(Sending::Due(0)));
+        node.states.remove(id);
+        for (settled, left) in [(false, 1), (true, 0)] {
+            node.freeze();
+            assert_eq!(node.states.sent(), [(to, id, 1)]);
+            node.thaw(settled);
+            assert_eq!(node.states.sent().len(), left);
+        }
+    }
+}

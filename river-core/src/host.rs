@@ -460,7 +460,7 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
             let (node, to) = (node.clone(), to.clone());
             rt::spawn(async move { report(&to, cut::mourned(&node, host, &vrs).await) });
         }
-        Step::Thaw => node.thaw(),
+        Step::Thaw { settled } => node.thaw(settled),
     }
 }
 

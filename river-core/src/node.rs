@@ -193,8 +193,12 @@ impl Node {
         self.gates.let_in(true);
     }
 
-    /// Lets them go on.
-    pub(crate) fn thaw(&self) {
+    /// Lets them go on. Whether all that had been sent has arrived, in all processes.
+    pub(crate) fn thaw(&self, settled: bool) {
+        // What has arrived at a mirrored VR may yet be on its way to the twin.
+        if settled && !self.has_mirrors() {
+            self.states.settled();
+        }
         self.local.let_in(false);
         self.gates.let_in(false);
         self.states.thaw();
@@ -204,7 +208,7 @@ impl Node {
     pub(crate) fn stop(&self) {
         self.book().stopped = true;
         self.published.end();
-        self.thaw();
+        self.thaw(false);
         self.stop_mirrors();
         self.local.stop();
         self.gates.open_all();
@@ -241,8 +245,16 @@ impl Node {
 
     /// A VM wants to be given back.
     pub(crate) fn note_leaving(&self, vm: VmId) {
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(vm);
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        if !leaving.contains(&vm) {
+            leaving.push(vm);
+        }
         self.any_leaving.store(true, Relaxed);
+    }
+
+    /// VMs are given back, whether they wanted it or not.
+    pub(crate) fn note_released(&self, vms: &[VmId]) {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).retain(|vm| !vms.contains(vm));
     }
 
     pub(crate) fn leaving(&self) -> Vec<VmId> {

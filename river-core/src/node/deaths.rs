@@ -51,17 +51,18 @@ impl Node {
     }
 
     pub(crate) fn add_watcher(&self, watcher: VrId, watched: VrId) {
-        let ended = {
-            let mut book = self.book();
-            let ended = book.ended.get(&watched).cloned();
-            if ended.is_none() {
-                book.watchers.entry(watched).or_default().push(watcher);
-            }
-            ended
+        let mut book = self.book();
+        let notice = if let Some(why) = book.ended.get(&watched).cloned() {
+            Notice::Down { to: watcher, down: Down { who: watched, why } }
+        } else if book.located.contains_key(&watched) && self.inbox(watched).is_none() {
+            // It has left since it was looked for, and those who watched it before watch it there.
+            Notice::Watch { watcher, watched }
+        } else {
+            book.watchers.entry(watched).or_default().push(watcher);
+            return;
         };
-        if let Some(why) = ended {
-            let _ = self.courier.send(Notice::Down { to: watcher, down: Down { who: watched, why } });
-        }
+        drop(book);
+        let _ = self.courier.send(notice);
     }
 
     /// The program has established that a host is dead. What can still be read from it is read first.

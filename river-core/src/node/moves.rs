@@ -23,6 +23,13 @@ impl Node {
         for &(vr, to) in moves {
             let here = to.host == self.place.host;
             if !here {
+                // In this order, so that nobody finds it neither here nor elsewhere, and whoever watches it here is among those
+                // who are told below.
+                {
+                    let mut book = self.book();
+                    book.located.insert(vr, to.host);
+                    book.peers.entry(to.host).or_default().address = Some(to.address);
+                }
                 self.abandon(vr);
             }
             let mut watchers = Vec::new();
@@ -31,8 +38,6 @@ impl Node {
                 if here {
                     book.located.remove(&vr);
                 } else {
-                    book.located.insert(vr, to.host);
-                    book.peers.entry(to.host).or_default().address = Some(to.address);
                     watchers.extend(book.watchers.remove(&vr).unwrap_or_default());
                 }
                 for (host, peer) in &mut book.peers {
@@ -85,6 +90,46 @@ impl Node {
             let _ = link.notify(
                 Kind::Watch,
                 &Envelope { src: watcher, dst: watched, seq: 0, channel, lane, payload },
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::id::{HostId, ProgramId};
+    use crate::link::SimNet;
+    use crate::state::{Base, Origin, Record};
+
+    fn place() -> Place {
+        Place { host: HostId::fresh(), address: (Ipv4Addr::LOCALHOST, 1).into() }
+    }
+
+    /// Who watches has found it here, and comes too late.
+    #[test]
+    fn a_watch_on_a_vr_that_has_just_left_is_passed_on() {
+        let net = Arc::new(SimNet::default());
+        let (node, notices) = Node::simulated(place(), &net, Arc::new(|_| None));
+        let [early, late, watched] = [VrId::fresh(), VrId::fresh(), VrId::fresh()];
+        node.add(watched);
+        let (name, program) = ("watched".into(), ProgramId::fresh());
+        let origin = Origin { id: watched, parent: None, code: None, name, program };
+        node.states.add(origin, Record::new(Base::new(watched, Bytes::new())));
+        node.add_watcher(early, watched);
+        assert!(notices.is_empty());
+        node.moved(&[(watched, place())]);
+        node.add_watcher(late, watched);
+        for expected in [early, late] {
+            let notice = notices.try_recv();
+            assert!(
+                matches!(notice, Ok(Notice::Watch { watcher, watched: at }) if (watcher, at) == (expected, watched)),
+                "{notice:?}"
             );
         }
     }

@@ -357,7 +357,7 @@ impl Program {
                     this.mourned(host, dead, arrived);
                 }
             })),
-            Step::Thaw => self.node.thaw(),
+            Step::Thaw { settled } => self.node.thaw(settled),
             // The initiator stays, and nothing moves to its process.
             Step::Give(_) | Step::Abandon(_) => {}
         }

@@ -74,9 +74,15 @@ impl Directory {
         self.died.iter().filter(lost).count()
     }
 
-    /// A host is not needed any more, and is about to be ended.
+    /// A host is not needed any more, and is about to be ended. What was lost before stays lost.
     pub(super) fn dismiss(&mut self, host: HostId) {
-        self.dismissed.insert(host);
+        if !self.has_died(host) {
+            self.dismissed.insert(host);
+        }
+    }
+
+    pub(super) fn is_dismissed(&self, host: HostId) -> bool {
+        self.dismissed.contains(&host)
     }
 }
 
@@ -134,6 +140,17 @@ mod tests {
             }
         }
         (at, end)
+    }
+
+    #[test]
+    fn a_host_is_lost_that_dies_before_it_is_dismissed() {
+        let mut directory = Directory::default();
+        directory.dismiss(host(0));
+        directory.die(host(0), &why(0), |_| false);
+        assert_eq!(directory.lost_hosts(), 0);
+        directory.die(host(1), &why(1), |_| false);
+        directory.dismiss(host(1));
+        assert_eq!(directory.lost_hosts(), 1);
     }
 
     proptest! {

@@ -147,12 +147,8 @@ impl Program {
     fn keepers(&self) -> Vec<Arc<Leased>> {
         let state = self.state();
         let local: Vec<VmId> = state.local_vms.iter().map(|vm| vm.info().id).collect();
-        let mut vms: Vec<_> = state
-            .vms
-            .values()
-            .filter(|vm| !local.contains(&vm.info.id) && vm.host().is_some())
-            .cloned()
-            .collect();
+        let mut vms: Vec<_> =
+            state.vms.values().filter(|vm| !local.contains(&vm.info.id) && vm.is_up()).cloned().collect();
         vms.sort_by(|a, b| (&a.info.name, a.info.id).cmp(&(&b.info.name, b.info.id)));
         vms
     }

@@ -50,8 +50,12 @@ impl Program {
     pub(super) async fn host_of_vm(self: &Arc<Self>, vm: VmInfo) -> Result<HostId, MigrateError> {
         let (name, id) = (vm.name.clone(), vm.id);
         let failed = |error: String| MigrateError::Vm { vm: name.clone(), error };
-        if !self.state().is_leased(id) {
-            self.try_allocate(vec![vm], Count::Exactly(1)).await.map_err(|error| match error {
+        // Another request may lease it first: that does as well.
+        if !self.state().is_leased(id)
+            && let Err(error) = self.try_allocate(vec![vm], Count::Exactly(1)).await
+            && !self.state().is_leased(id)
+        {
+            return Err(match error {
                 DeployError::Stopped => MigrateError::Stopped,
                 DeployError::TooFew { busy, .. } => failed(match busy.first() {
                     Some((_, program)) => format!("it is in use by {program}"),
@@ -59,7 +63,7 @@ impl Program {
                 }),
                 DeployError::Vm { error, .. } => failed(error),
                 other => failed(other.to_string()),
-            })?;
+            });
         }
         let leased = {
             let state = self.state();
@@ -246,12 +250,13 @@ impl Program {
         });
     }
 
-    async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
+    pub(super) async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
         self.unless_recorded()?;
         let id = vm.info.id;
         self.state().leaving.insert(id);
         let mut targets = self.state().staying();
-        if targets.is_empty() {
+        let is_own = !targets.is_empty();
+        if !is_own {
             targets = self.lease_another(id).await?;
         }
         let (mut hosts, mut instead) = (Vec::new(), None);
@@ -269,7 +274,7 @@ impl Program {
         };
         let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
         // What is deployed from here on goes elsewhere; what is just being deployed moves in the next round.
-        let before = self.state().replace(id, instead);
+        let replaced = self.state().replace(id, instead, is_own);
         loop {
             let host = vm.host();
             let is_being_made = {
@@ -284,7 +289,7 @@ impl Program {
             let moved = match self.move_all(Purpose::Move, LIMIT, |state| state.spread(host, &hosts)).await {
                 Ok(moved) => moved,
                 Err(error) => {
-                    self.state().aliases = before;
+                    self.state().put_back(id, replaced);
                     return Err(error);
                 }
             };
@@ -423,11 +428,32 @@ impl State {
         self.directory.living().all(|(_, at)| Some(at) != host)
     }
 
-    /// Has a VM, and all that it stands for, be another one from now on. What was so before.
-    fn replace(&mut self, old: VmId, new: VmId) -> HashMap<VmId, VmId> {
-        let before = self.aliases.clone();
-        self.aliases.values_mut().filter(|vm| **vm == old).for_each(|vm| *vm = new);
-        self.aliases.insert(old, new);
-        before
+    /// Has a VM, and all that it stands for, be another one from now on; which stays the program's own when the old one is given
+    /// back, if it was not leased to stand for others. What has changed, and whether nothing was said of it before.
+    fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> Vec<(VmId, bool)> {
+        if is_own && !self.aliases.values().any(|vm| *vm == new) {
+            self.aliases.insert(new, new);
+        }
+        let stood_for = self.aliases.iter().filter(|(_, vm)| **vm == old);
+        let mut replaced: Vec<(VmId, bool)> = stood_for.map(|(known, _)| (*known, false)).collect();
+        if !self.aliases.contains_key(&old) {
+            replaced.push((old, true));
+        }
+        self.aliases.extend(replaced.iter().map(|(known, _)| (*known, new)));
+        replaced
+    }
+
+    /// Undoes that, but for what was given back meanwhile.
+    fn put_back(&mut self, old: VmId, replaced: Vec<(VmId, bool)>) {
+        for (known, is_new) in replaced {
+            if is_new {
+                self.aliases.remove(&known);
+            } else if let Some(vm) = self.aliases.get_mut(&known) {
+                *vm = old;
+            }
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

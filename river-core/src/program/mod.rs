@@ -7,6 +7,7 @@ mod checkpoint;
 mod directory;
 mod hosts;
 mod inspect;
+mod leases;
 mod local;
 mod memory;
 mod migrate;
@@ -47,6 +48,7 @@ use crate::vm::Vm;
 use checkpoint::{Cut, Regularly};
 use directory::Directory;
 use hosts::Host;
+use leases::Turns;
 use mirror::Mirrors;
 pub(crate) use output::Output;
 use pulse::DEAD;
@@ -75,6 +77,7 @@ pub(crate) struct Program {
 #[derive(Default)]
 struct State {
     vms: HashMap<VmId, Arc<Leased>>,
+    turns: Turns,
     /// VMs that were its own until they were lost: their names, and why.
     lost: HashMap<VmId, (String, Why)>,
     hosts: HashMap<HostId, Host>,
@@ -198,7 +201,10 @@ impl Program {
             // This process may have been stopped itself.
             let deaf = (now - last).saturating_sub(2 * lease::RENEWAL);
             last = now;
-            let vms: Vec<Arc<Leased>> = self.state().vms.values().cloned().collect();
+            let vms: Vec<Arc<Leased>> = {
+                let state = self.state();
+                state.vms.values().chain(state.turns.leased()).cloned().collect()
+            };
             for vm in vms {
                 vm.send(ToVm::Renew);
                 if vm.is_dead(now, deaf) {

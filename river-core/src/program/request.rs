@@ -2,19 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::discovery::{self, Query, SEARCH_TIME, VmInfo};
 use crate::down::Why;
 use crate::error::DeployError;
 use crate::id::{HostId, VmId, VrId};
-use crate::image::{self, Image, ImageCache};
+use crate::image::{self, Image};
 use crate::machine::machine_name;
-use crate::program::vm_link::{Leased, Refusal};
+use crate::program::vm_link::Leased;
 use crate::program::{Program, Service, State, failed};
-use crate::protocol::{Count, NewVr, Place, Reply, Request, ToHost, ToVm};
+use crate::protocol::{NewVr, Place, Reply, Request, ToHost};
 use crate::rt;
-use crate::vm::{Vm, VmConfig};
 
 /// What a VR that asks for a service finds.
 enum Claim {
@@ -90,129 +89,6 @@ impl Program {
         let mut vms = found.vms;
         vms.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
         Ok(vms)
-    }
-
-    /// Leases VMs, trying again for some time while others hold too many of them.
-    ///
-    /// Two programs that want most of the same VMs at the same moment may each get some and be stuck. So whoever has
-    /// too few gives all back, and comes again after a pause of random length.
-    async fn allocate(
-        self: &Arc<Self>,
-        vms: Vec<VmInfo>,
-        count: Count,
-        patience: Duration,
-    ) -> Result<Vec<VmInfo>, DeployError> {
-        let deadline = Instant::now().checked_add(patience);
-        let time_left = || deadline.map_or(patience, |at| at.saturating_duration_since(Instant::now()));
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            match self.try_allocate(vms.clone(), count).await {
-                Err(DeployError::TooFew { busy, .. })
-                    if vms.len() >= count.minimum() && !busy.is_empty() && !time_left().is_zero() =>
-                {
-                    let random = VrId::fresh().as_uuid().as_u128() % 64;
-                    let pause = Duration::from_millis(5 * attempt.min(40) + random as u64);
-                    rt::sleep(pause.min(time_left())).await;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    pub(super) async fn try_allocate(
-        self: &Arc<Self>,
-        vms: Vec<VmInfo>,
-        count: Count,
-    ) -> Result<Vec<VmInfo>, DeployError> {
-        let wanted = count.minimum();
-        let mut got: Vec<Arc<Leased>> = Vec::new();
-        let (mut busy, mut errors) = (Vec::new(), Vec::new());
-        for vm in vms {
-            if count.maximum().is_some_and(|most| got.len() >= most) {
-                break;
-            }
-            if self.state().is_leased(vm.id) || got.iter().any(|leased| leased.info.id == vm.id) {
-                continue;
-            }
-            let name = vm.name.clone();
-            match Leased::acquire(self, vm).await {
-                Ok(leased) => got.push(leased),
-                Err(Refusal::Busy(holder)) => busy.push((name, holder)),
-                Err(Refusal::Error(error)) => {
-                    tracing::warn!(vm = name, error, "cannot lease");
-                    errors.push(DeployError::Vm { vm: name, error });
-                }
-            }
-        }
-        if got.len() < wanted {
-            got.iter().for_each(|leased| leased.release());
-            for leased in &got {
-                leased.wait_for_close().await;
-            }
-            if let (true, true, Some(error)) = (got.is_empty(), busy.is_empty(), errors.pop()) {
-                return Err(error);
-            }
-            let got = got.iter().map(|leased| leased.info.name.clone()).collect();
-            return Err(DeployError::TooFew { wanted, got, busy });
-        }
-        let mut state = self.state();
-        if state.ending {
-            got.iter().for_each(|leased| leased.release());
-            return Err(DeployError::Stopped);
-        }
-        for leased in &got {
-            state.vms.insert(leased.info.id, leased.clone());
-        }
-        Ok(got.iter().map(|leased| leased.info.clone()).collect())
-    }
-
-    pub(super) async fn start_local(self: &Arc<Self>, count: usize) -> Result<Vec<VmInfo>, DeployError> {
-        let key = self.key.clone();
-        let first = self.state().local_vms.len();
-        let cache = Arc::new(ImageCache::of_own_image(own_image().await?.hash));
-        let start = rt::blocking(move || {
-            (first..first + count)
-                .map(|i| {
-                    let config = VmConfig::default().hidden().name(format!("local-{i}"));
-                    Vm::start_with(config, key.clone(), cache.clone()).map_err(|error| error.to_string())
-                })
-                .collect::<Result<Vec<_>, _>>()
-        });
-        let started = start.await.map_err(|error| DeployError::Vm { vm: "local".into(), error })?;
-        let infos: Vec<VmInfo> = started.iter().map(Vm::info).collect();
-        self.state().local_vms.extend(started);
-        self.try_allocate(infos, Count::Exactly(count)).await
-    }
-
-    async fn release(self: &Arc<Self>, ids: &[VmId]) -> Reply {
-        let released: Vec<Arc<Leased>> = {
-            let mut state = self.state();
-            let release = |id: &VmId| {
-                let vm = state.aliases.remove(id).unwrap_or(*id);
-                // It may stand for another one as well.
-                let shared = state.aliases.values().any(|other| *other == vm);
-                if shared { None } else { state.vms.remove(&vm) }
-            };
-            ids.iter().filter_map(release).collect()
-        };
-        if self.collector.is_some() {
-            // What they have recorded is to come home first.
-            for host in released.iter().filter_map(|vm| vm.host()) {
-                self.tell_host(host, ToHost::Stop);
-            }
-            self.wait_for_ends(&released).await;
-        }
-        for vm in &released {
-            vm.send(ToVm::Release);
-        }
-        for vm in &released {
-            if !vm.wait_for_close().await {
-                // Nobody judges it any more, and somebody may wait for the ends of its VRs.
-                vm.give_up(self, "it did not answer when it was given back".into());
-            }
-        }
-        Reply::Done
     }
 
     async fn deploy(self: &Arc<Self>, vrs: Vec<(VmId, NewVr)>) -> Result<Vec<(VrId, Place)>, DeployError> {

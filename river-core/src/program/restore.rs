@@ -47,10 +47,10 @@ impl Program {
     /// Lets the VRs of a restored program go on. Only then may it be checkpointed: what one checkpoint thaws another must not
     /// have frozen.
     pub(crate) fn thaw(&self, initiator: VrId) {
-        self.node.thaw();
+        self.node.thaw(false);
         let hosts: Vec<HostId> = self.state().hosts.keys().copied().collect();
         for host in hosts {
-            self.tell_host(host, ToHost::State { round: 0, step: Step::Thaw });
+            self.tell_host(host, ToHost::State { round: 0, step: Step::Thaw { settled: false } });
         }
         self.register(initiator);
     }

@@ -25,6 +25,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long an executable may take to start and to report.
 const START: Duration = Duration::from_secs(30);
 
+/// How a host ended that the program has dismissed, whatever ended it then.
+const GIVEN_BACK: &str = "its VM was given back";
+
 /// A VM that this program holds.
 pub(crate) struct Leased {
     pub(crate) info: VmInfo,
@@ -145,6 +148,11 @@ impl Leased {
             HostState::Starting(host) | HostState::Up(host) => Some(host),
             HostState::None | HostState::Gone(_) => None,
         }
+    }
+
+    /// Whether a host runs there.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.link().host, HostState::Up(_))
     }
 
     /// Starts the program's host on this VM unless it runs, ships the image if the VM does not have it, and waits
@@ -282,6 +290,12 @@ impl Leased {
                     program.output.line(Line { vm: vm.clone(), stderr, text: line });
                 }
                 Ok(Some(FromVm::Exited { how, last_lines })) => {
+                    let is_dismissed =
+                        self.host().is_some_and(|host| program.state().directory.is_dismissed(host));
+                    let (how, last_lines) = match is_dismissed {
+                        true => (GIVEN_BACK.into(), Vec::new()),
+                        false => (how, last_lines),
+                    };
                     let why = Why::HostDied { vm: vm.clone(), how, last_lines };
                     self.host_is_gone(&program, &why);
                 }

@@ -138,7 +138,10 @@ pub(crate) enum Step {
     Unmirrored(VrId, Option<Why>),
     /// A process is gone on which these VRs were: see [`Takeover`](crate::state::Takeover).
     Mourn(HostId, Vec<VrId>),
-    Thaw,
+    Thaw {
+        /// Whether all that had been sent when all VRs were stopped has arrived.
+        settled: bool,
+    },
 }
 
 /// What a process has done of it.

@@ -86,7 +86,7 @@ impl Coordination {
             Phase::Copying => {
                 self.phase = Phase::Over;
                 let mut actions = vec![Action::Made];
-                actions.extend(self.tell_all(&Step::Thaw));
+                actions.extend(self.tell_all(&Step::Thaw { settled: true }));
                 actions
             }
             Phase::Over => Vec::new(),
@@ -133,8 +133,9 @@ impl Coordination {
     }
 
     fn fail(&mut self, error: StateError) -> Vec<Action> {
+        let settled = self.phase == Phase::Copying;
         self.phase = Phase::Over;
-        let mut actions = self.tell_all(&Step::Thaw);
+        let mut actions = self.tell_all(&Step::Thaw { settled });
         actions.push(Action::Failed(error));
         actions
     }

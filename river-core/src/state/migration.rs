@@ -146,7 +146,7 @@ impl Migration {
     fn settled(&mut self) -> Vec<Action> {
         if self.moves.is_empty() {
             self.phase = Phase::Over;
-            let mut actions = self.tell_all(&Step::Thaw);
+            let mut actions = self.tell_all(&Step::Thaw { settled: true });
             actions.push(Action::Done);
             return actions;
         }
@@ -188,7 +188,7 @@ impl Migration {
         }
         self.phase = Phase::Over;
         let mut actions: Vec<Action> = self.hosts.keys().map(|host| Action::Redirect(*host)).collect();
-        actions.extend(self.tell_all(&Step::Thaw));
+        actions.extend(self.tell_all(&Step::Thaw { settled: true }));
         actions.push(Action::Done);
         actions
     }
@@ -228,8 +228,9 @@ impl Migration {
                 actions.push(Action::Tell(host, Step::Abandon(vrs)));
             }
         }
+        let settled = self.phase >= Phase::Giving;
         self.phase = Phase::Over;
-        actions.extend(self.tell_all(&Step::Thaw));
+        actions.extend(self.tell_all(&Step::Thaw { settled }));
         actions.push(Action::Failed(error));
         actions
     }

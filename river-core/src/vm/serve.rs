@@ -274,6 +274,7 @@ async fn receive_image(
                 sign.give();
             }
             Some(ToVm::Renew) => drop(shared.state().lease.renew(tenant, Instant::now())),
+            Some(ToVm::Forget { run, from, before }) => shared.shelf().forget(run, &(from..before)),
             _ => return Ok(Err("the image did not arrive".into())),
         }
     }
@@ -396,6 +397,21 @@ mod tests {
             assert!(why.contains("larger than the cache"), "{why}");
             to.try_send(ToVm::Renew).unwrap();
             assert!(matches!(from.next().await, Ok(Some(FromVm::Alive))));
+        });
+    }
+
+    /// The program has had another checkpoint taken.
+    #[test]
+    fn what_is_kept_may_be_forgotten_while_an_image_is_on_its_way() {
+        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
+        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+        rt::block_on(async {
+            let (to, mut from) = shipping(&vm, &key, 1).await;
+            to.try_send(ToVm::Forget { run: ProgramId::fresh(), from: 0, before: 1 }).unwrap();
+            to.try_send(ToVm::Image(Bytes::from_static(&[0]))).unwrap();
+            to.try_send(ToVm::Image(Bytes::new())).unwrap();
+            let FromVm::Refused(why) = said(&mut from).await else { panic!("it is started") };
+            assert!(why.starts_with("cannot keep the image"), "{why}");
         });
     }
 

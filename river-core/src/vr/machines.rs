@@ -25,7 +25,8 @@ impl Vr {
     /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
     /// exclusive and ends with the program.
     ///
-    /// Of two programs that want the same VMs at the same moment one gets them, the other an error.
+    /// Of two programs that want the same VMs at the same moment one gets them, the other an error. So it is with two VRs of a
+    /// program: what the program has, or is just getting for another VR, is passed over.
     ///
     /// # Errors
     /// [`DeployError::TooFew`] if fewer than wanted could be leased; then none is kept.
@@ -71,8 +72,9 @@ impl Vr {
     }
 
     /// The VMs of this program that somebody wants back (`river vm --drain`), oldest request first: a program that can do
-    /// without one [releases](Self::release) it. In a recoverable program River moves away what is there and gives the VM back; only
-    /// if it cannot, it asks here. Known to the VRs of the initiator's process only; elsewhere empty.
+    /// without one [releases](Self::release) it, and it is not named any more. In a recoverable program River moves away what is
+    /// there and gives the VM back; only if it cannot, it asks here. Known to the VRs of the initiator's process only; elsewhere
+    /// empty.
     #[must_use]
     pub fn leaving(&self) -> Vec<VmId> {
         // A divergence is told by the receive that follows.

@@ -61,7 +61,8 @@ impl Vr {
         }
         let observed: Vec<VrId> = self.observed.borrow().iter().copied().collect();
         for who in observed {
-            if self.mailbox.try_borrow().is_ok_and(|mailbox| mailbox.why_down(who).is_none()) {
+            // Within a predicate the mailbox cannot be looked at; who is gone is told again then, which is heard once.
+            if self.mailbox.try_borrow().map_or(true, |mailbox| mailbox.why_down(who).is_none()) {
                 self.node.watch(self.id, who);
             }
         }

@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::*;
 use crate::code::{Trampoline, code_ptr};
@@ -26,14 +27,13 @@ impl Trampoline<()> for Make {
     }
 }
 
-/// As who takes a VR over does that has died while it deployed.
-#[test]
-fn who_asks_twice_for_the_same_vr_gets_one() {
-    let scratch = tempfile::tempdir().unwrap();
-    let trace = scratch.path().join("trace");
-    let (key, reach) = (ClusterKey::from_bytes([7; 32]), Reach::default());
-    let program = Program::start(key, reach, false, None, None).unwrap();
-    let new = NewVr {
+fn program(recoverable: bool) -> Arc<Program> {
+    let key = ClusterKey::from_bytes([7; 32]);
+    Program::start(key, Reach::default(), recoverable, None, None).unwrap()
+}
+
+fn new_vr(program: &Program, trace: &Path) -> NewVr {
+    NewVr {
         id: VrId::fresh(),
         code: code_ptr::<Make, ()>(()),
         name: "once".into(),
@@ -41,7 +41,16 @@ fn who_asks_twice_for_the_same_vr_gets_one() {
         parent: VrId::fresh(),
         parent_at: program.node.place,
         recoverable: false,
-    };
+    }
+}
+
+/// As who takes a VR over does that has died while it deployed.
+#[test]
+fn who_asks_twice_for_the_same_vr_gets_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let trace = scratch.path().join("trace");
+    let program = program(false);
+    let new = new_vr(&program, &trace);
     let places = rt::block_on(async {
         let vm = program.start_local(1).await.unwrap()[0].id;
         // Both wait for the host to start.
@@ -61,4 +70,21 @@ fn who_asks_twice_for_the_same_vr_gets_one() {
     program.finish();
     assert_eq!((places[0].len(), &places[0]), (1, &places[1]));
     assert_eq!(fs::read(trace).unwrap(), b"x");
+}
+
+#[test]
+fn a_vm_stays_leased_that_stands_for_a_drained_one_which_is_given_back() {
+    let program = program(true);
+    program.register(VrId::fresh());
+    rt::block_on(async {
+        let [drained, other] = program.start_local(2).await.unwrap().try_into().unwrap();
+        let vm = program.state().leased(drained.id).unwrap();
+        program.drain(&vm).await.unwrap();
+        assert_eq!(program.state().alias(drained.id), other.id);
+        program.release(&[drained.id]).await;
+        assert!(program.state().is_leased(other.id));
+        program.release(&[other.id]).await;
+        assert!(!program.state().is_leased(other.id));
+    });
+    program.finish();
 }

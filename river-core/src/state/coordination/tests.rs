@@ -176,7 +176,7 @@ impl World {
                     Some(copies.map(|(number, member)| (number, member.clone())).collect());
                 self.reports[index].push_back(Report::Copied { ended: Vec::new() });
             }
-            Some(Step::Thaw) => {
+            Some(Step::Thaw { .. }) => {
                 self.processes[index].frozen = false;
                 self.processes[index].settling = None;
             }
@@ -308,7 +308,7 @@ fn a_vr_that_is_not_recorded_is_named() {
     };
     let actions = coordination.report(host(0), report, |_| None);
     let Some(Action::Failed(error)) = actions.last() else { panic!("{actions:?}") };
-    assert_eq!(actions[0], Action::Tell(host(0), Step::Thaw));
+    assert_eq!(actions[0], Action::Tell(host(0), Step::Thaw { settled: false }));
     assert!(error.to_string().contains("on VM a is not recoverable, nor are 1 others"), "{error}");
 }
 

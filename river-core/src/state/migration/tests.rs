@@ -152,6 +152,9 @@ impl World {
 
     fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
+            if let Action::Tell(_, Step::Thaw { settled: true }) = action {
+                self.check_that_all_has_arrived();
+            }
             let round = self.round;
             let mut order = |to: HostId, order| self.orders[host_index(to)].push_back((round, order));
             match action {
@@ -173,6 +176,12 @@ impl World {
                 Action::Done => self.over(Ok(())),
                 Action::Failed(error) => self.over(Err(error)),
             }
+        }
+    }
+
+    fn check_that_all_has_arrived(&self) {
+        for ((_, to), lane) in self.lanes.iter().filter(|((from, _), _)| !self.processes[*from].dead) {
+            assert!(lane.is_empty() || self.processes[*to].dead, "{lane:?} is under way to {to}");
         }
     }
 
@@ -276,7 +285,7 @@ impl World {
                 }
                 return;
             }
-            Order::Step(Step::Thaw) => {
+            Order::Step(Step::Thaw { .. }) => {
                 process.frozen = false;
                 process.settling = None;
                 return;
@@ -463,7 +472,7 @@ fn a_vr_that_cannot_be_given_or_taken_stays() {
         let busy = MigrateError::Busy { vr: vr(0), call: "an effect".into() };
         let given = if give { Ok(()) } else { Err(busy.clone()) };
         let actions = migration.report(host(0), Report::Given(given), |_| None);
-        let thaw = |index| Action::Tell(host(index), Step::Thaw);
+        let thaw = |index| Action::Tell(host(index), Step::Thaw { settled: true });
         if !give {
             assert_eq!(actions, [thaw(0), thaw(1), Action::Failed(busy)]);
             continue;

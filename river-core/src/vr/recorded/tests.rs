@@ -2,14 +2,15 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::discovery::Network;
-use crate::envelope::{Channel, Envelope};
-use crate::error::StateError;
+use crate::envelope::{Channel, Envelope, Payload};
+use crate::error::{RecvError, StateError};
 use crate::id::{HostId, IdMap, ProgramId, VrId};
-use crate::inbox::{Event, Inbox};
+use crate::inbox::{Event, Inbox, Moment};
 use crate::key::ClusterKey;
 use crate::mailbox::Selector;
 use crate::node::Node;
@@ -88,4 +89,26 @@ fn who_is_restored_from_a_checkpoint_is_told_so_and_who_takes_over_takes_another
     heir.resend(IdMap::default(), IdMap::default());
     // There is no program to ask here.
     assert_eq!(recorded(id, heir, checkpoint).0.unwrap_err().to_string(), StateError::Stopped.to_string());
+}
+
+/// A predicate may look at the clock, and that may be the first thing that is not in the record.
+#[test]
+fn who_goes_live_within_a_predicate_watches_whom_it_watched() {
+    let [id, peer] = [VrId::fresh(), VrId::fresh()];
+    let selector = Selector::on(WORK);
+    let mut record = Record::new(Base::new(id, Bytes::new()));
+    record.call(Call::Receive(selector)).unwrap();
+    let arrived = |events: &mut Vec<Event>| {
+        let payload = Payload::default();
+        events.push(Event::Envelope(Envelope { src: id, dst: id, seq: 0, channel: WORK, lane: 0, payload }));
+        Some(Moment::now())
+    };
+    record.arrivals(&mut Vec::new(), arrived).unwrap();
+    let record = postcard::from_bytes(&postcard::to_stdvec(&record).unwrap()).unwrap();
+    let (told, _) = recorded(id, record, |vr, _| {
+        vr.watch(peer);
+        vr.receive_where(selector, |_| vr.uptime() > Duration::ZERO).unwrap();
+        vr.receive_until(selector, Some(Instant::now() + Duration::from_secs(5)), |_| true)
+    });
+    assert!(matches!(&told, Err(RecvError::Down(down)) if down.who == peer), "{told:?}");
 }
