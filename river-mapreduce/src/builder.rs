@@ -269,7 +269,9 @@ impl<M: MapReduce> Job<M> {
         let directory = match &self.output.place {
             Place::Collect => None,
             // Workers have the working directory of this process, where it exists.
-            Place::Directory { path, .. } => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            Place::Directory { path, .. } => {
+                Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()).into())
+            }
         };
         let settings = Settings {
             framing: self.input.framing,

@@ -22,7 +22,7 @@ use crate::varint;
 /// Where the records of a job come from.
 ///
 /// A path names a file, a directory (all files below it, but those whose name begins with `.` or `_`) or a pattern such
-/// as `logs/**/*.txt`. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits,
+/// as `logs/**/*.txt`, which matches names that are UTF-8. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits,
 /// at the ends of records, and small ones are packed together into one split. The VMs read them: they have to see the
 /// same files.
 #[must_use = "an input does nothing until a job is given it"]

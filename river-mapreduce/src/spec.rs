@@ -1,6 +1,5 @@
 //! A job as it travels to the workers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use river_core::code::CodePtr;
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::{Framing, Limit, Split};
 use crate::output::Format;
+use crate::raw_path::RawPath;
 use crate::sort::RunSpace;
 use crate::task::MapTask;
 
@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) merge_memory: usize,
     pub(crate) format: Format,
     /// Where parts are written; `None` if they go to the caller.
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) directory: Option<RawPath>,
     /// How many records may be left out.
     pub(crate) skippable: u64,
     /// Only the keys of so much of each split are asked for, to choose ranges by.
