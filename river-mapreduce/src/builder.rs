@@ -276,7 +276,7 @@ impl<M: MapReduce> Job<M> {
         let settings = Settings {
             framing: self.input.framing,
             reducers: self.reducers,
-            bounds: Vec::new(),
+            bounds: None,
             map_memory: size(limits.unsorted),
             store_memory: size(limits.runs),
             merge_memory: size(limits.merge),
@@ -293,11 +293,9 @@ impl<M: MapReduce> Job<M> {
         self.sorted && self.reducers > 1
     }
 
-    /// The first keys of all reducers but the first.
-    fn bounds(&self, sample: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        let bounds = partition::bounds::<M::Key>(sample, self.reducers);
-        // If there was nothing to look at any range will do, as long as it is one.
-        if bounds.is_empty() { vec![Vec::new()] } else { bounds }
+    /// Ranges of keys, by a sample of them.
+    fn bounds(&self, sample: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+        Some(partition::bounds::<M::Key>(sample, self.reducers))
     }
 
     fn directory(&self, splits: &[Split]) -> Result<Option<Directory>, JobError> {

@@ -16,8 +16,8 @@ use crate::task::MapTask;
 pub(crate) struct Settings {
     pub(crate) framing: Framing,
     pub(crate) reducers: usize,
-    /// The first keys of all reducers but the first, if the output is sorted as a whole.
-    pub(crate) bounds: Vec<Vec<u8>>,
+    /// The first keys of all ranges but the first, if the output is sorted as a whole.
+    pub(crate) bounds: Option<Vec<Vec<u8>>>,
     /// Bytes of memory of a worker for what is not sorted yet, ...
     pub(crate) map_memory: usize,
     /// ... for sorted runs, beyond which they go to files, ...
@@ -46,7 +46,7 @@ impl Settings {
             framing: self.framing,
             at_most: self.sample,
             reducers: self.reducers,
-            bounds: &self.bounds,
+            bounds: self.bounds.as_deref(),
             memory: self.map_memory,
             space,
             skippable,

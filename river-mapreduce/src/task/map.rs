@@ -28,7 +28,7 @@ pub(crate) struct MapTask<'a> {
     /// It ends when it has read so much.
     pub(crate) at_most: Option<Limit>,
     pub(crate) reducers: usize,
-    pub(crate) bounds: &'a [Vec<u8>],
+    pub(crate) bounds: Option<&'a [Vec<u8>]>,
     /// Bytes of memory for what is not sorted yet.
     pub(crate) memory: usize,
     pub(crate) space: &'a Arc<RunSpace>,
@@ -59,9 +59,19 @@ pub(crate) type Scratch = Option<Box<dyn Any>>;
 /// Records that are left out, by their numbers within the split.
 type Skipped = BTreeMap<u64, Spoiled>;
 
-/// Runs a map task. A record on which user code panics has already emitted something, perhaps, so the task begins anew
-/// without it; one that cannot be decoded has not.
+/// Runs a map task. User code is called for other things as well than records: where it panics then the task has failed.
 pub(crate) fn map<M: MapReduce>(
+    job: &M,
+    task: &MapTask<'_>,
+    scratch: &mut Scratch,
+    check: Check<'_>,
+) -> Result<(Mapped, MapTotals), Failure> {
+    catch_panic(|| attempts(job, task, scratch, check)).unwrap_or_else(|panic| Err(Failure::Panicked(panic)))
+}
+
+/// A record on which user code panics has already emitted something, perhaps, so the task begins anew
+/// without it; one that cannot be decoded has not.
+fn attempts<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
     scratch: &mut Scratch,

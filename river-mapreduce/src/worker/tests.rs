@@ -15,7 +15,7 @@ fn settings() -> Settings {
     Settings {
         framing: Framing::Lines,
         reducers: 1,
-        bounds: Vec::new(),
+        bounds: None,
         map_memory: MEMORY,
         store_memory: MEMORY,
         // As little as a request can ask for.
