@@ -22,8 +22,6 @@ pub(crate) fn settings(of: &Settings) -> Settings {
         bounds: None,
         format: Format::Records,
         directory: None,
-        // Whether there are too many the job itself will see.
-        skippable: u64::MAX,
         sample: Some(EACH),
         ..of.clone()
     }

@@ -104,6 +104,10 @@ fn attempts<M: MapReduce>(
                 *scratch = Some(collector);
                 return Ok((mapped, totals));
             }
+            // What a sample finds is no error: the job itself will find it.
+            Err(Ended::Failed(Failure::Record { .. })) if task.at_most.is_some() => {
+                return Ok((Mapped::default(), MapTotals::default()));
+            }
             Err(Ended::Failed(failure)) => return Err(failure),
             Err(Ended::Spoiled) => collector.clear(),
         }
@@ -164,11 +168,14 @@ fn attempt<M: MapReduce>(
     let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
     // They outlive a panic, to say where that was.
     let (mut number, mut current) = (0, Position::default());
+    let mut bytes = 0;
     let read = catch_panic(|| {
         read_split(task.split, task.framing, |position, record| {
             number += 1;
+            bytes += record.len() as u64;
+            let is_last = task.at_most.is_some_and(|limit| limit.is_reached(number, bytes));
             if !skipped.is_empty() && skipped.contains_key(&number) {
-                return Ok(());
+                return if is_last { Err(Stopped::Enough) } else { Ok(()) };
             }
             current.move_to(position);
             match M::Input::decode(record) {
@@ -184,7 +191,7 @@ fn attempt<M: MapReduce>(
             if let Some(error) = collector.failed() {
                 return Err(Failure::from(error).into());
             }
-            if task.at_most.is_some_and(|limit| limit.is_reached(number, totals.bytes)) {
+            if is_last {
                 return Err(Stopped::Enough);
             }
             if totals.bytes >= next_check.0 || number >= next_check.1 {

@@ -1,10 +1,11 @@
 //! User code that panics outside of map and reduce: the job fails, and says why; VMs and cluster go on.
 
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use river_mapreduce::{
-    Cluster, Combiner, Datum, DecodeError, Input, Job, Key, MapContext, MapReduce, ReduceContext, ValueOrder,
-    Values, job,
+    Cluster, Combiner, Datum, DecodeError, Input, Job, Key, MapContext, MapReduce, Output, ReduceContext,
+    ValueOrder, Values, job,
 };
 use serde::{Deserialize, Serialize};
 
@@ -180,4 +181,27 @@ fn a_job_that_panics_when_it_is_made_again_is_its_own_end_only() {
         assert_eq!(good.run(cluster)?.collect()?, [("a".to_owned(), 1)]);
         Ok(())
     });
+}
+
+#[test]
+fn a_sample_ends_at_the_first_panic_that_the_job_would_end_at() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("lines");
+    std::fs::write(&path, "no number\n".repeat(3000)).unwrap();
+    let sum = job(
+        |line: &str, out: &mut MapContext<'_, u64, ()>| {
+            CALLS.fetch_add(1, Relaxed);
+            out.emit(line.parse().expect("a number"), ());
+        },
+        |n: u64, _: &mut Values<'_, ()>, out: &mut ReduceContext<'_, u64, ()>| out.emit(n, ()),
+    );
+    for skippable in [0, 3] {
+        CALLS.store(0, Relaxed);
+        let out = scratch.path().join("out");
+        let sum = Job::new(sum, Input::<String>::lines([&path])).sorted().skip_bad_records(skippable);
+        let error = sum.output(Output::text(&out)).run_serial().unwrap_err().to_string();
+        assert!(error.contains("panicked") && error.contains("a number"), "{error}");
+        assert_eq!(CALLS.load(Relaxed), 2 * (skippable + 1));
+    }
 }
