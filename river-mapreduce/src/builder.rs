@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::cluster::Cluster;
 use crate::counters::Counters;
-use crate::datum::Datum;
+use crate::datum::{Datum, pair_width};
 use crate::driver;
 use crate::error::JobError;
 use crate::failure::Failure;
@@ -388,7 +388,7 @@ fn read_records<K: Datum, V: Datum>(part: &[Bytes], records: &mut Vec<(K, V)>) -
     };
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        let (length, used) = match <(K, V)>::WIDTH {
+        let (length, used) = match pair_width::<K, V>() {
             Some(width) => (width, 0),
             None => varint::get(rest).ok_or_else(damaged)?,
         };

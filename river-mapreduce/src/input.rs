@@ -16,7 +16,7 @@ pub use files::InputError;
 pub(crate) use read::{ReadError, read_split};
 pub(crate) use split::{Limit, Split, cut};
 
-use crate::datum::Datum;
+use crate::datum::{Datum, pair_width};
 use crate::varint;
 
 /// Where the records of a job come from.
@@ -129,7 +129,7 @@ impl Input<Vec<u8>> {
 impl<K: Datum, V: Datum> Input<(K, V)> {
     /// The records that an earlier job wrote with [`Output::records`](crate::Output::records).
     pub fn records(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
-        Self::files(paths, Framing::Encoded(<(K, V)>::WIDTH))
+        Self::files(paths, Framing::Encoded(pair_width::<K, V>()))
     }
 }
 

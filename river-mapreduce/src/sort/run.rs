@@ -111,7 +111,7 @@ impl Run {
     pub(crate) fn keys<K: Datum, V: Datum>(&self, part: usize) -> Result<Vec<Vec<u8>>, RunError> {
         let (bytes, layout) = (self.read(part, 0, usize::MAX)?, Layout::of::<K, V>());
         let (mut at, mut keys) = (0, Vec::new());
-        while let Some(span) = layout.parse(&bytes[at..]).filter(|span| span.len() > 0) {
+        while let Some(span) = layout.parse(&bytes[at..]) {
             keys.push(bytes[at..][span.key()].to_vec());
             at += span.len();
         }
