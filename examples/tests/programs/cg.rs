@@ -58,3 +58,11 @@ fn killed_at_random_moments_it_ends_with_the_same_bits() {
     }
     assert_eq!(result(cg(&scene, has_checkpoint(&scene))), expected, "seed {seed}");
 }
+
+#[test]
+fn who_reads_the_steps_may_stop_early() {
+    let scene = Scene::new();
+    for options in [&["--serial"][..], &["--serial", "--json"]] {
+        scene.example_into_closed_pipe("cg", options);
+    }
+}
