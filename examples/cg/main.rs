@@ -9,7 +9,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueHint};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueHint};
 use river::mpi::{Communicator, Launch};
 use river::{ExitCode, VrError};
 use river_examples::cg::{self, Class, Outcome};
@@ -126,7 +127,11 @@ fn program(args: &Args) -> river::Result<bool> {
 
 fn main() -> ExitCode {
     river::become_host_if_asked();
-    match program(&Args::parse()) {
+    let args = Args::parse();
+    if let Err(error) = args.checkpoints() {
+        Args::command().error(ErrorKind::ValueValidation, error).exit();
+    }
+    match program(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
