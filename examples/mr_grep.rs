@@ -12,6 +12,7 @@ use river::mapreduce::{Input, Job, MapContext, MapReduce, ReduceContext, Values}
 use river::prelude::*;
 use river::{ExitCode, VrError};
 use river_examples::mr::Options;
+use river_examples::print::print;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Print the lines that match a regular expression, with file and byte offset.
@@ -81,9 +82,12 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     let cluster = args.options.cluster(vr)?;
     let job = args.options.apply(Job::new(Grep { pattern }, Input::lines(&args.paths)));
     let outcome = job.reducers(1).run(&cluster)?;
-    for ((file, offset), line) in outcome.collect()? {
-        println!("{file}:{offset}:{}", String::from_utf8_lossy(&line));
-    }
+    let found = outcome.collect()?;
+    print(|out| {
+        found.iter().try_for_each(|((file, offset), line)| {
+            writeln!(out, "{file}:{offset}:{}", String::from_utf8_lossy(line))
+        })
+    })?;
     eprint!("{}", outcome.report());
     Ok(())
 }

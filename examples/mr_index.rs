@@ -12,6 +12,7 @@ use river::ExitCode;
 use river::mapreduce::{Input, Job, MapContext, Output, ReduceContext, Values, job};
 use river::prelude::*;
 use river_examples::mr::Options;
+use river_examples::print::print;
 
 /// Make an index of files: a line for each word, with the files in which it stands and how often.
 #[derive(Parser)]
@@ -58,9 +59,8 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     }
     let outcome = index.run(&cluster)?;
     if args.output.is_none() {
-        for (word, files) in outcome.collect()? {
-            println!("{word}\t{files}");
-        }
+        let index = outcome.collect()?;
+        print(|out| index.iter().try_for_each(|(word, files)| writeln!(out, "{word}\t{files}")))?;
     }
     eprint!("{}", outcome.report());
     Ok(())

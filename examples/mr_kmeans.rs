@@ -11,6 +11,7 @@ use river::mapreduce::{Combiner, Input, Job, MapContext, MapReduce, ReduceContex
 use river::prelude::*;
 use river::{ExitCode, VrError};
 use river_examples::mr::Options;
+use river_examples::print::print;
 use serde::{Deserialize, Serialize};
 
 /// Find clusters of points in the plane: of a file with two numbers a line, or of random points.
@@ -133,12 +134,13 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
         }
         eprintln!("iteration {iterations}: the centres moved by at most {moved:.6}");
         if moved <= args.tolerance || iterations >= args.iterations {
-            for (index, sum) in sums {
-                let (x, y) = centres[index as usize];
-                println!("cluster {index}: centre ({x:.3}, {y:.3}), {} points", sum.2);
-            }
-            println!("{iterations} iterations");
-            return Ok(());
+            return Ok(print(|out| {
+                for (index, sum) in sums {
+                    let (x, y) = centres[index as usize];
+                    writeln!(out, "cluster {index}: centre ({x:.3}, {y:.3}), {} points", sum.2)?;
+                }
+                writeln!(out, "{iterations} iterations")
+            })?);
         }
     }
 }

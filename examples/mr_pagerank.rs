@@ -13,6 +13,7 @@ use river::mapreduce::{
 };
 use river::prelude::*;
 use river_examples::mr::Options;
+use river_examples::print::print;
 use serde::{Deserialize, Serialize};
 
 /// Rank the pages of a random web, in which few pages have most of the links.
@@ -156,11 +157,11 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
         dangling = outcome.counters().get(DANGLING) as f64 / PARTS;
         eprintln!("iteration {iterations}: the ranks changed by {change:.6}");
     }
-    for (page, rank) in best(&cluster, &directory(iterations))? {
-        println!("{rank:.6}  page {page}");
-    }
-    println!("{} pages, {iterations} iterations", args.pages);
-    Ok(())
+    let best = best(&cluster, &directory(iterations))?;
+    Ok(print(|out| {
+        best.iter().try_for_each(|(page, rank)| writeln!(out, "{rank:.6}  page {page}"))?;
+        writeln!(out, "{} pages, {iterations} iterations", args.pages)
+    })?)
 }
 
 /// The ten pages of the highest ranks.

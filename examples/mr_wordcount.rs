@@ -11,6 +11,7 @@ use river::ExitCode;
 use river::mapreduce::{Input, Job, Output};
 use river::prelude::*;
 use river_examples::mr::{Options, WordCount};
+use river_examples::print::print;
 
 /// Count words on all virtual machines that can be found; if none is found, start some.
 #[derive(Parser)]
@@ -44,9 +45,10 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     if args.output.is_none() {
         let mut counts = outcome.collect()?;
         counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        for (word, n) in counts.iter().take(args.top) {
-            println!("{n:>12}  {}", String::from_utf8_lossy(word));
-        }
+        let mut top = counts.iter().take(args.top);
+        print(|out| {
+            top.try_for_each(|(word, n)| writeln!(out, "{n:>12}  {}", String::from_utf8_lossy(word)))
+        })?;
     }
     Ok(())
 }

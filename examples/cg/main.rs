@@ -9,10 +9,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueHint};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueHint};
 use river::mpi::{Communicator, Launch};
 use river::{ExitCode, VrError};
 use river_examples::cg::{self, Class, Outcome};
+use river_examples::print::print;
 
 /// Estimate the smallest eigenvalue of a sparse matrix, and compare it with the published one.
 #[derive(Parser)]
@@ -101,24 +103,35 @@ fn program(args: &Args) -> river::Result<bool> {
             "class": class, "ranks": ranks, "zeta": zeta, "verified": verified, "seconds": seconds, "mops": mops,
             "steps": outcome.steps,
         });
-        println!("{report}");
+        print(|out| writeln!(out, "{report}"))?;
         return Ok(verified);
     }
-    println!("NAS CG, class {class}: {} rows, {} steps, {ranks} ranks", class.rows(), class.steps());
-    println!("{:>5} {:>12} {:>20}", "step", "||r||", "zeta");
-    for (step, (residual, zeta)) in outcome.steps.iter().enumerate() {
-        println!("{:>5} {residual:>12.4e} {zeta:>20.13}", step + 1);
-    }
-    println!("zeta     {zeta:.13} (published: {:.13})", class.zeta());
-    println!("time     {seconds:.3} s");
-    println!("speed    {mops:.1} Mop/s");
-    println!("verified {}", if verified { "yes" } else { "no" });
+    print(|out| {
+        writeln!(
+            out,
+            "NAS CG, class {class}: {} rows, {} steps, {ranks} ranks",
+            class.rows(),
+            class.steps()
+        )?;
+        writeln!(out, "{:>5} {:>12} {:>20}", "step", "||r||", "zeta")?;
+        for (step, (residual, zeta)) in outcome.steps.iter().enumerate() {
+            writeln!(out, "{:>5} {residual:>12.4e} {zeta:>20.13}", step + 1)?;
+        }
+        writeln!(out, "zeta     {zeta:.13} (published: {:.13})", class.zeta())?;
+        writeln!(out, "time     {seconds:.3} s")?;
+        writeln!(out, "speed    {mops:.1} Mop/s")?;
+        writeln!(out, "verified {}", if verified { "yes" } else { "no" })
+    })?;
     Ok(verified)
 }
 
 fn main() -> ExitCode {
     river::become_host_if_asked();
-    match program(&Args::parse()) {
+    let args = Args::parse();
+    if let Err(error) = args.checkpoints() {
+        Args::command().error(ErrorKind::ValueValidation, error).exit();
+    }
+    match program(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

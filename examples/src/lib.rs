@@ -19,6 +19,7 @@
 //!
 //! # Layers, lowest first
 //!
+//! * `print`: output that is longer than a screen
 //! * `cg`: the conjugate gradient kernel
 //! * `words`: counting
 //! * `files`: finding what to count
@@ -31,4 +32,5 @@ pub mod cg;
 pub mod farm;
 pub mod files;
 pub mod mr;
+pub mod print;
 pub mod words;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use river_examples::files::Problem;
+use river_examples::print::print;
 use serde::Serialize;
 
 /// The result of a count.
@@ -46,7 +47,10 @@ const NO_MATCH: &str = "no such file or directory, and no file matches it as a p
 impl Report {
     /// Prints tables for people.
     pub(crate) fn print_tables(&self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        print(|out| self.write_tables(out))
+    }
+
+    fn write_tables(&self, out: &mut dyn Write) -> io::Result<()> {
         let width = self.top.first().map_or(0, |(_, count)| thousands(*count).len());
         for (word, count) in &self.top {
             writeln!(out, "{:>width$}  {}", thousands(*count), printable(word))?;
@@ -90,9 +94,10 @@ impl Report {
             top: self.top.iter().map(|(word, n)| (String::from_utf8_lossy(word).into(), *n)).collect(),
             unreadable: unmatched.chain(unread).collect(),
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &json)?;
-        writeln!(out)
+        print(|out| {
+            serde_json::to_writer(&mut *out, &json)?;
+            writeln!(out)
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::cluster::Cluster;
 use crate::counters::Counters;
-use crate::datum::Datum;
+use crate::datum::{Datum, pair_width};
 use crate::driver;
 use crate::error::JobError;
 use crate::failure::Failure;
@@ -269,12 +269,14 @@ impl<M: MapReduce> Job<M> {
         let directory = match &self.output.place {
             Place::Collect => None,
             // Workers have the working directory of this process, where it exists.
-            Place::Directory { path, .. } => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            Place::Directory { path, .. } => {
+                Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()).into())
+            }
         };
         let settings = Settings {
             framing: self.input.framing,
             reducers: self.reducers,
-            bounds: Vec::new(),
+            bounds: None,
             map_memory: size(limits.unsorted),
             store_memory: size(limits.runs),
             merge_memory: size(limits.merge),
@@ -291,11 +293,9 @@ impl<M: MapReduce> Job<M> {
         self.sorted && self.reducers > 1
     }
 
-    /// The first keys of all reducers but the first.
-    fn bounds(&self, sample: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        let bounds = partition::bounds::<M::Key>(sample, self.reducers);
-        // If there was nothing to look at any range will do, as long as it is one.
-        if bounds.is_empty() { vec![Vec::new()] } else { bounds }
+    /// Ranges of keys, by a sample of them.
+    fn bounds(&self, sample: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+        Some(partition::bounds::<M::Key>(sample, self.reducers))
     }
 
     fn directory(&self, splits: &[Split]) -> Result<Option<Directory>, JobError> {
@@ -388,7 +388,7 @@ fn read_records<K: Datum, V: Datum>(part: &[Bytes], records: &mut Vec<(K, V)>) -
     };
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        let (length, used) = match <(K, V)>::WIDTH {
+        let (length, used) = match pair_width::<K, V>() {
             Some(width) => (width, 0),
             None => varint::get(rest).ok_or_else(damaged)?,
         };

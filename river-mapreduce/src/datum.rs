@@ -11,7 +11,7 @@ mod tuple;
 use std::cmp::Ordering;
 
 pub use self::serde::Serde;
-pub(crate) use self::tuple::encode_pair;
+pub(crate) use self::tuple::{encode_pair, pair_width};
 
 /// How user code sees a `T` inside a record: `&str` for `String`, `&[u8]` for `Vec<u8>`, `u64` for `u64`.
 pub type Ref<'a, T> = <T as Datum>::Ref<'a>;

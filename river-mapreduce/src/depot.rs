@@ -50,8 +50,9 @@ impl VirtualResource for Depot {
                 }
                 None => continue,
             };
+            let payload = encode(&message, bytes)?;
             // Who asked may be gone.
-            let _ = vr.send_bytes(envelope.src, CHANNEL, 0, encode(&message, bytes));
+            let _ = vr.send_bytes(envelope.src, CHANNEL, 0, payload);
         }
     }
 }

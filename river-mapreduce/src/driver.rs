@@ -124,7 +124,7 @@ impl Driver<'_, '_> {
         }
         for worker in 0..self.cluster.workers.len() {
             let message = ToWorker::Job { job: self.job, spec: self.run.spec.clone() };
-            self.tell(WorkerId(worker), &message);
+            self.tell(WorkerId(worker), &message)?;
         }
         loop {
             if self.map_time.is_none() && self.master.done().0 == self.maps.len() {
@@ -132,15 +132,15 @@ impl Driver<'_, '_> {
             }
             while let Some(action) = self.master.poll(self.start.elapsed()) {
                 match action {
-                    Action::Start { worker, attempt, task } => self.start_task(worker, attempt, task),
+                    Action::Start { worker, attempt, task } => self.start_task(worker, attempt, task)?,
                     Action::Cancel { worker, attempt } => {
                         self.outputs.remove(&attempt.0);
-                        self.tell(worker, &ToWorker::Cancel { attempt: attempt.0 });
+                        self.tell(worker, &ToWorker::Cancel { attempt: attempt.0 })?;
                     }
                     Action::Moved { worker, attempt, map } => {
                         if let Some(TaskId::Reduce(reducer)) = self.master.task_of(attempt) {
                             let segments = self.segments(map, reducer, worker);
-                            self.tell(worker, &ToWorker::Moved { attempt: attempt.0, map, segments });
+                            self.tell(worker, &ToWorker::Moved { attempt: attempt.0, map, segments })?;
                         }
                     }
                     Action::Done => return Ok(()),
@@ -227,7 +227,7 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
-    fn start_task(&mut self, worker: WorkerId, attempt: AttemptId, task: TaskId) {
+    fn start_task(&mut self, worker: WorkerId, attempt: AttemptId, task: TaskId) -> Result<(), JobError> {
         let (job, attempt) = (self.job, attempt.0);
         let message = match task {
             TaskId::Map(map) => ToWorker::Map { job, attempt, split: self.run.splits[map as usize].clone() },
@@ -237,7 +237,7 @@ impl Driver<'_, '_> {
                 ToWorker::Reduce { job, attempt, reducer, segments: segments.collect() }
             }
         };
-        self.tell(worker, &message);
+        self.tell(worker, &message)
     }
 
     /// A reducer's part of a map task's output, which is not empty, run by run, as the reader is told of it.
@@ -255,13 +255,15 @@ impl Driver<'_, '_> {
     }
 
     /// Sends a message to a worker, or notes that it is gone.
-    fn tell(&mut self, worker: WorkerId, message: &ToWorker) {
+    fn tell(&mut self, worker: WorkerId, message: &ToWorker) -> Result<(), JobError> {
         let info = self.cluster.workers[worker.0];
         self.cluster.vr.describe_channel(CHANNEL, "mapreduce", Label::None);
-        let sent = self.cluster.vr.send_bytes(info.id, CHANNEL, 0, encode(message, Bytes::new()));
-        if let Err(error) = sent {
+        let payload = encode(message, Bytes::new())
+            .map_err(|error| JobError::Settings(format!("the job cannot travel to a worker: {error}")))?;
+        if let Err(error) = self.cluster.vr.send_bytes(info.id, CHANNEL, 0, payload) {
             self.down(info.place, error.to_string());
         }
+        Ok(())
     }
 
     fn down(&mut self, place: usize, why: String) {
@@ -314,11 +316,11 @@ impl Driver<'_, '_> {
     fn end(&mut self) {
         let running: Vec<(AttemptId, WorkerId)> = self.master.running().collect();
         for (attempt, worker) in running {
-            self.tell(worker, &ToWorker::Cancel { attempt: attempt.0 });
+            let _ = self.tell(worker, &ToWorker::Cancel { attempt: attempt.0 });
         }
         for worker in 0..self.cluster.workers.len() {
             if !self.cluster.deaths.borrow().contains_key(&self.cluster.workers[worker].place) {
-                self.tell(WorkerId(worker), &ToWorker::Forget { job: self.job });
+                let _ = self.tell(WorkerId(worker), &ToWorker::Forget { job: self.job });
             }
         }
         self.cluster.tell_again(&self.foreign);

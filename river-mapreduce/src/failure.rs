@@ -33,12 +33,15 @@ pub(crate) enum Failure {
     /// What should not happen.
     #[error("{0}")]
     Internal(String),
+    /// User code panicked where it was not called for one record or one key.
+    #[error("the job's partition, order of values, combiner or key type panicked: {0}")]
+    Panicked(String),
 }
 
 impl Failure {
     /// Whether another attempt would fail as well.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Failure::Record { .. } | Failure::Key { .. })
+        matches!(self, Failure::Record { .. } | Failure::Key { .. } | Failure::Panicked(_))
     }
 }
 

@@ -16,15 +16,15 @@ pub use files::InputError;
 pub(crate) use read::{ReadError, read_split};
 pub(crate) use split::{Limit, Split, cut};
 
-use crate::datum::Datum;
+use crate::datum::{Datum, pair_width};
 use crate::varint;
 
 /// Where the records of a job come from.
 ///
-/// A path names a file, a directory (all files below it, but those whose name begins with `.` or `_`) or a pattern such
-/// as `logs/**/*.txt`. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits,
-/// at the ends of records, and small ones are packed together into one split. The VMs read them: they have to see the
-/// same files.
+/// A path names a file, a directory (all files below it, and those that links there lead to, but nothing whose name begins
+/// with `.` or `_`, and nothing below links to directories) or a pattern such as `logs/**/*.txt`, which matches names that
+/// are UTF-8. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits, at the ends of
+/// records, and small ones are packed together into one split. The VMs read them: they have to see the same files.
 #[must_use = "an input does nothing until a job is given it"]
 pub struct Input<T> {
     pub(crate) source: Source,
@@ -129,7 +129,7 @@ impl Input<Vec<u8>> {
 impl<K: Datum, V: Datum> Input<(K, V)> {
     /// The records that an earlier job wrote with [`Output::records`](crate::Output::records).
     pub fn records(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
-        Self::files(paths, Framing::Encoded(<(K, V)>::WIDTH))
+        Self::files(paths, Framing::Encoded(pair_width::<K, V>()))
     }
 }
 

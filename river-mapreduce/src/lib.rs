@@ -59,6 +59,7 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `varint`: lengths
+//! * `raw_path`: paths as they travel
 //! * `datum`: keys, values and records, and their encodings
 //! * `inline_key`: short keys within two words, and the hash of any key
 //! * `record`: how a record lies in memory
@@ -109,6 +110,7 @@ mod partition;
 mod place;
 mod progress;
 mod protocol;
+mod raw_path;
 mod record;
 mod report;
 mod sample;

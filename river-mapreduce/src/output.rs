@@ -69,7 +69,8 @@ impl Output {
         Self::directory(directory.as_ref(), Format::Raw)
     }
 
-    /// Replaces what an earlier job wrote there. Without this a directory that is there and not empty is an error.
+    /// Replaces what an earlier job wrote there; whatever else is there stays. Without this a directory that is there and
+    /// not empty is an error.
     pub fn overwrite(mut self) -> Self {
         if let Place::Directory { overwrite, .. } = &mut self.place {
             *overwrite = true;

@@ -12,16 +12,17 @@ pub(crate) struct Partition<'a, K: Key> {
     pub(crate) bounds: &'a Bounds<'a>,
 }
 
-/// The first keys of all reducers but the first, and their prefixes, which lie together: nearly always they decide.
+/// The first keys of all ranges but the first, if there are ranges, and their prefixes, which lie together: nearly always
+/// they decide.
 #[derive(Debug, Default)]
 pub(crate) struct Bounds<'a> {
     prefixes: Vec<u64>,
-    keys: &'a [Vec<u8>],
+    keys: Option<&'a [Vec<u8>]>,
 }
 
 impl<'a> Bounds<'a> {
-    pub(crate) fn of<K: Key>(keys: &'a [Vec<u8>]) -> Self {
-        Self { prefixes: keys.iter().map(|key| K::prefix(key)).collect(), keys }
+    pub(crate) fn of<K: Key>(keys: Option<&'a [Vec<u8>]>) -> Self {
+        Self { prefixes: keys.unwrap_or_default().iter().map(|key| K::prefix(key)).collect(), keys }
     }
 }
 
@@ -49,11 +50,10 @@ impl<K: Key> Partition<'_, K> {
         if let Some(reducer) = (self.by_job)(view, reducers) {
             return reducer % reducers;
         }
-        if self.bounds.keys.is_empty() {
+        let Bounds { prefixes, keys: Some(keys) } = self.bounds else {
             return ((u128::from(hash()) * reducers as u128) >> 64) as usize;
-        }
+        };
         let prefix = K::prefix(key);
-        let Bounds { prefixes, keys } = self.bounds;
         let first = prefixes.partition_point(|bound| *bound < prefix);
         let ties = prefixes[first..].partition_point(|bound| *bound == prefix);
         let reducer =
@@ -62,7 +62,7 @@ impl<K: Key> Partition<'_, K> {
     }
 }
 
-/// Cuts a sorted sample into `reducers` ranges as equal as can be: the first key of each but the first.
+/// Cuts a sample into up to `reducers` ranges as equal as can be: the first key of each but the first.
 pub(crate) fn bounds<K: Key>(mut sample: Vec<Vec<u8>>, reducers: usize) -> Vec<Vec<u8>> {
     sample.sort_unstable_by(|a, b| K::compare(a, b));
     let mut bounds: Vec<Vec<u8>> =
@@ -88,10 +88,7 @@ mod tests {
         #[test]
         fn ranges_are_in_order(sample: Vec<u32>, keys: Vec<u32>, reducers in 1usize..6) {
             let bounds = bounds::<u32>(sample.iter().map(|key| key.to_be_bytes().to_vec()).collect(), reducers);
-            let partition = Partition::<u32> { by_job: &|_, _| None, bounds: &Bounds::of::<u32>(&bounds) };
-            if bounds.is_empty() {
-                return Ok(());
-            }
+            let partition = Partition::<u32> { by_job: &|_, _| None, bounds: &Bounds::of::<u32>(Some(&bounds)) };
             let mut keys = keys;
             keys.sort_unstable();
             let parts: Vec<usize> = keys.iter().map(|key| of(&partition, *key, reducers)).collect();
@@ -113,7 +110,7 @@ mod tests {
     fn a_job_has_the_first_word() {
         let odd = |key: &u64, _: usize| (key % 2 == 1).then_some(5);
         let keys = [vec![0; 8]];
-        let partition = Partition::<u64> { by_job: &odd, bounds: &Bounds::of::<u64>(&keys) };
+        let partition = Partition::<u64> { by_job: &odd, bounds: &Bounds::of::<u64>(Some(&keys)) };
         assert_eq!([1u64, 2].map(|key| of(&partition, key, 3)), [2, 1]);
     }
 }

@@ -128,15 +128,14 @@ pub(crate) struct Segment {
 }
 
 /// A message with the bytes that it carries.
-pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> Payload {
-    // Serialising plain data into a vector does not fail.
-    let head = postcard::to_stdvec(message).unwrap_or_default();
+pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> postcard::Result<Payload> {
+    let head = postcard::to_stdvec(message)?;
     let mut bytes = Vec::with_capacity(4 + head.len());
     bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&head);
     let mut payload = Payload::from(bytes);
     payload.push(body);
-    payload
+    Ok(payload)
 }
 
 /// The message, and what it carries, uncopied. `None` if it is no message of this kind.

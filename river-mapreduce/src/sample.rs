@@ -19,11 +19,9 @@ pub(crate) fn splits(of: &[Split]) -> Vec<Split> {
 pub(crate) fn settings(of: &Settings) -> Settings {
     Settings {
         reducers: 1,
-        bounds: Vec::new(),
+        bounds: None,
         format: Format::Records,
         directory: None,
-        // Whether there are too many the job itself will see.
-        skippable: u64::MAX,
         sample: Some(EACH),
         ..of.clone()
     }

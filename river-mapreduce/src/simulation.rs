@@ -193,7 +193,7 @@ impl World {
             framing: self.input.framing,
             at_most: None,
             reducers: self.reducers,
-            bounds: &[],
+            bounds: None,
             memory: self.memory[0],
             space: &Arc::clone(&self.vms[started.worker].space),
             skippable: 0,

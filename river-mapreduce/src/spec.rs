@@ -1,6 +1,5 @@
 //! A job as it travels to the workers.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use river_core::code::CodePtr;
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::{Framing, Limit, Split};
 use crate::output::Format;
+use crate::raw_path::RawPath;
 use crate::sort::RunSpace;
 use crate::task::MapTask;
 
@@ -16,8 +16,8 @@ use crate::task::MapTask;
 pub(crate) struct Settings {
     pub(crate) framing: Framing,
     pub(crate) reducers: usize,
-    /// The first keys of all reducers but the first, if the output is sorted as a whole.
-    pub(crate) bounds: Vec<Vec<u8>>,
+    /// The first keys of all ranges but the first, if the output is sorted as a whole.
+    pub(crate) bounds: Option<Vec<Vec<u8>>>,
     /// Bytes of memory of a worker for what is not sorted yet, ...
     pub(crate) map_memory: usize,
     /// ... for sorted runs, beyond which they go to files, ...
@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) merge_memory: usize,
     pub(crate) format: Format,
     /// Where parts are written; `None` if they go to the caller.
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) directory: Option<RawPath>,
     /// How many records may be left out.
     pub(crate) skippable: u64,
     /// Only the keys of so much of each split are asked for, to choose ranges by.
@@ -46,7 +46,7 @@ impl Settings {
             framing: self.framing,
             at_most: self.sample,
             reducers: self.reducers,
-            bounds: &self.bounds,
+            bounds: self.bounds.as_deref(),
             memory: self.map_memory,
             space,
             skippable,

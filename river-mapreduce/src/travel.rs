@@ -5,6 +5,7 @@ use std::any::{Any, type_name};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use river_core::catch_panic;
 use river_core::code::{CodePtr, Trampoline, code_ptr};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -119,7 +120,9 @@ struct Unpacking {
 /// Makes the job again.
 pub(crate) fn unpack(code: CodePtr, state: Vec<u8>) -> Result<Arc<dyn AnyJob>, String> {
     let mut unpacking = Unpacking { state, job: None };
-    code.resolve().map_err(|error| error.to_string())?(&mut unpacking);
+    let enter = code.resolve().map_err(|error| error.to_string())?;
+    catch_panic(|| enter(&mut unpacking))
+        .map_err(|panic| format!("the job cannot be made again: {panic}"))?;
     unpacking.job.unwrap_or_else(|| Err("the code pointer leads to something that is no job".into()))
 }
 

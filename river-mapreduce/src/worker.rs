@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId};
+use river_core::{RecvError, Result, Selector, VirtualResource, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
@@ -126,8 +126,13 @@ impl Running<'_> {
         }
     }
 
-    fn tell(&self, message: &ToMaster, body: Bytes) -> std::result::Result<(), SendError> {
-        self.vr.send_bytes(self.master, CHANNEL, 0, encode(message, body))
+    /// Tells the master something. If that cannot be done the worker ends, of which the master hears.
+    fn tell(&self, message: &ToMaster) -> Alive {
+        let payload = encode(message, Bytes::new()).map_err(|error| {
+            tracing::error!("the master cannot be told of a task: {error}");
+            Ended
+        })?;
+        self.vr.send_bytes(self.master, CHANNEL, 0, payload).map_err(|_| Ended)
     }
 
     /// Does what can be done at any time.
@@ -163,7 +168,7 @@ impl Running<'_> {
             Err(Failure::Cancelled) => return Ok(()),
             Err(failure) => ToMaster::Failed { attempt, failure },
         };
-        self.tell(&message, Bytes::new()).map_err(|_| Ended)
+        self.tell(&message)
     }
 
     fn job(&self, job: u64) -> std::result::Result<(Arc<JobSpec>, Arc<dyn AnyJob>), Failure> {
@@ -190,7 +195,7 @@ impl Running<'_> {
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
                 let totals = totals.clone();
-                let _ = self.tell(&ToMaster::Mapping { attempt, totals }, Bytes::new());
+                let _ = self.tell(&ToMaster::Mapping { attempt, totals });
             }
             Ok(())
         })?;
@@ -239,6 +244,7 @@ impl Running<'_> {
                 to_master = |bytes: Vec<u8>| {
                     let capacity = bytes.capacity();
                     let message = encode(&ToMaster::Output { attempt }, bytes.into());
+                    let message = message.map_err(|error| error.to_string())?;
                     vr.send_bytes(master, CHANNEL, 0, message).map_err(|error| error.to_string())?;
                     Ok(Vec::with_capacity(capacity))
                 };
@@ -256,6 +262,7 @@ impl Running<'_> {
 
     /// Asks a depot for bytes. False: it is gone.
     fn ask(&self, depot: VrId, message: &ToDepot) -> bool {
-        self.vr.send_bytes(depot, CHANNEL, 0, encode(message, Bytes::new())).is_ok()
+        let payload = encode(message, Bytes::new());
+        payload.is_ok_and(|payload| self.vr.send_bytes(depot, CHANNEL, 0, payload).is_ok())
     }
 }

@@ -58,3 +58,25 @@ fn killed_at_random_moments_it_ends_with_the_same_bits() {
     }
     assert_eq!(result(cg(&scene, has_checkpoint(&scene))), expected, "seed {seed}");
 }
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_told_apart_from_a_wrong_result() {
+    let scene = Scene::new();
+    for steps in ["0", "many"] {
+        let output = scene.example("cg", ["--checkpoint-every", steps, "state"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains(&format!("--checkpoint-every {steps}: STEPS is a number above zero")),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn who_reads_the_steps_may_stop_early() {
+    let scene = Scene::new();
+    for options in [&["--serial"][..], &["--serial", "--json"]] {
+        scene.example_into_closed_pipe("cg", options);
+    }
+}

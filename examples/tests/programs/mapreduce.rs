@@ -107,3 +107,19 @@ fn a_memory_limit_that_cannot_be_kept_is_said_to_be_none() {
     assert!(!stderr.contains("cannot be kept"), "{stderr}");
     assert!(stdout.contains("sorted: true"), "{stdout}");
 }
+
+#[test]
+fn who_reads_the_output_may_stop_early() {
+    let scene = Scene::new();
+    let lines = scene.write("lines.txt", b"a rose is a rose\n");
+    let points = scene.write("points.txt", b"1 2\n3 4\n5 6\n");
+    for (name, args) in [
+        ("mr_grep", &["--vms", "1", "rose", text(&lines)][..]),
+        ("mr_index", &["--vms", "1", text(&lines)]),
+        ("mr_wordcount", &["--vms", "1", text(&lines)]),
+        ("mr_kmeans", &["--vms", "1", "--clusters", "2", text(&points)]),
+        ("mr_pagerank", &["--vms", "1", "--pages", "100"]),
+    ] {
+        scene.example_into_closed_pipe(name, args);
+    }
+}

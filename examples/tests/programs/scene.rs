@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
@@ -49,6 +49,20 @@ impl Scene {
         command.args(args);
         self.enter(&mut command);
         command
+    }
+
+    /// Runs one of the examples, whose output nobody reads to its end: nobody reads it at all. It is to succeed.
+    pub(crate) fn example_into_closed_pipe(&self, name: &str, args: &[&str]) {
+        let mut command = self.example(name, args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !stderr.contains("panicked"),
+            "{name}: {}, {stderr}",
+            output.status
+        );
     }
 
     /// Has the command run here, whatever the tests were started with.

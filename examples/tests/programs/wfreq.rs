@@ -286,3 +286,12 @@ fn help_has_examples() {
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"));
 }
+
+#[test]
+fn who_reads_the_counts_may_stop_early() {
+    let scene = Scene::new();
+    fs::write(scene.path("words.txt"), "a rose is a rose").unwrap();
+    for options in [&["--vms", "1", "words.txt"][..], &["--vms", "1", "--json", "words.txt"]] {
+        scene.example_into_closed_pipe("wfreq", options);
+    }
+}

@@ -18,6 +18,15 @@ fn put_inner<T: Datum>(value: &T::Ref<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// How many bytes each encoded pair of a sequence has, if that need not be stored: it is the same for all, and not zero, with
+/// which nobody could say how many there are.
+pub(crate) const fn pair_width<K: Datum, V: Datum>() -> Option<usize> {
+    match <(K, V)>::WIDTH {
+        Some(0) => None,
+        width => width,
+    }
+}
+
 /// Appends the encoding of a pair, of whose components there are views from different places.
 pub(crate) fn encode_pair<A: Datum, B: Datum>(a: &A::Ref<'_>, b: &B::Ref<'_>, out: &mut Vec<u8>) {
     put_inner::<A>(a, out);

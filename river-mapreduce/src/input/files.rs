@@ -15,6 +15,9 @@ pub enum InputError {
     /// No file has that name, or matches that pattern.
     #[error("no input: {} is no file or directory, and no pattern that matches one", .0.display())]
     NotFound(PathBuf),
+    /// It is there, but there are no records in such a thing: a socket, a pipe, a device.
+    #[error("input {} is neither a file nor a directory", .0.display())]
+    NoFile(PathBuf),
     /// A file or directory cannot be looked at.
     #[error("input {}: {error}", path.display())]
     Io {
@@ -74,29 +77,38 @@ impl Codec {
 pub(crate) fn find(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, u64>, InputError> {
     let mut found = BTreeMap::new();
     for path in paths {
-        let before = found.len();
-        let text = path.to_string_lossy();
-        if path.exists() {
-            walk(path, &mut found)?;
-        } else if text.contains(['*', '?', '[']) {
-            let matches = glob::glob(&text).map_err(|error| InputError::Pattern {
-                pattern: text.to_string(),
-                error: error.to_string(),
-            })?;
-            for path in matches {
-                let path = path.map_err(|error| InputError::io(error.path(), error.error().kind()))?;
-                walk(&path, &mut found)?;
-            }
-        }
-        let named_twice = path.is_file() && found.contains_key(path);
-        if found.len() == before && !named_twice && !path.is_dir() {
-            return Err(InputError::NotFound(path.clone()));
+        match path.metadata() {
+            Ok(metadata) if metadata.is_file() || metadata.is_dir() => walk(path, &mut found)?,
+            Ok(_) => return Err(InputError::NoFile(path.clone())),
+            Err(error) if is_missing(&error) => walk_pattern(path, &mut found)?,
+            Err(error) => return Err(InputError::io(path, error)),
         }
     }
     Ok(found)
 }
 
-/// Adds a file, or all files below a directory.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Adds all files that match a pattern, and those below directories that do.
+fn walk_pattern(pattern: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputError> {
+    let text = pattern.to_string_lossy();
+    let mut any = false;
+    if text.contains(['*', '?', '[']) {
+        let matches = glob::glob(&text)
+            .map_err(|error| InputError::Pattern { pattern: text.to_string(), error: error.to_string() })?;
+        for path in matches {
+            let path = path.map_err(|error| InputError::io(error.path(), error.error().kind()))?;
+            walk(&path, found)?;
+            any |= path.is_file() || path.is_dir();
+        }
+    }
+    if any { Ok(()) } else { Err(InputError::NotFound(pattern.to_owned())) }
+}
+
+/// Adds a file, or all files below a directory. The path itself may be a link to a directory; further down only links to
+/// files are followed, so there are no loops.
 fn walk(path: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputError> {
     let hidden = |entry: &DirEntry| {
         entry.depth() > 0 && entry.file_name().as_encoded_bytes().first().is_some_and(|c| b"._".contains(c))
@@ -107,8 +119,7 @@ fn walk(path: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputErro
             InputError::io(&at, error)
         };
         let entry = entry.map_err(failed)?;
-        // The path itself may be a link; links further down are not followed.
-        let metadata = if entry.depth() == 0 {
+        let metadata = if entry.path_is_symlink() {
             entry.path().metadata().map_err(|error| InputError::io(entry.path(), error))?
         } else {
             entry.metadata().map_err(failed)?
@@ -123,6 +134,8 @@ fn walk(path: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputErro
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -149,5 +162,55 @@ mod tests {
             assert!(matches!(find(&[at(missing)]), Err(InputError::NotFound(path)) if path == at(missing)));
         }
         assert!(matches!(find(&["[".into()]), Err(InputError::Pattern { .. })));
+    }
+
+    #[test]
+    fn links_to_files_are_files_and_links_to_directories_are_not_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::create_dir_all(at("real/below")).unwrap();
+        fs::create_dir(at("links")).unwrap();
+        for name in ["real/a", "real/below/b"] {
+            fs::write(at(name), name).unwrap();
+        }
+        for (to, name) in [
+            ("real/a", "links/a"),
+            ("real/below/b", "links/c"),
+            ("real/below", "links/below"),
+            ("links", "links/again"),
+        ] {
+            symlink(at(to), at(name)).unwrap();
+        }
+        let found = BTreeMap::from([(at("links/a"), 6), (at("links/c"), 12)]);
+        assert_eq!(find(&[at("links")]).unwrap(), found);
+        assert_eq!(find(&[at("links/*")]).unwrap(), {
+            let mut found = found.clone();
+            found.extend([(at("links/again/a"), 6), (at("links/again/c"), 12), (at("links/below/b"), 12)]);
+            found
+        });
+        symlink(at("nothing"), at("links/broken")).unwrap();
+        let error = find(&[at("links")]).unwrap_err();
+        assert!(matches!(&error, InputError::Io { path, .. } if *path == at("links/broken")), "{error}");
+    }
+
+    #[test]
+    fn what_is_there_but_cannot_be_read_is_not_called_missing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        // Not even root can look at these.
+        symlink(at("loop"), at("loop")).unwrap();
+        let error = find(&[at("loop")]).unwrap_err();
+        assert!(matches!(&error, InputError::Io { path, .. } if *path == at("loop")), "{error}");
+        let long = at(&"x".repeat(300));
+        assert!(
+            matches!(find(std::slice::from_ref(&long)), Err(InputError::Io { path, .. }) if path == long)
+        );
+        fs::write(at("file"), "").unwrap();
+        assert!(matches!(find(&[at("file/below")]), Err(InputError::NotFound(_))));
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        let error = find(&[at("socket")]).unwrap_err();
+        assert!(error.to_string().contains("neither a file nor a directory"), "{error}");
+        assert!(matches!(find(&[at("s*t")]), Err(InputError::NotFound(_))));
+        assert_eq!(find(&[at("file"), at("f*")]).unwrap().len(), 1);
     }
 }

@@ -56,8 +56,8 @@ fn read_piece<E>(
     each: &mut impl FnMut(&Position, &[u8]) -> Result<(), E>,
 ) -> Result<(), ReadError<E>> {
     let failed = |error: io::Error| ReadError::File { path: piece.path.display().to_string(), error };
-    let mut file = File::open(&piece.path).map_err(failed)?;
-    let mut position = Position { file: Some(piece.path.as_path().into()), offset: 0 };
+    let mut file = File::open(&*piece.path).map_err(failed)?;
+    let mut position = Position { file: Some((&*piece.path).into()), offset: 0 };
     let each = &mut |offset: u64, record: &[u8]| {
         position.offset = offset;
         each(&position, record)

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Codec, InputError};
 use super::{Framing, Source};
+use crate::raw_path::RawPath;
 use crate::varint;
 
 /// What one map task reads.
@@ -21,7 +22,7 @@ pub(crate) enum Split {
 /// A part of a file: the records that begin in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Piece {
-    pub(crate) path: PathBuf,
+    pub(crate) path: RawPath,
     pub(crate) start: u64,
     /// The file's end, if it is the last part.
     pub(crate) end: u64,
@@ -57,7 +58,7 @@ impl Split {
             Split::Files(pieces) => pieces.as_slice(),
             _ => &[],
         };
-        pieces.iter().map(|piece| piece.path.as_path())
+        pieces.iter().map(|piece| &*piece.path)
     }
 
     /// What has to travel so that so much of it can be looked at.
@@ -142,7 +143,7 @@ impl Packing {
                 Some(step) if room > slack && (room >= step || self.packed.is_empty()) => {
                     // At least one record, however long it is.
                     let end = start + (room / step * step).max(step).min(rest);
-                    self.push(Piece { path: path.to_owned(), start, end, codec });
+                    self.push(Piece { path: path.into(), start, end, codec });
                     start = end;
                     self.flush();
                 }
@@ -151,7 +152,7 @@ impl Packing {
             }
         }
         if start < length || length == 0 {
-            self.push(Piece { path: path.to_owned(), start, end: length, codec });
+            self.push(Piece { path: path.into(), start, end: length, codec });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::datum::{Datum, Ref, encode_pair};
+use crate::datum::{Datum, Ref, encode_pair, pair_width};
 use crate::output::Format;
 use crate::varint;
 
@@ -46,7 +46,7 @@ impl<'a> OutputBuffer<'a> {
                 V::encode(&value, &mut self.bytes);
             }
             Format::Records => {
-                if <(K, V)>::WIDTH.is_some() {
+                if pair_width::<K, V>().is_some() {
                     encode_pair::<K, V>(&key, &value, &mut self.bytes);
                 } else {
                     self.scratch.clear();

@@ -16,12 +16,26 @@ const SUCCESS: &str = "_SUCCESS";
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
-    lock: File,
+    _lock: Lock,
+}
+
+/// Keeps other jobs from writing to a directory. When it is dropped its file goes, if that is ours.
+#[derive(Debug)]
+struct Lock {
+    file: File,
+    path: PathBuf,
+    is_ours: bool,
 }
 
 /// The name of a reducer's part.
 fn part_name(reducer: u32) -> String {
     format!("part-{reducer:05}")
+}
+
+/// Whether a job has written a file of that name, which a later job may remove.
+fn is_output(name: &str) -> bool {
+    let is_part = |number: &str| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+    name == SUCCESS || name.strip_prefix("part-").is_some_and(is_part)
 }
 
 /// Where an attempt of a reducer writes.
@@ -45,10 +59,16 @@ pub(crate) fn part_file(
 }
 
 /// Locks a directory; the lock ends with this process, however that ends.
-fn lock(directory: &Path) -> io::Result<File> {
+fn lock(directory: &Path) -> io::Result<Lock> {
     let path = directory.join(LOCK);
     loop {
-        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        let (file, is_ours) = match File::options().create_new(true).write(true).open(&path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (File::options().create(true).truncate(false).write(true).open(&path)?, false)
+            }
+            Err(error) => return Err(error),
+        };
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 let text = "another job is writing to the output directory: name another one, or wait for it";
@@ -60,8 +80,18 @@ fn lock(directory: &Path) -> io::Result<File> {
         // Who had the lock has removed the file, perhaps, before it was locked here.
         let inode = file.metadata()?.ino();
         if fs::metadata(&path).is_ok_and(|there| there.ino() == inode) {
-            return Ok(file);
+            return Ok(Lock { file, path, is_ours });
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+        // Explicitly, as a process that was started meanwhile may have inherited the file.
+        let _ = self.file.unlock();
     }
 }
 
@@ -91,7 +121,7 @@ impl Directory {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let directory = Self { path: path.to_owned(), lock: lock(path)? };
+        let mut lock = lock(path)?;
         let mut old = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
@@ -106,10 +136,19 @@ impl Directory {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
             // Only what a job writes: whatever else somebody keeps there stays.
-            if name == SUCCESS || name.starts_with("part-") {
+            if is_output(&name) {
+                if entry.file_type()?.is_dir() {
+                    let text = format!(
+                        "{name} in the output directory is a directory, which no job has made: move it"
+                    );
+                    return Err(io::Error::new(io::ErrorKind::IsADirectory, text));
+                }
                 old.push(entry.path());
             }
         }
+        // From here on the job owns its names there, the file of a lock among them that a killed program has left.
+        lock.is_ours = true;
+        let directory = Self { path: path.to_owned(), _lock: lock };
         // First the mark, so that a half-removed output is not taken for a whole one.
         old.sort();
         for path in old {
@@ -143,9 +182,6 @@ impl Drop for Directory {
     fn drop(&mut self) {
         // As best one can: an attempt that nobody needs any more may still be writing. The next job removes the rest.
         let _ = fs::remove_dir_all(self.path.join(TEMPORARY));
-        let _ = fs::remove_file(self.path.join(LOCK));
-        // Explicitly, as a process that was started meanwhile may have inherited the file.
-        let _ = self.lock.unlock();
     }
 }
 
@@ -210,6 +246,39 @@ mod tests {
         assert_eq!(names(scratch.path()), ["mine", "part-00007"]);
         drop(prepare(scratch.path(), true).unwrap());
         assert_eq!(names(scratch.path()), ["mine"]);
+    }
+
+    #[test]
+    fn a_refused_directory_keeps_all_that_is_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::create_dir(at(TEMPORARY)).unwrap();
+        for name in ["_temporary/precious", LOCK, "mine"] {
+            fs::write(at(name), name).unwrap();
+        }
+        assert_eq!(prepare(scratch.path(), false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(scratch.path()), [LOCK, TEMPORARY, "mine"]);
+        assert_eq!(names(&at(TEMPORARY)), ["precious"]);
+        fs::remove_file(at(LOCK)).unwrap();
+        prepare(scratch.path(), false).unwrap_err();
+        assert_eq!(names(scratch.path()), [TEMPORARY, "mine"]);
+    }
+
+    #[test]
+    fn only_what_a_job_has_written_is_overwritten() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let kept = ["part-", "part-00000-x", "part-list.csv", "part-r-00000.parquet"];
+        for name in kept.into_iter().chain([SUCCESS, "part-00000", "part-123456"]) {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::create_dir(at("part-00001")).unwrap();
+        let error = prepare(scratch.path(), true).unwrap_err().to_string();
+        assert!(error.contains("part-00001"), "{error}");
+        assert!(at(SUCCESS).exists() && at("part-00000").exists());
+        fs::remove_dir(at("part-00001")).unwrap();
+        drop(prepare(scratch.path(), true).unwrap());
+        assert_eq!(names(scratch.path()), kept);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! * `entries`: sorting references to records
 //! * `run`: sorted records, one part for each reducer, in memory or in a file
+//! * `spill`: the file
 //! * `buffer`: records that are collected and sorted
 //! * `table`: records that are combined by key while they are collected
 //! * `merge`: the k-way merge
@@ -10,6 +11,7 @@ mod buffer;
 mod entries;
 mod merge;
 mod run;
+mod spill;
 mod table;
 
 pub(crate) use buffer::SortBuffer;

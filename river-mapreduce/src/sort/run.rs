@@ -1,16 +1,14 @@
-//! Runs: sorted records, the parts of all reducers one after the other, in memory while there is room, else in a file
-//! that has no name, so that it is gone with the process, however that ends.
+//! Runs: sorted records, the parts of all reducers one after the other, in memory while there is room, else in a file.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::spill::{SpillFile, Spilled};
 use crate::datum::Datum;
 use crate::record::Layout;
 
@@ -25,13 +23,15 @@ pub(crate) struct RunError {
     error: Arc<io::Error>,
 }
 
-/// Where runs are kept: so many bytes in memory, the others in temporary files.
+/// Where runs are kept: so many bytes in memory, the others in a temporary file.
 #[derive(Debug)]
 pub(crate) struct RunSpace {
     limit: usize,
     used: AtomicUsize,
     spilled: AtomicU64,
     directory: PathBuf,
+    /// Made when it is needed.
+    file: Mutex<Option<Arc<SpillFile>>>,
 }
 
 /// One reducer's part of a run.
@@ -56,17 +56,30 @@ pub(crate) struct Run {
 #[derive(Debug)]
 enum Data {
     Memory(Bytes),
-    File(File),
+    File(Spilled),
 }
 
 impl RunSpace {
-    /// `limit` bytes of runs are kept in memory, the others in unnamed files in `directory`.
+    /// `limit` bytes of runs are kept in memory, the others in an unnamed file in `directory`.
     pub(crate) fn new(limit: usize, directory: PathBuf) -> Arc<Self> {
         let (used, spilled) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { limit, used, spilled, directory })
+        Arc::new(Self { limit, used, spilled, directory, file: Mutex::default() })
     }
 
-    /// Bytes written to files so far.
+    /// Room in the file.
+    fn spill(&self) -> Result<Spilled, RunError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match &*file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let new = SpillFile::new(&self.directory).map_err(|error| self.error(error))?;
+                Arc::clone(file.insert(Arc::new(new)))
+            }
+        };
+        Ok(Spilled::new(file))
+    }
+
+    /// Bytes written to the file so far.
     pub(crate) fn spilled(&self) -> u64 {
         self.spilled.load(Ordering::Relaxed)
     }
@@ -99,9 +112,9 @@ impl Run {
         let start = part.start + offset.min(part.len);
         match &self.data {
             Data::Memory(bytes) => Ok(bytes.slice(start as usize..start as usize + len)),
-            Data::File(file) => {
+            Data::File(spilled) => {
                 let mut bytes = vec![0; len];
-                file.read_exact_at(&mut bytes, start).map_err(|error| self.space.error(error))?;
+                spilled.read(start, &mut bytes).map_err(|error| self.space.error(error))?;
                 Ok(bytes.into())
             }
         }
@@ -111,7 +124,7 @@ impl Run {
     pub(crate) fn keys<K: Datum, V: Datum>(&self, part: usize) -> Result<Vec<Vec<u8>>, RunError> {
         let (bytes, layout) = (self.read(part, 0, usize::MAX)?, Layout::of::<K, V>());
         let (mut at, mut keys) = (0, Vec::new());
-        while let Some(span) = layout.parse(&bytes[at..]).filter(|span| span.len() > 0) {
+        while let Some(span) = layout.parse(&bytes[at..]) {
             keys.push(bytes[at..][span.key()].to_vec());
             at += span.len();
         }
@@ -138,7 +151,7 @@ pub(crate) struct RunWriter {
     space: Arc<RunSpace>,
     /// What is in memory of it: all, or what is still to be written to the file.
     buffer: Vec<u8>,
-    file: Option<File>,
+    file: Option<Spilled>,
     reserved: usize,
     /// Bytes that are in the file.
     written: u64,
@@ -155,10 +168,7 @@ impl RunWriter {
     /// A run of at most `bytes` bytes.
     pub(crate) fn new(space: &Arc<RunSpace>, bytes: usize) -> Result<Self, RunError> {
         let in_memory = space.reserve(bytes);
-        let file = match in_memory {
-            true => None,
-            false => Some(tempfile::tempfile_in(&space.directory).map_err(|error| space.error(error))?),
-        };
+        let file = if in_memory { None } else { Some(space.spill()?) };
         Ok(Self {
             space: Arc::clone(space),
             buffer: Vec::with_capacity(if in_memory { bytes } else { WRITE + WRITE / 4 }),
@@ -215,7 +225,7 @@ impl RunWriter {
     fn flush(&mut self) -> Result<(), RunError> {
         self.check();
         if let Some(file) = &mut self.file {
-            file.write_all(&self.buffer).map_err(|error| self.space.error(error))?;
+            file.append(&self.buffer).map_err(|error| self.space.error(error))?;
         }
         self.written += self.buffer.len() as u64;
         self.space.spilled.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);

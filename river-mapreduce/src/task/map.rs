@@ -28,7 +28,7 @@ pub(crate) struct MapTask<'a> {
     /// It ends when it has read so much.
     pub(crate) at_most: Option<Limit>,
     pub(crate) reducers: usize,
-    pub(crate) bounds: &'a [Vec<u8>],
+    pub(crate) bounds: Option<&'a [Vec<u8>]>,
     /// Bytes of memory for what is not sorted yet.
     pub(crate) memory: usize,
     pub(crate) space: &'a Arc<RunSpace>,
@@ -59,9 +59,19 @@ pub(crate) type Scratch = Option<Box<dyn Any>>;
 /// Records that are left out, by their numbers within the split.
 type Skipped = BTreeMap<u64, Spoiled>;
 
-/// Runs a map task. A record on which user code panics has already emitted something, perhaps, so the task begins anew
-/// without it; one that cannot be decoded has not.
+/// Runs a map task. User code is called for other things as well than records: where it panics then the task has failed.
 pub(crate) fn map<M: MapReduce>(
+    job: &M,
+    task: &MapTask<'_>,
+    scratch: &mut Scratch,
+    check: Check<'_>,
+) -> Result<(Mapped, MapTotals), Failure> {
+    catch_panic(|| attempts(job, task, scratch, check)).unwrap_or_else(|panic| Err(Failure::Panicked(panic)))
+}
+
+/// A record on which user code panics has already emitted something, perhaps, so the task begins anew
+/// without it; one that cannot be decoded has not.
+fn attempts<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
     scratch: &mut Scratch,
@@ -93,6 +103,10 @@ pub(crate) fn map<M: MapReduce>(
                 totals.spoiled = skipped.into_values().collect();
                 *scratch = Some(collector);
                 return Ok((mapped, totals));
+            }
+            // What a sample finds is no error: the job itself will find it.
+            Err(Ended::Failed(Failure::Record { .. })) if task.at_most.is_some() => {
+                return Ok((Mapped::default(), MapTotals::default()));
             }
             Err(Ended::Failed(failure)) => return Err(failure),
             Err(Ended::Spoiled) => collector.clear(),
@@ -154,11 +168,14 @@ fn attempt<M: MapReduce>(
     let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
     // They outlive a panic, to say where that was.
     let (mut number, mut current) = (0, Position::default());
+    let mut bytes = 0;
     let read = catch_panic(|| {
         read_split(task.split, task.framing, |position, record| {
             number += 1;
+            bytes += record.len() as u64;
+            let is_last = task.at_most.is_some_and(|limit| limit.is_reached(number, bytes));
             if !skipped.is_empty() && skipped.contains_key(&number) {
-                return Ok(());
+                return if is_last { Err(Stopped::Enough) } else { Ok(()) };
             }
             current.move_to(position);
             match M::Input::decode(record) {
@@ -174,7 +191,7 @@ fn attempt<M: MapReduce>(
             if let Some(error) = collector.failed() {
                 return Err(Failure::from(error).into());
             }
-            if task.at_most.is_some_and(|limit| limit.is_reached(number, totals.bytes)) {
+            if is_last {
                 return Err(Stopped::Enough);
             }
             if totals.bytes >= next_check.0 || number >= next_check.1 {

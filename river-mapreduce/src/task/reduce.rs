@@ -31,8 +31,18 @@ pub(crate) struct Largest {
     pub(crate) records: u64,
 }
 
-/// Runs a reduce task: merges so many segments, calls the user's function for every key.
+/// Runs a reduce task. User code is called for other things as well than keys: where it panics then the task has failed.
 pub(crate) fn reduce<M: MapReduce>(
+    job: &M,
+    source: &mut dyn Source<Error = Failure>,
+    segments: usize,
+    output: OutputBuffer<'_>,
+) -> Result<(ReduceTotals, Counters), Failure> {
+    caught(|| merge(job, source, segments, output))
+}
+
+/// Merges so many segments, calls the user's function for every key.
+fn merge<M: MapReduce>(
     job: &M,
     source: &mut dyn Source<Error = Failure>,
     segments: usize,
@@ -86,6 +96,18 @@ pub(crate) fn reduce<M: MapReduce>(
 
 /// Merges so many segments and writes the encodings of their keys, each as often as it is there.
 pub(crate) fn keys<M: MapReduce>(
+    source: &mut dyn Source<Error = Failure>,
+    segments: usize,
+    output: OutputBuffer<'_>,
+) -> Result<ReduceTotals, Failure> {
+    caught(|| merge_keys::<M>(source, segments, output))
+}
+
+fn caught<R>(body: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    catch_panic(body).unwrap_or_else(|panic| Err(Failure::Panicked(panic)))
+}
+
+fn merge_keys<M: MapReduce>(
     source: &mut dyn Source<Error = Failure>,
     segments: usize,
     mut output: OutputBuffer<'_>,

@@ -116,7 +116,7 @@ impl Source for Shuffle<'_, '_> {
                 Next::Wait => self.look_up(true)?,
                 Next::Blocked => {
                     let message = ToMaster::Blocked { attempt: self.attempt };
-                    self.running.tell(&message, Bytes::new()).map_err(|_| Failure::Cancelled)?;
+                    self.running.tell(&message).map_err(|Ended| Failure::Cancelled)?;
                     self.look_up(true)?;
                 }
             }

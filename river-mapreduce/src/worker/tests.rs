@@ -15,7 +15,7 @@ fn settings() -> Settings {
     Settings {
         framing: Framing::Lines,
         reducers: 1,
-        bounds: Vec::new(),
+        bounds: None,
         map_memory: MEMORY,
         store_memory: MEMORY,
         // As little as a request can ask for.
@@ -61,7 +61,7 @@ fn what_a_reducer_has_put_aside_during_a_map_task_comes_before_what_is_new() {
         let (master, depot) = (vr.id(), VrId::fresh());
         let worker = vr.spawn("worker", move |vr| serve(vr, master, depot))?;
         let tell = |message: &ToWorker, body: Bytes| {
-            vr.send_bytes(worker, CHANNEL, 0, encode(message, body)).unwrap();
+            vr.send_bytes(worker, CHANNEL, 0, encode(message, body).unwrap()).unwrap();
         };
 
         let packed = code.pack().unwrap();

@@ -1,6 +1,8 @@
 //! Files in and out.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Values, job};
@@ -170,4 +172,22 @@ fn delimiters_blocks_and_whole_files() {
     assert_eq!(records(Input::delimited(at("a"), b';')), ["x", "y"]);
     assert_eq!(records(Input::blocks(at("b"))), ["one\ntwo\n"]);
     assert_eq!(records(Input::whole_files([scratch.path()])), ["one\ntwo\n", "x;y;x"]);
+}
+
+#[test]
+fn names_of_files_and_directories_need_not_be_utf8() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &[u8]| scratch.path().join(OsStr::from_bytes(name));
+    let (input, out) = (at(b"in\xe9"), at(b"out\xe9"));
+    fs::create_dir(&input).unwrap();
+    fs::write(input.join(OsStr::from_bytes(b"caf\xe9.txt")), "a b a").unwrap();
+    let job = || {
+        Job::new(WordCount { combines: true }, Input::lines([&input]))
+            .sorted()
+            .output(Output::text(&out).overwrite())
+    };
+    with_cluster(2, |cluster| Ok(job().run(cluster)?));
+    assert_eq!(parts(&out), b"a\t2\nb\t1\n");
+    job().run_serial().unwrap();
+    assert_eq!(parts(&out), b"a\t2\nb\t1\n");
 }

@@ -3,6 +3,7 @@
 mod deaths;
 mod files;
 mod kills;
+mod panics;
 mod serial;
 mod stops;
 mod topologies;

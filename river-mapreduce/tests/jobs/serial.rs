@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Serde, Values, job};
 
-use super::{Identity, WordCount, counted, lines};
+use super::{Identity, WordCount, counted, lines, with_cluster};
 
 /// So little that every few records are spilled.
 const TINY: u64 = 400;
@@ -307,4 +307,40 @@ fn an_input_is_not_overwritten() {
     assert!(error.contains("part-00000 lies in the output directory"), "{error}");
     assert_eq!(fs::read_to_string(out.join("part-00000")).unwrap(), "once\n");
     assert!(out.join("_SUCCESS").exists());
+}
+
+#[test]
+fn records_without_a_byte_are_records() {
+    let count = job(
+        |_: u64, out: &mut MapContext<'_, (), ()>| out.emit((), ()),
+        |(): (), values: &mut Values<'_, ()>, out: &mut ReduceContext<'_, (), u64>| {
+            out.emit((), values.count() as u64);
+        },
+    );
+    let same = job(
+        |_: u64, out: &mut MapContext<'_, (), ()>| out.emit((), ()),
+        |(): (), values: &mut Values<'_, ()>, out: &mut ReduceContext<'_, (), ()>| {
+            values.for_each(|()| out.emit((), ()));
+        },
+    );
+    let same = Job::new(same, Input::generate(1000)).reducers(2);
+    assert_eq!(same.run_serial().unwrap().collect().unwrap().len(), 1000);
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    same.output(Output::records(&out)).run_serial().unwrap();
+    let counted = job(
+        |_: ((), ()), out: &mut MapContext<'_, (), u64>| out.emit((), 1),
+        |(): (), values: &mut Values<'_, u64>, out: &mut ReduceContext<'_, (), u64>| {
+            out.emit((), values.sum());
+        },
+    );
+    let counted = Job::new(counted, Input::<((), ())>::records([&out])).run_serial().unwrap();
+    assert_eq!(counted.collect().unwrap(), [((), 1000)]);
+
+    let job = Job::new(count, Input::generate(1000)).reducers(2);
+    assert_eq!(job.run_serial().unwrap().collect().unwrap(), [((), 1000)]);
+    with_cluster(2, |cluster| {
+        assert_eq!(job.run(cluster)?.collect()?, [((), 1000)]);
+        Ok(())
+    });
 }

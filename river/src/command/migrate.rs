@@ -19,7 +19,7 @@ use super::{print, search};
 Examples:
   river migrate pi 5f3a9c10 lab-3     the VR whose id begins with 5f3a9c10, of the program `pi`, to VM lab-3
   river migrate 4711 5f3a lab-3       the program whose process is 4711, as `river ls` shows
-  river migrate pi ? lab-3            no VR is called `?`: says which there are, and where
+  river migrate pi '?' lab-3          no VR is called `?`: says which there are, and where
   river vm --drain lab-0              move everything away from VM lab-0, and end it
 
 Exit status:
