@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::book::Peer;
 use super::{Node, Notice};
@@ -16,6 +18,10 @@ use crate::frame::Kind;
 use crate::id::{HostId, ProgramId, VrId};
 use crate::protocol::{Visiting, Visitor};
 use crate::rt;
+
+/// How long after a connection has failed the end of the visit is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(1);
 
 /// What is known of a process of another program.
 #[derive(Debug)]
@@ -232,17 +238,28 @@ impl Node {
         })
     }
 
-    /// The connection to a host failed. If the host is of another program, this process decides by itself that it is gone.
+    /// The connection to a host failed. If the host is of another program, this process decides by itself that it is gone. Blocks
+    /// for a moment: a program that ends says so on the connection of the visit, which may be read a little later.
     pub(super) fn lose_foreign(&self, host: HostId, error: &str) -> Option<Why> {
         let (visit, why) = {
             let book = self.book();
             let foreign = book.peers.get(&host)?.foreign.as_ref()?;
             (foreign.visit, foreign.lost(error))
         };
+        let known = || {
+            let book = self.book();
+            let peer = book.peers.get(&host)?;
+            peer.down.clone().or_else(|| peer.doomed.clone())
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < LAST_WORDS {
+            if let Some(why) = known() {
+                return Some(why);
+            }
+            thread::sleep(POLL);
+        }
         self.lose(host, Some(visit), &why, true);
-        let book = self.book();
-        let peer = book.peers.get(&host)?;
-        Some(peer.down.clone().or_else(|| peer.doomed.clone()).unwrap_or(why))
+        Some(known().unwrap_or(why))
     }
 
     // ---- who is foreign ----
