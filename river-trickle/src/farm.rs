@@ -44,6 +44,7 @@ pub(crate) struct Farm<'a, I: Iterator, R> {
     /// Times are those of the VR's own clock, which a recoverable one is told again when it is restored.
     started: Duration,
     hungry_since: Option<Duration>,
+    last_look: Duration,
     on_progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
@@ -135,6 +136,7 @@ where
             deaths: FxHashMap::default(),
             started: vms.vr().uptime(),
             hungry_since: None,
+            last_look: vms.vr().uptime(),
             on_progress: None,
         };
         farm.pool.present().into_iter().for_each(|vm| farm.join(vm));

@@ -1,6 +1,6 @@
 //! What VMs answer, and what follows from it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river_rai::{CallError, Completion, Pending, RemoteSend, Ticket};
 
@@ -21,8 +21,19 @@ where
     /// Waits for something to happen and tells the scheduler.
     pub(crate) fn wait(&mut self) -> Result<Event<I::Item, R>, TrickleError> {
         let waiting = |error: CallError| TrickleError::waiting(&error);
-        match self.completions.next_until(self.next_look()).map_err(waiting)? {
+        // However many answers come in: between them time is over, too.
+        let looked = self.is_time_to_look();
+        if looked {
+            match self.look_at_the_clock() {
+                Event::Nothing => {}
+                event => return Ok(event),
+            }
+        }
+        // There may be something to issue after a look.
+        let until = if looked { Some(Instant::now()) } else { self.next_look() };
+        match self.completions.next_until(until).map_err(waiting)? {
             Completion::Answered(ticket) => self.answered(ticket),
+            Completion::Timeout if looked => Ok(Event::Nothing),
             Completion::Timeout => Ok(self.look_at_the_clock()),
             Completion::Empty if self.scheduler.alive() == 0 => {
                 // Only VMs that may still come keep this from being over.

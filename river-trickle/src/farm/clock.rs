@@ -22,16 +22,25 @@ where
         self.pool.vr().uptime()
     }
 
+    /// Until when to wait without a look at the clock, if anything depends on it.
     pub(super) fn next_look(&self) -> Option<Instant> {
+        self.needs_clock().then(|| Instant::now() + TICK)
+    }
+
+    pub(super) fn is_time_to_look(&self) -> bool {
+        self.needs_clock() && self.now().saturating_sub(self.last_look) >= TICK
+    }
+
+    fn needs_clock(&self) -> bool {
         let tail =
             self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
-        let clock = tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows();
-        clock.then(|| Instant::now() + TICK)
+        tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows()
     }
 
     /// Judges who is slow, and whose time is over.
     pub(super) fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
         let now = self.now();
+        self.last_look = now;
         for index in 0..self.vms.len() {
             let vm = VmIndex(index);
             if self.scheduler.is_gone(vm) {

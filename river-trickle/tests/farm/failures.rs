@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river_trickle::{Chunk, TrickleError, current, join};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -136,6 +136,24 @@ fn a_chunk_that_takes_too_long_fails_and_its_vm_works_on() {
         assert!(late.contains(&(5..6)), "{late:?}");
         assert_eq!(good.len() + late.len(), 40);
         assert_eq!(vms.iter().filter(|vm| vm.call(foo, (1,)) == Ok(11)).count(), 2);
+    });
+}
+
+#[test]
+fn a_deadline_is_kept_while_other_vms_answer_all_the_time() {
+    let endless = |x: u64| {
+        while x == 5 && !current::is_cancelled() {
+            std::thread::yield_now();
+        }
+        x
+    };
+    with_vms(2, |vms| {
+        let started = Instant::now();
+        let results = vms.forkgen(endless, 0.., 1).deadline(Duration::from_millis(200));
+        let mut results = results.take_while(|_| started.elapsed() < Duration::from_secs(5));
+        let late = results
+            .find(|result| matches!(result, Err(TrickleError::TimedOut { items, .. }) if items.0 == (5..6)));
+        assert!(late.is_some());
     });
 }
 
