@@ -144,8 +144,9 @@ where
         self.with(|options| options.retries = retries)
     }
 
-    /// How long a VM may work on one chunk. One that takes longer is cancelled, and counts as failed, with
-    /// [`TrickleError::TimedOut`]; a VM that does not end it within two seconds even then is given up. Default: no limit.
+    /// How long a VM may work on one chunk; what else it has to do before does not count. One that takes longer is cancelled, and
+    /// counts as failed, with [`TrickleError::TimedOut`]; a VM that does not end it within two seconds even then is given up.
+    /// Default: no limit.
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.deadline = Some(deadline))
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use river_rai::{CallError, Completion, Pending, RemoteSend, Ticket};
 
 use super::clock::TICK;
-use super::{Event, Farm, Finished, Open, Running};
+use super::{Begin, Event, Farm, Finished, Open, Running};
 use crate::error::TrickleError;
 use crate::scheduler::{ChunkId, Mode, VmIndex};
 
@@ -55,8 +55,9 @@ where
 
     fn answered(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
         let Some(Running { batch, vm, pending, chunks }) = self.running.remove(&ticket) else {
-            return Ok(Event::Other(ticket));
+            return self.begun(ticket);
         };
+        self.vms[vm.0].began = None;
         let result = match pending.wait() {
             Err(CallError::Down(down)) => {
                 self.lost(vm, &down);
@@ -98,6 +99,20 @@ where
         let chunks = self.settle(used, results, vm);
         self.report();
         Ok(Event::Finished { vm, chunks })
+    }
+
+    /// A VM may have begun a batch.
+    fn begun(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
+        let Some(Begin { vm, batch, pending }) = self.begins.remove(&ticket) else {
+            return Ok(Event::Other(ticket));
+        };
+        match pending.wait() {
+            Err(CallError::Down(down)) => self.lost(vm, &down),
+            Err(CallError::Stopped) => return Err(TrickleError::Stopped),
+            _ if self.running.contains_key(&batch) => self.vms[vm.0].began = Some(self.now()),
+            _ => {}
+        }
+        Ok(Event::Nothing)
     }
 
     /// Whether what a VM has accumulated can be thrown away, since something of a batch has failed, and all be done again. Of a

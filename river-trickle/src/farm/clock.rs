@@ -46,18 +46,20 @@ where
             if self.scheduler.is_gone(vm) {
                 continue;
             }
-            let Member { busy_since, stuck_since, .. } = self.vms[index];
-            if stuck_since.is_some_and(|since| now.saturating_sub(since) > STUCK) {
+            let Member { busy_since, began, stuck_since, .. } = self.vms[index];
+            // What it has not begun it is not stuck in.
+            let stuck = began.and_then(|began| stuck_since.map(|since| since.max(began)));
+            if stuck.is_some_and(|since| now.saturating_sub(since) > STUCK) {
                 self.pool.give_up(self.vm(vm));
                 self.gone(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
                 continue;
             }
-            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
-            if let Some(deadline) = self.options.deadline
-                && busy_for > deadline
+            if let (Some(deadline), Some(began), None) = (self.options.deadline, began, stuck_since)
+                && now.saturating_sub(began) > deadline
             {
                 return self.overdue(vm, now);
             }
+            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
             if self.options.speculate
                 && self.scheduler.is_tail()
                 && self.pace.patience().is_some_and(|patience| busy_for > patience)

@@ -157,6 +157,46 @@ fn a_deadline_is_kept_while_other_vms_answer_all_the_time() {
     });
 }
 
+/// Works for so long, whatever anybody says.
+fn toil(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
+#[test]
+fn the_time_of_a_chunk_begins_when_the_vm_has_done_what_others_want_of_it() {
+    with_vms(2, |vms| {
+        let fork = vms[0].fork(toil, (1500,)).unwrap();
+        let farm = vms.forkgen(|x: u64| x, 0..20, 1).deadline(Duration::from_millis(500)).speculate(false);
+        assert_eq!(farm.in_order(), Ok((0..20).collect()));
+        assert_eq!(join(fork), Ok(()));
+        let fork = vms[1].fork(toil, (1500,)).unwrap();
+        let fold = vms.forkfold(tally, merge, 0..100, 1).deadline(Duration::from_millis(500));
+        assert_eq!(fold.run(), Ok(expected(100)));
+        assert_eq!(join(fork), Ok(()));
+    });
+}
+
+#[test]
+fn a_vm_that_is_at_what_others_want_of_it_is_not_stuck() {
+    static HUNG: AtomicU32 = AtomicU32::new(0);
+    let once = |x: u64| {
+        while x == 1 && HUNG.load(Ordering::SeqCst) == 0 && !current::is_cancelled() {
+            std::thread::yield_now();
+        }
+        HUNG.fetch_add(u32::from(x == 1), Ordering::SeqCst);
+        x
+    };
+    with_vms(1, |vms| {
+        let mut farm = vms.forkgen(once, 0..4, 1).deadline(Duration::from_millis(500)).retries(1);
+        let mut results = vec![farm.next().unwrap().unwrap()];
+        // Between what the VM is at and what it gets next: longer than one that was cancelled is waited for.
+        let fork = vms[0].fork(toil, (3000,)).unwrap();
+        results.extend(farm.map(Result::unwrap));
+        results.sort_unstable();
+        assert_eq!((results, join(fork)), (vec![0, 1, 2, 3], Ok(())));
+    });
+}
+
 #[test]
 fn a_straggler_is_overtaken_by_a_copy() {
     static BEGUN: AtomicU32 = AtomicU32::new(0);
