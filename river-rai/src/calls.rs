@@ -192,9 +192,18 @@ impl Calls {
 
     /// The servers that a group still waits for, each once.
     pub(crate) fn servers_of(&self, id: GroupId) -> FxHashSet<VrId> {
+        self.waiting_in(id).collect()
+    }
+
+    /// Whether a group waits for no other server.
+    pub(crate) fn waits_only_for(&self, id: GroupId, server: VrId) -> bool {
+        self.waiting_in(id).all(|other| other == server)
+    }
+
+    fn waiting_in(&self, id: GroupId) -> impl Iterator<Item = VrId> {
         let waiting = self.groups.get(&id).map(|group| &group.waiting);
         let calls = waiting.into_iter().flatten().filter_map(|ticket| self.open.get(ticket));
-        calls.map(|call| call.server).collect()
+        calls.map(|call| call.server)
     }
 }
 

@@ -145,6 +145,10 @@ impl<R: RemoteSend> Pending<'_, R> {
         if let Some(result) = self.try_wait()? {
             return Ok(Some(result));
         }
+        if self.server == self.vr.id() {
+            self.cancel();
+            return Err(CallError::Itself(self.function.clone().into()));
+        }
         let mut post = Open::of(self.vr);
         post.ask_about(self.server).map_err(|error| CallError::receiving(&error, &self.function))?;
         loop {
