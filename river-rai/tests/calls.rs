@@ -2,6 +2,8 @@
 
 mod scene;
 
+use std::time::{Duration, Instant};
+
 use river_core::testing::threads;
 use river_core::{Channel, Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
 use river_rai::{CallError, Completions, Packed, Rai, RaiServer};
@@ -135,6 +137,27 @@ fn messages_of_others_stay_in_the_queue() {
         vr.send(vr.id(), msg! { tag: "mine", n: 1 }).unwrap();
         assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
         assert_eq!(vr.recv(pat! { tag: "mine" }).unwrap().get::<i32>("n").unwrap(), 1);
+    });
+}
+
+#[test]
+fn calls_take_no_longer_however_many_messages_of_others_wait() {
+    with_server(|vr, r| {
+        let time_calls = || {
+            let start = Instant::now();
+            let calls: Vec<_> = (0..2000).map(|i| r.call_async(twice::<i64>, (i,)).unwrap()).collect();
+            for (i, call) in (0..).zip(calls) {
+                assert_eq!(call.wait(), Ok(2 * i));
+            }
+            start.elapsed()
+        };
+        let alone = time_calls();
+        for n in 0..50_000 {
+            vr.send(vr.id(), msg! { n: n }).unwrap();
+            vr.send(r.server(), msg! { n: n }).unwrap();
+        }
+        let among_many = time_calls();
+        assert!(among_many < 10 * alone + Duration::from_secs(1), "{alone:?} and {among_many:?}");
     });
 }
 
@@ -354,8 +377,8 @@ fn garbage_does_not_end_a_server() {
     with_server(|vr, r| {
         for channel in ["rai.requests", "rai.replies"].map(Channel::named) {
             for garbage in [vec![], vec![255; 100], vec![0; 3]] {
-                vr.send_bytes(r.server(), channel, 0, garbage.clone()).unwrap();
-                vr.send_bytes(vr.id(), channel, 0, garbage).unwrap();
+                vr.send_bytes(r.server(), channel, 1, garbage.clone()).unwrap();
+                vr.send_bytes(vr.id(), channel, 1, garbage).unwrap();
             }
         }
         assert_eq!(r.call(add, (1, 2, 3)), Ok(6));
