@@ -32,6 +32,8 @@ pub(crate) struct Calls {
     abandoned: FxHashMap<Ticket, VrId>,
     /// Servers whose death is told to this VR.
     servers: FxHashSet<VrId>,
+    /// Servers that were told to end, so their end is told to nobody but who waits for them.
+    dismissed: FxHashSet<VrId>,
     /// Whose death this VR, as a server, has to hear of.
     clients: FxHashSet<VrId>,
 }
@@ -58,6 +60,20 @@ impl Calls {
 
     pub(crate) fn is_server(&self, who: VrId) -> bool {
         self.servers.contains(&who)
+    }
+
+    pub(crate) fn dismiss(&mut self, server: VrId) {
+        self.dismissed.insert(server);
+    }
+
+    /// A server that had ended is back.
+    pub(crate) fn take_back(&mut self, server: VrId) {
+        self.dismissed.remove(&server);
+    }
+
+    /// Whether nobody wants to hear of the end of a server but who waits for it.
+    pub(crate) fn is_dismissed(&self, who: VrId) -> bool {
+        self.dismissed.contains(&who) && !self.is_client(who)
     }
 
     /// Notes a client; true if it is new.

@@ -101,7 +101,7 @@ impl<'a> Completions<'a> {
                 if waits_for_itself && post.with(|calls| calls.waits_only_for(self.id, self.vr.id())) {
                     return Err(CallError::Itself("a call that was waited for".into()));
                 }
-                match post.wait(deadline) {
+                match post.wait(None, deadline) {
                     Ok(()) => {}
                     Err(RecvError::Timeout { .. }) => return Ok(Completion::Timeout),
                     Err(error) => return Err(stopped(error)),
@@ -110,7 +110,7 @@ impl<'a> Completions<'a> {
                 asked = true;
                 for server in post.with(|calls| calls.servers_of(self.id)) {
                     waits_for_itself |= server == self.vr.id();
-                    post.ask_about(server).map_err(stopped)?;
+                    post.watch(server).map_err(stopped)?;
                 }
             }
             if post.with(|calls| calls.is_done(self.id)) {

@@ -150,12 +150,11 @@ impl<R: RemoteSend> Pending<'_, R> {
             return Err(CallError::Itself(self.function.clone().into()));
         }
         let mut post = Open::of(self.vr);
-        post.ask_about(self.server).map_err(|error| CallError::receiving(&error, &self.function))?;
         loop {
             if let Some(answer) = self.take() {
                 return self.result(answer).map(Some);
             }
-            match post.wait(deadline) {
+            match post.wait(Some(self.server), deadline) {
                 Ok(()) => {}
                 Err(RecvError::Timeout { .. }) => return Ok(None),
                 Err(error) => return Err(CallError::receiving(&error, &self.function)),

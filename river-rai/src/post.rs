@@ -26,6 +26,8 @@ pub(crate) struct Open<'a> {
     post: Rc<Post>,
     /// Deaths that concern somebody else, if only besides.
     foreign: Vec<VrId>,
+    /// Servers that were told to end, and are watched for as long as this waits.
+    dismissed: Vec<VrId>,
 }
 
 impl Post {
@@ -41,7 +43,7 @@ impl Post {
 
 impl<'a> Open<'a> {
     pub(crate) fn of(vr: &'a Vr) -> Self {
-        Self { vr, post: Post::of(vr), foreign: Vec::new() }
+        Self { vr, post: Post::of(vr), foreign: Vec::new(), dismissed: Vec::new() }
     }
 
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Calls) -> R) -> R {
@@ -61,28 +63,45 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Finds out whether a server has died without our being told, because somebody else received the notice.
-    pub(crate) fn ask_about(&mut self, server: VrId) -> Result<(), RecvError> {
+    /// Has the end of a server told to who waits, even if somebody has received the notice before, or has taken the watch back.
+    pub(crate) fn watch(&mut self, server: VrId) -> Result<(), RecvError> {
+        self.vr.watch(server);
+        if self.with(|calls| calls.is_dismissed(server)) {
+            self.dismissed.push(server);
+        }
         let selector = Selector::on(DEATHS).lane(1).from(server);
         loop {
             match self.vr.try_receive_where(selector, |_| false) {
                 Ok(_) => return Ok(()),
-                Err(RecvError::Down(down)) => {
-                    // Replies that came in with the notice go first.
-                    self.collect()?;
-                    self.down(&down);
-                    if down.who == server {
-                        return Ok(());
-                    }
-                }
+                Err(RecvError::Down(down)) if self.ends(server, &down)? => return Ok(()),
+                Err(RecvError::Down(_)) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Waits for one reply or notice and files it.
-    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
-        match wire::recv_reply(self.vr, deadline) {
+    /// Waits until a server is gone, which then is no news for anybody.
+    pub(crate) fn wait_for_end(&mut self, server: VrId, deadline: Option<Instant>) -> Result<(), RecvError> {
+        let selector = Selector::on(DEATHS).lane(1).from(server);
+        loop {
+            match self.vr.receive_until(selector, deadline, |_| false) {
+                Err(RecvError::Down(down)) if self.ends(server, &down)? => return Ok(()),
+                Ok(_) | Err(RecvError::Down(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Files a death, behind the replies that came in with the notice; true if it is that server's.
+    fn ends(&mut self, server: VrId, down: &Down) -> Result<bool, RecvError> {
+        self.collect()?;
+        self.down(down);
+        Ok(down.who == server)
+    }
+
+    /// Waits for one reply or notice and files it. The end of `server` is heard of also if nobody watches it.
+    pub(crate) fn wait(&mut self, server: Option<VrId>, deadline: Option<Instant>) -> Result<(), RecvError> {
+        match wire::recv_reply(self.vr, server, deadline) {
             Ok((ticket, outcome)) => self.with(|calls| calls.reply(ticket, outcome)),
             Err(RecvError::Down(down)) => self.down(&down),
             Err(error) => return Err(error),
@@ -108,6 +127,9 @@ impl Drop for Open<'_> {
         // To watch who is dead already is to be told by the next receive, which is not ours.
         for who in self.foreign.drain(..) {
             self.vr.watch(who);
+        }
+        for server in self.dismissed.drain(..) {
+            self.vr.unwatch(server);
         }
     }
 }

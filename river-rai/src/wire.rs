@@ -107,10 +107,16 @@ fn request(envelope: Envelope) -> Option<Request> {
     Some(Request { client: envelope.src, order, args })
 }
 
-/// Waits for a reply, whosever it is.
-pub(crate) fn recv_reply(vr: &Vr, deadline: Option<Instant>) -> Result<(Ticket, Outcome), RecvError> {
+/// Waits for a reply, whosever it is, or for the end of one server.
+pub(crate) fn recv_reply(
+    vr: &Vr,
+    server: Option<VrId>,
+    deadline: Option<Instant>,
+) -> Result<(Ticket, Outcome), RecvError> {
+    let selector = Selector::on(REPLIES).lane(LANE);
+    let selector = server.map_or(selector, |server| selector.awaiting(server));
     loop {
-        if let Some(reply) = reply(&vr.receive_until(Selector::on(REPLIES).lane(LANE), deadline, |_| true)?) {
+        if let Some(reply) = reply(&vr.receive_until(selector, deadline, |_| true)?) {
             return Ok(reply);
         }
     }

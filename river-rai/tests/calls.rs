@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use river_core::testing::threads;
 use river_core::{Channel, Down, RecvError, Selector, VirtualResource, Vr, VrId, Why};
-use river_rai::{CallError, Completions, Packed, Rai, RaiServer};
+use river_rai::{CallError, Completion, Completions, Packed, Rai, RaiServer};
 use river_sfm::{Sfm, msg, pat};
 use scene::with_servers_like;
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ fn a_result_is_asked_for_without_waiting_and_handed_out_once() {
             if let Some(result) = call.try_wait().unwrap() {
                 break result;
             }
-            let _ = vr.wait(std::time::Duration::from_secs(10));
+            let _ = vr.wait(Duration::from_secs(10));
         };
         assert_eq!(result, 6);
         assert!(matches!(call.try_wait(), Err(CallError::Taken(_))));
@@ -125,7 +125,7 @@ fn calls_that_are_dropped_leave_nothing_in_the_queue() {
 fn no_receive_of_another_layer_takes_a_reply() {
     with_server(|vr, r| {
         let call = r.call_async(add, (1, 2, 3)).unwrap();
-        let patience = std::time::Duration::from_millis(20);
+        let patience = Duration::from_millis(20);
         assert!(vr.recv_timeout(pat! {}, patience).is_err());
         assert_eq!(call.wait(), Ok(6));
     });
@@ -336,10 +336,63 @@ fn calls_of_a_server_that_ends_say_so() {
 }
 
 #[test]
+fn the_end_of_a_server_that_was_told_to_end_is_no_news() {
+    threads(3, |vr, index, vrs| match index {
+        0 => RaiServer::unrestricted().main(vr).unwrap(),
+        1 => {
+            vr.watch(vrs[0]);
+            assert!(vr.recv(pat! { tag: "never" }).is_err());
+            vr.send(vrs[2], msg! { tag: "over" }).unwrap();
+        }
+        _ => {
+            let r = Rai::connect(vr, vrs[0]);
+            let call = r.call_async(add, (1, 2, 3)).unwrap();
+            r.stop().unwrap();
+            vr.recv(pat! { tag: "over" }).unwrap();
+            let news = vr.recv_timeout(pat! { tag: "never" }, Duration::from_millis(100)).unwrap_err();
+            assert!(news.is_timeout(), "{news}");
+            // Who waits nevertheless hears of it, however it waits; nobody else does.
+            assert_eq!(call.wait(), Ok(6));
+            if let Ok(late) = r.call_async(add, (1, 2, 3)) {
+                let mut completions = Completions::new(vr);
+                completions.add(&late);
+                assert_eq!(completions.next(), Ok(Some(late.ticket())));
+                assert!(is_down(&late.wait().unwrap_err(), vrs[0]));
+            }
+            assert!(r.wait_for_end(Duration::from_secs(60)));
+            assert!(vr.recv_timeout(pat! {}, Duration::ZERO).unwrap_err().is_timeout());
+        }
+    });
+}
+
+#[test]
+fn a_call_ends_with_its_server_though_nobody_watches_it() {
+    const LIMIT: Duration = Duration::from_secs(10);
+    threads(3, |vr, index, vrs| match index {
+        0 => {
+            let servers: Vec<Rai<'_>> = vrs[1..].iter().map(|&server| Rai::connect(vr, server)).collect();
+            let calls: Vec<_> = servers.iter().map(|r| r.call_async(add, (1, 2, 3)).unwrap()).collect();
+            let [mut first, second] = <[_; 2]>::try_from(calls).unwrap();
+            let mut completions = Completions::new(vr);
+            completions.add(&second);
+            vrs[1..].iter().for_each(|&server| vr.unwatch(server));
+            for server in &vrs[1..] {
+                vr.send(*server, msg! { tag: "die" }).unwrap();
+            }
+            assert!(is_down(&first.wait_timeout(LIMIT).unwrap_err(), vrs[1]));
+            let named = completions.next_until(Some(Instant::now() + LIMIT));
+            assert_eq!(named, Ok(Completion::Answered(second.ticket())));
+        }
+        _ => drop(vr.recv(pat! { tag: "die" })),
+    });
+}
+
+#[test]
 fn a_notice_that_somebody_else_received_is_not_missed() {
     with_server(|vr, r| {
-        let call = r.call_async(|| std::thread::sleep(std::time::Duration::from_millis(20)), ()).unwrap();
+        let call = r.call_async(|| std::thread::sleep(Duration::from_millis(20)), ()).unwrap();
         r.stop().unwrap();
+        vr.watch(r.server());
         let late = r.call_async(add, (1, 2, 3));
         let error = vr.recv(pat! { tag: "never" }).unwrap_err();
         assert!(matches!(error, river_sfm::RecvError::Down(_)), "{error}");
@@ -361,7 +414,7 @@ fn a_notice_that_concerns_somebody_else_is_given_back() {
         _ => {
             vr.watch(vrs[1]);
             let r = Rai::connect(vr, vrs[0]);
-            let nap = || std::thread::sleep(std::time::Duration::from_millis(20));
+            let nap = || std::thread::sleep(Duration::from_millis(20));
             assert_eq!(r.call(nap, ()), Ok(()));
             let error = vr.receive(Selector::on(Channel::named("x"))).unwrap_err();
             assert!(matches!(error, RecvError::Down(Down { who, .. }) if who == vrs[1]), "{error}");

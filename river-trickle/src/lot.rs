@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use river_core::{DeployError, VmInfo, Vr, VrId, Why};
 use river_rai::{CallError, Pending, Rai};
@@ -77,6 +78,15 @@ pub(crate) struct Lot {
     forks: RefCell<HashMap<VrId, usize>>,
     /// What VMs that join get, oldest first.
     injected: RefCell<Vec<Injection>>,
+}
+
+/// How long to wait for the news that a server which was given back has ended.
+const NEWS: Duration = Duration::from_secs(2);
+
+/// Hears that a server has ended which was given back: it was wanted, so no receive of the program should.
+fn hear_of_end(server: Rai<'_>) {
+    // One that is out of reach is told of when it is.
+    let _ = server.wait_for_end(NEWS);
 }
 
 impl Lot {
@@ -169,6 +179,9 @@ impl Lot {
             Some(info) => vm.rai.vr().release(std::slice::from_ref(info)).is_ok(),
             None => vm.rai.stop().is_ok(),
         };
+        if given_back && vm.info.is_some() {
+            hear_of_end(vm.rai);
+        }
         if given_back {
             say(format_args!("VM {} was given back", vm.name));
         }
@@ -188,15 +201,20 @@ impl Lot {
         vr: &Vr,
         vms: impl Iterator<Item = Place<'v>>,
     ) -> Result<(), DeployError> {
-        let mut leased = self.unused.take();
+        let (mut leased, mut servers) = (self.unused.take(), Vec::new());
         for vm in vms.filter(|vm| self.leave(*vm)) {
             match vm.info {
-                Some(info) => leased.push(info.clone()),
+                Some(info) => {
+                    leased.push(info.clone());
+                    servers.push(vm.rai);
+                }
                 // It may have ended by itself.
                 None => drop(vm.rai.stop()),
             }
         }
-        vr.release(&leased)
+        vr.release(&leased)?;
+        servers.into_iter().for_each(hear_of_end);
+        Ok(())
     }
 
     /// A VM's server is gone, and another may take its place.
