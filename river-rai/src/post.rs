@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use river_core::{Channel, Down, RecvError, Selector, Vr, VrId};
+use river_core::{Channel, Down, RecvError, Selector, SendError, Vr, VrId};
 
 use crate::calls::Calls;
+use crate::protocol::Op;
 use crate::wire;
 
 /// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
@@ -18,7 +19,11 @@ const DEATHS: Channel = Channel::named("rai.deaths");
 
 /// The open calls of a VR, kept with it.
 #[derive(Default)]
-pub(crate) struct Post(RefCell<Calls>);
+pub(crate) struct Post {
+    calls: RefCell<Calls>,
+    /// What servers have to be told that had no room for it, oldest first.
+    untold: RefCell<Vec<(VrId, Op)>>,
+}
 
 /// A VR's post, opened by who waits for something.
 pub(crate) struct Open<'a> {
@@ -37,7 +42,23 @@ impl Post {
 
     /// Looks at, or changes, the open calls. `look` must not send or receive.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Calls) -> R) -> R {
-        look(&mut self.0.borrow_mut())
+        look(&mut self.calls.borrow_mut())
+    }
+
+    /// Tells a server something that has no answer. If there is no room for it, it is told with the next call or answer.
+    pub(crate) fn tell(&self, vr: &Vr, server: VrId, op: Op) {
+        // A server that is gone needs to know nothing.
+        if let Err(SendError::Full(_)) = wire::tell(vr, server, op.clone()) {
+            self.untold.borrow_mut().push((server, op));
+        }
+    }
+
+    /// Tries once more to tell what there was no room for.
+    pub(crate) fn tell_again(&self, vr: &Vr) {
+        if !self.untold.borrow().is_empty() {
+            let untold = self.untold.take();
+            untold.into_iter().for_each(|(server, op)| self.tell(vr, server, op));
+        }
     }
 }
 
@@ -101,6 +122,7 @@ impl<'a> Open<'a> {
 
     /// Waits for one reply or notice and files it. The end of `server` is heard of also if nobody watches it.
     pub(crate) fn wait(&mut self, server: Option<VrId>, deadline: Option<Instant>) -> Result<(), RecvError> {
+        self.post.tell_again(self.vr);
         match wire::recv_reply(self.vr, server, deadline) {
             Ok((ticket, outcome)) => self.with(|calls| calls.reply(ticket, outcome)),
             Err(RecvError::Down(down)) => self.down(&down),
