@@ -285,13 +285,8 @@ where
                 self.report();
             }
         }
-        if !self.pool.somebody_leaves() {
-            return;
-        }
-        for index in 0..self.vms.len() {
-            if self.pool.is_leaving(&self.vms[index].vm) {
-                self.scheduler.handle_leaving(VmIndex(index));
-            }
+        for index in self.pool.leaving(self.vms.iter().map(|member| &member.vm)) {
+            self.scheduler.handle_leaving(VmIndex(index));
         }
     }
 

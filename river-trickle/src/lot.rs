@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use river_core::{DeployError, VmInfo, Vr, VrId, Why};
+use river_core::{DeployError, VmId, VmInfo, Vr, VrId, Why};
 use river_rai::{CallError, Pending, Rai};
 
 use crate::progress::say;
@@ -96,14 +96,20 @@ impl Lot {
         self.settle(vm);
     }
 
-    /// Whether a VM has to go, as far as is known.
-    pub(crate) fn somebody_leaves(&self, vr: &Vr) -> bool {
-        !self.leaving.borrow().is_empty() || !vr.leaving().is_empty()
+    /// The VMs that others want back, if anybody has to go as far as is known.
+    pub(crate) fn who_leaves(&self, vr: &Vr) -> Option<Vec<VmId>> {
+        let wanted = vr.leaving();
+        (!self.leaving.borrow().is_empty() || !wanted.is_empty()).then_some(wanted)
     }
 
-    pub(crate) fn is_leaving(&self, vm: Place<'_>) -> bool {
+    /// Whether a VM has to go, if others want these back.
+    pub(crate) fn is_among(&self, wanted: &[VmId], vm: Place<'_>) -> bool {
         self.leaving.borrow().contains(&vm.rai.server())
-            || vm.info.is_some_and(|info| vm.rai.vr().leaving().contains(&info.id))
+            || vm.info.is_some_and(|info| wanted.contains(&info.id))
+    }
+
+    fn is_leaving(&self, vm: Place<'_>) -> bool {
+        self.is_among(&vm.rai.vr().leaving(), vm)
     }
 
     pub(crate) fn has_left(&self, vm: Place<'_>) -> bool {
