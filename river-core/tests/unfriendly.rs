@@ -152,6 +152,28 @@ fn what_comes_while_a_handler_receives_ends_the_outer_wait() {
 }
 
 #[test]
+fn a_handler_that_has_panicked_handles_what_comes_next() {
+    river_core::testing::threads(1, |vr, _, ids| {
+        let handled = Rc::new(Cell::new(0));
+        let count = handled.clone();
+        let action = move |_: &Vr, _| {
+            count.set(count.get() + 1);
+            assert!(count.get() != 1, "not the first");
+        };
+        let handler = vr.handle(Selector::on(OTHER), |_| true, action);
+        let mut went_well = Vec::new();
+        for _ in 0..3 {
+            vr.send_bytes(ids[0], OTHER, 0, vec![]).unwrap();
+            vr.send_bytes(ids[0], CHANNEL, 0, vec![]).unwrap();
+            let receive = || vr.try_receive_where(Selector::on(CHANNEL), |_| true).unwrap();
+            went_well.push(river_core::catch_panic(receive).is_ok());
+        }
+        assert_eq!((went_well, handled.get()), (vec![false, true, true], 3));
+        drop(handler);
+    });
+}
+
+#[test]
 fn a_handler_that_sends_to_its_own_vr_holds_up_nobody_who_does_not_wait() {
     const LAST: u32 = 10_000;
     river_core::testing::threads(1, |vr, _, ids| {

@@ -32,6 +32,8 @@ pub(crate) struct Calls {
     abandoned: FxHashMap<Ticket, VrId>,
     /// Servers whose death is told to this VR.
     servers: FxHashSet<VrId>,
+    /// Servers that were told to end, so their end is told to nobody but who waits for them.
+    dismissed: FxHashSet<VrId>,
     /// Whose death this VR, as a server, has to hear of.
     clients: FxHashSet<VrId>,
 }
@@ -58,6 +60,20 @@ impl Calls {
 
     pub(crate) fn is_server(&self, who: VrId) -> bool {
         self.servers.contains(&who)
+    }
+
+    pub(crate) fn dismiss(&mut self, server: VrId) {
+        self.dismissed.insert(server);
+    }
+
+    /// A server that had ended is back.
+    pub(crate) fn take_back(&mut self, server: VrId) {
+        self.dismissed.remove(&server);
+    }
+
+    /// Whether nobody wants to hear of the end of a server but who waits for it.
+    pub(crate) fn is_dismissed(&self, who: VrId) -> bool {
+        self.dismissed.contains(&who) && !self.is_client(who)
     }
 
     /// Notes a client; true if it is new.
@@ -192,9 +208,18 @@ impl Calls {
 
     /// The servers that a group still waits for, each once.
     pub(crate) fn servers_of(&self, id: GroupId) -> FxHashSet<VrId> {
+        self.waiting_in(id).collect()
+    }
+
+    /// Whether a group waits for no other server.
+    pub(crate) fn waits_only_for(&self, id: GroupId, server: VrId) -> bool {
+        self.waiting_in(id).all(|other| other == server)
+    }
+
+    fn waiting_in(&self, id: GroupId) -> impl Iterator<Item = VrId> {
         let waiting = self.groups.get(&id).map(|group| &group.waiting);
         let calls = waiting.into_iter().flatten().filter_map(|ticket| self.open.get(ticket));
-        calls.map(|call| call.server).collect()
+        calls.map(|call| call.server)
     }
 }
 

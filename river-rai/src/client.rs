@@ -7,7 +7,7 @@ use std::time::Duration;
 use river_core::code::code_ptr;
 use river_core::{ServiceError, Vr, VrId};
 
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::data::RemoteSend;
 use crate::error::CallError;
 use crate::exports::{constructor_export, function_export};
@@ -15,6 +15,7 @@ use crate::function::RemoteFn;
 use crate::object::Object;
 use crate::packed::Packed;
 use crate::pending::{self, Pending};
+use crate::post::{Open, Post};
 use crate::protocol::{Capability, Function, ObjectId, Op};
 use crate::signature::{Constructor, Plain, digest};
 use crate::trampoline::{CallFunction, CreateObject};
@@ -31,7 +32,7 @@ pub struct Rai<'a> {
 impl<'a> Rai<'a> {
     /// Connects to a server, a VR that is an [`RaiServer`](crate::RaiServer).
     ///
-    /// Nothing is sent: if the server is gone, the first call says so.
+    /// Nothing is sent: if the server is gone, the first call says so. From now on this VR [watches](Vr::watch) the server.
     #[must_use]
     pub fn connect(vr: &'a Vr, server: VrId) -> Self {
         Self { connection: Connection::new(vr, server) }
@@ -59,6 +60,7 @@ impl<'a> Rai<'a> {
         let connection = Connection::new(vr, server);
         // It may be known as a server that was lost.
         vr.watch(server);
+        Post::of(vr).with(|calls| calls.take_back(server));
         Ok(Self { connection })
     }
 
@@ -357,10 +359,32 @@ impl<'a> Rai<'a> {
     /// Ends the server once it has done and answered everything that was asked of it before. Answers for which their clients
     /// have no room it gives up when none was taken for five seconds. A restricted server does that for its parent only.
     ///
+    /// No receive of this VR hears of that end any more, but for who waits for a call; [watch](Vr::watch) the server afterwards
+    /// to hear of it.
+    ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
     pub fn stop(&self) -> Result<(), CallError> {
-        pending::cast(&self.connection, "stop", (), Op::Stop)
+        pending::cast(&self.connection, "stop", (), Op::Stop)?;
+        let (vr, server) = (self.vr(), self.server());
+        let dismissed = Post::of(vr).with(|calls| {
+            calls.dismiss(server);
+            calls.is_dismissed(server)
+        });
+        if dismissed {
+            vr.unwatch(server);
+        }
+        Ok(())
+    }
+
+    /// Waits until the server is gone, because it was told to [stop](Self::stop) or its VM was released, but not longer than that.
+    /// True: it is gone, and no receive of this VR will hear of it.
+    ///
+    /// # Blocking
+    /// Until it is gone, the time is over, or the program ends.
+    #[must_use]
+    pub fn wait_for_end(&self, limit: Duration) -> bool {
+        Open::of(self.vr()).wait_for_end(self.server(), connection::from_now(limit)).is_ok()
     }
 }
 

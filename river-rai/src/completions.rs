@@ -65,7 +65,8 @@ impl<'a> Completions<'a> {
     /// The call that was answered first; `None` if none is left.
     ///
     /// # Errors
-    /// [`CallError::Stopped`] if the program is ending. That a server is gone is not an error here but of its calls.
+    /// [`CallError::Stopped`] if the program is ending; [`CallError::Itself`] if all calls that are left are of this VR
+    /// itself. That a server is gone is not an error here but of its calls.
     ///
     /// # Blocking
     /// Until some call of the set has been answered or its server is gone.
@@ -91,13 +92,16 @@ impl<'a> Completions<'a> {
         }
         let stopped = |error| CallError::receiving(&error, "a call that was waited for");
         post.collect().map_err(stopped)?;
-        let mut asked = false;
+        let (mut asked, mut waits_for_itself) = (false, false);
         loop {
             if let Some(ticket) = post.with(|calls| calls.next_ready(self.id)) {
                 return Ok(Completion::Answered(ticket));
             }
             if asked {
-                match post.wait(deadline) {
+                if waits_for_itself && post.with(|calls| calls.waits_only_for(self.id, self.vr.id())) {
+                    return Err(CallError::Itself("a call that was waited for".into()));
+                }
+                match post.wait(None, deadline) {
                     Ok(()) => {}
                     Err(RecvError::Timeout { .. }) => return Ok(Completion::Timeout),
                     Err(error) => return Err(stopped(error)),
@@ -105,7 +109,8 @@ impl<'a> Completions<'a> {
             } else {
                 asked = true;
                 for server in post.with(|calls| calls.servers_of(self.id)) {
-                    post.ask_about(server).map_err(stopped)?;
+                    waits_for_itself |= server == self.vr.id();
+                    post.watch(server).map_err(stopped)?;
                 }
             }
             if post.with(|calls| calls.is_done(self.id)) {

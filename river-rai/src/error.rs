@@ -122,6 +122,12 @@ pub enum CallError {
     /// The call was made from within a receive's predicate, where nothing can be received.
     #[error("{0} was called from within a receive's predicate: predicates may only look at the message")]
     Reentrant(String),
+    /// The server waits for a call of its own, which it can do only when the function that waits has returned. The call is
+    /// cancelled. On a [concurrent](crate::RaiServer::concurrent) server functions can call others of the same server.
+    #[error(
+        "{0} would be waited for by its own server, which can do it only afterwards: make the server `concurrent`"
+    )]
+    Itself(String),
     /// The server has limited its mailbox, which is full. Nothing was sent; calling again later may succeed.
     #[error("cannot call VR {}: its mailbox is full", .0.short())]
     Full(VrId),

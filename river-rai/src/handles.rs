@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use river_core::{Vr, VrId};
 
+use crate::post::Post;
 use crate::protocol::{Op, Reference};
-use crate::wire;
 
 /// Kept with the VR.
 #[derive(Default)]
@@ -48,8 +48,7 @@ impl Clone for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if self.leave() {
-            // If the server is gone, so is the object.
-            let _ = wire::tell(self.vr, self.server, Op::Release(self.reference));
+            Post::of(self.vr).tell(self.vr, self.server, Op::Release(self.reference));
         }
     }
 }

@@ -45,7 +45,8 @@
 //! are told so ([`CallError::Full`]).
 //!
 //! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
-//! server from everything else, unless it is [concurrent](RaiServer::concurrent).
+//! server from everything else, unless it is [concurrent](RaiServer::concurrent): one that waits for a call of its own server
+//! gets an error ([`CallError::Itself`]).
 //!
 //! # Servers of other programs
 //!

@@ -17,10 +17,10 @@ use crate::handles::Held;
 use crate::items::Items;
 use crate::packed::Packed;
 use crate::pending::{self, Pending};
+use crate::post::Post;
 use crate::protocol::{Function, ObjectId, Op, Reference, Target};
 use crate::signature::{Method, digest};
 use crate::trampoline::{CallMethod, ReadObject};
-use crate::wire;
 
 /// An object on a server, held by reference (Trickle paper, example 5).
 ///
@@ -279,7 +279,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         let granted = pending::call(&self.connection, "grant", (), op)?.wait();
         let object = granted.inspect_err(|_| {
             // Nobody will open what was given up, though it may have been noted.
-            let _ = wire::tell(vr, server, Op::Release(reference));
+            Post::of(vr).tell(vr, server, Op::Release(reference));
         })?;
         Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
     }

@@ -53,6 +53,7 @@ pub(crate) fn cast<Args: RemoteSend>(
 ) -> Result<(), CallError> {
     let args = Packed::for_function(args, function)?.body;
     let order = Order { ticket: None, op };
+    Post::of(connection.vr).tell_again(connection.vr);
     wire::send_request(connection.vr, connection.server, &order, args).map_err(CallError::sending)
 }
 
@@ -69,6 +70,7 @@ pub(crate) fn send<'a, R>(
         // Or a VR that drops every result would keep them all in its queue.
         Open::of(vr).collect().map_err(|error| CallError::receiving(&error, &function))?;
     }
+    post.tell_again(vr);
     let ticket = Ticket(vr.fresh_number());
     let order = Order { ticket: Some(ticket), op };
     wire::send_request(vr, server, &order, args).map_err(CallError::sending)?;
@@ -99,9 +101,9 @@ impl<R> Pending<'_, R> {
     /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either, and waiting may still give a result:
     /// it may be too late.
     pub fn cancel(&self) {
-        if Post::of(self.vr).with(|calls| calls.waits_for(self.ticket)).is_some() {
-            // A server that is gone does nothing any more.
-            let _ = wire::tell(self.vr, self.server, Op::Cancel(self.ticket));
+        let post = Post::of(self.vr);
+        if post.with(|calls| calls.waits_for(self.ticket)).is_some() {
+            post.tell(self.vr, self.server, Op::Cancel(self.ticket));
         }
     }
 
@@ -145,13 +147,16 @@ impl<R: RemoteSend> Pending<'_, R> {
         if let Some(result) = self.try_wait()? {
             return Ok(Some(result));
         }
+        if self.server == self.vr.id() {
+            self.cancel();
+            return Err(CallError::Itself(self.function.clone().into()));
+        }
         let mut post = Open::of(self.vr);
-        post.ask_about(self.server).map_err(|error| CallError::receiving(&error, &self.function))?;
         loop {
             if let Some(answer) = self.take() {
                 return self.result(answer).map(Some);
             }
-            match post.wait(deadline) {
+            match post.wait(Some(self.server), deadline) {
                 Ok(()) => {}
                 Err(RecvError::Timeout { .. }) => return Ok(None),
                 Err(error) => return Err(CallError::receiving(&error, &self.function)),

@@ -84,7 +84,8 @@ impl RaiServer {
     /// The same, but serving up to so many calls at a time, each on a VR of its own: for functions that wait for something,
     /// or for more than one core. The calls of one object still run one at a time, in order, and what has a name is
     /// replaced or removed after the calls that came before. Those of functions, and of different objects, run in any
-    /// order.
+    /// order. A function may call others of the same server, as long as not all of these VRs wait for such a call: nobody would be
+    /// left to do it.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr, vms: Vec<river_core::VmInfo>) -> river_core::Result {

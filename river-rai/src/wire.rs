@@ -18,6 +18,9 @@ const REPLIES: Channel = Channel::named("rai.replies");
 /// Nothing is ever sent on this channel.
 const NOTHING: Channel = Channel::named("rai.nothing");
 
+/// In a lane they are found at once, however many envelopes of others wait.
+const LANE: u64 = 1;
+
 /// A request as its server sees it.
 pub(crate) struct Request {
     pub(crate) client: VrId,
@@ -37,7 +40,7 @@ pub(crate) struct Reply {
 
 pub(crate) fn send_request(vr: &Vr, server: VrId, order: &Order, args: Body) -> Result<(), SendError> {
     vr.describe_channel(REQUESTS, "rai request", Label::None);
-    vr.send_bytes(server, REQUESTS, 0, write(order, args))
+    vr.send_bytes(server, REQUESTS, LANE, write(order, args))
 }
 
 /// Sends a request that has no answer.
@@ -53,7 +56,7 @@ pub(crate) fn send_reply(vr: &Vr, reply: Reply) -> Option<Reply> {
         Err(failure) => ((reply.ticket, Some(failure)), Body::default()),
     };
     vr.describe_channel(REPLIES, "rai reply", Label::None);
-    match vr.send_bytes(reply.client, REPLIES, 0, write(&head, result)) {
+    match vr.send_bytes(reply.client, REPLIES, LANE, write(&head, result)) {
         Ok(()) => None,
         Err(SendError::Full(_)) => Some(reply),
         // A client that is gone needs no reply, and the next receive tells of whatever else there is.
@@ -67,7 +70,9 @@ pub(crate) fn send_reply(vr: &Vr, reply: Reply) -> Option<Reply> {
 /// Waits for a request. What is none is skipped: it may come from anybody.
 pub(crate) fn recv_request(vr: &Vr, deadline: Option<Instant>) -> Result<Request, RecvError> {
     loop {
-        if let Some(request) = request(vr.receive_until(Selector::on(REQUESTS), deadline, |_| true)?) {
+        if let Some(request) =
+            request(vr.receive_until(Selector::on(REQUESTS).lane(LANE), deadline, |_| true)?)
+        {
             return Ok(request);
         }
     }
@@ -75,7 +80,7 @@ pub(crate) fn recv_request(vr: &Vr, deadline: Option<Instant>) -> Result<Request
 
 /// Takes a request that is there already.
 pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
-    while let Some(envelope) = vr.try_receive_where(Selector::on(REQUESTS), |_| true)? {
+    while let Some(envelope) = vr.try_receive_where(Selector::on(REQUESTS).lane(LANE), |_| true)? {
         if let Some(request) = request(envelope) {
             return Ok(Some(request));
         }
@@ -85,13 +90,13 @@ pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
 
 /// Says if a client is gone. Does not block.
 pub(crate) fn ask_about(vr: &Vr, client: VrId) -> Result<(), RecvError> {
-    vr.try_receive_where(Selector::on(REQUESTS).from(client), |_| false).map(drop)
+    vr.try_receive_where(Selector::on(REQUESTS).lane(LANE).from(client), |_| false).map(drop)
 }
 
 /// Waits for something to be told, without taking anything; at the end of the time that is that the time is over.
 pub(crate) fn rest(vr: &Vr, deadline: Option<Instant>) -> RecvError {
     loop {
-        if let Err(error) = vr.receive_until(Selector::on(NOTHING), deadline, |_| true) {
+        if let Err(error) = vr.receive_until(Selector::on(NOTHING).lane(LANE), deadline, |_| true) {
             return error;
         }
     }
@@ -102,10 +107,16 @@ fn request(envelope: Envelope) -> Option<Request> {
     Some(Request { client: envelope.src, order, args })
 }
 
-/// Waits for a reply, whosever it is.
-pub(crate) fn recv_reply(vr: &Vr, deadline: Option<Instant>) -> Result<(Ticket, Outcome), RecvError> {
+/// Waits for a reply, whosever it is, or for the end of one server.
+pub(crate) fn recv_reply(
+    vr: &Vr,
+    server: Option<VrId>,
+    deadline: Option<Instant>,
+) -> Result<(Ticket, Outcome), RecvError> {
+    let selector = Selector::on(REPLIES).lane(LANE);
+    let selector = server.map_or(selector, |server| selector.awaiting(server));
     loop {
-        if let Some(reply) = reply(&vr.receive_until(Selector::on(REPLIES), deadline, |_| true)?) {
+        if let Some(reply) = reply(&vr.receive_until(selector, deadline, |_| true)?) {
             return Ok(reply);
         }
     }
@@ -113,7 +124,7 @@ pub(crate) fn recv_reply(vr: &Vr, deadline: Option<Instant>) -> Result<(Ticket, 
 
 /// Takes a reply that is there already.
 pub(crate) fn try_recv_reply(vr: &Vr) -> Result<Option<(Ticket, Outcome)>, RecvError> {
-    while let Some(envelope) = vr.try_receive_where(Selector::on(REPLIES), |_| true)? {
+    while let Some(envelope) = vr.try_receive_where(Selector::on(REPLIES).lane(LANE), |_| true)? {
         if let Some(reply) = reply(&envelope) {
             return Ok(Some(reply));
         }

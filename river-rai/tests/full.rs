@@ -7,7 +7,7 @@ use std::thread;
 
 use river_core::testing::threads;
 use river_core::{Channel, QueueLimit, RecvError, Selector, VirtualResource, Vr, WhenFull};
-use river_rai::{CallError, Rai, RaiServer};
+use river_rai::{CallError, Rai, RaiServer, current};
 use scene::with_servers_like;
 
 fn refuse_more_than(vr: &Vr, messages: usize) {
@@ -84,5 +84,44 @@ fn a_call_of_a_server_whose_mailbox_is_full_says_so() {
         TRIED.store(true, Ordering::SeqCst);
         assert_eq!(results, [Err(CallError::Full(vrs[1])), Err(CallError::Full(vrs[1]))]);
         assert!(matches!(first.unwrap().wait(), Err(CallError::Down(_))));
+    });
+}
+
+#[test]
+fn a_handle_that_is_dropped_while_the_server_is_full_frees_its_object_later() {
+    static BUSY: AtomicBool = AtomicBool::new(false);
+    static FULL: AtomicBool = AtomicBool::new(false);
+    static FREED: AtomicU32 = AtomicU32::new(0);
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            FREED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    /// Takes nothing in until there is no room left.
+    fn be_busy() {
+        current::with_vr(|vr| refuse_more_than(vr, 1));
+        BUSY.store(true, Ordering::SeqCst);
+        while !FULL.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    }
+    with_servers_like(RaiServer::unrestricted, 1, |_, servers| {
+        let r = servers[0];
+        let objects = [(), ()].map(|()| r.create(|| Guard, ()).unwrap());
+        let busy = r.call_async(be_busy, ()).unwrap();
+        while !BUSY.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        while r.cast(|| (), ()).is_ok() {}
+        drop(objects);
+        FULL.store(true, Ordering::SeqCst);
+        assert_eq!(busy.wait(), Ok(()));
+        // What is sent may still find no room, but each time that something is there is some for what was kept.
+        for _ in 0..10 {
+            while r.call(|| (), ()).is_err() {}
+        }
+        assert_eq!(FREED.load(Ordering::SeqCst), 2);
+        r.call(|| current::with_vr(|vr| vr.limit_queue(None)).unwrap(), ()).unwrap();
     });
 }

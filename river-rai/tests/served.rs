@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use river_core::testing::{for_each_topology, threads};
 use river_core::{Channel, Selector, VirtualResource, Vr, VrId};
-use river_rai::{CallError, Capability, Exports, Rai, RaiServer, Remote, current};
+use river_rai::{CallError, Capability, Completions, Exports, Rai, RaiServer, Remote, current};
 use river_sfm::{Sfm, msg, pat};
 use scene::with_servers_like;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,49 @@ fn a_function_reaches_other_servers_through_the_vr_it_runs_on() {
     with_servers(2, |_, servers| {
         assert_eq!(servers[0].call(relay, (servers[1].server(), 21)), Ok(Ok(42)));
     });
+}
+
+#[test]
+fn a_function_that_waits_for_its_own_server_is_told_that_it_waits_for_ever() {
+    fn call(of: VrId) -> Result<i64, String> {
+        let called = current::with_vr(|vr| Rai::connect(vr, of).call(double, (21,)));
+        called.ok_or("no server")?.map_err(|error| error.to_string())
+    }
+    fn wait_for_any(of: [VrId; 2]) -> Result<Vec<i64>, String> {
+        current::with_vr(|vr| {
+            let mut calls: Vec<_> =
+                of.iter().map(|&of| Rai::connect(vr, of).call_async(double, (21,)).unwrap()).collect();
+            let mut completions = Completions::new(vr);
+            calls.iter().for_each(|call| completions.add(call));
+            let first = completions.next().map_err(|error| error.to_string())?;
+            calls.retain(|call| Some(call.ticket()) == first);
+            let results = calls.into_iter().map(|call| call.wait().map_err(|error| error.to_string()));
+            let results: Result<Vec<i64>, String> = results.collect();
+            completions.next().map_or_else(|error| Err(error.to_string()), |_| results)
+        })
+        .ok_or("no server")?
+    }
+    fn cast(of: VrId) -> Result<(), String> {
+        let cast = current::with_vr(|vr| Rai::connect(vr, of).cast(double, (21,)));
+        cast.ok_or("no server")?.map_err(|error| error.to_string())
+    }
+    with_servers(2, |_, servers| {
+        let (own, other) = (servers[0].server(), servers[1].server());
+        let error = servers[0].call(call, (own,)).unwrap().unwrap_err();
+        assert!(error.contains("by its own server") && error.contains("concurrent"), "{error}");
+        let error = servers[0].call(wait_for_any, ([own, own],)).unwrap().unwrap_err();
+        assert!(error.contains("concurrent"), "{error}");
+        assert_eq!(servers[0].call(wait_for_any, ([own, other],)), Ok(Ok(vec![42])));
+        assert_eq!(servers[0].call(cast, (own,)), Ok(Ok(())));
+        assert_eq!(servers[0].call(call, (other,)), Ok(Ok(42)));
+    });
+    with_servers_like(
+        || RaiServer::unrestricted().concurrent(2),
+        1,
+        |_, servers| {
+            assert_eq!(servers[0].call(call, (servers[0].server(),)), Ok(Ok(42)));
+        },
+    );
 }
 
 #[test]

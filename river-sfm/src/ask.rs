@@ -3,11 +3,11 @@
 //! A question carries the attribute `ask`, which names who asked and a number; its reply travels on a channel of its own,
 //! in the lane of that number, so that no other receive sees it and it is found at once.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Instant;
 
-use river_core::{Channel, Selector, Vr, VrId};
+use river_core::{Channel, Envelope, Selector, Vr, VrId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AskError, RecvError, SendError};
@@ -24,33 +24,42 @@ struct Ticket {
     number: u64,
 }
 
-/// So many questions are remembered whose replies may yet come; of more of them, not those that were looked for longest ago.
-const REMEMBERED: usize = 256;
-/// So many of their replies are looked for with each new question.
-const LOOKS: usize = 8;
-
-/// The questions of a VR whose replies nobody waits for any more; next is looked for the first.
+/// The questions of a VR that are waited for: several if handlers ask meanwhile.
 #[derive(Default)]
-struct GivenUp(RefCell<VecDeque<u64>>);
+struct Open {
+    numbers: Rc<RefCell<Vec<u64>>>,
+    /// Whether late replies are dropped.
+    drops: Cell<bool>,
+}
 
-impl GivenUp {
-    fn add(&self, number: u64) {
-        let mut numbers = self.0.borrow_mut();
-        if numbers.len() == REMEMBERED {
-            numbers.pop_front();
+impl Open {
+    /// A question was given up: from now on every reply that nobody waits for is dropped, whenever it comes.
+    fn drop_late(&self, vr: &Vr) {
+        if self.drops.replace(true) {
+            return;
         }
-        numbers.push_back(number);
+        let open = self.numbers.clone();
+        let is_late = move |reply: &Envelope| !open.borrow().contains(&reply.lane);
+        vr.handle(Selector::on(REPLIES), is_late, |_, _| {}).detach();
     }
+}
 
-    /// Drops replies that have come. Handlers may run meanwhile, and ask.
-    fn drop_replies(&self, vr: &Vr) {
-        let looks = self.0.borrow().len().min(LOOKS);
-        for _ in 0..looks {
-            let next = self.0.borrow_mut().pop_front();
-            if let Some(number) = next.filter(|&number| !drop_reply(vr, number)) {
-                self.add(number);
-            }
-        }
+/// A question that is waited for.
+struct Waiting {
+    open: Rc<Open>,
+    number: u64,
+}
+
+impl Waiting {
+    fn new(open: &Rc<Open>, number: u64) -> Self {
+        open.numbers.borrow_mut().push(number);
+        Self { open: open.clone(), number }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.open.numbers.borrow_mut().retain(|number| *number != self.number);
     }
 }
 
@@ -60,20 +69,24 @@ pub(crate) fn ask(
     question: Message,
     deadline: Option<Instant>,
 ) -> Result<Message, AskError> {
-    let given_up = vr.slot::<GivenUp>();
-    given_up.drop_replies(vr);
     let ticket = Ticket { asker: vr.id(), number: vr.fresh_number() };
     let text = deadline.map(|_| question.to_string());
     traced::describe(vr);
     traced::describe_replies(vr, REPLIES);
     let Sealed { payload, lane } = question.without(ASK).with_any(ASK, &ticket).seal()?;
+    let questions = vr.slot::<Open>();
+    let waiting = Waiting::new(&questions, ticket.number);
     vr.send_bytes(dest, SFM, lane, payload).map_err(SendError::Core)?;
     let selector = Selector::on(REPLIES).lane(ticket.number).awaiting(dest);
-    match vr.receive_until(selector, deadline, |_| true) {
+    let received = vr.receive_until(selector, deadline, |_| true);
+    drop(waiting);
+    match received {
         Ok(envelope) => Ok(open(envelope)?),
         Err(error) => {
             // Also of who is gone: it may have forwarded the question.
-            given_up.add(ticket.number);
+            if matches!(error, river_core::RecvError::Timeout { .. } | river_core::RecvError::Down(_)) {
+                questions.drop_late(vr);
+            }
             Err(AskError::Recv(match error {
                 river_core::RecvError::Timeout { waited, queued } => {
                     let pattern = format!("the reply to {}", text.unwrap_or_default());
@@ -90,11 +103,4 @@ pub(crate) fn reply(vr: &Vr, question: &Message, reply: Message) -> Result<(), S
     traced::describe_replies(vr, REPLIES);
     let Sealed { payload, .. } = reply.seal()?;
     Ok(vr.send_bytes(ticket.asker, REPLIES, ticket.number, payload)?)
-}
-
-/// Drops a reply if it has come. A receive that finds nothing would hear of other news instead: hence the look before.
-fn drop_reply(vr: &Vr, number: u64) -> bool {
-    let selector = Selector::on(REPLIES).lane(number);
-    vr.peek_where(selector, |_| Some(())).is_some()
-        && matches!(vr.try_receive_where(selector, |_| true), Ok(Some(_)))
 }

@@ -93,6 +93,33 @@ fn a_late_reply_of_who_got_the_question_from_one_that_is_gone_is_dropped() {
     });
 }
 
+#[test]
+fn of_any_number_of_late_replies_none_stays() {
+    const QUESTIONS: usize = 1000;
+    run(2, |vr, index, ids| {
+        if index == 0 {
+            let late: Vec<Message> = (0..QUESTIONS)
+                .map(|_| vr.recv(pat! { late: true }))
+                .collect::<std::result::Result<_, _>>()?;
+            vr.recv(pat! { tag: "go" })?;
+            for question in late {
+                vr.reply(&question, msg! {})?;
+            }
+            vr.send(ids[1], msg! { tag: "gone" })?;
+            return Ok(vr.reply(&vr.recv(pat! { src: ids[1], late: false })?, msg! {})?);
+        }
+        for _ in 0..QUESTIONS {
+            assert!(vr.ask_timeout(ids[0], msg! { late: true }, Duration::ZERO).unwrap_err().is_timeout());
+        }
+        vr.send(ids[0], msg! { tag: "go" })?;
+        vr.recv(pat! { tag: "gone" })?;
+        assert_eq!(vr.queue().messages, 0);
+        vr.ask(ids[0], msg! { late: false })?;
+        assert_eq!(vr.queue().messages, 0);
+        Ok(())
+    });
+}
+
 /// Who serves while it asks may ask while it serves.
 #[test]
 fn a_handler_may_ask_while_a_late_reply_is_dropped() {

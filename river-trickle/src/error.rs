@@ -100,6 +100,9 @@ pub enum TrickleError {
     /// A result was waited for from within a receive's predicate, where nothing can be received.
     #[error("a farm was used from within a receive's predicate: predicates may only look at the message")]
     Reentrant,
+    /// A function that runs on a VM waits for others on the same VM, which does them only afterwards.
+    #[error("only a VM that waits itself has the work that is left, and it would do it only afterwards")]
+    Itself,
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
@@ -108,7 +111,11 @@ pub enum TrickleError {
 impl TrickleError {
     /// Why nothing can be waited for any more, whichever VM it would have come from.
     pub(crate) fn waiting(error: &CallError) -> Self {
-        if matches!(error, CallError::Reentrant(_)) { TrickleError::Reentrant } else { TrickleError::Stopped }
+        match error {
+            CallError::Reentrant(_) => TrickleError::Reentrant,
+            CallError::Itself(_) => TrickleError::Itself,
+            _ => TrickleError::Stopped,
+        }
     }
 
     /// Whether VMs were lost that no repetition brings back.

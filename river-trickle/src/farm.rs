@@ -39,18 +39,23 @@ pub(crate) struct Farm<'a, I: Iterator, R> {
     /// Chunks that are not accepted. Their arguments are kept encoded, so the items need not be `Clone`.
     open: FxHashMap<ChunkId, Open<I::Item>>,
     running: FxHashMap<Ticket, Running<'a, R>>,
+    /// Calls that tell when a batch is begun, if there is a deadline.
+    begins: FxHashMap<Ticket, Begin<'a>>,
     completions: Completions<'a>,
     deaths: FxHashMap<usize, Death>,
     /// Times are those of the VR's own clock, which a recoverable one is told again when it is restored.
     started: Duration,
     hungry_since: Option<Duration>,
+    last_look: Duration,
     on_progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
 struct Member<'a> {
     vm: Vm<'a>,
-    /// Since when it works on its first batch.
+    /// Since when it works on its first batch, or on what others want of it before.
     busy_since: Option<Duration>,
+    /// When it has begun what it works on, if there is a deadline.
+    began: Option<Duration>,
     /// Since when it has not ended what was taken from it.
     stuck_since: Option<Duration>,
 }
@@ -68,6 +73,13 @@ struct Running<'a, R> {
     chunks: usize,
     vm: VmIndex,
     pending: Pending<'a, Answer<R>>,
+}
+
+/// A call that does nothing: a VM that answers it begins what was issued with it.
+struct Begin<'a> {
+    vm: VmIndex,
+    batch: Ticket,
+    pending: Pending<'a, ()>,
 }
 
 /// Chunks on their way to a VM.
@@ -130,11 +142,13 @@ where
             done_items: 0,
             open: FxHashMap::default(),
             running: FxHashMap::default(),
+            begins: FxHashMap::default(),
             completions: Completions::new(vms.vr()),
             pool,
             deaths: FxHashMap::default(),
             started: vms.vr().uptime(),
             hungry_since: None,
+            last_look: vms.vr().uptime(),
             on_progress: None,
         };
         farm.pool.present().into_iter().for_each(|vm| farm.join(vm));
@@ -191,8 +205,15 @@ where
         let load = if args.len() == 1 { Load::One(args.remove(0)) } else { Load::Many(Packed::list(&args)) };
         let now = self.now();
         let member = &mut self.vms[vm.0];
-        match issue(&member.vm, vm, &load) {
-            Ok(pending) => {
+        // Forks and other farms may have the VM do something else first, for which no chunk has to pay.
+        let begin = self.options.deadline.map(|_| member.vm.rai().call_async(|| (), ())).transpose();
+        match begin.and_then(|begin| Ok((begin, issue(&member.vm, vm, &load)?))) {
+            Ok((begin, pending)) => {
+                if let Some(begin) = begin {
+                    self.completions.add(&begin);
+                    let begin = Begin { vm, batch: pending.ticket(), pending: begin };
+                    self.begins.insert(begin.pending.ticket(), begin);
+                }
                 self.completions.add(&pending);
                 member.busy_since.get_or_insert(now);
                 let running = Running { batch, chunks: chunks.len(), vm, pending };
@@ -253,7 +274,7 @@ where
     fn join(&mut self, vm: Vm<'a>) {
         self.scheduler.handle_joined();
         self.hungry_since = None;
-        self.vms.push(Member { vm, busy_since: None, stuck_since: None });
+        self.vms.push(Member { vm, busy_since: None, began: None, stuck_since: None });
     }
 
     /// Takes in VMs that have come, and lets go those that want to.
@@ -264,13 +285,8 @@ where
                 self.report();
             }
         }
-        if !self.pool.somebody_leaves() {
-            return;
-        }
-        for index in 0..self.vms.len() {
-            if self.pool.is_leaving(&self.vms[index].vm) {
-                self.scheduler.handle_leaving(VmIndex(index));
-            }
+        for index in self.pool.leaving(self.vms.iter().map(|member| &member.vm)) {
+            self.scheduler.handle_leaving(VmIndex(index));
         }
     }
 

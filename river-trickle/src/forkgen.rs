@@ -34,6 +34,8 @@ pub struct ForkGen<'a, F, M, I: Iterator, R> {
     state: State<'a, I, R>,
     /// Results that have arrived, each with the number of its first item.
     ready: VecDeque<(u64, Result<R, TrickleError>)>,
+    /// Something has happened after which there may be new work to issue.
+    news: bool,
 }
 
 enum State<'a, I: Iterator, R> {
@@ -119,7 +121,7 @@ impl<'a> Vms<'a> {
             Ok(farm) => State::Running(Box::new(farm)),
             Err(error) => State::Refused(error),
         };
-        ForkGen { function, mode: PhantomData, state, ready: VecDeque::new() }
+        ForkGen { function, mode: PhantomData, state, ready: VecDeque::new(), news: true }
     }
 }
 
@@ -144,8 +146,9 @@ where
         self.with(|options| options.retries = retries)
     }
 
-    /// How long a VM may work on one chunk. One that takes longer is cancelled, and counts as failed, with
-    /// [`TrickleError::TimedOut`]; a VM that does not end it within two seconds even then is given up. Default: no limit.
+    /// How long a VM may work on one chunk; what else it has to do before does not count. One that takes longer is cancelled, and
+    /// counts as failed, with [`TrickleError::TimedOut`]; a VM that does not end it within two seconds even then is given up.
+    /// Default: no limit.
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.deadline = Some(deadline))
     }
@@ -185,8 +188,11 @@ where
     }
 
     fn next_numbered(&mut self) -> Option<(u64, Result<R, TrickleError>)> {
-        while let State::Running(farm) = &mut self.state {
+        while let State::Running(farm) = &mut self.state
+            && (self.news || self.ready.is_empty())
+        {
             // First of all new work is issued: while the caller uses a result, no VM should wait for it.
+            self.news = false;
             let function = self.function;
             let next = farm.advance(&mut |vm, _, load| issue::<F, M, I::Item>(vm, function, load));
             match next {
@@ -197,6 +203,7 @@ where
                 Ok(Next::Wait) => match farm.wait() {
                     Err(error) => self.state = State::Refused(error),
                     Ok(Event::Finished { vm, chunks }) => {
+                        self.news = true;
                         let vm = farm.vm(vm).name().to_owned();
                         for chunk in chunks {
                             accept(farm, &mut self.ready, chunk, &vm, F::PER_ITEM);

@@ -7,8 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
-use river_core::{DeployError, VmInfo, Vr, VrId, Why};
+use river_core::{DeployError, VmId, VmInfo, Vr, VrId, Why};
 use river_rai::{CallError, Pending, Rai};
 
 use crate::progress::say;
@@ -79,6 +80,15 @@ pub(crate) struct Lot {
     injected: RefCell<Vec<Injection>>,
 }
 
+/// How long to wait for the news that a server which was given back has ended.
+const NEWS: Duration = Duration::from_secs(2);
+
+/// Hears that a server has ended which was given back: it was wanted, so no receive of the program should.
+fn hear_of_end(server: Rai<'_>) {
+    // One that is out of reach is told of when it is.
+    let _ = server.wait_for_end(NEWS);
+}
+
 impl Lot {
     /// A VM is to go, as soon as it can.
     pub(crate) fn drain(&self, vm: Place<'_>) {
@@ -86,14 +96,20 @@ impl Lot {
         self.settle(vm);
     }
 
-    /// Whether a VM has to go, as far as is known.
-    pub(crate) fn somebody_leaves(&self, vr: &Vr) -> bool {
-        !self.leaving.borrow().is_empty() || !vr.leaving().is_empty()
+    /// The VMs that others want back, if anybody has to go as far as is known.
+    pub(crate) fn who_leaves(&self, vr: &Vr) -> Option<Vec<VmId>> {
+        let wanted = vr.leaving();
+        (!self.leaving.borrow().is_empty() || !wanted.is_empty()).then_some(wanted)
     }
 
-    pub(crate) fn is_leaving(&self, vm: Place<'_>) -> bool {
+    /// Whether a VM has to go, if others want these back.
+    pub(crate) fn is_among(&self, wanted: &[VmId], vm: Place<'_>) -> bool {
         self.leaving.borrow().contains(&vm.rai.server())
-            || vm.info.is_some_and(|info| vm.rai.vr().leaving().contains(&info.id))
+            || vm.info.is_some_and(|info| wanted.contains(&info.id))
+    }
+
+    fn is_leaving(&self, vm: Place<'_>) -> bool {
+        self.is_among(&vm.rai.vr().leaving(), vm)
     }
 
     pub(crate) fn has_left(&self, vm: Place<'_>) -> bool {
@@ -169,6 +185,9 @@ impl Lot {
             Some(info) => vm.rai.vr().release(std::slice::from_ref(info)).is_ok(),
             None => vm.rai.stop().is_ok(),
         };
+        if given_back && vm.info.is_some() {
+            hear_of_end(vm.rai);
+        }
         if given_back {
             say(format_args!("VM {} was given back", vm.name));
         }
@@ -188,15 +207,20 @@ impl Lot {
         vr: &Vr,
         vms: impl Iterator<Item = Place<'v>>,
     ) -> Result<(), DeployError> {
-        let mut leased = self.unused.take();
+        let (mut leased, mut servers) = (self.unused.take(), Vec::new());
         for vm in vms.filter(|vm| self.leave(*vm)) {
             match vm.info {
-                Some(info) => leased.push(info.clone()),
+                Some(info) => {
+                    leased.push(info.clone());
+                    servers.push(vm.rai);
+                }
                 // It may have ended by itself.
                 None => drop(vm.rai.stop()),
             }
         }
-        vr.release(&leased)
+        vr.release(&leased)?;
+        servers.into_iter().for_each(hear_of_end);
+        Ok(())
     }
 
     /// A VM's server is gone, and another may take its place.

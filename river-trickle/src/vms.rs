@@ -1,5 +1,6 @@
 //! Handles on all VMs of a farm.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -26,7 +27,11 @@ pub struct Vms<'a> {
 }
 
 /// The VMs as a farm that runs sees them. While it exists, VMs that are drained are not given back under its feet.
-pub(crate) struct Pool<'a>(Vms<'a>);
+pub(crate) struct Pool<'a> {
+    vms: Vms<'a>,
+    /// How many of those that have joined the farm knows.
+    seen: Cell<usize>,
+}
 
 impl<'a> Vms<'a> {
     /// VMs on which servers run already: their names, for messages, and the servers. [`connect`](crate::connect) finds
@@ -196,7 +201,7 @@ impl<'a> Vms<'a> {
 
     /// Gives back those that have to go and on which nobody has work.
     pub(crate) fn settle(&self) {
-        if self.lot.somebody_leaves(self.vr) {
+        if self.lot.who_leaves(self.vr).is_some() {
             self.present().iter().for_each(|vm| self.lot.settle(vm.place()));
         }
     }
@@ -206,16 +211,18 @@ impl<'a> Pool<'a> {
     pub(crate) fn of(vms: &Vms<'a>) -> Self {
         vms.settle();
         vms.lot.begin_farm();
-        Self(vms.clone())
+        Self { vms: vms.clone(), seen: Cell::new(0) }
     }
 
     pub(crate) fn vr(&self) -> &'a Vr {
-        self.0.vr
+        self.vms.vr
     }
 
     /// The VMs that there are when the farm begins.
     pub(crate) fn present(&self) -> Vec<Vm<'a>> {
-        self.0.present()
+        let present = self.vms.present();
+        self.seen.set(self.vms.lot.joined.borrow().len());
+        present
     }
 
     /// VMs that have come and that the farm does not know.
@@ -223,39 +230,42 @@ impl<'a> Pool<'a> {
     where
         'a: 'v,
     {
-        self.0.newcomers(known)
+        self.vms.collect_joined();
+        let joined = self.vms.lot.joined.borrow().len();
+        if self.seen.replace(joined) == joined { Vec::new() } else { self.vms.newcomers(known) }
     }
 
     /// Whether VMs are looked for.
     pub(crate) fn grows(&self) -> bool {
-        self.0.lot.scout.borrow().is_some()
+        self.vms.lot.scout.borrow().is_some()
     }
 
-    /// Whether a VM has to go, as far as is known.
-    pub(crate) fn somebody_leaves(&self) -> bool {
-        self.0.lot.somebody_leaves(self.0.vr)
-    }
-
-    pub(crate) fn is_leaving(&self, vm: &Vm<'a>) -> bool {
-        self.0.lot.is_leaving(vm.place())
+    /// Who of these VMs has to go, as far as is known, by their places in the list.
+    pub(crate) fn leaving<'v>(&self, vms: impl Iterator<Item = &'v Vm<'a>>) -> Vec<usize>
+    where
+        'a: 'v,
+    {
+        let Some(leaving) = self.vms.lot.who_leaves(self.vms.vr) else { return Vec::new() };
+        let places = vms.enumerate().filter(|(_, vm)| self.vms.lot.is_among(&leaving, vm.place()));
+        places.map(|(place, _)| place).collect()
     }
 
     /// Gives a VM back that has finished what the farm had for it.
     pub(crate) fn release(&self, vm: &Vm<'a>) {
-        self.0.lot.release(vm.place());
+        self.vms.lot.release(vm.place());
     }
 
     /// Gives a VM up that does not answer.
     pub(crate) fn give_up(&self, vm: &Vm<'a>) {
-        self.0.lot.give_up(vm.place());
+        self.vms.lot.give_up(vm.place());
     }
 }
 
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
-        if self.0.lot.end_farm() {
+        if self.vms.lot.end_farm() {
             // Nobody is left who would.
-            self.0.settle();
+            self.vms.settle();
         }
     }
 }

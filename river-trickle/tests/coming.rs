@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use river_core::{Channel, HostLimits, Query, QueueLimit, Result, Vm, VmConfig, VmInfo, Vr, WhenFull};
+use river_core::{
+    Channel, HostLimits, Query, QueueLimit, RecvError, Result, Selector, Vm, VmConfig, VmInfo, Vr, WhenFull,
+};
 use river_rai::{Rai, RaiServer};
 use river_trickle::{TrickleError, current};
 
@@ -139,6 +141,43 @@ fn vms_that_are_released_can_be_had_again() {
             assert!(matches!(vms.forkwork(|x: u64| x, 0..3, 1), Err(TrickleError::NoVmLeft { .. })));
         }
         drop(machines);
+        Ok(())
+    });
+}
+
+#[test]
+fn that_what_was_given_back_has_ended_is_no_news() {
+    alone("that_what_was_given_back_has_ended_is_no_news", |vr| {
+        let machines = [vm("first"), vm("second"), vm("third")];
+        let vms = river_trickle::connect(vr, machines.len())?;
+        assert_eq!(vms.forkwork(|x: u64| x, 0..3, 1)?, [0, 1, 2]);
+        vms.drain(&vms[1]);
+        vms.release()?;
+        wait_for_idle(vr, machines.len())?;
+        let soon = Instant::now() + Duration::from_millis(100);
+        let news = vr.receive_until(Selector::on(Channel::named("never")), Some(soon), |_| true).unwrap_err();
+        assert!(matches!(news, RecvError::Timeout { .. }), "{news}");
+        Ok(())
+    });
+}
+
+#[test]
+fn results_cost_the_same_whether_vms_come_and_go_or_not() {
+    alone("results_cost_the_same_whether_vms_come_and_go_or_not", |vr| {
+        const ITEMS: u64 = 100_000;
+        let machines = [vm("first"), vm("second"), vm("third")];
+        let vms = river_trickle::connect(vr, machines.len())?;
+        let time_results = || -> Result<Duration> {
+            let mut farm = vms.forkgen(|x: u64| x, 0..ITEMS, ITEMS as usize);
+            farm.next().unwrap()?;
+            let start = Instant::now();
+            assert_eq!(farm.flatten().count() as u64, ITEMS - 1);
+            Ok(start.elapsed())
+        };
+        let before = time_results()?;
+        vms.grow(Some(machines.len()))?;
+        let growing = time_results()?;
+        assert!(growing < 4 * before + Duration::from_millis(50), "{before:?} and {growing:?}");
         Ok(())
     });
 }

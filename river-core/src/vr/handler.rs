@@ -50,13 +50,32 @@ impl Handlers {
     }
 }
 
+/// A handler that is running, until it has returned or panicked.
+struct Busy<'a> {
+    handlers: &'a Handlers,
+    id: PostId,
+}
+
+impl<'a> Busy<'a> {
+    fn new(handlers: &'a Handlers, id: PostId) -> Self {
+        handlers.busy.borrow_mut().push(id);
+        Self { handlers, id }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.handlers.busy.borrow_mut().retain(|busy| *busy != self.id);
+    }
+}
+
 impl Vr {
     /// Has an action run for every envelope that matches, from now on and for those that wait already, in order of arrival.
     /// No other receive gets them. Does not block.
     ///
     /// It runs on this VR's thread, inside whatever receive this VR is in when the envelope has arrived, or goes into next,
-    /// and before that returns. It may send and receive; it is not called again while it runs. It owns what it uses: share
-    /// with it by an `Rc`.
+    /// and before that returns. It may send and receive; it is not called again while it runs. If it panics, so does the receive;
+    /// what comes next it handles again. It owns what it uses: share with it by an `Rc`.
     ///
     /// ```
     /// # use std::cell::Cell;
@@ -107,10 +126,9 @@ impl Vr {
             let action =
                 self.handlers.actions.borrow().iter().find(|(of, _)| *of == id).map(|(_, a)| a.clone());
             let Some(action) = action else { continue };
-            self.handlers.busy.borrow_mut().push(id);
+            let _busy = Busy::new(&self.handlers, id);
             (action.borrow_mut())(self, self.taken(envelope));
             served = true;
-            self.handlers.busy.borrow_mut().retain(|busy| *busy != id);
         }
     }
 }

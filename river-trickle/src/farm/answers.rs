@@ -1,11 +1,11 @@
 //! What VMs answer, and what follows from it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river_rai::{CallError, Completion, Pending, RemoteSend, Ticket};
 
 use super::clock::TICK;
-use super::{Event, Farm, Finished, Open, Running};
+use super::{Begin, Event, Farm, Finished, Open, Running};
 use crate::error::TrickleError;
 use crate::scheduler::{ChunkId, Mode, VmIndex};
 
@@ -21,8 +21,19 @@ where
     /// Waits for something to happen and tells the scheduler.
     pub(crate) fn wait(&mut self) -> Result<Event<I::Item, R>, TrickleError> {
         let waiting = |error: CallError| TrickleError::waiting(&error);
-        match self.completions.next_until(self.next_look()).map_err(waiting)? {
+        // However many answers come in: between them time is over, too.
+        let looked = self.is_time_to_look();
+        if looked {
+            match self.look_at_the_clock() {
+                Event::Nothing => {}
+                event => return Ok(event),
+            }
+        }
+        // There may be something to issue after a look.
+        let until = if looked { Some(Instant::now()) } else { self.next_look() };
+        match self.completions.next_until(until).map_err(waiting)? {
             Completion::Answered(ticket) => self.answered(ticket),
+            Completion::Timeout if looked => Ok(Event::Nothing),
             Completion::Timeout => Ok(self.look_at_the_clock()),
             Completion::Empty if self.scheduler.alive() == 0 => {
                 // Only VMs that may still come keep this from being over.
@@ -44,8 +55,9 @@ where
 
     fn answered(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
         let Some(Running { batch, vm, pending, chunks }) = self.running.remove(&ticket) else {
-            return Ok(Event::Other(ticket));
+            return self.begun(ticket);
         };
+        self.vms[vm.0].began = None;
         let result = match pending.wait() {
             Err(CallError::Down(down)) => {
                 self.lost(vm, &down);
@@ -87,6 +99,20 @@ where
         let chunks = self.settle(used, results, vm);
         self.report();
         Ok(Event::Finished { vm, chunks })
+    }
+
+    /// A VM may have begun a batch.
+    fn begun(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
+        let Some(Begin { vm, batch, pending }) = self.begins.remove(&ticket) else {
+            return Ok(Event::Other(ticket));
+        };
+        match pending.wait() {
+            Err(CallError::Down(down)) => self.lost(vm, &down),
+            Err(CallError::Stopped) => return Err(TrickleError::Stopped),
+            _ if self.running.contains_key(&batch) => self.vms[vm.0].began = Some(self.now()),
+            _ => {}
+        }
+        Ok(Event::Nothing)
     }
 
     /// Whether what a VM has accumulated can be thrown away, since something of a batch has failed, and all be done again. Of a

@@ -22,33 +22,44 @@ where
         self.pool.vr().uptime()
     }
 
+    /// Until when to wait without a look at the clock, if anything depends on it.
     pub(super) fn next_look(&self) -> Option<Instant> {
+        self.needs_clock().then(|| Instant::now() + TICK)
+    }
+
+    pub(super) fn is_time_to_look(&self) -> bool {
+        self.needs_clock() && self.now().saturating_sub(self.last_look) >= TICK
+    }
+
+    fn needs_clock(&self) -> bool {
         let tail =
             self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
-        let clock = tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows();
-        clock.then(|| Instant::now() + TICK)
+        tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows()
     }
 
     /// Judges who is slow, and whose time is over.
     pub(super) fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
         let now = self.now();
+        self.last_look = now;
         for index in 0..self.vms.len() {
             let vm = VmIndex(index);
             if self.scheduler.is_gone(vm) {
                 continue;
             }
-            let Member { busy_since, stuck_since, .. } = self.vms[index];
-            if stuck_since.is_some_and(|since| now.saturating_sub(since) > STUCK) {
+            let Member { busy_since, began, stuck_since, .. } = self.vms[index];
+            // What it has not begun it is not stuck in.
+            let stuck = began.and_then(|began| stuck_since.map(|since| since.max(began)));
+            if stuck.is_some_and(|since| now.saturating_sub(since) > STUCK) {
                 self.pool.give_up(self.vm(vm));
                 self.gone(vm, format!("it did not end a call within {STUCK:?} after it was cancelled"));
                 continue;
             }
-            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
-            if let Some(deadline) = self.options.deadline
-                && busy_for > deadline
+            if let (Some(deadline), Some(began), None) = (self.options.deadline, began, stuck_since)
+                && now.saturating_sub(began) > deadline
             {
                 return self.overdue(vm, now);
             }
+            let Some(busy_for) = busy_since.map(|since| now - since) else { continue };
             if self.options.speculate
                 && self.scheduler.is_tail()
                 && self.pace.patience().is_some_and(|patience| busy_for > patience)

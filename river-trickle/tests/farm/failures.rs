@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river_trickle::{Chunk, TrickleError, current, join};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -136,6 +136,64 @@ fn a_chunk_that_takes_too_long_fails_and_its_vm_works_on() {
         assert!(late.contains(&(5..6)), "{late:?}");
         assert_eq!(good.len() + late.len(), 40);
         assert_eq!(vms.iter().filter(|vm| vm.call(foo, (1,)) == Ok(11)).count(), 2);
+    });
+}
+
+#[test]
+fn a_deadline_is_kept_while_other_vms_answer_all_the_time() {
+    let endless = |x: u64| {
+        while x == 5 && !current::is_cancelled() {
+            std::thread::yield_now();
+        }
+        x
+    };
+    with_vms(2, |vms| {
+        let started = Instant::now();
+        let results = vms.forkgen(endless, 0.., 1).deadline(Duration::from_millis(200));
+        let mut results = results.take_while(|_| started.elapsed() < Duration::from_secs(5));
+        let late = results
+            .find(|result| matches!(result, Err(TrickleError::TimedOut { items, .. }) if items.0 == (5..6)));
+        assert!(late.is_some());
+    });
+}
+
+/// Works for so long, whatever anybody says.
+fn toil(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
+#[test]
+fn the_time_of_a_chunk_begins_when_the_vm_has_done_what_others_want_of_it() {
+    with_vms(2, |vms| {
+        let fork = vms[0].fork(toil, (1500,)).unwrap();
+        let farm = vms.forkgen(|x: u64| x, 0..20, 1).deadline(Duration::from_millis(500)).speculate(false);
+        assert_eq!(farm.in_order(), Ok((0..20).collect()));
+        assert_eq!(join(fork), Ok(()));
+        let fork = vms[1].fork(toil, (1500,)).unwrap();
+        let fold = vms.forkfold(tally, merge, 0..100, 1).deadline(Duration::from_millis(500));
+        assert_eq!(fold.run(), Ok(expected(100)));
+        assert_eq!(join(fork), Ok(()));
+    });
+}
+
+#[test]
+fn a_vm_that_is_at_what_others_want_of_it_is_not_stuck() {
+    static HUNG: AtomicU32 = AtomicU32::new(0);
+    let once = |x: u64| {
+        while x == 1 && HUNG.load(Ordering::SeqCst) == 0 && !current::is_cancelled() {
+            std::thread::yield_now();
+        }
+        HUNG.fetch_add(u32::from(x == 1), Ordering::SeqCst);
+        x
+    };
+    with_vms(1, |vms| {
+        let mut farm = vms.forkgen(once, 0..4, 1).deadline(Duration::from_millis(500)).retries(1);
+        let mut results = vec![farm.next().unwrap().unwrap()];
+        // Between what the VM is at and what it gets next: longer than one that was cancelled is waited for.
+        let fork = vms[0].fork(toil, (3000,)).unwrap();
+        results.extend(farm.map(Result::unwrap));
+        results.sort_unstable();
+        assert_eq!((results, join(fork)), (vec![0, 1, 2, 3], Ok(())));
     });
 }
 
