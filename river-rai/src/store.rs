@@ -273,32 +273,10 @@ fn discard(kept: Kept) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     fn fill(store: &Store, objects: &[ObjectId]) {
         objects.iter().for_each(|object| store.add(*object, Kept { value: Box::new(()), kind: "()" }));
-    }
-
-    /// How long it takes to free a thousand objects on a server with so many names.
-    fn time_to_free(names: u64) -> Duration {
-        let (store, owner) = (Store::default(), VrId::fresh());
-        let objects: Vec<ObjectId> = (0..names + 1000).map(|number| ObjectId { owner, number }).collect();
-        fill(&store, &objects);
-        let (named, freed) = objects.split_at(names as usize);
-        named.iter().for_each(|object| store.name(object.number.to_string(), *object));
-        let start = Instant::now();
-        freed.iter().for_each(|object| store.release(object.first_reference()));
-        let took = start.elapsed();
-        assert_eq!(store.lock().objects.len(), named.len());
-        took
-    }
-
-    #[test]
-    fn to_free_an_object_costs_the_same_however_many_names_there_are() {
-        let (alone, among_many) = (time_to_free(0), time_to_free(100_000));
-        assert!(among_many < 20 * alone + Duration::from_millis(100), "{alone:?} and {among_many:?}");
     }
 
     #[test]

@@ -161,27 +161,6 @@ fn that_what_was_given_back_has_ended_is_no_news() {
     });
 }
 
-#[test]
-fn results_cost_the_same_whether_vms_come_and_go_or_not() {
-    alone("results_cost_the_same_whether_vms_come_and_go_or_not", |vr| {
-        const ITEMS: u64 = 100_000;
-        let machines = [vm("first"), vm("second"), vm("third")];
-        let vms = river_trickle::connect(vr, machines.len())?;
-        let time_results = || -> Result<Duration> {
-            let mut farm = vms.forkgen(|x: u64| x, 0..ITEMS, ITEMS as usize);
-            farm.next().unwrap()?;
-            let start = Instant::now();
-            assert_eq!(farm.flatten().count() as u64, ITEMS - 1);
-            Ok(start.elapsed())
-        };
-        let before = time_results()?;
-        vms.grow(Some(machines.len()))?;
-        let growing = time_results()?;
-        assert!(growing < 4 * before + Duration::from_millis(50), "{before:?} and {growing:?}");
-        Ok(())
-    });
-}
-
 /// What is just being taken in is not forgotten, at whatever moment the search is ended.
 #[test]
 fn vms_that_are_about_to_join_are_given_back_too() {
