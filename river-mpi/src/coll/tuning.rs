@@ -124,6 +124,10 @@ static ALLTOALLV: &[Row<Alltoallv>] =
 
 static REDUCE: &[Row<Reduce>] = &[
     row(TwoLevel, ANY, ANY, &reduce::TwoLevel),
+    row(Anywhere, 4, 2 << 10, &reduce::Binomial),
+    row(Anywhere, 2, 512 << 10, &reduce::Binomial),
+    row(Anywhere, 2, ANY, &reduce::Rabenseifner),
+    row(Together, 4, 1 << 20, &reduce::Linear),
     row(Anywhere, 4, 512 << 10, &reduce::Binomial),
     row(Anywhere, 4, ANY, &reduce::Rabenseifner),
     row(Together, ANY, 4 << 20, &reduce::Binomial),
