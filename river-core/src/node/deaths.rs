@@ -1,6 +1,7 @@
 //! Who is gone: how a process learns of it, and whom it tells.
 
 use super::book::Peer;
+use super::connect::Unreached;
 use super::foreign::Foreign;
 use super::{Node, Notice, SYSTEM};
 use crate::down::{Down, Why};
@@ -13,7 +14,7 @@ use crate::link::Link;
 impl Node {
     /// Registers the watch of a local VR on any VR. Blocks as `route` does.
     pub(crate) fn watch(&self, watcher: VrId, watched: VrId) {
-        match self.route(watched) {
+        match self.reach(watched) {
             Ok(Link::Local(_)) => self.add_watcher(watcher, watched),
             Ok(link) => {
                 self.expect(watcher, watched);
@@ -27,8 +28,10 @@ impl Node {
                 }
             }
             // What its dead host had sent is read first, if there is something.
-            Err(_) if self.book().located.contains_key(&watched) => self.expect(watcher, watched),
-            Err(down) => self.tell(watcher, &down),
+            Err(Unreached { alive: None, .. }) if self.book().located.contains_key(&watched) => {
+                self.expect(watcher, watched);
+            }
+            Err(Unreached { why, .. }) => self.tell(watcher, &Down { who: watched, why }),
         }
     }
 
@@ -150,12 +153,16 @@ impl Node {
 
     /// Sends a notice to a VR wherever it is; lost if it is gone. May block.
     pub(super) fn tell(&self, to: VrId, down: &Down) {
-        match self.route(to) {
+        match self.reach(to) {
             Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
             Ok(link) => {
                 let payload = postcard::to_stdvec(&down.why).unwrap_or_default().into();
                 let envelope = Envelope { src: down.who, dst: to, seq: 0, channel: SYSTEM, lane: 0, payload };
                 let _ = link.notify(Kind::Down, &envelope);
+            }
+            // It waits for this.
+            Err(Unreached { alive: Some(_), .. }) if !self.is_stopped() => {
+                let _ = self.courier.send(Notice::Down { to, down: down.clone() });
             }
             Err(_) => {}
         }
