@@ -246,3 +246,13 @@ fn who_has_no_file_left_does_not_take_its_peers_along() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_trace_that_cannot_be_written_is_an_error() {
+    let traced = || river_core::Launch::new().trace("/dev/full");
+    let error = traced().try_run(|_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("cannot write the trace /dev/full"), "{error}");
+    // What the program itself says comes first.
+    let error = traced().try_run(|_| Result::<()>::Err(river_core::VrError::msg("no luck"))).unwrap_err();
+    assert_eq!(error.to_string(), "no luck");
+}
