@@ -1,6 +1,7 @@
 //! User code that panics where nobody expects it, and hosts that leave something behind.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -255,4 +256,31 @@ fn a_trace_that_cannot_be_written_is_an_error() {
     // What the program itself says comes first.
     let error = traced().try_run(|_| Result::<()>::Err(river_core::VrError::msg("no luck"))).unwrap_err();
     assert_eq!(error.to_string(), "no luck");
+}
+
+/// Writes to a pipe that nobody reads from.
+#[derive(Serialize, Deserialize)]
+struct Piper;
+
+impl VirtualResource for Piper {
+    fn main(&mut self, _: &Vr) -> Result {
+        let (reader, mut writer) = std::io::pipe()?;
+        drop(reader);
+        writer.write_all(b"hello?")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_broken_pipe_is_an_error_and_kills_no_host() {
+    river_core::try_run(|vr| {
+        let piper = vr.deploy(&vr.start_local(1)?, |_| Piper)?;
+        let error = vr.receive(Selector::on(CHANNEL).from(piper[0])).unwrap_err();
+        assert!(
+            matches!(&error, RecvError::Down(Down { why: Why::Failed(text), .. }) if text.contains("Broken pipe")),
+            "{error}"
+        );
+        Ok(())
+    })
+    .unwrap();
 }
