@@ -53,6 +53,13 @@ impl Node {
         }
     }
 
+    /// The end of a VR there was told: the death of its host need not be.
+    pub(super) fn unexpect(&self, host: HostId, watcher: VrId, watched: VrId) {
+        if let Some(peer) = self.book().peers.get_mut(&host) {
+            peer.watches.retain(|watch| *watch != (watcher, watched));
+        }
+    }
+
     pub(crate) fn add_watcher(&self, watcher: VrId, watched: VrId) {
         let ended = {
             let mut book = self.book();
@@ -166,5 +173,35 @@ impl Node {
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::link::SimNet;
+    use crate::protocol::Place;
+
+    #[test]
+    fn who_has_ended_is_forgotten_by_its_watchers_and_with_them() {
+        let at = |port| Place { host: HostId::fresh(), address: ([127, 0, 0, 1], port).into() };
+        let (node, _notices) = Node::simulated(at(1), &Arc::new(SimNet::default()), Arc::new(|_| None));
+        let (there, watcher) = (at(2), VrId::fresh());
+        let watched = [(); 2].map(|()| VrId::fresh());
+        let _inbox = node.add(watcher);
+        for vr in watched {
+            node.learn(vr, there);
+            node.expect(watcher, vr);
+        }
+        let watches = || node.book().peers[&there.host].watches.clone();
+        let payload = postcard::to_stdvec(&Why::Finished).unwrap().into();
+        let envelope = Envelope { src: watched[0], dst: watcher, seq: 0, channel: SYSTEM, lane: 0, payload };
+        node.arrived(there.host, Frame { kind: Kind::Down, envelope });
+        assert_eq!(watches(), [(watcher, watched[1])]);
+        node.remove(watcher, &Why::Finished);
+        assert_eq!(watches(), []);
     }
 }
