@@ -222,7 +222,7 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Whether the process, or the machine, has no files left or no memory for them.
-fn is_shortage(error: &io::Error) -> bool {
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use rustix::process::{Resource as Limited, Rlimit, Signal};
+use rustix::process::{Pid, Resource as Limited, Rlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{self, Connection, ControlError, Incoming};
@@ -28,6 +27,7 @@ use crate::id::{ProgramId, VrId};
 use crate::inbox::Inbox;
 use crate::key::ClusterKey;
 use crate::lease;
+use crate::lifeline;
 use crate::node::{Asked, Node};
 use crate::panics::catch_panic;
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
@@ -77,8 +77,8 @@ pub fn become_host_if_asked() {
         // A VR starts a program of its own.
         return;
     }
-    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
-    if parent.is_none_or(|pid| *pid != *vm) {
+    let parent = rustix::process::getppid().filter(|pid| *pid.as_raw_nonzero().to_string() == *vm);
+    let Some(parent) = parent else {
         // A process that the user's code started has inherited the variable; a host leads a process group of its
         // own, and one whose VM has died meanwhile must not run the program a second time.
         if rustix::process::getpgrp() == rustix::process::getpid() {
@@ -86,11 +86,10 @@ pub fn become_host_if_asked() {
             process::exit(1);
         }
         return;
-    }
-    // The lifeline says that the VM is gone, but not to a process that is stopped.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    };
     // The hook of test executables runs on the main thread before the runtime has named it.
-    let host = thread::Builder::new().name("river-host".into()).spawn(run);
+    let host = take_lifeline(parent)
+        .and_then(|stdin| thread::Builder::new().name("river-host".into()).spawn(move || run(stdin)));
     match host.map(thread::JoinHandle::join) {
         Ok(Ok(Ok(()))) => process::exit(0),
         Ok(Ok(Err(error))) => eprintln!("river host: {error}"),
@@ -100,14 +99,9 @@ pub fn become_host_if_asked() {
     process::exit(1);
 }
 
-fn run() -> Result<(), ControlError> {
-    let (config, lifeline) = read_config()?;
+fn run(stdin: File) -> Result<(), ControlError> {
+    let config = read_config(stdin)?;
     config.limits.apply()?;
-    thread::Builder::new().name("river-lifeline".into()).spawn(move || {
-        // Ends with the VM, whatever way that goes; then nobody is left to say goodbye to.
-        let _ = io::copy(&mut File::from(lifeline), &mut io::sink());
-        let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
-    })?;
     let HostConfig { program, vm, key, spec, .. } = config;
     let key = ClusterKey::from_bytes(key);
     rt::block_on(async move {
@@ -173,18 +167,22 @@ impl HostLimits {
     }
 }
 
-fn read_config() -> io::Result<(HostConfig, OwnedFd)> {
-    let mut stdin = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+/// Ties this process to its VM by its standard input, which is what is returned, and which the user's code, if it reads its own,
+/// finds empty.
+fn take_lifeline(vm: Pid) -> io::Result<File> {
+    let stdin = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    lifeline::tie(stdin.try_clone()?.into(), vm)?;
+    Ok(stdin)
+}
+
+fn read_config(mut stdin: File) -> io::Result<HostConfig> {
     let mut length = [0; 4];
     stdin.read_exact(&mut length)?;
     let mut bytes = Vec::new();
     let length = u64::from(u32::from_le_bytes(length));
-    stdin.by_ref().take(length).read_to_end(&mut bytes)?;
-    let config =
-        postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    // The user's code may read its standard input and finds it empty.
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok((config, stdin.into()))
+    stdin.take(length).read_to_end(&mut bytes)?;
+    postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Hands a connection on which another process will send to the node, or serves a visitor of another program.

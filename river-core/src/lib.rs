@@ -99,6 +99,7 @@
 //! * `service`: connections between programs
 //! * `vr`: virtual resources
 //! * `cut`: a process's part in a checkpoint
+//! * `lifeline`: what ends a host with its VM
 //! * `host`: the process in which a VM runs a program's VRs
 //! * `vm`: virtual machines
 //! * `program`: the initiator's side: leases, hosts, directory
@@ -131,6 +132,7 @@ mod inboxes;
 pub mod kept;
 mod key;
 mod lease;
+mod lifeline;
 mod limit;
 mod link;
 mod machine;

@@ -164,6 +164,9 @@ impl Node {
             let mut book = self.book();
             book.ended.insert(vr, why.clone());
             book.open.remove(&vr);
+            for peer in book.peers.values_mut() {
+                peer.watches.retain(|(watcher, _)| *watcher != vr);
+            }
             book.watchers.remove(&vr).unwrap_or_default()
         };
         self.published.withdraw(vr);

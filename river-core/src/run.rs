@@ -261,7 +261,7 @@ fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) 
     if let Some(directory) = recording
         && let Err(error) = program.record(directory, id, &image::own_image()?)
     {
-        program.finish();
+        end(&program);
         return Err(error.into());
     }
     let recorder = recoverable.then(|| {
@@ -304,7 +304,7 @@ fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -
             if program.has_lost_a_host() {
                 say_that_a_host_was_lost();
             }
-            program.finish();
+            end(&program);
             return Err(error);
         }
     };
@@ -350,8 +350,20 @@ fn finish<T>(
     } else {
         say_that_a_host_was_lost();
     }
-    program.finish();
-    result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+    match result {
+        Ok(Ok(value)) => program.finish().map(|()| value).map_err(Into::into),
+        failed => {
+            end(program);
+            failed.unwrap_or_else(|panic| panic::resume_unwind(panic))
+        }
+    }
+}
+
+/// Ends a program that has failed: that its trace could not be written either is not its error.
+fn end(program: &Program) {
+    if let Err(error) = program.finish() {
+        say!("[river: {error}]");
+    }
 }
 
 /// Tells `river run --restarts`, whatever the program makes of the error, and with whatever code it exits.

@@ -130,9 +130,18 @@ pub(crate) fn look_up(node: &Arc<Node>, name: &str, asker: VrId) -> Result<(VrId
 
 /// Visits a process of another program, unless it is visited, or visits this one, already.
 async fn visit(node: &Arc<Node>, service: ServiceInfo) -> Result<(), String> {
-    if node.is_visited_by(service.host) {
+    let host = service.host;
+    if node.is_visited_by(host) {
         return Ok(());
     }
+    node.dials(host);
+    let visit = dial(node, service).await;
+    node.has_dialled(host, visit.as_ref().ok().copied());
+    visit.map(drop)
+}
+
+/// Begins a visit: its number.
+async fn dial(node: &Arc<Node>, service: ServiceInfo) -> Result<u64, String> {
     let Place { host, address } = node.place;
     let this = Visitor { program: node.program, host, port: address.port(), process: process_name() };
     let dialled = control::dial(service.address, node.key(), &Hello::Visit(this)).await;
@@ -154,7 +163,7 @@ async fn visit(node: &Arc<Node>, service: ServiceInfo) -> Result<(), String> {
     let visit = node.admit(&Visitor { program, host, port, process }, service.address);
     let number = node.enter_visit(to.clone());
     rt::spawn(stay(Arc::downgrade(node), host, (visit, number), to, from));
-    Ok(())
+    Ok(visit)
 }
 
 /// Serves a process of another program that visits this one, until it is gone.

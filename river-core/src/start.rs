@@ -4,8 +4,20 @@
 
 use std::ffi::c_int;
 
+const SIGPIPE: c_int = 13;
+const SIG_IGN: usize = 1;
+
+unsafe extern "C" {
+    fn signal(number: c_int, handler: usize) -> usize;
+}
+
 /// Runs before `main` with the arguments that every initialiser gets on Linux.
 extern "C" fn start(_argc: c_int, _argv: *const *const u8, _envp: *const *const u8) {
+    if std::env::var_os(crate::host::HOST_VARIABLE).is_some() {
+        // As the runtime of Rust does it before `main`, which a host never gets to.
+        // SAFETY: the C library's function of that signature; no handler is installed, and 13 is this signal on every Linux.
+        unsafe { signal(SIGPIPE, SIG_IGN) };
+    }
     crate::host::become_host_if_asked();
 }
 

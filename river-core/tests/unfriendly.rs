@@ -1,13 +1,14 @@
 //! User code that panics where nobody expects it, and hosts that leave something behind.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use river_core::{
-    Channel, DeployError, Down, RecvError, Result, Selector, VirtualResource, Vm, VmConfig, Vr, Why,
+    Channel, DeployError, Down, RecvError, Result, Selector, VirtualResource, Vm, VmConfig, Vr, VrId, Why,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -213,6 +214,94 @@ fn patience_may_be_endless() {
     river_core::try_run(|vr| {
         let got = vr.allocate_within(vec![vm.info()], 1, Duration::MAX)?;
         assert_eq!(got.len(), 1);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Has no file left when it sends to `to` for the first time; then some are free again.
+#[derive(Serialize, Deserialize)]
+struct Hoarder {
+    to: VrId,
+}
+
+impl VirtualResource for Hoarder {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let parent = vr.parent().unwrap();
+        vr.send_bytes(parent, OTHER, 0, vec![])?;
+        let mut files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+        let error = vr.send_bytes(self.to, CHANNEL, 0, vec![]).unwrap_err();
+        drop(files);
+        vr.send_bytes(self.to, CHANNEL, 0, vec![])?;
+        vr.send_bytes(parent, CHANNEL, 0, error.to_string().into_bytes())?;
+        Ok(())
+    }
+}
+
+/// Passes one message on to its parent.
+#[derive(Serialize, Deserialize)]
+struct Relay;
+
+impl VirtualResource for Relay {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.receive(Selector::on(CHANNEL))?;
+        vr.send_bytes(vr.parent().unwrap(), CHANNEL, 0, vec![])?;
+        Ok(())
+    }
+}
+
+#[test]
+fn who_has_no_file_left_does_not_take_its_peers_along() {
+    let limits = river_core::HostLimits { open_files: Some(100), ..Default::default() };
+    let vm = Vm::start(VmConfig::default().hidden().limits(limits)).unwrap();
+    river_core::try_run(|vr| {
+        let relay = vr.deploy(&vr.start_local(1)?, |_| Relay)?;
+        let vms = vr.allocate(vec![vm.info()], 1)?;
+        let hoarder = vr.deploy(&vms, |_| Hoarder { to: relay[0] })?;
+        vr.receive(Selector::on(CHANNEL).from(relay[0]))?;
+        let said = vr.receive(Selector::on(CHANNEL).from(hoarder[0]))?;
+        let said = String::from_utf8_lossy(&said.payload.to_bytes()).into_owned();
+        assert!(said.contains("from here: Too many open files"), "{said}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_an_error() {
+    let traced = || river_core::Launch::new().trace("/dev/full");
+    let error = traced().try_run(|_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("cannot write the trace /dev/full"), "{error}");
+    // What the program itself says comes first.
+    let error = traced().try_run(|_| Result::<()>::Err(river_core::VrError::msg("no luck"))).unwrap_err();
+    assert_eq!(error.to_string(), "no luck");
+}
+
+/// Writes to a pipe that nobody reads from.
+#[derive(Serialize, Deserialize)]
+struct Piper;
+
+impl VirtualResource for Piper {
+    fn main(&mut self, _: &Vr) -> Result {
+        let (reader, mut writer) = std::io::pipe()?;
+        drop(reader);
+        writer.write_all(b"hello?")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_broken_pipe_is_an_error_and_kills_no_host() {
+    river_core::try_run(|vr| {
+        let piper = vr.deploy(&vr.start_local(1)?, |_| Piper)?;
+        let error = vr.receive(Selector::on(CHANNEL).from(piper[0])).unwrap_err();
+        assert!(
+            matches!(&error, RecvError::Down(Down { why: Why::Failed(text), .. }) if text.contains("Broken pipe")),
+            "{error}"
+        );
         Ok(())
     })
     .unwrap();

@@ -4,11 +4,13 @@
 //! * [`search`]: a search as a state machine, without sockets and clock.
 //! * [`service`]: the same for the services of programs.
 //! * [`replay`]: what a recorded probe is good for: next to nothing.
+//! * [`names`]: the addresses of machines that are asked by name.
 //! * [`network`]: how far a process goes beyond its machine.
 //! * [`net`]: all of it on real sockets.
 //! * [`hear`]: whether a VM on this machine would hear a search.
 
 mod hear;
+mod names;
 mod net;
 mod network;
 mod probe;

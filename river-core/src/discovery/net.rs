@@ -208,21 +208,35 @@ pub(crate) fn search_service(
     Ok(run(Search::<ServiceAnnouncement>::service(key, &query)?, port, reach)?.finish())
 }
 
+/// How often a search looks whether a name that it has not waited for is known by now.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Takes the steps of a search.
 fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Search<A>, DiscoverError> {
-    let targets = Target::all(reach, port).map_err(DiscoverError::Socket)?;
-    let socket = bind_searcher(&targets).map_err(DiscoverError::Socket)?;
+    reach.look_up();
+    let mut targets = Target::all(reach, port).map_err(DiscoverError::Socket)?;
+    let local = reach.listening() == Network::Loopback && targets.iter().all(Target::is_local);
+    let socket = bind_searcher(local).map_err(DiscoverError::Socket)?;
 
     let start = Instant::now();
     // One byte more than any answer, so that a longer datagram does not pass for its beginning.
     let mut buffer = [0; PROBE_LEN + 1];
+    let mut awaits_names = reach.awaits_names();
     loop {
+        if awaits_names {
+            awaits_names = reach.awaits_names();
+            let mut new: Vec<Target> = reach.addresses(port).into_iter().map(Target::of).collect();
+            new.retain(|new| targets.iter().all(|known| known.address != new.address));
+            // An error is one of all sendings, or is not worth the search.
+            let _ = send_to_all(&socket, search.datagram(), &new);
+            targets.append(&mut new);
+        }
         match search.poll(start.elapsed()) {
             Step::Done => return Ok(search),
             Step::Send => send_to_all(&socket, search.datagram(), &targets)?,
             Step::Wait(time) => {
                 // A time-out of zero would mean to wait for ever.
-                let time = time.max(Duration::from_millis(1));
+                let time = if awaits_names { time.min(LOOK) } else { time }.max(Duration::from_millis(1));
                 socket.set_read_timeout(Some(time)).map_err(DiscoverError::Socket)?;
                 // A failed receive is a time-out, or news about an unreachable machine; either way others may
                 // still answer, and the search ends by its clock.
@@ -244,14 +258,22 @@ struct Target {
 
 impl Target {
     fn all(reach: &Reach, port: u16) -> io::Result<Vec<Self>> {
-        let to = |ip: Ipv4Addr| Self { address: (ip, port).into(), interface: None };
+        let to = |ip: Ipv4Addr| Self::of((ip, port).into());
         let mut targets: Vec<Self> = loopback_broadcasts()?.into_iter().map(to).collect();
         for Interface { ip, broadcast } in reach.network().interfaces()? {
             targets.extend(broadcast.map(to));
             targets.push(Self { interface: Some(ip), ..to(GROUP) });
         }
-        targets.extend(reach.resolve(port).into_iter().map(|address| Self { address, interface: None }));
+        targets.extend(reach.addresses(port).into_iter().map(Self::of));
         Ok(targets)
+    }
+
+    fn of(address: SocketAddr) -> Self {
+        Self { address, interface: None }
+    }
+
+    fn is_local(&self) -> bool {
+        self.address.ip().is_loopback()
     }
 
     fn send(&self, socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
@@ -263,8 +285,7 @@ impl Target {
 }
 
 /// The socket that a search is sent from: one of loopback, unless somebody outside is asked.
-fn bind_searcher(targets: &[Target]) -> io::Result<UdpSocket> {
-    let local = targets.iter().all(|target| target.address.ip().is_loopback());
+fn bind_searcher(local: bool) -> io::Result<UdpSocket> {
     let address = if local { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let socket = UdpSocket::bind((IpAddr::from(address), 0))?;
     socket.set_broadcast(true)?;

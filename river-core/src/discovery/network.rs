@@ -5,11 +5,16 @@
 //! other networks without broadcast).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use if_addrs::IfAddr;
 
+use crate::discovery::names::Names;
 use crate::key::{ClusterKey, KeyError};
+
+/// How long a search waits for names that no earlier one has waited for; it asks who is found later as soon as they are.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The group that VMs on the network join. Its range belongs to whoever administers the network.
 pub(crate) const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 77, 77);
@@ -116,8 +121,12 @@ struct Host {
 }
 
 impl Host {
+    fn ip(&self) -> Option<Ipv4Addr> {
+        self.name.parse().ok()
+    }
+
     fn is_this_machine(&self) -> bool {
-        self.name == "localhost" || self.name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
+        self.name == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
     }
 }
 
@@ -182,17 +191,26 @@ impl Reach {
         key_for(self.listening())
     }
 
-    /// The addresses of the machines that are to be asked one by one. Blocks for their names. A name without address is
-    /// reported in the log and left out: that machine may be off.
-    pub(super) fn resolve(&self, default_port: u16) -> Vec<SocketAddr> {
+    /// Has the names of the machines that are to be asked one by one looked up. Blocks for a bounded time for those that are new.
+    pub(super) fn look_up(&self) {
+        let names = self.hosts.iter().filter(|host| host.ip().is_none());
+        Names::of_process().look_up(names.map(|host| &*host.name), PATIENCE);
+    }
+
+    /// Whether some are still being looked up.
+    pub(super) fn awaits_names(&self) -> bool {
+        self.hosts.iter().any(|host| Names::of_process().is_under_way(&host.name))
+    }
+
+    /// The addresses of these machines, as far as they are known. A name without address is reported in the log and left out: that
+    /// machine may be off.
+    pub(super) fn addresses(&self, default_port: u16) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for host in &self.hosts {
-            match (host.name.as_str(), host.port.unwrap_or(default_port)).to_socket_addrs() {
-                Ok(found) => addresses.extend(found.filter(SocketAddr::is_ipv4)),
-                Err(error) => {
-                    tracing::warn!(host = host.name, %error, "RIVER_HOSTS names an unknown machine");
-                }
-            }
+            let port = host.port.unwrap_or(default_port);
+            let ips =
+                host.ip().map_or_else(|| Names::of_process().addresses(&host.name), |ip| vec![ip.into()]);
+            addresses.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, port)));
         }
         addresses
     }
@@ -301,6 +319,6 @@ mod tests {
     fn hosts_are_resolved_with_the_port_of_the_cluster() {
         let reach = Reach::parse("", "127.0.0.1, 127.0.0.2:9").unwrap();
         let expected: [SocketAddr; 2] = ["127.0.0.1:7".parse().unwrap(), "127.0.0.2:9".parse().unwrap()];
-        assert_eq!(reach.resolve(7), expected);
+        assert_eq!(reach.addresses(7), expected);
     }
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{OFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, OFlags, RenameFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::id::ImageHash;
@@ -92,12 +93,19 @@ impl Directory {
         Ok((file, DraftFile { path }))
     }
 
-    /// Turns a complete and verified draft into an image.
+    /// Turns a complete and verified draft into an image, unless there is one of that hash already, which others may just have
+    /// verified.
     pub(crate) fn publish(&self, hash: ImageHash, file: File, draft: DraftFile) -> io::Result<()> {
         let identity = Identity::of(&file.metadata()?);
         // A file that is open for writing cannot be executed.
         drop(file);
-        std::fs::rename(&draft.path, self.file(hash))?;
+        let path = self.file(hash);
+        match rustix::fs::renameat_with(CWD, &draft.path, CWD, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) if self.get(hash).is_some() => return Ok(()),
+            // It is bad, or the file system knows renaming in one way only.
+            Err(_) => std::fs::rename(&draft.path, path)?,
+        }
         drop(draft);
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, identity);
         self.evict(hash);
@@ -245,6 +253,21 @@ mod tests {
         let next = Directory::open(directory.path(), 1000).unwrap();
         assert!(next.get(hash).is_some());
         assert!(next.get(hash_of(b"other")).is_none());
+    }
+
+    #[test]
+    fn an_image_that_is_there_stays_and_a_bad_one_is_replaced() {
+        let (_scratch, directory) = open(1000);
+        let hash = insert(&directory, b"image");
+        let path = directory.get(hash).unwrap();
+        let first = std::fs::metadata(&path).unwrap().ino();
+        let next = Directory::open(directory.path(), 1000).unwrap();
+        insert(&next, b"image");
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), first);
+        std::fs::write(&path, b"imag").unwrap();
+        insert(&next, b"image");
+        assert_eq!(std::fs::read(next.get(hash).unwrap()).unwrap(), b"image");
+        assert_eq!(next.entries().count(), 1, "no draft stays behind");
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Sink for Deliver {
 }
 
 impl Node {
-    fn arrived(&self, from: HostId, frame: Frame) {
+    pub(super) fn arrived(&self, from: HostId, frame: Frame) {
         let _delivering = self.mirrors.deliver();
         if self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some()) {
             // It was declared lost, and is not heard of any more even if it lives.
@@ -110,6 +110,7 @@ impl Node {
             Kind::Down => {
                 let Ok(why) = postcard::from_bytes(envelope.payload.head()) else { return };
                 let down = Down { who: envelope.src, why };
+                self.unexpect(from, envelope.dst, envelope.src);
                 if let Some(inbox) = self.inbox(envelope.dst) {
                     let _ = inbox.push(Event::Down(down));
                 } else if self.has_left(envelope.dst) {

@@ -4,7 +4,8 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Node;
 use crate::control;
@@ -13,10 +14,12 @@ use crate::id::HostId;
 #[cfg(test)]
 use crate::link::SimNet;
 use crate::link::{By, Inlets, Link, Offer, Reader, Rings, TcpLink};
-use crate::noise::{self, HandshakeError, Session};
+use crate::noise::{self, Dialed, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Welcome};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one waits for others to give files back.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How envelopes leave and reach this process.
 #[derive(Debug)]
@@ -57,13 +60,14 @@ impl Node {
         }
     }
 
-    /// The link to a process, dialled if need be. `Err`: why there is none, which the program was asked for.
-    pub(super) fn connect(&self, host: HostId) -> Result<Link, Why> {
+    /// The link to a process, dialled if need be. `Err`: why there is none, which the program was asked for unless the fault is
+    /// this process's own.
+    pub(super) fn connect(&self, host: HostId) -> Result<Link, Unreached> {
         let (slot, address) = {
             let mut book = self.book();
             let peer = book.peers.entry(host).or_default();
             if let Some(why) = &peer.down {
-                return Err(why.clone());
+                return Err(why.clone().into());
             }
             (peer.link.clone(), peer.address)
         };
@@ -74,7 +78,7 @@ impl Node {
         }
         // It may have been buried meanwhile.
         if let Some(why) = self.book().why_down(host) {
-            return Err(why);
+            return Err(why.into());
         }
         let dialled = match address {
             Some(address) => self.dial(Place { host, address }),
@@ -85,7 +89,7 @@ impl Node {
                 let book = self.book();
                 if let Some(why) = book.why_down(host) {
                     new.close(&why.to_string());
-                    return Err(why);
+                    return Err(why.into());
                 }
                 *link = Some(new.clone());
                 // Before the book: who buries the peer from here on finds the link in its place, and takes it away.
@@ -94,8 +98,20 @@ impl Node {
             }
             Err(error) => {
                 drop(link);
-                Err(self.verdict(host, &error.to_string()))
+                if error.is_shortage() {
+                    let error = format!("no connection can be made from here: {error}");
+                    let why = Why::LostLink { vm: self.vm.clone(), error };
+                    return Err(Unreached { why, alive: Some(host) });
+                }
+                Err(self.verdict(host, &error.to_string()).into())
             }
+        }
+    }
+
+    /// Asks for a verdict on a process that is to have everything or be gone, though it may well live.
+    pub(super) fn give_up(&self, unreached: &Unreached) {
+        if let Some(host) = unreached.alive {
+            self.report(host, unreached.why.cause());
         }
     }
 
@@ -104,6 +120,25 @@ impl Node {
         if let Ways::Sim(net) = &self.ways {
             return net.connect(self.place.host, to.host).map(Link::Sim).ok_or(DialError::Unknown);
         }
+        let (mut rings, since) = (self.rings(), Instant::now());
+        loop {
+            match self.dial_once(to, rings) {
+                Err(DialError::Deaf(error)) => {
+                    tracing::debug!(%error, "no shared memory with a process of this machine");
+                    rings = None;
+                }
+                Err(error) if error.is_shortage() && since.elapsed() < DIAL_TIMEOUT => {
+                    if self.book().why_down(to.host).is_some() {
+                        return Err(error);
+                    }
+                    thread::sleep(PAUSE);
+                }
+                dialled => return dialled,
+            }
+        }
+    }
+
+    fn dial_once(&self, to: Place, rings: Option<&Rings>) -> Result<Link, DialError> {
         let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DIAL_TIMEOUT))?;
@@ -112,27 +147,28 @@ impl Node {
         if sealed {
             control::give_up_early(&stream)?;
         }
-        let rings = self.rings().filter(|_| !sealed);
+        let rings = rings.filter(|_| !sealed);
         let offer = rings.and_then(|_| Offer::new().ok());
         let ring = offer.as_ref().map(Offer::name);
         let port = self.place.address.port();
         let program = self.program_of(to.host);
         let hello = Hello::Data { program, from: self.place.host, port, ring };
         let hello = postcard::to_stdvec(&hello)?;
-        let (welcome, session) = noise::dial(&mut stream, &self.key, &hello, sealed)?;
-        let bell = match postcard::from_bytes(&welcome)? {
+        let Dialed { payload, confirm, session } = noise::dial(&mut stream, &self.key, &hello, sealed)?;
+        let bell = match postcard::from_bytes(&payload)? {
             Welcome::Host(host, bell) if host == to.host => bell,
             _ => return Err(DialError::Stranger(to.address)),
         };
-        if let Some(offer) = offer {
+        let offered = offer.is_some();
+        // The listener has taken nothing yet: this connection can still be as if it had never been.
+        let proposal = offer.zip(bell).map(|(offer, bell)| offer.to(&bell)).transpose();
+        let proposal = proposal.map_err(DialError::Deaf)?;
+        stream.write_all(&confirm)?;
+        if offered {
             let mut taken = [0];
             stream.read_exact(&mut taken)?;
-            if let (1, Some(bell), Some(rings)) = (taken[0], bell, rings) {
-                return Ok(Link::Shm(Arc::new(offer.accepted(
-                    stream,
-                    (to.host, &bell),
-                    rings.segments(),
-                )?)));
+            if let (1, Some(proposal), Some(rings)) = (taken[0], proposal, rings) {
+                return Ok(Link::Shm(Arc::new(proposal.accepted(stream, to.host, rings.segments()))));
             }
         }
         let inlets = self.reader().ok_or(DialError::Unknown)?.inlets().clone();
@@ -174,6 +210,20 @@ impl Node {
     }
 }
 
+/// Why a process, or a VR, cannot be sent to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unreached {
+    pub(super) why: Why,
+    /// The process, if nothing is known against it: this one has no files left.
+    pub(super) alive: Option<HostId>,
+}
+
+impl From<Why> for Unreached {
+    fn from(why: Why) -> Self {
+        Self { why, alive: None }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum DialError {
@@ -187,6 +237,15 @@ enum DialError {
     Stranger(SocketAddr),
     #[error("its address is not known")]
     Unknown,
+    #[error("its memory cannot be opened: {0}")]
+    Deaf(io::Error),
+}
+
+impl DialError {
+    /// Whether this process, or the machine, lacks something, which says nothing about the other process.
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Io(error) if control::is_shortage(error))
+    }
 }
 
 /// Whether processes of one machine may talk through shared memory: yes, unless `RIVER_LINKS` says `tcp`, or `sealed`,
@@ -231,7 +290,7 @@ mod tests {
         let peer = Place { host: HostId::fresh(), address: listener.local_addr().unwrap() };
         node.learn(VrId::fresh(), peer);
         let gone = Why::LostLink { vm: "lab".into(), error: "silence".into() };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let dialling = scope.spawn(|| node.connect(peer.host).map(drop));
             let (mut stream, _) = listener.accept().unwrap();
             let mut first = [0; noise::FIRST_LEN];
@@ -243,10 +302,42 @@ mod tests {
             stream.write_all(&handshake.reply(&welcome, false).unwrap().0).unwrap();
             // No ring.
             stream.write_all(&[0]).unwrap();
-            assert_eq!(dialling.join().unwrap(), Err(gone.clone()));
+            assert_eq!(dialling.join().unwrap(), Err(gone.clone().into()));
         });
         let book = node.book();
         assert!(book.peers[&peer.host].link.lock().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_peer_whose_bell_cannot_be_opened_is_sent_to_without_a_ring() {
+        let (requests, _) = rt::unbounded();
+        let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
+        let node =
+            Node::start((place(), Network::Loopback), program, "test".into(), key.clone(), requests, false);
+        let node = node.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Place { host: HostId::fresh(), address: listener.local_addr().unwrap() };
+        node.learn(VrId::fresh(), peer);
+        let bell = MemoryName { process: 0, descriptor: -1, length: 4096, token: [0; 16] };
+        thread::scope(|scope| {
+            let dialling = scope.spawn(|| node.connect(peer.host));
+            for offered in [true, false] {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(DIAL_TIMEOUT)).unwrap();
+                let mut first = [0; noise::FIRST_LEN];
+                stream.read_exact(&mut first).unwrap();
+                let (hello, handshake) =
+                    noise::Listener::accept(&key, &first).map_err(|refusal| refusal.error).unwrap();
+                let hello: Hello = postcard::from_bytes(&hello).unwrap();
+                assert!(matches!(hello, Hello::Data { ring, .. } if ring.is_some() == offered));
+                let welcome = postcard::to_stdvec(&Welcome::Host(peer.host, Some(bell))).unwrap();
+                stream.write_all(&handshake.reply(&welcome, false).unwrap().0).unwrap();
+                // A listener that had the confirmation would wait for what comes through the ring.
+                let mut confirm = [0; noise::CONFIRM_LEN];
+                assert_eq!(stream.read_exact(&mut confirm).is_ok(), !offered);
+            }
+            assert!(matches!(dialling.join().unwrap(), Ok(Link::Tcp(_))));
+        });
     }
 
     #[test]

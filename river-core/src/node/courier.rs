@@ -112,8 +112,11 @@ impl Node {
     fn dial_aside(self: &Arc<Self>, host: HostId) {
         let node = self.clone();
         let dial = move || {
-            // Whether it can be reached, who carries the notice finds out at once then.
-            let _ = node.connect(host);
+            // Whether it can be reached, who carries the notice finds out at once then. If this process has no files left, the
+            // notice waits: it is not sent again.
+            while node.connect(host).is_err_and(|unreached| unreached.alive.is_some()) && !node.book().stopped
+            {
+            }
             let _ = node.courier.send(Notice::Dialled(host));
         };
         if thread::Builder::new().name("river-dial".into()).spawn(dial).is_err() {

@@ -1,6 +1,7 @@
 //! Who is gone: how a process learns of it, and whom it tells.
 
 use super::book::Peer;
+use super::connect::Unreached;
 use super::foreign::Foreign;
 use super::{Node, Notice, SYSTEM};
 use crate::down::{Down, Why};
@@ -13,7 +14,7 @@ use crate::link::Link;
 impl Node {
     /// Registers the watch of a local VR on any VR. Blocks as `route` does.
     pub(crate) fn watch(&self, watcher: VrId, watched: VrId) {
-        match self.route(watched) {
+        match self.reach(watched) {
             Ok(Link::Local(_)) => self.add_watcher(watcher, watched),
             Ok(link) => {
                 self.expect(watcher, watched);
@@ -27,8 +28,10 @@ impl Node {
                 }
             }
             // What its dead host had sent is read first, if there is something.
-            Err(_) if self.book().located.contains_key(&watched) => self.expect(watcher, watched),
-            Err(down) => self.tell(watcher, &down),
+            Err(Unreached { alive: None, .. }) if self.book().located.contains_key(&watched) => {
+                self.expect(watcher, watched);
+            }
+            Err(Unreached { why, .. }) => self.tell(watcher, &Down { who: watched, why }),
         }
     }
 
@@ -47,6 +50,13 @@ impl Node {
             && !self.mirrors.adopt_orphan(watcher, watched)
         {
             self.tell(watcher, &Down { who: watched, why });
+        }
+    }
+
+    /// The end of a VR there was told: the death of its host need not be.
+    pub(super) fn unexpect(&self, host: HostId, watcher: VrId, watched: VrId) {
+        if let Some(peer) = self.book().peers.get_mut(&host) {
+            peer.watches.retain(|watch| *watch != (watcher, watched));
         }
     }
 
@@ -151,14 +161,48 @@ impl Node {
 
     /// Sends a notice to a VR wherever it is; lost if it is gone. May block.
     pub(super) fn tell(&self, to: VrId, down: &Down) {
-        match self.route(to) {
+        match self.reach(to) {
             Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
             Ok(link) => {
                 let payload = postcard::to_stdvec(&down.why).unwrap_or_default().into();
                 let envelope = Envelope { src: down.who, dst: to, seq: 0, channel: SYSTEM, lane: 0, payload };
                 let _ = link.notify(Kind::Down, &envelope);
             }
+            // It waits for this.
+            Err(Unreached { alive: Some(_), .. }) if !self.is_stopped() => {
+                let _ = self.courier.send(Notice::Down { to, down: down.clone() });
+            }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::link::SimNet;
+    use crate::protocol::Place;
+
+    #[test]
+    fn who_has_ended_is_forgotten_by_its_watchers_and_with_them() {
+        let at = |port| Place { host: HostId::fresh(), address: ([127, 0, 0, 1], port).into() };
+        let (node, _notices) = Node::simulated(at(1), &Arc::new(SimNet::default()), Arc::new(|_| None));
+        let (there, watcher) = (at(2), VrId::fresh());
+        let watched = [(); 2].map(|()| VrId::fresh());
+        let _inbox = node.add(watcher);
+        for vr in watched {
+            node.learn(vr, there);
+            node.expect(watcher, vr);
+        }
+        let watches = || node.book().peers[&there.host].watches.clone();
+        let payload = postcard::to_stdvec(&Why::Finished).unwrap().into();
+        let envelope = Envelope { src: watched[0], dst: watcher, seq: 0, channel: SYSTEM, lane: 0, payload };
+        node.arrived(there.host, Frame { kind: Kind::Down, envelope });
+        assert_eq!(watches(), [(watcher, watched[1])]);
+        node.remove(watcher, &Why::Finished);
+        assert_eq!(watches(), []);
     }
 }

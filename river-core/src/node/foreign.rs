@@ -22,6 +22,8 @@ use crate::rt;
 /// How long after a connection has failed the end of the visit is waited for.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_millis(1);
+/// Who was dialled so long ago may have dialled this process at the same time.
+const CROSSING: Duration = Duration::from_secs(5);
 
 /// What is known of a process of another program.
 #[derive(Debug)]
@@ -62,6 +64,21 @@ struct Inner {
     visits: u64,
     /// How the other side of each visit is told something.
     visitors: HashMap<u64, rt::Sender<Visiting>>,
+    /// Which processes were dialled for a visit a short time ago, and what came of it: `None` as long as that is not known.
+    dialled: HashMap<HostId, Option<(u64, Instant)>>,
+}
+
+impl Inner {
+    /// Whether a visit has begun, just now, by this process's own dialling.
+    fn has_dialled(&self, host: HostId, visit: u64) -> bool {
+        self.dialled
+            .get(&host)
+            .is_some_and(|made| made.is_none_or(|(made, at)| made == visit && is_recent(at)))
+    }
+}
+
+fn is_recent(at: Instant) -> bool {
+    at.elapsed() < CROSSING
 }
 
 impl Published {
@@ -176,11 +193,31 @@ impl Node {
         visit
     }
 
-    /// A process begins a visit: an earlier one of it is over, as its end must not be told after this beginning.
+    /// This process dials another for a visit.
+    pub(crate) fn dials(&self, host: HostId) {
+        let mut inner = self.published.lock();
+        inner.dialled.retain(|_, made| made.is_none_or(|(_, at)| is_recent(at)));
+        inner.dialled.insert(host, None);
+    }
+
+    /// What came of it: the number of the visit, if one has begun.
+    pub(crate) fn has_dialled(&self, host: HostId, visit: Option<u64>) {
+        let mut inner = self.published.lock();
+        match visit {
+            Some(visit) => inner.dialled.insert(host, Some((visit, Instant::now()))),
+            None => inner.dialled.remove(&host),
+        };
+    }
+
+    /// A process begins a visit: an earlier one of it is over, as its end must not be told after this beginning. But if both have
+    /// dialled each other at the same time, both connections are of one visit.
     pub(crate) fn end_visit_of(&self, host: HostId) {
         let (visit, why) = {
             let book = self.book();
             let Some(Peer { foreign: Some(foreign), doomed, .. }) = book.peers.get(&host) else { return };
+            if doomed.is_none() && self.published.lock().has_dialled(host, foreign.visit) {
+                return;
+            }
             (foreign.visit, doomed.clone().unwrap_or_else(|| foreign.lost("it has begun anew")))
         };
         self.lose(host, Some(visit), &why, false);
@@ -400,5 +437,22 @@ mod tests {
         assert!(node.is_visited_by(at.host));
         node.visit_over(at.host, second, VisitEnd::Ended, false);
         assert!(!node.is_visited_by(at.host));
+    }
+
+    #[test]
+    fn who_is_dialled_while_it_dials_is_visited_once() {
+        let (node, _notices) = node();
+        let at = place(2);
+        node.dials(at.host);
+        let visit = node.admit(&visitor(at), at.address);
+        node.end_visit_of(at.host);
+        assert!(node.is_visited_by(at.host), "it has dialled first");
+        node.has_dialled(at.host, Some(visit));
+        node.end_visit_of(at.host);
+        assert!(node.is_visited_by(at.host), "it has dialled last");
+        node.visit_over(at.host, visit, VisitEnd::Lost("it is gone".into()), false);
+        node.admit(&visitor(at), at.address);
+        node.end_visit_of(at.host);
+        assert!(!node.is_visited_by(at.host), "it begins anew");
     }
 }

@@ -4,6 +4,7 @@
 //! it. What it learns it keeps in the book, so the directory is asked once per VR and process.
 
 use super::Node;
+use super::connect::Unreached;
 use crate::down::{Down, Why};
 use crate::id::{HostId, VrId};
 use crate::link::Link;
@@ -21,7 +22,11 @@ impl Node {
 
     /// The link to a VR, dialled if need be. Blocks for the directory's answer or for the dialling.
     pub(crate) fn route(&self, to: VrId) -> Result<Link, Down> {
-        let gone = |why| Down { who: to, why };
+        self.reach(to).map_err(|unreached| Down { who: to, why: unreached.why })
+    }
+
+    /// The same, for who has to know whether it is gone.
+    pub(super) fn reach(&self, to: VrId) -> Result<Link, Unreached> {
         loop {
             if let Some(inbox) = self.inbox(to) {
                 return Ok(Link::Local(inbox));
@@ -31,25 +36,25 @@ impl Node {
                 (book.ended.get(&to).cloned(), book.located.get(&to).copied())
             };
             if let Some(why) = ended {
-                return Err(gone(why));
+                return Err(why.into());
             }
             if let Some(host) = host {
-                return self.connect(host).map_err(gone);
+                return self.connect(host);
             }
             match self.ask(Request::Locate(to)) {
                 Some(Reply::At(place)) if place.host == self.place.host => {
                     // The directory knows it here, but it has ended in the meantime or is just being made.
                     let why = self.book().ended.get(&to).cloned();
-                    return self.inbox(to).map(Link::Local).ok_or_else(|| gone(why.unwrap_or(Why::Unknown)));
+                    return self.inbox(to).map(Link::Local).ok_or(why.unwrap_or(Why::Unknown).into());
                 }
                 Some(Reply::At(place)) => self.learn(to, place),
                 Some(Reply::Dead { host, why }) => {
                     self.book().located.insert(to, host);
                     self.host_down(host, &why);
-                    return Err(gone(why));
+                    return Err(why.into());
                 }
-                Some(Reply::Gone(why)) => return Err(gone(why)),
-                _ => return Err(gone(Why::ProgramEnded)),
+                Some(Reply::Gone(why)) => return Err(why.into()),
+                _ => return Err(Why::ProgramEnded.into()),
             }
         }
     }

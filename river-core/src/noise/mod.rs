@@ -401,8 +401,8 @@ impl Unconfirmed {
     }
 }
 
-/// The dialer's handshake on a blocking stream: sends `payload`, returns what the listener said, and the keys unless
-/// the rest goes on in plain.
+/// The dialer's handshake on a blocking stream, up to its last message: sends `payload`, returns what the listener said, and
+/// what remains to be sent if that is to the dialer's liking. Before it has come the listener does nothing.
 ///
 /// Blocks as long as the stream does, so give it time-outs.
 ///
@@ -414,16 +414,13 @@ pub(crate) fn dial<S: Read + Write>(
     key: &ClusterKey,
     payload: &[u8],
     sealed: bool,
-) -> Result<(Vec<u8>, Option<Session>), HandshakeError> {
+) -> Result<Dialed, HandshakeError> {
     let (dialer, first) = Dialer::new(key, payload, sealed)?;
     stream.write_all(&first)?;
     stream.flush()?;
     let mut reply = [0; REPLY_LEN];
     stream.read_exact(&mut reply)?;
-    let Dialed { payload, confirm, session } = dialer.finish(&reply)?;
-    stream.write_all(&confirm)?;
-    stream.flush()?;
-    Ok((payload, session))
+    dialer.finish(&reply)
 }
 
 #[cfg(test)]

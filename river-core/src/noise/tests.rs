@@ -202,8 +202,9 @@ fn the_blocking_shells_meet() {
     }
     std::thread::scope(|scope| {
         let listening = scope.spawn(|| accept(&far, &key(), |hi| [hi, b"!"].concat()).unwrap());
-        let (answer, dialer) = dial(&near, &key(), b"hi", false).unwrap();
-        let mut dialer = dialer.expect("the listener wants it sealed");
+        let Dialed { payload: answer, confirm, session } = dial(&near, &key(), b"hi", false).unwrap();
+        (&near).write_all(&confirm).unwrap();
+        let mut dialer = session.expect("the listener wants it sealed");
         let (hi, mut listener) = listening.join().unwrap();
         assert_eq!((&answer[..], &hi[..]), (&b"hi!"[..], &b"hi"[..]));
         pass(&mut dialer, &mut listener, b"text");

@@ -37,7 +37,6 @@ use crate::key::ClusterKey;
 use crate::lease;
 use crate::machine::{machine_name, process_name};
 use crate::node::Node;
-use crate::notice::say;
 use crate::protocol::{KeepIn, Place, Reply, Tenant, ToHost, ToVm};
 use crate::rt;
 use crate::service;
@@ -255,8 +254,9 @@ impl Program {
         self.state().directory.lost_hosts() > 0
     }
 
-    /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts.
-    pub(crate) fn finish(&self) {
+    /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts. `Err`: the
+    /// trace could not be written.
+    pub(crate) fn finish(&self) -> io::Result<()> {
         self.end_recording();
         let vms: Vec<Arc<Leased>> = {
             let mut state = self.state();
@@ -289,10 +289,9 @@ impl Program {
         let local_vms = std::mem::take(&mut self.state().local_vms);
         drop(local_vms);
         self.output.finish();
-        if let (Some(collector), Some(traces)) = (&self.collector, self.node.traces.get())
-            && let Err(error) = collector.finish(traces)
-        {
-            say!("[river: {error}]");
+        match (&self.collector, self.node.traces.get()) {
+            (Some(collector), Some(traces)) => collector.finish(traces),
+            _ => Ok(()),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Process {
         let (host, doorbell) = self.connect(other, By::Ring);
         let rings = other.reader.rings();
         rings.attach(host, &offer.name()).unwrap();
-        offer.accepted(doorbell, (host, &rings.bell()), self.reader.rings().segments()).unwrap()
+        offer.to(&rings.bell()).unwrap().accepted(doorbell, host, self.reader.rings().segments())
     }
 
     /// Waits until something has come, and says how long the payloads are.

@@ -85,18 +85,26 @@ impl Offer {
         self.0.name()
     }
 
-    /// The link, once the peer has taken the ring. `bell` is the peer's.
-    pub(crate) fn accepted(
-        self,
-        doorbell: TcpStream,
-        (peer, bell): (HostId, &MemoryName),
-        segments: &Segments,
-    ) -> io::Result<ShmLink> {
-        let bell = Bell::open(bell)?;
+    /// The same, to a peer with that bell. To be done before the peer takes the ring: who may open what is not the same in both
+    /// directions, and a ring without a bell is of no use.
+    pub(crate) fn to(self, bell: &MemoryName) -> io::Result<Proposal> {
+        Ok(Proposal { ring: self.0, bell: Bell::open(bell)? })
+    }
+}
+
+/// A ring that the peer need only take.
+pub(crate) struct Proposal {
+    ring: RingWriter,
+    bell: Bell,
+}
+
+impl Proposal {
+    /// The link, once the peer has taken the ring.
+    pub(crate) fn accepted(self, doorbell: TcpStream, peer: HostId, segments: &Segments) -> ShmLink {
         let shared = segments.enter(peer);
-        let out = SpinMutex::new(Out { ring: self.0, routes: Routes::default() });
+        let out = SpinMutex::new(Out { ring: self.ring, routes: Routes::default() });
         let (failed, traffic) = Default::default();
-        Ok(ShmLink { out, bell, doorbell, shared, failed, traffic })
+        ShmLink { out, bell: self.bell, doorbell, shared, failed, traffic }
     }
 }
 

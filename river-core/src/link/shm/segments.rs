@@ -315,8 +315,12 @@ impl Shared {
         }
     }
 
-    /// Maps a segment that the peer has made.
+    /// Maps a segment that the peer has made, unless there is no room for more.
     pub(super) fn map(&self, name: &MemoryName) -> io::Result<Arc<Memory>> {
+        self.mapped(name, true)
+    }
+
+    fn mapped(&self, name: &MemoryName, within_budget: bool) -> io::Result<Arc<Memory>> {
         let mut theirs = lock(&self.theirs);
         if let Some(known) = theirs.iter().position(|memory| memory.name() == *name) {
             let memory = theirs.remove(known);
@@ -330,8 +334,15 @@ impl Shared {
             // Most likely the peer has given it up; if not, it is mapped again when it is needed.
             theirs.remove(0);
         }
-        let lease = self.all.mapped.lease(size).ok_or(io::ErrorKind::OutOfMemory)?;
-        let memory = Arc::new(Memory::open(name, size)?.with(lease));
+        let lease = self.all.mapped.lease(size);
+        if within_budget && lease.is_none() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let memory = Memory::open(name, size)?;
+        let memory = Arc::new(match lease {
+            Some(lease) => memory.with(lease),
+            None => memory,
+        });
         memory.u32_at(MAPPED).store(1, Release);
         theirs.push(memory.clone());
         Ok(memory)
@@ -351,7 +362,8 @@ impl Shared {
                     here = rest;
                     frame::aligned_copy(bytes)
                 }
-                MINE => view(self.map(&part.name()).map_err(|error| error.to_string())?, part)?,
+                // It was mapped once, and so announced as usable; that it was forgotten is not the peer's fault.
+                MINE => view(self.mapped(&part.name(), false).map_err(|error| error.to_string())?, part)?,
                 YOURS => {
                     let ours = lock(&self.ours);
                     let own = ours.iter().find(|own| own.memory.name() == part.name());

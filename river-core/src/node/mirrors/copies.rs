@@ -76,10 +76,10 @@ impl Node {
             return;
         }
         // If the receiver is gone, it does not matter.
-        match self.route(envelope.dst) {
+        match self.reach(envelope.dst) {
             Ok(Link::Local(_)) => drop(self.take_copy(envelope.clone(), Source::Heir)),
             Ok(link) => drop(link.notify(Kind::Copy, envelope)),
-            Err(_) => {}
+            Err(unreached) => self.give_up(&unreached),
         }
     }
 
@@ -94,7 +94,10 @@ impl Node {
         if host == self.place.host {
             return self.take_copy(envelope.clone(), source);
         }
-        let link = self.connect(host).map_err(|_| Refused::Closed)?;
+        let link = self.connect(host).map_err(|unreached| {
+            self.give_up(&unreached);
+            Refused::Closed
+        })?;
         link.notify(Kind::Copy, envelope).map_err(|()| {
             // Who has died is for the program to say, which then has somebody take over.
             self.report(host, "the connection broke".into());

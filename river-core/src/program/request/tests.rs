@@ -67,7 +67,7 @@ fn who_asks_twice_for_the_same_vr_gets_one() {
         }
         places
     });
-    program.finish();
+    program.finish().unwrap();
     assert_eq!((places[0].len(), &places[0]), (1, &places[1]));
     assert_eq!(fs::read(trace).unwrap(), b"x");
 }

@@ -69,6 +69,24 @@ fn memory_is_used_again_and_given_back_once_nobody_looks() {
 }
 
 #[test]
+fn a_segment_that_was_forgotten_is_mapped_again_though_there_is_no_room() {
+    let (_segments, one, other) = ends();
+    let sent = payload(&[(LARGE, 1)]);
+    send(&one, &other, &sent);
+    lock(&other.theirs).clear();
+    let mut leases = Vec::new();
+    let mut bytes = 1 << 40;
+    while bytes > 0 {
+        match other.all.mapped.lease(bytes) {
+            Some(lease) => leases.push(lease),
+            None => bytes /= 2,
+        }
+    }
+    assert!(send(&one, &other, &sent).unwrap().to_bytes() == sent.to_bytes());
+    assert!(other.map(&one.announce(2 * LARGE).unwrap()).is_err(), "what is new has to wait");
+}
+
+#[test]
 fn a_payload_that_was_not_sent_leaves_its_memory_free() {
     let (_segments, one, other) = ends();
     let sent = payload(&[(LARGE, 1)]);
