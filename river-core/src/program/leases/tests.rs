@@ -29,9 +29,9 @@ fn leases_are_renewed_while_another_vm_does_not_answer() {
         assert_eq!(got.len(), 1);
         let refused = theirs.try_allocate(vec![vm.info()], Count::Exactly(1)).await;
         assert!(matches!(&refused, Err(DeployError::TooFew { busy, .. }) if busy.len() == 1), "{refused:?}");
-        ours.finish();
+        ours.finish().unwrap();
     });
-    theirs.finish();
+    theirs.finish().unwrap();
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn of_two_requests_for_the_same_vm_one_gets_it() {
         got.sort_unstable();
         assert_eq!(got, [false, true]);
     });
-    program.finish();
+    program.finish().unwrap();
 }
 
 /// As two VRs do that migrate to it.
@@ -70,7 +70,7 @@ fn two_requests_for_the_process_on_a_vm_get_the_same_one() {
         assert_eq!(hosts[0], hosts[1]);
         assert!(!program.state().directory.has_died(hosts[0]));
     });
-    program.finish();
+    program.finish().unwrap();
 }
 
 /// A VM that takes its time before it is free again.
@@ -116,7 +116,7 @@ fn who_wants_a_vm_that_is_being_given_back_waits_for_that() {
     });
     let happened: Vec<&str> = std::iter::from_fn(|| happened.try_recv().ok()).collect();
     assert_eq!(happened, ["leased", "free", "leased"]);
-    program.finish();
+    program.finish().unwrap();
     rt::cancel(vm);
 }
 
@@ -131,5 +131,5 @@ fn vms_that_are_given_back_are_not_wanted_back_any_more() {
         program.release(&[one.id]).await;
         assert_eq!(program.node.leaving(), [two.id]);
     });
-    program.finish();
+    program.finish().unwrap();
 }
