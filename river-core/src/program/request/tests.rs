@@ -86,5 +86,5 @@ fn a_vm_stays_leased_that_stands_for_a_drained_one_which_is_given_back() {
         program.release(&[other.id]).await;
         assert!(!program.state().is_leased(other.id));
     });
-    program.finish();
+    program.finish().unwrap();
 }
