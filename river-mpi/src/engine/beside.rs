@@ -367,6 +367,10 @@ impl Engine<'_> {
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> Result<bool, RecvError> {
+        if self.beside.is_none() && self.across.is_none() {
+            // How often it looks is nothing that a replay could know.
+            return Ok(false);
+        }
         // Who sends on and on must not keep others from being heard.
         if self.deaf.replace(self.deaf.get() + 1) >= DEAF && self.glance(hook, landing)? {
             return Ok(true);
