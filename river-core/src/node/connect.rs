@@ -279,9 +279,9 @@ mod tests {
         Place { host: HostId::fresh(), address: SocketAddr::from(([127, 0, 0, 1], 1)) }
     }
 
-    #[test]
-    fn who_is_buried_while_it_is_dialled_leaves_no_link() {
-        let (requests, _asked) = rt::unbounded();
+    /// A node that knows a peer, of which there is only where it listens.
+    fn node_and_peer() -> (Arc<Node>, ClusterKey, TcpListener, Place) {
+        let (requests, _) = rt::unbounded();
         let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
         let node =
             Node::start((place(), Network::Loopback), program, "test".into(), key.clone(), requests, false);
@@ -289,6 +289,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Place { host: HostId::fresh(), address: listener.local_addr().unwrap() };
         node.learn(VrId::fresh(), peer);
+        (node, key, listener, peer)
+    }
+
+    #[test]
+    fn who_is_buried_while_it_is_dialled_leaves_no_link() {
+        let (node, key, listener, peer) = node_and_peer();
         let gone = Why::LostLink { vm: "lab".into(), error: "silence".into() };
         thread::scope(|scope| {
             let dialling = scope.spawn(|| node.connect(peer.host).map(drop));
@@ -310,14 +316,7 @@ mod tests {
 
     #[test]
     fn a_peer_whose_bell_cannot_be_opened_is_sent_to_without_a_ring() {
-        let (requests, _) = rt::unbounded();
-        let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
-        let node =
-            Node::start((place(), Network::Loopback), program, "test".into(), key.clone(), requests, false);
-        let node = node.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = Place { host: HostId::fresh(), address: listener.local_addr().unwrap() };
-        node.learn(VrId::fresh(), peer);
+        let (node, key, listener, peer) = node_and_peer();
         let bell = MemoryName { process: 0, descriptor: -1, length: 4096, token: [0; 16] };
         thread::scope(|scope| {
             let dialling = scope.spawn(|| node.connect(peer.host));

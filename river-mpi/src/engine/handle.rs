@@ -26,7 +26,7 @@ impl Engine<'_> {
             }
             Kind::Way => {}
             _ => {
-                // Only the earliest is shown to the hook: it is put back behind the others that come, if it was looked for only.
+                // None of these is shown to the hook: a probe puts back what it has got, and that would be behind the rest.
                 while self.take_across(Some(header.from), &mut None, &mut None).is_some() {
                     hook = None;
                 }

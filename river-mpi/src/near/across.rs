@@ -22,9 +22,8 @@ use crate::matching::{Key, Pattern};
 use crate::peer::number;
 use crate::queue::{SharedWriter, Wait};
 
-/// Messages of a pair before a ring is offered, and before it is taken back if nobody reads it.
+/// Messages of a pair before a ring is offered.
 const FEW: u32 = 8;
-const MANY: u32 = 256;
 /// After so many messages a sender looks whether the receiver is still there.
 const LOOK: u32 = 64;
 /// With more ranks in a communicator there would be too many rings.
@@ -50,8 +49,7 @@ pub(crate) struct Across {
 enum Outgoing {
     /// So many messages have gone by the engine.
     Few(u32),
-    /// And so many since this was offered.
-    Offered(SharedWriter, u32),
+    Offered(SharedWriter),
     Open(Sender),
     /// There will be no ring.
     Never,
@@ -263,15 +261,11 @@ impl Across {
         let way = std::mem::replace(&mut self.outgoing.borrow_mut()[to], Outgoing::Never);
         let way = match way {
             Outgoing::Few(count) if count < FEW => Outgoing::Few(count + 1),
-            Outgoing::Few(_) => {
-                self.offer(engine, to)?.map_or(Outgoing::Never, |ring| Outgoing::Offered(ring, 0))
-            }
-            Outgoing::Offered(ring, _) if ring.is_joined() => {
+            Outgoing::Few(_) => self.offer(engine, to)?.map_or(Outgoing::Never, Outgoing::Offered),
+            Outgoing::Offered(ring) if ring.is_joined() => {
                 let waits = if self.at_once { Wait::Looking } else { Wait::Yielding };
                 Outgoing::Open(Sender::new(ring, waits, tag))
             }
-            Outgoing::Offered(ring, count) if count < MANY => Outgoing::Offered(ring, count + 1),
-            Outgoing::Offered(..) => Outgoing::Never,
             other => other,
         };
         self.outgoing.borrow_mut()[to] = way;
