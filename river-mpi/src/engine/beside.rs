@@ -25,7 +25,7 @@ use crate::header::{HEADER, Kind};
 use crate::job::Place;
 use crate::lend::{Lender, Slots};
 use crate::matching::Key;
-use crate::queue::{Arrived, Record, queue};
+use crate::queue::{Arrived, Record, Wait, queue};
 
 type Sender = crate::queue::Sender<Payload>;
 type Receiver = crate::queue::Receiver<Payload>;
@@ -151,7 +151,7 @@ impl Beside {
             let (new, receiver) = queue(LINES);
             fresh.push(receiver);
             seat.count.fetch_add(1, Ordering::Release);
-            *sender = Some(if self.at_once { new.patient() } else { new });
+            *sender = Some(if self.at_once { new.waiting(Wait::Looking) } else { new });
         }
         let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
         send(sender);

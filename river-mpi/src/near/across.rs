@@ -263,8 +263,7 @@ impl Across {
             Outgoing::Few(count) if count < FEW => Outgoing::Few(count + 1),
             Outgoing::Few(_) => self.offer(engine, to)?.map_or(Outgoing::Never, Outgoing::Offered),
             Outgoing::Offered(ring) if ring.is_joined() => {
-                let waits = if self.at_once { Wait::Looking } else { Wait::Yielding };
-                Outgoing::Open(Sender::new(ring, waits, tag))
+                Outgoing::Open(Sender::new(ring, Wait::for_room(self.at_once), tag))
             }
             other => other,
         };

@@ -30,6 +30,7 @@ use crate::engine::{Ask, Engine, Sources};
 use crate::error::Result;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
+use crate::queue::Wait;
 pub(crate) use across::Across;
 use queue::{Receiver, Sender};
 use room::{Room, RoomKey};
@@ -75,7 +76,7 @@ impl Near {
         let key = RoomKey { first: engine.id_of(first), context };
         let at_once = count <= available_parallelism().map_or(1, usize::from);
         Some(Self {
-            room: Room::enter(key, count, members.len(), at_once),
+            room: Room::enter(key, count, members.len(), Wait::for_room(at_once)),
             context: context + 1,
             rank: number(rank),
             peers: peers.collect(),

@@ -9,8 +9,8 @@ use crate::coll::{BRIEF, Landed, Message};
 use crate::lend::lines::Reader;
 use crate::queue::{self, Patience, SharedWriter, Wait};
 
-/// Lines of a ring.
-pub(super) const LINES: usize = 512;
+/// Lines of a ring: it stays in the first cache of both sides.
+pub(super) const LINES: usize = 256;
 
 /// The writing side of a ring that its reader has.
 pub(super) struct Sender {

@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 use river_core::VrId;
 
 use super::queue::{Receiver, Sender, pair};
+use crate::queue::Wait;
 
 /// Which room it is, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,17 +33,17 @@ pub(super) struct Room {
     entered: Mutex<usize>,
     /// How many enter it.
     members: usize,
-    /// Whether all who are in it can run at the same time.
-    at_once: bool,
+    /// How they wait for room.
+    waits: Wait,
 }
 
 impl Room {
-    /// The room of that key, which `members` of a communicator's ranks enter, who can run at the same time or not.
-    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize, at_once: bool) -> Arc<Self> {
+    /// The room of that key, which `members` of a communicator's ranks enter, who wait for room in that way.
+    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize, waits: Wait) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let asleep = (0..ranks).map(|_| CachePadded::default()).collect();
-            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), members, at_once })
+            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), members, waits })
         };
         let room = open.entry(key).or_insert_with(new).clone();
         let all_are_here = {
@@ -69,7 +70,7 @@ impl Room {
     fn end<E>(&self, from: u32, to: u32, which: impl Fn(&mut Ends) -> &mut Option<E>) -> E {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = all.entry((from, to)).or_insert_with(|| {
-            let (sender, receiver) = pair(self.members, self.at_once);
+            let (sender, receiver) = pair(self.members, self.waits);
             (Some(sender), Some(receiver))
         });
         let end = which(ends).take();
@@ -119,19 +120,19 @@ mod tests {
     #[test]
     fn a_room_is_kept_until_all_have_entered() {
         let key = key(4);
-        let first = Room::enter(key, 2, 2, true);
+        let first = Room::enter(key, 2, 2, Wait::Looking);
         let mut sender = first.sender(0, 1);
         assert!(sender.push_copy(0, b"hello"));
         // Whoever leaves early leaves its messages.
         drop((sender, first));
-        let second = Room::enter(key, 2, 2, true);
+        let second = Room::enter(key, 2, 2, Wait::Looking);
         assert!(second.receiver(0, 1).pop(0).is_some());
         assert!(!OPEN.lock().unwrap().contains_key(&key));
     }
 
     #[test]
     fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
-        let room = Room::enter(key(2), 1, 3, true);
+        let room = Room::enter(key(2), 1, 3, Wait::Looking);
         room.fall_asleep(1, 0, 7);
         assert!(!room.wake(1, 2, 7) && !room.wake(1, 0, 6) && !room.wake(2, 0, 7));
         assert!(room.wake(1, 0, 7) && !room.wake(1, 0, 7));

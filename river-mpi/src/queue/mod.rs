@@ -65,9 +65,9 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// One that waits for room, which makes sense only if the receiver can run at the same time.
-    pub(crate) fn patient(self) -> Self {
-        Self { patience: Patience::new(Some(Wait::Looking)), ..self }
+    /// One that waits for room.
+    pub(crate) fn waiting(self, how: Wait) -> Self {
+        Self { patience: Patience::new(Some(how)), ..self }
     }
 
     /// Whether the receiver is gone.
@@ -220,9 +220,9 @@ mod tests {
     fn two_threads_keep_the_order_whether_the_sender_waits_for_room_or_not() {
         const COUNT: u64 = 50_000;
         let len = |number: u64| (number * 7919 % 20_000 / (1 + number % 100)) as usize;
-        for waits in [false, true] {
+        for waits in [None, Some(Wait::Yielding), Some(Wait::Looking)] {
             let (sender, mut receiver) = queue(256);
-            let mut sender = if waits { sender.patient() } else { sender };
+            let mut sender = if let Some(how) = waits { sender.waiting(how) } else { sender };
             let other = std::thread::spawn(move || (0..COUNT).for_each(|n| send(&mut sender, n, len(n))));
             for number in 0..COUNT {
                 let message = loop {
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_sender_that_waits_in_vain_goes_on() {
         let (sender, mut receiver) = queue(4);
-        let mut sender = sender.patient();
+        let mut sender = sender.waiting(Wait::Looking);
         (0..100).for_each(|number| send(&mut sender, number, 1));
         (0..100).for_each(|number| assert_eq!(receive(&mut receiver), Some((number, 1))));
         assert_eq!(receive(&mut receiver), None);

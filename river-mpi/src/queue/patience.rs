@@ -36,6 +36,13 @@ pub(crate) enum Wait {
     Yielding,
 }
 
+impl Wait {
+    /// How to wait, if the receiver can run at the same time or not.
+    pub(crate) fn for_room(at_once: bool) -> Self {
+        if at_once { Self::Looking } else { Self::Yielding }
+    }
+}
+
 impl Patience {
     pub(crate) fn new(waits: Option<Wait>) -> Self {
         Self { waits, impatient: 0 }
