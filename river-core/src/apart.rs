@@ -1,11 +1,11 @@
-//! Threads that wait for each other by looking, each on a core of its own.
+//! Keeps threads that poll for each other on cores of their own.
 //!
-//! Whoever is woken is often put on the core of who has woken it. If both go on by looking and yielding they take turns
-//! there, a few microseconds each, and neither ever sleeps: it takes the system about a tenth of a second to notice that
-//! another core has nothing to do. So a thread that sees again and again that others run when it yields asks the system to
-//! move it, once, and is free to run anywhere again. Which cores have nothing to do it does not know, nor whether any
-//! has; so moves that do not help are made more and more rarely, and none if there are more threads than cores, as far as is
-//! known: they would only be distributed less evenly for a while.
+//! The scheduler often puts a thread that is woken on the core of the thread that woke it. If both go on polling and
+//! yielding, they take turns there, a few microseconds each, and neither ever sleeps: the kernel takes about a tenth of a
+//! second to notice that another core is idle. So a thread that finds repeatedly that others ran while it yielded asks the
+//! kernel to move it, once, and may then run anywhere again. It does not know which cores are idle, or whether any is. So
+//! moves that do not help become rarer and rarer, and there are none if the process is known to have more threads than
+//! cores: they would only spread the threads less evenly for a while.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};

@@ -68,14 +68,15 @@ impl Arriving<'_> {
         self.len == 0
     }
 
-    /// So many bytes of the payload are here; the others are on their way.
+    /// How many bytes of the payload have arrived; the rest is on its way.
     #[must_use]
     pub fn here(&self) -> usize {
         self.here
     }
 
-    /// Copies a part of the payload, from that offset on. What is not here is copied once, up to the end: from the connection, for
-    /// which it waits a few microseconds if need be. False: it has not come, and the envelope must be left.
+    /// Copies a part of the payload, from `offset` on. Bytes that have not arrived are read from the connection, waiting a few
+    /// microseconds if need be; they can be copied only once, and only together with the end of the payload. `false`: they
+    /// did not come in time, and the envelope must be left ([`Intake::Left`]).
     ///
     /// # Panics
     /// If the payload does not have so many bytes.

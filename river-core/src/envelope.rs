@@ -46,7 +46,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Adds a part at the end. Blocks never; copies nothing.
+    /// Appends a part. Never blocks, copies nothing.
     pub fn push(&mut self, part: Bytes) {
         self.len += part.len();
         if self.head.is_empty() && self.parts.is_empty() {
@@ -73,8 +73,8 @@ impl Payload {
         std::iter::once(&self.head).chain(&self.parts)
     }
 
-    /// The first part: all of the payload if it is in one piece, which one that was sent in parts may be or not
-    /// ([`slice`](Self::slice) and [`to_bytes`](Self::to_bytes) do not mind).
+    /// The first part. It is the whole payload if that is in one piece, which a payload that was sent in parts may or may not
+    /// be ([`slice`](Self::slice) and [`to_bytes`](Self::to_bytes) work either way).
     #[must_use]
     pub fn head(&self) -> &Bytes {
         &self.head

@@ -1,6 +1,6 @@
 //! A host: the process in which a VM runs the VRs of one program.
 //!
-//! It is the program's own executable, started by a VM, which finds out so before it does anything else. It lives
+//! It is the program's own executable, started by a VM; it detects that before it does anything else. It lives
 //! exactly as long as its program and its VM: the VM holds the other end of its standard input and closes it by
 //! dying, the initiator holds the other end of its control connection.
 

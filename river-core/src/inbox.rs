@@ -2,9 +2,9 @@
 //!
 //! Waking a parked thread costs ten times more than handing an envelope to a running one, so the owner polls for
 //! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
-//! cores loses nothing by it; and a sender touches the thread only if it sleeps. How a wait went is a guess at the next
-//! one: who shares its core yields at once, and who was woken soon after it had parked polls for longer, as its peers
-//! would wait for its wake-up, and park in their turn.
+//! cores loses nothing by it; and a sender touches the thread only if it sleeps. The last wait predicts the next one: a
+//! thread that shares its core yields at once, and a thread that was woken soon after it had parked polls for longer, since
+//! otherwise its peers would wait for its wake-up and park in turn.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,4 +1,4 @@
-//! Checkpoints in the memory of VMs, as those see them who go on from them.
+//! Checkpoints in the memory of VMs, as a program that restarts from one sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,8 +26,9 @@ fn failed(error: impl std::fmt::Display) -> StateError {
     StateError::Memory(error.to_string())
 }
 
-/// Brings the newest checkpoint that these VMs keep of a run into a directory, where [`Stored`](crate::Stored) finds it. What
-/// one of them does not have, as it is gone, another one has. They keep it until [`forget`] is called. Its number.
+/// Copies the newest checkpoint that these VMs keep of a run into a directory, where [`Stored`](crate::Stored) finds it, and
+/// returns its number. Parts whose VM is gone come from that VM's partner. The VMs keep the checkpoint until [`forget`] is
+/// called.
 ///
 /// # Errors
 /// [`StateError::Memory`] if there is none of which all parts are left; [`StateError::File`] if it cannot be written.

@@ -42,22 +42,22 @@
 //!
 //! # Delivery
 //!
-//! * **First in, first out** per pair: what one VR sends to another is received in that order, if the receiver asks in
-//!   that order; a [`Selector`] and a predicate may take a later envelope first, never the system.
+//! * **First in, first out** per pair: envelopes from one VR to another arrive in the order in which they were sent. Only
+//!   the receiver can change that order, by a [`Selector`] or a predicate that matches a later envelope first.
 //! * **At most once**: an envelope is never received twice.
 //! * `Ok` from a send means **accepted, not received**.
 //! * An envelope is **lost only together with a [`Down`] notice** about its destination, or about the host in between.
 //! * A VR's `Down` notice comes **after everything that it had sent** to the same receiver and that still could be
 //!   delivered.
-//! * **Nothing hangs for ever**: a receive that names its source ends with that source's `Down` when nothing of it is
-//!   left; a VR is told without asking when a VR that it deployed does not end normally; [`Vr::watch`] asks for any
-//!   other.
+//! * **Nothing hangs forever**: a receive that names its source returns that source's `Down` once no more of its envelopes
+//!   can come. A VR is told without asking when a VR that it deployed ends abnormally; to be told about any other VR, use
+//!   [`Vr::watch`].
 //!
 //! # Where things are
 //!
 //! [`run`] starts a program, [`Vr`] is what its VRs see, [`VirtualResource`] what they are. [`Selector`], [`Envelope`]
-//! and [`Payload`] are messages as this layer knows them. [`find`] and [`Vm`] are for who searches or lends machines
-//! without being a program. [`code`] names functions across processes, for layers that call them.
+//! and [`Payload`] are messages as this layer knows them. [`find`] and [`Vm`] are for tools that search for machines, or
+//! offer them, without being a program. [`code`] names functions across processes, for layers that call them.
 //!
 //! # Layers, lowest first
 //!
@@ -66,7 +66,7 @@
 //! * `naming`: names of types, for people
 //! * `id`: names
 //! * `machine`: this machine and this process, for people
-//! * `notice`: what is said on a terminal that may be gone
+//! * `notice`: printing to a terminal that may be closed
 //! * `down`: why something is gone
 //! * `envelope`: what moves between VRs
 //! * `arriving`: envelopes that have not reached a mailbox yet
@@ -89,7 +89,7 @@
 //! * `pool`: memory for payloads, used again
 //! * `frame`: the format of data connections
 //! * `fuzzing`: the decoders of what comes from outside, for fuzzers
-//! * `apart`: threads that wait for each other, each on a core of its own
+//! * `apart`: keeps threads that poll for each other on different cores
 //! * `inbox`: the shared half of a mailbox
 //! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive

@@ -9,11 +9,11 @@ use crate::id::{HostId, IdMap, VrId};
 /// [`Vr::limit_queue`](crate::Vr::limit_queue).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimit {
-    /// So many envelopes of all layers.
+    /// The most envelopes, of all layers together.
     pub messages: usize,
-    /// So many bytes of payloads.
+    /// The most bytes of payload.
     pub bytes: usize,
-    /// What sending does meanwhile.
+    /// What a send does while the mailbox is full.
     pub when_full: WhenFull,
 }
 

@@ -12,8 +12,8 @@
 //! * `foreign`: processes of other programs
 //! * `simulated`: a node without threads and sockets, for tests
 //!
-//! Order of locks: a peer's `link`, which who has the book only tries; then `book`, then an inbox. None is held while anything
-//! is sent.
+//! Lock order: a peer's `link`, then `book`, then an inbox. A thread that holds `book` takes a `link` only by `try_lock`. No
+//! lock is held while anything is sent.
 
 mod arrivals;
 mod book;

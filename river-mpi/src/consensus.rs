@@ -1,5 +1,5 @@
-//! What making a communicator needs: that all ranks know something of all. Deliberately simple, and independent of
-//! the collective operations: gathered at rank 0 and sent to everybody.
+//! An allgather of serde values, by which communicators are created. Deliberately simple, and independent of the collective
+//! operations: the values are gathered at rank 0, which sends all of them to everybody.
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -23,8 +23,8 @@ pub(crate) enum Kind {
     Piece,
     /// The synchronous message `ticket` was matched.
     Matched,
-    /// The sender would like to have the message `ticket` back, for its operation `length`: the same, unless the message was
-    /// [`Kind::Eager`]. The answer has both.
+    /// The sender asks to cancel the message `ticket`, on behalf of its operation `length` (the same number, unless the message
+    /// was [`Kind::Eager`]). The answer repeats both.
     Withdraw,
     /// Answer: it was not matched yet, and is gone.
     Withdrawn,
@@ -34,9 +34,9 @@ pub(crate) enum Kind {
     Revoke,
     /// From the job's supervisor; postcard follows.
     Job,
-    /// Something lies where ranks of one machine look, and its sender found this one asleep.
+    /// Wake-up: a message lies in a shared queue or ring, and its sender found this rank asleep.
     Ring,
-    /// The sender offers a ring in memory that both can have; its name follows.
+    /// The sender offers a ring in shared memory; the name of that memory follows.
     Way,
 }
 

@@ -1,5 +1,5 @@
-//! Messages that making communicators needs: in the second context of a communicator, where no receive of the program
-//! sees them.
+//! Internal messages, by which communicators are created. They are sent in the second context of a communicator, where no
+//! receive of the program can match them.
 
 use bytes::Bytes;
 

@@ -1,8 +1,8 @@
 //! Who may wait at the gate of a process: a bounded number of connections that have not finished their handshake.
 //!
-//! When there are too many, the oldest that has said nothing valid goes first; who holds the key (or a recording of
-//! somebody who does) is sent away only when there are none of these. So a flood of connections from strangers, however
-//! large, costs a bounded amount of memory and keeps nobody out who has the key.
+//! When there are too many, the oldest one that has sent nothing valid is dropped first; a peer that holds the key (or
+//! replays a recording of one that does) is dropped only if there is no other. So a flood of connections from strangers,
+//! however large, costs a bounded amount of memory and keeps out nobody who has the key.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Discovery: who searches sends a probe, and every VM that the query fits answers. Nobody sends unasked.
+//! Discovery: a searcher sends a probe, and every VM that matches the query answers. Nobody sends unsolicited.
 //!
 //! ```text
 //!          0      4        6         8      24         40

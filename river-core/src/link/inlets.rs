@@ -1,11 +1,11 @@
-//! All the ways into a process, rings and sockets, and who looks into them.
+//! All the ways into a process, rings and sockets, and who polls them.
 //!
-//! A VR that waits looks itself, so that what it waits for comes straight from the writer to its own processor. Before
-//! the last such VR parks, it puts the bell to sleep and arms the sockets: from then on writers ring and packets wake,
-//! both the reader thread. When a VR has got what it waited for, it leaves things as they are, since it will most likely
-//! wait again at once; the reader thread sees to it within two [`TICK`]s that nothing lies about while everybody is busy. It
-//! looks then until nothing comes, a VR waits, or it is seen that VRs that are at work take what it brings in: they look for
-//! the next themselves.
+//! A VR that waits polls them itself, so that what it waits for comes straight from the writer to its own core. Before the
+//! last such VR parks, it puts the bell to sleep and arms the sockets: from then on, writers that ring and packets that
+//! arrive wake the reader thread. A VR that has got what it waited for leaves things as they are, since it will most likely
+//! wait again at once; the reader thread makes sure, within two [`TICK`]s, that nothing lies unread while every VR is busy.
+//! It then polls until nothing comes, or a VR waits, or busy VRs are seen to take what it brings in: they will poll for the
+//! rest themselves.
 
 use std::io;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The reading ends of the connections on which frames come.
 //!
-//! They are *hot* while any of them has spoken lately: then a VR that waits asks the system, again and again, which have
-//! something, and reads those. While one connection alone speaks, it is read without asking, most of the time: a call less
-//! between its peer and whoever waits. While VRs look, the reader thread is not woken by what comes; before the last one
-//! parks, or when all have fallen silent, the sockets are *armed* again.
+//! They are *hot* while data has come on any of them lately: a VR that waits then asks the system repeatedly which of them
+//! are readable, and reads those. While only one connection is active, it is mostly read without asking, which saves a
+//! system call per message. While VRs poll, incoming data does not wake the reader thread; before the last VR parks, or when
+//! all connections have gone quiet, the sockets are *armed* again.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,7 +1,7 @@
-//! The courier: a thread that sends what those must not send themselves who must not block.
+//! The courier: a thread that sends notices for threads that must not block.
 //!
-//! A process that is stopped answers nobody who dials it, for up to twenty seconds. So the first notice for a process has it dialled by
-//! another thread, and what comes for it meanwhile waits, in its order.
+//! Dialling a process that is stopped can take up to twenty seconds. So for the first notice to a process another thread
+//! dials it, and further notices to that process wait meanwhile, in order.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

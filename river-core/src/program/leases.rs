@@ -1,9 +1,9 @@
 //! The leases of a program: how it gets them, and gives them back.
 //!
-//! A VM leases itself again to the program that has it, and ends what runs there when the program gives it back, whichever of
-//! its requests says so. So no two of them are to be about the same VM at the same time: who wants one that another is leasing
-//! or giving back waits for what comes of that. A request takes its turn with all its VMs at once, so that none waits for
-//! another while it keeps others waiting.
+//! A VM grants another lease to the program that already has it, and ends everything that runs there when the program
+//! releases it, whichever of its requests does so. So two requests must not be about the same VM at the same time: a request
+//! for a VM that another one is leasing or releasing waits for the outcome. A request takes its turn for all of its VMs at
+//! once, so requests cannot wait for each other in a circle.
 
 use std::collections::HashMap;
 use std::sync::Arc;

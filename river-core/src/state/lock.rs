@@ -1,4 +1,4 @@
-//! Who takes checkpoints into a directory: one process at a time.
+//! The lock of a checkpoint directory: only one process at a time writes checkpoints there.
 //!
 //! A process has a directory from its first checkpoint there until it ends, in whatever way: what it has is the lock of a file
 //! beside the checkpoints, which the system releases. The file says for people who has it.

@@ -1,4 +1,4 @@
-//! Where checkpoints are kept, as the one sees it who takes them.
+//! Where checkpoints are kept, as the code that takes them sees it.
 
 use super::file::Header;
 use crate::error::StateError;

@@ -1,4 +1,4 @@
-//! Checkpoints as those see them who did not take them: the `river` command, and tools.
+//! Checkpoints as others read them: the `river` command, and tools.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

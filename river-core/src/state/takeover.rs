@@ -1,4 +1,4 @@
-//! What a program does when a host dies on which VRs were that have twins.
+//! Failover of mirrored VRs: what a program does when a host dies that had VRs with twins.
 //!
 //! 1. *Mourn*: every process that lives hears no more of the dead one, and says how many envelopes of those VRs have arrived in
 //!    it. From then on nothing of the old VR can arrive, so nothing of the new one can be overtaken or come twice.

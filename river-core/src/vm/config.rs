@@ -1,10 +1,10 @@
-//! What its owner may say of a VM before it starts.
+//! The configuration of a VM.
 
 use std::net::Ipv4Addr;
 
 use crate::host::HostLimits;
 
-/// How a VM is to be.
+/// Configuration of a VM.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VmConfig {

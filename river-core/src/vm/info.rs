@@ -1,4 +1,4 @@
-//! What a VM says of itself: to who searches for it, and to who looks closer.
+//! What a VM reports about itself: in discovery, and to status requests.
 
 use std::time::Instant;
 

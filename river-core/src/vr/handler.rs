@@ -73,9 +73,10 @@ impl Vr {
     /// Has an action run for every envelope that matches, from now on and for those that wait already, in order of arrival.
     /// No other receive gets them. Does not block.
     ///
-    /// It runs on this VR's thread, inside whatever receive this VR is in when the envelope has arrived, or goes into next,
-    /// and before that returns. It may send and receive; it is not called again while it runs. If it panics, so does the receive;
-    /// what comes next it handles again. It owns what it uses: share with it by an `Rc`.
+    /// The action runs on this VR's thread, inside the receive in which the VR is when the envelope arrives, or the next one
+    /// that it calls, before that receive returns. It may send and receive, and is not called again while it runs. If it
+    /// panics, so does the receive; later envelopes are handled as before. The action owns what it captures: share state with
+    /// it by an `Rc`.
     ///
     /// ```
     /// # use std::cell::Cell;

@@ -25,8 +25,8 @@ impl Vr {
     /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
     /// exclusive and ends with the program.
     ///
-    /// Of two programs that want the same VMs at the same moment one gets them, the other an error. So it is with two VRs of a
-    /// program: what the program has, or is just getting for another VR, is passed over.
+    /// If two programs want the same VMs at the same moment, one gets them and the other an error. The same holds for two VRs
+    /// of one program: VMs that the program already has, or is just leasing for another VR, are skipped.
     ///
     /// # Errors
     /// [`DeployError::TooFew`] if fewer than wanted could be leased; then none is kept.

@@ -165,16 +165,16 @@ impl Vr {
         self.fresh_number.get()
     }
 
-    /// Says whether this VR, and the others that it works with all the time, have a core each, for layers that know how many there
-    /// are on this machine. A VR that expects its own, waits, and finds again and again that others run on its core, has the system
-    /// move it to another. If nobody says it, VRs do so as long as their process has no more VRs than cores. What was said first
-    /// counts.
+    /// Tells River whether this VR and the VRs that it constantly works with have a core each, for layers that know how many
+    /// of them this machine has. If so, and the VR finds repeatedly while it waits that others run on its core, it asks the
+    /// system to move it to another one. Without this call, that happens as long as the process has no more VRs than cores.
+    /// Only the first call has an effect.
     pub fn expect_own_core(&self, expected: bool) {
         self.inbox.apart().expect(expected);
     }
 
-    /// Lets others run, as [`thread::yield_now`](std::thread::yield_now) does, for layers that wait by looking for what no
-    /// message says.
+    /// Yields the core, as [`thread::yield_now`](std::thread::yield_now) does, for layers that wait by polling memory instead
+    /// of receiving an envelope.
     ///
     /// ```
     /// # use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

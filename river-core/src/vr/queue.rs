@@ -44,8 +44,8 @@ impl Vr {
         self.remember_what_is_done_again(Call::Queue, look)
     }
 
-    /// Sets, or takes back, the limit of what may wait in this VR's mailbox: without one a sender that is faster than this VR
-    /// fills the memory. What waits now counts. Does not block.
+    /// Sets or removes the limit of this VR's mailbox: without one, a sender that is faster than this VR fills the memory.
+    /// Envelopes that already wait count against it. Does not block.
     ///
     /// Senders of the same process are stopped at once. Other processes are told, so that what was under way in the
     /// meantime still comes. They are let in again when half of the limit is free.

@@ -47,8 +47,8 @@ impl Vr {
         self.receive_until(selector, None, accept)
     }
 
-    /// Like [`receive_where`](Self::receive_where), but returns at once, `None` if nothing that matches is there. What comes over TCP
-    /// is looked for every 20 us at most: who has nothing else to do had better wait.
+    /// Like [`receive_where`](Self::receive_where), but returns at once, with `None` if nothing that matches is there. It polls
+    /// TCP connections at most every 20 us: if there is nothing else to do, a receive that waits is faster.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
@@ -127,12 +127,12 @@ impl Vr {
         found.ok_or(RecvError::Stopped)
     }
 
-    /// Waits no longer than so long for an envelope that the selector admits; with no time at all it looks once, as
-    /// [`try_receive_where`](Self::try_receive_where) does. One that lies in memory shared with its
-    /// sender's process, or comes on a connection, is shown to `take` there, which may copy what it carries to where it belongs,
-    /// and then it is received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by
-    /// `take`, is returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory
-    /// is taken for it.
+    /// Waits up to `patience` for an envelope that the selector admits; with zero it looks once, as
+    /// [`try_receive_where`](Self::try_receive_where) does. An envelope that still lies in memory shared with its sender's
+    /// process, or is still arriving on a connection, is shown to `take`, which may copy its payload straight to where it
+    /// belongs. The envelope is then received: `Ok(None)` says that this has happened at least once. An envelope that comes
+    /// another way, or that `take` leaves, is returned. So a payload that its receiver is waiting for is copied only twice
+    /// between two processes, and needs no buffer in between.
     ///
     /// `take` must neither send nor receive. Envelopes are shown in the order in which they are received otherwise. A
     /// VR that is recorded or has a limit, and one with [posted](Self::post) receives or handlers for the same channel,

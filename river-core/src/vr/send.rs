@@ -76,9 +76,9 @@ impl Vr {
         }
     }
 
-    /// The longest payload that travels to a VR in one go: who has more to send does well to send it in parts as long as
-    /// this, which are copied out at one end while the next one is copied in at the other. For a recorded VR it does not
-    /// depend on where the other one is.
+    /// The longest payload that travels to a VR in one go. More data is best sent in envelopes of this length, so that one is
+    /// copied out at the far end while the next is copied in here. For a recorded VR the result does not depend on where the
+    /// other one is.
     ///
     /// # Blocking
     /// As a first send to that VR.

@@ -1,9 +1,9 @@
-//! Carries out plans whose messages all have [`BRIEF`](super::BRIEF) bytes at most, in operations that wait: what
-//! [`Execution`](super::Execution) does without anything that only pays for longer ones. Nothing is lent, passed on or sent in
-//! pieces.
+//! Executes plans whose messages are all at most [`BRIEF`](super::BRIEF) bytes long, in blocking operations: it is
+//! [`Execution`](super::Execution) without everything that pays only for longer messages. Nothing is lent, forwarded or sent
+//! in pieces.
 //!
-//! The shortest of these operations take little more time than the stores of one cache line: so the fewer others are made
-//! beside them, in structures that are built and copied, the better.
+//! The shortest of these operations take little more time than writing one cache line, so even building and copying small
+//! structures would show.
 
 use std::cell::Cell;
 use std::ops::Range;

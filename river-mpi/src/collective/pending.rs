@@ -1,7 +1,7 @@
-//! What is under way of operations that were started.
+//! Non-blocking operations in progress.
 //!
-//! It owns its buffers, so that it goes on whenever this rank is in any operation, whatever became of its request; the
-//! caller's buffer is written when the request completes. It is carried out by the same plan as the operation that waits.
+//! Such an operation owns its buffers, so that it can advance whenever this rank is in any operation, whatever becomes of its
+//! request; the caller's buffer is written when the request completes. It executes the same plan as the blocking form.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! The wire of collective operations: messages in a communicator's second context, and, for operations that wait,
-//! queues to the ranks in the same process, and memory that those in other processes read.
+//! The [`Wire`] of collective operations: messages in a communicator's second context and, for blocking operations, queues
+//! and rings to ranks of the same machine, and memory that ranks of other processes read directly.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How a call is carried out by a rank that waits for it.
+//! Executes a prepared call to its end: the blocking form.
 
 use std::ops::Range;
 

@@ -1,15 +1,15 @@
-//! Short messages between ranks that are processes of one machine: by a ring of cache lines for each pair, in memory that both
-//! have, into which a waiting rank looks itself. They cost what they cost between threads.
+//! Short messages between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory, which
+//! a waiting rank polls itself. They cost as little as between threads.
 //!
-//! The first messages of a pair go by the link, so that ranks that have little to say to each other have no rings. Then the sender
-//! offers one, and uses it when the receiver has written into it that it reads. What is long, or finds no room, goes by the link
-//! all the time.
+//! The first messages of a pair go over the link, so that ranks that rarely talk to each other need no rings. Then the sender
+//! offers a ring, and uses it once the receiver has marked it as joined. Messages that are long, or find the ring full, still
+//! go over the link.
 //!
-//! The order of a pair's messages is kept: in a ring they have the numbers by which all messages of the pair are counted, and one
-//! is taken when all before it were. What comes by the link was sent when all that is in front of it could be seen in the ring, so
-//! that is taken first.
+//! The order of a pair's messages is kept: all of them, on either path, are numbered together, and a record in the ring
+//! carries its number and is taken only after all messages before it. When a message arrives over the link, everything that
+//! was sent before it is already visible in the ring, so the ring is emptied first.
 //!
-//! Sleeping and waking are as between threads (`beside`).
+//! Sleeping and waking work as between threads (`beside`).
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{Ordering, compiler_fence};

@@ -1,4 +1,4 @@
-//! What goes on beside the operation that a rank is in: collective operations that were started.
+//! Operations that advance in the background while their rank is in another one: non-blocking collectives.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,10 +1,10 @@
-//! Messages between ranks that are threads of one process: not by mailbox, but by a queue for each pair, into which a waiting
-//! rank looks itself. A short one costs one cache line that changes hands, and no memory.
+//! Messages between ranks that are threads of one process: instead of the mailbox, one single-producer queue per pair, which
+//! a waiting rank polls itself. A short message costs the transfer of one cache line, and no allocation.
 //!
-//! A rank that is about to sleep, or to wait for others than these, says so, and who sends to it after that rings: by an
-//! envelope without contents in its mailbox. So all that has to do with sleep, failures and deadlocks stays there.
+//! Before a rank sleeps, or waits for anything but these queues, it raises a flag; a sender that finds the flag raised wakes
+//! it with an empty envelope in its mailbox. So everything about sleep, failures and deadlocks stays with the mailbox.
 //!
-//! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
+//! Not used by recoverable VRs, whose record must contain everything that they receive, nor by traced ones.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

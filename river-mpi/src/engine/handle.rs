@@ -1,4 +1,4 @@
-//! What arrives, and what is to be done with it.
+//! Handling of messages that have arrived as envelopes, or have to be kept or answered.
 
 use river_core::{Envelope, Payload};
 use slotmap::DefaultKey;

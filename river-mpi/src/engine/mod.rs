@@ -1,12 +1,13 @@
 //! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
 //! thread, whenever that is in an operation; there is no other thread.
 //!
-//! A message of up to [`EAGER`] bytes travels at once: the *eager* protocol. A longer one is *offered*, the *rendezvous*
-//! protocol: when a receive matches it, the receiver reads it from the sender's memory ([`single`]; within a process, while the
-//! sender waits, by itself: [`crate::lend`]), or says *go*, and then it comes in pieces that stay in the cache while they are
-//! copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking receive straight
-//! into it; so nobody holds a large message that is not wanted yet. A slice that a request borrows is sent from where it lies
-//! as well, if its owner waits for that request when it is wanted; otherwise the engine makes a copy.
+//! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered*: the *rendezvous*
+//! protocol. When a receive matches the offer, the receiver either reads the data straight from the sender's memory
+//! ([`single`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or answers *go*, and
+//! the data follows in pieces that are still cached when they are copied out. A blocking send copies its pieces straight from
+//! the caller's slice, and a blocking receive straight into it, so nobody buffers a large message before it is wanted. A slice
+//! borrowed by a request is also sent from where it lies, if its owner is waiting for that request when the receiver asks for
+//! it; otherwise the engine makes a copy.
 
 mod across;
 mod arrival;
@@ -72,21 +73,21 @@ fn label(envelope: &Envelope) -> Option<String> {
     Some(format!("{kind:?}, tag {}", key.tag))
 }
 
-/// Up to so many bytes a message is sent without asking.
+/// Messages of up to this many bytes are sent eagerly.
 pub(crate) const EAGER: usize = 64 << 10;
-/// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
+/// The same if the receiver can read the sender's memory: an offer then costs less than a second copy.
 pub(crate) const EAGER_NEAR: usize = 8 << 10;
-/// The same within a process, where that costs no call of the kernel.
+/// The same within a process, where reading that memory takes no system call.
 const EAGER_BESIDE: usize = 4 << 10;
-/// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
+/// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
-/// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
-/// a second-level cache of any core.
+/// A longer message is sent in pieces of the length that suits the link best, header included, but no longer than this, so
+/// that two of them fit into a second-level cache.
 const PIECE: usize = 128 << 10;
 /// Pieces are multiples of this, so that all of them lie alike in memory.
 const GRAIN: usize = 4 << 10;
-/// A message comes in so many pieces at least, if they are not too short then: the first is copied out while the second
-/// is copied in.
+/// A message is cut into at least this many pieces, unless they became too short: one is copied out while the next is copied
+/// in.
 const PIECES: usize = 4;
 
 /// How a send completes (MPI 1.3, section 3.4).
@@ -147,11 +148,11 @@ struct State {
     ops: SlotMap<DefaultKey, Op>,
     sent: Vec<u64>,
     received: Vec<u64>,
-    /// The sum of those: who sees it unchanged has missed nothing.
+    /// Their sum: while it is unchanged, nothing has arrived.
     arrivals: u64,
     watched: Vec<bool>,
     gone: FxHashMap<u32, Gone>,
-    /// Failures that wildcard receives go on in spite of.
+    /// Failures that the program has acknowledged, so that wildcard receives ignore them.
     acknowledged: FxHashSet<u32>,
     revoked: FxHashSet<u32>,
     /// Contexts in which a collective operation has failed here: nobody may ever want what was offered in it.

@@ -9,7 +9,7 @@ use super::single::Seal;
 use crate::header::Receipt;
 use crate::matching::Key;
 
-/// Names an operation that is under way: its place among all of them. It may come from elsewhere, so it may name none.
+/// Identifies a pending operation: its key in `State::ops`. It may come from another rank, so it may be stale or invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OpId(pub(super) u64);
 
@@ -69,7 +69,7 @@ pub(super) struct Op {
     pub(super) torn: bool,
 }
 
-/// Every message is put into one and taken out of one: so it should be copied by a few instructions.
+/// Every message passes through one, so it must be cheap to move.
 const _: () = assert!(size_of::<Op>() <= 128);
 
 impl Op {

@@ -1,4 +1,4 @@
-//! What of a rank's engine outlives a safepoint: messages that came before somebody wanted them, and who has ended.
+//! The part of a rank's engine that survives a safepoint: unexpected messages, and which ranks have ended.
 
 use serde::{Deserialize, Serialize};
 use slotmap::SlotMap;

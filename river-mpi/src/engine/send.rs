@@ -17,13 +17,13 @@ use crate::matching::Key;
 const COPIED: u64 = 8;
 /// How long it takes about until an answer comes.
 const ANSWER: Duration = Duration::from_micros(5);
-/// How long a reader of what was lent to it is waited for besides, who may have something else to do before.
+/// How much longer a rank waits for the reader of lent memory, which may have other work to do first.
 const PEACE: Duration = Duration::from_micros(50);
-/// Who waits for readers does not stay awake for longer than this.
+/// A rank that waits for readers polls no longer than this before it sleeps.
 const AWAKE: Duration = Duration::from_millis(1);
-/// Of a shorter one a copy is made in less time than it takes to ask.
+/// A shorter slice is copied in less time than it takes to ask the receiver.
 const WORTH_WAITING: usize = 256 << 10;
-/// The most slices in a row that are copied without another look whether the receiver waits for them.
+/// At most this many slices in a row are copied without checking again whether the receiver is waiting for them.
 const MOST: u8 = 128;
 
 /// How long it takes about until somebody who waits for data has read it, if that is soon.
@@ -31,8 +31,8 @@ fn reading_time(len: usize) -> Duration {
     (ANSWER + Duration::from_nanos(len as u64 / COPIED)).min(AWAKE)
 }
 
-/// Whether it pays to wait for a moment until somebody wants a slice: who is not there when he is waited for will most likely
-/// not be there for the next ones.
+/// Whether it pays to wait a moment for the receiver to ask for a slice. A receiver that did not come in time will most
+/// likely not come in time for the next slices either: after a wait in vain they are copied at once, twice as many each time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hurry {
     /// How many more are not waited for.
@@ -56,8 +56,8 @@ impl Hurry {
 }
 
 impl Engine<'_> {
-    /// How long it takes about until others have read what these operations offer them: to sleep for less than that, and to be
-    /// woken, would keep the reader from its work.
+    /// About how long the receivers need to read what these operations offer them. It is not worth sleeping for less than that:
+    /// waking this rank up would interrupt the reader.
     pub(super) fn time_to_read(&self, ops: &[OpId]) -> Duration {
         let state = self.state.borrow();
         let exposed = ops.iter().filter_map(|op| {
@@ -154,8 +154,9 @@ impl Engine<'_> {
 
     /// A standard send of a short message. `None`: it is not one, or cannot be sent, and who tries again is told why.
     ///
-    /// Its result is returned in registers. Whatever is copied after a send, and was just written in parts, as results are that
-    /// may be errors, waits until the other core has given up the line that the message was written to.
+    /// Its result is returned in registers. A larger result, such as one that may be an error, is written in parts and then
+    /// copied; right after a send that copy stalls until the store buffer has drained, that is, until the receiver's core has
+    /// given up the cache line of the message.
     #[inline]
     pub(crate) fn send_at_once(&self, to: u32, key: Key, data: &[u8]) -> Option<Sending> {
         if data.len() > self.eager(to) {

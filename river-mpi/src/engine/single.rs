@@ -1,16 +1,16 @@
-//! Messages of medium length are copied once: a receiver on the same machine reads the sender's memory, by
-//! `process_vm_readv(2)`.
+//! Single-copy transfer of medium-sized messages: a receiver on the same machine reads the sender's memory by
+//! `process_vm_readv(2)`, which Open MPI and MPICH call CMA.
 //!
-//! An offer says where the data lies. As the sender may have to leave its operation at any moment, there is a word beside,
-//! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same
-//! call. So what was copied is the message if the seal was whole, and nothing otherwise: then, and if the kernel
-//! does not let one process read another, the receiver says *go*, and the data comes in pieces.
+//! An offer says where the data lies. Since the sender may have to leave its operation at any moment, there is a word beside
+//! the data, the *seal*, which holds the offer's number for as long as the data is valid. The receiver reads it after the
+//! data, in the same system call. If the seal still holds that number, the copy is the message. If not, or if the kernel does
+//! not let one process read another, the receiver answers *go*, and the data comes in pieces.
 //!
-//! The data of a send that borrows its slice until it is complete is *lent*: the engine cannot hold the slice itself, but it
-//! can read it as any receiver does, if its own process has to send it in pieces or its request is dropped.
+//! A send that borrows its slice until it is complete *lends* it: the engine cannot hold the slice, but it can read it as
+//! any receiver does, if its own process has to send it in pieces or if its request is dropped.
 //!
 //! Between ranks of one process the seal is a [slot](crate::lend::Slots), and while the sender waits, the receiver needs no
-//! call of the kernel.
+//! system call.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;

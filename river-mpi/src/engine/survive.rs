@@ -1,4 +1,4 @@
-//! What a program does about failures that it handles itself.
+//! Failure mitigation: revoke, acknowledge and agree.
 
 use super::Engine;
 use super::words::What;

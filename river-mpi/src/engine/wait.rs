@@ -12,18 +12,18 @@ use super::{ALL, Ask, Engine, Gone, LANE, OpId, REPORTS, State};
 use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
 
-/// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
+/// Nothing is ever sent on this channel: receiving on it only asks whether the named VR is dead.
 pub(super) const DEATHS: Channel = Channel::named("mpi.deaths");
-/// Nobody sleeps who waits no longer than this.
+/// A wait this short never parks the thread.
 const BREATH: Duration = Duration::from_micros(20);
-/// After so long what others have written before can be seen.
+/// After this long, every earlier store of another core is visible.
 const MOMENT: Duration = Duration::from_millis(1);
-/// After so long a rank tells the supervisor what it waits for.
+/// After this long, a rank reports to the supervisor what it waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Engine<'_> {
-    /// Waits until something has come and handles it. The hook asks for what this rank waits for, or else it
-    /// is `what`; `whom` are the ranks that could end the wait.
+    /// Waits until something arrives, and handles it. This rank waits for what `hook` asks for or, without a hook, for `what`
+    /// (which only describes it); `whom` are the ranks that could end the wait.
     pub(super) fn block(
         &self,
         what: What<'_>,
@@ -165,8 +165,8 @@ impl Engine<'_> {
         })
     }
 
-    /// Waits for a moment, after which what others have written before it can be seen, or until `look` finds something, which is
-    /// asked whenever a message comes and at last.
+    /// Waits for [`MOMENT`], after which every earlier store of another core is visible, or until `look` finds something. `look`
+    /// is called whenever a message has arrived, and once at the end.
     pub(crate) fn doze<R>(&self, mut look: impl FnMut() -> Option<R>) -> Result<Option<R>> {
         let start = Instant::now();
         loop {
@@ -185,7 +185,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Waits for an operation, without sleep, but only until nothing that was sent has been taken for about so long.
+    /// Polls for the completion of an operation; gives up when no receiver has taken anything from this rank for `patience`.
     pub(super) fn linger(&self, op: OpId, patience: Duration) {
         self.look_for(op, patience);
         self.send_wanted(None);

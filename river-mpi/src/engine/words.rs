@@ -1,4 +1,4 @@
-//! What errors and lists of deadlocks call communicators, and what a rank waits for.
+//! Texts for errors and deadlock reports: the names of communicators, and what a rank waits for.
 
 use super::arrival::Arrival;
 use super::{Ask, Engine, OpId, OpState, Sources, State};

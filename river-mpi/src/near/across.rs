@@ -1,9 +1,10 @@
-//! The same between ranks that are processes of one machine: a ring of cache lines for each pair, in memory that both have.
+//! The same between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory.
 //!
-//! Only in operations of which all ranks know that their messages are short, whoever sends them. The first messages of a pair go
-//! by the engine, so that communicators that are used once have no rings. Then the sender offers one, in a message, and uses it
-//! when the receiver has written into it that it reads. What finds no room in the ring goes by the engine, and so does the rest
-//! of that operation; so the receiver takes first what is in the ring. Sleeping and waking are as between threads.
+//! Used only by operations whose messages are all short, and known to be so on every rank. The first messages of a pair go
+//! through the engine, so that a communicator that is used once needs no rings. Then the sender creates a ring and sends its
+//! name; it uses the ring once the receiver has marked it as joined. A message that finds the ring full goes through the
+//! engine, and so does the rest of that operation; so the receiver always empties the ring first. Sleeping and waking work
+//! as between threads.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,17 +1,18 @@
-//! Messages between ranks that are threads of one process, for collective operations that wait: not by mailbox, but by a
-//! queue for each pair, which a waiting rank looks into itself. A short message costs one cache line that changes hands.
+//! The shared-memory fast path of blocking collectives, between ranks that are threads of one process: instead of the
+//! mailbox, one single-producer queue per pair of ranks, which a waiting rank polls itself. A short message costs the
+//! transfer of one cache line.
 //!
-//! * `queue`: the queue of a pair
-//! * `room`: where the ranks of a communicator find each other's queues
-//! * here: sending, and waiting
+//! * `queue`: the queue of one pair
+//! * `room`: where the ranks of a communicator find each other's queues, and publish what they sleep for
+//! * here: sending and waiting
 //! * `ring`, `across`: the same between processes of one machine
 //!
-//! A rank that waits long must still notice messages of others, the death of a peer, and deadlocks. So after about 50 us it
-//! says in the room what it waits for, looks again a millisecond later, and then waits in the engine. A sender that finds
-//! this in the room also sends an empty message through the engine, which wakes it. All that has to do with failures stays
-//! in the engine.
+//! A rank that waits long must still notice other messages, the death of a peer, and deadlocks. So after polling for about
+//! 50 us it publishes in the room what it waits for, polls once more a millisecond later, and then blocks in the engine. A
+//! sender that finds this entry in the room also sends an empty message through the engine, which wakes the receiver. All
+//! failure handling stays in the engine.
 //!
-//! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
+//! Not used by recoverable VRs, whose record must contain everything that they receive, nor by traced ones.
 
 mod across;
 mod queue;
@@ -37,9 +38,9 @@ use room::{Room, RoomKey};
 
 /// How long a rank looks for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// Looks before it gives its core to others: they take about a microsecond.
+/// How often it polls before it yields its core: for about a microsecond.
 const SPINS: usize = 100;
-/// Looks between two pauses, which take long on some processors.
+/// How often it polls between two `spin_loop` hints, which take long on some processors.
 const LOOKS: usize = 4;
 /// Yields between two looks at the engine.
 const YIELDS: usize = 4;

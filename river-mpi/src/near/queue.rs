@@ -52,8 +52,8 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next message of an operation, if it has come. What is left of operations before it, which ended with an error,
-    /// is thrown away.
+    /// The next message of an operation, if it has arrived. Messages of earlier operations, which must have failed, are
+    /// discarded.
     pub(super) fn pop(&mut self, tag: i32) -> Option<Message> {
         let mut copy = None;
         let message = self.next(tag, |record| copy = Some(copy_of(record)))?;

@@ -64,7 +64,7 @@ impl Sender {
             return None;
         }
         self.pushed = self.pushed.wrapping_add(1);
-        // That what was pushed is not pushed later than this looks.
+        // Keeps the compiler from moving the push behind this look.
         compiler_fence(Ordering::SeqCst);
         let (asleep, reason) = (self.ring.writer().asleep(), reason(tag));
         let woken = asleep.load(Ordering::Relaxed) == reason

@@ -80,23 +80,24 @@ impl Room {
         end.expect("a rank enters once, and takes each end once")
     }
 
-    /// Notes that a rank sleeps until another one sends it something in an operation. It has to look once more before it
-    /// really does, and again a moment later: who sends does not wait until all see what it has pushed before it looks here, as
-    /// that would take as long as the message.
+    /// Publishes that rank `me` is about to sleep until `from` sends it something in operation `tag`. The rank must poll its
+    /// queue once more before it sleeps, and again a moment later: a sender pushes and then looks here without a store-load
+    /// fence in between (which would cost as much as the message), so it may miss an entry that is made at the same moment.
     pub(super) fn fall_asleep(&self, me: usize, from: u32, tag: i32) {
         self.asleep[me].store(reason(from, tag), Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
-    /// Notes that it does not sleep. False: it was woken, and a message says so.
+    /// Takes back what [`fall_asleep`](Self::fall_asleep) has published. False: a sender has found it, and has sent or will
+    /// send a wake-up message.
     pub(super) fn wake_up(&self, me: usize) -> bool {
         self.asleep[me].swap(0, Ordering::SeqCst) != 0
     }
 
-    /// Whether a rank sleeps until that one sends it something in an operation, and has to be told that it did. True once
-    /// for each sleep.
+    /// Whether rank `whom` sleeps until `from` sends it something in operation `tag`, so that it has to be woken. True at most
+    /// once for each sleep.
     pub(super) fn wake(&self, whom: usize, from: u32, tag: i32) -> bool {
-        // That what was pushed is not pushed later than this looks.
+        // Keeps the compiler from moving the push behind this look.
         compiler_fence(Ordering::SeqCst);
         let asleep = &self.asleep[whom];
         let reason = reason(from, tag);

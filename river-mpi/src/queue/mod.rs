@@ -1,8 +1,9 @@
-//! Queues from one thread to another of the same process.
+//! Single-producer, single-consumer queues between two threads of a process.
 //!
-//! What is short is copied into a ring of cache lines ([`Writer`]). What has memory of its own goes by a second ring, and a
-//! record in the first one says when it is its turn. Behind both, for a sender that is far ahead, there is a list that
-//! never is full. As that costs several times as much, a sender waits for room first, if the receiver seems to be at work.
+//! Short records are copied into a ring of cache lines ([`Writer`]). Things that own their memory go through a second ring,
+//! and a mark in the first one keeps their place in the order. Behind both is an unbounded list, for a sender that is far
+//! ahead. As the list costs several times as much, a sender first waits for room in the rings, if the receiver seems to be
+//! making progress.
 
 mod patience;
 mod shared;

@@ -1,9 +1,9 @@
-//! A fence that costs one side nothing.
+//! An asymmetric fence, which costs the frequent side nothing.
 //!
-//! Who writes into a ring and who goes to sleep over it form a Dekker pair (see [`Bell`](super::bell::Bell)), in which
-//! each needs a fence between its own store and its look at the other's. Writers are many, and theirs would have to
-//! wait until the store has reached the other processor; sleep is rare. So the one who goes to sleep has the kernel
-//! interrupt the processors on which registered processes run (membarrier(2)), which is a fence for both.
+//! The writer of a ring and a reader that goes to sleep over it form a Dekker pair (see [`Bell`](super::bell::Bell)): each
+//! needs a fence between its own store and its load of the other's word. Writes are frequent, and their fence would wait
+//! until the store has reached the other core; sleep is rare. So the side that goes to sleep has the kernel interrupt all
+//! cores that run registered processes (membarrier(2)), which acts as a fence for both sides.
 
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering::SeqCst;

@@ -64,7 +64,7 @@ impl SharedLines {
         SharedName(self.0.name())
     }
 
-    /// Nobody else can open them any more. The file that this took is given back.
+    /// Closes the file by which other processes open them: those that have opened them keep them, nobody else can from now on.
     pub fn seal(&mut self) {
         self.0.close();
     }

@@ -1,11 +1,11 @@
 //! A ring of records between two processes, one of which writes and one of which reads.
 //!
-//! A record begins at a cache line with a word that says how long it is, and that is written last: who waits for a
-//! record looks at the very line that it will come in, so that a short message costs one line handed from processor to
-//! processor. Where the next record will begin there is a zero, written before the record in front of it is shown.
+//! A record begins at a cache line, with a word that holds its length and is written last: the reader polls the very line in
+//! which the record will appear, so a short message costs the transfer of one line. The word where the next record will
+//! begin is zero; it is written before the record in front of it is published.
 //!
-//! How far the reader is, it tells now and then only: the writer looks when it has come to the end of what it knows to
-//! be free, and by then a quarter of the ring at most is free without its knowing.
+//! The reader publishes its position only now and then. The writer looks at it when it has used up the space that it knows
+//! to be free; at most a quarter of the ring is then free without the writer knowing it.
 
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -5,8 +5,8 @@
 //! A segment is announced before it is used: the payload that would have needed it goes through the ring, and the next
 //! one finds it mapped. So what a process has sent outlives it, as the memory is the receiver's as well.
 //!
-//! Who looks at a segment is counted in the segment ([`View`]). The process that has made it, and only that one, writes
-//! payloads there, and only when nobody looks.
+//! A segment counts its current readers ([`View`]). Only the process that has created a segment writes payloads into it, and
+//! only while it has no readers.
 
 use std::collections::HashMap;
 use std::io;
