@@ -109,8 +109,10 @@ impl<'v> Communicator<'v> {
         self.make(context, local, None, None)
     }
 
-    /// An intercommunicator between the group of `own` and another one.
-    pub(crate) fn derive_inter(&self, context: u32, own: Self, remote: Group) -> Option<Self> {
+    /// An intercommunicator between the group of `local` and another one. The members of each group get a communicator of their
+    /// own, which has the next context.
+    pub(crate) fn derive_inter(&self, context: u32, local: &Self, remote: Group) -> Option<Self> {
+        let own = local.derive(context + 2, local.group())?;
         self.make(context, own.group(), Some(remote), Some(own))
     }
 

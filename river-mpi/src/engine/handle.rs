@@ -7,7 +7,7 @@ use super::arrival::{Arrival, Message, Overrun};
 use super::intake::{Got, Hook};
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
-use crate::job::{Order, Report};
+use crate::job::Order;
 
 impl Engine<'_> {
     /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
@@ -99,16 +99,15 @@ impl Engine<'_> {
                 let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
             }
             Kind::Withdrawn | Kind::TooLate => {
-                if let Some(op) = state.ops.get_mut(OpId(header.length).key()) {
+                let id = OpId(header.length);
+                if let Some(op) = state.ops.get_mut(id.key()) {
                     op.recalled = false;
                     if header.kind == Kind::Withdrawn {
                         op.state = OpState::Cancelled;
                         state.buffer_free += std::mem::take(&mut op.buffered);
-                        if op.detached {
-                            state.ops.remove(OpId(header.length).key());
-                        }
                     }
                 }
+                state.drop_detached(id);
             }
             Kind::Revoke => drop(state.revoked.insert(header.key.context)),
             Kind::Job | Kind::Ring | Kind::Way => {}
@@ -132,9 +131,7 @@ impl Engine<'_> {
         op.seal = None;
         op.state = OpState::Sent { to };
         state.buffer_free += std::mem::take(&mut op.buffered);
-        if op.detached {
-            state.ops.remove(ticket);
-        }
+        state.drop_detached(OpId(header.ticket));
         let step = self.piece_of(to, data.len());
         for at in (0..data.len()).step_by(step) {
             let piece = data.slice(at..data.len().min(at + step));
@@ -151,7 +148,7 @@ impl Engine<'_> {
         let bytes = payload.slice(HEADER, payload.len()).unwrap_or_default();
         match postcard::from_bytes(&bytes) {
             Ok(Order::End) => self.state.borrow_mut().ended = true,
-            Ok(Order::StillWaiting) => self.report(&Report::StillWaiting(self.reported.get())),
+            Ok(Order::StillWaiting) => self.confirm_wait(),
             Ok(Order::Agreed(agreement)) => {
                 self.state.borrow_mut().agreements.insert(agreement.key, agreement);
             }
@@ -187,9 +184,14 @@ impl State {
             op.seal = None;
             self.matched += 1;
             self.buffer_free += std::mem::take(&mut op.buffered);
-            if op.detached {
-                self.ops.remove(ticket);
-            }
+            self.drop_detached(ticket.into());
+        }
+    }
+
+    /// Drops an operation that is complete, if nobody will ask for its outcome.
+    fn drop_detached(&mut self, id: OpId) {
+        if self.ops.get(id.key()).is_some_and(|op| op.detached) && self.is_complete(id) {
+            self.ops.remove(id.key());
         }
     }
 

@@ -201,8 +201,8 @@ pub(crate) struct Engine<'v> {
     state: RefCell<State>,
     /// The collective operation that it was in last.
     operation: Cell<&'static str>,
-    /// The number of the wait that was reported, while it lasts.
-    reported: Cell<Option<u64>>,
+    /// The wait that was reported, while it lasts: its number, and the ranks that could end it.
+    reported: RefCell<Option<(u64, Vec<u32>)>>,
     reports: Cell<u64>,
     next_context: Cell<u32>,
     /// What this rank is made of; none in tests, whose ranks are threads.
@@ -247,7 +247,7 @@ impl<'v> Engine<'v> {
             by_id,
             state: RefCell::new(state),
             operation: Cell::new("a collective operation"),
-            reported: Cell::new(None),
+            reported: RefCell::default(),
             reports: Cell::new(0),
             next_context: Cell::new(2),
             life: None,

@@ -183,7 +183,9 @@ impl Engine<'_> {
                 }
                 (op.lent, op.detached) = (false, true);
             }
-            OpState::Arriving(_) | OpState::Offered { .. } => op.detached = true,
+            // What answers these names them. Removed now, another operation might have their name after a safepoint.
+            _ if op.recalled => op.detached = true,
+            OpState::Arriving(_) | OpState::Offered { .. } | OpState::Unmatched { .. } => op.detached = true,
             OpState::Arrived(arrival) => {
                 if arrival.len() > 0 {
                     tracing::debug!(

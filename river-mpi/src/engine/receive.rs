@@ -8,7 +8,7 @@ use super::words::What;
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
-use crate::matching::Pattern;
+use crate::matching::{Key, Pattern};
 
 impl Engine<'_> {
     /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
@@ -74,7 +74,7 @@ impl Engine<'_> {
         let mut hook = Hook { ask, out, got: None };
         loop {
             // What goes on in the background may have brought it in.
-            let found = self.state.borrow_mut().matching.take(&ask.pattern);
+            let found = self.find(ask)?;
             if let Some((_, message)) = found {
                 hook.got = Some(Got::Message(message));
             } else {
@@ -89,6 +89,14 @@ impl Engine<'_> {
                 None => {}
             }
         }
+    }
+
+    /// Takes the earliest message that matches, if one is here.
+    #[inline]
+    fn find(&self, ask: &Ask) -> Result<Option<(Key, Message)>> {
+        let mut state = self.state.borrow_mut();
+        state.refuse(Some(ask.pattern.context))?;
+        Ok(state.matching.take(&ask.pattern))
     }
 
     /// Posts a receive.
@@ -142,7 +150,8 @@ impl Engine<'_> {
     /// The earliest message that matches, if it has come.
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
         self.pump()?;
-        let Some((_, message)) = self.state.borrow_mut().matching.take(&ask.pattern) else {
+        let found = self.find(ask).map_err(|error| self.while_asking(ask, error))?;
+        let Some((_, message)) = found else {
             let sources = ask.sources.as_slice();
             // Who asks again and again has to hear of failures, too.
             self.watch(sources);
@@ -182,6 +191,7 @@ impl Engine<'_> {
     /// Looks for a message without taking it: who sent it, its tag and length.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
         self.pump()?;
+        self.check(ask.pattern.context)?;
         let found = self.state.borrow_mut().matching.peek(&ask.pattern).map(|(_, message)| message.header);
         if found.is_none() {
             // As in `try_receive`.
@@ -189,7 +199,6 @@ impl Engine<'_> {
             let checked = self.state.borrow().check_failed(ask.sources.as_slice());
             checked.map_err(|error| self.while_asking(ask, error))?;
         }
-        self.check(ask.pattern.context)?;
         Ok(found)
     }
 

@@ -26,7 +26,10 @@ impl Engine<'_> {
     pub(crate) fn keep(&self) -> Result<Kept> {
         let mut state = self.state.borrow_mut();
         let busy = [
-            (!state.ops.is_empty(), "requests are pending: complete or cancel them first"),
+            (
+                !state.ops.is_empty(),
+                "requests are pending, or sends whose requests were dropped: complete or cancel them first",
+            ),
             (self.has_background(), "a collective operation is under way: complete it first"),
             (self.next_context() > 2, "the job has more communicators than the world, which would be lost"),
             (state.buffer_size > 0, "a buffer is attached: detach it first"),

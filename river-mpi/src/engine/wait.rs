@@ -61,7 +61,7 @@ impl Engine<'_> {
                     return Ok(());
                 }
                 let text = self.describe(hook.as_ref().map(|hook| hook.ask), what);
-                self.wait_on(text, hook)
+                self.wait_on(text, whom, hook)
             }
             Err(error) => self.trouble(error),
             Ok(()) => Ok(()),
@@ -216,10 +216,10 @@ impl Engine<'_> {
     }
 
     /// Goes on waiting after this rank's patience has ended, having told the supervisor.
-    fn wait_on(&self, what: String, mut hook: Option<&mut Hook<'_>>) -> Result {
+    fn wait_on(&self, what: String, whom: &[u32], mut hook: Option<&mut Hook<'_>>) -> Result {
         let number = self.reports.get() + 1;
         self.reports.set(number);
-        self.reported.set(Some(number));
+        *self.reported.borrow_mut() = Some((number, whom.to_vec()));
         {
             let state = self.state.borrow();
             let (sent, received) = (state.sent.clone(), state.received.clone());
@@ -238,8 +238,19 @@ impl Engine<'_> {
                 Err(error) => break self.trouble(error),
             }
         };
-        self.reported.set(None);
+        *self.reported.borrow_mut() = None;
         result
+    }
+
+    /// Tells the supervisor, which has asked, whether this rank is still in the wait that it has reported.
+    pub(super) fn confirm_wait(&self) {
+        let reported = self.reported.borrow();
+        let (number, on) = reported.as_ref().map_or((None, Vec::new()), |(number, whom)| {
+            let state = self.state.borrow();
+            let lives = |rank: &&u32| **rank != self.me && !state.gone.contains_key(rank);
+            (Some(*number), whom.iter().filter(lives).copied().collect())
+        });
+        self.report(&Report::StillWaiting { number, on });
     }
 
     pub(super) fn check_wait(&self, whom: &[u32], ask: Option<&Ask>) -> Result {

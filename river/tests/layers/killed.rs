@@ -110,14 +110,20 @@ fn the_safepoint_of_a_rank_is_made_or_refused_in_a_sentence() {
             let pending = text(world);
             world.send(&[7_u64], (world.rank() + 1) % 2, 5)?;
             request.wait()?;
+            // The answer that it was received names it.
+            drop(world.issend(&[1_u8], (world.rank() + 1) % 2, 6)?);
+            let dropped = text(world);
+            world.recv::<u8>((world.rank() + 1) % 2, 6)?;
+            world.barrier()?;
             world.safepoint(&1_u64)?;
             let other = world.dup()?;
-            Ok([pending, text(world), text(&other)])
+            Ok([pending, dropped, text(world), text(&other)])
         })?;
         Ok(texts[0].clone())
     });
-    let [pending, more, other] = errors.unwrap();
+    let [pending, dropped, more, other] = errors.unwrap();
     assert!(pending.contains("requests are pending"), "{pending}");
+    assert!(dropped.contains("whose requests were dropped"), "{dropped}");
     assert!(more.contains("more communicators than the world"), "{more}");
     assert!(other.contains("made on the world"), "{other}");
 }
