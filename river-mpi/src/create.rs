@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::attribute::Keyval;
 use crate::communicator::Communicator;
-use crate::consensus::{decode, encode};
 use crate::engine::Arrival;
 use crate::error::{MpiError, Result};
+use crate::exchange::{decode, encode};
 use crate::group::Group;
 use crate::peer::Peer;
 

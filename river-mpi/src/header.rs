@@ -13,47 +13,47 @@ const RANK_BITS: u32 = 24;
 pub(crate) enum Kind {
     /// A message, whole. `ticket` names it to its sender.
     Eager,
-    /// The same, and the sender waits for [`Kind::Matched`].
+    /// The same, and the sender waits for [`Kind::Ack`].
     EagerSync,
-    /// A message of `length` bytes that the sender keeps until it gets [`Kind::Go`].
-    Offer,
+    /// A message of `length` bytes that the sender keeps until it gets [`Kind::ClearToSend`].
+    RequestToSend,
     /// The message `ticket` was matched: send it, as pieces for the receive `length`.
-    Go,
+    ClearToSend,
     /// A piece of a message, for the receive `ticket`.
-    Piece,
+    Fragment,
     /// The synchronous message `ticket` was matched.
-    Matched,
+    Ack,
     /// The sender asks to cancel the message `ticket`, on behalf of its operation `length` (the same number, unless the message
     /// was [`Kind::Eager`]). The answer repeats both.
-    Withdraw,
+    CancelRequest,
     /// Answer: it was not matched yet, and is gone.
-    Withdrawn,
+    CancelGranted,
     /// Answer: it was matched already.
-    TooLate,
+    CancelDenied,
     /// The communicator with this context was revoked.
     Revoke,
     /// From the job's supervisor; postcard follows.
     Job,
     /// Wake-up: a message lies in a shared queue or ring, and its sender found this rank asleep.
-    Ring,
+    Wake,
     /// The sender offers a ring in shared memory; the name of that memory follows.
-    Way,
+    OfferRing,
 }
 
 const KINDS: [Kind; 13] = [
     Kind::Eager,
     Kind::EagerSync,
-    Kind::Offer,
-    Kind::Go,
-    Kind::Piece,
-    Kind::Matched,
-    Kind::Withdraw,
-    Kind::Withdrawn,
-    Kind::TooLate,
+    Kind::RequestToSend,
+    Kind::ClearToSend,
+    Kind::Fragment,
+    Kind::Ack,
+    Kind::CancelRequest,
+    Kind::CancelGranted,
+    Kind::CancelDenied,
     Kind::Revoke,
     Kind::Job,
-    Kind::Ring,
-    Kind::Way,
+    Kind::Wake,
+    Kind::OfferRing,
 ];
 
 /// What an envelope begins with.

@@ -117,13 +117,13 @@
 //! * `status`: what is known of a message
 //! * `group`: ordered sets of ranks
 //! * `attribute`: what libraries keep with a communicator
-//! * `near`: the shared-memory fast path of blocking collectives
+//! * `fast_path`: the shared-memory fast path of blocking collectives
 //! * `communicator`: groups with a context
 //! * `target`: where a message goes
 //! * `request`: operations under way
 //! * `p2p`: point-to-point communication
-//! * `hidden`: internal messages, which create communicators
-//! * `consensus`: an allgather of values, which creates communicators
+//! * `internal`: internal messages, which create communicators
+//! * `exchange`: an allgather of values, which creates communicators
 //! * `create`: communicators made of others
 //! * `datatype`: which bytes a message is made of
 //! * `typed`: point-to-point communication by datatypes
@@ -142,20 +142,20 @@ mod attribute;
 pub mod coll;
 mod collective;
 mod communicator;
-mod consensus;
 mod create;
 mod datatype;
 mod element;
 mod engine;
 mod error;
+mod exchange;
+mod fast_path;
 mod group;
 mod header;
-mod hidden;
+mod internal;
 mod job;
 mod launch;
 mod lend;
 mod matching;
-mod near;
 pub mod op;
 mod p2p;
 mod peer;

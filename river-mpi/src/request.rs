@@ -183,7 +183,7 @@ impl<'a> Request<'a> {
         {
             let engine = comm.engine();
             let wait = |request: &mut Self| {
-                engine.bring_in()?;
+                engine.poll_all()?;
                 engine.wait_landing(&[op], Some(&mut Seats::of(request)))
             };
             comm.guard(engine.show(self.shown(), || wait(self)))?;
@@ -205,7 +205,7 @@ impl<'a> Request<'a> {
         }
         let Some(op) = self.stage.op() else { return self.finish() };
         let engine = self.comm.engine();
-        engine.pump()?;
+        engine.progress()?;
         if !engine.is_complete(op) {
             engine.lasting_failure(op)?;
             return Ok(None);
@@ -415,7 +415,7 @@ pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
 /// As [`wait_all`].
 pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     if let Some(first) = requests.first() {
-        first.comm.guard(first.comm.engine().pump())?;
+        first.comm.guard(first.comm.engine().progress())?;
     }
     if requests.iter().any(|request| request.pending.as_ref().is_some_and(|pending| !pending.is_done())) {
         return Ok(None);
@@ -437,7 +437,7 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
 /// As [`wait_any`].
 pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
     if let Some(first) = requests.iter().find(|request| request.is_active()) {
-        first.comm.guard(first.comm.engine().pump())?;
+        first.comm.guard(first.comm.engine().progress())?;
     }
     for (index, request) in requests.iter_mut().enumerate() {
         let comm = request.comm.clone();

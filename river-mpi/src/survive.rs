@@ -37,7 +37,7 @@ impl Communicator<'_> {
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         // A job that is ending says so elsewhere.
-        let _ = self.engine().pump();
+        let _ = self.engine().progress();
         self.engine().check(self.context()).is_err()
     }
 

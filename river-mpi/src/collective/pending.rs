@@ -106,7 +106,7 @@ impl<W: Work> Background for Started<W> {
         let before = engine.enter(self.operation);
         let _unless_it_panics = Unless(self, std::thread::panicking());
         // Messages come through the engine, which lets this advance when one has come.
-        let port = Port { team: &self.team, engine, near: None, across: None, small: false };
+        let port = Port { team: &self.team, engine, local_path: None, shm_path: None, all_short: false };
         match work.advance(&port) {
             Ok(Progress::Waits { from }) => self.waits_for.set(self.team.world_rank(from)),
             Ok(Progress::Done) => *self.result.borrow_mut() = Some(Ok(())),

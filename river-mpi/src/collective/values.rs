@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::coll::Parcels;
 use crate::communicator::Communicator;
-use crate::consensus::{decode, encode};
 use crate::error::{MpiError, Result};
+use crate::exchange::{decode, encode};
 use crate::request::Request;
 
 use super::prepare::{Lengths, Prepared};

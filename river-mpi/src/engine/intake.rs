@@ -164,9 +164,9 @@ impl Engine<'_> {
         let intake = match header.kind {
             Kind::Eager if whole && !arriving.is_here() => state.take_coming(header, arriving, hook, landing),
             Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
-            Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
-            Kind::Offer if arriving.is_here() => self.take_offer(state, header, arriving, hook),
-            Kind::Matched if arriving.is_here() => {
+            Kind::Fragment => self.take_piece(state, OpId(header.ticket), arriving, landing),
+            Kind::RequestToSend if arriving.is_here() => self.take_offer(state, header, arriving, hook),
+            Kind::Ack if arriving.is_here() => {
                 state.matched(OpId(header.ticket).key());
                 Intake::Done
             }

@@ -3,27 +3,27 @@
 //!
 //! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered*: the *rendezvous*
 //! protocol. When a receive matches the offer, the receiver either reads the data straight from the sender's memory
-//! ([`single`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or answers *go*, and
+//! ([`cma`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or answers *go*, and
 //! the data follows in pieces that are still cached when they are copied out. A blocking send copies its pieces straight from
 //! the caller's slice, and a blocking receive straight into it, so nobody buffers a large message before it is wanted. A slice
 //! borrowed by a request is also sent from where it lies, if its owner is waiting for that request when the receiver asks for
 //! it; otherwise the engine makes a copy.
 
-mod across;
 mod arrival;
 mod background;
-mod beside;
+mod cma;
+mod describe;
 mod handle;
 mod intake;
+mod local;
 mod op;
 mod ops;
 mod receive;
 mod safepoint;
 mod send;
-mod single;
+mod shm;
 mod survive;
 mod wait;
-mod words;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,16 +35,16 @@ use river_core::{Channel, Down, Envelope, Payload, Selector, SendError, Span, Vr
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::{DefaultKey, SlotMap};
 
-use across::Across;
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
-use beside::Beside;
 pub(crate) use intake::Landing;
+use local::Local;
 use op::{Op, OpState};
 pub(crate) use op::{OpId, Outcome, Sending};
 pub(crate) use safepoint::Kept;
 use send::Hurry;
+use shm::Shm;
 
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
@@ -76,9 +76,9 @@ fn label(envelope: &Envelope) -> Option<String> {
 /// Messages of up to this many bytes are sent eagerly.
 pub(crate) const EAGER: usize = 64 << 10;
 /// The same if the receiver can read the sender's memory: an offer then costs less than a second copy.
-pub(crate) const EAGER_NEAR: usize = 8 << 10;
+pub(crate) const EAGER_SHM: usize = 8 << 10;
 /// The same within a process, where reading that memory takes no system call.
-const EAGER_BESIDE: usize = 4 << 10;
+const EAGER_LOCAL: usize = 4 << 10;
 /// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
 /// A longer message is sent in pieces of the length that suits the link best, header included, but no longer than this, so
@@ -182,11 +182,11 @@ pub(crate) struct Engine<'v> {
     ranks: Vec<VrId>,
     places: Vec<Place>,
     /// The ranks in the same process.
-    near: Vec<bool>,
+    is_local: Vec<bool>,
     /// The way to them, if there are any others.
-    beside: Option<Beside>,
+    local: Option<Local>,
     /// The way to other processes of this machine, if there are any.
-    across: Option<Across>,
+    shm: Option<Shm>,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
     /// How many times in a row it has begun to look without a look at the link.
@@ -220,24 +220,24 @@ impl<'v> Engine<'v> {
         describe(vr);
         let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
         let state = State::new(ranks.len());
-        let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
+        let is_local = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
         // A record has to have everything that is received, and a trace should.
         let by_mailbox = vr.is_recoverable() || vr.is_traced();
         let here = places.iter().filter(|place| place.machine == places[me as usize].machine).count();
         let at_once = here <= available_parallelism().map_or(1, usize::from);
         vr.expect_own_core(at_once);
-        let beside = if by_mailbox { None } else { Beside::new(&ranks, me, &places, at_once) };
-        let across = if by_mailbox { None } else { Across::new(me, &places, at_once) };
+        let local = if by_mailbox { None } else { Local::new(&ranks, me, &places, at_once) };
+        let shm = if by_mailbox { None } else { Shm::new(me, &places, at_once) };
         let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
             me,
             ranks,
             places,
-            near,
-            beside,
-            across,
+            is_local,
+            local,
+            shm,
             at_once,
             deaf: Cell::new(0),
             hurry,
@@ -328,10 +328,10 @@ impl<'v> Engine<'v> {
 
     /// Up to so many bytes a message to that rank is sent without asking.
     fn eager(&self, to: u32) -> usize {
-        if self.beside(to).is_some() {
-            EAGER_BESIDE
+        if self.local(to).is_some() {
+            EAGER_LOCAL
         } else if self.shares_memory(to) {
-            EAGER_NEAR
+            EAGER_SHM
         } else {
             EAGER
         }
@@ -346,7 +346,7 @@ impl<'v> Engine<'v> {
         let Err(payload) = self.pass(to, payload) else { return Ok(()) };
         if payload.head().len() == payload.len()
             && let Some((header, data)) = payload.head().split_first_chunk()
-            && self.pass_across(state, to, header, data)?
+            && self.send_by_shm(state, to, header, data)?
         {
             return Ok(());
         }
@@ -372,10 +372,10 @@ impl<'v> Engine<'v> {
     fn transmit_parts(&self, state: &mut State, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
         state.depart(to)?;
-        if self.pass_slice(to, &header, data) || self.pass_across(state, to, &header, data)? {
+        if self.pass_slice(to, &header, data) || self.send_by_shm(state, to, &header, data)? {
             return Ok(());
         }
-        if self.near[to as usize] {
+        if self.is_local[to as usize] {
             let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, self.pool.join(&header, data));
             return sent.map_err(|error| state.not_sent(to, error));
         }

@@ -5,7 +5,7 @@ use slotmap::{DefaultKey, Key as _, KeyData};
 
 use super::Ask;
 use super::arrival::{Arrival, Message};
-use super::single::Seal;
+use super::cma::Seal;
 use crate::header::Receipt;
 use crate::matching::Key;
 
@@ -103,7 +103,7 @@ pub(super) enum OpState {
     Arrived(Arrival),
     /// Its message came in one piece, and is in the memory that the caller showed when he waited.
     Landed(Receipt),
-    /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
+    /// Waits for [`Kind::ClearToSend`]; without data, the caller will send the pieces.
     Offered {
         to: u32,
         key: Key,
@@ -119,7 +119,7 @@ pub(super) enum OpState {
     Granted {
         receive: u64,
     },
-    /// Waits for [`Kind::Matched`].
+    /// Waits for [`Kind::Ack`].
     Unmatched {
         to: u32,
         key: Key,

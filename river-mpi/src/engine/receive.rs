@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::arrival::{Arrival, Message};
+use super::describe::WaitReason;
 use super::intake::{Got, Hook, Landing, One};
-use super::words::What;
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
@@ -19,7 +19,7 @@ impl Engine<'_> {
         };
         let header = message.header;
         let mut fits = out.filter(|out| out.len() as u64 >= header.length);
-        if header.kind != Kind::Offer {
+        if header.kind != Kind::RequestToSend {
             let arrival = Arrival::new(message);
             let Some(out) = fits else { return Ok((header, Some(arrival))) };
             arrival.copy_to(out);
@@ -65,7 +65,7 @@ impl Engine<'_> {
             };
             self.check(context)?;
             let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
-            self.block(What::Ops(&[op]), Sources::One(from).as_slice(), None, landing)?;
+            self.block(WaitReason::Ops(&[op]), Sources::One(from).as_slice(), None, landing)?;
         }
     }
 
@@ -78,7 +78,7 @@ impl Engine<'_> {
             if let Some((_, message)) = found {
                 hook.got = Some(Got::Message(message));
             } else {
-                self.block(What::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
+                self.block(WaitReason::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
             }
             match hook.got {
                 Some(Got::Message(message)) => {
@@ -118,7 +118,7 @@ impl Engine<'_> {
 
     /// Begins to receive a message that was matched when it was looked for.
     pub(super) fn accept(&self, message: Message) -> OpId {
-        let offer = (message.header.kind == Kind::Offer).then_some(message.header);
+        let offer = (message.header.kind == Kind::RequestToSend).then_some(message.header);
         if offer.is_some() && self.can_read(&self.state.borrow(), &message) {
             let op = self.add(OpState::Due(Box::new(message)));
             self.state.borrow_mut().due.push(op);
@@ -134,7 +134,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn go(&self, state: &mut State, offer: &Header, receive: u64) {
-        let header = Header { kind: Kind::Go, from: self.me, length: receive, ..*offer };
+        let header = Header { kind: Kind::ClearToSend, from: self.me, length: receive, ..*offer };
         // If the sender is dead, the wait for the pieces says so.
         let _ = self.transmit_with(state, offer.from, header.with(&[]).into());
     }
@@ -142,14 +142,14 @@ impl Engine<'_> {
     /// Tells the sender of a synchronous message that it was matched.
     pub(super) fn acknowledge(&self, message: &Message) {
         if message.header.kind == Kind::EagerSync {
-            let header = Header { kind: Kind::Matched, from: self.me, ..message.header };
+            let header = Header { kind: Kind::Ack, from: self.me, ..message.header };
             let _ = self.transmit(message.header.from, header.with(&[]));
         }
     }
 
     /// The earliest message that matches, if it has come.
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
-        self.pump()?;
+        self.progress()?;
         let found = self.find(ask).map_err(|error| self.while_asking(ask, error))?;
         let Some((_, message)) = found else {
             let sources = ask.sources.as_slice();
@@ -158,7 +158,7 @@ impl Engine<'_> {
             let checked = self.check_wait(sources, Some(ask));
             return checked.map(|()| None).map_err(|error| self.while_asking(ask, error));
         };
-        if message.header.kind == Kind::Offer {
+        if message.header.kind == Kind::RequestToSend {
             let from = message.header.from;
             let op = self.accept(message);
             self.read_due(None);
@@ -190,7 +190,7 @@ impl Engine<'_> {
 
     /// Looks for a message without taking it: who sent it, its tag and length.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
-        self.pump()?;
+        self.progress()?;
         self.check(ask.pattern.context)?;
         let found = self.state.borrow_mut().matching.peek(&ask.pattern).map(|(_, message)| message.header);
         if found.is_none() {
@@ -209,7 +209,7 @@ impl Engine<'_> {
                 return Ok(header);
             }
             let mut hook = Hook { ask, out: None, got: None };
-            self.block(What::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
+            self.block(WaitReason::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
             if let Some(Got::Message(message)) = hook.got {
                 let header = message.header;
                 self.state.borrow_mut().matching.keep(header.key, message);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use river_core::Payload;
 
-use super::single::Seal;
+use super::cma::Seal;
 use super::{Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECES, Sending};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
@@ -85,7 +85,7 @@ impl Engine<'_> {
                 self.announce(op, to, key, data.len())?;
                 if self.exposes(to, data.len()) {
                     // Longer than others wait before they sleep, as it may take longer to read.
-                    self.linger(op, reading_time(data.len()));
+                    self.spin_until(op, reading_time(data.len()));
                 }
             }
             let outcome = if self.is_complete(op) { Ok(()) } else { self.wait_for(&[op]) };
@@ -103,7 +103,7 @@ impl Engine<'_> {
 
     fn send_pieces(&self, to: u32, key: Key, receive: u64, data: &[u8]) -> Result {
         data.chunks(self.piece_of(to, data.len())).try_for_each(|piece| {
-            self.transmit_slice(to, &self.header(Kind::Piece, key, receive, piece.len()), piece)
+            self.transmit_slice(to, &self.header(Kind::Fragment, key, receive, piece.len()), piece)
         })
     }
 
@@ -124,7 +124,7 @@ impl Engine<'_> {
                 return self.isend(to, key, self.pool.join(&[], data), mode);
             }
             let op = self.offer(to, key, data, None, 0)?;
-            self.show([(op, data)], || self.linger(op, reading_time(data.len())));
+            self.show([(op, data)], || self.spin_until(op, reading_time(data.len())));
             let mut state = self.state.borrow_mut();
             let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(Sending::UnderWay(op)) };
             hurry.set(hurry.get().after(!matches!(sending.state, OpState::Offered { .. })));
@@ -245,10 +245,10 @@ impl Engine<'_> {
         let Some(len) = len else { return true };
         if patiently {
             // Its reader may have to read what others have offered before.
-            self.linger(op, PEACE + 16 * reading_time(len));
+            self.spin_until(op, PEACE + 16 * reading_time(len));
         } else {
             // What is wrong is found out by who waits for something.
-            let _ = self.bring_in();
+            let _ = self.poll_all();
             self.send_wanted(None);
         }
         let read = self.take(op).is_some();
@@ -313,7 +313,7 @@ impl Engine<'_> {
             }
             return self.isend_slice(to, key, data, Mode::Standard);
         }
-        self.pump()?;
+        self.progress()?;
         {
             let mut state = self.state.borrow_mut();
             if data.len() > state.buffer_free {
@@ -419,7 +419,7 @@ impl Engine<'_> {
 
     /// Tells the receiver of an offer, which is forgotten if that cannot be told.
     fn announce(&self, op: OpId, to: u32, key: Key, len: usize) -> Result {
-        let header = self.header(Kind::Offer, key, op.0, len);
+        let header = self.header(Kind::RequestToSend, key, op.0, len);
         let exposure = {
             let state = self.state.borrow();
             let seal = state.ops.get(op.key()).and_then(|op| op.seal.as_ref());

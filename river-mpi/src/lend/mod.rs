@@ -4,11 +4,11 @@
 //! * `loan`: parts of the buffers of a collective operation
 //! * `copy`: one long copy that two ranks make together
 //! * `slot`: the data of a send, readable while its rank waits for the send, or for as long as the send owns it
-//! * `lines`: a single-producer, single-consumer ring of short records
+//! * `ring`: a single-producer, single-consumer ring of short records
 
 mod copy;
-pub(crate) mod lines;
 mod loan;
+pub(crate) mod ring;
 mod slot;
 
 use std::hint::spin_loop;

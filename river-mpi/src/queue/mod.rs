@@ -12,12 +12,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use crate::lend::lines::Record;
+pub(crate) use crate::lend::ring::Record;
 pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
 pub(crate) use shared::{SharedWriter, join};
 
-use crate::lend::lines::{self, Reader, Writer};
+use crate::lend::ring::{self, Reader, Writer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
@@ -56,7 +56,7 @@ pub(crate) enum Arrived<'a, T> {
 
 /// A queue whose ring has so many lines, which are a power of two.
 pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
-    let (writer, reader) = lines::ring(lines);
+    let (writer, reader) = ring::ring(lines);
     let (producer, consumer) = RingBuffer::new(THINGS);
     let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
     (
@@ -86,7 +86,7 @@ impl<T> Sender<T> {
 
     #[cold]
     fn push_late<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
-        lines::fits(words, bytes)
+        ring::fits(words, bytes)
             && self.patience.wait_until(&mut self.lines, |lines| lines.push(words, bytes))
     }
 

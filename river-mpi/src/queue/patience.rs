@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use river_core::Line;
 
-use crate::lend::lines::Writer;
+use crate::lend::ring::Writer;
 
 /// A sender that waits for room gives up after this long without a sign of progress from the receiver.
 const PATIENCE: Duration = Duration::from_micros(50);

@@ -33,7 +33,7 @@ const RANKS: usize = 16;
 const OFFER: i32 = -1;
 
 /// A rank's way to the others of its communicator that are other processes of its machine.
-pub(crate) struct Across {
+pub(crate) struct ShmPath {
     /// The context of collective operations.
     context: u32,
     rank: u32,
@@ -64,7 +64,7 @@ enum Incoming {
     Never,
 }
 
-impl Across {
+impl ShmPath {
     /// Of one of these ranks of the world; `None` if there are no such others.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &Rc<[u32]>, rank: usize) -> Option<Self> {
         // A record has to have everything that is received, and a trace should.
@@ -100,7 +100,7 @@ impl Across {
         let looks = matches!(&self.outgoing.borrow()[to], Outgoing::Open(sender) if sender.pushed().is_multiple_of(LOOK));
         if looks {
             // Before it is sent: who has received it may end at once.
-            engine.pump()?;
+            engine.progress()?;
             engine.check_alive(member)?;
         }
         let pushed = match &mut self.outgoing.borrow_mut()[to] {
@@ -173,7 +173,7 @@ impl Across {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            engine.pump()?;
+            engine.progress()?;
             if let Some(landed) = self.look_late(engine, from, tag, out) {
                 return Ok(landed);
             }
@@ -198,7 +198,9 @@ impl Across {
     fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
         self.fall_asleep(from, tag);
         let landed = match self.look(from, tag, out) {
-            None => engine.doze(|| self.look(from, tag, out)).inspect_err(|_| _ = self.wake_up(from))?,
+            None => {
+                engine.sleep_briefly(|| self.look(from, tag, out)).inspect_err(|_| _ = self.wake_up(from))?
+            }
             landed => landed,
         };
         if landed.is_some() && self.wake_up(from) {

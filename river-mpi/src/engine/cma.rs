@@ -27,8 +27,8 @@ use river_core::Payload;
 use smallvec::SmallVec;
 
 use super::arrival::{Arrival, Message};
-use super::beside::Beside;
 use super::intake::Landing;
+use super::local::Local;
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 use crate::lend::{Kept, Lease, Shown};
@@ -179,12 +179,12 @@ const EXPOSED: usize = 4 << 20;
 impl Engine<'_> {
     /// Whether the offer of a message of that length says where the data is.
     pub(super) fn exposes(&self, to: u32, len: usize) -> bool {
-        (len <= EXPOSED || self.beside(to).is_some()) && self.shares_memory(to)
+        (len <= EXPOSED || self.local(to).is_some()) && self.shares_memory(to)
     }
 
     /// What says to a rank that this data is where it is, all the time if it is `owned`.
     pub(super) fn seal(&self, to: u32, data: &[u8], owned: Option<&Bytes>) -> Seal {
-        let lender = self.beside(to).map(Beside::lender);
+        let lender = self.local(to).map(Local::lender);
         let seal = lender.and_then(|lender| match owned {
             Some(owned) => lender.keep(owned.clone()).map(|kept| Seal::Kept(kept.into())),
             None => lender.lease(data).map(Seal::Slot),
@@ -198,7 +198,7 @@ impl Engine<'_> {
         slices: impl IntoIterator<Item = (OpId, &'d [u8])>,
         body: impl FnOnce() -> R,
     ) -> R {
-        let Some(beside) = &self.beside else { return body() };
+        let Some(local) = &self.local else { return body() };
         let shown: SmallVec<[Shown<'_>; 4]> = {
             let state = self.state.borrow();
             let number = |op: OpId| match state.ops.get(op.key())?.seal.as_ref()? {
@@ -207,7 +207,7 @@ impl Engine<'_> {
             };
             slices.into_iter().filter_map(|(op, data)| Some(Shown { number: number(op)?, data })).collect()
         };
-        if shown.is_empty() { body() } else { beside.lender().show(&shown, body) }
+        if shown.is_empty() { body() } else { local.lender().show(&shown, body) }
     }
 
     /// Whether a message of that length can be read from where it lies, without the caller.
@@ -235,7 +235,7 @@ impl Engine<'_> {
     /// Whether an offer is one that this rank can read the data of.
     pub(super) fn can_read(&self, state: &State, offer: &Message) -> bool {
         let from = offer.header.from;
-        (self.beside(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
+        (self.local(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
     }
 
     /// Reads the data of an offer straight to where it belongs, which is as long. False: it has to be sent.
@@ -261,7 +261,7 @@ impl Engine<'_> {
 
     /// Tells the sender of an offer that its data is not needed any more.
     pub(super) fn tell_read(&self, state: &mut State, offer: &Header) {
-        let header = Header { kind: Kind::Matched, from: self.me, ..*offer };
+        let header = Header { kind: Kind::Ack, from: self.me, ..*offer };
         // If the sender is dead, it need not know.
         let _ = self.tell(state, offer.from, &header);
     }

@@ -1,6 +1,6 @@
 //! A queue of messages of collective operations from one thread to another.
 
-use crate::coll::{Landed, Message, SHORT};
+use crate::coll::{INLINE, Landed, Message};
 use crate::queue::{Arrived, Record, Wait, queue};
 
 /// Lines of a queue's ring, if both sides run at the same time: it stays in the first cache of both. Most messages have one line,
@@ -113,8 +113,8 @@ pub(super) fn tag_of(record: &Record<'_>) -> i32 {
 
 pub(super) fn copy_of(record: &Record<'_>) -> Message {
     let len = record.len().saturating_sub(TAG);
-    if len <= SHORT {
-        let [_, data @ ..] = record.words::<{ 1 + SHORT / 8 }>();
+    if len <= INLINE {
+        let [_, data @ ..] = record.words::<{ 1 + INLINE / 8 }>();
         return Message::Short(data, len as u8);
     }
     let mut copy = vec![0; len];

@@ -10,22 +10,22 @@ use river_core::VrId;
 use super::queue::{Receiver, Sender, pair};
 use crate::queue::Wait;
 
-/// Which room it is, in this process.
+/// Which mesh it is, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct RoomKey {
+pub(super) struct MeshKey {
     /// The first of its members: groups that share a context have none in common, and jobs no ranks.
     pub(super) first: VrId,
     pub(super) context: u32,
 }
 
-/// Rooms that not all have entered yet.
-static OPEN: LazyLock<Mutex<HashMap<RoomKey, Arc<Room>>>> = LazyLock::new(Mutex::default);
+/// Meshes that not all have entered yet.
+static OPEN: LazyLock<Mutex<HashMap<MeshKey, Arc<Mesh>>>> = LazyLock::new(Mutex::default);
 
 /// The ends of a queue that nobody has taken yet.
 type Ends = (Option<Sender>, Option<Receiver>);
 
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Mesh {
     /// By source and destination.
     ends: Mutex<HashMap<(u32, u32), Ends>>,
     /// What each rank sleeps for: 0 if it does not.
@@ -37,24 +37,24 @@ pub(super) struct Room {
     waits: Wait,
 }
 
-impl Room {
-    /// The room of that key, which `members` of a communicator's ranks enter, who wait for room in that way.
-    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize, waits: Wait) -> Arc<Self> {
+impl Mesh {
+    /// The mesh of that key, which `members` of a communicator's ranks enter, who wait for room in that way.
+    pub(super) fn enter(key: MeshKey, members: usize, ranks: usize, waits: Wait) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let asleep = (0..ranks).map(|_| CachePadded::default()).collect();
             Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), members, waits })
         };
-        let room = open.entry(key).or_insert_with(new).clone();
+        let mesh = open.entry(key).or_insert_with(new).clone();
         let all_are_here = {
-            let mut entered = room.entered.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut entered = mesh.entered.lock().unwrap_or_else(PoisonError::into_inner);
             *entered += 1;
             *entered == members
         };
         if all_are_here {
             open.remove(&key);
         }
-        room
+        mesh
     }
 
     /// That end of the queue between two ranks, which is taken once.
@@ -114,31 +114,31 @@ fn reason(from: u32, tag: i32) -> u64 {
 mod tests {
     use super::*;
 
-    fn key(context: u32) -> RoomKey {
-        RoomKey { first: VrId::fresh(), context }
+    fn key(context: u32) -> MeshKey {
+        MeshKey { first: VrId::fresh(), context }
     }
 
     #[test]
     fn a_room_is_kept_until_all_have_entered() {
         let key = key(4);
-        let first = Room::enter(key, 2, 2, Wait::Looking);
+        let first = Mesh::enter(key, 2, 2, Wait::Looking);
         let mut sender = first.sender(0, 1);
         assert!(sender.push_copy(0, b"hello"));
         // Whoever leaves early leaves its messages.
         drop((sender, first));
-        let second = Room::enter(key, 2, 2, Wait::Looking);
+        let second = Mesh::enter(key, 2, 2, Wait::Looking);
         assert!(second.receiver(0, 1).pop(0).is_some());
         assert!(!OPEN.lock().unwrap().contains_key(&key));
     }
 
     #[test]
     fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
-        let room = Room::enter(key(2), 1, 3, Wait::Looking);
-        room.fall_asleep(1, 0, 7);
-        assert!(!room.wake(1, 2, 7) && !room.wake(1, 0, 6) && !room.wake(2, 0, 7));
-        assert!(room.wake(1, 0, 7) && !room.wake(1, 0, 7));
-        assert!(!room.wake_up(1));
-        room.fall_asleep(1, 0, 8);
-        assert!(room.wake_up(1) && !room.wake(1, 0, 8));
+        let mesh = Mesh::enter(key(2), 1, 3, Wait::Looking);
+        mesh.fall_asleep(1, 0, 7);
+        assert!(!mesh.wake(1, 2, 7) && !mesh.wake(1, 0, 6) && !mesh.wake(2, 0, 7));
+        assert!(mesh.wake(1, 0, 7) && !mesh.wake(1, 0, 7));
+        assert!(!mesh.wake_up(1));
+        mesh.fall_asleep(1, 0, 8);
+        assert!(mesh.wake_up(1) && !mesh.wake(1, 0, 8));
     }
 }
