@@ -6,7 +6,7 @@ use crate::envelope::{Label, Payload};
 use crate::inbox::Refused;
 use crate::link::Link;
 
-/// How many bytes of a payload that is not in one piece are passed to a layer that labels envelopes in traces.
+/// The most bytes of a payload in parts, or in place, that a layer is shown to label an envelope in a trace.
 pub(super) const BEGINNING: usize = 1024;
 
 pub(super) trait Content {

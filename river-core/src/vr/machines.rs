@@ -13,8 +13,8 @@ use crate::state::Call;
 
 impl Vr {
     /// Finds virtual machines. Returns as soon as the number that the query asks for has answered, otherwise after a quarter
-    /// of a second. The variable `RIVER_VMS`, which `river run -n` sets, is an upper limit for the results of all queries of
-    /// a program together.
+    /// of a second. The variable `RIVER_VMS`, which `river run -n` sets, is an upper limit for all
+    /// queries of a program.
     ///
     /// # Errors
     /// [`DeployError::Discovery`] if no search could be made. Finding none is not an error.
@@ -110,7 +110,7 @@ impl Vr {
     /// the program must be recoverable, and are stopped briefly while the twin is made. An [`effect`](Self::effect) may be
     /// repeated by the twin, if nobody has seen its result.
     ///
-    /// The result says what was transferred; it names no VR if the twin was already there.
+    /// The result says what was transferred; its `vrs` is 0 if the twin was there already.
     ///
     /// ```
     /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
@@ -164,8 +164,8 @@ impl Vr {
         })
     }
 
-    /// Starts a helper VR in this process, as a child of this one: for work that must wait while its parent continues. It is
-    /// never sent elsewhere, so it may capture references to the process.
+    /// Starts a helper VR in this process, as a child of this one: for work that must wait while its parent continues. It
+    /// need not be serializable, so the closure may capture.
     ///
     /// Only this VR, and VRs that the helper itself deploys or sends to, can address it.
     ///

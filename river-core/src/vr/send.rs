@@ -92,7 +92,7 @@ impl Vr {
     }
 
     /// Whether messages to a VR pass through memory only: it lives in this process, or in a process of this machine that
-    /// shares memory with this one. Always `false` for a recorded VR.
+    /// shares memory with this one. Always `false` if this VR is recorded.
     ///
     /// # Blocking
     /// As a first send to that VR.
