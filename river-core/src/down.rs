@@ -33,7 +33,7 @@ pub enum Why {
     Finished,
     /// Its `main` returned an error: this is its text, and that of its causes.
     Failed(String),
-    /// Its `main` panicked: the panic's text and place.
+    /// Its `main` panicked: this is the panic's message and location.
     Panicked(String),
     /// The host process that it ran in is gone.
     HostDied {
@@ -78,7 +78,7 @@ impl Why {
         }
     }
 
-    /// Whether the VR ended as its author meant it to.
+    /// Whether the VR ended as its author intended.
     #[must_use]
     pub fn is_normal(&self) -> bool {
         matches!(self, Why::Finished | Why::ProgramEnded)

@@ -237,7 +237,7 @@ fn key_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, KeyE
     if let Some(file) = set(KEY_FILE_VARIABLE) {
         return Ok(file);
     }
-    // The XDG specification says that relative paths are to be ignored.
+    // The XDG specification says to ignore relative paths.
     let config = set("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
     let config = config.or_else(|| set("HOME").map(|home| home.join(".config"))).ok_or(KeyError::NoHome)?;
     Ok(config.join("river").join("key"))

@@ -206,7 +206,7 @@ impl Mailbox {
         self.unexpected.visit(selector, visitor)
     }
 
-    /// Has the next receive that finds no envelope report when `who` is gone. Returns whether that was not asked before.
+    /// Has the next receive that finds no envelope report when `who` is gone. Returns `false` if that was asked before.
     pub(crate) fn watch(&mut self, who: VrId) -> bool {
         self.deaths.watch(who)
     }

@@ -1,4 +1,4 @@
-//! The images that a VM has, by hash: a program that comes again need not be sent again.
+//! A VM's cache of images, by hash: a program that comes again need not be sent again.
 //!
 //! They are files in a directory of the user, which is limited in size. If there is no directory that can hold programs (a
 //! read-only home, a file system mounted with `noexec`), they are kept in memory instead. A request for an image returns

@@ -41,7 +41,7 @@ pub(crate) trait Sink: Send + Sync + 'static {
     /// A peer has connected. Used by simulations only: a real connection is accepted by the node itself.
     #[cfg(test)]
     fn opened(&self, _from: HostId) {}
-    /// The connection is over; every frame that arrived on it has been handed out.
+    /// The connection is over, and every frame that arrived on it has been handed out.
     fn closed(&self, from: HostId, why: String);
 }
 
