@@ -31,7 +31,7 @@ pub(crate) trait Source {
 pub enum Intake {
     /// It goes to the mailbox.
     Left,
-    /// It was taken, and the next one may be shown. Allowed only if its whole payload has arrived, or the end of it was
+    /// It was taken, and the next one may be shown. Counts only if its whole payload has arrived, or the end of it was
     /// copied.
     Taken,
     /// Like [`Taken`](Self::Taken), and the receive is over.
