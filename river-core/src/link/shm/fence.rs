@@ -11,7 +11,7 @@ use std::sync::atomic::{compiler_fence, fence};
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-/// Whether the fences of others reach this process.
+/// Whether other processes' fences reach this one.
 static REGISTERED: LazyLock<bool> =
     LazyLock::new(|| membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok());
 
@@ -20,14 +20,14 @@ pub(super) fn is_heavy() -> bool {
     *REGISTERED && membarrier(MembarrierCommand::GlobalExpedited).is_ok()
 }
 
-/// The fence of who goes to sleep.
+/// The fence of the side that goes to sleep.
 pub(super) fn heavy() {
     fence(SeqCst);
-    // If the kernel has none, writers have been told to use a fence of their own.
+    // If the kernel has no such fence, writers have been told to use one of their own.
     let _ = membarrier(MembarrierCommand::GlobalExpedited);
 }
 
-/// The fence of a writer; `theirs`: the other side's is heavy.
+/// The fence of a writer. `theirs` says whether the other side's fence is heavy.
 pub(super) fn light(theirs: bool) {
     if theirs && *REGISTERED { compiler_fence(SeqCst) } else { fence(SeqCst) }
 }
