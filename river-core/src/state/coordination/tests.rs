@@ -26,7 +26,7 @@ struct Member {
 struct Process {
     dead: bool,
     frozen: bool,
-    /// Asked to wait for this.
+    /// What it was asked to wait for.
     settling: Option<Counts>,
     copies: Option<Vec<(usize, Member)>>,
 }
@@ -35,9 +35,9 @@ struct World {
     rng: Pcg64Mcg,
     members: Vec<Member>,
     processes: Vec<Process>,
-    /// Envelopes under way from host to host, in order: (from, to) members.
+    /// Envelopes in flight from host to host, in order: (from, to) members.
     lanes: HashMap<(usize, usize), VecDeque<(usize, usize)>>,
-    /// Steps under way to each process, and reports from each.
+    /// Steps in flight to each process, and reports from each.
     steps: Vec<VecDeque<Step>>,
     reports: Vec<VecDeque<Report>>,
     coordination: Coordination,
@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// Something that has nothing to do with checkpoints.
+    /// Does something unrelated to checkpoints.
     fn live(&mut self) {
         let from = self.below(VRS);
         let member = &self.members[from];
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    /// A process takes a step.
+    /// Lets a process take a step.
     fn step(&mut self, index: usize) {
         if self.processes[index].dead {
             return;
@@ -220,7 +220,7 @@ impl World {
         self.act(actions);
     }
 
-    /// Everything that was sent between VRs of the cut has been taken or waits, and nothing that was not sent.
+    /// Everything sent between VRs of the cut has been received or is waiting, and nothing else.
     fn check_cut(&self) {
         let copies: HashMap<usize, &Member> = self
             .processes
@@ -230,7 +230,7 @@ impl World {
             .collect();
         for (from, sender) in self.members.iter().enumerate() {
             for (to, receiver) in &copies {
-                // Who has ended has sent all that it will.
+                // A VR that has ended has sent all that it will.
                 let sent = copies.get(&from).map_or(sender.sent[*to], |copy| copy.sent[*to]);
                 let got = receiver.taken[from] + receiver.waiting[from];
                 assert_eq!(sent, got, "from {from} to {to}");
@@ -257,7 +257,7 @@ impl World {
             }
         }
         if self.over.is_none() {
-            // A process that is not told of as dead does not answer any more: that takes too long.
+            // A process whose death is not reported no longer answers, so the step times out.
             let actions = self.coordination.timed_out();
             self.act(actions);
         }
