@@ -16,7 +16,7 @@ pub(crate) struct Registry(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     recorders: HashMap<VrId, Arc<Recorder>>,
-    /// VRs that are not recorded, and what they are.
+    /// VRs that are not recorded, and their types.
     unrecorded: HashMap<VrId, String>,
     /// How much VRs that have ended had sent to others, until it is known to have arrived.
     graves: HashMap<(VrId, VrId), u64>,
@@ -62,7 +62,7 @@ impl Registry {
         self.inner().unrecorded.insert(vr, name.to_owned());
     }
 
-    /// VRs that are not recorded, and what they are.
+    /// VRs that are not recorded, and their types.
     pub(crate) fn unrecorded(&self) -> Vec<(VrId, String)> {
         self.inner().unrecorded.iter().map(|(vr, name)| (*vr, name.clone())).collect()
     }

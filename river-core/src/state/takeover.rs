@@ -32,7 +32,7 @@ pub(crate) enum Action {
 pub(crate) struct Takeover {
     /// Processes that have not reported yet.
     missing: BTreeSet<HostId>,
-    /// Who does not live again yet, and where the twin is.
+    /// VRs that have not been taken over yet, and the processes of their twins.
     heirs: BTreeMap<VrId, HostId>,
     /// For each of them, how much has arrived at each receiver.
     arrived: BTreeMap<VrId, IdMap<VrId, u64>>,
