@@ -8,7 +8,7 @@ use super::finding::Finding;
 use crate::command::size::mebibytes;
 
 const CHECK: &str = "image cache";
-/// Enough for a typical program's executable.
+/// About as much as a program's executable takes, or more.
 const LITTLE: u64 = 256 << 20;
 
 pub(super) fn check() -> Finding {
