@@ -16,7 +16,7 @@ use crate::state::{Directory, read_part};
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// No executable is larger.
+/// The maximum size of an executable.
 const MAX_IMAGE: u64 = 4 << 30;
 
 /// The parts of a checkpoint, and the VMs that have each.

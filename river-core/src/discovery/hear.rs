@@ -84,7 +84,7 @@ mod tests {
             let heard = hear_self(port, None).ok()?;
             heard.iter().all(|heard| heard.result.is_ok()).then_some(heard)
         };
-        // A port may be somebody else's by then.
+        // Another program may have taken the port by then.
         let heard = (0..10).find_map(|_| attempt(free_port())).expect("a free port");
         assert!(heard.len() >= 2 && heard.iter().all(|heard| heard.address.is_loopback()), "{heard:?}");
     }
@@ -94,7 +94,7 @@ mod tests {
         let taken = UdpSocket::bind(("127.255.255.255", 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         assert!(matches!(hear_self(port, None), Err(ResponderError::PortTaken(_))));
-        // Loopback's own address is another matter.
+        // The address of loopback itself is a special case.
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let heard = hear_self(own.local_addr().unwrap().port(), None).unwrap();
         assert!(heard.iter().all(|heard| heard.result.is_ok() != (heard.address == Ipv4Addr::LOCALHOST)));

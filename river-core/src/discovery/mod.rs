@@ -6,7 +6,7 @@
 //! * [`replay`]: limits what replaying a recorded probe can achieve.
 //! * [`names`]: resolves the names of machines that are probed directly.
 //! * [`network`]: how far a process reaches beyond its machine.
-//! * [`net`]: all of it on real sockets.
+//! * [`net`]: discovery on real sockets.
 //! * [`hear`]: tests whether a VM on this machine would hear a search.
 
 mod hear;

@@ -52,7 +52,7 @@ pub enum ResponderError {
     /// No loopback interface is up.
     #[error("no loopback interface is up: switch it on with `ip link set lo up`")]
     NoLoopback,
-    /// There is no such interface.
+    /// No interface has this address.
     #[error("no network interface has the address {0}: `ip -4 address` lists those there are")]
     NoInterface(Ipv4Addr),
     /// The system reported an error.
@@ -97,7 +97,7 @@ pub(crate) fn responder_ears(network: Network, port: u16) -> Result<Vec<Ear>, Re
 ///
 /// # Errors
 ///
-/// When the port is taken by a program that does not share it.
+/// If the port is taken by a program that does not share it.
 pub(crate) fn bind_ear(ear: Ear, port: u16) -> Result<UdpSocket, ResponderError> {
     let bind = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
@@ -156,7 +156,7 @@ pub enum FindError {
     /// `RIVER_PORT` is not a port.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// `RIVER_NETWORK` or `RIVER_HOSTS` makes no sense.
+    /// `RIVER_NETWORK` or `RIVER_HOSTS` is invalid.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The search failed.
@@ -164,8 +164,8 @@ pub enum FindError {
     Search(#[from] DiscoverError),
 }
 
-/// Searches for VMs without being a program: what `river ls` does. Blocks for a quarter of a second, or less if
-/// `query.count` VMs answer earlier.
+/// Searches for VMs from a process that need not be a program, like `river ls`. Blocks for a quarter of a second, or less
+/// if `query.count` VMs answer earlier.
 ///
 /// Searches this machine, the network interfaces that `RIVER_NETWORK` allows, and the machines that `RIVER_HOSTS` names.
 ///

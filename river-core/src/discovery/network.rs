@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The multicast group that VMs on the network join. Its range is administratively scoped.
 pub(crate) const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 77, 77);
 
-/// A setting of the network makes no sense.
+/// An invalid network setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
@@ -34,7 +34,7 @@ pub enum NetworkError {
     Hosts(String),
 }
 
-/// The interfaces that may be used. Loopback always may.
+/// The interfaces that may be used. Loopback always may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Network {
     /// No other interfaces.

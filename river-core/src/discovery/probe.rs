@@ -64,12 +64,12 @@ pub struct Query {
     pub idle_only: bool,
 }
 
-/// Whether a VM can be leased.
+/// Whether a VM is free to be leased.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VmState {
-    /// It can.
+    /// No program has leased it.
     Idle,
-    /// A program has it.
+    /// A program has leased it.
     Leased {
         /// The program.
         program: ProgramId,

@@ -30,7 +30,7 @@ const SENDINGS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Dura
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The VMs, by name and, where names are equal, by id.
+    /// The VMs, sorted by name and then by id.
     pub vms: Vec<VmInfo>,
     /// How many other VMs of the same cluster speak each other version of the protocol.
     pub other_versions: BTreeMap<u16, usize>,
@@ -295,7 +295,7 @@ mod tests {
         let forged = answer(&stranger, &ours, theirs.datagram()).unwrap();
         assert!(theirs.handle(&forged, local()));
         assert!(!search.handle(&forged, local()));
-        // An answer to an earlier search is authentic, but old.
+        // An answer to an earlier search is authentic but stale.
         let old = answer(&key(), &ours, Search::new(&key(), &Query::default()).unwrap().datagram()).unwrap();
         assert!(!search.handle(&old, local()));
         // A probe is not an answer, and an answer is not a probe.

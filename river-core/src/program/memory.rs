@@ -23,8 +23,8 @@ use crate::state::{self, Header, Store, Writer};
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Set by `river run`, which finds the program's checkpoints under this name, however often the program is restarted from
-/// one.
+/// Environment variable set by `river run`, which finds the program's checkpoints by its value, however often the program
+/// is restarted from one.
 const RUN: &str = "RIVER_CHECKPOINT_RUN";
 
 /// The memory of a program's VMs.

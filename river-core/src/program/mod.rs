@@ -77,7 +77,7 @@ pub(crate) struct Program {
 struct State {
     vms: HashMap<VmId, Arc<Leased>>,
     turns: Turns,
-    /// VMs that the program leased until they were lost: their names, and why.
+    /// Lost VMs that the program had leased: their names, and why they were lost.
     lost: HashMap<VmId, (String, Why)>,
     hosts: HashMap<HostId, Host>,
     directory: Directory,
@@ -249,7 +249,7 @@ impl Program {
 
     // ---- the end ----
 
-    /// Whether a host has died of its own accord.
+    /// Whether a host has died unexpectedly.
     pub(crate) fn has_lost_a_host(&self) -> bool {
         self.state().directory.lost_hosts() > 0
     }

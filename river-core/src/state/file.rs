@@ -186,8 +186,8 @@ fn check_start(start: &[u8; START]) -> Result<(), FileError> {
     }
 }
 
-/// Reads only the header, without verifying the hash: enough where certainty is not needed, since the whole file is as
-/// large as the states of all VRs.
+/// Reads only the header, without verifying the hash. That is enough where certainty is not needed, and avoids reading a
+/// file as large as the states of all VRs.
 pub(crate) fn read_header(mut file: impl Read + Seek) -> Result<Header, FileError> {
     let mut start = [0; START];
     file.read_exact(&mut start)?;

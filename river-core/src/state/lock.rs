@@ -18,8 +18,8 @@ const NAME: &str = ".lock";
 /// removed and created again. The inode of a file that is open is not reused.
 static HELD: Mutex<BTreeMap<(u64, u64), File>> = Mutex::new(BTreeMap::new());
 
-/// Locks a directory for this process. Returns whether it was not locked by this process before; if so, drafts of others
-/// there will never be finished.
+/// Locks a directory for this process. Returns `true` if this process did not hold it before; drafts found there are
+/// orphaned then.
 ///
 /// # Errors
 /// `ResourceBusy` if another process holds it; otherwise those of the lock file.

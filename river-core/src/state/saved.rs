@@ -19,7 +19,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The VR as bytes.
+    /// Encodes the VR.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StateError> {
         postcard::to_stdvec(self).map_err(|error| StateError::Value {
             name: format!("VR {} ({})", self.origin.id.short(), self.origin.name),

@@ -43,7 +43,7 @@ pub(crate) struct Shipment {
     /// Counts from 1.
     pub(crate) number: u64,
     pub(crate) bytes: Vec<u8>,
-    /// Whether nothing of the VR may be seen before the twin has it.
+    /// Whether the twin must have it before anything of the VR becomes visible.
     pub(crate) binding: bool,
 }
 

@@ -95,7 +95,7 @@ impl Collector {
         }
     }
 
-    /// How long no host has handed over anything.
+    /// How long ago a host last handed over anything.
     pub(crate) fn silence(&self) -> Duration {
         self.state().heard.elapsed()
     }

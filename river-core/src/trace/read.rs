@@ -105,9 +105,9 @@ impl VrTrace {
 pub struct Loss {
     /// The VM whose host was lost.
     pub vm: String,
-    /// When.
+    /// When it was lost.
     pub at: u64,
-    /// Why.
+    /// Why it was lost.
     pub why: String,
 }
 

@@ -17,7 +17,7 @@ use crate::lease;
 use crate::protocol::{FromVm, Hello, HostSpec, KeptImage, Tenant, ToVm, pieces};
 use crate::rt;
 
-/// No executable is larger.
+/// The maximum size of an executable.
 const MAX_IMAGE: u64 = 4 << 30;
 
 /// Serves one connection from a program until it ends, and then ends everything that the program has here.

@@ -92,7 +92,7 @@ fn an_interrupted_farm_leaves_nothing_behind() {
     lab.start_vms(2);
     let mut program = lab.program("farm").stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "at work");
-    // What Ctrl-C sends.
+    // The signal of Ctrl-C.
     kill_process(Pid::from_child(&program), Signal::INT).unwrap();
     program.wait().unwrap();
     eventually(SOON, "VMs free and hosts gone", || lab.idle() == 2 && lab.hosts() == 0);

@@ -94,7 +94,7 @@ fn vrs_leave_a_vm_by_command_and_before_it_ends() {
     let (_, error) = lab.ends(&["migrate", "nobody", &id, &free[0]], 1);
     assert!(error.contains("no program nobody uses a VM"), "{error}");
 
-    // To a VM that the program did not have.
+    // To a VM that the program had not leased.
     let (told, _) = lab.ends(&["migrate", &pid, &id, &free[0]], 0);
     assert!(
         told.contains(&format!("is on VM {} now", free[0])) && told.contains("stood still for"),

@@ -74,7 +74,7 @@ pub(crate) fn count_long(vr: &Vr) -> river::Result {
 /// The milliseconds between two rounds: the program must live for as long as the test needs it.
 pub(crate) const PAUSE: &str = "COUNT_PAUSE";
 
-/// Twice, by two counters: the sum of 1 to 300.
+/// The sum of 1 to 300, counted twice by two counters.
 pub(crate) const SUM: &str = "sum 90300";
 
 #[test]

@@ -61,7 +61,7 @@ fn what_is_not_there_is_told_with_what_is() {
     // Too short for an id, even if an id begins with it.
     let id = lab.vms()[0]["id"].as_str().unwrap().to_owned();
     lab.ends(&["stop", &id[..3]], 1);
-    // One more process, whose VMs have the same names.
+    // Another process, whose VMs have the same names.
     lab.start_vms(2);
     let (_, stderr) = lab.ends(&["stop", "lab-0"], 1);
     assert!(stderr.contains("may be any of 2 VMs") && stderr.contains(&id), "{stderr}");

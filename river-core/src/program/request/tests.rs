@@ -44,7 +44,7 @@ fn new_vr(program: &Program, trace: &Path) -> NewVr {
     }
 }
 
-/// As a twin does if the VR that it takes over died while deploying.
+/// Like a twin that takes over a VR that died while deploying.
 #[test]
 fn who_asks_twice_for_the_same_vr_gets_one() {
     let scratch = tempfile::tempdir().unwrap();

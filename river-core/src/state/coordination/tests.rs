@@ -1,5 +1,6 @@
 //! Checkpoints of a small world under thousands of schedules: VRs send, receive and end while the cut is made, lanes are
-//! slow, processes die. What comes out is a consistent cut, or no checkpoint and VRs that go on. Every schedule is a seed.
+//! slow, processes die. The result is either a consistent cut, or no checkpoint and VRs that go on. Every schedule is a
+//! seed.
 
 use std::collections::{HashMap, VecDeque};
 

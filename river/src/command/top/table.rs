@@ -26,7 +26,7 @@ impl View {
         ["VMs", "Programs", "VRs", "Links"][self as usize]
     }
 
-    /// The heads of the columns.
+    /// The column headers.
     pub(crate) fn header(self) -> &'static [&'static str] {
         match self {
             View::Vms => &["VM", "ADDRESS", "UP", "PROGRAM", "LEASE", "HEARD", "CPU %", "MEMORY"],
