@@ -321,7 +321,7 @@ fn hand_over(node: &Node, traces: &Traces, to: &rt::Sender<FromHost>) {
     let _ = to.try_send(FromHost::TraceEnd);
 }
 
-/// Sends what VRs have received since the last call. Returns `false` if nobody listens any more. Runs only on the network
+/// Sends the inputs of VRs since the last call. Returns `false` if nobody listens any more. Runs only on the network
 /// thread, so that pieces are sent in the order in which they are taken.
 fn send_tapes(node: &Node, to: &rt::Sender<FromHost>) -> bool {
     let tapes = node.states.flush();

@@ -122,7 +122,7 @@ mod tests {
         let began = Instant::now();
         names.look_up(["good", "wrong"].into_iter(), LONG);
         names.look_up(["slow", "better"].into_iter(), Duration::from_millis(10));
-        // It has been waited for.
+        // An earlier call has waited for "slow", so this one does not.
         names.look_up(["slow", "good", "other"].into_iter(), LONG);
         assert!(began.elapsed() < LONG);
         assert_eq!(names.addresses("good"), [address]);

@@ -90,7 +90,8 @@ struct State {
     cut: Cut,
     /// Tells the task that ends the recording which hosts have sent all of theirs.
     tapes: Option<rt::Sender<HostId>>,
-    /// VMs that the program held before it was restored or drained, and the VM that stands for each of them.
+    /// VMs that were replaced, when the program was restored or when they were drained, and the VM that stands for each of
+    /// them.
     aliases: HashMap<VmId, VmId>,
     /// VRs that had ended before the program was restored.
     past: HashMap<VrId, Why>,

@@ -20,7 +20,7 @@ use crate::state::{Ran, append_tape, create_recording};
 /// How long a host may take to send the rest of its recordings when the program ends.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// What a VR has received, encoded.
+/// The inputs of a VR, encoded.
 type Piece = (VrId, Vec<u8>);
 
 /// The files, and the thread that writes them.
@@ -56,7 +56,7 @@ impl Recording {
         }
     }
 
-    /// Records what VRs of this process have received.
+    /// Records the new inputs of this process's VRs.
     fn flush(&self, node: &Node) {
         let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(to) = &*to else { return };

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::host::HostLimits;
 
-/// Configuration of a VM.
+/// Options of a VM, all of which have defaults.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VmConfig {

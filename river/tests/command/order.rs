@@ -19,7 +19,7 @@ type Step = (Who, Signal);
 enum Who {
     Program,
     Vms,
-    /// One of the four.
+    /// One of the four hosts.
     Host,
 }
 

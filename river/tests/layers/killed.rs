@@ -110,7 +110,7 @@ fn the_safepoint_of_a_rank_is_made_or_refused_in_a_sentence() {
             let pending = text(world);
             world.send(&[7_u64], (world.rank() + 1) % 2, 5)?;
             request.wait()?;
-            // The answer that it was received names it.
+            // The acknowledgement of its receipt names this operation.
             drop(world.issend(&[1_u8], (world.rank() + 1) % 2, 6)?);
             let dropped = text(world);
             world.recv::<u8>((world.rank() + 1) % 2, 6)?;
