@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-/// What it lends for checkpoints if nothing else is said.
+/// The default for how much memory it lends for checkpoints.
 pub(super) fn spare_memory() -> u64 {
     total_memory() / 8
 }
