@@ -55,7 +55,7 @@ pub enum JobError {
         /// The reason, with the position of the record if there is one.
         why: String,
     },
-    /// More malformed records than may be skipped.
+    /// More records failed than may be skipped.
     #[error("{skipped} records were skipped, at most {allowed} may be; the first was {first}")]
     TooManySkipped {
         /// The number of records.

@@ -44,27 +44,27 @@ pub(crate) enum Format {
 }
 
 impl Output {
-    /// Returns the records to the caller, in the order of reducers and keys.
+    /// Output that is returned to the caller, in the order of reducers and keys.
     pub fn collect() -> Self {
         Self { place: Place::Collect, format: Format::Records }
     }
 
-    /// Writes lines of text: key, tab, value, in readable form.
+    /// Output as lines of text: key, tab, value, in readable form.
     pub fn text(directory: impl AsRef<Path>) -> Self {
         Self::delimited(directory, b'\t')
     }
 
-    /// Writes lines of text: key, separator, value.
+    /// Output as lines of text: key, separator, value.
     pub fn delimited(directory: impl AsRef<Path>, separator: u8) -> Self {
         Self::directory(directory.as_ref(), Format::Text { separator })
     }
 
-    /// Writes binary records, for jobs that [read](crate::Input::records) them.
+    /// Output as binary records, for jobs that [read](crate::Input::records) them.
     pub fn records(directory: impl AsRef<Path>) -> Self {
         Self::directory(directory.as_ref(), Format::Records)
     }
 
-    /// Writes the encodings of keys and values with nothing between or around them: for records of a fixed length.
+    /// Output as the encodings of keys and values with nothing between or around them: for records of a fixed length.
     pub fn raw(directory: impl AsRef<Path>) -> Self {
         Self::directory(directory.as_ref(), Format::Raw)
     }
