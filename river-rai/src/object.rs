@@ -285,7 +285,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
     }
 
-    /// Moves the object from the server to this VR, whoever else holds it.
+    /// Moves the object from the server to this VR, even if others hold it.
     ///
     /// # Errors
     /// [`CallError`]; an object that cannot be encoded is freed.

@@ -54,7 +54,7 @@ impl References {
         lost.into_iter().filter_map(|reference| self.release(reference)).collect()
     }
 
-    /// Removes an object, whoever holds it.
+    /// Removes an object, regardless of its holders.
     pub(crate) fn remove(&mut self, object: ObjectId) {
         for reference in self.objects.remove(&object).unwrap_or_default() {
             self.held.remove(&reference);

@@ -17,7 +17,7 @@ use crate::wire::Attr;
 /// Plain memory: bytes, and the type of the elements that they were made from.
 ///
 /// As the value of an attribute it is not encoded element by element, and within a process it is not even copied: the
-/// receiver sees the sender's memory. Cloning shares too. Memory travels in the byte order of the machine.
+/// receiver sees the sender's memory. Clones share it too. Memory is sent in the machine's byte order.
 ///
 /// ```
 /// use river_sfm::{Blob, Message, msg};

@@ -87,7 +87,7 @@ pub(crate) enum Kind {
     Bytes,
     /// A numeric sequence: its elements, little-endian, without a count.
     Array(Elem),
-    /// Any other type: postcard's bytes, with the type's name beside them.
+    /// Any other type: postcard's bytes, together with the type's name.
     Encoded,
     /// Plain memory, which follows the head of the message, with the name of the element type.
     Blob,

@@ -98,7 +98,7 @@ pub fn each<L>(arguments: L) -> Each<L> {
 }
 
 /// Starts functions on VMs, without waiting; [`join`] waits for the results (paper, section 2.3). The original
-/// inspected its arguments to tell whether a list is one argument or one for each VM; here their types tell.
+/// inspected its arguments to decide whether a list is one argument or one for each VM; here their types decide.
 ///
 /// ```no_run
 /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {

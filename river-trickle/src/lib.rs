@@ -42,7 +42,7 @@
 //!
 //! [`connect`], [`connect_or_start`] and [`start`] return [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`]
 //! and [`joinany`] wait for what [`fork`] started; [`Vms::inject`] puts data where functions find it. A farm over items
-//! is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and are to be combined, [`Vms::forkfold`]; [`Work`]
+//! is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and must be combined, [`Vms::forkfold`]; [`Work`]
 //! describes the functions that it takes, [`Chunk`] how many items are sent together.
 //!
 //! # Layers, lowest first
