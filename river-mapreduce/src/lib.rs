@@ -44,7 +44,7 @@
 //! After "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemawat, OSDI 2004). A map task reads a
 //! split of the input; what it emits is encoded into an arena, or combined in a hash table, and becomes sorted runs
 //! with a part for each reducer, which stay on the VM, in memory while there is room. A reduce task reads its part of
-//! all runs over the network, a few hundred kilobytes at a time, and merges them as they arrive: nothing is stored a
+//! all runs from where they are, a few hundred kilobytes at a time, and merges them as they arrive: nothing is stored a
 //! second time. A request for bytes is a credit, so no reader is sent more than it has room for.
 //!
 //! A VM that dies takes its runs with it. The map tasks concerned are run again, on any VM that is free or waits for

@@ -51,7 +51,7 @@
 //! # Servers of other programs
 //!
 //! A server that is [published](RaiServer::published) under a name can be found by programs that were built from other
-//! sources and started by other users, if they have the same key ([`Rai::look_up`]). Between programs there are no code
+//! sources and started independently, if they have the same key ([`Rai::look_up`]). Between programs there are no code
 //! pointers: everything is called by the name under which it was exported, and the server compares the argument and
 //! result types that the caller expects with the actual ones, as Rust writes them ([`CallError::Signature`]). A
 //! user-defined type is identified by its name alone, so its fields must be the same on both sides; programs that share
