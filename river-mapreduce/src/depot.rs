@@ -1,6 +1,6 @@
-//! The depot: the VR of a VM that hands out what its map tasks have made, also while its workers are busy.
+//! The depot: the VR of a VM that serves the output of its map tasks, even while its workers are busy.
 //!
-//! A reader asks for as many bytes as it has room for, so a request is a credit, and nothing is sent that nobody waits for.
+//! A reader requests as many bytes as it has room for, so a request is a credit, and nothing is sent unsolicited.
 
 use bytes::Bytes;
 use river_core::trace::Label;
@@ -51,7 +51,7 @@ impl VirtualResource for Depot {
                 None => continue,
             };
             let payload = encode(&message, bytes)?;
-            // Who asked may be gone.
+            // The reader may be gone.
             let _ = vr.send_bytes(envelope.src, CHANNEL, 0, payload);
         }
     }

@@ -1,5 +1,5 @@
-//! The worker: the VR that runs tasks, one after the other. Only while a reduce task waits for a map task to be done again
-//! does it run that in between.
+//! The worker: the VR that runs tasks, one after the other. Only while a reduce task waits for a map task to be run
+//! again may the worker run that map task in between.
 
 mod shuffle;
 #[cfg(test)]
@@ -25,9 +25,9 @@ use crate::task::{ReduceTotals, Scratch};
 use crate::travel::{AnyJob, unpack};
 use shuffle::Shuffle;
 
-/// How often the master is told how far a map task is.
+/// How often a map task reports its progress to the master.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// How often a map task looks at its messages, which costs a system call or two.
+/// How often a map task checks its messages, which costs a system call or two.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A worker as it is deployed.
@@ -45,7 +45,7 @@ impl VirtualResource for Worker {
     }
 }
 
-/// A worker's life: until the program ends or its master is gone.
+/// The main loop of a worker, until the program ends or its master is gone.
 pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     let mut running = Running {
         vr,
@@ -65,13 +65,13 @@ pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     }
 }
 
-/// The program has ended, or the master has.
+/// The error that the program has ended, or the master has.
 struct Ended;
 
-/// What has arrived.
+/// An event for the worker.
 enum Message {
     Told(ToWorker, Bytes),
-    /// Somebody is gone.
+    /// A VR is gone.
     Down(VrId),
 }
 
@@ -81,7 +81,7 @@ struct Running<'v> {
     depot: VrId,
     place: Arc<Place>,
     jobs: HashMap<u64, Loaded>,
-    /// What arrived while a task had no time for it.
+    /// Messages that a running task has deferred.
     inbox: VecDeque<Message>,
     gone: HashSet<VrId>,
 }
@@ -89,15 +89,15 @@ struct Running<'v> {
 struct Loaded {
     spec: Arc<JobSpec>,
     job: std::result::Result<Arc<dyn AnyJob>, String>,
-    /// Of the last map task, for the next.
+    /// Kept from the last map task for the next.
     scratch: Scratch,
 }
 
-/// What is done unless the program ends.
+/// The result of an operation that fails only if the program ends.
 type Alive<T = ()> = std::result::Result<T, Ended>;
 
 impl Running<'_> {
-    /// The next message: those that were put aside came first. `None`: there is none, or one that nobody understands.
+    /// Returns the next message, deferred ones first. `None` if there is none, or if it is malformed.
     fn next(&mut self, wait: bool) -> Alive<Option<Message>> {
         match self.inbox.pop_front() {
             Some(message) => Ok(Some(message)),
@@ -105,7 +105,7 @@ impl Running<'_> {
         }
     }
 
-    /// The next message that nobody has looked at.
+    /// Returns the next message from the mailbox.
     fn receive(&mut self, wait: bool) -> Alive<Option<Message>> {
         let on = Selector::on(CHANNEL);
         let received = match wait {
@@ -126,7 +126,7 @@ impl Running<'_> {
         }
     }
 
-    /// Tells the master something. If that cannot be done the worker ends, of which the master hears.
+    /// Sends a message to the master. If that fails the worker ends, which the master will notice.
     fn tell(&self, message: &ToMaster) -> Alive {
         let payload = encode(message, Bytes::new()).map_err(|error| {
             tracing::error!("the master cannot be told of a task: {error}");
@@ -135,7 +135,7 @@ impl Running<'_> {
         self.vr.send_bytes(self.master, CHANNEL, 0, payload).map_err(|_| Ended)
     }
 
-    /// Does what can be done at any time.
+    /// Handles a message that needs no running task.
     fn handle(&mut self, message: Message) -> Alive {
         let Message::Told(message, _) = message else { return Ok(()) };
         match message {
@@ -155,7 +155,7 @@ impl Running<'_> {
                 let outcome = self.reduce(job, attempt, reducer, segments);
                 self.report(attempt, outcome)?;
             }
-            // Of an attempt that has ended here.
+            // For an attempt that has ended here.
             ToWorker::Cancel { attempt } => self.place.drop_attempt(attempt),
             ToWorker::Moved { .. } | ToWorker::Chunk { .. } | ToWorker::Missing { .. } => {}
         }
@@ -208,7 +208,7 @@ impl Running<'_> {
         Ok(ToMaster::Mapped { attempt, runs, totals, counters: mapped.counters, spilled })
     }
 
-    /// Looks whether the attempt has been cancelled, and puts everything else aside.
+    /// Checks whether the attempt has been cancelled, and defers all other messages.
     fn look_up(&mut self, attempt: u64) -> std::result::Result<(), Failure> {
         while let Some(message) = self.receive(false).map_err(|Ended| Failure::Cancelled)? {
             if matches!(message, Message::Told(ToWorker::Cancel { attempt: other }, _) if other == attempt) {
@@ -227,7 +227,7 @@ impl Running<'_> {
         segments: Vec<Segment>,
     ) -> std::result::Result<ToMaster, Failure> {
         let (spec, code) = self.job(job)?;
-        // Map tasks are over, but for those that have to be done again.
+        // The map phase is over, except for tasks that must be run again.
         if let Some(loaded) = self.jobs.get_mut(&job) {
             loaded.scratch = None;
         }
@@ -260,7 +260,7 @@ impl Running<'_> {
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }
 
-    /// Asks a depot for bytes. False: it is gone.
+    /// Requests bytes from a depot. Returns `false` if the depot is gone.
     fn ask(&self, depot: VrId, message: &ToDepot) -> bool {
         let payload = encode(message, Bytes::new());
         payload.is_ok_and(|payload| self.vr.send_bytes(depot, CHANNEL, 0, payload).is_ok())

@@ -1,5 +1,5 @@
-//! The shell of [`Streams`]: asks depots, listens to them and to the master, and does whatever else a worker is told
-//! meanwhile.
+//! The driver of [`Streams`]: sends requests to depots, handles messages from them and from the master, and whatever
+//! else a worker is told meanwhile.
 
 use bytes::Bytes;
 
@@ -34,7 +34,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         shuffle
     }
 
-    /// Has a stream read from where its segment is said to be.
+    /// Attaches a stream to the current location of its segment.
     fn attach(&mut self, index: usize) {
         let Segment { depot, attempt, .. } = *self.streams.segment(index);
         let source = if depot == self.running.depot {
@@ -49,7 +49,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         self.ask(index);
     }
 
-    /// Keeps the requests of a stream under way.
+    /// Keeps the requests of a stream outstanding.
     fn ask(&mut self, index: usize) {
         while let Some((depot, message)) = self.streams.next_request(index) {
             if !self.running.ask(depot, &message) {
@@ -58,7 +58,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         }
     }
 
-    /// Does what messages say that are there, in the order in which they came; with `wait` it waits for the first.
+    /// Handles the messages that have arrived, in order; with `wait`, waits for the first.
     fn look_up(&mut self, mut wait: bool) -> Result<(), Failure> {
         while let Some(message) = self.running.next(wait).map_err(|Ended| Failure::Cancelled)? {
             self.obey(message)?;
@@ -91,7 +91,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
                 }
             }
             other @ Message::Told(ToWorker::Reduce { .. }, _) => {
-                // The master believes that this attempt has ended.
+                // The master considers this attempt ended.
                 self.running.inbox.push_front(other);
                 return Err(Failure::Cancelled);
             }

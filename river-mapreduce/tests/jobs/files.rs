@@ -1,4 +1,4 @@
-//! Files in and out.
+//! Input and output files.
 
 use std::ffi::OsStr;
 use std::fs;
