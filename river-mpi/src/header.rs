@@ -77,6 +77,11 @@ pub(crate) struct Receipt {
 }
 
 impl Header {
+    /// How many bytes the message has, as a length in memory.
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.length).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn receipt(&self) -> Receipt {
         Receipt { source: self.key.source, tag: self.key.tag, length: self.length }
     }

@@ -21,6 +21,11 @@ pub(crate) struct Key {
     pub(crate) tag: i32,
 }
 
+impl Key {
+    /// Of what is no message of the program.
+    pub(crate) const NONE: Self = Self { context: 0, source: 0, tag: 0 };
+}
+
 /// What a receive asks for; `None` is a wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {

@@ -26,13 +26,7 @@ pub(crate) fn supervise(
     engine::describe(vr);
     let numbers: HashMap<VrId, u32> = ranks.iter().copied().zip(0..).collect();
     let tell = |rank: u32, order: &Order| {
-        let header = Header {
-            kind: Kind::Job,
-            from: u32::MAX,
-            key: Key { context: 0, source: 0, tag: 0 },
-            ticket: 0,
-            length: 0,
-        };
+        let header = Header { kind: Kind::Job, from: u32::MAX, key: Key::NONE, ticket: 0, length: 0 };
         match postcard::to_stdvec(order) {
             // If it is gone, its notice comes.
             Ok(bytes) => drop(vr.send_bytes(ranks[rank as usize], MESSAGES, LANE, header.with(&bytes))),

@@ -10,7 +10,7 @@ use crate::coll::{INLINE, LONG_PIECE, Landed, Message, SHORT, Wire};
 use crate::communicator::Communicator;
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
-use crate::fast_path::{LocalPath, ShmPath};
+use crate::fast_path::{LocalPath, ShmPath, landed_of};
 use crate::lend::Loan;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
@@ -161,11 +161,7 @@ impl Wire for Port<'_, '_> {
                 return Ok(landed);
             }
         }
-        let (header, arrival) = self.engine.receive(&self.team.ask(from, tag), Some(out))?;
-        Ok(match arrival {
-            Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
-            None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
-        })
+        Ok(landed_of(self.engine.receive(&self.team.ask(from, tag), Some(out))?))
     }
 
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>> {

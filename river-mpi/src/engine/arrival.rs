@@ -134,8 +134,7 @@ mod tests {
     use crate::matching::Key;
 
     fn coming(length: u64) -> Arrival {
-        let key = Key { context: 0, source: 0, tag: 0 };
-        Arrival::coming(Header { kind: Kind::RequestToSend, from: 0, key, ticket: 1, length })
+        Arrival::coming(Header { kind: Kind::RequestToSend, from: 0, key: Key::NONE, ticket: 1, length })
     }
 
     fn piece(data: &[u8]) -> Payload {

@@ -276,7 +276,7 @@ impl Engine<'_> {
                 continue;
             };
             let (header, seat) = (offer.header, receive.seat);
-            let len = usize::try_from(header.length).unwrap_or(usize::MAX);
+            let len = header.len();
             let mut arrival = Arrival::coming(header);
             let memory = landing.as_deref_mut().and_then(|landing| landing.memory(op, seat));
             let whole = match memory.and_then(|memory| memory.get_mut(..len)) {

@@ -79,7 +79,7 @@ impl Engine<'_> {
                     Kind::RequestToSend => self.go(state, &header, id),
                     Kind::EagerSync => {
                         let answer = Header { kind: Kind::Ack, from: self.me, ..header };
-                        let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
+                        let _ = self.tell(state, header.from, &answer);
                     }
                     _ => {}
                 }
@@ -96,7 +96,7 @@ impl Engine<'_> {
                 let found = state.matching.withdraw(is_it).is_some();
                 let kind = if found { Kind::CancelGranted } else { Kind::CancelDenied };
                 let answer = Header { kind, from: self.me, ..header };
-                let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
+                let _ = self.tell(state, header.from, &answer);
             }
             Kind::CancelGranted | Kind::CancelDenied => {
                 let id = OpId(header.length);

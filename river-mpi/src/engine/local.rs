@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::header::{HEADER, Kind};
 use crate::job::Place;
 use crate::lend::{Lender, Slots};
 use crate::matching::Key;
-use crate::queue::{Arrived, Record, Wait, queue};
+use crate::queue::{Arrived, Record, Wait, queue, sleep};
 
 type Sender = crate::queue::Sender<Payload>;
 type Receiver = crate::queue::Receiver<Payload>;
@@ -56,7 +56,7 @@ struct Mesh {
 #[derive(Debug)]
 struct Endpoint {
     /// It has to be woken.
-    asleep: AtomicBool,
+    asleep: AtomicU64,
     /// How many queues there are for it.
     count: AtomicUsize,
     /// Those that it has not seen; `None`: it is gone.
@@ -73,7 +73,7 @@ impl Mesh {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seat = || Endpoint {
             // Until it waits for the first time.
-            asleep: AtomicBool::new(false),
+            asleep: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             fresh: Mutex::new(Some(Vec::new())),
             slots: OnceLock::new(),
@@ -155,10 +155,7 @@ impl Local {
         }
         let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
         send(sender);
-        // Who falls asleep at this very moment looks again a little later: a fence of the processor would cost as much as the
-        // message.
-        compiler_fence(Ordering::SeqCst);
-        Some(seat.asleep.load(Ordering::Relaxed) && seat.asleep.swap(false, Ordering::SeqCst))
+        Some(sleep::has_to_wake(&seat.asleep, sleep::ASLEEP))
     }
 
     /// Takes the next message of any of them, from the queue of that number on: the result and the number of its queue.
@@ -177,7 +174,7 @@ impl Local {
     /// Says whether this rank has to be woken.
     fn set_asleep(&self, asleep: bool) {
         if let Some(seat) = self.mesh.seat(self.me) {
-            seat.asleep.store(asleep, Ordering::SeqCst);
+            sleep::set(&seat.asleep, asleep);
         }
     }
 }
@@ -290,7 +287,7 @@ impl Engine<'_> {
     /// Wakes a rank that sleeps although something lies where it looks.
     #[cold]
     pub(super) fn wake(&self, to: u32) {
-        let header = self.header(Kind::Wake, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+        let header = self.header(Kind::Wake, Key::NONE, 0, 0);
         // That it is gone is told to who waits for it.
         let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
     }

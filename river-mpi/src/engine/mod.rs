@@ -140,7 +140,7 @@ impl Gone {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// What communicators are called that were given names.
     names: FxHashMap<u32, String>,
@@ -388,28 +388,8 @@ impl<'v> Engine<'v> {
 
 impl State {
     fn new(ranks: usize) -> Self {
-        Self {
-            names: FxHashMap::default(),
-            matching: Matching::default(),
-            ops: SlotMap::new(),
-            sent: vec![0; ranks],
-            received: vec![0; ranks],
-            arrivals: 0,
-            watched: vec![false; ranks],
-            gone: FxHashMap::default(),
-            acknowledged: FxHashSet::default(),
-            revoked: FxHashSet::default(),
-            failed: FxHashSet::default(),
-            due: Vec::new(),
-            wanted: Vec::new(),
-            matched: 0,
-            ticket: 0,
-            closed: FxHashSet::default(),
-            agreements: FxHashMap::default(),
-            ended: false,
-            buffer_free: 0,
-            buffer_size: 0,
-        }
+        let (sent, received, watched) = (vec![0; ranks], vec![0; ranks], vec![false; ranks]);
+        Self { sent, received, watched, ..Self::default() }
     }
 
     fn depart(&mut self, to: u32) -> Result {

@@ -237,9 +237,8 @@ impl Engine<'_> {
     }
 
     fn withdraw(&self, state: &mut State, to: u32, ticket: u64, op: OpId) -> Result {
-        let key = Key { context: 0, source: 0, tag: 0 };
-        let header = Header { length: op.0, ..self.header(Kind::CancelRequest, key, ticket, 0) };
-        self.transmit_with(state, to, header.with(&[]).into())
+        let header = Header { length: op.0, ..self.header(Kind::CancelRequest, Key::NONE, ticket, 0) };
+        self.tell(state, to, &header)
     }
 }
 

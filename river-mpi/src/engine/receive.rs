@@ -25,7 +25,7 @@ impl Engine<'_> {
             arrival.copy_to(out);
             return Ok((header, None));
         }
-        let len = usize::try_from(header.length).unwrap_or(usize::MAX);
+        let len = header.len();
         if let Some(out) = fits.as_deref_mut().and_then(|out| out.get_mut(..len))
             && self.read_offered(&mut self.state.borrow_mut(), &message, out)
         {
@@ -136,14 +136,14 @@ impl Engine<'_> {
     pub(super) fn go(&self, state: &mut State, offer: &Header, receive: u64) {
         let header = Header { kind: Kind::ClearToSend, from: self.me, length: receive, ..*offer };
         // If the sender is dead, the wait for the pieces says so.
-        let _ = self.transmit_with(state, offer.from, header.with(&[]).into());
+        let _ = self.tell(state, offer.from, &header);
     }
 
     /// Tells the sender of a synchronous message that it was matched.
     pub(super) fn acknowledge(&self, message: &Message) {
         if message.header.kind == Kind::EagerSync {
             let header = Header { kind: Kind::Ack, from: self.me, ..message.header };
-            let _ = self.transmit(message.header.from, header.with(&[]));
+            let _ = self.tell(&mut self.state.borrow_mut(), message.header.from, &header);
         }
     }
 

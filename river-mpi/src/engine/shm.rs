@@ -12,9 +12,8 @@
 //! Sleeping and waking work as between threads (`local`).
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{Ordering, compiler_fence};
 
-use river_core::{Intake, Payload, RecvError, Selector, SharedLines, SharedName};
+use river_core::{Intake, Payload, RecvError, Selector, SharedLines};
 
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
@@ -25,14 +24,12 @@ use crate::header::{HEADER, Header, Kind};
 use crate::job::Place;
 use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
-use crate::queue::{self, Patience, SharedWriter, Wait};
+use crate::queue::{self, LazyRing, Wait, sleep};
 
 /// Longer messages go by the link.
 const LONGEST: usize = 2 << 10;
 /// Lines of a ring.
 const LINES: usize = 1024;
-/// Messages to a rank before a ring is offered.
-const FEW: u32 = 8;
 /// After so many messages a sender looks whether the receiver is still there.
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
@@ -44,23 +41,12 @@ const TURN: usize = 64;
 #[derive(Debug)]
 pub(super) struct Shm {
     /// By rank.
-    outgoing: RefCell<Vec<Outgoing>>,
+    outgoing: RefCell<Vec<LazyRing>>,
     incoming: RefCell<Vec<Ring>>,
     /// By rank: whether there is a ring from it.
     open: Vec<Cell<bool>>,
     /// Whether to wait for room: if not all run at once, the receiver may be waiting for this core.
     waits: Option<Wait>,
-}
-
-/// The way to a rank.
-#[derive(Debug)]
-enum Outgoing {
-    /// So many messages have gone by the link.
-    Few(u32),
-    Offered(Box<SharedWriter>),
-    Open(Box<(SharedWriter, Patience)>),
-    /// There will be no ring.
-    Never,
 }
 
 /// What a rank has sent.
@@ -80,7 +66,7 @@ impl Shm {
         if here > RANKS || !places.iter().any(reached) {
             return None;
         }
-        let way = |place| if reached(place) { Outgoing::Few(0) } else { Outgoing::Never };
+        let way = |place| if reached(place) { LazyRing::NEW } else { LazyRing::Never };
         Some(Self {
             outgoing: RefCell::new(places.iter().map(way).collect()),
             incoming: RefCell::default(),
@@ -98,63 +84,23 @@ impl Shm {
         self.incoming.borrow().is_empty()
     }
 
-    /// Puts a message into the ring to a rank. `None`: it has to go by the link; true: the rank has to be woken.
+    /// Puts a message into the ring to a rank. Returns `None` if it has to go by the link, and otherwise whether the rank has to be
+    /// woken.
     fn push(&self, to: u32, number: u64, header: &[u8; HEADER], data: &[u8]) -> Option<bool> {
-        let mut outgoing = self.outgoing.borrow_mut();
-        let Outgoing::Open(open) = outgoing.get_mut(to as usize)? else { return None };
-        let (ring, patience) = &mut **open;
-        if data.len() > LONGEST {
-            return None;
-        }
-        patience.count();
         let [a, b, c, d] = bytemuck::cast::<_, [u64; HEADER / 8]>(*header);
-        let (words, writer) = ([number, a, b, c, d], ring.writer());
-        if !writer.push(words, data) && !patience.wait_until(writer, |writer| writer.push(words, data)) {
-            return None;
-        }
-        // Who falls asleep at this very moment looks again a little later.
-        compiler_fence(Ordering::SeqCst);
-        let asleep = writer.asleep();
-        Some(asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::SeqCst) != 0)
+        let mut outgoing = self.outgoing.borrow_mut();
+        let ring = outgoing.get_mut(to as usize).filter(|_| data.len() <= LONGEST)?;
+        ring.push([number, a, b, c, d], data, sleep::ASLEEP)
     }
 
     fn is_outgoing(&self, to: u32) -> bool {
-        matches!(self.outgoing.borrow().get(to as usize), Some(Outgoing::Open(_)))
-    }
-
-    /// A message goes by the link. A ring is offered then, or used from the next one on, or given up: the name of one to be
-    /// offered.
-    fn advance(&self, to: u32, shares_memory: impl FnOnce() -> bool) -> Option<SharedName> {
-        let mut outgoing = self.outgoing.borrow_mut();
-        let way = outgoing.get_mut(to as usize)?;
-        match way {
-            Outgoing::Never | Outgoing::Open(_) => {}
-            Outgoing::Few(count) if *count < FEW => *count += 1,
-            Outgoing::Few(_) => {
-                let created = if shares_memory() { SharedWriter::create(LINES) } else { None };
-                let Some((ring, name)) = created else {
-                    *way = Outgoing::Never;
-                    return None;
-                };
-                *way = Outgoing::Offered(ring.into());
-                return Some(name);
-            }
-            Outgoing::Offered(ring) if ring.is_joined() => {
-                let Outgoing::Offered(mut ring) = std::mem::replace(way, Outgoing::Never) else {
-                    return None;
-                };
-                ring.seal();
-                *way = Outgoing::Open((*ring, Patience::new(self.waits)).into());
-            }
-            Outgoing::Offered(_) => {}
-        }
-        None
+        self.outgoing.borrow().get(to as usize).is_some_and(LazyRing::is_open)
     }
 
     /// Says whether this rank has to be woken.
     pub(super) fn set_asleep(&self, asleep: bool) {
-        for ring in &*self.incoming.borrow() {
-            ring.reader.asleep().store(asleep.into(), Ordering::SeqCst);
+        for Ring { reader, .. } in &*self.incoming.borrow() {
+            sleep::set(reader.asleep(), asleep);
         }
     }
 }
@@ -236,8 +182,10 @@ impl Engine<'_> {
     /// A message to a rank has gone by the link.
     pub(super) fn went_by_link(&self, to: u32) {
         let Some(shm) = &self.shm else { return };
-        let Some(name) = shm.advance(to, || self.shares_memory(to)) else { return };
-        let header = self.header(Kind::OfferRing, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+        let mut outgoing = shm.outgoing.borrow_mut();
+        let Some(ring) = outgoing.get_mut(to as usize) else { return };
+        let Some(name) = ring.advance(LINES, shm.waits, || self.shares_memory(to)) else { return };
+        let header = self.header(Kind::OfferRing, Key::NONE, 0, 0);
         if let Ok(name) = postcard::to_stdvec(&name) {
             // That it is gone is told to who waits for it.
             let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&name));

@@ -17,7 +17,7 @@ impl Engine<'_> {
         for &rank in whom.iter().filter(|&&rank| rank != self.me) {
             let header = self.header(Kind::Revoke, Key { context, source: 0, tag: 0 }, 0, 0);
             // Who is dead need not know.
-            let _ = self.transmit_with(&mut state, rank, header.with(&[]).into());
+            let _ = self.tell(&mut state, rank, &header);
         }
     }
 

@@ -1,14 +1,14 @@
 //! Where the ranks of a communicator that share a process find the queues between them, and say that they sleep.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
 use river_core::VrId;
 
 use super::queue::{Receiver, Sender, pair};
-use crate::queue::Wait;
+use crate::queue::{Wait, sleep};
 
 /// Which mesh it is, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,29 +80,20 @@ impl Mesh {
         end.expect("a rank enters once, and takes each end once")
     }
 
-    /// Publishes that rank `me` is about to sleep until `from` sends it something in operation `tag`. The rank must poll its
-    /// queue once more before it sleeps, and again a moment later: a sender pushes and then looks here without a store-load
-    /// fence in between (which would cost as much as the message), so it may miss an entry that is made at the same moment.
+    /// Publishes that rank `me` sleeps until `from` sends it something in operation `tag`: see [`sleep`].
     pub(super) fn fall_asleep(&self, me: usize, from: u32, tag: i32) {
-        self.asleep[me].store(reason(from, tag), Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        sleep::fall_asleep(&self.asleep[me], reason(from, tag));
     }
 
-    /// Takes back what [`fall_asleep`](Self::fall_asleep) has published. False: a sender has found it, and has sent or will
-    /// send a wake-up message.
+    /// Takes back what [`fall_asleep`](Self::fall_asleep) has published. Returns `false` if a sender has found it, and has sent or
+    /// will send a wake-up message.
     pub(super) fn wake_up(&self, me: usize) -> bool {
-        self.asleep[me].swap(0, Ordering::SeqCst) != 0
+        sleep::wake_up(&self.asleep[me])
     }
 
-    /// Whether rank `whom` sleeps until `from` sends it something in operation `tag`, so that it has to be woken. True at most
-    /// once for each sleep.
-    pub(super) fn wake(&self, whom: usize, from: u32, tag: i32) -> bool {
-        // Keeps the compiler from moving the push behind this look.
-        compiler_fence(Ordering::SeqCst);
-        let asleep = &self.asleep[whom];
-        let reason = reason(from, tag);
-        asleep.load(Ordering::Relaxed) == reason
-            && asleep.compare_exchange(reason, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    /// Whether rank `whom` sleeps until `from` sends it something in operation `tag`, so that the caller has to wake it.
+    pub(super) fn has_to_wake(&self, whom: usize, from: u32, tag: i32) -> bool {
+        sleep::has_to_wake(&self.asleep[whom], reason(from, tag))
     }
 }
 
@@ -135,10 +126,10 @@ mod tests {
     fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
         let mesh = Mesh::enter(key(2), 1, 3, Wait::Looking);
         mesh.fall_asleep(1, 0, 7);
-        assert!(!mesh.wake(1, 2, 7) && !mesh.wake(1, 0, 6) && !mesh.wake(2, 0, 7));
-        assert!(mesh.wake(1, 0, 7) && !mesh.wake(1, 0, 7));
+        assert!(!mesh.has_to_wake(1, 2, 7) && !mesh.has_to_wake(1, 0, 6) && !mesh.has_to_wake(2, 0, 7));
+        assert!(mesh.has_to_wake(1, 0, 7) && !mesh.has_to_wake(1, 0, 7));
         assert!(!mesh.wake_up(1));
         mesh.fall_asleep(1, 0, 8);
-        assert!(mesh.wake_up(1) && !mesh.wake(1, 0, 8));
+        assert!(mesh.wake_up(1) && !mesh.has_to_wake(1, 0, 8));
     }
 }

@@ -34,7 +34,7 @@ use crate::peer::number;
 use crate::queue::Wait;
 use mesh::{Mesh, MeshKey};
 use queue::{Receiver, Sender};
-pub(crate) use shm::ShmPath;
+pub(crate) use shm::{ShmPath, landed_of};
 
 /// How long a rank looks for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
@@ -117,7 +117,7 @@ impl LocalPath {
 
     /// Wakes a rank that sleeps until something comes that was just sent to it.
     fn wake(&self, engine: &Engine<'_>, to: usize, tag: i32) -> Result {
-        if self.mesh.wake(to, self.rank, tag)
+        if self.mesh.has_to_wake(to, self.rank, tag)
             && let Some(member) = self.peers[to]
         {
             let key = Key { context: self.context, source: self.rank, tag };

@@ -1,21 +1,18 @@
 //! A ring of cache lines that two processes share, with messages of collective operations.
 
-use std::sync::atomic::{Ordering, compiler_fence, fence};
-
 use river_core::{SharedLines, SharedName};
 
 use super::queue::{TAG, copy_of, is_later, tag_of};
 use crate::coll::{Landed, Message, SHORT};
 use crate::lend::ring::Reader;
-use crate::queue::{self, Patience, SharedWriter, Wait};
+use crate::queue::{self, LazyRing, Wait, sleep};
 
 /// Lines of a ring: it stays in the first cache of both sides.
 pub(super) const LINES: usize = 256;
 
-/// The writing side of a ring that its reader has.
+/// The writing side of a pair's ring.
 pub(super) struct Sender {
-    ring: SharedWriter,
-    patience: Patience,
+    ring: LazyRing,
     /// The operation whose messages go by the engine from now on.
     spilled: Option<i32>,
     pushed: u32,
@@ -30,46 +27,37 @@ pub(super) struct Receiver {
     late: Option<(i32, Message)>,
 }
 
-/// Whether a receiver has to be told that it was woken.
-pub(super) enum Sleeper {
-    Awake,
-    Asleep,
-}
-
 impl Sender {
-    /// For all operations but this one, which goes by the engine.
-    pub(super) fn new(mut ring: SharedWriter, waits: Wait, but: i32) -> Self {
-        ring.seal();
-        Self { ring, patience: Patience::new(Some(waits)), spilled: Some(but), pushed: 0 }
+    /// To a rank that can have a ring, or not.
+    pub(super) fn new(can_have: bool) -> Self {
+        let ring = if can_have { LazyRing::NEW } else { LazyRing::Never };
+        Self { ring, spilled: None, pushed: 0 }
     }
 
-    /// How many messages it has pushed.
-    pub(super) fn pushed(&self) -> u32 {
-        self.pushed
+    /// How many messages it has pushed; `None` if there is no ring yet.
+    pub(super) fn pushed(&self) -> Option<u32> {
+        self.ring.is_open().then_some(self.pushed)
     }
 
-    /// Pushes a copy of a message. `None`: there is no room, and it goes by the engine.
-    pub(super) fn push(&mut self, tag: i32, bytes: &[u8]) -> Option<Sleeper> {
-        if self.spilled == Some(tag) {
-            return None;
+    /// Pushes a copy of a message. Returns `None` if it has to go by the engine, and otherwise whether the receiver has to be woken.
+    pub(super) fn push(&mut self, tag: i32, bytes: &[u8]) -> Option<bool> {
+        let fits = bytes.len() <= SHORT && self.spilled != Some(tag);
+        let wakes =
+            if fits { self.ring.push([u64::from(tag.cast_unsigned())], bytes, reason(tag)) } else { None };
+        match wakes {
+            Some(_) => self.pushed = self.pushed.wrapping_add(1),
+            None => self.spilled = Some(tag),
         }
-        self.patience.count();
-        let words = [u64::from(tag.cast_unsigned())];
-        let writer = self.ring.writer();
-        let pushed = bytes.len() <= SHORT
-            && (writer.push(words, bytes)
-                || self.patience.wait_until(writer, |writer| writer.push(words, bytes)));
-        if !pushed {
-            self.spilled = Some(tag);
-            return None;
-        }
-        self.pushed = self.pushed.wrapping_add(1);
-        // Keeps the compiler from moving the push behind this look.
-        compiler_fence(Ordering::SeqCst);
-        let (asleep, reason) = (self.ring.writer().asleep(), reason(tag));
-        let woken = asleep.load(Ordering::Relaxed) == reason
-            && asleep.compare_exchange(reason, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        Some(if woken { Sleeper::Asleep } else { Sleeper::Awake })
+        wakes
+    }
+
+    /// A message has gone by the engine. Returns the name of a ring that has to be offered to the receiver.
+    pub(super) fn advance(
+        &mut self,
+        waits: Wait,
+        shares_memory: impl FnOnce() -> bool,
+    ) -> Option<SharedName> {
+        self.ring.advance(LINES, Some(waits), shares_memory)
     }
 }
 
@@ -84,16 +72,14 @@ impl Receiver {
         self.late = Some((tag, message));
     }
 
-    /// Notes that this side sleeps until something comes in an operation. It has to look once more before it really does, and again
-    /// a moment later: see `Mesh::fall_asleep`.
+    /// Publishes that this side sleeps until something comes in an operation: see [`sleep`].
     pub(super) fn fall_asleep(&self, tag: i32) {
-        self.reader.asleep().store(reason(tag), Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        sleep::fall_asleep(self.reader.asleep(), reason(tag));
     }
 
-    /// Notes that it does not sleep. False: it was woken, and a message says so.
+    /// Publishes that it is awake. Returns `false` if the sender has found it asleep, and has sent or will send a wake-up message.
     pub(super) fn wake_up(&self) -> bool {
-        self.reader.asleep().swap(0, Ordering::SeqCst) != 0
+        sleep::wake_up(self.reader.asleep())
     }
 
     /// The next message of an operation. What is left of operations before it, which ended with an error, is thrown away.
@@ -145,8 +131,7 @@ mod tests {
     fn pair(lines: usize) -> (Sender, Receiver) {
         let ours = SharedLines::create(memory_of(lines)).unwrap();
         let theirs = SharedLines::open(&ours.name(), memory_of(lines)).unwrap();
-        let ring = SharedWriter::new(ours);
-        let sender = Sender { ring, patience: Patience::new(None), spilled: None, pushed: 0 };
+        let sender = Sender { ring: LazyRing::open(ours), spilled: None, pushed: 0 };
         (sender, Receiver { reader: Reader::new(theirs), held: None, late: None })
     }
 
@@ -192,9 +177,7 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
         let (mut sender, receiver) = pair(32);
-        receiver.reader.asleep().store(reason(7), Ordering::SeqCst);
-        assert!(matches!(sender.push(6, &[]), Some(Sleeper::Awake)));
-        assert!(matches!(sender.push(7, &[]), Some(Sleeper::Asleep)));
-        assert!(matches!(sender.push(7, &[]), Some(Sleeper::Awake)));
+        receiver.fall_asleep(7);
+        assert_eq!([6, 7, 7].map(|tag| sender.push(tag, &[])), [Some(false), Some(true), Some(false)]);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::ring::{LINES, Receiver, Sender, Sleeper};
+use super::ring::{Receiver, Sender};
 use super::{PATIENCE, YIELDS, look_awake};
 use crate::coll::{Landed, Message};
 use crate::engine::{Arrival, Ask, Engine, Sources};
@@ -21,10 +21,8 @@ use crate::error::Result;
 use crate::header::Header;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
-use crate::queue::{SharedWriter, Wait};
+use crate::queue::Wait;
 
-/// Messages of a pair before a ring is offered.
-const FEW: u32 = 8;
 /// After so many messages a sender looks whether the receiver is still there.
 const LOOK: u32 = 64;
 /// With more ranks in a communicator there would be too many rings.
@@ -40,20 +38,10 @@ pub(crate) struct ShmPath {
     members: Rc<[u32]>,
     /// Who are such.
     reach: Vec<bool>,
-    outgoing: RefCell<Vec<Outgoing>>,
+    outgoing: RefCell<Vec<Sender>>,
     incoming: RefCell<Vec<Incoming>>,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
-}
-
-/// The way to a rank.
-enum Outgoing {
-    /// So many messages have gone by the engine.
-    Few(u32),
-    Offered(SharedWriter),
-    Open(Sender),
-    /// There will be no ring.
-    Never,
 }
 
 /// The way from a rank.
@@ -82,7 +70,7 @@ impl ShmPath {
             context: context + 1,
             rank: number(rank),
             members: members.clone(),
-            outgoing: RefCell::new(reach.iter().map(|_| Outgoing::Few(0)).collect()),
+            outgoing: RefCell::new(reach.iter().map(|&reached| Sender::new(reached)).collect()),
             incoming: RefCell::new(reach.iter().map(|_| Incoming::Few).collect()),
             reach,
             at_once: here <= available_parallelism().map_or(1, usize::from),
@@ -97,21 +85,18 @@ impl ShmPath {
     /// Sends a copy.
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         let (member, key) = (self.members[to], self.key(tag));
-        let looks = matches!(&self.outgoing.borrow()[to], Outgoing::Open(sender) if sender.pushed().is_multiple_of(LOOK));
-        if looks {
+        let pushed = self.outgoing.borrow()[to].pushed();
+        if pushed.is_some_and(|pushed| pushed.is_multiple_of(LOOK)) {
             // Before it is sent: who has received it may end at once.
             engine.progress()?;
             engine.check_alive(member)?;
         }
-        let pushed = match &mut self.outgoing.borrow_mut()[to] {
-            Outgoing::Open(sender) => sender.push(tag, bytes),
-            _ => None,
-        };
-        match pushed {
-            Some(Sleeper::Awake) => Ok(()),
-            Some(Sleeper::Asleep) => engine.send_shared(member, key, Bytes::new()),
+        let wakes = self.outgoing.borrow_mut()[to].push(tag, bytes);
+        match wakes {
+            Some(false) => Ok(()),
+            Some(true) => engine.send_shared(member, key, Bytes::new()),
             None => {
-                self.advance(engine, to, tag)?;
+                self.offer(engine, to)?;
                 engine.send_copy(member, key, bytes)
             }
         }
@@ -258,30 +243,15 @@ impl ShmPath {
         }
     }
 
-    /// A message to a rank goes by the engine, with all of its operation: whether those of the next one do.
+    /// A message to a rank goes by the engine: offers it a ring, if it is time for that.
     #[cold]
-    fn advance(&self, engine: &Engine<'_>, to: usize, tag: i32) -> Result {
-        let way = std::mem::replace(&mut self.outgoing.borrow_mut()[to], Outgoing::Never);
-        let way = match way {
-            Outgoing::Few(count) if count < FEW => Outgoing::Few(count + 1),
-            Outgoing::Few(_) => self.offer(engine, to)?.map_or(Outgoing::Never, Outgoing::Offered),
-            Outgoing::Offered(ring) if ring.is_joined() => {
-                Outgoing::Open(Sender::new(ring, Wait::for_room(self.at_once), tag))
-            }
-            other => other,
-        };
-        self.outgoing.borrow_mut()[to] = way;
-        Ok(())
-    }
-
-    /// Makes a ring and tells its reader where it is. `None`: there can be none.
-    fn offer(&self, engine: &Engine<'_>, to: usize) -> Result<Option<SharedWriter>> {
-        let member = self.members[to];
-        let ring = if engine.shares_memory(member) { SharedWriter::create(LINES) } else { None };
-        let Some((ring, name)) = ring else { return Ok(None) };
-        let Ok(name) = postcard::to_stdvec(&name) else { return Ok(None) };
-        engine.send_copy(member, self.key(OFFER), &name)?;
-        Ok(Some(ring))
+    fn offer(&self, engine: &Engine<'_>, to: usize) -> Result {
+        let (member, waits) = (self.members[to], Wait::for_room(self.at_once));
+        let name = self.outgoing.borrow_mut()[to].advance(waits, || engine.shares_memory(member));
+        match name.map(|name| postcard::to_stdvec(&name)) {
+            Some(Ok(name)) => engine.send_copy(member, self.key(OFFER), &name),
+            _ => Ok(()),
+        }
     }
 
     /// Reads from the ring that a rank has offered, if it has.
@@ -303,9 +273,9 @@ impl ShmPath {
 }
 
 /// Where a message is that came by the engine.
-fn landed_of((header, arrival): (Header, Option<Arrival>)) -> Landed {
+pub(crate) fn landed_of((header, arrival): (Header, Option<Arrival>)) -> Landed {
     match arrival {
         Some(arrival) => Message::Whole(arrival.into_bytes()).into(),
-        None => Landed::Here(usize::try_from(header.length).unwrap_or(usize::MAX)),
+        None => Landed::Here(header.len()),
     }
 }

@@ -7,6 +7,7 @@
 
 mod patience;
 mod shared;
+pub(crate) mod sleep;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use crate::lend::ring::Record;
 pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
-pub(crate) use shared::{SharedWriter, join};
+pub(crate) use shared::{LazyRing, join};
 
 use crate::lend::ring::{self, Reader, Writer};
 
