@@ -173,21 +173,8 @@ impl LocalPath {
         tag: i32,
         mut pop: impl FnMut(&mut Receiver) -> Option<R>,
     ) -> Result<R> {
-        if let Some(message) = look_awake(self.at_once, || self.look(from, &mut pop)) {
+        if let Some(message) = poll(engine, self.at_once, |_| self.look(from, &mut pop))? {
             return Ok(message);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            for _ in 0..YIELDS {
-                engine.vr().yield_core();
-                if let Some(message) = self.look(from, &mut pop) {
-                    return Ok(message);
-                }
-            }
-            engine.progress()?;
-            if Instant::now() >= deadline {
-                break;
-            }
         }
         loop {
             if let Some(message) = self.sleep(engine, from, tag, &mut pop)? {
@@ -225,16 +212,32 @@ impl LocalPath {
     }
 }
 
-/// Looks for about a microsecond, or once: if not all run at once, who is waited for may be waiting for this core.
-fn look_awake<R>(at_once: bool, mut look: impl FnMut() -> Option<R>) -> Option<R> {
+/// Polls for a message for [`PATIENCE`]. `look` is told whether the engine has just made progress.
+///
+/// For the first microsecond the core is kept, unless not all ranks run at the same time: then the awaited one may need it.
+fn poll<R>(engine: &Engine<'_>, at_once: bool, mut look: impl FnMut(bool) -> Option<R>) -> Result<Option<R>> {
     for round in 1..=if at_once { SPINS } else { 1 } {
-        let found = look();
+        let found = look(false);
         if found.is_some() {
-            return found;
+            return Ok(found);
         }
         if round.is_multiple_of(LOOKS) {
             std::hint::spin_loop();
         }
     }
-    None
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for _ in 0..YIELDS {
+            engine.vr().yield_core();
+            let found = look(false);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        engine.progress()?;
+        let found = look(true);
+        if found.is_some() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+    }
 }

@@ -9,12 +9,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::thread::available_parallelism;
-use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::poll;
 use super::ring::{Receiver, Sender};
-use super::{PATIENCE, YIELDS, look_awake};
 use crate::coll::{Landed, Message};
 use crate::engine::{Arrival, Ask, Engine, Sources};
 use crate::error::Result;
@@ -153,24 +152,12 @@ impl ShmPath {
             self.meet(engine, from);
             return Ok(landed_of(arrived));
         }
-        if let Some(landed) = look_awake(self.at_once, || self.look(from, tag, out)) {
+        let landed = poll(engine, self.at_once, |has_progressed| match has_progressed {
+            true => self.look_late(engine, from, tag, out),
+            false => self.look(from, tag, out),
+        });
+        if let Some(landed) = landed? {
             return Ok(landed);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            engine.progress()?;
-            if let Some(landed) = self.look_late(engine, from, tag, out) {
-                return Ok(landed);
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            for _ in 0..YIELDS {
-                engine.vr().yield_core();
-                if let Some(landed) = self.look(from, tag, out) {
-                    return Ok(landed);
-                }
-            }
         }
         loop {
             if let Some(landed) = self.sleep(engine, from, tag, out)? {
