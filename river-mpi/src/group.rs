@@ -112,24 +112,24 @@ impl Group {
     /// The members but those with these ranks, in this group's order.
     ///
     /// # Errors
-    /// As [`include`](Self::include).
+    /// Those of [`include`](Self::include).
     pub fn exclude(&self, ranks: &[usize]) -> Result<Self> {
         let without = self.include(ranks)?;
         Ok(self.difference(&without))
     }
 
-    /// As [`include`](Self::include), of the ranks in triplets (first, last, stride).
+    /// Like [`include`](Self::include), of the ranks in triplets (first, last, stride).
     ///
     /// # Errors
-    /// As [`include`](Self::include), and if a stride is 0.
+    /// Those of [`include`](Self::include), and if a stride is 0.
     pub fn range_include(&self, ranges: &[(usize, usize, isize)]) -> Result<Self> {
         self.include(&self.expand(ranges)?)
     }
 
-    /// As [`exclude`](Self::exclude), of the ranks in triplets (first, last, stride).
+    /// Like [`exclude`](Self::exclude), of the ranks in triplets (first, last, stride).
     ///
     /// # Errors
-    /// As [`range_include`](Self::range_include).
+    /// Those of [`range_include`](Self::range_include).
     pub fn range_exclude(&self, ranges: &[(usize, usize, isize)]) -> Result<Self> {
         self.exclude(&self.expand(ranges)?)
     }

@@ -69,7 +69,7 @@ where
     Launch::new(ranks).run(body)
 }
 
-/// As [`run`], but returns what the ranks have returned, in their order.
+/// Like [`run`], but returns what the ranks have returned, in their order.
 ///
 /// ```no_run
 /// # fn f() -> river_core::Result {
@@ -166,7 +166,7 @@ impl Launch {
         self
     }
 
-    /// As [`run`](crate::run).
+    /// Like [`run`](crate::run).
     pub fn run<T, F>(self, body: F) -> ExitCode
     where
         T: Termination + Serialize + DeserializeOwned + 'static,
@@ -179,10 +179,10 @@ impl Launch {
         if self.recoverable { river_core::run_recoverable(program) } else { river_core::run(program) }
     }
 
-    /// As [`try_run`](crate::try_run).
+    /// Like [`try_run`](crate::try_run).
     ///
     /// # Errors
-    /// As [`try_run`](crate::try_run).
+    /// Those of [`try_run`](crate::try_run).
     pub fn try_run<T, F>(self, body: F) -> river_core::Result<Vec<T>>
     where
         T: Serialize + DeserializeOwned + 'static,
@@ -195,11 +195,11 @@ impl Launch {
         if self.recoverable { river_core::try_run_recoverable(program) } else { river_core::try_run(program) }
     }
 
-    /// As [`run_on`](crate::run_on): one rank for each VM given, which may be given several times. The number of ranks that
+    /// Like [`run_on`](crate::run_on): one rank for each VM given, which may be given several times. The number of ranks that
     /// [`new`](Self::new) was told is not used.
     ///
     /// # Errors
-    /// As [`run_on`](crate::run_on). If the others survive, that of the first rank, by number, that failed.
+    /// Those of [`run_on`](crate::run_on). If the others survive, that of the first rank, by number, that failed.
     pub fn run_on<T, F>(self, vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<T>>
     where
         T: Serialize + DeserializeOwned + 'static,
@@ -208,7 +208,7 @@ impl Launch {
         self.run_each(vr, vms, body)?.into_iter().collect()
     }
 
-    /// As [`run_on`](Self::run_on), and says of each rank what it returned or how it failed.
+    /// Like [`run_on`](Self::run_on), and says of each rank what it returned or how it failed.
     ///
     /// # Errors
     /// Why the job failed as a whole: the ranks could not be started, all wait for each other, or one has failed and

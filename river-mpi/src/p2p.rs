@@ -41,7 +41,7 @@ impl<'v> Communicator<'v> {
     /// Sends a slice in synchronous mode: returns when a receive has matched it.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Blocking
     /// Until a receive has matched it.
@@ -56,10 +56,10 @@ impl<'v> Communicator<'v> {
     /// MPI allows.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Blocking
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.4
@@ -71,10 +71,10 @@ impl<'v> Communicator<'v> {
     /// [`buffer_attach`](Self::buffer_attach) has made.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`MpiError::Buffer`] if there is no room.
+    /// Those of [`send`](Self::send), and [`MpiError::Buffer`] if there is no room.
     ///
     /// # Blocking
-    /// As [`isend`](Self::isend).
+    /// Like [`isend`](Self::isend).
     ///
     /// # Standard section
     /// 3.4
@@ -149,7 +149,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`recv_into`](Self::recv_into).
+    /// Those of [`recv_into`](Self::recv_into).
     ///
     /// # Blocking
     /// Until a message that matches has come.
@@ -169,7 +169,7 @@ impl<'v> Communicator<'v> {
     /// Sends one slice and receives into another, in whichever order the other sides want.
     ///
     /// # Errors
-    /// As [`send`](Self::send) and [`recv_into`](Self::recv_into).
+    /// Those of [`send`](Self::send) and [`recv_into`](Self::recv_into).
     ///
     /// # Blocking
     /// Until both are done.
@@ -204,10 +204,10 @@ impl<'v> Communicator<'v> {
     /// Sends a slice and receives a message of at most the same length into it.
     ///
     /// # Errors
-    /// As [`sendrecv`](Self::sendrecv).
+    /// Those of [`sendrecv`](Self::sendrecv).
     ///
     /// # Blocking
-    /// As [`sendrecv`](Self::sendrecv).
+    /// Like [`sendrecv`](Self::sendrecv).
     ///
     /// # Standard section
     /// 3.10
@@ -243,10 +243,10 @@ impl<'v> Communicator<'v> {
         self.guard(probe())
     }
 
-    /// As [`probe`](Self::probe), but does not block: `None` if there is none.
+    /// Like [`probe`](Self::probe), but does not block: `None` if there is none.
     ///
     /// # Errors
-    /// As [`probe`](Self::probe), except that a rank that has ended normally is no error: then there is no message.
+    /// Those of [`probe`](Self::probe), except that a rank that has ended normally is no error: then there is no message.
     ///
     /// # Standard section
     /// 3.8
@@ -263,7 +263,7 @@ impl<'v> Communicator<'v> {
     /// [`isend_vec`](Self::isend_vec) do not copy what is long.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Blocking
     /// Never for a receive; for at most about half a millisecond until a receiver that is far behind has made room.
@@ -295,7 +295,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -321,7 +321,7 @@ impl<'v> Communicator<'v> {
     /// Starts a synchronous send, which completes when a receive has matched it. The slice is copied.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -332,7 +332,7 @@ impl<'v> Communicator<'v> {
     /// Starts a ready send: see [`rsend`](Self::rsend).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -343,7 +343,7 @@ impl<'v> Communicator<'v> {
     /// Starts a buffered send: see [`bsend`](Self::bsend).
     ///
     /// # Errors
-    /// As [`bsend`](Self::bsend).
+    /// Those of [`bsend`](Self::bsend).
     ///
     /// # Standard section
     /// 3.7.2
@@ -358,7 +358,7 @@ impl<'v> Communicator<'v> {
     /// Starts a standard send of a vector, whose memory is sent as it is.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -420,7 +420,7 @@ impl<'v> Communicator<'v> {
     /// Posts a receive of a message of whatever length.
     ///
     /// # Errors
-    /// As [`irecv_into`](Self::irecv_into).
+    /// Those of [`irecv_into`](Self::irecv_into).
     pub fn irecv<T: Element>(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<Receive<'v, T>> {
         Ok(Receive::new(self, self.post(source.into(), tag.into())?))
     }

@@ -62,7 +62,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a synchronous send of a buffer.
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn ssend_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -75,7 +75,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a buffered send of a buffer.
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn bsend_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -88,7 +88,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a ready send of a buffer: see [`rsend`](Self::rsend).
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn rsend_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -101,7 +101,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a receive into a buffer.
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn recv_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -158,7 +158,7 @@ impl<'v, T: Element> Persistent<'v, T> {
     /// nothing happens.
     ///
     /// # Errors
-    /// As [`Request::cancel`].
+    /// Those of [`Request::cancel`].
     pub fn cancel(&mut self) -> Result {
         self.request().cancel()
     }

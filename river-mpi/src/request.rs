@@ -122,7 +122,7 @@ impl<'a> Request<'a> {
     /// `test` keeps returning its status.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<Status>> {
         let comm = self.comm.clone();
         comm.guard(self.try_test())
@@ -294,7 +294,7 @@ pub(crate) trait Pending {
 /// those that are complete.
 ///
 /// # Blocking
-/// As [`Request::wait`].
+/// Like [`Request::wait`].
 pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
     land_all(requests);
     requests.iter_mut().map(Request::complete).collect()
@@ -362,7 +362,7 @@ impl Landing for Seats<'_, '_> {
 /// That of the one that completes with an error, or that can never complete.
 ///
 /// # Blocking
-/// As [`Request::wait`].
+/// Like [`Request::wait`].
 pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
     loop {
         if let Some(found) = test_any(requests)? {
@@ -399,10 +399,10 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// statuses. The result is empty if no request is active.
 ///
 /// # Errors
-/// As [`wait_any`], if none could be completed before it: otherwise the error is returned by the next call.
+/// Those of [`wait_any`], if none could be completed before it: otherwise the error is returned by the next call.
 ///
 /// # Blocking
-/// As [`Request::wait`].
+/// Like [`Request::wait`].
 pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
     let done = wait_any(requests)?.into_iter().collect();
     complete_some(requests, done)
@@ -412,7 +412,7 @@ pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
 /// `None`. Does not block.
 ///
 /// # Errors
-/// As [`wait_all`].
+/// Those of [`wait_all`].
 pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     if let Some(first) = requests.first() {
         first.comm.guard(first.comm.engine().progress())?;
@@ -434,7 +434,7 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
 /// Completes one active request, if one can be completed, and returns its index and status. Does not block.
 ///
 /// # Errors
-/// As [`wait_any`].
+/// Those of [`wait_any`].
 pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
     if let Some(first) = requests.iter().find(|request| request.is_active()) {
         first.comm.guard(first.comm.engine().progress())?;
@@ -459,7 +459,7 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// Completes every active request that can be completed, and returns their indices and statuses. Does not block.
 ///
 /// # Errors
-/// As [`wait_some`].
+/// Those of [`wait_some`].
 pub fn test_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
     complete_some(requests, Vec::new())
 }

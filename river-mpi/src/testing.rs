@@ -19,7 +19,7 @@ pub fn world<T: Send>(
     }
 }
 
-/// As [`world`], but returns the error of the job.
+/// Like [`world`], but returns the error of the job.
 ///
 /// # Errors
 /// That of the rank that failed first.
@@ -33,7 +33,7 @@ pub fn try_world<T: Send>(
     launch::run_threads(ranks, false, body)?.into_iter().collect()
 }
 
-/// As [`world`], but the others go on when a rank fails; says of each how it ended.
+/// Like [`world`], but the others go on when a rank fails; says of each how it ended.
 ///
 /// # Errors
 /// If all ranks wait for each other.

@@ -30,10 +30,10 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
+    /// Those of [`send`](Self::send), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
     ///
     /// # Blocking
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub fn send_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -46,10 +46,10 @@ impl<'v> Communicator<'v> {
         self.guard(send())
     }
 
-    /// As [`send_as`](Self::send_as), in synchronous mode.
+    /// Like [`send_as`](Self::send_as), in synchronous mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     ///
     /// # Blocking
     /// Until a receive has matched it.
@@ -65,10 +65,10 @@ impl<'v> Communicator<'v> {
         self.guard(send())
     }
 
-    /// As [`send_as`](Self::send_as), in buffered mode.
+    /// Like [`send_as`](Self::send_as), in buffered mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as), and [`MpiError::Buffer`].
+    /// Those of [`send_as`](Self::send_as), and [`MpiError::Buffer`].
     pub fn bsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -81,13 +81,13 @@ impl<'v> Communicator<'v> {
         self.bsend(&packed, dest, tag)
     }
 
-    /// As [`send_as`](Self::send_as), in ready mode.
+    /// Like [`send_as`](Self::send_as), in ready mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     ///
     /// # Blocking
-    /// As [`rsend`](Self::rsend).
+    /// Like [`rsend`](Self::rsend).
     pub fn rsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -100,10 +100,10 @@ impl<'v> Communicator<'v> {
         self.rsend(&packed, dest, tag)
     }
 
-    /// As [`isend_as`](Self::isend_as), in synchronous mode.
+    /// Like [`isend_as`](Self::isend_as), in synchronous mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     pub fn issend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -116,10 +116,10 @@ impl<'v> Communicator<'v> {
         self.issend(&packed, dest, tag)
     }
 
-    /// As [`isend_as`](Self::isend_as), in buffered mode.
+    /// Like [`isend_as`](Self::isend_as), in buffered mode.
     ///
     /// # Errors
-    /// As [`bsend_as`](Self::bsend_as).
+    /// Those of [`bsend_as`](Self::bsend_as).
     pub fn ibsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -132,10 +132,10 @@ impl<'v> Communicator<'v> {
         self.ibsend(&packed, dest, tag)
     }
 
-    /// As [`isend_as`](Self::isend_as), in ready mode.
+    /// Like [`isend_as`](Self::isend_as), in ready mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     pub fn irsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -148,7 +148,7 @@ impl<'v> Communicator<'v> {
         self.irsend(&packed, dest, tag)
     }
 
-    /// As [`sendrecv`](Self::sendrecv), of `(count, &datatype)` on each side.
+    /// Like [`sendrecv`](Self::sendrecv), of `(count, &datatype)` on each side.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -164,10 +164,10 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`sendrecv`](Self::sendrecv), and [`MpiError::Type`] if a datatype reaches beyond its buffer.
+    /// Those of [`sendrecv`](Self::sendrecv), and [`MpiError::Type`] if a datatype reaches beyond its buffer.
     ///
     /// # Blocking
-    /// As [`sendrecv`](Self::sendrecv).
+    /// Like [`sendrecv`](Self::sendrecv).
     #[expect(clippy::too_many_arguments, reason = "MPI's")]
     pub fn sendrecv_as<S: Pod, R: Pod>(
         &self,
@@ -185,13 +185,13 @@ impl<'v> Communicator<'v> {
         request.wait()
     }
 
-    /// As [`sendrecv_replace`](Self::sendrecv_replace), of `(count, &datatype)`.
+    /// Like [`sendrecv_replace`](Self::sendrecv_replace), of `(count, &datatype)`.
     ///
     /// # Errors
-    /// As [`sendrecv_as`](Self::sendrecv_as).
+    /// Those of [`sendrecv_as`](Self::sendrecv_as).
     ///
     /// # Blocking
-    /// As [`sendrecv_replace`](Self::sendrecv_replace).
+    /// Like [`sendrecv_replace`](Self::sendrecv_replace).
     pub fn sendrecv_replace_as<T: Pod>(
         &self,
         buffer: &mut [T],
@@ -212,7 +212,7 @@ impl<'v> Communicator<'v> {
     /// Starts a standard send of `count` of a datatype. The data is taken out of the buffer at once.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     pub fn isend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -228,7 +228,7 @@ impl<'v> Communicator<'v> {
     /// Receives at most `count` of a datatype into a buffer; the rest of the buffer is not touched.
     ///
     /// # Errors
-    /// As [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or has a byte of it
+    /// Those of [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or has a byte of it
     /// twice.
     ///
     /// # Blocking
@@ -248,7 +248,7 @@ impl<'v> Communicator<'v> {
     /// Posts a receive of at most `count` of a datatype into a buffer.
     ///
     /// # Errors
-    /// As [`recv_as`](Self::recv_as).
+    /// Those of [`recv_as`](Self::recv_as).
     pub fn irecv_as<'a, T: Pod>(
         &self,
         buffer: &'a mut [T],

@@ -28,10 +28,10 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`MpiError::Value`](crate::MpiError::Value) if serde cannot encode it.
+    /// Those of [`send`](Self::send), and [`MpiError::Value`](crate::MpiError::Value) if serde cannot encode it.
     ///
     /// # Blocking
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub fn send_value<T: Serialize + ?Sized>(&self, value: &T, dest: impl Into<Peer>, tag: i32) -> Result {
         let bytes = self.guard(encode(&value))?;
         self.send(&bytes, dest, tag)
@@ -40,7 +40,7 @@ impl<'v> Communicator<'v> {
     /// Starts to send a value.
     ///
     /// # Errors
-    /// As [`send_value`](Self::send_value).
+    /// Those of [`send_value`](Self::send_value).
     pub fn isend_value<T: Serialize + ?Sized>(
         &self,
         value: &T,
@@ -72,7 +72,7 @@ impl<'v> Communicator<'v> {
     /// Posts a receive of a value; [`ReceiveValue::wait`] gives it.
     ///
     /// # Errors
-    /// As [`irecv`](Self::irecv).
+    /// Those of [`irecv`](Self::irecv).
     pub fn irecv_value<T: DeserializeOwned>(
         &self,
         source: impl Into<Peer>,
@@ -96,7 +96,7 @@ impl<T: DeserializeOwned> ReceiveValue<'_, T> {
     /// Waits for the value.
     ///
     /// # Errors
-    /// As [`recv_value`](Communicator::recv_value).
+    /// Those of [`recv_value`](Communicator::recv_value).
     ///
     /// # Blocking
     /// Until it has come.
@@ -108,7 +108,7 @@ impl<T: DeserializeOwned> ReceiveValue<'_, T> {
     /// The value, if it has come. Does not block.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<(T, Status)>> {
         match self.receive.test()? {
             Some((bytes, status)) => Ok(Some((self.comm.guard(decode(&bytes))?, status))),

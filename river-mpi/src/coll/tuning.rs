@@ -350,7 +350,7 @@ impl Tuning {
     /// Uses all algorithms of a list of names.
     ///
     /// # Errors
-    /// As [`with_named`](Self::with_named).
+    /// Those of [`with_named`](Self::with_named).
     pub fn with_names(self, names: &Names) -> Result<Self> {
         names
             .0

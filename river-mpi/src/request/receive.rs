@@ -60,7 +60,7 @@ impl<'a, T: Element> Receive<'a, T> {
     /// The message, if it has come; later calls return `None`. Does not block.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<(Vec<T>, Status)>> {
         let op = match self.stage {
             Stage::UnderWay(op) => op,

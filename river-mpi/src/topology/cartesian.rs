@@ -53,7 +53,7 @@ impl<'v> Communicator<'v> {
     /// (`MPI_Cart_map`). Does not block.
     ///
     /// # Errors
-    /// As [`cart_create`](Self::cart_create).
+    /// Those of [`cart_create`](Self::cart_create).
     ///
     /// # Standard section
     /// 6.5.6
@@ -177,7 +177,7 @@ impl<'v> Cartesian<'v> {
     /// A grid of the same shape with a communicator of its own: see [`Communicator::dup`].
     ///
     /// # Errors
-    /// As [`Communicator::dup`].
+    /// Those of [`Communicator::dup`].
     ///
     /// # Blocking
     /// Until all ranks have called it.

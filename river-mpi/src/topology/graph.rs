@@ -50,7 +50,7 @@ impl<'v> Communicator<'v> {
     /// (`MPI_Graph_map`). Does not block.
     ///
     /// # Errors
-    /// As [`graph_create`](Self::graph_create).
+    /// Those of [`graph_create`](Self::graph_create).
     ///
     /// # Standard section
     /// 6.5.6
@@ -96,7 +96,7 @@ impl<'v> Graph<'v> {
     /// A graph of the same shape with a communicator of its own: see [`Communicator::dup`].
     ///
     /// # Errors
-    /// As [`Communicator::dup`].
+    /// Those of [`Communicator::dup`].
     ///
     /// # Blocking
     /// Until all ranks have called it.
