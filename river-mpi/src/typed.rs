@@ -1,4 +1,4 @@
-//! Point-to-point communication of what datatypes describe (MPI 1.3, section 3.12).
+//! Point-to-point communication of data that datatypes describe (MPI 1.3, section 3.12).
 
 use bytemuck::Pod;
 
@@ -12,7 +12,7 @@ use crate::status::Status;
 use crate::target::{Fill, Target};
 
 impl<'v> Communicator<'v> {
-    /// Sends `count` of a datatype, out of a buffer. A receive may ask for the same data in another shape.
+    /// Sends `count` copies of a datatype from a buffer. The receive may use another layout for the same data.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -148,7 +148,7 @@ impl<'v> Communicator<'v> {
         self.irsend(&packed, dest, tag)
     }
 
-    /// Like [`sendrecv`](Self::sendrecv), of `(count, &datatype)` on each side.
+    /// Like [`sendrecv`](Self::sendrecv), with `(count, &datatype)` on each side.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -185,7 +185,7 @@ impl<'v> Communicator<'v> {
         request.wait()
     }
 
-    /// Like [`sendrecv_replace`](Self::sendrecv_replace), of `(count, &datatype)`.
+    /// Like [`sendrecv_replace`](Self::sendrecv_replace), with `(count, &datatype)`.
     ///
     /// # Errors
     /// Those of [`sendrecv_as`](Self::sendrecv_as).
@@ -201,7 +201,7 @@ impl<'v> Communicator<'v> {
         source: impl Into<Peer>,
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
-        // Before anything is sent.
+        // Checked before anything is sent.
         self.guard(datatype.check_receive(size_of_val(buffer), std::slice::from_ref(&(0..count))))?;
         let sent = self.isend_as(buffer, count, datatype, dest, send_tag)?;
         let status = self.recv_as(buffer, count, datatype, source, recv_tag)?;
@@ -209,7 +209,7 @@ impl<'v> Communicator<'v> {
         Ok(status)
     }
 
-    /// Starts a standard send of `count` of a datatype. The data is taken out of the buffer at once.
+    /// Starts a standard send of `count` copies of a datatype. The data is copied out of the buffer at once.
     ///
     /// # Errors
     /// Those of [`send_as`](Self::send_as).
@@ -225,14 +225,14 @@ impl<'v> Communicator<'v> {
         self.isend_vec(packed, dest, tag)
     }
 
-    /// Receives at most `count` of a datatype into a buffer; the rest of the buffer is not touched.
+    /// Receives at most `count` copies of a datatype into a buffer; the rest of the buffer is unchanged.
     ///
     /// # Errors
-    /// Those of [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or has a byte of it
-    /// twice.
+    /// Those of [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or contains
+    /// one of its bytes twice.
     ///
     /// # Blocking
-    /// Until a message that matches has come.
+    /// Until a matching message has arrived.
     pub fn recv_as<T: Pod>(
         &self,
         buffer: &mut [T],
@@ -245,7 +245,7 @@ impl<'v> Communicator<'v> {
         self.guard(self.receive(&mut target, 0, source.into(), tag.into()))
     }
 
-    /// Posts a receive of at most `count` of a datatype into a buffer.
+    /// Posts a receive of at most `count` copies of a datatype into a buffer.
     ///
     /// # Errors
     /// Those of [`recv_as`](Self::recv_as).
@@ -266,7 +266,7 @@ impl<'v> Communicator<'v> {
     }
 }
 
-/// Memory that a datatype describes.
+/// A buffer whose layout a datatype describes.
 struct Shaped<'a, T> {
     buffer: &'a mut [T],
     count: usize,
