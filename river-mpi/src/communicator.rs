@@ -247,7 +247,7 @@ impl<'v> Communicator<'v> {
         *self.inner.handler.borrow_mut() = handler;
     }
 
-    /// What happens when an operation fails.
+    /// The reaction to an operation that fails.
     #[must_use]
     pub fn error_handler(&self) -> ErrorHandler {
         self.inner.handler.borrow().clone()

@@ -178,7 +178,7 @@ pub enum MpiError {
         rank: usize,
         /// The reason, as the continuation of a sentence.
         why: String,
-        /// What the operation was waiting for, if it was.
+        /// The object of the operation's wait, if it waited.
         waiting_for: String,
     },
     /// The communicator was revoked.

@@ -10,7 +10,7 @@ use crate::error::{MpiError, Result};
 /// The result of comparing two groups, or the groups of two communicators (MPI 1.3, sections 5.3.1 and 5.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// The same object.
+    /// The same communicator, or groups with the same members in the same order.
     Identical,
     /// Two communicators with the same members in the same order.
     Congruent,

@@ -51,7 +51,7 @@ fn halves(range: &Range<usize>) -> (Range<usize>, Range<usize>) {
     (range.start..middle, middle..range.end)
 }
 
-/// What remains of a range without one of its halves.
+/// The part of a range outside of one of its halves.
 pub(super) fn other_half(whole: &Range<usize>, half: &Range<usize>) -> Range<usize> {
     if half.start == whole.start { half.end..whole.end } else { whole.start..half.start }
 }

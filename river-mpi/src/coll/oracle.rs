@@ -349,7 +349,7 @@ fn compare(found: &[Vec<Map>], expected: &[Vec<Map>]) -> Result<(), String> {
     Ok(())
 }
 
-/// What each rank knows about a call.
+/// The shapes that the ranks know.
 fn shapes_of<O: Checked>(shape: &Shape) -> Vec<Shape> {
     let (size, count) = (shape.size(), shape.count());
     // Some are empty, some are longer than others.

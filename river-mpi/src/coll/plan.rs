@@ -1,4 +1,4 @@
-//! What one rank does in a collective operation, as data: what libNBC and MPICH call a *schedule*.
+//! The steps of one rank in a collective operation, as data: libNBC and MPICH call this a *schedule*.
 //!
 //! An algorithm writes a [`Plan`]; the executor carries it out, blocking or not; the simulator runs the plans of all ranks
 //! against each other without a network. No other code depends on how a collective operation works.

@@ -1,4 +1,4 @@
-//! Derived datatypes: which bytes of a buffer a message is made of (MPI 1.3, section 3.12).
+//! Derived datatypes, which describe the bytes of a buffer that make up a message (MPI 1.3, section 3.12).
 //!
 //! * this module: constructors of types, their size, extent and bounds
 //! * `runs`: the representation of a type as pieces of memory in order

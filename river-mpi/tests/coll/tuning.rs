@@ -66,7 +66,7 @@ fn every_algorithm_on_all_topologies() {
     });
 }
 
-/// The barrier from the lecture slides.
+/// A user-defined dissemination barrier.
 #[derive(Debug)]
 struct Mine;
 

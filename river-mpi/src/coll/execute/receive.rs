@@ -136,7 +136,7 @@ impl Execution {
     }
 }
 
-/// Does something with the elements that a message is made of.
+/// Calls `then` with the elements that a message contains.
 pub(in crate::coll) fn with_received<T: Element>(
     bytes: &[u8],
     mismatch: Mismatch,
