@@ -325,7 +325,7 @@ pub(crate) fn land_all(requests: &mut [Request<'_>]) {
 /// Requests that are waited for together. The seat of each is its index.
 struct Seats<'r, 'a> {
     requests: &'r mut [Request<'a>],
-    /// The operation that completes last; `None` if any of them ends the wait.
+    /// The operation whose completion ends the wait; `None` if that of any does.
     last: Option<OpId>,
 }
 
