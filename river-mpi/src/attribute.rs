@@ -1,4 +1,4 @@
-//! Attributes: what libraries keep with a communicator.
+//! Attributes: values that libraries attach to a communicator.
 
 use std::any::Any;
 use std::rc::Rc;
@@ -8,12 +8,12 @@ use crate::error::Result;
 
 type CopyOf<T> = Rc<dyn Fn(&T) -> Result<Option<T>>>;
 type DeleteOf<T> = Rc<dyn Fn(&T) -> Result>;
-/// The same, of a type that is known to the key only.
+/// A [`CopyOf`] whose type `T` only the key knows.
 type Copy = Rc<dyn Fn(&dyn Any) -> Result<Option<Rc<dyn Any>>>>;
 type Delete = Rc<dyn Fn(&dyn Any) -> Result>;
 
-/// The key of an attribute of type `T`, with what happens to it when the communicator is duplicated or gone. What its functions
-/// return as an error, [`MpiError::Other`](crate::MpiError::Other) for instance, is that of the call.
+/// The key of an attribute of type `T`, with callbacks for when the communicator is duplicated or freed. An error that a
+/// callback returns, [`MpiError::Other`](crate::MpiError::Other) for instance, is returned by the call that ran it.
 ///
 /// ```
 /// # river_mpi::testing::world(2, |world| {
@@ -47,23 +47,23 @@ impl<T: 'static> Default for Keyval<T> {
 }
 
 impl<T: 'static> Keyval<T> {
-    /// A new key. Its attributes are not copied by `dup` (`MPI_NULL_COPY_FN`).
+    /// Creates a new key. Its attributes are not copied by `dup` (`MPI_NULL_COPY_FN`).
     #[must_use]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self { number: NEXT.fetch_add(1, Relaxed), copy: None, delete: None }
     }
 
-    /// What [`dup`](crate::Communicator::dup) gives to the new communicator: `None` for nothing. After an error there is no new
-    /// communicator.
+    /// Sets the function that makes the new communicator's value in [`dup`](crate::Communicator::dup). If it returns `None`,
+    /// the new communicator does not get the attribute; if it fails, no communicator is created.
     #[must_use]
     pub fn on_copy(mut self, copy: impl Fn(&T) -> Result<Option<T>> + 'static) -> Self {
         self.copy = Some(Rc::new(copy));
         self
     }
 
-    /// What is called when the attribute is replaced or deleted, or its communicator's last handle is gone. After an error the
-    /// attribute stays, unless the communicator is gone.
+    /// Sets the function that is called when the attribute is replaced or deleted, or when its communicator's last handle is
+    /// dropped. If it fails, the attribute is kept, unless the communicator is gone.
     #[must_use]
     pub fn on_delete(mut self, delete: impl Fn(&T) -> Result + 'static) -> Self {
         self.delete = Some(Rc::new(delete));
@@ -71,7 +71,7 @@ impl<T: 'static> Keyval<T> {
     }
 }
 
-/// One attribute; dropping it calls what its key says.
+/// One attribute. Dropping it runs its key's delete function.
 pub(crate) struct Attribute {
     number: u64,
     value: Rc<dyn Any>,
@@ -88,7 +88,7 @@ impl Drop for Attribute {
 }
 
 impl Attribute {
-    /// Calls what its key says, once unless that fails.
+    /// Runs the delete function of its key, and does not run it again unless it failed.
     fn delete(&mut self) -> Result {
         if let Some(delete) = &self.delete {
             delete(&*self.value)?;
@@ -103,7 +103,7 @@ impl Attribute {
 pub(crate) struct Attributes(Vec<Attribute>);
 
 impl Attributes {
-    /// What was there before is deleted.
+    /// Sets an attribute. The previous value is deleted.
     pub(crate) fn set<T: 'static>(&mut self, key: &Keyval<T>, value: T) -> Result {
         self.remove(key)?;
         let copy = key.copy.clone().map(|copy| -> Copy {
@@ -125,7 +125,7 @@ impl Attributes {
         attribute.value.clone().downcast().ok()
     }
 
-    /// False: there was nothing.
+    /// Removes an attribute. Returns `false` if there was none.
     pub(crate) fn remove<T: 'static>(&mut self, key: &Keyval<T>) -> Result<bool> {
         let Some(at) = self.0.iter().position(|attribute| attribute.number == key.number) else {
             return Ok(false);
@@ -135,7 +135,7 @@ impl Attributes {
         Ok(true)
     }
 
-    /// Those that a duplicate of the communicator gets.
+    /// The attributes that a duplicate of the communicator gets.
     pub(crate) fn copied(&self) -> Result<Self> {
         let copied = self.0.iter().filter_map(|Attribute { number, value, copy, delete }| {
             let value = copy.as_ref()?(&**value).transpose()?;

@@ -1,4 +1,4 @@
-//! Communicators: a group of ranks and a context in which their messages are matched.
+//! Communicators: a group of ranks, and a context in which their messages are matched.
 
 mod safepoint;
 
@@ -18,15 +18,15 @@ use crate::job::{Place, Report};
 use crate::matching::{Key, Pattern};
 use crate::peer::{Peer, Tag, number, sendable};
 
-/// What happens when an operation on a communicator fails (MPI 1.3, section 7.2).
+/// The reaction to an operation that fails on a communicator (MPI 1.3, section 7.2).
 #[derive(Clone, Default)]
 pub enum ErrorHandler {
-    /// The job ends, with the error on the terminal of who started it. The default.
+    /// The job ends, and the error is printed on the terminal from which it was started. The default.
     #[default]
     Fatal,
-    /// The operation returns the error, and the program deals with it.
+    /// The operation returns the error, and the program handles it.
     Return,
-    /// This function is called, then the operation returns the error.
+    /// The function is called, then the operation returns the error.
     Call(Rc<dyn Fn(&MpiError)>),
 }
 
@@ -40,10 +40,10 @@ impl fmt::Debug for ErrorHandler {
     }
 }
 
-/// A group of ranks that talk to each other, and to nobody else, in a context of their own.
+/// A group of ranks that communicate with each other only, in a context of their own.
 ///
-/// A clone is another handle on the same communicator; [`dup`](Self::dup) makes a new one. It belongs to the rank's
-/// thread. An *inter*communicator has two groups: ranks in its operations are those of the other one.
+/// A clone is another handle to the same communicator; [`dup`](Self::dup) creates a new one. A handle belongs to the thread
+/// of its rank. An *inter*communicator has two groups: the ranks that its operations name are those of the other group.
 ///
 /// # Standard section
 /// MPI 1.3, chapter 5.
@@ -55,21 +55,21 @@ pub struct Communicator<'v> {
 
 struct Inner<'v> {
     engine: Rc<Engine<'v>>,
-    /// For point-to-point messages; the next one is for collective operations.
+    /// The context of point-to-point messages; the next higher one is used for collective operations.
     context: u32,
     local: Group,
     remote: Option<Group>,
-    /// Of an intercommunicator: the members of the own group among themselves.
+    /// In an intercommunicator: a communicator of this rank's own group.
     own: Option<Communicator<'v>>,
     rank: usize,
     handler: RefCell<ErrorHandler>,
     attributes: RefCell<Attributes>,
     collectives: Cell<u32>,
     agreements: Cell<u32>,
-    /// The way to ranks of the own group in this process, if there are any; made when it is needed.
+    /// The fast path to the ranks of the own group in this process, if there are any. Created on first use.
     local_path: OnceCell<Option<LocalPath>>,
     shm_path: OnceCell<Option<ShmPath>>,
-    /// Of an intercommunicator: both groups together; made when they are needed.
+    /// In an intercommunicator: both groups together. Created on first use.
     sides: OnceCell<Sides>,
 }
 
@@ -104,13 +104,13 @@ impl<'v> Communicator<'v> {
         }
     }
 
-    /// A new communicator with the error handler of this one. `None` if this rank is not in its group.
+    /// Creates a communicator with the error handler of this one. Returns `None` if this rank is not in its group.
     pub(crate) fn derive(&self, context: u32, local: Group) -> Option<Self> {
         self.make(context, local, None, None)
     }
 
-    /// An intercommunicator between the group of `local` and another one. The members of each group get a communicator of their
-    /// own, which has the next context.
+    /// Creates an intercommunicator between the group of `local` and another group. Each group also gets a communicator of
+    /// its own members, with the next contexts.
     pub(crate) fn derive_inter(&self, context: u32, local: &Self, remote: Group) -> Option<Self> {
         let own = local.derive(context + 2, local.group())?;
         self.make(context, own.group(), Some(remote), Some(own))
@@ -141,31 +141,31 @@ impl<'v> Communicator<'v> {
         })
     }
 
-    /// This rank, 0 to [`size`](Self::size) - 1.
+    /// This rank's number, from 0 to [`size`](Self::size) - 1.
     #[must_use]
     pub fn rank(&self) -> usize {
         self.inner.rank
     }
 
-    /// How many ranks there are; of an intercommunicator, in this rank's own group.
+    /// The number of ranks; in an intercommunicator, those of this rank's own group.
     #[must_use]
     pub fn size(&self) -> usize {
         self.inner.local.size()
     }
 
-    /// The group; of an intercommunicator, this rank's own.
+    /// The group; in an intercommunicator, this rank's own group.
     #[must_use]
     pub fn group(&self) -> Group {
         self.inner.local.clone()
     }
 
-    /// Whether there are two groups, whose members talk to those of the other one.
+    /// Whether this is an intercommunicator, whose ranks communicate with those of the other group.
     #[must_use]
     pub fn is_inter(&self) -> bool {
         self.inner.remote.is_some()
     }
 
-    /// How many ranks the other group of an intercommunicator has; 0 if there is none.
+    /// The number of ranks in the other group of an intercommunicator; 0 if there is none.
     #[must_use]
     pub fn remote_size(&self) -> usize {
         self.inner.remote.as_ref().map_or(0, Group::size)
@@ -177,13 +177,13 @@ impl<'v> Communicator<'v> {
         self.inner.remote.clone()
     }
 
-    /// The VR that this rank is: for time, other layers' messages, and whatever else MPI does not do.
+    /// The VR of this rank, for everything outside of MPI: time, messages of other layers, and so on.
     #[must_use]
     pub fn vr(&self) -> &'v Vr {
         self.inner.engine.vr()
     }
 
-    /// The VR that a rank is (of the other group, if there are two).
+    /// The VR of a rank (of the other group, if there are two).
     ///
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.
@@ -197,7 +197,7 @@ impl<'v> Communicator<'v> {
         self.vr().vm()
     }
 
-    /// Whether a rank is a thread of this one's process: long messages between them are copied once.
+    /// Whether a rank is a thread of the same process as this one, so that long messages between them are copied only once.
     ///
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.
@@ -213,18 +213,18 @@ impl<'v> Communicator<'v> {
         Ok(self.guard(self.place_of(rank))?.machine == self.place_of_mine().machine)
     }
 
-    /// What errors call this communicator. By default "the world" or "communicator 3".
+    /// The communicator's name in error messages. By default "the world" or, for example, "communicator 3".
     #[must_use]
     pub fn name(&self) -> String {
         self.inner.engine.name_of(self.inner.context)
     }
 
-    /// Gives it a name, for errors and lists of who waits for what in a deadlock.
+    /// Sets the name that is used in error messages and deadlock reports.
     pub fn set_name(&self, name: impl Into<String>) {
         self.inner.engine.set_name(self.inner.context, name.into());
     }
 
-    /// How two communicators compare (MPI 1.3, section 5.4.1).
+    /// Compares two communicators (MPI 1.3, section 5.4.1).
     #[must_use]
     pub fn compare(&self, other: &Self) -> Comparison {
         if Rc::ptr_eq(&self.inner, &other.inner) {
@@ -242,25 +242,25 @@ impl<'v> Communicator<'v> {
         }
     }
 
-    /// What happens when an operation fails. Communicators that are made from this one inherit it.
+    /// Sets what happens when an operation fails. Communicators created from this one inherit the handler.
     pub fn set_error_handler(&self, handler: ErrorHandler) {
         *self.inner.handler.borrow_mut() = handler;
     }
 
-    /// What happens when an operation fails.
+    /// The reaction to an operation that fails.
     #[must_use]
     pub fn error_handler(&self) -> ErrorHandler {
         self.inner.handler.borrow().clone()
     }
 
-    /// Ends the job at once, also one that survives failures, with that text on the terminal of who started it
-    /// (`MPI_Abort`). Returns an error that the caller returns in turn.
+    /// Ends the job at once, even one that survives failures, and prints the text on the terminal from which the job was
+    /// started (`MPI_Abort`). Returns an error that the caller must return in turn.
     #[must_use = "return this error, so that this rank ends too"]
     pub fn abort(&self, text: impl Into<String>) -> MpiError {
         self.abort_with(1, text)
     }
 
-    /// As [`abort`](Self::abort), and the program that started the job by [`run`](crate::run) ends with that exit code.
+    /// Like [`abort`](Self::abort), and sets the exit code of the program that started the job by [`run`](crate::run).
     #[must_use = "return this error, so that this rank ends too"]
     pub fn abort_with(&self, code: u8, text: impl Into<String>) -> MpiError {
         let text = text.into();
@@ -268,8 +268,8 @@ impl<'v> Communicator<'v> {
         MpiError::Aborted { rank: self.inner.engine.me() as usize, text, code }
     }
 
-    /// Another handle on this communicator that uses other algorithms in collective operations. All ranks have to do
-    /// the same; communicators that are made from it inherit them.
+    /// Returns another handle to this communicator that uses other algorithms in collective operations. All ranks must use
+    /// the same tuning. Communicators created from the handle inherit it.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -287,7 +287,7 @@ impl<'v> Communicator<'v> {
         Self { inner: self.inner.clone(), planner: Rc::new(self.planner.with_tuning(tuning)) }
     }
 
-    /// Which algorithms it uses in collective operations.
+    /// The algorithms that are used in collective operations.
     #[must_use]
     pub fn tuning(&self) -> &Tuning {
         self.planner.tuning()
@@ -307,7 +307,7 @@ impl<'v> Communicator<'v> {
         self.inner.context
     }
 
-    /// The ranks that operations name: those of the other group, if there is one.
+    /// The ranks that operations refer to: those of the other group, if there is one.
     pub(crate) fn peers(&self) -> &Group {
         self.inner.remote.as_ref().unwrap_or(&self.inner.local)
     }
@@ -316,7 +316,7 @@ impl<'v> Communicator<'v> {
         &self.inner.local
     }
 
-    /// Of an intercommunicator: the members of the own group among themselves.
+    /// In an intercommunicator: a communicator of this rank's own group.
     pub(crate) fn local_comm(&self) -> Option<Self> {
         self.inner.own.clone()
     }
@@ -325,19 +325,19 @@ impl<'v> Communicator<'v> {
         &self.inner.attributes
     }
 
-    /// The way to ranks of the own group that share this one's process, for operations that wait.
+    /// The fast path to the ranks of the own group in this process, for blocking operations.
     pub(crate) fn local_path(&self) -> Option<&LocalPath> {
         let Inner { engine, context, local, rank, local_path, .. } = &*self.inner;
         local_path.get_or_init(|| LocalPath::new(engine, *context, local.members(), *rank)).as_ref()
     }
 
-    /// The way to ranks that are other processes of this machine, in operations whose messages all are short.
+    /// The fast path to ranks in other processes of this machine, for operations whose messages are all short.
     pub(crate) fn shm_path(&self) -> Option<&ShmPath> {
         let Inner { engine, context, local, rank, shm_path, .. } = &*self.inner;
         shm_path.get_or_init(|| ShmPath::new(engine, *context, local.members(), *rank)).as_ref()
     }
 
-    /// Both groups together, if there are two.
+    /// Both groups together, if this is an intercommunicator.
     #[inline]
     pub(crate) fn sides(&self) -> Option<&Sides> {
         let Inner { engine, local, remote, sides, .. } = &*self.inner;
@@ -346,7 +346,7 @@ impl<'v> Communicator<'v> {
         Some(sides.get_or_init(make))
     }
 
-    /// The number of the next collective operation: the same on all ranks, as all call them in the same order.
+    /// The number of the next collective operation. It is the same on all ranks, since all call them in the same order.
     pub(crate) fn next_collective(&self) -> i32 {
         let number = self.inner.collectives.get();
         self.inner.collectives.set(number.wrapping_add(1));
@@ -359,14 +359,14 @@ impl<'v> Communicator<'v> {
         number
     }
 
-    /// Has the error handler look at a result.
+    /// Passes an error to the error handler.
     #[inline]
     pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| self.raise(error))
     }
 
-    /// The same without a value. The other form copies what is no error with the room for one, which waits until the message
-    /// that was just sent has left this core's store buffer: see decision 78.
+    /// [`guard`](Self::guard) for results without a value. That one copies a success together with the room for an error,
+    /// which waits until the message that was just sent has left this core's store buffer: see decision 78.
     #[inline]
     pub(crate) fn guard_sent(&self, result: Result) -> Result {
         if let Err(error) = result {
@@ -393,7 +393,7 @@ impl<'v> Communicator<'v> {
         error
     }
 
-    /// The rank in the world to send to; `None` for nobody.
+    /// The rank in the world of a send's destination; `None` for [`PROC_NULL`](crate::PROC_NULL).
     #[inline]
     pub(crate) fn destination(&self, peer: Peer) -> Result<Option<u32>> {
         match peer {
@@ -406,7 +406,7 @@ impl<'v> Communicator<'v> {
         }
     }
 
-    /// The rank in the world of one that operations name.
+    /// The rank in the world of a rank that an operation names.
     #[inline]
     pub(crate) fn member(&self, rank: usize) -> Result<u32> {
         self.peers().world_rank(rank).ok_or_else(|| self.no_rank(Peer::Rank(rank)))
@@ -421,18 +421,18 @@ impl<'v> Communicator<'v> {
         self.inner.engine.place_of(self.inner.engine.me())
     }
 
-    /// What a message of this rank is matched by.
+    /// The matching key of messages that this rank sends.
     #[inline]
     pub(crate) fn key(&self, tag: i32) -> Result<Key> {
         Ok(Key { context: self.inner.context, source: self.source_of_mine(), tag: sendable(tag)? })
     }
 
-    /// This rank as receivers see it.
+    /// This rank's number as receivers see it.
     pub(crate) fn source_of_mine(&self) -> u32 {
         number(self.inner.rank)
     }
 
-    /// What a receive asks for; `None` if from nobody.
+    /// The matching criteria of a receive; `None` for [`PROC_NULL`](crate::PROC_NULL).
     #[inline]
     pub(crate) fn ask(&self, source: Peer, tag: Tag) -> Result<Option<Ask>> {
         let tag = tag.pattern()?;

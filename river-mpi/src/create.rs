@@ -1,4 +1,4 @@
-//! Communicators made of others (MPI 1.3, sections 5.4, 5.6 and 5.7).
+//! Creation of communicators from others (MPI 1.3, sections 5.4, 5.6 and 5.7).
 
 use std::rc::Rc;
 
@@ -11,11 +11,11 @@ use crate::group::Group;
 use crate::peer::Peer;
 
 impl<'v> Communicator<'v> {
-    /// A communicator of the same group, whose messages are matched apart from those of this one. Attributes are
-    /// copied as their keys say. All ranks call it.
+    /// Creates a communicator with the same group, whose messages never match those of this one. Attributes are copied as
+    /// their keys define. All ranks call it.
     ///
     /// # Errors
-    /// [`MpiError::ProcFailed`] if a rank is gone, and that of the function that copies an attribute.
+    /// [`MpiError::ProcFailed`] if a rank is gone, and errors of the functions that copy attributes.
     ///
     /// # Blocking
     /// Until all ranks have called it.
@@ -37,8 +37,8 @@ impl<'v> Communicator<'v> {
         Ok(new)
     }
 
-    /// A communicator of the ranks in `group`, a subset of this one's; `None` for the other ranks. All ranks of this
-    /// communicator call it, with equal groups.
+    /// Creates a communicator of the ranks in `group`, a subset of this communicator's; returns `None` on other ranks. All
+    /// ranks of this communicator call it, with equal groups.
     ///
     /// # Errors
     /// [`MpiError::Group`] if `group` has members that this communicator does not have, [`MpiError::Comm`] on an
@@ -65,8 +65,8 @@ impl<'v> Communicator<'v> {
         self.guard(create())
     }
 
-    /// One communicator for each color: those with the same are together, in the order of their keys, then of their
-    /// ranks. `None` as a color (`MPI_UNDEFINED`) gives `None`.
+    /// Creates a communicator for each color, of the ranks with that color in the order of their keys, then of their ranks.
+    /// Returns `None` on ranks whose color is `None` (`MPI_UNDEFINED`).
     ///
     /// ```
     /// # river_mpi::testing::world(5, |world| {
@@ -96,16 +96,16 @@ impl<'v> Communicator<'v> {
                 .filter(|(_, (color, _, _))| *color == Some(mine))
                 .map(|(&member, &(_, key, _))| (key, member))
                 .collect();
-            // Stable, so equal keys stay in the order of ranks.
+            // The sort is stable, so equal keys keep the order of ranks.
             together.sort_by_key(|&(key, _)| key);
             Ok(self.derive(context, Group::of(together.into_iter().map(|(_, m)| m).collect::<Vec<_>>())))
         };
         self.guard(split())
     }
 
-    /// An intercommunicator between the group of this communicator and another one, whose members call this on
-    /// theirs. The two leaders are ranks of their groups and know each other in `peer`, which is looked at on the
-    /// leaders only.
+    /// Creates an intercommunicator between the group of this communicator and another group, whose members call this on
+    /// their own communicator. The two leaders are ranks in their groups and reach each other through `peer`, which is
+    /// significant only on the leaders.
     ///
     /// ```
     /// # river_mpi::testing::world(4, |world| {
@@ -155,11 +155,11 @@ impl<'v> Communicator<'v> {
         self.guard(create())
     }
 
-    /// One communicator of both groups of an intercommunicator: first the group that says `high: false`. If both say
-    /// the same, the group that has the lowest rank of the world is first.
+    /// Creates one communicator of both groups of an intercommunicator. The group that passes `high: false` comes first. If
+    /// both pass the same value, the group that contains the lowest rank of the world comes first.
     ///
     /// # Errors
-    /// [`MpiError::Comm`] on a communicator of one group.
+    /// [`MpiError::Comm`] on a communicator with one group.
     ///
     /// # Blocking
     /// Until all ranks of both groups have called it.
@@ -188,10 +188,10 @@ impl<'v> Communicator<'v> {
         self.guard(merge())
     }
 
-    /// Keeps a value with this communicator, in place of what was kept under that key.
+    /// Sets the attribute of this communicator for a key, replacing the previous value.
     ///
     /// # Errors
-    /// That of the key's function that deletes what was kept, which stays then.
+    /// The error of the function that deletes the previous value, which is kept then.
     ///
     /// # Standard section
     /// 5.7.1
@@ -200,7 +200,7 @@ impl<'v> Communicator<'v> {
         self.guard(set)
     }
 
-    /// What is kept with this communicator under that key.
+    /// The attribute of this communicator for a key.
     ///
     /// # Standard section
     /// 5.7.1
@@ -209,10 +209,10 @@ impl<'v> Communicator<'v> {
         self.attributes().borrow().get(key)
     }
 
-    /// Deletes what is kept under that key; false if there was nothing.
+    /// Deletes the attribute for a key. Returns `false` if there was none.
     ///
     /// # Errors
-    /// That of the key's function that deletes it; it stays then.
+    /// The error of the function that deletes the attribute, which is kept then.
     ///
     /// # Standard section
     /// 5.7.1
@@ -221,7 +221,7 @@ impl<'v> Communicator<'v> {
         self.guard(removed)
     }
 
-    /// A context that no rank of any group concerned has used.
+    /// Finds a context that no rank of the groups involved has used.
     pub(crate) fn agree_on_context(&self) -> Result<u32> {
         let highest = |comm: &Self, mine: u32| -> Result<u32> {
             Ok(comm.tell_all(&mine)?.into_iter().max().unwrap_or(mine))
@@ -238,18 +238,19 @@ impl<'v> Communicator<'v> {
         Ok(context)
     }
 
-    /// What the other group's leader has said, when this group's leader has said something to it.
+    /// Exchanges values between the leaders of both groups, and returns that of the other group's leader.
     fn through_leader<T>(&self, own: &Self, mine: &T) -> Result<T>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
-        // On all ranks, as that counts what their collective operations are told apart by.
+        // On all ranks, because the counter of collective operations must stay the same on all of them.
         let tag = self.next_collective();
         let leads = own.rank() == 0;
         own.hear_from(0, leads.then(|| self.swap_with(0, tag, mine)))
     }
 
-    /// What the leader has heard, told to all; if it has heard of a death instead, all get that error.
+    /// Sends what the leader has received to all ranks; if the leader has noticed a death instead, all of them get that
+    /// error.
     fn hear_from<T>(&self, leader: usize, heard: Option<Result<T>>) -> Result<T>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,
@@ -274,7 +275,7 @@ impl<'v> Communicator<'v> {
         }
     }
 
-    /// Sends a value to a rank that sends one in turn.
+    /// Sends a value to a rank, and receives one from it.
     fn swap_value<T>(&self, mine: &T, other: usize, tag: i32) -> Result<T>
     where
         T: serde::Serialize + serde::de::DeserializeOwned,

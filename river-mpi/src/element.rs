@@ -1,4 +1,4 @@
-//! What a typed buffer is made of.
+//! The elements of typed buffers.
 
 use std::any::{Any, TypeId, type_name};
 
@@ -8,8 +8,8 @@ pub use num_complex::{Complex, Complex32, Complex64};
 
 use crate::error::{MpiError, Result};
 
-/// A type whose values travel as the bytes that they are in memory: integers, floats, [`Complex`], `bool`, `char`,
-/// [`Located`], arrays of them, and every struct that derives bytemuck's `Pod`.
+/// A type whose values are sent as their bytes in memory: integers, floats, [`Complex`], `bool`, `char`, [`Located`], arrays
+/// of them, and every struct that derives bytemuck's `Pod`.
 ///
 /// ```
 /// use bytemuck::{Pod, Zeroable};
@@ -32,7 +32,7 @@ pub trait Element: NoUninit + CheckedBitPattern + Send + Sync + 'static {}
 
 impl<T: NoUninit + CheckedBitPattern + Send + Sync + 'static> Element for T {}
 
-/// A value and where it was found, for `MINLOC` and `MAXLOC`. Packed, so that it has no gaps whatever `T` is.
+/// A value and its location, for `MINLOC` and `MAXLOC`. Packed, so that it has no padding for any `T`.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.9.3.
@@ -41,21 +41,21 @@ impl<T: NoUninit + CheckedBitPattern + Send + Sync + 'static> Element for T {}
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where: a rank, usually.
+    /// The location: usually a rank.
     pub index: u32,
 }
 
-/// The bytes of a slice.
+/// Returns the bytes of a slice.
 #[must_use]
 pub(crate) fn bytes_of<T: Element>(slice: &[T]) -> &[u8] {
     bytemuck::cast_slice(slice)
 }
 
-/// The bytes of a slice, to be written, if every pattern of bits is a value of `T` and this is known: it is for all
-/// numbers. For other types there is [`fill`].
+/// Returns the bytes of a slice for writing, if `T` is known to accept every bit pattern, as all numbers do. For other types
+/// there is [`fill`].
 pub(crate) fn bytes_of_mut<T: Element>(slice: &mut [T]) -> Option<&mut [u8]> {
-    // For generic code `T` is `Pod` or not, and stable Rust cannot ask. But the identity on `&mut [T]` is a value
-    // whose type can be compared with that of the identity on `&mut [f64]`: if they are the same, so are the slices.
+    // In generic code `T` may or may not be `Pod`, and stable Rust cannot ask. But the identity on `&mut [T]` is a value
+    // whose type can be compared with that of the identity on `&mut [f64]`: if they are equal, the slices have the same type.
     fn identity<T>(slice: &mut [T]) -> &mut [T] {
         slice
     }
@@ -74,7 +74,7 @@ pub(crate) fn bytes_of_mut<T: Element>(slice: &mut [T]) -> Option<&mut [u8]> {
     None
 }
 
-/// Makes the slice's elements of bytes, of which there must be exactly as many.
+/// Fills the slice with elements given as bytes, whose number must match exactly.
 pub(crate) fn fill<T: Element>(slice: &mut [T], bytes: &[u8]) -> Result {
     debug_assert_eq!(size_of_val(slice), bytes.len());
     if let Some(target) = bytes_of_mut(slice) {
@@ -87,7 +87,7 @@ pub(crate) fn fill<T: Element>(slice: &mut [T], bytes: &[u8]) -> Result {
     Ok(())
 }
 
-/// The elements that bytes are.
+/// Converts bytes to elements.
 pub(crate) fn elements<T: Element>(bytes: &[u8]) -> Result<Vec<T>> {
     let size = size_of::<T>();
     if size == 0 || !bytes.len().is_multiple_of(size) {
@@ -104,7 +104,7 @@ pub(crate) fn elements<T: Element>(bytes: &[u8]) -> Result<Vec<T>> {
     bytes.chunks_exact(size).map(read).collect()
 }
 
-/// A vector's memory as bytes that can be sent without a copy.
+/// Returns a vector's memory as bytes that can be sent without a copy.
 pub(crate) fn into_bytes<T: Element>(vector: Vec<T>) -> Bytes {
     struct Owner<T>(Vec<T>);
     impl<T: Element> AsRef<[u8]> for Owner<T> {

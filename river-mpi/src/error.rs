@@ -1,23 +1,23 @@
-//! What can go wrong: MPI's error classes as values.
+//! Errors: MPI's error classes as values.
 
 use std::fmt;
 
 use river_core::DeployError;
 use serde::{Deserialize, Serialize};
 
-/// What every operation of this crate returns.
+/// The result of every operation of this crate.
 pub type Result<T = ()> = std::result::Result<T, MpiError>;
 
-/// The kind of an error, as MPI numbers them.
+/// The class of an error, as in MPI.
 ///
 /// # Standard section
-/// MPI 1.3, section 7.3; the last five are those of later standards and of this implementation.
+/// MPI 1.3, section 7.3; the last five are from later standards or specific to this implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorClass {
-    /// `MPI_ERR_BUFFER`: no buffer, or not enough of it, for a buffered send.
+    /// `MPI_ERR_BUFFER`: no buffer, or not enough room in it, for a buffered send.
     Buffer,
-    /// `MPI_ERR_COUNT`: two lengths that must agree do not.
+    /// `MPI_ERR_COUNT`: two lengths that must agree differ.
     Count,
     /// `MPI_ERR_TYPE`: a datatype does not fit.
     Type,
@@ -43,11 +43,11 @@ pub enum ErrorClass {
     Truncate,
     /// `MPI_ERR_OTHER`
     Other,
-    /// `MPI_ERR_PROC_FAILED` (MPI 5): a rank that is needed is gone.
+    /// `MPI_ERR_PROC_FAILED` (MPI 5): a required rank is gone.
     ProcFailed,
     /// `MPI_ERR_REVOKED` (MPI 5): the communicator was revoked.
     Revoked,
-    /// Every rank waited for another.
+    /// Every rank waits for another.
     Deadlock,
     /// The ranks could not be started.
     Start,
@@ -55,27 +55,27 @@ pub enum ErrorClass {
     Stopped,
 }
 
-/// Why an operation failed: what happened, to whom, and what to do about it.
+/// The reason why an operation failed: what happened, which rank is affected, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MpiError {
-    /// A rank that the communicator does not have.
+    /// The communicator has no such rank.
     #[error("there is no rank {rank} in {comm}, which has ranks 0..{size}")]
     Rank {
         /// The rank.
         rank: String,
         /// The communicator's name.
         comm: String,
-        /// How many ranks it has.
+        /// The number of its ranks.
         size: usize,
     },
-    /// A tag that cannot be sent.
+    /// The tag cannot be sent.
     #[error("{0} is no tag: tags are 0..=2147483647, and only receives may ask for any")]
     Tag(String),
-    /// A message is longer than the buffer that it was to go to. The message is gone.
+    /// A message is longer than the buffer that receives it. The message is lost.
     #[error("the message from rank {source_rank} with tag {tag} has {sent} bytes, the buffer {room}")]
     Truncated {
-        /// Who sent it.
+        /// The sender.
         source_rank: usize,
         /// Its tag.
         tag: i32,
@@ -84,69 +84,69 @@ pub enum MpiError {
         /// The length of the buffer in bytes.
         room: usize,
     },
-    /// The bytes of a message are no values of the type that was asked for.
+    /// The bytes of a message are not values of the requested type.
     #[error("{0}")]
     Type(String),
-    /// Two lengths that must agree do not.
+    /// Two lengths that must agree differ.
     #[error("{what}: expected {expected} elements, found {found}")]
     Count {
-        /// What is too short or too long.
+        /// The object whose length is wrong.
         what: &'static str,
-        /// What it should have.
+        /// The expected length.
         expected: usize,
-        /// What it has.
+        /// The actual length.
         found: usize,
     },
-    /// A buffered send found no room.
+    /// There is not enough room for a buffered send.
     #[error(
         "a buffered send of {wanted} bytes found {free} bytes free: attach a larger buffer with `buffer_attach`"
     )]
     Buffer {
-        /// What the message needs.
+        /// The size of the message.
         wanted: usize,
-        /// What was free.
+        /// The free space.
         free: usize,
     },
-    /// There is a buffer for buffered sends already.
+    /// A buffer for buffered sends is already attached.
     #[error("a buffer of {0} bytes is attached already: take it back with `buffer_detach` first")]
     BufferAttached(usize),
-    /// The operation is not for this kind of communicator.
+    /// The operation is not available for this kind of communicator.
     #[error("{0}")]
     Comm(String),
-    /// A root that the communicator does not have.
+    /// The communicator has no such root.
     #[error("root {root} is not in {comm}, which has ranks 0..{size}")]
     Root {
         /// The root.
         root: usize,
         /// The communicator's name.
         comm: String,
-        /// How many ranks it has.
+        /// The number of its ranks.
         size: usize,
     },
-    /// A group does not have, or has twice, what was asked for.
+    /// A rank is not in the group, or was named twice.
     #[error("{0}")]
     Group(String),
-    /// A topology that makes no sense, or the communicator has none.
+    /// The topology is invalid, or the communicator has none.
     #[error("{0}")]
     Topology(String),
-    /// Dimensions that do not fit the number of ranks.
+    /// The dimensions do not fit the number of ranks.
     #[error("{0}")]
     Dims(String),
-    /// Some other argument.
+    /// Another argument is invalid.
     #[error("{0}")]
     Arg(String),
-    /// A request that is not in a state for this.
+    /// The request is not in the required state.
     #[error("{0}")]
     Request(String),
-    /// A value that cannot be encoded, or bytes that cannot be decoded as the type that was asked for.
+    /// A value could not be encoded, or bytes could not be decoded as the requested type.
     #[error("a value of type {kind}: {error}")]
     Value {
         /// The Rust type.
         kind: &'static str,
-        /// What serde says.
+        /// The error of serde.
         error: String,
     },
-    /// A collective operation received a message of unexpected length or contents: not all ranks have made the same call.
+    /// A collective operation received a message of unexpected length or contents: the ranks did not all make the same call.
     #[error(
         "{operation}: rank {from} of the job sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
          same order, with the same counts"
@@ -154,11 +154,11 @@ pub enum MpiError {
     Mismatch {
         /// The operation and its communicator.
         operation: String,
-        /// Who has sent them: its rank in the world.
+        /// The sender: its rank in the world.
         from: usize,
-        /// How many came.
+        /// The number of bytes received.
         sent: usize,
-        /// How many the operation expects here.
+        /// The number of bytes expected.
         expected: usize,
     },
     /// The length of a buffer is not a multiple of the number of ranks.
@@ -166,25 +166,25 @@ pub enum MpiError {
     Blocks {
         /// The buffer.
         what: &'static str,
-        /// What it has.
+        /// Its length.
         elements: usize,
-        /// How many blocks it is to have.
+        /// The number of blocks that it must have.
         ranks: usize,
     },
-    /// A rank that is needed is gone.
+    /// A required rank is gone.
     #[error("{}rank {rank} of the job {why}", Waiting(waiting_for))]
     ProcFailed {
         /// Its rank in the world.
         rank: usize,
-        /// Continues the sentence.
+        /// The reason, as the continuation of a sentence.
         why: String,
-        /// What the operation waited for, if it waited.
+        /// The object of the operation's wait, if it waited.
         waiting_for: String,
     },
     /// The communicator was revoked.
     #[error("{0} was revoked: shrink it to go on with the ranks that are left")]
     Revoked(String),
-    /// Every rank waits for another; the text says who waits for what.
+    /// Every rank waits for another; the text lists what each of them waits for.
     #[error("deadlock: every rank waits\n{0}")]
     Deadlock(String),
     /// A rank ended the job by its failure.
@@ -200,7 +200,7 @@ pub enum MpiError {
     Aborted {
         /// Its rank in the world.
         rank: usize,
-        /// What it said.
+        /// The text passed to it.
         text: String,
         /// The exit code of the program that started the job.
         code: u8,
@@ -208,21 +208,21 @@ pub enum MpiError {
     /// The ranks could not be started.
     #[error(transparent)]
     Start(#[from] DeployError),
-    /// The job is ending: another rank has failed, or the program is over.
+    /// The job is ending: another rank has failed, or the program has ended.
     #[error("the job is ending")]
     Stopped,
-    /// A safepoint could not be made, or restored.
+    /// A safepoint could not be made or restored.
     #[error("a safepoint of a rank: {0}")]
     Safepoint(String),
-    /// What a function of the program says, one that copies or deletes attributes for instance.
+    /// An error of a function that the program supplied, for example one that copies or deletes attributes.
     #[error("{0}")]
     Other(String),
-    /// It was called from within a receive's predicate.
+    /// An operation was called from within a receive's predicate.
     #[error("an operation was called from within a receive's predicate, which may only look at the message")]
     Reentrant,
 }
 
-/// What was waited for, as the beginning of a text.
+/// The object that was waited for, as the beginning of a text.
 struct Waiting<'a>(&'a str);
 
 impl fmt::Display for Waiting<'_> {
@@ -232,7 +232,7 @@ impl fmt::Display for Waiting<'_> {
 }
 
 impl MpiError {
-    /// Says of the death of a rank what was waited for.
+    /// Adds to the death of a rank what was being waited for.
     #[cold]
     pub(crate) fn while_waiting_for(mut self, what: impl FnOnce() -> String) -> Self {
         if let Self::ProcFailed { waiting_for, .. } = &mut self {
@@ -241,7 +241,7 @@ impl MpiError {
         self
     }
 
-    /// Says of a mismatch which operation it was, and which rank of the world has sent what.
+    /// Adds to a mismatch the operation, and the sender's rank in the world.
     #[cold]
     pub(crate) fn in_operation(
         mut self,
@@ -285,7 +285,7 @@ impl MpiError {
         }
     }
 
-    /// Whether a rank that is needed is gone for good.
+    /// Whether a required rank is gone for good.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::ProcFailed { .. } | Self::Stopped)

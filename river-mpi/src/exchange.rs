@@ -1,5 +1,5 @@
-//! An allgather of serde values, by which communicators are created. Deliberately simple, and independent of the collective
-//! operations: the values are gathered at rank 0, which sends all of them to everybody.
+//! An allgather of serde values, which is used to create communicators. It is deliberately simple and independent of the
+//! collective operations: the values are gathered at rank 0, which sends all of them to every rank.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::communicator::Communicator;
 use crate::error::{MpiError, Result};
 
 impl Communicator<'_> {
-    /// What each rank has given, in their order. Not for intercommunicators.
+    /// Returns the values given by all ranks, in rank order. Not for intercommunicators.
     pub(crate) fn tell_all<T: Serialize + DeserializeOwned>(&self, mine: &T) -> Result<Vec<T>> {
         let tag = self.next_collective();
         let mine = encode(mine)?;
@@ -30,7 +30,7 @@ impl Communicator<'_> {
         everything.iter().map(|bytes| decode(bytes)).collect()
     }
 
-    /// What rank `other` of the other group of an intercommunicator has given, if it calls this too, with the same tag.
+    /// Exchanges values with rank `other` of the other group of an intercommunicator, which must call this with the same tag.
     pub(crate) fn swap_with<T>(&self, other: usize, tag: i32, mine: &T) -> Result<T>
     where
         T: Serialize + DeserializeOwned,

@@ -7,12 +7,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{MpiError, Result};
 
-/// How two groups, or the groups of two communicators, compare (MPI 1.3, sections 5.3.1 and 5.4.1).
+/// The result of comparing two groups, or the groups of two communicators (MPI 1.3, sections 5.3.1 and 5.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// The same object.
+    /// The same communicator, or groups with the same members in the same order.
     Identical,
-    /// The same members in the same order, but two communicators.
+    /// Two communicators with the same members in the same order.
     Congruent,
     /// The same members in another order.
     Similar,
@@ -35,7 +35,7 @@ pub enum Comparison {
 /// MPI 1.3, section 5.3.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Ranks in the world.
+    /// The members' ranks in the world.
     members: Rc<[u32]>,
 }
 
@@ -44,19 +44,19 @@ impl Group {
         Self { members: members.into() }
     }
 
-    /// The group without members.
+    /// Returns a group without members.
     #[must_use]
     pub fn empty() -> Self {
         Self::of([])
     }
 
-    /// How many members there are.
+    /// The number of members.
     #[must_use]
     pub fn size(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there is no member.
+    /// Whether the group has no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -71,14 +71,14 @@ impl Group {
     }
 
     pub(crate) fn rank_of(&self, world_rank: u32) -> Option<usize> {
-        // The usual group is the world itself.
+        // Usually the group is the world itself.
         if self.members.get(world_rank as usize) == Some(&world_rank) {
             return Some(world_rank as usize);
         }
         self.members.iter().position(|&member| member == world_rank)
     }
 
-    /// The members of either: first those of this group, then those of the other that are not in this one.
+    /// The members of at least one of the groups: first those of this group, then those that are only in the other.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let (mut members, mine) = (self.members.to_vec(), self.set());
@@ -109,32 +109,32 @@ impl Group {
         Ok(Self::of(ranks.iter().filter_map(|&rank| self.world_rank(rank)).collect::<Vec<_>>()))
     }
 
-    /// The members but those with these ranks, in this group's order.
+    /// All members except those with these ranks, in this group's order.
     ///
     /// # Errors
-    /// As [`include`](Self::include).
+    /// Those of [`include`](Self::include).
     pub fn exclude(&self, ranks: &[usize]) -> Result<Self> {
         let without = self.include(ranks)?;
         Ok(self.difference(&without))
     }
 
-    /// As [`include`](Self::include), of the ranks in triplets (first, last, stride).
+    /// Like [`include`](Self::include), for ranks given as triplets (first, last, stride).
     ///
     /// # Errors
-    /// As [`include`](Self::include), and if a stride is 0.
+    /// Those of [`include`](Self::include), and if a stride is 0.
     pub fn range_include(&self, ranges: &[(usize, usize, isize)]) -> Result<Self> {
         self.include(&self.expand(ranges)?)
     }
 
-    /// As [`exclude`](Self::exclude), of the ranks in triplets (first, last, stride).
+    /// Like [`exclude`](Self::exclude), for ranks given as triplets (first, last, stride).
     ///
     /// # Errors
-    /// As [`range_include`](Self::range_include).
+    /// Those of [`range_include`](Self::range_include).
     pub fn range_exclude(&self, ranges: &[(usize, usize, isize)]) -> Result<Self> {
         self.exclude(&self.expand(ranges)?)
     }
 
-    /// The ranks that members of this group have in another; `None` for those that are not in it.
+    /// The ranks of members of this group in another group; `None` for those that are not in it.
     ///
     /// # Errors
     /// [`MpiError::Group`] if a rank is not in this group.
@@ -147,7 +147,7 @@ impl Group {
         ranks.iter().map(translate).collect()
     }
 
-    /// How two groups compare: identical, similar or unequal.
+    /// Compares two groups: the result is identical, similar or unequal.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Comparison {
         if self.members == other.members {
@@ -188,7 +188,7 @@ impl Group {
             while if stride > 0 { rank <= last } else { rank >= last } {
                 ranks.push(rank);
                 if rank >= self.size() || ranks.len() > self.size() {
-                    // The caller says what is wrong with it, also of a range that would fill the memory.
+                    // The caller reports the error. Checking here keeps an invalid range from filling the memory.
                     return Ok(ranks);
                 }
                 match rank.checked_add_signed(stride) {
@@ -229,7 +229,7 @@ mod tests {
             prop_assert_eq!(set(&a.intersection(&b)), &set(&a) & &set(&b));
             prop_assert_eq!(set(&a.difference(&b)), &set(&a) - &set(&b));
             prop_assert_eq!(a.union(&b).size(), a.size() + b.size() - a.intersection(&b).size());
-            // The order is that of the first group, and then that of the second.
+            // The members of the first group come first, in their order, and then those of the second.
             prop_assert!(a.union(&b).members.starts_with(&a.members));
             prop_assert_eq!(a.compare(&b) != Comparison::Unequal, set(&a) == set(&b));
         }

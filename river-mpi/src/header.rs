@@ -1,42 +1,42 @@
-//! What stands before the data of every envelope between ranks: 32 bytes, little-endian. With as short a header as that a
-//! message of 16 bytes fits into one cache line of a shared ring.
+//! The header of every envelope between ranks: 32 bytes, little-endian. It is short enough for a message of 16 bytes to fit
+//! into one cache line of a shared ring.
 
 use crate::matching::Key;
 
-/// Length of a header.
+/// The length of a header in bytes.
 pub(crate) const HEADER: usize = 32;
-/// Ranks are numbered with so many bits.
+/// The number of bits of a rank.
 const RANK_BITS: u32 = 24;
 
-/// What an envelope is.
+/// The kind of an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A message, whole. `ticket` names it to its sender.
+    /// A whole message, sent eagerly. The sender knows it as `ticket`.
     Eager,
-    /// The same, and the sender waits for [`Kind::Ack`].
+    /// Like [`Kind::Eager`], but the sender waits for [`Kind::Ack`].
     EagerSync,
-    /// A message of `length` bytes that the sender keeps until it gets [`Kind::ClearToSend`].
+    /// Announces a message of `length` bytes that the sender keeps until it receives [`Kind::ClearToSend`].
     RequestToSend,
-    /// The message `ticket` was matched: send it, as pieces for the receive `length`.
+    /// The message `ticket` was matched: send it, as fragments for the receive `length`.
     ClearToSend,
-    /// A piece of a message, for the receive `ticket`.
+    /// A fragment of a message, for the receive `ticket`.
     Fragment,
     /// The synchronous message `ticket` was matched.
     Ack,
-    /// The sender asks to cancel the message `ticket`, on behalf of its operation `length` (the same number, unless the message
-    /// was [`Kind::Eager`]). The answer repeats both.
+    /// The sender asks to cancel the message `ticket`, on behalf of its operation `length` (the same number, unless the
+    /// message was [`Kind::Eager`]). The reply repeats both numbers.
     CancelRequest,
-    /// Answer: it was not matched yet, and is gone.
+    /// Reply: the message had not been matched, and was removed.
     CancelGranted,
-    /// Answer: it was matched already.
+    /// Reply: the message had already been matched.
     CancelDenied,
     /// The communicator with this context was revoked.
     Revoke,
-    /// From the job's supervisor; postcard follows.
+    /// A message from the job's supervisor; its postcard encoding follows.
     Job,
-    /// Wake-up: a message lies in a shared queue or ring, and its sender found this rank asleep.
+    /// Wakes a rank that was found parked: there is a message for it in a shared queue or ring.
     Wake,
-    /// The sender offers a ring in shared memory; the name of that memory follows.
+    /// The sender offers a ring in shared memory, whose name follows.
     OfferRing,
 }
 
@@ -56,19 +56,19 @@ const KINDS: [Kind; 13] = [
     Kind::OfferRing,
 ];
 
-/// What an envelope begins with.
+/// The header of an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// The sender's rank in the world: no job has 2^24.
+    /// The sender's rank in the world. A job has fewer than 2^24 ranks.
     pub(crate) from: u32,
-    /// What a message is matched by.
+    /// The matching key of the message.
     pub(crate) key: Key,
     pub(crate) ticket: u64,
     pub(crate) length: u64,
 }
 
-/// What a receiver is told of a message.
+/// The information about a message that its receiver gets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receipt {
     pub(crate) source: u32,
@@ -99,7 +99,7 @@ impl Header {
         bytes
     }
 
-    /// `None`: these bytes are no header.
+    /// Decodes a header. Returns `None` if the bytes are not a valid header.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER] = bytes.first_chunk()?;
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -113,7 +113,7 @@ impl Header {
         })
     }
 
-    /// An envelope of this header and this data, in one piece.
+    /// Returns an envelope with this header and this data.
     pub(crate) fn with(&self, data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + data.len());
         bytes.extend_from_slice(&self.encode());

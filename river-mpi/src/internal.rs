@@ -1,4 +1,4 @@
-//! Internal messages, by which communicators are created. They are sent in the second context of a communicator, where no
+//! Internal messages, which are used to create communicators. They are sent in a communicator's second context, where no
 //! receive of the program can match them.
 
 use bytes::Bytes;
@@ -9,14 +9,14 @@ use crate::error::Result;
 use crate::matching::{Key, Pattern};
 
 impl Communicator<'_> {
-    /// Sends to a rank (of the other group, if there are two) without waiting for its receive.
+    /// Sends to a rank (of the other group, if there are two) without waiting for a receive.
     pub(crate) fn send_internal(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
         self.engine().check(self.context())?;
         let member = self.member(to)?;
         self.engine().send_shared(member, self.internal_key(tag), bytes)
     }
 
-    /// The earliest message of that rank with that tag, which it waits for.
+    /// Waits for the earliest message from that rank with that tag, and returns it.
     pub(crate) fn receive_internal(&self, from: usize, tag: i32) -> Result<Bytes> {
         self.engine().enter("the making of a communicator");
         let (_, arrival) = self.engine().receive(&self.internal_ask(from, tag)?, None)?;

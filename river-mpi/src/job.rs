@@ -1,4 +1,4 @@
-//! What ranks and their supervisor say to each other, beside the messages between ranks.
+//! The messages between ranks and their supervisor.
 
 use river_core::VrId;
 use river_core::code::CodePtr;
@@ -6,83 +6,83 @@ use serde::{Deserialize, Serialize};
 
 use crate::coll::Names;
 
-/// The supervisor to a rank.
+/// A message from the supervisor to a rank.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// All ranks run: their names, where they are, and the algorithms that the environment of the program names.
+    /// All ranks have started. Contains their ids, their places, and the algorithms named in the program's environment.
     Start { ranks: Vec<VrId>, places: Vec<Place>, algorithms: Names },
-    /// The job ends: every wait returns an error.
+    /// The job is ending: every wait returns an error.
     End,
-    /// Everybody seems to wait; say whether you still do.
+    /// All ranks seem to wait; report whether you still do.
     StillWaiting,
-    /// The outcome of an agreement.
+    /// The result of an agreement.
     Agreed(Agreement),
 }
 
-/// Where a rank runs.
+/// The place where a rank runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
-    /// Ranks with the same number share a process.
+    /// Equal for ranks that share a process.
     pub(crate) host: u32,
-    /// Ranks with the same number share a machine.
+    /// Equal for ranks that share a machine.
     pub(crate) machine: u32,
 }
 
-/// What a rank is made of, here or anywhere.
+/// Everything from which a rank can be created, on this VM or another one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Life {
     pub(crate) rank: u32,
-    /// Leads to its function.
+    /// Leads to the function that the rank runs.
     pub(crate) body: CodePtr,
     pub(crate) survive: bool,
-    /// It goes on from a safepoint.
+    /// The safepoint from which the rank continues, if there is one.
     pub(crate) past: Option<Past>,
 }
 
-/// A rank at a safepoint.
+/// The state of a rank at a safepoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Past {
-    /// The order by which it was started.
+    /// The encoded order that started it.
     pub(crate) start: Vec<u8>,
-    /// Its engine.
+    /// The encoded state of its engine.
     pub(crate) engine: Vec<u8>,
-    /// How many collective operations there were on the world, and agreements.
+    /// The number of collective operations on the world so far, followed by the number of agreements.
     pub(crate) collectives: u32,
     pub(crate) agreements: u32,
-    /// What it keeps itself.
+    /// The state that the rank itself provided.
     pub(crate) state: Vec<u8>,
 }
 
-/// A rank to the supervisor.
+/// A message from a rank to the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Its function has returned; how many envelopes it has sent to each rank.
+    /// The rank's function has returned. `sent` is the number of envelopes that it has sent to each rank.
     Finished { result: Vec<u8>, sent: Vec<u64> },
-    /// It is over: the rank that is to blame, if it is another one.
+    /// The rank has failed. `because_of` is the rank that is to blame, if it is another one.
     Failed { text: String, because_of: Option<u32> },
-    /// It ends the job, whoever else would survive, with this exit code.
+    /// The rank ends the job with this exit code, even if other ranks would survive.
     Aborted { text: String, code: u8 },
-    /// It has waited for a while.
+    /// The rank has waited for a while.
     Waiting(Waiting),
-    /// The number of the wait that it is in, if it has reported one, and the ranks that could end that wait, without those whose
-    /// end it knows of.
+    /// The number of the wait that the rank is in, if it has reported it, and the ranks that could end this wait, except
+    /// those whose end it already knows about.
     StillWaiting { number: Option<u64>, on: Vec<u32> },
-    /// It agrees with others on something.
+    /// The rank takes part in an agreement.
     Agree { key: AgreementKey, members: Vec<u32>, proposal: Proposal },
 }
 
-/// What a rank waits for, and how many envelopes it has sent to and received from each rank.
+/// The object of a rank's wait, and how many envelopes it has sent to and received from each rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Waiting {
-    /// Counts the waits of this rank that were reported.
+    /// Numbers the reported waits of this rank.
     pub(crate) number: u64,
     pub(crate) what: String,
     pub(crate) sent: Vec<u64>,
     pub(crate) received: Vec<u64>,
 }
 
-/// Names an agreement: the context of the communicator, the first of its members, as groups that share a context have none in
-/// common, and how many there were on it before.
+/// Identifies an agreement: the communicator's context, the first of its members (since disjoint groups may share a context),
+/// and the number of earlier agreements on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct AgreementKey {
     pub(crate) context: u32,
@@ -90,21 +90,21 @@ pub(crate) struct AgreementKey {
     pub(crate) number: u32,
 }
 
-/// What a member says in an agreement.
+/// The contribution of a member to an agreement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proposal {
     pub(crate) flags: u64,
-    /// The lowest context that it has not used.
+    /// The lowest context that the member has not used.
     pub(crate) highest: u32,
 }
 
-/// What all members that are left have agreed on.
+/// The result of an agreement of all members that are left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Agreement {
     pub(crate) key: AgreementKey,
-    /// The flags of all of them, combined by AND.
+    /// The flags of all members, combined by AND.
     pub(crate) flags: u64,
-    /// The highest of theirs.
+    /// The maximum of the members' values.
     pub(crate) highest: u32,
     /// The members that are gone.
     pub(crate) gone: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Starting a job: which VMs, and how many ranks on each.
+//! Starts jobs: chooses the VMs, and the number of ranks on each.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -16,11 +16,11 @@ use crate::job::{Life, Place};
 use crate::rank::{Body, RankVr};
 use crate::supervise::supervise;
 
-/// The variable by which `river run -n` says how many VMs a program may use.
+/// The variable by which `river run -n` sets how many VMs a program may use.
 const RIVER_VMS: &str = "RIVER_VMS";
 
-/// How many ranks a job has: `4`, or `..` for as many as `river run -n` says, otherwise one for each VM that is idle,
-/// otherwise one for each core.
+/// The number of ranks of a job: `4`, or `..` for the number given to `river run -n`; without it one for each idle VM, or, if
+/// there are none, one for each core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranks(Option<usize>);
 
@@ -42,8 +42,8 @@ impl From<Option<usize>> for Ranks {
     }
 }
 
-/// Runs a program of so many ranks: `body` becomes the life of each, on virtual machines that were found, or, if none
-/// was, as threads of one process on this machine. Call it first thing in `main`.
+/// Runs a program with this many ranks, each of which runs `body`: on virtual machines that are found, or, if there are none,
+/// as threads of one process on this machine. Call it first in `main`.
 ///
 /// ```no_run
 /// use river_mpi::{Communicator, ExitCode};
@@ -58,9 +58,9 @@ impl From<Option<usize>> for Ranks {
 /// }
 /// ```
 ///
-/// `body` may be a function or a closure that captures nothing; the program's command line is the same on all ranks.
-/// If a rank fails, the others end too, its error is printed, and the exit code is 1, or what
-/// [`abort_with`](Communicator::abort_with) says; otherwise it is that of what rank 0 returns.
+/// `body` may be a function or a closure that captures nothing; all ranks get the program's command line. If a rank fails,
+/// the others end too, its error is printed, and the exit code is 1, or the one given to
+/// [`abort_with`](Communicator::abort_with). Otherwise the exit code is that of the value that rank 0 returns.
 pub fn run<T, F>(ranks: impl Into<Ranks>, body: F) -> ExitCode
 where
     T: Termination + Serialize + DeserializeOwned + 'static,
@@ -69,7 +69,7 @@ where
     Launch::new(ranks).run(body)
 }
 
-/// As [`run`], but returns what the ranks have returned, in their order.
+/// Like [`run`], but returns the results of the ranks, in rank order.
 ///
 /// ```no_run
 /// # fn f() -> river_core::Result {
@@ -79,10 +79,10 @@ where
 /// ```
 ///
 /// # Errors
-/// That of the rank that failed first, or why they could not be started.
+/// The error of the rank that failed first, or the reason why the ranks could not be started.
 ///
 /// # Blocking
-/// Until all have ended.
+/// Until all ranks have ended.
 pub fn try_run<T, F>(ranks: impl Into<Ranks>, body: F) -> river_core::Result<Vec<T>>
 where
     T: Serialize + DeserializeOwned + 'static,
@@ -91,7 +91,8 @@ where
     Launch::new(ranks).try_run(body)
 }
 
-/// Runs a job of one rank on each of the VMs given, within a program that goes on afterwards; a VM given twice has two.
+/// Runs a job with one rank on each of the given VMs, within a program that continues afterwards. A VM given twice gets two
+/// ranks.
 ///
 /// ```no_run
 /// # fn program(vr: &river_core::Vr) -> river_core::Result {
@@ -102,10 +103,11 @@ where
 /// ```
 ///
 /// # Errors
-/// That of the rank that failed first, or why they could not be started. The other ranks end as soon as they wait.
+/// The error of the rank that failed first, or the reason why the ranks could not be started. The other ranks end as soon as
+/// they wait.
 ///
 /// # Blocking
-/// Until all have ended.
+/// Until all ranks have ended.
 pub fn run_on<T, F>(vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<T>>
 where
     T: Serialize + DeserializeOwned + 'static,
@@ -114,7 +116,7 @@ where
     Launch::new(vms.len()).run_on(vr, vms, body)
 }
 
-/// How a job is started.
+/// Options for starting a job.
 ///
 /// ```no_run
 /// use river_mpi::Launch;
@@ -136,37 +138,37 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A job of so many ranks.
+    /// Creates a job with this many ranks.
     pub fn new(ranks: impl Into<Ranks>) -> Self {
         Self { ranks: ranks.into(), per_vm: None, survive: false, recoverable: false }
     }
 
-    /// At most so many ranks on one VM, where they are threads of one process.
+    /// Sets the maximum number of ranks on one VM, where they are threads of one process.
     ///
-    /// By default ranks are spread evenly over the VMs that are idle, or, if there are none, all are on one that is started here.
-    /// With a limit, as many VMs as needed are started if none is idle (with 1, every rank has a process of its own); if some are
-    /// idle but too few, that is an error.
+    /// By default the ranks are spread evenly over the idle VMs; if there are none, all of them run on one VM that is started
+    /// locally. With a limit, as many VMs as needed are started if none is idle (with 1, every rank has a process of its
+    /// own). If there are idle VMs, but too few, starting the job fails.
     pub fn per_vm(mut self, ranks: usize) -> Self {
         self.per_vm = Some(ranks.max(1));
         self
     }
 
-    /// Lets the other ranks go on when one fails: operations that need it return [`MpiError::ProcFailed`] to them. They
-    /// should have set [`ErrorHandler::Return`](crate::ErrorHandler::Return).
+    /// Lets the other ranks continue when one fails: their operations that need it return [`MpiError::ProcFailed`]. They
+    /// should set [`ErrorHandler::Return`](crate::ErrorHandler::Return).
     pub fn survive_failures(mut self) -> Self {
         self.survive = true;
         self
     }
 
-    /// Has all ranks recorded, so that the job can be checkpointed, by a rank (`world.vr().checkpoint(directory)`) or by
-    /// `river checkpoint`, whatever the ranks are doing: in the middle of a collective, say. As `river run --recoverable`;
-    /// docs/guide/state.md says what a rank must not do then.
+    /// Records all ranks, so that the job can be checkpointed at any time, even in the middle of a collective operation: by a
+    /// rank (`world.vr().checkpoint(directory)`) or by `river checkpoint`. Equivalent to `river run --recoverable`;
+    /// docs/guide/state.md lists what such ranks must not do.
     pub fn recoverable(mut self) -> Self {
         self.recoverable = true;
         self
     }
 
-    /// As [`run`](crate::run).
+    /// Like [`run`](crate::run).
     pub fn run<T, F>(self, body: F) -> ExitCode
     where
         T: Termination + Serialize + DeserializeOwned + 'static,
@@ -179,10 +181,10 @@ impl Launch {
         if self.recoverable { river_core::run_recoverable(program) } else { river_core::run(program) }
     }
 
-    /// As [`try_run`](crate::try_run).
+    /// Like [`try_run`](crate::try_run).
     ///
     /// # Errors
-    /// As [`try_run`](crate::try_run).
+    /// Those of [`try_run`](crate::try_run).
     pub fn try_run<T, F>(self, body: F) -> river_core::Result<Vec<T>>
     where
         T: Serialize + DeserializeOwned + 'static,
@@ -195,11 +197,11 @@ impl Launch {
         if self.recoverable { river_core::try_run_recoverable(program) } else { river_core::try_run(program) }
     }
 
-    /// As [`run_on`](crate::run_on): one rank for each VM given, which may be given several times. The number of ranks that
-    /// [`new`](Self::new) was told is not used.
+    /// Like [`run_on`](crate::run_on): one rank for each given VM; a VM may be given several times. The number of ranks given
+    /// to [`new`](Self::new) is ignored.
     ///
     /// # Errors
-    /// As [`run_on`](crate::run_on). If the others survive, that of the first rank, by number, that failed.
+    /// Those of [`run_on`](crate::run_on). If ranks survive failures, the error of the failed rank with the lowest number.
     pub fn run_on<T, F>(self, vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<T>>
     where
         T: Serialize + DeserializeOwned + 'static,
@@ -208,14 +210,14 @@ impl Launch {
         self.run_each(vr, vms, body)?.into_iter().collect()
     }
 
-    /// As [`run_on`](Self::run_on), and says of each rank what it returned or how it failed.
+    /// Like [`run_on`](Self::run_on), but returns the result or the error of each rank.
     ///
     /// # Errors
-    /// Why the job failed as a whole: the ranks could not be started, all wait for each other, or one has failed and
-    /// the others are not to survive it.
+    /// The reason why the job failed as a whole: the ranks could not be started, all of them wait for each other, or one has
+    /// failed and the others are not to survive it.
     ///
     /// # Blocking
-    /// Until all have ended.
+    /// Until all ranks have ended.
     pub fn run_each<T, F>(self, vr: &Vr, vms: &[VmInfo], body: F) -> Result<Vec<Result<T>>>
     where
         T: Serialize + DeserializeOwned + 'static,
@@ -241,7 +243,7 @@ impl Launch {
         Ok(results.into_iter().map(decode).collect())
     }
 
-    /// A VM for each rank, leased or started.
+    /// Returns a VM for each rank, leased or started locally.
     fn find(self, vr: &Vr) -> river_core::Result<Vec<VmInfo>> {
         let allowed = std::env::var(RIVER_VMS).ok().and_then(|text| text.parse().ok());
         let wanted = self.ranks.0.or(allowed.filter(|&count| count > 0));
@@ -275,11 +277,12 @@ impl Launch {
     }
 }
 
-/// The exit code of a program that was a job. What an abort said is printed here, as an error would give another code.
+/// Returns the exit code of the program. The text of an abort is printed here, because returning an error would lead to a
+/// different exit code.
 fn exit_code<T: Termination>(ends: Result<Vec<Result<T>>>) -> river_core::Result<ExitCode> {
     let ends = match ends {
         Err(MpiError::Aborted { rank, text, code }) => {
-            // If the terminal is gone, there is nobody to tell.
+            // If the terminal is gone, the text is lost.
             let _ = writeln!(std::io::stderr(), "error: rank {rank}: {text}");
             return Ok(ExitCode::from(code));
         }
@@ -291,7 +294,7 @@ fn exit_code<T: Termination>(ends: Result<Vec<Result<T>>>) -> river_core::Result
     }
 }
 
-/// Which ranks share a host, and which a machine.
+/// Determines which ranks share a host, and which share a machine.
 fn places(vms: &[VmInfo]) -> Vec<Place> {
     let (mut hosts, mut machines) = (HashMap::new(), HashMap::new());
     let places = vms.iter().map(|vm| {
@@ -304,7 +307,7 @@ fn places(vms: &[VmInfo]) -> Vec<Place> {
     places.collect()
 }
 
-/// For tests: ranks that are threads of the calling process.
+/// Runs ranks as threads of the calling process, for tests.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn run_threads<T: Send>(
     ranks: usize,
@@ -329,7 +332,7 @@ pub(crate) fn run_threads<T: Send>(
             *results[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
             Ok(Vec::new())
         };
-        // The thread ends well or by a panic; an error that ends a VR has to be told.
+        // The thread ends normally or panics, so an error of the rank must be reported.
         if let Err(error) = be_rank(vr, (rank, survive), ids[ranks], None, &body) {
             let report = Report::Failed { text: error.to_string(), because_of: None };
             let bytes = postcard::to_stdvec(&report).unwrap_or_default();
@@ -356,7 +359,7 @@ mod tests {
         assert_eq!(code(Ok(vec![Ok(ExitCode::from(3)), Ok(ExitCode::from(4))])), is(3));
         let aborted = MpiError::Aborted { rank: 1, text: "no input".into(), code: 7 };
         assert_eq!(code(Err(aborted)), is(7));
-        // What prints it ends with 1.
+        // The caller prints the error and exits with code 1.
         assert_eq!(code(Err(MpiError::Stopped)), None);
         assert_eq!(code(Ok(vec![Err(MpiError::Stopped)])), None);
     }

@@ -1,17 +1,17 @@
-//! Which message goes to which receive: MPI's two queues, as a state machine without ranks, clocks or links.
+//! Matches messages with receives: MPI's two queues, as a state machine that is independent of ranks, clocks and links.
 //!
-//! A message that arrives goes to the earliest *posted* receive that it matches, or becomes *unexpected*; a receive
-//! that is posted takes the earliest unexpected message that it matches, or is queued. As messages of one sender
-//! arrive in the order in which they were sent, they do not overtake each other (MPI 1.3, section 3.5).
+//! An incoming message goes to the earliest *posted* receive that it matches, or becomes *unexpected*; a receive that is
+//! posted takes the earliest unexpected message that it matches, or is queued. As messages of one sender arrive in the order
+//! in which they were sent, they do not overtake each other (MPI 1.3, section 3.5).
 //!
-//! Both queues are indexed by (context, source, tag), so a look-up without wildcards takes constant time. A message that
-//! arrives is compared with all posted receives that have a wildcard; to withdraw a message all are looked through.
+//! Both queues are indexed by (context, source, tag), so a look-up without wildcards takes constant time. An incoming message
+//! is compared with all posted receives that have a wildcard; withdrawing a message searches all unexpected ones.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
 
-/// What a message is matched by.
+/// The properties by which a message is matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// The communicator's context.
@@ -22,11 +22,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Of what is no message of the program.
+    /// The key of a control message, which no receive can match.
     pub(crate) const NONE: Self = Self { context: 0, source: 0, tag: 0 };
 }
 
-/// What a receive asks for; `None` is a wildcard.
+/// The criteria of a receive; `None` is a wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     pub(crate) context: u32,
@@ -41,7 +41,7 @@ impl Pattern {
             && self.tag.is_none_or(|tag| tag == key.tag)
     }
 
-    /// Whether a message with this key will match it, and no message that comes before it from elsewhere can.
+    /// Whether it matches a message with this key, and cannot match an earlier message from another source.
     pub(crate) fn will_get(&self, key: &Key) -> bool {
         self.source.is_some() && self.matches(key)
     }
@@ -51,16 +51,16 @@ impl Pattern {
     }
 }
 
-/// The two queues. `M` is a message; a posted receive has a number that the caller chooses, unlike all others.
+/// The two queues. `M` is a message; a posted receive has a unique number that the caller chooses.
 #[derive(Debug)]
 pub(crate) struct Matching<M> {
     arrivals: u64,
     unexpected: BTreeMap<u64, (Key, M)>,
     unexpected_by_key: Index<u64>,
     posts: u64,
-    /// Receives without a wildcard: order of posting, and the caller's number.
+    /// Receives without a wildcard: the order of posting, and the caller's number.
     exact: Index<(u64, u64)>,
-    /// Receives with one, in the order of posting.
+    /// Receives with a wildcard, in the order of posting.
     wild: VecDeque<(u64, u64, Pattern)>,
 }
 
@@ -78,7 +78,7 @@ impl<M> Default for Matching<M> {
 }
 
 impl<M> Matching<M> {
-    /// The posted receive that a message with this key goes to, which is posted no longer.
+    /// Removes and returns the posted receive that matches a message with this key.
     pub(crate) fn claim(&mut self, key: &Key) -> Option<u64> {
         match self.wild_first(key) {
             Some(at) => self.wild.remove(at).map(|(_, id, _)| id),
@@ -86,7 +86,7 @@ impl<M> Matching<M> {
         }
     }
 
-    /// The same, which stays posted.
+    /// Returns the posted receive that matches a message with this key, and leaves it posted.
     pub(crate) fn wants(&self, key: &Key) -> Option<u64> {
         match self.wild_first(key) {
             Some(at) => self.wild.get(at).map(|(_, id, _)| *id),
@@ -94,7 +94,7 @@ impl<M> Matching<M> {
         }
     }
 
-    /// The place of the receive with a wildcard that gets a message with this key, if one does.
+    /// The position of the receive with a wildcard that matches a message with this key before all others, if there is one.
     fn wild_first(&self, key: &Key) -> Option<usize> {
         if self.wild.is_empty() {
             return None;
@@ -104,14 +104,14 @@ impl<M> Matching<M> {
         wild.filter(|&at| exact.is_none_or(|order| self.wild[at].0 < order))
     }
 
-    /// Keeps a message that no receive has claimed.
+    /// Stores an unexpected message.
     pub(crate) fn keep(&mut self, key: Key, message: M) {
         self.unexpected_by_key.push(key, self.arrivals);
         self.unexpected.insert(self.arrivals, (key, message));
         self.arrivals += 1;
     }
 
-    /// Takes the earliest unexpected message that matches.
+    /// Removes and returns the earliest unexpected message that matches.
     pub(crate) fn take(&mut self, pattern: &Pattern) -> Option<(Key, M)> {
         if self.unexpected.is_empty() {
             return None;
@@ -120,7 +120,7 @@ impl<M> Matching<M> {
         self.take_number(number)
     }
 
-    /// Shows the earliest unexpected message that matches.
+    /// Returns the earliest unexpected message that matches, and leaves it there.
     pub(crate) fn peek(&mut self, pattern: &Pattern) -> Option<(&Key, &M)> {
         let number = self.find(pattern)?;
         self.unexpected.get(&number).map(|(key, message)| (key, message))
@@ -136,7 +136,7 @@ impl<M> Matching<M> {
         }
     }
 
-    /// Takes a posted receive back. False: it is not posted (any more).
+    /// Removes a posted receive. Returns `false` if it is not posted (any more).
     pub(crate) fn unpost(&mut self, id: u64, pattern: &Pattern) -> bool {
         match pattern.exact() {
             Some(key) => self.exact.remove(&key, |&(_, other)| other == id),
@@ -147,12 +147,12 @@ impl<M> Matching<M> {
         }
     }
 
-    /// The unexpected messages, in the order in which they came.
+    /// The unexpected messages, in the order of their arrival.
     pub(crate) fn unexpected(&self) -> impl Iterator<Item = &M> {
         self.unexpected.values().map(|(_, message)| message)
     }
 
-    /// Takes the unexpected message back that its sender points out.
+    /// Removes the unexpected message that its sender withdraws.
     pub(crate) fn withdraw(&mut self, mut is_it: impl FnMut(&M) -> bool) -> Option<M> {
         let number =
             self.unexpected.iter().find(|(_, (_, message))| is_it(message)).map(|(&number, _)| number)?;
@@ -179,12 +179,12 @@ impl<M> Matching<M> {
     }
 }
 
-/// Queues by key. Emptied ones stay for a while, so that a message that comes and goes costs no allocation, and a key
-/// that is used again and again no room in the index.
+/// Queues by key. Empty queues are kept for a while, so that a message that comes and goes costs no allocation, but not for
+/// ever, so that keys that are no longer used take no memory.
 #[derive(Debug)]
 struct Index<T> {
     queues: FxHashMap<Key, VecDeque<T>>,
-    /// How many queues are empty.
+    /// The number of empty queues.
     empty: usize,
 }
 
@@ -194,7 +194,7 @@ impl<T> Default for Index<T> {
     }
 }
 
-/// The most empty queues that are kept.
+/// The maximum number of empty queues that are kept.
 const SPARE: usize = 64;
 
 impl<T> Index<T> {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     proptest! {
-        /// The standard's own words: two lists, looked through from the front.
+        /// A literal implementation of the standard: two lists, searched from the front.
         #[test]
         fn it_matches_as_two_lists_do(steps in prop::collection::vec(step(), 0..200)) {
             let mut matching = Matching::<u64>::default();

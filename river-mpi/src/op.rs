@@ -1,4 +1,4 @@
-//! Operators of reductions: the predefined ones and those of users.
+//! Operators of reductions, predefined and user-defined.
 //!
 //! ```
 //! use river_mpi::op::{self, Operator, SUM};
@@ -18,31 +18,30 @@ use crate::element::{Element, Located};
 
 /// An associative operator on elements of type `T`.
 ///
-/// Implement [`apply`](Self::apply) and say whether it commutes; the methods on slices, which are what a
-/// reduction calls, follow from it as loops that the compiler makes vector instructions of.
+/// Implement [`apply`](Self::apply) and [`is_commutative`](Self::is_commutative). Reductions call the methods on slices,
+/// whose default implementations are loops that the compiler can vectorize.
 pub trait Operator<T: Element> {
     /// `left op right`.
     fn apply(&self, left: T, right: T) -> T;
 
-    /// Whether `a op b` is `b op a`. Algorithms that change the order are used only then. Must be the same on
-    /// all ranks.
+    /// Whether `a op b` equals `b op a`, so that algorithms that change the order may be used. Must be the same on all ranks.
     fn is_commutative(&self) -> bool;
 
-    /// `into[i] = left[i] op right[i]`. The slices are of one length.
+    /// Sets `into[i] = left[i] op right[i]`. The slices have the same length.
     fn combine(&self, left: &[T], right: &[T], into: &mut [T]) {
         for ((into, &left), &right) in into.iter_mut().zip(left).zip(right) {
             *into = self.apply(left, right);
         }
     }
 
-    /// `into[i] = left[i] op into[i]`. The slices are of one length.
+    /// Sets `into[i] = left[i] op into[i]`. The slices have the same length.
     fn fold_left(&self, left: &[T], into: &mut [T]) {
         for (into, &left) in into.iter_mut().zip(left) {
             *into = self.apply(left, *into);
         }
     }
 
-    /// `into[i] = into[i] op right[i]`. The slices are of one length.
+    /// Sets `into[i] = into[i] op right[i]`. The slices have the same length.
     fn fold_right(&self, into: &mut [T], right: &[T]) {
         for (into, &right) in into.iter_mut().zip(right) {
             *into = self.apply(*into, right);
@@ -50,7 +49,7 @@ pub trait Operator<T: Element> {
     }
 }
 
-/// An operator made of a function of two elements: see [`commutative`] and [`ordered`].
+/// An operator defined by a function of two elements: see [`commutative`] and [`ordered`].
 #[derive(Clone, Copy, Debug)]
 pub struct Function<F> {
     function: F,
@@ -61,7 +60,7 @@ pub(crate) const fn function<F>(function: F, commutative: bool) -> Function<F> {
     Function { function, commutative }
 }
 
-/// An operator that commutes.
+/// Creates an operator that commutes.
 ///
 /// ```
 /// use river_mpi::op;
@@ -80,7 +79,7 @@ pub fn commutative<T: Element, F: Fn(T, T) -> T>(function: F) -> Function<F> {
     Function { function, commutative: true }
 }
 
-/// An operator that does not commute: elements are combined in the order of the ranks.
+/// Creates an operator that does not commute: elements are combined in the order of the ranks.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.9.4 (`MPI_Op_create` with `commute` false).
@@ -99,14 +98,14 @@ impl<T: Element, F: Fn(T, T) -> T> Operator<T> for Function<F> {
     }
 }
 
-/// An operator made of a function of slices as MPI has it: see [`slices`].
+/// An operator defined by a function of slices, as in MPI: see [`slices`].
 #[derive(Clone, Copy, Debug)]
 pub struct Slices<F> {
     function: F,
     commutative: bool,
 }
 
-/// An operator that works on whole slices: `function(in, inout)` sets `inout[i] = in[i] op inout[i]`.
+/// Creates an operator from a function of whole slices: `function(in, inout)` sets `inout[i] = in[i] op inout[i]`.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.9.4 (`MPI_User_function`).
@@ -141,7 +140,7 @@ impl<T: Element, F: Fn(&[T], &mut [T])> Operator<T> for Slices<F> {
     }
 }
 
-/// What can be added and multiplied: integers (modulo 2^n), floats, complex numbers, and arrays of them by
+/// Types that can be added and multiplied: integers (modulo 2^n), floats, complex numbers, and arrays of them, element by
 /// element.
 pub trait Arithmetic: Element {
     /// `self + other`
@@ -152,7 +151,7 @@ pub trait Arithmetic: Element {
     fn product(self, other: Self) -> Self;
 }
 
-/// What has a largest and a smallest: integers and floats. Of a float and a NaN either may result.
+/// Types with a maximum and a minimum: integers and floats. If one of two floats is NaN, either may be the result.
 pub trait Ordered: Element {
     /// The larger.
     #[must_use]
@@ -162,7 +161,7 @@ pub trait Ordered: Element {
     fn smaller(self, other: Self) -> Self;
 }
 
-/// What has bits: integers and `bool`.
+/// Types with bitwise operations: integers and `bool`.
 pub trait Bits: Element {
     /// `self & other`
     #[must_use]
@@ -173,7 +172,7 @@ pub trait Bits: Element {
     /// `self ^ other`
     #[must_use]
     fn xor(self, other: Self) -> Self;
-    /// Whether it is not zero, as a value of the type: 0 or 1.
+    /// Whether the value is not zero, as a value of its type: 0 or 1.
     #[must_use]
     fn truth(self) -> Self;
 }
@@ -323,18 +322,18 @@ predefined! {
     Xor LXOR: Bits, |left, right| left.truth().xor(right.truth());
 }
 
-/// `MPI_MAXLOC`: the largest value and the smallest index at which it is.
+/// `MPI_MAXLOC`: the largest value and the smallest index at which it occurs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MaxLoc;
 
-/// `MPI_MAXLOC`: the largest value and the smallest index at which it is.
+/// `MPI_MAXLOC`: the largest value and the smallest index at which it occurs.
 pub const MAXLOC: MaxLoc = MaxLoc;
 
-/// `MPI_MINLOC`: the smallest value and the smallest index at which it is.
+/// `MPI_MINLOC`: the smallest value and the smallest index at which it occurs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MinLoc;
 
-/// `MPI_MINLOC`: the smallest value and the smallest index at which it is.
+/// `MPI_MINLOC`: the smallest value and the smallest index at which it occurs.
 pub const MINLOC: MinLoc = MinLoc;
 
 impl<T: PartialOrd + Copy> Operator<Located<T>> for MaxLoc
@@ -365,7 +364,7 @@ where
     }
 }
 
-/// The right one if it is better; of equal values that with the lower index.
+/// Returns the right operand if it is better; of equal values the one with the lower index.
 fn first_of<T: PartialOrd + Copy>(left: Located<T>, right: Located<T>, right_is_better: bool) -> Located<T> {
     let equal = { left.value } == { right.value };
     if right_is_better || (equal && { right.index } < { left.index }) { right } else { left }

@@ -10,8 +10,8 @@ use crate::status::Status;
 use crate::target::{Target, whole};
 
 impl<'v> Communicator<'v> {
-    /// Sends a slice in standard mode: a short message is on its way when this returns, a long one (more than 4 KiB within a
-    /// process, 8 KiB within a machine, 64 KiB between machines) waits until a receive has matched it.
+    /// Sends a slice in standard mode. A short message is sent eagerly: the call returns at once. A long one (more than 4 KiB
+    /// within a process, 8 KiB within a machine, 64 KiB between machines) waits until a receive has matched it.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -26,11 +26,11 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [`MpiError::Rank`], [`MpiError::Tag`] for what does not exist, [`MpiError::ProcFailed`] if the destination is
+    /// [`MpiError::Rank`] or [`MpiError::Tag`] if the rank or tag is invalid, [`MpiError::ProcFailed`] if the destination is
     /// gone.
     ///
     /// # Blocking
-    /// A long message waits for its receive.
+    /// Until a receive has matched the message, if it is long.
     ///
     /// # Standard section
     /// 3.2.1
@@ -41,7 +41,7 @@ impl<'v> Communicator<'v> {
     /// Sends a slice in synchronous mode: returns when a receive has matched it.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Blocking
     /// Until a receive has matched it.
@@ -52,14 +52,14 @@ impl<'v> Communicator<'v> {
         self.guard_sent(self.send_mode(element::bytes_of(data), dest.into(), tag, Mode::Synchronous))
     }
 
-    /// Sends a slice in ready mode: the program promises that the receive is posted already. It is a standard send, as
-    /// MPI allows.
+    /// Sends a slice in ready mode: the program promises that the receive is already posted. This is implemented as a
+    /// standard send, which MPI permits.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Blocking
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.4
@@ -67,14 +67,14 @@ impl<'v> Communicator<'v> {
         self.send(data, dest, tag)
     }
 
-    /// Sends a slice in buffered mode: never waits for a receive, but needs room in the buffer that
-    /// [`buffer_attach`](Self::buffer_attach) has made.
+    /// Sends a slice in buffered mode: never waits for a receive, but the message must fit into the buffer that was provided
+    /// by [`buffer_attach`](Self::buffer_attach).
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`MpiError::Buffer`] if there is no room.
+    /// Those of [`send`](Self::send), and [`MpiError::Buffer`] if there is not enough room.
     ///
     /// # Blocking
-    /// As [`isend`](Self::isend).
+    /// Like [`isend`](Self::isend).
     ///
     /// # Standard section
     /// 3.4
@@ -82,7 +82,7 @@ impl<'v> Communicator<'v> {
         self.ibsend(data, dest, tag).map(drop)
     }
 
-    /// Makes room for so many bytes of buffered sends of this rank, on all communicators.
+    /// Provides this many bytes for buffered sends of this rank, on all communicators.
     ///
     /// # Errors
     /// [`MpiError::BufferAttached`] if there is a buffer already.
@@ -98,14 +98,14 @@ impl<'v> Communicator<'v> {
         Ok(())
     }
 
-    /// Takes the room for buffered sends back, once all of them have left; returns its size.
+    /// Removes the buffer for buffered sends once all of them have been sent; returns its size.
     ///
     /// # Errors
-    /// [`MpiError::ProcFailed`] if a receiver is gone: what was sent to it is given up, and to call this again waits for the
+    /// [`MpiError::ProcFailed`] if a receiver is gone: the messages to it are dropped, and calling this again waits for the
     /// others.
     ///
     /// # Blocking
-    /// Until all buffered sends have left.
+    /// Until all buffered messages have been sent.
     ///
     /// # Standard section
     /// 3.6
@@ -117,11 +117,11 @@ impl<'v> Communicator<'v> {
     /// Receives a message into the beginning of a slice.
     ///
     /// # Errors
-    /// [`MpiError::Truncated`] if the message is longer than the slice, [`MpiError::Type`] if it is no whole number of
-    /// elements; the message is gone then. [`MpiError::ProcFailed`] if nobody who could send it is left.
+    /// [`MpiError::Truncated`] if the message is longer than the slice, [`MpiError::Type`] if it is not a whole number of
+    /// elements; the message is lost then. [`MpiError::ProcFailed`] if every rank that could send the message is gone.
     ///
     /// # Blocking
-    /// Until a message that matches has come.
+    /// Until a matching message has arrived.
     ///
     /// # Standard section
     /// 3.2.4
@@ -134,7 +134,7 @@ impl<'v> Communicator<'v> {
         self.guard(self.receive(&mut Target::slice(buffer), size_of::<T>(), source.into(), tag.into()))
     }
 
-    /// Receives a message, however long it is.
+    /// Receives a message of any length.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -149,10 +149,10 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`recv_into`](Self::recv_into).
+    /// Those of [`recv_into`](Self::recv_into).
     ///
     /// # Blocking
-    /// Until a message that matches has come.
+    /// Until a matching message has arrived.
     pub fn recv<T: Element>(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<(Vec<T>, Status)> {
         let receive = || {
             let Some(ask) = self.ask(source.into(), tag.into())? else {
@@ -166,13 +166,13 @@ impl<'v> Communicator<'v> {
         self.guard(receive())
     }
 
-    /// Sends one slice and receives into another, in whichever order the other sides want.
+    /// Sends one slice and receives into another, in whichever order the peers proceed.
     ///
     /// # Errors
-    /// As [`send`](Self::send) and [`recv_into`](Self::recv_into).
+    /// Those of [`send`](Self::send) and [`recv_into`](Self::recv_into).
     ///
     /// # Blocking
-    /// Until both are done.
+    /// Until both are complete.
     ///
     /// # Standard section
     /// 3.10
@@ -192,7 +192,7 @@ impl<'v> Communicator<'v> {
             self.send(data, dest, send_tag)?;
             return request.wait();
         }
-        // Waiting for both at once: what comes goes straight to its place, while what is sent is read.
+        // Waits for both at once: the received message is written to its place while the sent one is being read.
         let mut both = [request, self.isend_from(data, dest, send_tag)?];
         land_all(&mut both);
         let [request, sent] = both;
@@ -204,10 +204,10 @@ impl<'v> Communicator<'v> {
     /// Sends a slice and receives a message of at most the same length into it.
     ///
     /// # Errors
-    /// As [`sendrecv`](Self::sendrecv).
+    /// Those of [`sendrecv`](Self::sendrecv).
     ///
     /// # Blocking
-    /// As [`sendrecv`](Self::sendrecv).
+    /// Like [`sendrecv`](Self::sendrecv).
     ///
     /// # Standard section
     /// 3.10
@@ -225,13 +225,13 @@ impl<'v> Communicator<'v> {
         Ok(status)
     }
 
-    /// Waits until there is a message that a receive with these arguments would get, and tells of it.
+    /// Waits until there is a message that a receive with these arguments would match, and returns its status.
     ///
     /// # Errors
-    /// [`MpiError::ProcFailed`] if nobody who could send it is left.
+    /// [`MpiError::ProcFailed`] if every rank that could send such a message is gone.
     ///
     /// # Blocking
-    /// Until there is one.
+    /// Until there is such a message.
     ///
     /// # Standard section
     /// 3.8
@@ -243,10 +243,10 @@ impl<'v> Communicator<'v> {
         self.guard(probe())
     }
 
-    /// As [`probe`](Self::probe), but does not block: `None` if there is none.
+    /// Like [`probe`](Self::probe), but does not block: returns `None` if there is no such message.
     ///
     /// # Errors
-    /// As [`probe`](Self::probe), except that a rank that has ended normally is no error: then there is no message.
+    /// Those of [`probe`](Self::probe), but a rank that has ended normally is no error: then there is no message.
     ///
     /// # Standard section
     /// 3.8
@@ -258,15 +258,15 @@ impl<'v> Communicator<'v> {
         self.guard(probe())
     }
 
-    /// Starts a standard send. The slice can be used again at once: it is copied, unless it is long and its receive
-    /// matches it within about the time in which it could have been copied; [`isend_from`](Self::isend_from) and
-    /// [`isend_vec`](Self::isend_vec) do not copy what is long.
+    /// Starts a standard send. The slice can be reused at once: it is copied, unless it is long and a receive matches it
+    /// within about the time that the copy would have taken. [`isend_from`](Self::isend_from) and
+    /// [`isend_vec`](Self::isend_vec) do not copy long messages.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Blocking
-    /// Never for a receive; for at most about half a millisecond until a receiver that is far behind has made room.
+    /// Never for a receive; for at most about half a millisecond until a receiver that lags far behind has made room.
     ///
     /// # Standard section
     /// 3.7.2
@@ -274,14 +274,14 @@ impl<'v> Communicator<'v> {
         self.start_send(data, dest.into(), tag, Mode::Standard)
     }
 
-    /// Starts a standard send of a slice that the request borrows until it is completed or dropped, as in C. On the same
-    /// machine the sender does not copy a long slice: the receiver reads it directly. To another machine it is sent from where
-    /// it lies if this rank is waiting for the request when the receiver asks for it, and from a copy if this rank is in
-    /// another operation then.
+    /// Starts a standard send of a slice that the request borrows until it is completed or dropped, as in C. Within a machine
+    /// the sender does not copy a long slice: the receiver reads it directly. To another machine it is sent without a copy if
+    /// this rank is waiting for the request when the receiver's clear-to-send arrives, and from a copy if this rank is in
+    /// another operation at that time.
     ///
     /// Dropping the request copies the slice if it has not been read yet, or sends it if the receiver has asked for it.
-    /// *Leaking* the request ([`std::mem::forget`]) does neither: the receiver gets whatever is in that memory by then, or
-    /// waits in vain, which ends the job as a deadlock.
+    /// *Leaking* the request ([`std::mem::forget`]) does neither: the receiver gets whatever that memory contains by then, or
+    /// waits forever, which ends the job as a deadlock.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -295,11 +295,11 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
-    // What it returns is copied by whoever it is not inlined into: see `Engine::send_at_once`.
+    // Functions that this is not inlined into copy its result: see `Engine::send_at_once`.
     #[inline(always)]
     pub fn isend_from<'a, T: Element>(
         &self,
@@ -321,7 +321,7 @@ impl<'v> Communicator<'v> {
     /// Starts a synchronous send, which completes when a receive has matched it. The slice is copied.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -332,7 +332,7 @@ impl<'v> Communicator<'v> {
     /// Starts a ready send: see [`rsend`](Self::rsend).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -343,7 +343,7 @@ impl<'v> Communicator<'v> {
     /// Starts a buffered send: see [`bsend`](Self::bsend).
     ///
     /// # Errors
-    /// As [`bsend`](Self::bsend).
+    /// Those of [`bsend`](Self::bsend).
     ///
     /// # Standard section
     /// 3.7.2
@@ -355,10 +355,10 @@ impl<'v> Communicator<'v> {
         Ok(Request::new(self, self.guard(start())?, Target::Nothing))
     }
 
-    /// Starts a standard send of a vector, whose memory is sent as it is.
+    /// Starts a standard send of a vector, whose memory is sent without a copy.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     ///
     /// # Standard section
     /// 3.7.2
@@ -388,7 +388,7 @@ impl<'v> Communicator<'v> {
     /// # Ok(()) });
     /// ```
     ///
-    /// The slice cannot be touched before:
+    /// The slice cannot be accessed before that:
     ///
     /// ```compile_fail,E0503
     /// # fn f(world: &river_mpi::Communicator) -> river_mpi::Result {
@@ -400,7 +400,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [`MpiError::Rank`], [`MpiError::Tag`] for what does not exist.
+    /// [`MpiError::Rank`] or [`MpiError::Tag`] if the rank or tag is invalid.
     ///
     /// # Standard section
     /// 3.7.2
@@ -417,10 +417,10 @@ impl<'v> Communicator<'v> {
         Ok(Request::new(self, op, Target::slice(buffer)))
     }
 
-    /// Posts a receive of a message of whatever length.
+    /// Posts a receive of a message of any length.
     ///
     /// # Errors
-    /// As [`irecv_into`](Self::irecv_into).
+    /// Those of [`irecv_into`](Self::irecv_into).
     pub fn irecv<T: Element>(&self, source: impl Into<Peer>, tag: impl Into<Tag>) -> Result<Receive<'v, T>> {
         Ok(Receive::new(self, self.post(source.into(), tag.into())?))
     }
@@ -452,7 +452,7 @@ impl<'v> Communicator<'v> {
         Ok(Request::new(self, self.guard(start())?, Target::Nothing))
     }
 
-    // Neither of these two is inlined, as the caller is everywhere; the second returns in registers: see
+    // Neither of these two is inlined, because their caller always is; the second returns in registers: see
     // `Engine::send_at_once`.
     #[inline(never)]
     fn start_lent(&self, bytes: &[u8], dest: Peer, tag: i32) -> Result<Option<Sending>> {
@@ -469,7 +469,7 @@ impl<'v> Communicator<'v> {
         self.engine().send_at_once(to, self.key(tag).ok()?, bytes)
     }
 
-    /// Receives into a target; `size` is that of its elements.
+    /// Receives into a target whose elements have `size` bytes.
     pub(crate) fn receive(
         &self,
         target: &mut Target<'_>,

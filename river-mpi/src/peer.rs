@@ -1,27 +1,27 @@
-//! Whom a message is for, and which messages a receive wants.
+//! The peers and tags of operations.
 
 use crate::error::{MpiError, Result};
 
-/// The other side of an operation: a rank, or one of [`ANY_SOURCE`] and [`PROC_NULL`].
+/// The peer of an operation: a rank, or one of [`ANY_SOURCE`] and [`PROC_NULL`].
 ///
-/// Operations take `impl Into<Peer>`, so a rank is written as the number that it is.
+/// Operations take `impl Into<Peer>`, so a rank is passed as a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// That rank of the communicator; of an intercommunicator, of the other group.
+    /// The rank of the communicator with this number; in an intercommunicator, of the other group.
     Rank(usize),
-    /// Whoever sends; for receives only.
+    /// Any sender; for receives only.
     Any,
-    /// Nobody: sending to it and receiving from it succeed at once and do nothing.
+    /// No process: sending to it and receiving from it return at once and do nothing.
     Null,
 }
 
-/// A receive takes a message whoever sent it (MPI 1.3, section 3.2.4).
+/// Lets a receive match messages of any source (MPI 1.3, section 3.2.4).
 pub const ANY_SOURCE: Peer = Peer::Any;
-/// The rank of nobody, for the borders of a grid (MPI 1.3, section 3.11).
+/// The null process, for example beyond the border of a grid (MPI 1.3, section 3.11).
 pub const PROC_NULL: Peer = Peer::Null;
 
 impl Peer {
-    /// The rank, if it is one.
+    /// The rank, unless it is one of the special peers.
     #[must_use]
     pub fn rank(self) -> Option<usize> {
         match self {
@@ -31,7 +31,7 @@ impl Peer {
     }
 }
 
-/// A rank as messages name it. A communicator's members are counted in 32 bits.
+/// A rank as messages contain it. The number of a communicator's members fits into 32 bits.
 #[inline]
 pub(crate) fn number(rank: usize) -> u32 {
     u32::try_from(rank).unwrap_or(u32::MAX)
@@ -43,16 +43,16 @@ impl From<usize> for Peer {
     }
 }
 
-/// Which tag a receive wants: a number, or [`ANY_TAG`].
+/// The tag of a receive: a number, or [`ANY_TAG`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tag {
-    /// That one.
+    /// This tag only.
     Is(i32),
-    /// Whichever.
+    /// Any tag.
     Any,
 }
 
-/// A receive takes a message whatever its tag (MPI 1.3, section 3.2.4).
+/// Lets a receive match messages with any tag (MPI 1.3, section 3.2.4).
 pub const ANY_TAG: Tag = Tag::Any;
 
 impl Tag {
@@ -71,7 +71,7 @@ impl From<i32> for Tag {
     }
 }
 
-/// The tag, if one can be sent with it.
+/// Returns the tag if messages can be sent with it.
 #[inline]
 pub(crate) fn sendable(tag: i32) -> Result<i32> {
     if tag >= 0 { Ok(tag) } else { Err(unsendable(tag)) }

@@ -1,6 +1,6 @@
-//! Persistent requests: operations that are set up once and started again and again (MPI 1.3, section 3.9).
+//! Persistent requests: operations that are set up once and can be started repeatedly (MPI 1.3, section 3.9).
 //!
-//! They own their buffer, so that between two starts, and only then, the program can change it.
+//! They own their buffer, so the program can change it between two starts, and only then.
 
 use crate::communicator::Communicator;
 use crate::element::{self, Element};
@@ -12,7 +12,7 @@ use crate::request::{Request, Stage};
 use crate::status::Status;
 use crate::target::Target;
 
-/// An operation that can be started again and again, with its buffer.
+/// An operation that can be started repeatedly, together with its buffer.
 ///
 /// ```
 /// # river_mpi::testing::world(2, |world| {
@@ -49,7 +49,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a standard send of a buffer.
     ///
     /// # Errors
-    /// [`MpiError::Rank`], [`MpiError::Tag`] for what does not exist.
+    /// [`MpiError::Rank`] or [`MpiError::Tag`] if the rank or tag is invalid.
     pub fn send_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -62,7 +62,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a synchronous send of a buffer.
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn ssend_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -75,7 +75,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a buffered send of a buffer.
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn bsend_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -88,7 +88,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a ready send of a buffer: see [`rsend`](Self::rsend).
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn rsend_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -101,7 +101,7 @@ impl<'v> Communicator<'v> {
     /// Sets up a receive into a buffer.
     ///
     /// # Errors
-    /// As [`send_init`](Self::send_init).
+    /// Those of [`send_init`](Self::send_init).
     pub fn recv_init<T: Element>(
         &self,
         buffer: Vec<T>,
@@ -126,16 +126,16 @@ impl<'v, T: Element> Persistent<'v, T> {
         Self { comm: comm.clone(), buffer, action, peer, stage: Stage::INACTIVE }
     }
 
-    /// Starts the operation. A send takes what is in the buffer now.
+    /// Starts the operation. A send sends the current contents of the buffer.
     ///
     /// # Errors
-    /// [`MpiError::Request`] if it was started already, and those of the operation.
+    /// [`MpiError::Request`] if it is already under way, and those of the operation.
     pub fn start(&mut self) -> Result {
         let result = self.inactive().and_then(|()| self.begin());
         self.comm.guard(result)
     }
 
-    /// Waits until the operation is complete; it can be started again then. If it was not started, returns at once.
+    /// Waits until the operation is complete; it can then be started again. Returns at once if it was not started.
     ///
     /// # Errors
     /// Those of the operation.
@@ -146,7 +146,7 @@ impl<'v, T: Element> Persistent<'v, T> {
         self.request().wait()
     }
 
-    /// Completes the operation if it can be completed now; `None` if not. Does not block.
+    /// Completes the operation if possible; returns `None` if it is not complete yet. Does not block.
     ///
     /// # Errors
     /// Those of the operation.
@@ -154,17 +154,18 @@ impl<'v, T: Element> Persistent<'v, T> {
         self.request().test()
     }
 
-    /// Asks for the operation to be cancelled, as [`Request::cancel`] does. It must still be completed; if it was not started,
-    /// nothing happens.
+    /// Asks for the operation to be cancelled, as [`Request::cancel`] does. It must still be completed. Does nothing if it
+    /// was not started.
     ///
     /// # Errors
-    /// As [`Request::cancel`].
+    /// Those of [`Request::cancel`].
     pub fn cancel(&mut self) -> Result {
         self.request().cancel()
     }
 
-    /// The operation that was started as a [`Request`], for [`wait_all`](crate::wait_all) and the like. If the request is dropped
-    /// before it is complete, the operation is this one's again, and goes on. If it was not started, the request is complete.
+    /// Lends the started operation as a [`Request`], for [`wait_all`](crate::wait_all) and the like. If the request is
+    /// dropped before it is complete, the operation returns to this object and continues. If the operation was not started,
+    /// the request is complete.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -188,13 +189,13 @@ impl<'v, T: Element> Persistent<'v, T> {
         Request::lent(&self.comm, &mut self.stage, target)
     }
 
-    /// Whether it was started and is not complete yet.
+    /// Whether the operation was started and is not complete yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.stage.is_active()
     }
 
-    /// What is in the buffer.
+    /// The contents of the buffer.
     ///
     /// # Errors
     /// [`MpiError::Request`] while the operation is under way.
@@ -203,7 +204,7 @@ impl<'v, T: Element> Persistent<'v, T> {
         Ok(&self.buffer)
     }
 
-    /// The buffer, to be changed.
+    /// The buffer, for changing it.
     ///
     /// # Errors
     /// [`MpiError::Request`] while the operation is under way.
@@ -249,10 +250,10 @@ impl<T> Drop for Persistent<'_, T> {
     }
 }
 
-/// Starts several (`MPI_Startall`).
+/// Starts several operations (`MPI_Startall`).
 ///
 /// # Errors
-/// That of the first that cannot be started; those before it were.
+/// The error of the first operation that cannot be started; those before it were started.
 pub fn start_all<'a, 'v: 'a, T: Element>(
     requests: impl IntoIterator<Item = &'a mut Persistent<'v, T>>,
 ) -> Result {

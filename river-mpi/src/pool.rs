@@ -1,18 +1,18 @@
-//! Buffers that are used again: what a message was sent in comes back when its receiver has read it, if that is in the
-//! same process, or when it has left otherwise. Fresh memory costs more than the copy into it.
+//! Reuses buffers: that of a sent message returns to the pool once its receiver has read it, if it is in the same process, or
+//! once the message has left the process. Fresh memory costs more than copying into it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Shorter ones are served well by the allocator.
+/// The smallest buffer in the pool. The allocator is fast enough for shorter ones.
 const SHORTEST: usize = 512;
-/// Sizes are powers of two, from `SHORTEST` on.
+/// The number of sizes, which are powers of two from `SHORTEST` on.
 const CLASSES: usize = 14;
-/// The most bytes that are kept.
+/// The maximum number of bytes that are kept.
 const KEPT: usize = 16 << 20;
 
-/// A rank's buffers.
+/// The pool of a rank.
 #[derive(Debug, Default)]
 pub(crate) struct Pool(Mutex<Free>);
 
@@ -22,7 +22,7 @@ struct Free {
     bytes: usize,
 }
 
-/// A buffer that is on its way.
+/// A buffer in use, which returns to its pool when it is dropped.
 struct Lent {
     buffer: Vec<u8>,
     home: Arc<Pool>,
@@ -47,7 +47,7 @@ impl Drop for Lent {
 }
 
 impl Pool {
-    /// The parts, one behind the other.
+    /// Concatenates two parts in a buffer of the pool.
     pub(crate) fn join(self: &Arc<Self>, first: &[u8], second: &[u8]) -> Bytes {
         let len = first.len() + second.len();
         let Some(class) = class_of(len) else {
@@ -63,7 +63,7 @@ impl Pool {
         Bytes::from_owner(Lent { buffer, home: self.clone() })
     }
 
-    /// A buffer of that length that `fill` writes to.
+    /// Returns a buffer of this length that `fill` has written to.
     pub(crate) fn filled(self: &Arc<Self>, len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
         let Some(class) = class_of(len) else {
             let mut buffer = vec![0; len];
@@ -88,7 +88,7 @@ impl Pool {
     }
 }
 
-/// Which class serves so many bytes; `None`: none does.
+/// The size class for this many bytes; `None` if there is none.
 fn class_of(len: usize) -> Option<usize> {
     if len <= SHORTEST / 2 {
         return None;

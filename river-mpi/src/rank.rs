@@ -1,4 +1,4 @@
-//! What a rank is: a function that travels to its VM, and the life that it leads there.
+//! The VR that runs a rank: a function that is sent to its VM and called there.
 
 use std::any::Any;
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::error::MpiError;
 use crate::header::HEADER;
 use crate::job::{Life, Order, Past, Report};
 
-/// The function that each rank runs, as it is called.
+/// The function that each rank runs, with its result encoded.
 type Boxed = Box<dyn Fn(&Communicator<'_>) -> river_core::Result<Vec<u8>>>;
 
-/// The way from a code pointer to [`Boxed`].
+/// Makes a [`Boxed`] of a code pointer.
 pub(crate) struct Body<T>(PhantomData<fn() -> T>);
 
 impl<T, F> Trampoline<F> for Body<T>
@@ -28,14 +28,14 @@ where
     F: Fn(&Communicator<'_>) -> river_core::Result<T> + 'static,
 {
     fn enter(f: F, context: &mut dyn Any) {
-        // A pointer made for another purpose finds another context and does nothing.
+        // A code pointer that was made for another purpose gets a different context, and does nothing.
         if let Some(boxed) = context.downcast_mut::<Option<Boxed>>() {
             *boxed = Some(Box::new(move |world| Ok(postcard::to_stdvec(&f(world)?)?)));
         }
     }
 }
 
-/// A rank as it travels.
+/// A rank in the form in which it is sent.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RankVr(pub(crate) Life);
 
@@ -53,7 +53,7 @@ impl VirtualResource for RankVr {
     }
 }
 
-/// The life of a rank.
+/// Runs a rank from its start to its end.
 pub(crate) fn be_rank(
     vr: &Vr,
     (rank, survive): (u32, bool),
@@ -87,7 +87,7 @@ pub(crate) fn be_rank(
     let result = run();
     let Err(error) = result else { return Ok(()) };
     if survive {
-        // Those that wait for this rank get its error from the core, behind all that it had sent.
+        // Ranks that wait for this one get its error from the core, after all messages that it had sent.
         return Err(error);
     }
     let because_of = match error.downcast_ref::<MpiError>() {

@@ -1,4 +1,4 @@
-//! Requests: operations that were started and are completed later.
+//! Requests: operations that are started and completed later.
 
 mod receive;
 
@@ -15,7 +15,7 @@ use crate::target::Target;
 pub use receive::Receive;
 pub(crate) use receive::to_vec;
 
-/// An operation under way (MPI 1.3, section 3.7).
+/// An operation in progress (MPI 1.3, section 3.7).
 ///
 /// It owns or borrows its buffer, so nothing else can touch memory that a message may still be written to; the buffer is
 /// written only inside `wait` and `test`. If the request is dropped, a send continues in the background and a receive is
@@ -28,31 +28,31 @@ pub struct Request<'a> {
     stage: Stage,
     pending: Option<Box<dyn Pending + 'a>>,
     target: Target<'a>,
-    /// Where the operation goes when the request is dropped, if it has another owner.
+    /// Where the operation is returned to when the request is dropped, if it is only lent.
     home: Option<&'a mut Stage>,
 }
 
-/// How far it is.
+/// The state of a request.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// With nobody: there is nothing to do, and nobody has asked for it yet.
+    /// The peer is `PROC_NULL`: there is nothing to do, and the result was not collected yet.
     Null,
-    /// A send of which nothing is left here; nobody has asked for it yet.
+    /// A send that was completed when it was started; the result was not collected yet.
     Gone {
         to: u32,
         ticket: u64,
     },
     UnderWay(OpId),
-    /// It is over, or was never started.
+    /// Complete, or never started.
     Complete(Status),
-    /// It is over, with an error that its owner has not got yet.
+    /// Failed, with an error that was not returned yet.
     Failed(Box<MpiError>),
 }
 
 impl Stage {
     pub(crate) const INACTIVE: Self = Self::Complete(Status::EMPTY);
 
-    /// Whether there is something to ask for.
+    /// Whether the result has not been collected yet.
     pub(crate) fn is_active(&self) -> bool {
         !matches!(self, Self::Complete(_))
     }
@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// None: to nobody.
+/// `None` is a send to [`PROC_NULL`](crate::PROC_NULL).
 impl From<Option<Sending>> for Stage {
     #[inline]
     fn from(sending: Option<Sending>) -> Self {
@@ -77,7 +77,7 @@ impl From<Option<Sending>> for Stage {
     }
 }
 
-/// None: from nobody.
+/// `None` is a receive from [`PROC_NULL`](crate::PROC_NULL).
 impl From<Option<OpId>> for Stage {
     #[inline]
     fn from(op: Option<OpId>) -> Self {
@@ -86,13 +86,13 @@ impl From<Option<OpId>> for Stage {
 }
 
 impl<'a> Request<'a> {
-    // Inlined: made here and moved to the caller it would be copied before its parts have left the store buffer.
+    // Inlined: a request built here and moved to the caller would be copied before its parts have left the store buffer.
     #[inline]
     pub(crate) fn new(comm: &Communicator<'a>, stage: impl Into<Stage>, target: Target<'a>) -> Self {
         Self { comm: comm.clone(), stage: stage.into(), pending: None, target, home: None }
     }
 
-    /// Of an operation that another owner lends until it is dropped.
+    /// Creates a request for an operation that is lent to it: it returns to its owner when the request is dropped.
     pub(crate) fn lent(comm: &Communicator<'a>, home: &'a mut Stage, target: Target<'a>) -> Self {
         let stage = std::mem::replace(home, Stage::INACTIVE);
         let mut request = Self::new(comm, stage, target);
@@ -100,7 +100,7 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// Of an operation that is more than a message.
+    /// Creates a request for an operation of more than one message.
     pub(crate) fn of_pending(comm: &Communicator<'a>, pending: Box<dyn Pending + 'a>) -> Self {
         let mut request = Self::new(comm, Stage::INACTIVE, Target::Nothing);
         request.pending = Some(pending);
@@ -110,10 +110,10 @@ impl<'a> Request<'a> {
     /// Waits until the operation is complete.
     ///
     /// # Errors
-    /// [`MpiError::Truncated`], [`MpiError::Type`] if a message does not fit; [`MpiError::ProcFailed`] if the other side is gone.
+    /// [`MpiError::Truncated`], [`MpiError::Type`] if a message does not fit; [`MpiError::ProcFailed`] if the peer is gone.
     ///
     /// # Blocking
-    /// Until the message has come, or the buffer of a send can be used again.
+    /// Until the message has arrived, or the buffer of a send can be reused.
     pub fn wait(mut self) -> Result<Status> {
         self.complete()
     }
@@ -122,17 +122,17 @@ impl<'a> Request<'a> {
     /// `test` keeps returning its status.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<Status>> {
         let comm = self.comm.clone();
         comm.guard(self.try_test())
     }
 
-    /// Asks for the operation to be cancelled (MPI 1.3, section 3.8). The request must still be completed; its status
-    /// says whether it was cancelled.
+    /// Asks for the operation to be cancelled (MPI 1.3, section 3.8). The request must still be completed; its status tells
+    /// whether it was cancelled.
     ///
     /// # Errors
-    /// [`MpiError::ProcFailed`] if the other side of a send is gone.
+    /// [`MpiError::ProcFailed`] if the receiver of a send is gone.
     pub fn cancel(&mut self) -> Result {
         if self.pending.is_some() {
             let text = "a collective operation cannot be cancelled: other ranks take part in it".to_owned();
@@ -149,13 +149,13 @@ impl<'a> Request<'a> {
         self.comm.guard(result)
     }
 
-    /// Whether the operation is not completed yet.
+    /// Whether the operation was not completed yet.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.stage.is_active() || self.pending.is_some()
     }
 
-    /// Completes an operation that is more than a message, if it can be completed. False: it cannot yet.
+    /// Completes an operation of more than one message, if possible. Returns `false` if it is not done yet.
     fn test_pending(&mut self) -> Result<bool> {
         let Some(pending) = &mut self.pending else { return Ok(true) };
         let tested = pending.test(self.comm.engine());
@@ -191,7 +191,7 @@ impl<'a> Request<'a> {
         comm.guard(self.finish().map(|status| status.unwrap_or(Status::EMPTY)))
     }
 
-    /// What is borrowed for a send that is under way.
+    /// The slice that a send in progress borrows.
     fn shown(&self) -> Option<(OpId, &'a [u8])> {
         match self.target {
             Target::Source(data) => Some((self.stage.op()?, data)),
@@ -213,7 +213,7 @@ impl<'a> Request<'a> {
         self.finish()
     }
 
-    /// Takes the outcome, if it is there.
+    /// Returns the outcome, if the operation is complete.
     #[inline]
     fn finish(&mut self) -> Result<Option<Status>> {
         let op = match self.stage {
@@ -247,7 +247,7 @@ impl<'a> Request<'a> {
 }
 
 impl Request<'_> {
-    /// The error of one that has failed, once.
+    /// Returns the error of a failed operation, once.
     #[cold]
     fn fail(&mut self) -> Result<Option<Status>> {
         match std::mem::replace(&mut self.stage, Stage::INACTIVE) {
@@ -275,33 +275,33 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// An operation of many messages that is under way.
+/// A collective operation in progress.
 pub(crate) trait Pending {
-    /// Lets it advance; true: it is complete, and its result is where it belongs.
+    /// Advances the operation. Returns `true` once it is complete and its result was delivered.
     fn test(&mut self, engine: &Engine<'_>) -> Result<bool>;
 
-    /// Whether nothing is left of it but to be tested.
+    /// Whether the operation is done, so that only `test` remains to be called.
     fn is_done(&self) -> bool;
 
     /// The rank of the world that it waits for.
     fn waits_for(&self) -> u32;
 }
 
-/// Waits until all are complete; their statuses, in order.
+/// Waits until all requests are complete, and returns their statuses in order.
 ///
 /// # Errors
-/// That of the first that fails. The others stay pending and can still be completed; [`test`](Request::test) has the status of
-/// those that are complete.
+/// The error of the first one that fails. The others stay pending and can still be completed; [`test`](Request::test) returns
+/// the status of those that are complete.
 ///
 /// # Blocking
-/// As [`Request::wait`].
+/// Like [`Request::wait`].
 pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
     land_all(requests);
     requests.iter_mut().map(Request::complete).collect()
 }
 
-/// Waits until all messages are there, or one can never come. They come to their places together, however they are
-/// mixed, instead of being kept until their turn.
+/// Waits until all messages have arrived, or one of them never can. Messages that arrive in any order are written directly to
+/// their final places, instead of being buffered until they are waited for.
 pub(crate) fn land_all(requests: &mut [Request<'_>]) {
     let active = requests.iter().filter(|request| request.stage.op().is_some()).count();
     let Some(first) = requests.first().filter(|_| active > 1) else { return };
@@ -314,7 +314,7 @@ pub(crate) fn land_all(requests: &mut [Request<'_>]) {
     let mut seats = Seats { last: waiting.last().copied(), requests };
     engine.show(shown, || {
         for op in waiting {
-            // Its error is told by who completes it.
+            // The error is returned when the request is completed.
             if engine.wait_landing(&[op], Some(&mut seats)).is_err() {
                 return;
             }
@@ -322,10 +322,10 @@ pub(crate) fn land_all(requests: &mut [Request<'_>]) {
     });
 }
 
-/// Requests that are waited for together, each with the seat of its number.
+/// Requests that are waited for together. The seat of each is its index.
 struct Seats<'r, 'a> {
     requests: &'r mut [Request<'a>],
-    /// What is waited for at last; none: any of them.
+    /// The operation whose completion ends the wait; `None` if that of any does.
     last: Option<OpId>,
 }
 
@@ -356,13 +356,13 @@ impl Landing for Seats<'_, '_> {
     }
 }
 
-/// Waits until an active request is complete, and returns its index and status; `None` if none is active.
+/// Waits until an active request is complete, and returns its index and status. Returns `None` if none is active.
 ///
 /// # Errors
-/// That of the one that completes with an error, or that can never complete.
+/// The error of the request that fails, or that can never complete.
 ///
 /// # Blocking
-/// As [`Request::wait`].
+/// Like [`Request::wait`].
 pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
     loop {
         if let Some(found) = test_any(requests)? {
@@ -380,7 +380,7 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
         for (request, seat) in requests.iter().zip(0..) {
             active.extend(request.stage.op().inspect(|&op| _ = engine.seat(op, seat)));
         }
-        // To test one may have brought in what completes another.
+        // Testing one request may have received a message that completes another.
         let is_done =
             |request: &Request<'_>| request.pending.as_ref().is_some_and(|pending| pending.is_done());
         if active.iter().any(|&op| engine.is_complete(op)) || requests.iter().any(is_done) {
@@ -399,10 +399,10 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// statuses. The result is empty if no request is active.
 ///
 /// # Errors
-/// As [`wait_any`], if none could be completed before it: otherwise the error is returned by the next call.
+/// Those of [`wait_any`], if no request could be completed before the error; otherwise the next call returns it.
 ///
 /// # Blocking
-/// As [`Request::wait`].
+/// Like [`Request::wait`].
 pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
     let done = wait_any(requests)?.into_iter().collect();
     complete_some(requests, done)
@@ -412,7 +412,7 @@ pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
 /// `None`. Does not block.
 ///
 /// # Errors
-/// As [`wait_all`].
+/// Those of [`wait_all`].
 pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     if let Some(first) = requests.first() {
         first.comm.guard(first.comm.engine().progress())?;
@@ -434,7 +434,7 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
 /// Completes one active request, if one can be completed, and returns its index and status. Does not block.
 ///
 /// # Errors
-/// As [`wait_any`].
+/// Those of [`wait_any`].
 pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
     if let Some(first) = requests.iter().find(|request| request.is_active()) {
         first.comm.guard(first.comm.engine().progress())?;
@@ -459,13 +459,13 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
 /// Completes every active request that can be completed, and returns their indices and statuses. Does not block.
 ///
 /// # Errors
-/// As [`wait_some`].
+/// Those of [`wait_some`].
 pub fn test_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
     complete_some(requests, Vec::new())
 }
 
-/// Completes those that can be completed, and says so with those that are done. An error does not lose them: then it comes next
-/// time.
+/// Completes the requests that can be completed, and appends them to `done`. If one fails after others were completed, its
+/// error is kept for the next call.
 fn complete_some(
     requests: &mut [Request<'_>],
     mut done: Vec<(usize, Status)>,

@@ -1,16 +1,16 @@
-//! What is known of a message.
+//! The status of a message.
 
 use std::fmt;
 
 use crate::header::{Header, Receipt};
 
-/// What a receive or a probe tells of a message (MPI 1.3, section 3.2.5).
-// Two words, as vectors of it are made message by message.
+/// Information about a message, from a receive or a probe (MPI 1.3, section 3.2.5).
+// Only two words long, since vectors of it are built message by message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// [`NOBODY`] if there is no message.
     source: u32,
-    /// If there is none, whether it was cancelled.
+    /// If there is no message, whether the operation was cancelled.
     tag: i32,
     bytes: u64,
 }
@@ -28,11 +28,11 @@ impl Status {
         header.receipt().into()
     }
 
-    /// Of a send, of a receive from nobody, and of what has not happened.
+    /// The status of a send, of a receive from `PROC_NULL`, and of an operation that was not started.
     pub(crate) const EMPTY: Self = Self { source: NOBODY, tag: 0, bytes: 0 };
     pub(crate) const CANCELLED: Self = Self { tag: 1, ..Self::EMPTY };
 
-    /// Who sent the message; `None` if there is none: after a send, a cancelled receive, or one from
+    /// The sender of the message; `None` if there is no message: after a send, a cancelled receive, or a receive from
     /// [`PROC_NULL`](crate::PROC_NULL).
     #[must_use]
     pub fn source(&self) -> Option<usize> {
@@ -51,7 +51,7 @@ impl Status {
         usize::try_from(self.bytes).unwrap_or(usize::MAX)
     }
 
-    /// How many elements of type `T` the message has; `None` if that is not a whole number (`MPI_UNDEFINED`).
+    /// The number of elements of type `T` in the message; `None` if it is not a whole number (`MPI_UNDEFINED`).
     #[must_use]
     pub fn count<T>(&self) -> Option<usize> {
         let (size, bytes) = (size_of::<T>(), self.bytes());

@@ -1,4 +1,5 @@
-//! The supervisor's side of a job: it starts the ranks, and has [`Supervisor`] say what follows from what they report.
+//! The supervisor's side of a job: starts the ranks, and passes their reports to the [`Supervisor`], whose actions it carries
+//! out.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use crate::job::{Order, Place};
 use crate::matching::Key;
 use crate::supervisor::{Action, Event, Supervisor};
 
-/// Starts the ranks, which wait for that, and watches over them until the job is over.
+/// Sends the ranks the order to start, for which they wait, and watches over them until the job is over.
 pub(crate) fn supervise(
     vr: &Vr,
     ranks: &[VrId],
@@ -20,7 +21,7 @@ pub(crate) fn supervise(
     survive: bool,
 ) -> Result<Vec<Result<Vec<u8>>>> {
     if ranks.is_empty() {
-        // Nobody would ever say that it is over.
+        // Without ranks, no report would ever end the job.
         return Err(MpiError::Arg("a job needs at least one rank".to_owned()));
     }
     engine::describe(vr);
@@ -28,7 +29,7 @@ pub(crate) fn supervise(
     let tell = |rank: u32, order: &Order| {
         let header = Header { kind: Kind::Job, from: u32::MAX, key: Key::NONE, ticket: 0, length: 0 };
         match postcard::to_stdvec(order) {
-            // If it is gone, its notice comes.
+            // If the rank is gone, a notice will arrive.
             Ok(bytes) => drop(vr.send_bytes(ranks[rank as usize], MESSAGES, LANE, header.with(&bytes))),
             Err(error) => tracing::error!(%error, "an order cannot be encoded"),
         }
@@ -40,7 +41,7 @@ pub(crate) fn supervise(
         tell(rank, &start);
     }
     let mut supervisor = Supervisor::new(ranks.len(), survive);
-    // Notices that are not for this job.
+    // Notices about VRs that are not part of this job.
     let mut foreign = Vec::new();
     let end = loop {
         let envelope = vr

@@ -1,10 +1,10 @@
 //! The supervisor of a job: a state machine that receives reports from ranks and returns actions.
 //!
-//! It finds deadlocks. A rank that has waited for a second reports what it waits for, and how many envelopes it has
-//! sent to and received from each other rank. If all ranks that still run have reported so, and every envelope that
-//! one of them has sent was received, then nothing is under way that could end a wait: the first rank to go on would
-//! need an envelope that was sent and not received. As a wait may also end because somebody has died, all are asked
-//! once more whether they are still in the same wait.
+//! It detects deadlocks. A rank that has waited for a second reports what it waits for, and how many envelopes it has sent to
+//! and received from each other rank. If all running ranks have reported a wait, and every envelope that one of them has sent
+//! was received, then nothing in flight can end a wait: the first rank to continue would need an envelope that was sent and
+//! not yet received. As the death of a rank may also end a wait, all ranks are then asked once more whether they are still in
+//! the same wait.
 
 use std::fmt::Write as _;
 
@@ -13,28 +13,28 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::error::MpiError;
 use crate::job::{Agreement, AgreementKey, Order, Report, Waiting};
 
-/// What the supervisor hears.
+/// An event that the supervisor handles.
 #[derive(Debug)]
 pub(crate) enum Event {
     Report(Report),
-    /// The rank is gone, with whatever is known of the reason.
+    /// The rank is gone, for the given reason as far as it is known.
     Gone {
         why: String,
     },
 }
 
-/// What it says.
+/// An action that the supervisor requests.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Tell this rank.
+    /// Send this message to a rank.
     Tell(u32, Message),
-    /// The job is over: what each rank has returned.
+    /// The job is over. Contains the result of each rank.
     Over(Vec<Result<Vec<u8>, MpiError>>),
     /// The job has failed.
     Failed(MpiError),
 }
 
-/// An [`Order`] that the supervisor gives.
+/// A message of the supervisor to a rank: one of the [`Order`]s.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     StillWaiting,
@@ -54,12 +54,12 @@ impl From<Message> for Order {
 
 #[derive(Debug)]
 struct Rank {
-    /// What it returned, or how it failed; `None` while it runs.
+    /// The rank's result or error; `None` while it runs.
     end: Option<Result<Vec<u8>, String>>,
-    /// How many envelopes it had sent to each other when it ended.
+    /// How many envelopes the rank had sent to each other rank when it ended.
     sent: Vec<u64>,
     waiting: Option<Waiting>,
-    /// It has confirmed that it still waits.
+    /// Whether the rank has confirmed that it is still waiting.
     confirmed: bool,
 }
 
@@ -74,9 +74,9 @@ struct Vote {
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     ranks: Vec<Rank>,
-    /// Whether the ranks that are left go on when one fails.
+    /// Whether the other ranks continue when one fails.
     survive: bool,
-    /// Ranks that failed because of another, of which nothing is known yet: (rank, text, the other).
+    /// Ranks that failed because of another rank that has not ended yet: (rank, text, the other rank).
     victims: Vec<(u32, String, u32)>,
     confirming: bool,
     votes: FxHashMap<AgreementKey, Vote>,
@@ -94,9 +94,9 @@ impl Supervisor {
         }
     }
 
-    /// Hears something of a rank.
+    /// Handles an event of a rank.
     pub(crate) fn hear(&mut self, rank: u32, event: Event) -> Vec<Action> {
-        // Of a victim everything is known: it repeats itself, and ends.
+        // A victim adds nothing new: it repeats its error, and ends.
         if !self.runs(rank) {
             return Vec::new();
         }
@@ -119,13 +119,14 @@ impl Supervisor {
             Event::Report(Report::Failed { text, because_of: Some(other) })
                 if because_of_one_that_runs && !self.survive =>
             {
-                // The other one's own words are worth more.
+                // The other rank's own error will be more informative.
                 self.victims.push((rank, text, other));
                 Vec::new()
             }
             Event::Report(Report::Failed { text, .. }) => {
                 let mut actions = self.ended(rank, Err(text));
-                // The program may have got the error as a value and go on, which nobody expects of it any more.
+                // The program may have received the error as a value and continued, but the other ranks no longer count on
+                // it.
                 actions.extend(self.survive.then_some(Action::Tell(rank, Message::End)));
                 actions
             }
@@ -139,7 +140,8 @@ impl Supervisor {
             }
             Event::Report(Report::StillWaiting { number, .. }) => {
                 let same = state.waiting.as_ref().is_some_and(|waiting| Some(waiting.number) == number);
-                // Who waits for a rank that has ended is about to be told, which ends this wait; the next one is reported again.
+                // A rank that waits for one that has ended is about to be notified, which ends this wait; it will report the
+                // next one.
                 if !same || will_hear {
                     state.waiting = None;
                     self.confirming = false;
@@ -163,13 +165,13 @@ impl Supervisor {
         self.ranks.get(rank as usize).is_some_and(|rank| rank.end.is_none())
     }
 
-    /// Whether it may still do something: a victim has ended, though nobody knows yet why.
+    /// Whether the rank may still do something. A victim has ended, though the cause is not known yet.
     fn runs(&self, rank: u32) -> bool {
         self.has_no_end(rank) && !self.victims.iter().any(|&(victim, ..)| victim == rank)
     }
 
-    /// Because of whom a rank failed in the end: itself, unless it is a victim. Ranks that have lost sight of each other are no
-    /// victims, as they would never say more.
+    /// The rank that caused a rank's failure: the rank itself, unless it is a victim. Ranks that have lost the connection to
+    /// each other are no victims, since neither would report another cause.
     fn first_cause(&self, mut rank: u32) -> u32 {
         while let Some(&(_, _, other)) = self.victims.iter().find(|&&(victim, ..)| victim == rank) {
             rank = other;
@@ -199,7 +201,7 @@ impl Supervisor {
             });
             return vec![Action::Over(ends.collect())];
         }
-        // It will not answer any more, if it was asked.
+        // The rank will not answer any more, if it was asked.
         self.confirming = false;
         let mut actions = self.count_votes();
         actions.extend(self.look_for_deadlock());
@@ -221,13 +223,13 @@ impl Supervisor {
         self.running().map(|(rank, _)| Action::Tell(rank as u32, Message::StillWaiting)).collect()
     }
 
-    /// Whether all that run wait, and all that was sent to them was received.
+    /// Whether all running ranks wait, and have received everything that was sent to them.
     fn nothing_is_under_way(&self) -> bool {
         self.running().all(|(to, rank)| {
             let Some(waiting) = &rank.waiting else { return false };
             self.ranks.iter().enumerate().all(|(from, sender)| {
                 let sent = sender.waiting.as_ref().map_or(&sender.sent, |waiting| &waiting.sent);
-                // Of a rank that died nothing is known, nor matters: who waits for it is told.
+                // The count of a rank that died is unknown but irrelevant: ranks that wait for it are notified.
                 sent.get(to).is_none_or(|sent| waiting.received.get(from) == Some(sent))
             })
         })
@@ -301,7 +303,7 @@ mod tests {
     fn the_job_is_over_when_all_have_finished() {
         let mut supervisor = Supervisor::new(2, false);
         assert_eq!(supervisor.hear(1, finished(1)), []);
-        // The notice of its end comes after its report.
+        // The notice of the rank's end comes after its report.
         assert_eq!(supervisor.hear(1, Event::Gone { why: "has finished".into() }), []);
         assert_eq!(supervisor.hear(0, finished(0)), [Action::Over(vec![Ok(vec![0]), Ok(vec![1])])]);
     }
@@ -381,7 +383,7 @@ mod tests {
         supervisor.hear(1, still(1));
         let on = |on| Event::Report(Report::StillWaiting { number: Some(1), on });
         assert_eq!(supervisor.hear(2, on(vec![0])), [], "it has not heard of the end yet");
-        // It has, and now waits for another rank.
+        // Rank 2 has continued, and now waits for another rank.
         assert_eq!(supervisor.hear(2, waiting(2, &[0; 3], &[0; 3])).len(), 2);
         supervisor.hear(1, still(1));
         let end = supervisor.hear(2, Event::Report(Report::StillWaiting { number: Some(2), on: vec![1] }));
@@ -398,7 +400,7 @@ mod tests {
             []
         );
         assert_eq!(supervisor.hear(1, still(1)), []);
-        // Later they do wait for each other.
+        // Later they really wait for each other.
         assert_eq!(supervisor.hear(0, waiting(2, &[0, 0], &[0, 0])).len(), 2);
     }
 

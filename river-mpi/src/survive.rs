@@ -1,8 +1,8 @@
-//! Going on after a failure: revoke, shrink, agree, as MPI 5 has them (User-Level Failure Mitigation). The job must
-//! have been started with [`Launch::survive_failures`](crate::Launch::survive_failures).
+//! Continuing after a failure: revoke, shrink and agree, as in MPI 5 (User-Level Failure Mitigation). The job must have been
+//! started with [`Launch::survive_failures`](crate::Launch::survive_failures).
 //!
-//! The ranks agree through the job's supervisor, the one process that all of them end with; so there is no case in
-//! which some have heard the outcome and others cannot.
+//! The ranks agree through the job's supervisor, whose process all of them end with. So it cannot happen that some ranks
+//! learn the outcome and others cannot.
 
 use crate::communicator::Communicator;
 use crate::error::{MpiError, Result};
@@ -11,19 +11,19 @@ use crate::job::{Agreement, AgreementKey, Proposal};
 
 impl Communicator<'_> {
     /// Makes every pending and future operation on this communicator fail with [`MpiError::Revoked`], on all ranks (of both
-    /// groups). Use it when one rank has seen a failure that others, who may wait for something else, would not notice.
+    /// groups). Use it when one rank has seen a failure that others, which may wait for something else, would not notice.
     ///
-    /// Does not block. If this rank dies while it tells the others, some may not hear of it.
+    /// Does not block. If this rank dies while it notifies the others, some may not be notified.
     pub fn revoke(&self) {
         let everybody = self.everybody();
         self.engine().revoke(self.context(), &everybody);
         if let Some(own) = self.local_comm() {
-            // That of the other group has the same context.
+            // The other group's own communicator has the same context.
             self.engine().revoke(own.context(), &everybody);
         }
     }
 
-    /// The members of its group, or of both, in the same order on all.
+    /// The members of the group, or of both groups, in the same order on all ranks.
     fn everybody(&self) -> Vec<u32> {
         let mut members = self.local().members().to_vec();
         if self.is_inter() {
@@ -33,21 +33,21 @@ impl Communicator<'_> {
         members
     }
 
-    /// Whether it was revoked.
+    /// Whether the communicator was revoked.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
-        // A job that is ending says so elsewhere.
+        // Other operations report that a job is ending.
         let _ = self.engine().progress();
         self.engine().check(self.context()).is_err()
     }
 
-    /// A communicator of the ranks that are left, in their order. Works on a revoked one.
+    /// Creates a communicator of the ranks that are left, in their order. Works on a revoked communicator.
     ///
     /// # Errors
     /// [`MpiError::Comm`] on an intercommunicator.
     ///
     /// # Blocking
-    /// Until all that are left have called it.
+    /// Until all ranks that are left have called it.
     pub fn shrink(&self) -> Result<Self> {
         let shrink = || {
             if self.is_inter() {
@@ -62,14 +62,14 @@ impl Communicator<'_> {
         self.guard(shrink())
     }
 
-    /// The flags of all ranks that are left, combined by AND: the same on all of them, whoever fails meanwhile. Works
-    /// on a revoked communicator.
+    /// Returns the flags of all ranks that are left, combined by AND. The result is the same on all of them, even if ranks
+    /// fail meanwhile. Works on a revoked communicator.
     ///
     /// # Errors
     /// [`MpiError::Stopped`] if the job is ending.
     ///
     /// # Blocking
-    /// Until all that are left have called it.
+    /// Until all ranks that are left have called it.
     pub fn agree(&self, flags: u64) -> Result<u64> {
         self.guard(self.settle(flags)).map(|agreement| agreement.flags)
     }

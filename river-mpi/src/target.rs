@@ -1,36 +1,36 @@
-//! Where a message is to go, or comes from.
+//! The caller's memory that a message is received into or sent from.
 
 use crate::element::{self, Element};
 use crate::engine::Arrival;
 use crate::error::{MpiError, Result};
 use crate::header::Receipt;
 
-/// The caller's memory, whatever it is made of.
+/// The memory of an operation.
 pub(crate) enum Target<'a> {
-    /// A send has none.
+    /// Sends need no target.
     Nothing,
-    /// What a send borrows.
+    /// The slice that a send borrows.
     Source(&'a [u8]),
-    /// Elements of which every byte may be written, and their size.
+    /// Elements for which any bytes are valid, and their size.
     Bytes(&'a mut [u8], usize),
-    /// Elements that are made of bytes one by one, or scattered by a datatype.
+    /// Elements that are checked when they are written, or scattered by a datatype.
     Other(Box<dyn Fill + 'a>),
 }
 
-/// Memory that is filled in a way of its own.
+/// Memory with its own way of storing a message.
 pub(crate) trait Fill {
     /// The longest message that fits, in bytes.
     fn room(&self) -> usize;
 
-    /// What the length of a message must be a multiple of.
+    /// The size of which a message's length must be a multiple.
     fn size(&self) -> usize;
 
-    /// Takes a message that fits.
+    /// Stores a message that fits.
     fn fill(&mut self, bytes: &[u8]) -> Result;
 }
 
 impl<'a> Target<'a> {
-    /// A message is in this memory already.
+    /// Checks the length of a message that is in this memory already.
     #[inline]
     pub(crate) fn has(&self, message: Receipt) -> Result {
         match self {
@@ -40,7 +40,7 @@ impl<'a> Target<'a> {
     }
 
     pub(crate) fn slice<T: Element>(slice: &'a mut [T]) -> Self {
-        // Asked first, of an empty slice: the answer depends on the type only.
+        // Checked first, with an empty slice: the answer depends on the type only.
         if element::bytes_of_mut::<T>(&mut []).is_none() {
             return Self::Other(Box::new(Checked(slice)));
         }
@@ -56,7 +56,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Takes a message.
+    /// Stores a message.
     pub(crate) fn take(&mut self, arrival: &Arrival) -> Result {
         let (sent, room) = (arrival.len(), self.room());
         if sent > room {
@@ -77,7 +77,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// An error if a message is no whole number of elements of that size.
+/// Fails if a message is not a whole number of elements of this size.
 #[inline]
 pub(crate) fn whole(message: Receipt, size: usize) -> Result {
     if size == 0 || message.length.is_multiple_of(size as u64) { Ok(()) } else { Err(broken(message, size)) }

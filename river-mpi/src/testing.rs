@@ -4,8 +4,8 @@ use crate::communicator::Communicator;
 use crate::error::Result;
 use crate::launch;
 
-/// Runs ranks as threads of this process, without VMs, and returns what each of them returned. Unlike that of
-/// [`run`](crate::run), the closure may capture.
+/// Runs ranks as threads of this process, without VMs, and returns their results. Unlike with [`run`](crate::run), the
+/// closure may capture.
 ///
 /// # Panics
 /// If a rank fails or panics.
@@ -19,10 +19,10 @@ pub fn world<T: Send>(
     }
 }
 
-/// As [`world`], but returns the error of the job.
+/// Like [`world`], but returns the error of the job.
 ///
 /// # Errors
-/// That of the rank that failed first.
+/// The error of the rank that failed first.
 ///
 /// # Panics
 /// If a rank panics.
@@ -33,7 +33,7 @@ pub fn try_world<T: Send>(
     launch::run_threads(ranks, false, body)?.into_iter().collect()
 }
 
-/// As [`world`], but the others go on when a rank fails; says of each how it ended.
+/// Like [`world`], but the other ranks continue when one fails; returns the result or the error of each.
 ///
 /// # Errors
 /// If all ranks wait for each other.

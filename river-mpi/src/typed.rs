@@ -1,4 +1,4 @@
-//! Point-to-point communication of what datatypes describe (MPI 1.3, section 3.12).
+//! Point-to-point communication of data that datatypes describe (MPI 1.3, section 3.12).
 
 use bytemuck::Pod;
 
@@ -12,7 +12,7 @@ use crate::status::Status;
 use crate::target::{Fill, Target};
 
 impl<'v> Communicator<'v> {
-    /// Sends `count` of a datatype, out of a buffer. A receive may ask for the same data in another shape.
+    /// Sends `count` copies of a datatype from a buffer. The receive may use another layout for the same data.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -30,10 +30,10 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
+    /// Those of [`send`](Self::send), and [`MpiError::Type`] if the datatype reaches beyond the buffer.
     ///
     /// # Blocking
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub fn send_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -46,10 +46,10 @@ impl<'v> Communicator<'v> {
         self.guard(send())
     }
 
-    /// As [`send_as`](Self::send_as), in synchronous mode.
+    /// Like [`send_as`](Self::send_as), in synchronous mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     ///
     /// # Blocking
     /// Until a receive has matched it.
@@ -65,10 +65,10 @@ impl<'v> Communicator<'v> {
         self.guard(send())
     }
 
-    /// As [`send_as`](Self::send_as), in buffered mode.
+    /// Like [`send_as`](Self::send_as), in buffered mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as), and [`MpiError::Buffer`].
+    /// Those of [`send_as`](Self::send_as), and [`MpiError::Buffer`].
     pub fn bsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -81,13 +81,13 @@ impl<'v> Communicator<'v> {
         self.bsend(&packed, dest, tag)
     }
 
-    /// As [`send_as`](Self::send_as), in ready mode.
+    /// Like [`send_as`](Self::send_as), in ready mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     ///
     /// # Blocking
-    /// As [`rsend`](Self::rsend).
+    /// Like [`rsend`](Self::rsend).
     pub fn rsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -100,10 +100,10 @@ impl<'v> Communicator<'v> {
         self.rsend(&packed, dest, tag)
     }
 
-    /// As [`isend_as`](Self::isend_as), in synchronous mode.
+    /// Like [`isend_as`](Self::isend_as), in synchronous mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     pub fn issend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -116,10 +116,10 @@ impl<'v> Communicator<'v> {
         self.issend(&packed, dest, tag)
     }
 
-    /// As [`isend_as`](Self::isend_as), in buffered mode.
+    /// Like [`isend_as`](Self::isend_as), in buffered mode.
     ///
     /// # Errors
-    /// As [`bsend_as`](Self::bsend_as).
+    /// Those of [`bsend_as`](Self::bsend_as).
     pub fn ibsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -132,10 +132,10 @@ impl<'v> Communicator<'v> {
         self.ibsend(&packed, dest, tag)
     }
 
-    /// As [`isend_as`](Self::isend_as), in ready mode.
+    /// Like [`isend_as`](Self::isend_as), in ready mode.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     pub fn irsend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -148,7 +148,7 @@ impl<'v> Communicator<'v> {
         self.irsend(&packed, dest, tag)
     }
 
-    /// As [`sendrecv`](Self::sendrecv), of `(count, &datatype)` on each side.
+    /// Like [`sendrecv`](Self::sendrecv), with `(count, &datatype)` on each side.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -164,10 +164,10 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`sendrecv`](Self::sendrecv), and [`MpiError::Type`] if a datatype reaches beyond its buffer.
+    /// Those of [`sendrecv`](Self::sendrecv), and [`MpiError::Type`] if a datatype reaches beyond its buffer.
     ///
     /// # Blocking
-    /// As [`sendrecv`](Self::sendrecv).
+    /// Like [`sendrecv`](Self::sendrecv).
     #[expect(clippy::too_many_arguments, reason = "MPI's")]
     pub fn sendrecv_as<S: Pod, R: Pod>(
         &self,
@@ -185,13 +185,13 @@ impl<'v> Communicator<'v> {
         request.wait()
     }
 
-    /// As [`sendrecv_replace`](Self::sendrecv_replace), of `(count, &datatype)`.
+    /// Like [`sendrecv_replace`](Self::sendrecv_replace), with `(count, &datatype)`.
     ///
     /// # Errors
-    /// As [`sendrecv_as`](Self::sendrecv_as).
+    /// Those of [`sendrecv_as`](Self::sendrecv_as).
     ///
     /// # Blocking
-    /// As [`sendrecv_replace`](Self::sendrecv_replace).
+    /// Like [`sendrecv_replace`](Self::sendrecv_replace).
     pub fn sendrecv_replace_as<T: Pod>(
         &self,
         buffer: &mut [T],
@@ -201,7 +201,7 @@ impl<'v> Communicator<'v> {
         source: impl Into<Peer>,
         recv_tag: impl Into<Tag>,
     ) -> Result<Status> {
-        // Before anything is sent.
+        // Checked before anything is sent.
         self.guard(datatype.check_receive(size_of_val(buffer), std::slice::from_ref(&(0..count))))?;
         let sent = self.isend_as(buffer, count, datatype, dest, send_tag)?;
         let status = self.recv_as(buffer, count, datatype, source, recv_tag)?;
@@ -209,10 +209,10 @@ impl<'v> Communicator<'v> {
         Ok(status)
     }
 
-    /// Starts a standard send of `count` of a datatype. The data is taken out of the buffer at once.
+    /// Starts a standard send of `count` copies of a datatype. The data is copied out of the buffer at once.
     ///
     /// # Errors
-    /// As [`send_as`](Self::send_as).
+    /// Those of [`send_as`](Self::send_as).
     pub fn isend_as<T: Pod>(
         &self,
         buffer: &[T],
@@ -225,14 +225,14 @@ impl<'v> Communicator<'v> {
         self.isend_vec(packed, dest, tag)
     }
 
-    /// Receives at most `count` of a datatype into a buffer; the rest of the buffer is not touched.
+    /// Receives at most `count` copies of a datatype into a buffer; the rest of the buffer is unchanged.
     ///
     /// # Errors
-    /// As [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or has a byte of it
-    /// twice.
+    /// Those of [`recv_into`](Self::recv_into), and [`MpiError::Type`] if the datatype reaches beyond the buffer, or contains
+    /// one of its bytes twice.
     ///
     /// # Blocking
-    /// Until a message that matches has come.
+    /// Until a matching message has arrived.
     pub fn recv_as<T: Pod>(
         &self,
         buffer: &mut [T],
@@ -245,10 +245,10 @@ impl<'v> Communicator<'v> {
         self.guard(self.receive(&mut target, 0, source.into(), tag.into()))
     }
 
-    /// Posts a receive of at most `count` of a datatype into a buffer.
+    /// Posts a receive of at most `count` copies of a datatype into a buffer.
     ///
     /// # Errors
-    /// As [`recv_as`](Self::recv_as).
+    /// Those of [`recv_as`](Self::recv_as).
     pub fn irecv_as<'a, T: Pod>(
         &self,
         buffer: &'a mut [T],
@@ -266,7 +266,7 @@ impl<'v> Communicator<'v> {
     }
 }
 
-/// Memory that a datatype describes.
+/// A buffer whose layout a datatype describes.
 struct Shaped<'a, T> {
     buffer: &'a mut [T],
     count: usize,

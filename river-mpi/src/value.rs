@@ -1,7 +1,7 @@
-//! The second family: values of any serde type, as messages.
+//! Point-to-point communication of values of any serde type.
 //!
-//! A value is its postcard encoding, so the receiver asks for the type that was sent; a message of numbers is better
-//! sent as a slice.
+//! A value is sent as its postcard encoding, so the receiver must ask for the type that was sent. Numbers are better sent as
+//! slices.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ use crate::request::{Receive, Request};
 use crate::status::Status;
 
 impl<'v> Communicator<'v> {
-    /// Sends a value of any type that serde can encode; a reference will do.
+    /// Sends a value, or a reference to one, of any type that serde can encode.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -28,19 +28,19 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`MpiError::Value`](crate::MpiError::Value) if serde cannot encode it.
+    /// Those of [`send`](Self::send), and [`MpiError::Value`](crate::MpiError::Value) if serde cannot encode it.
     ///
     /// # Blocking
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub fn send_value<T: Serialize + ?Sized>(&self, value: &T, dest: impl Into<Peer>, tag: i32) -> Result {
         let bytes = self.guard(encode(&value))?;
         self.send(&bytes, dest, tag)
     }
 
-    /// Starts to send a value.
+    /// Starts a send of a value.
     ///
     /// # Errors
-    /// As [`send_value`](Self::send_value).
+    /// Those of [`send_value`](Self::send_value).
     pub fn isend_value<T: Serialize + ?Sized>(
         &self,
         value: &T,
@@ -54,12 +54,12 @@ impl<'v> Communicator<'v> {
     /// Receives a value.
     ///
     /// # Errors
-    /// [`MpiError::Value`](crate::MpiError::Value) if what came is no such value, and from
-    /// [`PROC_NULL`](crate::PROC_NULL); [`MpiError::ProcFailed`](crate::MpiError::ProcFailed) if nobody who could send
-    /// it is left.
+    /// [`MpiError::Value`](crate::MpiError::Value) if the message is not such a value, and for a receive from
+    /// [`PROC_NULL`](crate::PROC_NULL); [`MpiError::ProcFailed`](crate::MpiError::ProcFailed) if every rank that could send
+    /// it is gone.
     ///
     /// # Blocking
-    /// Until a message that matches has come.
+    /// Until a matching message has arrived.
     pub fn recv_value<T: DeserializeOwned>(
         &self,
         source: impl Into<Peer>,
@@ -69,10 +69,10 @@ impl<'v> Communicator<'v> {
         Ok((self.guard(decode(&bytes))?, status))
     }
 
-    /// Posts a receive of a value; [`ReceiveValue::wait`] gives it.
+    /// Posts a receive of a value, which [`ReceiveValue::wait`] returns.
     ///
     /// # Errors
-    /// As [`irecv`](Self::irecv).
+    /// Those of [`irecv`](Self::irecv).
     pub fn irecv_value<T: DeserializeOwned>(
         &self,
         source: impl Into<Peer>,
@@ -83,7 +83,7 @@ impl<'v> Communicator<'v> {
     }
 }
 
-/// A receive of a value, under way.
+/// A receive of a value in progress.
 #[must_use = "a receive that is dropped is taken back"]
 #[derive(Debug)]
 pub struct ReceiveValue<'a, T> {
@@ -96,19 +96,19 @@ impl<T: DeserializeOwned> ReceiveValue<'_, T> {
     /// Waits for the value.
     ///
     /// # Errors
-    /// As [`recv_value`](Communicator::recv_value).
+    /// Those of [`recv_value`](Communicator::recv_value).
     ///
     /// # Blocking
-    /// Until it has come.
+    /// Until it has arrived.
     pub fn wait(self) -> Result<(T, Status)> {
         let (bytes, status) = self.receive.wait()?;
         Ok((self.comm.guard(decode(&bytes))?, status))
     }
 
-    /// The value, if it has come. Does not block.
+    /// Returns the value if it has arrived. Does not block.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<(T, Status)>> {
         match self.receive.test()? {
             Some((bytes, status)) => Ok(Some((self.comm.guard(decode(&bytes))?, status))),

@@ -10,7 +10,8 @@ use river_mpi::{
     ANY_TAG, Communicator, Comparison, ErrorClass, ErrorHandler, Keyval, MpiError, PROC_NULL, Peer, run_on,
 };
 
-/// Everybody sends its rank to everybody, and hears the right ones: the communicator works, and apart from others.
+/// Each rank sends its rank to every other one and checks the messages that it receives: the communicator works, and is
+/// separate from others.
 fn everybody_talks(comm: &Communicator<'_>) -> river_mpi::Result {
     let peers = if comm.is_inter() { comm.remote_size() } else { comm.size() };
     for peer in 0..peers {
@@ -43,7 +44,7 @@ fn splits_are_ordered_by_key_and_then_by_rank() {
     for p in 1..=9 {
         world(p, |world| {
             let rank = world.rank();
-            // Every third stays out; the others are reversed.
+            // Every third rank is left out; the others are in reverse order.
             let color = (rank % 3 < 2).then_some(rank % 3);
             let part = world.split(color, -(rank as i64))?;
             assert_eq!(part.is_some(), color.is_some());
@@ -52,7 +53,7 @@ fn splits_are_ordered_by_key_and_then_by_rank() {
             assert_eq!(part.size(), members.len());
             assert_eq!(members[part.rank()], rank);
             everybody_talks(&part)?;
-            // Communicators of some ranks may be split on their own, any number of times.
+            // Communicators of some of the ranks can be split separately, any number of times.
             let again = part.split(Some(part.rank() / 2), 0)?.expect("it has a color");
             everybody_talks(&again)?;
             everybody_talks(&again.dup()?)?;
@@ -90,15 +91,15 @@ fn two_groups_talk_to_each_other_and_become_one() {
             assert_eq!(inter.size() + inter.remote_size(), p);
             everybody_talks(&inter)?;
             everybody_talks(&inter.dup()?)?;
-            // The high group comes first if it says so.
+            // The group that passes `high` comes last.
             let reversed = inter.merge(low)?;
             let first = p - p.div_ceil(3);
             let expected = if low { first + world.rank() } else { world.rank() - p.div_ceil(3) };
             assert_eq!(reversed.rank(), expected);
             everybody_talks(&reversed)?;
-            // If both say the same, all know an order nevertheless.
+            // If both pass the same value, there is still a defined order.
             assert_eq!(inter.merge(true)?.rank(), world.rank());
-            // It is as good as before.
+            // The intercommunicator is unchanged.
             inter.barrier()?;
             let dup = inter.dup()?;
             let theirs = inter.allgather_values(&world.rank())?;
@@ -138,7 +139,7 @@ fn attributes_are_copied_and_deleted_as_their_keys_say() {
     });
 }
 
-/// What fails leaves everything as it was, and every attribute is deleted once.
+/// A failed call changes nothing, and every attribute is deleted once.
 #[test]
 fn functions_of_attributes_may_fail() {
     world(2, |world| {
@@ -183,7 +184,7 @@ fn grids_know_their_neighbours() {
         assert_eq!(dest == PROC_NULL, coords[1] == 2);
         let other_row = Peer::Rank((grid.rank() + 3) % 6);
         assert_eq!(grid.shift(0, 1)?, (other_row, other_row));
-        // A halo exchange along the open dimension.
+        // A halo exchange along the non-periodic dimension.
         let mut left = [usize::MAX];
         grid.sendrecv(&[grid.rank()], dest, 0, &mut left, source, 0)?;
         assert_eq!(left[0], if coords[1] == 0 { usize::MAX } else { grid.rank() - 1 });
@@ -202,7 +203,7 @@ fn grids_know_their_neighbours() {
     });
 }
 
-/// Ranks are reordered by the process that they run in, and the maps say beforehand how.
+/// Reordering follows the processes that the ranks run in; `cart_map` and `graph_map` predict it.
 #[test]
 fn maps_say_what_rank_one_gets_in_a_topology() {
     for_each_topology(|_, make_vms| {

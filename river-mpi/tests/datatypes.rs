@@ -1,11 +1,11 @@
-//! Messages that datatypes describe, and serde values.
+//! Messages described by datatypes, and serde values.
 
 use river_mpi::testing::world;
 use river_mpi::{Datatype, ErrorClass, ErrorHandler, PROC_NULL};
 
 #[test]
 fn a_matrix_is_transposed_by_its_datatype() {
-    // Large enough to travel in pieces.
+    // The largest matrix is sent in pieces.
     for n in [1_usize, 5, 150] {
         world(2, |world| {
             let number = Datatype::of::<f64>();
@@ -15,7 +15,7 @@ fn a_matrix_is_transposed_by_its_datatype() {
             let is_transposed = |other: &[f64]| (0..n * n).all(|i| other[i] == matrix[i % n * n + i / n]);
             if world.rank() == 0 {
                 world.send_as(&matrix, 1, &transposed, 1, 0)?;
-                // The same by the receiver's datatype.
+                // Once more, transposed by the receiver's datatype.
                 world.send(&matrix, 1, 1)?;
                 world.isend_as(&matrix, 1, &transposed, 1, 2)?.wait()?;
                 world.ssend_as(&matrix, 1, &transposed, 1, 3)?;
@@ -27,7 +27,7 @@ fn a_matrix_is_transposed_by_its_datatype() {
                 let status = world.recv_as(&mut received, 1, &transposed, 0, 1)?;
                 assert_eq!(transposed.count_in(status.bytes()), Some(1));
                 assert!(is_transposed(&received));
-                // Twice transposed it is as it was.
+                // Transposing twice restores the matrix.
                 received.fill(0.0);
                 world.irecv_as(&mut received, 1, &transposed, 0, 2)?.wait()?;
                 assert_eq!(received, matrix);
@@ -88,7 +88,7 @@ fn only_what_the_datatype_says_is_touched() {
             assert_eq!(world.send_as(&[0; 4], 1, &every_second, 1, 0).unwrap_err().class(), ErrorClass::Type);
         } else {
             let mut buffer = [9; 6];
-            // Shorter than the type, as MPI allows.
+            // A message shorter than the type, as MPI permits.
             let status = world.recv_as(&mut buffer, 1, &every_second, 0, 0)?;
             assert_eq!((buffer, every_second.elements_in(status.bytes())), ([1, 9, 2, 9, 9, 9], Some(2)));
             let error = world.recv_as(&mut buffer, 1, &every_second, 0, 0).unwrap_err();
@@ -121,7 +121,7 @@ fn values_of_any_type() {
     });
 }
 
-/// What is received goes to each byte once (MPI 1.3, section 3.12.5), here and in collective operations.
+/// A receive must write each byte only once (MPI 1.3, section 3.12.5); the same holds for collective operations.
 #[test]
 fn what_would_go_to_one_byte_twice_is_not_received() {
     world(3, |world| {
@@ -131,13 +131,13 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         let mut buffer = [0; 12];
         let error = world.irecv_as(&mut buffer, 1, &staircase, PROC_NULL, 0).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Type, "{error}");
-        // To send it is no error, nor to receive what it is made of.
+        // Sending with this type is allowed, and so is receiving the resulting data.
         if world.rank() == 0 {
             world.send_as(&[1, 2, 3], 1, &staircase, 1, 0)?;
         } else if world.rank() == 1 {
             assert_eq!(world.recv::<i32>(0, 0)?.0, [1, 2, 2, 3]);
         }
-        // Who sends and receives in one call has sent nothing when it is refused.
+        // If a call that sends and receives is rejected, it has sent nothing.
         let me = world.rank();
         let error = world.sendrecv_replace_as(&mut buffer, (1, &staircase), me, 3, me, 3).unwrap_err();
         assert_eq!((error.class(), world.iprobe(me, 3)?), (ErrorClass::Type, None));
@@ -147,7 +147,7 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         let twice = [0..1, 0..1, 1..2];
         let ours = world.allgatherv_as(&[1], (1, &int.commit()), &mut buffer, (&twice, &int.commit()));
         assert_eq!(ours.unwrap_err().class(), ErrorClass::Type);
-        // Columns lie between one another.
+        // Interleaved columns do not overlap.
         let column = int.vector(4, 1, 3).with_bounds(0, 4).commit();
         let mine = [world.rank() as i32; 4];
         world.allgather_as(&mine, (4, &int.commit()), &mut buffer, (1, &column))?;

@@ -10,19 +10,19 @@ use nix::unistd::Pid;
 use river_core::{Result, VrError, try_run};
 use river_mpi::{Communicator, ErrorClass, ErrorHandler, Launch};
 
-/// As long as what is read in one call: about half a millisecond.
+/// As long as what one system call reads, in about half a millisecond.
 const LENGTH: usize = 4 << 20;
 
-/// Before the receive begins.
+/// The sender is killed before the receive begins.
 const BEFORE: u64 = u64::MAX;
 
-/// Rank 1 sends, rank 0 receives and has it killed so long after it has begun to.
+/// Rank 1 sends. Rank 0 receives, and has rank 1 killed this long after it has begun to do so.
 fn killed_after<const MICROS: u64>(world: &Communicator<'_>) -> Result<bool> {
     world.set_error_handler(ErrorHandler::Return);
     if world.rank() == 1 {
         world.send(&[std::process::id()], 0, 0)?;
         world.send(&vec![7_u8; LENGTH], 0, 0)?;
-        // Still there when the message was read before it is killed.
+        // Keeps the process alive until it is killed, even if the message was read before that.
         return Err(VrError::msg(format!("{:?}", world.recv::<u8>(0, 0).map(drop))));
     }
     let mut process = [0];
@@ -42,7 +42,7 @@ fn killed_after<const MICROS: u64>(world: &Communicator<'_>) -> Result<bool> {
             kill(process, Signal::SIGKILL)
         })
     };
-    // It is offered: nothing keeps this rank from reading it.
+    // The request to send has arrived: this rank is able to read the data.
     world.probe(1, 0)?;
     if MICROS == BEFORE {
         begun.store(true, Ordering::SeqCst);
@@ -80,7 +80,8 @@ fn run<const MICROS: u64>() {
     println!("killed after {MICROS} us: the message came: {:?}", ends[0].as_ref().unwrap());
 }
 
-/// Whenever it happens, the receiver has the whole message or an error that names the rank, and does not wait for ever.
+/// Whenever the sender is killed, the receiver gets either the whole message or an error that names the rank, and does not
+/// wait forever.
 #[test]
 fn a_sender_that_is_killed_while_its_data_is_read_leaves_no_torn_message() {
     run::<BEFORE>();

@@ -1,4 +1,4 @@
-//! Point-to-point communication, as a program sees it.
+//! Point-to-point communication, as programs use it.
 
 use river_mpi::testing::world;
 use river_mpi::{
@@ -6,7 +6,7 @@ use river_mpi::{
     test_some, wait_all, wait_any, wait_some,
 };
 
-/// Short, at and beyond the limit of what is sent at once, and of several pieces.
+/// Short messages, those at and beyond the eager limit, and those of several pieces.
 const SIZES: [usize; 9] = [0, 1, 7, 4097, 8192, 8193, 70_000, 300_000, 1_000_001];
 
 #[test]
@@ -100,7 +100,7 @@ fn every_kind_of_element() {
 fn messages_do_not_overtake_and_wildcards_take_the_earliest() {
     world(2, |world| {
         if world.rank() == 0 {
-            // A long message must not be overtaken by short ones behind it.
+            // A long message must not be overtaken by short messages sent after it.
             let long = world.isend_vec(vec![0_u32; 100_000], 1, 1)?;
             for i in 1..100_u32 {
                 world.send(&[i], 1, 1)?;
@@ -224,7 +224,7 @@ fn requests_complete_in_any_order_and_borrow_their_buffers() {
     });
 }
 
-/// Rank 0 receives from the others in the order in which it lets them send.
+/// Rank 0 receives from the others in the order in which it allows them to send.
 #[test]
 fn some_of_many_are_completed_each_once() {
     world(4, |world| {
@@ -232,7 +232,7 @@ fn some_of_many_are_completed_each_once() {
             for tag in [0, 1] {
                 world.recv::<u8>(0, tag)?;
                 world.send(&[world.rank() as u8], 0, tag)?;
-                // What was sent before this has come when this has.
+                // When this message has arrived, so has the one sent before it.
                 world.send(&[0_u8], 0, 10 + tag)?;
             }
             return Ok(());
@@ -292,7 +292,7 @@ fn all_are_complete_or_none_is() {
     });
 }
 
-/// Some seconds in a release build: `.ci/run` runs it.
+/// Takes some seconds in a release build; run by `.ci/run`.
 #[test]
 #[ignore = "takes 4 GiB of memory"]
 fn a_message_may_have_more_than_2_to_the_31_elements() {
@@ -363,7 +363,7 @@ fn what_is_sent_from_a_slice_arrives_though_its_request_is_dropped_or_waits_for_
             drop(world.isend_from(&mine, other, 0)?);
             mine.fill(2);
             let sent = world.isend_from(&mine, other, 1)?;
-            // In neither order of the two is the other side in a wait for the message that it sent first.
+            // The messages are received in reverse order, so the peer never waits for the one received first.
             let (second, first) = (world.recv::<u32>(other, 1)?.0, world.recv::<u32>(other, 0)?.0);
             assert!(first == vec![1; size] && second == vec![2; size]);
             sent.wait()?;
@@ -391,7 +391,7 @@ fn a_buffer_belongs_to_its_owner_again_as_soon_as_its_send_is_complete() {
                 part.fill(number);
             }
             theirs.fill(u32::MAX);
-            // More at the same time than a rank can show to others, and one of them alone in between.
+            // More slices than a rank can show to others at the same time, and a single send among them.
             let receives = theirs.chunks_mut(LEN).map(|part| world.irecv_into(part, other, 0));
             let mut requests = receives.collect::<river_mpi::Result<Vec<_>>>()?;
             for (part, number) in mine.chunks(LEN).zip(0..) {

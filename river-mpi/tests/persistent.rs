@@ -1,4 +1,4 @@
-//! Persistent operations: started again and again, alone and as requests.
+//! Persistent operations: started repeatedly, alone and as requests.
 
 use river_mpi::testing::world;
 use river_mpi::{
@@ -39,7 +39,7 @@ fn persistent_operations_are_started_again_and_again() {
     }
 }
 
-/// Persistent operations are completed together, by the functions for requests.
+/// Persistent operations can be completed together, by the functions for requests.
 #[test]
 fn persistent_operations_are_requests() {
     world(2, |world| {
@@ -61,7 +61,7 @@ fn persistent_operations_are_requests() {
                 assert_eq!((statuses[0].tag(), statuses[1].tag()), (Some(0), Some(1)));
                 assert!(halos.iter().all(|halo| halo.buffer().is_ok_and(|got| got[length - 1] == step)));
             }
-            // One that is not matched is cancelled, and can be started again.
+            // A receive that is not matched is cancelled, and can be started again.
             halos[0].start()?;
             halos[0].cancel()?;
             assert!(halos[0].wait()?.is_cancelled());
@@ -78,7 +78,8 @@ fn persistent_operations_are_requests() {
     });
 }
 
-/// The four that complete some of several report each of them once, though nothing is left to do for it.
+/// The four functions that complete some of several requests report each request once, even if it was complete from the
+/// start.
 #[test]
 fn what_is_done_when_it_is_started_is_reported_once() {
     world(2, |world| {
@@ -106,7 +107,7 @@ fn what_is_done_when_it_is_started_is_reported_once() {
             }
             assert_eq!(reported, [1, 1]);
             assert_eq!(world.recv::<u8>(other, 0)?.0, [1]);
-            // Requests of other operations are the same.
+            // The same holds for other requests.
             let mut nothing = [0_u8];
             let mut started =
                 [world.isend(&[1_u8], PROC_NULL, 0)?, world.irecv_into(&mut nothing, PROC_NULL, 0)?];
@@ -121,7 +122,7 @@ fn what_is_done_when_it_is_started_is_reported_once() {
     });
 }
 
-/// A request that is dropped gives its operation back.
+/// A request that is dropped returns its operation.
 #[test]
 fn what_is_asked_for_by_requests_that_are_dropped_goes_on() {
     for length in [3, 100_000] {
@@ -155,7 +156,7 @@ fn what_is_asked_for_by_requests_that_are_dropped_goes_on() {
     }
 }
 
-/// A short message has left when it is started, and is called back if it is not received yet.
+/// A short message is sent when it is started, and can be withdrawn until it is received.
 #[test]
 fn a_short_send_is_cancelled() {
     world(2, |world| {

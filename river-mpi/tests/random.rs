@@ -1,4 +1,4 @@
-//! Random programs of sends and receives, checked against what MPI's matching rules say.
+//! Random programs of sends and receives, checked against MPI's matching rules.
 
 use proptest::prelude::*;
 use river_core::testing::for_each_topology;
@@ -7,7 +7,7 @@ use river_mpi::testing::world;
 use river_mpi::{ANY_SOURCE, ANY_TAG, Communicator, run_on};
 use serde::{Deserialize, Serialize};
 
-/// One message: from a rank to rank 0, with a tag, of a length, in a mode.
+/// A message to rank 0: its sender, tag, length and mode.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Send {
     from: usize,
@@ -16,7 +16,7 @@ struct Send {
     mode: u8,
 }
 
-/// How rank 0 asks for its next message.
+/// The criteria by which rank 0 receives its next message.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Wish {
     any_source: bool,
@@ -35,13 +35,13 @@ fn wish() -> impl Strategy<Value = Wish> {
     any::<(bool, bool, bool)>().prop_map(|(any_source, any_tag, posted)| Wish { any_source, any_tag, posted })
 }
 
-/// What the message with this number has in it.
+/// The contents of the message with this number.
 fn content(number: usize, len: usize) -> Vec<u8> {
     std::iter::once(number as u8).chain((0..len).map(|i| (i + number) as u8)).collect()
 }
 
-/// The senders send in their order, all at once. Rank 0 asks for each message that has not been matched: the receives
-/// that it makes are such that each can be answered whatever came first. It returns which message each has got.
+/// The senders send their messages in order, all at once. Rank 0 receives until all messages are matched; each receive can be
+/// matched whatever the order of arrival. Returns the messages in the order in which they were received.
 fn play(world: &Communicator<'_>, sends: &[Send], wishes: &[Wish]) -> river_mpi::Result<Vec<usize>> {
     let me = world.rank();
     if me != 0 {
@@ -62,7 +62,7 @@ fn play(world: &Communicator<'_>, sends: &[Send], wishes: &[Wish]) -> river_mpi:
     let mut left: Vec<usize> = (0..sends.len()).collect();
     let mut got = Vec::new();
     for wish in wishes.iter().cycle().take(sends.len()) {
-        // A wish for the first that is left can be fulfilled, by that one or another.
+        // The first message that is left matches this receive, so it will be completed, by that message or another.
         let Send { from, tag, .. } = sends[left[0]];
         let source = if wish.any_source { ANY_SOURCE } else { from.into() };
         let tag = if wish.any_tag { ANY_TAG } else { tag.into() };
@@ -74,7 +74,7 @@ fn play(world: &Communicator<'_>, sends: &[Send], wishes: &[Wish]) -> river_mpi:
         let number = usize::from(data[0]);
         assert_eq!(data, content(number, sends[number].len));
         assert_eq!((status.source(), status.tag()), (Some(sends[number].from), Some(sends[number].tag)));
-        // Non-overtaking: of that sender, no earlier message that also matches is left.
+        // Non-overtaking: no earlier message of that sender that also matches is left.
         let fits = |other: &Send| {
             (wish.any_source || other.from == from)
                 && (wish.any_tag || other.tag == sends[left[0]].tag)
@@ -109,7 +109,7 @@ fn random_programs_on_every_topology() {
         try_run(|vr| {
             let vms = make_vms(vr, RANKS)?;
             run_on(vr, &vms, |world| {
-                // All ranks make the same programs: nothing is passed to them but a seed.
+                // All ranks generate the same programs from a fixed seed.
                 let mut runner = proptest::test_runner::TestRunner::deterministic();
                 let program = (prop::collection::vec(send(), 1..40), prop::collection::vec(wish(), 1..8));
                 for _ in 0..20 {

@@ -1,5 +1,4 @@
-//! Many messages between the same ranks: after some of them the short ones pass through memory that both have, beside those that
-//! do not.
+//! Many messages between the same ranks: after a few of them, short messages pass through shared memory, while others do not.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use river_core::testing::for_each_topology;
 use river_core::{Channel, Result, Selector, VrError, try_run};
 use river_mpi::{ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, run_on, wait_all};
 
-/// Words of messages: in one cache line, in several, and of all the ways in which longer ones go.
+/// Lengths in words: one cache line, several, and lengths for each of the paths of longer messages.
 const WORDS: [usize; 9] = [1, 2, 0, 12, 100, 1, 300, 1200, 10_000];
 const ROUNDS: u64 = 40;
 
@@ -16,7 +15,7 @@ fn words(round: u64, kind: usize) -> Vec<u64> {
     (0..WORDS[kind] as u64).map(|at| round << 32 | at).collect()
 }
 
-/// Rank 0 sends to all others whatever comes into its mind; they receive it in all the ways that there are.
+/// Rank 0 sends messages of all kinds to all others, which receive them in all possible ways.
 fn in_order(world: &Communicator<'_>) -> Result {
     for round in 0..ROUNDS {
         if world.rank() == 0 {
@@ -33,7 +32,7 @@ fn in_order(world: &Communicator<'_>) -> Result {
                 }
                 wait_all(&mut requests)?;
             }
-            // Back from whoever is first.
+            // Receives the answers in the order of their arrival.
             for _ in 1..world.size() {
                 let (answer, status) = world.recv::<u64>(ANY_SOURCE, ANY_TAG)?;
                 assert_eq!((answer, status.tag()), (vec![round], Some(9)));
@@ -41,7 +40,7 @@ fn in_order(world: &Communicator<'_>) -> Result {
             continue;
         }
         if round % 8 == 7 {
-            // Longer than anybody waits awake: it is the pace of this rank.
+            // Longer than the others spin before they park: this rank sets the pace.
             thread::sleep(Duration::from_millis(2));
         }
         let mut buffers: Vec<Vec<u64>> = WORDS.map(|len| vec![u64::MAX; len]).into();
@@ -79,7 +78,7 @@ fn they_stay_in_order_however_they_go() {
     });
 }
 
-/// Enough for each rank to have what others send to it in memory that both have.
+/// Enough messages for each rank to receive from every other one through shared memory.
 fn back_and_forth(world: &Communicator<'_>) -> river_mpi::Result {
     for turn in 0..30_u64 {
         for other in (0..world.size()).filter(|&other| other != world.rank()) {
@@ -91,7 +90,7 @@ fn back_and_forth(world: &Communicator<'_>) -> river_mpi::Result {
     Ok(())
 }
 
-/// More than there is room for in any memory that two ranks share.
+/// More messages than the shared memory of two ranks can hold.
 const MANY: u64 = 5000;
 
 fn far_ahead(world: &Communicator<'_>) -> Result {
@@ -137,7 +136,7 @@ fn last_words(world: &Communicator<'_>) -> Result<u64> {
         }
         std::process::abort();
     }
-    // So that they lie there when it is known that nobody sends any more.
+    // All messages have arrived by the time the death is noticed.
     let error = world.recv::<u64>(1, 2).unwrap_err();
     assert_eq!(error.class(), ErrorClass::ProcFailed, "{error}");
     world.recv::<u64>(1, 1)?;
@@ -165,14 +164,14 @@ fn what_a_rank_has_sent_before_it_died_is_received() {
     assert_eq!(ends[0], Ok(200));
 }
 
-/// Rank 1 dies, and rank 0 does nothing but send to it: how often before it is told.
+/// Rank 1 dies, and rank 0 only sends to it. Returns how many sends succeed before one fails.
 fn unheard(world: &Communicator<'_>) -> Result<usize> {
     world.set_error_handler(ErrorHandler::Return);
     back_and_forth(world)?;
     if world.rank() == 1 {
         std::process::abort();
     }
-    // The program knows of it, and the library has not asked.
+    // The program receives the notice of the death, but the library has not polled since.
     let own = Selector::on(Channel::named("test.own")).from(world.vr_of(1)?);
     assert!(world.vr().receive(own).is_err());
     for sent in 0..1000 {
@@ -194,12 +193,12 @@ fn who_only_sends_hears_that_nobody_is_there() {
     assert!(sent <= 64, "{sent} were sent to nobody");
 }
 
-/// Rank 1 sends on and on what nobody wants, until it is told to stop by who waits for somebody else.
+/// Rank 1 keeps sending messages that rank 0 does not receive, until rank 0, which waits for rank 2, tells it to stop.
 fn heard(world: &Communicator<'_>) -> Result {
     back_and_forth(world)?;
     match world.rank() {
         0 => {
-            // Too long for that memory.
+            // Too long for the shared memory.
             world.recv::<u64>(2, 1)?;
             world.send(&[0_u8], 1, 2)?;
             while world.recv::<u64>(1, 0)?.0 != [u64::MAX] {}

@@ -1,40 +1,40 @@
-//! What an algorithm is, and what it is for.
+//! Operations and their algorithms.
 
 use std::fmt::Debug;
 
 use super::plan::Plan;
 use super::shape::Shape;
 
-/// An operation of all ranks of a communicator. Its type says what its plans are about: see the implementors.
+/// An operation of all ranks of a communicator. The implementors' docs say which buffers its plans read and write.
 pub trait Operation: Sized + 'static {
     /// Its name in lower case, as in the name of the MPI function.
     const NAME: &'static str;
 
-    /// All algorithms of this library for it.
+    /// All algorithms that this library has for the operation.
     fn algorithms() -> &'static [&'static dyn Algorithm<Self>];
 
-    /// How many elements rank `rank` has as input and as output.
+    /// The lengths of the input and of the output of rank `rank`, in elements.
     fn buffers(rank: usize, shape: &Shape) -> (usize, usize);
 
-    /// Whether there is an operator.
+    /// Whether the operation has an operator.
     const REDUCES: bool = false;
 
-    /// Whether the contents of the output matter before the operation.
+    /// Whether the operation reads what the output contains before it.
     const UPDATES: bool = false;
 
     /// Whether the input may lie in the output, so that one buffer serves for both.
     const IN_PLACE: bool = Self::REDUCES;
 
-    /// Where in the output it begins then.
+    /// The element of the output at which the input begins then.
     fn in_place(_rank: usize, _shape: &Shape) -> usize {
         0
     }
 }
 
-/// A way to do an operation: a function from a rank and a shape to a plan.
+/// A way to carry out an operation: a function from a rank and a shape to a plan.
 ///
-/// All ranks make their plans with the same algorithm and the same shape, so their sends and receives fit
-/// together. The dissemination barrier, whole:
+/// All ranks make their plans with the same algorithm and the same shape, so their sends and receives match. This is the
+/// whole dissemination barrier:
 ///
 /// ```
 /// use river_mpi::coll::{Algorithm, Barrier, NOTHING, Plan, Shape, check, log2_ceil};
@@ -62,22 +62,22 @@ pub trait Operation: Sized + 'static {
 /// check(&Mine).unwrap();
 /// ```
 pub trait Algorithm<O: Operation>: Debug + Send + Sync {
-    /// The name by which it is chosen.
+    /// The name by which the algorithm is chosen.
     fn name(&self) -> &str;
 
-    /// Whether it can do this; if not, what it needs, as the end of a sentence that begins with "needs".
+    /// Checks whether the algorithm can be used for this shape.
     ///
     /// # Errors
-    /// What it needs.
+    /// What it requires, as the end of a sentence that begins with "needs".
     fn supports(&self, _shape: &Shape) -> Result<(), &'static str> {
         Ok(())
     }
 
-    /// Writes what rank `rank` does.
+    /// Writes the plan of rank `rank`.
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan);
 }
 
-/// The plan of a rank.
+/// Returns the plan of a rank.
 #[must_use]
 pub fn plan_of<O: Operation>(algorithm: &(impl Algorithm<O> + ?Sized), rank: usize, shape: &Shape) -> Plan {
     let mut plan = Plan::new();
@@ -85,7 +85,7 @@ pub fn plan_of<O: Operation>(algorithm: &(impl Algorithm<O> + ?Sized), rank: usi
     plan
 }
 
-/// What the `supports` of several algorithms asks for.
+/// Requirements that several algorithms check in `supports`.
 pub(super) mod needs {
     use super::Shape;
 
@@ -97,7 +97,7 @@ pub(super) mod needs {
         if shape.commutative() { Ok(()) } else { Err("an operator that commutes") }
     }
 
-    /// What combines the results of each host needs.
+    /// The requirement of algorithms that combine the results of each host.
     pub(crate) fn order_of_hosts(shape: &Shape) -> Result<(), &'static str> {
         if shape.commutative() || shape.hosts().is_consecutive() {
             Ok(())

@@ -1,11 +1,11 @@
-//! Carries plans out.
+//! Carries out plans.
 //!
-//! An [`Execution`] is a state machine: it does all steps that it can, and stops at a receive whose message
-//! is not there. Whether the caller then waits for it or comes back later is all the difference between a
-//! blocking and a non-blocking operation.
+//! An [`Execution`] is a state machine: it does all steps that it can, and stops at a receive whose message has not arrived.
+//! A blocking operation then waits for the message, a non-blocking one returns and tries again later; there is no other
+//! difference between them.
 //!
-//! * here: the steps, one after the other
-//! * `send`, `receive`: those that need others
+//! * this module: the steps, one after the other
+//! * `send`, `receive`: the steps that involve other ranks
 
 mod receive;
 mod send;
@@ -26,17 +26,17 @@ use crate::lend::Loan;
 use crate::op::Operator;
 pub(super) use receive::with_received;
 
-/// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
-/// copied or combined, and the receiver is at work while the sender still copies.
+/// Longer messages travel in pieces of this many bytes, so that a piece is still in the cache when it is copied or combined,
+/// and the receiver works while the sender still copies.
 pub(crate) const PIECE: usize = 32 << 10;
 /// From this many bytes on, data that is sent several times or forwarded is shared instead of copied.
 const SHARE: usize = 2048;
-/// The longest piece that another process reads from this one's memory, or gets over a network. Bounded so that a rank that
-/// forwards a message need not wait for all of it.
+/// The longest piece that another process reads from this process's memory, or that is sent over a network. It is bounded so
+/// that a rank that forwards a message need not wait for all of it.
 pub(crate) const LONG_PIECE: usize = 256 << 10;
 
-/// A message does not have the length that the plan expects, or is no value of the type: the ranks did not
-/// make the same call.
+/// A message does not have the length that the plan expects, or does not contain values of the type: the ranks did not make
+/// the same call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     pub(crate) from: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Mismatch {
 }
 
 impl Mismatch {
-    /// The error to return if a message's contents are wrong, too; an error if its length is.
+    /// Returns the error to report if a message's contents turn out to be wrong; fails if its length is wrong.
     pub(super) fn check(from: usize, sent: usize, expected: usize) -> Result<Self, Self> {
         let mismatch = Self { from, sent, expected };
         if sent == expected { Ok(mismatch) } else { Err(mismatch) }
@@ -54,12 +54,12 @@ impl Mismatch {
 
 impl From<Mismatch> for MpiError {
     fn from(Mismatch { from, sent, expected }: Mismatch) -> Self {
-        // Its operation is known to who carries it out.
+        // The caller fills in the operation.
         MpiError::Mismatch { operation: String::new(), from, sent, expected }
     }
 }
 
-/// For operations without an operator, whose plans, being checked, never ask for one.
+/// For operations without an operator. Their plans are checked, so they never use it.
 pub(crate) struct NoOperator;
 
 impl<T: Element> Operator<T> for NoOperator {
@@ -72,7 +72,7 @@ impl<T: Element> Operator<T> for NoOperator {
     }
 }
 
-/// How far an execution has come.
+/// The state of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     Done,
@@ -86,30 +86,30 @@ pub(crate) enum Progress {
 pub(crate) struct Execution {
     plan: Rc<Plan>,
     tag: i32,
-    /// Bytes of a piece.
+    /// The length of a piece in bytes.
     piece: usize,
     next: usize,
-    /// How many elements of the message that the next step receives have come.
+    /// How many elements of the next step's message have been received.
     received: usize,
-    /// The message of the next step, if the last one looked for it.
+    /// The message of the next step, if the previous step has received it already.
     early: Option<Message>,
-    /// The message that the last step sent or received, if the next one sends the same or a part of it.
+    /// The message that the previous step sent or received, if the next step sends it or a part of it.
     carried: Option<Carried>,
 }
 
-/// A message as it travels.
+/// A message in the form in which it travels.
 struct Carried {
     span: Span,
     pieces: SmallVec<[Bytes; 1]>,
 }
 
 impl Execution {
-    /// The plan must have passed [`Plan::check`] for buffers of the lengths that `memory` will have.
+    /// Creates an execution. The plan must have passed [`Plan::check`] for buffers of the lengths that `memory` will have.
     pub(crate) fn new(plan: Rc<Plan>, tag: i32) -> Self {
         Self { plan, tag, piece: PIECE, next: 0, received: 0, early: None, carried: None }
     }
 
-    /// With pieces of another size, in bytes: the same on all ranks.
+    /// Sets the length of pieces, in bytes. It must be the same on all ranks.
     pub(crate) fn with_pieces_of(self, piece: usize) -> Self {
         Self { piece, ..self }
     }
@@ -122,12 +122,12 @@ impl Execution {
         operator: &dyn Operator<T>,
     ) -> Result<(), W::Error> {
         let tag = self.tag;
-        // Whatever happens, what was offered is settled before the memory is the caller's again.
+        // Even after an error, offers are settled before the caller gets its memory back.
         let mut offers = Offers::new(wire, true);
         self.steps(&mut offers, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
     }
 
-    /// Does the steps that it can do without waiting.
+    /// Does all steps that need no waiting.
     pub(crate) fn advance<T: Element, W: Wire>(
         &mut self,
         wire: &W,
@@ -167,7 +167,7 @@ impl Execution {
                         return Ok(Progress::Waits { from });
                     }
                 }
-                // In place there may be nothing to copy, and then nobody's reading to wait for.
+                // In place there may be nothing to copy, and then no need to wait for readers.
                 Step::Copy { from, into } if memory.home(from) == into => {}
                 Step::Copy { from, into } => {
                     self.carried = None;
@@ -186,15 +186,15 @@ impl Execution {
         Ok(Progress::Done)
     }
 
-    // A message is as long for its sender as for its receiver, its pieces are not: how many bytes came says how long a piece is.
+    // Sender and receiver agree on the length of a message but not on that of its pieces; a piece's own length tells it.
 
-    /// How many elements a piece has.
+    /// The number of elements in a piece.
     fn piece_len<T>(&self) -> usize {
         (self.piece / size_of::<T>().max(1)).max(1)
     }
 
-    /// Copies a span, and does the next step, too, if that is to receive what another thread has lent meanwhile: it helps, so both
-    /// begin as soon as they can.
+    /// Copies a span. If the next step receives a long message that another thread lends in the meantime, takes part in that
+    /// copy, too, so that both copies begin as early as possible.
     fn copy<T: Element, W: Wire>(
         &mut self,
         offers: &Offers<'_, W>,

@@ -1,4 +1,4 @@
-//! Ranks that are not a power of two, for algorithms that need one.
+//! Reduces the number of ranks to a power of two, for algorithms that need one.
 //!
 //! Let `r` be the number of ranks minus the largest power of two that is not larger. The first `2 r` ranks form pairs of
 //! neighbours; in each pair one rank sends its data to the other, which takes part for both. Since pairs are neighbours, the
@@ -9,13 +9,13 @@
 
 use super::plan::{Plan, Side, Span};
 
-/// Who takes part, under which number.
+/// Which ranks take part, and under which numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fold {
     extra: usize,
-    /// How many take part: the largest power of two that is not larger than the number of ranks.
+    /// The number of ranks that take part: the largest power of two that is not larger than the number of ranks.
     pub(super) size: usize,
-    /// This rank takes part if it is one of a pair; otherwise it is the higher one.
+    /// This rank takes part if it belongs to a pair; of every other pair the higher rank does.
     kept: Option<usize>,
 }
 
@@ -25,12 +25,12 @@ impl Fold {
         Self { extra: ranks - size, size, kept: None }
     }
 
-    /// One in which that rank takes part.
+    /// A fold in which that rank takes part.
     pub(super) fn keeping(ranks: usize, rank: usize) -> Self {
         Self { kept: Some(rank), ..Self::new(ranks) }
     }
 
-    /// The other one of a rank's pair.
+    /// The other rank of a rank's pair.
     pub(super) fn partner(&self, rank: usize) -> Option<usize> {
         (rank < 2 * self.extra).then_some(rank ^ 1)
     }
@@ -54,8 +54,8 @@ impl Fold {
         }
     }
 
-    /// The beginning of a reduction: the ranks that do not take part hand over their input. The number of
-    /// this rank and where its data is then; `None` if it does not take part.
+    /// Begins a reduction: the ranks that do not take part hand over their input. Returns the number of this rank and where
+    /// its data then lies; `None` if it does not take part.
     pub(super) fn reduce(
         &self,
         plan: &mut Plan,
@@ -72,7 +72,7 @@ impl Fold {
         Some((number, into))
     }
 
-    /// The end of an operation whose result all ranks get.
+    /// Ends an operation whose result all ranks get.
     pub(super) fn give_back(&self, plan: &mut Plan, rank: usize, result: Span) {
         match (self.partner(rank), self.number(rank)) {
             (Some(partner), Some(_)) => plan.send(result, partner),

@@ -1,8 +1,7 @@
 //! Reduce-scatter by recursive halving of the vector, the core of Rabenseifner's algorithms.
 //!
-//! In round `k` ranks whose numbers differ in bit `k` each send the other half of what they hold. Neighbours
-//! come first, so that every partial result is that of ranks that follow one another, and the operator need
-//! not commute.
+//! In round `k` ranks whose numbers differ in bit `k` each send the other half of their current range. Neighbours come first,
+//! so every partial result combines consecutive ranks, and the operator need not commute.
 //!
 //! R. Rabenseifner: Optimization of Collective Reduction Operations (2004).
 
@@ -21,8 +20,8 @@ pub(super) struct Halving {
 }
 
 impl Halving {
-    /// All rounds, for the rank that takes part as `number`. Its data is in `data`; what it holds in the end
-    /// is in `into`.
+    /// Writes all rounds of the rank that takes part as `number`. Its vector is in `data`; its piece of the result is in
+    /// `into` at the end.
     pub(super) fn write(plan: &mut Plan, fold: &Fold, number: usize, data: Span, into: Span) -> Self {
         let mut this =
             Self { count: into.len, parts: fold.size, held: std::iter::once(0..fold.size).collect() };
@@ -40,7 +39,7 @@ impl Halving {
         this
     }
 
-    /// The elements of some pieces of a vector.
+    /// The elements of a range of pieces of a vector.
     pub(super) fn pieces(&self, vector: Span, pieces: &Range<usize>) -> Span {
         vector.part(shares(self.count, self.parts, pieces.clone()))
     }
@@ -52,7 +51,7 @@ fn halves(range: &Range<usize>) -> (Range<usize>, Range<usize>) {
     (range.start..middle, middle..range.end)
 }
 
-/// What remains of a range without one of its halves.
+/// The part of a range outside of one of its halves.
 pub(super) fn other_half(whole: &Range<usize>, half: &Range<usize>) -> Range<usize> {
     if half.start == whole.start { half.end..whole.end } else { whole.start..half.start }
 }

@@ -1,9 +1,8 @@
-//! Plans between two groups (MPI 2.0, section 7.3): what one group gives, the other gets.
+//! Plans of operations between two groups (MPI 2.0, section 7.3): each group gets what the other gives.
 //!
-//! The ranks of both groups are numbered together, those of one after those of the other. An operation is put together
-//! from those within a group, for which the tuning chooses algorithms as it always does: a root and the other group are
-//! a group for bcast, gatherv and scatterv; reductions are done within a group, whose first rank speaks for it. What
-//! everybody has for everybody is sent directly.
+//! The ranks of both groups are numbered together, one group after the other. An operation is composed of operations within a
+//! group, for which the tuning chooses algorithms as usual: for bcast, gatherv and scatterv the root and the other group form
+//! a group; reductions are done within a group, which its first rank represents. All-to-all exchanges are sent directly.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -19,18 +18,18 @@ use crate::error::Result;
 /// The two groups, in an order that is the same on all ranks.
 #[derive(Debug)]
 pub(crate) struct Sides {
-    /// The ranks of the world that the numbers are those of.
+    /// The ranks of the world, by number.
     pub(crate) members: Rc<[u32]>,
-    /// The numbers of this rank's group.
+    /// The numbers of the ranks of this rank's group.
     pub(crate) local: Range<usize>,
-    /// The numbers of the other group.
+    /// The numbers of the ranks of the other group.
     pub(crate) remote: Range<usize>,
     /// Which ranks share a host, by their numbers.
     hosts: Hosts,
 }
 
 impl Sides {
-    /// Of these ranks of the world; `hosts` says which of some share a host.
+    /// Creates the groups from ranks of the world; `hosts` tells which of the given ranks share a host.
     pub(crate) fn new(ours: &[u32], theirs: &[u32], hosts: impl FnOnce(&[u32]) -> Hosts) -> Self {
         let (here, there) = (ours.len(), theirs.len());
         let is_first = ours.iter().min() < theirs.iter().min();
@@ -42,48 +41,49 @@ impl Sides {
     }
 }
 
-/// The two groups as one rank sees them.
+/// The two groups from the perspective of one rank.
 #[derive(Clone, Debug)]
 pub(crate) struct Inter<'a> {
     pub(super) sides: &'a Sides,
-    /// This rank in its own group.
+    /// The number of this rank in its own group.
     pub(super) rank: usize,
     pub(super) tuning: &'a Tuning,
 }
 
-/// A call as one rank makes it: all that its plan depends on, which is kept for the next such call.
+/// A call as one rank makes it: everything that its plan depends on. It is the key under which the plan is cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InterCall {
     /// The lengths of the buffers.
     pub(crate) send: usize,
     pub(crate) recv: usize,
-    /// Bytes of an element.
+    /// The size of an element in bytes.
     pub(crate) element: usize,
     pub(crate) root: InterRoot,
     pub(crate) commutative: bool,
-    /// Which elements go to each rank of the other group, if it gets blocks.
+    /// The elements sent to each rank of the other group, if each gets its own block.
     pub(crate) outgoing: Vec<Range<usize>>,
-    /// Which come from each rank of the other group, if it gives blocks; of a combined vector, which come to each rank of
-    /// this one.
+    /// The elements received from each rank of the other group, if each gives its own block; in a reduce-scatter, the
+    /// elements of the combined vector for each rank of this group.
     pub(crate) incoming: Vec<Range<usize>>,
 }
 
-/// How a plan is made: a method of [`Inter`].
+/// A method of [`Inter`] that makes a plan.
 pub(crate) type MakeInter<'a> = fn(&Inter<'a>, &InterCall) -> Result<Plan>;
 
-/// Who the root is.
+/// The position of the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InterRoot {
-    /// That rank of the other group.
+    /// This rank of the other group.
     There(usize),
     /// This rank.
     Here,
-    /// Another rank of this group: this one has nothing to do.
+    /// Another rank of this group: this rank has nothing to do.
     Elsewhere,
 }
 
 impl InterCall {
-    /// The shape of gatherv and scatterv with a root that has nothing itself: it knows all blocks, the others their own.
+    /// The shape of gatherv and scatterv with a root without a block of its own. The root knows all blocks, other ranks know
+    /// their own.
     fn rooted(&self, own: usize, blocks: &[Range<usize>], place: usize, size: usize) -> Shape {
         let shape = self.shape(size, 0);
         if place == 0 {
@@ -112,7 +112,8 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// Each rank of the other group gives its block to the root here, or this one gives its elements to the root there.
+    /// If the root is this rank: receives a block from each rank of the other group. Otherwise sends this rank's elements to
+    /// the root.
     pub(crate) fn gather(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
         if let Some((ranks, place)) = self.with_root(call.root) {
@@ -125,7 +126,8 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// The root here gives each rank of the other group its block, or this one gets its elements from the root there.
+    /// If the root is this rank: sends each rank of the other group its block. Otherwise receives this rank's elements from
+    /// the root.
     pub(crate) fn scatter(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
         if let Some((ranks, place)) = self.with_root(call.root) {
@@ -138,7 +140,8 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// Sends a block to each rank of the other group and receives one from it. Nobody is first everywhere.
+    /// Sends a block to each rank of the other group and receives one from it. Ranks start at different positions, so that no
+    /// rank is the first target of all.
     pub(crate) fn exchange(&self, InterCall { outgoing, incoming, .. }: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
         let others = self.sides.remote.len();
@@ -155,7 +158,7 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// This group's vectors, combined, to the root there; or those of the other group to the root here.
+    /// Combines the vectors of the group that does not contain the root, and gives the result to the root.
     pub(crate) fn reduce(&self, call: &InterCall) -> Result<Plan> {
         let mut plan = Plan::new();
         match call.root {
@@ -171,7 +174,7 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// The vectors of the other group, combined, to all.
+    /// Combines the vectors of the other group, and gives the result to every rank of this group.
     pub(crate) fn allreduce(&self, call: &InterCall) -> Result<Plan> {
         let count = call.send;
         let mut plan = Plan::new();
@@ -186,7 +189,7 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// The vectors of the other group, combined, a block to each rank of this one.
+    /// Combines the vectors of the other group, and gives a block of the result to each rank of this group.
     pub(crate) fn reduce_scatter(&self, call: &InterCall) -> Result<Plan> {
         let blocks = &call.incoming;
         let count = blocks.last().map_or(0, |block| block.end);
@@ -205,7 +208,7 @@ impl Inter<'_> {
         Ok(plan)
     }
 
-    /// The vectors of this group, combined at its first rank, and where they are there.
+    /// Combines the vectors of this group at its first rank. Returns where the result lies on that rank.
     fn combine(&self, plan: &mut Plan, call: &InterCall, count: usize) -> Result<Span> {
         let combined = if self.rank == 0 { plan.scratch(count) } else { NOTHING };
         let shape = call.shape(self.sides.local.len(), count).with_commutative(call.commutative);
@@ -214,8 +217,8 @@ impl Inter<'_> {
         Ok(combined)
     }
 
-    /// The root and the ranks of the other group, which are numbered from it on, and the number of this one.
-    /// `None` if it does not take part.
+    /// The root followed by the ranks of the other group, and this rank's index among them. `None` if this rank does not take
+    /// part.
     fn with_root(&self, root: InterRoot) -> Option<(Vec<usize>, usize)> {
         let (root, others, place) = match root {
             InterRoot::There(root) => {
@@ -227,7 +230,7 @@ impl Inter<'_> {
         Some((std::iter::once(root).chain(others).collect(), place))
     }
 
-    /// What rank `place` of these does, by the algorithm that the tuning chooses for them.
+    /// The plan of rank `place` of these ranks, by the algorithm that the tuning chooses for them.
     fn among<O: Tuned>(&self, ranks: &[usize], place: usize, shape: Shape) -> Result<Plan> {
         let hosts = Hosts::new(ranks.iter().map(|&rank| self.sides.hosts.of(rank)))
             .on_one_machine(self.sides.hosts.is_one_machine());

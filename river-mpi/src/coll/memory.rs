@@ -1,4 +1,4 @@
-//! The buffers that a plan speaks of, while it is carried out.
+//! The buffers of a plan while it is carried out.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) enum Input<B> {
 }
 
 impl<B> Input<B> {
-    /// Where a span really is.
+    /// The span that holds the contents of `span`: input that lies in the output is found there.
     pub(super) fn home(&self, span: Span) -> Span {
         match (span.buffer, self) {
             (Buffer::Input, Self::InOutput(offset)) => {
@@ -62,7 +62,7 @@ impl<T: Element> Memory<'_, T> {
         }
     }
 
-    /// Waits until nobody reads a span that is about to be overwritten.
+    /// Waits until nobody reads this span, which is about to be overwritten.
     pub(super) fn settle(&mut self, span: Span) {
         match span.buffer {
             Buffer::Scratch => self.scratch.settle(&span.range()),
@@ -80,7 +80,7 @@ impl<T: Element> Memory<'_, T> {
         }
     }
 
-    /// As [`fill`](Self::fill), from where the message lies.
+    /// Like [`fill`](Self::fill), but copies directly from the sender's memory if the message is a loan.
     pub(super) fn take(
         &mut self,
         spans: &[Span],
@@ -96,8 +96,8 @@ impl<T: Element> Memory<'_, T> {
         message.read(|bytes| self.fill(spans, elements, bytes))
     }
 
-    /// Copies from the input to the output, and then a loan to another part of the output, which its lender may begin meanwhile.
-    /// False: that is not where they are, and nothing was done.
+    /// Copies from the input to the output, and then the bytes of a loan to another part of the output; the lender may begin
+    /// that second copy meanwhile. Returns `false` if the buffers are not the input and the output; nothing was done then.
     pub(super) fn copy_and_take(&mut self, from: Span, into: Span, loan: &Loan, place: Span) -> bool {
         let Input::Apart(input) = &self.input else { return false };
         if from.buffer != Buffer::Input || [into.buffer, place.buffer] != [Buffer::Output; 2] {
@@ -109,7 +109,8 @@ impl<T: Element> Memory<'_, T> {
         true
     }
 
-    /// Puts a message, or those of its elements that came in a piece, into the spans that it is for.
+    /// Copies a message into the spans that it is for. If it is a piece, `elements` tells which of their elements it
+    /// contains.
     pub(super) fn fill(&mut self, spans: &[Span], elements: Range<usize>, mut bytes: &[u8]) -> crate::Result {
         let mut start = 0;
         for span in spans {
@@ -124,7 +125,7 @@ impl<T: Element> Memory<'_, T> {
         Ok(())
     }
 
-    /// One span to read, and another, which does not overlap it, to write.
+    /// Returns one span for reading, and another, which does not overlap it, for writing.
     fn pair(&mut self, from: Span, into: Span) -> (&[T], &mut [T]) {
         let from = self.home(from);
         if from.len == 0 || into.len == 0 {
@@ -172,7 +173,7 @@ impl<T: Element> Memory<'_, T> {
 }
 
 impl Side {
-    /// Combines what stands on this side with `into`.
+    /// Combines `what`, which stands on this side of the operator, with `into`, and stores the result there.
     pub(super) fn fold<T: Element>(self, operator: &dyn Operator<T>, what: &[T], into: &mut [T]) {
         match self {
             Side::Left => operator.fold_left(what, into),
@@ -180,7 +181,7 @@ impl Side {
         }
     }
 
-    /// Combines what stands on this side with the other, to `into`.
+    /// Combines `what`, which stands on this side of the operator, with the other operand, and stores the result in `into`.
     pub(super) fn combine<T: Element>(
         self,
         operator: &dyn Operator<T>,

@@ -1,21 +1,21 @@
-//! Collective operations: algorithms as plans, and what carries them out.
+//! Collective operations: algorithms that make plans, and the executor that carries them out.
 //!
-//! An [`Algorithm`] is a pure function from a rank and a [`Shape`] to a [`Plan`]: a list of sends, receives and local
-//! steps on ranges of elements. It knows no communicator, no type of element and no request. The same plan serves the
-//! blocking and the non-blocking form of an operation, and a simulation without a network, in which [`check`] tests
-//! every algorithm and [`cost`] counts its rounds and bytes.
+//! An [`Algorithm`] is a pure function from a rank and a [`Shape`] to a [`Plan`]: a list of sends, receives and local steps
+//! on ranges of elements. It depends on no communicator, no element type and no request. The same plan serves the blocking
+//! and the non-blocking form of an operation, and a simulation without a network, in which [`check`] tests every algorithm
+//! and [`cost`] counts its rounds and bytes.
 //!
-//! # Where things are
+//! # Modules
 //!
-//! * `plan`, `shape`, `algorithm`: what an algorithm sees and writes.
-//! * One module for each operation, with one file for each algorithm, which opens with its cost, what it needs, and
-//!   where it is from: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`],
-//!   [`allreduce`], [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are what several of them have in common;
-//!   `inter` has the plans between two groups.
-//! * `execute` carries plans out, on the buffers of `memory`, over a `wire`, and knows by `offers` what other processes are
-//!   reading; `short` does so if all messages are short, `parcels` for values of any length; `simulate` has a wire of its own;
-//!   `oracle` knows what has to come out.
-//! * `tuning` chooses, `planner` keeps the plans that a communicator uses again.
+//! * `plan`, `shape`, `algorithm`: the input and the output of an algorithm.
+//! * One module for each operation, with one file for each algorithm, whose docs state its cost, its requirements and its
+//!   source: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`], [`allreduce`],
+//!   [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are shared by several algorithms; `inter` has the plans
+//!   between two groups.
+//! * `execute` carries out plans on the buffers of `memory`, over a `wire`; `offers` tracks what other processes are still
+//!   reading. `short` is a faster executor for plans whose messages are all short, `parcels` one for values of any length.
+//!   `simulate` has a wire of its own; `oracle` computes the expected results.
+//! * `tuning` chooses algorithms; `planner` caches the plans of a communicator.
 //!
 //! `docs/guide/collectives.md` shows how to write, check, measure and use an algorithm.
 
@@ -72,7 +72,7 @@ pub use simulate::{Cost, Outcome, cost};
 pub use tuning::{Names, Tuned, Tuning};
 pub(crate) use wire::{INLINE, Landed, Message, SHORT, Wire};
 
-/// The programs in the guide, so that they are compiled and run.
+/// Compiles and runs the programs in the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/collectives.md")]
 struct Guide;

@@ -5,13 +5,14 @@ use smallvec::SmallVec;
 use super::plan::Span;
 use super::wire::Wire;
 
-/// What was offered to other processes, and they may still read.
+/// Spans that were offered to other processes, which may still read them.
 pub(super) struct Offers<'w, W: Wire> {
     pub(super) wire: &'w W,
-    /// Whether the memory is there until all is done; otherwise nothing is offered.
+    /// Whether the caller's memory stays valid until the operation is done. If not, nothing is offered.
     pub(super) waits: bool,
     offers: SmallVec<[(Span, u64); 4]>,
-    /// None was waited for in vain: who has not read one will not read the next ones soon.
+    /// Whether every offer so far was read while this rank waited. A rank that has not read one offer will not read the next
+    /// ones soon either.
     patient: bool,
 }
 
@@ -20,12 +21,12 @@ impl<'w, W: Wire> Offers<'w, W> {
         Self { wire, waits, offers: SmallVec::new(), patient: true }
     }
 
-    /// Notes an offer of a span.
+    /// Records that a span was offered.
     pub(super) fn add(&mut self, span: Span, offer: u64) {
         self.offers.push((span, offer));
     }
 
-    /// Waits until nobody reads a span that is about to be overwritten.
+    /// Waits until nobody reads this span, which is about to be overwritten.
     pub(super) fn settle(&mut self, span: Span) {
         let Self { wire, offers, patient, .. } = self;
         offers.retain(|(offered, offer)| {
@@ -37,7 +38,7 @@ impl<'w, W: Wire> Offers<'w, W> {
         });
     }
 
-    /// Whether something of it is offered.
+    /// Whether a part of the span is offered.
     pub(super) fn hit(&self, span: Span) -> bool {
         self.offers.iter().any(|(offered, _)| offered.overlaps(span))
     }

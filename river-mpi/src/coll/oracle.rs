@@ -1,4 +1,4 @@
-//! What each operation has to do, and whether an algorithm does it.
+//! The expected result of each operation, and the check of algorithms against it.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -13,30 +13,30 @@ use super::{
 };
 use crate::op::{self, Operator};
 
-/// What the checked operations move: a map `x -> a x + b`. Composition is associative and does not commute.
+/// The elements of the checked operations: maps `x -> a x + b`. Their composition is associative but not commutative.
 type Map = [u32; 2];
 
-/// Small, so that messages in pieces need not be long.
+/// The length of pieces. It is small, so that messages of several pieces need not be long.
 const PIECE: usize = 4096;
 
-/// In outputs where nothing is to be written.
+/// Fills the parts of outputs that must not be written.
 const UNTOUCHED: Map = [u32::MAX; 2];
 
-/// An operation of which [`check`] knows what it has to do.
+/// An operation whose expected result [`check`] can compute.
 pub trait Checked: Operation {
-    /// What rank `rank` gets, given everybody's input and output before the operation.
+    /// The output of rank `rank`, given the inputs of all ranks and their outputs before the operation.
     #[doc(hidden)]
     fn result(rank: usize, call: &Call<'_>) -> Vec<Map>;
 
-    /// Whether the shape is that of a `v` operation, and who knows it.
+    /// The layout of blocks if this is a `v` operation, and which ranks know it.
     #[doc(hidden)]
     const BLOCKS: Blocks = Blocks::Equal;
 
-    /// Whether no rank may be done before all have begun.
+    /// Whether no rank may finish before all have begun.
     #[doc(hidden)]
     const SYNCHRONISES: bool = false;
 
-    /// Whether there is a root.
+    /// Whether the operation has a root.
     #[doc(hidden)]
     const ROOTED: bool = false;
 }
@@ -46,17 +46,17 @@ pub trait Checked: Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
     Equal,
-    /// Lengths differ, all know them, and they follow one another.
+    /// Blocks of different lengths, one after the other; all ranks know the lengths.
     Consecutive,
-    /// Lengths differ, all know them, but not where others put them.
+    /// Blocks of different lengths; all ranks know the lengths, but each has its own layout.
     Anywhere,
-    /// Only the root knows them.
+    /// Blocks of different lengths, which only the root knows.
     Root,
-    /// Each pair of ranks has its own length.
+    /// A different length for each pair of ranks.
     Pairs,
 }
 
-/// Everything about one call.
+/// A call with its inputs and outputs on all ranks.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -64,7 +64,7 @@ pub struct Call<'a> {
     inputs: &'a [Vec<Map>],
     outputs: &'a [Vec<Map>],
     commutative: bool,
-    /// The combination of all inputs, once it was asked for.
+    /// The combination of all inputs, once it was needed.
     combined: OnceCell<Vec<Map>>,
 }
 
@@ -216,22 +216,22 @@ exchanges! {
     Alltoallv, Pairs;
 }
 
-/// Checks an algorithm against what its operation has to do, without a network: for 1 to 17 ranks and some
-/// more, for several roots, for counts from 0 to many, for operators that commute or not, for hosts shared in
+/// Checks an algorithm against the expected results of its operation, without a network: for 1 to 17 ranks and some larger
+/// numbers, for several roots, for counts from 0 to many, for operators that commute or not, for ranks that share hosts in
 /// several ways, in place or not.
 ///
-/// This is how all algorithms of this library are tested. Takes a second or so if it is not optimised.
+/// All algorithms of this library are tested with it. It takes about a second in an unoptimised build.
 ///
 /// # Errors
-/// The first mistake: what was tried, and what went wrong. A deadlock says who waits for whom.
+/// The first mistake: which call was tried, and what went wrong. For a deadlock, which rank waits for which.
 pub fn check<O: Checked>(algorithm: &(impl Algorithm<O> + 'static)) -> Result<(), String> {
     check_dyn(algorithm)
 }
 
-/// [`check`] for an algorithm whose type is not known.
+/// Runs [`check`] on a trait object.
 ///
 /// # Errors
-/// As [`check`].
+/// Those of [`check`].
 pub fn check_dyn<O: Checked>(algorithm: &dyn Algorithm<O>) -> Result<(), String> {
     let mut tried = 0;
     for size in (1..=17).chain([31, 32, 33]) {
@@ -240,7 +240,7 @@ pub fn check_dyn<O: Checked>(algorithm: &dyn Algorithm<O>) -> Result<(), String>
             counts = vec![1, size + 1];
         }
         if [1, 2, 3, 5, 8].contains(&size) {
-            // Enough for messages in pieces.
+            // Long enough for messages of several pieces.
             counts.push(1500);
         }
         let roots = if O::ROOTED { vec![0, size / 2, size - 1] } else { vec![0] };
@@ -274,8 +274,8 @@ pub fn check_dyn<O: Checked>(algorithm: &dyn Algorithm<O>) -> Result<(), String>
     if tried == 0 { Err(format!("{}/{} supports nothing", O::NAME, algorithm.name())) } else { Ok(()) }
 }
 
-/// Apart, all together, in consecutive groups of three, dealt out to three in turn: some of them for each
-/// count.
+/// The patterns of hosts for a count, some of these: every rank on its own host, all on one, consecutive groups of three,
+/// dealt out to three hosts in turn.
 fn host_patterns(size: usize, index: usize) -> Vec<Arc<Hosts>> {
     let all = [
         Hosts::apart(size),
@@ -349,7 +349,7 @@ fn compare(found: &[Vec<Map>], expected: &[Vec<Map>]) -> Result<(), String> {
     Ok(())
 }
 
-/// What each rank knows of a call.
+/// The shapes that the ranks know.
 fn shapes_of<O: Checked>(shape: &Shape) -> Vec<Shape> {
     let (size, count) = (shape.size(), shape.count());
     // Some are empty, some are longer than others.

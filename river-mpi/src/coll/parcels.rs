@@ -1,7 +1,7 @@
-//! Carries plans out whose elements are values of any length: an element is the encoding of one value.
+//! Carries out plans whose elements are values of any length: each element is the encoding of one value.
 //!
-//! So values need no algorithms of their own, and no message that tells lengths first: one that carries a single value
-//! is its bytes, one that carries several says how long each is.
+//! So values need neither algorithms of their own nor a message that announces lengths: a message with a single value is just
+//! its bytes, and one with several values contains the length of each.
 
 use std::rc::Rc;
 
@@ -22,7 +22,7 @@ pub(crate) struct Parcels {
 }
 
 impl Parcels {
-    /// The plan must have passed [`Plan::check`] for buffers of these lengths, in an operation that does not reduce.
+    /// Creates an execution. The plan must have passed [`Plan::check`] for buffers of these lengths, and must not reduce.
     pub(crate) fn new(plan: Rc<Plan>, tag: i32, input: Vec<Bytes>, output: Vec<Bytes>) -> Self {
         let scratch = vec![Bytes::new(); plan.scratch_len()];
         Self { plan, tag, next: 0, input, output, scratch }
@@ -34,13 +34,13 @@ impl Parcels {
         self.steps(wire, |from| wire.receive(from, tag).map(Some)).map(drop)
     }
 
-    /// Does the steps that it can do without waiting.
+    /// Does the steps that need no waiting.
     pub(crate) fn advance<W: Wire>(&mut self, wire: &W) -> Result<Progress, W::Error> {
         let tag = self.tag;
         self.steps(wire, |from| wire.try_receive(from, tag))
     }
 
-    /// What has come.
+    /// The values received so far.
     pub(crate) fn output(&self) -> &[Bytes] {
         &self.output
     }
@@ -71,7 +71,7 @@ impl Parcels {
                     let values = self.read(from).to_vec();
                     self.write(into).clone_from_slice(&values);
                 }
-                // Plans of operations without an operator, being checked, have no such step.
+                // Plans of operations without an operator have no such step: they are checked.
                 Step::RecvReduce { .. } | Step::Reduce { .. } => {}
             }
             self.next += 1;
@@ -94,7 +94,7 @@ impl Parcels {
     }
 }
 
-/// A message of these values.
+/// Joins values into one message.
 fn join<'a>(mut values: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
     let count = values.clone().count();
     if count < 2 {
@@ -106,7 +106,7 @@ fn join<'a>(mut values: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
     message.into()
 }
 
-/// The values of a message that has so many; `None` if it cannot have.
+/// Splits a message of this many values; returns `None` if it cannot be one.
 fn split(mut message: Bytes, count: usize) -> Option<Vec<Bytes>> {
     match count {
         0 => return message.is_empty().then(Vec::new),

@@ -1,19 +1,19 @@
-//! What one rank does in a collective operation, as data: what libNBC and MPICH call a *schedule*.
+//! The steps of one rank in a collective operation, as data: libNBC and MPICH call this a *schedule*.
 //!
-//! An algorithm writes a [`Plan`]; the executor carries it out, blocking or not; the simulator runs the plans
-//! of all ranks against each other without a network. Nobody else needs to know how a collective works.
+//! An algorithm writes a [`Plan`]; the executor carries it out, blocking or not; the simulator runs the plans of all ranks
+//! against each other without a network. No other code depends on how a collective operation works.
 
 use std::ops::Range;
 
-/// The memory that a plan speaks of. What lies in it is said at each operation, for example
-/// [`Allreduce`](super::Allreduce).
+/// The buffers that a plan refers to. The docs of each operation, for example [`Allreduce`](super::Allreduce), define their
+/// contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
-    /// What the caller gives. It is read only.
+    /// The caller's data. It is only read.
     Input,
-    /// What the caller gets.
+    /// The result.
     Output,
-    /// What the plan has asked for by [`Plan::scratch`]; its first contents are not defined.
+    /// Memory requested by [`Plan::scratch`]. Its initial contents are undefined.
     Scratch,
 }
 
@@ -24,7 +24,7 @@ pub struct Span {
     pub buffer: Buffer,
     /// The first element.
     pub start: usize,
-    /// How many elements.
+    /// The number of elements.
     pub len: usize,
 }
 
@@ -50,38 +50,38 @@ impl Span {
         Self { buffer, start: range.start, len: range.len() }
     }
 
-    /// A part of it, counted from its own beginning.
+    /// A part of this span, counted from its own beginning.
     #[must_use]
     pub fn part(self, range: Range<usize>) -> Self {
         Self { buffer: self.buffer, start: self.start + range.start, len: range.len() }
     }
 
-    /// Its elements, in their buffer.
+    /// The range of its elements in the buffer.
     #[must_use]
     pub fn range(self) -> Range<usize> {
         self.start..self.end()
     }
 
-    /// The element after its last.
+    /// The end of its range in the buffer.
     #[must_use]
     pub fn end(self) -> usize {
         self.start + self.len
     }
 
-    /// Whether they have an element in common: an empty one has none.
+    /// Whether the spans have an element in common. An empty span overlaps none.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.buffer == other.buffer && self.start.max(other.start) < self.end().min(other.end())
     }
 
-    /// Whether all of the other lies in this one.
+    /// Whether the other span lies within this one.
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.buffer == other.buffer && self.start <= other.start && other.end() <= self.end()
     }
 }
 
-/// A span is a list of one span, so that a step takes one or several.
+/// A span is a list of one span, so that a step takes one or several spans.
 impl IntoIterator for Span {
     type Item = Self;
     type IntoIter = std::iter::Once<Self>;
@@ -91,8 +91,8 @@ impl IntoIterator for Span {
     }
 }
 
-/// On which side of the operator something stands. It matters if the operator does not commute: the elements
-/// of lower ranks stand on the left of those of higher ranks.
+/// The side of the operator on which an operand stands. It matters if the operator does not commute: the elements of lower
+/// ranks stand on the left of those of higher ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// `it + other`
@@ -102,14 +102,14 @@ pub enum Side {
 }
 
 impl Side {
-    /// Where what comes from rank `from` stands, seen from rank `here`.
+    /// The side on which data of rank `from` stands when combined with data of rank `here`.
     #[must_use]
     pub fn of(from: usize, here: usize) -> Self {
         if from < here { Side::Left } else { Side::Right }
     }
 }
 
-/// Some of a plan's spans.
+/// A list of spans, stored in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parts {
     first: u32,
@@ -126,12 +126,12 @@ pub(super) enum Step {
     Reduce { side: Side, what: Span, into: Span },
 }
 
-/// What one rank does, step by step.
+/// The steps of one rank.
 ///
-/// Steps are carried out in the order in which they are written. A send does not wait: what is in the span at
-/// that moment is on its way, and the span may be overwritten by the next step. A receive waits. Messages
-/// from one rank to another arrive in the order in which they are sent, so the n-th receive from a rank gets
-/// the n-th message that this rank sends here; both must be of the same length.
+/// Steps are carried out in the order in which they are written. A send does not wait: it sends what the span contains at
+/// that point, and the next step may overwrite the span. A receive waits. Messages from one rank to another arrive in the
+/// order in which they are sent, so the n-th receive from a rank gets the n-th message that this rank sends here; both must
+/// have the same length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     steps: Vec<Step>,
@@ -140,55 +140,54 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// An empty one.
+    /// Creates an empty plan.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sends elements to a rank, several spans one after the other in one message. Does not wait.
+    /// Sends elements to a rank; several spans are joined into one message. Does not wait.
     pub fn send(&mut self, what: impl IntoIterator<Item = Span>, to: usize) {
         let what = self.parts(what);
         self.steps.push(Step::Send { what, to });
     }
 
-    /// Waits for the next message from a rank and puts it into the span, or into several, one after the
-    /// other.
+    /// Waits for the next message from a rank and stores it in the span, or in several spans, one after the other.
     pub fn recv(&mut self, into: impl IntoIterator<Item = Span>, from: usize) {
         let into = self.parts(into);
         self.steps.push(Step::Recv { into, from });
     }
 
-    /// Waits for the next message from a rank, which stands on that side of the operator, combines it with
-    /// the operand and puts the result into `into`, which may be the operand itself.
+    /// Waits for the next message from a rank, combines it, as the operand on that side of the operator, with `operand`, and
+    /// stores the result in `into`, which may be `operand` itself.
     pub fn recv_reduce(&mut self, side: Side, operand: Span, into: Span, from: usize) {
         self.steps.push(Step::RecvReduce { side, operand, into, from });
     }
 
-    /// Copies elements. To copy what is in its place already is no step.
+    /// Copies elements. Adds no step if both spans are the same.
     pub fn copy(&mut self, from: Span, into: Span) {
         if from != into && from.len > 0 {
             self.steps.push(Step::Copy { from, into });
         }
     }
 
-    /// Combines `what`, which stands on that side of the operator, with `into`, and puts the result there.
+    /// Combines `what`, which stands on that side of the operator, with `into`, and stores the result there.
     pub fn reduce(&mut self, side: Side, what: Span, into: Span) {
         self.steps.push(Step::Reduce { side, what, into });
     }
 
-    /// Memory for so many elements, for the time of this operation.
+    /// Reserves memory for this many elements, for the duration of the operation.
     pub fn scratch(&mut self, len: usize) -> Span {
         let start = self.scratch;
         self.scratch += len;
         Span { buffer: Buffer::Scratch, start, len }
     }
 
-    /// Adds the steps of another plan, made for a group of ranks: `ranks[i]` is the rank of the group's i-th
-    /// member, and its input and output are the spans given. So an algorithm is built from others.
+    /// Adds the steps of another plan, made for a group of ranks: `ranks[i]` is the rank of the group's i-th member, and the
+    /// given spans serve as its input and output. This way an algorithm can be composed of others.
     ///
-    /// A span of the other plan that does not lie within `input` or `output` becomes a span outside of the
-    /// buffer, which is found when the whole plan is checked.
+    /// A span of the other plan that does not lie within `input` or `output` becomes a span outside of the buffer; the check
+    /// of the whole plan rejects it.
     pub fn embed(&mut self, plan: &Plan, ranks: &[usize], input: Span, output: Span) {
         let scratch = self.scratch(plan.scratch);
         let place = |span: Span| {
@@ -197,7 +196,7 @@ impl Plan {
                 Buffer::Output => output,
                 Buffer::Scratch => scratch,
             };
-            // Without elements it lies anywhere; with too many it must not reach a neighbour unnoticed.
+            // An empty span may lie anywhere; one that is too long must not silently extend into its neighbour.
             if span.end() > home.len && span.len > 0 {
                 return Span { buffer: Buffer::Scratch, start: usize::MAX - span.len, len: span.len };
             }
@@ -218,13 +217,13 @@ impl Plan {
         }
     }
 
-    /// How many steps there are.
+    /// The number of steps.
     #[must_use]
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Whether there is nothing to do.
+    /// Whether the plan has no steps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -238,7 +237,7 @@ impl Plan {
         &self.steps
     }
 
-    /// How many elements its longest message has.
+    /// The number of elements in its longest message.
     pub(super) fn longest_message(&self) -> usize {
         let message = |step: &Step| match *step {
             Step::Send { what: parts, .. } | Step::Recv { into: parts, .. } => {
@@ -254,7 +253,7 @@ impl Plan {
         &self.spans[parts.first as usize..][..parts.count as usize]
     }
 
-    /// How many elements of scratch memory it needs.
+    /// The number of elements of scratch memory that it needs.
     pub(crate) fn scratch_len(&self) -> usize {
         self.scratch
     }
@@ -263,7 +262,7 @@ impl Plan {
         let first = self.spans.len();
         for span in spans {
             match self.spans[first..].last_mut() {
-                // What lies side by side is one span, which is handed over without being put together.
+                // Adjacent spans become one, which can be sent without gathering.
                 Some(last) if last.buffer == span.buffer && last.end() == span.start => last.len += span.len,
                 _ => self.spans.push(span),
             }
@@ -272,8 +271,8 @@ impl Plan {
         Parts { first: first as u32, count: (self.spans.len() - first) as u32 }
     }
 
-    /// Checks that the executor can carry it out: ranks exist, spans lie in their buffers, results do not
-    /// overlap what they are made from. Says what is wrong.
+    /// Checks that the executor can carry out the plan: ranks exist, spans lie in their buffers, results do not overlap what
+    /// they are computed from. The error describes what is wrong.
     pub(crate) fn check(
         &self,
         size: usize,
@@ -333,7 +332,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether anything is written to the output.
+    /// Whether any step writes to the output.
     pub(crate) fn writes_output(&self) -> bool {
         let is_output = |span: &Span| span.buffer == Buffer::Output && span.len > 0;
         self.steps.iter().any(|step| match step {
@@ -345,8 +344,8 @@ impl Plan {
         })
     }
 
-    /// Whether the input may lie in the output, its first element at `offset` there: nothing of the input is
-    /// read after the output has been written at its place.
+    /// Whether the input may lie in the output, with its first element at `offset`: no step reads input whose place in the
+    /// output was already overwritten.
     pub(super) fn allows_input_in_output(&self, offset: usize) -> bool {
         let mut written: Vec<Span> = Vec::new();
         let moved = |span: Span| Span { buffer: Buffer::Output, start: span.start + offset, len: span.len };
@@ -365,7 +364,7 @@ impl Plan {
                         return false;
                     }
                     if same && matches!(step, Step::Copy { .. }) {
-                        // It is there already; if it still is what it was.
+                        // The element is in its place already, provided that it was not overwritten.
                         (std::slice::from_ref(from), &[])
                     } else {
                         (std::slice::from_ref(from), std::slice::from_ref(into))
@@ -418,7 +417,7 @@ impl std::fmt::Display for Span {
     }
 }
 
-/// One step a line.
+/// Shows one step per line.
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.steps.iter().try_for_each(|&step| writeln!(f, "{}", self.describe(step)))

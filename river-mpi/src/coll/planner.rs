@@ -1,5 +1,4 @@
-//! Who chooses algorithms and makes plans for one rank of one communicator, and keeps those that are used
-//! again.
+//! Chooses algorithms and makes plans for one rank of one communicator, and caches the plans.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -18,18 +17,18 @@ use super::wire::SHORT;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
 
-/// The most plans that are kept for a communicator: a program calls few operations in many sizes.
+/// The maximum number of plans cached per communicator. A program calls few operations in many sizes.
 const KEPT: usize = 64;
 
-/// Plans of one rank, of all operations.
+/// The plans of one rank, for all operations.
 pub(crate) struct Planner {
     rank: usize,
     hosts: Arc<Hosts>,
     tuning: Tuning,
-    /// The one that was used last comes first.
+    /// The most recently used plan comes first.
     kept: RefCell<Vec<Entry>>,
     scratch: RefCell<FxHashMap<TypeId, Box<dyn Any>>>,
-    /// Room for a message that is to be combined with something.
+    /// A buffer for a message that is to be combined with something.
     room: Cell<Vec<u64>>,
 }
 
@@ -39,7 +38,7 @@ struct Entry {
     planned: Rc<Planned>,
 }
 
-/// A call that there is a plan for.
+/// The call that a cached plan was made for.
 enum Known {
     Within(Shape),
     Between(InterCall),
@@ -50,13 +49,13 @@ pub(crate) struct Planned {
     /// The operation's name.
     pub(crate) operation: &'static str,
     pub(crate) plan: Rc<Plan>,
-    /// Whether all its messages, and its elements, have [`SHORT`] bytes at most.
+    /// Whether its messages and its elements are at most [`SHORT`] bytes long.
     pub(crate) short: bool,
-    /// Whether all messages of all ranks have, whatever the algorithm, and all ranks know that.
+    /// Whether the messages of all ranks are, whatever the algorithm, and all ranks know this.
     pub(crate) all_short: bool,
-    /// Where in the output the input may lie, and how long it is.
+    /// The elements of the output where the input may lie.
     pub(crate) place: Range<usize>,
-    /// Whether it may.
+    /// Whether the input may lie there.
     pub(crate) in_place: bool,
 }
 
@@ -70,7 +69,7 @@ impl Planner {
         Self { rank, hosts, tuning, kept, scratch, room }
     }
 
-    /// The same ranks with another tuning.
+    /// Creates a planner for the same ranks with another tuning.
     pub(crate) fn with_tuning(&self, tuning: Tuning) -> Self {
         let hosts = self.hosts.clone();
         Self::of(self.rank, hosts, tuning)
@@ -85,14 +84,14 @@ impl Planner {
         Shape::of(size, count, size_of::<T>().max(1), self.hosts.clone())
     }
 
-    /// This rank's plan.
+    /// Returns this rank's plan.
     pub(crate) fn plan<O: Tuned>(&self, shape: Shape) -> Result<Rc<Planned>> {
         let known = self.find::<O>(|known| matches!(known, Known::Within(known) if *known == shape));
         known.map_or_else(|| self.plan_new::<O>(shape), Ok)
     }
 
-    /// The same for a call of so many ranks whose blocks are equal.
-    // Its shape is made only if there is no plan yet: to count who shares the hosts in it takes as long as a short message.
+    /// Returns this rank's plan for a call of this many ranks with equal blocks.
+    // The shape is made only if there is no cached plan: counting which ranks share hosts takes as long as a short message.
     #[inline]
     pub(crate) fn plan_call<O: Tuned>(&self, size: usize, call: Call) -> Result<Rc<Planned>> {
         let known = self.find::<O>(|known| matches!(known, Known::Within(known) if known.is_of(size, call)));
@@ -105,7 +104,7 @@ impl Planner {
         Ok(self.keep::<O>(Known::Within(shape), planned))
     }
 
-    /// This rank's plan of a call between two groups.
+    /// Returns this rank's plan for a call between two groups.
     pub(crate) fn plan_between<'a, O: Operation>(
         &'a self,
         sides: &'a Sides,
@@ -117,7 +116,7 @@ impl Planner {
             return Ok(known);
         }
         let plan = make(&Inter { sides, rank: self.rank, tuning: &self.tuning }, &call)?;
-        // Its parts may be of algorithms that the program brought along.
+        // It may contain plans of algorithms that the program supplied.
         plan.check(sides.members.len(), call.send, call.recv, true)
             .map_err(|wrong| MpiError::Arg(format!("an operation between two groups has {wrong}")))?;
         let planned = Planned {
@@ -186,12 +185,12 @@ impl Planner {
         })
     }
 
-    /// Room for a message, to be kept for the next one.
+    /// The buffer for a message, which is kept for the next one.
     pub(crate) fn room(&self) -> &Cell<Vec<u64>> {
         &self.room
     }
 
-    /// Memory for a plan's scratch buffer, kept from the last time. Give it back by
+    /// Returns memory for a plan's scratch buffer, reused from the previous operation. Return it with
     /// [`keep_scratch`](Self::keep_scratch).
     pub(crate) fn scratch<T: Element>(&self, len: usize, filler: Option<T>) -> Vec<T> {
         if len == 0 {
@@ -200,8 +199,8 @@ impl Planner {
         let known = self.scratch.borrow_mut().remove(&TypeId::of::<T>());
         let mut scratch: Vec<T> =
             known.and_then(|known| known.downcast().ok()).map_or_else(Vec::new, |known| *known);
-        // There is one: what is passed through a rank's scratch memory has the length of what it gives or
-        // gets itself.
+        // There is a filler if it is needed: what passes through a rank's scratch memory is as long as its input or its
+        // output.
         if let Some(filler) = filler
             && scratch.len() < len
         {

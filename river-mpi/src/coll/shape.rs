@@ -1,4 +1,4 @@
-//! What a collective operation looks like: all that an algorithm may know.
+//! The shape of a collective operation: all that an algorithm may depend on.
 
 use std::hash::Hash;
 use std::ops::Range;
@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-/// The facts of one call, from which an algorithm makes its plan: who takes part, how much there is, how it
-/// is laid out.
+/// The parameters of one call, from which an algorithm makes its plan: which ranks take part, how much data there is, and how
+/// it is laid out.
 ///
-/// Except for the layout of the `v` operations, all of it is equal on all ranks; an algorithm is chosen by
-/// that part only.
+/// Except for the layout of the `v` operations, they are equal on all ranks; algorithms are chosen by that part only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub(super) size: usize,
@@ -28,11 +27,11 @@ pub struct Shape {
 pub(super) enum Layout {
     /// Blocks of `count` elements, one after the other.
     Equal,
-    /// A block for each rank.
+    /// A separate block for each rank.
     Each(Arc<[Range<usize>]>),
 }
 
-/// What tells a call from others on the same ranks if its blocks are equal: with it its plan is found again.
+/// The parameters that identify a call on the same ranks if its blocks are equal: the key of its cached plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) count: usize,
@@ -42,25 +41,25 @@ pub(crate) struct Call {
 }
 
 impl Shape {
-    /// Of such a call.
+    /// Creates the shape of such a call.
     pub(super) fn of_call(size: usize, call: Call, hosts: Arc<Hosts>) -> Self {
         let Call { count, element, root, commutative } = call;
         Self { root, commutative, ..Self::of(size, count, element, hosts) }
     }
 
-    /// Whether it is that of such a call.
+    /// Whether this is the shape of such a call.
     pub(super) fn is_of(&self, size: usize, call: Call) -> bool {
         let Self { count, element, root, commutative, .. } = *self;
         self.size == size && Call { count, element, root, commutative } == call && self.is_regular()
     }
 
-    /// Whether all blocks are equal, as all ranks know.
+    /// Whether all ranks know that all blocks are equal.
     pub(super) fn is_regular(&self) -> bool {
         matches!((&self.blocks, &self.incoming), (Layout::Equal, Layout::Equal))
     }
 
-    /// Of an operation of `size` ranks on `count` elements of so many bytes each; rank 0 is the root, the
-    /// operator commutes, and every rank is a host of its own.
+    /// The shape of an operation of `size` ranks on `count` elements of `element` bytes each. Rank 0 is the root, the
+    /// operator commutes, and every rank has a host of its own.
     #[must_use]
     pub fn new(size: usize, count: usize, element: usize) -> Self {
         Self::of(size, count, element, Arc::new(Hosts::apart(size)))
@@ -71,35 +70,35 @@ impl Shape {
         Self { size, root: 0, count, element, commutative: true, blocks, incoming, hosts }
     }
 
-    /// With another root.
+    /// Sets the root.
     #[must_use]
     pub fn with_root(mut self, root: usize) -> Self {
         self.root = root;
         self
     }
 
-    /// With an operator that commutes or not.
+    /// Sets whether the operator commutes.
     #[must_use]
     pub fn with_commutative(mut self, commutative: bool) -> Self {
         self.commutative = commutative;
         self
     }
 
-    /// With ranks that share hosts.
+    /// Sets which ranks share hosts.
     #[must_use]
     pub fn with_hosts(mut self, hosts: Arc<Hosts>) -> Self {
         self.hosts = hosts;
         self
     }
 
-    /// With a block of its own for each rank, as the `v` operations have them.
+    /// Sets a separate block for each rank, as in the `v` operations.
     #[must_use]
     pub fn with_blocks(mut self, blocks: impl IntoIterator<Item = Range<usize>>) -> Self {
         self.blocks = Layout::Each(blocks.into_iter().collect());
         self
     }
 
-    /// With blocks for what is received that differ from those for what is sent, as alltoallv has them.
+    /// Sets the blocks that are received, if they differ from those that are sent, as in alltoallv.
     #[must_use]
     pub fn with_incoming(mut self, blocks: impl IntoIterator<Item = Range<usize>>) -> Self {
         self.incoming = Layout::Each(blocks.into_iter().collect());
@@ -118,26 +117,26 @@ impl Shape {
         self.root
     }
 
-    /// Elements: all of them in operations on a vector (bcast, reduce, allreduce, scan), those of one block
-    /// otherwise. In `v` operations 0.
+    /// The number of elements: of the whole vector in operations on a vector (bcast, reduce, allreduce, scan), of one block
+    /// otherwise. 0 in `v` operations.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Bytes of an element, at least 1.
+    /// The size of an element in bytes, at least 1.
     #[must_use]
     pub fn element(&self) -> usize {
         self.element
     }
 
-    /// Bytes of [`count`](Self::count) elements.
+    /// The size of [`count`](Self::count) elements in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.count.saturating_mul(self.element)
     }
 
-    /// Whether the operator commutes. It always is associative.
+    /// Whether the operator commutes. It is always associative.
     #[must_use]
     pub fn commutative(&self) -> bool {
         self.commutative
@@ -145,20 +144,20 @@ impl Shape {
 
     /// The elements of a rank's block, in the buffer that has a block for each rank.
     ///
-    /// In gatherv and scatterv only the root knows all blocks; the others know the length of their own.
+    /// In gatherv and scatterv only the root knows all blocks; other ranks know only the length of their own.
     #[must_use]
     pub fn block(&self, rank: usize) -> Range<usize> {
         self.blocks.of(rank, self.count)
     }
 
-    /// In alltoall and alltoallv: the elements that come from a rank, in the output. [`block`](Self::block)
-    /// are those that go there, in the input.
+    /// The elements of the output that come from a rank, in alltoall and alltoallv. [`block`](Self::block) returns the
+    /// elements of the input that go to it.
     #[must_use]
     pub fn incoming(&self, rank: usize) -> Range<usize> {
         self.incoming.of(rank, self.count)
     }
 
-    /// Where the last block ends.
+    /// The end of the last block.
     #[must_use]
     pub fn total(&self) -> usize {
         self.blocks.end(self.size, self.count)
@@ -191,7 +190,7 @@ impl Layout {
     }
 }
 
-/// Which ranks share a host. A host is a *process* here, not a machine: its ranks are threads, which can pass memory to each
+/// Which ranks share a host. A host here is a *process*, not a machine: its ranks are threads, which can pass memory to each
 /// other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts {
@@ -199,12 +198,12 @@ pub struct Hosts {
     of: Vec<usize>,
     /// The ranks of each host, ascending.
     members: Vec<Vec<usize>>,
-    /// All of them are processes of one machine.
+    /// Whether all hosts are processes of one machine.
     together: bool,
 }
 
 impl Hosts {
-    /// From something that is equal for ranks that share a host.
+    /// Groups ranks into hosts by a value that is equal for ranks that share a host.
     pub fn new<T: Eq + Hash>(of: impl IntoIterator<Item = T>) -> Self {
         let mut numbers: FxHashMap<T, usize> = FxHashMap::default();
         let mut hosts = Self { of: Vec::new(), members: Vec::new(), together: false };
@@ -220,26 +219,26 @@ impl Hosts {
         hosts
     }
 
-    /// Each rank for itself.
+    /// Every rank has a host of its own.
     #[must_use]
     pub fn apart(size: usize) -> Self {
         let members = (0..size).map(|rank| vec![rank]).collect();
         Self { of: (0..size).collect(), members, together: false }
     }
 
-    /// The same, of which it is known whether all of them are processes of one machine.
+    /// Sets whether all hosts are known to be processes of one machine.
     #[must_use]
     pub fn on_one_machine(self, together: bool) -> Self {
         Self { together, ..self }
     }
 
-    /// Whether all of them are known to be processes of one machine.
+    /// Whether all hosts are known to be processes of one machine.
     #[must_use]
     pub fn is_one_machine(&self) -> bool {
         self.together || self.count() == 1
     }
 
-    /// How many hosts there are.
+    /// The number of hosts.
     #[must_use]
     pub fn count(&self) -> usize {
         self.members.len()
@@ -251,7 +250,7 @@ impl Hosts {
         self.of[rank]
     }
 
-    /// The ranks of a host, ascending. The first is its leader.
+    /// The ranks of a host, ascending. The first one is its leader.
     #[must_use]
     pub fn members(&self, host: usize) -> &[usize] {
         &self.members[host]
@@ -262,27 +261,27 @@ impl Hosts {
         self.members.iter().map(|members| members[0])
     }
 
-    /// Whether some host has several ranks, and there are several hosts: then two levels are worth a thought.
+    /// Whether there are several hosts, some of them with several ranks, so that a two-level algorithm may pay.
     #[must_use]
     pub fn is_two_level(&self) -> bool {
         self.count() > 1 && self.count() < self.of.len()
     }
 
-    /// Whether the ranks of each host follow one another.
+    /// Whether the ranks of each host are consecutive.
     #[must_use]
     pub fn is_consecutive(&self) -> bool {
         self.of.is_sorted()
     }
 }
 
-/// Part `index` of `count` elements that are divided among so many parts as evenly as possible.
+/// Part `index` of `count` elements that are divided into `parts` parts as evenly as possible.
 #[must_use]
 pub fn share(count: usize, parts: usize, index: usize) -> Range<usize> {
     let start = |index| count / parts * index + (count % parts).min(index);
     start(index)..start(index + 1)
 }
 
-/// Parts `from..to` of them, which lie side by side.
+/// The elements of consecutive parts, as [`share`] divides them.
 #[must_use]
 pub fn shares(count: usize, parts: usize, range: Range<usize>) -> Range<usize> {
     share(count, parts, range.start).start..share(count, parts, range.end).start

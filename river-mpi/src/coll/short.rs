@@ -22,7 +22,7 @@ pub(crate) struct Buffers<'a, T> {
     pub(crate) input: &'a Input<&'a [T]>,
     pub(crate) output: &'a mut [T],
     pub(crate) scratch: &'a mut [T],
-    /// For what is received and combined with something; as long as it was ever needed.
+    /// Holds a received message that is to be combined with something. It never shrinks.
     pub(crate) room: &'a Cell<Vec<u64>>,
 }
 
@@ -136,7 +136,7 @@ impl<T: Element> Buffers<'_, T> {
         Ok(())
     }
 
-    /// One span to read, and another, which does not overlap it, to write.
+    /// Returns one span for reading, and another, which does not overlap it, for writing.
     fn pair(&mut self, from: Span, into: Span) -> (&[T], &mut [T]) {
         let from = self.input.home(from);
         if from.len == 0 || into.len == 0 {
@@ -163,7 +163,7 @@ impl<T: Element> Buffers<'_, T> {
     }
 }
 
-/// Two ranges of a slice that do not overlap, one of them to be written.
+/// Returns two ranges of a slice that do not overlap, one of them for writing.
 fn parts<T>(slice: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
     if read.end <= write.start {
         let (before, after) = slice.split_at_mut(write.start);
@@ -186,7 +186,7 @@ mod tests {
     };
     use crate::op::{BXOR, LXOR};
 
-    /// One rank's ends of channels to all others.
+    /// One rank's channels to all other ranks.
     struct Channels {
         rank: usize,
         to: Vec<Sender<Vec<u8>>>,
@@ -205,7 +205,7 @@ mod tests {
             self.send(to, tag, &bytes)
         }
 
-        /// Messages from even ranks lie where they can go into the memory given, the others do not.
+        /// Messages from even ranks may be received into the given memory, others never are.
         fn receive_short(&self, from: usize, _: i32, out: &mut [u8]) -> Result<Landed, Mismatch> {
             let bytes = self.from[from].recv().unwrap();
             match out.get_mut(..bytes.len()) {
@@ -239,7 +239,7 @@ mod tests {
         all
     }
 
-    /// Every algorithm, carried out here and by `Execution`.
+    /// Checks that each algorithm gives the same result here as with `Execution`.
     fn agrees<O: Operation, T: Element + PartialEq + std::fmt::Debug>(
         value: impl Fn(usize) -> T,
         operator: &(dyn Operator<T> + Sync),
@@ -311,7 +311,7 @@ mod tests {
     fn a_plan_means_the_same_as_to_the_other_executor() {
         all_agree(|at| at as u8, &BXOR);
         all_agree(|at| at as u128 * 0x1_0000_0001_0000_0001, &BXOR);
-        // Not all bytes are one of these.
+        // Not every byte is a valid `bool`.
         all_agree(|at| at % 3 == 0, &LXOR);
     }
 

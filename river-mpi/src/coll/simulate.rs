@@ -1,7 +1,7 @@
-//! All ranks of an operation in one thread, without a network: what their plans do together, and how long it
-//! takes.
+//! Simulates all ranks of an operation in one thread, without a network: checks that their plans fit together, and measures
+//! the time they take.
 //!
-//! The plans are carried out by the executor that carries them out for real.
+//! The simulation uses the same executor as real operations.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,37 +18,37 @@ use crate::element::Element;
 use crate::lend::Region;
 use crate::op::Operator;
 
-/// What sending costs in the simulation: a message of `n` bytes takes `latency + n * per_byte`, during which
-/// its sender sends nothing else and its receiver receives nothing else.
+/// The cost of communication in the simulation: a message of `n` bytes takes `latency + n * per_byte`, during which its
+/// sender sends nothing else and its receiver receives nothing else.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// Of any message: the alpha of the literature.
+    /// The cost of any message: alpha in the literature.
     pub latency: f64,
-    /// Of a byte: its beta.
+    /// The cost of a byte: beta in the literature.
     pub per_byte: f64,
 }
 
 impl Cost {
-    /// Counts rounds: a message takes 1, whatever its length.
+    /// Counts rounds: each message costs 1, whatever its length.
     pub const ROUNDS: Self = Self { latency: 1.0, per_byte: 0.0 };
-    /// Counts the bytes that pass one after the other.
+    /// Counts bytes on the critical path.
     pub const BYTES: Self = Self { latency: 0.0, per_byte: 1.0 };
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// When the last rank was done.
+    /// When the last rank finished.
     pub time: f64,
-    /// How many messages were sent.
+    /// The number of messages sent.
     pub messages: usize,
-    /// How many bytes they had.
+    /// The number of bytes sent.
     pub bytes: usize,
-    /// Whether each rank has heard of all others, directly or not: then none was done before all had begun.
+    /// Whether each rank has heard from all others, directly or not, so that none finished before all had begun.
     pub synchronised: bool,
 }
 
-/// The time, the number of messages and the bytes of an operation whose elements are bytes.
+/// Returns the time, the number of messages and the bytes of an operation whose elements are bytes.
 ///
 /// ```
 /// use river_mpi::coll::{Cost, Shape, allreduce, cost};
@@ -63,7 +63,7 @@ pub struct Outcome {
 /// ```
 ///
 /// # Errors
-/// What is wrong with the plans.
+/// A description of what is wrong with the plans.
 pub fn cost<O: Operation>(
     algorithm: &dyn Algorithm<O>,
     shape: &Shape,
@@ -76,8 +76,8 @@ pub fn cost<O: Operation>(
     simulate(algorithm, &shapes, &inputs, &mut outputs, &crate::op::BXOR, cost, usize::MAX)
 }
 
-/// Runs all ranks, with messages in pieces of so many bytes. `shapes[rank]` is what that rank knows; a rank
-/// whose input is empty although it should not be has it in its output.
+/// Runs all ranks, with messages in pieces of `piece` bytes. `shapes[rank]` is the shape as that rank knows it. If a rank's
+/// input is empty although it should not be, its output contains it.
 pub(super) fn simulate<O: Operation, T: Element>(
     algorithm: &dyn Algorithm<O>,
     shapes: &[Shape],
@@ -149,13 +149,13 @@ pub(super) fn simulate<O: Operation, T: Element>(
     Ok(network.outcome)
 }
 
-/// Messages under way, and what time it is at each rank.
+/// Messages in flight, and the simulated time at each rank.
 struct Network {
     cost: Cost,
     /// `queues[from][to]`
     queues: Vec<Vec<VecDeque<Sent>>>,
     clocks: Vec<Clock>,
-    /// Of whom each rank has heard.
+    /// Which ranks each rank has heard from.
     heard: Vec<Vec<bool>>,
     events: usize,
     outcome: Outcome,
@@ -170,7 +170,7 @@ struct Sent {
 
 #[derive(Clone, Copy, Default)]
 struct Clock {
-    /// When the rank has what it has received so far.
+    /// When the rank has everything that it has received so far.
     ready: f64,
     /// When it can send again.
     sends: f64,
@@ -221,7 +221,7 @@ impl Network {
     }
 }
 
-/// A rank's end of the network.
+/// One rank's connection to the network.
 struct Port<'a> {
     rank: usize,
     network: &'a RefCell<Network>,
@@ -244,7 +244,7 @@ impl Wire for Port<'_> {
     }
 
     fn receive(&self, from: usize, tag: i32) -> Result<Message, Mismatch> {
-        // The simulation only ever advances: there is nobody to wait for in a single thread.
+        // The simulation only calls `advance`, which never waits.
         self.try_receive(from, tag)?.ok_or(Mismatch { from, sent: 0, expected: 0 })
     }
 }
@@ -271,7 +271,7 @@ mod tests {
         cost::<O>(&Wrong(write), &Shape::new(3, 10, 1), Cost::ROUNDS).unwrap_err()
     }
 
-    /// The costs that the files of the algorithms claim.
+    /// Checks the costs stated in the algorithms' docs.
     #[test]
     fn rounds_are_as_many_as_the_literature_says() {
         use crate::coll::{allgather, allreduce, alltoall, barrier, bcast, log2_ceil, reduce, scan};

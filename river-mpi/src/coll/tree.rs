@@ -1,7 +1,7 @@
-//! The binomial tree, on which many algorithms walk.
+//! The binomial tree, which many algorithms use.
 //!
-//! Ranks are numbered from the root on. The parent of a rank is the rank without its lowest bit; its children
-//! are the ranks that have one more bit below its lowest. So the subtree of a rank is a range of ranks.
+//! Ranks are numbered from the root. The parent of a rank is the rank without its lowest set bit; its children are the ranks
+//! with one more bit set, below its lowest. So the subtree of a rank is a range of ranks.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use std::ops::Range;
 pub(super) struct Binomial {
     size: usize,
     root: usize,
-    /// The rank, counted from the root on.
+    /// The rank, counted from the root.
     relative: usize,
 }
 
@@ -23,7 +23,7 @@ impl Binomial {
         (relative + self.root) % self.size
     }
 
-    /// The width of the subtree if there were ranks without end.
+    /// The width of the subtree in an infinite tree.
     fn width(&self) -> usize {
         match self.relative {
             0 => self.size.next_power_of_two(),
@@ -31,12 +31,12 @@ impl Binomial {
         }
     }
 
-    /// The rank above; `None` at the root.
+    /// The parent; `None` for the root.
     pub(super) fn parent(&self) -> Option<usize> {
         (self.relative != 0).then(|| self.absolute(self.relative & (self.relative - 1)))
     }
 
-    /// The ranks below, that with the smallest subtree first.
+    /// The children, in ascending order of the size of their subtrees.
     pub(super) fn children(self) -> impl DoubleEndedIterator<Item = Self> {
         (0..self.width().trailing_zeros())
             .map(move |bit| Self { relative: self.relative + (1 << bit), ..self })
@@ -47,7 +47,7 @@ impl Binomial {
         self.absolute(self.relative)
     }
 
-    /// The ranks of its subtree, counted from the root on.
+    /// The ranks of its subtree, counted from the root.
     pub(super) fn subtree(&self) -> Range<usize> {
         self.relative..(self.relative + self.width()).min(self.size)
     }

@@ -1,9 +1,8 @@
-//! Which algorithm an operation uses: by a table, by name, or whatever the program says.
+//! The choice of an operation's algorithm: by a table, by name, or by the program.
 //!
-//! The tables know nothing but facts that are equal on all ranks: how many ranks there are and which of them
-//! share a host, how many bytes there are, whether the operator commutes. They follow what `cargo bench -p
-//! river-benches --bench mpi_coll` proposes, which measures every algorithm and prints where one becomes
-//! faster than another.
+//! The tables depend only on facts that are equal on all ranks: how many ranks there are and which of them share a host, how
+//! many bytes there are, whether the operator commutes. They are based on the proposals of `cargo bench -p river-benches
+//! --bench mpi_coll`, which measures every algorithm and prints where one becomes faster than another.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,27 +19,27 @@ use super::{
 };
 use crate::error::{MpiError, Result};
 
-/// Prefix of the environment variables that choose an algorithm; the operation's name in capitals follows.
+/// The prefix of the environment variables that choose an algorithm. The operation's name in capitals follows.
 const VARIABLE: &str = "RIVER_MPI_";
 
-/// One row of a table: the first one that fits, and whose algorithm can do it, is taken.
+/// A row of a table. The first row that fits, and whose algorithm supports the shape, is used.
 struct Row<O: Operation> {
     place: Place,
-    /// Up to so many ranks.
+    /// The largest number of ranks.
     ranks: usize,
-    /// Up to so many bytes, of what [`Shape::bytes`] counts.
+    /// The largest number of bytes, as counted by [`Shape::bytes`].
     bytes: usize,
     algorithm: &'static dyn Algorithm<O>,
 }
 
-/// Where the ranks are.
+/// A placement of the ranks.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     /// All on one host.
     Together,
-    /// Several hosts, and several ranks on some.
+    /// On several hosts, some of which have several ranks.
     TwoLevel,
-    /// Several hosts, all on one machine.
+    /// On several hosts of one machine.
     Machine,
     Anywhere,
 }
@@ -197,7 +196,7 @@ impl<O: Operation> Row<O> {
     }
 }
 
-/// Who chooses.
+/// How an algorithm was chosen.
 enum Choice<O: Operation> {
     Table,
     Fixed(Arc<dyn Algorithm<O>>),
@@ -226,7 +225,7 @@ mod private {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $field:ident: $Operation:ident, $TABLE:ident;)*) => {
-        /// Which algorithms a communicator uses. For an operation that is not named here, a table chooses by the number of
+        /// The choice of a communicator's algorithms. Operations without an explicit choice use a table, by the number of
         /// ranks and bytes.
         ///
         /// ```
@@ -240,7 +239,7 @@ macro_rules! operations {
         /// # Ok::<(), river_mpi::MpiError>(())
         /// ```
         ///
-        /// All ranks of a communicator must have the same.
+        /// All ranks of a communicator must have the same tuning.
         #[derive(Clone)]
         pub struct Tuning {
             $($field: Choice<$Operation>,)*
@@ -262,11 +261,10 @@ macro_rules! operations {
                 }
             )*
 
-            /// Uses an algorithm of this library by name.
+            /// Uses the named algorithm of this library.
             ///
             /// # Errors
-            /// [`MpiError::Arg`] if there is no such operation, or no such algorithm for it; it says which
-            /// there are.
+            /// [`MpiError::Arg`] if there is no such operation, or no such algorithm for it; the error lists the valid names.
             pub fn with_named(mut self, operation: &str, algorithm: &str) -> Result<Self> {
                 match operation {
                     $($Operation::NAME => self.$field = Choice::Named(named(algorithm)?),)*
@@ -280,7 +278,7 @@ macro_rules! operations {
         }
 
         impl Names {
-            /// Those that the environment has: `RIVER_MPI_ALLREDUCE=ring`.
+            /// Reads the choices from the environment, for example `RIVER_MPI_ALLREDUCE=ring`.
             #[must_use]
             pub fn from_env() -> Self {
                 let mut names = Self::default();
@@ -293,7 +291,7 @@ macro_rules! operations {
             }
         }
 
-        /// What was not left to the tables.
+        /// Shows the choices that differ from the tables.
         impl fmt::Display for Tuning {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let said: Vec<String> = [
@@ -316,43 +314,43 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Replaces the barrier.
+    /// Sets the algorithm of the barrier.
     barrier: Barrier, BARRIER;
-    /// Replaces the bcast.
+    /// Sets the algorithm of bcast.
     bcast: Bcast, BCAST;
-    /// Replaces the gather.
+    /// Sets the algorithm of gather.
     gather: Gather, GATHER;
-    /// Replaces the gatherv.
+    /// Sets the algorithm of gatherv.
     gatherv: Gatherv, GATHERV;
-    /// Replaces the scatter.
+    /// Sets the algorithm of scatter.
     scatter: Scatter, SCATTER;
-    /// Replaces the scatterv.
+    /// Sets the algorithm of scatterv.
     scatterv: Scatterv, SCATTERV;
-    /// Replaces the allgather.
+    /// Sets the algorithm of allgather.
     allgather: Allgather, ALLGATHER;
-    /// Replaces the allgatherv.
+    /// Sets the algorithm of allgatherv.
     allgatherv: Allgatherv, ALLGATHERV;
-    /// Replaces the alltoall.
+    /// Sets the algorithm of alltoall.
     alltoall: Alltoall, ALLTOALL;
-    /// Replaces the alltoallv.
+    /// Sets the algorithm of alltoallv.
     alltoallv: Alltoallv, ALLTOALLV;
-    /// Replaces the reduce.
+    /// Sets the algorithm of reduce.
     reduce: Reduce, REDUCE;
-    /// Replaces the allreduce.
+    /// Sets the algorithm of allreduce.
     allreduce: Allreduce, ALLREDUCE;
-    /// Replaces the `reduce_scatter`.
+    /// Sets the algorithm of `reduce_scatter`.
     reduce_scatter: ReduceScatter, REDUCE_SCATTER;
-    /// Replaces the scan.
+    /// Sets the algorithm of scan.
     scan: Scan, SCAN;
-    /// Replaces the exscan.
+    /// Sets the algorithm of exscan.
     exscan: Exscan, EXSCAN;
 }
 
 impl Tuning {
-    /// With all algorithms that are named.
+    /// Uses all algorithms of a list of names.
     ///
     /// # Errors
-    /// As [`with_named`](Self::with_named).
+    /// Those of [`with_named`](Self::with_named).
     pub fn with_names(self, names: &Names) -> Result<Self> {
         names
             .0
@@ -367,8 +365,8 @@ impl fmt::Debug for Tuning {
     }
 }
 
-/// Names of algorithms by operation, as the environment of who starts a program has them. They travel to all
-/// ranks, whose own environments may differ.
+/// Names of algorithms by operation, from the environment of the process that starts a program. They are sent to all ranks,
+/// whose own environments may differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names(BTreeMap<String, String>);
 
@@ -384,7 +382,7 @@ impl<O: Operation> Choice<O> {
     fn choose(&self, shape: &Shape, table: &'static [Row<O>]) -> Result<&dyn Algorithm<O>> {
         let algorithm: &dyn Algorithm<O> = match self {
             Choice::Table => {
-                // The last row fits everything: a test sees to it.
+                // The last row fits every shape, which a test checks.
                 let row = table.iter().find(|row| row.fits(shape)).or(table.last());
                 return row
                     .map(|row| row.algorithm)

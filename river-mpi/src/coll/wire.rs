@@ -1,4 +1,4 @@
-//! What the executor needs of a communicator.
+//! The interface between the executor and a communicator.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use crate::lend::Loan;
 
 /// Carries messages between the ranks of one communicator.
 ///
-/// `tag` names one operation: no two operations of a communicator that are under way at the same time have
-/// the same. Messages of one tag from one rank to another arrive once and in the order in which they were
-/// sent, however many are under way.
+/// `tag` identifies one operation: no two operations of a communicator that are under way at the same time have the same tag.
+/// Messages with the same tag from one rank to another arrive exactly once and in the order in which they were sent, however
+/// many are under way.
 pub(crate) trait Wire {
-    /// What can go wrong: a peer is gone.
+    /// The error type: a peer is gone, for example.
     type Error: From<Mismatch>;
 
-    /// Sends a copy of the bytes. Waits for no receive, here and below, though a little while for room.
+    /// Sends a copy of the bytes. Like the methods below, waits for no receive, though it may wait briefly for room.
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<(), Self::Error>;
 
-    /// Sends memory that is shared, and copied only if it has to leave the process. Waits for no receive.
+    /// Sends shared memory, which is copied only if it has to leave the process. Waits for no receive.
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result<(), Self::Error>;
 
-    /// From how many bytes on it is worth while to lend memory to a rank; `None`: that rank cannot read it.
+    /// The length in bytes from which lending memory to a rank pays; `None` if that rank cannot read it.
     fn lends_from(&self, _to: usize) -> Option<usize> {
         None
     }
@@ -32,33 +32,35 @@ pub(crate) trait Wire {
         self.send_shared(to, tag, loan.read(Bytes::copy_from_slice))
     }
 
-    /// How long the pieces are in which a message to a rank travels best, if that is longer than others.
+    /// The preferred length of pieces sent to a rank, if it is longer than the usual one.
     fn piece(&self, _to: usize) -> usize {
         0
     }
 
-    /// Whether a rank of another process can read so many bytes in this one's memory.
+    /// Whether a rank of another process can read a message of this many bytes from this rank's memory.
     fn offers(&self, _to: usize, _bytes: usize) -> bool {
         false
     }
 
-    /// Has a rank read the bytes where they are: they stay as they are until the offer of this number is
-    /// [settled](Self::settle). Waits for no receive.
+    /// Lets a rank read the bytes where they are: they must not change until the returned offer is [settled](Self::settle).
+    /// Waits for no receive.
     fn offer(&self, to: usize, tag: i32, bytes: &[u8]) -> Result<u64, Self::Error> {
         self.send(to, tag, bytes).map(|()| 0)
     }
 
-    /// Returns when what was offered was read (true) or copied: soon, or, if not patiently, at once.
+    /// Returns once the offer was read (`true`) or copied (`false`). If not patient, it copies at once instead of waiting a
+    /// while.
     fn settle(&self, _offer: u64, _patiently: bool) -> bool {
         true
     }
 
-    /// The next message, which it waits for; what of it fits goes into `out`. `None`: that way is not for this rank.
+    /// Waits for the next message and copies what fits into `out`. Returns `None` if messages from that rank cannot be
+    /// received this way.
     fn receive_into(&self, _from: usize, _tag: i32, _out: &mut [u8]) -> Result<Option<Landed>, Self::Error> {
         Ok(None)
     }
 
-    /// The next message, which it waits for; it goes into `out` if it fits and has no memory of its own.
+    /// Waits for the next message, which goes into `out` if it fits and has no memory of its own.
     fn receive_short(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed, Self::Error> {
         match self.receive_into(from, tag, out)? {
             Some(landing) => Ok(landing),
@@ -66,19 +68,19 @@ pub(crate) trait Wire {
         }
     }
 
-    /// The next message, if it has arrived.
+    /// Returns the next message if it has arrived.
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>, Self::Error>;
 
-    /// The next message, which it waits for.
+    /// Waits for the next message.
     fn receive(&self, from: usize, tag: i32) -> Result<Message, Self::Error>;
 }
 
-/// Where a message is that has come.
+/// Where a received message is.
 #[derive(Debug)]
 pub(crate) enum Landed {
-    /// Where it belongs: its length in bytes.
+    /// In the memory that was passed in. Contains its length in bytes.
     Here(usize),
-    /// It is elsewhere. (Boxed, so that what has landed is told in registers.)
+    /// Elsewhere. (Boxed, so that the result is returned in registers.)
     Elsewhere(Box<Message>),
 }
 
@@ -89,7 +91,7 @@ impl From<Message> for Landed {
 }
 
 impl Landed {
-    /// How many bytes the message has.
+    /// The length of the message in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Here(len) => *len,
@@ -98,23 +100,23 @@ impl Landed {
     }
 }
 
-/// A message that has come.
+/// A received message.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// The first bytes of these, aligned as any element is, and their number.
+    /// The first bytes of the array, which is aligned for any element, and their number.
     Short([u64; INLINE / 8], u8),
     Whole(Bytes),
-    /// Bytes in the memory of their sender: all of them, whatever the length of a piece.
+    /// Bytes in the sender's memory: always the whole message, whatever the length of a piece.
     Lent(Arc<Loan>),
 }
 
-/// Up to so many bytes a message is carried without memory of its own.
+/// The length in bytes up to which a message is carried without an allocation.
 pub(crate) const INLINE: usize = 40;
-/// Up to so many bytes to copy it takes less than to lend memory or to send it in pieces.
+/// The length in bytes up to which copying is faster than lending memory or sending in pieces.
 pub(crate) const SHORT: usize = 4096;
 
 impl Message {
-    /// How many bytes it has.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Short(_, len) => usize::from(*len),
@@ -123,7 +125,7 @@ impl Message {
         }
     }
 
-    /// Reads it, once.
+    /// Reads the message, once.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         match self {
             Self::Short(data, len) => read(&bytemuck::bytes_of(data)[..usize::from(*len)]),
@@ -132,7 +134,7 @@ impl Message {
         }
     }
 
-    /// Its bytes, whoever lends them.
+    /// The bytes of the message, also of a loan.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Self::Whole(bytes) => bytes,

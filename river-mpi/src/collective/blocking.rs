@@ -1,4 +1,4 @@
-//! One method for each operation. It returns when this rank's part is done.
+//! The blocking form: one method for each operation, which returns when this rank's part is done.
 
 use std::ops::Range;
 
@@ -15,10 +15,10 @@ use super::root::Root;
 /// All ranks call them, in the same order, with the same counts, root and operator. Buffers that are significant only at
 /// the root are ignored on the other ranks: pass `&mut []`.
 ///
-/// Every one of them returns [`MpiError::ProcFailed`] if a rank is gone that it needs, [`MpiError::Count`] if
-/// a buffer does not have the length that it must have, [`MpiError::Root`] if there is no such root, and
-/// [`MpiError::Arg`] if what arrives is not what was expected, since another rank has made another call, or
-/// if the algorithm that was chosen cannot do it.
+/// Each of them returns [`MpiError::ProcFailed`] if a rank that it needs is gone, [`MpiError::Count`] if a buffer does not
+/// have the required length, [`MpiError::Root`] if there is no such root, and an error of class `Arg` if a message is not the
+/// expected one, because another rank made a different call, or [`MpiError::Arg`] if the chosen algorithm does not support
+/// the call.
 ///
 /// [`MpiError::ProcFailed`]: crate::MpiError::ProcFailed
 /// [`MpiError::Count`]: crate::MpiError::Count
@@ -30,7 +30,7 @@ impl Communicator<'_> {
     /// Returns when all ranks have called it.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
     /// Until all ranks have called it.
@@ -53,10 +53,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until the elements are there; the root, until they have left.
+    /// Until the elements have arrived; the root, until they have been sent.
     ///
     /// # Standard section
     /// MPI 1.3, 4.4
@@ -78,10 +78,11 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// The root, until all have come; the others, until theirs and those that they pass on have left.
+    /// The root, until all elements have arrived; other ranks, until their own elements and those that they forward have been
+    /// sent.
     ///
     /// # Standard section
     /// MPI 1.3, 4.5
@@ -90,7 +91,7 @@ impl Communicator<'_> {
         self.transfer(self.prepare_gather::<T>(len, root.into()), send, recv)
     }
 
-    /// As [`gather`](Self::gather), but each rank may send any number of elements: those of rank `i` go to
+    /// Like [`gather`](Self::gather), but each rank may send any number of elements: those of rank `i` go to
     /// `recv[blocks[i]]`. `blocks` is significant only at the root.
     ///
     /// ```
@@ -107,10 +108,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// As [`gather`](Self::gather).
+    /// Like [`gather`](Self::gather).
     ///
     /// # Standard section
     /// MPI 1.3, 4.5
@@ -136,10 +137,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until this rank's elements are there; the root, until all have left.
+    /// Until this rank's elements have arrived; the root, until all have been sent.
     ///
     /// # Standard section
     /// MPI 1.3, 4.6
@@ -148,14 +149,14 @@ impl Communicator<'_> {
         self.transfer(self.prepare_scatter::<T>(len, root.into()), send, recv)
     }
 
-    /// As [`scatter`](Self::scatter), but the root may send any number of elements to each rank: `send[blocks[i]]`
+    /// Like [`scatter`](Self::scatter), but the root may send any number of elements to each rank: `send[blocks[i]]`
     /// goes to rank `i`, whose `recv` has that length. `blocks` is significant only at the root.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// As [`scatter`](Self::scatter).
+    /// Like [`scatter`](Self::scatter).
     ///
     /// # Standard section
     /// MPI 1.3, 4.6
@@ -181,10 +182,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until all are there.
+    /// Until all elements have arrived.
     ///
     /// # Standard section
     /// MPI 1.3, 4.7
@@ -193,14 +194,14 @@ impl Communicator<'_> {
         self.transfer(self.prepare_allgather::<T>(len), send, recv)
     }
 
-    /// As [`allgather`](Self::allgather), but each rank may send any number of elements: those of rank `i`
+    /// Like [`allgather`](Self::allgather), but each rank may send any number of elements: those of rank `i`
     /// go to `recv[blocks[i]]`. All ranks pass the same lengths.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// As [`allgather`](Self::allgather).
+    /// Like [`allgather`](Self::allgather).
     ///
     /// # Standard section
     /// MPI 1.3, 4.7
@@ -222,10 +223,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until all are there.
+    /// Until all elements have arrived.
     ///
     /// # Standard section
     /// MPI 1.3, 4.8
@@ -234,14 +235,14 @@ impl Communicator<'_> {
         self.transfer(self.prepare_alltoall::<T>(len), send, recv)
     }
 
-    /// As [`alltoall`](Self::alltoall), with a length for each pair: `send[outgoing[i]]` goes to rank `i`,
+    /// Like [`alltoall`](Self::alltoall), with a length for each pair: `send[outgoing[i]]` goes to rank `i`,
     /// `recv[incoming[i]]` comes from it.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until all are there.
+    /// Until all elements have arrived.
     ///
     /// # Standard section
     /// MPI 1.3, 4.8
@@ -272,10 +273,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// The root, until the result is there; the others, until their part has left.
+    /// The root, until the result is available; other ranks, until their part has been sent.
     ///
     /// # Standard section
     /// MPI 1.3, 4.9.1
@@ -304,10 +305,10 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until the result is there.
+    /// Until the result is available.
     ///
     /// # Standard section
     /// MPI 1.3, 4.9.5
@@ -320,10 +321,10 @@ impl Communicator<'_> {
     /// `counts[1]`, and so on.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until this rank's results are there.
+    /// Until this rank's results are available.
     ///
     /// # Standard section
     /// MPI 1.3, 4.10
@@ -340,13 +341,13 @@ impl Communicator<'_> {
         self.reduce_with(call, send, recv, operator)
     }
 
-    /// As [`reduce_scatter`](Self::reduce_scatter), with as many results for each rank as fit into `recv`.
+    /// Like [`reduce_scatter`](Self::reduce_scatter), with as many results for each rank as fit into `recv`.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations).
+    /// [The common errors](#collective-operations).
     ///
     /// # Blocking
-    /// Until this rank's results are there.
+    /// Until this rank's results are available.
     ///
     /// # Standard section
     /// MPI 2.2, 5.10.1
@@ -374,11 +375,11 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations), and [`MpiError::Comm`](crate::MpiError::Comm) between two
+    /// [The common errors](#collective-operations), and [`MpiError::Comm`](crate::MpiError::Comm) between two
     /// groups.
     ///
     /// # Blocking
-    /// Until the results are there.
+    /// Until the results are available.
     ///
     /// # Standard section
     /// MPI 1.3, 4.11
@@ -390,10 +391,10 @@ impl Communicator<'_> {
     /// Exclusive prefix reduction: combines the vectors of all lower ranks, element by element. On rank 0 `recv` is unchanged.
     ///
     /// # Errors
-    /// As [`scan`](Self::scan).
+    /// Those of [`scan`](Self::scan).
     ///
     /// # Blocking
-    /// Until the results are there.
+    /// Until the results are available.
     ///
     /// # Standard section
     /// MPI 2.2, 5.11.2

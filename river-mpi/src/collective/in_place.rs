@@ -1,4 +1,4 @@
-//! One buffer for what is given and what is got (`MPI_IN_PLACE`).
+//! Collective operations with one buffer for input and output (`MPI_IN_PLACE`).
 
 use std::ops::Range;
 
@@ -14,11 +14,10 @@ use super::run::is_there;
 
 /// # In place
 ///
-/// One buffer, which the result replaces (`MPI_IN_PLACE`, MPI 2.2, section 5.2.1). Where the algorithm allows
-/// it nothing is copied. Errors and blocking are those of the operations with two buffers. Not between two
-/// groups.
+/// The result replaces the contents of the only buffer (`MPI_IN_PLACE`, MPI 2.2, section 5.2.1). Nothing is copied if the
+/// algorithm allows it. Errors and blocking are those of the operations with two buffers. Not available between two groups.
 impl Communicator<'_> {
-    /// As [`allreduce`](Self::allreduce).
+    /// Like [`allreduce`](Self::allreduce).
     ///
     /// ```
     /// # river_mpi::testing::world(4, |world| {
@@ -31,16 +30,16 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`allreduce`](Self::allreduce).
+    /// Those of [`allreduce`](Self::allreduce).
     pub fn allreduce_in_place<T: Element>(&self, buffer: &mut [T], operator: &impl Operator<T>) -> Result {
         let len = Lengths::both(buffer);
         self.in_place(self.prepare_allreduce::<T>(len, operator.is_commutative()), buffer, operator)
     }
 
-    /// As [`reduce`](Self::reduce). On ranks that are not the root the buffer stays as it is.
+    /// Like [`reduce`](Self::reduce). On ranks other than the root the buffer is unchanged.
     ///
     /// # Errors
-    /// As [`reduce`](Self::reduce).
+    /// Those of [`reduce`](Self::reduce).
     pub fn reduce_in_place<T: Element>(
         &self,
         buffer: &mut [T],
@@ -56,21 +55,21 @@ impl Communicator<'_> {
         self.reduce_with(call, buffer, &mut [], operator)
     }
 
-    /// As [`gather`](Self::gather) on the root: its own elements are in their place in `buffer` already. The
-    /// others call `gather`.
+    /// Like [`gather`](Self::gather), called by the root only, whose own elements are already in their place in `buffer`.
+    /// Other ranks call `gather`.
     ///
     /// # Errors
-    /// As [`gather`](Self::gather).
+    /// Those of [`gather`](Self::gather).
     pub fn gather_in_place<T: Element>(&self, buffer: &mut [T], root: impl Into<Root>) -> Result {
         let len = Lengths { send: buffer.len() / self.size(), recv: buffer.len() };
         self.in_place(self.prepare_gather::<T>(len, root.into()), buffer, &NoOperator)
     }
 
-    /// As [`gatherv`](Self::gatherv) on the root: its own elements are in their place in `buffer` already. The others call
-    /// `gatherv`.
+    /// Like [`gatherv`](Self::gatherv), called by the root only, whose own elements are already in their place in `buffer`.
+    /// Other ranks call `gatherv`.
     ///
     /// # Errors
-    /// As [`gatherv`](Self::gatherv).
+    /// Those of [`gatherv`](Self::gatherv).
     pub fn gatherv_in_place<T: Element>(
         &self,
         buffer: &mut [T],
@@ -81,8 +80,8 @@ impl Communicator<'_> {
         self.in_place(self.prepare_gatherv::<T>(len, blocks, root.into()), buffer, &NoOperator)
     }
 
-    /// As [`scatter`](Self::scatter) on the root: its own elements stay where they are in `buffer`. The others call
-    /// `scatter`.
+    /// Like [`scatter`](Self::scatter), called by the root only, whose own elements stay where they are in `buffer`. Other
+    /// ranks call `scatter`.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -97,18 +96,18 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`scatter`](Self::scatter).
+    /// Those of [`scatter`](Self::scatter).
     pub fn scatter_in_place<T: Element>(&self, buffer: &[T], root: impl Into<Root>) -> Result {
         let len = Lengths { send: buffer.len(), recv: buffer.len() / self.size() };
         let own = self.rank() * len.recv..(self.rank() + 1) * len.recv;
         self.leave_own(self.prepare_scatter::<T>(len, root.into()), buffer, own)
     }
 
-    /// As [`scatterv`](Self::scatterv) on the root: its own elements stay where they are in `buffer`. The others call
-    /// `scatterv`.
+    /// Like [`scatterv`](Self::scatterv), called by the root only, whose own elements stay where they are in `buffer`. Other
+    /// ranks call `scatterv`.
     ///
     /// # Errors
-    /// As [`scatterv`](Self::scatterv).
+    /// Those of [`scatterv`](Self::scatterv).
     pub fn scatterv_in_place<T: Element>(
         &self,
         buffer: &[T],
@@ -120,7 +119,7 @@ impl Communicator<'_> {
         self.leave_own(self.prepare_scatterv::<T>(len, blocks, root.into()), buffer, own)
     }
 
-    /// Gives elements away. What the plan would hand to this rank itself it has already.
+    /// Sends elements to other ranks. The part that the plan copies to this rank itself goes to a temporary buffer.
     fn leave_own<T: Element>(&self, call: Result<Prepared>, buffer: &[T], own: Range<usize>) -> Result {
         let call = call.and_then(|call| {
             if self.is_inter() {
@@ -133,38 +132,38 @@ impl Communicator<'_> {
         self.transfer(call, buffer, &mut own)
     }
 
-    /// As [`allgather`](Self::allgather): this rank's elements are in their place in `buffer` already.
+    /// Like [`allgather`](Self::allgather). This rank's elements are already in their place in `buffer`.
     ///
     /// # Errors
-    /// As [`allgather`](Self::allgather).
+    /// Those of [`allgather`](Self::allgather).
     pub fn allgather_in_place<T: Element>(&self, buffer: &mut [T]) -> Result {
         let len = Lengths { send: buffer.len() / self.size(), recv: buffer.len() };
         self.in_place(self.prepare_allgather::<T>(len), buffer, &NoOperator)
     }
 
-    /// As [`allgatherv`](Self::allgatherv): this rank's elements are in their place in `buffer` already.
+    /// Like [`allgatherv`](Self::allgatherv). This rank's elements are already in their place in `buffer`.
     ///
     /// # Errors
-    /// As [`allgatherv`](Self::allgatherv).
+    /// Those of [`allgatherv`](Self::allgatherv).
     pub fn allgatherv_in_place<T: Element>(&self, buffer: &mut [T], blocks: &[Range<usize>]) -> Result {
         let len = Lengths { send: blocks.get(self.rank()).map_or(0, Range::len), recv: buffer.len() };
         self.in_place(self.prepare_allgatherv::<T>(len, blocks), buffer, &NoOperator)
     }
 
-    /// As [`alltoall`](Self::alltoall).
+    /// Like [`alltoall`](Self::alltoall).
     ///
     /// # Errors
-    /// As [`alltoall`](Self::alltoall).
+    /// Those of [`alltoall`](Self::alltoall).
     pub fn alltoall_in_place<T: Element>(&self, buffer: &mut [T]) -> Result {
         let len = Lengths::both(buffer);
         self.in_place(self.prepare_alltoall::<T>(len), buffer, &NoOperator)
     }
 
-    /// As [`reduce_scatter`](Self::reduce_scatter): this rank's results are at the beginning of `buffer`
-    /// afterwards, and the rest stays as it is.
+    /// Like [`reduce_scatter`](Self::reduce_scatter). This rank's results replace the beginning of `buffer`; the rest is
+    /// unchanged.
     ///
     /// # Errors
-    /// As [`reduce_scatter`](Self::reduce_scatter).
+    /// Those of [`reduce_scatter`](Self::reduce_scatter).
     pub fn reduce_scatter_in_place<T: Element>(
         &self,
         buffer: &mut [T],
@@ -177,19 +176,19 @@ impl Communicator<'_> {
         self.in_place(call, buffer, operator)
     }
 
-    /// As [`scan`](Self::scan).
+    /// Like [`scan`](Self::scan).
     ///
     /// # Errors
-    /// As [`scan`](Self::scan).
+    /// Those of [`scan`](Self::scan).
     pub fn scan_in_place<T: Element>(&self, buffer: &mut [T], operator: &impl Operator<T>) -> Result {
         let len = Lengths::both(buffer);
         self.in_place(self.prepare_scan::<T>(len, operator.is_commutative(), false), buffer, operator)
     }
 
-    /// As [`exscan`](Self::exscan). On rank 0 the buffer stays as it is.
+    /// Like [`exscan`](Self::exscan). On rank 0 the buffer is unchanged.
     ///
     /// # Errors
-    /// As [`scan`](Self::scan).
+    /// Those of [`scan`](Self::scan).
     pub fn exscan_in_place<T: Element>(&self, buffer: &mut [T], operator: &impl Operator<T>) -> Result {
         let len = Lengths::both(buffer);
         self.in_place(self.prepare_scan::<T>(len, operator.is_commutative(), true), buffer, operator)

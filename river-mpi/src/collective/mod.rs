@@ -1,12 +1,12 @@
 //! Collective operations on communicators (MPI 1.3, chapter 4): all ranks call them, in the same order.
 //!
-//! Here is what a program calls; how the operations are done is in [`coll`](crate::coll).
+//! These modules contain the methods that programs call; the implementation of the operations is in [`coll`](crate::coll).
 //!
 //! * `blocking`: one method for each operation
-//! * `in_place`: the same with one buffer for input and output
-//! * `nonblocking`: the same as requests (MPI 3.1, section 5.12); `pending` is what is under way then
-//! * `typed`: the same on what datatypes describe
-//! * `values`: the same for any value that serde knows
+//! * `in_place`: the blocking form with one buffer for input and output
+//! * `nonblocking`: the non-blocking form (MPI 3.1, section 5.12); `pending` contains operations in progress
+//! * `typed`: operations on data that datatypes describe
+//! * `values`: operations on values of any serde type
 
 mod blocking;
 mod in_place;

@@ -15,8 +15,8 @@ use super::root::Root;
 
 /// # Non-blocking collective operations
 ///
-/// They advance whenever this rank is in any call of this crate, and are completed like any other [`Request`]. All ranks must
-/// start the operation: it does not match the blocking form on another rank.
+/// These operations make progress whenever this rank is in any call of this crate, and are completed like any other
+/// [`Request`]. All ranks must start the operation: it does not match the blocking form on another rank.
 impl<'v> Communicator<'v> {
     fn start<'a, T: Element>(
         &self,
@@ -31,7 +31,7 @@ impl<'v> Communicator<'v> {
         let (tag, Prepared { team, planned }) = self.numbered(call)?;
         let (plan, place) = (planned.plan.clone(), planned.place.clone());
         let mut output = recv.to_vec();
-        // What has no output must not write what is sent there.
+        // If the plan does not write to the output, the output must not receive a copy of the input.
         let lies_in_output = planned.in_place
             && place.len() == send.len()
             && place.end <= output.len()
@@ -59,7 +59,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`barrier`](Self::barrier).
+    /// Those of [`barrier`](Self::barrier).
     pub fn ibarrier(&self) -> Result<Request<'v>> {
         self.start::<u8>(self.prepare_barrier(), &[], &mut [], NoOperator)
     }
@@ -67,7 +67,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`bcast`](Self::bcast).
     ///
     /// # Errors
-    /// As [`bcast`](Self::bcast).
+    /// Those of [`bcast`](Self::bcast).
     pub fn ibcast<'a, T: Element>(&self, buffer: &'a mut [T], root: impl Into<Root>) -> Result<Request<'a>>
     where
         'v: 'a,
@@ -78,7 +78,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`gather`](Self::gather).
     ///
     /// # Errors
-    /// As [`gather`](Self::gather).
+    /// Those of [`gather`](Self::gather).
     pub fn igather<'a, T: Element>(
         &self,
         send: &[T],
@@ -95,7 +95,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`gatherv`](Self::gatherv).
     ///
     /// # Errors
-    /// As [`gatherv`](Self::gatherv).
+    /// Those of [`gatherv`](Self::gatherv).
     pub fn igatherv<'a, T: Element>(
         &self,
         send: &[T],
@@ -113,7 +113,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scatter`](Self::scatter).
     ///
     /// # Errors
-    /// As [`scatter`](Self::scatter).
+    /// Those of [`scatter`](Self::scatter).
     pub fn iscatter<'a, T: Element>(
         &self,
         send: &[T],
@@ -130,7 +130,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scatterv`](Self::scatterv).
     ///
     /// # Errors
-    /// As [`scatterv`](Self::scatterv).
+    /// Those of [`scatterv`](Self::scatterv).
     pub fn iscatterv<'a, T: Element>(
         &self,
         send: &[T],
@@ -148,7 +148,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`allgather`](Self::allgather).
     ///
     /// # Errors
-    /// As [`allgather`](Self::allgather).
+    /// Those of [`allgather`](Self::allgather).
     pub fn iallgather<'a, T: Element>(&self, send: &[T], recv: &'a mut [T]) -> Result<Request<'a>>
     where
         'v: 'a,
@@ -160,7 +160,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`allgatherv`](Self::allgatherv).
     ///
     /// # Errors
-    /// As [`allgatherv`](Self::allgatherv).
+    /// Those of [`allgatherv`](Self::allgatherv).
     pub fn iallgatherv<'a, T: Element>(
         &self,
         send: &[T],
@@ -177,7 +177,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`alltoall`](Self::alltoall).
     ///
     /// # Errors
-    /// As [`alltoall`](Self::alltoall).
+    /// Those of [`alltoall`](Self::alltoall).
     pub fn ialltoall<'a, T: Element>(&self, send: &[T], recv: &'a mut [T]) -> Result<Request<'a>>
     where
         'v: 'a,
@@ -189,7 +189,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`alltoallv`](Self::alltoallv).
     ///
     /// # Errors
-    /// As [`alltoallv`](Self::alltoallv).
+    /// Those of [`alltoallv`](Self::alltoallv).
     pub fn ialltoallv<'a, T: Element>(
         &self,
         send: &[T],
@@ -207,7 +207,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`reduce`](Self::reduce).
     ///
     /// # Errors
-    /// As [`reduce`](Self::reduce).
+    /// Those of [`reduce`](Self::reduce).
     pub fn ireduce<'a, T: Element>(
         &self,
         send: &[T],
@@ -238,7 +238,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`allreduce`](Self::allreduce).
+    /// Those of [`allreduce`](Self::allreduce).
     pub fn iallreduce<'a, T: Element>(
         &self,
         send: &[T],
@@ -256,7 +256,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`reduce_scatter`](Self::reduce_scatter).
     ///
     /// # Errors
-    /// As [`reduce_scatter`](Self::reduce_scatter).
+    /// Those of [`reduce_scatter`](Self::reduce_scatter).
     pub fn ireduce_scatter<'a, T: Element>(
         &self,
         send: &[T],
@@ -276,7 +276,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`reduce_scatter_block`](Self::reduce_scatter_block).
     ///
     /// # Errors
-    /// As [`reduce_scatter_block`](Self::reduce_scatter_block).
+    /// Those of [`reduce_scatter_block`](Self::reduce_scatter_block).
     pub fn ireduce_scatter_block<'a, T: Element>(
         &self,
         send: &[T],
@@ -294,7 +294,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scan`](Self::scan).
     ///
     /// # Errors
-    /// As [`scan`](Self::scan).
+    /// Those of [`scan`](Self::scan).
     pub fn iscan<'a, T: Element>(
         &self,
         send: &[T],
@@ -312,7 +312,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`exscan`](Self::exscan).
     ///
     /// # Errors
-    /// As [`scan`](Self::scan).
+    /// Those of [`scan`](Self::scan).
     pub fn iexscan<'a, T: Element>(
         &self,
         send: &[T],

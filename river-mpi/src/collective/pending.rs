@@ -19,19 +19,19 @@ use crate::request::{Pending, Request};
 
 use super::port::{Port, Team};
 
-/// A plan with the memory that it works on.
+/// A plan together with its buffers.
 pub(super) trait Work {
-    /// What comes out.
+    /// The type of the result.
     type Output: ?Sized;
 
-    /// Does what can be done without waiting.
+    /// Does all steps that need no waiting.
     fn advance(&mut self, port: &Port<'_, '_>) -> Result<Progress>;
 
-    /// What has come out, when it is done.
+    /// The result, once the plan is done.
     fn output(&self) -> &Self::Output;
 }
 
-/// On elements.
+/// Work on slices of elements.
 pub(super) struct Slices<T> {
     execution: Execution,
     operator: Box<dyn Operator<T>>,
@@ -86,26 +86,26 @@ impl Work for Parcels {
     }
 }
 
-/// An operation under way. The engine has it until it is done.
+/// An operation in progress. The engine keeps it until it is done.
 struct Started<W> {
     operation: &'static str,
     team: Team,
     work: RefCell<W>,
-    /// The rank of the world whose message it waits for.
+    /// The rank of the world whose message the operation waits for.
     waits_for: Cell<u32>,
     result: RefCell<Option<Result>>,
 }
 
 impl<W: Work> Background for Started<W> {
     fn advance(&self, engine: &Engine<'_>) {
-        // While it advances, the engine may be asked to let everything advance.
+        // The engine may call this recursively: while an operation advances, it may let all operations advance.
         let Ok(mut work) = self.work.try_borrow_mut() else { return };
         if self.is_done() {
             return;
         }
         let before = engine.enter(self.operation);
         let _unless_it_panics = Unless(self, std::thread::panicking());
-        // Messages come through the engine, which lets this advance when one has come.
+        // Without fast paths: the engine receives all messages, and lets this operation advance when one has arrived.
         let port = Port { team: &self.team, engine, local_path: None, shm_path: None, all_short: false };
         match work.advance(&port) {
             Ok(Progress::Waits { from }) => self.waits_for.set(self.team.world_rank(from)),
@@ -131,8 +131,8 @@ impl<W: Work> Background for Started<W> {
     }
 }
 
-/// An operation whose operator has panicked is over, and what the program has caught is not thrown at it again.
-/// Whether something else has panicked before.
+/// Ends an operation whose operator panics, so that it does not panic again once the program has caught the panic. The flag
+/// tells whether the thread was panicking before.
 struct Unless<'a, W>(&'a Started<W>, bool);
 
 impl<W> Drop for Unless<'_, W> {
@@ -144,7 +144,7 @@ impl<W> Drop for Unless<'_, W> {
     }
 }
 
-/// The request's side: what becomes of the result.
+/// The part of an operation that its request owns: it delivers the result.
 struct Awaited<W, D> {
     started: Rc<Started<W>>,
     deliver: D,
@@ -168,7 +168,7 @@ impl<W: Work, D: FnMut(&W::Output) -> Result> Pending for Awaited<W, D> {
 }
 
 impl<'v> Communicator<'v> {
-    /// Starts it. When it is complete, `deliver` puts the result where it belongs.
+    /// Starts the operation. When it is complete, `deliver` puts the result where it belongs.
     pub(super) fn go<'a, W: Work + 'static>(
         &self,
         operation: &'static str,

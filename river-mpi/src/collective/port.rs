@@ -1,5 +1,5 @@
-//! The [`Wire`] of collective operations: messages in a communicator's second context and, for blocking operations, queues
-//! and rings to ranks of the same machine, and memory that ranks of other processes read directly.
+//! The [`Wire`] of collective operations. It sends messages in a communicator's second context. Blocking operations also use
+//! queues and rings to ranks of the same machine, and memory that ranks of other processes read directly (CMA).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::lend::Loan;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
 
-/// From so many bytes on a rank of another process reads a message where it is.
+/// The message length in bytes from which a rank of another process reads a message from the sender's memory.
 const OFFER: usize = 16 << 10;
 
-/// A rank's place among those of an operation, which are numbered from 0; between two groups those of both.
+/// The ranks of an operation, numbered from 0, and this rank's number. Between two groups both groups belong to it.
 #[derive(Clone)]
 pub(super) struct Team {
     context: u32,
@@ -27,12 +27,12 @@ pub(super) struct Team {
 }
 
 impl Team {
-    /// Among the ranks of a communicator's own group.
+    /// The team of a communicator's own group.
     pub(super) fn local(comm: &Communicator<'_>) -> Self {
         Self::among(comm, comm.local().members().clone(), comm.rank())
     }
 
-    /// Among these ranks of the world, of which this one is that.
+    /// The team of these ranks of the world; `rank` is the number of this rank.
     pub(super) fn among(comm: &Communicator<'_>, members: Rc<[u32]>, rank: usize) -> Self {
         Self { context: comm.context() + 1, members, rank }
     }
@@ -41,7 +41,7 @@ impl Team {
         self.members[rank]
     }
 
-    /// What an operation waits for that needs a message of that rank of the world.
+    /// Describes what an operation waits for if it needs a message from that rank of the world.
     pub(super) fn describe(&self, engine: &Engine<'_>, rank: u32) -> String {
         format!("rank {rank} in {}", engine.name_of(self.context))
     }
@@ -56,20 +56,20 @@ impl Team {
     }
 }
 
-/// A team with an engine that sends and receives.
+/// Connects a team to the engine that sends and receives for it.
 pub(super) struct Port<'a, 'v> {
     pub(super) team: &'a Team,
     pub(super) engine: &'a Engine<'v>,
-    /// The way to ranks in the same process. All ranks of an operation use it, or none.
+    /// The fast path to ranks of the same process. Either all ranks of an operation use it, or none.
     pub(super) local_path: Option<&'a LocalPath>,
-    /// The way to other processes of this machine. The same holds.
+    /// The fast path to other processes of this machine. Either all ranks of an operation use it, or none.
     pub(super) shm_path: Option<&'a ShmPath>,
-    /// Whether that is used for sending: all ranks know that all messages are short.
+    /// Whether the operation sends over `shm_path`: all ranks know that all messages are short.
     pub(super) all_short: bool,
 }
 
 impl Port<'_, '_> {
-    /// What an error is in the operation that the engine's rank is in.
+    /// Adds the operation that the engine's rank is in to an error.
     #[cold]
     pub(super) fn explain(&self, error: MpiError) -> MpiError {
         self.engine.note_failure(self.team.key(0).context);
@@ -84,7 +84,7 @@ impl Port<'_, '_> {
         self.shm_path.filter(|path| path.reaches(rank))
     }
 
-    /// The same if all messages are short.
+    /// The shared-memory path to a rank if all messages are short.
     fn short_shm_path(&self, rank: usize) -> Option<&ShmPath> {
         self.shm_path(rank).filter(|_| self.all_short)
     }
@@ -123,7 +123,7 @@ impl Wire for Port<'_, '_> {
     }
 
     fn piece(&self, to: usize) -> usize {
-        // Each costs two calls of the system.
+        // Each piece costs two system calls.
         if self.engine.shares_memory(self.team.members[to]) { 0 } else { LONG_PIECE }
     }
 
@@ -176,7 +176,7 @@ impl Wire for Port<'_, '_> {
         if let Some(path) = self.local_path(from) {
             return path.receive(self.engine, from, tag);
         }
-        // Room for a short one, which needs no memory then.
+        // Room for a short message, so that it needs no allocation.
         let mut data = [0_u64; INLINE / 8];
         let out = bytemuck::bytes_of_mut(&mut data);
         Ok(match self.receive_short(from, tag, out)? {

@@ -1,4 +1,4 @@
-//! Checks the arguments of a call and makes its plan: the beginning of both the blocking and the non-blocking form.
+//! Checks the arguments of a call and makes its plan: the first part of both the blocking and the non-blocking form.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::error::{MpiError, Result};
 use super::port::Team;
 use super::root::Root;
 
-/// A call that can be carried out.
+/// A checked call with its plan, which can be carried out.
 pub(super) struct Prepared {
     pub(super) team: Team,
     pub(super) planned: Rc<Planned>,
@@ -33,7 +33,7 @@ impl Lengths {
         Self { send: send.len(), recv: recv.len() }
     }
 
-    /// Of a call with one buffer.
+    /// The lengths of a call with one buffer.
     pub(super) fn both<T>(buffer: &[T]) -> Self {
         Self::of(buffer, buffer)
     }
@@ -271,13 +271,13 @@ impl Communicator<'_> {
         if exclusive { self.within::<Exscan>(call) } else { self.within::<Scan>(call) }
     }
 
-    /// A call in this rank's only group.
+    /// Prepares a call in a communicator with one group.
     #[inline]
     fn within<O: Tuned>(&self, call: Call) -> Result<Prepared> {
         Ok(self.planned(self.planner().plan_call::<O>(self.size(), call)?))
     }
 
-    /// The same with blocks that may differ.
+    /// Prepares a call whose blocks may differ in length.
     fn within_blocks<O: Tuned>(&self, shape: Shape) -> Result<Prepared> {
         Ok(self.planned(self.planner().plan::<O>(shape)?))
     }
@@ -287,7 +287,7 @@ impl Communicator<'_> {
         Prepared { team: Team::local(self), planned }
     }
 
-    /// A call between two groups.
+    /// Prepares a call between two groups.
     fn between<'a, O: Operation>(
         &'a self,
         sides: &'a Sides,
@@ -304,7 +304,7 @@ impl Communicator<'_> {
         self.planner().shape::<T>(self.size(), count)
     }
 
-    /// The shape of gatherv and scatterv: the root knows all blocks, the others their own.
+    /// The shape of gatherv and scatterv: the root knows all blocks, other ranks only their own.
     fn rooted<T: Element>(
         &self,
         own: usize,
@@ -354,12 +354,12 @@ impl Communicator<'_> {
     }
 }
 
-/// A call with so many elements; its root is rank 0, and its operator commutes.
+/// A call with this many elements. Its root is rank 0, and its operator commutes.
 fn call<T: Element>(count: usize) -> Call {
     Call { count, element: size_of::<T>().max(1), root: 0, commutative: true }
 }
 
-/// A call between two groups with buffers of these lengths; it has no root here, and its operator commutes.
+/// A call between two groups with buffers of these lengths. It has no root in this group, and its operator commutes.
 fn inter_call<T: Element>(len: Lengths) -> InterCall {
     InterCall {
         send: len.send,
@@ -385,12 +385,12 @@ fn equal(count: usize, size: usize) -> Vec<Range<usize>> {
     (0..size).map(|rank| rank * count..(rank + 1) * count).collect()
 }
 
-/// An error unless a length is what it has to be.
+/// Fails unless a length is the expected one.
 fn expect(what: &'static str, expected: usize, found: usize) -> Result {
     if expected == found { Ok(()) } else { Err(MpiError::Count { what, expected, found }) }
 }
 
-/// The length of each of so many equal blocks.
+/// The length of each of this many equal blocks.
 fn divide(what: &'static str, elements: usize, ranks: usize) -> Result<usize> {
     if !elements.is_multiple_of(ranks) {
         return Err(MpiError::Blocks { what, elements, ranks });
@@ -398,8 +398,8 @@ fn divide(what: &'static str, elements: usize, ranks: usize) -> Result<usize> {
     Ok(elements / ranks)
 }
 
-/// An error unless there is a block for each rank, all of them lie in a buffer of that length, and none that
-/// is written to overlaps another.
+/// Fails unless there is a block for each rank and all of them lie within a buffer of that length. If the buffer is written,
+/// blocks must not overlap.
 fn check_blocks(
     what: &'static str,
     blocks: &[Range<usize>],

@@ -1,13 +1,13 @@
-//! Who the root is.
+//! The root of a collective operation.
 
 use crate::peer::Peer;
 
-/// The root of an operation as this rank sees it. In a communicator with one group it is a rank. Between two
-/// groups it is a rank of the other group, or [`ROOT`] on the root itself and [`PROC_NULL`](crate::PROC_NULL)
-/// on the other ranks of its group.
+/// The root of an operation as this rank specifies it. In a communicator with one group it is a rank. Between two groups it
+/// is a rank of the other group, or [`ROOT`] on the root itself and [`PROC_NULL`](crate::PROC_NULL) on the other ranks of its
+/// group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Root {
-    /// That rank; of the other group, if there are two.
+    /// The rank with this number; between two groups, in the other group.
     Rank(usize),
     /// This rank, in an operation between two groups.
     Here,
@@ -16,8 +16,8 @@ pub enum Root {
 }
 
 impl Root {
-    /// Whether it is a rank, to which this one gives or from which it gets; otherwise this one is the root itself, or has
-    /// no part.
+    /// Whether the root is given as a rank, with which this rank exchanges data. Otherwise this rank is the root itself, or
+    /// does not take part.
     pub(super) fn is_rank(self) -> bool {
         matches!(self, Root::Rank(_))
     }
@@ -39,7 +39,7 @@ impl From<Peer> for Root {
     fn from(peer: Peer) -> Self {
         match peer {
             Peer::Rank(rank) => Root::Rank(rank),
-            // Any source is no root; with several groups nobody here is.
+            // `ANY_SOURCE` is not a root; between two groups it means that the root is not in this group.
             Peer::Null | Peer::Any => Root::Elsewhere,
         }
     }

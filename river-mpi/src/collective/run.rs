@@ -1,4 +1,4 @@
-//! Executes a prepared call to its end: the blocking form.
+//! Carries out a prepared call to the end: the blocking form.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::port::{Port, Team};
 use super::prepare::Prepared;
 
 impl<'v> Communicator<'v> {
-    /// A call with its number. One that is refused here has one, too: the other ranks may carry it out.
+    /// Assigns a number to a call. A call that fails on this rank gets one, too, because other ranks may carry it out.
     pub(super) fn numbered<C>(&self, call: Result<C>) -> Result<(i32, C)> {
         let tag = self.next_collective();
         let call = call.and_then(|call| self.engine().check(self.context()).map(|()| call));
@@ -41,14 +41,15 @@ impl<'v> Communicator<'v> {
         operator: &dyn Operator<T>,
     ) -> Result {
         let tag = self.next_collective();
-        // Left where they are: to copy what was just written waits until the last message has left this core's store buffer.
+        // The call stays where it is: copying what was just written would wait until the last message has left this core's
+        // store buffer.
         match &call {
             Ok(call) => self.guard_sent(self.carry_out(call, tag, &Input::Apart(input), output, operator)),
             Err(_) => self.guard(call.map(drop)),
         }
     }
 
-    /// The same with one buffer for both.
+    /// Moves elements within one buffer, and combines them.
     pub(super) fn in_place<T: Element>(
         &self,
         call: Result<Prepared>,
@@ -86,15 +87,15 @@ impl<'v> Communicator<'v> {
         self.engine().check(self.context())?;
         self.engine().enter(call.planned.operation);
         if self.engine().has_background() {
-            // Where all messages come from within the process, this operation may never look at the engine.
+            // An operation whose messages all come from its own process may never poll the engine.
             self.engine().progress()?;
         }
         let planned = &call.planned;
         let shm_path = if self.is_inter() { None } else { self.shm_path() };
         let port = Port { shm_path, all_short: planned.all_short, ..self.port(&call.team) };
         if planned.short {
-            // As in `guard_sent`.
-            if let Err(error) = self.carry_out_brief((planned, tag), &port, given, output, filler, operator) {
+            // See `guard_sent` for the reason of this form.
+            if let Err(error) = self.carry_out_short((planned, tag), &port, given, output, filler, operator) {
                 return Err(port.explain(error));
             }
             return Ok(());
@@ -111,9 +112,9 @@ impl<'v> Communicator<'v> {
         result.map_err(|error| port.explain(error))
     }
 
-    // Apart from the other, as its scratch buffer is on the stack.
+    // A function of its own, because its scratch buffer is on the stack.
     #[inline(never)]
-    fn carry_out_brief<T: Element>(
+    fn carry_out_short<T: Element>(
         &self,
         (planned, tag): (&Planned, i32),
         port: &Port<'_, '_>,
@@ -123,7 +124,7 @@ impl<'v> Communicator<'v> {
         operator: &dyn Operator<T>,
     ) -> Result {
         let plan = &planned.plan;
-        // As for `Planner::scratch`: if any is needed, there is something to fill it with.
+        // As in `Planner::scratch`: if scratch memory is needed, there is a filler.
         let mut scratch: SmallVec<[T; 4]> = match filler {
             Some(filler) if plan.scratch_len() > 0 => smallvec![filler; plan.scratch_len()],
             _ => SmallVec::new(),
@@ -132,7 +133,7 @@ impl<'v> Communicator<'v> {
         run_short(plan, tag, port, &mut buffers, operator)
     }
 
-    /// The wire of an operation that waits.
+    /// The wire of a blocking operation.
     #[inline]
     pub(super) fn port<'a>(&'a self, team: &'a Team) -> Port<'a, 'v> {
         let local_path = if self.is_inter() { None } else { self.local_path() };
@@ -140,7 +141,7 @@ impl<'v> Communicator<'v> {
     }
 }
 
-/// An error if a rank's own elements are not where they are when it calls an operation in place.
+/// Fails if a rank's own elements do not lie within the buffer of an operation in place.
 pub(super) fn is_there<T>(own: &Range<usize>, buffer: &[T]) -> Result {
     if own.end <= buffer.len() {
         return Ok(());

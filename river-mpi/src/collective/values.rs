@@ -1,7 +1,7 @@
 //! Collective operations on values of any serde type.
 //!
-//! They are the plans of the operations on slices, whose elements are the values' encodings: see
-//! [`parcels`](crate::coll). Numbers are better sent as slices.
+//! They use the plans of the operations on slices, with the values' encodings as elements: see [`parcels`](crate::coll).
+//! Numbers are better sent as slices.
 
 use std::cell::Cell;
 use std::fmt;
@@ -23,7 +23,7 @@ use super::root::Root;
 /// Algorithms are chosen as if every value had this size, since no rank knows the lengths of the others' values.
 type Value = [u64; 8];
 
-/// A call that can be carried out, with what it gives and how many values it gets.
+/// A prepared call, the encoded values that it sends, and the number of values that it receives.
 struct Call {
     prepared: Prepared,
     given: Vec<Bytes>,
@@ -32,9 +32,9 @@ struct Call {
 
 /// # Collective operations on values
 ///
-/// For values of any type that serde can encode, of whatever length. Errors and blocking are those of the
-/// operations on slices, and [`MpiError::Value`] if a value cannot be encoded or is not of the type that was
-/// asked for. Those with a root are for communicators with one group.
+/// These operations take values of any type that serde can encode, of any length. Errors and blocking are those of the
+/// operations on slices; [`MpiError::Value`] is returned if a value cannot be encoded or does not have the expected type.
+/// Operations with a root are only available in communicators with one group.
 impl<'v> Communicator<'v> {
     fn root_of_values(&self, root: usize) -> Result<Root> {
         if self.is_inter() {
@@ -75,7 +75,7 @@ impl<'v> Communicator<'v> {
         Ok(Call { prepared, given: encode_all(values)?, got })
     }
 
-    /// Carries a call out.
+    /// Carries out a call.
     fn carry_out_values(&self, call: Result<Call>) -> Result<Vec<Bytes>> {
         let (tag, Call { prepared: Prepared { team, planned }, given, got }) = self.numbered(call)?;
         let run = || {
@@ -104,7 +104,7 @@ impl<'v> Communicator<'v> {
         Ok(self.go(planned.operation, team, parcels, deliver))
     }
 
-    /// Starts a call whose result its request gives.
+    /// Starts a call whose result is returned by its request.
     fn start_result<'a, R: 'a>(
         &self,
         call: Result<Call>,
@@ -133,7 +133,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`bcast`](Self::bcast), and [`MpiError::Value`].
+    /// Those of [`bcast`](Self::bcast), and [`MpiError::Value`].
     pub fn bcast_value<T: Serialize + DeserializeOwned>(&self, value: &mut T, root: usize) -> Result {
         let got = self.carry_out_values(self.bcast_value_call(value, root))?;
         if self.rank() != root {
@@ -145,7 +145,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`bcast_value`](Self::bcast_value). The value is replaced when the request completes.
     ///
     /// # Errors
-    /// As [`bcast_value`](Self::bcast_value).
+    /// Those of [`bcast_value`](Self::bcast_value).
     pub fn ibcast_value<'a, T: Serialize + DeserializeOwned>(
         &self,
         value: &'a mut T,
@@ -173,7 +173,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`gather`](Self::gather), and [`MpiError::Value`].
+    /// Those of [`gather`](Self::gather), and [`MpiError::Value`].
     pub fn gather_values<T: Serialize + DeserializeOwned>(
         &self,
         value: &T,
@@ -186,7 +186,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`gather_values`](Self::gather_values).
     ///
     /// # Errors
-    /// As [`gather_values`](Self::gather_values).
+    /// Those of [`gather_values`](Self::gather_values).
     pub fn igather_values<'a, T: Serialize + DeserializeOwned + 'a>(
         &self,
         value: &T,
@@ -200,7 +200,7 @@ impl<'v> Communicator<'v> {
         self.start_result(self.gather_values_call(value, root), make)
     }
 
-    /// Scatters the root's values, one to each rank; the argument of the other ranks is ignored.
+    /// Scatters the root's values, one to each rank. The argument is ignored on other ranks.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -211,7 +211,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`scatter`](Self::scatter), and [`MpiError::Value`].
+    /// Those of [`scatter`](Self::scatter), and [`MpiError::Value`].
     pub fn scatter_values<T: Serialize + DeserializeOwned>(&self, values: &[T], root: usize) -> Result<T> {
         let got = self.carry_out_values(self.scatter_values_call(values, root))?;
         self.guard(decode_one(&got))
@@ -220,7 +220,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scatter_values`](Self::scatter_values).
     ///
     /// # Errors
-    /// As [`scatter_values`](Self::scatter_values).
+    /// Those of [`scatter_values`](Self::scatter_values).
     pub fn iscatter_values<'a, T: Serialize + DeserializeOwned + 'a>(
         &self,
         values: &[T],
@@ -235,7 +235,7 @@ impl<'v> Communicator<'v> {
     /// Gathers the values of all ranks on every rank, in rank order.
     ///
     /// # Errors
-    /// As [`allgather`](Self::allgather), and [`MpiError::Value`].
+    /// Those of [`allgather`](Self::allgather), and [`MpiError::Value`].
     pub fn allgather_values<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
         let got = self.carry_out_values(self.allgather_values_call(value))?;
         self.guard(decode_all(&got))
@@ -252,7 +252,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`allgather_values`](Self::allgather_values).
+    /// Those of [`allgather_values`](Self::allgather_values).
     pub fn iallgather_values<'a, T: Serialize + DeserializeOwned + 'a>(
         &self,
         value: &T,
@@ -263,10 +263,10 @@ impl<'v> Communicator<'v> {
         self.start_result(self.allgather_values_call(value), decode_all)
     }
 
-    /// Sends the `i`-th value to rank `i`, and returns what each rank has sent to this one, in rank order.
+    /// Sends the `i`-th value to rank `i`, and returns the values that the ranks sent to this one, in rank order.
     ///
     /// # Errors
-    /// As [`alltoall`](Self::alltoall), and [`MpiError::Value`].
+    /// Those of [`alltoall`](Self::alltoall), and [`MpiError::Value`].
     pub fn alltoall_values<T: Serialize + DeserializeOwned>(&self, values: &[T]) -> Result<Vec<T>> {
         let got = self.carry_out_values(self.alltoall_values_call(values))?;
         self.guard(decode_all(&got))
@@ -275,7 +275,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`alltoall_values`](Self::alltoall_values).
     ///
     /// # Errors
-    /// As [`alltoall_values`](Self::alltoall_values).
+    /// Those of [`alltoall_values`](Self::alltoall_values).
     pub fn ialltoall_values<'a, T: Serialize + DeserializeOwned + 'a>(
         &self,
         values: &[T],
@@ -296,7 +296,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// As [`allreduce`](Self::allreduce), and [`MpiError::Value`].
+    /// Those of [`allreduce`](Self::allreduce), and [`MpiError::Value`].
     pub fn allreduce_value<T: Serialize + DeserializeOwned>(
         &self,
         value: T,
@@ -309,7 +309,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`allreduce_value`](Self::allreduce_value).
     ///
     /// # Errors
-    /// As [`allreduce_value`](Self::allreduce_value).
+    /// Those of [`allreduce_value`](Self::allreduce_value).
     pub fn iallreduce_value<'a, T: Serialize + DeserializeOwned + 'a>(
         &self,
         value: &T,
@@ -322,7 +322,7 @@ impl<'v> Communicator<'v> {
     }
 }
 
-/// An operation under way whose result is a value.
+/// A non-blocking operation whose result is a value.
 #[must_use = "the result is got by `wait`"]
 pub struct RequestValue<'a, R> {
     request: Request<'a>,
@@ -336,17 +336,17 @@ impl<R> RequestValue<'_, R> {
     /// Those of the operation.
     ///
     /// # Blocking
-    /// As the blocking form.
+    /// Like the blocking form.
     pub fn wait(self) -> Result<R> {
         let Self { request, result } = self;
         request.wait()?;
         result.take().ok_or_else(|| MpiError::Request("the result was handed out already".into()))
     }
 
-    /// The result, if it is there. Does not block. After it was handed out there is nothing any more.
+    /// Returns the result if the operation is complete, and `None` after it was returned once. Does not block.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<R>> {
         self.request.test()?;
         Ok(self.result.take())
@@ -359,7 +359,8 @@ impl<R> fmt::Debug for RequestValue<'_, R> {
     }
 }
 
-/// The buffers of a call. What a bcast's root gives is what it has as output.
+/// The input and output of a call. If it sends and receives one value, the output contains that value: a bcast's root sends
+/// from its output.
 fn buffers(given: &[Bytes], got: usize) -> (Vec<Bytes>, Vec<Bytes>) {
     let mut output = vec![Bytes::new(); got];
     if let ([value], [place]) = (given, &mut output[..]) {

@@ -1,4 +1,4 @@
-//! Where a recoverable rank goes on from.
+//! Safepoints, from which recoverable ranks continue.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use crate::error::{MpiError, Result};
 use crate::job::{Life, Past};
 
 impl Communicator<'_> {
-    /// Says that `state` is all that the rank's function needs to go on from here: a recoverable rank that is restored or moved
-    /// is called anew, gets it by [`resumed`](Self::resumed), and what was recorded before is forgotten. Does nothing in a
-    /// rank that is not recoverable.
+    /// Declares that `state` is all that the rank's function needs to continue from here. A recoverable rank that is restored
+    /// or moved is called anew and gets the state by [`resumed`](Self::resumed); what was recorded before is discarded. Does
+    /// nothing in a rank that is not recoverable.
     ///
     /// Call it at a point that the function, when called again, reaches before it uses its communicator, such as the top of a
     /// loop. The ranks need not make their safepoints at the same time: messages in flight, or waiting for their receives, are
@@ -36,9 +36,9 @@ impl Communicator<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`MpiError::Safepoint`] if something would be lost: requests that are pending (a send of up to 4 KiB is not),
-    /// communicators beside the world, an attached buffer; if `state` cannot be encoded. The rank can go on without it, so the
-    /// [`ErrorHandler`](crate::ErrorHandler) is not asked.
+    /// [`MpiError::Safepoint`] if something would be lost: pending requests (a send of up to 4 KiB is never pending),
+    /// communicators other than the world, an attached buffer; also if `state` cannot be encoded. The rank can continue
+    /// without the safepoint, so the [`ErrorHandler`](crate::ErrorHandler) is not called.
     ///
     /// # Blocking
     /// While a checkpoint is being taken.
@@ -61,11 +61,11 @@ impl Communicator<'_> {
         engine.vr().safepoint(&life).map_err(|error| failed(&error))
     }
 
-    /// What was given to the last [`safepoint`](Self::safepoint), if this call of the rank's function begins there. `None` if
-    /// it begins at the beginning.
+    /// Returns the state given to the last [`safepoint`](Self::safepoint) if this call of the rank's function continues from
+    /// it, and `None` if it starts from the beginning.
     ///
     /// # Errors
-    /// [`MpiError::Safepoint`] if it was of another type.
+    /// [`MpiError::Safepoint`] if the state has another type.
     pub fn resumed<S: DeserializeOwned>(&self) -> Result<Option<S>> {
         let past = self.inner.engine.life().and_then(|life| life.past.as_ref());
         let Some(past) = past.filter(|past| !past.engine.is_empty()) else { return Ok(None) };
@@ -73,7 +73,7 @@ impl Communicator<'_> {
         state.map(Some).map_err(|error| MpiError::Safepoint(format!("its state: {error}")))
     }
 
-    /// Goes on from a safepoint.
+    /// Restores the counters of a rank that continues from a safepoint.
     pub(crate) fn take_up(&self, past: &Past) -> Result<()> {
         let kept: Kept = postcard::from_bytes(&past.engine)
             .map_err(|error| MpiError::Safepoint(format!("its messages: {error}")))?;

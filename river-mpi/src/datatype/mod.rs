@@ -1,8 +1,8 @@
-//! Derived datatypes: which bytes of a buffer a message is made of (MPI 1.3, section 3.12).
+//! Derived datatypes, which describe the bytes of a buffer that make up a message (MPI 1.3, section 3.12).
 //!
-//! * here: how types are made of others, their size, extent and bounds
-//! * `runs`: what a type comes down to, pieces of memory in order
-//! * `pack`: moving those pieces into a message and out of it
+//! * this module: constructors of types, their size, extent and bounds
+//! * `runs`: the representation of a type as pieces of memory in order
+//! * `pack`: copying those pieces into a message and out of it
 
 mod pack;
 mod runs;
@@ -14,10 +14,10 @@ use std::rc::Rc;
 use crate::element::Element;
 use runs::Runs;
 
-/// A description of memory: some pieces of it, in an order. Made of basic types and of other datatypes; cheap to clone.
+/// A description of memory: an ordered list of pieces. It is built from basic types and other datatypes, and cheap to clone.
 ///
-/// Displacements are in bytes from the beginning of the buffer, or in extents of the type that is repeated. As a type may take any
-/// bytes of a buffer, buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
+/// Displacements are in bytes from the beginning of the buffer, or in extents of the repeated type. A type may describe any
+/// bytes of a buffer; so buffers have `Pod` types, for which all bytes are valid. `bool` and `char` are not among them.
 ///
 /// ```
 /// use river_mpi::Datatype;
@@ -39,19 +39,20 @@ struct Shape {
     size: usize,
     lower: isize,
     upper: isize,
-    /// Bounds that were set hold for every type that contains this one.
+    /// Bounds that were set explicitly apply to every type that contains this one.
     lower_is_set: bool,
     upper_is_set: bool,
     align: usize,
-    /// Sizes of the basic elements, in order: (size, how many).
+    /// The sizes of the basic elements, in order: (size, number).
     basics: Vec<(usize, usize)>,
-    /// Whether two pieces have a byte in common, once someone has asked.
+    /// Whether two pieces overlap, once it was computed.
     overlaps: OnceCell<bool>,
-    /// The same of so many copies in a row, as somebody has asked last: who receives them once does so again.
+    /// The last number of consecutive copies that was checked for overlaps, and the result: a program tends to receive the
+    /// same number again.
     row_overlaps: Cell<(usize, bool)>,
 }
 
-/// `count` copies of a type, one behind the other, at a displacement in bytes.
+/// `count` copies of a type, one after the other, at a displacement in bytes.
 struct Block<'a> {
     at: isize,
     count: usize,
@@ -75,19 +76,19 @@ impl Datatype {
         }))
     }
 
-    /// `count` of this type, one behind the other.
+    /// `count` copies of this type, one after the other.
     #[must_use]
     pub fn contiguous(&self, count: usize) -> Self {
         Self::assemble(std::iter::once(Block { at: 0, count, of: self }))
     }
 
-    /// `count` blocks of `length`, whose beginnings are `stride` extents apart.
+    /// `count` blocks of `length` copies, whose beginnings are `stride` extents apart.
     #[must_use]
     pub fn vector(&self, count: usize, length: usize, stride: isize) -> Self {
         self.hvector(count, length, stride.saturating_mul(self.extent()))
     }
 
-    /// `count` blocks of `length`, whose beginnings are `stride` bytes apart.
+    /// `count` blocks of `length` copies, whose beginnings are `stride` bytes apart.
     #[must_use]
     pub fn hvector(&self, count: usize, length: usize, stride: isize) -> Self {
         Self::assemble((0..count).map(|i| Block {
@@ -97,7 +98,7 @@ impl Datatype {
         }))
     }
 
-    /// Blocks of (length, displacement in extents).
+    /// Blocks, given as (length, displacement in extents).
     #[must_use]
     pub fn indexed(&self, blocks: &[(usize, isize)]) -> Self {
         let extent = self.extent();
@@ -108,14 +109,14 @@ impl Datatype {
         }))
     }
 
-    /// Blocks of (length, displacement in bytes).
+    /// Blocks, given as (length, displacement in bytes).
     #[must_use]
     pub fn hindexed(&self, blocks: &[(usize, isize)]) -> Self {
         Self::assemble(blocks.iter().map(|&(count, at)| Block { at, count, of: self }))
     }
 
-    /// Blocks of (length, displacement in bytes, type). Its upper bound is rounded up as the compiler does with structs,
-    /// unless a bound was set.
+    /// Blocks of different types, given as (length, displacement in bytes, type). The upper bound is rounded up for alignment
+    /// as compilers do for structs, unless a bound was set.
     ///
     /// ```
     /// use river_mpi::Datatype;
@@ -129,14 +130,14 @@ impl Datatype {
         Self::assemble(blocks.iter().map(|(count, at, of)| Block { at: *at, count: *count, of }))
     }
 
-    /// The same memory with other bounds, in bytes: where the next copy begins, if there are several, is `upper - lower`
-    /// further. They hold also for types made of this one, as those of `MPI_LB` and `MPI_UB` do.
+    /// The same memory with other bounds, in bytes: consecutive copies begin `upper - lower` bytes apart. The bounds also
+    /// apply to types that are built from this one, like those of `MPI_LB` and `MPI_UB`.
     #[must_use]
     pub fn with_bounds(&self, lower: isize, upper: isize) -> Self {
         Self(Rc::new(Shape { lower, upper, lower_is_set: true, upper_is_set: true, ..(*self.0).clone() }))
     }
 
-    /// Bytes of data.
+    /// The size of the data in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size
@@ -154,13 +155,13 @@ impl Datatype {
         self.0.upper
     }
 
-    /// From bound to bound, in bytes.
+    /// The distance between the bounds, in bytes.
     #[must_use]
     pub fn extent(&self) -> isize {
         self.0.upper.saturating_sub(self.0.lower)
     }
 
-    /// Makes it usable in operations.
+    /// Makes the type usable in operations.
     #[must_use]
     pub fn commit(&self) -> Committed {
         Committed(self.clone())
@@ -175,7 +176,7 @@ impl Datatype {
         for Block { at, count, of } in blocks {
             let Shape { runs, size, basics, .. } = &*of.0;
             shape.align = shape.align.max(of.0.align);
-            // What has no entries in its type map adds none, wherever it lies (3.12.3).
+            // A type with an empty type map adds no entries, wherever it lies (3.12.3).
             if count == 0 || *size == 0 && !of.0.lower_is_set && !of.0.upper_is_set {
                 continue;
             }
@@ -208,30 +209,30 @@ impl Datatype {
     }
 }
 
-/// A datatype that operations take: see [`Datatype::commit`].
+/// A datatype that can be used in operations: see [`Datatype::commit`].
 #[derive(Clone)]
 pub struct Committed(Datatype);
 
 impl Committed {
-    /// The type itself, to make others of.
+    /// The type itself, from which others can be built.
     #[must_use]
     pub fn datatype(&self) -> &Datatype {
         &self.0
     }
 
-    /// Bytes of data.
+    /// The size of the data in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size()
     }
 
-    /// From bound to bound, in bytes.
+    /// The distance between the bounds, in bytes.
     #[must_use]
     pub fn extent(&self) -> isize {
         self.0.extent()
     }
 
-    /// How many of this type a message of so many bytes has; `None` if that is not a whole number (`MPI_Get_count`).
+    /// The number of copies of this type in a message of `bytes` bytes; `None` if it is not a whole number (`MPI_Get_count`).
     #[must_use]
     pub fn count_in(&self, bytes: usize) -> Option<usize> {
         match self.size() {
@@ -240,8 +241,7 @@ impl Committed {
         }
     }
 
-    /// How many basic elements a message of so many bytes has; `None` if that is not a whole number
-    /// (`MPI_Get_elements`).
+    /// The number of basic elements in a message of `bytes` bytes; `None` if it is not a whole number (`MPI_Get_elements`).
     #[must_use]
     pub fn elements_in(&self, bytes: usize) -> Option<usize> {
         let size = self.size();
@@ -265,7 +265,7 @@ impl Committed {
         &self.0.0.runs
     }
 
-    /// Whether two pieces of one copy have a byte in common.
+    /// Whether two pieces of one copy overlap.
     fn overlaps(&self) -> bool {
         *self.0.0.overlaps.get_or_init(|| self.runs().overlap())
     }
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn bounds_of_the_standards_examples() {
         let int = Datatype::of::<i32>();
-        // MPI 1.3, section 3.12.3: type1 = {(lb, -3), (int, 0), (ub, 6)} has extent 9, and so have two of them 18.
+        // MPI 1.3, section 3.12.3: type1 = {(lb, -3), (int, 0), (ub, 6)} has extent 9, so two copies of it have 18.
         let type1 = int.with_bounds(-3, 6);
         assert_eq!((type1.lower_bound(), type1.extent(), type1.size()), (-3, 9, 4));
         let two = type1.contiguous(2);

@@ -1,4 +1,4 @@
-//! Moving what a datatype describes into a message and out of it.
+//! Packing: copying the data that a datatype describes into a message and out of it.
 
 use std::ops::Range;
 
@@ -9,13 +9,13 @@ use super::runs::{Run, Runs};
 use crate::error::{MpiError, Result};
 
 impl Committed {
-    /// How many bytes `count` of this type are in a message (`MPI_Pack_size`).
+    /// The size in bytes of `count` copies of this type in a message (`MPI_Pack_size`).
     #[must_use]
     pub fn pack_size(&self, count: usize) -> usize {
         self.size().saturating_mul(count)
     }
 
-    /// The data of `count` of this type, out of a buffer, in one piece (`MPI_Pack`).
+    /// Packs `count` copies of this type from a buffer into a contiguous vector (`MPI_Pack`).
     ///
     /// # Errors
     /// [`MpiError::Type`] if the type reaches beyond the buffer.
@@ -25,10 +25,10 @@ impl Committed {
         Ok(packed)
     }
 
-    /// As [`pack`](Self::pack), behind what was packed before.
+    /// Like [`pack`](Self::pack), but appends to data that was packed before.
     ///
     /// # Errors
-    /// As [`pack`](Self::pack).
+    /// Those of [`pack`](Self::pack).
     pub fn pack_onto<T: bytemuck::NoUninit>(
         &self,
         buffer: &[T],
@@ -38,7 +38,7 @@ impl Committed {
         self.pack_copies(buffer, 0..count, packed)
     }
 
-    /// As [`pack_onto`](Self::pack_onto), from some copy of the type in the buffer on to another.
+    /// Like [`pack_onto`](Self::pack_onto), for a range of the copies in the buffer.
     pub(crate) fn pack_copies<T: bytemuck::NoUninit>(
         &self,
         buffer: &[T],
@@ -72,8 +72,8 @@ impl Committed {
         Ok(())
     }
 
-    /// Puts packed data into a buffer where this type says, at most `count` of it; returns how many bytes it took
-    /// (`MPI_Unpack`). If the data ends before, what it has is put there.
+    /// Unpacks data into a buffer as at most `count` copies of this type; returns the number of bytes consumed
+    /// (`MPI_Unpack`). If the data ends earlier, only the part that it covers is written.
     ///
     /// # Errors
     /// [`MpiError::Type`] if the type reaches beyond the buffer.
@@ -81,7 +81,7 @@ impl Committed {
         self.unpack_copies(packed, buffer, 0..count)
     }
 
-    /// As [`unpack`](Self::unpack), from some copy of the type in the buffer on to another.
+    /// Like [`unpack`](Self::unpack), for a range of the copies in the buffer.
     pub(crate) fn unpack_copies<T: Pod>(
         &self,
         packed: &[u8],
@@ -112,7 +112,7 @@ impl Committed {
         Ok(packed.len() - left.len())
     }
 
-    /// An error if some copies of this type reach beyond a buffer of so many bytes.
+    /// Fails if these copies of the type reach beyond a buffer of this many bytes.
     pub(crate) fn check(&self, bytes: usize, copies: Range<usize>) -> Result {
         let Some((first, end)) = self.runs().reach().filter(|_| !copies.is_empty()) else { return Ok(()) };
         let shift = |copy| self.extent().saturating_mul(super::signed(copy));
@@ -126,8 +126,8 @@ impl Committed {
         )))
     }
 
-    /// An error if what is received into these copies of this type would go beyond a buffer of so many bytes, or to one byte
-    /// twice (MPI 1.3, section 3.12.5).
+    /// Fails if data received into these copies of the type would be written beyond a buffer of this many bytes, or to one
+    /// byte twice (MPI 1.3, section 3.12.5).
     pub(crate) fn check_receive(&self, bytes: usize, blocks: &[Range<usize>]) -> Result {
         for block in blocks {
             self.check(bytes, block.clone())?;
@@ -136,7 +136,7 @@ impl Committed {
         if self.size() == 0 || copies == 0 {
             return Ok(());
         }
-        // More than the buffer has, and so some twice: this bounds what follows.
+        // Data longer than the buffer must overlap. This also bounds the work below.
         let overlap = self.pack_size(copies) > bytes
             || self.overlaps()
             || copies > 1
@@ -154,7 +154,7 @@ impl Committed {
         )))
     }
 
-    /// Whether two of so many copies in a row have a byte in common.
+    /// Whether this many consecutive copies overlap.
     fn row_overlaps(&self, copies: usize) -> bool {
         let cache = &self.0.0.row_overlaps;
         if cache.get().0 != copies {
@@ -172,27 +172,27 @@ impl Committed {
         all.overlap()
     }
 
-    /// Whether two copies that follow one another may have a byte in common.
+    /// Whether the spans of two consecutive copies overlap.
     fn copies_overlap(&self) -> bool {
         self.runs().reach().is_some_and(|(first, end)| first.abs_diff(end) > self.extent().unsigned_abs())
     }
 }
 
-/// Whether each block begins where the one before it ends.
+/// Whether each block begins where the previous one ends.
 fn follow_one_another(blocks: &[Range<usize>]) -> bool {
     let mut blocks = blocks.iter().filter(|block| !block.is_empty());
     let first = blocks.next().map_or(0, |block| block.end);
     blocks.try_fold(first, |end, block| (block.start == end).then_some(block.end)).is_some()
 }
 
-/// Whether a copy is in two blocks.
+/// Whether a copy belongs to two blocks.
 fn share_copies(blocks: &[Range<usize>]) -> bool {
     let mut sorted: Vec<_> = blocks.iter().filter(|block| !block.is_empty()).collect();
     sorted.sort_unstable_by_key(|block| block.start);
     sorted.windows(2).any(|pair| pair[1].start < pair[0].end)
 }
 
-/// Copies pieces of a length that the compiler knows.
+/// Copies pieces whose length is known at compile time.
 fn gather<const N: usize>(bytes: &[u8], base: isize, run: &Run, packed: &mut Vec<u8>) {
     for piece in 0..run.count {
         let at = (base + run.piece(piece)).cast_unsigned();
@@ -230,7 +230,7 @@ mod tests {
 
     use super::super::Datatype;
 
-    /// A datatype, and its bytes by the definition: a list of displacements in order, and the extent.
+    /// A datatype, and its bytes according to the definition: a list of displacements in order, and the extent.
     #[derive(Clone, Debug)]
     struct Model {
         made: Datatype,
@@ -302,7 +302,7 @@ mod tests {
             let expected: Vec<u8> = all.iter().map(|&at| data[at as usize]).collect();
             let packed = committed.pack(&data, count).unwrap();
             prop_assert_eq!(&packed, &expected);
-            // Unpacking puts them back, and touches nothing else.
+            // Unpacking restores them, and changes nothing else.
             let mut back = vec![0_u8; data.len()];
             prop_assert_eq!(committed.unpack(&packed, &mut back, count).unwrap(), packed.len());
             let mut same = vec![0_u8; data.len()];
@@ -324,7 +324,7 @@ mod tests {
             prop_assume!(all.iter().all(|&at| (0..200_000).contains(&at)));
             all.sort_unstable();
             let twice = all.windows(2).any(|pair| pair[0] == pair[1]);
-            // Again, when it is known.
+            // Twice, as the second call finds the result in the cache.
             for _ in 0..2 {
                 prop_assert_eq!(committed.check_receive(200_000, &blocks).is_err(), twice);
             }

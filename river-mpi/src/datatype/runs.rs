@@ -1,6 +1,6 @@
-//! What a datatype comes down to: pieces of memory, in order.
+//! The representation of a datatype: pieces of memory, in order.
 
-/// `count` pieces of `len` bytes, the first at `at`, each `stride` bytes further.
+/// `count` pieces of `len` bytes. The first begins at `at`, each further one `stride` bytes after the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) at: isize,
@@ -15,19 +15,19 @@ impl Run {
         self.at.saturating_add(self.stride.saturating_mul(super::signed(index)))
     }
 
-    /// The first byte of all pieces, and the one behind the last.
+    /// The first byte of all pieces, and the end of the last.
     fn ends(&self) -> (isize, isize) {
         let (first, last) = (self.at, self.piece(self.count - 1));
         (first.min(last), first.max(last).saturating_add(super::signed(self.len)))
     }
 }
 
-/// Pieces in order, as few runs as can be found easily.
+/// Pieces in order, as a list of runs that is kept short where that is easy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Runs(pub(super) Vec<Run>);
 
 impl Runs {
-    /// Adds a piece, joined to the last one if it continues it.
+    /// Adds a piece; joins it to the last one if they are adjacent.
     pub(super) fn push(&mut self, at: isize, len: usize) {
         if len == 0 {
             return;
@@ -42,12 +42,12 @@ impl Runs {
         self.0.push(Run { at, len, count: 1, stride: 0 });
     }
 
-    /// Adds `count` copies of other runs, from `at`, each `extent` bytes further.
+    /// Adds `count` copies of other runs: the first at `at`, each further one `extent` bytes after the previous one.
     pub(super) fn push_copies(&mut self, other: &Self, at: isize, count: usize, extent: isize) {
         if let [Run { at: offset, len, count: 1, .. }] = other.0[..]
             && super::signed(len) == extent
         {
-            // Without gaps they are one piece.
+            // Copies without gaps are one piece.
             return self.push(at.saturating_add(offset), len.saturating_mul(count));
         }
         for copy in 0..count {
@@ -62,7 +62,7 @@ impl Runs {
         }
     }
 
-    /// Makes one run of pieces of one length at equal distances.
+    /// Merges pieces of equal length at equal distances into one run.
     pub(super) fn compress(&mut self) {
         let mut kept: Vec<Run> = Vec::with_capacity(self.0.len().min(64));
         for &run in &self.0 {
@@ -83,7 +83,7 @@ impl Runs {
         self.0 = kept;
     }
 
-    /// Whether two pieces have a byte in common.
+    /// Whether two pieces overlap.
     pub(super) fn overlap(&self) -> bool {
         if self.0.iter().any(|run| run.count > 1 && run.stride.unsigned_abs() < run.len) {
             return true;
@@ -91,7 +91,7 @@ impl Runs {
         if !crossed(self.0.iter().map(Run::ends).collect()) {
             return false;
         }
-        // The columns of a matrix interleave. They are apart if they are so within a row.
+        // The columns of a matrix interleave: they do not overlap if they do not overlap within a row.
         if let Some(&Run { stride, .. }) = self.0.first()
             && self.0.iter().all(|run| run.count > 1 && run.stride == stride)
         {
@@ -115,13 +115,13 @@ impl Runs {
         crossed(pieces.collect())
     }
 
-    /// The first byte, and the one behind the last; `None` if there is no byte.
+    /// The first byte and the end of the last; `None` if there are no bytes.
     pub(super) fn reach(&self) -> Option<(isize, isize)> {
         self.0.iter().map(Run::ends).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
     }
 }
 
-/// Whether two of these spans, each from its first byte to behind its last, have a byte in common.
+/// Whether two of these spans, given as (first byte, end), overlap.
 fn crossed(mut spans: Vec<(isize, isize)>) -> bool {
     spans.sort_unstable();
     spans.windows(2).any(|pair| pair[1].0 < pair[0].1)

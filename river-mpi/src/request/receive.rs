@@ -1,4 +1,4 @@
-//! Receives that were started and make their own vector.
+//! Receives in progress that create their own vector.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use crate::engine::{Arrival, OpId, Outcome};
 use crate::error::{MpiError, Result};
 use crate::status::Status;
 
-/// A receive under way whose message becomes a vector, however long it is.
+/// A receive in progress that returns its message, of any length, as a vector.
 #[must_use = "a receive that is dropped is taken back"]
 pub struct Receive<'a, T> {
     comm: Communicator<'a>,
@@ -19,9 +19,9 @@ pub struct Receive<'a, T> {
 
 enum Stage {
     UnderWay(OpId),
-    /// From nobody.
+    /// A receive from [`PROC_NULL`](crate::PROC_NULL).
     Null,
-    /// The message was handed out.
+    /// The message was returned already.
     Over,
 }
 
@@ -38,12 +38,11 @@ impl<'a, T: Element> Receive<'a, T> {
 
     /// Waits for the message.
     ///
-    /// # Errors
-    /// [`MpiError::Type`] if the bytes that came are no elements of this type; [`MpiError::ProcFailed`] if the sender
-    /// is gone; [`MpiError::Request`] if [`test`](Self::test) has returned the message before.
+    /// [`MpiError::Type`] if the received bytes are not elements of this type; [`MpiError::ProcFailed`] if the sender is
+    /// gone; [`MpiError::Request`] if [`test`](Self::test) has already returned the message.
     ///
     /// # Blocking
-    /// Until the message has come.
+    /// Until the message has arrived.
     pub fn wait(mut self) -> Result<(Vec<T>, Status)> {
         let comm = self.comm.clone();
         let op = match self.stage {
@@ -57,10 +56,10 @@ impl<'a, T: Element> Receive<'a, T> {
         comm.guard(self.finish(op))?.ok_or(MpiError::Stopped)
     }
 
-    /// The message, if it has come; later calls return `None`. Does not block.
+    /// Returns the message, if it has arrived; later calls return `None`. Does not block.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Those of [`wait`](Self::wait).
     pub fn test(&mut self) -> Result<Option<(Vec<T>, Status)>> {
         let op = match self.stage {
             Stage::UnderWay(op) => op,
@@ -79,7 +78,7 @@ impl<'a, T: Element> Receive<'a, T> {
         comm.guard(self.finish(op))
     }
 
-    /// Cancels the receive, if no message has matched it. It must still be completed.
+    /// Cancels the receive, unless a message has matched it. It must still be completed.
     ///
     /// # Errors
     /// [`MpiError::Stopped`] if the job is ending.
@@ -98,7 +97,7 @@ impl<'a, T: Element> Receive<'a, T> {
     }
 }
 
-/// A message as a vector.
+/// Returns a message as a vector.
 pub(crate) fn to_vec<T: Element>(arrival: &Arrival) -> Result<(Vec<T>, Status)> {
     Ok((arrival.read(element::elements)?, Status::of(&arrival.header)))
 }

@@ -1,4 +1,4 @@
-//! Grids.
+//! Cartesian topologies: grids.
 
 use std::ops::Deref;
 
@@ -7,7 +7,7 @@ use crate::communicator::Communicator;
 use crate::error::{MpiError, Result};
 use crate::peer::{PROC_NULL, Peer};
 
-/// A communicator whose ranks are the points of a grid, in row-major order. It can be used wherever a communicator can.
+/// A communicator whose ranks are the points of a grid, in row-major order. It dereferences to a communicator.
 ///
 /// ```
 /// # river_mpi::testing::world(6, |world| {
@@ -26,9 +26,9 @@ pub struct Cartesian<'v> {
 }
 
 impl<'v> Communicator<'v> {
-    /// A grid of as many ranks as the dimensions make; `None` on those that are left over. All ranks call it.
+    /// Creates a grid with the given dimensions; returns `None` on the ranks that are left over. All ranks call it.
     ///
-    /// With `reorder`, ranks may change, so that those that share a process are next to each other.
+    /// With `reorder`, ranks may be renumbered so that ranks that share a process are neighbours.
     ///
     /// # Errors
     /// [`MpiError::Dims`] if there are too few ranks or `dims` and `periods` differ in length.
@@ -49,11 +49,11 @@ impl<'v> Communicator<'v> {
         Ok(comm.map(|comm| Cartesian { comm, dims: dims.to_vec(), periods: periods.to_vec() }))
     }
 
-    /// The rank that [`cart_create`](Self::cart_create) would give this one in such a grid with `reorder`, `None` if none
-    /// (`MPI_Cart_map`). Does not block.
+    /// The rank that [`cart_create`](Self::cart_create) with `reorder` would give this rank in such a grid; `None` if it
+    /// would be left over (`MPI_Cart_map`). Does not block.
     ///
     /// # Errors
-    /// As [`cart_create`](Self::cart_create).
+    /// Those of [`cart_create`](Self::cart_create).
     ///
     /// # Standard section
     /// 6.5.6
@@ -88,13 +88,13 @@ impl<'v> Cartesian<'v> {
         &self.dims
     }
 
-    /// Which dimensions are closed to a ring.
+    /// Which dimensions are periodic.
     #[must_use]
     pub fn periods(&self) -> &[bool] {
         &self.periods
     }
 
-    /// Where a rank is in the grid.
+    /// The coordinates of a rank.
     ///
     /// # Errors
     /// [`MpiError::Rank`] if there is no such rank.
@@ -111,10 +111,10 @@ impl<'v> Cartesian<'v> {
         Ok(coords)
     }
 
-    /// The rank at a place; in closed dimensions any number is one.
+    /// The rank at the given coordinates. In periodic dimensions any coordinate is valid.
     ///
     /// # Errors
-    /// [`MpiError::Arg`] if the place is outside of the grid.
+    /// [`MpiError::Arg`] if the coordinates are outside of the grid.
     ///
     /// # Standard section
     /// 6.5.4
@@ -123,8 +123,8 @@ impl<'v> Cartesian<'v> {
         self.comm.guard(self.find(coords).ok_or_else(outside))
     }
 
-    /// Whom to receive from and whom to send to, to shift data by so many places along a dimension; beyond the border
-    /// there is nobody.
+    /// The ranks to receive from and to send to in order to shift data by `by` positions along a dimension; [`PROC_NULL`]
+    /// beyond the border.
     ///
     /// # Errors
     /// [`MpiError::Dims`] if there is no such dimension.
@@ -145,11 +145,11 @@ impl<'v> Cartesian<'v> {
         Ok((there(by.saturating_neg()), there(by)))
     }
 
-    /// The slices of the grid along the dimensions that are kept: each a grid of its own, of which this rank's is
-    /// returned. All ranks call it.
+    /// Divides the grid into slices along the dimensions that are kept, each a grid of its own, and returns this rank's
+    /// slice. All ranks call it.
     ///
     /// # Errors
-    /// [`MpiError::Dims`] if `keep` has another length than there are dimensions.
+    /// [`MpiError::Dims`] if the length of `keep` is not the number of dimensions.
     ///
     /// # Blocking
     /// Until all ranks have called it.
@@ -174,10 +174,10 @@ impl<'v> Cartesian<'v> {
         Ok(Self { comm, dims, periods })
     }
 
-    /// A grid of the same shape with a communicator of its own: see [`Communicator::dup`].
+    /// Creates a grid of the same shape with a communicator of its own: see [`Communicator::dup`].
     ///
     /// # Errors
-    /// As [`Communicator::dup`].
+    /// Those of [`Communicator::dup`].
     ///
     /// # Blocking
     /// Until all ranks have called it.

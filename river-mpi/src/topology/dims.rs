@@ -2,8 +2,8 @@
 
 use crate::error::{MpiError, Result};
 
-/// Fills the dimensions that are 0 so that the product of all is `ranks`, as equal as can be, in falling order (MPI 1.3,
-/// section 6.5.2).
+/// Replaces the dimensions that are 0 so that the product of all is `ranks`; the new ones are as equal as possible, in
+/// descending order (MPI 1.3, section 6.5.2).
 ///
 /// ```
 /// assert_eq!(river_mpi::dims_create(12, &[0, 0])?, [4, 3]);
@@ -12,7 +12,7 @@ use crate::error::{MpiError, Result};
 /// ```
 ///
 /// # Errors
-/// [`MpiError::Dims`] if `ranks` is no multiple of the product of those that are given.
+/// [`MpiError::Dims`] if `ranks` is not a multiple of the product of the given dimensions.
 pub fn dims_create(ranks: usize, dims: &[usize]) -> Result<Vec<usize>> {
     let given =
         dims.iter().filter(|&&dim| dim > 0).try_fold(1_usize, |product, &dim| product.checked_mul(dim));
@@ -27,7 +27,8 @@ pub fn dims_create(ranks: usize, dims: &[usize]) -> Result<Vec<usize>> {
     Ok(dims.iter().map(|&dim| if dim == 0 { best.next().unwrap_or(1) } else { dim }).collect())
 }
 
-/// `n` as a product of `count` factors up to `limit`, falling: the one whose largest is smallest, and so on.
+/// Returns `n` as a product of `count` factors up to `limit`, in descending order: the product with the smallest largest
+/// factor, then the smallest second, and so on.
 fn balanced(n: usize, count: usize, limit: usize) -> Option<Vec<usize>> {
     if count == 1 {
         return (n <= limit).then(|| vec![n]);

@@ -1,4 +1,4 @@
-//! Graphs.
+//! Graph topologies.
 
 use std::ops::Deref;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use super::{first, reordered};
 use crate::communicator::Communicator;
 use crate::error::{MpiError, Result};
 
-/// A communicator whose ranks are the nodes of a graph. It can be used wherever a communicator can.
+/// A communicator whose ranks are the nodes of a graph. It dereferences to a communicator.
 ///
 /// ```
 /// # river_mpi::testing::world(4, |world| {
@@ -27,13 +27,13 @@ pub struct Graph<'v> {
 }
 
 impl<'v> Communicator<'v> {
-    /// A graph with a node for each list of neighbours; `None` on the ranks that are left over. All ranks call it, with
-    /// the same lists.
+    /// Creates a graph with a node for each list of neighbours; returns `None` on the ranks that are left over. All ranks
+    /// call it, with the same lists.
     ///
-    /// With `reorder`, ranks may change, so that those that share a process are next to each other.
+    /// With `reorder`, ranks may be renumbered so that ranks that share a process are neighbours.
     ///
     /// # Errors
-    /// [`MpiError::Topology`] if there are more nodes than ranks, or a neighbour is no node.
+    /// [`MpiError::Topology`] if there are more nodes than ranks, or a neighbour is not a node.
     ///
     /// # Blocking
     /// Until all ranks have called it.
@@ -46,11 +46,11 @@ impl<'v> Communicator<'v> {
         Ok(comm.map(|comm| Graph { comm, neighbors: neighbors.into() }))
     }
 
-    /// The rank that [`graph_create`](Self::graph_create) would give this one in such a graph with `reorder`, `None` if none
-    /// (`MPI_Graph_map`). Does not block.
+    /// The rank that [`graph_create`](Self::graph_create) with `reorder` would give this rank in such a graph; `None` if it
+    /// would be left over (`MPI_Graph_map`). Does not block.
     ///
     /// # Errors
-    /// As [`graph_create`](Self::graph_create).
+    /// Those of [`graph_create`](Self::graph_create).
     ///
     /// # Standard section
     /// 6.5.6
@@ -87,16 +87,16 @@ impl<'v> Graph<'v> {
         self.comm.guard(self.neighbors.get(rank).map(Vec::as_slice).ok_or_else(missing))
     }
 
-    /// How many edges there are, each counted at both ends that name it.
+    /// The number of edges. An edge that both of its nodes name counts twice.
     #[must_use]
     pub fn edges(&self) -> usize {
         self.neighbors.iter().map(Vec::len).sum()
     }
 
-    /// A graph of the same shape with a communicator of its own: see [`Communicator::dup`].
+    /// Creates a graph of the same shape with a communicator of its own: see [`Communicator::dup`].
     ///
     /// # Errors
-    /// As [`Communicator::dup`].
+    /// Those of [`Communicator::dup`].
     ///
     /// # Blocking
     /// Until all ranks have called it.

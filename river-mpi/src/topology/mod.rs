@@ -1,8 +1,8 @@
-//! Topologies: ranks that know their neighbours (MPI 1.3, chapter 6).
+//! Topologies: communicators whose ranks know their neighbours (MPI 1.3, chapter 6).
 //!
 //! * `cartesian`: grids
-//! * `graph`: any neighbours
-//! * `dims`: how to cut a number of ranks into a grid
+//! * `graph`: arbitrary graphs
+//! * `dims`: factorization of a number of ranks into the dimensions of a grid
 
 mod cartesian;
 mod dims;
@@ -15,15 +15,14 @@ pub use graph::Graph;
 use crate::communicator::Communicator;
 use crate::error::Result;
 
-/// The first `count` ranks in a communicator of their own. Reordered, those that share a process are next to each
-/// other.
+/// Creates a communicator of the first `count` ranks. If reordered, ranks that share a process get consecutive numbers.
 fn first<'v>(comm: &Communicator<'v>, count: usize, reorder: bool) -> Result<Option<Communicator<'v>>> {
     let color = (comm.rank() < count).then_some(0);
     let key = if reorder { key(comm, comm.rank())? } else { 0 };
     comm.split(color, key)
 }
 
-/// The rank that this one has among the first `count`, reordered; `None` if it is none of them.
+/// This rank's number among the first `count` ranks after reordering; `None` if it is not one of them.
 fn reordered(comm: &Communicator<'_>, count: usize) -> Result<Option<usize>> {
     if comm.rank() >= count {
         return Ok(None);
@@ -33,7 +32,7 @@ fn reordered(comm: &Communicator<'_>, count: usize) -> Result<Option<usize>> {
     Ok(Some((0..count).filter(|&rank| place(rank) < place(comm.rank())).count()))
 }
 
-/// What ranks are reordered by.
+/// The sort key for reordering.
 fn key(comm: &Communicator<'_>, rank: usize) -> Result<i64> {
     Ok(comm.place_of(rank)?.host.into())
 }

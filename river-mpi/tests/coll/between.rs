@@ -7,12 +7,12 @@ use river_mpi::{Communicator, PROC_NULL, ROOT, Root, SUM, run_on, wait_all};
 
 use super::{Compose, Result, maps, number, numbers, same};
 
-/// The even ranks of the world and the odd ones; ranks are those of the world divided by two.
+/// An intercommunicator between the even and the odd ranks of the world. A rank's number is half of that in the world.
 pub(crate) struct Sides<'v> {
     pub(crate) inter: Communicator<'v>,
-    /// Rank 1 of the even ones, or 0 if there is only one.
+    /// The root is rank 1 of the even ranks, or rank 0 if there is only one.
     pub(crate) root: Root,
-    /// The ranks of the other group, as they are numbered in the world.
+    /// The world ranks of the other group.
     pub(crate) theirs: Vec<usize>,
 }
 
@@ -38,7 +38,7 @@ fn between(world: &Communicator) -> Result {
     let odd = world.rank() % 2;
     let (here, there) = (inter.size(), inter.remote_size());
     let me = inter.rank();
-    // Ranks of the other group have the data of their numbers in the world.
+    // Each rank's data is derived from its rank in the world.
     let theirs = |rank: usize| theirs[rank];
     let mine = world.rank();
 
@@ -94,7 +94,7 @@ fn between(world: &Communicator) -> Result {
         }
         inter.allreduce(&maps(mine, count), &mut got, &Compose)?;
         same(world, &got, &in_order(count), "allreduce");
-        // Both groups must give vectors of one length, which they divide among themselves.
+        // Both groups must provide vectors of the same length, each of which is divided among the other group.
         let vector = count * here * there;
         let mut got = vec![[0; 2]; count * there];
         inter.reduce_scatter_block(&maps(mine, vector), &mut got, &Compose)?;
@@ -104,7 +104,7 @@ fn between(world: &Communicator) -> Result {
     Ok(())
 }
 
-/// All operations, under way at the same time.
+/// Runs all operations, all in progress at the same time.
 fn started_between(world: &Communicator) -> Result {
     let Sides { inter, root, theirs } = Sides::of(world)?;
     let (odd, mine, is_root) = (world.rank() % 2 == 1, world.rank(), root == ROOT);

@@ -1,4 +1,4 @@
-//! Every operation against what it has to give.
+//! Compares the result of every operation with the expected one.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
@@ -7,7 +7,7 @@ use river_mpi::{Communicator, Datatype, Located, MAXLOC, SUM, run_on};
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
-/// All operations with so many elements.
+/// Runs all operations with this many elements.
 pub(super) fn all(world: &Communicator, count: usize) -> Result {
     let (me, p) = (world.rank(), world.size());
     let root = (count + 1) % p;
@@ -78,13 +78,13 @@ pub(super) fn all(world: &Communicator, count: usize) -> Result {
     Ok(())
 }
 
-/// All operations with blocks of different lengths, some of them empty, and gaps.
+/// Runs all operations with blocks of different lengths, some of them empty, and with gaps.
 pub(super) fn all_v(world: &Communicator, count: usize) -> Result {
     let (me, p) = (world.rank(), world.size());
     let root = p / 2;
     let len = |rank: usize| count * (rank % 3);
     let counts: Vec<usize> = (0..p).map(len).collect();
-    // In the order of the ranks backwards, with an element between them.
+    // The blocks are in reverse rank order, with an element between them.
     let mut blocks = consecutive(&counts.iter().rev().map(|count| count + 1).collect::<Vec<_>>());
     blocks.reverse();
     let blocks: Vec<_> = blocks.into_iter().map(|block| block.start..block.end - 1).collect();
@@ -144,7 +144,7 @@ fn program(world: &Communicator) -> Result {
     values(world)
 }
 
-/// Elements whose bytes are not all values, and those that come with a place.
+/// Elements for which not all bytes are valid, and elements with a location.
 fn types(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     let mut flags = vec![false; p];
@@ -167,12 +167,12 @@ fn types(world: &Communicator) -> Result {
     Ok(())
 }
 
-/// A matrix of `p` by `p`, a row on each rank, becomes columns, and comes together again.
+/// A matrix of `p` by `p` with a row on each rank is transposed, and then gathered.
 fn datatypes(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     let element = Datatype::of::<u64>().commit();
     let row = Datatype::of::<u64>().contiguous(p).commit();
-    // A column whose neighbour begins one element further on.
+    // A column whose extent is one element.
     let column = Datatype::of::<u64>().vector(p, 1, p.cast_signed()).with_bounds(0, 8).commit();
     let matrix: Vec<u64> = (0..p).flat_map(|rank| numbers(rank, p)).collect();
     let transposed: Vec<u64> = (0..p).flat_map(|at| (0..p).map(move |rank| number(rank, at))).collect();
@@ -242,7 +242,7 @@ fn all_operations_on_one_to_nine_and_sixteen_ranks() {
     }
 }
 
-/// Long messages travel in pieces, are shared and passed on.
+/// Long messages are sent in pieces, shared and forwarded.
 #[test]
 fn long_vectors() {
     for ranks in [2, 3, 4] {

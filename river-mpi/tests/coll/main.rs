@@ -1,22 +1,22 @@
-//! Collective operations as programs call them: all of them, with every algorithm, on all topologies.
+//! Collective operations as programs call them: all operations, with every algorithm, on all topologies.
 
 mod between;
-mod between_shaped;
+mod between_typed;
 mod errors;
 mod every;
 mod fast_path;
-mod shaped;
+mod nonblocking;
 mod shm;
-mod started;
 mod tuning;
+mod typed;
 mod values;
 
 use river_mpi::{Communicator, Operator};
 
-/// What a test's ranks return.
+/// The result of a rank in these tests.
 type Result<T = ()> = river_core::Result<T>;
 
-/// An element of rank `rank`: all are different.
+/// Element `at` of rank `rank`; all elements differ.
 fn number(rank: usize, at: usize) -> u64 {
     (rank * 1_000_003 + at * 7 + 1) as u64
 }
@@ -25,7 +25,7 @@ fn numbers(rank: usize, count: usize) -> Vec<u64> {
     (0..count).map(|at| number(rank, at)).collect()
 }
 
-/// Compositions of `x -> a x + b`: associative, and the order matters.
+/// Composition of maps `x -> a x + b`: associative, but the order matters.
 #[derive(Clone, Copy)]
 struct Compose;
 
@@ -43,7 +43,7 @@ fn maps(rank: usize, count: usize) -> Vec<[u64; 2]> {
     (0..count).map(|at| [number(rank, at) | 1, number(at, rank)]).collect()
 }
 
-/// The maps of these ranks, composed one after the other.
+/// The composition of the maps of these ranks, in order.
 fn composed(ranks: std::ops::Range<usize>, count: usize) -> Vec<[u64; 2]> {
     let mut ranks = ranks.map(|rank| maps(rank, count));
     let mut all = ranks.next().unwrap_or_default();
@@ -53,7 +53,7 @@ fn composed(ranks: std::ops::Range<usize>, count: usize) -> Vec<[u64; 2]> {
     all
 }
 
-/// Ends a rank with a message that says where it was.
+/// Panics with a message that contains the location.
 #[track_caller]
 fn same<T: PartialEq + std::fmt::Debug>(world: &Communicator, found: &[T], expected: &[T], what: &str) {
     if found != expected {

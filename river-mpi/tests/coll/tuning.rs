@@ -1,4 +1,4 @@
-//! Every algorithm by name, and algorithms of the user's own.
+//! Every algorithm, chosen by name, and user-defined algorithms.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::{
@@ -37,7 +37,7 @@ fn names() -> Vec<(&'static str, &'static str)> {
     .concat()
 }
 
-/// Those that need an operator that commutes cannot do everything that is tested here.
+/// Algorithms that require a commutative operator, and so cannot run all tests.
 const NEEDS_COMMUTATIVE: [(&str, &str); 3] =
     [("allreduce", "ring"), ("reduce_scatter", "ring"), ("reduce_scatter", "recursive_halving")];
 
@@ -66,7 +66,7 @@ fn every_algorithm_on_all_topologies() {
     });
 }
 
-/// The barrier of the slides.
+/// A user-defined dissemination barrier.
 #[derive(Debug)]
 struct Mine;
 
@@ -86,7 +86,7 @@ impl Algorithm<Barrier> for Mine {
     }
 }
 
-/// Sends more than it may.
+/// Copies one element too many.
 #[derive(Debug)]
 struct Greedy;
 
@@ -136,10 +136,10 @@ fn what_an_algorithm_cannot_do_is_an_error_that_says_why() {
     assert!(text.contains("`greedy`") && text.contains("reaches beyond a buffer"), "{text}");
 }
 
-/// Set for the process in which the environment chooses.
+/// Set in the child process, whose environment chooses the algorithm.
 const CHILD: &str = "RIVER_TEST_CHILD";
 
-/// Runs this test in a process with this choice; what it printed, and whether it succeeded.
+/// Runs this test in a child process with this choice; returns its output, and whether it succeeded.
 fn with_choice(test: &str, algorithm: &str) -> (bool, String) {
     let output = std::process::Command::new(std::env::current_exe().expect("this is a process"))
         .args([test, "--exact", "--nocapture"])
@@ -169,7 +169,7 @@ fn the_environment_chooses_for_all_ranks() {
     );
 }
 
-/// What is combined within a group before it crosses to the other one is combined by what the tuning says.
+/// The reduction within a group, which precedes the exchange between groups, uses the algorithm of the tuning.
 #[test]
 fn operations_between_groups_follow_the_tuning() {
     let error = |tune: fn(Tuning) -> river_mpi::Result<Tuning>| {
@@ -191,7 +191,7 @@ fn operations_between_groups_follow_the_tuning() {
     assert!(error.contains(text), "{error}");
 }
 
-/// Can do nothing.
+/// Supports no shape.
 #[derive(Debug)]
 struct Nobody;
 

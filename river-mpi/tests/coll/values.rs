@@ -1,4 +1,4 @@
-//! Operations on values, called and started.
+//! Operations on values, blocking and non-blocking.
 
 use river_core::testing::for_each_topology;
 use river_mpi::testing::{try_world, world};
@@ -6,7 +6,7 @@ use river_mpi::{Communicator, ErrorClass, ErrorHandler, run_on, wait_all};
 
 use super::{Result, same};
 
-/// A value of a rank: of another length on each.
+/// A value whose length differs between ranks.
 fn value(rank: usize) -> (String, Vec<u32>) {
     (format!("rank {rank}"), (0..(rank * 3000) as u32).collect())
 }
@@ -31,7 +31,7 @@ fn everything(world: &Communicator) -> Result {
     let expected: String = (0..p).map(|rank| format!("{rank},")).collect();
     same(world, &[joined], std::slice::from_ref(&expected), "allreduce_value");
 
-    // All at once, completed in another order.
+    // All in progress at once, completed in a different order.
     let (mut first, mut second) = (if me == root { value(5) } else { value(0) }, value(me));
     let bcast = world.ibcast_value(&mut first, root)?;
     let gather = world.igather_values(&value(me), root)?;

@@ -1,7 +1,7 @@
-//! In round `k` each rank sends all that it has, at most `2^k` blocks, to the rank `2^k` before it.
+//! In round `k` each rank sends all blocks that it has, at most `2^k`, to the rank `2^k` before it.
 //!
-//! Cost: `ceil(log2 p)` rounds for any `p`, `n (p - 1)` bytes. For short blocks. Blocks are received where
-//! they belong, so that the rotation at the end, which the paper has, is not needed.
+//! Cost: `ceil(log2 p)` rounds for any `p`, `n (p - 1)` bytes. For short blocks. Each block is received in its final place,
+//! so the rotation at the end of the published algorithm is not needed.
 //!
 //! J. Bruck et al.: Efficient Algorithms for All-to-All Communications in Multiport Message-Passing Systems
 //! (1997).

@@ -1,7 +1,7 @@
-//! Everybody sends its block to everybody.
+//! Each rank sends its block to every other rank.
 //!
-//! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. Within a host, where all receivers
-//! share the memory of a message, the fastest for a few ranks.
+//! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. This is the fastest algorithm for a few ranks of one
+//! host, where all receivers share the memory of a message.
 //!
 //! In Open MPI: `linear`.
 

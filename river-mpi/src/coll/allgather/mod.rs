@@ -1,4 +1,5 @@
-//! A block of every rank to all: `linear`, `ring`, `recursive_doubling`, `bruck`, `gather_bcast`.
+//! Allgather: every rank gets the blocks of all ranks. Algorithms: `linear`, `ring`, `recursive_doubling`, `bruck`,
+//! `gather_bcast`.
 
 pub mod bruck;
 pub mod gather_bcast;
@@ -15,7 +16,7 @@ pub use ring::Ring;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// A block of every rank to all. `input[0..count]`, `output[block(i)]` for each rank `i`.
+/// Gives the blocks of all ranks to every rank. Buffers: `input[0..count]`, and `output[block(i)]` for each rank `i`.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.7.
@@ -39,7 +40,7 @@ impl Operation for Allgather {
     }
 }
 
-/// [`Allgather`] with blocks of different lengths, which all ranks know; where the blocks lie may differ.
+/// [`Allgather`] with blocks of different lengths. All ranks know the lengths; the ranks' layouts of the output may differ.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.7.
@@ -63,7 +64,7 @@ impl Operation for Allgatherv {
     }
 }
 
-/// An algorithm for blocks of any lengths does for blocks of one length.
+/// Uses an algorithm for blocks of different lengths for blocks of equal length, too.
 macro_rules! also_for_different_lengths {
     ($Algorithm:ty) => {
         impl Algorithm<super::Allgatherv> for $Algorithm {

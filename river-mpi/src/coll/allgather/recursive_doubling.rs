@@ -1,4 +1,4 @@
-//! In round `k` ranks whose numbers differ in bit `k` exchange all that they have: `2^k` blocks.
+//! In round `k` ranks whose numbers differ in bit `k` exchange all blocks that they have: `2^k` of them.
 //!
 //! Cost: `log2 p` rounds, `n (p - 1)` bytes. For short blocks; `p` must be a power of two.
 //!

@@ -1,7 +1,7 @@
 //! Each block goes around the ring.
 //!
-//! Cost: `p - 1` rounds of `n` bytes. For long blocks: no algorithm sends less, and each rank talks to its
-//! neighbours only.
+//! Cost: `p - 1` rounds of `n` bytes. For long blocks: no algorithm sends less, and each rank communicates only with its
+//! neighbours.
 //!
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 

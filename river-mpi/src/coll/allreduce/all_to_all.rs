@@ -1,8 +1,8 @@
-//! Everybody sends its vector to everybody, and each combines them all, in the order of the ranks.
+//! Each rank sends its vector to every other rank, and combines all vectors in the order of the ranks.
 //!
-//! Cost: 1 round, in which each rank sends `p - 1` messages of `n` bytes and combines `p` vectors. For a few bytes on a
-//! few ranks of one host: nobody waits for more than one message of each, so it takes the fewest switches from one rank
-//! to another where there are more ranks than cores.
+//! Cost: 1 round, in which each rank sends `p - 1` messages of `n` bytes and combines `p` vectors. For a few bytes on a few
+//! ranks of one host: no rank waits for more than one message from each of the others, so this needs the fewest context
+//! switches between ranks if there are more ranks than cores.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, Side, input, output};
@@ -34,7 +34,7 @@ impl Algorithm<Allreduce> for AllToAll {
             plan.copy(data, all);
             return;
         }
-        // From the first on, so that all get the same bits; beside the output, in which the input may lie.
+        // Starting at rank 0, so that all ranks get the same bits; not in the output, because the input may lie there.
         let so_far = plan.scratch(n);
         plan.recv([so_far], 0);
         for other in 1..p {

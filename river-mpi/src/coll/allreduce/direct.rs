@@ -1,7 +1,7 @@
-//! Each rank gets its piece of everybody's vector at once, combines them, and sends the result to everybody.
+//! Each rank receives its piece of every rank's vector, combines these pieces, and sends the result to every rank.
 //!
-//! Cost: 2 rounds in which each rank sends `p - 1` messages of `n / p` bytes. Within a host, where sending is
-//! cheap and combining is what counts, the fastest for long vectors and few ranks.
+//! Cost: 2 rounds in which each rank sends `p - 1` messages of `n / p` bytes. This is the fastest algorithm for long vectors
+//! on a few ranks of one host, where sending is cheap and combining dominates.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{Plan, Side, input, output};
@@ -21,13 +21,13 @@ impl Algorithm<Allreduce> for Direct {
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
         let (n, p) = (shape.count(), shape.size());
         let piece = |rank| share(n, p, rank);
-        // Everybody begins with the next one, so that nobody is asked by all at once.
+        // Each rank begins with its successor, so that no rank is the first target of all others.
         let others = || (1..p).map(|step| (rank + step) % p);
         for other in others() {
             plan.send(input(piece(other)), other);
         }
         let (given, mine) = (input(piece(rank)), output(piece(rank)));
-        // Outwards from the own rank, so that the operator need not commute.
+        // Outwards from this rank, so that the operator need not commute.
         let mut data = given;
         for other in (0..rank).rev() {
             plan.recv_reduce(Side::Left, data, mine, other);

@@ -20,7 +20,7 @@ pub use two_level::TwoLevel;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// The combination of the vectors of all ranks, element by element, to all. `input[0..count]`,
+/// Combines the vectors of all ranks, element by element, and gives the result to every rank. Buffers: `input[0..count]`,
 /// `output[0..count]`.
 ///
 /// # Standard section

@@ -1,8 +1,7 @@
-//! In round `k` ranks whose numbers differ in bit `k` exchange what they have: each then has the combination
-//! of `2^(k+1)`.
+//! In round `k` ranks whose numbers differ in bit `k` exchange their partial results: each rank then has the combination of
+//! `2^(k+1)` vectors.
 //!
-//! Cost: `log2 p` rounds of `n` bytes, two more if `p` is no power of two. As few rounds as possible: for
-//! short vectors.
+//! Cost: `log2 p` rounds of `n` bytes, two more if `p` is not a power of two. As few rounds as possible: for short vectors.
 //!
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 

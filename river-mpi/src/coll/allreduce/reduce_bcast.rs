@@ -1,8 +1,7 @@
 //! A reduction to rank 0, then a broadcast, both in a binomial tree.
 //!
-//! Cost: `2 ceil(log2 p)` rounds of `n` bytes, `2 (p - 1)` messages: as few as possible. The result is
-//! combined once, so it is the same on all ranks to the last bit even where the operator is not quite
-//! associative.
+//! Cost: `2 ceil(log2 p)` rounds of `n` bytes, `2 (p - 1)` messages: as few as possible. The result is computed once, so it
+//! is the same on all ranks to the last bit even if the operator is not exactly associative.
 //!
 //! In Open MPI: `nonoverlapping`.
 

@@ -1,8 +1,8 @@
-//! The vector is divided into `p` pieces. Each goes around the ring once and is combined on its way, then
-//! around once more to tell the result.
+//! The vector is divided into `p` pieces. Each piece goes around the ring once, being combined at each rank, and then once
+//! more to distribute the result.
 //!
-//! Cost: `2 (p - 1)` rounds of `n / p` bytes. For long vectors no algorithm sends less, and each rank talks
-//! to its neighbours only. The operator must commute: each piece begins at another rank.
+//! Cost: `2 (p - 1)` rounds of `n / p` bytes. For long vectors: no algorithm sends less, and each rank communicates only with
+//! its neighbours. The operator must commute, since each piece begins at a different rank.
 //!
 //! P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations (2009).
 
@@ -39,7 +39,7 @@ impl Algorithm<Allreduce> for Ring {
             plan.recv_reduce(Side::Left, input(piece(step)), output(piece(step)), before);
             plan.send(output(piece(step)), after);
         }
-        // The last piece was complete and is on its way around.
+        // The piece received last is complete; it now goes around again.
         for step in 0..p - 1 {
             plan.recv(output(piece(step)), before);
             if step < p - 2 {

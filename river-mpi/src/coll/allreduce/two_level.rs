@@ -1,9 +1,8 @@
-//! The ranks of each host combine their vectors, the leaders of the hosts combine the results, and hand them
-//! back.
+//! The ranks of each host combine their vectors; the leaders of the hosts combine the results and distribute them within
+//! their hosts.
 //!
-//! Cost: `2 log2 h` rounds and `2 n` bytes between `h` hosts, whatever the number of ranks on each; within a
-//! host of `m` ranks `2 log2 m` rounds of `n` bytes. An operator that does not commute needs ranks that
-//! follow one another on each host.
+//! Cost: `2 log2 h` rounds and `2 n` bytes between `h` hosts, whatever the number of ranks on each; within a host of `m`
+//! ranks `2 log2 m` rounds of `n` bytes. An operator that does not commute requires the ranks of each host to be consecutive.
 //!
 //! N. Karonis et al.: Exploiting Hierarchy in Parallel Computer Networks to Optimize Collective Operation
 //! Performance (2000).
@@ -16,7 +15,7 @@ use crate::coll::shape::Shape;
 
 use super::{Allreduce, Rabenseifner, RecursiveDoubling};
 
-/// Vectors of so many bytes are cut in pieces between the hosts.
+/// From this many bytes on, vectors are cut into pieces between the hosts.
 const LONG: usize = 16 << 10;
 
 /// See the [module](self).
@@ -48,7 +47,7 @@ impl Algorithm<Allreduce> for TwoLevel {
             let of_all: &dyn Algorithm<Allreduce> =
                 if shape.bytes() < LONG { &RecursiveDoubling } else { &Rabenseifner };
             let of_all = plan_of(of_all, host, &among(leaders.len()));
-            // What the leaders read is what was combined within their host.
+            // The leaders read what was combined within their host.
             plan.embed(&of_all, &leaders, of_host, output(0..n));
         } else {
             plan.embed(&plan_of(&reduce::Binomial, place, &within), members, input(0..n), NOTHING);

@@ -1,9 +1,9 @@
-//! A block that has to go `d` ranks ahead takes a step of `2^k` in round `k` for each bit `k` of `d`,
-//! together with all others that take it.
+//! A block whose destination is `d` ranks ahead moves `2^k` ranks in round `k` for each bit `k` that is set in `d`, in one
+//! message with all other blocks that move in this round.
 //!
-//! Cost: `ceil(log2 p)` rounds of at most `n p / 2` bytes. As few rounds as possible: for short blocks.
-//! Blocks are sent from where they are and received where they belong, so that the two rotations, which the
-//! paper has, are not needed.
+//! Cost: `ceil(log2 p)` rounds of at most `n p / 2` bytes. As few rounds as possible: for short blocks. Blocks are sent from
+//! their place in the input and received in their final place, so the two rotations of the published algorithm are not
+//! needed.
 //!
 //! J. Bruck et al.: Efficient Algorithms for All-to-All Communications in Multiport Message-Passing Systems
 //! (1997).
@@ -25,9 +25,9 @@ impl Algorithm<Alltoall> for Bruck {
 
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
         let (n, p) = (shape.count(), shape.size());
-        // Where the block is that has to go, or had to go, so many ranks ahead in all.
+        // Indexed by the total distance of a block: where this block currently lies.
         let mut at: Vec<Span> = (0..p).map(|ahead| input(shape.block((rank + ahead) % p))).collect();
-        // A block on its way stays in one place of the scratch memory.
+        // A block in transit has a fixed place in the scratch memory.
         let scratch = plan.scratch(n * p);
         plan.copy(at[0], output(shape.incoming(rank)));
         for k in 0..log2_ceil(p) {

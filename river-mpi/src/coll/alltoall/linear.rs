@@ -1,7 +1,7 @@
-//! Everybody sends to everybody, and receives afterwards.
+//! Each rank sends a block to every other rank, and receives afterwards.
 //!
-//! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. All that is under way has to find
-//! room. A rank sends nothing where its block is empty.
+//! Cost: `p - 1` rounds of `n` bytes, which do not wait for one another. All messages may have to be buffered at once. A rank
+//! does not send empty blocks.
 //!
 //! In Open MPI: `linear`.
 
@@ -22,7 +22,7 @@ impl Algorithm<Alltoall> for Linear {
 
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
         let p = shape.size();
-        // Everybody begins with the next one, so that nobody gets everything at once.
+        // Each rank begins with its successor, so that no rank gets all messages at once.
         for to in (1..p).map(|step| (rank + step) % p) {
             if !shape.block(to).is_empty() {
                 plan.send(input(shape.block(to)), to);

@@ -1,4 +1,4 @@
-//! A block of every rank to every rank: `linear`, `pairwise`, `bruck`.
+//! Alltoall: every rank sends a block to every rank. Algorithms: `linear`, `pairwise`, `bruck`.
 
 pub mod bruck;
 pub mod linear;
@@ -11,8 +11,8 @@ pub use pairwise::Pairwise;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// A block of every rank to every rank. `input[block(i)]` goes to rank `i`, `output[incoming(i)]` comes from
-/// it.
+/// Sends a block from every rank to every rank. `input[block(i)]` goes to rank `i`; `output[incoming(i)]` comes from rank
+/// `i`.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.8.
@@ -31,7 +31,7 @@ impl Operation for Alltoall {
     }
 }
 
-/// [`Alltoall`] with blocks of different lengths. Each rank knows only those that it sends and receives.
+/// [`Alltoall`] with blocks of different lengths. Each rank knows only the lengths of the blocks that it sends and receives.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.8.

@@ -1,8 +1,8 @@
-//! In each round every rank exchanges blocks with one other: the one whose number differs by `step` as bits,
-//! if `p` is a power of two; otherwise it sends `step` ranks ahead and receives from as far behind.
+//! In round `step` each rank exchanges blocks with the rank `rank ^ step` if `p` is a power of two; otherwise it sends `step`
+//! ranks ahead and receives from `step` ranks behind.
 //!
-//! Cost: `p - 1` rounds of `n` bytes. For long blocks: every link is used in both directions all the time,
-//! and no rank gets more than one block at once.
+//! Cost: `p - 1` rounds of `n` bytes. For long blocks: every link is used in both directions all the time, and no rank
+//! receives more than one block at once.
 //!
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 

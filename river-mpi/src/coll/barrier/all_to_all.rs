@@ -1,7 +1,7 @@
-//! Everybody tells everybody.
+//! Each rank sends an empty message to every other rank.
 //!
-//! Cost: 1 round, in which each rank sends `p - 1` messages. Within a host, where a message costs little, it takes the
-//! fewest switches from one rank to another where there are more ranks than cores.
+//! Cost: 1 round, in which each rank sends `p - 1` messages. Within a host, where messages are cheap, this needs the fewest
+//! context switches between ranks if there are more ranks than cores.
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::plan::{NOTHING, Plan};

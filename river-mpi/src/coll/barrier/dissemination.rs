@@ -1,5 +1,4 @@
-//! In round `k` everybody tells the rank `2^k` further on, and so has heard, at second hand, of `2^(k+1)`
-//! ranks.
+//! In round `k` each rank signals the rank `2^k` ahead, and has then heard, directly or indirectly, from `2^(k+1)` ranks.
 //!
 //! Cost: `ceil(log2 p)` rounds for any `p`, `p ceil(log2 p)` messages.
 //!

@@ -1,4 +1,4 @@
-//! Everybody reports to rank 0, which then lets everybody go.
+//! Every rank reports to rank 0, which then releases all of them.
 //!
 //! Cost: `2 (p - 1)` rounds at rank 0, `2 (p - 1)` messages. For a handful of ranks.
 //!

@@ -1,4 +1,4 @@
-//! No rank leaves before all have come: `linear`, `tree`, `dissemination`, `recursive_doubling`,
+//! Barrier: no rank leaves before all have entered. Algorithms: `linear`, `tree`, `dissemination`, `recursive_doubling`,
 //! `all_to_all`, `two_level`.
 
 pub mod all_to_all;
@@ -18,7 +18,7 @@ pub use two_level::TwoLevel;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// No rank leaves it before all have entered it. No input, no output.
+/// No rank leaves the barrier before all have entered it. It has no input and no output.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.3.

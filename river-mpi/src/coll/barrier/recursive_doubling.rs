@@ -1,6 +1,6 @@
-//! In round `k` ranks whose numbers differ in bit `k` tell each other.
+//! In round `k` ranks whose numbers differ in bit `k` signal each other.
 //!
-//! Cost: `log2 p` rounds, two more if `p` is no power of two. Each rank talks to the same few, in both
+//! Cost: `log2 p` rounds, two more if `p` is not a power of two. Each rank communicates only with these few partners, in both
 //! directions.
 //!
 //! E. Brooks: The Butterfly Barrier (1986).

@@ -1,4 +1,4 @@
-//! Reports rise in a binomial tree to rank 0, and the permission to go comes down in it.
+//! Reports travel up a binomial tree to rank 0, and the release travels back down.
 //!
 //! Cost: `2 ceil(log2 p)` rounds, `2 (p - 1)` messages: as few as possible.
 //!

@@ -1,5 +1,4 @@
-//! The ranks of each host report to its leader, the leaders meet in a dissemination barrier, and let theirs
-//! go.
+//! The ranks of each host report to its leader; the leaders meet in a dissemination barrier, and then release their ranks.
 //!
 //! Cost: `ceil(log2 h)` rounds between `h` hosts, `2 (m - 1)` within a host of `m` ranks.
 //!

@@ -1,4 +1,4 @@
-//! Who has the vector passes it on, in a binomial tree: in each round twice as many have it.
+//! Each rank that has the vector passes it on, in a binomial tree: the number of ranks that have it doubles in each round.
 //!
 //! Cost: `ceil(log2 p)` rounds of `n` bytes. For short vectors.
 //!
@@ -26,7 +26,7 @@ impl Algorithm<Bcast> for Binomial {
         if let Some(parent) = node.parent() {
             plan.recv(vector, parent);
         }
-        // The largest subtree has the longest way to go.
+        // The child with the largest subtree comes first: its branch is the deepest.
         for child in node.children().rev() {
             plan.send(vector, child.rank());
         }

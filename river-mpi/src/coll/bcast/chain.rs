@@ -1,7 +1,7 @@
-//! The vector passes in segments from rank to rank, each segment as soon as it has come: a pipeline.
+//! A pipeline: the vector passes from rank to rank in segments, each of which is forwarded as soon as it has arrived.
 //!
-//! Cost: `p - 2 + s` rounds of `n / s` bytes for `s` segments: for long vectors every link carries the vector
-//! once, at its full speed, and the length of the chain does not matter.
+//! Cost: `p - 2 + s` rounds of `n / s` bytes for `s` segments. For long vectors every link carries the vector once, at its
+//! full speed, and the length of the chain does not matter.
 //!
 //! In Open MPI: `pipeline`.
 
@@ -11,13 +11,13 @@ use crate::coll::shape::Shape;
 
 use super::Bcast;
 
-/// What a segment has if nobody says otherwise: as much as fits into a ring between two processes.
+/// The default length of a segment: as much as fits into a ring between two processes.
 pub(super) const SEGMENT: usize = 64 << 10;
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
-    /// Bytes of a segment. Default: 64 KiB.
+    /// The length of a segment in bytes. Default: 64 KiB.
     pub segment: usize,
 }
 

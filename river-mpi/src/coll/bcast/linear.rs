@@ -1,7 +1,7 @@
-//! The root sends the vector to everybody.
+//! The root sends the vector to every rank.
 //!
-//! Cost: `p - 1` rounds of `n` bytes at the root. Within a host, where ranks share the memory of the message,
-//! it is the fastest for a few ranks.
+//! Cost: `p - 1` rounds of `n` bytes at the root. This is the fastest algorithm for a few ranks of one host, where ranks
+//! share the memory of the message.
 //!
 //! In Open MPI: `basic_linear`.
 

@@ -1,4 +1,4 @@
-//! One rank's vector to all: `linear`, `binomial`, `chain`, `scatter_allgather`, `two_level`.
+//! Bcast: every rank gets the root's vector. Algorithms: `linear`, `binomial`, `chain`, `scatter_allgather`, `two_level`.
 
 pub mod binomial;
 pub mod chain;
@@ -15,8 +15,8 @@ pub use two_level::TwoLevel;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// The root's vector to all. No input; `output[0..count]` on all ranks, which on the root is the vector from
-/// the beginning.
+/// Gives the root's vector to every rank. There is no input; `output[0..count]` on all ranks, which on the root holds the
+/// vector from the beginning.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.4.

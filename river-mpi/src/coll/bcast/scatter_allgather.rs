@@ -1,7 +1,7 @@
-//! The root scatters the vector in a binomial tree, and a ring gathers the pieces everywhere.
+//! The root scatters the vector in a binomial tree, and a ring allgathers the pieces.
 //!
-//! Cost: `ceil(log2 p) + p - 1` rounds, `2 n (p - 1) / p` bytes: for long vectors twice the time that the
-//! vector needs on a link, however many ranks there are.
+//! Cost: `ceil(log2 p) + p - 1` rounds, `2 n (p - 1) / p` bytes: for long vectors twice the time that one link needs for the
+//! vector, however many ranks there are.
 //!
 //! R. van de Geijn: On Global Combine Operations (1994); M. Barnett et al.: Interprocessor Collective
 //! Communication Library (1994).
@@ -24,7 +24,7 @@ impl Algorithm<Bcast> for ScatterAllgather {
 
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
         let p = shape.size();
-        // Piece i is that of the i-th rank, counted from the root on.
+        // Piece `i` belongs to the i-th rank, counted from the root.
         let pieces = |range| -> Span { output(shares(shape.count(), p, range)) };
 
         let node = tree::Binomial::new(rank, shape.root(), p);
@@ -37,7 +37,7 @@ impl Algorithm<Bcast> for ScatterAllgather {
 
         let me = node.subtree().start;
         let (before, after) = ((rank + p - 1) % p, (rank + 1) % p);
-        // What a subtree got by the scatter is not sent there again.
+        // Pieces that a subtree got in the scatter are not sent to it again.
         let known_after = tree::Binomial::new(after, shape.root(), p).subtree();
         for step in 0..p - 1 {
             let (sent, received) = ((me + p - step) % p, (me + p - step - 1) % p);

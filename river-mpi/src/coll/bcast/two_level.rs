@@ -1,5 +1,5 @@
-//! The root's vector goes to one rank of each host in a binomial tree, which then hands it to the other ranks
-//! there.
+//! The root's vector goes to one rank of each host in a binomial tree; each of these ranks passes it to the other ranks of
+//! its host.
 //!
 //! Cost: `ceil(log2 h)` rounds of `n` bytes between `h` hosts; within a host the memory is shared.
 //!
@@ -25,7 +25,7 @@ impl Algorithm<Bcast> for TwoLevel {
         let hosts = shape.hosts();
         let (host, home) = (hosts.of(rank), hosts.of(shape.root()));
         let vector = output(0..shape.count());
-        // The root stands for its host.
+        // The root represents its host.
         let heads: Vec<usize> = hosts
             .leaders()
             .enumerate()

@@ -1,4 +1,4 @@
-//! What receives: messages and their pieces.
+//! The steps that receive: messages and their pieces.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::coll::wire::{Landed, Message, Wire};
 use crate::element::{self, Element};
 
 impl Execution {
-    /// Receives a message into these spans. False: it has not come, or not all of it.
+    /// Receives a message into these spans. Returns `false` if the message has not arrived, or only a part of it.
     pub(super) fn receive<T: Element, W: Wire>(
         &mut self,
         offers: &mut Offers<'_, W>,
@@ -26,8 +26,8 @@ impl Execution {
         };
         loop {
             let landed = match *spans {
-                // What others may still read is settled when the message has come: until then they may wait for this rank as
-                // well.
+                // Spans that others may still read are settled only once the message has arrived: until then these ranks may
+                // be waiting for this one.
                 [span] if carry.is_none() && offers.waits && !offers.hit(memory.home(span)) => {
                     self.land(offers.wire, memory, span, from)?
                 }
@@ -72,8 +72,8 @@ impl Execution {
         Ok(true)
     }
 
-    /// Receives a message piece by piece, each of which `reduce` combines with something, into a span. False: it has not come, or
-    /// not all of it.
+    /// Receives a message piece by piece into a span; `reduce` combines each piece with something. Returns `false` if the
+    /// message has not arrived, or only a part of it.
     pub(super) fn receive_reduced<T: Element, W: Wire>(
         &mut self,
         offers: &mut Offers<'_, W>,
@@ -100,7 +100,7 @@ impl Execution {
         }
     }
 
-    /// Which elements of a message of `len` elements a piece has that has come.
+    /// The elements that a received piece contains, of a message of `len` elements.
     fn piece<T>(&self, len: usize, message: &Message) -> Range<usize> {
         match message {
             Message::Lent(_) => self.received..len,
@@ -108,13 +108,13 @@ impl Execution {
         }
     }
 
-    /// The same of one of so many bytes: what was offered is longer than other pieces are.
+    /// [`piece`](Self::piece) for a piece of this many bytes. Offered pieces are longer than others.
     fn elements<T>(&self, len: usize, bytes: usize) -> Range<usize> {
         let most = self.piece_len::<T>().max(bytes.min(LONG_PIECE) / size_of::<T>().max(1));
         self.received..len.min(self.received.saturating_add(most))
     }
 
-    /// Receives the next piece of a message where it belongs, if its elements may have any bytes.
+    /// Receives the next piece of a message directly in its final place, if any bytes are valid elements.
     fn land<T: Element, W: Wire>(
         &self,
         wire: &W,
@@ -129,14 +129,14 @@ impl Execution {
         element::bytes_of_mut(place).map_or(Ok(None), |out| wire.receive_into(from, self.tag, out))
     }
 
-    /// Notes that these elements have come. True: they were the last of `len`.
+    /// Records that these elements were received. Returns `true` if they were the last of `len`.
     fn has_received(&mut self, elements: Range<usize>, len: usize) -> bool {
         self.received = if elements.end == len { 0 } else { elements.end };
         self.received == 0
     }
 }
 
-/// Does something with the elements that a message is made of.
+/// Calls `then` with the elements that a message contains.
 pub(in crate::coll) fn with_received<T: Element>(
     bytes: &[u8],
     mismatch: Mismatch,
@@ -144,7 +144,7 @@ pub(in crate::coll) fn with_received<T: Element>(
 ) -> Result<(), Mismatch> {
     match bytemuck::checked::try_cast_slice(bytes) {
         Ok(received) => then(received),
-        // It came unaligned, or it is not of this type.
+        // The bytes are unaligned, or no values of this type.
         Err(_) => then(&element::elements(bytes).map_err(|_| mismatch)?),
     }
     Ok(())

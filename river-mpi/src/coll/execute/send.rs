@@ -1,4 +1,4 @@
-//! What sends: whole, in pieces, as a loan or as an offer.
+//! The steps that send: a message as a whole, in pieces, as a loan or as an offer.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -93,18 +93,18 @@ impl Execution {
         Ok(())
     }
 
-    /// The same on the way to a rank.
+    /// [`piece_len`](Self::piece_len) of pieces sent to a rank.
     fn piece_to<T, W: Wire>(&self, wire: &W, to: usize) -> usize {
         self.piece_len::<T>().max(wire.piece(to).min(LONG_PIECE) / size_of::<T>().max(1))
     }
 
-    /// Whether the next step, which sends this or a part of it, does so by offering it.
+    /// Whether the next step, which sends this span or a part of it, sends it as an offer.
     pub(super) fn next_offers<T, W: Wire>(&self, offers: &Offers<'_, W>, span: Span) -> bool {
         matches!(self.plan.step(self.next + 1), Some(Step::Send { to, .. })
             if offers.waits && offers.wire.offers(to, span.len * size_of::<T>()))
     }
 
-    /// Whether the next step sends this or a part of it.
+    /// Whether the next step sends this span or a part of it.
     pub(super) fn next_sends_of(&self, span: Span) -> bool {
         let Some(Step::Send { what, .. }) = self.plan.step(self.next + 1) else { return false };
         matches!(*self.plan.spans(what), [next] if span.contains(next) && next.len > 0)

@@ -4,7 +4,7 @@ use super::*;
 use crate::coll::{Input, input, output};
 use crate::lend::Region;
 
-/// Notes what is asked of it.
+/// Records the calls made to it.
 #[derive(Default)]
 struct Noted(RefCell<Vec<&'static str>>);
 
@@ -47,7 +47,7 @@ impl Wire for Noted {
     }
 }
 
-/// Two ranks that waited for each other to read what they have offered, before they receive, would do so in vain.
+/// Two ranks that waited, before they receive, until the other has read what they offered would deadlock.
 #[test]
 fn what_is_in_its_place_already_is_not_waited_for() {
     let mut plan = Plan::new();
@@ -67,7 +67,7 @@ fn what_is_in_its_place_already_is_not_waited_for() {
     }
 }
 
-/// A rank that copies, and finds the next message there.
+/// A wire on which a message arrives while the rank copies.
 struct There(RefCell<Option<Message>>);
 
 impl Wire for There {

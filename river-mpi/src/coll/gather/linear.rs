@@ -1,4 +1,4 @@
-//! Everybody sends its block to the root.
+//! Each rank sends its block to the root.
 //!
 //! Cost: `p - 1` rounds at the root, which receives every byte once.
 //!

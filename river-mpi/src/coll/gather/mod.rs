@@ -1,4 +1,4 @@
-//! A block of every rank to one rank: `linear`, `binomial`.
+//! Gather: one rank gets the blocks of all ranks. Algorithms: `linear`, `binomial`.
 
 pub mod binomial;
 pub mod linear;
@@ -9,8 +9,8 @@ pub use linear::Linear;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// A block of every rank to the root. `input[0..count]`; on the root `output[block(i)]` for each rank `i`,
-/// elsewhere no output.
+/// Gives the blocks of all ranks to the root. Buffers: `input[0..count]`; on the root `output[block(i)]` for each rank `i`,
+/// no output on other ranks.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.5.
@@ -34,7 +34,7 @@ impl Operation for Gather {
     }
 }
 
-/// [`Gather`] with blocks of different lengths. Only the root knows them all.
+/// [`Gather`] with blocks of different lengths. Only the root knows all lengths.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.5.

@@ -1,7 +1,7 @@
 //! Vectors are combined on their way up a binomial tree.
 //!
-//! Cost: `ceil(log2 p)` rounds of `n` bytes. For short vectors. If the operator does not commute and the root
-//! is not rank 0, the tree leads to rank 0 and one more round to the root.
+//! Cost: `ceil(log2 p)` rounds of `n` bytes. For short vectors. If the operator does not commute and the root is not rank 0,
+//! the tree leads to rank 0, which sends the result to the root in one more round.
 //!
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
@@ -29,7 +29,7 @@ impl Algorithm<Reduce> for Binomial {
         if node.children().next().is_some() {
             let result = if rank == root { output(0..n) } else { plan.scratch(n) };
             for child in node.children() {
-                // The subtree of a child are the ranks that follow those combined so far.
+                // The subtree of a child consists of the ranks that follow those combined so far.
                 plan.recv_reduce(Side::Right, data, result, child.rank());
                 data = result;
             }

@@ -1,4 +1,4 @@
-//! Everybody sends its vector to the root, which combines them outwards from its own.
+//! Each rank sends its vector to the root, which combines the vectors outwards from its own.
 //!
 //! Cost: `p - 1` rounds of `n` bytes at the root.
 //!

@@ -1,4 +1,4 @@
-//! The combination of all vectors, to one rank: `linear`, `binomial`, `rabenseifner`, `two_level`.
+//! Reduce: one rank gets the combination of all vectors. Algorithms: `linear`, `binomial`, `rabenseifner`, `two_level`.
 
 pub mod binomial;
 pub mod linear;
@@ -13,8 +13,8 @@ pub use two_level::TwoLevel;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// The combination of the vectors of all ranks, element by element, to the root. `input[0..count]`; on the
-/// root `output[0..count]`, elsewhere no output.
+/// Combines the vectors of all ranks, element by element, and gives the result to the root. Buffers: `input[0..count]`; on
+/// the root `output[0..count]`, no output on other ranks.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.9.1.

@@ -38,7 +38,7 @@ impl Algorithm<Reduce> for Rabenseifner {
         }
         let halving = Halving::write(plan, &fold, number, data, result);
         let root = fold.number(root).unwrap_or(0);
-        // Of each pair the one that agrees with the root in this bit receives; the other has done its part.
+        // In each pair the rank that agrees with the root in this bit receives; the other one is done.
         for bit in (0..fold.size.ilog2()).rev() {
             let peer = fold.rank(number ^ (1 << bit));
             let (whole, mine) = (&halving.held[bit as usize], &halving.held[bit as usize + 1]);

@@ -1,7 +1,7 @@
 //! The ranks of each host combine their vectors, and one rank of each host combines the results.
 //!
-//! Cost: `ceil(log2 h)` rounds of `n` bytes between `h` hosts, `ceil(log2 m)` within a host of `m` ranks. An
-//! operator that does not commute needs ranks that follow one another on each host.
+//! Cost: `ceil(log2 h)` rounds of `n` bytes between `h` hosts, `ceil(log2 m)` within a host of `m` ranks. An operator that
+//! does not commute requires the ranks of each host to be consecutive.
 //!
 //! N. Karonis et al.: Exploiting Hierarchy in Parallel Computer Networks to Optimize Collective Operation
 //! Performance (2000).
@@ -31,7 +31,7 @@ impl Algorithm<Reduce> for TwoLevel {
         let among = |ranks: usize, root: usize| {
             Shape::new(ranks, n, shape.element()).with_root(root).with_commutative(shape.commutative())
         };
-        // The root stands for its host.
+        // The root represents its host.
         let heads: Vec<usize> = hosts
             .leaders()
             .enumerate()

@@ -1,5 +1,5 @@
-//! The combination of all vectors, a block of it to each rank: `reduce_then_scatter`, `recursive_halving`,
-//! `pairwise`, `ring`.
+//! Reduce-scatter: each rank gets a block of the combination of all vectors. Algorithms: `reduce_then_scatter`,
+//! `recursive_halving`, `pairwise`, `ring`.
 
 pub mod pairwise;
 pub mod recursive_halving;
@@ -14,9 +14,9 @@ pub use ring::Ring;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// The combination of the vectors of all ranks, element by element, a block of it to each rank.
-/// `input[block(i)]` for each rank `i`, one after the other; `output` is this rank's block. All ranks know
-/// the lengths of all blocks.
+/// Combines the vectors of all ranks, element by element, and gives each rank a block of the result. Buffers:
+/// `input[block(i)]` for each rank `i`, one after the other; `output` is this rank's block. All ranks know the lengths of all
+/// blocks.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.10.

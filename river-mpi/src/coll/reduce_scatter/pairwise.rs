@@ -1,5 +1,4 @@
-//! Each rank sends everybody the block that the other is in charge of, and combines what it gets, outwards
-//! from its own.
+//! Each rank sends every other rank the block that is due to that rank, and combines what it receives outwards from its own.
 //!
 //! Cost: `p - 1` rounds of `n / p` bytes, which do not wait for one another. For long vectors: no algorithm
 //! sends less.

@@ -1,8 +1,8 @@
-//! In each round a rank and the one half the remaining ranks away exchange the half of the vector that the
-//! other is in charge of.
+//! In each round two ranks that are half the remaining ranks apart exchange halves: each sends the half of the vector that
+//! the other one will keep.
 //!
-//! Cost: `log2 p` rounds, `n (p - 1) / p` bytes. For vectors of middling length. `p` must be a power of two
-//! and the operator must commute: in the first round distant ranks are combined.
+//! Cost: `log2 p` rounds, `n (p - 1) / p` bytes. For vectors of medium length. `p` must be a power of two and the operator
+//! must commute: the first round combines vectors of distant ranks.
 //!
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005),
 //! 4.3.
@@ -34,7 +34,7 @@ impl Algorithm<ReduceScatter> for RecursiveHalving {
             plan.copy(input(0..shape.total()), mine);
             return;
         }
-        // Half of the vector is the most that is ever combined here.
+        // At most half of the vector is ever combined here.
         let half = rank & (p / 2);
         let (half_start, half_end) = (shape.block(half).start, shape.block(half + p / 2 - 1).end);
         let work = plan.scratch(half_end - half_start);
@@ -43,7 +43,7 @@ impl Algorithm<ReduceScatter> for RecursiveHalving {
         };
         for bit in (0..log2_ceil(p)).rev() {
             let peer = rank ^ (1 << bit);
-            // The elements of the ranks that agree with that one in all bits from this one on.
+            // The elements of the ranks that agree with `of` in all bits from this one on.
             let elements = |of: usize| {
                 let first = of >> bit << bit;
                 shape.block(first).start..shape.block(first + (1 << bit) - 1).end

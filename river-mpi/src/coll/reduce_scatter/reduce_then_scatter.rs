@@ -1,4 +1,4 @@
-//! A reduction to rank 0 in a binomial tree, which then sends everybody its block.
+//! A reduction to rank 0 in a binomial tree; rank 0 then sends each rank its block.
 //!
 //! Cost: `ceil(log2 p)` rounds of `n` bytes and `p - 1` of `n / p`, `2 (p - 1)` messages: as few as possible.
 //!

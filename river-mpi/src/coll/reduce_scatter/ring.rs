@@ -1,7 +1,7 @@
-//! Each block goes around the ring, is combined on its way, and ends at its rank.
+//! Each block goes around the ring, is combined at each rank, and ends at the rank that it belongs to.
 //!
-//! Cost: `p - 1` rounds of `n / p` bytes. For long vectors; each rank talks to its neighbours only. The
-//! operator must commute.
+//! Cost: `p - 1` rounds of `n / p` bytes. For long vectors; each rank communicates only with its neighbours. The operator
+//! must commute.
 //!
 //! E. Chan et al.: Collective Communication: Theory, Practice, and Experience (2007), there as bucket
 //! algorithm.

@@ -1,4 +1,4 @@
-//! Each rank waits for the result of the one before, adds its own, and sends it to the next.
+//! Each rank waits for the result of the previous rank, adds its own vector, and sends the result to the next.
 //!
 //! Cost: `p - 1` rounds of `n` bytes, `p - 1` messages: as few as possible.
 //!
@@ -23,7 +23,7 @@ impl Algorithm<Scan> for Linear {
         let (given, result) = (input(0..shape.count()), output(0..shape.count()));
         let next = (rank + 1 < shape.size()).then_some(rank + 1);
         if rank == 0 {
-            // First, so that nobody waits for the copy.
+            // Sent first, so that no rank waits for the copy.
             next.iter().for_each(|&next| plan.send(given, next));
             plan.copy(given, result);
         } else {

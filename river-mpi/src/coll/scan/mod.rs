@@ -1,4 +1,5 @@
-//! The combination of the vectors of all ranks up to this one: `linear`, `recursive_doubling`.
+//! Scan: every rank gets the combination of the vectors of all ranks up to itself. Algorithms: `linear`,
+//! `recursive_doubling`.
 
 pub mod linear;
 pub mod recursive_doubling;
@@ -9,7 +10,7 @@ pub use recursive_doubling::RecursiveDoubling;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// The combination of the vectors of ranks `0..=rank`. `input[0..count]`, `output[0..count]`.
+/// Gives each rank the combination of the vectors of ranks `0..=rank`. Buffers: `input[0..count]`, `output[0..count]`.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.11.
@@ -29,8 +30,8 @@ impl Operation for Scan {
     }
 }
 
-/// The combination of the vectors of ranks `0..rank`. `input[0..count]`, `output[0..count]`; on rank 0 the
-/// output stays as it was.
+/// Gives each rank the combination of the vectors of ranks `0..rank`. Buffers: `input[0..count]`, `output[0..count]`; on rank
+/// 0 the output is unchanged.
 ///
 /// # Standard section
 /// MPI 2.2, section 5.11.2.

@@ -43,7 +43,7 @@ impl Algorithm<Exscan> for RecursiveDoubling {
     fn plan(&self, rank: usize, shape: &Shape, plan: &mut Plan) {
         let n = shape.count();
         let result = output(0..n);
-        // The combination up to this rank, which the others need, and what comes.
+        // The combination up to this rank, which other ranks need, and a buffer for received data.
         let mut inclusive = input(0..n);
         let (sum, received) = (plan.scratch(n), plan.scratch(n));
         for distance in (0..log2_ceil(shape.size())).map(|k| 1 << k) {

@@ -1,4 +1,4 @@
-//! Blocks go down a binomial tree, each rank keeping its own and passing on those of the ranks below.
+//! Blocks travel down a binomial tree: each rank keeps its own block and passes on those of the ranks below it.
 //!
 //! Cost: `ceil(log2 p)` rounds; the root sends `n (p - 1)` bytes. For short blocks.
 //!

@@ -1,4 +1,4 @@
-//! The root sends everybody its block.
+//! The root sends each rank its block.
 //!
 //! Cost: `p - 1` rounds at the root, which sends every byte once.
 //!

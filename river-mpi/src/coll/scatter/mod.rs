@@ -1,4 +1,4 @@
-//! A block of one rank's buffer to every rank: `linear`, `binomial`.
+//! Scatter: every rank gets a block of one rank's buffer. Algorithms: `linear`, `binomial`.
 
 pub mod binomial;
 pub mod linear;
@@ -9,8 +9,8 @@ pub use linear::Linear;
 use super::algorithm::{Algorithm, Operation};
 use super::shape::Shape;
 
-/// A block of the root's buffer to every rank. On the root `input[block(i)]` for each rank `i`, elsewhere no
-/// input; `output[0..count]`.
+/// Gives each rank a block of the root's buffer. Buffers: on the root `input[block(i)]` for each rank `i`, no input on other
+/// ranks; `output[0..count]`.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.6.
@@ -29,7 +29,7 @@ impl Operation for Scatter {
     }
 }
 
-/// [`Scatter`] with blocks of different lengths. Only the root knows them all.
+/// [`Scatter`] with blocks of different lengths. Only the root knows all lengths.
 ///
 /// # Standard section
 /// MPI 1.3, section 4.6.

@@ -1,8 +1,8 @@
-//! Collective operations on what datatypes describe: it is packed, moved in one piece, and unpacked.
+//! Collective operations on data that datatypes describe: the data is packed, moved as one slice, and unpacked.
 //!
-//! * here: packing, and a call on what was packed, which is carried out at once or started
+//! * this module: packing, and calls on packed data, which are carried out at once or started
 //! * `moves`: operations that move data
-//! * `reductions`: operations that combine it
+//! * `reductions`: operations that combine data
 
 mod moves;
 mod reductions;
@@ -23,7 +23,7 @@ use crate::request::Request;
 use super::pending::Slices;
 use super::prepare::{Lengths, Prepared};
 
-/// Some copies of a datatype for each rank, as ranges of the copies in a buffer.
+/// The copies of a datatype that belong to each rank, as ranges of the copies in a buffer.
 #[derive(Clone)]
 struct Layout<'a> {
     blocks: Cow<'a, [Range<usize>]>,
@@ -31,18 +31,18 @@ struct Layout<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// `count` copies for each of so many ranks.
+    /// `count` copies for each of this many ranks.
     fn equal(ranks: usize, (count, datatype): (usize, &'a Committed)) -> Self {
         let block = |rank: usize| rank.saturating_mul(count)..(rank + 1).saturating_mul(count);
         Self { blocks: (0..ranks).map(block).collect(), datatype }
     }
 
-    /// A block for each rank.
+    /// A separate block for each rank.
     fn of((blocks, datatype): (&'a [Range<usize>], &'a Committed)) -> Self {
         Self { blocks: Cow::Borrowed(blocks), datatype }
     }
 
-    /// Nothing, on ranks where this buffer does not count.
+    /// An empty layout, for ranks on which this buffer is not significant.
     fn nothing(datatype: &'a Committed) -> Self {
         Self { blocks: Cow::Borrowed(&[]), datatype }
     }
@@ -51,7 +51,7 @@ impl<'a> Layout<'a> {
         if counts { self } else { Self::nothing(self.datatype) }
     }
 
-    /// How many elements of `E` the data of each rank is, packed.
+    /// The packed size of each rank's data, in elements of type `E`.
     fn counts<E>(&self) -> Result<Vec<usize>> {
         let (size, element) = (self.datatype.size(), size_of::<E>().max(1));
         if !size.is_multiple_of(element) {
@@ -62,12 +62,12 @@ impl<'a> Layout<'a> {
         Ok(self.blocks.iter().map(|block| block.len().saturating_mul(size / element)).collect())
     }
 
-    /// Where the data of each rank is among that of all, packed.
+    /// The ranges of the ranks' packed data, one after the other.
     fn packed<E>(&self) -> Result<Vec<Range<usize>>> {
         Ok(crate::coll::consecutive(&self.counts::<E>()?))
     }
 
-    /// The data of all ranks, one behind the other.
+    /// Packs the data of all ranks, one after the other.
     fn pack<T: Pod, E: Element>(&self, buffer: &[T]) -> Result<Vec<E>> {
         let mut packed = Vec::new();
         for block in &*self.blocks {
@@ -76,7 +76,7 @@ impl<'a> Layout<'a> {
         element::elements(&packed)
     }
 
-    /// Room for the data of all ranks in `buffer`, checked before anything is sent.
+    /// Allocates memory for the packed data of all ranks. Checks the layout against `buffer`, before anything is sent.
     fn room<T: Pod, E: Pod>(&self, buffer: &[T]) -> Result<Vec<E>> {
         self.datatype.check_receive(size_of_val(buffer), &self.blocks)?;
         Ok(vec![E::zeroed(); self.counts::<E>()?.iter().sum()])
@@ -95,10 +95,10 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// What becomes of packed data that was received.
+/// Stores packed data that was received.
 type Deliver<'a, E> = Box<dyn FnMut(&[E]) -> Result + 'a>;
 
-/// A call on packed data that can be carried out.
+/// A prepared call on packed data.
 struct Call<'a, E> {
     prepared: Prepared,
     send: Vec<E>,
@@ -107,7 +107,7 @@ struct Call<'a, E> {
 }
 
 impl<'a, E: Element + Pod> Call<'a, E> {
-    /// A call with this to give and this to get.
+    /// Prepares a call that sends from the first buffer and receives into the second.
     fn new<S: Pod, R: Pod>(
         (send, given): (&[S], &Layout<'_>),
         (recv, got): (&'a mut [R], Layout<'_>),
@@ -125,7 +125,7 @@ impl<'a, E: Element + Pod> Call<'a, E> {
 }
 
 impl<'v> Communicator<'v> {
-    /// Carries a call out.
+    /// Carries out a call.
     fn carry_out_packed<E: Element>(&self, call: Result<Call<'_, E>>, operator: &dyn Operator<E>) -> Result {
         let (tag, Call { prepared, send, mut recv, mut deliver }) = self.numbered(call)?;
         let carried_out = self.carry_out(&prepared, tag, &Input::Apart(&send), &mut recv, operator);

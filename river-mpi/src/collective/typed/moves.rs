@@ -1,4 +1,4 @@
-//! Operations that move data which datatypes describe.
+//! Operations that move data that datatypes describe.
 
 use std::ops::Range;
 
@@ -13,19 +13,19 @@ use crate::request::Request;
 use super::super::root::Root;
 use super::{Call, Layout};
 
-/// What one rank gives or gets: so many of a datatype.
+/// The data of one rank: a number of copies of a datatype.
 type Each<'a> = (usize, &'a Committed);
-/// What every rank gives or gets: some copies of a datatype, counted in the buffer from its beginning on.
+/// The data of every rank: ranges of copies of a datatype, counted from the beginning of the buffer.
 type Blocks<'a> = (&'a [Range<usize>], &'a Committed);
 
 /// # Collective operations on datatypes
 ///
-/// A buffer is described by `(count, &datatype)`: what one rank sends or receives. The data of several ranks lie one after
-/// the other, at multiples of the datatype's extent. In the `v` operations `(&blocks, &datatype)` says for each rank which
-/// copies of the datatype are its own: `3..5` means the fourth and the fifth. Errors
-/// are those of the operations on slices, and [`MpiError::Type`](crate::MpiError::Type) if a datatype reaches beyond its
-/// buffer, or what is received would go to one byte twice. Started operations take their data out of the buffer at once.
-/// Buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
+/// A buffer is described by `(count, &datatype)`: the data that one rank sends or receives. The data of several ranks lies
+/// one after the other, at multiples of the datatype's extent. In the `v` operations `(&blocks, &datatype)` says for each
+/// rank which copies of the datatype are its own: `3..5` means the fourth and the fifth. Errors are those of the operations
+/// on slices, and [`MpiError::Type`](crate::MpiError::Type) if a datatype reaches beyond its buffer, or received data would
+/// be written to one byte twice. Non-blocking operations copy their data out of the buffer when they are started. Buffers
+/// have `Pod` types, for which all bytes are valid; `bool` and `char` are not among them.
 impl<'v> Communicator<'v> {
     fn bcast_call<'a, T: Pod>(
         &self,
@@ -42,7 +42,7 @@ impl<'v> Communicator<'v> {
         Ok(Call { prepared, send: Vec::new(), recv: packed, deliver: Box::new(deliver) })
     }
 
-    /// Whether this rank is the root, which the buffers that count on the root only are for.
+    /// Whether this rank is the root, on which alone some buffers are significant.
     pub(super) fn is_root(&self, root: Root) -> bool {
         root == Root::Here || (!self.is_inter() && root == Root::Rank(self.rank()))
     }
@@ -148,7 +148,7 @@ impl<'v> Communicator<'v> {
         Call::new((send, &given), (recv, got), |len| self.prepare_alltoallv::<u8>(len, &outgoing, &incoming))
     }
 
-    /// As [`bcast`](Self::bcast).
+    /// Like [`bcast`](Self::bcast).
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -165,7 +165,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn bcast_as<T: Pod>(
         &self,
         buffer: &mut [T],
@@ -178,7 +178,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`bcast_as`](Self::bcast_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn ibcast_as<'a, T: Pod>(
         &self,
         buffer: &'a mut [T],
@@ -191,10 +191,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.bcast_call(buffer, each, root.into()), NoOperator)
     }
 
-    /// As [`gather`](Self::gather); `recv` and `got` are significant only at the root.
+    /// Like [`gather`](Self::gather); `recv` and `got` are significant only at the root.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn gather_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -209,7 +209,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`gather_as`](Self::gather_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn igather_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -224,7 +224,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.gather_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`gatherv`](Self::gatherv); `recv` and `got` are significant only at the root.
+    /// Like [`gatherv`](Self::gatherv); `recv` and `got` are significant only at the root.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -243,7 +243,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn gatherv_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -258,7 +258,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`gatherv_as`](Self::gatherv_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn igatherv_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -273,10 +273,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.gatherv_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`scatter`](Self::scatter); `send` and `given` are significant only at the root.
+    /// Like [`scatter`](Self::scatter); `send` and `given` are significant only at the root.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn scatter_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -291,7 +291,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scatter_as`](Self::scatter_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn iscatter_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -306,10 +306,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.scatter_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`scatterv`](Self::scatterv); `send` and `given` are significant only at the root.
+    /// Like [`scatterv`](Self::scatterv); `send` and `given` are significant only at the root.
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn scatterv_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -324,7 +324,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scatterv_as`](Self::scatterv_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn iscatterv_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -339,10 +339,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.scatterv_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`allgather`](Self::allgather).
+    /// Like [`allgather`](Self::allgather).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn allgather_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -356,7 +356,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`allgather_as`](Self::allgather_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn iallgather_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -370,10 +370,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.allgather_call(send, given, recv, got), NoOperator)
     }
 
-    /// As [`allgatherv`](Self::allgatherv).
+    /// Like [`allgatherv`](Self::allgatherv).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn allgatherv_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -387,7 +387,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`allgatherv_as`](Self::allgatherv_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn iallgatherv_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -401,7 +401,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.allgatherv_call(send, given, recv, got), NoOperator)
     }
 
-    /// As [`alltoall`](Self::alltoall).
+    /// Like [`alltoall`](Self::alltoall).
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -417,7 +417,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn alltoall_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -431,7 +431,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`alltoall_as`](Self::alltoall_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn ialltoall_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -445,10 +445,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.alltoall_call(send, given, recv, got), NoOperator)
     }
 
-    /// As [`alltoallv`](Self::alltoallv).
+    /// Like [`alltoallv`](Self::alltoallv).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn alltoallv_as<S: Pod, R: Pod>(
         &self,
         send: &[S],
@@ -462,7 +462,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`alltoallv_as`](Self::alltoallv_as).
     ///
     /// # Errors
-    /// [Those of all](#collective-operations-on-datatypes).
+    /// [The common errors](#collective-operations-on-datatypes).
     pub fn ialltoallv_as<'a, S: Pod, R: Pod>(
         &self,
         send: &[S],

@@ -1,4 +1,4 @@
-//! Operations that combine data which datatypes describe, element by element.
+//! Operations that combine data that datatypes describe, element by element.
 
 use bytemuck::Pod;
 
@@ -13,14 +13,14 @@ use super::super::prepare::Blocks;
 use super::super::root::Root;
 use super::{Call, Layout};
 
-/// What a rank gives and gets: so many of a datatype.
+/// The data that a rank sends and receives: a number of copies of a datatype.
 type Each<'a> = (usize, &'a Committed);
 
 /// # Reductions on datatypes
 ///
-/// The operator combines the elements `T` that the datatype is made of, in the order of the datatype. Otherwise as
-/// [all operations on datatypes](#collective-operations-on-datatypes); it is [`MpiError::Type`](crate::MpiError::Type)
-/// too if the datatype's size is no whole number of elements.
+/// The operator combines the elements `T` that the datatype consists of, in the order of the datatype. Otherwise these are
+/// like [all operations on datatypes](#collective-operations-on-datatypes); they also return
+/// [`MpiError::Type`](crate::MpiError::Type) if the datatype's size is not a whole number of elements.
 impl<'v> Communicator<'v> {
     fn reduce_call<'a, T: Element + Pod>(
         &self,
@@ -87,16 +87,16 @@ impl<'v> Communicator<'v> {
             self.prepare_scan::<T>(len, commutative, true)
         })?;
         if self.rank() == 0 {
-            // It gets nothing: what it has stays as it is.
+            // It receives nothing: its data is unchanged.
             call.deliver = Box::new(|_| Ok(()));
         }
         Ok(call)
     }
 
-    /// As [`reduce`](Self::reduce). `recv` is significant only at the root.
+    /// Like [`reduce`](Self::reduce). `recv` is significant only at the root.
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn reduce_as<T: Element + Pod>(
         &self,
         send: &[T],
@@ -112,7 +112,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`reduce_as`](Self::reduce_as).
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn ireduce_as<'a, T: Element + Pod>(
         &self,
         send: &[T],
@@ -128,7 +128,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(call, operator)
     }
 
-    /// As [`allreduce`](Self::allreduce).
+    /// Like [`allreduce`](Self::allreduce).
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -143,7 +143,7 @@ impl<'v> Communicator<'v> {
     /// ```
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn allreduce_as<T: Element + Pod>(
         &self,
         send: &[T],
@@ -158,7 +158,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`allreduce_as`](Self::allreduce_as).
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn iallreduce_as<'a, T: Element + Pod>(
         &self,
         send: &[T],
@@ -173,11 +173,11 @@ impl<'v> Communicator<'v> {
         self.start_packed(call, operator)
     }
 
-    /// As [`reduce_scatter`](Self::reduce_scatter): `counts[i]` of the datatype to rank `i`, which gets them at the
-    /// beginning of `recv`.
+    /// Like [`reduce_scatter`](Self::reduce_scatter): rank `i` gets `counts[i]` copies of the datatype, at the beginning of
+    /// `recv`.
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn reduce_scatter_as<T: Element + Pod>(
         &self,
         send: &[T],
@@ -192,7 +192,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`reduce_scatter_as`](Self::reduce_scatter_as).
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn ireduce_scatter_as<'a, T: Element + Pod>(
         &self,
         send: &[T],
@@ -207,10 +207,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(call, operator)
     }
 
-    /// As [`scan`](Self::scan).
+    /// Like [`scan`](Self::scan).
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn scan_as<T: Element + Pod>(
         &self,
         send: &[T],
@@ -225,7 +225,7 @@ impl<'v> Communicator<'v> {
     /// Starts a [`scan_as`](Self::scan_as).
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn iscan_as<'a, T: Element + Pod>(
         &self,
         send: &[T],
@@ -240,10 +240,10 @@ impl<'v> Communicator<'v> {
         self.start_packed(call, operator)
     }
 
-    /// As [`exscan`](Self::exscan). On rank 0 `recv` stays as it is.
+    /// Like [`exscan`](Self::exscan). On rank 0 `recv` is unchanged.
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn exscan_as<T: Element + Pod>(
         &self,
         send: &[T],
@@ -258,7 +258,7 @@ impl<'v> Communicator<'v> {
     /// Starts an [`exscan_as`](Self::exscan_as).
     ///
     /// # Errors
-    /// [Those of all](#reductions-on-datatypes).
+    /// [The common errors](#reductions-on-datatypes).
     pub fn iexscan_as<'a, T: Element + Pod>(
         &self,
         send: &[T],

@@ -1,4 +1,4 @@
-//! Operations on what datatypes describe between two groups: what one gives the other gets, in the shape that it asks for.
+//! Operations with datatypes between two groups: each group receives the other's data, in the layout that it asks for.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
@@ -11,7 +11,7 @@ use super::{Compose, Result, maps, numbers, same};
 
 const COUNT: usize = 3;
 
-/// Ranks that have no part have no buffers.
+/// Ranks that do not take part have no buffers.
 fn with_a_root(world: &Communicator, started: bool) -> Result {
     let Sides { inter, root, theirs } = &Sides::of(world)?;
     let (root, is_root, gives) = (*root, *root == ROOT, world.rank() % 2 == 1);
@@ -124,7 +124,7 @@ fn for_all(world: &Communicator, started: bool) -> Result {
         inter.allreduce_as(&mine, &mut got, each, &Compose)?;
     }
     same(world, &got, &in_order(theirs, 2 * COUNT), "allreduce_as");
-    // Both groups divide vectors of one length among themselves: `here` blocks of `there` pairs, or the other way round.
+    // Each group divides vectors of this length: `here` blocks of `there` pairs, or vice versa.
     let vector = 2 * here * there;
     let (mut got, counts) = (vec![[0; 2]; 2 * there], vec![there; here]);
     if started {
@@ -137,7 +137,7 @@ fn for_all(world: &Communicator, started: bool) -> Result {
     Ok(())
 }
 
-/// The maps of these ranks, one after the other.
+/// The maps of these ranks, in order.
 fn in_order(ranks: &[usize], count: usize) -> Vec<[u64; 2]> {
     let mut all = maps(ranks[0], count);
     ranks[1..].iter().for_each(|&rank| Compose.fold_right(&mut all, &maps(rank, count)));

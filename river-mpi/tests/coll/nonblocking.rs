@@ -1,4 +1,4 @@
-//! Operations that are started and completed later.
+//! Non-blocking collective operations.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
@@ -7,7 +7,7 @@ use river_mpi::{Communicator, Request, SUM, run_on, wait_all, wait_any};
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
-/// Many at once, completed in another order than they were started.
+/// Several operations in progress at once, completed in a different order than they were started in.
 fn several_at_once(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     for count in [1, 3000, 20_000] {
@@ -95,13 +95,13 @@ fn several_operations_at_once_on_one_to_nine_ranks() {
     }
 }
 
-/// MPI's progress rule: an operation goes on while its rank waits for something else.
+/// MPI's progress rule: an operation makes progress while its rank waits for something else.
 #[test]
 fn an_operation_goes_on_while_the_rank_waits_for_something_else() {
     world(6, |world| {
         let barrier = world.ibarrier()?;
         if world.rank() == 0 {
-            // The others say this only when the barrier has let them through, which takes this rank.
+            // The others send this after the barrier, which needs the participation of this rank.
             for other in 1..world.size() {
                 world.recv::<u8>(other, 0)?;
             }

@@ -1,4 +1,4 @@
-//! Operations on what datatypes describe, called and started, against the same on slices.
+//! Operations with datatypes, blocking and non-blocking, compared with those on slices.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
@@ -7,7 +7,7 @@ use river_mpi::{Committed, Communicator, Datatype, ErrorClass, ErrorHandler, SUM
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
-/// Every second number of a buffer.
+/// A datatype that consists of every second number.
 pub(crate) fn sparse() -> Committed {
     Datatype::of::<u64>().with_bounds(0, 16).commit()
 }
@@ -72,7 +72,7 @@ fn moves(world: &Communicator, count: usize) -> Result {
     Ok(())
 }
 
-/// Rank `i` has `i` numbers; in buffers for all, the blocks follow one another backwards.
+/// Rank `i` has `i` numbers. In buffers for all ranks, the blocks are in reverse order.
 fn moves_of_different_lengths(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     let (dense, sparse) = (Datatype::of::<u64>().commit(), sparse());
@@ -110,7 +110,7 @@ fn moves_of_different_lengths(world: &Communicator) -> Result {
             world.allgatherv_as(&mine, (me, &dense), &mut all, (&blocks, &sparse))?;
         }
         same(world, &all, &everything, "allgatherv_as");
-        // Everybody gives rank `i` its `i` numbers, and gets as many from each as its own number is.
+        // Each rank sends `i` numbers to rank `i`, so it receives as many numbers from each as its own rank.
         let incoming = consecutive(&vec![me; p]);
         let mut got = vec![0; p * me];
         if started {
@@ -123,7 +123,7 @@ fn moves_of_different_lengths(world: &Communicator) -> Result {
     Ok(())
 }
 
-/// Two maps of three: those between are not touched.
+/// Two of three maps are used; the one between them must not change.
 fn reductions(world: &Communicator, count: usize) -> Result {
     let (me, p, root) = (world.rank(), world.size(), world.size() - 1);
     let two_of_three = Datatype::of::<[u64; 2]>().contiguous(2).with_bounds(0, 48).commit();
