@@ -6,7 +6,7 @@ use river_mpi::testing::world;
 use river_mpi::{Communicator, Datatype, Operator, ROOT, run_on};
 
 use super::between::Sides;
-use super::shaped::{sparse, spread};
+use super::typed::{sparse, spread};
 use super::{Compose, Result, maps, numbers, same};
 
 const COUNT: usize = 3;
