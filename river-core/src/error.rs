@@ -370,9 +370,12 @@ pub enum StateError {
         /// Whether there may be some of other runs.
         of_run: bool,
     },
-    /// A checkpoint cannot be kept in the memory of the program's VMs, or is not there.
+    /// A checkpoint cannot be kept in the memory of the program's VMs, or not be fetched from there now.
     #[error("a checkpoint in memory: {0}")]
     Memory(String),
+    /// Of no checkpoint the VMs have all that it takes any more.
+    #[error("a checkpoint in memory: {0}")]
+    NoneKept(String),
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
