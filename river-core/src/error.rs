@@ -371,9 +371,12 @@ pub enum StateError {
         /// Whether the directory may hold checkpoints of other runs.
         of_run: bool,
     },
-    /// A checkpoint cannot be kept in the memory of the program's VMs, or is not found there.
+    /// A checkpoint cannot be kept in the memory of the program's VMs, or cannot be fetched from there now.
     #[error("a checkpoint in memory: {0}")]
     Memory(String),
+    /// Of no checkpoint the VMs have all that it takes any more.
+    #[error("a checkpoint in memory: {0}")]
+    NoneKept(String),
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,

@@ -26,7 +26,7 @@
 //!
 //! # fn main() -> Result {
 //! let squares = river_core::try_run(|vr| {
-//!     let vms = vr.start_local(2)?; // or: vr.allocate(vr.discover(Query::default())?, 2)?
+//!     let vms = vr.start_local(2)?; // or: vr.allocate(vr.discover(Query { idle_only: true, ..Query::default() })?, 2)?
 //!     let group = vr.deploy(&vms, |i| Square { x: i as u64 + 2 })?;
 //!     let mut squares = Vec::new();
 //!     for square in group.iter() {

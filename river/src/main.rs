@@ -35,7 +35,8 @@ Exit status:
   0  all went well
   1  an error, told on stderr
   2  the command line makes no sense
-  `river run` returns the exit status of the program: see `river run --help`."
+  `river run`, `trace`, `record` and `restore` return the exit status of the
+  program, or 125 if River failed, as `river replay` does: see their --help."
 )]
 struct Args {
     #[command(subcommand)]

@@ -22,7 +22,7 @@
 //!
 //! # fn main() -> river_core::Result {
 //! river_core::try_run(|vr| {
-//!     let vms = vr.start_local(4)?; // or: vr.allocate(vr.discover(Query::default())?, ..)?
+//!     let vms = vr.start_local(4)?; // or: vr.allocate(vr.discover(Query { idle_only: true, ..Query::default() })?, ..)?
 //!     assert_eq!(bsp::spmd(vr, &vms, sum, vec![1, 20, 300, 4000])?, [4321; 4]);
 //!     Ok(())
 //! })

@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> river_core::Result {
 //! river_core::try_run(|vr| {
-//!     let vms = vr.start_local(2)?; // or: vr.allocate(vr.discover(Query::default())?, 2)?
+//!     let vms = vr.start_local(2)?; // or: vr.allocate(vr.discover(Query { idle_only: true, ..Query::default() })?, 2)?
 //!     let space = Space::create(vr, &vms[0])?;
 //!     space.eval(&vms[1], |space, n: u64| {
 //!         let task = space.in_(pat! { tag: "task", n: n })?;

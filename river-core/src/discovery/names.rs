@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A cached address older than this is looked up again when it is used.
+/// An answer older than this is asked for again when it is used.
 const FRESH: Duration = Duration::from_secs(60);
 
 type LookUp = fn(&str) -> io::Result<Vec<IpAddr>>;
@@ -24,7 +24,8 @@ pub(super) struct Names {
 #[derive(Debug, Default)]
 struct Name {
     addresses: Vec<IpAddr>,
-    found: Option<Instant>,
+    /// When the last answer came, were it that there is no such name.
+    answered: Option<Instant>,
     under_way: bool,
 }
 
@@ -45,11 +46,11 @@ impl Names {
         for name in names {
             let mut known = self.known();
             let entry = known.entry(name.to_owned()).or_default();
-            if entry.under_way || entry.found.is_some_and(|found| found.elapsed() < FRESH) {
+            if entry.under_way || entry.answered.is_some_and(|at| at.elapsed() < FRESH) {
                 continue;
             }
             entry.under_way = true;
-            if entry.found.is_none() {
+            if entry.answered.is_none() {
                 new.push(name);
             }
             drop(known);
@@ -84,10 +85,10 @@ impl Names {
         }
         let mut known = self.known();
         let entry = known.entry(name.to_owned()).or_default();
-        entry.under_way = false;
+        (entry.under_way, entry.answered) = (false, Some(Instant::now()));
+        // Those of before may still be right.
         if let Ok(addresses) = found {
             entry.addresses = addresses;
-            entry.found = Some(Instant::now());
         }
         drop(known);
         self.told.notify_all();
@@ -104,9 +105,25 @@ fn ask_system(name: &str) -> io::Result<Vec<IpAddr>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(20);
+
+    /// And told of no more often.
+    #[test]
+    fn a_name_that_nobody_has_is_not_looked_up_by_every_search() {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let names = Arc::new(Names::new(|_| {
+            ASKED.fetch_add(1, Relaxed);
+            Err(io::ErrorKind::NotFound.into())
+        }));
+        for _ in 0..3 {
+            names.look_up(["wrong"].into_iter(), LONG);
+        }
+        assert_eq!(ASKED.load(Relaxed), 1);
+    }
 
     #[test]
     fn a_name_that_takes_for_ever_holds_up_no_other() {

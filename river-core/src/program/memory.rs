@@ -88,7 +88,7 @@ impl state::Draft for Draft {
     fn publish(mut self: Box<Self>, header: &Header, _keep: usize) -> Result<u64, StateError> {
         let own = self.program.node.place.host;
         self.part(own)?.header(header).map_err(failed)?;
-        let (run, number) = (self.program.run_id(), self.number);
+        let (run, program, number) = (self.program.run_id(), self.program.tenant.program, self.number);
         let parts = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
         let vms = self.program.keepers();
         let addresses: Vec<SocketAddr> = vms.iter().map(|vm| vm.info.address).collect();
@@ -98,7 +98,7 @@ impl state::Draft for Draft {
         for (part, (host, writer)) in (0..).zip(std::mem::take(&mut self.parts)) {
             let bytes = Bytes::from(writer.finish().map_err(failed)?);
             sent += bytes.len() as u64;
-            let image = KeptImage { run, number, part, parts, length: bytes.len() as u64 };
+            let image = KeptImage { run, program, number, part, parts, length: bytes.len() as u64 };
             let home = homes.get(&host);
             let home = home.and_then(|home| vms.iter().position(|vm| vm.info.id == *home));
             let pair = keepers_of(home, part as usize, &addresses);

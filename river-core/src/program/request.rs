@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::discovery::{self, Query, SEARCH_TIME, VmInfo};
+use crate::discovery::{self, Query, SEARCH_TIME, VmInfo, VmState};
 use crate::down::Why;
 use crate::error::DeployError;
 use crate::id::{HostId, VmId, VrId};
@@ -69,10 +69,12 @@ impl Program {
 
     pub(super) async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {
         let limit = vm_limit()?;
-        query.count = match (query.count, limit) {
-            (Some(count), Some(limit)) => Some(count.min(limit)),
-            (count, limit) => count.or(limit),
-        };
+        // The first that answer may be used by others; so many idle ones are enough.
+        if let Some(limit) = limit
+            && query.idle_only
+        {
+            query.count = Some(query.count.map_or(limit, |count| count.min(limit)));
+        }
         let (key, reach) = (self.key.clone(), self.reach.clone());
         let search = rt::blocking(move || {
             let port = discovery::discovery_port().map_err(|error| error.to_string())?;
@@ -88,7 +90,10 @@ impl Program {
             tracing::warn!(count, theirs, ours, "some VMs speak another version of the protocol");
         }
         let mut vms = found.vms;
-        vms.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
+        if let Some(limit) = limit {
+            vms.sort_by_key(|vm| vm.state != VmState::Idle);
+            vms.truncate(limit as usize);
+        }
         Ok(vms)
     }
 

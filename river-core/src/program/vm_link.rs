@@ -212,7 +212,7 @@ impl Leased {
             taped: program.is_recorded(),
             trace: program.node.traces.get().map(|traces| traces.per_vr()),
         }));
-        let mut answer = self.answer(ANSWER).await?;
+        let mut answer = self.late_answer().await?;
         if matches!(answer, FromVm::NeedImage) {
             pieces(&image.bytes).for_each(|piece| self.send(ToVm::Image(piece)));
             self.send(ToVm::Image(Bytes::new()));

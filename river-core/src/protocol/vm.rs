@@ -60,6 +60,8 @@ pub(crate) enum ToVm {
 pub(crate) struct KeptImage {
     /// The run; a program that continues from a checkpoint has the same one as the program that took it.
     pub(crate) run: ProgramId,
+    /// The program that took it: another one of the run, which has begun anew, may have taken one of the same number.
+    pub(crate) program: ProgramId,
     pub(crate) number: u64,
     pub(crate) part: u32,
     /// The number of parts of the checkpoint.
@@ -68,8 +70,8 @@ pub(crate) struct KeptImage {
 }
 
 impl KeptImage {
-    pub(crate) fn key(&self) -> (ProgramId, u64, u32) {
-        (self.run, self.number, self.part)
+    pub(crate) fn key(&self) -> (ProgramId, u64, ProgramId, u32) {
+        (self.run, self.number, self.program, self.part)
     }
 }
 

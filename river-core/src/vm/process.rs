@@ -104,9 +104,12 @@ impl HostProcess {
         let mut lifeline = lifeline.ok_or(io::ErrorKind::BrokenPipe)?;
         let config =
             postcard::to_stdvec(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        lifeline.write_all(&(config.len() as u32).to_le_bytes())?;
-        lifeline.write_all(&config)?;
-        Ok(Self { pid, life, _lifeline: lifeline })
+        let length = (config.len() as u32).to_le_bytes();
+        match lifeline.write_all(&length).and_then(|()| lifeline.write_all(&config)) {
+            // It has ended already, and the thread that waits for it says how.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(Self { pid, life, _lifeline: lifeline }),
+        }
     }
 
     /// The resources that it uses.
@@ -119,17 +122,18 @@ impl HostProcess {
         self.end(None);
     }
 
-    /// Kills the host, and reports to its program this reason instead of the signal.
-    pub(crate) fn kill_because(&self, why: &'static str) {
-        self.end(Some(why));
+    /// Kills the host, and reports to its program this reason instead of the signal. Returns `false` if the host had ended.
+    pub(crate) fn kill_because(&self, why: &'static str) -> bool {
+        self.end(Some(why))
     }
 
-    fn end(&self, because: Option<&'static str>) {
+    fn end(&self, because: Option<&'static str>) -> bool {
         let mut life = lock(&self.life);
         if life.lasts {
             life.because = life.because.or(because);
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
+        life.lasts
     }
 }
 
@@ -261,11 +265,9 @@ mod tests {
     use crate::id::{HostId, ImageHash, ProgramId};
     use crate::protocol::HostSpec;
 
-    #[test]
-    fn what_outlives_a_host_does_not_keep_the_conversation_open() {
+    /// What is said of a host that runs this script, until there is no more to say.
+    fn said_of(script: &str, env: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<String> {
         let loopback = Ipv4Addr::LOCALHOST.into();
-        // A process in its own group that reads from the lifeline, whose other end is held here.
-        let script = "set -m; while read -r _; do :; done & echo last words";
         let spec = HostSpec {
             host: HostId::fresh(),
             image: ImageHash([7; 32]),
@@ -275,7 +277,7 @@ mod tests {
             initiator_host: HostId::fresh(),
             listen: vec![loopback],
             args: ["bash", "-c", script].map(|arg| arg.as_bytes().to_vec()).into(),
-            env: Vec::new(),
+            env,
             directory: Vec::new(),
             recoverable: false,
             taped: false,
@@ -294,6 +296,23 @@ mod tests {
         };
         let is_over = rt::block_on(rt::timeout(Duration::from_secs(20), all)).is_ok();
         drop(host);
-        assert!(is_over && said.iter().any(|text| text.contains("exit code 0")), "{said:?}");
+        assert!(is_over, "{said:?}");
+        said
+    }
+
+    #[test]
+    fn what_outlives_a_host_does_not_keep_the_conversation_open() {
+        // A process in a group of its own that reads from the lifeline, which is here.
+        let said = said_of("set -m; while read -r _; do :; done & echo last words", Vec::new());
+        assert!(said.iter().any(|text| text.contains("exit code 0")), "{said:?}");
+    }
+
+    #[test]
+    fn how_a_host_died_that_has_not_read_what_it_was_told_is_said() {
+        // More than a pipe takes.
+        let env = [b"A", b"B", b"C"].map(|name| (name.to_vec(), vec![b'x'; 60_000]));
+        let said = said_of("echo cannot begin >&2; exit 3", env.into());
+        let last = said.last().unwrap();
+        assert!(last.contains("exit code 3") && last.contains("cannot begin"), "{said:?}");
     }
 }

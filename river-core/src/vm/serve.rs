@@ -404,6 +404,42 @@ mod tests {
         });
     }
 
+    /// It has heard how the host ended, and must also hear that the VM is gone.
+    #[test]
+    fn a_program_whose_host_has_died_hears_that_its_vm_stops() {
+        let image = Bytes::from(std::fs::read("/bin/false").unwrap());
+        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(64 << 20)));
+        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+        let heard = rt::block_on(async {
+            let (to, mut from, _) = acquire(&vm, &key).await;
+            let hash = ImageHash(*blake3::hash(&image).as_bytes());
+            to.try_send(ToVm::Start(HostSpec { image: hash, ..spec(image.len() as u64) })).unwrap();
+            to.try_send(ToVm::Image(image)).unwrap();
+            to.try_send(ToVm::Image(Bytes::new())).unwrap();
+            // In any order.
+            let (mut how, mut is_started) = (None, false);
+            while how.is_none() || !is_started {
+                match said(&mut from).await {
+                    FromVm::Exited { how: text, .. } => how = Some(text),
+                    FromVm::Started { .. } => is_started = true,
+                    FromVm::NeedImage => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(how.is_some_and(|how| how.contains("exit code 1")));
+            vm.stop();
+            let end = async {
+                let mut heard = Vec::new();
+                while let Ok(Some(message)) = from.next().await {
+                    heard.push(format!("{message:?}"));
+                }
+                heard
+            };
+            rt::timeout(Duration::from_secs(20), end).await
+        });
+        assert!(heard.is_ok_and(|heard| heard.iter().any(|text| text.contains(STOPPED))));
+    }
+
     /// As when the program takes another checkpoint.
     #[test]
     fn what_is_kept_may_be_forgotten_while_an_image_is_on_its_way() {

@@ -19,7 +19,7 @@ pub(super) struct Shelf {
     limit: u64,
     /// Bytes that are kept or reserved.
     taken: u64,
-    items: BTreeMap<(ProgramId, u64, u32), Item>,
+    items: BTreeMap<(ProgramId, u64, ProgramId, u32), Item>,
 }
 
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Shelf {
         self.drop_those(|_, item| now.saturating_duration_since(item.seen) > KEPT_FOR);
     }
 
-    fn drop_those(&mut self, goes: impl Fn(&(ProgramId, u64, u32), &Item) -> bool) {
+    fn drop_those(&mut self, goes: impl Fn(&(ProgramId, u64, ProgramId, u32), &Item) -> bool) {
         let taken = &mut self.taken;
         self.items.retain(|key, item| {
             let goes = goes(key, item);
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn image(run: ProgramId, number: u64, part: u32, length: u64) -> KeptImage {
-        KeptImage { run, number, part, parts: 2, length }
+        KeptImage { run, program: run, number, part, parts: 2, length }
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::rt;
 const TICK: Duration = Duration::from_millis(250);
 /// What a program is told when its VM stops.
 pub(super) const STOPPED: &str = "the VM was stopped by its owner";
+/// What the program hears, if it wakes, that did not renew its lease.
+const LAPSED: &str = "the program did not renew its lease for 4 s: was it stopped?";
 
 /// A VM without its handle and its tasks, which share it.
 #[derive(Debug)]
@@ -83,15 +85,13 @@ impl Shared {
             (state.host.take(), state.to_tenant.take())
         };
         self.changed.notify_all();
-        match (host, to_tenant) {
-            // The conversation ends when the host has ended.
-            (Some(host), _) => host.kill_because(STOPPED),
+        // The conversation ends when the host has ended, unless it had ended before.
+        if !host.is_some_and(|host| host.kill_because(STOPPED))
+            && let Some(tenant) = to_tenant
+        {
             // What was sent before still reaches the program; nothing more will.
-            (None, Some(tenant)) => {
-                let _ = tenant.try_send(FromVm::Exited { how: STOPPED.into(), last_lines: Vec::new() });
-                tenant.close();
-            }
-            (None, None) => {}
+            let _ = tenant.try_send(FromVm::Exited { how: STOPPED.into(), last_lines: Vec::new() });
+            tenant.close();
         }
     }
 
@@ -100,7 +100,7 @@ impl Shared {
         let Some((tenant, host)) = self.state().expire(now) else { return };
         self.changed.notify_all();
         if let Some(host) = host {
-            host.kill();
+            host.kill_because(LAPSED);
         }
         tracing::warn!(vm = self.name, program = tenant.name, "the program stopped renewing its lease");
         self.stop_if_drained();

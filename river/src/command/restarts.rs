@@ -4,7 +4,8 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{self, Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::ValueHint;
 use river::core::{self, ProgramId, Query, StateError, Stored, Vm, VmInfo};
@@ -13,7 +14,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use super::restore::restored;
 use super::run::{End, Runner};
-use super::{search, tell};
+use super::tell;
 
 /// Given instead of a directory, means the memory of VMs.
 const MEMORY: &str = "memory";
@@ -22,6 +23,10 @@ const MEMORY: &str = "memory";
 const TRIES: u32 = 4;
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long after that, if it is no use.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
+/// So long VMs keep what nobody goes on from.
+const KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// Whether and how the program's state is kept.
 #[derive(clap::Args)]
@@ -103,7 +108,7 @@ impl Keeping<'_> {
     /// Drops checkpoints that nobody will restart from. Those in a directory stay, for `river restore`.
     pub(super) fn forget(&self, started: &[Vm]) {
         if let Keeping::Memory(kept) = self {
-            core::kept::forget(kept.run, &vms(started));
+            kept.forget(started);
         }
     }
 }
@@ -113,9 +118,9 @@ pub(super) enum Last {
     Stored(Box<Stored>),
     /// From its beginning, and why.
     None(String),
-    /// Unknown: there are checkpoints that cannot be read now, and a program that started from its beginning would replace
-    /// them.
-    Unreadable(StateError),
+    /// Unknown, and why: there may be checkpoints that cannot be read now, and a program that started from its beginning would
+    /// replace them.
+    Unreadable(String),
 }
 
 /// The last checkpoint of a run in a directory.
@@ -125,7 +130,9 @@ pub(super) fn last_of(directory: &Path, run: ProgramId) -> Last {
         stored => stored.map(|stored| Last::Stored(stored.into())),
     }) {
         Ok(last) => last,
-        Err(error) => Last::Unreadable(error),
+        Err(error) => {
+            Last::Unreadable(format!("{error}. When it can be read again, `river restore` goes on from it"))
+        }
     }
 }
 
@@ -134,7 +141,7 @@ fn patiently<T>(mut act: impl FnMut() -> Result<T, StateError>) -> Result<T, Sta
     for _ in 1..TRIES {
         match act() {
             Ok(done) => return Ok(done),
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => thread::sleep(PAUSE),
         }
     }
     act()
@@ -150,29 +157,64 @@ impl Kept {
     /// Copies the newest one here, and drops it from the VMs: if the program dies again before it has taken another one, it
     /// restarts from this copy.
     fn fetch(&self, started: &[Vm]) -> Last {
-        let directory = self.directory.path();
-        let fetched = patiently(|| core::kept::fetch(self.run, &vms(started), directory));
-        let last = match (Stored::latest(directory), &fetched) {
-            (Ok(stored), Err(error)) => {
-                tell(format_args!("[river: {error}; going on from the one before]"));
-                return Last::Stored(stored.into());
-            }
-            (Ok(stored), Ok(_)) => Last::Stored(stored.into()),
-            (Err(error), Ok(_)) => return Last::Unreadable(error),
-            (Err(_), Err(error)) => Last::None(error.to_string()),
+        let last = match self.bring(started) {
+            Ok(stored) => Last::Stored(stored.into()),
+            Err(StateError::NoneKept(why)) => match Stored::latest(self.directory.path()) {
+                Ok(stored) => {
+                    tell(format_args!("[river: {why}; going on from the one before]"));
+                    Last::Stored(stored.into())
+                }
+                Err(StateError::NoCheckpoint { .. }) => Last::None(why),
+                Err(error) => return Last::Unreadable(error.to_string()),
+            },
+            Err(error) => return Last::Unreadable(error.to_string()),
         };
-        // What is left of them is useless to a program that starts from its beginning.
-        core::kept::forget(self.run, &vms(started));
+        // What is left of them is useless to a program that starts from its beginning, or goes on from here.
+        self.forget(started);
         last
+    }
+
+    /// Tries for as long as VMs keep it: nobody else goes on from it.
+    fn bring(&self, started: &[Vm]) -> Result<Stored, StateError> {
+        let (began, mut told) = (Instant::now(), false);
+        let directory = self.directory.path();
+        loop {
+            let brought = patiently(|| {
+                core::kept::fetch(self.run, &vms(started)?, directory)?;
+                Stored::latest(directory)
+            });
+            match brought {
+                Err(error) if !matches!(error, StateError::NoneKept(_)) && began.elapsed() < KEPT_FOR => {
+                    if !told {
+                        tell(format_args!(
+                            "[river: the program died, and its last checkpoint cannot be fetched: {error}. VMs keep it for {} \
+                             minutes: so long it is tried again; Ctrl-C gives it up]",
+                            KEPT_FOR.as_secs() / 60
+                        ));
+                        told = true;
+                    }
+                    thread::sleep(LONG_PAUSE);
+                }
+                brought => return brought,
+            }
+        }
+    }
+
+    fn forget(&self, started: &[Vm]) {
+        // Whom nobody finds drops them later.
+        if let Ok(vms) = vms(started) {
+            core::kept::forget(self.run, &vms);
+        }
     }
 }
 
 /// The VMs that may keep them: those started for the run, or all that can be found.
-fn vms(started: &[Vm]) -> Vec<VmInfo> {
+fn vms(started: &[Vm]) -> Result<Vec<VmInfo>, StateError> {
     if started.is_empty() {
-        search(&Query::default()).map_or_else(|_| Vec::new(), |found| found.vms)
+        let found = core::find(&Query::default()).map_err(|error| StateError::Memory(error.to_string()))?;
+        Ok(found.vms)
     } else {
-        started.iter().map(Vm::info).collect()
+        Ok(started.iter().map(Vm::info).collect())
     }
 }
 
@@ -192,7 +234,7 @@ impl Lives {
     }
 
     /// Runs it to its end. Each time it dies, restarts it from `last`, its last checkpoint, or else from its beginning.
-    /// Returns how it ended, and whether it died.
+    /// Returns how it ended, and whether it died for good: not if there may be a checkpoint to go on from later.
     pub(super) fn run(mut self, last: impl Fn() -> Last) -> river::Result<(End, bool)> {
         let runner = Runner::new()?;
         let mut end = runner.run(&mut self.command)?;
@@ -214,12 +256,11 @@ impl Lives {
                     tell(format_args!("[river: the program died ({why}); beginning anew, {count}]"));
                     runner.run(&mut self.command)?
                 }
-                Last::Unreadable(error) => {
+                Last::Unreadable(why) => {
                     tell(format_args!(
-                        "[river: the program died, and its last checkpoint cannot be read: {error}. When it can be read again, \
-                         `river restore` goes on from it]"
+                        "[river: the program died, and its last checkpoint cannot be read: {why}]"
                     ));
-                    break;
+                    return Ok((end, false));
                 }
             };
         }

@@ -137,16 +137,18 @@ fn a_killed_initiator_frees_its_vms_and_ends_its_hosts() {
 }
 
 #[test]
-fn a_stopped_initiator_loses_its_lease() {
+fn a_stopped_initiator_loses_its_lease_and_hears_so_when_it_wakes() {
     let mut lab = Lab::new();
     lab.start_vms(4);
-    let mut program = lab.program("sleep").stdout(Stdio::piped()).spawn().unwrap();
+    let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "all are asleep");
     let pid = rustix::process::Pid::from_child(&program);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     eventually(Duration::from_secs(60), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
-    program.kill().unwrap();
-    program.wait().unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let output = program.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("did not renew its lease for 4 s"), "{text}");
 }
 
 #[test]

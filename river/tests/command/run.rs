@@ -35,6 +35,29 @@ fn a_program_uses_running_vms_but_no_more_than_asked_for() {
     assert!(output.contains("sees 4 VMs"), "{output}");
 }
 
+/// Whoever answers first.
+#[test]
+fn a_program_that_may_use_two_vms_finds_those_that_are_idle() {
+    let mut lab = Lab::new();
+    lab.start_vms_in("env", &[], "first");
+    let first = Pid::from_child(&lab.daemons[0]);
+    // So that the other program does not find it.
+    kill_process(first, Signal::STOP).unwrap();
+    for name in ["used-0", "used-1", "used-2"] {
+        lab.start_vms_in("env", &[], name);
+    }
+    eventually(SOON, "three VMs", || lab.names().len() == 3);
+    let mut other = lab.program("on-the-last").stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut other, "is there");
+    kill_process(first, Signal::CONT).unwrap();
+    lab.start_vms_in("env", &[], "last");
+    eventually(SOON, "two idle VMs", || lab.idle() == 2);
+    let output = text(&lab.run_program(&["-n", "2"], "count").output().unwrap());
+    assert!(output.contains("answered by first") && output.contains("answered by last"), "{output}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
 #[test]
 fn a_program_gets_vms_of_its_own_if_there_are_too_few() {
     let mut lab = Lab::new();

@@ -144,29 +144,62 @@ fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
     command.env(UNTIL, &until).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut run = command.spawn().unwrap();
     let mut told = BufReader::new(run.stderr.take().unwrap());
-    let mut wait_for = |word: &str| {
-        let mut before = String::new();
-        for line in told.by_ref().lines().map_while(Result::ok) {
-            if line.contains(word) {
-                return;
-            }
-            before += &line;
-        }
-        panic!("{word:?} was not told, but {before}");
-    };
-    wait_for("checkpointed");
+    wait_for(&mut told, "checkpointed");
     let used: Vec<String> = lab.vms().iter().filter(|vm| vm["state"] != "idle").map(name_of).collect();
     assert_eq!(used.len(), 2);
     let index: usize = used[0].strip_prefix("lab-").unwrap().parse().unwrap();
     lab.daemons[index].kill().unwrap();
     lab.daemons[index].wait().unwrap();
-    wait_for("restart 1 of 2]");
+    wait_for(&mut told, "restart 1 of 2]");
     // It goes on taking checkpoints where it is now; the next time it is the initiator that dies.
-    wait_for("checkpointed");
+    wait_for(&mut told, "checkpointed");
     let pid = lab.vms().iter().find_map(initiator_of).expect("it uses a VM");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    wait_for("restart 2 of 2]");
+    wait_for(&mut told, "restart 2 of 2]");
     std::fs::write(until, "").unwrap();
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert!(run.wait().unwrap().success(), "{rest}");
+}
+
+/// Reads what is told until a line has this word, and returns that.
+fn wait_for(told: &mut impl BufRead, word: &str) -> String {
+    let mut before = String::new();
+    for line in told.by_ref().lines().map_while(Result::ok) {
+        if line.contains(word) {
+            return line;
+        }
+        before += &line;
+    }
+    panic!("{word:?} was not told, but {before}");
+}
+
+/// The VMs have it still: what is wrong here may pass.
+#[test]
+fn a_program_whose_checkpoint_cannot_be_fetched_now_goes_on_from_it_later() {
+    let mut lab = Lab::new();
+    lab.start_vms(2);
+    let until = lab.path("until");
+    let options = ["--checkpoint", "memory", "--every", "0.05", "--restarts", "1"];
+    let mut command = lab.run_program(&options, "count-until");
+    command.env(UNTIL, &until).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let mut told = BufReader::new(run.stderr.take().unwrap());
+    wait_for(&mut told, "checkpointed");
+    // Where it is to be put there is no directory.
+    let entries = std::fs::read_dir(lab.path("tmp")).unwrap().map(|entry| entry.unwrap().path());
+    let directories: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    let [directory] = &directories[..] else { panic!("{directories:?}") };
+    std::fs::remove_dir(directory).unwrap();
+    std::fs::write(directory, "").unwrap();
+    let pid = lab.vms().iter().find_map(initiator_of).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let line = wait_for(&mut told, "[river: the program died");
+    std::fs::remove_file(directory).unwrap();
+    std::fs::write(until, "").unwrap();
+    assert!(line.contains("its last checkpoint cannot be fetched"), "{line}");
+    let line = wait_for(&mut told, "[river: the program died");
+    assert!(line.contains("going on from checkpoint"), "{line}");
     let mut rest = String::new();
     told.read_to_string(&mut rest).unwrap();
     assert!(run.wait().unwrap().success(), "{rest}");

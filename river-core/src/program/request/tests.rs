@@ -2,14 +2,19 @@ use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::*;
 use crate::code::{Trampoline, code_ptr};
+use crate::control::{self, Connection};
 use crate::discovery::Reach;
 use crate::error::Result;
+use crate::image::ImageCache;
 use crate::key::ClusterKey;
+use crate::protocol::{Count, FromVm, Hello, ToVm, Welcome};
+use crate::vm::{Vm, VmConfig};
 use crate::vr::{Creation, Vr};
 
 /// Makes a VR that leaves a trace in the file that its state names.
@@ -87,4 +92,40 @@ fn a_vm_stays_leased_that_stands_for_a_drained_one_which_is_given_back() {
         assert!(!program.state().is_leased(other.id));
     });
     program.finish().unwrap();
+}
+
+/// Its disk takes longer than any other answer may.
+#[test]
+fn a_vm_that_looks_for_an_executable_is_waited_for_while_it_is_heard_of() {
+    let program = program(false);
+    let serve = |_: Hello, stream: Connection| async {
+        let (to, mut from) = control::split::<FromVm, ToVm>(stream);
+        while let Ok(Some(message)) = from.next().await {
+            match message {
+                ToVm::Acquire(_) => to.try_send(FromVm::Acquired).unwrap(),
+                ToVm::Start(_) => {
+                    for _ in 0..11 {
+                        rt::sleep(Duration::from_secs(1)).await;
+                        let _ = to.try_send(FromVm::Alive);
+                    }
+                    let _ = to.try_send(FromVm::Refused("it was on no disk".into()));
+                }
+                _ => {}
+            }
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let id = VmId::fresh();
+    let slow = rt::spawn(control::listen(listener.into(), program.key.clone(), Welcome::Vm(id), serve));
+    let cache = Arc::new(ImageCache::in_memory(0));
+    let like = Vm::start_with(VmConfig::default().hidden(), program.key.clone(), cache).unwrap();
+    let info = VmInfo { id, name: "slow".into(), address, ..like.info() };
+    let error = rt::block_on(async {
+        program.allocate(vec![info], Count::Exactly(1), Duration::ZERO).await.unwrap();
+        program.deploy(vec![(id, new_vr(&program, Path::new("nothing")))]).await.unwrap_err()
+    });
+    assert!(error.to_string().contains("it was on no disk"), "{error}");
+    program.finish().unwrap();
+    rt::cancel(slow);
 }
