@@ -431,8 +431,8 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
             });
         }
         Step::Copy => {
-            let (vrs, ended) = cut::copy(node);
-            report(to, Report::Copied { ended });
+            let (vrs, copied) = cut::copy(node);
+            report(to, copied);
             let to = to.clone();
             rt::spawn(rt::blocking(move || {
                 let result = vrs.iter().try_for_each(|saved| send_copy(round, saved, &to));

@@ -74,6 +74,11 @@ impl Directory {
         self.died.iter().filter(lost).count()
     }
 
+    /// Whether a VR was on a host that has died and was not meant to.
+    pub(super) fn is_lost(&self, vr: VrId) -> bool {
+        self.host_of(vr).is_some_and(|host| self.has_died(host) && !self.is_dismissed(host))
+    }
+
     /// A host is not needed any more, and is about to be ended. What was lost before stays lost.
     pub(super) fn dismiss(&mut self, host: HostId) {
         if !self.has_died(host) {

@@ -16,6 +16,7 @@ mod output;
 mod place;
 mod pulse;
 mod recording;
+mod regularly;
 mod request;
 mod restore;
 mod vm_link;
@@ -44,7 +45,7 @@ use crate::status::ProcessReport;
 use crate::trace::{self, Collector, Traces};
 use crate::vm::Vm;
 
-use checkpoint::{Cut, Regularly};
+use checkpoint::Cut;
 use directory::Directory;
 use hosts::Host;
 use leases::Turns;
@@ -52,6 +53,7 @@ use mirror::Mirrors;
 pub(crate) use output::Output;
 use pulse::DEAD;
 use recording::Recording;
+use regularly::Regularly;
 use vm_link::Leased;
 
 /// How long hosts may take to say their last words when the program ends.
