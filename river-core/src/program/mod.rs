@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod directory;
+mod drain;
 mod hosts;
 mod inspect;
 mod leases;

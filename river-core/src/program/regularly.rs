@@ -82,7 +82,9 @@ impl Program {
         let unheard = around.unheard.iter().find(|(_, lost)| state.directory.is_lost(*lost));
         unheard.map_or(Ok(()), |(vr, lost)| {
             let (vr, lost) = (vr.short(), lost.short());
-            Err(StateError::GivenUp(format!("VR {vr} has not heard yet that VR {lost} is gone with its host")))
+            Err(StateError::GivenUp(format!(
+                "VR {vr} has not heard yet that VR {lost} is gone with its host"
+            )))
         })
     }
 }

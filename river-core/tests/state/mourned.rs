@@ -87,7 +87,8 @@ fn a_loss_that_a_vr_has_not_heard_of_takes_no_place_of_a_checkpoint_that_is_of_u
     told.for_each(drop);
     let failed = result_of(&child.wait_with_output().unwrap().stdout);
     assert!(failed.starts_with("[error ") && failed.contains("exit code 3"), "{failed}");
-    let restored = helper(directory.path()).env("RIVER_TEST_RESTORE", "1").stderr(Stdio::null()).output().unwrap();
+    let restored =
+        helper(directory.path()).env("RIVER_TEST_RESTORE", "1").stderr(Stdio::null()).output().unwrap();
     assert_eq!(result_of(&restored.stdout), "[result 7]");
     assert!(refused.is_some_and(|line| line.starts_with("[river: no checkpoint: ")));
 }
