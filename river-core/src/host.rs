@@ -355,8 +355,9 @@ fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(),
     if !node.states.is_frozen() {
         node.freeze();
     }
+    let id = saved.origin.id;
     let adopted = Adopted::new(node, saved).map_err(failed)?;
-    adopted.start(node, to).map(drop).map_err(failed)
+    adopted.start(node, to).map(drop).inspect_err(|_| node.abandon(id)).map_err(failed)
 }
 
 /// A VR that was taken up and has yet to begin.
@@ -392,7 +393,8 @@ impl Adopted {
 fn take_over(node: &Arc<Node>, ticket: u64, vr: VrId, arrived: &[(VrId, u64)], to: &rt::Sender<FromHost>) {
     let adopted = node.take_over(vr, arrived, |saved| Adopted::new(node, saved));
     let adopted = adopted.unwrap_or_else(|| Err("its twin is not here".into()));
-    let started = adopted.and_then(|adopted| adopted.start(node, to));
+    let lost = |error: &String| vr::thread::lose(node, vr, error.clone());
+    let started = adopted.and_then(|adopted| adopted.start(node, to).inspect_err(lost));
     let to = to.clone();
     rt::spawn(async move {
         let result = match started {
