@@ -119,7 +119,7 @@ impl state::Draft for Draft {
         });
         // Only what is whole takes the place of the one before; what is not takes up no room.
         let (from, before) = if result.is_ok() { (0, number) } else { (number, number + 1) };
-        vms.iter().for_each(|vm| vm.send(ToVm::Forget { run, from, before }));
+        self.program.forget(run, from, before);
         result.map(|()| sent)
     }
 }
@@ -192,9 +192,13 @@ impl Program {
     /// Drops what is kept of the program's checkpoints: it is over, and nobody will go on from them.
     pub(crate) fn forget_checkpoints(&self) {
         if self.state().cut.kept > 0 {
-            let run = self.run_id();
-            self.keepers().iter().for_each(|vm| vm.send(ToVm::Forget { run, from: 0, before: u64::MAX }));
+            self.forget(self.run_id(), 0, u64::MAX);
         }
+    }
+
+    /// Has all VMs drop checkpoints of these numbers: also one that can keep none any more, as its host has died.
+    fn forget(&self, run: ProgramId, from: u64, before: u64) {
+        self.state().vms.values().for_each(|vm| vm.send(ToVm::Forget { run, from, before }));
     }
 
     /// The program goes on from a checkpoint of that number: its next ones have higher ones.
