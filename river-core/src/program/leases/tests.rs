@@ -133,3 +133,16 @@ fn vms_that_are_given_back_are_not_wanted_back_any_more() {
     });
     program.finish().unwrap();
 }
+
+#[test]
+fn another_vm_at_the_address_of_one_is_not_leased_in_its_place() {
+    let program = program();
+    rt::block_on(async {
+        let vm = vm_for(&program).await;
+        let before = VmInfo { id: VmId::fresh(), ..vm.info() };
+        let refused = program.try_allocate(vec![before], Count::Exactly(1)).await.unwrap_err().to_string();
+        assert!(refused.contains("another VM answers at its address: search again"), "{refused}");
+        assert_eq!(program.try_allocate(vec![vm.info()], Count::Exactly(1)).await.unwrap().len(), 1);
+    });
+    program.finish().unwrap();
+}
