@@ -68,6 +68,11 @@ impl Directory {
         self.died.get(&host)
     }
 
+    /// How many hosts have died.
+    pub(super) fn deaths(&self) -> usize {
+        self.died.len()
+    }
+
     /// How many hosts have died that were not meant to.
     pub(super) fn lost_hosts(&self) -> usize {
         let lost = |(host, why): &(&HostId, &Why)| !why.is_normal() && !self.dismissed.contains(*host);

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::leases::Turn;
 use super::migrate::{AGAIN, LIMIT};
 use super::vm_link::Leased;
-use super::{FAREWELL, Program, State};
+use super::{Program, State};
 use crate::discovery::Query;
 use crate::error::{DeployError, MigrateError};
 use crate::id::{HostId, VmId, VrId};
-use crate::protocol::{Count, Migrated, ToHost, ToVm};
+use crate::protocol::{Count, Migrated};
 use crate::rt;
 use crate::state::migration::Purpose;
 
@@ -19,7 +20,7 @@ impl Program {
     /// VM is given back. If that cannot be, and in other programs, it is for the program to decide.
     pub(super) fn vm_leaves(self: &Arc<Self>, vm: &Arc<Leased>) {
         if !self.node.recoverable {
-            self.node.note_leaving(vm.info.id);
+            self.ask_for(vm.info.id);
             return;
         }
         let (this, vm) = (self.clone(), vm.clone());
@@ -32,10 +33,16 @@ impl Program {
                 Err(error) => {
                     tracing::warn!(vm = name, %error, "cannot move away from a VM that wants to end");
                     this.state().leaving.remove(&vm.info.id);
-                    this.node.note_leaving(vm.info.id);
+                    this.ask_for(vm.info.id);
                 }
             }
         });
+    }
+
+    /// Leaves it to the program to give a VM back.
+    fn ask_for(&self, vm: VmId) {
+        let known = self.state().known_as(vm);
+        known.into_iter().for_each(|vm| self.node.note_leaving(vm));
     }
 
     pub(super) async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
@@ -58,51 +65,61 @@ impl Program {
             }
         }
         let Some(instead) = instead else {
-            return Err(MigrateError::Vm { vm: vm.info.name.clone(), error: "there is no other VM".into() });
+            return Err(no_other(vm));
         };
-        let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
         // What is deployed from here on goes elsewhere; what is just being deployed moves in the next round.
         let replaced = self.state().replace(id, instead, is_own);
+        let moved = match self.evacuate(vm, hosts).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                self.state().put_back(id, replaced);
+                return Err(error);
+            }
+        };
+        let (left, _turn) = Turn::begin_return(self, &mut self.state(), vec![id]);
+        // What its host has to say yet, there is time for.
+        self.give_back(&left, true).await;
+        self.state().leaving.remove(&id);
+        Ok(moved)
+    }
+
+    /// Moves everything away from a VM, whoever ends meanwhile.
+    async fn evacuate(
+        self: &Arc<Self>,
+        vm: &Leased,
+        mut hosts: Vec<HostId>,
+    ) -> Result<Migrated, MigrateError> {
+        let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
         loop {
             let host = vm.host();
-            let is_being_made = {
+            let (deaths, is_being_made) = {
                 let state = self.state();
-                state.spread(host, &hosts).is_empty() && !state.is_empty(host)
-            };
-            if is_being_made {
-                // Nothing can move yet, and nobody need be stopped for that.
-                rt::sleep(AGAIN).await;
-                continue;
-            }
-            let moved = match self.move_all(Purpose::Move, LIMIT, |state| state.spread(host, &hosts)).await {
-                Ok(moved) => moved,
-                Err(error) => {
-                    self.state().put_back(id, replaced);
-                    return Err(error);
+                hosts.retain(|host| !state.directory.has_died(*host));
+                if hosts.is_empty() {
+                    return Err(no_other(vm));
                 }
+                (state.directory.deaths(), state.spread(host, &hosts).is_empty() && !state.is_empty(host))
             };
-            total.vrs += moved.vrs;
-            total.bytes += moved.bytes;
-            total.pause += moved.pause;
-            // The last round finds nobody there, and all that was sent from there has arrived.
-            if moved.vrs == 0 && self.state().is_empty(host) {
-                break;
+            if !is_being_made {
+                match self.move_all(Purpose::Move, LIMIT, |state| state.spread(host, &hosts)).await {
+                    Ok(moved) => {
+                        total.vrs += moved.vrs;
+                        total.bytes += moved.bytes;
+                        total.pause += moved.pause;
+                        // The last round finds nobody there, and all that was sent from there has arrived.
+                        if moved.vrs == 0 && self.state().is_empty(host) {
+                            return Ok(total);
+                        }
+                    }
+                    // Who has just ended is not in the next round, and neither is a host that has died.
+                    Err(MigrateError::Ended(_)) => {}
+                    Err(MigrateError::GivenUp(_)) if self.state().directory.deaths() > deaths => {}
+                    Err(error) => return Err(error),
+                }
             }
+            // What is being made cannot move yet, and nobody need be stopped for that.
             rt::sleep(AGAIN).await;
         }
-        if let Some(host) = vm.host() {
-            self.state().directory.dismiss(host);
-            self.tell_host(host, ToHost::Stop);
-            let _ = rt::timeout(FAREWELL, vm.wait_for_end()).await;
-        }
-        {
-            let mut state = self.state();
-            state.vms.remove(&id);
-            state.leaving.remove(&id);
-        }
-        vm.send(ToVm::Release);
-        vm.wait_for_close().await;
-        Ok(total)
     }
 
     /// Leases an idle VM in the place of one that wants to go.
@@ -118,6 +135,10 @@ impl Program {
         }
         Ok(Vec::new())
     }
+}
+
+fn no_other(vm: &Leased) -> MigrateError {
+    MigrateError::Vm { vm: vm.info.name.clone(), error: "there is no other VM".into() }
 }
 
 impl State {
@@ -145,6 +166,13 @@ impl State {
 
     fn is_empty(&self, host: Option<HostId>) -> bool {
         self.directory.living().all(|(_, at)| Some(at) != host)
+    }
+
+    /// By which ids the program knows a VM: those of the ones that it stands for, or its own.
+    fn known_as(&self, vm: VmId) -> Vec<VmId> {
+        let known = self.aliases.iter().filter(|(_, now)| **now == vm).map(|(known, _)| *known);
+        let known: Vec<VmId> = known.collect();
+        if known.is_empty() { vec![vm] } else { known }
     }
 
     /// Has a VM, and all that it stands for, be another one from now on; which stays the program's own when the old one is given

@@ -30,7 +30,7 @@ pub(super) struct Turns {
 
 struct Entry {
     vms: Vec<VmId>,
-    /// What it has leased so far, and has not handed over yet.
+    /// What it has leased so far and has not handed over yet, or is giving back.
     got: Vec<Arc<Leased>>,
     /// Closed when it is over.
     over: rt::Receiver<()>,
@@ -50,14 +50,14 @@ impl Turns {
         entry.map(|entry| entry.over.clone())
     }
 
-    /// What all of them have leased so far: to be renewed.
+    /// What all of them have leased so far, or are giving back: to be renewed.
     pub(super) fn leased(&self) -> impl Iterator<Item = &Arc<Leased>> {
         self.by_number.values().flat_map(|entry| &entry.got)
     }
 }
 
 /// The turn of a request, until it is dropped.
-struct Turn {
+pub(super) struct Turn {
     program: Arc<Program>,
     number: u64,
     ends: rt::Sender<()>,
@@ -84,9 +84,23 @@ impl Turn {
         }
     }
 
-    /// A VM has been leased, and is renewed from now on.
-    fn leased(&self, vm: &Arc<Leased>) {
-        if let Some(entry) = self.program.state().turns.by_number.get_mut(&self.number) {
+    /// Begins that in which VMs are given back. From now on they are none of the program's; that what runs there ends is as the
+    /// program wants it.
+    pub(super) fn begin_return(
+        program: &Arc<Program>,
+        state: &mut State,
+        vms: Vec<VmId>,
+    ) -> (Vec<Arc<Leased>>, Self) {
+        let left: Vec<Arc<Leased>> = vms.iter().filter_map(|vm| state.vms.remove(vm)).collect();
+        left.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));
+        let turn = Self::begin(program, state, vms);
+        left.iter().for_each(|vm| turn.renews(state, vm));
+        (left, turn)
+    }
+
+    /// A VM is renewed from now on.
+    fn renews(&self, state: &mut State, vm: &Arc<Leased>) {
+        if let Some(entry) = state.turns.by_number.get_mut(&self.number) {
             entry.got.push(vm.clone());
         }
     }
@@ -135,6 +149,9 @@ impl Program {
     ) -> Result<Vec<VmInfo>, DeployError> {
         let wanted = count.minimum();
         let turn = Turn::wait(self, vms.iter().map(|vm| vm.id).collect()).await;
+        if self.state().ending {
+            return Err(DeployError::Stopped);
+        }
         let mut got: Vec<Arc<Leased>> = Vec::new();
         let (mut busy, mut errors) = (Vec::new(), Vec::new());
         for vm in vms {
@@ -147,7 +164,7 @@ impl Program {
             let name = vm.name.clone();
             match Leased::acquire(self, vm).await {
                 Ok(leased) => {
-                    turn.leased(&leased);
+                    turn.renews(&mut self.state(), &leased);
                     got.push(leased);
                 }
                 Err(Refusal::Busy(holder)) => busy.push((name, holder)),
@@ -214,29 +231,31 @@ impl Program {
                 (!shared).then_some(vm)
             };
             let vms: Vec<VmId> = ids.iter().filter_map(release).collect();
-            self.node.note_released(&vms);
-            let released: Vec<Arc<Leased>> = vms.iter().filter_map(|vm| state.vms.remove(vm)).collect();
-            // That they end is as the program wants it.
-            released.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));
-            (released, Turn::begin(self, &mut state, vms))
+            self.node.note_released(ids);
+            Turn::begin_return(self, &mut state, vms)
         };
-        if self.collector.is_some() {
-            // What they have recorded is to come home first.
-            for host in released.iter().filter_map(|vm| vm.host()) {
+        // What they have recorded is to come home first.
+        self.give_back(&released, self.collector.is_some()).await;
+        Reply::Done
+    }
+
+    /// Waits until VMs that were taken from the program are free, and what ran there has ended; which may say its last words.
+    pub(super) async fn give_back(self: &Arc<Self>, vms: &[Arc<Leased>], may_speak: bool) {
+        if may_speak {
+            for host in vms.iter().filter_map(|vm| vm.host()) {
                 self.tell_host(host, ToHost::Stop);
             }
-            self.wait_for_ends(&released).await;
+            self.wait_for_ends(vms).await;
         }
-        for vm in &released {
+        for vm in vms {
             vm.send(ToVm::Release);
         }
-        for vm in &released {
+        for vm in vms {
             if !vm.wait_for_close().await {
                 // Nobody judges it any more, and somebody may wait for the ends of its VRs.
                 vm.give_up(self, "it did not answer when it was given back".into());
             }
         }
-        Reply::Done
     }
 }
 

@@ -20,6 +20,8 @@ mod recording;
 mod regularly;
 mod request;
 mod restore;
+#[cfg(test)]
+mod scripted;
 mod vm_link;
 
 use std::collections::{HashMap, HashSet};
