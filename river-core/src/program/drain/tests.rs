@@ -71,7 +71,7 @@ fn a_vr_that_ends_and_a_host_that_dies_are_no_reason_to_give_a_drain_up() {
             message => voice.obey(message),
         })
         .await;
-        let (target, to) = vm(&program, "target", false, |voice, message| voice.obey(message)).await;
+        let (target, to) = vm(&program, "target", false, Voice::obey).await;
         vm(&program, "victim", false, |voice, message| match message {
             ToHost::State { step: Step::Freeze, .. } => voice.exit(),
             message => voice.obey(message),
@@ -98,7 +98,7 @@ fn a_drained_vm_that_does_not_answer_any_more_is_given_up() {
             message => voice.obey(message),
         })
         .await;
-        vm(&program, "target", false, |voice, message| voice.obey(message)).await;
+        vm(&program, "target", false, Voice::obey).await;
         program.drain(&drained).await.unwrap();
         assert!(program.state().directory.has_died(host));
     });
