@@ -61,10 +61,10 @@ pub(crate) async fn settled(node: &Node, expected: &Counts) -> bool {
     false
 }
 
-/// Copies all VRs of this process, which is frozen, and returns which ones have ended.
-pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
+/// Copies all VRs of this process, which is frozen, and returns the report about it.
+pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Report) {
     node.states.settled();
-    let (mut saved, mut ended) = (Vec::new(), Vec::new());
+    let (mut saved, mut ended, mut unheard) = (Vec::new(), Vec::new(), Vec::new());
     for recorder in node.states.all() {
         let id = recorder.origin.id;
         let copy = recorder.look(|record, why| match why {
@@ -74,13 +74,22 @@ pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
         match copy {
             Ok(record) => {
                 let pending = node.inbox(id).map(|inbox| inbox.waiting()).unwrap_or_default();
-                let pending = pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
+                let pending: Vec<Event> =
+                    pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
+                unheard.extend(pending.iter().filter_map(lost_with_its_host).map(|lost| (id, lost)));
                 saved.push(Saved { origin: recorder.origin.clone(), record, pending });
             }
             Err(why) => ended.push((id, why)),
         }
     }
-    (saved, ended)
+    (saved, Report::Copied { ended, unheard })
+}
+
+fn lost_with_its_host(event: &Event) -> Option<VrId> {
+    match event {
+        Event::Down(Down { who, why: Why::HostDied { .. } | Why::LostLink { .. } }) => Some(*who),
+        _ => None,
+    }
 }
 
 /// Copies VRs of this process, which is frozen, so that another process can adopt them.

@@ -356,8 +356,9 @@ fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(),
     if !node.states.is_frozen() {
         node.freeze();
     }
+    let id = saved.origin.id;
     let adopted = Adopted::new(node, saved).map_err(failed)?;
-    adopted.start(node, to).map(drop).map_err(failed)
+    adopted.start(node, to).map(drop).inspect_err(|_| node.abandon(id)).map_err(failed)
 }
 
 /// A VR that was restored and has yet to start.
@@ -393,7 +394,8 @@ impl Adopted {
 fn take_over(node: &Arc<Node>, ticket: u64, vr: VrId, arrived: &[(VrId, u64)], to: &rt::Sender<FromHost>) {
     let adopted = node.take_over(vr, arrived, |saved| Adopted::new(node, saved));
     let adopted = adopted.unwrap_or_else(|| Err("its twin is not here".into()));
-    let started = adopted.and_then(|adopted| adopted.start(node, to));
+    let lost = |error: &String| vr::thread::lose(node, vr, error.clone());
+    let started = adopted.and_then(|adopted| adopted.start(node, to).inspect_err(lost));
     let to = to.clone();
     rt::spawn(async move {
         let result = match started {
@@ -432,8 +434,8 @@ fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>
             });
         }
         Step::Copy => {
-            let (vrs, ended) = cut::copy(node);
-            report(to, Report::Copied { ended });
+            let (vrs, copied) = cut::copy(node);
+            report(to, copied);
             let to = to.clone();
             rt::spawn(rt::blocking(move || {
                 let result = vrs.iter().try_for_each(|saved| send_copy(round, saved, &to));

@@ -67,6 +67,34 @@ fn what_one_vm_keeps_another_one_has_too_and_all_is_gone_with_the_program() {
     assert_eq!(Stored::latest(directory.path()).unwrap().number, 2);
 }
 
+/// Ends its process when it is told to.
+#[derive(Serialize, Deserialize)]
+struct Mortal;
+
+impl VirtualResource for Mortal {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.receive(Selector::on(Channel::named("end")))?;
+        std::process::exit(3);
+    }
+}
+
+#[test]
+fn what_a_vm_keeps_is_gone_with_the_program_though_its_host_has_died_before() {
+    let (_vms, infos) = vms(&VmConfig::default(), 3);
+    let body = |vr: &Vr| {
+        use_all(vr, &infos)?;
+        let mortal = vr.deploy(&infos[..1], |_| Mortal)?[0];
+        vr.checkpoint_in_memory()?;
+        vr.send_bytes(mortal, Channel::named("end"), 0, Vec::new())?;
+        vr.receive(Selector::on(Channel::named("nothing")).from(mortal)).unwrap_err();
+        vr.checkpoint_in_memory()?;
+        Ok(vr.program())
+    };
+    let program = river_core::try_run_recoverable(body).unwrap();
+    let error = kept::fetch(program, &infos, tempfile::tempdir().unwrap().path()).unwrap_err();
+    assert!(error.to_string().contains("none is kept by the 3 VMs"), "{error}");
+}
+
 #[test]
 fn a_program_goes_on_from_what_was_kept() {
     let (_vms, infos) = vms(&VmConfig::default(), 2);

@@ -1,13 +1,14 @@
 //! VRs that move between machines while others talk to them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand_core::Rng;
 use river_core::{
     Channel, MigrateError, RecvError, Result, Selector, VirtualResource, Vm, VmConfig, VmInfo, Vr, VrId, Why,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
 const CHANNEL: Channel = Channel::named("test");
@@ -280,6 +281,65 @@ fn a_target_that_dies_in_the_middle_takes_the_vr_along_or_leaves_it_where_it_was
         river_core::try_run_recoverable(body).unwrap();
     }
     assert_eq!(stayed + moved, 20);
+}
+
+/// Leaves its process no room for another thread.
+#[derive(Serialize, Deserialize)]
+struct Crowd;
+
+impl VirtualResource for Crowd {
+    fn main(&mut self, vr: &Vr) -> Result {
+        let pages: u64 =
+            std::fs::read_to_string("/proc/self/statm")?.split(' ').next().expect("a size").parse()?;
+        // Less than a stack.
+        let limit = Some(pages * rustix::param::page_size() as u64 + (1 << 20));
+        setrlimit(Resource::As, Rlimit { current: limit, maximum: limit })?;
+        // Stacks of threads that have ended are used again.
+        while std::thread::Builder::new().spawn(std::thread::park).is_ok() {}
+        vr.send_bytes(vr.parent().expect("a parent"), CHANNEL, REPORT, Vec::new())?;
+        vr.receive(Selector::on(CHANNEL).lane(END))?;
+        Ok(())
+    }
+}
+
+/// Says that it computes, does so for as long as the file is there, and answers what it was asked meanwhile.
+#[derive(Serialize, Deserialize)]
+struct Computing(PathBuf);
+
+impl VirtualResource for Computing {
+    fn main(&mut self, vr: &Vr) -> Result {
+        vr.send_bytes(vr.parent().expect("a parent"), CHANNEL, REPORT, Vec::new())?;
+        while self.0.exists() {
+            std::thread::yield_now();
+        }
+        let asked = vr.receive(Selector::on(CHANNEL))?;
+        vr.send_bytes(asked.src, CHANNEL, WHERE, vr.vm().as_bytes().to_vec())?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_vr_that_gets_no_thread_at_its_new_place_stays_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("computes");
+    std::fs::write(&file, "").unwrap();
+    let body = |vr: &Vr| {
+        let vms = vr.start_local(2)?;
+        let target = vr.deploy(&vms[..1], |_| Computing(file.clone()))?[0];
+        let crowd = vr.deploy(&vms[1..], |_| Crowd)?[0];
+        for ready in [target, crowd] {
+            vr.receive(Selector::on(CHANNEL).lane(REPORT).from(ready))?;
+        }
+        // What waits for it travels along: if it ended there, it would be told to who has sent that.
+        vr.send_bytes(target, CHANNEL, WHERE, Vec::new())?;
+        let error = vr.migrate(target, &vms[1]).unwrap_err().to_string();
+        assert!(error.contains("cannot start a thread"), "{error}");
+        std::fs::remove_file(&file)?;
+        let answer = vr.receive(Selector::on(CHANNEL).lane(WHERE).from(target))?;
+        assert_eq!(String::from_utf8_lossy(answer.payload.head()), vms[0].name);
+        Ok(())
+    };
+    river_core::try_run_recoverable(body).unwrap();
 }
 
 #[test]

@@ -41,7 +41,9 @@ impl Deaths {
     }
 
     pub(super) fn watch(&mut self, who: VrId) -> bool {
-        if let Some(why) = self.down.get(&who) {
+        if let Some(why) = self.down.get(&who)
+            && self.notices.iter().all(|notice| notice.who != who)
+        {
             self.notices.push_back(Down { who, why: why.clone() });
         }
         self.watched.insert(who)

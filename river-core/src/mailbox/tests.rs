@@ -241,3 +241,16 @@ fn a_watch_after_the_death_is_answered() {
     mailbox.watch(id(1));
     assert!(matches!(take(&mut mailbox, any, vec![]), Found::Down(d) if d == down));
 }
+
+#[test]
+fn a_watch_on_one_whose_end_waits_to_be_told_tells_it_once() {
+    let mut mailbox = Mailbox::default();
+    let any = Selector::on(CHANNEL);
+    mailbox.watch(id(1));
+    let down = Down { who: id(1), why: Why::Finished };
+    let events = vec![Event::Down(down.clone()), Event::Envelope(envelope(2, CHANNEL, 0, 7))];
+    assert!(matches!(take(&mut mailbox, any, events), Found::Envelope(_)));
+    mailbox.watch(id(1));
+    assert!(matches!(take(&mut mailbox, any, vec![]), Found::Down(d) if d == down));
+    assert!(matches!(take(&mut mailbox, any, vec![]), Found::Nothing));
+}

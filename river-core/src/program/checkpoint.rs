@@ -1,7 +1,6 @@
 //! Checkpoints: their coordination over real connections, and the file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,50 +12,12 @@ use crate::down::Why;
 use crate::error::StateError;
 use crate::id::{HostId, VmId, VrId};
 use crate::image::Image;
-use crate::notice::say;
 use crate::protocol::{Checkpoint, KeepIn, Report, Step, ToHost};
 use crate::rt;
-use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, SavedVm, Store};
+use crate::state::{Action, Coordination, Directory, Draft, Header, Saved, SavedVm, Store};
 
 /// The longest that VRs are stopped: a step that is not done by then will not be.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// A program that cannot survive the loss of a host fails within this time. A checkpoint taken in between would contain the
-/// loss, and be useless to restart from.
-const MOURNING: Duration = Duration::from_secs(2);
-
-/// The shortest time between two automatic checkpoints.
-const OFTEN: Duration = Duration::from_millis(1);
-
-/// The value of `RIVER_CHECKPOINT` that means the memory of VMs. It cannot be confused with a directory, since `river run`
-/// makes paths absolute.
-const MEMORY: &str = "memory";
-
-/// Automatic checkpoints: `RIVER_CHECKPOINT` says where, `RIVER_CHECKPOINT_EVERY` how often, in seconds.
-pub(super) struct Regularly {
-    to: KeepIn,
-    every: Duration,
-}
-
-impl Regularly {
-    pub(super) fn new((to, every): (KeepIn, Duration)) -> Self {
-        Self { to, every: every.max(OFTEN) }
-    }
-
-    pub(super) fn from_env() -> io::Result<Option<Self>> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let (Some(directory), Some(every)) = (set("RIVER_CHECKPOINT"), set("RIVER_CHECKPOINT_EVERY")) else {
-            return Ok(None);
-        };
-        let seconds =
-            every.to_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| *seconds > 0.0);
-        let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let wrong =
-            || io::Error::new(io::ErrorKind::InvalidInput, "RIVER_CHECKPOINT_EVERY is no number of seconds");
-        let to = if directory == *MEMORY { KeepIn::Memory } else { KeepIn::Directory(directory.into()) };
-        Ok(Some(Self { to, every: every.ok_or_else(wrong)? }))
-    }
-}
 
 /// The checkpoint that is being taken.
 #[derive(Default)]
@@ -96,20 +57,32 @@ enum Item {
 }
 
 /// What the cut holds besides the VRs.
-struct Around {
+pub(super) struct Around {
     header: Header,
     /// The VM that each process runs on; the initiator's runs on none.
     homes: HashMap<HostId, VmId>,
     /// Copies that came before all processes had made theirs.
     early: Vec<(HostId, Heard)>,
+    /// Who has yet to hear that a VR is gone with its host; and which.
+    pub(super) unheard: Vec<(VrId, VrId)>,
 }
 
 impl Program {
-    /// Takes a checkpoint. Only one is taken at a time; others wait.
+    /// Takes a checkpoint that was asked for. Only one is taken at a time; others wait.
     pub(super) async fn checkpoint(
         self: &Arc<Self>,
         to: KeepIn,
         keep: usize,
+    ) -> Result<Checkpoint, StateError> {
+        self.checkpoint_if(to, keep, |_| Ok(())).await
+    }
+
+    /// Takes one if what it holds is `good`.
+    pub(super) async fn checkpoint_if(
+        self: &Arc<Self>,
+        to: KeepIn,
+        keep: usize,
+        good: impl Fn(&Around) -> Result<(), StateError>,
     ) -> Result<Checkpoint, StateError> {
         let image = own_image().await.map_err(|error| StateError::GivenUp(error.to_string()))?;
         let (heard, reports) = rt::unbounded();
@@ -123,28 +96,11 @@ impl Program {
             KeepIn::Directory(directory) => Box::new(Directory::new(directory)),
             KeepIn::Memory => Box::new(Memory::new(self.clone())),
         };
-        let result = self.take_checkpoint(round, store, keep, image, &reports).await;
+        let result = self.take_checkpoint(round, store, (keep, good), image, &reports).await;
         let mut state = self.state();
         state.cut.heard = None;
         state.cut.frozen = false;
         result
-    }
-
-    /// Takes checkpoints periodically. A failure is reported on the terminal, and does not stop later ones.
-    pub(super) async fn checkpoint_regularly(self: Arc<Self>, Regularly { to, every }: Regularly) {
-        let mut lost = 0;
-        loop {
-            rt::sleep(every).await;
-            let now = self.state().directory.lost_hosts();
-            if std::mem::replace(&mut lost, now) != now {
-                rt::sleep(MOURNING).await;
-            }
-            match self.checkpoint(to.clone(), KEEP).await {
-                Ok(taken) => tracing::info!(taken.number, taken.bytes, pause = ?taken.pause, "checkpointed"),
-                Err(StateError::Stopped) => return,
-                Err(error) => say!("[river: no checkpoint: {error}]"),
-            }
-        }
     }
 
     /// Begins a new checkpoint and returns its round. Returns `None` if another one is being taken, or if the program has
@@ -168,7 +124,7 @@ impl Program {
         self: &Arc<Self>,
         round: u64,
         store: Box<dyn Store>,
-        keep: usize,
+        (keep, good): (usize, impl Fn(&Around) -> Result<(), StateError>),
         image: &Image,
         reports: &rt::Receiver<(HostId, Heard)>,
     ) -> Result<Checkpoint, StateError> {
@@ -176,7 +132,9 @@ impl Program {
         let program = image.clone();
         let draft = rt::blocking(move || store.begin(&program)).await?;
         let number = draft.number();
-        let (Around { mut header, homes, early }, pause) = self.make_cut(round, image, reports).await?;
+        let (around, pause) = self.make_cut(round, image, reports).await?;
+        good(&around)?;
+        let Around { mut header, homes, early, .. } = around;
         if header.ended.iter().any(|(vr, _)| *vr == header.initiator) {
             return Err(StateError::Stopped);
         }
@@ -238,7 +196,7 @@ impl Program {
         let members: Vec<HostId> = hosts.keys().copied().collect();
         let start = Instant::now();
         let (mut coordination, mut actions) = Coordination::begin(hosts);
-        let (mut around, mut early) = (None, Vec::new());
+        let (mut around, mut early, mut unheard) = (None, Vec::new(), Vec::new());
         loop {
             let mut ended = None;
             for action in actions {
@@ -256,7 +214,8 @@ impl Program {
                 self.state().cut.frozen = false;
                 ended?;
                 let around: Option<Around> = around;
-                return around.map(|around| (Around { early, ..around }, pause)).ok_or(StateError::Stopped);
+                let whole = |around| Around { early, unheard, ..around };
+                return around.map(|around| (whole(around), pause)).ok_or(StateError::Stopped);
             }
             let left = LIMIT.saturating_sub(start.elapsed());
             actions = match rt::timeout(left, reports.recv()).await {
@@ -264,7 +223,8 @@ impl Program {
                 Ok(Err(_)) => return Err(StateError::Stopped),
                 Ok(Ok((host, Heard::Gone(why)))) => coordination.gone(host, &why),
                 Ok(Ok((host, Heard::Report(report)))) => {
-                    if let Report::Copied { ended } = &report {
+                    if let Report::Copied { ended, unheard: more } = &report {
+                        unheard.extend(more);
                         let mut state = self.state();
                         ended.iter().for_each(|(vr, why)| state.directory.end(*vr, why.clone()));
                     }
@@ -319,7 +279,8 @@ impl Program {
             services: services.collect(),
         };
         let hosts = state.hosts.iter().filter(|(id, _)| members.contains(id));
-        Around { header, homes: hosts.map(|(id, host)| (*id, host.vm)).collect(), early: Vec::new() }
+        let homes = hosts.map(|(id, host)| (*id, host.vm)).collect();
+        Around { header, homes, early: Vec::new(), unheard: Vec::new() }
     }
 
     /// Has a process take a step of a checkpoint or a migration. The initiator's process takes it directly.
@@ -344,8 +305,8 @@ impl Program {
                 }
             })),
             Step::Copy => {
-                let (vrs, ended) = cut::copy(&self.node);
-                self.hear(host, round, Heard::Report(Report::Copied { ended }));
+                let (vrs, copied) = cut::copy(&self.node);
+                self.hear(host, round, Heard::Report(copied));
                 rt::spawn(rt::blocking(move || {
                     let result = vrs.iter().try_for_each(|saved| this.hear_copy(host, round, saved));
                     this.hear(host, round, Heard::CopiesEnd(result));

@@ -69,10 +69,20 @@ impl Directory {
         self.died.get(&host)
     }
 
+    /// How many hosts have died.
+    pub(super) fn deaths(&self) -> usize {
+        self.died.len()
+    }
+
     /// How many hosts have died unexpectedly.
     pub(super) fn lost_hosts(&self) -> usize {
         let lost = |(host, why): &(&HostId, &Why)| !why.is_normal() && !self.dismissed.contains(*host);
         self.died.iter().filter(lost).count()
+    }
+
+    /// Whether a VR was on a host that has died unexpectedly.
+    pub(super) fn is_lost(&self, vr: VrId) -> bool {
+        self.host_of(vr).is_some_and(|host| self.has_died(host) && !self.is_dismissed(host))
     }
 
     /// Notes that a host is no longer needed and is about to be ended. A host that was lost before stays lost.

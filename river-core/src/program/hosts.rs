@@ -57,6 +57,10 @@ impl Program {
                         let step = Step::Mirrored(pairs);
                         let _ = joined.to.try_send(joined.view.translate(ToHost::State { round: 0, step }));
                     }
+                    // The others have been told already.
+                    if state.ending {
+                        let _ = joined.to.try_send(ToHost::Stop);
+                    }
                     state.hosts.insert(host, joined);
                     vm
                 };

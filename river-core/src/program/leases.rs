@@ -30,7 +30,7 @@ pub(super) struct Turns {
 
 struct Entry {
     vms: Vec<VmId>,
-    /// The VMs that it has leased so far and has not handed over yet.
+    /// The VMs that it has leased so far and has not handed over yet, or that it is giving back.
     got: Vec<Arc<Leased>>,
     /// Closed when it is over.
     over: rt::Receiver<()>,
@@ -50,14 +50,14 @@ impl Turns {
         entry.map(|entry| entry.over.clone())
     }
 
-    /// The VMs that all requests have leased so far, which must be renewed.
+    /// The VMs that all requests have leased so far, or are giving back, which must be renewed.
     pub(super) fn leased(&self) -> impl Iterator<Item = &Arc<Leased>> {
         self.by_number.values().flat_map(|entry| &entry.got)
     }
 }
 
 /// The turn of a request, until it is dropped.
-struct Turn {
+pub(super) struct Turn {
     program: Arc<Program>,
     number: u64,
     ends: rt::Sender<()>,
@@ -84,9 +84,23 @@ impl Turn {
         }
     }
 
-    /// Notes that a VM has been leased; its lease is renewed from now on.
-    fn leased(&self, vm: &Arc<Leased>) {
-        if let Some(entry) = self.program.state().turns.by_number.get_mut(&self.number) {
+    /// Begins the turn in which VMs are given back. From now on they are no longer the program's, and the end of what runs there is
+    /// intended, not a loss.
+    pub(super) fn begin_return(
+        program: &Arc<Program>,
+        state: &mut State,
+        vms: Vec<VmId>,
+    ) -> (Vec<Arc<Leased>>, Self) {
+        let left: Vec<Arc<Leased>> = vms.iter().filter_map(|vm| state.vms.remove(vm)).collect();
+        left.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));
+        let turn = Self::begin(program, state, vms);
+        left.iter().for_each(|vm| turn.renews(state, vm));
+        (left, turn)
+    }
+
+    /// Notes that the lease of a VM is renewed from now on.
+    fn renews(&self, state: &mut State, vm: &Arc<Leased>) {
+        if let Some(entry) = state.turns.by_number.get_mut(&self.number) {
             entry.got.push(vm.clone());
         }
     }
@@ -135,6 +149,9 @@ impl Program {
     ) -> Result<Vec<VmInfo>, DeployError> {
         let wanted = count.minimum();
         let turn = Turn::wait(self, vms.iter().map(|vm| vm.id).collect()).await;
+        if self.state().ending {
+            return Err(DeployError::Stopped);
+        }
         let mut got: Vec<Arc<Leased>> = Vec::new();
         let (mut busy, mut errors) = (Vec::new(), Vec::new());
         for vm in vms {
@@ -147,7 +164,7 @@ impl Program {
             let name = vm.name.clone();
             match Leased::acquire(self, vm).await {
                 Ok(leased) => {
-                    turn.leased(&leased);
+                    turn.renews(&mut self.state(), &leased);
                     got.push(leased);
                 }
                 Err(Refusal::Busy(holder)) => busy.push((name, holder)),
@@ -214,29 +231,32 @@ impl Program {
                 (!shared).then_some(vm)
             };
             let vms: Vec<VmId> = ids.iter().filter_map(release).collect();
-            self.node.note_released(&vms);
-            let released: Vec<Arc<Leased>> = vms.iter().filter_map(|vm| state.vms.remove(vm)).collect();
-            // Their end is intended, not a loss.
-            released.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));
-            (released, Turn::begin(self, &mut state, vms))
+            self.node.note_released(ids);
+            Turn::begin_return(self, &mut state, vms)
         };
-        if self.collector.is_some() {
-            // First collect the traces that they have recorded.
-            for host in released.iter().filter_map(|vm| vm.host()) {
+        // First collect the traces that they have recorded.
+        self.give_back(&released, self.collector.is_some()).await;
+        Reply::Done
+    }
+
+    /// Waits until VMs that were taken from the program are free, and what ran there has ended; with `may_speak`, after it has sent
+    /// what it still has to say.
+    pub(super) async fn give_back(self: &Arc<Self>, vms: &[Arc<Leased>], may_speak: bool) {
+        if may_speak {
+            for host in vms.iter().filter_map(|vm| vm.host()) {
                 self.tell_host(host, ToHost::Stop);
             }
-            self.wait_for_ends(&released).await;
+            self.wait_for_ends(vms).await;
         }
-        for vm in &released {
+        for vm in vms {
             vm.send(ToVm::Release);
         }
-        for vm in &released {
+        for vm in vms {
             if !vm.wait_for_close().await {
                 // It is no longer monitored, and somebody may be waiting for the ends of its VRs.
                 vm.give_up(self, "it did not answer when it was given back".into());
             }
         }
-        Reply::Done
     }
 }
 

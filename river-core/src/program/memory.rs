@@ -120,7 +120,7 @@ impl state::Draft for Draft {
         });
         // Only a complete checkpoint replaces the previous one; an incomplete one is dropped.
         let (from, before) = if result.is_ok() { (0, number) } else { (number, number + 1) };
-        vms.iter().for_each(|vm| vm.send(ToVm::Forget { run, from, before }));
+        self.program.forget(run, from, before);
         result.map(|()| sent)
     }
 }
@@ -194,9 +194,13 @@ impl Program {
     /// Drops all kept checkpoints of the program, which is over and will not be restarted from them.
     pub(crate) fn forget_checkpoints(&self) {
         if self.state().cut.kept > 0 {
-            let run = self.run_id();
-            self.keepers().iter().for_each(|vm| vm.send(ToVm::Forget { run, from: 0, before: u64::MAX }));
+            self.forget(self.run_id(), 0, u64::MAX);
         }
+    }
+
+    /// Tells all VMs to drop checkpoints of these numbers, even one that can keep none any more because its host has died.
+    fn forget(&self, run: ProgramId, from: u64, before: u64) {
+        self.state().vms.values().for_each(|vm| vm.send(ToVm::Forget { run, from, before }));
     }
 
     /// Notes that the program has been restarted from this checkpoint: later ones get higher numbers.

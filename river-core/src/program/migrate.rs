@@ -1,4 +1,4 @@
-//! Migrations over real connections, and the draining of VMs.
+//! Migrations over real connections.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Heard;
 use super::request::own_image;
 use super::vm_link::Leased;
-use super::{FAREWELL, Program, State};
-use crate::discovery::{Query, VmInfo};
+use super::{Program, State};
+use crate::discovery::VmInfo;
 use crate::down::Down;
 use crate::error::{DeployError, MigrateError};
-use crate::id::{HostId, VmId, VrId};
-use crate::protocol::{Count, Migrated, Place, Step, ToHost, ToVm};
+use crate::id::{HostId, VrId};
+use crate::protocol::{Count, Migrated, Place, Step, ToHost};
 use crate::rt;
 use crate::state::migration::{Action, Purpose};
 use crate::state::{Migration, Move};
@@ -20,7 +20,7 @@ use crate::state::{Migration, Move};
 /// The longest that VRs are stopped, and the longest that a migration waits for a busy VR.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// The first pause before a busy VR is tried again.
-const AGAIN: Duration = Duration::from_millis(1);
+pub(super) const AGAIN: Duration = Duration::from_millis(1);
 /// How many VRs are listed in the error for an unknown VR.
 const LISTED: usize = 20;
 
@@ -224,113 +224,6 @@ impl Program {
             let _ = heard.try_send((host, Heard::Taken { vr, result }));
         });
     }
-
-    // ---- drained VMs ----
-
-    /// Handles a VM that wants to leave. What a recoverable program has there moves to its other VMs, or to one that is
-    /// leased for that, and the VM is given back. If that fails, or if the program is not recoverable, the program is told
-    /// and decides.
-    pub(super) fn vm_leaves(self: &Arc<Self>, vm: &Arc<Leased>) {
-        if !self.node.recoverable {
-            self.node.note_leaving(vm.info.id);
-            return;
-        }
-        let (this, vm) = (self.clone(), vm.clone());
-        rt::spawn(async move {
-            let name = &vm.info.name;
-            match this.drain(&vm).await {
-                Ok(moved) => {
-                    tracing::info!(vm = name, moved.vrs, pause = ?moved.pause, "moved away from a VM that ends");
-                }
-                Err(error) => {
-                    tracing::warn!(vm = name, %error, "cannot move away from a VM that wants to end");
-                    this.state().leaving.remove(&vm.info.id);
-                    this.node.note_leaving(vm.info.id);
-                }
-            }
-        });
-    }
-
-    pub(super) async fn drain(self: &Arc<Self>, vm: &Leased) -> Result<Migrated, MigrateError> {
-        self.unless_recorded()?;
-        let id = vm.info.id;
-        self.state().leaving.insert(id);
-        let mut targets = self.state().staying();
-        let is_own = !targets.is_empty();
-        if !is_own {
-            targets = self.lease_another(id).await?;
-        }
-        let (mut hosts, mut instead) = (Vec::new(), None);
-        for target in &targets {
-            match self.host_on(target).await {
-                Ok(host) => {
-                    hosts.push(host);
-                    instead = instead.or(Some(target.info.id));
-                }
-                Err(error) => tracing::warn!(vm = target.info.name, %error, "cannot move anything to a VM"),
-            }
-        }
-        let Some(instead) = instead else {
-            return Err(MigrateError::Vm { vm: vm.info.name.clone(), error: "there is no other VM".into() });
-        };
-        let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
-        // From now on, deployments go elsewhere; a VR that is just being deployed moves in the next round.
-        let replaced = self.state().replace(id, instead, is_own);
-        loop {
-            let host = vm.host();
-            let is_being_made = {
-                let state = self.state();
-                state.spread(host, &hosts).is_empty() && !state.is_empty(host)
-            };
-            if is_being_made {
-                // Nothing can move yet, so there is no need to stop anything.
-                rt::sleep(AGAIN).await;
-                continue;
-            }
-            let moved = match self.move_all(Purpose::Move, LIMIT, |state| state.spread(host, &hosts)).await {
-                Ok(moved) => moved,
-                Err(error) => {
-                    self.state().put_back(id, replaced);
-                    return Err(error);
-                }
-            };
-            total.vrs += moved.vrs;
-            total.bytes += moved.bytes;
-            total.pause += moved.pause;
-            // The last round finds nothing left there, and everything sent from there has arrived.
-            if moved.vrs == 0 && self.state().is_empty(host) {
-                break;
-            }
-            rt::sleep(AGAIN).await;
-        }
-        if let Some(host) = vm.host() {
-            self.state().directory.dismiss(host);
-            self.tell_host(host, ToHost::Stop);
-            let _ = rt::timeout(FAREWELL, vm.wait_for_end()).await;
-        }
-        {
-            let mut state = self.state();
-            state.vms.remove(&id);
-            state.leaving.remove(&id);
-        }
-        vm.send(ToVm::Release);
-        vm.wait_for_close().await;
-        Ok(total)
-    }
-
-    /// Leases an idle VM to replace one that wants to leave.
-    async fn lease_another(self: &Arc<Self>, leaving: VmId) -> Result<Vec<Arc<Leased>>, MigrateError> {
-        let failed =
-            |error: DeployError| MigrateError::Vm { vm: "to move to".into(), error: error.to_string() };
-        let found = self.discover(Query { idle_only: true, ..Query::default() }).await.map_err(failed)?;
-        for info in found.into_iter().filter(|info| info.id != leaving) {
-            if let Ok(got) = self.try_allocate(vec![info], Count::Exactly(1)).await {
-                let state = self.state();
-                return Ok(got.iter().filter_map(|info| state.vms.get(&info.id).cloned()).collect());
-            }
-        }
-        Ok(Vec::new())
-    }
 }
 
 impl State {
@@ -402,60 +295,4 @@ impl State {
     fn places(&self, moves: &[Move]) -> Vec<(VrId, Place)> {
         moves.iter().filter_map(|m| Some((m.vr, self.hosts.get(&m.to)?.place))).collect()
     }
-
-    /// The VMs that do not want to leave, least loaded first.
-    pub(super) fn staying(&self) -> Vec<Arc<Leased>> {
-        let mut load: HashMap<HostId, usize> = HashMap::new();
-        for (_, host) in self.directory.living() {
-            *load.entry(host).or_default() += 1;
-        }
-        let mut staying: Vec<Arc<Leased>> =
-            self.vms.values().filter(|vm| !self.leaving.contains(&vm.info.id)).cloned().collect();
-        staying.sort_by_cached_key(|vm| {
-            (vm.host().and_then(|host| load.get(&host).copied()).unwrap_or(0), vm.info.name.clone())
-        });
-        staying
-    }
-
-    /// Distributes the VRs of a host over other hosts in turn.
-    fn spread(&self, from: Option<HostId>, to: &[HostId]) -> Vec<(VrId, HostId)> {
-        let there = self.directory.living().filter(|(_, host)| Some(*host) == from).map(|(vr, _)| vr);
-        let mut there: Vec<VrId> = there.filter(|vr| !self.making.contains(vr)).collect();
-        there.sort_unstable();
-        there.into_iter().zip(to.iter().copied().cycle()).collect()
-    }
-
-    fn is_empty(&self, host: Option<HostId>) -> bool {
-        self.directory.living().all(|(_, at)| Some(at) != host)
-    }
-
-    /// Lets `new` stand for `old`, and for everything that `old` stands for. If `new` is one of the program's own VMs and
-    /// was not leased to stand for others, the program keeps it when `old` is given back. Returns the aliases that have
-    /// changed, and whether each is new.
-    fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> Vec<(VmId, bool)> {
-        if is_own && !self.aliases.values().any(|vm| *vm == new) {
-            self.aliases.insert(new, new);
-        }
-        let stood_for = self.aliases.iter().filter(|(_, vm)| **vm == old);
-        let mut replaced: Vec<(VmId, bool)> = stood_for.map(|(known, _)| (*known, false)).collect();
-        if !self.aliases.contains_key(&old) {
-            replaced.push((old, true));
-        }
-        self.aliases.extend(replaced.iter().map(|(known, _)| (*known, new)));
-        replaced
-    }
-
-    /// Undoes [`replace`](Self::replace), except for what was given back meanwhile.
-    fn put_back(&mut self, old: VmId, replaced: Vec<(VmId, bool)>) {
-        for (known, is_new) in replaced {
-            if is_new {
-                self.aliases.remove(&known);
-            } else if let Some(vm) = self.aliases.get_mut(&known) {
-                *vm = old;
-            }
-        }
-    }
 }
-
-#[cfg(test)]
-mod tests;

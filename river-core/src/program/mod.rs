@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod directory;
+mod drain;
 mod hosts;
 mod inspect;
 mod leases;
@@ -16,8 +17,11 @@ mod output;
 mod place;
 mod pulse;
 mod recording;
+mod regularly;
 mod request;
 mod restore;
+#[cfg(test)]
+mod scripted;
 mod vm_link;
 
 use std::collections::{HashMap, HashSet};
@@ -44,7 +48,7 @@ use crate::status::ProcessReport;
 use crate::trace::{self, Collector, Traces};
 use crate::vm::Vm;
 
-use checkpoint::{Cut, Regularly};
+use checkpoint::Cut;
 use directory::Directory;
 use hosts::Host;
 use leases::Turns;
@@ -52,6 +56,7 @@ use mirror::Mirrors;
 pub(crate) use output::Output;
 use pulse::DEAD;
 use recording::Recording;
+use regularly::Regularly;
 use vm_link::Leased;
 
 /// How long hosts may take to finish their output when the program ends.

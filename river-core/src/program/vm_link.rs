@@ -67,7 +67,7 @@ pub(crate) enum Refusal {
 
 impl Leased {
     /// Leases a VM.
-    pub(crate) async fn acquire(program: &Arc<Program>, mut info: VmInfo) -> Result<Arc<Self>, Refusal> {
+    pub(crate) async fn acquire(program: &Arc<Program>, info: VmInfo) -> Result<Arc<Self>, Refusal> {
         let error = |error: &dyn std::fmt::Display| Refusal::Error(error.to_string());
         if !info.address.ip().is_loopback() && program.reach.listening() == Network::Loopback {
             let address = info.address;
@@ -79,7 +79,8 @@ impl Leased {
         let (welcome, stream) =
             control::dial(info.address, &program.key, &hello).await.map_err(|e| error(&e))?;
         match welcome {
-            Welcome::Vm(id) => info.id = id,
+            Welcome::Vm(id) if id == info.id => {}
+            Welcome::Vm(_) => return Err(error(&"another VM answers at its address: search again")),
             Welcome::Host(..) => return Err(error(&"a program answers at its address, not a VM")),
         }
         let initiator = match (stream.local_addr().map_err(|e| error(&e))?.ip(), program.reach.listening()) {

@@ -157,6 +157,8 @@ pub(crate) enum Report {
     Copied {
         /// VRs that had ended.
         ended: Vec<(VrId, Why)>,
+        /// Who has yet to hear that a VR is gone with its host; and which.
+        unheard: Vec<(VrId, VrId)>,
     },
     /// The copies have been sent; or the reason why there are none.
     Given(Result<(), MigrateError>),

@@ -81,7 +81,8 @@ async fn converse(
                 let started = start(shared, tenant, spec, to, from).await?;
                 let _ = to.try_send(match started {
                     Ok(shipped) => FromVm::Started { shipped },
-                    Err(why) => FromVm::Refused(why),
+                    Err(NoHost::Refused(why)) => FromVm::Refused(why),
+                    Err(NoHost::GivenBack) => return Ok(()),
                 });
             }
             (ToVm::Release, _) => return Ok(()),
@@ -179,6 +180,19 @@ fn send_pieces(bytes: Option<Bytes>, to: &rt::Sender<FromVm>) {
     let _ = to.try_send(FromVm::Piece(Bytes::new()));
 }
 
+/// Why there is no host.
+enum NoHost {
+    Refused(String),
+    /// The program gives the VM back.
+    GivenBack,
+}
+
+impl From<String> for NoHost {
+    fn from(why: String) -> Self {
+        Self::Refused(why)
+    }
+}
+
 /// Starts the host, fetching its image first if necessary. Returns whether the image was fetched; the inner error says why
 /// there is no host.
 async fn start(
@@ -187,16 +201,17 @@ async fn start(
     spec: HostSpec,
     to: &rt::Sender<FromVm>,
     from: &mut Incoming<ToVm>,
-) -> Result<Result<bool, String>, ControlError> {
+) -> Result<Result<bool, NoHost>, ControlError> {
     let ours = image::host_triple();
     if image::machine(&spec.triple) != image::machine(&ours) {
-        return Ok(Err(format!("the program is built for {}, this VM runs on {ours}", spec.triple)));
+        return Ok(Err(format!("the program is built for {}, this VM runs on {ours}", spec.triple).into()));
     }
     if spec.image_len > MAX_IMAGE {
         return Ok(Err(format!(
             "the program's executable has {} bytes, the limit is {MAX_IMAGE}",
             spec.image_len
-        )));
+        )
+        .into()));
     }
     let (cache, hash) = (shared.cache.clone(), spec.image);
     let busy = Busy { shared, tenant, to };
@@ -232,7 +247,7 @@ async fn start(
         state.initiator = Some(initiator);
         Ok(())
     });
-    Ok(started.await.map(|()| shipped))
+    Ok(started.await.map(|()| shipped).map_err(NoHost::Refused))
 }
 
 /// The executable itself exists, since it was opened just before. So if something is not found, it is the dynamic loader.
@@ -253,8 +268,8 @@ async fn receive_image(
     spec: &HostSpec,
     to: &rt::Sender<FromVm>,
     from: &mut Incoming<ToVm>,
-) -> Result<Result<(), String>, ControlError> {
-    let text = |error: InsertError| format!("cannot keep the image: {error}");
+) -> Result<Result<(), NoHost>, ControlError> {
+    let text = |error: InsertError| NoHost::Refused(format!("cannot keep the image: {error}"));
     let (cache, hash) = (shared.cache.clone(), spec.image);
     let busy = Busy { shared, tenant, to };
     let mut draft = match busy.with(move || cache.begin(hash)).await {
@@ -268,7 +283,7 @@ async fn receive_image(
             Some(ToVm::Image(piece)) => {
                 length += piece.len() as u64;
                 if length > spec.image_len {
-                    return Ok(Err("the image is longer than announced".into()));
+                    return Ok(Err("the image is longer than announced".to_owned().into()));
                 }
                 draft = match busy.with(move || draft.write(&piece).map(|()| draft)).await {
                     Ok(draft) => draft,
@@ -278,7 +293,8 @@ async fn receive_image(
             }
             Some(ToVm::Renew) => drop(shared.state().lease.renew(tenant, Instant::now())),
             Some(ToVm::Forget { run, from, before }) => shared.shelf().forget(run, &(from..before)),
-            _ => return Ok(Err("the image did not arrive".into())),
+            Some(ToVm::Release) => return Ok(Err(NoHost::GivenBack)),
+            _ => return Ok(Err("the image did not arrive".to_owned().into())),
         }
     }
     let cache = shared.cache.clone();
@@ -452,6 +468,21 @@ mod tests {
             to.try_send(ToVm::Image(Bytes::new())).unwrap();
             let FromVm::Refused(why) = said(&mut from).await else { panic!("it is started") };
             assert!(why.starts_with("cannot keep the image"), "{why}");
+        });
+    }
+
+    #[test]
+    fn a_vm_that_is_given_back_before_the_image_has_come_is_free() {
+        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
+        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+        rt::block_on(async {
+            let (to, mut from) = shipping(&vm, &key, 100).await;
+            to.try_send(ToVm::Release).unwrap();
+            // The program says nothing more.
+            while let Ok(Some(message)) = from.next().await {
+                assert!(matches!(message, FromVm::Alive), "{message:?}");
+            }
+            assert!(matches!(acquire(&vm, &key).await.2, FromVm::Acquired));
         });
     }
 

@@ -26,7 +26,14 @@ pub(crate) fn spawn(
 ) -> std::io::Result<()> {
     let inbox = node.add(id);
     node.add_watcher(parent, id);
-    start(node, Beginning { id, name, parent, inbox, resource, recorder }, ended)
+    let started = start(node, Beginning { id, name, parent, inbox, resource, recorder }, ended);
+    started.inspect_err(|error| lose(node, id, error.to_string()))
+}
+
+/// One that cannot start has ended, as everybody who watches it is told.
+pub(crate) fn lose(node: &Node, id: VrId, error: String) {
+    node.remove(id, &Why::Failed(error));
+    node.states.remove(id);
 }
 
 /// A VR whose inbox already exists.
@@ -39,7 +46,8 @@ pub(crate) struct Beginning<'a> {
     pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
-/// Starts the thread of a VR; `ended` is called as by [`spawn`].
+/// Starts the thread of a VR; `ended` is called as by [`spawn`]. A VR whose thread cannot start has not ended: if it was moved
+/// here, it may live on where it was.
 pub(crate) fn start(
     node: &Arc<Node>,
     beginning: Beginning,
@@ -91,12 +99,7 @@ pub(crate) fn start(
         ended(id, why);
         thread_node.states.remove(id);
     };
-    let started = thread::Builder::new().name(format!("river-vr-{}", id.short())).spawn(body);
-    if let Err(error) = &started {
-        node.remove(id, &Why::Failed(error.to_string()));
-        node.states.remove(id);
-    }
-    started.map(drop)
+    thread::Builder::new().name(format!("river-vr-{}", id.short())).spawn(body).map(drop)
 }
 
 /// Runs a VR's body, and returns how it ended.

@@ -2,6 +2,7 @@
 
 mod killed;
 mod limited;
+mod mourned;
 mod refused;
 mod resume;
 

@@ -1,10 +1,12 @@
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::*;
 use crate::control::{self, Connection};
 use crate::discovery::Reach;
 use crate::key::ClusterKey;
-use crate::protocol::{FromVm, Hello, Welcome};
+use crate::program::scripted;
+use crate::protocol::{FromVm, Hello, ToHost, Welcome};
 
 fn program() -> Arc<Program> {
     Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
@@ -130,6 +132,62 @@ fn vms_that_are_given_back_are_not_wanted_back_any_more() {
         assert_eq!(program.node.leaving(), [one.id, two.id]);
         program.release(&[one.id]).await;
         assert_eq!(program.node.leaving(), [two.id]);
+    });
+    program.finish().unwrap();
+}
+
+#[test]
+fn nobody_waits_for_vms_when_the_program_has_ended() {
+    let (ours, theirs) = (program(), program());
+    rt::block_on(async {
+        let vm = vm_for(&ours).await;
+        theirs.try_allocate(vec![vm.info()], Count::Exactly(1)).await.unwrap();
+        ours.finish().unwrap();
+        let refused = ours.allocate(vec![vm.info()], Count::Exactly(1), Duration::ZERO).await;
+        assert!(matches!(refused, Err(DeployError::Stopped)), "{refused:?}");
+    });
+    theirs.finish().unwrap();
+}
+
+#[test]
+fn a_host_that_starts_when_the_program_ends_is_told_so() {
+    let (program, told) = (program(), Arc::new(AtomicBool::new(false)));
+    let (ending, hears) = (program.clone(), told.clone());
+    let begins = move || {
+        let program = ending.clone();
+        async move {
+            while !program.state().ending {
+                rt::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    let info = scripted::vm(&program, "slow", false, begins, move |voice, message| {
+        hears.fetch_or(matches!(message, ToHost::Stop), SeqCst);
+        voice.obey(message);
+    });
+    rt::block_on(async {
+        program.try_allocate(vec![info.clone()], Count::Exactly(1)).await.unwrap();
+        let vm = program.state().leased(info.id).unwrap();
+        let starter = program.clone();
+        let started = rt::spawn(async move { starter.host_of_vm(info).await.map(drop) });
+        while vm.host().is_none() {
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+        program.finish().unwrap();
+        drop(started);
+    });
+    assert!(told.load(SeqCst));
+}
+
+#[test]
+fn another_vm_at_the_address_of_one_is_not_leased_in_its_place() {
+    let program = program();
+    rt::block_on(async {
+        let vm = vm_for(&program).await;
+        let before = VmInfo { id: VmId::fresh(), ..vm.info() };
+        let refused = program.try_allocate(vec![before], Count::Exactly(1)).await.unwrap_err().to_string();
+        assert!(refused.contains("another VM answers at its address: search again"), "{refused}");
+        assert_eq!(program.try_allocate(vec![vm.info()], Count::Exactly(1)).await.unwrap().len(), 1);
     });
     program.finish().unwrap();
 }

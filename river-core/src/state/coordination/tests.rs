@@ -175,7 +175,7 @@ impl World {
                 let copies = self.members.iter().enumerate().filter(here);
                 self.processes[index].copies =
                     Some(copies.map(|(number, member)| (number, member.clone())).collect());
-                self.reports[index].push_back(Report::Copied { ended: Vec::new() });
+                self.reports[index].push_back(Report::Copied { ended: Vec::new(), unheard: Vec::new() });
             }
             Some(Step::Thaw { .. }) => {
                 self.processes[index].frozen = false;
