@@ -1,5 +1,8 @@
 //! The master's shell: does what the state machine says, and tells it what has happened.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -173,6 +176,8 @@ impl Driver<'_, '_> {
     }
 
     fn handle(&mut self, from: VrId, message: ToMaster, body: Bytes) -> Result<(), JobError> {
+        // Other clusters of this VR number their attempts as this one does, and what ran there may still have something to say.
+        let Some(&place) = self.cluster.place_of.get(&from) else { return Ok(()) };
         let now = self.start.elapsed();
         match message {
             ToMaster::Mapping { attempt, totals } => {
@@ -217,8 +222,7 @@ impl Driver<'_, '_> {
                 let finally = failure.is_final();
                 self.outputs.remove(&attempt);
                 if self.master.handle_failed(AttemptId(attempt), finally) {
-                    let vm = self.cluster.place_of.get(&from).map(|&place| &self.cluster.places[place].name);
-                    let vm = vm.cloned().unwrap_or_default();
+                    let vm = self.cluster.places[place].name.clone();
                     tracing::debug!("an attempt failed on VM {vm}: {failure}");
                     self.failure = Some((failure, vm));
                 }
