@@ -71,24 +71,7 @@ pub(crate) struct Run<'a> {
 
 /// Runs a job. Blocks until it is done or cannot be done.
 pub(crate) fn run(cluster: &Cluster<'_>, run: Run<'_>) -> Result<Done, JobError> {
-    let places: Vec<usize> = cluster.workers.iter().map(|worker| worker.place).collect();
-    let reducers = run.spec.settings.reducers;
-    let first_attempt = cluster.next_attempt.get();
-    let master = Master::new(run.splits.len(), reducers, &places, first_attempt, run.speculate);
-    let mut driver = Driver {
-        cluster,
-        job: cluster.vr.fresh_number(),
-        master,
-        maps: std::iter::repeat_with(Mapped::default).take(run.splits.len()).collect(),
-        reduces: std::iter::repeat_with(Reduced::default).take(reducers).collect(),
-        outputs: HashMap::new(),
-        failure: None,
-        start: Instant::now(),
-        map_time: None,
-        lost: Vec::new(),
-        foreign: Vec::new(),
-        run,
-    };
+    let mut driver = Driver::new(cluster, run);
     let result = driver.run();
     driver.end();
     cluster.next_attempt.set(driver.master.next_attempt());
@@ -108,6 +91,8 @@ struct Driver<'a, 'v> {
     master: Master,
     maps: Vec<Mapped>,
     reduces: Vec<Reduced>,
+    /// Records that map tasks have read, as far as they have said.
+    read: Vec<u64>,
     /// Output that goes to the caller, by attempt.
     outputs: HashMap<u64, Vec<Bytes>>,
     /// The last failure, and where it was.
@@ -120,7 +105,27 @@ struct Driver<'a, 'v> {
     run: Run<'a>,
 }
 
-impl Driver<'_, '_> {
+impl<'a, 'v> Driver<'a, 'v> {
+    fn new(cluster: &'a Cluster<'v>, run: Run<'a>) -> Self {
+        let places: Vec<usize> = cluster.workers.iter().map(|worker| worker.place).collect();
+        let (maps, reducers) = (run.splits.len(), run.spec.settings.reducers);
+        Self {
+            cluster,
+            job: cluster.vr.fresh_number(),
+            master: Master::new(maps, reducers, &places, cluster.next_attempt.get(), run.speculate),
+            maps: std::iter::repeat_with(Mapped::default).take(maps).collect(),
+            reduces: std::iter::repeat_with(Reduced::default).take(reducers).collect(),
+            read: vec![0; maps],
+            outputs: HashMap::new(),
+            failure: None,
+            start: Instant::now(),
+            map_time: None,
+            lost: Vec::new(),
+            foreign: Vec::new(),
+            run,
+        }
+    }
+
     fn run(&mut self) -> Result<(), JobError> {
         for &place in self.cluster.deaths.borrow().keys() {
             self.master.handle_down(place);
@@ -180,9 +185,9 @@ impl Driver<'_, '_> {
         let Some(&place) = self.cluster.place_of.get(&from) else { return Ok(()) };
         let now = self.start.elapsed();
         match message {
-            ToMaster::Mapping { attempt, totals } => {
+            ToMaster::Mapping { attempt, records } => {
                 if let Some(TaskId::Map(map)) = self.master.task_of(AttemptId(attempt)) {
-                    self.maps[map as usize].totals = totals;
+                    self.read[map as usize] = records;
                 }
             }
             ToMaster::Mapped { attempt, runs, totals, counters, spilled } => {
@@ -191,6 +196,7 @@ impl Driver<'_, '_> {
                     && self.master.handle_done(AttemptId(attempt), now)
                 {
                     let skips = !totals.spoiled.is_empty();
+                    self.read[map as usize] = totals.records;
                     self.maps[map as usize] = Mapped { runs, totals, counters, spilled };
                     if skips {
                         self.check_skipped()?;
@@ -336,7 +342,7 @@ impl Driver<'_, '_> {
             return;
         }
         let (maps, reduces) = self.master.done();
-        let records: u64 = self.maps.iter().map(|map| map.totals.records).sum();
+        let records = self.read.iter().sum();
         let stage = match maps < self.maps.len() {
             true => Stage::Map { done: maps, of: self.maps.len(), records },
             false => Stage::Reduce { done: reduces, of: self.reduces.len() },

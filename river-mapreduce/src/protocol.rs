@@ -64,10 +64,10 @@ pub(crate) enum ToWorker {
 /// What the master is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToMaster {
-    /// How far a map task is.
+    /// How far a map task is, for the progress bar.
     Mapping {
         attempt: u64,
-        totals: MapTotals,
+        records: u64,
     },
     /// A map task is done; the parts of its runs.
     Mapped {

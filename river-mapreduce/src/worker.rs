@@ -7,11 +7,12 @@ mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{RecvError, Result, Selector, VirtualResource, Vr, VrId};
+use river_core::{Down, Payload, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
@@ -20,6 +21,7 @@ use crate::input::Split;
 use crate::output::{OutputBuffer, Sink, part_file};
 use crate::place::Place;
 use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode};
+use crate::sort::Run;
 use crate::spec::JobSpec;
 use crate::task::{ReduceTotals, Scratch};
 use crate::travel::{AnyJob, unpack};
@@ -27,6 +29,8 @@ use shuffle::Shuffle;
 
 /// How often the master is told how far a map task is.
 const PROGRESS: Duration = Duration::from_millis(100);
+/// How long to wait for room in the master's mailbox before it is tried again: nobody says that there is some.
+const ROOM: Duration = Duration::from_millis(10);
 /// How often a map task looks at its messages, which costs a system call or two.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -49,8 +53,9 @@ impl VirtualResource for Worker {
 pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     let mut running = Running {
         vr,
-        master,
+        master: Master { vr, id: master },
         depot,
+        end: None,
         place: Place::of(depot),
         jobs: HashMap::new(),
         inbox: VecDeque::new(),
@@ -58,15 +63,34 @@ pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     };
     vr.watch(master);
     loop {
-        let handled = running.next(true).and_then(|message| message.map_or(Ok(()), |it| running.handle(it)));
-        if let Err(Ended) = handled {
-            return Ok(());
+        let _ = running.next(true).and_then(|message| message.map_or(Ok(()), |it| running.handle(it)));
+        if let Some(end) = running.end.take() {
+            return end;
         }
     }
 }
 
-/// The program has ended, or the master has.
+/// The worker has come to its end.
 struct Ended;
+
+/// The master, as its workers speak to it.
+#[derive(Clone, Copy)]
+struct Master<'v> {
+    vr: &'v Vr,
+    id: VrId,
+}
+
+impl Master<'_> {
+    /// Sends it a message, as soon as there is room for it.
+    fn send(self, message: &Payload) -> std::result::Result<(), SendError> {
+        loop {
+            match self.vr.send_bytes(self.id, CHANNEL, 0, message.clone()) {
+                Err(SendError::Full(_)) => thread::sleep(ROOM),
+                sent => return sent,
+            }
+        }
+    }
+}
 
 /// What has arrived.
 enum Message {
@@ -77,8 +101,10 @@ enum Message {
 
 struct Running<'v> {
     vr: &'v Vr,
-    master: VrId,
+    master: Master<'v>,
     depot: VrId,
+    /// How the worker ends, when it has come to its end.
+    end: Option<Result>,
     place: Arc<Place>,
     jobs: HashMap<u64, Loaded>,
     /// What arrived while a task had no time for it.
@@ -117,22 +143,35 @@ impl Running<'_> {
                 Ok(decode(&envelope.payload).map(|(message, body)| Message::Told(message, body)))
             }
             Ok(None) => Ok(None),
-            Err(RecvError::Down(down)) if down.who == self.master => Err(Ended),
+            Err(RecvError::Down(down)) if down.who == self.master.id => self.lose_master(down),
             Err(RecvError::Down(down)) => {
                 self.gone.insert(down.who);
                 Ok(Some(Message::Down(down.who)))
             }
-            Err(_) => Err(Ended),
+            Err(RecvError::Stopped) => self.finish(Ok(())),
+            Err(error) => self.finish(Err(error.into())),
         }
     }
 
-    /// Tells the master something. If that cannot be done the worker ends, of which the master hears.
-    fn tell(&self, message: &ToMaster) -> Alive {
-        let payload = encode(message, Bytes::new()).map_err(|error| {
-            tracing::error!("the master cannot be told of a task: {error}");
-            Ended
-        })?;
-        self.vr.send_bytes(self.master, CHANNEL, 0, payload).map_err(|_| Ended)
+    /// Tells the master something. If that cannot be done the worker fails, of which the master hears.
+    fn tell(&mut self, message: &ToMaster) -> Alive {
+        match encode(message, Bytes::new()).map(|message| self.master.send(&message)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(SendError::Down(down))) => self.lose_master(down),
+            Ok(Err(error)) => self.finish(Err(error.into())),
+            Err(error) => self.finish(Err(error.into())),
+        }
+    }
+
+    /// Ends the worker: well if the master has ended, and not if it is out of reach only.
+    fn lose_master<T>(&mut self, down: Down) -> Alive<T> {
+        let lost = matches!(down.why, Why::LostLink { .. });
+        self.finish(if lost { Err(RecvError::Down(down).into()) } else { Ok(()) })
+    }
+
+    fn finish<T>(&mut self, end: Result) -> Alive<T> {
+        self.end.get_or_insert(end);
+        Err(Ended)
     }
 
     /// Does what can be done at any time.
@@ -162,7 +201,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn report(&self, attempt: u64, outcome: std::result::Result<ToMaster, Failure>) -> Alive {
+    fn report(&mut self, attempt: u64, outcome: std::result::Result<ToMaster, Failure>) -> Alive {
         let message = match outcome {
             Ok(message) => message,
             Err(Failure::Cancelled) => return Ok(()),
@@ -183,7 +222,6 @@ impl Running<'_> {
         let mut scratch = self.jobs.get_mut(&job).and_then(|loaded| loaded.scratch.take());
         let settings = &spec.settings;
         let space = self.place.space(job, settings.store_memory, std::env::temp_dir());
-        let spilled = space.spilled();
         let task = settings.map_task(split, &space, settings.skippable);
         let (mut told, mut looked) = (Instant::now(), Instant::now());
         let (mapped, totals) = code.map(&task, &mut scratch, &mut |totals| {
@@ -194,8 +232,9 @@ impl Running<'_> {
             self.look_up(attempt)?;
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                let totals = totals.clone();
-                let _ = self.tell(&ToMaster::Mapping { attempt, totals });
+                let message = encode(&ToMaster::Mapping { attempt, records: totals.records }, Bytes::new());
+                // It is for people to look at: if there is no room for it, it need not be told.
+                let _ = message.map(|message| self.vr.send_bytes(self.master.id, CHANNEL, 0, message));
             }
             Ok(())
         })?;
@@ -203,8 +242,8 @@ impl Running<'_> {
             loaded.scratch = scratch;
         }
         let runs = mapped.runs.iter().map(|run| run.parts().to_vec()).collect();
+        let spilled = mapped.runs.iter().map(Run::spilled_bytes).sum();
         self.place.keep(job, attempt, mapped.runs);
-        let spilled = space.spilled() - spilled;
         Ok(ToMaster::Mapped { attempt, runs, totals, counters: mapped.counters, spilled })
     }
 
@@ -232,7 +271,7 @@ impl Running<'_> {
             loaded.scratch = None;
         }
         let settings = &spec.settings;
-        let (vr, master) = (self.vr, self.master);
+        let master = self.master;
         let count = segments.len();
         let (mut to_file, mut to_master);
         let sink: Sink<'_> = match &settings.directory {
@@ -245,7 +284,7 @@ impl Running<'_> {
                     let capacity = bytes.capacity();
                     let message = encode(&ToMaster::Output { attempt }, bytes.into());
                     let message = message.map_err(|error| error.to_string())?;
-                    vr.send_bytes(master, CHANNEL, 0, message).map_err(|error| error.to_string())?;
+                    master.send(&message).map_err(|error| error.to_string())?;
                     Ok(Vec::with_capacity(capacity))
                 };
                 &mut to_master

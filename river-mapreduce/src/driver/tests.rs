@@ -2,15 +2,21 @@
 
 use super::*;
 use crate::builder::Job;
-use crate::input::Input;
-use crate::job::{MapContext, ReduceContext, Values, job};
+use crate::input::{Framing, Input};
+use crate::job::{Closures, MapContext, ReduceContext, Values, job};
+use crate::output::Format;
+use crate::spec::Settings;
+use crate::travel::Travel;
+
+fn identity() -> impl Travel<Input = u64, OutKey = u64, OutValue = ()> + Copy {
+    let map = |n: u64, out: &mut MapContext<'_, u64, ()>| out.emit(n, ());
+    let reduce = |n: u64, _: &mut Values<'_, ()>, out: &mut ReduceContext<'_, u64, ()>| out.emit(n, ());
+    let identity: Closures<u64, u64, (), u64, (), _, _> = job(map, reduce);
+    identity
+}
 
 #[test]
 fn what_workers_of_another_cluster_still_say_is_not_taken_for_an_answer() {
-    let identity = job(
-        |n: u64, out: &mut MapContext<'_, u64, ()>| out.emit(n, ()),
-        |n: u64, _: &mut Values<'_, ()>, out: &mut ReduceContext<'_, u64, ()>| out.emit(n, ()),
-    );
     // All that a worker says of an attempt, with nothing in it.
     let late = |attempt: u64| {
         let why = "late".to_owned();
@@ -27,10 +33,62 @@ fn what_workers_of_another_cluster_still_say_is_not_taken_for_an_answer() {
                 let late = &late(attempt)[said];
                 vr.send_bytes(vr.id(), CHANNEL, 0, encode(late, Bytes::new())?)?;
             }
-            let outcome = Job::new(identity, Input::generate(100)).reducers(1).run(&cluster)?;
+            let outcome = Job::new(identity(), Input::generate(100)).reducers(1).run(&cluster)?;
             assert_eq!(outcome.collect()?, (0..100).map(|n| (n, ())).collect::<Vec<_>>());
             Ok(())
         })
         .unwrap();
     }
+}
+
+#[test]
+fn how_far_a_map_task_is_that_runs_again_is_not_what_it_had_done() {
+    river_core::try_run(|vr| {
+        let cluster = Cluster::on(vr, &vr.start_local(2)?)?;
+        let packed = identity().pack().unwrap();
+        let settings = Settings {
+            framing: Framing::Lines,
+            reducers: 1,
+            bounds: None,
+            map_memory: 1 << 20,
+            store_memory: 1 << 20,
+            merge_memory: 1 << 20,
+            format: Format::Records,
+            directory: None,
+            skippable: 0,
+            sample: None,
+        };
+        let run = Run {
+            spec: JobSpec { code: packed.code, state: packed.state, settings },
+            splits: &[Split::Range(0, 100)],
+            directory: None,
+            speculate: false,
+            compress: None,
+            bar: Bar::new(false),
+        };
+        let mut driver = Driver::new(&cluster, run);
+        // Two VMs map the same, one after the other; the first one's output was lost.
+        let mapping = |driver: &mut Driver<'_, '_>| {
+            let Some(Action::Start { worker, attempt, task: TaskId::Map(0) }) =
+                driver.master.poll(Duration::ZERO)
+            else {
+                panic!("a map task was to be started")
+            };
+            (cluster.workers[worker.0], attempt.0)
+        };
+        let (worker, attempt) = mapping(&mut driver);
+        let totals = MapTotals { records: 100, ..MapTotals::default() };
+        let (runs, counters) = (Vec::new(), Counters::default());
+        driver.handle(
+            worker.id,
+            ToMaster::Mapped { attempt, runs, totals, counters, spilled: 0 },
+            Bytes::new(),
+        )?;
+        driver.down(worker.place, "lost".to_owned());
+        let (worker, attempt) = mapping(&mut driver);
+        driver.handle(worker.id, ToMaster::Mapping { attempt, records: 7 }, Bytes::new())?;
+        assert_eq!((driver.maps[0].totals.records, driver.read[0]), (100, 7));
+        Ok(())
+    })
+    .unwrap();
 }
