@@ -223,18 +223,35 @@ impl<'a, 'v> Driver<'a, 'v> {
                     }
                 }
             }
-            ToMaster::Blocked { attempt } => self.master.handle_blocked(AttemptId(attempt)),
+            ToMaster::Blocked { attempt, depot, why } => {
+                let Some(&there) = self.cluster.place_of.get(&depot) else { return Ok(()) };
+                if self.master.handle_blocked(AttemptId(attempt), there) {
+                    let vm = self.cluster.places[there].name.clone();
+                    self.note_failure(attempt, place, Failure::Unreached { vm, why });
+                }
+            }
             ToMaster::Failed { attempt, failure } => {
                 let finally = failure.is_final();
-                self.outputs.remove(&attempt);
                 if self.master.handle_failed(AttemptId(attempt), finally) {
-                    let vm = self.cluster.places[place].name.clone();
-                    tracing::debug!("an attempt failed on VM {vm}: {failure}");
-                    self.failure = Some((failure, vm));
+                    self.note_failure(attempt, place, failure);
+                }
+            }
+            ToMaster::Unanswered { worker, why } => {
+                let asked_by = self.cluster.place_of.get(&worker);
+                // What lies at this place is out of reach then.
+                if asked_by.is_some_and(|there| !self.cluster.deaths.borrow().contains_key(there)) {
+                    self.down(place, why);
                 }
             }
         }
         Ok(())
+    }
+
+    fn note_failure(&mut self, attempt: u64, place: usize, failure: Failure) {
+        self.outputs.remove(&attempt);
+        let vm = self.cluster.places[place].name.clone();
+        tracing::debug!("an attempt failed on VM {vm}: {failure}");
+        self.failure = Some((failure, vm));
     }
 
     fn start_task(&mut self, worker: WorkerId, attempt: AttemptId, task: TaskId) -> Result<(), JobError> {

@@ -1,8 +1,11 @@
 //! What master, workers and depots say to each other. A message is a small head and, if it carries records, these as they
 //! are.
 
+use std::thread;
+use std::time::Duration;
+
 use bytes::Bytes;
-use river_core::{Channel, Payload, VrId};
+use river_core::{Channel, Payload, SendError, Vr, VrId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +18,9 @@ use crate::task::{MapTotals, ReduceTotals};
 
 /// Nothing but this crate receives here.
 pub(crate) const CHANNEL: Channel = Channel::named("river-mapreduce");
+
+/// How long one waits for room in a mailbox before one tries again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,13 +92,20 @@ pub(crate) enum ToMaster {
         totals: ReduceTotals,
         counters: Counters,
     },
-    /// A reduce task waits for a map task to be done again.
+    /// A reduce task waits for a map task to be done again: that depot cannot be read from, and why.
     Blocked {
         attempt: u64,
+        depot: VrId,
+        why: String,
     },
     Failed {
         attempt: u64,
         failure: Failure,
+    },
+    /// From a depot: that worker waits for an answer that cannot be sent, and why.
+    Unanswered {
+        worker: VrId,
+        why: String,
     },
 }
 
@@ -136,6 +149,17 @@ pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> postcard::Result<
     let mut payload = Payload::from(bytes);
     payload.push(body);
     Ok(payload)
+}
+
+/// Sends a message as soon as there is room for it in the receiver's mailbox.
+pub(crate) fn send_patiently(vr: &Vr, to: VrId, message: &Payload) -> Result<(), SendError> {
+    loop {
+        match vr.send_bytes(to, CHANNEL, 0, message.clone()) {
+            // Nobody says when there is some.
+            Err(SendError::Full(_)) => thread::sleep(PAUSE),
+            sent => return sent,
+        }
+    }
 }
 
 /// The message, and what it carries, uncopied. `None` if it is no message of this kind.

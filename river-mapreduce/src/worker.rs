@@ -5,14 +5,13 @@ mod shuffle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{Down, Payload, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId, Why};
+use river_core::{Down, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
@@ -20,7 +19,7 @@ use crate::failure::Failure;
 use crate::input::Split;
 use crate::output::{OutputBuffer, Sink, part_file};
 use crate::place::Place;
-use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode};
+use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode, send_patiently};
 use crate::sort::Run;
 use crate::spec::JobSpec;
 use crate::task::{ReduceTotals, Scratch};
@@ -29,8 +28,6 @@ use shuffle::Shuffle;
 
 /// How often the master is told how far a map task is.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// How long to wait for room in the master's mailbox before it is tried again: nobody says that there is some.
-const ROOM: Duration = Duration::from_millis(10);
 /// How often a map task looks at its messages, which costs a system call or two.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -51,16 +48,7 @@ impl VirtualResource for Worker {
 
 /// A worker's life: until the program ends or its master is gone.
 pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
-    let mut running = Running {
-        vr,
-        master: Master { vr, id: master },
-        depot,
-        end: None,
-        place: Place::of(depot),
-        jobs: HashMap::new(),
-        inbox: VecDeque::new(),
-        gone: HashSet::new(),
-    };
+    let mut running = Running::new(vr, master, depot);
     vr.watch(master);
     loop {
         let _ = running.next(true).and_then(|message| message.map_or(Ok(()), |it| running.handle(it)));
@@ -73,35 +61,16 @@ pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
 /// The worker has come to its end.
 struct Ended;
 
-/// The master, as its workers speak to it.
-#[derive(Clone, Copy)]
-struct Master<'v> {
-    vr: &'v Vr,
-    id: VrId,
-}
-
-impl Master<'_> {
-    /// Sends it a message, as soon as there is room for it.
-    fn send(self, message: &Payload) -> std::result::Result<(), SendError> {
-        loop {
-            match self.vr.send_bytes(self.id, CHANNEL, 0, message.clone()) {
-                Err(SendError::Full(_)) => thread::sleep(ROOM),
-                sent => return sent,
-            }
-        }
-    }
-}
-
 /// What has arrived.
 enum Message {
     Told(ToWorker, Bytes),
     /// Somebody is gone.
-    Down(VrId),
+    Down(Down),
 }
 
 struct Running<'v> {
     vr: &'v Vr,
-    master: Master<'v>,
+    master: VrId,
     depot: VrId,
     /// How the worker ends, when it has come to its end.
     end: Option<Result>,
@@ -109,7 +78,6 @@ struct Running<'v> {
     jobs: HashMap<u64, Loaded>,
     /// What arrived while a task had no time for it.
     inbox: VecDeque<Message>,
-    gone: HashSet<VrId>,
 }
 
 struct Loaded {
@@ -122,7 +90,12 @@ struct Loaded {
 /// What is done unless the program ends.
 type Alive<T = ()> = std::result::Result<T, Ended>;
 
-impl Running<'_> {
+impl<'v> Running<'v> {
+    fn new(vr: &'v Vr, master: VrId, depot: VrId) -> Self {
+        let (jobs, inbox) = (HashMap::new(), VecDeque::new());
+        Self { vr, master, depot, end: None, place: Place::of(depot), jobs, inbox }
+    }
+
     /// The next message: those that were put aside came first. `None`: there is none, or one that nobody understands.
     fn next(&mut self, wait: bool) -> Alive<Option<Message>> {
         match self.inbox.pop_front() {
@@ -143,11 +116,8 @@ impl Running<'_> {
                 Ok(decode(&envelope.payload).map(|(message, body)| Message::Told(message, body)))
             }
             Ok(None) => Ok(None),
-            Err(RecvError::Down(down)) if down.who == self.master.id => self.lose_master(down),
-            Err(RecvError::Down(down)) => {
-                self.gone.insert(down.who);
-                Ok(Some(Message::Down(down.who)))
-            }
+            Err(RecvError::Down(down)) if down.who == self.master => self.lose_master(down),
+            Err(RecvError::Down(down)) => Ok(Some(Message::Down(down))),
             Err(RecvError::Stopped) => self.finish(Ok(())),
             Err(error) => self.finish(Err(error.into())),
         }
@@ -155,7 +125,7 @@ impl Running<'_> {
 
     /// Tells the master something. If that cannot be done the worker fails, of which the master hears.
     fn tell(&mut self, message: &ToMaster) -> Alive {
-        match encode(message, Bytes::new()).map(|message| self.master.send(&message)) {
+        match encode(message, Bytes::new()).map(|message| send_patiently(self.vr, self.master, &message)) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(SendError::Down(down))) => self.lose_master(down),
             Ok(Err(error)) => self.finish(Err(error.into())),
@@ -234,7 +204,7 @@ impl Running<'_> {
                 told = Instant::now();
                 let message = encode(&ToMaster::Mapping { attempt, records: totals.records }, Bytes::new());
                 // It is for people to look at: if there is no room for it, it need not be told.
-                let _ = message.map(|message| self.vr.send_bytes(self.master.id, CHANNEL, 0, message));
+                let _ = message.map(|message| self.vr.send_bytes(self.master, CHANNEL, 0, message));
             }
             Ok(())
         })?;
@@ -271,7 +241,7 @@ impl Running<'_> {
             loaded.scratch = None;
         }
         let settings = &spec.settings;
-        let master = self.master;
+        let (vr, master) = (self.vr, self.master);
         let count = segments.len();
         let (mut to_file, mut to_master);
         let sink: Sink<'_> = match &settings.directory {
@@ -284,7 +254,7 @@ impl Running<'_> {
                     let capacity = bytes.capacity();
                     let message = encode(&ToMaster::Output { attempt }, bytes.into());
                     let message = message.map_err(|error| error.to_string())?;
-                    master.send(&message).map_err(|error| error.to_string())?;
+                    send_patiently(vr, master, &message).map_err(|error| error.to_string())?;
                     Ok(Vec::with_capacity(capacity))
                 };
                 &mut to_master
@@ -299,9 +269,9 @@ impl Running<'_> {
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }
 
-    /// Asks a depot for bytes. False: it is gone.
-    fn ask(&self, depot: VrId, message: &ToDepot) -> bool {
-        let payload = encode(message, Bytes::new());
-        payload.is_ok_and(|payload| self.vr.send_bytes(depot, CHANNEL, 0, payload).is_ok())
+    /// Asks a depot for bytes. An error says why it cannot be asked: mostly it is gone.
+    fn ask(&self, depot: VrId, message: &ToDepot) -> std::result::Result<(), String> {
+        let payload = encode(message, Bytes::new()).map_err(|error| error.to_string())?;
+        self.vr.send_bytes(depot, CHANNEL, 0, payload).map_err(|error| error.to_string())
     }
 }

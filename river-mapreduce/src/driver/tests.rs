@@ -15,6 +15,30 @@ fn identity() -> impl Travel<Input = u64, OutKey = u64, OutValue = ()> + Copy {
     identity
 }
 
+fn run(splits: &[Split]) -> Run<'_> {
+    let packed = identity().pack().unwrap();
+    let settings = Settings {
+        framing: Framing::Lines,
+        reducers: 1,
+        bounds: None,
+        map_memory: 1 << 20,
+        store_memory: 1 << 20,
+        merge_memory: 1 << 20,
+        format: Format::Records,
+        directory: None,
+        skippable: 0,
+        sample: None,
+    };
+    Run {
+        spec: JobSpec { code: packed.code, state: packed.state, settings },
+        splits,
+        directory: None,
+        speculate: false,
+        compress: None,
+        bar: Bar::new(false),
+    }
+}
+
 #[test]
 fn what_workers_of_another_cluster_still_say_is_not_taken_for_an_answer() {
     // All that a worker says of an attempt, with nothing in it.
@@ -45,28 +69,7 @@ fn what_workers_of_another_cluster_still_say_is_not_taken_for_an_answer() {
 fn how_far_a_map_task_is_that_runs_again_is_not_what_it_had_done() {
     river_core::try_run(|vr| {
         let cluster = Cluster::on(vr, &vr.start_local(2)?)?;
-        let packed = identity().pack().unwrap();
-        let settings = Settings {
-            framing: Framing::Lines,
-            reducers: 1,
-            bounds: None,
-            map_memory: 1 << 20,
-            store_memory: 1 << 20,
-            merge_memory: 1 << 20,
-            format: Format::Records,
-            directory: None,
-            skippable: 0,
-            sample: None,
-        };
-        let run = Run {
-            spec: JobSpec { code: packed.code, state: packed.state, settings },
-            splits: &[Split::Range(0, 100)],
-            directory: None,
-            speculate: false,
-            compress: None,
-            bar: Bar::new(false),
-        };
-        let mut driver = Driver::new(&cluster, run);
+        let mut driver = Driver::new(&cluster, run(&[Split::Range(0, 100)]));
         // Two VMs map the same, one after the other; the first one's output was lost.
         let mapping = |driver: &mut Driver<'_, '_>| {
             let Some(Action::Start { worker, attempt, task: TaskId::Map(0) }) =
@@ -88,6 +91,24 @@ fn how_far_a_map_task_is_that_runs_again_is_not_what_it_had_done() {
         let (worker, attempt) = mapping(&mut driver);
         driver.handle(worker.id, ToMaster::Mapping { attempt, records: 7 }, Bytes::new())?;
         assert_eq!((driver.maps[0].totals.records, driver.read[0]), (100, 7));
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_vm_whose_depot_cannot_answer_is_lost_if_who_asks_lives() {
+    river_core::try_run(|vr| {
+        let cluster = Cluster::on(vr, &vr.start_local(3)?)?;
+        let mut driver = Driver::new(&cluster, run(&[]));
+        driver.down(0, "lost".to_owned());
+        for (asked_by, lost) in [(0, 1), (2, 2)] {
+            let message =
+                ToMaster::Unanswered { worker: cluster.workers[asked_by].id, why: "no way".to_owned() };
+            driver.handle(cluster.places[1].depot, message, Bytes::new())?;
+            assert_eq!(driver.lost.len(), lost);
+        }
+        assert_eq!(driver.lost[1], Death { vm: cluster.places[1].name.clone(), why: "no way".to_owned() });
         Ok(())
     })
     .unwrap();
