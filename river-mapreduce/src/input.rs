@@ -23,7 +23,7 @@ use crate::varint;
 ///
 /// A path names a file, a directory (all files below it, and those that links there lead to, but nothing whose name begins
 /// with `.` or `_`, and nothing below links to directories) or a pattern such as `logs/**/*.txt`, which matches names that
-/// are UTF-8. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits, at the ends of
+/// are UTF-8, and those that begin with `.` only where it says so. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits, at the ends of
 /// records, and small ones are packed together into one split. The VMs read them: they have to see the same files.
 #[must_use = "an input does nothing until a job is given it"]
 pub struct Input<T> {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use glob::MatchOptions;
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
@@ -96,7 +97,9 @@ fn walk_pattern(pattern: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<()
     let text = pattern.to_string_lossy();
     let mut any = false;
     if text.contains(['*', '?', '[']) {
-        let matches = glob::glob(&text)
+        // As in a shell: what is hidden is matched only by a pattern that says so.
+        let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+        let matches = glob::glob_with(&text, options)
             .map_err(|error| InputError::Pattern { pattern: text.to_string(), error: error.to_string() })?;
         for path in matches {
             let path = path.map_err(|error| InputError::io(error.path(), error.error().kind()))?;
@@ -157,6 +160,11 @@ mod tests {
         assert_eq!(names(&[at("a")]), ["a/one.txt", "a/two.log"]);
         assert_eq!(names(&[at("a/_SUCCESS"), at("a/_SUCCESS")]), ["a/_SUCCESS"]);
         assert_eq!(names(&[at("**/*.txt"), at("a/one.txt")]), ["a/one.txt", "three.txt"]);
+        assert_eq!(
+            names(&[at("a/*")]),
+            ["a/_SUCCESS", "a/_temporary/part", "a/one.txt", "a/two.log"]
+        );
+        assert_eq!(names(&[at("a/.h*")]), ["a/.hidden"]);
         assert_eq!(find(&[at("three.txt")]).unwrap()[&at("three.txt")], 9);
         for missing in ["four.txt", "*.zip"] {
             assert!(matches!(find(&[at(missing)]), Err(InputError::NotFound(path)) if path == at(missing)));
