@@ -1,4 +1,5 @@
-//! A counter that does not forget: killed in the middle and restored, it ends with what it would have counted anyway.
+//! A counter that does not forget: killed in the middle and restored, it reaches the same count as without
+//! interruption.
 //!
 //! ```text
 //! cargo run --release --example counter -- --state state --every 10 --pause 20
@@ -14,7 +15,7 @@ use rand_core::Rng;
 use river::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Count on several virtual machines, with checkpoints from which the count goes on whatever dies.
+/// Count on several virtual machines, with checkpoints from which the count continues whatever dies.
 #[derive(Parser)]
 struct Args {
     /// How many VMs to start in this program if none is found
@@ -26,7 +27,7 @@ struct Args {
     /// Where to keep checkpoints
     #[arg(long, value_name = "DIRECTORY")]
     state: Option<PathBuf>,
-    /// Take one every so many rounds
+    /// Take a checkpoint every this many rounds
     #[arg(long, value_name = "ROUNDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
     /// Milliseconds to pause in each round, so that there is time to kill it
@@ -34,7 +35,7 @@ struct Args {
     pause: u64,
 }
 
-/// Adds up random numbers: one more each time it is asked.
+/// Adds up random numbers: one more for each request.
 #[derive(Serialize, Deserialize)]
 struct Counter {
     count: u64,
@@ -44,7 +45,7 @@ struct Counter {
 impl VirtualResource for Counter {
     fn main(&mut self, vr: &Vr) -> river::Result {
         loop {
-            // From here on the fields are all that matters, so that nothing before need be recorded.
+            // From here on only the fields matter, so nothing before need be recorded.
             vr.safepoint(self)?;
             let m = vr.recv(pat! { tag: ANY })?;
             match &*m.get::<String>("tag")? {
@@ -59,7 +60,7 @@ impl VirtualResource for Counter {
     }
 }
 
-/// How far the initiator has got.
+/// The progress of the initiator.
 #[derive(Serialize, Deserialize)]
 struct Progress {
     counters: Vec<VrId>,

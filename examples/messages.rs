@@ -1,4 +1,4 @@
-//! Super flexible messaging as the slides show it: messages of any attributes, received in any order.
+//! Super flexible messaging as shown on the slides: messages with any attributes, received in any order.
 //!
 //! ```text
 //! cargo run --release --example messages
@@ -8,7 +8,7 @@ use clap::Parser;
 use river::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Send what is on the slides from one virtual machine, and print what another one receives.
+/// Send the messages of the slides from one virtual machine, and print those that another one receives.
 #[derive(Parser)]
 struct Args {}
 

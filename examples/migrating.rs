@@ -1,5 +1,5 @@
-//! Ping-pong with somebody who moves: the player at the other end goes from machine to machine while the ball flies, and no
-//! ball is lost, doubled or overtaken.
+//! Ping-pong with a player that moves: the player at the other end goes from machine to machine while the ball flies,
+//! and no ball is lost, duplicated or overtaken.
 //!
 //! ```text
 //! cargo run --release --example migrating -- --moves 20
@@ -13,13 +13,13 @@ use clap::Parser;
 use river::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Play ping-pong against a VR that moves to another virtual machine again and again.
+/// Play ping-pong against a VR that repeatedly moves to another virtual machine.
 #[derive(Parser)]
 struct Args {
-    /// How many VMs to start in this program if not two are found
+    /// How many VMs to start in this program if fewer than two are found
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(2..))]
     vms: u16,
-    /// How often the player moves
+    /// How many times the player moves
     #[arg(long, value_name = "N", default_value_t = 12)]
     moves: usize,
     /// How many balls to play between two moves
@@ -27,7 +27,7 @@ struct Args {
     balls: u64,
 }
 
-/// Returns every ball, and says where it was played.
+/// Returns every ball, and tells where it was played.
 #[derive(Serialize, Deserialize)]
 struct Player {
     balls: u64,
@@ -36,7 +36,7 @@ struct Player {
 impl VirtualResource for Player {
     fn main(&mut self, vr: &Vr) -> river::Result {
         loop {
-            // What it was told before is not needed any more: so little has to travel.
+            // Earlier messages are no longer needed, so that little has to be moved.
             vr.safepoint(self)?;
             let m = vr.recv(pat! { ball: ANY })?;
             let ball: u64 = m.get("ball")?;
@@ -56,7 +56,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     let mut ball = 0;
     let mut longest = Duration::ZERO;
     for number in 1..=args.moves {
-        // The next balls are on their way when the player leaves.
+        // The next balls are in flight when the player leaves.
         for ahead in ball..ball + args.balls {
             vr.send(player, msg! { ball: ahead })?;
         }

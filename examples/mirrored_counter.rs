@@ -1,5 +1,5 @@
-//! A counter that nobody can stop: its process is killed again and again in the middle of the count, and whoever counts on it
-//! does not notice. It does not go back to a checkpoint either: its twin on another machine knows all that it knew.
+//! A counter that cannot be stopped: its process is killed repeatedly in the middle of the count, and its user does not
+//! notice. It does not go back to a checkpoint either: its mirror on another machine knows everything that it knew.
 //!
 //! ```text
 //! cargo run --release --example mirrored_counter -- --kills 3
@@ -13,18 +13,18 @@ use river::prelude::*;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-/// Count with a VR that has a twin, and kill the process that it is in now and then.
+/// Count with a VR that has a mirror, and kill its process from time to time.
 #[derive(Parser)]
 struct Args {
-    /// How often to kill the counter's process
+    /// How many times to kill the counter's process
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..50))]
     kills: u16,
-    /// How often to count between two kills
+    /// How many times to count between two kills
     #[arg(long, value_name = "N", default_value_t = 500)]
     rounds: u64,
 }
 
-/// Counts, and says in which process it did.
+/// Counts, and tells in which process it did.
 #[derive(Serialize, Deserialize)]
 struct Counter {
     count: u64,
@@ -33,18 +33,18 @@ struct Counter {
 impl VirtualResource for Counter {
     fn main(&mut self, vr: &Vr) -> river::Result {
         loop {
-            // What it was told before is not needed any more: so its twin has little to run through.
+            // Earlier messages are no longer needed, so its mirror has little to replay.
             vr.safepoint(self)?;
             let m = vr.recv(pat! { tag: "count" })?;
             self.count += 1;
-            // The answer leaves only when the twin knows of the question.
+            // The answer is sent only when the mirror has the question.
             let process = vr.effect(std::process::id)?;
             vr.send(m.src(), msg! { count: self.count, process: process })?;
         }
     }
 }
 
-/// Counts once: the process that answered.
+/// Counts once; returns the process that answered.
 fn count(vr: &Vr, counter: VrId, expected: u64) -> river::Result<u32> {
     vr.send(counter, msg! { tag: "count" })?;
     let m = vr.recv(pat! { src: counter, count: ANY })?;
@@ -56,20 +56,20 @@ fn count(vr: &Vr, counter: VrId, expected: u64) -> river::Result<u32> {
 }
 
 fn program(vr: &Vr, args: &Args) -> river::Result {
-    // All in this process, as they are to die: each has a process of its own for the VRs on it.
+    // All started by this process, since they will die: each has a process of its own for the VRs on it.
     let vms = vr.start_local(usize::from(args.kills) + 2)?;
     let counter = vr.deploy(&vms[..1], |_| Counter { count: 0 })?[0];
     let (mut expected, mut process) = (0, 0);
     let mut longest = Duration::ZERO;
     for kill in 0..=usize::from(args.kills) {
-        // It has one again by itself, but if its process dies before that it is gone.
+        // It gets a new mirror by itself, but would be gone if its process died before that.
         vr.mirror(counter, &vms[kill + 1])?;
         for _ in 0..args.rounds {
             expected += 1;
             process = count(vr, counter, expected)?;
         }
         if kill < usize::from(args.kills) {
-            // The question is on its way when the process dies.
+            // The question is in transit when the process dies.
             let start = Instant::now();
             let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
             vr.effect(|| pid.map(|pid| kill_process(pid, Signal::KILL).is_ok()))?;

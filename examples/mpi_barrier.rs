@@ -1,5 +1,6 @@
-//! The dissemination barrier of the slides, by sends and receives: in step k every rank tells the one 2^k further that it
-//! has come, and waits for the one 2^k before. After ceil(log2 p) steps everybody has heard of everybody.
+//! The dissemination barrier of the slides, by sends and receives: in step k every rank signals the rank 2^k after it,
+//! and waits for the rank 2^k before it. After ceil(log2 p) steps every rank has heard from all others, directly or
+//! indirectly.
 //!
 //! ```text
 //! cargo run --release --example mpi_barrier -- -n 6
@@ -10,13 +11,13 @@ use std::time::Instant;
 use clap::Parser;
 use river::mpi::{self, Communicator};
 
-/// Cross a barrier many times; print how long one took, by the slides' code and by the library's.
+/// Cross a barrier many times; print the time per barrier of the slides' code and of the library.
 #[derive(Parser)]
 struct Args {
     /// How many ranks [default: as many as `river run -n` says, or VMs can be found, or there are cores]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
-    /// How often
+    /// How many times
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
 }
@@ -36,7 +37,7 @@ fn barrier(comm: &Communicator) -> mpi::Result {
     Ok(())
 }
 
-/// Microseconds for one crossing: by hand, and by the library.
+/// Microseconds per barrier: by hand, and by the library.
 fn rank(world: &Communicator) -> river::Result<(f64, f64)> {
     let times = Args::parse().times;
     let measure = |cross: &dyn Fn() -> mpi::Result| -> river::Result<f64> {

@@ -1,5 +1,5 @@
-//! Heat in a plate: the grid is cut into blocks, one for each rank, and in every step neighbours exchange their edges
-//! (halo exchange), of which the columns are a derived datatype.
+//! Heat in a plate: the grid is cut into blocks, one per rank, and in every step neighbours exchange their edges (halo
+//! exchange), with a derived datatype for the columns.
 //!
 //! ```text
 //! cargo run --release --example mpi_heat -- -n 4 --size 200 --steps 500
@@ -8,7 +8,7 @@
 use clap::Parser;
 use river::mpi::{self, Cartesian, Communicator, Datatype, MAX, MpiError, SUM, dims_create};
 
-/// Let a plate that is hot at its upper edge come to rest, by Jacobi's method.
+/// Compute the steady state of a plate that is hot at its upper edge, by Jacobi's method.
 #[derive(Parser)]
 struct Args {
     /// How many ranks [default: as many as `river run -n` says, or VMs can be found, or there are cores]
@@ -17,7 +17,7 @@ struct Args {
     /// Points on a side
     #[arg(long, value_name = "POINTS", default_value = "100", value_parser = clap::value_parser!(u16).range(1..))]
     size: u16,
-    /// Steps at most
+    /// Maximum number of steps
     #[arg(long, value_name = "N", default_value = "1000")]
     steps: u32,
 }
@@ -34,13 +34,13 @@ impl Block {
         row * (self.columns + 2) + column
     }
 
-    /// Sends the edges to the four neighbours and takes theirs into the border.
+    /// Sends the edges to the four neighbours and receives theirs into the border.
     fn exchange(&mut self, grid: &Cartesian) -> mpi::Result {
         let number = Datatype::of::<f64>();
         let row = number.contiguous(self.columns).commit();
         let column = number.vector(self.rows, 1, (self.columns + 2).cast_signed()).commit();
         let (last_row, last_column) = (self.rows, self.columns);
-        // Dimension, direction, shape, where the edge begins, where the opposite border begins.
+        // Dimension, direction, shape, start of the edge, start of the opposite border.
         for (dimension, by, shape, edge, border) in [
             (0, -1, &row, (1, 1), (last_row + 1, 1)),
             (0, 1, &row, (last_row, 1), (0, 1)),
@@ -56,7 +56,7 @@ impl Block {
         Ok(())
     }
 
-    /// One step; the largest change.
+    /// Performs one step; returns the largest change.
     fn step(&mut self) -> f64 {
         let mut next = self.points.clone();
         let mut largest = 0.0_f64;
@@ -74,7 +74,7 @@ impl Block {
     }
 }
 
-/// Steps that were made, and the mean temperature at the end.
+/// Returns the number of steps, and the mean temperature at the end.
 fn rank(world: &Communicator) -> river::Result<(u32, f64)> {
     let args = Args::parse();
     let size = usize::from(args.size);

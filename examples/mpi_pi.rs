@@ -1,4 +1,4 @@
-//! Pi by numerical integration of 4 / (1 + x^2) from 0 to 1, the first program of many an MPI course: every rank sums its
+//! Pi by numerical integration of 4 / (1 + x^2) from 0 to 1, the first program of many MPI courses: every rank sums its
 //! share of the rectangles, and a reduction adds the sums.
 //!
 //! ```text
@@ -14,7 +14,7 @@ struct Args {
     /// How many ranks [default: as many as `river run -n` says, or VMs can be found, or there are cores]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
-    /// Into how many rectangles the area is cut
+    /// How many rectangles to use
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u64).range(1..))]
     intervals: u64,
 }

@@ -13,7 +13,7 @@ struct Args {
     /// How many ranks [default: as many as `river run -n` says, or VMs can be found, or there are cores]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
-    /// How often it goes round
+    /// How many times it goes round
     #[arg(long, value_name = "N", default_value = "1")]
     rounds: u64,
 }
@@ -26,7 +26,7 @@ fn ring(world: &Communicator) -> river::Result {
     let (next, previous) = ((rank + 1) % p, (rank + p - 1) % p);
     let mut token = [0_u64];
     for round in 0..rounds {
-        // Rank 0 begins, and is where the token comes back to.
+        // Rank 0 begins, and gets the token back at the end of a round.
         if rank > 0 || round > 0 {
             world.recv_into(&mut token, previous, TAG)?;
         }

@@ -1,4 +1,4 @@
-//! A transposed matrix, sent with one call: the datatype says in which order its elements travel (MPI 1.3, example
+//! A matrix transposed by sending it: the datatype defines in which order its elements are sent (MPI 1.3, example
 //! 3.32).
 //!
 //! ```text
@@ -8,7 +8,7 @@
 use clap::Parser;
 use river::mpi::{self, Communicator, Datatype};
 
-/// Send a matrix from rank 0 to rank 1, which finds it transposed; print both.
+/// Send a matrix from rank 0 to rank 1, which receives it transposed; print both.
 #[derive(Parser)]
 struct Args {
     /// Rows of the matrix
@@ -19,14 +19,14 @@ struct Args {
     columns: u16,
 }
 
-/// Runs on both ranks; what rank 1 has got is the result.
+/// Runs on both ranks; the result is what rank 1 has received.
 fn transpose(world: &Communicator) -> river::Result<Vec<f64>> {
     let args = Args::parse();
     let (rows, columns) = (usize::from(args.rows), usize::from(args.columns));
     if world.rank() == 0 {
         let number = Datatype::of::<f64>();
         let column = number.vector(rows, 1, columns.cast_signed());
-        // One column behind the other: each begins one number further.
+        // The columns one after the other: each begins one element later.
         let transposed = column.hvector(columns, 1, number.extent()).commit();
         world.send_as(&matrix(rows, columns), 1, &transposed, 1, 0)?;
         Ok(Vec::new())

@@ -1,4 +1,4 @@
-//! Distributed grep: lines that match a pattern, with their files and places, in order.
+//! Distributed grep: the lines that match a pattern, with file and position, in order.
 //!
 //! ```text
 //! cargo run --release --example mr_grep -- 'fn main' examples
@@ -31,10 +31,10 @@ struct Args {
     paths: Vec<PathBuf>,
 }
 
-/// The key of a line is where it is, so the output is in the order of the files.
+/// The key of a line is its position, so the output has the order of the files.
 #[derive(Serialize, Deserialize)]
 struct Grep {
-    /// It travels as text and is compiled where it arrives.
+    /// Sent as text and compiled at the receiver.
     #[serde(serialize_with = "write", deserialize_with = "read")]
     pattern: Regex,
 }

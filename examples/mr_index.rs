@@ -1,4 +1,4 @@
-//! An inverted index: for each word the files in which it stands, and how often.
+//! An inverted index: for each word, the files that contain it, and how often.
 //!
 //! ```text
 //! cargo run --release --example mr_index -- README.md docs
@@ -14,7 +14,7 @@ use river::prelude::*;
 use river_examples::mr::Options;
 use river_examples::print::print;
 
-/// Make an index of files: a line for each word, with the files in which it stands and how often.
+/// Make an index of files: a line for each word, with the files that contain it and how often.
 #[derive(Parser)]
 #[command(after_help = "\
 Examples:
@@ -44,7 +44,7 @@ fn map(text: &[u8], out: &mut MapContext<'_, String, (String, u64)>) {
     }
 }
 
-/// Files come in the order of the input, which is that of their names.
+/// Files come in the order of the input, which is sorted by name.
 fn reduce(word: &str, files: &mut Values<'_, (String, u64)>, out: &mut ReduceContext<'_, String, String>) {
     let places: Vec<String> = files.map(|(file, count)| format!("{file}:{count}")).collect();
     out.emit(word, &places.join(" "));

@@ -1,4 +1,4 @@
-//! k-means (Lloyd's algorithm), iteration by iteration: each is a job that carries the centres, on the same VMs.
+//! k-means (Lloyd's algorithm): each iteration is a job that carries the centres, on the same VMs.
 //!
 //! ```text
 //! cargo run --release --example mr_kmeans -- --points 1000000 --clusters 5
@@ -14,7 +14,7 @@ use river_examples::mr::Options;
 use river_examples::print::print;
 use serde::{Deserialize, Serialize};
 
-/// Find clusters of points in the plane: of a file with two numbers a line, or of random points.
+/// Find clusters of points in the plane: from a file with two numbers per line, or of random points.
 #[derive(Parser)]
 #[command(after_help = "\
 Examples:
@@ -26,25 +26,25 @@ struct Args {
     /// How many clusters to look for
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     clusters: u32,
-    /// How many random points there are, if no file is given
+    /// How many random points to use if no file is given
     #[arg(long, default_value = "100000")]
     points: u64,
     /// Stop when no centre moves further than this
     #[arg(long, default_value = "0.001")]
     tolerance: f64,
-    /// Stop after so many iterations
+    /// Stop after this many iterations
     #[arg(long, default_value = "50")]
     iterations: u32,
-    /// A file with two numbers a line
+    /// A file with two numbers per line
     file: Option<PathBuf>,
 }
 
 type Point = (f64, f64);
 
-/// Points of a cluster: their sum, and how many they are.
+/// The sum of a cluster's points, and their number.
 type Sum = Serde<(f64, f64, u64)>;
 
-/// One iteration: each point goes to the nearest centre, the mean of which becomes the new one.
+/// One iteration: each point is assigned to the nearest centre; the mean of its points becomes the new centre.
 #[derive(Serialize, Deserialize)]
 struct KMeans {
     centres: Vec<Point>,
@@ -85,7 +85,7 @@ fn parse(line: &str) -> Option<Point> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Points around places on a circle.
+/// Random points around places on a circle.
 fn random(count: u64, clusters: u32) -> Vec<Point> {
     let mut state = 0x5eed_u64;
     let mut uniform = || {
@@ -117,7 +117,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
         return Err(VrError::msg("there are fewer points than clusters"));
     }
     let cluster = args.options.cluster(vr)?;
-    // Spread over the input, which is a poor man's random choice.
+    // Spread over the input, as a substitute for a random choice.
     let step = points.len() / args.clusters as usize;
     let mut centres: Vec<Point> = (0..args.clusters as usize).map(|i| points[i * step + i % step]).collect();
     let input = Input::items(points);

@@ -1,4 +1,4 @@
-//! `PageRank`, iteration by iteration: each is a job whose input is the output of the one before, on the same VMs.
+//! `PageRank`: each iteration is a job whose input is the output of the previous one, on the same VMs.
 //!
 //! ```text
 //! cargo run --release --example mr_pagerank -- --pages 100000
@@ -16,7 +16,7 @@ use river_examples::mr::Options;
 use river_examples::print::print;
 use serde::{Deserialize, Serialize};
 
-/// Rank the pages of a random web, in which few pages have most of the links.
+/// Rank the pages of a random web, in which a few pages have most of the links.
 #[derive(Parser)]
 #[command(after_help = "\
 Example:
@@ -27,17 +27,17 @@ struct Args {
     /// How many pages the web has
     #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
     pages: u32,
-    /// Stop when the ranks change by less than this, all together
+    /// Stop when the sum of all changes is less than this
     #[arg(long, default_value = "0.001")]
     tolerance: f64,
-    /// Stop after so many iterations
+    /// Stop after this many iterations
     #[arg(long, default_value = "50")]
     iterations: u32,
 }
 
-/// How likely the random surfer follows a link (Brin and Page, 1998).
+/// The probability that the random surfer follows a link (Brin and Page, 1998).
 const DAMPING: f64 = 0.85;
-/// Counters are integers: ranks are counted in these parts.
+/// Counters are integers, so ranks are counted in units of one over this.
 const PARTS: f64 = 1e12;
 const CHANGE: &str = "change of ranks (1e-12)";
 const DANGLING: &str = "rank of pages without links (1e-12)";
@@ -45,16 +45,16 @@ const DANGLING: &str = "rank of pages without links (1e-12)";
 /// A page: its rank, and the pages that it links to.
 type Page = (f64, Serde<Vec<u32>>);
 
-/// What a page is told in an iteration.
+/// A message to a page in an iteration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Message {
-    /// By itself: its rank so far and its links.
+    /// From the page itself: its rank so far and its links.
     Page(f64, Vec<u32>),
-    /// By a page that links to it.
+    /// From a page that links to it: a share of that page's rank.
     Rank(f64),
 }
 
-/// Makes the web.
+/// Generates the web.
 #[derive(Serialize, Deserialize)]
 struct Web {
     pages: u32,
@@ -93,7 +93,7 @@ impl MapReduce for Web {
 #[derive(Serialize, Deserialize)]
 struct PageRank {
     pages: u32,
-    /// The rank of all pages without links, which is everybody's.
+    /// The total rank of the pages without links, which is distributed to all pages.
     dangling: f64,
 }
 
@@ -164,7 +164,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     })?)
 }
 
-/// The ten pages of the highest ranks.
+/// The ten pages with the highest ranks.
 fn best(cluster: &Cluster<'_>, pages: &Path) -> Result<Vec<(u32, f64)>, JobError> {
     let highest_first = river::mapreduce::job(
         |(page, (rank, _)): (u32, (f64, Serde<Vec<u32>>)),

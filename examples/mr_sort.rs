@@ -37,7 +37,7 @@ struct Args {
 enum Command {
     /// Write random records to a file, the same ones each time
     Generate {
-        /// How many
+        /// How many records
         records: u64,
         /// The file
         file: PathBuf,
@@ -49,7 +49,7 @@ enum Command {
         /// The directory, which must be new or empty
         output: PathBuf,
     },
-    /// Say whether the records of a file or directory are sorted, and their checksum
+    /// Check whether the records of a file or directory are sorted, and print their checksum
     Validate {
         /// The file or directory
         path: PathBuf,
@@ -92,12 +92,12 @@ fn sort(vr: &Vr, options: &Options, input: &Path, output: &Path) -> river::Resul
     Ok(())
 }
 
-/// An error with the file that it is about.
+/// An error with the file that it concerns.
 fn at(path: &Path, error: &io::Error) -> VrError {
     VrError::msg(format!("{}: {error}", path.display()))
 }
 
-/// The checksum.
+/// Validates the records; returns their checksum.
 fn validate(path: &Path) -> river::Result<u64> {
     let checked = check(path).map_err(|error| at(path, &error))?;
     println!("records: {}, checksum: {:016x}, sorted: {}", checked.records, checked.checksum, checked.sorted);

@@ -1,4 +1,4 @@
-//! How often each word occurs: the first example of the MapReduce paper.
+//! Counts how often each word occurs: the first example of the MapReduce paper.
 //!
 //! ```text
 //! cargo run --release --example mr_wordcount -- --top 10 README.md docs

@@ -7,7 +7,7 @@
 //! A
 //! ```
 //!
-//! Without commands it says which there are, and reads them from standard input.
+//! Without commands it lists them, and reads them from standard input.
 
 use std::io::BufRead;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use river::core::{Service, ServiceError};
 use river::prelude::*;
 use river::rai::{CallError, Object, Rai};
 
-/// What can be asked for.
+/// The available commands.
 const COMMANDS: &str = "\
 Commands:
   add A B      the sum
@@ -31,21 +31,21 @@ Commands:
   wait         until somebody cancels it, or the server ends
   again        look the server up once more";
 
-/// Call functions of a program that serves others. Without commands, they are read from standard input, one a line.
+/// Call functions of a program that serves others. Without commands, they are read from standard input, one per line.
 #[derive(Parser)]
 #[command(after_help = COMMANDS)]
 struct Args {
-    /// The name under which the program is known
+    /// The name under which the server is published
     #[arg(long, value_name = "NAME", default_value = "calculator")]
     name: String,
-    /// For how many seconds to look for it
+    /// How many seconds to search for it
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     patience: u64,
     /// What to call
     commands: Vec<String>,
 }
 
-/// What a stack is for this program: nothing but the name of a type.
+/// A stack, of which this program knows only the name of the type.
 struct Stack;
 
 struct Client<'a> {
@@ -56,7 +56,7 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// The stack, which is made when it is first asked for.
+    /// The stack, created on first use.
     fn stack(&mut self) -> Result<&Object<'a, Stack>, CallError> {
         match &mut self.stack {
             Some(stack) => Ok(stack),
@@ -92,7 +92,7 @@ impl<'a> Client<'a> {
                 (self.stack, self.server) = (None, Rai::look_up(self.vr, self.name)?);
                 "found".into()
             }
-            // Three that are refused: the wrong types, a name that is not exported, and code of this program.
+            // Three calls that are refused: the wrong types, a name that is not exported, and code of this program.
             ("types", _) => self.server.call_named::<i32, _>("add", (1_i32, 2_i32))?.to_string(),
             ("nobody", _) => self.server.call_named::<f64, _>("nobody", ())?.to_string(),
             ("code", _) => self.server.call(|x: i64| x + 1, (1,))?.to_string(),
@@ -101,7 +101,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Looks again until it is found, or time is up.
+/// Searches until the server is found, or the time is up.
 fn look_up(vr: &Vr, args: &Args) -> Result<Service, ServiceError> {
     let start = Instant::now();
     loop {
@@ -119,7 +119,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
         Ok(answer) => println!("{answer}"),
         Err(error) => {
             println!("error: {error}");
-            // With RUST_BACKTRACE set for the server, the calls that led to a panic there.
+            // If RUST_BACKTRACE is set for the server, the backtrace of a panic there.
             error.trace().into_iter().for_each(|trace| eprintln!("{trace}"));
         }
     };

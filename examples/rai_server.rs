@@ -1,12 +1,12 @@
-//! A calculator for other programs: functions and objects that are known by name, and served until standard input ends.
-//! `rai_client` is one of those who call them; the two share nothing but the key of their user.
+//! A calculator for other programs: functions and objects that are exported by name, and served until standard input
+//! ends. `rai_client` is such a program; the two share nothing but the key of their user.
 //!
 //! ```text
 //! $ cargo run --release --example rai_server          # until Ctrl-D
 //! [serving "calculator", until standard input ends]
 //! ```
 //!
-//! In another terminal (a shell stops what reads the terminal in the background):
+//! In another terminal (a shell stops a background program that reads the terminal):
 //!
 //! ```text
 //! $ cargo run --release --example rai_client -- "add 1 2" "mean 1 2 6" "push A" "push B" "pop"
@@ -29,7 +29,7 @@ use river::rai::{Exports, RaiServer};
 #[derive(Parser)]
 #[command(after_help = "Example, in another terminal: rai_client \"add 1 2\" \"push A\" len")]
 struct Args {
-    /// The name under which other programs find it
+    /// The name under which other programs find the server
     #[arg(long, value_name = "NAME", default_value = "calculator")]
     name: String,
     /// Serve on a virtual machine, found or started, not in this process
@@ -40,10 +40,10 @@ struct Args {
     concurrent: u16,
 }
 
-/// How many stacks there are.
+/// The number of existing stacks.
 static STACKS: AtomicUsize = AtomicUsize::new(0);
 
-/// An object that lives here and is held by clients.
+/// An object that lives on the server and is held by clients.
 #[derive(Default)]
 struct Stack(Vec<String>);
 
@@ -69,14 +69,14 @@ impl Drop for Stack {
     }
 }
 
-/// Returns when nobody waits for it any more.
+/// Returns when its result is no longer wanted.
 fn wait() {
     while !river::rai::current::is_cancelled() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// What a client can call. Everything else that is in this program it cannot.
+/// What clients can call. Nothing else in this program can be called.
 fn exports() -> Exports {
     Exports::new()
         .function("add", |a: f64, b: f64| a + b)
@@ -90,7 +90,7 @@ fn exports() -> Exports {
         .method("len", |stack: &Stack| stack.0.len())
 }
 
-/// Waits until nobody has the other end of standard input any more.
+/// Waits until the other end of standard input is closed.
 fn until_input_ends() -> river::Result {
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())

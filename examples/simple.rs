@@ -8,7 +8,7 @@ use clap::Parser;
 use river::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Print the name of every virtual machine that can be found, said by a virtual resource that runs there.
+/// Print the name of every virtual machine that can be found, as told by a virtual resource that runs there.
 #[derive(Parser)]
 struct Args {
     /// How many VMs to start in this program if none is found

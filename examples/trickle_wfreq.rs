@@ -1,5 +1,5 @@
-//! Example 7 of the Trickle paper, line by line: a distributed counter of words. The example `wfreq` is the same for
-//! people who have words to count: faster, and with all that a program needs.
+//! Example 7 of the Trickle paper, line by line: a distributed word counter. The example `wfreq` is the version for
+//! practical use: faster, and with everything that a program needs.
 //!
 //! ```text
 //! $ cargo run --release --example trickle_wfreq -- 4 2 docs/guide/
@@ -21,7 +21,7 @@ use river::prelude::*;
 struct Args {
     /// How many virtual machines to use
     vmcount: usize,
-    /// How many files a virtual machine is given at a time
+    /// How many files to give a virtual machine at a time
     chunksize: usize,
     /// How the names of the files begin
     pattern: String,
@@ -52,7 +52,7 @@ fn mergecounts(dlist: Vec<Counts>) -> Counts {
     m
 }
 
-/// The files that the shell's `PATTERN*` would find.
+/// The files that the shell's `PATTERN*` would match.
 fn glob(pattern: &str) -> io::Result<Vec<PathBuf>> {
     let (directory, start) = pattern.rsplit_once('/').map_or((".", pattern), |(d, s)| (d, s));
     let entries = fs::read_dir(if directory.is_empty() { "/" } else { directory })?;

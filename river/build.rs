@@ -1,7 +1,7 @@
 //! Tells the `river` command which commit it was made from: `RIVER_VERSION`, and `RIVER_COMMIT_TIME` in seconds since 1970.
 //!
-//! Without git, or outside a checkout, there is no commit, and that is fine. Debug builds have none either: every commit would
-//! compile everything anew that depends on this crate.
+//! Without git, or outside a checkout, there is no commit, and that is fine. Debug builds have none either: otherwise every
+//! commit would recompile everything that depends on this crate.
 
 use std::env;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn main() {
         Some(Commit { hash, day, time }) => (format!("{version} ({hash} {day})"), time),
         None => (version, "0".to_owned()),
     };
-    // As those set it who build packages that are to be equal bit by bit.
+    // Set for reproducible builds.
     let time = env::var("SOURCE_DATE_EPOCH").unwrap_or(time);
     println!("cargo::rustc-env=RIVER_VERSION={said}");
     println!("cargo::rustc-env=RIVER_COMMIT_TIME={time}");
@@ -28,9 +28,9 @@ struct Commit {
 }
 
 fn commit() -> Option<Commit> {
-    // A copy of this crate in the checkout of something else is not of that commit.
+    // A copy of this crate within the checkout of another project does not belong to that commit.
     git(&["ls-files", "--error-unmatch", "build.rs"])?;
-    // It is written to by every commit and checkout.
+    // Every commit and checkout writes to it.
     let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
     println!("cargo::rerun-if-changed={log}");
     let shown = git(&["show", "--no-patch", "--abbrev=9", "--date=short", "--format=%h %cd %ct", "HEAD"])?;

@@ -1,6 +1,6 @@
-//! Calls and farms over each link: tasks a second, one synchronous call, pipelined calls, large arguments and
-//! results, and the time from the start of a program to its first result, beside Python's libraries for the same, and
-//! tarpc.
+//! Calls and farms over each link: tasks per second, one synchronous call, pipelined calls, large arguments and
+//! results, and the time from the start of a program to its first result, compared with Python's libraries for the same
+//! purpose, and tarpc.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench farm
@@ -28,30 +28,30 @@ use serde::{Deserialize, Serialize};
 
 const TASKS: u64 = 100_000;
 const CALLS: u64 = 20_000;
-/// Outstanding calls.
+/// The number of outstanding calls.
 const WINDOW: usize = 1000;
 
 /// Measure calls and farms.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Measure Python's libraries as well, those that are installed, and tarpc, which is built for it
+    /// Also measure Python's libraries, if they are installed, and tarpc, which is built for this
     #[arg(long)]
     peers: bool,
-    /// The Python to measure them with: of a virtual environment, say
+    /// The Python with these libraries, for instance in a virtual environment
     #[arg(long, default_value = "python3", value_name = "PATH")]
     python: PathBuf,
     /// Measure only how much memory the initiator needs for one million and for ten million items
     #[arg(long)]
     memory: bool,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// One number a round, each.
+/// The measurements: one number per round for each.
 #[derive(Default, Serialize, Deserialize)]
 struct Measured {
     tasks: Vec<f64>,
@@ -123,7 +123,7 @@ fn tables(args: &Args) -> river::Result {
 }
 
 impl Measured {
-    /// As peers name what they measure.
+    /// Indexed by the names that peers use.
     fn by_name(self) -> impl Fn(&str) -> Option<Spread> + Copy {
         let Self { tasks, auto, call, pipelined, mib1, mib64 } = self;
         let [tasks, auto, call, pipelined, mib1, mib64] =
@@ -140,7 +140,7 @@ impl Measured {
     }
 }
 
-/// A row; `ours` are the tasks a second, and the microseconds of a call, that it is held against.
+/// A row; `ours` are the tasks per second and the microseconds of a call with which it is compared.
 fn cells(measured: impl Fn(&str) -> Option<Spread>, ours: (Option<f64>, Option<f64>)) -> [Option<Spread>; 8] {
     let (tasks, call) = (measured("tasks"), measured("call"));
     let fewer = tasks.zip(ours.0).map(|(theirs, ours)| (ours / theirs.median).into());
@@ -177,7 +177,7 @@ fn run_case(case: &str) -> river::Result {
             })?;
             process::report(&peak)?;
         }
-        // The whole program of `first_result`.
+        // The whole program that `first_result` runs.
         "first" => river::try_run(|vr| {
             let addresses = std::env::var("RIVER_BENCH_VMS").unwrap_or_default();
             let vms: Vec<VmInfo> = serde_json::from_str(&addresses)?;
@@ -193,14 +193,14 @@ fn run_case(case: &str) -> river::Result {
     Ok(())
 }
 
-/// Milliseconds from the start of a process to the results of two VMs that have its image already.
+/// Milliseconds from the start of a process to the results of two VMs that already have its image.
 fn first_result() -> river::Result<f64> {
     let machines = Vm::start_many(&VmConfig::default().hidden(), 2)?;
     let infos: Vec<VmInfo> = machines.iter().map(Vm::info).collect();
     let infos = serde_json::to_string(&infos)?;
     let environment = [("RIVER_BENCH_VMS", OsStr::new(&infos))];
     let mut took = 0.0;
-    // The first time, the image travels.
+    // The first time includes sending the image.
     for _ in 0..2 {
         let start = Instant::now();
         let sum: u64 = process::run_with("first", &[], &environment)?;
@@ -270,7 +270,7 @@ fn pipelined(vms: &Vms<'_>) -> river::Result<f64> {
     Ok(TASKS as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Milliseconds for so many bytes there and back.
+/// Milliseconds to send this many bytes there and back.
 fn echo(vms: &Vms<'_>, size: usize, times: u32) -> river::Result<f64> {
     let blob = Blob::from(vec![7; size]);
     let start = Instant::now();

@@ -1,16 +1,16 @@
 //! Latency, bandwidth and message rate between two VRs over each link, as the OSU micro-benchmarks measure them,
-//! beside the same exchange between two threads without River, in the same run.
+//! compared with the same exchange between two threads without River, in the same run.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench links
 //! cargo bench -p river-benches --bench links -- --rounds 3 --link shm --link tcp
 //! ```
 //!
-//! * Local: two VRs of one process; limit: two crossbeam channels, looked into again and again. Memory is handed
-//!   over, not copied, so bandwidth is only a number.
+//! * Local: two VRs of one process; limit: two crossbeam channels, polled. Memory is handed over, not copied, so
+//!   bandwidth is only a number.
 //! * Shm: two processes of one machine; limit: a ring of 256 KiB between two threads, copied in and copied out.
-//! * Tcp: the same two processes with `RIVER_LINKS=tcp`; limits: a connection between two threads, blocking reads, and
-//!   non-blocking reads with `yield`.
+//! * Tcp: the same two processes with `RIVER_LINKS=tcp`; limits: a connection between two threads, with blocking reads,
+//!   and with non-blocking reads and `yield`.
 //!
 //! Each link is measured in a process of its own. Within a round, River and its limits take turns for each size.
 
@@ -30,19 +30,19 @@ const PLANS: Channel = Channel::named("river-benches plans");
 const DATA: Channel = Channel::named("river-benches data");
 const SIZES: [usize; 9] = [0, 8, 64, 1 << 10, 8 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20];
 
-/// Compare River's links with what they are made of.
+/// Compare River's links with their building blocks.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Only this link (may be repeated)
     #[arg(long)]
     link: Vec<Link>,
-    /// Only messages of so many bytes (may be repeated)
+    /// Only messages of this many bytes (may be repeated)
     #[arg(long)]
     size: Vec<usize>,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -61,7 +61,7 @@ enum Measure {
     Rate,
 }
 
-/// What one line of a table is made of: for River and each limit, one number a round.
+/// The numbers of one row of a table: for River and each limit, one per round.
 #[derive(Serialize, Deserialize)]
 struct Line {
     measure: Measure,
@@ -129,7 +129,7 @@ fn table_of(link: Link, measure: Measure, lines: &[Line]) -> Table {
 }
 
 impl Measure {
-    /// All that is measured of a link.
+    /// Everything that is measured of a link.
     fn plans(sizes: &[usize]) -> impl Iterator<Item = (Self, Plan)> {
         let latency = sizes.iter().map(|&size| (Measure::Latency, Plan::latency(size)));
         let with_content = sizes.iter().filter(|&&size| size > 0);
@@ -157,7 +157,7 @@ fn run_case(case: &str) -> Result {
             if index == 0 {
                 return Some(measure(link, rounds, sizes, vr, ids[1]).map_err(|error| error.to_string()));
             }
-            // Ends with the other one.
+            // It ends when the other one does.
             let _ = follow(vr, ids[0]);
             None
         });
@@ -200,7 +200,7 @@ fn measure(link: Link, rounds: usize, sizes: &[usize], vr: &Vr, peer: VrId) -> R
     Ok(lines)
 }
 
-/// What the measuring VR talks to. Serves until the program ends.
+/// The VR with which the measuring VR exchanges messages. Serves until the program ends.
 #[derive(Serialize, Deserialize)]
 struct Follower;
 
@@ -212,7 +212,7 @@ impl VirtualResource for Follower {
 }
 
 fn follow(vr: &Vr, leader: VrId) -> Result {
-    // Kept until the next plan: the leader, who drops the last answer, must not be the one to free its memory.
+    // Kept until the next plan: the leader, which drops the last answer, must not be the one to free its memory.
     let mut data = Bytes::new();
     while let Ok(plan) = vr.receive(Selector::on(PLANS).from(leader)) {
         let plan: Plan = serde_json::from_slice(&plan.payload.to_bytes())?;

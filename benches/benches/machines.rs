@@ -1,16 +1,16 @@
-//! Time to find and lease VMs, to deploy VRs and to ship a program, each beside the least that it could cost.
+//! Time to find and lease VMs, to deploy VRs and to ship a program, each compared with a lower bound.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench machines
 //! ```
 //!
-//! The VMs run in a process of their own, with a key, a port and a cache that nobody else uses. The limits:
+//! The VMs run in a process of their own, with a key, a port and a cache that nothing else uses. The limits:
 //!
-//! * finding: as many bare UDP sockets that answer a datagram of the same size
+//! * finding: the same number of bare UDP sockets that answer a datagram of the same size
 //! * leasing: a TCP connection and one message each way
 //! * deploying n VRs: n threads that are started and report
-//! * a program's first VR: the same executable started as a child, until it has printed a line; where the image is
-//!   shipped, after as many bytes went over a TCP connection into a file
+//! * a program's first VR: the same executable started as a child, until it has printed a line; if the image is
+//!   shipped, preceded by sending as many bytes over a TCP connection into a file
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,24 +29,24 @@ use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const STOP: Channel = Channel::named("river-benches stop");
-/// VMs among which the VRs are spread.
+/// The number of VMs over which the VRs are distributed.
 const VMS: usize = 4;
 const VRS: [usize; 4] = [1, 8, 100, 1000];
-/// As large as River's.
+/// The same size as River's.
 const PROBE: usize = 1024;
 
-/// Measure what comes before the first envelope.
+/// Measure everything that precedes the first envelope.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "9", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A line of the table, in milliseconds.
+/// A row of the table, in milliseconds.
 #[derive(Serialize, Deserialize)]
 struct Line {
     what: String,
@@ -67,7 +67,7 @@ fn table(args: &Args) -> river::Result {
         .column("limit", "ms", 2)
         .column("ratio", "", 1);
     for (port, case, vms) in [(0, "discover", 4), (1, "discover", 32), (2, "deploy", VMS), (3, "ship", 1)] {
-        // Below the range from which the system takes its ports.
+        // Below the range from which the system assigns ports.
         let port = (20_000 + std::process::id() % 1000 * 10 + port).to_string();
         let directory = scratch.path().join(&port);
         let (key, cache) = (directory.join("key"), directory.join("cache"));
@@ -112,7 +112,7 @@ fn run_case(case: &str) -> river::Result {
     Ok(process::report(&lines)?)
 }
 
-/// How long it takes, in milliseconds, and what it returns.
+/// Returns the duration in milliseconds, and the result.
 fn timed<T>(body: impl FnOnce() -> river::Result<T>) -> river::Result<(f64, T)> {
     let start = Instant::now();
     let value = body()?;
@@ -147,7 +147,7 @@ fn discover(vms: usize, rounds: usize) -> river::Result<Vec<Line>> {
     })
 }
 
-/// A datagram to each of so many sockets, all of them served by one other thread, and their answers.
+/// Sends a datagram to each of `count` sockets, all served by another thread, and receives the answers.
 fn bare_answers(count: usize) -> river::Result<f64> {
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
     let asker = bind()?;
@@ -196,7 +196,7 @@ fn deploy(vms: usize, rounds: usize) -> river::Result<Vec<Line>> {
             lease.river.push(time);
             lease.limit.push(bare_connection()?);
             leased.extend(vr.allocate(found[1..].to_vec(), vms - 1)?);
-            // Their hosts start, and talk to this process.
+            // Starts the hosts and their connections to this process.
             cycle(vr, &leased, vms)?;
             for (count, line) in &mut lines {
                 line.river.push(cycle(vr, &leased, *count)?);
@@ -208,7 +208,7 @@ fn deploy(vms: usize, rounds: usize) -> river::Result<Vec<Line>> {
     Ok(std::iter::once(lease).chain(lines.into_iter().map(|(_, line)| line)).collect())
 }
 
-/// Deploys VRs, which is what is measured, and ends them.
+/// Deploys VRs, which is measured, and ends them.
 fn cycle(vr: &Vr, vms: &[VmInfo], count: usize) -> river::Result<f64> {
     let spread: Vec<VmInfo> = vms.iter().cycle().take(count).cloned().collect();
     let (time, group) = timed(|| Ok(vr.deploy(&spread, |_| Idle)?))?;
@@ -216,7 +216,7 @@ fn cycle(vr: &Vr, vms: &[VmInfo], count: usize) -> river::Result<f64> {
         vr.send_bytes(id, STOP, 0, Vec::new())?;
     }
     for id in group.iter() {
-        // It sends nothing: this is its end.
+        // It sends nothing: an error reports its end.
         if let Ok(envelope) = vr.receive(Selector::on(STOP).from(id)) {
             return Err(river::VrError::msg(format!("VR {} sent something", envelope.src)));
         }
@@ -269,7 +269,7 @@ fn ship(cache: &Path, rounds: usize) -> river::Result<Vec<Line>> {
         for file in files(cache)? {
             fs::remove_file(file)?;
         }
-        // Each time a program of its own, which needs a new host.
+        // Each time a new program, which needs a new host.
         cold.river.push(first_vr()?);
         warm.river.push(first_vr()?);
         let images = files(cache)?;
@@ -305,7 +305,7 @@ fn first_vr() -> river::Result<f64> {
     })
 }
 
-/// Brings an executable to another file by a connection.
+/// Copies an executable to another file over a connection.
 fn bare_ship(image: &Path, copy: &Path) -> river::Result {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (address, source) = (listener.local_addr()?, image.to_owned());

@@ -1,5 +1,5 @@
-//! MapReduce on one machine: word count and sort on River's VMs, against the best that we can write within one process, and
-//! against Spark and Dask where a Python has them. Spark needs Java 17.
+//! MapReduce on one machine: word count and sort on River's VMs, compared with the best that we can write within one
+//! process, and with Spark and Dask if a Python has them. Spark needs Java 17.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mapreduce                                # 1 GB of text, 10 million records
@@ -8,9 +8,9 @@
 //! cargo bench -p river-benches --bench mapreduce -- --megabytes 200 --rounds 1 --peers --python /tmp/peers/bin/python3
 //! ```
 //!
-//! Inputs are in the page cache, outputs of sorts go to files. The VMs are up and have the program's image and their workers
-//! before the clock starts, Spark has its session. Cases take turns, each in a process of its own. Memory is the sum of the
-//! peaks of all processes.
+//! Inputs are in the page cache, outputs of sorts go to files. The VMs are up and have the program's image and their
+//! workers before the clock starts; Spark has its session. Cases take turns, each in a process of its own. Memory is
+//! the sum of the peaks of all processes.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -37,25 +37,25 @@ const PARTS: usize = 16;
 /// Compare MapReduce on VMs with programs within one process, Spark and Dask.
 #[derive(Parser)]
 struct Args {
-    /// How often each case is run
+    /// How many times each case is run
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Size of the text, and of the records to sort
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     megabytes: u32,
-    /// Also run Spark and Dask, once, as they take their time: eight minutes for 1 GB
+    /// Also run Spark and Dask, once, as they are slow: eight minutes for 1 GB
     #[arg(long)]
     peers: bool,
-    /// The Python that has them
+    /// The Python that has Spark and Dask
     #[arg(long, default_value = "python3")]
     python: String,
-    /// Make the inputs only
+    /// Only make the inputs
     #[arg(long)]
     prepare: bool,
-    /// Only cases whose name has this in it, and the first, which they are compared with
+    /// Only the cases whose name contains this, and the first one, with which they are compared
     #[arg(long)]
     only: Option<String>,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -64,12 +64,12 @@ struct Args {
 struct Measured {
     seconds: f64,
     peak: u64,
-    /// Different words, or whether the output is as it should be; 0: not known.
+    /// The number of distinct words, or whether the output is right; 0: unknown.
     result: u64,
     spilled: u64,
 }
 
-/// What is run, and how it is called.
+/// A program to run, and its name.
 #[derive(Clone, Copy)]
 enum Case {
     Here(&'static str),
@@ -96,7 +96,7 @@ impl Case {
     }
 }
 
-/// Where inputs and outputs are.
+/// The files for inputs and outputs.
 struct Place {
     text: PathBuf,
     records: PathBuf,
@@ -137,7 +137,7 @@ fn compare(args: &Args) -> river::Result {
             .zip(CASES)
             .filter(|&(index, case)| wanted(index, case) && can_run(case, args))
             .map(|(_, case)| case)
-            // Words take no memory.
+            // Word count needs little memory.
             .filter(|case| job == "sort" || !case.name().ends_with("half") && !case.name().ends_with("tenth"))
             .collect();
         let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); cases.len()];
@@ -220,7 +220,8 @@ fn run(case: Case, job: &str, place: &Place, args: &Args) -> river::Result<Measu
     match case {
         Case::Here(name) => Ok(process::run(&format!("{job}/{name}"), &[input, &place.output])?),
         Case::Python { script, .. } => {
-            // Dask starts processes that import the script: it has to be a file. What they spill, and leave, goes with it.
+            // Dask starts processes that import the script, so it must be a file. Whatever they spill or leave behind
+            // is removed with it.
             let scratch = place.output.with_extension("scratch");
             let _ = fs::remove_dir_all(&scratch);
             fs::create_dir(&scratch)?;
@@ -238,7 +239,7 @@ fn run(case: Case, job: &str, place: &Place, args: &Args) -> river::Result<Measu
     }
 }
 
-/// Runs a script that prints what it measured and waits. Whatever else it has to say goes to that file.
+/// Runs a script that prints its measurements and waits. Everything else that it prints goes to `stderr`.
 fn measure_python(command: &mut Command, stderr: &Path) -> river::Result<Measured> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(stderr)?);
     let mut child = command.spawn()?;
@@ -331,7 +332,7 @@ fn on_vms(job: impl Fn(&Cluster<'_>) -> river::Result<(u64, Report)>) -> river::
     })
 }
 
-/// Sorts records on two threads: references beside the first bytes of the keys, then parts written side by side.
+/// Sorts records on two threads: references with the first bytes of the keys, then parts written concurrently.
 fn sort_here(input: &Path, output: &Path) -> river::Result {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
     let mut bytes = Vec::new();

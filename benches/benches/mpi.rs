@@ -1,19 +1,19 @@
 //! Point-to-point communication of MPI ranks, as the OSU micro-benchmarks measure it: latency, bandwidth, bidirectional
-//! bandwidth and message rate of two, and the message rate of two pairs at once; beside the core's link alone, in the same
-//! run, and beside MPICH and Open MPI where they are installed (`apt-get install mpich libmpich-dev`, `apt-get install
-//! openmpi-bin libopenmpi-dev`).
+//! bandwidth and message rate of two ranks, and the message rate of two pairs at once; compared with the core's link
+//! alone, in the same run, and with MPICH and Open MPI if they are installed (`apt-get install mpich libmpich-dev`,
+//! `apt-get install openmpi-bin libopenmpi-dev`).
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mpi
 //! cargo bench -p river-benches --bench mpi -- --rounds 3 --link shm --size 8 --size 65536
 //! ```
 //!
-//! * Local: ranks of one process; beside the others through shared memory
+//! * Local: ranks of one process; the others use shared memory
 //! * Shm: processes of one machine
-//! * Tcp: the same with `RIVER_LINKS=tcp`; beside the others with shared memory switched off
+//! * Tcp: the same with `RIVER_LINKS=tcp`; the others have shared memory switched off
 //!
-//! The link alone: the same exchanges by `Vr::send_bytes` and `Vr::receive`, of memory that is handed over and read by
-//! nobody. MPI copies from the sender's slice and into the receiver's.
+//! The link alone: the same exchanges by `Vr::send_bytes` and `Vr::receive`, of memory that is handed over and not
+//! read. MPI copies from the sender's slice and into the receiver's.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -33,29 +33,29 @@ use serde::{Deserialize, Serialize};
 
 const RAW: Channel = Channel::named("river-benches mpi raw");
 const SIZES: [usize; 8] = [0, 8, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
-/// What is moved per measurement, about, and the most messages and windows.
+/// The approximate volume of a measurement, and the most messages and windows.
 const VOLUME: usize = 64 << 20;
 const PINGS: usize = 4000;
 const WINDOWS: usize = 300;
-/// What a window has at most.
+/// The maximum size of a window.
 const ROOM: usize = 4 << 20;
 
 /// Compare River's MPI with its links and with MPI in C.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Only this link (may be repeated)
     #[arg(long)]
     link: Vec<Link>,
-    /// Only messages of so many bytes (may be repeated)
+    /// Only messages of this many bytes (may be repeated)
     #[arg(long, value_parser = size)]
     size: Vec<usize>,
     /// Leave MPICH and Open MPI out
     #[arg(long)]
     no_peers: bool,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -99,13 +99,13 @@ impl Measure {
         ["us", "GB/s", "GB/s", "million/s", "million/s"][self as usize]
     }
 
-    /// As the programs in C call it.
+    /// The name that the programs in C use.
     fn name(self) -> &'static str {
         ["latency", "bandwidth", "bidirectional", "rate", "pairs"][self as usize]
     }
 }
 
-/// Who is measured: a column of the table.
+/// A column of the table: the numbers of one implementation.
 type Numbers = BTreeMap<(Measure, usize), Vec<f64>>;
 
 fn main() -> ExitCode {
@@ -141,7 +141,7 @@ fn tables(args: &Args) -> Result {
     Ok(())
 }
 
-/// What MPICH and Open MPI do, those of them that are installed.
+/// The numbers of MPICH and Open MPI, if they are installed.
 fn all_peers(rounds: u16, sizes: &[usize], over_tcp: bool) -> Vec<(&'static str, Numbers)> {
     let mut peers = Vec::new();
     for mpi in &ALL {
@@ -160,12 +160,12 @@ fn all_peers(rounds: u16, sizes: &[usize], over_tcp: bool) -> Vec<(&'static str,
     peers
 }
 
-/// Rates are of interest for short messages only.
+/// Rates are only of interest for short messages.
 fn pair_sizes(sizes: &[usize]) -> impl Iterator<Item = usize> {
     sizes.iter().copied().filter(|size| (1..=8 << 10).contains(size))
 }
 
-/// Ratios are to the second column and those behind: above 1 is more of what is measured than they have.
+/// Ratios are relative to the second and later columns: above 1 means that River's value is larger.
 fn table_of(link: Link, measure: Measure, columns: &[(&str, Numbers)]) -> Table {
     let mut table = Table::new(format!("{link:?}: {}", measure.title()), "size");
     for (index, (name, _)) in columns.iter().enumerate() {
@@ -216,7 +216,7 @@ fn peer(
     Ok(numbers)
 }
 
-/// The measured jobs: of two ranks, and of four; in one process, or each in one of its own.
+/// The measured jobs: of two ranks, and of four; in one process, or in one process each.
 fn run_case(case: &str) -> Result {
     let local = case == "Local";
     let measured = river::try_run(|vr| {
@@ -228,7 +228,7 @@ fn run_case(case: &str) -> Result {
     Ok(process::report(&measured.map_err(|error| error.to_string())?)?)
 }
 
-/// The rounds and the sizes that this process was given.
+/// The rounds and the sizes that this process was started with.
 fn plan() -> (usize, Vec<usize>) {
     let mut arguments = std::env::args().skip(1);
     let rounds = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(1);
@@ -280,10 +280,10 @@ fn pairs(world: &Communicator) -> river::Result<Flat> {
     Ok(numbers.into_iter().collect())
 }
 
-/// One number of one measure at one size.
+/// The numbers of one measure at one size.
 type Flat = Vec<((Measure, usize), Vec<f64>)>;
 
-/// What both ranks do; the numbers of rank 0 count.
+/// Runs on both ranks; the numbers of rank 0 count.
 fn rank(world: &Communicator) -> river::Result<(Flat, Flat)> {
     let (rounds, sizes) = plan();
     let (mut river, mut raw) = (Numbers::new(), Numbers::new());
@@ -316,12 +316,12 @@ fn rank(world: &Communicator) -> river::Result<(Flat, Flat)> {
     Ok((river.into_iter().collect(), raw.into_iter().collect()))
 }
 
-/// How often something is repeated.
+/// How many times to repeat a measurement.
 fn times(size: usize, window: usize) -> usize {
     (VOLUME / size.max(1) / window).clamp(4, if window == 1 { PINGS } else { WINDOWS })
 }
 
-/// Runs something so many times after some that do not count; seconds for one.
+/// Runs `body` repeatedly, after some runs that do not count; returns the seconds of one run.
 fn timed(times: usize, mut body: impl FnMut() -> river::Result) -> river::Result<f64> {
     for _ in 0..times / 10 + 1 {
         body()?;

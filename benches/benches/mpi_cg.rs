@@ -1,13 +1,14 @@
-//! The conjugate gradient kernel of the NAS Parallel Benchmarks: `examples/cg` beside NPB's own in Fortran.
+//! The conjugate gradient kernel of the NAS Parallel Benchmarks: `examples/cg` compared with NPB's own in Fortran.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mpi_cg
 //! cargo bench -p river-benches --bench mpi_cg -- --npb NPB3.4.3/NPB3.4-MPI --class A --ranks 2
 //! ```
 //!
-//! How to get NPB is in `benches/peers/README.md`. It is built in a temporary copy, with each MPI that is installed, with
-//! `-O3` and what gfortran needs, from version 10 on, to accept it. A number is Mop/s, as both count them: the median over
-//! the rounds, in which all take turns. `processes` are ranks with a process of their own, `threads` are ranks in one.
+//! How to get NPB is described in `benches/peers/README.md`. It is built in a temporary copy, with each MPI that is
+//! installed, with `-O3` and the flags that gfortran needs, from version 10 on, to accept it. The numbers are Mop/s, as
+//! both count them: the median over the rounds, in which all take turns. `processes` are ranks with a process each,
+//! `threads` are ranks in one process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,19 +26,19 @@ type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + 
 /// Measure CG.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// This class (may be repeated)
     #[arg(long, value_enum, ignore_case = true, default_values = ["S", "W", "A"])]
     class: Vec<Class>,
-    /// On so many ranks (may be repeated)
+    /// On this many ranks (may be repeated)
     #[arg(long, default_values = ["1", "2", "4"])]
     ranks: Vec<usize>,
-    /// The directory of NPB's MPI version, to be measured beside ours
+    /// The directory of NPB's MPI version, to be measured as well
     #[arg(long, value_name = "DIR")]
     npb: Option<PathBuf>,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -90,7 +91,7 @@ fn tables(args: &Args) -> Result {
     Ok(())
 }
 
-/// A run of ours: the speed, if the result is the published one.
+/// Runs our version; returns the speed, if the result is the published one.
 fn run_case(case: &str) -> Result {
     let (place, ranks, class) = parts(case)?;
     let per_vm = if place == "threads" { ranks } else { 1 };

@@ -1,5 +1,5 @@
-//! Every algorithm of every collective operation over sizes and ranks, as the OSU micro-benchmarks measure them: how
-//! long one operation takes, where one algorithm becomes faster than another, and the table that follows from it.
+//! Every algorithm of every collective operation over sizes and ranks, as the OSU micro-benchmarks measure them: the
+//! time of one operation, where one algorithm becomes faster than another, and the resulting table.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mpi_coll
@@ -9,11 +9,11 @@
 //!
 //! * `local`: ranks are threads of one process, which hand memory to each other.
 //! * `shm`: every rank has a process of its own, all on this machine.
-//! * `tcp`: the same processes with `RIVER_LINKS=tcp`; beside the others with shared memory switched off.
+//! * `tcp`: the same processes with `RIVER_LINKS=tcp`; the others have shared memory switched off.
 //!
-//! A number is the time of one operation in microseconds on the rank that takes longest, the median over the rounds, in
-//! which all algorithms take turns. `table` is what is used if nobody chooses. With `--peers` the same operations of other
-//! implementations of MPI stand beside them, and how many times faster the table is than the fastest of them.
+//! A number is the time of one operation in microseconds on the slowest rank, the median over the rounds, in which all
+//! algorithms take turns. `table` is the default choice. With `--peers`, the table also has the same operations of
+//! other MPI implementations, and how many times faster the default is than the fastest of them.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -37,20 +37,20 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of a vector, or of a block.
 const SIZES: [usize; 8] = [8, 64, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
-/// Operations with a block for each pair of ranks do not go beyond this.
+/// The maximum size for operations with a block for each pair of ranks.
 const LONGEST_BLOCK: usize = 1 << 20;
-/// How long one measurement takes, about.
+/// The approximate duration of one measurement.
 const TARGET: Duration = Duration::from_millis(4);
-/// What is measured as the one that is used if nobody chooses.
+/// The name for the algorithm that is used by default.
 const TABLE: &str = "table";
 
 /// Compare the algorithms of collective operations.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// With so many ranks (may be repeated)
+    /// With this many ranks (may be repeated)
     #[arg(long, default_values = ["2", "4", "8"])]
     ranks: Vec<usize>,
     /// Over this link (may be repeated)
@@ -62,10 +62,10 @@ struct Args {
     /// Only this size in bytes (may be repeated)
     #[arg(long)]
     size: Vec<usize>,
-    /// Measure Open MPI and MPICH too, if they are installed
+    /// Also measure Open MPI and MPICH, if they are installed
     #[arg(long)]
     peers: bool,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -77,7 +77,7 @@ enum Link {
     Tcp,
 }
 
-/// The times of one size: for each algorithm, one number a round.
+/// The times for one size: for each algorithm, one number per round.
 #[derive(Serialize, Deserialize)]
 struct Line {
     operation: String,
@@ -85,7 +85,7 @@ struct Line {
     times: Vec<(String, Vec<f64>)>,
 }
 
-/// What can be measured, and its algorithms.
+/// The operations that can be measured, and their algorithms.
 fn operations() -> Vec<(&'static str, Vec<&'static str>)> {
     fn of<O: Operation>() -> (&'static str, Vec<&'static str>) {
         (O::NAME, O::algorithms().iter().map(|algorithm| algorithm.name()).collect())
@@ -147,7 +147,7 @@ fn tables(args: &Args) -> river::Result {
 /// Microseconds by operation and size, of each peer.
 type Theirs = Vec<(&'static str, BTreeMap<(String, usize), Vec<f64>>)>;
 
-/// The program `peers/coll.c` of another implementation.
+/// The program `peers/coll.c`, built with another implementation.
 struct Peer {
     mpi: &'static Mpi,
     program: PathBuf,
@@ -168,7 +168,7 @@ impl Peer {
         mpi::ALL.iter().filter_map(compile).collect()
     }
 
-    /// The same operations and sizes.
+    /// Measures the same operations and sizes.
     fn measure(
         &self,
         (ranks, over_tcp): (usize, bool),
@@ -221,7 +221,7 @@ fn print_table(link: Link, ranks: usize, lines: &[Line], theirs: &Theirs) -> riv
         let named = line.times.iter().zip(&medians).filter(|((name, _), _)| name != TABLE);
         let fastest = named.clone().min_by(|(_, a), (_, b)| a.total_cmp(b));
         let best = fastest.map_or(f64::INFINITY, |(_, &time)| time);
-        // Whoever was the fastest stays in the table until another one is clearly faster.
+        // The fastest algorithm stays in the table until another one is clearly faster.
         let now = winners.last().map(|(_, name)| name.clone());
         let still = named.clone().any(|((name, _), &time)| Some(name) == now.as_ref() && time <= best * 1.1);
         match fastest {
@@ -249,7 +249,7 @@ fn run_case(case: &str) -> river::Result {
     Ok(process::report(&lines.swap_remove(0))?)
 }
 
-/// The life of a rank: everything, in the same order on all of them.
+/// The program of a rank: all measurements, in the same order on all ranks.
 fn measure(world: &Communicator) -> river::Result<Vec<Line>> {
     let args = Args::parse();
     let mut lines = Vec::new();
@@ -266,7 +266,7 @@ fn measure(world: &Communicator) -> river::Result<Vec<Line>> {
                 let tuning = Tuning::default().with_named(operation, name)?;
                 tuned.push(((*name).to_owned(), world.with_tuning(tuning)));
             }
-            // Those that cannot do it say so, on all ranks alike.
+            // Algorithms that cannot do it report that, on all ranks alike.
             tuned.retain(|(_, comm)| !needs_power_of_two(comm) || world.size().is_power_of_two());
             let mut times = vec![Vec::new(); tuned.len()];
             let mut buffers = Buffers::new(world.size(), size);
@@ -299,17 +299,17 @@ fn needs_power_of_two(comm: &Communicator) -> bool {
     said == "allgather=recursive_doubling" || said == "reduce_scatter=recursive_halving"
 }
 
-/// Finds out how often to repeat an operation, the same on all ranks. What happens once only, as memory that is touched for
-/// the first time, is over then.
+/// Determines how many times to repeat an operation, the same on all ranks. It also takes care of one-time costs, such
+/// as touching memory for the first time.
 fn warm_up(comm: &Communicator, operation: &str, buffers: &mut Buffers) -> river::Result<usize> {
     time(comm, operation, buffers, 3)?;
     let once = time(comm, operation, buffers, 3)?;
     Ok(((TARGET.as_secs_f64() * 1e6 / once) as usize).clamp(3, 5000))
 }
 
-/// Microseconds of one of so many operations, on the rank that took longest.
+/// Microseconds of one of `repeats` operations, on the slowest rank.
 fn time(comm: &Communicator, operation: &str, buffers: &mut Buffers, repeats: usize) -> river::Result<f64> {
-    // Another algorithm ran before, and left its habits and its data.
+    // Another algorithm ran before, and left its state in caches and predictors.
     buffers.run(comm, operation)?;
     comm.barrier()?;
     let start = Instant::now();
@@ -321,7 +321,7 @@ fn time(comm: &Communicator, operation: &str, buffers: &mut Buffers, repeats: us
     Ok(longest[0])
 }
 
-/// What an operation works on.
+/// The buffers of an operation.
 struct Buffers {
     count: usize,
     ranks: usize,

@@ -1,12 +1,12 @@
-//! Messages: built, matched, read, handed over, and found among many that wait.
+//! Messages: built, matched, read, handed over, and found among many that are queued.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench sfm
 //! cargo bench -p river-benches --bench sfm -- hand-off
 //! ```
 //!
-//! What each is held against is measured in the same run: the hand-off beside that of a plain struct through
-//! crossbeam-channel between two threads, the blob between processes beside a copy of its memory.
+//! Baselines are measured in the same run: for the hand-off, that of a plain struct through crossbeam-channel between
+//! two threads; for the blob between processes, a copy of its memory.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn items(count: usize) -> Vec<i64> {
     (0..count as i64).collect()
 }
 
-/// The message of three attributes that the others are compared with.
+/// The message of three attributes with which the others are compared.
 fn three(n: u64) -> Message {
     msg! { tag: "work", n: n, x: 0.5 }
 }
@@ -91,7 +91,7 @@ fn hand_off(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// There and back `rounds` times; half of it is one hand-off. Each side makes what it sends and looks at what it gets.
+/// There and back `rounds` times; half of it is one hand-off. Each side makes what it sends and reads what it receives.
 fn by_channel(rounds: u64) -> Duration {
     let (to, here) = crossbeam_channel::unbounded::<Plain>();
     let (back, there) = crossbeam_channel::unbounded::<Plain>();
@@ -135,7 +135,7 @@ fn by_message(rounds: u64) -> Duration {
     times.into_iter().next().and_then(Result::ok).expect("both go on to the end")
 }
 
-/// One message found, and another put in its place, while so many others wait.
+/// Finds one message, and puts another in its place, while many others are queued.
 fn queue(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("queue");
     group.sample_size(20);
@@ -196,7 +196,7 @@ fn reverse(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Takes what it is sent, and answers when it is asked to.
+/// Receives messages, and answers when it is asked to.
 #[derive(Serialize, Deserialize)]
 struct Taker;
 

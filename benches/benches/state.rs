@@ -1,21 +1,23 @@
-//! What it costs to be recoverable: recording, beside the same exchange without it; checkpoints, and going on from one.
+//! The cost of recoverability: recording, compared with the same exchange without it; checkpoints, and restarting from
+//! one.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench state
 //! ```
 //!
-//! * Recording: two VRs of one host exchange messages; the limit is the same two VRs, not recorded, in the same run. They make
-//!   a safepoint every thousand messages.
+//! * Recording: two VRs of one host exchange messages; the limit is the same two VRs, not recorded, in the same run.
+//!   They make a safepoint every thousand messages.
 //! * Checkpoints: of 1, 100 and 1000 VRs that wait for a message, on four VMs. The limit is a file of the same size,
-//!   written, made durable and renamed. The pause is the time for which VRs were stopped; restoring is everything from the
-//!   start of the program until its initiator goes on.
+//!   written, made durable and renamed. The pause is the time for which VRs were stopped; restoring is everything from
+//!   the start of the program until its initiator goes on.
 //! * The same in the memory of VMs, which keep everything twice.
-//! * Migration: of a VR that answers, between two VMs, while another one asks it without a pause. The downtime is the longest
-//!   time between a question and its answer, the pause that for which all VRs were stopped. The limit is what the same
-//!   question takes when nobody moves.
-//! * The conjugate gradient kernel of the NAS benchmarks on two VMs: recorded beside not recorded; checkpoints while it
-//!   computes, without safepoints, so that all that each rank was ever told is in them, and with them; and how long a restored
-//!   rank takes until it goes on, having computed again what it had, or made its matrix anew.
+//! * Migration: of a VR that answers, between two VMs, while another one asks it continuously. The downtime is the
+//!   longest time between a question and its answer; the pause is the time for which all VRs were stopped. The limit is
+//!   the time of the same question when nothing moves.
+//! * The conjugate gradient kernel of the NAS benchmarks on two VMs: recorded and not recorded; checkpoints while it
+//!   computes, without safepoints, so that they contain every message that each rank ever received, and with
+//!   safepoints; and how long a restored rank takes until it goes on, after repeating its computation or only
+//!   rebuilding its matrix.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -36,7 +38,7 @@ const TIMES: Channel = Channel::named("river-benches times");
 const SIZES: [usize; 4] = [8, 1 << 10, 64 << 10, 1 << 20];
 const VRS: [usize; 3] = [1, 100, 1000];
 const VMS: usize = 4;
-/// Sizes of the state of a VR that moves.
+/// Sizes of the state of a VR that is moved.
 const STATES: [usize; 3] = [8, 64 << 10, 4 << 20];
 /// Messages between two safepoints.
 const SAFEPOINT: u32 = 1000;
@@ -44,10 +46,10 @@ const SAFEPOINT: u32 = 1000;
 /// Measure recording, checkpoints and restoring.
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -74,13 +76,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// One of two that exchange messages.
+/// One of two VRs that exchange messages.
 #[derive(Serialize, Deserialize)]
 struct End {
     size: usize,
     count: u32,
     done: u32,
-    /// None: it answers.
+    /// `None`: it answers.
     peer: Option<VrId>,
 }
 
@@ -146,7 +148,7 @@ fn exchange(vr: &Vr, vm: &VmInfo, size: usize, count: u32, recorded: bool) -> ri
     let echo = deploy(None)?[0];
     let end = deploy(Some(echo))?[0];
     let time = vr.receive(Selector::on(TIMES).from(end))?;
-    // It sends nothing: this is its end.
+    // It sends nothing: an error reports its end.
     let _ = vr.receive(Selector::on(TIMES).from(echo));
     Ok(f64::from_le_bytes(time.payload.to_bytes()[..].try_into()?) * 1e6)
 }
@@ -175,14 +177,14 @@ fn checkpoints(rounds: usize) -> river::Result {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut size = 0;
         let start = Cell::new(Instant::now());
-        // A restored program runs through all this again, from its record.
+        // A restored program goes through all this again, from its record.
         let again = Cell::new(false);
         let mut body = |vr: &Vr| -> river::Result {
             let vms = vr.start_local(VMS)?;
             let spread: Vec<VmInfo> = vms.into_iter().cycle().take(count).collect();
             vr.deploy(&spread, |_| Idle)?;
             let mut now = Instant::now();
-            // The first one keeps the image as well.
+            // The first one includes the image.
             while let taken = vr.checkpoint(&directory)?
                 && !taken.resumed
             {
@@ -214,7 +216,7 @@ fn checkpoints(rounds: usize) -> river::Result {
     Ok(table.print()?)
 }
 
-/// The same in the memory of VMs, twice.
+/// Checkpoints in the memory of VMs, which is kept twice.
 fn in_memory(rounds: usize) -> river::Result {
     let mut table = Table::new("checkpoints in the memory of four VMs", "").column("pause", "ms", 2).column(
         "checkpoint",
@@ -222,7 +224,7 @@ fn in_memory(rounds: usize) -> river::Result {
         2,
     );
     for count in VRS {
-        // Not the program's own, which would end with it.
+        // Not started by the program, as they would end with it.
         let vms = Vm::start_many(&VmConfig::default().name("bench").hidden(), VMS)?;
         let (mut pauses, mut whole, mut size) = (Vec::new(), Vec::new(), 0);
         river::try_run_recoverable(|vr| {
@@ -244,7 +246,7 @@ fn in_memory(rounds: usize) -> river::Result {
     Ok(table.print()?)
 }
 
-/// Answers, with a state of that many bytes.
+/// Answers, with a state of `bytes` bytes.
 #[derive(Serialize, Deserialize)]
 struct Answering {
     state: Vec<u8>,
@@ -260,7 +262,7 @@ impl VirtualResource for Answering {
     }
 }
 
-/// Asks without a pause until it is told to stop; says what its longest question took, and a usual one.
+/// Asks continuously until it is told to stop; returns the time of its longest question, and a typical one.
 #[derive(Serialize, Deserialize)]
 struct Asking {
     whom: VrId,
@@ -321,7 +323,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Writes as many bytes to a file of its own, makes them durable and renames it.
+/// Writes `length` bytes to a new file, makes them durable and renames it.
 fn bare_file(directory: &Path, length: u64) -> river::Result<f64> {
     let (draft, path) = (directory.join("bare.tmp"), directory.join("bare"));
     let content = vec![7; length as usize];
@@ -333,16 +335,16 @@ fn bare_file(directory: &Path, length: u64) -> river::Result<f64> {
     Ok(milliseconds(start.elapsed()))
 }
 
-/// Where the initiator keeps the checkpoints of CG; the ranks say it to it.
+/// The directory where the initiator keeps the checkpoints of CG; also used by the ranks.
 const CG: &str = "target/river-benches-cg";
 const CLASS: Class = Class::A;
 
-/// What a rank tells.
+/// A rank's report.
 #[derive(Serialize, Deserialize)]
 struct Rank {
     /// All steps.
     time: Duration,
-    /// Of each checkpoint how long the program stood still, how large it is, and how long it took.
+    /// For each checkpoint: how long the program was stopped, its size, and how long it took.
     taken: Vec<(Duration, u64, Duration)>,
     /// When it went on after it was restored.
     resumed: Option<SystemTime>,
@@ -392,7 +394,7 @@ fn with_safepoints(world: &Communicator) -> river::Result<Rank> {
     Ok(checkpoints.rank(outcome.time))
 }
 
-/// One rank on each of two VMs: what recording costs, and what checkpoints do.
+/// One rank on each of two VMs: the cost of recording, and of checkpoints.
 fn conjugate_gradients(rounds: usize) -> river::Result {
     let run = |vr: &Vr| -> river::Result<Vec<Rank>> {
         Ok(river::mpi::run_on(vr, &vr.start_local(2)?, undisturbed)?)

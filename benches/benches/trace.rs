@@ -1,12 +1,14 @@
-//! What tracing costs: two VRs of one process, and of two, that send to each other, while nothing is traced and while all is.
+//! The cost of tracing: two VRs of one process, or of two, send messages to each other, with tracing off and with
+//! everything traced.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench trace
 //! cargo bench -p river-benches --bench trace -- --rounds 15
 //! ```
 //!
-//! Off and on take turns within a round, each in a program of its own. To see what the branches cost that tracing has brought
-//! into send and receive, compare the line "off" with that of a build without them: `--bench links` of an older commit.
+//! Off and on take turns within a round, each in a program of its own. To see the cost of the branches that tracing has
+//! added to send and receive, compare the line "off" with that of a build without them: `--bench links` of an older
+//! commit.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -19,18 +21,18 @@ use river_benches::table::{Spread, Table, load, machine};
 use serde::{Deserialize, Serialize};
 
 const PING: Channel = Channel::named("river-benches ping");
-/// Messages there and back, of 8 bytes.
+/// The number of round trips of 8-byte messages.
 const EXCHANGES: u32 = 20_000;
-/// Messages in a row, of 8 bytes.
+/// The number of consecutive 8-byte messages.
 const STREAM: u32 = 200_000;
 
-/// Measure what tracing costs
+/// Measure the cost of tracing
 #[derive(Parser)]
 struct Args {
-    /// How often everything is measured
+    /// How many times everything is measured
     #[arg(long, default_value = "9", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -46,12 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// What one program has measured.
+/// The measurements of one program.
 #[derive(Clone, Copy)]
 struct Measured {
     /// Microseconds, one way.
     latency: f64,
-    /// Nanoseconds a message.
+    /// Nanoseconds per message.
     stream: f64,
 }
 
@@ -97,7 +99,7 @@ fn measure(launch: Launch, near: bool) -> river::Result<Measured> {
         for _ in 0..STREAM {
             vr.send_bytes(peer, PING, 2, vec![7; 8])?;
         }
-        // The answer to this one comes when all have been received.
+        // The answer to this one comes after all have been received.
         exchange(vr, peer, 1)?;
         let stream = start.elapsed().as_secs_f64() * 1e9 / f64::from(STREAM);
         vr.send_bytes(peer, PING, 3, vec![])?;
@@ -113,7 +115,7 @@ fn exchange(vr: &Vr, peer: VrId, count: u32) -> river::Result {
     Ok(())
 }
 
-/// Sends back what is on lane 1, swallows what is on lane 2, ends with lane 3.
+/// Sends back messages on lane 1, discards those on lane 2, ends with lane 3.
 #[derive(Serialize, Deserialize)]
 struct Echo;
 

@@ -1,13 +1,13 @@
-//! Word frequency on one machine: River's VMs against the same count within one process.
+//! Word frequency on one machine: River's VMs compared with the same count within one process.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench wfreq                     # 63,362 files, 285 MB, made under target/
 //! cargo bench -p river-benches --bench wfreq -- --rounds 9 DIR   # files of your own
 //! ```
 //!
-//! All cases list the same files first, which is not part of their time; then they open, read and count them. The
-//! VMs are up, hold the program's image and have their hosts before the clock starts; connections, the list of files
-//! and the results travel within it. Cases take turns, each in a process of its own.
+//! All cases first list the same files, which is not part of their time; then they open, read and count them. The VMs
+//! are up, hold the program's image and have their hosts before the clock starts; connections, and sending the list of
+//! files and the results, are included. Cases take turns, each in a process of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,21 +30,21 @@ const SPLIT: u64 = 8 << 20;
 /// As in the paper.
 const CHUNK: usize = 100;
 const CASES: [&str; 4] = ["sequential", "rayon, 2 threads", "River, 1 VM", "River, 2 VMs"];
-/// The case that the others are compared with.
+/// The case with which the others are compared.
 const IN_PROCESS: usize = 1;
 
 /// Compare River's word count with the same count within one process.
 #[derive(Parser)]
 struct Args {
-    /// How often each case is run
+    /// How many times each case is run
     #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Files of the corpus that is made if no DIR is given
+    /// The number of files in the corpus that is made if no DIR is given
     #[arg(long, default_value = "63362")]
     files: usize,
     /// Count the files below DIR
     directory: Option<PathBuf>,
-    /// Given by `cargo bench`; means nothing
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -52,7 +52,7 @@ struct Args {
 #[derive(Serialize, Deserialize)]
 struct Measured {
     seconds: f64,
-    /// Of the largest process, in bytes.
+    /// The peak memory of the largest process, in bytes.
     peak: u64,
     files: usize,
     bytes: u64,

@@ -1,7 +1,7 @@
-//! Ends without River between two threads: what the links are held against.
+//! Ends without River between two threads: baselines for the links.
 //!
-//! All of them wait as a thread that has a processor to itself does best, by looking again and again, with `yield` in
-//! the loop so that they come to an end where there are fewer processors than threads; only [`blocking`] sleeps.
+//! All of them wait in the way that is best for a thread that has a core to itself, by polling, with `yield` in the
+//! loop so that they terminate where there are fewer cores than threads; only [`blocking`] sleeps.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,13 +15,13 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use crate::exchange::{End, Plan, Result};
 
-/// Looks between two yields.
+/// The number of polls between two yields.
 const SPINS: u32 = 100;
 
 /// Runs a plan between two threads, and returns how long it took.
 ///
 /// # Errors
-/// Whatever the ends return.
+/// Any error of the ends.
 pub fn measure<E: End + Send>(plan: Plan, (mut one, mut other): (E, E)) -> Result<Duration> {
     let data = Bytes::from(vec![7; plan.size]);
     thread::scope(|scope| {
@@ -32,7 +32,7 @@ pub fn measure<E: End + Send>(plan: Plan, (mut one, mut other): (E, E)) -> Resul
     })
 }
 
-/// Calls `look` until it finds something.
+/// Polls until `look` finds something.
 fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
     loop {
         for _ in 0..SPINS {
@@ -71,26 +71,26 @@ impl End for Channels {
     }
 }
 
-/// Pieces of a ring, and bytes in each: 256 KiB together, in pieces that stay in a processor's own cache.
+/// The number of pieces of a ring, and the bytes in each: 256 KiB together, in pieces that stay in a core's own cache.
 const PIECES: usize = 8;
 const PIECE: usize = 32 << 10;
-/// Messages up to so many words lie in atomics, which cost less than a lock.
+/// Messages of up to this many words are stored in atomics, which cost less than a lock.
 const WORDS: usize = 8;
 const LINES: usize = 256;
 
-/// A cache line, and the one that is fetched with it, of its own.
+/// A value in a cache line of its own, including the line that is prefetched with it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// One direction of a ring as processes share it: bytes are copied in and copied out. The counters only grow. All
-/// messages that pass through one are small, or all are large.
+/// One direction of a ring as processes share it: bytes are copied in and copied out. The counters only grow. The
+/// messages that pass through a ring are either all small or all large.
 #[derive(Debug)]
 struct Ring {
     head: Line<AtomicU64>,
     tail: Line<AtomicU64>,
     small: Vec<[AtomicU64; WORDS]>,
-    /// Never contended: one side has a piece at a time. A lock is what safe Rust has to say so.
+    /// Never contended: one side has a piece at a time. A lock is how safe Rust can express that.
     large: Vec<Mutex<Box<[u8]>>>,
 }
 
@@ -131,7 +131,7 @@ pub fn rings() -> (Rings, Rings) {
 }
 
 impl Rings {
-    /// Waits for a free place among `places`, fills it and shows it.
+    /// Waits for a free slot among `places`, fills it and publishes it.
     fn put(&mut self, places: usize, fill: impl FnOnce(&Ring, usize)) {
         if self.head - self.seen_tail >= places as u64 {
             let (ring, head) = (&self.write, self.head);
@@ -143,7 +143,7 @@ impl Rings {
         self.write.head.0.store(self.head, Release);
     }
 
-    /// Waits for a full place among `places`, empties it and gives it back.
+    /// Waits for a full slot among `places`, empties it and gives it back.
     fn take(&mut self, places: usize, empty: impl FnOnce(&Ring, usize, &mut [u8])) {
         if self.seen_head == self.tail {
             let (ring, tail) = (&self.read, self.tail);
@@ -204,18 +204,18 @@ pub struct Tcp {
     received: Vec<u8>,
 }
 
-/// A connection on loopback that sleeps until something is there.
+/// Makes a connection on loopback that sleeps until data arrives.
 ///
 /// # Errors
-/// If there is none to be had.
+/// If no connection can be made.
 pub fn blocking() -> io::Result<(Tcp, Tcp)> {
     connection(false)
 }
 
-/// A connection on loopback that looks again and again.
+/// Makes a connection on loopback that polls.
 ///
 /// # Errors
-/// If there is none to be had.
+/// If no connection can be made.
 pub fn polling() -> io::Result<(Tcp, Tcp)> {
     connection(true)
 }
@@ -234,7 +234,7 @@ fn connection(nonblocking: bool) -> io::Result<(Tcp, Tcp)> {
 
 impl End for Tcp {
     fn send(&mut self, data: &Bytes) -> Result {
-        // A message of no bytes is one of one byte, as a stream has no other way to carry it.
+        // An empty message is sent as one byte, as a stream cannot carry it otherwise.
         let mut rest = if data.is_empty() { &[0][..] } else { &data[..] };
         while !rest.is_empty() {
             let n = again(|| (&self.stream).write(rest))?;
@@ -257,7 +257,7 @@ impl End for Tcp {
     }
 }
 
-/// Calls it until it does not say that it would block. System calls are slow enough to yield after each.
+/// Repeats the call until it no longer would block. System calls are slow enough to yield after each.
 fn again(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {

@@ -1,7 +1,7 @@
-//! A corpus of text files like the one of the Trickle paper (63,362 files, 285 MB), made the same on every machine.
+//! A corpus of text files like that of the Trickle paper (63,362 files, 285 MB), the same on every machine.
 //!
-//! Words are drawn from a vocabulary of 200,000 with Zipf's law (exponent 1), frequent ones are short, one in fifty
-//! ends in a letter of two bytes; file sizes are log-normal.
+//! Words are drawn from a vocabulary of 200,000 by Zipf's law (exponent 1); frequent ones are short, and one in fifty
+//! ends in a letter of two bytes. File sizes are log-normal.
 
 use std::fs;
 use std::io;
@@ -10,12 +10,12 @@ use std::path::Path;
 const VOCABULARY: usize = 200_000;
 const FILES_PER_DIRECTORY: usize = 640;
 
-/// Makes `files` files with `mean` bytes each on average below `directory`, unless they are there already.
+/// Makes `files` files with `mean` bytes each on average below `directory`, unless they already exist.
 ///
 /// # Errors
-/// Whatever writing them gives.
+/// Any error of writing them.
 pub fn make(directory: &Path, files: usize, mean: usize) -> io::Result<()> {
-    // Beside the files, not among them: it is no text to count.
+    // Next to the directory, not in it: it is not a text to count.
     let done = directory.with_extension("complete");
     let mark = format!("{files} {mean}\n");
     if fs::read_to_string(&done).is_ok_and(|text| text == mark) {
@@ -52,12 +52,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Strictly between 0 and 1.
+    /// Returns a number strictly between 0 and 1.
     fn unit(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Returns a standard normal number, by Box and Muller.
     fn normal(&mut self) -> f64 {
         (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
     }
@@ -88,7 +88,7 @@ impl Words {
         Self { words: (0..VOCABULARY).map(word).collect(), keep, alias }
     }
 
-    /// Appends words, twelve a line, until `text` is `length` bytes longer.
+    /// Appends words, twelve per line, until `text` is `length` bytes longer.
     fn write(&self, rng: &mut Rng, text: &mut Vec<u8>, length: usize) {
         let end = text.len() + length;
         for column in 1.. {
@@ -104,7 +104,7 @@ impl Words {
     }
 }
 
-/// The word of a rank: syllables that count in base 85, so that all are different and frequent ones short.
+/// The word of a rank: syllables that are digits in base 85, so that all words are different and frequent ones short.
 fn word(rank: usize) -> Vec<u8> {
     let (consonants, vowels) = (b"tnsrhldcmfpgwybvk", b"eaoiu");
     let (mut word, mut rest) = (Vec::new(), rank + 1);

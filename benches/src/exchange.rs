@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// What an end returns.
+/// The result of an end's operations.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// One end of something that carries messages both ways.
+/// One end of a bidirectional message channel.
 pub trait End {
     /// Sends one message.
     ///
@@ -17,27 +17,27 @@ pub trait End {
     /// If the other end is gone.
     fn send(&mut self, data: &Bytes) -> Result;
 
-    /// Receives one message, which has that many bytes.
+    /// Receives a message of `len` bytes.
     ///
     /// # Errors
     /// If the other end is gone.
     fn receive(&mut self, len: usize) -> Result;
 }
 
-/// What is exchanged. Both ends are given the same.
+/// The exchange to perform. Both ends get the same plan.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Bytes in a message.
+    /// The size of a message in bytes.
     pub size: usize,
-    /// Messages that are sent before an answer is waited for: 1 is ping-pong, where the answer is as large.
+    /// The number of messages sent before an answer is awaited: 1 means ping-pong, where the answer has the same size.
     pub window: usize,
-    /// How often that is done and measured.
+    /// How many times that is done and measured.
     pub times: usize,
 }
 
-/// An answer to a window.
+/// The answer to a window.
 const ANSWER: Bytes = Bytes::from_static(&[0; 8]);
-/// What is moved per measurement, about, and the most messages.
+/// The approximate volume of a measurement, and the most messages.
 const VOLUME: usize = 256 << 20;
 const PINGS: usize = 4000;
 const WINDOWS: usize = 1000;
@@ -49,14 +49,14 @@ impl Plan {
         Self { size, window: 1, times: (VOLUME / size.max(1) / 2).clamp(2, PINGS) }
     }
 
-    /// Windows as large as OSU's, 64, but not of more than 16 MiB, or two messages.
+    /// Windows as large as OSU's, 64 messages, but of at most 16 MiB or two messages.
     #[must_use]
     pub fn bandwidth(size: usize) -> Self {
         let window = ((16 << 20) / size.max(1)).clamp(2, 64);
         Self { size, window, times: (VOLUME / size.max(1) / window).clamp(2, WINDOWS) }
     }
 
-    /// Exchanges that are not measured, first.
+    /// The number of initial exchanges that are not measured.
     fn warm_up(&self) -> usize {
         self.times / 10 + 1
     }
@@ -65,10 +65,10 @@ impl Plan {
         if self.window == 1 { data.clone() } else { ANSWER }
     }
 
-    /// The part of the end that begins. Returns the time of all that is measured.
+    /// Plays the part of the end that begins. Returns the time of everything that is measured.
     ///
     /// # Errors
-    /// Whatever the end returns.
+    /// Any error of the end.
     pub fn lead(&self, end: &mut impl End, data: &Bytes) -> Result<Duration> {
         let answer = self.answer(data).len();
         let mut start = Instant::now();
@@ -84,10 +84,10 @@ impl Plan {
         Ok(start.elapsed())
     }
 
-    /// The part of the other end.
+    /// Plays the part of the other end.
     ///
     /// # Errors
-    /// Whatever the end returns.
+    /// Any error of the end.
     pub fn follow(&self, end: &mut impl End, data: &Bytes) -> Result {
         let answer = self.answer(data);
         for _ in 0..self.warm_up() + self.times {
@@ -99,19 +99,19 @@ impl Plan {
         Ok(())
     }
 
-    /// Microseconds for one message one way, if it took that time.
+    /// Microseconds per message, one way, given the time of the exchange.
     #[must_use]
     pub fn micros(&self, time: Duration) -> f64 {
         time.as_secs_f64() * 1e6 / self.times as f64 / 2.0
     }
 
-    /// 10^9 bytes a second.
+    /// The bandwidth in 10^9 bytes per second.
     #[must_use]
     pub fn gigabytes(&self, time: Duration) -> f64 {
         (self.size * self.window * self.times) as f64 / time.as_secs_f64() / 1e9
     }
 
-    /// 10^6 messages a second.
+    /// The message rate in 10^6 messages per second.
     #[must_use]
     pub fn megamessages(&self, time: Duration) -> f64 {
         (self.window * self.times) as f64 / time.as_secs_f64() / 1e6

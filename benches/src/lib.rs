@@ -1,4 +1,4 @@
-//! What the benchmarks share. Each benchmark is a program that prints a table, beside its baseline, measured in the
+//! Code that the benchmarks share. Each benchmark is a program that prints a table, with a baseline measured in the
 //! same run:
 //!
 //! * `cargo bench -p river-benches --bench farm`: calls and farms, against Python's libraries
@@ -12,7 +12,7 @@
 //!   and, with `--peers`, against MPICH and Open MPI
 //! * `cargo bench -p river-benches --bench mapreduce`: MapReduce's word count and sort, against rayon, Spark and Dask
 //! * `cargo bench -p river-benches --bench state`: recording, checkpoints, restoring
-//! * `cargo bench -p river-benches --bench trace`: what tracing costs, off and on
+//! * `cargo bench -p river-benches --bench trace`: the cost of tracing, off and on
 //! * `cargo bench -p river-benches --bench wfreq`: word frequency, against the same count within one process
 //!
 //! `cargo run --release -p river-benches --bin report` runs all of them and writes `docs/results`.
@@ -20,13 +20,13 @@
 //! # Layers, lowest first
 //!
 //! * `table`: numbers and tables
-//! * `peers`: peers in other languages
+//! * `peers`: peers written in other languages
 //! * `mpi`: other implementations of MPI
-//! * `process`: whole programs, their time and memory
-//! * `exchange`: what two ends say to each other when they are measured
-//! * `bare`: ends without River, as limits
-//! * `corpus`: text to count
-//! * `report`: all of them in one go, as pages and plots
+//! * `process`: runs whole programs, and measures their time and memory
+//! * `exchange`: the exchanges of two ends that are measured
+//! * `bare`: ends without River, as baselines
+//! * `corpus`: texts for counting
+//! * `report`: runs all benchmarks, and makes pages and plots
 
 pub mod bare;
 pub mod corpus;

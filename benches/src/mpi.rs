@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// One of them, with the names under which Debian installs several beside each other.
+/// An MPI implementation, with the names under which Debian installs several side by side.
 #[derive(Debug)]
 pub struct Mpi {
     /// Its name.
@@ -15,16 +15,16 @@ pub struct Mpi {
     pub fortran: &'static str,
     runner: &'static str,
     options: &'static [&'static str],
-    /// So that messages within a machine go over TCP.
+    /// The arguments that make messages within a machine go over TCP.
     over_tcp: &'static [&'static str],
 }
 
-/// A run that takes longer is ended: more ranks than cores, all of which spin, may take for ever.
+/// The time limit of a run: with more ranks than cores, all of which spin, it may take forever.
 const LIMIT: &str = "120";
-/// What `timeout` returns then.
+/// The exit code of `timeout` in that case.
 const TIMED_OUT: i32 = 124;
 
-/// Those that we know.
+/// The implementations that are known.
 pub static ALL: [Mpi; 2] = [
     Mpi {
         name: "Open MPI",
@@ -40,7 +40,7 @@ pub static ALL: [Mpi; 2] = [
         fortran: "mpif90.mpich",
         runner: "mpirun.mpich",
         options: &[],
-        // The device of Debian's finds shared memory of its own where MPICH's is switched off.
+        // Debian's device uses shared memory of its own if MPICH's is switched off.
         over_tcp: &["-genv", "MPIR_CVAR_NOLOCAL", "1", "-genv", "UCX_TLS", "tcp,self"],
     },
 ];
@@ -49,7 +49,7 @@ impl Mpi {
     /// Compiles one of the C programs in `benches/peers`.
     ///
     /// # Errors
-    /// If the compiler is not there or does not like it.
+    /// If the compiler is missing or fails.
     pub fn compile(&self, source: &str, program: &Path) -> io::Result<()> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(source);
         let status = Command::new(self.c).args(["-O3", "-w", "-o"]).arg(program).arg(source).status();
@@ -59,15 +59,15 @@ impl Mpi {
         }
     }
 
-    /// Runs a program on so many ranks and returns what it prints.
+    /// Runs a program on this many ranks and returns its output.
     ///
     /// # Errors
-    /// If it cannot be run, fails, or has not ended after two minutes.
+    /// If it cannot be run, fails, or takes more than two minutes.
     pub fn run(&self, ranks: usize, program: &Path, args: &[String]) -> io::Result<String> {
         self.run_with(&[], ranks, program, args)
     }
 
-    /// As [`run`](Self::run), with messages over TCP.
+    /// Like [`run`](Self::run), with messages over TCP.
     ///
     /// # Errors
     /// As [`run`](Self::run).

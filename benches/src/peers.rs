@@ -1,21 +1,21 @@
-//! Peers of other kinds, which are measured if they are installed.
+//! Peers that are not MPI implementations, which are measured if they are installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a peer measured: numbers by name.
+/// The measurements of a peer: numbers by name.
 pub type Numbers = BTreeMap<String, f64>;
 
-/// The peers that `peers/farm.py` knows, and tarpc.
+/// The peers that `peers/farm.py` supports, and tarpc.
 pub const PEERS: [&str; 8] =
     ["multiprocessing", "joblib", "ipyparallel", "dask", "ray", "pyro5", "rpyc", TARPC];
 
-/// Is built from `peers/tarpc`, a workspace of its own.
+/// Built from `peers/tarpc`, a workspace of its own.
 const TARPC: &str = "tarpc";
 
-/// Has a peer measured, by `peers/farm.py` and that Python if it is one of Python's. `None`, with a line on stderr, if it
-/// is not installed or fails.
+/// Measures a peer, by `peers/farm.py` and the given Python if it is a Python library. Returns `None`, with a message
+/// on stderr, if it is not installed or fails.
 #[must_use]
 pub fn measure(python: &Path, peer: &str) -> Option<Numbers> {
     let path =
@@ -42,7 +42,7 @@ pub fn measure(python: &Path, peer: &str) -> Option<Numbers> {
             return None;
         }
     };
-    // Libraries may print what they like before.
+    // Libraries may print other things before.
     let printed = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(printed.lines().last()?).ok()
 }

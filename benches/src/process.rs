@@ -1,4 +1,4 @@
-//! Measuring whole programs: each case runs in a process of its own, so that its memory can be told and its
+//! Measures whole programs: each case runs in a process of its own, so that its memory can be measured and its
 //! environment can be set.
 
 use std::ffi::OsStr;
@@ -11,18 +11,19 @@ use clap::Parser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Set for a process that is to run one case and to print what it measured.
+/// Set for a process that must run one case and print its measurements.
 const CASE: &str = "RIVER_BENCH_CASE";
-/// What a process prints when it can be used.
+/// Printed by a process when it is ready.
 const READY: &str = "ready";
 
-/// The case that this process was started for, if it was.
+/// The case for which this process was started, if any.
 #[must_use]
 pub fn case() -> Option<String> {
     std::env::var(CASE).ok()
 }
 
-/// The `main` of a benchmark: the case that this process was started for, or else all of it, as the command line says.
+/// The `main` of a benchmark: runs the case for which this process was started, or else everything that the command
+/// line asks for.
 pub fn main<Args: Parser, E: Display>(
     one: impl FnOnce(&str) -> Result<(), E>,
     all: impl FnOnce(&Args) -> Result<(), E>,
@@ -38,25 +39,25 @@ pub fn main<Args: Parser, E: Display>(
     }
 }
 
-/// Prints what a case measured, for [`run`] in the process that started this one.
+/// Prints the measurements of a case, for [`run`] in the process that started this one.
 ///
 /// # Errors
-/// If it cannot be written.
+/// If they cannot be written.
 pub fn report(measured: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(io::stdout().lock(), measured)?;
     println!();
     Ok(())
 }
 
-/// Runs this executable anew for one case and returns what it reports. Blocks until it has ended.
+/// Runs this executable for one case and returns its report. Blocks until it has ended.
 ///
 /// # Errors
-/// If it cannot be started, fails, or reports something else.
+/// If it cannot be started, fails, or its report cannot be decoded.
 pub fn run<T: DeserializeOwned>(case: &str, args: &[&Path]) -> io::Result<T> {
     run_with(case, args, &[])
 }
 
-/// As [`run`], with these environment variables.
+/// Like [`run`], with these environment variables.
 ///
 /// # Errors
 /// As [`run`].
@@ -77,7 +78,7 @@ pub fn run_with<T: DeserializeOwned>(
 pub struct Service(Child);
 
 impl Service {
-    /// Runs this executable anew for a case that calls [`serve`], and returns when it is ready.
+    /// Runs this executable for a case that calls [`serve`], and returns when it is ready.
     ///
     /// # Errors
     /// If it cannot be started, or ends before it is ready.
@@ -95,13 +96,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Its standard input closes, and it ends.
+        // This closes its standard input, which ends it.
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }
 }
 
-/// In a process that [`Service::start`] has started: says that it is ready and returns when it is to end.
+/// Called in a process that [`Service::start`] has started: reports that it is ready and returns when it must end.
 ///
 /// # Errors
 /// If the other process is gone.
@@ -116,8 +117,8 @@ fn command(case: &str, environment: &[(&str, &OsStr)]) -> io::Result<Command> {
     Ok(command)
 }
 
-/// The largest amounts of memory that a process and all that it has started, directly or not, have had, in bytes, summed
-/// up: what is shared between them counts more than once.
+/// The sum of the peak memory of a process and all its descendants, in bytes: memory shared between them counts more
+/// than once.
 #[must_use]
 pub fn peak_memory_of_tree(root: u32) -> u64 {
     let mut parents = Vec::new();
@@ -137,7 +138,7 @@ pub fn peak_memory_of_tree(root: u32) -> u64 {
     tree.iter().map(|pid| peak_memory_in(&format!("/proc/{pid}/status"))).sum()
 }
 
-/// The largest amount of memory that this process has had, in bytes; 0 if the system does not say.
+/// The peak memory of this process, in bytes; 0 if the system does not tell.
 #[must_use]
 pub fn peak_memory() -> u64 {
     peak_memory_in("/proc/self/status")

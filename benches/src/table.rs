@@ -1,4 +1,4 @@
-//! Tables as the benchmarks print them, with what a reader needs to compare them; and the same as JSON for `report`.
+//! Tables as the benchmarks print them, with the information needed to compare them; and the same as JSON for `report`.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -15,14 +15,14 @@ pub const RECORD: &str = "RIVER_BENCH_RECORD";
 pub struct Spread {
     /// The smallest.
     pub min: f64,
-    /// The median: half are below.
+    /// The median.
     pub median: f64,
     /// The largest.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these numbers; all zero if there are none.
+    /// Computes them for these numbers; all zero if there are none.
     #[must_use]
     pub fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
@@ -32,7 +32,7 @@ impl Spread {
 }
 
 impl std::fmt::Display for Spread {
-    /// `median (min..max)`, with the precision of the formatter, 2 by default.
+    /// Formats as `median (min..max)`, with the precision of the formatter, 2 by default.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = f.precision().unwrap_or(2);
         write!(f, "{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max)
@@ -40,13 +40,13 @@ impl std::fmt::Display for Spread {
 }
 
 impl From<f64> for Spread {
-    /// Of a single number.
+    /// The spread of a single number.
     fn from(number: f64) -> Self {
         Self { min: number, median: number, max: number }
     }
 }
 
-/// A table: things that were measured in rows, what was measured of them in columns.
+/// A table: what was measured in columns, what it was measured of in rows.
 ///
 /// ```
 /// use river_benches::table::{Spread, Table};
@@ -64,38 +64,38 @@ impl From<f64> for Spread {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// What all of it is about: the same from run to run, as files are named by it.
+    /// The subject of the whole table: constant from run to run, as files are named after it.
     pub title: String,
-    /// What else there is to say, such as how much was measured; may be empty.
+    /// Further information, such as how much was measured; may be empty.
     #[serde(default)]
     pub note: String,
-    /// What the rows are: `size`, or nothing.
+    /// The heading of the rows, such as `size`; may be empty.
     pub rows_are: String,
-    /// What was measured.
+    /// The quantities that were measured.
     pub columns: Vec<Column>,
-    /// What it was measured of.
+    /// The things that they were measured of.
     pub rows: Vec<Row>,
 }
 
-/// What one column of a [`Table`] says.
+/// A column of a [`Table`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Column {
     /// Its heading.
     pub name: String,
     /// `us`, `GB/s`; empty for a ratio.
     pub unit: String,
-    /// Digits behind the point.
+    /// The number of digits after the decimal point.
     pub digits: usize,
 }
 
-/// One line of a [`Table`].
+/// A row of a [`Table`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Its heading.
     pub name: String,
-    /// The number that the heading stands for, if it does: a size in bytes.
+    /// The number that the heading stands for, if any: a size in bytes.
     pub x: Option<f64>,
-    /// For each column what was measured, if it was.
+    /// The measurement in each column, if there is one.
     pub cells: Vec<Option<Spread>>,
 }
 
@@ -112,34 +112,34 @@ impl Table {
         }
     }
 
-    /// With a sentence to go with it.
+    /// Sets the note.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
     }
 
-    /// With one more column. A ratio has no unit.
+    /// Adds a column. A ratio has no unit.
     #[must_use]
     pub fn column(mut self, name: impl Into<String>, unit: &str, digits: usize) -> Self {
         self.columns.push(Column { name: name.into(), unit: unit.into(), digits });
         self
     }
 
-    /// Adds a row about something with a name.
+    /// Adds a row with a name.
     pub fn row(&mut self, name: impl Into<String>, cells: impl IntoIterator<Item = Option<Spread>>) {
         self.rows.push(Row { name: name.into(), x: None, cells: cells.into_iter().collect() });
     }
 
-    /// Adds a row about so many bytes.
+    /// Adds a row for a size in bytes.
     pub fn sized(&mut self, size: usize, cells: impl IntoIterator<Item = Option<Spread>>) {
         self.rows.push(Row { name: bytes(size), x: Some(size as f64), cells: cells.into_iter().collect() });
     }
 
-    /// Prints it to stdout; and if [`RECORD`] names a file, appends it there.
+    /// Prints the table to stdout; if [`RECORD`] names a file, also appends it there.
     ///
     /// # Errors
-    /// If it cannot be written there.
+    /// If it cannot be written to that file.
     pub fn print(&self) -> io::Result<()> {
         println!("\n{self}");
         let Some(file) = std::env::var_os(RECORD) else { return Ok(()) };
@@ -147,7 +147,7 @@ impl Table {
         OpenOptions::new().append(true).create(true).open(file)?.write_all(line.as_bytes())
     }
 
-    /// All cells as text, the headings among them.
+    /// All cells as text, including the headings.
     #[must_use]
     pub fn texts(&self) -> Vec<Vec<String>> {
         let headings = std::iter::once(self.rows_are.clone()).chain(self.columns.iter().map(Column::heading));
@@ -164,7 +164,7 @@ impl Table {
 }
 
 impl Column {
-    /// Its name with its unit.
+    /// The column's name with its unit.
     #[must_use]
     pub fn heading(&self) -> String {
         if self.unit.is_empty() { self.name.clone() } else { format!("{}, {}", self.name, self.unit) }
@@ -200,14 +200,14 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// The machine's load average over the last minute, to be printed beside what was measured; 0 if it does not say.
+/// The machine's load average over the last minute, to be printed with the results; 0 if unknown.
 #[must_use]
 pub fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }
 
-/// A number of bytes as people write it: 8 B, 64 KiB.
+/// Formats a number of bytes: 8 B, 64 KiB.
 #[must_use]
 pub fn bytes(count: usize) -> String {
     match count {
@@ -217,7 +217,7 @@ pub fn bytes(count: usize) -> String {
     }
 }
 
-/// One line about where and what was measured: processor, cores, commit.
+/// One line about the machine and the measured version: processor, cores, commit.
 #[must_use]
 pub fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -226,7 +226,7 @@ pub fn machine() -> String {
     format!("{}, {cores} cores, commit {}", model.map_or("unknown processor", str::trim), commit())
 }
 
-/// The commit that is checked out, as far as git knows; "unknown" without.
+/// The commit that is checked out, according to git; "unknown" without it.
 #[must_use]
 pub fn commit() -> String {
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();

@@ -4,8 +4,8 @@
 //! cargo run --release --example cg -- --class A --ranks 2
 //! ```
 //!
-//! With `--checkpoint-every 5 state` it can be killed at any moment, with all that it has started: `river restore state` goes
-//! on from the last checkpoint, and prints what would have been printed.
+//! With `--checkpoint-every 5 state` it can be killed at any time, with everything that it has started: `river restore
+//! state` continues from the last checkpoint, and prints what would have been printed.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ struct Args {
     /// One thread, without MPI
     #[arg(long, conflicts_with_all = ["ranks", "processes"])]
     serial: bool,
-    /// Keep the state of all ranks in a directory every so many steps
+    /// Write a checkpoint of all ranks to a directory every this many steps
     #[arg(long, num_args = 2, value_names = ["STEPS", "DIRECTORY"], value_hint = ValueHint::DirPath, conflicts_with = "serial")]
     checkpoint_every: Vec<String>,
     /// Print one JSON object
@@ -51,7 +51,7 @@ struct Args {
 }
 
 impl Args {
-    /// Every how many steps to keep the state, and where.
+    /// The number of steps between checkpoints, and the directory for them.
     fn checkpoints(&self) -> river::Result<Option<(usize, PathBuf)>> {
         let [steps, directory] = &self.checkpoint_every[..] else { return Ok(None) };
         match steps.parse() {
@@ -61,14 +61,14 @@ impl Args {
     }
 }
 
-/// Runs on every rank: the command line is the same there.
+/// Runs on every rank; all ranks have the same command line.
 fn rank(world: &Communicator) -> river::Result<Outcome> {
     let args = Args::parse();
     let Some((every, directory)) = args.checkpoints()? else {
         return Ok(cg::parallel(args.class, world, |_| {})?);
     };
     let outcome = cg::with_safepoints(args.class, world, every, |step| {
-        // The other ranks are wherever they are.
+        // The other ranks may be on any machine.
         if world.rank() == 0
             && let Err(error) = world.vr().checkpoint(&directory)
         {

@@ -1,4 +1,4 @@
-//! Counting within one process, with the same kernel: what the distributed program is measured against.
+//! Counts within one process, with the same kernel: the baseline of the distributed program.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::files::{Piece, Problem};
 use crate::words::{Counts, Scratch, count_file};
 
-/// Bytes that a thread takes at a time, in whole pieces. Enough to make the shared counter cheap, few enough that
-/// all threads end together.
+/// The number of bytes that a thread takes at a time, in whole pieces. Enough to make the shared counter cheap, few
+/// enough for all threads to end at about the same time.
 const SHARE: u64 = 256 << 10;
 
-/// What counting some pieces gave.
+/// The result of counting some pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// The words.
     pub counts: Counts,
     /// How many bytes were counted.
     pub bytes: u64,
-    /// The pieces that could not be read, by path. Words before the error are in `counts`, their bytes are not in
-    /// `bytes`.
+    /// The pieces that could not be read, by path. Words before the error are in `counts`; the bytes of these pieces
+    /// are not in `bytes`.
     pub unreadable: Vec<Problem>,
 }
 
 impl Counted {
-    /// Counts one piece more.
+    /// Counts another piece.
     pub fn add(&mut self, scratch: &mut Scratch, piece: &Piece) {
         match count_file(&mut self.counts, scratch, piece.path(), piece.range) {
             Ok(bytes) => self.bytes += bytes,
@@ -52,15 +52,15 @@ pub fn sequential(pieces: &[Piece]) -> Counted {
     counted
 }
 
-/// Counts the pieces on `threads` threads of a pool of its own (0: one per core). Blocks until all are counted.
+/// Counts the pieces on `threads` threads of its own pool (0: one per core). Blocks until all are counted.
 ///
-/// Each thread has one table and takes some pieces whenever it has none, so no table is made twice and nobody waits
-/// for a slow file; the tables are merged in pairs. (`fold` and `reduce` of a parallel iterator would make a table
-/// for each of its splits.)
+/// Each thread has one table and takes some pieces whenever it is idle, so no table is made twice and no thread waits
+/// for a slow file; the tables are merged in pairs. (`fold` and `reduce` of a parallel iterator would make a table for
+/// each of its splits.)
 ///
 /// # Errors
 ///
-/// The threads could not be started.
+/// If the threads cannot be started.
 pub fn rayon(pieces: &[Piece], threads: usize) -> Result<Counted, ThreadPoolBuildError> {
     let name = |index| format!("wfreq-count-{index}");
     let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()?;
@@ -72,7 +72,7 @@ fn on_pool(pool: &ThreadPool, pieces: &[Piece]) -> Counted {
     let next = AtomicUsize::new(0);
     let mut parts = pool.broadcast(|_| {
         let (mut counted, mut scratch) = (Counted::default(), Scratch::new());
-        // Relaxed: the number alone decides who counts what, and the pieces were there before the threads.
+        // Relaxed: only the number decides which thread counts which pieces, and the pieces existed before the threads.
         while let Some(share) = shares.get(next.fetch_add(1, Ordering::Relaxed)) {
             for piece in *share {
                 counted.add(&mut scratch, piece);
@@ -99,7 +99,7 @@ fn shares(pieces: &[Piece]) -> Vec<&[Piece]> {
     shares
 }
 
-/// Merges in pairs, each pair in parallel with the others: as many rounds as the logarithm of the number of parts.
+/// Merges in pairs, the pairs in parallel: the number of rounds is the logarithm of the number of parts.
 fn merge(parts: &mut [Counted]) -> Counted {
     match parts {
         [] => Counted::default(),

@@ -9,10 +9,10 @@ use crate::files::Piece;
 use crate::words::Scratch;
 
 /// Counts the pieces on the VMs, `chunk` of them at a time. Every VM counts into one table that stays there until no
-/// piece is left; then the tables are merged. Blocks until that is done; `progress` is called now and then.
+/// pieces are left; then the tables are merged. Blocks until that is done; `progress` is called from time to time.
 ///
 /// # Errors
-/// If all VMs are lost, or the counting itself fails. A piece that cannot be read is no error: it is named in the
+/// If all VMs are lost, or the counting itself fails. A piece that cannot be read is no error: it is listed in the
 /// result.
 pub fn count(
     vms: &Vms<'_>,

@@ -1,11 +1,11 @@
-//! What the example programs share, so that a program shows its use of River and little else.
+//! Code that the example programs share, so that a program shows its use of River and little else.
 //!
-//! `wfreq`, the distributed word counter of the Trickle paper (Example 7), is made of these parts:
+//! `wfreq`, the distributed word counter of the Trickle paper (Example 7), consists of these parts:
 //!
-//! - [`files`]: from the paths of a command line to pieces of work
-//! - [`words`]: the counting of words, as fast as memory allows
-//! - [`farm`]: the count on virtual machines
-//! - [`baseline`]: the same count within one process, sequential and on threads, to compare with
+//! - [`files`]: resolves the paths of a command line to pieces of work
+//! - [`words`]: counts words, as fast as memory allows
+//! - [`farm`]: counts on virtual machines
+//! - [`baseline`]: counts within one process, sequentially and on threads, for comparison
 //!
 //! `cg`, the NAS conjugate gradient kernel, is [`mod@cg`].
 //!
@@ -25,7 +25,7 @@
 //! * `files`: finding what to count
 //! * `baseline`: counting within one process
 //! * `farm`: counting on virtual machines
-//! * `mr`: what the MapReduce programs share, `mr_wordcount` and `mr_sort` also with the benchmark
+//! * `mr`: shared by the MapReduce programs; `mr_wordcount` and `mr_sort` also share it with the benchmark
 
 pub mod baseline;
 pub mod cg;

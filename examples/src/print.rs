@@ -2,10 +2,10 @@
 
 use std::io::{self, BufWriter, Write};
 
-/// Prints to stdout what the function writes. That the reader has read enough, as `head` does, is no error.
+/// Prints to stdout what the function writes. It is no error if the reader stops reading, as `head` does.
 ///
 /// # Errors
-/// What else goes wrong with stdout or the function.
+/// Any other error of stdout or of the function.
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! Word frequency, Example 7 of the Trickle paper: which words stand in many files, and how often, counted on all
+//! Word frequency, Example 7 of the Trickle paper: which words occur in many files, and how often, counted on all
 //! virtual machines that can be found.
 //!
 //! ```text
@@ -16,13 +16,13 @@ use river::prelude::*;
 use river::{ExitCode, VrError};
 use river_examples::{farm, files};
 
-/// Larger files are cut into pieces of this size, so that all VMs have a part in them.
+/// Larger files are cut into pieces of this size, so that all VMs get a share of them.
 const SPLIT: u64 = 8 << 20;
 
 /// Count the words of files on all virtual machines that can be found; if none is found, start some.
 ///
-/// Words are what stands between white space, byte for byte, whatever the encoding. Directories are walked; symbolic
-/// links are not followed.
+/// Words are separated by white space, byte for byte, whatever the encoding. Directories are walked; symbolic links are
+/// not followed.
 #[derive(Parser)]
 #[command(after_help = "\
 Examples:
@@ -36,7 +36,7 @@ struct Args {
     /// How many VMs to use [default: all that are found; if none is, one local VM per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     vms: Option<u16>,
-    /// How many files a VM is given at a time
+    /// How many files to give a VM at a time
     #[arg(long, value_name = "FILES", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
     chunk: u32,
     /// How many of the most frequent words to show
@@ -45,7 +45,7 @@ struct Args {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// Say what happens to VMs and images (-vv: everything)
+    /// Log what happens to VMs and images (-vv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Files, directories, or patterns such as 'src/**/*.rs'
@@ -97,7 +97,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result<ExitCode> {
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Shows how far the count is, on a terminal; elsewhere it is silent.
+/// Shows the progress of the count on a terminal; silent otherwise.
 fn progress_bar(pieces: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("counting {wide_bar} {percent}%  {per_sec} files  {eta} left");
     let bar = ProgressBar::new(pieces).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -1,4 +1,4 @@
-//! What `wfreq` says at the end.
+//! The output of `wfreq`.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -101,7 +101,7 @@ impl Report {
     }
 }
 
-/// Names on stderr what could not be counted.
+/// Lists on stderr what could not be counted.
 pub(crate) fn problems(unmatched: &[OsString], unreadable: &[Problem]) {
     for path in unmatched {
         eprintln!("not counted: {}: {NO_MATCH}", path.to_string_lossy());
@@ -111,7 +111,7 @@ pub(crate) fn problems(unmatched: &[OsString], unreadable: &[Problem]) {
     }
 }
 
-/// A word as a terminal can bear it: control characters and bytes that are not UTF-8 are escaped.
+/// A word in a form that is safe for a terminal: control characters and bytes that are not UTF-8 are escaped.
 fn printable(word: &[u8]) -> String {
     const LONGEST: usize = 60;
     let mut text = String::new();
@@ -129,7 +129,7 @@ fn printable(word: &[u8]) -> String {
     text
 }
 
-/// 1234567 as 1,234,567.
+/// Formats 1234567 as 1,234,567.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;

@@ -1,11 +1,11 @@
-//! Threads that wait for each other by looking, each on a core of its own.
+//! Keeps threads that poll for each other on cores of their own.
 //!
-//! Whoever is woken is often put on the core of who has woken it. If both go on by looking and yielding they take turns
-//! there, a few microseconds each, and neither ever sleeps: it takes the system about a tenth of a second to notice that
-//! another core has nothing to do. So a thread that sees again and again that others run when it yields asks the system to
-//! move it, once, and is free to run anywhere again. Which cores have nothing to do it does not know, nor whether any
-//! has; so moves that do not help are made more and more rarely, and none if there are more threads than cores, as far as is
-//! known: they would only be distributed less evenly for a while.
+//! The scheduler often puts a thread that is woken on the core of the thread that woke it. If both go on polling and
+//! yielding, they take turns there, a few microseconds each, and neither ever sleeps: the kernel takes about a tenth of a
+//! second to notice that another core is idle. So a thread that finds repeatedly that others ran while it yielded asks the
+//! kernel to move it, once, and may then run anywhere again. It does not know which cores are idle, or whether any is. So
+//! moves that do not help become rarer and rarer, and there are none if the process is known to have more threads than
+//! cores: they would only spread the threads less evenly for a while.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -15,25 +15,26 @@ use std::time::{Duration, Instant};
 use rustix::io;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-/// A yield to a thread that only looks and yields as well takes 1.7 us, one to nobody a quarter. Who gets its core back
-/// sooner than this has it for itself.
+/// A yield to a thread that also only polls and yields takes 1.7 us; if no other thread runs, it takes a quarter of that. A
+/// thread that gets its core back sooner than this has it to itself.
 const ALONE: Duration = Duration::from_micros(1);
-/// So many yields in turn to others are enough for a move, and so many at most when moves do not help: from a tenth of a
+/// How many consecutive yields to others make a thread move, at first and at most, if moves do not help: from a tenth of a
 /// millisecond to a tenth of a second.
 const LEAST: u32 = 32;
 const MOST: u32 = LEAST << 10;
 
-/// How many threads of this process have one of these.
+/// How many threads of this process have an [`Apart`].
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// How a thread gets on with others on its core, which it alone reads and writes.
+/// How a thread gets on with others on its core. Only that thread reads and writes it.
 #[derive(Debug)]
 pub(crate) struct Apart {
-    /// Whether it and those that it works with have a core each; what is known of this process, if nobody has said it.
+    /// Whether the thread and those that it works with have a core each; if nobody has set it, the process's own threads
+    /// count.
     fits: OnceLock<bool>,
-    /// Yields in turn when others ran.
+    /// Consecutive yields during which others ran.
     crowded: AtomicU32,
-    /// Of these, as many as make it move.
+    /// How many of them make the thread move.
     patience: AtomicU32,
 }
 
@@ -51,19 +52,19 @@ impl Drop for Apart {
 }
 
 impl Apart {
-    /// Says whether the thread and those that it works with have a core each; once.
+    /// Sets whether the thread and those that it works with have a core each. Only the first call has an effect.
     pub(crate) fn expect(&self, fits: bool) {
         let _ = self.fits.set(fits);
     }
 
-    /// Whether others ran when the thread yielded last.
+    /// Whether other threads ran when this one last yielded.
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowded.load(Relaxed) > 0
     }
 
     /// Yields.
     pub(crate) fn yield_now(&self) {
-        // How long that takes is of no interest if it cannot move.
+        // How long that takes does not matter if the thread may not move.
         if self.fits.get() == Some(&false) {
             thread::yield_now();
         } else {
@@ -71,12 +72,12 @@ impl Apart {
         }
     }
 
-    /// Yields. True: nobody else ran. `now` is now.
+    /// Yields, and returns whether no other thread ran. `now` is the current time.
     pub(crate) fn yield_at(&self, now: Instant) -> bool {
         thread::yield_now();
         let alone = now.elapsed() < ALONE;
         if self.note(alone) && self.fits() {
-            // Where that is not allowed it stays as it is.
+            // Where that is not allowed, the thread stays where it is.
             let _ = move_away();
         }
         alone
@@ -87,7 +88,7 @@ impl Apart {
         self.fits.get().copied().unwrap_or_else(|| THREADS.load(Relaxed) <= cores())
     }
 
-    /// How a yield went. True: the thread is to move, if it can have a core for itself.
+    /// Records the outcome of a yield. Returns whether the thread should move, if it can have a core to itself.
     fn note(&self, alone: bool) -> bool {
         let (crowded, patience) = (self.crowded.load(Relaxed), self.patience.load(Relaxed));
         if alone {
@@ -105,7 +106,7 @@ impl Apart {
     }
 }
 
-/// Has this thread run on another core than it does, if it may.
+/// Moves this thread to another core, if it may use one.
 fn move_away() -> io::Result<()> {
     let cores = sched_getaffinity(None)?;
     let mut others = cores;
@@ -114,7 +115,7 @@ fn move_away() -> io::Result<()> {
         return Ok(());
     }
     sched_setaffinity(None, &others)?;
-    // Who may run anywhere may run on cores, too, that there will be later.
+    // A thread that may run anywhere should be able to use cores that are added later, too.
     sched_setaffinity(None, &anywhere())?;
     if sched_getaffinity(None)? == cores {
         return Ok(());

@@ -1,13 +1,13 @@
-//! Envelopes that have not reached a mailbox yet: they lie where their sender has written them.
+//! Envelopes that have not reached a mailbox yet: they still lie where their sender has written them.
 
 use std::fmt;
 
 use crate::envelope::{Channel, Label};
 use crate::id::VrId;
 
-/// An envelope that lies in memory shared with its sender's process, or comes on a connection, shown to
-/// [`Vr::receive_arriving`](crate::Vr::receive_arriving), which can copy its payload to where it belongs. Who does not
-/// take it gets it as any other envelope.
+/// An envelope that lies in memory shared with its sender's process, or is arriving on a connection. It is passed to the
+/// callback of [`Vr::receive_arriving`](crate::Vr::receive_arriving), which can copy its payload directly to its destination.
+/// If it is not taken, it is received like any other envelope.
 pub struct Arriving<'a> {
     pub(crate) label: Label,
     pub(crate) len: usize,
@@ -15,70 +15,72 @@ pub struct Arriving<'a> {
     pub(crate) payload: &'a dyn Source,
 }
 
-/// Where a payload is copied from, to which nobody may refer: memory that may change meanwhile, or a connection.
+/// The source of a payload, which can only be copied, not referred to: memory that may change meanwhile, or a connection.
 pub(crate) trait Source {
-    /// Copies bytes from that offset on. False: they have not come. Panics if there will never be that many.
+    /// Copies bytes from `offset` on. Returns `false` if they have not arrived. Panics if the payload is shorter.
     fn copy(&self, offset: usize, out: &mut [u8]) -> bool;
 
-    /// Whether all of it is here, or was copied.
+    /// Whether the whole payload has arrived, or was copied.
     fn is_read(&self) -> bool {
         true
     }
 }
 
-/// What becomes of an [`Arriving`] envelope.
+/// What happens to an [`Arriving`] envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intake {
     /// It goes to the mailbox.
     Left,
-    /// It was taken, and the next one may be shown. That counts if all of its payload is here, or the end of it was copied.
+    /// It was taken, and the next one may be shown. Counts only if its whole payload has arrived, or the end of it was
+    /// copied.
     Taken,
-    /// The same, and the receive is over.
+    /// Like [`Taken`](Self::Taken), and the receive is over.
     Done,
 }
 
 impl Arriving<'_> {
-    /// Who sent it.
+    /// Returns the sender.
     #[must_use]
     pub fn src(&self) -> VrId {
         self.label.src
     }
 
-    /// The protocol that it belongs to.
+    /// Returns the protocol that the envelope belongs to.
     #[must_use]
     pub fn channel(&self) -> Channel {
         self.label.channel
     }
 
-    /// Its lane.
+    /// Returns the lane.
     #[must_use]
     pub fn lane(&self) -> u64 {
         self.label.lane
     }
 
-    /// Length of its payload in bytes.
+    /// Returns the length of the payload in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no payload.
+    /// Whether the payload is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// So many bytes of the payload are here; the others are on their way.
+    /// Returns how many bytes of the payload have arrived; the rest is on its way.
     #[must_use]
     pub fn here(&self) -> usize {
         self.here
     }
 
-    /// Copies a part of the payload, from that offset on. What is not here is copied once, up to the end: from the connection, for
-    /// which it waits a few microseconds if need be. False: it has not come, and the envelope must be left.
+    /// Copies a part of the payload, from `offset` on. Bytes that have not arrived are read from the connection, waiting a
+    /// few microseconds if necessary; they can be copied only once, and only together with the end of the payload. Returns
+    /// `false` if they did not come in time; the envelope must then be left ([`Intake::Left`]).
     ///
     /// # Panics
-    /// If the payload does not have so many bytes.
+    /// If the payload is shorter.
     #[must_use]
     pub fn copy_to(&self, offset: usize, out: &mut [u8]) -> bool {
         assert!(offset <= self.len && out.len() <= self.len - offset, "the payload has {} bytes", self.len);

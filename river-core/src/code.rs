@@ -1,12 +1,13 @@
 //! Code pointers: how a function is named across processes that run the same image.
 //!
-//! Every instantiation of [`code_ptr`] leaves one entry in a table that the linker puts together, in a section of its
-//! own: the distance from the entry to a trampoline made for exactly that type. A code pointer is an index into this
-//! table. Equal images have equal tables, so the index means the same function everywhere, and an index that a
-//! stranger makes up can name nothing but another legal entry point, or is refused.
+//! Every instantiation of [`code_ptr`] leaves one entry in a table that the linker assembles in a section of its own: the
+//! distance from the entry to a trampoline made for exactly that type. A code pointer is an index into this table. Equal
+//! images have equal tables, so an index means the same function everywhere, and an index that a stranger makes up either
+//! names another legal entry point or is refused.
 //!
-//! What is `unsafe` here (elsewhere it is memory that is shared with other processes, `link/shm/memory.rs`, and the hook of test
-//! executables): the table is read, an address in it becomes a function, and a function item, which has no bytes, is made out of nothing.
+//! What is `unsafe` here (the other unsafe code is for memory shared with other processes, `link/shm/memory.rs`, and the hook
+//! of test executables): reading the table, turning an address in it into a function, and creating a function item, which has
+//! no bytes, from nothing.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -18,32 +19,32 @@ use serde::{Deserialize, Serialize};
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("River's code pointers exist for Linux on x86-64 and aarch64");
 
-/// The name of a function in this image.
+/// A name for a function of this image.
 ///
-/// Meaningful only where the very same image runs; the core sees to that before it hands one out.
+/// Meaningful only where the very same image runs; the core ensures that before it hands one out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CodePtr(u32);
 
-/// What a code pointer leads to: a function that finds its arguments in, and leaves its result in, a value that both
+/// The function that a code pointer leads to. It finds its arguments in, and leaves its result in, a value that both
 /// sides know.
 pub type Entry = fn(&mut dyn Any);
 
-/// The way from a code pointer to a call of `F`, chosen by the layer that defines what `context` is.
+/// How a call through a code pointer reaches `F`, defined by the layer that chooses what `context` is.
 ///
 /// `F` is the type of a function item or of a closure that captures nothing; `()` if the trampoline needs none.
 pub trait Trampoline<F>: 'static {
-    /// Calls `f`, or does what else this trampoline is for.
+    /// Calls `f`, or does whatever else this trampoline is for.
     fn enter(f: F, context: &mut dyn Any);
 }
 
-/// A code pointer is out of the table, so it was not made by this image.
+/// A code pointer is not in the table, so it was not made by this image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code pointer {0} is not one of this image's {1} entry points")]
 pub struct CodeError(u32, usize);
 
-/// The code pointer of `T::enter` for `f`.
+/// Returns the code pointer of `T::enter` for `f`.
 ///
-/// That `f` captures nothing is checked when the caller is compiled:
+/// That `f` captures nothing is checked at compile time:
 ///
 /// ```compile_fail
 /// # use river_core::code::{code_ptr, Trampoline};
@@ -90,7 +91,7 @@ pub fn code_ptr<T: Trampoline<F>, F: Copy + Send + 'static>(f: F) -> CodePtr {
 }
 
 impl CodePtr {
-    /// The function that this pointer names, if it is one of this image's entry points.
+    /// Returns the function that this pointer names, if it is one of this image's entry points.
     ///
     /// # Errors
     /// [`CodeError`] if the pointer was made up or comes from another image.
@@ -108,14 +109,14 @@ impl CodePtr {
 
 fn enter<T: Trampoline<F>, F: Copy + Send + 'static>(context: &mut dyn Any) {
     const { assert!(size_of::<F>() == 0) }
-    // A witness of `F` existed in `code_ptr`; what the lint warns of is a value with bytes.
+    // A value of `F` existed in `code_ptr`; the lint warns of values that have bytes.
     #[allow(clippy::uninit_assumed_init)]
     // SAFETY: `F` has no bytes to initialise, and `code_ptr` was given a value of it, so one may exist.
     let f: F = unsafe { MaybeUninit::uninit().assume_init() };
     T::enter(f, context);
 }
 
-/// All entry points of this image, in the order in which the linker met them.
+/// Returns all entry points of this image, in the order in which the linker found them.
 fn table() -> &'static [i32] {
     // An empty object in the section makes sure that the linker defines the symbols of its bounds.
     #[used]

@@ -1,7 +1,7 @@
 //! Control connections: authenticated, carrying enums both ways.
 //!
-//! A message is its length (u32, little-endian) and its postcard encoding. Memory is taken as the bytes arrive, not
-//! as the length claims. Between machines all of it is sealed.
+//! A message is its length (u32, little-endian) and its postcard encoding. Memory is allocated as the bytes arrive, not as
+//! the length claims. Between machines all messages are sealed.
 
 mod gate;
 
@@ -28,19 +28,19 @@ use crate::rt::{self, ReadExt as _, WriteExt as _};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const PIECE: usize = 64 << 10;
-/// So many connections of a process may be in their handshake at once, if it may open four times as many files.
+/// How many connections of a process may be in their handshake at once, if it may open four times as many files.
 const HANDSHAKES: u64 = 256;
-/// So often it is said that connections cannot be accepted.
+/// How often, at most, a failure to accept connections is logged.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Who is in the handshake: of all listeners together, as the files that the process may open are for all of them.
+/// The connections in their handshake: one gate for all listeners, which share the process's limit on open files.
 static GATE: LazyLock<Mutex<Gate<rt::TcpStream>>> = LazyLock::new(|| {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = files.map_or(HANDSHAKES, |files| (files / 4).clamp(1, HANDSHAKES));
     Mutex::new(Gate::new(limit as usize))
 });
-/// Bytes that another machine has not acknowledged for so long, it will not: the system would try for a quarter of an
-/// hour. A little longer than it takes to declare a silent peer dead.
+/// Bytes that another machine has not acknowledged for this long are given up; the system would try for a quarter of an hour.
+/// A little longer than it takes to declare a silent peer dead.
 const UNREACHABLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
@@ -59,23 +59,23 @@ pub(crate) enum ControlError {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: rt::TcpStream,
-    /// The keys for what follows; none if it follows in plain.
+    /// The keys for what follows; `None` if that is not sealed.
     session: Option<Session>,
 }
 
 impl Connection {
-    /// The address of the other side.
+    /// Returns the address of the other side.
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }
 
-    /// The address of this side: one at which the other can reach it.
+    /// Returns the address of this side, at which the other side can reach it.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
     }
 }
 
-/// Binds a port on all of these addresses, the same on each: that one, or any free one if it is 0.
+/// Binds the same port on all of these addresses: the given one, or any free one if it is 0.
 pub(crate) fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> {
     const ATTEMPTS: u32 = 20;
     let mut attempt = 0;
@@ -91,7 +91,7 @@ pub(crate) fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::
         });
         match bound {
             Ok(()) => return Ok(listeners),
-            // Free on one address and taken on the next.
+            // The port was free on one address, but is taken on the next.
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && port == 0
@@ -102,7 +102,7 @@ pub(crate) fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::
     }
 }
 
-/// Lets a connection to another machine end soon after that machine has vanished.
+/// Makes a connection to another machine fail soon after that machine has vanished.
 pub(crate) fn give_up_early(stream: &impl AsFd) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     let (second, probes) = (Duration::from_secs(1), 3);
@@ -112,7 +112,7 @@ pub(crate) fn give_up_early(stream: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNREACHABLE))
 }
 
-/// Whether a connection is to be sealed; if so, it is also made to notice when the other machine vanishes.
+/// Whether a connection must be sealed; if so, it is also made to notice when the other machine vanishes.
 fn prepare(stream: &rt::TcpStream) -> io::Result<bool> {
     stream.set_nodelay(true)?;
     let sealed = noise::must_be_sealed(stream.peer_addr()?.ip());
@@ -122,7 +122,7 @@ fn prepare(stream: &rt::TcpStream) -> io::Result<bool> {
     Ok(sealed)
 }
 
-/// Connects to a listener and says what for.
+/// Connects to a listener and says for what purpose.
 pub(crate) async fn dial(
     address: SocketAddr,
     key: &ClusterKey,
@@ -143,7 +143,7 @@ pub(crate) async fn dial(
     rt::timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or(Err(ControlError::Timeout(HANDSHAKE_TIMEOUT)))
 }
 
-/// The listener's side of the handshake. What the dialler wants is known, and may be acted on, when this returns.
+/// The listener's side of the handshake. When this returns, the dialler's purpose is known and may be acted on.
 async fn accept(
     mut stream: rt::TcpStream,
     key: &ClusterKey,
@@ -171,8 +171,7 @@ async fn accept(
     Ok((postcard::from_bytes(&payload)?, Connection { stream, session }))
 }
 
-/// Accepts connections for as long as the listener lives, and hands each authenticated one to `serve` in a task of
-/// its own.
+/// Accepts connections for as long as the listener lives, and runs `serve` for each authenticated one in a task of its own.
 pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
     listener: rt::TcpListener,
     key: ClusterKey,
@@ -186,7 +185,7 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Strangers must not keep all files; the others go on, and some may close.
+                // Strangers must not hold all files; the remaining connections continue, and some may close.
                 if is_shortage(&error)
                     && let Some(evicted) = lock(&GATE).evict(Instant::now())
                 {
@@ -221,7 +220,7 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// Whether the process, or the machine, has no files left or no memory for them.
+/// Whether the process or the machine has run out of files, or of memory for them.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
@@ -231,8 +230,8 @@ fn lock<T>(gate: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     gate.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Splits a connection: what is put into the sender is written by a task, until all senders are gone; what arrives
-/// comes out of the incoming half.
+/// Splits a connection. A task writes what is put into the sender, until all senders are gone; arriving messages come out of
+/// the incoming half.
 pub(crate) fn split<Out, In>(connection: Connection) -> (rt::Sender<Out>, Incoming<In>)
 where
     Out: Serialize + Send + Sync + 'static,
@@ -290,7 +289,7 @@ pub(crate) struct Incoming<In> {
 }
 
 impl<In: DeserializeOwned> Incoming<In> {
-    /// The next message; `None` when the peer has closed the connection.
+    /// Returns the next message; `None` when the peer has closed the connection.
     pub(crate) async fn next(&mut self) -> Result<Option<In>, ControlError> {
         let mut length = [0; 4];
         match self.read_exact(&mut length).await {
@@ -324,13 +323,13 @@ impl<In: DeserializeOwned> Incoming<In> {
 }
 
 impl<In> Drop for Incoming<In> {
-    /// Whoever no longer listens ends the conversation, so that the peer notices.
+    /// A receiver that stops listening closes the connection, so that the peer notices.
     fn drop(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Read);
     }
 }
 
-/// The blocking stream inside, and its keys, when a connection leaves the control plane.
+/// Returns the blocking stream inside, and its keys, for a connection that leaves the control plane.
 pub(crate) fn into_std(connection: Connection) -> io::Result<(std::net::TcpStream, Option<Session>)> {
     Ok((std::net::TcpStream::try_from(connection.stream)?, connection.session))
 }

@@ -1,4 +1,4 @@
-//! What a process does for a checkpoint of its program or a migration, and how it takes up VRs from one.
+//! A process's part in a checkpoint of its program or in a migration, and how it adopts VRs from one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::protocol::{Counts, Report};
 use crate::rt;
 use crate::state::{Recorder, Saved};
 
-/// So many bytes of a copy travel at once.
+/// How many bytes of a copy are sent at a time.
 pub(crate) const PIECE: usize = 1 << 20;
-/// How often what VRs were told is written to their recordings.
+/// How often the records of VRs are written to their recordings.
 pub(crate) const FLUSH: Duration = Duration::from_millis(100);
-/// How often to look whether all has arrived.
+/// How often to check whether everything has arrived.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// What all VRs of this process, which is frozen, have sent. A send of which a VR does not know yet whether it is accepted is
-/// waited for: one that is refused never arrives. `None`: the process was thawed meanwhile.
+/// Reports what all VRs of this process, which is frozen, have sent. Waits for sends of which it is not yet decided whether
+/// they are accepted, since a refused one never arrives. `None` if the process was thawed meanwhile.
 pub(crate) async fn frozen(node: &Node) -> Option<Report> {
     while node.states.is_undecided() {
         rt::sleep(LOOK).await;
@@ -31,7 +31,7 @@ pub(crate) async fn frozen(node: &Node) -> Option<Report> {
     }
     let unrecorded = node.states.unrecorded();
     let mut sent = node.states.sent();
-    // What has arrived in this process is nobody's concern.
+    // What has already arrived in this process concerns nobody else.
     let mut arrived = HashMap::new();
     sent.retain(|(to, from, count)| match arrived.entry(*to).or_insert_with(|| node.received_counts(*to)) {
         Some(counts) => counts.get(from).is_none_or(|arrived| arrived < count),
@@ -40,17 +40,17 @@ pub(crate) async fn frozen(node: &Node) -> Option<Report> {
     Some(Report::Frozen { sent, unrecorded })
 }
 
-/// Whether everything of this has arrived.
+/// Whether all of these envelopes have arrived.
 fn is_settled(node: &Node, expected: &Counts) -> bool {
     let mut arrived = HashMap::new();
     expected.iter().all(|(to, from, count)| {
         let counts = arrived.entry(*to).or_insert_with(|| node.received_counts(*to));
-        // Who has ended gets nothing any more.
+        // A VR that has ended receives nothing more.
         counts.as_ref().is_none_or(|counts| counts.get(from).is_some_and(|arrived| arrived >= count))
     })
 }
 
-/// Waits until everything of this has arrived. False: the process was thawed meanwhile.
+/// Waits until all of these envelopes have arrived. Returns `false` if the process was thawed meanwhile.
 pub(crate) async fn settled(node: &Node, expected: &Counts) -> bool {
     while node.states.is_frozen() {
         if is_settled(node, expected) {
@@ -61,7 +61,7 @@ pub(crate) async fn settled(node: &Node, expected: &Counts) -> bool {
     false
 }
 
-/// Copies all VRs of this process, which is frozen; and says who has ended.
+/// Copies all VRs of this process, which is frozen, and returns which ones have ended.
 pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
     node.states.settled();
     let (mut saved, mut ended) = (Vec::new(), Vec::new());
@@ -83,10 +83,10 @@ pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Vec<(VrId, Why)>) {
     (saved, ended)
 }
 
-/// Copies VRs of this process, which is frozen, to be taken up elsewhere.
+/// Copies VRs of this process, which is frozen, so that another process can adopt them.
 pub(crate) fn give(node: &Node, vrs: &[VrId]) -> Result<Vec<Saved>, MigrateError> {
     if cfg!(panic = "abort") {
-        // The thread that a VR leaves behind is unwound.
+        // The thread that a VR leaves behind must be unwound.
         return Err(MigrateError::GivenUp("the program is built with panic = \"abort\"".into()));
     }
     let give = |vr: &VrId| {
@@ -104,7 +104,7 @@ pub(crate) fn give(node: &Node, vrs: &[VrId]) -> Result<Vec<Saved>, MigrateError
     vrs.iter().map(give).collect()
 }
 
-/// Waits until nothing more of a dead process can arrive. What has arrived of these VRs.
+/// Waits until nothing more from a dead process can arrive, and reports what has arrived from these VRs.
 pub(crate) async fn mourned(node: &Node, host: HostId, vrs: &[VrId]) -> Report {
     while !node.is_buried(host) {
         rt::sleep(LOOK).await;
@@ -112,7 +112,7 @@ pub(crate) async fn mourned(node: &Node, host: HostId, vrs: &[VrId]) -> Report {
     Report::Mourned(host, node.mourn(vrs))
 }
 
-/// Tells now and then, for as long as the process lives, what has arrived of mirrored VRs.
+/// Reports at intervals, for as long as the process lives, what has arrived from mirrored VRs.
 pub(crate) async fn report_arrivals(node: Arc<Node>) {
     loop {
         rt::sleep(FLUSH).await;
@@ -123,7 +123,7 @@ pub(crate) async fn report_arrivals(node: Arc<Node>) {
     }
 }
 
-/// Takes up a VR: its queue and its record, as they were.
+/// Adopts a VR, with its queue and its record as they were.
 pub(crate) fn adopt(node: &Node, saved: Saved) -> (Arc<Inbox>, Arc<Recorder>) {
     let Saved { origin, record, pending } = saved;
     let id = origin.id;
@@ -146,7 +146,7 @@ mod tests {
     use crate::protocol::Place;
     use crate::state::{Base, Origin, Record, Sending, Sent};
 
-    /// Others have to wait for that until it has arrived, and no longer.
+    /// Other processes must wait for such an envelope until it has arrived, and no longer.
     #[test]
     fn what_a_vr_had_sent_that_has_ended_counts_until_it_has_arrived() {
         let place = Place { host: HostId::fresh(), address: ([127, 0, 0, 1], 1).into() };

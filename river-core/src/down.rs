@@ -1,4 +1,4 @@
-//! Why something is gone: the one vocabulary for every death that River reports.
+//! Why something is gone: the one vocabulary for every end that River reports.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::VrId;
 
-/// The notice that a VR can neither send nor receive any more.
+/// The notice that a VR can no longer send or receive.
 ///
-/// It reaches whoever watches the VR ([`Vr::watch`](crate::Vr::watch)), whoever waits for an envelope from it, and
-/// its deployer if the end was not a normal one. It comes after every envelope that the VR had sent to the same
-/// receiver and that still could be delivered.
+/// It is sent to every VR that watches this VR ([`Vr::watch`](crate::Vr::watch)) or waits for an envelope from it, and to its
+/// deployer if it ended abnormally. It comes after every envelope that the VR had sent to the same receiver and that could
+/// still be delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Down {
-    /// Who is gone.
+    /// The VR that is gone.
     pub who: VrId,
     /// Why.
     pub why: Why,
@@ -31,9 +31,9 @@ impl fmt::Display for Down {
 pub enum Why {
     /// Its `main` returned `Ok`.
     Finished,
-    /// Its `main` returned an error: the text of it and of its causes.
+    /// Its `main` returned an error: this is its text, and that of its causes.
     Failed(String),
-    /// Its `main` panicked: the panic's text and place.
+    /// Its `main` panicked: this is the panic's message and location.
     Panicked(String),
     /// The host process that it ran in is gone.
     HostDied {
@@ -44,20 +44,20 @@ pub enum Why {
         /// The last lines that the host printed, oldest first.
         last_lines: Vec<String>,
     },
-    /// The connection to its host or VM broke and could not be made again.
+    /// The connection to its host or VM broke and could not be re-established.
     LostLink {
         /// The name of the VM, or the address.
         vm: String,
         /// The error of the connection.
         error: String,
     },
-    /// No VR of that name is known to the program.
+    /// The program knows no VR with this id.
     Unknown,
     /// The program that it belonged to has ended.
     ProgramEnded,
-    /// It is of another program, and that program's process is gone or out of reach.
+    /// It belongs to another program, and that program's process is gone or out of reach.
     LostProgram {
-        /// The process, by its executable, number and machine.
+        /// The process: its executable, process id and machine.
         process: String,
         /// The error of the connection.
         error: String,
@@ -65,7 +65,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// What happened, without saying to whom: "signal 9 (SIGKILL)".
+    /// Returns what happened, without naming the VR: "signal 9 (SIGKILL)".
     #[must_use]
     pub fn cause(&self) -> String {
         match self {
@@ -78,7 +78,7 @@ impl Why {
         }
     }
 
-    /// Whether the VR ended as its author meant it to.
+    /// Whether the VR ended as its author intended.
     #[must_use]
     pub fn is_normal(&self) -> bool {
         matches!(self, Why::Finished | Why::ProgramEnded)

@@ -1,18 +1,18 @@
-//! What the core moves between VRs: envelopes, whose payload it never looks into.
+//! Envelopes, which the core moves between VRs. It never looks into their payload.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::id::VrId;
 
-/// Tells the protocols that share one mailbox apart: a layer receives only what was sent on its own channel.
+/// Separates the protocols that share one mailbox: a layer receives only what was sent on its own channel.
 ///
 /// A new programming model names its channel once: `const LINDA: Channel = Channel::named("linda");`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Channel(u32);
 
 impl Channel {
-    /// The channel of that name (FNV-1a of the name, so both ends agree without a registry).
+    /// Returns the channel with this name (FNV-1a of the name, so both ends agree without a registry).
     #[must_use]
     pub const fn named(name: &str) -> Self {
         let (bytes, mut hash, mut i) = (name.as_bytes(), 0x811c_9dc5_u32, 0);
@@ -34,10 +34,9 @@ impl Channel {
 
 /// The payload of an envelope: bytes, in one piece or in several.
 ///
-/// A sender that already has large parts in memory passes them as they are ([`Payload::push`]); within a process
-/// they are shared, over a socket they are gathered by the system call, so nobody copies them together. The bytes
-/// and their offsets are the same either way: what one side pushed in parts, the other may find in one piece, or in the
-/// same parts.
+/// A sender that already has large parts in memory passes them as they are ([`Payload::push`]). Within a process they are
+/// shared; on a socket they are gathered by the system call; so they are never copied together. The bytes and their offsets
+/// are the same either way: a payload that was pushed in parts may arrive in one piece, or in the same parts.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     head: Bytes,
@@ -46,7 +45,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Adds a part at the end. Blocks never; copies nothing.
+    /// Appends a part. Never blocks, copies nothing.
     pub fn push(&mut self, part: Bytes) {
         self.len += part.len();
         if self.head.is_empty() && self.parts.is_empty() {
@@ -56,32 +55,32 @@ impl Payload {
         }
     }
 
-    /// Length in bytes of all parts together.
+    /// Returns the total length of all parts in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is not a single byte.
+    /// Whether the payload has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The parts in their order.
+    /// Returns the parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = &Bytes> + Clone {
         std::iter::once(&self.head).chain(&self.parts)
     }
 
-    /// The first part: all of the payload if it is in one piece, which one that was sent in parts may be or not
-    /// ([`slice`](Self::slice) and [`to_bytes`](Self::to_bytes) do not mind).
+    /// The first part. It is the whole payload if that is in one piece, which a payload that was sent in parts may or may not
+    /// be ([`slice`](Self::slice) and [`to_bytes`](Self::to_bytes) work either way).
     #[must_use]
     pub fn head(&self) -> &Bytes {
         &self.head
     }
 
-    /// The bytes `start..end` (offsets in the whole payload), shared, not copied, when they lie within one part;
-    /// copied together otherwise. `None` if the range reaches beyond the payload.
+    /// Returns the bytes `start..end` (offsets in the whole payload): shared if they lie within one part, otherwise copied
+    /// into one piece. `None` if the range reaches beyond the payload.
     #[must_use]
     pub fn slice(&self, start: usize, end: usize) -> Option<Bytes> {
         if start > end || end > self.len {
@@ -102,7 +101,7 @@ impl Payload {
         Some(Bytes::from(gathered))
     }
 
-    /// All bytes in one piece: shared if they are one already, copied together otherwise.
+    /// Returns all bytes in one piece: shared if they already are, otherwise copied.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.slice(0, self.len).unwrap_or_default()
@@ -121,24 +120,24 @@ impl From<Vec<u8>> for Payload {
     }
 }
 
-/// One message as the core sees it.
+/// A message between VRs.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// Who sent it.
+    /// The sender.
     pub src: VrId,
-    /// For whom it is.
+    /// The receiver.
     pub dst: VrId,
     /// Counts the envelopes from `src` to `dst`, from 0: within a pair there is no gap and no reordering.
     pub seq: u64,
     /// The protocol that it belongs to.
     pub channel: Channel,
-    /// An index key chosen by the layer above: a receive that names its lane is found without a scan. 0: none.
+    /// An index key chosen by the layer above: a receive that names its lane is found without a scan. 0 means none.
     pub lane: u64,
-    /// What it carries.
+    /// The contents.
     pub payload: Payload,
 }
 
-/// What is said of an envelope besides its payload.
+/// The header of an envelope: all but its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
     pub(crate) src: VrId,
@@ -156,7 +155,7 @@ impl Envelope {
 }
 
 impl Label {
-    /// The envelope with that payload.
+    /// Returns the envelope with this header and payload.
     pub(crate) fn with(self, payload: Payload) -> Envelope {
         let Self { src, dst, seq, channel, lane } = self;
         Envelope { src, dst, seq, channel, lane, payload }

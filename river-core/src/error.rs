@@ -1,5 +1,5 @@
-//! What can go wrong, one type per family of operations. Every message says what happened, to whom, and, where
-//! there is something to do, what.
+//! Error types, one per family of operations. Every message says what happened, to which VR or VM, and what can be done about
+//! it, if anything.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,16 +12,17 @@ use crate::panics::Trace;
 
 /// The error that a VR's `main` or a program returns: any error, kept with the chain of its causes.
 ///
-/// `?` turns every error type into it. It implements no `Error` itself, as it travels between machines as text.
+/// `?` converts every error type into it. It does not implement `Error` itself, as it is sent between machines as text.
 pub struct VrError(Box<dyn std::error::Error + Send + Sync>);
 
 impl VrError {
-    /// An error that is just a sentence.
+    /// Creates an error from a message.
     pub fn msg(text: impl Into<String>) -> Self {
         Self(text.into().into())
     }
 
-    /// The calls that led to a panic, if one is the cause, perhaps on another machine, and `RUST_BACKTRACE` is set there.
+    /// Returns the backtrace of the panic that caused this error, perhaps on another machine, if a panic did and
+    /// `RUST_BACKTRACE` is set there.
     #[must_use]
     pub fn trace(&self) -> Option<&Trace> {
         let mut cause = self.0.source();
@@ -34,7 +35,7 @@ impl VrError {
         None
     }
 
-    /// The error that was converted into this one, if it was an `E`.
+    /// Returns the error that was converted into this one, if it is an `E`.
     #[must_use]
     pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.0.downcast_ref()
@@ -54,7 +55,7 @@ impl fmt::Display for VrError {
         let mut cause = self.0.source();
         while let Some(error) = cause.filter(|error| !error.is::<Trace>()) {
             let text = error.to_string();
-            // Some errors say what they were caused by in the middle of a sentence.
+            // Some errors quote their cause in the middle of their own message.
             if !said.contains(&text) {
                 write!(f, ": {text}")?;
             }
@@ -65,7 +66,7 @@ impl fmt::Display for VrError {
     }
 }
 
-/// The same, and below it the calls that led to a panic, if one is the cause and they are known.
+/// Like `Display`, followed by the backtrace of the panic that caused the error, if one did and its backtrace is known.
 impl fmt::Debug for VrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;
@@ -73,7 +74,7 @@ impl fmt::Debug for VrError {
     }
 }
 
-/// What a VR's `main` and a program return.
+/// The result of a VR's `main` and of a program.
 pub type Result<T = ()> = std::result::Result<T, VrError>;
 
 /// Why an envelope was not accepted.
@@ -89,7 +90,7 @@ pub enum SendError {
     /// The program is ending.
     #[error("cannot send to VR {}: the program is ending", .0.short())]
     Stopped(VrId),
-    /// The VR is replayed and does something else than before.
+    /// The VR is being replayed and has diverged from its record.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
 }
@@ -117,7 +118,7 @@ pub enum RecvError {
     Timeout {
         /// How long the receive waited.
         waited: Duration,
-        /// How many envelopes wait that did not match.
+        /// How many envelopes that did not match are queued.
         queued: usize,
     },
     /// The VR that could have answered is gone, or a watched one is.
@@ -131,10 +132,10 @@ pub enum RecvError {
         "a receive was called from within a receive's predicate: predicates may only look at the message"
     )]
     Reentrant,
-    /// The envelope of a posted receive was returned before.
+    /// The envelope of a posted receive has already been returned by `test`.
     #[error("the envelope of this posted receive was handed out before, by `test`")]
     HandedOut,
-    /// The VR is replayed and does something else than before.
+    /// The VR is being replayed and has diverged from its record.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
 }
@@ -146,18 +147,18 @@ impl RecvError {
         matches!(self, RecvError::Timeout { .. })
     }
 
-    /// Whether somebody is gone.
+    /// Whether the receive ended because a VR is gone.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, RecvError::Down(_))
     }
 }
 
-/// Why virtual machines could not be found, leased or used. Travels from the initiator to a VR that asked.
+/// Why virtual machines could not be found, leased or used. Sent by the initiator to the VR that asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeployError {
-    /// Fewer VMs than were asked for could be leased. None is kept.
+    /// Fewer VMs than were asked for could be leased. None of them is kept.
     #[error("{wanted} VMs were asked for, {} could be had{}: start more with `river vm -n {}` or ask for fewer", got.len(), list(got, busy), wanted.saturating_sub(got.len()))]
     TooFew {
         /// How many were asked for.
@@ -167,7 +168,7 @@ pub enum DeployError {
         /// Those that another program holds: VM and program.
         busy: Vec<(String, String)>,
     },
-    /// A VM could not be reached or ended the conversation.
+    /// A VM could not be reached, or closed the connection.
     #[error("VM {vm}: {error}")]
     Vm {
         /// The VM's name.
@@ -204,25 +205,25 @@ pub enum DeployError {
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
-    /// The VR is replayed and does something else than before.
+    /// The VR is being replayed and has diverged from its record.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
-    /// The VRs run, but one of those that were to be mirrored has no twin.
+    /// The VRs run, but one of those that should be mirrored has no twin.
     #[error("a VR that was to be mirrored has no twin: {0}")]
     Mirror(Box<MigrateError>),
 }
 
-/// Why a VR cannot be made known to other programs, or another program's cannot be found.
+/// Why a VR could not be published to other programs, or a VR of another program could not be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
-    /// What other programs say is no part of a program's state.
+    /// The VR is recoverable: messages from other programs could not be restored with its state.
     #[error("a recoverable VR cannot talk to other programs, as what they say could not be restored")]
     Recoverable,
     /// The name is empty or too long.
     #[error("{0:?} is no name for a service: it takes 1 to {max} bytes", max = Self::MAX_NAME)]
     Name(String),
-    /// Another VR of this process has published the name.
+    /// Another VR of this process has already published the name.
     #[error("another VR of this process has published the name {0:?} already")]
     Taken(String),
     /// Searches cannot be answered.
@@ -246,7 +247,7 @@ pub enum ServiceError {
         /// Which processes.
         processes: Vec<String>,
     },
-    /// Nobody publishes it who can be understood.
+    /// Every process that publishes the name speaks another version of the protocol.
     #[error(
         "no program publishes {name:?} in protocol version {ours}, but {count} that publish something speak version \
          {theirs}: use the same version of River on both sides"
@@ -269,7 +270,7 @@ pub enum ServiceError {
         /// What went wrong.
         error: String,
     },
-    /// It was found, but does not talk to this program.
+    /// The service was found, but its process could not be reached or did not admit this program.
     #[error("{name:?} was found in {process}, but cannot be used: {error}")]
     Unreachable {
         /// The name.
@@ -286,12 +287,12 @@ impl ServiceError {
     pub const MAX_NAME: usize = 256;
 }
 
-/// A recoverable VR that was run again from its record did something else than the first time.
+/// A replay of a recoverable VR has diverged from its record.
 ///
-/// Between two calls on [`Vr`](crate::Vr) such a VR has to be deterministic. What usually breaks that: a clock other than
-/// [`Vr::now`](crate::Vr::now), random numbers other than those of [`Vr::rng`](crate::Vr::rng), the order of a hash map
-/// that shows in what is sent, threads of its own, files and variables that have changed in the meantime; all of which
-/// can be had through [`Vr::effect`](crate::Vr::effect).
+/// Between two calls on [`Vr`](crate::Vr) such a VR must be deterministic. The usual causes of a divergence are a clock other
+/// than [`Vr::now`](crate::Vr::now), random numbers that are not from [`Vr::rng`](crate::Vr::rng), a hash map whose order
+/// affects what is sent, threads of the VR's own, and files and variables that have changed in the meantime. All of these can
+/// be used safely through [`Vr::effect`](crate::Vr::effect).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error(
     "this VR is run again from its record, and is not deterministic: line {line} of the record since {} says {recorded}, \
@@ -300,13 +301,13 @@ impl ServiceError {
     place(*.safepoints)
 )]
 pub struct Divergence {
-    /// Which line of the record it is, from 1.
+    /// The line of the record at which they differ, counted from 1.
     pub line: u64,
-    /// The safepoint after which the record begins; 0: the beginning of the VR.
+    /// The number of the safepoint at which the record begins; 0 if it begins at the beginning of the VR.
     pub safepoints: u64,
     /// What was recorded.
     pub recorded: String,
-    /// What was done instead.
+    /// What the replay did instead.
     pub done: String,
 }
 
@@ -317,17 +318,17 @@ fn place(safepoints: u64) -> String {
     }
 }
 
-/// Why a VR's state could not be kept, or taken up again.
+/// Why a VR's state could not be saved or restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The VR is replayed and does something else than before.
+    /// The VR is being replayed and has diverged from its record.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
-    /// Receives are posted: they are on the VR's stack, where a safepoint finds nothing.
+    /// Receives are posted. They live on the VR's stack, which a safepoint does not save.
     #[error("a safepoint was asked for while receives are posted: complete or drop them first")]
     Posted,
-    /// A value cannot be encoded, or decoded as what it is asked for as.
+    /// A value cannot be encoded, or cannot be decoded as the requested type.
     #[error("{name} cannot be kept: {error}")]
     Value {
         /// The Rust type.
@@ -335,7 +336,7 @@ pub enum StateError {
         /// The error of the encoding.
         error: String,
     },
-    /// VRs of the program are not recorded.
+    /// At least one VR of the program is not recorded.
     #[error(
         "VR {} ({name}) {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
          `river run --recoverable`; a helper that was started by Vr::spawn has to end first",
@@ -344,14 +345,14 @@ pub enum StateError {
     NotRecoverable {
         /// One of them.
         vr: VrId,
-        /// Its Rust type, or what the helper is called.
+        /// Its Rust type, or the name of the helper.
         name: String,
         /// Where it is.
         on: String,
         /// How many more there are.
         more: usize,
     },
-    /// A process of the program died, or did not answer, while its state was being taken.
+    /// A process of the program died, or did not answer, while the checkpoint was being taken.
     #[error("the checkpoint was given up: {0}")]
     GivenUp(String),
     /// A checkpoint cannot be written or read.
@@ -367,10 +368,10 @@ pub enum StateError {
     NoCheckpoint {
         /// The directory.
         path: String,
-        /// Whether there may be some of other runs.
+        /// Whether the directory may hold checkpoints of other runs.
         of_run: bool,
     },
-    /// A checkpoint cannot be kept in the memory of the program's VMs, or is not there.
+    /// A checkpoint cannot be kept in the memory of the program's VMs, or is not found there.
     #[error("a checkpoint in memory: {0}")]
     Memory(String),
     /// The program is ending.
@@ -378,33 +379,33 @@ pub enum StateError {
     Stopped,
 }
 
-/// Why a VR was not moved to another VM. It goes on where it was.
+/// Why a VR was not moved to another VM. It continues where it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
     /// The program has no such VR.
     #[error("the program has no VR {vr}; it has {known}")]
     Unknown {
-        /// What it was called.
+        /// The beginning of the id that was asked for.
         vr: String,
-        /// Those that live, and where.
+        /// The VRs that are alive, and where.
         known: String,
     },
-    /// Several VRs are called so.
+    /// Several VRs have an id that begins so.
     #[error("{count} VRs have an id that begins with {vr}: use more of it")]
     Ambiguous {
-        /// The beginning of their ids.
+        /// The beginning of the id that was asked for.
         vr: String,
-        /// How many they are.
+        /// How many VRs have such an id.
         count: usize,
     },
     /// The VR has ended.
     #[error("nothing was moved: {0}")]
     Ended(Down),
-    /// The initiator is the program: it stays where it was started.
+    /// The VR is the program's initiator, which cannot be moved.
     #[error("VR {} is the program's initiator, which stays where it was started", .0.short())]
     Initiator(VrId),
-    /// A VR of the program is not recorded: all have to be, as all are stopped for a moment.
+    /// At least one VR of the program is not recorded. All must be, since all of them are stopped for the move.
     #[error(
         "VR {} ({name}) {on} is not recoverable{}: deploy it with deploy_recoverable, or run the program with \
          `river run --recoverable`; a helper that was started by Vr::spawn has to end first",
@@ -413,7 +414,7 @@ pub enum MigrateError {
     NotRecoverable {
         /// One of them.
         vr: VrId,
-        /// Its Rust type, or what the helper is called.
+        /// Its Rust type, or the name of the helper.
         name: String,
         /// Where it is.
         on: String,
@@ -428,7 +429,7 @@ pub enum MigrateError {
         /// What is wrong.
         error: String,
     },
-    /// The VR is in the middle of an effect or of a question to the program, and stays there.
+    /// The VR is busy with an effect or a request to the program, which cannot be moved and does not end.
     #[error("VR {} is busy with {call}, which cannot be moved and does not end", vr.short())]
     Busy {
         /// Which VR.
@@ -436,13 +437,13 @@ pub enum MigrateError {
         /// What it is busy with.
         call: String,
     },
-    /// A process died, or did not answer: everything is as it was before.
+    /// A process died or did not answer. The migration was undone.
     #[error("the migration was given up, and undone: {0}")]
     GivenUp(String),
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
-    /// The VR that asked for it is replayed and does something else than before.
+    /// The VR that asked for the migration is being replayed and has diverged from its record.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
 }

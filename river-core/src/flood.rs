@@ -1,27 +1,27 @@
-//! What to do when a host prints faster than anybody reads: forget lines rather than fill the memory or stop the host,
-//! and say how many.
+//! What to do when a host prints faster than anybody reads: drop lines and say how many, rather than fill the memory or stop
+//! the host.
 
 use std::collections::VecDeque;
 
-/// Bytes of output that may wait between a host and a terminal.
+/// Bytes of output that may be queued between a host and a terminal.
 const LIMIT: u64 = 64 << 20;
-/// What a line takes beside its text.
+/// The memory that a line takes besides its text.
 const OVERHEAD: usize = 100;
 
 /// Decides which lines of a stream are forwarded.
 #[derive(Debug, Default)]
 pub(crate) struct Flood {
-    /// The lengths of the lines that were forwarded last, of which some may wait.
+    /// The lengths of the lines that were forwarded last, some of which may still be queued.
     waiting: VecDeque<usize>,
-    /// The sum of those.
+    /// Their sum.
     bytes: u64,
     forgotten: u64,
 }
 
-/// What is to become of a line.
+/// What happens to a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Forward it, after a note that so many lines before it were forgotten, if any were.
+    /// Forward it, after a note that this many lines before it were dropped, if any were.
     Forward {
         forgotten: u64,
     },
@@ -29,9 +29,9 @@ pub(crate) enum Fate {
 }
 
 impl Flood {
-    /// The fate of a line of that many bytes while `queued` lines of this kind wait.
+    /// Decides about a line of this length while `queued` lines of this kind are queued.
     pub(crate) fn line(&mut self, length: usize, queued: usize) -> Fate {
-        // The queue has no count of bytes. It is emptied from the front.
+        // The queue does not count bytes. It is emptied from the front.
         while self.waiting.len() > queued {
             self.bytes -= self.waiting.pop_front().unwrap_or_default() as u64;
         }
@@ -46,7 +46,7 @@ impl Flood {
     }
 }
 
-/// The note that takes the place of forgotten lines.
+/// Returns the note that takes the place of dropped lines.
 pub(crate) fn note(forgotten: u64) -> Vec<u8> {
     format!("[river: {forgotten} lines were not shown, as they came faster than they could be]").into_bytes()
 }

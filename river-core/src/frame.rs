@@ -10,8 +10,8 @@
 //! 64  payload
 //! ```
 //!
-//! Encoder and decoder know no sockets. The decoder trusts nothing: a header that makes no sense is an error that
-//! ends the connection, and no more memory is taken than [`EAGER`] bytes, or twice of what has arrived.
+//! Encoder and decoder know nothing of sockets. The decoder trusts nothing: an invalid header is an error that ends the
+//! connection, and at most [`EAGER`] bytes, or twice as many as have arrived, are allocated.
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ pub(crate) const HEADER: usize = 64;
 const VERSION: u8 = 1;
 /// Payloads up to this size are copied out of the read buffer; larger ones are read straight into their own memory.
 const SMALL: usize = 16 << 10;
-/// How much address space a header may claim before its payload has arrived; memory follows as it does.
+/// How much address space a header may claim before its payload has arrived; memory is allocated as it does.
 const EAGER: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
-/// No payload is longer.
+/// The length of the longest payload.
 pub(crate) const MAX_PAYLOAD: u64 = 1 << 40;
 const STAGING: usize = 128 << 10;
-/// Behind a large payload another one is likely: so little of it is read to where it does not belong.
+/// Another large payload is likely to follow a large one, so only this much is then read into the staging buffer.
 const PEEK: usize = 4 << 10;
 /// Payload memory starts at a multiple of this, so that it can be viewed as numbers of any type.
 const ALIGN: usize = 64;
@@ -41,19 +41,20 @@ const ALIGN: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Envelope = 1,
-    /// `src` wants to know when `dst` is gone.
+    /// `src` asks to be told when `dst` is gone.
     Watch = 2,
-    /// `src` is gone, `dst` is to be told; the payload is the encoded reason.
+    /// Tells `dst` that `src` is gone; the payload is the encoded reason.
     Down = 3,
     /// The mailbox of `src` is full, or has room again: the payload is one of [`gate`]'s bytes. For the whole process.
     Gate = 4,
-    /// An envelope to a mirrored VR, which its process and its twin's both get, and which may come twice.
+    /// An envelope to a mirrored VR, sent to its process and to its twin's, perhaps twice.
     Copy = 5,
-    /// What the processes of a mirrored VR, of its twin and of those that it sends to say to each other: the lane says what.
+    /// Messages between the processes of a mirrored VR, of its twin and of those that it sends to; the lane is the kind of
+    /// message.
     Mirror = 6,
 }
 
-/// What [`Kind::Gate`] says.
+/// The payload of a [`Kind::Gate`] frame.
 pub(crate) mod gate {
     use crate::limit::WhenFull;
 
@@ -91,7 +92,7 @@ pub(crate) enum FrameError {
     Length(u64),
 }
 
-/// A header as it travels; the numbers are little-endian.
+/// A header in its encoded form; the numbers are little-endian.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Header {
@@ -106,7 +107,7 @@ struct Header {
     src: [u8; 16],
 }
 
-/// The header of a frame whose payload has so many bytes.
+/// Encodes the header of a frame whose payload has this many bytes.
 pub(crate) fn encode_header(kind: Kind, label: &Label, len: usize) -> [u8; HEADER] {
     bytemuck::cast(Header {
         kind: kind as u8,
@@ -121,7 +122,7 @@ pub(crate) fn encode_header(kind: Kind, label: &Label, len: usize) -> [u8; HEADE
     })
 }
 
-/// The header's fields (an envelope without its payload) and the length of the payload.
+/// Returns the header's fields (an envelope without its payload) and the length of the payload.
 fn decode_header(header: [u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameError> {
     let header: Header = bytemuck::cast(header);
     let kind = match header.kind {
@@ -151,8 +152,8 @@ fn decode_header(header: [u8; HEADER]) -> Result<(Kind, Envelope, u64), FrameErr
     Ok((kind, envelope, len))
 }
 
-/// Puts frames together again from a stream of bytes: read into [`space`](Self::space), tell
-/// [`advance`](Self::advance) how much, take frames by [`next`](Self::next) until there is none.
+/// Reassembles frames from a stream of bytes: read into [`space`](Self::space), report the number of bytes to
+/// [`advance`](Self::advance), and take frames by [`next`](Self::next) until there is none.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     staging: Box<[u8]>,
@@ -165,31 +166,31 @@ pub(crate) struct Decoder {
     pool: Arc<Pool>,
 }
 
-/// A payload on its way into memory of its own.
+/// A large payload that is being read into memory of its own.
 #[derive(Debug)]
 struct Large {
     kind: Kind,
     envelope: Envelope,
     memory: Vec<u8>,
-    /// Where the payload starts in `memory`, so that it is aligned.
+    /// The offset of the payload in `memory`, which aligns it.
     offset: usize,
     filled: usize,
     len: usize,
 }
 
-/// The frame that a decoder has come to, while nothing of it has been moved.
+/// The frame at the front of a decoder, of which nothing has been moved yet.
 #[derive(Debug)]
 pub(crate) struct Front<'a> {
     pub(crate) kind: Kind,
     pub(crate) label: Label,
-    /// Length of its payload.
+    /// The length of its payload.
     pub(crate) len: usize,
-    /// What is here of its payload.
+    /// The part of its payload that has arrived.
     pub(crate) here: &'a [u8],
 }
 
 impl Decoder {
-    /// A decoder whose large payloads lie in memory of that pool.
+    /// Creates a decoder that takes memory for large payloads from this pool.
     pub(crate) fn new(pool: Arc<Pool>) -> Self {
         Self {
             staging: vec![0; STAGING].into_boxed_slice(),
@@ -201,7 +202,7 @@ impl Decoder {
         }
     }
 
-    /// Where the next bytes of the stream belong. Never empty.
+    /// Returns where to read the next bytes of the stream. Never empty.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         match &mut self.large {
             Some(large) => large.space(),
@@ -219,12 +220,12 @@ impl Decoder {
         }
     }
 
-    /// Whether a part of a large payload is there.
+    /// Whether a large payload has arrived only in part.
     pub(crate) fn is_amid(&self) -> bool {
         self.large.is_some()
     }
 
-    /// Tells that the first `n` bytes of `space` have been written.
+    /// Reports that the first `n` bytes of `space` have been written.
     pub(crate) fn advance(&mut self, n: usize) {
         match &mut self.large {
             Some(large) => large.filled += n,
@@ -232,7 +233,7 @@ impl Decoder {
         }
     }
 
-    /// What comes next, if its header is here and its payload is not on its way to memory of its own.
+    /// Returns the next frame, if its header has arrived and its payload is not being read into memory of its own.
     pub(crate) fn front(&self) -> Result<Option<Front<'_>>, FrameError> {
         if self.large.is_some() {
             return Ok(None);
@@ -245,13 +246,13 @@ impl Decoder {
         Ok(Some(Front { kind, label: envelope.label(), len, here: &here[..here.len().min(len)] }))
     }
 
-    /// Goes on behind the front frame, of whose payload so many bytes are here and the others were read elsewhere.
+    /// Skips the front frame, of whose payload `here` bytes are in the buffer and the others were read elsewhere.
     pub(crate) fn pass(&mut self, here: usize, len: usize) {
         self.start += HEADER + here;
         self.was_large = len > SMALL;
     }
 
-    /// Puts what was read elsewhere of the front frame's payload, which is not all, behind what is here of it.
+    /// Appends the bytes of the front frame's payload that were read elsewhere, but which do not complete it.
     pub(crate) fn go_on_with(&mut self, part: &[u8]) -> Result<(), FrameError> {
         let whole = self.next()?;
         debug_assert!(whole.is_none());
@@ -266,7 +267,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The next whole frame.
+    /// Returns the next complete frame.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if let Some(large) = self.large.take() {
             if large.filled < large.len {
@@ -310,7 +311,7 @@ impl Large {
     fn space(&mut self) -> &mut [u8] {
         let room = self.memory.len() - ALIGN;
         if self.filled == room && room < self.len {
-            // Memory of this size is moved by changing page tables, not by copying.
+            // Memory of this size is grown by remapping pages, not by copying.
             self.memory.resize((room * 2).min(self.len) + ALIGN, 0);
             let offset = aligned_offset(&self.memory);
             if offset != self.offset {
@@ -333,7 +334,7 @@ fn aligned_offset(memory: &[u8]) -> usize {
     memory.as_ptr().align_offset(ALIGN).min(ALIGN)
 }
 
-/// Small payloads that hold aligned parts keep their alignment too; the rest need none.
+/// Copies a small payload, aligned unless it is too short to hold aligned parts.
 pub(crate) fn aligned_copy(body: &[u8]) -> Bytes {
     if body.len() < ALIGN {
         return Bytes::copy_from_slice(body);
@@ -347,7 +348,7 @@ pub(crate) fn aligned_copy(body: &[u8]) -> Bytes {
     bytes
 }
 
-/// A payload of that length, aligned as others, into which `fill` copies its bytes.
+/// Creates an aligned payload of this length, whose bytes `fill` writes.
 pub(crate) fn filled(len: usize, pool: &Arc<Pool>, fill: impl FnOnce(&mut [u8])) -> Bytes {
     if len > SMALL {
         let mut memory = pool.take(len + ALIGN);

@@ -1,5 +1,5 @@
-//! The decoders of everything that comes from outside, for fuzzers: each function feeds bytes to one of them and must
-//! return, whatever they are. `river-core/fuzz` has the targets.
+//! Entry points for fuzzers: each function feeds bytes to a decoder of external input, and must return, whatever the bytes
+//! are. `river-core/fuzz` has the targets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,7 @@ fn key() -> ClusterKey {
     ClusterKey::from_bytes([7; 32])
 }
 
-/// Frames of a data connection. The first byte says in pieces of which size they arrive.
+/// Decodes frames of a data connection. The first byte sets the size of the pieces in which they arrive.
 pub fn frames(bytes: &[u8]) {
     let Some((&size, mut bytes)) = bytes.split_first() else { return };
     let mut decoder = Decoder::new(Arc::default());
@@ -31,7 +31,7 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// A search's probe, as a VM reads it: with a valid MAC, as only then more than that is looked at.
+/// Decodes a search's probe, as a VM reads it: with a valid MAC, as otherwise nothing else is examined.
 pub fn probe(bytes: &[u8]) {
     static OURS: OnceLock<Announcement> = OnceLock::new();
     let ours = OURS.get_or_init(|| Announcement {
@@ -50,7 +50,7 @@ pub fn probe(bytes: &[u8]) {
     let _ = discovery::answer(&key(), ours.id, || ours.clone(), &discovery::sealed_probe(&key(), bytes));
 }
 
-/// A VM's answer, as a search reads it.
+/// Decodes a VM's answer, as a search reads it.
 pub fn answer(bytes: &[u8]) {
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     if let Ok(mut search) = discovery::Search::new(&key(), &Query::default()) {
@@ -60,7 +60,7 @@ pub fn answer(bytes: &[u8]) {
     }
 }
 
-/// Both messages of a handshake.
+/// Decodes both messages of a handshake.
 pub fn handshake(bytes: &[u8]) {
     if let Some(first) = bytes.first_chunk::<FIRST_LEN>() {
         let _ = Listener::accept(&key(), first);
@@ -72,7 +72,7 @@ pub fn handshake(bytes: &[u8]) {
     }
 }
 
-/// What authenticated peers say to each other.
+/// Decodes the messages of authenticated peers.
 pub fn control(bytes: &[u8]) {
     let _ = postcard::from_bytes::<Hello>(bytes);
     let _ = postcard::from_bytes::<Welcome>(bytes);
@@ -83,7 +83,7 @@ pub fn control(bytes: &[u8]) {
     let _ = postcard::from_bytes::<Visiting>(bytes);
 }
 
-/// An executable.
+/// Decodes an executable.
 pub fn executable(bytes: &[u8]) {
     let once = image::truncate(bytes.to_vec());
     assert_eq!(image::truncate(once.clone()), once, "cutting twice cuts no more");
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What a fuzzer does for hours, for a moment.
+        /// Does briefly what a fuzzer does for hours.
         #[test]
         fn every_decoder_survives_anything(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
             for decode in [frames, probe, answer, handshake, control, executable] {

@@ -1,8 +1,8 @@
 //! A host: the process in which a VM runs the VRs of one program.
 //!
-//! It is the program's own executable, started by a VM, which finds out so before it does anything else. It lives
-//! exactly as long as its program and its VM: the VM holds the other end of its standard input and closes it by
-//! dying, the initiator holds the other end of its control connection.
+//! It is the program's own executable, started by a VM; it detects that before it does anything else. It lives exactly as
+//! long as its program and its VM. The VM holds the other end of its standard input, which is closed if the VM dies; the
+//! initiator holds the other end of its control connection.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -38,26 +38,26 @@ use crate::trace::{self, Traces};
 use crate::vr::thread::Beginning;
 use crate::vr::{self, Creation, Resource};
 
-/// Set for a host by its VM to the VM's process id.
+/// Environment variable that a VM sets for its hosts, to the VM's process id.
 pub(crate) const HOST_VARIABLE: &str = "RIVER_HOST";
 /// Whether this process is a host already.
 static IS_HOST: AtomicBool = AtomicBool::new(false);
-/// How long VRs may take to notice that the program ends.
+/// How long VRs may take to notice that the program has ended.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// What a host may use, per process; the system enforces it. A host that asks for more gets errors from the system, or
-/// is ended by it, and its program learns how.
+/// Resource limits of a host, per process, enforced by the system. A host that exceeds one gets errors from the system or
+/// is killed by it, and its program learns how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostLimits {
     /// Bytes of address space.
     pub memory: Option<u64>,
     /// Open files, connections included.
     pub open_files: Option<u64>,
-    /// Seconds of processor time, all threads together.
+    /// Seconds of processor time, of all threads together.
     pub cpu_seconds: Option<u64>,
 }
 
-/// What a host is told on its standard input, behind a length (u32, little-endian).
+/// The configuration of a host, which it reads from its standard input behind a length (u32, little-endian).
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HostConfig {
     pub(crate) program: ProgramId,
@@ -69,25 +69,25 @@ pub(crate) struct HostConfig {
 
 /// Becomes a host, and never returns, if a VM has started this process to run VRs.
 ///
-/// [`run`](crate::run) begins with this. Call it yourself, first thing in `main`, if something else comes before
-/// `run`: the command line, say, which is not a host's to complain about.
+/// [`run`](crate::run) begins with this. Call it yourself, first thing in `main`, if other code comes before `run`, such as
+/// parsing the command line, which a host must not reject.
 pub fn become_host_if_asked() {
     let Some(vm) = std::env::var_os(HOST_VARIABLE) else { return };
     if IS_HOST.swap(true, Ordering::Relaxed) {
-        // A VR starts a program of its own.
+        // A VR is starting a program of its own.
         return;
     }
     let parent = rustix::process::getppid().filter(|pid| *pid.as_raw_nonzero().to_string() == *vm);
     let Some(parent) = parent else {
-        // A process that the user's code started has inherited the variable; a host leads a process group of its
-        // own, and one whose VM has died meanwhile must not run the program a second time.
+        // The variable may have been inherited by a process that user code started. A real host leads its own process
+        // group; if its VM has died meanwhile, it must not run the program a second time.
         if rustix::process::getpgrp() == rustix::process::getpid() {
             eprintln!("{HOST_VARIABLE} is set, but the VM that set it is gone: unset it to run this by hand");
             process::exit(1);
         }
         return;
     };
-    // The hook of test executables runs on the main thread before the runtime has named it.
+    // In test executables, the hook runs on the main thread before the runtime has named it.
     let host = take_lifeline(parent)
         .and_then(|stdin| thread::Builder::new().name("river-host".into()).spawn(move || run(stdin)));
     match host.map(thread::JoinHandle::join) {
@@ -135,7 +135,7 @@ fn run(stdin: File) -> Result<(), ControlError> {
 }
 
 impl HostLimits {
-    /// For the obituary of a host that may have died of its limits; nothing if it had none.
+    /// A reminder of the limits, appended to the report of a host that may have died of them; empty if it had none.
     pub(crate) fn reminder(&self) -> String {
         let Self { memory, open_files, cpu_seconds } = self;
         let limits = [
@@ -167,8 +167,8 @@ impl HostLimits {
     }
 }
 
-/// Ties this process to its VM by its standard input, which is what is returned, and which the user's code, if it reads its own,
-/// finds empty.
+/// Ties this process to its VM by its standard input, which is returned; user code that reads standard input finds it
+/// empty.
 fn take_lifeline(vm: Pid) -> io::Result<File> {
     let stdin = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -185,7 +185,7 @@ fn read_config(mut stdin: File) -> io::Result<HostConfig> {
     postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Hands a connection on which another process will send to the node, or serves a visitor of another program.
+/// Hands the connection of another process that will send envelopes to the node, or serves a visitor from another program.
 pub(crate) async fn accept_data(node: Arc<Node>, hello: Hello, stream: Connection) {
     match hello {
         Hello::Visit(visitor) => service::receive(node, visitor, stream).await,
@@ -294,7 +294,7 @@ async fn serve_program(
     }
     rt::cancel(beat);
     rt::cancel(arrivals);
-    // Whoever waits for an answer of the program gets none any more.
+    // Callers that wait for an answer from the program will not get one.
     waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     node.stop();
     let deadline = Instant::now() + GRACE;
@@ -303,13 +303,13 @@ async fn serve_program(
     }
     if let Some(traces) = node.traces.get() {
         hand_over(&node, traces, &to);
-        // Until the initiator has got it all, or is gone. What it had asked before it said so comes first, and would end this
-        // process with half of it unsent.
+        // Wait until the initiator has received everything, or is gone. Its earlier requests come first; they must not end
+        // this process with half of the trace unsent.
         while !matches!(from.next().await, Ok(Some(ToHost::Stop) | None) | Err(_)) {}
     }
 }
 
-/// Sends what the VRs of this process have recorded.
+/// Sends the traces of the VRs of this process.
 fn hand_over(node: &Node, traces: &Traces, to: &rt::Sender<FromHost>) {
     let send = |piece: trace::Piece| {
         if let Ok(piece) = trace::encode(&piece) {
@@ -321,8 +321,8 @@ fn hand_over(node: &Node, traces: &Traces, to: &rt::Sender<FromHost>) {
     let _ = to.try_send(FromHost::TraceEnd);
 }
 
-/// Sends what VRs were told since the last time. False: nobody listens any more. Runs on the network thread alone, so that what
-/// is taken first is sent first.
+/// Sends the inputs of VRs since the last call. Returns `false` if nobody listens any more. Runs only on the network
+/// thread, so that pieces are sent in the order in which they are taken.
 fn send_tapes(node: &Node, to: &rt::Sender<FromHost>) -> bool {
     let tapes = node.states.flush();
     let mut pieces =
@@ -335,7 +335,7 @@ fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(),
     node.learn(parent, parent_at);
     let base = recoverable.then(|| Base::new(id, state.clone().into()));
     let resource = make(code, state).map_err(|error| DeployError::State { name: name.clone(), error })?;
-    // Of one that could not be made no checkpoint knows.
+    // A VR that could not be made appears in no checkpoint.
     let recorder = base.map(|base| {
         let (parent, code, name, program) = (Some(parent), Some(code), name.clone(), node.program);
         node.states.add(Origin { id, parent, code, name, program }, Record::new(base))
@@ -348,7 +348,8 @@ fn create(node: &Arc<Node>, new: NewVr, to: &rt::Sender<FromHost>) -> Result<(),
     })
 }
 
-/// Takes up a VR from a checkpoint, or from another process. It runs through its record at once, and goes on when the process is thawed.
+/// Restores a VR from a checkpoint or from another process. It replays its record at once, and goes on when the process is
+/// thawed.
 fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(), DeployError> {
     let failed = |error: String| DeployError::State { name: "VR of a checkpoint".into(), error };
     let saved = Saved::decode(vr).map_err(|error| failed(error.to_string()))?;
@@ -359,7 +360,7 @@ fn restore(node: &Arc<Node>, vr: &[u8], to: &rt::Sender<FromHost>) -> Result<(),
     adopted.start(node, to).map(drop).map_err(failed)
 }
 
-/// A VR that was taken up and has yet to begin.
+/// A VR that was restored and has yet to start.
 struct Adopted {
     origin: Origin,
     resource: Box<dyn Resource>,
@@ -388,7 +389,7 @@ impl Adopted {
     }
 }
 
-/// Lets the twin of a VR live, and says so when it has run through its log.
+/// Activates the twin of a VR, and reports when it has replayed its log.
 fn take_over(node: &Arc<Node>, ticket: u64, vr: VrId, arrived: &[(VrId, u64)], to: &rt::Sender<FromHost>) {
     let adopted = node.take_over(vr, arrived, |saved| Adopted::new(node, saved));
     let adopted = adopted.unwrap_or_else(|| Err("its twin is not here".into()));
@@ -408,7 +409,7 @@ fn take_over(node: &Arc<Node>, ticket: u64, vr: VrId, arrived: &[(VrId, u64)], t
     });
 }
 
-/// Takes one step of a checkpoint or a migration. What takes time is done meanwhile.
+/// Takes one step of a checkpoint or a migration. Long steps run in the background.
 fn take_step(node: &Arc<Node>, round: u64, step: Step, to: &rt::Sender<FromHost>) {
     let report =
         move |to: &rt::Sender<FromHost>, report| drop(to.try_send(FromHost::State { round, report }));
@@ -477,7 +478,7 @@ fn send_copy(round: u64, saved: &Saved, to: &rt::Sender<FromHost>) -> Result<(),
 pub(crate) fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
     let mut creation = Creation { state, made: None };
     let enter = code.resolve().map_err(|error| error.to_string())?;
-    // Reading the state is the user's code.
+    // Reading the state runs user code.
     catch_panic(|| enter(&mut creation))?;
     creation.made.unwrap_or_else(|| Err("the code pointer does not make a VR".into()))
 }

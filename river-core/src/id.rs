@@ -1,4 +1,4 @@
-//! Names: every thing that another process may speak of has an id of its own type.
+//! Ids: everything that another process may refer to has an id of its own type.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -14,25 +14,25 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A name that nothing else has: a random (version 4) UUID.
+            /// Creates a unique id: a random (version 4) UUID.
             #[must_use]
             pub fn fresh() -> Self {
                 Self(Uuid::new_v4())
             }
 
-            /// The name made of an existing UUID.
+            /// Creates an id from an existing UUID.
             #[must_use]
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The UUID inside.
+            /// Returns the UUID.
             #[must_use]
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
 
-            /// The first eight hexadecimal digits, enough for people.
+            /// Returns the first eight hexadecimal digits, which are enough for people.
             #[must_use]
             pub fn short(self) -> String {
                 let mut text = self.0.simple().to_string();
@@ -56,19 +56,19 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// Names a virtual resource. Fresh for each VR that is deployed.
+    /// Identifies a virtual resource. Each VR that is deployed gets a new one.
     VrId
 }
 uuid_id! {
-    /// Names a virtual machine. Fresh each time one starts.
+    /// Identifies a virtual machine. A VM gets a new one each time it starts.
     VmId
 }
 uuid_id! {
-    /// Names a running program: one initiator and everything that it deployed.
+    /// Identifies a running program: an initiator and everything that it has deployed.
     ProgramId
 }
 uuid_id! {
-    /// Names a process that runs VRs of a program: the initiator's own, or a host on a VM.
+    /// Identifies a process that runs VRs of a program: the initiator's own, or a host on a VM.
     HostId
 }
 
@@ -77,7 +77,7 @@ pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 /// A set of ids.
 pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
-/// The hash of an id is a part of itself, as it is random already. Only who has the cluster's key can choose one.
+/// Hashes an id to a part of itself, since it is random already. Only a holder of the cluster key can choose an id.
 #[derive(Debug, Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -96,18 +96,18 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The BLAKE3 hash of an executable's loadable bytes: equal hashes, equal code at equal offsets.
+/// The BLAKE3 hash of an executable's loadable bytes: equal hashes mean equal code at equal offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ImageHash(pub(crate) [u8; 32]);
 
 impl ImageHash {
-    /// The hash made of its 32 bytes.
+    /// Creates the hash from its 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes of the hash.
+    /// Returns the 32 bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

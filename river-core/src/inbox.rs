@@ -2,9 +2,9 @@
 //!
 //! Waking a parked thread costs ten times more than handing an envelope to a running one, so the owner polls for
 //! about one wake-up's worth of time before it parks, with `yield` in the loop so that a machine with more VRs than
-//! cores loses nothing by it; and a sender touches the thread only if it sleeps. How a wait went is a guess at the next
-//! one: who shares its core yields at once, and who was woken soon after it had parked polls for longer, as its peers
-//! would wait for its wake-up, and park in their turn.
+//! cores loses nothing by it; and a sender touches the thread only if it sleeps. The last wait predicts the next one: a
+//! thread that shares its core yields at once, and a thread that was woken soon after it had parked polls for longer, since
+//! otherwise its peers would wait for its wake-up and park in turn.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,32 +25,32 @@ mod pump;
 use pump::Polling;
 pub(crate) use pump::{Pump, Taker};
 
-/// Looks before the first one at the clock, which costs as much as a hand-off: about a microsecond of them.
+/// Polls before the clock is first read, which costs as much as a hand-off. They take about a microsecond.
 const SPINS: u32 = 24;
 /// How long a thread yields before it parks, if its last waits were long, and if one ended soon after it had parked.
 const YIELD: Duration = Duration::from_micros(50);
 const YIELD_LONGER: Duration = Duration::from_micros(250);
-/// Who has its core for itself looks so often before it yields again, as that takes longer than a look. Otherwise another
-/// may be what it waits for.
+/// How often a thread that has its core to itself polls between two yields, as a yield takes longer than a poll. Otherwise it
+/// polls once, as the thread that it waits for may need the core.
 const LOOKS: u32 = 8;
 
 /// How long a thread waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
     Forever,
-    /// Until then.
+    /// Until this instant.
     Until(Instant),
-    /// For so long, beginning with the first look at the clock.
+    /// For this duration, which begins when the clock is first read.
     For(Duration),
 }
 
 impl Limit {
-    /// Whether there is no time at all: one look, then.
+    /// Whether the duration is zero: then the wait polls only once.
     fn is_none(&self) -> bool {
         matches!(self, Limit::For(duration) if duration.is_zero())
     }
 
-    /// Whether it is over. From the first time on it is a moment.
+    /// Whether the time is over. The first call turns a duration into an instant.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         if let Limit::For(duration) = *self {
             *self = now.checked_add(duration).map_or(Limit::Forever, Limit::Until);
@@ -65,7 +65,7 @@ impl From<Option<Instant>> for Limit {
     }
 }
 
-/// What may arrive.
+/// Something that may arrive.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Envelope(Envelope),
@@ -83,8 +83,8 @@ impl Event {
     }
 }
 
-/// The parts have cache lines of their own: the owner looks at `ready` again and again, which must cost nothing to
-/// who holds the queue.
+/// The parts have cache lines of their own: the owner polls `ready` continuously, which must not slow down a thread that
+/// holds the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     queue: CachePadded<Mutex<Queue>>,
@@ -96,59 +96,59 @@ pub(crate) struct Inbox {
     owned: CachePadded<Owned>,
     habits: CachePadded<Habits>,
     owner: OnceLock<Thread>,
-    /// What people call the owner.
+    /// The owner's name for people.
     name: OnceLock<String>,
-    /// Some room was made in a mailbox that has a limit.
+    /// Signalled when there is room in a mailbox that has a limit.
     room: Condvar,
 }
 
-/// What the owner alone writes, for who looks from outside.
+/// Numbers that only the owner writes, published for monitoring.
 #[derive(Debug, Default)]
 struct Owned {
     /// Envelopes in its mailbox.
     held: AtomicUsize,
-    /// Envelopes that it took before they got here, and the bytes of their payloads.
+    /// Envelopes that it took before they reached the inbox, and the bytes of their payloads.
     taken: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// How the owner waits, which it alone reads and writes.
+/// How the owner waits. Only the owner reads and writes this.
 #[derive(Debug, Default)]
 struct Habits {
-    /// Who else runs on its core.
+    /// Whether other threads run on its core.
     apart: Apart,
-    /// It was woken soon after it had begun to wait, though it had parked.
+    /// Whether it was woken soon after it had begun to wait, though it had parked.
     hasty: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     events: Vec<Event>,
-    /// When the first of them arrived.
+    /// When the first of the events arrived.
     since: Moment,
-    /// Since when the mailbox was never seen to be empty.
+    /// Since when the mailbox was never seen empty.
     waiting: Moment,
-    /// How many envelopes have arrived, ever, and the bytes of their payloads.
+    /// How many envelopes have arrived in total, and the bytes of their payloads.
     arrived: u64,
     bytes: u64,
     /// How many of them were swapped out.
     swapped: u64,
     closed: bool,
     limit: Option<Limited>,
-    /// Who waits for room waits no longer: a checkpoint is being taken.
+    /// Senders that wait for room are let in, as a checkpoint is being taken.
     lets_in: bool,
 }
 
-/// Why an envelope was not taken.
+/// Why an envelope was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// The owner is gone.
     Closed,
-    /// The mailbox is full, and its owner wants that to be an error.
+    /// The mailbox is full, and its owner wants sends to fail then.
     Full,
 }
 
-/// A time to measure ages by, to some milliseconds: an exact one would cost as much as a hand-off.
+/// A timestamp for ages, accurate to a few milliseconds: an exact one would cost as much as a hand-off.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moment(Duration);
 
@@ -158,30 +158,30 @@ impl Moment {
         Self(Duration::try_from(time).unwrap_or_default())
     }
 
-    /// How long ago it was.
+    /// Returns how long ago it was.
     pub(crate) fn age(self) -> Duration {
         Self::now().0.saturating_sub(self.0)
     }
 }
 
 impl Inbox {
-    /// Names the thread that waits on this inbox: the caller's.
+    /// Makes the calling thread the owner, which waits on this inbox.
     pub(crate) fn adopt(&self) {
         let _ = self.owner.set(thread::current());
         let mut queue = self.lock();
         if queue.events.is_empty() {
-            // What it holds from the beginning, being restored, waits anew.
+            // For envelopes that a restored mailbox holds from the beginning, the waiting time starts anew.
             queue.waiting = Moment::now();
         }
     }
 
-    /// The owner's mailbox holds so many envelopes now.
+    /// Publishes how many envelopes the owner's mailbox holds.
     #[inline]
     pub(crate) fn holds(&self, envelopes: usize) {
         self.owned.held.store(envelopes, Relaxed);
     }
 
-    /// The owner has taken an envelope of that length from where its sender wrote it.
+    /// Counts an envelope of this length, which the owner has taken from where its sender wrote it.
     #[inline]
     pub(crate) fn was_passed_by(&self, bytes: usize) {
         let add = |to: &AtomicU64, count| to.store(to.load(Relaxed) + count, Relaxed);
@@ -189,7 +189,7 @@ impl Inbox {
         add(&self.owned.bytes, bytes as u64);
     }
 
-    /// Appends an event, whatever the limit; gives it back if the owner is gone.
+    /// Appends an event, whatever the limit; returns it if the owner is gone.
     pub(crate) fn push(&self, event: Event) -> Result<(), Event> {
         let queue = self.lock();
         if queue.closed {
@@ -199,7 +199,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Appends an envelope; gives it back if the owner is gone or has set a limit, so that somebody has to look.
+    /// Appends an envelope; returns it if the owner is gone or has set a limit, which the caller must then handle.
     pub(crate) fn deliver(&self, envelope: Envelope) -> Result<(), Envelope> {
         let queue = self.lock();
         if queue.closed || queue.limit.is_some() {
@@ -209,7 +209,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Appends an envelope of a VR of this process, which waits for room if that is how the owner wants it.
+    /// Appends an envelope of a VR of this process. If the mailbox is full, waits for room or fails, as the owner wants.
     pub(crate) fn offer(&self, envelope: Envelope) -> Result<(), Refused> {
         let mut queue = self.lock();
         loop {
@@ -219,7 +219,7 @@ impl Inbox {
             match queue.limit.as_ref().and_then(Limited::full) {
                 None => break,
                 Some(WhenFull::Wait) if queue.lets_in => break,
-                // Who waits for himself waits for ever.
+                // A VR that waited for room in its own mailbox would wait forever.
                 Some(WhenFull::Wait) if envelope.src != envelope.dst => {
                     queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -233,7 +233,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Appends an envelope of a VR of this process that was accepted before, however full the mailbox is.
+    /// Appends an envelope of a VR of this process that was accepted before, even if the mailbox is full.
     pub(crate) fn readmit(&self, envelope: Envelope) -> Result<(), Refused> {
         let mut queue = self.lock();
         if queue.closed {
@@ -246,13 +246,14 @@ impl Inbox {
         Ok(())
     }
 
-    /// Whether those who wait for room are let in nevertheless.
+    /// Sets whether senders that wait for room are let in nevertheless.
     pub(crate) fn let_in(&self, all: bool) {
         self.lock().lets_in = all;
         self.room.notify_all();
     }
 
-    /// Appends an envelope of another process, which is to be held off if there is too much now. `hold_off` must not block.
+    /// Appends an envelope of another process. If the mailbox is full then, `hold_off`, which must not block, holds the
+    /// process off.
     pub(crate) fn arrive(
         &self,
         envelope: Envelope,
@@ -268,7 +269,7 @@ impl Inbox {
             if let Some(when_full) = limited.full()
                 && limited.hold_off(from)
             {
-                // With the lock held, so that no word of room overtakes it.
+                // Holding the lock, so that no notice of room overtakes it.
                 hold_off(when_full);
             }
         }
@@ -276,8 +277,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// An envelope was taken out of the mailbox. Those who wait for room, here and elsewhere, are let in when there is
-    /// enough. `let_in` must not block.
+    /// Accounts for an envelope that was taken out of the mailbox. Once there is enough room, senders that wait, here and in
+    /// other processes, are let in. `let_in` must not block.
     pub(crate) fn took(&self, bytes: usize, let_in: impl FnMut(HostId)) {
         let mut queue = self.lock();
         let Some(limited) = &mut queue.limit else { return };
@@ -288,7 +289,7 @@ impl Inbox {
         }
     }
 
-    /// Sets the limit. `held` are the lengths of what the owner has already looked at.
+    /// Sets the limit. `held` are the payload lengths of the envelopes that the owner has already looked at.
     pub(crate) fn set_limit(
         &self,
         limit: Option<QueueLimit>,
@@ -301,7 +302,7 @@ impl Inbox {
         if let Some(limited) = &mut queue.limit {
             held.chain(fresh).for_each(|bytes| limited.count(bytes));
         }
-        // Who is still too much is held off anew.
+        // Processes that still send too much are held off again.
         old.iter_mut().flat_map(Limited::let_in).for_each(let_in);
         self.room.notify_all();
     }
@@ -328,8 +329,8 @@ impl Inbox {
         }
     }
 
-    /// Exchanges all that has arrived for the empty `events`, whose memory is used again, and says when the first of it
-    /// came. `None`: nothing was there.
+    /// Exchanges everything that has arrived for the empty `events`, whose memory is reused, and returns when the first of it
+    /// came; `None` if nothing was there.
     pub(crate) fn swap(&self, events: &mut Vec<Event>) -> Option<Moment> {
         debug_assert!(events.is_empty());
         if self.ready.load(SeqCst) == 0 {
@@ -342,17 +343,17 @@ impl Inbox {
         Some(queue.since)
     }
 
-    /// Gives the owner a name for people.
+    /// Sets the owner's name for people.
     pub(crate) fn is_called(&self, name: &str) {
         let _ = self.name.set(name.to_owned());
     }
 
-    /// Who else runs on the owner's core.
+    /// Returns what is known of other threads on the owner's core.
     pub(crate) fn apart(&self) -> &Apart {
         &self.habits.apart
     }
 
-    /// What the mailbox looks like from outside.
+    /// Returns the status of the mailbox, for monitoring.
     pub(crate) fn status(&self, id: VrId) -> VrStatus {
         let name = self.name.get().cloned().unwrap_or_default();
         let queue = self.lock();
@@ -363,12 +364,12 @@ impl Inbox {
         VrStatus { id, name, queued, waiting, arrived, bytes }
     }
 
-    /// What has arrived and was not taken.
+    /// Returns what has arrived and was not swapped out.
     pub(crate) fn waiting(&self) -> Vec<Event> {
         self.lock().events.clone()
     }
 
-    /// Refuses everything from now on and returns what had not been taken. Those who wait for room find out.
+    /// Refuses everything from now on and returns what had not been taken. Senders that wait for room are woken.
     pub(crate) fn close(&self, let_in: impl FnMut(HostId)) -> Vec<Event> {
         let mut queue = self.lock();
         queue.closed = true;
@@ -383,7 +384,7 @@ impl Inbox {
         self.ready.load(SeqCst) > 0
     }
 
-    /// Waits until something has arrived or was taken (true), or the time is over (false). Only the owner may call it.
+    /// Waits until something has arrived or was taken (`true`), or the time is over (`false`). Only the owner may call it.
     pub(crate) fn wait(
         &self,
         limit: &mut Limit,
@@ -423,7 +424,7 @@ impl Inbox {
                 self.sleep(limit);
                 hasty.store(self.is_ready() && start.elapsed() < YIELD_LONGER, Relaxed);
             });
-            // Awake for a reason: what woke this thread may be followed by more.
+            // What woke this thread may be followed by more, so it polls again first.
             start = Instant::now();
         }
     }

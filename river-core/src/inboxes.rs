@@ -1,4 +1,4 @@
-//! The inboxes of a process, and the short way into them for what comes from other processes.
+//! The inboxes of a process, and a fast path into them for envelopes from other processes.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -8,11 +8,11 @@ use crate::id::{IdMap, VrId};
 use crate::inbox::{Event, Inbox};
 use crate::status::VrStatus;
 
-/// Who lives in this process.
+/// The VRs that live in this process.
 #[derive(Debug, Default)]
 pub(crate) struct Inboxes {
     by_vr: RwLock<IdMap<VrId, Arc<Inbox>>>,
-    /// Some host is known to be dead: from then on it matters where an envelope comes from.
+    /// Whether any host is known to be dead: from then on it matters where an envelope comes from.
     guarded: AtomicBool,
 }
 
@@ -31,7 +31,7 @@ impl Inboxes {
         self.read().get(&vr).cloned()
     }
 
-    /// What all mailboxes look like.
+    /// Returns the status of all mailboxes.
     pub(crate) fn status(&self) -> Vec<VrStatus> {
         self.read().iter().map(|(vr, inbox)| inbox.status(*vr)).collect()
     }
@@ -47,26 +47,27 @@ impl Inboxes {
         }
     }
 
-    /// Whether those who wait for room in a mailbox of this process are let in nevertheless.
+    /// Sets whether senders that wait for room in a mailbox of this process are let in nevertheless.
     pub(crate) fn let_in(&self, all: bool) {
         self.read().values().for_each(|inbox| inbox.let_in(all));
     }
 
-    /// Closes the short way: from now on [`deliver`](Self::deliver) gives everything back, and nobody is in the middle of it.
+    /// Closes the fast path: from now on [`deliver`](Self::deliver) returns every envelope, and no call that delivers is
+    /// under way.
     pub(crate) fn guard(&self) {
         self.guarded.store(true, Relaxed);
         drop(self.write());
     }
 
-    /// Whether the short way is open.
+    /// Whether the fast path is open.
     pub(crate) fn is_unguarded(&self) -> bool {
         !self.guarded.load(Relaxed)
     }
 
-    /// The short way: hands an envelope over, or gives it back if somebody has to look at it first.
+    /// The fast path: delivers an envelope, or returns it if it must be checked first.
     pub(crate) fn deliver(&self, envelope: Envelope) -> Result<(), Envelope> {
         let inboxes = self.read();
-        // With the lock held, so that `guard` can wait for who has looked.
+        // Holding the lock, so that `guard` can wait for threads that are past this check.
         if self.guarded.load(Relaxed) {
             return Err(envelope);
         }

@@ -1,4 +1,4 @@
-//! Checkpoints in the memory of VMs, as those see them who go on from them.
+//! Checkpoints in the memory of VMs, as a program that restarts from one sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,24 +16,26 @@ use crate::state::{Directory, read_part};
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// No executable is larger.
+/// The maximum size of an executable.
 const MAX_IMAGE: u64 = 4 << 30;
 
-/// Who has which part of a checkpoint.
+/// The parts of a checkpoint, and the VMs that have each.
 type Parts<'a> = BTreeMap<u32, Vec<(KeptImage, &'a VmInfo)>>;
 
 fn failed(error: impl std::fmt::Display) -> StateError {
     StateError::Memory(error.to_string())
 }
 
-/// Brings the newest checkpoint that these VMs keep of a run into a directory, where [`Stored`](crate::Stored) finds it. What
-/// one of them does not have, as it is gone, another one has. They keep it until [`forget`] is called. Its number.
+/// Copies the newest checkpoint that these VMs keep of a run into a directory, where [`Stored`](crate::Stored) finds it, and
+/// returns its number. Parts whose VM is gone come from that VM's partner. The VMs keep the checkpoint until [`forget`] is
+/// called.
 ///
 /// # Errors
-/// [`StateError::Memory`] if there is none of which all parts are left; [`StateError::File`] if it cannot be written.
+/// [`StateError::Memory`] if there is no checkpoint of which all parts are left; [`StateError::File`] if it cannot be
+/// written.
 ///
 /// # Blocking
-/// Until it is there. A VM that does not answer is waited for, five seconds.
+/// Until the checkpoint has been copied. Waits up to five seconds for a VM that does not answer.
 pub fn fetch(run: ProgramId, vms: &[VmInfo], directory: impl AsRef<Path>) -> Result<u64, StateError> {
     let key = key()?;
     let directory = Directory::new(directory.as_ref());
@@ -67,14 +69,14 @@ pub fn fetch(run: ProgramId, vms: &[VmInfo], directory: impl AsRef<Path>) -> Res
     })
 }
 
-/// Drops what these VMs keep of a run's checkpoints.
+/// Drops the checkpoints that these VMs keep of a run.
 pub fn forget(run: ProgramId, vms: &[VmInfo]) {
     let Ok(key) = key() else { return };
     rt::block_on(async {
         for vm in vms {
             if let Ok((to, mut from)) = converse(vm, &key).await {
                 let _ = to.try_send(ToVm::Forget { run, from: 0, before: u64::MAX });
-                // That it answers the next question says that it has heard this one.
+                // An answer to the next message shows that it has got this one.
                 let _ = to.try_send(ToVm::List(run));
                 let _ = rt::timeout(ANSWER, from.next()).await;
             }
@@ -86,7 +88,7 @@ fn key() -> Result<ClusterKey, StateError> {
     Reach::from_env().map_err(failed)?.key().map_err(failed)
 }
 
-/// All parts of a checkpoint; or which one is not whole anywhere.
+/// Returns all parts of a checkpoint, or the number of a part that is nowhere intact.
 async fn collect(number: u64, parts: &Parts<'_>, key: &ClusterKey) -> Result<Vec<Vec<u8>>, u32> {
     let count = parts.values().flatten().map(|(image, _)| image.parts).max().unwrap_or(0);
     let mut whole = Vec::new();
@@ -157,7 +159,7 @@ async fn answer(vm: &VmInfo, from: &mut Incoming<FromVm>) -> Result<FromVm, Stat
     }
 }
 
-/// What comes in pieces, of so many bytes at most.
+/// Receives an answer that comes in pieces, up to `most` bytes in total.
 async fn download(vm: &VmInfo, key: &ClusterKey, question: ToVm, most: u64) -> Result<Vec<u8>, StateError> {
     let (to, mut from) = converse(vm, key).await?;
     let _ = to.try_send(question);

@@ -1,9 +1,9 @@
-//! The cluster key: 32 random bytes that every machine of a cluster shares, and the only thing that decides who
-//! may start programs on it.
+//! The cluster key: 32 random bytes that all machines of a cluster share. Nothing else decides who may start programs on
+//! them.
 //!
-//! The key lives in one file of its owner, as 64 hexadecimal digits and a newline. It is made when it is first
-//! needed, so that River works on one machine without any set-up; to join machines to a cluster, copy the file.
-//! A key that others could have read or changed protects nothing, so such a file is refused, not used.
+//! The key is stored in a file of the user, as 64 hexadecimal digits and a newline. The file is created when it is first
+//! needed, so that River works on one machine without any set-up; to join machines to a cluster, copy the file. A key that
+//! others could have read or changed protects nothing, so such a file is refused.
 //!
 //! The key itself never encrypts or signs anything: each purpose derives a key of its own from it.
 
@@ -20,7 +20,7 @@ use uuid::Uuid;
 /// The environment variable that names the key file.
 pub(crate) const KEY_FILE_VARIABLE: &str = "RIVER_KEY_FILE";
 
-/// Longer files are no key files; no more than this is ever read of one.
+/// The most that is read of a key file. A longer file is not a key file.
 const MAX_FILE: u64 = 256;
 
 /// The secret that the machines of a cluster share.
@@ -30,16 +30,16 @@ pub struct ClusterKey {
     origin: Option<Arc<Path>>,
 }
 
-/// Why there is no cluster key to work with.
+/// Why there is no usable cluster key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Nothing says where the key file is.
+    /// The path of the key file is not known.
     #[error(
         "no place for the cluster key, as HOME is not set: set RIVER_KEY_FILE to the path of the key file"
     )]
     NoHome,
-    /// The file does not exist and could not be made.
+    /// The file does not exist and could not be created.
     #[error("cannot make the cluster key {}: set RIVER_KEY_FILE to a path that you may write", .path.display())]
     Create {
         /// The key file.
@@ -47,7 +47,7 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
-    /// There is no key for the network.
+    /// There is no key file, and the network is not used without one.
     #[error(
         "there is no cluster key {0}, and the network is not used without: copy the key of another machine of the \
          cluster there, or make one with `river key new` and copy it to the others",
@@ -68,7 +68,7 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
-    /// Others than the owner have rights on the file.
+    /// Users other than the owner have rights on the file.
     #[error(
         "the cluster key {0} is open to others (mode {mode:03o}), so they may know or have changed it: run \
          `chmod 600 {0}` if you trust them, else remove it on all machines of the cluster to get a new one",
@@ -80,7 +80,7 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file belongs to somebody else.
+    /// The file belongs to another user.
     #[error(
         "the cluster key {} belongs to user {owner}, but this program runs as user {user}: copy the key to a \
          file of your own and set RIVER_KEY_FILE to it",
@@ -94,7 +94,7 @@ pub enum KeyError {
         /// The user id of this process.
         user: u32,
     },
-    /// The file is something else than a key.
+    /// The file does not contain a key.
     #[error(
         "{} is not a cluster key (64 hexadecimal digits in a file): copy it again from another machine of the \
          cluster, or remove it to get a new one",
@@ -107,7 +107,7 @@ pub enum KeyError {
 }
 
 impl ClusterKey {
-    /// Where the key of the user's cluster is, or would be made.
+    /// Returns the path of the user's cluster key, which need not exist.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl ClusterKey {
         key_path(|name| std::env::var_os(name))
     }
 
-    /// The key of the user's cluster; it is made if there is none yet.
+    /// Loads the key of the user's cluster; creates it if there is none yet.
     ///
     /// The file is `$RIVER_KEY_FILE`, else `$XDG_CONFIG_HOME/river/key`, else `$HOME/.config/river/key`.
     ///
@@ -128,7 +128,7 @@ impl ClusterKey {
         Self::load_or_create_at(&Self::path()?)
     }
 
-    /// The key of the user's cluster, which somebody has to have put there: none is made.
+    /// Loads the key of the user's cluster. The file must exist: no key is created.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl ClusterKey {
         })
     }
 
-    /// The key in the file `path`; it is made if there is none yet. Processes that do so at once get the same key.
+    /// Loads the key in the file `path`; creates it if there is none yet. Processes that do so concurrently get the same key.
     ///
     /// # Errors
     ///
@@ -155,24 +155,24 @@ impl ClusterKey {
         match Self::load_at(path) {
             Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 create(path).map_err(|source| KeyError::Create { path: path.to_owned(), source })?;
-                // Whoever was first made the key, so read what is there instead of trusting what we wrote.
+                // Another process may have created the key first, so read what is there instead of trusting what we wrote.
                 Self::load_at(path)
             }
             other => other,
         }
     }
 
-    /// The key in the file `path`, which has to exist.
+    /// Loads the key in the file `path`, which must exist.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, when others have access to it, or when its content is not a key.
     pub fn load_at(path: &Path) -> Result<Self, KeyError> {
         let read_error = |source| KeyError::Read { path: path.to_owned(), source };
-        // Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        // Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(read_error)?;
-        // Asked of the open file, so that nobody can swap it between the check and the reading.
+        // Taken from the open file, so that it cannot be swapped between the check and the read.
         let metadata = file.metadata().map_err(read_error)?;
         if !metadata.is_file() {
             return Err(KeyError::Malformed { path: path.to_owned() });
@@ -191,33 +191,33 @@ impl ClusterKey {
         Ok(Self { bytes, origin: Some(path.into()) })
     }
 
-    /// The key made of these bytes. They must be secret and random; a hashed passphrase is neither.
+    /// Creates a key from these bytes. They must be secret and random; a hashed passphrase is neither.
     #[must_use]
     pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self { bytes, origin: None }
     }
 
-    /// The 32 bytes of the key, for a process that this one starts, or for another machine.
+    /// Returns the 32 bytes of the key, for a process that this one starts, or for another machine.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
         self.bytes
     }
 
-    /// The file that the key was read from, if it was.
+    /// Returns the file that the key was read from, if it was read from one.
     #[must_use]
     pub(crate) fn origin(&self) -> Option<&Path> {
         self.origin.as_deref()
     }
 
-    /// A key for one purpose, which `context` names. Different contexts give unrelated keys, and none of them
-    /// tells anything about the cluster key.
+    /// Derives a key for the purpose that `context` names. Different contexts give unrelated keys, and none of them reveals
+    /// anything about the cluster key.
     #[must_use]
     pub(crate) fn derive(&self, context: &str) -> [u8; 32] {
         blake3::derive_key(context, &self.bytes)
     }
 
-    /// A short name of the key, by which people can see whether two machines have the same one. It does not help
-    /// to guess the key.
+    /// Returns a short name of the key, by which people can check whether two machines have the same one. It does not help to
+    /// guess the key.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         hex(&self.derive("river key fingerprint v1")[..4])
@@ -225,27 +225,27 @@ impl ClusterKey {
 }
 
 impl fmt::Debug for ClusterKey {
-    /// Prints the fingerprint only, as logs are no place for a secret.
+    /// Prints the fingerprint only, as a secret does not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClusterKey({})", self.fingerprint())
     }
 }
 
-/// Where the key file is, for an environment.
+/// Returns the path of the key file in this environment.
 fn key_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, KeyError> {
     let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(file) = set(KEY_FILE_VARIABLE) {
         return Ok(file);
     }
-    // The XDG specification says that relative paths are to be ignored.
+    // The XDG specification says to ignore relative paths.
     let config = set("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
     let config = config.or_else(|| set("HOME").map(|home| home.join(".config"))).ok_or(KeyError::NoHome)?;
     Ok(config.join("river").join("key"))
 }
 
-/// Makes the key file, unless another process is faster, which is success too.
+/// Creates the key file. If another process is faster, that is success too.
 ///
-/// The key is written to a file of another name, and then linked: a link either makes a complete file or fails
+/// The key is written to a file of another name, which is then hard-linked: the link either creates a complete file or fails
 /// because there is one, so no reader ever sees half a key and no key replaces another.
 fn create(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {
@@ -265,7 +265,7 @@ fn create(path: &Path) -> io::Result<()> {
         file.sync_all()?;
         std::fs::hard_link(&draft, path)
     })();
-    // If the draft stays behind it is a nuisance and no danger: its mode is 0600.
+    // A draft that stays behind is a nuisance, not a danger: its mode is 0600.
     let _ = std::fs::remove_file(&draft);
     match linked {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -273,7 +273,7 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The key in the text of a key file. White space around it is ignored, as editors like to add some.
+/// Parses the text of a key file. White space around the key is ignored, as editors like to add some.
 fn parse(text: &[u8]) -> Option<[u8; 32]> {
     let digits = text.trim_ascii();
     if digits.len() != 64 {

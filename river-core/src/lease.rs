@@ -1,6 +1,6 @@
-//! Who may use a VM: an exclusive lease that ends by itself when its holder stops renewing it.
+//! The lease of a VM: exclusive, and over when its holder stops renewing it.
 //!
-//! A state machine without a clock: every call says what time it is.
+//! A state machine without a clock: every call is passed the time.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use crate::protocol::Tenant;
 
 /// A lease that has not been renewed for this long is over.
 pub(crate) const TERM: Duration = Duration::from_secs(4);
-/// How often a holder renews.
+/// How often a holder renews its lease.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Lease(Option<(Tenant, Instant)>);
 
 impl Lease {
-    /// Gives the VM to `tenant` unless another holds it: then that other. A lease that was not renewed in time is over when it
-    /// has been [ended](Self::expire), as what runs for its holder has to end first.
+    /// Gives the VM to `tenant`, unless another program holds it, which is returned then. A lease that was not renewed in
+    /// time is over only when it has been [ended](Self::expire), as whatever runs for its holder must end first.
     pub(crate) fn acquire(&mut self, tenant: Tenant, now: Instant) -> Result<(), Tenant> {
         match &self.0 {
             Some((holder, _)) if holder.program != tenant.program => Err(holder.clone()),
@@ -28,7 +28,7 @@ impl Lease {
         }
     }
 
-    /// Prolongs the lease of `tenant`. False: it is not the holder (any more).
+    /// Renews the lease of `tenant`. Returns `false` if it does not hold the lease, or no longer does.
     pub(crate) fn renew(&mut self, tenant: &Tenant, now: Instant) -> bool {
         match &mut self.0 {
             Some((holder, renewed)) if holder.program == tenant.program => {
@@ -46,19 +46,19 @@ impl Lease {
         }
     }
 
-    /// Ends a lease that was not renewed in time, and says whose it was.
+    /// Ends a lease that was not renewed in time, and returns its holder.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Tenant> {
         self.0.take_if(|(_, renewed)| now >= *renewed + TERM).map(|(tenant, _)| tenant)
     }
 
-    /// The VM did not run for so long: renewals of that time may be waiting to be heard.
+    /// Extends the lease by the time for which the VM did not run: renewals sent meanwhile may still be unread.
     pub(crate) fn forgive(&mut self, deaf: Duration) {
         if let Some((_, renewed)) = &mut self.0 {
             *renewed += deaf;
         }
     }
 
-    /// How long ago the lease was renewed, if there is one.
+    /// Returns how long ago the lease was renewed, if there is one.
     pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
         self.0.as_ref().map(|(_, renewed)| now.saturating_duration_since(*renewed))
     }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nobody gets a VM that another has, and who does not renew it within the term loses it.
+        /// Nobody gets a VM that another program has, and a program that does not renew its lease within the term loses it.
         #[test]
         fn is_exclusive_and_ends(steps in prop::collection::vec(step(), 1..60)) {
             let tenants: Vec<Tenant> =

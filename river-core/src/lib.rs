@@ -1,9 +1,9 @@
 //! River's core: the layer on which parallel programming models are built.
 //!
-//! A *program* is one executable. It starts as one *virtual resource* (VR), the initiator, finds *virtual machines*
-//! (VMs) that somebody has started with `river vm`, leases some of them, and deploys further VRs there. A VM knows
-//! nothing of the program: the program's executable travels to it, and is kept in a cache. Every VR has a thread, a
-//! name and a mailbox of its own, and sees the world through [`Vr`] only.
+//! A *program* is one executable. It starts as one *virtual resource* (VR), the initiator. The initiator finds *virtual
+//! machines* (VMs), which are started with `river vm`, leases some of them, and deploys further VRs there. A VM need not know
+//! the program beforehand: it fetches the program's executable and caches it. Every VR has its own thread, name and mailbox,
+//! and interacts with the world through [`Vr`] only.
 //!
 //! ```
 //! use river_core::{Channel, Result, Selector, VirtualResource, Vr};
@@ -42,73 +42,73 @@
 //!
 //! # Delivery
 //!
-//! * **First in, first out** per pair: what one VR sends to another is received in that order, if the receiver asks in
-//!   that order; a [`Selector`] and a predicate may take a later envelope first, never the system.
+//! * **First in, first out** per pair: envelopes from one VR to another arrive in the order in which they were sent. Only
+//!   the receiver can change that order, by a [`Selector`] or a predicate that matches a later envelope first.
 //! * **At most once**: an envelope is never received twice.
 //! * `Ok` from a send means **accepted, not received**.
 //! * An envelope is **lost only together with a [`Down`] notice** about its destination, or about the host in between.
 //! * A VR's `Down` notice comes **after everything that it had sent** to the same receiver and that still could be
 //!   delivered.
-//! * **Nothing hangs for ever**: a receive that names its source ends with that source's `Down` when nothing of it is
-//!   left; a VR is told without asking when a VR that it deployed does not end normally; [`Vr::watch`] asks for any
-//!   other.
+//! * **Nothing hangs forever**: a receive that names its source returns that source's `Down` once no more of its envelopes
+//!   can come. A VR is told without asking when a VR that it deployed ends abnormally; to be told about any other VR, use
+//!   [`Vr::watch`].
 //!
 //! # Where things are
 //!
-//! [`run`] starts a program, [`Vr`] is what its VRs see, [`VirtualResource`] what they are. [`Selector`], [`Envelope`]
-//! and [`Payload`] are messages as this layer knows them. [`find`] and [`Vm`] are for who searches or lends machines
+//! [`run`] starts a program. A VR implements [`VirtualResource`], and its code is given a [`Vr`]. [`Selector`], [`Envelope`]
+//! and [`Payload`] are the messages of this layer. [`find`] and [`Vm`] are for tools that search for machines, or offer them,
 //! without being a program. [`code`] names functions across processes, for layers that call them.
 //!
 //! # Layers, lowest first
 //!
 //! A module uses only modules above it in this list.
 //!
-//! * `naming`: names of types, for people
-//! * `id`: names
-//! * `machine`: this machine and this process, for people
-//! * `notice`: what is said on a terminal that may be gone
-//! * `down`: why something is gone
+//! * `naming`: readable names of types
+//! * `id`: ids
+//! * `machine`: names of this machine and this process, for people
+//! * `notice`: printing to a terminal that may be closed
+//! * `down`: why a VR or a host is gone
 //! * `envelope`: what moves between VRs
 //! * `arriving`: envelopes that have not reached a mailbox yet
 //! * `limit`: limits of mailboxes
-//! * `panics`: panics as text, and how it came to them
-//! * `status`: what processes look like from outside
-//! * `error`: what can go wrong
-//! * `trace`: what VRs did, and when
+//! * `panics`: panics as text, and their backtraces
+//! * `status`: reports about processes, for monitoring
+//! * `error`: error types
+//! * `trace`: records what VRs did, and when
 //! * `key`: the cluster key
 //! * `noise`: the handshake
 //! * `discovery`: how VMs are found
 //! * `image`: the program's executable as bytes, and the cache of them
 //! * `code`: code pointers
-//! * `protocol`: what processes say to each other
+//! * `protocol`: the messages that processes send to each other
 //! * `rt`: the asynchronous runtime
-//! * `searches`: how searches are answered
-//! * `lease`: who may use a VM
+//! * `searches`: answers searches
+//! * `lease`: which program may use a VM
 //! * `control`: control connections
-//! * `flood`: what to do with too much output
-//! * `pool`: memory for payloads, used again
+//! * `flood`: drops output that nobody reads fast enough
+//! * `pool`: reuses memory of payloads
 //! * `frame`: the format of data connections
-//! * `fuzzing`: the decoders of what comes from outside, for fuzzers
-//! * `apart`: threads that wait for each other, each on a core of its own
+//! * `fuzzing`: the decoders of untrusted input, for fuzzers
+//! * `apart`: keeps threads that poll for each other on different cores
 //! * `inbox`: the shared half of a mailbox
 //! * `inboxes`: the inboxes of a process
 //! * `mailbox`: the owner's half: selective receive
-//! * `state`: what VRs were told, and how they are restored from it
+//! * `state`: the records of recoverable VRs, and how VRs are restored from them
 //! * `link`: the ways from one VR to another
 //! * `node`: a process's VRs and its router
 //! * `service`: connections between programs
 //! * `vr`: virtual resources
 //! * `cut`: a process's part in a checkpoint
-//! * `lifeline`: what ends a host with its VM
+//! * `lifeline`: ends a host together with its VM
 //! * `host`: the process in which a VM runs a program's VRs
 //! * `vm`: virtual machines
 //! * `program`: the initiator's side: leases, hosts, directory
-//! * `operate`: what others may want of a running program
+//! * `operate`: requests to a running program from outside
 //! * `kept`: checkpoints in the memory of VMs
-//! * `replay`: one VR of a recording, run again alone
-//! * `run`: the start of a program
-//! * `start`: the start of a host that is a test executable
-//! * `testing`: help for the tests of other layers
+//! * `replay`: replays one VR of a recording
+//! * `run`: starts a program
+//! * `start`: starts a host that is a test executable
+//! * `testing`: helpers for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
 mod apart;

@@ -1,29 +1,29 @@
-//! Limits of mailboxes: what counts as too much, and what then happens to senders.
+//! Limits of mailboxes: when a mailbox is full, and what senders then do.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::id::{HostId, IdMap, VrId};
 
-/// How much may wait in a VR's mailbox, and what happens to who sends more. Set by
+/// How much may wait in a VR's mailbox, and what a send does when it is full. Set by
 /// [`Vr::limit_queue`](crate::Vr::limit_queue).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimit {
-    /// So many envelopes of all layers.
+    /// The most envelopes, of all layers together.
     pub messages: usize,
-    /// So many bytes of payloads.
+    /// The most bytes of payload.
     pub bytes: usize,
-    /// What sending does meanwhile.
+    /// What a send does while the mailbox is full.
     pub when_full: WhenFull,
 }
 
-/// What sending to a VR does whose mailbox is full.
+/// What a send does if the destination's mailbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It is an error, [`SendError::Full`](crate::SendError::Full), and nothing is sent.
+    /// It fails with [`SendError::Full`](crate::SendError::Full), and nothing is sent.
     Refuse,
-    /// It waits until half of what was there is gone, or the VR is. Two VRs that wait for room in each other's
-    /// mailboxes wait for ever.
+    /// It waits until half of the limit is free, or the VR is gone. Two VRs that wait for room in each other's mailboxes wait
+    /// forever.
     Wait,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Limited {
     limit: QueueLimit,
     messages: usize,
     bytes: usize,
-    /// Whose processes were told that it is full.
+    /// The processes that were told that the mailbox is full.
     held_off: Vec<HostId>,
 }
 
@@ -52,18 +52,18 @@ impl Limited {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// What is to happen to who sends now. One message may always wait, however large.
+    /// What a send does now; `None` if there is room. One message is always accepted, however large.
     pub(crate) fn full(&self) -> Option<WhenFull> {
         let full = self.messages >= self.limit.messages.max(1) || self.bytes >= self.limit.bytes.max(1);
         full.then_some(self.limit.when_full)
     }
 
-    /// Whether enough room was made to let those in who were held off.
+    /// Whether enough room is free to admit the processes that were held off.
     pub(crate) fn has_room(&self) -> bool {
         self.messages <= self.limit.messages / 2 && self.bytes <= self.limit.bytes / 2
     }
 
-    /// Notes that a process is to be held off. False: it is already.
+    /// Records that a process is held off. Returns `false` if it already is.
     pub(crate) fn hold_off(&mut self, host: HostId) -> bool {
         let new = !self.held_off.contains(&host);
         if new {
@@ -72,7 +72,7 @@ impl Limited {
         new
     }
 
-    /// The processes that were held off.
+    /// Returns the processes that were held off; they are admitted from now on.
     pub(crate) fn let_in(&mut self) -> Vec<HostId> {
         std::mem::take(&mut self.held_off)
     }
@@ -83,14 +83,14 @@ impl Limited {
 pub(crate) struct Gates {
     closed: Mutex<IdMap<VrId, (HostId, WhenFull)>>,
     opened: Condvar,
-    /// Whether there is any: looked at before each send to another process.
+    /// Whether any mailbox is full: checked before each send to another process.
     any: AtomicBool,
-    /// Who waits is let through: a checkpoint is being taken.
+    /// Senders that wait are let through, as a checkpoint is being taken.
     lets_in: AtomicBool,
 }
 
 impl Gates {
-    /// A VR on that host has a full mailbox, or has room again.
+    /// Records that a VR on this host has a full mailbox, or has room again.
     pub(crate) fn set(&self, vr: VrId, host: HostId, full: Option<WhenFull>) {
         let mut closed = self.lock();
         match full {
@@ -100,29 +100,29 @@ impl Gates {
         self.changed(&closed);
     }
 
-    /// That host is gone: sending there finds out.
+    /// Forgets the mailboxes of a host that is gone: a send to it finds that out.
     pub(crate) fn forget(&self, host: HostId) {
         let mut closed = self.lock();
         closed.retain(|_, (of, _)| *of != host);
         self.changed(&closed);
     }
 
-    /// Lets all through: the program ends.
+    /// Lets all senders through, as the program ends.
     pub(crate) fn open_all(&self) {
         let mut closed = self.lock();
         closed.clear();
         self.changed(&closed);
     }
 
-    /// Whether those who wait are let through nevertheless.
+    /// Sets whether senders that wait are let through nevertheless.
     pub(crate) fn let_in(&self, all: bool) {
         self.lets_in.store(all, SeqCst);
-        // With the lock held, so that nobody is between looking and waiting.
+        // Holding the lock, so that no sender is between its check and its wait.
         let closed = self.lock();
         self.changed(&closed);
     }
 
-    /// Whether an envelope may be sent to that VR; waits for that if that is how it wants it.
+    /// Whether an envelope may be sent to this VR. Waits for room if its limit is [`WhenFull::Wait`].
     pub(crate) fn pass(&self, to: VrId) -> bool {
         if !self.any.load(SeqCst) {
             return true;

@@ -1,14 +1,14 @@
-//! This machine and this process, for people.
+//! Names of this machine and this process, for people.
 
 use std::path::Path;
 
-/// The machine's name without its domain.
+/// Returns the machine's name without its domain.
 pub(crate) fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     name.split('.').next().filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
 }
 
-/// The executable's file name, the number of this process, and the machine.
+/// Describes this process: the executable's file name, the process id, and the machine.
 pub(crate) fn process_name() -> String {
     let executable = std::env::args_os().next().unwrap_or_default();
     let executable = Path::new(&executable).file_name().unwrap_or_default().to_string_lossy();

@@ -7,8 +7,8 @@
 //! * `unexpected`: envelopes that no receive has asked for yet, MPI's *unexpected queue*
 //! * `lanes`: their index
 //! * `posted`: receives that no envelope has come for yet, MPI's *posted queue*
-//! * `deaths`: who is gone, and which receive hears of it
-//! * `queue`: a mailbox as it can be written down
+//! * `deaths`: which VRs are gone, and which receive reports it
+//! * `queue`: a mailbox in its saved form
 
 mod deaths;
 mod lanes;
@@ -34,35 +34,35 @@ pub(crate) use queue::Queue;
 pub use selector::Selector;
 use unexpected::Unexpected;
 
-/// Exchanges what is in the inbox for an empty vector, as [`Inbox::swap`](crate::inbox::Inbox::swap) does.
+/// Exchanges the contents of the inbox for an empty vector, as [`Inbox::swap`](crate::inbox::Inbox::swap) does.
 pub(crate) type Swap<'a> = dyn FnMut(&mut Vec<Event>) -> Option<Moment> + 'a;
 
-/// What waits in a VR's mailbox, for whatever layer, and has not been received.
+/// The contents of a VR's mailbox: the envelopes of all layers that have not been received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStatus {
-    /// How many envelopes there are.
+    /// The number of envelopes.
     pub messages: usize,
-    /// How many bytes their payloads are.
+    /// The bytes of their payloads.
     pub bytes: usize,
-    /// How long the oldest has been waiting, to some milliseconds. Envelopes that arrived while their VR did not receive count
-    /// as as old as the first of them.
+    /// How long the oldest one has been waiting, accurate to a few milliseconds. Of several envelopes that arrived while
+    /// their VR did not receive, all count as old as the first.
     pub oldest: Option<Duration>,
 }
 
-/// What a look into the mailbox found.
+/// The result of a look into the mailbox.
 #[derive(Debug)]
 pub(crate) enum Found {
     Envelope(Envelope),
-    /// A watched VR is gone, or the only VR that the receive could be answered by.
+    /// A watched VR is gone, or the only VR that could answer the receive is.
     Down(Down),
     Stopped,
     Nothing,
 }
 
-/// What has arrived for a VR and was not received.
+/// The envelopes and notices that have arrived for a VR and were not received.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    /// Swapped out of the inbox and not yet looked at, oldest last (so that taking one is a `pop`).
+    /// Swapped out of the inbox and not yet examined, oldest last (so that taking one is a `pop`).
     fresh: Vec<Event>,
     /// When the first of them arrived.
     since: Moment,
@@ -75,7 +75,8 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Swaps what has arrived out of the inbox, which gets the memory of the last batch. False: nothing has.
+    /// Swaps what has arrived out of the inbox, which gets the memory of the last batch. Returns `false` if nothing has
+    /// arrived.
     fn refill(&mut self, swap: &mut Swap<'_>) -> bool {
         debug_assert!(self.fresh.is_empty());
         let mut events = std::mem::take(&mut self.fresh);
@@ -86,8 +87,8 @@ impl Mailbox {
         since.is_some()
     }
 
-    /// Takes the earliest envelope that the selector and the predicate accept; if there is none, the news that the
-    /// receive has to hear of.
+    /// Takes the earliest envelope that the selector and the predicate accept; if there is none, returns the notice that the
+    /// receive must report.
     pub(crate) fn take(
         &mut self,
         selector: &Selector,
@@ -100,7 +101,7 @@ impl Mailbox {
         }
     }
 
-    /// The earliest envelope that the selector and the predicate accept, with its arrival number.
+    /// Takes the earliest envelope that the selector and the predicate accept, with its arrival number.
     fn search(
         &mut self,
         selector: &Selector,
@@ -130,13 +131,13 @@ impl Mailbox {
         }
     }
 
-    /// What a receive has to hear of that finds no envelope.
+    /// Returns what a receive that finds no envelope must report.
     fn news(&mut self, selector: &Selector) -> Found {
         if self.stopped { Found::Stopped } else { self.deaths.news(selector) }
     }
 
-    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, is its own; of
-    /// a standing one, all of them.
+    /// Posts a receive: from now on the earliest envelope that matches it, and no receive posted before, belongs to it. A
+    /// standing receive gets all such envelopes.
     pub(crate) fn post(
         &mut self,
         selector: Selector,
@@ -154,7 +155,7 @@ impl Mailbox {
         self.posted.post(selector, accept, standing, got)
     }
 
-    /// The envelope of a posted receive, which then is posted no longer; or the news that it has to hear of.
+    /// Takes the envelope of a posted receive, which is then no longer posted; or returns the notice that it must report.
     pub(crate) fn complete(&mut self, id: PostId, swap: &mut Swap<'_>) -> Found {
         let Some(selector) = self.posted.selector(id) else { return Found::Nothing };
         if let Some(envelope) = self.posted.complete(id) {
@@ -172,24 +173,24 @@ impl Mailbox {
         self.posted.selector(id).is_some()
     }
 
-    /// Takes a posted receive back. What it had got goes to its old place in the queue.
+    /// Cancels a posted receive. Envelopes that it had got return to their old places in the queue.
     pub(crate) fn unpost(&mut self, id: PostId) {
         for (number, envelope) in self.posted.unpost(id) {
             self.put(number, envelope);
         }
     }
 
-    /// Whether a receive is posted that may want what the selector admits.
+    /// Whether any posted receive may want an envelope that the selector admits.
     pub(crate) fn is_posted(&self, selector: &Selector) -> bool {
         self.posted.may_want(selector)
     }
 
-    /// Whether a standing receive has got something.
+    /// Whether a standing receive has got an envelope.
     pub(crate) fn has_standing(&self) -> bool {
         self.posted.has_standing()
     }
 
-    /// Takes the earliest envelope that a standing receive has got, but for those of the busy ones.
+    /// Takes the earliest envelope that a standing receive has got, except those that are busy.
     pub(crate) fn take_standing(&mut self, busy: &[PostId]) -> Option<(PostId, Envelope)> {
         self.posted.take_standing(busy)
     }
@@ -205,22 +206,22 @@ impl Mailbox {
         self.unexpected.visit(selector, visitor)
     }
 
-    /// Asks to be told by the next receive that finds no envelope when `who` is gone. True: not asked before.
+    /// Has the next receive that finds no envelope report when `who` is gone. Returns `false` if that was asked before.
     pub(crate) fn watch(&mut self, who: VrId) -> bool {
         self.deaths.watch(who)
     }
 
-    /// Takes a watch back, and a notice that has arrived but was not seen.
+    /// Cancels a watch, and discards a notice that has arrived but was not reported.
     pub(crate) fn unwatch(&mut self, who: VrId) {
         self.deaths.unwatch(who);
     }
 
-    /// Forgets the death of a VR, and that it is watched: it may be heard of again.
+    /// Forgets the end of a VR, and that it is watched, as it may come back.
     pub(crate) fn revive(&mut self, who: VrId) {
         self.deaths.revive(who);
     }
 
-    /// Remembers a VR that this one deployed: its abnormal end is told without a watch.
+    /// Remembers a VR that this one deployed: its abnormal end is reported without a watch.
     pub(crate) fn adopt(&mut self, child: VrId) {
         self.deaths.children.insert(child);
     }
@@ -229,18 +230,18 @@ impl Mailbox {
         self.deaths.down.get(&who)
     }
 
-    /// How many envelopes wait, with what has arrived and was not looked at.
+    /// Returns how many envelopes wait, including arrivals that were not examined.
     pub(crate) fn len(&self) -> usize {
         self.unexpected.len() + self.fresh.len()
     }
 
-    /// Envelopes that wait, with what posted receives have got.
+    /// Returns how many envelopes wait, including those that posted receives have got.
     #[inline]
     pub(crate) fn unreceived(&self) -> usize {
         self.len() + self.posted.got()
     }
 
-    /// What waits, with what posted receives have got.
+    /// Returns the state of the mailbox, including the envelopes that posted receives have got.
     pub(crate) fn status(&mut self, swap: &mut Swap<'_>) -> QueueStatus {
         self.absorb_all(swap);
         let got: usize = self.posted.envelopes().map(|envelope| envelope.payload.len()).sum();
@@ -251,13 +252,13 @@ impl Mailbox {
         }
     }
 
-    /// The lengths of all that was looked at and waits.
+    /// Returns the payload lengths of all envelopes that were examined and still wait.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
         let held = self.unexpected.iter().map(|(_, envelope)| envelope);
         held.chain(self.posted.envelopes()).map(|envelope| envelope.payload.len())
     }
 
-    /// Looks at everything that has arrived.
+    /// Examines everything that has arrived.
     fn absorb_all(&mut self, swap: &mut Swap<'_>) {
         loop {
             while let Some(event) = self.fresh.pop() {
@@ -280,13 +281,13 @@ impl Mailbox {
         }
     }
 
-    /// The number of an envelope that has arrived.
+    /// Numbers an envelope that has arrived.
     fn number(&mut self) -> u64 {
         self.arrivals += 1;
         self.arrivals - 1
     }
 
-    /// Gives an envelope to the earliest posted receive that waits for one like it, or holds it.
+    /// Gives an envelope to the earliest posted receive that wants it, or holds it.
     fn put(&mut self, number: u64, envelope: Envelope) {
         if let Some(envelope) = self.posted.give(number, envelope) {
             self.hold(number, envelope);

@@ -1,6 +1,6 @@
-//! Names of types, as people want to read them.
+//! Readable names of types.
 
-/// The name of a type without the paths of modules, wherever they are in it: another program need not have the same.
+/// Returns the name of a type with all module paths removed, wherever they occur: another program may have different ones.
 ///
 /// ```
 /// use river_core::naming::without_paths;
@@ -23,7 +23,7 @@ pub fn without_paths(name: &str) -> String {
     text
 }
 
-/// The last part of a type's name; `None` of what is no type's name, as it has no path.
+/// Returns the last part of a type's name; `None` if `name` has no path, and so is not the name of a type.
 ///
 /// ```
 /// use river_core::naming::last_part;

@@ -2,18 +2,18 @@
 //!
 //! * `book`: what is known of VRs and of other processes
 //! * `router`: where a VR lives
-//! * `connect`: connections to other processes, and from them
-//! * `arrivals`: what comes from other processes
-//! * `courier`: what is sent by a thread of its own
-//! * `requests`: what VRs ask of the program
-//! * `deaths`: who is gone, and who is told
-//! * `moves`: VRs that change their processes
+//! * `connect`: connections to and from other processes
+//! * `arrivals`: frames from other processes
+//! * `courier`: a thread that sends notices
+//! * `requests`: requests of VRs to the program
+//! * `deaths`: which VRs and hosts are gone, and who is told
+//! * `moves`: VRs that move between processes
 //! * `mirrors`: VRs that have twins
 //! * `foreign`: processes of other programs
 //! * `simulated`: a node without threads and sockets, for tests
 //!
-//! Order of locks: a peer's `link`, which who has the book only tries; then `book`, then an inbox. None is held while anything
-//! is sent.
+//! Lock order: a peer's `link`, then `book`, then an inbox. A thread that holds `book` takes a `link` only by `try_lock`. No
+//! lock is held while anything is sent.
 
 mod arrivals;
 mod book;
@@ -60,14 +60,14 @@ use mirrors::Mirrors;
 pub(crate) use requests::Asked;
 use requests::Requests;
 
-/// The channel of what processes say to each other.
+/// The channel of messages between processes.
 const SYSTEM: Channel = Channel::named("river-core");
 
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) program: ProgramId,
-    /// The name of the VM that this process runs on; for the initiator, of the machine.
+    /// The name of the VM that this process runs on; for the initiator, that of the machine.
     pub(crate) vm: String,
     key: ClusterKey,
     local: Arc<Inboxes>,
@@ -76,23 +76,23 @@ pub(crate) struct Node {
     ways: Ways,
     gates: Gates,
     courier: Sender<Notice>,
-    /// Whether the VRs of this program are recorded if nothing else is said.
+    /// Whether the VRs of this program are recorded by default.
     pub(crate) recoverable: bool,
     pub(crate) states: Registry,
     /// Set before the first VR begins, if the program is traced.
     pub(crate) traces: OnceLock<Arc<Traces>>,
-    /// VMs that want to be given back; known to the initiator's process only.
+    /// VMs that somebody wants back; known to the initiator's process only.
     leaving: Mutex<Vec<VmId>>,
     any_leaving: AtomicBool,
     published: Published,
-    /// How often VRs have changed their processes.
+    /// How often VRs have moved between processes.
     moves: AtomicU64,
     mirrors: Mirrors,
 }
 
 impl Node {
-    /// The process's node, which others reach on that network. Requests of its VRs come out of the receiver that belongs to
-    /// `requests`.
+    /// Starts the process's node, which other processes reach on this network. Requests of its VRs come out of the receiver
+    /// that belongs to `requests`.
     pub(crate) fn start(
         (place, network): (Place, Network),
         program: ProgramId,
@@ -131,7 +131,7 @@ impl Node {
         Ok(node)
     }
 
-    /// The same name, for as long as the process lives. A program has few VMs.
+    /// Returns the same name, valid for as long as the process lives. A program has few VMs, so leaking them is cheap.
     pub(crate) fn intern(&self, name: &str) -> &'static str {
         static NAMES: Mutex<Vec<&str>> = Mutex::new(Vec::new());
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,9 +157,9 @@ impl Node {
         inbox
     }
 
-    /// Takes an ended VR out and tells its watchers, after everything that it had sent. May block.
+    /// Removes a VR that has ended, and tells its watchers after everything that it had sent. May block.
     pub(crate) fn remove(&self, vr: VrId, why: &Why) {
-        // In this order, so that nobody finds it neither here nor ended.
+        // In this order, so that nobody finds the VR neither alive nor ended.
         let watchers = {
             let mut book = self.book();
             book.ended.insert(vr, why.clone());
@@ -174,7 +174,7 @@ impl Node {
         self.ended_with_copies(vr);
         let down = Down { who: vr, why: why.clone() };
         let mut told = watchers;
-        // Whoever sent something that will never be read learns of it too.
+        // VRs whose envelopes will never be read are told too.
         let left = inbox.map(|inbox| inbox.close(|host| self.gate(host, vr, None)));
         for event in left.unwrap_or_default() {
             if let Event::Envelope(envelope) = event {
@@ -188,17 +188,17 @@ impl Node {
         }
     }
 
-    /// Stops all VRs of this process at their next call. Who waits for room in a full mailbox is let in, so that its send is
-    /// made.
+    /// Stops all VRs of this process at their next call. VRs that wait for room in a full mailbox are let in, so that their
+    /// sends complete.
     pub(crate) fn freeze(&self) {
         self.states.freeze();
         self.local.let_in(true);
         self.gates.let_in(true);
     }
 
-    /// Lets them go on. Whether all that had been sent has arrived, in all processes.
+    /// Lets the VRs continue. `settled` says whether all that had been sent has arrived, in all processes.
     pub(crate) fn thaw(&self, settled: bool) {
-        // What has arrived at a mirrored VR may yet be on its way to the twin.
+        // An envelope that has arrived at a mirrored VR may still be on its way to the twin.
         if settled && !self.has_mirrors() {
             self.states.settled();
         }
@@ -217,7 +217,7 @@ impl Node {
         self.gates.open_all();
     }
 
-    /// Whether an envelope may be sent to a VR of another process. Waits for room there if that VR wants it so.
+    /// Whether an envelope may be sent to a VR of another process. Waits for room there if that VR's limit says so.
     pub(crate) fn pass(&self, to: VrId) -> bool {
         self.gates.pass(to)
     }
@@ -231,7 +231,7 @@ impl Node {
         self.local.is_empty()
     }
 
-    /// What this process looks like from outside.
+    /// Reports the status of this process, for monitoring.
     pub(crate) fn status(&self) -> ProcessReport {
         let peers: Vec<_> = self.book().peers.iter().map(|(host, peer)| (*host, peer.link.clone())).collect();
         // A link that is being dialled is locked, and has carried nothing yet.
@@ -246,7 +246,7 @@ impl Node {
 
     // ---- VMs ----
 
-    /// A VM wants to be given back.
+    /// Records that somebody wants a VM back.
     pub(crate) fn note_leaving(&self, vm: VmId) {
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         if !leaving.contains(&vm) {
@@ -255,7 +255,7 @@ impl Node {
         self.any_leaving.store(true, Relaxed);
     }
 
-    /// VMs are given back, whether they wanted it or not.
+    /// Records that VMs are given back, whether somebody wanted them or not.
     pub(crate) fn note_released(&self, vms: &[VmId]) {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).retain(|vm| !vms.contains(vm));
     }

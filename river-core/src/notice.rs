@@ -1,7 +1,7 @@
-//! What is said to people on a terminal that may be gone.
+//! Printing messages for people on a terminal that may be closed.
 
-/// As `eprintln!`, but nothing happens if nobody can read it any more: a panic would take a task of the control plane with it. In
-/// one piece, so that lines of several processes do not mix.
+/// Like `eprintln!`, but ignores errors if nobody can read the output any more: a panic would take a task of the control
+/// plane with it. Written in one piece, so that lines of several processes do not mix.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;

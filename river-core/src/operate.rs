@@ -1,4 +1,4 @@
-//! What somebody who has the key may want of a VM, or of a program that is running.
+//! Requests that anybody who has the key may make of a VM, or of a program that is running.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::protocol::{Checkpoint, FromProgram, FromVm, Hello, KeepIn, Migrated, 
 use crate::rt;
 use crate::status::{ProgramStatus, VmStatus};
 
-/// How long a VM or an initiator may take to answer a question.
+/// How long a VM or an initiator may take to answer a request.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Why there was no answer.
@@ -25,7 +25,7 @@ pub struct InspectError(String);
 /// machine of the program's initiator.
 ///
 /// # Errors
-/// [`StateError::GivenUp`] if no program uses the VM, or it cannot be reached; what the checkpoint itself may fail with.
+/// [`StateError::GivenUp`] if no program uses the VM, or it cannot be reached; the errors of the checkpoint itself.
 ///
 /// # Blocking
 /// Until it is written.
@@ -41,11 +41,11 @@ pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Re
 /// beginning of the VR's id.
 ///
 /// # Errors
-/// [`MigrateError::GivenUp`] if no program uses the VM, or it cannot be reached; what the migration itself may fail with. The VR
-/// goes on where it was.
+/// [`MigrateError::GivenUp`] if no program uses the VM, or it cannot be reached; the errors of the migration itself. The VR
+/// continues where it was.
 ///
 /// # Blocking
-/// Until it lives there.
+/// Until the VR lives there.
 pub fn migrate(used: &VmInfo, vr: &str, to: &VmInfo) -> Result<Migrated, MigrateError> {
     match have(used, ToProgram::Migrate { vr: vr.into(), vm: Box::new(to.clone()) }) {
         Ok(FromProgram::Migrated(result)) => result,
@@ -54,7 +54,7 @@ pub fn migrate(used: &VmInfo, vr: &str, to: &VmInfo) -> Result<Migrated, Migrate
     }
 }
 
-/// Has the program that uses a VM do something, for as long as that takes.
+/// Sends a request to the program that uses a VM, and waits for its result however long that takes.
 fn have(vm: &VmInfo, request: ToProgram) -> Result<FromProgram, InspectError> {
     rt::block_on(async {
         let mut from = operate(vm, request).await?;
@@ -65,13 +65,13 @@ fn have(vm: &VmInfo, request: ToProgram) -> Result<FromProgram, InspectError> {
     })
 }
 
-/// What the program looks like that uses a VM: its VRs, its links, and what its processes use.
+/// Returns the status of the program that uses a VM: its VRs, its links, and the resources that its processes use.
 ///
 /// # Errors
 /// If no program uses the VM, or the program cannot be reached.
 ///
 /// # Blocking
-/// Until it has answered; for five seconds at most. Hosts that do not answer it within half a second have no report.
+/// Until it has answered, at most five seconds. A host that does not answer the program within half a second has no report.
 pub fn program_status(vm: &VmInfo) -> Result<ProgramStatus, InspectError> {
     let failed = |error: &str| InspectError(format!("the program on VM {}: {error}", vm.name));
     rt::block_on(async {
@@ -84,13 +84,13 @@ pub fn program_status(vm: &VmInfo) -> Result<ProgramStatus, InspectError> {
     })
 }
 
-/// What a VM looks like: its lease, and what it and the host on it use.
+/// Returns the status of a VM: its lease, and the resources that it and the host on it use.
 ///
 /// # Errors
 /// If it cannot be reached.
 ///
 /// # Blocking
-/// Until it has answered; for five seconds at most.
+/// Until it has answered, at most five seconds.
 pub fn vm_status(vm: &VmInfo) -> Result<VmStatus, InspectError> {
     let key = key(vm)?;
     rt::block_on(async {
@@ -110,7 +110,7 @@ fn key(vm: &VmInfo) -> Result<ClusterKey, InspectError> {
     reach.key().map_err(|error| of_vm(vm, &error))
 }
 
-/// Asks a VM something that needs no lease.
+/// Sends a VM a request that needs no lease.
 async fn ask(
     vm: &VmInfo,
     key: &ClusterKey,
@@ -129,7 +129,7 @@ async fn ask(
     }
 }
 
-/// Tells the program that uses a VM what is wanted of it; its answer comes out of what is returned.
+/// Sends a request to the program that uses a VM. The answer arrives on the channel that is returned.
 async fn operate(vm: &VmInfo, request: ToProgram) -> Result<Incoming<FromProgram>, InspectError> {
     let VmState::Leased { program, .. } = vm.state else {
         return Err(of_vm(vm, &"no program uses it"));
@@ -140,7 +140,7 @@ async fn operate(vm: &VmInfo, request: ToProgram) -> Result<Incoming<FromProgram
         FromVm::Initiator(None) => return Err(of_vm(vm, &"its program runs nothing there yet")),
         _ => return Err(of_vm(vm, &"it answered something else than was asked")),
     };
-    // What is on the VM's machine is found where the VM is.
+    // A loopback address means the VM's machine, so the VM's address takes its place.
     let initiator = match initiator.ip() {
         ip if ip.is_loopback() => SocketAddr::new(vm.address.ip(), initiator.port()),
         _ => initiator,

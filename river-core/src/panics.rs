@@ -1,4 +1,4 @@
-//! Panics as text with their place, and the calls that led there.
+//! Panics as text with their location, and their backtraces.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,9 +11,9 @@ use std::sync::{Once, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-/// So many calls of a trace are kept: those nearest to the panic.
+/// How many calls of a backtrace are kept: those nearest to the panic.
 const MAX_CALLS: usize = 128;
-/// So many bytes of a trace that travels as text.
+/// How many bytes of a backtrace are sent as text.
 const MAX_TEXT: usize = 16 << 10;
 
 thread_local! {
@@ -22,7 +22,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the hook has seen.
+/// What the hook recorded of the last panic.
 struct Last {
     place: Option<String>,
     trace: Option<Trace>,
@@ -31,36 +31,36 @@ struct Last {
 /// A panic that was caught.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
-    /// Its text, with file and line.
+    /// Its message, with file and line.
     pub text: String,
-    /// The calls that led there, if `RUST_BACKTRACE` is set where it happened.
+    /// Its backtrace, if `RUST_BACKTRACE` is set where it happened.
     pub trace: Option<Trace>,
 }
 
-/// The calls that led to a panic, perhaps in another process: the nearest 128.
+/// The backtrace of a panic, perhaps in another process: the nearest 128 calls.
 ///
-/// Hosts run their program's image without its symbols, so what travels is where in the image the calls were, and their names
-/// are found when it is printed, by a process of the same program that was started from the whole executable. It costs a few
-/// hundred bytes on its way.
+/// Hosts run their program's image without its symbols, so a backtrace is sent as offsets in the image. Names are looked up
+/// when it is printed, by a process of the same program that was started from the complete executable. It takes a few hundred
+/// bytes.
 ///
-/// Its `Display` has many lines, and so has its `Debug`.
+/// Both its `Display` and its `Debug` output have many lines.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace(Box<Calls>);
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Calls {
-    /// Where they return to, innermost first: distances from a fixed place of the image.
+    /// The return addresses, innermost first, as distances from a fixed place in the image.
     Image(Vec<i64>),
     Text(String),
 }
 
-/// Runs `body`; its panic becomes an error: the panic's text and place.
+/// Runs `body` and turns a panic into an error: the panic's message and location.
 ///
-/// For layers that run a user's functions one by one and want to go on after one of them failed. What `body` had
-/// changed before it panicked stays changed. The usual report on stderr is printed as well.
+/// For layers that run a user's functions one by one and continue after one of them has failed. Whatever `body` had changed
+/// before it panicked stays changed. The usual report on stderr is printed as well.
 ///
 /// # Errors
-/// The text of the panic, with file and line.
+/// The message of the panic, with file and line.
 ///
 /// ```
 /// let error = river_core::catch_panic(|| -> u32 { panic!("no input") }).unwrap_err();
@@ -71,7 +71,7 @@ pub fn catch_panic<R>(body: impl FnOnce() -> R) -> Result<R, String> {
     catch_traced(body).map_err(|panic| panic.text)
 }
 
-/// Like [`catch_panic`], with the calls that led to the panic if `RUST_BACKTRACE` is set.
+/// Like [`catch_panic`], but returns the backtrace, too, if `RUST_BACKTRACE` is set.
 ///
 /// # Errors
 /// The panic.
@@ -80,11 +80,11 @@ pub fn catch_traced<R>(body: impl FnOnce() -> R) -> Result<R, Panic> {
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| caught(&*payload))
 }
 
-/// Like [`catch_panic`], but nothing is printed: for code that is run to see what it does, whose panics mean nothing to anybody.
-/// Panics of threads that `body` starts are printed as ever.
+/// Like [`catch_panic`], but prints nothing: for code that is run only to see what it does, whose panics matter to nobody.
+/// Panics of threads that `body` starts are printed as usual.
 ///
 /// # Errors
-/// The text of the panic, with file and line.
+/// The message of the panic, with file and line.
 ///
 /// ```
 /// let tried = river_core::catch_panic_quietly(|| "nine".parse::<u32>().unwrap());
@@ -109,7 +109,8 @@ fn caught(payload: &(dyn Any + Send)) -> Panic {
     }
 }
 
-/// Only a hook learns where a panic happened; it leaves that for whoever catches the panic on the same thread.
+/// Installs a hook, as only a hook learns where a panic happened; it leaves that for the code that catches the panic on the
+/// same thread.
 fn note_places() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -117,7 +118,7 @@ fn note_places() {
         panic::set_hook(Box::new(move |info| {
             let place = info.location().map(ToString::to_string);
             LAST.set(Some(Last { place, trace: traces_wanted().then(Trace::here) }));
-            // One at most: a second, in a destructor, ends the process, which is not to happen silently.
+            // Only one panic is kept quiet: a second one, in a destructor, ends the process, which must not happen silently.
             if !QUIET.replace(false) {
                 usual(info);
             }
@@ -125,7 +126,7 @@ fn note_places() {
     });
 }
 
-/// What std makes of the environment: `RUST_LIB_BACKTRACE`, or else `RUST_BACKTRACE`, is set and not 0.
+/// Decides as std does: `RUST_LIB_BACKTRACE`, or else `RUST_BACKTRACE`, is set and not 0.
 fn traces_wanted() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     *WANTED.get_or_init(|| {
@@ -134,18 +135,18 @@ fn traces_wanted() -> bool {
     })
 }
 
-/// The fixed place of the image.
+/// Returns the fixed place in the image.
 fn origin() -> usize {
     note_places as fn() as *const () as usize
 }
 
-/// Where the image is in this process's memory, as far as the system tells.
+/// Returns where the image is mapped in this process, if the system says so.
 fn image() -> Option<&'static Range<usize>> {
     static IMAGE: OnceLock<Option<Range<usize>>> = OnceLock::new();
     IMAGE.get_or_init(|| find_image(&fs::read_to_string("/proc/self/maps").ok()?, origin())).as_ref()
 }
 
-/// The range of all mappings of the file that is mapped at `within`.
+/// Returns the range of all mappings of the file that is mapped at `within`.
 fn find_image(maps: &str, within: usize) -> Option<Range<usize>> {
     let mappings = maps.lines().filter_map(|line| {
         // 55e0c0a00000-55e0c0a21000 r-xp 00021000 fe:01 1234   /path
@@ -165,7 +166,7 @@ fn find_image(maps: &str, within: usize) -> Option<Range<usize>> {
 }
 
 impl Trace {
-    /// The calls that led here, of this program's own code.
+    /// Captures the calls that led here, of this program's own code only.
     fn here() -> Self {
         let (mut calls, origin) = (Vec::new(), origin());
         if let Some(image) = image() {
@@ -180,7 +181,7 @@ impl Trace {
         Self(Box::new(Calls::Image(calls)))
     }
 
-    /// The same for a process of another program, where only its text means something: at most 16 KiB.
+    /// Converts it to text, at most 16 KiB, for a process of another program, which could not resolve its addresses.
     #[must_use]
     pub fn into_text(self) -> Self {
         let mut text = self.to_string();
@@ -201,14 +202,14 @@ impl fmt::Display for Trace {
         let mut lines: Vec<(String, Option<String>)> = Vec::new();
         for call in calls {
             let at = origin().wrapping_add(*call as usize);
-            // The call is before where it returns to.
+            // The call is just before the return address.
             let inside = ptr::with_exposed_provenance_mut(at.wrapping_sub(1));
             let known = lines.len();
             backtrace::resolve(inside, |symbol| {
                 let Some(name) = symbol.name() else { return };
                 let file = symbol.filename().map(|file| file.display().to_string());
                 let place = file.map(|file| format!("{file}:{}", symbol.lineno().unwrap_or_default()));
-                // Without the hash.
+                // Omit the hash.
                 lines.push((format!("{name:#}"), place));
             });
             if lines.len() == known {
@@ -225,7 +226,7 @@ impl fmt::Display for Trace {
     }
 }
 
-/// Without what leads from the panic to the hook, and from this layer to the function that was called.
+/// Omits the calls from the panic to the hook, and those from this layer to the function that was called.
 fn of_the_user(lines: &[(String, Option<String>)]) -> &[(String, Option<String>)] {
     let machinery = |(name, _): &(String, Option<String>)| {
         name.contains("core::panicking::")
@@ -249,7 +250,7 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// A cause, so that a report can find it in a chain of errors.
+/// An error, so that a report can find it in a chain of causes.
 impl std::error::Error for Trace {}
 
 #[cfg(test)]

@@ -1,39 +1,39 @@
-//! Memory for large payloads, used again: touching fresh memory for the first time costs more than filling it.
+//! A pool of memory for large payloads: touching fresh memory for the first time costs more than filling it.
 //!
-//! A payload goes back by itself when the last of those who share it drops it, on whatever thread that is.
+//! Memory returns to the pool when the last owner of its payload drops it, on any thread.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Bytes that are kept for later at most.
+/// The most bytes that are kept for later.
 const KEEP: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
-/// Pieces of memory that are kept at most.
+/// The most pieces of memory that are kept.
 const PIECES: usize = 64;
-/// Memory is not used for less than this part of itself.
+/// A piece of memory is not used for a payload of less than this fraction of it.
 const WASTE: usize = 4;
-/// Memory is taken in multiples of this, so that payloads of about one size can follow each other in it.
+/// Memory is allocated in multiples of this, so that payloads of similar size can reuse it.
 const GRAIN: usize = 64 << 10;
 
-/// A process's memory for payloads that come in.
+/// A process's memory for incoming payloads.
 #[derive(Debug, Default)]
 pub(crate) struct Pool(Mutex<Free>);
 
-/// What is not in use, the oldest first.
+/// The memory that is not in use, the oldest first.
 #[derive(Debug, Default)]
 struct Free {
     pieces: Vec<Vec<u8>>,
     bytes: usize,
-    /// Payloads that will come back.
+    /// The number of payloads that will return their memory.
     lent: usize,
 }
 
 impl Pool {
-    /// At least that many bytes, of whatever value.
+    /// Returns memory of at least this many bytes, with arbitrary contents.
     pub(crate) fn take(&self, len: usize) -> Vec<u8> {
         let mut free = self.lock();
-        // The youngest that fits is the likeliest to be in a cache still.
+        // The youngest piece that fits is the most likely to be still cached.
         let fits = |piece: &Vec<u8>| piece.len() >= len && piece.len() / WASTE <= len;
         if let Some(index) = free.pieces.iter().rposition(fits) {
             let piece = free.pieces.remove(index);
@@ -44,13 +44,13 @@ impl Pool {
         vec![0; len.next_multiple_of(GRAIN)]
     }
 
-    /// A payload that is that part of the memory, which comes back afterwards.
+    /// Returns a payload that is this part of the memory, which returns to the pool afterwards.
     pub(crate) fn lend(self: &Arc<Self>, memory: Vec<u8>, range: Range<usize>) -> Bytes {
         self.lock().lent += 1;
         Bytes::from_owner(Loan { memory, range, pool: self.clone() })
     }
 
-    /// Gives what is not in use back to the system.
+    /// Returns unused memory to the system.
     pub(crate) fn clear(&self) {
         let mut free = self.lock();
         free.bytes = 0;
@@ -59,14 +59,14 @@ impl Pool {
         drop(pieces);
     }
 
-    /// Whether there is nothing to give back, now or later.
+    /// Whether there is nothing to return to the system, now or later.
     pub(crate) fn is_idle(&self) -> bool {
         let free = self.lock();
         free.pieces.is_empty() && free.lent == 0
     }
 
     fn give(&self, memory: Vec<u8>) {
-        // Freed after the lock is given back.
+        // Freed after the lock is released.
         let mut superfluous = Vec::new();
         let mut free = self.lock();
         free.lent -= 1;

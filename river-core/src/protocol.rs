@@ -1,7 +1,7 @@
-//! What processes say to each other on control connections, and what a VR may ask of its program.
+//! The messages that processes send to each other on control connections, and the requests of VRs to their program.
 //!
-//! Every message is a variant of an enum, encoded by postcard behind a length. The version of all of this is part of
-//! the handshake ([`crate::noise`]): peers of different versions never get here.
+//! Every message is a variant of an enum, encoded by postcard behind a length. The protocol version is part of the handshake
+//! ([`crate::noise`]): peers of different versions never get here.
 
 mod host;
 mod request;
@@ -21,19 +21,19 @@ pub use request::{Checkpoint, Count, KeepIn, Migrated};
 pub(crate) use request::{NewVr, Reply, Request};
 pub(crate) use vm::{FromVm, HostSpec, KeptImage, Tenant, ToVm, pieces};
 
-/// What the dialling side of a connection wants. Travels inside the encrypted handshake.
+/// The purpose of a connection, stated by the dialler inside the encrypted handshake.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Hello {
-    /// A program wants to talk to a VM about a lease and a host; or somebody wants to end it.
+    /// A program contacts a VM about a lease and a host; or anybody contacts it to end it.
     Lease { program: ProgramId },
     /// A host that a VM has started for a program reports to the initiator.
     Join { program: ProgramId, host: HostId, port: u16 },
-    /// A process of a program wants to send envelopes, through that ring if the listener can open it: then the listener
-    /// says so in one byte.
+    /// A process of a program is going to send envelopes, through this ring if the listener can open it, which the listener
+    /// confirms by one byte.
     Data { program: ProgramId, from: HostId, port: u16, ring: Option<MemoryName> },
-    /// Somebody wants something of a program, and talks to its initiator.
+    /// Somebody makes a request to a program, through its initiator.
     Operate { program: ProgramId },
-    /// A process of another program wants to talk to VRs that this one has published.
+    /// A process of another program wants to exchange messages with VRs that this one has published.
     Visit(Visitor),
 }
 
@@ -42,26 +42,26 @@ pub(crate) enum Hello {
 pub(crate) struct Visitor {
     pub(crate) program: ProgramId,
     pub(crate) host: HostId,
-    /// Where it listens; its address is the one that it comes from.
+    /// The port on which it listens; its address is the one that it comes from.
     pub(crate) port: u16,
     /// The executable's file name, its process id and its machine, for people.
     pub(crate) process: String,
 }
 
-/// What processes of two programs say to each other, both ways, as long as one visits the other.
+/// The messages between processes of two programs, in both directions, while one visits the other.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Visiting {
     /// The visit begins.
     Admitted,
-    /// It does not: why.
+    /// The visit is refused; this is the reason.
     Refused(String),
     /// Sent every second.
     Alive,
-    /// The process ends as it was meant to.
+    /// The process ends regularly.
     Ended,
 }
 
-/// Who accepted the connection. Travels inside the encrypted handshake.
+/// The process that accepted the connection. Sent inside the encrypted handshake.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Welcome {
     Vm(VmId),
@@ -69,28 +69,28 @@ pub(crate) enum Welcome {
     Host(HostId, Option<MemoryName>),
 }
 
-/// How another process of the same user finds a piece of this process's memory.
+/// The name by which another process of the same user finds a piece of this process's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MemoryName {
     pub(crate) process: u32,
     pub(crate) descriptor: i32,
     pub(crate) length: u64,
-    /// Stands at the beginning of the memory: another process namespace may have another process of this number.
+    /// Also stored at the beginning of the memory: another process namespace may have a different process with this id.
     pub(crate) token: [u8; 16],
 }
 
-/// From somebody who has the key to an initiator.
+/// From anybody who has the key to an initiator.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToProgram {
-    /// Take a checkpoint, and keep so many there.
+    /// Take a checkpoint, and keep this many there.
     Checkpoint { to: KeepIn, keep: usize },
-    /// Move the VR whose id begins like this to that VM.
+    /// Move the VR whose id begins with `vr` to this VM.
     Migrate { vr: String, vm: Box<VmInfo> },
-    /// What does the program look like?
+    /// Report the program's status.
     Inspect,
 }
 
-/// From an initiator to somebody who has the key.
+/// From an initiator to anybody who has the key.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromProgram {
     Checkpoint(Result<Checkpoint, StateError>),
@@ -98,10 +98,10 @@ pub(crate) enum FromProgram {
     Inspected(ProgramStatus),
 }
 
-/// Envelopes: (to, from, how many).
+/// Numbers of envelopes: (to, from, how many).
 pub(crate) type Counts = Vec<(VrId, VrId, u64)>;
 
-/// Where a mirrored VR is, and where its twin.
+/// Where a mirrored VR and its twin are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) main: Place,
@@ -115,7 +115,7 @@ pub(crate) struct Place {
     pub(crate) address: SocketAddr,
 }
 
-/// Byte strings as one memory copy instead of element by element.
+/// Encodes byte strings by one memory copy instead of element by element.
 mod bytes_body {
     use serde::de::{Deserializer, Error, Visitor};
     use serde::ser::Serializer;

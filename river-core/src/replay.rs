@@ -1,6 +1,6 @@
-//! One VR of a recording, run again alone: told what it was told, in a process that has nothing else.
+//! Replays one VR of a recording alone: it is told what it was told then, in a process that has nothing else.
 //!
-//! `river replay` starts the program's executable, as a debugger may, with variables that say which VR it is to be.
+//! `river replay`, perhaps under a debugger, starts the program's executable with variables that say which VR to replay.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,18 +22,18 @@ use crate::rt;
 use crate::state::{Record, Recorder, Recording, Replay};
 use crate::vr::Vr;
 
-/// The directory of the recording. Set by `river replay`, as are the others.
+/// The directory of the recording. Set by `river replay`, like the others.
 const REPLAY: &str = "RIVER_REPLAY";
-/// Which VR.
+/// The VR to replay.
 const WHICH: &str = "RIVER_REPLAY_VR";
 /// The safepoint to begin at.
 const FROM: &str = "RIVER_REPLAY_FROM";
-/// Where to write the states that are given to safepoints, as JSON, one a line.
+/// Where to write the states that are passed to safepoints, as JSON, one per line.
 const STATES: &str = "RIVER_REPLAY_STATES";
 /// Whether every line of the record is printed to stderr.
 const TRACE: &str = "RIVER_REPLAY_TRACE";
 
-/// What this process is to replay, if anything.
+/// Returns what this process must replay, if anything.
 pub(crate) fn wanted() -> Option<PathBuf> {
     std::env::var_os(REPLAY).filter(|directory| !directory.is_empty()).map(PathBuf::from)
 }
@@ -94,17 +94,17 @@ fn run<T>(directory: PathBuf, body: impl FnOnce(&Vr) -> Result<T>) -> Result<Str
     }
 }
 
-/// The record has come to its end before the VR has.
+/// The record has ended before the VR has.
 fn end_of_record(at: &str) -> ! {
     let _ = std::io::stdout().flush();
     eprintln!("river replay: here the record ends, at {at}");
     process::exit(0)
 }
 
-/// A process of a program that has no other, and that nobody can reach.
+/// Starts a process that is the only one of its program, and that nobody can reach.
 fn alone(program: ProgramId, vm: &str) -> Result<Arc<Node>> {
     let place = Place { host: HostId::fresh(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
-    // Nobody hears what is asked.
+    // Nobody receives the requests.
     let (requests, _) = rt::unbounded();
     Ok(Node::start(
         (place, Network::Loopback),

@@ -1,6 +1,6 @@
-//! The asynchronous runtime of the control plane: the only file that names it.
+//! The asynchronous runtime of the control plane. No other file names it.
 //!
-//! One thread per process, `river-net`, runs every task. Nothing here is in the way of an envelope.
+//! One thread per process, `river-net`, runs every task. No envelope passes through it.
 
 use std::future::Future;
 use std::sync::Once;
@@ -11,7 +11,7 @@ pub(crate) use async_std::io::{ReadExt, WriteExt};
 pub(crate) use async_std::net::{TcpListener, TcpStream, UdpSocket};
 pub(crate) use async_std::task::{JoinHandle, sleep};
 
-/// Sees to it that there is one network thread, not one per core, before anything of the runtime is used.
+/// Limits the runtime to one network thread, instead of one per core. Must run before the runtime is first used.
 fn init() {
     static ONE_THREAD: Once = Once::new();
     ONE_THREAD.call_once(|| {
@@ -35,12 +35,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     async_std::task::block_on(future)
 }
 
-/// Runs something that blocks on a thread of its own, so that other tasks go on.
+/// Runs blocking work on a thread of its own, so that other tasks continue.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     async_std::task::spawn_blocking(work).await
 }
 
-/// Ends a task at its next point of waiting, without waiting for that.
+/// Cancels a task at its next await point, without waiting for it to end.
 pub(crate) fn cancel(task: JoinHandle<()>) {
     spawn(async move {
         let _ = task.cancel().await;

@@ -1,4 +1,4 @@
-//! The start of a program.
+//! Starts programs.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -24,10 +24,10 @@ use crate::state::{Base, Directory, Origin, Record, Recorder};
 use crate::trace;
 use crate::vr::Vr;
 
-/// Runs a program: `body` becomes its initiator, on the calling thread, and everything that it has started is gone
-/// when this returns.
+/// Runs a program: `body` becomes its initiator, on the calling thread. Everything that the program has started is gone when
+/// this returns.
 ///
-/// Call it first thing in `main`: in a process that a VM has started to run this program's VRs it never returns.
+/// Call it first in `main`: in a process that a VM has started to run this program's VRs it never returns.
 ///
 /// ```no_run
 /// use river_core::{ExitCode, Result, Vr};
@@ -60,10 +60,10 @@ fn report<T: Termination>(result: Result<T>) -> ExitCode {
     }
 }
 
-/// Names a file in which `river run` is told that the program failed after it had lost a host.
+/// Names a file by which `river run` is told that the program failed after it had lost a host.
 const LOST_FILE: &str = "RIVER_LOST_A_HOST";
 
-/// Like [`run`], but returns what `body` returns. For programs that do more than be a River program, and for tests.
+/// Like [`run`], but returns what `body` returns. For tests, and for programs that do other work besides.
 ///
 /// # Errors
 /// What `body` returns, or why the program could not be started.
@@ -82,9 +82,9 @@ fn run_as<T>(launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> 
     }
 }
 
-/// Like [`try_run`], but the initiator and all VRs that are deployed are recoverable, as if the program were run by
-/// `river run --recoverable`: it can be checkpointed ([`Vr::checkpoint`]) and restored. A program that is restored runs
-/// `body` again, and gets to the same place.
+/// Like [`try_run`], but the initiator and all VRs that are deployed are recoverable, as if the program were run by `river
+/// run --recoverable`: it can be checkpointed ([`Vr::checkpoint`]) and restored. A restored program runs `body` again, which
+/// gets to the same place.
 ///
 /// # Errors
 /// As [`try_run`].
@@ -97,14 +97,14 @@ pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> E
     Launch::new().recoverable().run(body)
 }
 
-/// Goes on with a program from the newest whole checkpoint in a directory, in this process; `body` is the program's
-/// initiator, the same one as when it was run. This has to be the same executable.
+/// Restores a program from the newest complete checkpoint in a directory, in this process. `body` is the same initiator as
+/// when the program was run, and the executable must be the same.
 ///
-/// The program's VMs are used again if they can be found; others take their place if not, and share the work if they are
+/// The program's VMs are used again if they can be found. Otherwise others take their place, and share the work if they are
 /// fewer. `river restore` does the same with the executable that is kept in the directory.
 ///
 /// # Errors
-/// What `body` returns; [`StateError`](crate::StateError) if there is no checkpoint that can be used; why there are no VMs.
+/// Whatever `body` returns; [`StateError`](crate::StateError) if there is no usable checkpoint; an error if there are no VMs.
 pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
     go_on(directory.as_ref(), &Launch::new(), body)
@@ -140,20 +140,20 @@ impl Default for Launch {
 }
 
 impl Launch {
-    /// Without any option.
+    /// Starts without any option set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// All VRs are recorded, so that the program can be checkpointed: see [`try_run_recoverable`].
+    /// Records all VRs, so that the program can be checkpointed: see [`try_run_recoverable`].
     pub fn recoverable(mut self) -> Self {
         self.recoverable = true;
         self
     }
 
-    /// The program is recoverable, and is checkpointed again and again by itself, so often. A checkpoint that cannot be taken is
-    /// said on stderr, and is no reason to stop. `river run --checkpoint` does the same from outside, takes precedence, and
-    /// goes on from the last one when the program dies.
+    /// Makes the program recoverable, and takes a checkpoint of it at this interval. If one cannot be taken, that is reported
+    /// on stderr, and the program continues. `river run --checkpoint` does the same from outside, takes precedence, and
+    /// restarts the program from the last checkpoint when it dies.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -176,29 +176,29 @@ impl Launch {
         self
     }
 
-    /// What the VRs do is written to this file, for `river trace --read` and [`trace::Run::read`]. Without it a program is
-    /// traced if `RIVER_TRACE` names a file that is not there yet, as `river trace` does.
+    /// Writes what the VRs do to this file, for `river trace --read` and [`trace::Run::read`]. Without this option a program
+    /// is traced if `RIVER_TRACE` names a file that does not exist yet; `river trace` sets that variable.
     pub fn trace(mut self, path: impl Into<PathBuf>) -> Self {
         self.trace = Some(path.into());
         self
     }
 
-    /// How many events of each VR a trace keeps: the newest; of 48 bytes each. Default: [`trace::EVENTS`], or
+    /// Sets how many events of each VR a trace keeps: the newest ones, of 48 bytes each. Default: [`trace::EVENTS`], or
     /// `RIVER_TRACE_EVENTS`. All VRs of a process together keep four million.
     pub fn trace_events(mut self, events: u32) -> Self {
         self.events = events;
         self
     }
 
-    /// As [`run`].
+    /// Like [`run`].
     pub fn run<T: Termination>(self, body: impl FnOnce(&Vr) -> Result<T>) -> ExitCode {
         report(run_as(&self, body))
     }
 
-    /// As [`try_run`].
+    /// Like [`try_run`].
     ///
     /// # Errors
-    /// As [`try_run`]; if the trace's file cannot be written to.
+    /// As [`try_run`], and if the trace's file cannot be written.
     pub fn try_run<T>(self, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
         run_as(&self, body)
     }
@@ -207,7 +207,7 @@ impl Launch {
         let reach = Reach::from_env()?;
         let trace = self.trace.clone().or_else(|| {
             let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
-            // A program that a traced program has started is not the one that is meant.
+            // The variable was not meant for a program that a traced program has started.
             if path.exists() {
                 say!("[river: not traced: {TRACE} names {}, which is there already]", path.display());
                 return None;
@@ -225,7 +225,7 @@ impl Launch {
     }
 }
 
-/// Set by `river trace` to the file that the trace is written to.
+/// Set by `river trace` to the path of the trace.
 const TRACE: &str = "RIVER_TRACE";
 /// How many events of each VR are kept.
 const TRACE_EVENTS: &str = "RIVER_TRACE_EVENTS";
@@ -233,15 +233,15 @@ const TRACE_EVENTS: &str = "RIVER_TRACE_EVENTS";
 const RECOVERABLE: &str = "RIVER_RECOVERABLE";
 /// Set by `river record` to the directory of the recording.
 const RECORD: &str = "RIVER_RECORD";
-/// Set by `river restore` to its process id, a colon, and the checkpoint's file: processes that the program starts inherit
-/// the variable, and are not meant.
+/// Set by `river restore` to its process id, a colon, and the checkpoint's file. Processes that the program starts inherit
+/// the variable, but it is not meant for them.
 const RESTORE: &str = "RIVER_RESTORE";
 
 fn flag(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// A path behind the id of the process that has started this one.
+/// Returns the path in a variable, if the process id in front of it is that of this process's parent.
 fn meant_for_this_process(variable: &str) -> Option<PathBuf> {
     let value = std::env::var_os(variable)?.into_vec();
     let colon = value.iter().position(|byte| *byte == b':')?;
@@ -249,7 +249,7 @@ fn meant_for_this_process(variable: &str) -> Option<PathBuf> {
     (value[..colon] == *parent.as_bytes()).then(|| OsString::from_vec(value[colon + 1..].to_vec()).into())
 }
 
-/// Where this program is to be recorded; processes that it starts inherit the variable, and are not meant.
+/// Where this program is to be recorded. Processes that it starts inherit the variable, but it is not meant for them.
 fn recording_directory() -> Option<PathBuf> {
     meant_for_this_process(RECORD)
 }
@@ -282,7 +282,7 @@ fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) 
     finish(&program, vr, recorder, body)
 }
 
-/// Goes on from a checkpoint: that of the file, or the newest one of the directory.
+/// Restores a program from a checkpoint: from this file, or the newest one in this directory.
 fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let (directory, number, content, broken) = Directory::find(from)?;
     for error in broken {
@@ -314,7 +314,7 @@ fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -
     finish(&program, vr, recorder, body)
 }
 
-/// Runs the initiator, and ends the program with it. What it returned.
+/// Runs the initiator, ends the program with it, and returns its result.
 fn finish<T>(
     program: &Program,
     vr: Vr,
@@ -324,7 +324,7 @@ fn finish<T>(
     let id = vr.id();
     vr.is_called("initiator");
     let mut result = panic::catch_unwind(AssertUnwindSafe(|| body(&vr)));
-    // What handlers and layers have kept with it is the user's, too.
+    // Values that handlers and layers keep in the VR belong to the user, so their destructors may panic too.
     let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(vr)));
     if result.is_ok()
         && let Err(panicked) = dropped
@@ -359,14 +359,14 @@ fn finish<T>(
     }
 }
 
-/// Ends a program that has failed: that its trace could not be written either is not its error.
+/// Ends a program that has failed. If its trace cannot be written either, that is not reported as its error.
 fn end(program: &Program) {
     if let Err(error) = program.finish() {
         say!("[river: {error}]");
     }
 }
 
-/// Tells `river run --restarts`, whatever the program makes of the error, and with whatever code it exits.
+/// Tells `river run --restarts`, whatever the program makes of the error and whatever its exit code.
 fn say_that_a_host_was_lost() {
     if let Some(file) = std::env::var_os(LOST_FILE) {
         let _ = std::fs::write(file, "a host was lost");

@@ -1,9 +1,9 @@
-//! How VMs, and programs with services, answer searches: a task for each place where they may come in, and one that looks
-//! for new interfaces.
+//! How VMs, and programs with services, answer searches: one task for each address on which they may arrive, and one that
+//! looks for new interfaces.
 //!
-//! Of the VMs of a machine the kernel gives a probe that was sent to that machine alone to one only. That one asks all who
-//! listen there, itself too, by a broadcast on the loopback network, and passes their answers on. A program keeps out of
-//! that: a probe that it got would be lost for the VMs.
+//! If several VMs run on a machine, the kernel delivers a probe that was sent to that machine alone to only one of them. That
+//! VM asks all that listen there, itself too, by a broadcast on the loopback network, and passes their answers on. A program
+//! does not take part in that: a probe that it received would be lost to the VMs.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,26 +15,26 @@ use crate::discovery::{self, Ear, Ears, Network, Replays, ResponderError};
 use crate::key::ClusterKey;
 use crate::rt;
 
-/// After a failed receive nothing is tried for so long.
+/// How long to wait after a failed receive.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How often the interfaces are looked at: they come and go.
+/// How often the interfaces are checked, as they come and go.
 const RESCAN: Duration = Duration::from_secs(5);
 /// How long the other VMs of this machine may take to answer.
 const PASS_ON: Duration = Duration::from_millis(100);
-/// So many probes may be passed on at once; more are lost, as datagrams may be.
+/// How many probes may be passed on at once; more are lost, as datagrams may be.
 const PASSING: usize = 16;
 
-/// Who answers.
+/// A VM or program that answers searches.
 pub(crate) trait Answers: Send + Sync + 'static {
-    /// What is to be sent to whoever has sent this datagram, if anything.
+    /// Returns the reply to the sender of this datagram, if there is one.
     fn answer(&self, probe: &[u8]) -> Option<Vec<u8>>;
-    /// Whether nothing is to be answered any more.
+    /// Whether no more searches are answered.
     fn is_over(&self) -> bool;
-    /// Whether it stands for its machine: gets what was sent to that alone, and asks the others.
+    /// Whether it stands for its machine: receives probes sent to the machine alone, and asks the others.
     fn stands_for_machine(&self) -> bool;
 }
 
-/// What the tasks share.
+/// State shared by the tasks.
 struct Searches {
     of: Arc<dyn Answers>,
     key: ClusterKey,
@@ -44,7 +44,7 @@ struct Searches {
     passing: AtomicUsize,
 }
 
-/// The tasks, which end when this is dropped.
+/// The tasks; dropping this cancels them.
 struct Tasks(HashMap<Ear, rt::JoinHandle<()>>);
 
 impl Drop for Tasks {
@@ -53,7 +53,7 @@ impl Drop for Tasks {
     }
 }
 
-/// Listens for searches; the future answers them, until nothing is to be answered any more.
+/// Listens for searches; the returned future answers them, until no more are answered.
 pub(crate) fn start(
     of: Arc<dyn Answers>,
     key: ClusterKey,
@@ -127,7 +127,7 @@ impl Searches {
         self.replays.lock().unwrap_or_else(PoisonError::into_inner).admit(probe)
     }
 
-    /// Asks all who listen on this machine on behalf of `asker`.
+    /// Asks all that listen on this machine on behalf of `asker`.
     async fn pass_on(self: Arc<Self>, socket: Arc<rt::UdpSocket>, asker: SocketAddr, probe: Vec<u8>) {
         if self.passing.fetch_add(1, Relaxed) < PASSING {
             let asking = async {
@@ -146,7 +146,7 @@ impl Searches {
                     }
                 }
             };
-            // Ends by the time-out; an error is no other than a lost datagram.
+            // Always ends by the time-out; an error is the same as a lost datagram.
             let _: Result<std::io::Result<()>, _> = rt::timeout(PASS_ON, asking).await;
         }
         self.passing.fetch_sub(1, Relaxed);

@@ -1,13 +1,14 @@
-//! Connections between programs: a VR that is published under a name is found by the programs of the same cluster, and
-//! talks to them as to VRs of its own program.
+//! Connections between programs. A VR that is published under a name is found by other programs of the same cluster, which
+//! then exchange messages with it as with VRs of their own.
 //!
-//! There is no place where names are kept. Each process answers searches for the services of its own VRs, as VMs answer
-//! searches for VMs, on the same port and with the same key. Who finds one *visits* that process: a control connection
-//! on which both say every second that they are alive. As long as it lasts, envelopes go both ways on data connections
-//! like those within a program; when it ends, each side declares the other's VRs gone by itself, since no program knows
-//! the hosts of another. What was heard of a process that is gone is forgotten, so it can be found and visited again.
+//! Names are kept nowhere. Each process answers searches for the services of its own VRs, as VMs answer searches for VMs, on
+//! the same port and with the same key. A process that finds a service *visits* the process of that service: it opens a
+//! control connection, on which both send a heartbeat every second. While it lasts, envelopes go both ways on data
+//! connections like those within a program. When it ends, each side declares the other's VRs gone on its own, since no
+//! program knows the hosts of another. What is known of a process that is gone is forgotten, so it can be found and visited
+//! again.
 //!
-//! Only bytes pass. Code pointers mean nothing in another program; a layer that takes some from others has to ask
+//! Only bytes pass. Code pointers mean nothing in another program; a layer that accepts some from others must check
 //! [`Vr::is_foreign`](crate::Vr::is_foreign).
 
 use std::net::SocketAddr;
@@ -28,14 +29,14 @@ use crate::searches::{self, Answers};
 
 /// How long a process may take to admit a visitor.
 const ANSWER: Duration = Duration::from_secs(5);
-/// A process that is silent for so long is dead, as within a program.
+/// A process that is silent for this long is dead, as within a program.
 const DEAD: Duration = Duration::from_secs(8);
-/// For so long after the end of a visit the last envelopes are read.
+/// For this long after the end of a visit, the last envelopes are read.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long a program that ends waits for its visitors to have heard so.
+/// How long a program that ends waits until its visitors have been told.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Makes a VR of this process known to other programs, until it ends.
+/// Publishes a VR of this process to other programs, until it ends.
 pub(crate) fn publish(node: &Arc<Node>, name: &str, vr: VrId) -> Result<(), ServiceError> {
     if name.is_empty() || name.len() > ServiceError::MAX_NAME {
         return Err(ServiceError::Name(name.into()));
@@ -82,7 +83,7 @@ impl Answers for Services {
 }
 
 /// Finds the service of that name and visits its process: from then on that VR can be sent to, and may send to `asker`.
-/// The VR, and its process for people. Blocks for 50 ms after the first answer, or for the whole
+/// Returns the VR, and a description of its process for people. Blocks for 50 ms after the first answer, or for the whole
 /// time of a search.
 pub(crate) fn look_up(node: &Arc<Node>, name: &str, asker: VrId) -> Result<(VrId, String), ServiceError> {
     let failed = |error: String| ServiceError::Search { name: name.into(), error };
@@ -128,7 +129,7 @@ pub(crate) fn look_up(node: &Arc<Node>, name: &str, asker: VrId) -> Result<(VrId
     Ok((vr, process))
 }
 
-/// Visits a process of another program, unless it is visited, or visits this one, already.
+/// Visits a process of another program, unless either of the two already visits the other.
 async fn visit(node: &Arc<Node>, service: ServiceInfo) -> Result<(), String> {
     let host = service.host;
     if node.is_visited_by(host) {
@@ -140,7 +141,7 @@ async fn visit(node: &Arc<Node>, service: ServiceInfo) -> Result<(), String> {
     visit.map(drop)
 }
 
-/// Begins a visit: its number.
+/// Begins a visit, and returns its number.
 async fn dial(node: &Arc<Node>, service: ServiceInfo) -> Result<u64, String> {
     let Place { host, address } = node.place;
     let this = Visitor { program: node.program, host, port: address.port(), process: process_name() };
@@ -187,7 +188,7 @@ pub(crate) async fn receive(node: Arc<Node>, visitor: Visitor, connection: Conne
     stay(node, visitor.host, (visit, number), to, from).await;
 }
 
-/// Ends an earlier visit of, or to, that process, and waits, for a bounded time, until nothing is left to be heard of it.
+/// Ends an earlier visit of, or to, that process, and waits, for a bounded time, until nothing more can arrive from it.
 async fn begin_anew(node: &Node, host: HostId) {
     node.end_visit_of(host);
     let heard = async {
@@ -198,7 +199,7 @@ async fn begin_anew(node: &Node, host: HostId) {
     let _ = rt::timeout(LAST_WORDS, heard).await;
 }
 
-/// Says every second that this process lives, and hears the same of the other, until one of them does not.
+/// Sends a heartbeat every second, and expects those of the other process, until either process stops.
 async fn stay(
     node: Weak<Node>,
     host: HostId,
@@ -209,7 +210,7 @@ async fn stay(
     let heart = rt::spawn({
         let node = node.clone();
         async move {
-            // If this process has lost the other by itself, as a connection broke, the other learns it by the end of this one.
+            // If this process has given up the other because a connection broke, ending this connection tells the other one.
             while node.upgrade().is_some_and(|node| node.is_visit(host, visit))
                 && to.send(Visiting::Alive).await.is_ok()
             {
@@ -219,7 +220,7 @@ async fn stay(
         }
     });
     let (end, may_be_heard) = loop {
-        // What has arrived is looked at before the clock: this process may have been stopped itself.
+        // Check for arrivals before the clock: this process may itself have been stopped.
         match rt::timeout(DEAD, from.next()).await {
             Ok(Ok(Some(Visiting::Ended))) => break (VisitEnd::Ended, true),
             Ok(Ok(Some(_))) => {}
@@ -228,7 +229,7 @@ async fn stay(
             Err(_) => break (VisitEnd::Lost(format!("it has not been heard of for {DEAD:?}")), false),
         }
     };
-    // The other process may end as soon as the connection does, and this one is to know by then how that came.
+    // The other process may end as soon as the connection does, and this one must know by then why that happened.
     if let Some(node) = node.upgrade() {
         node.leave_visit(number);
         node.visit_over(host, visit, end.clone(), may_be_heard);
@@ -243,7 +244,7 @@ async fn stay(
     }
 }
 
-/// Waits, for a bounded time, until those who visit this process, or are visited, know that it ends.
+/// Waits, for a bounded time, until the processes that visit this one, or are visited, know that it ends.
 pub(crate) async fn farewell(node: &Node) {
     let all_gone = async {
         while node.has_visits() {

@@ -1,4 +1,4 @@
-//! The delivery guarantees, on a simulated network under thousands of schedules: VRs on several hosts send, end, and
+//! Tests the delivery guarantees on a simulated network under thousands of schedules: VRs on several hosts send, end, and
 //! die, lanes break, and notices come late. Every schedule is a seed, which a failure prints.
 
 mod mirror;
@@ -37,7 +37,7 @@ impl Rng {
         ((z ^ (z >> 31)) % n as u64) as usize
     }
 
-    /// Ids are part of the schedule: they are what lanes are ordered by.
+    /// Ids are part of the schedule, as lanes are ordered by them.
     fn uuid(&mut self) -> uuid::Uuid {
         let halves = [(); 2].map(|()| self.below(usize::MAX) as u64);
         uuid::Uuid::from_u64_pair(halves[0], halves[1])
@@ -48,15 +48,15 @@ impl Rng {
     }
 }
 
-/// What the initiator's side of the program knows, and what it has yet to tell.
+/// What the initiator's side of the program knows, and has yet to tell.
 #[derive(Default)]
 struct Directory {
     hosts: HashMap<VrId, HostId>,
     down: HashMap<HostId, Why>,
-    /// (whom to tell, who is dead)
+    /// (host to be told, host that is dead)
     untold: Vec<(HostId, HostId)>,
     all: Vec<HostId>,
-    /// Hosts that were declared lost and have yet to be ended.
+    /// Hosts that were declared lost and must still be ended.
     condemned: Vec<HostId>,
 }
 
@@ -109,14 +109,14 @@ struct World {
 struct Member {
     id: VrId,
     host: usize,
-    /// None: ended, or dead with its host.
+    /// `None` if it has ended, or has died with its host.
     vr: Option<Vr>,
-    /// What it has sent to each other one, accepted.
+    /// How many accepted envelopes it has sent to each other one.
     sent: Vec<u64>,
-    /// What it has received from each other one.
+    /// How many envelopes it has received from each other one.
     received: Vec<u64>,
     down: HashMap<VrId, Why>,
-    /// Whose end a receive has told of: nothing may come from them any more.
+    /// VRs whose end a receive has reported: nothing may come from them any more.
     told: Vec<VrId>,
 }
 
@@ -148,7 +148,7 @@ impl World {
             });
         }
         let ids: Vec<VrId> = members.iter().map(|member| member.id).collect();
-        // Some begin to watch at once, some when others may have ended or died.
+        // Some begin to watch at once, some only when others may have ended or died.
         for member in &members {
             let others = ids.iter().filter(|id| **id != member.id && rng.below(2) == 0);
             others.for_each(|id| member.vr.iter().for_each(|vr| vr.watch(*id)));
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    /// Receives all that is there, and checks that it is what has to come next.
+    /// Receives everything that is there, and checks that it is what must come next.
     fn receive(&mut self, index: usize) {
         let ids: Vec<VrId> = self.members.iter().map(|member| member.id).collect();
         let member = &mut self.members[index];
@@ -291,9 +291,9 @@ impl World {
         self.nodes[node].carry_now(&self.notices[node]);
     }
 
-    /// Lets everything arrive that is under way.
+    /// Lets everything in transit arrive.
     fn settle(&mut self) {
-        // Whoever has not asked yet asks now: also about those who are long gone.
+        // VRs that have not yet asked about others now do, even about those that have long been gone.
         for (from, to) in (0..VRS).flat_map(|from| (0..VRS).map(move |to| (from, to))).filter(|(a, b)| a != b)
         {
             let dest = self.members[to].id;

@@ -1,4 +1,4 @@
-//! Lets test executables become hosts without their author's doing: a hook that runs before `main`.
+//! Lets test executables become hosts without the author's help: a hook that runs before `main`.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,7 @@ unsafe extern "C" {
 /// Runs before `main` with the arguments that every initialiser gets on Linux.
 extern "C" fn start(_argc: c_int, _argv: *const *const u8, _envp: *const *const u8) {
     if std::env::var_os(crate::host::HOST_VARIABLE).is_some() {
-        // As the runtime of Rust does it before `main`, which a host never gets to.
+        // As Rust's runtime does before `main`, which a host never reaches.
         // SAFETY: the C library's function of that signature; no handler is installed, and 13 is this signal on every Linux.
         unsafe { signal(SIGPIPE, SIG_IGN) };
     }
@@ -22,7 +22,7 @@ extern "C" fn start(_argc: c_int, _argv: *const *const u8, _envp: *const *const 
 }
 
 #[used]
-// SAFETY: the section holds pointers to functions of this signature, called once before `main`; this one does
-// nothing but read an environment variable unless the process is a host, and then it never returns.
+// SAFETY: the section holds pointers to functions of this signature, each called once before `main`; this one only reads an
+// environment variable, unless the process is a host, and then it never returns.
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn(c_int, *const *const u8, *const *const u8) = start;

@@ -1,4 +1,4 @@
-//! What a process of a program looks like from outside, for who watches programs.
+//! Status reports about the processes of a program, for monitoring.
 
 use std::fs;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{HostId, ProgramId, VmId, VrId};
 
-/// A process: what it uses.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Its number on its machine.
+    /// Its process id.
     pub process: u32,
-    /// The processor time that it has used, of all its threads.
+    /// The processor time that all its threads have used.
     pub cpu: Duration,
     /// The memory that it occupies, in bytes.
     pub memory: u64,
 }
 
-/// A VM, as it says itself.
+/// The status of a VM, as it reports itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VmStatus {
-    /// Its process. VMs that were started together share one.
+    /// The usage of its process. VMs that were started together share one.
     pub usage: Usage,
     /// The lease, if a program has one.
     pub lease: Option<LeaseStatus>,
@@ -33,7 +33,7 @@ pub struct VmStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LeaseStatus {
-    /// Who has it.
+    /// The program that holds it.
     pub program: ProgramId,
     /// The program's executable and process.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct LeaseStatus {
     pub renewed: Duration,
     /// The program's host there, if one runs.
     pub host: Option<Usage>,
-    /// The VM is to end when the program gives it back.
+    /// Whether the VM ends when the program gives it back.
     pub draining: bool,
 }
 
@@ -69,9 +69,9 @@ pub struct LeasedStatus {
     pub id: VmId,
     /// Its name.
     pub name: String,
-    /// How long it has not been heard of.
+    /// How long ago it was last heard from.
     pub silent: Duration,
-    /// That is long enough to suspect that it is dead, stopped, or cut off.
+    /// Whether that is long enough to suspect that it is dead, stopped, or cut off.
     pub suspected: bool,
 }
 
@@ -79,41 +79,41 @@ pub struct LeasedStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessStatus {
-    /// Its name in the program.
+    /// Its id in the program.
     pub host: HostId,
-    /// The VM that it is on; of the initiator's, the machine.
+    /// The VM that it is on; for the initiator's process, the machine.
     pub vm: String,
-    /// How long it has not been heard of.
+    /// How long ago it was last heard from.
     pub silent: Duration,
-    /// That is long enough to suspect that it is dead, stopped, or cut off.
+    /// Whether that is long enough to suspect that it is dead, stopped, or cut off.
     pub suspected: bool,
-    /// What it says of itself; `None` if it has not answered in time.
+    /// Its report; `None` if it has not answered in time.
     pub report: Option<ProcessReport>,
 }
 
-/// What a process says of itself.
+/// What a process reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessReport {
-    /// What it uses.
+    /// The resources that it uses.
     pub usage: Usage,
     /// The VRs that live there.
     pub vrs: Vec<VrStatus>,
-    /// Where it sends.
+    /// The links on which it sends.
     pub links: Vec<LinkStatus>,
 }
 
-/// A VR.
+/// The status of a VR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VrStatus {
-    /// Its name.
+    /// Its id.
     pub id: VrId,
-    /// [Its own](crate::VirtualResource::label), if it has one; else that of its type, which has `::` in it.
+    /// [Its own label](crate::VirtualResource::label), if it has one; otherwise the name of its type, which contains `::`.
     pub name: String,
     /// Envelopes that wait in its mailbox.
     pub queued: u64,
-    /// For how long the mailbox has not been empty, to some milliseconds; `None` if it is.
+    /// For how long the mailbox has not been empty, accurate to a few milliseconds; `None` if it is empty.
     pub waiting: Option<Duration>,
     /// Envelopes that have arrived since it began.
     pub arrived: u64,
@@ -121,13 +121,13 @@ pub struct VrStatus {
     pub bytes: u64,
 }
 
-/// A link from one process to another.
+/// The status of a link from one process to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LinkStatus {
-    /// Where it leads.
+    /// The process to which it leads.
     pub to: HostId,
-    /// What it is: `shm` or `tcp`.
+    /// Its kind: `shm` or `tcp`.
     pub kind: String,
     /// Envelopes that were sent on it.
     pub messages: u64,
@@ -136,10 +136,10 @@ pub struct LinkStatus {
 }
 
 impl Usage {
-    /// Of a process of this machine; zeros if the system does not tell.
+    /// Returns the usage of a process of this machine; zeros if the system does not report it.
     pub(crate) fn of(process: u32) -> Self {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        // The executable's name, in parentheses, may hold anything.
+        // The executable's name, in parentheses, may contain anything.
         let fields: Vec<&str> =
             stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let field = |number: usize| -> u64 {

@@ -1,4 +1,4 @@
-//! Help for the tests of this crate and of layers above.
+//! Helpers for the tests of this crate and of the layers above.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,8 +19,8 @@ mod topology;
 
 pub use topology::{MakeVms, for_each_topology};
 
-/// Runs `count` VRs as threads of this process, without VMs, and returns what each of them returned. Each is given
-/// its number and the names of all. There is nothing to discover or to deploy on.
+/// Runs `count` VRs as threads of this process, without VMs, and returns their results. Each is passed its number and the ids
+/// of all. There are no VMs to discover or deploy on.
 ///
 /// # Panics
 /// If one of them does.
@@ -59,8 +59,7 @@ pub fn threads<T: Send>(count: usize, body: impl Fn(&Vr, usize, &[VrId]) -> T + 
         .collect()
 }
 
-/// Answers searches on a UDP port as a VM of another protocol version does, with the key of this user, until the
-/// process ends.
+/// Answers searches on a UDP port like a VM of another protocol version, with the key of this user, until the process ends.
 ///
 /// # Panics
 /// If there is no key, or the port is taken.
@@ -136,7 +135,7 @@ pub fn check_layers(crate_dir: &str) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A file, or all below a directory; nothing if there is no such thing.
+/// Returns a file, or all files below a directory; nothing if there is no such path.
 fn source_files(path: &Path) -> Box<dyn Iterator<Item = PathBuf>> {
     if path.is_file() {
         return Box::new(std::iter::once(path.to_owned()));

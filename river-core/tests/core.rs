@@ -1,4 +1,4 @@
-//! Programs over virtual machines, real processes on loopback.
+//! Programs on virtual machines that are real processes on loopback.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -229,7 +229,7 @@ fn a_service_is_one_vr_for_all_who_ask_and_a_new_one_after_its_end() {
         assert_eq!([ask(first)?, ask(first)?, ask(first)?], [1, 2, 3]);
         let ended = vr.receive(Selector::on(CHANNEL).from(first)).unwrap_err();
         assert!(ended.is_disconnected(), "{ended}");
-        // The directory hears of the end on another way than this VR.
+        // The directory is told of the end by another path than this VR.
         let mut second = first;
         while second == first {
             second = vr.service(&vms[0], "counter", || Counter { count: 0 })?;
@@ -264,7 +264,7 @@ fn a_stopped_host_is_declared_lost_and_does_not_come_back() {
             panic!("no notice");
         };
         assert!(down.to_string().contains("has not been heard of for 8s"), "{down}");
-        // Its VM ends it; nobody has to wake it for that.
+        // Its VM ends it; nobody need wake it for that.
         while rustix::process::test_kill_process(pid).is_ok() {
             std::thread::yield_now();
         }
@@ -303,7 +303,7 @@ struct Hungry;
 
 impl VirtualResource for Hungry {
     fn main(&mut self, vr: &Vr) -> Result {
-        // Its deployment is over when it is told to.
+        // By the time that it is told to go on, its deployment is complete.
         vr.receive(Selector::on(CHANNEL))?;
         let memory = vec![1_u8; 1 << 40];
         vr.send_bytes(vr.id(), CHANNEL, 0, memory)?;
@@ -341,7 +341,7 @@ impl VirtualResource for Chatterbox {
     }
 }
 
-/// Started anew by the test below, with nobody reading what it prints.
+/// Started by the test below, with nobody reading its output.
 #[test]
 fn chatterbox() {
     if std::env::var_os("RIVER_TEST_CHATTERBOX").is_none() {
@@ -351,7 +351,7 @@ fn chatterbox() {
         let vms = vr.start_local(1)?;
         let chatterbox = vr.deploy(&vms, |_| Chatterbox)?;
         vr.receive(Selector::on(CHANNEL).from(chatterbox[0]))?;
-        // The output cannot be printed, and ending the program waits for it: this is all that was to be seen.
+        // The output cannot be printed, and ending the program waits for it: nothing else can be seen of it.
         eprintln!("it has spoken");
         std::process::exit(0);
     })
@@ -377,7 +377,7 @@ fn a_program_that_nobody_reads_is_not_stopped_by_what_its_vrs_print() {
 #[derive(Serialize, Deserialize)]
 enum Labelled {
     Panics,
-    /// Its label takes as long as the next one needs to run.
+    /// Computing its label takes until the next one runs.
     Waits,
     Opens,
 }

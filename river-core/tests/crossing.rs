@@ -10,7 +10,7 @@ const CHANNEL: Channel = Channel::named("test");
 const QUIET: Duration = Duration::from_millis(2500);
 
 fn meet(vr: &Vr, own: &str, other: &str, together: &Barrier) -> Result<()> {
-    // Nobody is left waiting if one of them fails.
+    // Nobody must be left waiting if one of them fails.
     let published = vr.publish(own);
     together.wait();
     let other = vr.look_up(other);

@@ -1,6 +1,6 @@
-//! What the section "Delivery" of the crate's documentation promises, one promise a test, on every topology.
+//! Tests every promise in the section "Delivery" of the crate's documentation, one per test, on every topology.
 //!
-//! Nothing here sleeps until something has happened: every wait ends with the event or is a failure.
+//! No test sleeps until something has happened: every wait ends with the event, or is a failure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,30 +13,30 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What a test is about; the lane is the number of a message, from 1.
+/// The messages under test; the lane is the number of a message, from 1.
 const DATA: Channel = Channel::named("test data");
-/// What the VRs of a test have to tell each other.
+/// The messages by which the VRs of a test coordinate.
 const TALK: Channel = Channel::named("test talk");
 const PATIENCE: Duration = Duration::from_secs(60);
-/// From nothing to more than fits into a ring, and to what does not pass through one.
+/// From nothing to more than fits into a ring, and to sizes that do not pass through one.
 const SIZES: [usize; 8] = [0, 1, 8, 100, 5000, 70_000, 300_000, 1_500_000];
 
 type Received = std::result::Result<Envelope, RecvError>;
 
-/// A VR with a simple job. Each is told first what it has to know.
+/// A VR with a simple job. Each is first told what it must know.
 #[derive(Serialize, Deserialize)]
 enum Actor {
-    /// Is told destinations; sends so many messages of all sizes to each of them in turn, and ends.
+    /// Is told destinations; sends this many messages of all sizes to each of them in turn, and ends.
     Sender { count: u64 },
-    /// Is told a number of senders; receives so many messages of each in order, and tells how many there were.
+    /// Is told a number of senders; receives this many messages from each in order, and reports how many there were.
     Receiver { count: u64 },
-    /// Is told a VR, watches it, says so; receives messages until one says that it is down, and tells both.
+    /// Is told a VR, watches it, says so; receives messages until one reports that it is down, and reports both.
     Collector,
-    /// Is told a VR; receives from it, and tells what the receive returned.
+    /// Is told a VR; receives from it, and reports what the receive returned.
     Asker,
-    /// Says its process; sends every message back.
+    /// Reports its process; sends every message back.
     Echo,
-    /// Says its process; sends messages for ever.
+    /// Reports its process; sends messages forever.
     Flood,
     /// Is told something; panics.
     Panics,
@@ -100,7 +100,7 @@ fn receive(vr: &Vr, selector: Selector) -> Received {
     vr.receive_until(selector, Some(Instant::now() + PATIENCE), |_| true)
 }
 
-/// The notice that a receive ended with.
+/// Returns the notice with which a receive ended.
 fn down(received: Received) -> Down {
     match received {
         Err(RecvError::Down(down)) => down,
@@ -108,7 +108,7 @@ fn down(received: Received) -> Down {
     }
 }
 
-/// The message of that number: its content can be told from that of its neighbours.
+/// Returns the message with this number: its contents differ from those of its neighbours.
 fn content(number: u64) -> Vec<u8> {
     let size = match number {
         _ if number.is_multiple_of(40) => SIZES[6],
@@ -122,7 +122,7 @@ fn send(vr: &Vr, to: VrId, number: u64) -> std::result::Result<(), SendError> {
     vr.send_bytes(to, DATA, number, content(number))
 }
 
-/// Checks that this is the message of that number, whole, and that none is missing before it.
+/// Checks that this is the message with this number, complete, and that none is missing before it.
 fn check(envelope: &Envelope, number: u64) {
     let Envelope { src, lane, seq, payload, .. } = envelope;
     assert_eq!(*lane, number, "from {src}");
@@ -130,7 +130,7 @@ fn check(envelope: &Envelope, number: u64) {
     assert!(*seq >= number - 1, "message {number} from {src} has sequence number {seq}");
 }
 
-/// Receives `count` messages of each of so many VRs, in whatever order between them, and then their ends.
+/// Receives `count` messages from each of this many VRs, in any order between them, and then their ends.
 fn receive_all(vr: &Vr, senders: usize, count: u64) -> Result<u64> {
     let mut last: HashMap<VrId, u64> = HashMap::new();
     for _ in 0..senders as u64 * count {
@@ -141,13 +141,13 @@ fn receive_all(vr: &Vr, senders: usize, count: u64) -> Result<u64> {
     }
     assert_eq!(last.len(), senders);
     for who in last.keys() {
-        // Were there one more of it, this would be that.
+        // If there were one more, this would be it.
         assert_eq!(down(receive(vr, Selector::on(DATA).from(*who))), Down { who: *who, why: Why::Finished });
     }
     Ok(last.values().sum())
 }
 
-/// Receives messages 1, 2, ... until the notice comes. How many there were, and the notice.
+/// Receives messages 1, 2, ... until the notice comes. Returns how many there were, and the notice.
 fn collect(vr: &Vr, selector: Selector) -> Result<(u64, Down)> {
     for number in 1.. {
         match receive(vr, selector) {
@@ -163,7 +163,7 @@ fn signal(process: u32, signal: Signal) {
     kill_process(Pid::from_raw(process as i32).unwrap(), signal).unwrap();
 }
 
-/// Stops a process, and returns when none of its threads runs any more.
+/// Stops a process, and returns once none of its threads runs any more.
 fn stop(process: u32) {
     signal(process, Signal::STOP);
     let stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'));
@@ -177,7 +177,7 @@ fn stop(process: u32) {
     }
 }
 
-/// Runs a program with so many places on each topology.
+/// Runs a program with this many places on each topology.
 fn everywhere(places: usize, program: impl Fn(&Vr, &[river_core::VmInfo]) -> Result) {
     for_each_topology(|name, make_vms| {
         river_core::try_run(|vr| program(vr, &make_vms(vr, places)?))
@@ -225,7 +225,7 @@ fn a_selector_may_take_a_later_message_first_but_none_twice() {
 fn ok_is_accepted_not_received_and_what_is_never_received_is_told() {
     everywhere(1, |vr, vms| {
         let deaf = vr.deploy(vms, |_| Actor::Deaf)?[0];
-        // It receives none of them, before or after.
+        // It receives none of them at any time.
         (1..=30).try_for_each(|number| send(vr, deaf, number))?;
         tell(vr, deaf, &())?;
         assert_eq!(down(receive(vr, Selector::on(DATA).from(deaf))).why, Why::Finished);
@@ -238,7 +238,7 @@ fn a_host_killed_while_it_receives_costs_only_what_its_notice_follows() {
     everywhere(2, |vr, vms| {
         let echo = vr.deploy(&vms[..1], |_| Actor::Echo)?[0];
         let process: u32 = told(vr, echo)?;
-        // Somebody elsewhere watches; on one VM it dies, too.
+        // A VR elsewhere watches; on one VM it dies, too.
         let apart = vms[0].id != vms[1].id;
         let watcher = if apart { Some(vr.deploy(&vms[1..], |_| Actor::Collector)?[0]) } else { None };
         if let Some(watcher) = watcher {
@@ -252,7 +252,7 @@ fn a_host_killed_while_it_receives_costs_only_what_its_notice_follows() {
                 Err(SendError::Down(down)) => break down,
                 Err(other) => return Err(other.into()),
             }
-            // The notice may come here first; the next send fails then.
+            // The notice may come here first; then the next send fails.
             while let Ok(Some(envelope)) = vr.try_receive_where(Selector::on(DATA), |_| true) {
                 echoed += 1;
                 check(&envelope, echoed);
@@ -266,7 +266,7 @@ fn a_host_killed_while_it_receives_costs_only_what_its_notice_follows() {
             assert!(down.who == echo && by_signal, "{down}");
         };
         killed(&refused);
-        // What came back before its end is whole and in order, and then there is the notice, for good.
+        // What came back before its end is complete and in order; then the notice comes, every time.
         let last = loop {
             match receive(vr, Selector::on(DATA).from(echo)) {
                 Ok(envelope) => {
@@ -333,7 +333,7 @@ fn a_receive_from_one_who_is_gone_returns() {
             let asker = vr.deploy(&vms[1..], |_| Actor::Asker)?[0];
             tell(vr, asker, &who).map(|()| asker)
         };
-        // It waits already when the other one panics, or comes later: either way it is told.
+        // Whether it waits already when the other one panics, or comes later, it is told.
         let panics = vr.deploy(&vms[..1], |_| Actor::Panics)?[0];
         let early = ask(panics)?;
         tell(vr, panics, &())?;
@@ -342,7 +342,7 @@ fn a_receive_from_one_who_is_gone_returns() {
         assert_eq!(told::<Down>(vr, early)?, notice);
         assert_eq!(told::<Down>(vr, ask(panics)?)?, notice);
         assert_eq!(down(receive(vr, Selector::on(DATA).from(panics))), notice);
-        // One that never was.
+        // A VR that never existed.
         let nobody = VrId::fresh();
         let unknown = Down { who: nobody, why: Why::Unknown };
         assert_eq!(told::<Down>(vr, ask(nobody)?)?, unknown);
@@ -360,7 +360,7 @@ fn the_failure_of_a_child_is_told_unasked_and_its_normal_end_is_not() {
         let panics = vr.deploy(vms, |_| Actor::Panics)?;
         for id in panics.iter() {
             tell(vr, id, &())?;
-            // It names nobody.
+            // The receive names no source.
             let notice = down(receive(vr, Selector::on(DATA)));
             assert_eq!(notice.who, id);
             assert!(matches!(notice.why, Why::Panicked(_)), "{notice}");
@@ -383,7 +383,7 @@ fn who_watches_is_told_after_the_messages_until_it_takes_the_watch_back() {
         tell(vr, sender, &[watcher].to_vec())?;
         assert_eq!(told::<(u64, Down)>(vr, watcher)?, (COUNT, Down { who: sender, why: Why::Finished }));
         assert!(vr.try_receive_where(Selector::on(DATA), |_| true)?.is_none());
-        // A watch that comes too late is answered all the same.
+        // A watch that comes too late is answered as well.
         vr.watch(sender);
         assert_eq!(down(receive(vr, Selector::on(DATA))), Down { who: sender, why: Why::Finished });
         Ok(())
@@ -400,7 +400,7 @@ fn a_stopped_host_is_late_not_dead() {
         send(vr, echo, 1)?;
         check(&receive(vr, Selector::on(DATA).from(echo))?, 1);
         stop(process);
-        // Not more than fits into what lies between: a sender waits for a process that does not read.
+        // No more than the buffers in between hold: a sender waits for a process that does not read.
         (2..=12).try_for_each(|number| send(vr, echo, number))?;
         let error = vr.receive_until(Selector::on(DATA).from(echo), Some(Instant::now() + STOPPED), |_| true);
         assert!(matches!(error, Err(RecvError::Timeout { .. })), "{error:?}");

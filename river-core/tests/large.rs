@@ -1,4 +1,4 @@
-//! Messages larger than 32 bits can count.
+//! Messages of more bytes than 32 bits can count.
 
 use river_core::{Channel, Payload, Result, Selector, VirtualResource, Vr};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 const CHANNEL: Channel = Channel::named("large");
 const PART: usize = 64 << 20;
 const PARTS: usize = 65;
-/// What the receiving process needs: the message, and a smaller copy while its memory grows.
+/// The memory that the receiving process needs: for the message, and for a smaller copy while its memory grows.
 const NEEDED: u64 = 10 << 30;
 
 #[derive(Serialize, Deserialize)]
@@ -16,7 +16,7 @@ impl VirtualResource for Receiver {
     fn main(&mut self, vr: &Vr) -> Result {
         let envelope = vr.receive(Selector::on(CHANNEL))?;
         let (length, bytes) = (envelope.payload.len(), envelope.payload.to_bytes());
-        // A few bytes of every part tell whether all are in their places.
+        // A few bytes of every part show whether all are in place.
         let right = (0..PARTS).all(|i| bytes[i * PART] == 1 && bytes[i * PART + PART - 1] == 2);
         vr.send_bytes(envelope.src, CHANNEL, 0, format!("{length} {right}").into_bytes())?;
         Ok(())

@@ -1,4 +1,4 @@
-//! A VR may learn of another only after that has ended, while what it had sent is still on its way.
+//! A VR may learn of another one only after that has ended, while messages from it are still on their way.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ struct Late;
 impl VirtualResource for Late {
     fn main(&mut self, vr: &Vr) -> Result {
         let parent = vr.parent().unwrap();
-        // Hello: the connections are there.
+        // The hello shows that the connections are there.
         vr.receive(Selector::on(TALK))?;
         vr.receive(Selector::on(TALK))?;
         vr.send_bytes(parent, TALK, 0, std::process::id().to_le_bytes().to_vec())?;
@@ -54,7 +54,7 @@ impl VirtualResource for Late {
 #[test]
 fn who_asks_late_gets_everything_before_the_notice() {
     for_each_topology(|name, make_vms| {
-        // On one VM stopping the receiver's process would stop the sender's too.
+        // On one VM, stopping the receiver's process would stop the sender, too.
         let rounds = if name == "one VM" { 0 } else { ROUNDS };
         for _ in 0..rounds {
             let got = river_core::try_run(|vr| {

@@ -5,7 +5,7 @@ fn modules_use_only_those_below() {
     river_core::testing::check_layers(env!("CARGO_MANIFEST_DIR"));
 }
 
-/// async-std is discontinued: the day it is replaced, one file is to change.
+/// async-std is discontinued: when it is replaced, only one file must change.
 #[test]
 fn the_runtime_is_named_in_one_file_only() {
     let src = concat!(env!("CARGO_MANIFEST_DIR"), "/src");

@@ -27,7 +27,8 @@ fn of_two_programs_that_want_three_of_four_one_gets_them() {
             river_core::try_run(|vr| {
                 start.wait();
                 loop {
-                    // Both may fail for a while, as each gets some: what counts is an attempt that began when one had them all.
+                    // Both may fail for a while, as each gets some: what counts is an attempt that began when one program had
+                    // them all.
                     let is_late = won.load(SeqCst);
                     let got = vr.allocate_within(infos.clone(), 3, Duration::from_millis(500));
                     if got.is_ok() || is_late {
@@ -86,7 +87,7 @@ fn a_program_learns_that_a_vm_was_stopped_before_anything_ran_there() {
     let error = river_core::try_run(|vr| {
         let got = vr.allocate(infos, 1)?;
         vms[0].stop();
-        // Whether the VM is heard of first, or asked.
+        // The error may come from the VM's end being reported first, or from asking it.
         let first = vr.deploy(&got, |_| Idle).unwrap_err();
         let second = vr.deploy(&got, |_| Idle).unwrap_err();
         Ok([first, second].map(|error| error.to_string()))

@@ -1,4 +1,4 @@
-//! A program that has ended leaves nothing in its process. Alone in its executable, as it counts threads and files.
+//! A program that has ended leaves nothing in its process. The only test of its executable, as it counts threads and files.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ fn run(taken: &VmInfo) {
     river_core::try_run(|vr| {
         let vms = vr.start_local(2)?;
         vr.deploy(&vms, |_| Nothing)?;
-        // What others have is asked for in vain.
+        // Leasing VMs that others hold fails.
         vr.allocate(vec![taken.clone()], 1).unwrap_err();
         Ok(())
     })

@@ -10,9 +10,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 use serde::{Deserialize, Serialize};
 
 const CHANNEL: Channel = Channel::named("test");
-/// Set in a process that is to be a program.
+/// Set in a process that must run a program.
 const PROGRAM: &str = "RIVER_TEST_PROGRAM";
-/// What the VR prints before its process's id and that of what it has started.
+/// What the VR prints before the id of its process and that of the process that it has started.
 const STARTED: &str = "started: ";
 const LIMIT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
@@ -38,7 +38,7 @@ impl Drop for Program {
     }
 }
 
-/// A handle on a process that says when it has ended.
+/// Returns a handle on a process, which tells when it has ended.
 fn handle(pid: &str) -> OwnedFd {
     pidfd_open(Pid::from_raw(pid.parse().unwrap()).unwrap(), PidfdFlags::empty()).unwrap()
 }

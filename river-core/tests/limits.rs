@@ -1,4 +1,4 @@
-//! Mailboxes with a limit: a slow VR does not fill the memory, and nobody waits for ever.
+//! Mailboxes with a limit: a slow VR does not fill the memory, and nobody waits forever.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl VirtualResource for Gate {
     }
 }
 
-/// Sends `COUNT` envelopes as fast as it may. Says when it is refused for the first time, and at last how often it was.
+/// Sends `COUNT` envelopes as fast as possible. Reports its first refusal, and finally how often it was refused.
 #[derive(Serialize, Deserialize)]
 struct Fast {
     to: VrId,
@@ -66,8 +66,8 @@ impl VirtualResource for Fast {
     }
 }
 
-/// Limits its mailbox, says so, takes everything when it is full and the gate is gone, and then says how much waited at
-/// most. Nobody could tell it anything: its mailbox is full.
+/// Limits its mailbox, says so, takes everything once the mailbox is full and the gate is gone, and then reports the most
+/// envelopes that waited. Nobody could tell it anything, as its mailbox is full.
 #[derive(Serialize, Deserialize)]
 struct Slow {
     gate: Option<VrId>,
@@ -78,7 +78,7 @@ impl VirtualResource for Slow {
         let parent = vr.parent().expect("it was deployed");
         vr.limit_queue(limit(if self.gate.is_some() { WhenFull::Refuse } else { WhenFull::Wait }));
         vr.send_bytes(parent, WORD, 0, vec![])?;
-        // What holds the sender off goes this way: a first dial would take long while it sends.
+        // The notice that holds the sender off goes this way: a first dial would take long while it sends.
         let sender = vr.receive(Selector::on(WORD))?.src;
         vr.send_bytes(sender, WORD, 0, vec![])?;
         let mut most = 0;
@@ -99,7 +99,7 @@ impl VirtualResource for Slow {
     }
 }
 
-/// How often the sender was refused, and how many envelopes waited at most.
+/// Returns how often the sender was refused, and the most envelopes that waited.
 fn run(vr: &Vr, vms: &[VmInfo], wait: bool) -> Result<(u32, usize)> {
     let gate = if wait { None } else { Some(vr.deploy(&vms[..1], |_| Gate)?[0]) };
     let slow = vr.deploy(&vms[..1], |_| Slow { gate })?[0];
@@ -160,7 +160,7 @@ fn who_waits_for_room_learns_that_there_will_be_none() {
         for abort in [false, true] {
             let ends = vr.deploy(&vms[..1], |_| Ends { abort })?[0];
             vr.receive(Selector::on(WORD).from(ends))?;
-            // Sooner or later one of these waits for room; sending to who has ended is no error, receiving from it is.
+            // Sooner or later one of these waits for room; sending to a VR that has ended is no error, receiving from it is.
             let down = loop {
                 match vr.send_bytes(ends, DATA, 0, vec![0; SIZE]) {
                     Err(SendError::Down(down)) => break down,
@@ -172,7 +172,7 @@ fn who_waits_for_room_learns_that_there_will_be_none() {
                 }
             };
             assert_eq!((down.who, down.why.is_normal()), (ends, !abort), "{down}");
-            // The news of a child's end, so that it does not surprise the next receive.
+            // Takes the notice of a child's end, so that it does not surprise the next receive.
             assert!(vr.receive(Selector::on(WORD).from(ends)).is_err());
         }
         Ok(())
@@ -188,7 +188,7 @@ fn a_limit_counts_what_is_there_and_can_be_taken_back() {
         let by_bytes = QueueLimit { messages: 10, bytes: 250, when_full: WhenFull::Wait };
         vr.limit_queue(Some(by_bytes));
         send().unwrap();
-        // Who would wait for itself is refused.
+        // A VR that would wait for itself is refused.
         assert_eq!(send(), Err(SendError::Full(ids[0])));
         assert_eq!((vr.queue().messages, vr.queue().bytes), (3, 300));
         vr.receive(Selector::on(DATA)).unwrap();

@@ -9,7 +9,7 @@ use river_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Is there.
+/// Does nothing but exist.
 #[derive(Serialize, Deserialize)]
 struct Sleeper;
 
@@ -33,7 +33,8 @@ fn vms(config: &VmConfig, count: usize) -> (Vec<Vm>, Vec<VmInfo>) {
     (vms, infos)
 }
 
-/// Takes two checkpoints; brings what the VMs have after each into a directory, without any one of them. Whether it was resumed.
+/// Takes two checkpoints; after each, copies what the VMs have into a directory, omitting each VM in turn. Returns whether it
+/// was resumed.
 fn body(vr: &Vr, infos: &[VmInfo], directory: &Path) -> Result<(ProgramId, bool)> {
     use_all(vr, infos)?;
     let state = vec![7_u8; 3 << 20];
@@ -62,7 +63,7 @@ fn what_one_vm_keeps_another_one_has_too_and_all_is_gone_with_the_program() {
     assert!(!resumed);
     let error = kept::fetch(program, &infos, directory.path()).unwrap_err();
     assert!(error.to_string().contains("none is kept by the 3 VMs"), "{error}");
-    // What was brought is an ordinary checkpoint.
+    // The copy is an ordinary checkpoint.
     assert_eq!(Stored::latest(directory.path()).unwrap().number, 2);
 }
 
@@ -116,7 +117,7 @@ fn what_cannot_be_kept_is_refused_in_a_sentence() {
         use_all(vr, &infos)?;
         vr.safepoint(&vec![7_u8; 1000])?;
         assert_eq!(vr.checkpoint_in_memory()?.number, 1);
-        // The smaller one is still there, and its room is not lost.
+        // The smaller one is still there, and its memory is not leaked.
         vr.safepoint(&vec![7_u8; 2 << 20])?;
         let full = refused(vr)?;
         assert!(full.contains("has no room in its memory") && full.contains("of 1048576 bytes"), "{full}");

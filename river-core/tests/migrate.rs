@@ -1,4 +1,4 @@
-//! VRs that change their machines while others talk to them.
+//! VRs that move between machines while others talk to them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn number(bytes: &[u8]) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes.try_into()?))
 }
 
-/// Checks that the numbers of everybody come one after the other, and answers each.
+/// Checks that the numbers from each sender are consecutive, and answers each.
 #[derive(Serialize, Deserialize)]
 struct Target {
     next: BTreeMap<VrId, u64>,
@@ -60,7 +60,7 @@ impl VirtualResource for Target {
     }
 }
 
-/// Sends numbers, some of them ahead of their answers, until it is told to stop; says how many.
+/// Sends numbers, some of them before the answers to earlier ones, until it is told to stop; reports how many.
 #[derive(Serialize, Deserialize)]
 struct Source {
     to: VrId,
@@ -118,7 +118,7 @@ fn streams_go_on_while_their_target_moves_again_and_again() {
                 assert_eq!(moved.vrs, 1);
                 assert!(moved.bytes > 0 && moved.pause > Duration::ZERO);
                 assert_eq!(where_is(vr, target)?, vm.name);
-                // And one who talks to it.
+                // Also move one that talks to it.
                 vr.migrate(sources[round % 3], &vms[(round / 2) % 3])?;
             }
             assert_eq!(vr.migrate(target, &vms[ROUNDS % 3])?.vrs, 0, "it is there already");
@@ -139,7 +139,7 @@ fn streams_go_on_while_their_target_moves_again_and_again() {
     }
 }
 
-/// Moves to one VM after the other by itself, and ends as it is told.
+/// Moves itself from one VM to the next, and ends as it is told.
 #[derive(Serialize, Deserialize)]
 struct Traveller {
     vms: Vec<VmInfo>,
@@ -157,7 +157,7 @@ impl VirtualResource for Traveller {
     }
 }
 
-/// Passes on whose end it hears of.
+/// Reports each end that it is told of.
 #[derive(Serialize, Deserialize)]
 struct Watcher(VrId);
 
@@ -182,14 +182,14 @@ fn a_vr_moves_itself_and_its_end_is_told_to_all_who_watch() {
         for watcher in watchers.iter() {
             vr.receive(Selector::on(CHANNEL).lane(REPORT).from(watcher))?;
         }
-        // A watcher and the watched cross each other.
+        // A watcher and the VR that it watches pass each other.
         vr.migrate(watchers[0], &vms[2])?;
         vr.send_bytes(traveller, CHANNEL, END, Vec::new())?;
         let told = |watcher| -> Result<String> {
             loop {
                 match vr.receive(Selector::on(CHANNEL).lane(REPORT).from(watcher)) {
                     Ok(envelope) => return Ok(String::from_utf8_lossy(envelope.payload.head()).into_owned()),
-                    // The traveller is this VR's child: its end is told here, too.
+                    // The traveller is this VR's child, so its end is reported here, too.
                     Err(RecvError::Down(down)) if down.who == traveller => {}
                     Err(other) => return Err(other.into()),
                 }
@@ -206,7 +206,7 @@ fn a_vr_moves_itself_and_its_end_is_told_to_all_who_watch() {
     river_core::try_run_recoverable(body).unwrap();
 }
 
-/// Names its process.
+/// Reports its process.
 #[derive(Serialize, Deserialize)]
 struct Process;
 
@@ -250,7 +250,7 @@ fn a_target_that_dies_in_the_middle_takes_the_vr_along_or_leaves_it_where_it_was
                 }
             };
             match (result, answer) {
-                // Undone: it is where it was.
+                // The move was undone: it is where it was.
                 (Err(MigrateError::GivenUp(_) | MigrateError::Vm { .. }), Ok(place)) => {
                     assert_eq!(place, vms[0].name);
                     stayed += 1;
@@ -264,7 +264,7 @@ fn a_target_that_dies_in_the_middle_takes_the_vr_along_or_leaves_it_where_it_was
                         expected += 1;
                     }
                 }
-                // Done, and it died there; or it had answered before.
+                // It has moved, and died there; or it had answered before.
                 (Ok(_), Err(RecvError::Down(down))) => {
                     assert!(matches!(&down.why, Why::HostDied { vm, .. } if *vm == vms[1].name), "{down}");
                     moved += 1;

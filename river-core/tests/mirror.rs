@@ -1,4 +1,4 @@
-//! Mirrored VRs: their processes are killed while others talk to them, and nobody can tell.
+//! Mirrored VRs: their processes are killed while others talk to them, and nobody notices.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,14 +17,14 @@ const NUMBERS: u64 = 1;
 /// The end of a stream.
 const END: u64 = 2;
 const REPORT: u64 = 3;
-/// Where it runs: its process.
+/// Asks in which process it runs.
 const WHERE: u64 = 4;
 
 fn number(bytes: &[u8]) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes.try_into()?))
 }
 
-/// Takes numbers, which come one after the other from everybody, and answers each with a number of its own.
+/// Takes numbers, which must be consecutive from each sender, and answers each with a number of its own.
 #[derive(Serialize, Deserialize)]
 struct Target {
     next: BTreeMap<VrId, u64>,
@@ -74,7 +74,7 @@ impl VirtualResource for Target {
     }
 }
 
-/// Sends numbers, some of them ahead of their answers, until it is told to stop; says how many.
+/// Sends numbers, some of them before the answers to earlier ones, until it is told to stop; reports how many.
 #[derive(Serialize, Deserialize)]
 struct Source {
     to: VrId,
@@ -111,7 +111,7 @@ impl VirtualResource for Source {
     }
 }
 
-/// A receive of the initiator, to which the deaths of others than those it waits for are no reason to stop.
+/// A receive of the initiator, which continues when VRs other than the one that it waits for die.
 fn from(vr: &Vr, who: VrId, lane: u64) -> std::result::Result<Envelope, RecvError> {
     loop {
         match vr.receive(Selector::on(CHANNEL).lane(lane).from(who)) {
@@ -121,7 +121,7 @@ fn from(vr: &Vr, who: VrId, lane: u64) -> std::result::Result<Envelope, RecvErro
     }
 }
 
-/// The process that a VR is in, and the one that started it.
+/// Returns the process that a VR is in, and the process that started that one.
 fn processes_of(vr: &Vr, who: VrId) -> Result<(Pid, Pid)> {
     vr.send_bytes(who, CHANNEL, WHERE, Vec::new())?;
     let answer = from(vr, who, WHERE)?.payload.to_bytes();
@@ -129,7 +129,7 @@ fn processes_of(vr: &Vr, who: VrId) -> Result<(Pid, Pid)> {
     Ok((pid(&answer[..8])?, pid(&answer[8..])?))
 }
 
-/// A target that is mirrored; sources on VMs whose processes stay; the target's process, or its VM, is killed again and again.
+/// A target is mirrored, with sources on VMs whose processes stay; the target's process, or its VM, is killed repeatedly.
 fn killed(vr: &Vr, make: &MakeVms, kill_vms: bool, short: bool, mirrored_source: bool) -> Result {
     let vms = make(vr, 5)?;
     let (safe, deadly) = vms.split_at(2);
@@ -147,7 +147,7 @@ fn killed(vr: &Vr, make: &MakeVms, kill_vms: bool, short: bool, mirrored_source:
         assert_ne!(before.replace(process), Some(process));
         std::thread::sleep(Duration::from_micros(vr.rng().next_u64() % 20_000));
         kill_process(if kill_vms { vm } else { process }, Signal::KILL)?;
-        // It goes on in another process, and has a twin again after a while: on the last of those that may die.
+        // It continues in another process, and after a while has a twin again: on the last of the VMs that may die.
         while processes_of(vr, target)?.0 == process {}
         if round + 1 < deadly.len() {
             vr.mirror(target, &deadly[2])?;
@@ -212,7 +212,7 @@ fn several_that_are_deployed_mirrored_survive_the_same_death() {
                 }
                 count += 1;
             }
-            // Not before they have twins again can the process die without harm.
+            // Only when they have twins again can the process die without harm.
             if round == 0 {
                 for target in group.iter() {
                     vr.mirror(target, &vms[3])?;
@@ -234,7 +234,7 @@ fn it_does_not_matter_where_its_twin_dies_and_without_one_it_ends_as_others_do()
         let error = vr.mirror(target, &vms[0]).unwrap_err().to_string();
         assert!(error.contains("has to be on another VM"), "{error}");
         kill_process(processes_of(vr, other)?.0, Signal::KILL)?;
-        // It goes on alone.
+        // It continues without a twin.
         for count in 0..100_u64 {
             vr.send_bytes(target, CHANNEL, NUMBERS, count.to_le_bytes().to_vec())?;
             let answer = from(vr, target, NUMBERS)?;

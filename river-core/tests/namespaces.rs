@@ -1,5 +1,5 @@
-//! Several machines, made of network namespaces: each with an address of its own, on a bridge in one more namespace.
-//! Nothing is ever sent outside them.
+//! Several machines, made of network namespaces: each with its own address, on a bridge in a further namespace. Nothing is
+//! ever sent outside them.
 
 mod scene;
 
@@ -23,7 +23,7 @@ fn run(command: &str) -> bool {
 }
 
 impl Net {
-    /// None, after having said so, where that cannot be done.
+    /// Returns `None`, after saying so, where that cannot be done.
     fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("rv{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -58,7 +58,7 @@ impl Net {
         format!("{}m{i}", self.name)
     }
 
-    /// A process on a machine.
+    /// Starts a process on a machine.
     fn start(&self, scene: &Scene, i: usize, part: &str, env: &[(&str, &str)]) -> Process {
         let machine = self.machine(i);
         let mut command = scene.command(&["ip", "netns", "exec", &machine], part);
@@ -93,16 +93,16 @@ fn vms_of_all_machines_are_found_and_a_program_runs_over_them() {
     let names: Vec<&str> = found.split(", ").map(|vm| vm.split(':').next().unwrap()).collect();
     assert_eq!(names, ["vm1@127.0.0.1", "vm2@10.77.0.2", "vm2b@10.77.0.2", "vm3@10.77.0.3"]);
 
-    // Without being told so, nothing is searched outside the machine.
+    // Unless told otherwise, searches stay within the machine.
     let found = net.start(&scene, 1, "find", &[]).expect("found");
     assert!(found.starts_with("vm1@127.0.0.1") && !found.contains("10.77"), "{found}");
 
-    // Machines that are named are asked alone; the one VM that the kernel gives the question asks the others there.
+    // Only the machines that are named are asked; the one VM there to which the kernel delivers the probe asks the others.
     let found = net.start(&scene, 1, "find", &[("RIVER_HOSTS", "10.77.0.2, 10.77.0.3")]).expect("found");
     let names: Vec<&str> = found.split(", ").map(|vm| vm.split(':').next().unwrap()).collect();
     assert_eq!(names, ["vm1@127.0.0.1", "vm2@10.77.0.2", "vm2b@10.77.0.2", "vm3@10.77.0.3"]);
 
-    // From 1 to 1, 2, 2, 3 and back, with the image shipped to each.
+    // From 1 to 1, 2, 2, 3 and back, with the image sent to each.
     let program = net.start(&scene, 1, "once", &[NETWORK, ("RIVER_TEST_COUNT", "4")]);
     let allocated = program.expect("allocated");
     assert_eq!(allocated.split(' ').count(), 4, "{allocated}");
@@ -136,7 +136,7 @@ fn a_machine_that_is_cut_off_is_lost_to_the_program_and_free_again() {
 }
 
 impl Net {
-    /// Delays packets and loses some, or at least loses some, whatever the kernel can do. False: it can do neither.
+    /// Delays packets and loses some, or only loses some, depending on the kernel. Returns `false` if it can do neither.
     fn spoil(&self) -> bool {
         let each = |command: &dyn Fn(String) -> bool| (1..=MACHINES).all(|i| command(self.machine(i)));
         if each(&|machine| {
@@ -168,7 +168,7 @@ fn delay_and_loss_of_packets_break_nothing() {
     program.expect("ended");
 }
 
-/// Loses packets too, and needs nothing special of the kernel.
+/// Loses packets too, and needs no special features of the kernel.
 #[test]
 fn a_cable_that_fails_for_moments_breaks_nothing() {
     let Some(net) = Net::new() else { return };
@@ -200,7 +200,7 @@ fn without_a_key_nobody_listens_on_the_network() {
     }
 }
 
-/// Not a test of its own: what `Scene::command` runs.
+/// Not a test: what `Scene::command` runs.
 #[test]
 fn helper_process() {
     scene::play();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 const CHANNEL: Channel = Channel::named("scale");
 
-/// Says its number to its neighbour, and to its parent what its neighbour said and how many sockets its process has.
+/// Sends its number to its neighbour, and reports to its parent its neighbour's number and how many sockets its process has.
 #[derive(Serialize, Deserialize)]
 struct Neighbour {
     number: u32,
@@ -20,7 +20,7 @@ impl VirtualResource for Neighbour {
         let said = vr.receive_where(Selector::on(CHANNEL), |envelope| envelope.src != parent)?;
         let heard = u32::from_le_bytes(said.payload.to_bytes()[..].try_into()?);
         vr.send_bytes(parent, CHANNEL, 0, postcard::to_stdvec(&(self.number, heard, sockets()))?)?;
-        // Nobody's connections end before all are counted.
+        // No connection ends before all are counted.
         vr.receive(Selector::on(CHANNEL).from(parent))?;
         Ok(())
     }
@@ -32,7 +32,7 @@ fn sockets() -> usize {
     targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// A ring over these places; the most sockets that a process had.
+/// A ring over these places. Returns the most sockets that a process had.
 fn ring(vr: &Vr, places: &[river_core::VmInfo]) -> Result<usize> {
     let ring = vr.deploy(places, |index| Neighbour { number: index as u32 })?;
     let count = ring.len();
@@ -67,8 +67,8 @@ fn who_never_talks_has_no_connection() {
     river_core::try_run(|vr| {
         let vms = vr.start_local(100)?;
         let most = ring(vr, &vms)?;
-        // A listener, the control connection, one each way with the initiator and the two neighbours, what the
-        // runtime has for itself; with every pair connected it would be a hundred.
+        // A listener, the control connection, one connection each way with the initiator and the two neighbours, and those of
+        // the runtime itself; if every pair were connected, it would be a hundred.
         assert!(most < 20, "{most} sockets");
         Ok(())
     })

@@ -1,5 +1,5 @@
-//! Attacks on every port that VMs, hosts and programs listen on. After each attack all of them must still serve who has
-//! the key, and none may have grown much.
+//! Attacks on every port on which VMs, hosts and programs listen. After each attack all of them must still serve peers that
+//! have the key, and none may have grown much.
 
 mod scene;
 
@@ -16,20 +16,20 @@ use std::time::{Duration, Instant};
 
 use scene::{Process, Scene};
 
-/// Header, ephemeral key, block and tag of a first message, as `noise` describes it.
+/// The length of a first message: header, ephemeral key, block and tag, see `noise`.
 const FIRST_LEN: usize = 312;
 const CONFIRM_LEN: usize = 16;
 const PROBE_LEN: usize = 1024;
 const MAGIC: &[u8] = b"RIVR\x04\0\0\0";
-/// After so long without an answer none is waited for any more.
+/// After this long without an answer, no more answers are awaited.
 const QUIET: Duration = Duration::from_millis(150);
-/// How much larger, in KiB, a process may be after the attacks.
+/// How many KiB a process may have grown after the attacks.
 const GROWTH: u64 = 32 << 10;
 
 /// Two VMs, and a program with a host on one of them.
 struct World {
     scene: Scene,
-    /// Free.
+    /// Not leased.
     vm: Process,
     leased: Process,
     program: Process,
@@ -55,7 +55,7 @@ impl World {
         world
     }
 
-    /// The VMs, the program and its host.
+    /// Returns the process ids of the VMs, the program and its host.
     fn pids(&self) -> Vec<u32> {
         let mut pids = vec![self.vm.child.id(), self.leased.child.id(), self.program.child.id()];
         for task in fs::read_dir(format!("/proc/{}/task", self.leased.child.id())).unwrap().flatten() {
@@ -72,7 +72,7 @@ impl World {
         ports
     }
 
-    /// Everybody serves as before.
+    /// Checks that all processes serve as before.
     fn check(&mut self) {
         let program = Process::start(self.scene.command(&[], "once").env("RIVER_TEST_NAME", "free"));
         program.expect("served");
@@ -95,14 +95,14 @@ impl World {
     }
 }
 
-/// Memory of a process in KiB.
+/// Returns the resident memory of a process in KiB.
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Every port on which a process listens, and every one at which it can be sent datagrams.
+/// Returns every port on which a process listens, for connections or datagrams.
 fn listening(pid: u32) -> Vec<Port> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let sockets: HashSet<String> = files
@@ -128,18 +128,18 @@ fn listening(pid: u32) -> Vec<Port> {
     ports
 }
 
-/// Bytes that are different each time.
+/// Returns bytes that are different each time.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     fs::File::open("/dev/urandom").unwrap().take(length as u64).read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-/// Sends bytes and returns what comes back until the other side closes the connection.
+/// Sends bytes and returns the reply, until the other side closes the connection.
 fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // The other side may have had enough before all is sent.
+    // The other side may close before everything is sent.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
@@ -150,7 +150,7 @@ fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Sends datagrams and counts the answers, for the first of which it waits so long.
+/// Sends datagrams and counts the answers; waits for the first one no longer than `patience`.
 fn ask_for(patience: Duration, address: SocketAddr, datagrams: impl IntoIterator<Item = Vec<u8>>) -> usize {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_broadcast(true).unwrap();
@@ -167,7 +167,7 @@ fn ask_for(patience: Duration, address: SocketAddr, datagrams: impl IntoIterator
     answers
 }
 
-/// The same where none is expected.
+/// Like [`ask_for`], when no answer is expected.
 fn ask(address: SocketAddr, datagrams: impl IntoIterator<Item = Vec<u8>>) -> usize {
     ask_for(QUIET, address, datagrams)
 }
@@ -192,10 +192,10 @@ fn no_attack_without_the_key_gets_anywhere() {
     });
     world.attack("a first message that only looks right", |port| match port {
         Port::Tcp(address) => {
-            // Made with another key, it differs from noise as little.
+            // A message made with another key looks no different from noise.
             let answer = say(address, &[MAGIC, &noise(FIRST_LEN - MAGIC.len())].concat());
             assert!(answer.len() == FIRST_LEN && answer[6] == 3 && answer[8..].iter().all(|b| *b == 0));
-            // Another version is told ours, and nothing else.
+            // A peer of another version is told our version, and nothing else.
             let mut other = [MAGIC, &noise(FIRST_LEN - MAGIC.len())].concat();
             other[4] = 0xee;
             assert_eq!(say(address, &other)[6], 2);
@@ -211,7 +211,7 @@ fn no_attack_without_the_key_gets_anywhere() {
     });
     world.attack("a replayed handshake", |port| {
         let Port::Tcp(address) = port else { return };
-        // The first message is genuine, so it is answered; but not with the answer for which the rest was made.
+        // The first message is genuine, so it is answered; but that is not the answer for which the rest was made.
         for length in [FIRST_LEN, FIRST_LEN + CONFIRM_LEN, recorded.len()] {
             assert_eq!(say(address, &recorded[..length]).len(), FIRST_LEN);
         }
@@ -228,17 +228,17 @@ fn no_attack_without_the_key_gets_anywhere() {
     let answers = AtomicUsize::new(0);
     world.attack("a replayed probe", |port| {
         let Port::Udp(address) = port else { return };
-        // A VM that has answered often enough says no more.
+        // A VM that has answered often enough does not answer any more.
         let patience = if answers.load(Ordering::Relaxed) == 0 { Duration::from_secs(5) } else { QUIET };
         let more = ask_for(patience, address, std::iter::repeat_n(probe.clone(), 2000));
         answers.fetch_add(more, Ordering::Relaxed);
     });
-    // Of each VM a bounded number, wherever it was sent.
+    // Each VM gives a bounded number, whichever address was used.
     let answers = answers.into_inner();
     assert!((1..=2 * 32).contains(&answers), "{answers}");
 }
 
-/// What a program sends to a VM at first, recorded on the way.
+/// Returns what a program first sends to a VM, recorded on the way.
 fn record_handshake(world: &World) -> Vec<u8> {
     let Some(Port::Tcp(vm)) =
         listening(world.vm.child.id()).into_iter().find(|port| matches!(port, Port::Tcp(_)))
@@ -272,7 +272,7 @@ fn record_handshake(world: &World) -> Vec<u8> {
     recorded[..recorded.len().min(2000)].to_vec()
 }
 
-/// A probe as any process of the machine can overhear it.
+/// Returns a probe, which any process of the machine can overhear.
 fn record_probe(world: &World) -> Vec<u8> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -303,7 +303,7 @@ fn thousands_of_half_open_connections_keep_nobody_out() {
     for (i, port) in std::iter::repeat_n(ports, each).flatten().enumerate() {
         let Port::Tcp(address) = port else { continue };
         let mut stream = TcpStream::connect(address).unwrap();
-        // Some say nothing, some begin.
+        // Some connections are silent, some begin a handshake.
         if i % 3 == 0 {
             let _ = stream.write_all(&MAGIC[..i % 8]);
         }
@@ -324,7 +324,7 @@ fn who_has_another_key_finds_nothing_and_is_refused() {
     let key = world.scene.key("other", "a7");
     let found = Process::start(world.scene.command(&[], "find").env("RIVER_KEY_FILE", &key)).expect("found");
     assert_eq!(found, "");
-    // A VM of its own is found; with the address of another it is refused.
+    // Its own VM, with the same key, is found; at the address of a VM with the other key it is refused.
     let mut command = world.scene.command(&[], "vm");
     command.env("RIVER_KEY_FILE", &key).env("RIVER_TEST_NAME", "own");
     let own = Process::start(&mut command);
@@ -349,7 +349,7 @@ fn another_user_of_the_machine_cannot_use_the_vm() {
         return;
     }
     let mut world = World::new();
-    // A place of that user's, with a copy of this executable.
+    // A directory of the other user, with a copy of this executable.
     let theirs = tempfile::tempdir().unwrap();
     fs::set_permissions(theirs.path(), PermissionsExt::from_mode(0o777)).unwrap();
     let executable = theirs.path().join("program");
@@ -376,7 +376,7 @@ fn another_user_of_the_machine_cannot_use_the_vm() {
     let output = stranger("find", own.to_str().unwrap());
     assert!(output.contains("[found] \n"), "{output}");
     assert!(own.exists(), "a key of their own was made");
-    // The key of the VM's user is not for others, even where the directory is open.
+    // Other users cannot read the key of the VM's user, even if the directory is open.
     fs::set_permissions(world.scene.directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
     let output = stranger("find", world.scene.path("key").to_str().unwrap());
     assert!(output.contains("cannot read the cluster key"), "{output}");
@@ -392,7 +392,7 @@ fn encryption_changes_nothing_for_programs() {
     program.expect("ended");
 }
 
-/// Not a test of its own: what `Scene::command` runs.
+/// Not a test: what `Scene::command` runs.
 #[test]
 fn helper_process() {
     scene::play();

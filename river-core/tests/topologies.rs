@@ -1,4 +1,4 @@
-//! The topologies are what they say that they are.
+//! Checks that the topologies are as described.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const CHANNEL: Channel = Channel::named("test");
 const PLACES: usize = 3;
 
-/// Says on which VM it is, in which process, started by which, with which links.
+/// Reports on which VM and in which process it is, which process started that, and its links.
 #[derive(Serialize, Deserialize)]
 struct Whereabouts;
 

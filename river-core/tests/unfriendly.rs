@@ -1,4 +1,4 @@
-//! User code that panics where nobody expects it, and hosts that leave something behind.
+//! User code that panics in unexpected places, and hosts that leave something behind.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 const CHANNEL: Channel = Channel::named("test");
 const OTHER: Channel = Channel::named("other");
 
-/// State that can be written, and panics when it is read.
+/// State that can be encoded, but panics when it is decoded.
 #[derive(Debug, Serialize)]
 struct Unreadable;
 
@@ -31,7 +31,7 @@ impl VirtualResource for Unreadable {
     }
 }
 
-/// Answers what it is sent.
+/// Sends back what it receives.
 #[derive(Serialize, Deserialize)]
 struct Echo;
 
@@ -66,7 +66,7 @@ impl Drop for Grudge {
     }
 }
 
-/// A VR with which something is kept that panics when it goes.
+/// A VR that keeps a value which panics when it is dropped.
 #[derive(Serialize, Deserialize)]
 struct Resentful;
 
@@ -92,13 +92,13 @@ fn what_panics_when_a_vr_ends_is_told_to_those_who_wait_for_it() {
     .unwrap();
 }
 
-/// Starts a process in a group of its own, which keeps what it inherits open, and is killed.
+/// Starts a process in a group of its own, which keeps inherited files open; then it is killed.
 #[derive(Serialize, Deserialize)]
 struct Parent;
 
 impl VirtualResource for Parent {
     fn main(&mut self, vr: &Vr) -> Result {
-        // It reads from its parent, and so ends with it, though later than anybody waits for.
+        // The child reads from its parent, and so ends with it, though later than anybody waits.
         let mut child = Command::new("sh");
         child.args(["-c", "while read _; do :; done; sleep 8"]).stdin(Stdio::piped()).process_group(0);
         let child = child.spawn()?;
@@ -126,7 +126,7 @@ fn a_process_that_outlives_its_host_does_not_hide_how_the_host_died() {
     .unwrap();
 }
 
-/// What a handler receives may come behind what its VR waits for.
+/// A handler may receive envelopes that are behind the one that its VR waits for.
 #[test]
 fn what_comes_while_a_handler_receives_ends_the_outer_wait() {
     river_core::testing::threads(2, |vr, index, ids| {
@@ -219,7 +219,7 @@ fn patience_may_be_endless() {
     .unwrap();
 }
 
-/// Has no file left when it sends to `to` for the first time; then some are free again.
+/// Has no file left when it first sends to `to`; then some become free again.
 #[derive(Serialize, Deserialize)]
 struct Hoarder {
     to: VrId,
@@ -241,7 +241,7 @@ impl VirtualResource for Hoarder {
     }
 }
 
-/// Passes one message on to its parent.
+/// Forwards one message to its parent.
 #[derive(Serialize, Deserialize)]
 struct Relay;
 
@@ -275,12 +275,12 @@ fn a_trace_that_cannot_be_written_is_an_error() {
     let traced = || river_core::Launch::new().trace("/dev/full");
     let error = traced().try_run(|_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("cannot write the trace /dev/full"), "{error}");
-    // What the program itself says comes first.
+    // The program's own error comes first.
     let error = traced().try_run(|_| Result::<()>::Err(river_core::VrError::msg("no luck"))).unwrap_err();
     assert_eq!(error.to_string(), "no luck");
 }
 
-/// Writes to a pipe that nobody reads from.
+/// Writes to a pipe that nobody reads.
 #[derive(Serialize, Deserialize)]
 struct Piper;
 

@@ -1,4 +1,4 @@
-//! A job that is set up: code, input, output and options.
+//! Jobs ready to run: code, input, output and options.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,10 +28,10 @@ use crate::task::{MapTotals, ReduceTotals};
 use crate::travel::Travel;
 use crate::varint;
 
-/// How many reducers a job has unless it says so. It does not depend on the number of VMs, so neither does the output.
+/// The default number of reducers. It does not depend on the number of VMs, so neither does the output.
 const REDUCERS: usize = 16;
 
-/// A job that is set up: code, input, output and options. It can be run any number of times.
+/// A job that is ready to run: code, input, output and options. It can be run any number of times.
 #[must_use = "nothing happens before `run`"]
 #[derive(Debug)]
 pub struct Job<M: MapReduce> {
@@ -48,7 +48,7 @@ pub struct Job<M: MapReduce> {
     progress: bool,
 }
 
-/// What a job has left: its records, if they were collected, and a report.
+/// The result of a job: its records, if they were collected, and a report.
 pub struct Outcome<K, V> {
     parts: Vec<Vec<Bytes>>,
     directory: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct Outcome<K, V> {
 }
 
 impl<M: MapReduce> Job<M> {
-    /// A job whose output is collected.
+    /// Makes a job whose output is collected.
     pub fn new(code: M, input: Input<M::Input>) -> Self {
         Self {
             code,
@@ -74,60 +74,60 @@ impl<M: MapReduce> Job<M> {
         }
     }
 
-    /// Where the records go. Default: [`Output::collect`].
+    /// Sets where the records go. Default: [`Output::collect`].
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
         self
     }
 
-    /// How many reduce tasks there are, and files in the output directory. Default: 16. With one, the output is sorted as a
-    /// whole; see also [`sorted`](Self::sorted).
+    /// Sets the number of reduce tasks, and of files in the output directory. Default: 16. With one, the output is
+    /// sorted as a whole; see also [`sorted`](Self::sorted).
     pub fn reducers(mut self, reducers: usize) -> Self {
         self.reducers = reducers;
         self
     }
 
-    /// How many bytes of memory all processes of the job may use together, but the caller's own. What does not fit
-    /// goes to temporary files. Default: half the memory of the VMs' machines.
+    /// Limits the memory, in bytes, that all processes of the job except the caller's may use together. Data that does
+    /// not fit is spilled to temporary files. Default: half the memory of the VMs' machines.
     ///
-    /// The limit is for what the job moves; a single record or value that user code holds has to fit beside it. Each VM needs
-    /// 16 MiB: 12 for its process, 4 for records. With less the job runs nevertheless, uses more than the limit, and says so
-    /// in its report and by `tracing`.
+    /// The limit covers the data that the job moves; a single record or value that user code holds must fit besides.
+    /// Each VM needs 16 MiB: 12 for its process, 4 for records. With less the job runs nevertheless, exceeds the limit,
+    /// and warns in its report and through `tracing`.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
     }
 
-    /// About how many bytes of a file a map task reads; for items, their bytes; for generated input, how many numbers.
+    /// Sets the approximate size of a map task's split: in bytes for files and items, in numbers for generated input.
     /// Default: 128 MiB, less for small inputs, so that there are about 12 tasks.
     pub fn split_size(mut self, size: u64) -> Self {
         self.split_size = Some(size);
         self
     }
 
-    /// Sorts the output as a whole: all keys of a reducer come before those of the next. Ranges of keys are chosen by a look
-    /// at a sample of the input, which the VMs take before the job begins.
+    /// Sorts the output as a whole: all keys of a reducer come before those of the next. The ranges of keys are chosen
+    /// from a sample of the input, which the VMs take before the job begins.
     pub fn sorted(mut self) -> Self {
         self.sorted = true;
         self
     }
 
-    /// Leaves out up to so many records on which the map function panics, or which are not what the input is said to be.
-    /// Default: none, so the first one ends the job. The report names them.
+    /// Skips up to this many records on which the map function panics, or which are malformed. Default: none, so the
+    /// first one ends the job. The report lists them.
     pub fn skip_bad_records(mut self, at_most: u64) -> Self {
         self.skippable = at_most;
         self
     }
 
-    /// Whether a task that takes much longer than others is given to a second VM. Default: yes. For reduce functions that
-    /// do something else than emit.
+    /// Whether a straggling task is also given to a second VM. Default: yes. Turn it off for reduce functions with side
+    /// effects besides emitting.
     pub fn speculate(mut self, speculate: bool) -> Self {
         self.speculate = speculate;
         self
     }
 
-    /// Whether what VMs send each other is compressed (LZ4), as far as it shrinks. Default: between machines, where it is
-    /// faster, and not within one, where it is not.
+    /// Whether data sent between VMs is compressed (LZ4) where that shrinks it. Default: between machines, where it is
+    /// faster, but not within one, where it is not.
     pub fn compress(mut self, compress: bool) -> Self {
         self.compress = Some(compress);
         self
@@ -141,14 +141,14 @@ impl<M: MapReduce> Job<M> {
 
     /// Runs the job on a cluster.
     ///
-    /// VMs that die on the way are done without: what they had done is done again as far as it is needed.
+    /// Tolerates the death of VMs: their work is redone as far as it is needed.
     ///
     /// # Errors
     /// [`JobError`].
     ///
     /// # Blocking
-    /// Until it is done. If the program limits its mailbox ([`Vr::limit_queue`](river_core::Vr::limit_queue)), what waits there
-    /// for other receives has to leave some room.
+    /// Until it is done. If the program limits its mailbox ([`Vr::limit_queue`](river_core::Vr::limit_queue)), messages there that wait
+    /// for other receives must leave some room.
     pub fn run(&self, cluster: &Cluster<'_>) -> Result<Outcome<M::OutKey, M::OutValue>, JobError>
     where
         M: Travel,
@@ -211,8 +211,8 @@ impl<M: MapReduce> Job<M> {
         self.finish(directory, parts, report, start, done.map_time)
     }
 
-    /// Runs the job in the caller's thread, without VMs, one task after the other: for debugging. The output is the same
-    /// as that of [`run`](Self::run).
+    /// Runs the job in the caller's thread, without VMs, one task after the other: for debugging. The output is the
+    /// same as that of [`run`](Self::run).
     ///
     /// # Errors
     /// [`JobError`].
@@ -248,7 +248,7 @@ impl<M: MapReduce> Job<M> {
         }
     }
 
-    /// A limit that so many VMs cannot keep, in words.
+    /// A warning if this many VMs cannot keep the memory limit.
     fn too_little_memory(&self, vms: usize) -> Option<String> {
         let (limit, least) = (self.memory?, memory::least(vms));
         (limit < least).then(|| {
@@ -269,7 +269,7 @@ impl<M: MapReduce> Job<M> {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let directory = match &self.output.place {
             Place::Collect => None,
-            // Workers have the working directory of this process, where it exists.
+            // Workers have the working directory of this process, if it exists on their machine.
             Place::Directory { path, .. } => {
                 Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()).into())
             }
@@ -289,12 +289,12 @@ impl<M: MapReduce> Job<M> {
         Ok((settings, splits))
     }
 
-    /// Whether a sample has to be looked at before the job begins.
+    /// Whether a sample must be taken before the job begins.
     fn is_cut_by_range(&self) -> bool {
         self.sorted && self.reducers > 1
     }
 
-    /// Ranges of keys, by a sample of them.
+    /// Chooses ranges of keys from a sample of them.
     fn bounds(&self, sample: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
         Some(partition::bounds::<M::Key>(sample, self.reducers))
     }
@@ -333,7 +333,7 @@ impl<M: MapReduce> Job<M> {
     }
 }
 
-/// The failure of a task that ran in the caller's process.
+/// Converts the failure of a task that ran in the caller's process.
 fn here(failure: &Failure) -> JobError {
     JobError::Failed { task: "a task".into(), vm: "(none: this process)".into(), why: failure.to_string() }
 }
@@ -365,7 +365,7 @@ fn report<'a>(
 }
 
 impl<K: Datum, V: Datum> Outcome<K, V> {
-    /// The records: reducer by reducer, each in the order in which it emitted them.
+    /// Returns the records: reducer by reducer, each in the order in which it emitted them.
     ///
     /// # Errors
     /// [`JobError::NotCollected`] if they went to a directory.
@@ -381,7 +381,7 @@ impl<K: Datum, V: Datum> Outcome<K, V> {
     }
 }
 
-/// Appends the records of a part that was collected.
+/// Appends the records of a collected part.
 fn read_records<K: Datum, V: Datum>(part: &[Bytes], records: &mut Vec<(K, V)>) -> Result<(), JobError> {
     let bytes = match part {
         [one] => one.clone(),
@@ -400,19 +400,19 @@ fn read_records<K: Datum, V: Datum>(part: &[Bytes], records: &mut Vec<(K, V)>) -
     Ok(())
 }
 
-/// A job cannot have left this, but bytes that came over a network are not believed.
+/// No job leaves this, but bytes from a network are not trusted.
 fn damaged() -> JobError {
     JobError::Settings("the collected records cannot be read".into())
 }
 
 impl<K, V> Outcome<K, V> {
-    /// What the job has done, in numbers.
+    /// Statistics of the job.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
     }
 
-    /// What user code counted.
+    /// The counters of user code.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.report.counters

@@ -12,10 +12,10 @@ use crate::error::{Death, JobError};
 use crate::protocol::CHANNEL;
 use crate::worker::Worker;
 
-/// VMs with workers that run jobs, one after the other: chained and iterative jobs use the same.
+/// VMs with workers that run jobs, one after the other: chained and iterative jobs share a cluster.
 ///
-/// Each VM has as many workers as it has *slots*, one unless asked for otherwise: start a VM per core, or give a VM as
-/// many slots as it has cores.
+/// Each VM has as many workers as it has *slots*, by default one: start a VM per core, or give a VM as many slots as it
+/// has cores.
 ///
 /// ```no_run
 /// # use river_mapreduce::{Cluster, Input, Job, MapReduce, Travel};
@@ -32,7 +32,7 @@ pub struct Cluster<'v> {
     vms: Vec<VmInfo>,
     pub(crate) places: Vec<PlaceInfo>,
     pub(crate) workers: Vec<WorkerInfo>,
-    /// Whose end means the end of which place.
+    /// The place to which each VR belongs; the place is lost when the VR ends.
     pub(crate) place_of: HashMap<VrId, usize>,
     pub(crate) deaths: RefCell<HashMap<usize, Death>>,
     pub(crate) next_attempt: Cell<u64>,
@@ -54,24 +54,24 @@ pub(crate) struct WorkerInfo {
 }
 
 impl<'v> Cluster<'v> {
-    /// Finds idle VMs, leases them for this program and starts a worker on each: `4` is exactly four, `2..` at least two
-    /// and all that can be had, `..` all, but at least one.
+    /// Finds idle VMs, leases them for this program and starts a worker on each. `4` means exactly four, `2..` at least
+    /// two and as many as are available, `..` all available, but at least one.
     ///
     /// # Errors
-    /// [`JobError::Deploy`]; if there are too few it says how many there are, and how to start more.
+    /// [`JobError::Deploy`]; if there are too few VMs, it tells how many there are, and how to start more.
     ///
     /// # Blocking
-    /// Until enough have answered, at most about a second, and until the program has reached them all.
+    /// Until enough VMs have answered, at most about a second, and until the program has been sent to all of them.
     pub fn connect(vr: &'v Vr, count: impl Into<Count>) -> Result<Self, JobError> {
         let count = count.into();
         Self::lease(vr, idle(vr, count)?, count)
     }
 
-    /// Like [`connect`](Self::connect), but if no VM is idle anywhere it starts some on this machine, gone when the
-    /// program ends: `n`, or as many as there are cores.
+    /// Like [`connect`](Self::connect), but if no VM is idle anywhere, starts VMs on this machine, which end with the
+    /// program: `n`, or one per core.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); with `Some(n)`, and some VMs idle but fewer than `n`, there is an error, not a
+    /// As [`connect`](Self::connect). With `Some(n)`, if some VMs are idle but fewer than `n`, there is an error, not a
     /// mixture.
     pub fn connect_or_start(vr: &'v Vr, n: Option<usize>) -> Result<Self, JobError> {
         let count = n.map_or(Count::AtLeast(1), Count::Exactly);
@@ -85,19 +85,19 @@ impl<'v> Cluster<'v> {
 
     fn lease(vr: &'v Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Self, JobError> {
         if found.len() < count.minimum() {
-            // It will fail, but those that are in use belong into the error.
+            // It will fail, but the error should list the VMs that are in use.
             found = vr.discover(Query::default())?;
         }
         Self::on_own(vr, vr.allocate(found, count)?)
     }
 
-    /// On VMs that nobody else knows of: they are given back if there is no cluster.
+    /// On VMs that nothing else uses: they are given back if no cluster can be made.
     fn on_own(vr: &'v Vr, vms: Vec<VmInfo>) -> Result<Self, JobError> {
         Self::on(vr, &vms).inspect_err(|_| drop(vr.release(&vms)))
     }
 
-    /// Gives the VMs back, also those that the program had leased by itself; the workers end, and whatever else of the
-    /// program runs there. Without it they are kept until the program ends.
+    /// Gives the VMs back, including those that the program had leased itself; the workers end, as does everything else
+    /// that the program runs there. Without this call the VMs are kept until the program ends.
     ///
     /// # Errors
     /// [`JobError::Deploy`] if the program is ending.
@@ -110,13 +110,13 @@ impl<'v> Cluster<'v> {
         let mut living: HashSet<VrId> = living.map(|(id, _)| *id).collect();
         living.iter().for_each(|id| self.vr.watch(*id));
         self.vr.release(&self.vms)?;
-        // The program itself is not to hear of these ends, but of all others.
+        // These ends are no news for the program, unlike all others.
         let mut foreign = Vec::new();
         while !living.is_empty() {
             match self.vr.receive(Selector::on(CHANNEL)) {
                 Err(RecvError::Down(down)) if living.remove(&down.who) => {}
                 Err(RecvError::Down(down)) => foreign.push(down.who),
-                // What a straggler has still to say.
+                // A late message of a straggler.
                 Ok(_) => {}
                 Err(_) => return Err(JobError::Stopped),
             }
@@ -126,7 +126,7 @@ impl<'v> Cluster<'v> {
         Ok(())
     }
 
-    /// Has the program hear of deaths that were told to the cluster: by its next receive.
+    /// Makes the program's next receive report deaths of which the cluster was told.
     pub(crate) fn tell_again(&self, foreign: &[VrId]) {
         foreign.iter().for_each(|who| self.vr.watch(*who));
     }
@@ -139,7 +139,7 @@ impl<'v> Cluster<'v> {
         Self::with_slots(vr, vms, 1)
     }
 
-    /// Starts so many workers on each of these VMs.
+    /// Starts this many workers on each of these VMs.
     ///
     /// # Errors
     /// [`JobError::Deploy`]; [`JobError::Settings`] for no slots or no VMs; [`JobError::Recoverable`].
@@ -176,13 +176,13 @@ impl<'v> Cluster<'v> {
         Self { vr, vms, places, workers, place_of, deaths, next_attempt }
     }
 
-    /// The names of the VMs, those that were lost among them.
+    /// The names of the VMs, including those that were lost.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.places.iter().map(|place| place.name.as_str()).collect()
     }
 
-    /// How many VMs there are that were not lost.
+    /// The number of VMs that were not lost.
     #[must_use]
     pub fn alive(&self) -> usize {
         self.places.len() - self.deaths.borrow().len()

@@ -1,23 +1,23 @@
-//! Numbers that jobs count by name.
+//! Named counters of jobs.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Numbers that a job's user code counted by name, over all tasks that count: those of attempts that failed or were not
-/// needed are not in it.
+/// The named counters of a job's user code, summed over the attempts whose results were used: attempts that failed or
+/// were not needed do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters(BTreeMap<String, u64>);
 
 impl Counters {
-    /// The count of that name; 0 if nothing was counted.
+    /// The value of the counter; 0 if it was never increased.
     #[must_use]
     pub fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// All counts by name.
+    /// All counters in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, count)| (name.as_str(), *count))
     }

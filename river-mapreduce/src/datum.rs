@@ -1,7 +1,8 @@
-//! What keys, values and records can be: types with a compact encoding, in which they are sorted, shuffled and stored.
+//! The types of keys, values and records: types with a compact encoding, in which they are sorted, shuffled and stored.
 //!
-//! Records are never decoded to be moved: user code is given a borrowed view ([`Ref`]) of the bytes, and what it emits
-//! is encoded at once. A `String` is seen as `&str`, a `Vec<u8>` as `&[u8]`, a number as itself.
+//! Moving records never decodes them: user code gets a borrowed view ([`Ref`]) of the bytes, and what it emits is
+//! encoded at once. The view of a `String` is `&str`, that of a `Vec<u8>` is `&[u8]`, and that of a number is the
+//! number itself.
 
 mod bytes;
 mod number;
@@ -13,69 +14,70 @@ use std::cmp::Ordering;
 pub use self::serde::Serde;
 pub(crate) use self::tuple::{encode_pair, pair_width};
 
-/// How user code sees a `T` inside a record: `&str` for `String`, `&[u8]` for `Vec<u8>`, `u64` for `u64`.
+/// The view of a `T` inside a record: `&str` for `String`, `&[u8]` for `Vec<u8>`, `u64` for `u64`.
 pub type Ref<'a, T> = <T as Datum>::Ref<'a>;
 
-/// A type that records can be made of.
+/// A type of which records can consist.
 ///
 /// Implemented for `String`, `Vec<u8>`, `[u8; N]`, integers, floats, `bool`, `()`, pairs and triples of these, and
-/// [`Serde<T>`] for whatever serde can encode. Implement it, and [`Key`] if it is one, for a type of your own to give it
-/// an encoding or an order of its own.
+/// [`Serde<T>`] for any type that serde can encode. Implement it, and [`Key`] for keys, to give a type of your own its
+/// own encoding or order.
 pub trait Datum: Sized + Send + 'static {
     /// The borrowed view.
     type Ref<'a>;
 
-    /// How many bytes every value's encoding has, if it is the same for all. Then no length is stored.
+    /// The length of every value's encoding, if it is the same for all. Then no length is stored.
     const WIDTH: Option<usize> = None;
 
     /// Appends the encoding.
     fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>);
 
-    /// Reads an encoding.
+    /// Decodes a value, as a view.
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes are not an encoding of this type.
     fn decode(bytes: &[u8]) -> Result<Self::Ref<'_>, DecodeError>;
 
-    /// A value of its own.
+    /// Converts a view to an owned value.
     fn own(value: Self::Ref<'_>) -> Self;
 
-    /// The view of a value.
+    /// Returns the view of a value.
     fn view(&self) -> Self::Ref<'_>;
 
-    /// Appends the value as people read it, for text output.
+    /// Appends the value in readable form, for text output.
     fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>);
 
-    /// The encoding: the value's own bytes where it has them, otherwise written into `scratch`.
+    /// Returns the encoding: the value's own bytes if it has them, otherwise written into `scratch`.
     fn bytes<'r>(value: &'r Self::Ref<'_>, scratch: &'r mut Vec<u8>) -> &'r [u8] {
         scratch.clear();
         Self::encode(value, scratch);
         scratch
     }
 
-    /// How many bytes a value occupies beside its own size, for the accounting of memory.
+    /// How many bytes a value occupies on the heap, for the accounting of memory.
     #[inline]
     fn heap_bytes(&self) -> usize {
         0
     }
 
-    /// The value in 32 bits, if it fits: then it lies beside its key while values are combined, which is faster.
-    /// [`from_small`](Self::from_small) makes it again. Default: `None`.
+    /// The value in 32 bits, if it fits: then it is stored next to its key while values are combined, which is faster.
+    /// [`from_small`](Self::from_small) is the inverse. Default: `None`.
     #[inline]
     fn to_small(&self) -> Option<u32> {
         None
     }
 
-    /// The value whose [`to_small`](Self::to_small) is this.
+    /// The value whose [`to_small`](Self::to_small) is `small`.
     #[inline]
     fn from_small(_small: u32) -> Option<Self> {
         None
     }
 }
 
-/// A [`Datum`] with an order: what a job sorts by.
+/// A [`Datum`] with an order, by which a job sorts.
 ///
-/// Two keys are the same if their encodings are the same bytes, so `compare` must return `Equal` for these only.
+/// Two keys are equal if and only if their encodings are the same bytes, so `compare` must return `Equal` only for
+/// those.
 pub trait Key: Datum {
     /// Compares two encodings.
     #[inline]
@@ -83,33 +85,33 @@ pub trait Key: Datum {
         a.cmp(b)
     }
 
-    /// A number that orders as `compare` does, as far as it goes: if it is smaller for `a` than for `b`, then `a` comes
-    /// first; if it is equal, `compare` decides. Most comparisons in a sort need nothing else.
+    /// A number whose order agrees with `compare`: if it is smaller for `a` than for `b`, then `a` comes first; if it
+    /// is equal, `compare` decides. Most comparisons in a sort need nothing else.
     #[inline]
     fn prefix(bytes: &[u8]) -> u64 {
         first_eight(bytes)
     }
 }
 
-/// Bytes are not an encoding of the type that was expected.
+/// The error for bytes that are not an encoding of the expected type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{bytes} bytes are not {expected}{}", if .detail.is_empty() { String::new() } else { format!(": {}", .detail) })]
 pub struct DecodeError {
-    /// What was expected: "valid UTF-8", "a u64".
+    /// The expected type: "valid UTF-8", "a u64".
     pub expected: String,
-    /// How many bytes there are.
+    /// The number of bytes.
     pub bytes: usize,
-    /// What is wrong with them, if that is known.
+    /// What is wrong with them, if known.
     pub detail: String,
 }
 
 impl DecodeError {
-    /// `bytes` are not `expected`.
+    /// The error that `bytes` are not an encoding of `expected`.
     pub fn new(expected: impl Into<String>, bytes: &[u8]) -> Self {
         Self { expected: expected.into(), bytes: bytes.len(), detail: String::new() }
     }
 
-    /// With what is wrong.
+    /// Adds what is wrong with the bytes.
     #[must_use]
     pub fn because(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
@@ -117,13 +119,13 @@ impl DecodeError {
     }
 }
 
-/// The first eight bytes as a number that orders as they do; missing ones count as zero.
+/// The first eight bytes as a number with the same order; missing bytes count as zero.
 #[inline]
 pub(crate) fn first_eight(bytes: &[u8]) -> u64 {
     if let Some(eight) = bytes.first_chunk::<8>() {
         return u64::from_be_bytes(*eight);
     }
-    // Two loads that overlap, rather than a copy of a length that only the run knows.
+    // Two overlapping loads, rather than a copy whose length is known only at run time.
     if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         let last = u64::from(u32::from_be_bytes(*last));
         let rest = (last << (64 - 8 * bytes.len())) & 0xffff_ffff;
@@ -163,7 +165,7 @@ pub(crate) mod testing {
         bytes
     }
 
-    /// Encoding and decoding is the identity, and encodings order as the values do.
+    /// Checks that decoding inverts encoding, and that encodings have the order of the values.
     pub(crate) fn check<T: Key + Ord + std::fmt::Debug>(a: &T, b: &T) {
         let (x, y) = (encoded(a), encoded(b));
         assert_eq!(T::own(T::decode(&x).unwrap()), *a);

@@ -1,6 +1,6 @@
-//! The depot: the VR of a VM that hands out what its map tasks have made, also while its workers are busy.
+//! The depot: the VR of a VM that serves the output of its map tasks, even while its workers are busy.
 //!
-//! A reader asks for as many bytes as it has room for, so a request is a credit, and nothing is sent that nobody waits for.
+//! A reader requests as many bytes as it has room for, so a request is a credit, and nothing is sent unsolicited.
 
 use bytes::Bytes;
 use river_core::trace::Label;
@@ -54,7 +54,7 @@ impl VirtualResource for Depot {
             if let Err(error) = vr.send_bytes(envelope.src, CHANNEL, 0, answer)
                 && let Some(master) = vr.parent()
             {
-                // Mostly who asked is gone, as the master knows.
+                // Usually the reader is gone, which the master knows.
                 let why = error.to_string();
                 let message = ToMaster::Unanswered { worker: envelope.src, why };
                 send_patiently(vr, master, &encode(&message, Bytes::new())?)?;

@@ -1,4 +1,4 @@
-//! The master's shell: does what the state machine says, and tells it what has happened.
+//! The driver of the master: executes the actions of the state machine, and reports events to it.
 
 #[cfg(test)]
 mod tests;
@@ -23,13 +23,13 @@ use crate::sort::Part;
 use crate::spec::JobSpec;
 use crate::task::{MapTotals, ReduceTotals};
 
-/// How long to wait for a message before stragglers are looked for.
+/// How long to wait for a message before checking for stragglers.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a job has done on a cluster.
+/// The result of a job on a cluster.
 pub(crate) struct Done {
     pub(crate) maps: Vec<Mapped>,
-    /// With what was collected.
+    /// Including collected output.
     pub(crate) reduces: Vec<Reduced>,
     pub(crate) map_time: Duration,
     pub(crate) reissued: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// Bytes that the reducers are given.
+    /// Bytes that the reducers receive.
     pub(crate) fn shuffled_bytes(&self) -> u64 {
         self.runs.iter().flatten().map(|part| part.len).sum()
     }
@@ -58,18 +58,18 @@ pub(crate) struct Reduced {
     pub(crate) collected: Vec<Bytes>,
 }
 
-/// How a job is to be run.
+/// How to run a job.
 pub(crate) struct Run<'a> {
     pub(crate) spec: JobSpec,
     pub(crate) splits: &'a [Split],
     pub(crate) directory: Option<&'a Directory>,
     pub(crate) speculate: bool,
-    /// Whether what is shuffled is compressed; `None`: between machines.
+    /// Whether to compress shuffled data; `None`: only between machines.
     pub(crate) compress: Option<bool>,
     pub(crate) bar: Bar,
 }
 
-/// Runs a job. Blocks until it is done or cannot be done.
+/// Runs a job. Blocks until it is done or has failed.
 pub(crate) fn run(cluster: &Cluster<'_>, run: Run<'_>) -> Result<Done, JobError> {
     let mut driver = Driver::new(cluster, run);
     let result = driver.run();
@@ -91,16 +91,16 @@ struct Driver<'a, 'v> {
     master: Master,
     maps: Vec<Mapped>,
     reduces: Vec<Reduced>,
-    /// Records that map tasks have read, as far as they have said.
+    /// How many records each map task has read, as far as it has reported.
     read: Vec<u64>,
-    /// Output that goes to the caller, by attempt.
+    /// Output that is returned to the caller, by attempt.
     outputs: HashMap<u64, Vec<Bytes>>,
-    /// The last failure, and where it was.
+    /// The last failure, and the VM on which it happened.
     failure: Option<(Failure, String)>,
     start: Instant,
     map_time: Option<Duration>,
     lost: Vec<Death>,
-    /// Deaths that the program has to hear of.
+    /// Deaths that must be reported to the program.
     foreign: Vec<VrId>,
     run: Run<'a>,
 }
@@ -160,7 +160,7 @@ impl<'a, 'v> Driver<'a, 'v> {
         }
     }
 
-    /// Waits for something to happen, but not for long.
+    /// Waits for an event, at most for a tick.
     fn wait(&mut self) -> Result<(), JobError> {
         let deadline = Some(Instant::now() + TICK);
         match self.cluster.vr.receive_until(Selector::on(CHANNEL), deadline, |_| true) {
@@ -181,7 +181,7 @@ impl<'a, 'v> Driver<'a, 'v> {
     }
 
     fn handle(&mut self, from: VrId, message: ToMaster, body: Bytes) -> Result<(), JobError> {
-        // Other clusters of this VR number their attempts as this one does, and what ran there may still have something to say.
+        // Other clusters of this VR use the same attempt numbers, and late messages of their workers may still arrive.
         let Some(&place) = self.cluster.place_of.get(&from) else { return Ok(()) };
         let now = self.start.elapsed();
         match message {
@@ -210,7 +210,7 @@ impl<'a, 'v> Driver<'a, 'v> {
             }
             ToMaster::Reduced { attempt, totals, counters } => {
                 if let Some(TaskId::Reduce(reducer)) = self.master.task_of(AttemptId(attempt)) {
-                    // First the file has its name, then the task is done.
+                    // The file gets its name before the task counts as done.
                     if let Some(directory) = self.run.directory {
                         directory.commit_part(reducer, attempt).map_err(|error| JobError::Output {
                             path: directory.path().to_owned(),
@@ -238,7 +238,7 @@ impl<'a, 'v> Driver<'a, 'v> {
             }
             ToMaster::Unanswered { worker, why } => {
                 let asked_by = self.cluster.place_of.get(&worker);
-                // What lies at this place is out of reach then.
+                // The map output of this place is out of reach then.
                 if asked_by.is_some_and(|there| !self.cluster.deaths.borrow().contains_key(there)) {
                     self.down(place, why);
                 }
@@ -267,7 +267,7 @@ impl<'a, 'v> Driver<'a, 'v> {
         self.tell(worker, &message)
     }
 
-    /// A reducer's part of a map task's output, which is not empty, run by run, as the reader is told of it.
+    /// A reducer's part of a map task's output, without empty parts: one segment per run, in the form for this reader.
     fn segments(&self, map: u32, reducer: u32, reader: WorkerId) -> Vec<Segment> {
         let Some((mapper, attempt)) = self.master.map_done_by(map) else { return Vec::new() };
         let place = |worker: WorkerId| &self.cluster.places[self.cluster.workers[worker.0].place];
@@ -281,7 +281,7 @@ impl<'a, 'v> Driver<'a, 'v> {
         .collect()
     }
 
-    /// Sends a message to a worker, or notes that it is gone.
+    /// Sends a message to a worker, or records that it is gone.
     fn tell(&mut self, worker: WorkerId, message: &ToWorker) -> Result<(), JobError> {
         let info = self.cluster.workers[worker.0];
         self.cluster.vr.describe_channel(CHANNEL, "mapreduce", Label::None);
@@ -298,7 +298,7 @@ impl<'a, 'v> Driver<'a, 'v> {
         let death = Death { vm, why };
         let new = self.cluster.deaths.borrow_mut().insert(place, death.clone()).is_none();
         let known = !self.master.handle_down(place);
-        // Output of attempts that have ended with it.
+        // Drops the output of attempts that ended with it.
         self.outputs.retain(|attempt, _| self.master.task_of(AttemptId(*attempt)).is_some());
         if !known && new {
             tracing::warn!("VM {} is lost, its work is done again: {}", death.vm, death.why);
@@ -339,7 +339,7 @@ impl<'a, 'v> Driver<'a, 'v> {
         }
     }
 
-    /// Whatever still runs is not needed any more, and what the job has left goes.
+    /// Cancels whatever still runs, and has the workers drop the job's data.
     fn end(&mut self) {
         let running: Vec<(AttemptId, WorkerId)> = self.master.running().collect();
         for (attempt, worker) in running {
@@ -354,7 +354,7 @@ impl<'a, 'v> Driver<'a, 'v> {
     }
 
     fn show(&mut self) {
-        // All maps are looked at for that.
+        // That takes a pass over all map tasks.
         if self.run.bar.is_hidden() {
             return;
         }

@@ -13,15 +13,15 @@ use crate::input::InputError;
 pub struct Death {
     /// The VM.
     pub vm: String,
-    /// What happened to it: "signal 9 (SIGKILL)".
+    /// The reason, such as "signal 9 (SIGKILL)".
     pub why: String,
 }
 
-/// Why a job has no result.
+/// Why a job failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// The input cannot be found, or not be cut as asked for.
+    /// The input cannot be found, or cannot be split as requested.
     #[error(transparent)]
     Input(#[from] InputError),
     /// The output directory cannot be used.
@@ -29,46 +29,46 @@ pub enum JobError {
     Output {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: Arc<std::io::Error>,
     },
-    /// No VMs could be had.
+    /// No VMs were available.
     #[error(transparent)]
     Deploy(#[from] DeployError),
-    /// The job cannot be run as it is set up.
+    /// The settings of the job are invalid.
     #[error("{0}")]
     Settings(String),
-    /// The program is recorded, so that it can be checkpointed, and a job cannot be.
+    /// The program is recorded for checkpoints, which a cluster does not support.
     #[error(
         "a recoverable program cannot have a cluster: its workers share memory and files, which no record has. A job goes on \
          by itself when a VM dies: run the program without `--recoverable` and `--checkpoint`, or the job in one thread, as \
          vr.effect(|| job.run_serial()...)"
     )]
     Recoverable,
-    /// A task failed in a way that trying again does not help, or too often.
+    /// A task failed in a way that a retry cannot help, or too often.
     #[error("{task} failed on VM {vm}: {why}")]
     Failed {
-        /// Which: "map task 3".
+        /// The task, such as "map task 3".
         task: String,
-        /// Where.
+        /// The VM on which it ran.
         vm: String,
-        /// With the place of the record, if it was one.
+        /// The reason, with the position of the record if there is one.
         why: String,
     },
-    /// More records could not be processed than may be skipped.
+    /// More records failed than may be skipped.
     #[error("{skipped} records were skipped, at most {allowed} may be; the first was {first}")]
     TooManySkipped {
-        /// How many.
+        /// The number of records.
         skipped: u64,
-        /// How many the job allows.
+        /// The number that the job allows.
         allowed: u64,
-        /// Place and reason of the first.
+        /// Position and reason of the first.
         first: String,
     },
     /// VMs died whenever they ran this task.
     #[error("{task} was given up, every VM that ran it died:{}", list(deaths))]
     Deadly {
-        /// Which task.
+        /// The task.
         task: String,
         /// How they died.
         deaths: Vec<Death>,
@@ -79,7 +79,7 @@ pub enum JobError {
         /// How they were lost.
         deaths: Vec<Death>,
     },
-    /// The records went to a directory.
+    /// The records were written to a directory.
     #[error("the records were not collected: they are in {}", .0.display())]
     NotCollected(PathBuf),
     /// The program is ending.

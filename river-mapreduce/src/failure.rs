@@ -1,42 +1,42 @@
-//! Why an attempt at a task did not succeed: what a worker tells the master.
+//! Why an attempt at a task failed, as a worker reports it to the master.
 
 use serde::{Deserialize, Serialize};
 
 use crate::sort::{RunError, Truncated};
 
-/// Why an attempt did not succeed.
+/// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Nobody wants its result any more.
+    /// Its result is no longer needed.
     #[error("cancelled")]
     Cancelled,
     /// An input cannot be read.
     #[error("cannot read {path}: {error}")]
     Input { path: String, error: String },
-    /// User code panicked on a record, or the record is none.
+    /// User code panicked on a record, or the record is malformed.
     #[error("record at {place}: {why}; a job can go on without such records (`Job::skip_bad_records`)")]
     Record { place: String, why: String },
     /// User code panicked on a key.
     #[error("reduce of key {key}: {why}")]
     Key { key: String, why: String },
-    /// Temporary files.
+    /// Temporary files cannot be written or read.
     #[error("{0}")]
     Space(String),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(String),
-    /// A map task that was run again came to another result.
+    /// A map task that was run again had a different result.
     #[error(
         "map task {map} was run again and emitted something else: map functions have to be deterministic"
     )]
     Changed { map: u32 },
-    /// The output of a map task is where it was, and cannot be read from here.
+    /// The output of a map task exists, but cannot be read from here.
     #[error("VM {vm} cannot be read from: {why}")]
     Unreached { vm: String, why: String },
-    /// What should not happen.
+    /// An internal error.
     #[error("{0}")]
     Internal(String),
-    /// User code panicked where it was not called for one record or one key.
+    /// User code panicked while it was not called for a record or a key.
     #[error("the job's partition, order of values, combiner or key type panicked: {0}")]
     Panicked(String),
 }

@@ -1,34 +1,35 @@
-//! Short keys within twelve bytes, as a hash table holds them: compared and hashed without a look elsewhere.
+//! Keys in twelve bytes, as a hash table stores them: short keys are compared and hashed without a memory access
+//! elsewhere.
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 
-/// Bytes of the longest key that is held.
+/// The length of the longest key that is stored inline.
 pub(crate) const SHORT: usize = 11;
 
-/// In place of a length: the key is elsewhere.
+/// In place of a length: the key is stored elsewhere.
 const LONG: u32 = 63;
 
-/// A key of up to 11 bytes, zeros, and its length plus one. All zeros are no key. For a longer key: a part of its hash, and
-/// where it is.
+/// A key of up to 11 bytes, padded with zeros, and its length plus one. All zeros mean no key. For a longer key: a part
+/// of its hash, and its position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InlineKey {
     pub(crate) head: u64,
-    /// The length is in the upper byte, whose first two bits are never set.
+    /// The length is in the upper byte, whose top two bits are never set.
     pub(crate) tail: u32,
 }
 
 impl InlineKey {
-    /// The key, if it is short. `around` are bytes that it may be a part of: then it is read from there, which is
-    /// faster.
+    /// The key, if it is short. `around` are bytes that may contain it: then it is read from there, which is faster.
     #[inline]
     pub(crate) fn of(key: &[u8], around: &[u8]) -> Option<Self> {
         if key.len() > SHORT {
             return None;
         }
-        // Sixteen bytes at once, whatever the length, and then a mask: to copy `len` bytes is to branch on it, and how
-        // long words are no processor can predict. What stands where the key stands are its bytes, as both are borrowed.
+        // Loads sixteen bytes whatever the length, and masks them: copying `len` bytes would branch on the length of
+        // words, which no processor can predict. Bytes of `around` at the key's address are the key's, as both are
+        // borrowed.
         let at = key.as_ptr().addr().wrapping_sub(around.as_ptr().addr());
         let loaded = match around.get(at..).and_then(<[u8]>::first_chunk) {
             Some(sixteen) => u128::from_le_bytes(*sixteen),
@@ -38,19 +39,19 @@ impl InlineKey {
         Some(Self { head: word as u64, tail: (word >> 64) as u32 | (key.len() as u32 + 1) << 24 })
     }
 
-    /// What stands for a long key with this hash that is in an arena at `start`.
+    /// The entry of a long key with this hash that is in an arena at `start`.
     #[inline]
     pub(crate) fn long(hash: u64, start: u32) -> Self {
         Self { head: u64::from(start) | hash & !0xffff_ffff, tail: hash as u32 & 0xff_ffff | LONG << 24 }
     }
 
-    /// How many bytes a short key has.
+    /// The length of a short key.
     #[inline]
     pub(crate) fn short_len(self) -> usize {
         (self.tail >> 24).saturating_sub(1) as usize
     }
 
-    /// Where a long key is.
+    /// The position of a long key.
     #[inline]
     pub(crate) fn start(self) -> Option<u32> {
         (self.tail >> 24 == LONG).then_some(self.head as u32)
@@ -63,18 +64,18 @@ impl InlineKey {
         self.tail == long.tail && self.head >> 32 == long.head >> 32
     }
 
-    /// Of a short key: the same as [`hash`] of its bytes.
+    /// The hash of a short key: the same as [`hash`] of its bytes.
     #[inline]
     pub(crate) fn hash(self) -> u64 {
-        // A multiplication to 128 bits whose halves are folded together, as in wyhash and foldhash. The second factor is
-        // never zero, as its upper half is not.
+        // A multiplication to 128 bits whose halves are folded together, as in wyhash and foldhash. The second factor
+        // is never zero, as its upper half is not.
         let product = u128::from(self.head ^ 0x9e37_79b9_7f4a_7c15)
             * u128::from(u64::from(self.tail) ^ 0xd6e8_feb8_6659_fd93);
         (product as u64) ^ (product >> 64) as u64
     }
 }
 
-/// Loads a key that is nowhere within sixteen bytes that may be read: halves that overlap.
+/// Loads a key for which sixteen bytes may not be read, by two overlapping halves.
 #[inline]
 fn assemble(key: &[u8]) -> u128 {
     if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
@@ -99,7 +100,7 @@ static MASKS: [u128; 16] = {
     masks
 };
 
-/// A hash of a key that is the same in all processes.
+/// A hash of a key, the same in all processes.
 #[inline]
 pub(crate) fn hash(key: &[u8]) -> u64 {
     match InlineKey::of(key, &[]) {
@@ -108,7 +109,7 @@ pub(crate) fn hash(key: &[u8]) -> u64 {
     }
 }
 
-/// Whether two keys are the same; nothing is called if they are short.
+/// Whether two keys are equal; makes no function call if they are short.
 #[inline]
 pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
     match (InlineKey::of(a, &[]), InlineKey::of(b, &[])) {
@@ -117,7 +118,7 @@ pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The [`hash`] of a key that is not short.
+/// The [`hash`] of a long key.
 pub(crate) fn long_hash(key: &[u8]) -> u64 {
     let mut hasher = FixedState::with_seed(0x5249_5645).build_hasher();
     hasher.write(key);
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn similar_keys_spread() {
-        // 100,000 numbers over 2^20 places: 95,300 different ones are expected of a random function.
+        // 100,000 numbers into 2^20 buckets: a random function is expected to hit 95,300.
         for make in [|n: u64| n.to_be_bytes().to_vec(), |n: u64| format!("word {n}").into_bytes()] {
             let places: HashSet<u64> = (0..100_000).map(|n| hash(&make(n)) >> 44).collect();
             assert!(places.len() > 94_000, "{}", places.len());

@@ -1,4 +1,4 @@
-//! Where the records of a job come from: files, items, or a range of numbers.
+//! The sources of a job's records: files, items, or a range of numbers.
 
 mod files;
 mod frame;
@@ -19,12 +19,13 @@ pub(crate) use split::{Limit, Split, cut};
 use crate::datum::{Datum, pair_width};
 use crate::varint;
 
-/// Where the records of a job come from.
+/// The source of a job's records.
 ///
-/// A path names a file, a directory (all files below it, and those that links there lead to, but nothing whose name begins
-/// with `.` or `_`, and nothing below links to directories) or a pattern such as `logs/**/*.txt`, which matches names that
-/// are UTF-8, and those that begin with `.` only where it says so. Files that end in `.gz` or `.zst` are decompressed, and not split; others are cut into splits, at the ends of
-/// records, and small ones are packed together into one split. The VMs read them: they have to see the same files.
+/// A path names a file, a directory (all files below it, including those that links point to, except names that begin
+/// with `.` or `_`, and without following links to directories) or a pattern such as `logs/**/*.txt`, which matches
+/// names that are UTF-8, and names that begin with `.` only if it spells out the dot. Files that end in `.gz` or `.zst`
+/// are decompressed, and not split; others are split at record boundaries, and small files are packed together into one
+/// split. The VMs read the files, so they must all have access to the same files.
 #[must_use = "an input does nothing until a job is given it"]
 pub struct Input<T> {
     pub(crate) source: Source,
@@ -35,30 +36,30 @@ pub struct Input<T> {
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Paths(Vec<PathBuf>),
-    /// The numbers below it.
+    /// The numbers below this one.
     Range(u64),
-    /// Encoded items, each with its length before it, and how many there are.
+    /// Encoded items, each preceded by its length, and their number.
     Items(Vec<u8>, u64),
 }
 
-/// Where a record begins and ends in a file.
+/// How a file is divided into records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Framing {
-    /// Lines without their ends.
+    /// Lines, without line ends.
     Lines,
-    /// What stands between two of these bytes.
+    /// The bytes between two of these delimiters.
     Delimited(u8),
-    /// Records of so many bytes.
+    /// Records of this many bytes.
     Fixed(usize),
-    /// Many whole lines, with their ends.
+    /// Blocks of many whole lines, with line ends.
     Blocks,
     /// Whole files.
     Whole,
-    /// Encodings with their lengths before them, unless all have this one.
+    /// Encodings preceded by their lengths, unless all have this length.
     Encoded(Option<usize>),
 }
 
-/// Where a record is: its file, and where it begins there.
+/// The position of a record: its file, and where it begins there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Position {
     pub(crate) file: Option<Arc<Path>>,
@@ -66,7 +67,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Becomes the same as another one, which nearly always is in the same file.
+    /// Assigns another position, which is nearly always in the same file.
     pub(crate) fn move_to(&mut self, other: &Self) {
         let same_file = match (&self.file, &other.file) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -89,38 +90,37 @@ impl fmt::Display for Position {
     }
 }
 
-/// A type that the text of a file can be seen as: `String`, which has to be valid UTF-8, and `Vec<u8>`, which can be
-/// anything.
+/// A type that can view the text of a file: `String`, for valid UTF-8, and `Vec<u8>`, for any bytes.
 pub trait Text: Datum {}
 
 impl Text for String {}
 impl Text for Vec<u8> {}
 
 impl<T: Text> Input<T> {
-    /// A record is a line, without its end (`\n` or `\r\n`).
+    /// Each record is a line, without its end (`\n` or `\r\n`).
     pub fn lines(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
         Self::files(paths, Framing::Lines)
     }
 
-    /// A record is what stands between two of these bytes.
+    /// Each record is the bytes between two delimiters.
     pub fn delimited(paths: impl IntoIterator<Item: Into<PathBuf>>, delimiter: u8) -> Self {
         Self::files(paths, Framing::Delimited(delimiter))
     }
 
-    /// A record is a block of many whole lines, with their ends: for map functions that read text faster than one line
-    /// at a time. How many lines there are in a block is not promised.
+    /// Each record is a block of many whole lines, with their ends: for map functions that read text faster than line
+    /// by line. The number of lines in a block is unspecified.
     pub fn blocks(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
         Self::files(paths, Framing::Blocks)
     }
 
-    /// A record is a whole file. Files of more than a gibibyte are an error.
+    /// Each record is a whole file. Files of more than a gibibyte are an error.
     pub fn whole_files(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
         Self::files(paths, Framing::Whole)
     }
 }
 
 impl Input<Vec<u8>> {
-    /// A record has `length` bytes. A file whose length is no multiple of it is an error.
+    /// Each record has `length` bytes. A file whose length is not a multiple of it is an error.
     pub fn fixed(paths: impl IntoIterator<Item: Into<PathBuf>>, length: usize) -> Self {
         Self::files(paths, Framing::Fixed(length))
     }
@@ -134,14 +134,14 @@ impl<K: Datum, V: Datum> Input<(K, V)> {
 }
 
 impl Input<u64> {
-    /// The numbers `0..count`: for jobs that generate what they work on.
+    /// The numbers `0..count`: for jobs that generate their data.
     pub fn generate(count: u64) -> Self {
         Self { source: Source::Range(count), framing: Framing::Lines, kind: PhantomData }
     }
 }
 
 impl<T: Datum> Input<T> {
-    /// Items that the program has. They travel to the VMs with the tasks.
+    /// Items that the program holds. They are sent to the VMs with the tasks.
     pub fn items(items: impl IntoIterator<Item = T>) -> Self {
         let (mut bytes, mut scratch, mut count) = (Vec::new(), Vec::new(), 0);
         for item in items {

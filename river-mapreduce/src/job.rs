@@ -1,4 +1,4 @@
-//! What a job is: user code for map, combine, partition and reduce, and what it is called with.
+//! The definition of a job: user code for map, combine, partition and reduce, and its arguments.
 
 mod closures;
 mod map_context;
@@ -14,11 +14,11 @@ pub use crate::sort::{Combiner, ValueOrder};
 
 /// The code of a MapReduce job ("MapReduce: Simplified Data Processing on Large Clusters", Dean and Ghemawat, 2004).
 ///
-/// The implementing type's fields are the job's parameters; they travel to the VMs by serde. Code travels by itself.
-/// For small jobs without parameters there is [`job`], which takes closures.
+/// The fields of the implementing type are the job's parameters; they are sent to the VMs by serde. The code is there
+/// already. For small jobs without parameters there is [`job`], which takes closures.
 ///
-/// **Deterministic**: a task may run more than once, because a VM died or to overtake a slow one, so `map` and
-/// `reduce` must return the same for the same records. Then the output is the same whatever dies and however many VMs
+/// **Deterministic**: a task may run more than once, because a VM died or to overtake a straggler, so `map` and
+/// `reduce` must emit the same for the same records. Then the output is the same whichever VMs die and however many
 /// there are: the values of a key come in the order of the input.
 ///
 /// ```
@@ -57,39 +57,39 @@ pub use crate::sort::{Combiner, ValueOrder};
 /// # }
 /// ```
 pub trait MapReduce: Send + Sync + 'static {
-    /// A record of the input: what [`Input`](crate::Input) makes of files or items.
+    /// A record of the input, as [`Input`](crate::Input) reads it from files or items.
     type Input: Datum;
-    /// What records are grouped and sorted by.
+    /// The type by which records are grouped and sorted.
     type Key: Key;
-    /// What belongs to a key.
+    /// The type of the values of a key.
     type Value: Datum;
-    /// What a record of the output begins with.
+    /// The first part of an output record.
     type OutKey: Datum;
-    /// What a record of the output ends with; `()` if there is nothing more.
+    /// The second part of an output record; `()` if there is none.
     type OutValue: Datum;
 
     /// Emits any number of records for one record of the input.
     fn map(&self, record: Ref<'_, Self::Input>, out: &mut MapContext<'_, Self::Key, Self::Value>);
 
-    /// How values of a key are combined where they are emitted, so that fewer travel: `Some(&|sum, n| *sum += n)`.
-    /// `reduce` must come to the same with and without it.
+    /// Returns a combiner, which combines values of a key where they are emitted, so that fewer are sent: `Some(&|sum,
+    /// n| *sum += n)`. `reduce` must have the same result with and without it.
     fn combiner(&self) -> Option<Combiner<'_, Self::Value>> {
         None
     }
 
-    /// The reducer for a key, below `reducers`. `None`, the default: by a hash of the key, or by range if the job is
-    /// [sorted](crate::Job::sorted). All values of a key have to go to the same reducer.
+    /// Returns the reducer for a key, below `reducers`. `None`, the default: by a hash of the key, or by range if the
+    /// job is [sorted](crate::Job::sorted). All values of a key must go to the same reducer.
     fn partition(&self, _key: &Ref<'_, Self::Key>, _reducers: usize) -> Option<usize> {
         None
     }
 
-    /// The order of the values of a key, by their encodings: `Some(u64::compare)`. `None`, the default: the order of
-    /// the input.
+    /// Returns the order of the values of a key, by their encodings: `Some(u64::compare)`. `None`, the default: the
+    /// order of the input.
     fn value_order(&self) -> Option<ValueOrder> {
         None
     }
 
-    /// Emits any number of records for a key and all its values. Keys come in their order.
+    /// Emits any number of records for a key and all its values. Called for the keys in order.
     fn reduce(
         &self,
         key: Ref<'_, Self::Key>,

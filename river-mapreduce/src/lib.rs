@@ -1,4 +1,5 @@
-//! MapReduce over River's virtual machines: map, combine, shuffle, reduce; out of core, and through the death of machines.
+//! MapReduce over River's virtual machines: map, combine, shuffle, reduce; out of core, and tolerant of the death of
+//! machines.
 //!
 //! ```no_run
 //! use river_mapreduce::{Cluster, Input, Job, MapContext, ReduceContext, Values, job};
@@ -27,69 +28,71 @@
 //! }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! * **The output is that of a sequential program**, record by record, whatever dies and however many VMs there are, as
+//! * **The output is that of a sequential program**, record by record, whichever VMs die and however many there are, as
 //!   long as one is left and user code is deterministic: the values of a key come in the order of the input.
-//! * **Memory is limited** ([`Job::memory`]): what does not fit goes to temporary files, which have no names and are gone
-//!   with the process, however it ends.
-//! * **Output directories are all or nothing** ([`Output`]): a part that can be seen is whole, `_SUCCESS` says that all are.
-//! * **A panic is an error with the place of its record**, and can be skipped ([`Job::skip_bad_records`]).
+//! * **Memory is limited** ([`Job::memory`]): data that does not fit is spilled to temporary files, which have no names
+//!   and disappear with the process, however it ends.
+//! * **Output directories are all or nothing** ([`Output`]): a part that is visible is complete, and `_SUCCESS` means
+//!   that all are.
+//! * **A panic is an error with the position of its record**, and such records can be skipped
+//!   ([`Job::skip_bad_records`]).
 //!
 //! # How it works
 //!
-//! After "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemawat, OSDI 2004). A map task reads a split
-//! of the input; what it emits is encoded into an arena, or combined in a hash table, and leaves it as sorted runs, one part
-//! for each reducer, that stay with the VM, in memory while there is room. A reduce task reads its part of all runs from
-//! where they are, a few hundred kilobytes at a time, and merges them while they come: nothing is stored a second time.
-//! A request for bytes is a credit, so nobody is sent what it has no room for.
+//! After "MapReduce: Simplified Data Processing on Large Clusters" (Dean and Ghemawat, OSDI 2004). A map task reads a
+//! split of the input; what it emits is encoded into an arena, or combined in a hash table, and becomes sorted runs
+//! with a part for each reducer, which stay on the VM, in memory while there is room. A reduce task reads its part of
+//! all runs from where they are, a few hundred kilobytes at a time, and merges them as they arrive: nothing is stored a
+//! second time. A request for bytes is a credit, so no reader is sent more than it has room for.
 //!
-//! A VM that dies takes its runs along. The map tasks concerned are run again, on whichever VM is free or waits for them,
-//! and reducers go on with the new runs at the byte at which they lost the old ones; checksums say that these are the
-//! same.
+//! A VM that dies takes its runs with it. The map tasks concerned are run again, on any VM that is free or waits for
+//! them, and reducers continue in the new runs at the byte at which they lost the old ones; checksums verify that both
+//! are the same.
 //!
 //! # Where things are
 //!
-//! [`MapReduce`] is a job's code, or [`job`] makes one of closures; [`Job`] adds [`Input`], [`Output`] and options, and runs
-//! on a [`Cluster`] or, for debugging, in one thread ([`Job::run_serial`]). [`Datum`] and [`Key`] say what records are made of.
-//! An [`Outcome`] has the records and a [`Report`].
+//! [`MapReduce`] is a job's code, or [`job`] makes one of closures; [`Job`] adds [`Input`], [`Output`] and options, and
+//! runs on a [`Cluster`] or, for debugging, in one thread ([`Job::run_serial`]). [`Datum`] and [`Key`] are the types of
+//! which records consist. An [`Outcome`] has the records and a [`Report`].
 //!
 //! # Layers, lowest first
 //!
 //! A module uses only modules above it in this list.
 //!
-//! * `varint`: lengths
-//! * `raw_path`: paths as they travel
+//! * `varint`: encodes lengths
+//! * `raw_path`: paths as they are sent
 //! * `datum`: keys, values and records, and their encodings
-//! * `inline_key`: short keys within two words, and the hash of any key
-//! * `record`: how a record lies in memory
-//! * `counters`: numbers that jobs count by name
+//! * `inline_key`: short keys within twelve bytes, and the hash of any key
+//! * `record`: the layout of a record in memory
+//! * `counters`: named counters of jobs
 //! * `partition`: which reducer a key belongs to
 //! * `sort`: sorting, combining, runs, merging
 //! * `output`: where records go
 //! * `input`: where records come from
-//! * `job`: user code and what it is called with
-//! * `failure`: why an attempt at a task did not succeed
-//! * `task`: what a task does
-//! * `spec`: a job as it travels
-//! * `sample`: what is looked at to choose ranges of keys
+//! * `job`: user code and its arguments
+//! * `failure`: why an attempt at a task failed
+//! * `task`: executes map and reduce tasks
+//! * `spec`: a job as it is sent
+//! * `sample`: the sample from which ranges of keys are chosen
 //! * `serial`: a job in the caller's thread
 //! * `error`: what can go wrong
-//! * `report`: what a job has done
+//! * `report`: statistics of a job
 //! * `progress`: the progress bar
-//! * `travel`: how a job gets to the workers
-//! * `pack`: compression of what travels to another machine
-//! * `protocol`: what master, workers and depots say to each other
+//! * `travel`: sends a job to the workers
+//! * `pack`: compresses data that is sent to another machine
+//! * `protocol`: the messages of master, workers and depots
 //! * `streams`: the reducer's side of the shuffle, a state machine
-//! * `place`: what the VRs of a VM share
-//! * `depot`: hands out what map tasks have made
-//! * `worker`: runs tasks, and gets them what they read
+//! * `place`: the state that the VRs of a VM share
+//! * `depot`: serves the output of map tasks
+//! * `worker`: runs tasks, and fetches their input
 //! * `cluster`: the VMs that jobs run on
 //! * `master`: which task runs where, a state machine
-//! * `simulation` (tests): a job without machines, whose VMs die at any step
-//! * `driver`: the state machine, driven by messages
-//! * `memory`: how it is shared out
-//! * `builder`: a job that is set up
+//! * `simulation` (tests): a job without machines, whose VMs die at random steps
+//! * `driver`: drives the master by messages
+//! * `memory`: divides the memory of a job
+//! * `builder`: jobs ready to run
 
 mod builder;
 mod cluster;

@@ -1,11 +1,11 @@
-//! The master: which task runs where, a state machine without messages, clocks or threads. Time is told to it.
+//! The master: decides which task runs where; a state machine without messages, clocks or threads. Time is an argument.
 //!
-//! After section 3 of the MapReduce paper: map tasks whose output died with its machine are done again as long as a
-//! reduce task may need them; a reduce task's output is safe once it was accepted; when there is nothing else to do, tasks
-//! that take much longer than others get a second attempt, and the first result counts.
+//! After section 3 of the MapReduce paper: map tasks whose output died with its machine are run again while a reduce
+//! task may need them; a reduce task's output is safe once it was accepted; when there is nothing else to do,
+//! stragglers get a second attempt, and the first result counts.
 //!
-//! What the paper does not have to care about is that a reduce task may wait for a map task while no worker is free: a
-//! worker whose reduce task waits says so, and runs map tasks meanwhile.
+//! One case is not in the paper: a reduce task may wait for a map task while no worker is free. A worker whose reduce
+//! task is blocked reports that, and runs map tasks meanwhile.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ pub(crate) enum TaskId {
     Reduce(u32),
 }
 
-/// One attempt at a task. Its number is never used twice.
+/// An attempt at a task. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AttemptId(pub(crate) u64);
 
@@ -28,22 +28,22 @@ pub(crate) struct AttemptId(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WorkerId(pub(crate) usize);
 
-/// What is to be done.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Have the worker start the attempt.
     Start { worker: WorkerId, attempt: AttemptId, task: TaskId },
-    /// Nobody needs the attempt's result any more.
+    /// The attempt's result is no longer needed.
     Cancel { worker: WorkerId, attempt: AttemptId },
-    /// The map task was done again: tell that to the worker that runs this attempt at a reduce task.
+    /// The map task was run again: tell the worker that runs this attempt at a reduce task.
     Moved { worker: WorkerId, attempt: AttemptId, map: u32 },
     /// Everything is done.
     Done,
-    /// It cannot be done.
+    /// The job has failed.
     GiveUp(Defeat),
 }
 
-/// Why the job cannot be done.
+/// Why the job has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Defeat {
     /// All workers are gone.
@@ -54,20 +54,20 @@ pub(crate) enum Defeat {
     Failed { task: TaskId, attempt: AttemptId },
 }
 
-/// So many workers may die of a task.
+/// How many workers may die of a task.
 const DEATHS: usize = 3;
-/// So many attempts at a task may fail.
+/// How many attempts at a task may fail.
 const FAILURES: usize = 4;
-/// A second attempt is made at what has taken so many times as long as the median of its kind, and at least so long.
+/// A task gets a second attempt after this many times the median duration of its kind, and at least this much time.
 const STRAGGLER: f64 = 1.5;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Task {
     attempts: Vec<AttemptId>,
-    /// Who has done it, and in which attempt.
+    /// The worker that has done it, and the attempt.
     done: Option<(WorkerId, AttemptId)>,
-    /// Where attempts have failed.
+    /// The places where attempts have failed, one for each failure.
     failures: Vec<usize>,
     deaths: Vec<usize>,
 }
@@ -86,7 +86,7 @@ struct Worker {
     alive: bool,
     map: Option<AttemptId>,
     reduce: Option<AttemptId>,
-    /// The reduce task waits for a map task.
+    /// Whether its reduce task waits for a map task.
     blocked: bool,
 }
 
@@ -95,7 +95,7 @@ impl Worker {
         self.alive && self.map.is_none() && self.reduce.is_none()
     }
 
-    /// Whether its reduce task waits, so that it can run a map task.
+    /// Whether its reduce task is blocked, so that it can run a map task meanwhile.
     fn waits(&self) -> bool {
         self.alive && self.map.is_none() && self.blocked
     }
@@ -113,7 +113,7 @@ pub(crate) struct Master {
     workers: Vec<Worker>,
     attempts: BTreeMap<AttemptId, Attempt>,
     next_attempt: u64,
-    /// How long tasks took: maps, reduces.
+    /// How long tasks took: map tasks, reduce tasks.
     took: [Vec<Duration>; 2],
     queue: VecDeque<Action>,
     speculate: bool,
@@ -148,13 +148,13 @@ impl Master {
         }
     }
 
-    /// The next thing to do; `None`: wait for an event, or for time to pass.
+    /// Returns what to do next; `None`: wait for an event, or for time to pass.
     pub(crate) fn poll(&mut self, now: Duration) -> Option<Action> {
         while let Some(action) = self.queue.pop_front() {
             let Action::Moved { worker, attempt, map } = action else { return Some(action) };
-            // Since that was queued the map task's worker may have died, or the one that would be told.
+            // Since this was queued, the map task's worker may have died, or the worker to be told.
             if self.maps[map as usize].done.is_some() && self.attempts.contains_key(&attempt) {
-                // It goes on, or says once more that it waits.
+                // It goes on, or reports again that it is blocked.
                 self.workers[worker.0].blocked = false;
                 return Some(action);
             }
@@ -184,11 +184,11 @@ impl Master {
         Some(self.start(worker, straggler, now))
     }
 
-    /// An attempt has succeeded. False: its result is not to be used.
+    /// An attempt has succeeded. Returns `false` if its result must not be used.
     pub(crate) fn handle_done(&mut self, attempt: AttemptId, now: Duration) -> bool {
         let Some(Attempt { task, worker, since }) = self.end(attempt) else { return false };
         if self.task(task).done.is_some() {
-            // Cannot be: when a task is done its other attempts end.
+            // Unreachable: when a task is done, its other attempts end.
             return false;
         }
         self.took[usize::from(matches!(task, TaskId::Reduce(_)))].push(now.saturating_sub(since));
@@ -212,7 +212,7 @@ impl Master {
         true
     }
 
-    /// An attempt has failed; `finally`: as every other would. False: it does not matter any more.
+    /// An attempt has failed; `finally`: every other attempt would, too. Returns `false` if it no longer matters.
     pub(crate) fn handle_failed(&mut self, attempt: AttemptId, finally: bool) -> bool {
         let Some(Attempt { task, worker, .. }) = self.end(attempt) else { return false };
         let place = self.workers[worker.0].place;
@@ -225,8 +225,8 @@ impl Master {
         true
     }
 
-    /// An attempt at a reduce task cannot read what was mapped at a place. If that is gone it waits for map tasks to be done
-    /// again. If not it has failed, as another VM may well reach the place: true.
+    /// An attempt at a reduce task cannot read the map output of a place. If the place is gone, the attempt waits for map
+    /// tasks to be run again. If not, the attempt has failed, as another VM may be able to reach the place: returns `true`.
     pub(crate) fn handle_blocked(&mut self, attempt: AttemptId, place: usize) -> bool {
         let Some(&Attempt { worker, .. }) = self.attempts.get(&attempt) else { return false };
         if self.workers.iter().any(|worker| worker.place == place && worker.alive) {
@@ -238,7 +238,7 @@ impl Master {
         false
     }
 
-    /// A VM is gone, and with it its workers and what they had made. False: that was known.
+    /// A VM is gone, and with it its workers and their output. Returns `false` if that was known.
     pub(crate) fn handle_down(&mut self, place: usize) -> bool {
         let gone: Vec<usize> = (0..self.workers.len())
             .filter(|&w| self.workers[w].place == place && self.workers[w].alive)
@@ -268,37 +268,37 @@ impl Master {
         !gone.is_empty()
     }
 
-    /// Who has done a map task, and in which attempt.
+    /// The worker that has done a map task, and the attempt.
     pub(crate) fn map_done_by(&self, map: u32) -> Option<(WorkerId, AttemptId)> {
         self.maps.get(map as usize)?.done
     }
 
-    /// The task of an attempt that runs.
+    /// The task of a running attempt.
     pub(crate) fn task_of(&self, attempt: AttemptId) -> Option<TaskId> {
         self.attempts.get(&attempt).map(|attempt| attempt.task)
     }
 
-    /// How many map tasks and how many reduce tasks are done.
+    /// The numbers of map tasks and of reduce tasks that are done.
     pub(crate) fn done(&self) -> (usize, usize) {
         (self.maps.len() - self.maps_left, self.reduces.len() - self.reduces_left)
     }
 
-    /// How many second attempts were made at stragglers.
+    /// The number of second attempts at stragglers.
     pub(crate) fn reissued(&self) -> u64 {
         self.reissued
     }
 
-    /// How many workers are alive.
+    /// The number of live workers.
     pub(crate) fn alive(&self) -> usize {
         self.workers.iter().filter(|worker| worker.alive).count()
     }
 
-    /// The number that the next attempt would have.
+    /// The number of the next attempt.
     pub(crate) fn next_attempt(&self) -> u64 {
         self.next_attempt
     }
 
-    /// Attempts that still run, and their workers.
+    /// The running attempts, and their workers.
     pub(crate) fn running(&self) -> impl Iterator<Item = (AttemptId, WorkerId)> {
         self.attempts.iter().map(|(id, attempt)| (*id, attempt.worker))
     }
@@ -317,7 +317,8 @@ impl Master {
         }
     }
 
-    /// Who may begin a task now: only where fewest attempts at it have failed, of all VMs that live, busy ones too.
+    /// A worker that may start a task now: one on a VM where no more attempts have failed than on any other living VM, even a
+    /// busy one.
     fn worker_for(&self, task: TaskId) -> Option<WorkerId> {
         let failures = &self.state(task).failures;
         let failed = |worker: &Worker| failures.iter().filter(|place| **place == worker.place).count();
@@ -347,7 +348,7 @@ impl Master {
         Action::Start { worker, attempt, task }
     }
 
-    /// Forgets an attempt and frees its worker. `None` if it is not known any more.
+    /// Removes an attempt and frees its worker. `None` if it is no longer known.
     fn end(&mut self, attempt: AttemptId) -> Option<Attempt> {
         let ended = self.attempts.remove(&attempt)?;
         self.task(ended.task).attempts.retain(|other| *other != attempt);
@@ -359,7 +360,7 @@ impl Master {
         Some(ended)
     }
 
-    /// Has a task done again, unless it is done or somebody is at it.
+    /// Schedules a task again, unless it is done or being run.
     fn make_pending(&mut self, task: TaskId) {
         let state = self.task(task);
         if state.done.is_none() && state.attempts.is_empty() {
@@ -370,8 +371,8 @@ impl Master {
         }
     }
 
-    /// The task that has run longest, if it is much longer than usual and one worker alone is at it, and who may begin it on
-    /// another VM.
+    /// The task that has run longest, if it has run much longer than usual, on one worker only, and a free worker on another
+    /// VM that may run it as well.
     fn straggler(&mut self, now: Duration) -> Option<(WorkerId, TaskId)> {
         if !self.speculate {
             return None;

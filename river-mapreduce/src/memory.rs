@@ -1,40 +1,40 @@
-//! How the memory of a job is shared out among its VMs, and there among what they do.
+//! Divides the memory of a job among its VMs, and that of a VM among its uses.
 
-/// What a VM's process needs beside what jobs are accounted for: its code, its threads, its links.
+/// What a VM's process needs besides the data of jobs: code, threads, links.
 const PROCESS: u64 = 12 << 20;
-/// With less than this for records a process takes more than its share.
+/// With less than this for records, a process exceeds its share.
 const RECORDS: u64 = 4 << 20;
-/// More memory for records that are not sorted yet makes nothing faster.
+/// More memory than this for unsorted records makes nothing faster.
 const MOST_UNSORTED: u64 = 256 << 20;
 
-/// What may be held at the same time, in bytes.
+/// The limits on what may be held at the same time, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Of one worker: records that are not sorted yet.
+    /// Per worker: unsorted records.
     pub(crate) unsorted: u64,
-    /// Of a VM: sorted runs. Those beyond go to files.
+    /// Per VM: sorted runs in memory. Others are spilled to files.
     pub(crate) runs: u64,
-    /// Of one worker: what is being merged.
+    /// Per worker: data that is being merged.
     pub(crate) merge: u64,
 }
 
 impl Limits {
-    /// Of a VM with so many workers, whose process may take `share` bytes.
+    /// The limits of a VM with this many workers whose process may use `share` bytes.
     pub(crate) fn of_process(share: u64, workers: u64) -> Self {
         Self::of_records(share.saturating_sub(PROCESS).max(share / 4), workers)
     }
 
-    /// Of a VM with so many workers, whose records may take so many bytes.
+    /// The limits of a VM with this many workers whose records may use this many bytes.
     pub(crate) fn of_records(bytes: u64, workers: u64) -> Self {
         let workers = workers.max(1);
-        // What is sorted is in the buffer and in the new run at the same time, if that is kept in memory.
+        // Records are both in the buffer and in the new run while they are sorted, if the run is kept in memory.
         let unsorted = (bytes * 2 / 5 / workers).min(MOST_UNSORTED);
         let merge = bytes * 3 / 20 / workers;
         Self { unsorted, runs: bytes.saturating_sub((unsorted + merge) * workers), merge }
     }
 }
 
-/// The least that so many VMs stay within.
+/// The smallest limit that this many VMs can keep.
 pub(crate) fn least(vms: usize) -> u64 {
     (PROCESS + RECORDS) * vms as u64
 }

@@ -1,4 +1,4 @@
-//! Where the records of a job go, and how they are written.
+//! The destination of a job's records, and their format.
 
 mod buffer;
 mod directory;
@@ -9,12 +9,12 @@ pub(crate) use buffer::{OutputBuffer, Sink};
 pub(crate) use directory::{Directory, part_file};
 use serde::{Deserialize, Serialize};
 
-/// Where the records of a job go.
+/// The destination of a job's records.
 ///
 /// A directory gets one file per reducer, `part-00000` and so on, and an empty file `_SUCCESS` when all of them are
-/// complete. Each is written under another name first, so a part that can be seen is a whole one. The VMs write them:
-/// they have to see the same directory. One job at a time writes to a directory, and no input of it lies there: a
-/// second job, and one that would read what it removes, is refused before anything is touched.
+/// complete. Each part is written under a temporary name first, so a visible part is complete. The VMs write the files,
+/// so they must all have access to the same directory. Only one job at a time may write to a directory, and none of its
+/// inputs may be there: a second job, or one that would read what it removes, is refused before anything is touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an output does nothing until a job is given it"]
 pub struct Output {
@@ -24,7 +24,7 @@ pub struct Output {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// To the caller.
+    /// Return them to the caller.
     Collect,
     Directory {
         path: PathBuf,
@@ -32,45 +32,45 @@ pub(crate) enum Place {
     },
 }
 
-/// How records are written.
+/// The format of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Format {
     /// Key, separator, value, newline.
     Text { separator: u8 },
     /// The encoding of the pair, which [`Input::records`](crate::Input::records) reads.
     Records,
-    /// The encodings of key and value, nothing between them.
+    /// The encodings of key and value, without anything between them.
     Raw,
 }
 
 impl Output {
-    /// The records are returned to the caller, in the order of reducers and keys.
+    /// Output that is returned to the caller, in the order of reducers and keys.
     pub fn collect() -> Self {
         Self { place: Place::Collect, format: Format::Records }
     }
 
-    /// Lines of text: key, tab, value, as people read them.
+    /// Output as lines of text: key, tab, value, in readable form.
     pub fn text(directory: impl AsRef<Path>) -> Self {
         Self::delimited(directory, b'\t')
     }
 
-    /// Lines of text: key, a separator, value.
+    /// Output as lines of text: key, separator, value.
     pub fn delimited(directory: impl AsRef<Path>, separator: u8) -> Self {
         Self::directory(directory.as_ref(), Format::Text { separator })
     }
 
-    /// Binary records, for jobs that [read](crate::Input::records) them.
+    /// Output as binary records, for jobs that [read](crate::Input::records) them.
     pub fn records(directory: impl AsRef<Path>) -> Self {
         Self::directory(directory.as_ref(), Format::Records)
     }
 
-    /// The encodings of keys and values with nothing between or around them: for records of a fixed length.
+    /// Output as the encodings of keys and values with nothing between or around them: for records of a fixed length.
     pub fn raw(directory: impl AsRef<Path>) -> Self {
         Self::directory(directory.as_ref(), Format::Raw)
     }
 
-    /// Replaces what an earlier job wrote there; whatever else is there stays. Without this a directory that is there and
-    /// not empty is an error.
+    /// Replaces the output of an earlier job; other files in the directory stay. Without this, a directory that exists
+    /// and is not empty is an error.
     pub fn overwrite(mut self) -> Self {
         if let Place::Directory { overwrite, .. } = &mut self.place {
             *overwrite = true;

@@ -1,20 +1,20 @@
-//! Compression of what travels to another machine, where it pays.
+//! Compresses data that is sent to another machine, if it pays.
 
 use bytes::Bytes;
 
-/// Packed bytes are used if they are shorter than so many tenths of the plain ones.
+/// Packed bytes are used if they are shorter than this many tenths of the plain ones.
 const TENTHS: usize = 8;
-/// After bytes that were not worth it, so many are sent as they are before the next are tried.
+/// After a chunk that was not worth compressing, this many are sent plain before the next try.
 const PAUSE: u32 = 15;
 
-/// Compresses with LZ4, and rests for a while when that turns out to be of no use.
+/// Compresses with LZ4, and pauses when that turns out to be useless.
 #[derive(Debug, Default)]
 pub(crate) struct Packer {
     pause: u32,
 }
 
 impl Packer {
-    /// The bytes compressed; `None` if they are to be sent as they are.
+    /// The compressed bytes; `None` if the bytes must be sent plain.
     pub(crate) fn pack(&mut self, bytes: &[u8]) -> Option<Bytes> {
         if self.pause > 0 {
             self.pause -= 1;
@@ -29,7 +29,7 @@ impl Packer {
     }
 }
 
-/// The plain bytes, which are `len`, no more than `most`; `None` if they are not.
+/// The plain bytes, whose length is `len`, at most `most`; `None` if `packed` is malformed.
 pub(crate) fn unpack(packed: &[u8], len: u64, most: u64) -> Option<Bytes> {
     let len = usize::try_from(len).ok().filter(|_| len <= most)?;
     let bytes = lz4_flex::block::decompress(packed, len).ok()?;

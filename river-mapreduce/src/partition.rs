@@ -1,19 +1,19 @@
-//! Which reducer a key belongs to.
+//! Assigns keys to reducers.
 
 use crate::datum::{Key, Ref};
 
-/// What a job may say about it: the reducer for a key, or `None` for the usual one.
+/// A job's own partitioner: returns the reducer for a key, or `None` for the default.
 pub(crate) type Partitioner<'a, K> = &'a (dyn Fn(&Ref<'_, K>, usize) -> Option<usize> + Sync);
 
-/// How keys are spread over reducers: as the job says; else by range, if the output is to be sorted as a whole; else
+/// How keys are assigned to reducers: by the job's partitioner; else by range, if the output is sorted as a whole; else
 /// by hash.
 pub(crate) struct Partition<'a, K: Key> {
     pub(crate) by_job: Partitioner<'a, K>,
     pub(crate) bounds: &'a Bounds<'a>,
 }
 
-/// The first keys of all ranges but the first, if there are ranges, and their prefixes, which lie together: nearly always
-/// they decide.
+/// The first keys of all ranges but the first, if there are ranges, and their prefixes, which are contiguous and nearly
+/// always decide.
 #[derive(Debug, Default)]
 pub(crate) struct Bounds<'a> {
     prefixes: Vec<u64>,
@@ -27,7 +27,7 @@ impl<'a> Bounds<'a> {
 }
 
 impl<K: Key> Partition<'_, K> {
-    /// The reducer for an encoded key with that hash, below `reducers`, of which there is at least one.
+    /// The reducer for an encoded key with that hash, below `reducers`, which must be at least one.
     pub(crate) fn of(&self, key: &[u8], hash: u64, reducers: usize) -> usize {
         match K::decode(key) {
             Ok(view) if reducers > 1 => self.of_view(&view, key, || hash, reducers),
@@ -35,7 +35,7 @@ impl<K: Key> Partition<'_, K> {
         }
     }
 
-    /// As [`of`](Self::of), for a key of which there is a view.
+    /// Like [`of`](Self::of), for a key of which there is a view.
     #[inline]
     pub(crate) fn of_view(
         &self,
@@ -62,7 +62,8 @@ impl<K: Key> Partition<'_, K> {
     }
 }
 
-/// Cuts a sample into up to `reducers` ranges as equal as can be: the first key of each but the first.
+/// Divides a sample into up to `reducers` ranges that are as equal as possible; returns the first key of each but the
+/// first.
 pub(crate) fn bounds<K: Key>(mut sample: Vec<Vec<u8>>, reducers: usize) -> Vec<Vec<u8>> {
     sample.sort_unstable_by(|a, b| K::compare(a, b));
     let mut bounds: Vec<Vec<u8>> =

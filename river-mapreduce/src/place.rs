@@ -1,4 +1,4 @@
-//! What a VM's workers and its depot share: the runs that map tasks have left there. They are VRs of one process, so it is
+//! The runs of a VM's map tasks, which its workers and its depot share: they are VRs of one process, so that is plain
 //! memory.
 
 use std::collections::HashMap;
@@ -18,20 +18,20 @@ pub(crate) struct Place {
 #[derive(Debug)]
 struct Outputs {
     space: Arc<RunSpace>,
-    /// By attempt.
+    /// Indexed by attempt.
     runs: HashMap<u64, Arc<Vec<Run>>>,
 }
 
-/// The places of this process, by depot. An entry lives as long as the depot or a worker does.
+/// The places of this process, by depot. An entry lives as long as the depot or a worker.
 static PLACES: Mutex<Option<HashMap<VrId, Weak<Place>>>> = Mutex::new(None);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole between any two statements.
+    // The data behind these locks is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Place {
-    /// The place of that depot, which runs in this process: whoever asks first makes it.
+    /// The place of that depot, which runs in this process; created by the first caller.
     pub(crate) fn of(depot: VrId) -> Arc<Self> {
         let mut places = lock(&PLACES);
         let places = places.get_or_insert_default();
@@ -44,7 +44,7 @@ impl Place {
         place
     }
 
-    /// Where a job's runs are kept: `memory` bytes of them in memory.
+    /// The space for a job's runs: `memory` bytes of them are kept in memory.
     pub(crate) fn space(&self, job: u64, memory: usize, directory: PathBuf) -> Arc<RunSpace> {
         let mut jobs = lock(&self.jobs);
         let new = || Outputs { space: RunSpace::new(memory, directory), runs: HashMap::new() };
@@ -61,7 +61,7 @@ impl Place {
         lock(&self.jobs).get(&job)?.runs.get(&attempt).cloned()
     }
 
-    /// Drops what an attempt has left.
+    /// Drops the runs of an attempt.
     pub(crate) fn drop_attempt(&self, attempt: u64) {
         let dropped: Vec<_> =
             lock(&self.jobs).values_mut().filter_map(|outputs| outputs.runs.remove(&attempt)).collect();

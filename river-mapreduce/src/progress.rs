@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How far a job is.
+/// The progress of a job.
 pub(crate) enum Stage {
     Map { done: usize, of: usize, records: u64 },
     Reduce { done: usize, of: usize },
 }
 
-/// A bar for each stage, on a terminal; elsewhere it is silent.
+/// A bar for each stage, on a terminal; silent otherwise.
 #[derive(Debug)]
 pub(crate) struct Bar {
     bar: ProgressBar,

@@ -1,5 +1,5 @@
-//! What master, workers and depots say to each other. A message is a small head and, if it carries records, these as they
-//! are.
+//! The messages of master, workers and depots. A message is a small head, followed by the records that it carries, if
+//! any, unchanged.
 
 use std::thread;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::sort::Part;
 use crate::spec::JobSpec;
 use crate::task::{MapTotals, ReduceTotals};
 
-/// Nothing but this crate receives here.
+/// Only this crate receives on this channel.
 pub(crate) const CHANNEL: Channel = Channel::named("river-mapreduce");
 
-/// How long one waits for room in a mailbox before one tries again.
+/// How long a sender waits for room in a mailbox before it tries again.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// A job begins.
@@ -41,11 +41,11 @@ pub(crate) enum ToWorker {
         reducer: u32,
         segments: Vec<Segment>,
     },
-    /// Nobody needs the result of this attempt.
+    /// The result of this attempt is no longer needed.
     Cancel {
         attempt: u64,
     },
-    /// For a reduce task: a map task was done again, and this is its part now.
+    /// For a reduce task: a map task was run again, and these are its segments now.
     Moved {
         attempt: u64,
         map: u32,
@@ -55,22 +55,22 @@ pub(crate) enum ToWorker {
     Forget {
         job: u64,
     },
-    /// From a depot, with the bytes: what was asked for. If they are packed, how many they are unpacked.
+    /// From a depot, with the requested bytes. If they are packed: their unpacked length.
     Chunk {
         ticket: Ticket,
         unpacked: Option<u64>,
     },
-    /// From a depot: it does not have what was asked for, and why.
+    /// From a depot: it does not have the requested bytes, and why.
     Missing {
         ticket: Ticket,
         why: String,
     },
 }
 
-/// What the master is told.
+/// A message to the master.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToMaster {
-    /// How far a map task is, for the progress bar.
+    /// The progress of a map task, for the progress bar.
     Mapping {
         attempt: u64,
         records: u64,
@@ -83,7 +83,7 @@ pub(crate) enum ToMaster {
         counters: Counters,
         spilled: u64,
     },
-    /// With the bytes: output of a reduce task that goes to the caller.
+    /// With the bytes: output of a reduce task that is returned to the caller.
     Output {
         attempt: u64,
     },
@@ -92,7 +92,7 @@ pub(crate) enum ToMaster {
         totals: ReduceTotals,
         counters: Counters,
     },
-    /// A reduce task waits for a map task to be done again: that depot cannot be read from, and why.
+    /// A reduce task waits for a map task to be run again, because that depot cannot be read from.
     Blocked {
         attempt: u64,
         depot: VrId,
@@ -109,38 +109,38 @@ pub(crate) enum ToMaster {
     },
 }
 
-/// What a depot, which keeps the output of a VM's map tasks, is asked.
+/// A message to a depot, which keeps the output of a VM's map tasks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToDepot {
     Read { job: u64, attempt: u64, run: u32, part: u32, offset: u64, len: u64, pack: bool, ticket: Ticket },
 }
 
-/// Which request an answer belongs to.
+/// Identifies the request to which an answer belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ticket {
     /// The attempt at a reduce task.
     pub(crate) attempt: u64,
     pub(crate) stream: u32,
-    /// Grows when the stream's source moves: answers of the former source are late.
+    /// Increases when the stream's source changes: answers from the former source are stale.
     pub(crate) generation: u32,
-    /// Where in its part the bytes begin.
+    /// The offset of the bytes in the part.
     pub(crate) offset: u64,
 }
 
-/// One reducer's part of a sorted run, and where it is.
+/// One reducer's part of a sorted run, and its location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Segment {
     pub(crate) map: u32,
     pub(crate) run: u32,
     pub(crate) part: Part,
     pub(crate) depot: VrId,
-    /// Whether it may travel compressed.
+    /// Whether it may be compressed.
     pub(crate) pack: bool,
-    /// The attempt at the map task that has made it.
+    /// The attempt at the map task that made it.
     pub(crate) attempt: u64,
 }
 
-/// A message with the bytes that it carries.
+/// Encodes a message with the bytes that it carries.
 pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> postcard::Result<Payload> {
     let head = postcard::to_stdvec(message)?;
     let mut bytes = Vec::with_capacity(4 + head.len());
@@ -155,14 +155,14 @@ pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> postcard::Result<
 pub(crate) fn send_patiently(vr: &Vr, to: VrId, message: &Payload) -> Result<(), SendError> {
     loop {
         match vr.send_bytes(to, CHANNEL, 0, message.clone()) {
-            // Nobody says when there is some.
+            // There is no notification of room.
             Err(SendError::Full(_)) => thread::sleep(PAUSE),
             sent => return sent,
         }
     }
 }
 
-/// The message, and what it carries, uncopied. `None` if it is no message of this kind.
+/// Decodes a message and the bytes that it carries, without copying them. `None` if it is not a message of this kind.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &Payload) -> Option<(T, Bytes)> {
     let length = payload.slice(0, 4)?;
     let length = u32::from_le_bytes(length[..].try_into().ok()?) as usize;

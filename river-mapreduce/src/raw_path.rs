@@ -1,4 +1,4 @@
-//! Paths as they travel.
+//! Paths as they are sent.
 
 use std::ffi::OsString;
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A path that serde encodes whatever bytes it has; of others it takes only those that are UTF-8.
+/// A path that serde encodes whatever its bytes; serde itself encodes only paths that are UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawPath(PathBuf);
 

@@ -1,4 +1,4 @@
-//! How a record lies in buffers, runs and segments: the lengths that its types do not fix, the key, the value.
+//! The layout of a record in buffers, runs and segments: the lengths that its types do not fix, the key, the value.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub(crate) struct Layout {
     value: Option<usize>,
 }
 
-/// Where the parts of a record are, relative to its start.
+/// The positions of the parts of a record, relative to its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     key: u32,
@@ -44,14 +44,14 @@ impl Layout {
     #[inline]
     pub(crate) const fn of<K: Datum, V: Datum>() -> Self {
         match (K::WIDTH, V::WIDTH) {
-            // A record has at least one byte, for nobody could say how many there are of others.
+            // A record has at least one byte: the number of empty records could not be told.
             (Some(0), Some(0)) => Self { key: Some(0), value: None },
             (key, value) => Self { key, value },
         }
     }
 
-    /// Where the parts are, if that is the same for all records. What is asked for by type is a constant: then slices have
-    /// lengths that the compiler knows.
+    /// The positions of the parts, if they are the same for all records. For a layout made from types they are
+    /// constants, so the compiler knows the lengths of slices.
     #[inline]
     pub(crate) const fn fixed(self) -> Option<Span> {
         match (self.key, self.value) {
@@ -75,7 +75,7 @@ impl Layout {
         out.extend_from_slice(value);
     }
 
-    /// Finds the parts of the record with which the bytes begin; `None` if they end before it does.
+    /// Finds the parts of the record at the start of the bytes; `None` if the record is incomplete.
     #[inline]
     pub(crate) fn parse(self, bytes: &[u8]) -> Option<Span> {
         let mut at = 0;

@@ -1,15 +1,15 @@
-//! What a job has done, in numbers.
+//! Statistics of a job.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::counters::Counters;
 
-/// What a job has done. `Display` is a table.
+/// The statistics of a job. `Display` formats them as a table.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Map tasks and what they read and emitted.
+    /// The number of map tasks.
     pub maps: usize,
     /// Records read.
     pub input_records: u64,
@@ -17,51 +17,51 @@ pub struct Report {
     pub input_bytes: u64,
     /// Records that the map functions emitted.
     pub emitted: u64,
-    /// Records that were sent to the reducers: fewer than emitted, if they were combined.
+    /// Records that were sent to the reducers: fewer than emitted, if there is a combiner.
     pub shuffled_records: u64,
     /// Bytes of these records.
     pub shuffled_bytes: u64,
-    /// Bytes that did not fit into memory and were written to temporary files.
+    /// Bytes that did not fit into memory and were spilled to temporary files.
     pub spilled_bytes: u64,
-    /// What each reducer was given.
+    /// The input of each reducer.
     pub reducers: Vec<Reducer>,
     /// Records of the output.
     pub output_records: u64,
     /// Bytes of the output.
     pub output_bytes: u64,
-    /// From the start until the last map task was done for the first time.
+    /// The time from the start until the last map task was done for the first time.
     pub map_time: Duration,
-    /// From then until the end: shuffle, merge and reduce.
+    /// The time from then until the end: shuffle, merge and reduce.
     pub reduce_time: Duration,
-    /// Records that were left out because user code panicked on them: place and reason.
+    /// Records that were skipped because they are malformed or user code panicked on them: position and reason.
     pub skipped: Vec<(String, String)>,
-    /// Second attempts at tasks that took too long.
+    /// Second attempts at stragglers.
     pub reissued: u64,
     /// VMs that were lost: name and reason.
     pub lost: Vec<(String, String)>,
-    /// What user code counted.
+    /// The counters of user code.
     pub counters: Counters,
-    /// Settings of the job that could not be kept, in words.
+    /// Settings of the job that could not be kept, as text.
     pub warnings: Vec<String>,
 }
 
-/// What a reducer was given.
+/// The input of a reducer.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Reducer {
     /// Records.
     pub records: u64,
-    /// Different keys.
+    /// Distinct keys.
     pub keys: u64,
-    /// The key with the most records, as text, cut if it is long.
+    /// The key with the most records, as text, truncated if it is long.
     pub largest_key: String,
-    /// How many it has.
+    /// The number of its records.
     pub largest_records: u64,
 }
 
 impl Report {
     /// A key with so many records that it keeps one reducer busy while others are idle: the key, and its share of all
-    /// records. Small jobs have none.
+    /// records. `None` for small jobs.
     #[must_use]
     pub fn dominating_key(&self) -> Option<(&str, f64)> {
         const SMALL: u64 = 10_000;
@@ -73,7 +73,7 @@ impl Report {
         (dominates && self.reducers.len() > 1).then_some((largest.largest_key.as_str(), share))
     }
 
-    /// The largest reducer's records, relative to the average: 1 is even.
+    /// The number of records of the largest reducer relative to the average: 1 means even.
     #[must_use]
     pub fn skew(&self) -> f64 {
         let all: u64 = self.reducers.iter().map(|reducer| reducer.records).sum();
@@ -124,7 +124,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Bytes as people write them.
+/// Formats a number of bytes with a unit.
 pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);

@@ -13,15 +13,15 @@ use crate::sort::{Run, RunSpace, Source};
 use crate::spec::Settings;
 use crate::task::{self, MapTotals, ReduceTotals};
 
-/// Bytes of a run that are read at a time.
+/// The number of bytes of a run per read.
 const READ: usize = 64 << 10;
 
-/// What a job has done in the caller's thread.
+/// The result of a job in the caller's thread.
 pub(crate) struct Done {
     pub(crate) maps: Vec<MapTotals>,
     pub(crate) reduces: Vec<ReduceTotals>,
     pub(crate) counters: Counters,
-    /// By reducer.
+    /// Indexed by reducer.
     pub(crate) collected: Vec<Vec<Bytes>>,
     pub(crate) shuffled: u64,
     pub(crate) spilled: u64,

@@ -1,5 +1,5 @@
-//! A whole job without machines: the master, what workers do in their tasks, and the shuffle, in one thread, with VMs that
-//! die at any step. Against a sequential program.
+//! Simulates a whole job in one thread, without machines: the master, the tasks of workers, and the shuffle, with VMs
+//! that die at random steps. Compared with a sequential program.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::sort::{Part, Run, RunSpace, Source};
 use crate::streams::{From, Next, Streams};
 use crate::task::{self, MapTask};
 
-/// All values of a key, one after the other: their order shows.
+/// Concatenates all values of a key, which shows their order.
 #[derive(Clone, Copy)]
 struct Concat {
     combines: bool,
@@ -51,7 +51,7 @@ impl MapReduce for Concat {
     }
 }
 
-/// What a sequential program makes of the records, as text.
+/// The output of a sequential program for the records, as text.
 fn expected(records: &[Record]) -> BTreeMap<u8, Vec<u8>> {
     let mut all = BTreeMap::<u8, Vec<u8>>::new();
     for (key, value) in records {
@@ -65,7 +65,7 @@ struct Vm {
     depot: VrId,
     alive: bool,
     space: Arc<RunSpace>,
-    /// What its map tasks have left, by attempt.
+    /// The output of its map tasks, by attempt.
     runs: HashMap<u64, Arc<Vec<Run>>>,
 }
 
@@ -77,7 +77,7 @@ struct Started {
     segments: Vec<Segment>,
 }
 
-/// What a reduce task is told while it runs.
+/// A message to a running reduce task.
 enum Told {
     Cancel,
     Moved(u32, Vec<Segment>),
@@ -92,11 +92,11 @@ struct World {
     /// Bytes for unsorted records, and for merging.
     memory: [usize; 2],
     vms: Vec<Vm>,
-    /// A VM that reads from no other one.
+    /// A VM that cannot read from any other.
     deaf: Option<usize>,
     /// The parts of the runs of each map task.
     maps: Vec<Vec<Vec<Part>>>,
-    /// Started, but nothing is done yet.
+    /// Started, but not run yet.
     waiting: Vec<Started>,
     told: HashMap<AttemptId, VecDeque<Told>>,
     outputs: Vec<Option<Vec<u8>>>,
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// Does what the master says.
+    /// Executes the master's actions.
     fn obey(&mut self) {
         self.now += Duration::from_millis(300);
         while !self.done {
@@ -173,7 +173,7 @@ impl World {
         self.master.handle_down(choice % vms);
     }
 
-    /// One of the tasks that were started is run.
+    /// Runs one of the tasks that were started.
     fn run_one(&mut self, choice: usize) {
         if self.waiting.is_empty() {
             return;
@@ -234,13 +234,13 @@ impl World {
     }
 }
 
-/// A reduce task that runs: whenever it wants bytes, anything may happen first.
+/// A running reduce task: whenever it needs bytes, other events may happen first.
 struct Reader<'w> {
     world: &'w mut World,
     worker: usize,
     attempt: AttemptId,
     streams: Streams,
-    /// On their way.
+    /// Requests in transit.
     requests: VecDeque<(VrId, ToDepot)>,
 }
 
@@ -268,7 +268,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes note of what has happened.
+    /// Processes its messages.
     fn look_up(&mut self) -> Result<(), Failure> {
         if !self.world.vms[self.worker].alive || self.world.done {
             return Err(Failure::Cancelled);
@@ -289,7 +289,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A depot answers a request, any of them. False: there is none.
+    /// A depot answers any one of the requests. Returns `false` if there is none.
     fn answer(&mut self, choice: usize) -> Result<bool, Failure> {
         if self.requests.is_empty() {
             return Ok(false);
@@ -391,7 +391,7 @@ fn world(
     }
 }
 
-/// The records of all parts; each key may be there once.
+/// The records of all parts; each key may occur once.
 fn collected(outputs: &[Option<Vec<u8>>]) -> BTreeMap<u8, Vec<u8>> {
     let mut all = BTreeMap::new();
     for output in outputs {

@@ -1,4 +1,4 @@
-//! A job as it travels to the workers.
+//! A job as it is sent to the workers.
 
 use std::sync::Arc;
 
@@ -11,30 +11,30 @@ use crate::raw_path::RawPath;
 use crate::sort::RunSpace;
 use crate::task::MapTask;
 
-/// What all tasks of a job have in common.
+/// The settings that all tasks of a job have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) framing: Framing,
     pub(crate) reducers: usize,
     /// The first keys of all ranges but the first, if the output is sorted as a whole.
     pub(crate) bounds: Option<Vec<Vec<u8>>>,
-    /// Bytes of memory of a worker for what is not sorted yet, ...
+    /// A worker's memory, in bytes, for unsorted records, ...
     pub(crate) map_memory: usize,
-    /// ... for sorted runs, beyond which they go to files, ...
+    /// ... for sorted runs, which are spilled to files beyond that, ...
     pub(crate) store_memory: usize,
     /// ... and for segments that are being merged.
     pub(crate) merge_memory: usize,
     pub(crate) format: Format,
-    /// Where parts are written; `None` if they go to the caller.
+    /// The directory for parts; `None` if they are returned to the caller.
     pub(crate) directory: Option<RawPath>,
-    /// How many records may be left out.
+    /// How many records may be skipped.
     pub(crate) skippable: u64,
-    /// Only the keys of so much of each split are asked for, to choose ranges by.
+    /// For a sample: only the keys, from this much of each split, are wanted.
     pub(crate) sample: Option<Limit>,
 }
 
 impl Settings {
-    /// A map task of the job, in which so many records may be left out.
+    /// A map task of the job, in which this many records may be skipped.
     pub(crate) fn map_task<'a>(
         &'a self,
         split: &'a Split,
@@ -54,10 +54,10 @@ impl Settings {
     }
 }
 
-/// A job as it travels to the workers.
+/// A job as it is sent to the workers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct JobSpec {
-    /// Makes the job of `state`.
+    /// Makes the job from `state`.
     pub(crate) code: CodePtr,
     pub(crate) state: Vec<u8>,
     pub(crate) settings: Settings,

@@ -1,10 +1,10 @@
-//! The reducer's side of the shuffle without its messages: streams of bytes out of the depots of all VMs, a state machine.
+//! The reducer's side of the shuffle, without messages: byte streams from the depots of all VMs, as a state machine.
 //!
-//! A stream has two requests under way, so that one travels while the other is merged; all requests together ask for no
-//! more bytes than the job may use. What lies in this process is taken from memory as it is.
+//! A stream has two outstanding requests, so that one is in transit while the data of the other is merged; all requests
+//! together ask for no more bytes than the job may use. Data in this process is used in place.
 //!
-//! When a depot is gone its streams wait, with what they have received, for the master to say where the map task was done
-//! again, and go on from there at the same byte.
+//! When a depot is gone, its streams keep what they have received and wait for the master to tell where the map task
+//! was run again; they continue there at the same byte.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::failure::Failure;
 use crate::protocol::{Segment, Ticket, ToDepot};
 use crate::sort::Run;
 
-/// Requests of a stream that are under way.
+/// The number of outstanding requests of a stream.
 const WINDOW: u64 = 2;
-/// A request asks for so many bytes, if there is memory for them.
+/// The size of a request in bytes, if there is enough memory.
 const LARGEST: u64 = 256 << 10;
 const SMALLEST: u64 = 4 << 10;
 
@@ -29,9 +29,9 @@ pub(crate) struct Streams {
     attempt: u64,
     reducer: u32,
     streams: Vec<Stream>,
-    /// Bytes that a request asks for.
+    /// The size of a request in bytes.
     request: u64,
-    /// The master knows that this attempt waits, since it said last that a map task was done again.
+    /// Whether the master knows that this attempt waits; reset when it reports that a map task was run again.
     blocked: bool,
 }
 
@@ -40,39 +40,39 @@ struct Stream {
     segment: Segment,
     generation: u32,
     source: From,
-    /// Bytes asked for.
+    /// The number of bytes requested.
     asked: u64,
-    /// Bytes received.
+    /// The number of bytes received.
     received: u64,
-    /// Of the bytes that depots have sent, and how many these are.
+    /// The checksum of the bytes that depots have sent, and their number.
     crc: crc32fast::Hasher,
     checked: u64,
     ready: VecDeque<Bytes>,
 }
 
-/// Where a stream reads from.
+/// The source of a stream.
 #[derive(Debug)]
 pub(crate) enum From {
     /// This process.
     Here(Arc<Vec<Run>>),
     Depot(VrId),
-    /// Nobody has it any more.
+    /// Lost, and not available anywhere yet.
     Lost,
 }
 
-/// What there is of a stream.
+/// The next bytes of a stream, or why there are none.
 #[derive(Debug)]
 pub(crate) enum Next {
     Chunk(Bytes),
     End,
-    /// Nothing, until something is received.
+    /// Nothing until something is received.
     Wait,
-    /// Nothing, until a map task was done again, whose output that depot had: the master has to be told.
+    /// Nothing until a map task was run again whose output was in this depot; the master must be told of that.
     Blocked(VrId),
 }
 
 impl Streams {
-    /// Streams that are not attached to a source yet, with so many bytes of memory for all together.
+    /// Makes streams that are not attached to a source yet, with this many bytes of memory for all together.
     pub(crate) fn new(job: u64, attempt: u64, reducer: u32, segments: Vec<Segment>, memory: usize) -> Self {
         let request = memory as u64 / (segments.len() as u64 * WINDOW).max(1);
         let streams = segments.into_iter().map(|segment| Stream {
@@ -97,12 +97,12 @@ impl Streams {
         &self.streams[index].segment
     }
 
-    /// Bytes that a request asks for, at most.
+    /// The maximum number of bytes that a request asks for.
     pub(crate) fn request_size(&self) -> u64 {
         self.request
     }
 
-    /// Has a stream read from that source, from where it is.
+    /// Makes a stream read from that source, from its current position.
     pub(crate) fn attach(&mut self, index: usize, source: From) {
         let stream = &mut self.streams[index];
         stream.generation += 1;
@@ -110,7 +110,7 @@ impl Streams {
         stream.source = source;
     }
 
-    /// What is to be asked for next so that the requests of a stream stay under way, and whom.
+    /// The next request needed to keep the stream's requests outstanding, and the depot to send it to.
     pub(crate) fn next_request(&mut self, index: usize) -> Option<(VrId, ToDepot)> {
         let stream = &mut self.streams[index];
         let From::Depot(depot) = stream.source else { return None };
@@ -148,8 +148,8 @@ impl Streams {
         }
     }
 
-    /// Bytes that were asked for. An answer of a former source is dropped: its bytes were asked for again. What depots
-    /// have sent is checked at the end of a segment; memory of this process is not read once more for that.
+    /// Handles requested bytes. An answer from a former source is dropped: its bytes were requested again. The bytes
+    /// that depots have sent are verified at the end of a segment; memory of this process is not read again for that.
     pub(crate) fn handle_chunk(&mut self, ticket: Ticket, bytes: Bytes) -> Result<(), Failure> {
         if !self.is_current(ticket) {
             return Ok(());
@@ -172,15 +172,16 @@ impl Streams {
         Ok(())
     }
 
-    /// Whether an answer is one to the source that a stream reads from now.
+    /// Whether an answer comes from the current source of its stream.
     pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
         let stream = self.streams.get(ticket.stream as usize);
         ticket.attempt == self.attempt && stream.is_some_and(|stream| stream.generation == ticket.generation)
     }
 
-    /// A map task was done again, elsewhere. Returns the streams that are to be attached to where their segments are now.
+    /// A map task was run again elsewhere. Returns the streams that must be attached to the new locations of their
+    /// segments.
     pub(crate) fn handle_moved(&mut self, map: u32, segments: &[Segment]) -> Result<Vec<usize>, Failure> {
-        // The master takes it that this attempt goes on.
+        // The master assumes that this attempt goes on.
         self.blocked = false;
         let ours: Vec<usize> =
             (0..self.streams.len()).filter(|&index| self.streams[index].segment.map == map).collect();
@@ -197,7 +198,7 @@ impl Streams {
         Ok(ours)
     }
 
-    /// What there is of a stream.
+    /// The next bytes of a stream.
     pub(crate) fn next(&mut self, index: usize) -> Result<Next, Failure> {
         let stream = &mut self.streams[index];
         if let Some(chunk) = stream.ready.pop_front() {
@@ -242,7 +243,7 @@ mod tests {
         writer.finish().unwrap()
     }
 
-    /// The streams of one reducer out of so many maps, each of which has left that run.
+    /// The streams of one reducer from this many map tasks, each of which has left that run.
     fn streams(run: &Run, maps: u32) -> Streams {
         let segment = |map| Segment {
             map,

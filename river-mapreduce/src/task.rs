@@ -1,5 +1,5 @@
-//! What a task does, wherever it runs: a map task reads a split and leaves sorted runs, a reduce task merges segments of
-//! such and writes a part of the output.
+//! Executes tasks, wherever they run: a map task reads a split and leaves sorted runs; a reduce task merges segments of
+//! such runs and writes a part of the output.
 
 mod map;
 mod reduce;

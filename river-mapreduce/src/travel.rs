@@ -1,5 +1,5 @@
-//! How a job gets to the workers: as a code pointer, which leads to something that makes the job, and the bytes of its
-//! parameters.
+//! How a job is sent to the workers: as a code pointer, which leads to a function that makes the job, and the bytes of
+//! its parameters.
 
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
@@ -18,14 +18,14 @@ use crate::output::OutputBuffer;
 use crate::sort::Source;
 use crate::task::{self, Check, MapTask, MapTotals, ReduceTotals, Scratch};
 
-/// A job that can travel to VMs: a [`MapReduce`] type that serde can encode, or one made of closures.
+/// A job that can be sent to VMs: a [`MapReduce`] type that serde can encode, or one made of closures.
 pub trait Travel: MapReduce {
-    /// Code and parameters.
+    /// Returns code and parameters.
     #[doc(hidden)]
     fn pack(&self) -> Result<Packed, String>;
 }
 
-/// A job as bytes.
+/// A job in encoded form.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Packed {
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// A job whose types only its code knows.
+/// A job with its types erased.
 pub(crate) trait AnyJob: Send + Sync {
     fn map(
         &self,
@@ -73,7 +73,7 @@ pub(crate) trait AnyJob: Send + Sync {
         output: OutputBuffer<'_>,
     ) -> Result<(ReduceTotals, Counters), Failure>;
 
-    /// Instead of `reduce`: the keys only.
+    /// Used instead of `reduce` for a sample: returns the keys only.
     fn keys(
         &self,
         source: &mut dyn Source<Error = Failure>,
@@ -111,13 +111,13 @@ impl<M: MapReduce> AnyJob for M {
     }
 }
 
-/// What the trampolines work on.
+/// The context of the trampolines.
 struct Unpacking {
     state: Vec<u8>,
     job: Option<Result<Arc<dyn AnyJob>, String>>,
 }
 
-/// Makes the job again.
+/// Restores the job.
 pub(crate) fn unpack(code: CodePtr, state: Vec<u8>) -> Result<Arc<dyn AnyJob>, String> {
     let mut unpacking = Unpacking { state, job: None };
     let enter = code.resolve().map_err(|error| error.to_string())?;
@@ -126,7 +126,7 @@ pub(crate) fn unpack(code: CodePtr, state: Vec<u8>) -> Result<Arc<dyn AnyJob>, S
     unpacking.job.unwrap_or_else(|| Err("the code pointer leads to something that is no job".into()))
 }
 
-/// Makes an `M` of its bytes.
+/// Decodes an `M`.
 struct FromBytes<M>(PhantomData<fn() -> M>);
 
 impl<M: MapReduce + DeserializeOwned> Trampoline<()> for FromBytes<M> {
@@ -139,7 +139,7 @@ impl<M: MapReduce + DeserializeOwned> Trampoline<()> for FromBytes<M> {
     }
 }
 
-/// The job is code only.
+/// Makes a job that consists of code only.
 struct FromCode;
 
 impl<M: MapReduce> Trampoline<M> for FromCode {

@@ -1,4 +1,4 @@
-//! Lengths: seven bits a byte, least significant first.
+//! Encodes lengths: seven bits per byte, least significant first.
 
 /// Appends a length.
 #[inline]
@@ -10,7 +10,7 @@ pub(crate) fn put(mut length: usize, out: &mut Vec<u8>) {
     out.push(length as u8);
 }
 
-/// Reads a length and how many bytes it took; `None` if the bytes end before it, or it is beyond 2^56.
+/// Reads a length and the number of its bytes; `None` if the bytes end too early, or it is beyond 2^56.
 #[inline]
 pub(crate) fn get(bytes: &[u8]) -> Option<(usize, usize)> {
     let first = usize::from(*bytes.first()?);

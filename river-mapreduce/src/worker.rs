@@ -1,5 +1,5 @@
-//! The worker: the VR that runs tasks, one after the other. Only while a reduce task waits for a map task to be done again
-//! does it run that in between.
+//! The worker: the VR that runs tasks, one after the other. Only while a reduce task waits for a map task to be run
+//! again may the worker run that map task in between.
 
 mod shuffle;
 #[cfg(test)]
@@ -26,9 +26,9 @@ use crate::task::{ReduceTotals, Scratch};
 use crate::travel::{AnyJob, unpack};
 use shuffle::Shuffle;
 
-/// How often the master is told how far a map task is.
+/// How often a map task reports its progress to the master.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// How often a map task looks at its messages, which costs a system call or two.
+/// How often a map task checks its messages, which costs a system call or two.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A worker as it is deployed.
@@ -46,7 +46,7 @@ impl VirtualResource for Worker {
     }
 }
 
-/// A worker's life: until the program ends or its master is gone.
+/// The main loop of a worker, until the program ends or its master is gone.
 pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     let mut running = Running::new(vr, master, depot);
     vr.watch(master);
@@ -58,13 +58,13 @@ pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
     }
 }
 
-/// The worker has come to its end.
+/// The worker is to end, as `Running::end` says.
 struct Ended;
 
-/// What has arrived.
+/// An event for the worker.
 enum Message {
     Told(ToWorker, Bytes),
-    /// Somebody is gone.
+    /// A VR is gone.
     Down(Down),
 }
 
@@ -72,22 +72,22 @@ struct Running<'v> {
     vr: &'v Vr,
     master: VrId,
     depot: VrId,
-    /// How the worker ends, when it has come to its end.
+    /// The result of the worker, once it is to end.
     end: Option<Result>,
     place: Arc<Place>,
     jobs: HashMap<u64, Loaded>,
-    /// What arrived while a task had no time for it.
+    /// Messages that a running task has deferred.
     inbox: VecDeque<Message>,
 }
 
 struct Loaded {
     spec: Arc<JobSpec>,
     job: std::result::Result<Arc<dyn AnyJob>, String>,
-    /// Of the last map task, for the next.
+    /// Kept from the last map task for the next.
     scratch: Scratch,
 }
 
-/// What is done unless the program ends.
+/// The result of an operation that fails only if the program ends.
 type Alive<T = ()> = std::result::Result<T, Ended>;
 
 impl<'v> Running<'v> {
@@ -96,7 +96,7 @@ impl<'v> Running<'v> {
         Self { vr, master, depot, end: None, place: Place::of(depot), jobs, inbox }
     }
 
-    /// The next message: those that were put aside came first. `None`: there is none, or one that nobody understands.
+    /// Returns the next message, deferred ones first. `None` if there is none, or if it is malformed.
     fn next(&mut self, wait: bool) -> Alive<Option<Message>> {
         match self.inbox.pop_front() {
             Some(message) => Ok(Some(message)),
@@ -104,7 +104,7 @@ impl<'v> Running<'v> {
         }
     }
 
-    /// The next message that nobody has looked at.
+    /// Returns the next message from the mailbox.
     fn receive(&mut self, wait: bool) -> Alive<Option<Message>> {
         let on = Selector::on(CHANNEL);
         let received = match wait {
@@ -123,7 +123,7 @@ impl<'v> Running<'v> {
         }
     }
 
-    /// Tells the master something. If that cannot be done the worker fails, of which the master hears.
+    /// Sends a message to the master. If that fails the worker fails, which the master will notice.
     fn tell(&mut self, message: &ToMaster) -> Alive {
         match encode(message, Bytes::new()).map(|message| send_patiently(self.vr, self.master, &message)) {
             Ok(Ok(())) => Ok(()),
@@ -133,7 +133,7 @@ impl<'v> Running<'v> {
         }
     }
 
-    /// Ends the worker: well if the master has ended, and not if it is out of reach only.
+    /// Ends the worker: with success if the master has ended, with an error if it is merely out of reach.
     fn lose_master<T>(&mut self, down: Down) -> Alive<T> {
         let lost = matches!(down.why, Why::LostLink { .. });
         self.finish(if lost { Err(RecvError::Down(down).into()) } else { Ok(()) })
@@ -144,7 +144,7 @@ impl<'v> Running<'v> {
         Err(Ended)
     }
 
-    /// Does what can be done at any time.
+    /// Handles a message that needs no running task.
     fn handle(&mut self, message: Message) -> Alive {
         let Message::Told(message, _) = message else { return Ok(()) };
         match message {
@@ -164,7 +164,7 @@ impl<'v> Running<'v> {
                 let outcome = self.reduce(job, attempt, reducer, segments);
                 self.report(attempt, outcome)?;
             }
-            // Of an attempt that has ended here.
+            // For an attempt that has ended here.
             ToWorker::Cancel { attempt } => self.place.drop_attempt(attempt),
             ToWorker::Moved { .. } | ToWorker::Chunk { .. } | ToWorker::Missing { .. } => {}
         }
@@ -203,7 +203,7 @@ impl<'v> Running<'v> {
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
                 let message = encode(&ToMaster::Mapping { attempt, records: totals.records }, Bytes::new());
-                // It is for people to look at: if there is no room for it, it need not be told.
+                // It is for the progress bar only: without room in the mailbox it is dropped.
                 let _ = message.map(|message| self.vr.send_bytes(self.master, CHANNEL, 0, message));
             }
             Ok(())
@@ -217,7 +217,7 @@ impl<'v> Running<'v> {
         Ok(ToMaster::Mapped { attempt, runs, totals, counters: mapped.counters, spilled })
     }
 
-    /// Looks whether the attempt has been cancelled, and puts everything else aside.
+    /// Checks whether the attempt has been cancelled, and defers all other messages.
     fn look_up(&mut self, attempt: u64) -> std::result::Result<(), Failure> {
         while let Some(message) = self.receive(false).map_err(|Ended| Failure::Cancelled)? {
             if matches!(message, Message::Told(ToWorker::Cancel { attempt: other }, _) if other == attempt) {
@@ -236,7 +236,7 @@ impl<'v> Running<'v> {
         segments: Vec<Segment>,
     ) -> std::result::Result<ToMaster, Failure> {
         let (spec, code) = self.job(job)?;
-        // Map tasks are over, but for those that have to be done again.
+        // The map phase is over, except for tasks that must be run again.
         if let Some(loaded) = self.jobs.get_mut(&job) {
             loaded.scratch = None;
         }
@@ -269,7 +269,7 @@ impl<'v> Running<'v> {
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }
 
-    /// Asks a depot for bytes. An error says why it cannot be asked: mostly it is gone.
+    /// Requests bytes from a depot. The error says why that is not possible: usually the depot is gone.
     fn ask(&self, depot: VrId, message: &ToDepot) -> std::result::Result<(), String> {
         let payload = encode(message, Bytes::new()).map_err(|error| error.to_string())?;
         self.vr.send_bytes(depot, CHANNEL, 0, payload).map_err(|error| error.to_string())

@@ -1,11 +1,11 @@
-//! A process that may have few files open.
+//! A process that may open only a few files.
 
 use std::fs;
 
 use river_mapreduce::{Input, Job, MapContext, ReduceContext, Values, job};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that the process may have open.
+/// The maximum number of open files of the process.
 const FILES: u64 = 64;
 
 #[test]

@@ -1,4 +1,4 @@
-//! A disk that is full, for real: a small file system of its own, in a mount namespace that goes with the process.
+//! A disk that is really full: a small file system, in a mount namespace that ends with the process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use river_core::Vr;
 use river_mapreduce::{Cluster, Input, Job, MapContext, Output, ReduceContext, Values, job};
 
-/// Bytes of the disk.
+/// The size of the disk in bytes.
 const DISK: u64 = 4 << 20;
 
 #[test]
@@ -65,7 +65,7 @@ fn program(vr: &Vr, disk: &Path) -> river_core::Result {
     let out = disk.join("out");
     let output = || Output::text(&out);
     check_error(&job(too_many).output(output()).run(&cluster).unwrap_err().to_string(), disk);
-    // Nothing of all that takes room any more, and the workers go on.
+    // None of that occupies space any more, and the workers go on.
     let quarter = DISK / 1000 / 4;
     let outcome = job(quarter).memory(200_000).run(&cluster)?;
     assert!(outcome.report().spilled_bytes > DISK / 5, "{}", outcome.report());
@@ -75,7 +75,7 @@ fn program(vr: &Vr, disk: &Path) -> river_core::Result {
     Ok(())
 }
 
-/// Not a test of its own: what runs on the small disk.
+/// Not a real test: the process that runs on the small disk.
 #[test]
 fn helper_process() {
     if let Some(disk) = std::env::var_os("RIVER_TEST_DISK").map(PathBuf::from) {

@@ -1,5 +1,5 @@
 //! VMs that others can lease: a cluster takes them, and gives them back. In a process of its own, as the port that they
-//! listen on is in its environment.
+//! listen on is set by its environment.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -57,17 +57,17 @@ fn program(vr: &Vr) -> river_core::Result {
         assert!(matches!(error, JobError::Deploy(_)), "{error}");
         let brief = first.map_or_else(brief, Ok)?;
         cluster.release()?;
-        // What is not the cluster's is still told.
+        // Ends of VRs outside the cluster are still reported.
         let heard = vr.receive(Selector::on(Channel::named("other")));
         assert!(matches!(&heard, Err(RecvError::Down(down)) if down.who == brief), "{heard:?}");
     }
-    // Nobody hears of VRs that have ended with it.
+    // Ends of VRs that ended with the cluster are not reported.
     let heard = vr.try_receive_where(Selector::on(Channel::named("other")), |_| true);
     assert!(matches!(heard, Ok(None)), "{heard:?}");
     Ok(())
 }
 
-/// Searches until both VMs are idle: one that is slow to answer is missed by a single search.
+/// Searches until both VMs are idle: a single search misses one that is slow to answer.
 fn wait_for_idle(vr: &Vr) -> river_core::Result {
     let start = Instant::now();
     while vr.discover(Query { idle_only: true, ..Query::default() })?.len() != 2 {
@@ -76,7 +76,7 @@ fn wait_for_idle(vr: &Vr) -> river_core::Result {
     Ok(())
 }
 
-/// What becomes no cluster is not kept.
+/// VMs are given back if no cluster can be made.
 fn recoverable(vr: &Vr) -> river_core::Result {
     wait_for_idle(vr)?;
     assert!(matches!(Cluster::connect(vr, 2), Err(JobError::Recoverable)));
@@ -85,7 +85,7 @@ fn recoverable(vr: &Vr) -> river_core::Result {
     Ok(())
 }
 
-/// Not a test of its own: what `vms_are_given_back` runs.
+/// Not a real test: the process that `vms_are_given_back` runs.
 #[test]
 fn helper_process() {
     if std::env::var_os("RIVER_TEST_PART").is_some() {

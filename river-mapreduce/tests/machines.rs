@@ -1,5 +1,5 @@
-//! Two machines, made of network namespaces, on a cable of their own: what is shuffled between them is compressed.
-//! Nothing is ever sent outside them.
+//! Two machines, made of network namespaces, with a link between them: shuffled data is compressed. Nothing is ever
+//! sent outside them.
 
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ fn run(command: &str) -> bool {
 struct Net([String; 2]);
 
 impl Net {
-    /// None, after having said so, where that cannot be done.
+    /// Returns `None`, with a message, where that is not possible.
     fn new() -> Option<Self> {
         let net = Self([1, 2].map(|i| format!("rmr{}m{i}", std::process::id())));
         let [a, b] = &net.0;
@@ -43,7 +43,7 @@ impl Net {
         done.then_some(net)
     }
 
-    /// This executable on a machine, with a part to play.
+    /// Runs this executable on a machine, in the given role.
     fn start(&self, machine: usize, part: &str, scratch: &Path) -> Process {
         let mut command = Command::new("ip");
         command
@@ -89,7 +89,7 @@ impl Process {
         Self { child, lines }
     }
 
-    /// What follows `word` on the next line that says `[word]`.
+    /// Returns the text after `word` in the next line that contains `[word]`.
     fn expect(&self, word: &str) -> String {
         let word = format!("[{word}]");
         loop {
@@ -122,7 +122,7 @@ fn what_travels_between_machines_is_compressed() {
     let program = net.start(0, "program", scratch.path());
     let bytes = |word: &str| program.expect(word).parse::<u64>().unwrap();
     let (plain, usual) = (bytes("plain"), bytes("usual"));
-    // About half of the records are needed on the other machine than where they are made.
+    // About half of the records are needed on a different machine than they are made on.
     assert!(plain > RECORDS * LENGTH as u64 / 8, "{plain} bytes");
     assert!(usual < plain / 2, "{usual} bytes instead of {plain}");
     program.expect("equal");
@@ -162,7 +162,7 @@ fn program(vr: &Vr) -> river_core::Result {
     Ok(())
 }
 
-/// Not a test of its own: what `Net::start` runs.
+/// Not a real test: the process that `Net::start` runs.
 #[test]
 fn helper_process() {
     match std::env::var("RIVER_TEST_PART").as_deref() {

@@ -12,10 +12,10 @@ use crate::attribute::Attributes;
 use crate::coll::{Hosts, Planner, Sides, Tuning};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
+use crate::fast_path::{LocalPath, ShmPath};
 use crate::group::{Comparison, Group};
 use crate::job::{Place, Report};
 use crate::matching::{Key, Pattern};
-use crate::near::{Across, Near};
 use crate::peer::{Peer, Tag, number, sendable};
 
 /// What happens when an operation on a communicator fails (MPI 1.3, section 7.2).
@@ -67,8 +67,8 @@ struct Inner<'v> {
     collectives: Cell<u32>,
     agreements: Cell<u32>,
     /// The way to ranks of the own group in this process, if there are any; made when it is needed.
-    near: OnceCell<Option<Near>>,
-    across: OnceCell<Option<Across>>,
+    local_path: OnceCell<Option<LocalPath>>,
+    shm_path: OnceCell<Option<ShmPath>>,
     /// Of an intercommunicator: both groups together; made when they are needed.
     sides: OnceCell<Sides>,
 }
@@ -97,8 +97,8 @@ impl<'v> Communicator<'v> {
                 attributes: RefCell::default(),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
-                near: OnceCell::new(),
-                across: OnceCell::new(),
+                local_path: OnceCell::new(),
+                shm_path: OnceCell::new(),
                 sides: OnceCell::new(),
             }),
         }
@@ -109,8 +109,10 @@ impl<'v> Communicator<'v> {
         self.make(context, local, None, None)
     }
 
-    /// An intercommunicator between the group of `own` and another one.
-    pub(crate) fn derive_inter(&self, context: u32, own: Self, remote: Group) -> Option<Self> {
+    /// An intercommunicator between the group of `local` and another one. The members of each group get a communicator of their
+    /// own, which has the next context.
+    pub(crate) fn derive_inter(&self, context: u32, local: &Self, remote: Group) -> Option<Self> {
+        let own = local.derive(context + 2, local.group())?;
         self.make(context, own.group(), Some(remote), Some(own))
     }
 
@@ -132,8 +134,8 @@ impl<'v> Communicator<'v> {
                 attributes: RefCell::default(),
                 collectives: Cell::new(0),
                 agreements: Cell::new(0),
-                near: OnceCell::new(),
-                across: OnceCell::new(),
+                local_path: OnceCell::new(),
+                shm_path: OnceCell::new(),
                 sides: OnceCell::new(),
             }),
         })
@@ -324,15 +326,15 @@ impl<'v> Communicator<'v> {
     }
 
     /// The way to ranks of the own group that share this one's process, for operations that wait.
-    pub(crate) fn near(&self) -> Option<&Near> {
-        let Inner { engine, context, local, rank, near, .. } = &*self.inner;
-        near.get_or_init(|| Near::new(engine, *context, local.members(), *rank)).as_ref()
+    pub(crate) fn local_path(&self) -> Option<&LocalPath> {
+        let Inner { engine, context, local, rank, local_path, .. } = &*self.inner;
+        local_path.get_or_init(|| LocalPath::new(engine, *context, local.members(), *rank)).as_ref()
     }
 
     /// The way to ranks that are other processes of this machine, in operations whose messages all are short.
-    pub(crate) fn across(&self) -> Option<&Across> {
-        let Inner { engine, context, local, rank, across, .. } = &*self.inner;
-        across.get_or_init(|| Across::new(engine, *context, local.members(), *rank)).as_ref()
+    pub(crate) fn shm_path(&self) -> Option<&ShmPath> {
+        let Inner { engine, context, local, rank, shm_path, .. } = &*self.inner;
+        shm_path.get_or_init(|| ShmPath::new(engine, *context, local.members(), *rank)).as_ref()
     }
 
     /// Both groups together, if there are two.

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::attribute::Keyval;
 use crate::communicator::Communicator;
-use crate::consensus::{decode, encode};
 use crate::engine::Arrival;
 use crate::error::{MpiError, Result};
+use crate::exchange::{decode, encode};
 use crate::group::Group;
 use crate::peer::Peer;
 
@@ -26,7 +26,7 @@ impl<'v> Communicator<'v> {
         let dup = || {
             let context = self.agree_on_context()?;
             let new = match (self.local_comm(), self.remote_group()) {
-                (Some(own), Some(remote)) => self.derive_inter(context, own, remote),
+                (Some(own), Some(remote)) => self.derive_inter(context, &own, remote),
                 _ => self.derive(context, self.group()),
             };
             new.ok_or_else(not_a_member)
@@ -142,22 +142,15 @@ impl<'v> Communicator<'v> {
                 return Err(MpiError::Rank { rank, comm, size: self.size() });
             }
             let next = self.tell_all(&self.engine().next_context())?.into_iter().max().unwrap_or_default();
-            let mut theirs: Option<(u32, Vec<u32>)> = None;
-            if self.rank() == local_leader {
-                let mine = (next, self.local().members().to_vec());
-                theirs = Some(peer.swap_value(&mine, remote_leader, tag)?);
-            }
-            // What the leader has heard, all hear.
-            let heard = self.tell_all(&theirs)?.swap_remove(local_leader);
-            let (their_next, members) = heard.ok_or(MpiError::Stopped)?;
+            let mine = (next, self.local().members().to_vec());
+            let leads = self.rank() == local_leader;
+            let theirs = leads.then(|| peer.swap_value(&mine, remote_leader, tag));
+            let (their_next, members) = self.hear_from(local_leader, theirs)?;
             let remote = Group::of(members);
             if !remote.intersection(self.local()).is_empty() {
                 return Err(MpiError::Comm("the groups of an intercommunicator must be disjoint".into()));
             }
-            let context = next.max(their_next);
-            // The members of a group need a communicator of their own, which has the context behind.
-            let own = self.derive(context + 2, self.group()).ok_or_else(not_a_member)?;
-            self.derive_inter(context, own, remote).ok_or_else(not_a_member)
+            self.derive_inter(next.max(their_next), self, remote).ok_or_else(not_a_member)
         };
         self.guard(create())
     }
@@ -252,8 +245,33 @@ impl<'v> Communicator<'v> {
     {
         // On all ranks, as that counts what their collective operations are told apart by.
         let tag = self.next_collective();
-        let theirs = if own.rank() == 0 { Some(self.swap_with(0, tag, mine)?) } else { None };
-        own.tell_all(&theirs)?.swap_remove(0).ok_or(MpiError::Stopped)
+        let leads = own.rank() == 0;
+        own.hear_from(0, leads.then(|| self.swap_with(0, tag, mine)))
+    }
+
+    /// What the leader has heard, told to all; if it has heard of a death instead, all get that error.
+    fn hear_from<T>(&self, leader: usize, heard: Option<Result<T>>) -> Result<T>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let (heard, error) = match heard {
+            Some(Ok(heard)) => (Some(heard), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let death = match &error {
+            Some(MpiError::ProcFailed { rank, why, .. }) => Some((*rank, why.clone())),
+            _ => None,
+        };
+        let told = self.tell_all(&(heard, death));
+        if let Some(error) = error {
+            return Err(error);
+        }
+        match told?.swap_remove(leader) {
+            (Some(heard), _) => Ok(heard),
+            (None, Some((rank, why))) => Err(MpiError::ProcFailed { rank, why, waiting_for: String::new() }),
+            (None, None) => Err(MpiError::Stopped),
+        }
     }
 
     /// Sends a value to a rank that sends one in turn.

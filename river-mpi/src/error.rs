@@ -146,7 +146,7 @@ pub enum MpiError {
         /// What serde says.
         error: String,
     },
-    /// Other bytes came to a collective operation than it expects: not all ranks have made the same call.
+    /// A collective operation received a message of unexpected length or contents: not all ranks have made the same call.
     #[error(
         "{operation}: rank {from} of the job sent {sent} bytes where {expected} were expected: all ranks must make the same calls in the \
          same order, with the same counts"
@@ -161,7 +161,7 @@ pub enum MpiError {
         /// How many the operation expects here.
         expected: usize,
     },
-    /// A buffer that is not one block for each rank, all of one length.
+    /// The length of a buffer is not a multiple of the number of ranks.
     #[error("{what}: {elements} elements are no equal blocks for {ranks} ranks")]
     Blocks {
         /// The buffer.

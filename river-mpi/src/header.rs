@@ -13,47 +13,47 @@ const RANK_BITS: u32 = 24;
 pub(crate) enum Kind {
     /// A message, whole. `ticket` names it to its sender.
     Eager,
-    /// The same, and the sender waits for [`Kind::Matched`].
+    /// The same, and the sender waits for [`Kind::Ack`].
     EagerSync,
-    /// A message of `length` bytes that the sender keeps until it gets [`Kind::Go`].
-    Offer,
+    /// A message of `length` bytes that the sender keeps until it gets [`Kind::ClearToSend`].
+    RequestToSend,
     /// The message `ticket` was matched: send it, as pieces for the receive `length`.
-    Go,
+    ClearToSend,
     /// A piece of a message, for the receive `ticket`.
-    Piece,
+    Fragment,
     /// The synchronous message `ticket` was matched.
-    Matched,
-    /// The sender would like to have the message `ticket` back, for its operation `length`: the same, unless the message was
-    /// [`Kind::Eager`]. The answer has both.
-    Withdraw,
+    Ack,
+    /// The sender asks to cancel the message `ticket`, on behalf of its operation `length` (the same number, unless the message
+    /// was [`Kind::Eager`]). The answer repeats both.
+    CancelRequest,
     /// Answer: it was not matched yet, and is gone.
-    Withdrawn,
+    CancelGranted,
     /// Answer: it was matched already.
-    TooLate,
+    CancelDenied,
     /// The communicator with this context was revoked.
     Revoke,
     /// From the job's supervisor; postcard follows.
     Job,
-    /// Something lies where ranks of one machine look, and its sender found this one asleep.
-    Ring,
-    /// The sender offers a ring in memory that both can have; its name follows.
-    Way,
+    /// Wake-up: a message lies in a shared queue or ring, and its sender found this rank asleep.
+    Wake,
+    /// The sender offers a ring in shared memory; the name of that memory follows.
+    OfferRing,
 }
 
 const KINDS: [Kind; 13] = [
     Kind::Eager,
     Kind::EagerSync,
-    Kind::Offer,
-    Kind::Go,
-    Kind::Piece,
-    Kind::Matched,
-    Kind::Withdraw,
-    Kind::Withdrawn,
-    Kind::TooLate,
+    Kind::RequestToSend,
+    Kind::ClearToSend,
+    Kind::Fragment,
+    Kind::Ack,
+    Kind::CancelRequest,
+    Kind::CancelGranted,
+    Kind::CancelDenied,
     Kind::Revoke,
     Kind::Job,
-    Kind::Ring,
-    Kind::Way,
+    Kind::Wake,
+    Kind::OfferRing,
 ];
 
 /// What an envelope begins with.

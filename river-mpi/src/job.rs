@@ -64,8 +64,9 @@ pub(crate) enum Report {
     Aborted { text: String, code: u8 },
     /// It has waited for a while.
     Waiting(Waiting),
-    /// Whether it is still in the wait with this number.
-    StillWaiting(Option<u64>),
+    /// The number of the wait that it is in, if it has reported one, and the ranks that could end that wait, without those whose
+    /// end it knows of.
+    StillWaiting { number: Option<u64>, on: Vec<u32> },
     /// It agrees with others on something.
     Agree { key: AgreementKey, members: Vec<u32>, proposal: Proposal },
 }

@@ -258,11 +258,15 @@ impl Launch {
             let leased = vr.allocate(found, ..)?;
             let ranks = wanted.unwrap_or_else(|| leased.len() * self.per_vm.unwrap_or(1));
             if vms_for(ranks) > leased.len() && self.per_vm.is_some() {
+                let (needed, there) = (vms_for(ranks), leased.len());
+                let how = match allowed {
+                    Some(allowed) if allowed < needed => {
+                        format!("let it have more by `river run -n {needed}`")
+                    }
+                    _ => format!("start more with `river vm -n {}`", needed - there),
+                };
                 return Err(VrError::msg(format!(
-                    "{ranks} ranks need {} VMs, {} are idle: start more with `river vm -n {}`, or allow more ranks on each",
-                    vms_for(ranks),
-                    leased.len(),
-                    vms_for(ranks) - leased.len()
+                    "{ranks} ranks need {needed} VMs, it has {there}: {how}, or allow more ranks on each"
                 )));
             }
             (leased, ranks)

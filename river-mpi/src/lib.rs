@@ -2,7 +2,7 @@
 //!
 //! It is MPI 1.3 as a Rust programmer would have it: slices instead of addresses and counts, values instead of handles,
 //! `Result`s instead of codes, and requests that own or borrow their buffer, so that no message can be written to memory
-//! that is in use. Who knows MPI reads it at sight.
+//! that is in use. If you know MPI, you can read it.
 //!
 //! ```no_run
 //! use river_mpi::{Communicator, ExitCode};
@@ -41,9 +41,10 @@
 //! [`send_as`](Communicator::send_as). Values of any serde type are encoded:
 //! [`send_value`](Communicator::send_value).
 //!
-//! A short message is sent at once: up to 4 KiB within a process, 8 KiB within a machine, 64 KiB between machines. A longer
-//! one is sent when a receive has matched it. There is no progress thread: operations advance only while their rank is in any
-//! call of this crate. Nothing bounds what is sent at once to a rank that does not receive: it waits in memory there.
+//! Short messages are sent eagerly: up to 4 KiB within a process, 8 KiB within a machine, 64 KiB between machines. A longer
+//! message is sent once a receive has matched it. There is no progress thread: operations advance only while their rank is
+//! inside some call of this crate. Eager messages are not flow-controlled: those that a rank does not receive pile up in its
+//! memory.
 //!
 //! # Collective operations
 //!
@@ -58,8 +59,8 @@
 //! rank and error are printed where the job was started, and no process is left. [`ErrorHandler::Return`] leaves it to the program.
 //! A rank that fails, panics or dies ends the job too, unless it was started with [`Launch::survive_failures`]; then the
 //! others can [`revoke`](Communicator::revoke), [`agree`](Communicator::agree) and [`shrink`](Communicator::shrink). If
-//! every rank waits and no message is under way, the job ends with a list of who waits for what. (A rank that asks again and
-//! again, by [`Request::test`] or [`iprobe`](Communicator::iprobe), does not wait: with one of those there is no deadlock.)
+//! every rank waits and no message is in flight, the job ends with a report of which rank waits for what. (A rank that polls
+//! with [`Request::test`] or [`iprobe`](Communicator::iprobe) counts as running: while one does, no deadlock is reported.)
 //!
 //! # Conformance to MPI 1.3
 //!
@@ -107,22 +108,22 @@
 //! * `lend`: memory that ranks of one machine lend each other
 //! * `coll`: algorithms of collective operations, as plans
 //! * `matching`: which message goes to which receive
-//! * `header`: what stands before a message's data
+//! * `header`: the header of every message between ranks
 //! * `pool`: buffers that are used again
-//! * `queue`: from one thread, or process, to another
+//! * `queue`: single-producer queues between threads, and rings between processes
 //! * `job`: what ranks and supervisor say to each other
 //! * `engine`: progress
 //! * `peer`: ranks and tags as arguments
 //! * `status`: what is known of a message
 //! * `group`: ordered sets of ranks
 //! * `attribute`: what libraries keep with a communicator
-//! * `near`: queues between ranks that are threads of one process, or processes of one machine
+//! * `fast_path`: the shared-memory fast path of blocking collectives
 //! * `communicator`: groups with a context
 //! * `target`: where a message goes
 //! * `request`: operations under way
 //! * `p2p`: point-to-point communication
-//! * `hidden`: the messages of collective operations
-//! * `consensus`: what making a communicator needs
+//! * `internal`: internal messages, which create communicators
+//! * `exchange`: an allgather of values, which creates communicators
 //! * `create`: communicators made of others
 //! * `datatype`: which bytes a message is made of
 //! * `typed`: point-to-point communication by datatypes
@@ -141,20 +142,20 @@ mod attribute;
 pub mod coll;
 mod collective;
 mod communicator;
-mod consensus;
 mod create;
 mod datatype;
 mod element;
 mod engine;
 mod error;
+mod exchange;
+mod fast_path;
 mod group;
 mod header;
-mod hidden;
+mod internal;
 mod job;
 mod launch;
 mod lend;
 mod matching;
-mod near;
 pub mod op;
 mod p2p;
 mod peer;

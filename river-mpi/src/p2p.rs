@@ -246,7 +246,7 @@ impl<'v> Communicator<'v> {
     /// As [`probe`](Self::probe), but does not block: `None` if there is none.
     ///
     /// # Errors
-    /// As [`probe`](Self::probe), but that a rank has ended without a failure is none: then there is no message.
+    /// As [`probe`](Self::probe), except that a rank that has ended normally is no error: then there is no message.
     ///
     /// # Standard section
     /// 3.8
@@ -266,7 +266,7 @@ impl<'v> Communicator<'v> {
     /// As [`send`](Self::send).
     ///
     /// # Blocking
-    /// Not until a receive; for about half a millisecond at most, while a receiver that is far behind makes room.
+    /// Never for a receive; for at most about half a millisecond until a receiver that is far behind has made room.
     ///
     /// # Standard section
     /// 3.7.2
@@ -274,12 +274,14 @@ impl<'v> Communicator<'v> {
         self.start_send(data, dest.into(), tag, Mode::Standard)
     }
 
-    /// Starts a standard send of a slice that the request borrows until it is completed or dropped, as in C: on the same
-    /// machine a long one is not copied, but read by its receiver; to another one it is sent from where it lies if this rank waits
-    /// for the request when the receiver wants it, and from a copy if it is in another operation then.
+    /// Starts a standard send of a slice that the request borrows until it is completed or dropped, as in C. On the same
+    /// machine the sender does not copy a long slice: the receiver reads it directly. To another machine it is sent from where
+    /// it lies if this rank is waiting for the request when the receiver asks for it, and from a copy if this rank is in
+    /// another operation then.
     ///
-    /// A request that is dropped copies the slice if it was not read yet, or sends it if it is wanted. One that is *leaked* ([`std::mem::forget`]) does
-    /// not: its receiver gets what is in that memory then, or the job ends as one in which nobody sends it.
+    /// Dropping the request copies the slice if it has not been read yet, or sends it if the receiver has asked for it.
+    /// *Leaking* the request ([`std::mem::forget`]) does neither: the receiver gets whatever is in that memory by then, or
+    /// waits in vain, which ends the job as a deadlock.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {

@@ -17,11 +17,11 @@ pub(crate) use receive::to_vec;
 
 /// An operation under way (MPI 1.3, section 3.7).
 ///
-/// It owns or borrows its buffer, so nothing can touch memory that a message may still be written to; the buffer is
-/// written in `wait` and `test` only. Dropped, a send goes on by itself, and a receive is taken back; if its message
-/// had come already, the message is gone with it, and a part of it may be in the buffer. One that a
-/// [`Persistent`](crate::Persistent) has lent goes back to it as it is. While any operation of the same rank waits, all that are
-/// under way make progress.
+/// It owns or borrows its buffer, so nothing else can touch memory that a message may still be written to; the buffer is
+/// written only inside `wait` and `test`. If the request is dropped, a send continues in the background and a receive is
+/// cancelled; if the receive's message had already arrived, the message is lost, and part of it may be in the buffer. A
+/// request lent by a [`Persistent`](crate::Persistent) returns to it unchanged. All requests of a rank make progress while
+/// any operation of that rank waits.
 #[must_use = "a request that is dropped is taken back, if it is a receive"]
 pub struct Request<'a> {
     comm: Communicator<'a>,
@@ -183,7 +183,7 @@ impl<'a> Request<'a> {
         {
             let engine = comm.engine();
             let wait = |request: &mut Self| {
-                engine.bring_in()?;
+                engine.poll_all()?;
                 engine.wait_landing(&[op], Some(&mut Seats::of(request)))
             };
             comm.guard(engine.show(self.shown(), || wait(self)))?;
@@ -205,7 +205,7 @@ impl<'a> Request<'a> {
         }
         let Some(op) = self.stage.op() else { return self.finish() };
         let engine = self.comm.engine();
-        engine.pump()?;
+        engine.progress()?;
         if !engine.is_complete(op) {
             engine.lasting_failure(op)?;
             return Ok(None);
@@ -395,8 +395,8 @@ pub fn wait_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
     }
 }
 
-/// Waits until at least one of those that are active is complete, and completes all that are: places and statuses.
-/// Empty if none is active.
+/// Waits until at least one active request is complete, completes every request that is, and returns their indices and
+/// statuses. The result is empty if no request is active.
 ///
 /// # Errors
 /// As [`wait_any`], if none could be completed before it: otherwise the error is returned by the next call.
@@ -408,13 +408,14 @@ pub fn wait_some(requests: &mut [Request<'_>]) -> Result<Vec<(usize, Status)>> {
     complete_some(requests, done)
 }
 
-/// The statuses of all if all are complete; otherwise `None`, and none is completed. Does not block.
+/// Completes all requests and returns their statuses if all of them can be completed; otherwise completes none and returns
+/// `None`. Does not block.
 ///
 /// # Errors
 /// As [`wait_all`].
 pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     if let Some(first) = requests.first() {
-        first.comm.guard(first.comm.engine().pump())?;
+        first.comm.guard(first.comm.engine().progress())?;
     }
     if requests.iter().any(|request| request.pending.as_ref().is_some_and(|pending| !pending.is_done())) {
         return Ok(None);
@@ -430,13 +431,13 @@ pub fn test_all(requests: &mut [Request<'_>]) -> Result<Option<Vec<Status>>> {
     wait_all(requests).map(Some)
 }
 
-/// Completes one of those that are active, if one can be completed: its place and status. Does not block.
+/// Completes one active request, if one can be completed, and returns its index and status. Does not block.
 ///
 /// # Errors
 /// As [`wait_any`].
 pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>> {
     if let Some(first) = requests.iter().find(|request| request.is_active()) {
-        first.comm.guard(first.comm.engine().pump())?;
+        first.comm.guard(first.comm.engine().progress())?;
     }
     for (index, request) in requests.iter_mut().enumerate() {
         let comm = request.comm.clone();
@@ -455,7 +456,7 @@ pub fn test_any(requests: &mut [Request<'_>]) -> Result<Option<(usize, Status)>>
     Ok(None)
 }
 
-/// Completes all of those that are active that can be completed: places and statuses. Does not block.
+/// Completes every active request that can be completed, and returns their indices and statuses. Does not block.
 ///
 /// # Errors
 /// As [`wait_some`].

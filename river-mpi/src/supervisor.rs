@@ -96,15 +96,18 @@ impl Supervisor {
 
     /// Hears something of a rank.
     pub(crate) fn hear(&mut self, rank: u32, event: Event) -> Vec<Action> {
-        let runs = |rank: u32| self.ranks.get(rank as usize).is_some_and(|rank| rank.end.is_none());
         // Of a victim everything is known: it repeats itself, and ends.
-        if !runs(rank) || self.victims.iter().any(|&(victim, ..)| victim == rank) {
+        if !self.runs(rank) {
             return Vec::new();
         }
         let because_of_one_that_runs = match &event {
             Event::Report(Report::Failed { because_of: Some(other), .. }) => {
-                runs(*other) && self.first_cause(*other) != rank
+                self.has_no_end(*other) && self.first_cause(*other) != rank
             }
+            _ => false,
+        };
+        let will_hear = match &event {
+            Event::Report(Report::StillWaiting { on, .. }) => on.iter().any(|&other| !self.runs(other)),
             _ => false,
         };
         let state = &mut self.ranks[rank as usize];
@@ -134,9 +137,10 @@ impl Supervisor {
                 state.waiting = Some(waiting);
                 self.look_for_deadlock()
             }
-            Event::Report(Report::StillWaiting(number)) => {
+            Event::Report(Report::StillWaiting { number, .. }) => {
                 let same = state.waiting.as_ref().is_some_and(|waiting| Some(waiting.number) == number);
-                if !same {
+                // Who waits for a rank that has ended is about to be told, which ends this wait; the next one is reported again.
+                if !same || will_hear {
                     state.waiting = None;
                     self.confirming = false;
                     return Vec::new();
@@ -153,6 +157,15 @@ impl Supervisor {
                 self.count_votes()
             }
         }
+    }
+
+    fn has_no_end(&self, rank: u32) -> bool {
+        self.ranks.get(rank as usize).is_some_and(|rank| rank.end.is_none())
+    }
+
+    /// Whether it may still do something: a victim has ended, though nobody knows yet why.
+    fn runs(&self, rank: u32) -> bool {
+        self.has_no_end(rank) && !self.victims.iter().any(|&(victim, ..)| victim == rank)
     }
 
     /// Because of whom a rank failed in the end: itself, unless it is a victim. Ranks that have lost sight of each other are no
@@ -195,10 +208,8 @@ impl Supervisor {
 
     // ---- deadlocks ----
 
-    /// Those that may still do something: victims have ended, though nobody knows yet why.
     fn running(&self) -> impl Iterator<Item = (usize, &Rank)> {
-        let is_victim = |rank: usize| self.victims.iter().any(|&(victim, ..)| victim as usize == rank);
-        self.ranks.iter().enumerate().filter(move |&(at, rank)| rank.end.is_none() && !is_victim(at))
+        self.ranks.iter().enumerate().filter(|&(at, _)| self.runs(at as u32))
     }
 
     fn look_for_deadlock(&mut self) -> Vec<Action> {
@@ -279,7 +290,7 @@ mod tests {
     }
 
     fn still(number: u64) -> Event {
-        Event::Report(Report::StillWaiting(Some(number)))
+        Event::Report(Report::StillWaiting { number: Some(number), on: Vec::new() })
     }
 
     fn finished(result: u8) -> Event {
@@ -362,11 +373,30 @@ mod tests {
     }
 
     #[test]
+    fn a_rank_that_waits_for_one_that_has_just_ended_is_in_no_deadlock() {
+        let mut supervisor = Supervisor::new(3, true);
+        supervisor.hear(1, waiting(1, &[0; 3], &[0; 3]));
+        supervisor.hear(2, waiting(1, &[0; 3], &[0; 3]));
+        assert_eq!(supervisor.hear(0, Event::Gone { why: "panicked".into() }).len(), 2);
+        supervisor.hear(1, still(1));
+        let on = |on| Event::Report(Report::StillWaiting { number: Some(1), on });
+        assert_eq!(supervisor.hear(2, on(vec![0])), [], "it has not heard of the end yet");
+        // It has, and now waits for another rank.
+        assert_eq!(supervisor.hear(2, waiting(2, &[0; 3], &[0; 3])).len(), 2);
+        supervisor.hear(1, still(1));
+        let end = supervisor.hear(2, Event::Report(Report::StillWaiting { number: Some(2), on: vec![1] }));
+        assert!(matches!(&end[..], [Action::Failed(MpiError::Deadlock(_))]));
+    }
+
+    #[test]
     fn who_goes_on_is_no_deadlock() {
         let mut supervisor = Supervisor::new(2, false);
         supervisor.hear(0, waiting(1, &[0, 0], &[0, 0]));
         assert_eq!(supervisor.hear(1, waiting(1, &[0, 0], &[0, 0])).len(), 2);
-        assert_eq!(supervisor.hear(0, Event::Report(Report::StillWaiting(None))), []);
+        assert_eq!(
+            supervisor.hear(0, Event::Report(Report::StillWaiting { number: None, on: Vec::new() })),
+            []
+        );
         assert_eq!(supervisor.hear(1, still(1)), []);
         // Later they do wait for each other.
         assert_eq!(supervisor.hear(0, waiting(2, &[0, 0], &[0, 0])).len(), 2);

@@ -15,7 +15,12 @@ impl Communicator<'_> {
     ///
     /// Does not block. If this rank dies while it tells the others, some may not hear of it.
     pub fn revoke(&self) {
-        self.engine().revoke(self.context(), &self.everybody());
+        let everybody = self.everybody();
+        self.engine().revoke(self.context(), &everybody);
+        if let Some(own) = self.local_comm() {
+            // That of the other group has the same context.
+            self.engine().revoke(own.context(), &everybody);
+        }
     }
 
     /// The members of its group, or of both, in the same order on all.
@@ -32,7 +37,7 @@ impl Communicator<'_> {
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         // A job that is ending says so elsewhere.
-        let _ = self.engine().pump();
+        let _ = self.engine().progress();
         self.engine().check(self.context()).is_err()
     }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::communicator::Communicator;
-use crate::consensus::{decode, encode};
 use crate::error::Result;
+use crate::exchange::{decode, encode};
 use crate::peer::{Peer, Tag};
 use crate::request::{Receive, Request};
 use crate::status::Status;

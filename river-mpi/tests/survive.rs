@@ -1,5 +1,7 @@
 //! What is left of a job after a failure: agreements, revoked communicators, and ranks that go on.
 
+use std::time::Duration;
+
 use river_core::testing::for_each_topology;
 use river_core::{Result, VrError, try_run};
 use river_mpi::testing::{surviving_world, world};
@@ -159,4 +161,121 @@ fn what_was_started_goes_on_after_an_operator_has_panicked() {
         }
         Ok(())
     });
+}
+
+/// Rank 1 ends with an error, long after the others began to wait for it, and takes its time about it.
+fn wait_for_one_that_fails_late(world: &Communicator<'_>) -> Result<Option<ErrorClass>> {
+    if world.rank() == 1 {
+        // The others have reported that they wait.
+        std::thread::sleep(Duration::from_millis(1500));
+        let failed = world.send(&[1_u8], 99, 0);
+        std::thread::sleep(Duration::from_millis(300));
+        return Ok(failed.map(|()| None)?);
+    }
+    world.set_error_handler(ErrorHandler::Return);
+    let class = class(world.recv::<u8>(1, 0));
+    assert_eq!(world.shrink()?.size(), 2);
+    Ok(class)
+}
+
+#[test]
+fn who_waits_long_for_a_rank_that_then_fails_is_told_and_not_taken_for_a_deadlock() {
+    for_each_topology(|name, make_vms| {
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            Ok(Launch::new(3).survive_failures().run_each(vr, &vms, wait_for_one_that_fails_late)?)
+        });
+        let ends = ends.expect(name);
+        assert!(ends[1].is_err(), "{name}");
+        for rank in [0, 2] {
+            assert_eq!(ends[rank].as_ref().ok(), Some(&Some(ErrorClass::ProcFailed)), "{name}: {ends:?}");
+        }
+    });
+}
+
+fn receive_on_revoked(world: &Communicator<'_>) -> Result<Vec<Option<ErrorClass>>> {
+    world.set_error_handler(ErrorHandler::Return);
+    let other = world.dup()?;
+    let to = 1 - world.rank();
+    for tag in 0..3 {
+        other.send(&[1_u8], to, tag)?;
+    }
+    world.barrier()?;
+    other.revoke();
+    world.barrier()?;
+    let received = vec![
+        class(other.recv::<u8>(to, 0)),
+        class(other.recv_into(&mut [0_u8], to, 1)),
+        class(other.iprobe(to, 2)),
+        class(other.probe(to, 2)),
+    ];
+    world.barrier()?;
+    Ok(received)
+}
+
+#[test]
+fn what_has_come_on_a_revoked_communicator_cannot_be_received() {
+    for received in surviving_world(2, receive_on_revoked).unwrap() {
+        let received = received.unwrap();
+        assert!(received.iter().all(|class| *class == Some(ErrorClass::Revoked)), "{received:?}");
+    }
+}
+
+/// Two groups of two. Nobody of them may wait for ever in what both do together.
+fn revoke_between_groups(world: &Communicator<'_>) -> Result<Vec<Option<ErrorClass>>> {
+    world.set_error_handler(ErrorHandler::Return);
+    let low = world.rank() < 2;
+    let half = world.split(Some(usize::from(low)), 0)?.ok_or(MpiError::Stopped)?;
+    let inter = half.create_intercomm(0, world, if low { 2 } else { 0 }, 0)?;
+    let copy = inter.dup()?;
+    if world.rank() == 3 {
+        inter.revoke();
+    }
+    while !inter.is_revoked() {
+        std::thread::yield_now();
+    }
+    let failed = vec![class(inter.merge(low)), class(inter.dup()), class(inter.barrier())];
+    // A copy has nothing to do with it, nor has the group that it was made of.
+    assert_eq!(copy.merge(low)?.size(), 4);
+    assert_eq!(half.dup()?.size(), 2);
+    Ok(failed)
+}
+
+#[test]
+fn all_ranks_of_both_groups_hear_of_a_revoked_intercommunicator() {
+    for_each_topology(|name, make_vms| {
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 4)?;
+            Ok(Launch::new(4).survive_failures().run_each(vr, &vms, revoke_between_groups)?)
+        });
+        for end in ends.expect(name) {
+            let failed = end.expect(name);
+            assert!(failed.iter().all(|class| *class == Some(ErrorClass::Revoked)), "{name}: {failed:?}");
+        }
+    });
+}
+
+/// The leader of the second group is dead: that of the first hears it, and tells its group.
+fn merge_with_a_dead_leader(world: &Communicator<'_>) -> Result<Option<ErrorClass>> {
+    world.set_error_handler(ErrorHandler::Return);
+    let low = world.rank() < 2;
+    let half = world.split(Some(usize::from(low)), 0)?.ok_or(MpiError::Stopped)?;
+    let inter = half.create_intercomm(0, world, if low { 2 } else { 0 }, 0)?;
+    if world.rank() == 2 {
+        return Err(VrError::msg("the leader fails"));
+    }
+    if world.rank() == 3 {
+        return Ok(None);
+    }
+    let class = class(inter.merge(low));
+    half.barrier()?;
+    Ok(class)
+}
+
+#[test]
+fn the_death_of_a_leader_is_told_to_the_other_group() {
+    let ends = surviving_world(4, merge_with_a_dead_leader).unwrap();
+    for end in &ends[..2] {
+        assert_eq!(end.as_ref().ok(), Some(&Some(ErrorClass::ProcFailed)), "{ends:?}");
+    }
 }

@@ -1,4 +1,5 @@
-//! Arguments and results as bytes: encoded values, and beside them large pieces of memory that nobody encodes or copies.
+//! Arguments and results as bytes: encoded values, and the large blocks of memory in them, which are neither encoded
+//! nor copied.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,11 +11,11 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A value as it travels.
+/// A value in encoded form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) encoded: Bytes,
-    /// The blobs in the value, in the order in which they are met.
+    /// The blobs in the value, in the order in which the encoder met them.
     pub(crate) blobs: Vec<Bytes>,
 }
 
@@ -25,9 +26,9 @@ impl Body {
 }
 
 thread_local! {
-    /// Blobs of the value that is being encoded, if one is.
+    /// The blobs of the value that is being encoded, if any.
     static OUT: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
-    /// Blobs of the value that is being decoded.
+    /// The blobs of the value that is being decoded.
     static IN: RefCell<VecDeque<Bytes>> = const { RefCell::new(VecDeque::new()) };
 }
 
@@ -42,7 +43,7 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &Body) -> Result<T, postcard::Er
     postcard::from_bytes(&body.encoded)
 }
 
-/// Puts back what was there before, even if the user's code, which encodes and decodes, panics.
+/// Restores the previous content, even if the user's code, which encodes and decodes, panics.
 struct Restore<T: Default + 'static> {
     of: &'static LocalKey<RefCell<T>>,
     before: T,
@@ -54,8 +55,8 @@ impl<T: Default> Drop for Restore<T> {
     }
 }
 
-/// Memory that travels as it is, for arguments and results that are large: a `Vec<u8>` is encoded byte by byte, this is
-/// not even copied, except by the link.
+/// Memory that is sent as it is, for large arguments and results: a `Vec<u8>` is encoded byte by byte, a `Blob` is not
+/// even copied, except between processes.
 ///
 /// ```no_run
 /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -103,12 +104,12 @@ impl fmt::Debug for Blob {
     }
 }
 
-/// How a blob stands in what is encoded.
+/// How a blob is represented in the encoded value.
 #[derive(Serialize, Deserialize)]
 enum Stand<'a> {
-    /// It travels beside.
+    /// Sent separately.
     Beside,
-    /// It is here, as nobody takes it along: this is no argument and no result.
+    /// Sent inline, since nothing collects blobs: the value is neither an argument nor a result.
     Here(#[serde(borrow)] &'a [u8]),
 }
 
@@ -147,7 +148,7 @@ mod tests {
         assert!(decode::<(u8, Vec<Blob>, Option<Blob>)>(&missing).is_err());
     }
 
-    /// Has a blob and panics.
+    /// Contains a blob, then panics.
     struct Bad;
 
     impl Serialize for Bad {

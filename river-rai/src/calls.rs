@@ -1,8 +1,8 @@
-//! The calls of one VR that have no answer yet, and the answers that nobody has asked for yet.
+//! The calls of one VR that have no answer yet, and the answers that have not been taken.
 //!
 //! Replies are filed by ticket as they arrive, so waiting for one call costs the same however many others are
-//! outstanding. Every call gets exactly one answer: the reply, or the notice that its server is gone. A reply to a
-//! call that was given up is recognised by having no entry here, and dropped.
+//! outstanding. Every call gets exactly one answer: the reply, or the notice that its server is gone. The reply to a
+//! call that was given up has no entry here, and is dropped.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::protocol::{Failure, Ticket};
 use crate::wire::Outcome;
 
-/// Names a set of calls that is waited for together.
+/// Identifies a set of calls that are waited for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct GroupId(pub(crate) u64);
 
@@ -23,18 +23,18 @@ pub(crate) enum Answer {
     Down(Down),
 }
 
-/// Hashed the same way every time: a VR that is run again from its record hears of things in the same order.
+/// Hashed deterministically: a VR that is replayed from its record gets notices in the same order.
 #[derive(Default)]
 pub(crate) struct Calls {
     open: FxHashMap<Ticket, Open>,
     groups: FxHashMap<GroupId, Group>,
-    /// Calls that were given up, whose replies may still come, and their servers.
+    /// Calls that were given up but whose replies may still arrive, and their servers.
     abandoned: FxHashMap<Ticket, VrId>,
-    /// Servers whose death is told to this VR.
+    /// Servers whose death this VR will be told of.
     servers: FxHashSet<VrId>,
-    /// Servers that were told to end, so their end is told to nobody but who waits for them.
+    /// Servers that were told to stop: only an operation that waits for them learns of their end.
     dismissed: FxHashSet<VrId>,
-    /// Whose death this VR, as a server, has to hear of.
+    /// The VRs whose death this VR, as a server, must learn of.
     clients: FxHashSet<VrId>,
 }
 
@@ -48,12 +48,12 @@ struct Open {
 struct Group {
     /// Calls without an answer.
     waiting: FxHashSet<Ticket>,
-    /// Calls with one, in order of arrival. Some may have been taken or given up since.
+    /// Calls with an answer, in order of arrival. Some may have been taken or given up since.
     ready: VecDeque<Ticket>,
 }
 
 impl Calls {
-    /// Notes a server; true if it is new.
+    /// Adds a server; returns `true` if it is new.
     pub(crate) fn add_server(&mut self, server: VrId) -> bool {
         self.servers.insert(server)
     }
@@ -66,17 +66,17 @@ impl Calls {
         self.dismissed.insert(server);
     }
 
-    /// A server that had ended is back.
+    /// Notes that a server that had ended is back.
     pub(crate) fn take_back(&mut self, server: VrId) {
         self.dismissed.remove(&server);
     }
 
-    /// Whether nobody wants to hear of the end of a server but who waits for it.
+    /// Whether the server was told to stop, so that only an operation that waits for it learns of its end.
     pub(crate) fn is_dismissed(&self, who: VrId) -> bool {
         self.dismissed.contains(&who) && !self.is_client(who)
     }
 
-    /// Notes a client; true if it is new.
+    /// Adds a client; returns `true` if it is new.
     pub(crate) fn add_client(&mut self, client: VrId) -> bool {
         self.clients.insert(client)
     }
@@ -89,12 +89,12 @@ impl Calls {
         self.clients.remove(&client);
     }
 
-    /// Notes a call that is about to be sent.
+    /// Adds a call that is about to be sent.
     pub(crate) fn open(&mut self, ticket: Ticket, server: VrId) {
         self.open.insert(ticket, Open { server, answer: None, group: None });
     }
 
-    /// Whether replies may be under way that nobody will ask for.
+    /// Whether replies may be in transit that nothing will wait for.
     pub(crate) fn has_abandoned(&self) -> bool {
         !self.abandoned.is_empty()
     }
@@ -115,19 +115,19 @@ impl Calls {
         self.open.contains_key(&ticket)
     }
 
-    /// The server of a call that has no answer.
+    /// The server of a call that has not been answered.
     pub(crate) fn waits_for(&self, ticket: Ticket) -> Option<VrId> {
         self.open.get(&ticket).filter(|call| call.answer.is_none()).map(|call| call.server)
     }
 
-    /// Takes the answer to a call if it is there. Afterwards the call is forgotten.
+    /// Takes the answer to a call, if it has arrived, and forgets the call.
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Answer> {
         let answer = self.open.get_mut(&ticket)?.answer.take()?;
         self.open.remove(&ticket);
         Some(answer)
     }
 
-    // ---- what arrives ----
+    // ---- arrivals ----
 
     /// Files a reply.
     pub(crate) fn reply(&mut self, ticket: Ticket, outcome: Outcome) {
@@ -136,7 +136,7 @@ impl Calls {
         }
     }
 
-    /// Answers all calls of a server that is gone. Its replies have to be filed before.
+    /// Answers all calls to a server that is gone. Its replies must have been filed before.
     pub(crate) fn down(&mut self, down: &Down) {
         self.abandoned.retain(|_, server| *server != down.who);
         let lost: Vec<Ticket> = self
@@ -173,7 +173,7 @@ impl Calls {
         self.groups.remove(&id);
     }
 
-    /// Moves a call into a group, out of the one in which it may have been.
+    /// Moves a call into a group, out of any other group.
     pub(crate) fn join_group(&mut self, ticket: Ticket, id: GroupId) {
         let (Some(call), true) = (self.open.get_mut(&ticket), self.groups.contains_key(&id)) else { return };
         let before = call.group.replace(id);
@@ -190,7 +190,7 @@ impl Calls {
         }
     }
 
-    /// The call of the group that was answered first and has not been named before.
+    /// Returns the call of the group that was answered first and has not been returned yet.
     pub(crate) fn next_ready(&mut self, id: GroupId) -> Option<Ticket> {
         let group = self.groups.get_mut(&id)?;
         while let Some(ticket) = group.ready.pop_front() {
@@ -201,12 +201,12 @@ impl Calls {
         None
     }
 
-    /// Whether a group has neither calls that wait nor calls to name.
+    /// Whether a group has neither unanswered calls nor calls to return.
     pub(crate) fn is_done(&self, id: GroupId) -> bool {
         self.groups.get(&id).is_none_or(|group| group.waiting.is_empty() && group.ready.is_empty())
     }
 
-    /// The servers that a group still waits for, each once.
+    /// The servers for which a group still waits, each once.
     pub(crate) fn servers_of(&self, id: GroupId) -> FxHashSet<VrId> {
         self.waiting_in(id).collect()
     }

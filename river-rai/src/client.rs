@@ -22,8 +22,8 @@ use crate::trampoline::{CallFunction, CreateObject};
 
 /// A connection to a server: calls functions there and creates objects.
 ///
-/// Cheap to copy; all copies, and all connections of one VR to one server, are the same connection. Requests to one
-/// server are done one at a time, in the order in which they were made.
+/// Cheap to copy; all copies, and all connections of one VR to one server, are the same connection. A server executes
+/// the requests of one client one at a time, in the order in which they were made.
 #[derive(Clone, Copy)]
 pub struct Rai<'a> {
     pub(crate) connection: Connection<'a>,
@@ -32,14 +32,15 @@ pub struct Rai<'a> {
 impl<'a> Rai<'a> {
     /// Connects to a server, a VR that is an [`RaiServer`](crate::RaiServer).
     ///
-    /// Nothing is sent: if the server is gone, the first call says so. From now on this VR [watches](Vr::watch) the server.
+    /// Nothing is sent: if the server is gone, the first call fails. From now on this VR [watches](Vr::watch) the
+    /// server.
     #[must_use]
     pub fn connect(vr: &'a Vr, server: VrId) -> Self {
         Self { connection: Connection::new(vr, server) }
     }
 
-    /// Connects to a server of another program, which is [published](crate::RaiServer::published) under that name. Its
-    /// functions are called [by name](Self::call_named): the two programs have no code in common.
+    /// Connects to a server of another program that is [published](crate::RaiServer::published) under that name. Its
+    /// functions are called [by name](Self::call_named), as the two programs share no code.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr) -> river_core::Result {
@@ -51,14 +52,15 @@ impl<'a> Rai<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`ServiceError`]: nobody or more than one publishes it, or whoever does speaks another version of the protocol.
+    /// [`ServiceError`] if no server or more than one is published under the name, or if it uses another version of the
+    /// protocol.
     ///
     /// # Blocking
-    /// For 50 ms, or a quarter of a second if nobody publishes it: see [`Vr::look_up`].
+    /// For 50 ms, or a quarter of a second if no server is published under the name: see [`Vr::look_up`].
     pub fn look_up(vr: &'a Vr, name: &str) -> Result<Self, ServiceError> {
         let server = vr.look_up(name)?.vr;
         let connection = Connection::new(vr, server);
-        // It may be known as a server that was lost.
+        // It may have been lost before.
         vr.watch(server);
         Post::of(vr).with(|calls| calls.take_back(server));
         Ok(Self { connection })
@@ -70,14 +72,14 @@ impl<'a> Rai<'a> {
         self.connection.server
     }
 
-    /// The VR that is connected.
+    /// The VR that is the client.
     #[must_use]
     pub fn vr(&self) -> &'a Vr {
         self.connection.vr
     }
 
-    /// The same connection, with calls that are given up when they have no answer after that time: waiting for one
-    /// ends with [`CallError::Timeout`], and the server is told to cancel it.
+    /// The same connection, but with a time limit for each call: if there is no answer within it, waiting for the call
+    /// returns [`CallError::Timeout`], and the server is told to cancel the call.
     ///
     /// ```no_run
     /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -94,7 +96,7 @@ impl<'a> Rai<'a> {
         self
     }
 
-    /// Shows the server a capability, for all that this VR asks of it from now on.
+    /// Presents a capability to the server, for all later requests of this VR.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -102,13 +104,14 @@ impl<'a> Rai<'a> {
         pending::cast(&self.connection, "show", (), Op::Present(capability))
     }
 
-    /// Calls a function on the server and returns what it returned.
+    /// Calls a function on the server and returns its result.
     ///
-    /// The function may be any function item, method or closure of up to eight arguments, as long as it captures
-    /// nothing; this is checked at compile time. There is nothing to register: the server runs the same program.
+    /// The function may be any function item, method or closure of up to eight arguments that captures nothing, which
+    /// is checked at compile time. There is nothing to register: the server runs the same program.
     ///
     /// # Errors
-    /// [`CallError`]: the function panicked, the server is gone, the values cannot travel, or the program ends.
+    /// [`CallError`] if the function panicked, the server is gone, the values cannot be encoded or decoded, or the
+    /// program ends.
     ///
     /// # Blocking
     /// Until the function has returned or the server is gone.
@@ -123,7 +126,7 @@ impl<'a> Rai<'a> {
     /// # Ok(()) }
     /// ```
     ///
-    /// What a closure needs has to be an argument:
+    /// Everything that a closure needs must be an argument:
     ///
     /// ```compile_fail,E0080
     /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -141,11 +144,11 @@ impl<'a> Rai<'a> {
         self.call_async(function, args)?.wait()
     }
 
-    /// Starts a call and returns at once.
+    /// Starts a call, without waiting for its result.
     ///
     /// # Errors
     /// [`CallError::Encode`]; [`CallError::Down`] if the server is known to be gone; [`CallError::Full`] if its mailbox
-    /// has a limit and is full.
+    /// is limited and full.
     pub fn call_async<F, Args>(&self, function: F, args: Args) -> Result<Pending<'a, F::Output>, CallError>
     where
         F: RemoteFn<Args>,
@@ -156,10 +159,10 @@ impl<'a> Rai<'a> {
         pending::call(&self.connection, type_name::<F>(), args, op)
     }
 
-    /// Starts a call with arguments that are encoded already.
+    /// Starts a call with arguments that are already encoded.
     ///
     /// # Errors
-    /// As [`call_async`](Self::call_async), but for the encoding.
+    /// As [`call_async`](Self::call_async), except [`CallError::Encode`].
     pub fn call_packed<F, Args>(
         &self,
         function: F,
@@ -174,7 +177,7 @@ impl<'a> Rai<'a> {
         pending::send(&self.connection, type_name::<F>().into(), args.body.clone(), op)
     }
 
-    /// Has a function called and wants to hear nothing of it, neither a result nor an error.
+    /// Has a function called without an answer: neither its result nor an error is returned.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -190,10 +193,10 @@ impl<'a> Rai<'a> {
 
     // ---- by name ----
 
-    /// Calls what the server has [exported](Self::export) under that name.
+    /// Calls the function that was [exported](Self::export) on the server under that name.
     ///
-    /// The types of the arguments and of the result must be those of the function; what cannot be inferred has to
-    /// be written: `1_i64`.
+    /// The types of the arguments and of the result must be those of the function; a type that cannot be inferred must
+    /// be written out: `1_i64`.
     ///
     /// ```no_run
     /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -203,8 +206,8 @@ impl<'a> Rai<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`CallError::NoSuchFunction`] says what there is, [`CallError::Signature`] what types it has; otherwise as
-    /// [`call`](Self::call).
+    /// [`CallError::NoSuchFunction`] lists the exported names, [`CallError::Signature`] shows the right types;
+    /// otherwise as [`call`](Self::call).
     ///
     /// # Blocking
     /// As [`call`](Self::call).
@@ -216,7 +219,7 @@ impl<'a> Rai<'a> {
         self.call_named_async(name, args)?.wait()
     }
 
-    /// Starts a call by name and returns at once.
+    /// Starts a call by name, without waiting for its result.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -229,7 +232,7 @@ impl<'a> Rai<'a> {
         pending::call(&self.connection, name.to_owned(), args, Op::Call(function))
     }
 
-    /// Creates an object with the constructor that the server has exported under that name.
+    /// Creates an object with the constructor that was exported on the server under that name.
     ///
     /// # Errors
     /// As [`call_named`](Self::call_named).
@@ -245,19 +248,19 @@ impl<'a> Rai<'a> {
         let object = self.fresh_object();
         let op = Op::Create { object, function };
         let created = pending::call::<(), _>(&self.connection, name.to_owned(), args, op)?;
-        // Released also if this is given up.
+        // The object is released even if the wait fails.
         let object = Object::created(self.connection, object);
         created.wait()?;
         Ok(object)
     }
 
-    /// Makes a function known on the server by name, to whoever calls it, as long as the server lives.
+    /// Exports a function on the server under a name, to all its clients, for the lifetime of the server.
     ///
     /// # Errors
     /// [`CallError::Refused`] if the server is restricted.
     ///
     /// # Blocking
-    /// Until that is done.
+    /// Until the server has exported it.
     pub fn export<F, Args>(&self, name: &str, function: F) -> Result<(), CallError>
     where
         F: RemoteFn<Args>,
@@ -267,7 +270,7 @@ impl<'a> Rai<'a> {
         self.export_async(name, function)?.wait()
     }
 
-    /// Starts to make a function known and returns at once.
+    /// Starts to export a function, without waiting for the server.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -280,13 +283,13 @@ impl<'a> Rai<'a> {
         pending::call(&self.connection, name.to_owned(), (), Op::Export(function_export(name, function)))
     }
 
-    /// Makes a constructor known on the server by name, for [`create_named`](Self::create_named).
+    /// Exports a constructor on the server under a name, for [`create_named`](Self::create_named).
     ///
     /// # Errors
     /// As [`export`](Self::export).
     ///
     /// # Blocking
-    /// Until that is done.
+    /// Until the server has exported it.
     pub fn export_constructor<F, Args>(&self, name: &str, function: F) -> Result<(), CallError>
     where
         F: RemoteFn<Args>,
@@ -306,7 +309,7 @@ impl<'a> Rai<'a> {
 
     // ---- objects ----
 
-    /// Creates an object on the server: calls a function there and keeps what it returns.
+    /// Creates an object on the server: calls a function there, whose result stays on the server.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -333,8 +336,8 @@ impl<'a> Rai<'a> {
         Ok(object)
     }
 
-    /// Starts to create an object and returns at once. The object can be called right away: calls queue up behind its
-    /// creation. The second value tells how that went.
+    /// Starts to create an object. Its methods can be called at once: the calls queue up behind its creation. The
+    /// second value is the result of the creation.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -356,11 +359,12 @@ impl<'a> Rai<'a> {
         Ok((Object::created(self.connection, object), created))
     }
 
-    /// Ends the server once it has done and answered everything that was asked of it before. Answers for which their clients
-    /// have no room it gives up when none was taken for five seconds. A restricted server does that for its parent only.
+    /// Stops the server once it has executed and answered everything that was requested before. Answers for which a
+    /// client has no room are dropped if no client takes any for five seconds. A restricted server only obeys its
+    /// parent.
     ///
-    /// No receive of this VR hears of that end any more, but for who waits for a call; [watch](Vr::watch) the server afterwards
-    /// to hear of it.
+    /// After this call no receive of this VR reports the end of the server, except waiting for a call; to be told of
+    /// it, [watch](Vr::watch) the server afterwards.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -377,11 +381,11 @@ impl<'a> Rai<'a> {
         Ok(())
     }
 
-    /// Waits until the server is gone, because it was told to [stop](Self::stop) or its VM was released, but not longer than that.
-    /// True: it is gone, and no receive of this VR will hear of it.
+    /// Waits, at most for `limit`, until the server is gone, because it was told to [stop](Self::stop) or its VM was
+    /// released. Returns `true` if it is gone; then no receive of this VR will report it.
     ///
     /// # Blocking
-    /// Until it is gone, the time is over, or the program ends.
+    /// Until the server is gone, the time is up, or the program ends.
     #[must_use]
     pub fn wait_for_end(&self, limit: Duration) -> bool {
         Open::of(self.vr()).wait_for_end(self.server(), connection::from_now(limit)).is_ok()

@@ -1,4 +1,4 @@
-//! Waiting for whichever of many calls is answered first.
+//! Waits for whichever of many calls is answered first.
 
 use std::fmt;
 use std::time::Instant;
@@ -11,21 +11,21 @@ use crate::pending::Pending;
 use crate::post::{Open, Post};
 use crate::protocol::Ticket;
 
-/// What became of waiting for a call of a set.
+/// The result of waiting for any call of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// This call has been answered.
     Answered(Ticket),
-    /// No call is left.
+    /// The set has no calls left.
     Empty,
     /// The deadline has passed.
     Timeout,
 }
 
-/// A set of calls that names them one by one as their answers arrive.
+/// A set of calls that returns their tickets one by one as their answers arrive.
 ///
-/// It does not hold the calls: keep them by ticket, and `wait` for the one that is named, which returns at once.
-/// A call whose server dies is named as well, and its `wait` says why. What a schedule is built on.
+/// It does not hold the calls: keep them by ticket, and `wait` for the one whose ticket is returned, which does not
+/// block. A call whose server dies is returned as well, and its `wait` returns the error. Schedulers are built on this.
 ///
 /// ```no_run
 /// # use river_rai::{CallError, Completions, Rai};
@@ -57,19 +57,20 @@ impl<'a> Completions<'a> {
         Self { vr, id }
     }
 
-    /// Adds a call. It leaves the set when it is named, waited for or dropped, or when it is added to another one.
+    /// Adds a call. It leaves the set when its ticket is returned, when it is waited for or dropped, or when it is
+    /// added to another set.
     pub fn add<R>(&mut self, call: &Pending<'_, R>) {
         Post::of(self.vr).with(|calls| calls.join_group(call.ticket(), self.id));
     }
 
-    /// The call that was answered first; `None` if none is left.
+    /// Returns the call that was answered first; `None` if the set is empty.
     ///
     /// # Errors
-    /// [`CallError::Stopped`] if the program is ending; [`CallError::Itself`] if all calls that are left are of this VR
-    /// itself. That a server is gone is not an error here but of its calls.
+    /// [`CallError::Stopped`] if the program is ending; [`CallError::Itself`] if all remaining calls are to this VR
+    /// itself. The death of a server is an error of its calls, not of this method.
     ///
     /// # Blocking
-    /// Until some call of the set has been answered or its server is gone.
+    /// Until a call of the set has been answered or its server is gone.
     #[allow(clippy::should_implement_trait)] // The set is not exhausted by a `None`: more may be added.
     pub fn next(&mut self) -> Result<Option<Ticket>, CallError> {
         match self.next_until(None)? {
@@ -78,7 +79,7 @@ impl<'a> Completions<'a> {
         }
     }
 
-    /// Like [`next`](Self::next), but waits no longer than until the deadline.
+    /// Like [`next`](Self::next), but waits at most until the deadline.
     ///
     /// # Errors
     /// As [`next`](Self::next).

@@ -1,4 +1,4 @@
-//! From where calls are made, to where, and for how long they are waited for.
+//! A connection: the calling VR, the server, and the time limit of calls.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use river_core::{Vr, VrId};
 
 use crate::post::Post;
 
-/// One VR's way to one server.
+/// The connection of one VR to one server.
 #[derive(Clone, Copy)]
 pub(crate) struct Connection<'a> {
     pub(crate) vr: &'a Vr,
@@ -14,7 +14,7 @@ pub(crate) struct Connection<'a> {
     pub(crate) limit: Option<Duration>,
 }
 
-/// When so much time is over; `None`: never, as the clock does not go that far.
+/// The instant that is this far from now; `None` means never, since the clock cannot represent it.
 pub(crate) fn from_now(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }

@@ -1,7 +1,6 @@
-//! What a function that was called remotely can know of the call and of the server it runs on.
+//! What a remotely called function can learn of the call and of the server that runs it.
 //!
-//! Everything here answers for the calling thread: outside of a remote call there is no server, and nothing is
-//! cancelled.
+//! Everything here refers to the calling thread: outside of a remote call there is no server, and nothing is cancelled.
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
@@ -15,16 +14,16 @@ use crate::store::Store;
 
 scoped_tls::scoped_thread_local!(static SERVING: Vr);
 
-/// What a VR that serves works with.
+/// The state of a VR that executes calls.
 #[derive(Default)]
 struct Place {
     store: OnceCell<Arc<Store>>,
-    /// Set if the VR is a helper: its calls are cancelled by way of the server.
+    /// Set if the VR is a helper, whose calls are cancelled through the server.
     helps: OnceCell<HandedOut>,
     call: Cell<Option<(VrId, Ticket)>>,
 }
 
-/// The objects of the server that this VR is, or helps.
+/// The objects of the server that this VR is, or that it helps.
 pub(crate) fn store(vr: &Vr) -> Arc<Store> {
     vr.slot::<Place>().store.get_or_init(Arc::default).clone()
 }
@@ -36,7 +35,7 @@ pub(crate) fn help(vr: &Vr, store: Arc<Store>, calls: HandedOut) {
     let _ = place.helps.set(calls);
 }
 
-/// This helper does that call now.
+/// Records the call that this helper begins.
 pub(crate) fn begin(vr: &Vr, call: Option<(VrId, Ticket)>) {
     vr.slot::<Place>().call.set(call);
 }
@@ -46,18 +45,18 @@ pub(crate) fn serving<R>(vr: &Vr, call: impl FnOnce() -> R) -> R {
     SERVING.set(vr, call)
 }
 
-/// Hands the server's own VR to a function: a remote function may send, call others and open handles with it.
-/// `None` outside of a remote call.
+/// Passes the server's own VR to a closure: with it a remote function can send messages, call other servers and open
+/// handles. Returns `None` outside of a remote call.
 ///
-/// It must not receive what is not its own: the server's requests are on a channel that this layer alone receives
-/// from.
+/// The closure must not receive envelopes of this layer: the server's requests arrive on a channel that only this layer
+/// may receive from.
 pub fn with_vr<R>(look: impl FnOnce(&Vr) -> R) -> Option<R> {
     SERVING.is_set().then(|| SERVING.with(look))
 }
 
-/// Whether nobody wants the result of this call any more: it was cancelled, its deadline has passed, or its client is
-/// gone. For functions that take long to look at from time to time; it costs about as much as a receive that
-/// finds nothing.
+/// Whether the result of this call is no longer wanted: it was cancelled, its deadline has passed, or its client is
+/// gone. Long-running functions should check this from time to time; it costs about as much as a receive that finds
+/// nothing.
 ///
 /// ```no_run
 /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -83,15 +82,15 @@ pub fn is_cancelled() -> bool {
     .unwrap_or(false)
 }
 
-/// Lets a function that runs on the server use what was put there under a name, without a copy.
+/// Gives a function that runs on the server access, without a copy, to the value that was put there under a name.
 ///
-/// `None` if there is nothing of that name and type, if it is in use by a caller further up, or outside of a
-/// remote call. On a [concurrent](crate::RaiServer::concurrent) server also if two functions would wait for each other,
-/// each using what the other one wants.
+/// Returns `None` if there is no value of that name and type, if a caller further up the stack is using it, or outside
+/// of a remote call. On a [concurrent](crate::RaiServer::concurrent) server also if two functions would deadlock, each
+/// using the value that the other waits for.
 ///
 /// # Blocking
-/// On a concurrent server, as long as another function or a method uses it. `look` must not wait for a call of the same
-/// server that needs it.
+/// On a concurrent server, while another function or a method uses the value. `look` must not wait for a call of the
+/// same server that needs it.
 ///
 /// ```no_run
 /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -107,7 +106,7 @@ pub fn is_cancelled() -> bool {
 pub fn with_named<T: Send + 'static, R>(name: &str, look: impl FnOnce(&mut T) -> R) -> Option<R> {
     with_vr(|vr| {
         let store = store(vr);
-        // It is put back even if `look` panics.
+        // Put back even if `look` panics.
         let mut out = store.take(&Target::Named(name.into()), vr.id())?;
         out.kept.as_mut()?.value.downcast_mut::<T>().map(look)
     })?

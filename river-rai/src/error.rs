@@ -9,25 +9,25 @@ use crate::signature::{difference, text_of};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The function panicked. The server lives on, and so does the object if it was a method; what the function had
-    /// changed before stays changed.
+    /// The function panicked. The server goes on, and so does the object if it was a method; changes that the function
+    /// had made before remain.
     #[error("{function} panicked on VM {vm}: {text}")]
     Panicked {
         /// The Rust name of the function.
         function: String,
         /// The VM on which it ran.
         vm: String,
-        /// The text of the panic, with its place.
+        /// The message of the panic, with its location.
         text: String,
-        /// The calls that led to it, if the server runs with `RUST_BACKTRACE` set, as it does if this program does.
-        /// Printed by `{:?}`.
+        /// The backtrace, if the server runs with `RUST_BACKTRACE` set, as it does if this program does. Printed by
+        /// `{:?}`.
         #[source]
         trace: Option<Trace>,
     },
-    /// The server is gone. Whether the function has run is not known.
+    /// The server is gone. Whether the function has run is unknown.
     #[error("no answer to the call, as its server is gone: {0}")]
     Down(Down),
-    /// The arguments or the result cannot be written as bytes: an error of their `Serialize` implementation.
+    /// The arguments or the result cannot be encoded: an error of their `Serialize` implementation.
     #[error("{what} of {function} cannot be encoded: {error}")]
     Encode {
         /// "the arguments" or "the result".
@@ -37,7 +37,7 @@ pub enum CallError {
         /// The error of the encoding.
         error: String,
     },
-    /// The arguments or the result cannot be read back: their `Serialize` and `Deserialize` implementations disagree.
+    /// The arguments or the result cannot be decoded: their `Serialize` and `Deserialize` implementations disagree.
     #[error("{what} of {function} cannot be decoded: {error}")]
     Decode {
         /// "the arguments" or "the result".
@@ -47,16 +47,16 @@ pub enum CallError {
         /// The error of the encoding.
         error: String,
     },
-    /// The server does not know the function: none is exported under that name, or the pointer to it is not one of the
-    /// server's image.
+    /// The server does not know the function: none is exported under that name, or the code pointer does not belong to
+    /// the server's image.
     #[error("the server has no function {function} ({error})")]
     NoSuchFunction {
         /// The Rust name of the function.
         function: String,
-        /// What the server made of the code pointer.
+        /// What the server found at the code pointer.
         error: String,
     },
-    /// The object was never made, because its constructor failed, or it is gone.
+    /// The object does not exist: its constructor failed, or it has been freed.
     #[error(
         "cannot call {function}: {object} does not exist on the server (its constructor failed, or it is gone)"
     )]
@@ -66,7 +66,7 @@ pub enum CallError {
         /// The object.
         object: String,
     },
-    /// The object is of another type than the method asks for.
+    /// The object is of another type than the method expects.
     #[error("cannot call {function}: the object is a {found}")]
     WrongType {
         /// The Rust name of the method.
@@ -74,7 +74,7 @@ pub enum CallError {
         /// The Rust type of the object.
         found: String,
     },
-    /// The collection has no item of that key, nor a place for one.
+    /// The collection has no item with that key, and no place for it.
     #[error("{object} has no item {key}")]
     NoSuchItem {
         /// The Rust type of the collection.
@@ -82,26 +82,26 @@ pub enum CallError {
         /// The key.
         key: String,
     },
-    /// What the server has exported under that name takes or returns other types, or types of the same names with other fields
+    /// The function exported under that name takes or returns other types, or types of the same names with other fields
     /// or variants.
     #[error("{}", difference(function, exported, called))]
     Signature {
         /// The name.
         function: String,
-        /// What the server has.
+        /// The signature on the server.
         exported: String,
-        /// What the caller took it for.
+        /// The signature that the caller expected.
         called: String,
     },
-    /// The server does not do that for this client.
+    /// The server refuses this to this client.
     #[error("the server refuses {function}: {why}")]
     Refused {
         /// The function.
         function: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// No result came in time. The server was told to cancel the call; whether the function has run is not known.
+    /// No result arrived in time. The server was told to cancel the call; whether the function has run is unknown.
     #[error("no answer to {function} in time")]
     Timeout {
         /// The Rust name of the function.
@@ -113,17 +113,18 @@ pub enum CallError {
     /// A reference was opened by a VR to which it was not granted.
     #[error("the reference was granted to VR {}, and nobody else can open it", holder.short())]
     NotGranted {
-        /// Who could.
+        /// The VR to which it was granted.
         holder: VrId,
     },
-    /// The result had been handed out before.
+    /// The result has already been returned.
     #[error("the result of {0} has been taken already")]
     Taken(String),
     /// The call was made from within a receive's predicate, where nothing can be received.
     #[error("{0} was called from within a receive's predicate: predicates may only look at the message")]
     Reentrant(String),
-    /// The server waits for a call of its own, which it can do only when the function that waits has returned. The call is
-    /// cancelled. On a [concurrent](crate::RaiServer::concurrent) server functions can call others of the same server.
+    /// The server would wait for a call to itself, which it can execute only after the waiting function has returned.
+    /// The call is cancelled. On a [concurrent](crate::RaiServer::concurrent) server functions can call others of the
+    /// same server.
     #[error(
         "{0} would be waited for by its own server, which can do it only afterwards: make the server `concurrent`"
     )]
@@ -131,7 +132,7 @@ pub enum CallError {
     /// The server has limited its mailbox, which is full. Nothing was sent; calling again later may succeed.
     #[error("cannot call VR {}: its mailbox is full", .0.short())]
     Full(VrId),
-    /// This VR is replayed and does something else than before.
+    /// This VR is being replayed and does not do what its record says.
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
     /// The program is ending.
@@ -146,7 +147,7 @@ impl CallError {
         matches!(self, CallError::Down(_))
     }
 
-    /// Whether time was what was missing.
+    /// Whether a time limit was exceeded.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, CallError::Timeout { .. })
@@ -166,7 +167,7 @@ impl CallError {
             RecvError::Down(down) => CallError::Down(down.clone()),
             RecvError::Reentrant => CallError::Reentrant(function.into()),
             RecvError::Diverged(divergence) => CallError::Diverged(divergence.clone()),
-            // What else there is concerns deadlines and patterns made by users, and this layer has neither.
+            // The other errors concern user-supplied deadlines and patterns, which this layer does not have.
             _ => CallError::Stopped,
         }
     }

@@ -1,4 +1,4 @@
-//! What a restricted server exposes, and to whom.
+//! What a restricted server exposes, and to which clients.
 
 use river_core::code::code_ptr;
 use river_core::naming::without_paths;
@@ -10,12 +10,13 @@ use crate::protocol::{Capability, Export};
 use crate::signature::{Constructor, Method, Plain, signature};
 use crate::trampoline::{CallFunction, CallMethod, CreateObject, ReadObject};
 
-/// Functions, constructors and methods that a [restricted server](crate::RaiServer::restricted) makes known by name.
-/// Clients of the same program may also call them as they are.
+/// Functions, constructors and methods that a [restricted server](crate::RaiServer::restricted) exports by name.
+/// Clients of the same program may also call them directly.
 ///
-/// To know what is in the types of arguments and results, their `Deserialize` is run with made-up values, in the process that
-/// exports a function and in the one that calls it by name, before the first call: a few times for a type with enums in it, once
-/// for others. It may refuse them, or panic: nothing is printed, and what comes behind that in the type is not compared.
+/// To learn the structure of argument and result types, their `Deserialize` is run with made-up values before the first
+/// call, both in the process that exports a function and in one that calls it by name: a few times for a type that
+/// contains enums, once for others. It may refuse the values, or panic: nothing is printed, and the rest of that type
+/// is not compared.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[must_use]
 pub struct Exports {
@@ -23,12 +24,12 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Nothing.
+    /// Returns an empty set of exports.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same, and a function.
+    /// Adds a function.
     pub fn function<F, Args>(self, name: &str, function: F) -> Self
     where
         F: RemoteFn<Args>,
@@ -38,7 +39,7 @@ impl Exports {
         self.with(function_export(name, function))
     }
 
-    /// The same, and a function whose result stays on the server as an object.
+    /// Adds a function whose result stays on the server as an object.
     pub fn constructor<F, Args>(self, name: &str, function: F) -> Self
     where
         F: RemoteFn<Args>,
@@ -48,7 +49,7 @@ impl Exports {
         self.with(constructor_export(name, function))
     }
 
-    /// The same, and a method.
+    /// Adds a method.
     pub fn method<F, T, Args, Access>(self, name: &str, function: F) -> Self
     where
         F: RemoteMethod<T, Args, Access>,
@@ -66,14 +67,14 @@ impl Exports {
         })
     }
 
-    /// The same, and objects of type `T` can be read and taken as a whole.
+    /// Allows objects of type `T` to be read and taken as a whole.
     pub fn readable<T: RemoteSend>(self) -> Self {
         let code = code_ptr::<ReadObject<T>, ()>(());
         let name = format!("read {}", without_paths(std::any::type_name::<T>()));
         self.with(Export { name, signature: signature::<Method<T, (), T>>(), code, capability: None })
     }
 
-    /// The same for clients only that have shown the capability.
+    /// Restricts these exports to clients that have presented the capability.
     pub fn only_with(mut self, capability: Capability) -> Self {
         for export in &mut self.list {
             export.capability.get_or_insert(capability);
@@ -81,7 +82,7 @@ impl Exports {
         self
     }
 
-    /// Both.
+    /// Combines two sets of exports.
     pub fn and(mut self, other: Self) -> Self {
         self.list.extend(other.list);
         self

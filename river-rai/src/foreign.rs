@@ -1,9 +1,9 @@
-//! What clients of other programs may ask of a server, however much it lets its own program do.
+//! What clients of other programs may request from a server, even from an unrestricted one.
 
 use crate::protocol::{Failure, Function, Op};
 
-/// Refuses what makes no sense between programs: pointers to code that the server does not have, handing references on,
-/// and whatever would change what others see or end the server.
+/// Refuses requests that are meaningless between programs (code pointers, which the server does not have, and passing
+/// references on), and requests that affect other clients or stop the server.
 pub(crate) fn admit(op: &Op) -> Result<(), Failure> {
     let refused = |why: &str| Err(Failure::Refused(why.into()));
     match op {

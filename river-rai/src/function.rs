@@ -1,30 +1,30 @@
-//! What can be called: functions and methods of up to eight arguments.
+//! Functions and methods of up to eight arguments that can be called remotely.
 //!
-//! Each trait is implemented for every function item, method and closure of a fitting shape. The implementations
-//! differ in the tuple of arguments only, so the compiler finds the one that is meant, and an argument such as `3`
-//! gets the type that the function asks for.
+//! Each trait is implemented for every function item, method and closure of a suitable shape. The implementations
+//! differ only in the tuple of arguments, so the compiler selects the intended one, and an argument such as `3` gets
+//! the type that the function expects.
 
 /// A function that can be called on another machine with the argument tuple `Args`.
 ///
 /// Implemented for every `Fn(A, B, ..) -> R` of up to eight arguments. It must capture nothing, which is checked when
-/// the caller is compiled: only the function's name travels, so what it needs has to be among the arguments.
+/// the caller is compiled: only the function's name is sent, so everything it needs must be an argument.
 pub trait RemoteFn<Args>: Copy + Send + 'static {
-    /// What the function returns.
+    /// The type of the result.
     type Output;
 
-    /// Calls it here.
+    /// Calls the function locally.
     fn run(&self, args: Args) -> Self::Output;
 }
 
 /// A method that can be called on an object of type `T` on another machine with the argument tuple `Args`.
 ///
 /// Implemented for every `Fn(&T, A, ..) -> R` and `Fn(&mut T, A, ..) -> R` of up to seven further arguments;
-/// `Access` ([`ByRef`] or [`ByMut`]) tells the two apart and is always inferred.
+/// `Access` ([`ByRef`] or [`ByMut`]) distinguishes the two and is always inferred.
 pub trait RemoteMethod<T, Args, Access>: Copy + Send + 'static {
-    /// What the method returns.
+    /// The type of the result.
     type Output;
 
-    /// Calls it here.
+    /// Calls the method locally.
     fn run(&self, object: &mut T, args: Args) -> Self::Output;
 }
 

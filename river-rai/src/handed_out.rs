@@ -1,4 +1,4 @@
-//! The calls that a server has handed out to its helpers, or will, and that are not answered; shared by all of them.
+//! The unanswered calls that a server has handed out to its helpers, or will; shared by all of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ pub(crate) struct HandedOut(Arc<Mutex<Inner>>);
 struct Inner {
     /// Whether each of them was cancelled.
     calls: HashMap<(VrId, Ticket), bool>,
-    /// Clients that are gone, while calls of theirs may wait that the server has not looked at.
+    /// Clients that are gone, while calls of theirs may still be queued that the server has not examined.
     gone: HashSet<VrId>,
 }
 
@@ -23,7 +23,7 @@ impl HandedOut {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call. One that is known already stays as it is.
+    /// Adds a call. A call that is already known stays as it is.
     pub(crate) fn add(&self, call: (VrId, Ticket)) {
         let mut inner = self.lock();
         let gone = inner.gone.contains(&call.0);
@@ -40,7 +40,7 @@ impl HandedOut {
         }
     }
 
-    /// Nobody waits for what this client has called.
+    /// Notes that a client is gone, so nobody waits for its calls.
     pub(crate) fn lose(&self, client: VrId) {
         let mut inner = self.lock();
         inner.gone.insert(client);
@@ -49,12 +49,12 @@ impl HandedOut {
         }
     }
 
-    /// Whether a client is gone of which the server has not looked at everything.
+    /// Whether a client is gone but may have left requests that the server has not examined.
     pub(crate) fn is_lost(&self, client: VrId) -> bool {
         self.lock().gone.contains(&client)
     }
 
-    /// The server has looked at everything that came from a client that is gone.
+    /// Notes that the server has examined everything from a client that is gone.
     pub(crate) fn forget(&self, client: VrId) {
         self.lock().gone.remove(&client);
     }
@@ -75,11 +75,11 @@ mod tests {
         calls.lose(gone);
         calls.add((gone, Ticket(2)));
         calls.add((other, Ticket(1)));
-        // It has waited for something, and is looked at again.
+        // It had to wait, and is examined again.
         calls.add((gone, Ticket(1)));
         assert!(calls.is_cancelled((gone, Ticket(1))) && calls.is_cancelled((gone, Ticket(2))));
         assert!(!calls.is_cancelled((other, Ticket(1))));
-        // One of another program may come back.
+        // A client of another program may come back.
         calls.forget(gone);
         calls.add((gone, Ticket(3)));
         assert!(!calls.is_cancelled((gone, Ticket(3))));

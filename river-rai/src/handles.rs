@@ -1,4 +1,4 @@
-//! How many handles this VR has made of each reference that it holds.
+//! Counts the handles that this VR has made from each reference that it holds.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::protocol::{Op, Reference};
 #[derive(Default)]
 pub(crate) struct Handles(RefCell<HashMap<Reference, usize>>);
 
-/// A handle's share of a reference. The server is told when the last one goes.
+/// A handle's share of a reference. The server is told when the last share is dropped.
 pub(crate) struct Held<'a> {
     vr: &'a Vr,
     server: VrId,
@@ -25,7 +25,7 @@ impl<'a> Held<'a> {
         Self { vr, server, reference }
     }
 
-    /// True: it was the last one.
+    /// Gives up this share; returns `true` if it was the last one.
     fn leave(&self) -> bool {
         let handles = self.vr.slot::<Handles>();
         let mut handles = handles.0.borrow_mut();

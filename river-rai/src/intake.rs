@@ -1,7 +1,7 @@
-//! What has arrived at a server and has not been done: requests in order, and the deaths of clients.
+//! What has arrived at a server and has not been handled: requests in order, and the deaths of clients.
 //!
-//! A server takes everything that there is into this queue before it does the first of it, so that a cancellation
-//! finds the call it is about, and so that a function that runs can look whether it still is wanted.
+//! A server moves everything that has arrived into this queue before it executes the first request, so that a
+//! cancellation finds its call, and a running function can check whether its result is still wanted.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,7 +14,7 @@ use crate::handed_out::HandedOut;
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire::{self, Request};
 
-/// Something that a server has to do, or to hear of.
+/// An event that a server must handle.
 pub(crate) enum Arrival {
     Request(Request),
     /// A call that was cancelled in time.
@@ -23,7 +23,7 @@ pub(crate) enum Arrival {
         ticket: Ticket,
     },
     News(RecvError),
-    /// Nothing has come in time.
+    /// Nothing arrived in time.
     Nothing,
 }
 
@@ -34,13 +34,14 @@ pub(crate) struct Intake(RefCell<Queue>);
 #[derive(Default)]
 struct Queue {
     arrived: VecDeque<Arrival>,
-    /// The call that is being done, if its client wants an answer.
+    /// The call that is being executed, if its client wants an answer.
     current: Option<Current>,
     cancelled: HashSet<(VrId, Ticket)>,
-    /// The last call of each client that was begun. Tickets grow, so a cancellation of an earlier one comes too late.
+    /// The last call of each client that was begun. Tickets increase, so a cancellation of an earlier call comes too
+    /// late.
     begun: HashMap<VrId, Ticket>,
     over: bool,
-    /// Calls that were begun and that others do.
+    /// Calls that were begun and that helpers execute.
     handed_out: HandedOut,
 }
 
@@ -50,12 +51,12 @@ struct Current {
 }
 
 impl Intake {
-    /// Calls that were begun and that helpers of the server do.
+    /// Calls that were begun and that helpers of the server execute.
     pub(crate) fn handed_out(&self) -> HandedOut {
         self.0.borrow().handed_out.clone()
     }
 
-    /// The next thing to do. Blocks until there is one, or for so long.
+    /// Returns the next event. Blocks until there is one, at most for `patience`.
     pub(crate) fn next(&self, vr: &Vr, patience: Option<Duration>) -> Arrival {
         let mut queue = self.0.borrow_mut();
         queue.current = None;
@@ -75,7 +76,7 @@ impl Intake {
         }
     }
 
-    /// Whether the call that is being done has been cancelled, or its client is gone.
+    /// Whether the call that is being executed has been cancelled, or its client is gone.
     pub(crate) fn is_cancelled(&self, vr: &Vr) -> bool {
         let Ok(mut queue) = self.0.try_borrow_mut() else { return false };
         queue.take_all(vr);
@@ -92,11 +93,11 @@ impl Intake {
 }
 
 impl Queue {
-    /// Takes what has arrived; does not block.
+    /// Moves everything that has arrived into the queue; does not block.
     fn take_all(&mut self, vr: &Vr) {
         while !self.over {
             match wire::try_recv_request(vr) {
-                // Somebody asks from within a receive's predicate, where nothing can be received.
+                // Called from within a receive's predicate, where nothing can be received.
                 Ok(None) | Err(RecvError::Reentrant) => return,
                 Ok(Some(request)) => self.file(vr, Ok(request)),
                 Err(error) => self.file(vr, Err(error)),
@@ -108,7 +109,8 @@ impl Queue {
         if let Ok(Request { client, .. }) = received
             && vr.is_foreign(client)
         {
-            // It may have been lost and be back; then the news of the loss comes first, with all that it frees.
+            // The client may have been lost and be back; then the loss must be handled first, with everything that it
+            // frees.
             while let Err(error @ RecvError::Down(_)) = wire::ask_about(vr, client) {
                 self.file(vr, Err(error));
             }

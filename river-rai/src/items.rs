@@ -1,4 +1,4 @@
-//! Collections whose items can be read and set one by one (Trickle paper, example 3).
+//! Collections whose items can be read and set individually (Trickle paper, example 3).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -6,18 +6,18 @@ use std::hash::{BuildHasher, Hash};
 
 use crate::data::RemoteSend;
 
-/// A collection with items that have keys. Implement it for your own types to have
+/// A collection of items with keys. Implement it for your own types to use
 /// [`Object::get_item`](crate::Object::get_item) and [`Object::set_item`](crate::Object::set_item) on them.
 pub trait Items: Send + 'static {
-    /// What an item is found by.
+    /// The type of keys.
     type Key: RemoteSend + Debug;
-    /// What is found.
+    /// The type of items.
     type Item: RemoteSend + Clone;
 
-    /// The item, if there is one.
+    /// Returns the item with that key, if there is one.
     fn item(&self, key: &Self::Key) -> Option<&Self::Item>;
 
-    /// Sets the item. False: there is no place for it.
+    /// Sets the item. Returns `false` if there is no place for it.
     fn set_item(&mut self, key: Self::Key, item: Self::Item) -> bool;
 }
 

@@ -1,8 +1,8 @@
 //! Remote access and invocation: functions, objects and data on other machines.
 //!
 //! A *server* is a VR that calls functions and keeps objects for others; a *client* has typed handles. Functions are
-//! named by code pointers, as all processes of a program run the same image: there is nothing to register, to
-//! annotate or to inject.
+//! named by code pointers, as all processes of a program run the same image: there is nothing to register, annotate or
+//! inject.
 //!
 //! ```
 //! use river_core::VirtualResource;
@@ -35,27 +35,27 @@
 //! # What success means
 //!
 //! A result means that the function ran exactly once and returned it. [`CallError::Panicked`] means that it ran once
-//! and did not get to its end; if `RUST_BACKTRACE` is set, `{:?}` of the error shows the calls that led there. After
-//! [`CallError::Down`] nobody knows: it ran once, partly, or not at all.
-//! **No call hangs for ever**: it ends with the function, or with its server.
+//! but did not finish; if `RUST_BACKTRACE` is set, `{:?}` of the error shows the backtrace. After [`CallError::Down`]
+//! the outcome is unknown: the function ran once, partly, or not at all.
+//! **No call hangs forever**: it ends with the function, or with its server.
 //!
-//! A client that [limits its mailbox](river_core::Vr::limit_queue) and has more refused gets an answer that was refused
-//! when there is room. It has to make room: while it waits for a call nobody takes its other messages out. If these
-//! alone fill the mailbox, only a [time limit](Rai::timeout) ends the call. Clients of a server whose own mailbox is full
-//! are told so ([`CallError::Full`]).
+//! If a client [limits its mailbox](river_core::Vr::limit_queue) and it is full, the server keeps an answer until there
+//! is room. The client must make room: while it waits for a call, its other messages are not received. If they alone
+//! fill the mailbox, only a [time limit](Rai::timeout) ends the call. Calls to a server whose own mailbox is full fail
+//! with [`CallError::Full`].
 //!
-//! One server does one thing at a time, in the order in which a client asked. A function that blocks keeps the
-//! server from everything else, unless it is [concurrent](RaiServer::concurrent): one that waits for a call of its own server
-//! gets an error ([`CallError::Itself`]).
+//! A server executes one request at a time, and those of one client in the order in which they were made. A function
+//! that blocks keeps the server from everything else, unless the server is [concurrent](RaiServer::concurrent); a
+//! function that waits for a call to its own server gets an error ([`CallError::Itself`]).
 //!
 //! # Servers of other programs
 //!
-//! A server that is [published](RaiServer::published) under a name is found by programs that were built from other
-//! sources and started by somebody else, as long as they have the same key ([`Rai::look_up`]). Between programs there
-//! are no code pointers: everything is called by the name under which it was exported, and the server compares what the
-//! caller takes its arguments and result for with what they are, as Rust writes the types ([`CallError::Signature`]). A
-//! type of one's own counts by its name alone, so its fields have to be the same on both sides; those who share a type
-//! best share the crate that defines it.
+//! A server that is [published](RaiServer::published) under a name can be found by programs that were built from other
+//! sources and started independently, if they have the same key ([`Rai::look_up`]). Between programs there are no code
+//! pointers: everything is called by the name under which it was exported, and the server compares the argument and
+//! result types that the caller expects with the actual ones, as Rust writes them ([`CallError::Signature`]). A
+//! user-defined type is identified by its name alone, so its fields must be the same on both sides; programs that share
+//! a type should share the crate that defines it.
 //!
 //! ```no_run
 //! use river_rai::{Exports, Rai, RaiServer};
@@ -78,52 +78,52 @@
 //! }
 //! ```
 //!
-//! When either program ends, is killed or stopped, the other learns it as of a VR of its own: calls end with
+//! When either program ends, is killed or stopped, the other is notified as for a VR of its own: calls end with
 //! [`CallError::Down`], and what a client held is freed.
 //!
 //! # Where things are
 //!
-//! [`RaiServer`] is deployed, [`Rai`] connects to it, [`Pending`] is a call under way, [`Object`] a handle, which
-//! travels to another VR as a [`Remote`]. What a restricted server lets be called are its [`Exports`], perhaps only for
-//! those who have a [`Capability`]. [`current`] is for functions that run on a server. [`Blob`] is memory
-//! that travels as it is. [`Completions`] and [`Packed`] are for
-//! layers that schedule calls. [`RemoteFn`], [`RemoteMethod`], [`RemoteSend`] and [`Items`] say what can be called, with
-//! what, and what can be read item by item.
+//! [`RaiServer`] is deployed, [`Rai`] connects to it, [`Pending`] is a call in progress, [`Object`] a handle, which is
+//! sent to another VR as a [`Remote`]. [`Exports`] are the functions that a restricted server lets clients call,
+//! perhaps only clients that hold a [`Capability`]. [`current`] is for functions that run on a server. [`Blob`] is
+//! memory that is sent as it is. [`Completions`] and [`Packed`] are for layers that schedule calls. [`RemoteFn`],
+//! [`RemoteMethod`], [`RemoteSend`] and [`Items`] define what can be called, with which values, and what can be read
+//! item by item.
 //!
 //! # Layers, lowest first
 //!
 //! A module uses only modules above it in this list.
 //!
-//! * `data`: what can travel
+//! * `data`: types whose values can be sent
 //! * `body`: arguments and results as bytes
-//! * `items`: collections that are read and set item by item
-//! * `function`: what can be called
-//! * `shape`: structs and enums, as their `Deserialize` tells them
-//! * `signature`: what a function takes and returns, as text, and its hash
+//! * `items`: collections whose items can be read and set individually
+//! * `function`: functions and methods that can be called remotely
+//! * `shape`: structs and enums, as their `Deserialize` reveals them
+//! * `signature`: the argument and result types of a function, as text, and its hash
 //! * `protocol`: requests and failures
 //! * `error`: what can go wrong
 //! * `packed`: arguments as bytes
-//! * `trampoline`: from a code pointer to a call
+//! * `trampoline`: turns a code pointer into a call
 //! * `wire`: requests and replies as envelopes
 //! * `unsent`: replies that wait for room
-//! * `calls`: calls without an answer, and answers that nobody has asked for
-//! * `post`: where replies come in
-//! * `connection`: from where calls are made, and to where
-//! * `pending`: a call under way
-//! * `completions`: whichever call is answered first
-//! * `handles`: how many handles a VR has made of a reference
+//! * `calls`: calls without an answer, and answers that have not been taken
+//! * `post`: receives a VR's replies
+//! * `connection`: the calling VR, the server, and the time limit of calls
+//! * `pending`: calls in progress
+//! * `completions`: waits for whichever call is answered first
+//! * `handles`: counts the handles that a VR has made from a reference
 //! * `object`: handles on objects
 //! * `exports`: what a restricted server exposes
-//! * `foreign`: what other programs may ask
+//! * `foreign`: what other programs may request
 //! * `client`: the client's end of a connection
 //! * `put`: values that a client puts on a server
-//! * `references`: who holds which object
+//! * `references`: which VR holds which object
 //! * `store`: the objects and exports of a server
-//! * `handed_out`: calls that helpers of a server do
-//! * `intake`: what a server has to do
+//! * `handed_out`: calls that helpers of a server execute
+//! * `intake`: what a server still has to handle
 //! * `current`: the call that runs on this thread
-//! * `work`: doing what a request asks for
-//! * `pool`: serving several calls at a time
+//! * `work`: executes requests
+//! * `pool`: executes several calls at a time
 //! * `server`: the server
 
 mod body;

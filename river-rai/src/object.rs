@@ -1,4 +1,4 @@
-//! A handle on an object that lives on a server.
+//! A handle to an object that lives on a server.
 
 use std::any::type_name;
 use std::fmt;
@@ -24,9 +24,10 @@ use crate::trampoline::{CallMethod, ReadObject};
 
 /// An object on a server, held by reference (Trickle paper, example 5).
 ///
-/// What [`Rai::create`](crate::Rai::create) made exists as long as somebody has a handle: this VR, a clone of the
-/// handle, or a VR to which it was [granted](Self::grant). A VR that dies holds nothing any more. What has a name
-/// ([`Rai::put`](crate::Rai::put)) exists until it is removed. The methods that one VR calls run in the order in which it called them.
+/// An object made by [`Rai::create`](crate::Rai::create) exists as long as any VR holds a handle: this VR, also by a
+/// clone, or a VR to which it was [granted](Self::grant). A VR that dies holds nothing any more. An object with a name
+/// ([`Rai::put`](crate::Rai::put)) exists until it is removed. The method calls of one VR run in the order in which it
+/// made them.
 pub struct Object<'a, T> {
     connection: Connection<'a>,
     target: Target,
@@ -34,10 +35,10 @@ pub struct Object<'a, T> {
     kind: PhantomData<fn() -> T>,
 }
 
-/// A reference to an object as it travels to the VR that it was [granted](Object::grant) to: in a message, or as
-/// an argument.
+/// A reference to an object in the form that is sent, in a message or as an argument, to the VR that it was
+/// [granted](Object::grant) to.
 ///
-/// Nobody else can use it. It keeps the object alive until that VR has opened it and dropped the handle, or is gone.
+/// No other VR can use it. It keeps the object alive until that VR has opened it and dropped the handle, or is gone.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Remote<T> {
@@ -49,7 +50,7 @@ pub struct Remote<T> {
 }
 
 impl<T: Send + 'static> Remote<T> {
-    /// Makes a handle of it. The same reference can be opened several times.
+    /// Opens the reference, which makes a handle. The same reference can be opened several times.
     ///
     /// # Errors
     /// [`CallError::NotGranted`] if it was granted to another VR.
@@ -85,17 +86,17 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         self.connection.server
     }
 
-    /// The same object, with calls that are given up after that time, as [`Rai::timeout`](crate::Rai::timeout) says.
+    /// The same object, but with a time limit for each call, as with [`Rai::timeout`](crate::Rai::timeout).
     pub fn timeout(&self, limit: Duration) -> Self {
         let mut other = self.clone();
         other.connection.limit = Some(limit);
         other
     }
 
-    /// Calls a method: any function that takes `&T` or `&mut T` first.
+    /// Calls a method: any function whose first argument is `&T` or `&mut T`.
     ///
     /// # Errors
-    /// [`CallError`]; if the method panicked, the object stays as the method left it.
+    /// [`CallError`]; if the method panicked, the object keeps the state in which the method left it.
     ///
     /// # Blocking
     /// Until the method has returned.
@@ -109,7 +110,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         self.call_async(method, args)?.wait()
     }
 
-    /// Starts a call of a method and returns at once.
+    /// Starts a call of a method, without waiting for its result.
     ///
     /// # Errors
     /// As [`Rai::call_async`](crate::Rai::call_async).
@@ -128,10 +129,10 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         pending::call(&self.connection, type_name::<F>(), args, op)
     }
 
-    /// Starts a call of a method with arguments that are encoded already.
+    /// Starts a call of a method with arguments that are already encoded.
     ///
     /// # Errors
-    /// As [`call_async`](Self::call_async), but for the encoding.
+    /// As [`call_async`](Self::call_async), except [`CallError::Encode`].
     pub fn call_packed<F, Args, Access>(
         &self,
         method: F,
@@ -147,7 +148,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         pending::send(&self.connection, type_name::<F>().into(), args.body.clone(), op)
     }
 
-    /// Has a method called and wants to hear nothing of it, neither a result nor an error.
+    /// Has a method called without an answer: neither its result nor an error is returned.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -162,7 +163,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         pending::cast(&self.connection, type_name::<F>(), args, op)
     }
 
-    /// Calls a method that the server has exported under that name.
+    /// Calls the method that was exported on the server under that name.
     ///
     /// # Errors
     /// As [`Rai::call_named`](crate::Rai::call_named).
@@ -185,13 +186,13 @@ impl<'a, T: Send + 'static> Object<'a, T> {
 
     // ---- as data ----
 
-    /// A copy of the object.
+    /// Returns a copy of the object.
     ///
     /// # Errors
     /// [`CallError`].
     ///
     /// # Blocking
-    /// Until it is here.
+    /// Until the copy has arrived.
     pub fn get(&self) -> Result<T, CallError>
     where
         T: RemoteSend,
@@ -206,7 +207,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// [`CallError`].
     ///
     /// # Blocking
-    /// Until that is done.
+    /// Until the object has been replaced.
     pub fn set(&self, value: T) -> Result<(), CallError>
     where
         T: RemoteSend,
@@ -214,13 +215,13 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         self.call(|object: &mut T, value: T| *object = value, (value,))
     }
 
-    /// Changes the object where it is: [`call`](Self::call) by another name, for what is thought of as data.
+    /// Changes the object in place: [`call`](Self::call) by another name, for objects that are regarded as data.
     ///
     /// # Errors
     /// [`CallError`].
     ///
     /// # Blocking
-    /// Until that is done.
+    /// Until the object has been changed.
     pub fn update<F, Args, Access>(&self, change: F, args: Args) -> Result<F::Output, CallError>
     where
         F: RemoteMethod<T, Args, Access>,
@@ -231,13 +232,13 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         self.call(change, args)
     }
 
-    /// A copy of one item.
+    /// Returns a copy of one item.
     ///
     /// # Errors
     /// [`CallError::NoSuchItem`], or another [`CallError`].
     ///
     /// # Blocking
-    /// Until it is here.
+    /// Until the copy has arrived.
     pub fn get_item(&self, key: T::Key) -> Result<T::Item, CallError>
     where
         T: Items,
@@ -252,7 +253,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     /// [`CallError::NoSuchItem`] if there is no place for it, or another [`CallError`].
     ///
     /// # Blocking
-    /// Until that is done.
+    /// Until the item has been set.
     pub fn set_item(&self, key: T::Key, item: T::Item) -> Result<(), CallError>
     where
         T: Items,
@@ -264,33 +265,33 @@ impl<'a, T: Send + 'static> Object<'a, T> {
 
     // ---- other holders ----
 
-    /// Gives a VR a reference of its own, to be sent to it and [opened](Remote::open) there. The object lives until it
-    /// too is dropped, or that VR is gone.
+    /// Makes a reference for another VR, to be sent to it and [opened](Remote::open) there. The object lives until that
+    /// reference is dropped too, or that VR is gone.
     ///
     /// # Errors
     /// [`CallError`].
     ///
     /// # Blocking
-    /// Until the server has noted it: only then it cannot come too late.
+    /// Until the server has recorded the reference: only then is it certain to arrive in time.
     pub fn grant(&self, to: VrId) -> Result<Remote<T>, CallError> {
         let Connection { vr, server, .. } = self.connection;
         let reference = Reference { by: vr.id(), number: vr.fresh_number() };
         let op = Op::Grant { target: self.target.clone(), reference, to };
         let granted = pending::call(&self.connection, "grant", (), op)?.wait();
         let object = granted.inspect_err(|_| {
-            // Nobody will open what was given up, though it may have been noted.
+            // If the wait was given up, nobody will open the reference, though the server may have recorded it.
             Post::of(vr).tell(vr, server, Op::Release(reference));
         })?;
         Ok(Remote { server, object, reference, holder: to, kind: PhantomData })
     }
 
-    /// Fetches the object from the server, where it is gone then, whoever else holds it.
+    /// Moves the object from the server to this VR, even if others hold it.
     ///
     /// # Errors
     /// [`CallError`]; an object that cannot be encoded is freed.
     ///
     /// # Blocking
-    /// Until it is here.
+    /// Until the object has arrived.
     pub fn take(self) -> Result<T, CallError>
     where
         T: RemoteSend,
@@ -298,7 +299,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
         self.take_async()?.wait()
     }
 
-    /// Starts to fetch the object from the server, where it is gone then.
+    /// Starts to move the object from the server to this VR.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -308,7 +309,7 @@ impl<'a, T: Send + 'static> Object<'a, T> {
     {
         let function = Function::Code(code_ptr::<ReadObject<T>, ()>(()));
         let op = Op::Take { target: self.target.clone(), function };
-        // The release that follows, when this handle is dropped, finds nothing, or an object that could not travel.
+        // The release that follows, when this handle is dropped, finds nothing, or an object that could not be encoded.
         pending::call(&self.connection, type_name::<T>(), (), op)
     }
 }

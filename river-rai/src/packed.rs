@@ -1,4 +1,4 @@
-//! Arguments as bytes.
+//! Encoded arguments.
 
 use std::marker::PhantomData;
 
@@ -8,8 +8,8 @@ use crate::error::CallError;
 
 /// The arguments of a call, encoded.
 ///
-/// For layers that may have to make the same call again, on another server: cloning this copies nothing, and the
-/// values themselves are not needed any more.
+/// For layers that may have to repeat a call on another server: cloning copies nothing, and the values themselves need
+/// not be kept.
 #[derive(Debug)]
 pub struct Packed<Args> {
     pub(crate) body: Body,
@@ -38,10 +38,10 @@ impl<Args: RemoteSend> Packed<Args> {
 }
 
 impl<T: RemoteSend> Packed<(Vec<T>,)> {
-    /// The values of several calls as a list for one.
+    /// Combines the values of several calls into a list for one call.
     #[must_use]
     pub fn list(values: &[Packed<(T,)>]) -> Self {
-        // A list is its length and its elements one after the other; the length's bytes are those of an integer.
+        // An encoded list is its length followed by its elements; the length is encoded like an integer.
         let length = postcard::to_stdvec(&values.len()).unwrap_or_default();
         let size = values.iter().map(|value| value.body.encoded.len()).sum::<usize>();
         let mut encoded = Vec::with_capacity(length.len() + size);
@@ -53,7 +53,7 @@ impl<T: RemoteSend> Packed<(Vec<T>,)> {
 }
 
 impl<Args: RemoteSend> Packed<Args> {
-    /// The arguments as they were.
+    /// Decodes the arguments.
     ///
     /// # Errors
     /// [`CallError::Decode`] if their `Serialize` and `Deserialize` implementations disagree.
@@ -64,7 +64,7 @@ impl<Args: RemoteSend> Packed<Args> {
         })
     }
 
-    /// How many bytes they are.
+    /// The length in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.body.len()

@@ -1,4 +1,4 @@
-//! A call that is under way.
+//! Calls in progress.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,11 +17,11 @@ use crate::post::{Open, Post};
 use crate::protocol::{Op, Order, Ticket};
 use crate::wire;
 
-/// The result of a call that is under way; of [`Rai::call_async`](crate::Rai::call_async) and its like.
+/// The result of a call in progress, as returned by [`Rai::call_async`](crate::Rai::call_async) and similar methods.
 ///
-/// Any number may be outstanding, on one server or on many, and they may be waited for in any order. Dropping one
-/// means that nobody wants the result: the function still runs, its result is thrown away on arrival.
-/// [`cancel`](Self::cancel) has it not run at all, if it is not too late.
+/// Any number of calls may be outstanding, to one server or to many, and they may be waited for in any order. Dropping
+/// a `Pending` discards the result: the function still runs, and its result is dropped on arrival.
+/// [`cancel`](Self::cancel) prevents the function from running, if it is not too late.
 #[must_use = "nobody will see the result, or the error, of a call that is dropped"]
 pub struct Pending<'a, R> {
     vr: &'a Vr,
@@ -32,7 +32,7 @@ pub struct Pending<'a, R> {
     result: PhantomData<fn() -> R>,
 }
 
-/// Encodes arguments, `()` for a request that has none, and sends a request that will be answered.
+/// Encodes arguments, `()` for a request without any, and sends a request that will be answered.
 pub(crate) fn call<'a, R, Args: RemoteSend>(
     connection: &Connection<'a>,
     function: impl Into<Cow<'static, str>>,
@@ -67,7 +67,7 @@ pub(crate) fn send<'a, R>(
     let &Connection { vr, server, .. } = connection;
     let post = Post::of(vr);
     if post.with(|calls| calls.has_abandoned()) {
-        // Or a VR that drops every result would keep them all in its queue.
+        // Otherwise a VR that drops every result would keep all of them in its queue.
         Open::of(vr).collect().map_err(|error| CallError::receiving(&error, &function))?;
     }
     post.tell_again(vr);
@@ -79,7 +79,7 @@ pub(crate) fn send<'a, R>(
 }
 
 impl<R> Pending<'_, R> {
-    /// The name of this call, different from those of all other calls that this VR ever makes.
+    /// The identifier of this call, different from those of all other calls of this VR.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.ticket
@@ -97,9 +97,9 @@ impl<R> Pending<'_, R> {
         &self.function
     }
 
-    /// Tells the server that nobody wants the result any more. A call that has not begun will not; one that has can
-    /// look at [`is_cancelled`](crate::current::is_cancelled). Does not wait for either, and waiting may still give a result:
-    /// it may be too late.
+    /// Tells the server that the result is no longer wanted. A call that has not begun never will; one that has begun
+    /// can check [`is_cancelled`](crate::current::is_cancelled). Does not wait for either, and waiting may still return
+    /// a result, as the cancellation may come too late.
     pub fn cancel(&self) {
         let post = Post::of(self.vr);
         if post.with(|calls| calls.waits_for(self.ticket)).is_some() {
@@ -116,8 +116,8 @@ impl<R: RemoteSend> Pending<'_, R> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// [`CallError`]: the function panicked, the server is gone, the values cannot travel, the deadline of the
-    /// connection ([`Rai::timeout`](crate::Rai::timeout)) has passed, or the program ends.
+    /// [`CallError`] if the function panicked, the server is gone, the values cannot be encoded or decoded, the
+    /// deadline of the connection ([`Rai::timeout`](crate::Rai::timeout)) has passed, or the program ends.
     ///
     /// # Blocking
     /// Until the function has returned, its server is gone, or the deadline has passed.
@@ -131,14 +131,14 @@ impl<R: RemoteSend> Pending<'_, R> {
         }
     }
 
-    /// Waits for the result, but not longer than that; `None` if it has not come. The call goes on, and can be waited for
-    /// again.
+    /// Waits for the result, at most for `timeout`; returns `None` if it has not arrived. The call goes on, and can be
+    /// waited for again.
     ///
     /// # Errors
     /// As [`try_wait`](Self::try_wait).
     ///
     /// # Blocking
-    /// As [`wait`](Self::wait), or until the time is over.
+    /// As [`wait`](Self::wait), or until the timeout expires.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<R>, CallError> {
         self.wait_until(connection::from_now(timeout))
     }
@@ -164,10 +164,10 @@ impl<R: RemoteSend> Pending<'_, R> {
         }
     }
 
-    /// The result if it is there already. Does not block.
+    /// Returns the result if it has arrived. Does not block.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait), and [`CallError::Taken`] if an earlier call has returned the result or the error.
+    /// As [`wait`](Self::wait), and [`CallError::Taken`] if the result or the error has already been returned.
     pub fn try_wait(&mut self) -> Result<Option<R>, CallError> {
         if self.is_waiting()? {
             let mut post = Open::of(self.vr);
@@ -176,7 +176,7 @@ impl<R: RemoteSend> Pending<'_, R> {
         self.take().map(|answer| self.result(answer)).transpose()
     }
 
-    /// Whether the answer still has to come; an error if it has been taken.
+    /// Whether the answer has yet to arrive; an error if it has been taken.
     fn is_waiting(&self) -> Result<bool, CallError> {
         Post::of(self.vr).with(|calls| {
             if calls.is_open(self.ticket) {

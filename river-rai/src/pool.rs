@@ -1,7 +1,8 @@
-//! Serving several calls at a time: helper VRs beside the server's own, which call functions and answer by themselves.
+//! Executes several calls at a time: helper VRs besides the server's own, which call functions and send the answers
+//! themselves.
 //!
-//! The server's VR remains the only one that takes requests in. What concerns one object is done one at a time, in the
-//! order in which it came; everything else by whoever is free.
+//! Only the server's VR receives requests. Jobs on one object are executed one at a time, in order of arrival; all
+//! others by any free helper.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,11 +19,11 @@ use crate::work::{self, Job};
 
 type Work = (Job, Vec<Target>);
 
-/// What a helper has done that the server has to look at.
+/// A helper's report on a job that the server must process.
 pub(crate) struct Done {
-    /// For whom.
+    /// The client of the job.
     pub(crate) client: VrId,
-    /// What others may be about again.
+    /// The targets that are free again for other jobs.
     pub(crate) about: Vec<Target>,
     /// An answer for which the client had no room.
     pub(crate) refused: Option<Reply>,
@@ -34,9 +35,9 @@ pub(crate) struct Pool {
     /// Closed when the last helper has ended.
     done: Receiver<Done>,
     handed_out: HandedOut,
-    /// What helpers are about, and who waits for it, since when.
+    /// The targets that helpers work on, and the jobs that wait for them, numbered in order.
     busy: HashMap<Target, Vec<(u64, Job)>>,
-    /// How often a job had to wait.
+    /// How many times a job had to wait.
     waits: u64,
 }
 
@@ -64,9 +65,9 @@ impl Pool {
         Ok(Self { jobs: Some(jobs), done, handed_out, busy: HashMap::new(), waits: 0 })
     }
 
-    /// Takes a job to be done. What comes back is for the server itself to [do](Self::run), now.
+    /// Accepts a job. Returns it if the server itself must [run](Self::run) it, at once.
     pub(crate) fn take(&mut self, job: Job, store: &Store) -> Option<Job> {
-        // Also while it waits it may be cancelled.
+        // It can be cancelled while it waits, too.
         if let Some(call) = job.call() {
             self.handed_out.add(call);
         }
@@ -89,12 +90,12 @@ impl Pool {
         None
     }
 
-    /// Does a job on the server itself, and answers. What comes back is an answer for later.
+    /// Executes a job on the server itself, and answers. Returns the answer if it must be sent later.
     pub(crate) fn run(&self, job: Job, vr: &Vr, store: &Store) -> Option<Reply> {
         run(job, vr, store, &self.handed_out)
     }
 
-    /// What helpers have done since the last look, and whether the last of them has ended. Does not block.
+    /// What helpers have reported since the last call, and whether the last of them has ended. Does not block.
     pub(crate) fn done(&self) -> (Vec<Done>, bool) {
         let mut done = Vec::new();
         loop {
@@ -105,8 +106,8 @@ impl Pool {
         }
     }
 
-    /// A helper is about this no longer: who has waited for it, in order. Some may have waited for a name, and others for
-    /// the object that has it.
+    /// Frees the targets of a helper's job; returns the jobs that waited for them, in order. Some may have waited for a
+    /// name, and others for the object that has it.
     pub(crate) fn back(&mut self, about: &[Target]) -> VecDeque<Job> {
         let mut waiting: Vec<(u64, Job)> =
             about.iter().filter_map(|target| self.busy.remove(target)).flatten().collect();
@@ -114,19 +115,19 @@ impl Pool {
         waiting.into_iter().map(|(_, job)| job).collect()
     }
 
-    /// Whether somebody waits for what a helper is about.
+    /// Whether a job waits for a target that a helper works on.
     pub(crate) fn is_awaited(&self) -> bool {
         self.busy.values().any(|waiting| !waiting.is_empty())
     }
 
-    /// Helpers end when they have done what they were given.
+    /// Lets the helpers end once they have executed the jobs that they were given.
     pub(crate) fn close(&mut self) {
         self.jobs = None;
     }
 }
 
 impl Drop for Pool {
-    /// Waits for what is being done.
+    /// Waits for the jobs that are being executed.
     fn drop(&mut self) {
         self.close();
         self.done.iter().for_each(drop);
@@ -147,14 +148,14 @@ fn help(
         current::begin(vr, job.call());
         let refused = run(job, vr, store, calls);
         if refused.is_some() || !about.is_empty() {
-            // A server that is gone needs no report; one whose mailbox is full does not sleep, and will look.
+            // A server that is gone needs no report; one whose mailbox is full is not asleep, and will check.
             let _ = report.send(Done { client, about, refused });
             let _ = wire::tell(vr, server, Op::Back);
         }
     }
 }
 
-/// Does a job that was not cancelled while it waited.
+/// Executes a job unless it was cancelled while it waited.
 fn run(job: Job, vr: &Vr, store: &Store, calls: &HandedOut) -> Option<Reply> {
     let call = job.call();
     let refused = if call.is_some_and(|call| calls.is_cancelled(call)) {

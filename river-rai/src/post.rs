@@ -1,8 +1,8 @@
-//! Where a VR's replies come in: the one loop in which the layer receives.
+//! Receives a VR's replies: the one loop in which this layer receives.
 //!
-//! Whoever waits for one call files what arrives for others. Notices of deaths are told by the core once, to
-//! whichever receive comes first, so two things need care: a notice that concerns somebody else has to be given
-//! back, and a notice that somebody else has seen has to be asked for again.
+//! An operation that waits for one call also files the answers to others. The core delivers a death notice once, to
+//! whichever receive comes first, so two things need care: a notice that concerns other code must be given back, and a
+//! notice that other code has received must be requested again.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,24 +14,24 @@ use crate::calls::Calls;
 use crate::protocol::Op;
 use crate::wire;
 
-/// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
+/// Nothing is ever sent on this channel: a receive on it only reports whether a VR is dead.
 const DEATHS: Channel = Channel::named("rai.deaths");
 
 /// The open calls of a VR, kept with it.
 #[derive(Default)]
 pub(crate) struct Post {
     calls: RefCell<Calls>,
-    /// What servers have to be told that had no room for it, oldest first.
+    /// What could not be sent to servers for lack of room, oldest first.
     untold: RefCell<Vec<(VrId, Op)>>,
 }
 
-/// A VR's post, opened by who waits for something.
+/// A VR's post, opened by an operation that waits.
 pub(crate) struct Open<'a> {
     vr: &'a Vr,
     post: Rc<Post>,
-    /// Deaths that concern somebody else, if only besides.
+    /// Deaths that concern other code, too or only.
     foreign: Vec<VrId>,
-    /// Servers that were told to end, and are watched for as long as this waits.
+    /// Servers that were told to stop, and are watched only while this operation waits.
     dismissed: Vec<VrId>,
 }
 
@@ -40,20 +40,20 @@ impl Post {
         vr.slot::<Self>()
     }
 
-    /// Looks at, or changes, the open calls. `look` must not send or receive.
+    /// Gives access to the open calls. `look` must not send or receive.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Calls) -> R) -> R {
         look(&mut self.calls.borrow_mut())
     }
 
-    /// Tells a server something that has no answer. If there is no room for it, it is told with the next call or answer.
+    /// Sends a server a request without an answer. If there is no room for it, it is sent with the next call or wait.
     pub(crate) fn tell(&self, vr: &Vr, server: VrId, op: Op) {
-        // A server that is gone needs to know nothing.
+        // A server that is gone need not be told.
         if let Err(SendError::Full(_)) = wire::tell(vr, server, op.clone()) {
             self.untold.borrow_mut().push((server, op));
         }
     }
 
-    /// Tries once more to tell what there was no room for.
+    /// Retries the requests for which there was no room.
     pub(crate) fn tell_again(&self, vr: &Vr) {
         if !self.untold.borrow().is_empty() {
             let untold = self.untold.take();
@@ -77,14 +77,15 @@ impl<'a> Open<'a> {
             match wire::try_recv_reply(self.vr) {
                 Ok(Some((ticket, outcome))) => self.with(|calls| calls.reply(ticket, outcome)),
                 Ok(None) => return Ok(()),
-                // Comes only when no reply is left, so what the server had answered is filed.
+                // Reported only when no reply is left, so everything that the server had answered is filed.
                 Err(RecvError::Down(down)) => self.down(&down),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Has the end of a server told to who waits, even if somebody has received the notice before, or has taken the watch back.
+    /// Makes sure that the operation that waits learns of the server's end, even if other code has received the notice
+    /// before or has cancelled the watch.
     pub(crate) fn watch(&mut self, server: VrId) -> Result<(), RecvError> {
         self.vr.watch(server);
         if self.with(|calls| calls.is_dismissed(server)) {
@@ -101,7 +102,7 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Waits until a server is gone, which then is no news for anybody.
+    /// Waits until a server is gone, and consumes the notice.
     pub(crate) fn wait_for_end(&mut self, server: VrId, deadline: Option<Instant>) -> Result<(), RecvError> {
         let selector = Selector::on(DEATHS).lane(1).from(server);
         loop {
@@ -113,14 +114,14 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Files a death, behind the replies that came in with the notice; true if it is that server's.
+    /// Files a death, after the replies that arrived before the notice; returns `true` if it is that of `server`.
     fn ends(&mut self, server: VrId, down: &Down) -> Result<bool, RecvError> {
         self.collect()?;
         self.down(down);
         Ok(down.who == server)
     }
 
-    /// Waits for one reply or notice and files it. The end of `server` is heard of also if nobody watches it.
+    /// Waits for one reply or notice and files it. Notices the end of `server` even if nothing watches it.
     pub(crate) fn wait(&mut self, server: Option<VrId>, deadline: Option<Instant>) -> Result<(), RecvError> {
         self.post.tell_again(self.vr);
         match wire::recv_reply(self.vr, server, deadline) {
@@ -137,7 +138,7 @@ impl<'a> Open<'a> {
         if is_server {
             self.with(|calls| calls.down(down));
         }
-        // What a client leaves on a server that has called it, the server has to free.
+        // If the server is also a client, the server part of this VR must free what it left here.
         if is_client || !is_server {
             self.foreign.push(down.who);
         }
@@ -146,7 +147,7 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        // To watch who is dead already is to be told by the next receive, which is not ours.
+        // Watching a dead VR makes the next receive report its death; that receive belongs to other code.
         for who in self.foreign.drain(..) {
             self.vr.watch(who);
         }

@@ -1,5 +1,5 @@
-//! What a client and a server say to each other. Every request and every reply is one envelope; arguments and results
-//! are a part of it that is not copied on its way.
+//! The requests and replies of clients and servers. Each is one envelope; arguments and results are a part of it that
+//! is not copied on its way.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::signature::{Digest, Signature};
 
-/// Names one call of one client, from the request to its reply. A client's tickets grow.
+/// Identifies a call of one client, from the request to its reply. A client's tickets increase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ticket(pub(crate) u64);
 
-/// Names an object on its server. The client chooses the number, so that it can call the object before it has heard
-/// that it exists; with the owner's name in it, no two clients choose the same.
+/// Identifies an object on its server. The client chooses the number, so that it can call the object before it has been
+/// created; as the id contains the owner, no two clients choose the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ObjectId {
     pub(crate) owner: VrId,
@@ -22,7 +22,7 @@ pub(crate) struct ObjectId {
 }
 
 impl ObjectId {
-    /// The reference of who has created it.
+    /// The reference held by the VR that created it.
     pub(crate) fn first_reference(self) -> Reference {
         Reference { by: self.owner, number: self.number }
     }
@@ -34,15 +34,15 @@ impl fmt::Display for ObjectId {
     }
 }
 
-/// Names one reference to an object: what one VR holds, however many handles it has made of it.
+/// Identifies a reference to an object: what one VR holds, however many handles it has made from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Reference {
-    /// Who made the reference, for itself or for another.
+    /// The VR that made the reference, for itself or for another.
     pub(crate) by: VrId,
     pub(crate) number: u64,
 }
 
-/// The object that is meant.
+/// Designates an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Target {
     Object(ObjectId),
@@ -58,18 +58,18 @@ impl fmt::Display for Target {
     }
 }
 
-/// The function that is meant.
+/// Designates a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Function {
     Code(CodePtr),
-    /// What the server has exported under that name, if it takes and returns these types.
+    /// The function that is exported under that name, if it takes and returns these types.
     Named {
         name: String,
         signature: Digest,
     },
 }
 
-/// What is asked of a server. The ticket says which reply is the answer; without one there is none.
+/// A request to a server. The reply carries the same ticket; without a ticket there is no reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) ticket: Option<Ticket>,
@@ -80,80 +80,81 @@ pub(crate) struct Order {
 pub(crate) enum Op {
     /// Call a function.
     Call(Function),
-    /// Call a function and keep what it returns as an object, to which the caller has this first reference.
+    /// Call a function and keep its result as an object, to which the caller has this first reference.
     Create { object: ObjectId, function: Function },
-    /// Call a function and keep what it returns under a name, as long as the caller lives.
+    /// Call a function and keep its result under a name, for the lifetime of the caller.
     Put { object: ObjectId, name: String, function: Function },
     /// Call a method of an object.
     Invoke { target: Target, function: Function },
     /// Send an object back and forget it.
     Take { target: Target, function: Function },
-    /// Note a reference that another VR gets.
+    /// Record a reference that another VR gets.
     Grant { target: Target, reference: Reference, to: VrId },
-    /// Forget a reference; with the last one the object goes.
+    /// Drop a reference, and the object with the last one.
     Release(Reference),
-    /// Forget what has this name.
+    /// Remove the object with this name.
     Remove(String),
-    /// Make a function known by name.
+    /// Export a function under a name.
     Export(Export),
-    /// Do not begin a call, or tell it that nobody wants its result.
+    /// Do not begin a call, or tell it that its result is no longer wanted.
     Cancel(Ticket),
-    /// From a helper of the server: it has done something that the server has to look at.
+    /// From a helper of the server: it has a report for the server.
     Back,
-    /// Show a capability, for all further requests.
+    /// Present a capability, for all later requests.
     Present(Capability),
-    /// End when everything that was asked before has been done.
+    /// End when everything that was requested before has been executed.
     Stop,
 }
 
-/// A function that a server makes known by name.
+/// A function that a server exports by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Export {
     pub(crate) name: String,
     pub(crate) signature: Signature,
     pub(crate) code: CodePtr,
-    /// What a client must have shown.
+    /// The capability that a client must have presented, if any.
     pub(crate) capability: Option<Capability>,
 }
 
-/// A secret that a client shows to be served: of [`Exports`](crate::Exports). It cannot be guessed; who has it may pass it on.
+/// A secret that a client presents to be served, see [`Exports`](crate::Exports). It cannot be guessed; a client that
+/// has it may pass it on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Capability(u128);
 
 impl Capability {
-    /// One that nobody else has.
+    /// Returns a new, random capability.
     #[must_use]
     pub fn fresh() -> Self {
         Self(VrId::fresh().as_uuid().as_u128())
     }
 }
 
-/// Does not show the secret.
+/// Does not reveal the secret.
 impl fmt::Debug for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Capability(..)")
     }
 }
 
-/// Why a server could not do what it was asked.
+/// Why a server could not execute a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Failure {
     /// The user's code panicked, on that VM.
     Panicked { panic: Panic, vm: String },
-    /// The code pointer is not one of the server's, or leads to something that is no call of this kind.
+    /// The code pointer is not one of the server's, or does not lead to a call of this kind.
     NoSuchFunction(String),
-    /// The object was never made, or is gone.
+    /// The object was never created, or is gone.
     NoSuchObject(Target),
     /// The object is of another type.
     WrongType { found: String },
-    /// The arguments cannot be read.
+    /// The arguments cannot be decoded.
     Arguments(String),
-    /// The result cannot be written.
+    /// The result cannot be encoded.
     Result(String),
     /// The function has another signature.
     Signature { exported: String, called: Digest },
-    /// The server does not let this client do that.
+    /// The server refuses this to this client.
     Refused(String),
-    /// The client has cancelled the call before it began.
+    /// The client cancelled the call before it began.
     Cancelled,
 }

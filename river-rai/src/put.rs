@@ -15,8 +15,8 @@ use crate::protocol::{Function, Op};
 use crate::trampoline::CreateObject;
 
 impl<'a> Rai<'a> {
-    /// Puts a value on the server under a name, until it is [removed](Self::remove), replaced, or this VR is gone. Functions
-    /// that run there find it by [`with_named`](crate::current::with_named).
+    /// Puts a value on the server under a name, where it stays until it is [removed](Self::remove), replaced, or this
+    /// VR is gone. Functions that run there access it by [`with_named`](crate::current::with_named).
     ///
     /// ```no_run
     /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -33,15 +33,15 @@ impl<'a> Rai<'a> {
     /// As [`call`](Self::call).
     ///
     /// # Blocking
-    /// Until it is there.
+    /// Until the value is on the server.
     pub fn put<T: RemoteSend>(&self, name: &str, value: T) -> Result<Object<'a, T>, CallError> {
         let (object, put) = self.put_async(name, value)?;
         put.wait()?;
         Ok(object)
     }
 
-    /// Starts to put a value on the server and returns at once. It can be called right away: calls queue up behind it. The second
-    /// value tells how that went.
+    /// Starts to put a value on the server, without waiting. Its methods can be called at once: the calls queue up
+    /// behind the put. The second value is the result of the put.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
@@ -54,7 +54,7 @@ impl<'a> Rai<'a> {
         self.put_with_async(name, |value: T| value, &value)
     }
 
-    /// Like [`put`](Self::put), of a value that is encoded already.
+    /// Like [`put`](Self::put), with a value that is already encoded.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -69,7 +69,7 @@ impl<'a> Rai<'a> {
         self.put_with(name, |value: T| value, value)
     }
 
-    /// Like [`put`](Self::put), but the value is made there, and need not be able to travel.
+    /// Like [`put`](Self::put), but the value is made on the server, and need not be serialisable.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -92,7 +92,7 @@ impl<'a> Rai<'a> {
         Ok(object)
     }
 
-    /// Like [`put_async`](Self::put_async), but the value is made there.
+    /// Like [`put_async`](Self::put_async), but the value is made on the server.
     ///
     /// # Errors
     /// As [`put_async`](Self::put_async).
@@ -114,19 +114,19 @@ impl<'a> Rai<'a> {
         Ok((Object::named(self.connection, name), put))
     }
 
-    /// A handle on what somebody has put, or will put, on the server under that name.
+    /// Returns a handle to the value that has been, or will be, put on the server under that name.
     #[must_use]
     pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
         Object::named(self.connection, name)
     }
 
-    /// Frees what has that name, if anything has.
+    /// Frees the value with that name, if there is one.
     ///
     /// # Errors
     /// As [`export`](Self::export).
     ///
     /// # Blocking
-    /// Until that is done.
+    /// Until the value has been removed.
     pub fn remove(&self, name: &str) -> Result<(), CallError> {
         self.ask(name, Op::Remove(name.into()))
     }

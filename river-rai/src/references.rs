@@ -1,15 +1,15 @@
-//! Who holds which object: the reference counts of a server, as a state machine.
+//! Which VR holds which object: the reference counts of a server, as a state machine.
 //!
-//! An object lives as long as there is a reference to it. A reference belongs to one VR, which gives it back or dies.
-//! One that is made for another VR belongs to that VR from the moment in which the server hears of it, so it
-//! does not matter whether the giver lives until it has arrived. Giving back twice is giving back once.
+//! An object lives as long as there is a reference to it. A reference belongs to one VR, and ends when that VR releases
+//! it or dies. A reference made for another VR belongs to that VR as soon as the server hears of it, so it does not
+//! matter whether the granting VR lives until it arrives. Releases are idempotent.
 
 use river_core::VrId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::protocol::{ObjectId, Reference};
 
-/// Hashed the same way every time: a server that is run again from its record frees objects in the same order.
+/// Hashed deterministically: a server that is replayed from its record frees objects in the same order.
 #[derive(Debug, Default)]
 pub(crate) struct References {
     held: FxHashMap<Reference, (ObjectId, VrId)>,
@@ -17,7 +17,7 @@ pub(crate) struct References {
 }
 
 impl References {
-    /// Notes a reference. One that is known already stays as it is.
+    /// Adds a reference. A reference that is already known stays as it is.
     pub(crate) fn add(&mut self, reference: Reference, object: ObjectId, holder: VrId) {
         if self.held.contains_key(&reference) {
             return;
@@ -26,7 +26,7 @@ impl References {
         self.objects.entry(object).or_default().insert(reference);
     }
 
-    /// A reference is given back: the object if nobody holds it any more.
+    /// Releases a reference; returns the object if nobody holds it any more.
     pub(crate) fn release(&mut self, reference: Reference) -> Option<ObjectId> {
         let (object, _) = self.held.remove(&reference)?;
         let left = self.objects.get_mut(&object)?;
@@ -42,19 +42,19 @@ impl References {
         self.held.get(&reference).map(|(object, _)| *object)
     }
 
-    /// Whether anybody holds an object.
+    /// Whether any VR holds an object.
     pub(crate) fn is_held(&self, object: ObjectId) -> bool {
         self.objects.contains_key(&object)
     }
 
-    /// A VR is gone: the objects that nobody holds any more.
+    /// Drops the references of a VR that is gone; returns the objects that nobody holds any more.
     pub(crate) fn forget(&mut self, holder: VrId) -> Vec<ObjectId> {
         let lost: Vec<Reference> =
             self.held.iter().filter(|(_, (_, by))| *by == holder).map(|(&reference, _)| reference).collect();
         lost.into_iter().filter_map(|reference| self.release(reference)).collect()
     }
 
-    /// An object is gone, whoever held it.
+    /// Removes an object, regardless of its holders.
     pub(crate) fn remove(&mut self, object: ObjectId) {
         for reference in self.objects.remove(&object).unwrap_or_default() {
             self.held.remove(&reference);

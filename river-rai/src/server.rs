@@ -1,4 +1,4 @@
-//! The server: a VR that does what it is asked.
+//! The server: a VR that executes requests.
 
 use std::collections::VecDeque;
 
@@ -20,8 +20,8 @@ use crate::work::{self, Job};
 
 /// A VR that calls functions and keeps objects for others (Trickle paper, section 4).
 ///
-/// It serves until its parent or the program is gone, or it is told to stop. A function that panics costs its caller
-/// an error and hurts no one else.
+/// It serves until its parent or the program is gone, or it is told to stop. A function that panics causes an error for
+/// its caller and affects nobody else.
 ///
 /// ```no_run
 /// # fn example(vr: &river_core::Vr) -> river_core::Result {
@@ -35,24 +35,24 @@ use crate::work::{self, Job};
 /// ```
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RaiServer {
-    /// `None`: everything in the image can be called.
+    /// `None`: every function in the image can be called.
     exports: Option<Exports>,
-    /// Whose end ends the server, if not its parent's.
+    /// The VR whose end ends the server, if not its parent.
     guardian: Option<VrId>,
-    /// How many calls are served at a time, if not one by the server's own VR.
+    /// How many calls are executed at a time, if not one by the server's own VR.
     helpers: Option<usize>,
-    /// Under which name other programs find it.
+    /// The name by which other programs find it.
     published: Option<String>,
 }
 
 impl RaiServer {
-    /// A server that exposes everything in its image: every function that its program calls remotely anywhere.
+    /// Returns a server that exposes everything in its image: every function that its program calls remotely anywhere.
     #[must_use]
     pub fn unrestricted() -> Self {
         Self { exports: None, guardian: None, helpers: None, published: None }
     }
 
-    /// A server that exposes only what is exported, and of that to each client only what it may use.
+    /// Returns a server that exposes only its exports, and to each client only those that it may use.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr, vms: Vec<river_core::VmInfo>) -> river_core::Result {
@@ -81,11 +81,11 @@ impl RaiServer {
         Self { exports: Some(exports), guardian: None, helpers: None, published: None }
     }
 
-    /// The same, but serving up to so many calls at a time, each on a VR of its own: for functions that wait for something,
-    /// or for more than one core. The calls of one object still run one at a time, in order, and what has a name is
-    /// replaced or removed after the calls that came before. Those of functions, and of different objects, run in any
-    /// order. A function may call others of the same server, as long as not all of these VRs wait for such a call: nobody would be
-    /// left to do it.
+    /// Executes up to `calls` calls at a time, each on a VR of its own: for functions that wait, or to use more than
+    /// one core. The calls of one object still run one at a time, in order, and the value of a name is replaced or
+    /// removed only after the calls that came before. Calls of functions, and of different objects, run in any order. A
+    /// function may call others of the same server, provided that not all of these VRs wait for such calls at once:
+    /// none would be left to execute them.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr, vms: Vec<river_core::VmInfo>) -> river_core::Result {
@@ -100,8 +100,8 @@ impl RaiServer {
         self
     }
 
-    /// The same, known by that name to other programs, which [look it up](crate::Rai::look_up). They may call what is
-    /// exported, by name, and hold objects that exported constructors have made; nothing else, though the server be
+    /// Publishes the server under a name for other programs, which [look it up](crate::Rai::look_up). They may call
+    /// what is exported, by name, and hold objects made by exported constructors; nothing else, even if the server is
     /// unrestricted.
     ///
     /// ```no_run
@@ -123,7 +123,7 @@ impl RaiServer {
         self
     }
 
-    /// The same, but ending with that VR instead of with its parent.
+    /// Makes the server end with that VR instead of with its parent.
     #[must_use]
     pub fn ends_with(mut self, guardian: VrId) -> Self {
         self.guardian = Some(guardian);
@@ -174,7 +174,7 @@ struct Server<'a> {
     guardian: Option<VrId>,
     pool: Option<Pool>,
     unsent: Unsent,
-    /// It was told to end.
+    /// Whether it was told to stop.
     stopping: bool,
 }
 
@@ -182,10 +182,10 @@ impl Server<'_> {
     fn serve(&mut self, request: Request) {
         let Request { client, order: Order { ticket, op }, args } = request;
         if op == Op::Back {
-            // It has woken the server, and that is all.
+            // Its only purpose was to wake the server.
             return;
         }
-        // What it leaves here goes when it goes.
+        // What the client leaves here is freed when it is gone.
         self.know(client);
         if self.vr.is_foreign(client)
             && let Err(failure) = foreign::admit(&op)
@@ -193,20 +193,20 @@ impl Server<'_> {
             return self.sent(work::answer(self.vr, client, ticket, Err(failure)));
         }
         if op == Op::Stop {
-            // Not everybody who may call something may end it.
+            // Not every client that may call functions may stop the server.
             self.stopping |= !self.store.is_restricted() || Some(client) == self.guardian;
             return;
         }
         let job = Job { client, ticket, op, args };
         if self.stopping && job.calls() {
-            // Helpers may have ended; and one of them may be waiting for this.
+            // The helpers may have ended, and one of them may be waiting for this.
             let failure = Failure::Refused("it was told to end".into());
             return self.sent(work::answer(self.vr, client, ticket, Err(failure)));
         }
         self.do_all(VecDeque::from([job]));
     }
 
-    /// Does jobs, or has them done, in order.
+    /// Executes jobs in order, or hands them to helpers.
     fn do_all(&mut self, mut jobs: VecDeque<Job>) {
         while let Some(job) = jobs.pop_front() {
             let mine = match &mut self.pool {
@@ -215,7 +215,7 @@ impl Server<'_> {
             };
             let Some(job) = mine else { continue };
             if let Op::Grant { to, .. } = &job.op {
-                // It may have gone while this waited; then that is told once more.
+                // It may have gone while this waited; then it is reported again.
                 self.know(*to);
             }
             let refused = match &self.pool {
@@ -226,13 +226,14 @@ impl Server<'_> {
         }
     }
 
-    /// Goes on with what waits for what helpers have done. True: no helper is left.
+    /// Processes the helpers' reports, and goes on with the jobs that waited for them. Returns `true` if no helper is
+    /// left.
     fn look_at_helpers(&mut self) -> bool {
         let Some(pool) = &self.pool else { return true };
         let (done, ended) = pool.done();
         for Done { client, about, refused } in done {
             self.sent(refused);
-            // It may have gone while this was done, and have left something here; then that is told once more.
+            // It may have gone while this was executed, and have left something here; then it is reported again.
             self.know(client);
             if let Some(pool) = &mut self.pool {
                 let waiting = pool.back(&about);
@@ -242,12 +243,12 @@ impl Server<'_> {
         ended
     }
 
-    /// What came back from an attempt to answer is kept.
+    /// Keeps the answer, if any, for which there was no room.
     fn sent(&mut self, refused: Option<Reply>) {
         refused.into_iter().for_each(|reply| self.unsent.keep(reply));
     }
 
-    /// Whether it was told to end and everything is done. As long as helpers are at it, their calls can be cancelled.
+    /// Whether it was told to stop and everything is done. While helpers still work, their calls can be cancelled.
     fn is_done(&mut self) -> bool {
         if !self.stopping || self.pool.as_ref().is_some_and(Pool::is_awaited) {
             return false;
@@ -258,7 +259,7 @@ impl Server<'_> {
         self.look_at_helpers()
     }
 
-    /// Tries to send the answers for which there was no room, as long as now and then one is taken.
+    /// Tries to send the remaining answers, as long as clients take one now and then.
     fn take_leave(&mut self) -> Result {
         self.unsent.begin_last();
         while let Some(patience) = self.unsent.last_patience() {
@@ -272,7 +273,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Has the death of a client or a holder told.
+    /// Asks to be told of the death of a client or a holder.
     fn know(&self, who: VrId) {
         if self.post.with(|calls| calls.add_client(who)) {
             self.vr.watch(who);

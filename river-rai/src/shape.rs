@@ -1,8 +1,8 @@
-//! What the structs and enums look like that a type is made of, as its `Deserialize` tells it.
+//! The structs and enums that a type is made of, as its `Deserialize` reveals them.
 //!
-//! The type is deserialized from nothing: whatever it asks for is written down, and given to it, until all variants of all enums
-//! have been asked for. (The crate `serde-reflection` does the same for several languages.) What checks what it reads may refuse
-//! what it is given; then what it would have asked for next is not known, here and in every other program alike.
+//! The type is deserialized without data: everything it asks for is recorded and given to it, until all variants of all
+//! enums have been asked for. (The crate `serde-reflection` does the same for several languages.) A `Deserialize` that
+//! validates may refuse the values; then the rest of its shape is unknown, in every program alike.
 
 #[cfg(test)]
 mod tests;
@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 
 use tracer::Tracer;
 
-/// How often a type is asked, at most.
+/// The maximum number of times that a type is deserialized.
 const PASSES: usize = 256;
 
-/// The definitions of the structs and enums in the type, outermost first.
+/// Returns the definitions of the structs and enums in the type, outermost first.
 ///
 /// ```text
 /// Order { customer: String, items: [Item] }
@@ -41,13 +41,13 @@ struct Definition {
     name: &'static str,
     form: Form,
     parts: Vec<Part>,
-    /// A variant that does not lead to the same enum.
+    /// A variant that does not contain the enum itself.
     plain: Option<usize>,
-    /// Which of the variants that work comes next.
+    /// Which of the working variants comes next.
     turn: usize,
 }
 
-/// What its parts are.
+/// The kind of parts it has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Fields,
@@ -59,9 +59,9 @@ enum Form {
 #[derive(Clone, Default)]
 struct Part {
     name: &'static str,
-    /// What is in it; empty: not known.
+    /// Its shape; empty if unknown.
     shape: String,
-    /// Of a variant: whether it was chosen, and whether that went well.
+    /// For a variant: whether it was chosen, and whether it could be deserialized.
     tried: bool,
     works: bool,
 }
@@ -71,7 +71,7 @@ impl Definition {
         self.form != Form::Variants || self.parts.iter().all(|part| part.tried)
     }
 
-    /// Which variant comes next: all of them, then again those that can be.
+    /// The variant to choose next: first each of them, then again those that work.
     fn next(&mut self) -> usize {
         if let Some(new) = self.parts.iter().position(|part| !part.tried) {
             return new;
@@ -84,7 +84,7 @@ impl Definition {
         }
     }
 
-    /// A variant that ends a recursion, as far as is known; those at the ends are tried first.
+    /// A variant that ends a recursion, as far as is known; the first and the last variants are tried first.
     fn last(&self, depth: usize) -> usize {
         let (count, half) = (self.parts.len(), depth / 2 % self.parts.len());
         self.plain.unwrap_or(if depth.is_multiple_of(2) { half } else { count - 1 - half })

@@ -1,7 +1,8 @@
-//! What a function takes and returns, as text that is equal in programs built from different sources.
+//! The argument and result types of a function, as text that is equal in programs built from different sources.
 //!
-//! The first line names types; one for each struct and enum among them follows, with fields and variants. What a server keeps
-//! as an object does not travel, and is known by its name only. A call carries the hash of the text, and only an error the text.
+//! The first line names the types; one line follows for each struct and enum among them, with its fields and variants.
+//! A type that stays on the server as an object is not sent, and is identified by its name only. A call carries the
+//! hash of the text; only an error carries the text.
 
 use std::any::{TypeId, type_name};
 use std::cell::RefCell;
@@ -19,7 +20,7 @@ use crate::shape;
 /// Different for every signature.
 pub(crate) type Digest = [u8; 16];
 
-/// The text, and what stands for it in a call.
+/// The text, and the digest that represents it in a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Signature {
     pub(crate) text: String,
@@ -35,7 +36,7 @@ impl Signature {
     }
 }
 
-/// What a function is that is called by name.
+/// A kind of function that can be called by name.
 pub(crate) trait Callable: 'static {
     /// `(i64, i64) -> String`
     fn text() -> String;
@@ -47,7 +48,7 @@ pub(crate) struct Plain<Args, R>(PhantomData<fn(Args) -> R>);
 /// A function whose result stays on the server.
 pub(crate) struct Constructor<Args, T>(PhantomData<fn(Args) -> T>);
 
-/// A function that is given a `T` of the server's as well.
+/// A function that also gets an object of type `T` from the server.
 pub(crate) struct Method<T, Args, R>(PhantomData<fn(T, Args) -> R>);
 
 impl<Args: RemoteSend, R: RemoteSend> Callable for Plain<Args, R> {
@@ -72,7 +73,7 @@ fn name<T>() -> String {
     without_paths(type_name::<T>())
 }
 
-/// The definitions of a type, one a line.
+/// Appends the definitions of a type, one per line.
 fn with_definitions<T: RemoteSend>(mut text: String) -> String {
     for line in shape::definitions::<T>() {
         text.push('\n');
@@ -87,19 +88,19 @@ fn known() -> MutexGuard<'static, BTreeMap<TypeId, Signature>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The signature; the types in it are looked at once.
+/// Returns the signature; the types in it are examined only once.
 pub(crate) fn signature<C: Callable>() -> Signature {
     let id = TypeId::of::<C>();
     if let Some(signature) = known().get(&id) {
         return signature.clone();
     }
-    // Runs code of the types', which may want a signature itself.
+    // Runs code of the types, which may need a signature itself.
     let signature = Signature::new(C::text());
     known().insert(id, signature.clone());
     signature
 }
 
-/// What a call carries of the signature. Threads do not wait for each other to know it.
+/// The digest of the signature, for a call. Threads do not wait for each other here.
 pub(crate) fn digest<C: Callable>() -> Digest {
     thread_local! {
         static KNOWN: RefCell<FxHashMap<TypeId, Digest>> = RefCell::default();
@@ -113,12 +114,12 @@ pub(crate) fn digest<C: Callable>() -> Digest {
     digest
 }
 
-/// The text of a signature of which this process has made a call.
+/// The text of a signature that this process has used in a call.
 pub(crate) fn text_of(digest: &Digest) -> Option<String> {
     known().values().find(|signature| signature.digest == *digest).map(|signature| signature.text.clone())
 }
 
-/// In a sentence, how two signatures differ.
+/// Describes in a sentence how two signatures differ.
 pub(crate) fn difference(function: &str, exported: &str, called: &str) -> String {
     let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
     let (theirs, ours) = (first(exported), first(called));
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(theirs, "(Named,) -> ()\nNamed { x: f64 }");
         let text = difference("f", &theirs, &text_of(&digest::<Ours>()).unwrap());
         assert!(text.ends_with("`Named { x: f64 }` on the server, `Named { x: f32 }` here"), "{text}");
-        // Not of what stays on the server.
+        // Not for objects that stay on the server.
         assert_eq!(digest::<Constructor<(), Named>>(), digest::<Constructor<(), other::Named>>());
         assert_eq!(text_of(&Digest::default()), None);
     }

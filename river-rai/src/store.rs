@@ -1,4 +1,4 @@
-//! The objects of a server, the functions that it has exported, and who may use them.
+//! The objects of a server, the functions that it has exported, and which clients may use them.
 
 use std::any::TypeId;
 use std::collections::{HashMap, HashSet};
@@ -10,12 +10,12 @@ use crate::protocol::{Capability, Export, Failure, Function, ObjectId, Reference
 use crate::references::References;
 use crate::trampoline::{Kept, identity};
 
-/// What a server has. The functions which run there, and its helpers if it has any, use it too. No user's code runs while it is
-/// locked.
+/// The state of a server, also used by the functions that run there and by its helpers, if any. No user code runs while
+/// it is locked.
 #[derive(Default)]
 pub(crate) struct Store {
     inner: Mutex<Inner>,
-    /// An object was put back, for which somebody waits.
+    /// Signalled when an object is put back that a VR waits for.
     back: Condvar,
 }
 
@@ -24,14 +24,14 @@ struct Inner {
     objects: HashMap<ObjectId, Kept>,
     /// Objects that are taken out, and by which VR.
     out: HashMap<ObjectId, VrId>,
-    /// VRs that wait for what another one has taken out.
+    /// VRs that wait for an object that another VR has taken out.
     waiting: HashMap<VrId, ObjectId>,
     references: References,
     names: HashMap<String, ObjectId>,
     /// The name of each object that has one.
     named: HashMap<ObjectId, String>,
     exports: HashMap<String, Export>,
-    /// What a restricted server lets be called by code pointer: exactly its exports. `None`: everything.
+    /// The functions that may be called by code pointer on a restricted server: exactly its exports. `None`: all.
     allowed: Option<HashMap<TypeId, Option<Capability>>>,
     shown: HashSet<(VrId, Capability)>,
 }
@@ -41,7 +41,7 @@ impl Store {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on only these functions can be called.
+    /// Restricts calls to these functions from now on.
     pub(crate) fn restrict(&self, exports: &[Export]) {
         let mut inner = self.lock();
         inner.allowed = Some(HashMap::new());
@@ -65,7 +65,7 @@ impl Store {
         self.lock().shown.insert((client, capability));
     }
 
-    /// The code that a client means, if it may have it called.
+    /// Returns the code that a client designates, if it may call it.
     pub(crate) fn find(
         &self,
         client: VrId,
@@ -104,19 +104,20 @@ impl Store {
         }
     }
 
-    /// The object that is meant, if there is one of that name.
+    /// The object that the target designates, if it exists.
     pub(crate) fn meant(&self, target: &Target) -> Option<ObjectId> {
         self.lock().meant(target)
     }
 
-    /// The object that a reference is to. One that nobody has heard of is the first to an object that is being made.
+    /// The object that a reference is to. An unknown reference is the first one to an object that is being created.
     pub(crate) fn object_of(&self, reference: Reference) -> ObjectId {
         let first = ObjectId { owner: reference.by, number: reference.number };
         self.lock().references.object(reference).unwrap_or(first)
     }
 
-    /// Takes an object out for a VR; if another one has it, when that has put it back. `None` if there is no such
-    /// object, or this VR would wait for ever, as it has the object already, or what another one waits for that has it.
+    /// Takes an object out for a VR, waiting for another VR to put it back if necessary. Returns `None` if there is no
+    /// such object, or if this VR would wait forever, as it already has the object, or has one for which the VR that
+    /// has this object waits.
     pub(crate) fn take(&self, target: &Target, by: VrId) -> Option<Out<'_>> {
         let mut inner = self.lock();
         loop {
@@ -134,14 +135,14 @@ impl Store {
         }
     }
 
-    /// Keeps a new object, to which its creator has the first reference.
+    /// Stores a new object, to which its creator has the first reference.
     pub(crate) fn add(&self, object: ObjectId, kept: Kept) {
         let mut inner = self.lock();
         inner.objects.insert(object, kept);
         inner.references.add(object.first_reference(), object, object.owner);
     }
 
-    /// Gives an object a name. What had it before loses the reference that went with the name.
+    /// Gives an object a name. The previous object of that name loses the reference that the name was.
     pub(crate) fn name(&self, name: String, object: ObjectId) {
         let before = self.lock().give_name(name, object);
         if let Some(before) = before {
@@ -156,10 +157,10 @@ impl Store {
         }
     }
 
-    /// Notes a reference to what is meant, which is returned.
+    /// Adds a reference to the designated object, which is returned.
     pub(crate) fn grant(&self, reference: Reference, target: &Target, to: VrId) -> Option<ObjectId> {
         let mut inner = self.lock();
-        // Somebody holds every object, be it here or taken out.
+        // Every object has a holder, whether it is here or taken out.
         let object = inner.meant(target).filter(|&object| inner.references.is_held(object))?;
         inner.references.add(reference, object, to);
         Some(object)
@@ -174,7 +175,7 @@ impl Store {
         freed.into_iter().for_each(discard);
     }
 
-    /// Frees what only a client that is gone has held.
+    /// Frees the objects that only a client that is gone has held.
     pub(crate) fn forget(&self, client: VrId) {
         let freed: Vec<Kept> = {
             let mut inner = self.lock();
@@ -194,7 +195,7 @@ impl Inner {
         }
     }
 
-    /// Whether who has an object waits, perhaps by way of others, for what this VR has, or is this VR.
+    /// Whether the VR that has an object waits, perhaps through others, for an object of this VR, or is this VR.
     fn would_wait_for_ever(&self, by: VrId, object: ObjectId) -> bool {
         let mut next = Some(object);
         while let Some(holder) = next.and_then(|object| self.out.get(&object)) {
@@ -206,7 +207,7 @@ impl Inner {
         false
     }
 
-    /// What had the name before. An object has one name at most.
+    /// Returns the object that had the name before. An object has at most one name.
     fn give_name(&mut self, name: String, object: ObjectId) -> Option<ObjectId> {
         let before = self.take_name(&name);
         if let Some(other) = self.named.insert(object, name.clone()) {
@@ -230,16 +231,16 @@ impl Inner {
     }
 }
 
-/// An object that is taken out. Dropped, it is put back, unless nobody holds it any more.
+/// An object that is taken out. Dropping this puts it back, unless nobody holds it any more.
 pub(crate) struct Out<'a> {
     store: &'a Store,
     object: ObjectId,
-    /// `None` while it is lent further.
+    /// `None` while it is lent out.
     pub(crate) kept: Option<Kept>,
 }
 
 impl Out<'_> {
-    /// Takes it from all who hold it.
+    /// Removes it for all its holders.
     pub(crate) fn remove(self) {
         let mut inner = self.store.lock();
         inner.references.remove(self.object);
@@ -264,7 +265,7 @@ impl Drop for Out<'_> {
     }
 }
 
-/// Drops an object, whose destructor is the user's code and may panic.
+/// Drops an object. Its destructor is user code and may panic.
 fn discard(kept: Kept) {
     if let Err(text) = catch_panic(|| drop(kept)) {
         tracing::warn!(%text, "the destructor of an object panicked");

@@ -1,7 +1,7 @@
-//! The way from a code pointer to a call: what the server hands to a trampoline, and the trampolines.
+//! Turns a code pointer into a call: the context that the server hands to a trampoline, and the trampolines.
 //!
-//! There is one trampoline for each function and tuple of arguments that the program mentions, made by the compiler.
-//! It alone knows the types, so reading the arguments and writing the result happen in it.
+//! The compiler makes one trampoline for each function and tuple of arguments that the program uses remotely. Only the
+//! trampoline knows the types, so it decodes the arguments and encodes the result.
 
 use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
@@ -17,17 +17,17 @@ use crate::protocol::Failure;
 /// An object that a server keeps.
 pub(crate) struct Kept {
     pub(crate) value: Box<dyn Any + Send>,
-    /// The Rust type, for messages to people.
+    /// The Rust type, for error messages.
     pub(crate) kind: &'static str,
 }
 
-/// What a trampoline works on.
+/// The context of a trampoline.
 #[derive(Default)]
 pub(crate) struct Call {
     pub(crate) args: Body,
-    /// The object of a method call on the way in; what a constructor made on the way out.
+    /// On entry the object of a method call; on return the object that a constructor made.
     pub(crate) object: Option<Kept>,
-    /// `None` if the code pointer led to something that is no call.
+    /// `None` if the code pointer led to something that is not a call.
     pub(crate) outcome: Option<Result<Body, Failure>>,
 }
 
@@ -36,27 +36,27 @@ impl Call {
         self.outcome = Some(outcome);
     }
 
-    /// The arguments; their bytes are dropped, as they may be large and the call may take long.
+    /// Takes the arguments, and drops their bytes, which may be large while the call may take long.
     fn take_args<Args: RemoteSend>(&mut self) -> Result<Args, Failure> {
         let args = std::mem::take(&mut self.args);
         body::decode(&args).map_err(|error| Failure::Arguments(error.to_string()))
     }
 }
 
-/// Asks a trampoline for what it calls, instead of having it called. Equal for all code pointers to the same function,
+/// Asks a trampoline which function it calls, instead of calling it. Equal for all code pointers to the same function,
 /// wherever in the program they were made.
 struct Identity(Option<TypeId>);
 
-/// What a code pointer calls, if it is one of this layer's.
+/// Identifies the function that a code pointer calls, if it is one of this layer's.
 pub(crate) fn identity(code: CodePtr) -> Option<TypeId> {
     let mut identity = Identity(None);
     code.resolve().ok()?(&mut identity as &mut dyn Any);
     identity.0
 }
 
-/// What is asked of a trampoline: to call (then what to call it with), or to say what it is.
+/// Returns the call to execute, unless the trampoline is only asked for its identity.
 fn asked<T: 'static, F: 'static>(context: &mut dyn Any) -> Option<&mut Call> {
-    // A pointer made for another purpose meets another context and does nothing; the server reports that.
+    // A pointer made for another purpose gets another context and does nothing; the server reports that.
     if let Some(identity) = context.downcast_mut::<Identity>() {
         identity.0 = Some(TypeId::of::<(T, F)>());
         return None;
@@ -68,7 +68,7 @@ fn encode<R: Serialize>(result: &R) -> Result<Body, Failure> {
     body::encode(result).map_err(|error| Failure::Result(error.to_string()))
 }
 
-/// Stands for types of which the trampoline has no value.
+/// Marks types of which the trampoline holds no value.
 type Types<T> = PhantomData<fn() -> T>;
 
 /// Calls a function and returns its result.
@@ -125,7 +125,7 @@ where
             && call.object.is_some()
         {
             let args = call.take_args();
-            // The object stays in its place, so that a panic does not take it along.
+            // The object stays in place, so that a panic does not destroy it.
             let outcome = call.object.as_mut().map(|kept| match kept.value.downcast_mut::<T>() {
                 Some(object) => args.and_then(|args| encode(&f.run(object, args))),
                 None => Err(Failure::WrongType { found: kept.kind.into() }),
@@ -135,7 +135,7 @@ where
     }
 }
 
-/// Returns an object itself, as a copy.
+/// Returns a copy of the object itself.
 pub(crate) struct ReadObject<T>(Types<T>);
 
 impl<T: RemoteSend> Trampoline<()> for ReadObject<T> {

@@ -1,7 +1,7 @@
-//! Replies for which their clients had no room: kept until they have, or are gone.
+//! Replies for which their clients had no room: kept until the client has room, or is gone.
 //!
-//! Nobody is told when there is room in a mailbox again. So one of them is tried after each thing that the server has
-//! done, and all of them when it had nothing to do for a while. As long as none is taken, the while gets longer.
+//! There is no notification when a mailbox has room again. So one reply is retried after each request that the server
+//! executes, and all of them after it was idle for an interval, which grows as long as none is accepted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use river_core::VrId;
 use crate::wire::Reply;
 
 const SHORTEST: Duration = Duration::from_millis(1);
-/// How often the while is doubled: up to 64 ms.
+/// How many times the interval is doubled: up to 64 ms.
 const DOUBLED: u32 = 6;
-/// How often a server that ends tries in vain: for five seconds.
+/// How many times a server that is stopping retries without success: for five seconds.
 const LAST: u32 = 80;
 
 #[derive(Default)]
 pub(crate) struct Unsent {
     replies: VecDeque<Reply>,
-    /// How often in a row none was taken.
+    /// How many retries in a row failed.
     misses: u32,
 }
 
@@ -29,22 +29,23 @@ impl Unsent {
         self.misses = 0;
     }
 
-    /// How long the server may wait for something to do; `None`: for ever.
+    /// How long the server may wait for a request; `None`: forever.
     pub(crate) fn patience(&self) -> Option<Duration> {
         (!self.replies.is_empty()).then(|| SHORTEST * 2_u32.pow(self.misses.min(DOUBLED)))
     }
 
-    /// The server ends: the time that is left to its clients begins now.
+    /// Begins the time that clients have left when the server is stopping.
     pub(crate) fn begin_last(&mut self) {
         self.misses = 0;
     }
 
-    /// The same as [`patience`](Self::patience) when the server ends; `None`: there is nothing left to send, or no hope.
+    /// Like [`patience`](Self::patience), for a server that is stopping; `None` if there is nothing left to send, or it
+    /// has given up.
     pub(crate) fn last_patience(&self) -> Option<Duration> {
         self.patience().filter(|_| self.misses < LAST)
     }
 
-    /// Tries the one that was not tried for longest. `send` gives back what is refused.
+    /// Retries the reply whose last try is longest ago. `send` returns the reply if it is refused.
     pub(crate) fn try_next(&mut self, send: impl FnOnce(Reply) -> Option<Reply>) {
         let Some(reply) = self.replies.pop_front() else { return };
         match send(reply) {
@@ -53,7 +54,7 @@ impl Unsent {
         }
     }
 
-    /// Tries them all, as there is nothing else to do.
+    /// Retries all of them, as the server is idle.
     pub(crate) fn try_all(&mut self, mut send: impl FnMut(Reply) -> Option<Reply>) {
         self.misses = self.misses.saturating_add(1);
         for _ in 0..self.replies.len() {
@@ -61,7 +62,7 @@ impl Unsent {
         }
     }
 
-    /// A client is gone.
+    /// Drops the replies to a client that is gone.
     pub(crate) fn forget(&mut self, client: VrId) {
         self.replies.retain(|reply| reply.client != client);
     }

@@ -1,5 +1,5 @@
-//! Requests and replies as envelopes. The only module that knows how they are laid out: a postcard header, behind it the
-//! encoded arguments or result, and the blobs in them, as parts of their own that nobody copies.
+//! Requests and replies as envelopes. The only module that knows their layout: a postcard header, followed by the
+//! encoded arguments or result, and the blobs in them as separate parts, which are not copied.
 //!
 //! They have channels of their own, so no receive of another layer can take them.
 
@@ -18,10 +18,10 @@ const REPLIES: Channel = Channel::named("rai.replies");
 /// Nothing is ever sent on this channel.
 const NOTHING: Channel = Channel::named("rai.nothing");
 
-/// In a lane they are found at once, however many envelopes of others wait.
+/// In a lane they are found at once, however many other envelopes are queued.
 const LANE: u64 = 1;
 
-/// A request as its server sees it.
+/// A request as the server receives it.
 pub(crate) struct Request {
     pub(crate) client: VrId,
     pub(crate) order: Order,
@@ -31,7 +31,7 @@ pub(crate) struct Request {
 /// The answer to a request.
 pub(crate) type Outcome = Result<Body, Failure>;
 
-/// An answer, and to what.
+/// An answer, and the call that it answers.
 pub(crate) struct Reply {
     pub(crate) client: VrId,
     pub(crate) ticket: Ticket,
@@ -48,10 +48,10 @@ pub(crate) fn tell(vr: &Vr, server: VrId, op: Op) -> Result<(), SendError> {
     send_request(vr, server, &Order { ticket: None, op }, Body::default())
 }
 
-/// Sends a reply. What comes back is to be sent later: its client has no room for it now.
+/// Sends a reply. Returns it if it must be sent later because its client has no room now.
 pub(crate) fn send_reply(vr: &Vr, reply: Reply) -> Option<Reply> {
     let (head, result) = match &reply.outcome {
-        // Bytes are not copied.
+        // Cheap: `Bytes` share their memory.
         Ok(result) => ((reply.ticket, None), result.clone()),
         Err(failure) => ((reply.ticket, Some(failure)), Body::default()),
     };
@@ -59,7 +59,7 @@ pub(crate) fn send_reply(vr: &Vr, reply: Reply) -> Option<Reply> {
     match vr.send_bytes(reply.client, REPLIES, LANE, write(&head, result)) {
         Ok(()) => None,
         Err(SendError::Full(_)) => Some(reply),
-        // A client that is gone needs no reply, and the next receive tells of whatever else there is.
+        // A client that is gone needs no reply, and the next receive reports any other error.
         Err(error) => {
             tracing::debug!(%error, "a reply was not sent");
             None
@@ -67,7 +67,7 @@ pub(crate) fn send_reply(vr: &Vr, reply: Reply) -> Option<Reply> {
     }
 }
 
-/// Waits for a request. What is none is skipped: it may come from anybody.
+/// Waits for a request. Malformed ones are skipped: they may come from anybody.
 pub(crate) fn recv_request(vr: &Vr, deadline: Option<Instant>) -> Result<Request, RecvError> {
     loop {
         if let Some(request) =
@@ -78,7 +78,7 @@ pub(crate) fn recv_request(vr: &Vr, deadline: Option<Instant>) -> Result<Request
     }
 }
 
-/// Takes a request that is there already.
+/// Takes a request that has arrived.
 pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
     while let Some(envelope) = vr.try_receive_where(Selector::on(REQUESTS).lane(LANE), |_| true)? {
         if let Some(request) = request(envelope) {
@@ -88,12 +88,12 @@ pub(crate) fn try_recv_request(vr: &Vr) -> Result<Option<Request>, RecvError> {
     Ok(None)
 }
 
-/// Says if a client is gone. Does not block.
+/// Returns an error if a client is gone. Does not block.
 pub(crate) fn ask_about(vr: &Vr, client: VrId) -> Result<(), RecvError> {
     vr.try_receive_where(Selector::on(REQUESTS).lane(LANE).from(client), |_| false).map(drop)
 }
 
-/// Waits for something to be told, without taking anything; at the end of the time that is that the time is over.
+/// Waits until there is news of any kind, without taking anything; if the time is up first, returns the timeout.
 pub(crate) fn rest(vr: &Vr, deadline: Option<Instant>) -> RecvError {
     loop {
         if let Err(error) = vr.receive_until(Selector::on(NOTHING).lane(LANE), deadline, |_| true) {
@@ -107,7 +107,7 @@ fn request(envelope: Envelope) -> Option<Request> {
     Some(Request { client: envelope.src, order, args })
 }
 
-/// Waits for a reply, whosever it is, or for the end of one server.
+/// Waits for a reply to any call, or for the end of one server.
 pub(crate) fn recv_reply(
     vr: &Vr,
     server: Option<VrId>,
@@ -122,7 +122,7 @@ pub(crate) fn recv_reply(
     }
 }
 
-/// Takes a reply that is there already.
+/// Takes a reply that has arrived.
 pub(crate) fn try_recv_reply(vr: &Vr) -> Result<Option<(Ticket, Outcome)>, RecvError> {
     while let Some(envelope) = vr.try_receive_where(Selector::on(REPLIES).lane(LANE), |_| true)? {
         if let Some(reply) = reply(&envelope) {
@@ -163,7 +163,7 @@ fn read<T: DeserializeOwned>(envelope: &Envelope) -> Option<(T, Body)> {
     read
 }
 
-/// The rest of a payload: if there are no lengths, all of it is what is encoded.
+/// The rest of a payload: without lengths, all of it is the encoded value.
 fn read_body(payload: &Payload, start: usize, lengths: &[u64]) -> Option<Body> {
     let Some((&encoded, blobs)) = lengths.split_first() else {
         return Some(Body { encoded: payload.slice(start, payload.len())?, blobs: Vec::new() });

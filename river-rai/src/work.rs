@@ -1,4 +1,4 @@
-//! Doing what a request asks for: calling functions, and keeping objects.
+//! Executes requests: calls functions, and keeps objects.
 
 use std::any::Any;
 
@@ -21,8 +21,8 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// What is concerned, to be left alone by other jobs: an object, a name, or a name and the object that has it now.
-    /// As long as a name is left alone, no other object gets it.
+    /// The targets that no other job may use meanwhile: an object, a name, or a name and the object that has it now.
+    /// While a name is reserved, no other object gets it.
     pub(crate) fn about(&self, store: &Store) -> Vec<Target> {
         let target = match &self.op {
             Op::Create { object, .. } => Target::Object(*object),
@@ -35,12 +35,12 @@ impl Job {
         [Some(target), object].into_iter().flatten().collect()
     }
 
-    /// The name of the call, if its client wants an answer.
+    /// The identifier of the call, if its client wants an answer.
     pub(crate) fn call(&self) -> Option<(VrId, Ticket)> {
         self.ticket.map(|ticket| (self.client, ticket))
     }
 
-    /// Whether a function of the user's is called.
+    /// Whether the job calls a user's function.
     pub(crate) fn calls(&self) -> bool {
         matches!(
             self.op,
@@ -48,7 +48,8 @@ impl Job {
         )
     }
 
-    /// Does it and answers. `vr` is the VR that calls, and answers. What comes back is an answer for later.
+    /// Executes the job and answers. `vr` is the VR that calls, and answers. Returns the answer if it must be sent
+    /// later.
     pub(crate) fn run(self, vr: &Vr, store: &Store) -> Option<Reply> {
         let Job { client, ticket, op, args } = self;
         let outcome = execute(vr, store, client, op, args);
@@ -56,7 +57,7 @@ impl Job {
     }
 }
 
-/// Answers a request. What comes back is to be sent later.
+/// Answers a request. Returns the answer if it must be sent later.
 pub(crate) fn answer(vr: &Vr, client: VrId, ticket: Option<Ticket>, mut outcome: Outcome) -> Option<Reply> {
     let Some(ticket) = ticket else {
         if let Err(failure) = outcome {
@@ -67,7 +68,7 @@ pub(crate) fn answer(vr: &Vr, client: VrId, ticket: Option<Ticket>, mut outcome:
     if let Err(Failure::Panicked { panic, .. }) = &mut outcome
         && vr.is_foreign(client)
     {
-        // The places of this image mean nothing to another program.
+        // Code addresses of this image are meaningless to another program.
         panic.trace = panic.trace.take().map(Trace::into_text);
     }
     wire::send_reply(vr, Reply { client, ticket, outcome })
@@ -91,7 +92,7 @@ fn execute(vr: &Vr, store: &Store, client: VrId, op: Op, args: Body) -> Outcome 
             let mut out = store.take(&target, vr.id()).ok_or(Failure::NoSuchObject(target))?;
             let (outcome, left) = call(vr, code, args, out.kept.take());
             out.kept = left;
-            // An object that cannot travel stays where it is.
+            // An object that cannot be encoded stays where it is.
             if outcome.is_ok() {
                 out.remove();
             }
@@ -118,7 +119,7 @@ fn execute(vr: &Vr, store: &Store, client: VrId, op: Op, args: Body) -> Outcome 
             store.show(client, capability);
             done
         }
-        // What concerns the server itself does not get here.
+        // The server handles its own requests before they get here.
         Op::Stop | Op::Cancel(_) | Op::Back => done,
     }
 }
@@ -146,7 +147,7 @@ fn create(
     outcome
 }
 
-/// Calls what a code pointer leads to; returns the outcome and the object that is there afterwards.
+/// Calls the function that a code pointer leads to; returns the outcome and the object that exists afterwards.
 fn call(vr: &Vr, code: CodePtr, args: Body, object: Option<Kept>) -> (Outcome, Option<Kept>) {
     let entry = match code.resolve() {
         Ok(entry) => entry,

@@ -150,7 +150,7 @@ fn completions_name_every_call_once() {
         for (_, call) in &calls {
             completions.add(call);
         }
-        // One is dropped, one is waited for by itself.
+        // One is dropped, one is waited for separately.
         drop(calls.remove(0));
         let (i, call) = calls.remove(5);
         assert_eq!(call.wait(), Ok(2 * i));
@@ -248,7 +248,7 @@ fn an_object_survives_the_panic_of_a_method() {
     });
 }
 
-/// Says on the thread of the server when it is dropped.
+/// Reports, on the server's thread, that it was dropped.
 struct Guard;
 
 thread_local! {
@@ -279,7 +279,7 @@ fn the_death_of_a_client_frees_its_objects() {
         0 => RaiServer::unrestricted().main(vr).unwrap(),
         1 => {
             let s = Rai::connect(vr, vrs[0]).create(|| Guard, ()).unwrap();
-            // As if the VR had been killed: its handle says nothing.
+            // As if the VR had been killed: its handle releases nothing.
             std::mem::forget(s);
         }
         _ => {
@@ -292,7 +292,7 @@ fn the_death_of_a_client_frees_its_objects() {
     });
 }
 
-// ---- what strangers send ----
+// ---- messages of strangers ----
 
 #[test]
 fn garbage_does_not_end_a_server() {
@@ -309,14 +309,14 @@ fn garbage_does_not_end_a_server() {
 
 // ---- types of the same name ----
 
-/// As the server has it.
+/// The type on the server.
 #[derive(Serialize, Deserialize)]
 struct Point {
     x: f64,
     y: f64,
 }
 
-/// As another program may have it.
+/// The type in another program.
 mod elsewhere {
     use serde::{Deserialize, Serialize};
 

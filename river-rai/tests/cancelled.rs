@@ -29,7 +29,7 @@ fn endless() {
     }
 }
 
-/// For one test only, which looks at the statics.
+/// For one test only, which reads the statics.
 fn until_cancelled() {
     BEGUN.store(true, Ordering::SeqCst);
     while !current::is_cancelled() {
@@ -150,7 +150,7 @@ fn the_end_of_a_client_cancels_what_it_waits_for() {
 #[test]
 fn a_thousand_calls_are_outstanding_on_one_connection() {
     with_server(|_, r| {
-        // The first holds the server up until all the others are there.
+        // The first call blocks the server until all the others have arrived.
         let first = r.call_async(endless, ()).unwrap();
         let calls: Vec<_> = (0..1000).map(|x| r.call_async(double, (x,)).unwrap()).collect();
         first.cancel();

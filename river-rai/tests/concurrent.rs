@@ -1,4 +1,4 @@
-//! Servers that do several things at a time.
+//! Servers that execute several calls at a time.
 
 mod scene;
 
@@ -20,7 +20,7 @@ fn double(x: i64) -> i64 {
     2 * x
 }
 
-/// Is closed until it is opened; a test that fails opens it as well.
+/// Closed until it is opened; a test that fails opens it as well.
 struct Gate(AtomicBool);
 
 impl Gate {
@@ -48,7 +48,7 @@ impl Gate {
 #[test]
 fn a_concurrent_server_runs_functions_side_by_side() {
     static MET: AtomicU32 = AtomicU32::new(0);
-    // Returns only when four of them run at once.
+    // Returns only when four calls run at once.
     let meet = || {
         MET.fetch_add(1, Ordering::SeqCst);
         while MET.load(Ordering::SeqCst) < 4 {
@@ -79,7 +79,7 @@ fn calls_of_one_object_run_one_at_a_time_in_order() {
             assert_eq!(copy.take(), Ok((0..500).collect()));
         }
         created.into_iter().for_each(|created| created.wait().unwrap());
-        // Dropped before it exists: freed when it does.
+        // Dropped before it exists: freed once it does.
         drop(r.create_async(Vec::<u8>::new, ()).unwrap());
         let named = r.put("named", 1_u8).unwrap();
         assert_eq!((named.get(), r.named::<u8>("named").get()), (Ok(1), Ok(1)));
@@ -129,7 +129,7 @@ fn calls_that_wait_for_an_object_are_cancelled_too() {
         let object = r.create(|| 0_u8, ()).unwrap();
         let running = object.call_async(|_: &u8| GATE.pass(), ()).unwrap();
         let waiting = object.call_async(|_: &u8| RAN.fetch_add(1, Ordering::SeqCst), ()).unwrap();
-        // The server has looked at it, and at the cancellation before it can be begun.
+        // The server has examined it, and the cancellation, before it can be begun.
         assert_eq!(r.call(double, (4,)), Ok(8));
         waiting.cancel();
         assert_eq!(r.call(double, (4,)), Ok(8));
@@ -166,14 +166,14 @@ fn calls_of_an_object_run_in_order_whether_they_name_it_or_hold_it() {
         for x in 0..4 {
             if x % 2 == 0 { &held } else { &named }.cast(Vec::push, (x,)).unwrap();
         }
-        // The server has looked at all of them.
+        // The server has examined all of them.
         assert_eq!(r.call(double, (4,)), Ok(8));
         GATE.open();
         assert_eq!(named.get(), Ok(vec![0, 1, 2, 3]));
     });
 }
 
-/// Does something that waits for what is closed yet, and does not wait for it.
+/// A time limit that expires while the gate is still closed.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
 #[test]
@@ -184,7 +184,7 @@ fn what_has_a_name_is_replaced_and_removed_after_the_calls_that_came_before() {
         let running = first.call_async(|_: &u8| GATE.pass(), ()).unwrap();
         let read = || r.named("x").call_async(|x: &u8| *x, ()).unwrap();
         let before = read();
-        // Both are given up before they are begun.
+        // Both are given up before they begin.
         assert!(r.timeout(AT_ONCE).put("x", 2_u8).unwrap_err().is_timeout());
         let between = read();
         assert!(r.timeout(AT_ONCE).remove("x").unwrap_err().is_timeout());
@@ -208,7 +208,7 @@ fn functions_and_methods_wait_for_data_that_another_function_uses() {
             let counted = current::with_named("count", |count: &mut u32| {
                 thread::yield_now();
                 *count += 1;
-                // Who has it already does not wait for himself.
+                // A function that already uses the value does not wait for itself.
                 current::with_named("count", |_: &mut u32| ()).is_none()
             });
             counted == Some(true)
@@ -249,7 +249,7 @@ fn functions_that_would_wait_for_each_other_do_not() {
     });
 }
 
-// ---- those who go ----
+// ---- VRs that end ----
 
 #[test]
 fn what_is_made_for_a_client_that_has_gone_meanwhile_is_freed() {
@@ -263,7 +263,7 @@ fn what_is_made_for_a_client_that_has_gone_meanwhile_is_freed() {
             FREED.open();
         }
     }
-    // Does not look whether its client is there.
+    // Does not check whether its client is alive.
     fn make() -> Made {
         BEGUN.open();
         while !GATE.is_open() {
@@ -277,14 +277,14 @@ fn what_is_made_for_a_client_that_has_gone_meanwhile_is_freed() {
         1 => {
             let making = Rai::connect(vr, vrs[0]).create_async(make, ()).unwrap();
             BEGUN.pass();
-            // As if it had been killed: its handle says nothing.
+            // As if it had been killed: its handle releases nothing.
             std::mem::forget(making);
         }
         _ => {
             let servers = Servers(vec![Rai::connect(vr, vrs[0])]);
             vr.watch(vrs[1]);
             assert!(vr.recv(pat! { never: true }).is_err());
-            // The server has heard of it too.
+            // The server has noticed it too.
             assert_eq!(servers.0[0].call(double, (4,)), Ok(8));
             GATE.open();
             while !FREED.is_open() {
@@ -308,7 +308,7 @@ fn a_grant_to_who_has_gone_while_it_waited_keeps_nothing() {
     }
     threads(4, |vr, index, vrs| match index {
         0 => {
-            // Begins when the creation, the call and the grant are there.
+            // Begins when the creation, the call and the grant have arrived.
             let requests = Selector::on(Channel::named("rai.requests")).from(vrs[2]);
             let mut seen = 0;
             while seen < 3 {
@@ -333,7 +333,7 @@ fn a_grant_to_who_has_gone_while_it_waited_keeps_nothing() {
         _ => {
             let servers = Servers(vec![Rai::connect(vr, vrs[0])]);
             SENT.pass();
-            // The server has looked at the grant when it answers this.
+            // The server has examined the grant when it answers this.
             assert_eq!(servers.0[0].call(double, (4,)), Ok(8));
             vr.watch(vrs[1]);
             vr.send(vrs[1], msg! { end: true }).unwrap();

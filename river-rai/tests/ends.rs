@@ -1,4 +1,4 @@
-//! Servers that end, and who hears of it.
+//! Servers that end, and which operations report it.
 
 mod scene;
 
@@ -24,7 +24,7 @@ fn calls_of_a_server_that_ends_say_so() {
         let [first, second] = servers else { unreachable!() };
         let answered = first.call_async(add, (1, 2, 3)).unwrap();
         first.stop().unwrap();
-        // Accepted or refused, depending on who is faster; in no case without an answer.
+        // Accepted or refused, depending on timing; but always answered.
         let lost = first.call_async(add, (1, 2, 3)).and_then(river_rai::Pending::wait).unwrap_err();
         assert!(is_down(&lost, first.server()), "{lost}");
         assert!(lost.is_disconnected());
@@ -50,7 +50,7 @@ fn the_end_of_a_server_that_was_told_to_end_is_no_news() {
             vr.recv(pat! { tag: "over" }).unwrap();
             let news = vr.recv_timeout(pat! { tag: "never" }, Duration::from_millis(100)).unwrap_err();
             assert!(news.is_timeout(), "{news}");
-            // Who waits nevertheless hears of it, however it waits; nobody else does.
+            // Any wait for the server learns of it; no other receive does.
             assert_eq!(call.wait(), Ok(6));
             if let Ok(late) = r.call_async(add, (1, 2, 3)) {
                 let mut completions = Completions::new(vr);

@@ -40,7 +40,7 @@ fn answers_for_which_there_is_no_room_come_later() {
     }
 }
 
-/// It tries for some seconds, and ends then.
+/// It retries for some seconds, and then ends.
 #[test]
 fn a_server_that_is_told_to_end_does_not_wait_for_a_client_that_takes_no_answers() {
     static ANSWERED: AtomicU32 = AtomicU32::new(0);
@@ -54,7 +54,7 @@ fn a_server_that_is_told_to_end_does_not_wait_for_a_client_that_takes_no_answers
             drop(r.call_async(|| ANSWERED.fetch_add(1, Ordering::SeqCst), ()).unwrap());
         }
         r.stop().unwrap();
-        // Not what is about answers.
+        // Does not concern answers.
         vr.watch(vrs[1]);
         let ended = vr.receive(Selector::on(Channel::named("other")));
         assert!(matches!(ended, Err(RecvError::Down(down)) if down.who == vrs[1]));
@@ -98,7 +98,7 @@ fn a_handle_that_is_dropped_while_the_server_is_full_frees_its_object_later() {
             FREED.fetch_add(1, Ordering::SeqCst);
         }
     }
-    /// Takes nothing in until there is no room left.
+    /// Receives nothing until there is no room left.
     fn be_busy() {
         current::with_vr(|vr| refuse_more_than(vr, 1));
         BUSY.store(true, Ordering::SeqCst);
@@ -117,7 +117,7 @@ fn a_handle_that_is_dropped_while_the_server_is_full_frees_its_object_later() {
         drop(objects);
         FULL.store(true, Ordering::SeqCst);
         assert_eq!(busy.wait(), Ok(()));
-        // What is sent may still find no room, but each time that something is there is some for what was kept.
+        // A request may still find no room, but each time one is taken there is room for a reply that was kept.
         for _ in 0..10 {
             while r.call(|| (), ()).is_err() {}
         }

@@ -1,4 +1,4 @@
-//! What is found out about types is nobody's business. (A process has one hook for panics, so this test has one of its own.)
+//! Tracing types prints nothing. (A process has only one panic hook, so this test has a process of its own.)
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -7,7 +7,7 @@ use river_core::catch_panic;
 use river_rai::Exports;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Takes for granted what it reads.
+/// Does not check what it reads.
 #[derive(Serialize)]
 struct Address(String);
 

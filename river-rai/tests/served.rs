@@ -1,4 +1,4 @@
-//! What a server does besides calling functions by pointer: data, names, restrictions, references of others.
+//! Features of a server besides calling functions by pointer: data, names, restrictions, references of others.
 
 mod scene;
 
@@ -71,7 +71,7 @@ fn named_data_outlives_its_handle_until_it_is_removed_or_replaced() {
 fn functions_on_the_server_use_what_was_put_there() {
     fn longest() -> Option<usize> {
         current::with_named("names", |names: &mut Vec<String>| {
-            // It is in use, so nobody else sees it meanwhile.
+            // It is in use, so nothing else can access it meanwhile.
             assert!(current::with_named("names", |_: &mut Vec<String>| ()).is_none());
             names.iter().map(String::len).max()
         })?
@@ -175,7 +175,7 @@ fn exported_functions_are_called_by_name_with_the_right_types() {
         r.export_constructor("list", |n: usize| vec![0_u8; n]).unwrap();
         let list = r.create_named::<Vec<u8>, _>("list", (3_usize,)).unwrap();
         assert_eq!(list.take(), Ok(vec![0; 3]));
-        // A constructor is no function that returns.
+        // A constructor cannot be called as a function.
         assert!(matches!(r.call_named::<Vec<u8>, _>("list", (3_usize,)), Err(CallError::Signature { .. })));
     });
 }
@@ -244,7 +244,7 @@ fn a_capability_opens_what_is_kept_from_others() {
         r.show(if index == 1 { key } else { Capability::fresh() }).unwrap();
         assert_eq!(r.call(double, (2,)).ok(), (index == 1).then_some(4));
         assert_eq!(r.call_named::<i64, _>("double", (2_i64,)).ok(), (index == 1).then_some(4));
-        // Only the one with which it ends may end it.
+        // Only the VR that its end is tied to may end it.
         if index == 2 {
             r.stop().unwrap();
             assert_eq!(r.call(add, (1, 2)), Ok(3));
@@ -258,7 +258,7 @@ fn a_capability_opens_what_is_kept_from_others() {
 
 // ---- references of others ----
 
-/// Counts on the server how many of it are left.
+/// Counts, on the server, how many instances are left.
 struct Guard;
 
 static ALIVE: AtomicU32 = AtomicU32::new(0);
@@ -381,7 +381,7 @@ fn a_server_that_calls_another_one_hears_of_its_end_as_its_server_too() {
             vr.recv(pat! { put: true }).unwrap();
             let r = Rai::connect(vr, vrs[0]);
             assert_eq!(r.call(ask, (vrs[1],)), Ok(true));
-            // The first one may have come before the news.
+            // The first one may have arrived before the notice.
             let lost = (0..2).any(|_| r.named::<u8>("mine").get().is_err());
             r.stop().unwrap();
             assert!(lost);

@@ -1,7 +1,7 @@
 //! Questions and their replies.
 //!
-//! A question carries the attribute `ask`, which names who asked and a number; its reply travels on a channel of its own,
-//! in the lane of that number, so that no other receive sees it and it is found at once.
+//! A question carries the attribute `ask`, which holds the asker's id and a number. The reply travels on a channel of
+//! its own, in the lane of that number, so no other receive sees it and it is found at once.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,7 +24,7 @@ struct Ticket {
     number: u64,
 }
 
-/// The questions of a VR that are waited for: several if handlers ask meanwhile.
+/// The questions of a VR that await a reply: several if handlers ask while the VR waits.
 #[derive(Default)]
 struct Open {
     numbers: Rc<RefCell<Vec<u64>>>,
@@ -33,7 +33,7 @@ struct Open {
 }
 
 impl Open {
-    /// A question was given up: from now on every reply that nobody waits for is dropped, whenever it comes.
+    /// Called when a question was given up: from now on, replies that nobody waits for are dropped on arrival.
     fn drop_late(&self, vr: &Vr) {
         if self.drops.replace(true) {
             return;
@@ -44,7 +44,7 @@ impl Open {
     }
 }
 
-/// A question that is waited for.
+/// A question that awaits its reply.
 struct Waiting {
     open: Rc<Open>,
     number: u64,
@@ -83,7 +83,7 @@ pub(crate) fn ask(
     match received {
         Ok(envelope) => Ok(open(envelope)?),
         Err(error) => {
-            // Also of who is gone: it may have forwarded the question.
+            // Also if the destination is gone: it may have forwarded the question.
             if matches!(error, river_core::RecvError::Timeout { .. } | river_core::RecvError::Down(_)) {
                 questions.drop_late(vr);
             }

@@ -14,10 +14,10 @@ use crate::typename::{TypeName, shorten};
 use crate::value::{Elem, Kind};
 use crate::wire::Attr;
 
-/// Plain memory: bytes, and the type of the elements that they were made of.
+/// Plain memory: bytes, and the type of the elements that they were made from.
 ///
 /// As the value of an attribute it is not encoded element by element, and within a process it is not even copied: the
-/// receiver sees the sender's memory. Cloning shares too. Memory travels in the byte order of the machine.
+/// receiver sees the sender's memory. Clones share it too. Memory is sent in the machine's byte order.
 ///
 /// ```
 /// use river_sfm::{Blob, Message, msg};
@@ -33,7 +33,7 @@ pub struct Blob {
     element: Cow<'static, str>,
 }
 
-/// The type of blobs whose elements are not known. They may be seen as elements of any type.
+/// The element type of blobs whose elements are unknown. Such a blob can be viewed as elements of any type.
 const UNTYPED: &str = "u8";
 
 impl Blob {
@@ -49,12 +49,12 @@ impl Blob {
         self.bytes
     }
 
-    /// The memory as a slice, in place.
+    /// The memory as a slice, without copying.
     ///
     /// # Errors
-    /// [`BlobError::Type`] if it was made of elements of another type (bytes go with every type),
-    /// [`BlobError::Size`] if it is not a whole number of elements, [`BlobError::Misaligned`] if such elements may
-    /// not lie at its address; blobs that were sent as blobs are aligned to 64 bytes or as the sender's memory was.
+    /// [`BlobError::Type`] if it was made from elements of another type (untyped bytes can be viewed as any type),
+    /// [`BlobError::Size`] if it is not a whole number of elements, [`BlobError::Misaligned`] if its address is not
+    /// aligned for the type. Blobs that were sent as blobs are aligned to 64 bytes, or as the sender's memory was.
     pub fn as_slice<T: Pod>(&self) -> Result<&[T], BlobError> {
         self.check::<T>()?;
         bytemuck::try_cast_slice(&self.bytes).map_err(|error| match error {
@@ -108,7 +108,7 @@ impl Blob {
         BlobError::Size { bytes: self.bytes.len(), wanted }
     }
 
-    /// The element's name without an allocation where it is a number's.
+    /// Does not allocate for the element's name if it is that of a number.
     fn named(bytes: Bytes, element: &str) -> Self {
         let element = match Elem::from_name(element) {
             Some(elem) if elem.name() == element => Cow::Borrowed(elem.name()),
@@ -133,7 +133,7 @@ impl<T: Pod> AsRef<[u8]> for Memory<T> {
     }
 }
 
-/// Takes the vector's memory over, without copying it.
+/// Takes ownership of the vector's memory, without copying it.
 impl<T: Pod + Send> From<Vec<T>> for Blob {
     fn from(elements: Vec<T>) -> Self {
         Self { bytes: Bytes::from_owner(Memory(elements)), element: Cow::Borrowed(&TypeName::of::<T>().name) }
@@ -174,7 +174,7 @@ impl FromAttr for Blob {
                 let memory = memory.ok_or_else(|| DecodeError::Failed("the bytes are damaged".into()))?;
                 Ok(Self::named(memory, attr.ty()))
             }
-            // Sent as a sequence of numbers: the same memory, but only a copy is aligned.
+            // Sent as a numeric sequence: the same bytes, but they are aligned only in a copy.
             Kind::Array(elem) => Ok(Self::named(Bytes::copy_from_slice(attr.body), elem.name())),
             _ => Err(DecodeError::Type),
         }

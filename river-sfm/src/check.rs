@@ -1,4 +1,4 @@
-//! The forms that a constraint can have, and what each holds for.
+//! The forms of a constraint, and the values that satisfy each.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,15 +12,15 @@ use crate::range::Bounds;
 use crate::value::{Kind, Scalar};
 use crate::wire::Attr;
 
-/// A condition on an attribute: implement it for what values, ranges and closures cannot say.
+/// A condition on an attribute. Implement it for conditions that values, ranges and closures cannot express.
 ///
 /// It is object-safe, runs on the VR's own thread while the message is still in the queue, and must not receive.
-/// A type that is a `Constraint` should not be `Serialize` as well: a pattern could not tell which of the two is meant.
+/// A type that is a `Constraint` should not also be `Serialize`: a pattern could not tell which of the two is meant.
 pub trait Constraint {
-    /// Whether the attribute is as it should be; `None` if the message has no attribute of that name.
+    /// Whether the attribute satisfies the condition; `attr` is `None` if the message has no attribute of that name.
     fn accepts(&self, attr: Option<&Attr<'_>>) -> bool;
 
-    /// How the condition is shown when a receive times out.
+    /// Formats the condition for the error of a receive that timed out.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
@@ -34,7 +34,7 @@ impl<C: Constraint + ?Sized> Constraint for Box<C> {
     }
 }
 
-/// A constraint as it is kept. `C` is what it can be besides the forms known here: code, or nothing in a template.
+/// A constraint in stored form. `C` is what it can be besides the forms known here: code, or nothing in a template.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ask<C> {
     Present,
@@ -44,7 +44,7 @@ pub(crate) enum Ask<C> {
     OneOf(Vec<Ask<C>>),
     Not(Box<Ask<C>>),
     Other(C),
-    /// Makes no sense; with the reason.
+    /// Can never hold; with the reason.
     Invalid(String),
 }
 
@@ -83,7 +83,7 @@ impl<C: Constraint> Ask<C> {
         }
     }
 
-    /// The value to compare with, if that is what this constraint does.
+    /// The value to compare with, if this constraint is a comparison.
     pub(crate) fn value(&self) -> Option<Attr<'_>> {
         match self {
             Ask::Value(value) => Some(value.attr()),

@@ -1,4 +1,4 @@
-//! What a pattern can ask of an attribute.
+//! The constraints that a pattern can put on an attribute.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,37 +15,37 @@ use crate::typename::TypeName;
 use crate::value::Scalar;
 use crate::wire::Attr;
 
-/// The attribute is there, whatever its value.
+/// The attribute is present, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Present;
 
-/// The attribute is not there.
+/// The attribute is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Absent;
 
-/// The constraint that an attribute is there, whatever its value: `pat! { data: ANY }`.
+/// The constraint that an attribute is present, whatever its value: `pat! { data: ANY }`.
 pub const ANY: Present = Present;
-/// The constraint that an attribute is not there: `pat! { error: ABSENT }`.
+/// The constraint that an attribute is absent: `pat! { error: ABSENT }`.
 pub const ABSENT: Absent = Absent;
 
 /// A constraint in the form in which a pattern keeps it.
 pub struct Check<'p>(pub(crate) Ask<Box<dyn Constraint + 'p>>);
 
-/// What can stand behind a name in [`pat!`](crate::pat): a value, [`ANY`], [`ABSENT`], a closure `|x: &T| -> bool`, a
-/// range of numbers, [`one_of`], [`not`], or a [`Constraint`] of your own.
+/// Anything that can follow a name in [`pat!`](crate::pat): a value, [`ANY`], [`ABSENT`], a closure `|x: &T| -> bool`,
+/// a range of numbers, [`one_of`], [`not`], or a [`Constraint`] of your own.
 ///
-/// `M` only tells the cases apart; it is never written.
+/// `M` only distinguishes the cases; it is inferred, never written.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a constraint of a pattern",
     note = "a constraint is a value (`serde::Serialize`), `ANY`, `ABSENT`, a range of numbers, `one_of(..)`, `not(..)`, \
             a `river_sfm::Constraint`, or a closure such as `|x: &i32| *x > 1` whose argument type is written out"
 )]
 pub trait IntoConstraint<'p, M> {
-    /// The constraint as a pattern keeps it.
+    /// Converts the constraint to the form that a pattern stores.
     fn into_constraint(self) -> Check<'p>;
 }
 
-/// Tells the cases of [`IntoConstraint`] apart.
+/// Markers that distinguish the cases of [`IntoConstraint`].
 #[doc(hidden)]
 pub mod case {
     /// Compared with the attribute's value.
@@ -57,11 +57,11 @@ pub mod case {
     }
     /// Called with the attribute's string.
     pub enum OfStr {}
-    /// `..=n`, the range that serde does not know.
+    /// `..=n`, the range that serde does not support.
     pub enum Through {}
     /// A constraint of the user's own.
     pub enum Own {}
-    /// Made already.
+    /// Already in stored form.
     pub enum Made {}
 }
 
@@ -129,13 +129,13 @@ impl<'p, C: Constraint + 'p> IntoConstraint<'p, case::Own> for C {
     }
 }
 
-/// The constraint that at least one of the constraints given holds: `pat! { tag: one_of(["stop", "work"]) }`.
+/// The constraint that at least one of the given constraints holds: `pat! { tag: one_of(["stop", "work"]) }`.
 pub fn one_of<'p, C: IntoConstraint<'p, M>, M>(of: impl IntoIterator<Item = C>) -> Check<'p> {
     Check(Ask::OneOf(of.into_iter().map(|constraint| constraint.into_constraint().0).collect()))
 }
 
-/// The constraint that the one given does not hold. It holds where the attribute is not there at all; for one that is
-/// there but different, say `pat! { n: ANY, n: not(5) }`.
+/// The constraint that the given constraint does not hold. It also holds if the attribute is absent; for an attribute
+/// that is present but different, write `pat! { n: ANY, n: not(5) }`.
 pub fn not<'p, C: IntoConstraint<'p, M>, M>(constraint: C) -> Check<'p> {
     Check(Ask::Not(Box::new(constraint.into_constraint().0)))
 }

@@ -1,4 +1,4 @@
-//! From the body of an attribute to a value.
+//! Decodes the body of an attribute to a value.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use crate::typename::{TypeName, shorten};
 use crate::value::{Elem, Kind, Scalar};
 use crate::wire::Attr;
 
-/// What the value of an attribute can be read as: everything that is `DeserializeOwned`, and [`Blob`](crate::Blob).
+/// A type as which an attribute can be read: everything that is `DeserializeOwned`, and [`Blob`](crate::Blob).
 ///
 /// There is nothing to implement: derive `Deserialize`.
 #[diagnostic::on_unimplemented(
@@ -35,7 +35,7 @@ pub enum DecodeError {
     Type,
     /// It is a number that does not fit; as text.
     Range(String),
-    /// It is damaged or refused.
+    /// It is damaged, or its `Deserialize` refuses it.
     Failed(String),
 }
 
@@ -67,7 +67,7 @@ impl<T: DeserializeOwned> FromAttr for T {
     }
 }
 
-/// Decodes the value that the seed makes.
+/// Decodes the value by the given seed.
 pub(crate) fn decode_as<'de, S: DeserializeSeed<'de>>(
     attr: &Attr<'de>,
     seed: S,
@@ -100,7 +100,7 @@ fn encoded<'de, S: DeserializeSeed<'de>>(attr: &Attr<'de>, seed: S) -> Result<S:
     Ok(value)
 }
 
-/// Only what is a sequence of numbers too can be read from one: a set or a tuple is another type.
+/// Only types that are numeric sequences themselves can be read from one; a set or a tuple is another type.
 fn array<'de, S: DeserializeSeed<'de>>(elem: Elem, body: &[u8], seed: S) -> Result<S::Value, DecodeError> {
     let wanted = TypeName::of::<S::Value>().element.ok_or(DecodeError::Type)?;
     let chunks = body.chunks_exact(elem.size());
@@ -147,7 +147,7 @@ impl<'de> IntoDeserializer<'de, DecodeError> for Element<'_> {
 
     #[inline]
     fn into_deserializer(self) -> Scalar<'static> {
-        // The chunk has the element's size; were it not so, the empty string would be refused as the wrong type.
+        // The chunk has the element's size; if it did not, the empty string would be refused as the wrong type.
         self.0.read(self.1).unwrap_or(Scalar::Str(""))
     }
 }
@@ -206,7 +206,8 @@ impl Scalar<'_> {
     }
 }
 
-/// Strict, unlike serde's own: what asks for a float is not given an integer, what asks for a char no string.
+/// Stricter than serde's own: a type that asks for a float is not given an integer, nor one that asks for a char a
+/// string.
 impl<'de> Deserializer<'de> for Scalar<'_> {
     type Error = DecodeError;
 
@@ -313,7 +314,7 @@ impl Attr<'_> {
         }
     }
 
-    /// The type that was sent, for people: `integer`, `String`, `Vec<i32>`, `Stack`, `Blob<f64>`.
+    /// The type that was sent, in readable form: `integer`, `String`, `Vec<i32>`, `Stack`, `Blob<f64>`.
     #[must_use]
     pub fn type_name(&self) -> String {
         without_paths(&self.full_type_name())
@@ -333,7 +334,7 @@ impl Attr<'_> {
     }
 }
 
-/// As in a message shown to people: scalars as they are, of anything else its type and how many there are.
+/// As in a message shown to people: a scalar by its value, anything else by its type and length.
 impl fmt::Display for Attr<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {

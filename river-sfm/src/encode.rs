@@ -1,7 +1,7 @@
-//! From a value to the body of an attribute.
+//! Encodes a value as the body of an attribute.
 //!
 //! The value is classified while serde walks it: a scalar is written by value, a sequence of numbers as it lies in
-//! memory, anything else by postcard with the name of its type.
+//! memory, anything else by postcard, together with the name of its type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::{Serialize, ser};
 use crate::typename::TypeName;
 use crate::value::{Elem, Kind, Scalar};
 
-/// What can be the value of an attribute: everything that is `Serialize`, and [`Blob`](crate::Blob).
+/// A type that can be the value of an attribute: everything that is `Serialize`, and [`Blob`](crate::Blob).
 ///
 /// There is nothing to implement: derive `Serialize`.
 #[diagnostic::on_unimplemented(
@@ -21,12 +21,12 @@ use crate::value::{Elem, Kind, Scalar};
     note = "derive `serde::Serialize` for it"
 )]
 pub trait ToAttr {
-    /// Appends the body and returns what is to be written beside it.
+    /// Appends the body and returns what must be written besides it.
     #[doc(hidden)]
     fn encode(&self, out: &mut Vec<u8>) -> Result<Encoded, EncodeError>;
 }
 
-/// What an encoded value has beside its body.
+/// What belongs to an encoded value besides its body.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Encoded {
@@ -41,7 +41,7 @@ pub struct Encoded {
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum EncodeError {
-    /// Not what this serializer writes; another one will.
+    /// Not a kind that this serializer writes; another serializer will.
     Other,
     /// The value cannot be encoded at all.
     Failed(String),
@@ -111,8 +111,8 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
     }
 }
 
-/// The methods by which serde says that a value is no scalar. `$seq` and `$tuple` are what the serializer makes of
-/// sequences.
+/// The methods by which serde announces that a value is not a scalar. `$seq` and `$tuple` are the types by which the
+/// serializer handles sequences.
 macro_rules! no_compounds {
     ($ok:ty) => {
         type SerializeTupleStruct = Impossible<$ok, EncodeError>;

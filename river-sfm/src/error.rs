@@ -16,13 +16,13 @@ pub enum SendError {
     Encode {
         /// The attribute.
         name: String,
-        /// What its `Serialize`, or the encoding, had to say.
+        /// The error of its `Serialize`, or of the encoding.
         error: String,
     },
-    /// The attribute's name belongs to the system, which sets it.
+    /// The name is reserved: the system sets that attribute.
     #[error("attribute `{0}` is set by the system and cannot be sent")]
     Reserved(String),
-    /// It is a reply to a message that was not sent by [`Sfm::ask`](crate::Sfm::ask).
+    /// The message to reply to was not sent by [`Sfm::ask`](crate::Sfm::ask).
     #[error(
         "the message that this would reply to does not ask for a reply: it was sent by `send`, not by `ask`"
     )]
@@ -50,19 +50,19 @@ impl SendError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// Nothing that matches came in time.
+    /// No message that matches came in time.
     #[error("nothing that matches {pattern} arrived within {waited:?}{}", list(*.queued, near))]
     Timeout {
         /// How long the receive waited.
         waited: Duration,
         /// The pattern, as text.
         pattern: String,
-        /// How many messages wait that did not match.
+        /// The number of queued messages, none of which matched.
         queued: usize,
-        /// Those of them that come nearest, and why they did not match.
+        /// The queued messages that come closest to the pattern, and why they did not match.
         near: Vec<NearMiss>,
     },
-    /// The VR that could have answered is gone, or a watched one or a child is.
+    /// The VR that could have answered is gone, or a watched VR or a child is gone.
     #[error("{0}")]
     Down(Down),
     /// The program is ending.
@@ -73,23 +73,23 @@ pub enum RecvError {
         "a receive was called from within a receive's predicate: predicates may only look at the message"
     )]
     Reentrant,
-    /// The pattern itself makes no sense, so it could never match.
+    /// The pattern itself is invalid: it could never match.
     #[error("the pattern's constraint on `{name}` is not usable: {error}")]
     Pattern {
-        /// The attribute whose constraint it is.
+        /// The attribute that the constraint is on.
         name: String,
         /// What is wrong with it.
         error: String,
     },
-    /// What was received is no SFM message. It has been taken out of the queue.
+    /// The received envelope is not an SFM message. It has been taken out of the queue.
     #[error("{bytes} bytes from VR {} are not a message", .src.short())]
     Malformed {
-        /// Who sent it.
+        /// The VR that sent it.
         src: river_core::VrId,
-        /// How long it was.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// Another error of the core.
+    /// Another error from the core.
     #[error(transparent)]
     Core(river_core::RecvError),
 }
@@ -101,7 +101,7 @@ impl RecvError {
         matches!(self, RecvError::Timeout { .. })
     }
 
-    /// Whether somebody is gone.
+    /// Whether a VR that this receive depends on is gone.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self, RecvError::Down(_))
@@ -112,7 +112,7 @@ impl RecvError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// It was not sent.
+    /// The question was not sent.
     #[error(transparent)]
     Send(#[from] SendError),
     /// There was no reply.
@@ -127,7 +127,7 @@ impl AskError {
         matches!(self, AskError::Recv(error) if error.is_timeout())
     }
 
-    /// Whether the one who was asked is gone, or another whose end is told to this VR.
+    /// Whether the VR that was asked is gone, or another VR whose end this VR is told of.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         match self {
@@ -148,13 +148,13 @@ impl From<river_core::RecvError> for RecvError {
     }
 }
 
-/// A pattern cannot be sent, as one of its constraints is code.
+/// A pattern cannot be sent because one of its constraints is code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the constraint on `{name}`, {constraint}, cannot be sent: only values, ranges, ANY, ABSENT, one_of and not can"
 )]
 pub struct TemplateError {
-    /// The attribute whose constraint it is.
+    /// The attribute that the constraint is on.
     pub name: String,
     /// The constraint, as text.
     pub constraint: String,
@@ -192,7 +192,7 @@ pub enum GetError {
     Missing {
         /// The name asked for.
         name: String,
-        /// The names that there are.
+        /// The names of the attributes that it has.
         present: Vec<String>,
     },
     /// The attribute holds a value of another type.
@@ -205,7 +205,7 @@ pub enum GetError {
         /// The type asked for.
         wanted: String,
     },
-    /// The attribute holds a number that does not fit into the type asked for.
+    /// The attribute holds a number that does not fit the requested type.
     #[error("attribute `{name}` (sent as {sent}) holds {value}, which does not fit into {wanted}")]
     Range {
         /// The attribute.
@@ -217,7 +217,7 @@ pub enum GetError {
         /// The type asked for.
         wanted: String,
     },
-    /// The type is right but its `Deserialize` refuses the value, or the bytes are damaged.
+    /// The type is right, but its `Deserialize` refuses the value, or the bytes are damaged.
     #[error("attribute `{name}` cannot be decoded as {wanted}: {error}")]
     Decode {
         /// The attribute.
@@ -229,28 +229,27 @@ pub enum GetError {
     },
 }
 
-/// Why a [`Blob`](crate::Blob) cannot be seen as a slice of that type.
+/// Why a [`Blob`](crate::Blob) cannot be viewed as a slice of the requested type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobError {
-    /// It was made of elements of another type.
+    /// It was made from elements of another type.
     #[error("the blob holds elements of type {sent}, not {wanted}")]
     Type {
-        /// The type of the elements that it was made of.
+        /// The type of the elements that it was made from.
         sent: String,
         /// The type asked for.
         wanted: String,
     },
-    /// Its length is not a multiple of the element's size, or not that of the slice to be filled.
+    /// Its length is not a multiple of the element's size, or differs from that of the slice to be filled.
     #[error("{bytes} bytes are not {wanted}")]
     Size {
         /// The blob's length in bytes.
         bytes: usize,
-        /// What was asked for.
+        /// The type or length that was requested.
         wanted: String,
     },
-    /// It lies at an address where such elements may not lie. [`Blob::to_vec`](crate::Blob::to_vec) copies it to one
-    /// where they may.
+    /// Its address is not aligned for such elements. [`Blob::to_vec`](crate::Blob::to_vec) makes an aligned copy.
     #[error("the blob is not aligned for elements of type {wanted}; copy it with `to_vec`")]
     Misaligned {
         /// The type asked for.

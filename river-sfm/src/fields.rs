@@ -16,8 +16,9 @@ use crate::value::Kind;
 use crate::wire::Attr;
 
 impl Message {
-    /// A message of a struct's fields, each an attribute of that name; of an enum, whose variants have named fields or
-    /// none, the variant is the attribute `tag` besides. A map whose keys are strings will do too.
+    /// A message with one attribute for each field of a struct, named as the field. For an enum, whose variants must
+    /// have named fields or none, the attribute `tag` holds the variant as well. A map whose keys are strings is also
+    /// accepted.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ impl Message {
     /// ```
     ///
     /// # Errors
-    /// [`SendError::Encode`] if the value is none of these, or a field cannot be encoded.
+    /// [`SendError::Encode`] if the value is none of these, or if a field cannot be encoded.
     pub fn of_fields<T: Serialize + ?Sized>(value: &T) -> Result<Self, SendError> {
         value.serialize(Fields(Message::new())).map_err(|Failed(error)| SendError::Encode {
             name: without_paths(&TypeName::of::<T>().name),
@@ -45,9 +46,9 @@ impl Message {
         })
     }
 
-    /// Reads the message as a struct, or an enum, as [`of_fields`](Self::of_fields) writes it. Attributes that it does not
-    /// name do not hinder. A field that is not there is the default that serde has for it: that of `#[serde(default)]`,
-    /// `None` for an `Option`, otherwise it is an error.
+    /// Reads the message as a struct, or an enum, as [`of_fields`](Self::of_fields) writes it. Attributes that are not
+    /// fields are ignored. A field without an attribute takes its serde default: that of `#[serde(default)]`, or `None`
+    /// for an `Option`; otherwise it is an error.
     ///
     /// # Errors
     /// [`GetError`] names the field.
@@ -233,7 +234,7 @@ impl SerializeStructVariant for Fields {
     }
 }
 
-/// Of a map, or of a struct with `#[serde(flatten)]`.
+/// The entries of a map, or of a struct with `#[serde(flatten)]`.
 struct Entries {
     message: Message,
     key: String,

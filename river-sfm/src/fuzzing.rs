@@ -1,5 +1,5 @@
-//! The decoders of what comes from other VRs, for fuzzers: each function feeds bytes to one of them and must return,
-//! whatever they are. `river-sfm/fuzz` has the targets.
+//! The decoders of input from other VRs, for fuzzers: each function feeds bytes to one decoder and must return,
+//! whatever the bytes are. The targets are in `river-sfm/fuzz`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::message::Message;
 use crate::pattern::Pattern;
 use crate::template::Template;
 
-/// A message: everything in it that can be looked at is, as values of many types.
+/// Decodes a message and reads everything in it, as values of many types.
 pub fn message(bytes: &[u8]) {
     let _ = look(Payload::from(Bytes::copy_from_slice(bytes)));
 }
 
-/// A template: matched with a message, and sent on.
+/// Decodes a template, matches it with a message, and encodes it again.
 pub fn template(bytes: &[u8]) {
     if let Ok(template) = postcard::from_bytes::<Template>(bytes) {
         let _ = template.matches(&Message::new().with("tag", "x").with("n", &1).with("x", &[0.5]));
         let again = template.pattern().template().expect("a template has no code");
-        // Numbers that are none differ from themselves, as text they do not.
+        // NaNs differ from themselves; their text does not.
         assert_eq!(again.to_string(), template.to_string());
         let encoded = postcard::to_stdvec(&again).expect("a template can be sent");
         let decoded: Template = postcard::from_bytes(&encoded).expect("what was sent can be read");
@@ -32,7 +32,7 @@ pub fn template(bytes: &[u8]) {
     }
 }
 
-/// The message in a payload, after a look at everything in it.
+/// Decodes the message in a payload, after reading everything in it.
 pub(crate) fn look(payload: Payload) -> Option<Message> {
     let message = Message::received(VrId::from_uuid(Uuid::nil()), payload)?;
     let _ = message.to_string();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     proptest! {
-        /// What a fuzzer does for hours, for a moment.
+        /// A short run of what a fuzzer does for hours.
         #[test]
         fn every_decoder_survives_anything(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
             message(&bytes);

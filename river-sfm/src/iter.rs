@@ -1,4 +1,4 @@
-//! Messages one by one.
+//! Iterators over messages.
 
 use river_core::Vr;
 
@@ -7,7 +7,7 @@ use crate::message::Message;
 use crate::pattern::Pattern;
 use crate::receive::{try_take, until};
 
-/// The messages that match a pattern, waiting for more; made by [`Sfm::iter`](crate::Sfm::iter).
+/// The messages that match a pattern; waits for more. Made by [`Sfm::iter`](crate::Sfm::iter).
 #[must_use = "iterators are lazy"]
 #[derive(Debug)]
 pub struct Iter<'v, 'p> {
@@ -35,7 +35,7 @@ impl Iterator for Iter<'_, '_> {
     }
 }
 
-/// The messages that match a pattern and are there; made by [`Sfm::try_iter`](crate::Sfm::try_iter).
+/// The messages that match a pattern and have arrived. Made by [`Sfm::try_iter`](crate::Sfm::try_iter).
 #[must_use = "iterators are lazy"]
 #[derive(Debug)]
 pub struct TryIter<'v, 'p> {

@@ -26,14 +26,15 @@
 //!
 //! - A message is made by [`msg!`] and sent by [`Sfm::send`]. A value is anything that is `Serialize`, or a [`Blob`].
 //! - A pattern is made by [`pat!`]: each constraint is a value, [`ANY`], [`ABSENT`], a predicate, a range, [`one_of`],
-//!   [`not`], or a [`Constraint`] of your own. All must hold. Attributes that it does not name do not hinder.
-//! - What does not match stays queued, in order.
-//! - The names `src` and `ask` are the system's and cannot be sent. `src` is who sent the message; `ask` is there in a message
-//!   that wants a reply ([`Sfm::ask`], [`Sfm::reply`]). A receive from a VR that is gone says so instead of waiting for ever.
+//!   [`not`], or a [`Constraint`] of your own. All must hold. Attributes that the pattern does not name are ignored.
+//! - Messages that do not match stay queued, in order.
+//! - The names `src` and `ask` are reserved and cannot be sent. `src` is the VR that sent the message; `ask` is present
+//!   in a message that wants a reply ([`Sfm::ask`], [`Sfm::reply`]). A receive from a VR that is gone returns an error
+//!   instead of waiting forever.
 //! - A [`Template`] is a pattern that can be sent. A struct is a message, field by field ([`Sfm::send_fields`]).
-//! - What waits for a VR can be counted ([`Vr::queue`](river_core::Vr::queue)) and limited
-//!   ([`Vr::limit_queue`](river_core::Vr::limit_queue)): then senders wait, or are refused ([`SendError::is_full`]).
-//! - Messages with a `tag` are found by its value without a search through those with another.
+//! - The messages that wait for a VR can be counted ([`Vr::queue`](river_core::Vr::queue)) and limited
+//!   ([`Vr::limit_queue`](river_core::Vr::limit_queue)): senders then wait, or are refused ([`SendError::is_full`]).
+//! - Messages with a `tag` are found by its value, without a search through messages with other tags.
 //!
 //! # Layers, lowest first
 //!
@@ -42,25 +43,25 @@
 //! * `error`: what can go wrong
 //! * `value`: kinds of values; scalars, which compare and convert by value
 //! * `typename`: names of types, equal for types that encode alike
-//! * `encode`: from a value to the body of an attribute
-//! * `wire`: how a message lies in a payload
-//! * `decode`: from the body of an attribute to a value
+//! * `encode`: encodes a value as the body of an attribute
+//! * `wire`: the layout of a message in a payload
+//! * `decode`: decodes the body of an attribute to a value
 //! * `blob`: plain memory, neither encoded nor copied
 //! * `message`: sets of attributes
 //! * `fields`: structs as messages
 //! * `range`: ranges of numbers
-//! * `check`: the forms of constraints, and what they hold for
-//! * `constraint`: what a pattern can ask of an attribute
-//! * `pattern`: what a receive asks of a message
+//! * `check`: the forms of constraints, and the values that satisfy each
+//! * `constraint`: the constraints that a pattern can put on an attribute
+//! * `pattern`: the condition on a message that a receive waits for
 //! * `template`: patterns that can be sent
-//! * `fuzzing`: the decoders of what comes from other VRs, for fuzzers
+//! * `fuzzing`: the decoders of input from other VRs, for fuzzers
 //! * `receive`: receives by pattern
-//! * `traced`: what a trace says of messages
-//! * `iter`: messages one by one
-//! * `posted`: receives that are completed later
+//! * `traced`: labels messages in a trace by their tags
+//! * `iter`: iterators over messages
+//! * `posted`: receives that are posted now and completed later
 //! * `ask`: questions and replies
 //! * `vr`: send and receive
-//! * `macros`: how to write messages and patterns
+//! * `macros`: the syntax of messages and patterns
 
 mod ask;
 mod blob;
@@ -100,7 +101,7 @@ pub use template::Template;
 pub use vr::Sfm;
 pub use wire::Attr;
 
-/// What the macros need.
+/// Items that the macros use.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::constraint::case;

@@ -1,9 +1,9 @@
-//! The two macros. They only spell calls of `with`.
+//! The two macros, which only expand to calls of `with`.
 
 /// Makes a [`Message`](crate::Message): `msg! { tag: "inputlist", items: vec![1, 2, 3, 4] }`.
 ///
-/// Names are identifiers, string literals, or expressions in parentheses. Values are borrowed and encoded at once;
-/// anything that is `Serialize` will do, and [`Blob`](crate::Blob).
+/// Names are identifiers, string literals, or expressions in parentheses. Values are borrowed and encoded at once; they
+/// can be anything that is `Serialize`, or a [`Blob`](crate::Blob).
 ///
 /// ```
 /// use river_sfm::msg;
@@ -21,8 +21,8 @@ macro_rules! msg {
 
 /// Makes a [`Pattern`](crate::Pattern): `pat! { tag: "inputlist", items: |x: &Vec<i32>| x.len() > 1 }`.
 ///
-/// Names are written as in [`msg!`](crate::msg). Behind each stands a value, [`ANY`](crate::ANY),
-/// [`ABSENT`](crate::ABSENT), a closure on a reference whose argument type is written out, a range of numbers,
+/// Names are written as in [`msg!`](crate::msg). Each is followed by a value, [`ANY`](crate::ANY),
+/// [`ABSENT`](crate::ABSENT), a closure whose argument is a reference with its type written out, a range of numbers,
 /// [`one_of`](crate::one_of), [`not`](crate::not), or a [`Constraint`](crate::Constraint) of your own. Values are moved
 /// into the pattern, unless a reference is given.
 ///

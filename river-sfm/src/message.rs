@@ -1,4 +1,4 @@
-//! [`Message`]: a set of named attributes, being written, on its way or received.
+//! [`Message`]: a set of named attributes, whether being written, in transit or received.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::error::{GetError, SendError};
 use crate::value::{Kind, Scalar};
 use crate::wire::{self, Attr, Head};
 
-/// The attribute that the system sets.
+/// The attribute, set by the system, that holds the source.
 pub(crate) const SRC: &str = "src";
 /// The attribute that a question carries.
 pub(crate) const ASK: &str = "ask";
@@ -22,10 +22,10 @@ pub(crate) const TAG: &str = "tag";
 /// All messages of this layer travel on this channel.
 pub(crate) const SFM: Channel = Channel::named("sfm");
 
-/// A message: a set of (name, value) pairs, each value of any type that serde knows, or a [`Blob`](crate::Blob).
+/// A message: a set of (name, value) pairs, each value of any type that serde supports, or a [`Blob`](crate::Blob).
 ///
-/// Made by [`msg!`](crate::msg) or by [`new`](Message::new) and [`with`](Message::with), which encode at once, so that
-/// the message keeps no reference to the values. What cannot be encoded is an error when it is sent.
+/// Made by [`msg!`](crate::msg) or by [`new`](Message::new) and [`with`](Message::with), which encode at once, so the
+/// message keeps no reference to the values. A value that cannot be encoded becomes an error when the message is sent.
 #[derive(Clone)]
 pub struct Message {
     src: Option<VrId>,
@@ -46,7 +46,7 @@ enum Body {
 struct Draft {
     head: Vec<u8>,
     blobs: Vec<Bytes>,
-    /// The first thing that went wrong, told when the message is sent.
+    /// The first thing that went wrong, reported when the message is sent.
     error: Option<Box<SendError>>,
 }
 
@@ -57,8 +57,8 @@ pub(crate) struct Sealed {
 }
 
 impl Message {
-    /// The message that an envelope carries; `None` if it is another layer's or makes no sense. For tools: who receives uses
-    /// [`Sfm::recv`](crate::Sfm::recv).
+    /// The message that an envelope carries; `None` if the envelope belongs to another layer or is malformed. For
+    /// tools; to receive messages use [`Sfm::recv`](crate::Sfm::recv).
     #[must_use]
     pub fn of(envelope: &Envelope) -> Option<Self> {
         (envelope.channel == SFM).then(|| Self::received(envelope.src, envelope.payload.clone()))?
@@ -70,10 +70,10 @@ impl Message {
         Self { src: None, body: Body::Draft(Draft::new()) }
     }
 
-    /// Adds an attribute. The value is encoded now.
+    /// Adds an attribute. The value is encoded at once.
     ///
-    /// The name is any string except `src` and `ask`, which the system sets. A name that is refused, one that is there already,
-    /// or a value that cannot be encoded, is an error of the send.
+    /// The name may be any string except `src` and `ask`, which are reserved. A name that is refused or already
+    /// present, or a value that cannot be encoded, is an error when the message is sent.
     #[must_use]
     #[inline]
     pub fn with<T: ToAttr + ?Sized>(mut self, name: impl AsRef<str>, value: &T) -> Self {
@@ -87,14 +87,14 @@ impl Message {
         self
     }
 
-    /// Adds an attribute, be it one that the system sets.
+    /// Adds an attribute, even a reserved one.
     pub(crate) fn with_any<T: ToAttr + ?Sized>(mut self, name: &str, value: &T) -> Self {
         self.draft().add(name, value);
         self
     }
 
-    /// Adds an attribute of another message under a name of its own, as it is: nothing is decoded, and the memory of a blob is
-    /// shared.
+    /// Adds an attribute of another message, unchanged, under the given name: nothing is decoded, and the memory of a
+    /// blob is shared.
     ///
     /// ```
     /// use river_sfm::{Message, msg};
@@ -129,7 +129,7 @@ impl Message {
         Self { src: self.src, body: Body::Draft(draft) }
     }
 
-    /// Who sent it: the attribute `src`. The nil UUID in a message that has not been received.
+    /// The VR that sent it: the attribute `src`. The nil UUID in a message that has not been received.
     #[must_use]
     pub fn src(&self) -> VrId {
         self.src.unwrap_or(VrId::from_uuid(uuid::Uuid::nil()))
@@ -137,9 +137,9 @@ impl Message {
 
     /// Reads the value of an attribute.
     ///
-    /// Integers convert by value whatever width they were sent with, floats likewise (to `f32` by rounding), and so do
-    /// the elements of numeric sequences. An integer does not convert to a float nor a float to an integer. Any other
-    /// value is read as the type that was sent; borrowed types are read as their owned form. `src` is a [`VrId`].
+    /// Integers convert by value, whatever width they were sent with; so do floats (to `f32` by rounding) and the
+    /// elements of numeric sequences. An integer does not convert to a float, nor a float to an integer. Any other
+    /// value must be read as the type that was sent; borrowed types are read as their owned form. `src` is a [`VrId`].
     ///
     /// # Errors
     /// [`GetError`]: there is no such attribute, it is of another type, or its value does not fit.
@@ -183,14 +183,14 @@ impl Message {
         }
     }
 
-    /// The message that has arrived and was found to be one by a pattern.
+    /// The message in a payload that a pattern has found to be valid.
     pub(crate) fn accepted(src: VrId, payload: Payload) -> Option<Self> {
         let length = usize::try_from(wire::head_len(payload.head())?).ok()?;
         let head = payload.slice(0, length)?;
         Some(Self { src: Some(src), body: Body::Sealed { head, payload } })
     }
 
-    /// The message that has arrived; `None` if it is none.
+    /// The message in a payload that has arrived; `None` if the payload is not a message.
     pub(crate) fn received(src: VrId, payload: Payload) -> Option<Self> {
         let message = Self::accepted(src, payload)?;
         let whole = match &message.body {
@@ -209,7 +209,7 @@ impl Message {
         Ok(Sealed { payload, lane })
     }
 
-    /// The message as one that is being written.
+    /// The message in the form in which attributes can be added.
     fn draft(&mut self) -> &mut Draft {
         if let Body::Sealed { head, .. } = &self.body {
             let blobs = self.attrs().filter_map(|attr| attr.memory()).collect();
@@ -222,7 +222,7 @@ impl Message {
     }
 }
 
-/// Whether the system sets the attribute of that name.
+/// Whether the name is reserved for an attribute that the system sets.
 #[inline]
 fn is_reserved(name: &str) -> bool {
     name.len() == 3 && (name == SRC || name == ASK)
@@ -313,9 +313,9 @@ impl Draft {
     }
 }
 
-/// A name that occurs twice.
+/// Returns a name that occurs twice, if any.
 fn duplicate<'a>(head: &Head<'a>) -> Option<&'a str> {
-    /// Up to so many names are compared with one another, without allocating.
+    /// Up to this many names are compared pairwise, without allocating.
     const FEW: usize = 16;
     if head.walk().nth(FEW).is_none() {
         let twice = |(i, attr): (usize, Attr<'a>)| {
@@ -327,12 +327,12 @@ fn duplicate<'a>(head: &Head<'a>) -> Option<&'a str> {
     head.walk().map(|attr| attr.name()).find(|name| !seen.insert(*name))
 }
 
-/// The lane of a message: of the value of its tag, or none.
+/// The lane of a message: the hash of its tag's value, or none.
 pub(crate) fn lane(head: &Head<'_>) -> u64 {
     head.find(TAG).map_or(0, |tag| tag_lane(tag.kind, tag.body))
 }
 
-/// A hash of a tag's value. Only scalars have one: of them alone equal values have equal bytes.
+/// A hash of a tag's value. Only scalars have one: only for them do equal values have equal bytes.
 pub(crate) fn tag_lane(kind: Kind, body: &[u8]) -> u64 {
     if !kind.is_scalar() {
         return 0;
@@ -358,12 +358,12 @@ fn hash(seed: u8, bytes: &[u8]) -> u64 {
     (state ^ (state >> 32)).max(1)
 }
 
-/// `src` as an attribute, so that constraints see it like any other.
+/// `src` as an attribute, so that constraints can treat it like any other.
 pub(crate) struct SrcAttr([u8; 17]);
 
 impl SrcAttr {
     pub(crate) fn new(src: VrId) -> Self {
-        // What postcard makes of a UUID: its length and its bytes.
+        // The encoding that postcard gives a UUID: its length and its bytes.
         let mut body = [16; 17];
         body[1..].copy_from_slice(src.as_uuid().as_bytes());
         Self(body)

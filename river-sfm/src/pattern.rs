@@ -1,4 +1,4 @@
-//! [`Pattern`]: what a receive asks of a message.
+//! [`Pattern`]: the condition on a message that a receive waits for.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,16 +10,16 @@ use crate::error::RecvError;
 use crate::message::{Message, SFM, SRC, SrcAttr, TAG, tag_lane};
 use crate::wire::{self, Head};
 
-/// What a receive asks of a message: constraints on attributes, all of which must hold. Attributes that it does not
-/// name do not hinder. The same name may be there several times.
+/// The condition on a message that a receive waits for: constraints on attributes, all of which must hold. Attributes
+/// that the pattern does not name are ignored. A name may occur several times.
 ///
-/// Made by [`pat!`](crate::pat) or by [`new`](Pattern::new) and [`with`](Pattern::with). A pattern can be used again:
+/// Made by [`pat!`](crate::pat) or by [`new`](Pattern::new) and [`with`](Pattern::with). To use a pattern again,
 /// receive with a reference to it.
 ///
-/// Values match by value where they are numbers: `1i32` is `1u64`, and `[1i32]` is `[1u64]`, but an integer is never a
+/// Numbers are compared by value: `1i32` matches `1u64`, and `[1i32]` matches `[1u64]`, but an integer never matches a
 /// float. Other values match if the type and the encoded bytes are the same, so for types whose encoding has no fixed
-/// order, such as `HashMap`, a predicate is the better constraint. A predicate whose argument the value cannot be read
-/// as does not hold.
+/// order, such as `HashMap`, use a predicate. A predicate does not hold if the value cannot be read as its argument's
+/// type.
 #[derive(Default)]
 #[must_use]
 pub struct Pattern<'p> {
@@ -37,15 +37,15 @@ pub(crate) struct On<'p> {
 }
 
 impl<'p> Pattern<'p> {
-    /// The pattern of any message.
+    /// Returns the pattern that any message matches.
     pub const fn new() -> Self {
         Self { checks: Vec::new(), src: None, lane: None, error: None }
     }
 
     /// Adds a constraint on the attribute of that name.
     ///
-    /// A constraint that can never hold because it makes no sense (a value that cannot be encoded, `src` compared with
-    /// something that is no [`VrId`]) is an error of the receive.
+    /// A constraint that can never hold (a value that cannot be encoded, or `src` compared with something that is not a
+    /// [`VrId`]) is an error of the receive.
     pub fn with<M>(mut self, name: impl Into<Cow<'p, str>>, constraint: impl IntoConstraint<'p, M>) -> Self {
         let (name, check) = (name.into(), constraint.into_constraint());
         if let Some(error) = check.0.invalid() {
@@ -66,7 +66,7 @@ impl<'p> Pattern<'p> {
         self
     }
 
-    /// Whether the message matches; `src` is that of a message that was received.
+    /// Whether the message matches; the attribute `src` is that of a received message.
     #[must_use]
     pub fn matches(&self, message: &Message) -> bool {
         self.error.is_none() && self.failing(message.view(), message.src()).next().is_none()
@@ -80,7 +80,7 @@ impl<'p> Pattern<'p> {
         self.error.get_or_insert(RecvError::Pattern { name: name.to_owned(), error });
     }
 
-    /// What the core can look for without looking into messages; or why this pattern is unusable.
+    /// What the core can select by without reading messages, or why this pattern is unusable.
     pub(crate) fn selector(&self) -> Result<Selector, RecvError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -95,13 +95,13 @@ impl<'p> Pattern<'p> {
         Ok(selector)
     }
 
-    /// Whether this is the pattern of any message.
+    /// Whether this is the pattern that any message matches.
     pub(crate) fn is_any(&self) -> bool {
         self.checks.is_empty()
     }
 
-    /// Whether all constraints hold. What is no message matches the pattern of any message only, so that somebody is
-    /// told of it.
+    /// Whether all constraints hold. A malformed envelope matches only the pattern without constraints, so that some
+    /// receive reports it.
     pub(crate) fn accepts(&self, envelope: &Envelope) -> bool {
         if self.checks.is_empty() {
             return true;
@@ -118,12 +118,12 @@ impl<'p> Pattern<'p> {
     }
 
     fn accepts_head(&self, head: &[u8], envelope: &Envelope) -> bool {
-        // First whether it matches, as most do not: that trusts no length either.
+        // Match first, as most messages do not match: that does not trust any length either.
         self.failing(Head::checked(head, &envelope.payload), envelope.src).next().is_none()
             && Head::check(head, &envelope.payload).is_some()
     }
 
-    /// How many constraints do not hold for a message that waits.
+    /// Returns how many constraints do not hold for a queued message.
     pub(crate) fn misses(&self, envelope: &Envelope) -> usize {
         match Message::received(envelope.src, envelope.payload.clone()) {
             Some(message) => self.failing(message.view(), envelope.src).count(),
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::{ABSENT, ANY, Blob, Message, not, one_of};
 
-    /// Values of a domain so small that they often meet.
+    /// Values from a domain so small that collisions are frequent.
     #[derive(Clone, Debug)]
     enum Value {
         Int(i8, bool),
@@ -310,7 +310,7 @@ mod tests {
                 let accepted = pattern.accepts(&envelope(sealed.lane, payload));
                 prop_assert_eq!(accepted, expected, "{} on {}", pattern, message(&attributes));
             }
-            // What matches is found in its lane.
+            // A message that matches is found in the pattern's lane.
             prop_assert!(!expected || pattern.lane.is_none_or(|lane| lane == sealed.lane));
         }
 

@@ -9,9 +9,9 @@ use crate::message::Message;
 use crate::pattern::Pattern;
 use crate::receive::open;
 
-/// A receive that was posted by [`Sfm::post_recv`](crate::Sfm::post_recv). It gets the earliest message that matches and that
-/// no receive posted before it wants, whether anybody looks at it or not. Dropped, it is taken back: what it had got returns
-/// to its place in the queue.
+/// A receive that was posted by [`Sfm::post_recv`](crate::Sfm::post_recv). It gets the earliest message that matches
+/// and that no receive posted before it matches, even if nobody polls it. Dropping it withdraws the receive: a message
+/// that it already got returns to its place in the queue.
 ///
 /// ```
 /// # use river_sfm::{Sfm, msg, pat};
@@ -38,7 +38,7 @@ impl<'v> PostedRecv<'v> {
         Ok(Self { posted: vr.post(selector, move |envelope| pattern.accepts(envelope)), pattern: text })
     }
 
-    /// The message, if it is there. Does not block. After it was handed out there is nothing any more.
+    /// Returns the message if it has arrived. Does not block. Once the message was returned, the result is `None`.
     ///
     /// # Errors
     /// As [`Sfm::recv`](crate::Sfm::recv).
@@ -54,7 +54,7 @@ impl<'v> PostedRecv<'v> {
         self.wait_until(None)
     }
 
-    /// Waits for the message, but no longer than that; the receive is taken back then.
+    /// Waits for the message until the timeout expires, which withdraws the receive.
     ///
     /// # Errors
     /// As [`Sfm::recv`](crate::Sfm::recv), and [`RecvError::Timeout`].
@@ -62,7 +62,7 @@ impl<'v> PostedRecv<'v> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
-    /// Waits for the message, but no longer than until then; the receive is taken back then.
+    /// Waits for the message until the deadline, which withdraws the receive.
     ///
     /// # Errors
     /// As [`Sfm::recv`](crate::Sfm::recv), and [`RecvError::Timeout`].

@@ -1,7 +1,7 @@
 //! Ranges of numbers as constraints.
 //!
-//! `1..5` is a value that serde can encode, so it reaches a pattern as any other value does. It is recognised by its
-//! type and holds for the numbers that it contains; it is never compared as a value.
+//! `1..5` is a value that serde can encode, so it reaches a pattern like any other value. It is recognised by its type
+//! and holds for the numbers that it contains; it is never compared as a value.
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::value::{Elem, Kind, Number, Scalar};
 use crate::wire::Attr;
 
-/// What std's range types of numbers have in common.
+/// The common form of std's ranges of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bounds {
     pub(crate) low: Bound<Number>,
@@ -58,7 +58,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// Takes a number from the front of postcard's bytes.
+/// Decodes a number at the front of postcard's bytes.
 fn number(elem: Elem, bytes: &[u8]) -> Option<(Number, &[u8])> {
     fn take<N: DeserializeOwned>(
         bytes: &[u8],

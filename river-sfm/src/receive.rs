@@ -1,4 +1,4 @@
-//! How messages are received: by pattern, out of the core's mailbox.
+//! Receives by pattern, from the core's mailbox.
 
 use std::time::{Duration, Instant};
 
@@ -39,12 +39,13 @@ pub(crate) fn open(envelope: Envelope) -> Result<Message, RecvError> {
     Message::received(src, envelope.payload).ok_or(RecvError::Malformed { src, bytes })
 }
 
-/// So many messages of the queue are shown.
+/// How many queued messages the error shows.
 const SHOWN: usize = 5;
-/// So many are compared with what was asked for: who waits again and again, with a short patience, must not look at all each time.
+/// How many are compared with the pattern: a VR that receives repeatedly with a short timeout must not examine all of
+/// them each time.
 const COMPARED: usize = 1000;
 
-/// What a receive says that waited in vain: what is there, those that nearly match first.
+/// The error of a receive that timed out: it shows the queued messages, those that nearly match first.
 pub(crate) fn timeout(vr: &Vr, pattern: &Pattern<'_>, waited: Duration) -> RecvError {
     let mut queued = 0;
     let mut near: Vec<(usize, Envelope)> = Vec::new();

@@ -15,9 +15,9 @@ use crate::pattern::Pattern;
 use crate::range::Bounds;
 use crate::wire::Attr;
 
-/// A pattern without code: only values, [`ANY`](crate::ANY), [`ABSENT`](crate::ABSENT), ranges, [`one_of`](crate::one_of)
-/// and [`not`](crate::not). It is an ordinary value, which can be cloned, kept in a VR's state and sent, so that another VR
-/// can receive or look for what this one wants.
+/// A pattern without code: only values, [`ANY`](crate::ANY), [`ABSENT`](crate::ABSENT), ranges,
+/// [`one_of`](crate::one_of) and [`not`](crate::not). It is an ordinary value that can be cloned, kept in a VR's state
+/// and sent, so that another VR can receive, or search for, the messages that match it.
 ///
 /// ```
 /// use river_sfm::{ANY, Template, msg, pat};
@@ -37,7 +37,7 @@ pub struct Template {
     asks: Vec<(String, Ask<Never>)>,
 }
 
-/// The code in a template: there is none.
+/// The type of code in a template: uninhabited.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Never {}
 
@@ -51,16 +51,15 @@ impl Constraint for Never {
     }
 }
 
-/// `one_of` and `not` inside one another go no deeper than this in a template: whoever reads one must not run out of
-/// stack, whatever is sent.
+/// The deepest nesting of `one_of` and `not` in a template: decoding must not overflow the stack, whatever is sent.
 const DEEPEST: usize = 32;
 
 impl Pattern<'_> {
-    /// The pattern as a value that can be sent.
+    /// The pattern as a template, which can be sent.
     ///
     /// # Errors
     /// [`TemplateError`] names the constraint that cannot be sent: a closure, a [`Constraint`] of your own, or one that
-    /// makes no sense even here.
+    /// is invalid even locally.
     pub fn template(&self) -> Result<Template, TemplateError> {
         let asks = self.checks().map(|on| match without_code(&on.check.0, 0) {
             Some(ask) => Ok((on.name.to_string(), ask)),
@@ -78,7 +77,8 @@ impl Template {
         })
     }
 
-    /// The value that the attribute must have, if the template says so and it is a `T`: for whoever keeps messages by it.
+    /// The value that the template requires of the attribute, if there is one and it is a `T`: for stores that are
+    /// indexed by it.
     #[must_use]
     pub fn value<T: FromAttr>(&self, name: &str) -> Option<T> {
         self.asks.iter().filter(|(of, _)| of == name).find_map(|(_, ask)| ask.value()?.get().ok())
@@ -119,7 +119,7 @@ fn with_code<C>(ask: &Ask<Never>) -> Ask<C> {
     }
 }
 
-/// How a template travels: each constraint as a list of these, an operator before its operands.
+/// The encoded form of a template: each constraint is a list of these, an operator before its operands.
 #[derive(Clone, Serialize, serde::Deserialize)]
 enum Token<'a> {
     Present,
@@ -161,7 +161,7 @@ fn write<'a>(ask: &'a Ask<Never>, out: &mut Vec<Token<'a>>) {
         Ask::OneOf(asks) => Token::OneOf(asks.len() as u32),
         Ask::Not(_) => Token::Not,
         Ask::Other(never) => match *never {},
-        // Never made: holds for nothing, as this does.
+        // Never sent; holds for nothing, as this does.
         Ask::Invalid(_) => Token::OneOf(0),
     });
     match ask {
@@ -185,7 +185,7 @@ fn read(tokens: &mut impl Iterator<Item = Token<'static>>, depth: usize) -> Opti
     })
 }
 
-/// As the pattern is shown.
+/// Formatted like the pattern.
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pattern().fmt(f)

@@ -1,4 +1,4 @@
-//! What a trace says of messages: their tags.
+//! Labels messages in a trace by their tags.
 
 use river_core::trace::Label;
 use river_core::{Channel, Envelope, Vr};
@@ -6,13 +6,13 @@ use river_core::{Channel, Envelope, Vr};
 use crate::message::{SFM, TAG};
 use crate::receive::open;
 
-/// Tells a VR how the channels of this layer are labelled. Costs a branch, unless the program is traced.
+/// Tells a VR how to label the channels of this layer. Costs a branch, unless the program is traced.
 #[inline]
 pub(crate) fn describe(vr: &Vr) {
     vr.describe_channel(SFM, "sfm", Label::Lane(tag));
 }
 
-/// The same for the channel of replies.
+/// Tells a VR how to label the channel of replies.
 #[inline]
 pub(crate) fn describe_replies(vr: &Vr, replies: Channel) {
     vr.describe_channel(replies, "sfm reply", Label::None);

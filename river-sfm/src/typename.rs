@@ -1,6 +1,7 @@
 //! Names of types, made equal for types that encode alike: `&str` is `String`, `&[T]` and `Box<[T]>` are `Vec<T>`.
 //!
-//! Both ends of a message run the same crates, so the compiler's own names tell types apart, and people can read them.
+//! Both ends of a message are built from the same crates, so the compiler's own names distinguish types, and people can
+//! read them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,19 +11,19 @@ use river_core::naming::without_paths;
 
 use crate::value::Elem;
 
-/// The normal form of a type's name.
+/// The normalised name of a type.
 #[derive(Debug)]
 pub(crate) struct TypeName {
     pub(crate) name: String,
-    /// The elements' type if this is a sequence of numbers, which travels without per-element encoding.
+    /// The element type if this is a sequence of numbers, which is sent without per-element encoding.
     pub(crate) element: Option<Elem>,
 }
 
-/// One entry per type that the program sends or reads, so that leaking them is bounded.
+/// One entry per type that the program sends or reads, so that leaking the names is bounded.
 static NAMES: Mutex<Option<HashMap<&'static str, &'static TypeName>>> = Mutex::new(None);
 
 thread_local! {
-    /// By address and length of the compiler's name: found without hashing the name and without a lock.
+    /// Keyed by address and length of the compiler's name: found without hashing the name and without a lock.
     static CACHE: RefCell<HashMap<(usize, usize), &'static TypeName>> = RefCell::default();
 }
 
@@ -57,7 +58,7 @@ impl TypeName {
     }
 }
 
-/// Two names as short as they can be told apart.
+/// Shortens two names as far as they remain distinct.
 pub(crate) fn shorten(sent: &str, wanted: &str) -> (String, String) {
     let (a, b) = (without_paths(sent), without_paths(wanted));
     if a == b { (sent.into(), wanted.into()) } else { (a, b) }
@@ -67,7 +68,7 @@ fn normal(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     let raw = without_lifetimes(raw);
     let rest = one(&raw, &mut out);
-    // What the grammar below does not know is kept as it is: both ends see the same text.
+    // Text outside the grammar below is kept as it is: both ends see the same text.
     out.push_str(rest);
     out
 }
@@ -92,7 +93,7 @@ fn without_lifetimes(raw: &str) -> String {
     out.replace("<>", "")
 }
 
-/// Appends the normal form of the type at the start of the text; returns what is behind it.
+/// Appends the normalised form of the type at the start of the text; returns the rest of the text.
 fn one<'a>(mut text: &'a str, out: &mut String) -> &'a str {
     while let Some(rest) = text.strip_prefix('&') {
         text = rest.strip_prefix("mut ").unwrap_or(rest);
@@ -132,7 +133,7 @@ fn one<'a>(mut text: &'a str, out: &mut String) -> &'a str {
     }
 }
 
-/// Behind `[`: a slice, which is a `Vec` to serde, or an array, which is not, as its length is not encoded.
+/// After `[`: a slice, which is a `Vec` to serde, or an array, which is not, as its length is not encoded.
 fn sequence<'a>(text: &'a str, out: &mut String) -> &'a str {
     let start = out.len();
     let rest = one(text, out);
@@ -152,7 +153,7 @@ fn sequence<'a>(text: &'a str, out: &mut String) -> &'a str {
     }
 }
 
-/// Types separated by commas up to the closing character, which is included.
+/// A list of types separated by commas, up to and including the closing character.
 fn list<'a>(mut text: &'a str, close: char, out: &mut String) -> &'a str {
     loop {
         let before = text.len();
@@ -172,7 +173,7 @@ fn list<'a>(mut text: &'a str, close: char, out: &mut String) -> &'a str {
             text = one(text, out);
         }
         if text.len() == before {
-            // Nothing that the grammar knows.
+            // Not in the grammar.
             return text;
         }
     }

@@ -37,7 +37,7 @@ macro_rules! elems {
                 match code { $($code => Some(Elem::$variant),)* _ => None }
             }
 
-            /// The element at the start of the bytes; `None` if they are too few.
+            /// The element at the start of the bytes; `None` if there are too few.
             #[inline]
             pub(crate) fn read(self, bytes: &[u8]) -> Option<Scalar<'static>> {
                 match self {
@@ -72,7 +72,7 @@ impl Elem {
     }
 }
 
-/// How the body of an attribute is to be read.
+/// How to read the body of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 pub(crate) enum Kind {
@@ -87,9 +87,9 @@ pub(crate) enum Kind {
     Bytes,
     /// A numeric sequence: its elements, little-endian, without a count.
     Array(Elem),
-    /// Any other type: postcard's bytes, with the type's name beside them.
+    /// Any other type: postcard's bytes, together with the type's name.
     Encoded,
-    /// Plain memory, which lies behind the head of the message, with the name of the element type.
+    /// Plain memory, which follows the head of the message, with the name of the element type.
     Blob,
 }
 
@@ -147,7 +147,7 @@ impl TryFrom<u8> for Kind {
     }
 }
 
-/// A number. An integer is never equal to a float, and has no order with one: a float is not exact.
+/// A number. An integer is never equal to a float, nor ordered relative to one: a float is not exact.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Number {
     Uint(u128),
@@ -174,7 +174,7 @@ impl fmt::Display for Number {
     }
 }
 
-/// A value that needs no type beside it.
+/// A value that is encoded without the name of its type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scalar<'a> {
     Uint(u128),
@@ -202,7 +202,7 @@ impl<'a> Scalar<'a> {
         u128::try_from(value).map_or(Scalar::Negative(value), Scalar::Uint)
     }
 
-    /// What an attribute of that kind holds; `None` if the kind is no scalar's or the body is damaged.
+    /// The scalar that an attribute of this kind holds; `None` if the kind is not scalar or the body is damaged.
     pub(crate) fn read(kind: Kind, body: &'a [u8]) -> Option<Self> {
         Some(match kind {
             Kind::Uint => match body.len() {
@@ -226,7 +226,7 @@ impl<'a> Scalar<'a> {
         })
     }
 
-    /// Appends the body, and says its kind.
+    /// Appends the body and returns its kind.
     #[inline]
     pub(crate) fn write(self, out: &mut Vec<u8>) -> Kind {
         match self {
@@ -277,7 +277,7 @@ impl<'a> Scalar<'a> {
         })
     }
 
-    /// The sort of value, for messages to people.
+    /// The sort of value, for error messages.
     pub(crate) fn sort(self) -> &'static str {
         match self {
             Scalar::Uint(_) | Scalar::Negative(_) => "integer",

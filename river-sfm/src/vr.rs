@@ -18,43 +18,42 @@ use crate::traced;
 
 /// Super flexible messaging, for every [`Vr`].
 ///
-/// Receives take a pattern or a reference to one. What does not match stays in the queue, in its order, for a later
-/// receive. Bytes on this layer's channel that are no message match the empty pattern only, and are then an error
-/// ([`RecvError::Malformed`]) and gone: none can block the queue, none is lost in silence.
+/// Receives take a pattern or a reference to one. Messages that do not match stay in the queue, in order, for a later
+/// receive. Malformed bytes on this layer's channel match only the empty pattern; that receive takes them and returns
+/// an error ([`RecvError::Malformed`]). So malformed input cannot block the queue, nor is it dropped silently.
 pub trait Sfm {
     /// Sends a message. `Ok` means accepted, not received.
     ///
     /// # Errors
     /// [`SendError::Core`] if the destination is gone, or has limited its mailbox ([`Vr::limit_queue`]) and it is full;
-    /// [`SendError::Encode`], [`SendError::Reserved`] or
-    /// [`SendError::Duplicate`] if something was wrong with an attribute.
+    /// [`SendError::Encode`], [`SendError::Reserved`] or [`SendError::Duplicate`] if an attribute is invalid.
     ///
     /// # Blocking
-    /// As [`Vr::send_bytes`]: the first time for a destination, and while much waits for a process that does not read.
+    /// As [`Vr::send_bytes`]: on the first send to a destination, and while too much is queued for a process that does
+    /// not read.
     fn send(&self, dest: VrId, message: Message) -> Result<(), SendError>;
 
-    /// Sends a message to each of the destinations. It is encoded once and its memory is shared.
+    /// Sends a message to each of the destinations. It is encoded once, and its memory is shared.
     ///
     /// # Errors
-    /// As [`send`](Self::send). If a destination is gone the others are sent the message all the same; the error is
-    /// that of the first one that is gone.
+    /// As [`send`](Self::send). If a destination is gone, the message is still sent to the others; the error is that of
+    /// the first destination that is gone.
     fn multicast(&self, dests: &[VrId], message: Message) -> Result<(), SendError>;
 
-    /// Sends a message that was received on to another VR, for which this VR becomes its source. Nothing is decoded or
-    /// copied.
+    /// Sends a received message on to another VR, with this VR as its source. Nothing is decoded or copied.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     fn forward(&self, dest: VrId, message: &Message) -> Result<(), SendError>;
 
-    /// Sends a struct field by field: each of its fields is an attribute. See [`Message::of_fields`].
+    /// Sends a struct as a message, with an attribute for each field. See [`Message::of_fields`].
     ///
     /// # Errors
     /// As [`send`](Self::send) and [`Message::of_fields`].
     fn send_fields<T: Serialize + ?Sized>(&self, dest: VrId, value: &T) -> Result<(), SendError>;
 
-    /// Sends a message and waits for the reply, which the other side sends by [`reply`](Self::reply). Replies answer their
-    /// own question only, and no other receive gets them.
+    /// Sends a message and waits for the reply, which the other side sends by [`reply`](Self::reply). A reply answers
+    /// only its own question, and no other receive gets it.
     ///
     /// ```
     /// # use river_sfm::{ANY, Sfm, msg, pat};
@@ -74,59 +73,60 @@ pub trait Sfm {
     /// ```
     ///
     /// # Errors
-    /// [`AskError::Send`] as [`send`](Self::send). [`AskError::Recv`] if there will be no reply as `dest` is gone, whatever
-    /// its end was, or as [`recv`](Self::recv).
+    /// [`AskError::Send`] as [`send`](Self::send). [`AskError::Recv`] if there will be no reply because `dest` has
+    /// ended, normally or not, or as [`recv`](Self::recv).
     ///
     /// # Blocking
-    /// Until the reply or such news arrives.
+    /// Until the reply, or such an error, arrives.
     fn ask(&self, dest: VrId, question: Message) -> Result<Message, AskError>;
 
-    /// Like [`ask`](Self::ask), but waits no longer than that. A reply that comes later is dropped.
+    /// Like [`ask`](Self::ask), but waits at most `timeout`. A later reply is dropped.
     ///
     /// # Errors
     /// As [`ask`](Self::ask), and [`RecvError::Timeout`].
     fn ask_timeout(&self, dest: VrId, question: Message, timeout: Duration) -> Result<Message, AskError>;
 
-    /// Like [`ask`](Self::ask), but waits no longer than until then. A reply that comes later is dropped.
+    /// Like [`ask`](Self::ask), but waits at most until `deadline`. A later reply is dropped.
     ///
     /// # Errors
     /// As [`ask`](Self::ask), and [`RecvError::Timeout`].
     fn ask_deadline(&self, dest: VrId, question: Message, deadline: Instant) -> Result<Message, AskError>;
 
-    /// Replies to a message that was sent by [`ask`](Self::ask), to whoever asked, also if it was forwarded on the way.
+    /// Replies to a message that was sent by [`ask`](Self::ask). The reply goes to the VR that asked, even if the
+    /// question was forwarded.
     ///
     /// # Errors
-    /// [`SendError::NotAsked`] if it was not; else as [`send`](Self::send).
+    /// [`SendError::NotAsked`] if `question` was not sent by `ask`; otherwise as [`send`](Self::send).
     fn reply(&self, question: &Message, reply: Message) -> Result<(), SendError>;
 
-    /// Takes the earliest message that matches, waiting for it if need be.
+    /// Takes the earliest message that matches, waiting for one if necessary.
     ///
     /// # Errors
-    /// [`RecvError::Down`] if the pattern names a source that is gone and has left nothing that matches, or if a child
-    /// or a watched VR is gone; [`RecvError::Stopped`] when the program ends; [`RecvError::Pattern`] if the pattern
-    /// makes no sense.
+    /// [`RecvError::Down`] if the pattern names a source that is gone and has left no message that matches, or if a
+    /// child or a watched VR is gone; [`RecvError::Stopped`] when the program ends; [`RecvError::Pattern`] if the
+    /// pattern is invalid.
     ///
     /// # Blocking
-    /// Until such a message or such news arrives.
+    /// Until such a message, or such an error, arrives.
     fn recv<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message, RecvError>;
 
-    /// Takes the earliest message that matches if there is one now. Does not block.
+    /// Takes the earliest message that matches, if one has arrived. Does not block.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
     fn try_recv<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>, RecvError>;
 
-    /// Like [`recv`](Self::recv), but waits no longer than that.
+    /// Like [`recv`](Self::recv), but waits at most `timeout`.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`RecvError::Timeout`], which says what was in the queue and why it did not match.
+    /// As [`recv`](Self::recv), and [`RecvError::Timeout`], which shows what was in the queue and why it did not match.
     fn recv_timeout<'p>(
         &self,
         pattern: impl Borrow<Pattern<'p>>,
         timeout: Duration,
     ) -> Result<Message, RecvError>;
 
-    /// Like [`recv`](Self::recv), but waits no longer than until then.
+    /// Like [`recv`](Self::recv), but waits at most until `deadline`.
     ///
     /// # Errors
     /// As [`recv_timeout`](Self::recv_timeout).
@@ -136,33 +136,34 @@ pub trait Sfm {
         deadline: Instant,
     ) -> Result<Message, RecvError>;
 
-    /// Takes the earliest message that matches and that can be read as a `T`, field by field, waiting for it if need be. See
-    /// [`Message::fields`].
+    /// Takes the earliest message that matches and that can be read as a `T`, field by field, waiting for one if
+    /// necessary. See [`Message::fields`].
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
     fn recv_fields<'p, T: DeserializeOwned>(&self, pattern: impl Borrow<Pattern<'p>>)
     -> Result<T, RecvError>;
 
-    /// Takes all messages that match, one by one, and waits for more: it ends after the first error.
+    /// Returns an iterator that takes the messages that match, and waits for more. It ends after the first error.
     fn iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> Iter<'v, 'p>;
 
-    /// Takes all messages that match and are there, one by one. Does not block; ends when there is none, or after an error.
+    /// Returns an iterator that takes the messages that match and have arrived. It does not block, and ends when there
+    /// are no more or after an error.
     fn try_iter<'v, 'p>(&'v self, pattern: Pattern<'p>) -> TryIter<'v, 'p>;
 
-    /// Posts a receive, to be completed later: from now on the earliest message that matches, and that no receive posted before
-    /// wants, belongs to it. Does not block.
+    /// Posts a receive, to be completed later: from now on, the earliest message that matches it, and that no receive
+    /// posted before it matches, is reserved for it. Does not block.
     ///
     /// # Errors
-    /// [`RecvError::Pattern`] if the pattern makes no sense.
+    /// [`RecvError::Pattern`] if the pattern is invalid.
     fn post_recv(&self, pattern: Pattern<'static>) -> Result<PostedRecv<'_>, RecvError>;
 
-    /// Has an action run for every message that matches, from now on and for those that wait already, in order of arrival. No
-    /// receive gets them.
+    /// Registers an action that runs for every message that matches, both those already queued and those that arrive
+    /// later, in order of arrival. No receive gets these messages.
     ///
-    /// It runs on this VR's thread, inside whatever receive this VR is in when the message has arrived, or goes into next, and
-    /// before that returns; so a long computation is not interrupted. It may send and receive, and is not called again while
-    /// it runs.
+    /// It runs on this VR's thread, inside the receive that this VR is in when the message arrives, or enters next,
+    /// before that receive returns; it never interrupts a computation. It may send and receive, and is not called again
+    /// while it runs.
     ///
     /// ```
     /// # use river_sfm::{Sfm, msg, pat};
@@ -178,17 +179,18 @@ pub trait Sfm {
     /// ```
     ///
     /// # Errors
-    /// [`RecvError::Pattern`] if the pattern makes no sense.
+    /// [`RecvError::Pattern`] if the pattern is invalid.
     fn on(
         &self,
         pattern: Pattern<'static>,
         action: impl FnMut(&Vr, Message) + 'static,
     ) -> Result<Handler<'_>, RecvError>;
 
-    /// The earliest message that matches, if there is one now. It stays in the queue. Does not block.
+    /// Returns a copy of the earliest message that matches, if one has arrived. It stays in the queue. Does not block.
     ///
     /// # Errors
-    /// [`RecvError::Pattern`] and [`RecvError::Malformed`] as [`recv`](Self::recv), but what is malformed stays.
+    /// [`RecvError::Pattern`] and [`RecvError::Malformed`] as [`recv`](Self::recv), but a malformed envelope stays in
+    /// the queue.
     fn peek<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>, RecvError>;
 }
 
@@ -246,7 +248,7 @@ impl Sfm for Vr {
         pattern: impl Borrow<Pattern<'p>>,
         timeout: Duration,
     ) -> Result<Message, RecvError> {
-        // A time beyond what the clock can say is no limit.
+        // A time that the clock cannot represent means no limit.
         until(self, pattern.borrow(), Instant::now().checked_add(timeout))
     }
 
@@ -271,7 +273,7 @@ impl Sfm for Vr {
             }
             value.is_some()
         })?;
-        // Found is what there is a value of.
+        // `receive_where` returns an envelope only if `value` was set.
         value.ok_or(RecvError::Malformed { src: found.src, bytes: found.payload.len() })
     }
 
@@ -293,7 +295,7 @@ impl Sfm for Vr {
         mut action: impl FnMut(&Vr, Message) + 'static,
     ) -> Result<Handler<'_>, RecvError> {
         let selector = pattern.selector()?;
-        // What is no message is left to a receive, which can say so.
+        // Malformed envelopes are left to a receive, which can report them.
         let accept = move |envelope: &Envelope| pattern.accepts(envelope) && open(envelope.clone()).is_ok();
         Ok(self.handle(selector, accept, move |vr, envelope| {
             if let Ok(message) = open(envelope) {

@@ -1,20 +1,20 @@
-//! How a message lies in a payload, and how to walk over it without allocating.
+//! The layout of a message in a payload, and how to walk over it without allocating.
 //!
 //! ```text
 //! head    count u32, length of the head u64, then per attribute:
 //!         length of the name u16, of the type u32, kind u8, length of the body u64, name, body, type
 //! blobs   each at the next offset that is a multiple of 64
 //! ```
-//! A blob's body is not in the head, all others are. Integers are little-endian. Nothing in here trusts a length.
+//! A blob's body is not in the head, all others are. Integers are little-endian. Nothing here trusts a length.
 
 use bytes::Bytes;
 use river_core::Payload;
 
 use crate::value::Kind;
 
-/// The bytes before the first attribute.
+/// The number of bytes before the first attribute.
 pub(crate) const PREFIX: usize = 12;
-/// The bytes of an attribute before its name.
+/// The number of bytes of an attribute before its name.
 const FIXED: usize = 15;
 /// Payloads start at multiples of this, so blobs do too.
 pub(crate) const ALIGN: u64 = 64;
@@ -24,8 +24,8 @@ pub(crate) fn align(offset: u64) -> Option<u64> {
     offset.checked_next_multiple_of(ALIGN)
 }
 
-/// Writes the part of an attribute before its body, to be completed by [`end_attribute`]. Returns false if the name is
-/// too long.
+/// Writes the part of an attribute before its body, to be completed by [`end_attribute`]. Returns `false` if the name
+/// is too long.
 pub(crate) fn begin_attribute(head: &mut Vec<u8>, name: &str) -> bool {
     let Ok(length) = u16::try_from(name.len()) else {
         return false;
@@ -39,7 +39,7 @@ pub(crate) fn begin_attribute(head: &mut Vec<u8>, name: &str) -> bool {
     true
 }
 
-/// Writes what was not known before the body was. `start` is where the attribute starts.
+/// Writes the fields that depend on the body. `start` is where the attribute starts.
 pub(crate) fn end_attribute(
     head: &mut Vec<u8>,
     start: usize,
@@ -68,9 +68,9 @@ pub(crate) struct Head<'a> {
 /// Where the memory of blobs is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Blobs<'a> {
-    /// In a message that is being written.
+    /// In a message that is being written: one part for each.
     Parts(&'a [Bytes]),
-    /// In a payload, the first one at that offset.
+    /// In a payload, the first of them at the given offset.
     Payload(&'a Payload, u64),
 }
 
@@ -86,13 +86,14 @@ impl<'a> Head<'a> {
         Self { attributes: &head[PREFIX..], blobs: Blobs::Parts(blobs) }
     }
 
-    /// The head of a message whose structure has been checked before.
+    /// The head of a message whose structure has already been checked.
     pub(crate) fn checked(head: &'a [u8], payload: &'a Payload) -> Self {
         let base = align(head.len() as u64).unwrap_or(u64::MAX);
         Self { attributes: head.get(PREFIX..).unwrap_or_default(), blobs: Blobs::Payload(payload, base) }
     }
 
-    /// The head of a received message; `None` if the bytes are none. All lengths fit when this returns.
+    /// Checks the head of a received message; `None` if the bytes are not a message. All lengths are valid when this
+    /// returns a head.
     pub(crate) fn check(head: &'a [u8], payload: &'a Payload) -> Option<Self> {
         let count = u32::from_le_bytes(*head.first_chunk()?);
         let new = Self::checked(head, payload);
@@ -105,7 +106,7 @@ impl<'a> Head<'a> {
         }
         let end = match walk.index {
             0 => head.len() as u64,
-            // A blob may be empty: the padding before it is there all the same.
+            // A blob may be empty: the padding before it is still present.
             _ => align(head.len() as u64)?.checked_add(walk.blob_end)?,
         };
         (walk.rest.is_empty() && end == payload.len() as u64).then_some(new)
@@ -127,7 +128,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Names are short, so that a loop is faster than the call of a function.
+/// Names are short, so a loop is faster than a function call.
 #[inline(always)]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
@@ -139,7 +140,7 @@ fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii) || std::str::from_utf8(bytes).is_ok()
 }
 
-/// Goes over the attributes in their order, and ends early where the bytes are damaged.
+/// Iterates over the attributes in order, and ends early where the bytes are damaged.
 pub(crate) struct Walk<'a> {
     rest: &'a [u8],
     blobs: Blobs<'a>,
@@ -148,13 +149,13 @@ pub(crate) struct Walk<'a> {
     blob_end: u64,
 }
 
-/// What is read of an attribute to get past it.
+/// The parts of an attribute that must be read to skip it.
 struct Step<'a> {
     name: &'a [u8],
     kind: Kind,
     ty: &'a [u8],
     body: &'a [u8],
-    /// Of a blob.
+    /// The place of a blob's memory.
     place: BlobPlace,
 }
 
@@ -194,10 +195,10 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// An attribute of a message, as a [`Constraint`](crate::Constraint) sees it: nothing of it is decoded yet.
+/// An attribute of a message, as a [`Constraint`](crate::Constraint) sees it: still encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Attr<'a> {
-    /// Text, as `ty` is; looked at as text only where people want to read it.
+    /// UTF-8 text, as is `ty`; converted to `str` only where people read it.
     name: &'a [u8],
     pub(crate) kind: Kind,
     ty: &'a [u8],
@@ -214,7 +215,7 @@ struct BlobPlace {
 }
 
 impl<'a> Attr<'a> {
-    /// An attribute that is part of no message.
+    /// An attribute that is not part of a message.
     pub(crate) fn lone(name: &'a str, kind: Kind, ty: &'a str, body: &'a [u8]) -> Self {
         let (name, ty) = (name.as_bytes(), ty.as_bytes());
         Self { name, kind, ty, body, blobs: Blobs::Parts(&[]), blob: None }
@@ -231,14 +232,14 @@ impl<'a> Attr<'a> {
         std::str::from_utf8(self.ty).unwrap_or_default()
     }
 
-    /// Whether that is the name of the type.
+    /// Whether `ty` is the name of the type.
     pub(crate) fn is_of(&self, ty: &str) -> bool {
-        // Most kinds have no name. Calling `memcmp` for nothing was 60 % of the time of a failed receive, probably for
-        // the dangling address of an empty slice; without it that took 53 ns instead of 152.
+        // Most kinds have no name. Calling `memcmp` for nothing took 60 % of the time of a failed receive, probably
+        // because of the dangling address of an empty slice; without it that took 53 ns instead of 152.
         self.ty.len() == ty.len() && (ty.is_empty() || self.ty == ty.as_bytes())
     }
 
-    /// The memory of a blob, shared with the message if that holds it in one piece.
+    /// The memory of a blob, shared with the message if the message holds it in one piece.
     pub(crate) fn memory(&self) -> Option<Bytes> {
         let place = self.blob?;
         match self.blobs {

@@ -120,14 +120,14 @@ fn of_any_number_of_late_replies_none_stays() {
     });
 }
 
-/// Who serves while it asks may ask while it serves.
+/// A handler may ask in the middle of another question.
 #[test]
 fn a_handler_may_ask_while_a_late_reply_is_dropped() {
     run(2, |vr, index, ids| {
         if index == 0 {
             let late = vr.recv(pat! { n: 1 })?;
             vr.recv(pat! { tag: "go" })?;
-            // It is handled by the very receive that drops the reply.
+            // It is handled by the same receive that drops the reply.
             vr.reply(&late, msg! { n: 1 })?;
             vr.send(ids[1], msg! { tag: "event" })?;
             vr.send(ids[1], msg! { tag: "now" })?;

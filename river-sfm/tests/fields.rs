@@ -63,7 +63,7 @@ fn its_fields_are_attributes_like_others() {
     assert_eq!(m.get("first"), Ok(7u8));
     assert_eq!(m.get("größe"), Ok(9i128));
     assert!(pat! { items: |items: &Vec<f64>| items.len() == 2, hint: Some(-1i8) }.matches(&m));
-    // Extra attributes do not hinder, and what has a default may be absent.
+    // Extra attributes are ignored, and fields with a default may be absent.
     let m = m.without("urgent").without("hint").with("more", "x");
     assert_eq!(m.fields(), Ok(Work { urgent: false, hint: None, ..work() }));
 }

@@ -1,4 +1,4 @@
-//! The promises of super flexible messaging, on VRs that are threads.
+//! The guarantees of super flexible messaging, on VRs that are threads.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,12 +15,12 @@ use river_sfm::{
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Runs a VR that talks to itself: what it sends is in its own queue.
+/// Runs a VR that sends to itself: its messages are in its own queue.
 fn alone(body: impl Fn(&Vr, VrId) -> Result + Sync) {
     threads(1, |vr, _, ids| body(vr, ids[0])).into_iter().collect::<Result<Vec<()>>>().unwrap();
 }
 
-/// Runs a sender, which stays until the receiver has ended, and a receiver, which is given the sender's name.
+/// Runs a sender, which stays until the receiver has ended, and a receiver, which gets the sender's id.
 fn pair(sender: impl Fn(&Vr, VrId) -> Result + Sync, receiver: impl Fn(&Vr, VrId) -> Result + Sync) {
     let body = |vr: &Vr, index: usize, ids: &[VrId]| -> Result {
         if index == 0 {
@@ -129,7 +129,7 @@ fn what_does_not_match_stays_in_order() {
     });
 }
 
-/// Whether the pattern accepts the message, which is taken out of the queue either way.
+/// Whether the pattern accepts the message, which is taken out of the queue in any case.
 #[expect(clippy::needless_pass_by_value, reason = "every pattern of the tests is used once")]
 fn accepts(vr: &Vr, message: Message, pattern: Pattern<'_>) -> bool {
     vr.send(vr.id(), message).unwrap();
@@ -179,7 +179,7 @@ fn other_values_match_by_type_and_content() {
     });
 }
 
-/// A constraint as a user may write one.
+/// A constraint as a user might write it.
 struct OfType(&'static str);
 
 impl Constraint for OfType {

@@ -1,4 +1,4 @@
-//! The promises of super flexible messaging between virtual machines, however they are laid out.
+//! The guarantees of super flexible messaging between virtual machines, in every topology.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Stack {
     }
 }
 
-/// Sends what is sent on the slides.
+/// Sends the messages of the slides.
 #[derive(Serialize, Deserialize)]
 struct Slides;
 
@@ -72,7 +72,7 @@ fn what_is_on_the_slides_works_between_machines() {
     });
 }
 
-/// Sends every message back to its source, with all that it has, and replies if that was asked for.
+/// Sends every message back to its source, with all its attributes, and replies to it if asked.
 #[derive(Serialize, Deserialize)]
 struct Mirror;
 
@@ -175,7 +175,7 @@ struct Sent {
 #[derive(Clone, Debug)]
 struct Wish {
     mirror: Option<usize>,
-    /// By value, or absent.
+    /// A value, or absent.
     tag: Option<Option<u8>>,
     n: Option<Is>,
 }
@@ -238,7 +238,7 @@ impl Wish {
     }
 }
 
-/// Receiving is a search from the front of a list, whatever was sent from where and received in between.
+/// Receiving is a search from the front of a list, whatever the order of sends and receives.
 #[test]
 fn a_queue_is_a_list() {
     everywhere(2, |vr, vms| {
@@ -251,7 +251,7 @@ fn a_queue_is_a_list() {
                     Step::Send(sent) => {
                         let m = msg! { n: sent.n };
                         let m = sent.tag.map_or(m.clone(), |tag| m.with("tag", &tag));
-                        // With the reply there is all that its sender had sent before.
+                        // The reply comes after everything that its sender had sent before.
                         vr.ask(mirrors[sent.mirror], m).unwrap();
                         list.push(sent);
                         continue;

@@ -1,24 +1,24 @@
-//! How work is cut into pieces.
+//! How work is cut into chunks.
 
 use std::time::Duration;
 
-/// How many items travel together: a plain number, such as `10`, is a fixed size; see [`Chunk::guided`] and
-/// [`Chunk::auto`] for sizes that change while the farm works.
+/// How many items are sent together: a plain number, such as `10`, is a fixed size; see [`Chunk::guided`] and
+/// [`Chunk::auto`] for sizes that adapt while the farm runs.
 ///
-/// A larger chunk costs fewer messages, a smaller one balances better between VMs of different speed, and less has to be
-/// done again when one dies.
+/// Larger chunks cost fewer messages; smaller chunks balance better between VMs of different speed, and less must be
+/// redone when a VM dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Chunk {
-    /// So many items; the last chunk may be smaller.
+    /// This many items; the last chunk may be smaller.
     Fixed(usize),
-    /// A fraction of what is left, but not fewer than that: large chunks first, small ones at the end. If the work does
-    /// not know how many items it has, chunks are of the smallest size.
+    /// A fraction of what is left, but at least `least`: large chunks first, small ones at the end. If the work does
+    /// not know how many items it has, all chunks have the smallest size.
     Guided {
         /// The smallest size.
         least: usize,
     },
-    /// As many items as take about that time, as measured while the farm works.
+    /// As many items as take about `time`, as measured while the farm runs.
     Adaptive {
         /// How long a chunk should take.
         time: Duration,
@@ -26,8 +26,8 @@ pub enum Chunk {
 }
 
 impl Chunk {
-    /// Guided self-scheduling (Polychronopoulos and Kuck, 1987), in the halved form of factoring (Hummel, Schonberg and
-    /// Flynn, 1992): each chunk is half of an even share of what is left.
+    /// Guided self-scheduling (Polychronopoulos and Kuck, 1987), halved as in factoring (Hummel, Schonberg and Flynn,
+    /// 1992): each chunk is half of an even share of what is left.
     #[must_use]
     pub fn guided() -> Self {
         Chunk::Guided { least: 1 }
@@ -46,11 +46,11 @@ impl From<usize> for Chunk {
     }
 }
 
-/// Decides on sizes, given what was measured.
+/// Decides on chunk sizes, given measurements.
 #[derive(Debug)]
 pub(crate) struct Sizer {
     chunk: Chunk,
-    /// The size that was decided on last, which may at most double.
+    /// The last size, which may at most double.
     last: usize,
 }
 
@@ -60,8 +60,8 @@ impl Sizer {
         valid.then_some(Self { chunk, last: 1 })
     }
 
-    /// How many items the next chunk has. `left`: how many there are, if that is known; `per_item`: how long one takes,
-    /// if any was measured.
+    /// Returns how many items the next chunk has. `left`: how many items are left, if that is known; `per_item`: the
+    /// time per item, if measured.
     pub(crate) fn next(&mut self, left: Option<u64>, vms: usize, per_item: Option<Duration>) -> usize {
         let share = |left: u64| usize::try_from(left.div_ceil(2 * vms.max(1) as u64)).unwrap_or(usize::MAX);
         match self.chunk {
@@ -79,7 +79,7 @@ impl Sizer {
     }
 }
 
-/// Items that a measured chunk has at most: so many empty ones still take milliseconds.
+/// The maximum size of a measured chunk: even this many empty items take milliseconds.
 const MOST: usize = 1 << 16;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Finding VMs and starting servers on them (paper, sections 2.1 and 2.5).
+//! Finds VMs and starts servers on them (paper, sections 2.1 and 2.5).
 
 use std::thread::available_parallelism;
 
@@ -9,10 +9,11 @@ use crate::error::TrickleError;
 use crate::progress::say;
 use crate::vms::Vms;
 
-/// Finds idle VMs, leases them for this program, until it ends or [releases](Vms::release) them, and connects to them: `4` is exactly four, `2..` at least two and all
-/// that can be had, `..` all, but at least one. Says on stderr how many.
+/// Finds idle VMs, leases them for this program until it ends or [releases](Vms::release) them, and connects to them.
+/// `4` means exactly four, `2..` at least two and as many as are available, `..` all available, but at least one.
+/// Prints their number to stderr.
 ///
-/// Somebody has to have started VMs, with `river vm`; the program travels there by itself.
+/// The VMs must have been started, with `river vm`; the program itself is sent to them.
 ///
 /// ```no_run
 /// # fn example(vr: &river_core::Vr) -> river_core::Result {
@@ -23,21 +24,21 @@ use crate::vms::Vms;
 /// ```
 ///
 /// # Errors
-/// [`TrickleError::Deploy`]; if there are too few it lists those found and how to start more.
+/// [`TrickleError::Deploy`]; if there are too few VMs, it lists those found and how to start more.
 ///
 /// # Blocking
-/// Until enough have answered, at most about a second, and until the program has reached them all.
+/// Until enough VMs have answered, at most about a second, and until the program has been sent to all of them.
 pub fn connect<'a>(vr: &'a Vr, count: impl Into<Count>) -> Result<Vms<'a>, TrickleError> {
     let count = count.into();
     let found = idle(vr, count)?;
     lease(vr, found, count)
 }
 
-/// Like [`connect`], but if no VM is idle anywhere it starts some on this machine, gone when the program ends: `n`, or
-/// as many as there are cores. For programs that should run for somebody who has started nothing.
+/// Like [`connect`], but if no VM is idle anywhere, starts VMs on this machine, which end with the program: `n`, or one
+/// per core. For programs that should run even if no VMs were started.
 ///
 /// # Errors
-/// As [`connect`]; with `Some(n)`, and some VMs idle but fewer than `n`, there is an error, not a mixture.
+/// As [`connect`]. With `Some(n)`, if some VMs are idle but fewer than `n`, there is an error, not a mixture.
 ///
 /// # Blocking
 /// As [`connect`].
@@ -53,11 +54,11 @@ pub fn connect_or_start(vr: &Vr, n: Option<usize>) -> Result<Vms<'_>, TrickleErr
     Ok(vms)
 }
 
-/// Starts `n` VMs on this machine for this program alone and connects to them, without looking for others. They are gone
-/// when the program ends.
+/// Starts `n` VMs on this machine for this program alone and connects to them, without searching for others. They end
+/// with the program.
 ///
 /// # Errors
-/// [`TrickleError::Deploy`] if the machine does not let them start.
+/// [`TrickleError::Deploy`] if the machine cannot start them.
 ///
 /// # Blocking
 /// Until they have started.
@@ -73,7 +74,7 @@ fn idle(vr: &Vr, count: Count) -> Result<Vec<VmInfo>, TrickleError> {
 
 fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, TrickleError> {
     if found.len() < count.minimum() {
-        // It will fail, but those that are in use belong into the error.
+        // It will fail, but the error should list the VMs that are in use.
         found = vr.discover(Query::default())?;
     }
     let vms = vr.allocate(found, count)?;
@@ -83,7 +84,7 @@ fn lease(vr: &Vr, mut found: Vec<VmInfo>, count: Count) -> Result<Vms<'_>, Trick
 
 fn deploy<'a>(vr: &'a Vr, vms: &[VmInfo]) -> Result<Vms<'a>, TrickleError> {
     let servers = vr.deploy(vms, |_| RaiServer::unrestricted()).inspect_err(|_| {
-        // Nobody here could use them.
+        // Nothing here could use them.
         let _ = vr.release(vms);
     })?;
     Ok(Vms::leased(vr, vms.iter().cloned().zip(servers.iter())))

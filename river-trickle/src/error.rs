@@ -10,7 +10,7 @@ use river_rai::CallError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrickleError {
-    /// VMs could not be found, leased or used; if there are too few, it lists those found and how to start more.
+    /// VMs could not be found, leased or used; if there were too few, it lists those found and how to start more.
     #[error(transparent)]
     Deploy(#[from] DeployError),
     /// A call, or the join of a fork, failed.
@@ -25,43 +25,43 @@ pub enum TrickleError {
     /// The function panicked. The VM goes on.
     #[error("the function panicked on {items} (VM {vm}): {text}")]
     Panicked {
-        /// What it was working on.
+        /// The items that it was working on.
         items: Items,
         /// The name of the VM.
         vm: String,
-        /// The text of the panic, with its place.
+        /// The message of the panic, with its location.
         text: String,
-        /// The calls that led to it, if `RUST_BACKTRACE` is set. Printed by `{:?}`.
+        /// The backtrace, if `RUST_BACKTRACE` is set. Printed by `{:?}`.
         #[source]
         trace: Option<Trace>,
     },
-    /// It was asked to end before all work was done: see [`ForkFold::cancel_when`](crate::ForkFold::cancel_when).
+    /// The fold was cancelled before all work was done: see [`ForkFold::cancel_when`](crate::ForkFold::cancel_when).
     #[error("cancelled")]
     Cancelled,
     /// The function took longer than [`ForkGen::deadline`](crate::ForkGen::deadline) or
     /// [`ForkFold::deadline`](crate::ForkFold::deadline) allows.
     #[error("{items} took longer than the deadline of {limit:?} (VM {vm})")]
     TimedOut {
-        /// What it was working on.
+        /// The items that it was working on.
         items: Items,
         /// The name of the VM.
         vm: String,
         /// The deadline.
         limit: std::time::Duration,
     },
-    /// Work could not be encoded here, so no VM has seen it.
+    /// The work could not be encoded locally, so no VM has received it.
     #[error("{items} cannot be sent to any VM: {error}")]
     Unsendable {
-        /// The work.
+        /// The items concerned.
         items: Items,
-        /// What is wrong with it.
+        /// The error of the encoding.
         #[source]
         error: Box<CallError>,
     },
-    /// Work could not be read on a VM, or its result not travel.
+    /// The work could not be decoded on a VM, or its result not encoded.
     #[error("{items} failed on VM {vm}: {error}")]
     Items {
-        /// The work.
+        /// The items concerned.
         items: Items,
         /// The name of the VM.
         vm: String,
@@ -69,10 +69,10 @@ pub enum TrickleError {
         #[source]
         error: Box<CallError>,
     },
-    /// Too many VMs died while they worked on the same items, so these are probably the reason.
+    /// Too many VMs died while they worked on these items, so the items are probably the cause.
     #[error("{items} were given up, as every VM that worked on them died: {}", list(deaths))]
     Deadly {
-        /// The work.
+        /// The items concerned.
         items: Items,
         /// How each of the VMs died.
         deaths: Vec<Death>,
@@ -94,13 +94,13 @@ pub enum TrickleError {
         /// How many VMs there are.
         vms: usize,
     },
-    /// `joinany` was given no handle.
+    /// `joinany` was called with an empty list.
     #[error("there is no handle to join")]
     NothingToJoin,
-    /// A result was waited for from within a receive's predicate, where nothing can be received.
+    /// The wait was called from within a receive's predicate, where nothing can be received.
     #[error("a farm was used from within a receive's predicate: predicates may only look at the message")]
     Reentrant,
-    /// A function that runs on a VM waits for others on the same VM, which does them only afterwards.
+    /// A function that runs on a VM waits for others on the same VM, which would run only after it.
     #[error("only a VM that waits itself has the work that is left, and it would do it only afterwards")]
     Itself,
     /// The program is ending.
@@ -109,7 +109,7 @@ pub enum TrickleError {
 }
 
 impl TrickleError {
-    /// Why nothing can be waited for any more, whichever VM it would have come from.
+    /// The error of waiting itself, whichever VM the result would have come from.
     pub(crate) fn waiting(error: &CallError) -> Self {
         match error {
             CallError::Reentrant(_) => TrickleError::Reentrant,
@@ -118,7 +118,7 @@ impl TrickleError {
         }
     }
 
-    /// Whether VMs were lost that no repetition brings back.
+    /// Whether VMs were lost, so that repeating the operation cannot succeed.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         match self {
@@ -130,7 +130,7 @@ impl TrickleError {
     }
 }
 
-/// Some consecutive items of the work, counted from 0 in the order in which the work gave them.
+/// A range of consecutive items of the work, counted from 0 in the order in which they were pulled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Items(pub Range<u64>);
 
@@ -146,7 +146,7 @@ impl fmt::Display for Items {
 pub struct Death {
     /// The VM's name.
     pub vm: String,
-    /// What was heard of its end.
+    /// The reason for its end, as far as it is known.
     pub why: String,
 }
 

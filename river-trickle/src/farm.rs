@@ -1,4 +1,5 @@
-//! What every farm does: pulls work, has it called where the scheduler says, and tells the scheduler what happened.
+//! The part common to all farms: pulls work, issues calls as the scheduler decides, and tells the scheduler what
+//! happened.
 
 mod answers;
 mod clock;
@@ -19,13 +20,13 @@ use crate::scheduler::{Action, BatchId, ChunkId, Defeat, Mode, PREFETCH, Schedul
 use crate::vm::Vm;
 use crate::vms::{Pool, Vms};
 
-/// What a VM answers for a batch: something for each of its chunks, and how long it worked, in microseconds.
+/// A VM's answer to a batch: a result for each of its chunks, and how long it worked, in microseconds.
 pub(crate) type Answer<R> = (Vec<R>, u64);
 
-/// A farm over the items of `I`. `R` is what a VM says of a chunk.
+/// A farm over the items of `I`. `R` is a VM's result for a chunk.
 pub(crate) struct Farm<'a, I: Iterator, R> {
     scheduler: Scheduler,
-    /// All that ever were in this farm, by [`VmIndex`].
+    /// All VMs that ever were in this farm, indexed by [`VmIndex`].
     vms: Vec<Member<'a>>,
     /// Where VMs come from and go to.
     pool: Pool<'a>,
@@ -36,14 +37,14 @@ pub(crate) struct Farm<'a, I: Iterator, R> {
     next_item: u64,
     total_items: Option<u64>,
     done_items: u64,
-    /// Chunks that are not accepted. Their arguments are kept encoded, so the items need not be `Clone`.
+    /// Chunks that are not accepted yet. Their arguments are kept encoded, so the items need not be `Clone`.
     open: FxHashMap<ChunkId, Open<I::Item>>,
     running: FxHashMap<Ticket, Running<'a, R>>,
-    /// Calls that tell when a batch is begun, if there is a deadline.
+    /// Calls that report when a batch begins, if there is a deadline.
     begins: FxHashMap<Ticket, Begin<'a>>,
     completions: Completions<'a>,
     deaths: FxHashMap<usize, Death>,
-    /// Times are those of the VR's own clock, which a recoverable one is told again when it is restored.
+    /// Times are read from the VR's own clock, so that a recoverable VR reads the same times when it is replayed.
     started: Duration,
     hungry_since: Option<Duration>,
     last_look: Duration,
@@ -52,19 +53,19 @@ pub(crate) struct Farm<'a, I: Iterator, R> {
 
 struct Member<'a> {
     vm: Vm<'a>,
-    /// Since when it works on its first batch, or on what others want of it before.
+    /// The time since which it works on its first batch, or on earlier requests of other users.
     busy_since: Option<Duration>,
-    /// When it has begun what it works on, if there is a deadline.
+    /// When it began its current batch, if there is a deadline.
     began: Option<Duration>,
-    /// Since when it has not ended what was taken from it.
+    /// The time since which it should have ended work that was taken from it.
     stuck_since: Option<Duration>,
 }
 
-/// A chunk that is not accepted.
+/// A chunk that is not accepted yet.
 pub(crate) struct Open<T> {
     pub(crate) items: Range<u64>,
     pub(crate) args: Packed<(Vec<T>,)>,
-    /// How often it has failed.
+    /// How many times it has failed.
     pub(crate) failures: u32,
 }
 
@@ -75,20 +76,20 @@ struct Running<'a, R> {
     pending: Pending<'a, Answer<R>>,
 }
 
-/// A call that does nothing: a VM that answers it begins what was issued with it.
+/// A call that does nothing: its answer means that the VM begins the batch issued with it.
 struct Begin<'a> {
     vm: VmIndex,
     batch: Ticket,
     pending: Pending<'a, ()>,
 }
 
-/// Chunks on their way to a VM.
+/// The encoded chunks of a batch.
 pub(crate) enum Load<T> {
     One(Packed<(Vec<T>,)>),
     Many(Packed<(Vec<Vec<T>>,)>),
 }
 
-/// What is left to do for who drives the farm when everything that can be issued is issued.
+/// What the caller of [`Farm::advance`] must do when everything that can be issued has been issued.
 pub(crate) enum Next {
     /// Wait for an event.
     Wait,
@@ -98,25 +99,25 @@ pub(crate) enum Next {
     Done,
 }
 
-/// What has happened.
+/// An event that the driver of the farm must handle.
 pub(crate) enum Event<T, R> {
     /// Chunks are finished.
     Finished { vm: VmIndex, chunks: Vec<Finished<T, R>> },
-    /// What a VM has accumulated is not to be used; all of it will be done again.
+    /// What a VM has accumulated must not be used; all of it will be done again.
     Spoiled(VmIndex),
-    /// A call was answered that the driver has made by itself.
+    /// A call that the driver itself has made was answered.
     Other(Ticket),
     /// Nothing that concerns the driver.
     Nothing,
 }
 
-/// A chunk that is finished, well or not.
+/// A chunk that is finished, successfully or not.
 pub(crate) struct Finished<T, R> {
     pub(crate) open: Open<T>,
     pub(crate) result: Result<R, CallError>,
 }
 
-/// Calls the function on a VM with chunks.
+/// Calls the function on a VM with the chunks of a batch.
 pub(crate) type Issue<'f, 'a, T, R> =
     &'f mut dyn FnMut(&Vm<'a>, VmIndex, &Load<T>) -> Result<Pending<'a, Answer<R>>, CallError>;
 
@@ -174,7 +175,7 @@ where
         self.come_and_go();
         self.scheduler.set_may_join(self.hopes());
         self.scheduler.set_attempts(self.options.attempts);
-        // A deadline is one chunk's, so each has to be alone.
+        // The deadline applies to a single chunk, so batches must not be larger.
         let window = if self.options.deadline.is_some() { PREFETCH } else { self.pace.window() };
         self.scheduler.set_window(window);
         loop {
@@ -205,7 +206,7 @@ where
         let load = if args.len() == 1 { Load::One(args.remove(0)) } else { Load::Many(Packed::list(&args)) };
         let now = self.now();
         let member = &mut self.vms[vm.0];
-        // Forks and other farms may have the VM do something else first, for which no chunk has to pay.
+        // Forks and other farms may keep the VM busy first, which must not count against the chunk.
         let begin = self.options.deadline.map(|_| member.vm.rai().call_async(|| (), ())).transpose();
         match begin.and_then(|begin| Ok((begin, issue(&member.vm, vm, &load)?))) {
             Ok((begin, pending)) => {
@@ -262,7 +263,7 @@ where
         }
     }
 
-    /// Has something done once more, which counts as not done.
+    /// Schedules a failed chunk again; its items no longer count as done.
     pub(crate) fn again(&mut self, open: Open<I::Item>) {
         let chunk = self.scheduler.handle_again();
         self.done_items -= open.items.end - open.items.start;
@@ -277,7 +278,7 @@ where
         self.vms.push(Member { vm, busy_since: None, began: None, stuck_since: None });
     }
 
-    /// Takes in VMs that have come, and lets go those that want to.
+    /// Adds VMs that have joined, and marks those that must leave.
     fn come_and_go(&mut self) {
         if self.pool.grows() {
             for vm in self.pool.newcomers(self.vms.iter().map(|member| &member.vm)) {
@@ -290,13 +291,13 @@ where
         }
     }
 
-    /// A VM's server is gone, and with it what it has accumulated.
+    /// A VM's server is gone, and with it everything that it had accumulated.
     pub(crate) fn lost(&mut self, vm: VmIndex, down: &Down) {
         self.vm(vm).died(down);
         self.gone(vm, down.why.cause());
     }
 
-    /// Goes on without a VM.
+    /// Continues without a VM.
     fn gone(&mut self, vm: VmIndex, why: String) {
         if self.scheduler.is_gone(vm) {
             return;
@@ -313,7 +314,7 @@ where
         }
     }
 
-    /// What a VM has accumulated is here. False: it is not to be used.
+    /// The accumulator of a VM has arrived. Returns `false` if it must not be used.
     pub(crate) fn collected(&mut self, vm: VmIndex) -> bool {
         let accepted = self.scheduler.handle_collected(vm);
         for chunk in accepted.iter().flatten() {
@@ -358,7 +359,7 @@ where
 }
 
 impl<I: Iterator, R> Drop for Farm<'_, I, R> {
-    /// What was issued and is not wanted any more is not begun, if it is not too late.
+    /// Cancels the calls that are no longer wanted, so that they do not begin if it is not too late.
     fn drop(&mut self) {
         for running in self.running.values() {
             running.pending.cancel();

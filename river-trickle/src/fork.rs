@@ -1,4 +1,4 @@
-//! Fork and join (paper, section 2.3): no threads here, a fork is a request and a join waits for its reply.
+//! Fork and join (paper, section 2.3): without threads, a fork is a request, and a join waits for its reply.
 
 use std::fmt;
 use std::time::Instant;
@@ -9,16 +9,16 @@ use crate::error::TrickleError;
 use crate::vm::Vm;
 use crate::vms::Vms;
 
-/// A function that was forked, until it is joined.
+/// A forked function that has not been joined.
 #[must_use = "nobody will see the result, or the error, of a fork that is not joined"]
 pub struct Handle<'a, R> {
     pending: Pending<'a, R>,
-    /// When it is given up; of [`Vm::timeout`].
+    /// When the call is given up, see [`Vm::timeout`].
     deadline: Option<Instant>,
     on: OnVm<'a>,
 }
 
-/// The VM of a fork, which is not given back before the fork is joined, or dropped.
+/// The VM of a fork, which is not given back before the fork is joined or dropped.
 struct OnVm<'a>(Vm<'a>);
 
 impl<'a> OnVm<'a> {
@@ -41,7 +41,7 @@ impl<'a, R> Handle<'a, R> {
         &self.on.0
     }
 
-    /// Gives it up: a function that has not begun will not, one that has can look at
+    /// Cancels it: a function that has not begun never will; one that has begun can check
     /// [`is_cancelled`](river_rai::current::is_cancelled).
     pub fn cancel(self) {
         self.pending.cancel();
@@ -54,18 +54,18 @@ impl<R> fmt::Debug for Handle<'_, R> {
     }
 }
 
-/// Where [`fork`] runs something, what, and with which arguments; `Form` is always inferred.
+/// The arguments that [`fork`] accepts: where to run, what to run, and with which arguments. `Form` is always inferred.
 ///
 /// * on a [`Vm`], a function with a tuple of arguments: one [`Handle`];
-/// * on [`Vms`] or a slice of them, a function with a tuple of arguments, the same for all: a handle per VM;
+/// * on [`Vms`] or a slice of them, a function with a tuple of arguments for all: a handle per VM;
 /// * on VMs, a tuple of functions, one VM for each, all with the same arguments: a tuple of handles;
-/// * on VMs, a tuple of functions with [`each`] of a tuple of argument tuples: the same;
+/// * on VMs, a tuple of functions with [`each`] of a tuple of argument tuples: a tuple of handles;
 /// * on VMs, a function with [`each`] of a list of argument tuples, one VM for each: a handle per tuple.
 pub trait Fork<'a, F, Args, Form> {
-    /// One handle, or as many as VMs are used.
+    /// One handle, or one per VM that is used.
     type Handles;
 
-    /// As the function [`fork`].
+    /// See the function [`fork`].
     ///
     /// # Errors
     /// As the function [`fork`].
@@ -88,17 +88,17 @@ pub enum ListedEach {}
 #[derive(Debug)]
 pub enum Mapped {}
 
-/// Arguments that differ from VM to VM; of [`each`].
+/// Arguments that differ from VM to VM, made by [`each`].
 #[derive(Clone, Copy, Debug)]
 pub struct Each<L>(L);
 
-/// Says that a list, or a tuple, holds the arguments of one VM after the other.
+/// Marks a list, or a tuple, as holding the arguments of one VM after the other.
 pub fn each<L>(arguments: L) -> Each<L> {
     Each(arguments)
 }
 
-/// Starts functions on VMs and returns at once; [`join`] waits for the results (paper, section 2.3). What the original
-/// told by looking at its arguments, whether a list is one argument or one for each VM, is told by their types here.
+/// Starts functions on VMs, without waiting; [`join`] waits for the results (paper, section 2.3). The original
+/// inspected its arguments to decide whether a list is one argument or one for each VM; here their types decide.
 ///
 /// ```no_run
 /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
@@ -121,8 +121,9 @@ pub fn each<L>(arguments: L) -> Each<L> {
 /// ```
 ///
 /// # Errors
-/// [`TrickleError::Call`] if a VM is known to be gone or the arguments cannot travel; what has been started goes on, and
-/// its results are thrown away. [`TrickleError::TooManyArguments`] if there are more functions or arguments than VMs.
+/// [`TrickleError::Call`] if a VM is known to be gone or the arguments cannot be encoded; functions that were started
+/// go on, and their results are discarded. [`TrickleError::TooManyArguments`] if there are more functions or arguments
+/// than VMs.
 pub fn fork<'a, On, F, Args, Form>(on: On, functions: F, args: Args) -> Result<On::Handles, TrickleError>
 where
     On: Fork<'a, F, Args, Form>,
@@ -167,7 +168,7 @@ where
     type Handles = Vec<Handle<'a, F::Output>>;
 
     fn fork(self, function: F, Each(args): Each<List>) -> Result<Self::Handles, TrickleError> {
-        // All of them first: an error should not leave half of them running.
+        // Collected first: an error should not leave half of them running.
         let args: Vec<List::Item> = args.into_iter().take(self.len() + 1).collect();
         enough(self, args.len())?;
         self.iter().zip(args).map(|(vm, args)| fork(vm, function, args)).collect()
@@ -247,7 +248,7 @@ where
 }
 
 impl<'a> Vm<'a> {
-    /// Starts a function on the VM and returns at once; [`join`] waits for the result (paper, section 2.3).
+    /// Starts a function on the VM, without waiting; [`join`] waits for the result (paper, section 2.3).
     ///
     /// # Errors
     /// As [`fork`].
@@ -275,8 +276,8 @@ impl<'a> Vms<'a> {
         fork(&self[..], function, args)
     }
 
-    /// Starts a function on one VM after the other, each with its own arguments (paper, example 6, line 18). If there
-    /// are fewer arguments than VMs, the last VMs stay idle.
+    /// Starts a function on the first VMs, once for each tuple of arguments (paper, example 6, line 18). If there are
+    /// fewer tuples than VMs, the last VMs stay idle.
     ///
     /// # Errors
     /// As the function [`fork`].
@@ -294,19 +295,19 @@ impl<'a> Vms<'a> {
     }
 }
 
-/// What [`join`] takes: a [`Handle`], or a `Vec` or a tuple of handles.
+/// The arguments that [`join`] accepts: a [`Handle`], or a `Vec` or a tuple of handles.
 pub trait Join {
-    /// The result, or as many results in the same order.
+    /// The result, or the results in the order of the handles.
     type Output;
 
-    /// As the function [`join`].
+    /// See the function [`join`].
     ///
     /// # Errors
     /// As the function [`join`].
     fn join(self) -> Result<Self::Output, TrickleError>;
 }
 
-/// Waits for what was forked.
+/// Waits for forked functions and returns their results.
 ///
 /// ```no_run
 /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
@@ -368,13 +369,12 @@ tuples!(A B C D E F);
 tuples!(A B C D E F G);
 tuples!(A B C D E F G H);
 
-/// Waits for whichever fork ends first, takes it out of the list and returns it with its result. The handle says on
-/// which VM it ran; there is nothing left to join.
+/// Waits for whichever fork ends first, removes its handle from the list, and returns it with the result. The handle
+/// only serves to tell on which VM it ran.
 ///
 /// # Errors
-/// [`TrickleError::Call`] if the one that ended first failed, or has come to the end of its [time](Vm::timeout): it is out of
-/// the list then too;
-/// [`TrickleError::NothingToJoin`] if the list is empty.
+/// [`TrickleError::Call`] if the one that ended first failed, or exceeded its [time limit](Vm::timeout); it is removed
+/// from the list as well. [`TrickleError::NothingToJoin`] if the list is empty.
 ///
 /// # Blocking
 /// Until one of the functions has returned or failed.

@@ -1,4 +1,4 @@
-//! `forkfold`: results accumulate where they are computed, and only the sums travel.
+//! `forkfold`: results accumulate where they are computed, and only the accumulators are sent.
 
 use std::any::type_name;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::scheduler::{Mode, VmIndex};
 use crate::vms::Vms;
 
-/// A fold that is ready to run; of [`Vms::forkfold`].
+/// A fold that is ready to run, made by [`Vms::forkfold`].
 #[must_use = "nothing happens before `run`"]
 pub struct ForkFold<'a, A, S, G, I: Iterator> {
     step: S,
@@ -25,21 +25,21 @@ pub struct ForkFold<'a, A, S, G, I: Iterator> {
     farm: Result<Farm<'a, I, ()>, TrickleError>,
     /// The accumulators that live on VMs.
     accumulators: FxHashMap<VmIndex, Object<'a, A>>,
-    /// Accumulators on their way here.
+    /// Accumulators that are being fetched.
     collecting: FxHashMap<Ticket, (VmIndex, Pending<'a, A>)>,
-    /// Whether to give it up.
+    /// Whether to cancel the fold.
     cancelled: Option<Box<dyn FnMut() -> bool + 'a>>,
 }
 
 impl<'a> Vms<'a> {
-    /// Folds all items of `work` into one value. Every VM has an accumulator of its own, which begins as the default;
-    /// `step` folds a chunk into it. When no work is left the accumulators travel here and `merge` folds the second
-    /// into the first.
+    /// Folds all items of `work` into one value. Every VM has an accumulator of its own, initially the default value,
+    /// into which `step` folds chunks. When no work is left, the accumulators are fetched, and `merge` folds its second
+    /// argument into the first.
     ///
-    /// For work whose results are large and overlap: the accumulators travel once per VM, not once per chunk. Neither
-    /// the order of chunks nor which chunks meet in one accumulator is promised, so `step` and `merge` have to be
-    /// such that it does not matter. If a VM dies, everything that it had folded is folded again on others: every item
-    /// is in the result exactly once.
+    /// For work whose results are large and overlap: the accumulators are sent once per VM, not once per chunk. Neither
+    /// the order of chunks nor their assignment to accumulators is specified, so the result of `step` and `merge` must
+    /// not depend on it. If a VM dies, everything that it had folded is folded again on others: every item is in the
+    /// result exactly once.
     ///
     /// ```no_run
     /// # fn example(vms: river_trickle::Vms<'_>, lines: Vec<String>) -> river_core::Result {
@@ -87,28 +87,28 @@ where
     S: Fn(&mut A, Vec<I::Item>) + Copy + Send + 'static,
     G: Fn(&mut A, A) + Copy + Send + 'static,
 {
-    /// How many VMs may die of the same work before it is given up, with [`TrickleError::Deadly`]. Default: 3.
+    /// How many VMs may die of the same work before the fold fails with [`TrickleError::Deadly`]. Default: 3.
     pub fn attempts(self, attempts: usize) -> Self {
         self.with(|options| options.attempts = attempts)
     }
 
-    /// Has a chunk folded again, up to so many times, if `step` panics on it or takes longer than the
-    /// [deadline](Self::deadline). The accumulator that it was to go into is thrown away, and everything else in it is folded
-    /// again as well. Default: 0.
+    /// How many times a chunk is folded again if `step` panics on it or takes longer than the
+    /// [deadline](Self::deadline). The accumulator concerned is thrown away, and everything else in it is folded again
+    /// as well. Default: 0.
     pub fn retries(self, retries: u32) -> Self {
         self.with(|options| options.retries = retries)
     }
 
-    /// How long `step` may take for one chunk. A call that takes longer is cancelled (`step` can look at
-    /// [`is_cancelled`](river_rai::current::is_cancelled)), and what else its VM had folded is folded again by others; if
-    /// there are no [retries](Self::retries) left the fold ends, with [`TrickleError::TimedOut`]. A VM that does not end
-    /// it within two seconds even then is given up. Default: no limit.
+    /// How long `step` may take for one chunk. A call that takes longer is cancelled (`step` can check
+    /// [`is_cancelled`](river_rai::current::is_cancelled)), and everything else that its VM had folded is folded again
+    /// by others; if there are no [retries](Self::retries) left, the fold ends with [`TrickleError::TimedOut`]. A VM
+    /// that does not end the call within two more seconds is abandoned. Default: no limit.
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.deadline = Some(deadline))
     }
 
-    /// Asks that function again and again, after every chunk and at least every 20 ms, whether to give the fold up, which then
-    /// ends with [`TrickleError::Cancelled`]; chunks that have not begun will not.
+    /// Polls that function, after every chunk and at least every 20 ms, for whether to cancel the fold, which then ends
+    /// with [`TrickleError::Cancelled`]; chunks that have not begun never will.
     pub fn cancel_when(mut self, cancelled: impl FnMut() -> bool + 'a) -> Self {
         self.cancelled = Some(Box::new(cancelled));
         self.with(|options| options.cancellable = true)
@@ -121,7 +121,7 @@ where
         self
     }
 
-    /// Has a function called each time that a chunk was folded or a VM was lost.
+    /// Calls a function whenever a chunk was folded or a VM was lost.
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + 'a) -> Self {
         if let Ok(farm) = &mut self.farm {
             farm.on_progress(callback);
@@ -133,9 +133,10 @@ where
     ///
     /// # Errors
     /// [`TrickleError::Panicked`] if `step` panicked, or [`TrickleError::TimedOut`], and there are no
-    /// [retries](Self::retries) left: the accumulator cannot be trusted any more, so the fold ends.
+    /// [retries](Self::retries) left: the accumulator can no longer be trusted, so the fold ends.
     /// [`TrickleError::Cancelled`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`], [`TrickleError::ChunkZero`],
-    /// [`TrickleError::Unsendable`], [`TrickleError::Items`], [`TrickleError::Call`] if an accumulator cannot travel, [`TrickleError::Stopped`].
+    /// [`TrickleError::Unsendable`], [`TrickleError::Items`], [`TrickleError::Call`] if an accumulator cannot be sent,
+    /// [`TrickleError::Stopped`].
     ///
     /// # Blocking
     /// Until everything has been folded and merged.
@@ -148,11 +149,11 @@ where
                 let accumulator = match accumulators.entry(index) {
                     std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                     std::collections::hash_map::Entry::Vacant(entry) => {
-                        // Work queues up behind the creation; should that fail, the work says so.
+                        // Work queues up behind the creation; if the creation fails, so does the work.
                         entry.insert(vm.rai().create_async(A::default, ())?.0)
                     }
                 };
-                // The closures capture a function that has no bytes, so they have none themselves.
+                // The closures capture only a zero-sized function, so they are zero-sized themselves.
                 match load {
                     Load::One(args) => {
                         let fold = move |acc: &mut A, chunk: Vec<I::Item>| timed(|| vec![step(acc, chunk)]);
@@ -172,7 +173,7 @@ where
             match next {
                 Next::Done => return Ok(total.unwrap_or_default()),
                 Next::Collect(vm) => {
-                    // The scheduler collects only from a VM that has folded something.
+                    // The scheduler collects only from VMs that have folded something.
                     let Some(accumulator) = self.accumulators.remove(&vm) else { continue };
                     match accumulator.take_async() {
                         Ok(pending) => {
@@ -201,7 +202,7 @@ where
                     Event::Other(ticket) => {
                         let Some((vm, pending)) = self.collecting.remove(&ticket) else { continue };
                         match pending.wait() {
-                            // While this one is merged, the others go on.
+                            // The others go on while this one is merged.
                             Ok(part) if farm.collected(vm) => match &mut total {
                                 Some(total) => (self.merge)(total, part),
                                 None => total = Some(part),
@@ -216,7 +217,7 @@ where
     }
 }
 
-/// What the fold ends with since some items failed.
+/// The error with which the fold ends because some items failed.
 fn failed<'a, I>(farm: &mut Farm<'a, I, ()>, vm: VmIndex, items: Range<u64>, error: CallError) -> TrickleError
 where
     I: Iterator<Item: RemoteSend>,
@@ -229,7 +230,7 @@ where
     }
 }
 
-/// An accumulator could not be fetched: because its VM is gone, which costs only time, or for a worse reason.
+/// An accumulator could not be fetched: either its VM is gone, which only costs time, or the fold fails.
 fn lost<'a, I>(farm: &mut Farm<'a, I, ()>, vm: VmIndex, error: CallError) -> Result<(), TrickleError>
 where
     I: Iterator<Item: RemoteSend>,

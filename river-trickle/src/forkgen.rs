@@ -17,16 +17,16 @@ use crate::vm::Vm;
 use crate::vms::Vms;
 use crate::work::{Work, uptime};
 
-/// What a VM replies for a chunk: the results, or the panics in their places.
+/// A VM's reply for a chunk: the results, or panics in their place.
 type Reply<R> = Vec<Result<R, Panic>>;
 
-/// The results of a farm as they come in; of [`Vms::forkgen`].
+/// The results of a farm as they arrive, made by [`Vms::forkgen`].
 ///
-/// Lazy both ways: work is pulled out of its iterator only when a VM needs some, and is issued only inside `next`.
-/// Dropping it cancels what is queued; a chunk that is being worked on ends after the item that it is at.
+/// Lazy in both directions: items are pulled from their iterator only when a VM needs some, and are issued only inside
+/// `next`. Dropping it cancels what is queued; a chunk that is being worked on ends after its current item.
 ///
-/// After an error that concerns items ([`TrickleError::Panicked`], [`TrickleError::Items`]) the others go on; any other
-/// error is the last that it returns.
+/// After an error that concerns items ([`TrickleError::Panicked`], [`TrickleError::Items`]) the iteration goes on; any
+/// other error is the last item.
 #[must_use = "a farm works only while its results are asked for"]
 pub struct ForkGen<'a, F, M, I: Iterator, R> {
     function: F,
@@ -34,23 +34,22 @@ pub struct ForkGen<'a, F, M, I: Iterator, R> {
     state: State<'a, I, R>,
     /// Results that have arrived, each with the number of its first item.
     ready: VecDeque<(u64, Result<R, TrickleError>)>,
-    /// Something has happened after which there may be new work to issue.
+    /// Something has happened, so there may be new work to issue.
     news: bool,
 }
 
 enum State<'a, I: Iterator, R> {
     Running(Box<Farm<'a, I, Reply<R>>>),
-    /// Could not even begin.
+    /// Failed before it began.
     Refused(TrickleError),
     Over,
 }
 
 impl<'a> Vms<'a> {
-    /// Has every item of `work` worked on by whichever VM is free, and returns all the results in the order of the
-    /// items.
+    /// Distributes the items of `work` to whichever VMs are free, and returns all results in the order of the items.
     ///
     /// The function takes one item (`fn(T) -> R`, one result per item) or a whole chunk (`fn(Vec<T>) -> R`, one result
-    /// per chunk). Work of a VM that dies is done by another; every item has exactly one result.
+    /// per chunk). If a VM dies, its work is done by another; every item has exactly one result.
     ///
     /// ```no_run
     /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
@@ -65,7 +64,7 @@ impl<'a> Vms<'a> {
     /// ```
     ///
     /// # Errors
-    /// The first error that [`forkgen`](Self::forkgen) returns; the rest of the work is given up.
+    /// The first error that [`forkgen`](Self::forkgen) returns; the rest of the work is abandoned.
     ///
     /// # Blocking
     /// Until everything has been done.
@@ -84,8 +83,8 @@ impl<'a> Vms<'a> {
         self.forkgen(function, work, chunk).in_order()
     }
 
-    /// Like [`forkwork`](Self::forkwork), but returns an iterator over the results as they come in, so that partial
-    /// results can be used while the rest is being worked on.
+    /// Like [`forkwork`](Self::forkwork), but returns an iterator over the results as they arrive, so that partial
+    /// results can be used while the farm is running.
     ///
     /// ```no_run
     /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
@@ -98,9 +97,9 @@ impl<'a> Vms<'a> {
     /// ```
     ///
     /// # Errors
-    /// Each item of the iterator may be one: [`TrickleError::Panicked`] and [`TrickleError::Items`] in place of results;
-    /// [`TrickleError::ChunkZero`], [`TrickleError::Unsendable`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`] and
-    /// [`TrickleError::Stopped`] as the last one.
+    /// Items of the iterator may be errors: [`TrickleError::Panicked`] and [`TrickleError::Items`] in place of results;
+    /// [`TrickleError::ChunkZero`], [`TrickleError::Unsendable`], [`TrickleError::NoVmLeft`], [`TrickleError::Deadly`]
+    /// and [`TrickleError::Stopped`] as the last item.
     ///
     /// # Blocking
     /// `next` waits until a result has arrived.
@@ -132,7 +131,7 @@ where
     R: RemoteSend,
     M: 'static,
 {
-    /// Has a function called each time that something was finished or a VM was lost.
+    /// Calls a function whenever a chunk was finished or a VM was lost.
     pub fn on_progress(mut self, callback: impl FnMut(Progress) + 'a) -> Self {
         if let State::Running(farm) = &mut self.state {
             farm.on_progress(callback);
@@ -140,26 +139,26 @@ where
         self
     }
 
-    /// Has an item done again, up to so many times, if the function panics on it or takes longer than the
+    /// How many times an item is tried again if the function panics on it or takes longer than the
     /// [deadline](Self::deadline). Default: 0.
     pub fn retries(self, retries: u32) -> Self {
         self.with(|options| options.retries = retries)
     }
 
-    /// How long a VM may work on one chunk; what else it has to do before does not count. One that takes longer is cancelled, and
-    /// counts as failed, with [`TrickleError::TimedOut`]; a VM that does not end it within two seconds even then is given up.
-    /// Default: no limit.
+    /// How long a VM may work on one chunk, not counting earlier requests. A call that takes longer is cancelled and
+    /// counts as failed, with [`TrickleError::TimedOut`]; a VM that does not end it within two more seconds is
+    /// abandoned. Default: no limit.
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.deadline = Some(deadline))
     }
 
-    /// How many VMs may die of the same work before it is given up, with [`TrickleError::Deadly`]. Default: 3.
+    /// How many VMs may die of the same work before the farm fails with [`TrickleError::Deadly`]. Default: 3.
     pub fn attempts(self, attempts: usize) -> Self {
         self.with(|options| options.attempts = attempts)
     }
 
-    /// Whether VMs that have nothing left to do also do what slow ones have: the result that comes first counts. For
-    /// functions with side effects that must not happen twice, though after a death they may. Default: yes.
+    /// Whether idle VMs also run the chunks of stragglers; the first result counts. Turn it off for functions whose
+    /// side effects must not happen twice, though they still may after a death. Default: yes.
     pub fn speculate(self, speculate: bool) -> Self {
         self.with(|options| options.speculate = speculate)
     }
@@ -171,10 +170,10 @@ where
         self
     }
 
-    /// Waits for everything, as [`Vms::forkwork`] does, and returns the results in the order of the items.
+    /// Waits for all results, as [`Vms::forkwork`] does, and returns them in the order of the items.
     ///
     /// # Errors
-    /// The first error; the rest of the work is given up.
+    /// The first error; the rest of the work is abandoned.
     ///
     /// # Blocking
     /// Until everything has been done.
@@ -191,7 +190,7 @@ where
         while let State::Running(farm) = &mut self.state
             && (self.news || self.ready.is_empty())
         {
-            // First of all new work is issued: while the caller uses a result, no VM should wait for it.
+            // New work is issued first: no VM should be idle while the caller uses a result.
             self.news = false;
             let function = self.function;
             let next = farm.advance(&mut |vm, _, load| issue::<F, M, I::Item>(vm, function, load));
@@ -235,7 +234,7 @@ where
     T: RemoteSend,
     M: 'static,
 {
-    // The closures capture a function that has no bytes, so they have none themselves.
+    // The closures capture only a zero-sized function, so they are zero-sized themselves.
     match load {
         Load::One(args) => {
             vm.rai().call_packed(move |chunk: Vec<T>| timed(|| vec![function.run(chunk)]), args)
@@ -249,14 +248,14 @@ where
     }
 }
 
-/// A result, and how many microseconds it took.
+/// Returns a result, and how many microseconds it took.
 pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, u64) {
     let start = uptime();
     let result = work();
     (result, u64::try_from(uptime().saturating_sub(start).as_micros()).unwrap_or(u64::MAX))
 }
 
-/// Takes the results of a chunk, each with the number of its item, or has done again what failed.
+/// Takes the results of a chunk, each with the number of its item, or retries the items that failed.
 fn accept<'a, I, R>(
     farm: &mut Farm<'a, I, Reply<R>>,
     ready: &mut VecDeque<(u64, Result<R, TrickleError>)>,
@@ -284,7 +283,7 @@ fn accept<'a, I, R>(
         }
         Ok(reply) => {
             let failed = reply.iter().any(Result::is_err);
-            // What failed is decoded only if it is needed: each of them travels alone from then on.
+            // Failed items are decoded only for a retry: each is sent alone from then on.
             let unpacked = (per_item && again && failed).then(|| open.args.unpack().ok()).flatten();
             let mut values = unpacked.map_or_else(Vec::new, |(values,)| values).into_iter();
             for (item, result) in (open.items.start..).zip(reply) {

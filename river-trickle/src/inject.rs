@@ -1,8 +1,8 @@
-//! Injection (paper, section 2.1): data, functions and objects are put on VMs under a name, and are found there by whoever
-//! knows it. They are gone when the program ends.
+//! Injection (paper, section 2.1): data, functions and objects are put on VMs under a name, by which functions that run
+//! there can find them. They are gone when the program ends.
 //!
-//! Functions need not be injected to be called: the program itself travels. Injecting one gives it a name, for
-//! callers that do not know the function.
+//! Functions need not be injected to be called: the program itself is sent. Injecting a function gives it a name, for
+//! callers that do not link to it.
 
 use river_rai::{Object, Packed, RemoteFn, RemoteSend};
 
@@ -12,7 +12,7 @@ use crate::vm::Vm;
 use crate::vms::Vms;
 
 impl<'a> Vm<'a> {
-    /// Puts a copy of a value on the VM. The handle reads and changes it; functions that run there use it in place,
+    /// Puts a copy of a value on the VM. The handle reads and changes it; functions that run there access it in place,
     /// by [`with_named`](river_rai::current::with_named).
     ///
     /// ```no_run
@@ -27,19 +27,19 @@ impl<'a> Vm<'a> {
     /// [`TrickleError::Call`].
     ///
     /// # Blocking
-    /// Until it is there.
+    /// Until the value is on the VM.
     pub fn inject<T: RemoteSend>(&self, name: &str, value: T) -> Result<Object<'a, T>, TrickleError> {
         self.rai().put(name, value).map_err(|error| self.error(error))
     }
 
-    /// Makes an object on the VM and puts it there under a name. Unlike what [`create`](Self::create) makes, it does not
-    /// go with its handle.
+    /// Makes an object on the VM, under a name. Unlike an object made by [`create`](Self::create), it outlives its
+    /// handle.
     ///
     /// # Errors
     /// [`TrickleError::Call`].
     ///
     /// # Blocking
-    /// Until it is there.
+    /// Until the object is on the VM.
     pub fn inject_object<F, Args>(
         &self,
         name: &str,
@@ -61,7 +61,7 @@ impl<'a> Vm<'a> {
     /// [`TrickleError::Call`].
     ///
     /// # Blocking
-    /// Until it is known there.
+    /// Until the VM knows the name.
     pub fn inject_fn<F, Args>(&self, name: &str, function: F) -> Result<(), TrickleError>
     where
         F: RemoteFn<Args>,
@@ -74,7 +74,7 @@ impl<'a> Vm<'a> {
     /// Calls a function by the name under which it was injected. The types must be those of the function.
     ///
     /// # Errors
-    /// [`TrickleError::Call`]; it says what types the function has if they are others.
+    /// [`TrickleError::Call`]; if the types do not match, it shows those of the function.
     ///
     /// # Blocking
     /// Until the function has returned or the VM is gone.
@@ -86,7 +86,7 @@ impl<'a> Vm<'a> {
         self.rai().call_named(name, args).map_err(|error| self.error(error))
     }
 
-    /// A handle on what was injected under that name.
+    /// Returns a handle to what was injected under that name.
     #[must_use]
     pub fn named<T: Send + 'static>(&self, name: &str) -> Object<'a, T> {
         self.rai().named(name)
@@ -94,14 +94,14 @@ impl<'a> Vm<'a> {
 }
 
 impl<'a> Vms<'a> {
-    /// Puts a copy of a value on every VM, encoded once: handles in the order of the VMs. VMs that [join](Self::grow) later
-    /// get a copy, too, so the encoded value is kept here until another takes its name.
+    /// Puts a copy of a value on every VM, encoded once; returns handles in the order of the VMs. VMs that
+    /// [join](Self::grow) later get a copy too, so the encoded value is kept until its name is used again.
     ///
     /// # Errors
     /// As [`Vm::inject`].
     ///
     /// # Blocking
-    /// Until it is everywhere.
+    /// Until the value is on all VMs.
     pub fn inject<T: RemoteSend>(&self, name: &str, value: T) -> Result<Vec<Object<'a, T>>, TrickleError> {
         let value = self.packed((value,))?;
         self.put(Injection::data(name, move |rai, name| {
@@ -110,13 +110,13 @@ impl<'a> Vms<'a> {
         Ok(self.iter().map(|vm| vm.named(name)).collect())
     }
 
-    /// Makes an object on every VM and puts it there under a name, and on those that [join](Self::grow) later.
+    /// Makes an object on every VM, under a name, and on those that [join](Self::grow) later.
     ///
     /// # Errors
     /// As [`Vm::inject_object`].
     ///
     /// # Blocking
-    /// Until all are there: they are made at the same time.
+    /// Until all objects exist; they are made concurrently.
     pub fn inject_object<F, Args>(
         &self,
         name: &str,
@@ -141,7 +141,7 @@ impl<'a> Vms<'a> {
     /// As [`Vm::inject_fn`].
     ///
     /// # Blocking
-    /// Until it is known everywhere.
+    /// Until all VMs know the name.
     pub fn inject_fn<F, Args>(&self, name: &str, function: F) -> Result<(), TrickleError>
     where
         F: RemoteFn<Args>,

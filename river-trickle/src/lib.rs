@@ -1,8 +1,8 @@
 //! Trickle: task farming over River's virtual machines.
 //!
-//! A program connects to the VMs that are there, calls functions on them, forks and joins, or has a pile of work
-//! spread over whichever VM is free. After "Python-based Distributed Programming with Trickle" (Benson and Fedosov);
-//! its `inject` is needed for data only, as the program itself travels.
+//! A program connects to the available VMs, calls functions on them, forks and joins, or distributes a large number of
+//! work items to whichever VMs are free. After "Python-based Distributed Programming with Trickle" (Benson and
+//! Fedosov); unlike there, `inject` is needed for data only, as the program itself is sent to the VMs.
 //!
 //! ```no_run
 //! use river_core::{ExitCode, Vr};
@@ -31,36 +31,38 @@
 //!
 //! [`Vms::forkwork`], [`Vms::forkgen`] and [`Vms::forkfold`] give its work to the others: every item has exactly one
 //! accepted result, though a function may have begun twice. Items on which three VMs died are given up, with an error
-//! that tells how. A function that panics kills nothing; its items have an error for a result, or are
-//! [tried again](ForkGen::retries). What takes too long is [cancelled](ForkGen::deadline); what is slow is also done by
-//! another VM when there is nothing else to do. Calls and forks name one VM and fail with it.
+//! that shows how they died. A function that panics does not end its VM; its items yield an error, or are
+//! [retried](ForkGen::retries). Chunks that take too long are [cancelled](ForkGen::deadline); those of stragglers are
+//! also run by another VM that is idle. Calls and forks name one VM and fail with it.
 //!
-//! VMs may [join](Vms::grow) while a farm works, and [leave](Vms::drain) without a loss. [`Vms::release`] gives them all back.
+//! VMs may [join](Vms::grow) while a farm runs, and be [drained](Vms::drain) without losing work. [`Vms::release`]
+//! gives all of them back.
 //!
 //! # Where things are
 //!
-//! [`connect`], [`connect_or_start`] and [`start`] give [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`] and
-//! [`joinany`] end what [`fork`] began; [`Vms::inject`] leaves data where functions find it. A farm over items is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and are to
-//! be combined, [`Vms::forkfold`]; [`Work`] says which functions it takes, [`Chunk`] how many items travel together.
+//! [`connect`], [`connect_or_start`] and [`start`] return [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`]
+//! and [`joinany`] wait for what [`fork`] started; [`Vms::inject`] puts data where functions find it. A farm over items
+//! is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and must be combined, [`Vms::forkfold`]; [`Work`]
+//! describes the functions that it takes, [`Chunk`] how many items are sent together.
 //!
 //! # Layers, lowest first
 //!
 //! A module uses only modules above it in this list.
 //!
-//! * `chunk`: how work is cut
-//! * `pace`: how long things take
-//! * `progress`: how far a farm has come
-//! * `work`: what a farm can call
+//! * `chunk`: how work is cut into chunks
+//! * `pace`: measures how long things take
+//! * `progress`: the progress of a farm
+//! * `work`: functions that a farm can call
 //! * `error`: what can go wrong
-//! * `scheduler`: who works on what, a state machine
-//! * `options`: how a farm deals with what goes wrong
-//! * `scout`: finding further VMs
-//! * `lot`: who comes and goes
-//! * `vm`: a handle on one VM
-//! * `vms`: handles on all of them
+//! * `scheduler`: which VM works on what, a state machine
+//! * `options`: how a farm deals with failures
+//! * `scout`: finds further VMs
+//! * `lot`: which VMs come and go
+//! * `vm`: a handle to one VM
+//! * `vms`: a handle to all of them
 //! * `inject`: data, functions and objects with names
 //! * `fork`: fork and join
-//! * `connect`: finding VMs
+//! * `connect`: finds VMs
 //! * `farm`: the scheduler, driven by calls and their answers
 //! * `forkgen`: independent items
 //! * `forkfold`: items that are folded into one value

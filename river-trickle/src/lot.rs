@@ -1,7 +1,8 @@
-//! Which VMs have come and gone, who uses them, and giving them back: shared by all handles on the VMs of a farm.
+//! Tracks which VMs have joined and left and which are in use, and gives them back: shared by all handles to the VMs of
+//! a farm.
 //!
-//! A VM that is to go, because it is drained or the program lets it go, is given back when nobody has work on it any more:
-//! neither a farm that runs nor a fork that is not joined.
+//! A VM that is leaving, because it is drained or released, is given back when it has no more work: neither from a
+//! running farm nor from a fork that is not joined.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -15,12 +16,12 @@ use river_rai::{CallError, Pending, Rai};
 use crate::progress::say;
 use crate::scout::Scout;
 
-/// A VM, as far as it matters here.
+/// A VM, as this module needs it.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'v> {
     pub(crate) rai: Rai<'v>,
     pub(crate) name: &'v str,
-    /// The lease, if it is this program's to give back.
+    /// The lease, if this program must give it back.
     pub(crate) info: Option<&'v VmInfo>,
 }
 
@@ -28,12 +29,12 @@ pub(crate) struct Place<'v> {
 #[derive(Clone)]
 pub(crate) struct Injection {
     name: String,
-    /// Functions and data do not share their names.
+    /// Functions and data have separate namespaces.
     is_function: bool,
     put: Rc<Put>,
 }
 
-/// Begins to put it there.
+/// Begins to put it on a server.
 type Put = dyn for<'a> Fn(Rai<'a>, &str) -> Result<Pending<'a, ()>, CallError>;
 
 impl Injection {
@@ -66,43 +67,44 @@ impl fmt::Debug for Injection {
 pub(crate) struct Lot {
     pub(crate) joined: RefCell<Vec<(VmInfo, VrId)>>,
     leaving: RefCell<HashSet<VrId>>,
-    /// Given back, or dead.
+    /// Servers of VMs that were given back or are dead.
     left: RefCell<HashSet<VrId>>,
-    /// VMs whose servers alone have ended.
+    /// VMs that are still leased, but whose servers have ended.
     unused: RefCell<Vec<VmInfo>>,
     pub(crate) scout: RefCell<Option<Scout>>,
     farms: Cell<usize>,
-    /// VMs that a farm which runs has let go, and that wait for forks to be joined.
+    /// VMs that running farms have finished with, but that still have forks to be joined.
     parted: RefCell<HashSet<VrId>>,
-    /// Forks that are not joined, by server.
+    /// Unjoined forks, counted per server.
     forks: RefCell<HashMap<VrId, usize>>,
-    /// What VMs that join get, oldest first.
+    /// What is put on VMs that join, oldest first.
     injected: RefCell<Vec<Injection>>,
 }
 
-/// How long to wait for the news that a server which was given back has ended.
+/// How long to wait for the notice that a server that was given back has ended.
 const NEWS: Duration = Duration::from_secs(2);
 
-/// Hears that a server has ended which was given back: it was wanted, so no receive of the program should.
+/// Consumes the notice of the end of a server that was given back: it was intended, so no receive of the program should
+/// report it.
 fn hear_of_end(server: Rai<'_>) {
-    // One that is out of reach is told of when it is.
+    // If it is out of reach, the notice comes when its link is lost.
     let _ = server.wait_for_end(NEWS);
 }
 
 impl Lot {
-    /// A VM is to go, as soon as it can.
+    /// Makes a VM leave as soon as it can.
     pub(crate) fn drain(&self, vm: Place<'_>) {
         self.leaving.borrow_mut().insert(vm.rai.server());
         self.settle(vm);
     }
 
-    /// The VMs that others want back, if anybody has to go as far as is known.
+    /// Returns the VMs that were asked to leave from outside, or `None` if no VM is known to be leaving.
     pub(crate) fn who_leaves(&self, vr: &Vr) -> Option<Vec<VmId>> {
         let wanted = vr.leaving();
         (!self.leaving.borrow().is_empty() || !wanted.is_empty()).then_some(wanted)
     }
 
-    /// Whether a VM has to go, if others want these back.
+    /// Whether a VM must leave, given those that were asked to from outside.
     pub(crate) fn is_among(&self, wanted: &[VmId], vm: Place<'_>) -> bool {
         self.leaving.borrow().contains(&vm.rai.server())
             || vm.info.is_some_and(|info| wanted.contains(&info.id))
@@ -116,28 +118,28 @@ impl Lot {
         self.left.borrow().contains(&vm.rai.server())
     }
 
-    // ---- what is there ----
+    // ---- what is on the VMs ----
 
-    /// All VMs have this, so those that join are to have it, too.
+    /// Records what was put on all VMs, to be put on VMs that join.
     pub(crate) fn keep(&self, injection: Injection) {
         let mut injected = self.injected.borrow_mut();
         injected.retain(|old| (&old.name, old.is_function) != (&injection.name, injection.is_function));
         injected.push(injection);
     }
 
-    /// Puts on a VM what all have.
+    /// Puts on a VM what all others have.
     pub(crate) fn furnish(&self, vm: Place<'_>) -> Result<(), CallError> {
         let injected = self.injected.borrow().clone();
         injected.iter().try_for_each(|injection| injection.put(vm.rai)?.wait())
     }
 
-    // ---- who has work there ----
+    // ---- which VMs have work ----
 
     pub(crate) fn begin_farm(&self) {
         self.farms.set(self.farms.get() + 1);
     }
 
-    /// True: it was the last one.
+    /// Returns `true` if it was the last one.
     pub(crate) fn end_farm(&self) -> bool {
         self.farms.set(self.farms.get() - 1);
         self.farms.get() == 0
@@ -158,7 +160,7 @@ impl Lot {
         self.forks.borrow().get(&vm.rai.server()).is_some_and(|forks| *forks > 0)
     }
 
-    /// Gives a VM back if it is to go and nobody has work there.
+    /// Gives a VM back if it is leaving and has no work.
     pub(crate) fn settle(&self, vm: Place<'_>) {
         let farmed = self.farms.get() > 0 && !self.parted.borrow().contains(&vm.rai.server());
         if !farmed && self.is_leaving(vm) {
@@ -166,7 +168,7 @@ impl Lot {
         }
     }
 
-    /// Gives a VM back on which no farm has work, unless there are forks: then the last of them does.
+    /// Gives back a VM on which no farm has work; if it has forks, the end of the last one does.
     pub(crate) fn release(&self, vm: Place<'_>) {
         if self.has_forks(vm) {
             self.leaving.borrow_mut().insert(vm.rai.server());
@@ -176,7 +178,7 @@ impl Lot {
         self.give_up(vm);
     }
 
-    /// Gives a VM back, whatever is on it.
+    /// Gives a VM back, whatever runs on it.
     pub(crate) fn give_up(&self, vm: Place<'_>) {
         if !self.leave(vm) {
             return;
@@ -193,7 +195,7 @@ impl Lot {
         }
     }
 
-    /// Gives a VM back that has come and cannot be used: it is not looked at again.
+    /// Gives back a VM that has joined but cannot be used: it is not considered again.
     pub(crate) fn pass_over(&self, vm: Place<'_>) {
         if let (Some(scout), Some(info)) = (&*self.scout.borrow(), vm.info) {
             scout.pass_over(info.id);
@@ -201,7 +203,7 @@ impl Lot {
         self.give_up(vm);
     }
 
-    /// Gives VMs back all at once, whatever is on them.
+    /// Gives several VMs back at once, whatever runs on them.
     pub(crate) fn give_up_all<'v>(
         &self,
         vr: &Vr,
@@ -214,7 +216,7 @@ impl Lot {
                     leased.push(info.clone());
                     servers.push(vm.rai);
                 }
-                // It may have ended by itself.
+                // It may have ended already.
                 None => drop(vm.rai.stop()),
             }
         }
@@ -223,7 +225,7 @@ impl Lot {
         Ok(())
     }
 
-    /// A VM's server is gone, and another may take its place.
+    /// A VM's server is gone, and another server may take its place.
     pub(crate) fn died(&self, vm: Place<'_>, why: &Why) {
         if !self.leave(vm) {
             return;
@@ -232,14 +234,14 @@ impl Lot {
         match why {
             // The VM can be used again.
             Why::HostDied { .. } => drop(vm.rai.vr().release(std::slice::from_ref(info))),
-            // Of one that is out of reach nothing is to be waited for.
+            // A VM that is out of reach cannot be waited for.
             Why::LostLink { .. } => {}
-            // What else the program has there goes on.
+            // Anything else that the program runs there goes on.
             _ => self.unused.borrow_mut().push(info.clone()),
         }
     }
 
-    /// A VM is not here any more. False: that was known.
+    /// Marks a VM as left. Returns `false` if it already was.
     fn leave(&self, vm: Place<'_>) -> bool {
         let news = self.left.borrow_mut().insert(vm.rai.server());
         self.leaving.borrow_mut().remove(&vm.rai.server());

@@ -1,19 +1,19 @@
-//! How a farm deals with what goes wrong.
+//! How a farm deals with failures.
 
 use std::time::Duration;
 
-/// What can be set on a farm before it runs.
+/// The settings of a farm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// How often an item is done again whose function panicked or took too long.
+    /// How many times an item is tried again if its function panicked or took too long.
     pub(crate) retries: u32,
     /// How long a chunk may take.
     pub(crate) deadline: Option<Duration>,
-    /// VMs that may die of the same chunk.
+    /// How many VMs may die of the same chunk.
     pub(crate) attempts: usize,
-    /// Whether somebody may want to end the farm.
+    /// Whether the farm may be cancelled from outside.
     pub(crate) cancellable: bool,
-    /// Whether idle VMs do the work of slow ones as well.
+    /// Whether idle VMs also run the chunks of stragglers.
     pub(crate) speculate: bool,
 }
 

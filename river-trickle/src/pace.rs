@@ -1,10 +1,10 @@
-//! How long things take: what decides on the size of chunks and windows, and who is slow.
+//! Measures how long things take, which determines the size of chunks and windows, and which VMs are slow.
 
 use std::time::Duration;
 
-/// A VM should have work for so long in its queue, or messages cost more than the work.
+/// A VM should have this much work queued, or messages cost more than the work.
 const AHEAD: Duration = Duration::from_millis(2);
-/// So many bytes may wait there for that reason.
+/// At most this many bytes may be queued for that reason.
 const BYTES: usize = 256 << 10;
 /// The largest window.
 const MOST: usize = 1024;
@@ -12,9 +12,9 @@ const MOST: usize = 1024;
 const WARM_UP: u32 = 16;
 /// Weight of the newest measurement.
 const WEIGHT: f64 = 0.2;
-/// A VM is slow if it has been silent for so many times the usual, ...
+/// A VM is slow if it has been silent for this many times the average of a batch, ...
 const SLOW: u32 = 4;
-/// ... but not before.
+/// ... but at least for this long.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
@@ -34,14 +34,14 @@ impl Pace {
         Self { chunk: 0.0, item: 0.0, batch: 0.0, pull: 0.0, bytes: 0.0, finished: 0, window }
     }
 
-    /// A chunk of that size was cut off the work.
+    /// Records that a chunk of that size was pulled from the work.
     pub(crate) fn pulled(&mut self, took: Duration, bytes: usize) {
         let weight = if self.bytes == 0.0 { 1.0 } else { WEIGHT };
         average(&mut self.pull, took.as_secs_f64(), weight);
         average(&mut self.bytes, bytes as f64, weight);
     }
 
-    /// A VM has done a batch.
+    /// Records that a VM has done a batch.
     pub(crate) fn finished(&mut self, took: Duration, chunks: usize, items: u64) {
         let weight = if self.finished == 0 { 1.0 } else { WEIGHT };
         self.finished = self.finished.saturating_add(1);
@@ -62,12 +62,12 @@ impl Pace {
         self.window
     }
 
-    /// How long an item takes, if any was measured.
+    /// The time per item, if measured.
     pub(crate) fn per_item(&self) -> Option<Duration> {
         (self.finished > 0).then(|| Duration::from_secs_f64(self.item))
     }
 
-    /// How long a VM may be silent before others do its work as well. `None`: nothing was measured yet.
+    /// How long a VM may be silent before others run its work as well. `None` if nothing was measured yet.
     pub(crate) fn patience(&self) -> Option<Duration> {
         (self.finished > 0).then(|| (SLOW * Duration::from_secs_f64(self.batch)).max(PATIENCE))
     }

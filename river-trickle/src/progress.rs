@@ -1,4 +1,4 @@
-//! How far a farm has come.
+//! The progress of a farm.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What a progress callback is told, each time after some items were finished or a VM came or was lost.
+/// The argument of a progress callback, which is called whenever items were finished or a VM joined or was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many items are done. May decrease in a `forkfold`, when a VM dies with what it had folded.
+    /// How many items are done. May decrease in a `forkfold`, when a VM dies with the items that it had folded.
     pub done_items: u64,
-    /// How many items there are, if the work knows it.
+    /// How many items there are, if known.
     pub total_items: Option<u64>,
-    /// How many VMs work.
+    /// How many VMs are working.
     pub vms: usize,
     /// How many VMs were lost.
     pub lost: usize,
@@ -29,7 +29,7 @@ impl Progress {
         self.done_items as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// How long the rest will take at that rate; `None` if it is not known how much there is, or nothing is done yet.
+    /// How long the rest will take at that rate; `None` if the total is unknown, or nothing is done yet.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let left = self.total_items?.saturating_sub(self.done_items);
@@ -38,8 +38,8 @@ impl Progress {
     }
 }
 
-/// A bar on stderr, for `on_progress`: items done, rate, remaining time and VMs. Silent if stderr is no terminal, gone
-/// when the farm ends.
+/// A progress bar on stderr, for `on_progress`: items done, rate, remaining time and VMs. Silent if stderr is not a
+/// terminal, and removed when the farm ends.
 ///
 /// ```no_run
 /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
@@ -79,7 +79,7 @@ impl Drop for Bar {
     }
 }
 
-/// Tells people something on stderr. That nobody can read it any more is no reason to fail.
+/// Prints a notice to stderr. It is no error if stderr is closed.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(format!("[trickle: {text}]\n").as_bytes());
 }

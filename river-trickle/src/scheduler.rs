@@ -1,23 +1,24 @@
-//! Who works on what: the state machine under every farm.
+//! Which VM works on what: the state machine under every farm.
 //!
-//! It knows numbers of chunks and VMs only: no messages, no values, no clock. Events are told by `handle_*`;
-//! [`Scheduler::poll`] says what to do next until it says `Wait`. Two promises are kept whatever the order of events:
+//! It only knows the numbers of chunks and VMs: no messages, no values, no clock. Events are reported by `handle_*`;
+//! [`Scheduler::poll`] returns what to do next, until it returns `Wait`. It keeps two guarantees, whatever the order of
+//! events:
 //!
-//! * every chunk is accepted exactly once: what was on a VM that died goes to another, and what that VM, or a copy
-//!   that was slower, may still say is ignored;
-//! * it ends: with `Done`, or with a [`Defeat`] that says which deaths were too many.
+//! * every chunk is accepted exactly once: the chunks of a VM that died go to others, and late results, from that VM or
+//!   from a slower copy, are ignored;
+//! * it terminates: with `Done`, or with a [`Defeat`] that names the fatal deaths.
 //!
 //! Every VM has up to a *window* of chunks outstanding, so that it has the next one when it finishes one. If chunks are
-//! so small that a message costs more than the work, the window is made larger, and half a window travels as one
-//! *batch*. A VM works in order of arrival, so when it dies only its first batch is suspected of having killed it. If that
-//! was more than one chunk, each of them travels alone from then on, and the next death tells which one it is.
+//! so small that a message costs more than the work, the window grows, and half a window is sent as one *batch*. A VM
+//! works in order of arrival, so when it dies only its first batch is suspected of having killed it. If that was more
+//! than one chunk, each of them is sent alone from then on, and the next death shows which one it is.
 //!
-//! A farm is *direct* (a finished chunk is accepted at once) or *held*: results stay on the VM, accumulated, and
-//! the chunks are accepted together when the accumulated result has been collected.
+//! A farm is *direct* (a finished chunk is accepted at once) or *held*: results accumulate on the VM, and the chunks
+//! are accepted together when the accumulated result has been collected.
 //!
-//! * `poll`: what to do next
-//! * `events`: what has happened, as long as all goes well
-//! * `recovery`: what has gone wrong
+//! * `poll`: decides what to do next
+//! * `events`: events of the normal case
+//! * `recovery`: failures
 
 mod events;
 mod poll;
@@ -25,50 +26,50 @@ mod recovery;
 
 use std::collections::{HashMap, VecDeque};
 
-/// Chunks outstanding per VM at least: one that is worked on, and one so that the VM need not wait for a round trip.
+/// The minimum number of chunks outstanding per VM: one that is worked on, and one that hides the round trip.
 pub(crate) const PREFETCH: usize = 2;
-/// VMs that may die of the same chunk before it is given up.
+/// How many VMs may die of the same chunk before it is given up.
 pub(crate) const ATTEMPTS: usize = 3;
 
-/// Counts chunks in the order in which they were pulled.
+/// Identifies a chunk; numbered in the order in which they were pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ChunkId(pub(crate) u64);
 
-/// Counts batches in the order in which they were issued.
+/// Identifies a batch; numbered in the order in which they were issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct BatchId(pub(crate) u64);
 
-/// Counts VMs in the order in which they joined.
+/// Identifies a VM; numbered in the order in which they joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct VmIndex(pub(crate) usize);
 
-/// Where results stay.
+/// What happens to results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Direct,
     Held,
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Cut a chunk off the work; answer with `handle_pulled` or `handle_exhausted`.
+    /// Pull a chunk from the work; answer with `handle_pulled` or `handle_exhausted`.
     Pull,
     /// Send chunks to a VM, in one message.
     Issue { batch: BatchId, chunks: Vec<ChunkId>, vm: VmIndex },
     /// Fetch what a VM has accumulated; answer with `handle_collected`.
     Collect { vm: VmIndex },
-    /// Give back a VM that was to leave and has nothing left to do.
+    /// Give back a VM that was leaving and has nothing left to do.
     Release { vm: VmIndex },
     /// Nothing until the next event.
     Wait,
     /// Every chunk has been accepted.
     Done,
-    /// There is no way to go on.
+    /// The farm cannot go on.
     GiveUp(Defeat),
 }
 
-/// Why there is no way to go on. Deaths are VMs in the order in which they died.
+/// Why the farm cannot go on. Deaths are VMs in the order in which they died.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Defeat {
     Deadly { chunk: ChunkId, deaths: Vec<VmIndex> },
@@ -79,10 +80,10 @@ pub(crate) enum Defeat {
 pub(crate) struct Scheduler {
     mode: Mode,
     vms: Vec<Vm>,
-    /// Chunks that are not accepted.
+    /// Chunks that are not accepted yet.
     open: HashMap<ChunkId, Open>,
     batches: HashMap<BatchId, Batch>,
-    /// Chunks that no VM has, to be issued before new ones are pulled.
+    /// Chunks that no VM has; they are issued before new ones are pulled.
     ready: VecDeque<ChunkId>,
     pulled: u64,
     issued: u64,
@@ -90,19 +91,19 @@ pub(crate) struct Scheduler {
     deaths: Vec<VmIndex>,
     deadly: Option<ChunkId>,
     window: usize,
-    /// Deaths after which a chunk is given up.
+    /// The number of deaths after which a chunk is given up.
     attempts: usize,
-    /// VMs may still come, so having none is no defeat.
+    /// Whether VMs may still join, so that having none is not a defeat.
     may_join: bool,
 }
 
 #[derive(Debug, Default)]
 struct Open {
-    /// The deaths of which it is suspected.
+    /// The deaths that it is suspected of.
     deaths: Vec<VmIndex>,
     /// How many VMs have it.
     copies: usize,
-    /// It may be deadly, or never end, so it does not share a batch, and is not copied.
+    /// Whether it may be deadly, or never end, so that it must not share a batch nor be copied.
     alone: bool,
 }
 
@@ -118,7 +119,7 @@ struct Batch {
 enum Life {
     #[default]
     Working,
-    /// Finishes what it has and leaves.
+    /// Finishes its batches and leaves.
     Leaving,
     Gone,
 }
@@ -126,13 +127,13 @@ enum Life {
 #[derive(Debug, Default)]
 struct Vm {
     life: Life,
-    /// Issued and not finished, oldest first.
+    /// Batches that were issued and are not finished, oldest first.
     batches: VecDeque<BatchId>,
-    /// How many chunks they are.
+    /// The number of their chunks.
     outstanding: usize,
-    /// Answers that come too late to be of use, and that have not come.
+    /// The number of answers that are still expected but will be ignored.
     stale: usize,
-    /// It has not been heard of for long: others may do its work as well.
+    /// It has been silent for long: others may run its chunks as well.
     slow: bool,
     /// Finished but not collected.
     held: Vec<ChunkId>,
@@ -148,7 +149,7 @@ impl Vm {
             && self.outstanding + batch <= window
     }
 
-    /// It does not have a batch of so many chunks any more.
+    /// Removes a batch of this many chunks.
     fn lays_down(&mut self, batch: BatchId, chunks: usize) {
         self.outstanding -= chunks;
         self.batches.retain(|other| *other != batch);
@@ -178,12 +179,12 @@ impl Scheduler {
         self.mode
     }
 
-    /// How many VMs are there.
+    /// The number of VMs that are not gone.
     pub(crate) fn alive(&self) -> usize {
         self.vms.iter().filter(|vm| vm.life != Life::Gone).count()
     }
 
-    /// How many VMs take work.
+    /// The number of VMs that take work.
     pub(crate) fn working(&self) -> usize {
         self.vms.iter().filter(|vm| vm.life == Life::Working).count()
     }
@@ -192,12 +193,12 @@ impl Scheduler {
         self.vms[vm.0].life == Life::Gone
     }
 
-    /// The batch that a VM works on.
+    /// The batch that a VM is working on.
     pub(crate) fn first_batch(&self, vm: VmIndex) -> Option<BatchId> {
         self.vms[vm.0].batches.front().copied()
     }
 
-    /// Whether a VM has yet to answer what was taken from it.
+    /// Whether a VM still has to answer for work that was taken from it.
     pub(crate) fn owes(&self, vm: VmIndex) -> bool {
         self.vms[vm.0].stale > 0
     }

@@ -1,7 +1,7 @@
-//! Finding further VMs while a farm runs: a helper VR of the initiator's process that searches, leases and deploys, so that
-//! the farm need not wait for that.
+//! Finds further VMs while a farm runs: a helper VR in the initiator's process that searches, leases and deploys, so
+//! that the farm need not wait.
 //!
-//! What it has found lies in memory that both share: a message might find the initiator's mailbox full.
+//! Its findings are in memory that both share: a message might find the initiator's mailbox full.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::error::TrickleError;
 
 /// Nothing is ever sent on this channel.
 const NOTHING: Channel = Channel::named("trickle.nothing");
-/// How long it rests between two searches.
+/// The pause between two searches.
 const REST: Duration = Duration::from_secs(1);
 
 /// A search that goes on until this is dropped.
@@ -27,20 +27,20 @@ pub(crate) struct Scout {
 #[derive(Debug)]
 struct Shared {
     search: Mutex<Search>,
-    /// Told when VMs are not being taken any more.
+    /// Notified when no VMs are being taken any more.
     taken: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Search {
     over: bool,
-    /// How many VMs are used, with those that were found.
+    /// How many VMs are in use, including those just found.
     used: usize,
-    /// What the initiator has not collected.
+    /// VMs that the initiator has not collected yet.
     found: Vec<(VmInfo, VrId)>,
-    /// Those that cannot be used.
+    /// VMs that cannot be used.
     useless: HashSet<VmId>,
-    /// Whether VMs are being leased and deployed on.
+    /// Whether VMs are being leased and deployed to.
     taking: bool,
 }
 
@@ -60,26 +60,26 @@ impl Scout {
         Ok(Self { shared })
     }
 
-    /// A VM is not used any more.
+    /// A VM is no longer in use.
     pub(crate) fn one_less(&self) {
         let used = &mut self.shared.search().used;
         *used = used.saturating_sub(1);
     }
 
-    /// A VM that was found is of no use.
+    /// Marks a VM that was found as useless.
     pub(crate) fn pass_over(&self, vm: VmId) {
         self.shared.search().useless.insert(vm);
     }
 
-    /// What was found since this was asked last.
+    /// Returns the VMs found since the last call.
     pub(crate) fn found(&self, vr: &Vr) -> Vec<(VmInfo, VrId)> {
-        // When that was is for the record; a VR that diverges from its record is told by whatever it does next.
+        // Recorded for replay; a VR that diverges from its record is told so by its next operation.
         vr.effect(|| std::mem::take(&mut self.shared.search().found)).unwrap_or_default()
     }
 
-    /// Ends the search. What it found until then can be [collected](Self::found), and nothing else comes.
+    /// Ends the search. VMs found until then can still be [collected](Self::found); there will be no others.
     ///
-    /// Waits while VMs are being taken: what is not finished is given back.
+    /// Waits while VMs are being taken: those not finished are given back.
     pub(crate) fn end(&self) {
         let mut search = self.shared.search();
         search.over = true;
@@ -97,14 +97,14 @@ impl Drop for Scout {
 
 fn scout(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> river_core::Result {
     loop {
-        // That none can be had now is no reason to stop.
+        // Finding no VM now is no reason to stop.
         if let Err(error) = look(vr, initiator, most, shared) {
             tracing::debug!(%error, "no further VMs");
         }
         if shared.search().over {
             return Ok(());
         }
-        // Ends early, and for good, with the program.
+        // The end of the program ends the pause early, and the search.
         match vr.receive_until(Selector::on(NOTHING), Some(Instant::now() + REST), |_| true) {
             Err(RecvError::Timeout { .. } | RecvError::Down(_)) => {}
             _ => return Ok(()),
@@ -132,7 +132,7 @@ fn look(vr: &Vr, initiator: VrId, most: Option<usize>, shared: &Shared) -> river
     take(vr, initiator, found, shared)
 }
 
-/// As long as it exists, whoever ends the search waits.
+/// While it exists, ending the search waits.
 struct Taking<'a>(&'a Shared);
 
 impl Drop for Taking<'_> {

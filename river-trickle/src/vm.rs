@@ -1,4 +1,4 @@
-//! A handle on one VM.
+//! A handle to one VM.
 
 use std::fmt;
 use std::rc::Rc;
@@ -10,18 +10,18 @@ use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
 use crate::error::TrickleError;
 use crate::lot::{Lot, Place};
 
-/// A VM of which this program has a server: functions are called on it, and objects live on it.
+/// A VM on which this program has a server: it can call functions and create objects there.
 ///
-/// Cheap to clone. One VM does one thing at a time, in the order in which it was asked.
+/// Cheap to clone. A VM executes one request at a time, in order of arrival.
 #[derive(Clone)]
 pub struct Vm<'a> {
     rai: Rai<'a>,
-    /// How long its calls may take.
+    /// The time limit of its calls.
     limit: Option<Duration>,
     name: Rc<str>,
-    /// The lease, if it is this program's to give back.
+    /// The lease, if this program must give it back.
     info: Option<Rc<VmInfo>>,
-    /// Who is there, and who goes.
+    /// Which VMs have joined and left.
     lot: Rc<Lot>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Vm<'a> {
         Self { rai, limit: None, name: name.into(), info: info.map(Rc::new), lot: lot.clone() }
     }
 
-    /// Who is there, and who goes.
+    /// Which VMs have joined and left.
     pub(crate) fn lot(&self) -> &Lot {
         &self.lot
     }
@@ -40,7 +40,7 @@ impl<'a> Vm<'a> {
         Place { rai: self.rai, name: &self.name, info: self.info.as_deref() }
     }
 
-    /// When a call that is made now is given up.
+    /// The deadline of a call that is made now.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.limit.and_then(|limit| Instant::now().checked_add(limit))
     }
@@ -55,23 +55,23 @@ impl<'a> Vm<'a> {
         &self.name
     }
 
-    /// The connection to its server, for everything that the layer below can do.
+    /// The connection to its server, for everything that river-rai can do.
     #[must_use]
     pub fn rai(&self) -> Rai<'a> {
         self.rai
     }
 
-    /// The same VM, with calls that are given up after that time: with
-    /// [`CallError::Timeout`](river_rai::CallError::Timeout), and cancelled.
+    /// The same VM, but with a time limit for each call: a call that exceeds it is cancelled, and fails with
+    /// [`CallError::Timeout`](river_rai::CallError::Timeout).
     #[must_use]
     pub fn timeout(&self, limit: Duration) -> Self {
         Self { rai: self.rai.timeout(limit), limit: Some(limit), ..self.clone() }
     }
 
-    /// Calls a function on the VM and returns what it returned (paper, section 2.2).
+    /// Calls a function on the VM and returns its result (paper, section 2.2).
     ///
     /// # Errors
-    /// [`TrickleError::Call`]: it panicked, the VM is gone, the values cannot travel.
+    /// [`TrickleError::Call`] if it panicked, the VM is gone, or the values cannot be encoded or decoded.
     ///
     /// # Blocking
     /// Until the function has returned or the VM is gone.
@@ -105,7 +105,7 @@ impl<'a> Vm<'a> {
         self.lot.died(self.place(), &down.why);
     }
 
-    /// What a call on this VM failed with. That it is gone is noted for all.
+    /// Converts the error of a call on this VM. If the VM is gone, that is recorded for all handles.
     pub(crate) fn error(&self, error: CallError) -> TrickleError {
         if let CallError::Down(down) = &error {
             self.died(down);

@@ -1,4 +1,4 @@
-//! Handles on all VMs of a farm.
+//! A handle to all VMs of a farm.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -14,10 +14,10 @@ use crate::progress::say;
 use crate::scout::Scout;
 use crate::vm::Vm;
 
-/// The VMs of a farm, a slice of [`Vm`] with the operations that use all of them.
+/// The VMs of a farm: a slice of [`Vm`], with operations that use all of them.
 ///
-/// VMs can come while it is used, if it [grows](Self::grow), and go, if they are [drained](Self::drain). A farm that runs
-/// uses those that there are; the slice stays as it is until it is [updated](Self::update).
+/// VMs can join while it is used, if it [grows](Self::grow), and leave, if they are [drained](Self::drain). A running
+/// farm uses the VMs that are there; the slice does not change until it is [updated](Self::update).
 #[derive(Clone, Debug)]
 pub struct Vms<'a> {
     vr: &'a Vr,
@@ -26,16 +26,16 @@ pub struct Vms<'a> {
     lot: Rc<Lot>,
 }
 
-/// The VMs as a farm that runs sees them. While it exists, VMs that are drained are not given back under its feet.
+/// The VMs as a running farm sees them. While it exists, draining does not give back VMs that the farm still uses.
 pub(crate) struct Pool<'a> {
     vms: Vms<'a>,
-    /// How many of those that have joined the farm knows.
+    /// How many of the VMs that have joined are known to the farm.
     seen: Cell<usize>,
 }
 
 impl<'a> Vms<'a> {
-    /// VMs on which servers run already: their names, for messages, and the servers. [`connect`](crate::connect) finds
-    /// VMs and starts the servers.
+    /// Uses VMs on which servers are already running: their names, for messages, and the servers.
+    /// [`connect`](crate::connect) finds VMs and starts the servers.
     #[must_use]
     pub fn attach(vr: &'a Vr, servers: impl IntoIterator<Item = (String, VrId)>) -> Self {
         let lot = Rc::default();
@@ -63,17 +63,18 @@ impl<'a> Vms<'a> {
         self.iter().map(Vm::name).collect()
     }
 
-    // ---- coming and going ----
+    // ---- joining and leaving ----
 
-    /// Looks for further VMs from now on, in the background: whichever becomes idle, because somebody has started it or
-    /// another program has ended, is leased and joins the farm that runs. At most `most` VMs are used at a time, if it
-    /// is given; one that has died makes room for another.
+    /// Searches for further VMs from now on, in the background: any VM that becomes idle, because it was just started
+    /// or another program has ended, is leased and joins the running farm. At most `most` VMs are used at a time, if it
+    /// is given; a VM that dies makes room for another.
     ///
-    /// A VM that joins first gets what was [injected](Self::inject) on all VMs: as it was injected, not as handles or functions
-    /// have changed it elsewhere. A farm goes on when it has it, so no constructor should take long. What was injected on
-    /// single VMs it does not get. A VM on which that fails is given back, and not looked at again until this is called again.
+    /// A VM that joins first gets what was [injected](Self::inject) on all VMs: as it was injected, without changes
+    /// made through handles or by functions elsewhere. The farm waits meanwhile, so constructors should be quick. It
+    /// does not get what was injected on single VMs. A VM on which that fails is given back, and not considered again
+    /// until this method is called again.
     ///
-    /// A farm that has lost its last VM then waits for half a minute for another, before it fails.
+    /// A farm that has lost its last VM then waits up to half a minute for another before it fails.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr) -> river_core::Result {
@@ -84,23 +85,24 @@ impl<'a> Vms<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`TrickleError::Deploy`] if the system has no thread left.
+    /// [`TrickleError::Deploy`] if no thread can be started.
     pub fn grow(&self, most: Option<usize>) -> Result<(), TrickleError> {
         let scout = Scout::start(self.vr, most, self.end_search().len())?;
         *self.lot.scout.borrow_mut() = Some(scout);
         Ok(())
     }
 
-    /// Takes a VM out without losing work: a farm that runs gives it nothing more and waits for what it has; forks are
-    /// waited for until they are joined or dropped. Then it is given back, at once if there is neither. Objects that are on it
-    /// are lost. A VM that somebody drains (`river vm --drain`) goes in the same way, with the next join or farm.
+    /// Takes a VM out without losing work: a running farm gives it nothing more and waits for its outstanding chunks;
+    /// forks are waited for until they are joined or dropped. Then it is given back, at once if there is no such work.
+    /// Objects on it are lost. A VM that is drained from outside (`river vm --drain`) leaves in the same way, with the
+    /// next join or farm.
     pub fn drain(&self, vm: &Vm<'a>) {
         self.lot.drain(vm.place());
     }
 
-    /// Gives all VMs back, also those that have joined: what was found can be leased again, by this program or another. What
-    /// runs there ends, objects and forks that were not joined included, and other handles on these VMs are of no use any
-    /// more. No further VMs are looked for.
+    /// Gives all VMs back, including those that have joined, so that this program or another can lease them again.
+    /// Whatever runs there ends, including objects and forks that were not joined, and other handles to these VMs
+    /// become useless. The search for further VMs ends.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr) -> river_core::Result {
@@ -117,13 +119,14 @@ impl<'a> Vms<'a> {
     /// [`TrickleError::Deploy`] if the program is ending.
     ///
     /// # Blocking
-    /// Until they are free, two seconds for one that does not answer. What is just being taken in is waited for.
+    /// Until they are free, at most two seconds for a VM that does not answer, and until VMs that are just being taken
+    /// are given back.
     pub fn release(self) -> Result<(), TrickleError> {
         let vms = self.end_search();
         Ok(self.lot.give_up_all(self.vr, vms.iter().map(Vm::place))?)
     }
 
-    /// Has nothing found any more. The VMs that are there then.
+    /// Ends the search for VMs. Returns the VMs that have been found by then.
     fn end_search(&self) -> Vec<Vm<'a>> {
         if let Some(scout) = &*self.lot.scout.borrow() {
             scout.end();
@@ -133,7 +136,7 @@ impl<'a> Vms<'a> {
         vms
     }
 
-    /// Makes the slice what there is now: with those that have joined, and without those that were given back or have died.
+    /// Updates the slice: adds VMs that have joined, and removes those that were given back or have died.
     pub fn update(&mut self) {
         self.vms = self.present();
     }
@@ -155,7 +158,7 @@ impl<'a> Vms<'a> {
         let found = self.lot.scout.borrow().as_ref().map(|scout| scout.found(self.vr));
         for (info, server) in found.unwrap_or_default() {
             let vm = self.joined(&info, server);
-            // Before it gets any work: functions rely on what they find there.
+            // Before it gets any work: functions rely on finding it there.
             if let Err(error) = self.lot.furnish(vm.place()) {
                 tracing::warn!(vm = info.name, %error, "what was injected cannot be had on a VM that was found");
                 self.lot.pass_over(vm.place());
@@ -170,7 +173,7 @@ impl<'a> Vms<'a> {
         Vm::new(Rai::connect(self.vr, server), info.name.clone(), Some(info.clone()), &self.lot)
     }
 
-    /// Those that are there and not among the known.
+    /// The VMs that are there and not in `known`.
     pub(crate) fn newcomers<'v>(&self, known: impl Iterator<Item = &'v Vm<'a>>) -> Vec<Vm<'a>>
     where
         'a: 'v,
@@ -181,16 +184,16 @@ impl<'a> Vms<'a> {
         present
     }
 
-    /// Puts something on all VMs, those that will join included.
+    /// Puts something on all VMs, including those that will join.
     pub(crate) fn put(&self, injection: Injection) -> Result<(), TrickleError> {
-        // Begun everywhere before the first is waited for.
+        // Started everywhere before the first is waited for.
         let begun: Vec<_> = self.iter().map(|vm| (vm, injection.put(vm.rai()))).collect();
         for (vm, put) in begun {
             put.and_then(Pending::wait).map_err(|error| vm.error(error))?;
         }
         for vm in self.newcomers(self.iter()) {
             match injection.put(vm.rai()).and_then(Pending::wait) {
-                // Nobody has seen that one yet.
+                // Nobody has noticed its death yet.
                 Err(CallError::Down(down)) => vm.died(&down),
                 result => result.map_err(|error| vm.error(error))?,
             }
@@ -199,7 +202,7 @@ impl<'a> Vms<'a> {
         Ok(())
     }
 
-    /// Gives back those that have to go and on which nobody has work.
+    /// Gives back the VMs that must leave and have no work.
     pub(crate) fn settle(&self) {
         if self.lot.who_leaves(self.vr).is_some() {
             self.present().iter().for_each(|vm| self.lot.settle(vm.place()));
@@ -225,7 +228,7 @@ impl<'a> Pool<'a> {
         present
     }
 
-    /// VMs that have come and that the farm does not know.
+    /// VMs that have joined and that the farm does not know.
     pub(crate) fn newcomers<'v>(&self, known: impl Iterator<Item = &'v Vm<'a>>) -> Vec<Vm<'a>>
     where
         'a: 'v,
@@ -235,12 +238,12 @@ impl<'a> Pool<'a> {
         if self.seen.replace(joined) == joined { Vec::new() } else { self.vms.newcomers(known) }
     }
 
-    /// Whether VMs are looked for.
+    /// Whether the search for VMs is on.
     pub(crate) fn grows(&self) -> bool {
         self.vms.lot.scout.borrow().is_some()
     }
 
-    /// Who of these VMs has to go, as far as is known, by their places in the list.
+    /// Which of these VMs must leave, as far as is known: their indices.
     pub(crate) fn leaving<'v>(&self, vms: impl Iterator<Item = &'v Vm<'a>>) -> Vec<usize>
     where
         'a: 'v,
@@ -250,12 +253,12 @@ impl<'a> Pool<'a> {
         places.map(|(place, _)| place).collect()
     }
 
-    /// Gives a VM back that has finished what the farm had for it.
+    /// Gives back a VM that has finished its work for the farm.
     pub(crate) fn release(&self, vm: &Vm<'a>) {
         self.vms.lot.release(vm.place());
     }
 
-    /// Gives a VM up that does not answer.
+    /// Abandons a VM that does not answer.
     pub(crate) fn give_up(&self, vm: &Vm<'a>) {
         self.vms.lot.give_up(vm.place());
     }
@@ -264,7 +267,7 @@ impl<'a> Pool<'a> {
 impl Drop for Pool<'_> {
     fn drop(&mut self) {
         if self.vms.lot.end_farm() {
-            // Nobody is left who would.
+            // No farm is left that would.
             self.vms.settle();
         }
     }

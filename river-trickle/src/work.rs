@@ -1,17 +1,17 @@
-//! What a farm can call: a function of one item, or a function of a whole chunk.
+//! Functions that a farm can call: of one item, or of a whole chunk.
 
 use std::time::Duration;
 
 use river_core::{Panic, catch_traced};
 
-/// How often a chunk looks whether it still is wanted.
+/// How often a running chunk checks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// A function that can be farmed out over items of type `T`.
 ///
 /// Implemented for every `Fn(T) -> R`, called once per item ([`PerItem`]), and for every `Fn(Vec<T>) -> R`, called once
-/// per chunk ([`PerChunk`]). Which of the two is meant is inferred. As everything that is called remotely, it must
-/// capture nothing:
+/// per chunk ([`PerChunk`]). Which of the two applies is inferred. Like everything that is called remotely, the
+/// function must capture nothing:
 ///
 /// ```compile_fail,E0080
 /// fn scaled(vms: &river_trickle::Vms<'_>) -> Result<Vec<i64>, river_trickle::TrickleError> {
@@ -21,13 +21,13 @@ const LOOK: Duration = Duration::from_millis(1);
 /// # fn main() { let _: fn(&river_trickle::Vms<'_>) -> _ = scaled; }
 /// ```
 pub trait Work<T, Mode>: Copy + Send + 'static {
-    /// What one call returns.
+    /// The result of one call.
     type Output;
 
     /// Whether there is one result per item.
     const PER_ITEM: bool;
 
-    /// Works on a chunk. A panic is an error in the place of the result.
+    /// Works on a chunk. A panic becomes an error in place of the result.
     fn run(&self, chunk: Vec<T>) -> Vec<Result<Self::Output, Panic>>;
 }
 
@@ -39,7 +39,7 @@ pub enum PerItem {}
 #[derive(Debug)]
 pub enum PerChunk {}
 
-/// The clock of the VR that serves: what is measured is sent, so a recoverable one has to measure the same again.
+/// The clock of the serving VR: the measurements are sent, so a recoverable VR must get the same ones in a replay.
 pub(crate) fn uptime() -> Duration {
     river_rai::current::with_vr(river_core::Vr::uptime).unwrap_or_default()
 }
@@ -55,7 +55,7 @@ where
         let mut last_look = uptime();
         let mut results = Vec::with_capacity(chunk.len());
         for item in chunk {
-            // For nobody, a long chunk need not be done to its end.
+            // A long chunk need not be finished if its result is no longer wanted.
             if uptime().saturating_sub(last_look) > LOOK {
                 if river_rai::current::is_cancelled() {
                     break;

@@ -10,14 +10,14 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use river_core::{Query, Vm, VmConfig, find};
 
-/// Says to this executable, started anew, that it is to be a VM.
+/// Tells this executable, when it is started again, to be a VM.
 const VM: &str = "RIVER_CHAOS_VM";
-/// Says that this process has an environment of its own.
+/// Tells this process that it has an environment of its own.
 const ALONE: &str = "RIVER_CHAOS_ALONE";
 const ITEMS: u64 = 10_000;
 const VMS: usize = 6;
 
-/// Not a test of its own: a VM that ends with its standard input.
+/// Not a real test: a VM that ends with its standard input.
 #[test]
 fn vm_process() {
     let Ok(name) = std::env::var(VM) else { return };
@@ -64,12 +64,12 @@ impl Drop for Process {
     }
 }
 
-/// What happens to the VMs, decided by a seed.
+/// Random failures of the VMs, determined by a seed.
 struct Chaos {
     dice: TestRunner,
     started: usize,
     processes: HashMap<String, Process>,
-    /// Those that are drained or stopped already.
+    /// VMs that are already drained or stopped.
     struck: HashSet<String>,
     happened: Vec<String>,
 }
@@ -101,7 +101,7 @@ impl Chaos {
         any::<usize>().new_tree(&mut self.dice).unwrap().current() % sides
     }
 
-    /// One blow, and one VM in the place of who it hits.
+    /// Strikes one VM, and starts another in its place.
     fn strike(&mut self) {
         let mut names: Vec<String> =
             self.processes.keys().filter(|name| !self.struck.contains(*name)).cloned().collect();
@@ -112,7 +112,7 @@ impl Chaos {
         self.struck.insert(name.clone());
         match what {
             "killed" => drop(self.processes.remove(&name)),
-            // Never goes on: suspected, lost, and ended with the test.
+            // Never continued: it is suspected, lost, and ended with the test.
             "stopped" => self.processes[&name].signal("-STOP"),
             _ => {
                 let vms = find(&Query::default()).unwrap().vms;
@@ -125,7 +125,7 @@ impl Chaos {
     }
 }
 
-/// Runs the test in a process of its own, with a key, a cache and a port that nobody else has.
+/// Runs the test in a process of its own, with a key, a cache and a port that nothing else uses.
 fn run_alone() {
     let directory = std::env::temp_dir().join(format!("river-chaos-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
@@ -171,7 +171,7 @@ fn every_item_has_one_right_result_whatever_happens_to_the_vms() {
     assert_eq!(results.len() as u64, ITEMS);
     assert!(results.iter().all(|(x, squared)| *squared == x * x));
     println!("{:?}", chaos.happened);
-    // Stopped VMs hold their hosts: they end with them.
+    // Stopped VMs hold their hosts, which end with them.
     let processes: Vec<u32> = chaos.processes.values().map(|process| process.0.id()).collect();
     drop(chaos);
     let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();

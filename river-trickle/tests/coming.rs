@@ -1,4 +1,5 @@
-//! VMs that others start and stop while a program uses them, and what of them it gives back. Their hosts are real processes.
+//! VMs that others start and stop while a program uses them, and which of them it gives back. Their hosts are real
+//! processes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -14,9 +15,9 @@ use river_core::{
 use river_rai::{Rai, RaiServer};
 use river_trickle::{TrickleError, current};
 
-/// Against hanging only.
+/// Only guards against hanging.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Says that this process is a test's own, with a discovery port and a key that nobody else uses.
+/// Tells this process that it belongs to one test, with a discovery port and a key that nothing else uses.
 const ALONE: &str = "RIVER_COMING_ALONE";
 
 /// Runs a test in a process of its own, which is this executable with the name of the test.
@@ -25,7 +26,7 @@ fn alone(name: &str, test: impl FnOnce(&Vr) -> Result<()>) {
         return river_core::try_run(test).unwrap();
     }
     let other: u32 = name.bytes().fold(0, |sum, byte| (31 * sum + u32::from(byte)) % 61);
-    // Below the ports that the system gives to whoever wants any.
+    // Below the range from which the system assigns ports.
     let port = 10_000 + (std::process::id() % 340) * 61 + other;
     let scratch = tempfile::tempdir().unwrap();
     let status = Command::new(std::env::current_exe().unwrap())
@@ -46,7 +47,7 @@ fn vm(name: &str) -> Vm {
     Vm::start(VmConfig::default().name(name)).unwrap()
 }
 
-/// Searches until so many VMs are there for everybody: one that is slow to answer is missed by a single search.
+/// Searches until this many VMs are idle: a single search misses one that is slow to answer.
 fn wait_for_idle(vr: &Vr, count: usize) -> Result<()> {
     let start = Instant::now();
     while vr.discover(Query { idle_only: true, ..Query::default() })?.len() != count {
@@ -111,7 +112,7 @@ fn a_vm_whose_host_died_can_be_used_again() {
         let results = vms.forkwork(once, (0..20).map(|x| (x, marker.clone())), 1)?;
         assert_eq!(results, (0..20).collect::<Vec<u64>>());
         std::fs::remove_file(marker)?;
-        // Not only a farm hears of it.
+        // It is noticed without a farm, too.
         vms.update();
         let die = || -> () { std::process::exit(3) };
         assert!(vms[0].call(die, ()).unwrap_err().is_disconnected());
@@ -161,7 +162,7 @@ fn that_what_was_given_back_has_ended_is_no_news() {
     });
 }
 
-/// What is just being taken in is not forgotten, at whatever moment the search is ended.
+/// VMs that are just being taken are not forgotten, whenever the search ends.
 #[test]
 fn vms_that_are_about_to_join_are_given_back_too() {
     alone("vms_that_are_about_to_join_are_given_back_too", |vr| {
@@ -229,7 +230,7 @@ fn a_vm_that_cannot_be_used_is_not_kept() {
     });
 }
 
-/// What is found under two names, and where.
+/// Returns what is found under two names, and in which process.
 fn look(_: u64) -> (u32, Option<String>, Option<i64>) {
     let word = current::with_named("word", |word: &mut String| word.clone());
     let number = current::with_named("number", |number: &mut i64| *number);
@@ -259,7 +260,7 @@ fn vms_that_join_get_what_was_injected_before_they_get_work() {
             found
         };
         assert!(from_both()?.iter().all(|found| *found == (Some("new".into()), None)));
-        // The handles have not seen the other one yet, but it is there.
+        // The slice does not contain the other one yet, but it has joined.
         assert_eq!(vms.inject_object("number", || 7_i64, ())?.len(), 1);
         assert!(from_both()?.iter().all(|found| *found == (Some("new".into()), Some(7))));
         vms.update();
@@ -290,7 +291,7 @@ fn a_vm_that_cannot_have_what_was_injected_is_tried_once() {
             assert!(start.elapsed() < LIMIT);
             vms.update();
         }
-        // It is there for others, as it was given back, and another one is found.
+        // It is idle for others, as it was given back, and another one is found.
         wait_for_idle(vr, 1)?;
         let _third = vm("third");
         while vms.names() != ["first", "third"] {

@@ -33,7 +33,7 @@ fn fork_has_a_form_for_every_kind_of_list() {
         let hs = fork(vms, (foo, |s: String| s.len(), bar), each(((1,), ("abc".into(),), (3,)))).unwrap();
         assert_eq!(join(hs), Ok((11, 3, "23".into())));
         assert_eq!(join(fork(vms, foo, each((0..4).map(|i| (i,)))).unwrap()), Ok(vec![10, 11, 12, 13]));
-        // A list as one argument is a list as one argument.
+        // A list can be a single argument.
         let sum = |list: Vec<i64>| list.into_iter().sum::<i64>();
         assert_eq!(join(fork(vms, sum, (vec![1, 2, 3],)).unwrap()), Ok(vec![6; 4]));
         assert_eq!(join(fork(vms, sum, each([(vec![1],), (vec![2, 3],)])).unwrap()), Ok(vec![1, 5]));

@@ -1,4 +1,4 @@
-//! Farms over VMs on this machine whose hosts are real processes, and their real deaths.
+//! Farms over VMs on this machine whose hosts are real processes that really die.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use river_core::{Result, Vm, VmConfig, VmInfo, Vr};
 use river_rai::RaiServer;
 use river_trickle::{TrickleError, Vms, join};
 
-/// Against hanging only.
+/// Only guards against hanging.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn with_vms<R>(count: usize, body: impl FnOnce(&Vms<'_>) -> Result<R>) -> R {
@@ -20,7 +20,7 @@ fn with_vms<R>(count: usize, body: impl FnOnce(&Vms<'_>) -> Result<R>) -> R {
     river_core::try_run(program).unwrap()
 }
 
-/// The process that is the first to get here ends.
+/// Ends the first process that calls this.
 fn die_once(marker: &PathBuf) {
     if File::create_new(marker).is_ok() {
         std::process::exit(3);
@@ -63,7 +63,7 @@ fn is_helper(name: &str) -> bool {
 fn a_vm_that_is_drained_goes_when_its_forks_are_joined() {
     let scratch = tempfile::tempdir().unwrap();
     let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    // Below the ports that the system gives to whoever wants any.
+    // Below the range from which the system assigns ports.
     let port = (10_000 + std::process::id() % 20_000).to_string();
     let (key, cache) = (at("key"), at("cache"));
     run_helper(
@@ -72,7 +72,7 @@ fn a_vm_that_is_drained_goes_when_its_forks_are_joined() {
     );
 }
 
-/// Not a test of its own: has a discovery port and a key that nobody else uses.
+/// Not a real test: has a discovery port and a key that nothing else uses.
 #[test]
 fn helper_that_drains() {
     if !is_helper("helper_that_drains") {
@@ -99,11 +99,11 @@ fn helper_that_drains() {
             assert!(start.elapsed() < LIMIT, "it is told");
             std::thread::yield_now();
         }
-        // Others come and go; what is on it is not lost.
+        // Others come and go; its own work is not lost.
         assert_eq!(join(other.fork(|x: i64| x + 10, (1,))?)?, 11);
         File::create(&path)?;
         assert_eq!(join((first, second))?, (7, 8));
-        // It was given back, so it ends; if not, whoever runs this is told by the failure.
+        // It was given back, so it ends; if it does not, the failure is reported.
         let (ended, end) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let machine = &machines[0];
@@ -130,7 +130,7 @@ fn deeply_broken(x: i64) -> i64 {
     x
 }
 
-/// Not a test of its own: what the next one runs.
+/// Not a real test: the process that the next one runs.
 #[test]
 fn helper_that_prints_errors() {
     if !is_helper("helper_that_prints_errors") {

@@ -1,4 +1,4 @@
-//! A farm as its user sees it: the bar on a terminal, and what Ctrl-C leaves behind.
+//! A farm as its user sees it: the progress bar on a terminal, and what is left after Ctrl-C.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,15 +12,15 @@ use river_core::Vr;
 use river_rai::RaiServer;
 use river_trickle::{Vms, join, progress_bar};
 
-/// Against hanging only.
+/// Only guards against hanging.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How many items the helper farms out.
 const ITEMS: &str = "RIVER_TEST_ITEMS";
-/// What moves to the beginning of a line and clears it.
+/// The sequence that moves to the beginning of a line and clears it.
 const CLEAR: &str = "\r\u{1b}[2K";
 
-/// Not a test of its own: the program that the others run. It squares numbers on two VMs, a hundred a second, and says who
-/// they are.
+/// Not a real test: the program that the others run. It squares numbers on two VMs, a hundred per second, and prints
+/// their process ids.
 #[test]
 fn helper_that_farms() {
     let Some(items) = std::env::var(ITEMS).ok().and_then(|items| items.parse::<u64>().ok()) else { return };
@@ -41,7 +41,7 @@ fn helper_that_farms() {
     river_core::try_run(program).unwrap();
 }
 
-/// A directory for all that the helper leaves on a disk.
+/// A directory for everything that the helper leaves on disk.
 struct Scene(tempfile::TempDir);
 
 impl Scene {
@@ -104,7 +104,7 @@ impl Terminal {
         let show = shown.clone();
         let reader = std::thread::spawn(move || {
             let mut piece = [0; 4096];
-            // When nobody has the terminal any more that is an error.
+            // This is an error once no process has the terminal open.
             while let Ok(n @ 1..) = screen.read(&mut piece) {
                 show.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..n]);
             }
@@ -139,7 +139,7 @@ impl Terminal {
         })
     }
 
-    /// Waits for its end, and for that of all who have the terminal.
+    /// Waits for its end, and for that of all processes that have the terminal open.
     fn end(&mut self) -> portable_pty::ExitStatus {
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
@@ -202,9 +202,9 @@ fn ctrl_c_ends_the_program_and_its_hosts_and_leaves_nothing() {
     let hosts = terminal.hosts();
     terminal.until("a bar", |text| bars(text).next().map(drop));
     terminal.keyboard.write_all(b"\x03").unwrap();
-    // All who had the terminal are gone then, whoever they were.
+    // By now all processes that had the terminal open are gone.
     let status = terminal.end();
-    // What a shell shows as 130.
+    // What a shell reports as 130.
     assert_eq!(status.signal(), Some("Interrupt"), "{status:?}");
     for host in hosts {
         let start = Instant::now();

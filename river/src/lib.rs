@@ -1,12 +1,12 @@
 //! River: a framework for prototyping parallel programming models on real machines, and for writing parallel
 //! programs with the models that come with it.
 //!
-//! A program is made of *virtual resources* (VRs), process-like values with a thread, a name and a message queue of
-//! their own, that run on *virtual machines* (VMs): processes that anyone may start with `river vm` and that need
-//! nothing of the program, since it travels to them by itself.
+//! A program is made of *virtual resources* (VRs), process-like values each with its own thread, name and message queue,
+//! that run on *virtual machines* (VMs): processes that anyone may start with `river vm`, and that need not have the
+//! program, since it is shipped to them.
 //!
-//! This crate is the facade: it re-exports the layers, and holds the `river` command. Depend on one layer only if
-//! that is all you need.
+//! This crate is the facade: it re-exports the layers, and holds the `river` command. If you need only one layer, depend on
+//! that layer alone.
 //!
 //! ```no_run
 //! use river::prelude::*;
@@ -30,12 +30,12 @@
 //! # Layers, lowest first
 //!
 //! * [`core`]: virtual machines, virtual resources, discovery, leases, deployment, envelopes, failure.
-//! * [`sfm`]: super flexible messaging, messages as sets of named attributes, received by pattern.
+//! * [`sfm`]: super flexible messaging: messages are sets of named attributes, received by pattern.
 //! * [`rai`]: remote access and invocation of functions and objects.
 //! * [`trickle`]: task farming.
 //! * [`mpi`]: the Message Passing Interface.
 //! * [`mapreduce`]: map, combine, shuffle, reduce.
-//! * [`trace`]: what a program did, to be looked at.
+//! * [`trace`]: traces of what a program did, and pages that show them.
 
 mod log;
 pub mod trace;

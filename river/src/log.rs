@@ -1,12 +1,12 @@
-//! What River says about itself, for people who ask.
+//! Logging to stderr.
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-/// Prints what River does to stderr: with `verbosity` 0 only warnings, with 1 what happens to VMs and images, with 2
-/// or more everything. The variable `RIVER_LOG` (`warn`, `river_core=debug`, ...) overrides it. Only the first call in
-/// a process counts.
+/// Logs what River does to stderr: with `verbosity` 0 only warnings, with 1 also what happens to VMs and images, with 2 or
+/// more everything. The variable `RIVER_LOG` (`warn`, `river_core=debug`, ...) overrides it. Only the first call in a
+/// process has an effect.
 pub fn log_to_stderr(verbosity: u8) {
     let default = ["warn", "info", "trace"][usize::from(verbosity.min(2))];
     let filter = EnvFilter::try_from_env("RIVER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
@@ -16,7 +16,7 @@ pub fn log_to_stderr(verbosity: u8) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
-        // They would go to stderr, too: with a panic, if nobody can hear them any more.
+        // They would go to stderr too, and panic if it is closed.
         .log_internal_errors(false)
         .try_init();
 }

@@ -1,5 +1,5 @@
-//! What the book and README say: every link leads somewhere, every chapter is listed, every error message that is explained is
-//! one that River has, and what is said to be a part of an example is.
+//! Checks the book and README: every link leads somewhere, every chapter is listed, every error message that is explained
+//! is one that River has, and quoted parts of examples are in those examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -62,7 +62,7 @@ fn prose(page: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Where the links of a page lead.
+/// The targets of a page's links.
 fn links(page: &str) -> Vec<String> {
     let prose = prose(page);
     let ends = prose.match_indices("](").map(|(at, _)| &prose[at + 2..]);
@@ -124,8 +124,8 @@ fn the_summary_lists_every_chapter_once() {
     }
 }
 
-/// Pages with programs are the documentation of something in a crate, which compiles and runs them; those of `from-python.md` are
-/// parts of examples.
+/// Pages with programs are the documentation of an item in a crate, which compiles and runs them; those of `from-python.md`
+/// are parts of examples.
 #[test]
 fn every_program_is_compiled() {
     let sources = sources();
@@ -161,7 +161,7 @@ fn what_is_quoted_of_examples_is_there() {
         let name = example.expect("a link to the example stands before its lines");
         let source: Vec<String> =
             read(&root().join("examples").join(name)).lines().map(|line| line.trim().to_owned()).collect();
-        // Blank lines stand between pieces, which stand in the example in this order.
+        // Blank lines separate pieces, which occur in the example in this order.
         let mut from = 0;
         for piece in fragment.split("\n\n") {
             let lines: Vec<&str> = piece.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -174,7 +174,7 @@ fn what_is_quoted_of_examples_is_there() {
     assert!(quoted >= 20, "{quoted}");
 }
 
-/// Words that follow this one in the page's commands.
+/// The words that follow this option in the page's commands.
 fn words_after<'a>(page: &'a str, option: &str) -> BTreeSet<&'a str> {
     let words: Vec<&str> = page.split_whitespace().collect();
     let after = words.windows(2).filter(|pair| pair[0].trim_start_matches('`') == option).map(|pair| pair[1]);
@@ -218,19 +218,19 @@ fn every_command_is_there() {
     }
 }
 
-/// All that the crates are made of.
+/// The sources of all crates.
 fn sources() -> String {
     let crates = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path().join("src"));
     let crates = crates.filter(|source| source.is_dir());
     crates.flat_map(|source| files(&source, "rs")).map(|file| read(&file)).collect()
 }
 
-/// The texts in the sources, with `…` for what is filled in.
+/// The strings in the sources, with `…` for placeholders.
 fn sentences() -> String {
     let mut joined = String::new();
     for line in sources().lines() {
         joined.push_str(line.trim_start());
-        // A text that goes on in the next line.
+        // A string that continues on the next line.
         match joined.strip_suffix('\\') {
             Some(begun) => joined = begun.to_owned(),
             None => joined.push('\n'),

@@ -1,4 +1,5 @@
-//! Runs every benchmark, with the peers that are installed, and writes `docs/results`: tables, plots, machine, versions, commands.
+//! Runs every benchmark, with the peers that are installed, and writes `docs/results`: tables, plots, machine, versions and
+//! commands.
 //!
 //! ```text
 //! cargo run --release -p river-benches --bin report               # an hour or two
@@ -15,10 +16,10 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use river_benches::report::{Host, benches, load_all, pages, run};
 
-/// Run every benchmark, and write what they measured as Markdown with plots
+/// Run every benchmark, and write the results as Markdown with plots
 ///
-/// Each benchmark's numbers are kept in DIRECTORY/data; those that are not run now stay as they are. What is not installed of
-/// the peers is left out, and said so.
+/// The numbers of each benchmark are kept in DIRECTORY/data; those of benchmarks that are not run now stay as they are.
+/// Peers that are not installed are left out, with a note.
 #[derive(Parser)]
 struct Args {
     /// Fewer rounds, sizes and cases: for a first look
@@ -27,10 +28,10 @@ struct Args {
     /// Only this benchmark (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Run none, and write the pages anew from what is kept
+    /// Run none, and write the pages again from the kept numbers
     #[arg(long, conflicts_with = "only")]
     no_run: bool,
-    /// The Python that has the peers; versions are asked of it (benchmarks that run it have an option of their own)
+    /// The Python that has the peers, whose versions are recorded (benchmarks that run it have an option of their own)
     #[arg(long, default_value = "python3")]
     python: PathBuf,
     /// Where to write
@@ -58,7 +59,7 @@ fn report(args: &Args) -> Result<(), Box<dyn Error>> {
             let names: Vec<&str> = all.iter().map(|bench| bench.name.as_str()).collect();
             return Err(format!("there is no benchmark {unknown}; there are {}", names.join(", ")).into());
         }
-        // Compiling is no part of any number, and should not disturb one either.
+        // Compilation is not part of any number, and should not disturb one either.
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(["bench", "-p", "river-benches", "--benches", "--no-run"])
@@ -70,7 +71,7 @@ fn report(args: &Args) -> Result<(), Box<dyn Error>> {
         let host = Host::this(&args.python);
         for bench in all.iter().filter(|bench| args.only.is_empty() || args.only.contains(&bench.name)) {
             eprintln!("=== {} {}", bench.name, bench.args.join(" "));
-            // One that fails does not take the others along.
+            // A benchmark that fails must not affect the others.
             match run(bench, &host) {
                 Ok(record) => record.save(&data)?,
                 Err(error) => {
@@ -84,7 +85,7 @@ fn report(args: &Args) -> Result<(), Box<dyn Error>> {
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
 }
 
-/// Writes all pages, and removes pictures that no page shows any more.
+/// Writes all pages, and removes pictures that no page uses any more.
 fn write(directory: &Path, data: &Path) -> Result<(), Box<dyn Error>> {
     let pages = pages(&load_all(data)?)?;
     let names: BTreeSet<&str> = pages.iter().map(|page| page.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! What criterion leaves in its directory, as tables: one for each of its groups.
+//! Converts criterion's results to tables: one for each of its groups.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ struct Benchmark {
     value_str: Option<String>,
 }
 
-/// `estimates.json`; criterion counts in nanoseconds.
+/// `estimates.json`, in nanoseconds.
 #[derive(Deserialize)]
 struct Estimates {
     median: Estimate,
@@ -35,16 +35,16 @@ struct Interval {
     upper_bound: f64,
 }
 
-/// The tables; none if criterion was not there.
+/// Returns the tables; none if criterion was not run.
 ///
 /// # Errors
-/// If its files cannot be read, or are not as they should be.
+/// If its files cannot be read or decoded.
 pub(super) fn tables(home: &Path) -> io::Result<Vec<Table>> {
     let mut found = Vec::new();
     if home.exists() {
         find(home, &mut found)?;
     }
-    // As a directory has no order, that of the names.
+    // Sorted by name, as a directory has no order.
     found.sort();
     let mut groups: BTreeMap<String, Table> = BTreeMap::new();
     for directory in found {

@@ -1,26 +1,27 @@
-//! The machine on which something was measured, and what is installed on it. Not its name: that is nobody's business.
+//! The machine on which something was measured, and the software installed on it. Its name is private, and not
+//! recorded.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// Where something was measured.
+/// The machine of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// The model of the processor.
     pub processor: String,
-    /// How many cores it has for us.
+    /// The number of cores that are available.
     pub cores: usize,
     /// Its memory, in MiB.
     pub memory: u64,
     /// Distribution and kernel.
     pub system: String,
-    /// What measured, and what it was compared with: names and versions.
+    /// The names and versions of the benchmarked software and its peers.
     pub versions: Vec<(String, String)>,
 }
 
-/// Programs that say their version themselves.
+/// Programs that print their versions themselves.
 const PROGRAMS: [(&str, &str, &[&str]); 4] = [
     ("rustc", "rustc", &["--version"]),
     ("MPICH", "mpichversion", &["--version"]),
@@ -37,7 +38,7 @@ for name in ['joblib', 'ipyparallel', 'dask', 'distributed', 'ray', 'Pyro5', 'rp
 ";
 
 impl Host {
-    /// This machine, with the peers that this Python has.
+    /// Describes this machine, with the peers that this Python has.
     #[must_use]
     pub fn this(python: &Path) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -68,7 +69,7 @@ impl Host {
     }
 }
 
-/// The first word of what a program prints that looks like a version.
+/// The first word of a program's output that looks like a version.
 fn first_version(program: &str, args: &[&str]) -> Option<String> {
     let said = output(Command::new(program).args(args))?;
     let looks_like = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');

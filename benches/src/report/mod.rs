@@ -1,11 +1,12 @@
-//! The report: runs the benchmarks, keeps what they recorded, and makes pages and plots of it. Nothing in these is typed by hand.
+//! The report: runs the benchmarks, keeps their records, and makes pages and plots from them. Nothing in these is typed
+//! by hand.
 //!
-//! * `host`: the machine and what is installed on it
-//! * `record`: what one benchmark measured, as it is kept
-//! * `criterion`: what criterion leaves behind, as a table
-//! * `plan`: which benchmarks there are, and how they are called
-//! * `plot`: a table as a picture
-//! * `page`: everything as Markdown
+//! * `host`: the machine and the installed software
+//! * `record`: the results of one benchmark, as they are stored
+//! * `criterion`: converts criterion's results to tables
+//! * `plan`: the benchmarks and their arguments
+//! * `plot`: draws a table
+//! * `page`: writes everything as Markdown
 
 mod criterion;
 mod host;

@@ -1,4 +1,4 @@
-//! Everything as Markdown, with its pictures: files that depend on nothing but the records.
+//! Writes everything as Markdown, with its pictures: files that depend only on the records.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ brackets; a ratio is the number of the first column divided by that of the colum
 in `benches/benches`, says what it does.
 ";
 
-/// The whole report, of all records: `README.md`, and its pictures.
+/// Makes the whole report from all records: `README.md`, and its pictures.
 ///
 /// # Errors
 /// If a picture cannot be drawn.
@@ -83,7 +83,7 @@ fn describe(host: &Host) -> String {
 fn markdown(table: &Table) -> String {
     let mut text = String::new();
     for (index, row) in table.texts().iter().enumerate() {
-        // A name like `Vec<i64>` is neither a tag nor two cells.
+        // A name like `Vec<i64>` must not become a tag or several cells.
         let cells: Vec<String> =
             row.iter().map(|cell| cell.replace('<', "&lt;").replace('|', "\\|")).collect();
         let _ = writeln!(text, "| {} |", cells.join(" | "));
@@ -94,7 +94,7 @@ fn markdown(table: &Table) -> String {
     text
 }
 
-/// A name for a file: small letters and digits, with dashes between.
+/// A file name: lower-case letters and digits, separated by dashes.
 fn slug(text: &str) -> String {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")

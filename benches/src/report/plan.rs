@@ -1,10 +1,10 @@
-//! Which benchmarks there are, and with which arguments they are run.
+//! The benchmarks, and the arguments with which they are run.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A benchmark, as it is called.
+/// A benchmark to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bench {
     /// Its name: `cargo bench --bench NAME`.
@@ -13,7 +13,8 @@ pub struct Bench {
     pub args: Vec<String>,
 }
 
-/// Those that need other arguments than none, or, if it is to be quick, other than three rounds: the whole one, the quick one.
+/// Benchmarks with other arguments than the default (none, or three rounds in a quick report): the full arguments, the
+/// quick ones.
 const ARGS: [(&str, &str, &str); 8] = [
     ("farm", "--peers", "--rounds 3 --peers"),
     (
@@ -33,7 +34,7 @@ const ARGS: [(&str, &str, &str); 8] = [
     ("wfreq", "--rounds 9", "--rounds 3 --files 20000"),
 ];
 
-/// All benchmarks of this directory, by name; a new one is found by itself.
+/// Finds all benchmarks in this directory, by name; new ones are found automatically.
 ///
 /// # Errors
 /// If the directory cannot be read.

@@ -1,13 +1,13 @@
-//! A table as pictures (SVG): lines over sizes, bars over names. One for each unit.
+//! Draws a table as pictures (SVG): lines over sizes, bars over names. One for each unit.
 
 use plotters::prelude::*;
 
 use crate::table::{Table, bytes};
 
-/// A picture of what a table says in one unit.
+/// The picture of those columns of a table that have the same unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plot {
-    /// The unit, as text for people who cannot see the picture, and for its name.
+    /// The unit, for the alternative text of the picture, and for its file name.
     pub(super) unit: String,
     /// The picture.
     pub(super) svg: String,
@@ -24,13 +24,13 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(90, 90, 90),
     RGBColor(150, 40, 40),
 ];
-/// Where the largest is more than so many times the smallest, bars have a logarithmic scale.
+/// If the largest value is more than this many times the smallest, bars have a logarithmic scale.
 const WIDE: f64 = 30.0;
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 type Point = (f64, f64);
 
-/// All pictures of a table of this benchmark.
+/// Draws all pictures of a table of this benchmark.
 ///
 /// # Errors
 /// If one cannot be drawn.
@@ -58,7 +58,7 @@ pub(super) fn plots(bench: &str, table: &Table) -> Result<Vec<Plot>, Box<dyn std
     Ok(plots)
 }
 
-/// What was measured in a unit: for each column its name and its points, sizes as powers of two.
+/// The data of a unit: for each column its name and its points, sizes as powers of two.
 fn series<'a>(table: &'a Table, unit: &str) -> Vec<(&'a str, Vec<Point>)> {
     let columns = table.columns.iter().enumerate().filter(|(_, column)| column.unit == unit);
     columns
@@ -82,7 +82,7 @@ fn lines(table: &Table, title: &str, unit: &str, svg: &mut String) -> Drawn {
     if !(x.0 < x.1 && y.0 > 0.0) {
         return Ok(());
     }
-    // Whole decades, so that there is always something to read off.
+    // Whole decades, so that there are always some labels on the axis.
     let decades = 10_f64.powf(y.0.log10().floor())..10_f64.powf((y.1.log10() + 1e-9).ceil());
     let root = SVGBackend::with_string(svg, (720, 400)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -168,7 +168,7 @@ fn bars(table: &Table, title: &str, unit: &str, svg: &mut String) -> Drawn {
     Ok(())
 }
 
-/// A number at an axis.
+/// Formats a number for an axis.
 fn short(number: f64) -> String {
     let text = if number < 1.0 { format!("{number:.4}") } else { format!("{number:.1}") };
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

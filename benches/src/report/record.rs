@@ -1,4 +1,4 @@
-//! What one run of a benchmark measured, as it is kept in a file.
+//! The results of one run of a benchmark, as they are stored in a file.
 
 use std::fs;
 use std::io;
@@ -13,28 +13,28 @@ use super::host::Host;
 use super::plan::Bench;
 use crate::table::{RECORD, Table, commit, load};
 
-/// What a benchmark measured, and where.
+/// The results of a benchmark, and the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The benchmark.
     pub bench: String,
-    /// What was typed to get it.
+    /// The command line.
     pub command: String,
     /// The commit that was measured.
     pub commit: String,
     /// The day, as year, month, day.
     pub day: String,
-    /// How long it took.
+    /// The duration of the run.
     pub seconds: f64,
     /// The machine's load average before and after.
     pub load: (f64, f64),
     /// The machine.
     pub host: Host,
-    /// What it printed.
+    /// The tables that it printed.
     pub tables: Vec<Table>,
 }
 
-/// Runs a benchmark and returns what it measured. What it prints is seen as it comes.
+/// Runs a benchmark and returns its results. Its output is passed through.
 ///
 /// # Errors
 /// If it cannot be started, fails, or prints no table.
@@ -80,7 +80,7 @@ pub fn run(bench: &Bench, host: &Host) -> io::Result<Record> {
 }
 
 impl Record {
-    /// Keeps it in this directory, instead of what an earlier run has left there.
+    /// Stores the record in this directory, replacing that of an earlier run.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -90,10 +90,10 @@ impl Record {
     }
 }
 
-/// All that is kept in this directory, by name; nothing, if there is no such directory.
+/// Loads all records in this directory, by name; none, if there is no such directory.
 ///
 /// # Errors
-/// If it cannot be read, or is not what [`Record::save`] writes.
+/// If a file cannot be read, or is not a record written by [`Record::save`].
 pub fn load_all(directory: &Path) -> io::Result<Vec<Record>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -12,7 +12,7 @@ use river_core::{Query, Result, Vr};
 #[derive(Parser)]
 #[command(after_help = "Example:\n  bsp_sort --count 5000000 --vms 4")]
 struct Args {
-    /// How many numbers are sorted
+    /// How many numbers to sort
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// How many VMs to start in this program if none is found
@@ -20,14 +20,15 @@ struct Args {
     vms: u16,
 }
 
-/// Sorts `count` numbers, each process its part of them; returns its part's length, least and greatest.
+/// Sorts `count` numbers, of which each process generates its share; returns the length, minimum and maximum of its
+/// part of the result.
 fn sort(bsp: &mut Bsp<'_>, count: u64) -> Result<(usize, u64, u64)> {
     let (pid, p) = (bsp.pid(), bsp.nprocs());
     let (from, to) = (count * pid as u64 / p as u64, count * (pid as u64 + 1) / p as u64);
     let mut numbers: Vec<u64> = (from..to).map(random).collect();
     numbers.sort_unstable();
 
-    // Superstep 0: everybody learns regular samples of everybody's numbers.
+    // Superstep 0: every process gets regular samples of all processes' numbers.
     let samples: Vec<u64> = (0..p).filter_map(|i| numbers.get(i * numbers.len() / p).copied()).collect();
     for other in 0..p {
         bsp.put(other, &format!("samples {pid}"), &samples);
@@ -56,7 +57,7 @@ fn sort(bsp: &mut Bsp<'_>, count: u64) -> Result<(usize, u64, u64)> {
     mine.sort_unstable();
     let (first, last) = (mine.first().copied().unwrap_or(0), mine.last().copied().unwrap_or(0));
 
-    // Superstep 2: each checks that its neighbour goes on where it ends.
+    // Superstep 2: each process checks that its neighbour continues where it ends.
     bsp.set("first", &mine.first());
     let next = bsp.get::<Option<u64>>((pid + 1) % p, "first");
     bsp.sync()?;

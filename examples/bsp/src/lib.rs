@@ -1,8 +1,9 @@
-//! Bulk-synchronous parallel programs: processes compute on what is theirs, and exchange data between *supersteps*.
+//! Bulk-synchronous parallel programs: processes compute on local data, and exchange data between *supersteps*.
 //!
-//! The model is Valiant's (*A bridging model for parallel computation*, 1990), the operations those of `BSPlib` (Hill and
-//! others, 1998): `put` and `get` move values between the memories of processes, one-sided; both take effect at the next
-//! `sync`, which ends the superstep for all. A memory is a set of named values of any type that serde knows.
+//! The model is Valiant's (*A bridging model for parallel computation*, 1990), the operations those of `BSPlib` (Hill
+//! and others, 1998): the one-sided `put` and `get` move values between the memories of processes; both take effect at
+//! the next `sync`, which ends the superstep for all. A memory is a set of named values of any type that serde
+//! supports.
 //!
 //! ```
 //! use bsp::Bsp;
@@ -28,8 +29,9 @@
 //! # }
 //! ```
 //!
-//! A superstep costs each process one message to each other one, which carries all that it puts there and asks for, and one
-//! more for each that it gets something from. If a process dies, or ends while others go on, all the others get an error.
+//! In a superstep each process sends every other process one message, with all its puts and gets there, and one more as
+//! the answer to that process's gets, if any. If a process dies, or ends while others go on, all the others get an
+//! error.
 
 mod process;
 
@@ -43,14 +45,14 @@ use river_sfm::{Message, RecvError, Sfm, msg, pat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Runs the function as a process on each of the VMs (a VM given twice runs two), and returns what each of them returned.
-/// It is a function or a closure that captures nothing; `args` is for all.
+/// Runs a function as a process on each of the VMs (two processes on a VM that is listed twice), and returns their
+/// results. It must be a function or a closure that captures nothing; `args` are the arguments of all processes.
 ///
 /// # Errors
-/// As [`Vr::deploy`], and that of a process that failed.
+/// As [`Vr::deploy`], and the error of a process that failed.
 ///
 /// # Blocking
-/// Until all have ended.
+/// Until all processes have ended.
 pub fn spmd<A, R, F>(vr: &Vr, vms: &[VmInfo], f: F, args: A) -> Result<Vec<R>>
 where
     A: Serialize + DeserializeOwned + 'static,
@@ -62,7 +64,7 @@ where
     vr.multicast(processes.ids(), msg! { tag: "bsp start", ids: processes.ids(), args: args })?;
     let (mut results, mut failure) = (Vec::new(), None);
     for id in processes.iter() {
-        // Also after a failure, so that no news of this computation is left for the next one.
+        // Even after a failure, so that no notice of this computation is left for the next one.
         loop {
             match vr.recv(pat! { src: id, tag: "bsp end" }) {
                 Ok(end) => results.push(end.get("result")?),
@@ -78,29 +80,29 @@ where
     failure.map_or(Ok(results), |error| Err(error.into()))
 }
 
-/// What a process sees of the computation.
+/// A process's handle to the computation.
 #[derive(Debug)]
 pub struct Bsp<'v> {
     vr: &'v Vr,
     pid: usize,
     ids: Vec<VrId>,
     step: u64,
-    /// Each value as the attribute `value` of a message.
+    /// Each value is stored as the attribute `value` of a message.
     memory: HashMap<String, Message>,
-    /// For each process: what is sent to it at the end of this superstep.
+    /// What to send to each process at the end of this superstep.
     outbox: Vec<Outgoing>,
     got: Vec<Message>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Outgoing {
-    /// The values that are put, by name.
+    /// The values to put, by name.
     puts: Message,
-    /// The names of values that are asked for, and which `Get` each is for.
+    /// The names of the values to get, each with the id of its `Get`.
     gets: Vec<(String, usize)>,
 }
 
-/// A value that was asked for by [`Bsp::get`] and is there after the next [`Bsp::sync`].
+/// A value that was requested by [`Bsp::get`] and is available after the next [`Bsp::sync`].
 #[must_use = "what is got is read by `take`"]
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Get<T> {
@@ -121,7 +123,7 @@ impl<'v> Bsp<'v> {
         self.pid
     }
 
-    /// How many processes there are.
+    /// The number of processes.
     #[must_use]
     pub fn nprocs(&self) -> usize {
         self.ids.len()
@@ -141,14 +143,14 @@ impl<'v> Bsp<'v> {
     /// Reads a value in this process's own memory.
     ///
     /// # Errors
-    /// There is none of that name, or it is of another type.
+    /// If there is no value of that name, or it is of another type.
     pub fn value<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let value = self.memory.get(name).ok_or_else(|| self.no_value(self.pid, name))?;
         Ok(value.get("value")?)
     }
 
-    /// Sets a value in the memory of a process at the end of this superstep. Of several puts of the same name into the same
-    /// memory, the last one of the process with the highest number counts.
+    /// Sets a value in the memory of a process at the end of this superstep. If a value is put several times, the last
+    /// put of the process with the highest number takes effect.
     ///
     /// # Panics
     /// If there is no such process.
@@ -158,7 +160,7 @@ impl<'v> Bsp<'v> {
         *puts = std::mem::take(puts).without(&name).with(&name, value);
     }
 
-    /// Asks for a value in the memory of a process, as it is at the end of this superstep, before anything is put there.
+    /// Requests the value that the memory of a process has at the end of this superstep, before any puts take effect.
     ///
     /// # Panics
     /// If there is no such process.
@@ -168,10 +170,10 @@ impl<'v> Bsp<'v> {
         Get { step: self.step, index, of: PhantomData }
     }
 
-    /// What was got in the superstep before this one.
+    /// Returns a value that was requested in the previous superstep.
     ///
     /// # Errors
-    /// The value was of another type, or was got in another superstep.
+    /// If the value is of another type, or was requested in another superstep.
     pub fn take<T: DeserializeOwned>(&self, get: &Get<T>) -> Result<T> {
         if get.step + 1 != self.step {
             return Err(VrError::msg(format!("got in superstep {}, read in {}", get.step, self.step)));
@@ -179,10 +181,10 @@ impl<'v> Bsp<'v> {
         Ok(self.got[get.index].get("value")?)
     }
 
-    /// Ends the superstep: waits for all processes to do so, and lets all that they have put and got take effect.
+    /// Ends the superstep: waits for all processes to end it, and makes all puts and gets take effect.
     ///
     /// # Errors
-    /// A process is gone, or a value that was got is not there.
+    /// If a process is gone, or a requested value does not exist.
     pub fn sync(&mut self) -> Result {
         let (step, empty) = (self.step, vec![Outgoing::default(); self.nprocs()]);
         let outbox = std::mem::replace(&mut self.outbox, empty);
@@ -194,7 +196,7 @@ impl<'v> Bsp<'v> {
         }
         let sync = |id: &VrId| Ok(self.vr.recv(pat! { src: *id, tag: "bsp sync", step: step })?);
         let arrived = self.ids.iter().map(sync).collect::<Result<Vec<Message>>>()?;
-        // All values that are asked for are sent before any that is put is let in.
+        // Gets are answered before any puts are applied.
         for (m, id) in arrived.iter().zip(&self.ids) {
             for (name, index) in m.get::<Vec<(String, usize)>>("gets")? {
                 let value = self.memory.get(&name).cloned().ok_or_else(|| self.no_value(self.pid, &name))?;

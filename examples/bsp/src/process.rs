@@ -1,4 +1,4 @@
-//! The virtual resource that is a process.
+//! The virtual resource that runs a process.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -17,10 +17,10 @@ pub(crate) struct Process {
     pub(crate) code: CodePtr,
 }
 
-/// A function that takes its arguments out of a message and puts its result into one.
+/// A function that decodes its arguments from a message and encodes its result into one.
 type Call = Box<dyn Fn(&mut Bsp<'_>, &Message) -> Result<Message>>;
 
-/// The way from a code pointer to the function that it names: the core hands that over.
+/// Leads from a code pointer to the function that it names; the core calls it.
 pub(crate) struct Function<A, R>(PhantomData<(A, R)>);
 
 impl<A, R, F> Trampoline<F> for Function<A, R>

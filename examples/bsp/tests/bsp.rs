@@ -1,4 +1,4 @@
-//! What the bulk-synchronous model promises, across virtual machines.
+//! The guarantees of the bulk-synchronous model, across virtual machines.
 
 use bsp::Bsp;
 use river_core::testing::for_each_topology;
@@ -11,7 +11,7 @@ fn everywhere(places: usize, body: impl Fn(&Vr, &[VmInfo]) -> Result) {
     });
 }
 
-/// A ring: each process's value travels all the way round.
+/// A ring: each process's value is passed all the way round.
 fn ring(bsp: &mut Bsp<'_>, rounds: usize) -> Result<Vec<String>> {
     let mut seen = vec![format!("from {}", bsp.pid())];
     for round in 0..rounds {
@@ -33,7 +33,7 @@ fn what_is_put_is_there_in_the_next_superstep() {
     });
 }
 
-/// Everybody puts into everybody's `x`, and reads it too.
+/// Every process puts into the `x` of every process, and reads it too.
 fn puts_and_gets(bsp: &mut Bsp<'_>, _: ()) -> Result<(Vec<usize>, usize, bool)> {
     bsp.set("x", &(100 + bsp.pid()));
     let gets: Vec<_> = (0..bsp.nprocs()).map(|pid| bsp.get::<usize>(pid, "x")).collect();
@@ -58,7 +58,7 @@ fn gets_come_before_puts_and_the_highest_process_counts() {
     });
 }
 
-/// A step of heat flow on a rod cut into pieces, each with a cell of its neighbours' at its ends.
+/// Heat flow on a rod that is cut into pieces, each with a copy of its neighbours' cells at its ends.
 fn heat(bsp: &mut Bsp<'_>, (cells, steps): (usize, usize)) -> Result<Vec<f64>> {
     let (pid, p) = (bsp.pid(), bsp.nprocs());
     let range = cells * pid / p..cells * (pid + 1) / p;

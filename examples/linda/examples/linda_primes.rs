@@ -1,5 +1,5 @@
-//! A bag of tasks in a tuple space: active tuples take ranges of numbers out of it and put the number of primes in each
-//! back, and none of them knows of the others.
+//! A bag of tasks in a tuple space: active tuples take ranges of numbers from it and put back the number of primes in
+//! each, without knowing of each other.
 //!
 //! ```text
 //! cargo run --release --example linda_primes -- --below 1000000
@@ -14,7 +14,7 @@ use river_sfm::{ANY, Message, msg, pat};
 #[derive(Parser)]
 #[command(after_help = "Example:\n  linda_primes --below 1000000 --vms 4")]
 struct Args {
-    /// The primes below this number are counted
+    /// Count the primes below this number
     #[arg(long, value_name = "N", default_value = "200000")]
     below: u64,
     /// How many VMs to start in this program if none is found
@@ -22,10 +22,10 @@ struct Args {
     vms: u16,
 }
 
-/// Numbers in one task.
+/// The number of candidates in a task.
 const CHUNK: u64 = 5_000;
 
-/// An active tuple: works for as long as there are tasks, and then becomes a tuple that says how many it did.
+/// An active tuple: works as long as there are tasks, and then becomes a tuple that holds the number of tasks it did.
 fn worker(space: &Space<'_>, index: usize) -> Result<Message> {
     let mut done = 0;
     while let Some(task) = space.inp(pat! { tag: "task" })? {

@@ -18,10 +18,10 @@ pub(crate) struct Active {
     pub(crate) code: CodePtr,
 }
 
-/// A function that takes its arguments out of a message.
+/// A function that decodes its arguments from a message.
 type Call = Box<dyn Fn(&Space<'_>, &Message) -> Result<Message>>;
 
-/// The way from a code pointer to the function that it names: the core hands that over.
+/// Leads from a code pointer to the function that it names; the core calls it.
 pub(crate) struct Function<A>(PhantomData<A>);
 
 impl<A: DeserializeOwned + 'static, F: Fn(&Space<'_>, A) -> Result<Message> + 'static> Trampoline<F>

@@ -1,9 +1,9 @@
-//! Linda: processes that know nothing of each other share a *space* of tuples.
+//! Linda: processes that do not know each other share a *space* of tuples.
 //!
-//! The operations are those of Gelernter (*Generative communication in Linda*, 1985) and of Carriero and Gelernter (*How to
-//! write parallel programs*, 1989): `out` puts a tuple into the space, `in` takes one that matches a template, `rd` reads
-//! one; both wait for it, `inp` and `rdp` do not; `eval` starts a process whose result becomes a tuple. A tuple is a
-//! message of [`river_sfm`], a template a pattern without code: values, ranges, `ANY` and the like.
+//! The operations are those of Gelernter (*Generative communication in Linda*, 1985) and of Carriero and Gelernter
+//! (*How to write parallel programs*, 1989): `out` puts a tuple into the space, `in` takes one that matches a template,
+//! `rd` reads one; both wait for a match, `inp` and `rdp` do not; `eval` starts a process whose result becomes a tuple.
+//! A tuple is a message of [`river_sfm`]; a template is a pattern without code: values, ranges, `ANY` and the like.
 //!
 //! ```
 //! use linda::Space;
@@ -25,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! A space is a virtual resource: whoever knows its name can use it, and there can be many. Who waits in vain as the space is
-//! gone gets an error that says so; who is gone while it waits is forgotten. As in every Linda, a tuple that was handed to
-//! somebody who then dies is lost with it.
+//! A space is a virtual resource: any VR that knows its id can use it, and there can be many spaces. If a space is
+//! gone, VRs that wait for a tuple get an error; if a VR that waits is gone, its request is forgotten. As in every
+//! Linda, a tuple that was handed to a VR that then dies is lost with it.
 
 mod active;
 mod tuples;
@@ -43,10 +43,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tuples::{Request, Tuples};
 
-/// The attribute that tells what belongs to the model from tuples.
+/// The attribute that distinguishes the model's own messages from tuples.
 const LINDA: &str = "linda";
 
-/// A tuple space, as one virtual resource sees it.
+/// A tuple space, as a virtual resource sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Space<'v> {
     vr: &'v Vr,
@@ -62,7 +62,7 @@ impl<'v> Space<'v> {
         Ok(Self::join(vr, vr.deploy(from_ref(vm), |_| Keeper)?[0]))
     }
 
-    /// The space of that name on a leased VM, made by whoever asks first.
+    /// Returns the space of that name on a leased VM, created by the first caller.
     ///
     /// # Errors
     /// As [`Vr::service`].
@@ -70,22 +70,22 @@ impl<'v> Space<'v> {
         Ok(Self::join(vr, vr.service(vm, &format!("linda {name}"), || Keeper)?))
     }
 
-    /// The space whose [`id`](Self::id) somebody has told.
+    /// Returns the space with this [`id`](Self::id).
     #[must_use]
     pub fn join(vr: &'v Vr, id: VrId) -> Self {
         Self { vr, id }
     }
 
-    /// The space's name, by which others can [`join`](Self::join) it.
+    /// The space's id, by which others can [`join`](Self::join) it.
     #[must_use]
     pub fn id(&self) -> VrId {
         self.id
     }
 
-    /// Puts a tuple into the space. Does not wait for anybody to take it.
+    /// Puts a tuple into the space, without waiting for anything to take it.
     ///
     /// # Errors
-    /// The space is gone, or a value cannot be encoded. The attribute `linda` is the model's own.
+    /// If the space is gone, or a value cannot be encoded. The attribute `linda` is reserved.
     pub fn out(&self, tuple: Message) -> Result {
         if tuple.has(LINDA) {
             return Err(VrError::msg("a tuple cannot have an attribute `linda`, which is the model's own"));
@@ -93,34 +93,34 @@ impl<'v> Space<'v> {
         Ok(self.vr.send(self.id, tuple)?)
     }
 
-    /// Takes a tuple that matches, waiting for it if need be: Linda's `in`, which is a keyword of Rust.
+    /// Takes a tuple that matches, waiting for one if necessary: Linda's `in`, which is a keyword of Rust.
     ///
     /// # Errors
-    /// The space is gone, or the pattern contains code, which cannot be sent.
+    /// If the space is gone, or the pattern contains code, which cannot be sent.
     pub fn in_<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message> {
         self.ask(pattern.borrow(), true, true)
     }
 
-    /// Reads a tuple that matches, waiting for it if need be. It stays in the space. Errors as [`in_`](Self::in_).
+    /// Reads a tuple that matches, waiting for one if necessary. It stays in the space. Errors as [`in_`](Self::in_).
     pub fn rd<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message> {
         self.ask(pattern.borrow(), false, true)
     }
 
-    /// Takes a tuple that matches if there is one now. Errors as [`in_`](Self::in_).
+    /// Takes a tuple that matches, if there is one. Errors as [`in_`](Self::in_).
     pub fn inp<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>> {
         Ok(Some(self.ask(pattern.borrow(), true, false)?).filter(|reply| !reply.has(LINDA)))
     }
 
-    /// Reads a tuple that matches if there is one now. Errors as [`in_`](Self::in_).
+    /// Reads a tuple that matches, if there is one. Errors as [`in_`](Self::in_).
     pub fn rdp<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Option<Message>> {
         Ok(Some(self.ask(pattern.borrow(), false, false)?).filter(|reply| !reply.has(LINDA)))
     }
 
-    /// Starts an active tuple on a leased VM: a process that calls `f` with the space and the arguments, and puts what it
-    /// returns into the space. `f` is a function or a closure that captures nothing.
+    /// Starts an active tuple on a leased VM: a process that calls `f` with the space and the arguments, and puts the
+    /// result into the space. `f` must be a function or a closure that captures nothing.
     ///
     /// # Errors
-    /// As [`Vr::deploy`]. What goes wrong in `f` is told to this VR as the end of one that it has deployed.
+    /// As [`Vr::deploy`]. If `f` fails, this VR is told as of the end of any VR that it has deployed.
     pub fn eval<A, F>(&self, vm: &VmInfo, f: F, args: A) -> Result<VrId>
     where
         A: Serialize + DeserializeOwned + 'static,
@@ -138,7 +138,7 @@ impl<'v> Space<'v> {
     }
 }
 
-/// The virtual resource that is a space: it keeps the tuples, and answers, until the program ends.
+/// The virtual resource of a space: it keeps the tuples, and answers requests, until the program ends.
 #[derive(Serialize, Deserialize)]
 struct Keeper;
 
@@ -160,7 +160,7 @@ impl VirtualResource for Keeper {
                 Err(error) => return Err(error.into()),
             };
             for (request, tuple) in given {
-                // That one is gone does not hinder the others.
+                // One that is gone must not affect the others.
                 let _ = vr.reply(&request.question, tuple.unwrap_or_else(|| msg! { linda: "nothing" }));
             }
         }

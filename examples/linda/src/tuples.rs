@@ -1,11 +1,11 @@
-//! What is in a space, and who waits for what: a state machine that knows nothing of VRs and threads.
+//! The tuples in a space, and the requests that wait for them: a state machine that knows nothing of VRs and threads.
 
 use std::collections::HashMap;
 
 use river_core::{Result, VrId};
 use river_sfm::{Message, Template};
 
-/// Somebody who wants a tuple.
+/// A request for a tuple.
 pub(crate) struct Request {
     pub(crate) question: Message,
     template: Template,
@@ -20,19 +20,19 @@ impl Request {
     }
 }
 
-/// Who gets which tuple; `None` is for those who do not wait for one.
+/// Which request gets which tuple; `None` answers a request that does not wait.
 pub(crate) type Given = Vec<(Request, Option<Message>)>;
 
 #[derive(Default)]
 pub(crate) struct Tuples {
-    /// By their attribute `tag`: most templates say which they want, and only those are compared.
+    /// Indexed by the attribute `tag`: most templates name the tag they want, and only its tuples are compared.
     here: HashMap<Option<String>, Vec<Message>>,
-    /// In the order in which they came. At most one of each process, so a search is cheap.
+    /// In order of arrival. There is at most one per process, so a search is cheap.
     waiting: Vec<Request>,
 }
 
 impl Tuples {
-    /// A tuple comes: all who wait to read it get it, then the first who waits to take it, or it stays.
+    /// Adds a tuple: it answers all waiting requests to read it, and the first to take it; without the latter it stays.
     pub(crate) fn out(&mut self, tuple: Message) -> Given {
         let mut taken = false;
         let gets = |request: &mut Request| {
@@ -47,7 +47,7 @@ impl Tuples {
         given
     }
 
-    /// Somebody asks for a tuple: gets one, or waits, or hears that there is none.
+    /// Handles a request: answers it with a tuple or with `None`, or lets it wait.
     pub(crate) fn ask(&mut self, request: Request) -> Given {
         let found = match request.template.value("tag") {
             tag @ Some(_) => self.here.get_mut(&tag).and_then(|tuples| find(tuples, &request)),
@@ -60,7 +60,7 @@ impl Tuples {
         vec![(request, found)]
     }
 
-    /// Somebody is gone, and waits no longer.
+    /// Drops the requests of a VR that is gone.
     pub(crate) fn forget(&mut self, who: VrId) {
         self.waiting.retain(|request| request.question.src() != who);
     }
@@ -69,6 +69,6 @@ impl Tuples {
 fn find(tuples: &mut Vec<Message>, request: &Request) -> Option<Message> {
     let pattern = request.template.pattern();
     let index = tuples.iter().position(|tuple| pattern.matches(tuple))?;
-    // Linda promises no order, so the last may fill the gap.
+    // Linda specifies no order, so the last tuple may fill the gap.
     Some(if request.take { tuples.swap_remove(index) } else { tuples[index].clone() })
 }

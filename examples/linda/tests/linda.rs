@@ -1,4 +1,4 @@
-//! What Linda promises, across virtual machines.
+//! The guarantees of Linda, across virtual machines.
 
 use std::collections::HashSet;
 
@@ -28,7 +28,7 @@ fn tuples_are_put_read_and_taken() {
         assert!(space.inp(pat! { x: 1 })?.is_none());
         assert!(space.rdp(pat! { x: one_of([1, 2]) })?.is_some());
         assert!(space.rdp(pat! { tag: ABSENT, items: ANY })?.is_some());
-        // Tuples keep their source, and a template may ask for it.
+        // Tuples keep their source, and a template may require one.
         assert!(space.inp(pat! { src: vr.id(), x: 2 })?.is_some());
         assert!(space.inp(pat! { tag: "point" })?.is_none());
 
@@ -55,7 +55,7 @@ fn who_waits_is_served_when_the_tuple_comes() {
         space.eval(&vms[1], taker, 7)?;
         space.out(msg! { tag: "go", n: 1 })?;
         assert_eq!(space.in_(pat! { taker: ANY })?.get::<u32>("got")?, 1);
-        // A reader may have come after the tuple had been taken.
+        // A reader may have arrived after the tuple had been taken.
         space.out(msg! { tag: "go", n: 2 })?;
         for n in 0..vms.len() {
             assert!(space.in_(pat! { reader: n })?.get::<u32>("n")? <= 2);
@@ -64,7 +64,7 @@ fn who_waits_is_served_when_the_tuple_comes() {
     });
 }
 
-/// Takes tickets until there are no more.
+/// Takes tickets until there are none left.
 fn greedy(space: &Space<'_>, _: ()) -> Result<Message> {
     let mut taken = Vec::new();
     while let Some(ticket) = space.inp(pat! { tag: "ticket" })? {
@@ -119,7 +119,7 @@ fn the_dead_take_nothing_and_their_end_is_told() {
         space.out(msg! { tag: "panic" })?;
         let error = space.in_(pat! { tag: "never" }).unwrap_err().to_string();
         assert!(error.contains("the tuple is too hot"), "{error}");
-        // What the initiator had waited for is not given to that old request.
+        // A tuple that the initiator waited for is not given to that old request.
         space.out(msg! { tag: "after" })?;
         assert!(space.inp(pat! { tag: "after" })?.is_some());
         Ok(())

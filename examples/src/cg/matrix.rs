@@ -1,5 +1,5 @@
-//! The matrix: a sum of outer products of sparse random vectors, whose weights fall geometrically, with a shift on the
-//! diagonal. Random numbers and their order are NPB's, so that the result can be compared.
+//! The matrix: a sum of outer products of sparse random vectors, whose weights decrease geometrically, with a shift on
+//! the diagonal. Random numbers and their order are NPB's, so that the result can be compared.
 
 use std::ops::Range;
 
@@ -8,16 +8,16 @@ use super::Class;
 /// The condition number's reciprocal.
 const RCOND: f64 = 0.1;
 
-/// Some rows of the matrix, compressed.
+/// Some rows of the matrix, in compressed form.
 pub(super) struct Matrix {
-    /// Where each row begins in the other two; one more at the end.
+    /// Where each row begins in the other two vectors; one more entry at the end.
     starts: Vec<usize>,
     columns: Vec<u32>,
     values: Vec<f64>,
 }
 
 impl Matrix {
-    /// The rows of a range. Everybody makes all random vectors and keeps what belongs to these rows.
+    /// Returns the rows of a range. Every rank generates all random vectors and keeps what belongs to its rows.
     pub(super) fn rows(class: Class, range: Range<usize>) -> Self {
         let n = class.rows();
         let vectors = vectors(class);
@@ -46,7 +46,7 @@ impl Matrix {
     fn compress(rows: Vec<Vec<(u32, f64)>>) -> Self {
         let mut matrix = Self { starts: vec![0], columns: Vec::new(), values: Vec::new() };
         for mut row in rows {
-            // Stable: what falls on one place is added in the order in which NPB adds it.
+            // Stable: elements at the same position are added in the order in which NPB adds them.
             row.sort_by_key(|&(column, _)| column);
             let begin = matrix.columns.len();
             for (column, value) in row {
@@ -64,7 +64,7 @@ impl Matrix {
         matrix
     }
 
-    /// `product` = these rows times a whole vector.
+    /// Sets `product` to these rows times a whole vector.
     pub(super) fn multiply(&self, vector: &[f64], product: &mut [f64]) {
         for (bounds, out) in self.starts.windows(2).zip(product) {
             let (columns, values) = (&self.columns[bounds[0]..bounds[1]], &self.values[bounds[0]..bounds[1]]);
@@ -73,7 +73,8 @@ impl Matrix {
     }
 }
 
-/// The sum of `values[i] * vector[columns[i]]`: eight sums side by side, since each addition waits for the one before it.
+/// The sum of `values[i] * vector[columns[i]]`, as eight partial sums, since each addition depends on the one before
+/// it.
 fn sparse_dot(columns: &[u32], values: &[f64], vector: &[f64]) -> f64 {
     let (column_chunks, last_columns) = columns.as_chunks::<8>();
     let (value_chunks, last_values) = values.as_chunks::<8>();
@@ -120,9 +121,9 @@ impl Random {
         Self(314_159_265)
     }
 
-    /// Between 0 and 1.
+    /// Returns a number between 0 and 1.
     fn next(&mut self) -> f64 {
-        // What overflows is above the 46 bits that are kept.
+        // Only overflow beyond the 46 bits that are kept is lost.
         self.0 = self.0.wrapping_mul(1_220_703_125) & ((1 << 46) - 1);
         self.0 as f64 / (1_u64 << 46) as f64
     }

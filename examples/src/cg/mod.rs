@@ -1,9 +1,9 @@
 //! The conjugate gradient kernel of the NAS Parallel Benchmarks: the smallest eigenvalue of a large sparse matrix, by
 //! inverse iteration, whose linear systems are solved by conjugate gradients.
 //!
-//! * here: the problem's classes, and the published results
+//! * this module: the problem's classes, and the published results
 //! * `matrix`: the matrix, as NPB makes it
-//! * `solve`: the iteration, whoever does it
+//! * `solve`: the iteration, serial or parallel
 //!
 //! D. Bailey et al., *The NAS Parallel Benchmarks*, RNR-94-007, 1994, section 2.4; NPB 3.4.
 
@@ -77,7 +77,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// What came out.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// The residual and the estimate after each step.
@@ -106,16 +106,17 @@ impl Outcome {
     }
 }
 
-/// The kernel on one thread, without MPI.
+/// Runs the kernel on one thread, without MPI.
 #[must_use]
 pub fn serial(class: Class) -> Outcome {
     let start = Instant::now();
-    // Nobody to talk to, so nothing can fail.
+    // There is no communication, so nothing can fail.
     solve::run(class, &Serial, || start.elapsed(), None, |_| Ok(()))
         .unwrap_or(Outcome { steps: Vec::new(), time: Duration::ZERO })
 }
 
-/// The kernel on all ranks of a communicator, which all call it. `each` is called with 1, 2, ... after each step.
+/// Runs the kernel on all ranks of a communicator, which must all call it. `each` is called with 1, 2, ... after each
+/// step.
 ///
 /// # Errors
 /// If a rank is gone.
@@ -124,7 +125,7 @@ pub fn parallel(
     world: &Communicator,
     mut each: impl FnMut(usize),
 ) -> river::mpi::Result<Outcome> {
-    // The rank's own clock: one that is restored from a checkpoint goes on measuring where it was.
+    // The rank's own clock, which continues where it was when the rank is restored from a checkpoint.
     solve::run(
         class,
         &World::new(world),
@@ -139,11 +140,11 @@ pub fn parallel(
     )
 }
 
-/// The same, with a safepoint on each rank after every so many steps: a rank that is restored goes on from there. `each` is
-/// called behind it.
+/// Like [`parallel`], with a safepoint on each rank every this many steps, from which a restored rank continues. `each`
+/// is called after the safepoint.
 ///
 /// # Errors
-/// As [`parallel`]; if a safepoint cannot be made.
+/// As [`parallel`], and if a safepoint cannot be made.
 pub fn with_safepoints(
     class: Class,
     world: &Communicator,

@@ -1,5 +1,5 @@
-//! The iteration. Rows are cut into one range for each rank; a vector that the matrix is multiplied with is gathered
-//! on all, everything else stays where its rows are.
+//! The iteration. Rows are divided into one range per rank; a vector by which the matrix is multiplied is gathered on
+//! all ranks, everything else stays with its rows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use super::matrix::Matrix;
 use super::{Class, Outcome};
 
-/// Steps of the inner iteration.
+/// The number of steps of the inner iteration.
 const INNER: usize = 25;
 
-/// Those who work together on the vectors.
+/// The members that work together on the vectors.
 pub trait Team {
-    /// What can go wrong.
+    /// The error of communication.
     type Error;
 
-    /// The part of `n` elements that is this member's.
+    /// Returns this member's part of `n` elements.
     fn part(&self, n: usize) -> Range<usize>;
 
-    /// The sum of what all members have given, on all of them.
+    /// Sums the contributions of all members; every member gets the result.
     ///
     /// # Errors
     /// If a member is gone.
     fn sum<const N: usize>(&self, mine: [f64; N]) -> Result<[f64; N], Self::Error>;
 
-    /// Fills a vector, of which each member has set its part.
+    /// Fills a vector of which each member has set its part.
     ///
     /// # Errors
     /// If a member is gone.
@@ -61,7 +61,7 @@ pub struct World<'a, 'v> {
 }
 
 impl<'a, 'v> World<'a, 'v> {
-    /// All ranks of the communicator make one.
+    /// Called by all ranks of the communicator.
     #[must_use]
     pub fn new(comm: &'a Communicator<'v>) -> Self {
         Self { comm }
@@ -91,7 +91,7 @@ impl Team for World<'_, '_> {
     }
 }
 
-/// A member between two steps: all that it needs to go on, beside what it can make anew.
+/// The state of a member between two steps: all that it needs to continue, besides what it can compute again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// Its part of the vector.
@@ -102,8 +102,8 @@ pub(super) struct Progress {
     start: Duration,
 }
 
-/// The whole benchmark: the matrix, one step that is not timed, and those that are, the first ones of which may have been
-/// done before. `between` is called with what there is before each of these, and at the end.
+/// Runs the whole benchmark: builds the matrix, and performs an untimed step and the timed ones, the first of which may
+/// have been done before. `between` is called with the progress before each timed step, and at the end.
 pub(super) fn run<T: Team>(
     class: Class,
     team: &T,
@@ -120,7 +120,7 @@ pub(super) fn run<T: Team>(
             let mut x = vec![1.0; part.len()];
             solver.step(team, &mut x, class.shift())?;
             x.fill(1.0);
-            // All begin together.
+            // A barrier: all members begin together.
             team.sum([0.0])?;
             Progress { x, steps: Vec::with_capacity(class.steps()), start: clock() }
         }
@@ -135,7 +135,7 @@ pub(super) fn run<T: Team>(
     }
 }
 
-/// The vectors of the inner iteration: `p` whole, of the others this member's part.
+/// The vectors of the inner iteration: `p` as a whole, this member's part of the others.
 struct Solver {
     matrix: Matrix,
     part: Range<usize>,
@@ -151,7 +151,7 @@ impl Solver {
         Self { matrix, p: vec![0.0; n], q: zeros(), r: zeros(), z: zeros(), part }
     }
 
-    /// One step of the inverse iteration: the residual and the estimate.
+    /// Performs one step of the inverse iteration; returns the residual and the estimate.
     fn step<T: Team>(&mut self, team: &T, x: &mut [f64], shift: f64) -> Result<(f64, f64), T::Error> {
         let residual = self.conjugate_gradients(team, x)?;
         let [xz, zz] = team.sum([dot(x, &self.z), dot(&self.z, &self.z)])?;
@@ -160,7 +160,7 @@ impl Solver {
         Ok((residual, shift + 1.0 / xz))
     }
 
-    /// Solves A z = x, about; the norm of what is left.
+    /// Solves A z = x approximately; returns the norm of the residual.
     fn conjugate_gradients<T: Team>(&mut self, team: &T, x: &[f64]) -> Result<f64, T::Error> {
         let Self { matrix, part, p, q, r, z } = self;
         z.fill(0.0);
@@ -190,7 +190,7 @@ impl Solver {
     }
 }
 
-/// As in the matrix, eight sums side by side.
+/// As in the matrix, eight partial sums.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let ((a_chunks, a_last), (b_chunks, b_last)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut sums = [0.0; 8];

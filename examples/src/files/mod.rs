@@ -1,11 +1,11 @@
-//! From the paths of a command line to pieces of work.
+//! Resolves the paths of a command line to pieces of work.
 //!
 //! A path is a file, a directory, which stands for all files below it, or, if nothing has that name, a glob pattern:
 //! `*`, `?` and `[a-z]` within a name, `**` for any directories (quote it, or the shell is faster). Symbolic links
 //! are never followed, so nothing is found twice and nothing outside; pipes, sockets and devices are never opened.
 //!
-//! - `pattern`: what a name matches
-//! - `walk`: the directories
+//! - `pattern`: matches names
+//! - `walk`: walks directories
 //! - `piece`: the result ([`Piece`], [`Found`], [`Problem`])
 
 mod pattern;
@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 pub use piece::{Found, Piece, Problem};
 use walk::Walk;
 
-/// Finds the files that the paths stand for and cuts those of more than `split_at` bytes (at least one) into ranges
-/// of about equal length, none longer.
+/// Finds the files that the paths name and cuts those of more than `split_at` bytes (at least one) into ranges of about
+/// equal length, none longer than that.
 ///
-/// The pieces name absolute paths, so that they mean the same in a process with another working directory, in
-/// ascending order. A file that several paths name is there once. Empty files are counted, but are no work.
+/// The pieces have absolute paths, in ascending order, so that they are valid in a process with another working
+/// directory. A file that several paths name occurs once. Empty files are counted, but make no pieces.
 ///
-/// What cannot be used does not lose the rest: it is in [`Found::unreadable`] or [`Found::unmatched`].
+/// Paths that cannot be used do not affect the others: they are in [`Found::unreadable`] or [`Found::unmatched`].
 #[must_use]
 pub fn find(paths: &[OsString], split_at: u64) -> Found {
     let mut walk = Walk::default();
@@ -51,10 +51,10 @@ pub fn find(paths: &[OsString], split_at: u64) -> Found {
     Found { pieces, files: count, bytes, unreadable, unmatched }
 }
 
-/// Drops files that an earlier name stands for already.
+/// Drops files that an earlier name already stands for.
 fn keep_first(files: &mut Vec<(PathBuf, u64)>) {
-    // A file is the same if its directory is, all links resolved, and its name, which is no link. Inode numbers would
-    // make one file of two hard links.
+    // Two paths are the same file if their directories are the same, with all links resolved, and their names are,
+    // which are not links. Inode numbers would make one file of two hard links.
     let mut directories: HashMap<PathBuf, PathBuf> = HashMap::new();
     let mut seen = HashSet::new();
     files.retain(|(path, _)| {
@@ -199,7 +199,7 @@ mod tests {
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("changed");
         let found = find_in(&dir, &["."]);
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("changed");
-        // Root may read it all the same.
+        // Root may read it nevertheless.
         match found.unreadable.as_slice() {
             [] => assert_eq!(found.files, 2),
             [problem] => assert_eq!((problem.path.as_path(), found.files), (closed.as_path(), 1)),

@@ -3,20 +3,20 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Whether a path component has a character that makes it a pattern.
+/// Whether a path component contains a wildcard.
 pub(super) fn is_pattern(component: &OsStr) -> bool {
     component.as_bytes().iter().any(|byte| b"*?[".contains(byte))
 }
 
-/// Whether a file name matches the pattern of one path component: `*` any bytes, `?` one character, `[a-z]` one
-/// byte of a set, `[!a-z]` one that is not in it, everything else itself. A `[` without its `]` stands for itself.
-/// As in a shell, only a pattern that begins with a dot matches a name that does.
+/// Whether a file name matches the pattern of one path component: `*` any bytes, `?` one character, `[a-z]` one byte of
+/// a set, `[!a-z]` one byte not in it, everything else itself. A `[` without a closing `]` stands for itself. As in a
+/// shell, only a pattern that begins with a dot matches a name that does.
 pub(super) fn matches(pattern: &OsStr, name: &OsStr) -> bool {
     let (mut pattern, mut name) = (pattern.as_bytes(), name.as_bytes());
     if name.starts_with(b".") && !pattern.starts_with(b".") {
         return false;
     }
-    // Where to go on if the rest does not match: behind the last `*`, which then takes one byte more. Only the last
+    // Where to continue if the rest does not match: after the last `*`, which then matches one byte more. Only the last
     // one matters, so this is never worse than quadratic.
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {
@@ -36,13 +36,13 @@ pub(super) fn matches(pattern: &OsStr, name: &OsStr) -> bool {
     }
 }
 
-/// Matches one character; what remains of pattern and name.
+/// Matches one character; returns the rest of pattern and name.
 fn step<'p, 'n>(pattern: &'p [u8], name: &'n [u8]) -> Option<(&'p [u8], &'n [u8])> {
     let (&first, rest) = pattern.split_first()?;
     let (&byte, after) = name.split_first()?;
     match first {
         b'?' => {
-            // A character of UTF-8: what follows the first byte begins with the bits 10.
+            // A character of UTF-8: its continuation bytes begin with the bits 10.
             let more =
                 if byte < 0xc0 { 0 } else { after.iter().take_while(|&&byte| byte >> 6 == 0b10).count() };
             Some((rest, &after[more..]))
@@ -55,13 +55,13 @@ fn step<'p, 'n>(pattern: &'p [u8], name: &'n [u8]) -> Option<(&'p [u8], &'n [u8]
     }
 }
 
-/// Splits what follows a `[` into the members, whether they are excluded, and what follows the `]`.
+/// Splits the text after a `[` into the members, whether they are excluded, and the text after the `]`.
 fn set(pattern: &[u8]) -> Option<(&[u8], bool, &[u8])> {
     let (negated, pattern) = match pattern {
         [b'!' | b'^', rest @ ..] => (true, rest),
         _ => (false, pattern),
     };
-    // A `]` in the first place is a member.
+    // A `]` in first position is a member.
     let end = 1 + pattern.get(1..)?.iter().position(|&byte| byte == b']')?;
     Some((&pattern[..end], negated, &pattern[end + 1..]))
 }

@@ -1,4 +1,4 @@
-//! What finding files results in.
+//! The result of finding files.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct Piece {
     /// The bytes of the path, because a path need not be UTF-8 and must survive a message.
     path: Vec<u8>,
-    /// The range `[from, to)` of the file in bytes; `None` is the whole file.
+    /// The range `[from, to)` of the file in bytes; `None` means the whole file.
     pub range: Option<(u64, u64)>,
-    /// Bytes in the piece, as far as the file has not changed since.
+    /// The number of bytes in the piece, provided the file has not changed since.
     pub len: u64,
 }
 
@@ -25,14 +25,14 @@ impl Piece {
         Self { path: path.as_os_str().as_bytes().to_vec(), range: None, len }
     }
 
-    /// Where the file is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         Path::new(std::ffi::OsStr::from_bytes(&self.path))
     }
 
-    /// Adds the pieces of a file. The last range is open, so that all ranges together are what one reading of the
-    /// whole file would have found, even if it has grown.
+    /// Adds the pieces of a file. The last range is open, so that all ranges together cover what reading the whole file
+    /// would have found, even if it has grown.
     pub(super) fn cut(path: PathBuf, len: u64, split_at: u64, pieces: &mut Vec<Self>) {
         let path = path.into_os_string().into_vec();
         let parts = len.div_ceil(split_at.max(1));
@@ -58,10 +58,10 @@ impl fmt::Debug for Piece {
     }
 }
 
-/// Something that could not be read.
+/// A file or directory that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
-    /// Which file or directory.
+    /// Its path.
     #[serde(with = "path_bytes")]
     pub path: PathBuf,
     /// The reason: lower case, no full stop.
@@ -82,7 +82,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Serde refuses paths that are not UTF-8; as bytes all of them travel.
+/// Serde refuses paths that are not UTF-8; as bytes all of them can be sent.
 mod path_bytes {
     use serde::{Deserializer, Serializer};
 
@@ -97,18 +97,18 @@ mod path_bytes {
     }
 }
 
-/// What the paths of a command line stand for.
+/// The files that the paths of a command line name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The work: ordered by path, then by range.
     pub pieces: Vec<Piece>,
-    /// How many different files there are, empty ones included.
+    /// The number of distinct files, including empty ones.
     pub files: usize,
-    /// Their length in bytes.
+    /// The sum of their lengths in bytes.
     pub bytes: u64,
     /// Directories that could not be read, and arguments that are neither a file nor a directory, ordered by path.
     pub unreadable: Vec<Problem>,
-    /// The paths and patterns that nothing matches, as they were given.
+    /// The paths and patterns that match nothing, as given.
     pub unmatched: Vec<OsString>,
 }
 

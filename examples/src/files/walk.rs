@@ -1,4 +1,4 @@
-//! Reading directories.
+//! Walks directories.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, FileType};
@@ -8,19 +8,19 @@ use std::path::{Component, Path, PathBuf};
 use super::pattern::{is_pattern, matches};
 use super::piece::Problem;
 
-/// Gathers files. Each costs one `stat` call, for its length, relative to its open directory.
+/// Collects files. Each costs one `stat` call, for its length, relative to its open directory.
 #[derive(Default)]
 pub(super) struct Walk {
     /// Path and length in bytes.
     pub(super) files: Vec<(PathBuf, u64)>,
-    /// How many files and directories the walks began at. If only one, no file can have been found twice.
+    /// The number of files and directories at which the walks began. If it is one, no file can have been found twice.
     pub(super) roots: usize,
-    /// What could not be read.
+    /// Paths that could not be read.
     pub(super) unreadable: Vec<Problem>,
 }
 
 impl Walk {
-    /// Gathers what a path of the command line stands for; false if it stands for nothing.
+    /// Collects the files that a path of the command line names; returns `false` if there are none.
     pub(super) fn start(&mut self, path: &Path) -> bool {
         let Ok(path) = std::path::absolute(path) else { return false };
         match fs::symlink_metadata(&path) {
@@ -47,7 +47,7 @@ impl Walk {
         }
     }
 
-    /// Gathers what is named by the user or matches a pattern.
+    /// Collects a path that was named by the user or matches a pattern.
     fn root(&mut self, path: PathBuf, kind: FileType, len: impl FnOnce() -> io::Result<u64>) {
         self.roots += 1;
         if kind.is_dir() {
@@ -72,7 +72,7 @@ impl Walk {
         }
     }
 
-    /// Gathers all files below a directory, however deep: the stack of directories is on the heap.
+    /// Collects all files below a directory, however deep: the stack of directories is on the heap.
     fn directory(&mut self, top: &Path) {
         let mut open = vec![top.to_owned()];
         while let Some(directory) = open.pop() {
@@ -86,13 +86,13 @@ impl Walk {
         }
     }
 
-    /// The entries of a directory; what cannot be read is noted.
+    /// The entries of a directory; errors are recorded.
     fn entries(&mut self, directory: &Path) -> Vec<(DirEntry, FileType)> {
         let mut known = Vec::new();
         match fs::read_dir(directory) {
             Ok(entries) => {
                 for entry in entries {
-                    // Most systems tell the type with the name, without another call.
+                    // Most systems return the type along with the name, without another call.
                     match entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) {
                         Ok(entry) => known.push(entry),
                         Err(error) => self.unreadable.push(Problem::new(directory, &error)),
@@ -104,7 +104,7 @@ impl Walk {
         known
     }
 
-    /// Gathers what matches the components of a pattern, beginning in a directory.
+    /// Collects what matches the components of a pattern, starting from a directory.
     fn expand(&mut self, directory: PathBuf, pattern: &[Component<'_>]) {
         let mut open = vec![(directory, pattern)];
         while let Some((directory, pattern)) = open.pop() {

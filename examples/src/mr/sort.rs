@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use river::mapreduce::{MapContext, MapReduce, ReduceContext, Values};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a key.
+/// The length of a key in bytes.
 const KEY: usize = 10;
-/// Bytes of a record: the key and the value.
+/// The length of a record in bytes: the key and the value.
 pub const RECORD: usize = 100;
 const VALUE: usize = RECORD - KEY;
 
@@ -45,10 +45,10 @@ impl MapReduce for Sort {
     }
 }
 
-/// What a file or directory of records holds.
+/// The content of a file or directory of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// How many records.
+    /// The number of records.
     pub records: u64,
     /// The sum of the hashes of all records: equal for the same records in any order.
     pub checksum: u64,
@@ -56,7 +56,7 @@ pub struct Checked {
     pub sorted: bool,
 }
 
-/// Writes so many records, whose keys are random and whose values say their number. The same ones each time.
+/// Writes this many records, whose keys are random and whose values contain their number. The same ones each time.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -108,7 +108,7 @@ pub fn check(path: &Path) -> io::Result<Checked> {
     Ok(checked)
 }
 
-/// The file itself, or the parts of a directory in their order.
+/// The file itself, or the parts of a directory in order.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);

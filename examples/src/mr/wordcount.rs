@@ -1,12 +1,12 @@
-//! How often each word occurs.
+//! Counts how often each word occurs.
 
 use river::mapreduce::{Combiner, MapContext, MapReduce, ReduceContext, Values};
 use serde::{Deserialize, Serialize};
 
 use crate::words;
 
-/// Counts words: what stands between white space, whatever the encoding. A record of the input is any piece of text that
-/// does not end within a word.
+/// Counts words, which are separated by white space, whatever the encoding. A record of the input can be any piece of
+/// text that does not end within a word.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct WordCount;
 

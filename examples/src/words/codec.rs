@@ -1,7 +1,7 @@
-//! The compact form of a table, for messages: one string of bytes.
+//! The compact form of a table, for messages: one byte string.
 //!
 //! The number of distinct words, then for each word its length, its bytes and its count. Numbers are LEB128 varints:
-//! seven bits a byte, lowest first. 200,000 words of ordinary text take about 2 MB, a quarter of the table itself.
+//! seven bits per byte, lowest first. 200,000 words of ordinary text take about 2 MB, a quarter of the table itself.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::counts::Counts;
 
-/// Shortest form of one word: length, one byte, count.
+/// The shortest form of a word: length, one byte, count.
 const SHORTEST: usize = 3;
 
 /// Appends a number.
@@ -23,7 +23,7 @@ pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes a number from the front of `bytes`; `None` if they end within it or it does not fit.
+/// Decodes a number at the front of `bytes`; `None` if the bytes end within it or it does not fit.
 #[inline]
 pub(super) fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
@@ -53,7 +53,7 @@ fn encode(counts: &Counts) -> Vec<u8> {
     out
 }
 
-/// The table that `bytes` describe. Allocates in proportion to their number, whatever they say.
+/// Decodes a table. Allocates in proportion to the number of bytes, whatever they contain.
 fn decode(mut bytes: &[u8]) -> Result<Counts, &'static str> {
     const ENDED: &str = "the word counts end too early";
     let distinct = read_varint(&mut bytes).and_then(|n| usize::try_from(n).ok()).ok_or(ENDED)?;
@@ -61,7 +61,7 @@ fn decode(mut bytes: &[u8]) -> Result<Counts, &'static str> {
         return Err(ENDED);
     }
     let mut counts = Counts::new();
-    // The words come in the order of the sender's table, which a smaller table could not take.
+    // The words come in the order of the sender's table, which would be quadratic in a smaller table.
     counts.reserve(distinct);
     for _ in 0..distinct {
         let len = read_varint(&mut bytes).and_then(|n| usize::try_from(n).ok()).ok_or(ENDED)?;
@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for CountsVisitor {
         decode(bytes).map_err(E::custom)
     }
 
-    /// For formats without a type for bytes, such as JSON.
+    /// For formats without a byte string type, such as JSON.
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Counts, A::Error> {
         let mut bytes = Vec::new();
         while let Some(byte) = seq.next_element()? {

@@ -1,7 +1,7 @@
 //! The table: how often each word occurs.
 //!
-//! Open addressing with linear probing over a power of two of [`Slot`]s, chosen by the top bits of the hash. A word
-//! of up to eleven bytes lives in its slot; longer ones in one arena, as hash (8 bytes), length (varint), bytes.
+//! Open addressing with linear probing over a power of two of [`Slot`]s, chosen by the top bits of the hash. A word of
+//! up to eleven bytes is stored in its slot; longer ones in one arena, as hash (8 bytes), length (varint), bytes.
 //! Nothing is allocated per word.
 
 use std::collections::BTreeMap;
@@ -11,17 +11,17 @@ use super::iter::Iter;
 use super::slot::{Key, Slot, hash_long};
 use super::split::bounds;
 
-/// Slots of the smallest table: 16 KiB.
+/// The number of slots of the smallest table: 16 KiB.
 const FEWEST_SLOTS: usize = 1024;
 
 /// How often each word occurs.
 ///
-/// A word is any non-empty string of bytes; [`add_text`](Counts::add_text) finds them as [`split`](super::split)
-/// does. Counts stop at `u64::MAX` instead of overflowing. An empty table owns no memory, one of `n` distinct words up to 11
-/// bytes long takes 26 to 52 bytes a word.
+/// A word is any non-empty byte string; [`add_text`](Counts::add_text) finds them as [`split`](super::split) does.
+/// Counts saturate at `u64::MAX`. An empty table owns no memory; one with `n` distinct words of up to 11 bytes takes 26
+/// to 52 bytes per word.
 ///
-/// Equal sequences of calls give equal tables down to the order of [`iter`](Counts::iter), in every process. The
-/// price is that someone who knows this source can craft words that collide; ordinary text does not.
+/// Equal sequences of calls give equal tables, including the order of [`iter`](Counts::iter), in every process. In
+/// return, someone who knows this source can craft words that collide; ordinary text does not.
 ///
 /// ```
 /// let mut counts = river_examples::words::Counts::new();
@@ -31,11 +31,11 @@ const FEWEST_SLOTS: usize = 1024;
 /// ```
 #[derive(Clone, Default)]
 pub struct Counts {
-    /// A power of two of them, or none.
+    /// Their number is a power of two, or zero.
     slots: Vec<Slot>,
-    /// How far a hash is shifted to give the number of a slot.
+    /// How far to shift a hash to get the number of a slot.
     shift: u32,
-    /// The number of distinct words that the slots are for.
+    /// The number of distinct words at which the table must grow.
     limit: usize,
     distinct: usize,
     total: u64,
@@ -64,8 +64,7 @@ impl Counts {
         });
     }
 
-    /// Counts `n` more occurrences of a word, white space in it or not. Neither an empty word nor `n == 0` changes
-    /// anything.
+    /// Counts `n` more occurrences of a word, which may contain white space. An empty word or `n == 0` changes nothing.
     pub fn add_word(&mut self, word: &[u8], n: u64) {
         if word.is_empty() || n == 0 {
             return;
@@ -77,7 +76,7 @@ impl Counts {
         }
     }
 
-    /// How often a word occurs.
+    /// Returns how often a word occurs.
     #[must_use]
     pub fn get(&self, word: &[u8]) -> u64 {
         let found = match Key::short(word, 0, word.len()) {
@@ -91,13 +90,13 @@ impl Counts {
         }
     }
 
-    /// How many words there are, each as often as it occurs.
+    /// Returns the number of words, including repetitions.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// How many different words there are.
+    /// Returns the number of distinct words.
     #[must_use]
     pub fn distinct(&self) -> usize {
         self.distinct
@@ -109,7 +108,7 @@ impl Counts {
         self.distinct == 0
     }
 
-    /// All words with their counts, in no useful order, but the same one for the same history.
+    /// Iterates over all words with their counts, in an arbitrary order that is the same for the same history.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
         Iter::new(self, &self.slots)
@@ -121,8 +120,8 @@ impl Counts {
             self.clone_from(other);
             return;
         }
-        // The other's words come in the order of their hashes. Were they put into a smaller table, which then grows,
-        // they would crowd its front: quadratic.
+        // The other's words come in the order of their hashes. In a smaller table that grows meanwhile they would crowd
+        // the front: quadratic.
         self.reserve(other.distinct);
         self.total = self.total.saturating_add(other.total);
         for slot in other.slots.iter().filter(|slot| !slot.is_empty()) {
@@ -137,7 +136,7 @@ impl Counts {
         }
     }
 
-    /// The `n` most frequent words with their counts: by count downwards, then by word upwards.
+    /// Returns the `n` most frequent words with their counts: by descending count, then by ascending word.
     #[must_use]
     pub fn top(&self, n: usize) -> Vec<(Vec<u8>, u64)> {
         let order = |a: &(&[u8], u64), b: &(&[u8], u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
@@ -152,7 +151,7 @@ impl Counts {
 
     /// Makes room for `extra` more distinct words, so that the next ones may come in any order.
     pub(super) fn reserve(&mut self, extra: usize) {
-        // Seven eighths: full enough to stay as it is when most of the words are known already.
+        // Seven eighths: full enough to need no growth when most of the words are already known.
         let words = self.distinct + extra;
         let slots = (words * 8).div_ceil(7).next_power_of_two();
         if slots > self.slots.len() {
@@ -161,7 +160,7 @@ impl Counts {
         self.limit = self.limit.max(words);
     }
 
-    /// One more of a short word; inlined into the loop over the text. Nearly always the word is in its first slot.
+    /// Counts a short word once; inlined into the loop over the text. The word is nearly always in its first slot.
     #[inline]
     fn add_one(&mut self, key: Key) {
         let hash = key.hash();
@@ -222,13 +221,13 @@ impl Counts {
         u64::from(slot.count()) | high.map_or(0, |&high| u64::from(high) << 32)
     }
 
-    /// The slot where a word with this hash is looked for first: the top bits, as many as the table has.
+    /// The first slot for a word with this hash: the top bits, as many as the table needs.
     #[inline]
     fn home(&self, hash: u64) -> usize {
         (hash >> self.shift) as usize
     }
 
-    /// Looks for an entry with this hash that `is` the one.
+    /// Searches for the entry with this hash for which `is` returns `true`.
     #[inline]
     fn find(&self, hash: u64, is: impl Fn(&Slot) -> bool) -> Place {
         let home = self.home(hash);
@@ -252,7 +251,7 @@ impl Counts {
         })
     }
 
-    /// The hash and the bytes of the long word at this place of the arena.
+    /// The hash and the bytes of the long word at this offset of the arena.
     pub(super) fn long_word(&self, offset: u64) -> (u64, &[u8]) {
         let record = || {
             let (hash, mut rest) = self.arena.get(usize::try_from(offset).ok()?..)?.split_first_chunk()?;
@@ -281,11 +280,11 @@ impl Counts {
     }
 }
 
-/// What a look-up found.
+/// The result of a look-up.
 enum Place {
     /// The word is in this slot.
     Here(usize),
-    /// It is not there, this slot is free for it.
+    /// The word is not in the table; this slot is free for it.
     Free(usize),
     /// There are no slots yet.
     NoTable,

@@ -1,4 +1,4 @@
-//! Counting a file, or a range of one, through a buffer of fixed size.
+//! Counts the words of a file, or of a range, through a buffer of fixed size.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -7,10 +7,10 @@ use std::path::Path;
 use super::counts::Counts;
 use super::split::is_space;
 
-/// Bytes read past the end of a range at a time, to find the end of its last word.
+/// The number of bytes per read past the end of a range, to find the end of its last word.
 const PAST_END: usize = 4096;
 
-/// The buffer that files are read through. One per thread; [`count_file`] uses it again and again.
+/// The buffer through which files are read. One per thread; [`count_file`] reuses it.
 #[derive(Debug)]
 pub struct Scratch {
     buffer: Vec<u8>,
@@ -18,8 +18,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// A buffer of 256 KiB: a read takes much longer than its system call, and the table still has most of the
-    /// second-level cache for itself.
+    /// A buffer of 256 KiB: large enough for a read to take much longer than its system call, small enough to leave the
+    /// table most of the second-level cache.
     #[must_use]
     pub fn new() -> Self {
         Self::with_size(256 << 10)
@@ -40,16 +40,16 @@ impl Default for Scratch {
 }
 
 /// Counts the words of a file, or those that start in the range `(from, to)` of it, and returns the number of bytes
-/// that the file has there.
+/// that the file has in that range.
 ///
-/// A word that starts before `to` is counted whole, even if it ends behind; one that starts before `from` belongs to
-/// the range before. So the ranges of any partition of a file add up to the whole file, in words and in bytes.
-/// Memory does not depend on the file's size, only on that of its longest word. `path` should be a regular file:
-/// opening a pipe waits for its other end.
+/// A word that starts before `to` is counted whole, even if it ends after it; one that starts before `from` belongs to
+/// the previous range. So the ranges of any partition of a file add up to the whole file, in words and in bytes. Memory
+/// depends only on the length of the longest word, not on the file's size. `path` should be a regular file: opening a
+/// pipe waits for its other end.
 ///
 /// # Errors
 ///
-/// Those of opening and reading. `counts` may have some of the file's words then.
+/// Any error of opening and reading. `counts` may then contain some of the file's words.
 pub fn count_file(
     counts: &mut Counts,
     scratch: &mut Scratch,
@@ -61,7 +61,7 @@ pub fn count_file(
         return Ok(0);
     }
     let mut file = File::open(path)?;
-    // The byte before the range tells whether a word starts with the range.
+    // The byte before the range shows whether a word starts with the range.
     let first = from.saturating_sub(1);
     if first > 0 {
         file.seek(SeekFrom::Start(first))?;
@@ -73,8 +73,8 @@ pub fn count_file(
     Ok(read?.min(limit).saturating_sub(before))
 }
 
-/// Counts the words that start before byte `limit` of a stream, and returns the number of bytes read. With
-/// `in_word` the first word is not counted, because the stream may begin in the middle of it.
+/// Counts the words that start before byte `limit` of a stream, and returns the number of bytes read. With `in_word`
+/// the first word is not counted, because the stream may begin in the middle of it.
 fn count_stream(
     counts: &mut Counts,
     scratch: &mut Scratch,
@@ -99,7 +99,7 @@ fn count_stream(
             Err(error) => return Err(error),
         };
         let new = &buffer[held..held + read];
-        // A space at `limit - 1` or behind: no word that starts after it is ours.
+        // A space at `limit - 1` or later: no word that starts after it is ours.
         let last = usize::try_from((limit - 1).saturating_sub(total)).map_or(read, |skip| skip.min(read));
         let stop = new[last..].iter().position(|&byte| is_space(byte)).map(|at| last + at);
         total += read as u64;

@@ -1,4 +1,4 @@
-//! Going through a table: iteration, and what is made of it.
+//! Iteration over a table, and the traits that are based on it.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl<'a> IntoIterator for &'a Counts {
     }
 }
 
-/// The same words, equally often.
+/// The same words with the same counts.
 impl PartialEq for Counts {
     fn eq(&self, other: &Self) -> bool {
         (self.distinct(), self.total()) == (other.distinct(), other.total())

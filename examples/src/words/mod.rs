@@ -1,11 +1,11 @@
-//! Words in bytes, counted as fast as memory allows.
+//! Counts the words in bytes, as fast as memory allows.
 //!
 //! - `split`: where words begin and end ([`split`], [`is_space`])
 //! - `slot`: one entry of the table, and the hash of a word
 //! - `counts`: the table ([`Counts`])
-//! - `iter`: going through it ([`Iter`])
+//! - `iter`: iteration over it ([`Iter`])
 //! - `codec`: its compact form, for messages
-//! - `file`: a file or a range of one, read through a buffer ([`count_file`], [`Scratch`])
+//! - `file`: reads a file, or a range, through a buffer ([`count_file`], [`Scratch`])
 
 mod codec;
 mod counts;
@@ -21,7 +21,7 @@ pub use split::{is_space, split};
 
 #[cfg(test)]
 mod testing {
-    //! What the tests of this module share: texts, and the obvious way to split them.
+    //! Shared by the tests of this module: texts, and the obvious way to split them.
 
     use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ mod testing {
         })
     }
 
-    /// The words by the standard library's means.
+    /// The words according to the standard library.
     pub(super) fn naive(text: &[u8]) -> Vec<&[u8]> {
         text.split(|byte| b" \t\n\x0b\x0c\r".contains(byte)).filter(|word| !word.is_empty()).collect()
     }

@@ -7,11 +7,11 @@
 //! empty  0         0             0              0
 //! ```
 //!
-//! Four entries share a cache line and none lies on two. With room for the whole count and for longer words an entry
+//! Four entries share a cache line and none straddles two. With room for the whole count and for longer words, an entry
 //! would be half as large again, and so would be the part of a table of 200,000 words that must stay in the cache;
-//! counts above 2^32 and words above eleven bytes are rare enough to be kept elsewhere.
+//! counts above 2^32 and words of more than eleven bytes are rare enough to be stored elsewhere.
 
-/// Longest word that an entry holds itself, in bytes.
+/// The length of the longest word that is stored in the entry, in bytes.
 pub(super) const SHORT: usize = 11;
 
 /// In place of a length: the word is in the arena.
@@ -20,7 +20,7 @@ const LONG: u8 = 255;
 /// One more occurrence, in units of an entry's second half.
 const ONE: u64 = 1 << 32;
 
-/// What names a word in the table: the first twelve bytes of its entry.
+/// Identifies a word in the table: the first twelve bytes of its entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     head: u64,
@@ -28,14 +28,14 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The key of the word `text[start..end]`, if it is short. Must not be empty.
+    /// The key of the word `text[start..end]`, if it is short. The word must not be empty.
     #[inline]
     pub(super) fn short(text: &[u8], start: usize, end: usize) -> Option<Self> {
         let len = end - start;
         if len > SHORT {
             return None;
         }
-        // Sixteen bytes at once, whatever the length, and then a mask: a copy of `len` bytes would branch on it.
+        // Loads sixteen bytes whatever the length, and masks them: copying `len` bytes would branch on the length.
         let word = match text.get(start..).and_then(<[u8]>::first_chunk) {
             Some(bytes) => u128::from_le_bytes(*bytes),
             None => near_end(&text[start..end]),
@@ -54,15 +54,15 @@ impl Key {
         self.tail == Self::long(0, hash).tail
     }
 
-    /// For a long word: where it is in the arena.
+    /// The position of a long word in the arena.
     pub(super) fn offset(self) -> Option<u64> {
         (self.tail >> 24 == u32::from(LONG)).then_some(self.head)
     }
 
     /// The hash of a short word.
     ///
-    /// Neither factor can be zero: [`SEEDS`]`[0]` has a space in it, which no word has, and the upper half of
-    /// `SEEDS[1]` meets zeros.
+    /// Neither factor can be zero: [`SEEDS`]`[0]` contains a space, which no word does, and the upper half of
+    /// `SEEDS[1]` is combined with zeros.
     #[inline]
     pub(super) fn hash(self) -> u64 {
         fold(self.head ^ SEEDS[0], u64::from(self.tail) ^ SEEDS[1])
@@ -86,11 +86,11 @@ static MASKS: [u128; 16] = {
     masks
 };
 
-/// Arbitrary odd numbers. They are constants so that the same text gives the same table, and the same message, in
-/// every process: a program that is replayed must send what it sent before.
+/// Arbitrary odd numbers. They are constants so that the same text gives the same table, and the same message, in every
+/// process: a program that is replayed must send what it sent before.
 const SEEDS: [u64; 2] = [0x9e37_79b9_207f_4a15, 0xd6e8_feb8_6659_fd93];
 
-/// Both halves of the product, added without carry: every bit of the result depends on all bits of both factors.
+/// Adds both halves of the product without carry: every bit of the result depends on all bits of both factors.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -108,7 +108,7 @@ pub(super) fn hash_long(word: &[u8]) -> u64 {
     })
 }
 
-/// An entry of the table. It is bytes, not numbers, so that a short word can be borrowed from it.
+/// An entry of the table. Stored as bytes, not numbers, so that a short word can be borrowed from it.
 #[derive(Clone, Copy)]
 #[repr(align(16))]
 pub(super) struct Slot([u8; 16]);
@@ -130,7 +130,7 @@ impl Slot {
         (both as u64, (both >> 64) as u64)
     }
 
-    /// Whether there is no word here. The length of a word is never zero.
+    /// Whether the entry is empty. The length of a word is never zero.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.0[SHORT] == 0
@@ -149,7 +149,7 @@ impl Slot {
         (self.halves().1 >> 32) as u32
     }
 
-    /// Counts one more if the word is here and the low half has room for it; says whether it did.
+    /// Counts one more if the word is in this entry and the low half has room for it; returns whether it did.
     #[inline]
     pub(super) fn count_one(&mut self, key: Key) -> bool {
         let (head, tail) = self.halves();
@@ -157,7 +157,7 @@ impl Slot {
             return false;
         }
         let Some(tail) = tail.checked_add(ONE) else { return false };
-        // Stored as wide as it is loaded: the next word may be the same, and a load that spans two stores is slow.
+        // Stored with the width of the load: the next word may be the same, and a load that spans two stores is slow.
         self.0[8..].copy_from_slice(&tail.to_le_bytes());
         true
     }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn similar_words_spread() {
-        // 100,000 numbers over 2^20 places: 95,300 different ones are expected of a random function.
+        // 100,000 numbers into 2^20 buckets: a random function is expected to hit 95,300.
         let short: HashSet<u64> = (0..100_000).map(|n| key(format!("{n}").as_bytes()).hash() >> 44).collect();
         assert!(short.len() > 94_000, "{}", short.len());
         let long: HashSet<u64> =

@@ -1,20 +1,20 @@
-//! Where words begin and end.
+//! Finds the words in a text.
 //!
-//! A word is what splitting bytes at white space gives: space, `\t`, `\n`, `\x0b`, `\x0c`, `\r`, as Python's
-//! `bytes.split()` does. The encoding does not matter as long as these six bytes mean white space in it.
+//! Words are the parts of a text between white space: space, `\t`, `\n`, `\x0b`, `\x0c`, `\r`, as in Python's
+//! `bytes.split()`. Any encoding in which these six bytes mean white space will do.
 //!
 //! The text is read in blocks of 64 bytes. Each becomes a 64-bit mask of its white space, and a word begins or ends
-//! where neighbouring bits differ. Nothing here branches on a single byte, so the length of the words, which no
-//! processor can predict, costs nothing until the end of a block.
+//! where adjacent bits differ. Nothing here branches on a single byte, so the length of the words, which no processor
+//! can predict, costs nothing until the end of a block.
 
 /// Bytes in a block: one bit of a `u64` each.
 const BLOCK: usize = 64;
 
-/// Marks found before they are handed on: 4 KiB, so that they stay in the first-level cache.
+/// The number of marks found before they are passed on: 4 KiB, so that they stay in the first-level cache.
 const MARKS: usize = 512;
 
-/// Marks written for a block without asking how many it has. Blocks of ordinary text have about so many; a loop with
-/// the exact number would end in a mispredicted branch nearly every time.
+/// The number of marks written for a block without counting them. Blocks of ordinary text have about this many; a loop
+/// with the exact number would end in a mispredicted branch nearly every time.
 const USUAL_MARKS: usize = 24;
 
 /// Whether a byte separates words.
@@ -39,7 +39,7 @@ pub fn split<'text>(text: &'text [u8], mut each: impl FnMut(&'text [u8])) {
     });
 }
 
-/// Calls `batch` with the `[start, end)` of all words, some hundred at a time, in order.
+/// Calls `batch` with the `[start, end)` of all words in order, some hundred at a time.
 #[inline]
 pub(super) fn bounds(text: &[u8], mut batch: impl FnMut(&[[usize; 2]])) {
     let mut marks = Marks { at: [0; MARKS], len: 0, after_space: 1 };
@@ -51,23 +51,23 @@ pub(super) fn bounds(text: &[u8], mut batch: impl FnMut(&[[usize; 2]])) {
             marks.keep_odd();
         }
     }
-    // The last block is filled up with at least one space, which ends the last word.
+    // The last block is padded with at least one space, which ends the last word.
     let mut block = [b' '; BLOCK];
     block[..rest.len()].copy_from_slice(rest);
     marks.push(&block, text.len() - rest.len());
     batch(marks.pairs());
 }
 
-/// The places where white space changes to word or back: start, end, start, end.
+/// The positions where white space changes to word or back: start, end, start, end.
 struct Marks {
     at: [usize; MARKS],
     len: usize,
-    /// 1 if the byte before the next block is white space (as it is before the text), else 0.
+    /// 1 if the byte before the next block is white space (as it is before the text), otherwise 0.
     after_space: u64,
 }
 
 impl Marks {
-    /// Adds the marks of a block that begins at `base`; at least [`BLOCK`] places must be free.
+    /// Adds the marks of a block that begins at `base`; at least [`BLOCK`] entries must be free.
     #[inline]
     fn push(&mut self, block: &[u8; BLOCK], base: usize) {
         let spaces = space_mask(block);
@@ -93,7 +93,7 @@ impl Marks {
         self.at[..self.len].as_chunks().0
     }
 
-    /// Forgets the complete words. The start of one whose end is still to come stays.
+    /// Removes the complete words, and keeps the start of a word whose end has not been found.
     #[inline]
     fn keep_odd(&mut self) {
         self.at[0] = self.at[self.len - 1];
@@ -104,12 +104,12 @@ impl Marks {
 /// Bit `i` is set if byte `i` is white space.
 #[inline]
 fn space_mask(block: &[u8; BLOCK]) -> u64 {
-    // The comparison is one that the compiler turns into vector instructions: 0xff or 0 for each byte.
+    // The compiler turns this comparison into vector instructions: 0xff or 0 for each byte.
     let mut classes = [0; BLOCK];
     for (class, &byte) in classes.iter_mut().zip(block) {
         *class = if is_space(byte) { 0xff } else { 0 };
     }
-    // Of each eight bytes, byte `i` keeps bit `i`; the multiplication adds all eight into the top byte.
+    // In each group of eight bytes, byte `i` keeps bit `i`; the multiplication adds all eight into the top byte.
     classes.as_chunks::<8>().0.iter().fold(0, |mask, &eight| {
         let diagonal = u64::from_le_bytes(eight) & 0x8040_2010_0804_0201;
         mask >> 8 | diagonal.wrapping_mul(0x0101_0101_0101_0101) & 0xff << 56

@@ -1,4 +1,4 @@
-//! `cg --checkpoint-every`, killed at any moment and gone on with: the same residuals and estimates, to the last bit.
+//! `cg --checkpoint-every`, killed at any time and restored: the same residuals and estimates, to the last bit.
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use rand_core::Rng;
 
 use crate::scene::Scene;
 
-/// A rank in each of three processes, on VMs that nobody else finds.
+/// A rank in each of three processes, on VMs that nothing else finds.
 fn cg(scene: &Scene, restore: bool) -> Command {
     let state = scene.path("state");
     let mut command = scene
         .example("cg", ["--class", "S", "--ranks", "3", "--processes", "--json", "--checkpoint-every", "2"]);
     command.arg(&state).stdout(Stdio::piped());
     if restore {
-        // As `river restore` does it.
+        // As `river restore` does.
         let mut which = OsString::from(format!("{}:", std::process::id()));
         which.push(state);
         command.env("RIVER_RESTORE", which);
@@ -23,7 +23,7 @@ fn cg(scene: &Scene, restore: bool) -> Command {
     command
 }
 
-/// What it prints, without the time that it took.
+/// The output, without the time that it took.
 fn result(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -51,7 +51,7 @@ fn killed_at_random_moments_it_ends_with_the_same_bits() {
     let scene = Scene::new();
     for _ in 0..4 {
         let mut child = cg(&scene, has_checkpoint(&scene)).spawn().unwrap();
-        // Any moment will do, after the end too.
+        // Any time will do, even after the end.
         std::thread::sleep(Duration::from_micros(random.next_u64() % time.as_micros() as u64));
         child.kill().unwrap();
         child.wait().unwrap();

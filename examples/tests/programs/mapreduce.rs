@@ -1,4 +1,4 @@
-//! The MapReduce examples as a user runs them: what they say when something is wrong.
+//! The MapReduce examples as a user runs them: their error messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ impl Scene {
         path
     }
 
-    /// What it says on stderr when it fails, which is to have all of these parts, and no panic of its own.
+    /// Returns the error output of an example that must fail; it must contain all of these parts, and no panic of the
+    /// example itself.
     fn fails(&self, name: &str, args: &[&str], parts: &[&str]) {
         let output = self.example(name, args).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -17,7 +17,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn hello_on_as_many_ranks_as_river_run_says() {
     let scene = Scene::new();
-    // By that variable `river run -n 3` says it.
+    // The variable that `river run -n 3` sets.
     let output = scene.example("mpi_hello", [""; 0]).env("RIVER_VMS", "3").output().unwrap();
     let text = text(&output);
     assert_eq!(text.lines().filter(|line| line.contains("Hello from rank")).count(), 3, "{text}");

@@ -1,4 +1,4 @@
-//! Where examples run: a directory, a key and a discovery port that nobody else uses.
+//! An environment for examples: a directory, a key and a discovery port that nothing else uses.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -35,7 +35,7 @@ impl Scene {
         self.port
     }
 
-    /// A key that is this byte again and again.
+    /// Writes a key that consists of this byte, repeated.
     pub(crate) fn write_key(&self, name: &str, byte: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, byte.repeat(32)).unwrap();
@@ -43,7 +43,7 @@ impl Scene {
         path
     }
 
-    /// One of the examples, in the directory.
+    /// Returns the command of an example, in the directory.
     pub(crate) fn example<S: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(executable(name));
         command.args(args);
@@ -51,7 +51,7 @@ impl Scene {
         command
     }
 
-    /// Runs one of the examples, whose output nobody reads to its end: nobody reads it at all. It is to succeed.
+    /// Runs an example whose output is not read to its end, since it is not read at all. It must succeed.
     pub(crate) fn example_into_closed_pipe(&self, name: &str, args: &[&str]) {
         let mut command = self.example(name, args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -65,7 +65,7 @@ impl Scene {
         );
     }
 
-    /// Has the command run here, whatever the tests were started with.
+    /// Makes the command run here, whatever environment the tests were started with.
     pub(crate) fn enter(&self, command: &mut Command) {
         command
             .current_dir(self.root())
@@ -78,7 +78,7 @@ impl Scene {
     }
 }
 
-/// The example's executable, which `cargo test` builds beside the tests.
+/// The example's executable, which `cargo test` builds along with the tests.
 pub(crate) fn executable(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);

@@ -1,5 +1,5 @@
-//! Two programs that were built from different sources and started by different hands, `rai_server` and `rai_client`: one
-//! finds the other by a name, calls it, holds objects there, and learns of its end; and the other way round.
+//! Two programs built from different sources and started independently, `rai_server` and `rai_client`: one finds the
+//! other by name, calls it, holds objects there, and learns of its end; and vice versa.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scene::Scene;
 
-/// Against hanging only.
+/// Only guards against hanging.
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Scene {
@@ -28,7 +28,7 @@ impl Scene {
     }
 }
 
-/// Tries until it succeeds.
+/// Repeats the attempt until it succeeds.
 fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -72,7 +72,7 @@ impl Process {
         self.line()
     }
 
-    /// Asks until that is the answer.
+    /// Repeats the command until that is the answer.
     fn ask_until(&mut self, command: &str, answer: &str) {
         until(|| (self.ask(command) == answer).then_some(()));
     }
@@ -81,7 +81,7 @@ impl Process {
         kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
     }
 
-    /// Ends its input, and with it the program.
+    /// Closes its input, and thereby ends the program.
     fn end(mut self) {
         self.input = None;
         assert!(self.child.wait().unwrap().success());
@@ -140,7 +140,7 @@ fn a_client_that_dies_holds_nothing_any_more() {
         assert_eq!(client.ask("push x"), "1");
     }
     assert_eq!(left.ask("stacks"), "3");
-    // Once more: the first stack of this client is freed with the last handle on it.
+    // Once more: the first stack of this client is freed with the last handle to it.
     assert_eq!(ended.ask("new"), "a new stack");
     left.ask_until("stacks", "3");
     killed.signal(Signal::KILL);
@@ -190,11 +190,11 @@ fn whoever_is_silent_is_given_up_and_can_be_found_again() {
     let (mut client, mut stopped) = (scene.client(&[]), scene.client(&[]));
     assert_eq!(stopped.ask("push x"), "1");
     assert_eq!(client.ask("stacks"), "1");
-    // What a client that is silent held is freed.
+    // What an unresponsive client held is freed.
     stopped.signal(Signal::STOP);
     client.ask_until("stacks", "0");
     stopped.signal(Signal::CONT);
-    // A server that is silent ends the calls.
+    // The calls to an unresponsive server end.
     client.say("wait");
     server.signal(Signal::STOP);
     let lost = client.line();
@@ -237,7 +237,7 @@ fn names_that_are_nobodys_or_somebody_elses_too() {
     assert!(error.contains("no program publishes \"sums\": is it running, with the same key"), "{error}");
     assert!(!output.status.success());
     let servers = [scene.server(&[]), scene.server(&[]), scene.server(&["--name", "other"])];
-    // Two that have the same name are told apart if both answer in time, which a machine with much to do may not manage at once.
+    // Two servers of the same name are noticed if both answer in time, which may take several tries on a busy machine.
     let error = until(|| {
         let output = scene.example("rai_client", ["add 1 2"]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -247,7 +247,7 @@ fn names_that_are_nobodys_or_somebody_elses_too() {
         assert!(error.contains(&format!("(process {} ", server.child.id())), "{error}");
     }
     assert!(error.contains("end all but one"), "{error}");
-    // The third is nobody's business; with another key none is there.
+    // The third must not be mentioned; with another key none is found.
     assert!(!error.contains(&format!("(process {} ", servers[2].child.id())), "{error}");
     let key = scene.write_key("another key", "a5");
     let mut stranger = scene.example("rai_client", ["--name", "other", "add 1 2"]);

@@ -1,4 +1,4 @@
-//! `wfreq` as a user runs it: its totals against a count of our own, and what it says to bad input.
+//! `wfreq` as a user runs it: its totals against a count of our own, and its reaction to bad input.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -64,7 +64,7 @@ fn check_against_naive(scene: &Scene, directory: &Path, vms: &str) {
     assert_eq!((json["files"].as_u64(), json["bytes"].as_u64()), (Some(files as u64), Some(bytes)));
     assert_eq!(json["distinct"].as_u64(), Some(counts.len() as u64));
     assert_eq!(json["words"].as_u64(), Some(counts.values().sum()));
-    // Words that are not UTF-8 look the same in JSON, so they are compared together.
+    // Different words that are not UTF-8 are equal in JSON, so they are compared together.
     let mut expected: HashMap<String, u64> = HashMap::new();
     for (word, count) in counts {
         *expected.entry(String::from_utf8_lossy(&word).into()).or_default() += count;
@@ -97,7 +97,7 @@ fn totals_equal_a_sequential_count_of_odd_files() {
     write(b"not utf-8 \xff\xfe", b"caf\xe9 \xff\xfe\x00 caf\xc3\xa9");
     write(b"binary", &(0..=255).cycle().take(70_000).collect::<Vec<u8>>());
     write(b"one long word", &vec![b'x'; 3 << 20]);
-    // Larger than the pieces that files are cut into, with words across every cut.
+    // Larger than the pieces into which files are cut, with words across every cut.
     let line = b"words that do not end where a piece does ";
     write(b"large", &line.iter().copied().cycle().take(20 << 20).collect::<Vec<u8>>());
     for i in 0..500 {
@@ -148,7 +148,7 @@ fn a_vm_that_is_lost_is_told_and_what_it_had_is_counted_by_others() {
     for copy in 1..copies {
         fs::hard_link(&large, scene.path(format!("text/{copy}"))).unwrap();
     }
-    // On a machine that stands still at the wrong moment, the count is over before the host is killed.
+    // If the machine stalls at the wrong time, the count ends before the host is killed.
     let told = (0..10).any(|_| {
         let mut wfreq = scene.wfreq(["--vms", "2", "--chunk", "1", "text"]);
         let mut wfreq = wfreq.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -158,7 +158,7 @@ fn a_vm_that_is_lost_is_told_and_what_it_had_is_counted_by_others() {
         let mut hosts = threads.filter_map(|thread| {
             fs::read_to_string(thread.path().join("children")).ok()?.split_whitespace().next()?.parse().ok()
         });
-        // None: it is over already.
+        // None: the count has ended.
         if let Some(host) = hosts.next() {
             let _ = kill_process(Pid::from_raw(host).unwrap(), Signal::KILL);
         }
@@ -189,7 +189,7 @@ impl Scene {
         self.helper("vm")
     }
 
-    /// Starts this executable anew as something that answers searches, and returns when it does.
+    /// Starts this executable as a helper that answers searches; returns when it does.
     fn helper(&self, kind: &str) -> std::process::Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -204,7 +204,7 @@ impl Scene {
     }
 }
 
-/// Not a test of its own: what `Scene::helper` runs.
+/// Not a real test: the process that `Scene::helper` runs.
 #[test]
 fn helper_process() {
     let Ok(kind) = std::env::var("RIVER_TEST_HELPER") else { return };
@@ -229,7 +229,7 @@ fn an_unreadable_file_loses_nothing_else() {
     fs::set_permissions(scene.root(), fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = scene.wfreq(["--json", "--vms", "1", "tree", "no such file"]);
     if rustix::process::geteuid().is_root() {
-        // Root reads everything.
+        // Root can read everything.
         fs::copy(executable("wfreq"), scene.path("wfreq")).unwrap();
         command = Command::new(scene.path("wfreq"));
         command.args(["--json", "--vms", "1", "tree", "no such file"]).uid(65_534).gid(65_534);
@@ -272,7 +272,7 @@ fn bad_command_lines_are_told_in_a_sentence() {
     let homeless = homeless.unwrap();
     assert_eq!(homeless.status.code(), Some(1));
     assert!(stderr(&homeless).contains("RIVER_KEY_FILE"), "{homeless:?}");
-    // A program that does not share it has the port on which VMs are searched for: that hinders only VMs.
+    // The discovery port is in use by a program that does not share it: that only affects VMs.
     let taken = std::net::UdpSocket::bind(("127.255.255.255", scene.port())).unwrap();
     let output = scene.wfreq(["text"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -1,23 +1,23 @@
-//! Who may wait at the gate of a process: a bounded number of connections that have not finished their handshake.
+//! The gate of a process: admits a bounded number of connections that have not finished their handshake.
 //!
-//! When there are too many, the oldest that has said nothing valid goes first; who holds the key (or a recording of
-//! somebody who does) is sent away only when there are none of these. So a flood of connections from strangers, however
-//! large, costs a bounded amount of memory and keeps nobody out who has the key.
+//! When there are too many, the oldest one that has sent nothing valid is dropped first; a peer that holds the key (or
+//! replays a recording of one that does) is dropped only if there is no other. So a flood of connections from strangers,
+//! however large, costs a bounded amount of memory and keeps out nobody who has the key.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So long a connection may say nothing before it has to go for want of anything but room at the gate.
+/// How long a connection may be silent before it may be dropped for lack of files, not only for lack of room at the gate.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Connections whose handshake is under way; `T` is how to end one.
+/// Connections whose handshake is under way; `T` is a handle to end one.
 #[derive(Debug)]
 pub(super) struct Gate<T> {
     limit: usize,
     next: u64,
-    /// Oldest first, and since when they have been waiting.
+    /// Oldest first, with their arrival times.
     silent: VecDeque<(u64, Instant, T)>,
-    /// Those whose first message was valid.
+    /// Connections whose first message was valid.
     known: VecDeque<(u64, T)>,
 }
 
@@ -26,7 +26,7 @@ impl<T> Gate<T> {
         Self { limit, next: 0, silent: VecDeque::new(), known: VecDeque::new() }
     }
 
-    /// Lets a connection wait, under a number; returns the one that has to go for it.
+    /// Admits a connection under a number; returns the one that must be dropped for it.
     pub(super) fn enter(&mut self, connection: T, now: Instant) -> (u64, Option<T>) {
         let full = self.silent.len() + self.known.len() >= self.limit;
         let evicted = if full { self.pop_silent().or_else(|| self.pop_known()) } else { None };
@@ -35,8 +35,8 @@ impl<T> Gate<T> {
         (self.next, evicted)
     }
 
-    /// The oldest that has said nothing valid has to go, as the process has no file left for what comes; unless it has had little
-    /// time for that. The last file may be its own, and nobody else may want one.
+    /// Drops the oldest connection that has sent nothing valid, because the process has no file left for a new one; unless it
+    /// has had little time for that. The last file may be its own, and nobody else may want one.
     pub(super) fn evict(&mut self, now: Instant) -> Option<T> {
         let (_, since, _) = self.silent.front()?;
         if now.saturating_duration_since(*since) >= PATIENCE { self.pop_silent() } else { None }
@@ -50,14 +50,14 @@ impl<T> Gate<T> {
         self.known.pop_front().map(|(_, connection)| connection)
     }
 
-    /// The connection's first message was valid.
+    /// Records that the connection's first message was valid.
     pub(super) fn recognize(&mut self, number: u64) {
         if let Some(at) = self.silent.iter().position(|(n, ..)| *n == number) {
             self.known.extend(self.silent.remove(at).map(|(number, _, connection)| (number, connection)));
         }
     }
 
-    /// The connection's handshake is over. False: it had to go before.
+    /// The connection's handshake is over. Returns `false` if the connection was dropped before.
     pub(super) fn leave(&mut self, number: u64) -> bool {
         let waiting = self.silent.len() + self.known.len();
         self.silent.retain(|(n, ..)| *n != number);

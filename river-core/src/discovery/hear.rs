@@ -1,6 +1,6 @@
-//! Whether a VM of this machine would hear a search: binds what a VM binds, and sends a datagram there.
+//! Tests whether a VM on this machine would hear a search: binds the sockets that a VM binds, and sends datagrams to them.
 //!
-//! It is sent to this machine's own addresses only, never to others.
+//! They are sent to this machine's own addresses only.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -11,30 +11,30 @@ use uuid::Uuid;
 use crate::discovery::net::{ResponderError, bind_ears};
 use crate::discovery::network::{Ear, Network};
 
-/// How often a datagram is sent, as even on loopback one may be lost; and how long each is waited for.
+/// How often a datagram is sent, since even loopback may lose one, and how long to wait for each.
 const SENDINGS: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What became of a datagram to one address of this machine.
+/// The fate of a datagram to one address of this machine.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Heard {
-    /// Where it was sent.
+    /// The address that it was sent to.
     pub address: Ipv4Addr,
-    /// Whether it arrived. A time-out means that something filters it; of loopback's own address, any other error means that
-    /// it could not be bound, most likely as another program has the port there. A VM does without it, too.
+    /// Whether it arrived. A time-out means that something filters it. For the address of loopback itself, any other error
+    /// means that it could not be bound, most likely because another program has the port there; a VM works without it.
     pub result: io::Result<()>,
 }
 
 /// Binds all sockets on which a VM would hear searches, and sends a datagram to each that can be reached without leaving
-/// the machine: by broadcast on loopback, and to the addresses of loopback and of the interfaces. `network`: as for
-/// [`VmConfig::network`](crate::VmConfig::network); none is loopback only.
+/// the machine: by broadcast on loopback, and to the addresses of loopback and of the interfaces. `network` is the same as
+/// for [`VmConfig::network`](crate::VmConfig::network); `None` means loopback only.
 ///
-/// Blocks for a second and a half for each address where nothing arrives, else for next to nothing.
+/// Blocks for a second and a half for each address where nothing arrives, and otherwise hardly at all.
 ///
 /// # Errors
 ///
-/// When a VM could not start: the port is taken, there is no loopback interface, or not the one that was named.
+/// If a VM could not start: the port is taken, or there is no loopback interface, or no interface with that address.
 pub fn hear_self(port: u16, network: Option<Ipv4Addr>) -> Result<Vec<Heard>, ResponderError> {
     let ears = bind_ears(Network::from(network), port, |_| true)?;
     let own = ears.sockets.iter().filter_map(|(ear, socket)| match ear {
@@ -58,7 +58,7 @@ fn send_and_hear(ear: &UdpSocket, address: Ipv4Addr, port: u16) -> io::Result<()
         while let Some(rest) = PATIENCE.checked_sub(start.elapsed()).filter(|rest| !rest.is_zero()) {
             ear.set_read_timeout(Some(rest))?;
             let mut buffer = [0; 64];
-            // Searches of others come here, too.
+            // Searches by others arrive here, too.
             match ear.recv(&mut buffer) {
                 Ok(length) if buffer[..length] == sent => return Ok(()),
                 _ => {}
@@ -84,7 +84,7 @@ mod tests {
             let heard = hear_self(port, None).ok()?;
             heard.iter().all(|heard| heard.result.is_ok()).then_some(heard)
         };
-        // A port may be somebody else's by then.
+        // Another program may have taken the port by then.
         let heard = (0..10).find_map(|_| attempt(free_port())).expect("a free port");
         assert!(heard.len() >= 2 && heard.iter().all(|heard| heard.address.is_loopback()), "{heard:?}");
     }
@@ -94,7 +94,7 @@ mod tests {
         let taken = UdpSocket::bind(("127.255.255.255", 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         assert!(matches!(hear_self(port, None), Err(ResponderError::PortTaken(_))));
-        // Loopback's own address is another matter.
+        // The address of loopback itself is a special case.
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let heard = hear_self(own.local_addr().unwrap().port(), None).unwrap();
         assert!(heard.iter().all(|heard| heard.result.is_ok() != (heard.address == Ipv4Addr::LOCALHOST)));

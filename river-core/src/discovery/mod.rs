@@ -1,13 +1,13 @@
 //! Discovery: how programs find virtual machines that never announce themselves.
 //!
-//! * [`probe`]: what is asked and what is answered, as authenticated datagrams.
-//! * [`search`]: a search as a state machine, without sockets and clock.
-//! * [`service`]: the same for the services of programs.
-//! * [`replay`]: what a recorded probe is good for: next to nothing.
-//! * [`names`]: the addresses of machines that are asked by name.
-//! * [`network`]: how far a process goes beyond its machine.
-//! * [`net`]: all of it on real sockets.
-//! * [`hear`]: whether a VM on this machine would hear a search.
+//! * [`probe`]: probes and answers, as authenticated datagrams.
+//! * [`search`]: a search as a state machine, without sockets or a clock.
+//! * [`service`]: probes and answers for services of programs.
+//! * [`replay`]: limits what replaying a recorded probe can achieve.
+//! * [`names`]: resolves the names of machines that are probed directly.
+//! * [`network`]: how far a process reaches beyond its machine.
+//! * [`net`]: discovery on real sockets.
+//! * [`hear`]: tests whether a VM on this machine would hear a search.
 
 mod hear;
 mod names;

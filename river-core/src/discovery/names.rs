@@ -1,5 +1,5 @@
-//! The addresses of machines that are asked by name. A name may take as long as its servers like: it is looked up aside, and what
-//! was found is kept for the searches to come.
+//! Resolves the names of machines that are probed directly. A lookup may take arbitrarily long, so it runs in the
+//! background, and the result is cached for later searches.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,16 +8,16 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What was found so long ago is looked up again, while it is used.
+/// A cached address older than this is looked up again when it is used.
 const FRESH: Duration = Duration::from_secs(60);
 
 type LookUp = fn(&str) -> io::Result<Vec<IpAddr>>;
 
-/// Names, and what is known of them.
+/// A cache of names and their addresses.
 pub(super) struct Names {
     look_up: LookUp,
     known: Mutex<HashMap<String, Name>>,
-    /// A name has been looked up.
+    /// Notified when a lookup has ended.
     told: Condvar,
 }
 
@@ -29,7 +29,7 @@ struct Name {
 }
 
 impl Names {
-    /// Those of this process.
+    /// The cache of this process.
     pub(super) fn of_process() -> &'static Arc<Self> {
         static NAMES: LazyLock<Arc<Names>> = LazyLock::new(|| Arc::new(Names::new(ask_system)));
         &NAMES
@@ -39,7 +39,7 @@ impl Names {
         Self { look_up, known: Mutex::default(), told: Condvar::new() }
     }
 
-    /// Has names looked up, and waits for those that are new: all together no longer than `patience`.
+    /// Looks up names in the background, and waits for those that are new, no longer than `patience` in total.
     pub(super) fn look_up<'a>(self: &Arc<Self>, names: impl Iterator<Item = &'a str>, patience: Duration) {
         let mut new = Vec::new();
         for name in names {
@@ -122,7 +122,7 @@ mod tests {
         let began = Instant::now();
         names.look_up(["good", "wrong"].into_iter(), LONG);
         names.look_up(["slow", "better"].into_iter(), Duration::from_millis(10));
-        // It has been waited for.
+        // An earlier call has waited for "slow", so this one does not.
         names.look_up(["slow", "good", "other"].into_iter(), LONG);
         assert!(began.elapsed() < LONG);
         assert_eq!(names.addresses("good"), [address]);

@@ -1,10 +1,10 @@
 //! Discovery on real sockets, blocking: a thin shell around the state machine in `search`.
 //!
-//! Each VM of a machine has a socket bound to the broadcast address of the loopback network (127.255.255.255) and the
-//! same port. The kernel hands a broadcast to all of them, other than a unicast, which only one gets; and it drops
-//! whatever comes from the network with such a destination, so nothing but this machine can reach these sockets. A VM
-//! that listens on the network has further ones, bound to the broadcast address of each interface, to a multicast
-//! group, and to the interface's own address.
+//! Each VM of a machine has a socket bound to the broadcast address of the loopback network (127.255.255.255) and the same
+//! port. The kernel delivers a broadcast to all of them, whereas only one would get a unicast; and it drops whatever comes
+//! from the network with such a destination, so nothing but this machine can reach these sockets. A VM that listens on the
+//! network has further sockets, bound to the broadcast address of each interface, to a multicast group, and to the
+//! interface's own address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -20,7 +20,7 @@ use crate::discovery::search::{DiscoverError, Found, SEARCH_TIME, Search, Sought
 use crate::discovery::service::{FoundServices, ServiceAnnouncement, ServiceQuery};
 use crate::key::{ClusterKey, KeyError};
 
-/// The UDP port on which VMs and programs find each other unless they are told otherwise.
+/// The default UDP port on which VMs and programs find each other.
 pub const DISCOVERY_PORT: u16 = 7484;
 
 /// `RIVER_PORT` is not a port.
@@ -28,10 +28,10 @@ pub const DISCOVERY_PORT: u16 = 7484;
 #[error("RIVER_PORT is {0:?}, not a port number from 1 to 65535")]
 pub struct PortError(String);
 
-/// The discovery port of this process: `RIVER_PORT`, else [`DISCOVERY_PORT`].
+/// The discovery port of this process: `RIVER_PORT`, or [`DISCOVERY_PORT`] if that is not set.
 ///
 /// # Errors
-/// When `RIVER_PORT` is no port.
+/// If `RIVER_PORT` is not a port.
 pub fn discovery_port() -> Result<u16, PortError> {
     match std::env::var("RIVER_PORT") {
         Ok(text) => text.parse().ok().filter(|port| *port > 0).ok_or(PortError(text)),
@@ -43,45 +43,45 @@ pub fn discovery_port() -> Result<u16, PortError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponderError {
-    /// A program that does not share its port has it.
+    /// Another program has the port and does not share it.
     #[error(
         "UDP port {0} is taken by another program: choose another with `--port` or RIVER_PORT, the same for VMs \
          and programs"
     )]
     PortTaken(u16),
-    /// There is nothing to listen on.
+    /// No loopback interface is up.
     #[error("no loopback interface is up: switch it on with `ip link set lo up`")]
     NoLoopback,
-    /// There is no such interface.
+    /// No interface has this address.
     #[error("no network interface has the address {0}: `ip -4 address` lists those there are")]
     NoInterface(Ipv4Addr),
-    /// The system refused.
+    /// The system reported an error.
     #[error("cannot listen for searches on UDP port {port}")]
     Io {
         /// The port.
         port: u16,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Sockets on which a VM receives the searches of this machine's programs, and from which it is to send its
-/// answers to whoever asked. Any number of VMs may do so with the same port.
+/// Binds sockets on which a VM receives the searches of this machine's programs, and from which it must answer. Any number
+/// of VMs can use the same port.
 ///
 /// # Errors
 ///
-/// When the port is taken by a program that does not share it, or the machine has no loopback interface.
+/// If the port is taken by a program that does not share it, or if the machine has no loopback interface.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn bind_responder(port: u16) -> Result<Vec<UdpSocket>, ResponderError> {
     let broadcasts = loopback_broadcasts().map_err(|source| ResponderError::Io { port, source })?;
     broadcasts.into_iter().map(|ip| bind_ear(Ear::Broadcast(ip), port)).collect()
 }
 
-/// Where a VM has to listen for searches, now.
+/// The addresses on which a VM must listen for searches now.
 ///
 /// # Errors
 ///
-/// When the machine has no loopback interface, or not the one that the VM is to use.
+/// If the machine has no loopback interface, or not the interface that the VM should use.
 pub(crate) fn responder_ears(network: Network, port: u16) -> Result<Vec<Ear>, ResponderError> {
     let ears = network::ears(network).map_err(|source| ResponderError::Io { port, source })?;
     if !ears.iter().any(|ear| matches!(ear, Ear::Broadcast(_)) && ear.is_local()) {
@@ -93,11 +93,11 @@ pub(crate) fn responder_ears(network: Network, port: u16) -> Result<Vec<Ear>, Re
     }
 }
 
-/// The socket for one of them.
+/// Binds the socket for an address of [`responder_ears`].
 ///
 /// # Errors
 ///
-/// When the port is taken by a program that does not share it.
+/// If the port is taken by a program that does not share it.
 pub(crate) fn bind_ear(ear: Ear, port: u16) -> Result<UdpSocket, ResponderError> {
     let bind = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
@@ -106,7 +106,7 @@ pub(crate) fn bind_ear(ear: Ear, port: u16) -> Result<UdpSocket, ResponderError>
         socket.bind(&SockAddr::from(ear.address(port)))?;
         if let Ear::Group(interface) = ear {
             socket.join_multicast_v4(&GROUP, &interface)?;
-            // What comes by the other interfaces has sockets of its own.
+            // Other interfaces have their own sockets.
             socket.set_multicast_all_v4(false)?;
         }
         Ok(UdpSocket::from(socket))
@@ -117,19 +117,19 @@ pub(crate) fn bind_ear(ear: Ear, port: u16) -> Result<UdpSocket, ResponderError>
     })
 }
 
-/// What a VM has, to hear searches.
+/// The sockets on which a VM hears searches.
 pub(crate) struct Ears {
     pub(crate) sockets: Vec<(Ear, UdpSocket)>,
-    /// Where it hears none, and why: loopback's own address is done without. VMs are still found by programs that search
-    /// everywhere.
+    /// An address that could not be bound, and why. Only the address of loopback itself is optional: VMs without it are
+    /// still found by programs that search everywhere.
     pub(crate) deaf: Option<(Ipv4Addr, ResponderError)>,
 }
 
-/// Binds what a VM listens on, or those of it that are wanted.
+/// Binds the sockets on which a VM listens, if `wanted`.
 ///
 /// # Errors
 ///
-/// When a VM cannot start for it: see [`responder_ears`] and [`bind_ear`].
+/// If a VM cannot start without the socket: see [`responder_ears`] and [`bind_ear`].
 pub(crate) fn bind_ears(
     network: Network,
     port: u16,
@@ -146,7 +146,7 @@ pub(crate) fn bind_ears(
     Ok(ears)
 }
 
-/// Why a search on behalf of a person could not be made.
+/// Why a search could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FindError {
@@ -156,7 +156,7 @@ pub enum FindError {
     /// `RIVER_PORT` is not a port.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// `RIVER_NETWORK` or `RIVER_HOSTS` makes no sense.
+    /// `RIVER_NETWORK` or `RIVER_HOSTS` is invalid.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The search failed.
@@ -164,10 +164,10 @@ pub enum FindError {
     Search(#[from] DiscoverError),
 }
 
-/// Searches for VMs without being a program: what `river ls` does. Blocks for a quarter of a second, or less if
-/// `query.count` VMs answer earlier.
+/// Searches for VMs from a process that need not be a program, like `river ls`. Blocks for a quarter of a second, or less
+/// if `query.count` VMs answer earlier.
 ///
-/// It searches this machine, on the network what `RIVER_NETWORK` allows, and the machines that `RIVER_HOSTS` names.
+/// Searches this machine, the network interfaces that `RIVER_NETWORK` allows, and the machines that `RIVER_HOSTS` names.
 ///
 /// # Errors
 /// [`FindError`]. Finding none is not an error.
@@ -176,12 +176,12 @@ pub fn find(query: &Query) -> Result<Found, FindError> {
     Ok(search(&reach.key()?, query, discovery_port()?, &reach, SEARCH_TIME)?)
 }
 
-/// Searches for VMs: on this machine, and as far as `reach` goes. Returns as soon as `query.count` VMs are found, at the
-/// latest after `timeout`.
+/// Searches for VMs on this machine and as far as `reach` goes. Returns as soon as `query.count` VMs are found, and after
+/// `timeout` at the latest.
 ///
 /// # Errors
 ///
-/// When the query is too long, or nothing could be sent to anyone.
+/// If the query is too long, or if nothing could be sent to anyone.
 pub(crate) fn search(
     key: &ClusterKey,
     query: &Query,
@@ -192,12 +192,12 @@ pub(crate) fn search(
     Ok(run(Search::new(key, query)?.with_timeout(timeout), port, reach)?.finish())
 }
 
-/// Searches for the service of that name: for a quarter of a second if nobody has published it, and otherwise until those who
-/// have published it as well have had time to answer.
+/// Searches for the service with this name: for a quarter of a second if nobody has published it; otherwise until other
+/// processes that have published it too have had time to answer.
 ///
 /// # Errors
 ///
-/// As [`search`].
+/// The same as for [`search`].
 pub(crate) fn search_service(
     key: &ClusterKey,
     name: &str,
@@ -208,10 +208,10 @@ pub(crate) fn search_service(
     Ok(run(Search::<ServiceAnnouncement>::service(key, &query)?, port, reach)?.finish())
 }
 
-/// How often a search looks whether a name that it has not waited for is known by now.
+/// How often a search checks whether a pending name has been resolved.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Takes the steps of a search.
+/// Runs a search to its end.
 fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Search<A>, DiscoverError> {
     reach.look_up();
     let mut targets = Target::all(reach, port).map_err(DiscoverError::Socket)?;
@@ -219,7 +219,7 @@ fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Sea
     let socket = bind_searcher(local).map_err(DiscoverError::Socket)?;
 
     let start = Instant::now();
-    // One byte more than any answer, so that a longer datagram does not pass for its beginning.
+    // One byte longer than any answer, so that a longer datagram is not mistaken for its own prefix.
     let mut buffer = [0; PROBE_LEN + 1];
     let mut awaits_names = reach.awaits_names();
     loop {
@@ -227,7 +227,7 @@ fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Sea
             awaits_names = reach.awaits_names();
             let mut new: Vec<Target> = reach.addresses(port).into_iter().map(Target::of).collect();
             new.retain(|new| targets.iter().all(|known| known.address != new.address));
-            // An error is one of all sendings, or is not worth the search.
+            // An error is either reported by the other sendings too, or not worth failing the search.
             let _ = send_to_all(&socket, search.datagram(), &new);
             targets.append(&mut new);
         }
@@ -235,11 +235,11 @@ fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Sea
             Step::Done => return Ok(search),
             Step::Send => send_to_all(&socket, search.datagram(), &targets)?,
             Step::Wait(time) => {
-                // A time-out of zero would mean to wait for ever.
+                // A time-out of zero would mean to wait forever.
                 let time = if awaits_names { time.min(LOOK) } else { time }.max(Duration::from_millis(1));
                 socket.set_read_timeout(Some(time)).map_err(DiscoverError::Socket)?;
-                // A failed receive is a time-out, or news about an unreachable machine; either way others may
-                // still answer, and the search ends by its clock.
+                // A failed receive is a time-out, or news about an unreachable machine; either way, others may still
+                // answer, and the search ends by its clock.
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
                     search.handle(&buffer[..length], from);
                 }
@@ -248,11 +248,11 @@ fn run<A: Sought>(mut search: Search<A>, port: u16, reach: &Reach) -> Result<Sea
     }
 }
 
-/// Where a probe is sent.
+/// A destination of probes.
 #[derive(Clone, Copy, Debug)]
 struct Target {
     address: SocketAddr,
-    /// The interface that a multicast leaves by.
+    /// The outgoing interface of a multicast.
     interface: Option<Ipv4Addr>,
 }
 
@@ -284,17 +284,18 @@ impl Target {
     }
 }
 
-/// The socket that a search is sent from: one of loopback, unless somebody outside is asked.
+/// Binds the socket for a search: on loopback, unless other machines are probed.
 fn bind_searcher(local: bool) -> io::Result<UdpSocket> {
     let address = if local { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let socket = UdpSocket::bind((IpAddr::from(address), 0))?;
     socket.set_broadcast(true)?;
-    // Hundreds of VMs answer within a millisecond. Without the room some would have to be asked again, no more.
+    // Hundreds of VMs may answer within a millisecond. With a smaller buffer, some would only have to be probed again.
     let _ = SockRef::from(&socket).set_recv_buffer_size(1 << 20);
     Ok(socket)
 }
 
-/// Succeeds if one sending does: networks come and go, and their errors are not worth a search.
+/// Sends to all targets, and succeeds if one sending does: networks come and go, and their errors are not worth failing a
+/// search.
 fn send_to_all(socket: &UdpSocket, datagram: &[u8], targets: &[Target]) -> Result<(), DiscoverError> {
     let mut error = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let mut sent = false;
@@ -319,7 +320,7 @@ mod tests {
     use crate::discovery::probe::{Announcement, VmState};
     use crate::id::VmId;
 
-    /// A port that is free for VMs, and a key that no other test has, as a port may be shared.
+    /// A port that is free for VMs, and a key that no other test has, since a port may be shared.
     struct Place {
         key: ClusterKey,
         port: u16,

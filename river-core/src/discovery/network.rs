@@ -1,8 +1,8 @@
-//! How far a process goes beyond its own machine: not at all, unless it is told to.
+//! How far a process reaches beyond its own machine: not at all, unless it is told to.
 //!
-//! For programs the environment says so: `RIVER_NETWORK` (which interfaces they search on, and listen on for the
-//! processes of their own that run elsewhere) and `RIVER_HOSTS` (machines that are asked one by one, for clouds and
-//! other networks without broadcast).
+//! Programs take this from the environment: `RIVER_NETWORK` (the interfaces on which they search, and on which they listen
+//! for their own processes on other machines) and `RIVER_HOSTS` (machines that are probed one by one, for clouds and other
+//! networks without broadcast).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -13,13 +13,14 @@ use if_addrs::IfAddr;
 use crate::discovery::names::Names;
 use crate::key::{ClusterKey, KeyError};
 
-/// How long a search waits for names that no earlier one has waited for; it asks who is found later as soon as they are.
+/// How long a search waits for names that no earlier search has waited for. Machines whose names are resolved later are
+/// probed as soon as they are.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The group that VMs on the network join. Its range belongs to whoever administers the network.
+/// The multicast group that VMs on the network join. Its range is administratively scoped.
 pub(crate) const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 77, 77);
 
-/// A setting of the network makes no sense.
+/// An invalid network setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
@@ -33,20 +34,20 @@ pub enum NetworkError {
     Hosts(String),
 }
 
-/// The interfaces that may be used. Loopback always may.
+/// The interfaces that may be used. Loopback always may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// No others.
+    /// No other interfaces.
     #[default]
     Loopback,
-    /// Every one.
+    /// All interfaces.
     All,
-    /// The one with this address.
+    /// The interface with this address.
     One(Ipv4Addr),
 }
 
 impl From<Option<Ipv4Addr>> for Network {
-    /// The unspecified address stands for all.
+    /// The unspecified address stands for all interfaces.
     fn from(address: Option<Ipv4Addr>) -> Self {
         match address {
             None => Self::Loopback,
@@ -61,12 +62,12 @@ impl From<Option<Ipv4Addr>> for Network {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) ip: Ipv4Addr,
-    /// None on a point-to-point link.
+    /// `None` on a point-to-point link.
     pub(super) broadcast: Option<Ipv4Addr>,
 }
 
 impl Network {
-    /// Of a process that listens on these addresses.
+    /// The network of a process that listens on these addresses.
     pub(crate) fn of(addresses: &[IpAddr]) -> Self {
         let beyond = addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) if !address.is_loopback() => Some(*address),
@@ -86,7 +87,7 @@ impl Network {
         }
     }
 
-    /// Where to bind, so that processes that may reach this one can.
+    /// The addresses to bind, so that every process that may reach this one can.
     pub(crate) fn addresses(self) -> Vec<IpAddr> {
         match self {
             Self::Loopback => vec![Ipv4Addr::LOCALHOST.into()],
@@ -95,7 +96,7 @@ impl Network {
         }
     }
 
-    /// The interfaces that may be used besides loopback, as they are now.
+    /// The usable interfaces besides loopback, as they are now.
     pub(super) fn interfaces(self) -> io::Result<Vec<Interface>> {
         if self == Self::Loopback {
             return Ok(Vec::new());
@@ -113,7 +114,7 @@ impl Network {
     }
 }
 
-/// A machine that is to be asked.
+/// A machine to probe directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
     name: String,
@@ -133,13 +134,13 @@ impl Host {
 /// How far a program reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// Where it searches.
+    /// The interfaces on which it searches.
     network: Network,
     hosts: Vec<Host>,
 }
 
 impl Reach {
-    /// What `RIVER_NETWORK` and `RIVER_HOSTS` say.
+    /// Reads `RIVER_NETWORK` and `RIVER_HOSTS`.
     pub(crate) fn from_env() -> Result<Self, NetworkError> {
         let text =
             |name| std::env::var_os(name).map_or_else(String::new, |v| v.to_string_lossy().into_owned());
@@ -164,7 +165,7 @@ impl Reach {
         Ok(Self { network, hosts: hosts.map(host).collect::<Result<_, _>>()? })
     }
 
-    /// The same, but as far as a process that is reached on that network goes by itself.
+    /// Extends a reach that is limited to loopback to `network`, the one on which this process can be reached.
     pub(crate) fn from(mut self, network: Network) -> Self {
         if self.network == Network::Loopback {
             self.network = network;
@@ -172,12 +173,13 @@ impl Reach {
         self
     }
 
-    /// Where the program searches by broadcast.
+    /// The interfaces on which the program searches by broadcast.
     pub(super) fn network(&self) -> Network {
         self.network
     }
 
-    /// Where the program's processes listen: on all interfaces if it asks machines by name, unless it is told one.
+    /// The interfaces on which the program's processes listen: all of them if it probes other machines by name, unless one
+    /// is set.
     pub(crate) fn listening(&self) -> Network {
         match self.network {
             Network::Loopback if self.hosts.iter().any(|host| !host.is_this_machine()) => Network::All,
@@ -185,25 +187,25 @@ impl Reach {
         }
     }
 
-    /// The key of the cluster. A new one is made only for a program that stays on its machine: on the network a key that
-    /// nobody else has would be of no use, and would hide that the cluster's is missing.
+    /// The cluster key. A new one is made only for a program that stays on its machine: on the network, a key that nobody
+    /// else has would be useless, and would hide that the cluster's key is missing.
     pub(crate) fn key(&self) -> Result<ClusterKey, KeyError> {
         key_for(self.listening())
     }
 
-    /// Has the names of the machines that are to be asked one by one looked up. Blocks for a bounded time for those that are new.
+    /// Looks up the names of the machines that are probed directly. Blocks for a bounded time for names that are new.
     pub(super) fn look_up(&self) {
         let names = self.hosts.iter().filter(|host| host.ip().is_none());
         Names::of_process().look_up(names.map(|host| &*host.name), PATIENCE);
     }
 
-    /// Whether some are still being looked up.
+    /// Whether some names are still being looked up.
     pub(super) fn awaits_names(&self) -> bool {
         self.hosts.iter().any(|host| Names::of_process().is_under_way(&host.name))
     }
 
-    /// The addresses of these machines, as far as they are known. A name without address is reported in the log and left out: that
-    /// machine may be off.
+    /// The addresses of these machines, as far as they are known. A name without an address is logged and left out, since
+    /// that machine may be off.
     pub(super) fn addresses(&self, default_port: u16) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for host in &self.hosts {
@@ -216,12 +218,12 @@ impl Reach {
     }
 }
 
-/// The key for a process that listens there.
+/// The key for a process that listens on this network.
 pub(crate) fn key_for(network: Network) -> Result<ClusterKey, KeyError> {
     if network == Network::Loopback { ClusterKey::load_or_create() } else { ClusterKey::load() }
 }
 
-/// The broadcast addresses of all loopback networks, usually the one.
+/// The broadcast addresses of all loopback networks; usually there is only one.
 pub(super) fn loopback_broadcasts() -> io::Result<Vec<Ipv4Addr>> {
     let mut addresses: Vec<Ipv4Addr> = if_addrs::get_if_addrs()?
         .into_iter()
@@ -238,19 +240,19 @@ pub(super) fn loopback_broadcasts() -> io::Result<Vec<Ipv4Addr>> {
     Ok(addresses)
 }
 
-/// Where a VM is to be heard of a search.
+/// An address on which a VM listens for searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ear {
-    /// Searches by broadcast, of this machine or on an interface: every VM of the machine gets them.
+    /// Searches by broadcast, on this machine or on an interface: every VM of the machine receives them.
     Broadcast(Ipv4Addr),
     /// Searches by multicast on the interface with this address.
     Group(Ipv4Addr),
-    /// Searches that were sent to this very machine: only one of its VMs gets them.
+    /// Searches that were sent to this machine only: just one of its VMs receives them.
     Unicast(Ipv4Addr),
 }
 
 impl Ear {
-    /// Where to bind for it.
+    /// The address to bind for it.
     pub(super) fn address(self, port: u16) -> SocketAddrV4 {
         match self {
             Self::Broadcast(ip) | Self::Unicast(ip) => SocketAddrV4::new(ip, port),
@@ -258,7 +260,7 @@ impl Ear {
         }
     }
 
-    /// Whether nothing but this machine can be heard there.
+    /// Whether only this machine can send to it.
     pub(crate) fn is_local(self) -> bool {
         match self {
             Self::Broadcast(ip) | Self::Group(ip) | Self::Unicast(ip) => ip.is_loopback(),
@@ -266,7 +268,7 @@ impl Ear {
     }
 }
 
-/// All places where a VM is to listen for searches, as the interfaces are now.
+/// All addresses on which a VM should listen for searches, given the interfaces as they are now.
 pub(crate) fn ears(network: Network) -> io::Result<Vec<Ear>> {
     let mut ears: Vec<Ear> = loopback_broadcasts()?.into_iter().map(Ear::Broadcast).collect();
     ears.push(Ear::Unicast(Ipv4Addr::LOCALHOST));

@@ -1,4 +1,4 @@
-//! Discovery: who searches sends a probe, and every VM that the query fits answers. Nobody sends unasked.
+//! Discovery: a searcher sends a probe, and every VM that matches the query answers. Nobody sends unsolicited.
 //!
 //! ```text
 //!          0      4        6         8      24         40
@@ -6,19 +6,17 @@
 //! answer   "RVRA" version  zero      nonce  VM's id    announcement                MAC   at most as long
 //! ```
 //!
-//! Numbers are little-endian, bodies are postcard. Both datagrams end with a MAC of 32 bytes under a key derived
-//! from the cluster key. A probe without a valid MAC gets no answer at all, so strangers can neither see the VMs
-//! nor use them to send more than they sent themselves. An answer repeats the probe's nonce, hence an old one is
-//! of no use.
+//! Numbers are little-endian, bodies are postcard. Both datagrams end with a MAC of 32 bytes under a key derived from the
+//! cluster key. A probe without a valid MAC gets no answer at all, so strangers can neither see the VMs nor use them to
+//! amplify traffic. An answer repeats the probe's nonce, so an old answer is useless.
 //!
-//! Services of programs are searched in the same way, with `RVSP` and `RVSA`, and bodies of their own
+//! Services of programs are searched for in the same way, with `RVSP` and `RVSA`, and with their own bodies
 //! (`discovery::service`).
 //!
-//! All but the bodies stands at the same place in every protocol version. A VM that is asked in another version
-//! answers without a body, so that the search can say that it is there but has to be updated.
+//! Everything except the bodies has the same layout in every protocol version. A VM that is probed in another version
+//! answers without a body, so that the searcher can report that the VM exists but has to be updated.
 //!
-//! The datagrams are made and read here; `search` is the state machine of who searches, `discovery_net` has the
-//! sockets.
+//! Datagrams are made and read here; `search` is the searcher's state machine, `net` has the sockets.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +31,7 @@ use crate::id::{ProgramId, VmId};
 use crate::key::ClusterKey;
 use crate::noise::PROTOCOL;
 
-/// How long a probe is, and the most that an answer can have.
+/// The length of a probe, and the maximum length of an answer.
 pub(crate) const PROBE_LEN: usize = 1024;
 pub(crate) const PROBE_MAGIC: [u8; 4] = *b"RVRP";
 pub(crate) const ANSWER_MAGIC: [u8; 4] = *b"RVRA";
@@ -44,34 +42,34 @@ pub(crate) const ID_LEN: usize = 16;
 pub(crate) const MAC_LEN: usize = 32;
 pub(crate) const MAX_QUERY: usize = PROBE_LEN - HEADER_LEN - MAC_LEN;
 pub(super) const MAX_ANNOUNCEMENT: usize = MAX_QUERY - ID_LEN;
-/// Texts of an announcement that is too long are cut to this.
+/// Texts of an announcement that is too long are cut to this length.
 const MAX_TEXT: usize = 64;
 
-/// Which VMs are searched, and how many. The default fits every VM.
+/// Which VMs to search for, and how many. The default matches every VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// The search ends as soon as so many VMs are found. Default: none, search for the whole time.
+    /// The search ends as soon as this many VMs are found. Default: none, search for the whole time.
     pub count: Option<u32>,
     /// Only the VM with this name.
     pub name: Option<String>,
     /// Only VMs that were started with this label.
     pub label: Option<String>,
-    /// Only VMs with at least so many cores.
+    /// Only VMs with at least this many cores.
     pub min_cores: u32,
-    /// Only VMs with at least so many bytes of memory.
+    /// Only VMs with at least this many bytes of memory.
     pub min_memory: u64,
-    /// Only VMs of this architecture (`x86_64`) or this whole target triple.
+    /// Only VMs of this architecture (`x86_64`) or this full target triple.
     pub arch: Option<String>,
     /// Only VMs that are not leased.
     pub idle_only: bool,
 }
 
-/// Whether a VM can be leased.
+/// Whether a VM is free to be leased.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VmState {
-    /// It can.
+    /// No program has leased it.
     Idle,
-    /// A program has it.
+    /// A program has leased it.
     Leased {
         /// The program.
         program: ProgramId,
@@ -80,7 +78,7 @@ pub enum VmState {
     },
 }
 
-/// What a VM tells about itself.
+/// What a VM reports about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// The VM.
@@ -95,7 +93,7 @@ pub struct Announcement {
     pub memory: u64,
     /// The target that it was built for; it runs programs for this architecture and system.
     pub triple: String,
-    /// What it was labelled with when it was started.
+    /// The labels with which it was started.
     pub labels: Vec<String>,
     /// Whether it can be leased.
     pub state: VmState,
@@ -112,7 +110,7 @@ pub struct VmInfo {
     pub id: VmId,
     /// Its name, by default the machine's.
     pub name: String,
-    /// Where to connect to it: the address that it answered from, with the port that it announced.
+    /// The address to connect to: the one that it answered from, with the port that it announced.
     pub address: SocketAddr,
     /// How many cores it lends.
     pub cores: u32,
@@ -120,7 +118,7 @@ pub struct VmInfo {
     pub memory: u64,
     /// The target that it was built for; it runs programs for this architecture and system.
     pub triple: String,
-    /// What it was labelled with when it was started; not all, if there are very many.
+    /// The labels with which it was started; not all of them if there are very many.
     pub labels: Vec<String>,
     /// Whether it could be leased when it answered.
     pub state: VmState,
@@ -131,7 +129,7 @@ pub struct VmInfo {
 }
 
 impl Query {
-    /// Whether a VM is one of those that are searched.
+    /// Whether a VM matches the query.
     #[must_use]
     pub fn matches(&self, vm: &Announcement) -> bool {
         let architecture = vm.triple.split('-').next().unwrap_or_default();
@@ -160,7 +158,7 @@ impl Announcement {
         VmInfo { id, name, address, cores, memory, triple, labels, state, uptime, version }
     }
 
-    /// The body of an answer, shortened if there is no other way.
+    /// The body of an answer, shortened only if it would not fit.
     fn encode(&self) -> Option<Vec<u8>> {
         let body = postcard::to_stdvec(self).ok()?;
         if body.len() <= MAX_ANNOUNCEMENT {
@@ -178,8 +176,8 @@ impl Announcement {
             version: clip(&self.version),
             ..*self
         };
-        // A label takes its bytes and their number (two bytes, if it has more than 127), and so many labels as
-        // fit make their own number one byte longer.
+        // A label takes its own bytes plus its length (two bytes, if it is longer than 127), and as many labels as fit make
+        // the count of labels one byte longer.
         let mut room = MAX_ANNOUNCEMENT.checked_sub(postcard::to_stdvec(&short).ok()?.len() + 1)?;
         for label in &self.labels {
             if let Some(rest) = room.checked_sub(label.len() + 2) {
@@ -205,7 +203,7 @@ impl MacKey {
         datagram.extend_from_slice(mac.as_bytes());
     }
 
-    /// Version, nonce and body of a datagram, if it is of the right kind and its MAC is valid.
+    /// Returns version, nonce and body of a datagram, if it is of the right kind and its MAC is valid.
     pub(crate) fn open<'a>(&self, magic: [u8; 4], datagram: &'a [u8]) -> Option<(u16, [u8; 16], &'a [u8])> {
         if datagram.len() > PROBE_LEN || !datagram.starts_with(&magic) {
             return None;
@@ -230,8 +228,8 @@ pub(crate) fn begin(magic: [u8; 4], version: u16, nonce: &[u8; 16]) -> Vec<u8> {
     datagram
 }
 
-/// What a VM has to answer to a datagram, if anything: only authentic probes get an answer, and only if the query
-/// fits the VM, which is asked what it says of itself only then.
+/// A VM's answer to a datagram, if any. Only authentic probes whose query matches the VM get an answer; `ours` is not
+/// called for others.
 #[must_use]
 pub(crate) fn answer(
     key: &ClusterKey,
@@ -242,12 +240,12 @@ pub(crate) fn answer(
     answer_of(PROTOCOL, key, id, ours, datagram)
 }
 
-/// On whose behalf a probe asks. Believe it only of a probe whose MAC is valid.
+/// The origin of a probe. Trust it only if the probe's MAC is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
-    /// It was sent to one VM, and that VM asks the others of its machine.
+    /// It was sent to one VM, which passes it on to the others of its machine.
     pub(crate) relayed: bool,
-    /// Who asks is on another machine: only VMs that listen on the network are of use to it.
+    /// The searcher is on another machine, so only VMs that listen on the network are of use to it.
     pub(crate) from_network: bool,
 }
 
@@ -260,7 +258,7 @@ pub(crate) fn scope(probe: &[u8]) -> Scope {
     Scope { relayed: flags & RELAYED != 0, from_network: flags & FROM_NETWORK != 0 }
 }
 
-/// The probe with which a VM that alone got an authentic one asks the other VMs of its machine.
+/// The probe by which a VM that alone received an authentic one passes it on to the other VMs of its machine.
 pub(crate) fn relayed(key: &ClusterKey, probe: &[u8], from_network: bool) -> Option<Vec<u8>> {
     let key = MacKey::new(key);
     if probe.len() != PROBE_LEN || scope(probe).relayed {
@@ -281,7 +279,7 @@ pub(crate) fn is_answer(key: &ClusterKey, probe: &[u8], datagram: &[u8]) -> bool
     answered.is_some_and(|(_, answered, _)| nonce == Some(&answered))
 }
 
-/// A probe with a valid MAC and any body, for fuzzers: without one nobody looks at the body.
+/// A probe with a valid MAC and an arbitrary body, for fuzzers: without a valid MAC, the body is never parsed.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn sealed_probe(key: &ClusterKey, body: &[u8]) -> Vec<u8> {
     let mut probe = begin(PROBE_MAGIC, PROTOCOL, &[7; 16]);
@@ -291,7 +289,7 @@ pub(crate) fn sealed_probe(key: &ClusterKey, body: &[u8]) -> Vec<u8> {
     probe
 }
 
-/// An answer to that probe with a valid MAC and any body, for fuzzers.
+/// An answer to that probe with a valid MAC and an arbitrary body, for fuzzers.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn sealed_answer(key: &ClusterKey, probe: &[u8], body: &[u8]) -> Vec<u8> {
     let nonce = probe.get(..HEADER_LEN).and_then(|header| header.last_chunk::<16>());
@@ -301,7 +299,7 @@ pub(crate) fn sealed_answer(key: &ClusterKey, probe: &[u8], body: &[u8]) -> Vec<
     answer
 }
 
-/// The same as [`answer`], of another version.
+/// Like [`answer`], in another protocol version.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn answer_as(
     version: u16,
@@ -325,7 +323,7 @@ fn answer_of(
     })
 }
 
-/// The answer to a probe for an `A`, with that body if there is one for the query.
+/// The answer to a probe for an `A`; `body` returns its body if the query matches.
 pub(super) fn answer_with<A: Sought, Q: DeserializeOwned>(
     version: u16,
     key: &ClusterKey,
@@ -333,7 +331,7 @@ pub(super) fn answer_with<A: Sought, Q: DeserializeOwned>(
     datagram: &[u8],
     body: impl FnOnce(Q) -> Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
-    // Whatever is shorter than an answer could be used to let us send more than the asker did.
+    // A shorter datagram than the answer could be used for amplification.
     if datagram.len() != PROBE_LEN {
         return None;
     }
@@ -471,7 +469,7 @@ pub(crate) mod tests {
         ) {
             let mut datagram = body;
             if sealed {
-                // It comes from one who has the key, but not the same idea of the body.
+                // The sender has the key, but not the same layout of the body.
                 let magic = [PROBE_MAGIC, ANSWER_MAGIC, [0; 4]][magic];
                 datagram.resize(MAX_QUERY, 0xff);
                 datagram = [begin(magic, PROTOCOL, &[0; 16]), datagram].concat();

@@ -1,20 +1,21 @@
-//! How often a VM answers the same probe.
+//! Limits how often a VM answers the same probe.
 //!
-//! A probe is sent a few times, by several ways, with one nonce. Whoever has recorded it can send it again from
-//! wherever it likes; the answers, which it could have recorded as well, then go there. So a VM counts: after a handful
-//! of answers to a nonce it is silent. A probe carries no time, since the clocks of machines differ, and a VM that is not
-//! found because of its clock is a riddle; and the memory is bounded, so a recording becomes good for another handful
-//! when that many other probes have been answered. It never is for more than the cluster's own programs ask.
+//! A searcher sends its probe several times, over several paths, with one nonce. An attacker who has recorded the probe can
+//! replay it from any address; the answers, which it could have recorded as well, then go there. So a VM counts answers per
+//! nonce, and after a fixed number of them ignores the nonce. A probe carries no timestamp, since the clocks of machines
+//! differ, and a VM that is not found because of its clock would be a riddle. The memory for nonces is bounded, so a
+//! recorded probe is answered again once enough other probes have been answered; so replays never cause more answers than
+//! the cluster's own searches do.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::discovery::probe::HEADER_LEN;
 
-/// Sendings of one search, times the ways that one takes to a VM with a few interfaces.
+/// The number of sendings of one search, times the number of paths to a VM with a few interfaces.
 const ANSWERS: u8 = 32;
 const REMEMBERED: usize = 4096;
 
-/// The nonces of the probes that were answered last.
+/// The nonces of the probes that were answered most recently.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
     answered: HashMap<[u8; 16], u8>,

@@ -1,5 +1,5 @@
-//! A search for VMs, or for services: the state machine between a query and what it found. Time and datagrams come from
-//! outside.
+//! A search for VMs or for services: the state machine between a query and its result. The caller provides time and
+//! datagrams.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -17,11 +17,11 @@ use crate::discovery::probe::{
 use crate::key::ClusterKey;
 use crate::noise::PROTOCOL;
 
-/// How long a search lasts that is not told when to end and does not find enough VMs earlier.
+/// How long a search lasts without a time-out of its own, unless it finds enough VMs earlier.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_millis(250);
 
-/// How long a search for a name that one should have goes on after it was found, for whoever else has it: a thousand times as
-/// long as an answer takes within a network.
+/// How long a search for a name that should be unique goes on after the first answer, to find duplicates: a thousand times
+/// as long as an answer takes within a network.
 pub(crate) const GRACE: Duration = Duration::from_millis(50);
 
 /// When the probe is sent: repeatedly, since datagrams get lost.
@@ -30,20 +30,20 @@ const SENDINGS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Dura
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The VMs, by name and, where names are equal, by id.
+    /// The VMs, sorted by name and then by id.
     pub vms: Vec<VmInfo>,
-    /// How many other VMs of the same cluster there are that speak another version of the protocol.
+    /// How many other VMs of the same cluster speak each other version of the protocol.
     pub other_versions: BTreeMap<u16, usize>,
 }
 
-/// Why a search could not be done.
+/// Why a search could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoverError {
     /// The query's texts are too long.
     #[error("the query takes {0} bytes, but at most {MAX_QUERY} fit in a probe: use a shorter name or label")]
     QueryTooLong(usize),
-    /// No socket to search with.
+    /// No socket could be opened.
     #[error("cannot open a UDP socket to search for VMs")]
     Socket(#[source] io::Error),
     /// The probe could not be sent to anyone.
@@ -53,7 +53,7 @@ pub enum DiscoverError {
     Unreachable(#[source] io::Error),
 }
 
-/// What a search is to do next.
+/// What a search does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send the probe to everyone, then ask again.
@@ -64,17 +64,17 @@ pub(crate) enum Step {
     Done,
 }
 
-/// What answers a search: VMs, or services.
+/// What a search looks for: VMs or services.
 pub(crate) trait Sought: DeserializeOwned {
-    /// How probes for it begin.
+    /// The magic of probes for it.
     const PROBE: [u8; 4];
-    /// How its answers begin.
+    /// The magic of its answers.
     const ANSWER: [u8; 4];
     /// What is known of it once it was found.
     type Info;
 
     fn id(&self) -> Uuid;
-    /// With the address that it answered from.
+    /// Adds the address that it answered from.
     fn at(self, ip: IpAddr) -> Self::Info;
     fn address(info: &Self::Info) -> SocketAddr;
 }
@@ -97,7 +97,7 @@ impl Sought for Announcement {
     }
 }
 
-/// A search under way: a state machine without sockets and clock.
+/// A search under way: a state machine without sockets or a clock.
 #[must_use = "a search does nothing unless its steps are taken"]
 pub(crate) struct Search<A: Sought = Announcement> {
     version: u16,
@@ -110,16 +110,16 @@ pub(crate) struct Search<A: Sought = Announcement> {
     grace: Option<Duration>,
     sent: usize,
     found: HashMap<Uuid, A::Info>,
-    /// By id and not only counted, as each answers several times.
+    /// Those of other protocol versions, by id and not only counted, as each answers several times.
     others: HashMap<Uuid, u16>,
 }
 
 impl Search {
-    /// A search that lasts [`SEARCH_TIME`], if it does not find enough VMs earlier.
+    /// A search that lasts [`SEARCH_TIME`], unless it finds enough VMs earlier.
     ///
     /// # Errors
     ///
-    /// When the query does not fit into a probe.
+    /// If the query does not fit into a probe.
     pub(crate) fn new(key: &ClusterKey, query: &Query) -> Result<Self, DiscoverError> {
         Self::with_version(PROTOCOL, key, query)
     }
@@ -139,7 +139,7 @@ impl Search {
 }
 
 impl<A: Sought> Search<A> {
-    /// A search that ends when it has found so many.
+    /// A search that ends once it has found `count`.
     pub(super) fn of(
         version: u16,
         key: &ClusterKey,
@@ -149,7 +149,7 @@ impl<A: Sought> Search<A> {
         let key = MacKey::new(key);
         let nonce = *Uuid::new_v4().as_bytes();
         let mut probe = begin(A::PROBE, version, &nonce);
-        // Postcard cannot fail on strings and numbers, and an impossible body is refused as too long below.
+        // Postcard cannot fail on strings and numbers; if it did, the body would be refused as too long below.
         let body = postcard::to_stdvec(query).unwrap_or_else(|_| vec![0; PROBE_LEN]);
         if body.len() > MAX_QUERY {
             return Err(DiscoverError::QueryTooLong(body.len()));
@@ -172,13 +172,13 @@ impl<A: Sought> Search<A> {
         })
     }
 
-    /// The same search, lasting at most `timeout`.
+    /// Limits the search to `timeout`.
     pub(crate) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The same search, lasting no longer than `grace` when something was found.
+    /// Ends the search `grace` after something was found.
     pub(super) fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
@@ -202,7 +202,7 @@ impl<A: Sought> Search<A> {
         }
         match SENDINGS.get(self.sent) {
             Some(due) if *due <= elapsed => {
-                // Sendings that were missed, because somebody stopped us, are not made up for.
+                // Sendings that were missed because this process was suspended are skipped.
                 self.sent = SENDINGS.iter().filter(|due| **due <= elapsed).count();
                 Step::Send
             }
@@ -211,7 +211,7 @@ impl<A: Sought> Search<A> {
         }
     }
 
-    /// Takes a datagram that came from `from`, which may hold anything, and returns whether it made something new known.
+    /// Takes an untrusted datagram that came from `from`, and returns whether it made something new known.
     pub(crate) fn handle(&mut self, datagram: &[u8], from: SocketAddr) -> bool {
         self.try_handle(datagram, from).unwrap_or(false)
     }
@@ -230,18 +230,18 @@ impl<A: Sought> Search<A> {
         let announcement = postcard::from_bytes(body).ok().filter(|sought: &A| sought.id() == id)?;
         let info = announcement.at(from.ip());
         let is_local = |info: &A::Info| A::address(info).ip().is_loopback();
-        // What is on this machine answers from each of its addresses, and loopback is the fastest of them.
+        // VMs on this machine answer from each of its addresses, of which loopback is the fastest.
         let better = self.found.get(&id).is_none_or(|known| is_local(&info) && !is_local(known));
         Some(better && self.found.insert(id, info).is_none())
     }
 
-    /// Whether as many are found as were asked for.
+    /// Whether enough have been found.
     #[must_use]
     pub(crate) fn enough(&self) -> bool {
         self.count.is_some_and(|count| self.found.len() as u64 >= u64::from(count))
     }
 
-    /// How many there are of each other version of the protocol.
+    /// How many were found of each other version of the protocol.
     pub(super) fn other_versions(&self) -> BTreeMap<u16, usize> {
         let mut other_versions = BTreeMap::new();
         for version in self.others.values() {
@@ -250,7 +250,7 @@ impl<A: Sought> Search<A> {
         other_versions
     }
 
-    /// What was found, in no order.
+    /// What was found, in no particular order.
     pub(super) fn into_found(self) -> Vec<A::Info> {
         self.found.into_values().collect()
     }
@@ -295,10 +295,10 @@ mod tests {
         let forged = answer(&stranger, &ours, theirs.datagram()).unwrap();
         assert!(theirs.handle(&forged, local()));
         assert!(!search.handle(&forged, local()));
-        // An answer to an earlier search is authentic, but old.
+        // An answer to an earlier search is authentic but stale.
         let old = answer(&key(), &ours, Search::new(&key(), &Query::default()).unwrap().datagram()).unwrap();
         assert!(!search.handle(&old, local()));
-        // A probe is no answer and an answer is no probe.
+        // A probe is not an answer, and an answer is not a probe.
         let probe = search.datagram().to_vec();
         assert!(!search.handle(&probe, local()));
         assert_eq!(answer(&key(), &ours, &old), None);
@@ -400,7 +400,7 @@ mod tests {
             let mut search = search(&Query::default());
             let mut datagram = body;
             if sealed {
-                // It comes from one who has the key, but not the same idea of the body.
+                // The sender has the key, but not the same layout of the body.
                 datagram.truncate(MAX_QUERY);
                 datagram = [begin(ANSWER_MAGIC, version, &search.nonce), datagram].concat();
                 MacKey::new(&key()).seal(&mut datagram);

@@ -1,7 +1,7 @@
-//! What is asked and answered when a program looks for a service of another one.
+//! Probes and answers for services that programs publish for one another.
 //!
-//! A process answers for the services that its own VRs have published; whoever else has the name answers too, so a name
-//! that stands for two services is noticed by who asks.
+//! A process answers for the services that its own VRs have published. So do others that have published the same name, so
+//! the searcher notices if a name stands for two services.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ pub(crate) struct ServiceQuery {
     pub(crate) name: String,
 }
 
-/// What a process tells about a service.
+/// What a process reports about a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServiceAnnouncement {
     /// The process.
@@ -47,7 +47,8 @@ pub(crate) struct ServiceInfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoundServices {
     pub(crate) services: Vec<ServiceInfo>,
-    /// How many processes publish something in another version of the protocol, where nobody can read what.
+    /// How many processes that publish services speak each other version of the protocol, so that what they publish cannot
+    /// be read.
     pub(crate) other_versions: BTreeMap<u16, usize>,
 }
 
@@ -71,7 +72,7 @@ impl Sought for ServiceAnnouncement {
 }
 
 impl Search<ServiceAnnouncement> {
-    /// A search that goes on for a while when it has found one: who else has the name is to be found too.
+    /// A search that goes on for a while after the first answer, to find duplicates of the name.
     pub(super) fn service(key: &ClusterKey, query: &ServiceQuery) -> Result<Self, DiscoverError> {
         Ok(Self::of(PROTOCOL, key, query, None)?.with_grace(GRACE))
     }
@@ -84,7 +85,7 @@ impl Search<ServiceAnnouncement> {
     }
 }
 
-/// What a process has to answer to a datagram, if anything: to an authentic probe for a service that `published` knows.
+/// A process's answer to a datagram, if any: to an authentic probe for a service that `published` knows.
 pub(crate) fn answer_service(
     key: &ClusterKey,
     host: HostId,

@@ -64,7 +64,8 @@ proptest! {
         }
     }
 
-    /// Frames may be taken while they are in front, with the end of their payload read past the decoder, all of it or a part.
+    /// Frames may be taken while they are at the front, with the end of their payload read past the decoder, completely or in
+    /// part.
     #[test]
     fn what_is_taken_in_front_is_not_handed_out(
         sizes in prop::collection::vec((prop_oneof![0usize..200, Just(SMALL), 16_000..100_000usize], 0..3u8, 0..100_000usize), 1..8),

@@ -1,8 +1,8 @@
-//! The images that a VM has, by hash: a program that comes again need not be sent again.
+//! A VM's cache of images, by hash: a program that comes again need not be sent again.
 //!
-//! They are files in a directory of the user's, which is limited in size. Where there is no directory that can
-//! hold programs (a read-only home, a file system mounted with `noexec`) they are kept in memory instead.
-//! Whoever asks for an image gets either exactly the bytes with this hash or nothing.
+//! They are files in a directory of the user, which is limited in size. If there is no directory that can hold programs (a
+//! read-only home, a file system mounted with `noexec`), they are kept in memory instead. A request for an image returns
+//! either exactly the bytes with this hash, or nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,16 +17,16 @@ use crate::image::directory::{Directory, DraftFile};
 use crate::image::memory::Memory;
 use crate::image::place::{CacheError, DEFAULT_LIMIT, cache_limit, cache_path};
 
-/// The most that is kept in memory: 256 MiB, as it is taken from the programs that run.
+/// The most that is kept in memory: 256 MiB, since the programs that run need the memory as well.
 const MEMORY_LIMIT: u64 = 256 << 20;
-/// How long to wait for an image that cannot be started because its file seems to be open for writing.
+/// How long to retry starting an image whose file seems to be open for writing.
 const BUSY_TIME: Duration = Duration::from_secs(1);
 
-/// An image was not stored.
+/// Why an image was not stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum InsertError {
-    /// The bytes are not those that were announced.
+    /// The bytes do not have the announced hash.
     #[error("the image that arrived is {found}, but {expected} was announced: send it again")]
     Mismatch {
         /// The hash that was announced.
@@ -34,7 +34,7 @@ pub(crate) enum InsertError {
         /// The hash of the bytes.
         found: ImageHash,
     },
-    /// The image alone is more than the cache may hold.
+    /// The image alone is larger than the cache may be.
     #[error(
         "the image is larger than the cache, which holds {limit} bytes: strip the program or set \
          RIVER_CACHE_LIMIT to more"
@@ -46,9 +46,9 @@ pub(crate) enum InsertError {
     /// The bytes could not be written.
     #[error("cannot store the image in {place}: free some space, or set RIVER_CACHE to another directory")]
     Store {
-        /// The directory, or that it is memory.
+        /// The directory, or a text that says that it is memory.
         place: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -58,7 +58,7 @@ pub(crate) enum InsertError {
 pub(crate) struct ImageCache {
     store: Store,
     limit: u64,
-    /// The image that this process runs itself, if it may be started from there.
+    /// The image of this process itself, if hosts may be started from it.
     own: Option<ImageHash>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Draft {
     limit: u64,
     place: String,
     file: File,
-    /// None if the image is in memory.
+    /// `None` if the image is in memory.
     draft: Option<DraftFile>,
 }
 
@@ -86,12 +86,12 @@ pub(crate) struct Draft {
 #[derive(Clone, Debug)]
 pub(crate) struct Spawnable {
     path: PathBuf,
-    /// An image in memory has no name; its path leads to this.
+    /// An image in memory has no name; its path refers to this file.
     _file: Option<Arc<OwnedFd>>,
 }
 
 impl Spawnable {
-    /// The path to execute. It means nothing to other processes than this and its children.
+    /// Returns the path to execute. It is valid only in this process and its children.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -105,8 +105,8 @@ impl AsRef<OsStr> for Spawnable {
 }
 
 impl ImageCache {
-    /// The user's cache: `$RIVER_CACHE`, else `$XDG_CACHE_HOME/river/images`, else `$HOME/.cache/river/images`.
-    /// If that can hold no programs, which the log then says, images are kept in memory.
+    /// Opens the user's cache: `$RIVER_CACHE`, else `$XDG_CACHE_HOME/river/images`, else `$HOME/.cache/river/images`. If that
+    /// cannot hold programs, images are kept in memory, and the log says so.
     ///
     /// # Errors
     ///
@@ -128,7 +128,7 @@ impl ImageCache {
         })
     }
 
-    /// A cache of at most `limit` bytes in the directory `path`, or in memory if that is of no use.
+    /// Opens a cache of at most `limit` bytes in the directory `path`, or in memory if that is unusable.
     #[must_use]
     pub(crate) fn open_at(path: &Path, limit: u64) -> Self {
         match Directory::open(path, limit) {
@@ -141,21 +141,21 @@ impl ImageCache {
         }
     }
 
-    /// A cache of at most `limit` bytes, and at most 256 MiB, in memory.
+    /// Creates a cache of at most `limit` bytes, and at most 256 MiB, in memory.
     #[must_use]
     pub(crate) fn in_memory(limit: u64) -> Self {
         let limit = limit.min(MEMORY_LIMIT);
         Self { store: Store::Memory(Memory::new(limit)), limit, own: None }
     }
 
-    /// The cache of VMs inside a program that serve no other: the program's image need not travel, it is what this
-    /// process runs. Started from there it has its symbols, too.
+    /// Creates the cache of VMs inside a program that serve no other: the program's image need not be sent, as this process
+    /// runs it. Hosts that are started from there have its symbols, too.
     #[must_use]
     pub(crate) fn of_own_image(hash: ImageHash) -> Self {
         Self { own: Some(hash), ..Self::in_memory(DEFAULT_LIMIT) }
     }
 
-    /// Where the images are, unless they are in memory.
+    /// Returns the directory of the images, unless they are in memory.
     #[must_use]
     pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.store {
@@ -164,16 +164,16 @@ impl ImageCache {
         }
     }
 
-    /// Whether the image is there. Reads and hashes it, if this process never did.
+    /// Whether the image is there. Reads and hashes it if this process has not done so before.
     #[must_use]
     pub(crate) fn has(&self, hash: ImageHash) -> bool {
         self.get(hash).is_some()
     }
 
-    /// The image, to be started. Counts as a use: the images that were not used for long are the first to go.
+    /// Returns the image, ready to be started. Counts as a use: the least recently used images are evicted first.
     ///
-    /// Start it inside [`retry_busy`]. If it is not found then, another VM evicted it at this very moment, and it
-    /// has to be inserted again.
+    /// Start it inside [`retry_busy`]. If it is not found then, another VM has just evicted it, and it must be inserted
+    /// again.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl ImageCache {
     ///
     /// # Errors
     ///
-    /// When no file can be made for it.
+    /// When no file can be created for it.
     pub(crate) fn begin(&self, hash: ImageHash) -> Result<Draft, InsertError> {
         let created = match &self.store {
             Store::Directory(directory) => directory.draft().map(|(file, draft)| (file, Some(draft))),
@@ -215,7 +215,7 @@ impl ImageCache {
         }
     }
 
-    /// Ends the arrival of an image: from now on it is there.
+    /// Completes the arrival of an image: from now on it is in the cache.
     ///
     /// # Errors
     ///
@@ -256,10 +256,10 @@ impl Draft {
     }
 }
 
-/// Starts an image: tries again, for a second at most, while its file is busy.
+/// Starts an image: retries, for a second at most, while its file is busy.
 ///
-/// Any thread of this process that starts a child hands it all open files for an instant, between `fork` and
-/// `exec`. If one of them was an image being written, that image cannot be executed during this instant.
+/// When any thread of this process starts a child, the child holds all open files for an instant, between `fork` and `exec`.
+/// If one of them was an image being written, that image cannot be executed during this instant.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! Images as files in a directory, named by their hashes. They outlive the VM, and all VMs of a user share them.
+//! Images as files in a directory, named by their hashes. They outlive the VM, and are shared by all VMs of a user.
 //!
-//! A file appears under its hash only when it is complete. Still, disks fail and people edit files, so a file is
-//! hashed again before this process uses it for the first time; what is not what its name says is removed.
+//! A file appears under its hash only when it is complete. Still, disks fail and people edit files, so a file is hashed again
+//! before this process uses it for the first time, and removed if it does not match its name.
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, DirEntry, File, Metadata, OpenOptions};
@@ -27,11 +27,11 @@ const DRAFT_LIFETIME: Duration = Duration::from_secs(3600);
 pub(crate) struct Directory {
     path: PathBuf,
     limit: u64,
-    /// The files whose content this process knows to be right. Only ever locked for a look-up.
+    /// The files whose contents this process has verified. Locked only for look-ups.
     verified: Mutex<HashMap<ImageHash, Identity>>,
 }
 
-/// Which file it was that was verified: another one of the same name has to be verified again.
+/// Identifies the file that was verified: another one of the same name must be verified again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -53,18 +53,18 @@ pub(crate) struct DraftFile {
 
 impl Drop for DraftFile {
     fn drop(&mut self) {
-        // If it became an image it has another name by now. If it cannot be removed, the next VM will try.
+        // If it has become an image, it has another name by now. If it cannot be removed, the next VM will try.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Directory {
-    /// The directory at `path`, which is made if need be; an error says why it is of no use.
+    /// Opens the directory at `path`, creating it if necessary; an error says why it is unusable.
     pub(crate) fn open(path: &Path, limit: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let metadata = std::fs::metadata(path)?;
         let user = rustix::process::geteuid().as_raw();
-        // Whoever can write here can swap an image between its verification and its start.
+        // Anybody who can write here can swap an image between its verification and its start.
         if metadata.uid() != user || metadata.mode() & 0o022 != 0 {
             let text =
                 format!("{} must belong to user {user} and be writable for nobody else", path.display());
@@ -74,9 +74,9 @@ impl Directory {
             let text = format!("{} is on a file system mounted with noexec", path.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        // Programs are started with working directories of their own.
+        // Programs are started in working directories of their own.
         let directory = Self { path: path.canonicalize()?, limit, verified: Mutex::default() };
-        // To find out now whether the file system is writable.
+        // Finds out now whether the file system is writable.
         drop(directory.draft()?);
         directory.remove_old_drafts();
         Ok(directory)
@@ -86,15 +86,15 @@ impl Directory {
         &self.path
     }
 
-    /// A new file to write an image into.
+    /// Creates a new file to write an image into.
     pub(crate) fn draft(&self) -> io::Result<(File, DraftFile)> {
         let path = self.path.join(format!("{DRAFT}{}", Uuid::new_v4().simple()));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
         Ok((file, DraftFile { path }))
     }
 
-    /// Turns a complete and verified draft into an image, unless there is one of that hash already, which others may just have
-    /// verified.
+    /// Turns a complete and verified draft into an image, unless there already is one with that hash, which others may just
+    /// have verified.
     pub(crate) fn publish(&self, hash: ImageHash, file: File, draft: DraftFile) -> io::Result<()> {
         let identity = Identity::of(&file.metadata()?);
         // A file that is open for writing cannot be executed.
@@ -103,7 +103,7 @@ impl Directory {
         match rustix::fs::renameat_with(CWD, &draft.path, CWD, &path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) if self.get(hash).is_some() => return Ok(()),
-            // It is bad, or the file system knows renaming in one way only.
+            // It is damaged, or the file system supports only one way of renaming.
             Err(_) => std::fs::rename(&draft.path, path)?,
         }
         drop(draft);
@@ -112,7 +112,7 @@ impl Directory {
         Ok(())
     }
 
-    /// The file of an image, if it is there and right.
+    /// Returns the file of an image, if it is there and valid.
     pub(crate) fn get(&self, hash: ImageHash) -> Option<PathBuf> {
         let path = self.file(hash);
         // Following a link would leave the directory; opening a FIFO would wait for a writer.
@@ -139,7 +139,7 @@ impl Directory {
             }
             self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, identity);
         }
-        // The time of the last change serves as the time of the last use, for eviction. It is no harm if it fails.
+        // The modification time serves as the time of last use, for eviction. A failure does no harm.
         let _ = file.set_modified(SystemTime::now());
         Some(path)
     }
@@ -154,15 +154,15 @@ impl Directory {
         None
     }
 
-    /// That something cannot be read now (too many open files, say) does not make it bad, so it stays.
+    /// Being unreadable now (for example because of too many open files) does not make a file invalid, so it stays.
     fn unreadable(path: &Path, error: &io::Error) -> Option<PathBuf> {
         tracing::warn!(file = %path.display(), %error, "cannot read an image");
         None
     }
 
-    /// Removes the images that were not used for the longest time, until all fit the limit; never `newest`.
+    /// Removes the least recently used images until the rest fits the limit; never `newest`.
     ///
-    /// Other VMs may do the same at the same time. Programs that run do not notice: their file lives until they end.
+    /// Other VMs may do the same concurrently. Running programs do not notice: their file lives until they end.
     fn evict(&self, newest: ImageHash) {
         let newest = newest.to_string();
         let is_image = |name: &str| name.len() == 64 && name.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -194,7 +194,7 @@ impl Directory {
         }
     }
 
-    /// What is in the directory, as far as it can be read.
+    /// Returns the contents of the directory, as far as they can be read.
     fn entries(&self) -> impl Iterator<Item = (DirEntry, Metadata)> {
         std::fs::read_dir(&self.path).into_iter().flatten().filter_map(|entry| {
             let entry = entry.ok()?;

@@ -1,5 +1,5 @@
-//! Images in memory, for machines where no directory can hold programs: sealed memory files, which can be executed
-//! but neither be changed nor outlive the VM.
+//! Images in memory, for machines where no directory can hold programs: sealed memory files, which can be executed, but
+//! neither changed nor kept beyond the VM's end.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::id::ImageHash;
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: u64,
-    /// Only ever locked for a look-up or an insertion.
+    /// Locked only for a look-up or an insertion.
     images: Mutex<Images>,
 }
 
@@ -40,10 +40,10 @@ impl Memory {
         Self { limit, images: Mutex::default() }
     }
 
-    /// A new file to write an image into.
+    /// Creates a new file to write an image into.
     pub(crate) fn draft() -> io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Some systems make only those executable that ask for it, and older ones do not know the question.
+        // Some systems make only those files executable that ask for it, and older ones do not know the flag.
         let file = match rustix::fs::memfd_create("river", flags | MemfdFlags::EXEC) {
             Err(Errno::INVAL) => rustix::fs::memfd_create("river", flags),
             other => other,
@@ -64,7 +64,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The path of an image, valid in this process and its children for as long as the file is held.
+    /// Returns the path of an image, valid in this process and its children for as long as the file is held.
     pub(crate) fn get(&self, hash: ImageHash) -> Option<(PathBuf, Arc<OwnedFd>)> {
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         images.clock += 1;
@@ -76,7 +76,7 @@ impl Memory {
 }
 
 impl Images {
-    /// Removes the images that were not used for the longest time, until all fit the limit; never the newest.
+    /// Removes the least recently used images until the rest fits the limit; never the newest.
     fn evict(&mut self, limit: u64) {
         let mut total = self.by_hash.values().fold(0_u64, |sum, entry| sum.saturating_add(entry.length));
         while total > limit && self.by_hash.len() > 1 {

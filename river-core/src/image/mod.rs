@@ -1,8 +1,8 @@
-//! The program's own executable as bytes: what is sent to the VMs, and what names the program.
+//! The program's own executable as bytes, which are sent to VMs, and whose hash names the program.
 //!
-//! Only the part that is loaded into memory travels. Of a debug build that is a sixth; the rest, symbols and debug
-//! information, is for tools. What is cut off stands behind all that is loaded, so no code changes its place and
-//! code pointers stay valid.
+//! Only the part that is loaded into memory is sent. Of a debug build that is a sixth; the rest, symbols and debug
+//! information, is for tools. The part that is cut off lies behind everything that is loaded, so no code moves and code
+//! pointers stay valid.
 
 mod cache;
 mod directory;
@@ -20,26 +20,26 @@ use crate::id::ImageHash;
 pub(crate) use cache::{ImageCache, InsertError, retry_busy};
 pub use place::{CacheError, CachePlace, cache_place};
 
-/// The file that this process was started from. A path would lead to another program after a rebuild, and to
+/// The file that this process was started from. Its ordinary path would lead to another program after a rebuild, and to
 /// nothing in a doc test, whose executable is deleted while it runs.
 const SELF: &str = "/proc/self/exe";
 
-/// So much is read to find out how much there is to read: the program headers are at the beginning.
+/// How much is read to find out how much there is to read: the program headers are at the beginning.
 const HEAD_LEN: u64 = 4096;
 
 /// An executable that can be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
-    /// Names the image.
+    /// The name of the image.
     pub hash: ImageHash,
     /// The loadable part of the executable.
     pub bytes: Bytes,
-    /// What kind of machine runs it.
+    /// The kind of machine that can run it.
     pub triple: String,
 }
 
 impl Image {
-    /// The image made of an executable for machines like this.
+    /// Creates the image of an executable for machines like this one.
     #[must_use]
     pub(crate) fn new(executable: Vec<u8>) -> Self {
         let bytes = truncate(executable);
@@ -48,7 +48,7 @@ impl Image {
     }
 }
 
-/// The image of the program that is running. Reads and hashes the executable every time, so keep it.
+/// Returns the image of the running program. Reads and hashes the executable every time, so keep the result.
 ///
 /// # Errors
 ///
@@ -57,7 +57,7 @@ pub(crate) fn own_image() -> io::Result<Image> {
     let mut file = File::open(SELF)?;
     let mut executable = Vec::new();
     file.by_ref().take(HEAD_LEN).read_to_end(&mut executable)?;
-    // What is cut off need not even be read: it can be 30 MB of debug information.
+    // The part that is cut off need not even be read: it can be 30 MB of debug information.
     if let Some(end) = loadable_end(&executable, file.metadata()?.len()) {
         let rest = (end as u64).saturating_sub(executable.len() as u64);
         file.take(rest).read_to_end(&mut executable)?;
@@ -68,8 +68,8 @@ pub(crate) fn own_image() -> io::Result<Image> {
     Ok(Image::new(executable))
 }
 
-/// The target of this build: architecture, system, C library. Images run where [`machine`] is the same and their C
-/// library is there, as it is anywhere if they are static.
+/// Returns the target of this build: architecture, system, C library. An image runs where [`machine`] is the same and its C
+/// library is installed; a static image needs none.
 #[must_use]
 pub(crate) fn host_triple() -> String {
     let library = if cfg!(target_env = "gnu") {
@@ -82,15 +82,15 @@ pub(crate) fn host_triple() -> String {
     format!("{}-{}{library}", consts::ARCH, consts::OS)
 }
 
-/// The part of a target that a VM has to have in common with a program: architecture and system.
+/// Returns the part of a target that a VM must have in common with a program: architecture and system.
 #[must_use]
 pub(crate) fn machine(triple: &str) -> &str {
     triple.match_indices('-').nth(1).map_or(triple, |(end, _)| &triple[..end])
 }
 
-/// The loadable part of an executable: the bytes up to the end of the last segment, and no section table.
+/// Returns the loadable part of an executable: the bytes up to the end of the last segment, without a section table.
 ///
-/// What it does not understand it leaves as it is, and what is truncated already does not change any more.
+/// A file that it does not understand is returned unchanged, and so is one that is truncated already.
 #[must_use]
 pub(crate) fn truncate(mut executable: Vec<u8>) -> Vec<u8> {
     if let Some(end) = loadable_end(&executable, executable.len() as u64) {
@@ -108,13 +108,13 @@ const E_SHENTSIZE: usize = 0x3a;
 const E_SHNUM: usize = 0x3c;
 const E_SHSTRNDX: usize = 0x3e;
 const EHDR_LEN: usize = 0x40;
-// And of a program header.
+// The same for a program header.
 const P_OFFSET: usize = 0x08;
 const P_FILESZ: usize = 0x20;
 const PHDR_LEN: usize = 0x38;
 
 const PT_LOAD: u32 = 1;
-/// So many program headers mean that the number is somewhere else.
+/// This many program headers mean that their number is stored elsewhere.
 const PN_XNUM: u16 = 0xffff;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -129,8 +129,8 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Where the loadable part of a file of `length` bytes ends, if `head`, its beginning, is that of an executable
-/// from which something may be cut off.
+/// Returns where the loadable part of a file of `length` bytes ends, if `head`, its beginning, is that of an executable from
+/// which something may be cut off.
 fn loadable_end(head: &[u8], length: u64) -> Option<usize> {
     // Magic, 64 bits, little-endian.
     if !head.starts_with(b"\x7fELF\x02\x01") || head.len() < EHDR_LEN {
@@ -141,7 +141,7 @@ fn loadable_end(head: &[u8], length: u64) -> Option<usize> {
         return None;
     }
     let table_offset = usize::try_from(u64_at(head, E_PHOFF)?).ok()?;
-    // A table inside the header would be changed by cutting, and then say something else.
+    // Cutting would change a table inside the header, which would then be wrong.
     if table_offset < EHDR_LEN {
         return None;
     }
@@ -155,15 +155,15 @@ fn loadable_end(head: &[u8], length: u64) -> Option<usize> {
         end = end.max(u64_at(header, P_OFFSET)?.checked_add(u64_at(header, P_FILESZ)?)?);
     }
 
-    // The section table is the last thing in a file. More behind it was put there for the program to find, as
-    // self-extracting programs do, so it has to stay.
+    // The section table is the last thing in a file. Anything behind it was put there for the program to find, as
+    // self-extracting programs do, so it must stay.
     let sections_end = match u64_at(head, E_SHOFF)? {
         0 => end,
         offset => {
             let count = u64::from(u16_at(head, E_SHNUM)?);
             let size = u64::from(u16_at(head, E_SHENTSIZE)?);
             if count == 0 {
-                // The number is somewhere else.
+                // The number is stored elsewhere.
                 return None;
             }
             offset.checked_add(count * size)?
@@ -175,7 +175,7 @@ fn loadable_end(head: &[u8], length: u64) -> Option<usize> {
     usize::try_from(end).ok()
 }
 
-/// Cuts an executable off at `end`, and makes its header say that there are no sections.
+/// Truncates an executable at `end`, and removes the sections from its header.
 fn cut(executable: &mut Vec<u8>, end: usize) {
     executable.truncate(end);
     for field in [E_SHOFF..E_SHOFF + 8, E_SHNUM..E_SHNUM + 2, E_SHSTRNDX..E_SHSTRNDX + 2] {
@@ -191,8 +191,8 @@ mod tests {
 
     use super::*;
 
-    /// An executable in miniature: header, one segment of `code` bytes, `debug` bytes for tools, `sections`
-    /// entries of a section table.
+    /// Creates a miniature executable: header, one segment of `code` bytes, `debug` bytes for tools, `sections` entries of a
+    /// section table.
     fn elf(code: usize, debug: usize, sections: usize) -> Vec<u8> {
         let start = EHDR_LEN + PHDR_LEN;
         let mut file = vec![0; start];

@@ -1,4 +1,4 @@
-//! Where a VM keeps executables, and how many of them, as the environment says.
+//! Where a VM keeps executables, and how many bytes of them, according to the environment.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,18 +9,18 @@ use crate::image::directory::Directory;
 /// How many bytes of images are kept, unless `RIVER_CACHE_LIMIT` says otherwise: 2 GiB.
 pub(crate) const DEFAULT_LIMIT: u64 = 2 << 30;
 
-/// The environment says something impossible about the cache.
+/// Why the environment's settings for the cache are invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// The limit is no number.
+    /// The limit is not a number.
     #[error(
         "RIVER_CACHE_LIMIT is {0:?}: set it to a number of bytes, such as {DEFAULT_LIMIT}, or not at all"
     )]
     BadLimit(OsString),
 }
 
-/// What a VM that starts now does with the executables that it gets.
+/// Where a VM that starts now would keep executables.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CachePlace {
@@ -28,11 +28,11 @@ pub struct CachePlace {
     pub directory: Option<PathBuf>,
     /// The most bytes of executables that are kept.
     pub limit: u64,
-    /// Why the directory is of no use, so that they are kept in memory.
+    /// Why the directory is unusable, so that they are kept in memory.
     pub obstacle: Option<io::Error>,
 }
 
-/// Finds out where VMs of this user keep the executables of programs. Makes the directory, as a VM does.
+/// Finds out where VMs of this user keep the executables of programs. Creates the directory, as a VM does.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub fn cache_place() -> Result<CachePlace, CacheError> {
     Ok(CachePlace { directory, limit, obstacle })
 }
 
-/// How large the cache may be, for an environment.
+/// Returns how large the cache may be in this environment.
 pub(super) fn cache_limit(variable: impl Fn(&str) -> Option<OsString>) -> Result<u64, CacheError> {
     match variable("RIVER_CACHE_LIMIT").filter(|text| !text.is_empty()) {
         None => Ok(DEFAULT_LIMIT),
@@ -58,13 +58,13 @@ pub(super) fn cache_limit(variable: impl Fn(&str) -> Option<OsString>) -> Result
     }
 }
 
-/// Where the images are, for an environment.
+/// Returns where the images are in this environment.
 pub(super) fn cache_path(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(directory) = set("RIVER_CACHE") {
         return Some(directory);
     }
-    // The XDG specification says that relative paths are to be ignored.
+    // The XDG specification says to ignore relative paths.
     let cache = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     let cache = cache.or_else(|| set("HOME").map(|home| home.join(".cache")))?;
     Some(cache.join("river").join("images"))

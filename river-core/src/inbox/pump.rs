@@ -1,28 +1,28 @@
-//! What a thread does while it waits on an inbox.
+//! Work that a thread does while it waits on an inbox.
 
 use super::Inbox;
 use crate::arriving::{Arriving, Intake};
 
-/// What a waiting thread does besides waiting: it may bring in itself what it waits for.
+/// Work that a waiting thread does: it may itself bring in what it waits for.
 pub(crate) trait Pump {
     /// The thread begins to wait.
     fn begin(&self);
-    /// Looks so many times (with a pause of the processor each, or as long as that takes) for something to bring in, or
-    /// until something is in the inbox or was taken. Called again and again; within the first microsecond that need not be
-    /// between `begin` and `end`.
+    /// Polls this many times for something to bring in (with a spin-loop hint each, or taking about as long), or until
+    /// something is in the inbox or was taken. Called repeatedly; within the first microsecond that need not be between
+    /// `begin` and `end`.
     fn poll(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
-    /// Looks once for something to bring in, if that costs little or was not done just before. The thread does not wait.
+    /// Polls once for something to bring in, if that is cheap or was not done just before. The thread does not wait.
     fn glance(&self, inbox: &Inbox, taker: Option<&mut Taker<'_>>);
-    /// The thread has emptied the inbox, and will look for more when it has nothing left.
+    /// The thread has emptied the inbox, and will poll for more when it has nothing left to do.
     fn drained(&self);
-    /// The thread has something, or its time is over.
+    /// The thread has received something, or its time is over.
     fn end(&self);
-    /// The thread is about to sleep. True: it may, and it counts as not waiting until it calls `begin`. False:
-    /// something may be there for it to bring in.
+    /// The thread is about to sleep. Returns whether it may; it then does not count as waiting until it calls `begin`.
+    /// Otherwise something may be there for it to bring in.
     fn may_park(&self) -> bool;
 }
 
-/// Without ways in there is nothing to look into.
+/// Without ways in, there is nothing to poll.
 impl Pump for () {
     fn begin(&self) {}
 
@@ -46,7 +46,7 @@ impl Pump for () {
     }
 }
 
-/// A thread that counts as waiting until it sleeps, has something, or is unwound.
+/// A thread that counts as waiting until it sleeps, has received something, or is unwound.
 pub(super) struct Polling<'a, P: Pump>(&'a P);
 
 impl<'a, P: Pump> Polling<'a, P> {
@@ -55,7 +55,7 @@ impl<'a, P: Pump> Polling<'a, P> {
         Self(pump)
     }
 
-    /// Calls `sleep` unless there may be something to bring in; only then it counts as waiting meanwhile.
+    /// Calls `sleep`, during which the thread does not count as waiting, unless there may be something to bring in.
     pub(super) fn park(self, sleep: impl FnOnce()) -> Self {
         if !self.0.may_park() {
             return self;
@@ -73,12 +73,12 @@ impl<P: Pump> Drop for Polling<'_, P> {
     }
 }
 
-/// What a waiting thread takes out of a link itself, before it gets into the inbox.
+/// Lets a waiting thread take envelopes out of a link before they get into the inbox.
 pub(crate) struct Taker<'a> {
     offer: &'a mut dyn FnMut(&Arriving<'_>) -> Intake,
-    /// Something was taken.
+    /// Whether something was taken.
     pub(crate) taken: bool,
-    /// And that was what it waits for.
+    /// Whether that was what the thread waits for.
     pub(crate) done: bool,
 }
 

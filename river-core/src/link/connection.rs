@@ -1,5 +1,5 @@
-//! The reading end of one connection: frames are handed out as they come, and a VR that looks itself may read the payload of
-//! an envelope that is coming straight to where it belongs.
+//! The reading end of one connection. Frames are handed out as they arrive, and a VR that polls itself may read the payload
+//! of an envelope that is still arriving directly to its destination.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::id::HostId;
 use crate::noise::{Session, Unsealer};
 use crate::pool::Pool;
 
-/// Reads in a row before other connections have their turn.
+/// Reads in a row before other connections get their turn.
 const TURN: usize = 16;
-/// A VR is shown an envelope that is still coming if so much of it is here: more than any layer's header.
+/// A VR is shown an envelope that is still arriving once this much of it has come: more than any layer's header.
 const HEAD: usize = 256;
-/// Nobody is kept from looking until a longer one has come.
+/// A longer envelope is not shown while it arrives, so that no thread is kept from polling for too long.
 const LONGEST: usize = 1 << 20;
-/// How long the next bytes of such an envelope are waited for, and all of them.
+/// How long to wait for the next bytes of such an envelope, and for all of them.
 const GAP: Duration = Duration::from_micros(20);
 const WHOLE: Duration = Duration::from_micros(500);
-/// So many are not shown after one that has not come in time.
+/// How many envelopes are not shown while they arrive, after one that has not arrived in time.
 const SLOW: u8 = 8;
 
-/// Why a connection ends of whose envelope a part was read and not taken.
+/// Why a connection ends after a part of an envelope was read from it and the envelope was not taken.
 const TORN: &str = "a VR that was shown an envelope on it has panicked, or has not taken what it had read";
 
 #[derive(Debug)]
@@ -35,25 +35,25 @@ pub(super) struct Connection {
     host: HostId,
     stream: mio::net::TcpStream,
     decoder: Decoder,
-    /// For a sealed connection.
+    /// Set if the connection is sealed.
     unsealer: Option<Unsealer>,
     is_ending: bool,
-    /// So many envelopes more are not shown while they are coming.
+    /// How many more envelopes are not shown while they arrive.
     slow: u8,
-    /// Somebody has read a part of an envelope past the decoder, and has not taken it.
+    /// Whether a VR has read a part of an envelope past the decoder, but has not taken the envelope.
     torn: bool,
 }
 
-/// What a turn of a connection has brought.
+/// The result of a connection's turn.
 pub(super) struct Turn {
-    /// Something was there.
+    /// Whether anything was there.
     pub(super) read: bool,
-    /// All of it was read, and the system tells when there is more.
+    /// Whether everything was read, and the system will tell when there is more.
     pub(super) is_over: bool,
 }
 
 impl Connection {
-    /// Reads frames from there, opened by the session's keys if there are any.
+    /// Reads frames from this stream, decrypted by the session's keys if there are any.
     pub(super) fn new(
         host: HostId,
         stream: mio::net::TcpStream,
@@ -64,17 +64,17 @@ impl Connection {
         Self { host, stream, decoder: Decoder::new(pool), unsealer, is_ending: false, slow: 0, torn: false }
     }
 
-    /// Whose it is.
+    /// Returns the host of the peer.
     pub(super) fn host(&self) -> HostId {
         self.host
     }
 
-    /// What it has brought is followed by the end.
+    /// The connection ends after what has arrived on it.
     pub(super) fn expect_end(&mut self) {
         self.is_ending = true;
     }
 
-    /// Reads frames that are there, a turn at most. `Err`: the connection is over, and why.
+    /// Reads the frames that are there, a turn at most. Fails with the reason if the connection is over.
     pub(super) fn read(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> Result<Turn, String> {
         if self.torn {
             return Err(TORN.into());
@@ -93,11 +93,12 @@ impl Connection {
                 Some(unsealer) => unsealer.advance(n),
             }
             self.hand_out(sink, own)?;
-            // What comes from now on is told of anew. A part of a payload is of no use to anybody.
+            // The system reports what arrives from now on anew. If a part of a payload is here, its rest is read first, as a
+            // part is of no use.
             if n < room && !self.is_ending && !self.decoder.is_amid() {
                 return Ok(Turn { read: true, is_over: true });
             }
-            // There may be more, but that may have taken long.
+            // There may be more, but reading may already have taken long.
             if own.as_ref().is_some_and(|own| own.taker.taken) {
                 break;
             }
@@ -105,7 +106,7 @@ impl Connection {
         Ok(Turn { read: true, is_over: false })
     }
 
-    /// Hands out all whole frames that are here.
+    /// Hands out all complete frames that are here.
     fn hand_out(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> Result<(), String> {
         loop {
             while let Some(own) = own
@@ -124,8 +125,8 @@ impl Connection {
         }
     }
 
-    /// Shows the next envelope to the VR that looks, which may read what has not come of it straight to where it belongs. False:
-    /// there is none, or it was not taken.
+    /// Shows the next envelope to the polling VR, which may read the rest of it directly to its destination. Returns `false`
+    /// if there is no envelope, or it was not taken.
     fn show(&mut self, sink: &dyn Sink, own: &mut Own<'_, '_>) -> Result<bool, String> {
         let front = self.decoder.front().map_err(|error| error.to_string())?;
         let Some(Front { kind: Kind::Envelope, label, len, here }) = front else { return Ok(false) };
@@ -142,7 +143,7 @@ impl Connection {
         let rest = RefCell::new(if is_whole { Rest::Read } else { Rest::Coming });
         let payload = Stream { here, len, stream: &self.stream, rest };
         let here = here.len();
-        // Should the VR panic, nobody knows how much it has read.
+        // If the VR panics, nobody knows how much it has read.
         self.torn = !is_whole;
         let intake = own.offer(sink, &Arriving { label, len, here, payload: &payload });
         let rest = payload.rest.into_inner();
@@ -161,7 +162,7 @@ impl Connection {
     }
 }
 
-/// The payload of an envelope that is coming.
+/// The payload of an envelope that is arriving.
 struct Stream<'a> {
     here: &'a [u8],
     len: usize,
@@ -169,12 +170,12 @@ struct Stream<'a> {
     rest: RefCell<Rest>,
 }
 
-/// What is not here of it.
+/// The part of it that has not arrived.
 enum Rest {
     Coming,
     /// It was read, or there is none.
     Read,
-    /// A part of it was read in vain.
+    /// A part of it was read, but the rest did not come in time.
     Lost(Vec<u8>),
 }
 
@@ -194,7 +195,7 @@ impl Source for Stream<'_> {
         let begun = Instant::now();
         let (mut filled, mut last) = (0, begun);
         loop {
-            // What is wrong with the connection is found out by who reads it next.
+            // Errors of the connection are found by the next thread that reads it.
             let n = read(self.stream, &mut rest[filled..]).ok().flatten();
             filled += n.unwrap_or_default();
             if filled == rest.len() {
@@ -215,7 +216,7 @@ impl Source for Stream<'_> {
     }
 }
 
-/// What is there. `None`: nothing now. `Err`: the connection is over, and why.
+/// Reads what is there; `None` if that is nothing at present. Fails with the reason if the connection is over.
 pub(super) fn read(stream: &mio::net::TcpStream, space: &mut [u8]) -> Result<Option<usize>, String> {
     loop {
         match rustix::net::recv(stream, &mut *space, RecvFlags::DONTWAIT) {
@@ -266,14 +267,14 @@ mod tests {
         (near, Connection::new(HostId::fresh(), far, None, Arc::default()))
     }
 
-    /// Longer than what is read together with a header.
+    /// Longer than the bytes that are read together with a header.
     const LEN: usize = 20_000;
 
     fn payload(number: u64, len: usize) -> Vec<u8> {
         (0..len as u64).map(|at| (at / 7 + number) as u8).collect()
     }
 
-    /// Sends a header and so much of its payload, and returns when that can be read, if nothing else can.
+    /// Sends a header and `part` bytes of its payload, and returns once they can be read, if nothing else can.
     fn begin(wire: &mut TcpStream, connection: &Connection, number: u64, len: usize, part: usize) {
         let (src, dst) = (VrId::fresh(), VrId::fresh());
         let label = Label { src, dst, seq: number, channel: Channel::named("test"), lane: 0 };
@@ -285,7 +286,7 @@ mod tests {
         }
     }
 
-    /// Reads until `read` says that it has come, showing what comes to that.
+    /// Reads until `read` reports success, and shows it the arriving envelopes.
     fn read(
         connection: &mut Connection,
         sink: &Keep,
@@ -340,7 +341,7 @@ mod tests {
             let show = |arriving: &Arriving<'_>| {
                 assert!(!arriving.copy_to(50, &mut vec![0; len - 50]), "the end was not sent");
                 shown.set(true);
-                // What is said of it does not count.
+                // The answer does not count, as the payload was not read completely.
                 Intake::Done
             };
             read(&mut connection, &sink, show, || shown.get());
@@ -358,7 +359,7 @@ mod tests {
         }
     }
 
-    /// Shows the second of two envelopes, of which a header brings little with it, and reads on.
+    /// Shows the second of two envelopes, whose header arrives with only a few bytes, and reads on.
     fn end_after(mut show: impl FnMut(TcpStream, &Arriving<'_>) -> Intake) -> String {
         let (mut wire, mut connection) = connection();
         let (sink, inbox, begun) = (Keep::default(), Inbox::default(), Instant::now());

@@ -1,11 +1,11 @@
-//! All the ways into a process, rings and sockets, and who looks into them.
+//! All the ways into a process, rings and sockets, and who polls them.
 //!
-//! A VR that waits looks itself, so that what it waits for comes straight from the writer to its own processor. Before
-//! the last such VR parks, it puts the bell to sleep and arms the sockets: from then on writers ring and packets wake,
-//! both the reader thread. When a VR has got what it waited for, it leaves things as they are, since it will most likely
-//! wait again at once; the reader thread sees to it within two [`TICK`]s that nothing lies about while everybody is busy. It
-//! looks then until nothing comes, a VR waits, or it is seen that VRs that are at work take what it brings in: they look for
-//! the next themselves.
+//! A VR that waits polls them itself, so that what it waits for comes straight from the writer to its own core. Before the
+//! last such VR parks, it puts the bell to sleep and arms the sockets: from then on, writers that ring and packets that
+//! arrive wake the reader thread. A VR that has got what it waited for leaves things as they are, since it will most likely
+//! wait again at once; the reader thread makes sure, within two [`TICK`]s, that nothing lies unread while every VR is busy.
+//! It then polls until nothing comes, or a VR waits, or busy VRs are seen to take what it brings in: they will poll for the
+//! rest themselves.
 
 use std::io;
 use std::sync::Arc;
@@ -21,38 +21,38 @@ use super::sockets::{Look, Sockets};
 use crate::inbox::{Inbox, Pump, Taker};
 use crate::pool::Pool;
 
-/// When the reader thread has found something so often, and so often what it brought in was taken, VRs are at work that come
-/// again and again: they read the rest themselves. What a VR reads it need not be handed, and no other thread is kept awake.
+/// When the reader thread has found something this often, and what it brought in was taken as often as [`TAKES`] says, the
+/// VRs at work keep coming back: they read the rest themselves. That saves a hand-over, and keeps no second thread awake.
 const FINDS: u32 = 16;
-/// As [`FINDS`] says. Once is not enough: who is woken for one envelope may be busy with it for long.
+/// See [`FINDS`]. Once is not enough: a VR that is woken for one envelope may be busy with it for long.
 const TAKES: u32 = 2;
-/// How long something may lie where nobody looks although the reader thread is not woken for it.
+/// How long something may lie unread while nobody polls and the reader thread is not woken for it.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// The ways into this process.
 pub(crate) struct Inlets {
     pub(super) rings: Rings,
     pub(super) sockets: Sockets,
-    /// VRs that are waiting, and look.
+    /// The number of VRs that are waiting and polling.
     pollers: AtomicUsize,
-    /// Somebody has looked since the last tick.
+    /// Whether anybody has polled since the last tick.
     touched: AtomicBool,
-    /// The reader thread ticks.
+    /// Whether the reader thread ticks.
     watched: AtomicBool,
-    /// The reader thread is to look.
+    /// Whether the reader thread has been asked to poll.
     handed_over: AtomicBool,
-    /// Threads that block in a write, for which it does.
+    /// The number of threads that block in a write; the reader thread polls for them.
     blocked: AtomicUsize,
-    /// It looks.
+    /// Whether the reader thread polls.
     looking: AtomicBool,
-    /// So often VRs have taken what had come in since it looks.
+    /// How often VRs have taken arrivals since the reader thread began to poll.
     takes: AtomicU32,
     waker: Arc<Waker>,
     sink: Arc<dyn Sink>,
 }
 
 impl Inlets {
-    /// The ways in of a process whose reader thread waits at that registry, where `data` tells it that something has come.
+    /// Creates the inlets of a process whose reader thread waits at this registry, where the token `data` reports data.
     pub(super) fn new(
         (registry, data): (Registry, Token),
         waker: Arc<Waker>,
@@ -74,8 +74,8 @@ impl Inlets {
         })
     }
 
-    /// Does a write that blocks. What comes on connections is for the reader thread meanwhile, and that at once, as it may be what the
-    /// other side waits for to be read before it reads.
+    /// Runs a write that blocks. Meanwhile the reader thread reads the connections, and does so at once: the other side may
+    /// not read before what it has sent was read.
     pub(super) fn blocking<R>(&self, write: impl FnOnce() -> R) -> R {
         self.blocked.fetch_add(1, SeqCst);
         if !self.sockets.arm_blindly() && !self.handed_over.swap(true, SeqCst) {
@@ -86,8 +86,8 @@ impl Inlets {
         result
     }
 
-    /// Lets the reader thread be woken for whatever comes if nobody waits and nothing is there. False: somebody has to go on
-    /// looking.
+    /// Arranges for the reader thread to be woken by whatever arrives, if nobody waits and nothing is there. Returns `false`
+    /// if somebody must go on polling.
     fn try_sleep(&self) -> bool {
         self.rings.sleep();
         let look = self.sockets.look_and_arm(&*self.sink);
@@ -110,7 +110,7 @@ impl Inlets {
         if sockets {
             self.look_at_sockets(if rings { 1 } else { looks }, inbox, taker);
         }
-        // After the looks, which have woken and disarmed: the reader thread has to know of that.
+        // After polling, which has woken the bell and disarmed the sockets: the reader thread must know of that.
         if !self.touched.load(Relaxed) {
             self.touched.store(true, SeqCst);
             if !self.watched.swap(true, SeqCst) {
@@ -128,12 +128,12 @@ impl Inlets {
         }
     }
 
-    /// Whether the reader thread looks, since it was woken or somebody left something behind.
+    /// Whether the reader thread polls, since it was woken or something was left for it.
     pub(super) fn is_looking(&self) -> bool {
         self.looking.load(Relaxed)
     }
 
-    /// For the reader thread: whether it looks from now on.
+    /// Called by the reader thread: sets whether it polls from now on.
     fn set_looking(&self, looks: bool) {
         if looks != self.is_looking() {
             self.takes.store(0, Relaxed);
@@ -141,7 +141,7 @@ impl Inlets {
         }
     }
 
-    /// Whether writers ring and packets wake.
+    /// Whether writers ring and packets wake the reader thread.
     fn is_asleep(&self) -> bool {
         !self.rings.is_awake() && self.sockets.is_armed()
     }
@@ -233,36 +233,36 @@ impl std::fmt::Debug for Inlets {
     }
 }
 
-/// The reader thread's part.
+/// The state of the reader thread.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     idle_ticks: u32,
-    /// So often the thread has found something since it looks, or was called.
+    /// How often the thread has found something since it began to poll, or data was reported.
     finds: u32,
 }
 
-/// After so many ticks without anybody looking the reader thread stops ticking.
+/// After this many ticks without anybody polling, the reader thread stops ticking.
 const IDLE_TICKS: u32 = 100;
 
 impl Watch {
-    /// The thread was woken by others.
+    /// The thread was woken by another thread.
     pub(super) fn woken(&mut self, inlets: &Inlets) {
         if inlets.handed_over.swap(false, SeqCst) {
             self.begin(inlets);
         }
     }
 
-    /// Looks from now on. That VRs were at work has been before.
+    /// Starts to poll. Earlier activity of VRs no longer counts.
     fn begin(&mut self, inlets: &Inlets) {
         inlets.set_looking(true);
         inlets.takes.store(0, Relaxed);
         self.finds = 0;
     }
 
-    /// Something has come on a connection.
+    /// Data has arrived on a connection.
     pub(super) fn called(&mut self, inlets: &Inlets) {
         inlets.sockets.heat();
-        // Whoever looks is called again and again: nothing is disarmed by that.
+        // A thread that polls is notified again and again, but nothing is disarmed by that.
         if !inlets.is_looking() {
             self.rung(inlets);
         }
@@ -276,7 +276,7 @@ impl Watch {
         self.begin(inlets);
     }
 
-    /// How long the thread may sleep: not at all, a tick, or for ever.
+    /// Returns how long the thread may sleep: not at all, one tick, or forever.
     pub(super) fn timeout(&self, inlets: &Inlets) -> Option<Duration> {
         if inlets.is_looking() {
             Some(Duration::ZERO)
@@ -287,7 +287,7 @@ impl Watch {
         }
     }
 
-    /// Looks, if it is this thread's turn. True: something was there.
+    /// Polls, if it is this thread's turn. Returns whether anything was there.
     pub(super) fn look(&mut self, inlets: &Inlets) -> bool {
         if !inlets.is_looking() {
             return false;
@@ -296,12 +296,13 @@ impl Watch {
         let at_work =
             self.finds >= FINDS && inlets.takes.load(Relaxed) >= TAKES && inlets.blocked.load(SeqCst) == 0;
         if waited_for() || at_work {
-            // Two that look get in each other's way. If the others are about to stop, the next ticks see that nothing is armed.
+            // Two pollers would get in each other's way. If the VRs are about to stop, the next ticks notice that nothing is
+            // armed.
             inlets.tell_ends(inlets.sockets.leave(&*inlets.sink));
             inlets.watched.store(true, SeqCst);
             if waited_for() || at_work {
                 if at_work {
-                    // What somebody has looked at before is no reason to wait for another tick.
+                    // That somebody has polled before is no reason to wait for another tick.
                     inlets.touched.store(false, SeqCst);
                     self.idle_ticks = 0;
                 }
@@ -316,7 +317,7 @@ impl Watch {
         some
     }
 
-    /// Nothing was there for a while.
+    /// Nothing has arrived for a while.
     pub(super) fn rest(&mut self, inlets: &Inlets) {
         self.finds = 0;
         if inlets.try_sleep() {
@@ -335,7 +336,7 @@ impl Watch {
         if inlets.touched.swap(false, SeqCst) {
             self.idle_ticks = 0;
             if inlets.sockets.is_neglected() {
-                // VRs that find something in a ring each time come to no connection.
+                // VRs that find something in a ring every time never get to the connections.
                 inlets.tell_ends(inlets.sockets.look_and_arm(&*inlets.sink));
             }
             return;
@@ -347,7 +348,7 @@ impl Watch {
         if self.idle_ticks > IDLE_TICKS && inlets.is_asleep() {
             inlets.watched.store(false, SeqCst);
             self.idle_ticks = 0;
-            // Who has touched just before has seen it watched.
+            // A VR that has polled just before may have seen `watched` still set.
             if inlets.touched.load(SeqCst) {
                 inlets.watched.store(true, SeqCst);
             }

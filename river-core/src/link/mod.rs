@@ -1,12 +1,12 @@
-//! Links: the ways from one VR to another. The router picks one when a destination is first used; nothing else asks
+//! Links: the ways from one VR to another. The router picks a link when a destination is first used; no other code asks
 //! whether a VR is near or far.
 //!
-//! * [`Link::Local`]: both VRs in one process; the envelope moves from hand to hand.
-//! * [`Link::Shm`]: a ring in memory that two processes of one machine share; what is large lies in such memory, too.
-//! * [`Link::Tcp`]: a connection that this process dialled and only writes to. The thread of the sending VR writes
-//!   to the socket itself.
+//! * [`Link::Local`]: both VRs are in one process; the envelope is moved into the other's inbox.
+//! * [`Link::Shm`]: a ring in memory that two processes of one machine share; large payloads lie in such memory, too.
+//! * [`Link::Tcp`]: a connection that this process dialled and only writes to. The thread of the sending VR writes to the
+//!   socket itself.
 //!
-//! What comes in is brought in by the VRs that wait for it, and by one reader thread per process while none does.
+//! Incoming data is read by the VRs that wait for it, or by the one reader thread of the process while none does.
 
 mod connection;
 mod inlets;
@@ -35,7 +35,7 @@ pub(crate) use shm::{Offer, Rings, ShmLink};
 pub(crate) use sim::{SimLink, SimNet};
 pub(crate) use tcp::TcpLink;
 
-/// What was sent on a link.
+/// Counts what was sent on a link.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     messages: AtomicU64,
@@ -43,7 +43,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Counts an envelope with a payload of that length. Only who holds the link's lock may.
+    /// Counts an envelope with a payload of this length. The caller must hold the link's lock.
     fn count(&self, kind: Kind, len: usize) {
         if kind == Kind::Envelope {
             let add = |to: &AtomicU64, count| to.store(to.load(Relaxed) + count, Relaxed);
@@ -53,14 +53,14 @@ impl Traffic {
     }
 }
 
-/// A VR that looks itself, and may take what is for it.
+/// A VR that polls, and may take envelopes that are for it.
 struct Own<'a, 'b> {
     inbox: &'a Inbox,
     taker: &'a mut Taker<'b>,
 }
 
 impl Own<'_, '_> {
-    /// Shows it an envelope, if nothing waits in its inbox that comes first.
+    /// Shows it an envelope, unless an envelope in its inbox comes first.
     fn offer(&mut self, sink: &dyn Sink, arriving: &Arriving<'_>) -> Intake {
         if self.inbox.is_ready() || !sink.trusts_all() { Intake::Left } else { self.taker.offer(arriving) }
     }
@@ -76,10 +76,10 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    /// Hands an envelope over. `Err`: the link is of no more use; the router knows why. May block while more than a
-    /// bounded number of bytes waits for a peer that does not read.
+    /// Sends an envelope. On failure the link is unusable; the router knows why. May block while more than a bounded number
+    /// of bytes is queued for a peer that does not read.
     ///
-    /// Within the process the destination's limit is seen to; elsewhere that is for `Gates`.
+    /// Within the process, the destination's limit is enforced here; for other processes `Gates` does that.
     pub(crate) fn send(&self, envelope: Envelope) -> Result<(), Refused> {
         if let Link::Local(inbox) = self {
             return inbox.offer(envelope);
@@ -87,8 +87,8 @@ impl Link {
         self.notify(Kind::Envelope, &envelope).map_err(|()| Refused::Closed)
     }
 
-    /// As [`send`](Self::send), of a payload that lies in the caller's memory: it is copied into the link, if that has
-    /// a place for it, and once more only if not.
+    /// Like [`send`](Self::send), for a payload that lies in the caller's memory: it is copied directly into the link if that
+    /// has a place for it, otherwise once more.
     pub(crate) fn send_parts(&self, label: Label, parts: &[&[u8]]) -> Result<(), Refused> {
         let sent = match self {
             Link::Shm(link) => {
@@ -101,12 +101,12 @@ impl Link {
         sent.map_err(|_| Refused::Closed)
     }
 
-    /// The longest payload that it moves in one piece, if it has such a limit.
+    /// Returns the longest payload that it moves in one piece, if it has such a limit.
     pub(crate) fn handy_size(&self) -> Option<usize> {
         matches!(self, Link::Shm(_)).then_some(ShmLink::WHOLE)
     }
 
-    /// Hands a frame over to another process. `Err`: the link is of no more use.
+    /// Sends a frame to another process. On failure the link is unusable.
     pub(crate) fn notify(&self, kind: Kind, envelope: &Envelope) -> Result<(), ()> {
         match self {
             Link::Local(_) => Ok(()),
@@ -120,7 +120,7 @@ impl Link {
         }
     }
 
-    /// What was sent to another process.
+    /// Returns what was sent to another process.
     pub(crate) fn status(&self, to: HostId) -> Option<LinkStatus> {
         let (kind, traffic) = match self {
             Link::Shm(link) => ("shm", &link.traffic),

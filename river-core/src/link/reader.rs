@@ -1,7 +1,7 @@
-//! The reader thread of a process: woken by whichever peer has something to say, if no VR looks itself.
+//! The reader thread of a process: if no VR polls, it is woken by any peer that has sent something.
 //!
-//! The thread stays awake for a while after it has found something, since waking it costs more than the message it
-//! is woken for; it yields meanwhile, so that nobody who has work is kept from it.
+//! The thread stays awake for a while after it has found something, since waking it costs more than the message it is woken
+//! for. Meanwhile it yields, so as not to delay threads that have work.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,33 +20,32 @@ use crate::id::HostId;
 use crate::noise::Session;
 use crate::pool::Pool;
 
-/// How long the thread looks for more before it sleeps.
+/// How long the thread polls for more before it sleeps.
 const AWAKE: Duration = Duration::from_micros(50);
-/// Looks between two at what else the thread waits for.
+/// Polls between two checks of the other things that the thread waits for.
 const LOOK_ROUND: u32 = 8;
-/// Memory for payloads is given back to the system when nothing has come for so long.
+/// Memory for payloads is returned to the system when nothing has arrived for this long.
 const KEEP: Duration = Duration::from_secs(5);
 const WAKE: Token = Token(usize::MAX);
-/// Something has come on some connection.
+/// Data has arrived on some connection.
 const DATA: Token = Token(usize::MAX - 1);
 
-/// What is told about peers. Must not block, and must not send: frames are told of by VRs that wait, too, who hold locks of
-/// the links.
+/// Receives what peers send. Must neither block nor send: waiting VRs call it, too, while they hold locks of the links.
 pub(crate) trait Sink: Send + Sync + 'static {
     /// A frame has arrived.
     fn frame(&self, from: HostId, frame: Frame);
-    /// Whether nobody has to look where an envelope comes from: no process is known to be dead.
+    /// Whether the origin of envelopes need not be checked, as no process is known to be dead.
     fn trusts_all(&self) -> bool {
         false
     }
-    /// A peer has connected. Of use to simulations only: a real connection is taken over by the node itself.
+    /// A peer has connected. Used by simulations only: a real connection is accepted by the node itself.
     #[cfg(test)]
     fn opened(&self, _from: HostId) {}
-    /// The connection is over; every frame that arrived on it has been handed out.
+    /// The connection is over, and every frame that arrived on it has been handed out.
     fn closed(&self, from: HostId, why: String);
 }
 
-/// Handle of the reader thread, which ends when the handle is dropped.
+/// A handle to the reader thread, which ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pool: Arc<Pool>,
@@ -54,15 +53,15 @@ pub(crate) struct Reader {
     inlets: Arc<Inlets>,
 }
 
-/// Connections that only ring, and that the thread has yet to take over; `None` tells it to end.
+/// Connections used only for ringing, which the thread has yet to take over; `None` tells it to end.
 type Doorbells = Mutex<Option<Vec<(HostId, TcpStream)>>>;
 
-/// How a peer's frames come.
+/// How a peer sends its frames.
 #[derive(Debug)]
 pub(crate) enum By {
     /// On the connection; sealed if there are keys.
     Connection(Option<Session>),
-    /// Through a ring; the connection only rings the bell, and ends.
+    /// Through a ring; the connection only carries rings of the bell, and its end.
     Ring,
 }
 
@@ -89,8 +88,8 @@ impl Reader {
         Ok(Self { pool, doorbells, inlets })
     }
 
-    /// Reads what comes from an authenticated peer until its connection ends: frames on the connection, or, if it has
-    /// a ring in [`rings`](Self::rings), frames in the ring and rings of the bell on the connection.
+    /// Reads from an authenticated peer until its connection ends: frames on the connection; or, if it has a ring in
+    /// [`rings`](Self::rings), frames in the ring, and rings of the bell on the connection.
     pub(crate) fn add(&self, host: HostId, stream: TcpStream, by: By) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         if let By::Connection(session) = by {
@@ -103,12 +102,12 @@ impl Reader {
         Ok(())
     }
 
-    /// The ways into this process, into which waiting VRs look.
+    /// Returns the ways into this process, which waiting VRs poll.
     pub(crate) fn inlets(&self) -> &Arc<Inlets> {
         &self.inlets
     }
 
-    /// The rings of this process.
+    /// Returns the rings of this process.
     pub(crate) fn rings(&self) -> &Rings {
         &self.inlets.rings
     }
@@ -121,7 +120,7 @@ impl Drop for Reader {
     }
 }
 
-/// A connection that only rings.
+/// A connection used only for ringing.
 struct Doorbell {
     host: HostId,
     stream: mio::net::TcpStream,
@@ -134,7 +133,7 @@ struct ReaderThread {
     next: usize,
     inlets: Arc<Inlets>,
     watch: Watch,
-    /// When something was there last, or the thread had another reason to look.
+    /// When something was last there, or the thread had another reason to poll.
     last_look: Instant,
     pool: Arc<Pool>,
     sink: Arc<dyn Sink>,
@@ -199,13 +198,13 @@ impl ReaderThread {
         self.watch.timeout(&self.inlets).or_else(|| (!is_idle).then_some(KEEP))
     }
 
-    /// Something is there to be looked for.
+    /// Something may have arrived, so poll.
     fn rung(&mut self) {
         self.watch.rung(&self.inlets);
         self.last_look = Instant::now();
     }
 
-    /// Does what others want of this thread. False: it is to end.
+    /// Handles the requests of other threads. Returns `false` if this thread must end.
     fn woken(&mut self) -> bool {
         let new = match self.new.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(new) => std::mem::take(new),
@@ -227,14 +226,14 @@ impl ReaderThread {
             } else {
                 self.doorbells.insert(token, Doorbell { host, stream });
             }
-            // Whoever has rung and ended in the same moment has left the bell rung, which keeps all others from it: who comes
-            // anew is looked after once without.
+            // A peer that has rung and ended at the same moment leaves the bell rung, which keeps all others from ringing: so
+            // each new peer is polled for once without being asked.
             self.rung();
         }
         true
     }
 
-    /// Somebody has rung, or is gone.
+    /// Handles a peer that has rung, or is gone.
     fn answer(&mut self, token: Token) {
         let Some(Doorbell { host, stream }) = self.doorbells.get(&token) else { return };
         let host = *host;
@@ -250,7 +249,7 @@ impl ReaderThread {
             self.doorbells.remove(&token);
             self.sink.closed(host, why);
         }
-        // Who is gone may have rung just before, and then the others have not.
+        // A peer that is gone may have rung just before, so that the others have not.
         self.rung();
     }
 }

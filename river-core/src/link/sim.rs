@@ -1,7 +1,7 @@
-//! A network that exists for tests: nodes of one process, joined by links that a driver empties in an order of its own
-//! choice, breaks, and cuts.
+//! A simulated network for tests: nodes of one process, joined by links from which a driver delivers in an order of its own
+//! choice, and which it can break or cut.
 //!
-//! Everything happens on the driver's thread, so a run is its seed.
+//! Everything happens on the driver's thread, so a run is determined by its seed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::frame::{Frame, Kind};
 use crate::id::HostId;
 use crate::link::Sink;
 
-/// The network. All nodes of a simulation share one.
+/// The network, shared by all nodes of a simulation.
 #[derive(Default)]
 pub(crate) struct SimNet(Mutex<State>);
 
@@ -25,7 +25,7 @@ struct State {
 struct Lane {
     frames: VecDeque<Frame>,
     broken: bool,
-    /// The sender is gone: after the last frame comes the end.
+    /// Whether the sender is gone: the end follows the last frame.
     ending: bool,
 }
 
@@ -73,12 +73,12 @@ impl SimLink {
 }
 
 impl SimNet {
-    /// Adds a host; what arrives for it goes into the sink.
+    /// Adds a host; frames that arrive for it go into the sink.
     pub(crate) fn add(&self, host: HostId, sink: Arc<dyn Sink>) {
         self.state().hosts.insert(host, sink);
     }
 
-    /// The one lane from a host to another, if both live and it was not broken before.
+    /// Returns the only lane from a host to another, if both are alive and the lane was not broken before.
     pub(crate) fn connect(self: &Arc<Self>, from: HostId, to: HostId) -> Option<SimLink> {
         let mut state = self.state();
         if !state.hosts.contains_key(&from) || !state.hosts.contains_key(&to) {
@@ -96,13 +96,13 @@ impl SimNet {
         Some(SimLink { net: self.clone(), from, to })
     }
 
-    /// The lanes on which something is under way.
+    /// Returns the lanes on which frames are in transit.
     pub(crate) fn busy(&self) -> Vec<(HostId, HostId)> {
         let state = self.state();
         state.lanes.iter().filter(|(_, lane)| lane.is_busy()).map(|(ends, _)| *ends).collect()
     }
 
-    /// The lanes that were used and are whole.
+    /// Returns the lanes that were used and are not broken.
     pub(crate) fn whole(&self) -> Vec<(HostId, HostId)> {
         self.state().lanes.iter().filter(|(_, lane)| !lane.broken).map(|(ends, _)| *ends).collect()
     }
@@ -121,7 +121,7 @@ impl SimNet {
         }
     }
 
-    /// Breaks a lane: what is under way on it is lost, and the receiver notices.
+    /// Breaks a lane: frames in transit on it are lost, and the receiver notices.
     pub(crate) fn break_lane(&self, from: HostId, to: HostId) {
         let sink = {
             let mut state = self.state();
@@ -139,8 +139,8 @@ impl SimNet {
         }
     }
 
-    /// Ends a host at once. What it had sent is still under way, and behind it the end of each of its lanes, as with
-    /// a process whose sockets the system closes.
+    /// Ends a host at once. What it had sent is still in transit, followed by the end of each of its lanes, as with a process
+    /// whose sockets the system closes.
     pub(crate) fn kill(&self, host: HostId) {
         let mut state = self.state();
         state.hosts.remove(&host);

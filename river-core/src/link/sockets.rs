@@ -1,9 +1,9 @@
 //! The reading ends of the connections on which frames come.
 //!
-//! They are *hot* while any of them has spoken lately: then a VR that waits asks the system, again and again, which have
-//! something, and reads those. While one connection alone speaks, it is read without asking, most of the time: a call less
-//! between its peer and whoever waits. While VRs look, the reader thread is not woken by what comes; before the last one
-//! parks, or when all have fallen silent, the sockets are *armed* again.
+//! They are *hot* while data has come on any of them lately: a VR that waits then asks the system repeatedly which of them
+//! are readable, and reads those. While only one connection is active, it is mostly read without asking, which saves a
+//! system call per message. While VRs poll, incoming data does not wake the reader thread; before the last VR parks, or when
+//! all connections have gone quiet, the sockets are *armed* again.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,31 +24,32 @@ use crate::inbox::{Inbox, Taker};
 use crate::noise::Session;
 use crate::pool::Pool;
 
-/// After so many looks that have found nothing, all have fallen silent: more than a VR has before it parks.
+/// After this many polls that have found nothing, all connections have gone quiet: more polls than a VR makes before it
+/// parks.
 const IDLE_LOOKS: u32 = if cfg!(test) { 8 } else { 4096 };
-/// Who has spoken so often in a row is listened to without asking whether he has something.
+/// A connection that alone was active this often in a row is read without asking whether it is readable.
 const ALONE: u32 = 2;
-/// One of so many looks asks nevertheless, for the others.
+/// One of this many polls asks nevertheless, for the other connections.
 const ASK: u32 = 16;
-/// VRs that do not wait look once in so long, all of them together.
+/// How often VRs that do not wait poll, all of them together.
 const GLANCE: Duration = Duration::from_micros(20);
 
 /// All connections on which frames come to this process.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     peers: Mutex<Peers>,
-    /// Some have spoken lately.
+    /// Whether data has come on any of them lately.
     hot: AtomicBool,
-    /// The reader thread is woken by what comes.
+    /// Whether incoming data wakes the reader thread.
     armed: AtomicBool,
-    /// Somebody has looked at all of them lately.
+    /// Whether anybody has polled all of them lately.
     looked: AtomicBool,
-    /// When a VR that does not wait has looked last, in nanoseconds from the beginning.
+    /// When a VR that does not wait last polled, in nanoseconds since the start.
     last_glance: AtomicU64,
     begun: Instant,
-    /// Some connection has ended, and nobody has been told.
+    /// Whether a connection has ended that has not been reported.
     any_ended: AtomicBool,
-    /// Where the reader thread waits, and what it finds there if something has come.
+    /// The registry at which the reader thread waits, and the token that it finds there when data has arrived.
     thread: (Registry, Token),
 }
 
@@ -58,13 +59,13 @@ struct Peers {
     events: Events,
     all: HashMap<Token, Peer>,
     next: usize,
-    /// Those that were said to have something, and have not been read to the end. Each is said once.
+    /// Connections reported as readable that have not been read to the end. Each is reported once.
     unread: Vec<Token>,
-    /// Looks in a row that have found nothing.
+    /// Polls in a row that have found nothing.
     idle: u32,
-    /// Looks of VRs.
+    /// Polls by VRs.
     looks: u32,
-    /// Who has spoken last, and how often in a row without anybody else, when it was asked who has something.
+    /// The connection that was active last, and how often in a row only it was when the system was asked.
     speaker: (Token, u32),
     ended: Vec<(HostId, String)>,
 }
@@ -72,21 +73,21 @@ struct Peers {
 #[derive(Debug)]
 struct Peer {
     connection: Connection,
-    /// It is among those that have something.
+    /// Whether it is in the list of unread ones.
     is_unread: bool,
 }
 
-/// What one look has found.
+/// The result of one poll.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Look {
-    /// Something was there.
+    /// Whether anything was there.
     pub(super) some: bool,
-    /// A connection has ended: the reader thread has to tell.
+    /// Whether a connection has ended, which the reader thread must report.
     pub(super) ended: bool,
 }
 
 impl Sockets {
-    /// Sockets that wake the thread which waits at that registry, by that token.
+    /// Creates sockets that wake the thread which waits at this registry, by this token.
     pub(super) fn new(registry: Registry, token: Token) -> io::Result<Self> {
         let poll = Poll::new()?;
         registry.register(&mut SourceFd(&poll.as_raw_fd()), token, Interest::READABLE)?;
@@ -113,7 +114,7 @@ impl Sockets {
         })
     }
 
-    /// Reads frames from that connection from now on, opened by the session's keys if there are any.
+    /// Reads frames from this connection from now on, decrypted by the session's keys if there are any.
     pub(super) fn add(
         &self,
         host: HostId,
@@ -128,24 +129,24 @@ impl Sockets {
         peers.next += 1;
         let connection = Connection::new(host, stream, session, pool);
         peers.all.insert(token, Peer { connection, is_unread: false });
-        // It will speak soon.
+        // Data is likely to come on it soon.
         peers.idle = 0;
         self.hot.store(true, SeqCst);
         Ok(())
     }
 
-    /// Whether it is worth while for a VR that waits to look.
+    /// Whether it is worthwhile for a waiting VR to poll.
     pub(super) fn is_hot(&self) -> bool {
         self.hot.load(SeqCst)
     }
 
-    /// Something has come: VRs that wait are to look.
+    /// Data has come: makes waiting VRs poll.
     pub(super) fn heat(&self) {
         self.lock().idle = 0;
         self.hot.store(true, SeqCst);
     }
 
-    /// For the reader thread, which was woken and leaves looking to others: reads what has woken it, since it is told once.
+    /// For the reader thread, which was woken and leaves polling to others: reads what has woken it, as it is told only once.
     pub(super) fn leave(&self, sink: &dyn Sink) -> Look {
         if !self.is_hot() {
             return Look::default();
@@ -155,12 +156,12 @@ impl Sockets {
         self.pass(&mut peers, sink, None, &mut None)
     }
 
-    /// Whether nobody has looked since the last call, nor is the reader thread woken by what comes.
+    /// Whether nobody has polled since the last call, and incoming data does not wake the reader thread either.
     pub(super) fn is_neglected(&self) -> bool {
         !self.looked.swap(false, SeqCst) && !self.is_armed()
     }
 
-    /// Whether the last glance was some time ago: who works on what has come, and glances between, gets more at a time.
+    /// Whether the last glance was some time ago: a VR that works on arrivals, and glances in between, gets more at a time.
     pub(super) fn is_glance_due(&self) -> bool {
         let now = self.begun.elapsed().as_nanos() as u64;
         let due = now.saturating_sub(self.last_glance.load(Relaxed)) >= GLANCE.as_nanos() as u64;
@@ -170,7 +171,7 @@ impl Sockets {
         due
     }
 
-    /// Reads a turn of each that has something, unless another thread does.
+    /// Reads a turn of each readable connection, unless another thread does.
     pub(super) fn look(&self, sink: &dyn Sink) -> Look {
         match self.try_lock() {
             Some(mut peers) => self.pass(&mut peers, sink, None, &mut None),
@@ -178,21 +179,21 @@ impl Sockets {
         }
     }
 
-    /// The same for a VR, until something is for it, which it may take. The reader thread is not woken by what comes until the
-    /// sockets are armed again.
+    /// Like [`look`](Self::look), for a VR, until there is something for it, which it may take. Incoming data does not wake
+    /// the reader thread until the sockets are armed again.
     pub(super) fn look_for(&self, sink: &dyn Sink, inbox: &Inbox, taker: Option<&mut Taker<'_>>) -> Look {
         let Some(mut peers) = self.try_lock() else { return Look::default() };
         self.disarm(&peers);
         let mut own = taker.map(|taker| Own { inbox, taker });
         if peers.may_skip_asking() {
-            // The others were not looked at, and somebody has to.
+            // The other connections were not polled, so somebody else must do that.
             let some = peers.listen(sink, &mut own);
             return self.after(&mut peers, some);
         }
         self.pass(&mut peers, sink, Some(inbox), &mut own)
     }
 
-    /// Reads what is there; if there is nothing, lets the reader thread be woken by what comes from now on.
+    /// Reads what is there. If that is nothing, incoming data wakes the reader thread from now on.
     pub(super) fn look_and_arm(&self, sink: &dyn Sink) -> Look {
         if !self.is_hot() && self.is_armed() {
             return Look::default();
@@ -200,7 +201,7 @@ impl Sockets {
         let mut peers = self.lock();
         let look = self.pass(&mut peers, sink, None, &mut None);
         if look.some {
-            // There may be more, of which the system does not tell again.
+            // There may be more, which the system does not report again.
             self.disarm(&peers);
         } else {
             self.arm(&peers);
@@ -208,8 +209,8 @@ impl Sockets {
         look
     }
 
-    /// Lets the reader thread be woken by what comes, without a look. False: it has to look by itself, as something may be
-    /// there of which the system does not tell again.
+    /// Lets incoming data wake the reader thread, without polling. Returns `false` if that thread must poll first, as there
+    /// may be something that the system does not report again.
     pub(super) fn arm_blindly(&self) -> bool {
         if self.is_armed() {
             return true;
@@ -219,12 +220,12 @@ impl Sockets {
         peers.unread.is_empty()
     }
 
-    /// Whether the reader thread is woken by what comes.
+    /// Whether incoming data wakes the reader thread.
     pub(super) fn is_armed(&self) -> bool {
         self.armed.load(SeqCst)
     }
 
-    /// What has come and was not asked for wakes the reader thread at once.
+    /// Data that arrives unasked wakes the reader thread from now on.
     fn arm(&self, peers: &Peers) {
         if self.armed.load(Relaxed) {
             return;
@@ -251,7 +252,7 @@ impl Sockets {
         }
     }
 
-    /// Connections that have ended, and why. All that had come on them was handed out.
+    /// Returns the connections that have ended, and why. Everything that had come on them was handed out.
     pub(super) fn ended(&self) -> Vec<(HostId, String)> {
         if !self.any_ended.swap(false, SeqCst) {
             return Vec::new();
@@ -273,22 +274,22 @@ impl Sockets {
         self.after(peers, some)
     }
 
-    /// After a look, at one or at all.
+    /// Follows a poll of one or all connections.
     fn after(&self, peers: &mut Peers, some: bool) -> Look {
         let hot = peers.idle < IDLE_LOOKS;
         if hot != self.is_hot() {
             self.hot.store(hot, SeqCst);
         }
         if !hot {
-            // From now on nobody looks.
+            // From now on nobody polls.
             self.arm(peers);
         }
         let ended = !peers.ended.is_empty() && !self.any_ended.swap(true, SeqCst);
         Look { some, ended }
     }
 
-    /// `None`: another thread looks. One that panicked over an envelope that it was shown has left things in order, but perhaps the
-    /// connection torn, of which that knows.
+    /// Returns `None` if another thread polls. A thread that panicked over an envelope that it was shown has left everything
+    /// in order, except perhaps the connection, which knows that it is torn.
     fn try_lock(&self) -> Option<MutexGuard<'_, Peers>> {
         match self.peers.try_lock() {
             Ok(peers) => Some(peers),
@@ -303,7 +304,7 @@ impl Sockets {
 }
 
 impl Peers {
-    /// Finds out which have something new.
+    /// Asks the system which connections have new data.
     fn ask(&mut self) {
         loop {
             match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
@@ -330,20 +331,20 @@ impl Peers {
         }
     }
 
-    /// Whether one connection alone has spoken lately, and this is not one of the looks for others.
+    /// Whether only one connection was active lately, and this is not one of the polls for the others.
     fn may_skip_asking(&mut self) -> bool {
         self.looks = self.looks.wrapping_add(1);
         self.speaker.1 > ALONE && !self.looks.is_multiple_of(ASK)
     }
 
-    /// Reads a turn of who has spoken last. True: something was there.
+    /// Reads a turn of the connection that was active last. Returns whether anything was there.
     fn listen(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> bool {
         let (token, _) = self.speaker;
         let Some(peer) = self.all.get_mut(&token) else {
             self.speaker.1 = 0;
             return false;
         };
-        // Before it is read: a VR that panics leaves it to others to find out.
+        // Set before reading: if a VR panics, other threads find out how the connection is.
         let was_unread = std::mem::replace(&mut peer.is_unread, true);
         if !was_unread {
             self.unread.push(token);
@@ -366,7 +367,8 @@ impl Peers {
         some
     }
 
-    /// Reads a turn of each that has something, one by one until the VR that looks has something. True: something was there.
+    /// Reads a turn of each readable connection, until there is something for the polling VR. Returns whether anything was
+    /// there.
     fn pass(&mut self, sink: &dyn Sink, inbox: Option<&Inbox>, own: &mut Option<Own<'_, '_>>) -> bool {
         self.ask();
         let is_enough = |own: &Option<Own<'_, '_>>| {
@@ -398,7 +400,7 @@ impl Peers {
                 }
             }
         });
-        // The others come first the next time.
+        // Next time, the others come first.
         if let Some(token) = cut_short
             && unread.len() > 1
         {

@@ -1,6 +1,6 @@
 //! The writing end of a TCP link.
 //!
-//! A link that leaves the machine seals what it writes, with the keys of the connection's handshake.
+//! A link that leaves the machine seals what it writes with the keys from the connection's handshake.
 
 use std::io::{self, IoSlice, Write};
 use std::mem;
@@ -15,23 +15,23 @@ use crate::envelope::{Envelope, Label};
 use crate::frame::{self, Kind};
 use crate::noise::{Sealing, Session};
 
-/// Parts up to this size are copied behind their header, so that they leave in the same piece.
+/// Parts up to this size are copied behind their header, so that they leave in one piece.
 const COPY: usize = 16 << 10;
-/// Senders wait when more than this many bytes wait to be written.
+/// Senders wait while more than this many bytes are queued.
 const LIMIT: usize = 8 << 20;
 /// The kernel's limit on the pieces of one write is 1024.
 const PIECES: usize = 1000;
 
 /// A connection on which this process only sends.
 ///
-/// Whoever finds nobody writing writes, and goes on with what others have queued meanwhile: under contention many
-/// frames leave in one system call, and without it nobody else's thread is involved.
+/// A thread that finds nobody writing writes, and continues with what other threads have queued meanwhile: under contention
+/// many frames leave in one system call, and without contention no other thread is involved.
 #[derive(Debug)]
 pub(crate) struct TcpLink {
     stream: Outlet,
     out: Mutex<Out>,
     room: Condvar,
-    /// Only who writes locks it; none for a connection in plain.
+    /// Locked only by the thread that writes; `None` if the connection is not sealed.
     sealing: Option<Mutex<Sealing>>,
     pub(super) traffic: Traffic,
 }
@@ -41,12 +41,12 @@ struct Out {
     queued: Batch,
     spare: Batch,
     writing: bool,
-    /// How many wait for room: to tell nobody costs a system call, too.
+    /// How many threads wait for room: a notification costs a system call even if nobody waits.
     waiting: usize,
     failed: Option<String>,
 }
 
-/// Frames in the order of their sending: `bytes`, with `large[i].1` inserted before `bytes[large[i].0]`.
+/// Frames in the order in which they are sent: `bytes`, with `large[i].1` inserted before `bytes[large[i].0]`.
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -94,8 +94,8 @@ impl Batch {
     }
 }
 
-/// The socket. Before a write of it blocks, somebody else is made to read what comes meanwhile: the other side may read
-/// only when what it writes has been read.
+/// The socket. Before a write to it blocks, another thread is made to read incoming data: the other side may not read before
+/// what it writes has been read.
 #[derive(Debug)]
 struct Outlet {
     socket: TcpStream,
@@ -130,7 +130,7 @@ impl Write for &Outlet {
     }
 }
 
-/// Writes pieces one behind the other, in as few system calls as may be.
+/// Writes pieces one after the other, in as few system calls as possible.
 fn write_pieces(
     pieces: &mut Vec<&[u8]>,
     mut stream: &Outlet,
@@ -159,14 +159,15 @@ fn write_pieces(
 }
 
 impl TcpLink {
-    /// The link over an authenticated connection in blocking mode, sealed if there are keys for that. `inlets` are the ways
-    /// into this process.
+    /// Creates the link on an authenticated connection in blocking mode, sealed if there are keys for that. `inlets` are the
+    /// ways into this process.
     pub(crate) fn new(socket: TcpStream, session: Option<Session>, inlets: Arc<Inlets>) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         if let (Ok(near), Ok(far)) = (socket.local_addr(), socket.peer_addr())
             && near.ip() == far.ip()
         {
-            // Within a machine nothing is congested. Algorithms that measure bandwidth and pace what is sent, as BBR does, halve it.
+            // There is no congestion within a machine. Algorithms that measure bandwidth and pace what is sent, such as BBR,
+            // halve it.
             let _ = net::sockopt::set_tcp_congestion(&socket, "reno");
         }
         let stream = Outlet { socket, inlets };
@@ -175,7 +176,7 @@ impl TcpLink {
         Ok(Self { stream, out, room, sealing, traffic })
     }
 
-    /// Writes a frame, or leaves it to the thread that is writing. `Err`: the text of the connection's failure.
+    /// Writes a frame, or leaves it to the thread that is writing. Fails with the text of the connection's error.
     pub(crate) fn send(&self, kind: Kind, envelope: &Envelope) -> Result<(), String> {
         let mut out = self.enter()?;
         self.traffic.count(kind, envelope.payload.len());
@@ -183,7 +184,7 @@ impl TcpLink {
         if out.writing { Ok(()) } else { self.drain(out) }
     }
 
-    /// As [`send`](Self::send), of a payload that is copied only if another thread is to write it.
+    /// Like [`send`](Self::send), for a payload that is copied only if another thread will write it.
     pub(crate) fn send_parts(&self, kind: Kind, label: &Label, parts: &[&[u8]]) -> Result<(), String> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len <= COPY {
@@ -231,8 +232,8 @@ impl TcpLink {
         text
     }
 
-    /// Writes what is queued, and what others queue meanwhile, until one of them waits for room: that one goes on, as otherwise who
-    /// came first would write for the others for as long as they send.
+    /// Writes what is queued, and what others queue meanwhile, until one of them waits for room. That thread continues;
+    /// otherwise the first one would write for the others as long as they send.
     fn drain<'a>(&'a self, mut out: MutexGuard<'a, Out>) -> Result<(), String> {
         out.writing = true;
         while out.queued.len() > 0 {
@@ -255,7 +256,7 @@ impl TcpLink {
         Ok(())
     }
 
-    /// Ends the link: a blocked writer returns, further sends fail with that text.
+    /// Ends the link: a blocked writer returns, and further sends fail with this text.
     pub(crate) fn close(&self, error: &str) {
         self.lock().failed.get_or_insert_with(|| error.to_owned());
         self.room.notify_all();
@@ -324,7 +325,7 @@ mod tests {
         assert!(arrived.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
     }
 
-    /// Who finds nobody writing writes for the others, but not for as long as they send.
+    /// A thread that finds nobody writing writes for the others, but not for as long as they send.
     #[test]
     fn a_sender_returns_while_others_go_on() {
         let (near, mut far) = connection();
@@ -333,7 +334,7 @@ mod tests {
         let (returned, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // Longer than what the system takes in: it writes until somebody reads.
+                // Longer than what the system buffers: it writes until somebody reads.
                 link.send(Kind::Envelope, &envelope(vec![0; 16 << 20], 0)).unwrap();
                 returned.store(true, SeqCst);
             });

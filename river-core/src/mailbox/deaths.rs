@@ -1,4 +1,4 @@
-//! Which VRs are gone, as a mailbox has heard, and which receive has to hear of it.
+//! Which VRs a mailbox knows to be gone, and which receive must report it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -9,15 +9,15 @@ use crate::id::VrId;
 #[derive(Debug, Default)]
 pub(super) struct Deaths {
     pub(super) watched: HashSet<VrId>,
-    /// Their abnormal end is told without a watch.
+    /// VRs whose abnormal end is reported without a watch.
     pub(super) children: HashSet<VrId>,
     pub(super) down: HashMap<VrId, Why>,
-    /// What the next receives that find no envelope are told.
+    /// The notices that the next receives that find no envelope report.
     pub(super) notices: VecDeque<Down>,
 }
 
 impl Deaths {
-    /// A VR is gone.
+    /// Records that a VR is gone.
     pub(super) fn hear(&mut self, Down { who, why }: Down) {
         if self.down.contains_key(&who) {
             return;
@@ -28,7 +28,7 @@ impl Deaths {
         self.down.insert(who, why);
     }
 
-    /// What a receive has to hear of that finds no envelope.
+    /// Returns what a receive that finds no envelope must report.
     pub(super) fn news(&mut self, selector: &Selector) -> Found {
         if let Some(src) = selector.awaited()
             && let Some(why) = self.down.get(&src)

@@ -1,4 +1,4 @@
-//! The index of the envelopes that wait: which of them are of a lane, found without a look at the others.
+//! An index of the waiting envelopes by lane: those of one lane are found without a scan of the others.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -17,7 +17,7 @@ impl Lanes {
         lane.and_modify(|lane| lane.insert(number)).or_insert(Lane::One(number));
     }
 
-    /// The numbers of a lane.
+    /// Returns the numbers of a lane.
     pub(super) fn of(&self, channel: Channel, lane: u64) -> impl Iterator<Item = u64> {
         let (first, second) = match self.0.get(&LaneKey::new(channel, lane)) {
             None => (&[][..], &[][..]),
@@ -27,7 +27,7 @@ impl Lanes {
         first.iter().chain(second).copied()
     }
 
-    /// Removes and returns the first number of a lane for which `take` says so.
+    /// Removes and returns the first number of a lane for which `take` returns `true`.
     pub(super) fn take(&mut self, channel: Channel, lane: u64, take: impl FnMut(u64) -> bool) -> Option<u64> {
         let Entry::Occupied(mut entry) = self.0.entry(LaneKey::new(channel, lane)) else { return None };
         let (number, is_empty) = entry.get_mut().take(take);
@@ -43,7 +43,7 @@ impl Lanes {
     }
 }
 
-/// A lane of a channel. Two that share a key cost time, and nothing else: every envelope is looked at.
+/// The key of a lane of a channel. Two lanes with the same key only cost time, as every envelope is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct LaneKey(u64);
 
@@ -53,7 +53,7 @@ impl LaneKey {
     }
 }
 
-/// Lanes are hashes or count up, so one multiplication spreads them. Only who has the cluster's key can choose one.
+/// Lanes are hashes or counters, so one multiplication spreads them. Only a holder of the cluster key can choose one.
 #[derive(Debug, Default)]
 struct LaneHasher(u64);
 
@@ -72,7 +72,7 @@ impl Hasher for LaneHasher {
     }
 }
 
-/// The arrival numbers of a lane's envelopes, oldest first. Most lanes hold one, which needs no memory of its own.
+/// The arrival numbers of a lane's envelopes, oldest first. Most lanes hold one, which needs no allocation.
 #[derive(Debug)]
 enum Lane {
     One(u64),
@@ -97,7 +97,7 @@ impl Lane {
         }
     }
 
-    /// Removes and returns the first number for which `take` says so, and says whether that was all.
+    /// Removes and returns the first number for which `take` returns `true`, and whether it was the last one.
     fn take(&mut self, mut take: impl FnMut(u64) -> bool) -> (Option<u64>, bool) {
         match self {
             Lane::One(number) => {

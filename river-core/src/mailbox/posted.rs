@@ -6,7 +6,7 @@ use std::fmt;
 use super::selector::Selector;
 use crate::envelope::Envelope;
 
-/// Names a posted receive.
+/// Identifies a posted receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PostId(u64);
 
@@ -14,7 +14,7 @@ struct Posted {
     id: PostId,
     selector: Selector,
     accept: Box<dyn FnMut(&Envelope) -> bool>,
-    /// Wants every envelope that matches, not only one.
+    /// Whether it wants every envelope that matches, not only one.
     standing: bool,
     got: VecDeque<(u64, Envelope)>,
 }
@@ -38,14 +38,14 @@ impl fmt::Debug for Posted {
 pub(super) struct PostedReceives {
     queue: VecDeque<Posted>,
     posts: u64,
-    /// Envelopes that standing receives have got.
+    /// How many envelopes standing receives have got.
     standing: usize,
-    /// Envelopes that all have got.
+    /// How many envelopes all receives have got.
     got: usize,
 }
 
 impl PostedReceives {
-    /// Posts a receive that has got these already, by the numbers of their arrival.
+    /// Posts a receive that has already got these envelopes, with their arrival numbers.
     pub(super) fn post(
         &mut self,
         selector: Selector,
@@ -63,7 +63,7 @@ impl PostedReceives {
         id
     }
 
-    /// Gives an envelope to the earliest receive that waits for one like it, or back.
+    /// Gives an envelope to the earliest receive that wants it, or returns it.
     pub(super) fn give(&mut self, number: u64, envelope: Envelope) -> Option<Envelope> {
         let Some(posted) = self.queue.iter_mut().find_map(|posted| posted.wants(&envelope).then_some(posted))
         else {
@@ -77,12 +77,12 @@ impl PostedReceives {
         None
     }
 
-    /// What a receive asks for that is posted.
+    /// Returns the selector of a posted receive.
     pub(super) fn selector(&self, id: PostId) -> Option<Selector> {
         self.queue.iter().find(|posted| posted.id == id).map(|posted| posted.selector)
     }
 
-    /// The envelope that a receive has got, which then is posted no longer.
+    /// Takes the envelope that a receive has got; the receive is then no longer posted.
     pub(super) fn complete(&mut self, id: PostId) -> Option<Envelope> {
         let index = self.queue.iter().position(|posted| posted.id == id && !posted.got.is_empty())?;
         let posted = self.queue.remove(index)?;
@@ -90,7 +90,7 @@ impl PostedReceives {
         posted.got.into_iter().next().map(|(_, envelope)| envelope)
     }
 
-    /// Takes a receive back; what it had got.
+    /// Cancels a receive, and returns what it had got.
     pub(super) fn unpost(&mut self, id: PostId) -> VecDeque<(u64, Envelope)> {
         let index = self.queue.iter().position(|posted| posted.id == id);
         let Some(posted) = index.and_then(|index| self.queue.remove(index)) else { return VecDeque::new() };
@@ -101,12 +101,12 @@ impl PostedReceives {
         posted.got
     }
 
-    /// Whether a standing receive has got something.
+    /// Whether a standing receive has got an envelope.
     pub(super) fn has_standing(&self) -> bool {
         self.standing > 0
     }
 
-    /// Takes the earliest envelope that a standing receive has got, but for those of the busy ones.
+    /// Takes the earliest envelope that a standing receive has got, except those that are busy.
     pub(super) fn take_standing(&mut self, busy: &[PostId]) -> Option<(PostId, Envelope)> {
         let standing = self.queue.iter_mut().filter(|posted| posted.standing && !busy.contains(&posted.id));
         let first = standing.filter(|posted| !posted.got.is_empty());
@@ -121,18 +121,18 @@ impl PostedReceives {
         self.queue.is_empty()
     }
 
-    /// Whether one may want what the selector admits.
+    /// Whether any receive may want an envelope that the selector admits.
     pub(super) fn may_want(&self, selector: &Selector) -> bool {
         self.queue.iter().any(|posted| posted.selector.channel == selector.channel)
     }
 
-    /// How many envelopes they have got.
+    /// Returns how many envelopes all receives have got.
     #[inline]
     pub(super) fn got(&self) -> usize {
         self.got
     }
 
-    /// The envelopes that they have got.
+    /// Returns the envelopes that all receives have got.
     pub(super) fn envelopes(&self) -> impl Iterator<Item = &Envelope> {
         self.queue.iter().flat_map(|posted| &posted.got).map(|(_, envelope)| envelope)
     }

@@ -1,4 +1,4 @@
-//! A mailbox as it can be written down.
+//! The saved form of a mailbox.
 
 use super::Mailbox;
 use super::deaths::Deaths;
@@ -10,9 +10,9 @@ use crate::inbox::Event;
 /// A mailbox without posted receives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
-    /// Not looked at yet, oldest first.
+    /// Arrivals that were not yet examined, oldest first.
     pub(crate) fresh: Vec<Event>,
-    /// Looked at and not taken, with the numbers of their arrival.
+    /// Envelopes that were examined and not taken, with their arrival numbers.
     pub(crate) held: Vec<(u64, Envelope)>,
     pub(crate) arrivals: u64,
     pub(crate) watched: Vec<VrId>,
@@ -41,7 +41,7 @@ impl From<Queue> for Mailbox {
 }
 
 impl Mailbox {
-    /// What the mailbox holds; `None` if receives are posted, whose predicates cannot be written down.
+    /// Returns the contents of the mailbox; `None` if receives are posted, whose predicates cannot be saved.
     pub(crate) fn queue(&self) -> Option<Queue> {
         let deaths = &self.deaths;
         self.posted.is_empty().then(|| Queue {

@@ -1,4 +1,4 @@
-//! What a receive asks for before it looks at a payload.
+//! Selectors: what a receive asks for, apart from the payload.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{Channel, Envelope, Label};
 use crate::id::VrId;
 
-/// What a receive asks for before it looks at a payload.
+/// Selects envelopes for a receive by their headers. It does not look at payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     pub(super) channel: Channel,
@@ -17,35 +17,35 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Any envelope of that channel.
+    /// Selects all envelopes of this channel.
     #[must_use]
     pub const fn on(channel: Channel) -> Self {
         Self { channel, lane: None, from: None, awaits: None }
     }
 
-    /// Only envelopes with that lane, which are found without looking at others.
+    /// Selects only envelopes with this lane, which are found without a scan of others.
     #[must_use]
     pub const fn lane(mut self, lane: u64) -> Self {
         self.lane = Some(lane);
         self
     }
 
-    /// Only envelopes from that VR. If it is gone and nothing of it is left, the receive ends with its `Down`.
+    /// Selects only envelopes from this VR. If it is gone and none of its envelopes is left, the receive returns its `Down`.
     #[must_use]
     pub const fn from(mut self, src: VrId) -> Self {
         self.from = Some(src);
         self
     }
 
-    /// The receive ends with the `Down` of that VR if it is gone and nothing that is admitted is left, though others
-    /// may answer in its stead.
+    /// Makes the receive return the `Down` of this VR if it is gone and no envelope that is admitted is left, even though
+    /// other VRs may answer instead.
     #[must_use]
     pub const fn awaiting(mut self, who: VrId) -> Self {
         self.awaits = Some(who);
         self
     }
 
-    /// The VR whose death ends a receive.
+    /// Returns the VR whose end ends the receive.
     pub(crate) fn awaited(&self) -> Option<VrId> {
         self.awaits.or(self.from)
     }
@@ -54,7 +54,7 @@ impl Selector {
         self.admits_label(&envelope.label())
     }
 
-    /// Whether it admits an envelope of which this is known.
+    /// Whether it admits an envelope with this header.
     pub(crate) fn admits_label(&self, label: &Label) -> bool {
         label.channel == self.channel
             && self.lane.is_none_or(|lane| label.lane == lane)

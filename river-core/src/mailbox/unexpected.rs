@@ -10,7 +10,7 @@ use crate::inbox::Moment;
 
 #[derive(Debug, Default)]
 pub(super) struct Unexpected {
-    /// By the numbers of their arrival.
+    /// By arrival number.
     held: BTreeMap<u64, Held>,
     /// The bytes of their payloads.
     bytes: usize,
@@ -66,7 +66,7 @@ impl Unexpected {
         Some((number, envelope))
     }
 
-    /// Shows those that the selector admits, oldest first, until the visitor returns `Some`.
+    /// Shows the envelopes that the selector admits, oldest first, until the visitor returns `Some`.
     pub(super) fn visit<R>(
         &self,
         selector: &Selector,
@@ -88,17 +88,17 @@ impl Unexpected {
         self.held.len()
     }
 
-    /// The bytes of all payloads.
+    /// Returns the bytes of all payloads.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// For how long the oldest has been there.
+    /// Returns how long the oldest envelope has been waiting.
     pub(super) fn oldest(&self) -> Option<Duration> {
         self.held.values().next().map(|held| held.since.age())
     }
 
-    /// All of them, oldest first.
+    /// Returns all envelopes, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Envelope)> {
         self.held.iter().map(|(number, held)| (*number, &held.envelope))
     }

@@ -1,4 +1,4 @@
-//! What comes from other processes: each frame goes to the VR that it is for, or is answered.
+//! Frames from other processes: each one is delivered to the VR that it is for, or answered.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -12,14 +12,14 @@ use crate::inbox::Event;
 use crate::inboxes::Inboxes;
 use crate::link::Sink;
 
-/// Takes what the reader has read.
+/// Handles what the reader has read.
 pub(super) struct Deliver {
     local: Arc<Inboxes>,
     node: OnceLock<Weak<Node>>,
 }
 
 impl Deliver {
-    /// For a node that is not there yet; what needs it is dropped until then.
+    /// Makes one for a node that does not exist yet; frames that need the node are dropped until then.
     pub(super) fn to(local: Arc<Inboxes>) -> Self {
         Self { local, node: OnceLock::new() }
     }
@@ -70,7 +70,7 @@ impl Node {
     pub(super) fn arrived(&self, from: HostId, frame: Frame) {
         let _delivering = self.mirrors.deliver();
         if self.book().peers.get(&from).is_some_and(|peer| peer.down.is_some()) {
-            // It was declared lost, and is not heard of any more even if it lives.
+            // It was declared lost, so its frames are ignored even if it lives.
             return;
         }
         let Frame { kind, envelope } = frame;
@@ -118,7 +118,8 @@ impl Node {
                 }
             }
             Kind::Gate => {
-                // One that was buried meanwhile never says that there is room again, nor does one that has not the VR any more.
+                // A process that was buried meanwhile will never report that there is room again, nor will one that no longer
+                // has the VR.
                 let book = self.book();
                 if let Some(full) = gate::decode(envelope.payload.head())
                     && book.peers.get(&from).is_none_or(|peer| peer.down.is_none())
@@ -127,7 +128,7 @@ impl Node {
                     self.gates.set(envelope.src, from, full);
                 }
             }
-            // Who sends a copy learns by itself who is gone.
+            // A process that sends a copy finds out itself that the receiver is gone.
             Kind::Copy => drop(self.take_copy(envelope, Source::Host(from))),
             Kind::Mirror => self.mirror_frame(from, &envelope),
         }

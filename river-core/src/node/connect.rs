@@ -1,5 +1,5 @@
-//! Connections: one to each peer that is sent to, dialled by the first who sends, and those on which peers send, which the
-//! reader reads. Between processes of one machine a ring in shared memory takes the place of either.
+//! Connections: one to each peer that is sent to, dialled for the first send, and those on which peers send, which the reader
+//! reads. Between processes of one machine a ring in shared memory takes the place of either.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,15 +18,15 @@ use crate::noise::{self, Dialed, HandshakeError, Session};
 use crate::protocol::{Hello, MemoryName, Place, Welcome};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one waits for others to give files back.
+/// How long to wait before trying again when no files are left.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How envelopes leave and reach this process.
+/// How envelopes leave and enter this process.
 #[derive(Debug)]
 pub(super) enum Ways {
     Real {
         reader: Reader,
-        /// Whether rings are offered and taken.
+        /// Whether rings are offered and accepted.
         rings: bool,
     },
     #[cfg(test)]
@@ -34,7 +34,7 @@ pub(super) enum Ways {
 }
 
 impl Node {
-    /// What a waiting VR looks into.
+    /// Returns what a waiting VR polls.
     pub(crate) fn pump(&self) -> Option<&Inlets> {
         self.reader().map(|reader| &**reader.inlets())
     }
@@ -47,12 +47,12 @@ impl Node {
         }
     }
 
-    /// Who answers at this process's address.
+    /// Returns the answer for connections to this process's address.
     pub(crate) fn welcome(&self) -> Welcome {
         Welcome::Host(self.place.host, self.rings().map(Rings::bell))
     }
 
-    /// The rings of this process, if it takes any.
+    /// Returns the rings of this process, if it accepts any.
     fn rings(&self) -> Option<&Rings> {
         match &self.ways {
             Ways::Real { reader, rings: true } => Some(reader.rings()),
@@ -60,8 +60,8 @@ impl Node {
         }
     }
 
-    /// The link to a process, dialled if need be. `Err`: why there is none, which the program was asked for unless the fault is
-    /// this process's own.
+    /// Returns the link to a process, dialling it if necessary. If there is none, returns why; the program was asked for
+    /// that, unless this process itself is the cause.
     pub(super) fn connect(&self, host: HostId) -> Result<Link, Unreached> {
         let (slot, address) = {
             let mut book = self.book();
@@ -71,12 +71,12 @@ impl Node {
             }
             (peer.link.clone(), peer.address)
         };
-        // One dialler per peer: a second connection would break the order of what two of them send.
+        // One dialler per peer: a second connection would break the order of two concurrent sends.
         let mut link = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = &*link {
             return Ok(link.clone());
         }
-        // It may have been buried meanwhile.
+        // The peer may have been buried meanwhile.
         if let Some(why) = self.book().why_down(host) {
             return Err(why.into());
         }
@@ -92,7 +92,7 @@ impl Node {
                     return Err(why.into());
                 }
                 *link = Some(new.clone());
-                // Before the book: who buries the peer from here on finds the link in its place, and takes it away.
+                // Before the book: a thread that buries the peer from here on finds the link in its place, and removes it.
                 drop(link);
                 Ok(new)
             }
@@ -108,7 +108,7 @@ impl Node {
         }
     }
 
-    /// Asks for a verdict on a process that is to have everything or be gone, though it may well live.
+    /// Asks for a verdict on a process that must receive everything or be declared gone, though it may well live.
     pub(super) fn give_up(&self, unreached: &Unreached) {
         if let Some(host) = unreached.alive {
             self.report(host, unreached.why.cause());
@@ -142,7 +142,7 @@ impl Node {
         let mut stream = TcpStream::connect_timeout(&to.address, DIAL_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DIAL_TIMEOUT))?;
-        // A ring is worth a try on one machine; without memory for it, the connection does.
+        // On one machine a ring is tried; if there is no memory for it, the connection is used instead.
         let sealed = noise::must_be_sealed(to.address.ip());
         if sealed {
             control::give_up_early(&stream)?;
@@ -160,7 +160,7 @@ impl Node {
             _ => return Err(DialError::Stranger(to.address)),
         };
         let offered = offer.is_some();
-        // The listener has taken nothing yet: this connection can still be as if it had never been.
+        // The listener has accepted nothing yet, so this connection can still be dropped without any effect.
         let proposal = offer.zip(bell).map(|(offer, bell)| offer.to(&bell)).transpose();
         let proposal = proposal.map_err(DialError::Deaf)?;
         stream.write_all(&confirm)?;
@@ -175,7 +175,7 @@ impl Node {
         Ok(Link::Tcp(Arc::new(TcpLink::new(stream, session, inlets)?)))
     }
 
-    /// Takes over an authenticated connection on which `from` will send, through a ring if it offers one.
+    /// Accepts an authenticated connection on which `from` will send, through a ring if it offers one.
     pub(crate) fn accept(
         &self,
         from: Place,
@@ -185,13 +185,13 @@ impl Node {
         {
             let mut book = self.book();
             let peer = book.peers.entry(from.host).or_default();
-            // What the directory says is better: a machine with several addresses may listen on one and dial by another.
+            // The directory's address is better: a machine with several addresses may listen on one and dial from another.
             peer.address.get_or_insert(from.address);
             peer.inbound += 1;
         }
         let taken =
             ring.is_some_and(|ring| self.rings().is_some_and(|rings| rings.attach(from.host, ring).is_ok()));
-        // In plain even if the connection is sealed: it says nothing that a look at the traffic would not.
+        // Unsealed even on a sealed connection: it reveals nothing that the traffic would not.
         let told = if ring.is_some() { stream.write_all(&[u8::from(taken)]) } else { Ok(()) };
         let by = if taken { By::Ring } else { By::Connection(session) };
         let read = told.and_then(|()| match &self.ways {
@@ -203,18 +203,18 @@ impl Node {
             if let Some(rings) = self.rings().filter(|_| taken) {
                 rings.detach(from.host);
             }
-            // Nobody reads it, so nobody else will say that it has ended; and the death of its process waits for that.
+            // No reader will report that this connection has ended, but the death of its process waits for that.
             self.inbound_closed(from.host, &error.to_string());
         }
         read
     }
 }
 
-/// Why a process, or a VR, cannot be sent to.
+/// Why a process, or a VR, cannot be reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreached {
     pub(super) why: Why,
-    /// The process, if nothing is known against it: this one has no files left.
+    /// The process, if it may well be alive: this process has no files left.
     pub(super) alive: Option<HostId>,
 }
 
@@ -242,14 +242,14 @@ enum DialError {
 }
 
 impl DialError {
-    /// Whether this process, or the machine, lacks something, which says nothing about the other process.
+    /// Whether this process or the machine lacks a resource, which says nothing about the other process.
     fn is_shortage(&self) -> bool {
         matches!(self, Self::Io(error) if control::is_shortage(error))
     }
 }
 
-/// Whether processes of one machine may talk through shared memory: yes, unless `RIVER_LINKS` says `tcp`, or `sealed`,
-/// which is TCP as it is between machines.
+/// Whether processes of one machine may use shared memory: yes, unless `RIVER_LINKS` is `tcp`, or `sealed`, which means TCP
+/// as between machines.
 pub(super) fn rings_allowed() -> io::Result<bool> {
     match std::env::var("RIVER_LINKS").as_deref() {
         Err(_) | Ok("" | "auto") => Ok(true),
@@ -279,7 +279,7 @@ mod tests {
         Place { host: HostId::fresh(), address: SocketAddr::from(([127, 0, 0, 1], 1)) }
     }
 
-    /// A node that knows a peer, of which there is only where it listens.
+    /// Returns a node that knows a peer, of which only the listener exists.
     fn node_and_peer() -> (Arc<Node>, ClusterKey, TcpListener, Place) {
         let (requests, _) = rt::unbounded();
         let (program, key) = (ProgramId::fresh(), ClusterKey::from_bytes([0; 32]));
@@ -331,7 +331,7 @@ mod tests {
                 assert!(matches!(hello, Hello::Data { ring, .. } if ring.is_some() == offered));
                 let welcome = postcard::to_stdvec(&Welcome::Host(peer.host, Some(bell))).unwrap();
                 stream.write_all(&handshake.reply(&welcome, false).unwrap().0).unwrap();
-                // A listener that had the confirmation would wait for what comes through the ring.
+                // A listener that had received the confirmation would wait for data from the ring.
                 let mut confirm = [0; noise::CONFIRM_LEN];
                 assert_eq!(stream.read_exact(&mut confirm).is_ok(), !offered);
             }
@@ -352,7 +352,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (near, _) = listener.accept().unwrap();
-        // As if its process were gone.
+        // As if the process of this connection were gone.
         near.shutdown(Shutdown::Write).unwrap();
         let ring = MemoryName { process: 0, descriptor: -1, length: 0, token: [0; 16] };
         node.accept(peer, (near, None), Some(&ring)).unwrap_err();

@@ -1,7 +1,7 @@
-//! The courier: a thread that sends what those must not send themselves who must not block.
+//! The courier: a thread that sends notices for threads that must not block.
 //!
-//! A process that is stopped answers nobody who dials it, for up to twenty seconds. So the first notice for a process has it dialled by
-//! another thread, and what comes for it meanwhile waits, in its order.
+//! Dialling a process that is stopped can take up to twenty seconds. So for the first notice to a process another thread
+//! dials it, and further notices to that process wait meanwhile, in order.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,36 +18,36 @@ use crate::frame::{Kind, gate};
 use crate::id::{HostId, VrId};
 use crate::limit::WhenFull;
 
-/// A notice that some thread that must not block wants sent.
+/// A notice from a thread that must not block.
 #[derive(Debug)]
 pub(crate) enum Notice {
     Down {
         to: VrId,
         down: Down,
     },
-    /// For a process: the mailbox of a VR of this one is full, or has room again.
+    /// To a process: the mailbox of a VR of this one is full, or has room again.
     Gate {
         to: HostId,
         vr: VrId,
         full: Option<WhenFull>,
     },
-    /// A watch on a VR that is elsewhere now.
+    /// A watch on a VR that has moved elsewhere.
     Watch {
         watcher: VrId,
         watched: VrId,
     },
-    /// About a mirrored VR, for the process that has it or its twin.
+    /// To a process that has a mirrored VR or its twin, about that VR.
     Mirror {
         to: HostId,
         vr: VrId,
         lane: u64,
         number: u64,
     },
-    /// For the courier itself: a process was dialled, with or without success.
+    /// To the courier itself: a process was dialled, successfully or not.
     Dialled(HostId),
 }
 
-/// Starts the courier of a node, with which it ends.
+/// Starts the courier of a node; it ends with the node.
 pub(super) fn start(node: Weak<Node>, notices: Receiver<Notice>) -> io::Result<()> {
     let deliver = move || {
         let mut waiting: HashMap<HostId, Vec<Notice>> = HashMap::new();
@@ -90,7 +90,7 @@ impl Node {
         }
     }
 
-    /// The other process that a notice is for, if it is for one and that is known.
+    /// Returns the other process that a notice is for, if there is one and it is known.
     fn destination(&self, notice: &Notice) -> Option<HostId> {
         match notice {
             Notice::Gate { to, .. } | Notice::Mirror { to, .. } | Notice::Dialled(to) => Some(*to),
@@ -102,7 +102,7 @@ impl Node {
         .filter(|host| *host != self.place.host)
     }
 
-    /// Whether a notice need not wait for a connection to that process; of who is gone, too.
+    /// Whether a notice need not wait for a connection to that process; also true of a process that is gone.
     fn is_connected(&self, host: HostId) -> bool {
         let book = self.book();
         let Some(peer) = book.peers.get(&host) else { return false };
@@ -112,8 +112,8 @@ impl Node {
     fn dial_aside(self: &Arc<Self>, host: HostId) {
         let node = self.clone();
         let dial = move || {
-            // Whether it can be reached, who carries the notice finds out at once then. If this process has no files left, the
-            // notice waits: it is not sent again.
+            // If it cannot be reached, the thread that sends the notice then finds out at once. But if this process has no
+            // files left, keep trying: a notice is not sent again.
             while node.connect(host).is_err_and(|unreached| unreached.alive.is_some()) && !node.book().stopped
             {
             }

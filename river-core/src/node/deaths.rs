@@ -1,4 +1,4 @@
-//! Who is gone: how a process learns of it, and whom it tells.
+//! Which VRs and hosts are gone: how a process learns of it, and which VRs it tells.
 
 use super::book::Peer;
 use super::connect::Unreached;
@@ -12,7 +12,7 @@ use crate::inbox::Event;
 use crate::link::Link;
 
 impl Node {
-    /// Registers the watch of a local VR on any VR. Blocks as `route` does.
+    /// Registers a local VR's watch on any VR. Blocks as `route` does.
     pub(crate) fn watch(&self, watcher: VrId, watched: VrId) {
         match self.reach(watched) {
             Ok(Link::Local(_)) => self.add_watcher(watcher, watched),
@@ -22,12 +22,12 @@ impl Node {
                 let envelope =
                     Envelope { src: watcher, dst: watched, seq: 0, channel: SYSTEM, lane: 0, payload };
                 if link.notify(Kind::Watch, &envelope).is_err() {
-                    // The verdict comes to all processes as `host_down`, after what can still be read of that host:
-                    // to tell now would be too early.
+                    // The verdict comes to all processes as `host_down`, after what can still be read of that host: telling
+                    // the VR now would be too early.
                     self.post_mortem(watched);
                 }
             }
-            // What its dead host had sent is read first, if there is something.
+            // What its dead host had sent is read first, if there is anything.
             Err(Unreached { alive: None, .. }) if self.book().located.contains_key(&watched) => {
                 self.expect(watcher, watched);
             }
@@ -35,7 +35,7 @@ impl Node {
         }
     }
 
-    /// Tells a local VR when the host of `watched` dies, without telling the host so.
+    /// Has a local VR told when the host of `watched` dies, without notifying that host.
     pub(crate) fn expect(&self, watcher: VrId, watched: VrId) {
         let gone = {
             let mut book = self.book();
@@ -53,7 +53,7 @@ impl Node {
         }
     }
 
-    /// The end of a VR there was told: the death of its host need not be.
+    /// The end of a VR was reported, so the death of its host need not be reported for that VR.
     pub(super) fn unexpect(&self, host: HostId, watcher: VrId, watched: VrId) {
         if let Some(peer) = self.book().peers.get_mut(&host) {
             peer.watches.retain(|watch| *watch != (watcher, watched));
@@ -65,7 +65,7 @@ impl Node {
         let notice = if let Some(why) = book.ended.get(&watched).cloned() {
             Notice::Down { to: watcher, down: Down { who: watched, why } }
         } else if book.located.contains_key(&watched) && self.inbox(watched).is_none() {
-            // It has left since it was looked for, and those who watched it before watch it there.
+            // It has moved since it was looked up, and its earlier watchers watch it at its new place.
             Notice::Watch { watcher, watched }
         } else {
             book.watchers.entry(watched).or_default().push(watcher);
@@ -75,15 +75,15 @@ impl Node {
         let _ = self.courier.send(notice);
     }
 
-    /// The program has established that a host is dead. What can still be read from it is read first.
+    /// The program has established that a host is dead. Whatever can still be read from it is read first.
     pub(crate) fn host_down(&self, host: HostId, why: &Why) {
         self.unmirror_by(host);
         let may_be_heard = matches!(why, Why::HostDied { .. });
         self.lose(host, None, why, may_be_heard);
     }
 
-    /// A host is gone; one of another program, unless it visits anew since that visit. What can still be read from it is read
-    /// first, if anything may be heard of it.
+    /// Declares a host gone; a host of another program only if its visit is still the given one. What can still be read from
+    /// it is read first, if `may_be_heard`.
     pub(super) fn lose(&self, host: HostId, visit: Option<u64>, why: &Why, may_be_heard: bool) {
         let mut book = self.book();
         let peer = book.peers.entry(host).or_default();
@@ -99,9 +99,9 @@ impl Node {
             drop(book);
             self.deliver_downs(watches, why);
         }
-        // A dialler may hold the slot for as long as the connection takes; it finds out by itself.
+        // A dialler may hold the slot for as long as dialling takes; it finds out by itself.
         if let Ok(mut slot) = link.try_lock() {
-            // Nobody asks for the link to one that is buried: its file and its memory are given back.
+            // Nobody asks for the link to a buried peer, so its file and its memory are released.
             let link = if is_heard_of { slot.clone() } else { slot.take() };
             if let Some(link) = link {
                 link.close(&why.to_string());
@@ -139,7 +139,7 @@ impl Node {
         }
     }
 
-    /// The host is not heard of any more; who watched whom there.
+    /// Marks a host as gone, so that nothing of it is accepted any more. Returns the watches on its VRs.
     fn bury(&self, host: HostId, peer: &mut Peer, why: &Why) -> Vec<(VrId, VrId)> {
         peer.down = Some(why.clone());
         self.gates.forget(host);
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// Sends a notice to a VR wherever it is; lost if it is gone. May block.
+    /// Sends a notice to a VR wherever it is; the notice is dropped if the VR is gone. May block.
     pub(super) fn tell(&self, to: VrId, down: &Down) {
         match self.reach(to) {
             Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
@@ -168,7 +168,7 @@ impl Node {
                 let envelope = Envelope { src: down.who, dst: to, seq: 0, channel: SYSTEM, lane: 0, payload };
                 let _ = link.notify(Kind::Down, &envelope);
             }
-            // It waits for this.
+            // The VR waits for this notice.
             Err(Unreached { alive: Some(_), .. }) if !self.is_stopped() => {
                 let _ = self.courier.send(Notice::Down { to, down: down.clone() });
             }

@@ -1,5 +1,5 @@
-//! Processes of other programs, which this one visits or is visited by, and what of this process they may reach: VRs that
-//! are published, and VRs that have looked a service up. Nothing else of a program can be sent to from outside.
+//! Processes of other programs, which this one visits or is visited by, and the VRs of this process that they may reach:
+//! published ones, and those that have looked up a service. No other VR of a program can be sent to from outside.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,19 +19,19 @@ use crate::id::{HostId, ProgramId, VrId};
 use crate::protocol::{Visiting, Visitor};
 use crate::rt;
 
-/// How long after a connection has failed the end of the visit is waited for.
+/// How long to wait for the end of a visit after a connection has failed.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_millis(1);
-/// Who was dialled so long ago may have dialled this process at the same time.
+/// A process that was dialled no longer ago than this may have dialled this one at the same time.
 const CROSSING: Duration = Duration::from_secs(5);
 
 /// What is known of a process of another program.
 #[derive(Debug)]
 pub(super) struct Foreign {
     program: ProgramId,
-    /// For people.
+    /// A description for people.
     process: String,
-    /// The visit that it is, or was last, here by.
+    /// The number of its current or last visit.
     visit: u64,
 }
 
@@ -45,13 +45,13 @@ impl Foreign {
     }
 }
 
-/// What other programs can find in this process, and which of them are here.
+/// What other programs can find in this process, and which of them visit it.
 #[derive(Debug)]
 pub(super) struct Published {
     network: Network,
-    /// Some process of another program is or was here: from then on it matters where a frame comes from.
+    /// Whether any process of another program is or was connected: from then on it matters where a frame comes from.
     any_foreign: AtomicBool,
-    /// Held by the VR that begins a visit.
+    /// Held by a VR while it begins a visit.
     turn: Mutex<()>,
     inner: Mutex<Inner>,
 }
@@ -59,17 +59,17 @@ pub(super) struct Published {
 #[derive(Debug, Default)]
 struct Inner {
     services: HashMap<String, VrId>,
-    /// What answers searches for them.
+    /// The task that answers searches for the services.
     answering: Option<rt::JoinHandle<()>>,
     visits: u64,
-    /// How the other side of each visit is told something.
+    /// The channel to the other side of each visit.
     visitors: HashMap<u64, rt::Sender<Visiting>>,
-    /// Which processes were dialled for a visit a short time ago, and what came of it: `None` as long as that is not known.
+    /// The processes that were recently dialled for a visit, and the result, `None` until it is known.
     dialled: HashMap<HostId, Option<(u64, Instant)>>,
 }
 
 impl Inner {
-    /// Whether a visit has begun, just now, by this process's own dialling.
+    /// Whether this visit has just begun because this process dialled the other.
     fn has_dialled(&self, host: HostId, visit: u64) -> bool {
         self.dialled
             .get(&host)
@@ -86,12 +86,12 @@ impl Published {
         Self { network, any_foreign: AtomicBool::new(false), turn: Mutex::default(), inner: Mutex::default() }
     }
 
-    /// Takes back what a VR has published.
+    /// Withdraws everything that a VR has published.
     pub(super) fn withdraw(&self, vr: VrId) {
         self.lock().services.retain(|_, published| *published != vr);
     }
 
-    /// The program ends: its visitors are told, and nobody else finds it.
+    /// The program ends: tells its visitors, and stops being found.
     pub(super) fn end(&self) {
         let answering = {
             let mut inner = self.lock();
@@ -112,12 +112,12 @@ impl Published {
 impl Node {
     // ---- what others can find ----
 
-    /// On which network this process is reached.
+    /// Returns the network on which this process is reached.
     pub(crate) fn network(&self) -> Network {
         self.published.network
     }
 
-    /// Makes a VR known by a name. False: another VR of this process has it.
+    /// Publishes a VR under a name. Returns `false` if another VR of this process has the name.
     pub(crate) fn publish(&self, name: &str, vr: VrId) -> bool {
         let published = *self.published.lock().services.entry(name.to_owned()).or_insert(vr);
         if published == vr {
@@ -126,12 +126,12 @@ impl Node {
         published == vr
     }
 
-    /// Takes back what a VR has published.
+    /// Withdraws everything that a VR has published.
     pub(crate) fn withdraw(&self, vr: VrId) {
         self.published.withdraw(vr);
     }
 
-    /// The VR that has published that name.
+    /// Returns the VR that has published this name.
     pub(crate) fn service(&self, name: &str) -> Option<VrId> {
         self.published.lock().services.get(name).copied()
     }
@@ -140,7 +140,7 @@ impl Node {
         !self.published.lock().services.is_empty()
     }
 
-    /// Has searches answered by the task that `start` makes, unless they are already.
+    /// Has searches answered by a task that `start` starts, unless there is one already.
     pub(crate) fn answer_by<E>(
         &self,
         start: impl FnOnce() -> Result<rt::JoinHandle<()>, E>,
@@ -152,20 +152,20 @@ impl Node {
         Ok(())
     }
 
-    /// From now on processes of other programs that are here may send to this VR.
+    /// Allows connected processes of other programs to send to this VR from now on.
     pub(crate) fn open(&self, vr: VrId) {
         self.book().open.insert(vr);
     }
 
     // ---- visits ----
 
-    /// Whose turn it is to begin a visit.
+    /// Waits for the turn to begin a visit.
     pub(crate) fn turn_to_visit(&self) -> MutexGuard<'_, ()> {
         self.published.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the process of another program, and where it listens. A number of the visit; the same for all of one process
-    /// until it is gone.
+    /// Records a process of another program, and where it listens. Returns the number of its visit, which stays the same
+    /// until the process is gone.
     pub(crate) fn admit(&self, visitor: &Visitor, address: SocketAddr) -> u64 {
         let Visitor { program, host, process, .. } = visitor;
         self.published.any_foreign.store(true, Relaxed);
@@ -183,7 +183,7 @@ impl Node {
             inner.visits += 1;
             inner.visits
         };
-        // Who was here before is remembered as gone, but not by each of its VRs.
+        // Processes that were connected before stay known as gone, but the places of their VRs are forgotten.
         let peers = &book.peers;
         let is_gone =
             |host: &HostId| peers.get(host).is_some_and(|peer| peer.foreign.is_some() && peer.down.is_some());
@@ -193,14 +193,14 @@ impl Node {
         visit
     }
 
-    /// This process dials another for a visit.
+    /// Records that this process dials another for a visit.
     pub(crate) fn dials(&self, host: HostId) {
         let mut inner = self.published.lock();
         inner.dialled.retain(|_, made| made.is_none_or(|(_, at)| is_recent(at)));
         inner.dialled.insert(host, None);
     }
 
-    /// What came of it: the number of the visit, if one has begun.
+    /// Records the result: the number of the visit, if one has begun.
     pub(crate) fn has_dialled(&self, host: HostId, visit: Option<u64>) {
         let mut inner = self.published.lock();
         match visit {
@@ -209,8 +209,8 @@ impl Node {
         };
     }
 
-    /// A process begins a visit: an earlier one of it is over, as its end must not be told after this beginning. But if both have
-    /// dialled each other at the same time, both connections are of one visit.
+    /// Ends an earlier visit of a process that begins a new one, since that end must not be reported after this beginning.
+    /// But if both have dialled each other at the same time, both connections belong to one visit.
     pub(crate) fn end_visit_of(&self, host: HostId) {
         let (visit, why) = {
             let book = self.book();
@@ -229,14 +229,14 @@ impl Node {
         book.peers.get(&host).is_some_and(|peer| peer.down.is_some() && peer.inbound > 0)
     }
 
-    /// Whether that process of another program is here.
+    /// Whether there is a visit between this process and that one of another program.
     pub(crate) fn is_visited_by(&self, host: HostId) -> bool {
         let book = self.book();
         let peer = book.peers.get(&host);
         peer.is_some_and(|peer| peer.foreign.is_some() && peer.down.is_none() && peer.doomed.is_none())
     }
 
-    /// Notes by what the other side of a visit is told something, until the visit is over.
+    /// Stores the channel to the other side of a visit, until the visit is over.
     pub(crate) fn enter_visit(&self, to: rt::Sender<Visiting>) -> u64 {
         let mut inner = self.published.lock();
         inner.visits += 1;
@@ -249,12 +249,12 @@ impl Node {
         self.published.lock().visitors.remove(&number);
     }
 
-    /// Whether there are visits, of either side.
+    /// Whether there are visits, in either direction.
     pub(crate) fn has_visits(&self) -> bool {
         !self.published.lock().visitors.is_empty()
     }
 
-    /// A visit is over: that process is gone, or out of reach.
+    /// Ends a visit: the other process is gone, or out of reach.
     pub(crate) fn visit_over(&self, host: HostId, visit: u64, end: VisitEnd, may_be_heard: bool) {
         let why = match self.book().peers.get(&host).and_then(|peer| peer.foreign.as_ref()) {
             Some(foreign) if foreign.visit == visit => match end {
@@ -266,7 +266,7 @@ impl Node {
         self.lose(host, Some(visit), &why, may_be_heard);
     }
 
-    /// Whether a visit goes on.
+    /// Whether a visit is still under way.
     pub(crate) fn is_visit(&self, host: HostId, visit: u64) -> bool {
         let book = self.book();
         let peer = book.peers.get(&host);
@@ -275,8 +275,8 @@ impl Node {
         })
     }
 
-    /// The connection to a host failed. If the host is of another program, this process decides by itself that it is gone. Blocks
-    /// for a moment: a program that ends says so on the connection of the visit, which may be read a little later.
+    /// Handles a failed connection to a host. If the host belongs to another program, this process itself decides that it is
+    /// gone. Blocks briefly: a program that ends says so on the connection of the visit, which may be read a little later.
     pub(super) fn lose_foreign(&self, host: HostId, error: &str) -> Option<Why> {
         let (visit, why) = {
             let book = self.book();
@@ -301,14 +301,14 @@ impl Node {
 
     // ---- who is foreign ----
 
-    /// The program of a host.
+    /// Returns the program of a host.
     pub(super) fn program_of(&self, host: HostId) -> ProgramId {
         let book = self.book();
         let foreign = book.peers.get(&host).and_then(|peer| peer.foreign.as_ref());
         foreign.map_or(self.program, |foreign| foreign.program)
     }
 
-    /// Whether a VR is known to be of another program.
+    /// Whether a VR is known to belong to another program.
     pub(crate) fn is_foreign(&self, vr: VrId) -> bool {
         if !self.published.any_foreign.load(Relaxed) {
             return false;
@@ -318,13 +318,13 @@ impl Node {
         host.and_then(|host| book.peers.get(host)).is_some_and(|peer| peer.foreign.is_some())
     }
 
-    /// Notes that a VR is one of that process of another program.
+    /// Records that a VR lives in that process of another program.
     pub(crate) fn learn_foreign(&self, vr: VrId, host: HostId) {
         self.book().located.insert(vr, host);
     }
 
-    /// Whether a frame may come in: from another program only what is from a VR there, and to a VR that is open. Who sends to
-    /// another one hears that it is not known.
+    /// Whether a frame is accepted. From another program, only frames from its own VRs to VRs that are open are. A sender to
+    /// any other VR is told that the VR is unknown.
     pub(super) fn admits(&self, from: HostId, kind: Kind, envelope: &Envelope) -> bool {
         if !self.published.any_foreign.load(Relaxed) {
             return true;
@@ -355,7 +355,7 @@ impl Node {
 /// How a visit ended.
 #[derive(Clone, Debug)]
 pub(crate) enum VisitEnd {
-    /// The other program has ended as it was meant to.
+    /// The other program has ended regularly.
     Ended,
     Lost(String),
 }
@@ -400,16 +400,16 @@ mod tests {
             assert!(!node.admits(foreign.host, kind, &envelope(guest, private)));
             let Ok(Notice::Down { to, down }) = notices.try_recv() else { panic!("nobody is told") };
             assert_eq!((to, down), (guest, Down { who: private, why: Why::Unknown }));
-            // Processes of this program may do what they like.
+            // Processes of this program may send anything.
             assert!(node.admits(of_ours.host, kind, &envelope(VrId::fresh(), private)));
         }
         assert!(node.is_foreign(guest) && !node.is_foreign(published));
-        // In the name of a VR of this process, or of one that is elsewhere.
+        // In the name of a VR of this process, or of one that lives elsewhere.
         assert!(!node.admits(foreign.host, Kind::Envelope, &envelope(own, published)));
         let other = place(4);
         node.admit(&visitor(other), other.address);
         assert!(!node.admits(other.host, Kind::Envelope, &envelope(guest, published)));
-        // What has ended is out of reach as well.
+        // A VR that has ended cannot be reached either.
         node.remove(published, &Why::Finished);
         assert_eq!(node.service("sums"), None);
     }
@@ -432,7 +432,7 @@ mod tests {
         assert!(said.contains("is gone with calculator (process 7 on lab): it is gone"), "{said}");
         let second = node.admit(&visitor(at), at.address);
         assert!(second != first && node.is_visited_by(at.host));
-        // The end of the first visit, heard of late, does not concern the second.
+        // The end of the first visit, which arrives late, does not affect the second.
         node.visit_over(at.host, first, VisitEnd::Ended, false);
         assert!(node.is_visited_by(at.host));
         node.visit_over(at.host, second, VisitEnd::Ended, false);

@@ -1,5 +1,5 @@
-//! Mirrored VRs, as a process knows them: where they and their twins are, the twins that are here, and what has to be sent and
-//! taken twice.
+//! Mirrored VRs, as a process knows them: where they and their twins are, the twins that are here, and what must be sent and
+//! received twice.
 
 mod copies;
 mod log;
@@ -28,30 +28,30 @@ struct Places {
 #[derive(Debug)]
 enum Here {
     Twin(Box<Twin>),
-    /// It lives here: the numbers of the next envelopes, of those who send copies.
+    /// The VR itself, with the number of the next envelope from each sender of copies.
     Main(IdMap<VrId, u64>),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Mirrors {
-    /// There is, or was, one.
+    /// Whether there is, or was, any mirrored VR.
     any: AtomicBool,
     places: RwLock<IdMap<VrId, Places>>,
     /// Taken before any inbox.
     here: Mutex<IdMap<VrId, Here>>,
-    /// (watcher, watched): who waits to hear whether a twin takes over.
+    /// (watcher, watched): watchers that wait to hear whether a twin takes over.
     orphans: Mutex<Vec<(VrId, VrId)>>,
     said: Mutex<Said>,
-    /// Held by who delivers what has come of another process.
+    /// Held while anything that has come from another process is delivered.
     delivering: RwLock<()>,
 }
 
-/// What the processes of twins were told of what has arrived.
+/// What the processes of twins have been told of arrivals.
 #[derive(Debug, Default)]
 struct Said {
-    /// Of a mirrored VR, whose twin is there, at a receiver or at its twin.
+    /// Per mirrored VR, process of its twin, and receiver: envelopes that have arrived at the receiver or at its twin.
     counts: HashMap<(VrId, HostId, VrId, bool), u64>,
-    /// (mirrored VR, receiver): receivers that have ended and need nothing any more.
+    /// (mirrored VR, receiver): receivers that have ended, so that nothing need be kept for them.
     last: Vec<(VrId, VrId)>,
 }
 
@@ -93,12 +93,12 @@ impl Mirrors {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the end of a VR's process need not be its own. Then who watches it is told later.
+    /// Whether a VR may survive the end of its process. Its watcher is then told later.
     pub(super) fn adopt_orphan(&self, watcher: VrId, watched: VrId) -> bool {
         if !self.any() {
             return false;
         }
-        // Before the look, so that nobody is forgotten who is entered when the others are told.
+        // Locked before the check, so that no watcher is added unnoticed while the others are told.
         let mut orphans = self.orphans();
         let is_mirrored = self.places(watched).is_some();
         if is_mirrored {
@@ -107,7 +107,7 @@ impl Mirrors {
         is_mirrored
     }
 
-    /// Held while something that has come of another process is delivered; free if nobody is mirrored.
+    /// Returns a guard to hold while something from another process is delivered; none is needed if no VR is mirrored.
     pub(super) fn deliver(&self) -> Option<RwLockReadGuard<'_, ()>> {
         self.any().then(|| self.delivering.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -116,7 +116,7 @@ impl Mirrors {
 impl Node {
     // ---- who is mirrored ----
 
-    /// These VRs have twins from now on. To be called while all VRs are frozen.
+    /// Records that these VRs have twins from now on. Call it only while all VRs are frozen.
     pub(crate) fn mirrored(&self, pairs: &[(VrId, Pair)]) {
         for &(vr, Pair { main, twin }) in pairs {
             self.learn(vr, main);
@@ -128,7 +128,7 @@ impl Node {
                 }
             }
             if main.host == self.place.host {
-                // The numbers of those who send are looked up when they do.
+                // The numbers of the senders are looked up when they send.
                 self.mirrors.here().insert(vr, Here::Main(IdMap::default()));
                 if let Some(recorder) = self.states.get(vr) {
                     recorder.lead(twin.host);
@@ -138,7 +138,7 @@ impl Node {
         }
     }
 
-    /// A VR has no twin any more. If it has ended: why.
+    /// Records that a VR has no twin any more. `ended` says why, if the VR has ended.
     pub(crate) fn unmirror(&self, vr: VrId, ended: Option<&Why>) {
         self.mirrors.set(vr, None);
         self.drop_twin(vr);
@@ -152,7 +152,7 @@ impl Node {
         }
     }
 
-    /// The process of twins is gone: VRs whose twins were there go on without.
+    /// The process of twins is gone: VRs whose twins were there continue without one.
     pub(super) fn unmirror_by(&self, host: HostId) {
         if !self.mirrors.any() {
             return;
@@ -165,23 +165,23 @@ impl Node {
         self.states.all().iter().for_each(|recorder| recorder.unlead(Some(host)));
     }
 
-    /// A VR has ended here.
+    /// Records that a VR of this process has ended.
     pub(super) fn ended_with_copies(&self, vr: VrId) {
         if !self.mirrors.any() {
             return;
         }
         self.mirrors.here().remove(&vr);
-        // Also to those of which it has not received what they had sent: nothing of that will be wanted again.
+        // This includes receivers that have not received all of it: nothing of that will be needed again.
         let mirrored = self.mirrors.all();
         self.mirrors.said().last.extend(mirrored.into_iter().map(|(sender, _)| (sender, vr)));
     }
 
-    /// Nothing is waited for any more: the program ends.
+    /// Releases everybody who waits for a twin, as the program ends.
     pub(super) fn stop_mirrors(&self) {
         self.states.all().iter().for_each(|recorder| recorder.unlead(None));
     }
 
-    /// Forgets the twin of a VR that is here.
+    /// Drops the twin of a VR, if it is in this process.
     pub(super) fn drop_twin(&self, vr: VrId) {
         let mut here = self.mirrors.here();
         if matches!(here.get(&vr), Some(Here::Twin(_))) {
@@ -189,7 +189,7 @@ impl Node {
         }
     }
 
-    /// VRs have moved: those who waited to hear of them watch them where they are.
+    /// VRs have moved: their watchers that were waiting for news now watch them at their new places.
     pub(super) fn moved_mirrors(&self, vrs: impl Iterator<Item = VrId>) {
         if !self.mirrors.any() {
             return;
@@ -208,21 +208,21 @@ impl Node {
 
     // ---- taking over ----
 
-    /// Keeps what a VR is that lives elsewhere.
+    /// Stores the twin of a VR that lives elsewhere.
     pub(crate) fn keep_twin(&self, saved: Saved) {
         self.mirrors.any.store(true, Release);
         let vr = saved.origin.id;
         self.mirrors.here().insert(vr, Here::Twin(Box::new(Twin::new(saved))));
     }
 
-    /// Whether nothing of a process is heard any more.
+    /// Whether a process is gone and nothing from it is accepted any more.
     pub(crate) fn is_buried(&self, host: HostId) -> bool {
         self.book().peers.get(&host).is_some_and(|peer| peer.down.is_some())
     }
 
-    /// How much of these VRs, whose process is buried, has arrived here.
+    /// Returns how many envelopes of these VRs, whose process is buried, have arrived here.
     pub(crate) fn mourn(&self, vrs: &[VrId]) -> Counts {
-        // Whoever took it to live when it looked has delivered by now.
+        // Any thread that had checked before the burial has delivered by now.
         drop(self.mirrors.delivering.write().unwrap_or_else(PoisonError::into_inner));
         let mut counts = Vec::new();
         let mut here = self.mirrors.here();
@@ -242,7 +242,7 @@ impl Node {
         counts
     }
 
-    /// The twin of a VR lives from now on: `adopt` takes it up. `None`: there is none here.
+    /// Makes the twin of a VR the VR itself; `adopt` starts it. Returns `None` if the twin is not here.
     pub(crate) fn take_over<R>(
         &self,
         vr: VrId,
@@ -256,7 +256,7 @@ impl Node {
         let Some(Here::Twin(twin)) = here.remove(&vr) else { return None };
         let is_mirrored = |vr| self.mirrors.places(vr).is_some();
         let (saved, numbers) = twin.take_over(arrived.iter().copied().collect(), is_mirrored)?;
-        // Copies that come meanwhile wait for the lock.
+        // Copies that arrive meanwhile wait for the lock.
         let adopted = adopt(saved);
         here.insert(vr, Here::Main(numbers));
         Some(adopted)

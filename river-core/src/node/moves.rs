@@ -1,4 +1,4 @@
-//! VRs that change their processes: how a process lets one go, and learns where it is.
+//! VRs that move between processes: how a process releases one, and learns where one is.
 
 use std::sync::atomic::Ordering::{Acquire, Release};
 
@@ -9,22 +9,22 @@ use crate::id::VrId;
 use crate::inbox::Event;
 use crate::protocol::Place;
 
-/// The lane of a watch that comes of another process than the one that the watcher lives in.
+/// The lane of a watch that comes from a process other than the watcher's own.
 pub(super) const PASSED_ON: u64 = 1;
 
 impl Node {
-    /// VRs are somewhere else from now on, or here. To be called while all VRs are frozen, or when the process is dead that they have
-    /// left.
+    /// VRs live elsewhere from now on, or here. Call it only while all VRs are frozen, or when the process that they have
+    /// left is dead.
     ///
-    /// Who watches one of them here watches it there, so that its end is told whatever becomes of the process that it has
-    /// left.
+    /// Watchers of such a VR here become watchers at its new place, so that they are told of its end whatever becomes of the
+    /// process that it has left.
     pub(crate) fn moved(&self, moves: &[(VrId, Place)]) {
         self.moves.fetch_add(1, Release);
         for &(vr, to) in moves {
             let here = to.host == self.place.host;
             if !here {
-                // In this order, so that nobody finds it neither here nor elsewhere, and whoever watches it here is among those
-                // who are told below.
+                // In this order, so that nobody finds the VR neither here nor elsewhere, and all its watchers here are among
+                // those that are told below.
                 {
                     let mut book = self.book();
                     book.located.insert(vr, to.host);
@@ -52,35 +52,35 @@ impl Node {
             for watcher in watchers {
                 let _ = self.courier.send(Notice::Watch { watcher, watched: vr });
             }
-            // Its new process says anew if it is full.
+            // Its new process reports anew if its mailbox is full.
             self.gates.set(vr, to.host, None);
         }
         self.moved_mirrors(moves.iter().map(|(vr, _)| *vr));
     }
 
-    /// How often VRs have moved: whoever knows a link to one looks for it again when this has changed.
+    /// Returns how often VRs have moved. When this has changed, a link to a VR must be looked up again.
     pub(crate) fn moves(&self) -> u64 {
         self.moves.load(Acquire)
     }
 
-    /// Has a VR end that lives on elsewhere: nobody is told, and nothing of it is seen any more.
+    /// Ends a VR here that lives on elsewhere: nobody is told, and nothing of it can be seen any more.
     pub(crate) fn abandon(&self, vr: VrId) {
         self.drop_twin(vr);
         let Some(recorder) = self.states.forget(vr) else { return };
         recorder.abandon();
-        // It may wait for something to arrive.
+        // It may be waiting for something to arrive.
         if let Some(inbox) = self.local.remove(vr) {
             let _ = inbox.push(Event::Stop);
         }
     }
 
-    /// Where a VR is that is not here, if that is known: what reaches this process for it is passed on.
+    /// Whether a VR that is not here is known to live elsewhere: what reaches this process for it is forwarded.
     pub(super) fn has_left(&self, vr: VrId) -> bool {
         let book = self.book();
         !book.ended.contains_key(&vr) && book.located.contains_key(&vr)
     }
 
-    /// Sends a watch of any VR on one that is elsewhere. May block.
+    /// Sends any VR's watch on a VR that lives elsewhere. May block.
     pub(super) fn pass_on_watch(&self, watcher: VrId, watched: VrId) {
         if self.inbox(watcher).is_some() {
             self.watch(watcher, watched);
@@ -111,7 +111,7 @@ mod tests {
         Place { host: HostId::fresh(), address: (Ipv4Addr::LOCALHOST, 1).into() }
     }
 
-    /// Who watches has found it here, and comes too late.
+    /// The watcher has found the VR here, but its watch arrives too late.
     #[test]
     fn a_watch_on_a_vr_that_has_just_left_is_passed_on() {
         let net = Arc::new(SimNet::default());

@@ -1,4 +1,4 @@
-//! What VRs ask of the program, and the way to who answers.
+//! Requests of VRs to the program, and how they get to the process that answers.
 
 #[cfg(test)]
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::id::HostId;
 use crate::protocol::{Reply, Request};
 use crate::rt;
 
-/// A request and where its answer is waited for.
+/// A request, and the channel for its answer.
 pub(crate) type Asked = (Request, Sender<Reply>);
 
-/// Who answers what VRs ask of the program.
+/// What answers the requests of VRs to the program.
 pub(super) enum Requests {
     Program(rt::Sender<Asked>),
     #[cfg(test)]
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Requests {
 }
 
 impl Node {
-    /// Asks the program. Blocks until it answers; `None` if it has ended.
+    /// Sends a request to the program. Blocks until it answers; `None` if it has ended.
     pub(crate) fn ask(&self, request: Request) -> Option<Reply> {
         match &self.requests {
             Requests::Program(requests) => {

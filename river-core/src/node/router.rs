@@ -1,7 +1,7 @@
 //! The router: where a VR lives, and why it cannot be reached.
 //!
-//! It asks, in this order: does the VR live here; has it ended here; do I know its host; does the program's directory know
-//! it. What it learns it keeps in the book, so the directory is asked once per VR and process.
+//! It checks, in this order: whether the VR lives here, whether it has ended here, whether its host is known, and whether the
+//! program's directory knows it. Results are kept in the book, so the directory is asked once per VR and process.
 
 use super::Node;
 use super::connect::Unreached;
@@ -11,7 +11,8 @@ use crate::link::Link;
 use crate::protocol::{Place, Reply, Request};
 
 impl Node {
-    /// Notes where a VR lives, unless that is known already: what is known is as new, or newer if the VR has moved meanwhile.
+    /// Records where a VR lives, unless that is known already: what is known is at least as new, if the VR has moved
+    /// meanwhile.
     pub(crate) fn learn(&self, vr: VrId, place: Place) {
         if place.host != self.place.host && self.inbox(vr).is_none() {
             let mut book = self.book();
@@ -20,12 +21,12 @@ impl Node {
         }
     }
 
-    /// The link to a VR, dialled if need be. Blocks for the directory's answer or for the dialling.
+    /// Returns the link to a VR, dialling if necessary. Blocks for the directory's answer or for dialling.
     pub(crate) fn route(&self, to: VrId) -> Result<Link, Down> {
         self.reach(to).map_err(|unreached| Down { who: to, why: unreached.why })
     }
 
-    /// The same, for who has to know whether it is gone.
+    /// Like [`route`](Self::route), for callers that must know whether the VR is gone.
     pub(super) fn reach(&self, to: VrId) -> Result<Link, Unreached> {
         loop {
             if let Some(inbox) = self.inbox(to) {
@@ -43,7 +44,7 @@ impl Node {
             }
             match self.ask(Request::Locate(to)) {
                 Some(Reply::At(place)) if place.host == self.place.host => {
-                    // The directory knows it here, but it has ended in the meantime or is just being made.
+                    // The directory says that it is here, but it has ended in the meantime or is just being created.
                     let why = self.book().ended.get(&to).cloned();
                     return self.inbox(to).map(Link::Local).ok_or(why.unwrap_or(Why::Unknown).into());
                 }
@@ -59,7 +60,7 @@ impl Node {
         }
     }
 
-    /// Why sending to `to` failed, once that is known. Blocks, for a bounded time, for the verdict on its host.
+    /// Returns why sending to `to` failed, once that is known. Blocks, for a bounded time, for the verdict on its host.
     pub(crate) fn post_mortem(&self, to: VrId) -> Down {
         let host = {
             let book = self.book();
@@ -72,7 +73,7 @@ impl Node {
         Down { who: to, why }
     }
 
-    /// Why a host is gone whose connection failed, as the program says. Blocks for the answer.
+    /// Returns why a host is gone whose connection failed, as the program decides. Blocks for the answer.
     pub(super) fn verdict(&self, host: HostId, error: &str) -> Why {
         if let Some(why) = self.book().why_down(host) {
             return why;

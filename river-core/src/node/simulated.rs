@@ -22,7 +22,7 @@ use crate::protocol::{Place, Reply, Request};
 use crate::state::Registry;
 
 impl Node {
-    /// The node, and the notices that its courier thread would carry.
+    /// Returns the node, and the notices that its courier thread would send.
     pub(crate) fn simulated(
         place: Place,
         net: &Arc<SimNet>,
@@ -56,7 +56,7 @@ impl Node {
         (node, notices)
     }
 
-    /// Sends the notices that wait.
+    /// Sends the pending notices.
     pub(crate) fn carry_now(&self, notices: &Receiver<Notice>) {
         while let Ok(notice) = notices.try_recv() {
             self.carry(notice);

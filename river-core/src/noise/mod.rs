@@ -11,18 +11,18 @@
 //!   |-------------------------------------->|  only now the dialer is known to be alive
 //! ```
 //!
-//! The messages are those of `Noise_NNpsk0_25519_AESGCM_SHA256`, with a pre-shared key derived from the cluster
-//! key, behind a plain header of eight bytes: magic, protocol version, kind. The lengths and the header are the
-//! same in every protocol version, so that two versions can always tell each other that they differ. A payload
-//! says what the connection is for; it travels encrypted and padded to a fixed size.
+//! The messages are those of `Noise_NNpsk0_25519_AESGCM_SHA256`, with a pre-shared key derived from the cluster key, behind a
+//! plain header of eight bytes: magic, protocol version, kind. The lengths and the header are the same in every protocol
+//! version, so that two versions can always detect that they differ. A payload says what the connection is for; it is
+//! encrypted and padded to a fixed size.
 //!
-//! With its payload each side says whether it wants what follows to be sealed ([`must_be_sealed`]); one that does is
-//! enough. The two may see it differently when something forwards the connection, and nobody in between can change
-//! what they say.
+//! With its payload each side says whether it wants the rest of the connection to be sealed ([`must_be_sealed`]); it is
+//! sealed if either does. The two may disagree when something forwards the connection, and nobody in between can change what
+//! they say.
 //!
-//! Whoever recorded a first message can send it again, and a listener cannot tell. Hence the third message: it
-//! can only be made by who can read the reply. [`Listener::accept`] hands out the dialer's payload early, since
-//! the reply may depend on it, but a listener acts on it only after [`Unconfirmed::confirm`].
+//! Anybody who has recorded a first message can replay it, and a listener cannot tell. Hence the third message, which only a
+//! party that can read the reply can make. [`Listener::accept`] hands out the dialer's payload early, since the reply may
+//! depend on it, but a listener acts on it only after [`Unconfirmed::confirm`].
 //!
 //! The types here do no input or output; [`dial`] runs them on a blocking stream.
 
@@ -46,11 +46,11 @@ pub(crate) use stream::{Sealing, Unsealer};
 
 /// The version of the protocol that this build speaks, on connections and in discovery.
 pub const PROTOCOL: u16 = 4;
-/// How many bytes the dialer's first message has.
+/// The length of the dialer's first message.
 pub(crate) const FIRST_LEN: usize = HEADER_LEN + EPHEMERAL_LEN + BLOCK_LEN + TAG_LEN;
-/// How many bytes the listener's reply has, be it an answer or a refusal.
+/// The length of the listener's reply, whether an answer or a refusal.
 pub(crate) const REPLY_LEN: usize = FIRST_LEN;
-/// How many bytes the dialer's confirmation has.
+/// The length of the dialer's confirmation.
 pub(crate) const CONFIRM_LEN: usize = TAG_LEN;
 /// The longest payload of a first message or a reply.
 pub(crate) const MAX_PAYLOAD: usize = BLOCK_LEN - BLOCK_HEADER_LEN;
@@ -58,7 +58,7 @@ pub(crate) const MAX_PAYLOAD: usize = BLOCK_LEN - BLOCK_HEADER_LEN;
 const MAGIC: [u8; 4] = *b"RIVR";
 const HEADER_LEN: usize = 8;
 const EPHEMERAL_LEN: usize = 32;
-/// A payload with its length and a wish in front and zeros behind.
+/// The length of a block: a payload with its length and a flag in front, and zeros behind.
 const BLOCK_LEN: usize = 256;
 /// The length of the payload (u16), and whether this side wants the connection sealed (0 or 1).
 const BLOCK_HEADER_LEN: usize = 3;
@@ -71,7 +71,7 @@ pub(crate) enum HandshakeError {
     /// The first bytes are those of another protocol.
     #[error("the other side does not speak River's protocol: check host and port")]
     NotRiver,
-    /// The two sides are of different versions.
+    /// The two sides speak different versions.
     #[error(
         "the other side speaks protocol {theirs}, this side speaks protocol {ours}: install the same version of \
          River on both"
@@ -82,7 +82,7 @@ pub(crate) enum HandshakeError {
         /// The protocol of this side.
         ours: u16,
     },
-    /// The two sides hold different cluster keys (or somebody changed the bytes on their way, which looks alike).
+    /// The two sides hold different cluster keys (or the bytes were changed on their way, which looks the same).
     #[error(
         "the cluster keys of the two sides differ: copy the key file ({}) from one machine to the other",
         where_is(.key_file.as_deref())
@@ -91,7 +91,7 @@ pub(crate) enum HandshakeError {
         /// The file of this side's key, if it is in a file.
         key_file: Option<PathBuf>,
     },
-    /// The third message was wrong: the first was a recording.
+    /// The third message was wrong, so the first was a recording.
     #[error(
         "the other side could not confirm its first message, which may be a replay of another connection's"
     )]
@@ -125,7 +125,7 @@ impl From<io::Error> for HandshakeError {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 Self::Closed
             }
-            // A socket's time-out is reported as the one or the other, depending on the system.
+            // Depending on the system, a socket's time-out is reported as either of these.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Timeout,
             _ => Self::Io(error),
         }
@@ -148,7 +148,7 @@ impl HandshakeError {
 pub(crate) struct Refusal {
     /// What was wrong with the first message.
     pub error: HandshakeError,
-    /// What to send back. Who does not speak the protocol at all gets no answer.
+    /// The answer to send back; `None` to a peer that does not speak the protocol at all.
     pub answer: Option<Box<[u8; REPLY_LEN]>>,
 }
 
@@ -158,7 +158,7 @@ impl From<Refusal> for HandshakeError {
     }
 }
 
-/// What kind of message follows the header.
+/// The kind of message that follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     First = 0,
@@ -175,7 +175,7 @@ fn header(version: u16, kind: Kind) -> [u8; HEADER_LEN] {
     [m0, m1, m2, m3, v0, v1, kind as u8, 0]
 }
 
-/// The version in a header that begins with our magic.
+/// Returns the version in a header that begins with our magic.
 fn version_of(message: &[u8; FIRST_LEN]) -> Result<u16, HandshakeError> {
     if message[..4] != MAGIC {
         return Err(HandshakeError::NotRiver);
@@ -183,8 +183,8 @@ fn version_of(message: &[u8; FIRST_LEN]) -> Result<u16, HandshakeError> {
     Ok(u16::from_le_bytes([message[4], message[5]]))
 }
 
-/// Whether a connection with that peer is to be encrypted after its handshake: unless it stays inside the machine, where
-/// who else wants to listen can also read the memory of the two processes. `RIVER_LINKS=sealed` encrypts there, too.
+/// Whether a connection with this peer must be encrypted after its handshake: yes, unless it stays inside the machine, where
+/// anybody able to listen can also read the memory of the two processes. `RIVER_LINKS=sealed` encrypts there, too.
 pub(crate) fn must_be_sealed(peer: IpAddr) -> bool {
     static ALWAYS: OnceLock<bool> = OnceLock::new();
     let always = || std::env::var_os("RIVER_LINKS").is_some_and(|links| links == "sealed");
@@ -202,8 +202,8 @@ fn block(payload: &[u8], sealed: bool) -> Result<[u8; BLOCK_LEN], HandshakeError
     Ok(block)
 }
 
-/// The payload in a block, and whether the other side wants the connection sealed. Who sealed a block with a wrong
-/// length knows the key, but not the protocol.
+/// Returns the payload in a block, and whether the other side wants the connection sealed. A peer that seals a block with a
+/// wrong length knows the key, but not the protocol.
 fn unblock(block: &[u8; BLOCK_LEN]) -> Result<(Vec<u8>, bool), HandshakeError> {
     let length = usize::from(u16::from_le_bytes([block[0], block[1]]));
     let payload = block.get(BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + length).ok_or(HandshakeError::NotRiver)?;
@@ -221,7 +221,7 @@ fn noise(key: &ClusterKey, version: u16, dialer: bool) -> Result<HandshakeState,
     build().map_err(|error| HandshakeError::crypto(&error))
 }
 
-/// Writes header, payload and all that noise adds to them.
+/// Writes the header, the payload and everything that noise adds to them.
 fn write(
     state: &mut HandshakeState,
     header: [u8; HEADER_LEN],
@@ -253,7 +253,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Begins a handshake; the bytes are to be sent. `sealed`: this side wants the rest encrypted.
+    /// Begins a handshake, and returns the bytes to send. `sealed` says that this side wants the rest encrypted.
     ///
     /// # Errors
     ///
@@ -277,7 +277,7 @@ impl Dialer {
         Ok((Self { state, version, sealed, key_file: key.origin().map(Path::to_owned) }, first))
     }
 
-    /// Reads the listener's reply. The confirmation is to be sent before anything else.
+    /// Reads the listener's reply. The confirmation must be sent before anything else.
     ///
     /// # Errors
     ///
@@ -305,14 +305,14 @@ impl Dialer {
     }
 }
 
-/// What the dialer has when the handshake is complete.
+/// The dialer's result of a complete handshake.
 #[derive(Debug)]
 pub(crate) struct Dialed {
-    /// What the listener said.
+    /// The listener's payload.
     pub payload: Vec<u8>,
     /// The third message, to be sent before anything else.
     pub confirm: [u8; CONFIRM_LEN],
-    /// The keys for the rest of the connection; none if it goes on in plain.
+    /// The keys for the rest of the connection; `None` if it is not encrypted.
     pub session: Option<Session>,
 }
 
@@ -321,7 +321,7 @@ pub(crate) struct Dialed {
 pub(crate) struct Listener {
     state: HandshakeState,
     version: u16,
-    /// The dialer wants the rest encrypted.
+    /// Whether the dialer wants the rest encrypted.
     sealed: bool,
 }
 
@@ -364,7 +364,7 @@ impl Listener {
         Ok((payload, Self { state, version, sealed }))
     }
 
-    /// Makes the reply, which is to be sent. `sealed`: this side wants the rest encrypted.
+    /// Makes the reply, which must be sent. `sealed` says that this side wants the rest encrypted.
     ///
     /// # Errors
     ///
@@ -389,8 +389,8 @@ pub(crate) struct Unconfirmed {
 }
 
 impl Unconfirmed {
-    /// Reads the dialer's confirmation, after which the connection is authenticated. Returns the keys for the rest of
-    /// it; none if it goes on in plain.
+    /// Reads the dialer's confirmation, after which the connection is authenticated. Returns the keys for the rest of it;
+    /// `None` if that is not encrypted.
     ///
     /// # Errors
     ///
@@ -401,8 +401,8 @@ impl Unconfirmed {
     }
 }
 
-/// The dialer's handshake on a blocking stream, up to its last message: sends `payload`, returns what the listener said, and
-/// what remains to be sent if that is to the dialer's liking. Before it has come the listener does nothing.
+/// Performs the dialer's handshake on a blocking stream, up to its last message: sends `payload`, returns the listener's
+/// payload, and the confirmation, to be sent if the dialer accepts it. Until that arrives, the listener does nothing.
 ///
 /// Blocks as long as the stream does, so give it time-outs.
 ///

@@ -1,17 +1,17 @@
-//! Encryption of a connection, with the keys that its handshake (`noise`) made.
+//! Encryption of a connection, with the keys from its handshake (`noise`).
 
 use std::fmt;
 use std::sync::Arc;
 
 use snow::{HandshakeState, StatelessTransportState};
 
-/// The longest piece that [`Sealer::seal`] takes.
+/// The longest piece that [`Sealer::seal`] accepts.
 pub(crate) const MAX_CHUNK: usize = 65_535 - TAG_LEN;
-/// How much longer than its piece a sealed piece is.
+/// How much longer a sealed piece is than the plain one.
 pub(crate) const TAG_LEN: usize = 16;
 
-/// The keys of a connection after its handshake. Connections that stay inside the machine drop them and go on in
-/// plain; who else wants to listen there can also read the memory of the two processes.
+/// The keys of a connection after its handshake. Connections that stay inside the machine drop them and continue unencrypted;
+/// anybody able to listen there can also read the memory of the two processes.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// Encrypts what this side sends.
@@ -21,7 +21,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The keys that a finished handshake made.
+    /// Extracts the keys from a finished handshake.
     pub(crate) fn new(state: HandshakeState) -> Result<Self, snow::Error> {
         let keys = state.into_stateless_transport_mode()?;
         let keys = Arc::new(keys);
@@ -29,7 +29,7 @@ impl Session {
     }
 }
 
-/// A piece could not be sealed or opened.
+/// Why a piece could not be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum SealError {
@@ -41,7 +41,7 @@ pub(crate) enum SealError {
     Forged,
 }
 
-/// Encrypts pieces, each with the number that follows its predecessor's: 9 GB/s where the processor has AES.
+/// Encrypts pieces, which it numbers consecutively: 9 GB/s where the processor has AES.
 ///
 /// The key is never changed: a 64-bit counter does not repeat, and AES-GCM is good for a petabyte under one key.
 pub(crate) struct Sealer {
@@ -56,7 +56,7 @@ pub(crate) struct Opener {
 }
 
 impl Sealer {
-    /// Seals a piece into the beginning of `out` and returns the length, [`TAG_LEN`] more than the piece's.
+    /// Seals a piece into the beginning of `out` and returns its sealed length, [`TAG_LEN`] more than the piece's.
     ///
     /// # Errors
     ///
@@ -70,9 +70,9 @@ impl Sealer {
 }
 
 impl Opener {
-    /// Opens a sealed piece into the beginning of `out` and returns the length, [`TAG_LEN`] less.
+    /// Opens a sealed piece into the beginning of `out` and returns its length, [`TAG_LEN`] less.
     ///
-    /// After an error the connection is of no use any more.
+    /// After an error the connection is unusable.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Two sides that have shaken hands, without a pre-shared key as that makes no difference here.
+    /// Returns two sides that have shaken hands, without a pre-shared key, which makes no difference here.
     pub(crate) fn pair() -> (Session, Session) {
         let builder = || snow::Builder::new("Noise_NN_25519_AESGCM_SHA256".parse().unwrap());
         let mut dialer = builder().build_initiator().unwrap();

@@ -1,7 +1,7 @@
 //! Sealed streams: a stream of bytes as chunks, each a length (u16, little-endian) and that many sealed bytes.
 //!
-//! Neither half knows a socket: one fills a buffer that is to be written, the other is given what was read. Chunk
-//! borders mean nothing; what is inside is a stream again.
+//! Neither half knows of sockets: one fills a buffer to be written, the other is given what was read. Chunk boundaries mean
+//! nothing; the contents are a stream again.
 
 use std::io::{self, Write};
 
@@ -9,10 +9,10 @@ use crate::noise::session::{MAX_CHUNK, Opener, SealError, Sealer, TAG_LEN};
 
 const LENGTH: usize = 2;
 const LONGEST: usize = LENGTH + MAX_CHUNK + TAG_LEN;
-/// A buffer this full is written before more is sealed: it stays in the cache.
+/// When the buffer is this full it is written before more is sealed, so that it stays in the cache.
 const FULL: usize = 2 * LONGEST;
 
-/// Seals what is to be sent. The buffer for it is used again and again.
+/// Seals what is to be sent, into a buffer that is reused.
 #[derive(Debug)]
 pub(crate) struct Sealing {
     sealer: Sealer,
@@ -25,11 +25,11 @@ impl Sealing {
         Self { sealer, buffer: Vec::new(), filled: 0 }
     }
 
-    /// Seals the beginning of `bytes` behind what is [`sealed`](Self::sealed), and returns how much that was: less than
-    /// all if the buffer is full and has to be written first.
+    /// Seals the beginning of `bytes` behind what is already [`sealed`](Self::sealed), and returns how much that was: less
+    /// than all if the buffer is full and must be written first.
     ///
     /// # Errors
-    /// When the connection has been used up, after more bytes than any will carry.
+    /// When the connection has carried more bytes than its key allows, which does not happen in practice.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, SealError> {
         let mut done = 0;
         for chunk in bytes.chunks(MAX_CHUNK) {
@@ -42,7 +42,7 @@ impl Sealing {
             }
             let (length, out) = self.buffer[self.filled..end].split_at_mut(LENGTH);
             let sealed = self.sealer.seal(chunk, out)?;
-            // At most 65,535, which is where the limit on chunks comes from.
+            // At most 65,535, hence the limit on chunks.
             length.copy_from_slice(&(sealed as u16).to_le_bytes());
             self.filled = end;
             done += chunk.len();
@@ -50,12 +50,12 @@ impl Sealing {
         Ok(done)
     }
 
-    /// What is to be written.
+    /// Returns what must be written.
     pub(crate) fn sealed(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }
 
-    /// It has been written.
+    /// Clears the buffer after it has been written.
     pub(crate) fn clear(&mut self) {
         self.filled = 0;
     }
@@ -82,15 +82,15 @@ impl Sealing {
     }
 }
 
-/// Opens what was received: read into [`space`](Self::space), tell [`advance`](Self::advance) how much, and take what
-/// was in it by [`open`](Self::open) until there is nothing.
+/// Opens what was received: read into [`space`](Self::space), report the number of bytes to [`advance`](Self::advance), and
+/// take the contents by [`open`](Self::open) until there are none.
 #[derive(Debug)]
 pub(crate) struct Unsealer {
     opener: Opener,
     staging: Box<[u8]>,
     start: usize,
     end: usize,
-    /// What of an opened chunk did not fit where it was to go.
+    /// The part of an opened chunk that did not fit into its destination.
     rest: Vec<u8>,
     taken: usize,
 }
@@ -101,7 +101,7 @@ impl Unsealer {
         Self { opener, staging, start: 0, end: 0, rest: Vec::new(), taken: 0 }
     }
 
-    /// Where the next bytes of the connection belong. Never empty after [`open`](Self::open) has found nothing.
+    /// Returns where to read the next bytes of the connection. Never empty after [`open`](Self::open) has found nothing.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -112,22 +112,22 @@ impl Unsealer {
         &mut self.staging[self.end..]
     }
 
-    /// Tells that the first `n` bytes of `space` have been written.
+    /// Reports that the first `n` bytes of `space` have been written.
     pub(crate) fn advance(&mut self, n: usize) {
         self.end = self.staging.len().min(self.end + n);
     }
 
-    /// Puts the next bytes of what the other side sent into the beginning of `out`, and returns how many these were;
-    /// none if more has to be received first, or `out` is empty.
+    /// Copies the next bytes that the other side sent to the beginning of `out`, and returns their number: zero if more must
+    /// be received first, or `out` is empty.
     ///
     /// # Errors
-    /// When the bytes are not those that the other side sealed. Nothing of the connection is of use any more.
+    /// When the bytes are not those that the other side sealed. The connection is then unusable.
     pub(crate) fn open(&mut self, out: &mut [u8]) -> Result<usize, SealError> {
         if self.taken == self.rest.len() {
             let staged = &self.staging[self.start..self.end];
             let Some((length, behind)) = staged.split_first_chunk::<LENGTH>() else { return Ok(0) };
             let sealed = usize::from(u16::from_le_bytes(*length));
-            // Nobody seals nothing, and a chunk that yields nothing would look as if there were no more.
+            // Nobody seals an empty chunk, and returning no bytes for one would look as if there were no more.
             let length = sealed.checked_sub(TAG_LEN).filter(|length| *length > 0).ok_or(SealError::Length)?;
             let Some(chunk) = behind.get(..sealed) else { return Ok(0) };
             self.start += LENGTH + sealed;
@@ -217,7 +217,7 @@ mod tests {
             let mut wire = sealing.sealed().to_vec();
             let at = at.index(wire.len());
             wire[at] ^= 1_u8 << bit;
-            // A longer length waits for the rest, and then does not fit what is inside.
+            // With a longer length it waits for the rest, and then the length does not match the contents.
             wire.extend([0; LONGEST]);
             prop_assert!(receive(&mut unsealer, &wire, 1000, 1000).is_err());
         }

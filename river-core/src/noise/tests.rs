@@ -17,7 +17,7 @@ fn accept<S: Read + Write>(
         Ok(accepted) => accepted,
         Err(refusal) => {
             if let Some(answer) = refusal.answer {
-                // A courtesy: the refusal is our result, whether or not the dialer hears of it.
+                // The refusal is the result, whether or not the dialer is told of it.
                 let _ = stream.write_all(&answer[..]).and_then(|()| stream.flush());
             }
             return Err(refusal.error);
@@ -74,7 +74,7 @@ fn a_flipped_bit_anywhere_is_refused() {
         first[bit / 8] ^= 1 << (bit % 8);
         assert!(Listener::accept(&key(), &first).is_err(), "bit {bit} of the first message");
     }
-    // Each of these takes a handshake, which is slow without optimisation: one bit of each byte.
+    // Each of these takes a handshake, which is slow without optimisation, so only one bit of each byte is changed.
     for (message, length) in [(1, REPLY_LEN), (2, CONFIRM_LEN)] {
         for byte in 0..length {
             let flip = |at: usize, bytes: &mut [u8]| {
@@ -149,7 +149,7 @@ fn a_replayed_first_message_ends_at_the_confirmation() {
     let recorded = dialer.finish(&reply).unwrap().confirm;
     unconfirmed.confirm(&recorded).unwrap();
 
-    // The recording gets a reply, with which it cannot do anything.
+    // The recording gets a reply, which is useless to it.
     let (_, listener) = Listener::accept(&key(), &first).unwrap();
     let (_, unconfirmed) = listener.reply(b"ho", true).unwrap();
     assert!(matches!(unconfirmed.confirm(&recorded), Err(HandshakeError::Replay)));
@@ -232,7 +232,7 @@ proptest! {
     fn garbage_is_refused(body in proptest::collection::vec(any::<u8>(), FIRST_LEN), head in 0..3) {
         let mut bytes = [0; FIRST_LEN];
         bytes.copy_from_slice(&body);
-        // Two of three times garbage that gets further than the magic.
+        // In two of three cases, send garbage that gets further than the magic.
         match head {
             0 => bytes[..HEADER_LEN].copy_from_slice(&header(PROTOCOL, Kind::First)),
             1 => bytes[..HEADER_LEN].copy_from_slice(&header(PROTOCOL, Kind::Reply)),

@@ -1,4 +1,4 @@
-//! Checkpoints: the coordination over real connections, and the file.
+//! Checkpoints: their coordination over real connections, and the file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,20 +18,21 @@ use crate::protocol::{Checkpoint, KeepIn, Report, Step, ToHost};
 use crate::rt;
 use crate::state::{Action, Coordination, Directory, Draft, Header, KEEP, Saved, SavedVm, Store};
 
-/// So long VRs are stopped at most; what has not happened then will not happen.
+/// The longest that VRs are stopped: a step that is not done by then will not be.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A program that cannot bear the loss of a host fails of it within this time: a checkpoint taken in between would hold the
-/// loss, and be of no use to go on from.
+/// A program that cannot survive the loss of a host fails within this time. A checkpoint taken in between would contain the
+/// loss, and be useless to restart from.
 const MOURNING: Duration = Duration::from_secs(2);
 
-/// The shortest time between two checkpoints that River takes by itself.
+/// The shortest time between two automatic checkpoints.
 const OFTEN: Duration = Duration::from_millis(1);
 
-/// What `RIVER_CHECKPOINT` says instead of a directory for the memory of VMs: `river run` makes paths absolute.
+/// The value of `RIVER_CHECKPOINT` that means the memory of VMs. It cannot be confused with a directory, since `river run`
+/// makes paths absolute.
 const MEMORY: &str = "memory";
 
-/// Checkpoints that River takes by itself: `RIVER_CHECKPOINT` says where, `RIVER_CHECKPOINT_EVERY` how often, in seconds.
+/// Automatic checkpoints: `RIVER_CHECKPOINT` says where, `RIVER_CHECKPOINT_EVERY` how often, in seconds.
 pub(super) struct Regularly {
     to: KeepIn,
     every: Duration,
@@ -60,17 +61,17 @@ impl Regularly {
 /// The checkpoint that is being taken.
 #[derive(Default)]
 pub(super) struct Cut {
-    /// Counts checkpoints and migrations, so that late answers are known as such.
+    /// Counts checkpoints and migrations, so that late answers are recognized.
     round: u64,
-    /// Where reports go; none: nothing of the kind is going on.
+    /// Receives reports; `None` if no checkpoint or migration is under way.
     pub(super) heard: Option<rt::Sender<(HostId, Heard)>>,
-    /// Nothing new may begin: the cut is being made.
+    /// While the cut is being made: nothing new may begin.
     pub(super) frozen: bool,
     /// The number of the last checkpoint in memory.
     pub(super) kept: u64,
 }
 
-/// What comes of a process during a checkpoint or a migration.
+/// What a process reports during a checkpoint or a migration.
 pub(super) enum Heard {
     Report(Report),
     Copy {
@@ -79,7 +80,7 @@ pub(super) enum Heard {
         piece: Vec<u8>,
     },
     CopiesEnd(Result<(), StateError>),
-    /// A VR that moves was taken up, or why it was not.
+    /// A VR that moves was taken up, or could not be.
     Taken {
         vr: VrId,
         result: Result<(), String>,
@@ -87,24 +88,24 @@ pub(super) enum Heard {
     Gone(String),
 }
 
-/// What the thread that writes is given.
+/// What the writer thread is given.
 enum Item {
     Vr(HostId, Vec<u8>),
-    /// The last.
+    /// Comes last.
     Header(Box<Header>),
 }
 
 /// What the cut holds besides the VRs.
 struct Around {
     header: Header,
-    /// On which VM each process runs; the initiator's on none.
+    /// The VM that each process runs on; the initiator's runs on none.
     homes: HashMap<HostId, VmId>,
     /// Copies that came before all processes had made theirs.
     early: Vec<(HostId, Heard)>,
 }
 
 impl Program {
-    /// Takes a checkpoint. One at a time: others wait.
+    /// Takes a checkpoint. Only one is taken at a time; others wait.
     pub(super) async fn checkpoint(
         self: &Arc<Self>,
         to: KeepIn,
@@ -129,7 +130,7 @@ impl Program {
         result
     }
 
-    /// Takes a checkpoint again and again. That one fails is said, and is no reason to stop.
+    /// Takes checkpoints periodically. A failure is reported on the terminal, and does not stop later ones.
     pub(super) async fn checkpoint_regularly(self: Arc<Self>, Regularly { to, every }: Regularly) {
         let mut lost = 0;
         loop {
@@ -146,14 +147,15 @@ impl Program {
         }
     }
 
-    /// Enters a new checkpoint: its round. `None`: another one is being taken, or the program has not begun.
+    /// Begins a new checkpoint and returns its round. Returns `None` if another one is being taken, or if the program has
+    /// not begun.
     pub(super) fn begin_cut(&self, heard: &rt::Sender<(HostId, Heard)>) -> Option<Result<u64, StateError>> {
         let mut state = self.state();
         if state.ending {
             return Some(Err(StateError::Stopped));
         }
-        // While a program is being restored its VRs are not for anybody to freeze and thaw.
-        // Nor are VRs that are between two lives.
+        // While a program is being restored, only the restore may freeze and thaw its VRs. Nor may VRs be frozen between
+        // two lives, while their twins take over.
         if state.cut.heard.is_some() || state.initiator.is_none() || state.mirrors.is_being_taken_over(None) {
             return None;
         }
@@ -170,7 +172,7 @@ impl Program {
         image: &Image,
         reports: &rt::Receiver<(HostId, Heard)>,
     ) -> Result<Checkpoint, StateError> {
-        // What can go wrong without stopping anybody goes wrong before.
+        // Whatever can fail without stopping the VRs is done before they are stopped.
         let program = image.clone();
         let draft = rt::blocking(move || store.begin(&program)).await?;
         let number = draft.number();
@@ -221,7 +223,7 @@ impl Program {
         Ok(Checkpoint { number, resumed: false, bytes, pause })
     }
 
-    /// Freezes, settles, copies and thaws all processes. For how long they were frozen.
+    /// Freezes, settles, copies and thaws all processes. Also returns how long they were frozen.
     async fn make_cut(
         self: &Arc<Self>,
         round: u64,
@@ -277,7 +279,7 @@ impl Program {
         }
     }
 
-    /// All processes of the program, with names for people.
+    /// All processes of the program, with human-readable names.
     pub(super) fn processes(&self, state: &State) -> BTreeMap<HostId, String> {
         let name =
             |vm: &VmId| state.vms.get(vm).map_or_else(|| "a VM".into(), |vm| format!("VM {}", vm.info.name));
@@ -288,8 +290,8 @@ impl Program {
         processes
     }
 
-    /// What the cut holds besides the VRs: to be called while all are frozen. A process that has joined the program since the
-    /// cut was begun is no member of it, runs nothing yet, and sends no copies.
+    /// Gathers what the cut holds besides the VRs. Must be called while all processes are frozen. A process that has joined
+    /// the program since the cut was begun is not a member of it, runs nothing yet, and sends no copies.
     fn around(&self, image: &Image, members: &[HostId]) -> Around {
         let state = self.state();
         let local: Vec<VmId> = state.local_vms.iter().map(|vm| vm.info().id).collect();
@@ -297,7 +299,7 @@ impl Program {
             .vms
             .values()
             .map(|vm| SavedVm { info: vm.info.clone(), local: local.contains(&vm.info.id) });
-        // One that is being made is asked for again by who has asked for it.
+        // A service that is being made is requested again by the VR that requested it.
         let made = state.services.iter().filter(|(_, service)| service.place.is_some());
         let services = made.map(|(key, service)| (key.clone(), service.vr));
         let header = Header {
@@ -320,7 +322,7 @@ impl Program {
         Around { header, homes: hosts.map(|(id, host)| (*id, host.vm)).collect(), early: Vec::new() }
     }
 
-    /// Has a process take a step of a checkpoint or a migration; this one takes it itself.
+    /// Has a process take a step of a checkpoint or a migration. The initiator's process takes it directly.
     pub(super) fn tell_step(self: &Arc<Self>, host: HostId, round: u64, step: Step) {
         if host != self.node.place.host {
             self.tell_host(host, ToHost::State { round, step });
@@ -358,7 +360,7 @@ impl Program {
                 }
             })),
             Step::Thaw { settled } => self.node.thaw(settled),
-            // The initiator stays, and nothing moves to its process.
+            // The initiator never moves, and nothing moves to its process.
             Step::Give(_) | Step::Abandon(_) => {}
         }
     }
@@ -369,7 +371,7 @@ impl Program {
         Ok(())
     }
 
-    /// Something comes of a process for the checkpoint of that round.
+    /// Passes on what a process reports for the checkpoint or migration of that round.
     pub(super) fn hear(&self, host: HostId, round: u64, heard: Heard) {
         let state = self.state();
         if state.cut.round == round
@@ -379,7 +381,7 @@ impl Program {
         }
     }
 
-    /// Waits while a cut is being made: nothing new may come into being.
+    /// Waits while a cut is being made: nothing new may be created then.
     pub(super) async fn unless_frozen(&self) {
         while self.state().cut.frozen {
             rt::sleep(Duration::from_micros(200)).await;
@@ -388,7 +390,7 @@ impl Program {
 }
 
 impl State {
-    /// A process is gone, which a checkpoint has to know.
+    /// Tells the checkpoint or migration under way that a process is gone.
     pub(super) fn cut_lost(&self, host: HostId, why: &Why) {
         if let Some(to) = &self.cut.heard {
             let _ = to.try_send((host, Heard::Gone(why.to_string())));
@@ -396,7 +398,7 @@ impl State {
     }
 }
 
-/// Writes what comes until the header, which comes last, and publishes it. How long it is.
+/// Writes what it receives up to the header, which comes last, and publishes it. Returns the length.
 fn write(
     mut draft: Box<dyn Draft>,
     items: &crossbeam_channel::Receiver<Item>,

@@ -1,7 +1,7 @@
 //! The program's directory: where its VRs are, which of them have ended, and which hosts have died.
 //!
-//! A state machine without hosts or clocks. What it is told may come in any order: a VR may be said to have ended after
-//! its host has died, or be entered on a host that has died meanwhile. The first reason stands.
+//! A state machine without hosts or clocks. Events may come in any order: a VR may be reported as ended after its host has
+//! died, or be entered on a host that has died meanwhile. The first reason stands.
 
 use crate::down::Why;
 use crate::id::{HostId, IdMap, IdSet, VrId};
@@ -11,12 +11,12 @@ pub(super) struct Directory {
     at: IdMap<VrId, HostId>,
     ended: IdMap<VrId, Why>,
     died: IdMap<HostId, Why>,
-    /// Hosts that are not needed any more: their death is no loss.
+    /// Hosts that are no longer needed: their death is no loss.
     dismissed: IdSet<HostId>,
 }
 
 impl Directory {
-    /// A VR is, or is about to be, on that host.
+    /// Enters a VR that is, or is about to be, on that host.
     pub(super) fn enter(&mut self, vr: VrId, host: HostId) {
         self.at.insert(vr, host);
         if let Some(why) = self.died.get(&host) {
@@ -29,7 +29,7 @@ impl Directory {
         self.at.get(&vr).copied()
     }
 
-    /// A VR has ended.
+    /// Notes that a VR has ended.
     pub(super) fn end(&mut self, vr: VrId, why: Why) {
         self.ended.entry(vr).or_insert(why);
     }
@@ -38,17 +38,18 @@ impl Directory {
         self.ended.contains_key(&vr)
     }
 
-    /// Those that have ended, and why.
+    /// The VRs that have ended, and why.
     pub(super) fn ends(&self) -> impl Iterator<Item = (VrId, &Why)> {
         self.ended.iter().map(|(vr, why)| (*vr, why))
     }
 
-    /// Those that have not, and where they are.
+    /// The VRs that have not ended, and where they are.
     pub(super) fn living(&self) -> impl Iterator<Item = (VrId, HostId)> {
         self.at.iter().filter(|(vr, _)| !self.has_ended(**vr)).map(|(vr, host)| (*vr, *host))
     }
 
-    /// A host has died, and with it the VRs that were on it and do not survive it. False: that is known already.
+    /// Notes that a host has died, and with it the VRs that were on it and do not survive it. Returns `false` if that is
+    /// already known.
     pub(super) fn die(&mut self, host: HostId, why: &Why, survives: impl Fn(VrId) -> bool) -> bool {
         if self.has_died(host) {
             return false;
@@ -68,13 +69,13 @@ impl Directory {
         self.died.get(&host)
     }
 
-    /// How many hosts have died that were not meant to.
+    /// How many hosts have died unexpectedly.
     pub(super) fn lost_hosts(&self) -> usize {
         let lost = |(host, why): &(&HostId, &Why)| !why.is_normal() && !self.dismissed.contains(*host);
         self.died.iter().filter(lost).count()
     }
 
-    /// A host is not needed any more, and is about to be ended. What was lost before stays lost.
+    /// Notes that a host is no longer needed and is about to be ended. A host that was lost before stays lost.
     pub(super) fn dismiss(&mut self, host: HostId) {
         if !self.has_died(host) {
             self.dismissed.insert(host);
@@ -108,7 +109,7 @@ mod tests {
         HostId::from_uuid(Uuid::from_u128(u128::from(n) + 1000))
     }
 
-    /// A reason that says which event it comes from.
+    /// A reason that names the event it comes from.
     fn why(event: usize) -> Why {
         Why::Failed(event.to_string())
     }
@@ -121,7 +122,7 @@ mod tests {
         ]
     }
 
-    /// What the list of all that was told says of a VR: its host, and why it has ended.
+    /// The expected state of a VR after this list of events: its host, and why it has ended.
     fn model(list: &[Told], n: u8) -> (Option<u8>, Option<Why>) {
         let (mut at, mut end) = (None, None);
         let died =

@@ -1,4 +1,4 @@
-//! The hosts of a program: how they join, what they say, and how they die.
+//! The hosts of a program: how they join, what they report, and how they die.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,8 +19,8 @@ use crate::protocol::{FromHost, FromProgram, Hello, Place, Report, Step, ToHost,
 use crate::rt;
 use crate::trace;
 
-/// After a connection to a host broke, its VM has this long to say how the host died: it waits a second itself for what that has
-/// written.
+/// How long the VM of a host whose connection broke has to report how the host died. The VM itself waits a second for the
+/// host's last output.
 const VERDICT: Duration = Duration::from_secs(4);
 
 /// A host that has reported.
@@ -45,13 +45,13 @@ impl Program {
                     let Some(vm) = state.vms.values().find(|vm| vm.host() == Some(host)).cloned() else {
                         return;
                     };
-                    // Not the address it comes from: a machine may have several, but it listens on the VM's.
+                    // Not the address that it connects from: a machine may have several, but it listens on the VM's.
                     let place = Place { host, address: SocketAddr::new(vm.info.address.ip(), port) };
                     let view = vm.view();
                     let (creating, next_ticket) = (HashMap::new(), 0);
                     let pulse = Pulse::new(Instant::now());
                     let joined = Host { place, vm: vm.info.id, view, to, creating, next_ticket, pulse };
-                    // Before anything else, so that whatever begins there knows whom it has to write to twice.
+                    // Before anything else, so that every VR that begins there knows which VRs it must write to twice.
                     let pairs = state.all_pairs();
                     if !pairs.is_empty() {
                         let step = Step::Mirrored(pairs);
@@ -152,8 +152,8 @@ impl Program {
         }
     }
 
-    /// How a host died, which some connection gives reason to believe: as soon as its VM says so, or that it is
-    /// lost if the VM does not.
+    /// Finds out how a host died, after some connection to it failed: its VM is given time to report it; if it does not,
+    /// the host counts as lost.
     pub(super) async fn verdict(self: &Arc<Self>, host: HostId, error: String) -> Why {
         let (told, verdict) = rt::unbounded();
         let vm = {
@@ -172,13 +172,13 @@ impl Program {
             return why;
         }
         let why = Why::LostLink { vm, error };
-        // It may live on behind the broken connection; it must not come back as if nothing had happened.
+        // It may still be running behind the broken connection, and must not come back as if nothing had happened.
         self.tell_host(host, ToHost::Stop);
         self.host_gone(host, &why);
         why
     }
 
-    /// Makes it known to everybody that a host is gone.
+    /// Declares a host dead, and tells all processes.
     pub(super) fn host_gone(self: &Arc<Self>, host: HostId, why: &Why) {
         let bare = {
             let mut state = self.state();
@@ -201,7 +201,7 @@ impl Program {
             }
             let vm = if let Some(dead) = state.hosts.get_mut(&host) {
                 dead.creating.clear();
-                // Its connection need not last as long as the program.
+                // Its connection need not be kept until the program ends.
                 dead.to.close();
                 Some(dead.vm)
             } else {

@@ -1,4 +1,4 @@
-//! What the program looks like, for who watches it.
+//! The status of the program, for tools that watch it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::protocol::ToHost;
 use crate::rt;
 use crate::status::{LeasedStatus, ProcessReport, ProcessStatus, ProgramStatus};
 
-/// How long hosts may take to answer: who watches wants to see those that do not.
+/// How long hosts may take to answer: the status also shows those that do not.
 const ANSWER: Duration = Duration::from_millis(500);
 
 impl Program {
@@ -58,7 +58,7 @@ impl Program {
         ProgramStatus { id, name, age: self.began.elapsed(), vms, processes }
     }
 
-    /// A host says what it looks like.
+    /// Takes a host's answer to an inspection.
     pub(super) fn inspected(&self, host: HostId, ticket: u64, report: ProcessReport) {
         if let Some(waiting) = self.state().inspections.waiting.get(&ticket) {
             let _ = waiting.try_send((host, report));

@@ -1,9 +1,9 @@
 //! The leases of a program: how it gets them, and gives them back.
 //!
-//! A VM leases itself again to the program that has it, and ends what runs there when the program gives it back, whichever of
-//! its requests says so. So no two of them are to be about the same VM at the same time: who wants one that another is leasing
-//! or giving back waits for what comes of that. A request takes its turn with all its VMs at once, so that none waits for
-//! another while it keeps others waiting.
+//! A VM grants a further lease to the program that already holds it, and ends everything that runs there when the program
+//! releases it, whichever of its requests does so. So no two requests may concern the same VM at the same time: a request
+//! for a VM that another request is leasing or releasing waits for the outcome. A request takes its turn for all of its VMs
+//! at once, so requests cannot deadlock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct Turns {
 
 struct Entry {
     vms: Vec<VmId>,
-    /// What it has leased so far, and has not handed over yet.
+    /// The VMs that it has leased so far and has not handed over yet.
     got: Vec<Arc<Leased>>,
     /// Closed when it is over.
     over: rt::Receiver<()>,
@@ -44,13 +44,13 @@ impl Turns {
         (self.next, ends)
     }
 
-    /// One that is about some of these VMs: its end.
+    /// The end of a request that concerns one of these VMs, if there is such a request.
     fn about(&self, vms: &[VmId]) -> Option<rt::Receiver<()>> {
         let entry = self.by_number.values().find(|entry| entry.vms.iter().any(|vm| vms.contains(vm)));
         entry.map(|entry| entry.over.clone())
     }
 
-    /// What all of them have leased so far: to be renewed.
+    /// The VMs that all requests have leased so far, which must be renewed.
     pub(super) fn leased(&self) -> impl Iterator<Item = &Arc<Leased>> {
         self.by_number.values().flat_map(|entry| &entry.got)
     }
@@ -64,13 +64,13 @@ struct Turn {
 }
 
 impl Turn {
-    /// Begins one, though others may be about the same VMs.
+    /// Begins a turn, even if others concern the same VMs.
     fn begin(program: &Arc<Program>, state: &mut State, vms: Vec<VmId>) -> Self {
         let (number, ends) = state.turns.enter(vms);
         Self { program: program.clone(), number, ends }
     }
 
-    /// Begins one as soon as no other is about one of these VMs.
+    /// Begins a turn as soon as no other one concerns any of these VMs.
     async fn wait(program: &Arc<Program>, vms: Vec<VmId>) -> Self {
         loop {
             let other = {
@@ -84,7 +84,7 @@ impl Turn {
         }
     }
 
-    /// A VM has been leased, and is renewed from now on.
+    /// Notes that a VM has been leased; its lease is renewed from now on.
     fn leased(&self, vm: &Arc<Leased>) {
         if let Some(entry) = self.program.state().turns.by_number.get_mut(&self.number) {
             entry.got.push(vm.clone());
@@ -100,10 +100,10 @@ impl Drop for Turn {
 }
 
 impl Program {
-    /// Leases VMs, trying again for some time while others hold too many of them.
+    /// Leases VMs, retrying for a while if other programs hold too many of them.
     ///
-    /// Two programs that want most of the same VMs at the same moment may each get some and be stuck. So whoever has
-    /// too few gives all back, and comes again after a pause of random length.
+    /// Two programs that want most of the same VMs at the same time might each get some and be stuck. So a program that
+    /// gets too few gives all of them back, and retries after a random pause.
     pub(super) async fn allocate(
         self: &Arc<Self>,
         vms: Vec<VmInfo>,
@@ -159,7 +159,7 @@ impl Program {
         }
         {
             let mut state = self.state();
-            // While others were waited for one may have been lost.
+            // A VM may have been lost while others were being leased.
             got.retain(|leased| {
                 let why = leased.why_gone();
                 let lost = |why: &Why| DeployError::Vm { vm: leased.info.name.clone(), error: why.cause() };
@@ -209,19 +209,19 @@ impl Program {
             let mut state = self.state();
             let release = |id: &VmId| {
                 let vm = state.aliases.remove(id).unwrap_or(*id);
-                // It may stand for another one as well.
+                // It may stand for another VM as well.
                 let shared = state.aliases.values().any(|other| *other == vm);
                 (!shared).then_some(vm)
             };
             let vms: Vec<VmId> = ids.iter().filter_map(release).collect();
             self.node.note_released(&vms);
             let released: Vec<Arc<Leased>> = vms.iter().filter_map(|vm| state.vms.remove(vm)).collect();
-            // That they end is as the program wants it.
+            // Their end is intended, not a loss.
             released.iter().filter_map(|vm| vm.host()).for_each(|host| state.directory.dismiss(host));
             (released, Turn::begin(self, &mut state, vms))
         };
         if self.collector.is_some() {
-            // What they have recorded is to come home first.
+            // First collect the traces that they have recorded.
             for host in released.iter().filter_map(|vm| vm.host()) {
                 self.tell_host(host, ToHost::Stop);
             }
@@ -232,7 +232,7 @@ impl Program {
         }
         for vm in &released {
             if !vm.wait_for_close().await {
-                // Nobody judges it any more, and somebody may wait for the ends of its VRs.
+                // It is no longer monitored, and somebody may be waiting for the ends of its VRs.
                 vm.give_up(self, "it did not answer when it was given back".into());
             }
         }

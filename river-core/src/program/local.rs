@@ -1,9 +1,9 @@
-//! What a host is to know of the initiator's process.
+//! What hosts are told about the initiator's process.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// Environment variables that a host always gets from the initiator; the rest it has from its VM.
+/// Environment variables that a host always gets from the initiator; it has all others from its VM.
 const PASSED: [&str; 7] = [
     "RUST_BACKTRACE",
     "RUST_LIB_BACKTRACE",
@@ -19,7 +19,8 @@ pub(super) fn arguments() -> Vec<Vec<u8>> {
     std::env::args_os().map(OsString::into_vec).collect()
 }
 
-/// The variables that are to be set: some always, and those that `RIVER_PASS` names (`RIVER_PASS=DATA_DIR,LANG`).
+/// The environment variables to set: those that are always passed, and those that `RIVER_PASS` names
+/// (`RIVER_PASS=DATA_DIR,LANG`).
 pub(super) fn environment() -> Vec<(Vec<u8>, Vec<u8>)> {
     let more = std::env::var("RIVER_PASS").unwrap_or_default();
     let more = more.split(',').map(str::trim).filter(|name| !name.is_empty());

@@ -1,7 +1,7 @@
 //! Checkpoints in the memory of the program's VMs.
 //!
-//! The image of each process is kept by the VM on which it runs, and by a partner: after the death of any one VM there is still
-//! one of each. The initiator's process, which is on no VM, has its image on two.
+//! The image of each process is kept by the VM on which it runs and by a partner, so that a copy of each is left after the
+//! death of any one VM. The initiator's process, which runs on no VM, has its image on two VMs.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +23,8 @@ use crate::state::{self, Header, Store, Writer};
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// By this `river run` finds the checkpoints of the program that it runs, however often that goes on from one.
+/// Environment variable set by `river run`, which finds the program's checkpoints by its value, however often the program
+/// is restarted from one.
 const RUN: &str = "RIVER_CHECKPOINT_RUN";
 
 /// The memory of a program's VMs.
@@ -34,7 +35,7 @@ pub(super) struct Memory {
 struct Draft {
     program: Arc<Program>,
     number: u64,
-    /// What each process has, ready to be sent.
+    /// The image of each process, ready to be sent.
     parts: BTreeMap<HostId, Writer<Vec<u8>>>,
 }
 
@@ -117,15 +118,15 @@ impl state::Draft for Draft {
             }
             result
         });
-        // Only what is whole takes the place of the one before; what is not takes up no room.
+        // Only a complete checkpoint replaces the previous one; an incomplete one is dropped.
         let (from, before) = if result.is_ok() { (0, number) } else { (number, number + 1) };
         vms.iter().for_each(|vm| vm.send(ToVm::Forget { run, from, before }));
         result.map(|()| sent)
     }
 }
 
-/// Which two of these VMs keep a part: that on which its process runs, if it runs on one, and the next one, on another machine
-/// if there is one.
+/// The two of these VMs that keep a part: the one that its process runs on, if it runs on one, and the next, on another
+/// machine if there is one.
 fn keepers_of(home: Option<usize>, part: usize, vms: &[SocketAddr]) -> Option<[usize; 2]> {
     if vms.len() < 2 {
         return None;
@@ -137,13 +138,14 @@ fn keepers_of(home: Option<usize>, part: usize, vms: &[SocketAddr]) -> Option<[u
 }
 
 impl Program {
-    /// The name under which its checkpoints are kept.
+    /// The name under which the program's checkpoints are kept.
     fn run_id(&self) -> ProgramId {
         let given = std::env::var(RUN).ok().and_then(|text| text.parse().ok());
         given.map_or(self.tenant.program, ProgramId::from_uuid)
     }
 
-    /// The VMs that can keep something, in an order that stays. Those on which nothing runs have not the program's executable.
+    /// The VMs that can keep parts, in a stable order. A VM on which nothing runs cannot, as it lacks the program's
+    /// executable.
     fn keepers(&self) -> Vec<Arc<Leased>> {
         let state = self.state();
         let local: Vec<VmId> = state.local_vms.iter().map(|vm| vm.info().id).collect();
@@ -153,12 +155,12 @@ impl Program {
         vms
     }
 
-    /// On which VM each process runs.
+    /// The VM that each process runs on.
     fn homes(&self) -> HashMap<HostId, VmId> {
         self.state().hosts.iter().map(|(id, host)| (*id, host.vm)).collect()
     }
 
-    /// Gives a VM what it is to keep.
+    /// Sends a VM the images that it is to keep.
     async fn keep_on(&self, vm: &Leased, images: Vec<(KeptImage, Bytes)>) -> Result<(), StateError> {
         let name = &vm.info.name;
         let error = |error: &dyn std::fmt::Display| failed(format_args!("VM {name}: {error}"));
@@ -171,7 +173,7 @@ impl Program {
             for step in 0..2 {
                 loop {
                     match rt::timeout(ANSWER, from.next()).await {
-                        // It is still coming.
+                        // It is still receiving.
                         Ok(Ok(Some(FromVm::Alive))) => {}
                         Ok(Ok(Some(FromVm::Kept(Ok(()))))) => break,
                         Ok(Ok(Some(FromVm::Kept(Err(why))))) => return Err(error(&why)),
@@ -189,7 +191,7 @@ impl Program {
         Ok(())
     }
 
-    /// Drops what is kept of the program's checkpoints: it is over, and nobody will go on from them.
+    /// Drops all kept checkpoints of the program, which is over and will not be restarted from them.
     pub(crate) fn forget_checkpoints(&self) {
         if self.state().cut.kept > 0 {
             let run = self.run_id();
@@ -197,7 +199,7 @@ impl Program {
         }
     }
 
-    /// The program goes on from a checkpoint of that number: its next ones have higher ones.
+    /// Notes that the program has been restarted from this checkpoint: later ones get higher numbers.
     pub(crate) fn goes_on_from(&self, number: u64) {
         self.state().cut.kept = number;
     }

@@ -1,4 +1,4 @@
-//! Migrations over real connections, and VMs that are drained.
+//! Migrations over real connections, and the draining of VMs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::rt;
 use crate::state::migration::{Action, Purpose};
 use crate::state::{Migration, Move};
 
-/// So long VRs are stopped at most, and so long a VR is waited for that is busy.
+/// The longest that VRs are stopped, and the longest that a migration waits for a busy VR.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// The first pause before a busy VR is tried again.
 const AGAIN: Duration = Duration::from_millis(1);
-/// So many VRs are listed for who names one that is not there.
+/// How many VRs are listed in the error for an unknown VR.
 const LISTED: usize = 20;
 
 impl Program {
-    /// Moves the VR whose id begins like this.
+    /// Moves the VR whose id has this prefix.
     pub(super) async fn migrate_named(
         self: &Arc<Self>,
         name: &str,
@@ -35,7 +35,7 @@ impl Program {
         self.migrate(vr, vm).await
     }
 
-    /// Moves a VR to a VM, which is leased if it is not yet.
+    /// Moves a VR to a VM, which is leased first if necessary.
     pub(super) async fn migrate(self: &Arc<Self>, vr: VrId, vm: VmInfo) -> Result<Migrated, MigrateError> {
         self.state().movable(vr)?;
         self.unless_recorded()?;
@@ -46,11 +46,11 @@ impl Program {
         self.move_all(Purpose::Move, LIMIT, |_| vec![(vr, to)]).await
     }
 
-    /// The program's process on a VM, which is leased if it is not yet.
+    /// The program's process on a VM, which is leased first if necessary.
     pub(super) async fn host_of_vm(self: &Arc<Self>, vm: VmInfo) -> Result<HostId, MigrateError> {
         let (name, id) = (vm.name.clone(), vm.id);
         let failed = |error: String| MigrateError::Vm { vm: name.clone(), error };
-        // Another request may lease it first: that does as well.
+        // Another request may lease it first; that is fine too.
         if !self.state().is_leased(id)
             && let Err(error) = self.try_allocate(vec![vm], Count::Exactly(1)).await
             && !self.state().is_leased(id)
@@ -73,7 +73,7 @@ impl Program {
         self.host_on(&leased).await
     }
 
-    /// What a VR was told is written to a file by the process that it lives in, from its beginning.
+    /// Fails if the program is being recorded: the process in which a VR begins writes all of its recording.
     pub(super) fn unless_recorded(&self) -> Result<(), MigrateError> {
         if self.is_recorded() {
             return Err(MigrateError::GivenUp("the program is being recorded by `river record`".into()));
@@ -87,8 +87,8 @@ impl Program {
         vm.ensure_host(self, image).await.map_err(failed)
     }
 
-    /// Moves VRs, or gives them twins: those that `choose` names as soon as nothing else is being done with the program's state. What is busy is
-    /// tried again for so long; each time all VRs are stopped.
+    /// Moves VRs, or gives them twins: those that `choose` names once no other checkpoint or migration is under way. If a
+    /// VR is busy, tries again for `patience`; every attempt stops all VRs.
     pub(super) async fn move_all(
         self: &Arc<Self>,
         purpose: Purpose,
@@ -152,7 +152,7 @@ impl Program {
                         bytes += saved.len() as u64;
                         self.take((host, vr), purpose, saved, heard);
                     }
-                    // Nothing can die in between: whoever is known to be dead is so by this lock.
+                    // Nothing can be declared dead in between, as that takes this lock.
                     Action::Commit => {
                         let mut state = self.state();
                         let committed = state.commit(&moves, purpose);
@@ -199,7 +199,7 @@ impl Program {
         }
     }
 
-    /// Has a host take a VR up; whether it has comes as [`Heard::Taken`].
+    /// Has a host take up a VR. The outcome is reported as [`Heard::Taken`].
     fn take(
         self: &Arc<Self>,
         (host, vr): (HostId, VrId),
@@ -227,8 +227,9 @@ impl Program {
 
     // ---- drained VMs ----
 
-    /// A VM wants to go. What a recoverable program has there moves to its other VMs, or to one that is leased for that, and the
-    /// VM is given back. If that cannot be, and in other programs, it is for the program to decide.
+    /// Handles a VM that wants to leave. What a recoverable program has there moves to its other VMs, or to one that is
+    /// leased for that, and the VM is given back. If that fails, or if the program is not recoverable, the program is told
+    /// and decides.
     pub(super) fn vm_leaves(self: &Arc<Self>, vm: &Arc<Leased>) {
         if !self.node.recoverable {
             self.node.note_leaving(vm.info.id);
@@ -273,7 +274,7 @@ impl Program {
             return Err(MigrateError::Vm { vm: vm.info.name.clone(), error: "there is no other VM".into() });
         };
         let mut total = Migrated { vrs: 0, bytes: 0, pause: Duration::ZERO };
-        // What is deployed from here on goes elsewhere; what is just being deployed moves in the next round.
+        // From now on, deployments go elsewhere; a VR that is just being deployed moves in the next round.
         let replaced = self.state().replace(id, instead, is_own);
         loop {
             let host = vm.host();
@@ -282,7 +283,7 @@ impl Program {
                 state.spread(host, &hosts).is_empty() && !state.is_empty(host)
             };
             if is_being_made {
-                // Nothing can move yet, and nobody need be stopped for that.
+                // Nothing can move yet, so there is no need to stop anything.
                 rt::sleep(AGAIN).await;
                 continue;
             }
@@ -296,7 +297,7 @@ impl Program {
             total.vrs += moved.vrs;
             total.bytes += moved.bytes;
             total.pause += moved.pause;
-            // The last round finds nobody there, and all that was sent from there has arrived.
+            // The last round finds nothing left there, and everything sent from there has arrived.
             if moved.vrs == 0 && self.state().is_empty(host) {
                 break;
             }
@@ -317,7 +318,7 @@ impl Program {
         Ok(total)
     }
 
-    /// Leases an idle VM in the place of one that wants to go.
+    /// Leases an idle VM to replace one that wants to leave.
     async fn lease_another(self: &Arc<Self>, leaving: VmId) -> Result<Vec<Arc<Leased>>, MigrateError> {
         let failed =
             |error: DeployError| MigrateError::Vm { vm: "to move to".into(), error: error.to_string() };
@@ -333,7 +334,7 @@ impl Program {
 }
 
 impl State {
-    /// The VR whose id begins like this.
+    /// The VR whose id has this prefix.
     fn vr_named(&self, name: &str) -> Result<VrId, MigrateError> {
         let wanted = name.to_ascii_lowercase();
         let begins = |vr: &VrId| vr.to_string().starts_with(&wanted);
@@ -351,7 +352,7 @@ impl State {
         }
     }
 
-    /// Those that live and where, for people.
+    /// The living VRs and their VMs, for an error message.
     fn known_vrs(&self) -> String {
         let on = |host: HostId| {
             let vm = self.hosts.get(&host).and_then(|host| self.vms.get(&host.vm));
@@ -381,9 +382,9 @@ impl State {
         self.directory.host_of(vr).ok_or_else(unknown)
     }
 
-    /// The VRs live there from now on, if all are alive that matter. False: nothing has changed.
+    /// Commits the moves if everything that takes part is still alive. Returns `false` if nothing has changed.
     fn commit(&mut self, moves: &[Move], purpose: Purpose) -> bool {
-        // A mirrored VR does not end with its process: its twin takes over.
+        // The end of a mirrored VR's process does not end the VR: its twin takes over.
         let has_died = |host| self.directory.has_died(host);
         let alive = |m: &Move| !self.directory.has_ended(m.vr) && !has_died(m.from) && !has_died(m.to);
         if !moves.iter().all(alive) || self.ending {
@@ -402,7 +403,7 @@ impl State {
         moves.iter().filter_map(|m| Some((m.vr, self.hosts.get(&m.to)?.place))).collect()
     }
 
-    /// The VMs that do not want to go, those first that have the least to do.
+    /// The VMs that do not want to leave, least loaded first.
     pub(super) fn staying(&self) -> Vec<Arc<Leased>> {
         let mut load: HashMap<HostId, usize> = HashMap::new();
         for (_, host) in self.directory.living() {
@@ -416,7 +417,7 @@ impl State {
         staying
     }
 
-    /// Those of a host, dealt out to others in turn.
+    /// Distributes the VRs of a host over other hosts in turn.
     fn spread(&self, from: Option<HostId>, to: &[HostId]) -> Vec<(VrId, HostId)> {
         let there = self.directory.living().filter(|(_, host)| Some(*host) == from).map(|(vr, _)| vr);
         let mut there: Vec<VrId> = there.filter(|vr| !self.making.contains(vr)).collect();
@@ -428,8 +429,9 @@ impl State {
         self.directory.living().all(|(_, at)| Some(at) != host)
     }
 
-    /// Has a VM, and all that it stands for, be another one from now on; which stays the program's own when the old one is given
-    /// back, if it was not leased to stand for others. What has changed, and whether nothing was said of it before.
+    /// Lets `new` stand for `old`, and for everything that `old` stands for. If `new` is one of the program's own VMs and
+    /// was not leased to stand for others, the program keeps it when `old` is given back. Returns the aliases that have
+    /// changed, and whether each is new.
     fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> Vec<(VmId, bool)> {
         if is_own && !self.aliases.values().any(|vm| *vm == new) {
             self.aliases.insert(new, new);
@@ -443,7 +445,7 @@ impl State {
         replaced
     }
 
-    /// Undoes that, but for what was given back meanwhile.
+    /// Undoes [`replace`](Self::replace), except for what was given back meanwhile.
     fn put_back(&mut self, old: VmId, replaced: Vec<(VmId, bool)>) {
         for (known, is_new) in replaced {
             if is_new {

@@ -1,4 +1,4 @@
-//! Mirrored VRs, over real connections: how they get twins, and how those take over.
+//! Mirrored VRs over real connections: how they get twins, and how twins take over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,32 +17,33 @@ use crate::state::Takeover;
 use crate::state::migration::Purpose;
 use crate::state::takeover::Action;
 
-/// After so long another twin is looked for if none could be made, and each time after twice as long.
+/// The first pause before another attempt to make a twin; doubled after each failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// But not after longer than this.
+/// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The mirrored VRs of the program.
 #[derive(Default)]
 pub(super) struct Mirrors {
-    /// Where the twin is; none at the moment for a VR that is to have one.
+    /// Where the twin of each mirrored VR is; `None` while it has none.
     twins: BTreeMap<VrId, Option<HostId>>,
-    /// Those that are being made, by the process that has died.
+    /// The takeovers under way, by the process that has died.
     takeovers: BTreeMap<HostId, (Takeover, Why)>,
 }
 
 impl Mirrors {
-    /// Whether a VR that is to have a twin has none at the moment.
+    /// Whether a VR should have a twin but has none at the moment.
     fn is_bare(&self, vr: VrId) -> bool {
         self.twins.get(&vr).is_some_and(Option::is_none)
     }
 
-    /// A VR that is to have a twin has none at the moment. False: it is to have none.
+    /// Notes that a VR has lost its twin. Returns `false` if it is not mirrored.
     fn lose_twin(&mut self, vr: VrId) -> bool {
         self.twins.get_mut(&vr).map(|twin| *twin = None).is_some()
     }
 
-    /// A process is gone, and with it twins: those that have lost theirs. Who was to have one and has ended with it needs none.
+    /// Removes the twins of a process that is gone, and returns the VRs that have lost theirs. A mirrored VR that has ended
+    /// with the process needs no twin any more.
     fn lose_host(&mut self, host: HostId, has_ended: impl Fn(VrId) -> bool) -> Vec<VrId> {
         let mut bare = Vec::new();
         self.twins.retain(|vr, twin| {
@@ -55,7 +56,7 @@ impl Mirrors {
         bare
     }
 
-    /// Whether a VR, or any, is between two lives.
+    /// Whether this VR, or any VR, is being taken over by its twin.
     pub(super) fn is_being_taken_over(&self, vr: Option<VrId>) -> bool {
         let concerns = |takeover: &Takeover| vr.is_none_or(|vr| takeover.concerns(vr));
         self.takeovers.values().any(|(takeover, _)| concerns(takeover))
@@ -63,7 +64,7 @@ impl Mirrors {
 }
 
 impl Program {
-    /// Gives a VR a twin on a VM, which is leased if it is not yet.
+    /// Gives a VR a twin on a VM, which is leased first if necessary.
     pub(super) async fn mirror(self: &Arc<Self>, vr: VrId, vm: VmInfo) -> Result<Migrated, MigrateError> {
         self.state().movable(vr)?;
         self.unless_recorded()?;
@@ -84,7 +85,8 @@ impl Program {
         Ok(mirrored)
     }
 
-    /// Tells all processes something about a VR, this one included. The state is held, so that all hear it in this order.
+    /// Sends a step to all processes, this one included. The state is locked, so all processes get such steps in the same
+    /// order.
     fn tell_all(self: &Arc<Self>, state: &State, step: &Step) {
         let live = state.hosts.iter().filter(|(id, _)| !state.directory.has_died(**id));
         for host in live.map(|(_, host)| host) {
@@ -97,7 +99,7 @@ impl Program {
         self.tell_step(self.node.place.host, 0, step);
     }
 
-    /// VRs have twins from now on. To be called while all are frozen.
+    /// Enters the twins of VRs, and tells all processes. Must be called while all are frozen.
     pub(super) fn enter_twins(self: &Arc<Self>, state: &mut State, twins: &[(VrId, HostId)]) {
         for (vr, twin) in twins {
             state.mirrors.twins.insert(*vr, Some(*twin));
@@ -106,7 +108,7 @@ impl Program {
         self.tell_all(state, &Step::Mirrored(pairs));
     }
 
-    /// A VR has ended: its twin is not needed any more.
+    /// Removes the twin of a VR that has ended.
     pub(super) fn end_twin(self: &Arc<Self>, vr: VrId) {
         let mut state = self.state();
         if state.mirrors.twins.remove(&vr).is_some() {
@@ -115,7 +117,7 @@ impl Program {
         }
     }
 
-    /// VRs live elsewhere now, and need new twins.
+    /// Makes new twins for mirrored VRs that have moved.
     pub(super) fn have_moved(self: &Arc<Self>, vrs: impl Iterator<Item = VrId>) {
         let bare: Vec<VrId> = {
             let mut state = self.state();
@@ -124,13 +126,13 @@ impl Program {
         bare.into_iter().for_each(|vr| self.mirror_anew(vr));
     }
 
-    /// Looks for another VM for the twin of a VR that has lost it, until there is one: VMs come and go, and a VR may be in the
-    /// middle of something that takes long.
+    /// Looks for another VM for the twin of a VR that has lost it, until it finds one: VMs come and go, and a VR may be
+    /// busy for a long time.
     pub(super) fn mirror_anew(self: &Arc<Self>, vr: VrId) {
         let program = Arc::downgrade(self);
         rt::spawn(async move {
             let (mut pause, mut told) = (PAUSE, false);
-            // It is not kept alive by this alone.
+            // This task alone does not keep the program alive.
             while let Some(this) = program.upgrade() {
                 let why = this.find_twin(vr).await;
                 let is_over = {
@@ -151,11 +153,11 @@ impl Program {
         });
     }
 
-    /// Mirrors a VR that has no twin on the first VM that it can be mirrored on. Why not on the last one of those.
+    /// Mirrors a VR that has no twin on the first VM where that works. If none does, returns the error of the last attempt.
     async fn find_twin(self: &Arc<Self>, vr: VrId) -> Option<MigrateError> {
         let (mut why, targets) = (None, self.state().staying());
         for target in targets {
-            // The program may have given it one meanwhile.
+            // The program may have given it a twin meanwhile.
             if !self.state().mirrors.is_bare(vr) {
                 return None;
             }
@@ -173,7 +175,7 @@ impl Program {
             match result {
                 Ok(mirrored) if mirrored.vrs == 0 => {}
                 Ok(_) | Err(MigrateError::Stopped | MigrateError::Ended(_)) => return None,
-                // All have stood still for that, and a VR may be busy for long.
+                // Every attempt stops all VRs, and a VR may be busy for a long time: give up for now.
                 Err(error @ MigrateError::Busy { .. }) => return Some(error),
                 Err(error) => {
                     tracing::warn!(%vr, %error, vm = target.info.name, "cannot mirror a VR there");
@@ -186,7 +188,8 @@ impl Program {
 
     // ---- taking over ----
 
-    /// A process is gone, of which all others have been told; these VRs of it have twins. Those that have lost their own.
+    /// Begins the takeovers after the death of a process, of which all others have been told; `heirs` says where the twins
+    /// of its VRs are. Returns the VRs that have lost their twins.
     pub(super) fn mourn(
         self: &Arc<Self>,
         state: &mut State,
@@ -209,7 +212,7 @@ impl Program {
         mirrors.lose_host(host, |vr| directory.has_ended(vr))
     }
 
-    /// A process has said what has arrived of a dead one.
+    /// Takes a process's report of what has arrived from a dead one.
     pub(super) fn mourned(self: &Arc<Self>, by: HostId, host: HostId, arrived: Counts) {
         let mut state = self.state();
         let actions =
@@ -234,7 +237,7 @@ impl Program {
                     let this = self.clone();
                     rt::spawn(async move {
                         let told = this.told(by, |ticket| ToHost::TakeOver { ticket, vr, arrived });
-                        // If that process dies, it is known in another way.
+                        // If that process dies, that is noticed elsewhere.
                         let Some(told) = told else { return };
                         let Ok(lives) = told.recv().await else { return };
                         this.lives(dead, vr, &lives.map_err(|error| error.to_string()));
@@ -260,7 +263,7 @@ impl Program {
         }
     }
 
-    /// The twin of a VR lives, or cannot.
+    /// Handles the outcome of a twin's attempt to take over.
     fn lives(self: &Arc<Self>, dead: HostId, vr: VrId, result: &Result<(), String>) {
         let is_bare = {
             let mut state = self.state();
@@ -272,7 +275,7 @@ impl Program {
                     (takeover.fails(vr), false)
                 }
             };
-            // Before anybody hears where it lives: whoever gives it a twin then has done so for good.
+            // Done before anybody is told where it lives, so as not to drop a twin that it is given then.
             let is_bare = lives && state.mirrors.lose_twin(vr);
             self.take_over(&mut state, dead, actions);
             is_bare
@@ -284,7 +287,7 @@ impl Program {
 }
 
 impl State {
-    /// Those VRs of a process that do not end with it, and where their twins are.
+    /// The VRs of a process that survive it, and where their twins are.
     pub(super) fn survivors(&self, host: HostId) -> BTreeMap<VrId, HostId> {
         if self.ending {
             return BTreeMap::new();
@@ -294,7 +297,7 @@ impl State {
         heirs.filter(|(_, heir)| *heir != host && !self.directory.has_died(*heir)).collect()
     }
 
-    /// Where mirrored VRs are, and where their twins.
+    /// The places of mirrored VRs and of their twins.
     pub(super) fn pairs(&self, twins: impl Iterator<Item = (VrId, HostId)>) -> Vec<(VrId, Pair)> {
         let place = |host: HostId| self.hosts.get(&host).map(|host| host.place);
         let pair = |(vr, twin): (VrId, HostId)| {
@@ -303,13 +306,13 @@ impl State {
         twins.filter_map(pair).collect()
     }
 
-    /// All of them, for a process that is new.
+    /// All such pairs, for a new process.
     pub(super) fn all_pairs(&self) -> Vec<(VrId, Pair)> {
         let twins = self.mirrors.twins.iter().filter_map(|(vr, twin)| Some((*vr, (*twin)?)));
         self.pairs(twins.filter(|(vr, _)| !self.directory.has_ended(*vr)))
     }
 
-    /// A VR that is found by name is there now.
+    /// Updates the place of a VR that is registered as a service.
     pub(super) fn place_services(&mut self, vr: VrId, place: Place) {
         for service in self.services.values_mut().filter(|service| service.vr == vr) {
             service.place = Some(place);
@@ -333,7 +336,7 @@ mod tests {
             BTreeSet::from([ended, lives])
         );
         assert!(mirrors.is_bare(ended) && mirrors.is_bare(lives) && !mirrors.is_bare(has_twin));
-        // The process that the first one lived in; of the end of the last one its twin is yet to hear.
+        // The first VR has ended with its process; the end of the last one is yet to be reported to its twin.
         assert!(mirrors.lose_host(HostId::fresh(), |vr| vr != lives).is_empty());
         assert!(!mirrors.is_bare(ended) && mirrors.is_bare(lives));
         assert_eq!(mirrors.twins.get(&has_twin), Some(&Some(hosts[1])));

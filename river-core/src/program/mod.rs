@@ -1,7 +1,7 @@
-//! The initiator's side of a program: its leases, its hosts, its directory, and the answers to what its VRs ask.
+//! The initiator's side of a program: its leases, its hosts, its directory, and the answers to its VRs' requests.
 //!
-//! Every request is served by a task of its own; the state they share is locked for moments only, never while a task
-//! waits. A host is declared dead here and nowhere else, so that all processes agree on it.
+//! Every request is served by its own task. The state that tasks share is locked only briefly, never while a task waits. A
+//! host is declared dead here and nowhere else, so that all processes agree on it.
 
 mod checkpoint;
 mod directory;
@@ -54,22 +54,22 @@ use pulse::DEAD;
 use recording::Recording;
 use vm_link::Leased;
 
-/// How long hosts may take to say their last words when the program ends.
+/// How long hosts may take to finish their output when the program ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 pub(crate) struct Program {
     pub(crate) node: Arc<Node>,
     pub(crate) tenant: Tenant,
-    /// Where the trace goes, if there is one.
+    /// Collects the trace, if the program is traced.
     collector: Option<Collector>,
     began: Instant,
     key: ClusterKey,
     reach: Reach,
     output: Output,
     state: Mutex<State>,
-    /// If all VRs are recorded to files.
+    /// Set if all VRs are recorded to files.
     recording: OnceLock<Recording>,
-    /// What serves connections and requests, and holds this; ended by `finish`.
+    /// The tasks that serve connections and requests. They hold this program, so `finish` cancels them.
     tasks: Mutex<Vec<rt::JoinHandle<()>>>,
 }
 
@@ -77,42 +77,43 @@ pub(crate) struct Program {
 struct State {
     vms: HashMap<VmId, Arc<Leased>>,
     turns: Turns,
-    /// VMs that were its own until they were lost: their names, and why.
+    /// Lost VMs that the program had leased: their names, and why they were lost.
     lost: HashMap<VmId, (String, Why)>,
     hosts: HashMap<HostId, Host>,
     directory: Directory,
-    /// Who waits to hear how a host died.
+    /// Tasks that wait to hear how a host died.
     verdicts: HashMap<HostId, Vec<rt::Sender<Why>>>,
     local_vms: Vec<Vm>,
     services: HashMap<(VmId, String), Service>,
     ending: bool,
     initiator: Option<VrId>,
     cut: Cut,
-    /// Who waits for hosts to send the ends of their recordings.
+    /// Tells the task that ends the recording which hosts have sent all of theirs.
     tapes: Option<rt::Sender<HostId>>,
-    /// VMs that the program knows from before it was restored, and what stands for each of them.
+    /// VMs that were replaced, when the program was restored or when they were drained, and the VM that stands for each of
+    /// them.
     aliases: HashMap<VmId, VmId>,
-    /// Who had ended before the program was restored.
+    /// VRs that had ended before the program was restored.
     past: HashMap<VrId, Why>,
     /// VRs that a host was told to make and has not confirmed.
     making: HashSet<VrId>,
-    /// VMs that want to go, and that River moves everything away from.
+    /// VMs that want to leave, and that everything is being moved away from.
     leaving: HashSet<VmId>,
     inspections: Inspections,
     mirrors: Mirrors,
 }
 
-/// Who waits to hear what hosts look like.
+/// Requests for the status of all hosts that are still being answered.
 #[derive(Default)]
 struct Inspections {
     next: u64,
     waiting: HashMap<u64, rt::Sender<(HostId, ProcessReport)>>,
 }
 
-/// A VR that is known by a name on its VM.
+/// A VR that is registered under a name on its VM.
 struct Service {
     vr: VrId,
-    /// None while it is being made.
+    /// `None` while it is being made.
     place: Option<Place>,
     /// Closed when it has been made.
     ready: rt::Receiver<()>,
@@ -184,20 +185,20 @@ impl Program {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the initiator, which lives in this process.
+    /// Registers the initiator's VR, which lives in this process.
     pub(crate) fn register(&self, vr: VrId) {
         let mut state = self.state();
         state.directory.enter(vr, self.node.place.host);
         state.initiator = Some(vr);
     }
 
-    /// Prolongs all leases again and again, and gives up VMs and hosts that are silent for too long.
+    /// Renews all leases periodically, and gives up VMs and hosts that have been silent for too long.
     async fn renew_leases(self: Arc<Self>) {
         let mut last = Instant::now();
         loop {
             rt::sleep(lease::RENEWAL).await;
             let now = Instant::now();
-            // This process may have been stopped itself.
+            // This process may have been suspended itself.
             let deaf = (now - last).saturating_sub(2 * lease::RENEWAL);
             last = now;
             let vms: Vec<Arc<Leased>> = {
@@ -222,7 +223,7 @@ impl Program {
 
     // ---- traces ----
 
-    /// Asks all hosts what their clocks say, if the program is traced.
+    /// Asks all hosts for their clock readings, if the program is traced.
     fn compare_clocks(&self) {
         if self.collector.is_some() {
             for to in self.state().live_hosts() {
@@ -231,8 +232,8 @@ impl Program {
         }
     }
 
-    /// Waits until the hosts of those VMs, which were told to stop, are gone: for a bounded time, but not while they hand over
-    /// their traces.
+    /// Waits until the hosts of those VMs, which were told to stop, are gone. The wait is bounded, but does not run out
+    /// while they are still handing over their traces.
     async fn wait_for_ends(&self, vms: &[Arc<Leased>]) {
         let all_gone = async {
             for vm in vms {
@@ -249,13 +250,13 @@ impl Program {
 
     // ---- the end ----
 
-    /// Whether a host has died of its own accord.
+    /// Whether a host has died unexpectedly.
     pub(crate) fn has_lost_a_host(&self) -> bool {
         self.state().directory.lost_hosts() > 0
     }
 
-    /// Ends everything that the program has started, and waits, for a bounded time, for the last words of its hosts. `Err`: the
-    /// trace could not be written.
+    /// Ends everything that the program has started, and waits, for a bounded time, for the last output of its hosts.
+    /// Returns an error if the trace could not be written.
     pub(crate) fn finish(&self) -> io::Result<()> {
         self.end_recording();
         let vms: Vec<Arc<Leased>> = {
@@ -297,7 +298,7 @@ impl Program {
 }
 
 impl State {
-    /// What stands for a VM.
+    /// The VM that stands for this one: the VM itself, unless it was replaced.
     fn alias(&self, vm: VmId) -> VmId {
         self.aliases.get(&vm).copied().unwrap_or(vm)
     }
@@ -313,9 +314,9 @@ impl State {
         })
     }
 
-    /// A VM is gone, unless it was given back before.
+    /// Notes that a VM is gone, unless it was given back before.
     fn lose(&mut self, vm: &Leased) {
-        // It may have refused the lease, and have granted another since.
+        // It may have refused this lease, and granted another one since.
         if !self.vms.get(&vm.info.id).is_some_and(|known| std::ptr::eq(&**known, vm)) {
             return;
         }
@@ -335,7 +336,7 @@ impl State {
     }
 }
 
-/// Binds where this process is to listen: beyond loopback only if it was told to reach further.
+/// Binds the listeners of this process: loopback only, unless it was told to reach further.
 fn listen_on(reach: &Reach) -> io::Result<Vec<std::net::TcpListener>> {
     let network = reach.listening();
     let listeners = control::bind(&network.addresses(), 0).map_err(|error| {

@@ -1,6 +1,6 @@
-//! What hosts print, on the initiator's terminal, with the VM's name in front.
+//! Prints the output of hosts on the initiator's terminal, prefixed with the VM's name.
 //!
-//! A thread of its own writes, since a terminal may stop reading, and the control plane must not stop with it.
+//! A separate thread writes, since a terminal may stop reading, and the control plane must not block on it.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};

@@ -1,11 +1,11 @@
-//! Where a process of the program is, as another one sees it. A machine has several addresses, and not every machine
-//! reaches it by each; all listeners of a process have the same port.
+//! The address of a process as another process sees it. A machine has several addresses, not all of which are reachable
+//! from every other machine. All listeners of a process have the same port.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::protocol::{NewVr, Pair, Place, Reply, Step, ToHost};
 
-/// From where a host sees the others.
+/// The point of view of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct View {
     /// The host's address, as the initiator knows it; loopback if it runs on the initiator's machine.
@@ -15,7 +15,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// A place, given as the initiator sees it.
+    /// Translates a place from the initiator's point of view to the host's.
     fn of(self, place: Place) -> Place {
         let there = place.address.ip();
         let seen = if there.is_loopback() {
@@ -30,7 +30,7 @@ impl View {
         Place { host: place.host, address: SocketAddr::new(seen, place.address.port()) }
     }
 
-    /// The same message as the host is to see it.
+    /// Translates the places in a message to the host's point of view.
     pub(super) fn translate(self, message: ToHost) -> ToHost {
         match message {
             ToHost::Reply { ticket, reply: Reply::At(place) } => {

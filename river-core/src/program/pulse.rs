@@ -1,13 +1,13 @@
-//! Whether a peer is still alive, judged by how long it has not been heard of. Suspicion is not death: a machine may be
-//! overloaded for a while.
+//! A failure detector: judges whether a peer is alive by how long it has been silent. Suspicion is not death: a machine may
+//! be overloaded for a while.
 //!
-//! A state machine without a clock: every call says what time it is.
+//! A state machine without a clock: the caller passes the current time.
 
 use std::time::{Duration, Instant};
 
-/// After so long a silence a peer is suspected, and said to be.
+/// After a silence of this length, a peer is suspected, and the user is told.
 pub(super) const SUSPECT: Duration = Duration::from_secs(3);
-/// After so long a silence a peer is dead, whatever it does later.
+/// After a silence of this length, a peer counts as dead, whatever it does later.
 pub(super) const DEAD: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Pulse {
     suspected: bool,
 }
 
-/// What has changed since the last look.
+/// What has changed since the last judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     None,
@@ -30,19 +30,19 @@ impl Pulse {
         Self { heard: now, suspected: false }
     }
 
-    /// Something was heard of the peer.
+    /// Notes a sign of life from the peer.
     pub(super) fn beat(&mut self, now: Instant) {
         self.heard = now;
     }
 
-    /// For how long nothing was heard of the peer, and whether that is suspicious.
+    /// How long the peer has been silent, and whether that is suspicious.
     pub(super) fn silence(&self, now: Instant) -> (Duration, bool) {
         let silence = now.saturating_duration_since(self.heard);
         (silence, silence >= SUSPECT)
     }
 
-    /// Judges the peer. `deaf` says how long this process itself has done nothing beyond its custom: what happened
-    /// meanwhile is no fault of the peer's.
+    /// Judges the peer. `deaf` is how much longer than usual this process itself was not running: silence during that time
+    /// is not held against the peer.
     pub(super) fn look(&mut self, now: Instant, deaf: Duration) -> Change {
         self.heard += deaf;
         let silence = now.saturating_duration_since(self.heard);

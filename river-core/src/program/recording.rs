@@ -1,4 +1,4 @@
-//! Recording all VRs of a program to files, by what their processes send now and then.
+//! Records all VRs of a program to files, from pieces that their processes send regularly.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,15 +17,15 @@ use crate::protocol::ToHost;
 use crate::rt;
 use crate::state::{Ran, append_tape, create_recording};
 
-/// How long a host may take to say what is left when the program ends.
+/// How long a host may take to send the rest of its recordings when the program ends.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// What a VR was told, encoded.
+/// The inputs of a VR, encoded.
 type Piece = (VrId, Vec<u8>);
 
 /// The files, and the thread that writes them.
 pub(super) struct Recording {
-    /// Taken, so that what is taken in order is handed over in order.
+    /// Locked while pieces are taken and handed over, so that both happen in the same order.
     to: Mutex<Option<crossbeam_channel::Sender<Piece>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
@@ -51,12 +51,12 @@ impl Recording {
     /// Appends to the recording of a VR.
     pub(super) fn append(&self, vr: VrId, bytes: Vec<u8>) {
         if let Some(to) = &*self.to.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Once it has failed nothing is recorded any more.
+            // After a failure, nothing more is recorded.
             let _ = to.send((vr, bytes));
         }
     }
 
-    /// Takes what VRs of this process were told.
+    /// Records the new inputs of this process's VRs.
     fn flush(&self, node: &Node) {
         let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(to) = &*to else { return };
@@ -65,7 +65,7 @@ impl Recording {
         }
     }
 
-    /// Waits until all is written.
+    /// Waits until everything is written.
     fn close(&self) {
         drop(self.to.lock().unwrap_or_else(PoisonError::into_inner).take());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -76,7 +76,7 @@ impl Recording {
 }
 
 impl Program {
-    /// Records all VRs that begin from now on to files.
+    /// Records to files all VRs that begin from now on.
     pub(crate) fn record(
         self: &Arc<Self>,
         directory: PathBuf,
@@ -110,14 +110,14 @@ impl Program {
         self.recording.get().is_some()
     }
 
-    /// A host has sent all that there was.
+    /// Notes that a host has sent the rest of its recordings.
     pub(super) fn tape_ends(&self, host: HostId) {
         if let Some(to) = &self.state().tapes {
             let _ = to.try_send(host);
         }
     }
 
-    /// Writes all that is left. The VRs are about to be stopped.
+    /// Writes the rest of the recording. The VRs are about to be stopped.
     pub(super) fn end_recording(&self) {
         let Some(recording) = self.recording.get() else { return };
         let (to, ends) = rt::unbounded();

@@ -1,4 +1,4 @@
-//! The answers to what the program's VRs ask.
+//! Answers the requests of the program's VRs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -15,12 +15,12 @@ use crate::program::{Program, Service, State, failed};
 use crate::protocol::{NewVr, Place, Reply, Request, ToHost};
 use crate::rt;
 
-/// What a VR that asks for a service finds.
+/// The state of a service that a VR asks for.
 enum Claim {
     There(VrId, Place),
-    /// The receiver is closed when the service has been made, or could not be.
+    /// It is being made. The receiver is closed when it has been made, or could not be.
     InTheMaking(rt::Receiver<()>),
-    /// Nothing: the asker makes it, and closes the sender then.
+    /// There is none: the requester makes it, and then closes the sender.
     Ours(rt::Sender<()>),
 }
 
@@ -50,7 +50,8 @@ impl Program {
         }
     }
 
-    /// Where a VR lives, or lived: a host that lives says itself that the VR has ended, after all that it had sent.
+    /// Where a VR lives, or lived. If it has ended but its host lives, the host itself reports the end, after everything
+    /// that the VR had sent.
     fn locate(&self, vr: VrId) -> Reply {
         let state = self.state();
         if let Some(why) = state.past.get(&vr) {
@@ -115,7 +116,7 @@ impl Program {
         if let Some(error) = failure {
             return Err(error);
         }
-        // By another request for the same: who has taken a VR over asks again for what that had asked for.
+        // Another request may be making them: a twin that has taken over a VR repeats the VR's requests.
         while order.iter().any(|vr| self.state().making.contains(vr)) {
             rt::sleep(Duration::from_millis(1)).await;
         }
@@ -137,7 +138,7 @@ impl Program {
         let made = loop {
             match self.find_service(&key, new.id) {
                 Claim::There(vr, place) => return Ok(vec![(vr, place)]),
-                // Another VR has just asked for it; look again when it is made, or could not be.
+                // Another VR has just asked for it: look again once it has been made, or could not be.
                 Claim::InTheMaking(ready) => drop(ready.recv().await),
                 Claim::Ours(made) => break made,
             }
@@ -178,7 +179,7 @@ impl Program {
             let started = vm.ensure_host(self, image).await;
             let host = started.map_err(|error| DeployError::Vm { vm: vm.info.name.clone(), error })?;
             self.unless_frozen().await;
-            // It may have been drained meanwhile: then another stands for it.
+            // The VM may have been drained meanwhile: then another one stands for it.
             let now = {
                 let state = self.state();
                 state.leased(state.alias(vm.info.id))?
@@ -209,14 +210,14 @@ impl Program {
         }
     }
 
-    /// Tells a host to make VRs. The receiver gets its confirmation, or is closed if the host dies.
+    /// Tells a host to make VRs. The receiver gets the host's confirmation, or is closed if the host dies.
     fn create(
         &self,
         host: HostId,
         mut vrs: Vec<NewVr>,
     ) -> Option<(Place, rt::Receiver<Result<(), DeployError>>)> {
         let state = self.state();
-        // Hosts do not know by which address others reach them.
+        // Hosts do not know the address at which others reach them.
         for new in &mut vrs {
             let parent = state.hosts.get(&new.parent_at.host).map(|host| host.place);
             new.parent_at = parent.unwrap_or(self.node.place);
@@ -226,7 +227,7 @@ impl Program {
         Some((place, self.told(host, |ticket| ToHost::Create { ticket, vrs })?))
     }
 
-    /// Tells a host something that it is to confirm. The receiver is closed if the host dies.
+    /// Sends a host a message that it must confirm. The receiver is closed if the host dies.
     pub(super) fn told(
         &self,
         host: HostId,
@@ -247,7 +248,7 @@ impl Program {
 }
 
 impl State {
-    /// Leaves those VRs that nobody has made yet, and enters them as about to be made on that host.
+    /// Keeps in `vrs` only those that nobody has made yet, and enters them as about to be made on that host.
     fn claim(&mut self, host: HostId, vrs: &mut Vec<NewVr>) -> Vec<VrId> {
         vrs.retain(|new| self.directory.host_of(new.id).is_none());
         let ids: Vec<VrId> = vrs.iter().map(|new| new.id).collect();
@@ -259,7 +260,7 @@ impl State {
     }
 }
 
-/// How many VMs this program may see at most: `RIVER_VMS`.
+/// The most VMs that this program may see: `RIVER_VMS`.
 fn vm_limit() -> Result<Option<u32>, DeployError> {
     match std::env::var("RIVER_VMS") {
         Err(_) => Ok(None),

@@ -1,4 +1,4 @@
-//! A program that goes on from a checkpoint: its VMs are found or replaced, and its VRs taken up again.
+//! Restarts a program from a checkpoint: finds or replaces its VMs, and restores its VRs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::state::{Content, Saved, SavedVm};
 use crate::vr::Vr;
 
 impl Program {
-    /// Takes up all VRs of a checkpoint; the initiator's, which is yet to run. All others wait until
+    /// Restores all VRs of a checkpoint, and returns the initiator's, which the caller runs. All others wait until
     /// [`thaw`](Self::thaw) is called.
     pub(crate) fn restore(self: &Arc<Self>, content: Content) -> Result<Vr> {
         let initiator = content.header.initiator;
@@ -44,8 +44,8 @@ impl Program {
         Ok(Vr::recorded(self.node.clone(), inbox, recorder))
     }
 
-    /// Lets the VRs of a restored program go on. Only then may it be checkpointed: what one checkpoint thaws another must not
-    /// have frozen.
+    /// Lets the VRs of a restored program go on. Only after that may it be checkpointed, or this would thaw what the
+    /// checkpoint has frozen.
     pub(crate) fn thaw(&self, initiator: VrId) {
         self.node.thaw(false);
         let hosts: Vec<HostId> = self.state().hosts.keys().copied().collect();
@@ -55,7 +55,7 @@ impl Program {
         self.register(initiator);
     }
 
-    /// Finds a VM for each of those that the program had: the same one, one of the same name, or any; several may share one.
+    /// Finds a VM for each one that the program had: the same one, one of the same name, or any; several may share one.
     async fn replace_vms(
         self: &Arc<Self>,
         old: &[SavedVm],
@@ -94,7 +94,7 @@ impl Program {
         }
         let now: HashMap<VmId, VmId> = pairs.into_iter().collect();
         let mut state = self.state();
-        // What was a replacement itself when the checkpoint was taken is replaced again.
+        // A VM that was itself a replacement when the checkpoint was taken is replaced again.
         let older = aliases.iter().filter_map(|(older, old)| Some((*older, *now.get(old)?)));
         state.aliases.extend(older);
         state.aliases.extend(now.iter().map(|(old, new)| (*old, *new)));
@@ -105,7 +105,7 @@ impl Program {
         self.try_allocate(vms, Count::AtLeast(1)).await.unwrap_or_default()
     }
 
-    /// Has the hosts take up the VRs. Until all are there nobody may be looked for.
+    /// Has the hosts restore the VRs. Until all are restored, no VR may be located.
     async fn take_up(
         self: &Arc<Self>,
         vrs: Vec<Saved>,
@@ -153,7 +153,7 @@ impl Program {
         Ok(())
     }
 
-    /// Those of the VRs that are new: a restored VR asks again for what it may have got before the checkpoint.
+    /// Filters out the VRs that exist already: a restored VR repeats requests that were served before the checkpoint.
     pub(super) fn unknown(&self, vrs: Vec<(VmId, NewVr)>) -> Vec<(VmId, NewVr)> {
         let state = self.state();
         let known = |vr: &VrId| state.directory.host_of(*vr).is_some() || state.past.contains_key(vr);
@@ -161,7 +161,7 @@ impl Program {
     }
 }
 
-/// The VMs to go on with, best first, as many as there were.
+/// The VMs to restart on, best first, at most as many as there were.
 fn choose(old: &[&VmInfo], found: Vec<VmInfo>) -> Vec<VmInfo> {
     let rank = |vm: &VmInfo| {
         let same = old.iter().any(|old| old.id == vm.id);
@@ -174,7 +174,7 @@ fn choose(old: &[&VmInfo], found: Vec<VmInfo>) -> Vec<VmInfo> {
     found
 }
 
-/// Who goes where: those who find their own VM, or one of its name, go there; the others are spread.
+/// Assigns a new VM to each old one: the same VM or one of the same name if there is one; the others are spread evenly.
 fn pair(old: &[&VmInfo], new: &[VmInfo]) -> Vec<(VmId, VmId)> {
     let mut load: Vec<usize> = vec![0; new.len()];
     let mut pairs = Vec::new();

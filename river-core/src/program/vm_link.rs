@@ -1,4 +1,4 @@
-//! A leased VM as its program sees it.
+//! A leased VM, as its program sees it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,19 +22,19 @@ use crate::status::LeasedStatus;
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long an executable may take to start and to report.
+/// How long an executable may take to start and to join the program.
 const START: Duration = Duration::from_secs(30);
 
-/// How a host ended that the program has dismissed, whatever ended it then.
+/// The reported end of a host that the program has dismissed, whatever ended it.
 const GIVEN_BACK: &str = "its VM was given back";
 
 /// A VM that this program holds.
 pub(crate) struct Leased {
     pub(crate) info: VmInfo,
-    /// This machine's address, as the VM knows it.
+    /// This machine's address, as the VM sees it.
     initiator: IpAddr,
     to: rt::Sender<ToVm>,
-    /// Answers of the VM to what was asked last.
+    /// The VM's answers to the last request.
     answers: rt::Receiver<FromVm>,
     link: Mutex<Link>,
     pulse: Mutex<Pulse>,
@@ -44,9 +44,9 @@ pub(crate) struct Leased {
 
 struct Link {
     host: HostState,
-    /// When the VM said that it has started the host.
+    /// When the VM reported that it had started the host.
     started: Option<Instant>,
-    /// Told, by being closed, when the host has reported or is gone.
+    /// Closed when the host has joined or is gone.
     changed: rt::Sender<()>,
     change: rt::Receiver<()>,
 }
@@ -112,7 +112,7 @@ impl Leased {
         Err(refusal)
     }
 
-    /// Gives the VM back, and ends the conversation: the VM closes the connection.
+    /// Gives the VM back and ends the conversation: the VM closes the connection.
     pub(crate) fn release(&self) {
         self.send(ToVm::Release);
         self.to.close();
@@ -130,7 +130,7 @@ impl Leased {
         }
     }
 
-    /// The same of something that may take long: waits for as long as the VM is heard of.
+    /// Waits for an answer that may take long: as long as the VM is heard from.
     async fn late_answer(&self) -> Result<FromVm, String> {
         loop {
             match rt::timeout(lease::RENEWAL, self.answers.recv()).await {
@@ -142,7 +142,7 @@ impl Leased {
         }
     }
 
-    /// The host's name, once one is being started.
+    /// The host's id, once it is being started.
     pub(crate) fn host(&self) -> Option<HostId> {
         match self.link().host {
             HostState::Starting(host) | HostState::Up(host) => Some(host),
@@ -150,13 +150,13 @@ impl Leased {
         }
     }
 
-    /// Whether a host runs there.
+    /// Whether a host runs on this VM.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.link().host, HostState::Up(_))
     }
 
-    /// Starts the program's host on this VM unless it runs, ships the image if the VM does not have it, and waits
-    /// until the host has reported.
+    /// Starts the program's host on this VM unless it runs already, ships the image if the VM does not have it, and waits
+    /// until the host has joined.
     pub(crate) async fn ensure_host(&self, program: &Program, image: &Image) -> Result<HostId, String> {
         let first = {
             let mut link = self.link();
@@ -179,7 +179,7 @@ impl Leased {
         }
         let change = self.link().change.clone();
         let reported = loop {
-            // Whoever starts it waits for the VM for as long as that is heard of; and so does who comes in between.
+            // The task that starts the host waits for as long as the VM is heard from; so do tasks that come in between.
             let started = self.link().started;
             let patience = started.map_or(lease::RENEWAL, |at| START.saturating_sub(at.elapsed()));
             match rt::timeout(patience, change.recv()).await {
@@ -233,12 +233,12 @@ impl Leased {
         Ok(())
     }
 
-    /// From where its host sees the others.
+    /// The point of view of its host.
     pub(super) fn view(&self) -> View {
         View { own: self.info.address.ip(), initiator: self.initiator }
     }
 
-    /// Where its host is to listen: where this process does if it is on the same machine, else where the VM does.
+    /// The addresses on which its host listens: this process's if it is on the same machine, otherwise those of the VM.
     fn listen_on(&self, program: &Program) -> Vec<IpAddr> {
         let own = self.info.address.ip();
         if own.is_loopback() {
@@ -248,7 +248,7 @@ impl Leased {
         }
     }
 
-    /// The host has reported.
+    /// Notes that the host has joined.
     pub(crate) fn joined(&self) {
         let mut link = self.link();
         if let HostState::Starting(host) = link.host {
@@ -264,7 +264,7 @@ impl Leased {
         }
     }
 
-    /// The first reason counts: what comes later is a consequence.
+    /// Notes that the host is gone. The first reason counts: later ones are consequences.
     pub(crate) fn host_gone(&self, why: &Why) {
         let mut link = self.link();
         if !matches!(link.host, HostState::Gone(_)) {
@@ -305,10 +305,11 @@ impl Leased {
                 Err(error) => break error.to_string(),
             }
         };
-        // With a VM goes its host, but a moment later it may still be heard of: by its lifeline, not by us.
+        // The host dies with its VM, but others may still hear from it for a short while: its lifeline ends it, not this
+        // process.
         self.host_is_gone(&program, &Why::LostLink { vm, error });
         program.state().lose(&self);
-        // A VM that is to end waits for that.
+        // A VM that is shutting down waits for this.
         self.to.close();
         drop(closing);
     }
@@ -330,12 +331,12 @@ impl Leased {
         }
     }
 
-    /// Waits until the VM has closed the connection, but not for long. False: it has not.
+    /// Waits, for a bounded time, until the VM has closed the connection. Returns `false` if it has not.
     pub(crate) async fn wait_for_close(&self) -> bool {
         rt::timeout(FAREWELL, self.closed.recv()).await.is_ok()
     }
 
-    /// Judges whether the VM is alive. True: it is dead.
+    /// Judges whether the VM is dead.
     pub(super) fn is_dead(&self, now: Instant, deaf: Duration) -> bool {
         let vm = &self.info.name;
         match self.pulse().look(now, deaf) {
@@ -351,13 +352,13 @@ impl Leased {
         false
     }
 
-    /// What it looks like.
+    /// The VM's status.
     pub(super) fn status(&self, now: Instant) -> LeasedStatus {
         let (silent, suspected) = self.pulse().silence(now);
         LeasedStatus { id: self.info.id, name: self.info.name.clone(), silent, suspected }
     }
 
-    /// Gives the VM up, which has been silent for too long. Should it wake it finds that the lease is over.
+    /// Gives up the VM, which has been silent for too long. If it wakes up, it finds that the lease is over.
     pub(super) fn give_up(&self, program: &Arc<Program>, error: String) {
         self.host_is_gone(program, &Why::LostLink { vm: self.info.name.clone(), error });
         self.release();

@@ -1,4 +1,4 @@
-//! What is said between the initiator and the hosts of a program.
+//! The messages between the initiator and the hosts of a program.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,41 +23,41 @@ pub(crate) enum ToHost {
         host: HostId,
         why: Why,
     },
-    /// A step of the checkpoint, or migration, of that number.
+    /// A step of the checkpoint, or migration, with this number.
     State {
         round: u64,
         step: Step,
     },
-    /// Takes up a VR, encoded as [`Saved`](crate::state::Saved), which then waits to be thawed.
+    /// Adopts a VR, encoded as [`Saved`](crate::state::Saved), which then waits to be thawed.
     Restore {
         ticket: u64,
         #[serde(with = "bytes_body")]
         vr: Vec<u8>,
     },
-    /// Keeps a VR, encoded in the same way, as the twin of one that lives elsewhere.
+    /// Stores a VR, encoded in the same way, as the twin of one that lives elsewhere.
     KeepTwin {
         ticket: u64,
         #[serde(with = "bytes_body")]
         vr: Vec<u8>,
     },
-    /// Lets the twin of a VR live, of which no more than so many envelopes have arrived, by receiver. Confirmed when it has run
-    /// through its log.
+    /// Lets the twin of a VR take over. `arrived` says how many of the VR's envelopes have arrived at each receiver.
+    /// Confirmed when the twin has replayed its log.
     TakeOver {
         ticket: u64,
         vr: VrId,
         arrived: Vec<(VrId, u64)>,
     },
-    /// Asks for what is left to be written to the recordings of its VRs.
+    /// Asks for everything that remains to be written to the recordings of its VRs.
     Tape,
-    /// Asks what the host's clock says, by which traces are compared. `asked`: what the initiator's said.
+    /// Asks for the host's clock, by which traces are compared. `asked` is the initiator's clock.
     Clock {
         asked: u64,
     },
-    /// What does the host look like?
+    /// Asks for the host's status.
     Inspect {
         ticket: u64,
     },
-    /// The program ends here. A host that is traced hands over what it has, and is told once more when all is there.
+    /// Ends the program here. A host that is traced sends its trace first, and is told once more when everything has arrived.
     Stop,
 }
 
@@ -90,20 +90,20 @@ pub(crate) enum FromHost {
         #[serde(with = "bytes_body")]
         piece: Vec<u8>,
     },
-    /// That was all; or what went wrong.
+    /// The end of the copies, or what went wrong.
     CopiesEnd {
         round: u64,
         result: Result<(), StateError>,
     },
-    /// To be appended to the recording of a VR.
+    /// Bytes to be appended to the recording of a VR.
     Taped {
         vr: VrId,
         #[serde(with = "bytes_body")]
         bytes: Vec<u8>,
     },
-    /// That was all that was asked for.
+    /// The end of what [`ToHost::Tape`] asked for.
     TapeEnd,
-    /// Answers [`ToHost::Clock`]: when the question was heard, and when this was said.
+    /// Answers [`ToHost::Clock`]: when the question was received, and when this answer was sent.
     Clock {
         asked: u64,
         heard: u64,
@@ -115,40 +115,40 @@ pub(crate) enum FromHost {
     },
     /// A [`Piece`](crate::trace::Piece) of the trace.
     Trace(#[serde(with = "bytes_body")] Vec<u8>),
-    /// That was all of it.
+    /// The end of the trace.
     TraceEnd,
 }
 
-/// What a process is to do for a checkpoint or a migration: see [`Coordination`](crate::state::Coordination) and
+/// What a process must do for a checkpoint or a migration: see [`Coordination`](crate::state::Coordination) and
 /// [`Migration`](crate::state::Migration).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     Freeze,
     Settle(Counts),
     Copy,
-    /// Copies these VRs, to be taken up elsewhere.
+    /// Copy these VRs, so that another process can adopt them.
     Give(Vec<VrId>),
-    /// Has the copies of these VRs end that it has taken up.
+    /// End the copies of these VRs that were adopted.
     Abandon(Vec<VrId>),
-    /// These VRs live there from now on.
+    /// These VRs live at these places from now on.
     Moved(Vec<(VrId, Place)>),
     /// These VRs have twins from now on.
     Mirrored(Vec<(VrId, Pair)>),
-    /// A VR has no twin any more; if it has ended: why.
+    /// A VR has no twin any more; if the VR has ended, this is why.
     Unmirrored(VrId, Option<Why>),
-    /// A process is gone on which these VRs were: see [`Takeover`](crate::state::Takeover).
+    /// The process of these VRs is gone: see [`Takeover`](crate::state::Takeover).
     Mourn(HostId, Vec<VrId>),
     Thaw {
-        /// Whether all that had been sent when all VRs were stopped has arrived.
+        /// Whether everything that had been sent when all VRs were stopped has arrived.
         settled: bool,
     },
 }
 
-/// What a process has done of it.
+/// The result of a [`Step`] in a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
     Frozen {
-        /// What its VRs have sent, and may not have arrived.
+        /// Envelopes that its VRs have sent, and that may not have arrived.
         sent: Counts,
         /// Its VRs that are not recorded, and their names.
         unrecorded: Vec<(VrId, String)>,
@@ -158,8 +158,8 @@ pub(crate) enum Report {
         /// VRs that had ended.
         ended: Vec<(VrId, Why)>,
     },
-    /// The copies have been sent; or why there are none.
+    /// The copies have been sent; or the reason why there are none.
     Given(Result<(), MigrateError>),
-    /// Nothing more of that process can arrive; and what has.
+    /// Nothing more of that process can arrive; these envelopes have.
     Mourned(HostId, Counts),
 }

@@ -1,4 +1,4 @@
-//! What a VR asks of its program, and the answers.
+//! The requests of a VR to its program, and the answers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::down::Why;
 use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{HostId, VmId, VrId};
 
-/// A VR that is to be made.
+/// A VR to be created.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct NewVr {
     pub(crate) id: VrId,
@@ -31,15 +31,15 @@ pub(crate) struct NewVr {
 pub enum KeepIn {
     /// In a directory of the initiator's machine.
     Directory(PathBuf),
-    /// In the memory of the program's VMs, twice: what one of them has of a checkpoint another one has as well.
+    /// In the memory of the program's VMs, twice: each part of a checkpoint is kept by two of them.
     Memory,
 }
 
-/// What a VR asks of its program. The initiator's process answers all of it.
+/// A request of a VR to its program. The initiator's process answers all of them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Locate(VrId),
-    /// The connection to a host failed: is the host dead, and how did it die?
+    /// The connection to a host failed. Asks whether the host is dead, and how it died.
     Verdict {
         host: HostId,
         error: String,
@@ -48,19 +48,19 @@ pub(crate) enum Request {
     Allocate {
         vms: Vec<VmInfo>,
         count: Count,
-        /// For how long to try again while others hold too many of them.
+        /// For how long to retry while other programs hold too many of them.
         patience: Duration,
     },
     StartLocal(usize),
     Release(Vec<VmId>),
     Deploy(Vec<(VmId, NewVr)>),
-    /// The VR of that name on that VM, or else this one.
+    /// Returns the VR with this name on this VM, or creates it from `new`.
     Service {
         vm: VmId,
         name: String,
         new: NewVr,
     },
-    /// Checkpoints the program; so many are kept.
+    /// Checkpoints the program; `keep` checkpoints are kept.
     Checkpoint {
         to: KeepIn,
         keep: usize,
@@ -69,7 +69,7 @@ pub(crate) enum Request {
         vr: VrId,
         vm: VmInfo,
     },
-    /// Gives the VR a twin on that VM.
+    /// Gives the VR a twin on this VM.
     Mirror {
         vr: VrId,
         vm: VmInfo,
@@ -94,13 +94,13 @@ pub(crate) enum Reply {
     Migrated(Result<Migrated, MigrateError>),
 }
 
-/// VRs that have moved to another VM.
+/// The result of moving VRs to another VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Migrated {
-    /// How many; 0 if the VR was there already.
+    /// How many VRs have moved; 0 if the VR was there already.
     pub vrs: usize,
-    /// What had to travel, in bytes.
+    /// How many bytes were transferred.
     pub bytes: u64,
     /// For how long the program's VRs were stopped.
     pub pause: Duration,
@@ -112,7 +112,7 @@ pub struct Migrated {
 pub struct Checkpoint {
     /// Its number in its directory, from 1; 0 if the program has just been restored from it.
     pub number: u64,
-    /// The program was restored from it: this is the same call, returning once more in another process.
+    /// Whether the program has been restored from it: this is the same call, returning again in another process.
     pub resumed: bool,
     /// Its size in bytes, without the image of the program.
     pub bytes: u64,
@@ -130,7 +130,7 @@ pub enum Count {
 }
 
 impl Count {
-    /// The smallest number that will do.
+    /// Returns the smallest number that is accepted.
     #[must_use]
     pub fn minimum(self) -> usize {
         match self {
@@ -138,7 +138,7 @@ impl Count {
         }
     }
 
-    /// The largest number that is of use, if there is one.
+    /// Returns the largest number that is of use, if there is one.
     #[must_use]
     pub fn maximum(self) -> Option<usize> {
         match self {

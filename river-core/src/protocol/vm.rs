@@ -1,4 +1,4 @@
-//! What is said between a VM and the program that leases it.
+//! The messages between a VM and the program that leases it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,10 +9,10 @@ use super::bytes_body;
 use crate::id::{HostId, ImageHash, ProgramId};
 use crate::status::VmStatus;
 
-/// Bytes of an image that travel at once.
+/// How many bytes of an image are sent at a time.
 const PIECE: usize = 256 << 10;
 
-/// An image in pieces, none of which is copied.
+/// Splits an image into pieces, without copying.
 pub(crate) fn pieces(image: &Bytes) -> impl Iterator<Item = Bytes> {
     (0..image.len()).step_by(PIECE).map(|start| image.slice(start..image.len().min(start + PIECE)))
 }
@@ -21,33 +21,33 @@ pub(crate) fn pieces(image: &Bytes) -> impl Iterator<Item = Bytes> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToVm {
     Acquire(Tenant),
-    /// Prolongs the lease; the VM answers that it is alive.
+    /// Renews the lease; the VM answers that it is alive.
     Renew,
     Start(HostSpec),
-    /// A piece of the image that the VM asked for, in order; empty: that was all.
+    /// A piece of the image that the VM asked for, in order; an empty one marks the end.
     Image(#[serde(with = "bytes_body")] Bytes),
     /// Ends the host, if any.
     EndHost,
     /// Ends the host, if any, and the lease.
     Release,
-    /// Ends the VM. Needs no lease: who has the key may.
+    /// Ends the VM. Needs no lease: anybody who has the key may do it.
     Stop,
-    /// Asks for the address of the initiator whose host runs here. Needs no lease either.
+    /// Asks for the address of the initiator of the host that runs here. Needs no lease either.
     FindInitiator,
-    /// Ends the VM as soon as no program has it any more, and asks the program that has it to give it back.
+    /// Ends the VM as soon as no program holds it, and asks the program that holds it to give it back.
     Drain,
-    /// Asks what it looks like. Needs no lease either.
+    /// Asks for the VM's status. Needs no lease either.
     Inspect,
-    /// Keep an image of a checkpoint, whose pieces follow as those of an executable do. On a connection of its own, for the
-    /// program that has the lease.
+    /// Stores an image of a checkpoint, whose pieces follow as those of an executable do. Sent on a connection of its own,
+    /// for the program that has the lease.
     Keep(KeptImage),
-    /// Which images of that run are kept? Needs no lease, and neither do the next ones.
+    /// Asks which images of this run are kept. This and the following requests need no lease.
     List(ProgramId),
     /// Asks for an image, in pieces.
     Fetch(KeptImage),
     /// Asks for an executable from the cache, in pieces.
     FetchProgram(ImageHash),
-    /// Drops the images of the run's checkpoints from that number on, up to before this one.
+    /// Drops the images of the run's checkpoints with the numbers from `from` up to, but not including, `before`.
     Forget {
         run: ProgramId,
         from: u64,
@@ -58,11 +58,11 @@ pub(crate) enum ToVm {
 /// A part of a checkpoint in the memory of VMs: the VRs of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptImage {
-    /// Whose: the same one for a program that goes on from a checkpoint as for the one that took it.
+    /// The run; a program that continues from a checkpoint has the same one as the program that took it.
     pub(crate) run: ProgramId,
     pub(crate) number: u64,
     pub(crate) part: u32,
-    /// How many parts make the checkpoint.
+    /// The number of parts of the checkpoint.
     pub(crate) parts: u32,
     pub(crate) length: u64,
 }
@@ -73,7 +73,7 @@ impl KeptImage {
     }
 }
 
-/// Who leases a VM.
+/// The program that leases a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tenant {
     pub(crate) program: ProgramId,
@@ -81,26 +81,26 @@ pub(crate) struct Tenant {
     pub(crate) name: String,
 }
 
-/// What a VM needs to know to start a host.
+/// What a VM must know to start a host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct HostSpec {
     pub(crate) host: HostId,
     pub(crate) image: ImageHash,
     pub(crate) image_len: u64,
     pub(crate) triple: String,
-    /// Where the host is to report.
+    /// The address to which the host reports.
     pub(crate) initiator: SocketAddr,
     pub(crate) initiator_host: HostId,
-    /// Where the host is to listen.
+    /// The addresses on which the host listens.
     pub(crate) listen: Vec<IpAddr>,
     pub(crate) args: Vec<Vec<u8>>,
     pub(crate) env: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) directory: Vec<u8>,
-    /// Whether its VRs are recorded if nothing else is said.
+    /// Whether its VRs are recorded by default.
     pub(crate) recoverable: bool,
-    /// Whether what is recorded is sent to the initiator, who writes it to files.
+    /// Whether records are sent to the initiator, which writes them to files.
     pub(crate) taped: bool,
-    /// If they are traced, how many events of each are kept.
+    /// How many events of each VR are kept, if the program is traced.
     pub(crate) trace: Option<u32>,
 }
 
@@ -109,38 +109,38 @@ pub(crate) struct HostSpec {
 pub(crate) enum FromVm {
     Alive,
     Acquired,
-    /// Another program holds the VM: its name.
+    /// Another program holds the VM; this is its name.
     Busy(String),
-    /// The VM does not have the image that it is to start.
+    /// The VM does not have the image that it has been asked to start.
     NeedImage,
     Started {
         shipped: bool,
     },
-    /// As the VM's machine sees it; none, if no host was started.
+    /// The address as the VM's machine sees it; `None` if no host was started.
     Initiator(Option<SocketAddr>),
-    /// The host cannot be started: why.
+    /// The host cannot be started; this is the reason.
     Refused(String),
-    /// A line that the host printed, without its end.
+    /// A line that the host printed, without its newline.
     Output {
         stderr: bool,
         #[serde(with = "bytes_body")]
         line: Vec<u8>,
     },
-    /// The host is gone, and how.
+    /// The host is gone; this is how it ended.
     Exited {
         how: String,
         last_lines: Vec<String>,
     },
-    /// The VM wants to go: the program is asked to give it back when it can.
+    /// Somebody wants the VM to end: the program is asked to give it back when it can.
     Leaving,
-    /// What the VM looks like.
+    /// The VM's status.
     Inspected(VmStatus),
-    /// There is room for an image; then: it is kept. Or why not.
+    /// Sent twice: there is room for an image; then, the image is stored. Or the reason why not.
     Kept(Result<(), String>),
-    /// What is kept of a run's checkpoints.
+    /// The images of a run's checkpoints that are kept.
     Images(Vec<KeptImage>),
-    /// A piece of what was fetched, in order; empty: that was all.
+    /// A piece of what was requested, in order; an empty one marks the end.
     Piece(#[serde(with = "bytes_body")] Bytes),
-    /// What was to be fetched is not there.
+    /// What was requested is not there.
     NotThere,
 }

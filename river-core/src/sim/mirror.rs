@@ -1,7 +1,7 @@
-//! Mirrored VRs on the simulated network: processes die, or are taken to be dead, at every step, and nothing of a VR that is
-//! taken over is lost, doubled, overtaken or said in two ways.
+//! Mirrored VRs on the simulated network: at every step processes may die, or be taken for dead, and nothing of a VR that is
+//! taken over may be lost, duplicated, overtaken or contradicted.
 //!
-//! The nodes, records, twins and takeovers are the real ones; VRs, the program's connections and its freezing are made here.
+//! The nodes, records, twins and takeovers are the real ones; VRs, the program's connections and freezing are simulated.
 
 mod program;
 mod vrs;
@@ -27,7 +27,7 @@ const SEEDS: u64 = 2_000;
 const STEPS: usize = 500;
 const HOSTS: usize = 5;
 const VRS: usize = 5;
-/// The first ones are mirrored.
+/// How many VRs are mirrored: the first ones.
 const MIRRORED: usize = 3;
 const CHANNEL: Channel = Channel::named("sim");
 
@@ -53,10 +53,10 @@ struct World {
     ids: Vec<VrId>,
     nodes: Vec<Arc<Node>>,
     notices: Vec<Receiver<Notice>>,
-    /// Those that still run somewhere, by process: one that is taken to be dead runs on.
+    /// VRs that still run, with their processes: a process that is taken for dead runs on.
     running: Vec<(usize, Running)>,
     killed: [bool; HOSTS],
-    /// Deaths that the program has yet to hear of, and how.
+    /// Deaths that the program has yet to hear of, and how they happened.
     unheard: Vec<(usize, Why)>,
     orders: Vec<VecDeque<Order>>,
     answers: Vec<VecDeque<Answer>>,
@@ -66,7 +66,7 @@ struct World {
     lost: [bool; VRS],
     dead: [bool; HOSTS],
     takeovers: BTreeMap<usize, (Takeover, Why)>,
-    /// What was ever sent with a number: (sender, receiver, number).
+    /// Everything that was ever sent, by (sender, receiver, number).
     said: HashMap<(VrId, VrId, u64), Bytes>,
 }
 
@@ -76,7 +76,7 @@ impl World {
         let net = Arc::new(SimNet::default());
         let hosts: Vec<HostId> = (0..HOSTS).map(|_| HostId::from_uuid(rng.uuid())).collect();
         let ids: Vec<VrId> = (0..VRS).map(|_| VrId::from_uuid(rng.uuid())).collect();
-        // Who is dead is told by the program alone.
+        // Only the program decides which processes are dead.
         let answer: Arc<dyn Fn(Request) -> Option<Reply> + Send + Sync> =
             Arc::new(|_| Some(Reply::Gone(Why::ProgramEnded)));
         let (nodes, notices): (Vec<_>, Vec<_>) =
@@ -160,7 +160,7 @@ impl World {
 
     // ---- processes ----
 
-    /// A process dies; or is taken to be dead.
+    /// A process dies, or is taken for dead.
     fn strike(&mut self, host: usize) {
         if self.killed[host] {
             return;
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// Lets everything arrive that is under way.
+    /// Lets everything in transit arrive.
     fn settle(&mut self) {
         loop {
             while let Some((from, to)) = self.net.busy().first().copied() {
@@ -243,7 +243,7 @@ impl World {
         }
     }
 
-    /// Everybody takes what has arrived.
+    /// All VRs take what has arrived.
     fn finish(&mut self) {
         while !self.unheard.is_empty() {
             self.learn_of_a_death();

@@ -1,4 +1,4 @@
-//! Where a record begins: a VR at a safepoint, or before its first call.
+//! The starting point of a record: a VR at a safepoint, or before its first call.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::code::CodePtr;
 use crate::id::{ProgramId, VrId};
 use crate::mailbox::Queue;
 
-/// All of a VR but its thread.
+/// The whole state of a VR except its thread.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Base {
-    /// The VR's value, or what it gave to its last safepoint.
+    /// The VR's value, or the value passed to its last safepoint.
     #[serde(with = "codec::octets")]
     pub(crate) state: Bytes,
-    /// How many safepoints there were; 0: the VR starts from its beginning.
+    /// The number of safepoints so far; 0 if the VR starts from its beginning.
     pub(crate) safepoints: u64,
     /// What has arrived and was not received.
     #[serde(with = "codec::QueueBody")]
@@ -26,13 +26,13 @@ pub(crate) struct Base {
     /// The numbers of the next envelopes to and from each VR.
     pub(crate) sent: Vec<(VrId, u64)>,
     pub(crate) received: Vec<(VrId, u64)>,
-    /// Whose end is to be reported to it.
+    /// VRs whose end must be reported to it.
     pub(crate) observed: Vec<VrId>,
     pub(crate) fresh_number: u64,
-    /// How many names it has given to others.
+    /// How many ids it has generated for other VRs.
     pub(crate) names: u64,
     pub(crate) random: Pcg64Mcg,
-    /// For how long it has been running.
+    /// How long it has been running.
     pub(crate) uptime: Duration,
 }
 
@@ -54,16 +54,16 @@ impl Base {
     }
 }
 
-/// What a VR is, whatever it has done.
+/// The identity of a VR, which does not depend on what it has done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Origin {
     pub(crate) id: VrId,
-    /// None: the initiator.
+    /// `None` for the initiator.
     pub(crate) parent: Option<VrId>,
-    /// What makes it of its state; none: the initiator's is in the program.
+    /// The code that makes it from its state; `None` for the initiator, whose code is in the program.
     pub(crate) code: Option<CodePtr>,
     /// Its type, for people.
     pub(crate) name: String,
-    /// What the program was called when the VR began.
+    /// The program's id when the VR began.
     pub(crate) program: ProgramId,
 }

@@ -1,4 +1,4 @@
-//! How what is recorded is written down: bytes as bytes, and payloads aligned again when they are read.
+//! Serialization of records: bytes as bytes, and payloads aligned again when they are read.
 
 use bytes::Bytes;
 use serde::de::{Deserializer, SeqAccess, Visitor};
@@ -67,7 +67,7 @@ pub(crate) enum EventBody {
     Stop,
 }
 
-/// Events in their order.
+/// A list of events.
 pub(crate) mod events {
     use super::*;
 
@@ -91,7 +91,7 @@ pub(crate) mod events {
                 f.write_str("events")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Event>, A::Error> {
-                // No memory is taken for what is only claimed to follow.
+                // Do not preallocate: the claimed length is untrusted.
                 let mut events = Vec::new();
                 while let Some(Owned(event)) = seq.next_element()? {
                     events.push(event);
@@ -103,7 +103,7 @@ pub(crate) mod events {
     }
 }
 
-/// Envelopes with their numbers of arrival.
+/// Envelopes with their arrival numbers.
 mod held {
     use super::*;
 

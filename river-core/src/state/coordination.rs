@@ -1,11 +1,11 @@
-//! The coordination of a checkpoint: a cut through all VRs of a program in which nothing is received that was not sent,
-//! and nothing that was sent is lost.
+//! The coordination of a checkpoint: a consistent cut through all VRs of a program, in which nothing is received that was
+//! not sent, and nothing that was sent is lost.
 //!
-//! 1. *Freeze*: every process stops its VRs at their next call, and says how many envelopes each VR has sent to each other.
-//!    What a VR computes until then nobody can see, so it counts as stopped at once.
-//! 2. *Settle*: every process waits until what was sent to its VRs has arrived in their queues.
+//! 1. *Freeze*: every process stops its VRs at their next call, and reports how many envelopes each VR has sent to each
+//!    other one. What a VR computes until then is invisible, so it counts as stopped at once.
+//! 2. *Settle*: every process waits until everything sent to its VRs has arrived in their queues.
 //! 3. *Copy*: every process copies the records and queues. That is the cut.
-//! 4. *Thaw*: the VRs go on; the copies are encoded and written meanwhile.
+//! 4. *Thaw*: the VRs go on, while the copies are encoded and written.
 //!
 //! If a process dies or does not answer in time, all others are thawed and there is no checkpoint. A state machine without
 //! sockets or clocks.
@@ -16,11 +16,11 @@ use crate::error::StateError;
 use crate::id::{HostId, VrId};
 use crate::protocol::{Counts, Report, Step};
 
-/// What is to be done.
+/// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Tell(HostId, Step),
-    /// The cut is made, and nothing has changed since; the copies are on their way.
+    /// The cut is complete and nothing has changed since; the copies are on their way.
     Made,
     Failed(StateError),
 }
@@ -38,7 +38,7 @@ pub(crate) struct Coordination {
     /// All processes of the program, with their names for people.
     hosts: BTreeMap<HostId, String>,
     phase: Phase,
-    /// Whose answer is missing.
+    /// Processes that have not answered yet.
     missing: BTreeSet<HostId>,
     sent: Counts,
     unrecorded: Vec<(VrId, String, HostId)>,
@@ -53,7 +53,7 @@ impl Coordination {
         (this, actions)
     }
 
-    /// A process has done what it was told. `home` says where a VR is, if it lives.
+    /// Takes a process's report that it has done a step. `home` says where a VR is, if it is alive.
     pub(crate) fn report(
         &mut self,
         from: HostId,
@@ -101,7 +101,7 @@ impl Coordination {
         self.phase = Phase::Settling;
         let mut expected: BTreeMap<HostId, Counts> = BTreeMap::new();
         for (to, from, count) in std::mem::take(&mut self.sent) {
-            // What was sent to those who have ended need not arrive.
+            // Envelopes to VRs that have ended need not arrive.
             if let Some(host) = home(to) {
                 expected.entry(host).or_default().push((to, from, count));
             }
@@ -111,7 +111,7 @@ impl Coordination {
         self.hosts.keys().map(settle).collect()
     }
 
-    /// A process is gone.
+    /// Notes that a process is gone.
     pub(crate) fn gone(&mut self, host: HostId, why: &str) -> Vec<Action> {
         match self.hosts.remove(&host) {
             Some(name) if self.phase < Phase::Over => self.fail(StateError::GivenUp(format!("{name} {why}"))),
@@ -119,7 +119,7 @@ impl Coordination {
         }
     }
 
-    /// It takes too long.
+    /// Gives up, since the current step takes too long.
     pub(crate) fn timed_out(&mut self) -> Vec<Action> {
         let missing: Vec<&str> =
             self.missing.iter().filter_map(|host| self.hosts.get(host)).map(String::as_str).collect();

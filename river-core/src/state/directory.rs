@@ -1,8 +1,8 @@
 //! A directory of checkpoints: `checkpoint-000007.river`, numbered, and the images that they need, named by their hashes.
 //!
-//! A checkpoint is written under another name, made durable, and then renamed: under its name there is always a whole one.
-//! The newest few are kept, and the images that they need. What nevertheless is broken is passed over for the one before.
-//! One process at a time writes there: what another one has left unfinished is removed.
+//! A checkpoint is written under a temporary name, made durable, and then renamed, so a file with the final name is always
+//! complete. The newest few checkpoints are kept, with the images that they need. If one is broken nevertheless, the one
+//! before it is used. Only one process at a time writes to the directory; it removes what others have left unfinished.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -19,12 +19,13 @@ use crate::error::StateError;
 use crate::id::{HostId, ImageHash, ProgramId};
 use crate::image::Image;
 
-/// How many checkpoints are kept if nothing else is said.
+/// How many checkpoints are kept by default.
 pub(crate) const KEEP: usize = 2;
 
-/// For which run of `river run` or `river restore` this process takes checkpoints: by that they are known from those of others.
+/// The run of `river run` or `river restore` for which this process takes checkpoints, which distinguishes them from those
+/// of other runs.
 const RUN: &str = "RIVER_CHECKPOINT_RUN";
-/// The port of VMs that `river run` has started for this run: nobody finds them there later.
+/// The port of VMs that `river run` has started just for this run: later, there are none on it.
 const OWN_PORT: &str = "RIVER_OWN_PORT";
 
 const DRAFT: &str = ".checkpoint-";
@@ -34,7 +35,7 @@ const IMAGE: &str = "image-";
 #[derive(Clone, Debug)]
 pub(crate) struct Directory(PathBuf);
 
-/// A checkpoint that is being written. Dropped, it leaves nothing behind.
+/// A checkpoint that is being written. Leaves nothing behind if it is dropped.
 pub(super) struct Draft {
     writer: Option<Writer<BufWriter<File>>>,
     directory: Directory,
@@ -63,7 +64,7 @@ impl Directory {
         self.0.join(format!("{IMAGE}{hash}"))
     }
 
-    /// The numbers of the checkpoints that are there, ascending.
+    /// The numbers of the checkpoints in the directory, ascending.
     pub(crate) fn numbers(&self) -> io::Result<Vec<u64>> {
         let mut numbers: Vec<u64> =
             self.names()?.iter().filter_map(|name| number_of(OsStr::new(name))).collect();
@@ -76,12 +77,12 @@ impl Directory {
         names.filter_map(Result::transpose).collect()
     }
 
-    /// That no other process takes checkpoints into it.
+    /// Checks that no other process takes checkpoints into it.
     pub(super) fn is_free(&self) -> Result<(), StateError> {
         lock::is_free(&self.0).map_err(|error| failed(&self.0, &error))
     }
 
-    /// Makes it, if need be, and makes it this process's: what others have left unfinished is removed.
+    /// Creates the directory if necessary and locks it for this process; removes what others have left unfinished.
     fn take(&self) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
         if lock::take(&self.0)? {
@@ -100,10 +101,10 @@ impl Directory {
         self.begin_as(number)
     }
 
-    /// Begins a checkpoint with that number.
+    /// Begins a checkpoint with this number.
     fn begin_as(&self, number: u64) -> Result<Draft, StateError> {
         let path = self.0.join(format!("{DRAFT}{number:06}.{}", std::process::id()));
-        // What VRs know is for the user who runs them only.
+        // The contents of VRs are private to the user who runs them.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let writer = file.and_then(|file| Writer::new(BufWriter::with_capacity(1 << 20, file)));
         match writer {
@@ -112,7 +113,7 @@ impl Directory {
         }
     }
 
-    /// Puts an image there, if it is not yet, and makes the directory if need be.
+    /// Stores an image unless it is there already, and creates the directory if necessary.
     pub(crate) fn keep_image(&self, hash: ImageHash, bytes: &[u8]) -> Result<(), StateError> {
         fs::create_dir_all(&self.0).map_err(|error| failed(&self.0, &error))?;
         let path = self.image_path(hash);
@@ -133,7 +134,7 @@ impl Directory {
         })
     }
 
-    /// The executable of that hash, if it is there and unchanged.
+    /// The path of the executable with this hash, if it exists and is unchanged.
     pub(crate) fn image(&self, hash: ImageHash) -> Result<PathBuf, StateError> {
         let path = self.image_path(hash);
         let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
@@ -141,12 +142,12 @@ impl Directory {
             return Err(failed(&path, &"the program's image was altered: its checksum is wrong"));
         }
         let permissions = fs::Permissions::from_mode(0o700);
-        // If it cannot be made executable, starting it says so.
+        // If it cannot be made executable, starting it will report that.
         let _ = fs::set_permissions(&path, permissions);
         Ok(path)
     }
 
-    /// Writes a checkpoint that was elsewhere, under its number.
+    /// Writes a checkpoint that was kept elsewhere, under its number.
     pub(crate) fn write(&self, number: u64, header: &Header, vrs: &[&[u8]]) -> Result<u64, StateError> {
         let mut draft = Box::new(self.begin_as(number)?);
         for saved in vrs {
@@ -155,8 +156,8 @@ impl Directory {
         store::Draft::publish(draft, header, KEEP)
     }
 
-    /// The newest checkpoint that is whole, its number, and what is wrong with those that are newer. Only those of that run
-    /// count, if one is given.
+    /// Returns the newest complete checkpoint, with its number and the errors of newer ones. If a run is given, only its
+    /// checkpoints count.
     pub(crate) fn latest(
         &self,
         of: Option<ProgramId>,
@@ -178,7 +179,7 @@ impl Directory {
         Err(broken.into_iter().next().unwrap_or_else(nothing))
     }
 
-    /// The checkpoint that is meant by the path of its file, or the newest one of a directory: as [`latest`](Self::latest).
+    /// Finds a checkpoint by the path of its file, or the newest one of a directory, like [`latest`](Self::latest).
     pub(crate) fn find(path: &Path) -> Result<(Self, u64, Content, Vec<StateError>), StateError> {
         if let (Some(number), Some(directory)) = (path.file_name().and_then(number_of), path.parent())
             && path.is_file()
@@ -198,7 +199,7 @@ impl Directory {
         content.map_err(|error| failed(&path, &error))
     }
 
-    /// Removes all but the newest, and the images that those do not need.
+    /// Removes all but the newest `keep` checkpoints, and the images that those do not need.
     fn prune(&self, keep: usize) -> Result<(), FileError> {
         let numbers = self.numbers()?;
         let (old, kept) = numbers.split_at(numbers.len().saturating_sub(keep.max(1)));
@@ -221,12 +222,12 @@ impl Directory {
     }
 }
 
-/// The number of a checkpoint, by the name of its file.
+/// Parses the number of a checkpoint from the name of its file.
 fn number_of(name: &OsStr) -> Option<u64> {
     name.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".river")?.parse().ok()
 }
 
-/// The environment that a program is to have again: without a port that was for this run only.
+/// The environment for restarting the program: without a port that was for this run only.
 fn lasting(environment: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let own = std::env::var_os(OWN_PORT).map(OsString::into_vec);
     let lasts = |(name, value): &&(Vec<u8>, Vec<u8>)| name != b"RIVER_PORT" || Some(value) != own.as_ref();
@@ -251,7 +252,7 @@ impl store::Draft for Draft {
         writer.vr(saved).map_err(|error| failed(&self.path, &error))
     }
 
-    /// Makes it durable, gives it its name, and removes old ones.
+    /// Makes the checkpoint durable, gives it its final name, and removes old ones.
     fn publish(mut self: Box<Self>, header: &Header, keep: usize) -> Result<u64, StateError> {
         let Some(mut writer) = self.writer.take() else { return Ok(0) };
         let header = Header { environment: lasting(&header.environment), ..header.clone() };
@@ -275,7 +276,7 @@ impl store::Draft for Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // After it was published there is nothing of this name.
+        // After publication, no file of this name exists.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -329,7 +330,7 @@ mod tests {
         assert_eq!(images(&taken(&[1, 1, 2, 2]).1), ["02"]);
     }
 
-    /// What a checkpoint needs that cannot be read nobody knows.
+    /// Nobody knows which image an unreadable checkpoint needs.
     #[test]
     fn no_image_is_removed_while_a_checkpoint_is_unreadable() {
         let (_scratch, directory) = taken(&[1, 2]);
@@ -367,7 +368,7 @@ mod tests {
         let directory = Directory::new(scratch.path());
         let unfinished = [".checkpoint-000009.1", ".image-1"].map(|name| scratch.path().join(name));
         unfinished.iter().for_each(|path| fs::write(path, "torn").unwrap());
-        // Another process: locks of two open files exclude each other, whoever has opened them.
+        // Stands for another process: locks of two open files exclude each other, whoever has opened them.
         let other = File::create(scratch.path().join(".lock")).unwrap();
         other.lock().unwrap();
         (&other).write_all(b"pi (process 1 on lab)").unwrap();
@@ -375,12 +376,12 @@ mod tests {
         assert!(error.contains("pi (process 1 on lab)"), "{error}");
         assert!(directory.is_free().unwrap_err().to_string().contains("pi (process 1 on lab)"));
         assert!(unfinished.iter().all(|path| path.exists()));
-        // Not only closed: a process that another test begins at this moment may have it open as well.
+        // Closing it is not enough: a process that another test starts at this moment may have inherited it.
         other.unlock().unwrap();
         directory.is_free().unwrap();
         directory.take().unwrap();
         assert!(!unfinished.iter().any(|path| path.exists()));
-        // Its own are not removed.
+        // Its own drafts are not removed.
         fs::write(&unfinished[0], "being written").unwrap();
         directory.take().unwrap();
         assert!(unfinished[0].exists());

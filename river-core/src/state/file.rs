@@ -1,4 +1,4 @@
-//! A checkpoint as a file: sections behind a magic number, and at the end the hash of all of it.
+//! The file format of checkpoints: sections behind a magic number, and a hash of all of it at the end.
 //!
 //! ```text
 //!  0  "RIVERCKP" | format u32
@@ -6,8 +6,8 @@
 //!     the last one, of kind 255, is the BLAKE3 hash of everything before it
 //! ```
 //!
-//! Little-endian. One section is the [`Header`], one may say for which run of `river run` it was taken, each other one is a VR.
-//! Nothing in the file is believed before the hash is right, which a torn or altered file has no chance of.
+//! Little-endian. One section is the [`Header`], one may name the run of `river run` that it was taken for, and every other
+//! one is a VR. Nothing in the file is trusted before the hash has been verified, which detects torn and altered files.
 
 use std::io::{self, Read, Seek, Write};
 use std::time::SystemTime;
@@ -27,10 +27,10 @@ const VR: u8 = 2;
 const RUN: u8 = 3;
 const END: u8 = 255;
 const HASH: usize = 32;
-/// Of the magic number and the format.
+/// The length of the magic number and the format.
 const START: usize = 12;
 
-/// What is known of the program besides its VRs.
+/// What is known about the program besides its VRs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) program: ProgramId,
@@ -44,9 +44,9 @@ pub(crate) struct Header {
     pub(crate) directory: Vec<u8>,
     pub(crate) initiator: VrId,
     pub(crate) vms: Vec<SavedVm>,
-    /// What stands for VMs of before an earlier restore.
+    /// Which VMs stand for those from before an earlier restore.
     pub(crate) aliases: Vec<(VmId, VmId)>,
-    /// On which VM each VR was; the initiator's is on none.
+    /// The VM that each VR was on; the initiator was on none.
     pub(crate) places: Vec<(VrId, VmId)>,
     pub(crate) ended: Vec<(VrId, Why)>,
     pub(crate) services: Vec<((VmId, String), VrId)>,
@@ -56,7 +56,7 @@ pub(crate) struct Header {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SavedVm {
     pub(crate) info: VmInfo,
-    /// It ran in the initiator's process, and went with it.
+    /// It ran in the initiator's process, and ended with it.
     pub(crate) local: bool,
 }
 
@@ -95,12 +95,12 @@ impl<W: Write> Writer<W> {
         Ok(self.section(HEADER, &bytes)?)
     }
 
-    /// Adds for which run of `river run` it is taken.
+    /// Adds the run of `river run` for which it is taken.
     pub(crate) fn run(&mut self, run: ProgramId) -> io::Result<()> {
         self.section(RUN, run.as_uuid().as_bytes())
     }
 
-    /// Adds a VR, as [`Saved::encode`] made it.
+    /// Adds a VR, encoded by [`Saved::encode`].
     pub(crate) fn vr(&mut self, saved: &[u8]) -> io::Result<()> {
         self.section(VR, saved)
     }
@@ -126,38 +126,38 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A checkpoint that was read, and is whole.
+/// A complete checkpoint that was read.
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) header: Header,
-    /// For which run of `river run` it was taken.
+    /// The run of `river run` for which it was taken.
     pub(crate) run: Option<ProgramId>,
     pub(crate) vrs: Vec<Saved>,
 }
 
-/// Reads a checkpoint from all of its bytes.
+/// Reads a checkpoint from the bytes of its file.
 pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
     let Part { header, run, vrs } = read_part(bytes)?;
     let vrs = vrs.into_iter().map(Saved::decode).collect::<Result<_, _>>()?;
     Ok(Content { header: header.ok_or(FileError::Torn)?, run, vrs })
 }
 
-/// What one part of a checkpoint holds: one of them has the header.
+/// The contents of one part of a checkpoint; one of the parts has the header.
 pub(crate) struct Part<'a> {
     pub(crate) header: Option<Header>,
     run: Option<ProgramId>,
-    /// As [`Saved::encode`] made them.
+    /// Encoded by [`Saved::encode`].
     pub(crate) vrs: Vec<&'a [u8]>,
 }
 
-/// Reads a part, which looks like a checkpoint but for the header.
+/// Reads a part, which has the same format as a checkpoint but may lack the header.
 pub(crate) fn read_part(bytes: &[u8]) -> Result<Part<'_>, FileError> {
     const END_SECTION: usize = 1 + 8 + HASH;
     let (start, _) = bytes.split_first_chunk().ok_or(FileError::Torn)?;
     check_start(start)?;
     let end = bytes.len().checked_sub(END_SECTION).ok_or(FileError::Torn)?;
     let (body, last) = bytes.split_at(end);
-    // The hash itself is not hashed, so it is compared before its section's head is looked at.
+    // The hash does not cover its own section, so compare it before looking at that section's head.
     if last[0] != END || blake3::hash(body).as_bytes()[..] != last[9..] {
         return Err(FileError::Torn);
     }
@@ -186,7 +186,8 @@ fn check_start(start: &[u8; START]) -> Result<(), FileError> {
     }
 }
 
-/// The header alone, unchecked: what need not be certain has not to read a file that is as large as all that VRs know.
+/// Reads only the header, without verifying the hash. That is enough where certainty is not needed, and avoids reading a
+/// file as large as the states of all VRs.
 pub(crate) fn read_header(mut file: impl Read + Seek) -> Result<Header, FileError> {
     let mut start = [0; START];
     file.read_exact(&mut start)?;

@@ -1,4 +1,4 @@
-//! The lines of a record: what a VR asks of the world and sends, and what it is told.
+//! The lines of a record: a VR's calls and sends, and its inputs.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::envelope::{Channel, Payload};
 use crate::id::VrId;
 use crate::mailbox::Selector;
 
-/// What a VR asks of the world: as much of it as tells one call from another.
+/// A call of a VR: as much of it as distinguishes it from other calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Call {
     Receive(Selector),
     TryReceive(Selector),
     Peek(Selector),
     Post(Selector),
-    /// A look at a posted receive.
+    /// A test of a posted receive.
     Test,
     /// A wait for a posted receive.
     Complete,
     Wait,
-    /// What waits in the queue.
+    /// A look at the queue.
     Queue,
     LimitQueue,
     Now,
@@ -36,7 +36,7 @@ pub(crate) enum Call {
     StartLocal,
     Leaving,
     Release,
-    /// With a hash of what is deployed.
+    /// With a hash of the VRs to be deployed.
     Deploy(u64),
     Service(u64),
     Checkpoint,
@@ -44,20 +44,20 @@ pub(crate) enum Call {
     Mirror,
 }
 
-/// One of them.
+/// One line of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Line {
     Call(Call),
-    /// So many of the events arrived during the call above.
+    /// This many of the events arrived during the call above.
     Arrived(u32),
     /// The call above found nothing in time.
     TimedOut(Duration),
     Sent(Sent),
     /// The send above was not accepted.
     Refused(Refusal),
-    /// The call above, which waits, looked once more: handlers may have run.
+    /// The call above, which waits, has checked once more: handlers may have run.
     Again,
-    /// It asked for how long it has been running, and that was it.
+    /// The VR asked how long it has been running; this was the answer.
     Uptime(Duration),
     /// What the call above returned.
     Answer(#[serde(with = "codec::octets")] Bytes),
@@ -71,7 +71,7 @@ pub(crate) enum Refusal {
     Full,
 }
 
-/// A send, by what tells it from another.
+/// A send: as much of it as distinguishes it from other sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(super) to: VrId,
@@ -86,20 +86,20 @@ impl Sent {
         Self { to, channel, lane, len: payload.len() as u64, hash: hash(payload) }
     }
 
-    /// Whether they can differ in their bytes only.
+    /// Whether the two can differ only in the bytes of their payloads.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         Self { hash: other.hash, ..*self } == *other
     }
 }
 
-/// Payloads up to here are hashed whole.
+/// Payloads up to this length are hashed whole.
 const WHOLE: usize = 4 << 10;
-/// Of longer ones so many blocks of so many bytes, spread evenly from the first byte to the last: a send must not cost more
-/// because it is recorded.
+/// Of longer payloads, this many blocks of this many bytes are hashed, spread evenly from the first byte to the last:
+/// recording must not make a send more expensive.
 const BLOCKS: usize = 32;
 const BLOCK: usize = 128;
 
-/// Does not depend on how the payload is cut into parts.
+/// Hashes a payload, independently of how it is cut into parts.
 fn hash(payload: &Payload) -> u64 {
     let mut hasher = Xxh3Default::new();
     let len = payload.len();
@@ -115,7 +115,8 @@ fn hash(payload: &Payload) -> u64 {
 }
 
 impl Line {
-    /// Whether it says something that the VR could not know by itself. A look that does not wait says so by finding nothing.
+    /// Whether another run of the VR could not come to this line by itself. Calls that do not wait count, since they may
+    /// have found nothing.
     pub(super) fn is_told(&self) -> bool {
         match self {
             Line::Call(Call::Receive(_) | Call::Wait | Call::Complete) | Line::Sent(_) => false,
@@ -131,12 +132,12 @@ impl Line {
 }
 
 impl Call {
-    /// Whether others see that it is made.
+    /// Whether others can observe the call.
     pub(crate) fn reaches_out(&self) -> bool {
         self.is_done_once() || matches!(self, Call::Migrate | Call::Mirror)
     }
 
-    /// Whether the world may have changed by it before it is answered.
+    /// Whether the call may have side effects before it is answered.
     pub(super) fn is_done_once(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
-//! Who takes checkpoints into a directory: one process at a time.
+//! The lock of a checkpoint directory: only one process at a time writes checkpoints to it.
 //!
-//! A process has a directory from its first checkpoint there until it ends, in whatever way: what it has is the lock of a file
-//! beside the checkpoints, which the system releases. The file says for people who has it.
+//! A process holds a directory from its first checkpoint there until it ends, however it ends: it locks a file beside the
+//! checkpoints, and the system releases that lock. The file names the holder, for people.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -14,14 +14,15 @@ use crate::machine::process_name;
 
 const NAME: &str = ".lock";
 
-/// What this process has, by the device and the number of the file: a directory may have several names, and may be removed
-/// and made again. A file that is held open keeps its number for itself.
+/// The locks that this process holds, by device and inode of the file: a directory may have several names, and may be
+/// removed and created again. The inode of a file that is open is not reused.
 static HELD: Mutex<BTreeMap<(u64, u64), File>> = Mutex::new(BTreeMap::new());
 
-/// Makes a directory this process's. Whether it is so only now: what others had begun there nobody will end.
+/// Locks a directory for this process. Returns `true` if this process did not hold it before; drafts found there are
+/// orphaned then.
 ///
 /// # Errors
-/// `ResourceBusy` if another process has it; of the file.
+/// `ResourceBusy` if another process holds it; otherwise those of the lock file.
 pub(super) fn take(directory: &Path) -> io::Result<bool> {
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     let mut file = options().create(true).truncate(false).open(directory.join(NAME))?;
@@ -38,16 +39,16 @@ pub(super) fn take(directory: &Path) -> io::Result<bool> {
             return Ok(false);
         }
     }
-    // For people only.
+    // Only informative.
     let _ = file.set_len(0).and_then(|()| file.write_all(process_name().as_bytes()));
     held.insert(id, file);
     Ok(true)
 }
 
-/// That no other process has a directory now.
+/// Checks that no other process holds a directory now.
 ///
 /// # Errors
-/// `ResourceBusy` if one has it.
+/// `ResourceBusy` if one does.
 pub(super) fn is_free(directory: &Path) -> io::Result<()> {
     let Ok(mut file) = options().open(directory.join(NAME)) else { return Ok(()) };
     match file.try_lock_shared() {

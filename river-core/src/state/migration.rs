@@ -1,15 +1,16 @@
-//! The coordination of a migration: VRs change their processes while all others stand still for a moment, so that no
-//! envelope is lost, doubled or overtaken.
+//! The coordination of a migration: VRs move to other processes while all others are stopped briefly, so that no envelope
+//! is lost, duplicated or overtaken.
 //!
-//! 1. *Freeze* and *settle*, as for a checkpoint: every process stops its VRs at their next call, and waits until all that was
-//!    sent to them has arrived. Then nothing is under way to the VRs that move, and nothing of theirs either.
-//! 2. *Give*: their processes encode them, and keep them, frozen.
-//! 3. *Take*: their new processes take them up, frozen.
-//! 4. *Commit*: if they are all there, and nobody of those who give and take has died. From here on they live there.
-//! 5. *Redirect*, and *thaw*: every process learns where they are before its VRs go on, and the old ones end unseen.
+//! 1. *Freeze* and *settle*, as for a checkpoint: every process stops its VRs at their next call, and waits until
+//!    everything sent to them has arrived. After that, nothing to or from the VRs that move is in flight.
+//! 2. *Give*: their processes encode them, and keep them frozen.
+//! 3. *Take*: their new processes restore them, frozen.
+//! 4. *Commit*, if all of them have been restored and no process that gives or takes has died. From here on, they live in
+//!    their new processes.
+//! 5. *Redirect* and *thaw*: every process learns their new places before its VRs go on, and the old VRs end unnoticed.
 //!
-//! Before the commit anything that goes wrong is undone: the copies end unseen, and the VRs go on where they were. A state
-//! machine without sockets or clocks.
+//! Any failure before the commit is undone: the copies end unnoticed, and the VRs go on where they were. A state machine
+//! without sockets or clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use crate::error::MigrateError;
 use crate::id::{HostId, VrId};
 use crate::protocol::{Counts, Report, Step};
 
-/// A VR that changes its process.
+/// A VR that moves to another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Move {
     pub(crate) vr: VrId,
@@ -25,25 +26,24 @@ pub(crate) struct Move {
     pub(crate) to: HostId,
 }
 
-/// What it is for.
+/// The purpose of copying VRs to other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The VRs live there from then on.
+    /// The VRs move: they live in the other processes from then on.
     Move,
-    /// They get twins there, and stay: nothing differs until the commit.
+    /// The VRs stay and get twins there; nothing differs until the commit.
     Mirror,
 }
 
-/// What is to be done.
+/// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Tell(HostId, Step),
-    /// That process is to take up the VR as it was given, and [`taken`](Migration::taken) is to be called then.
+    /// Have that process restore the VR from its copy, then call [`taken`](Migration::taken).
     Take(HostId, VrId),
-    /// Whether all who give and take are alive is to be looked up and [`decided`](Migration::decided), with nothing in
-    /// between.
+    /// Check whether all processes that give or take are alive, and call [`decided`](Migration::decided), atomically.
     Commit,
-    /// That process is to learn where the VRs are now.
+    /// Tell that process where the VRs are now.
     Redirect(HostId),
     Done,
     Failed(MigrateError),
@@ -65,16 +65,16 @@ pub(crate) struct Migration {
     /// All processes of the program, with their names for people.
     hosts: BTreeMap<HostId, String>,
     phase: Phase,
-    /// Whose answer is missing.
+    /// Processes that have not answered yet.
     missing: BTreeSet<HostId>,
-    /// What has not been taken up yet.
+    /// VRs that have not been restored yet.
     untaken: BTreeSet<VrId>,
     sent: Counts,
     unrecorded: Vec<(VrId, String, HostId)>,
 }
 
 impl Migration {
-    /// If nobody moves, all that was sent arrives.
+    /// Begins a migration. With no moves, it only makes sure that everything sent has arrived.
     pub(crate) fn begin(moves: Vec<Move>, hosts: BTreeMap<HostId, String>) -> (Self, Vec<Action>) {
         let (missing, untaken) = (BTreeSet::new(), BTreeSet::new());
         let (sent, unrecorded) = (Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ impl Migration {
         (this, actions)
     }
 
-    /// A process has done what it was told. `home` says where a VR is, if it lives.
+    /// Takes a process's report that it has done a step. `home` says where a VR is, if it is alive.
     pub(crate) fn report(
         &mut self,
         from: HostId,
@@ -133,7 +133,7 @@ impl Migration {
         self.missing = self.hosts.keys().copied().collect();
         let mut expected: BTreeMap<HostId, Counts> = BTreeMap::new();
         for (to, from, count) in std::mem::take(&mut self.sent) {
-            // What was sent to those who have ended need not arrive.
+            // Envelopes to VRs that have ended need not arrive.
             if let Some(host) = home(to) {
                 expected.entry(host).or_default().push((to, from, count));
             }
@@ -162,7 +162,7 @@ impl Migration {
         self.moves.iter().map(|m| Action::Take(m.to, m.vr)).collect()
     }
 
-    /// A VR was taken up, or could not be: why.
+    /// Notes that a VR was restored, or why it could not be.
     pub(crate) fn taken(&mut self, vr: VrId, result: Result<(), String>) -> Vec<Action> {
         if self.phase != Phase::Taking {
             return Vec::new();
@@ -178,7 +178,7 @@ impl Migration {
         vec![Action::Commit]
     }
 
-    /// The answer to [`Action::Commit`].
+    /// Takes the answer to [`Action::Commit`].
     pub(crate) fn decided(&mut self, all_alive: bool) -> Vec<Action> {
         if self.phase != Phase::Committing {
             return Vec::new();
@@ -193,7 +193,7 @@ impl Migration {
         actions
     }
 
-    /// A process is gone.
+    /// Notes that a process is gone.
     pub(crate) fn gone(&mut self, host: HostId, why: &str) -> Vec<Action> {
         match self.hosts.remove(&host) {
             Some(name) if self.phase < Phase::Over => {
@@ -203,7 +203,7 @@ impl Migration {
         }
     }
 
-    /// It takes too long.
+    /// Gives up, since the current step takes too long.
     pub(crate) fn timed_out(&mut self) -> Vec<Action> {
         let missing: Vec<&str> =
             self.missing.iter().filter_map(|host| self.hosts.get(host)).map(String::as_str).collect();

@@ -1,18 +1,19 @@
-//! The state of VRs: recorded, written down, and taken up again.
+//! The state of VRs: recorded, saved and restored.
 //!
 //! Rust cannot copy a stack to another process, so a VR is restored by running its `main` again from the last safepoint
-//! and telling it what it was told. `docs/guide/state.md` says what follows from that.
+//! with the inputs that it got before. `docs/guide/state.md` says what follows from that.
 //!
-//! * [`Record`]: what one VR was told, and replay with detection of divergence. Pure.
-//! * [`Base`], [`Origin`]: where a record begins, and whose it is.
-//! * [`Recorder`]: a record that the VR's thread writes and the control plane freezes and copies; [`Registry`]: those of a
-//!   process.
-//! * [`Coordination`]: how all processes of a program are frozen and copied at one moment. Pure.
-//! * [`Migration`]: how VRs change their processes. Pure.
-//! * [`Twin`]: how a mirrored VR is followed by another process, and taken over. Pure. [`Takeover`]: what its program does then. Pure.
-//! * [`Saved`]: a VR as it is written down; [`Store`]: where checkpoints are kept; [`Directory`]: those on disk;
-//!   [`lock`]: who writes there.
-//! * [`tape`]: a VR's record as it is written to a file while it grows; [`Recording`]: those of a program.
+//! * [`Record`]: the inputs of one VR, and their replay with detection of divergence. Pure.
+//! * [`Base`], [`Origin`]: where a record begins, and which VR it belongs to.
+//! * [`Recorder`]: a record that the VR's thread writes and the control plane freezes and copies; [`Registry`]: all
+//!   recorders of a process.
+//! * [`Coordination`]: freezes and copies all processes of a program in one consistent cut. Pure.
+//! * [`Migration`]: moves VRs between processes. Pure.
+//! * [`Twin`]: the standby copy of a mirrored VR in another process, which follows it and can take over. Pure.
+//!   [`Takeover`]: the program's side of that. Pure.
+//! * [`Saved`]: a VR in serialized form; [`Store`]: where checkpoints are kept; [`Directory`]: checkpoints on disk;
+//!   [`lock`]: which process may write there.
+//! * [`tape`]: a VR's record, written to a file while it grows; [`Recording`]: the tapes of a program.
 
 mod base;
 mod codec;

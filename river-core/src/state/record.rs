@@ -1,12 +1,12 @@
-//! The record of one VR: where it started from, and all that it has been told since.
+//! The record of one VR: its starting point, and all of its inputs since.
 //!
-//! A VR is deterministic between its calls, so `main`, run again from the same value and told the same things, makes the
-//! same calls and gets to the same place. The record holds what it is told, and a line for each call and each send, by
-//! which a second run is compared with the first. What a receive finds is not recorded, only what had arrived and during
-//! which call: the mailbox is deterministic too, and finds the same.
+//! A VR is deterministic between its calls, so if `main` is run again from the same value with the same inputs, it makes
+//! the same calls and gets to the same place. The record holds the inputs, and a line for each call and each send, with
+//! which a second run is compared. It does not hold what a receive found, only what had arrived and during which call: the
+//! mailbox is deterministic too, and finds the same again.
 //!
-//! No threads, no sockets, no clock. While lines are left the record *replays*: it answers, and nothing leaves the VR.
-//! When none is left it is *live*, and grows. Replaying and going on is the same object.
+//! No threads, no sockets, no clock. While lines are left, the record *replays*: it answers, and nothing leaves the VR.
+//! Once none is left, it is *live*, and grows. The same object does both.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,38 +22,39 @@ use crate::error::Divergence;
 use crate::id::{IdMap, VrId};
 use crate::inbox::{Event, Moment};
 
-/// What becomes of a send.
+/// What to do about a send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sending {
-    /// It was made before: this came of it.
+    /// It was made before, with this outcome.
     Made(Result<(), Refusal>),
-    /// It is to be made, with this number.
+    /// It must be made, with this number.
     Due(u64),
-    /// The VR has been taken over: whether it was made before, with this number, the receiver has to see.
+    /// The VR has been taken over, so the send may have been made before, with this number; the receiver recognizes a
+    /// duplicate.
     Again(u64),
 }
 
 /// The sends of a VR that is being taken over, by receiver.
 #[derive(Clone, Debug)]
 struct Resend {
-    /// So many are known to have arrived wherever they have to.
+    /// How many are known to have arrived everywhere they must.
     settled: IdMap<VrId, u64>,
-    /// So many have been run through.
+    /// How many have been replayed.
     next: IdMap<VrId, u64>,
 }
 
-/// What becomes of a receive that has found nothing yet.
+/// What to do about a receive that has found nothing yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
-    /// It waited so long, and then gave up.
+    /// It gave up after this time.
     TimedOut(Duration),
-    /// It looks once more.
+    /// It checks once more.
     Again,
-    /// The record ends here: it waits for real.
+    /// The record ends here: it really waits.
     Live,
 }
 
-/// A part of what a VR was told.
+/// A part of a VR's inputs.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
     lines: Vec<Line>,
@@ -66,7 +67,7 @@ impl Told {
         self.lines.is_empty()
     }
 
-    /// Whose envelopes it was told.
+    /// The senders of its envelopes.
     pub(crate) fn senders(&self) -> impl Iterator<Item = VrId> {
         self.events.iter().filter_map(|event| match event {
             Event::Envelope(envelope) => Some(envelope.src),
@@ -75,7 +76,7 @@ impl Told {
     }
 }
 
-/// What one line of a record says, for people and tools.
+/// The content of one line of a record, for people and tools.
 #[derive(Debug)]
 pub(crate) enum Said<'a> {
     Arrived(&'a [Event]),
@@ -96,15 +97,15 @@ pub(crate) struct Record {
     line: usize,
     #[serde(skip)]
     event: usize,
-    /// What was recorded after the next safepoint, and so on: of a recording, which is replayed from one to the other.
+    /// The records that follow the next safepoints, for a recording that is replayed from one safepoint to the next.
     #[serde(skip)]
     following: VecDeque<Record>,
-    /// Of a VR that was taken over here.
+    /// Set for a VR that was taken over by this process.
     #[serde(skip)]
     resend: Option<Box<Resend>>,
-    /// Of a VR that was taken over anywhere: no more than so many of its sends had arrived by then, by receiver.
+    /// If the VR was ever taken over: upper bounds of how many of its sends had arrived by then, by receiver.
     arrived: IdMap<VrId, u64>,
-    /// The numbers of the next envelopes to and from each VR, when all lines have been replayed.
+    /// The numbers of the next envelopes to and from each VR, after all lines have been replayed.
     sent: IdMap<VrId, u64>,
     received: IdMap<VrId, u64>,
 }
@@ -117,21 +118,22 @@ impl Record {
         Self { base, lines, events, line: 0, event: 0, following, resend, arrived, sent, received }
     }
 
-    /// One that replays the first, then what follows its last safepoint, and so on.
+    /// A record that replays the first one, then the one after the next safepoint, and so on.
     pub(crate) fn chain(stretches: impl IntoIterator<Item = Record>) -> Option<Self> {
         let mut stretches = stretches.into_iter();
         let first = stretches.next()?;
         Some(Self { following: stretches.collect(), ..first })
     }
 
-    /// What it sends is sent again from its beginning on, as far as need be: the VR is taken over.
+    /// Marks the VR as taken over: its sends are repeated from the beginning of the record, except those known to have
+    /// arrived.
     pub(crate) fn resend(&mut self, settled: IdMap<VrId, u64>, arrived: IdMap<VrId, u64>) {
         let next = self.base.sent.iter().copied().collect();
         self.resend = Some(Box::new(Resend { settled, next }));
         self.arrived = arrived;
     }
 
-    /// Whether this run of the VR has taken the place of another one.
+    /// Whether this run of the VR replaces another one.
     pub(crate) fn has_taken_over(&self) -> bool {
         self.resend.is_some()
     }
@@ -150,19 +152,19 @@ impl Record {
         (self.lines.len(), self.events.len())
     }
 
-    /// What was recorded behind so many lines and events.
+    /// What was recorded after the first `lines` and `events`.
     pub(crate) fn since(&self, lines: usize, events: usize) -> Told {
         let (lines, events) = (self.lines.get(lines..), self.events.get(events..));
         Told { lines: lines.unwrap_or_default().to_vec(), events: events.unwrap_or_default().to_vec() }
     }
 
-    /// Adds what is to be replayed.
+    /// Appends inputs to be replayed.
     pub(crate) fn extend(&mut self, told: Told) {
         self.lines.extend(told.lines);
         self.events.extend(told.events);
     }
 
-    /// Adds what the VR was told elsewhere, and counts what it has sent and received there.
+    /// Appends inputs that the VR got in another process, and counts what it has sent and received there.
     pub(crate) fn follow(&mut self, told: Told) {
         for line in told.lines {
             match &line {
@@ -176,7 +178,7 @@ impl Record {
         self.events.extend(told.events);
     }
 
-    /// Whether behind so many lines there is one that another run of the VR might not come to by itself.
+    /// Whether any line after the first `lines` is one that another run of the VR might not come to by itself.
     pub(crate) fn was_told_since(&self, lines: usize) -> bool {
         self.lines.iter().skip(lines).any(Line::is_told)
     }
@@ -186,7 +188,7 @@ impl Record {
         self.line
     }
 
-    /// What each line says.
+    /// The content of each line.
     pub(crate) fn said(&self) -> impl Iterator<Item = Said<'_>> {
         let mut events = &self.events[..];
         self.lines.iter().map(move |line| match line {
@@ -201,12 +203,12 @@ impl Record {
         })
     }
 
-    /// A line for people.
+    /// A line as text.
     pub(crate) fn line(&self, index: usize) -> Option<String> {
         self.lines.get(index).map(ToString::to_string)
     }
 
-    /// What the VR is in the middle of, if that is better not begun again elsewhere: an effect, or a question to the program.
+    /// The call that the VR is in, if that should not be repeated elsewhere: an effect, or a request to the program.
     pub(crate) fn is_busy_with(&self) -> Option<&Call> {
         match self.lines.last() {
             Some(Line::Call(call)) if self.is_live() && call.is_done_once() => Some(call),
@@ -224,12 +226,12 @@ impl Record {
         self.following.back().map_or(&self.sent, |last| &last.sent)
     }
 
-    /// The number of the next envelope from each VR, of those that the VR has looked at or may look at.
+    /// The number of the next envelope from each VR, counting those that the VR has looked at or may look at.
     pub(crate) fn received(&self) -> &IdMap<VrId, u64> {
         self.following.back().map_or(&self.received, |last| &last.received)
     }
 
-    /// The VR makes a call that arrivals or an answer may belong to. True: it is live.
+    /// Notes that the VR makes a call to which arrivals or an answer may belong. Returns whether it is live.
     pub(crate) fn call(&mut self, call: Call) -> Result<bool, Divergence> {
         if call != Call::Checkpoint {
             self.forgive();
@@ -247,8 +249,8 @@ impl Record {
         }
     }
 
-    /// What has arrived, for the call that was made last; `arrive` takes it from the inbox if the record is live. False:
-    /// nothing.
+    /// Returns the arrivals for the last call; if the record is live, `arrive` takes them from the inbox. Returns `None` if
+    /// nothing has arrived.
     pub(crate) fn arrivals(
         &mut self,
         events: &mut Vec<Event>,
@@ -256,7 +258,7 @@ impl Record {
     ) -> Option<Moment> {
         if !self.is_live() {
             let Some(&Line::Arrived(count)) = self.lines.get(self.line) else { return None };
-            // A record that makes no sense is found out by the next call.
+            // If the record is inconsistent, the next call detects that.
             let end = self.event + count as usize;
             events.extend_from_slice(self.events.get(self.event..end).unwrap_or_default());
             (self.line, self.event) = (self.line + 1, end);
@@ -267,12 +269,13 @@ impl Record {
         self.events.extend_from_slice(events);
         self.event = self.events.len();
         let count = events.len() as u32;
-        // A line of its own, though the one before may be one as well: a line never changes, as it may be on a tape already.
+        // A separate line, even if the one before is an arrival as well: a line never changes, since it may be on a tape
+        // already.
         self.append(Line::Arrived(count));
         Some(since)
     }
 
-    /// A receive that waits has found nothing in what had arrived.
+    /// Called by a waiting receive that has found nothing among the arrivals.
     pub(crate) fn blocked(&mut self) -> Result<Blocked, Divergence> {
         match self.lines.get(self.line) {
             None if self.is_live() => Ok(Blocked::Live),
@@ -288,17 +291,17 @@ impl Record {
         }
     }
 
-    /// A live receive looks once more, and handlers may have run meanwhile.
+    /// Notes that a live receive checks once more; handlers may have run meanwhile.
     pub(crate) fn again(&mut self) {
         self.append(Line::Again);
     }
 
-    /// A live receive has given up.
+    /// Notes that a live receive has given up.
     pub(crate) fn timed_out(&mut self, waited: Duration) {
         self.append(Line::TimedOut(waited));
     }
 
-    /// The VR sends something.
+    /// Notes that the VR sends something.
     pub(crate) fn send(&mut self, send: Sent) -> Result<Sending, Divergence> {
         self.forgive();
         if self.is_live() {
@@ -330,13 +333,13 @@ impl Record {
         Ok(if is_settled { Sending::Made(Ok(())) } else { Sending::Again(number) })
     }
 
-    /// The live send that was made last was not accepted.
+    /// Notes that the last send, a live one, was not accepted.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
         self.take_back();
         self.append(Line::Refused(refusal));
     }
 
-    /// The send that was made last does not count.
+    /// Uncounts the last send.
     fn take_back(&mut self) {
         if let Some(Line::Sent(sent)) = self.lines.last()
             && let Some(next) = self.sent.get_mut(&sent.to)
@@ -351,7 +354,7 @@ impl Record {
         }
     }
 
-    /// What the call that was made last returned; `None` if that is not known, so that it has to be made.
+    /// Returns the recorded result of the last call; `None` if there is none, so that the call must be made.
     pub(crate) fn recorded_answer(&mut self) -> Result<Option<Bytes>, Divergence> {
         match self.lines.get(self.line) {
             None if self.is_live() => Ok(None),
@@ -364,12 +367,12 @@ impl Record {
         }
     }
 
-    /// What the live call that was made last returned.
+    /// Records the result of the last call, a live one.
     pub(crate) fn answer(&mut self, answer: Bytes) {
         self.append(Line::Answer(answer));
     }
 
-    /// The VR asks for how long it has been running: `now`, if it is live. True: it is.
+    /// Answers how long the VR has been running: `now()` if it is live. Also returns whether it is.
     pub(crate) fn uptime(&mut self, now: impl FnOnce() -> Duration) -> Result<(Duration, bool), Divergence> {
         self.forgive();
         if self.is_live() {
@@ -384,14 +387,14 @@ impl Record {
         Ok((uptime, false))
     }
 
-    /// The VR's `main` has returned.
+    /// Notes that the VR's `main` has returned.
     pub(crate) fn finish(&mut self) -> Result<(), Divergence> {
         self.forgive();
         if self.is_live() { Ok(()) } else { Err(self.diverged("the end of `main`".into())) }
     }
 
-    /// Begins anew from a safepoint: all that was recorded before is not needed any more. The old record, whole; none if
-    /// the VR is just where this one began.
+    /// Starts over from a safepoint; nothing recorded before it is needed any more. Returns the complete old record, or
+    /// `None` if the VR is exactly where the record began.
     pub(crate) fn restart(&mut self, base: Base) -> Result<Option<Record>, Divergence> {
         if self.line == 0 && self.base.safepoints > 0 {
             return Ok(None);
@@ -399,8 +402,8 @@ impl Record {
         if self.line == self.lines.len()
             && let Some(mut next) = self.following.pop_front()
         {
-            // What takes over may have come to the same state in another way: a hash map in another order, say. What it does is
-            // compared all the same.
+            // A twin that takes over may have come to the same state in another way, such as with another order of a hash
+            // map. Its actions are compared all the same.
             if self.resend.is_none() && next.base.state != base.state {
                 self.following.push_front(next);
                 return Err(self.diverged("a safepoint with another state".into()));
@@ -419,8 +422,8 @@ impl Record {
         Ok(Some(std::mem::replace(self, next)))
     }
 
-    /// A VR that was checkpointed by itself, at once after a safepoint, may as well go on behind the checkpoint: where that
-    /// stands at the end of a loop, a run from the safepoint does not come by it.
+    /// Lets a VR that took a checkpoint itself, directly after a safepoint, also go on as if after the checkpoint: if the
+    /// checkpoint is at the end of a loop, a run from the safepoint does not come to it.
     fn forgive(&mut self) {
         if self.line == 0 && self.base.safepoints > 0 && self.lines == [Line::Call(Call::Checkpoint)] {
             self.lines.clear();
@@ -435,7 +438,7 @@ impl Record {
     fn diverged(&self, done: String) -> Divergence {
         let end = if self.following.is_empty() { "nothing" } else { "a safepoint" };
         let recorded = self.lines.get(self.line).map_or_else(|| end.into(), ToString::to_string);
-        // Their texts do not say what is deployed.
+        // The texts of calls do not say what is deployed.
         let done = if recorded == done { format!("{done} of something else") } else { done };
         Divergence { line: self.line as u64 + 1, safepoints: self.base.safepoints, recorded, done }
     }

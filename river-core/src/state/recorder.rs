@@ -1,8 +1,7 @@
-//! A record that two threads know: the VR's own, which makes calls, and the control plane's, which freezes and copies it.
+//! A record shared by two threads: the VR's own, which makes calls, and the control plane's, which freezes and copies it.
 //!
-//! A VR is frozen by its record alone: it stops at its next call on `Vr`, whatever it computes until then, and since
-//! nothing that it does in between can be seen from outside, it counts as stopped from the first moment on. So freezing
-//! takes a lock and waits for nobody.
+//! A VR is frozen by freezing its record: it stops at its next call on `Vr`. Whatever it computes until then is invisible
+//! from outside, so it counts as stopped from the first moment on. Freezing therefore takes a lock and waits for nobody.
 
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -28,10 +27,10 @@ pub(crate) struct Recorder {
     pub(crate) origin: Origin,
     guarded: Mutex<Guarded>,
     thawed: Condvar,
-    /// The twin has got what was sent to it, or there is none any more.
+    /// Notified when the twin has got the log, or when there is no twin any more.
     logged: Condvar,
     replay: Option<Replay>,
-    /// A send was recorded, and may yet be refused.
+    /// Whether a send was recorded that may yet be refused.
     undecided: AtomicBool,
 }
 
@@ -39,36 +38,36 @@ pub(crate) struct Recorder {
 struct Guarded {
     record: Record,
     frozen: bool,
-    /// The VR has ended, and how.
+    /// How the VR has ended, if it has.
     ended: Option<Why>,
-    /// It is of no more use: it has diverged.
+    /// Set if the VR has diverged from its record, which makes it useless.
     diverged: Option<Box<Divergence>>,
-    /// The VR lives on elsewhere: what this thread would do with it must not be seen.
+    /// The VR lives on elsewhere: nothing that this thread still does with it may become visible.
     abandoned: bool,
-    /// What is written to files, if the program is recorded there.
+    /// What remains to be written to files, if the program is recorded.
     tape: Option<Tape>,
-    /// If the VR is mirrored.
+    /// Set if the VR is mirrored.
     leader: Option<Leader>,
-    /// How many lines and events there were when the VR was copied last, to be taken up elsewhere.
+    /// How many lines and events there were when the VR was last copied for another process.
     given: (usize, usize),
 }
 
 impl Guarded {
-    /// Whether that twin is the VR's, and has not confirmed the log up to that number.
+    /// Whether this is the VR's twin and has not acknowledged the log up to that number.
     fn waits_for(&self, twin: HostId, number: u64) -> bool {
         let leader = self.leader.as_ref().filter(|leader| leader.twin() == twin);
         leader.is_some_and(|leader| !leader.is_acknowledged(number))
     }
 }
 
-/// A VR that is run again and never goes live.
+/// The options of a replay that never goes live.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    /// Called where the record ends, with what the VR wants there.
+    /// Called where the record ends, with what the VR is about to do there.
     pub(crate) end: fn(&str) -> !,
     /// Whether each line is printed.
     pub(crate) trace: bool,
-    /// Where the states are written that the VR gives to its safepoints, as JSON.
+    /// Where the states that the VR passes to its safepoints are written, as JSON.
     pub(crate) states: Option<PathBuf>,
 }
 
@@ -79,13 +78,13 @@ impl Recorder {
         Arc::new(Self::build(origin, record, frozen, None, None))
     }
 
-    /// One that is written to files as well; `vm` is where the VR is.
+    /// A recorder that also writes to a file; `vm` is where the VR is.
     pub(crate) fn taped(origin: Origin, record: Record, frozen: bool, vm: &str) -> Arc<Self> {
         let tape = Tape::new(&origin, vm, record.base());
         Arc::new(Self::build(origin, record, frozen, Some(tape), None))
     }
 
-    /// One that ends where the record ends.
+    /// A recorder that ends where the record ends.
     pub(crate) fn replaying(origin: Origin, record: Record, replay: Replay) -> Arc<Self> {
         Arc::new(Self::build(origin, record, false, None, Some(replay)))
     }
@@ -110,7 +109,7 @@ impl Recorder {
         self.lock().record.base().clone()
     }
 
-    /// The VR makes a call. True: it is live.
+    /// Notes that the VR makes a call. Returns whether it is live.
     pub(crate) fn call(&self, call: Call) -> Result<bool> {
         let mut text = String::new();
         if self.replay.is_some() {
@@ -119,7 +118,7 @@ impl Recorder {
         self.step(&text, |record| record.call(call))
     }
 
-    /// What has arrived for the call that was made last.
+    /// Returns what has arrived for the last call.
     pub(crate) fn arrivals(&self, events: &mut Vec<Event>, inbox: &Inbox) -> Option<Moment> {
         let mut guarded = self.open().ok()?;
         let before = guarded.record.position();
@@ -151,23 +150,23 @@ impl Recorder {
     pub(crate) fn send(&self, send: Sent) -> Result<Sending> {
         self.step("a send", |record| {
             let sending = record.send(send)?;
-            // With the lock held: who has frozen the VR and sees the send sees this as well.
+            // Under the lock, so that whoever freezes the VR and sees the send sees this as well.
             self.undecided.store(matches!(sending, Sending::Due(_)), SeqCst);
             Ok(sending)
         })
     }
 
-    /// The send that was made last was accepted or refused, and the record says so.
+    /// Notes that the last send was accepted, or refused and recorded as such.
     pub(crate) fn decided(&self) {
         self.undecided.store(false, SeqCst);
     }
 
-    /// Whether a send that the record has may not have been made.
+    /// Whether the record has a send that may not have been made.
     pub(crate) fn is_undecided(&self) -> bool {
         self.undecided.load(SeqCst)
     }
 
-    /// The send that was made last was not accepted: even a frozen VR's record says so, as it was made before.
+    /// Records that the last send was not accepted, even if the VR is frozen, since the send was made before.
     pub(crate) fn refused(&self, refusal: Refusal) {
         let mut guarded = self.lock();
         let before = guarded.record.position();
@@ -190,7 +189,7 @@ impl Recorder {
         self.step("a question for the time", |record| record.uptime(now))
     }
 
-    /// Begins anew from a safepoint.
+    /// Starts over from a safepoint.
     pub(crate) fn restart(&self, base: Base) -> Result<()> {
         let Some(before) = self.step("a safepoint", |record| record.restart(base))? else { return Ok(()) };
         let guarded = &mut *self.lock();
@@ -203,13 +202,13 @@ impl Recorder {
         Ok(())
     }
 
-    /// Something of the VR is about to be seen: what its twin, if it has one, has to get before.
+    /// Called before anything of the VR becomes visible; returns what its twin, if it has one, must get first.
     pub(crate) fn due(&self) -> Option<Shipment> {
         let Guarded { record, leader, .. } = &mut *self.lock();
         leader.as_mut()?.due(record)
     }
 
-    /// Waits until the twin has the log up to that number, or there is none any more.
+    /// Waits until the twin has the log up to that number, or until there is no such twin any more.
     pub(crate) fn wait_logged(&self, to: HostId, number: u64) {
         let mut guarded = self.lock();
         while guarded.waits_for(to, number) {
@@ -217,7 +216,7 @@ impl Recorder {
         }
     }
 
-    /// Whether this run of the VR has taken the place of another one.
+    /// Whether this run of the VR replaces another one.
     pub(crate) fn has_taken_over(&self) -> bool {
         self.lock().record.has_taken_over()
     }
@@ -228,7 +227,7 @@ impl Recorder {
         !self.lock().waits_for(to, number)
     }
 
-    /// Whether a replay has come to the end of the record, as the VR has.
+    /// Checks that a replay has come to the end of the record, as the VR has.
     pub(crate) fn replayed(&self) -> Result<()> {
         let mut guarded = self.lock();
         match guarded.diverged.take() {
@@ -237,13 +236,13 @@ impl Recorder {
         }
     }
 
-    /// If the states that are given to safepoints are wanted: where.
+    /// Where to write the states passed to safepoints, if they are wanted.
     pub(crate) fn states(&self) -> Option<&Path> {
         self.replay.as_ref()?.states.as_deref()
     }
 
-    /// The VR's `main` has returned, or panicked: why the VR ends. Waits while frozen: until then it has not ended. `None`: it has
-    /// not, as it lives on elsewhere.
+    /// Notes that the VR's `main` has returned or panicked, and returns why the VR ends. Waits while frozen: until then it
+    /// has not ended. Returns `None` if it has not, since it lives on elsewhere.
     pub(crate) fn finish(&self, why: Why) -> Option<Why> {
         let mut guarded = self.lock();
         while guarded.frozen && !guarded.abandoned {
@@ -259,7 +258,7 @@ impl Recorder {
         Some(why)
     }
 
-    /// One step of the VR. An error stays one.
+    /// Takes one step of the VR. An error is permanent.
     fn step<T>(
         &self,
         what: &str,
@@ -284,7 +283,7 @@ impl Recorder {
         result
     }
 
-    /// Something was recorded, or replayed.
+    /// Called after something was recorded or replayed.
     #[inline]
     fn done(&self, guarded: &mut Guarded, before: usize) {
         if let Some(tape) = &mut guarded.tape {
@@ -297,10 +296,10 @@ impl Recorder {
         }
     }
 
-    /// The record, as soon as it is not frozen. What is replayed has happened already and waits for nobody.
+    /// Locks the record once it is not frozen. What is replayed has happened already, so it does not wait.
     ///
-    /// Of a VR that lives on elsewhere the thread is unwound from here, without a report; what is called while it is unwound gets
-    /// an error, as a panic within a panic would end the process.
+    /// If the VR lives on elsewhere, its thread is unwound from here, without a report. Calls made while it unwinds get an
+    /// error, since a panic within a panic would end the process.
     fn open(&self) -> Result<MutexGuard<'_, Guarded>> {
         let mut guarded = self.lock();
         while guarded.frozen && guarded.record.is_live() && !guarded.abandoned {
@@ -333,13 +332,13 @@ impl Recorder {
         self.thawed.notify_all();
     }
 
-    /// Ends the VR's thread at its next call, whatever it is: it lives on elsewhere.
+    /// Ends the VR's thread at its next call, whichever that is: it lives on elsewhere.
     pub(crate) fn abandon(&self) {
         self.lock().abandoned = true;
         self.thawed.notify_all();
     }
 
-    /// The record, to be taken up elsewhere. `look` may refuse.
+    /// Copies the record for another process. `look` may refuse.
     pub(crate) fn give<E>(
         &self,
         look: impl FnOnce(&Record, Option<&Why>) -> std::result::Result<(), E>,
@@ -350,14 +349,14 @@ impl Recorder {
         Ok(guarded.record.clone())
     }
 
-    /// The VR has a twin in that process from now on, which has what was given last.
+    /// Notes that the VR has a twin in that process from now on, which has what was copied last.
     pub(crate) fn lead(&self, twin: HostId) {
         let mut guarded = self.lock();
         guarded.leader = Some(Leader::new(twin, guarded.given));
         self.logged.notify_all();
     }
 
-    /// The twin has the log up to that number.
+    /// Notes that the twin has the log up to that number.
     pub(crate) fn acknowledge(&self, twin: HostId, number: u64) {
         if let Some(leader) = self.lock().leader.as_mut().filter(|leader| leader.twin() == twin) {
             leader.acknowledge(number);
@@ -365,19 +364,19 @@ impl Recorder {
         self.logged.notify_all();
     }
 
-    /// The VR has no twin any more, if it is that one or none is named.
+    /// Removes the VR's twin, if it is this one or if none is named.
     pub(crate) fn unlead(&self, twin: Option<HostId>) {
         self.lock().leader.take_if(|leader| twin.is_none_or(|twin| leader.twin() == twin));
         self.logged.notify_all();
     }
 
-    /// What is to be written to the VR's file next; `None` if it is not written.
+    /// What to write to the VR's file next; `None` if it is not written to one.
     pub(crate) fn flush(&self) -> Option<Unwritten> {
         let Guarded { record, ended, tape, .. } = &mut *self.lock();
         tape.as_mut().map(|tape| tape.flush(record, ended.as_ref()))
     }
 
-    /// Looks at the record, and at how the VR has ended if it has.
+    /// Lets `look` inspect the record and, if the VR has ended, the reason.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&Record, Option<&Why>) -> R) -> R {
         let guarded = self.lock();
         look(&guarded.record, guarded.ended.as_ref())

@@ -1,7 +1,7 @@
 //! A recording of a program: a directory with the program's executable and a file for each VR.
 //!
-//! `recording.river` says what was run, `program` is the executable, whole, so that a debugger finds its symbols; each
-//! `vr-ID.tape` is one VR's [tape](super::tape).
+//! `recording.river` describes what was run, `program` is the complete executable, in which a debugger finds symbols, and
+//! each `vr-ID.tape` is one VR's [tape](super::tape).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -43,7 +43,7 @@ fn failed(path: &Path, error: &dyn std::fmt::Display) -> StateError {
     StateError::File { path: path.display().to_string(), error: error.to_string() }
 }
 
-/// Begins a recording. The directory is made; it must not hold another one.
+/// Begins a recording. Creates the directory, which must not hold a recording yet.
 pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
     let header = directory.join(HEADER);
     let begin = || {
@@ -55,7 +55,7 @@ pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
             ));
         }
         let executable = directory.join(PROGRAM);
-        // This very file, whatever has become of its name.
+        // The file that is running, whatever has become of its name.
         fs::copy("/proc/self/exe", &executable)?;
         let body = postcard::to_stdvec(ran).map_err(io::Error::other)?;
         private(&header)?.write_all(&[MAGIC, &blake3::hash(&body).as_bytes()[..], &body].concat())
@@ -63,7 +63,7 @@ pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
     begin().map_err(|error: io::Error| failed(&header, &error))
 }
 
-/// What VRs are told is for the user who runs them only.
+/// The inputs of VRs are private to the user who runs them.
 fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
@@ -98,11 +98,11 @@ pub struct Recording {
     ran: Ran,
     ids: Vec<VrId>,
     vrs: OnceLock<(Vec<RecordedVr>, Vec<StateError>)>,
-    /// What VRs have got, of those of which it was asked.
+    /// What VRs have received, for the VRs that were looked up.
     arrivals: Mutex<HashMap<VrId, Arc<Arrivals>>>,
 }
 
-/// What a VR has got of each other one, by number.
+/// What a VR has received from each other one, by number.
 type Arrivals = HashMap<VrId, BTreeMap<u64, Envelope>>;
 
 /// A VR of a recording.
@@ -113,17 +113,17 @@ pub struct RecordedVr {
     pub id: VrId,
     /// Its Rust type; "initiator" for the VR with which the program starts.
     pub name: String,
-    /// Who deployed it; none for the initiator.
+    /// The VR that deployed it; `None` for the initiator.
     pub parent: Option<VrId>,
-    /// The VM on which it was; in the initiator, the machine's name.
+    /// The VM on which it was; for the initiator, the machine's name.
     pub vm: String,
     /// How many safepoints it has made.
     pub safepoints: usize,
-    /// How many lines its record has: calls, sends, arrivals, answers.
+    /// The number of lines of its record: calls, sends, arrivals, answers.
     pub lines: usize,
-    /// How large its recording is.
+    /// The size of its recording, in bytes.
     pub bytes: u64,
-    /// How it ended; none if the recording ends before that.
+    /// How it ended; `None` if the recording ends before that.
     pub end: Option<String>,
 }
 
@@ -131,11 +131,11 @@ pub struct RecordedVr {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordedStep {
-    /// When, to some milliseconds.
+    /// When it happened, to a few milliseconds.
     pub time: SystemTime,
-    /// Counts the lines of the VR's record since its beginning.
+    /// The number of lines of the VR's record up to this one.
     pub line: usize,
-    /// What.
+    /// What happened.
     pub what: Happening,
 }
 
@@ -143,15 +143,15 @@ pub struct RecordedStep {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Happening {
-    /// It began, with a state of so many bytes.
+    /// It began, with a state of this many bytes.
     Began(usize),
-    /// It made the safepoint of that number, from 1, with a state of so many bytes.
+    /// It made the safepoint with this number, from 1, with a state of this many bytes.
     Safepoint(u64, usize),
-    /// An envelope arrived. When it was received is not recorded: the VR finds it again by itself.
+    /// An envelope arrived. When it was received is not recorded, since a replay finds that out again.
     Arrived(Envelope),
-    /// It sent an envelope; known if the receiver's recording holds it.
+    /// It sent an envelope, which is known only if the receiver's recording holds it.
     Sent(VrId, Option<Envelope>),
-    /// Anything else, for people.
+    /// Anything else, as text.
     Other(String),
     /// It ended.
     Ended(String),
@@ -161,7 +161,7 @@ impl Recording {
     /// Opens a recording.
     ///
     /// # Errors
-    /// [`StateError::File`] if there is none, or it makes no sense.
+    /// [`StateError::File`] if there is none, or if it is invalid.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StateError> {
         let directory = directory.as_ref().to_owned();
         let path = directory.join(HEADER);
@@ -181,7 +181,7 @@ impl Recording {
         Ok(Self { directory, ran, ids, vrs: OnceLock::new(), arrivals: Mutex::default() })
     }
 
-    /// The names of the VRs of which there is a recording, whole or not; in no order that means anything.
+    /// The ids of the VRs that have a recording, complete or not, in no meaningful order.
     #[must_use]
     pub fn ids(&self) -> &[VrId] {
         &self.ids
@@ -193,10 +193,10 @@ impl Recording {
         self.ran.initiator
     }
 
-    /// One VR. Reads its recording only.
+    /// Returns one VR. Reads only its recording.
     ///
     /// # Errors
-    /// [`StateError::File`] if that is missing, or not even its beginning is whole.
+    /// [`StateError::File`] if the recording is missing, or if not even its beginning is intact.
     pub fn vr(&self, id: VrId) -> Result<RecordedVr, StateError> {
         let (tape, bytes) = self.read(id)?;
         Ok(RecordedVr {
@@ -211,14 +211,14 @@ impl Recording {
         })
     }
 
-    /// The VRs, the initiator first, but for those that are [`broken`](Self::broken). Reads the recordings of all when it is
-    /// called first.
+    /// The VRs, the initiator first, except those that are [`broken`](Self::broken). The first call reads the recordings of
+    /// all of them.
     #[must_use]
     pub fn vrs(&self) -> &[RecordedVr] {
         &self.list().0
     }
 
-    /// What is wrong with recordings of VRs of which not even the beginning is whole: a full disk or a death came first.
+    /// The errors of recordings of which not even the beginning is intact, because of a full disk or an early death.
     #[must_use]
     pub fn broken(&self) -> &[StateError] {
         &self.list().1
@@ -283,7 +283,7 @@ impl Recording {
         Ok(self.read(vr)?.0)
     }
 
-    /// A tape, and how large its file is.
+    /// Reads a tape, and the size of its file.
     fn read(&self, vr: VrId) -> Result<(tape::Content, u64), StateError> {
         let path = path_of(&self.directory, vr);
         let bytes = fs::read(&path).map_err(|error| failed(&path, &error))?;
@@ -291,7 +291,8 @@ impl Recording {
         Ok((tape, bytes.len() as u64))
     }
 
-    /// All that happened to a VR, in order. Reads the recordings of all VRs that it sent something to, if they were not yet.
+    /// Returns everything that happened to a VR, in order. Reads the recordings of all VRs that it sent something to,
+    /// unless they have been read already.
     ///
     /// # Errors
     /// [`StateError::File`] if its recording is missing.
@@ -299,10 +300,10 @@ impl Recording {
         self.walk(vr, true)
     }
 
-    /// The same, but what it sent is not looked for: reads its own recording only.
+    /// Like [`steps`](Self::steps), but does not look up the envelopes that it sent: reads only its own recording.
     ///
     /// # Errors
-    /// [`StateError::File`] if that is missing.
+    /// [`StateError::File`] if its recording is missing.
     pub fn outline(&self, vr: VrId) -> Result<Vec<RecordedStep>, StateError> {
         self.walk(vr, false)
     }
@@ -348,7 +349,7 @@ impl Recording {
         Ok(steps)
     }
 
-    /// What a VR has got. Read once: many may have sent to it, each of them many times.
+    /// What a VR has received. Cached, as many VRs may have sent to it, each of them many times.
     fn arrivals(&self, to: VrId) -> Arc<Arrivals> {
         let mut known = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         known
@@ -358,7 +359,7 @@ impl Recording {
     }
 }
 
-/// What a VR has sent, found where it arrived.
+/// Looks up what a VR has sent, where it arrived.
 struct Sends<'a> {
     recording: &'a Recording,
     from: VrId,
@@ -373,7 +374,7 @@ impl Sends<'_> {
         self.recording.arrivals(to).get(&self.from)?.get(&(*number - 1)).cloned()
     }
 
-    /// The last send was not accepted, so the next one has its number.
+    /// Notes that the last send was not accepted, so the next one has its number.
     fn take_back(&mut self, steps: &mut [RecordedStep]) {
         if let Some(RecordedStep { what: Happening::Sent(to, envelope), .. }) = steps.last_mut()
             && let Some(next) = self.next.get_mut(to)

@@ -1,4 +1,4 @@
-//! The records of a process, and what the control plane does with all of them at once.
+//! The recorders of a process, and what the control plane does with all of them at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,19 @@ pub(crate) struct Registry(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     recorders: HashMap<VrId, Arc<Recorder>>,
-    /// VRs that are not recorded, and what they are.
+    /// VRs that are not recorded, and their types.
     unrecorded: HashMap<VrId, String>,
-    /// How much VRs that have ended had sent to others, until it is known that it has arrived.
+    /// How much VRs that have ended had sent to others, until it is known to have arrived.
     graves: HashMap<(VrId, VrId), u64>,
     frozen: bool,
-    /// VRs are recorded to files: what this VM is called.
+    /// Set if VRs are recorded to files: the name of this VM.
     taped: Option<String>,
-    /// What is to be written of VRs that have ended.
+    /// What remains to be written for VRs that have ended.
     last: Vec<(VrId, Unwritten)>,
 }
 
 impl Registry {
-    /// A VR begins, or goes on, that is recorded.
+    /// Adds a recorded VR that begins or goes on.
     pub(crate) fn add(&self, origin: Origin, record: Record) -> Arc<Recorder> {
         let mut inner = self.inner();
         let id = origin.id;
@@ -40,12 +40,12 @@ impl Registry {
         recorder
     }
 
-    /// From now on VRs that begin are recorded to files as well.
+    /// Lets VRs that begin from now on be recorded to files as well.
     pub(crate) fn tape(&self, vm: &str) {
         self.inner().taped = Some(vm.to_owned());
     }
 
-    /// What is to be appended to the files of VRs.
+    /// What to append to the files of VRs.
     pub(crate) fn flush(&self) -> Vec<(VrId, Vec<u8>)> {
         let (mut unwritten, recorders) = {
             let mut inner = self.inner();
@@ -57,17 +57,17 @@ impl Registry {
         bytes.filter(|(_, bytes)| !bytes.is_empty()).collect()
     }
 
-    /// A VR begins that is not recorded: a checkpoint has to know.
+    /// Adds a VR that is not recorded, which checkpoints must know about.
     pub(crate) fn add_unrecorded(&self, vr: VrId, name: &str) {
         self.inner().unrecorded.insert(vr, name.to_owned());
     }
 
-    /// VRs that are not recorded, and what they are.
+    /// VRs that are not recorded, and their types.
     pub(crate) fn unrecorded(&self) -> Vec<(VrId, String)> {
         self.inner().unrecorded.iter().map(|(vr, name)| (*vr, name.clone())).collect()
     }
 
-    /// A VR has ended, and everybody who has to know does.
+    /// Removes a VR that has ended, once everybody who must know does.
     pub(crate) fn remove(&self, vr: VrId) {
         let mut inner = self.inner();
         inner.unrecorded.remove(&vr);
@@ -78,7 +78,7 @@ impl Registry {
         });
     }
 
-    /// A VR lives on elsewhere, and takes with it how much it has sent.
+    /// Removes a VR that lives on elsewhere, which takes its counts of sends with it.
     pub(crate) fn forget(&self, vr: VrId) -> Option<Arc<Recorder>> {
         self.inner().recorders.remove(&vr)
     }
@@ -100,7 +100,7 @@ impl Registry {
         self.inner().frozen
     }
 
-    /// Whether somebody's last send may yet be refused: then it has not been sent.
+    /// Whether the last send of any VR may yet be refused, and so may not count.
     pub(crate) fn is_undecided(&self) -> bool {
         self.inner().recorders.values().any(|recorder| recorder.is_undecided())
     }
@@ -109,12 +109,12 @@ impl Registry {
         self.inner().recorders.get(&vr).cloned()
     }
 
-    /// Everybody's record.
+    /// All recorders.
     pub(crate) fn all(&self) -> Vec<Arc<Recorder>> {
         self.inner().recorders.values().cloned().collect()
     }
 
-    /// How much each VR here has sent to each other one, those included that have ended.
+    /// How much each VR of this process has sent to each other one, including VRs that have ended.
     pub(crate) fn sent(&self) -> Counts {
         let inner = self.inner();
         let mut sent: Counts = inner.graves.iter().map(|((from, to), sent)| (*to, *from, *sent)).collect();
@@ -124,7 +124,7 @@ impl Registry {
         sent
     }
 
-    /// All that was sent has arrived: who has ended need not be remembered.
+    /// Notes that everything sent has arrived, so VRs that have ended can be forgotten.
     pub(crate) fn settled(&self) {
         self.inner().graves.clear();
     }
@@ -143,7 +143,7 @@ mod tests {
     use crate::id::ProgramId;
     use crate::state::{Base, Refusal, Sending, Sent};
 
-    /// A process that says what its VRs have sent while a send is undecided says too much if it is refused.
+    /// If a process reported its VRs' sends while one is undecided, it would report one too many if that is refused.
     #[test]
     fn a_send_counts_before_it_is_made_and_is_undecided_until_then() {
         let (registry, id, to) = (Registry::default(), VrId::fresh(), VrId::fresh());
@@ -154,7 +154,7 @@ mod tests {
         for refused in [true, false] {
             assert!(!registry.is_undecided());
             assert_eq!(recorder.send(sent()), Ok(Sending::Due(0)));
-            // It stops here, at whatever moment that is.
+            // It stops here, whatever it is doing.
             registry.freeze();
             assert!(registry.is_undecided());
             assert_eq!(registry.sent(), [(to, id, 1)]);

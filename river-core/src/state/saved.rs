@@ -1,4 +1,4 @@
-//! A VR as it is written down.
+//! A VR in serialized form.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::record::Record;
 use crate::error::StateError;
 use crate::inbox::Event;
 
-/// All of a VR: it can be started anywhere from this, where its image is.
+/// Everything about a VR: it can be started from this wherever its image is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Saved {
     pub(crate) origin: Origin,
@@ -19,7 +19,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The VR as bytes.
+    /// Encodes the VR.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StateError> {
         postcard::to_stdvec(self).map_err(|error| StateError::Value {
             name: format!("VR {} ({})", self.origin.id.short(), self.origin.name),
@@ -27,7 +27,7 @@ impl Saved {
         })
     }
 
-    /// What [`encode`](Self::encode) made; it is replayed from its beginning.
+    /// Decodes what [`encode`](Self::encode) made; the VR is replayed from the beginning of its record.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
     }

@@ -1,24 +1,25 @@
-//! Where checkpoints are kept, as the one sees it who takes them.
+//! Storage for checkpoints, as seen by the code that takes them.
 
 use super::file::Header;
 use crate::error::StateError;
 use crate::id::HostId;
 use crate::image::Image;
 
-/// A place for checkpoints: a [directory](super::Directory), or the memory of VMs. All of it may block.
+/// Storage for checkpoints: a [directory](super::Directory), or the memory of VMs. Everything may block.
 pub(crate) trait Store: Send {
-    /// Begins a checkpoint of the program of that image. What can go wrong before VRs are stopped goes wrong here.
+    /// Begins a checkpoint of the program with that image. Whatever can fail before VRs are stopped fails here.
     fn begin(&self, image: &Image) -> Result<Box<dyn Draft>, StateError>;
 }
 
-/// A checkpoint that is being taken. Dropped, it leaves nothing behind.
+/// A checkpoint that is being taken. Leaves nothing behind if it is dropped.
 pub(crate) trait Draft: Send {
-    /// Its number, higher than those before it.
+    /// Its number, higher than that of any earlier one.
     fn number(&self) -> u64;
 
-    /// Adds a VR, as [`Saved::encode`](super::Saved::encode) made it, of that process.
+    /// Adds a VR of that process, encoded by [`Saved::encode`](super::Saved::encode).
     fn vr(&mut self, of: HostId, saved: &[u8]) -> Result<(), StateError>;
 
-    /// All VRs are there: from now on it can be gone on from, and all but the newest `keep` are retired. Its length in bytes.
+    /// Publishes the checkpoint, to which all VRs have been added: from now on it can be restored, and all but the newest
+    /// `keep` are retired. Returns its length in bytes.
     fn publish(self: Box<Self>, header: &Header, keep: usize) -> Result<u64, StateError>;
 }

@@ -1,4 +1,4 @@
-//! Checkpoints as those see them who did not take them: the `river` command, and tools.
+//! Checkpoints as the `river` command and other tools read them.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -10,7 +10,7 @@ use super::file::Content;
 use crate::error::StateError;
 use crate::id::{ProgramId, VrId};
 
-/// A whole checkpoint in a directory.
+/// A complete checkpoint in a directory.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stored {
@@ -34,7 +34,7 @@ pub struct Stored {
     pub vms: Vec<String>,
     /// Its VRs, the initiator first.
     pub vrs: Vec<StoredVr>,
-    /// What is wrong with newer ones.
+    /// The errors of newer checkpoints.
     pub broken: Vec<StateError>,
 }
 
@@ -46,40 +46,41 @@ pub struct StoredVr {
     pub id: VrId,
     /// Its Rust type; "initiator" for the VR with which the program starts.
     pub name: String,
-    /// The VM on which it was; none for the initiator.
+    /// The VM on which it was; `None` for the initiator.
     pub vm: Option<String>,
     /// How many safepoints it had made.
     pub safepoints: u64,
-    /// How many bytes its state had at the last one, or at its beginning.
+    /// The size of its state at the last safepoint, or at its beginning, in bytes.
     pub state: usize,
-    /// How much was recorded since: lines.
+    /// How many lines were recorded since.
     pub lines: usize,
-    /// Envelopes and notices that waited in its queue.
+    /// How many envelopes and notices were waiting in its queue.
     pub waiting: usize,
 }
 
 impl Stored {
-    /// Looks for the newest checkpoint that is whole, and reads it.
+    /// Finds the newest complete checkpoint, and reads it.
     ///
     /// # Errors
-    /// [`StateError::NoCheckpoint`] if there is none; [`StateError::File`] if none is whole, or the program's image beside it is
-    /// missing or altered.
+    /// [`StateError::NoCheckpoint`] if there is none; [`StateError::File`] if none is complete, or if the program's image
+    /// beside it is missing or altered.
     pub fn latest(directory: impl AsRef<Path>) -> Result<Self, StateError> {
         Self::newest(directory.as_ref(), None)
     }
 
-    /// The same among those that were taken for a run: by a program that has `RIVER_CHECKPOINT_RUN` set to its id.
+    /// Finds the newest complete checkpoint of one run, that is, of a program that has `RIVER_CHECKPOINT_RUN` set to its
+    /// id.
     ///
     /// # Errors
-    /// As of [`latest`](Self::latest); that there is no such directory means that nothing was taken for the run.
+    /// The same as for [`latest`](Self::latest); if there is no such directory, nothing was taken for the run.
     pub fn latest_of(directory: impl AsRef<Path>, run: ProgramId) -> Result<Self, StateError> {
         Self::newest(directory.as_ref(), Some(run))
     }
 
-    /// Whether a program can take checkpoints into a directory: one process at a time does, until it ends.
+    /// Checks that a program can take checkpoints into a directory: only one process at a time can, until it ends.
     ///
     /// # Errors
-    /// [`StateError::File`] if another one that is running does.
+    /// [`StateError::File`] if another running process does.
     pub fn can_be_taken_into(directory: impl AsRef<Path>) -> Result<(), StateError> {
         Directory::new(directory.as_ref()).is_free()
     }

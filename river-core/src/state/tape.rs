@@ -1,12 +1,12 @@
-//! A recording of one VR: all that it was told from its beginning to its end, in the order in which it happened.
+//! A recording of one VR: all of its inputs from its beginning to its end, in the order in which they came.
 //!
 //! ```text
 //!  0  "RIVERTAP" | format u32
 //! 12  chunks: length u64 | XXH3 of the bytes u64 | bytes: pieces, by postcard
 //! ```
 //!
-//! Little-endian. Chunks are appended while the VR runs. Each is whole or is passed over with all that follow, so a recording
-//! that was cut short by a death holds what had happened up to shortly before.
+//! Little-endian. Chunks are appended while the VR runs. A chunk that is not intact is ignored with everything after it, so
+//! a recording that was cut short by a death holds what had happened up to shortly before.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ const HEAD: usize = 16;
 pub(crate) struct Time(u64);
 
 impl Time {
-    /// To some milliseconds: an exact time would cost as much as a hand-off.
+    /// The current time, to a few milliseconds: an exact time would cost as much as handing over an envelope.
     pub(crate) fn now() -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         let time = Duration::try_from(time).unwrap_or_default();
@@ -43,20 +43,20 @@ impl From<Time> for SystemTime {
 
 #[derive(Serialize, Deserialize)]
 enum Piece {
-    /// The first: who it is, on which VM.
+    /// Comes first: the VR, and its VM.
     Begin {
         origin: Origin,
         vm: String,
         base: Base,
         at: Time,
     },
-    /// What it was told next, and when: from that line on, counted from the last safepoint, it was that time.
+    /// The next inputs and their times: each time holds from that line on, counted from the last safepoint.
     Told(Told, Vec<(u64, Time)>),
     Safepoint(Base, Time),
     End(Why, Time),
 }
 
-/// What a VR was told and has not been written yet.
+/// Inputs of a VR that have not been written yet.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
     pieces: Vec<Piece>,
@@ -79,9 +79,9 @@ impl Tape {
         Self { pieces: vec![Piece::Begin { origin, vm, base, at }], ..Self::default() }
     }
 
-    /// Something was recorded.
+    /// Notes the time of what was just recorded.
     pub(crate) fn note(&mut self, record: &Record) {
-        // None: a safepoint was made just now.
+        // `None` if a safepoint was just made.
         let Some(line) = record.len().checked_sub(1) else { return };
         let now = Time::now();
         if self.times.last().is_none_or(|(_, last)| *last != now) {
@@ -89,7 +89,7 @@ impl Tape {
         }
     }
 
-    /// The VR made a safepoint: that is the record before it, and that the new one.
+    /// Notes a safepoint of the VR, given the record before it and the new one.
     pub(crate) fn safepoint(&mut self, before: &Record, after: &Record) {
         self.take_in(before);
         self.pieces.push(Piece::Safepoint((**after.base()).clone(), Time::now()));
@@ -97,7 +97,7 @@ impl Tape {
         self.times.clear();
     }
 
-    /// What is to be written next: chunks, or nothing.
+    /// Takes what must be written next, if anything.
     pub(crate) fn flush(&mut self, record: &Record, ended: Option<&Why>) -> Unwritten {
         self.take_in(record);
         if let Some(why) = ended
@@ -123,7 +123,7 @@ impl Tape {
 pub(crate) struct Unwritten(Vec<Piece>);
 
 impl Unwritten {
-    /// As bytes to be appended to the VR's file; empty if there is nothing.
+    /// The bytes to append to the VR's file; empty if there is nothing.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if self.0.is_empty() {
@@ -150,7 +150,7 @@ impl Unwritten {
     }
 }
 
-/// What was told between two safepoints, and when: from that line on it was that time.
+/// The inputs between two safepoints, and their times, each of which holds from that line on.
 #[derive(Debug)]
 pub(crate) struct Stretch {
     pub(crate) record: Record,
@@ -163,12 +163,12 @@ pub(crate) struct Stretch {
 pub(crate) struct Content {
     pub(crate) origin: Origin,
     pub(crate) vm: String,
-    /// From its beginning, and from each safepoint on.
+    /// The first begins with the VR, each other one at a safepoint.
     pub(crate) stretches: Vec<Stretch>,
     pub(crate) end: Option<(Why, Time)>,
 }
 
-/// Reads a recording from all of its bytes, as far as it is whole.
+/// Reads a recording from the bytes of its file, as far as it is intact.
 pub(crate) fn read(bytes: &[u8]) -> Result<Content, FileError> {
     let (magic, rest) = bytes.split_first_chunk().ok_or(FileError::Torn)?;
     if magic != MAGIC {

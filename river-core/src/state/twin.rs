@@ -1,12 +1,13 @@
-//! Mirrored VRs: what goes from the VR to its twin, and what the twin keeps.
+//! Mirrored VRs: what a VR sends to its twin, and what the twin keeps.
 //!
-//! The twin is a record without a thread, in the memory of another process. Whoever sends to the VR sends to both processes. What the
-//! VR was told, and in which order, its process ships in a *log*; nothing of the VR is seen outside before the twin has
-//! what it was told until then (*output commit*). So the twin, which runs `main` through the log when the VR's process has
-//! died, does what the VR did and goes on where nobody can tell the difference.
+//! The twin is a record without a thread, in the memory of another process. Envelopes to the VR are sent to both processes.
+//! The VR's process ships the VR's inputs, in their order, in a *log*. Nothing of the VR becomes visible outside before the
+//! twin has all inputs up to then (*output commit*). So when the VR's process has died, the twin replays `main` from the
+//! log, does what the VR did, and goes on without anyone being able to tell the difference.
 //!
-//! Sends are not in the log, only that they were made: they are made again. Hence what was recorded before a safepoint is kept
-//! until all that was sent before it has arrived, of which the receivers' processes tell the twin's.
+//! The log does not hold the contents of sends, only that they were made: the twin makes them again. Hence a record from
+//! before a safepoint is kept until everything sent before it has arrived, which the receivers' processes report to the
+//! twin's.
 
 use std::collections::VecDeque;
 
@@ -19,7 +20,7 @@ use crate::envelope::Envelope;
 use crate::id::{HostId, IdMap, VrId};
 use crate::inbox::Event;
 
-/// So much is sent to a twin even if nobody waits for it, so that it does not gather.
+/// This many pieces are sent to a twin even if nothing waits for them, so that they do not pile up.
 const GATHER: usize = 64;
 
 #[derive(Serialize, Deserialize)]
@@ -37,24 +38,25 @@ impl std::fmt::Debug for Piece {
 /// A part of the log, to be sent to the twin.
 #[derive(Debug)]
 pub(crate) struct Shipment {
-    /// Where the twin is.
+    /// The twin's process.
     pub(crate) to: HostId,
-    /// From 1.
+    /// Counts from 1.
     pub(crate) number: u64,
     pub(crate) bytes: Vec<u8>,
-    /// Whether nothing of the VR may be seen before the twin has it.
+    /// Whether the twin must have it before anything of the VR becomes visible.
     pub(crate) binding: bool,
 }
 
-/// What has gone from a VR to its twin.
+/// The VR's side: what its twin has been sent.
 #[derive(Debug)]
 pub(crate) struct Leader {
     twin: HostId,
     pieces: Vec<Piece>,
-    /// How much of the record is in the pieces, or with the twin.
+    /// How much of the record is in the pieces, or has been sent to the twin.
     lines: usize,
     events: usize,
-    /// So many lines have been looked at, and among those that the twin does not have is one that binds.
+    /// How many lines have been examined, and whether among those that the twin lacks is one that it must have before
+    /// anything becomes visible.
     looked: usize,
     binds: bool,
     shipped: u64,
@@ -62,9 +64,9 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// The twin, in that process, has so many lines and events of the record.
+    /// A twin in that process that has this many lines and events of the record.
     pub(crate) fn new(twin: HostId, (lines, events): (usize, usize)) -> Self {
-        // If the last line is of a look, the twin cannot know that it found nothing: only the next line says so.
+        // If the last line is a look at the queue, the twin cannot know that it found nothing: only the next line says so.
         let (pieces, looked, binds) = (Vec::new(), lines, true);
         Self { twin, pieces, lines, events, looked, binds, shipped: 0, acknowledged: 0 }
     }
@@ -73,7 +75,7 @@ impl Leader {
         self.twin
     }
 
-    /// The VR made a safepoint: that is the record before it, and that the new one.
+    /// Notes a safepoint of the VR, given the record before it and the new one.
     pub(crate) fn safepoint(&mut self, before: &Record, after: &Record) {
         self.look(before);
         self.take_in(before);
@@ -81,7 +83,8 @@ impl Leader {
         (self.lines, self.events, self.looked) = (0, 0, 0);
     }
 
-    /// Something of the VR is about to be seen, or enough has gathered: what is to be sent to the twin before.
+    /// Called before anything of the VR becomes visible; returns what the twin must get first, or pieces that have piled
+    /// up.
     pub(crate) fn due(&mut self, record: &Record) -> Option<Shipment> {
         self.look(record);
         if !self.binds && self.pieces.len() < GATHER {
@@ -91,14 +94,14 @@ impl Leader {
         let (to, binding) = (self.twin, std::mem::take(&mut self.binds));
         self.shipped += 1;
         let bytes = postcard::to_stdvec(&std::mem::take(&mut self.pieces)).unwrap_or_else(|error| {
-            // The twin finds out, and says so.
+            // The twin detects this, and reports it.
             tracing::error!(%error, "what a VR was told cannot be encoded for its twin");
             Vec::new()
         });
         Some(Shipment { to, number: self.shipped, bytes, binding })
     }
 
-    /// The twin has the log up to that number.
+    /// Notes that the twin has the log up to that number.
     pub(crate) fn acknowledge(&mut self, number: u64) {
         self.acknowledged = self.acknowledged.max(number);
     }
@@ -124,19 +127,19 @@ impl Leader {
 /// How many envelopes of a mirrored VR have arrived at a receiver.
 #[derive(Clone, Copy, Debug, Default)]
 struct Acknowledged {
-    /// In its process.
+    /// In the receiver's process.
     main: u64,
-    /// With its twin, if it has one.
+    /// In the process of the receiver's twin, if it has one.
     twin: u64,
 }
 
-/// What a process keeps of a VR that lives in another one, to take it over.
+/// What a process keeps of a VR that lives in another one, in order to take it over.
 #[derive(Debug)]
 pub(crate) struct Twin {
     origin: Origin,
-    /// From the oldest safepoint on that may be needed, one for each.
+    /// One record for each safepoint, from the oldest one that may be needed.
     stretches: VecDeque<Record>,
-    /// What was sent to the VR and is not in the log, of each sender, with the numbers of arrival.
+    /// What was sent to the VR and is not in the log, by sender, with arrival numbers.
     waiting: IdMap<VrId, VecDeque<(u64, Envelope)>>,
     arrivals: u64,
     next: IdMap<VrId, u64>,
@@ -147,7 +150,8 @@ pub(crate) struct Twin {
 impl Twin {
     pub(crate) fn new(saved: Saved) -> Self {
         let Saved { origin, record, pending } = saved;
-        // It is taken when all has arrived that was sent. Of those that have ended since no more will be heard.
+        // The copy was made when everything sent had arrived. Nothing more will be reported for receivers that have ended
+        // since.
         let arrived = |(to, count): (&VrId, &u64)| (*to, Acknowledged { main: *count, twin: 0 });
         let mut this = Self {
             origin,
@@ -166,7 +170,7 @@ impl Twin {
         this
     }
 
-    /// Somebody has sent something to the VR. It may come twice.
+    /// Takes an envelope that was sent to the VR; it may come twice.
     pub(crate) fn copy(&mut self, envelope: Envelope) {
         let next = self.next.entry(envelope.src).or_default();
         if envelope.seq < *next {
@@ -177,7 +181,8 @@ impl Twin {
         self.waiting.entry(envelope.src).or_default().push_back((self.arrivals, envelope));
     }
 
-    /// A part of the log has come: up to where it is there. `None`: it makes no sense, and the twin is of no use.
+    /// Takes a part of the log, and returns up to which number the twin has it. Returns `None` if it is invalid, which
+    /// makes the twin useless.
     pub(crate) fn log(&mut self, number: u64, bytes: &[u8]) -> Option<u64> {
         if number != self.logged + 1 {
             return None;
@@ -196,7 +201,7 @@ impl Twin {
         Some(number)
     }
 
-    /// What the VR has taken of a sender need not wait here any more.
+    /// Drops the envelopes of a sender that the VR has received.
     fn pass(&mut self, sender: VrId) {
         let received = self.received(sender);
         let next = self.next.entry(sender).or_default();
@@ -216,19 +221,19 @@ impl Twin {
         last.copied().unwrap_or_default()
     }
 
-    /// How many envelopes of a sender have come.
+    /// How many envelopes from a sender have arrived.
     pub(crate) fn arrived(&self, sender: VrId) -> u64 {
         self.next.get(&sender).copied().unwrap_or_default()
     }
 
-    /// So many envelopes of the VR have arrived at a receiver, or at its twin.
+    /// Notes how many envelopes of the VR have arrived at a receiver, or at the receiver's twin.
     pub(crate) fn acknowledge(&mut self, receiver: VrId, at_twin: bool, count: u64) {
         let acknowledged = self.acknowledged.entry(receiver).or_default();
         let which = if at_twin { &mut acknowledged.twin } else { &mut acknowledged.main };
         *which = count.max(*which);
     }
 
-    /// Forgets what was recorded before a safepoint, if all has arrived that was sent before.
+    /// Forgets what was recorded before a safepoint if everything sent before it has arrived.
     pub(crate) fn trim(&mut self, is_mirrored: impl Fn(VrId) -> bool) {
         let has_arrived = |(to, count): &(VrId, u64)| {
             let Acknowledged { main, twin } = self.acknowledged.get(to).copied().unwrap_or_default();
@@ -241,8 +246,8 @@ impl Twin {
         }
     }
 
-    /// The VR is to go on from here. `arrived`: how much of what it sent at most, by receiver. Besides, how many envelopes of each
-    /// sender have come.
+    /// Turns the twin into the VR. `arrived` is an upper bound of how much of what it sent has arrived, by receiver. Also
+    /// returns how many envelopes from each sender have arrived.
     pub(crate) fn take_over(
         self,
         arrived: IdMap<VrId, u64>,

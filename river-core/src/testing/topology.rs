@@ -1,4 +1,4 @@
-//! The same test body over every way in which VMs can be laid out.
+//! Runs the same test body on every layout of VMs.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -16,14 +16,14 @@ use crate::key::ClusterKey;
 use crate::vm::{Vm, VmConfig};
 use crate::vr::Vr;
 
-/// Set in a process that is to be a VM.
+/// Set in a process that must act as a VM.
 const VM: &str = "RIVER_TEST_VM";
 /// What such a process prints before its address.
 const READY: &str = "river test vm: ";
-/// A body that takes longer on one topology hangs, and its process is aborted.
+/// A body that takes longer than this on one topology hangs, and its process is aborted.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Gives a program so many places to deploy on, leased by it: VMs, or the same VM several times.
+/// Returns this many leased places to deploy on: VMs, or the same VM several times.
 pub type MakeVms<'a> = dyn Fn(&Vr, usize) -> Result<Vec<VmInfo>> + 'a;
 
 /// Runs a test body on each topology:
@@ -32,11 +32,11 @@ pub type MakeVms<'a> = dyn Fn(&Vr, usize) -> Result<Vec<VmInfo>> + 'a;
 /// * `VMs in one process`: a VM for each place, all in the initiator's process, each with a host of its own.
 /// * `VM processes over TCP`: a VM process for each place, and no shared memory.
 ///
-/// The body is given the topology's name and what makes the places: `make_vms(vr, 3)?` are three, on which
-/// `vr.deploy` starts three VRs. It calls [`try_run`](crate::try_run) itself.
+/// The body is passed the topology's name and a function that makes places: `make_vms(vr, 3)?` returns three, on which
+/// `vr.deploy` starts three VRs. The body calls [`try_run`](crate::try_run) itself.
 ///
-/// It must be called on the thread of a test of the standard harness, before the test does anything else: the VM
-/// processes are this executable, told to run this test only, which ends here for them.
+/// It must be called on the thread of a test of the standard harness, before the test does anything else: the VM processes
+/// are this executable, told to run only this test, and never return from this call.
 ///
 /// # Panics
 /// If the body does, if a VM process cannot be started, or if the thread is not a test's. If the body does not end
@@ -50,7 +50,7 @@ pub fn for_each_topology(body: impl Fn(&str, &MakeVms)) {
     let one = RefCell::new(None);
     watched("one VM", |name| {
         body(name, &|vr, count| {
-            // Leased by this program: another one of the same body gets another.
+            // Leased by this program; another program of the same body gets another VM.
             let mut one = one.borrow_mut();
             let vm = match one.take() {
                 Some((program, vm)) if program == vr.program() => vm,
@@ -75,7 +75,7 @@ pub fn for_each_topology(body: impl Fn(&str, &MakeVms)) {
     });
 }
 
-/// Runs it, and aborts the process if that takes too long: a hang is a failure, not a test without end.
+/// Runs a body, and aborts the process if that takes too long, so that a hang is a failure and not an endless test.
 fn watched(name: &str, body: impl FnOnce(&str)) {
     let (done, ended) = mpsc::channel::<()>();
     let topology = name.to_owned();
@@ -85,13 +85,13 @@ fn watched(name: &str, body: impl FnOnce(&str)) {
             std::process::abort();
         }
     });
-    // Also what a failed test prints.
+    // Printed even if the test fails.
     println!("topology: {name}");
     body(name);
     drop(done);
 }
 
-/// A VM that is a process of its own. Killed when this handle is dropped; it ends by itself if this process does.
+/// A VM in a process of its own. Killed when this handle is dropped; it also ends when this process does.
 struct VmProcess {
     child: Child,
     info: VmInfo,
@@ -129,10 +129,10 @@ impl Drop for VmProcess {
     }
 }
 
-/// The life of a VM process: until its standard input ends, which it does with the test's process at the latest.
+/// Runs a VM until its standard input ends, which is when the test's process ends at the latest.
 fn be_a_vm() -> ! {
     let started = ClusterKey::load_or_create().map_err(Into::into).and_then(|key| {
-        // It is this very executable: nothing is shipped, and nothing is left in the user's cache.
+        // It runs this very executable, so nothing is sent, and nothing is left in the user's cache.
         let cache = Arc::new(ImageCache::of_own_image(image::own_image()?.hash));
         let config = VmConfig::default().hidden().name(format!("process-{}", std::process::id()));
         Result::Ok(Vm::start_with(config, key, cache)?)

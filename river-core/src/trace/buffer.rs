@@ -1,6 +1,6 @@
-//! The events of one VR: a ring that its thread writes without a lock, and that another may read meanwhile.
+//! The events of one VR: a ring that its thread writes without a lock, and that another thread may read meanwhile.
 //!
-//! Memory is taken in chunks as events come. When the process has no more to give, or the VR has had its share, the
+//! Memory is allocated in chunks as events come. When the process's budget is exhausted, or the VR has had its share, the
 //! oldest events are overwritten.
 
 use std::sync::OnceLock;
@@ -10,12 +10,12 @@ use std::sync::atomic::{
 
 use super::event::{Event, WORDS};
 
-/// Events of a chunk.
+/// The number of events in a chunk.
 const CHUNK: usize = 1024;
 
 type Words = [AtomicU64; WORDS];
 
-/// What the buffers of a process may hold together, in events.
+/// The budget of events shared by all buffers of a process.
 #[derive(Debug)]
 pub(crate) struct Budget(AtomicI64);
 
@@ -24,7 +24,7 @@ impl Budget {
         Self(AtomicI64::new(i64::try_from(events).unwrap_or(i64::MAX)))
     }
 
-    /// Whether there is memory for so many more.
+    /// Takes this many events from the budget; returns `false` if they are not left.
     pub(crate) fn take(&self, events: usize) -> bool {
         let events = events as i64;
         let enough = self.0.fetch_sub(events, Relaxed) >= events;
@@ -47,14 +47,14 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Ring {
     chunks: Box<[OnceLock<Box<[Words]>>]>,
-    /// How many events there is room for before the oldest is overwritten. Made smaller at most once, at the moment at
-    /// which exactly so many have been written.
+    /// How many events fit before the oldest is overwritten. Reduced at most once, when exactly this many have been
+    /// written.
     room: AtomicUsize,
     /// How many events were written.
     written: AtomicU64,
 }
 
-/// What a ring held.
+/// The contents of a ring.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Held {
     /// Oldest first.
@@ -64,7 +64,7 @@ pub(crate) struct Held {
 }
 
 impl Ring {
-    /// For so many events, rounded up to chunks, at least one; and one less, which may be half overwritten when it is read.
+    /// A ring for this many events, rounded up to whole chunks; one fewer can be read, as one may be half overwritten.
     pub(crate) fn new(events: usize) -> Self {
         let chunks = events.div_ceil(CHUNK).max(1);
         Self {
@@ -74,14 +74,14 @@ impl Ring {
         }
     }
 
-    /// Writes an event. Only one thread may.
+    /// Writes an event. Only one thread may call this.
     pub(crate) fn push(&self, event: Event, budget: &Budget) {
         let written = self.written.load(Relaxed);
         let mut room = self.room.load(Relaxed);
         let mut at = (written % room as u64) as usize;
         let chunk = match self.chunks[at / CHUNK].get() {
             Some(chunk) => chunk,
-            // The first chunk is always there to be had.
+            // The first chunk is always granted.
             None if at == 0 || budget.take(CHUNK) => {
                 if at == 0 {
                     budget.0.fetch_sub(CHUNK as i64, Relaxed);
@@ -96,7 +96,7 @@ impl Ring {
                 first
             }
         };
-        // Whoever reads one of the words below reads a count that says that they are being written.
+        // A reader that sees one of the words below then also sees a count that tells that they are being written.
         fence(Release);
         for (word, value) in chunk[at % CHUNK].iter().zip(event.to_words()) {
             word.store(value, Relaxed);
@@ -104,7 +104,7 @@ impl Ring {
         self.written.store(written + 1, Release);
     }
 
-    /// What it holds. The writer may go on: what it overwrites meanwhile counts as dropped.
+    /// Reads the ring. The writer may go on meanwhile; events that it overwrites count as dropped.
     pub(crate) fn read(&self) -> Held {
         let written = self.written.load(Acquire);
         let room = self.room.load(Acquire) as u64;
@@ -119,7 +119,7 @@ impl Ring {
             events.push((number, words.and_then(Event::from_words)));
         }
         fence(Acquire);
-        // The event that comes next may be half written where an older one was.
+        // The event being written may have half overwritten an older one.
         let next = self.written.load(Relaxed);
         let whole = (next + 1).saturating_sub(self.room.load(Relaxed) as u64);
         let events: Vec<Event> = events
@@ -130,7 +130,7 @@ impl Ring {
         Held { dropped: written - events.len() as u64, events }
     }
 
-    /// What it has taken from the budget.
+    /// How many events it has taken from the budget.
     pub(crate) fn taken(&self) -> usize {
         self.chunks.iter().filter(|chunk| chunk.get().is_some()).count() * CHUNK
     }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     proptest! {
-        /// It holds the newest events for which there was memory, and says how many there were besides.
+        /// The ring holds the newest events that fit, and knows how many others there were.
         #[test]
         fn is_the_newest_events(size in 1..4 * CHUNK, memory in 0..5 * CHUNK, count in 0..9 * CHUNK as u64) {
             let (ring, budget) = (Ring::new(size), Budget::new(memory));

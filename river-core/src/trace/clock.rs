@@ -1,22 +1,22 @@
-//! What another process's clock says, by the clock of the initiator: from exchanges of messages, as NTP does.
+//! Translates another process's clock to the initiator's, by exchanges of messages as in NTP.
 //!
-//! Of an exchange four times are known: asked (our clock), heard and answered (theirs), told (ours). The other clock is
-//! ahead by `(heard - asked + answered - told) / 2`, wrong by at most half of the time that the messages took. So the
-//! exchanges that took least count, one in each stretch of time, since clocks drift; in between the offset is
-//! interpolated.
+//! An exchange has four times: asked (our clock), heard and answered (theirs), told (ours). The other clock is ahead by
+//! `(heard - asked + answered - told) / 2`, with an error of at most half of the time that the messages took. So only the
+//! fastest exchange of each stretch of time counts (more than one is needed since clocks drift), and the offset is
+//! interpolated in between.
 
 use serde::{Deserialize, Serialize};
 
 /// One exchange with another process, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sample {
-    /// Asked, by our clock.
+    /// When we asked, by our clock.
     pub(crate) asked: u64,
-    /// Heard of, by theirs.
+    /// When the question arrived, by their clock.
     pub(crate) heard: u64,
-    /// Answered, by theirs.
+    /// When it was answered, by their clock.
     pub(crate) answered: u64,
-    /// The answer was here, by ours.
+    /// When the answer arrived, by our clock.
     pub(crate) told: u64,
 }
 
@@ -40,7 +40,7 @@ impl Sample {
     }
 }
 
-/// Of so long a stretch the best exchange counts.
+/// The length of a stretch, of which only the best exchange counts.
 const STRETCH: u64 = 10_000_000_000;
 
 /// Another process's clock.
@@ -48,13 +48,13 @@ const STRETCH: u64 = 10_000_000_000;
 pub(crate) struct Clock {
     /// (their time, how far they are ahead), by time.
     known: Vec<(u64, i128)>,
-    /// How wrong the offset may be.
+    /// The maximum error of the offset.
     error: u64,
 }
 
 impl Clock {
-    /// `same`: both processes say that they run under one kernel. Then there is one clock, unless the exchanges say that
-    /// it cannot be.
+    /// `same` means that both processes report the same kernel. If so, they share one clock, unless the exchanges
+    /// contradict that.
     pub(crate) fn new(samples: &[Sample], same: bool) -> Self {
         let sound = samples.iter().filter(|sample| sample.makes_sense());
         let one = same
@@ -86,7 +86,7 @@ impl Clock {
         Self { known: best.iter().map(|sample| (middle(sample), sample.offset())).collect(), error }
     }
 
-    /// Their time, by our clock.
+    /// Translates their time to our clock.
     pub(crate) fn ours(&self, theirs: u64) -> u64 {
         let next = self.known.partition_point(|(at, _)| *at <= theirs);
         let offset = match (next.checked_sub(1).map(|i| self.known[i]), self.known.get(next)) {
@@ -99,7 +99,7 @@ impl Clock {
         u64::try_from((i128::from(theirs) - offset).max(0)).unwrap_or(u64::MAX)
     }
 
-    /// How wrong that may be, in nanoseconds.
+    /// The maximum error of [`ours`](Self::ours), in nanoseconds.
     pub(crate) fn error(&self) -> u64 {
         self.error
     }
@@ -113,14 +113,15 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Another clock: ahead by `ahead`, and faster by so many parts in a million.
+    /// Another clock: ahead by `ahead`, and fast by `drift` parts per million.
     fn theirs(ours: u64, ahead: i64, drift: i64) -> u64 {
         let ours = i128::from(ours);
         u64::try_from(ours + i128::from(ahead) + ours * i128::from(drift) / 1_000_000).unwrap()
     }
 
     proptest! {
-        /// Whatever the delays, a time is told with no more error than the delays and the drift between exchanges allow.
+        /// Whatever the delays, the error of a translated time is within what the delays and the drift between exchanges
+        /// allow.
         #[test]
         fn is_right_within_the_bound_that_it_tells(
             ahead in -(50 * SECOND as i64)..50 * SECOND as i64,
@@ -134,7 +135,7 @@ mod tests {
                 Sample { asked, heard: at(asked + there), answered: at(asked + there + inside), told }
             }).collect();
             let clock = Clock::new(&samples, false);
-            // Drift moves the best exchanges of two neighbouring stretches apart by no more than this.
+            // Drift moves the best exchanges of two neighbouring stretches apart by at most this much.
             let bound = clock.error() + 20 * SECOND / 1_000_000 * 50 + 1_000;
             for second in 100..100 + delays.len() as u64 {
                 let ours = second * SECOND;

@@ -1,4 +1,4 @@
-//! The initiator's side: takes in what the processes of the program have recorded, and writes it to a file as it comes.
+//! The initiator's side: collects what the processes of the program have recorded, and writes it to a file as it arrives.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,12 +12,12 @@ use super::record::{Piece, Writer};
 use super::traces::{Traces, now};
 use crate::id::{HostId, VrId};
 
-/// So many exchanges follow on each other when a host joins; later there is one a second.
+/// How many exchanges follow each other immediately when a host joins; later there is one per second.
 const AT_FIRST: usize = 8;
-/// Of more exchanges with a host every other one is forgotten.
+/// If there are more exchanges with a host, every other one is dropped.
 const SAMPLES: usize = 2048;
 
-/// Where the trace of a program goes.
+/// Collects the trace of a program.
 #[derive(Debug)]
 pub(crate) struct Collector {
     host: HostId,
@@ -28,7 +28,7 @@ pub(crate) struct Collector {
 #[derive(Debug)]
 struct State {
     writer: Option<Writer<BufWriter<File>>>,
-    /// Why there is no writer any more.
+    /// The error for which the writer was dropped.
     failed: Option<io::Error>,
     hosts: HashMap<HostId, Host>,
     heard: Instant,
@@ -39,12 +39,12 @@ struct Host {
     vm: String,
     samples: Vec<Sample>,
     exchanges: usize,
-    /// It has handed over all that it had.
+    /// Whether it has handed over everything.
     done: bool,
 }
 
 impl Collector {
-    /// A new trace in that file.
+    /// Creates a trace file.
     pub(crate) fn create(path: &Path, name: &str, host: HostId, vm: &str) -> io::Result<Self> {
         let mut writer = Writer::create(path)?;
         writer.piece(host, &Piece::Program { name: name.to_owned(), host })?;
@@ -62,7 +62,7 @@ impl Collector {
         self.state().hosts.insert(host, Host { vm: vm.to_owned(), ..Host::default() });
     }
 
-    /// An exchange with a host. True: another one should follow at once.
+    /// Notes a clock exchange with a host. Returns whether another one should follow at once.
     pub(crate) fn compared(&self, of: HostId, asked: u64, heard: u64, answered: u64) -> bool {
         let told = now();
         let mut state = self.state();
@@ -79,14 +79,14 @@ impl Collector {
         host.exchanges < AT_FIRST
     }
 
-    /// A host hands over a piece that it has encoded.
+    /// Writes a piece that a host has encoded.
     pub(crate) fn take(&self, host: HostId, piece: &[u8]) {
         let mut state = self.state();
         state.heard = Instant::now();
         state.write(|writer| writer.encoded(host, piece));
     }
 
-    /// A host has handed over all.
+    /// Notes that a host has handed over everything.
     pub(crate) fn done(&self, host: HostId) {
         let mut state = self.state();
         state.heard = Instant::now();
@@ -95,12 +95,12 @@ impl Collector {
         }
     }
 
-    /// How long no host has handed over anything.
+    /// How long ago a host last handed over anything.
     pub(crate) fn silence(&self) -> Duration {
         self.state().heard.elapsed()
     }
 
-    /// A host is gone, with those VRs. If it has not handed over what it had, that is lost.
+    /// Notes that a host is gone with those VRs. What it had not handed over is lost.
     pub(crate) fn gone(&self, host: HostId, why: &str, vrs: &[VrId]) {
         let mut state = self.state();
         let Some(known) = state.hosts.get_mut(&host).filter(|host| !host.done) else { return };
@@ -110,7 +110,7 @@ impl Collector {
         state.write(|writer| writer.piece(host, &Piece::Lost { host, vm, at: now(), why, vrs }));
     }
 
-    /// Writes what is left, and what this process itself has recorded.
+    /// Writes the rest, including what this process itself has recorded.
     pub(crate) fn finish(&self, own: &Traces) -> io::Result<()> {
         let mut state = self.state();
         for (id, host) in std::mem::take(&mut state.hosts) {
@@ -141,7 +141,7 @@ impl State {
     }
 }
 
-/// Names the run of the kernel whose clock this process sees; empty if it does not tell.
+/// Identifies the boot of the kernel whose clock this process reads; empty if that is unknown.
 pub(crate) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

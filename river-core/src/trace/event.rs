@@ -1,34 +1,34 @@
-//! What happened to a VR, as six words.
+//! Events of a VR, each of them six words.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::id::VrId;
 
-/// Why a VR did not go on.
+/// What a VR waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Reason {
-    /// For an envelope.
+    /// An envelope.
     Receive,
-    /// For room in a mailbox that is limited and full.
+    /// Room in a limited mailbox that is full.
     Full,
-    /// To hand an envelope to its link: a large one takes its time, and so does a reader that is slow.
+    /// Handing an envelope to its link, which takes time if the envelope is large or the reader slow.
     Send,
-    /// To learn where a VR lives, and for the connection to it.
+    /// The location of a VR, and the connection to it.
     Connect,
-    /// To find VMs.
+    /// A search for VMs.
     Discover,
-    /// For leases of VMs, or for their return.
+    /// Leases of VMs, or their return.
     Lease,
-    /// For VRs to be started, and for the program's image to travel.
+    /// The start of VRs, including the transfer of the program's image.
     Deploy,
-    /// For a checkpoint of the program.
+    /// A checkpoint of the program.
     Checkpoint,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Reason; 8] = [
         Reason::Receive,
         Reason::Full,
@@ -40,7 +40,7 @@ impl Reason {
         Reason::Checkpoint,
     ];
 
-    /// In a word or two.
+    /// A short name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -66,44 +66,44 @@ impl Reason {
 pub enum What {
     /// It sent an envelope.
     Send {
-        /// For whom it is.
+        /// The destination.
         to: VrId,
-        /// Its number among those for the same VR.
+        /// Its number among those to the same VR.
         seq: u64,
         /// The length of its payload.
         bytes: u64,
     },
     /// It took an envelope out of its mailbox.
     Receive {
-        /// Who had sent it.
+        /// The sender.
         from: VrId,
-        /// Its number among those of the same VR.
+        /// Its number among those from the same VR.
         seq: u64,
         /// The length of its payload.
         bytes: u64,
     },
     /// It waited.
     Wait {
-        /// What for.
+        /// What it waited for.
         reason: Reason,
-        /// The VR without which it could not go on, if it was one.
+        /// The VR that it waited for, if it was one.
         on: Option<VrId>,
-        /// For how many nanoseconds.
+        /// The duration in nanoseconds.
         nanos: u64,
     },
     /// It started another VR.
     Deploy {
-        /// Which.
+        /// That VR.
         child: VrId,
     },
     /// It was told that a VR is gone; the label says why.
     Down {
-        /// Which.
+        /// That VR.
         who: VrId,
     },
-    /// It did what the label says.
+    /// It spent time on what the label says.
     Span {
-        /// For how many nanoseconds.
+        /// The duration in nanoseconds.
         nanos: u64,
     },
 }
@@ -111,11 +111,11 @@ pub enum What {
 /// Something that happened to a VR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When it happened, or began, in nanoseconds.
+    /// When it happened or began, in nanoseconds.
     pub at: u64,
     /// What it was.
     pub what: What,
-    /// The number of its label among the VR's, from 1; 0: none.
+    /// The number of its label among the VR's, from 1; 0 if it has none.
     pub label: u32,
 }
 
@@ -123,7 +123,7 @@ pub struct Event {
 pub(crate) const WORDS: usize = 6;
 
 impl Event {
-    /// When it was over.
+    /// When it ended.
     #[must_use]
     pub fn end(&self) -> u64 {
         match self.what {
@@ -146,7 +146,7 @@ impl Event {
         [self.at, kind | u64::from(self.label) << 32, high, low, number, bytes]
     }
 
-    /// `None`: those words are no event.
+    /// Returns `None` if the words are not an event.
     pub(crate) fn from_words(words: [u64; WORDS]) -> Option<Self> {
         let [at, kind, high, low, number, bytes] = words;
         let peer = VrId::from_uuid(Uuid::from_u64_pair(high, low));

@@ -1,9 +1,9 @@
-//! What the VRs of a program did, and when: recorded while it runs, collected when it ends.
+//! Traces of what the VRs of a program did, and when: recorded while it runs, collected when it ends.
 //!
-//! Every VR has a ring of events of fixed size that its thread writes without a lock (`event`, `buffer`,
-//! `tracer`). A process keeps those of its VRs (`traces`), and hands them to the initiator when it is told to stop; the
-//! initiator writes them to a file as they come (`collector`, `record`). Meanwhile it compares its clock with theirs
-//! (`clock`). Who reads the file gets all VRs on one clock (`read`), and no envelope that is received before it is
+//! Every VR has a ring of fixed-size events that its thread writes without a lock (`event`, `buffer`, `tracer`). A process
+//! keeps the rings of its VRs (`traces`), and hands them to the initiator when it is told to stop; the initiator writes
+//! them to a file as they arrive (`collector`, `record`). During the run it compares its clock with those of the other
+//! processes (`clock`). A reader of the file gets all VRs on one clock (`read`), with no envelope received before it is
 //! sent (`order`).
 //!
 //! When nothing is traced, a send, a receive and a wait cost one branch each.
@@ -27,5 +27,5 @@ pub(crate) use record::{Piece, encode};
 pub(crate) use tracer::{Begun, Tracer};
 pub(crate) use traces::{Traces, now};
 
-/// How many events are kept of a VR if nothing else is said; of more, the newest.
+/// How many events of a VR are kept by default; if there are more, the newest are kept.
 pub const EVENTS: u32 = 1 << 16;

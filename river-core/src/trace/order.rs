@@ -1,25 +1,25 @@
-//! No arrow goes back in time: the correction of what remains of the clocks' error.
+//! Corrects the remaining clock errors, so that no arrow goes back in time.
 //!
-//! A receive that seems to be earlier than its send is moved behind it, and so is what follows on the same VR, if it
-//! would be overtaken: Lamport's rule applied to measured times, as in the controlled logical clock of Rolf Rabenseifner
-//! (1997). What follows keeps its own time as soon as that is later. Nothing is moved to an earlier time.
+//! A receive that seems to be earlier than its send is moved behind it, and so are the following events of the same VR that
+//! it would otherwise overtake: Lamport's rule applied to measured times, as in Rolf Rabenseifner's controlled logical
+//! clock (1997). Events that are late enough keep their times. Nothing is moved to an earlier time.
 
 use std::collections::HashMap;
 
 use super::event::{Event, What};
 use crate::id::VrId;
 
-/// An arrow takes at least so long.
+/// The least time that an arrow takes.
 const LEAST: u64 = 1;
 
-/// Corrects the events of all VRs, which are sorted by [`Event::end`] for each VR; the number of those that were moved.
-/// Costs as much as there are events.
+/// Corrects the events of all VRs, which must be sorted by [`Event::end`] within each VR. Returns how many were moved.
+/// Takes time linear in the number of events.
 pub(crate) fn correct(vrs: &mut [(VrId, Vec<Event>)]) -> usize {
     let index: HashMap<VrId, usize> = vrs.iter().enumerate().map(|(i, (id, _))| (*id, i)).collect();
     let number_of = |id: &VrId| index.get(id).map(|i| *i as u32);
-    // Two lines may be of one VR, which has moved.
+    // A VR that has moved has more than one line.
     let own: Vec<u32> = vrs.iter().map(|(id, _)| index[id] as u32).collect();
-    // The sends whose receive may be here; none yet has a corrected time.
+    // The sends whose receives may be in the trace; none has a corrected time yet.
     let mut sent: HashMap<(u32, u32, u64), Option<u64>> = HashMap::new();
     for (from, (_, events)) in vrs.iter().enumerate() {
         for event in events {
@@ -46,7 +46,7 @@ pub(crate) fn correct(vrs: &mut [(VrId, Vec<Event>)]) -> usize {
                         match sent.get(&arrow) {
                             Some(None) if blocked.insert(arrow, vr).is_none() => break,
                             Some(Some(at)) => earliest = earliest.max(at.saturating_add(LEAST)),
-                            // Its send was dropped; or there are two receives of it, which cannot be.
+                            // Its send was dropped from the trace; or there are two receives of it, which is invalid.
                             _ => {}
                         }
                     }
@@ -70,7 +70,7 @@ pub(crate) fn correct(vrs: &mut [(VrId, Vec<Event>)]) -> usize {
     moved
 }
 
-/// Moves an event to a later time. A wait goes on until then, if what it waited for is moved.
+/// Moves an event to a later time. If what a wait was for is moved, the wait is extended.
 fn shift(events: &mut [Event], index: usize, later: u64) {
     let event = &mut events[index];
     match &mut event.what {
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
     use crate::trace::event::Reason;
 
-    /// A run that could have been: (who, what) in the order of true time; what is a send to somebody, a receive of the oldest
-    /// that is there, or a wait.
+    /// A possible run: (who, what) in the order of true time, where `what` is a send to somebody, a receive of the oldest
+    /// message that is there, or a wait.
     fn run(steps: &[(usize, usize, u64)], vrs: usize, skew: &[i64]) -> Vec<(VrId, Vec<Event>)> {
         let mut run: Vec<(VrId, Vec<Event>)> = (0..vrs).map(|_| (VrId::fresh(), Vec::new())).collect();
         let ids: Vec<VrId> = run.iter().map(|(id, _)| *id).collect();

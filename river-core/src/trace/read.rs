@@ -1,4 +1,4 @@
-//! A trace as it is read: all VRs of a run on one clock.
+//! Reading a trace: all VRs of a run on one clock.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,8 +10,8 @@ use super::order;
 use super::record::{Piece, Reader, VrRecord, unpack};
 use crate::id::{HostId, VrId};
 
-/// What happened while a program ran. Times are in nanoseconds from its beginning, by the clock of its initiator; no envelope
-/// is received before it was sent.
+/// What happened while a program ran. Times are in nanoseconds from its beginning, by the clock of its initiator; no
+/// envelope is received before it was sent.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Run {
@@ -21,15 +21,15 @@ pub struct Run {
     pub vms: Vec<VmTrace>,
     /// Its VRs: the initiator first, then by VM and beginning.
     pub vrs: Vec<VrTrace>,
-    /// What was lost of the trace.
+    /// Parts of the trace that were lost.
     pub losses: Vec<Loss>,
-    /// When the last of it happened.
+    /// When the last event ended.
     pub end: u64,
-    /// Whether the program came to its end, so that all of the trace is there.
+    /// Whether the program ran to its end, so that the trace is complete.
     pub whole: bool,
-    /// So many events had to be moved to a later time.
+    /// How many events had to be moved to a later time.
     pub corrected: usize,
-    /// So many VRs are not here, for want of memory.
+    /// How many VRs are missing for lack of memory.
     pub forgotten: u64,
 }
 
@@ -37,9 +37,9 @@ pub struct Run {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct VmTrace {
-    /// Its name; of the initiator's, that of the machine.
+    /// Its name; for the initiator's, the machine's name.
     pub name: String,
-    /// How wrong its clock may have been read, in nanoseconds.
+    /// The maximum error of its translated clock, in nanoseconds.
     pub clock_error: u64,
 }
 
@@ -49,26 +49,26 @@ pub struct VmTrace {
 pub struct VrTrace {
     /// Its name.
     pub id: VrId,
-    /// Who deployed it.
+    /// The VR that deployed it.
     pub parent: Option<VrId>,
-    /// [Its own](crate::VirtualResource::label), if it has one, such as `initiator`; else that of its type, which has `::` in
-    /// it; empty if it is not known.
+    /// [Its own label](crate::VirtualResource::label), if it has one, such as `initiator`; otherwise the name of its type,
+    /// which contains `::`; empty if that is unknown.
     pub name: String,
-    /// On which VM it was: an index into [`Run::vms`].
+    /// The VM that it was on: an index into [`Run::vms`].
     pub vm: usize,
     /// When it began.
     pub began: u64,
     /// When it ended.
     pub ended: u64,
-    /// Why it ended, unless it did as it should.
+    /// Why it ended, unless it ended normally.
     pub failure: Option<String>,
-    /// What it did is lost.
+    /// Whether its events are lost.
     pub lost: bool,
-    /// So many of its oldest events were forgotten for want of memory.
+    /// How many of its oldest events were dropped for lack of memory.
     pub dropped: u64,
-    /// What [`Event::label`] stands for.
+    /// The labels that [`Event::label`] refers to.
     pub labels: Vec<String>,
-    /// What happened to it, by [`Event::end`].
+    /// Its events, sorted by [`Event::end`].
     pub events: Vec<Event>,
 }
 
@@ -99,23 +99,24 @@ impl VrTrace {
     }
 }
 
-/// Something of a trace that is lost.
+/// A part of a trace that is lost.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Loss {
-    /// With which VM's host.
+    /// The VM whose host was lost.
     pub vm: String,
-    /// When.
+    /// When it was lost.
     pub at: u64,
-    /// Why.
+    /// Why it was lost.
     pub why: String,
 }
 
 impl Run {
-    /// Reads the trace that a program has written ([`Launch::trace`](crate::Launch::trace), or `RIVER_TRACE`).
+    /// Reads a trace written by a program ([`Launch::trace`](crate::Launch::trace), or `RIVER_TRACE`).
     ///
     /// # Errors
-    /// If there is no such file, or it is no trace. One that is cut off is read as far as it goes; [`Run::whole`] says so.
+    /// If there is no such file, or it is not a trace. A truncated trace is read as far as it goes, and [`Run::whole`] is
+    /// `false`.
     pub fn read(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut reader = Reader::open(path.as_ref())?;
         let mut pieces = Pieces::default();
@@ -126,7 +127,7 @@ impl Run {
     }
 }
 
-/// What was read, by process.
+/// The pieces that were read, by process.
 #[derive(Default)]
 struct Pieces {
     program: String,
@@ -185,7 +186,7 @@ impl Pieces {
             let Some((vm, clock)) = clocks.get(&host) else { continue };
             run.vrs.push(on_our_clock(record, *vm, clock, events));
         }
-        // A VR that has moved was traced where it was and where it is.
+        // A VR that has moved was traced in both places.
         for (host, _, at, _, vrs) in &self.lost {
             let Some((vm, _)) = clocks.get(host) else { continue };
             for id in vrs {
@@ -234,7 +235,7 @@ fn on_our_clock(record: VrRecord, vm: usize, clock: &Clock, mut events: Vec<Even
     }
 }
 
-/// Puts the events in an order in which they can have happened; how many were moved.
+/// Puts the events in a causally possible order, and returns how many were moved.
 fn correct(vrs: &mut [VrTrace]) -> usize {
     let mut events: Vec<(VrId, Vec<Event>)> =
         vrs.iter_mut().map(|vr| (vr.id, std::mem::take(&mut vr.events))).collect();
@@ -254,7 +255,7 @@ fn correct(vrs: &mut [VrTrace]) -> usize {
     moved
 }
 
-/// Of a VR that was lost, others know when they deployed it.
+/// Fills in what other VRs know about a lost VR: who deployed it, and when.
 fn tell_of_the_lost(vrs: &mut [VrTrace]) {
     let deployed = |vr: &VrTrace| {
         let child = |event: &Event| match event.what {

@@ -1,6 +1,6 @@
-//! A trace as a file: pieces, in any order, each behind its length.
+//! The file format of traces: pieces in any order, each behind its length.
 //!
-//! What is in it comes from other processes, and is believed only as far as it makes sense.
+//! The contents come from other processes, and are trusted only as far as they make sense.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,19 +13,19 @@ use super::clock::Sample;
 use super::event::{Event, Reason, What};
 use crate::id::{HostId, VrId};
 
-/// How a trace begins.
+/// The magic number of a trace.
 const MAGIC: &[u8; 16] = b"river trace 1\n\0\0";
-/// So many events at most make a piece.
+/// The most events in a piece.
 pub(crate) const PIECE: usize = 4096;
-/// No piece is longer, in bytes.
+/// The maximum length of a piece in bytes.
 const LONGEST: u32 = 16 << 20;
 
-/// What is in a trace.
+/// A piece of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Piece {
     /// The program, and its initiator's process.
     Program { name: String, host: HostId },
-    /// A process: which VM it is on, and which kernel counts its time.
+    /// A process: its VM, and the boot of the kernel whose clock it reads.
     Host { host: HostId, vm: String, boot: String },
     /// How a process's clock compares with the initiator's.
     Clock { host: HostId, samples: Vec<Sample> },
@@ -35,13 +35,13 @@ pub(crate) enum Piece {
     Vr(VrRecord),
     /// Events of a VR, in order.
     Events { vr: VrId, peers: Vec<VrId>, events: Vec<Packed> },
-    /// So many VRs of which nothing else is known.
+    /// This many VRs, about which nothing else is known.
     Forgotten(u64),
-    /// The trace is whole.
+    /// The trace is complete.
     End { at: u64 },
 }
 
-/// What is known of a VR besides what happened to it.
+/// What is known about a VR besides its events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct VrRecord {
     pub(crate) vr: VrId,
@@ -49,7 +49,7 @@ pub(crate) struct VrRecord {
     pub(crate) name: String,
     pub(crate) began: u64,
     pub(crate) end: Option<Ending>,
-    /// Events that were forgotten for want of memory, the oldest.
+    /// How many of the oldest events were dropped for lack of memory.
     pub(crate) dropped: u64,
     pub(crate) labels: Vec<String>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct Ending {
     pub(crate) why: String,
 }
 
-/// An event that names its peer by its place in a list, and its time by what passed since the one before.
+/// An event that refers to its peer by an index into a list, and to its time by the difference from the event before.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Packed {
     since: i64,
@@ -110,7 +110,7 @@ impl Piece {
     }
 }
 
-/// The events again; those whose peer is not in the list are left out.
+/// Unpacks events; those whose peer is not in the list are left out.
 pub(super) fn unpack(peers: &[VrId], packed: &[Packed]) -> Vec<Event> {
     let mut at: u64 = 0;
     let unpack = |packed: &Packed| {
@@ -150,7 +150,7 @@ impl<W: Write> Writer<W> {
         self.encoded(host, &bytes)
     }
 
-    /// Writes a piece of a host that it has encoded itself.
+    /// Writes a piece that a host has encoded itself.
     pub(crate) fn encoded(&mut self, host: HostId, piece: &[u8]) -> io::Result<()> {
         let length = u32::try_from(piece.len()).ok().filter(|length| *length <= LONGEST);
         let length = length.ok_or_else(|| io::Error::other("a piece of a trace is too long"))?;
@@ -191,7 +191,7 @@ impl<R: Read> Reader<R> {
         Ok(Self(from))
     }
 
-    /// The next piece, and the process that it is of. `None`: there is none, or what follows makes no sense, as when the
+    /// The next piece, and the process that it came from. Returns `None` at the end, or if the rest is invalid, as when the
     /// writer was killed.
     pub(crate) fn next(&mut self) -> Option<(HostId, Piece)> {
         let (mut length, mut host) = ([0; 4], [0; 16]);

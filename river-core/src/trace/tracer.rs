@@ -1,4 +1,4 @@
-//! What a VR's own thread writes down.
+//! The part of tracing that runs in a VR's own thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,28 +11,30 @@ use crate::down::Down;
 use crate::envelope::{self, Channel, Envelope, Payload};
 use crate::id::VrId;
 
-/// How envelopes of a channel are labelled: with what is short, and one of few, such as a tag or the name of a function.
+/// How envelopes of a channel are labelled. Labels should be short and few, such as tags or names of functions.
 ///
-/// Of an envelope whose payload its sender keeps ([`Vr::send_parts`](crate::Vr::send_parts)), or that its receiver copies from
-/// where it lies ([`Vr::receive_arriving`](crate::Vr::receive_arriving)), no more than the first KiB is shown.
+/// The labelling function sees at most the first KiB of a payload that its sender keeps
+/// ([`Vr::send_parts`](crate::Vr::send_parts)), or that its receiver copies from where it lies
+/// ([`Vr::receive_arriving`](crate::Vr::receive_arriving)).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Label {
-    /// All alike.
+    /// All envelopes have the same label.
     None,
-    /// All of a lane alike, if it is not 0: by the first of them.
+    /// All envelopes of a lane other than 0 have the label of the lane's first envelope; those of lane 0 are labelled one
+    /// by one.
     Lane(fn(&Envelope) -> Option<String>),
-    /// Each by itself.
+    /// Each envelope is labelled separately.
     Envelope(fn(&Envelope) -> Option<String>),
 }
 
-/// Shorter waits are none: looking at the clock takes a good part of that.
+/// Shorter waits, in nanoseconds, do not count: reading the clock takes a good part of that.
 const SHORTEST: u64 = 1_000;
-/// Handing an envelope to a link takes less, as long as nobody is in the way.
+/// Handing an envelope to a link takes less time, in nanoseconds, if nothing is in the way.
 const HAND_OVER: u64 = 200_000;
-/// A longer label is cut.
+/// The maximum length of a label, in characters; longer ones are cut.
 const LABEL: usize = 80;
-/// Of so many labels the names are kept; what is labelled otherwise is "(other)".
+/// At most this many labels are kept; further ones become "(other)".
 const LABELS: usize = 1024;
 
 /// The writing side of a [`Buffer`]. Belongs to the VR's thread.
@@ -47,12 +49,12 @@ pub(crate) struct Tracer {
 #[derive(Default)]
 struct Labels {
     channels: Vec<(Channel, &'static str, Label)>,
-    /// Of a channel, or of one of its lanes.
+    /// The shared labels of channels and lanes.
     alike: HashMap<(Channel, u64), u32>,
     by_text: HashMap<String, u32>,
 }
 
-/// Something that takes time has begun.
+/// The beginning of something that takes time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begun(u64);
 
@@ -93,7 +95,7 @@ impl Tracer {
         let envelope::Label { channel, lane, .. } = of;
         let labels = self.labels.borrow();
         let known = labels.channels.iter().find(|(known, ..)| known == channel).copied();
-        // Of the envelopes that are labelled alike all but the first cost one look-up.
+        // Envelopes that share a label cost one look-up each, except the first.
         let key = match known {
             None | Some((_, _, Label::None)) => Some((*channel, 0)),
             Some((_, _, Label::Lane(_))) if *lane != 0 => Some((*channel, *lane)),
@@ -118,7 +120,7 @@ impl Tracer {
         label
     }
 
-    /// The number of a label.
+    /// Returns the number of a label, adding it if it is new.
     fn intern(&self, mut text: String) -> u32 {
         if let Some((end, _)) = text.char_indices().nth(LABEL) {
             text.truncate(end);
@@ -145,7 +147,7 @@ impl Tracer {
         Begun(now())
     }
 
-    /// The wait that had begun is over.
+    /// Notes the end of a wait.
     pub(crate) fn waited(&self, Begun(at): Begun, reason: Reason, on: Option<VrId>) {
         let nanos = now().saturating_sub(at);
         let shortest = if reason == Reason::Send { HAND_OVER } else { SHORTEST };
@@ -154,7 +156,7 @@ impl Tracer {
         }
     }
 
-    /// A wait of a receive begins; who looks at the VR from elsewhere may see it.
+    /// Begins the wait of a receive, which the control plane can see from outside.
     pub(crate) fn begin_receive(&self, on: Option<VrId>) -> Begun {
         let begun = self.begin();
         self.buffer.waits(begun.0, on);
@@ -166,7 +168,7 @@ impl Tracer {
         self.waited(begun, Reason::Receive, on);
     }
 
-    /// The envelope is about to be handed over.
+    /// Called when an envelope is about to be handed over.
     pub(crate) fn sending(
         &self,
         of: &envelope::Label,
@@ -176,7 +178,7 @@ impl Tracer {
         Sending { at: now(), to: of.dst, seq: of.seq, bytes: len as u64, label: self.label_of(of, payload) }
     }
 
-    /// It was taken; that it was not at once has this reason.
+    /// Notes that the envelope was accepted; `reason` is what it waited for, if it did.
     pub(crate) fn sent(&self, sending: Sending, reason: Reason) {
         let Sending { at, to, seq, bytes, label } = sending;
         self.push(at, What::Send { to, seq, bytes }, label);

@@ -13,9 +13,9 @@ use super::record::{Ending, PIECE, Piece, VrRecord};
 use crate::down::Why;
 use crate::id::VrId;
 
-/// What all VRs of a process may hold together, in events of 48 bytes: 192 MiB.
+/// The maximum number of events that all VRs of a process hold together, of 48 bytes each: 192 MiB.
 const TOTAL: usize = 4 << 20;
-/// Of VRs that ended after there was no memory left, so many are remembered at all.
+/// How many VRs that end after memory has run out are remembered at all.
 const REMEMBERED: usize = 100_000;
 
 /// The time of this machine's monotonic clock, in nanoseconds.
@@ -24,7 +24,7 @@ pub(crate) fn now() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// What one VR has done.
+/// The trace of one VR.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     vr: VrId,
@@ -34,7 +34,7 @@ pub(crate) struct Buffer {
     pub(super) ring: Ring,
     /// Locked by the VR only when it meets a label for the first time.
     labels: Mutex<Vec<String>>,
-    /// Since when it waits for an envelope, and of whom; 0: it does not.
+    /// Since when it has been waiting for an envelope, 0 if it is not, and from which VR.
     waits: [AtomicU64; 3],
 }
 
@@ -56,7 +56,7 @@ impl Buffer {
         self.waits[0].store(0, Relaxed);
     }
 
-    /// The wait in which it is.
+    /// The wait that it is in, if any.
     fn waiting(&self) -> Option<Event> {
         let [since, high, low] = [0, 1, 2].map(|i: usize| self.waits[i].load(Relaxed));
         let on = Uuid::from_u64_pair(high, low);
@@ -81,7 +81,7 @@ impl Buffer {
     }
 }
 
-/// What the VRs of this process do and have done.
+/// The traces of the live and ended VRs of this process.
 #[derive(Debug)]
 pub(crate) struct Traces {
     per_vr: usize,
@@ -93,12 +93,12 @@ pub(crate) struct Traces {
 struct State {
     live: HashMap<VrId, Arc<Buffer>>,
     ended: Vec<(VrRecord, Held)>,
-    /// VRs of which nothing is known but that they were there.
+    /// How many ended VRs were not remembered.
     forgotten: u64,
 }
 
 impl Traces {
-    /// With so many events for each VR.
+    /// Traces with this many events for each VR.
     pub(crate) fn new(per_vr: u32) -> Arc<Self> {
         let per_vr = (per_vr as usize).clamp(1, TOTAL);
         Arc::new(Self { per_vr, budget: Budget::new(TOTAL), state: Mutex::default() })
@@ -123,7 +123,7 @@ impl Traces {
         buffer
     }
 
-    /// A VR has ended: what it has written is made small.
+    /// Compacts the trace of a VR that has ended.
     pub(crate) fn ended(&self, vr: VrId, why: &Why) {
         let Some(buffer) = lock(&self.state).live.remove(&vr) else { return };
         let end = Ending { at: now(), normal: why.is_normal(), why: why.cause().to_string() };
@@ -141,7 +141,7 @@ impl Traces {
         }
     }
 
-    /// Hands out all there is, in pieces for [`Reader`](super::record::Reader). Nothing is left of VRs that have ended.
+    /// Hands out everything, in pieces for [`Reader`](super::record::Reader). Forgets the VRs that have ended.
     pub(crate) fn collect(&self, mut piece: impl FnMut(Piece)) {
         let (ended, live, forgotten) = {
             let mut state = lock(&self.state);

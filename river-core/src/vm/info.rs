@@ -1,4 +1,4 @@
-//! What a VM says of itself: to who searches for it, and to who looks closer.
+//! What a VM reports about itself: in discovery, and to status requests.
 
 use std::time::Instant;
 
@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-/// What it lends for checkpoints if nothing else is said.
+/// The default for how much memory it lends for checkpoints.
 pub(super) fn spare_memory() -> u64 {
     total_memory() / 8
 }

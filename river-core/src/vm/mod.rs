@@ -1,15 +1,15 @@
 //! A virtual machine: waits to be found, leases itself to one program at a time, and runs that program's host.
 //!
-//! Everything that a lease has brought is gone with it: the host, whatever the host has started in its process
-//! group, and the connection.
+//! Whatever a lease has brought is gone when it ends: the host, everything that the host has started in its process group,
+//! and the connection.
 //!
-//! * `config`: what its owner may say of it before it starts
-//! * `tenancy`: who has it, and what runs there for them
+//! * `config`: what its owner can set before it starts
+//! * `tenancy`: which program has it, and what runs on it for that program
 //! * `serve`: its conversation with a program
-//! * `process`: a host as the VM sees it
-//! * `shelf`: what it keeps of checkpoints
-//! * `info`: what it says of itself
-//! * `stop`: what it can be told from outside
+//! * `process`: a host, as the VM sees it
+//! * `shelf`: the checkpoints that it keeps in memory
+//! * `info`: what it reports about itself
+//! * `stop`: stopping it from outside
 
 mod config;
 mod info;
@@ -41,7 +41,7 @@ use shelf::Shelf;
 pub use stop::{StopError, drain, stop};
 use tenancy::{Shared, expire_leases};
 
-/// How long a program may take to hear that its VM stops.
+/// How long to wait until the program has been told that its VM stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Why a VM cannot start.
@@ -54,23 +54,23 @@ pub enum VmError {
     /// The image cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// It could not be found by others.
+    /// It could not receive searches.
     #[error(transparent)]
     Responder(#[from] ResponderError),
     /// `RIVER_PORT` is not a port.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// The TCP port is taken, or no socket can be had.
+    /// The TCP port is taken, or no socket can be opened.
     #[error("cannot listen on {address}: {source} (choose another port, or none for any free one)")]
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// A running virtual machine. It stops when this handle is dropped; what it runs for a program ends with it.
+/// A running virtual machine. It stops when this handle is dropped, and what it runs for a program ends with it.
 #[derive(Debug)]
 pub struct Vm {
     shared: Arc<Shared>,
@@ -90,14 +90,14 @@ impl Vm {
     /// Starts `count` VMs that share a cache; their names are numbered if there are several.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The same as for [`start`](Self::start).
     pub fn start_many(config: &VmConfig, count: usize) -> Result<Vec<Self>, VmError> {
         let (key, cache) = (discovery::key_for(config.network.into())?, Arc::new(ImageCache::open()?));
         let base = config.name.clone().unwrap_or_else(default_name);
         (0..count)
             .map(|i| {
                 let name = if count > 1 { format!("{base}-{i}") } else { base.clone() };
-                // All of them together lend what one would.
+                // Together they lend as much as one VM would.
                 let memory = config.checkpoint_memory.unwrap_or_else(|| spare_memory() / count as u64);
                 let config = config.clone().name(name).checkpoint_memory(memory);
                 Self::start_with(config, key.clone(), cache.clone())
@@ -162,8 +162,8 @@ impl Vm {
         Ok(this)
     }
 
-    /// Waits until somebody has told the VM to stop, as `river stop` does, and until the program that used it, if there is
-    /// one, knows; for that, three seconds at most.
+    /// Waits until the VM has been told to stop, as by `river stop`, and then, for at most three seconds, until the program
+    /// that is using it, if any, has been told.
     pub fn wait(&self) {
         let mut state = self.shared.state();
         while !state.stopped {
@@ -173,7 +173,8 @@ impl Vm {
             self.shared.changed.wait_timeout_while(state, FAREWELL, |state| state.lease.holder().is_some());
     }
 
-    /// Stops it, whoever uses it: its program is told that its owner wants it so. [`wait`](Self::wait) returns then.
+    /// Stops it even while a program is using it; that program is told that the owner stopped the VM. Makes
+    /// [`wait`](Self::wait) return.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -184,7 +185,7 @@ impl Vm {
         &self.shared.listening
     }
 
-    /// What a search would say of it now.
+    /// What a search would report about it now.
     #[must_use]
     pub fn info(&self) -> VmInfo {
         self.shared.info()

@@ -1,4 +1,4 @@
-//! A host as its VM sees it: a child process in a process group of its own.
+//! A host as its VM sees it: a child process in its own process group.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,23 +21,23 @@ use crate::protocol::FromVm;
 use crate::rt;
 use crate::status::Usage;
 
-/// Of what a host printed, so many of the last lines are kept for its obituary.
+/// How many of the last lines that a host printed are kept for the report of its death.
 const LAST_LINES: usize = 5;
-/// So long what a host that is gone has written may take to be read.
+/// How long reading the last output of a host that is gone may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A longer line is cut into pieces of this size.
 const LINE: u64 = 64 << 10;
 
-/// How it stands with a host.
+/// Whether a host is running.
 #[derive(Debug)]
 struct Life {
-    /// True until the process has been waited for: only so long its id is surely its own.
+    /// `true` until the process has been waited for; after that, its id may belong to another process.
     lasts: bool,
-    /// Why the VM has ended it, for the program to know.
+    /// Why the VM ended it, to be reported to the program.
     because: Option<&'static str>,
 }
 
-/// The handle by which a VM ends a host. Dropping it does so too: the host's standard input closes.
+/// The handle by which a VM ends a host. Dropping it ends the host as well, whose standard input closes.
 #[derive(Debug)]
 pub(crate) struct HostProcess {
     pid: Pid,
@@ -46,7 +46,7 @@ pub(crate) struct HostProcess {
 }
 
 impl HostProcess {
-    /// Starts the host. `report` gets every line that it prints, and last how it ended.
+    /// Starts the host. `report` receives every line that it prints and finally how it ended.
     pub(crate) fn start(image: &Path, config: &HostConfig, report: rt::Sender<FromVm>) -> io::Result<Self> {
         let spec = &config.spec;
         let os = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
@@ -68,7 +68,8 @@ impl HostProcess {
         }
         let (started, parts) = crossbeam_channel::bounded(1);
         let limits = config.limits;
-        // The host is to die with its parent, which to the system is the thread that started it: one that stays.
+        // The host must die with its parent, which for the system is the thread that started it; so that thread has to
+        // stay.
         thread::Builder::new().name("river-host-wait".into()).spawn(move || {
             let life = Arc::new(Mutex::new(Life { lasts: true, because: None }));
             let (child, pid, output) = match begin(command, &report) {
@@ -90,12 +91,12 @@ impl HostProcess {
             let last_lines = output.end();
             let because = lock(&life).because;
             let _ = report.try_send(match because {
-                // What it was doing then has nothing to do with it.
+                // What it was doing at the time is irrelevant.
                 Some(because) => FromVm::Exited { how: because.into(), last_lines: Vec::new() },
                 None => FromVm::Exited { how, last_lines },
             });
             if because.is_some() {
-                // There is no more to say.
+                // Nothing more follows.
                 report.close();
             }
         })?;
@@ -108,17 +109,17 @@ impl HostProcess {
         Ok(Self { pid, life, _lifeline: lifeline })
     }
 
-    /// What it uses.
+    /// The resources that it uses.
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
-    /// Ends the host and everything in its process group, at once. Does nothing if it has ended.
+    /// Kills the host and everything in its process group at once. Does nothing if it has ended.
     pub(crate) fn kill(&self) {
         self.end(None);
     }
 
-    /// The same, and its program is told why, instead of a signal that is nobody's fault.
+    /// Kills the host, and reports to its program this reason instead of the signal.
     pub(crate) fn kill_because(&self, why: &'static str) {
         self.end(Some(why));
     }
@@ -142,23 +143,23 @@ impl Drop for HostProcess {
     }
 }
 
-/// What a host prints, on its way to the program.
+/// Forwards a host's output to its program.
 struct Output {
-    /// Closed when both ends of it are.
+    /// Closed when both of its pipes are.
     closed: Receiver<()>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Output {
-    /// The last lines of a host that is gone, when all has been read. What it has started in a session of its own may keep the
-    /// pipes open for ever: that is not waited for.
+    /// Returns the last lines of a host that is gone, once all output has been read. Does not wait for processes that it
+    /// has started in sessions of their own, which may keep the pipes open forever.
     fn end(self) -> Vec<String> {
         let _ = self.closed.recv_timeout(LAST_WORDS);
         mem::take(&mut *self.last_lines.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }
 }
 
-/// Starts the process, and reads what it prints.
+/// Starts the process, and begins to read its output.
 fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child, Pid, Output)> {
     let mut child = image::retry_busy(|| command.spawn())?;
     let pid = Pid::from_child(&child);
@@ -170,7 +171,7 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
     let forwarded = forward(stdout, false, report, Arc::clone(&last_lines), open.clone())
         .and_then(|()| forward(stderr, true, report, Arc::clone(&last_lines), open));
     if let Err(error) = forwarded {
-        // Nobody else knows of it.
+        // Nobody else knows about this process.
         let _ = child.kill();
         let _ = child.wait();
         return Err(error);
@@ -178,7 +179,7 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
     Ok((child, pid, Output { closed, last_lines }))
 }
 
-/// Waits for the end of the host, and ends what is left of its process group before its id can be used again.
+/// Waits for the end of the host, and kills what is left of its process group before its id can be reused.
 fn wait(mut child: Child, pid: Pid, life: &Mutex<Life>) -> io::Result<ExitStatus> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
@@ -195,7 +196,7 @@ fn forward(
     last_lines: Arc<Mutex<VecDeque<String>>>,
     open: Sender<()>,
 ) -> io::Result<()> {
-    // What keeps the pipes open when the host is gone does not keep the conversation with its program open.
+    // Processes that keep the pipes open after the host's end must not keep the conversation with its program open.
     let report = report.downgrade();
     let read = move || {
         let _open = open;
@@ -216,7 +217,7 @@ fn forward(
                 }
                 last.push_back(String::from_utf8_lossy(&line).into_owned());
             }
-            // Reading goes on when nobody listens any more, so that the host is never stuck in a write.
+            // Go on reading even if nobody listens any more, so that the host never blocks in a write.
             if let Some(report) = report.upgrade()
                 && let Fate::Forward { forgotten } = flood.line(line.len(), report.len())
             {
@@ -236,7 +237,7 @@ fn describe(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(number)) => {
             let name = Signal::from_named_raw(number).map(|signal| format!("{signal:?}"));
-            // It calls itself "Signal::KILL", in quotes.
+            // Its `Debug` output is "Signal::KILL", in quotes.
             let name = name.as_deref().and_then(|name| name.trim_matches('"').rsplit(':').next());
             let name = name.map(|name| match name {
                 "ABORT" => "ABRT",
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn what_outlives_a_host_does_not_keep_the_conversation_open() {
         let loopback = Ipv4Addr::LOCALHOST.into();
-        // A process in a group of its own that reads from the lifeline, which is here.
+        // A process in its own group that reads from the lifeline, whose other end is held here.
         let script = "set -m; while read -r _; do :; done & echo last words";
         let spec = HostSpec {
             host: HostId::fresh(),

@@ -1,4 +1,4 @@
-//! What a VM says to a program.
+//! A VM's side of its conversation with a program.
 
 use std::io;
 use std::pin::pin;
@@ -17,10 +17,10 @@ use crate::lease;
 use crate::protocol::{FromVm, Hello, HostSpec, KeptImage, Tenant, ToVm, pieces};
 use crate::rt;
 
-/// No executable is larger.
+/// The maximum size of an executable.
 const MAX_IMAGE: u64 = 4 << 30;
 
-/// Serves one connection of a program until it ends, and then ends all that the program has here.
+/// Serves one connection from a program until it ends, and then ends everything that the program has here.
 pub(super) async fn conversation(shared: Arc<Shared>, hello: Hello, stream: Connection) {
     let Hello::Lease { program } = hello else {
         tracing::warn!(vm = shared.name, "refused a connection that is not for a VM");
@@ -121,19 +121,21 @@ async fn converse(
                 shared.drain();
                 return Ok(());
             }
-            // The rest of an image that was refused: its program sends on until it hears of that. Renewals come behind it.
+            // The rest of an image that was refused: its program goes on sending until it learns of that, and its renewals
+            // queue behind the image.
             (ToVm::Image(_), Some(tenant)) => {
                 shared.state().lease.renew(tenant, Instant::now());
                 sign.give();
             }
-            // Requests without a lease.
+            // Requests that need a lease.
             (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_) | ToVm::EndHost, _) => return Ok(()),
         }
     }
     Ok(())
 }
 
-/// Takes the pieces of an image of a checkpoint, if there is room. The inner error says why there is none, or it did not come.
+/// Receives the pieces of an image of a checkpoint, if there is room. The inner error says why there is no room, or that
+/// the image was incomplete.
 async fn keep(
     shared: &Shared,
     program: ProgramId,
@@ -177,7 +179,8 @@ fn send_pieces(bytes: Option<Bytes>, to: &rt::Sender<FromVm>) {
     let _ = to.try_send(FromVm::Piece(Bytes::new()));
 }
 
-/// Starts the host, after having fetched its image if need be. Whether it was fetched; or why there is no host.
+/// Starts the host, fetching its image first if necessary. Returns whether the image was fetched; the inner error says why
+/// there is no host.
 async fn start(
     shared: &Arc<Shared>,
     tenant: &Tenant,
@@ -197,7 +200,7 @@ async fn start(
     }
     let (cache, hash) = (shared.cache.clone(), spec.image);
     let busy = Busy { shared, tenant, to };
-    // A disk may take seconds even for this.
+    // Even this may take seconds on a slow disk.
     let shipped = !busy.with(move || cache.has(hash)).await;
     if shipped {
         let _ = to.try_send(FromVm::NeedImage);
@@ -232,7 +235,7 @@ async fn start(
     Ok(started.await.map(|()| shipped))
 }
 
-/// The executable itself is there, as it was opened just before: what is not found is what loads it.
+/// The executable itself exists, since it was opened just before. So if something is not found, it is the dynamic loader.
 fn cannot_start(error: &io::Error, triple: &str) -> String {
     if error.kind() != io::ErrorKind::NotFound {
         return format!("cannot start the program's host: {error}");
@@ -243,7 +246,7 @@ fn cannot_start(error: &io::Error, triple: &str) -> String {
     )
 }
 
-/// Takes the pieces of an image into the cache. The inner error says why that failed.
+/// Receives the pieces of an image into the cache. The inner error says why that failed.
 async fn receive_image(
     shared: &Shared,
     tenant: &Tenant,
@@ -282,7 +285,7 @@ async fn receive_image(
     Ok(busy.with(move || cache.finish(draft)).await.map_err(text))
 }
 
-/// Who sends much hears nothing meanwhile, and must not take that for silence: now and then it is told that what it sends arrives.
+/// Signs of life for a program that sends a lot of data: it gets no answer meanwhile, and must not take that for silence.
 struct SignOfLife<'a> {
     to: &'a rt::Sender<FromVm>,
     last: Instant,
@@ -293,7 +296,7 @@ impl<'a> SignOfLife<'a> {
         Self { to, last: Instant::now() }
     }
 
-    /// Gives one, unless the last was given a moment ago.
+    /// Sends one, unless the last one was sent only recently.
     fn give(&mut self) {
         if self.last.elapsed() >= lease::RENEWAL {
             self.last = Instant::now();
@@ -302,7 +305,8 @@ impl<'a> SignOfLife<'a> {
     }
 }
 
-/// While a VM works for its tenant it does not hear it, and must not take that for silence.
+/// Long-running work for a tenant. The VM does not read the tenant's messages meanwhile, so it renews the lease itself and
+/// sends signs of life.
 struct Busy<'a> {
     shared: &'a Shared,
     tenant: &'a Tenant,
@@ -353,7 +357,7 @@ mod tests {
         }
     }
 
-    /// What a VM says, but for the signs of life that it gives whenever something takes long.
+    /// The next message of a VM, skipping the signs of life that it gives whenever something takes long.
     async fn said(from: &mut Incoming<FromVm>) -> FromVm {
         loop {
             match from.next().await {
@@ -364,7 +368,7 @@ mod tests {
         }
     }
 
-    /// A program's conversation with a VM that it wants to lease, and what the VM says to that.
+    /// Begins a conversation of a program that wants to lease the VM, and returns the VM's answer.
     async fn acquire(vm: &Vm, key: &ClusterKey) -> (rt::Sender<ToVm>, Incoming<FromVm>, FromVm) {
         let program = ProgramId::fresh();
         let (_, stream) = control::dial(vm.info().address, key, &Hello::Lease { program }).await.unwrap();
@@ -383,7 +387,7 @@ mod tests {
         (to, from)
     }
 
-    /// What is refused may be on its way, and its program is to hear why.
+    /// A refused image may be on its way already, and its program must learn why it was refused.
     #[test]
     fn an_image_that_is_refused_does_not_end_the_conversation() {
         let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
@@ -400,7 +404,7 @@ mod tests {
         });
     }
 
-    /// The program has had another checkpoint taken.
+    /// As when the program takes another checkpoint.
     #[test]
     fn what_is_kept_may_be_forgotten_while_an_image_is_on_its_way() {
         let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
@@ -415,7 +419,8 @@ mod tests {
         });
     }
 
-    /// A slow network: the image, whether it is wanted or not, takes longer than a silence may last, and renewals come behind it.
+    /// On a slow network, sending the image, accepted or refused, takes longer than a silence may last, and renewals queue
+    /// behind it.
     #[test]
     fn who_ships_an_image_slowly_hears_that_it_arrives_and_keeps_the_lease() {
         for refused in [false, true] {

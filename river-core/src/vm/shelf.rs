@@ -1,6 +1,6 @@
-//! What a VM keeps in its memory of the checkpoints of programs that use it: within a limit, and not for ever.
+//! The checkpoints that a VM keeps in memory for programs that use it: up to a limit of bytes, and for a limited time.
 //!
-//! A state machine without a clock: every call that needs it says what time it is.
+//! A state machine without a clock: the caller passes the current time where it matters.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::id::ProgramId;
 use crate::protocol::KeptImage;
 
-/// So long images stay whose program has no lease any more: time enough to go on from them.
+/// How long images are kept after their program has lost its lease: long enough to restart from them.
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Shelf {
     limit: u64,
-    /// Bytes that are kept or for which there is a place.
+    /// Bytes that are kept or reserved.
     taken: u64,
     items: BTreeMap<(ProgramId, u64, u32), Item>,
 }
@@ -25,9 +25,9 @@ pub(super) struct Shelf {
 #[derive(Debug)]
 struct Item {
     image: KeptImage,
-    /// The program that put it there: while it has the lease, it stays.
+    /// The program that put it there. It is kept for as long as that program has the lease.
     owner: ProgramId,
-    /// None while it arrives.
+    /// `None` until it has arrived completely.
     bytes: Option<Bytes>,
     seen: Instant,
 }
@@ -37,7 +37,7 @@ impl Shelf {
         Self { limit, taken: 0, items: BTreeMap::new() }
     }
 
-    /// Makes a place for an image, before anything of it is taken; one with the same name goes.
+    /// Reserves room for an image before any of it is received. Replaces one with the same name.
     pub(super) fn reserve(
         &mut self,
         image: &KeptImage,
@@ -59,7 +59,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// Puts an image into its place, if that is still there.
+    /// Stores an image, if its reservation still exists and has its length. Returns whether it did.
     pub(super) fn put(&mut self, image: &KeptImage, bytes: Bytes) -> bool {
         match self.items.get_mut(&image.key()) {
             Some(item) if item.image.length == bytes.len() as u64 => {
@@ -76,7 +76,7 @@ impl Shelf {
         }
     }
 
-    /// What is whole of a run's checkpoints.
+    /// The complete images of a run's checkpoints.
     pub(super) fn list(&self, run: ProgramId) -> Vec<KeptImage> {
         let whole = self.items.values().filter(|item| item.image.run == run && item.bytes.is_some());
         whole.map(|item| item.image.clone()).collect()
@@ -86,12 +86,12 @@ impl Shelf {
         self.items.get(&image.key())?.bytes.clone()
     }
 
-    /// Drops a run's checkpoints of these numbers.
+    /// Drops a run's checkpoints with these numbers.
     pub(super) fn forget(&mut self, run: ProgramId, numbers: &Range<u64>) {
         self.drop_those(|key, _| key.0 == run && numbers.contains(&key.1));
     }
 
-    /// Drops what nobody has gone on from for too long. `tenant` is the program that has the lease.
+    /// Drops images whose program lost its lease too long ago. `tenant` is the program that has the lease.
     pub(super) fn expire(&mut self, tenant: Option<ProgramId>, now: Instant) {
         for item in self.items.values_mut().filter(|item| Some(item.owner) == tenant) {
             item.seen = now;
@@ -127,12 +127,12 @@ mod tests {
         let error = shelf.reserve(&image(run, 1, 1, 41), run, now).unwrap_err();
         assert!(error.contains("41 bytes") && error.contains("40 of 100 bytes"), "{error}");
         assert!(shelf.reserve(&image(run, 1, 1, u64::MAX), run, now).is_err());
-        // A place is no image, and its length is that which was said.
+        // A reservation is not an image, and the image must have the reserved length.
         assert!(shelf.list(run).is_empty());
         assert!(!shelf.put(&image(run, 1, 0, 60), Bytes::from(vec![7; 59])));
         assert!(shelf.put(&image(run, 1, 0, 60), Bytes::from(vec![7; 60])));
         assert_eq!(shelf.list(run), [image(run, 1, 0, 60)]);
-        // The same once more takes the same place.
+        // The same image again takes the same place.
         shelf.reserve(&image(run, 1, 0, 100), run, now).unwrap();
         shelf.remove(&image(run, 1, 0, 0));
         assert_eq!(shelf.taken, 0);
@@ -149,7 +149,7 @@ mod tests {
         shelf.forget(run, &(0..3));
         assert_eq!(shelf.list(run), [image(run, 3, 0, 10)]);
         assert_eq!(shelf.get(&image(other, 1, 0, 10)).unwrap()[..], [1; 10]);
-        // Its program is gone, the other one is not.
+        // The program of the first is gone; the other one is not.
         let later = now + KEPT_FOR + Duration::from_secs(1);
         shelf.expire(Some(other), later);
         assert_eq!((shelf.list(run).len(), shelf.list(other).len(), shelf.taken), (0, 1, 10));

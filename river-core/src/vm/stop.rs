@@ -1,4 +1,4 @@
-//! What a VM can be told from outside: to stop, or to end when nobody has it.
+//! Stopping or draining a VM from outside.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub struct StopError {
     error: String,
 }
 
-/// Tells a VM to stop, whoever uses it, and waits until it has closed the connection. Its program learns that it is gone.
+/// Tells a VM to stop, even while a program is using it, and waits until it has closed the connection. The program is told
+/// that the VM is gone.
 ///
 /// # Errors
 /// [`StopError`] if there is no key, or the VM cannot be reached.
@@ -28,16 +29,17 @@ pub fn stop(vm: &VmInfo) -> Result<(), StopError> {
     tell(vm, ToVm::Stop)
 }
 
-/// Tells a VM to end as soon as no program has it: at once if it is idle; otherwise its program is asked to give it back
-/// ([`Vr::leaving`](crate::Vr::leaving)), and nothing of the program is disturbed. Waits only until the VM knows.
+/// Drains a VM: it stops as soon as no program has it. If it is idle, that is at once; otherwise its program is asked to
+/// give it back ([`Vr::leaving`](crate::Vr::leaving)), and is not disturbed in any other way. Waits only until the VM has
+/// got the message.
 ///
 /// # Errors
-/// As [`stop`].
+/// The same as for [`stop`].
 pub fn drain(vm: &VmInfo) -> Result<(), StopError> {
     tell(vm, ToVm::Drain)
 }
 
-/// Says something to a VM that needs no lease, and waits until it has closed the connection.
+/// Sends a VM a message that needs no lease, and waits until it has closed the connection.
 fn tell(vm: &VmInfo, message: ToVm) -> Result<(), StopError> {
     let failed = |error: &dyn std::fmt::Display| StopError { vm: vm.name.clone(), error: error.to_string() };
     let key = ClusterKey::load_or_create().map_err(|error| failed(&error))?;

@@ -1,4 +1,4 @@
-//! Who has a VM, what runs there for them, and how either ends.
+//! Which program has a VM, what runs there for it, and how either ends.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,50 +15,50 @@ use crate::protocol::{FromVm, Tenant};
 use crate::rt;
 
 const TICK: Duration = Duration::from_millis(250);
-/// What the program hears whose VM stops.
+/// What a program is told when its VM stops.
 pub(super) const STOPPED: &str = "the VM was stopped by its owner";
 
-/// All of a VM but its handle and its tasks, which share it.
+/// A VM without its handle and its tasks, which share it.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: VmId,
     pub(super) name: String,
-    /// Where programs of this machine reach it.
+    /// The address at which programs on this machine reach it.
     pub(super) address: SocketAddr,
     pub(super) listening: Vec<SocketAddr>,
     pub(super) labels: Vec<String>,
-    /// How many cores the machine has: to find out takes some files, and searches are frequent.
+    /// The machine's number of cores. Cached, since determining it reads several files, and searches are frequent.
     pub(super) cores: u32,
     pub(super) limits: HostLimits,
     pub(super) key: ClusterKey,
     pub(super) cache: Arc<ImageCache>,
     pub(super) started: Instant,
     pub(super) state: Mutex<State>,
-    /// What it keeps of checkpoints.
+    /// The checkpoints that it keeps.
     pub(super) shelf: Mutex<Shelf>,
-    /// Somebody may wait for this: it was stopped, or a lease is over.
+    /// Notified when the VM was stopped or a lease has ended.
     pub(super) changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) lease: Lease,
-    /// When it was last looked whether the lease is over.
+    /// When the lease was last checked.
     looked: Option<Instant>,
     pub(super) host: Option<HostProcess>,
-    /// Where the host reports, as this machine sees it.
+    /// The initiator's address, as seen from this machine.
     pub(super) initiator: Option<SocketAddr>,
-    /// The way to the program that has the lease.
+    /// Sends to the program that has the lease.
     pub(super) to_tenant: Option<rt::Sender<FromVm>>,
     pub(super) draining: bool,
     pub(super) stopped: bool,
 }
 
 impl State {
-    /// Ends a lease that was not renewed in time: whose it was, and the host, which has to end before somebody else starts another
-    /// one.
+    /// Ends the lease if it was not renewed in time. Returns its holder and the host, which must end before another program
+    /// can start one.
     fn expire(&mut self, now: Instant) -> Option<(Tenant, Option<HostProcess>)> {
-        // This process may have been stopped itself, or its machine asleep.
+        // This process may have been suspended itself, or its machine asleep.
         let last = self.looked.replace(now).unwrap_or(now);
         self.lease.forgive(now.saturating_duration_since(last).saturating_sub(2 * TICK));
         let tenant = self.lease.expire(now)?;
@@ -84,9 +84,9 @@ impl Shared {
         };
         self.changed.notify_all();
         match (host, to_tenant) {
-            // When it has ended, so does the conversation.
+            // The conversation ends when the host has ended.
             (Some(host), _) => host.kill_because(STOPPED),
-            // What has been said before still reaches it, but nothing after that.
+            // What was sent before still reaches the program; nothing more will.
             (None, Some(tenant)) => {
                 let _ = tenant.try_send(FromVm::Exited { how: STOPPED.into(), last_lines: Vec::new() });
                 tenant.close();
@@ -95,7 +95,7 @@ impl Shared {
         }
     }
 
-    /// Ends the lease, and what runs for its holder, if it was not renewed in time.
+    /// Ends the lease if it was not renewed in time, and with it what runs for its holder.
     pub(super) fn expire(&self, now: Instant) {
         let Some((tenant, host)) = self.state().expire(now) else { return };
         self.changed.notify_all();
@@ -106,7 +106,7 @@ impl Shared {
         self.stop_if_drained();
     }
 
-    /// Ends what a tenant runs here. Nothing happens if its lease is over: what runs here is another one's then.
+    /// Ends what a tenant runs here. Does nothing if its lease is over, since the host is another tenant's then.
     pub(super) fn end_host(&self, tenant: &Tenant) {
         let host = {
             let mut state = self.state();
@@ -117,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// Ends what a tenant has here, and its lease.
+    /// Ends a tenant's lease, and what it runs here.
     pub(super) fn release(&self, tenant: &Tenant) {
         let host = {
             let mut state = self.state();
@@ -135,7 +135,7 @@ impl Shared {
         self.stop_if_drained();
     }
 
-    /// The VM is to end when nobody has it, and whoever has it is asked to give it back.
+    /// Lets the VM stop as soon as no program has it, and asks the current holder to give it back.
     pub(super) fn drain(&self) {
         {
             let mut state = self.state();
@@ -158,7 +158,7 @@ impl Shared {
     }
 }
 
-/// Ends leases that are not renewed, and with them what runs for their holders.
+/// Periodically ends the lease if it is not renewed, with what runs for its holder, and drops checkpoints that are too old.
 pub(super) async fn expire_leases(shared: Arc<Shared>) {
     loop {
         rt::sleep(TICK).await;

@@ -1,4 +1,4 @@
-//! Safepoints and checkpoints: what a recoverable VR goes on from, and when all of the program is written down.
+//! Safepoints and checkpoints: the state from which a recoverable VR continues, and saving the whole program.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -23,12 +23,12 @@ impl Vr {
         self.journal.is_some()
     }
 
-    /// Says that `state` is all that `main` needs to go on from here: a VR that is restored later starts from it, with what
-    /// is in its queue, and what was recorded before is forgotten. Does nothing in a VR that is not recoverable.
+    /// Declares that `state` is all that `main` needs to continue from here. A VR that is restored later starts from it, with
+    /// the contents of its queue; what was recorded before is discarded. Does nothing in a VR that is not recoverable.
     ///
-    /// A deployed VR passes itself: it is made anew from what it looked like then, and its `main` is called. The initiator,
-    /// which has no value, gets its state by [`resumed`](Self::resumed). What layers keep in [`slot`](Self::slot)s, open
-    /// calls for example, is not part of it.
+    /// A deployed VR passes itself: it is recreated from the state that it had then, and its `main` is called. The initiator,
+    /// which has no value, gets its state from [`resumed`](Self::resumed). Data that layers keep in [`slot`](Self::slot)s,
+    /// for example open calls, is not part of the state.
     ///
     /// # Errors
     /// [`StateError::Posted`] while receives are posted; [`StateError::Value`] if the state cannot be encoded.
@@ -61,8 +61,8 @@ impl Vr {
         Ok(())
     }
 
-    /// What was given to the last safepoint, if this run of `main` begins there: how an initiator goes on. `None` if it
-    /// begins at the beginning.
+    /// Returns the state that was given to the last safepoint, if this run of `main` begins there: an initiator continues
+    /// from it. `None` if this run begins at the beginning.
     ///
     /// ```
     /// # use river_core::{Result, Vr};
@@ -79,31 +79,31 @@ impl Vr {
     /// ```
     ///
     /// # Errors
-    /// [`StateError::Value`] if it was of another type.
+    /// [`StateError::Value`] if the state was of another type.
     pub fn resumed<S: DeserializeOwned>(&self) -> Result<Option<S>, StateError> {
         let began = self.journal.as_ref().map(|journal| &journal.began);
         let began = began.filter(|began| began.safepoints > 0);
         began.map(|began| decode(&began.state)).transpose()
     }
 
-    /// Checkpoints the program: all its VRs, the initiator included, and what is under way between them, at one moment. All
-    /// of them have to be recoverable. It is written to a directory on the initiator's machine, together with the
-    /// program's image; the two newest checkpoints are kept. `river restore DIRECTORY` goes on from there, whatever has
-    /// become of the program and its VMs.
+    /// Checkpoints the program: all its VRs, the initiator included, and the messages in transit between them, as a
+    /// consistent whole. All VRs must be recoverable. The checkpoint is written to a directory on the initiator's machine,
+    /// together with the program's image; the two newest checkpoints are kept. `river restore DIRECTORY` continues from
+    /// there, whatever has become of the program and its VMs.
     ///
-    /// In the restored program this same call returns once more, with [`resumed`](Checkpoint::resumed) set.
+    /// In the restored program this same call returns again, with [`resumed`](Checkpoint::resumed) set.
     ///
     /// # Errors
-    /// [`StateError::NotRecoverable`], [`StateError::GivenUp`], [`StateError::File`] (a full disk, for example): the program
-    /// goes on, and older checkpoints are still there.
+    /// [`StateError::NotRecoverable`], [`StateError::GivenUp`], [`StateError::File`] (a full disk, for example). The program
+    /// continues, and older checkpoints are still there.
     ///
     /// # Blocking
-    /// Until it is written. The other VRs are stopped only while they are copied.
+    /// Until the checkpoint is written. The other VRs are stopped only while they are copied.
     pub fn checkpoint(&self, directory: impl AsRef<Path>) -> Result<Checkpoint, StateError> {
         self.checkpoint_keeping(directory, KEEP)
     }
 
-    /// Like [`checkpoint`](Self::checkpoint), but keeps that many of the newest checkpoints in the directory, at least one.
+    /// Like [`checkpoint`](Self::checkpoint), but keeps this many of the newest checkpoints in the directory, at least one.
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
@@ -115,15 +115,16 @@ impl Vr {
         self.checkpoint_in(KeepIn::Directory(directory.as_ref().to_owned()), keep)
     }
 
-    /// Like [`checkpoint`](Self::checkpoint), but without a disk: the image of each process is kept in the memory of the VM on
-    /// which it runs, and of another one, so that the program outlives any VM. One checkpoint is kept: until the next one is
-    /// whole.
+    /// Like [`checkpoint`](Self::checkpoint), but in memory instead of on a disk: the image of each process is kept by the VM
+    /// on which it runs, and by another one, so that the program survives the loss of any one VM. A checkpoint is kept until
+    /// the next one is complete.
     ///
-    /// They are gone when the program ends. `river run --checkpoint memory --restarts N` goes on from them when it dies.
+    /// Checkpoints in memory are gone when the program ends. If it dies, `river run --checkpoint memory --restarts N`
+    /// restarts it from them.
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint), and [`StateError::Memory`]: the program has fewer than two VMs of its own, or they
-    /// have no room for it.
+    /// As [`checkpoint`](Self::checkpoint), and [`StateError::Memory`]: the program has fewer than two VMs of its own, or
+    /// they have not enough memory for the checkpoint.
     ///
     /// # Blocking
     /// Until all VMs have their parts. The other VRs are stopped only while they are copied.
@@ -138,8 +139,8 @@ impl Vr {
             _ => Err(StateError::Stopped),
         };
         let Some(journal) = &self.journal else { return take() };
-        // A record that ends within a checkpoint is what that checkpoint holds; unless its VR was not restored, but has taken the
-        // place of one that did not hear what became of it.
+        // A record that ends within a checkpoint is what that checkpoint saved, so the VR has been restored from it; unless
+        // the VR is a twin that has taken over from a VR that had not heard the result of the checkpoint.
         let is_resumed = !journal.recorder.call(Call::Checkpoint)? && !journal.recorder.has_taken_over();
         if let Some(answer) = journal.recorder.recorded_answer()? {
             return decode(&answer)?;
@@ -153,7 +154,7 @@ impl Vr {
     }
 }
 
-/// Appends a state to a file for people, as JSON; `null` if it has something that JSON does not know.
+/// Appends a state to a file for people, as JSON; `null` if JSON cannot represent it.
 fn show<S: Serialize + ?Sized>(path: &Path, state: &S) {
     let text = serde_json::to_string(state).unwrap_or_else(|_| "null".into());
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);

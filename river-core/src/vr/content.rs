@@ -1,4 +1,4 @@
-//! What a VR sends: a payload, or parts that lie in its own memory.
+//! The contents of a send: a payload, or parts that lie in the VR's own memory.
 
 use bytes::Bytes;
 
@@ -6,12 +6,12 @@ use crate::envelope::{Label, Payload};
 use crate::inbox::Refused;
 use crate::link::Link;
 
-/// So much of a payload is shown to who labels envelopes in traces, if it is not there as a whole.
+/// The most bytes of a payload in parts, or in place, that a layer is shown to label an envelope in a trace.
 pub(super) const BEGINNING: usize = 1024;
 
 pub(super) trait Content {
     fn len(&self) -> usize;
-    /// The payload, or its beginning, for a look.
+    /// Returns the payload, or its beginning, for inspection.
     fn beginning(&self) -> Payload;
     fn send(self, link: &Link, label: Label) -> Result<(), Refused>;
 }

@@ -1,5 +1,5 @@
-//! What a recoverable VR uses instead of what is not deterministic: the time, random numbers, and all else that it sees of
-//! the world or does to it.
+//! What a recoverable VR uses instead of nondeterministic operations: the time, random numbers, and everything else that it
+//! reads from the outside world or does to it.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,14 +13,14 @@ use crate::error::StateError;
 use crate::state::Call;
 
 impl Vr {
-    /// The time. A recoverable VR must use no other clock.
+    /// Returns the time. A recoverable VR must use no other clock.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         self.remember(Call::Now, SystemTime::now).unwrap_or_else(|_| SystemTime::now())
     }
 
-    /// For how long this VR has been running: a clock that never goes back, for measuring. A recoverable VR must use no other
-    /// one. The time between a checkpoint and the moment at which it is restored does not count.
+    /// Returns for how long this VR has been running: a monotonic clock, for measuring. A recoverable VR must use no other
+    /// one. The time between a checkpoint and its restoration does not count.
     ///
     /// ```
     /// # river_core::testing::threads(1, |vr, _, _| {
@@ -33,7 +33,7 @@ impl Vr {
     pub fn uptime(&self) -> Duration {
         let (before, then) = self.clock.get();
         let Some(journal) = &self.journal else { return before + then.elapsed() };
-        // A divergence is told by the call that follows.
+        // A divergence is reported by the next call.
         let Ok((uptime, live)) = journal.recorder.uptime(|| before + then.elapsed()) else { return before };
         if live {
             self.go_live(journal);
@@ -43,8 +43,8 @@ impl Vr {
         uptime
     }
 
-    /// Random numbers, for use with the crates `rand` and `rand_distr`: different for every VR, and the same again when a
-    /// recoverable VR is replayed. Not for secrets.
+    /// Returns a random number generator, for use with the crates `rand` and `rand_distr`. It is seeded differently for every
+    /// VR, and repeats its numbers when a recoverable VR is replayed. Not for secrets.
     ///
     /// ```
     /// use rand_core::Rng;
@@ -59,10 +59,10 @@ impl Vr {
         Random(self)
     }
 
-    /// Does something that is not deterministic, or that must not be done again: reads a file, looks at the machine,
-    /// prints. When a recoverable VR is replayed it gets the recorded result, and `act` is not called.
+    /// Does something that is not deterministic, or that must not be repeated: reads a file, queries the machine, prints.
+    /// When a recoverable VR is replayed it gets the recorded result, and `act` is not called.
     ///
-    /// If the VR is restored from a moment at which `act` was running, it is called once more.
+    /// If the VR is restored from a state in which `act` was running, `act` is called again.
     ///
     /// # Errors
     /// [`StateError::Value`] if the result cannot be encoded; [`StateError::Diverged`].
@@ -78,7 +78,7 @@ impl Vr {
     }
 }
 
-/// A VR's random numbers: see [`Vr::rng`].
+/// A VR's random number generator: see [`Vr::rng`].
 #[derive(Debug)]
 pub struct Random<'a>(&'a Vr);
 

@@ -1,4 +1,4 @@
-//! What a VR does with certain envelopes whatever it is waiting for.
+//! Handlers: what a VR does with certain envelopes while it waits for anything.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,12 +15,12 @@ type Action = Rc<RefCell<dyn FnMut(&Vr, Envelope)>>;
 #[derive(Default)]
 pub(super) struct Handlers {
     actions: RefCell<Vec<(PostId, Action)>>,
-    /// Those that are running, as a handler may receive.
+    /// The handlers that are running: a handler may itself receive.
     busy: RefCell<Vec<PostId>>,
 }
 
-/// Handles envelopes until it is dropped; made by [`Vr::handle`]. What has arrived by then and was not handled goes back to its
-/// place in the queue.
+/// Handles envelopes until it is dropped; made by [`Vr::handle`]. Envelopes that have arrived by then and were not handled
+/// return to their places in the queue.
 #[must_use = "a handler that is dropped handles nothing any more; `detach` keeps it"]
 #[derive(Debug)]
 pub struct Handler<'a> {
@@ -29,7 +29,7 @@ pub struct Handler<'a> {
 }
 
 impl Handler<'_> {
-    /// Lets it handle envelopes for as long as the VR lives.
+    /// Keeps the handler active for as long as the VR lives.
     pub fn detach(self) {
         std::mem::forget(self);
     }
@@ -50,7 +50,7 @@ impl Handlers {
     }
 }
 
-/// A handler that is running, until it has returned or panicked.
+/// Marks a handler as running, until it has returned or panicked.
 struct Busy<'a> {
     handlers: &'a Handlers,
     id: PostId,
@@ -70,12 +70,13 @@ impl Drop for Busy<'_> {
 }
 
 impl Vr {
-    /// Has an action run for every envelope that matches, from now on and for those that wait already, in order of arrival.
-    /// No other receive gets them. Does not block.
+    /// Runs an action for every envelope that matches, from now on and for those that are already queued, in order of
+    /// arrival. No other receive gets these envelopes. Does not block.
     ///
-    /// It runs on this VR's thread, inside whatever receive this VR is in when the envelope has arrived, or goes into next,
-    /// and before that returns. It may send and receive; it is not called again while it runs. If it panics, so does the receive;
-    /// what comes next it handles again. It owns what it uses: share with it by an `Rc`.
+    /// The action runs on this VR's thread, inside the receive in which the VR is when the envelope arrives, or else the next
+    /// one that it calls, before that receive returns. It may send and receive, and is not called again while it runs. If it
+    /// panics, so does the receive; later envelopes are handled as before. The action owns what it captures: use an `Rc` to
+    /// share state with it.
     ///
     /// ```
     /// # use std::cell::Cell;
@@ -103,7 +104,7 @@ impl Vr {
         accept: impl FnMut(&Envelope) -> bool + 'static,
         action: impl FnMut(&Vr, Envelope) + 'static,
     ) -> Handler<'_> {
-        // A divergence is told by the receive that follows.
+        // A divergence is reported by the next receive.
         let _ = self.enter(|| Call::Post(selector));
         let id = self.with_mailbox(|mailbox, swap| mailbox.post(selector, Box::new(accept), true, swap));
         let id = id.expect(ONLY_LOOKS);
@@ -111,7 +112,7 @@ impl Vr {
         Handler { vr: self, id }
     }
 
-    /// Runs the handlers for which something has arrived. True: at least one has run.
+    /// Runs the handlers for which an envelope has arrived. Returns whether at least one has run.
     #[inline]
     pub(super) fn serve(&self) -> bool {
         self.mailbox.borrow().has_standing() && self.run_handlers()

@@ -1,4 +1,4 @@
-//! What a VR asks for besides messages: virtual machines, and VRs on them.
+//! What a VR can ask for besides messages: virtual machines, and VRs on them.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::protocol::{Count, Migrated, NewVr, Place, Reply, Request};
 use crate::state::Call;
 
 impl Vr {
-    /// Finds virtual machines that answer. Returns as soon as as many have answered as the query asks for, otherwise
-    /// after a quarter of a second. The variable `RIVER_VMS`, which `river run -n` sets, is an upper limit for all
+    /// Finds virtual machines. Returns as soon as the number that the query asks for has answered, otherwise after a quarter
+    /// of a second. The variable `RIVER_VMS`, which `river run -n` sets, is an upper limit for all
     /// queries of a program.
     ///
     /// # Errors
@@ -25,22 +25,22 @@ impl Vr {
     /// Leases virtual machines for this program, in the order given: `count` is `4`, `2..` or `..`. A lease is
     /// exclusive and ends with the program.
     ///
-    /// Of two programs that want the same VMs at the same moment one gets them, the other an error. So it is with two VRs of a
-    /// program: what the program has, or is just getting for another VR, is passed over.
+    /// If two programs want the same VMs at the same moment, one gets them and the other an error. The same holds for two VRs
+    /// of one program: VMs that the program already has, or is just leasing for another VR, are skipped.
     ///
     /// # Errors
-    /// [`DeployError::TooFew`] if fewer than wanted could be leased; then none is kept.
+    /// [`DeployError::TooFew`] if fewer than asked for could be leased; then none is kept.
     ///
     /// # Blocking
-    /// Until all have answered; while others hold too many of them, it tries again for a third of a second.
+    /// Until all have answered. While other programs hold too many of them, it retries for a third of a second.
     pub fn allocate(&self, vms: Vec<VmInfo>, count: impl Into<Count>) -> Result<Vec<VmInfo>, DeployError> {
         self.allocate_within(vms, count, Duration::from_millis(330))
     }
 
-    /// Like [`allocate`](Self::allocate), but tries again for as long as that if other programs hold too many of the VMs.
+    /// Like [`allocate`](Self::allocate), but retries for `patience` while other programs hold too many of the VMs.
     ///
     /// # Errors
-    /// As [`allocate`](Self::allocate), when the time is over.
+    /// As [`allocate`](Self::allocate), when the time is up.
     pub fn allocate_within(
         &self,
         vms: Vec<VmInfo>,
@@ -50,15 +50,16 @@ impl Vr {
         self.vms(Call::Allocate, Request::Allocate { vms, count: count.into(), patience })
     }
 
-    /// Starts virtual machines in this program's own initiator, leased by it, found by nobody else, gone when it ends.
+    /// Starts virtual machines inside the initiator's process, leased by this program. Nobody else finds them, and they end
+    /// with it.
     ///
     /// # Errors
-    /// [`DeployError::Vm`] if the machine does not let them start.
+    /// [`DeployError::Vm`] if the machine lacks the resources to start them.
     pub fn start_local(&self, count: usize) -> Result<Vec<VmInfo>, DeployError> {
         self.vms(Call::StartLocal, Request::StartLocal(count))
     }
 
-    /// Gives leases back. The VRs that run there end.
+    /// Returns leased VMs. The VRs that run there end.
     ///
     /// # Errors
     /// [`DeployError::Stopped`] if the program is ending.
@@ -71,44 +72,45 @@ impl Vr {
         }
     }
 
-    /// The VMs of this program that somebody wants back (`river vm --drain`), oldest request first: a program that can do
-    /// without one [releases](Self::release) it, and it is not named any more. In a recoverable program River moves away what is
-    /// there and gives the VM back; only if it cannot, it asks here. Known to the VRs of the initiator's process only; elsewhere
-    /// empty.
+    /// Returns the VMs of this program that somebody wants back (`river vm --drain`), oldest request first. A program that
+    /// can spare such a VM [releases](Self::release) it; then it is no longer listed. In a recoverable program River moves
+    /// the VRs away and returns the VM itself; only a VM for which that fails is listed. Only the VRs of the initiator's
+    /// process get this list; elsewhere it is empty.
     #[must_use]
     pub fn leaving(&self) -> Vec<VmId> {
-        // A divergence is told by the receive that follows.
+        // A divergence is reported by the next receive.
         self.remember(Call::Leaving, || self.node.leaving()).unwrap_or_default()
     }
 
-    /// Moves a VR, this one or any other, to another VM of this program, which is leased if it is not yet: with its state, its
-    /// queue, and all that it is in the middle of. It keeps its name; nothing that is under way to it is lost, doubled or
-    /// overtaken. It was there already if the result says that none was moved.
+    /// Moves a VR, this one or any other, to another VM of this program, which is leased first if it is not yet: with its
+    /// state, its queue, and the call that it is in. It keeps its id; no message in transit to it is lost, duplicated or
+    /// overtaken. If the result says that no VR was moved, it was there already.
     ///
-    /// All VRs of the program have to be recoverable, as all are stopped while the VR travels. On the other VM its `main` runs
-    /// again from its last safepoint, told what it had been told; on this one its thread is unwound at its next call. A VR that is
-    /// in the middle of an [`effect`](Self::effect) or of a question to the program is waited for.
+    /// All VRs of the program must be recoverable, as all are stopped while the VR moves. On the new VM its `main` is
+    /// replayed from its last safepoint; on the old one its thread is unwound at its next call. If the VR is busy with an
+    /// [`effect`](Self::effect) or a request to the program, the move waits for that.
     ///
     /// # Errors
-    /// [`MigrateError`]: the VR goes on where it was.
+    /// [`MigrateError`]: the VR continues where it was.
     ///
     /// # Blocking
-    /// Until it lives there, while a checkpoint is taken, and up to ten seconds while the VR is busy.
+    /// Until the VR lives there, while a checkpoint is taken, and up to ten seconds while the VR is busy.
     pub fn migrate(&self, vr: VrId, vm: &VmInfo) -> Result<Migrated, MigrateError> {
         self.ask_to_move(Call::Migrate, Request::Migrate { vr, vm: vm.clone() })
     }
 
-    /// Gives a VR, this one or any other, a *twin* on another VM of this program, which is leased if it is not yet. When the
-    /// process that the VR runs in dies, with its machine or alone, the twin takes its place: with the same name, from exactly
-    /// where the VR was. Nothing that was sent to it or by it is lost, doubled or overtaken, and who watches it is not told.
-    /// Then, and when the VR moves or its twin dies, it gets a new twin on another of the program's VMs if there is one.
+    /// Gives a VR, this one or any other, a *twin* on another VM of this program, which is leased first if it is not yet.
+    /// When the VR's process dies, with its machine or alone, the twin takes its place under the same id, from exactly where
+    /// the VR was. No message to it or from it is lost, duplicated or overtaken, and VRs that watch it are not notified.
+    /// After that, and when the VR moves or its twin dies, it gets a new twin on another of the program's VMs, if there is
+    /// one.
     ///
-    /// Whoever sends to the VR sends to the twin's process as well. What the VR was told is recorded there before anything of
-    /// the VR is seen by others, so a send that follows a receive waits for an answer of that process. All VRs of the program
-    /// have to be recoverable, and stand still for a moment while the twin is made. What an [`effect`](Self::effect) does may be
-    /// done once more by the twin, if its result was not seen by anybody.
+    /// Every message to the VR is also sent to the twin's process. What the VR is told is recorded there before any effect of
+    /// it can be seen by others, so a send that follows a receive waits for an acknowledgement from that process. All VRs of
+    /// the program must be recoverable, and are stopped briefly while the twin is made. An [`effect`](Self::effect) may be
+    /// repeated by the twin, if nobody has seen its result.
     ///
-    /// The result says what had to travel; none was mirrored if the twin was there already.
+    /// The result says what was transferred; its `vrs` is 0 if the twin was there already.
     ///
     /// ```
     /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
@@ -143,7 +145,7 @@ impl Vr {
     /// ```
     ///
     /// # Errors
-    /// [`MigrateError`]: the VR has the twin that it had before, or none.
+    /// [`MigrateError`]: the VR has the twin that it had before, if any.
     ///
     /// # Blocking
     /// Until the twin is there, while a checkpoint is taken, and up to ten seconds while the VR is busy.
@@ -162,13 +164,13 @@ impl Vr {
         })
     }
 
-    /// Starts a VR in this very process, beside this one, which becomes its parent: for what has to wait while its
-    /// parent goes on. It need not be able to travel, so it may capture.
+    /// Starts a helper VR in this process, as a child of this one: for work that must wait while its parent continues. It
+    /// need not be serializable, so the closure may capture.
     ///
-    /// Only this VR and what the helper itself deploys or writes to can address it.
+    /// Only this VR, and VRs that the helper itself deploys or sends to, can address it.
     ///
     /// # Errors
-    /// The system's, if it has no thread left.
+    /// The system's error, if no thread can be started.
     pub fn spawn(
         &self,
         name: &str,
@@ -183,16 +185,16 @@ impl Vr {
         Ok(id)
     }
 
-    /// Starts one VR on each of the VMs given (a VM given twice gets two); `make` is called here with 0, 1, ...
+    /// Starts one VR on each of the VMs given (two on a VM that is given twice); `make` is called here with 0, 1, ...
     ///
-    /// The program's command line, working directory (where it exists) and the environment variables that `RIVER_PASS`
-    /// names are those of the initiator there; the rest of the environment is that of the VM.
+    /// The program's command line, working directory (where it exists) and the environment variables named by `RIVER_PASS`
+    /// are those of the initiator; the rest of the environment is that of the VM.
     ///
-    /// This VR becomes their parent, and is told without asking when one of them does not end normally.
+    /// This VR becomes their parent, and is notified without asking when one of them ends abnormally.
     ///
     /// # Errors
-    /// [`DeployError`]: a VM is not leased, cannot run this program, or is out of reach. VRs that were started before
-    /// the error go on.
+    /// [`DeployError`]: a VM is not leased, cannot run this program, or cannot be reached. VRs that were started before the
+    /// error continue.
     ///
     /// # Blocking
     /// Until all of them run.
@@ -207,8 +209,8 @@ impl Vr {
     /// Like [`deploy`](Self::deploy), but the VRs are recorded from their beginning, so that they can be part of a
     /// [`checkpoint`](Self::checkpoint). In a program that is recoverable as a whole, [`deploy`](Self::deploy) does the same.
     ///
-    /// Between two calls on `Vr` such a VR has to be deterministic: see [`Divergence`](crate::Divergence). Its record grows
-    /// with every call, until it makes it short by a [`safepoint`](Self::safepoint).
+    /// Between two calls on `Vr` such a VR must be deterministic: see [`Divergence`](crate::Divergence). Its record grows
+    /// with every call, until a [`safepoint`](Self::safepoint) truncates it.
     ///
     /// # Errors
     /// As [`deploy`](Self::deploy).
@@ -223,11 +225,11 @@ impl Vr {
         self.deploy_with(vms, make, true)
     }
 
-    /// Like [`deploy`](Self::deploy), but each VR gets a twin on the next of the VMs that is another one: see
+    /// Like [`deploy`](Self::deploy), but each VR gets a twin on the next different VM of those given: see
     /// [`mirror`](Self::mirror).
     ///
     /// # Errors
-    /// As [`deploy`](Self::deploy); [`DeployError::Mirror`] if a twin cannot be made: then the VRs run, and some are not mirrored.
+    /// As [`deploy`](Self::deploy); [`DeployError::Mirror`] if a twin cannot be made: the VRs run, but some are not mirrored.
     ///
     /// # Blocking
     /// As [`deploy`](Self::deploy) and [`mirror`](Self::mirror).
@@ -239,7 +241,7 @@ impl Vr {
         let group = self.deploy(vms, make)?;
         for (index, vr) in group.iter().enumerate() {
             let others = vms[index..].iter().chain(&vms[..index]);
-            // If there is no other one, the error says so.
+            // If there is no other VM, `mirror` returns the error.
             let twin = others.clone().find(|vm| vm.id != vms[index].id).unwrap_or(&vms[index]);
             self.mirror(vr, twin).map_err(|error| DeployError::Mirror(Box::new(error)))?;
         }
@@ -269,9 +271,9 @@ impl Vr {
         Ok(Group::new(ids))
     }
 
-    /// The VR of that name on a leased VM: the one that is there, or a new one made by `make`, of which this VR becomes
-    /// the parent. Whoever asks for the same name on the same VM in this program gets the same VR, also if two ask at
-    /// once; when it has ended, the next one who asks gets a new one.
+    /// Returns the VR with this name on a leased VM: the existing one, or a new one made by `make`, whose parent is this VR.
+    /// All VRs of this program that ask for the same name on the same VM get the same VR, even concurrently; once it has
+    /// ended, the next request creates a new one.
     ///
     /// ```
     /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
@@ -309,7 +311,7 @@ impl Vr {
     /// As [`deploy`](Self::deploy).
     ///
     /// # Blocking
-    /// Until it runs.
+    /// Until the VR runs.
     pub fn service<V: VirtualResource>(
         &self,
         vm: &VmInfo,
@@ -336,7 +338,7 @@ impl Vr {
         }
     }
 
-    /// A VR as it travels.
+    /// Encodes a VR to be sent.
     fn new_vr<V: VirtualResource>(&self, value: &V, recoverable: bool) -> Result<NewVr, DeployError> {
         let name = std::any::type_name::<V>();
         let state = postcard::to_stdvec(value)
@@ -352,11 +354,11 @@ impl Vr {
         })
     }
 
-    /// Has the end of a VR that this one has deployed reported.
+    /// Asks to be told of the end of a VR that this one has deployed.
     fn adopt(&self, child: VrId, place: Place) {
         self.mailbox.borrow_mut().adopt(child);
         self.observed.borrow_mut().insert(child);
-        // Places in a record are those of a program that is gone.
+        // Places in a record belong to a program that is gone.
         if self.is_live() {
             self.node.learn(child, place);
             self.node.expect(self.id, child);

@@ -1,19 +1,19 @@
-//! Virtual resources: what they are, what they see of the world, and the thread that each has of its own.
+//! Virtual resources: what they are, how they interact with the world, and the thread that each has of its own.
 //!
-//! * `resource`: what a program makes VRs of
+//! * `resource`: the trait that a VR implements
 //! * `thread`: the thread of a VR
-//! * `send`, `content`: how it sends, and what
-//! * `receive`: how it receives, and waits
+//! * `send`, `content`: sending, and the contents of a send
+//! * `receive`: receiving and waiting
 //! * `posted`: receives that are completed later
-//! * `handler`: what is done with certain envelopes whatever the VR waits for
-//! * `queue`: what waits in its mailbox
-//! * `watch`: how it learns that another one is gone
-//! * `machines`: what it asks for besides messages: VMs, and VRs on them
-//! * `services`: what it has to do with other programs
-//! * `effects`: what it uses instead of what is not deterministic, if it is recoverable
-//! * `checkpoint`: what it goes on from then
-//! * `recorded`: its record
-//! * `traced`: what it does besides if its program is traced
+//! * `handler`: actions for certain envelopes, whatever the VR waits for
+//! * `queue`: the envelopes that wait in its mailbox
+//! * `watch`: notifications that another VR is gone
+//! * `machines`: requests for VMs, and for VRs on them
+//! * `services`: communication with other programs
+//! * `effects`: substitutes for nondeterministic operations, for recoverable VRs
+//! * `checkpoint`: the states from which recoverable VRs continue
+//! * `recorded`: the record of a recoverable VR
+//! * `traced`: what a VR does in addition if its program is traced
 
 mod checkpoint;
 mod content;
@@ -59,9 +59,9 @@ use send::Route;
 pub use services::Service;
 pub use traced::Span;
 
-/// A virtual resource's own view: its name, its mailbox, and everything that it can ask of the others.
+/// A virtual resource's own handle: its id, its mailbox, and everything that it can ask of the system.
 ///
-/// It belongs to the VR's thread and cannot leave it. All methods take `&self`, so that handles made from it (a farm,
+/// It belongs to the VR's thread and cannot leave it. All methods take `&self`, so that several objects made from it (a farm,
 /// a communicator) can be used side by side.
 #[derive(Debug)]
 pub struct Vr {
@@ -72,32 +72,32 @@ pub struct Vr {
     mailbox: RefCell<Mailbox>,
     handlers: Handlers,
     routes: RefCell<IdMap<VrId, Route>>,
-    /// The VRs whose end reaches this one.
+    /// The VRs whose end is reported to this one.
     observed: RefCell<IdSet<VrId>>,
     slots: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     fresh_number: Cell<u64>,
     /// Whether the mailbox has a limit.
     limited: Cell<bool>,
-    /// How many envelopes were in its mailbox when that was last told to who looks from outside.
+    /// How many envelopes the mailbox held when that was last published for monitoring.
     held: Cell<usize>,
-    /// How many names it has given to VRs that it deployed.
+    /// How many ids it has given to VRs that it deployed.
     names: Cell<u64>,
     random: RefCell<Pcg64Mcg>,
-    /// For how long it had been running at that moment.
+    /// For how long it had been running at that instant.
     clock: Cell<(Duration, Instant)>,
-    /// Of a recoverable VR.
+    /// Set if the VR is recoverable.
     journal: Option<Journal>,
-    /// Of a program that is traced.
+    /// Set if the program is traced.
     tracer: Option<Box<Tracer>>,
 }
 
 impl Vr {
-    /// The VR of the calling thread.
+    /// Creates the VR of the calling thread.
     pub(crate) fn new(id: VrId, parent: Option<VrId>, node: Arc<Node>, inbox: Arc<Inbox>) -> Self {
         Self::from_base(id, parent, node, inbox, &Base::new(id, Bytes::new()))
     }
 
-    /// The VR of the calling thread, recorded; from where its record begins.
+    /// Creates the VR of the calling thread, recorded, from where its record begins.
     pub(crate) fn recorded(node: Arc<Node>, inbox: Arc<Inbox>, recorder: Arc<Recorder>) -> Self {
         let (base, origin) = (recorder.base(), &recorder.origin);
         let mut vr = Self::from_base(origin.id, origin.parent, node, inbox, &base);
@@ -131,19 +131,19 @@ impl Vr {
         }
     }
 
-    /// This VR's name.
+    /// Returns this VR's id.
     #[must_use]
     pub fn id(&self) -> VrId {
         self.id
     }
 
-    /// The VR that deployed this one; `None` in the initiator, the VR with which the program starts.
+    /// Returns the VR that deployed this one; `None` in the initiator, the VR with which the program starts.
     #[must_use]
     pub fn parent(&self) -> Option<VrId> {
         self.parent
     }
 
-    /// The name of the VM that this VR runs on; in the initiator, that of the machine.
+    /// Returns the name of the VM that this VR runs on; in the initiator, that of the machine.
     #[must_use]
     pub fn vm(&self) -> &str {
         match &self.journal {
@@ -152,29 +152,29 @@ impl Vr {
         }
     }
 
-    /// The program that this VR is part of; for a recoverable VR, the one in which it began.
+    /// Returns the program that this VR is part of; for a recoverable VR, the one in which it began.
     #[must_use]
     pub fn program(&self) -> ProgramId {
         self.journal.as_ref().map_or(self.node.program, Journal::program)
     }
 
-    /// A number that this VR has not been given before, for tickets and the like. Starts at 1.
+    /// Returns a number that this VR has not returned before, for tickets and the like. Starts at 1.
     #[must_use]
     pub fn fresh_number(&self) -> u64 {
         self.fresh_number.set(self.fresh_number.get() + 1);
         self.fresh_number.get()
     }
 
-    /// Says whether this VR, and the others that it works with all the time, have a core each, for layers that know how many there
-    /// are on this machine. A VR that expects its own, waits, and finds again and again that others run on its core, has the system
-    /// move it to another. If nobody says it, VRs do so as long as their process has no more VRs than cores. What was said first
-    /// counts.
+    /// Tells River whether this VR and the VRs that it constantly works with have a core each, for layers that know how many
+    /// of them this machine has. If so, and the VR finds repeatedly while it waits that others run on its core, it asks the
+    /// system to move it to another one. Without this call, that happens as long as the process has no more VRs than cores.
+    /// Only the first call has an effect.
     pub fn expect_own_core(&self, expected: bool) {
         self.inbox.apart().expect(expected);
     }
 
-    /// Lets others run, as [`thread::yield_now`](std::thread::yield_now) does, for layers that wait by looking for what no
-    /// message says.
+    /// Yields the core, as [`thread::yield_now`](std::thread::yield_now) does, for layers that wait by polling memory instead
+    /// of receiving an envelope.
     ///
     /// ```
     /// # use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -189,7 +189,7 @@ impl Vr {
         self.inbox.apart().yield_now();
     }
 
-    /// This VR's own `T`, made by `Default` when first asked for: where a layer keeps what belongs to it and the VR.
+    /// Returns this VR's own `T`, made by `Default` when first asked for. A layer keeps its data about the VR there.
     ///
     /// ```
     /// # use std::cell::Cell;

@@ -9,9 +9,9 @@ use crate::error::RecvError;
 use crate::mailbox::{PostId, Selector};
 use crate::state::Call;
 
-/// A receive that was posted by [`Vr::post`]. It gets the earliest envelope that matches and that no receive posted
-/// before it wants, whether anybody looks at it or not. Dropped, it is taken back: what it had got returns to its
-/// place in the queue.
+/// A receive that was posted by [`Vr::post`]. It gets the earliest envelope that matches it and no earlier posted receive,
+/// whether or not anybody tests it. If it is dropped, it is cancelled: an envelope that it had got returns to its place in
+/// the queue.
 #[must_use = "a posted receive that is dropped is taken back"]
 #[derive(Debug)]
 pub struct Posted<'a> {
@@ -21,8 +21,8 @@ pub struct Posted<'a> {
 }
 
 impl Vr {
-    /// Posts a receive, to be completed later: from now on the earliest envelope that matches, and that no receive
-    /// posted before wants, belongs to it. Does not block.
+    /// Posts a receive, to be completed later: from now on, the earliest envelope that matches it and no earlier posted
+    /// receive belongs to it. Does not block.
     ///
     /// ```
     /// # use river_core::{Channel, Selector};
@@ -38,7 +38,7 @@ impl Vr {
     /// # Panics
     /// If called from within a receive's predicate, which may only look at the envelope.
     pub fn post(&self, selector: Selector, accept: impl FnMut(&Envelope) -> bool + 'static) -> Posted<'_> {
-        // A divergence is told by the look at what was posted.
+        // A divergence is reported when the posted receive is tested.
         let _ = self.enter(|| Call::Post(selector));
         let id = self.with_mailbox(|mailbox, swap| mailbox.post(selector, Box::new(accept), false, swap));
         let id = id.expect(ONLY_LOOKS);
@@ -47,7 +47,7 @@ impl Vr {
 }
 
 impl Posted<'_> {
-    /// The envelope, if it is there. Does not block. After it was handed out there is nothing any more.
+    /// Returns the envelope, if it has arrived. Does not block. Once the envelope was returned, returns `None`.
     ///
     /// # Errors
     /// As [`Vr::receive`].
@@ -59,7 +59,7 @@ impl Posted<'_> {
         }
     }
 
-    /// True: as [`Vr::look`].
+    /// The flag is that of [`Vr::look`].
     fn attempt(&self) -> Result<(Option<Envelope>, bool), RecvError> {
         self.vr.look(|mailbox, swap| mailbox.complete(self.id, swap))
     }
@@ -72,7 +72,7 @@ impl Posted<'_> {
         self.wait_until(None)
     }
 
-    /// Waits for the envelope, but no longer than until the deadline; the receive is taken back then.
+    /// Waits for the envelope, but no longer than until the deadline; the receive is then cancelled.
     ///
     /// # Errors
     /// As [`wait`](Self::wait), and [`RecvError::Timeout`].
@@ -82,7 +82,7 @@ impl Posted<'_> {
             return Err(RecvError::HandedOut);
         }
         let found = self.vr.wait_for(self.selector, deadline.into(), None, || self.attempt())?;
-        // Without a taker there is nothing else that ends the wait.
+        // Without a taker, nothing else ends the wait.
         found.ok_or(RecvError::Stopped)
     }
 }

@@ -1,4 +1,4 @@
-//! What waits in a VR's mailbox: a look at it without taking anything, and its limit.
+//! The envelopes that wait in a VR's mailbox: inspecting them without taking any, and limiting them.
 
 use std::cell::BorrowMutError;
 
@@ -9,7 +9,7 @@ use crate::limit::QueueLimit;
 use crate::mailbox::{Mailbox, QueueStatus, Selector, Swap};
 use crate::state::Call;
 
-/// What who called from within a predicate is told.
+/// The panic message for calls from within a predicate.
 pub(super) const ONLY_LOOKS: &str = "a receive's predicate may only look at the envelope";
 
 impl Vr {
@@ -36,24 +36,24 @@ impl Vr {
         self.with_mailbox(|mailbox, swap| mailbox.visit(&selector, &mut visitor, swap)).ok()?
     }
 
-    /// What waits in this VR's mailbox. Does not block.
+    /// Returns the state of this VR's mailbox. Does not block.
     #[must_use]
     pub fn queue(&self) -> QueueStatus {
-        // Within a predicate, which may only look at the envelope, there is no telling.
+        // Within a predicate, which may only look at the envelope, the state is not known.
         let look = || self.with_mailbox(Mailbox::status).unwrap_or_default();
         self.remember_what_is_done_again(Call::Queue, look)
     }
 
-    /// Sets, or takes back, the limit of what may wait in this VR's mailbox: without one a sender that is faster than this VR
-    /// fills the memory. What waits now counts. Does not block.
+    /// Sets or removes the limit of this VR's mailbox. Without a limit, a sender that is faster than this VR fills the
+    /// memory. Envelopes that are already queued count against it. Does not block.
     ///
-    /// Senders of the same process are stopped at once. Other processes are told, so that what was under way in the
-    /// meantime still comes. They are let in again when half of the limit is free.
+    /// Senders of the same process are stopped at once. Other processes are notified, so envelopes that are in transit by
+    /// then still arrive. Senders are admitted again when half of the limit is free.
     ///
     /// # Panics
     /// If called from within a receive's predicate, which may only look at the envelope.
     pub fn limit_queue(&self, limit: Option<QueueLimit>) {
-        // A divergence is told by the receive that follows.
+        // A divergence is reported by the next receive.
         let _ = self.enter(|| Call::LimitQueue);
         let set = self.with_mailbox(|mailbox, swap| {
             mailbox.status(swap);
@@ -63,8 +63,8 @@ impl Vr {
         set.expect(ONLY_LOOKS);
     }
 
-    /// Does something with the mailbox and with what has arrived, and tells who looks from outside how much it holds then.
-    /// `Err`: a predicate runs.
+    /// Passes the mailbox and access to new arrivals to `act`, then publishes for monitoring how many envelopes it holds.
+    /// Fails while a predicate runs.
     #[inline]
     pub(super) fn with_mailbox<T>(
         &self,
@@ -79,16 +79,16 @@ impl Vr {
         Ok(result)
     }
 
-    /// What has arrived since the last time, and when the first of it came; `None`: nothing.
+    /// Returns what has arrived since the last call, and when the first of it came; `None` if nothing has.
     fn arrivals(&self, events: &mut Vec<Event>) -> Option<Moment> {
         match &self.journal {
             None => self.inbox.swap(events).inspect(|_| self.node.pump().drained()),
-            // Its recorder decides what comes when.
+            // Its recorder decides when something arrives.
             Some(journal) => journal.recorder.arrivals(events, &self.inbox),
         }
     }
 
-    /// An envelope leaves the mailbox.
+    /// Accounts for an envelope that leaves the mailbox.
     #[inline]
     pub(super) fn taken(&self, envelope: Envelope) -> Envelope {
         if let Some(tracer) = &self.tracer

@@ -1,4 +1,4 @@
-//! How a VR receives: what the selector and the predicate admit, at once or when it has come.
+//! Receiving: taking an envelope that the selector admits and the predicate accepts, at once or when it arrives.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use crate::mailbox::{Found, Mailbox, Selector, Swap};
 use crate::state::{Blocked, Call};
 
 impl Vr {
-    /// Takes the earliest envelope that the selector admits, waiting for it if need be.
+    /// Takes the earliest envelope that the selector admits, waiting for it if necessary.
     ///
     /// # Errors
-    /// [`RecvError::Down`] if the only VR that the selector admits is gone and has nothing left in the queue, or if a
-    /// watched VR or a child that did not end normally is gone; [`RecvError::Stopped`] when the program ends.
+    /// [`RecvError::Down`] if the only VR that the selector admits is gone and has nothing left in the queue, or if a watched
+    /// VR is gone or a child has ended abnormally; [`RecvError::Stopped`] when the program ends.
     pub fn receive(&self, selector: Selector) -> Result<Envelope, RecvError> {
         self.receive_until(selector, None, |_| true)
     }
 
-    /// Takes the earliest envelope that the selector admits and the predicate accepts, waiting for it if need be. The
+    /// Takes the earliest envelope that the selector admits and the predicate accepts, waiting for it if necessary. The
     /// predicate runs on this thread and must not receive.
     ///
     /// ```
@@ -47,8 +47,8 @@ impl Vr {
         self.receive_until(selector, None, accept)
     }
 
-    /// Like [`receive_where`](Self::receive_where), but returns at once, `None` if nothing that matches is there. What comes over TCP
-    /// is looked for every 20 us at most: who has nothing else to do had better wait.
+    /// Like [`receive_where`](Self::receive_where), but returns at once, with `None` if no matching envelope is there. It
+    /// polls TCP connections at most every 20 us; if the VR has nothing else to do, a blocking receive is faster.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
@@ -64,8 +64,8 @@ impl Vr {
         }
     }
 
-    /// Looks for what lies in a ring or a socket: it has come, though nobody has brought it in. True: something has come since
-    /// the last look at the inbox.
+    /// Polls rings and sockets for what has arrived but was not yet brought in. Returns whether something has come since the
+    /// last check of the inbox.
     pub(super) fn glance(&self) -> bool {
         if self.journal.is_some() {
             return false;
@@ -74,7 +74,8 @@ impl Vr {
         self.inbox.is_ready()
     }
 
-    /// Takes the earliest envelope that the selector and the predicate accept, if it is there. True: as [`look`](Self::look).
+    /// Takes the earliest envelope that the selector and the predicate accept, if there is one. The flag is that of
+    /// [`look`](Self::look).
     fn attempt(
         &self,
         selector: Selector,
@@ -83,8 +84,8 @@ impl Vr {
         self.look(|mailbox, swap| mailbox.take(&selector, accept, swap))
     }
 
-    /// Looks for an envelope in the mailbox. Handlers have their turn before it is returned; true: at least one has run, so that
-    /// another look may find more without anything having come.
+    /// Looks for an envelope in the mailbox, and runs handlers before it returns. The flag says whether at least one has run:
+    /// another look may then find more without any new arrival.
     pub(super) fn look(
         &self,
         look: impl FnOnce(&mut Mailbox, &mut Swap<'_>) -> Found,
@@ -123,20 +124,20 @@ impl Vr {
         self.enter(|| Call::Receive(selector))?;
         let attempt = || self.attempt(selector, &mut accept);
         let found = self.wait_for(selector, deadline.into(), None, attempt)?;
-        // Without a taker there is nothing else that ends the wait.
+        // Without a taker, nothing else ends the wait.
         found.ok_or(RecvError::Stopped)
     }
 
-    /// Waits no longer than so long for an envelope that the selector admits; with no time at all it looks once, as
-    /// [`try_receive_where`](Self::try_receive_where) does. One that lies in memory shared with its
-    /// sender's process, or comes on a connection, is shown to `take` there, which may copy what it carries to where it belongs,
-    /// and then it is received: `Ok(None)` says that this has happened at least once. What comes another way, or is left by
-    /// `take`, is returned. So an envelope that everybody has waited for is copied twice between two processes, and no memory
-    /// is taken for it.
+    /// Waits up to `patience` for an envelope that the selector admits; if that is zero it checks once, as
+    /// [`try_receive_where`](Self::try_receive_where) does. An envelope that still lies in memory shared with its sender's
+    /// process, or is still arriving on a connection, is passed to `take`, which may copy its payload directly to its
+    /// destination. The envelope is then received, and `Ok(None)` means that this has happened at least once. An envelope
+    /// that arrives another way, or that `take` leaves, is returned. So a payload that its receiver is waiting for is copied
+    /// only twice between two processes, and needs no buffer in between.
     ///
-    /// `take` must neither send nor receive. Envelopes are shown in the order in which they are received otherwise. A
-    /// VR that is recorded or has a limit, and one with [posted](Self::post) receives or handlers for the same channel,
-    /// is shown none.
+    /// `take` must neither send nor receive. It is passed envelopes in the order in which they would otherwise be received.
+    /// No envelopes are passed to it in a VR that is recorded or has a limit, or one with [posted](Self::post) receives or
+    /// handlers for the same channel.
     ///
     /// # Errors
     /// As [`receive_until`](Self::receive_until).
@@ -170,8 +171,8 @@ impl Vr {
         found
     }
 
-    /// Tries again and again until there is something, waiting in between for something to arrive. `None` if the taker has
-    /// taken something.
+    /// Calls `attempt` until it finds an envelope, waiting for arrivals in between. Returns `None` if the taker has taken
+    /// one.
     pub(super) fn wait_for(
         &self,
         selector: Selector,
@@ -179,7 +180,7 @@ impl Vr {
         mut taker: Option<&mut Taker<'_>>,
         mut attempt: impl FnMut() -> Result<(Option<Envelope>, bool), RecvError>,
     ) -> Result<Option<Envelope>, RecvError> {
-        // The clock is worth a look only if there is a moment at which the time is over.
+        // The clock is needed only if there is a deadline.
         let start = matches!(limit, Limit::Until(_)).then(Instant::now);
         let patience = if let Limit::For(patience) = limit { patience } else { Duration::ZERO };
         let mut watched = false;
@@ -200,14 +201,14 @@ impl Vr {
                 && !watched
                 && src != self.id
             {
-                // From now on the death of the only one who could answer ends the wait.
+                // From now on, the end of the only VR that could answer ends the wait.
                 watched = true;
                 if self.expect_from(src) {
                     continue;
                 }
             }
-            // A handler that receives may have left in the mailbox what this waits for, and nothing will come any more. One that
-            // sends to its own VR may run for ever.
+            // A handler that receives may have brought into the mailbox what this call waits for, so there may be no further
+            // arrival to wait for. A handler that sends to its own VR may run forever, so the deadline is checked.
             let is_worth_a_look = if served {
                 !limit.is_over(Instant::now())
             } else {
@@ -222,7 +223,7 @@ impl Vr {
             if taker.as_ref().is_some_and(|taker| taker.taken) {
                 return Ok(None);
             }
-            // Handlers run between one look and the next: a replay must not see at the first what came for the second.
+            // Handlers run between two looks: a replay must not show at the first one what arrived for the second.
             if let Some(journal) = &self.journal
                 && (served || !self.handlers.is_empty())
             {
@@ -233,11 +234,11 @@ impl Vr {
 
     /// Waits until something that no receive has looked at has arrived, or the deadline has passed.
     ///
-    /// For layers that run a receive loop of their own; returns true if something has arrived.
+    /// For layers that run a receive loop of their own. Returns whether something has arrived.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         let wait = || self.wait_for_arrivals(&mut Limit::For(timeout), None, None);
-        // A divergence is told by the receive that follows.
+        // A divergence is reported by the next receive.
         self.remember(Call::Wait, wait).unwrap_or(true)
     }
 }

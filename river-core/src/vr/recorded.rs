@@ -1,4 +1,4 @@
-//! The record of a recoverable VR: every answer of the world is written down, and told again when the VR is replayed.
+//! The record of a recoverable VR: every answer from outside is recorded, and repeated when the VR is replayed.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::state::{Base, Blocked, Call, Recorder, Refusal, Sending, Sent};
 #[derive(Debug)]
 pub(super) struct Journal {
     pub(super) recorder: Arc<Recorder>,
-    /// Where this run of the VR began.
+    /// The state at which this run of the VR began.
     pub(super) began: Arc<Base>,
-    /// Whether the VR does for real what it does: its record has been replayed.
+    /// Whether the VR's record has been replayed completely, so that its calls take effect.
     live: Cell<bool>,
 }
 
@@ -36,7 +36,7 @@ impl Journal {
 }
 
 impl Vr {
-    /// The VR makes a call. Nothing happens if it is not recoverable.
+    /// Records, or checks, that the VR makes a call. Does nothing if it is not recoverable.
     pub(super) fn enter(&self, call: impl FnOnce() -> Call) -> Result<(), Box<Divergence>> {
         match &self.journal {
             None => Ok(()),
@@ -49,26 +49,26 @@ impl Vr {
         }
     }
 
-    /// Whether the VR does things for real.
+    /// Whether the VR's calls take effect, that is, it is not being replayed.
     pub(super) fn is_live(&self) -> bool {
         self.journal.as_ref().is_none_or(|journal| journal.live.get())
     }
 
-    /// The record has come to its end: from now on things are done for real.
+    /// The record has been replayed: from now on calls take effect.
     pub(super) fn go_live(&self, journal: &Journal) {
         if journal.live.replace(true) {
             return;
         }
         let observed: Vec<VrId> = self.observed.borrow().iter().copied().collect();
         for who in observed {
-            // Within a predicate the mailbox cannot be looked at; who is gone is told again then, which is heard once.
+            // Within a predicate the mailbox cannot be inspected, so an end may be reported again; the repetition is ignored.
             if self.mailbox.try_borrow().map_or(true, |mailbox| mailbox.why_down(who).is_none()) {
                 self.node.watch(self.id, who);
             }
         }
     }
 
-    /// What the record says of a receive that has found nothing.
+    /// Returns what the record says of a receive that has found nothing.
     pub(super) fn recorded_wait(&self) -> Result<Blocked, RecvError> {
         let Some(journal) = self.journal.as_ref().filter(|journal| !journal.live.get()) else {
             return Ok(Blocked::Live);
@@ -131,7 +131,7 @@ impl Vr {
         }
     }
 
-    /// Calls `act`, or returns what it returned when it was called first.
+    /// Calls `act`, or returns the recorded result of its first call.
     pub(super) fn remember<T: Serialize + DeserializeOwned>(
         &self,
         call: Call,
@@ -152,14 +152,14 @@ impl Vr {
         Ok(result)
     }
 
-    /// Like [`remember`](Self::remember) for what is done again on replay, as it takes in what has arrived, though its result
-    /// may be another one.
+    /// Like [`remember`](Self::remember), but `act` runs in a replay too, since it takes in arrivals; its recorded result is
+    /// returned, though `act` may return another one.
     pub(super) fn remember_what_is_done_again<T>(&self, call: Call, act: impl FnOnce() -> T) -> T
     where
         T: Serialize + DeserializeOwned,
     {
         let Some(journal) = &self.journal else { return act() };
-        // A divergence is told by the receive that follows.
+        // A divergence is reported by the next receive.
         let _ = self.enter(|| call);
         let result = act();
         match journal.recorder.recorded_answer() {
@@ -175,7 +175,7 @@ impl Vr {
         }
     }
 
-    /// Asks the program.
+    /// Sends a request to the program.
     pub(super) fn ask(&self, call: Call, request: Request) -> Result<Option<Reply>, DeployError> {
         let reason = traced::reason(&call);
         let ask = || self.timed(reason, None, || self.node.ask(request));
@@ -185,13 +185,13 @@ impl Vr {
         })
     }
 
-    /// The name of the VM, as it was when the VR asked for it.
+    /// Returns the name of the VM, as it was when the VR asked for it.
     pub(super) fn recorded_vm(&self) -> &'static str {
         let name = self.remember(Call::VmName, || self.node.vm.clone());
         self.node.intern(name.as_deref().unwrap_or(&self.node.vm))
     }
 
-    /// The name of a VR that is about to be deployed or spawned: a recoverable VR gives the same one when it is replayed.
+    /// Returns the id of a VR that is about to be deployed or spawned. A replayed VR gives the same one again.
     pub(super) fn name_child(&self) -> VrId {
         if self.journal.is_none() {
             return VrId::fresh();
@@ -206,7 +206,7 @@ impl Vr {
     }
 }
 
-/// Tells deployments apart.
+/// Returns a value that distinguishes deployments.
 pub(super) fn fingerprint<'a>(vrs: impl Iterator<Item = &'a NewVr>) -> u64 {
     let mut hasher = Xxh3Default::new();
     for new in vrs {

@@ -1,4 +1,4 @@
-//! What a virtual resource is: a value with a `main`, made anew from its bytes on the VM that runs it.
+//! The trait of virtual resources: a value with a `main`, decoded from its bytes on the VM that runs it.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -14,9 +14,9 @@ use crate::vr::Vr;
 
 /// A process-like unit: a value with a thread, a name and a message queue of its own.
 ///
-/// Its fields are its arguments and its state; they travel by serde. `main` runs on a thread of its own and sees the
-/// world through `vr` only. When it returns, the VR is gone; an error or a panic is reported to whoever waits for it,
-/// and hurts no one else.
+/// Its fields are its arguments and its state; they are encoded by serde. `main` runs on a thread of its own and interacts
+/// with the world through `vr` only. When it returns, the VR is gone; an error or a panic is reported to the VRs that wait
+/// for it, and affects nothing else.
 ///
 /// ```
 /// use river_core::{Channel, Result, Selector, VirtualResource, Vr};
@@ -38,25 +38,25 @@ use crate::vr::Vr;
 /// }
 /// ```
 pub trait VirtualResource: Serialize + DeserializeOwned + Send + 'static {
-    /// The VR's life.
+    /// Runs the VR. When this returns, the VR ends.
     ///
     /// # Errors
-    /// Whatever ends it before its work is done; the text reaches those who watch it.
+    /// Whatever ends the VR before its work is done; the text is passed to the VRs that watch it.
     fn main(&mut self, vr: &Vr) -> Result;
 
-    /// What people call the VR, in traces and in `river top`, if the name of its type does not say enough: `rank 3`. Asked
-    /// once, before `main`, on the VR's thread; if it panics, the VR lives on under its type's name, and so does one whose
-    /// label is blank. What is longer than 80 characters is cut, and of several colons in a row one is left: `::` marks the
-    /// names of types.
+    /// Returns a name for people, shown in traces and by `river top`, if the name of the type does not say enough: `rank 3`.
+    /// Called once, before `main`, on the VR's thread. If it panics or returns a blank label, the VR is shown under its
+    /// type's name. A label is cut after 80 characters, and several colons in a row become one, since `::` marks the names of
+    /// types.
     fn label(&self) -> Option<String> {
         None
     }
 }
 
-/// Of a label there are so many characters.
+/// The length at which a label is cut, in characters.
 const LABEL: usize = 80;
 
-/// A virtual resource of whatever type.
+/// A virtual resource of any type.
 pub(crate) trait Resource: Send {
     fn run(&mut self, vr: &Vr) -> Result;
 
@@ -75,7 +75,7 @@ impl<V: VirtualResource> Resource for V {
     }
 }
 
-/// A label as it is shown; `None` if there is nothing to be seen.
+/// Returns a label as it is shown; `None` if nothing would be visible.
 fn shown(label: &str) -> Option<String> {
     let mut last = ' ';
     let kept = label.trim().chars().filter(|c| !c.is_control());
@@ -90,10 +90,10 @@ impl<F: FnOnce(&Vr) -> Result + Send> Resource for Option<F> {
     }
 }
 
-/// The trampoline that makes a `V` of its bytes.
+/// The trampoline that decodes a `V` from its bytes.
 pub(crate) struct Create<V>(PhantomData<fn() -> V>);
 
-/// What [`Create`] works on.
+/// The context of [`Create`].
 pub(crate) struct Creation {
     pub(crate) state: Vec<u8>,
     pub(crate) made: Option<std::result::Result<Box<dyn Resource>, String>>,
@@ -101,7 +101,7 @@ pub(crate) struct Creation {
 
 impl<V: VirtualResource> Trampoline<()> for Create<V> {
     fn enter((): (), context: &mut dyn Any) {
-        // A pointer made for another purpose finds another context and does nothing.
+        // A pointer made for another purpose finds a different context and does nothing.
         if let Some(creation) = context.downcast_mut::<Creation>() {
             let value = postcard::from_bytes::<V>(&creation.state);
             creation.made =
@@ -123,13 +123,13 @@ impl<V> Group<V> {
         Self { ids, kind: PhantomData }
     }
 
-    /// The names of the VRs.
+    /// Returns the ids of the VRs.
     #[must_use]
     pub fn ids(&self) -> &[VrId] {
         &self.ids
     }
 
-    /// How many VRs there are.
+    /// Returns the number of VRs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -141,7 +141,7 @@ impl<V> Group<V> {
         self.ids.is_empty()
     }
 
-    /// The names of the VRs, one by one.
+    /// Returns an iterator over the ids of the VRs.
     pub fn iter(&self) -> impl Iterator<Item = VrId> + '_ {
         self.ids.iter().copied()
     }

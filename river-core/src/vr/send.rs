@@ -1,4 +1,4 @@
-//! How a VR sends: by the link to its destination, which it asks the router for once.
+//! Sending: a VR asks the router for the link to a destination once, and then uses that link.
 
 use std::collections::hash_map::Entry;
 
@@ -11,11 +11,11 @@ use crate::inbox::Refused;
 use crate::link::Link;
 use crate::trace::Reason;
 
-/// The way to a VR that was sent to.
+/// The route to a VR that was sent to.
 #[derive(Debug)]
 pub(super) struct Route {
     link: Link,
-    /// Up to which [move](crate::node::Node::moves) of VRs the link is right.
+    /// The count of [moves](crate::node::Node::moves) of VRs up to which the link is valid.
     moves: u64,
     /// The number of the next envelope.
     next: u64,
@@ -25,13 +25,13 @@ impl Vr {
     /// Sends a payload to a VR. `Ok` means accepted, not received.
     ///
     /// # Errors
-    /// [`SendError::Down`] if the destination is known to be gone, [`SendError::Full`] if its mailbox has a limit and is
-    /// full; the payload is dropped then.
+    /// [`SendError::Down`] if the destination is known to be gone; [`SendError::Full`] if its mailbox has a limit and is
+    /// full. The payload is then dropped.
     ///
     /// # Blocking
-    /// The first time for a destination it may wait for the directory and for a connection. Later it waits while the
-    /// destination's process does not read and what lies between is full: a quarter of a mebibyte on the same machine,
-    /// the buffers of the connection and 8 MiB more otherwise. A process that lives always reads.
+    /// The first send to a destination may wait for the directory and for a connection. A later send waits only while the
+    /// destination's process does not read and the buffers in between are full: a quarter of a mebibyte on the same machine,
+    /// otherwise the buffers of the connection and 8 MiB more. A live process always reads.
     pub fn send_bytes(
         &self,
         to: VrId,
@@ -45,8 +45,8 @@ impl Vr {
         }
     }
 
-    /// Sends a payload that is made of parts and lies in the caller's memory, which can be used again afterwards. It is
-    /// copied where it has to be only: a shared ring and a connection are written to straight from it. The receiver finds the same
+    /// Sends a payload that consists of parts in the caller's memory, which can be reused when this returns. The parts are
+    /// copied only where necessary: into a shared ring or a connection they are written directly. The receiver finds the same
     /// bytes at the same offsets, in one piece or in several.
     ///
     /// ```
@@ -62,7 +62,7 @@ impl Vr {
     /// As [`send_bytes`](Self::send_bytes).
     ///
     /// # Blocking
-    /// As [`send_bytes`](Self::send_bytes); besides, over a connection, until the connection has taken it.
+    /// As [`send_bytes`](Self::send_bytes); and on a connection, until the connection has taken the payload.
     pub fn send_parts(
         &self,
         to: VrId,
@@ -76,9 +76,9 @@ impl Vr {
         }
     }
 
-    /// The longest payload that travels to a VR in one go: who has more to send does well to send it in parts as long as
-    /// this, which are copied out at one end while the next one is copied in at the other. For a recorded VR it does not
-    /// depend on where the other one is.
+    /// Returns the longest payload that is transferred to a VR in one go. Split more data into envelopes of this length, so
+    /// that one is copied out at the receiver while the next is copied in here. For a recorded VR the result does not depend
+    /// on where the other one is.
     ///
     /// # Blocking
     /// As a first send to that VR.
@@ -91,8 +91,8 @@ impl Vr {
         self.link_to(to).and_then(|link| link.handy_size()).unwrap_or(ELSEWHERE)
     }
 
-    /// Whether what is sent to a VR passes through memory alone: it lives in this process, or in one of this machine with
-    /// which this one shares memory. Of a recorded VR nobody knows.
+    /// Whether messages to a VR pass through memory only: it lives in this process, or in a process of this machine that
+    /// shares memory with this one. Always `false` if this VR is recorded.
     ///
     /// # Blocking
     /// As a first send to that VR.
@@ -102,14 +102,14 @@ impl Vr {
         matches!(link, Some(Link::Local(_) | Link::Shm(_)))
     }
 
-    /// `None`: it is gone, as is told to who sends to it.
+    /// Returns the link to a VR; `None` if it is gone, which the next send to it reports.
     fn link_to(&self, to: VrId) -> Option<Link> {
         let routes = self.routes.borrow();
         let known = routes.get(&to).filter(|route| route.moves == self.node.moves());
         known.map(|route| route.link.clone()).or_else(|| self.node.route(to).ok())
     }
 
-    /// Sends for real, with that number or the next one.
+    /// Sends an envelope, with this sequence number or the next one.
     pub(super) fn dispatch(
         &self,
         to: VrId,
@@ -125,7 +125,7 @@ impl Vr {
             entry => {
                 let link = self.timed(Reason::Connect, Some(to), || self.node.route(to));
                 let link = link.map_err(SendError::Down)?;
-                // Wherever it is now, its envelopes are counted on.
+                // Wherever the VR is now, the numbering of its envelopes continues.
                 let next = if let Entry::Occupied(entry) = &entry { entry.get().next } else { 0 };
                 entry.insert_entry(Route { link, moves, next }).into_mut()
             }

@@ -1,4 +1,4 @@
-//! What a VR has to do with other programs.
+//! A VR's communication with other programs.
 
 use super::Vr;
 use super::queue::ONLY_LOOKS;
@@ -10,19 +10,19 @@ use crate::service;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Service {
-    /// The VR, which can be sent to, and watched, like one of this program.
+    /// The VR. It can be sent to and watched like one of this program.
     pub vr: VrId,
-    /// Its process, for people: executable, number and machine.
+    /// A description of its process for people: executable, process id and machine.
     pub process: String,
 }
 
 impl Vr {
-    /// Makes this VR known by a name to other programs, until it ends. Those that run with the same key, on this machine or
-    /// on the network if this process listens there, find it by [`look_up`](Self::look_up) and can send to it then; the
+    /// Publishes this VR under a name to other programs, until it ends. Programs that run with the same key, on this machine
+    /// or on the network if this process listens there, find it by [`look_up`](Self::look_up) and can then send to it; the
     /// rest of this program stays out of their reach.
     ///
-    /// A VR may have several names. Names are not reserved: if another program publishes the same one, those who look it up
-    /// get an error that says so.
+    /// A VR may have several names. Names are not reserved: if another program publishes the same one, looking it up returns
+    /// an error that says so.
     ///
     /// ```no_run
     /// # fn example(vr: &river_core::Vr) -> river_core::Result {
@@ -44,7 +44,7 @@ impl Vr {
     /// ```
     ///
     /// # Errors
-    /// [`ServiceError`]: the name is none, another VR of this process has it, searches cannot be answered, or this VR is
+    /// [`ServiceError`]: the name is invalid, another VR of this process has it, searches cannot be answered, or this VR is
     /// recoverable.
     pub fn publish(&self, name: &str) -> Result<(), ServiceError> {
         if self.journal.is_some() {
@@ -53,19 +53,19 @@ impl Vr {
         service::publish(&self.node, name, self.id)
     }
 
-    /// Finds the VR that has [published](Self::publish) that name, most often in another program.
+    /// Finds the VR that was [published](Self::publish) under a name, usually in another program.
     ///
-    /// From then on this VR can send to it and watch it, and gets what it sends. When its process ends, is killed, or is
-    /// silent for eight seconds, its `Down` comes as for a VR of this program; a process that was only out of reach can be
-    /// looked up again then.
+    /// From then on this VR can send to it and watch it, and can receive what it sends. When its process ends, is killed, or
+    /// is silent for eight seconds, its `Down` comes as for a VR of this program. If the process was only out of reach, the
+    /// VR can then be looked up again.
     ///
     /// # Errors
-    /// [`ServiceError`]: nobody or more than one publishes it, whoever does speaks another version of the protocol or does
-    /// not talk to this program, or this VR is recoverable.
+    /// [`ServiceError`]: no process publishes the name, or more than one does; the process that does speaks another version
+    /// of the protocol or does not admit this program; or this VR is recoverable.
     ///
     /// # Blocking
-    /// For 50 ms after the first answer, as somebody else might have published the name too; for a quarter of a second if
-    /// there is none.
+    /// For 50 ms after the first answer, as another process might have published the name too; for a quarter of a second if
+    /// there is no answer.
     pub fn look_up(&self, name: &str) -> Result<Service, ServiceError> {
         if self.journal.is_some() {
             return Err(ServiceError::Recoverable);
@@ -77,19 +77,19 @@ impl Vr {
         Ok(Service { vr, process })
     }
 
-    /// Whether a VR is one of another program, which this one has looked up, or which has sent something. What comes from
-    /// such a VR was sent by other code than this program's; code pointers in it mean nothing here.
+    /// Whether a VR belongs to another program, and this one has looked it up or received something from it. Messages from
+    /// such a VR were sent by code other than this program's; code pointers in them mean nothing here.
     #[must_use]
     pub fn is_foreign(&self, vr: VrId) -> bool {
         self.node.is_foreign(vr)
     }
 
-    /// Forgets that a VR of another program was gone: it may be found again.
+    /// Forgets that a VR of another program was gone, as it may be found again.
     pub(super) fn start_afresh(&self, vr: VrId) {
         self.routes.borrow_mut().remove(&vr);
         self.observed.borrow_mut().remove(&vr);
         let revived = self.with_mailbox(|mailbox, swap| {
-            // Old news may have arrived that no receive has seen.
+            // Take in old notices that have arrived and that no receive has seen.
             mailbox.status(swap);
             mailbox.revive(vr);
         });

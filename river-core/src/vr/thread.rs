@@ -14,7 +14,7 @@ use crate::state::Recorder;
 use crate::vr::Vr;
 use crate::vr::resource::Resource;
 
-/// Starts the thread of a VR; `ended` is called on it when everybody who watches has been told.
+/// Starts the thread of a VR. `ended` is called on it once every VR that watches it has been told.
 pub(crate) fn spawn(
     node: &Arc<Node>,
     id: VrId,
@@ -29,7 +29,7 @@ pub(crate) fn spawn(
     start(node, Beginning { id, name, parent, inbox, resource, recorder }, ended)
 }
 
-/// A VR whose inbox is there already.
+/// A VR whose inbox already exists.
 pub(crate) struct Beginning<'a> {
     pub(crate) id: VrId,
     pub(crate) name: &'a str,
@@ -39,7 +39,7 @@ pub(crate) struct Beginning<'a> {
     pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
-/// Starts the thread of a VR; `ended` as with [`spawn`].
+/// Starts the thread of a VR; `ended` is called as by [`spawn`].
 pub(crate) fn start(
     node: &Arc<Node>,
     beginning: Beginning,
@@ -51,7 +51,7 @@ pub(crate) fn start(
     }
     let (thread_node, name) = (node.clone(), name.to_owned());
     let body = move || {
-        // The user's code, which may panic or block.
+        // This is the user's code, which may panic or block.
         let name = catch_panic(|| resource.called()).ok().flatten().unwrap_or(name);
         let vr = match &recorder {
             None => Vr::new(id, Some(parent), thread_node.clone(), inbox),
@@ -59,7 +59,7 @@ pub(crate) fn start(
         };
         vr.is_called(&name);
         let mut why = catch(|| resource.run(&vr));
-        // What handlers and layers have kept with it is the user's, too.
+        // Values that handlers and layers keep in the VR belong to the user, so their destructors may panic too.
         if let Err(text) = catch_panic(|| drop(vr))
             && why.is_normal()
         {
@@ -71,19 +71,19 @@ pub(crate) fn start(
                     thread_node.commit(&recorder);
                     why = said;
                 }
-                // It lives on elsewhere.
+                // The VR lives on elsewhere.
                 None => return,
             },
             None => thread_node.states.remove(id),
         }
-        // A panic has been reported by the hook; an error would be seen only by who asks for it.
+        // A panic has been reported by the hook; an error would otherwise be seen only by VRs that ask for it.
         if let Why::Failed(_) = why
             && !thread_node.is_stopped()
         {
             say!("VR {} ({name}) {why}", id.short());
         }
         if let Some(traces) = thread_node.traces.get() {
-            // Whoever waits when the program ends gets an error, and has not failed.
+            // A VR that waits when the program ends gets an error, but has not failed.
             let stopped = matches!(why, Why::Failed(_)) && thread_node.is_stopped();
             traces.ended(id, if stopped { &Why::ProgramEnded } else { &why });
         }
@@ -99,7 +99,7 @@ pub(crate) fn start(
     started.map(drop)
 }
 
-/// Runs a VR's body; its end, of whatever kind, as a reason.
+/// Runs a VR's body, and returns how it ended.
 pub(crate) fn catch(body: impl FnOnce() -> Result) -> Why {
     match catch_panic(body) {
         Ok(Ok(())) => Why::Finished,

@@ -1,4 +1,4 @@
-//! What a VR does besides if its program is traced. If not, every place costs one branch.
+//! Tracing of a VR's calls. If the program is not traced, each traced call costs one branch.
 
 use super::Vr;
 use super::content::BEGINNING;
@@ -16,9 +16,9 @@ impl Vr {
         self.tracer.is_some()
     }
 
-    /// Says, for traces, how a channel is called and what is in its envelopes: for a layer, which knows what it sends. Costs a
-    /// branch if the program is not traced, and little if the VR has been told before, so that a layer may say it as often
-    /// as it likes.
+    /// Names a channel and describes its envelopes in traces; called by the layer that uses the channel. Costs one branch if
+    /// the program is not traced, and little if the VR already knows the channel, so a layer may call it as often as it
+    /// likes.
     ///
     /// ```
     /// # use river_core::Channel;
@@ -37,8 +37,8 @@ impl Vr {
         }
     }
 
-    /// What the VR does until the guard is dropped has this name in a trace, and so have the waits in it. Costs a branch if
-    /// the program is not traced.
+    /// Gives a name in the trace to what the VR does until the guard is dropped, waits included. Costs one branch if the
+    /// program is not traced.
     ///
     /// ```
     /// # river_core::testing::threads(1, |vr, _, _| {
@@ -53,7 +53,7 @@ impl Vr {
         Span { vr: self, begun: self.tracer.as_ref().map(|tracer| tracer.enter(name)) }
     }
 
-    /// Gives the VR a name for people.
+    /// Sets the VR's name for people.
     pub(crate) fn is_called(&self, name: &str) {
         self.inbox.is_called(name);
         if let Some(tracer) = &self.tracer {
@@ -61,7 +61,7 @@ impl Vr {
         }
     }
 
-    /// Does something that may take time.
+    /// Does something that may take time, and traces it.
     #[inline]
     pub(super) fn timed<T>(&self, reason: Reason, on: Option<VrId>, work: impl FnOnce() -> T) -> T {
         let Some(tracer) = &self.tracer else { return work() };
@@ -71,7 +71,7 @@ impl Vr {
         result
     }
 
-    /// Waits until something has arrived or was taken (true), or the time is over.
+    /// Waits until something has arrived or was taken, and returns `true`, or until the time is over.
     #[inline]
     pub(super) fn wait_for_arrivals(
         &self,
@@ -87,7 +87,7 @@ impl Vr {
         arrived
     }
 
-    /// Keeps what is to be traced of an envelope that was taken where it lies; written down when the wait is over.
+    /// Notes what the trace needs of an envelope that was taken in place; it is recorded when the wait is over.
     #[inline]
     pub(super) fn note(&self, arriving: &Arriving<'_>, noted: &mut Vec<Noted>) {
         if self.tracer.is_some() {
@@ -117,7 +117,7 @@ impl Vr {
     }
 }
 
-/// Something that a VR does: see [`Vr::span`].
+/// A named section of what a VR does: see [`Vr::span`].
 #[derive(Debug)]
 pub struct Span<'a> {
     vr: &'a Vr,
@@ -132,10 +132,10 @@ impl Drop for Span<'_> {
     }
 }
 
-/// Of an envelope that was taken where it lies: all but its payload, its length, and its beginning.
+/// An envelope that was taken in place: its header, the length of its payload, and the beginning of that.
 pub(super) type Noted = (envelope::Label, usize, Payload);
 
-/// What a VR waits for that asks its program.
+/// Returns what a VR waits for while it makes a request to its program.
 pub(super) fn reason(call: &Call) -> Reason {
     match call {
         Call::Discover => Reason::Discover,

@@ -1,4 +1,4 @@
-//! How a VR learns that another one is gone.
+//! Watching other VRs: notifications that one is gone.
 
 use super::Vr;
 use super::queue::ONLY_LOOKS;
@@ -7,8 +7,8 @@ use crate::error::RecvError;
 use crate::id::VrId;
 
 impl Vr {
-    /// Asks to be told when a VR is gone, for whatever reason: by a [`RecvError::Down`] from the first receive that
-    /// finds no envelope after that. If it is gone already, the next such receive says so.
+    /// Asks to be told when a VR is gone, for whatever reason: by a [`RecvError::Down`] from the first receive after that
+    /// which finds no envelope. If the VR is gone already, the next such receive returns the error.
     ///
     /// ```
     /// # use river_core::{Channel, RecvError, Selector, Why};
@@ -40,7 +40,7 @@ impl Vr {
         }
     }
 
-    /// Takes a [`watch`](Self::watch) back.
+    /// Cancels a [`watch`](Self::watch).
     ///
     /// # Panics
     /// As [`watch`](Self::watch).
@@ -48,7 +48,7 @@ impl Vr {
         self.mailbox.try_borrow_mut().expect(ONLY_LOOKS).unwatch(who);
     }
 
-    /// Has the death of `who` reported, once. True: it was not asked for before, so something may have arrived.
+    /// Asks to have the end of `who` reported, once. Returns whether that was new, so that a notice may have arrived.
     pub(super) fn expect_from(&self, who: VrId) -> bool {
         !self.observed.borrow().contains(&who)
             && self.mailbox.borrow().why_down(who).is_none()
@@ -57,7 +57,7 @@ impl Vr {
 
     fn observe(&self, who: VrId) -> bool {
         let new = self.observed.borrow_mut().insert(who);
-        // While a record is replayed it says who has ended; the rest is watched at its end.
+        // While a record is replayed, it says which VRs have ended; the others are watched when the replay is over.
         if new && self.is_live() {
             self.node.watch(self.id, who);
         }

@@ -1,5 +1,5 @@
-//! VMs and programs as processes of their own, for tests that attack them or take their network away: the test
-//! executable, started anew with a part to play.
+//! VMs and programs as separate processes, for tests that attack them or take their network away: the test executable,
+//! started again with a part to play.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,7 +33,7 @@ impl Scene {
         scene
     }
 
-    /// A key file of that name, which holds that byte again and again.
+    /// Creates a key file with this name, for a key whose bytes are all `byte` (two hexadecimal digits).
     pub(crate) fn key(&self, name: &str, byte: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, byte.repeat(32)).unwrap();
@@ -45,7 +45,7 @@ impl Scene {
         self.directory.path().join(name)
     }
 
-    /// This executable with a part to play, behind the words of `prefix` if there are any.
+    /// Returns a command that runs this executable with a part to play, behind the words of `prefix` if there are any.
     pub(crate) fn command(&self, prefix: &[&str], part: &str) -> Command {
         let executable = std::env::current_exe().unwrap();
         let mut command = match prefix {
@@ -70,7 +70,7 @@ impl Scene {
         command
     }
 
-    /// A VM of that name, which listens on the network if it is to.
+    /// Starts a VM with this name, which listens on the network if `network` is set.
     pub(crate) fn vm(&self, prefix: &[&str], name: &str, network: bool) -> Process {
         let mut command = self.command(prefix, "vm");
         command.env("RIVER_TEST_NAME", name).env("RIVER_CACHE", self.path(&format!("cache-{name}")));
@@ -83,7 +83,7 @@ impl Scene {
     }
 }
 
-/// A running process, whose lines can be waited for. Killed when dropped.
+/// A running process, whose output lines can be waited for. Killed when dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
     lines: Receiver<String>,
@@ -102,7 +102,7 @@ impl Process {
         Self { child, lines }
     }
 
-    /// What follows `word` on the next line that says `[word]`.
+    /// Returns what follows `word` on the next line that contains `[word]`.
     pub(crate) fn expect(&self, word: &str) -> String {
         let word = format!("[{word}]");
         loop {
@@ -122,7 +122,7 @@ impl Drop for Process {
     }
 }
 
-/// Passes what it gets on to the next, or back to the initiator.
+/// Forwards what it receives to the next one, or back to the initiator.
 #[derive(Serialize, Deserialize)]
 struct Station;
 
@@ -140,7 +140,7 @@ impl VirtualResource for Station {
     }
 }
 
-/// Deploys a station on each VM and sends messages once around.
+/// Deploys a station on each VM and sends messages once around the ring.
 fn ring(vr: &Vr, vms: &[river_core::VmInfo], sizes: &[usize]) -> Result<Vec<VrId>> {
     let group = vr.deploy(vms, |_| Station)?;
     let ids: Vec<VrId> = group.iter().collect();
@@ -157,7 +157,7 @@ fn ring(vr: &Vr, vms: &[river_core::VmInfo], sizes: &[usize]) -> Result<Vec<VrId
     Ok(ids)
 }
 
-/// What a process that `Scene::command` starts does. Returns at once in the test executable itself.
+/// Runs the part of a process that `Scene::command` has started. Returns at once in the test executable itself.
 pub(crate) fn play() {
     let Ok(part) = std::env::var("RIVER_TEST_PART") else { return };
     let set = |name| std::env::var(name).ok();

@@ -1,4 +1,4 @@
-//! Programs that are killed, and go on from what is left.
+//! Programs that are killed, and continue from what is left.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::{Adder, CHANNEL, result_of};
 
 const LONG: u64 = 400;
 
-/// Its counter is asked again and again; checkpointed every few rounds. For ever longer runs than any test waits for.
+/// Asks its counter repeatedly, with a checkpoint every few rounds. Runs far longer than any test waits.
 fn long(vr: &Vr, directory: &Path) -> Result<u64> {
     let (mut round, counters): (u64, Vec<VrId>) = match vr.resumed()? {
         Some(progress) => progress,
@@ -37,7 +37,7 @@ fn long(vr: &Vr, directory: &Path) -> Result<u64> {
     Ok(last)
 }
 
-/// Not a test of its own: what the tests below start in a process of its own, to kill it.
+/// Not a test: the tests below run it in a process of its own, to kill it.
 #[test]
 fn helper_process() {
     let Ok(directory) = std::env::var("RIVER_TEST_STATE") else { return };
@@ -76,7 +76,7 @@ fn a_program_that_is_killed_at_any_moment_ends_with_the_same_result() {
     for round in 0..4 {
         let directory = tempfile::tempdir().unwrap();
         let mut restore = false;
-        // Killed again and again, also while it is being restored.
+        // Killed repeatedly, also while it is being restored.
         for _ in 0..3 {
             let mut child = helper(directory.path(), restore).spawn().unwrap();
             let checkpoints = || Stored::latest(directory.path()).map_or(0, |stored| stored.number);
@@ -106,7 +106,7 @@ fn a_broken_checkpoint_is_refused_and_the_one_before_is_used() {
     };
     let [older, newer] = &files()[..] else { panic!("two are kept: {:?}", files()) };
     let whole = std::fs::read(newer).unwrap();
-    // One bit anywhere, or the end missing.
+    // One flipped bit anywhere, or the end missing.
     for broken in [
         [&whole[..whole.len() / 2], &[whole[whole.len() / 2] ^ 1], &whole[whole.len() / 2 + 1..]].concat(),
         whole[..whole.len() - 1].to_vec(),

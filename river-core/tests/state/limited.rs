@@ -14,7 +14,7 @@ struct Narrow {
     state: PathBuf,
 }
 
-/// Fills it, and tells the initiator before each envelope.
+/// Fills the mailbox, and tells the initiator before each envelope.
 #[derive(Serialize, Deserialize)]
 struct Filler {
     narrow: VrId,
@@ -61,7 +61,7 @@ fn who_waits_for_room_does_not_keep_a_checkpoint_from_being_taken() {
             let narrow = vr.deploy(&vms[..1], |_| Narrow { state: directory.path().into() })?[0];
             vr.receive(Selector::on(CHANNEL).lane(1).from(narrow))?;
             let filler = vr.deploy(&vms[vms.len() - 1..], |_| Filler { narrow })?[0];
-            // It is about to send what there is no room for.
+            // It is about to send an envelope for which there is no room.
             for _ in 0..3 {
                 vr.receive(Selector::on(CHANNEL).lane(5).from(filler))?;
             }
@@ -75,7 +75,7 @@ fn who_waits_for_room_does_not_keep_a_checkpoint_from_being_taken() {
     }
 }
 
-/// Takes one envelope at a time, and nothing before it is told to.
+/// Takes one envelope at a time, and only when it is told to.
 #[derive(Serialize, Deserialize)]
 struct Full;
 
@@ -89,7 +89,7 @@ impl VirtualResource for Full {
     }
 }
 
-/// Sends to who is full, again and again, until it is told to stop; says how often it was refused.
+/// Sends to a full mailbox repeatedly, until it is told to stop; reports how often it was refused.
 #[derive(Serialize, Deserialize)]
 struct Pushing {
     to: VrId,
@@ -115,7 +115,7 @@ impl VirtualResource for Pushing {
     }
 }
 
-/// A send that is refused was recorded before it was made, and does not arrive: nobody may wait for it.
+/// A send that is refused was recorded before it was made, and never arrives, so nobody may wait for it.
 #[test]
 fn sends_that_are_refused_do_not_hold_a_checkpoint_up() {
     let directory = tempfile::tempdir().unwrap();

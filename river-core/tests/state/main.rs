@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 const CHANNEL: Channel = Channel::named("test");
 
-/// Mixes what it is told into its sum, and answers with that.
+/// Mixes what it receives into its sum, and answers with that.
 #[derive(Serialize, Deserialize)]
 struct Adder {
     sum: u64,
@@ -39,7 +39,7 @@ impl VirtualResource for Sleeper {
     }
 }
 
-/// What a process that was started for a test has printed of its result.
+/// Returns the result that a process of a test has printed.
 fn result_of(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let start = text.find('[').unwrap_or_else(|| panic!("no result in {text}"));

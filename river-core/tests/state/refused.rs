@@ -1,4 +1,4 @@
-//! Checkpoints that cannot be taken: the program goes on, and the older ones are still there.
+//! Checkpoints that cannot be taken: the program continues, and the older ones are still there.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ fn a_vr_that_is_not_recoverable_is_named_and_the_program_goes_on() {
         let error = vr.checkpoint(directory.path()).unwrap_err();
         let StateError::NotRecoverable { vr: named, more: 0, .. } = error else { panic!("{error}") };
         assert_eq!(named, vr.id());
-        // Nobody is left frozen.
+        // No VR is left frozen.
         vr.send_bytes(sleepers[0], CHANNEL, 0, vec![])?;
         let end = vr.receive(Selector::on(CHANNEL).from(sleepers[0])).unwrap_err();
         assert!(matches!(end, RecvError::Down(Down { why: Why::Finished, .. })), "{end}");
@@ -38,20 +38,20 @@ fn a_checkpoint_that_cannot_be_written_is_an_error_and_no_more() {
     assert_eq!(result.unwrap(), 5);
 }
 
-/// As large as a file may be there: room for the image.
+/// The largest file allowed there: enough for the image.
 const LIMIT: usize = 64 << 20;
 
-/// Not a test of its own: what the test below starts in a process whose files are limited.
+/// Not a test: the test below runs it in a process whose files are limited.
 #[test]
 fn helper_with_little_disk() {
     let Ok(directory) = std::env::var("RIVER_TEST_LIMITED") else { return };
     let result = river_core::try_run_recoverable(|vr| {
         vr.checkpoint(&directory)?;
-        // More than a file may have.
+        // More than a file may hold.
         vr.safepoint(&"x".repeat(LIMIT + (8 << 20)))?;
         let error = vr.checkpoint(&directory).unwrap_err().to_string();
         vr.safepoint("little")?;
-        // The program goes on, and when there is room again there is a checkpoint again.
+        // The program continues, and once there is room again, checkpoints succeed again.
         let taken = vr.checkpoint(&directory)?;
         Ok(format!("{error}; then {}", taken.number))
     });
@@ -62,7 +62,7 @@ fn helper_with_little_disk() {
 fn a_disk_that_is_full_leaves_the_old_checkpoint_and_the_program() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    // A write beyond the limit is an error, as on a full disk, if the signal is ignored.
+    // A write beyond the limit returns an error, as on a full disk, if the signal is ignored.
     let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", LIMIT / 512);
     let output = Command::new("sh")
         .args(["-c", &script])
@@ -74,7 +74,7 @@ fn a_disk_that_is_full_leaves_the_old_checkpoint_and_the_program() {
     let result = result_of(&output.stdout);
     assert!(result.contains("File too large"), "{result} {output:?}");
     assert!(result.contains("checkpoint-000002") && result.contains("then 2"), "{result}");
-    // Nothing of the one that failed is left.
+    // Nothing of the failed checkpoint is left.
     let mut names: Vec<_> =
         std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();

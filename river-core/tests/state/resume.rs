@@ -1,4 +1,4 @@
-//! A program goes on from a checkpoint as it went on without.
+//! A program continues from a checkpoint exactly as it continued without one.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Adder, CHANNEL, Sleeper};
 
-/// Adds to what it gets a random number, and passes it on; tells the initiator now and then.
+/// Adds a random number to what it receives, and passes it on; reports to the initiator now and then.
 #[derive(Serialize, Deserialize)]
 struct Station {
     next: Option<VrId>,
@@ -36,7 +36,7 @@ impl VirtualResource for Station {
             let value = value.rotate_left(1) ^ (vr.rng().next_u64() % 1000);
             self.sum = self.sum.wrapping_add(value);
             self.rounds -= 1;
-            // The next one may have had enough.
+            // The next one may have ended already.
             let _ = vr.send_bytes(next, CHANNEL, 7, value.to_le_bytes().to_vec());
         }
         vr.send_bytes(vr.parent().expect("a parent"), CHANNEL, 9, self.sum.to_le_bytes().to_vec())?;
@@ -48,7 +48,7 @@ const ROUNDS: u64 = 200;
 
 const TOKENS: u64 = 5;
 
-/// A ring of stations, through which tokens run; checkpointed while they do. The sums, and whether it was resumed.
+/// A ring of stations, through which tokens run; checkpointed meanwhile. Returns the sums, and whether it was resumed.
 fn ring(vr: &Vr, vms: &[VmInfo], directory: &Path, short: bool) -> Result<(Vec<u64>, bool)> {
     let ring = vr.deploy(vms, |_| Station { next: None, sum: 0, rounds: ROUNDS, short })?;
     for i in 0..ring.len() {
@@ -77,7 +77,7 @@ fn a_program_goes_on_from_a_checkpoint_with_what_was_under_way() {
         };
         let (sums, resumed) = river_core::try_run_recoverable(body).unwrap();
         assert!(!resumed);
-        // Twice from the same checkpoint.
+        // Restored twice from the same checkpoint.
         for _ in 0..2 {
             let (same, resumed) = river_core::restore(directory.path(), body).unwrap();
             assert!(resumed);
@@ -120,7 +120,7 @@ fn effects_and_the_time_are_remembered() {
     assert_eq!(acts, 1);
 }
 
-/// Who has ended before the checkpoint stays so, and who waits for its end hears of it.
+/// A VR that has ended before the checkpoint stays ended, and a VR that waits for its end is told of it.
 #[test]
 fn the_dead_stay_dead_and_children_may_be_deployed_later() {
     let directory = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn the_dead_stay_dead_and_children_may_be_deployed_later() {
         let taken = vr.checkpoint(directory.path())?;
         let again = vr.receive(Selector::on(CHANNEL).from(first[0])).unwrap_err();
         assert!(matches!(again, RecvError::Down(Down { why: Why::Finished, .. })), "{again}");
-        // On a VM of which only another incarnation is there.
+        // After the restore, only another incarnation of this VM exists.
         let adder = vr.deploy(&vms, |_| Adder { sum: 1 })?;
         vr.send_bytes(adder[0], CHANNEL, 1, 9_u64.to_le_bytes().to_vec())?;
         let sum = vr.receive(Selector::on(CHANNEL).from(adder[0]))?;

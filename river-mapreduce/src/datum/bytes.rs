@@ -1,4 +1,4 @@
-//! Text and bytes: their own encoding.
+//! Text and bytes, which are their own encoding.
 
 use super::{Datum, DecodeError, Key};
 
@@ -43,7 +43,7 @@ impl Datum for String {
 
 impl Key for String {}
 
-/// As text: as they are.
+/// The text form is the bytes themselves.
 impl Datum for Vec<u8> {
     type Ref<'a> = &'a [u8];
 
@@ -84,7 +84,7 @@ impl Datum for Vec<u8> {
 
 impl Key for Vec<u8> {}
 
-/// Exactly `N` bytes, so no length is stored with them.
+/// Exactly `N` bytes, so no length is stored.
 impl<const N: usize> Datum for [u8; N] {
     type Ref<'a> = &'a [u8; N];
 

@@ -1,4 +1,4 @@
-//! Numbers: big-endian, the sign bit flipped, so that bytes order as the numbers do.
+//! Numbers: big-endian with the sign bit flipped, so that the bytes have the order of the numbers.
 
 use std::io::Write;
 
@@ -79,7 +79,7 @@ integers! {
     usize, isize;
 }
 
-// IEEE 754's total order: the bits of a negative number are flipped all, those of a positive one in the sign only.
+// IEEE 754's total order: all bits of a negative number are flipped, only the sign of a positive one.
 number! {
     f32, u32, |x: f32| flip(x.to_bits().into(), 32) as u32, |bits: u32| f32::from_bits(unflip(bits.into(), 32) as u32),
         |x: f32| Some(x.to_bits()), |small: u32| Some(f32::from_bits(small));

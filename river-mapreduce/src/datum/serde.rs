@@ -1,4 +1,4 @@
-//! Whatever serde can encode.
+//! Types that serde can encode.
 
 use std::cmp::Ordering;
 use std::ops::{Deref, DerefMut};
@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use super::{Datum, DecodeError, Key};
 
-/// A value of any serde type as a part of records, encoded by postcard; as text it is JSON.
+/// A value of any serde type as part of a record, encoded by postcard; its text form is JSON.
 ///
-/// It can be a key if `T` is ordered: its order is that of `T`, for which both are decoded at each comparison. A type
-/// of which much is sorted deserves a [`Key`] implementation of its own. Equal values must have equal encodings, which
+/// It can be a key if `T` is ordered; its order is that of `T`, and each comparison decodes both values. A type that is
+/// sorted in large numbers deserves a [`Key`] implementation of its own. Equal values must have equal encodings, which
 /// rules out `HashMap` in keys.
 ///
 /// ```
@@ -50,7 +50,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Datum for Serde<T
     type Ref<'a> = Serde<T>;
 
     fn encode(value: &Self, out: &mut Vec<u8>) {
-        // A value that serde refuses leaves bytes that cannot be read, which is reported where they are.
+        // If serde refuses a value, the bytes cannot be decoded; that is reported where they are read.
         let _ = postcard::to_io(&value.0, out);
     }
 
@@ -75,7 +75,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Datum for Serde<T
     }
 
     fn heap_bytes(&self) -> usize {
-        // Not known; the length of the encoding is about right for vectors and strings.
+        // Unknown; the length of the encoding is about right for vectors and strings.
         postcard::serialize_with_flavor(&self.0, Size::default()).unwrap_or(0)
     }
 }

@@ -1,12 +1,12 @@
-//! Pairs and triples: component by component. A component before the last has its length before it, unless all its
-//! values are equally long. [`Reverse`] turns an order around.
+//! Pairs and triples: component by component. A component before the last is preceded by its length, unless all values
+//! of its type have the same length. [`Reverse`] reverses an order.
 
 use std::cmp::{Ordering, Reverse};
 
 use super::{Datum, DecodeError, Key};
 use crate::varint;
 
-/// Appends a component that others follow.
+/// Appends a component that is not the last.
 fn put_inner<T: Datum>(value: &T::Ref<'_>, out: &mut Vec<u8>) {
     if T::WIDTH.is_some() {
         T::encode(value, out);
@@ -18,8 +18,8 @@ fn put_inner<T: Datum>(value: &T::Ref<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// How many bytes each encoded pair of a sequence has, if that need not be stored: it is the same for all, and not zero, with
-/// which nobody could say how many there are.
+/// The length of each encoded pair of a sequence, if it need not be stored: it must be the same for all, and not zero,
+/// or the number of pairs could not be told.
 pub(crate) const fn pair_width<K: Datum, V: Datum>() -> Option<usize> {
     match <(K, V)>::WIDTH {
         Some(0) => None,
@@ -27,13 +27,13 @@ pub(crate) const fn pair_width<K: Datum, V: Datum>() -> Option<usize> {
     }
 }
 
-/// Appends the encoding of a pair, of whose components there are views from different places.
+/// Appends the encoding of a pair, given views of its components with different lifetimes.
 pub(crate) fn encode_pair<A: Datum, B: Datum>(a: &A::Ref<'_>, b: &B::Ref<'_>, out: &mut Vec<u8>) {
     put_inner::<A>(a, out);
     B::encode(b, out);
 }
 
-/// Cuts a component off that others follow.
+/// Splits off a component that is not the last.
 fn split_inner<T: Datum>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     match T::WIDTH {
         Some(width) => bytes.split_at_checked(width),
@@ -58,7 +58,7 @@ const fn sum(widths: &[Option<usize>]) -> Option<usize> {
 
 macro_rules! tuple {
     ($($inner:ident $at:tt),+; $last:ident $last_at:tt) => {
-        /// As text: the components with tabs between them.
+        /// The text form is the components with tabs between them.
         impl<$($inner: Datum,)+ $last: Datum> Datum for ($($inner,)+ $last) {
             type Ref<'a> = ($($inner::Ref<'a>,)+ $last::Ref<'a>);
 
@@ -105,7 +105,7 @@ macro_rules! tuple {
             fn compare(a: &[u8], b: &[u8]) -> Ordering {
                 let (mut x, mut y) = (a, b);
                 $(
-                    // What is no encoding is ordered somehow; decoding it is an error.
+                    // Malformed encodings are ordered somehow; decoding them is an error.
                     let (Some(left), Some(right)) = (split_inner::<$inner>(x), split_inner::<$inner>(y)) else {
                         return a.cmp(b);
                     };
@@ -145,7 +145,7 @@ impl<A: Key, B: Key> First for (A, B) {
     type Component = A;
 }
 
-/// Keys in descending order.
+/// A key in descending order.
 impl<T: Datum> Datum for Reverse<T> {
     type Ref<'a> = Reverse<T::Ref<'a>>;
 

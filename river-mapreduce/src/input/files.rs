@@ -1,4 +1,4 @@
-//! From paths to files.
+//! Resolves paths to files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,18 +16,18 @@ pub enum InputError {
     /// No file has that name, or matches that pattern.
     #[error("no input: {} is no file or directory, and no pattern that matches one", .0.display())]
     NotFound(PathBuf),
-    /// It is there, but there are no records in such a thing: a socket, a pipe, a device.
+    /// It exists, but cannot contain records: a socket, a pipe, a device.
     #[error("input {} is neither a file nor a directory", .0.display())]
     NoFile(PathBuf),
-    /// A file or directory cannot be looked at.
+    /// A file or directory cannot be read.
     #[error("input {}: {error}", path.display())]
     Io {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: Arc<io::Error>,
     },
-    /// What looks like a pattern is none.
+    /// The pattern is invalid.
     #[error("input pattern {pattern}: {error}")]
     Pattern {
         /// The pattern.
@@ -35,17 +35,17 @@ pub enum InputError {
         /// What is wrong with it.
         error: String,
     },
-    /// The file cannot be cut into records of that length.
+    /// The file cannot be divided into records of that length.
     #[error("input {} has {length} bytes, which is no multiple of the record length {record}", path.display())]
     Ragged {
         /// The file.
         path: PathBuf,
-        /// How many bytes it has.
+        /// Its length in bytes.
         length: u64,
-        /// How many bytes a record has.
+        /// The length of a record in bytes.
         record: usize,
     },
-    /// A record cannot have no bytes.
+    /// The length of a record is zero.
     #[error("records of 0 bytes: name the length of a record")]
     Empty,
 }
@@ -56,7 +56,7 @@ impl InputError {
     }
 }
 
-/// How a file is compressed; its name says it.
+/// How a file is compressed, judged by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Codec {
     Plain,
@@ -74,7 +74,7 @@ impl Codec {
     }
 }
 
-/// All files that the paths name, each once, in the order of their names: the order does not depend on the machine.
+/// All files that the paths name, each once, in the order of their names: the order is the same on every machine.
 pub(crate) fn find(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, u64>, InputError> {
     let mut found = BTreeMap::new();
     for path in paths {
@@ -92,12 +92,12 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Adds all files that match a pattern, and those below directories that do.
+/// Adds all files that match a pattern, and those below directories that match.
 fn walk_pattern(pattern: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputError> {
     let text = pattern.to_string_lossy();
     let mut any = false;
     if text.contains(['*', '?', '[']) {
-        // As in a shell: what is hidden is matched only by a pattern that says so.
+        // As in a shell: hidden names match only a pattern that spells out the dot.
         let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
         let matches = glob::glob_with(&text, options)
             .map_err(|error| InputError::Pattern { pattern: text.to_string(), error: error.to_string() })?;
@@ -110,7 +110,7 @@ fn walk_pattern(pattern: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<()
     if any { Ok(()) } else { Err(InputError::NotFound(pattern.to_owned())) }
 }
 
-/// Adds a file, or all files below a directory. The path itself may be a link to a directory; further down only links to
+/// Adds a file, or all files below a directory. The path itself may be a link to a directory; below it only links to
 /// files are followed, so there are no loops.
 fn walk(path: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputError> {
     let hidden = |entry: &DirEntry| {
@@ -160,10 +160,7 @@ mod tests {
         assert_eq!(names(&[at("a")]), ["a/one.txt", "a/two.log"]);
         assert_eq!(names(&[at("a/_SUCCESS"), at("a/_SUCCESS")]), ["a/_SUCCESS"]);
         assert_eq!(names(&[at("**/*.txt"), at("a/one.txt")]), ["a/one.txt", "three.txt"]);
-        assert_eq!(
-            names(&[at("a/*")]),
-            ["a/_SUCCESS", "a/_temporary/part", "a/one.txt", "a/two.log"]
-        );
+        assert_eq!(names(&[at("a/*")]), ["a/_SUCCESS", "a/_temporary/part", "a/one.txt", "a/two.log"]);
         assert_eq!(names(&[at("a/.h*")]), ["a/.hidden"]);
         assert_eq!(find(&[at("three.txt")]).unwrap()[&at("three.txt")], 9);
         for missing in ["four.txt", "*.zip"] {
@@ -205,7 +202,7 @@ mod tests {
     fn what_is_there_but_cannot_be_read_is_not_called_missing() {
         let scratch = tempfile::tempdir().unwrap();
         let at = |name: &str| scratch.path().join(name);
-        // Not even root can look at these.
+        // Not even root can resolve these.
         symlink(at("loop"), at("loop")).unwrap();
         let error = find(&[at("loop")]).unwrap_err();
         assert!(matches!(&error, InputError::Io { path, .. } if *path == at("loop")), "{error}");

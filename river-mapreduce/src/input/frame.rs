@@ -1,18 +1,18 @@
-//! From a stream of bytes to records.
+//! Divides a stream of bytes into records.
 
 use std::io::{self, Read};
 
 use super::Framing;
 use crate::varint;
 
-/// Bytes that are read at a time.
+/// The number of bytes per read.
 const READ: usize = 256 << 10;
-/// Blocks of lines have about so many bytes.
+/// The approximate size of a block of lines, in bytes.
 const BLOCK: usize = 64 << 10;
-/// A record that is longer is an error.
+/// The maximum length of a record.
 const LONGEST: usize = 1 << 30;
 
-/// The part of a stream whose records are wanted: those that begin in it.
+/// A part of a stream: the records that begin in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Region {
     pub(super) start: u64,
@@ -29,23 +29,23 @@ pub(super) enum FrameError<E> {
     Stopped(E),
 }
 
-/// Reads records; the buffer is used again for the next stream.
+/// Reads records; the buffer is reused for the next stream.
 #[derive(Debug)]
 pub(super) struct Frames {
     framing: Framing,
     buffer: Vec<u8>,
-    /// The bytes of the buffer that are read and not consumed.
+    /// The bytes of the buffer that have been read and not consumed.
     from: usize,
     to: usize,
-    /// How many of these have been searched for the end of a record in vain.
+    /// How many of these have been searched without finding the end of a record.
     searched: usize,
 }
 
-/// What was found at the beginning of the unconsumed bytes.
+/// What was found at the start of the unconsumed bytes.
 enum Frame {
     /// A record of `len` bytes, after `before` bytes and followed by `after` that belong to no record.
     Record { before: usize, len: usize, after: usize },
-    /// It needs more bytes; of those that are there so many need not be searched again.
+    /// More bytes are needed; the first `searched` of the bytes need not be searched again.
     Incomplete { searched: usize },
 }
 
@@ -55,7 +55,7 @@ impl Frames {
     }
 
     /// Calls `each` with the offset and the bytes of every record that begins in the region. The stream begins at
-    /// offset `at`: at the region's start, or one byte earlier, if that says whether a record begins there.
+    /// offset `at`: at the region's start, or one byte earlier, where that byte shows whether a record begins there.
     pub(super) fn read<E>(
         &mut self,
         stream: &mut impl Read,
@@ -109,7 +109,7 @@ impl Frames {
         }
     }
 
-    /// Reads more; true: there is no more.
+    /// Reads more bytes. Returns `true` at the end of the stream.
     fn fill(&mut self, stream: &mut impl Read) -> io::Result<bool> {
         if self.from > 0 {
             self.buffer.copy_within(self.from..self.to, 0);
@@ -137,9 +137,9 @@ impl Frames {
     }
 }
 
-/// Finds the record with which `rest` begins; no line may begin at `limit` or later. `searched`: so many bytes of `rest`
-/// have no end in them that counts. `tail`: what comes first is the end of a record that began before, and only where it
-/// ends is asked.
+/// Finds the record at the start of `rest`; no line may begin at `limit` or later. `searched`: the number of bytes of
+/// `rest` known to contain no end of a record. `tail`: the bytes begin inside an earlier record, and only its end is
+/// wanted.
 fn frame(framing: Framing, rest: &[u8], searched: usize, ended: bool, tail: bool, limit: usize) -> Frame {
     let until = |delimiter: u8| match memchr::memchr(delimiter, &rest[searched..]) {
         Some(len) => Frame::Record { before: 0, len: searched + len, after: 1 },
@@ -169,7 +169,7 @@ fn frame(framing: Framing, rest: &[u8], searched: usize, ended: bool, tail: bool
         Framing::Whole if ended => Frame::Record { before: 0, len: rest.len(), after: 0 },
         Framing::Whole => incomplete,
         Framing::Blocks => {
-            // Whole lines, the last one of which begins before the limit.
+            // Whole lines, the last of which begins before the limit.
             let last = rest.len().min(limit).min(BLOCK);
             if last == limit || last == BLOCK {
                 let from = searched.max(last - 1);
@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream that gives a few bytes at a time.
+    /// A stream that returns a few bytes at a time.
     struct Trickling<'a>(&'a [u8], usize);
 
     impl Read for Trickling<'_> {
@@ -275,7 +275,7 @@ mod tests {
                 panic!("{framing:?}: there is no end");
             };
             assert_eq!(searched, len, "{framing:?}");
-            // An end that would be found only if what was searched were searched again.
+            // An end that would be found only by searching the searched bytes again.
             text[len - 1] = b'\n';
             text.extend_from_slice(b"yy\n");
             let Frame::Record { len: found, .. } = frame(framing, &text, searched, false, false, usize::MAX)

@@ -1,4 +1,4 @@
-//! Reading a split, record by record.
+//! Reads a split, record by record.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -10,12 +10,12 @@ use super::split::{Piece, Split};
 use super::{Framing, Position};
 use crate::varint;
 
-/// Why a split cannot be read to its end.
+/// Why reading a split ended early.
 #[derive(Debug)]
 pub(crate) enum ReadError<E> {
-    /// The file cannot be read, or what is in it is not what its name says.
+    /// The file cannot be read, or its content does not match its extension.
     File { path: String, error: io::Error },
-    /// The one who was given the records wants no more.
+    /// The callback returned an error.
     Stopped(E),
 }
 
@@ -65,8 +65,8 @@ fn read_piece<E>(
     let result = match piece.codec {
         Codec::Plain => {
             let region = Region { start: piece.start, end: piece.end };
-            // A record belongs to the piece in which it begins, so what was cut in two at the start is not ours; whether
-            // something was, the byte before says.
+            // A record belongs to the piece in which it begins, so a record that began before the start is not ours;
+            // the byte before the start shows whether there is one.
             let look_back = piece.start > 0 && !matches!(framing, Framing::Fixed(_));
             let from = piece.start - u64::from(look_back);
             file.seek(SeekFrom::Start(from)).map_err(failed)?;
@@ -84,7 +84,7 @@ fn read_piece<E>(
     })
 }
 
-/// The error of a decoder in words that say what is broken.
+/// Describes the error of a decoder as damage to the file.
 fn explain(error: io::Error, path: &Path, codec: Codec) -> io::Error {
     let format = match codec {
         Codec::Plain => return error,
@@ -141,7 +141,7 @@ mod tests {
         };
         let plain = records(write("plain", text.as_bytes()), Framing::Lines, 1000).unwrap();
         assert_eq!((plain.len(), plain[1].0), (10_000, 7));
-        // Two members, one after the other, are one file.
+        // Two members, one after the other, make one file.
         let (a, b) = text.as_bytes().split_at(text.len() / 3);
         let zipped = [gzip(a), gzip(b)].concat();
         assert_eq!(records(write("a.gz", &zipped), Framing::Lines, 1000).unwrap(), plain);

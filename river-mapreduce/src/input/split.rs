@@ -1,4 +1,4 @@
-//! Splits: what one map task reads.
+//! Splits: the input of one map task.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use super::{Framing, Source};
 use crate::raw_path::RawPath;
 use crate::varint;
 
-/// What one map task reads.
+/// The input of one map task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Split {
     Files(Vec<Piece>),
-    /// Numbers from .. to.
+    /// The numbers in a range: start, end.
     Range(u64, u64),
-    /// Encoded items, with their lengths, and the number of the first.
+    /// Encoded items with their lengths, and the number of the first.
     Items(Vec<u8>, u64),
 }
 
@@ -24,21 +24,21 @@ pub(crate) enum Split {
 pub(crate) struct Piece {
     pub(crate) path: RawPath,
     pub(crate) start: u64,
-    /// The file's end, if it is the last part.
+    /// The file's end, if this is the last part.
     pub(crate) end: u64,
     pub(crate) codec: Codec,
 }
 
-/// A split has at most so many files.
+/// The maximum number of files in a split.
 const FILES: usize = 4096;
-/// Splits are so large unless the job says otherwise, or the input is so small that there would be few of them.
+/// The default size of a split, unless the input is so small that there would be few of them.
 const USUAL: u64 = 128 << 20;
 const SMALLEST: u64 = 1 << 20;
-/// An input is cut into so many splits at least, unless they would be smaller than the smallest. It must not depend on
-/// the number of VMs: then neither does the result.
+/// An input has at least this many splits, unless they would be smaller than the minimum. It must not depend on the
+/// number of VMs, so that the result does not either.
 const FEWEST: u64 = 12;
 
-/// How much of a split is looked at: no more when one of these is reached.
+/// How much of a split is read for a sample: up to whichever of these is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limit {
     pub(crate) records: u64,
@@ -52,7 +52,7 @@ impl Limit {
 }
 
 impl Split {
-    /// The files that it reads, or parts of them.
+    /// The files that it reads completely or in part.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let pieces = match self {
             Split::Files(pieces) => pieces.as_slice(),
@@ -61,7 +61,7 @@ impl Split {
         pieces.iter().map(|piece| &*piece.path)
     }
 
-    /// What has to travel so that so much of it can be looked at.
+    /// The part of the split that must be sent so that `limit` of it can be read.
     pub(crate) fn beginning(&self, limit: Limit) -> Self {
         match self {
             Split::Items(bytes, first) => {
@@ -123,18 +123,18 @@ fn cut_files(paths: &[PathBuf], framing: Framing, size: Option<u64>) -> Result<V
 struct Packing {
     size: u64,
     splits: Vec<Split>,
-    /// What is in the split that is being filled, and how many bytes that is.
+    /// The content of the split that is being filled, and its size in bytes.
     packed: Vec<Piece>,
     bytes: u64,
 }
 
 impl Packing {
-    /// Adds a file. `step`: it may be cut at multiples of that; `None`: it may not be cut.
+    /// Adds a file. `step`: it may be cut at multiples of this; `None`: it may not be cut.
     fn add(&mut self, path: &Path, length: u64, codec: Codec, step: Option<u64>) {
         let mut start = 0;
         loop {
             let (rest, room) = (length - start, self.size.saturating_sub(self.bytes));
-            // A split is up to an eighth larger or smaller, rather than that a tiny part is left over.
+            // A split may be up to an eighth larger or smaller, so that no tiny part is left over.
             let slack = self.size / 8;
             if self.bytes + rest <= self.size + slack && self.packed.len() < FILES {
                 break;
@@ -161,7 +161,7 @@ impl Packing {
         self.packed.push(piece);
     }
 
-    /// Ends the split that is being filled.
+    /// Completes the split that is being filled.
     fn flush(&mut self) {
         if !self.packed.is_empty() {
             self.splits.push(Split::Files(std::mem::take(&mut self.packed)));

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use crate::datum::{Datum, Key, Ref};
 use crate::job::{Combiner, MapContext, MapReduce, ReduceContext, Values};
 
-/// A job made of closures; of [`job`].
+/// A job made of closures by [`job`].
 pub struct Closures<I, K, V, OK, OV, M, R, C = NoCombiner> {
     map: M,
     reduce: R,
@@ -17,12 +17,12 @@ pub struct Closures<I, K, V, OK, OV, M, R, C = NoCombiner> {
 
 type Kinds<I, K, V, OK, OV> = PhantomData<fn() -> (I, K, V, OK, OV)>;
 
-/// A map function: of whatever implements `Fn(record, &mut MapContext<..>)` and captures nothing.
+/// A map function: anything that implements `Fn(record, &mut MapContext<..>)` and captures nothing.
 ///
-/// A trait of its own, so that the types of a closure are those that its author writes: derived from a bound such as
-/// `Fn(<I as Datum>::Ref<'_>, ..)` they crash rustc 1.95 when the job is captured by another closure.
+/// A trait of its own, so that the types of a closure are those that its author writes: types derived from a bound such
+/// as `Fn(<I as Datum>::Ref<'_>, ..)` crash rustc 1.95 when the job is captured by another closure.
 pub trait MapFn<I: Datum, K: Key, V: Datum>: Copy + Send + Sync + 'static {
-    /// Calls it.
+    /// Calls the function.
     fn map(&self, record: Ref<'_, I>, out: &mut MapContext<'_, K, V>);
 }
 
@@ -38,9 +38,9 @@ where
     }
 }
 
-/// A reduce function: of whatever implements `Fn(key, &mut Values<..>, &mut ReduceContext<..>)` and captures nothing.
+/// A reduce function: anything that implements `Fn(key, &mut Values<..>, &mut ReduceContext<..>)` and captures nothing.
 pub trait ReduceFn<K: Key, V: Datum, OK: Datum, OV: Datum>: Copy + Send + Sync + 'static {
-    /// Calls it.
+    /// Calls the function.
     fn reduce(&self, key: Ref<'_, K>, values: &mut Values<'_, V>, out: &mut ReduceContext<'_, OK, OV>);
 }
 
@@ -57,9 +57,9 @@ where
     }
 }
 
-/// A combining function: of whatever implements `Fn(&mut value, value)` and captures nothing.
+/// A combining function: anything that implements `Fn(&mut value, value)` and captures nothing.
 pub trait CombineFn<V: Datum>: Copy + Send + Sync + 'static {
-    /// It as a [`Combiner`].
+    /// Returns the function as a [`Combiner`].
     fn combiner(&self) -> Combiner<'_, V>;
 }
 
@@ -69,15 +69,15 @@ impl<V: Datum, F: Fn(&mut V, Ref<'_, V>) + Copy + Send + Sync + 'static> Combine
     }
 }
 
-/// A job of closures combines nothing.
+/// Marks a job of closures without a combiner.
 #[derive(Clone, Copy, Debug)]
 pub struct NoCombiner;
 
-/// A job of closures combines with this one.
+/// The combining function of a job of closures.
 #[derive(Clone, Copy)]
 pub struct CombineWith<F>(F);
 
-/// What a job of closures may combine with: [`NoCombiner`] or [`CombineWith`].
+/// The combiner of a job of closures: [`NoCombiner`] or [`CombineWith`].
 pub trait CombineBy<V: Datum>: Copy + Send + Sync + 'static {
     /// The combiner, if there is one.
     fn combiner(&self) -> Option<Combiner<'_, V>>;
@@ -95,8 +95,8 @@ impl<V: Datum, F: CombineFn<V>> CombineBy<V> for CombineWith<F> {
     }
 }
 
-/// A job made of two closures (or functions), the types of whose arguments are written out. They capture nothing, as only code travels; a job with parameters is a
-/// [`MapReduce`] type.
+/// Makes a job of two closures (or functions), whose argument types must be written out. They must capture nothing, as
+/// only code is sent; a job with parameters is a [`MapReduce`] type.
 ///
 /// ```
 /// use river_mapreduce::{Input, Job, MapContext, ReduceContext, Values, job};
@@ -129,8 +129,8 @@ where
 }
 
 impl<I, K, V: Datum, OK, OV, M, R> Closures<I, K, V, OK, OV, M, R> {
-    /// Has the values of a key combined where they are emitted, so that fewer travel: the second is folded into the
-    /// first. It has to be associative.
+    /// Combines the values of a key where they are emitted, so that fewer are sent: the second is folded into the
+    /// first. The function must be associative.
     pub fn combine<F: CombineFn<V>>(self, combine: F) -> Closures<I, K, V, OK, OV, M, R, CombineWith<F>> {
         Closures { map: self.map, reduce: self.reduce, combine: CombineWith(combine), kind: PhantomData }
     }

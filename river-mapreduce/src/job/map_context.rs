@@ -1,4 +1,4 @@
-//! What a map function sees beside its record.
+//! The context of a map function.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use crate::job::{Combiner, ValueOrder};
 use crate::partition::{Bounds, Partition, Partitioner};
 use crate::sort::{CombineTable, Run, RunError, RunSpace, SortBuffer};
 
-/// What a map function emits to, and asks where its record comes from.
+/// Receives what a map function emits, and tells where its record comes from.
 pub struct MapContext<'a, K: Key, V: Datum> {
     collector: &'a mut Collector<K, V>,
     settings: &'a MapSettings<'a, K, V>,
-    /// The record, of which a key may be a part.
+    /// The record, which may contain the key.
     record: &'a [u8],
     position: &'a Position,
 }
 
-/// How the output of a map task is collected.
+/// How to collect the output of a map task.
 pub(crate) struct MapSettings<'a, K: Key, V: Datum> {
     pub(crate) reducers: usize,
-    /// Bytes of memory for what is not sorted yet.
+    /// Bytes of memory for unsorted records.
     pub(crate) memory: usize,
     pub(crate) by_job: Partitioner<'a, K>,
     pub(crate) bounds: &'a Bounds<'a>,
     pub(crate) combiner: Option<Combiner<'a, V>>,
-    /// [Combines](CombineTable::settle) what waits, with that combiner.
+    /// [Combines](CombineTable::settle) the waiting values with that combiner.
     pub(crate) settle: Settle<'a, K, V>,
     pub(crate) value_order: Option<ValueOrder>,
     pub(crate) space: &'a Arc<RunSpace>,
@@ -36,7 +36,7 @@ pub(crate) struct MapSettings<'a, K: Key, V: Datum> {
 
 pub(crate) type Settle<'a, K, V> = &'a dyn Fn(&mut CombineTable<K, V>) -> bool;
 
-/// Collects the output of map tasks of one job, one task after the other. It keeps its memory from one to the next.
+/// Collects the output of map tasks of one job, one task after the other. It reuses its memory.
 pub(crate) struct Collector<K: Key, V: Datum> {
     kind: Kind<K, V>,
     key: Vec<u8>,
@@ -54,9 +54,9 @@ enum Kind<K: Key, V: Datum> {
 /// The output of a map task.
 #[derive(Debug, Default)]
 pub(crate) struct Mapped {
-    /// Sorted; if there are several, the records of an earlier one were emitted earlier.
+    /// Sorted runs; the records of an earlier run were emitted earlier.
     pub(crate) runs: Vec<Run>,
-    /// Records that were emitted.
+    /// The number of records emitted.
     pub(crate) emitted: u64,
     pub(crate) counters: Counters,
 }
@@ -71,14 +71,14 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         Self { collector, settings, record, position }
     }
 
-    /// Emits a record. It is copied to where it is sorted, or combined with what its key has already.
+    /// Emits a record. It is copied to the sort buffer, or combined with the earlier values of its key.
     #[inline]
     pub fn emit(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) {
         let (collector, settings) = (&mut *self.collector, self.settings);
         let bytes = K::bytes(&key, &mut collector.key);
         match &mut collector.kind {
             Kind::Combine(table) => {
-                // Values that may be small are cheap to own. Of others none ever waits.
+                // Types with small values are cheap to own. Values of other types never wait.
                 if V::WIDTH.is_none() {
                     collector.mapped.emitted += 1;
                     if let Some(combine) = settings.combiner
@@ -89,7 +89,7 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
                     return;
                 }
                 let value = V::own(value);
-                // A value that could not be made again must not wait: it would be lost.
+                // A value that cannot be restored must not wait: it would be lost.
                 let small = value.to_small().filter(|small| V::from_small(*small).is_some());
                 match InlineKey::of(bytes, self.record).zip(small) {
                     Some((key, small)) => {
@@ -118,7 +118,7 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         }
     }
 
-    /// Combines a record at once, after those of the same key that wait: they are short.
+    /// Combines a record at once, after the waiting ones, which may have the same key if it is short.
     #[inline(never)]
     fn combine(&mut self, key: &Ref<'_, K>, value: Ref<'_, V>) {
         if K::bytes(key, &mut self.collector.key).len() <= SHORT {
@@ -134,7 +134,7 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         }
     }
 
-    /// Combines what waits.
+    /// Combines the waiting values.
     pub(crate) fn settle(&mut self) {
         self.collector.settle(self.settings);
     }
@@ -144,14 +144,14 @@ impl<'a, K: Key, V: Datum> MapContext<'a, K, V> {
         self.collector.mapped.counters.add(name, count);
     }
 
-    /// The file that the record comes from; `None` for input that is in no file.
+    /// The file that contains the record; `None` for input that is not from a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.position.file.as_deref()
     }
 
-    /// Where in its file the record begins, in bytes of what was decompressed; the number of the item for input that is
-    /// in no file.
+    /// The position of the record in its file, in bytes after decompression; for input that is not from a file, the
+    /// number of the item.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.position.offset
@@ -173,7 +173,7 @@ impl<K: Key, V: Datum> Collector<K, V> {
         Self { kind, key: Vec::new(), value: Vec::new(), mapped: Mapped::default(), failed: None }
     }
 
-    /// Why no more can be emitted, if it cannot.
+    /// Why nothing more can be emitted, if so.
     pub(crate) fn failed(&mut self) -> Option<RunError> {
         self.failed.take()
     }
@@ -182,7 +182,7 @@ impl<K: Key, V: Datum> Collector<K, V> {
         self.mapped.emitted
     }
 
-    /// Combines what waits.
+    /// Combines the waiting values.
     fn settle(&mut self, settings: &MapSettings<'_, K, V>) {
         if let Kind::Combine(table) = &self.kind {
             self.mapped.emitted += table.waiting() as u64;
@@ -195,7 +195,7 @@ impl<K: Key, V: Datum> Collector<K, V> {
         }
     }
 
-    /// All that was emitted since the last time.
+    /// Returns everything that was emitted since the last call.
     pub(crate) fn finish(&mut self, settings: &MapSettings<'_, K, V>) -> Result<Mapped, RunError> {
         self.drain(settings);
         let mapped = std::mem::take(&mut self.mapped);
@@ -205,7 +205,7 @@ impl<K: Key, V: Datum> Collector<K, V> {
         }
     }
 
-    /// Forgets all that was emitted since the last time.
+    /// Discards everything that was emitted since the last [`finish`](Self::finish).
     pub(crate) fn clear(&mut self) {
         match &mut self.kind {
             Kind::Sort(buffer) => buffer.clear(),

@@ -1,4 +1,4 @@
-//! What a reduce function sees beside its key.
+//! The context of a reduce function.
 
 use std::marker::PhantomData;
 
@@ -7,10 +7,11 @@ use crate::datum::{Datum, DecodeError, Ref};
 use crate::output::OutputBuffer;
 use crate::sort::Group;
 
-/// The values of a key, one after the other. They are read as they are asked for, so there may be more of them than fit
-/// into memory.
+/// The values of a key, one after the other. They are read on demand, so there may be more of them than fit into
+/// memory.
 ///
-/// As an iterator it yields owned values: `values.sum::<u64>()`. [`next_view`](Self::next_view) makes none.
+/// As an iterator it yields owned values: `values.sum::<u64>()`. [`next_view`](Self::next_view) avoids making owned
+/// values.
 pub struct Values<'a, V> {
     group: &'a mut dyn Group,
     error: Option<DecodeError>,
@@ -22,7 +23,7 @@ impl<'a, V: Datum> Values<'a, V> {
         Self { group, error: None, kind: PhantomData }
     }
 
-    /// The next value as it lies in memory: `&[u8]` for `Vec<u8>`.
+    /// Returns a view of the next value in place: `&[u8]` for `Vec<u8>`.
     pub fn next_view(&mut self) -> Option<Ref<'_, V>> {
         match V::decode(self.group.next_value()?) {
             Ok(value) => Some(value),
@@ -33,7 +34,7 @@ impl<'a, V: Datum> Values<'a, V> {
         }
     }
 
-    /// Drops the values that were not asked for, and tells what was wrong with one that was.
+    /// Drops the remaining values, and returns the error of decoding a value, if any.
     pub(crate) fn finish(self) -> Option<DecodeError> {
         while self.group.next_value().is_some() {}
         self.error
@@ -54,7 +55,7 @@ impl<V> std::fmt::Debug for Values<'_, V> {
     }
 }
 
-/// What a reduce function emits to.
+/// Receives what a reduce function emits.
 pub struct ReduceContext<'a, K, V> {
     output: OutputBuffer<'a>,
     counters: Counters,
@@ -77,12 +78,12 @@ impl<'a, K: Datum, V: Datum> ReduceContext<'a, K, V> {
         self.counters.add(name, count);
     }
 
-    /// Why nothing more can be emitted, if it cannot.
+    /// Why nothing more can be emitted, if so.
     pub(crate) fn failed(&mut self) -> Option<String> {
         self.output.error()
     }
 
-    /// The end of the part: hands on what was gathered, and returns what was counted.
+    /// Ends the part: flushes the buffer, and returns the counters.
     pub(crate) fn finish(mut self) -> Result<(OutputBuffer<'a>, Counters), String> {
         self.output.flush();
         match self.output.error() {

@@ -1,4 +1,4 @@
-//! The master against a model of workers that finish, fail, wait and die in any order.
+//! Tests the master against a model of workers that finish, fail, block and die in random order.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Workers of one slot each, as the master believes them to be.
+/// Workers with one slot each, in the state in which the master must believe them to be.
 struct Model {
     master: Master,
-    /// What runs: attempt, task, worker; of a reduce task also the maps that it has read to the end.
+    /// Running attempts: attempt, task, worker; for a reduce task also the map outputs that it has read completely.
     running: BTreeMap<u64, (TaskId, usize, HashSet<u32>)>,
     dead: BTreeSet<usize>,
     accepted: BTreeMap<TaskId, usize>,
@@ -30,7 +30,7 @@ impl Model {
         }
     }
 
-    /// Does what the master says. True: the job has ended.
+    /// Executes the master's actions. Returns `true` if the job has ended.
     fn obey(&mut self) -> bool {
         while let Some(action) = self.master.poll(self.now) {
             match action {
@@ -58,7 +58,7 @@ impl Model {
         false
     }
 
-    /// A running attempt makes what progress it can.
+    /// Advances a running attempt as far as possible.
     fn progress(&mut self, choice: usize) {
         self.now += Duration::from_millis(300);
         let Some(&attempt) = self.running.keys().nth(choice % self.running.len().max(1)) else { return };
@@ -95,7 +95,7 @@ impl Model {
         self.master.handle_failed(AttemptId(attempt), false);
     }
 
-    /// A reduce task cannot read from a VM that lives: it waits until it is cancelled.
+    /// A reduce task cannot read from a living VM: it waits until it is cancelled.
     fn cut_off(&mut self, choice: usize) {
         let reduces: Vec<u64> = self
             .running
@@ -132,7 +132,7 @@ proptest! {
                 Some((0, choice)) => model.kill(choice),
                 Some((1, choice)) => model.fail(choice),
                 Some((2, choice)) => {
-                    // The master hears of both before it is asked what to do.
+                    // The master is told both before it is polled.
                     model.progress(choice);
                     model.kill(choice / 7);
                 }
@@ -211,7 +211,7 @@ fn a_reduce_task_that_goes_on_is_given_no_map_task() {
     let (busy, _, attempt) = reduce[0];
     master.handle_down((busy + 1) % 3);
     assert!(!master.handle_blocked(attempt, (busy + 1) % 3));
-    // The third worker is free, so it does the map task.
+    // The third worker is free, so it runs the map task.
     let again = started(&mut master, 0);
     assert_eq!(again[0].0, (busy + 2) % 3);
     master.handle_done(again[0].2, Duration::ZERO);
@@ -236,7 +236,7 @@ fn nobody_is_told_of_a_move_to_a_worker_that_has_died_since() {
     assert_eq!((again.len(), again[0].0), (1, (busy + 2) % 3));
     master.handle_done(again[0].2, Duration::ZERO);
     master.handle_down((busy + 2) % 3);
-    // The reduce task was not told that it may go on, so it does not say again that it waits.
+    // The reduce task was not told to go on, so it does not report again that it is blocked.
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, busy));
     master.handle_done(again[0].2, Duration::ZERO);
@@ -264,7 +264,7 @@ fn what_has_failed_is_tried_on_another_vm() {
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0, again[0].1), (1, 2, TaskId::Map(0)));
     assert!(master.handle_failed(again[0].2, false));
-    // Now there is none where it has not failed.
+    // Now it has failed everywhere.
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, 0));
     assert!(master.handle_done(again[0].2, Duration::ZERO));

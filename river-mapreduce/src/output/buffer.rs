@@ -1,4 +1,4 @@
-//! Records on their way out, gathered into large writes.
+//! Buffers output records into large writes.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use crate::datum::{Datum, Ref, encode_pair, pair_width};
 use crate::output::Format;
 use crate::varint;
 
-/// Bytes that are gathered before they go on.
+/// The number of bytes that are buffered before they are passed on.
 const WRITE: usize = 256 << 10;
 
-/// Takes the bytes of a part, in order, and returns the buffer to be filled next. An error's text is for the user.
+/// Takes the bytes of a part, in order, and returns the next buffer to fill. An error's text is for the user.
 pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<Vec<u8>, String>;
 
-/// Gathers the output of one reducer. What goes wrong is kept until somebody asks.
+/// Buffers the output of one reducer. An error is kept until it is asked for.
 pub(crate) struct OutputBuffer<'a> {
     format: Format,
     sink: Sink<'a>,
@@ -61,7 +61,7 @@ impl<'a> OutputBuffer<'a> {
         }
     }
 
-    /// Hands on what was gathered.
+    /// Passes the buffered bytes on.
     pub(crate) fn flush(&mut self) {
         self.written += self.bytes.len() as u64;
         match (self.sink)(std::mem::take(&mut self.bytes)) {
@@ -71,7 +71,7 @@ impl<'a> OutputBuffer<'a> {
         self.bytes.clear();
     }
 
-    /// What went wrong.
+    /// Takes the error, if any.
     pub(crate) fn error(&mut self) -> Option<String> {
         self.error.take()
     }
@@ -80,7 +80,7 @@ impl<'a> OutputBuffer<'a> {
         self.records
     }
 
-    /// Bytes handed on.
+    /// The number of bytes passed on.
     pub(crate) fn written(&self) -> u64 {
         self.written
     }

@@ -1,4 +1,4 @@
-//! An output directory: parts are written under names of their own and renamed when they are complete.
+//! Output directories: parts are written under temporary names and renamed when they are complete.
 
 use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
@@ -6,23 +6,23 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where parts are until they are complete.
+/// The subdirectory of parts that are not complete.
 const TEMPORARY: &str = "_temporary";
 /// A file that is locked while a job writes to the directory.
 const LOCK: &str = "_lock";
-/// Says that all parts are there.
+/// The file that marks the output as complete.
 const SUCCESS: &str = "_SUCCESS";
 
-/// An output directory that a job writes to, and no other. When it is dropped what was not committed goes.
+/// An output directory that only this job writes to. Dropping it removes whatever was not committed.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Reducers whose parts are there, of an output that is not complete.
+    /// The reducers whose parts are complete, until the whole output is.
     parts: RefCell<Vec<u32>>,
     _lock: Lock,
 }
 
-/// Keeps other jobs from writing to a directory. When it is dropped its file goes, if that is ours.
+/// Keeps other jobs from writing to a directory. Dropping it removes its file, if the file is ours.
 #[derive(Debug)]
 struct Lock {
     file: File,
@@ -35,18 +35,18 @@ fn part_name(reducer: u32) -> String {
     format!("part-{reducer:05}")
 }
 
-/// Whether a job has written a file of that name, which a later job may remove.
+/// Whether a job writes files of that name, which a later job may remove.
 fn is_output(name: &str) -> bool {
     let is_part = |number: &str| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
     name == SUCCESS || name.strip_prefix("part-").is_some_and(is_part)
 }
 
-/// Where an attempt of a reducer writes.
+/// The file to which an attempt of a reducer writes.
 fn attempt_path(directory: &Path, reducer: u32, attempt: u64) -> PathBuf {
     directory.join(TEMPORARY).join(format!("{}-{attempt}", part_name(reducer)))
 }
 
-/// Takes what an attempt of a reducer writes. An error's text is for the user.
+/// Returns a function that takes what an attempt of a reducer writes. An error's text is for the user.
 pub(crate) fn part_file(
     directory: &Path,
     reducer: u32,
@@ -61,7 +61,7 @@ pub(crate) fn part_file(
     })
 }
 
-/// Locks a directory; the lock ends with this process, however that ends.
+/// Locks a directory; the lock ends with this process, however it ends.
 fn lock(directory: &Path) -> io::Result<Lock> {
     let path = directory.join(LOCK);
     loop {
@@ -77,10 +77,10 @@ fn lock(directory: &Path) -> io::Result<Lock> {
                 let text = "another job is writing to the output directory: name another one, or wait for it";
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
             }
-            // There are file systems that have no locks.
+            // Some file systems do not support locks.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        // Who had the lock has removed the file, perhaps, before it was locked here.
+        // The previous owner may have removed the file before it was locked here.
         let inode = file.metadata()?.ino();
         if fs::metadata(&path).is_ok_and(|there| there.ino() == inode) {
             return Ok(Lock { file, path, is_ours });
@@ -93,24 +93,24 @@ impl Drop for Lock {
         if self.is_ours {
             let _ = fs::remove_file(&self.path);
         }
-        // Explicitly, as a process that was started meanwhile may have inherited the file.
+        // Explicitly, as a process started meanwhile may have inherited the file.
         let _ = self.file.unlock();
     }
 }
 
-/// An input that lies in a directory.
+/// Returns an input that is in the directory, if any.
 fn inside<'a>(directory: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Option<&'a Path> {
     let directory = directory.canonicalize().ok()?;
     inputs.into_iter().find(|input| input.canonicalize().is_ok_and(|input| input.starts_with(&directory)))
 }
 
 impl Directory {
-    /// Makes the directory ready for a job with these input files. Nothing is removed before it is sure that the job may
-    /// write there.
+    /// Prepares the directory for a job with these input files. Nothing is removed before it is certain that the job
+    /// may write there.
     ///
     /// # Errors
-    /// If it cannot be made, or is there and has something in it that may not be overwritten, or an input; or if another
-    /// job writes to it.
+    /// If it cannot be created, contains files that may not be overwritten, or contains an input, or if another job
+    /// writes to it.
     pub(crate) fn prepare<'a>(
         path: &Path,
         overwrite: bool,
@@ -138,7 +138,7 @@ impl Directory {
                             a program can have that done with `Output::overwrite`";
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
-            // Only what a job writes: whatever else somebody keeps there stays.
+            // Only files of jobs: whatever else is there stays.
             if is_output(&name) {
                 if entry.file_type()?.is_dir() {
                     let text = format!(
@@ -149,16 +149,16 @@ impl Directory {
                 old.push(entry.path());
             }
         }
-        // From here on the job owns its names there, the file of a lock among them that a killed program has left.
+        // From here on the job owns its names there, including a lock file left by a program that was killed.
         lock.is_ours = true;
         let directory = Self { path: path.to_owned(), parts: RefCell::default(), _lock: lock };
-        // First the mark, so that a half-removed output is not taken for a whole one.
+        // The mark goes first, so that half-removed output is not taken for complete output.
         old.sort();
         for path in old {
             fs::remove_file(path)?;
         }
         let temporary = path.join(TEMPORARY);
-        // Of a program that was killed.
+        // Left by a program that was killed.
         if temporary.exists() {
             fs::remove_dir_all(&temporary)?;
         }
@@ -170,7 +170,7 @@ impl Directory {
         &self.path
     }
 
-    /// Makes what an attempt has written the reducer's part.
+    /// Makes the output of an attempt the reducer's part.
     pub(crate) fn commit_part(&self, reducer: u32, attempt: u64) -> io::Result<()> {
         fs::rename(attempt_path(&self.path, reducer, attempt), self.path.join(part_name(reducer)))?;
         self.parts.borrow_mut().push(reducer);
@@ -190,7 +190,7 @@ impl Drop for Directory {
         for reducer in self.parts.take() {
             let _ = fs::remove_file(self.path.join(part_name(reducer)));
         }
-        // As best one can: an attempt that nobody needs any more may still be writing. The next job removes the rest.
+        // Best effort: an attempt that is no longer needed may still be writing. The next job removes the rest.
         let _ = fs::remove_dir_all(self.path.join(TEMPORARY));
     }
 }
@@ -337,7 +337,7 @@ mod tests {
     fn an_output_is_complete_even_if_what_is_temporary_cannot_be_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = prepare(scratch.path(), false).unwrap();
-        // A file in the place of the directory cannot be removed as one.
+        // A file in place of the directory cannot be removed as a directory.
         fs::remove_dir(scratch.path().join(TEMPORARY)).unwrap();
         fs::write(scratch.path().join(TEMPORARY), "").unwrap();
         directory.commit().unwrap();

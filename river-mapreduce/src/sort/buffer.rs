@@ -1,4 +1,4 @@
-//! Records that are collected one after the other in an arena, and sorted when it is full or there are no more.
+//! Collects records in an arena, and sorts them when it is full or there are no more.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use super::run::{Run, RunError, RunSpace, RunWriter};
 use crate::datum::{Datum, Key};
 use crate::record::{Layout, Span};
 
-/// What a reference to a record is counted as: the vector that holds it may be twice as large as is needed.
+/// The size at which a reference to a record is accounted: the vector that holds it may have twice the capacity it
+/// needs.
 const ENTRY: usize = 2 * size_of::<Entry>();
-/// References say where a record is in 32 bits.
+/// References give the position of a record in 32 bits.
 const LARGEST: usize = u32::MAX as usize;
-/// So many records before one is copied it is fetched.
+/// A record is prefetched this many records before it is copied.
 const AHEAD: usize = 8;
 
-/// Collects the records of all reducers. No memory is allocated for a record: it is appended to the arena.
+/// Collects the records of all reducers. No memory is allocated per record: it is appended to the arena.
 #[derive(Debug)]
 pub(crate) struct SortBuffer<K, V> {
     arena: Vec<u8>,
@@ -30,7 +31,7 @@ pub(crate) struct SortBuffer<K, V> {
 }
 
 impl<K: Key, V: Datum> SortBuffer<K, V> {
-    /// A buffer for so many reducers that is full when it has so many bytes.
+    /// Makes a buffer for this many reducers that is full when it uses `limit` bytes.
     pub(crate) fn new(reducers: usize, limit: usize, value_order: Option<ValueOrder>) -> Self {
         Self {
             arena: Vec::new(),
@@ -46,7 +47,7 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
         self.records == 0
     }
 
-    /// Appends a record. False, and nothing happens, if the buffer has no room for it; an empty one always has.
+    /// Appends a record. Returns `false`, without effect, if the buffer has no room for it; an empty one always has.
     #[inline]
     pub(crate) fn push(&mut self, partition: usize, key: &[u8], value: &[u8]) -> bool {
         let more = key.len() + value.len() + 20;
@@ -67,7 +68,8 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
         true
     }
 
-    /// Gives back what the arena has from earlier on, if references, of which there were fewer then, need it.
+    /// Shrinks an arena left over from earlier use, if the memory is needed for references, of which there were fewer
+    /// then.
     fn give_back(&mut self) {
         let room = self.limit.saturating_sub(self.records * ENTRY);
         if self.arena.capacity() > room {
@@ -75,19 +77,19 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
         }
     }
 
-    /// Grows the arena, never far beyond the limit: a vector left alone would double.
+    /// Grows the arena, never far beyond the limit: a vector left to itself would double.
     #[cold]
     fn grow(&mut self, more: usize) {
         let room = self.limit.saturating_sub(self.arena.len() + self.records * ENTRY);
         self.arena.reserve_exact(self.arena.len().max(1 << 20).min(room).max(more));
     }
 
-    /// Sorts what is there into a run, after which the buffer is empty.
+    /// Sorts the records into a run, and empties the buffer.
     pub(crate) fn drain(&mut self, space: &Arc<RunSpace>) -> Result<Run, RunError> {
         let mut writer = RunWriter::new(space, self.arena.len())?;
         let (arena, layout) = (&self.arena, Layout::of::<K, V>());
         let record = |entry: &Entry| {
-            // A length that the type fixes costs less, if the type is right about it.
+            // A length fixed by the type is cheaper, if the type is right about it.
             let fixed = layout.fixed().map(Span::len).filter(|len| *len == entry.len as usize);
             let len = fixed.unwrap_or(entry.len as usize);
             &arena[entry.start as usize..][..len]
@@ -107,7 +109,7 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
                 }
             });
             for (entry, at) in partition.iter().zip(AHEAD..) {
-                // Records lie anywhere: to wait for each would take longer than all the rest.
+                // Records are scattered: waiting for each cache miss would take longer than everything else.
                 if let Some(next) = partition.get(at) {
                     prefetch_index(arena, next.start as usize);
                     prefetch_index(arena, next.start as usize + (next.len as usize).saturating_sub(1));
@@ -120,9 +122,9 @@ impl<K: Key, V: Datum> SortBuffer<K, V> {
         writer.finish()
     }
 
-    /// Empties it.
+    /// Empties the buffer.
     pub(crate) fn clear(&mut self) {
-        // Keys may go elsewhere the next time, so these do not stay.
+        // The next keys may be distributed differently, so these vectors are not kept.
         self.partitions.fill(Vec::new());
         self.arena.clear();
         self.records = 0;

@@ -1,39 +1,39 @@
-//! Sorting references to records by the first eight bytes of their keys, which stand beside the reference: the records
-//! are looked at only where these are equal.
+//! Sorts references to records by the first eight bytes of their keys, which are stored with the reference: the records
+//! themselves are read only where these are equal.
 
 use std::cmp::Ordering;
 
-/// A record in a buffer.
+/// A reference to a record in a buffer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// The key's prefix ([`Key::prefix`](crate::datum::Key::prefix)).
     pub(super) prefix: u64,
-    /// Where the record starts; what was emitted earlier starts earlier.
+    /// The position of the record; records emitted earlier have lower positions.
     pub(super) start: u32,
-    /// How long it is.
+    /// The length of the record.
     pub(super) len: u32,
 }
 
-/// Sorts by prefix, then as `compare` says, then by start. `compare` is not called if prefixes never tie.
+/// Sorts by prefix, then by `compare`, then by start. `compare` is not called if no prefixes are equal.
 pub(super) fn sort(entries: &mut [Entry], compare: impl FnMut(&Entry, &Entry) -> Ordering) {
     sort_by_number(entries);
-    // Ties, in order of start by now, are few with most keys.
+    // Ties, which are in order of start by now, are few with most keys.
     sort_ties(entries, compare);
 }
 
-/// As [`sort`], for entries most of which are in order already.
+/// Like [`sort`], for entries that are mostly in order already.
 pub(super) fn sort_again(entries: &mut [Entry], compare: impl FnMut(&Entry, &Entry) -> Ordering) {
-    // The stable sort finds runs and merges them.
+    // The stable sort detects runs and merges them.
     entries.sort_by_key(number);
     sort_ties(entries, compare);
 }
 
-/// Puts entries into buckets, in place (the American flag sort), by the upper bits in which their prefixes differ, so that
-/// few are left to be compared. If the prefixes are such that most are in few buckets, nothing is gained.
+/// Distributes entries into buckets, in place (American flag sort), by the highest bits in which their prefixes differ,
+/// so that few are left to compare. If most prefixes are in few buckets, nothing is gained.
 fn sort_by_number(entries: &mut [Entry]) {
-    /// About so many entries are in a bucket.
+    /// The approximate number of entries in a bucket.
     const BUCKET: usize = 16;
-    /// More buckets than these are no longer in the cache all.
+    /// More buckets than this do not fit into the cache.
     const MOST: u32 = 12;
     if entries.len() < 16 * BUCKET {
         entries.sort_unstable_by_key(number);
@@ -62,7 +62,7 @@ fn sort_by_number(entries: &mut [Entry]) {
             entries.swap(at, free[other]);
             free[other] += 1;
         }
-        // One number to compare makes this sort free of branches.
+        // Comparing single numbers makes this sort branch-free.
         entries[start..end].sort_unstable_by_key(number);
         start = end;
     }

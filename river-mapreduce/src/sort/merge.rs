@@ -1,5 +1,5 @@
-//! The k-way merge, by a tournament tree of losers (Knuth, The Art of Computer Programming 3, 5.4.1): log2 k comparisons a
-//! record, most of them of two numbers.
+//! The k-way merge, by a tournament tree of losers (Knuth, The Art of Computer Programming 3, 5.4.1): log2 k
+//! comparisons per record, most of them of two numbers.
 
 use std::cmp::Ordering;
 use std::hint::select_unpredictable;
@@ -12,12 +12,12 @@ use crate::datum::{Datum, Key};
 use crate::inline_key::is_same;
 use crate::record::{Layout, Span};
 
-/// Where the sorted segments that are merged come from.
+/// The source of the sorted segments that are merged.
 pub(crate) trait Source {
-    /// Why a segment cannot be read further.
+    /// Why a segment cannot be read any further.
     type Error: Truncated;
 
-    /// The next bytes of a segment, never empty; `None` at its end. May block.
+    /// Returns the next bytes of a segment, never empty; `None` at its end. May block.
     fn next_chunk(&mut self, segment: usize) -> Result<Option<Bytes>, Self::Error>;
 }
 
@@ -29,18 +29,18 @@ impl<S: Source + ?Sized> Source for &mut S {
     }
 }
 
-/// An error that can say that a segment ended within a record.
+/// An error type that can represent a segment that ends within a record.
 pub(crate) trait Truncated {
     fn truncated(segment: usize) -> Self;
 }
 
-/// One segment's foremost record.
+/// The current record of a segment.
 #[derive(Debug, Default)]
 struct Cursor {
     chunk: Bytes,
-    /// Where in the chunk the record after the current one begins.
+    /// Where in the chunk the next record begins.
     next: usize,
-    /// A record that lies in two chunks or more is put together here.
+    /// Assembles a record that extends over several chunks.
     carry: Vec<u8>,
     in_carry: bool,
     /// Where in the chunk the current record begins.
@@ -64,7 +64,7 @@ impl Cursor {
         &self.record()[Layout::of::<K, V>().fixed().unwrap_or(self.span).value()]
     }
 
-    /// Goes to the next record. False: there is none.
+    /// Moves to the next record. Returns `false` at the end of the segment.
     #[inline]
     fn advance<K: Datum, V: Datum, S: Source>(
         &mut self,
@@ -106,7 +106,7 @@ impl Cursor {
                 carried = self.carry.len();
                 continue;
             }
-            // As much of the chunk as the record needs, found by doubling.
+            // Takes as much of the chunk as the record needs, found by doubling.
             let (mut taken, mut step) = (0, 128);
             loop {
                 let more = step.min(chunk.len() - taken);
@@ -127,28 +127,28 @@ impl Cursor {
     }
 }
 
-/// A segment's foremost record as the tree compares it.
+/// A segment's current record as the tree compares it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
-    /// Of its key; the largest there is if the segment has ended.
+    /// The prefix of its key; the maximum if the segment has ended.
     prefix: u64,
     segment: u64,
 }
 
-/// Merges sorted segments. Of equal keys those of an earlier segment come first.
+/// Merges sorted segments. Records with equal keys come in the order of their segments.
 pub(crate) struct Merge<K, V, S> {
     pub(crate) source: S,
     cursors: Vec<Cursor>,
     /// Which segments have ended.
     ended: Vec<bool>,
-    /// `tree[0]` is the record that is first; `tree[n]` the loser of the game at inner node `n`.
+    /// `tree[0]` is the first record; `tree[n]` the loser of the game at inner node `n`.
     tree: Vec<Head>,
     value_order: Option<ValueOrder>,
     kind: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
-    /// Reads the first record of each of so many segments.
+    /// Reads the first record of each of this many segments.
     pub(crate) fn new(source: S, segments: usize, value_order: Option<ValueOrder>) -> Result<Self, S::Error> {
         let mut cursors: Vec<Cursor> = Vec::new();
         cursors.resize_with(segments, Cursor::default);
@@ -161,7 +161,7 @@ impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
         Ok(merge)
     }
 
-    /// Goes to a segment's next record.
+    /// Moves to a segment's next record.
     #[inline]
     fn advance(&mut self, segment: usize) -> Result<Head, S::Error> {
         let cursor = &mut self.cursors[segment];
@@ -207,7 +207,7 @@ impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
         order.then(a.cmp(&b)).is_lt()
     }
 
-    /// The key and value of the first record of all; `None` when there is none left.
+    /// The key and value of the first record; `None` if there are none left.
     #[inline]
     pub(crate) fn first(&self) -> Option<(&[u8], &[u8])> {
         let winner = self.tree.first()?.segment as usize;
@@ -227,7 +227,7 @@ impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
         let mut node = (segment + self.cursors.len()) / 2;
         while node > 0 {
             let other = self.tree[node];
-            // Who wins no processor can predict; that prefixes are different it can.
+            // No processor can predict the winner, but it can predict that the prefixes differ.
             let beaten = self.before(other, winner);
             self.tree[node] = Head {
                 prefix: select_unpredictable(beaten, winner.prefix, other.prefix),
@@ -244,10 +244,10 @@ impl<K: Key, V: Datum, S: Source> Merge<K, V, S> {
     }
 }
 
-/// The values of one key, one after the other, out of a merge.
+/// The values of one key, one after the other, from a merge.
 pub(crate) trait Group {
-    /// The next value's encoding; `None` after the last, and after an error, which is kept for the one who drives the
-    /// merge.
+    /// Returns the next value's encoding; `None` after the last, and after an error, which is kept for the code that
+    /// drives the merge.
     fn next_value(&mut self) -> Option<&[u8]>;
 }
 
@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// Segments cut into chunks of some size.
+    /// Segments cut into chunks of a given size.
     struct Chunks(Vec<(Bytes, usize)>);
 
     #[derive(Debug)]

@@ -1,10 +1,10 @@
-//! From what a map task emits, in any order, to sorted runs, and from many of these to one sorted sequence.
+//! Sorts what a map task emits into runs, and merges many runs into one sorted sequence.
 //!
 //! * `entries`: sorting references to records
 //! * `run`: sorted records, one part for each reducer, in memory or in a file
-//! * `spill`: the file
-//! * `buffer`: records that are collected and sorted
-//! * `table`: records that are combined by key while they are collected
+//! * `spill`: the temporary file of runs
+//! * `buffer`: collects records and sorts them
+//! * `table`: combines records by key while collecting them
 //! * `merge`: the k-way merge
 
 mod buffer;
@@ -28,6 +28,6 @@ use crate::datum::Ref;
 /// Compares the encodings of two values of one key.
 pub type ValueOrder = fn(&[u8], &[u8]) -> Ordering;
 
-/// Folds the second value of a key into the first. It is called in any grouping, so it has to be associative; the
+/// Folds the second value of a key into the first. Calls may be grouped arbitrarily, so it must be associative; the
 /// values come in the order in which they were emitted.
 pub type Combiner<'a, V> = &'a (dyn Fn(&mut V, Ref<'_, V>) + Sync);

@@ -1,4 +1,5 @@
-//! Runs: sorted records, the parts of all reducers one after the other, in memory while there is room, else in a file.
+//! Runs: sorted records, the parts of all reducers one after the other, in memory while there is room, otherwise in a
+//! file.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,10 +13,10 @@ use super::spill::{SpillFile, Spilled};
 use crate::datum::Datum;
 use crate::record::Layout;
 
-/// Bytes that are gathered before they are written to a file.
+/// The number of bytes that are buffered before they are written to a file.
 const WRITE: usize = 256 << 10;
 
-/// A run cannot be written or read.
+/// The error of writing or reading a run.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("temporary file in {}: {error}", directory.display())]
 pub(crate) struct RunError {
@@ -23,13 +24,13 @@ pub(crate) struct RunError {
     error: Arc<io::Error>,
 }
 
-/// Where runs are kept: so many bytes in memory, the others in a temporary file.
+/// The storage of runs: up to a number of bytes in memory, the others in a temporary file.
 #[derive(Debug)]
 pub(crate) struct RunSpace {
     limit: usize,
     used: AtomicUsize,
     directory: PathBuf,
-    /// Made when it is needed.
+    /// Created on first use.
     file: Mutex<Option<Arc<SpillFile>>>,
 }
 
@@ -37,10 +38,10 @@ pub(crate) struct RunSpace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Part {
     start: u64,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(crate) len: u64,
     pub(crate) records: u64,
-    /// The checksum of its bytes: a part that was made again is the same if this is.
+    /// The checksum of its bytes: a part that was made again must have the same.
     pub(crate) crc: u32,
 }
 
@@ -59,12 +60,12 @@ enum Data {
 }
 
 impl RunSpace {
-    /// `limit` bytes of runs are kept in memory, the others in an unnamed file in `directory`.
+    /// Keeps up to `limit` bytes of runs in memory, the others in an unnamed file in `directory`.
     pub(crate) fn new(limit: usize, directory: PathBuf) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0), directory, file: Mutex::default() })
     }
 
-    /// Room in the file.
+    /// Allocates room in the file.
     fn spill(&self) -> Result<Spilled, RunError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let file = match &*file {
@@ -81,7 +82,7 @@ impl RunSpace {
         RunError { directory: self.directory.clone(), error: Arc::new(error) }
     }
 
-    /// Takes so many bytes of memory if there are as many.
+    /// Reserves this many bytes of memory, if available.
     fn reserve(&self, bytes: usize) -> bool {
         let take = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -93,17 +94,17 @@ impl Run {
         &self.parts
     }
 
-    /// Whether it is in a file.
+    /// Whether the run is in a file.
     fn is_spilled(&self) -> bool {
         matches!(self.data, Data::File(_))
     }
 
-    /// How many bytes of it are in a file.
+    /// The number of bytes of the run that are in a file.
     pub(crate) fn spilled_bytes(&self) -> u64 {
         if self.is_spilled() { self.parts.iter().map(|part| part.len).sum() } else { 0 }
     }
 
-    /// Bytes of a reducer's part, from `offset`, at most `len`: empty at its end, and for a part that there is not.
+    /// Reads up to `len` bytes of a reducer's part from `offset`: none at its end, or if there is no such part.
     pub(crate) fn read(&self, part: usize, offset: u64, len: usize) -> Result<Bytes, RunError> {
         let Some(part) = self.parts.get(part) else { return Ok(Bytes::new()) };
         let len = (part.len.saturating_sub(offset)).min(len as u64) as usize;
@@ -129,7 +130,7 @@ impl Run {
         Ok(keys)
     }
 
-    /// How many bytes a reader should ask for: all of what lies in memory, as that is not copied.
+    /// How many bytes a reader should request: everything if it is in memory, as that is not copied.
     pub(crate) fn natural_read(&self, usual: usize) -> usize {
         if self.is_spilled() { usual } else { usize::MAX }
     }
@@ -147,23 +148,23 @@ impl Drop for Run {
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     space: Arc<RunSpace>,
-    /// What is in memory of it: all, or what is still to be written to the file.
+    /// The bytes that are in memory: all, or those still to be written to the file.
     buffer: Vec<u8>,
     file: Option<Spilled>,
     reserved: usize,
-    /// Bytes that are in the file.
+    /// The number of bytes in the file.
     written: u64,
     parts: Vec<Part>,
     part: Part,
     crc: crc32fast::Hasher,
-    /// Where in the buffer the bytes begin that are not in the checksum yet.
+    /// The start of the bytes in the buffer that are not in the checksum yet.
     unchecked: usize,
 }
 
 const EMPTY: Part = Part { start: 0, len: 0, records: 0, crc: 0 };
 
 impl RunWriter {
-    /// A run of at most `bytes` bytes.
+    /// Begins a run of at most `bytes` bytes.
     pub(crate) fn new(space: &Arc<RunSpace>, bytes: usize) -> Result<Self, RunError> {
         let in_memory = space.reserve(bytes);
         let file = if in_memory { None } else { Some(space.spill()?) };
@@ -180,7 +181,7 @@ impl RunWriter {
         })
     }
 
-    /// Has a record appended to the current part.
+    /// Appends a record to the current part.
     #[inline]
     pub(crate) fn record(&mut self, append: impl FnOnce(&mut Vec<u8>)) -> Result<(), RunError> {
         append(&mut self.buffer);
@@ -197,7 +198,7 @@ impl RunWriter {
         self.part = Part { start: end, ..EMPTY };
     }
 
-    /// The complete run.
+    /// Completes the run.
     pub(crate) fn finish(mut self) -> Result<Run, RunError> {
         let data = if self.file.is_some() {
             self.flush()?;
@@ -207,7 +208,7 @@ impl RunWriter {
         };
         let data = data.unwrap_or_else(|| {
             let bytes = Bytes::from(std::mem::take(&mut self.buffer));
-            // What was reserved but not needed goes back, the rest belongs to the run, and what it has beyond that.
+            // Unused reservations are returned; the run keeps the rest, plus what it uses beyond that.
             self.space.used.fetch_add(bytes.len().saturating_sub(self.reserved), Ordering::Relaxed);
             self.reserved = self.reserved.saturating_sub(bytes.len());
             Data::Memory(bytes)

@@ -1,5 +1,5 @@
-//! Where runs lie that are not in memory: in one file that has no name, so that it is gone with the process, however that
-//! ends. Room that was given back is used again, and the file never has more bytes than were needed at one time.
+//! Storage of runs that are not in memory: one unnamed file, so that it disappears with the process, however that ends.
+//! Freed space is reused, and the file is never larger than the most space that was needed at one time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,31 +8,32 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The file of all runs of a job and a VM: a process may have many more runs than open files.
+/// The file of all runs of a job on a VM: a process may have many more runs than open files.
 #[derive(Debug)]
 pub(super) struct SpillFile {
     file: File,
     room: Mutex<Room>,
 }
 
-/// Bytes of a file.
+/// A range of bytes in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Extent {
     start: u64,
     len: u64,
 }
 
-/// Which bytes of a file are free.
+/// The free space of a file.
 #[derive(Debug, Default)]
 struct Room {
-    /// All bytes from here on.
+    /// All bytes from this offset on are free.
     end: u64,
-    /// Lengths of the gaps before that, by where they start. No two of them touch, and none touches the end.
+    /// The lengths of the free gaps before `end`, by their offsets. No two of them are adjacent, and none touches the
+    /// end.
     gaps: BTreeMap<u64, u64>,
 }
 
 impl Room {
-    /// Takes up to so many bytes that lie together, at least one.
+    /// Allocates up to `most` contiguous bytes, at least one.
     fn take(&mut self, most: u64) -> Extent {
         let Some((start, gap)) = self.gaps.pop_first() else {
             let start = self.end;
@@ -46,7 +47,7 @@ impl Room {
         Extent { start, len }
     }
 
-    /// Takes bytes back. True: the end has moved.
+    /// Frees bytes. Returns `true` if the end has moved.
     fn give_back(&mut self, extent: Extent) -> bool {
         let Extent { mut start, mut len } = extent;
         if let Some((&before, &gap)) = self.gaps.range(..start).next_back()
@@ -80,13 +81,13 @@ impl SpillFile {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let moved = extents.iter().fold(false, |moved, extent| room.give_back(*extent) | moved);
         if moved {
-            // If that fails the room is used again nevertheless.
+            // If that fails, the space is reused nevertheless.
             let _ = self.file.set_len(room.end);
         }
     }
 }
 
-/// The bytes of one run in the file, in order. They are given back when it is dropped.
+/// The bytes of one run in the file, in order. Dropping it frees them.
 #[derive(Debug)]
 pub(super) struct Spilled {
     file: Arc<SpillFile>,
@@ -112,7 +113,7 @@ impl Spilled {
         Ok(())
     }
 
-    /// Fills the buffer with what was appended, from `offset`.
+    /// Fills the buffer with appended bytes, from `offset`.
     pub(super) fn read(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         for extent in &self.extents {
             if offset >= extent.len {

@@ -1,14 +1,15 @@
-//! Records that are combined by key as they are emitted: a hash table whose values are folded in place, and whose
-//! content becomes a sorted run when it is full or there are no more records.
+//! Combines records by key as they are emitted: a hash table whose values are folded in place, and whose content
+//! becomes a sorted run when it is full or there are no more records.
 //!
-//! Open addressing with linear probing, by the upper bits of the hash. A short key, as most are, lies in its slot, and so does
-//! its value, if that is a small number: four slots share a line of the cache, so most records touch one line. Other values lie
-//! in the order in which their keys came, so that those of frequent keys, which come early, lie together. Longer keys lie in an
-//! arena; nothing is allocated for a key.
+//! Open addressing with linear probing, by the upper bits of the hash. A short key, as most are, is in its slot, and so
+//! is its value, if that is a small number: four slots share a cache line, so most records touch one line. Other values
+//! are stored in the order in which their keys came, so that those of frequent keys, which come early, are close
+//! together. Longer keys are in an arena; nothing is allocated per key.
 //!
-//! What one map task of a job emits, the next one mostly emits as well. So when the table is emptied it keeps its keys, without
-//! values, and their order: to find a key is cheaper than to insert it, and only new ones have to be sorted. Nobody can tell:
-//! when the table is full depends on the records since it was emptied, and keys without values go when they are in the way.
+//! The next map task of a job mostly emits the same keys as the last one. So when the table is emptied it keeps its
+//! keys, without values, and their order: finding a key is cheaper than inserting it, and only new keys have to be
+//! sorted. This does not affect the output: when the table is full depends only on the records since it was emptied,
+//! and keys without values are dropped when they are in the way.
 
 mod slot;
 mod waiting;
@@ -30,51 +31,51 @@ use crate::record::Layout;
 
 #[derive(Debug)]
 pub(crate) struct CombineTable<K, V> {
-    /// A power of two of them.
+    /// Their number is a power of two.
     slots: Vec<Slot>,
-    /// How far a hash is shifted to give the number of a slot.
+    /// How far to shift a hash to get the number of a slot.
     shift: u32,
-    /// How many keys have values.
+    /// The number of keys with values.
     keys: usize,
-    /// How many there are, with and without values.
+    /// The number of keys with and without values.
     known: usize,
-    /// Bytes of those that have values, and of what is in `long` for them.
+    /// The bytes of keys with values, including their entries in `long`.
     key_bytes: usize,
     live_long: usize,
-    /// Those that are not in slots.
+    /// The values that are not in slots.
     values: Vec<V>,
-    /// Long keys, each after its hash and its length.
+    /// Long keys, each preceded by its hash and its length.
     long: Vec<u8>,
-    /// Bytes that values have outside of their own size.
+    /// The heap bytes of the values.
     heap: usize,
     limit: usize,
-    /// References to the slots, by reducer, sorted: of all keys but those in `fresh`, or of none.
+    /// References to slots by reducer, sorted: those of all keys except the ones in `fresh`, or none.
     partitions: Vec<Vec<Entry>>,
     is_sorted: bool,
-    /// The slots of keys that are to be sorted in among the others.
+    /// The slots of keys that still have to be merged into the sorted order.
     fresh: Vec<u32>,
     waiting: Waiting,
     kind: PhantomData<fn() -> K>,
 }
 
 const FIRST_SLOTS: usize = 1 << 10;
-/// So many slots are fetched before they are read.
+/// Slots are prefetched this many slots before they are read.
 const AHEAD: usize = 16;
 const SLOT: usize = size_of::<Slot>();
-/// What a key takes beside its slot: references to it, in vectors that may be twice as large as is needed.
+/// What a key takes besides its slot: references to it, in vectors that may have twice the capacity they need.
 const KEY: usize = 2 * (size_of::<Entry>() + size_of::<u32>());
-/// What stands before a long key.
+/// The length of what precedes a long key.
 const LONG_HEAD: usize = size_of::<u64>() + size_of::<u32>();
 
-/// How many slots so many keys need. At most five eighths are full: a key that is not in its first slot costs more than a table
-/// that is larger than the second cache, whose slots are fetched ahead.
+/// The number of slots needed for this many keys. At most five eighths are used: a key outside its home slot costs more
+/// than a table larger than the second-level cache, whose slots are prefetched.
 #[inline]
 fn slots_for(keys: usize) -> usize {
     (keys * 8 / 5 + 1).next_power_of_two().max(FIRST_SLOTS)
 }
 
 impl<K: Key, V: Datum> CombineTable<K, V> {
-    /// A table for so many reducers that is full when it has so many bytes.
+    /// Makes a table for this many reducers that is full when it uses `limit` bytes.
     pub(crate) fn new(reducers: usize, limit: usize) -> Self {
         Self {
             slots: vec![Slot::default(); FIRST_SLOTS],
@@ -99,8 +100,8 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         self.keys == 0
     }
 
-    /// Combines a value into its key's; `around` are bytes that the key may be a part of. True: the table is full, and is
-    /// to be drained before anything is added.
+    /// Combines a value into that of its key; `around` are bytes that may contain the key. Returns `true` if the table
+    /// is full and must be drained before anything is added.
     pub(crate) fn add(
         &mut self,
         key: &[u8],
@@ -114,21 +115,21 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         }
     }
 
-    /// Puts a small value aside, with its key. True: there is no room for another, and what waits is to be
-    /// [combined](Self::settle).
+    /// Queues a small value with its key. Returns `true` if there is no room for another, so that the waiting values
+    /// must be [combined](Self::settle).
     #[inline]
     pub(crate) fn wait(&mut self, key: InlineKey, small: u32) -> bool {
         self.waiting.push(key, small)
     }
 
-    /// How many values wait.
+    /// The number of waiting values.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.all().len()
     }
 
-    /// Combines what waits. True: the table is full, and is to be drained before this is called again. Inlined where it is known
-    /// what `combine` is, it calls nothing for most values.
+    /// Combines the waiting values. Returns `true` if the table is full and must be drained before this is called
+    /// again. Inlined where `combine` is known, it makes no calls for most values.
     #[inline]
     pub(crate) fn settle(&mut self, combine: Combiner<'_, V>) -> bool {
         let mut homes = [0; TOGETHER];
@@ -145,7 +146,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         false
     }
 
-    /// As [`add`](Self::add), of what has waited; most likely its key is at `home`.
+    /// Like [`add`](Self::add), for a value that has waited; its key is probably at `home`.
     #[inline]
     fn add_waiting(&mut self, new: Slot, home: usize, combine: Combiner<'_, V>) -> bool {
         let Some(value) = new.small().and_then(V::from_small) else { return false };
@@ -220,7 +221,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         self.heap > self.limit
     }
 
-    /// A value that was in its slot is too large for that.
+    /// Moves a value out of its slot, which is too small for it.
     #[cold]
     fn outgrow(&mut self, at: usize, value: V) -> bool {
         self.heap += value.heap_bytes();
@@ -248,8 +249,8 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
                 self.fresh.push(at as u32);
             }
         }
-        // While it grows there are the old slots and the new ones. What the table has from earlier on does not count: a map
-        // task that is run again, elsewhere, has to drain it at the same records.
+        // While it grows, both the old slots and the new ones exist. Memory left over from earlier use does not count:
+        // a map task that is run again elsewhere must drain the table at the same records.
         let growing = if needed > before { before } else { 0 };
         if self.needed_memory(needed + growing) > self.limit {
             return true;
@@ -260,7 +261,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         false
     }
 
-    /// Keeps a part of the slots free and the memory below the limit; keys with values need so many slots.
+    /// Keeps some slots free and the memory below the limit; `needed` is the number of slots for keys with values.
     fn make_room(&mut self, needed: usize) {
         let slots = slots_for(self.known);
         if slots > self.slots.len() {
@@ -278,12 +279,12 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         }
     }
 
-    /// Makes it a table of so many slots.
+    /// Rebuilds the table with this many slots.
     fn resize(&mut self, count: usize) {
         self.unsort();
         let shift = std::mem::replace(&mut self.shift, u64::BITS - count.ilog2());
         let slots = std::mem::replace(&mut self.slots, vec![Slot::default(); count]);
-        // Keys that were where their hashes say come first, to be so again: they came early, as frequent ones do.
+        // Keys in their home slots are inserted first, to keep them there: they came early, as frequent ones do.
         for at_home in [true, false] {
             for (at, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.is_known()) {
                 let hash = slot.hash(&self.long);
@@ -295,13 +296,13 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         }
     }
 
-    /// Drops the keys without values; the others need so many slots.
+    /// Drops the keys without values; the others need this many slots.
     fn forget(&mut self, needed: usize) {
         self.unsort();
         self.known = self.keys;
         let long = std::mem::take(&mut self.long);
         let slots = std::mem::take(&mut self.slots);
-        // With the old ones, which are gone in a moment.
+        // Including the old slots, which are freed right after.
         let kept = slots.len().max(needed);
         let count = if self.needed_memory(2 * kept) <= self.limit { kept } else { needed };
         self.slots = vec![Slot::default(); count];
@@ -317,15 +318,15 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         }
     }
 
-    /// Forgets the order of the keys.
+    /// Forgets the sorted order of the keys.
     fn unsort(&mut self) {
         self.is_sorted = false;
         self.fresh = Vec::new();
         self.partitions.fill(Vec::new());
     }
 
-    /// Bytes that it would have if it had just been made, with so many slots, and with the references that sorting will need.
-    /// Vectors may be twice as large as is needed.
+    /// The number of bytes that a new table with this many slots would use, including the references that sorting will
+    /// need. Vectors may have twice the capacity they need.
     fn needed_memory(&self, slots: usize) -> usize {
         slots * SLOT
             + self.keys * KEY
@@ -334,13 +335,13 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
             + self.heap
     }
 
-    /// Bytes that it has with so many slots.
+    /// The number of bytes that it uses with this many slots.
     fn memory(&self, slots: usize) -> usize {
         let stale = (self.known - self.keys) * KEY + self.long.len().saturating_sub(self.live_long) * 2;
         self.needed_memory(slots) + stale
     }
 
-    /// Sorts what is there into a run, after which the table is empty.
+    /// Sorts the records into a run, and empties the table.
     pub(crate) fn drain(
         &mut self,
         space: &Arc<RunSpace>,
@@ -356,7 +357,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         let mut writer = RunWriter::new(space, self.key_bytes + values + self.keys * 4)?;
         for entries in &self.partitions {
             for (entry, next) in entries.iter().zip((AHEAD..).map(|next| entries.get(next))) {
-                // In the order of keys slots are anywhere.
+                // In the order of keys, slots are scattered.
                 if let Some(next) = next {
                     prefetch_index(&self.slots, next.start as usize);
                 }
@@ -373,7 +374,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
             writer.end_part();
         }
         if self.keys * 4 < self.known * 3 || slots_for(self.known) > self.slots.len() {
-            // Most keys are others than before, or there are too many.
+            // Most keys differ from the previous ones, or there are too many.
             self.empty();
         }
         (self.keys, self.key_bytes, self.live_long, self.heap) = (0, 0, 0, 0);
@@ -406,7 +407,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         self.is_sorted = true;
     }
 
-    /// Empties it, forgets its keys, and what waits.
+    /// Empties the table, and forgets its keys and the waiting values.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
         self.empty();
@@ -421,8 +422,8 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
     }
 }
 
-/// Appends a long key to others, after its hash and its length. There are fewer bytes than 32 bits can number, as the limit
-/// of the table is below that.
+/// Appends a long key, preceded by its hash and its length. Positions fit into 32 bits, as the limit of the table is
+/// below that.
 fn append_long(long: &mut Vec<u8>, hash: u64, key: &[u8]) -> InlineKey {
     let start = long.len() as u32;
     long.extend_from_slice(&hash.to_le_bytes());

@@ -1,4 +1,4 @@
-//! A map task.
+//! Map tasks.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,52 +14,52 @@ use crate::job::{Collector, MapContext, MapReduce, MapSettings, Mapped};
 use crate::partition::Bounds;
 use crate::sort::{CombineTable, RunSpace};
 
-/// Called now and then while a task runs; an error ends the task.
+/// Called from time to time while a task runs; an error ends the task.
 pub(crate) type Check<'a> = &'a mut dyn FnMut(&MapTotals) -> Result<(), Failure>;
 
-/// Bytes and records between two calls of [`Check`].
+/// The number of bytes and records between two calls of [`Check`].
 const CHECK_BYTES: u64 = 256 << 10;
 const CHECK_RECORDS: u64 = 4096;
 
-/// What a map task is given.
+/// The input and settings of a map task.
 pub(crate) struct MapTask<'a> {
     pub(crate) split: &'a Split,
     pub(crate) framing: Framing,
-    /// It ends when it has read so much.
+    /// Ends the task when it has read this much.
     pub(crate) at_most: Option<Limit>,
     pub(crate) reducers: usize,
     pub(crate) bounds: Option<&'a [Vec<u8>]>,
-    /// Bytes of memory for what is not sorted yet.
+    /// Bytes of memory for unsorted records.
     pub(crate) memory: usize,
     pub(crate) space: &'a Arc<RunSpace>,
-    /// How many records may be left out because user code panics on them, or because they are none.
+    /// How many records may be skipped because user code panics on them, or because they are malformed.
     pub(crate) skippable: u64,
 }
 
-/// What a map task has done.
+/// The statistics of a map task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MapTotals {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
     pub(crate) emitted: u64,
-    /// Records that were left out.
+    /// Records that were skipped.
     pub(crate) spoiled: Vec<Spoiled>,
 }
 
-/// A record that was left out.
+/// A record that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spoiled {
     pub(crate) place: String,
     pub(crate) why: String,
 }
 
-/// What a worker keeps from one map task of a job to the next: the memory in which records are collected.
+/// The memory in which records are collected, which a worker keeps from one map task of a job to the next.
 pub(crate) type Scratch = Option<Box<dyn Any>>;
 
-/// Records that are left out, by their numbers within the split.
+/// Skipped records, by their numbers within the split.
 type Skipped = BTreeMap<u64, Spoiled>;
 
-/// Runs a map task. User code is called for other things as well than records: where it panics then the task has failed.
+/// Runs a map task. If user code panics while it is not called for a record, the task has failed.
 pub(crate) fn map<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
@@ -69,8 +69,8 @@ pub(crate) fn map<M: MapReduce>(
     catch_panic(|| attempts(job, task, scratch, check)).unwrap_or_else(|panic| Err(Failure::Panicked(panic)))
 }
 
-/// A record on which user code panics has already emitted something, perhaps, so the task begins anew
-/// without it; one that cannot be decoded has not.
+/// A record on which user code panics may already have emitted something, so the task begins anew without it; a record
+/// that cannot be decoded has not.
 fn attempts<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
@@ -79,7 +79,7 @@ fn attempts<M: MapReduce>(
 ) -> Result<(Mapped, MapTotals), Failure> {
     let by_job = |key: &Ref<'_, M::Key>, reducers: usize| job.partition(key, reducers);
     let bounds = Bounds::of::<M::Key>(task.bounds);
-    // The combiner is asked for here, where the compiler can see what it is.
+    // The combiner is fetched here, where the compiler can see what it is.
     let combiner = job.combiner();
     let settle = |table: &mut CombineTable<M::Key, M::Value>| {
         job.combiner().or(combiner).is_some_and(|combine| table.settle(combine))
@@ -104,7 +104,7 @@ fn attempts<M: MapReduce>(
                 *scratch = Some(collector);
                 return Ok((mapped, totals));
             }
-            // What a sample finds is no error: the job itself will find it.
+            // What a sample encounters is no error: the job itself will report it.
             Err(Ended::Failed(Failure::Record { .. })) if task.at_most.is_some() => {
                 return Ok((Mapped::default(), MapTotals::default()));
             }
@@ -114,7 +114,7 @@ fn attempts<M: MapReduce>(
     }
 }
 
-/// Leaves a record out, if that is allowed.
+/// Skips a record, if that is allowed.
 fn skip(
     task: &MapTask<'_>,
     skipped: &mut Skipped,
@@ -133,14 +133,14 @@ fn skip(
 
 enum Ended {
     Failed(Failure),
-    /// By a record that is left out from now on.
+    /// A record will be skipped from now on.
     Spoiled,
 }
 
 /// Why no more records are read.
 enum Stopped {
     Failed(Failure),
-    /// It was as much as is to be looked at.
+    /// The limit of the sample was reached.
     Enough,
 }
 
@@ -166,7 +166,7 @@ fn attempt<M: MapReduce>(
 ) -> Result<(Mapped, MapTotals), Ended> {
     let mut totals = MapTotals::default();
     let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
-    // They outlive a panic, to say where that was.
+    // Declared here to outlive a panic, and tell where it was.
     let (mut number, mut current) = (0, Position::default());
     let mut bytes = 0;
     let read = catch_panic(|| {

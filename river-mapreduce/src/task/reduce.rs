@@ -1,4 +1,4 @@
-//! A reduce task.
+//! Reduce tasks.
 
 use river_core::catch_panic;
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ use crate::job::{MapReduce, ReduceContext, Values};
 use crate::output::OutputBuffer;
 use crate::sort::{Group, Merge, Source};
 
-/// What a reduce task has done.
+/// The statistics of a reduce task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReduceTotals {
-    /// Records that came out of the shuffle.
+    /// Records that came from the shuffle.
     pub(crate) records: u64,
     pub(crate) keys: u64,
     /// Records of the output, and their bytes.
@@ -26,12 +26,12 @@ pub(crate) struct ReduceTotals {
 /// The key with the most records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Largest {
-    /// As text, cut to a readable length.
+    /// As text, truncated to a readable length.
     pub(crate) key: String,
     pub(crate) records: u64,
 }
 
-/// Runs a reduce task. User code is called for other things as well than keys: where it panics then the task has failed.
+/// Runs a reduce task. If user code panics while it is not called for a key, the task has failed.
 pub(crate) fn reduce<M: MapReduce>(
     job: &M,
     source: &mut dyn Source<Error = Failure>,
@@ -41,7 +41,7 @@ pub(crate) fn reduce<M: MapReduce>(
     caught(|| merge(job, source, segments, output))
 }
 
-/// Merges so many segments, calls the user's function for every key.
+/// Merges this many segments and calls the user's function for every key.
 fn merge<M: MapReduce>(
     job: &M,
     source: &mut dyn Source<Error = Failure>,
@@ -94,7 +94,7 @@ fn merge<M: MapReduce>(
     Ok((totals, counters))
 }
 
-/// Merges so many segments and writes the encodings of their keys, each as often as it is there.
+/// Merges this many segments and writes the encodings of their keys, each as often as it occurs.
 pub(crate) fn keys<M: MapReduce>(
     source: &mut dyn Source<Error = Failure>,
     segments: usize,
@@ -128,7 +128,7 @@ fn undecodable(error: &str) -> Failure {
     Failure::Internal(format!("a record of the shuffle cannot be read: {error}"))
 }
 
-/// A key as people read it.
+/// A key in readable form.
 fn readable<K: Datum>(key: &[u8]) -> String {
     const LONGEST: usize = 60;
     let mut text = Vec::new();
@@ -153,7 +153,7 @@ struct OneKey<'a, 's, M: MapReduce> {
     error: Option<Failure>,
 }
 
-/// Whether two encodings are the same; with a length that the compiler knows, if there is one.
+/// Whether two encodings are equal; uses a length known at compile time, if there is one.
 #[inline]
 fn is_same<K: Datum>(a: &[u8], b: &[u8]) -> bool {
     match K::WIDTH {
@@ -167,7 +167,7 @@ impl<M: MapReduce> Group for OneKey<'_, '_, M> {
         if self.ended {
             return None;
         }
-        // The record that was returned last is dropped only now: it was borrowed until now.
+        // The record that was returned last is dropped only now, as it was borrowed until now.
         if self.records > 0
             && let Err(failure) = self.merge.pop()
         {

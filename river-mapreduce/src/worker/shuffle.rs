@@ -1,5 +1,5 @@
-//! The shell of [`Streams`]: asks depots, listens to them and to the master, and does whatever else a worker is told
-//! meanwhile.
+//! The driver of [`Streams`]: sends requests to depots, handles messages from them and from the master, and whatever
+//! else a worker is told meanwhile.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub(super) struct Shuffle<'r, 'v> {
     job: u64,
     attempt: u64,
     streams: Streams,
-    /// Depots that cannot be read from, and why. Another attempt may find them again.
+    /// Depots that cannot be read from, and why. Another attempt may reach them.
     lost: HashMap<VrId, String>,
 }
 
@@ -39,7 +39,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         shuffle
     }
 
-    /// Has a stream read from where its segment is said to be.
+    /// Attaches a stream to the current location of its segment.
     fn attach(&mut self, index: usize) {
         let Segment { depot, attempt, .. } = *self.streams.segment(index);
         let source = if depot == self.running.depot {
@@ -57,7 +57,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         }
     }
 
-    /// Keeps the requests of a stream under way.
+    /// Keeps the requests of a stream outstanding.
     fn ask(&mut self, index: usize) {
         while let Some((depot, message)) = self.streams.next_request(index) {
             if let Err(why) = self.running.ask(depot, &message) {
@@ -71,7 +71,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         self.streams.handle_lost(depot);
     }
 
-    /// Does what messages say that are there, in the order in which they came; with `wait` it waits for the first.
+    /// Handles the messages that have arrived, in order; with `wait`, waits for the first.
     fn look_up(&mut self, mut wait: bool) -> Result<(), Failure> {
         while let Some(message) = self.running.next(wait).map_err(|Ended| Failure::Cancelled)? {
             self.obey(message)?;
@@ -104,7 +104,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
                 }
             }
             other @ Message::Told(ToWorker::Reduce { .. }, _) => {
-                // The master believes that this attempt has ended.
+                // The master considers this attempt ended.
                 self.running.inbox.push_front(other);
                 return Err(Failure::Cancelled);
             }

@@ -1,4 +1,4 @@
-//! A worker that a test talks to as its master and as a depot.
+//! Tests a worker; the test acts as its master and as a depot.
 
 use river_core::{Channel, QueueLimit, WhenFull};
 
@@ -20,7 +20,7 @@ fn settings() -> Settings {
         bounds: None,
         map_memory: MEMORY,
         store_memory: MEMORY,
-        // As little as a request can ask for.
+        // The smallest possible size of a request.
         merge_memory: 1,
         format: Format::Records,
         directory: None,
@@ -38,7 +38,7 @@ fn identity() -> impl Travel<Input = u64> + Copy {
     identity
 }
 
-/// What the worker says next.
+/// Returns the next message of the worker.
 fn heard(vr: &Vr) -> (ToMaster, Bytes) {
     loop {
         let envelope = vr.receive(Selector::on(CHANNEL)).unwrap();
@@ -84,7 +84,7 @@ fn what_a_reducer_has_put_aside_during_a_map_task_comes_before_what_is_new() {
             })
             .collect();
 
-        // A map task without an end: all that is sent until it is cancelled is put aside, what comes after that is new.
+        // An endless map task: everything sent before it is cancelled is deferred, and what comes after is new.
         tell(&ToWorker::Map { job: 1, attempt: 6, split: Split::Range(0, u64::MAX) }, Bytes::new());
         tell(&chunks[0].0, chunks[0].1.clone());
         tell(&chunks[1].0, chunks[1].1.clone());

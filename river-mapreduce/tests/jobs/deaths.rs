@@ -1,4 +1,4 @@
-//! VMs that die in each phase of a job, for real.
+//! Real deaths of VMs in each phase of a job.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use super::with_cluster;
 
-/// When a process is to end.
+/// When to end a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum When {
     /// In a map task.
     Map,
-    /// At the first key of a reduce task: others have read its segments, or not.
+    /// At the first key of a reduce task, whose segments other tasks may or may not have read.
     FirstKey,
     /// In the middle of a reduce task.
     Reduce,
     Always,
 }
 
-/// Groups numbers by their remainder; a process ends on the way.
+/// Groups numbers by their remainder; a process ends before the job is done.
 #[derive(Clone, Serialize, Deserialize)]
 struct Deadly {
     when: When,
@@ -31,10 +31,10 @@ const NUMBERS: u64 = 60_000;
 const KEYS: u64 = 500;
 
 impl Deadly {
-    /// The process that is the first to get here ends.
+    /// Ends the first process that calls this.
     fn die_once(&self) {
         if self.when == When::Always || File::create_new(&self.marker).is_ok() {
-            // As sudden as can be had from inside: no destructor runs.
+            // As sudden as possible from inside: no destructor runs.
             std::process::abort();
         }
     }
@@ -60,7 +60,7 @@ impl MapReduce for Deadly {
             When::Reduce if key > KEYS / 2 => self.die_once(),
             _ => {}
         }
-        // The order of the values is part of the result.
+        // The result depends on the order of the values.
         out.emit(key, values.fold(0, |hash, n| hash.wrapping_mul(31).wrapping_add(n)));
     }
 }

@@ -1,4 +1,4 @@
-//! Files in and out.
+//! Input and output files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -166,7 +166,7 @@ fn a_job_that_fails_leaves_nothing_of_its_output() {
             out.emit(n, ());
         },
     );
-    // The bad one comes last: the parts before it are there when it is found.
+    // The bad one comes last: some parts are complete when it is found.
     let job = |bad: bool| {
         let numbers = (0..100).map(|n: u64| (n, bad && n == 99));
         Job::new(careless, Input::items(numbers)).sorted().reducers(4).output(Output::text(&out))

@@ -1,4 +1,4 @@
-//! VMs that are killed from outside, at moments that their tasks announce.
+//! VMs that are killed from outside, at points that their tasks announce.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::with_cluster;
 
-/// When a task stops and says so.
+/// When a task stops and announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum When {
     Map,
@@ -24,7 +24,7 @@ enum When {
     Reduce,
 }
 
-/// Who is killed then.
+/// The process to kill then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     /// The process of the task.
@@ -50,7 +50,7 @@ impl Announcing {
         self.scratch.join("announced")
     }
 
-    /// The first that gets here says so, and waits to be killed, or for a byte that says that it is to go on.
+    /// The first call announces itself, and waits to be killed, or for a byte that tells it to go on.
     fn announce(&self) {
         if File::create_new(self.announced()).is_ok()
             && let Ok(mut stream) = UnixStream::connect(self.scratch.join("socket"))
@@ -84,7 +84,7 @@ impl MapReduce for Announcing {
             When::Reduce if key > KEYS / 2 => self.announce(),
             _ => {}
         }
-        // The order of the values is part of the result.
+        // The result depends on the order of the values.
         out.emit(key, values.fold(0, |hash, n| hash.wrapping_mul(31).wrapping_add(n)));
     }
 }
@@ -95,12 +95,12 @@ fn hosts(scratch: &Path) -> Vec<i32> {
     names.filter_map(|name| name.strip_prefix("host-")?.parse().ok()).collect()
 }
 
-/// What a process has open in the directory for temporary files: all of it has lost its name.
+/// How many files a process has open in the directory for temporary files: all of them must be unlinked.
 fn unnamed_files(process: i32) -> usize {
     let directory = fs::canonicalize(std::env::temp_dir()).unwrap();
     let links = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     let files = links.filter_map(|link| fs::read_link(link.ok()?.path()).ok());
-    // As the system or `tempfile` calls them; whatever else a process has inherited may be there as well.
+    // The names that the system or `tempfile` gives them; a process may also have inherited other files there.
     let temporary = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         path.parent() == Some(&directory) && (name.starts_with('#') || name.starts_with(".tmp"))
@@ -132,7 +132,7 @@ fn check(when: When, victim: Victim, memory: u64, run: impl FnOnce(&Job<Announci
     let job = Job::new(code, Input::generate(NUMBERS)).reducers(6).memory(memory);
     let expected = job.run_serial().unwrap().collect().unwrap();
     assert_eq!(expected.len() as u64, KEYS);
-    // From now on the first one to get there has something to say.
+    // From now on the next task to get there announces itself.
     fs::remove_file(&announced).unwrap();
     hosts(scratch.path())
         .iter()
@@ -158,7 +158,7 @@ fn check(when: When, victim: Victim, memory: u64, run: impl FnOnce(&Job<Announci
                 stream.write_all(&[1]).unwrap();
             }
         }
-        // Kept until now: a process that reads the end of it would go on.
+        // Kept open until now: a process that reads its end would go on.
         drop(stream);
     });
     let outcome = run(&job);
@@ -171,7 +171,7 @@ fn check(when: When, victim: Victim, memory: u64, run: impl FnOnce(&Job<Announci
 const TIGHT: u64 = 3 * 60_000;
 const AMPLE: u64 = 300 << 20;
 
-/// On three VMs of this process, each with a host of its own.
+/// Runs on three VMs of this process, each with a host of its own.
 fn on_three(job: &Job<Announcing>) -> Outcome<u64, u64> {
     with_cluster(3, |cluster| Ok(job.run(cluster)?))
 }
@@ -194,7 +194,7 @@ fn a_host_that_is_killed_in_a_reduce_task_is_done_without() {
 #[test]
 fn a_vm_that_is_killed_in_any_task_is_done_without() {
     for_each_topology(|topology, make_vms| {
-        // Elsewhere the VMs are in this very process.
+        // In other topologies the VMs are in this very process.
         if !topology.starts_with("VM processes") {
             return;
         }

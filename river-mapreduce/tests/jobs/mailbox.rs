@@ -14,7 +14,7 @@ fn workers_wait_for_room_in_the_mailbox_of_the_program() {
     );
     river_core::try_run(|vr| {
         let cluster = Cluster::on(vr, &vr.start_local(2)?)?;
-        // Whatever comes while another message waits is refused.
+        // A message that arrives while another one waits is refused.
         let limit = QueueLimit { messages: 1, bytes: usize::MAX, when_full: WhenFull::Refuse };
         vr.limit_queue(Some(limit));
         let outcome = Job::new(long, Input::generate(records)).split_size(1000).run(&cluster)?;

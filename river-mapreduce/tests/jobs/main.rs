@@ -42,7 +42,7 @@ impl MapReduce for WordCount {
     }
 }
 
-/// Emits what it is given: all values of a key, in their order.
+/// Emits its input: all values of a key, in order.
 #[derive(Clone, Serialize, Deserialize)]
 struct Identity {
     ordered: bool,
@@ -75,7 +75,7 @@ impl MapReduce for Identity {
     }
 }
 
-/// Runs `body` with a cluster of so many VMs on this machine, each a process.
+/// Runs `body` with a cluster of this many VMs on this machine, each a process.
 fn with_cluster<R>(vms: usize, body: impl FnOnce(&Cluster<'_>) -> river_core::Result<R>) -> R {
     let program = |vr: &river_core::Vr| body(&Cluster::on(vr, &vr.start_local(vms)?)?);
     river_core::try_run(program).unwrap()
@@ -86,7 +86,7 @@ fn lines(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("w{} w{} the w{}", i % 7, i % 31, i % 101)).collect()
 }
 
-/// What a sequential program counts.
+/// The result of a sequential program.
 fn counted(lines: &[String]) -> Vec<(String, u64)> {
     let mut counts = std::collections::BTreeMap::new();
     for word in lines.iter().flat_map(|line| line.split_whitespace()) {

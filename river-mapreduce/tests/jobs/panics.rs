@@ -1,4 +1,4 @@
-//! User code that panics outside of map and reduce: the job fails, and says why; VMs and cluster go on.
+//! User code that panics outside of map and reduce: the job fails with the reason; VMs and cluster go on.
 
 use std::cmp::Ordering;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{WordCount, with_cluster};
 
-/// Counts words; a function that a job may have besides panics on an empty one.
+/// Counts words; one of the optional functions of a job panics on an empty word.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Careless {
     combines: bool,
@@ -84,7 +84,7 @@ fn an_order_of_values_that_panics_is_the_end_of_its_job_only() {
     });
 }
 
-/// A key that believes that it is asked about encodings only.
+/// A key whose comparison panics on anything but encodings.
 #[derive(Clone, Copy)]
 struct Id([u8; 4]);
 
@@ -127,7 +127,7 @@ impl Key for Id {
 fn a_sample_without_a_key_asks_no_key_about_what_is_none() {
     let rare = job(
         |n: u64, out: &mut MapContext<'_, Id, ()>| {
-            // Beyond what a sample looks at.
+            // Beyond the part that a sample reads.
             if n % 100_000 == 99_999 {
                 out.emit(Id((n as u32).to_be_bytes()), ());
             }
@@ -145,7 +145,7 @@ fn a_sample_without_a_key_asks_no_key_about_what_is_none() {
     });
 }
 
-/// Cannot be made again on a VM.
+/// Cannot be decoded on a VM.
 #[derive(Clone, Serialize, Deserialize)]
 struct Fragile {
     #[serde(deserialize_with = "break_it")]

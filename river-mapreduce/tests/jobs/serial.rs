@@ -1,4 +1,4 @@
-//! Jobs in one thread, against sequential programs: any records, splits, reducers and memory limits.
+//! Jobs in one thread, compared with sequential programs: any records, splits, reducers and memory limits.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, S
 
 use super::{Identity, WordCount, counted, lines, with_cluster};
 
-/// So little that every few records are spilled.
+/// So little memory that a spill happens every few records.
 const TINY: u64 = 400;
 
 proptest! {
@@ -68,7 +68,7 @@ proptest! {
         lines in prop::collection::vec(prop::collection::vec((0..4_usize, prop_oneof![0..9_u64, Just(1 << 40)]), 0..300), 0..6),
         tiny: bool,
     ) {
-        /// Of all lengths that are kept in different ways.
+        /// Keys of all lengths that are stored in different ways.
         const KEYS: [&str; 4] = ["a", "bbbbbbbb", "a word of thirty-one characters", "a key that is longer than all that are short"];
         let last = job(
             |line: Serde<Vec<(usize, u64)>>, out: &mut MapContext<'_, String, u64>| {
@@ -173,7 +173,7 @@ fn bad_records_are_named_and_skipped_as_far_as_allowed() {
     let skipped: Vec<&str> = outcome.report().skipped.iter().map(|(place, _)| place.as_str()).collect();
     assert_eq!(skipped, ["item 17", "item 33"]);
     let output = outcome.collect().unwrap();
-    // Nothing of what they had emitted before they panicked is left.
+    // Nothing that they had emitted before they panicked is left.
     assert_eq!(output.len(), 48);
     assert!(output.iter().all(|(_, ones)| *ones == 2));
 }
@@ -182,7 +182,7 @@ fn bad_records_are_named_and_skipped_as_far_as_allowed() {
 fn a_combiner_that_panics_names_the_record_whose_value_it_was_given() {
     let count = job(
         |n: u64, out: &mut MapContext<'_, String, u64>| {
-            // Each record's last value is combined when the record is over.
+            // Each record's last value is combined at the end of the record.
             for part in 0..3 {
                 out.emit("key", 10 * n + part);
             }
@@ -223,7 +223,7 @@ fn a_job_without_input_has_no_output() {
     assert!(matches!(job.run_serial(), Err(JobError::Settings(_))));
 }
 
-/// A job that calls `map` for each line and is otherwise idle.
+/// A job that only calls `map` for each line.
 macro_rules! counting {
     ($calls:ident) => {
         job(

@@ -1,4 +1,4 @@
-//! VMs that stand still, for real: their process is stopped in a map task, and goes on much later.
+//! VMs that really stop: their process is stopped in a map task, and goes on much later.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use super::with_cluster;
 const NUMBERS: u64 = 60_000;
 const KEYS: u64 = 500;
 
-/// Groups numbers by their remainder; one of them says which process it is in, and waits.
+/// Groups numbers by their remainder; one of them announces its process, and waits.
 #[derive(Clone, Serialize, Deserialize)]
 struct Waiting {
     at: u64,
@@ -51,7 +51,7 @@ impl MapReduce for Waiting {
     }
 
     fn reduce(&self, key: u64, values: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>) {
-        // The order of the values is part of the result.
+        // The result depends on the order of the values.
         out.emit(key, values.fold(0, |hash, n| hash.wrapping_mul(31).wrapping_add(n)));
     }
 }
@@ -82,7 +82,7 @@ fn stopper(scratch: &Path) -> JoinHandle<Stopped> {
     })
 }
 
-/// What the job makes of its numbers when nobody waits.
+/// The result of the job without any waiting.
 fn expected(code: &Waiting) -> Vec<(u64, u64)> {
     File::create(code.announced()).unwrap();
     let expected = code.job().run_serial().unwrap().collect().unwrap();
@@ -94,7 +94,7 @@ fn expected(code: &Waiting) -> Vec<(u64, u64)> {
 #[test]
 fn a_task_whose_vm_stands_still_is_done_by_another_and_the_vm_is_of_use_again_later() {
     let scratch = tempfile::tempdir().unwrap();
-    // The first number of all: its VM has nothing else that anybody needs.
+    // The very first number: its VM has done nothing else that is needed.
     let code = Waiting { at: 0, scratch: scratch.path().to_owned() };
     let expected = expected(&code);
     let stopper = stopper(scratch.path());
@@ -104,7 +104,7 @@ fn a_task_whose_vm_stands_still_is_done_by_another_and_the_vm_is_of_use_again_la
         assert!(outcome.report().reissued > 0, "{}", outcome.report());
         assert!(outcome.collect()? == expected);
         drop(stopped);
-        // What it still does of its task, and says of it, disturbs nobody.
+        // The rest of its task, and its reports, must have no effect.
         let again = code.job().run(cluster)?;
         assert!(again.collect()? == expected);
         Ok(())

@@ -1,4 +1,4 @@
-//! The same jobs wherever VMs are.
+//! The same jobs on every topology of VMs.
 
 use river_core::testing::for_each_topology;
 use river_mapreduce::{Cluster, Input, Job};

@@ -29,10 +29,10 @@ pub(super) use receive::with_received;
 /// A message of more bytes than that travels in pieces, so that a piece is still in the cache when it is
 /// copied or combined, and the receiver is at work while the sender still copies.
 pub(crate) const PIECE: usize = 32 << 10;
-/// From so many bytes on, what is sent several times or passed on is shared instead of copied.
+/// From this many bytes on, data that is sent several times or forwarded is shared instead of copied.
 const SHARE: usize = 2048;
-/// What another process reads out of this one's memory, or gets over a network, has so many bytes at most, so that who passes
-/// it on need not wait for all of it.
+/// The longest piece that another process reads from this one's memory, or gets over a network. Bounded so that a rank that
+/// forwards a message need not wait for all of it.
 pub(crate) const LONG_PIECE: usize = 256 << 10;
 
 /// A message does not have the length that the plan expects, or is no value of the type: the ranks did not

@@ -1,8 +1,8 @@
 //! Ranks that are not a power of two, for algorithms that need one.
 //!
-//! Of the first `2 r` ranks, `r` being what the number of ranks exceeds a power of two by, each pair sends
-//! its data to one of the two, which takes part for both. Since pairs are neighbours, the order of the ranks
-//! is kept.
+//! Let `r` be the number of ranks minus the largest power of two that is not larger. The first `2 r` ranks form pairs of
+//! neighbours; in each pair one rank sends its data to the other, which takes part for both. Since pairs are neighbours, the
+//! order of the ranks is kept.
 //!
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005),
 //! 4.4.

@@ -62,7 +62,7 @@ impl<T: Element> Memory<'_, T> {
         }
     }
 
-    /// Sees to it that nobody reads a span any more that is about to be written.
+    /// Waits until nobody reads a span that is about to be overwritten.
     pub(super) fn settle(&mut self, span: Span) {
         match span.buffer {
             Buffer::Scratch => self.scratch.settle(&span.range()),

@@ -13,7 +13,7 @@
 //!   [`allreduce`], [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are what several of them have in common;
 //!   `inter` has the plans between two groups.
 //! * `execute` carries plans out, on the buffers of `memory`, over a `wire`, and knows by `offers` what other processes are
-//!   reading; `brief` does so if all messages are short, `parcels` for values of any length; `simulate` has a wire of its own;
+//!   reading; `short` does so if all messages are short, `parcels` for values of any length; `simulate` has a wire of its own;
 //!   `oracle` knows what has to come out.
 //! * `tuning` chooses, `planner` keeps the plans that a communicator uses again.
 //!
@@ -25,7 +25,6 @@ pub mod allreduce;
 pub mod alltoall;
 pub mod barrier;
 pub mod bcast;
-mod brief;
 mod execute;
 mod fold;
 pub mod gather;
@@ -42,6 +41,7 @@ pub mod reduce_scatter;
 pub mod scan;
 pub mod scatter;
 mod shape;
+mod short;
 mod simulate;
 mod tree;
 mod tuning;
@@ -53,7 +53,6 @@ pub use allreduce::Allreduce;
 pub use alltoall::{Alltoall, Alltoallv};
 pub use barrier::Barrier;
 pub use bcast::Bcast;
-pub(crate) use brief::{Buffers, run_brief};
 pub(crate) use execute::{Execution, LONG_PIECE, NoOperator, Progress};
 pub use gather::{Gather, Gatherv};
 pub(crate) use inter::{Inter, InterCall, InterRoot, MakeInter, Sides};
@@ -68,9 +67,10 @@ pub use scan::{Exscan, Scan};
 pub use scatter::{Scatter, Scatterv};
 pub(crate) use shape::Call;
 pub use shape::{Hosts, Shape, consecutive, log2_ceil, share, shares};
+pub(crate) use short::{Buffers, run_short};
 pub use simulate::{Cost, Outcome, cost};
 pub use tuning::{Names, Tuned, Tuning};
-pub(crate) use wire::{BRIEF, Landed, Message, SHORT, Wire};
+pub(crate) use wire::{INLINE, Landed, Message, SHORT, Wire};
 
 /// The programs in the guide, so that they are compiled and run.
 #[cfg(doctest)]

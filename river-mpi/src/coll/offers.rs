@@ -25,7 +25,7 @@ impl<'w, W: Wire> Offers<'w, W> {
         self.offers.push((span, offer));
     }
 
-    /// Sees to it that nobody reads a span any more that is about to be written.
+    /// Waits until nobody reads a span that is about to be overwritten.
     pub(super) fn settle(&mut self, span: Span) {
         let Self { wire, offers, patient, .. } = self;
         offers.retain(|(offered, offer)| {

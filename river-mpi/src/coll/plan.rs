@@ -1,4 +1,4 @@
-//! What one rank does in a collective operation, as data.
+//! What one rank does in a collective operation, as data: what libNBC and MPICH call a *schedule*.
 //!
 //! An algorithm writes a [`Plan`]; the executor carries it out, blocking or not; the simulator runs the plans
 //! of all ranks against each other without a network. Nobody else needs to know how a collective works.

@@ -14,7 +14,7 @@ use super::inter::{Inter, InterCall, MakeInter, Sides};
 use super::plan::Plan;
 use super::shape::{Call, Hosts, Shape};
 use super::tuning::{Tuned, Tuning};
-use super::wire::BRIEF;
+use super::wire::SHORT;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
 
@@ -50,10 +50,10 @@ pub(crate) struct Planned {
     /// The operation's name.
     pub(crate) operation: &'static str,
     pub(crate) plan: Rc<Plan>,
-    /// Whether all its messages, and its elements, have [`BRIEF`] bytes at most.
-    pub(crate) brief: bool,
+    /// Whether all its messages, and its elements, have [`SHORT`] bytes at most.
+    pub(crate) short: bool,
     /// Whether all messages of all ranks have, whatever the algorithm, and all ranks know that.
-    pub(crate) small: bool,
+    pub(crate) all_short: bool,
     /// Where in the output the input may lie, and how long it is.
     pub(crate) place: Range<usize>,
     /// Whether it may.
@@ -123,8 +123,8 @@ impl Planner {
         let planned = Planned {
             operation: O::NAME,
             plan: Rc::new(plan),
-            brief: false,
-            small: false,
+            short: false,
+            all_short: false,
             place: 0..0,
             in_place: false,
         };
@@ -178,8 +178,8 @@ impl Planner {
         let start = O::in_place(self.rank, shape);
         Ok(Planned {
             operation: O::NAME,
-            brief: plan.longest_message().max(1).saturating_mul(shape.element()) <= BRIEF,
-            small: shape.is_regular() && shape.bytes().saturating_mul(shape.size()) <= BRIEF,
+            short: plan.longest_message().max(1).saturating_mul(shape.element()) <= SHORT,
+            all_short: shape.is_regular() && shape.bytes().saturating_mul(shape.size()) <= SHORT,
             place: start..start + input,
             in_place: O::IN_PLACE && plan.allows_input_in_output(start),
             plan: Rc::new(plan),

@@ -191,7 +191,8 @@ impl Layout {
     }
 }
 
-/// Which ranks share a host, and so can hand memory to each other.
+/// Which ranks share a host. A host is a *process* here, not a machine: its ranks are threads, which can pass memory to each
+/// other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts {
     /// The host of each rank, numbered in the order of their lowest ranks.

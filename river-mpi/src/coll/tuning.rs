@@ -20,8 +20,7 @@ use super::{
 };
 use crate::error::{MpiError, Result};
 
-/// What is before the name of an operation, in capitals, in the name of the variable that chooses its
-/// algorithm.
+/// Prefix of the environment variables that choose an algorithm; the operation's name in capitals follows.
 const VARIABLE: &str = "RIVER_MPI_";
 
 /// One row of a table: the first one that fits, and whose algorithm can do it, is taken.
@@ -227,7 +226,8 @@ mod private {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $field:ident: $Operation:ident, $TABLE:ident;)*) => {
-        /// Which algorithms a communicator uses: what is not said is chosen by size and count.
+        /// Which algorithms a communicator uses. For an operation that is not named here, a table chooses by the number of
+        /// ranks and bytes.
         ///
         /// ```
         /// use river_mpi::coll::{Tuning, allreduce};

@@ -59,7 +59,7 @@ pub(crate) trait Wire {
     }
 
     /// The next message, which it waits for; it goes into `out` if it fits and has no memory of its own.
-    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed, Self::Error> {
+    fn receive_short(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed, Self::Error> {
         match self.receive_into(from, tag, out)? {
             Some(landing) => Ok(landing),
             None => self.receive(from, tag).map(Landed::from),
@@ -102,16 +102,16 @@ impl Landed {
 #[derive(Debug)]
 pub(crate) enum Message {
     /// The first bytes of these, aligned as any element is, and their number.
-    Short([u64; SHORT / 8], u8),
+    Short([u64; INLINE / 8], u8),
     Whole(Bytes),
     /// Bytes in the memory of their sender: all of them, whatever the length of a piece.
     Lent(Arc<Loan>),
 }
 
 /// Up to so many bytes a message is carried without memory of its own.
-pub(crate) const SHORT: usize = 40;
+pub(crate) const INLINE: usize = 40;
 /// Up to so many bytes to copy it takes less than to lend memory or to send it in pieces.
-pub(crate) const BRIEF: usize = 4096;
+pub(crate) const SHORT: usize = 4096;
 
 impl Message {
     /// How many bytes it has.

@@ -12,8 +12,8 @@ use super::root::Root;
 
 /// # Collective operations
 ///
-/// All ranks call them, in the same order, with the same counts, root and operator. Buffers that count on the
-/// root only are ignored elsewhere: pass `&mut []`.
+/// All ranks call them, in the same order, with the same counts, root and operator. Buffers that are significant only at
+/// the root are ignored on the other ranks: pass `&mut []`.
 ///
 /// Every one of them returns [`MpiError::ProcFailed`] if a rank is gone that it needs, [`MpiError::Count`] if
 /// a buffer does not have the length that it must have, [`MpiError::Root`] if there is no such root, and
@@ -25,7 +25,7 @@ use super::root::Root;
 /// [`MpiError::Root`]: crate::MpiError::Root
 /// [`MpiError::Arg`]: crate::MpiError::Arg
 ///
-/// On an intercommunicator what one group gives the other gets (MPI 2.0, section 7.3); there are no scans.
+/// On an intercommunicator each group receives what the other group sends (MPI 2.0, section 7.3); there are no scans.
 impl Communicator<'_> {
     /// Returns when all ranks have called it.
     ///
@@ -64,7 +64,7 @@ impl Communicator<'_> {
         self.transfer(self.prepare_bcast::<T>(buffer.len(), root.into()), &[], buffer)
     }
 
-    /// The elements of all ranks to the root, in the order of the ranks.
+    /// Gathers the elements of all ranks at the root, in rank order.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -90,8 +90,8 @@ impl Communicator<'_> {
         self.transfer(self.prepare_gather::<T>(len, root.into()), send, recv)
     }
 
-    /// As [`gather`](Self::gather), with as many elements from each rank as it likes: those of rank `i` go to
-    /// `recv[blocks[i]]`. The blocks count on the root only.
+    /// As [`gather`](Self::gather), but each rank may send any number of elements: those of rank `i` go to
+    /// `recv[blocks[i]]`. `blocks` is significant only at the root.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -125,7 +125,7 @@ impl Communicator<'_> {
         self.transfer(self.prepare_gatherv::<T>(len, blocks, root.into()), send, recv)
     }
 
-    /// The root's elements to all ranks, to each as many as fit into `recv`, in the order of the ranks.
+    /// Distributes the root's elements over all ranks, in rank order; each rank gets as many as fit into its `recv`.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -148,8 +148,8 @@ impl Communicator<'_> {
         self.transfer(self.prepare_scatter::<T>(len, root.into()), send, recv)
     }
 
-    /// As [`scatter`](Self::scatter), with as many elements to each rank as the root likes: `send[blocks[i]]`
-    /// goes to rank `i`, whose `recv` has that length. The blocks count on the root only.
+    /// As [`scatter`](Self::scatter), but the root may send any number of elements to each rank: `send[blocks[i]]`
+    /// goes to rank `i`, whose `recv` has that length. `blocks` is significant only at the root.
     ///
     /// # Errors
     /// [Those of all](#collective-operations).
@@ -170,7 +170,7 @@ impl Communicator<'_> {
         self.transfer(self.prepare_scatterv::<T>(len, blocks, root.into()), send, recv)
     }
 
-    /// The elements of all ranks to all, in the order of the ranks.
+    /// Gathers the elements of all ranks on every rank, in rank order.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -193,8 +193,8 @@ impl Communicator<'_> {
         self.transfer(self.prepare_allgather::<T>(len), send, recv)
     }
 
-    /// As [`allgather`](Self::allgather), with as many elements from each rank as it likes: those of rank `i`
-    /// go to `recv[blocks[i]]`. All ranks know all lengths.
+    /// As [`allgather`](Self::allgather), but each rank may send any number of elements: those of rank `i`
+    /// go to `recv[blocks[i]]`. All ranks pass the same lengths.
     ///
     /// # Errors
     /// [Those of all](#collective-operations).
@@ -209,8 +209,8 @@ impl Communicator<'_> {
         self.transfer(self.prepare_allgatherv::<T>(len, blocks), send, recv)
     }
 
-    /// A block of each rank to each rank: the `i`-th of equal blocks of `send` goes to rank `i`, that of
-    /// `recv` comes from it.
+    /// Exchanges one block between every pair of ranks: of the equal blocks of `send`, the `i`-th goes to rank `i`, and the
+    /// `i`-th block of `recv` comes from it.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -256,7 +256,7 @@ impl Communicator<'_> {
         self.transfer(self.prepare_alltoallv::<T>(len, outgoing, incoming), send, recv)
     }
 
-    /// The elements of all ranks, combined one by one, to the root.
+    /// Combines the vectors of all ranks element by element; the root gets the result.
     ///
     /// ```
     /// # river_mpi::testing::world(4, |world| {
@@ -291,7 +291,7 @@ impl Communicator<'_> {
         self.reduce_with(call, send, recv, operator)
     }
 
-    /// The elements of all ranks, combined one by one, to all.
+    /// Combines the vectors of all ranks element by element; every rank gets the result.
     ///
     /// ```
     /// # river_mpi::testing::world(4, |world| {
@@ -316,8 +316,8 @@ impl Communicator<'_> {
         self.reduce_with(self.prepare_allreduce::<T>(len, operator.is_commutative()), send, recv, operator)
     }
 
-    /// The elements of all ranks, combined one by one: the first `counts[0]` results to rank 0, the next
-    /// `counts[1]` to rank 1, and so on.
+    /// Combines the vectors of all ranks element by element: rank 0 gets the first `counts[0]` results, rank 1 the next
+    /// `counts[1]`, and so on.
     ///
     /// # Errors
     /// [Those of all](#collective-operations).
@@ -361,7 +361,7 @@ impl Communicator<'_> {
         self.reduce_with(call, send, recv, operator)
     }
 
-    /// The elements of the ranks up to this one, combined one by one.
+    /// Inclusive prefix reduction: combines the vectors of this rank and all lower ones, element by element.
     ///
     /// ```
     /// # river_mpi::testing::world(4, |world| {
@@ -387,7 +387,7 @@ impl Communicator<'_> {
         self.reduce_with(self.prepare_scan::<T>(len, operator.is_commutative(), false), send, recv, operator)
     }
 
-    /// The elements of the ranks before this one, combined one by one. On rank 0 `recv` stays as it is.
+    /// Exclusive prefix reduction: combines the vectors of all lower ranks, element by element. On rank 0 `recv` is unchanged.
     ///
     /// # Errors
     /// As [`scan`](Self::scan).

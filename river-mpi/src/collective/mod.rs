@@ -4,19 +4,19 @@
 //!
 //! * `blocking`: one method for each operation
 //! * `in_place`: the same with one buffer for input and output
-//! * `started`: the same as requests (MPI 3.1, section 5.12); `pending` is what is under way then
-//! * `shaped`: the same on what datatypes describe
+//! * `nonblocking`: the same as requests (MPI 3.1, section 5.12); `pending` is what is under way then
+//! * `typed`: the same on what datatypes describe
 //! * `values`: the same for any value that serde knows
 
 mod blocking;
 mod in_place;
+mod nonblocking;
 mod pending;
 mod port;
 mod prepare;
 mod root;
 mod run;
-mod shaped;
-mod started;
+mod typed;
 mod values;
 
 pub use root::{ROOT, Root};

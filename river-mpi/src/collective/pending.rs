@@ -1,7 +1,7 @@
-//! What is under way of operations that were started.
+//! Non-blocking operations in progress.
 //!
-//! It owns its buffers, so that it goes on whenever this rank is in any operation, whatever became of its request; the
-//! caller's buffer is written when the request completes. It is carried out by the same plan as the operation that waits.
+//! Such an operation owns its buffers, so that it can advance whenever this rank is in any operation, whatever becomes of its
+//! request; the caller's buffer is written when the request completes. It executes the same plan as the blocking form.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -106,7 +106,7 @@ impl<W: Work> Background for Started<W> {
         let before = engine.enter(self.operation);
         let _unless_it_panics = Unless(self, std::thread::panicking());
         // Messages come through the engine, which lets this advance when one has come.
-        let port = Port { team: &self.team, engine, near: None, across: None, small: false };
+        let port = Port { team: &self.team, engine, local_path: None, shm_path: None, all_short: false };
         match work.advance(&port) {
             Ok(Progress::Waits { from }) => self.waits_for.set(self.team.world_rank(from)),
             Ok(Progress::Done) => *self.result.borrow_mut() = Some(Ok(())),

@@ -1,18 +1,18 @@
-//! The wire of collective operations: messages in a communicator's second context, and, for operations that wait,
-//! queues to the ranks in the same process, and memory that those in other processes read.
+//! The [`Wire`] of collective operations: messages in a communicator's second context and, for blocking operations, queues
+//! and rings to ranks of the same machine, and memory that ranks of other processes read directly.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coll::{BRIEF, LONG_PIECE, Landed, Message, SHORT, Wire};
+use crate::coll::{INLINE, LONG_PIECE, Landed, Message, SHORT, Wire};
 use crate::communicator::Communicator;
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::{MpiError, Result};
+use crate::fast_path::{LocalPath, ShmPath};
 use crate::lend::Loan;
 use crate::matching::{Key, Pattern};
-use crate::near::{Across, Near};
 use crate::peer::number;
 
 /// From so many bytes on a rank of another process reads a message where it is.
@@ -61,11 +61,11 @@ pub(super) struct Port<'a, 'v> {
     pub(super) team: &'a Team,
     pub(super) engine: &'a Engine<'v>,
     /// The way to ranks in the same process. All ranks of an operation use it, or none.
-    pub(super) near: Option<&'a Near>,
+    pub(super) local_path: Option<&'a LocalPath>,
     /// The way to other processes of this machine. The same holds.
-    pub(super) across: Option<&'a Across>,
+    pub(super) shm_path: Option<&'a ShmPath>,
     /// Whether that is used for sending: all ranks know that all messages are short.
-    pub(super) small: bool,
+    pub(super) all_short: bool,
 }
 
 impl Port<'_, '_> {
@@ -76,17 +76,17 @@ impl Port<'_, '_> {
         error.in_operation(|| self.engine.name_of(self.team.context), |from| self.team.world_rank(from))
     }
 
-    fn near(&self, rank: usize) -> Option<&Near> {
-        self.near.filter(|near| near.reaches(rank))
+    fn local_path(&self, rank: usize) -> Option<&LocalPath> {
+        self.local_path.filter(|path| path.reaches(rank))
     }
 
-    fn across(&self, rank: usize) -> Option<&Across> {
-        self.across.filter(|across| across.reaches(rank))
+    fn shm_path(&self, rank: usize) -> Option<&ShmPath> {
+        self.shm_path.filter(|path| path.reaches(rank))
     }
 
     /// The same if all messages are short.
-    fn across_small(&self, rank: usize) -> Option<&Across> {
-        self.across(rank).filter(|_| self.small)
+    fn short_shm_path(&self, rank: usize) -> Option<&ShmPath> {
+        self.shm_path(rank).filter(|_| self.all_short)
     }
 }
 
@@ -94,30 +94,30 @@ impl Wire for Port<'_, '_> {
     type Error = MpiError;
 
     fn send(&self, to: usize, tag: i32, bytes: &[u8]) -> Result {
-        match self.near(to) {
-            Some(near) => near.send_copy(self.engine, to, tag, bytes),
-            None => match self.across_small(to) {
-                Some(across) => across.send(self.engine, to, tag, bytes),
+        match self.local_path(to) {
+            Some(path) => path.send_copy(self.engine, to, tag, bytes),
+            None => match self.short_shm_path(to) {
+                Some(path) => path.send(self.engine, to, tag, bytes),
                 None => self.engine.send_copy(self.team.members[to], self.team.key(tag), bytes),
             },
         }
     }
 
     fn send_shared(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
-        match self.near(to) {
-            Some(near) => near.send(self.engine, to, tag, Message::Whole(bytes)),
-            None if self.across_small(to).is_some() => self.send(to, tag, &bytes),
+        match self.local_path(to) {
+            Some(path) => path.send(self.engine, to, tag, Message::Whole(bytes)),
+            None if self.short_shm_path(to).is_some() => self.send(to, tag, &bytes),
             None => self.engine.send_shared(self.team.members[to], self.team.key(tag), bytes),
         }
     }
 
     fn lends_from(&self, to: usize) -> Option<usize> {
-        self.near(to).map(|_| BRIEF + 1)
+        self.local_path(to).map(|_| SHORT + 1)
     }
 
     fn lend(&self, to: usize, tag: i32, loan: Arc<Loan>) -> Result {
-        match self.near(to) {
-            Some(near) => near.send(self.engine, to, tag, Message::Lent(loan)),
+        match self.local_path(to) {
+            Some(path) => path.send(self.engine, to, tag, Message::Lent(loan)),
             None => self.send_shared(to, tag, loan.read(Bytes::copy_from_slice)),
         }
     }
@@ -129,8 +129,8 @@ impl Wire for Port<'_, '_> {
 
     fn offers(&self, to: usize, bytes: usize) -> bool {
         bytes >= OFFER
-            && self.near(to).is_none()
-            && self.across_small(to).is_none()
+            && self.local_path(to).is_none()
+            && self.short_shm_path(to).is_none()
             && self.engine.lends(self.team.members[to], bytes.min(OFFER))
     }
 
@@ -143,21 +143,21 @@ impl Wire for Port<'_, '_> {
     }
 
     fn receive_into(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
-        if self.near(from).is_some() {
+        if self.local_path(from).is_some() {
             return Ok(None);
         }
-        self.receive_brief(from, tag, out).map(Some)
+        self.receive_short(from, tag, out).map(Some)
     }
 
-    fn receive_brief(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed> {
-        if let Some(near) = self.near(from) {
-            return near.receive_into(self.engine, from, tag, out);
+    fn receive_short(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Landed> {
+        if let Some(path) = self.local_path(from) {
+            return path.receive_into(self.engine, from, tag, out);
         }
-        if let Some(across) = self.across(from) {
-            if self.small {
-                return across.receive_into(self.engine, from, tag, out);
+        if let Some(path) = self.shm_path(from) {
+            if self.all_short {
+                return path.receive_into(self.engine, from, tag, out);
             }
-            if let Some(landed) = across.receive_long(self.engine, from, tag, out)? {
+            if let Some(landed) = path.receive_long(self.engine, from, tag, out)? {
                 return Ok(landed);
             }
         }
@@ -169,21 +169,21 @@ impl Wire for Port<'_, '_> {
     }
 
     fn try_receive(&self, from: usize, tag: i32) -> Result<Option<Message>> {
-        if let Some(near) = self.near(from) {
-            return Ok(near.try_receive(from, tag));
+        if let Some(path) = self.local_path(from) {
+            return Ok(path.try_receive(from, tag));
         }
         let arrival = self.engine.try_receive(&self.team.ask(from, tag))?;
         Ok(arrival.map(|arrival| Message::Whole(arrival.into_bytes())))
     }
 
     fn receive(&self, from: usize, tag: i32) -> Result<Message> {
-        if let Some(near) = self.near(from) {
-            return near.receive(self.engine, from, tag);
+        if let Some(path) = self.local_path(from) {
+            return path.receive(self.engine, from, tag);
         }
         // Room for a short one, which needs no memory then.
-        let mut data = [0_u64; SHORT / 8];
+        let mut data = [0_u64; INLINE / 8];
         let out = bytemuck::bytes_of_mut(&mut data);
-        Ok(match self.receive_brief(from, tag, out)? {
+        Ok(match self.receive_short(from, tag, out)? {
             Landed::Elsewhere(message) => *message,
             Landed::Here(len) => Message::Short(data, len as u8),
         })

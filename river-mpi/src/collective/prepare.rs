@@ -1,5 +1,4 @@
-//! What a call is, before it is carried out: checked, with a plan. The blocking and the started form begin
-//! alike.
+//! Checks the arguments of a call and makes its plan: the beginning of both the blocking and the non-blocking form.
 
 use std::ops::Range;
 use std::rc::Rc;

@@ -1,10 +1,10 @@
-//! How a call is carried out by a rank that waits for it.
+//! Executes a prepared call to its end: the blocking form.
 
 use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::coll::{Buffers, Execution, Input, Memory, NoOperator, Planned, run_brief};
+use crate::coll::{Buffers, Execution, Input, Memory, NoOperator, Planned, run_short};
 use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::error::{MpiError, Result};
@@ -87,12 +87,12 @@ impl<'v> Communicator<'v> {
         self.engine().enter(call.planned.operation);
         if self.engine().has_background() {
             // Where all messages come from within the process, this operation may never look at the engine.
-            self.engine().pump()?;
+            self.engine().progress()?;
         }
         let planned = &call.planned;
-        let across = if self.is_inter() { None } else { self.across() };
-        let port = Port { across, small: planned.small, ..self.port(&call.team) };
-        if planned.brief {
+        let shm_path = if self.is_inter() { None } else { self.shm_path() };
+        let port = Port { shm_path, all_short: planned.all_short, ..self.port(&call.team) };
+        if planned.short {
             // As in `guard_sent`.
             if let Err(error) = self.carry_out_brief((planned, tag), &port, given, output, filler, operator) {
                 return Err(port.explain(error));
@@ -129,14 +129,14 @@ impl<'v> Communicator<'v> {
             _ => SmallVec::new(),
         };
         let mut buffers = Buffers { input, output, scratch: &mut scratch, room: self.planner().room() };
-        run_brief(plan, tag, port, &mut buffers, operator)
+        run_short(plan, tag, port, &mut buffers, operator)
     }
 
     /// The wire of an operation that waits.
     #[inline]
     pub(super) fn port<'a>(&'a self, team: &'a Team) -> Port<'a, 'v> {
-        let near = if self.is_inter() { None } else { self.near() };
-        Port { team, engine: self.engine(), near, across: None, small: false }
+        let local_path = if self.is_inter() { None } else { self.local_path() };
+        Port { team, engine: self.engine(), local_path, shm_path: None, all_short: false }
     }
 }
 

@@ -13,14 +13,14 @@ use serde::de::DeserializeOwned;
 
 use crate::coll::Parcels;
 use crate::communicator::Communicator;
-use crate::consensus::{decode, encode};
 use crate::error::{MpiError, Result};
+use crate::exchange::{decode, encode};
 use crate::request::Request;
 
 use super::prepare::{Lengths, Prepared};
 use super::root::Root;
 
-/// The tables of algorithms are asked as if a value had so many bytes: its length is not known to all.
+/// Algorithms are chosen as if every value had this size, since no rank knows the lengths of the others' values.
 type Value = [u64; 8];
 
 /// A call that can be carried out, with what it gives and how many values it gets.
@@ -122,7 +122,7 @@ impl<'v> Communicator<'v> {
         Ok(RequestValue { request: self.start_values(call, deliver)?, result })
     }
 
-    /// The root's value to all ranks.
+    /// Broadcasts the root's value to all ranks.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -163,7 +163,7 @@ impl<'v> Communicator<'v> {
         })
     }
 
-    /// The values of all ranks to the root, in their order; `None` on the others.
+    /// Gathers the values of all ranks at the root, in rank order; returns `None` on the other ranks.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {
@@ -200,7 +200,7 @@ impl<'v> Communicator<'v> {
         self.start_result(self.gather_values_call(value, root), make)
     }
 
-    /// The root's values, one for each rank; the other ranks' argument is ignored.
+    /// Scatters the root's values, one to each rank; the argument of the other ranks is ignored.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -232,7 +232,7 @@ impl<'v> Communicator<'v> {
         self.start_result(self.scatter_values_call(values, root), decode_one)
     }
 
-    /// The values of all ranks to all, in their order.
+    /// Gathers the values of all ranks on every rank, in rank order.
     ///
     /// # Errors
     /// As [`allgather`](Self::allgather), and [`MpiError::Value`].
@@ -263,7 +263,7 @@ impl<'v> Communicator<'v> {
         self.start_result(self.allgather_values_call(value), decode_all)
     }
 
-    /// The `i`-th value of each rank to rank `i`: what each rank has for this one, in their order.
+    /// Sends the `i`-th value to rank `i`, and returns what each rank has sent to this one, in rank order.
     ///
     /// # Errors
     /// As [`alltoall`](Self::alltoall), and [`MpiError::Value`].
@@ -286,7 +286,7 @@ impl<'v> Communicator<'v> {
         self.start_result(self.alltoall_values_call(values), decode_all)
     }
 
-    /// The values of all ranks, combined in the order of the ranks, to all.
+    /// Combines the values of all ranks in rank order; every rank gets the result.
     ///
     /// ```
     /// # river_mpi::testing::world(3, |world| {

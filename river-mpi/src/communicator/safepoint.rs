@@ -15,9 +15,9 @@ impl Communicator<'_> {
     /// is called anew, gets it by [`resumed`](Self::resumed), and what was recorded before is forgotten. Does nothing in a
     /// rank that is not recoverable.
     ///
-    /// It belongs where the function, called anew, comes by before it uses its communicator, as the top of a loop. The ranks
-    /// need not make theirs at the same time: messages that are under way, or wait for their receives, are kept. `self` is the
-    /// world.
+    /// Call it at a point that the function, when called again, reaches before it uses its communicator, such as the top of a
+    /// loop. The ranks need not make their safepoints at the same time: messages in flight, or waiting for their receives, are
+    /// kept. `self` must be the world.
     ///
     /// ```no_run
     /// use river_mpi::{Communicator, Launch, SUM};

@@ -29,7 +29,7 @@ pub(super) struct Overrun;
 impl Arrival {
     pub(super) fn new(message: Message) -> Self {
         let mut arrival = Self::coming(message.header);
-        if message.header.kind != Kind::Offer {
+        if message.header.kind != Kind::RequestToSend {
             arrival.here = message.payload.len() - HEADER;
             arrival.pieces.push(message.payload);
         }
@@ -135,7 +135,7 @@ mod tests {
 
     fn coming(length: u64) -> Arrival {
         let key = Key { context: 0, source: 0, tag: 0 };
-        Arrival::coming(Header { kind: Kind::Offer, from: 0, key, ticket: 1, length })
+        Arrival::coming(Header { kind: Kind::RequestToSend, from: 0, key, ticket: 1, length })
     }
 
     fn piece(data: &[u8]) -> Payload {

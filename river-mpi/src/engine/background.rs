@@ -1,10 +1,10 @@
-//! What goes on beside the operation that a rank is in: collective operations that were started.
+//! Operations that advance in the background while their rank is in another one: non-blocking collectives.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
-use super::words::What;
+use super::describe::WaitReason;
 use super::{Engine, OpId};
 use crate::error::Result;
 
@@ -76,7 +76,7 @@ impl Engine<'_> {
 
     /// Waits until something has happened, for an operation that waits for these ranks.
     pub(crate) fn idle(&self, whom: &[u32]) -> Result {
-        self.block(What::Started(&[]), whom, None, None)
+        self.block(WaitReason::Started(&[]), whom, None, None)
     }
 
     /// As [`idle`](Self::idle), for one that waits for operations as well.
@@ -84,7 +84,7 @@ impl Engine<'_> {
         ops.iter().try_for_each(|&op| self.failure(op))?;
         let mut all = self.needed_by(ops);
         all.extend_from_slice(whom);
-        self.block(What::Started(ops), &all, None, None)
+        self.block(WaitReason::Started(ops), &all, None, None)
     }
 
     /// Waits until nothing is under way any more.

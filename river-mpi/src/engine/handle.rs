@@ -1,4 +1,4 @@
-//! What arrives, and what is to be done with it.
+//! Handling of messages that have arrived as envelopes, or have to be kept or answered.
 
 use river_core::{Envelope, Payload};
 use slotmap::DefaultKey;
@@ -7,7 +7,7 @@ use super::arrival::{Arrival, Message, Overrun};
 use super::intake::{Got, Hook};
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
-use crate::job::{Order, Report};
+use crate::job::Order;
 
 impl Engine<'_> {
     /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
@@ -19,15 +19,15 @@ impl Engine<'_> {
         };
         match header.kind {
             Kind::Job if envelope.src == self.supervisor => self.obey(&payload),
-            // What it is rung for is looked at by who waits.
-            Kind::Job | Kind::Ring => {}
-            Kind::Way if self.by_id.get(&envelope.src) == Some(&header.from) => {
+            // What it is woken for is looked at by who waits.
+            Kind::Job | Kind::Wake => {}
+            Kind::OfferRing if self.by_id.get(&envelope.src) == Some(&header.from) => {
                 self.meet(header.from, &payload.to_bytes()[HEADER..]);
             }
-            Kind::Way => {}
+            Kind::OfferRing => {}
             _ => {
                 // None of these is shown to the hook: a probe puts back what it has got, and that would be behind the rest.
-                while self.take_across(Some(header.from), &mut None, &mut None).is_some() {
+                while self.poll_shm(Some(header.from), &mut None, &mut None).is_some() {
                     hook = None;
                 }
                 self.handle_message(header, payload, hook);
@@ -51,9 +51,9 @@ impl Engine<'_> {
         }
         let ticket = OpId(header.ticket).key();
         match header.kind {
-            Kind::Eager | Kind::EagerSync | Kind::Offer => {
+            Kind::Eager | Kind::EagerSync | Kind::RequestToSend => {
                 let length = header.length;
-                if header.kind != Kind::Offer && length != (payload.len() - HEADER) as u64 {
+                if header.kind != Kind::RequestToSend && length != (payload.len() - HEADER) as u64 {
                     tracing::warn!(from = header.from, "a message of another length than it says");
                     return;
                 }
@@ -65,7 +65,7 @@ impl Engine<'_> {
                     }
                     return;
                 };
-                if header.kind == Kind::Offer && self.can_read(state, &message) {
+                if header.kind == Kind::RequestToSend && self.can_read(state, &message) {
                     state.expect(OpId(id), message);
                     return;
                 }
@@ -76,42 +76,41 @@ impl Engine<'_> {
                     op.state = arrived;
                 }
                 match header.kind {
-                    Kind::Offer => self.go(state, &header, id),
+                    Kind::RequestToSend => self.go(state, &header, id),
                     Kind::EagerSync => {
-                        let answer = Header { kind: Kind::Matched, from: self.me, ..header };
+                        let answer = Header { kind: Kind::Ack, from: self.me, ..header };
                         let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
                     }
                     _ => {}
                 }
             }
-            Kind::Piece => state.add_piece(OpId(header.ticket), payload),
-            Kind::Go => self.granted(state, &header),
-            Kind::Matched => state.matched(ticket),
-            Kind::Withdraw => {
+            Kind::Fragment => state.add_piece(OpId(header.ticket), payload),
+            Kind::ClearToSend => self.granted(state, &header),
+            Kind::Ack => state.matched(ticket),
+            Kind::CancelRequest => {
                 let is_it = |m: &Message| {
                     m.header.from == header.from
                         && m.header.ticket == header.ticket
                         && (m.header.kind == Kind::Eager) == (header.length != header.ticket)
                 };
                 let found = state.matching.withdraw(is_it).is_some();
-                let kind = if found { Kind::Withdrawn } else { Kind::TooLate };
+                let kind = if found { Kind::CancelGranted } else { Kind::CancelDenied };
                 let answer = Header { kind, from: self.me, ..header };
                 let _ = self.transmit_with(state, header.from, answer.with(&[]).into());
             }
-            Kind::Withdrawn | Kind::TooLate => {
-                if let Some(op) = state.ops.get_mut(OpId(header.length).key()) {
+            Kind::CancelGranted | Kind::CancelDenied => {
+                let id = OpId(header.length);
+                if let Some(op) = state.ops.get_mut(id.key()) {
                     op.recalled = false;
-                    if header.kind == Kind::Withdrawn {
+                    if header.kind == Kind::CancelGranted {
                         op.state = OpState::Cancelled;
                         state.buffer_free += std::mem::take(&mut op.buffered);
-                        if op.detached {
-                            state.ops.remove(OpId(header.length).key());
-                        }
                     }
                 }
+                state.drop_detached(id);
             }
             Kind::Revoke => drop(state.revoked.insert(header.key.context)),
-            Kind::Job | Kind::Ring | Kind::Way => {}
+            Kind::Job | Kind::Wake | Kind::OfferRing => {}
         }
     }
 
@@ -132,13 +131,11 @@ impl Engine<'_> {
         op.seal = None;
         op.state = OpState::Sent { to };
         state.buffer_free += std::mem::take(&mut op.buffered);
-        if op.detached {
-            state.ops.remove(ticket);
-        }
+        state.drop_detached(OpId(header.ticket));
         let step = self.piece_of(to, data.len());
         for at in (0..data.len()).step_by(step) {
             let piece = data.slice(at..data.len().min(at + step));
-            let header = self.header(Kind::Piece, key, receive, piece.len());
+            let header = self.header(Kind::Fragment, key, receive, piece.len());
             let mut payload = Payload::from(header.with(&[]));
             payload.push(piece);
             if self.transmit_with(state, to, payload).is_err() {
@@ -151,7 +148,7 @@ impl Engine<'_> {
         let bytes = payload.slice(HEADER, payload.len()).unwrap_or_default();
         match postcard::from_bytes(&bytes) {
             Ok(Order::End) => self.state.borrow_mut().ended = true,
-            Ok(Order::StillWaiting) => self.report(&Report::StillWaiting(self.reported.get())),
+            Ok(Order::StillWaiting) => self.confirm_wait(),
             Ok(Order::Agreed(agreement)) => {
                 self.state.borrow_mut().agreements.insert(agreement.key, agreement);
             }
@@ -187,9 +184,14 @@ impl State {
             op.seal = None;
             self.matched += 1;
             self.buffer_free += std::mem::take(&mut op.buffered);
-            if op.detached {
-                self.ops.remove(ticket);
-            }
+            self.drop_detached(ticket.into());
+        }
+    }
+
+    /// Drops an operation that is complete, if nobody will ask for its outcome.
+    fn drop_detached(&mut self, id: OpId) {
+        if self.ops.get(id.key()).is_some_and(|op| op.detached) && self.is_complete(id) {
+            self.ops.remove(id.key());
         }
     }
 
@@ -228,7 +230,7 @@ mod tests {
     #[test]
     fn pieces_that_are_longer_than_their_message_are_an_error_of_its_receive() {
         let key = Key { context: 0, source: 1, tag: 0 };
-        let header = Header { kind: Kind::Offer, from: 1, key, ticket: 1, length: 10 };
+        let header = Header { kind: Kind::RequestToSend, from: 1, key, ticket: 1, length: 10 };
         for lengths in [[6, 5], [11, 0]] {
             let mut state = State::new(2);
             let op = Op::new(OpState::Arriving(Arrival::coming(header)));

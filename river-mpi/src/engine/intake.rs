@@ -1,6 +1,6 @@
-//! Messages that come while a rank waits, and lie in memory shared with their sender or are coming on a connection: their
-//! data goes from there straight to where it belongs, or is kept as any other message. What needs an answer is left to
-//! [`handle`](Engine::handle).
+//! The receive fast path: while a rank waits, a message that still lies in memory shared with its sender, or is still
+//! arriving on a connection, is copied from there straight into the buffer of its receive, or kept like any other unexpected
+//! message. Whatever needs an answer is left to [`handle`](Engine::handle).
 
 use river_core::{Arriving, Intake, Payload};
 
@@ -8,8 +8,8 @@ use super::arrival::{Arrival, Message};
 use super::{Ask, Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 
-/// A blocking receive: it is posted last, so that everything that was posted before comes first, and needs no place in
-/// the queue.
+/// A blocking receive. It is always the receive that was posted last, so every posted receive has precedence over it, and it
+/// needs no place in the posted queue.
 pub(super) struct Hook<'a> {
     pub(super) ask: &'a Ask,
     /// Where the data goes if it has room for it.
@@ -103,8 +103,9 @@ impl Incoming for Arriving<'_> {
 }
 
 impl State {
-    /// A whole message that is coming. It is matched when it is there: if that takes long, it comes later as any other one. So
-    /// only the receive may show its memory that gets it even then: one that names its source.
+    /// A message of which only the beginning has arrived. It is matched when it is complete; if that takes too long, it is
+    /// delivered later like any other message, and a message from another rank may be matched before it. So it may be copied
+    /// only into the buffer of a receive that will get it even then: one that names its source.
     fn take_coming(
         &mut self,
         header: Header,
@@ -163,9 +164,9 @@ impl Engine<'_> {
         let intake = match header.kind {
             Kind::Eager if whole && !arriving.is_here() => state.take_coming(header, arriving, hook, landing),
             Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
-            Kind::Piece => self.take_piece(state, OpId(header.ticket), arriving, landing),
-            Kind::Offer if arriving.is_here() => self.take_offer(state, header, arriving, hook),
-            Kind::Matched if arriving.is_here() => {
+            Kind::Fragment => self.take_piece(state, OpId(header.ticket), arriving, landing),
+            Kind::RequestToSend if arriving.is_here() => self.take_offer(state, header, arriving, hook),
+            Kind::Ack if arriving.is_here() => {
                 state.matched(OpId(header.ticket).key());
                 Intake::Done
             }

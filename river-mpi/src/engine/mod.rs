@@ -1,28 +1,29 @@
 //! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
 //! thread, whenever that is in an operation; there is no other thread.
 //!
-//! A message of up to [`EAGER`] bytes travels at once: the *eager* protocol. A longer one is *offered*, the *rendezvous*
-//! protocol: when a receive matches it, the receiver reads it from the sender's memory ([`single`]; within a process, while the
-//! sender waits, by itself: [`crate::lend`]), or says *go*, and then it comes in pieces that stay in the cache while they are
-//! copied out and in again. A blocking send copies its pieces straight from the caller's slice, a blocking receive straight
-//! into it; so nobody holds a large message that is not wanted yet. A slice that a request borrows is sent from where it lies
-//! as well, if its owner waits for that request when it is wanted; otherwise the engine makes a copy.
+//! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered*: the *rendezvous*
+//! protocol. When a receive matches the offer, the receiver either reads the data straight from the sender's memory
+//! ([`cma`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or answers *go*, and
+//! the data follows in pieces that are still cached when they are copied out. A blocking send copies its pieces straight from
+//! the caller's slice, and a blocking receive straight into it, so nobody buffers a large message before it is wanted. A slice
+//! borrowed by a request is also sent from where it lies, if its owner is waiting for that request when the receiver asks for
+//! it; otherwise the engine makes a copy.
 
-mod across;
 mod arrival;
 mod background;
-mod beside;
+mod cma;
+mod describe;
 mod handle;
 mod intake;
+mod local;
 mod op;
 mod ops;
 mod receive;
 mod safepoint;
 mod send;
-mod single;
+mod shm;
 mod survive;
 mod wait;
-mod words;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,16 +35,16 @@ use river_core::{Channel, Down, Envelope, Payload, Selector, SendError, Span, Vr
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::{DefaultKey, SlotMap};
 
-use across::Across;
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
-use beside::Beside;
 pub(crate) use intake::Landing;
+use local::Local;
 use op::{Op, OpState};
 pub(crate) use op::{OpId, Outcome, Sending};
 pub(crate) use safepoint::Kept;
 use send::Hurry;
+use shm::Shm;
 
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
@@ -72,21 +73,21 @@ fn label(envelope: &Envelope) -> Option<String> {
     Some(format!("{kind:?}, tag {}", key.tag))
 }
 
-/// Up to so many bytes a message is sent without asking.
+/// Messages of up to this many bytes are sent eagerly.
 pub(crate) const EAGER: usize = 64 << 10;
-/// The same where the receiver can read the sender's memory: what it costs to say so is less than a second copy.
-pub(crate) const EAGER_NEAR: usize = 8 << 10;
-/// The same within a process, where that costs no call of the kernel.
-const EAGER_BESIDE: usize = 4 << 10;
-/// Up to so many bytes it costs less to copy data behind its header than to send them as two parts.
+/// The same if the receiver can read the sender's memory: an offer then costs less than a second copy.
+pub(crate) const EAGER_SHM: usize = 8 << 10;
+/// The same within a process, where reading that memory takes no system call.
+const EAGER_LOCAL: usize = 4 << 10;
+/// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
-/// A longer one comes in pieces, with their headers, as long as the link moves best, but not longer than this: two are in
-/// a second-level cache of any core.
+/// A longer message is sent in pieces of the length that suits the link best, header included, but no longer than this, so
+/// that two of them fit into a second-level cache.
 const PIECE: usize = 128 << 10;
 /// Pieces are multiples of this, so that all of them lie alike in memory.
 const GRAIN: usize = 4 << 10;
-/// A message comes in so many pieces at least, if they are not too short then: the first is copied out while the second
-/// is copied in.
+/// A message is cut into at least this many pieces, unless they became too short: one is copied out while the next is copied
+/// in.
 const PIECES: usize = 4;
 
 /// How a send completes (MPI 1.3, section 3.4).
@@ -147,11 +148,11 @@ struct State {
     ops: SlotMap<DefaultKey, Op>,
     sent: Vec<u64>,
     received: Vec<u64>,
-    /// The sum of those: who sees it unchanged has missed nothing.
+    /// Their sum: while it is unchanged, nothing has arrived.
     arrivals: u64,
     watched: Vec<bool>,
     gone: FxHashMap<u32, Gone>,
-    /// Failures that wildcard receives go on in spite of.
+    /// Failures that the program has acknowledged, so that wildcard receives ignore them.
     acknowledged: FxHashSet<u32>,
     revoked: FxHashSet<u32>,
     /// Contexts in which a collective operation has failed here: nobody may ever want what was offered in it.
@@ -181,11 +182,11 @@ pub(crate) struct Engine<'v> {
     ranks: Vec<VrId>,
     places: Vec<Place>,
     /// The ranks in the same process.
-    near: Vec<bool>,
+    is_local: Vec<bool>,
     /// The way to them, if there are any others.
-    beside: Option<Beside>,
+    local: Option<Local>,
     /// The way to other processes of this machine, if there are any.
-    across: Option<Across>,
+    shm: Option<Shm>,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
     /// How many times in a row it has begun to look without a look at the link.
@@ -200,8 +201,8 @@ pub(crate) struct Engine<'v> {
     state: RefCell<State>,
     /// The collective operation that it was in last.
     operation: Cell<&'static str>,
-    /// The number of the wait that was reported, while it lasts.
-    reported: Cell<Option<u64>>,
+    /// The wait that was reported, while it lasts: its number, and the ranks that could end it.
+    reported: RefCell<Option<(u64, Vec<u32>)>>,
     reports: Cell<u64>,
     next_context: Cell<u32>,
     /// What this rank is made of; none in tests, whose ranks are threads.
@@ -219,24 +220,24 @@ impl<'v> Engine<'v> {
         describe(vr);
         let by_id = (0..).zip(&ranks).map(|(rank, &id)| (id, rank)).collect();
         let state = State::new(ranks.len());
-        let near = places.iter().map(|place| place.host == places[me as usize].host).collect();
+        let is_local = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
         // A record has to have everything that is received, and a trace should.
         let by_mailbox = vr.is_recoverable() || vr.is_traced();
         let here = places.iter().filter(|place| place.machine == places[me as usize].machine).count();
         let at_once = here <= available_parallelism().map_or(1, usize::from);
         vr.expect_own_core(at_once);
-        let beside = if by_mailbox { None } else { Beside::new(&ranks, me, &places, at_once) };
-        let across = if by_mailbox { None } else { Across::new(me, &places, at_once) };
+        let local = if by_mailbox { None } else { Local::new(&ranks, me, &places, at_once) };
+        let shm = if by_mailbox { None } else { Shm::new(me, &places, at_once) };
         let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
             me,
             ranks,
             places,
-            near,
-            beside,
-            across,
+            is_local,
+            local,
+            shm,
             at_once,
             deaf: Cell::new(0),
             hurry,
@@ -246,7 +247,7 @@ impl<'v> Engine<'v> {
             by_id,
             state: RefCell::new(state),
             operation: Cell::new("a collective operation"),
-            reported: Cell::new(None),
+            reported: RefCell::default(),
             reports: Cell::new(0),
             next_context: Cell::new(2),
             life: None,
@@ -327,10 +328,10 @@ impl<'v> Engine<'v> {
 
     /// Up to so many bytes a message to that rank is sent without asking.
     fn eager(&self, to: u32) -> usize {
-        if self.beside(to).is_some() {
-            EAGER_BESIDE
+        if self.local(to).is_some() {
+            EAGER_LOCAL
         } else if self.shares_memory(to) {
-            EAGER_NEAR
+            EAGER_SHM
         } else {
             EAGER
         }
@@ -345,7 +346,7 @@ impl<'v> Engine<'v> {
         let Err(payload) = self.pass(to, payload) else { return Ok(()) };
         if payload.head().len() == payload.len()
             && let Some((header, data)) = payload.head().split_first_chunk()
-            && self.pass_across(state, to, header, data)?
+            && self.send_by_shm(state, to, header, data)?
         {
             return Ok(());
         }
@@ -371,10 +372,10 @@ impl<'v> Engine<'v> {
     fn transmit_parts(&self, state: &mut State, to: u32, header: &Header, data: &[u8]) -> Result {
         let header = header.encode();
         state.depart(to)?;
-        if self.pass_slice(to, &header, data) || self.pass_across(state, to, &header, data)? {
+        if self.pass_slice(to, &header, data) || self.send_by_shm(state, to, &header, data)? {
             return Ok(());
         }
-        if self.near[to as usize] {
+        if self.is_local[to as usize] {
             let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, self.pool.join(&header, data));
             return sent.map_err(|error| state.not_sent(to, error));
         }

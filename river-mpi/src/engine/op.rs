@@ -5,11 +5,11 @@ use slotmap::{DefaultKey, Key as _, KeyData};
 
 use super::Ask;
 use super::arrival::{Arrival, Message};
-use super::single::Seal;
+use super::cma::Seal;
 use crate::header::Receipt;
 use crate::matching::Key;
 
-/// Names an operation that is under way: its place among all of them. It may come from elsewhere, so it may name none.
+/// Identifies a pending operation: its key in `State::ops`. It may come from another rank, so it may be stale or invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OpId(pub(super) u64);
 
@@ -69,7 +69,7 @@ pub(super) struct Op {
     pub(super) torn: bool,
 }
 
-/// Every message is put into one and taken out of one: so it should be copied by a few instructions.
+/// Every message passes through one, so it must be cheap to move.
 const _: () = assert!(size_of::<Op>() <= 128);
 
 impl Op {
@@ -103,7 +103,7 @@ pub(super) enum OpState {
     Arrived(Arrival),
     /// Its message came in one piece, and is in the memory that the caller showed when he waited.
     Landed(Receipt),
-    /// Waits for [`Kind::Go`]; without data, the caller will send the pieces.
+    /// Waits for [`Kind::ClearToSend`]; without data, the caller will send the pieces.
     Offered {
         to: u32,
         key: Key,
@@ -119,7 +119,7 @@ pub(super) enum OpState {
     Granted {
         receive: u64,
     },
-    /// Waits for [`Kind::Matched`].
+    /// Waits for [`Kind::Ack`].
     Unmatched {
         to: u32,
         key: Key,

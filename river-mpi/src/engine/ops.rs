@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::words::What;
+use super::describe::WaitReason;
 use super::{ALL, Engine, Landing, Op, OpId, OpState, Outcome, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind, Receipt};
@@ -22,14 +22,14 @@ impl Engine<'_> {
     }
 
     /// Looks at everything that has arrived, and takes in what was offered. Does not block.
-    pub(crate) fn pump(&self) -> Result {
-        let result = self.bring_in();
-        self.move_due(None);
+    pub(crate) fn progress(&self) -> Result {
+        let result = self.poll_all();
+        self.run_due(None);
         result
     }
 
     /// Looks at everything that has arrived. Does not block.
-    pub(crate) fn bring_in(&self) -> Result {
+    pub(crate) fn poll_all(&self) -> Result {
         loop {
             match self.vr.try_receive_where(ALL, |_| true) {
                 Ok(Some(envelope)) => self.handle(envelope, None),
@@ -37,7 +37,7 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error)?,
             }
         }
-        while self.take_beside(&mut None, &mut None) {}
+        while self.poll_local(&mut None, &mut None) {}
         self.advance_background();
         if self.state.borrow().ended { Err(MpiError::Stopped) } else { Ok(()) }
     }
@@ -82,7 +82,7 @@ impl Engine<'_> {
 
     /// Waits until one of them is complete, or can never be.
     pub(crate) fn wait_for(&self, ops: &[OpId]) -> Result {
-        self.pump()?;
+        self.progress()?;
         self.wait_landing(ops, None)
     }
 
@@ -98,7 +98,7 @@ impl Engine<'_> {
                 self.failure(op)?;
             }
             let whom = self.needed_by(ops);
-            self.block(What::Ops(ops), &whom, None, reborrow(&mut landing))?;
+            self.block(WaitReason::Ops(ops), &whom, None, reborrow(&mut landing))?;
         }
     }
 
@@ -183,7 +183,9 @@ impl Engine<'_> {
                 }
                 (op.lent, op.detached) = (false, true);
             }
-            OpState::Arriving(_) | OpState::Offered { .. } => op.detached = true,
+            // What answers these names them. Removed now, another operation might have their name after a safepoint.
+            _ if op.recalled => op.detached = true,
+            OpState::Arriving(_) | OpState::Offered { .. } | OpState::Unmatched { .. } => op.detached = true,
             OpState::Arrived(arrival) => {
                 if arrival.len() > 0 {
                     tracing::debug!(
@@ -199,7 +201,7 @@ impl Engine<'_> {
 
     /// Asks for an operation to be cancelled. It completes afterwards either way, cancelled or not.
     pub(crate) fn cancel(&self, id: OpId) -> Result {
-        self.pump()?;
+        self.progress()?;
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         let Some(op) = state.ops.get_mut(id.key()) else { return Ok(()) };
@@ -224,7 +226,7 @@ impl Engine<'_> {
 
     /// The same for a message that is gone: the operation that finds out.
     pub(crate) fn recall(&self, to: u32, ticket: u64) -> Result<OpId> {
-        self.pump()?;
+        self.progress()?;
         let op = self.add(OpState::Sent { to });
         let state = &mut *self.state.borrow_mut();
         if let Some(op) = state.ops.get_mut(op.key()) {
@@ -236,7 +238,7 @@ impl Engine<'_> {
 
     fn withdraw(&self, state: &mut State, to: u32, ticket: u64, op: OpId) -> Result {
         let key = Key { context: 0, source: 0, tag: 0 };
-        let header = Header { length: op.0, ..self.header(Kind::Withdraw, key, ticket, 0) };
+        let header = Header { length: op.0, ..self.header(Kind::CancelRequest, key, ticket, 0) };
         self.transmit_with(state, to, header.with(&[]).into())
     }
 }

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use super::arrival::{Arrival, Message};
+use super::describe::WaitReason;
 use super::intake::{Got, Hook, Landing, One};
-use super::words::What;
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
 use crate::error::{MpiError, Result};
 use crate::header::{Header, Kind};
-use crate::matching::Pattern;
+use crate::matching::{Key, Pattern};
 
 impl Engine<'_> {
     /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
@@ -19,7 +19,7 @@ impl Engine<'_> {
         };
         let header = message.header;
         let mut fits = out.filter(|out| out.len() as u64 >= header.length);
-        if header.kind != Kind::Offer {
+        if header.kind != Kind::RequestToSend {
             let arrival = Arrival::new(message);
             let Some(out) = fits else { return Ok((header, Some(arrival))) };
             arrival.copy_to(out);
@@ -65,7 +65,7 @@ impl Engine<'_> {
             };
             self.check(context)?;
             let landing = out.as_mut().map(|out| -> &mut dyn Landing { out });
-            self.block(What::Ops(&[op]), Sources::One(from).as_slice(), None, landing)?;
+            self.block(WaitReason::Ops(&[op]), Sources::One(from).as_slice(), None, landing)?;
         }
     }
 
@@ -74,11 +74,11 @@ impl Engine<'_> {
         let mut hook = Hook { ask, out, got: None };
         loop {
             // What goes on in the background may have brought it in.
-            let found = self.state.borrow_mut().matching.take(&ask.pattern);
+            let found = self.find(ask)?;
             if let Some((_, message)) = found {
                 hook.got = Some(Got::Message(message));
             } else {
-                self.block(What::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
+                self.block(WaitReason::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
             }
             match hook.got {
                 Some(Got::Message(message)) => {
@@ -89,6 +89,14 @@ impl Engine<'_> {
                 None => {}
             }
         }
+    }
+
+    /// Takes the earliest message that matches, if one is here.
+    #[inline]
+    fn find(&self, ask: &Ask) -> Result<Option<(Key, Message)>> {
+        let mut state = self.state.borrow_mut();
+        state.refuse(Some(ask.pattern.context))?;
+        Ok(state.matching.take(&ask.pattern))
     }
 
     /// Posts a receive.
@@ -110,7 +118,7 @@ impl Engine<'_> {
 
     /// Begins to receive a message that was matched when it was looked for.
     pub(super) fn accept(&self, message: Message) -> OpId {
-        let offer = (message.header.kind == Kind::Offer).then_some(message.header);
+        let offer = (message.header.kind == Kind::RequestToSend).then_some(message.header);
         if offer.is_some() && self.can_read(&self.state.borrow(), &message) {
             let op = self.add(OpState::Due(Box::new(message)));
             self.state.borrow_mut().due.push(op);
@@ -126,7 +134,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn go(&self, state: &mut State, offer: &Header, receive: u64) {
-        let header = Header { kind: Kind::Go, from: self.me, length: receive, ..*offer };
+        let header = Header { kind: Kind::ClearToSend, from: self.me, length: receive, ..*offer };
         // If the sender is dead, the wait for the pieces says so.
         let _ = self.transmit_with(state, offer.from, header.with(&[]).into());
     }
@@ -134,22 +142,23 @@ impl Engine<'_> {
     /// Tells the sender of a synchronous message that it was matched.
     pub(super) fn acknowledge(&self, message: &Message) {
         if message.header.kind == Kind::EagerSync {
-            let header = Header { kind: Kind::Matched, from: self.me, ..message.header };
+            let header = Header { kind: Kind::Ack, from: self.me, ..message.header };
             let _ = self.transmit(message.header.from, header.with(&[]));
         }
     }
 
     /// The earliest message that matches, if it has come.
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
-        self.pump()?;
-        let Some((_, message)) = self.state.borrow_mut().matching.take(&ask.pattern) else {
+        self.progress()?;
+        let found = self.find(ask).map_err(|error| self.while_asking(ask, error))?;
+        let Some((_, message)) = found else {
             let sources = ask.sources.as_slice();
             // Who asks again and again has to hear of failures, too.
             self.watch(sources);
             let checked = self.check_wait(sources, Some(ask));
             return checked.map(|()| None).map_err(|error| self.while_asking(ask, error));
         };
-        if message.header.kind == Kind::Offer {
+        if message.header.kind == Kind::RequestToSend {
             let from = message.header.from;
             let op = self.accept(message);
             self.read_due(None);
@@ -181,7 +190,8 @@ impl Engine<'_> {
 
     /// Looks for a message without taking it: who sent it, its tag and length.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
-        self.pump()?;
+        self.progress()?;
+        self.check(ask.pattern.context)?;
         let found = self.state.borrow_mut().matching.peek(&ask.pattern).map(|(_, message)| message.header);
         if found.is_none() {
             // As in `try_receive`.
@@ -189,7 +199,6 @@ impl Engine<'_> {
             let checked = self.state.borrow().check_failed(ask.sources.as_slice());
             checked.map_err(|error| self.while_asking(ask, error))?;
         }
-        self.check(ask.pattern.context)?;
         Ok(found)
     }
 
@@ -200,7 +209,7 @@ impl Engine<'_> {
                 return Ok(header);
             }
             let mut hook = Hook { ask, out: None, got: None };
-            self.block(What::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
+            self.block(WaitReason::Ops(&[]), ask.sources.as_slice(), Some(&mut hook), None)?;
             if let Some(Got::Message(message)) = hook.got {
                 let header = message.header;
                 self.state.borrow_mut().matching.keep(header.key, message);

@@ -1,4 +1,4 @@
-//! What of a rank's engine outlives a safepoint: messages that came before somebody wanted them, and who has ended.
+//! The part of a rank's engine that survives a safepoint: unexpected messages, and which ranks have ended.
 
 use serde::{Deserialize, Serialize};
 use slotmap::SlotMap;
@@ -26,7 +26,10 @@ impl Engine<'_> {
     pub(crate) fn keep(&self) -> Result<Kept> {
         let mut state = self.state.borrow_mut();
         let busy = [
-            (!state.ops.is_empty(), "requests are pending: complete or cancel them first"),
+            (
+                !state.ops.is_empty(),
+                "requests are pending, or sends whose requests were dropped: complete or cancel them first",
+            ),
             (self.has_background(), "a collective operation is under way: complete it first"),
             (self.next_context() > 2, "the job has more communicators than the world, which would be lost"),
             (state.buffer_size > 0, "a buffer is attached: detach it first"),

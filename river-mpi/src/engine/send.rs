@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use river_core::Payload;
 
-use super::single::Seal;
+use super::cma::Seal;
 use super::{Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECES, Sending};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
@@ -17,13 +17,13 @@ use crate::matching::Key;
 const COPIED: u64 = 8;
 /// How long it takes about until an answer comes.
 const ANSWER: Duration = Duration::from_micros(5);
-/// How long a reader of what was lent to it is waited for besides, who may have something else to do before.
+/// How much longer a rank waits for the reader of lent memory, which may have other work to do first.
 const PEACE: Duration = Duration::from_micros(50);
-/// Who waits for readers does not stay awake for longer than this.
+/// A rank that waits for readers polls no longer than this before it sleeps.
 const AWAKE: Duration = Duration::from_millis(1);
-/// Of a shorter one a copy is made in less time than it takes to ask.
+/// A shorter slice is copied in less time than it takes to ask the receiver.
 const WORTH_WAITING: usize = 256 << 10;
-/// The most slices in a row that are copied without another look whether the receiver waits for them.
+/// At most this many slices in a row are copied without checking again whether the receiver is waiting for them.
 const MOST: u8 = 128;
 
 /// How long it takes about until somebody who waits for data has read it, if that is soon.
@@ -31,8 +31,8 @@ fn reading_time(len: usize) -> Duration {
     (ANSWER + Duration::from_nanos(len as u64 / COPIED)).min(AWAKE)
 }
 
-/// Whether it pays to wait for a moment until somebody wants a slice: who is not there when he is waited for will most likely
-/// not be there for the next ones.
+/// Whether it pays to wait a moment for the receiver to ask for a slice. A receiver that did not come in time will most
+/// likely not come in time for the next slices either: after a wait in vain they are copied at once, twice as many each time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hurry {
     /// How many more are not waited for.
@@ -56,8 +56,8 @@ impl Hurry {
 }
 
 impl Engine<'_> {
-    /// How long it takes about until others have read what these operations offer them: to sleep for less than that, and to be
-    /// woken, would keep the reader from its work.
+    /// About how long the receivers need to read what these operations offer them. It is not worth sleeping for less than that:
+    /// waking this rank up would interrupt the reader.
     pub(super) fn time_to_read(&self, ops: &[OpId]) -> Duration {
         let state = self.state.borrow();
         let exposed = ops.iter().filter_map(|op| {
@@ -85,7 +85,7 @@ impl Engine<'_> {
                 self.announce(op, to, key, data.len())?;
                 if self.exposes(to, data.len()) {
                     // Longer than others wait before they sleep, as it may take longer to read.
-                    self.linger(op, reading_time(data.len()));
+                    self.spin_until(op, reading_time(data.len()));
                 }
             }
             let outcome = if self.is_complete(op) { Ok(()) } else { self.wait_for(&[op]) };
@@ -103,7 +103,7 @@ impl Engine<'_> {
 
     fn send_pieces(&self, to: u32, key: Key, receive: u64, data: &[u8]) -> Result {
         data.chunks(self.piece_of(to, data.len())).try_for_each(|piece| {
-            self.transmit_slice(to, &self.header(Kind::Piece, key, receive, piece.len()), piece)
+            self.transmit_slice(to, &self.header(Kind::Fragment, key, receive, piece.len()), piece)
         })
     }
 
@@ -124,7 +124,7 @@ impl Engine<'_> {
                 return self.isend(to, key, self.pool.join(&[], data), mode);
             }
             let op = self.offer(to, key, data, None, 0)?;
-            self.show([(op, data)], || self.linger(op, reading_time(data.len())));
+            self.show([(op, data)], || self.spin_until(op, reading_time(data.len())));
             let mut state = self.state.borrow_mut();
             let Some(sending) = state.ops.get_mut(op.key()) else { return Ok(Sending::UnderWay(op)) };
             hurry.set(hurry.get().after(!matches!(sending.state, OpState::Offered { .. })));
@@ -154,8 +154,9 @@ impl Engine<'_> {
 
     /// A standard send of a short message. `None`: it is not one, or cannot be sent, and who tries again is told why.
     ///
-    /// Its result is returned in registers. Whatever is copied after a send, and was just written in parts, as results are that
-    /// may be errors, waits until the other core has given up the line that the message was written to.
+    /// Its result is returned in registers. A larger result, such as one that may be an error, is written in parts and then
+    /// copied; right after a send that copy stalls until the store buffer has drained, that is, until the receiver's core has
+    /// given up the cache line of the message.
     #[inline]
     pub(crate) fn send_at_once(&self, to: u32, key: Key, data: &[u8]) -> Option<Sending> {
         if data.len() > self.eager(to) {
@@ -244,10 +245,10 @@ impl Engine<'_> {
         let Some(len) = len else { return true };
         if patiently {
             // Its reader may have to read what others have offered before.
-            self.linger(op, PEACE + 16 * reading_time(len));
+            self.spin_until(op, PEACE + 16 * reading_time(len));
         } else {
             // What is wrong is found out by who waits for something.
-            let _ = self.bring_in();
+            let _ = self.poll_all();
             self.send_wanted(None);
         }
         let read = self.take(op).is_some();
@@ -312,7 +313,7 @@ impl Engine<'_> {
             }
             return self.isend_slice(to, key, data, Mode::Standard);
         }
-        self.pump()?;
+        self.progress()?;
         {
             let mut state = self.state.borrow_mut();
             if data.len() > state.buffer_free {
@@ -418,7 +419,7 @@ impl Engine<'_> {
 
     /// Tells the receiver of an offer, which is forgotten if that cannot be told.
     fn announce(&self, op: OpId, to: u32, key: Key, len: usize) -> Result {
-        let header = self.header(Kind::Offer, key, op.0, len);
+        let header = self.header(Kind::RequestToSend, key, op.0, len);
         let exposure = {
             let state = self.state.borrow();
             let seal = state.ops.get(op.key()).and_then(|op| op.seal.as_ref());

@@ -1,7 +1,7 @@
-//! What a program does about failures that it handles itself.
+//! Failure mitigation: revoke, acknowledge and agree.
 
 use super::Engine;
-use super::words::What;
+use super::describe::WaitReason;
 use crate::error::Result;
 use crate::header::Kind;
 use crate::job::{Agreement, AgreementKey, Proposal, Report};
@@ -37,11 +37,11 @@ impl Engine<'_> {
     pub(crate) fn agree(&self, key: AgreementKey, members: &[u32], proposal: Proposal) -> Result<Agreement> {
         self.report(&Report::Agree { key, members: members.to_vec(), proposal });
         loop {
-            self.pump()?;
+            self.progress()?;
             if let Some(agreement) = self.state.borrow_mut().agreements.remove(&key) {
                 return Ok(agreement);
             }
-            self.block(What::Agreement, &[], None, None)?;
+            self.block(WaitReason::Agreement, &[], None, None)?;
         }
     }
 }

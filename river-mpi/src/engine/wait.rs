@@ -5,35 +5,35 @@ use std::time::{Duration, Instant};
 
 use river_core::{Channel, Down, Envelope, Intake, RecvError, Selector};
 
+use super::describe::WaitReason;
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
-use super::words::What;
 use super::{ALL, Ask, Engine, Gone, LANE, OpId, REPORTS, State};
 use crate::error::{MpiError, Result};
 use crate::job::{Report, Waiting};
 
-/// Nothing is ever sent on this channel: to receive on it is to ask whether somebody is dead.
+/// Nothing is ever sent on this channel: receiving on it only asks whether the named VR is dead.
 pub(super) const DEATHS: Channel = Channel::named("mpi.deaths");
-/// Nobody sleeps who waits no longer than this.
+/// A wait this short never parks the thread.
 const BREATH: Duration = Duration::from_micros(20);
-/// After so long what others have written before can be seen.
+/// After this long, every earlier store of another core is visible.
 const MOMENT: Duration = Duration::from_millis(1);
-/// After so long a rank tells the supervisor what it waits for.
+/// After this long, a rank reports to the supervisor what it waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Engine<'_> {
-    /// Waits until something has come and handles it. The hook asks for what this rank waits for, or else it
-    /// is `what`; `whom` are the ranks that could end the wait.
+    /// Waits until something arrives, and handles it. This rank waits for what `hook` asks for or, without a hook, for `what`
+    /// (which only describes it); `whom` are the ranks that could end the wait.
     pub(super) fn block(
         &self,
-        what: What<'_>,
+        what: WaitReason<'_>,
         whom: &[u32],
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> Result {
         // Both, as the first may have brought in that something is wanted.
         let news = self.advance_background();
-        if self.has_due() && self.move_due(reborrow(&mut landing)) || news {
+        if self.has_due() && self.run_due(reborrow(&mut landing)) || news {
             return Ok(());
         }
         if !self.state.borrow().is_calm() {
@@ -45,7 +45,7 @@ impl Engine<'_> {
                 Ok(None) => {}
                 Err(error) => return self.trouble(error),
             }
-            if self.take_beside(&mut hook, &mut landing) {
+            if self.poll_local(&mut hook, &mut landing) {
                 return Ok(());
             }
             let ask = hook.as_ref().map(|hook| hook.ask);
@@ -61,7 +61,7 @@ impl Engine<'_> {
                     return Ok(());
                 }
                 let text = self.describe(hook.as_ref().map(|hook| hook.ask), what);
-                self.wait_on(text, hook)
+                self.wait_on(text, whom, hook)
             }
             Err(error) => self.trouble(error),
             Ok(()) => Ok(()),
@@ -74,7 +74,7 @@ impl Engine<'_> {
     }
 
     /// Reads what was offered, and sends what is wanted. True: there was some.
-    pub(super) fn move_due(&self, mut landing: Option<&mut dyn Landing>) -> bool {
+    pub(super) fn run_due(&self, mut landing: Option<&mut dyn Landing>) -> bool {
         let read = self.read_due(reborrow(&mut landing));
         self.send_wanted(landing.as_deref()) || read
     }
@@ -88,12 +88,12 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> std::result::Result<(), RecvError> {
-        let is_beside = |&rank: &u32| {
-            self.near[rank as usize] || self.across.as_ref().is_some_and(|across| across.is_open(rank))
+        let is_polled = |&rank: &u32| {
+            self.is_local[rank as usize] || self.shm.as_ref().is_some_and(|shm| shm.is_open(rank))
         };
-        if whom.iter().any(is_beside) {
-            let for_others = whom.iter().any(|&rank| !self.near[rank as usize]);
-            if self.look_beside((patience, awake), for_others, &mut hook, &mut landing)? {
+        if whom.iter().any(is_polled) {
+            let for_others = whom.iter().any(|&rank| !self.is_local[rank as usize]);
+            if self.spin((patience, awake), for_others, &mut hook, &mut landing)? {
                 return Ok(());
             }
         } else if !awake.is_zero() {
@@ -122,7 +122,7 @@ impl Engine<'_> {
         let mut result = self.receive_arriving(moment, hook, landing);
         if moment < patience && matches!(result, Err(RecvError::Timeout { .. })) {
             // Who sent at the moment when this rank fell asleep did not see that.
-            if self.take_beside(hook, landing) {
+            if self.poll_local(hook, landing) {
                 result = Ok(None);
             } else {
                 result = self.receive_arriving(patience - moment, hook, landing);
@@ -136,7 +136,7 @@ impl Engine<'_> {
     }
 
     /// Looks once for what has come by the link, and handles it. True: there was something.
-    pub(super) fn glance(
+    pub(super) fn poll_link(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
@@ -165,9 +165,9 @@ impl Engine<'_> {
         })
     }
 
-    /// Waits for a moment, after which what others have written before it can be seen, or until `look` finds something, which is
-    /// asked whenever a message comes and at last.
-    pub(crate) fn doze<R>(&self, mut look: impl FnMut() -> Option<R>) -> Result<Option<R>> {
+    /// Waits for [`MOMENT`], after which every earlier store of another core is visible, or until `look` finds something. `look`
+    /// is called whenever a message has arrived, and once at the end.
+    pub(crate) fn sleep_briefly<R>(&self, mut look: impl FnMut() -> Option<R>) -> Result<Option<R>> {
         let start = Instant::now();
         loop {
             let left = MOMENT.saturating_sub(start.elapsed());
@@ -176,7 +176,7 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error)?,
             }
             // What others need of this rank meanwhile.
-            self.move_due(None);
+            self.run_due(None);
             self.advance_background();
             let found = look();
             if found.is_some() || left.is_zero() {
@@ -185,8 +185,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Waits for an operation, without sleep, but only until nothing that was sent has been taken for about so long.
-    pub(super) fn linger(&self, op: OpId, patience: Duration) {
+    /// Polls for the completion of an operation; gives up when no receiver has taken anything from this rank for `patience`.
+    pub(super) fn spin_until(&self, op: OpId, patience: Duration) {
         self.look_for(op, patience);
         self.send_wanted(None);
     }
@@ -216,10 +216,10 @@ impl Engine<'_> {
     }
 
     /// Goes on waiting after this rank's patience has ended, having told the supervisor.
-    fn wait_on(&self, what: String, mut hook: Option<&mut Hook<'_>>) -> Result {
+    fn wait_on(&self, what: String, whom: &[u32], mut hook: Option<&mut Hook<'_>>) -> Result {
         let number = self.reports.get() + 1;
         self.reports.set(number);
-        self.reported.set(Some(number));
+        *self.reported.borrow_mut() = Some((number, whom.to_vec()));
         {
             let state = self.state.borrow();
             let (sent, received) = (state.sent.clone(), state.received.clone());
@@ -238,8 +238,19 @@ impl Engine<'_> {
                 Err(error) => break self.trouble(error),
             }
         };
-        self.reported.set(None);
+        *self.reported.borrow_mut() = None;
         result
+    }
+
+    /// Tells the supervisor, which has asked, whether this rank is still in the wait that it has reported.
+    pub(super) fn confirm_wait(&self) {
+        let reported = self.reported.borrow();
+        let (number, on) = reported.as_ref().map_or((None, Vec::new()), |(number, whom)| {
+            let state = self.state.borrow();
+            let lives = |rank: &&u32| **rank != self.me && !state.gone.contains_key(rank);
+            (Some(*number), whom.iter().filter(lives).copied().collect())
+        });
+        self.report(&Report::StillWaiting { number, on });
     }
 
     pub(super) fn check_wait(&self, whom: &[u32], ask: Option<&Ask>) -> Result {
@@ -287,7 +298,7 @@ impl Engine<'_> {
         match error {
             RecvError::Down(down) => {
                 // First all that it had sent.
-                while self.take_beside(&mut None, &mut None) {}
+                while self.poll_local(&mut None, &mut None) {}
                 match self.by_id.get(&down.who) {
                     Some(&rank) => drop(self.state.borrow_mut().bury(rank, &down)),
                     None => tracing::debug!(%down, "somebody who is no rank is gone"),

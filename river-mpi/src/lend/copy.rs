@@ -1,8 +1,8 @@
-//! A long copy that its reader makes together with who lends the slice, if that has nothing else to do but wait for it: two
-//! processors move twice as much as one.
+//! A long copy that the reader and the lender of a slice make together, if the lender has nothing to do but wait for it: two
+//! cores copy twice as fast as one.
 //!
-//! The reader leads. Both take the next part that nobody has taken, until there is none; then the reader waits until all
-//! that were taken are copied.
+//! The reader leads. Both claim one unclaimed part after the other and copy it, until none is left; then the reader waits
+//! until every claimed part has been copied.
 
 // See the header of the parent module.
 #![allow(unsafe_code)]

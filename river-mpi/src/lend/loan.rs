@@ -1,13 +1,13 @@
 //! Memory of which parts are lent to other threads: how a long message within a process is moved with one copy, or
 //! combined straight out of its sender's buffer.
 //!
-//! A [`Region`] is a buffer of the rank that carries a plan out. A message out of it may be a [`Loan`]: where the bytes
-//! are, instead of the bytes. The receiver reads them there. Before a part that is lent is written, and before the
-//! region ends, the loan is *settled*: it was read, or the bytes are copied and the loan is of the copy from then on. So a
-//! sender never depends on its receiver, just as if it had sent a copy at once, and a plan need not know of loans.
+//! A [`Region`] is a buffer of a rank that is executing a plan. Instead of the bytes, a message may carry a [`Loan`], which
+//! says where in the region they are; the receiver reads them there. Before a lent part is overwritten, and before the region
+//! ends, the loan is *settled*: either it has been read, or the owner copies the bytes, and the loan refers to the copy from
+//! then on. So a sender never depends on its receiver, just as if it had sent a copy, and plans need not know about loans.
 //!
-//! To settle means to wait for a reader that has begun, and to help it with a long copy. So a reader must first settle everything
-//! that it will write to; otherwise two ranks that combine each other's vectors would wait for each other.
+//! Settling a loan waits for a reader that has begun, and helps it with a long copy. So a rank must settle everything that
+//! it is going to overwrite before it begins to read; otherwise two ranks that combine each other's vectors would deadlock.
 //!
 //! ```text
 //!           reader            reader

@@ -1,14 +1,14 @@
-//! Memory that a rank lends to another one: the one place in this crate where threads share memory that the compiler cannot
-//! see to be shared.
+//! Memory that one rank lends to another: the only unsafe code of this crate, as its threads share memory in ways that the
+//! compiler cannot check.
 //!
 //! * `loan`: parts of the buffers of a collective operation
-//! * `copy`: a copy that two ranks make together
-//! * `slot`: what is sent, while its rank waits for that or if the send owns it
-//! * `lines`: a ring of short records, of which one rank writes and another one reads
+//! * `copy`: one long copy that two ranks make together
+//! * `slot`: the data of a send, readable while its rank waits for the send, or for as long as the send owns it
+//! * `ring`: a single-producer, single-consumer ring of short records
 
 mod copy;
-pub(crate) mod lines;
 mod loan;
+pub(crate) mod ring;
 mod slot;
 
 use std::hint::spin_loop;

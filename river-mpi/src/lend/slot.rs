@@ -1,8 +1,9 @@
-//! What a rank sends, in slots where the receiver finds it, and copies it straight from where it lies.
+//! A table of the slices that a rank is sending, from which receivers in the same process copy them directly.
 //!
-//! Each rank, the [`Lender`], has some [`Slots`] that its whole process can see. A send [leases](Lease) a slot, and its offer has the
-//! number of the lease, which is unique. A slice can be copied only while its rank [shows](Lender::show) it, that is, while it waits
-//! for the send and so borrows the slice. Bytes that the send owns are [kept](Kept) with their lease, and shown as long as it lasts.
+//! Each rank is a [`Lender`] with a fixed table of [`Slots`] that its whole process can see. A send [leases](Lease) a slot and
+//! puts the unique number of the lease into its offer. A borrowed slice can be copied only while its rank
+//! [shows](Lender::show) it, that is, while the rank waits for the send and therefore still borrows the slice. Bytes that the
+//! send owns are [kept](Kept) with their lease, and are shown for as long as it lasts.
 //!
 //! ```text
 //!               reader            reader

@@ -1,8 +1,9 @@
-//! Queues from one thread to another of the same process.
+//! Single-producer, single-consumer queues between two threads of a process.
 //!
-//! What is short is copied into a ring of cache lines ([`Writer`]). What has memory of its own goes by a second ring, and a
-//! record in the first one says when it is its turn. Behind both, for a sender that is far ahead, there is a list that
-//! never is full. As that costs several times as much, a sender waits for room first, if the receiver seems to be at work.
+//! Short records are copied into a ring of cache lines ([`Writer`]). Things that own their memory go through a second ring,
+//! and a mark in the first one keeps their place in the order. Behind both is an unbounded list, for a sender that is far
+//! ahead. As the list costs several times as much, a sender first waits for room in the rings, if the receiver seems to be
+//! making progress.
 
 mod patience;
 mod shared;
@@ -11,12 +12,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use crate::lend::lines::Record;
+pub(crate) use crate::lend::ring::Record;
 pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
 pub(crate) use shared::{SharedWriter, join};
 
-use crate::lend::lines::{self, Reader, Writer};
+use crate::lend::ring::{self, Reader, Writer};
 
 /// How many things have room in their ring.
 const THINGS: usize = 16;
@@ -55,7 +56,7 @@ pub(crate) enum Arrived<'a, T> {
 
 /// A queue whose ring has so many lines, which are a power of two.
 pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
-    let (writer, reader) = lines::ring(lines);
+    let (writer, reader) = ring::ring(lines);
     let (producer, consumer) = RingBuffer::new(THINGS);
     let spill = Arc::new(Spill { count: AtomicUsize::new(0), things: Mutex::default() });
     (
@@ -65,9 +66,9 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// One that waits for room, which makes sense only if the receiver can run at the same time.
-    pub(crate) fn patient(self) -> Self {
-        Self { patience: Patience::new(Some(Wait::Looking)), ..self }
+    /// One that waits for room.
+    pub(crate) fn waiting(self, how: Wait) -> Self {
+        Self { patience: Patience::new(Some(how)), ..self }
     }
 
     /// Whether the receiver is gone.
@@ -85,7 +86,7 @@ impl<T> Sender<T> {
 
     #[cold]
     fn push_late<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
-        lines::fits(words, bytes)
+        ring::fits(words, bytes)
             && self.patience.wait_until(&mut self.lines, |lines| lines.push(words, bytes))
     }
 
@@ -220,9 +221,9 @@ mod tests {
     fn two_threads_keep_the_order_whether_the_sender_waits_for_room_or_not() {
         const COUNT: u64 = 50_000;
         let len = |number: u64| (number * 7919 % 20_000 / (1 + number % 100)) as usize;
-        for waits in [false, true] {
+        for waits in [None, Some(Wait::Yielding), Some(Wait::Looking)] {
             let (sender, mut receiver) = queue(256);
-            let mut sender = if waits { sender.patient() } else { sender };
+            let mut sender = if let Some(how) = waits { sender.waiting(how) } else { sender };
             let other = std::thread::spawn(move || (0..COUNT).for_each(|n| send(&mut sender, n, len(n))));
             for number in 0..COUNT {
                 let message = loop {
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn a_sender_that_waits_in_vain_goes_on() {
         let (sender, mut receiver) = queue(4);
-        let mut sender = sender.patient();
+        let mut sender = sender.waiting(Wait::Looking);
         (0..100).for_each(|number| send(&mut sender, number, 1));
         (0..100).for_each(|number| assert_eq!(receive(&mut receiver), Some((number, 1))));
         assert_eq!(receive(&mut receiver), None);

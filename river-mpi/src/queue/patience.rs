@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use river_core::Line;
 
-use crate::lend::lines::Writer;
+use crate::lend::ring::Writer;
 
-/// So long a sender that waits for room sees no sign of the receiver before it gives up.
+/// A sender that waits for room gives up after this long without a sign of progress from the receiver.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// So long it waits at most, whatever the receiver does.
+/// It waits at most this long, whatever the receiver does.
 const LONGEST: Duration = Duration::from_micros(500);
 /// Looks of a sender for room between two looks at the clock.
 const LOOKS: u32 = 32;
-/// After so many looks at the clock, in some microseconds, it lets others run between, who may have to on this core.
+/// After this many looks at the clock, some microseconds, it also yields between them: the receiver may need this core.
 const ALONE: u32 = 16;
-/// After a sender has waited in vain, it sends so much without another wait.
+/// After a wait in vain, a sender does not wait again for this many messages.
 const IMPATIENT: u32 = 1024;
 
 /// A sender's.
@@ -34,6 +34,13 @@ pub(crate) enum Wait {
     Looking,
     /// By letting others run: the receiver may need this core.
     Yielding,
+}
+
+impl Wait {
+    /// How to wait, if the receiver can run at the same time or not.
+    pub(crate) fn for_room(at_once: bool) -> Self {
+        if at_once { Self::Looking } else { Self::Yielding }
+    }
 }
 
 impl Patience {

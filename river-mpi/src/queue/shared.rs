@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use river_core::{SharedLines, SharedName};
 
-use crate::lend::lines::{Reader, Writer, memory_of};
+use crate::lend::ring::{Reader, Writer, memory_of};
 
 /// A process makes so many at most.
 const RINGS: usize = 256;

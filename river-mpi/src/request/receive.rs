@@ -71,7 +71,7 @@ impl<'a, T: Element> Receive<'a, T> {
             Stage::Over => return Ok(None),
         };
         let comm = self.comm.clone();
-        comm.guard(comm.engine().pump())?;
+        comm.guard(comm.engine().progress())?;
         if !comm.engine().is_complete(op) {
             comm.guard(comm.engine().lasting_failure(op))?;
             return Ok(None);

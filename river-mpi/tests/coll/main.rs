@@ -1,12 +1,12 @@
 //! Collective operations as programs call them: all of them, with every algorithm, on all topologies.
 
-mod across;
 mod between;
 mod between_shaped;
 mod errors;
 mod every;
-mod near;
+mod fast_path;
 mod shaped;
+mod shm;
 mod started;
 mod tuning;
 mod values;

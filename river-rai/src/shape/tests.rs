@@ -129,7 +129,7 @@ enum Choice {
 #[test]
 fn what_is_behind_a_check_that_fails_is_not_known() {
     assert_eq!(definitions::<Choice>(), ["Choice = Checked(u32) | Free(u16)"]);
-    // The variant that works leads to what comes behind.
+    // The variant that works makes the rest known.
     assert_eq!(definitions::<(Choice, Isbn)>().last().unwrap(), "Isbn(u64)");
     assert_eq!(definitions::<(NonZeroU8, VrId, std::net::IpAddr, Isbn)>().last().unwrap(), "Isbn(u64)");
 }
@@ -166,7 +166,7 @@ impl From<(Vec<Fork>, BTreeMap<u8, Fork>, Option<Box<Fork>>)> for Fork {
     }
 }
 
-/// A pair of itself, so that there is no value of it.
+/// Contains itself twice, so it has no values.
 struct Pair;
 
 impl<'de> Deserialize<'de> for Pair {
@@ -186,7 +186,7 @@ fn types_without_a_name_that_contain_themselves_come_to_an_end_too() {
         let [only] = &of[..] else { panic!("{of:?}") };
         assert!(only.starts_with("Generic { of: ") && only.len() < 10_000, "{only}");
     }
-    // What comes behind is known.
+    // What follows is known.
     let of = definitions::<(Tree, Chain, Generic<Isbn>)>();
     assert_eq!(of, ["Generic { of: Isbn }", "Isbn(u64)"]);
     let nested = definitions::<Vec<Option<Vec<(Option<BTreeMap<u8, Vec<Isbn>>>,)>>>>();

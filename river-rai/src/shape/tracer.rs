@@ -11,31 +11,32 @@ use serde::de::{
 
 use super::{Definition, Form, Part, fields};
 
-/// How much a type may ask for.
+/// How many requests a type may make.
 const STEPS: usize = 100_000;
-/// How deep values may lie within each other.
+/// The maximum nesting of values.
 const DEEPEST: usize = 128;
-/// How deep those may that have no name, as a vector in a vector: below that, what can be empty is.
+/// The nesting of values without a name, as a vector in a vector, below which whatever can be empty is empty.
 const NAMELESS: usize = 12;
-/// So long a shape is no type that a person has written.
+/// The maximum length of a shape: no longer one is written by a person.
 const LONGEST: usize = 4 << 10;
 
-/// Gives a type what it asks for, and keeps in mind what that was.
+/// Gives a type whatever it asks for, and records that.
 #[derive(Default)]
 pub(super) struct Tracer {
     pub(super) definitions: Vec<Definition>,
-    /// By the name of the visitor, which knows what generic types are made of.
+    /// Indexed by the type name of the visitor, which includes the arguments of generic types.
     known: HashMap<&'static str, usize>,
-    /// Those that are being traced, outermost first.
+    /// The definitions that are being traced, outermost first.
     open: Vec<Open>,
-    /// How deep the value lies that is asked for.
+    /// The nesting depth of the value that is asked for.
     depth: usize,
-    /// How many of the open ones are within themselves: then nothing is written down, and what can be empty is.
+    /// How many of the open definitions are inside themselves: if any, nothing is recorded, and whatever can be empty
+    /// is empty.
     deep: usize,
-    /// How often something was within itself.
+    /// How many times a definition was inside itself.
     recursions: usize,
     steps: usize,
-    /// What was asked for last.
+    /// The shape that was asked for last.
     shape: String,
 }
 
@@ -45,7 +46,7 @@ struct Open {
     depth: usize,
 }
 
-/// Why there is no value: nobody reads it.
+/// The error if there is no value; nobody reads it.
 #[derive(Debug)]
 pub(super) struct Refused;
 
@@ -64,19 +65,19 @@ impl de::Error for Refused {
 }
 
 impl Tracer {
-    /// Whether it gives nothing more.
+    /// Whether the limits are exceeded, so that it gives no more values.
     pub(super) fn is_tired(&self) -> bool {
         self.steps > STEPS
     }
 
-    /// Something of that shape is asked for.
+    /// Records that a value of this shape is asked for.
     fn step(&mut self, shape: &str) -> Result<(), Refused> {
         self.steps += 1;
         shape.clone_into(&mut self.shape);
         if self.is_tired() || self.depth > DEEPEST { Err(Refused) } else { Ok(()) }
     }
 
-    /// Gives a value that is part of another.
+    /// Gives a value that is nested in another.
     fn within<R>(&mut self, give: impl FnOnce(&mut Self) -> R) -> R {
         self.depth += 1;
         let result = give(self);
@@ -84,7 +85,8 @@ impl Tracer {
         result
     }
 
-    /// Whether what can be empty is: in a struct or an enum that is within itself, or in what has no name and may be.
+    /// Whether to give empty values where possible: inside a struct or an enum that is inside itself, or where values
+    /// without a name are nested too deeply.
     fn is_enough(&self) -> bool {
         self.deep > 0 || self.depth - self.open.last().map_or(0, |open| open.depth) > NAMELESS
     }
@@ -93,7 +95,7 @@ impl Tracer {
         self.open.iter().any(|open| open.id == id)
     }
 
-    /// A struct or an enum is asked for by a visitor of type `V`. Its number.
+    /// Begins a struct or an enum, which a visitor of type `V` asks for; returns its index.
     fn enter<V>(
         &mut self,
         name: &'static str,
@@ -128,7 +130,7 @@ impl Tracer {
         self.definitions[id].name.clone_into(&mut self.shape);
     }
 
-    /// Has a visitor take so many values, one after the other; their shapes.
+    /// Has a visitor take `left` values, one after the other; returns their shapes.
     fn sequence<'de, V: Visitor<'de>>(
         &mut self,
         left: usize,
@@ -240,7 +242,7 @@ impl<'de> VariantAccess<'de> for Chosen<'_> {
     }
 }
 
-/// What is given for what has no parts.
+/// The values given for shapes without parts.
 macro_rules! leaves {
     ($($ask:ident $give:ident $value:expr, $shape:expr;)*) => {
         $(
@@ -272,7 +274,7 @@ impl<'de> Deserializer<'de> for &mut Tracer {
         deserialize_char visit_char 'a', "char";
         deserialize_str visit_borrowed_str "a", "String";
         deserialize_string visit_borrowed_str "a", "String";
-        // As many as a UUID has.
+        // The length of a UUID.
         deserialize_bytes visit_borrowed_bytes &[1; 16], "bytes";
         deserialize_byte_buf visit_borrowed_bytes &[1; 16], "bytes";
     }
@@ -281,7 +283,7 @@ impl<'de> Deserializer<'de> for &mut Tracer {
         false
     }
 
-    /// What travels here does not say what it is.
+    /// The encoding is not self-describing.
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
         Err(Refused)
     }

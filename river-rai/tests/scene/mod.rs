@@ -24,7 +24,7 @@ pub(crate) fn with_servers_like<R: Send>(
 pub(crate) struct Servers<'a>(pub(crate) Vec<Rai<'a>>);
 
 impl Drop for Servers<'_> {
-    /// A test that fails has to end its servers too, or nobody will see that it failed.
+    /// A test that fails must end its servers too, or it would hang instead of failing.
     fn drop(&mut self) {
         for server in &self.0 {
             let _ = server.stop();

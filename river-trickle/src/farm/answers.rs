@@ -1,4 +1,4 @@
-//! What VMs answer, and what follows from it.
+//! Waits for the answers of VMs, and processes them.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{Begin, Event, Farm, Finished, Open, Running};
 use crate::error::TrickleError;
 use crate::scheduler::{ChunkId, Mode, VmIndex};
 
-/// How long a farm without VMs waits for new ones, if new ones are looked for.
+/// How long a farm without VMs waits for new ones, if it is searching for them.
 const FAMINE: Duration = Duration::from_secs(30);
 
 impl<'a, I, R> Farm<'a, I, R>
@@ -18,10 +18,10 @@ where
     I::Item: RemoteSend,
     R: RemoteSend,
 {
-    /// Waits for something to happen and tells the scheduler.
+    /// Waits for an event and tells the scheduler.
     pub(crate) fn wait(&mut self) -> Result<Event<I::Item, R>, TrickleError> {
         let waiting = |error: CallError| TrickleError::waiting(&error);
-        // However many answers come in: between them time is over, too.
+        // Deadlines must expire however many answers arrive.
         let looked = self.is_time_to_look();
         if looked {
             match self.look_at_the_clock() {
@@ -29,25 +29,25 @@ where
                 event => return Ok(event),
             }
         }
-        // There may be something to issue after a look.
+        // A look at the clock may have made something ready to issue.
         let until = if looked { Some(Instant::now()) } else { self.next_look() };
         match self.completions.next_until(until).map_err(waiting)? {
             Completion::Answered(ticket) => self.answered(ticket),
             Completion::Timeout if looked => Ok(Event::Nothing),
             Completion::Timeout => Ok(self.look_at_the_clock()),
             Completion::Empty if self.scheduler.alive() == 0 => {
-                // Only VMs that may still come keep this from being over.
+                // The farm goes on only because VMs may still join.
                 let now = self.now();
                 self.hungry_since.get_or_insert(now);
                 let _ = self.pool.vr().wait(TICK);
                 Ok(Event::Nothing)
             }
-            // Cannot be: the scheduler waits only while something is outstanding.
+            // Unreachable: the scheduler waits only while something is outstanding.
             Completion::Empty => Err(TrickleError::Stopped),
         }
     }
 
-    /// Whether VMs may still come to a farm that has none.
+    /// Whether a farm without VMs may still get some.
     pub(super) fn hopes(&self) -> bool {
         let starved = self.hungry_since.is_some_and(|since| self.now().saturating_sub(since) > FAMINE);
         self.pool.grows() && !starved
@@ -72,7 +72,7 @@ where
             .filter_map(|chunk| self.open.get(chunk))
             .map(|open| open.items.end - open.items.start);
         let items: u64 = items.sum();
-        // Also of what has failed: it is taken back if it is tried again.
+        // Includes failed items: they are subtracted again on a retry.
         self.done_items += items;
         if let (Err(CallError::Panicked { .. }), Mode::Held) = (&result, self.scheduler.mode())
             && self.may_try_again(&used)
@@ -84,7 +84,7 @@ where
         let now = self.now();
         let member = &mut self.vms[vm.0];
         member.busy_since = busy.then_some(now);
-        // It may have begun the next one before it heard that it was cancelled as well.
+        // It may have begun the next batch before it received that cancellation too.
         member.stuck_since = member.stuck_since.and(owes.then_some(now));
         if used.is_empty() {
             return Ok(Event::Nothing);
@@ -101,7 +101,7 @@ where
         Ok(Event::Finished { vm, chunks })
     }
 
-    /// A VM may have begun a batch.
+    /// Handles the report that a VM has begun a batch.
     fn begun(&mut self, ticket: Ticket) -> Result<Event<I::Item, R>, TrickleError> {
         let Some(Begin { vm, batch, pending }) = self.begins.remove(&ticket) else {
             return Ok(Event::Other(ticket));
@@ -115,8 +115,8 @@ where
         Ok(Event::Nothing)
     }
 
-    /// Whether what a VM has accumulated can be thrown away, since something of a batch has failed, and all be done again. Of a
-    /// batch of several chunks nobody knows which one it was; alone, it will tell.
+    /// Whether a VM's accumulated result may be thrown away and done again because something in a batch has failed. In
+    /// a batch of several chunks it is not known which one failed; each is sent alone from then on, which will show it.
     fn may_try_again(&mut self, batch: &[ChunkId]) -> bool {
         let retries = self.options.retries;
         if retries == 0 || batch.is_empty() {
@@ -134,21 +134,21 @@ where
         true
     }
 
-    /// What a VM accumulates is not to be used.
+    /// Discards what a VM accumulates.
     fn spoil(&mut self, vm: VmIndex) {
         for running in self.running.values().filter(|running| running.vm == vm) {
             running.pending.cancel();
         }
         let lost = self.scheduler.handle_spoiled(vm);
         self.take_back(&lost);
-        // It may have begun the next batch before it heard that it was cancelled, and has its time for that.
+        // It may have begun the next batch before it received the cancellation, and is allowed the deadline for that.
         let deadline = self.options.deadline.filter(|_| self.scheduler.owes(vm));
         let stuck_since = deadline.and_then(|deadline| self.now().checked_add(deadline));
         (self.vms[vm.0].busy_since, self.vms[vm.0].stuck_since) = (None, stuck_since);
         self.report();
     }
 
-    /// Brings together the chunks of a batch and what was said about them.
+    /// Pairs the chunks of a batch with their results.
     fn settle(
         &mut self,
         chunks: Vec<ChunkId>,
@@ -179,7 +179,7 @@ where
         finished
     }
 
-    /// Has the completions name a call that the driver makes by itself.
+    /// Also waits for a call that the driver itself has made.
     pub(crate) fn also_wait_for<X>(&mut self, pending: &Pending<'a, X>) {
         self.completions.add(pending);
     }

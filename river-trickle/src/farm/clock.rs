@@ -1,4 +1,4 @@
-//! What depends on time: who is slow, and whose time is over.
+//! Time limits: detects VMs that are slow and chunks that are overdue.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use river_rai::{CallError, RemoteSend};
 use super::{Event, Farm, Finished, Member};
 use crate::scheduler::{Mode, VmIndex};
 
-/// How often a farm looks at the clock while it waits, if there is anything that depends on it.
+/// How often a waiting farm checks the clock, if anything depends on it.
 pub(super) const TICK: Duration = Duration::from_millis(20);
-/// How long a VM has to end a call that was cancelled before it is given up.
+/// How long a VM may take to end a call that was cancelled before it is abandoned.
 const STUCK: Duration = Duration::from_secs(2);
 
 impl<'a, I, R> Farm<'a, I, R>
@@ -22,7 +22,7 @@ where
         self.pool.vr().uptime()
     }
 
-    /// Until when to wait without a look at the clock, if anything depends on it.
+    /// Until when to wait before the next check of the clock, if anything depends on it.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.needs_clock().then(|| Instant::now() + TICK)
     }
@@ -37,7 +37,7 @@ where
         tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows()
     }
 
-    /// Judges who is slow, and whose time is over.
+    /// Detects slow VMs, overdue chunks and VMs that are stuck.
     pub(super) fn look_at_the_clock(&mut self) -> Event<I::Item, R> {
         let now = self.now();
         self.last_look = now;
@@ -47,7 +47,7 @@ where
                 continue;
             }
             let Member { busy_since, began, stuck_since, .. } = self.vms[index];
-            // What it has not begun it is not stuck in.
+            // A VM is not stuck in a batch that it has not begun.
             let stuck = began.and_then(|began| stuck_since.map(|since| since.max(began)));
             if stuck.is_some_and(|since| now.saturating_sub(since) > STUCK) {
                 self.pool.give_up(self.vm(vm));
@@ -73,7 +73,7 @@ where
     fn overdue(&mut self, vm: VmIndex, now: Duration) -> Event<I::Item, R> {
         let closed = self.scheduler.handle_overdue(vm);
         if self.scheduler.mode() == Mode::Held {
-            // What it is at may change what it has accumulated at any moment.
+            // The call that is still running may change the accumulator at any time.
             let lost = self.scheduler.handle_spoiled(vm);
             self.take_back(&lost);
         }

@@ -1,22 +1,22 @@
-//! What has happened, as long as all goes well: VMs come and go, chunks are pulled, finished and collected.
+//! The normal case: VMs join and leave, chunks are pulled, finished and collected.
 
 use super::{Batch, BatchId, ChunkId, Life, Mode, Open, Scheduler, Vm, VmIndex};
 
 impl Scheduler {
-    /// A VM is there to work.
+    /// A VM has joined.
     pub(crate) fn handle_joined(&mut self) -> VmIndex {
         self.vms.push(Vm::default());
         VmIndex(self.vms.len() - 1)
     }
 
-    /// The work had another chunk; its number.
+    /// The work had another chunk; returns its number.
     pub(crate) fn handle_pulled(&mut self) -> ChunkId {
         let chunk = self.new_chunk();
         self.ready.push_back(chunk);
         chunk
     }
 
-    /// Something has to be done again; the number of the chunk that it becomes.
+    /// A failed chunk must be done again; returns its new number.
     pub(crate) fn handle_again(&mut self) -> ChunkId {
         let chunk = self.new_chunk();
         self.ready.push_front(chunk);
@@ -30,12 +30,12 @@ impl Scheduler {
         chunk
     }
 
-    /// The work had no more.
+    /// The work has no more chunks.
     pub(crate) fn handle_exhausted(&mut self) {
         self.exhausted = true;
     }
 
-    /// A VM has answered a batch, well or not: the chunks whose results are to be used. Ignore the others.
+    /// A VM has answered a batch, successfully or not. Returns the chunks whose results count; ignore the others.
     pub(crate) fn handle_finished(&mut self, batch: BatchId) -> Vec<ChunkId> {
         let Some(Batch { vm, chunks, stale }) = self.batches.remove(&batch) else { return Vec::new() };
         let state = &mut self.vms[vm.0];
@@ -54,7 +54,7 @@ impl Scheduler {
         }
     }
 
-    /// What a VM had accumulated is here: the chunks that this accepts, or `None` if it is to be ignored.
+    /// A VM's accumulator has arrived. Returns the chunks that are thereby accepted, or `None` if it must be ignored.
     pub(crate) fn handle_collected(&mut self, vm: VmIndex) -> Option<Vec<ChunkId>> {
         let state = &mut self.vms[vm.0];
         if !state.collecting {
@@ -68,7 +68,7 @@ impl Scheduler {
         Some(accepted)
     }
 
-    /// A VM is to leave when it has finished what it has.
+    /// A VM must leave when it has finished its batches.
     pub(crate) fn handle_leaving(&mut self, vm: VmIndex) {
         let state = &mut self.vms[vm.0];
         if state.life == Life::Working {

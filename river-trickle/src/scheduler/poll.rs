@@ -1,9 +1,9 @@
-//! What to do next, as long as there is something to do.
+//! Decides what to do next.
 
 use super::{Action, Batch, BatchId, ChunkId, Defeat, Life, Mode, Scheduler, Vm, VmIndex};
 
 impl Scheduler {
-    /// What to do next.
+    /// Returns what to do next.
     pub(crate) fn poll(&mut self) -> Action {
         if let Some(chunk) = self.deadly {
             return Action::GiveUp(Defeat::Deadly { chunk, deaths: self.open[&chunk].deaths.clone() });
@@ -29,7 +29,7 @@ impl Scheduler {
         }
         if self.alive() == 0 {
             if !self.exhausted && self.ready.is_empty() {
-                // This finds out whether there is any work left for which somebody would be needed.
+                // To find out whether there is any work left that would need a VM.
                 return Action::Pull;
             }
             if !self.may_join {
@@ -46,7 +46,7 @@ impl Scheduler {
         Action::Wait
     }
 
-    /// The next step of a VM that leaves and has finished its batches.
+    /// The next step of a leaving VM that has finished its batches.
     fn let_go(&mut self) -> Option<Action> {
         let leaves = |vm: &Vm| vm.life == Life::Leaving && vm.batches.is_empty() && !vm.collecting;
         let index = self.vms.iter().position(leaves)?;
@@ -77,7 +77,7 @@ impl Scheduler {
         chunks
     }
 
-    /// Chunks of slow VMs that `vm` may do as well, now that there is nothing else for it.
+    /// Chunks of slow VMs that `vm` may run as well, since there is nothing else for it.
     fn copies(&self, vm: VmIndex, size: usize) -> Vec<ChunkId> {
         if self.mode == Mode::Held || self.vms[vm.0].outstanding > 0 {
             return Vec::new();

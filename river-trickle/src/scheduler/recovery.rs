@@ -1,14 +1,14 @@
-//! What has gone wrong, and how its work is done nevertheless: it goes to others, and who may have caused it travels alone.
+//! Failures: work that was lost goes to other VMs, and chunks that may have caused the failure are sent alone.
 
 use std::collections::VecDeque;
 
 use super::{Batch, BatchId, ChunkId, Life, Scheduler, VmIndex};
 
 impl Scheduler {
-    /// A VM did not take a batch, because it is gone. Returns the finished chunks that are lost with it.
+    /// A VM is gone and did not take a batch. Returns the finished chunks that are lost with it.
     pub(crate) fn handle_refused(&mut self, batch: BatchId) -> Vec<ChunkId> {
         let Some(Batch { vm, chunks, .. }) = self.batches.remove(&batch) else { return Vec::new() };
-        // They were never there, so they are not suspected.
+        // They never reached the VM, so they are not suspected.
         self.vms[vm.0].lays_down(batch, chunks.len());
         for chunk in chunks.into_iter().rev() {
             self.give_back(chunk, true);
@@ -39,14 +39,14 @@ impl Scheduler {
         lost
     }
 
-    /// A VM has not been heard of for long.
+    /// A VM has been silent for long.
     pub(crate) fn handle_slow(&mut self, vm: VmIndex) {
         let state = &mut self.vms[vm.0];
         state.slow = state.outstanding > 0;
     }
 
-    /// The first batch of a VM takes longer than it may. Its chunks, unless another VM has them too, are closed, and
-    /// returned; the rest of what the VM has goes to others, and it gets nothing before it has answered everything.
+    /// The first batch of a VM is overdue. Its chunks, unless another VM has them too, are closed and returned; the
+    /// other chunks of the VM go to others, and it gets no more until it has answered everything.
     pub(crate) fn handle_overdue(&mut self, vm: VmIndex) -> Vec<ChunkId> {
         let batches = self.strip(vm);
         let first =
@@ -57,7 +57,7 @@ impl Scheduler {
                 self.give_back(chunk, false);
             } else if let Some(open) = self.open.get_mut(&chunk) {
                 open.copies -= 1;
-                // With a new copy whenever the time of one is over, one that never ends would always have one left.
+                // If each timeout allowed a new copy, a chunk that never ends would always have a copy left.
                 open.alone = true;
                 if open.copies == 0 {
                     self.open.remove(&chunk);
@@ -68,8 +68,8 @@ impl Scheduler {
         closed
     }
 
-    /// What a VM accumulates is not to be used: all of it goes to others, and so does what the VM still has. It gets nothing
-    /// before it has answered everything. Returns the finished chunks that are lost with it.
+    /// A VM's accumulator must not be used: everything in it goes to other VMs, and so do the chunks that the VM still
+    /// has. It gets no more until it has answered everything. Returns the finished chunks that are lost with it.
     pub(crate) fn handle_spoiled(&mut self, vm: VmIndex) -> Vec<ChunkId> {
         let batches = self.strip(vm);
         let state = &mut self.vms[vm.0];
@@ -84,14 +84,14 @@ impl Scheduler {
         lost
     }
 
-    /// A chunk has failed, perhaps: it travels alone from now on.
+    /// A chunk may have failed: it is sent alone from now on.
     pub(crate) fn handle_suspicious(&mut self, chunk: ChunkId) {
         if let Some(open) = self.open.get_mut(&chunk) {
             open.alone = true;
         }
     }
 
-    /// Takes all batches off a VM; their answers are still expected.
+    /// Takes all batches from a VM; their answers are still expected.
     fn strip(&mut self, vm: VmIndex) -> VecDeque<BatchId> {
         let state = &mut self.vms[vm.0];
         let batches = std::mem::take(&mut state.batches);
@@ -100,7 +100,7 @@ impl Scheduler {
         batches
     }
 
-    /// Takes the chunks out of batches, which are stale from then on.
+    /// Takes the chunks out of batches and marks the batches as stale.
     fn take_batches(&mut self, batches: VecDeque<BatchId>) -> Vec<ChunkId> {
         let mut chunks = Vec::new();
         for batch in batches {
@@ -112,7 +112,7 @@ impl Scheduler {
         chunks
     }
 
-    /// Notes what a VM may have died of.
+    /// Records which chunks a VM may have died of.
     fn suspect(&mut self, vm: VmIndex, batch: Option<BatchId>) {
         let Some(batch) = batch.and_then(|batch| self.batches.get(&batch)) else { return };
         let exact = batch.chunks.len() == 1;
@@ -128,7 +128,7 @@ impl Scheduler {
         }
     }
 
-    /// A VM does not have a chunk any more. If no other has, it waits for one.
+    /// A VM no longer has a chunk. If no other VM has it, it becomes ready again.
     fn give_back(&mut self, chunk: ChunkId, first: bool) {
         let Some(open) = self.open.get_mut(&chunk) else { return };
         open.copies = open.copies.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! The scheduler against every order of events that a random driver can think of.
+//! Tests the scheduler against random orders of events.
 
 use proptest::prelude::*;
 
@@ -7,9 +7,9 @@ use super::*;
 /// One random choice of the driver, taken each time the scheduler waits.
 #[derive(Clone, Debug)]
 enum Chance {
-    /// The n-th VM that has something finishes its first batch or its collection.
+    /// The n-th VM that has work finishes its first batch or its collection.
     Progress(usize),
-    /// The same, but what it did has to be done again.
+    /// Like `Progress`, but the chunks fail and have to be done again.
     Fail(usize),
     /// The n-th living VM dies.
     Die(usize),
@@ -21,7 +21,7 @@ enum Chance {
     Slow(usize),
     /// The n-th living VM takes too long.
     Overdue(usize),
-    /// What was said about a batch that is over comes late.
+    /// The answer to a stale batch arrives late.
     Late,
     /// Chunks turn out to be this cheap.
     Window(usize),
@@ -45,14 +45,14 @@ fn chance(deaths: u32, losses: u32) -> impl Strategy<Value = Chance> {
 struct Worker {
     gone: bool,
     queue: VecDeque<(BatchId, Vec<ChunkId>)>,
-    /// Batches that were taken from it and that it has not answered.
+    /// Batches that were taken from it and that it has not answered yet.
     stale: Vec<BatchId>,
     folded: Vec<ChunkId>,
     collecting: bool,
 }
 
 impl Worker {
-    /// What it has accumulated is thrown away.
+    /// Throws away what it has accumulated.
     fn spoil(&mut self, lost: Vec<ChunkId>) {
         assert_eq!(lost, std::mem::take(&mut self.folded));
         self.stale.extend(self.queue.drain(..).map(|(batch, _)| batch));
@@ -60,7 +60,7 @@ impl Worker {
     }
 }
 
-/// Drives a scheduler to its end; returns how often each chunk was accepted or given up, and how it ended.
+/// Drives a scheduler to its end; returns how many times each chunk was accepted or given up, and how it ended.
 fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<ChunkId, u32>, Action) {
     let mut scheduler = Scheduler::new(mode);
     let mut workers = vec![Worker::default(); vms];
@@ -239,7 +239,7 @@ proptest! {
     }
 }
 
-/// Pulls and issues until the scheduler waits; what was issued, by VM.
+/// Pulls and issues until the scheduler waits; returns what was issued, by VM.
 fn fill(scheduler: &mut Scheduler, mut left: u64) -> Vec<(VmIndex, BatchId, Vec<ChunkId>)> {
     let mut issued = Vec::new();
     loop {
@@ -399,7 +399,7 @@ fn what_was_overdue_is_not_copied_again() {
     scheduler.handle_slow(first);
     let copies = fill(&mut scheduler, 0);
     assert_eq!((copies[0].0, &copies[0].2), (second, &issued[0].2));
-    // The copy has time left, and the VM that had it first is free for another one.
+    // The copy has time left, and the VM that had the chunk first is free for another one.
     assert!(scheduler.handle_overdue(first).is_empty());
     assert!(scheduler.handle_finished(issued[0].1).is_empty());
     scheduler.handle_slow(second);

@@ -1,4 +1,4 @@
-//! What goes wrong while items are worked on, and what is done about it.
+//! Failures while items are worked on, and how they are handled.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -78,7 +78,7 @@ fn an_item_that_fails_is_tried_again_as_often_as_wanted() {
 #[test]
 fn items_are_decoded_once_for_each_time_that_they_are_done() {
     static DECODED: AtomicU32 = AtomicU32::new(0);
-    /// Counts how often one is decoded, here or on a VM, which is a thread.
+    /// Counts how many times an item is decoded, here or on a VM, which is a thread.
     #[derive(Serialize)]
     struct Item(u64);
     impl<'de> Deserialize<'de> for Item {
@@ -92,7 +92,7 @@ fn items_are_decoded_once_for_each_time_that_they_are_done() {
         let farm = || vms.forkgen(broken, (0..100).map(Item), 50).speculate(false);
         assert_eq!(farm().filter(Result::is_err).count(), 100);
         assert_eq!(DECODED.swap(0, Ordering::SeqCst), 100);
-        // Each is done twice, and decoded once more to be taken out of its chunk.
+        // Each is tried twice, and decoded once more to take it out of its chunk.
         assert_eq!(farm().retries(1).filter(Result::is_err).count(), 100);
         assert_eq!(DECODED.load(Ordering::SeqCst), 300);
     });
@@ -127,7 +127,7 @@ fn a_chunk_that_takes_too_long_fails_and_its_vm_works_on() {
         let limit = Duration::from_millis(100);
         let (good, bad): (Vec<_>, Vec<_>) =
             vms.forkgen(endless, 0..40, 1).deadline(limit).partition(Result::is_ok);
-        // On a busy machine others may take long, too.
+        // On a busy machine other items may exceed the limit, too.
         let late = bad.iter().map(|bad| match bad {
             Err(TrickleError::TimedOut { items, limit: told, .. }) if *told == limit => items.0.clone(),
             other => panic!("{other:?}"),
@@ -157,7 +157,7 @@ fn a_deadline_is_kept_while_other_vms_answer_all_the_time() {
     });
 }
 
-/// Works for so long, whatever anybody says.
+/// Works for this long, even if cancelled.
 fn toil(millis: u64) {
     std::thread::sleep(Duration::from_millis(millis));
 }
@@ -189,7 +189,7 @@ fn a_vm_that_is_at_what_others_want_of_it_is_not_stuck() {
     with_vms(1, |vms| {
         let mut farm = vms.forkgen(once, 0..4, 1).deadline(Duration::from_millis(500)).retries(1);
         let mut results = vec![farm.next().unwrap().unwrap()];
-        // Between what the VM is at and what it gets next: longer than one that was cancelled is waited for.
+        // Between the VM's current work and its next: longer than the wait for a cancelled call.
         let fork = vms[0].fork(toil, (3000,)).unwrap();
         results.extend(farm.map(Result::unwrap));
         results.sort_unstable();
@@ -201,7 +201,7 @@ fn a_vm_that_is_at_what_others_want_of_it_is_not_stuck() {
 fn a_straggler_is_overtaken_by_a_copy() {
     static BEGUN: AtomicU32 = AtomicU32::new(0);
     let sticky = |x: u64| {
-        // Only who is first at it gets stuck.
+        // Only the first call gets stuck.
         if x == 30 && BEGUN.fetch_add(1, Ordering::SeqCst) == 0 {
             while !current::is_cancelled() {
                 std::thread::yield_now();
@@ -248,7 +248,7 @@ fn a_vm_that_is_drained_finishes_what_it_has() {
         left.update();
         assert_eq!(left.names(), ["vm-0"]);
         assert!(vms[1].call(foo, (1,)).is_err() && vms[2].call(foo, (1,)).is_err());
-        // Without a farm it goes at once.
+        // Without a farm it leaves at once.
         vms.drain(&vms[0]);
         assert_eq!(vms.forkwork(foo, 0..3, 1), Err(TrickleError::NoVmLeft { deaths: vec![] }));
     });
@@ -258,7 +258,7 @@ fn a_vm_that_is_drained_finishes_what_it_has() {
 fn a_farm_that_is_dropped_leaves_its_vms_free() {
     static DONE: AtomicU32 = AtomicU32::new(0);
     with_vms(2, |vms| {
-        // The first chunk fails at once; what is under way is a minute's work.
+        // The first chunk fails at once; the chunks already issued would take a minute.
         let mut sizes = [1, 60_000, 60_000, 60_000].into_iter();
         let work = std::iter::from_fn(move || sizes.next()).enumerate();
         let work = work.map(|(n, size)| vec![n as u64; size]);

@@ -1,4 +1,4 @@
-//! Folds: what VMs accumulate, whatever becomes of them.
+//! Folds: accumulators on VMs, whatever happens to the VMs.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,7 +56,7 @@ fn a_panic_in_a_fold_ends_it() {
         let step = |_: &mut u64, ns: Vec<u64>| assert!(!ns.contains(&55), "odd");
         let error = vms.forkfold(step, |a, b| *a += b, 0..100, 10).run().unwrap_err();
         assert!(error.to_string().contains("items 50..60"), "{error}");
-        // What it had accumulated does not get into the next one.
+        // What it had accumulated does not affect the next one.
         assert_eq!(vms.forkfold(tally, merge, 0..100, 10).run(), Ok(expected(100)));
     });
 }
@@ -96,7 +96,7 @@ fn a_fold_that_takes_too_long_is_done_by_others() {
     };
     let limit = Duration::from_millis(200);
     with_vms(3, |vms| {
-        // On a machine that does something else, other chunks may take too long as well.
+        // On a busy machine other chunks may exceed the limit as well.
         let fold = vms.forkfold(step, merge, 0..1000, 10).deadline(limit).retries(1000);
         assert_eq!(fold.run(), Ok(expected(1000)));
         assert!(HUNG.load(Ordering::SeqCst) >= 2);
@@ -109,7 +109,7 @@ fn a_fold_that_takes_too_long_is_done_by_others() {
 
 #[test]
 fn a_vm_that_is_at_another_chunk_when_one_has_panicked_is_not_given_up() {
-    /// Longer than a VM that was cancelled is waited for when its deadline is over.
+    /// Longer than a VM may take to end a call that was cancelled at its deadline.
     const LONG: Duration = Duration::from_millis(2500);
     static PANICKED: AtomicU32 = AtomicU32::new(0);
     static SLOW: AtomicU32 = AtomicU32::new(0);
@@ -117,7 +117,7 @@ fn a_vm_that_is_at_another_chunk_when_one_has_panicked_is_not_given_up() {
         if numbers == [0] && PANICKED.fetch_add(1, Ordering::SeqCst) == 0 {
             panic!("once");
         }
-        // It does not ask whether it is cancelled.
+        // It does not check whether it is cancelled.
         if numbers == [1] && SLOW.fetch_add(1, Ordering::SeqCst) == 0 {
             std::thread::sleep(LONG);
         }
@@ -138,7 +138,7 @@ fn a_deadline_may_be_as_long_as_durations_can_be() {
         *sum += numbers.iter().sum::<u64>();
     };
     with_vms(1, |vms| {
-        // When the first one has panicked, the VM has the second one yet to answer.
+        // When the first one has panicked, the VM still has to answer the second one.
         let fold = vms.forkfold(step, |a, b| *a += b, 0..4, 1).deadline(Duration::MAX).retries(1);
         assert_eq!(fold.run(), Ok(6));
     });

@@ -14,7 +14,7 @@ use river_core::VrError;
 use river_trickle::{Chunk, TrickleError, Vms, current, join, joinany};
 use scene::with_vms;
 
-/// Has a VM die as soon as it has done what it was asked so far.
+/// Makes a VM die as soon as it has executed what was requested so far.
 fn kill(vms: &Vms<'_>, vm: usize) {
     vms[vm].rai().stop().unwrap();
 }

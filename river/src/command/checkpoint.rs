@@ -48,17 +48,17 @@ pub(crate) fn run(args: &Args) -> river::Result {
     ))?)
 }
 
-/// A VM through which the program can be reached, and the program's name.
+/// Finds a VM through which the program can be reached, and the program's name.
 pub(super) fn find<'a>(vms: &'a [VmInfo], wanted: &str) -> river::Result<(&'a VmInfo, &'a str)> {
     find_one(vms, wanted, has_host)
 }
 
-/// Whether a program runs there, and not only has leased it: it is told where the program's initiator is.
+/// Whether a program runs on the VM, and has not only leased it: such a VM knows where the program's initiator is.
 fn has_host(vm: &VmInfo) -> bool {
     vm_status(vm).is_ok_and(|status| status.lease.is_some_and(|lease| lease.host.is_some()))
 }
 
-/// Of the VMs that the program uses the first that is preferred, or else any.
+/// Of the VMs that the program uses, returns the first one that `preferred` accepts, or else any.
 fn find_one<'a>(
     vms: &'a [VmInfo],
     wanted: &str,
@@ -139,7 +139,7 @@ pub(super) mod tests {
         assert_eq!(find("pi", "lab-3").as_deref(), Ok("lab-1"));
         assert_eq!(found("12").as_deref(), Ok("lab-3"));
         assert!(found("e").unwrap_err().contains("several programs"));
-        // Fewer digits may be meant for anything.
+        // Fewer digits are ambiguous.
         assert!(found(&pi.to_string()[..3]).unwrap_err().contains("no program"));
     }
 }

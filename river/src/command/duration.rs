@@ -1,8 +1,8 @@
-//! Durations for people, alike in all commands.
+//! Human-readable durations, formatted alike in all commands.
 
 use std::time::Duration;
 
-/// `3.2 s`, below a minute; else hours, minutes and seconds: `0:02:01`.
+/// Formats a duration: `3.2 s` if it is below a minute, otherwise hours, minutes and seconds: `0:02:01`.
 pub(crate) fn short(time: Duration) -> String {
     match time.as_secs() {
         0..60 => format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100),

@@ -12,7 +12,7 @@ use river::core::{ClusterKey, KeyError};
 
 use super::{print, tell};
 
-/// More than any text that is a key.
+/// Longer than the text of any key.
 const MAX_TEXT: u64 = 256;
 const REPLACED: &str = "VMs and programs meet only if they have the same key: those that run keep the one that \
                         they started with, so start them anew, and import this key on the other machines";
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
     Ok(())
 }
 
-/// The key, if there is one: other than VMs and programs, none of these commands makes one in passing.
+/// Loads the key, if there is one: unlike VMs and programs, these commands never create one in passing.
 fn load(path: &Path) -> river::Result<ClusterKey> {
     match ClusterKey::load_at(path) {
         Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -105,7 +105,7 @@ fn load(path: &Path) -> river::Result<ClusterKey> {
     }
 }
 
-/// What a file, or standard input for `-`, contains, and how that is called.
+/// Reads a file, or standard input for `-`, and returns its contents and its name for messages.
 fn read(file: &Path) -> river::Result<(String, String)> {
     let mut text = Vec::new();
     let (from, result) = if file == Path::new("-") {
@@ -121,10 +121,10 @@ fn read(file: &Path) -> river::Result<(String, String)> {
     Ok((String::from_utf8_lossy(&text).into_owned(), from))
 }
 
-/// Puts the key in this text in its place, whole or not at all, readable by its owner only.
+/// Installs the key in this text atomically, readable only by its owner.
 fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
     let cannot = |error| cannot_write(path, error);
-    // Such a file is made with mode 0600, and removed if it does not become the key.
+    // This file gets mode 0600, and is removed if it does not become the key.
     let mut draft =
         tempfile::Builder::new().prefix(".key-").tempfile_in(directory_of(path)?).map_err(cannot)?;
     writeln!(draft, "{}", text.trim()).and_then(|()| draft.as_file().sync_all()).map_err(cannot)?;
@@ -162,7 +162,7 @@ fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
     Ok(())
 }
 
-/// The directory of the key, which is made if need be.
+/// Returns the directory of the key, and creates it if necessary.
 fn directory_of(path: &Path) -> river::Result<&Path> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new()

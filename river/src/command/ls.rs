@@ -125,7 +125,7 @@ fn json(vm: &VmInfo) -> serde_json::Value {
     })
 }
 
-/// The state in a word, and the program that has it.
+/// The state in a word, and the program that has leased it.
 fn state(vm: &VmInfo) -> (&'static str, Option<&str>) {
     match &vm.state {
         VmState::Idle => ("idle", None),

@@ -32,10 +32,10 @@ use std::process::ExitCode;
 use river::VrError;
 use river::core::{FindError, Found, Query, find};
 
-/// River itself failed: the same as `env`, `nice` and `timeout` return.
+/// The exit code if River itself failed, as for `env`, `nice` and `timeout`.
 const FAILED: u8 = 125;
 
-/// The end of a command that returns what a program has returned.
+/// The exit code of a command that returns that of a program.
 fn exit(result: river::Result<u8>) -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|error| {
         tell(format_args!("error: {error}"));
@@ -43,15 +43,15 @@ fn exit(result: river::Result<u8>) -> ExitCode {
     }))
 }
 
-/// A path as a program is told it in its environment, for itself alone: processes that it starts inherit the variable, and have
-/// another parent.
+/// Encodes a path for the environment of one program alone: processes that it starts inherit the variable, but have another
+/// parent.
 fn for_child(path: &Path) -> io::Result<OsString> {
     let mut value = OsString::from(format!("{}:", std::process::id()));
     value.push(path::absolute(path)?);
     Ok(value)
 }
 
-/// Searches, and says so if there are VMs that cannot be spoken to.
+/// Searches, and reports VMs that speak another version of the protocol.
 fn search(query: &Query) -> Result<Found, FindError> {
     let found = find(query)?;
     for others in other_versions(&found) {
@@ -60,19 +60,19 @@ fn search(query: &Query) -> Result<Found, FindError> {
     Ok(found)
 }
 
-/// The VMs that cannot be spoken to.
+/// Describes the VMs that speak another version of the protocol.
 fn other_versions(found: &Found) -> impl Iterator<Item = String> {
     found.other_versions.iter().map(|(version, count)| {
         format!("{} more speak protocol version {version}, which this command does not", plural(*count))
     })
 }
 
-/// Says something on stderr. That nobody can hear it any more is no reason to fail.
+/// Prints a line to stderr, and ignores errors, since stderr may be closed.
 pub(crate) fn tell(text: impl Display) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Prints to stdout. That the reader has read enough, as `head` does, is no error.
+/// Prints to stdout. It is no error if the reader has stopped reading, as `head` does.
 fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -81,12 +81,12 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// How many VMs, of the command line.
+/// Parses the number of VMs on the command line.
 fn count(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "it must be a number of VMs from 1".into())
 }
 
-/// That a directory of checkpoints or of a recording is there.
+/// Checks that a directory of checkpoints or of a recording exists.
 fn is_there(directory: &Path) -> river::Result {
     if directory.is_dir() {
         return Ok(());
@@ -98,10 +98,10 @@ fn is_there(directory: &Path) -> river::Result {
     )))
 }
 
-/// Shorter beginnings of an id are too easily typed by mistake.
+/// Shorter prefixes of an id are too easily typed by mistake.
 const SHORTEST_PREFIX: usize = 4;
 
-/// Whether an id is meant by its beginning.
+/// Whether `beginning` is a valid prefix of an id.
 fn begins_with(id: impl Display, beginning: &str) -> bool {
     beginning.len() >= SHORTEST_PREFIX && id.to_string().starts_with(&beginning.to_ascii_lowercase())
 }

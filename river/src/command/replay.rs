@@ -71,7 +71,7 @@ fn replayed(args: &Args) -> river::Result<Command> {
         )));
     }
     let recording = Recording::open(&args.directory)?;
-    // That there is enough of it is better said here than by the program.
+    // If the recording is unusable, this command reports it better than the program would.
     let vr = recording.vr(find(&recording, &args.vr)?)?.id;
     let mut command =
         program(&args.directory, &recording, vr, args.program.as_deref(), args.debugger.as_deref())?;
@@ -84,7 +84,7 @@ fn replayed(args: &Args) -> river::Result<Command> {
     Ok(command)
 }
 
-/// The VR of that name. Reads no recording of a VR.
+/// Finds the VR that is meant, without reading the recording of any VR.
 pub(super) fn find(recording: &Recording, wanted: &str) -> river::Result<VrId> {
     let is_meant = |vr: &&VrId| match wanted {
         "initiator" => **vr == recording.initiator(),
@@ -100,12 +100,12 @@ pub(super) fn find(recording: &Recording, wanted: &str) -> river::Result<VrId> {
     }
 }
 
-/// A command line's words, as a shell has them.
+/// Splits a command line into words, as a shell does.
 fn words(command: &str) -> river::Result<Vec<String>> {
     shell_words::split(command).map_err(|error| VrError::msg(format!("--debugger {command}: {error}")))
 }
 
-/// The program as it is to be started to become a VR of its recording.
+/// The command that starts the program as one VR of its recording.
 pub(super) fn program(
     directory: &Path,
     recording: &Recording,

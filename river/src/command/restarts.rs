@@ -1,4 +1,4 @@
-//! Programs whose state is kept, and that are started again when they die.
+//! Programs whose state is kept, and that are restarted when they die.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -15,12 +15,12 @@ use super::restore::restored;
 use super::run::{End, Runner};
 use super::{search, tell};
 
-/// Stands for a directory: the memory of VMs.
+/// Given instead of a directory, means the memory of VMs.
 const MEMORY: &str = "memory";
 
-/// How often checkpoints are looked for that cannot be read: files may have run out, or VMs be slow to answer.
+/// How often to try to read checkpoints: this process may have run out of files, or VMs may be slow to answer.
 const TRIES: u32 = 4;
-/// How long between that.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Whether and how the program's state is kept.
@@ -44,7 +44,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// That no other program takes checkpoints into the directory.
+    /// Checks that no other program takes checkpoints into the directory.
     pub(super) fn check(&self) -> river::Result {
         match &self.checkpoint {
             Some(directory) if directory.as_os_str() != MEMORY => Ok(Stored::can_be_taken_into(directory)?),
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// Tells the program what to keep, and where.
+    /// Configures the program's checkpoints in its environment.
     pub(super) fn keep(&self, command: &mut Command) -> io::Result<Keeping<'_>> {
         if self.recoverable || self.checkpoint.is_some() {
             command.env("RIVER_RECOVERABLE", "1");
@@ -74,7 +74,7 @@ impl State {
     }
 }
 
-/// How often, of the command line.
+/// Parses an interval in seconds on the command line.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(seconds),
@@ -85,13 +85,13 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 /// Where the checkpoints of a run are.
 pub(super) enum Keeping<'a> {
     Nothing,
-    /// Among others, perhaps, of earlier runs.
+    /// The directory may also hold checkpoints of earlier runs.
     Directory(&'a Path, ProgramId),
     Memory(Kept),
 }
 
 impl Keeping<'_> {
-    /// The last one; of this run, not of another one.
+    /// The last checkpoint of this run, not of another one.
     pub(super) fn last(&self, started: &[Vm]) -> Last {
         match self {
             Keeping::Nothing => Last::None("no checkpoints are taken".into()),
@@ -100,7 +100,7 @@ impl Keeping<'_> {
         }
     }
 
-    /// Nobody goes on from them. Those in a directory stay, for `river restore`.
+    /// Drops checkpoints that nobody will restart from. Those in a directory stay, for `river restore`.
     pub(super) fn forget(&self, started: &[Vm]) {
         if let Keeping::Memory(kept) = self {
             core::kept::forget(kept.run, &vms(started));
@@ -108,12 +108,13 @@ impl Keeping<'_> {
     }
 }
 
-/// From where a program that died goes on.
+/// Where to restart a program that died.
 pub(super) enum Last {
     Stored(Box<Stored>),
     /// From its beginning, and why.
     None(String),
-    /// Nobody knows: there are checkpoints that cannot be read now. A program that began anew would take others in their places.
+    /// Unknown: there are checkpoints that cannot be read now, and a program that started from its beginning would replace
+    /// them.
     Unreadable(StateError),
 }
 
@@ -128,7 +129,7 @@ pub(super) fn last_of(directory: &Path, run: ProgramId) -> Last {
     }
 }
 
-/// Tries a few times.
+/// Tries something a few times.
 fn patiently<T>(mut act: impl FnMut() -> Result<T, StateError>) -> Result<T, StateError> {
     for _ in 1..TRIES {
         match act() {
@@ -139,15 +140,15 @@ fn patiently<T>(mut act: impl FnMut() -> Result<T, StateError>) -> Result<T, Sta
     act()
 }
 
-/// Checkpoints that VMs keep, and where they are brought when they are needed.
+/// Checkpoints kept by VMs, and the directory into which they are copied when they are needed.
 pub(super) struct Kept {
     run: ProgramId,
     directory: TempDir,
 }
 
 impl Kept {
-    /// Brings the newest one here, and drops it there: if the program dies again before it has taken another one, it goes on
-    /// from this one.
+    /// Copies the newest one here, and drops it from the VMs: if the program dies again before it has taken another one, it
+    /// restarts from this copy.
     fn fetch(&self, started: &[Vm]) -> Last {
         let directory = self.directory.path();
         let fetched = patiently(|| core::kept::fetch(self.run, &vms(started), directory));
@@ -160,13 +161,13 @@ impl Kept {
             (Err(error), Ok(_)) => return Last::Unreadable(error),
             (Err(_), Err(error)) => Last::None(error.to_string()),
         };
-        // What is left of them is of no use to a program that begins anew.
+        // What is left of them is useless to a program that starts from its beginning.
         core::kept::forget(self.run, &vms(started));
         last
     }
 }
 
-/// Who may keep them: those that were started for the run, or all that can be found.
+/// The VMs that may keep them: those started for the run, or all that can be found.
 fn vms(started: &[Vm]) -> Vec<VmInfo> {
     if started.is_empty() {
         search(&Query::default()).map_or_else(|_| Vec::new(), |found| found.vms)
@@ -175,11 +176,11 @@ fn vms(started: &[Vm]) -> Vec<VmInfo> {
     }
 }
 
-/// A program that is run, and run again when it dies.
+/// A program that is run, and restarted when it dies.
 pub(super) struct Lives {
     command: Command,
     restarts: u32,
-    /// The program is to tell it if it fails after it had lost a host.
+    /// The program writes to this file if it fails after it has lost a host.
     lost: NamedTempFile,
 }
 
@@ -190,8 +191,8 @@ impl Lives {
         Ok(Self { command, restarts, lost })
     }
 
-    /// Runs it to its end; each time it dies, from `last`, its last checkpoint, or else from its beginning. How it ended, and
-    /// whether it died.
+    /// Runs it to its end. Each time it dies, restarts it from `last`, its last checkpoint, or else from its beginning.
+    /// Returns how it ended, and whether it died.
     pub(super) fn run(mut self, last: impl Fn() -> Last) -> river::Result<(End, bool)> {
         let runner = Runner::new()?;
         let mut end = runner.run(&mut self.command)?;
@@ -225,8 +226,8 @@ impl Lives {
         Ok((end, self.is_death(end)))
     }
 
-    /// Whether it died of what may not happen again: it failed after it had lost a host, or was killed, though not by who wants
-    /// it to end.
+    /// Whether it died of something that may not happen again: it failed after it had lost a host, or was killed, but not
+    /// by a user who wants it to end.
     fn is_death(&self, end: End) -> bool {
         let End::Status(status) = end else { return false };
         let asked = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];

@@ -90,7 +90,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     Ok(end.code())
 }
 
-/// The program as it is to be started to go on from a checkpoint: in the environment that it had, but for these variables.
+/// The command that restarts the program from a checkpoint, in the environment that it had, except for these variables.
 pub(super) fn restored<'a>(
     stored: &Stored,
     variables: impl IntoIterator<Item = (&'a OsStr, Option<&'a OsStr>)>,

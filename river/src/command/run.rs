@@ -24,7 +24,7 @@ use super::{FAILED, count, exit, plural, search, signals, tell};
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// How often to look for a port if the one found is taken by somebody else at once.
+/// How often to look for another port if someone else takes the one that was found.
 const ATTEMPTS: usize = 5;
 
 /// Run a program on virtual machines that are there, or on some started for this run
@@ -89,7 +89,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// The command that runs it, and what was started for it: VMs that live until the program has ended.
+    /// Returns the command that runs it, and the VMs started for it, which must live until the program has ended.
     pub(super) fn prepare(&self) -> river::Result<(Command, Vec<Vm>)> {
         let [program, arguments @ ..] = &self.command[..] else {
             return Err(VrError::msg("no PROGRAM was given"));
@@ -125,7 +125,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// The exit code that tells it to the shell.
+    /// The exit code that reports it to the shell.
     pub(super) fn code(self) -> u8 {
         match self {
             End::NotRun(code) => code,
@@ -139,7 +139,7 @@ pub(super) fn run_to_the_end(command: &mut Command) -> river::Result<End> {
     Runner::new()?.run(command)
 }
 
-/// Makes the program find its VMs, and returns those that were started for it.
+/// Sets the program's environment so that it finds its VMs, and returns those that were started for it.
 pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river::Result<Vec<Vm>> {
     let count = wanted.map(|wanted| u32::try_from(wanted).unwrap_or(u32::MAX));
     let found = search(&Query { count, idle_only: true, ..Query::default() })?.vms.len();
@@ -159,12 +159,12 @@ pub(super) fn provide_vms(wanted: Option<usize>, command: &mut Command) -> river
     tell(format_args!("[river run: {idle}; started {} on this machine for this run]", plural(count)));
     command.env("RIVER_VMS", count.to_string());
     command.env("RIVER_PORT", port.to_string()).env("RIVER_OWN_PORT", port.to_string());
-    // It is to find these VMs only.
+    // It must find only these VMs.
     command.env_remove("RIVER_HOSTS").env_remove("RIVER_NETWORK");
     Ok(vms)
 }
 
-/// Starts VMs that only those find who are told the port.
+/// Starts VMs on a port of their own, so that only programs that are given the port find them.
 fn start(count: usize) -> river::Result<(Vec<Vm>, u16)> {
     let mut attempts = 0;
     loop {
@@ -179,12 +179,12 @@ fn start(count: usize) -> river::Result<(Vec<Vm>, u16)> {
     }
 }
 
-/// A UDP port that nobody uses for searches. The address is that on which VMs are searched for.
+/// Finds a UDP port that nobody uses for searches. The address is the one on which VMs are searched for.
 fn free_port() -> io::Result<u16> {
     Ok(UdpSocket::bind((Ipv4Addr::new(127, 255, 255, 255), 0))?.local_addr()?.port())
 }
 
-/// Why a program does not start, and what to do.
+/// Explains why a program does not start, and what to do.
 fn explain(program: &OsStr, error: &io::Error) -> String {
     let path = Path::new(program);
     match error.kind() {
@@ -212,7 +212,7 @@ const SIGNALS: [i32; 4] = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
 
 /// Runs programs, one after another. While none runs, signals end this process as usual.
 pub(super) struct Runner {
-    /// No program runs. Who has taken a signal once has to see to its usual meaning himself.
+    /// Whether no program is running. Once a process has handled a signal, it must restore the default behaviour itself.
     idle: Arc<AtomicBool>,
 }
 
@@ -227,8 +227,8 @@ impl Runner {
 
     /// Runs a program, and waits for its end.
     pub(super) fn run(&self, command: &mut Command) -> river::Result<End> {
-        // They are not to end this process before the program. Those that this process was started to ignore (by `nohup`,
-        // say) the program is to ignore too; it gets the others with their usual meaning.
+        // They must not end this process before the program. Signals that this process was started to ignore (by `nohup`,
+        // for example) stay ignored by the program too; the others have their default meaning for it.
         let taken = signals::take(&SIGNALS)?;
         self.idle.store(false, Relaxed);
         let end = match command.spawn() {
@@ -244,11 +244,11 @@ impl Runner {
     }
 }
 
-/// Waits for the end of the program, and passes on what only this process gets.
+/// Waits for the end of the program, and forwards signals that only this process gets.
 fn wait(mut child: Child, mut signals: Signals) -> io::Result<ExitStatus> {
     let handle: Handle = signals.handle();
     let pid = Pid::from_child(&child);
-    // True until the program has been waited for: only so long its id is surely its own.
+    // `true` until the program has been waited for; after that, its id may belong to another process.
     let alive = Arc::new(Mutex::new(true));
     let watched = alive.clone();
     let passing = thread::Builder::new().name("river-run-signals".into()).spawn(move || {

@@ -1,6 +1,6 @@
-//! Sizes as people write them.
+//! Human-readable sizes.
 
-/// The number of bytes in a text such as `4G`, `512M`, `64KiB` or `1000000`. Units are powers of 1024.
+/// Parses a number of bytes such as `4G`, `512M`, `64KiB` or `1000000`. Units are powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no size: write a number of bytes, or one such as 512M or 4G");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -22,7 +22,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     match bytes >> 20 {
         mebibytes @ 0..10_240 => format!("{mebibytes} MiB"),

@@ -91,7 +91,7 @@ fn recorded(args: &Args) -> river::Result {
     Ok(print(&text)?)
 }
 
-/// The VRs of a recording, but for those of which there is too little, which are told.
+/// The VRs of a recording, except those whose recordings are too short, which are reported.
 fn whole(recording: &Recording) -> &[RecordedVr] {
     for error in recording.broken() {
         tell(format_args!("passed over a VR: {error}"));
@@ -99,7 +99,7 @@ fn whole(recording: &Recording) -> &[RecordedVr] {
     recording.vrs()
 }
 
-/// The VRs of a recording.
+/// Lists the VRs of a recording.
 fn vrs(recording: &Recording) -> String {
     let mut text = format!("recording of {}\n\n", recording.program());
     let _ = writeln!(
@@ -123,7 +123,7 @@ fn vrs(recording: &Recording) -> String {
     text
 }
 
-/// The states of one VR: where it can be begun at, and what happened until the next.
+/// Lists the states of one VR: where a replay can begin, and what happened until the next such point.
 fn series(recording: &Recording, vr: &RecordedVr) -> river::Result<String> {
     let mut text = format!("VR {} ({}) on {}\n\n", vr.id, vr.name, vr.vm);
     let _ = writeln!(

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
     })
 }
 
-/// Gives an order to all of them, also to those after one that fails. What `order` returns is printed.
+/// Gives an order to all of them, even if it fails for some. What `order` returns is printed.
 pub(super) fn order_each(
     vms: &[&VmInfo],
     done: &str,
@@ -88,7 +88,7 @@ pub(super) fn order_each(
     Ok(())
 }
 
-/// The VMs that are meant by these names, each once; all, if there are no names.
+/// The VMs with these names, each once; all VMs if there are no names.
 pub(super) fn choose<'a>(vms: &'a [VmInfo], names: &[String]) -> river::Result<Vec<&'a VmInfo>> {
     if names.is_empty() {
         return Ok(vms.iter().collect());

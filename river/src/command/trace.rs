@@ -88,7 +88,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     let scratch = tempfile::tempdir()?;
     let trace = scratch.path().join("trace");
     command.env("RIVER_TRACE", &trace).env("RIVER_TRACE_EVENTS", args.events.to_string());
-    // Started VMs live until the program has ended.
+    // VMs that were started live until the program has ended.
     let _vms = provide_vms(args.count.map(NonZeroUsize::get), &mut command)?;
     let end = run_to_the_end(&mut command)?;
     if let End::NotRun(code) = end {
@@ -105,7 +105,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     Ok(end.code())
 }
 
-/// That the page can be written, asked before the program runs: a run of hours is not to be lost to a wrong name.
+/// Checks, before the program runs, that the page can be written: a run of hours must not be lost to a wrong name.
 fn writable(output: &Path) -> river::Result {
     let there = output.exists();
     if there && !output.is_file() && !output.is_dir() {
@@ -126,7 +126,7 @@ fn cannot_write(output: &Path, error: &io::Error) -> VrError {
     VrError::msg(format!("cannot write {}: {error}", output.display()))
 }
 
-/// Reads a trace, and writes what it is to become.
+/// Reads a trace, and writes the requested output.
 fn draw(args: &Args, trace: &Path) -> river::Result {
     let run = Run::read(trace)
         .map_err(|error| VrError::msg(format!("cannot read the trace {}: {error}", trace.display())))?;

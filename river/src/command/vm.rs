@@ -88,8 +88,8 @@ struct Limits {
 }
 
 impl Limits {
-    /// That a host, which is a child of this process, can be given them: only root can raise what the system allows, and that
-    /// only so far. Otherwise every host would fail.
+    /// Checks that a host, which is a child of this process, can be given these limits: only root can raise what the system
+    /// allows, and only so far. Otherwise every host would fail.
     fn check(&self) -> river::Result {
         let limits = [
             ("--memory", Resource::As, self.memory),
@@ -110,7 +110,7 @@ impl Limits {
     }
 }
 
-/// Not an address, which some programs take there.
+/// Parses a port. Other programs accept an address here; this one does not.
 fn listening_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "it must be a port number, without an address (see --network)".into())
 }
@@ -171,11 +171,11 @@ pub(crate) fn run(args: &Args) -> river::Result {
         text += &format!("VM {} waits for programs on {}\n", info.name, info.address);
     }
     text += if vms.len() == 1 { "Ctrl-C ends it\n" } else { "Ctrl-C ends them\n" };
-    // That nobody reads this is no reason not to serve.
+    // Serve even if nobody reads this.
     let _ = print(&text);
     let waiting = vms.into_iter().map(|vm| {
         let name = vm.info().name;
-        // One thread each, so that a stopped VM is gone at once although others go on.
+        // One thread per VM, so that a stopped VM is gone at once even if others go on.
         thread::Builder::new().name("river-vm-wait".into()).spawn(move || {
             vm.wait();
             drop(vm);
@@ -186,14 +186,14 @@ pub(crate) fn run(args: &Args) -> river::Result {
         let _ = thread.join();
     }
     match ended_by.get() {
-        // Whoever started this is to see what ended it.
+        // The parent process must see which signal ended this one.
         Some(signal) => Ok(signal_hook::low_level::emulate_default_handler(*signal)?),
         None => Ok(()),
     }
 }
 
-/// Has the VMs stopped when a signal ends this process, so that the programs that use them hear why. A second one ends it at
-/// once. Which one it was.
+/// Stops the VMs when a signal ends this process, so that the programs that use them learn why. A second signal ends it at
+/// once. Returns the first signal.
 fn stop_at_a_signal(vms: Vec<Weak<Vm>>) -> io::Result<Arc<OnceLock<i32>>> {
     let signals = [SIGINT, SIGTERM, SIGHUP];
     let again = Arc::new(AtomicBool::new(false));

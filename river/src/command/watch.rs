@@ -1,4 +1,4 @@
-//! Expressions that name something of a recorded VR, and their values over time: `river states --watch`.
+//! Expressions for parts of a recorded VR, and their values over time: `river states --watch`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use super::replay;
 
-/// `recv.NAME`, `send.NAME`, `state`, or `state.FIELD.FIELD...`.
+/// An expression: `recv.NAME`, `send.NAME`, `state`, or `state.FIELD.FIELD...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
     /// An attribute of messages that have arrived.
     Recv(String),
     /// An attribute of messages that were sent.
     Send(String),
-    /// What was given to safepoints, and the way to a part of it: fields by name, elements by number.
+    /// The state at safepoints, and the path to a part of it: fields by name, elements by number.
     State(Vec<String>),
 }
 
@@ -39,8 +39,8 @@ impl FromStr for Watch {
     }
 }
 
-/// CSV: a line for each step at which one of the expressions has a value; seconds since the program began, the VR, the
-/// line of its record, the values.
+/// Formats values as CSV: a line for each step at which one of the expressions has a value, with the seconds since the
+/// program began, the VR, the line of its record, and the values.
 pub(super) fn csv(
     directory: &Path,
     recording: &Recording,
@@ -98,11 +98,11 @@ fn part_of<'a>(value: &'a Value, part: &str) -> Option<&'a Value> {
     }
 }
 
-/// An attribute of a message, if the envelope carries one and it has it.
+/// An attribute of a message, if the envelope carries a message that has it.
 fn attribute(envelope: &Envelope, name: &str) -> Option<String> {
     let message = Message::of(envelope)?;
     let attr = message.attrs().find(|attr| attr.name() == name)?;
-    // Text without its quotation marks: those of CSV are enough.
+    // Text without its quotation marks: CSV adds its own.
     message.get::<String>(name).ok().or_else(|| Some(attr.to_string()))
 }
 
@@ -110,7 +110,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// As CSV wants it (RFC 4180).
+/// Quotes a field for CSV (RFC 4180).
 fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
@@ -119,7 +119,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// The states that a VR gave to its safepoints: it is run again, and says.
+/// The states of a VR at its safepoints, found by running it again.
 fn states(directory: &Path, recording: &Recording, vr: &RecordedVr) -> river::Result<Vec<Value>> {
     let file = tempfile::NamedTempFile::new()?;
     let mut command = replay::program(directory, recording, vr.id, None, None)?;

@@ -1,9 +1,9 @@
-//! The critical path: what the program's end had to wait for, step by step back to its beginning. To make the program
-//! faster, something on it has to become faster.
+//! The critical path: the chain of work, messages and deployments that the program's end had to wait for. Only making
+//! something on it faster makes the program faster.
 //!
-//! Walked backward, as Barton Miller and others did (1988): from the end of the initiator back to the last receive that had to
-//! wait for its message; from there to the message's send, on the other VR; and so on, until a VR's beginning, and from
-//! there to its deployment.
+//! It is found by walking backward, as by Barton Miller and others (1988): from the end of the initiator to the last
+//! receive that had to wait for its message; from there to the message's send, on the other VR; and so on, up to a VR's
+//! beginning, and from there to its deployment.
 
 use river_core::trace::{Reason, What};
 
@@ -13,22 +13,22 @@ use super::flow::Flow;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A VR was at work, or waited for something else than a message.
+    /// A VR was at work, or waited for something other than a message.
     Run {
-        /// Which.
+        /// That VR.
         vr: usize,
-        /// From when.
+        /// When this step begins.
         from: u64,
-        /// Until when.
+        /// When this step ends.
         to: u64,
-        /// For how long it waited meanwhile, in nanoseconds.
+        /// How long it waited in between, in nanoseconds.
         waited: u64,
     },
     /// A message was on its way to a VR that waited for it.
     Message {
-        /// Who sent it.
+        /// The sender.
         from: usize,
-        /// For whom it was.
+        /// The receiver.
         to: usize,
         /// When it was sent.
         sent: u64,
@@ -39,11 +39,11 @@ pub enum Step {
     },
     /// A VR was being started.
     Deploy {
-        /// Who started it.
+        /// The VR that started it.
         parent: usize,
-        /// Which.
+        /// That VR.
         child: usize,
-        /// When that was asked for.
+        /// When it was requested.
         from: u64,
         /// When it began.
         to: u64,
@@ -61,8 +61,8 @@ impl Step {
     }
 }
 
-/// The critical path, from the beginning to the end. Each step begins when the one before it ends. Costs no more than a few
-/// looks at each event.
+/// Returns the critical path, from the beginning to the end. Each step begins when the one before it ends. Visits each
+/// event only a few times.
 #[must_use]
 pub fn critical_path(flow: &Flow) -> Vec<Step> {
     let vrs = &flow.run.vrs;
@@ -89,7 +89,8 @@ pub fn critical_path(flow: &Flow) -> Vec<Step> {
     steps
 }
 
-/// The last receive of a VR, not after that time, that had to wait for its message: (sender, sent, label), and when it was.
+/// The last receive of a VR, at that time or earlier, that had to wait for its message: (sender, sent, label), and its
+/// time.
 fn last_awaited(flow: &Flow, vr: usize, time: u64) -> Option<((usize, u64, usize), u64)> {
     let events = &flow.run.vrs[vr].events;
     let after = events.partition_point(|event| event.end() <= time);
@@ -97,13 +98,13 @@ fn last_awaited(flow: &Flow, vr: usize, time: u64) -> Option<((usize, u64, usize
         let received = events[number].at;
         let waited = matches!(events[number - 1].what, What::Wait { reason: Reason::Receive, .. });
         let message = flow.message(vr, number).filter(|_| waited)?;
-        // A VR that waits for what it has sent itself does not wait; and time goes back with every step.
+        // A VR does not wait for its own messages, and time must decrease with every step.
         let sent = message.sent.filter(|sent| *sent < received && message.from != vr)?;
         Some(((message.from, sent, message.label), received))
     })
 }
 
-/// Who deployed a VR, and when; of one that has moved here, the same VR where it was, and when it left.
+/// Who deployed a VR, and when. For a VR that has moved here: the same VR in its former place, and when it left.
 fn deployment(flow: &Flow, vr: usize) -> Option<(usize, u64)> {
     let child = &flow.run.vrs[vr];
     let same = (0..flow.run.vrs.len()).filter(|other| *other != vr && flow.run.vrs[*other].id == child.id);
@@ -142,8 +143,8 @@ mod tests {
 
     use super::*;
 
-    /// A run as it could have been, in the order of time: VR 0 starts the others; then somebody sends, or waits for and gets
-    /// what is there, or computes.
+    /// A possible run, in the order of time: VR 0 starts the others; then a VR sends, or waits for and receives a message
+    /// that is there, or computes.
     fn run_of(steps: &[(usize, usize, u64)], count: usize) -> Run {
         let ids: Vec<VrId> = (0..count).map(|_| VrId::fresh()).collect();
         let mut run = Run::default();
@@ -195,7 +196,7 @@ mod tests {
     }
 
     proptest! {
-        /// It leads from the beginning to the end without a gap, and each of its messages is one that was waited for.
+        /// The path leads from the beginning to the end without a gap, and each of its messages was waited for.
         #[test]
         fn leads_from_the_beginning_to_the_end(
             steps in prop::collection::vec((0..4usize, 0..60usize, 0..50u64), 0..150),

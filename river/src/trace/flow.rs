@@ -1,40 +1,40 @@
-//! What is in a trace without being written there: messages, of their two ends.
+//! What a trace contains only implicitly: messages, put together from their two ends.
 
 use std::collections::{HashMap, HashSet};
 
 use river_core::trace::{Event, Reason, Run, VrTrace, What};
 use river_core::{VrId, naming};
 
-/// A run, and what follows from it.
+/// A run, with what follows from its events.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Flow {
-    /// What it is of.
+    /// The run.
     pub run: Run,
     /// The labels of all VRs; the first is empty.
     pub labels: Vec<String>,
-    /// By when they were sent, or received if that is not known.
+    /// All messages, by the time at which they were sent, or received if that is not known.
     pub messages: Vec<Message>,
-    /// By when they began.
+    /// All waits, by the time at which they began.
     pub waits: Vec<Wait>,
-    /// Index by VR and event, of receives, into `messages`.
+    /// For receives: from the indices of VR and event to the index in `messages`.
     received: HashMap<(usize, usize), usize>,
     index: HashMap<VrId, usize>,
     /// Names that several VRs have.
     shared: HashSet<String>,
 }
 
-/// A message from one VR to another, which are indices into [`Run::vrs`].
+/// A message from one VR to another. VRs are indices into [`Run::vrs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {
-    /// Who sent it.
+    /// The sender.
     pub from: usize,
-    /// For whom it was.
+    /// The receiver.
     pub to: usize,
-    /// When it was sent; `None` if the sender's trace no longer says.
+    /// When it was sent; `None` if the sender's trace no longer has that event.
     pub sent: Option<u64>,
-    /// When it was taken out of the mailbox; `None` if it never was, or the receiver's trace is lost.
+    /// When it was taken out of the mailbox; `None` if it never was, or if the receiver's trace is lost.
     pub received: Option<u64>,
     /// The length of its payload.
     pub bytes: u64,
@@ -43,26 +43,26 @@ pub struct Message {
 }
 
 impl Message {
-    /// When it first shows up.
+    /// The time of its first known event.
     #[must_use]
     pub fn first(&self) -> u64 {
         self.sent.or(self.received).unwrap_or(0)
     }
 }
 
-/// A time in which a VR did not go on.
+/// A time during which a VR waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {
-    /// Which VR: an index into [`Run::vrs`].
+    /// The VR: an index into [`Run::vrs`].
     pub vr: usize,
     /// When it began.
     pub at: u64,
     /// How long it took, in nanoseconds.
     pub nanos: u64,
-    /// What for.
+    /// What it waited for.
     pub reason: Reason,
-    /// Without which VR it could not go on.
+    /// The VR that it waited for, if it was one.
     pub on: Option<usize>,
     /// What the VR was doing: an index into [`Flow::labels`].
     pub label: usize,
@@ -70,13 +70,13 @@ pub struct Wait {
     pub ended_by: Option<usize>,
 }
 
-/// What went from one VR to another.
+/// The traffic from one VR to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pair {
-    /// Who sent: an index into [`Run::vrs`].
+    /// The sender: an index into [`Run::vrs`].
     pub from: usize,
-    /// For whom.
+    /// The receiver.
     pub to: usize,
     /// How many messages.
     pub messages: u64,
@@ -84,7 +84,7 @@ pub struct Pair {
     pub bytes: u64,
 }
 
-/// Numbers labels of several VRs.
+/// Assigns numbers to the labels of all VRs.
 #[derive(Default)]
 struct Interner {
     texts: Vec<String>,
@@ -103,7 +103,7 @@ impl Interner {
 }
 
 impl Flow {
-    /// Costs as much as there are events.
+    /// Derives messages and waits from a run. Takes time linear in the number of events.
     #[must_use]
     pub fn new(run: Run) -> Self {
         let index: HashMap<VrId, usize> = run.vrs.iter().enumerate().map(|(i, vr)| (vr.id, i)).collect();
@@ -112,7 +112,7 @@ impl Flow {
         let mut label_of =
             |vr: usize, event: &Event| run.vrs[vr].label(event).map_or(0, |label| interner.number(label));
         let mut messages = Vec::new();
-        // By VRs, not by their lines: one that has moved has several.
+        // Keyed by VR, not by line: a VR that has moved has several lines.
         let mut sent: HashMap<(VrId, VrId, u64), usize> = HashMap::new();
         each(&run.vrs, |from, _, event| {
             if let What::Send { to: id, seq, bytes } = event.what
@@ -158,7 +158,7 @@ impl Flow {
         Self { run, labels: interner.texts, messages, waits, received, index, shared }
     }
 
-    /// Which of the messages a receive has taken: the event of that number of that VR.
+    /// The message that a receive has taken, given the indices of its VR and event.
     pub(super) fn message(&self, vr: usize, event: usize) -> Option<&Message> {
         self.received.get(&(vr, event)).map(|message| &self.messages[*message])
     }
@@ -190,8 +190,8 @@ impl Flow {
         waits
     }
 
-    /// What people call a VR: its own name, or the last part of its type's; and the beginning of its id, if others may be
-    /// called that, too.
+    /// The name to show for a VR: its own, or the last part of its type's, and the beginning of its id if other VRs may
+    /// have the same name.
     #[must_use]
     pub fn name(&self, vr: usize) -> String {
         let VrTrace { id, name, lost, .. } = &self.run.vrs[vr];
@@ -208,7 +208,7 @@ impl Flow {
 /// The names that several VRs have.
 fn shared(vrs: &[VrTrace]) -> HashSet<String> {
     let mut first = HashMap::new();
-    // One that has moved has several lines.
+    // A VR that has moved has several lines.
     let others = vrs.iter().filter(|vr| *first.entry(vr.name.as_str()).or_insert(vr.id) != vr.id);
     others.map(|vr| vr.name.clone()).collect()
 }

@@ -1,8 +1,8 @@
-//! What a program did, to be looked at: from a trace that it has written ([`Run`]) to a page for a browser ([`page`]) or a
-//! file for Perfetto ([`perfetto`]).
+//! Shows what a program did: turns a trace ([`Run`]) into a page for a browser ([`page`]) or a file for Perfetto
+//! ([`perfetto`]).
 //!
-//! All of it is computed here, without clocks or files: which receive belongs to which send, who talks to whom, the longest
-//! waits ([`Flow`]), and the critical path ([`critical_path`]). The page only draws.
+//! Everything is computed here, without clocks or files: which receive belongs to which send, who talks to whom, the
+//! longest waits ([`Flow`]), and the critical path ([`critical_path`]). The page only draws.
 //!
 //! ```no_run
 //! use river::trace::{Flow, Run, page};

@@ -1,4 +1,4 @@
-//! A trace as one page for a browser, which loads nothing: the data, and a script that draws them.
+//! A trace as a single self-contained page for a browser: the data, and a script that draws them.
 
 use serde_json::{Value, json};
 
@@ -6,23 +6,24 @@ use super::critical::{Step, critical_path};
 use super::flow::{Flow, Message, Wait};
 use river_core::trace::{Reason, What};
 
-/// So many messages, and so many waits, are in a page; it stays below 20 MB and is drawn at once.
+/// The most messages, and the most waits, in a page, which stays below 20 MB and is drawn at once.
 const MOST: usize = 200_000;
-/// So many VRs have a line.
+/// The most VRs that have a line.
 const LINES: usize = 20_000;
-/// So many of the longest waits are listed.
+/// How many of the longest waits are listed.
 const LONGEST: usize = 200;
-/// Who waits for messages in a span of this name waits for all, and has a colour of its own.
+/// A VR that waits for messages in a span of this name waits for all others; such waits have their own colour.
 const BARRIER: &str = "barrier";
-/// So many pairs of VRs that talk to each other are listed.
+/// The most pairs of communicating VRs that are listed.
 const PAIRS: usize = 5_000;
 
-/// The page: HTML, with its style, its script and its data.
+/// Returns the page: HTML, with its style, its script and its data.
 ///
-/// Of very many messages every so many-th is in it, of very many waits the longest; it says so then. Sums are of all.
+/// If there are too many messages, only every nth is included; if there are too many waits, only the longest are. The page
+/// says so then. Sums include everything.
 #[must_use]
 pub fn page(flow: &Flow) -> String {
-    // Within a script element nothing else ends it, nor begins a comment.
+    // Within a script element, only `<` can end it or begin a comment.
     let data = data(flow).to_string().replace('<', "\\u003c");
     let title = escape(&flow.run.program);
     let parts = [
@@ -159,7 +160,7 @@ fn deltas(times: impl Iterator<Item = u64>) -> Vec<u64> {
     times.map(|time| time - std::mem::replace(&mut last, time)).collect()
 }
 
-/// How long a message took; -1: it was never received, -2: when it was sent is not known.
+/// How long a message took; -1 if it was never received, -2 if it is not known when it was sent.
 fn took(message: &Message) -> i64 {
     match (message.sent, message.received) {
         (Some(sent), Some(received)) => i64::try_from(received.saturating_sub(sent)).unwrap_or(i64::MAX),
@@ -198,7 +199,7 @@ fn step_line(step: &Step, lines: usize) -> Option<Value> {
     vrs.iter().all(|vr| *vr < lines).then_some(line)
 }
 
-/// What somebody who looks at the page has to know of it.
+/// Caveats that a reader of the page must know.
 fn notes(flow: &Flow) -> Vec<String> {
     let run = &flow.run;
     let mut notes = Vec::new();

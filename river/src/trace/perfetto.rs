@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::flow::{Flow, Message};
 use river_core::trace::What;
 
-/// The trace as JSON: a process for each VM, a thread for each VR, a slice for each wait, span, send and receive, a flow arrow
-/// for each message.
+/// Returns the trace as JSON: a process for each VM, a thread for each VR, a slice for each wait, span, send and receive,
+/// and a flow arrow for each message.
 #[must_use]
 pub fn perfetto(flow: &Flow) -> String {
     let mut out = String::from("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n");
@@ -55,7 +55,7 @@ pub fn perfetto(flow: &Flow) -> String {
     out
 }
 
-/// Both ends of a message: a slice that takes no time, and the end of an arrow within it.
+/// Both ends of a message: a slice of zero length, and the end of an arrow within it.
 fn ends(flow: &Flow, id: usize, message: &Message) -> [Option<Value>; 4] {
     let Message { from, to, sent, received, bytes, label } = *message;
     let label = &flow.labels[label];
@@ -83,7 +83,7 @@ fn ends(flow: &Flow, id: usize, message: &Message) -> [Option<Value>; 4] {
     ]
 }
 
-/// The format's unit, with the nanoseconds behind the point.
+/// Microseconds, the format's unit, with nanoseconds as fractions.
 fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1000.0
 }

@@ -14,22 +14,22 @@ use tempfile::TempDir;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
-/// Against hanging only.
+/// Only to keep the test from hanging.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A page in a browser of its own, which ends with it.
+/// A page in its own browser, which ends with it.
 pub(crate) struct Page {
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
     session: Option<String>,
     next: u64,
-    /// What the page's script has thrown.
+    /// The exceptions that the page's script has thrown.
     pub(crate) exceptions: Vec<Value>,
     browser: Child,
     _profile: TempDir,
 }
 
 impl Page {
-    /// Opens a file. `None`, and a line that says so, where there is no Chromium.
+    /// Opens a file. Returns `None`, after saying so, if there is no Chromium.
     pub(crate) fn open(path: &Path) -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("chromium");
@@ -101,7 +101,7 @@ impl Page {
         }
     }
 
-    /// What an expression is in the page.
+    /// The value of an expression in the page.
     pub(crate) fn get(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true});
         let result = self.call("Runtime.evaluate", params);
@@ -114,12 +114,12 @@ impl Page {
         text.as_str().unwrap().to_owned()
     }
 
-    /// How many elements there are.
+    /// How many elements match.
     pub(crate) fn count(&mut self, selector: &str) -> u64 {
         self.get(&format!("document.querySelectorAll('{selector}').length")).as_u64().unwrap()
     }
 
-    /// Waits until an expression is true: the page draws when it next can.
+    /// Waits until an expression is true, since the page draws asynchronously.
     pub(crate) fn eventually(&mut self, expression: &str) {
         let start = Instant::now();
         while !self.get(&format!("!!({expression})")).as_bool().unwrap() {
@@ -128,7 +128,7 @@ impl Page {
         }
     }
 
-    /// Where the middle of an element is.
+    /// The position of the middle of an element.
     pub(crate) fn place(&mut self, selector: &str) -> (f64, f64) {
         let expression = format!(
             "(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView({{block: 'nearest'}}); \
@@ -158,7 +158,7 @@ impl Page {
         self.click_at(place);
     }
 
-    /// Presses a key that stands for a character.
+    /// Presses a character key.
     pub(crate) fn press(&mut self, key: &str) {
         for kind in ["keyDown", "keyUp"] {
             self.call("Input.dispatchKeyEvent", json!({"type": kind, "key": key, "text": key}));

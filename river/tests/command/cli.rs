@@ -172,7 +172,7 @@ fn a_reader_that_has_enough_is_no_error() {
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
 }
 
-/// What the initiator of kind `fails` does.
+/// The initiator of kind `fails`.
 pub(crate) fn fails(_: &Vr) -> river::Result {
     Err(river::VrError::msg("on purpose"))
 }
@@ -186,14 +186,14 @@ fn that_nobody_reads_what_it_says_is_no_error_either() {
         drop(reader);
         Stdio::from(writer)
     };
-    // A warning that is logged, too.
+    // A logged warning, too.
     let cases: [(&[&str], i32); 3] =
         [(&["ls"], 0), (&["stop", "lab-0"], 1), (&["run", "no-such-program"], 127)];
     for (args, code) in cases {
         let status = lab.river(args).env("RIVER_HOSTS", "a..b").stderr(deaf()).status().unwrap();
         assert_eq!(status.code(), Some(code), "{args:?}");
     }
-    // Nor for a program: a panic would end it with 101.
+    // Nor does it end a program: a panic would end it with 101.
     let status = lab.program("fails").stdout(Stdio::null()).stderr(deaf()).status().unwrap();
     assert_eq!(status.code(), Some(1));
 }

@@ -1,4 +1,4 @@
-//! `river doctor`, with each thing really broken.
+//! `river doctor`, with every problem really provoked.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::lab::{Lab, eventually, text};
 
-/// What a check said: its verdict, its text, and how to mend it.
+/// The result of a check: its verdict, its text, and how to mend it.
 fn diagnose(command: &mut Command, check: &str) -> (String, String, String) {
     let output = command.output().unwrap();
     let report: Value =
@@ -58,7 +58,7 @@ fn where_all_is_well_it_says_so_and_makes_no_key() {
     assert!(verdict == "ok" && says.contains("there is none yet"), "{says}");
 
     lab.start_vms(2);
-    // A search ends after a quarter of a second, which may be too short on a machine that has a lot to do.
+    // A search ends after a quarter of a second, which may be too short on a busy machine.
     eventually(Duration::from_secs(60), "both VMs are found", || {
         diagnose(&mut doctor(&lab), "virtual machines").1 == "2 VMs can be found and connected to"
     });
@@ -115,7 +115,7 @@ fn a_key_that_is_no_use_is_told() {
     let (verdict, says, mend) = diagnose(doctor(&lab).arg("--network"), "key");
     assert!(verdict == "fail" && says.contains("the network is not used without"), "{says}");
     assert!(mend.contains("river key export | ssh"), "{mend}");
-    // Not even root can make a file there.
+    // Not even root can create a file there.
     let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", "/proc/river/key"), "key");
     assert!(verdict == "fail" && says.contains("cannot be made"), "{says}");
     fs::write(&key, "").unwrap();
@@ -131,7 +131,7 @@ fn what_cannot_be_listened_on_is_told() {
     assert!(verdict == "fail" && says.contains("is taken by another program"), "{says}");
     assert!(mend.contains("ss -ulpn"), "{mend}");
     drop(taken);
-    // Where a VM starts, it is no failure.
+    // If a VM can start anyway, it is no failure.
     let taken = UdpSocket::bind(("127.0.0.1", lab.port)).unwrap();
     let (verdict, says, mend) = diagnose(&mut doctor(&lab), "discovery");
     assert!(verdict == "warn" && says.contains("another program has the port of 127.0.0.1"), "{says}");
@@ -140,7 +140,7 @@ fn what_cannot_be_listened_on_is_told() {
     eventually(Duration::from_secs(60), "the VM is found", || lab.idle() == 1);
     drop(taken);
     assert_eq!(diagnose(&mut doctor(&lab), "discovery").0, "ok");
-    // An address for documentation, which is nobody's.
+    // An address reserved for documentation.
     let (verdict, says, _) = diagnose(doctor(&lab).args(["--network", "192.0.2.7"]), "discovery");
     assert!(verdict == "fail" && says.contains("192.0.2.7"), "{says}");
     let (verdict, ..) = diagnose(doctor(&lab).env("RIVER_PORT", "70000"), "discovery");
@@ -200,7 +200,8 @@ fn in_shell(lab: &Lab, shell: &[&str], script: &str) -> Command {
     command
 }
 
-/// `river doctor` in a network of its own, after these commands of a shell. None, after having said so, where that cannot be.
+/// `river doctor` in its own network namespace, after these shell commands. Returns `None`, after saying so, if that is not
+/// possible.
 fn elsewhere(lab: &Lab, before: &str) -> Option<Command> {
     let possible = ["unshare -n true", "nft --version", "ip -V"].iter().all(|test| {
         Command::new("sh").args(["-c", test]).output().is_ok_and(|output| output.status.success())

@@ -11,7 +11,7 @@ use river::prelude::trickle;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// What the initiator does if the program is a farm. False: it is not.
+/// Runs the initiator if the program is a farm; otherwise returns `false`.
 pub(crate) fn run(kind: &str) -> bool {
     let ended = river::try_run(|vr| {
         let slow = |x: u64| {
@@ -19,7 +19,7 @@ pub(crate) fn run(kind: &str) -> bool {
             (x, std::process::id())
         };
         match kind {
-            // Ends when it has seen the work of as many processes as it was told.
+            // Ends when it has seen the work of the given number of processes.
             "grow" => {
                 let vms = trickle::connect(vr, 1..)?;
                 vms.grow(None)?;
@@ -33,7 +33,7 @@ pub(crate) fn run(kind: &str) -> bool {
                     }
                 }
             }
-            // Ends when its work is done, and it is told whether all of it was.
+            // Ends when its work is done, and the input says whether all of it must be.
             "farm" => {
                 let vms = trickle::connect(vr, ..)?;
                 let mut sum = 0_u64;
@@ -92,7 +92,7 @@ fn an_interrupted_farm_leaves_nothing_behind() {
     lab.start_vms(2);
     let mut program = lab.program("farm").stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "at work");
-    // What Ctrl-C sends.
+    // The signal of Ctrl-C.
     kill_process(Pid::from_child(&program), Signal::INT).unwrap();
     program.wait().unwrap();
     eventually(SOON, "VMs free and hosts gone", || lab.idle() == 2 && lab.hosts() == 0);

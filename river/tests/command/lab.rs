@@ -1,4 +1,4 @@
-//! What every test of the command has for itself: a directory, a key, a cache, a port.
+//! What every test of the command has to itself: a directory, a key, a cache, a port.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,24 +13,25 @@ use rustix::process::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::TempDir;
 
-/// Says to the test executable, started anew, that it is to be a program's initiator.
+/// Tells the test executable, when it is started again, to be a program's initiator.
 pub(crate) const INITIATOR: &str = "RIVER_TEST_INITIATOR";
 
 /// The arguments with which the test executable becomes an initiator.
 pub(crate) const INITIATOR_ARGS: [&str; 3] = ["--exact", "initiator", "--nocapture"];
 
-/// More tests than there are in this executable.
+/// More than the number of tests in this executable.
 const PORTS: u16 = 100;
 
-/// The `river` command and its VMs, in an empty directory, with a cache, a key and a port of their own.
+/// The `river` command and its VMs, in an empty directory, with their own cache, key and port.
 pub(crate) struct Lab {
     directory: TempDir,
     pub(crate) port: u16,
     pub(crate) daemons: Vec<Child>,
 }
 
-/// Makes what this process starts heed the signals that tests send. Who runs the tests in the background of a script, or by
-/// `nohup`, has some of them ignored, and children are born ignoring them, too; what has a handler here is as usual there.
+/// Makes processes that this one starts heed the signals that tests send. If the tests are run in the background of a
+/// script, or by `nohup`, some signals are ignored, which children inherit; a signal that has a handler here is back to its
+/// default there.
 fn heed_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -49,11 +50,12 @@ impl Lab {
     pub(crate) fn new() -> Self {
         heed_signals();
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        // Below the ports that the system gives to whoever wants any.
+        // Below the ephemeral ports of the system.
         let first = 10_000 + (std::process::id() % 216) as u16 * PORTS;
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         let directory = tempfile::tempdir().unwrap();
-        // Not a copy: while it is written another test may fork, and nobody can run what somebody holds open for writing.
+        // Not a copy: while it is written, another test may fork, and a file that any process holds open for writing cannot
+        // be executed.
         symlink(env!("CARGO_BIN_EXE_river"), directory.path().join("river")).unwrap();
         fs::create_dir(directory.path().join("empty")).unwrap();
         fs::create_dir(directory.path().join("tmp")).unwrap();
@@ -81,7 +83,7 @@ impl Lab {
         command
     }
 
-    /// Runs the command to its end, which has to be with this exit code; what it printed to stdout and stderr.
+    /// Runs the command to its end, checks its exit code, and returns what it printed to stdout and stderr.
     pub(crate) fn ends(&self, args: &[&str], code: i32) -> (String, String) {
         ends(&mut self.river(args), code)
     }
@@ -91,14 +93,14 @@ impl Lab {
         self.start_vms_with(count, &[]);
     }
 
-    /// The same, with these options.
+    /// Like [`start_vms`](Self::start_vms), with these options.
     pub(crate) fn start_vms_with(&mut self, count: usize, options: &[&str]) {
         let mut command = self.river(&["vm", "-n", &count.to_string(), "--name", "lab"]);
         command.args(options);
         self.start_daemon(command, count);
     }
 
-    /// Starts one VM of that name through another command, which is given the VM's command line.
+    /// Starts one VM with this name through another command, which is given the VM's command line.
     pub(crate) fn start_vms_in(&mut self, outer: &str, options: &[&str], name: &str) {
         let mut command = Command::new(outer);
         self.environment(&mut command).args(options).arg(self.path("river")).args(["vm", "--name", name]);
@@ -113,7 +115,7 @@ impl Lab {
             stdout.read_line(&mut line).unwrap();
             assert!(line.contains("waits"), "{line}");
         }
-        // Open as long as the daemon is in the lab, as a terminal would be.
+        // Stays open for as long as the daemon is in the lab, like a terminal.
         daemon.stdout = Some(stdout.into_inner());
         self.daemons.push(daemon);
     }
@@ -176,7 +178,7 @@ impl Drop for Lab {
     }
 }
 
-/// The processes whose environment says that their key lies in this directory; not those that have ended.
+/// The live processes whose environment has their key in this directory.
 pub(crate) fn processes_with_key_in(directory: &Path) -> Vec<Pid> {
     let key = format!("RIVER_KEY_FILE={}", directory.join("key").display());
     let has_key =
@@ -188,7 +190,7 @@ pub(crate) fn processes_with_key_in(directory: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Looks again and again until it is so; fails if it is not within the limit.
+/// Polls until the condition holds; fails if that takes longer than the limit.
 pub(crate) fn eventually(limit: Duration, what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
@@ -201,7 +203,7 @@ pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Runs a command to its end, which has to be with this exit code; what it printed to stdout and stderr.
+/// Runs a command to its end, checks its exit code, and returns what it printed to stdout and stderr.
 pub(crate) fn ends(command: &mut Command, code: i32) -> (String, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     check(&output, code, command);
@@ -209,11 +211,11 @@ pub(crate) fn ends(command: &mut Command, code: i32) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// The same for a command that reads this text.
+/// Like [`ends`], for a command that reads this text; returns what it printed.
 pub(crate) fn reads_and_ends(command: &mut Command, input: &str, code: i32) -> String {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may have read enough before the end.
+    // It may stop reading before the end.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     check(&output, code, command);
@@ -224,7 +226,7 @@ fn check(output: &Output, code: i32, command: &Command) {
     assert_eq!(output.status.code(), Some(code), "{command:?}: {}", text(output));
 }
 
-/// Reads what a process prints until there is this word. The process goes on, and may go on printing.
+/// Reads the output of a process up to this word. The process goes on, and may go on printing.
 pub(crate) fn wait_for_line(child: &mut Child, word: &str) {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let found = stdout.by_ref().lines().map_while(Result::ok).any(|line| line.contains(word));

@@ -1,4 +1,4 @@
-//! The `river` command as a user meets it: VM processes that never saw the program, and programs that die.
+//! The `river` command as a user meets it: VM processes that have never seen the program, and programs that die.
 
 mod browser;
 mod cli;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use lab::{INITIATOR, Lab, eventually, text, wait_for_line};
 
-/// Answers with its VM, and does what the kind of the program asks for.
+/// Answers with its VM, and does what this kind of program asks for.
 #[derive(Serialize, Deserialize)]
 struct Worker {
     kind: String,
@@ -43,7 +43,7 @@ impl VirtualResource for Worker {
     }
 }
 
-/// Not a test of its own: what `Lab::program` runs.
+/// Not a test itself: `Lab::program` runs it.
 #[test]
 fn initiator() {
     let Ok(kind) = std::env::var(INITIATOR) else { return };
@@ -58,7 +58,7 @@ fn initiator() {
         _ => None,
     };
     if let Some(program) = program {
-        // Its exit code counts, not the harness's: that of a program which makes its own of whatever happens.
+        // The program's exit code counts, not that of the harness, which decides on its own.
         let code = river::run(program);
         if code != river::ExitCode::SUCCESS {
             std::process::exit(1);
@@ -95,7 +95,7 @@ fn initiator() {
     .unwrap();
 }
 
-/// What the initiator of kind `gives-back` does: gives the VMs of a cluster back at the end of its input.
+/// The initiator of kind `gives-back`: gives the VMs of a cluster back at the end of its input.
 fn gives_back(vr: &Vr) -> river::Result {
     let cluster = river::mapreduce::Cluster::connect(vr, 2)?;
     println!("has a cluster");
@@ -179,7 +179,7 @@ fn nobody_is_found_where_nobody_is() {
     let output = lab.river(&["ls"]).output().unwrap();
     assert!(output.status.success());
     assert!(text(&output).contains("start one with `river vm`"), "{}", text(&output));
-    // The library says the same as the command.
+    // The library reports the same as the command.
     let _ = find(&Query::default()).unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! VRs that are moved by command, and VMs that are drained under a program that runs.
+//! VRs that are moved by command, and VMs that are drained under a running program.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use river::prelude::{Sfm, msg, pat};
 use super::lab::{Lab, eventually, text, wait_for_line};
 use super::state::Counting;
 
-/// Names a file whose being there ends the count.
+/// Names a file; the count ends once it exists.
 pub(crate) const UNTIL: &str = "RIVER_TEST_UNTIL";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What the initiator of kind `count-until` does: counts with two counters until the file is there.
+/// The initiator of kind `count-until`: counts with two counters until the file exists.
 pub(crate) fn count_until(vr: &Vr) -> river::Result {
     let until = std::env::var(UNTIL)?;
     let vms = vr.allocate(vr.discover(river::core::Query { count: Some(2), ..Default::default() })?, 2)?;
@@ -36,7 +36,7 @@ pub(crate) fn count_until(vr: &Vr) -> river::Result {
     Ok(())
 }
 
-/// What the initiator of kind `on-the-last` does: it leases three VMs, and uses the last of them only.
+/// The initiator of kind `on-the-last`: leases three VMs, and uses only the last of them.
 pub(crate) fn on_the_last(vr: &Vr) -> river::Result {
     let mut vms =
         vr.allocate(vr.discover(river::core::Query { count: Some(3), ..Default::default() })?, 3)?;
@@ -84,7 +84,7 @@ fn vrs_leave_a_vm_by_command_and_before_it_ends() {
         lab.names().into_iter().partition(|name| place(name) == Some(false));
     assert_eq!((used.len(), free.len()), (2, 2));
 
-    // Which VRs there are.
+    // The error lists the VRs.
     let (_, error) = lab.ends(&["migrate", &pid, "?", &free[0]], 1);
     let (_, known) = error.split_once("; it has ").expect("a list");
     let id = known.split(", ").find_map(|one| one.trim().strip_suffix(&format!(" on {}", used[0])));
@@ -94,7 +94,7 @@ fn vrs_leave_a_vm_by_command_and_before_it_ends() {
     let (_, error) = lab.ends(&["migrate", "nobody", &id, &free[0]], 1);
     assert!(error.contains("no program nobody uses a VM"), "{error}");
 
-    // To a VM that the program did not have.
+    // To a VM that the program had not leased.
     let (told, _) = lab.ends(&["migrate", &pid, &id, &free[0]], 0);
     assert!(
         told.contains(&format!("is on VM {} now", free[0])) && told.contains("stood still for"),
@@ -103,7 +103,7 @@ fn vrs_leave_a_vm_by_command_and_before_it_ends() {
     let (told, _) = lab.ends(&["migrate", &pid, &id, &free[0]], 0);
     assert!(told.contains("already"), "{told}");
 
-    // All VMs but one go, one after the other.
+    // All VMs but one leave, one after the other.
     for name in [&used[1], &free[0], &used[0]] {
         lab.ends(&["vm", "--drain", name], 0);
         eventually(LIMIT, "the VM has ended", || !lab.names().contains(name));

@@ -1,4 +1,4 @@
-//! Whoever ends first, and however: nothing stays behind.
+//! Whichever process ends first, and however it ends: nothing is left behind.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::lab::{Lab, eventually, processes_with_key_in, wait_for_line};
 /// A lease of a stopped program ends after four seconds, a stopped VM is given up after eight.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is done to whom.
+/// A process, and the signal that it gets.
 type Step = (Who, Signal);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Who {
     Program,
     Vms,
-    /// One of the four.
+    /// One of the four hosts.
     Host,
 }
 
@@ -35,7 +35,7 @@ const ORDERS: [[Who; 3]; 6] = {
     ]
 };
 
-/// Everything of a running program, in a directory of its own.
+/// A running program with everything that belongs to it, in its own directory.
 struct Scene {
     lab: Lab,
     program: Child,
@@ -57,16 +57,16 @@ impl Scene {
         let pid = match who {
             Who::Program => Some(Pid::from_child(&self.program)),
             Who::Vms => Some(Pid::from_child(&self.lab.daemons[0])),
-            // Its number may be another's by now.
+            // Its process id may have been reused by now.
             Who::Host => self.host.filter(|pid| self.lab.is_host(*pid)),
         };
-        // Children of this process, so that their numbers stay theirs; one that has ended is not an error.
+        // Children of this process keep their ids; one that has ended is not an error.
         if let Some(pid) = pid {
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Waits until there is neither a process nor a file of all this.
+    /// Waits until no process and no file of all this is left.
     fn vanishes(mut self, steps: &[Step]) {
         let directory = self.lab.path("");
         let start = Instant::now();
@@ -84,7 +84,7 @@ impl Scene {
     }
 }
 
-/// Files that no longer mean anything: temporary ones, and images that are not whole.
+/// Useless files: temporary ones, and incomplete images.
 fn left_in(lab: &Path) -> Vec<String> {
     let mut left = Vec::new();
     let mut directories = vec![lab.join("tmp"), lab.join("cache")];

@@ -10,7 +10,7 @@ use river::prelude::{Sfm, msg, pat};
 use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
 use super::state::{Counting, PAUSE, SUM};
 
-/// The beginning of a line of the table of a recording: a VR of that type.
+/// The id prefix of a VR of that type in the table of a recording.
 fn vr_of(table: &str, kind: &str) -> String {
     let line = table.lines().find(|line| line.contains(kind)).unwrap_or_else(|| panic!("no {kind}: {table}"));
     line.split(' ').next().unwrap().to_owned()
@@ -31,7 +31,7 @@ fn each_vr_of_a_recorded_program_is_run_again_alone() {
     // The variable is part of what makes the test executable this program.
     let printed = text(&command.env("RIVER_PASS", INITIATOR).output().unwrap());
     assert!(printed.contains(SUM), "{printed}");
-    // Nothing but the recording is needed.
+    // Only the recording is needed.
     for daemon in &mut lab.daemons {
         daemon.kill().unwrap();
         daemon.wait().unwrap();
@@ -64,7 +64,7 @@ fn each_vr_of_a_recorded_program_is_run_again_alone() {
     assert!(csv.starts_with("time,vr,line,send.count\n"), "{csv}");
     assert_eq!(rows(&csv), numbers[1..]);
     let (csv, _) = lab.ends(&["states", tape, "--vr", &counter, "--watch", "state.count"], 0);
-    // Whether it came to its last safepoint before it was stopped, nobody knows.
+    // It is unknown whether it came to its last safepoint before it was stopped.
     let states = rows(&csv);
     assert!(states.len() >= 300 && numbers[..states.len()] == states, "{csv}");
     let (csv, _) = lab.ends(&["states", tape, "--vr", "initiator", "--watch", "recv.count"], 0);
@@ -79,19 +79,19 @@ fn each_vr_of_a_recorded_program_is_run_again_alone() {
     assert!(told.contains("nothing was recorded: true is no program of River"), "{told}");
 }
 
-/// What was recorded until shortly before the death is there, and can be replayed.
+/// Everything recorded until shortly before the death is there, and can be replayed.
 #[test]
 fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     let mut lab = Lab::new();
     lab.start_vms(2);
     let tape = lab.path("tape");
-    // As `river record` says it.
+    // In the form that `river record` uses.
     let which = format!("{}:{}", std::process::id(), tape.display());
     let mut command = lab.program("count-long");
     command.env("RIVER_RECORD", &which).env("RIVER_PASS", INITIATOR).env(PAUSE, "50");
     let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "is counting");
-    // Two chunks of the initiator at least.
+    // At least two chunks of the initiator.
     let recorded = || {
         let recording = Recording::open(&tape);
         recording.map_or(0, |r| r.vrs().iter().filter(|vr| vr.parent.is_none()).map(|vr| vr.lines).sum())
@@ -104,9 +104,9 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     program.wait().unwrap();
     let tape = tape.to_str().unwrap();
     let (printed, told) = lab.ends(&["replay", tape, "--vr", "initiator"], 0);
-    // A slow test may have come too late.
+    // A slow test may have been too late.
     assert!(told.contains("here the record ends, at ") || printed.contains(SUM), "{told}");
-    // Bytes that were altered are not believed.
+    // Altered bytes are detected.
     let recording = Recording::open(tape).unwrap();
     let initiator = recording.vrs()[0].clone();
     let path = Path::new(tape).join(format!("vr-{}.tape", initiator.id));
@@ -115,7 +115,7 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     bytes[last] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     assert!(Recording::open(tape).unwrap().vrs()[0].lines < initiator.lines);
-    // A VR whose first chunk never came to the disk is no reason to refuse the others.
+    // A VR whose first chunk never reached the disk is no reason to refuse the others.
     let torn = "vr-00000000-0000-0000-0000-00000000abcd.tape";
     std::fs::write(Path::new(tape).join(torn), []).unwrap();
     let (table, told) = lab.ends(&["states", tape], 0);
@@ -129,7 +129,7 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     assert!(!output.status.success() && text(&output).contains("there is a recording already"), "{output:?}");
 }
 
-/// What the initiator of kind `by-the-clock` does: sends the time, which it has from where it must not have it.
+/// The initiator of kind `by-the-clock`: sends the time, which it reads in a way that is not recorded.
 pub(crate) fn by_the_clock(vr: &Vr) -> river::Result {
     let vms = vr.allocate(vr.discover(Query { count: Some(1), ..Query::default() })?, 1)?;
     let counter = vr.deploy(&vms, |_| Counting { count: 0 })?[0];
@@ -152,10 +152,10 @@ fn a_program_that_is_not_deterministic_is_told_where_it_differs() {
     let output = command.env("RIVER_PASS", INITIATOR).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let (_, told) = lab.ends(&["replay", tape, "--vr", "initiator"], 1);
-    // What was to come, what came, and what to do.
+    // What was expected, what came, and what to do.
     assert!(told.contains("a send of") && told.contains("with other bytes"), "{told}");
     assert!(told.contains("not deterministic") && told.contains("vr.now()"), "{told}");
-    // The VR to which it was sent does as it did.
+    // The VR that it was sent to repeats what it did.
     let (table, _) = lab.ends(&["states", tape], 0);
     let (_, told) = lab.ends(&["replay", tape, "--vr", &vr_of(&table, "Counting")], 0);
     assert!(told.contains("here the record ends, at a "), "{told}");

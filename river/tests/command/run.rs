@@ -14,7 +14,7 @@ use crate::lab::{Lab, ends, eventually, text, wait_for_line};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A program that says what it was told of VMs.
+/// A program that prints what it was told about VMs.
 const TELL: [&str; 3] = ["sh", "-c", "echo VMs ${RIVER_VMS-unset} port $RIVER_PORT"];
 
 fn run<'a>(options: &[&'a str], program: &[&'a str]) -> Vec<&'a str> {
@@ -76,7 +76,7 @@ fn the_exit_code_is_that_of_the_program_or_of_a_shell() {
     fs::write(&plain, "no program").unwrap();
     fs::set_permissions(&plain, PermissionsExt::from_mode(0o644)).unwrap();
     let orphan = lab.path("orphan").display().to_string();
-    // Written by another process, as nobody can run what a fork of this one may still hold open for writing.
+    // Written by another process: a file that a fork of this one may still hold open for writing cannot be executed.
     let write = "echo '#!/no/such/interpreter' > \"$0\" && chmod 755 \"$0\"";
     ends(Command::new("sh").args(["-c", write, &orphan]), 0);
     let cases: [(&[&str], i32, &str); 8] = [
@@ -99,8 +99,8 @@ fn the_exit_code_is_that_of_the_program_or_of_a_shell() {
     assert!(stderr.contains("RIVER_PORT"), "{stderr}");
 }
 
-/// Starts `river run` of this shell script by this command, in a process group of its own, as a terminal would; returns
-/// when the script has printed "ready".
+/// Starts `river run` of this shell script by this command, in its own process group, as a terminal would; returns when the
+/// script has printed "ready".
 fn start(command: &mut Command) -> (Child, Pid) {
     let mut child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut child, "ready");
@@ -130,7 +130,7 @@ fn termination_is_passed_on() {
         kill_process(pid, signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
-    // What `nohup` ignores stays ignored.
+    // Signals that `nohup` ignores stay ignored.
     let mut nohup = lab.river(&["run", "sh", "-c", script]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(nohup.get_program()).args(nohup.get_args());
@@ -147,7 +147,7 @@ fn termination_is_passed_on() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
-/// Reads the number that a program prints, and waits until `river` has seen the process with that number end.
+/// Reads the process id that a program prints, and waits until `river` has noticed the end of that process.
 fn wait_for_the_end_of_the_program(river: &mut Child) {
     let mut line = String::new();
     BufReader::new(river.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -155,7 +155,7 @@ fn wait_for_the_end_of_the_program(river: &mut Child) {
     eventually(SOON, "the end of the program", || !Path::new(&format!("/proc/{pid}")).exists());
 }
 
-/// Sends a signal until it has ended the process: a moment may pass until the signal has its usual meaning again.
+/// Sends a signal until it has ended the process, since it may take a while until the signal has its default meaning again.
 fn ends_by(child: &mut Child, signal: Signal) {
     let pid = Pid::from_child(child);
     eventually(SOON, "the signal is heeded", || {
@@ -170,7 +170,7 @@ fn signals_end_river_itself_when_the_program_has_ended() {
     let mut lab = Lab::new();
     lab.start_vms(1);
     let (state, page) = (lab.path("state").display().to_string(), lab.path("page").display().to_string());
-    // What the command reads next has no writer: it waits there for ever.
+    // What the command reads next has no writer, so it waits there forever.
     let last = "mkdir -p $RIVER_CHECKPOINT; mkfifo $RIVER_CHECKPOINT/checkpoint-000001.river 2>&-; echo $$; kill -KILL $$";
     let restarts = ["run", "--checkpoint", &state, "--restarts", "1", "sh", "-c", last];
     let trace = ["trace", "-o", &page, "-n", "1", "sh", "-c", "mkfifo $RIVER_TRACE; echo $$"];

@@ -1,4 +1,4 @@
-//! Checkpoints by command, programs that are killed, and what goes on with them.
+//! Checkpoints by command, programs that are killed, and their restarts.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::lab::{INITIATOR, INITIATOR_ARGS, Lab, eventually, text, wait_for_line};
 use super::migrate::UNTIL;
 
-/// Counts what it is sent, and answers.
+/// Counts what it receives, and answers.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Counting {
     pub(crate) count: u64,
@@ -34,12 +34,12 @@ impl VirtualResource for Counting {
 /// Names a directory of checkpoints; a counter that finds it ends its host.
 const EXIT: &str = "RIVER_TEST_EXIT";
 
-/// Ends the host when there are two checkpoints: the one that goes on from them finds the marker gone, and lives.
+/// Ends the host when there are two checkpoints: the program restarted from them finds the marker gone, and survives.
 fn exit_once(vr: &Vr) -> river::Result {
     let state = std::env::var(EXIT)?;
     let second = || Stored::latest(&state).is_ok_and(|latest| latest.number > 1);
     while !vr.effect(second)? {
-        // It waits where a checkpoint can be taken.
+        // It waits in a call in which a checkpoint can be taken.
         let nothing = vr.recv_timeout(pat! { nothing: true }, Duration::from_millis(10));
         assert!(nothing.is_err(), "nobody sends that");
     }
@@ -49,7 +49,7 @@ fn exit_once(vr: &Vr) -> river::Result {
     Ok(())
 }
 
-/// What the initiator of kind `count-long` does: 300 rounds of a few milliseconds.
+/// The initiator of kind `count-long`: 300 rounds of a few milliseconds.
 pub(crate) fn count_long(vr: &Vr) -> river::Result {
     let vms = vr.allocate(vr.discover(river::core::Query { count: Some(2), ..Default::default() })?, ..)?;
     let counters = vr.deploy(&vms, |_| Counting { count: 0 })?;
@@ -71,10 +71,10 @@ pub(crate) fn count_long(vr: &Vr) -> river::Result {
     Ok(())
 }
 
-/// The milliseconds between two rounds: it is to live for as long as something is done with it.
+/// The milliseconds between two rounds: the program must live for as long as the test needs it.
 pub(crate) const PAUSE: &str = "COUNT_PAUSE";
 
-/// Twice, by two counters: the sum of 1 to 300.
+/// The sum of 1 to 300, counted twice by two counters.
 pub(crate) const SUM: &str = "sum 90300";
 
 #[test]
@@ -82,7 +82,7 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
     let mut lab = Lab::new();
     lab.start_vms(2);
     let mut command = lab.program("count-long");
-    // What is passed to the VMs is there again when the program goes on.
+    // The variables passed to the VMs are set again when the program is restarted.
     command.env("RIVER_RECOVERABLE", "1").env("RIVER_PASS", INITIATOR).env(PAUSE, "50");
     let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "is counting");
@@ -103,7 +103,7 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
     assert!(output.status.success() && printed.contains(SUM), "{printed}");
     assert!(printed.contains("from checkpoint 2]"), "{printed}");
 
-    // All that it ran on is gone: it goes on in its own process.
+    // All VMs that it ran on are gone: it goes on in its own process.
     for daemon in &mut lab.daemons {
         daemon.kill().unwrap();
         daemon.wait().unwrap();
@@ -130,7 +130,7 @@ fn a_program_that_loses_a_host_goes_on_by_itself() {
     assert!(Stored::latest(&state).unwrap().number > 1);
 }
 
-/// The VMs keep the checkpoints for each other: one is killed, and everything that was there is still somewhere.
+/// The VMs keep the checkpoints for each other: one is killed, and every part is still kept by another.
 #[test]
 fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
     let mut lab = Lab::new();
@@ -161,7 +161,7 @@ fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
     lab.daemons[index].kill().unwrap();
     lab.daemons[index].wait().unwrap();
     wait_for("restart 1 of 2]");
-    // It takes checkpoints where it is now, too; the next time it is the initiator that dies.
+    // It goes on taking checkpoints where it is now; the next time it is the initiator that dies.
     wait_for("checkpointed");
     let pid = lab.vms().iter().find_map(initiator_of).expect("it uses a VM");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -172,10 +172,10 @@ fn a_program_outlives_a_vm_that_is_killed_without_a_disk() {
     assert!(run.wait().unwrap().success(), "{rest}");
 }
 
-/// What the initiator of kind `dies-once` does: is killed before it has been checkpointed, if a file says so.
+/// The initiator of kind `dies-once`: is killed before it has been checkpointed, if a file says so.
 pub(crate) fn dies_once(vr: &Vr) -> river::Result {
     let vms = vr.discover(river::core::Query { count: Some(2), ..Default::default() })?;
-    // Those that the life before has lost are not free at once.
+    // VMs that the previous run has lost are not free at once.
     let vms = vr.allocate_within(vms, 2, Duration::from_secs(60))?;
     let counters = vr.deploy(&vms, |_| Counting { count: 0 })?;
     if std::fs::remove_file(std::env::var(EXIT)?).is_ok() {
@@ -210,7 +210,7 @@ fn a_program_that_dies_before_its_first_checkpoint_begins_anew_and_not_where_ano
     assert_eq!(Stored::latest(&state).unwrap().number, older.number);
 }
 
-/// That it cannot be read now does not mean that there is none: others would take its place.
+/// If a checkpoint cannot be read now, it must not be treated as missing: others would replace it.
 #[test]
 fn a_program_whose_checkpoint_cannot_be_read_does_not_begin_anew() {
     let mut lab = Lab::new();
@@ -235,13 +235,13 @@ fn a_program_whose_checkpoint_cannot_be_read_does_not_begin_anew() {
     );
 }
 
-/// It goes on where VMs are now: those that `river run` had started for it have ended with that.
+/// It restarts on the VMs that exist now: those that `river run` had started for it ended with that run.
 #[test]
 fn a_restored_program_finds_other_vms_and_is_checkpointed_and_restarted_as_before() {
     let mut lab = Lab::new();
     let (state, until) = (lab.path("state"), lab.path("until"));
     let directory = state.to_str().unwrap();
-    // The newest checkpoint as soon as there is one by another process than this.
+    // The newest checkpoint, as soon as there is one by a process other than this.
     let newest_but_of = |before| {
         let mut newest = None;
         eventually(Duration::from_secs(60), "a checkpoint", || {
@@ -268,10 +268,10 @@ fn a_restored_program_finds_other_vms_and_is_checkpointed_and_restarted_as_befor
     let restore = ["restore", "--every", "0.05", "--restarts", "1", directory];
     let (mut run, stored) = killed(&mut lab.river(&restore), pid_of(&stored.program));
     assert!(stored.vms.iter().all(|name| name.starts_with("lab-")), "{:?}", stored.vms);
-    // It goes on once more.
+    // It is restarted once more.
     newest_but_of(pid_of(&stored.program));
 
-    // Nobody else takes checkpoints there meanwhile.
+    // No other program may take checkpoints there meanwhile.
     for args in [&["run", "--checkpoint", directory, "true"][..], &["restore", "--every", "1", directory]] {
         let (_, error) = lab.ends(args, 125);
         assert!(error.contains("another program takes its checkpoints into this directory"), "{error}");
@@ -281,7 +281,7 @@ fn a_restored_program_finds_other_vms_and_is_checkpointed_and_restarted_as_befor
     lab.ends(&["run", "--checkpoint", directory, "true"], 0);
 }
 
-/// The process of the program that has a VM, which its name ends with.
+/// The process of the program that has a VM; the program's name ends with it.
 fn initiator_of(vm: &serde_json::Value) -> Option<rustix::process::Pid> {
     pid_of(vm["program"].as_str()?)
 }

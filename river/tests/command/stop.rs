@@ -11,7 +11,7 @@ use crate::lab::{Lab, eventually, text, wait_for_line};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Waits until `river vm` has ended, as it has to; what it had printed since its VMs wait for programs.
+/// Waits until `river vm` has ended, as it must; returns what it printed after its VMs were ready.
 fn ended(mut daemon: Child) -> String {
     assert_eq!(daemon.wait().unwrap().code(), Some(0));
     let mut stdout = String::new();
@@ -58,10 +58,10 @@ fn what_is_not_there_is_told_with_what_is() {
     lab.start_vms(2);
     let (_, stderr) = lab.ends(&["stop", "lab-0", "lab-7"], 1);
     assert!(stderr.contains("no VM lab-7, so nothing was done: there are lab-0, lab-1"), "{stderr}");
-    // Too short to be an id, even if one begins so.
+    // Too short for an id, even if an id begins with it.
     let id = lab.vms()[0]["id"].as_str().unwrap().to_owned();
     lab.ends(&["stop", &id[..3]], 1);
-    // One more process, whose VMs have the same names.
+    // Another process, whose VMs have the same names.
     lab.start_vms(2);
     let (_, stderr) = lab.ends(&["stop", "lab-0"], 1);
     assert!(stderr.contains("may be any of 2 VMs") && stderr.contains(&id), "{stderr}");

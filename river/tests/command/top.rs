@@ -1,4 +1,4 @@
-//! `river top`: in a terminal that it believes in, and for scripts.
+//! `river top`: in an emulated terminal, and for scripts.
 
 use std::io::{Read, Write};
 use std::num::NonZero;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::lab::{Lab, ends, eventually, wait_for_line};
 
-/// Against hanging only.
+/// Only to keep the test from hanging.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A terminal in which a command runs.
@@ -61,7 +61,7 @@ impl Terminal {
         self.screen.lock().unwrap().screen().contents()
     }
 
-    /// Waits until the screen shows all of this, and none of that.
+    /// Waits until the screen shows all of `all`, and nothing of `none`.
     fn shows(&self, all: &[&str], none: &[&str]) {
         let so = |text: &str| {
             all.iter().all(|word| text.contains(word)) && !none.iter().any(|word| text.contains(word))
@@ -78,7 +78,7 @@ impl Terminal {
         self.keys.flush().unwrap();
     }
 
-    /// The command ends, as it should, and leaves the terminal as it was.
+    /// Checks that the command ends, and leaves the terminal as it was.
     fn ends(mut self) {
         eventually(LIMIT, "the end of the command", || self.child.try_wait().unwrap().is_some());
         assert!(self.child.wait().unwrap().success());
@@ -90,7 +90,7 @@ impl Terminal {
     }
 }
 
-/// A program with four VRs that wait, each on a VM of its own.
+/// A program with four waiting VRs, each on its own VM.
 fn sleepers(lab: &mut Lab) -> Child {
     lab.start_vms(4);
     let mut program = lab.program("sleep").stdout(Stdio::piped()).spawn().unwrap();
@@ -114,7 +114,7 @@ fn vms_programs_vrs_and_links_are_seen_and_keys_do_what_the_help_says() {
     top.shows(&["MSG/S", "command-", "SUSPECT"], &["ADDRESS"]);
     top.press("\r");
     top.shows(&["of program command-", "Worker", "initiator", "WAITING"], &[]);
-    // Only what has a word in it.
+    // Only lines that contain a word.
     top.press("/lab-2");
     top.shows(&["filter: lab-2_", "lab-2", "Worker"], &["lab-1", "initiator"]);
     top.press("\r");
@@ -122,7 +122,7 @@ fn vms_programs_vrs_and_links_are_seen_and_keys_do_what_the_help_says() {
     // From the VR to the links of its VM: it has sent something to its parent.
     top.press("\r");
     top.shows(&["of VM lab-2", "KIND", "shm"], &["WAITING"]);
-    // Sorted by another column, the other way round.
+    // Sorted by another column, in reverse.
     top.press("\x1b");
     top.shows(&["KIND", "lab-0"], &["of VM"]);
     top.press("3");
@@ -136,7 +136,7 @@ fn vms_programs_vrs_and_links_are_seen_and_keys_do_what_the_help_says() {
         text.contains("lab-0") && text.find("lab-3") < text.find("lab-0")
     };
     eventually(LIMIT, "the other way round", in_order);
-    // A dead program is seen no more.
+    // A dead program is no longer shown.
     end(program);
     top.press("2");
     top.shows(&["no program uses a VM"], &[]);
@@ -158,7 +158,7 @@ fn a_stopped_host_is_suspected_and_a_signal_restores_the_terminal() {
         let told: Value = serde_json::from_str(&told).unwrap();
         let processes = told["programs"][0]["processes"].as_array().cloned().unwrap_or_default();
         let silent = |process: &Value| process["suspected"] == true && process["answered"] == false;
-        // On a machine that is busy enough it may be dead before anybody looks.
+        // On a busy machine, it may be dead before anybody looks.
         processes.iter().any(silent) || processes.len() == 4
     };
     eventually(LIMIT, "one process suspected", suspected);
@@ -209,7 +209,7 @@ fn scripts_get_all_as_json() {
     let processes = told["programs"][0]["processes"].as_array().unwrap();
     assert_eq!((told["programs"].as_array().unwrap().len(), processes.len()), (1, 5), "{text}");
     assert_eq!(processes[0]["vrs"][0]["name"], "initiator", "{text}");
-    // Each worker has said who it is, and the initiator has taken that in.
+    // Each worker has reported its name, and the initiator has received that.
     assert_eq!(processes[0]["vrs"][0]["arrived"], 4, "{text}");
     assert_eq!(processes[0]["vrs"][0]["queued"], 0, "{text}");
     for process in &processes[1..] {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::browser::Page;
 use crate::lab::{INITIATOR, INITIATOR_ARGS, Lab, text};
 
-/// So many rounds of work each worker gets.
+/// How many rounds of work each worker gets.
 const ROUNDS: u64 = 5;
 
 /// Adds up numbers until it is told to stop; or dies with its host.
@@ -123,7 +123,7 @@ fn the_page_of_a_run_shows_who_did_what_and_can_be_used() {
     page.click("#filter");
     page.call("Input.insertText", json!({"text": "work"}));
     page.eventually(&format!("document.getElementById('status').dataset.messages == {}", 2 * ROUNDS));
-    // With keys: from message to message, and to a closer look.
+    // With keys: from message to message, and zooming in.
     page.get("document.getElementById('diagram').focus()");
     page.press("n");
     page.eventually("document.getElementById('info').textContent.includes('sfm: work')");
@@ -132,7 +132,7 @@ fn the_page_of_a_run_shows_who_did_what_and_can_be_used() {
     let shown = page.text("#status");
     page.press("+");
     page.eventually(&format!("document.getElementById('status').textContent != {}", json!(shown)));
-    // With the mouse: a wheel zooms out again, a name has attributes, a click keeps them.
+    // With the mouse: the wheel zooms out again, pointing at a name shows attributes, a click pins them.
     let (x, y) = page.place("#diagram");
     let zoomed = page.text("#status");
     page.mouse("mouseWheel", (x, y), json!({"deltaX": 0, "deltaY": 150}));
@@ -160,7 +160,7 @@ fn the_page_of_a_run_shows_who_did_what_and_can_be_used() {
     assert!(page.text("#critical").contains("of messages"), "{}", page.text("#critical"));
     page.click("[data-panel=vrs]");
     assert_eq!(page.count("#vrs tbody tr"), 3);
-    // Waits for one reason can be left out.
+    // Waits for a reason can be hidden.
     page.click("#fit");
     page.get("document.getElementById('filter').value = ''; document.getElementById('filter').oninput({target: {value: ''}})");
     page.eventually("Number(document.getElementById('status').dataset.waits) > 0");

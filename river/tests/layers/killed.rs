@@ -1,5 +1,5 @@
-//! Programs of each layer, checkpointed again and again at whatever moment it is, killed, and restored: what they say in
-//! the end is what they would have said.
+//! Programs of each layer, checkpointed repeatedly at arbitrary moments, killed, and restored: their results must be what
+//! they would have been otherwise.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use river::rai::{Rai, RaiServer};
 
 use super::programs::{collatz, program};
 
-/// Not a test of its own: what the tests below start in a process of its own, to kill it.
+/// Not a test itself: the tests below run it in a process of its own, to kill it.
 #[test]
 fn helper_process() {
     let (Ok(name), Ok(directory)) = (std::env::var("RIVER_TEST_LAYER"), std::env::var("RIVER_CHECKPOINT"))
@@ -59,7 +59,7 @@ fn newest(directory: &Path) -> u64 {
     names.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).max().unwrap_or(0)
 }
 
-/// Kills the program three times at checkpoints that the seed says, also while it goes on from one.
+/// Kills the program three times, at checkpoints chosen by the seed, also while it is being restored from one.
 fn survives(name: &str) {
     let undisturbed = tempfile::tempdir().unwrap();
     let expected = result_of(helper(name, undisturbed.path(), false));
@@ -110,14 +110,20 @@ fn the_safepoint_of_a_rank_is_made_or_refused_in_a_sentence() {
             let pending = text(world);
             world.send(&[7_u64], (world.rank() + 1) % 2, 5)?;
             request.wait()?;
+            // The acknowledgement of its receipt names this operation.
+            drop(world.issend(&[1_u8], (world.rank() + 1) % 2, 6)?);
+            let dropped = text(world);
+            world.recv::<u8>((world.rank() + 1) % 2, 6)?;
+            world.barrier()?;
             world.safepoint(&1_u64)?;
             let other = world.dup()?;
-            Ok([pending, text(world), text(&other)])
+            Ok([pending, dropped, text(world), text(&other)])
         })?;
         Ok(texts[0].clone())
     });
-    let [pending, more, other] = errors.unwrap();
+    let [pending, dropped, more, other] = errors.unwrap();
     assert!(pending.contains("requests are pending"), "{pending}");
+    assert!(dropped.contains("whose requests were dropped"), "{dropped}");
     assert!(more.contains("more communicators than the world"), "{more}");
     assert!(other.contains("made on the world"), "{other}");
 }
@@ -150,13 +156,13 @@ fn a_map_reduce_job_says_what_it_can_do_in_a_recoverable_program() {
     let (error, words, resumed) = river::try_run_recoverable(body).unwrap();
     assert!(error.contains("a recoverable program cannot have a cluster"), "{error}");
     assert_eq!((words[0].clone(), words.len(), resumed), (("be".to_owned(), 2), 4, false));
-    // The words are those that were counted, though the file is gone.
+    // The words are those that were counted before, though the file is gone.
     std::fs::remove_file(&input).unwrap();
     let (_, again, resumed) = river::restore(&state, body).unwrap();
     assert!(resumed && again == words);
 }
 
-/// Helpers share memory with who has started them, so they cannot be part of a checkpoint: the error says who they are.
+/// Helpers share memory with the VR that started them, so they cannot be part of a checkpoint: the error names them.
 #[test]
 fn a_server_with_helpers_is_named() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The layers keep working when the program's state is taken, when it is killed and restored, and when its VRs move.
+//! The layers keep working when the program is checkpointed, when it is killed and restored, and when its VRs move.
 
 mod killed;
 mod moved;

@@ -1,5 +1,5 @@
-//! Programs of each layer whose VRs, all of them, are moved from process to process while they work: who farms and who is
-//! farmed to, servers with live handles and who holds them, ranks in the middle of a collective and their supervisor.
+//! Programs of each layer whose VRs, all of them, are moved between processes while they work: farmers and workers, servers
+//! with live handles and their clients, ranks in the middle of a collective and their supervisor.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::programs::program;
 
-/// So many VRs have to have moved in the middle of what they do.
+/// How many VRs must have moved in the middle of what they do.
 const MOVES: usize = 30;
-/// Longest time between two moves. A VR without safepoints runs through all that it was told wherever it comes to: one that is moved
-/// on before it is through gets nowhere.
+/// Longest time between two moves. After a move, a VR without safepoints replays all of its inputs: if it is moved again
+/// before it is through, it makes no progress.
 const PACE: Duration = Duration::from_millis(60);
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -33,13 +33,13 @@ impl VirtualResource for Runner {
     }
 }
 
-/// Moves a VR of the program that uses the VMs, whichever, to one of them, whichever, again and again.
+/// Repeatedly moves a random VR of the program that uses the VMs to a random one of them.
 fn move_them(vms: &[VmInfo], moved: &AtomicUsize, over: &AtomicBool) -> Result<(), String> {
     let mut random = rand_pcg::Pcg64Mcg::new(u128::from(std::process::id()) | 1);
     let mut any = |count: usize| (random.next_u64() % count as u64) as usize;
     while !over.load(Ordering::Relaxed) {
         std::thread::sleep(PACE.mul_f64(any(1000) as f64 / 1000.0));
-        // There is nothing to ask before something runs on the VM.
+        // Nothing can be asked before something runs on the VM.
         let Ok(status) = core::program_status(&vms[any(vms.len())]) else { continue };
         // The first process is the initiator's.
         let reports = status.processes.into_iter().skip(1).filter_map(|process| process.report);
@@ -50,7 +50,7 @@ fn move_them(vms: &[VmInfo], moved: &AtomicUsize, over: &AtomicBool) -> Result<(
         let (vr, to) = (&vrs[any(vrs.len())], &vms[any(vms.len())]);
         match core::migrate(&vms[0], &vr.id.to_string(), to) {
             Ok(migrated) => drop(moved.fetch_add(migrated.vrs, Ordering::Relaxed)),
-            // It came to its end meanwhile, or the program did.
+            // The VR, or the program, has ended meanwhile.
             Err(MigrateError::Ended(_) | MigrateError::Unknown { .. } | MigrateError::Stopped) => {}
             Err(_) if over.load(Ordering::Relaxed) => {}
             Err(error) => return Err(format!("{} cannot be moved to {}: {error}", vr.name, to.name)),

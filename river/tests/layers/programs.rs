@@ -1,4 +1,4 @@
-//! A program of each layer. What it returns depends on nothing but itself.
+//! A program of each layer, with a deterministic result.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Account {
     }
 }
 
-/// Objects that are created, used by handles and freed, and one that is found by its name as long as it is held.
+/// Objects that are created, used by handles and freed, and one that is found by its name while it is held.
 pub(crate) fn objects(vr: &Vr, vms: &[VmInfo]) -> river::Result<String> {
     let servers = vr.deploy(vms, |_| RaiServer::unrestricted())?;
     let servers: Vec<Rai> = servers.iter().map(|server| Rai::connect(vr, server)).collect();
@@ -75,7 +75,7 @@ pub(crate) fn objects(vr: &Vr, vms: &[VmInfo]) -> river::Result<String> {
         for pending in pending {
             last ^= pending.wait()?;
         }
-        // One handle goes while another stays, and a new object comes now and then.
+        // One handle is dropped while another stays, and a new object is created now and then.
         let copy = accounts[0].clone();
         drop(accounts.remove(0));
         accounts.push(if round.is_multiple_of(7) {
@@ -91,7 +91,7 @@ pub(crate) fn objects(vr: &Vr, vms: &[VmInfo]) -> river::Result<String> {
     Ok(format!("{last:x} {sum} {freed}"))
 }
 
-/// Ranks with requests under way, communicators of their own, and collectives.
+/// Ranks with pending requests, their own communicators, and collectives.
 pub(crate) fn ranks(vr: &Vr, vms: &[VmInfo]) -> river::Result<String> {
     let vms = [vms[0].clone(), vms[1].clone(), vms[0].clone()];
     let sums = river::mpi::run_on(vr, &vms, |world: &Communicator| Ok(rank(world)?))?;
@@ -121,7 +121,7 @@ fn rank(world: &Communicator) -> river::mpi::Result<u64> {
     Ok(sum)
 }
 
-/// Ranks that make safepoints, and run ahead of each other: messages wait that nobody has received.
+/// Ranks that make safepoints and run ahead of each other, so unexpected messages are waiting.
 pub(crate) fn safepoints(vr: &Vr, vms: &[VmInfo]) -> river::Result<String> {
     let vms = [vms[0].clone(), vms[1].clone(), vms[0].clone()];
     let sums = river::mpi::run_on(vr, &vms, |world: &Communicator| Ok(safe_rank(world)?))?;
@@ -134,7 +134,7 @@ fn safe_rank(world: &Communicator) -> river::mpi::Result<u64> {
     let (mut round, mut sum) = world.resumed()?.unwrap_or((0_u64, me as u64 + 1));
     while round < 250 {
         world.safepoint(&(round, sum))?;
-        // Both have numbers of their own, which have to be the same when it is said again.
+        // Both have their own numbers, which must be the same when they are sent again.
         world.isend(&[sum], next, 5)?.wait()?;
         if round.is_multiple_of(10) {
             let mut total = [sum];

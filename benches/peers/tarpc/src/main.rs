@@ -1,4 +1,4 @@
-//! What River's calls are held against: the same exchange with tarpc, over TCP, client and server in two processes.
+//! A baseline for River's calls: the same exchange with tarpc, over TCP, with client and server in two processes.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/tarpc/Cargo.toml

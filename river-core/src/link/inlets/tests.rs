@@ -13,7 +13,7 @@ use crate::link::{By, Offer, Reader, ShmLink, TcpLink};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// For the second VR of a process.
+/// The channel of the second VR of a process.
 const OTHER: u64 = 1;
 
 /// A process with two VRs.
@@ -71,7 +71,7 @@ impl Process {
         offer.to(&rings.bell()).unwrap().accepted(doorbell, host, self.reader.rings().segments())
     }
 
-    /// Waits until something has come, and says how long the payloads are.
+    /// Waits until something has come, and returns the lengths of the payloads.
     fn receive(&self) -> Vec<usize> {
         self.receive_for(&self.inbox)
     }
@@ -104,7 +104,7 @@ fn ring(link: &ShmLink, len: usize) {
     link.send(Kind::Envelope, &envelope(0, len).label(), len, parts).unwrap();
 }
 
-/// Takes its time, without giving its processor away.
+/// Spends time without yielding the core.
 fn dawdle(micros: u64) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_micros(micros) {
@@ -128,7 +128,7 @@ fn whoever_waits_gets_what_comes_whether_it_looks_or_sleeps() {
         });
         near.inbox.adopt();
         for round in 0..ROUNDS {
-            // The other one looks, parks, or has been parked by now.
+            // By now the other one polls, parks, or has been parked.
             dawdle(round as u64 * 7 % 120);
             send(&there, round);
             assert_eq!(near.receive(), [round]);
@@ -143,7 +143,7 @@ fn two_that_write_to_each_other_at_once_are_both_read() {
     let (there, back) = (near.link_to(&far), far.link_to(&near));
     let exchange = |process: &Process, link| {
         process.inbox.adopt();
-        // From now on the reader threads are not woken by what comes.
+        // From now on arrivals do not wake the reader threads.
         send(link, 1);
         assert_eq!(process.receive(), [1]);
         send(link, LEN);
@@ -174,7 +174,7 @@ fn an_end_that_a_vr_comes_upon_is_told() {
     assert!(why.contains("closed the connection"), "{why}");
 }
 
-/// One VR is busy with a ring for as long as it takes; another one of its process waits for what comes over TCP.
+/// One VR is busy with a ring all the time; another one of its process waits for TCP data.
 #[test]
 fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
     let (near, far) = (Process::start(), Process::start());
@@ -202,7 +202,7 @@ fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
         });
         near.other.adopt();
         for round in 0..2000 {
-            // It is silent for so long that nobody looks any more, or not.
+            // Sometimes it is silent for so long that nobody polls any more.
             dawdle(round * 7 % 120);
             link.send(Kind::Envelope, &envelope(OTHER, 5)).unwrap();
             assert_eq!(near.receive_for(&near.other), [5]);
@@ -211,8 +211,8 @@ fn a_ring_that_is_never_silent_keeps_no_connection_waiting() {
     });
 }
 
-/// A VR takes what is sent to it and never looks itself, so that all is brought in by the reader thread: while that looks, and,
-/// when it has left the VR alone, after ticks.
+/// A VR takes what is sent to it and never polls, so the reader thread brings everything in: at first by polling; then, when
+/// it has left polling to the VR, after ticks.
 fn is_left_alone(far: &Process, send: impl Fn()) {
     let inlets = far.reader.inlets();
     let left_alone = || !inlets.is_looking() && !inlets.is_asleep();

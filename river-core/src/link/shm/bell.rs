@@ -1,9 +1,8 @@
-//! The bell of a process: tells its peers whether somebody looks into the rings that they write to, or whether they
-//! have to wake it.
+//! The bell of a process: tells its peers whether somebody polls the rings that they write to, or whether they must wake it.
 //!
-//! Publishing and looking at the bell, and putting the bell to sleep and looking into the rings, are a Dekker pair:
-//! each side writes its own word, then, behind a [`fence`], reads the other's. So either the writer sees that the
-//! reader sleeps, and rings, or the reader sees what was written, and stays awake.
+//! Publishing a record and checking the bell, and putting the bell to sleep and polling the rings, are a Dekker pair: each
+//! side writes its own word, then, behind a [`fence`], reads the other's. So either the writer sees that the reader sleeps,
+//! and rings, or the reader sees the record, and stays awake.
 
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,7 +18,7 @@ const HEAVY: usize = 256;
 
 const ASLEEP: u32 = 0;
 const AWAKE: u32 = 1;
-/// Somebody has rung already.
+/// A peer has rung already.
 const RUNG: u32 = 2;
 
 #[derive(Debug)]
@@ -51,18 +50,18 @@ impl Bell {
         self.memory.u32_at(STATE).load(SeqCst) == AWAKE
     }
 
-    /// The owner looks into its rings from now on.
+    /// The owner polls its rings from now on.
     pub(super) fn wake(&self) {
         self.memory.u32_at(STATE).store(AWAKE, SeqCst);
     }
 
-    /// The owner stops looking, and must look once more after this.
+    /// The owner stops polling, and must poll once more after this.
     pub(super) fn sleep(&self) {
         self.memory.u32_at(STATE).store(ASLEEP, SeqCst);
         fence::heavy();
     }
 
-    /// For a peer that has just written: whether it is the one that has to ring.
+    /// For a peer that has just written: returns whether this peer must ring.
     pub(super) fn must_ring(&self) -> bool {
         fence::light(self.heavy);
         let state = self.memory.u32_at(STATE);

@@ -1,4 +1,4 @@
-//! How much memory a process shares with all its peers together.
+//! Limits how much memory a process shares with all its peers together.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Bytes that segments have at most: address space, as memory follows when it is written to.
+/// The most bytes that segments may have: of address space, as memory is allocated when it is written to.
 const MOST: usize = if cfg!(test) { 4 << 20 } else { 512 << 20 };
-/// If a process has less address space, segments have this part of it.
+/// If the address space of a process is limited, segments may have this fraction of it.
 const PART: u64 = 16;
 
-/// What is left of it.
+/// What is left of the budget.
 #[derive(Debug)]
 pub(super) struct Budget(AtomicUsize);
 
-/// A part of it that is in use, until this is dropped.
+/// A part of the budget that is in use until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     budget: Arc<Budget>,
@@ -30,7 +30,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// `None`: so much is not left.
+    /// Reserves bytes of the budget; `None` if it has not enough left.
     pub(super) fn lease(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
         Some(Lease { budget: self.clone(), bytes })

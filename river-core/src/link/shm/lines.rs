@@ -1,4 +1,4 @@
-//! Cache lines that two processes share, for layers that have something to say to each other more often than messages allow.
+//! Cache lines that two processes share, for layers that communicate too frequently for messages.
 
 use std::io;
 use std::ops::Deref;
@@ -16,10 +16,10 @@ pub struct Line(pub [AtomicU64; 8]);
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-/// Cache lines of which another process of the same user and machine may have the same. They are words that anybody may change
-/// at any time, so that nothing follows from them but what their readers check.
+/// Cache lines that another process of the same user and machine can share. They are words that either process may change at
+/// any time, so readers must check everything that they read.
 ///
-/// One process makes them and tells the other their name, in a message; the other opens them.
+/// One process creates them and sends the other their name in a message; the other opens them.
 ///
 /// ```
 /// use std::sync::atomic::Ordering::Relaxed;
@@ -37,12 +37,12 @@ const _: () = assert!(size_of::<Line>() == 64);
 #[derive(Debug)]
 pub struct SharedLines(Memory);
 
-/// What another process of the same user opens [`SharedLines`] by.
+/// The name by which another process of the same user opens [`SharedLines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedName(MemoryName);
 
 impl SharedLines {
-    /// So many lines, whose words all are 0.
+    /// Creates this many lines, whose words all are 0.
     ///
     /// # Errors
     /// The system has no memory, or no file, left.
@@ -50,21 +50,22 @@ impl SharedLines {
         Memory::create(length(lines)?).map(Self)
     }
 
-    /// Those that another process has made: as many, or it is an error.
+    /// Opens lines that another process has created. Their number must be the same.
     ///
     /// # Errors
-    /// They cannot be opened: they are another user's or another machine's, or have been [sealed](Self::seal).
+    /// They cannot be opened: they belong to another user or machine, or have been [sealed](Self::seal).
     pub fn open(name: &SharedName, lines: usize) -> io::Result<Self> {
         Memory::open(&name.0, length(lines)?).map(Self)
     }
 
-    /// What others open them by.
+    /// Returns the name by which others open them.
     #[must_use]
     pub fn name(&self) -> SharedName {
         SharedName(self.0.name())
     }
 
-    /// Nobody else can open them any more. The file that this took is given back.
+    /// Closes the file by which other processes open them: processes that have opened them keep them, but no other can open
+    /// them.
     pub fn seal(&mut self) {
         self.0.close();
     }

@@ -18,32 +18,32 @@ use super::budget::Lease;
 use super::lines::Line;
 use crate::protocol::MemoryName;
 
-/// Nobody can change the size any more: an access within it never faults.
+/// Nobody can change the size any more, so an access within it never faults.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 const TOKEN: usize = 16;
 
-/// A piece of memory that another process may have, too, and may write to at any moment. All access is by atomics or
-/// by copies, never by references to its bytes.
+/// A piece of memory that another process may share, and may write to at any time. All access is by atomics or by copies,
+/// never by references to its bytes.
 #[derive(Debug)]
 pub(super) struct Memory {
     start: NonNull<u8>,
     length: usize,
     name: MemoryName,
-    /// Of who has made it: others open it by that.
+    /// Set in the process that has created it; others open it by this file.
     file: Option<OwnedFd>,
-    /// What it was taken from.
+    /// The part of the budget that it uses.
     lease: Option<Lease>,
 }
 
 // SAFETY: the mapping belongs to no thread, and every access is atomic or a copy through a raw pointer.
 unsafe impl Send for Memory {}
-// SAFETY: as above; who may copy where at one time is the ring's protocol, and a peer that breaks it only garbles
+// SAFETY: as above. The ring's protocol decides which side may copy where at any time; a peer that breaks it only garbles
 // bytes, which are checked as those of a socket are.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// New memory of that many bytes, all zero but for a token at the beginning.
+    /// Creates memory of this many bytes, all zero except for a token at the beginning.
     pub(super) fn create(length: usize) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("river", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, length as u64)?;
@@ -57,7 +57,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// How another process can open it, for as long as the one that has made it has it.
+    /// Returns the name by which another process can open it, for as long as its creator has it.
     pub(super) fn name(&self) -> MemoryName {
         self.name
     }
@@ -67,13 +67,13 @@ impl Memory {
         self.file = None;
     }
 
-    /// The same memory, which keeps the lease.
+    /// Returns the same memory, which keeps the lease.
     pub(super) fn with(mut self, lease: Lease) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// The memory of another process, if it has exactly the length that is expected and cannot change it.
+    /// Opens the memory of another process, if it has exactly the expected length and that cannot change.
     pub(super) fn open(name: &MemoryName, length: usize) -> io::Result<Self> {
         let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         if name.length != length as u64 {
@@ -107,44 +107,44 @@ impl Memory {
         Ok(Self { start, length, name, file: None, lease: None })
     }
 
-    /// The 32-bit number at that offset.
+    /// Returns the 32-bit number at this offset.
     ///
     /// # Panics
-    /// If it does not lie within, at a multiple of its size: offsets are constants.
+    /// If it does not lie within the memory, at a multiple of its size: offsets are constants.
     pub(super) fn u32_at(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.length);
         // SAFETY: within the mapping, aligned (the mapping starts at a page), and only ever used as an atomic.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(offset).cast()) }
     }
 
-    /// The 64-bit number at that offset. Panics as [`u32_at`](Self::u32_at).
+    /// Returns the 64-bit number at this offset. Panics as [`u32_at`](Self::u32_at).
     pub(super) fn u64_at(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.length);
         // SAFETY: as above.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(offset).cast()) }
     }
 
-    /// The cache lines behind the first page.
+    /// Returns the cache lines behind the first page.
     pub(super) fn lines(&self) -> &[Line] {
         let count = self.length.saturating_sub(FIRST) / size_of::<Line>();
-        // SAFETY: within the mapping, aligned (it starts at a page, and `FIRST` is a multiple of a line), and words of which any
-        // value is one are only ever used as atomics.
+        // SAFETY: within the mapping, aligned (it starts at a page, and `FIRST` is a multiple of a line), and the words, for
+        // which any value is valid, are only ever used as atomics.
         unsafe { slice::from_raw_parts(self.start.as_ptr().add(FIRST.min(self.length)).cast(), count) }
     }
 
-    /// Has the processor fetch the cache line at that offset, as it will be written to soon; a hint that changes nothing.
+    /// Prefetches the cache line at this offset for a write that comes soon; a hint without any other effect.
     pub(super) fn fetch_to_write(&self, offset: usize) {
         assert!(offset < self.length);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect that a program could see, and the address lies within the mapping. (What the
-        // standard library has makes a fetch for reading of it where the target is not said to know it.)
+        // SAFETY: a prefetch has no effect that a program could see, and the address lies within the mapping. (The standard
+        // library's function becomes a prefetch for reading unless the target is known to have one for writing.)
         unsafe {
             let line = self.start.as_ptr().add(offset);
             std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
         }
     }
 
-    /// The same, as it will be read.
+    /// Prefetches the cache line at this offset for a read.
     pub(super) fn fetch_to_read(&self, offset: usize) {
         assert!(offset < self.length);
         #[cfg(target_arch = "x86_64")]
@@ -155,7 +155,7 @@ impl Memory {
         }
     }
 
-    /// Copies bytes in. Panics if they do not fit.
+    /// Copies bytes into the memory. Panics if they do not fit.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= self.length && bytes.len() <= self.length - offset);
         // SAFETY: the target lies within the mapping, and the source, being a Rust slice, does not overlap it.
@@ -164,8 +164,8 @@ impl Memory {
         }
     }
 
-    /// Copies bytes in past the caches, to a multiple of a line: for so many that none would be in a cache when they are read. Only
-    /// memory that is not written to is fetched into one then. Panics as [`write`](Self::write).
+    /// Copies bytes in past the caches, up to a multiple of a line: for copies so long that no line would still be cached
+    /// when it is read. Only memory that is not written to is then fetched into a cache. Panics as [`write`](Self::write).
     pub(super) fn write_past_caches(&self, offset: usize, bytes: &[u8]) {
         const LINE: usize = 64;
         assert!(offset.is_multiple_of(LINE) && offset <= self.length && bytes.len() <= self.length - offset);
@@ -174,8 +174,9 @@ impl Memory {
         {
             use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
             const WORD: usize = size_of::<__m128i>();
-            // SAFETY: reads within the slice, without a need for alignment; writes to as many bytes within the mapping, which starts
-            // at a page, at multiples of a word. The fence orders them before all that this thread writes later.
+            // SAFETY: reads lie within the slice, and need no alignment; writes go to as many bytes within the mapping, which
+            // starts at a page, at multiples of a word. The fence orders them before everything that this thread writes
+            // later.
             unsafe {
                 let to = self.start.as_ptr().add(offset);
                 for at in (0..lines).step_by(WORD) {
@@ -188,7 +189,7 @@ impl Memory {
         self.write(offset + lines, &bytes[lines..]);
     }
 
-    /// Copies bytes out. Panics if there are not that many.
+    /// Copies bytes out of the memory. Panics if there are not that many.
     pub(super) fn read(&self, offset: usize, bytes: &mut [u8]) {
         assert!(offset <= self.length && bytes.len() <= self.length - offset);
         // SAFETY: the source lies within the mapping, and the target, being a Rust slice, does not overlap it.
@@ -205,7 +206,7 @@ impl Drop for Memory {
     }
 }
 
-/// Where a memory whose bytes are looked at where they lie counts its [`View`]s; its bytes begin behind that.
+/// Where a memory whose bytes are used in place counts its [`View`]s; its bytes begin behind that.
 const VIEWS: usize = 64;
 pub(super) const FIRST: usize = 4096;
 
@@ -214,19 +215,19 @@ impl Memory {
         self.length
     }
 
-    /// Where those bytes lie in it, if they do.
+    /// Returns the offset of these bytes, if they lie in the memory.
     pub(super) fn offset_of(&self, bytes: &[u8]) -> Option<usize> {
         let offset = bytes.as_ptr().addr().checked_sub(self.start.addr().get())?;
         (offset >= FIRST && offset + bytes.len() <= self.length).then_some(offset)
     }
 
-    /// Whether nobody looks at it, in whatever process.
+    /// Whether nobody views it, in any process.
     pub(super) fn is_free(&self) -> bool {
-        // What its readers have done with it has happened before.
+        // Everything that its readers have done with it has happened before.
         self.u32_at(VIEWS).load(Acquire) == 0
     }
 
-    /// Counts one who looks at it.
+    /// Counts another view.
     pub(super) fn count(&self) {
         self.u32_at(VIEWS).fetch_add(1, Relaxed);
     }
@@ -235,7 +236,8 @@ impl Memory {
         self.u32_at(VIEWS).fetch_sub(1, Release);
     }
 
-    /// Gives its pages back to the system: its bytes are zeros afterwards. Only for who has made it, and finds it free.
+    /// Returns its pages to the system; its bytes are zeros afterwards. Only its creator may call this, and only if it is
+    /// free.
     pub(super) fn discard(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -243,7 +245,7 @@ impl Memory {
     }
 }
 
-/// Bytes of a memory, looked at where they lie. Who has made the memory does not write to them while views of it are counted.
+/// A view of bytes of a memory, in place. The creator of the memory does not write to them while views of it are counted.
 #[derive(Debug)]
 pub(super) struct View {
     memory: Arc<Memory>,
@@ -251,7 +253,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Of bytes that somebody has [counted](Memory::count) this view for. `None`: they do not lie in the memory.
+    /// Creates a view that somebody has already [counted](Memory::count); `None` if the bytes do not lie in the memory.
     pub(super) fn counted(memory: Arc<Memory>, range: Range<usize>) -> Option<Self> {
         let within = FIRST <= range.start && range.start <= range.end && range.end <= memory.length;
         within.then_some(Self { memory, range })
@@ -260,8 +262,9 @@ impl View {
 
 impl AsRef<[u8]> for View {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: within the mapping, which the view keeps and which cannot shrink. This process writes to no memory of which
-        // views are counted; nor does the peer, which is a process of the same user and program (see docs/decisions.md).
+        // SAFETY: within the mapping, which the view keeps and which cannot shrink. This process does not write to memory of
+        // which views are counted; nor does the peer, which is a process of the same user and program (see
+        // docs/decisions.md).
         unsafe { slice::from_raw_parts(self.memory.start.as_ptr().add(self.range.start), self.range.len()) }
     }
 }

@@ -1,12 +1,12 @@
 //! The link between two processes of one machine: a ring in shared memory for each direction that is used.
 //!
 //! It begins as a TCP connection like any other, over which both sides have proved that they hold the key. The dialler
-//! makes a ring and says in its hello where it is; if the listener can open it (both must be processes of one user in
-//! one process namespace) all frames pass through the ring. The connection stays: its end is how one learns of the
-//! other's death, and a byte on it is how a writer wakes a reader that sleeps.
+//! creates a ring and puts its name into its hello. If the listener can open it (both must be processes of one user in one
+//! process namespace), all frames pass through the ring. The connection stays: its end tells each side of the other's death,
+//! and a byte on it wakes a reader that sleeps.
 //!
-//! Nobody is woken while somebody looks: the VRs that wait look into the rings themselves ([`Rings`]). Large payloads do not pass
-//! through a ring, which says only where they lie ([`Segments`]).
+//! Nobody is woken while somebody polls: waiting VRs poll the rings themselves ([`Rings`]). Large payloads do not pass
+//! through a ring, which only says where they lie ([`Segments`]).
 
 mod bell;
 mod budget;
@@ -42,32 +42,32 @@ pub use lines::{Line, SharedLines, SharedName};
 pub(crate) use rings::Rings;
 pub(crate) use segments::Segments;
 
-/// Who finds the ring full, or in another's hands, looks for so long, yields for so long, then sleeps between looks.
+/// A thread that finds the ring full or locked first polls this often, then yields for this long, then sleeps between polls.
 const SPINS: u32 = 100;
 const YIELD: Duration = Duration::from_micros(200);
 const NAP: Duration = Duration::from_micros(200);
 
-/// Kinds of records. Bytes of frames as they would pass over a connection.
+/// Kinds of records. Bytes of frames, as on a connection.
 const STREAM: u8 = 1;
-/// A whole envelope: sequence number, route, payload. Its route gets the number that is the record's mark.
+/// A complete envelope: sequence number, route, payload. Its route gets the number that is the record's mark.
 const SPELLED: u8 = 2;
-/// A whole envelope whose route has that number: sequence number, payload.
+/// A complete envelope whose route has this number: sequence number, payload.
 const NAMED: u8 = 3;
-/// A segment for payloads to come is there: where.
+/// Announces a segment for later payloads: its name.
 const SEGMENT: u8 = 4;
-/// A whole envelope whose payload is in segments: sequence number, route, how many parts there are, where.
+/// A complete envelope whose payload is in segments: sequence number, route, number of parts, places of the parts.
 const PLACED: u8 = 5;
-/// Besides: the payload begins in the middle of a line, see [`LONG`].
+/// Added to a kind: the payload begins in the middle of a line, see [`LONG`].
 const HALF: u8 = 0x10;
 const SEQ: usize = size_of::<u64>();
-/// Payloads of so many bytes begin in the middle of a line. Behind a header of half a line, which layers above do well to
-/// choose, data is at the beginning of one then, where it is copied fastest.
+/// Payloads of at least this many bytes begin in the middle of a line. If the layer above has a header of half a line, as it
+/// should, its data then begins at a line, where it is copied fastest.
 const LONG: usize = 256;
-/// What is longer than a record comes in several of so many bytes: the reader copies one out while the writer copies the next one in, and
-/// both stay in the cache.
+/// Data that is longer than a record is sent in several of this length: the reader copies one out while the writer copies the
+/// next one in, and both stay in the cache.
 const PIECE: usize = 32 << 10;
 
-/// So many zeros are in front of such a payload, behind the record's word, the sequence number and so many bytes of a route.
+/// The number of zeros before such a payload, behind the record's word, the sequence number and this many bytes of a route.
 const fn gap_behind(route: usize) -> usize {
     (64 + 32 - (2 * SEQ + route) % 64) % 64
 }
@@ -80,26 +80,26 @@ impl Offer {
         RingWriter::create().map(Self)
     }
 
-    /// What the peer needs to open it.
+    /// Returns the name by which the peer can open it.
     pub(crate) fn name(&self) -> MemoryName {
         self.0.name()
     }
 
-    /// The same, to a peer with that bell. To be done before the peer takes the ring: who may open what is not the same in both
-    /// directions, and a ring without a bell is of no use.
+    /// Offers it to a peer with this bell. Must be done before the peer accepts the ring: permission to open the other's
+    /// memory may exist in one direction only, and a ring without a bell is of no use.
     pub(crate) fn to(self, bell: &MemoryName) -> io::Result<Proposal> {
         Ok(Proposal { ring: self.0, bell: Bell::open(bell)? })
     }
 }
 
-/// A ring that the peer need only take.
+/// A ring that the peer only has to accept.
 pub(crate) struct Proposal {
     ring: RingWriter,
     bell: Bell,
 }
 
 impl Proposal {
-    /// The link, once the peer has taken the ring.
+    /// Returns the link, once the peer has accepted the ring.
     pub(crate) fn accepted(self, doorbell: TcpStream, peer: HostId, segments: &Segments) -> ShmLink {
         let shared = segments.enter(peer);
         let out = SpinMutex::new(Out { ring: self.ring, routes: Routes::default() });
@@ -111,7 +111,7 @@ impl Proposal {
 /// The writing end of the link.
 #[derive(Debug)]
 pub(crate) struct ShmLink {
-    /// Given back by a plain store, where a mutex that wakes others would wait for what was written to reach the reader.
+    /// Released by a plain store; releasing a mutex that wakes others would wait until the record has reached the reader.
     out: SpinMutex<Out>,
     bell: Bell,
     doorbell: TcpStream,
@@ -127,11 +127,11 @@ struct Out {
 }
 
 impl ShmLink {
-    /// The longest payload of an envelope in one record.
+    /// The longest payload of an envelope that fits into one record.
     pub(crate) const WHOLE: usize = LONGEST - SEQ - ROUTE - gap_behind(ROUTE);
 
-    /// Writes a frame with a payload of that length, which the parts are together. Blocks while the ring is full.
-    /// `Err`: why the link has ended.
+    /// Writes a frame whose payload has this length and consists of the parts. Blocks while the ring is full. Fails with the
+    /// reason if the link has ended.
     pub(crate) fn send<'a>(
         &self,
         kind: Kind,
@@ -194,7 +194,7 @@ impl ShmLink {
         parts.flat_map(|part| part.chunks(PIECE)).try_for_each(write)
     }
 
-    /// Writes a record, as soon as there is room for it.
+    /// Writes a record as soon as there is room for it.
     fn write<'a>(
         &self,
         ring: &mut RingWriter,
@@ -233,7 +233,7 @@ impl ShmLink {
         Ok(())
     }
 
-    /// Ends the link: a blocked writer returns, further sends fail with that text.
+    /// Ends the link: a blocked writer returns, and further sends fail with this text.
     pub(crate) fn close(&self, error: &str) {
         if self.failed.set(error.to_owned()).is_ok() {
             self.shared.leave();
@@ -248,7 +248,7 @@ impl Drop for ShmLink {
     }
 }
 
-/// How one waits for what will most likely come soon.
+/// A backoff for waits that are most likely short.
 #[derive(Debug, Default)]
 struct Patience {
     spins: u32,

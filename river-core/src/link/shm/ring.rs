@@ -1,11 +1,11 @@
 //! A ring of records between two processes, one of which writes and one of which reads.
 //!
-//! A record begins at a cache line with a word that says how long it is, and that is written last: who waits for a
-//! record looks at the very line that it will come in, so that a short message costs one line handed from processor to
-//! processor. Where the next record will begin there is a zero, written before the record in front of it is shown.
+//! A record begins at a cache line, with a word that holds its length and is written last: the reader polls the very line in
+//! which the record will appear, so a short message costs the transfer of one line. The word where the next record will
+//! begin is zero; it is written before the record in front of it is published.
 //!
-//! How far the reader is, it tells now and then only: the writer looks when it has come to the end of what it knows to
-//! be free, and by then a quarter of the ring at most is free without its knowing.
+//! The reader publishes its position only now and then. The writer looks at it when it has used up the space that it knows
+//! to be free; at most a quarter of the ring is then free without the writer knowing it.
 
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -15,21 +15,21 @@ use crate::protocol::MemoryName;
 
 /// Bytes in the buffer: a power of two.
 pub(super) const CAPACITY: usize = 256 << 10;
-/// The longest record has so many bytes.
+/// The length of the longest record in bytes.
 pub(super) const LONGEST: usize = (32 << 10) + 128;
 const LINE: usize = 64;
 const WORD: usize = 8;
-/// How far in front of itself the writer fetches a line: what it costs to take one from the reader's processor is as much
-/// as some short records.
+/// How far ahead the writer prefetches a line: taking one from the reader's core costs as much as writing a few short
+/// records.
 const AHEAD: usize = 8 * LINE;
-/// The counter has cache lines, and the lines that are fetched along with it, of its own.
+/// The counter has its own cache lines, including the adjacent ones that are fetched along with them.
 const TAIL: usize = 256;
 const BUFFER: usize = 4096;
 const LENGTH: usize = BUFFER + CAPACITY;
-/// The kind of what fills the end of the buffer where a record does not fit.
+/// The kind of record that fills the end of the buffer when the next record does not fit there.
 const FILL: u8 = 0xff;
 
-/// What the word of a record says: its kind and a mark, which mean nothing to the ring, and its length.
+/// The contents of a record's word: its kind and a mark, which mean nothing to the ring, and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Title {
     pub(super) kind: u8,
@@ -38,7 +38,7 @@ pub(super) struct Title {
 }
 
 impl Title {
-    /// Never zero, as a length is increased by one.
+    /// Never zero, as the length is increased by one.
     fn encode(self) -> u64 {
         (self.len as u64 + 1) | (u64::from(self.kind) << 32) | (u64::from(self.mark) << 48)
     }
@@ -49,17 +49,17 @@ impl Title {
     }
 }
 
-/// What a record of so many bytes takes up.
+/// Returns the space that a record of this many bytes takes up.
 fn size(len: usize) -> usize {
     (WORD + len).next_multiple_of(LINE)
 }
 
-/// The writing end: made by the process that has something to say.
+/// The writing end, created by the sending process.
 #[derive(Debug)]
 pub(super) struct RingWriter {
     memory: Memory,
     head: u64,
-    /// The reader's counter when it was last looked at.
+    /// The reader's counter when it was last read.
     tail: u64,
 }
 
@@ -72,8 +72,8 @@ impl RingWriter {
         self.memory.name()
     }
 
-    /// Writes a record of at most [`LONGEST`] bytes, which the head and the parts are together. False: there is no room
-    /// for it now.
+    /// Writes a record of at most [`LONGEST`] bytes, which consists of the head and the parts. Returns `false` if there is no
+    /// room for it at present.
     pub(super) fn write<'a>(
         &mut self,
         title: Title,
@@ -84,7 +84,7 @@ impl RingWriter {
         let size = size(title.len);
         let mut at = self.head as usize % CAPACITY;
         let fill = if at + size > CAPACITY { CAPACITY - at } else { 0 };
-        // Besides the record, the word behind it has to be free.
+        // The word behind the record must be free as well.
         if !self.has_room(fill + size + LINE) {
             return false;
         }
@@ -95,7 +95,7 @@ impl RingWriter {
         }
         let mut to = BUFFER + at + WORD;
         let mut put = |part: &[u8]| {
-            // An empty one would cost as much as a short one.
+            // Copying an empty part would cost as much as copying a short one.
             if !part.is_empty() {
                 self.memory.write(to, part);
                 to += part.len();
@@ -106,7 +106,7 @@ impl RingWriter {
         debug_assert_eq!(to, BUFFER + at + WORD + title.len);
         self.show(at, (at + size) % CAPACITY, title);
         self.head += size as u64;
-        // Other lines are fetched while they are written to, by the processor itself.
+        // The processor itself fetches the other lines while they are written.
         self.memory.fetch_to_write(BUFFER + (at + size + AHEAD) % CAPACITY);
         true
     }
@@ -120,7 +120,7 @@ impl RingWriter {
         let room = |ring: &Self| CAPACITY - (ring.head - ring.tail) as usize;
         if room(self) < bytes {
             let tail = self.memory.u64_at(TAIL).load(Acquire);
-            // Nonsense changes nothing: then the ring looks full, and the link ends when the reader does.
+            // A nonsensical value changes nothing: the ring then looks full, and the link ends when the reader does.
             if tail >= self.tail && tail <= self.head {
                 self.tail = tail;
             }
@@ -134,7 +134,7 @@ impl RingWriter {
 pub(super) struct RingReader {
     memory: Memory,
     tail: u64,
-    /// What the writer may know of `tail`.
+    /// The value of `tail` that was published to the writer.
     told: u64,
 }
 
@@ -146,12 +146,12 @@ pub(super) struct Record {
 }
 
 impl RingReader {
-    /// Takes the ring that a peer offers.
+    /// Accepts the ring that a peer offers.
     pub(super) fn attach(name: &MemoryName) -> io::Result<Self> {
         Ok(Self { memory: Memory::open(name, LENGTH)?, tail: 0, told: 0 })
     }
 
-    /// The oldest record, which stays until it is [`passed`](Self::pass). `Err`: the peer broke the protocol.
+    /// Returns the oldest record, which stays until it is [`passed`](Self::pass). Fails if the peer broke the protocol.
     #[inline]
     pub(super) fn front(&mut self) -> Result<Option<Record>, String> {
         loop {
@@ -171,19 +171,19 @@ impl RingReader {
             if title.len > LONGEST || at + size(title.len) > CAPACITY {
                 return Err(format!("a record claims {} bytes", title.len));
             }
-            // Where one waits for the next one anyway.
+            // The reader will wait for the next record at this line anyway.
             self.memory.fetch_to_read(BUFFER + (at + size(title.len)) % CAPACITY);
             return Ok(Some(Record { title, at }));
         }
     }
 
-    /// Copies bytes of a record, from that offset on. Panics if it has not so many.
+    /// Copies bytes of a record, from this offset on. Panics if the record is shorter.
     pub(super) fn read(&self, record: Record, offset: usize, bytes: &mut [u8]) {
         assert!(offset <= record.title.len && bytes.len() <= record.title.len - offset);
         self.memory.read(BUFFER + record.at + WORD + offset, bytes);
     }
 
-    /// Goes on behind the oldest record.
+    /// Removes the oldest record.
     pub(super) fn pass(&mut self, record: Record) {
         self.skip(size(record.title.len));
     }
@@ -196,7 +196,7 @@ impl RingReader {
         }
     }
 
-    /// Whether nothing has been written that was not read.
+    /// Whether everything that was written has been read.
     pub(super) fn is_empty(&self) -> bool {
         self.memory.u64_at(BUFFER + self.tail as usize % CAPACITY).load(Acquire) == 0
     }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     proptest! {
-        /// A ring is a queue of records. One has room for a record as soon as there is none in it.
+        /// A ring is a queue of records. An empty ring has room for any record.
         #[test]
         fn equals_a_queue(steps in prop::collection::vec((any::<bool>(), 0..=LONGEST), 1..200)) {
             let mut writer = RingWriter::create().unwrap();

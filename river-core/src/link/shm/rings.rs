@@ -1,4 +1,4 @@
-//! The reading ends of all rings of a process. Who looks into them, and when, is said in [`inlets`](crate::link::inlets).
+//! The reading ends of all rings of a process. See [`inlets`](crate::link::inlets) for who polls them, and when.
 
 use std::io;
 use std::sync::atomic::AtomicUsize;
@@ -22,12 +22,12 @@ use crate::link::{Own, Sink};
 use crate::pool::Pool;
 use crate::protocol::MemoryName;
 
-/// Records of one peer in a row before the others have their turn.
+/// Records of one peer in a row before the others get their turn.
 const TURN: usize = 64;
-/// Looks that take as long as a pause of the processor, about.
+/// The number of polls that take about as long as a spin-loop hint.
 const PER_PAUSE: u32 = 4;
-/// After a payload of so many bytes a turn ends: who waits may be done with it, and its memory still be in a cache,
-/// before the next one needs some.
+/// A turn ends after a payload of this many bytes: the receiver may then be done with it, and its memory still be in a cache,
+/// before the next one needs memory.
 const LARGE: usize = 256 << 10;
 
 /// All rings from which this process reads.
@@ -46,12 +46,12 @@ struct Peer {
     ring: RingReader,
     routes: Routes,
     decoder: Decoder,
-    /// Memory for long payloads that come through the ring, and where others lie.
+    /// Memory for long payloads that come through the ring, and the segments in which others lie.
     pool: Arc<Pool>,
     shared: Arc<Shared>,
-    /// Of the reader thread.
+    /// The waker of the reader thread.
     waker: Arc<Waker>,
-    /// What was wrong with it. The reader thread ends its connection then.
+    /// What was wrong with the ring. The reader thread then ends the peer's connection.
     broken: Option<String>,
 }
 
@@ -68,17 +68,17 @@ impl Rings {
         })
     }
 
-    /// Where large payloads lie.
+    /// Returns the segments, in which large payloads lie.
     pub(crate) fn segments(&self) -> &Segments {
         &self.segments
     }
 
-    /// What a peer needs to know whether to ring.
+    /// Returns the name of the bell, by which a peer learns whether to ring.
     pub(crate) fn bell(&self) -> MemoryName {
         self.bell.name()
     }
 
-    /// Takes the ring that a peer offers.
+    /// Accepts the ring that a peer offers.
     pub(crate) fn attach(&self, host: HostId, name: &MemoryName) -> io::Result<()> {
         let ring = RingReader::attach(name)?;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,8 @@ impl Rings {
         Ok(())
     }
 
-    /// Reads what a peer that is gone had written, and forgets it. What was wrong with it, if that is why.
+    /// Reads what a peer that is gone had written, and forgets the peer. Returns what was wrong with its ring, if that is
+    /// why.
     pub(crate) fn detach(&self, host: HostId) -> Option<String> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let index = peers.iter().position(|peer| peer.host == host)?;
@@ -101,13 +102,13 @@ impl Rings {
         peer.broken
     }
 
-    /// Those whose rings are of no more use.
+    /// Returns the peers whose rings are unusable.
     pub(crate) fn broken(&self) -> Vec<HostId> {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.iter().filter(|peer| peer.broken.is_some()).map(|peer| peer.host).collect()
     }
 
-    /// Looks into all rings, unless another thread does. True: something was there.
+    /// Polls all rings, unless another thread does. Returns whether anything was there.
     pub(in crate::link) fn look(&self) -> bool {
         let Some(mut peers) = self.try_lock() else { return false };
         let mut some = false;
@@ -117,7 +118,7 @@ impl Rings {
         some
     }
 
-    /// The same for a VR that waits, up to so many times in a row.
+    /// Like [`look`](Self::look), for a VR that waits, up to this many times in a row.
     pub(in crate::link) fn look_for(&self, looks: u32, inbox: &Inbox, taker: Option<&mut Taker<'_>>) {
         let Some(mut peers) = self.try_lock() else {
             return ().poll(looks, inbox, taker);
@@ -136,7 +137,8 @@ impl Rings {
         }
     }
 
-    /// `None`: another thread looks. One that panicked over an envelope that it was shown has left things in order.
+    /// Returns `None` if another thread polls. A thread that panicked over an envelope that it was shown has left everything
+    /// in order.
     fn try_lock(&self) -> Option<MutexGuard<'_, Vec<Peer>>> {
         match self.peers.try_lock() {
             Ok(peers) => Some(peers),
@@ -145,7 +147,7 @@ impl Rings {
         }
     }
 
-    /// Nothing is in any of them.
+    /// Whether all of them are empty.
     pub(in crate::link) fn all_empty(&self) -> bool {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.iter().all(|peer| peer.ring.is_empty() || peer.broken.is_some())
@@ -160,14 +162,14 @@ impl Rings {
         self.bell.is_awake()
     }
 
-    /// Somebody looks from now on.
+    /// Somebody polls from now on.
     pub(in crate::link) fn wake(&self) {
         if !self.bell.is_awake() {
             self.bell.wake();
         }
     }
 
-    /// Writers have to ring from now on. Who calls it must look once more after it.
+    /// Writers must ring from now on. The caller must poll once more after this.
     pub(in crate::link) fn sleep(&self) {
         if self.bell.is_awake() {
             self.bell.sleep();
@@ -175,11 +177,11 @@ impl Rings {
     }
 }
 
-/// The payload of an envelope that is one record.
+/// The payload of an envelope that is a single record.
 struct InRing<'a> {
     ring: &'a RingReader,
     record: Record,
-    /// Where the payload begins.
+    /// The offset of the payload.
     start: usize,
 }
 
@@ -191,7 +193,7 @@ impl Source for InRing<'_> {
 }
 
 impl Peer {
-    /// Reads a turn. True: something was there.
+    /// Reads a turn. Returns whether anything was there.
     fn read(&mut self, sink: &dyn Sink, own: &mut Option<Own<'_, '_>>) -> bool {
         if self.broken.is_some() {
             return false;
@@ -218,7 +220,7 @@ impl Peer {
         true
     }
 
-    /// Reads a record that is an envelope. True: a large one.
+    /// Reads a record that is an envelope. Returns whether it was a large one.
     fn read_whole(
         &mut self,
         record: Record,
@@ -255,7 +257,7 @@ impl Peer {
         Ok(len >= LARGE)
     }
 
-    /// Reads a record that announces a segment. It is not used unless it can be mapped.
+    /// Reads a record that announces a segment, which is not used unless it can be mapped.
     fn read_segment(&self, record: Record) -> Result<bool, String> {
         let mut said = vec![0; record.title.len];
         self.ring.read(record, 0, &mut said);
@@ -267,7 +269,7 @@ impl Peer {
         Ok(false)
     }
 
-    /// Reads a record that says where the payload of an envelope lies. True: it did so.
+    /// Reads a record that says where the payload of an envelope lies. Returns `true`.
     fn read_placed(&self, record: Record, sink: &dyn Sink) -> Result<bool, String> {
         const FIXED: usize = SEQ + ROUTE + size_of::<u64>();
         let said_len = record.title.len.checked_sub(FIXED).ok_or("a record is too short")?;
@@ -283,7 +285,7 @@ impl Peer {
         Ok(true)
     }
 
-    /// Reads a record that is a part of a stream of frames. True: a large one was among them.
+    /// Reads a record that is a part of a stream of frames. Returns whether there was a large one among them.
     fn read_stream(&mut self, record: Record, sink: &dyn Sink) -> Result<bool, String> {
         let (mut done, mut large) = (0, false);
         while done < record.title.len {

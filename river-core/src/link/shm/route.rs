@@ -1,7 +1,7 @@
-//! Routes: who writes to whom, on which channel and lane. A route is spelled out once in a ring, and named by a number
-//! afterwards, so that a short envelope fits into a cache line.
+//! Routes: sender, receiver, channel and lane. A route is spelled out once in a ring, and named by a number afterwards, so
+//! that a short envelope fits into a cache line.
 //!
-//! Both ends keep the same table: the writer chooses the place, which may have had another route before.
+//! Both ends keep the same table. The writer chooses the place of a route, which may have held another one before.
 
 use crate::envelope::{Channel, Label};
 use crate::id::VrId;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// Places in the table: a power of two.
 const PLACES: usize = 64;
 
-/// A route as it is spelled out.
+/// A route in its full form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Route {
@@ -63,7 +63,7 @@ impl Default for Routes {
 }
 
 impl Routes {
-    /// The route's number, and whether the reader knows it already.
+    /// Returns the route's number, and whether the reader knows it already.
     pub(super) fn number(&mut self, route: &Route) -> (u16, bool) {
         let place = route.place();
         let known = self.0[place].as_ref() == Some(route);
@@ -73,7 +73,7 @@ impl Routes {
         (place as u16, known)
     }
 
-    /// Notes a route that was spelled out. False: there is no such number.
+    /// Records a route that was spelled out. Returns `false` if there is no such number.
     pub(super) fn learn(&mut self, number: u16, route: Route) -> bool {
         let place = self.0.get_mut(usize::from(number));
         place.map(|place| *place = Some(route)).is_some()

@@ -1,12 +1,12 @@
-//! Large payloads are not passed through the ring: they lie in memory that both processes have mapped, their *segments*,
-//! and the ring says where. The sender copies a payload in, and the receiver uses it where it lies; one that is sent back
-//! to where it came from, or on to where it lies already, is not copied at all.
+//! Large payloads are not passed through the ring: they lie in memory that both processes have mapped, their *segments*, and
+//! the ring says where. The sender copies a payload in, and the receiver uses it in place. A payload that is sent back to its
+//! sender, or on to a peer in whose segment it already lies, is not copied at all.
 //!
-//! A segment is announced before it is used: the payload that would have needed it goes through the ring, and the next
-//! one finds it mapped. So what a process has sent outlives it, as the memory is the receiver's as well.
+//! A segment is announced before it is used: the payload that would have needed it goes through the ring, and the next one
+//! finds it mapped. So what a process has sent survives it, since the receiver has mapped the memory, too.
 //!
-//! Who looks at a segment is counted in the segment ([`View`]). The process that has made it, and only that one, writes
-//! payloads there, and only when nobody looks.
+//! A segment counts its current readers ([`View`]). Only the process that has created a segment writes payloads into it, and
+//! only while it has no readers.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,22 +27,22 @@ use crate::protocol::MemoryName;
 
 /// Shorter payloads are as fast through the ring.
 pub(super) const LARGE: usize = if cfg!(test) { 256 << 10 } else { 1 << 20 };
-/// Shorter parts of a large payload are in the record.
+/// Shorter parts of a large payload are put into the record.
 const PART: usize = 64 << 10;
-/// So many bytes of a payload, and so many parts, a record has at most.
+/// The most bytes of a payload, and the most parts, that a record may have.
 const INLINE: usize = 16 << 10;
 const PARTS: usize = 64;
-/// A longer part would not be in a cache any more when it is read.
+/// A longer part would no longer be cached when it is read.
 const HUGE: usize = if cfg!(test) { 512 << 10 } else { 4 << 20 };
 /// Parts begin at multiples of this, so that they can be viewed as numbers of any type.
 const ALIGN: usize = 64;
 
-/// A process makes so many segments at most for one peer.
+/// The most segments that a process creates for one peer.
 const SEGMENTS: usize = 8;
-/// Where a segment says that the peer has mapped it.
+/// The offset at which the peer sets a flag once it has mapped the segment.
 const MAPPED: usize = 128;
 
-/// Where a part of a payload is, as a record says it.
+/// The place of a part of a payload, as stored in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 struct Part {
@@ -50,16 +50,16 @@ struct Part {
     process: u32,
     descriptor: i32,
     zero: u32,
-    /// Of the segment.
+    /// The length of the segment.
     length: u64,
     token: [u8; 16],
     offset: u64,
     len: u64,
 }
 
-/// In the record itself, behind those before it.
+/// In the record itself, behind the earlier parts.
 const HERE: u32 = 0;
-/// In a segment of the process that writes the record, or of the one that reads it.
+/// In a segment of the process that writes the record, or of the process that reads it.
 const MINE: u32 = 1;
 const YOURS: u32 = 2;
 
@@ -80,16 +80,16 @@ impl Part {
     }
 }
 
-/// A segment that this process has made.
+/// A segment that this process has created.
 #[derive(Debug)]
 struct Own {
     memory: Arc<Memory>,
-    /// When it was written to last, unless its memory was given back since.
+    /// When it was last written to, unless its memory was returned to the system since.
     written: Option<Instant>,
 }
 
 impl Own {
-    /// How many bytes of payload it has room for.
+    /// Returns how many bytes of payload fit.
     fn room(&self) -> usize {
         self.memory.len() - FIRST
     }
@@ -98,31 +98,31 @@ impl Own {
         self.memory.u32_at(MAPPED).load(Acquire) != 0
     }
 
-    /// Whether the peer has it and nobody looks at it.
+    /// Whether the peer has mapped it and nobody views it.
     fn is_free(&self) -> bool {
         self.is_mapped() && self.memory.is_free()
     }
 }
 
-/// The segments of this process and a peer.
+/// The segments that this process and a peer share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Made by this process.
+    /// Created by this process.
     ours: Mutex<Vec<Own>>,
-    /// Made by the peer, the last one used last.
+    /// Created by the peer, in order of their last use.
     theirs: Mutex<Vec<Arc<Memory>>>,
-    /// Links to the peer, and rings of it that are read.
+    /// The number of links to the peer, and of its rings that are read.
     users: AtomicUsize,
     all: Arc<All>,
 }
 
-/// What all segments of a process have in common.
+/// State shared by all segments of a process.
 #[derive(Debug, Default)]
 struct All {
-    /// For those that it makes, and for those that it maps.
+    /// For the segments that it creates, and for those that it maps.
     made: Arc<Budget>,
     mapped: Arc<Budget>,
-    /// Some have memory that can be given back, now or later.
+    /// Whether any have memory that can be returned to the system, now or later.
     used: AtomicBool,
 }
 
@@ -138,7 +138,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Segments {
-    /// Those with that peer, until who asks for them [leaves](Shared::leave) them.
+    /// Returns the segments shared with this peer, until the caller [leaves](Shared::leave) them.
     pub(super) fn enter(&self, peer: HostId) -> Arc<Shared> {
         let mut by_peer = lock(&self.by_peer);
         by_peer.retain(|_, shared| !shared.is_over());
@@ -151,12 +151,12 @@ impl Segments {
         shared.clone()
     }
 
-    /// Whether there is no memory to give back, now or later.
+    /// Whether there is no memory to return to the system, now or later.
     pub(crate) fn is_idle(&self) -> bool {
         !self.all.used.load(Relaxed)
     }
 
-    /// Gives the memory of those back to the system that nobody looks at, and that were not written to for so long.
+    /// Returns the memory of segments that nobody views, and that were not written to for this long, to the system.
     pub(crate) fn discard(&self, age: Duration) {
         self.all.used.store(false, Relaxed);
         let mut by_peer = lock(&self.by_peer);
@@ -177,7 +177,7 @@ impl Segments {
     }
 }
 
-/// A payload whose large parts lie in segments, counted as looked at until the peer has taken them over.
+/// A payload whose large parts lie in segments. Their views are counted until the peer has taken them over.
 #[derive(Debug, Default)]
 pub(super) struct Placed {
     table: Vec<Part>,
@@ -186,7 +186,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// What the record says, after how many parts there are.
+    /// Returns what the record contains after the number of parts.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         [bytemuck::cast_slice(&self.table), &self.here]
     }
@@ -195,7 +195,7 @@ impl Placed {
         self.table.len() as u64
     }
 
-    /// The record is written: the peer counts down.
+    /// The record is written, so the peer will release the views.
     pub(super) fn sent(mut self) {
         self.counted.clear();
     }
@@ -207,18 +207,18 @@ impl Drop for Placed {
     }
 }
 
-/// Where a payload is.
+/// The result of placing a payload.
 #[derive(Debug)]
 pub(super) enum Placing {
     Placed(Placed),
-    /// It would be in a segment if there were one that is free and has so much room.
+    /// It needs a free segment with this much room.
     Needs(usize),
-    /// It is better in the ring.
+    /// It is better sent through the ring.
     Unfit,
 }
 
 impl Shared {
-    /// Has the large parts of a payload in segments: those that do not lie in one are copied into one that is free.
+    /// Places the large parts of a payload in segments: parts that do not lie in one are copied into one that is free.
     pub(super) fn place<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> Placing {
         let mut placed = Placed::default();
         let (mut copies, mut room) = (Vec::new(), 0);
@@ -258,7 +258,7 @@ impl Shared {
         Placing::Placed(placed)
     }
 
-    /// The segment in which those bytes lie, which somebody looks at.
+    /// Returns the segment in which these bytes lie; the caller must hold a view of them.
     fn find(&self, bytes: &[u8]) -> Option<(u32, usize, Arc<Memory>)> {
         let within = |memory: &Arc<Memory>| Some((memory.offset_of(bytes)?, memory.clone()));
         let ours = lock(&self.ours).iter().find_map(|own| within(&own.memory));
@@ -269,7 +269,7 @@ impl Shared {
         })
     }
 
-    /// A free segment with so much room, which so many will look at.
+    /// Returns a free segment with this much room, counting this many views.
     fn take(&self, size: usize, views: usize, counted: &mut Vec<Arc<Memory>>) -> Option<Arc<Memory>> {
         let mut ours = lock(&self.ours);
         let fit = ours.iter_mut().filter(|own| own.room() >= size && own.is_free());
@@ -283,8 +283,8 @@ impl Shared {
         Some(own.memory.clone())
     }
 
-    /// Makes a segment with so much room, to be announced to the peer. `None`: one has been announced, or there is no memory for
-    /// more.
+    /// Creates a segment with this much room, to be announced to the peer. Returns `None` if one has already been announced,
+    /// or there is no memory for more.
     pub(super) fn announce(&self, room: usize) -> Option<MemoryName> {
         let size = FIRST + room.checked_next_power_of_two()?;
         let mut ours = lock(&self.ours);
@@ -296,10 +296,10 @@ impl Shared {
             if let Some(lease) = lease {
                 break lease;
             }
-            // Smaller ones are of less use.
+            // Smaller segments are less useful.
             let free = ours.iter().enumerate().filter(|(_, own)| own.room() < room && own.is_free());
             let (smallest, _) = free.min_by_key(|(_, own)| own.room())?;
-            // The peer may have it mapped for some time.
+            // The peer may keep it mapped for some time.
             ours.swap_remove(smallest).memory.discard().ok()?;
         };
         match Memory::create(size) {
@@ -315,7 +315,7 @@ impl Shared {
         }
     }
 
-    /// Maps a segment that the peer has made, unless there is no room for more.
+    /// Maps a segment that the peer has created, unless the budget is used up.
     pub(super) fn map(&self, name: &MemoryName) -> io::Result<Arc<Memory>> {
         self.mapped(name, true)
     }
@@ -331,7 +331,7 @@ impl Shared {
         let size =
             size.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a segment that cannot be"))?;
         if theirs.len() >= 2 * SEGMENTS {
-            // Most likely the peer has given it up; if not, it is mapped again when it is needed.
+            // Most likely the peer has dropped it; if not, it is mapped again when needed.
             theirs.remove(0);
         }
         let lease = self.all.mapped.lease(size);
@@ -348,7 +348,7 @@ impl Shared {
         Ok(memory)
     }
 
-    /// The payload of which a record says where its `count` parts are.
+    /// Returns the payload whose `count` parts lie where a record says.
     pub(super) fn payload(&self, count: u64, said: &[u8]) -> Result<Payload, String> {
         let table = usize::try_from(count).ok().filter(|count| *count <= PARTS);
         let table = table.and_then(|count| said.split_at_checked(count * size_of::<Part>()));
@@ -362,7 +362,7 @@ impl Shared {
                     here = rest;
                     frame::aligned_copy(bytes)
                 }
-                // It was mapped once, and so announced as usable; that it was forgotten is not the peer's fault.
+                // It was mapped before, and so announced as usable; the peer is not to blame if it has been forgotten.
                 MINE => view(self.mapped(&part.name(), false).map_err(|error| error.to_string())?, part)?,
                 YOURS => {
                     let ours = lock(&self.ours);
@@ -375,7 +375,7 @@ impl Shared {
         Ok(payload)
     }
 
-    /// Forgets all segments if nobody else is there. Views keep the memory that they are of.
+    /// Forgets all segments if nobody else uses them. Views keep their memory.
     pub(super) fn leave(&self) {
         if self.users.fetch_sub(1, SeqCst) == 1 {
             lock(&self.ours).clear();

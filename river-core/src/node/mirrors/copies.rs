@@ -1,4 +1,4 @@
-//! What is sent to a mirrored VR goes to its twin as well; and what comes twice is taken once.
+//! Messages to a mirrored VR are also sent to its twin; a message that arrives twice is taken once.
 
 use super::Here;
 use crate::envelope::Envelope;
@@ -8,14 +8,14 @@ use crate::inbox::{Event, Inbox, Refused};
 use crate::link::Link;
 use crate::node::Node;
 
-/// Who sends a copy.
+/// The sender of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) enum Source {
     /// Another process.
     Host(HostId),
-    /// A VR of this one, which waits if the mailbox is full, or is refused.
+    /// A VR of this process. If the mailbox is full, it waits or is refused.
     Vr,
-    /// A VR of this one that has taken over, and sends again what was accepted.
+    /// A VR of this process that has taken over, and repeats sends that were accepted.
     Heir,
 }
 
@@ -30,7 +30,7 @@ impl Node {
         self.mirrors.places(vr).is_some()
     }
 
-    /// Sends to a mirrored VR and to its twin. `None`: it is not mirrored, and nothing was sent. May block.
+    /// Sends to a mirrored VR and to its twin. `None` if it is not mirrored, and then nothing was sent. May block.
     pub(crate) fn send_mirrored(&self, envelope: &Envelope) -> Option<Result<(), Refused>> {
         self.send_twice(envelope, Source::Vr)
     }
@@ -53,14 +53,14 @@ impl Node {
                     Err(_) => {}
                 }
             }
-            // It may have been taken over meanwhile, and its new place not know of this.
+            // The twin may have taken over meanwhile, and its process may not have this envelope.
             match self.mirrors.places(vr) {
                 Some(now) if now == places => break,
                 Some(now) => places = now,
                 None => {
                     let now = self.whereabouts(vr);
                     if now.is_some_and(|now| !reached.contains(&now)) {
-                        // It moves as others do now.
+                        // It is now sent to like any other VR.
                         return None;
                     }
                     break;
@@ -70,12 +70,13 @@ impl Node {
         Some(if reached.is_empty() { Err(Refused::Closed) } else { Ok(()) })
     }
 
-    /// Sends what may have been sent before, with the same number. It was accepted then, so nobody refuses it now. May block.
+    /// Repeats a send that may have been made before, with the same number. It was accepted then, so it is not refused now.
+    /// May block.
     pub(crate) fn send_again(&self, envelope: &Envelope) {
         if self.send_twice(envelope, Source::Heir).is_some() {
             return;
         }
-        // If the receiver is gone, it does not matter.
+        // If the receiver is gone, that does not matter.
         match self.reach(envelope.dst) {
             Ok(Link::Local(_)) => drop(self.take_copy(envelope.clone(), Source::Heir)),
             Ok(link) => drop(link.notify(Kind::Copy, envelope)),
@@ -99,7 +100,7 @@ impl Node {
             Refused::Closed
         })?;
         link.notify(Kind::Copy, envelope).map_err(|()| {
-            // Who has died is for the program to say, which then has somebody take over.
+            // Which process has died is for the program to decide; it then has a twin take over.
             self.report(host, "the connection broke".into());
             Refused::Closed
         })
@@ -132,7 +133,7 @@ impl Node {
             }
             Source::Heir => inbox.readmit(envelope),
             Source::Vr => {
-                // Waits for room perhaps; nobody else sends in the name of this VR.
+                // This may wait for room; nothing else sends in the name of this VR.
                 drop(here);
                 let seq = envelope.seq;
                 let taken = inbox.offer(envelope);
@@ -146,14 +147,15 @@ impl Node {
         }
     }
 
-    /// How many envelopes of each other VR have reached a VR of this process; `None` if it is not recorded, or has ended.
+    /// Returns how many envelopes from each other VR have reached a VR of this process; `None` if it is not recorded, or has
+    /// ended.
     pub(crate) fn received_counts(&self, vr: VrId) -> Option<IdMap<VrId, u64>> {
         self.received_by(vr, &*self.inbox(vr)?)
     }
 
     fn received_by(&self, vr: VrId, inbox: &Inbox) -> Option<IdMap<VrId, u64>> {
         let recorder = self.states.get(vr)?;
-        // In this order: what the VR takes out meanwhile is in its record before it can be looked at.
+        // In this order: what the VR takes out meanwhile is in its record before the record is read.
         let waiting = inbox.waiting();
         let mut counts = recorder.look(|record, ended| ended.is_none().then(|| record.received().clone()))?;
         for event in waiting {

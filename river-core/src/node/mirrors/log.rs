@@ -1,4 +1,5 @@
-//! What processes say to each other about mirrored VRs: the log of what a VR was told, and what of it has arrived where.
+//! Messages between processes about mirrored VRs: the log of what a VR was told, and which of its envelopes have arrived
+//! where.
 
 use super::Here;
 use crate::envelope::{Envelope, Payload};
@@ -7,22 +8,22 @@ use crate::id::{HostId, VrId};
 use crate::node::{Node, Notice, SYSTEM};
 use crate::state::{Recorder, Shipment};
 
-/// What the lane of a [`Kind::Mirror`] frame says.
+/// The meaning of the lane of a [`Kind::Mirror`] frame.
 mod lane {
     /// A part of the VR's log for its twin.
     pub(super) const LOG: u64 = 1;
-    /// The twin has the log up to that number.
+    /// The twin has the log up to this number.
     pub(super) const LOGGED: u64 = 2;
-    /// The twin is of no use.
+    /// The twin is unusable.
     pub(super) const USELESS: u64 = 3;
-    /// So many envelopes of the VR have arrived at a receiver, whose name is the payload.
+    /// This many envelopes of the VR have arrived at a receiver, whose id is the payload.
     pub(super) const ARRIVED: u64 = 4;
-    /// The same, at the receiver's twin.
+    /// This many have arrived at the receiver's twin.
     pub(super) const ARRIVED_AT_TWIN: u64 = 5;
 }
 
 impl Node {
-    /// Something of a VR of this process is about to be seen outside: waits until its twin, if it has one, knows all that the
+    /// Waits, before an effect of a VR of this process can be seen outside, until its twin, if it has one, knows all that the
     /// VR was told.
     pub(crate) fn commit(&self, recorder: &Recorder) {
         if !self.mirrors.any() {
@@ -33,11 +34,12 @@ impl Node {
         }
     }
 
-    /// Sends to the twin of a VR what it has to know. Who has to confirm it, up to which number, before anything of the VR is seen.
+    /// Sends the log of a VR to its twin. Returns which process must confirm it, and up to which number, before an effect is
+    /// seen.
     pub(crate) fn ship(&self, recorder: &Recorder) -> Option<(HostId, u64)> {
         let Shipment { to, number, bytes, binding } = recorder.due()?;
         if !self.tell_mirror(to, recorder.origin.id, lane::LOG, number, bytes) {
-            // The program says whether it is dead, and then nobody waits for it.
+            // The program decides whether that process is dead; if so, nobody waits for it.
             self.report(to, "the connection broke".into());
         }
         binding.then_some((to, number))
@@ -53,12 +55,12 @@ impl Node {
         self.connect(to).is_ok_and(|link| link.notify(Kind::Mirror, &envelope).is_ok())
     }
 
-    /// Sends what processes say to each other about mirrored VRs. May block.
+    /// Sends a message about a mirrored VR. May block.
     pub(in crate::node) fn carry_mirror(&self, to: HostId, vr: VrId, lane: u64, number: u64) {
         let _ = self.tell_mirror(to, vr, lane, number, Vec::new());
     }
 
-    /// Something about a mirrored VR has come. Must not block.
+    /// Handles a message about a mirrored VR. Must not block.
     pub(in crate::node) fn mirror_frame(&self, from: HostId, envelope: &Envelope) {
         let vr = envelope.dst;
         match envelope.lane {
@@ -66,7 +68,7 @@ impl Node {
                 let mut here = self.mirrors.here();
                 let logged = match here.get_mut(&vr) {
                     Some(Here::Twin(twin)) => twin.log(envelope.seq, &envelope.payload.to_bytes()),
-                    // It lives here already: the other one is not heard of any more.
+                    // The VR lives here already: its former process is no longer listened to.
                     Some(Here::Main(_)) => return,
                     None => None,
                 };
@@ -101,8 +103,8 @@ impl Node {
         }
     }
 
-    /// Tells the processes of twins what has arrived here of their VRs, so that they can forget what they need not send again.
-    /// May block.
+    /// Tells the processes of twins how many envelopes of their VRs have arrived here, so that they can forget what need not
+    /// be sent again. May block.
     pub(crate) fn report_arrivals(&self) {
         let mirrored = self.mirrors.all();
         let mut news = Vec::new();

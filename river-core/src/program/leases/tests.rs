@@ -10,13 +10,13 @@ fn program() -> Arc<Program> {
     Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
 }
 
-/// One that is not in the program's own hands.
+/// A VM that the program did not start itself.
 async fn vm_for(program: &Program) -> Vm {
     let cache = Arc::new(ImageCache::of_own_image(own_image().await.unwrap().hash));
     Vm::start_with(VmConfig::default().hidden(), program.key.clone(), cache).unwrap()
 }
 
-/// Who dials it waits longer than a lease lasts.
+/// Dialling the silent one takes longer than a lease lasts.
 #[test]
 fn leases_are_renewed_while_another_vm_does_not_answer() {
     let (ours, theirs) = (program(), program());
@@ -53,7 +53,7 @@ fn of_two_requests_for_the_same_vm_one_gets_it() {
     program.finish().unwrap();
 }
 
-/// As two VRs do that migrate to it.
+/// Like two VRs that migrate to it.
 #[test]
 fn two_requests_for_the_process_on_a_vm_get_the_same_one() {
     let program = program();
@@ -73,7 +73,7 @@ fn two_requests_for_the_process_on_a_vm_get_the_same_one() {
     program.finish().unwrap();
 }
 
-/// A VM that takes its time before it is free again.
+/// The VM takes its time before it is free again.
 #[test]
 fn who_wants_a_vm_that_is_being_given_back_waits_for_that() {
     let program = program();
@@ -125,7 +125,7 @@ fn vms_that_are_given_back_are_not_wanted_back_any_more() {
     let program = program();
     rt::block_on(async {
         let [one, two] = program.start_local(2).await.unwrap().try_into().unwrap();
-        // As often as somebody says so.
+        // However often that is noted.
         [&one, &two, &one].iter().for_each(|vm| program.node.note_leaving(vm.id));
         assert_eq!(program.node.leaving(), [one.id, two.id]);
         program.release(&[one.id]).await;

@@ -44,7 +44,7 @@ fn new_vr(program: &Program, trace: &Path) -> NewVr {
     }
 }
 
-/// As who takes a VR over does that has died while it deployed.
+/// Like a twin that takes over a VR that died while deploying.
 #[test]
 fn who_asks_twice_for_the_same_vr_gets_one() {
     let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What the program does: gives VRs twins, hears of deaths, and has twins take over.
+//! The program's part: it gives VRs twins, hears of deaths, and has twins take over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +50,7 @@ impl World {
 
     pub(super) fn hear(&mut self, host: usize) {
         let Some(answer) = self.answers[host].pop_front() else { return };
-        // The program does not listen to the dead.
+        // The program does not listen to dead processes.
         if self.dead[host] {
             return;
         }
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Gives twins to those that have none, all standing still: what is under way arrives first.
+    /// Gives twins to the VRs that have none, while all are stopped: what is in transit arrives first.
     pub(super) fn mirror(&mut self) {
         if !self.takeovers.is_empty() || !self.unheard.is_empty() {
             return;

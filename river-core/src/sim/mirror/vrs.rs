@@ -1,4 +1,4 @@
-//! What VRs do: what they are told decides it, and nothing else.
+//! The behaviour of VRs, which depends only on what they are told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use crate::mailbox::Selector;
 use crate::node::Node;
 use crate::state::{Base, Call, Recorder, Saved, Sending, Sent};
 
-/// All of a VR's value.
+/// The complete state of a VR.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Value {
     pub(super) hash: u64,
     pub(super) rounds: u64,
     pub(super) sent: [u64; VRS],
     pub(super) taken: [u64; VRS],
-    /// What has arrived and was not looked at: (sender, number, value).
+    /// What has arrived and was not examined: (sender, number, value).
     pub(super) queue: VecDeque<(usize, u64, u64)>,
     /// What it has yet to send: (receiver, value).
     pub(super) outbox: VecDeque<(usize, u64)>,
 }
 
-/// A VR that runs.
+/// A running VR.
 pub(super) struct Running {
     pub(super) host: usize,
     pub(super) value: Value,
     pub(super) recorder: Arc<Recorder>,
     pub(super) inbox: Arc<Inbox>,
-    /// What leaves as soon as the twin has confirmed the log.
+    /// An envelope that is sent as soon as the twin has confirmed the log.
     pub(super) bound: Option<((HostId, u64), Envelope)>,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn begin(host: usize, node: &Node, saved: Saved) -> Running {
 }
 
 impl World {
-    /// Some calls of a VR, up to where it has to wait.
+    /// Makes some calls of a VR, up to one at which it must wait.
     pub(super) fn run(&mut self, index: usize) {
         let (vr, mut running) = self.running.remove(index);
         if let Some(((to, number), envelope)) = running.bound.take() {
@@ -70,7 +70,7 @@ impl World {
         self.running.push((vr, running));
     }
 
-    /// The next call of a VR. False: it has to wait.
+    /// Makes the next call of a VR. Returns `false` if the VR must wait.
     pub(super) fn call(&mut self, vr: usize, running: &mut Running) -> bool {
         let Running { value, recorder, inbox, host, .. } = running;
         let node = self.nodes[*host].clone();
@@ -105,7 +105,7 @@ impl World {
         }
         value.rounds += 1;
         if value.rounds.is_multiple_of(5) {
-            // Something that nobody could know.
+            // A value that nobody could predict.
             recorder.call(Call::Effect).expect("it is deterministic");
             let answer = recorder.recorded_answer().expect("it is deterministic");
             let answer = answer.unwrap_or_else(|| {
@@ -128,7 +128,7 @@ impl World {
             }
         }
         let Some((from, number, what)) = value.queue.pop_front() else {
-            // That nothing was there shows.
+            // That nothing was there affects the state.
             value.hash = mix(value.hash, 1);
             if value.hash.is_multiple_of(3) && value.rounds < 60 {
                 let to = (value.hash >> 8) as usize % VRS;
@@ -148,7 +148,7 @@ impl World {
         true
     }
 
-    /// Something is seen of a VR.
+    /// Records that an effect of a VR was seen.
     fn note(&mut self, envelope: &Envelope) {
         let Envelope { src, dst, seq, .. } = *envelope;
         let what = envelope.payload.to_bytes();

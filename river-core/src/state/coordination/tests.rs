@@ -1,5 +1,6 @@
 //! Checkpoints of a small world under thousands of schedules: VRs send, receive and end while the cut is made, lanes are
-//! slow, processes die. What comes out is a consistent cut, or no checkpoint and VRs that go on. Every schedule is a seed.
+//! slow, processes die. The result is either a consistent cut, or no checkpoint and VRs that go on. Every schedule is a
+//! seed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -26,7 +27,7 @@ struct Member {
 struct Process {
     dead: bool,
     frozen: bool,
-    /// Asked to wait for this.
+    /// What it was asked to wait for.
     settling: Option<Counts>,
     copies: Option<Vec<(usize, Member)>>,
 }
@@ -35,9 +36,9 @@ struct World {
     rng: Pcg64Mcg,
     members: Vec<Member>,
     processes: Vec<Process>,
-    /// Envelopes under way from host to host, in order: (from, to) members.
+    /// Envelopes in flight from host to host, in order: (from, to) members.
     lanes: HashMap<(usize, usize), VecDeque<(usize, usize)>>,
-    /// Steps under way to each process, and reports from each.
+    /// Steps in flight to each process, and reports from each.
     steps: Vec<VecDeque<Step>>,
     reports: Vec<VecDeque<Report>>,
     coordination: Coordination,
@@ -100,7 +101,7 @@ impl World {
         }
     }
 
-    /// Something that has nothing to do with checkpoints.
+    /// Does something unrelated to checkpoints.
     fn live(&mut self) {
         let from = self.below(VRS);
         let member = &self.members[from];
@@ -153,7 +154,7 @@ impl World {
         }
     }
 
-    /// A process takes a step.
+    /// Lets a process take a step.
     fn step(&mut self, index: usize) {
         if self.processes[index].dead {
             return;
@@ -220,7 +221,7 @@ impl World {
         self.act(actions);
     }
 
-    /// Everything that was sent between VRs of the cut has been taken or waits, and nothing that was not sent.
+    /// Everything sent between VRs of the cut has been received or is waiting, and nothing else.
     fn check_cut(&self) {
         let copies: HashMap<usize, &Member> = self
             .processes
@@ -230,7 +231,7 @@ impl World {
             .collect();
         for (from, sender) in self.members.iter().enumerate() {
             for (to, receiver) in &copies {
-                // Who has ended has sent all that it will.
+                // A VR that has ended has sent all that it will.
                 let sent = copies.get(&from).map_or(sender.sent[*to], |copy| copy.sent[*to]);
                 let got = receiver.taken[from] + receiver.waiting[from];
                 assert_eq!(sent, got, "from {from} to {to}");
@@ -257,7 +258,7 @@ impl World {
             }
         }
         if self.over.is_none() {
-            // A process that is not told of as dead does not answer any more: that takes too long.
+            // A process whose death is not reported no longer answers, so the step times out.
             let actions = self.coordination.timed_out();
             self.act(actions);
         }

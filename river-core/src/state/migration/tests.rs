@@ -1,6 +1,6 @@
-//! Migrations in a small world under thousands of schedules: VRs send, receive and move again and again, lanes and orders are
-//! slow, processes die at every step. Every envelope has a number, and whoever takes one checks that it is the next of its
-//! sender. Every schedule is a seed.
+//! Migrations in a small world under thousands of schedules: VRs send, receive and move repeatedly, lanes and orders are
+//! slow, processes die at every step. Every envelope has a number, and its receiver checks that it is the sender's next
+//! one. Every schedule is a seed.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ const HOSTS: usize = 4;
 const VRS: usize = 5;
 const MIGRATIONS: usize = 4;
 
-/// A VR as it is in a process.
+/// A VR within a process.
 #[derive(Clone, Debug, Default)]
 struct Copy {
     sent: [u64; VRS],
@@ -42,7 +42,7 @@ struct Process {
     dead: bool,
     frozen: bool,
     vrs: BTreeMap<usize, Copy>,
-    /// Where it takes the VRs to be.
+    /// Where it believes the VRs to be.
     book: [usize; VRS],
     settling: Option<(usize, Counts)>,
 }
@@ -53,12 +53,12 @@ type Envelope = (usize, usize, u64);
 struct World {
     rng: Pcg64Mcg,
     processes: Vec<Process>,
-    /// Envelopes under way from process to process.
+    /// Envelopes in flight from process to process.
     lanes: BTreeMap<(usize, usize), VecDeque<Envelope>>,
-    /// Orders under way to each process and answers from each, with the number of the migration.
+    /// Orders in flight to each process and answers from each, with the number of the migration.
     orders: Vec<VecDeque<(usize, Order)>>,
     answers: Vec<VecDeque<(usize, Answer)>>,
-    /// Deaths that the initiator has yet to hear of.
+    /// Deaths that the initiator has not heard of yet.
     unheard: Vec<usize>,
     // What the initiator knows.
     home: [usize; VRS],
@@ -117,7 +117,7 @@ impl World {
         self.rng.next_u32() as usize % n
     }
 
-    /// One or two VRs are to move.
+    /// Begins to move one or two VRs.
     fn begin(&mut self) {
         let mut movers: Vec<usize> = (0..VRS).filter(|number| !self.ended[*number]).collect();
         let hosts: Vec<usize> = (0..HOSTS).filter(|index| !self.known_dead[*index]).collect();
@@ -190,7 +190,7 @@ impl World {
         self.results.push(result);
     }
 
-    /// A VR sends or receives.
+    /// Lets a VR send or receive.
     fn live(&mut self) {
         let index = self.below(HOSTS);
         let process = &self.processes[index];
@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    /// A process obeys an order.
+    /// Lets a process obey an order.
     fn obey(&mut self, index: usize) {
         if self.processes[index].dead {
             return;
@@ -331,7 +331,7 @@ impl World {
         }
     }
 
-    /// The initiator hears of a death, after what the process had still said.
+    /// The initiator hears of a death, after the last messages of the process.
     fn mourn(&mut self) {
         let Some(index) = self.unheard.pop() else { return };
         while !self.answers[index].is_empty() {
@@ -369,7 +369,7 @@ impl World {
                 _ => {}
             }
         }
-        // What is under way arrives, and is taken.
+        // Deliver and receive everything in flight.
         for index in 0..HOSTS {
             while !self.processes[index].dead && !self.orders[index].is_empty() {
                 self.obey(index);
@@ -395,7 +395,8 @@ impl World {
         self.check();
     }
 
-    /// Every VR that lives is where it is said to be and nowhere else, and has got all that those who live have sent to it.
+    /// Every live VR is where it is believed to be and nowhere else, and has received everything that live VRs have sent to
+    /// it.
     fn check(&self) {
         let living: Vec<usize> = (0..VRS).filter(|number| !self.ended[*number]).collect();
         for (index, process) in self.processes.iter().enumerate().filter(|(_, process)| !process.dead) {

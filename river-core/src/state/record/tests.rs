@@ -7,7 +7,7 @@ use crate::mailbox::Selector;
 
 const CHANNEL: Channel = Channel::named("test");
 
-/// What a VR does next, and what the world would say to it.
+/// What a VR does next, and what the world would answer.
 #[derive(Clone, Debug)]
 enum Step {
     Receive { arrive: u8, patience: bool },
@@ -41,7 +41,7 @@ fn down(to: u8) -> Refusal {
     Refusal::Down(Box::new(Down { who: id(to), why: Why::Finished }))
 }
 
-/// What the VR is told. `seq` counts what has arrived.
+/// Takes a step, and returns what the VR is told. `seq` counts arrivals.
 fn run(record: &mut Record, step: &Step, seq: &mut u64) -> Result<String, Divergence> {
     let selector = Selector::on(CHANNEL);
     let arrive = |count: u8, seq: &mut u64, record: &mut Record| {
@@ -108,7 +108,7 @@ fn seq_of(event: &Event) -> u64 {
     }
 }
 
-/// The record as it comes back from where it was written to.
+/// The record after it was written and read again.
 fn restored(record: &Record) -> Record {
     postcard::from_bytes(&postcard::to_stdvec(record).unwrap()).unwrap()
 }
@@ -124,7 +124,7 @@ proptest! {
             steps[..cut].iter().map(|step| run(&mut record, step, &mut seq).unwrap()).collect();
         let mut again = restored(&record);
         prop_assert_eq!(again.is_live(), record.is_live() && record.lines.is_empty());
-        // The world is another one by now: what it would say must not matter.
+        // The world has changed by now; what it would answer must not matter.
         let mut other = 0;
         for (step, told) in steps[..cut].iter().zip(&told) {
             let changed = match step.clone() {
@@ -134,7 +134,7 @@ proptest! {
                 Step::Send { to, value, .. } => Step::Send { to, value, refused: false },
                 Step::Ask { .. } => Step::Ask { answer: 77 },
             };
-            // The last call of a record may find more than it did, as nothing has followed from what it found.
+            // The last call of a record may find more than it did, since nothing has followed from what it found.
             let last = again.line + 1 >= again.lines.len();
             if last { break }
             prop_assert_eq!(&run(&mut again, &changed, &mut other).unwrap(), told);
@@ -174,7 +174,7 @@ fn a_send_of_other_bytes_is_a_divergence() {
     assert_eq!(again.send(sent(1)), Ok(Sending::Made(Ok(()))));
     let error = again.send(sent(3)).unwrap_err();
     assert_eq!((error.line, error.done.ends_with("with other bytes")), (2, true), "{error}");
-    // The end of `main` is a divergence as well, as long as there is more in the record.
+    // The end of `main` is a divergence as well if there is more in the record.
     assert!(again.finish().unwrap_err().to_string().contains("the end of `main`"));
 }
 
@@ -187,7 +187,7 @@ fn a_safepoint_forgets_and_keeps_the_numbers() {
     assert!(record.lines.is_empty());
     assert_eq!((record.base().safepoints, &record.base().state[..]), (1, &b"state"[..]));
     assert_eq!(record.send(sent), Ok(Sending::Due(1)));
-    // The run that starts from it comes by it again.
+    // The run that starts from it comes to it again.
     let mut again = restored(&record);
     assert!(again.restart(Base::new(id(9), Bytes::new())).unwrap().is_none());
     assert_eq!(again.send(sent), Ok(Sending::Made(Ok(()))));
@@ -223,7 +223,7 @@ fn a_checkpoint_at_the_end_of_a_loop_need_not_be_passed_again() {
     assert_eq!(restored(&record).call(Call::Now), Ok(true));
 }
 
-/// A recording is replayed from one safepoint to the next, and has to come by each with the same state.
+/// A recording is replayed from one safepoint to the next, and must come to each with the same state.
 #[test]
 fn a_chain_is_replayed_through_its_safepoints() {
     let base = |state: u8| Base::new(id(9), Bytes::copy_from_slice(&[state]));
@@ -239,12 +239,12 @@ fn a_chain_is_replayed_through_its_safepoints() {
     assert!(!record.call(Call::Now).unwrap());
     assert_eq!(record.recorded_answer().unwrap().unwrap(), "a");
     assert!(!record.is_live());
-    // Neither another call nor another state will do.
+    // Neither another call nor another state is accepted.
     let early = record.clone().call(Call::Effect).unwrap_err().to_string();
     assert!(early.contains("says a safepoint, but now comes an effect"), "{early}");
     let other = record.clone().restart(base(2)).unwrap_err().to_string();
     assert!(other.contains("a safepoint with another state"), "{other}");
-    // Who takes over may have decoded a hash map in another order.
+    // A twin that takes over may have decoded a hash map in another order.
     let mut heir = record.clone();
     heir.resend(IdMap::default(), IdMap::default());
     heir.restart(base(2)).unwrap();

@@ -1,4 +1,4 @@
-//! Recordings in directories: what is asked for is read, and what is torn is passed over.
+//! Recordings in directories: only what is asked for is read, and torn recordings are skipped.
 
 use super::*;
 use crate::envelope::Channel;
@@ -84,7 +84,7 @@ fn only_the_tapes_that_are_needed_are_read_and_once() {
     fs::write(&receiver, []).unwrap();
     assert_eq!(recording.vr(id(1)).unwrap().parent, None);
     assert_eq!(sent(&recording.outline(id(1)).unwrap()), [None]);
-    // Whoever asks for what was sent needs it; whoever asks again does not.
+    // Looking up what was sent needs the receiver's tape, but only the first time.
     fs::write(&receiver, &tape).unwrap();
     assert_eq!(sent(&recording.steps(id(1)).unwrap()), [Some(7)]);
     fs::write(&receiver, []).unwrap();

@@ -1,4 +1,4 @@
-//! What is written to a recording in pieces comes back whole, and as far as it goes if it was cut short.
+//! A recording that is written in pieces is read back complete, or as far as it goes if it was cut short.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ fn base(state: u8) -> Base {
     Base::new(id(1), Bytes::copy_from_slice(&[state]))
 }
 
-/// What a step of a VR is: 0 a receive, 1 a safepoint, 2 a flush, 3 something that comes while it still waits.
+/// Runs a VR. Steps: 0 a receive, 1 a safepoint, 2 a flush, 3 an arrival while it still waits.
 fn live(recorder: &Recorder, steps: &[u8]) -> (Vec<u8>, Vec<Vec<u64>>) {
     let inbox = Inbox::default();
     let (mut file, mut told) = (Vec::new(), vec![Vec::new()]);
@@ -46,7 +46,7 @@ fn live(recorder: &Recorder, steps: &[u8]) -> (Vec<u8>, Vec<Vec<u64>>) {
                 told.last_mut().unwrap().push(seq);
             }
             1 => {
-                // A safepoint with nothing behind the last one is none.
+                // A safepoint with nothing after the last one does not count.
                 if told.len() == 1 || !told.last().unwrap().is_empty() {
                     told.push(Vec::new());
                 }

@@ -22,7 +22,7 @@ use crate::vr::Vr;
 const WORK: Channel = Channel::named("work");
 const PING: Channel = Channel::named("ping");
 
-/// Runs `body` as a recorded VR, and returns what it came to and the record.
+/// Runs `body` as a recorded VR, and returns its result and the record.
 fn recorded<T>(id: VrId, record: Record, body: impl FnOnce(&Vr, &Arc<Inbox>) -> T) -> (T, Record) {
     let place = Place { host: HostId::fresh(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
     let (requests, _) = rt::unbounded();
@@ -35,7 +35,7 @@ fn recorded<T>(id: VrId, record: Record, body: impl FnOnce(&Vr, &Arc<Inbox>) -> 
     (result, recorder.look(|record, _| record.clone()))
 }
 
-/// A handler runs, and only then comes what its VR waits for.
+/// A handler runs, and only then arrives what its VR waits for.
 #[test]
 fn what_comes_after_a_handler_has_run_is_replayed_after_it() {
     let id = VrId::fresh();
@@ -91,7 +91,7 @@ fn who_is_restored_from_a_checkpoint_is_told_so_and_who_takes_over_takes_another
     assert_eq!(recorded(id, heir, checkpoint).0.unwrap_err().to_string(), StateError::Stopped.to_string());
 }
 
-/// A predicate may look at the clock, and that may be the first thing that is not in the record.
+/// A predicate may read the clock, and that may be the first thing that is not in the record.
 #[test]
 fn who_goes_live_within_a_predicate_watches_whom_it_watched() {
     let [id, peer] = [VrId::fresh(), VrId::fresh()];

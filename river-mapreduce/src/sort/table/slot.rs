@@ -1,19 +1,19 @@
-//! One entry of the table, sixteen bytes: a key, and its value or where that is.
+//! A slot of the table, sixteen bytes: a key, and its value or the value's index.
 
 use crate::inline_key::{InlineKey, SHORT};
 
-/// In a key's last byte: what follows is the value itself. Lengths leave these bits alone.
+/// In the last word of a key: the value itself follows. Lengths do not use these bits.
 const SMALL: u32 = 1 << 31;
-/// In a key's last byte: it has no value.
+/// In the last word of a key: it has no value.
 const STALE: u32 = 1 << 30;
 
-/// A key and a number; all zeros are none. It is bytes, so that a short key can be borrowed from it.
+/// A key and a number; all zeros mean an empty slot. Stored as bytes, so that a short key can be borrowed from it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(16))]
 pub(super) struct Slot([u8; 16]);
 
 impl Slot {
-    /// A key whose value is elsewhere, under that number.
+    /// A key whose value is elsewhere, at that index.
     #[inline]
     pub(super) fn new(key: InlineKey, number: u32) -> Self {
         Self::of(key.head, key.tail, number)
@@ -37,21 +37,21 @@ impl Slot {
         (both as u64, (both >> 64) as u64)
     }
 
-    /// The value, if it is here and the key is that of `other`, whose value is there.
+    /// The value, if it is in this slot and the key is that of `other`, which also holds its value.
     #[inline]
     pub(super) fn small_of(&self, other: &Self) -> Option<u32> {
         let ((head, upper), (other_head, other_upper)) = (self.halves(), other.halves());
         (head == other_head && upper as u32 == other_upper as u32).then_some((upper >> 32) as u32)
     }
 
-    /// The value, if it is here.
+    /// The value, if it is in this slot.
     #[inline]
     pub(super) fn small(&self) -> Option<u32> {
         let (_, upper) = self.halves();
         (upper as u32 & SMALL != 0).then_some((upper >> 32) as u32)
     }
 
-    /// Changes the value, which is here.
+    /// Changes the value, which must be in this slot.
     #[inline]
     pub(super) fn set_small(&mut self, small: u32) {
         if let Some(last) = self.0.last_chunk_mut() {
@@ -59,7 +59,7 @@ impl Slot {
         }
     }
 
-    /// The number of the value, which is elsewhere.
+    /// The index of the value, which must be elsewhere.
     #[inline]
     pub(super) fn number(&self) -> usize {
         (self.halves().1 >> 32) as usize
@@ -71,27 +71,27 @@ impl Slot {
         InlineKey { head, tail: upper as u32 & !(SMALL | STALE) }
     }
 
-    /// Whether there is a key.
+    /// Whether the slot has a key.
     #[inline]
     pub(super) fn is_known(&self) -> bool {
         self.halves().1 as u32 != 0
     }
 
-    /// Whether there is a key that has a value.
+    /// Whether the slot has a key with a value.
     #[inline]
     pub(super) fn is_live(&self) -> bool {
         let tail = self.halves().1 as u32;
         tail != 0 && tail & STALE == 0
     }
 
-    /// Takes its value from the key.
+    /// Removes the value from the key.
     #[inline]
     pub(super) fn retire(&mut self) {
         let InlineKey { head, tail } = self.key();
         *self = Self::of(head, tail | STALE, 0);
     }
 
-    /// The same for another key.
+    /// Returns a slot with the same value for another key.
     #[inline]
     pub(super) fn with_key(&self, key: InlineKey) -> Self {
         let (_, upper) = self.halves();
@@ -99,7 +99,7 @@ impl Slot {
         Self::of(key.head, key.tail | flags, (upper >> 32) as u32)
     }
 
-    /// The bytes of the key; `long` are those of all that are not short.
+    /// The bytes of the key; `long` is the arena of long keys.
     #[inline]
     pub(super) fn key_bytes<'a>(&'a self, long: &'a [u8]) -> &'a [u8] {
         match self.key().start() {
@@ -120,7 +120,7 @@ impl Slot {
     }
 }
 
-/// The hash and the bytes of a long key, which come after the hash and the length.
+/// The hash and the bytes of a long key, which follow the hash and the length.
 #[inline]
 fn long_key(long: &[u8], start: u32) -> (u64, &[u8]) {
     let rest = &long[start as usize..];

@@ -1,4 +1,4 @@
-//! The table against sums that are made one by one.
+//! Tests the table against sums that are computed one by one.
 
 use std::collections::BTreeMap;
 
@@ -35,13 +35,13 @@ fn check(text: &[u8], words: &[(usize, usize)], limit: usize) {
             assert!(table.is_empty());
         }
     };
-    // The keys of a round are known from the one before, some of them.
+    // Some keys of a round are known from the previous one.
     for round in 0..4 {
         let (mut expected, mut sums) = (Sums::new(), Sums::new());
         for (n, &(from, len)) in (1..).zip(words) {
             let from = (from + round % 2) % (text.len() + 1);
             let word = &text[from..][..len.min(text.len() - from)];
-            // Some outgrow 32 bits, and some never fit there.
+            // Some outgrow 32 bits, and some never fit.
             let n: u64 = n << 28;
             *expected.entry(word.to_vec()).or_default() += n;
             match InlineKey::of(word, text).zip(n.to_small()) {

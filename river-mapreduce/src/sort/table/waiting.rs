@@ -1,18 +1,20 @@
-//! Short keys with small values wait for each other and are looked up together: all their slots are asked for before the first
-//! is needed. To wait for memory at each key would take as long as all the rest.
+//! A queue of short keys with small values that are looked up together: all their slots are prefetched before the first
+//! is needed. Waiting for memory at each key would take as long as everything else.
 
 use super::slot::Slot;
 use crate::inline_key::InlineKey;
 
-/// So many wait at most: while their slots come from the last cache, the first has come.
+/// The maximum number of waiting keys: by the time their slots have been requested from the last-level cache, the first
+/// has arrived.
 pub(super) const TOGETHER: usize = 128;
 
-/// What waits, in the order in which it came, as it would be in the table if it were the first of its key.
+/// The waiting keys and values, in order of arrival, in the form that they would have in the table as the first of
+/// their key.
 #[derive(Debug)]
 pub(super) struct Waiting {
     slots: [Slot; TOGETHER],
     count: usize,
-    /// How many do not wait any more.
+    /// How many are no longer waiting.
     done: usize,
 }
 
@@ -23,7 +25,7 @@ impl Default for Waiting {
 }
 
 impl Waiting {
-    /// Adds one. True: there is no room for another.
+    /// Adds one. Returns `true` if there is no room for another.
     #[inline]
     pub(super) fn push(&mut self, key: InlineKey, small: u32) -> bool {
         if let Some(free) = self.slots.get_mut(self.count) {
@@ -39,7 +41,7 @@ impl Waiting {
         &self.slots[self.done..self.count]
     }
 
-    /// The next one, which waits no more.
+    /// Takes the next one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Slot> {
         let next = self.all().first().copied();

@@ -1,5 +1,5 @@
-//! The combination of all vectors, to all: `recursive_doubling`, `ring`, `rabenseifner`, `reduce_bcast`,
-//! `direct`, `all_to_all`, `two_level`.
+//! Allreduce: every rank gets the combination of all vectors. Algorithms: `recursive_doubling`, `ring`, `rabenseifner`,
+//! `reduce_bcast`, `direct`, `all_to_all`, `two_level`.
 
 pub mod all_to_all;
 pub mod direct;

@@ -1,4 +1,4 @@
-//! Where the executables of programs are kept.
+//! The cache of programs' executables.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::finding::Finding;
 use crate::command::size::mebibytes;
 
 const CHECK: &str = "image cache";
-/// A program's executable takes about as much as this, or less.
+/// About as much as a program's executable takes, or more.
 const LITTLE: u64 = 256 << 20;
 
 pub(super) fn check() -> Finding {

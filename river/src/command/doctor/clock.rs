@@ -1,10 +1,10 @@
-//! The clock. Nothing in River depends on that of another machine; but logs, and files' times, do.
+//! The clock. River does not depend on clocks of different machines agreeing, but logs and file times do.
 
 use std::time::{Duration, SystemTime};
 
 use super::finding::Finding;
 
-/// Later than this after the program was made, nobody would use it any more.
+/// A clock this far ahead of the build of this program is wrong.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub(super) fn check() -> Finding {

@@ -1,10 +1,10 @@
-//! What a check found.
+//! The result of a check.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -22,7 +22,7 @@ pub(super) struct Finding {
     pub(super) check: &'static str,
     pub(super) verdict: Verdict,
     pub(super) says: String,
-    /// What to do about it, unless it is well.
+    /// What to do about it, unless it is fine.
     pub(super) mend: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The key, and who may read it.
+//! The key, and who can read it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use super::finding::Finding;
 
 const CHECK: &str = "key";
 
-/// What is wrong with the key, and whether there is one to work with.
+/// Checks the key; also returns whether there is a usable one.
 pub(super) fn check(for_network: bool) -> (Finding, bool) {
     let path = match ClusterKey::path() {
         Ok(path) => path,
@@ -78,11 +78,11 @@ fn judge(path: &Path, loaded: Result<String, KeyError>, for_network: bool) -> Fi
     }
 }
 
-/// Who may write to the directory can put another key there.
+/// Anyone who can write to the directory can replace the key.
 fn exposed_directory(path: &Path) -> Option<Finding> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mode = std::fs::metadata(directory).ok()?.mode() & 0o7777;
-    // With the sticky bit, as /tmp has it, others cannot replace what is not theirs.
+    // With the sticky bit, as on /tmp, others cannot replace files that are not theirs.
     (mode & 0o022 != 0 && mode & 0o1000 == 0).then(|| {
         Finding::warn(
             CHECK,
@@ -92,7 +92,7 @@ fn exposed_directory(path: &Path) -> Option<Finding> {
     })
 }
 
-/// Whether a file can be made in the nearest directory that is there. It has no name, and is gone at once.
+/// Whether a file can be created in the nearest directory that exists. The file has no name, and vanishes at once.
 fn can_be_made(path: &Path) -> io::Result<()> {
     let there = path.ancestors().skip(1).find(|directory| directory.exists());
     tempfile::tempfile_in(there.unwrap_or(Path::new("."))).map(drop)

@@ -1,4 +1,4 @@
-//! What the system lets this user have: open files, threads, memory, cores.
+//! The system's limits for this user: open files, threads, memory, cores.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -10,13 +10,13 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 use super::finding::Finding;
 use crate::command::size::mebibytes;
 
-/// A host has some files open by itself, and two for each process that it talks to.
+/// A host has a few open files of its own, and two for each process that it talks to.
 const FEW_FILES: u64 = 1024;
 const TOO_FEW_FILES: u64 = 64;
 /// Every VR is a thread.
 const FEW_THREADS: u64 = 512;
 const TOO_FEW_THREADS: u64 = 32;
-/// The rings to a hundred processes and the program itself fit into this.
+/// Enough for the rings to a hundred processes and the program itself.
 const LITTLE_MEMORY: u64 = 256 << 20;
 
 pub(super) fn check() -> Vec<Finding> {
@@ -55,7 +55,7 @@ fn judge_files(limit: &Rlimit) -> Finding {
     }
 }
 
-/// How many more threads there may be: of this user, and of this group of processes.
+/// How many more threads this user and this control group may have.
 fn threads_left() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let user = getrlimit(Resource::Nproc).current.map(|limit| limit.saturating_sub(threads_of_user()));
@@ -112,7 +112,8 @@ fn judge_memory(available: Option<u64>) -> Finding {
     }
 }
 
-/// Does with memory what two processes do that exchange messages: makes it without a file system, opens it through `/proc`.
+/// Shares memory as two processes do that exchange messages: creates it without a file system, and opens it through
+/// `/proc`.
 fn share_memory() -> io::Result<()> {
     let file = rustix::fs::memfd_create("river doctor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(file);

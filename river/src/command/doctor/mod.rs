@@ -1,5 +1,5 @@
-//! `river doctor`: looks for what usually goes wrong, one file a subject. Each check gathers facts and then judges them in a
-//! function of its own, without a system to ask.
+//! `river doctor`: checks for common problems, one file per subject. Each check gathers facts, and a separate pure function
+//! judges them.
 
 mod cache;
 mod clock;
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
     let (key, usable) = key::check(network.is_some() || by_name);
     findings.push(key);
     findings.extend(network::check(network));
-    // A search would make a key; that is for a program or a VM to do.
+    // A search would create a key; only a program or a VM should.
     if usable {
         findings.extend(vms::check(network.is_some() && asked_for.is_none() && !by_name));
     }

@@ -1,4 +1,5 @@
-//! Whether what is sent to this machine arrives: datagrams of searches, and connections. Nothing is sent to others.
+//! Checks that what is sent to this machine arrives: datagrams of searches, and connections. Nothing is sent to other
+//! machines.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,10 +14,10 @@ use super::finding::Finding;
 
 /// How long a connection may take: within a machine it takes microseconds, unless something drops it.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a thread of this process may take to answer, on a machine that has a lot to do.
+/// How long a thread of this process may take to answer on a busy machine.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// What `RIVER_NETWORK` asks for, as `--network` would say it. Nonsense is found by the search for VMs.
+/// The value of `RIVER_NETWORK` in the form of `--network`. Invalid values are reported by the search for VMs.
 pub(super) fn from_environment() -> Option<Ipv4Addr> {
     match std::env::var("RIVER_NETWORK").unwrap_or_default().trim() {
         "1" => Some(Ipv4Addr::UNSPECIFIED),
@@ -24,7 +25,8 @@ pub(super) fn from_environment() -> Option<Ipv4Addr> {
     }
 }
 
-/// Whether `RIVER_HOSTS` names other machines: programs use the network then. Nonsense is found by the search for VMs.
+/// Whether `RIVER_HOSTS` names other machines, which makes programs use the network. Invalid values are reported by the
+/// search for VMs.
 pub(super) fn names_others(hosts: &str) -> bool {
     let names = hosts.split(',').filter_map(|entry| entry.split(':').next()).map(str::trim);
     let is_other =
@@ -65,7 +67,7 @@ pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
 }
 
 fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
-    // `None`: it arrived.
+    // `None` if it arrived.
     let failed = |heard: &Heard| heard.result.as_ref().err().map(io::Error::kind);
     let list = |which: &dyn Fn(Option<io::ErrorKind>) -> bool| {
         let those = heard.iter().filter(|heard| which(failed(heard)));
@@ -96,7 +98,7 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
     )
 }
 
-/// No VM could start here.
+/// The finding if no VM could start here.
 fn judge_deaf(port: u16, error: ResponderError) -> Finding {
     let mend = match error {
         ResponderError::PortTaken(_) => free_the_port(port),
@@ -113,11 +115,12 @@ fn free_the_port(port: u16) -> String {
     )
 }
 
-/// Connects to this machine, and has one byte come back.
+/// Connects to this machine, and has one byte sent back.
 fn connect(address: Ipv4Addr) -> io::Result<()> {
     let listener = TcpListener::bind((address, 0))?;
     let to = listener.local_addr()?;
-    // The system accepts for us until the listener is dropped: no thread is left waiting for who never comes.
+    // The system accepts the connection until the listener is dropped, so no thread is left waiting for a peer that never
+    // comes.
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     let answer = thread::spawn(move || listener.accept()?.0.write_all(&[7]));
     stream.set_read_timeout(Some(ANSWER))?;
@@ -125,7 +128,7 @@ fn connect(address: Ipv4Addr) -> io::Result<()> {
     answer.join().map_err(|_| io::Error::other("the answering thread panicked"))?
 }
 
-/// Whether there is a connection to somebody else, who need not say anything.
+/// Checks that a peer accepts a connection; it need not send anything.
 pub(super) fn reach(address: SocketAddr) -> io::Result<()> {
     TcpStream::connect_timeout(&address, PATIENCE).map(drop)
 }
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn this_machine_can_be_connected_to() {
         assert!(connect(Ipv4Addr::LOCALHOST).is_ok());
-        // An address for documentation, which is nobody's.
+        // An address reserved for documentation.
         let foreign = connect(Ipv4Addr::new(192, 0, 2, 1));
         assert!(foreign.is_err(), "nothing can be bound to it");
     }

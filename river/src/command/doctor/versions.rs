@@ -1,4 +1,4 @@
-//! What this is.
+//! The versions of River and of its protocol.
 
 use river::core::PROTOCOL;
 

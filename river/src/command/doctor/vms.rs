@@ -11,7 +11,7 @@ use crate::command::plural;
 
 const CHECK: &str = "virtual machines";
 
-/// `here_only`: the network is of interest, but nothing says that it is to be searched.
+/// Checks the VMs. `here_only` means that the network is of interest, but nothing says to search it.
 pub(super) fn check(here_only: bool) -> Vec<Finding> {
     match find(&Query::default()) {
         Err(error) => vec![Finding::fail(
@@ -20,7 +20,7 @@ pub(super) fn check(here_only: bool) -> Vec<Finding> {
             "correct the variable that is named; `river vm --help` and the guide list them all",
         )],
         Ok(found) => {
-            // All at once: each that is cut off takes seconds.
+            // All in parallel: each one that is unreachable takes seconds.
             let results = thread::scope(|scope| {
                 let threads: Vec<_> = found.vms.iter().map(|vm| scope.spawn(|| reach(vm.address))).collect();
                 threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! The screen, drawn.
+//! Draws the screen.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};

@@ -1,4 +1,4 @@
-//! Asks all VMs and programs what they look like.
+//! Asks all VMs and programs for their status.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 
 use crate::command::other_versions;
 
-/// What all have said, at about one time.
+/// The answers of all of them, from about the same time.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) at: Instant,
-    /// VMs, and what each said.
+    /// The VMs and their answers.
     pub(crate) vms: Vec<(VmInfo, Option<VmStatus>)>,
     pub(crate) programs: Vec<ProgramStatus>,
-    /// Who did not answer.
+    /// Errors of VMs and programs that did not answer.
     pub(crate) errors: Vec<String>,
 }
 
 impl Snapshot {
-    /// Searches, and asks all that are found at once. Says nothing by itself: the screen may be drawn on.
+    /// Searches, and asks everything that is found in parallel. Prints nothing, since the screen may be in use.
     pub(crate) fn take() -> river::Result<Self> {
         Ok(Self::ask(find(&Query::default())?))
     }
@@ -62,7 +62,7 @@ impl Snapshot {
         snapshot
     }
 
-    /// For scripts: times in seconds, sums since the beginning.
+    /// JSON for scripts: times in seconds, sums since the beginning.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "vms": self.vms.iter().map(|(vm, status)| vm_json(vm, status.as_ref())).collect::<Vec<_>>(),
@@ -72,7 +72,8 @@ impl Snapshot {
     }
 }
 
-/// Asks the program that uses these VMs through one after the other: one that has no host of it does not know where it is.
+/// Asks the program that uses these VMs, through one VM after the other: a VM without a host of the program does not know
+/// where the program is.
 fn ask_program(vms: &[&VmInfo]) -> Option<Result<ProgramStatus, InspectError>> {
     let mut last = None;
     for vm in vms {

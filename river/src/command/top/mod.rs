@@ -1,9 +1,9 @@
-//! `river top`: what VMs and programs do, now.
+//! `river top`: shows what VMs and programs are doing now.
 //!
-//! * [`gather`]: asks them all.
-//! * [`table`]: of what they said, the lines of each view, with what passed since they said so before.
-//! * [`screen`]: which view is seen, how it is sorted and filtered; what keys do. Without a terminal.
-//! * [`draw`]: the screen, drawn.
+//! * [`gather`]: asks all of them.
+//! * [`table`]: turns two successive answers into the lines of each view.
+//! * [`screen`]: the current view, its sorting and filter, and the effects of keys. Works without a terminal.
+//! * [`draw`]: draws the screen.
 
 mod draw;
 mod gather;
@@ -26,7 +26,7 @@ use super::print;
 use gather::Snapshot;
 use screen::{Next, Screen};
 
-/// How long a key may have to wait.
+/// The longest delay before a key is handled.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Watch virtual machines and programs
@@ -66,7 +66,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Whether what is written to stderr would be written over the screen.
+    /// Whether output to stderr would overwrite the screen.
     pub(crate) fn draws_on_stderr(&self) -> bool {
         !self.once && io::stderr().is_terminal()
     }
@@ -99,12 +99,12 @@ pub(crate) fn run(args: &Args) -> river::Result {
     let (taken, snapshots) = mpsc::channel();
     let interval = args.interval;
     thread::Builder::new().name("river-top".into()).spawn(move || {
-        // Ends when nobody looks any more.
+        // Ends when the receiver is gone.
         while taken.send(Snapshot::take()).is_ok() {
             thread::sleep(interval);
         }
     })?;
-    // A panic restores the terminal too.
+    // A panic restores the terminal, too.
     let mut terminal = ratatui::try_init()?;
     let result = show(&mut terminal, &snapshots, &ended);
     ratatui::restore();
@@ -122,7 +122,7 @@ fn show(
             screen.update(snapshot);
         }
         terminal.draw(|frame| draw::draw(&mut screen, frame))?;
-        // All keys that wait, then one drawing.
+        // Handle all pending keys, then draw once.
         let mut patience = LOOK;
         while event::poll(patience)? {
             patience = Duration::ZERO;

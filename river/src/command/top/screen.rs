@@ -1,4 +1,4 @@
-//! What is seen, and what keys do.
+//! What is shown, and what keys do.
 
 use std::cmp::Ordering;
 
@@ -7,14 +7,14 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::gather::Snapshot;
 use super::table::{Line, Looks, View};
 
-/// What is to be done after a key.
+/// What to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Go,
     Quit,
 }
 
-/// Lines of one program or VM only.
+/// Limits the lines to one program or VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     Program(String),
@@ -25,22 +25,22 @@ pub(crate) enum Scope {
 pub(crate) struct Screen {
     now: Option<Snapshot>,
     before: Option<Snapshot>,
-    /// Why there was no look.
+    /// Why the last snapshot failed or is incomplete.
     pub(crate) error: Option<String>,
     pub(crate) view: View,
     pub(crate) scope: Option<Scope>,
     pub(crate) filter: String,
-    /// The filter is being typed.
+    /// Whether the filter is being typed.
     pub(crate) typing: bool,
-    /// By which column, and whether the other way round, for each view.
+    /// The column to sort by, and whether in reverse, for each view.
     sorted: [(usize, bool); 4],
     pub(crate) selected: usize,
-    /// How many lines fit, known when they were drawn.
+    /// How many lines fit, as of the last drawing.
     pub(crate) page: usize,
 }
 
 impl Screen {
-    /// Another look was taken.
+    /// Takes a new snapshot.
     pub(crate) fn update(&mut self, snapshot: river::Result<Snapshot>) {
         match snapshot {
             Ok(snapshot) => {
@@ -51,7 +51,7 @@ impl Screen {
         }
     }
 
-    /// Whether there was a look at all.
+    /// Whether there has been no snapshot yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.now.is_none()
     }
@@ -76,7 +76,7 @@ impl Screen {
         lines.retain(fits);
         let (column, reversed) = self.sorted();
         let order = |a: &Line, b: &Line| match (&a.cells[column], &b.cells[column]) {
-            // Of numbers the largest are of interest.
+            // Largest numbers first.
             (a, b) if a.number.is_some() => b.number.partial_cmp(&a.number).unwrap_or(Ordering::Equal),
             (a, b) => a.text.cmp(&b.text),
         };
@@ -149,7 +149,7 @@ impl Screen {
         *sorted = (column(sorted.0), false);
     }
 
-    /// From a program or a VM to its VRs, from a VR to the links of its VM.
+    /// Goes from a program or a VM to its VRs, or from a VR to the links of its VM.
     fn drill_down(&mut self) {
         let Some(line) = self.lines().into_iter().nth(self.selected) else { return };
         let (scope, view) = match self.view {

@@ -1,4 +1,4 @@
-//! The lines of each view: of a look at all VMs and programs, and the one before it.
+//! The lines of each view, computed from a snapshot and the one before it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use river::core::{HostId, ProcessReport, ProgramStatus, Usage, VmState, naming};
 use super::gather::Snapshot;
 use crate::command::duration;
 
-/// What can be seen.
+/// The views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum View {
     #[default]
@@ -26,7 +26,7 @@ impl View {
         ["VMs", "Programs", "VRs", "Links"][self as usize]
     }
 
-    /// The heads of the columns.
+    /// The column headers.
     pub(crate) fn header(self) -> &'static [&'static str] {
         match self {
             View::Vms => &["VM", "ADDRESS", "UP", "PROGRAM", "LEASE", "HEARD", "CPU %", "MEMORY"],
@@ -39,7 +39,7 @@ impl View {
     }
 }
 
-/// A cell: what it shows, and what it is sorted by if that is a number.
+/// A cell: its text, and the number that it is sorted by, if it has one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cell {
     pub(crate) text: String,
@@ -50,10 +50,10 @@ pub(crate) struct Cell {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
     pub(crate) cells: Vec<Cell>,
-    /// Its program and its VM, for who wants to see only what belongs to one.
+    /// Its program and its VM, by which lines can be limited.
     pub(crate) program: String,
     pub(crate) vm: String,
-    /// Something is wrong with it.
+    /// Whether something is wrong with it.
     pub(crate) bad: bool,
 }
 
@@ -88,13 +88,13 @@ fn time(time: Duration) -> Cell {
     number(time.as_secs_f64(), duration::short(time))
 }
 
-/// Two looks, of which the second is seen.
+/// Two snapshots, of which the second is shown.
 pub(crate) struct Looks<'a> {
     pub(crate) now: &'a Snapshot,
     pub(crate) before: Option<&'a Snapshot>,
 }
 
-/// Sums of a thing, by what it is called, at the look before.
+/// Sums in the previous snapshot, by name.
 type Before = HashMap<String, (u64, u64)>;
 
 impl Looks<'_> {
@@ -108,7 +108,7 @@ impl Looks<'_> {
         }
     }
 
-    /// What passed in a second; nothing if there was no look before this one.
+    /// The rate per second; `None` if there is no previous snapshot.
     fn rate(&self, now: u64, before: Option<u64>) -> Option<f64> {
         let seconds = self.now.at.duration_since(self.before?.at).as_secs_f64();
         Some(now.saturating_sub(before?) as f64 / seconds.max(0.001))
@@ -290,7 +290,7 @@ fn reports(
     })
 }
 
-/// What a program's processes have together.
+/// Sums over a program's processes.
 #[derive(Default)]
 struct Sums {
     vrs: u64,
@@ -318,7 +318,7 @@ impl Sums {
     }
 }
 
-/// What people call a VR of that name.
+/// The name to show for a VR of that type.
 fn called(name: &str) -> &str {
     if name.is_empty() { "-" } else { naming::last_part(name).unwrap_or(name) }
 }

@@ -7,11 +7,11 @@ const COLOURS = { receive: '#d9a441', 'full queue': '#d1495b', send: '#e07a5f', 
   lease: '#3d7ea6', deploy: '#5b9e6d', checkpoint: '#7f7f7f', barrier: '#b5629b' };
 
 // ---- the data, as columns of numbers ----
-// Times are written as what passed since the line before.
+// Times are differences from the line before.
 const times = deltas => { const out = new Float64Array(deltas.length); let t = 0;
   deltas.forEach((d, i) => { t += d; out[i] = t; }); return out; };
 const M = data.messages, W = data.waits, S = data.spans;
-// A message of which one end is not known has -1 there.
+// -1 stands for an unknown end of a message.
 const firstAt = times(M.at), sent = firstAt.map((t, i) => M.took[i] === -2 ? -1 : t);
 const received = firstAt.map((t, i) => M.took[i] === -1 ? -1 : M.took[i] === -2 ? t : t + M.took[i]);
 const waitAt = times(W.at), spanAt = times(S.at);
@@ -37,7 +37,7 @@ const waitsOf = vrs.map(() => []), spansOf = vrs.map(() => []);
 W.vr.forEach((vr, i) => waitsOf[vr].push(i));
 S.vr.forEach((vr, i) => spansOf[vr].push(i));
 
-// ---- what is seen ----
+// ---- the view ----
 const canvas = $('diagram'), pen = canvas.getContext('2d');
 const GUTTER = 170, AXIS = 20, ROW = Math.max(14, Math.min(26, 460 / rows.length));
 const view = { from: 0, to: Math.max(end, 1), top: 0 };
@@ -74,7 +74,7 @@ function show(from, to, vr) {
 }
 function redraw() { if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; draw(); }); } }
 
-// Colours that depend on the theme are asked for once for each drawing: through an element, which resolves them.
+// Colours that depend on the theme are resolved once per drawing, through an element.
 const probe = element('span', { hidden: '' });
 document.body.append(probe);
 const colour = name => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
@@ -141,7 +141,7 @@ function draw() {
   $('status').dataset.span = view.to - view.from; $('status').dataset.messages = there; $('status').dataset.waits = drawnWaits;
 }
 
-// Of sorted intervals those in view; of those that share a pixel the longest comes first and the others not at all.
+// Yields the sorted intervals in view; of those that share a pixel only the longest.
 function* visible(list, at, nanos) {
   const pixel = (view.to - view.from) / Math.max(1, width - GUTTER);
   let a = 0, b = list.length;
@@ -171,7 +171,7 @@ function inView() {
 function arrows(c) {
   const list = inView(), step = Math.ceil(list.length / MOST) || 1;
   pen.strokeStyle = c.arrow; pen.fillStyle = c.arrow;
-  // The more there are to a pixel, the paler: what is below them stays visible.
+  // The more there are per pixel, the paler, so that what is below them stays visible.
   pen.globalAlpha = Math.min(.8, Math.max(.03, .6 * (width - GUTTER) / Math.max(1, list.length / step)));
   const heads = list.length / step < 2500;
   let drawn = 0;
@@ -200,7 +200,7 @@ function arrow(a, from, b, to, stroke, dash = []) {
 }
 function path(c) {
   const thick = new Path2D(), thin = new Path2D();
-  // Hops that stand close would cover what is below them: of those one in 4 pixels is drawn, thin and pale.
+  // Dense hops would hide what is below them: of those, one per 4 pixels is drawn, thin and pale.
   let last = -Infinity, drawn = -Infinity;
   for (const s of data.path) {
     const hop = s.kind !== 'run', a = x(s.at), b = x(s.at + s.nanos), dense = hop && Math.abs(b - last) < 8;
@@ -229,7 +229,7 @@ function ticks() {
   const about = (view.to - view.from) / Math.max(2, (width - GUTTER) / 110), power = 10 ** Math.floor(Math.log10(about));
   const step = [1, 2, 5, 10].map(f => f * power).find(s => s >= about) || power, out = [];
   for (let v = Math.ceil(view.from / step) * step; v <= view.to; v += step) out.push(v);
-  // All labels have one unit, and as many digits as it takes to tell them apart.
+  // All labels have the same unit, and as many digits as it takes to tell them apart.
   const [unit, name] = [[1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']].find(([u]) => u <= Math.max(view.to, 1));
   const digits = Math.max(0, Math.ceil(Math.log10(unit / step) - 1e-9));
   return out.map(v => [v, `${(v / unit).toFixed(digits)} ${name}`]);

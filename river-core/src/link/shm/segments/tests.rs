@@ -2,14 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Both ends, which are two processes otherwise.
+/// Returns both ends, which otherwise are two processes.
 fn ends() -> (Segments, Arc<Shared>, Arc<Shared>) {
     let (one, other) = (Segments::default(), Segments::default());
     let ends = (one.enter(HostId::fresh()), other.enter(HostId::fresh()));
     (one, ends.0, ends.1)
 }
 
-/// As the link does it. `None`: it would have to go through the ring.
+/// Sends a payload as the link does. `None` if it would have to go through the ring.
 fn send(from: &Shared, to: &Shared, payload: &Payload) -> Option<Payload> {
     let placed = match from.place(payload.parts().map(|part| &part[..])) {
         Placing::Placed(placed) => placed,
@@ -173,10 +173,10 @@ fn a_payload_that_no_segment_would_help_gets_none() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// One end sends, so many bytes; or the last payload that it has got.
+    /// One end sends this many bytes, or the last payload that it has received.
     Send(bool, usize),
     Forward(bool),
-    /// The payload of that number is dropped.
+    /// The payload with this number is dropped.
     Drop(usize),
     Discard,
 }
@@ -194,11 +194,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever was sent and is still held has the bytes that were sent, and the memory has its bound.
+    /// Every payload that was sent and is still held has the bytes that were sent, and the memory stays within its bound.
     #[test]
     fn what_is_held_does_not_change(steps in steps()) {
         let (segments, one, other) = ends();
-        // Who holds it, and what it should be.
+        // Which end holds a payload, the payload, and its expected bytes and length.
         let mut held: Vec<(bool, Payload, u8, usize)> = Vec::new();
         for (seed, step) in (0_u8..).zip(steps) {
             let way = |end: bool| if end { (&*one, &*other) } else { (&*other, &*one) };

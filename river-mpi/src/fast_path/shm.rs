@@ -1,9 +1,10 @@
-//! The same between ranks that are processes of one machine: a ring of cache lines for each pair, in memory that both have.
+//! The same between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory.
 //!
-//! Only in operations of which all ranks know that their messages are short, whoever sends them. The first messages of a pair go
-//! by the engine, so that communicators that are used once have no rings. Then the sender offers one, in a message, and uses it
-//! when the receiver has written into it that it reads. What finds no room in the ring goes by the engine, and so does the rest
-//! of that operation; so the receiver takes first what is in the ring. Sleeping and waking are as between threads.
+//! Used only by operations whose messages are all short, and known to be so on every rank. The first messages of a pair go
+//! through the engine, so that a communicator that is used once needs no rings. Then the sender creates a ring and sends its
+//! name; it uses the ring once the receiver has marked it as joined. A message that finds the ring full goes through the
+//! engine, and so does the rest of that operation; so the receiver always empties the ring first. Sleeping and waking work
+//! as between threads.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -32,7 +33,7 @@ const RANKS: usize = 16;
 const OFFER: i32 = -1;
 
 /// A rank's way to the others of its communicator that are other processes of its machine.
-pub(crate) struct Across {
+pub(crate) struct ShmPath {
     /// The context of collective operations.
     context: u32,
     rank: u32,
@@ -63,7 +64,7 @@ enum Incoming {
     Never,
 }
 
-impl Across {
+impl ShmPath {
     /// Of one of these ranks of the world; `None` if there are no such others.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &Rc<[u32]>, rank: usize) -> Option<Self> {
         // A record has to have everything that is received, and a trace should.
@@ -99,7 +100,7 @@ impl Across {
         let looks = matches!(&self.outgoing.borrow()[to], Outgoing::Open(sender) if sender.pushed().is_multiple_of(LOOK));
         if looks {
             // Before it is sent: who has received it may end at once.
-            engine.pump()?;
+            engine.progress()?;
             engine.check_alive(member)?;
         }
         let pushed = match &mut self.outgoing.borrow_mut()[to] {
@@ -172,7 +173,7 @@ impl Across {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            engine.pump()?;
+            engine.progress()?;
             if let Some(landed) = self.look_late(engine, from, tag, out) {
                 return Ok(landed);
             }
@@ -197,7 +198,9 @@ impl Across {
     fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
         self.fall_asleep(from, tag);
         let landed = match self.look(from, tag, out) {
-            None => engine.doze(|| self.look(from, tag, out)).inspect_err(|_| _ = self.wake_up(from))?,
+            None => {
+                engine.sleep_briefly(|| self.look(from, tag, out)).inspect_err(|_| _ = self.wake_up(from))?
+            }
             landed => landed,
         };
         if landed.is_some() && self.wake_up(from) {
@@ -263,8 +266,7 @@ impl Across {
             Outgoing::Few(count) if count < FEW => Outgoing::Few(count + 1),
             Outgoing::Few(_) => self.offer(engine, to)?.map_or(Outgoing::Never, Outgoing::Offered),
             Outgoing::Offered(ring) if ring.is_joined() => {
-                let waits = if self.at_once { Wait::Looking } else { Wait::Yielding };
-                Outgoing::Open(Sender::new(ring, waits, tag))
+                Outgoing::Open(Sender::new(ring, Wait::for_room(self.at_once), tag))
             }
             other => other,
         };

@@ -20,9 +20,9 @@ type Blocks<'a> = (&'a [Range<usize>], &'a Committed);
 
 /// # Collective operations on datatypes
 ///
-/// A buffer is given with a count and a datatype, `(count, &datatype)`: that of what one rank gives or gets. Where there
-/// are several ranks' data, they follow one another by the datatype's extent; in the `v` operations `(&blocks,
-/// &datatype)` says of each rank which copies of the datatype are its own: with `3..5` the fourth and the fifth. Errors
+/// A buffer is described by `(count, &datatype)`: what one rank sends or receives. The data of several ranks lie one after
+/// the other, at multiples of the datatype's extent. In the `v` operations `(&blocks, &datatype)` says for each rank which
+/// copies of the datatype are its own: `3..5` means the fourth and the fifth. Errors
 /// are those of the operations on slices, and [`MpiError::Type`](crate::MpiError::Type) if a datatype reaches beyond its
 /// buffer, or what is received would go to one byte twice. Started operations take their data out of the buffer at once.
 /// Buffers are of `Pod` types, any bytes of which are values: not of `bool` and `char`.
@@ -191,7 +191,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.bcast_call(buffer, each, root.into()), NoOperator)
     }
 
-    /// As [`gather`](Self::gather); `recv` and what it says counts on the root only.
+    /// As [`gather`](Self::gather); `recv` and `got` are significant only at the root.
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).
@@ -224,7 +224,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.gather_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`gatherv`](Self::gatherv); `recv` and what it says counts on the root only.
+    /// As [`gatherv`](Self::gatherv); `recv` and `got` are significant only at the root.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {
@@ -273,7 +273,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.gatherv_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`scatter`](Self::scatter); `send` and what it says counts on the root only.
+    /// As [`scatter`](Self::scatter); `send` and `given` are significant only at the root.
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).
@@ -306,7 +306,7 @@ impl<'v> Communicator<'v> {
         self.start_packed(self.scatter_call(send, given, recv, got, root.into()), NoOperator)
     }
 
-    /// As [`scatterv`](Self::scatterv); `send` and what it says counts on the root only.
+    /// As [`scatterv`](Self::scatterv); `send` and `given` are significant only at the root.
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).
@@ -353,7 +353,7 @@ impl<'v> Communicator<'v> {
         self.carry_out_packed(self.allgather_call(send, given, recv, got), &NoOperator)
     }
 
-    /// Starts a [`allgather_as`](Self::allgather_as).
+    /// Starts an [`allgather_as`](Self::allgather_as).
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).
@@ -384,7 +384,7 @@ impl<'v> Communicator<'v> {
         self.carry_out_packed(self.allgatherv_call(send, given, recv, got), &NoOperator)
     }
 
-    /// Starts a [`allgatherv_as`](Self::allgatherv_as).
+    /// Starts an [`allgatherv_as`](Self::allgatherv_as).
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).
@@ -428,7 +428,7 @@ impl<'v> Communicator<'v> {
         self.carry_out_packed(self.alltoall_call(send, given, recv, got), &NoOperator)
     }
 
-    /// Starts a [`alltoall_as`](Self::alltoall_as).
+    /// Starts an [`alltoall_as`](Self::alltoall_as).
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).
@@ -459,7 +459,7 @@ impl<'v> Communicator<'v> {
         self.carry_out_packed(self.alltoallv_call(send, given, recv, got), &NoOperator)
     }
 
-    /// Starts a [`alltoallv_as`](Self::alltoallv_as).
+    /// Starts an [`alltoallv_as`](Self::alltoallv_as).
     ///
     /// # Errors
     /// [Those of all](#collective-operations-on-datatypes).

@@ -1,22 +1,23 @@
-//! Messages between ranks that are threads of one process, for collective operations that wait: not by mailbox, but by a
-//! queue for each pair, which a waiting rank looks into itself. A short message costs one cache line that changes hands.
+//! The shared-memory fast path of blocking collectives, between ranks that are threads of one process: instead of the
+//! mailbox, one single-producer queue per pair of ranks, which a waiting rank polls itself. A short message costs the
+//! transfer of one cache line.
 //!
-//! * `queue`: the queue of a pair
-//! * `room`: where the ranks of a communicator find each other's queues
-//! * here: sending, and waiting
-//! * `ring`, `across`: the same between processes of one machine
+//! * `queue`: the queue of one pair
+//! * `mesh`: where the ranks of a communicator find each other's queues, and publish what they sleep for
+//! * here: sending and waiting
+//! * `ring`, `shm`: the same between processes of one machine
 //!
-//! A rank that waits long must still notice messages of others, the death of a peer, and deadlocks. So after about 50 us it
-//! says in the room what it waits for, looks again a millisecond later, and then waits in the engine. A sender that finds
-//! this in the room also sends an empty message through the engine, which wakes it. All that has to do with failures stays
-//! in the engine.
+//! A rank that waits long must still notice other messages, the death of a peer, and deadlocks. So after polling for about
+//! 50 us it publishes in the mesh what it waits for, polls once more a millisecond later, and then blocks in the engine. A
+//! sender that finds this entry in the mesh also sends an empty message through the engine, which wakes the receiver. All
+//! failure handling stays in the engine.
 //!
-//! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
+//! Not used by recoverable VRs, whose record must contain everything that they receive, nor by traced ones.
 
-mod across;
+mod mesh;
 mod queue;
 mod ring;
-mod room;
+mod shm;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -25,31 +26,32 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::coll::{BRIEF, Landed, Message};
+use crate::coll::{Landed, Message, SHORT};
 use crate::engine::{Ask, Engine, Sources};
 use crate::error::Result;
 use crate::matching::{Key, Pattern};
 use crate::peer::number;
-pub(crate) use across::Across;
+use crate::queue::Wait;
+use mesh::{Mesh, MeshKey};
 use queue::{Receiver, Sender};
-use room::{Room, RoomKey};
+pub(crate) use shm::ShmPath;
 
 /// How long a rank looks for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// Looks before it gives its core to others: they take about a microsecond.
+/// How often it polls before it yields its core: for about a microsecond.
 const SPINS: usize = 100;
-/// Looks between two pauses, which take long on some processors.
+/// How often it polls between two `spin_loop` hints, which take long on some processors.
 const LOOKS: usize = 4;
 /// Yields between two looks at the engine.
 const YIELDS: usize = 4;
 
 /// A rank's way to the others of its communicator that share its process.
-pub(crate) struct Near {
-    room: Arc<Room>,
+pub(crate) struct LocalPath {
+    mesh: Arc<Mesh>,
     /// The context of collective operations.
     context: u32,
     rank: u32,
-    /// Each rank's number in the world, if it is near.
+    /// Each rank's number in the world, if it is in this process.
     peers: Vec<Option<u32>>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Option<Receiver>>>,
@@ -57,25 +59,27 @@ pub(crate) struct Near {
     at_once: bool,
 }
 
-impl Near {
-    /// Of one of these ranks of the world, in a communicator of that context; `None` if nobody is near.
+impl LocalPath {
+    /// For one of these ranks of the world, in a communicator of that context; `None` if no other rank shares its process.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &[u32], rank: usize) -> Option<Self> {
         // A record has to have everything that is received, and a trace should.
         if engine.vr().is_recoverable() || engine.vr().is_traced() {
             return None;
         }
         let host = engine.place_of(engine.me()).host;
-        let near = |&&member: &&u32| engine.place_of(member).host == host;
-        let count = members.iter().filter(near).count();
-        let first = *members.iter().find(near)?;
+        let shares_process = |&&member: &&u32| engine.place_of(member).host == host;
+        let count = members.iter().filter(shares_process).count();
+        let first = *members.iter().find(shares_process)?;
         if count < 2 {
             return None;
         }
-        let peers = members.iter().map(|member| (near(&member) && *member != engine.me()).then_some(*member));
-        let key = RoomKey { first: engine.id_of(first), context };
+        let peers = members
+            .iter()
+            .map(|member| (shares_process(&member) && *member != engine.me()).then_some(*member));
+        let key = MeshKey { first: engine.id_of(first), context };
         let at_once = count <= available_parallelism().map_or(1, usize::from);
         Some(Self {
-            room: Room::enter(key, count, members.len(), at_once),
+            mesh: Mesh::enter(key, count, members.len(), Wait::for_room(at_once)),
             context: context + 1,
             rank: number(rank),
             peers: peers.collect(),
@@ -85,21 +89,21 @@ impl Near {
         })
     }
 
-    /// Whether that rank is near.
+    /// Whether that rank shares this process.
     pub(crate) fn reaches(&self, rank: usize) -> bool {
         self.peers.get(rank).is_some_and(Option::is_some)
     }
 
-    /// Sends to a rank that is near.
+    /// Sends to a rank of this process.
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, message: Message) -> Result {
         self.with_sender(to, |sender| sender.push(tag, message));
         self.wake(engine, to, tag)
     }
 
-    /// Sends a copy to a rank that is near.
+    /// Sends a copy to a rank of this process.
     pub(crate) fn send_copy(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         self.with_sender(to, |sender| {
-            if bytes.len() > BRIEF || !sender.push_copy(tag, bytes) {
+            if bytes.len() > SHORT || !sender.push_copy(tag, bytes) {
                 sender.push(tag, Message::Whole(engine.copy_of(bytes)));
             }
         });
@@ -108,12 +112,12 @@ impl Near {
 
     fn with_sender(&self, to: usize, push: impl FnOnce(&mut Sender)) {
         let mut senders = self.senders.borrow_mut();
-        push(senders[to].get_or_insert_with(|| self.room.sender(self.rank, number(to))));
+        push(senders[to].get_or_insert_with(|| self.mesh.sender(self.rank, number(to))));
     }
 
     /// Wakes a rank that sleeps until something comes that was just sent to it.
     fn wake(&self, engine: &Engine<'_>, to: usize, tag: i32) -> Result {
-        if self.room.wake(to, self.rank, tag)
+        if self.mesh.wake(to, self.rank, tag)
             && let Some(member) = self.peers[to]
         {
             let key = Key { context: self.context, source: self.rank, tag };
@@ -122,12 +126,12 @@ impl Near {
         Ok(())
     }
 
-    /// The next message of a rank that is near, in an operation, if it has come.
+    /// The next message of a rank of this process, in an operation, if it has come.
     pub(crate) fn try_receive(&self, from: usize, tag: i32) -> Option<Message> {
         self.look(from, |receiver| receiver.pop(tag))
     }
 
-    /// The next message of a rank that is near, in an operation; waits for it.
+    /// The next message of a rank of this process, in an operation; waits for it.
     pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
         self.wait(engine, from, tag, |receiver| receiver.pop(tag))
     }
@@ -145,7 +149,7 @@ impl Near {
 
     fn look<R>(&self, from: usize, pop: impl FnOnce(&mut Receiver) -> Option<R>) -> Option<R> {
         let mut receivers = self.receivers.borrow_mut();
-        pop(receivers[from].get_or_insert_with(|| self.room.receiver(number(from), self.rank)))
+        pop(receivers[from].get_or_insert_with(|| self.mesh.receiver(number(from), self.rank)))
     }
 
     fn wait<R>(
@@ -180,7 +184,7 @@ impl Near {
                     return Ok(message);
                 }
             }
-            engine.pump()?;
+            engine.progress()?;
             if Instant::now() >= deadline {
                 break;
             }
@@ -201,19 +205,21 @@ impl Near {
         mut pop: impl FnMut(&mut Receiver) -> Option<R>,
     ) -> Result<Option<R>> {
         let me = self.rank as usize;
-        self.room.fall_asleep(me, number(from), tag);
+        self.mesh.fall_asleep(me, number(from), tag);
         let message = match self.look(from, &mut pop) {
-            None => engine.doze(|| self.look(from, &mut pop)).inspect_err(|_| _ = self.room.wake_up(me))?,
+            None => engine
+                .sleep_briefly(|| self.look(from, &mut pop))
+                .inspect_err(|_| _ = self.mesh.wake_up(me))?,
             message => message,
         };
-        if message.is_some() && self.room.wake_up(me) {
+        if message.is_some() && self.mesh.wake_up(me) {
             return Ok(message);
         }
         // Somebody has sent a message for this, or will.
         let pattern = Pattern { context: self.context, source: Some(number(from)), tag: Some(tag) };
         let sources = self.peers[from].map_or(Sources::One(engine.me()), Sources::One);
         let woken = engine.receive(&Ask { pattern, sources }, None);
-        self.room.wake_up(me);
+        self.mesh.wake_up(me);
         woken?;
         Ok(message.or_else(|| self.look(from, &mut pop)))
     }

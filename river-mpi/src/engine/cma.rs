@@ -1,16 +1,16 @@
-//! Messages of medium length are copied once: a receiver on the same machine reads the sender's memory, by
-//! `process_vm_readv(2)`.
+//! Single-copy transfer of medium-sized messages: a receiver on the same machine reads the sender's memory by
+//! `process_vm_readv(2)`, which Open MPI and MPICH call CMA.
 //!
-//! An offer says where the data lies. As the sender may have to leave its operation at any moment, there is a word beside,
-//! the *seal*, that has the offer's own number for as long as the data is there; it is read after the data, in the same
-//! call. So what was copied is the message if the seal was whole, and nothing otherwise: then, and if the kernel
-//! does not let one process read another, the receiver says *go*, and the data comes in pieces.
+//! An offer says where the data lies. Since the sender may have to leave its operation at any moment, there is a word beside
+//! the data, the *seal*, which holds the offer's number for as long as the data is valid. The receiver reads it after the
+//! data, in the same system call. If the seal still holds that number, the copy is the message. If not, or if the kernel does
+//! not let one process read another, the receiver answers *go*, and the data comes in pieces.
 //!
-//! The data of a send that borrows its slice until it is complete is *lent*: the engine cannot hold the slice itself, but it
-//! can read it as any receiver does, if its own process has to send it in pieces or its request is dropped.
+//! A send that borrows its slice until it is complete *lends* it: the engine cannot hold the slice, but it can read it as
+//! any receiver does, if its own process has to send it in pieces or if its request is dropped.
 //!
 //! Between ranks of one process the seal is a [slot](crate::lend::Slots), and while the sender waits, the receiver needs no
-//! call of the kernel.
+//! system call.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
@@ -27,8 +27,8 @@ use river_core::Payload;
 use smallvec::SmallVec;
 
 use super::arrival::{Arrival, Message};
-use super::beside::Beside;
 use super::intake::Landing;
+use super::local::Local;
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 use crate::lend::{Kept, Lease, Shown};
@@ -179,12 +179,12 @@ const EXPOSED: usize = 4 << 20;
 impl Engine<'_> {
     /// Whether the offer of a message of that length says where the data is.
     pub(super) fn exposes(&self, to: u32, len: usize) -> bool {
-        (len <= EXPOSED || self.beside(to).is_some()) && self.shares_memory(to)
+        (len <= EXPOSED || self.local(to).is_some()) && self.shares_memory(to)
     }
 
     /// What says to a rank that this data is where it is, all the time if it is `owned`.
     pub(super) fn seal(&self, to: u32, data: &[u8], owned: Option<&Bytes>) -> Seal {
-        let lender = self.beside(to).map(Beside::lender);
+        let lender = self.local(to).map(Local::lender);
         let seal = lender.and_then(|lender| match owned {
             Some(owned) => lender.keep(owned.clone()).map(|kept| Seal::Kept(kept.into())),
             None => lender.lease(data).map(Seal::Slot),
@@ -198,7 +198,7 @@ impl Engine<'_> {
         slices: impl IntoIterator<Item = (OpId, &'d [u8])>,
         body: impl FnOnce() -> R,
     ) -> R {
-        let Some(beside) = &self.beside else { return body() };
+        let Some(local) = &self.local else { return body() };
         let shown: SmallVec<[Shown<'_>; 4]> = {
             let state = self.state.borrow();
             let number = |op: OpId| match state.ops.get(op.key())?.seal.as_ref()? {
@@ -207,7 +207,7 @@ impl Engine<'_> {
             };
             slices.into_iter().filter_map(|(op, data)| Some(Shown { number: number(op)?, data })).collect()
         };
-        if shown.is_empty() { body() } else { beside.lender().show(&shown, body) }
+        if shown.is_empty() { body() } else { local.lender().show(&shown, body) }
     }
 
     /// Whether a message of that length can be read from where it lies, without the caller.
@@ -235,7 +235,7 @@ impl Engine<'_> {
     /// Whether an offer is one that this rank can read the data of.
     pub(super) fn can_read(&self, state: &State, offer: &Message) -> bool {
         let from = offer.header.from;
-        (self.beside(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
+        (self.local(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
     }
 
     /// Reads the data of an offer straight to where it belongs, which is as long. False: it has to be sent.
@@ -261,7 +261,7 @@ impl Engine<'_> {
 
     /// Tells the sender of an offer that its data is not needed any more.
     pub(super) fn tell_read(&self, state: &mut State, offer: &Header) {
-        let header = Header { kind: Kind::Matched, from: self.me, ..*offer };
+        let header = Header { kind: Kind::Ack, from: self.me, ..*offer };
         // If the sender is dead, it need not know.
         let _ = self.tell(state, offer.from, &header);
     }

@@ -1,10 +1,10 @@
-//! Messages between ranks that are threads of one process: not by mailbox, but by a queue for each pair, into which a waiting
-//! rank looks itself. A short one costs one cache line that changes hands, and no memory.
+//! Messages between ranks that are threads of one process: instead of the mailbox, one single-producer queue per pair, which
+//! a waiting rank polls itself. A short message costs the transfer of one cache line, and no allocation.
 //!
-//! A rank that is about to sleep, or to wait for others than these, says so, and who sends to it after that rings: by an
-//! envelope without contents in its mailbox. So all that has to do with sleep, failures and deadlocks stays there.
+//! Before a rank sleeps, or waits for anything but these queues, it raises a flag; a sender that finds the flag raised wakes
+//! it with an empty envelope in its mailbox. So everything about sleep, failures and deadlocks stays with the mailbox.
 //!
-//! Not for recoverable VRs, whose record must have everything that they receive, nor for those that are traced.
+//! Not used by recoverable VRs, whose record must contain everything that they receive, nor by traced ones.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 use river_core::{Intake, Payload, RecvError, VrId};
 
-use super::across::Across;
 use super::handle::header_of;
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
-use super::{EAGER_NEAR, Engine, LANE, MESSAGES};
+use super::shm::Shm;
+use super::{EAGER_SHM, Engine, LANE, MESSAGES};
 use crate::header::{HEADER, Kind};
 use crate::job::Place;
 use crate::lend::{Lender, Slots};
 use crate::matching::Key;
-use crate::queue::{Arrived, Record, queue};
+use crate::queue::{Arrived, Record, Wait, queue};
 
 type Sender = crate::queue::Sender<Payload>;
 type Receiver = crate::queue::Receiver<Payload>;
@@ -46,16 +46,16 @@ const LOOKS: usize = 4;
 
 /// The ranks of a job that share a process.
 #[derive(Debug)]
-struct Hall {
+struct Mesh {
     /// By rank; none for those of other processes.
-    seats: Box<[Option<CachePadded<Seat>>]>,
+    endpoints: Box<[Option<CachePadded<Endpoint>>]>,
     entered: Mutex<usize>,
 }
 
 /// What others know of a rank.
 #[derive(Debug)]
-struct Seat {
-    /// It has to be rung.
+struct Endpoint {
+    /// It has to be woken.
     asleep: AtomicBool,
     /// How many queues there are for it.
     count: AtomicUsize,
@@ -66,12 +66,12 @@ struct Seat {
 }
 
 /// Halls that not all have entered yet, by the first of their ranks.
-static OPEN: LazyLock<Mutex<HashMap<VrId, Arc<Hall>>>> = LazyLock::new(Mutex::default);
+static OPEN: LazyLock<Mutex<HashMap<VrId, Arc<Mesh>>>> = LazyLock::new(Mutex::default);
 
-impl Hall {
+impl Mesh {
     fn enter(first: VrId, members: &[u32]) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let seat = || Seat {
+        let seat = || Endpoint {
             // Until it waits for the first time.
             asleep: AtomicBool::new(false),
             count: AtomicUsize::new(0),
@@ -80,31 +80,31 @@ impl Hall {
         };
         let new = || {
             let ranks = members.last().map_or(0, |&last| last + 1);
-            let seats =
+            let endpoints =
                 (0..ranks).map(|rank| members.binary_search(&rank).is_ok().then(|| CachePadded::new(seat())));
-            Arc::new(Self { seats: seats.collect(), entered: Mutex::new(0) })
+            Arc::new(Self { endpoints: endpoints.collect(), entered: Mutex::new(0) })
         };
-        let hall = open.entry(first).or_insert_with(new).clone();
+        let mesh = open.entry(first).or_insert_with(new).clone();
         let all_are_here = {
-            let mut entered = hall.entered.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut entered = mesh.entered.lock().unwrap_or_else(PoisonError::into_inner);
             *entered += 1;
             *entered == members.len()
         };
         if all_are_here {
             open.remove(&first);
         }
-        hall
+        mesh
     }
 
-    fn seat(&self, rank: u32) -> Option<&Seat> {
-        Some(self.seats.get(rank as usize)?.as_ref()?)
+    fn seat(&self, rank: u32) -> Option<&Endpoint> {
+        Some(self.endpoints.get(rank as usize)?.as_ref()?)
     }
 }
 
 /// A rank's queues to and from those that share its process.
 #[derive(Debug)]
-pub(super) struct Beside {
-    hall: Arc<Hall>,
+pub(super) struct Local {
+    mesh: Arc<Mesh>,
     me: u32,
     lender: Rc<Lender>,
     senders: RefCell<Vec<Option<Sender>>>,
@@ -113,7 +113,7 @@ pub(super) struct Beside {
     at_once: bool,
 }
 
-impl Beside {
+impl Local {
     /// `None` if there are no others.
     pub(super) fn new(ranks: &[VrId], me: u32, places: &[Place], at_once: bool) -> Option<Self> {
         let host = places.get(me as usize)?.host;
@@ -122,13 +122,13 @@ impl Beside {
         if members.len() < 2 {
             return None;
         }
-        let hall = Hall::enter(*ranks.get(members[0] as usize)?, &members);
+        let mesh = Mesh::enter(*ranks.get(members[0] as usize)?, &members);
         let lender = Rc::new(Lender::new());
         // Without, others read what this rank sends as they would in another process.
-        let _ = hall.seat(me)?.slots.set(lender.slots().clone());
+        let _ = mesh.seat(me)?.slots.set(lender.slots().clone());
         Some(Self {
             lender,
-            hall,
+            mesh,
             me,
             senders: RefCell::new(places.iter().map(|_| None).collect()),
             receivers: RefCell::default(),
@@ -141,17 +141,17 @@ impl Beside {
         &self.lender
     }
 
-    /// Sends to one of them. `None`: it is gone; true: it has to be rung.
+    /// Sends to one of them. `None`: it is gone; true: it has to be woken.
     fn push(&self, to: u32, send: impl FnOnce(&mut Sender)) -> Option<bool> {
         let mut senders = self.senders.borrow_mut();
-        let (sender, seat) = (senders.get_mut(to as usize)?, self.hall.seat(to)?);
+        let (sender, seat) = (senders.get_mut(to as usize)?, self.mesh.seat(to)?);
         if sender.is_none() {
             let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = fresh.as_mut()?;
             let (new, receiver) = queue(LINES);
             fresh.push(receiver);
             seat.count.fetch_add(1, Ordering::Release);
-            *sender = Some(if self.at_once { new.patient() } else { new });
+            *sender = Some(if self.at_once { new.waiting(Wait::Looking) } else { new });
         }
         let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
         send(sender);
@@ -164,7 +164,7 @@ impl Beside {
     /// Takes the next message of any of them, from the queue of that number on: the result and the number of its queue.
     fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_, Payload>) -> R) -> Option<(usize, R)> {
         let mut receivers = self.receivers.borrow_mut();
-        if let Some(seat) = self.hall.seat(self.me)
+        if let Some(seat) = self.mesh.seat(self.me)
             && seat.count.load(Ordering::Acquire) > receivers.len()
         {
             let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,17 +174,17 @@ impl Beside {
         rest.find_map(|(number, receiver)| Some((number, receiver.take(&mut take)?)))
     }
 
-    /// Says whether this rank has to be rung.
+    /// Says whether this rank has to be woken.
     fn set_asleep(&self, asleep: bool) {
-        if let Some(seat) = self.hall.seat(self.me) {
+        if let Some(seat) = self.mesh.seat(self.me) {
             seat.asleep.store(asleep, Ordering::SeqCst);
         }
     }
 }
 
-impl Drop for Beside {
+impl Drop for Local {
     fn drop(&mut self) {
-        if let Some(seat) = self.hall.seat(self.me) {
+        if let Some(seat) = self.mesh.seat(self.me) {
             seat.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
@@ -192,7 +192,7 @@ impl Drop for Beside {
 
 /// Copies a message into the ring, if it is short and there is room for it.
 fn push(sender: &mut Sender, header: [u8; HEADER], data: &[u8]) -> bool {
-    data.len() <= EAGER_NEAR && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
+    data.len() <= EAGER_SHM && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
 }
 
 impl Incoming for Record<'_> {
@@ -238,32 +238,32 @@ impl Incoming for Payload {
 
 impl Engine<'_> {
     /// The way to a rank, if messages to it go by a queue.
-    pub(super) fn beside(&self, to: u32) -> Option<&Beside> {
-        self.beside.as_ref().filter(|_| to != self.me && self.near[to as usize])
+    pub(super) fn local(&self, to: u32) -> Option<&Local> {
+        self.local.as_ref().filter(|_| to != self.me && self.is_local[to as usize])
     }
 
     /// Where a rank of this process shows what it sends.
     pub(super) fn slots_of(&self, rank: u32) -> Option<&Slots> {
-        self.beside(rank)?.hall.seat(rank)?.slots.get().map(Arc::as_ref)
+        self.local(rank)?.mesh.seat(rank)?.slots.get().map(Arc::as_ref)
     }
 
     /// Sends a header and data that lies in the caller's memory to a rank of this process. False: that has to go by mailbox.
     #[inline]
     pub(super) fn pass_slice(&self, to: u32, header: &[u8; HEADER], data: &[u8]) -> bool {
-        let Some(beside) = self.beside(to) else { return false };
-        let pushed = beside.push(to, |sender| {
+        let Some(local) = self.local(to) else { return false };
+        let pushed = local.push(to, |sender| {
             if !push(sender, *header, data) {
                 sender.push_thing(self.pool.join(header, data).into());
             }
         });
-        self.ring_after(to, pushed)
+        self.wake_after(to, pushed)
     }
 
     /// The same of a payload, which comes back if it has to go by mailbox.
     pub(super) fn pass(&self, to: u32, payload: Payload) -> Result<(), Payload> {
-        let Some(beside) = self.beside(to) else { return Err(payload) };
+        let Some(local) = self.local(to) else { return Err(payload) };
         let mut payload = Some(payload);
-        let pushed = beside.push(to, |sender| {
+        let pushed = local.push(to, |sender| {
             let in_ring = payload.as_ref().is_some_and(|payload| {
                 payload.head().len() == payload.len()
                     && payload
@@ -275,41 +275,41 @@ impl Engine<'_> {
                 sender.push_thing(payload);
             }
         });
-        self.ring_after(to, pushed);
+        self.wake_after(to, pushed);
         payload.map_or(Ok(()), Err)
     }
 
     /// False: the rank is gone.
-    fn ring_after(&self, to: u32, pushed: Option<bool>) -> bool {
+    fn wake_after(&self, to: u32, pushed: Option<bool>) -> bool {
         if pushed == Some(true) {
-            self.ring(to);
+            self.wake(to);
         }
         pushed.is_some()
     }
 
     /// Wakes a rank that sleeps although something lies where it looks.
     #[cold]
-    pub(super) fn ring(&self, to: u32) {
-        let header = self.header(Kind::Ring, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+    pub(super) fn wake(&self, to: u32) {
+        let header = self.header(Kind::Wake, Key { context: 0, source: 0, tag: 0 }, 0, 0);
         // That it is gone is told to who waits for it.
         let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
     }
 
     /// Takes what has come from ranks of this process and by rings, a turn at most or until somebody has what he waits for. True:
     /// there was something.
-    pub(super) fn take_beside(
+    pub(super) fn poll_local(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> bool {
-        let across = self.take_across(None, hook, landing);
-        let mut some = across.is_some();
-        let Some(beside) = self.beside.as_ref().filter(|_| across != Some(Intake::Done)) else { return some };
+        let shm = self.poll_shm(None, hook, landing);
+        let mut some = shm.is_some();
+        let Some(local) = self.local.as_ref().filter(|_| shm != Some(Intake::Done)) else { return some };
         let (mut queue, mut turns) = (0, 0);
         let mut take = |arrived: Arrived<'_, Payload>| {
             self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing))
         };
-        while let Some((number, intake)) = beside.take(queue, &mut take) {
+        while let Some((number, intake)) = local.take(queue, &mut take) {
             some = true;
             if intake == Intake::Done {
                 return true;
@@ -360,29 +360,29 @@ impl Engine<'_> {
 
     /// Looks for messages of ranks of this process and in rings for a while, `awake` at least, and for others now and then, or as
     /// often if they are waited for, too. True: something was there.
-    pub(super) fn look_beside(
+    pub(super) fn spin(
         &self,
         (patience, awake): (Duration, Duration),
         for_others: bool,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> Result<bool, RecvError> {
-        if self.beside.is_none() && self.across.is_none() {
+        if self.local.is_none() && self.shm.is_none() {
             // How often it looks is nothing that a replay could know.
             return Ok(false);
         }
         // Who sends on and on must not keep others from being heard.
-        if self.deaf.replace(self.deaf.get() + 1) >= DEAF && self.glance(hook, landing)? {
+        if self.deaf.replace(self.deaf.get() + 1) >= DEAF && self.poll_link(hook, landing)? {
             return Ok(true);
         }
         // If not all run at once, who is waited for may be waiting for this core.
         for look in 1..=if self.at_once { SPINS } else { 1 } {
             self.help_readers();
-            if self.take_beside(hook, landing) {
+            if self.poll_local(hook, landing) {
                 return Ok(true);
             }
             if look.is_multiple_of(LOOKS) {
-                if for_others && self.glance(hook, landing)? {
+                if for_others && self.poll_link(hook, landing)? {
                     return Ok(true);
                 }
                 std::hint::spin_loop();
@@ -393,11 +393,11 @@ impl Engine<'_> {
             self.vr.yield_core();
             for _ in 0..LOOKS {
                 self.help_readers();
-                if self.take_beside(hook, landing) {
+                if self.poll_local(hook, landing) {
                     return Ok(true);
                 }
             }
-            if self.glance(hook, landing)? {
+            if self.poll_link(hook, landing)? {
                 return Ok(true);
             }
         }
@@ -407,12 +407,12 @@ impl Engine<'_> {
     /// Copies what a receiver is copying from this rank, which is as good as if it had been matched.
     #[inline]
     fn help_readers(&self) {
-        if self.beside.as_ref().is_some_and(|beside| beside.lender.help()) {
+        if self.local.as_ref().is_some_and(|local| local.lender.help()) {
             self.state.borrow_mut().matched += 1;
         }
     }
 
-    /// Says that from now on this rank has to be rung. False: something has come before it did.
+    /// Says that from now on this rank has to be woken. False: something has come before it did.
     pub(super) fn fall_asleep(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
@@ -422,7 +422,7 @@ impl Engine<'_> {
             return true;
         }
         self.set_asleep(true);
-        let some = self.take_beside(hook, landing);
+        let some = self.poll_local(hook, landing);
         if some {
             self.set_asleep(false);
         }
@@ -431,12 +431,12 @@ impl Engine<'_> {
 
     /// Whether nobody sends to this rank but by the link.
     pub(super) fn is_alone(&self) -> bool {
-        self.beside.is_none() && self.across.as_ref().is_none_or(Across::is_unused)
+        self.local.is_none() && self.shm.as_ref().is_none_or(Shm::is_unused)
     }
 
     pub(super) fn set_asleep(&self, asleep: bool) {
-        self.beside.iter().for_each(|beside| beside.set_asleep(asleep));
-        self.across.iter().for_each(|across| across.set_asleep(asleep));
+        self.local.iter().for_each(|local| local.set_asleep(asleep));
+        self.shm.iter().for_each(|shm| shm.set_asleep(asleep));
     }
 }
 
@@ -448,25 +448,25 @@ mod tests {
         hosts.iter().map(|&host| Place { host, machine: 0 }).collect()
     }
 
-    fn push(beside: &Beside, to: u32, byte: u8) -> Option<bool> {
-        beside.push(to, |sender| assert!(super::push(sender, [byte; HEADER], &[])))
+    fn push(local: &Local, to: u32, byte: u8) -> Option<bool> {
+        local.push(to, |sender| assert!(super::push(sender, [byte; HEADER], &[])))
     }
 
-    fn take(beside: &Beside) -> Option<u8> {
+    fn take(local: &Local) -> Option<u8> {
         let first = |arrived: Arrived<'_, Payload>| match arrived {
             Arrived::Record(record) => record.head()[0],
             Arrived::Thing(_) => 0,
         };
-        Some(beside.take(0, first)?.1)
+        Some(local.take(0, first)?.1)
     }
 
     #[test]
     fn what_was_sent_before_the_other_came_is_there_and_who_left_gets_nothing() {
         let (ranks, places) = ([0; 3].map(|_| VrId::fresh()), places(&[0, 1, 0]));
-        let first = Beside::new(&ranks, 0, &places, true).unwrap();
-        assert!(Beside::new(&ranks, 1, &places, true).is_none());
+        let first = Local::new(&ranks, 0, &places, true).unwrap();
+        assert!(Local::new(&ranks, 1, &places, true).is_none());
         assert_eq!(push(&first, 2, 7), Some(false));
-        let other = Beside::new(&ranks, 2, &places, true).unwrap();
+        let other = Local::new(&ranks, 2, &places, true).unwrap();
         assert!(!OPEN.lock().unwrap().contains_key(&ranks[0]));
         assert_eq!(take(&other), Some(7));
         assert_eq!(take(&other), None);
@@ -481,7 +481,7 @@ mod tests {
     fn who_sleeps_is_rung_once() {
         let (ranks, places) = ([0; 2].map(|_| VrId::fresh()), places(&[3, 3]));
         let (one, two) =
-            (Beside::new(&ranks, 0, &places, true).unwrap(), Beside::new(&ranks, 1, &places, true).unwrap());
+            (Local::new(&ranks, 0, &places, true).unwrap(), Local::new(&ranks, 1, &places, true).unwrap());
         two.set_asleep(true);
         assert_eq!(push(&one, 1, 1), Some(true));
         assert_eq!(push(&one, 1, 2), Some(false));

@@ -1,5 +1,5 @@
-//! Messages that making communicators needs: in the second context of a communicator, where no receive of the program
-//! sees them.
+//! Internal messages, by which communicators are created. They are sent in the second context of a communicator, where no
+//! receive of the program can match them.
 
 use bytes::Bytes;
 
@@ -10,24 +10,24 @@ use crate::matching::{Key, Pattern};
 
 impl Communicator<'_> {
     /// Sends to a rank (of the other group, if there are two) without waiting for its receive.
-    pub(crate) fn send_hidden(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
+    pub(crate) fn send_internal(&self, to: usize, tag: i32, bytes: Bytes) -> Result {
         self.engine().check(self.context())?;
         let member = self.member(to)?;
-        self.engine().send_shared(member, self.hidden_key(tag), bytes)
+        self.engine().send_shared(member, self.internal_key(tag), bytes)
     }
 
     /// The earliest message of that rank with that tag, which it waits for.
-    pub(crate) fn receive_hidden(&self, from: usize, tag: i32) -> Result<Bytes> {
+    pub(crate) fn receive_internal(&self, from: usize, tag: i32) -> Result<Bytes> {
         self.engine().enter("the making of a communicator");
-        let (_, arrival) = self.engine().receive(&self.hidden_ask(from, tag)?, None)?;
+        let (_, arrival) = self.engine().receive(&self.internal_ask(from, tag)?, None)?;
         Ok(arrival.map(crate::engine::Arrival::into_bytes).unwrap_or_default())
     }
 
-    fn hidden_key(&self, tag: i32) -> Key {
+    fn internal_key(&self, tag: i32) -> Key {
         Key { context: self.context() + 1, source: self.source_of_mine(), tag }
     }
 
-    fn hidden_ask(&self, from: usize, tag: i32) -> Result<Ask> {
+    fn internal_ask(&self, from: usize, tag: i32) -> Result<Ask> {
         let sources = Sources::One(self.member(from)?);
         let pattern =
             Pattern { context: self.context() + 1, source: u32::try_from(from).ok(), tag: Some(tag) };

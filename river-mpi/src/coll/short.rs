@@ -1,9 +1,9 @@
-//! Carries out plans whose messages all have [`BRIEF`](super::BRIEF) bytes at most, in operations that wait: what
-//! [`Execution`](super::Execution) does without anything that only pays for longer ones. Nothing is lent, passed on or sent in
-//! pieces.
+//! Executes plans whose messages are all at most [`SHORT`](super::SHORT) bytes long, in blocking operations: it is
+//! [`Execution`](super::Execution) without everything that pays only for longer messages. Nothing is lent, forwarded or sent
+//! in pieces.
 //!
-//! The shortest of these operations take little more time than the stores of one cache line: so the fewer others are made
-//! beside them, in structures that are built and copied, the better.
+//! The shortest of these operations take little more time than writing one cache line, so even building and copying small
+//! structures would show.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::execute::{Mismatch, with_received};
 use super::memory::Input;
 use super::plan::{Buffer, Plan, Side, Span, Step};
-use super::wire::{Landed, SHORT, Wire};
+use super::wire::{INLINE, Landed, Wire};
 use crate::element::{self, Element};
 use crate::op::Operator;
 
@@ -27,7 +27,7 @@ pub(crate) struct Buffers<'a, T> {
 }
 
 /// Does all steps of a plan, which must have passed [`Plan::check`] for these buffers.
-pub(crate) fn run_brief<T: Element, W: Wire>(
+pub(crate) fn run_short<T: Element, W: Wire>(
     plan: &Plan,
     tag: i32,
     wire: &W,
@@ -55,15 +55,15 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
                 };
                 match place {
                     Some(place) => {
-                        let landing = wire.receive_brief(from, tag, place)?;
+                        let landing = wire.receive_short(from, tag, place)?;
                         let mismatch = Mismatch::check(from, landing.len(), expected)?;
                         if let Landed::Elsewhere(message) = landing {
                             message.read(|bytes| memory.fill(spans, bytes).map_err(|_| mismatch))?;
                         }
                     }
                     None => {
-                        let mut short = [0_u8; SHORT];
-                        let landing = wire.receive_brief(from, tag, &mut short)?;
+                        let mut short = [0_u8; INLINE];
+                        let landing = wire.receive_short(from, tag, &mut short)?;
                         let mismatch = Mismatch::check(from, landing.len(), expected)?;
                         let fill = |bytes: &[u8]| memory.fill(spans, bytes).map_err(|_| mismatch);
                         match landing {
@@ -78,7 +78,7 @@ pub(crate) fn run_brief<T: Element, W: Wire>(
                 let mut room = memory.room.take();
                 room.resize(room.len().max(expected.div_ceil(size_of::<u64>())), 0);
                 let bytes = &mut bytemuck::cast_slice_mut(&mut room)[..expected];
-                let landing = wire.receive_brief(from, tag, bytes)?;
+                let landing = wire.receive_short(from, tag, bytes)?;
                 let mismatch = Mismatch::check(from, landing.len(), expected)?;
                 let combine = |bytes: &[u8]| {
                     with_received(bytes, mismatch, |received| {
@@ -206,7 +206,7 @@ mod tests {
         }
 
         /// Messages from even ranks lie where they can go into the memory given, the others do not.
-        fn receive_brief(&self, from: usize, _: i32, out: &mut [u8]) -> Result<Landed, Mismatch> {
+        fn receive_short(&self, from: usize, _: i32, out: &mut [u8]) -> Result<Landed, Mismatch> {
             let bytes = self.from[from].recv().unwrap();
             match out.get_mut(..bytes.len()) {
                 Some(out) if from.is_multiple_of(2) => {
@@ -277,7 +277,7 @@ mod tests {
                                     scratch: &mut scratch,
                                     room: &Cell::default(),
                                 };
-                                run_brief(&plan, 0, &wire, &mut memory, operator).unwrap();
+                                run_short(&plan, 0, &wire, &mut memory, operator).unwrap();
                                 output
                             })
                         };
@@ -332,7 +332,7 @@ mod tests {
                     scratch: &mut [],
                     room: &Cell::default(),
                 };
-                assert_eq!(run_brief(&plan, 0, &wire, &mut memory, &LXOR).is_err(), is_error, "{sent:?}");
+                assert_eq!(run_short(&plan, 0, &wire, &mut memory, &LXOR).is_err(), is_error, "{sent:?}");
             }
         }
     }

@@ -1,13 +1,16 @@
 //! A queue of messages of collective operations from one thread to another.
 
-use crate::coll::{Landed, Message, SHORT};
-use crate::queue::{Arrived, Record, queue};
+use crate::coll::{INLINE, Landed, Message};
+use crate::queue::{Arrived, Record, Wait, queue};
 
-/// Lines of a queue's ring: most messages have one, the longest has 74.
-const LINES: usize = 512;
-/// The same if there are many ranks, and so many more queues.
+/// Lines of a queue's ring, if both sides run at the same time: it stays in the first cache of both. Most messages have one line,
+/// the longest has 65.
+const LINES: usize = 256;
+/// If they take turns: so much is sent in one turn.
+const TURN_LINES: usize = 1024;
+/// If there are many ranks, and so many more queues.
 const FEW_LINES: usize = 128;
-/// Up to this number a search through all is cheap.
+/// What is not yet many.
 const FEW_RANKS: usize = 16;
 
 /// A message and its operation.
@@ -27,11 +30,14 @@ pub(super) struct Receiver {
     held: Option<Parcel>,
 }
 
-/// A queue between two of so many ranks, whose sender waits for room or not, when it is full.
-pub(super) fn pair(ranks: usize, waits: bool) -> (Sender, Receiver) {
-    let (sender, receiver) = queue(if ranks <= FEW_RANKS { LINES } else { FEW_LINES });
-    let sender = if waits { sender.patient() } else { sender };
-    (Sender(sender), Receiver { queue: receiver, held: None })
+/// A queue between two of so many ranks, and how its sender waits for room.
+pub(super) fn pair(ranks: usize, waits: Wait) -> (Sender, Receiver) {
+    let (sender, receiver) = queue(match waits {
+        _ if ranks > FEW_RANKS => FEW_LINES,
+        Wait::Looking => LINES,
+        Wait::Yielding => TURN_LINES,
+    });
+    (Sender(sender.waiting(waits)), Receiver { queue: receiver, held: None })
 }
 
 impl Sender {
@@ -46,8 +52,8 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next message of an operation, if it has come. What is left of operations before it, which ended with an error,
-    /// is thrown away.
+    /// The next message of an operation, if it has arrived. Messages of earlier operations, which must have failed, are
+    /// discarded.
     pub(super) fn pop(&mut self, tag: i32) -> Option<Message> {
         let mut copy = None;
         let message = self.next(tag, |record| copy = Some(copy_of(record)))?;
@@ -107,8 +113,8 @@ pub(super) fn tag_of(record: &Record<'_>) -> i32 {
 
 pub(super) fn copy_of(record: &Record<'_>) -> Message {
     let len = record.len().saturating_sub(TAG);
-    if len <= SHORT {
-        let [_, data @ ..] = record.words::<{ 1 + SHORT / 8 }>();
+    if len <= INLINE {
+        let [_, data @ ..] = record.words::<{ 1 + INLINE / 8 }>();
         return Message::Short(data, len as u8);
     }
     let mut copy = vec![0; len];
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn order_is_kept_however_many_are_under_way() {
-        let (mut sender, mut receiver) = pair(2, true);
+        let (mut sender, mut receiver) = pair(2, Wait::Looking);
         let (mut sent, mut received) = (0, 0);
         for (pushes, pops) in [(3, 1), (40, 5), (1, 30), (0, 8), (17, 17), (1000, 990), (9, 19), (16, 16)] {
             for _ in 0..pushes {
@@ -155,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_a_failed_operation_left_is_thrown_away_and_what_comes_later_waits() {
-        let (mut sender, mut receiver) = pair(17, false);
+        let (mut sender, mut receiver) = pair(17, Wait::Yielding);
         for tag in [i32::MAX - 1, i32::MAX, 0, 1] {
             push(&mut sender, tag, tag.cast_unsigned().into());
         }

@@ -93,7 +93,7 @@ impl<'v> Communicator<'v> {
         Ok(call)
     }
 
-    /// As [`reduce`](Self::reduce). `recv` counts on the root only.
+    /// As [`reduce`](Self::reduce). `recv` is significant only at the root.
     ///
     /// # Errors
     /// [Those of all](#reductions-on-datatypes).
@@ -155,7 +155,7 @@ impl<'v> Communicator<'v> {
         self.carry_out_packed(call, operator)
     }
 
-    /// Starts a [`allreduce_as`](Self::allreduce_as).
+    /// Starts an [`allreduce_as`](Self::allreduce_as).
     ///
     /// # Errors
     /// [Those of all](#reductions-on-datatypes).
@@ -255,7 +255,7 @@ impl<'v> Communicator<'v> {
         self.carry_out_packed(call, operator)
     }
 
-    /// Starts a [`exscan_as`](Self::exscan_as).
+    /// Starts an [`exscan_as`](Self::exscan_as).
     ///
     /// # Errors
     /// [Those of all](#reductions-on-datatypes).

@@ -1,4 +1,4 @@
-//! What errors and lists of deadlocks call communicators, and what a rank waits for.
+//! Texts for errors and deadlock reports: the names of communicators, and what a rank waits for.
 
 use super::arrival::Arrival;
 use super::{Ask, Engine, OpId, OpState, Sources, State};
@@ -6,7 +6,7 @@ use crate::matching::{Key, Pattern};
 
 /// What a rank waits for, unless it is the one message that a hook asks for.
 #[derive(Clone, Copy)]
-pub(super) enum What<'a> {
+pub(super) enum WaitReason<'a> {
     /// Any of these.
     Ops(&'a [OpId]),
     /// Any of these, or what was started and goes on in the background.
@@ -14,7 +14,7 @@ pub(super) enum What<'a> {
     Agreement,
 }
 
-impl<'a> What<'a> {
+impl<'a> WaitReason<'a> {
     pub(super) fn ops(self) -> &'a [OpId] {
         match self {
             Self::Ops(ops) | Self::Started(ops) => ops,
@@ -48,12 +48,12 @@ impl Engine<'_> {
     }
 
     /// What is waited for, in words: what was asked for, or else that.
-    pub(super) fn describe(&self, ask: Option<&Ask>, what: What<'_>) -> String {
+    pub(super) fn describe(&self, ask: Option<&Ask>, what: WaitReason<'_>) -> String {
         let started = match (ask, what) {
             (Some(ask), _) => return self.describe_ask(ask),
-            (None, What::Agreement) => return "an agreement".to_owned(),
-            (None, What::Ops(_)) => None,
-            (None, What::Started(_)) => self.describe_background(),
+            (None, WaitReason::Agreement) => return "an agreement".to_owned(),
+            (None, WaitReason::Ops(_)) => None,
+            (None, WaitReason::Started(_)) => self.describe_background(),
         };
         let ops = what.ops().iter().filter_map(|&op| self.describe_op(op));
         ops.chain(started).collect::<Vec<_>>().join(", or ")

@@ -8,23 +8,24 @@ use crossbeam_utils::CachePadded;
 use river_core::VrId;
 
 use super::queue::{Receiver, Sender, pair};
+use crate::queue::Wait;
 
-/// Which room it is, in this process.
+/// Which mesh it is, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct RoomKey {
+pub(super) struct MeshKey {
     /// The first of its members: groups that share a context have none in common, and jobs no ranks.
     pub(super) first: VrId,
     pub(super) context: u32,
 }
 
-/// Rooms that not all have entered yet.
-static OPEN: LazyLock<Mutex<HashMap<RoomKey, Arc<Room>>>> = LazyLock::new(Mutex::default);
+/// Meshes that not all have entered yet.
+static OPEN: LazyLock<Mutex<HashMap<MeshKey, Arc<Mesh>>>> = LazyLock::new(Mutex::default);
 
 /// The ends of a queue that nobody has taken yet.
 type Ends = (Option<Sender>, Option<Receiver>);
 
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Mesh {
     /// By source and destination.
     ends: Mutex<HashMap<(u32, u32), Ends>>,
     /// What each rank sleeps for: 0 if it does not.
@@ -32,28 +33,28 @@ pub(super) struct Room {
     entered: Mutex<usize>,
     /// How many enter it.
     members: usize,
-    /// Whether all who are in it can run at the same time.
-    at_once: bool,
+    /// How they wait for room.
+    waits: Wait,
 }
 
-impl Room {
-    /// The room of that key, which `members` of a communicator's ranks enter, who can run at the same time or not.
-    pub(super) fn enter(key: RoomKey, members: usize, ranks: usize, at_once: bool) -> Arc<Self> {
+impl Mesh {
+    /// The mesh of that key, which `members` of a communicator's ranks enter, who wait for room in that way.
+    pub(super) fn enter(key: MeshKey, members: usize, ranks: usize, waits: Wait) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let asleep = (0..ranks).map(|_| CachePadded::default()).collect();
-            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), members, at_once })
+            Arc::new(Self { ends: Mutex::default(), asleep, entered: Mutex::new(0), members, waits })
         };
-        let room = open.entry(key).or_insert_with(new).clone();
+        let mesh = open.entry(key).or_insert_with(new).clone();
         let all_are_here = {
-            let mut entered = room.entered.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut entered = mesh.entered.lock().unwrap_or_else(PoisonError::into_inner);
             *entered += 1;
             *entered == members
         };
         if all_are_here {
             open.remove(&key);
         }
-        room
+        mesh
     }
 
     /// That end of the queue between two ranks, which is taken once.
@@ -69,7 +70,7 @@ impl Room {
     fn end<E>(&self, from: u32, to: u32, which: impl Fn(&mut Ends) -> &mut Option<E>) -> E {
         let mut all = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = all.entry((from, to)).or_insert_with(|| {
-            let (sender, receiver) = pair(self.members, self.at_once);
+            let (sender, receiver) = pair(self.members, self.waits);
             (Some(sender), Some(receiver))
         });
         let end = which(ends).take();
@@ -79,23 +80,24 @@ impl Room {
         end.expect("a rank enters once, and takes each end once")
     }
 
-    /// Notes that a rank sleeps until another one sends it something in an operation. It has to look once more before it
-    /// really does, and again a moment later: who sends does not wait until all see what it has pushed before it looks here, as
-    /// that would take as long as the message.
+    /// Publishes that rank `me` is about to sleep until `from` sends it something in operation `tag`. The rank must poll its
+    /// queue once more before it sleeps, and again a moment later: a sender pushes and then looks here without a store-load
+    /// fence in between (which would cost as much as the message), so it may miss an entry that is made at the same moment.
     pub(super) fn fall_asleep(&self, me: usize, from: u32, tag: i32) {
         self.asleep[me].store(reason(from, tag), Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
-    /// Notes that it does not sleep. False: it was woken, and a message says so.
+    /// Takes back what [`fall_asleep`](Self::fall_asleep) has published. False: a sender has found it, and has sent or will
+    /// send a wake-up message.
     pub(super) fn wake_up(&self, me: usize) -> bool {
         self.asleep[me].swap(0, Ordering::SeqCst) != 0
     }
 
-    /// Whether a rank sleeps until that one sends it something in an operation, and has to be told that it did. True once
-    /// for each sleep.
+    /// Whether rank `whom` sleeps until `from` sends it something in operation `tag`, so that it has to be woken. True at most
+    /// once for each sleep.
     pub(super) fn wake(&self, whom: usize, from: u32, tag: i32) -> bool {
-        // That what was pushed is not pushed later than this looks.
+        // Keeps the compiler from moving the push behind this look.
         compiler_fence(Ordering::SeqCst);
         let asleep = &self.asleep[whom];
         let reason = reason(from, tag);
@@ -112,31 +114,31 @@ fn reason(from: u32, tag: i32) -> u64 {
 mod tests {
     use super::*;
 
-    fn key(context: u32) -> RoomKey {
-        RoomKey { first: VrId::fresh(), context }
+    fn key(context: u32) -> MeshKey {
+        MeshKey { first: VrId::fresh(), context }
     }
 
     #[test]
     fn a_room_is_kept_until_all_have_entered() {
         let key = key(4);
-        let first = Room::enter(key, 2, 2, true);
+        let first = Mesh::enter(key, 2, 2, Wait::Looking);
         let mut sender = first.sender(0, 1);
         assert!(sender.push_copy(0, b"hello"));
         // Whoever leaves early leaves its messages.
         drop((sender, first));
-        let second = Room::enter(key, 2, 2, true);
+        let second = Mesh::enter(key, 2, 2, Wait::Looking);
         assert!(second.receiver(0, 1).pop(0).is_some());
         assert!(!OPEN.lock().unwrap().contains_key(&key));
     }
 
     #[test]
     fn a_sleeper_is_woken_once_and_by_what_it_waits_for() {
-        let room = Room::enter(key(2), 1, 3, true);
-        room.fall_asleep(1, 0, 7);
-        assert!(!room.wake(1, 2, 7) && !room.wake(1, 0, 6) && !room.wake(2, 0, 7));
-        assert!(room.wake(1, 0, 7) && !room.wake(1, 0, 7));
-        assert!(!room.wake_up(1));
-        room.fall_asleep(1, 0, 8);
-        assert!(room.wake_up(1) && !room.wake(1, 0, 8));
+        let mesh = Mesh::enter(key(2), 1, 3, Wait::Looking);
+        mesh.fall_asleep(1, 0, 7);
+        assert!(!mesh.wake(1, 2, 7) && !mesh.wake(1, 0, 6) && !mesh.wake(2, 0, 7));
+        assert!(mesh.wake(1, 0, 7) && !mesh.wake(1, 0, 7));
+        assert!(!mesh.wake_up(1));
+        mesh.fall_asleep(1, 0, 8);
+        assert!(mesh.wake_up(1) && !mesh.wake(1, 0, 8));
     }
 }

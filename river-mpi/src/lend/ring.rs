@@ -1,10 +1,10 @@
-//! A ring of cache lines from one thread to another, for short records. It takes no lock and no memory.
+//! A single-producer, single-consumer ring of cache lines, for short records. It takes no lock and allocates nothing.
 //!
-//! Neither side waits for an index of the other one: the first word of a record says which one it is, so the reader looks
-//! at the very line that it waits for, and only that line changes hands (`FastForward`: Giacomoni, Moseley and Vachharajani,
-//! `PPoPP` 2008). The other lines of a longer record need no such word: they are data from end to end, and are copied at once.
-//! The line behind a record is always the writer's: should its first word, which may be old data, look like the first of the
-//! next record, it is changed before anybody can look at it.
+//! The reader does not watch an index of the writer: the first word of a record holds the record's own position, so the
+//! reader polls the very line in which the record will appear, and only that line changes hands (`FastForward`: Giacomoni,
+//! Moseley and Vachharajani, `PPoPP` 2008). The other lines of a longer record carry no such word: they are data from end to
+//! end, and are copied in one go. The line behind the last record always belongs to the writer: if the old data there
+//! happens to look like the first word of the next record, the writer clears it before the reader can look at it.
 
 // See the header of the parent module.
 #![allow(unsafe_code)]

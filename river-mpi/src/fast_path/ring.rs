@@ -5,12 +5,12 @@ use std::sync::atomic::{Ordering, compiler_fence, fence};
 use river_core::{SharedLines, SharedName};
 
 use super::queue::{TAG, copy_of, is_later, tag_of};
-use crate::coll::{BRIEF, Landed, Message};
-use crate::lend::lines::Reader;
+use crate::coll::{Landed, Message, SHORT};
+use crate::lend::ring::Reader;
 use crate::queue::{self, Patience, SharedWriter, Wait};
 
-/// Lines of a ring.
-pub(super) const LINES: usize = 512;
+/// Lines of a ring: it stays in the first cache of both sides.
+pub(super) const LINES: usize = 256;
 
 /// The writing side of a ring that its reader has.
 pub(super) struct Sender {
@@ -56,7 +56,7 @@ impl Sender {
         self.patience.count();
         let words = [u64::from(tag.cast_unsigned())];
         let writer = self.ring.writer();
-        let pushed = bytes.len() <= BRIEF
+        let pushed = bytes.len() <= SHORT
             && (writer.push(words, bytes)
                 || self.patience.wait_until(writer, |writer| writer.push(words, bytes)));
         if !pushed {
@@ -64,7 +64,7 @@ impl Sender {
             return None;
         }
         self.pushed = self.pushed.wrapping_add(1);
-        // That what was pushed is not pushed later than this looks.
+        // Keeps the compiler from moving the push behind this look.
         compiler_fence(Ordering::SeqCst);
         let (asleep, reason) = (self.ring.writer().asleep(), reason(tag));
         let woken = asleep.load(Ordering::Relaxed) == reason
@@ -85,7 +85,7 @@ impl Receiver {
     }
 
     /// Notes that this side sleeps until something comes in an operation. It has to look once more before it really does, and again
-    /// a moment later: see `Room::fall_asleep`.
+    /// a moment later: see `Mesh::fall_asleep`.
     pub(super) fn fall_asleep(&self, tag: i32) {
         self.reader.asleep().store(reason(tag), Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -140,7 +140,7 @@ fn reason(tag: i32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lend::lines::memory_of;
+    use crate::lend::ring::memory_of;
 
     fn pair(lines: usize) -> (Sender, Receiver) {
         let ours = SharedLines::create(memory_of(lines)).unwrap();
@@ -174,7 +174,7 @@ mod tests {
         while pop(&mut receiver, 7).is_some() {}
         assert!(sender.push(7, &[7]).is_none() && sender.push(8, &[8]).is_some());
         assert_eq!(pop(&mut receiver, 8), Some(8));
-        assert!(sender.push(9, &vec![0; BRIEF + 1]).is_none());
+        assert!(sender.push(9, &vec![0; SHORT + 1]).is_none());
     }
 
     #[test]

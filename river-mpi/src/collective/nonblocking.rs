@@ -1,4 +1,4 @@
-//! Operations that are started and completed later (MPI 3.1, section 5.12): one method for each.
+//! Non-blocking collective operations (MPI 3.1, section 5.12): one method for each.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::pending::Slices;
 use super::prepare::{Blocks, Lengths, Prepared};
 use super::root::Root;
 
-/// # Collective operations that are started
+/// # Non-blocking collective operations
 ///
 /// They advance whenever this rank is in any call of this crate, and are completed like any other [`Request`]. All ranks must
 /// start the operation: it does not match the blocking form on another rank.

@@ -1,15 +1,15 @@
-//! Short messages between ranks that are processes of one machine: by a ring of cache lines for each pair, in memory that both
-//! have, into which a waiting rank looks itself. They cost what they cost between threads.
+//! Short messages between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory, which
+//! a waiting rank polls itself. They cost as little as between threads.
 //!
-//! The first messages of a pair go by the link, so that ranks that have little to say to each other have no rings. Then the sender
-//! offers one, and uses it when the receiver has written into it that it reads. What is long, or finds no room, goes by the link
-//! all the time.
+//! The first messages of a pair go over the link, so that ranks that rarely talk to each other need no rings. Then the sender
+//! offers a ring, and uses it once the receiver has marked it as joined. Messages that are long, or find the ring full, still
+//! go over the link.
 //!
-//! The order of a pair's messages is kept: in a ring they have the numbers by which all messages of the pair are counted, and one
-//! is taken when all before it were. What comes by the link was sent when all that is in front of it could be seen in the ring, so
-//! that is taken first.
+//! The order of a pair's messages is kept: all of them, on either path, are numbered together, and a record in the ring
+//! carries its number and is taken only after all messages before it. When a message arrives over the link, everything that
+//! was sent before it is already visible in the ring, so the ring is emptied first.
 //!
-//! Sleeping and waking are as between threads (`beside`).
+//! Sleeping and waking work as between threads (`local`).
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -23,7 +23,7 @@ use super::{Engine, Gone, LANE, MESSAGES, State};
 use crate::error::Result;
 use crate::header::{HEADER, Header, Kind};
 use crate::job::Place;
-use crate::lend::lines::{Reader, Record};
+use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
 use crate::queue::{self, Patience, SharedWriter, Wait};
 
@@ -42,7 +42,7 @@ const TURN: usize = 64;
 
 /// A rank's rings to and from the other processes of its machine.
 #[derive(Debug)]
-pub(super) struct Across {
+pub(super) struct Shm {
     /// By rank.
     outgoing: RefCell<Vec<Outgoing>>,
     incoming: RefCell<Vec<Ring>>,
@@ -70,7 +70,7 @@ struct Ring {
     reader: Reader<SharedLines>,
 }
 
-impl Across {
+impl Shm {
     /// Of a rank; `None` if there are no such others.
     pub(super) fn new(me: u32, places: &[Place], at_once: bool) -> Option<Self> {
         let mine = places.get(me as usize)?;
@@ -98,7 +98,7 @@ impl Across {
         self.incoming.borrow().is_empty()
     }
 
-    /// Puts a message into the ring to a rank. `None`: it has to go by the link; true: the rank has to be rung.
+    /// Puts a message into the ring to a rank. `None`: it has to go by the link; true: the rank has to be woken.
     fn push(&self, to: u32, number: u64, header: &[u8; HEADER], data: &[u8]) -> Option<bool> {
         let mut outgoing = self.outgoing.borrow_mut();
         let Outgoing::Open(open) = outgoing.get_mut(to as usize)? else { return None };
@@ -151,7 +151,7 @@ impl Across {
         None
     }
 
-    /// Says whether this rank has to be rung.
+    /// Says whether this rank has to be woken.
     pub(super) fn set_asleep(&self, asleep: bool) {
         for ring in &*self.incoming.borrow() {
             ring.reader.asleep().store(asleep.into(), Ordering::SeqCst);
@@ -193,25 +193,25 @@ impl Incoming for Numbered<'_> {
 impl Engine<'_> {
     /// Sends a message, which is counted, by the ring to a rank. False: it has to go by the link.
     #[inline]
-    pub(super) fn pass_across(
+    pub(super) fn send_by_shm(
         &self,
         state: &mut State,
         to: u32,
         header: &[u8; HEADER],
         data: &[u8],
     ) -> Result<bool> {
-        let Some(across) = &self.across else { return Ok(false) };
+        let Some(shm) = &self.shm else { return Ok(false) };
         if !state.gone.is_empty() && state.gone.contains_key(&to) {
             return Ok(false);
         }
         let number = state.sent[to as usize];
-        if number.is_multiple_of(LOOK) && across.is_outgoing(to) {
+        if number.is_multiple_of(LOOK) && shm.is_outgoing(to) {
             // Before it is sent: who has received it may end at once.
             self.check_there(state, to)?;
         }
-        let Some(sleeps) = across.push(to, number, header, data) else { return Ok(false) };
+        let Some(sleeps) = shm.push(to, number, header, data) else { return Ok(false) };
         if sleeps {
-            self.ring(to);
+            self.wake(to);
         }
         Ok(true)
     }
@@ -235,9 +235,9 @@ impl Engine<'_> {
 
     /// A message to a rank has gone by the link.
     pub(super) fn went_by_link(&self, to: u32) {
-        let Some(across) = &self.across else { return };
-        let Some(name) = across.advance(to, || self.shares_memory(to)) else { return };
-        let header = self.header(Kind::Way, Key { context: 0, source: 0, tag: 0 }, 0, 0);
+        let Some(shm) = &self.shm else { return };
+        let Some(name) = shm.advance(to, || self.shares_memory(to)) else { return };
+        let header = self.header(Kind::OfferRing, Key { context: 0, source: 0, tag: 0 }, 0, 0);
         if let Ok(name) = postcard::to_stdvec(&name) {
             // That it is gone is told to who waits for it.
             let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&name));
@@ -246,25 +246,25 @@ impl Engine<'_> {
 
     /// Reads from the ring that a rank offers.
     pub(super) fn meet(&self, from: u32, name: &[u8]) {
-        let Some(across) = self.across.as_ref().filter(|across| !across.is_open(from)) else { return };
+        let Some(shm) = self.shm.as_ref().filter(|shm| !shm.is_open(from)) else { return };
         let reader = postcard::from_bytes(name).ok().and_then(|name| queue::join(&name, LINES));
-        if let (Some(reader), Some(open)) = (reader, across.open.get(from as usize)) {
+        if let (Some(reader), Some(open)) = (reader, shm.open.get(from as usize)) {
             open.set(true);
-            across.incoming.borrow_mut().push(Ring { from, reader });
+            shm.incoming.borrow_mut().push(Ring { from, reader });
         }
     }
 
     /// Takes what has come by rings, of that rank or of any, a turn at most of each or until somebody has what he waits for.
     /// `None`: there was nothing.
-    pub(super) fn take_across(
+    pub(super) fn poll_shm(
         &self,
         only: Option<u32>,
         hook: &mut Option<&mut Hook<'_>>,
         landing: &mut Option<&mut dyn Landing>,
     ) -> Option<Intake> {
-        let across = self.across.as_ref()?;
+        let shm = self.shm.as_ref()?;
         let mut some = None;
-        for Ring { from, reader } in &mut *across.incoming.borrow_mut() {
+        for Ring { from, reader } in &mut *shm.incoming.borrow_mut() {
             if only.is_some_and(|only| only != *from) {
                 continue;
             }
@@ -292,9 +292,9 @@ impl Engine<'_> {
 
     /// Whether something that its sender has sent before what comes by the link lies in a ring.
     pub(super) fn is_ahead(&self, arriving: &impl Incoming) -> bool {
-        let Some(across) = self.across.as_ref().filter(|across| !across.is_unused()) else { return false };
+        let Some(shm) = self.shm.as_ref().filter(|shm| !shm.is_unused()) else { return false };
         let Some(Header { from, .. }) = Header::decode(&arriving.head()) else { return false };
-        let incoming = across.incoming.borrow();
+        let incoming = shm.incoming.borrow();
         let Some(ring) = incoming.iter().find(|ring| ring.from == from) else { return false };
         let next = self.state.borrow().received[from as usize] + 1;
         ring.reader.next().and_then(Numbered::of).is_some_and(|(number, _)| number == next)

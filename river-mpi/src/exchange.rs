@@ -1,5 +1,5 @@
-//! What making a communicator needs: that all ranks know something of all. Deliberately simple, and independent of
-//! the collective operations: gathered at rank 0 and sent to everybody.
+//! An allgather of serde values, by which communicators are created. Deliberately simple, and independent of the collective
+//! operations: the values are gathered at rank 0, which sends all of them to everybody.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,16 +16,16 @@ impl Communicator<'_> {
         let everything: Vec<Vec<u8>> = if self.rank() == 0 {
             let mut all = vec![mine];
             for rank in 1..self.size() {
-                all.push(self.receive_hidden(rank, tag)?.to_vec());
+                all.push(self.receive_internal(rank, tag)?.to_vec());
             }
             let bytes = Bytes::from(encode(&all)?);
             for rank in 1..self.size() {
-                self.send_hidden(rank, tag, bytes.clone())?;
+                self.send_internal(rank, tag, bytes.clone())?;
             }
             all
         } else {
-            self.send_hidden(0, tag, mine.into())?;
-            decode(&self.receive_hidden(0, tag)?)?
+            self.send_internal(0, tag, mine.into())?;
+            decode(&self.receive_internal(0, tag)?)?
         };
         everything.iter().map(|bytes| decode(bytes)).collect()
     }
@@ -35,8 +35,8 @@ impl Communicator<'_> {
     where
         T: Serialize + DeserializeOwned,
     {
-        self.send_hidden(other, tag, encode(mine)?.into())?;
-        decode(&self.receive_hidden(other, tag)?)
+        self.send_internal(other, tag, encode(mine)?.into())?;
+        decode(&self.receive_internal(other, tag)?)
     }
 }
 
