@@ -56,7 +56,7 @@ fn what_workers_of_another_cluster_still_say_is_not_taken_for_an_answer() {
                 let late = &late(attempt)[said];
                 vr.send_bytes(vr.id(), CHANNEL, 0, encode(late, Bytes::new())?)?;
             }
-            let done = super::run(&cluster, job_on(&[Split::Range(0, 100)]))?;
+            let done = run(&cluster, job_on(&[Split::Range(0, 100)]))?;
             assert_eq!((done.maps[0].totals.records, done.reduces[0].totals.records), (100, 100));
             Ok(())
         })
