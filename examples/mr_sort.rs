@@ -20,7 +20,8 @@ use river_examples::mr::{Options, RECORD, Sort, check, generate};
 Examples:
   mr_sort generate 10000000 records           10 million records, 1 GB
   mr_sort sort records sorted                 into the directory `sorted`
-  mr_sort --memory 100 sort records sorted    with 100 MiB of memory for all VMs together
+  mr_sort --vms 2 --memory 100 sort records sorted
+                                              with 100 MiB of memory for all VMs together, 16 at least for each
   mr_sort validate sorted                     whether it is sorted, and the checksum of its records
   mr_sort check 1000000                       all of that, in a temporary directory
 

@@ -1,10 +1,11 @@
 //! MapReduce on one machine: word count and sort on River's VMs, compared with the best that we can write within one
-//! process, and with Spark and Dask if a Python has them (`pip install -r benches/peers/requirements.txt`, and Java
-//! 17).
+//! process, and with Spark and Dask if a Python has them. Spark needs Java 17.
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mapreduce                                # 1 GB of text, 10 million records
-//! cargo bench -p river-benches --bench mapreduce -- --megabytes 200 --rounds 1 --peers --python venv/bin/python
+//!
+//! python3 -m venv /tmp/peers && /tmp/peers/bin/pip install -r benches/peers/requirements.txt
+//! cargo bench -p river-benches --bench mapreduce -- --megabytes 200 --rounds 1 --peers --python /tmp/peers/bin/python3
 //! ```
 //!
 //! Inputs are in the page cache, outputs of sorts go to files. The VMs are up and have the program's image and their

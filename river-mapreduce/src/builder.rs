@@ -147,7 +147,8 @@ impl<M: MapReduce> Job<M> {
     /// [`JobError`].
     ///
     /// # Blocking
-    /// Until it is done.
+    /// Until it is done. If the program limits its mailbox ([`Vr::limit_queue`](river_core::Vr::limit_queue)), messages there that wait
+    /// for other receives must leave some room.
     pub fn run(&self, cluster: &Cluster<'_>) -> Result<Outcome<M::OutKey, M::OutValue>, JobError>
     where
         M: Travel,

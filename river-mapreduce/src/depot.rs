@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pack::Packer;
 use crate::place::Place;
-use crate::protocol::{CHANNEL, ToDepot, ToWorker, decode, encode};
+use crate::protocol::{CHANNEL, ToDepot, ToMaster, ToWorker, decode, encode, send_patiently};
 
 /// The depot of a VM.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,9 +50,59 @@ impl VirtualResource for Depot {
                 }
                 None => continue,
             };
-            let payload = encode(&message, bytes)?;
-            // The reader may be gone.
-            let _ = vr.send_bytes(envelope.src, CHANNEL, 0, payload);
+            let answer = encode(&message, bytes)?;
+            if let Err(error) = vr.send_bytes(envelope.src, CHANNEL, 0, answer)
+                && let Some(master) = vr.parent()
+            {
+                // Usually the reader is gone, which the master knows.
+                let why = error.to_string();
+                let message = ToMaster::Unanswered { worker: envelope.src, why };
+                send_patiently(vr, master, &encode(&message, Bytes::new())?)?;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use river_core::{Channel, QueueLimit, VrId, WhenFull};
+
+    use super::*;
+    use crate::protocol::Ticket;
+
+    #[test]
+    fn the_master_is_told_of_an_answer_that_cannot_be_sent() {
+        river_core::try_run(|vr| {
+            const OTHER: Channel = Channel::named("other");
+            let depot = vr.spawn("depot", |vr| Depot.main(vr))?;
+            // It takes nothing while it waits.
+            let reader = vr.spawn("reader", move |vr| {
+                vr.send_bytes(vr.id(), OTHER, 0, Bytes::new())?;
+                let limit = QueueLimit { messages: 1, bytes: usize::MAX, when_full: WhenFull::Refuse };
+                vr.limit_queue(Some(limit));
+                let ticket = Ticket { attempt: 1, stream: 0, generation: 0, offset: 0 };
+                let read = ToDepot::Read {
+                    job: 1,
+                    attempt: 1,
+                    run: 0,
+                    part: 0,
+                    offset: 0,
+                    len: 9,
+                    pack: false,
+                    ticket,
+                };
+                vr.send_bytes(depot, CHANNEL, 0, encode(&read, Bytes::new())?)?;
+                let _ = vr.receive(Selector::on(CHANNEL));
+                Ok(())
+            })?;
+            let heard: Option<(ToMaster, Bytes)> = decode(&vr.receive(Selector::on(CHANNEL))?.payload);
+            let told = |worker: VrId, why: &str| worker == reader && why.contains("mailbox is full");
+            assert!(
+                matches!(&heard, Some((ToMaster::Unanswered { worker, why }, _)) if told(*worker, why)),
+                "{heard:?}"
+            );
+            Ok(())
+        })
+        .unwrap();
     }
 }

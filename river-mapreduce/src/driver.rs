@@ -1,5 +1,8 @@
 //! The driver of the master: executes the actions of the state machine, and reports events to it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -68,24 +71,7 @@ pub(crate) struct Run<'a> {
 
 /// Runs a job. Blocks until it is done or has failed.
 pub(crate) fn run(cluster: &Cluster<'_>, run: Run<'_>) -> Result<Done, JobError> {
-    let places: Vec<usize> = cluster.workers.iter().map(|worker| worker.place).collect();
-    let reducers = run.spec.settings.reducers;
-    let first_attempt = cluster.next_attempt.get();
-    let master = Master::new(run.splits.len(), reducers, &places, first_attempt, run.speculate);
-    let mut driver = Driver {
-        cluster,
-        job: cluster.vr.fresh_number(),
-        master,
-        maps: std::iter::repeat_with(Mapped::default).take(run.splits.len()).collect(),
-        reduces: std::iter::repeat_with(Reduced::default).take(reducers).collect(),
-        outputs: HashMap::new(),
-        failure: None,
-        start: Instant::now(),
-        map_time: None,
-        lost: Vec::new(),
-        foreign: Vec::new(),
-        run,
-    };
+    let mut driver = Driver::new(cluster, run);
     let result = driver.run();
     driver.end();
     cluster.next_attempt.set(driver.master.next_attempt());
@@ -105,6 +91,8 @@ struct Driver<'a, 'v> {
     master: Master,
     maps: Vec<Mapped>,
     reduces: Vec<Reduced>,
+    /// How many records each map task has read, as far as it has reported.
+    read: Vec<u64>,
     /// Output that is returned to the caller, by attempt.
     outputs: HashMap<u64, Vec<Bytes>>,
     /// The last failure, and the VM on which it happened.
@@ -117,7 +105,27 @@ struct Driver<'a, 'v> {
     run: Run<'a>,
 }
 
-impl Driver<'_, '_> {
+impl<'a, 'v> Driver<'a, 'v> {
+    fn new(cluster: &'a Cluster<'v>, run: Run<'a>) -> Self {
+        let places: Vec<usize> = cluster.workers.iter().map(|worker| worker.place).collect();
+        let (maps, reducers) = (run.splits.len(), run.spec.settings.reducers);
+        Self {
+            cluster,
+            job: cluster.vr.fresh_number(),
+            master: Master::new(maps, reducers, &places, cluster.next_attempt.get(), run.speculate),
+            maps: std::iter::repeat_with(Mapped::default).take(maps).collect(),
+            reduces: std::iter::repeat_with(Reduced::default).take(reducers).collect(),
+            read: vec![0; maps],
+            outputs: HashMap::new(),
+            failure: None,
+            start: Instant::now(),
+            map_time: None,
+            lost: Vec::new(),
+            foreign: Vec::new(),
+            run,
+        }
+    }
+
     fn run(&mut self) -> Result<(), JobError> {
         for &place in self.cluster.deaths.borrow().keys() {
             self.master.handle_down(place);
@@ -173,11 +181,13 @@ impl Driver<'_, '_> {
     }
 
     fn handle(&mut self, from: VrId, message: ToMaster, body: Bytes) -> Result<(), JobError> {
+        // Other clusters of this VR use the same attempt numbers, and late messages of their workers may still arrive.
+        let Some(&place) = self.cluster.place_of.get(&from) else { return Ok(()) };
         let now = self.start.elapsed();
         match message {
-            ToMaster::Mapping { attempt, totals } => {
+            ToMaster::Mapping { attempt, records } => {
                 if let Some(TaskId::Map(map)) = self.master.task_of(AttemptId(attempt)) {
-                    self.maps[map as usize].totals = totals;
+                    self.read[map as usize] = records;
                 }
             }
             ToMaster::Mapped { attempt, runs, totals, counters, spilled } => {
@@ -186,6 +196,7 @@ impl Driver<'_, '_> {
                     && self.master.handle_done(AttemptId(attempt), now)
                 {
                     let skips = !totals.spoiled.is_empty();
+                    self.read[map as usize] = totals.records;
                     self.maps[map as usize] = Mapped { runs, totals, counters, spilled };
                     if skips {
                         self.check_skipped()?;
@@ -212,19 +223,35 @@ impl Driver<'_, '_> {
                     }
                 }
             }
-            ToMaster::Blocked { attempt } => self.master.handle_blocked(AttemptId(attempt)),
+            ToMaster::Blocked { attempt, depot, why } => {
+                let Some(&there) = self.cluster.place_of.get(&depot) else { return Ok(()) };
+                if self.master.handle_blocked(AttemptId(attempt), there) {
+                    let vm = self.cluster.places[there].name.clone();
+                    self.note_failure(attempt, place, Failure::Unreached { vm, why });
+                }
+            }
             ToMaster::Failed { attempt, failure } => {
                 let finally = failure.is_final();
-                self.outputs.remove(&attempt);
                 if self.master.handle_failed(AttemptId(attempt), finally) {
-                    let vm = self.cluster.place_of.get(&from).map(|&place| &self.cluster.places[place].name);
-                    let vm = vm.cloned().unwrap_or_default();
-                    tracing::debug!("an attempt failed on VM {vm}: {failure}");
-                    self.failure = Some((failure, vm));
+                    self.note_failure(attempt, place, failure);
+                }
+            }
+            ToMaster::Unanswered { worker, why } => {
+                let asked_by = self.cluster.place_of.get(&worker);
+                // The map output of this place is out of reach then.
+                if asked_by.is_some_and(|there| !self.cluster.deaths.borrow().contains_key(there)) {
+                    self.down(place, why);
                 }
             }
         }
         Ok(())
+    }
+
+    fn note_failure(&mut self, attempt: u64, place: usize, failure: Failure) {
+        self.outputs.remove(&attempt);
+        let vm = self.cluster.places[place].name.clone();
+        tracing::debug!("an attempt failed on VM {vm}: {failure}");
+        self.failure = Some((failure, vm));
     }
 
     fn start_task(&mut self, worker: WorkerId, attempt: AttemptId, task: TaskId) -> Result<(), JobError> {
@@ -332,7 +359,7 @@ impl Driver<'_, '_> {
             return;
         }
         let (maps, reduces) = self.master.done();
-        let records: u64 = self.maps.iter().map(|map| map.totals.records).sum();
+        let records = self.read.iter().sum();
         let stage = match maps < self.maps.len() {
             true => Stage::Map { done: maps, of: self.maps.len(), records },
             false => Stage::Reduce { done: reduces, of: self.reduces.len() },

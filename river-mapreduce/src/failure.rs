@@ -30,6 +30,9 @@ pub(crate) enum Failure {
         "map task {map} was run again and emitted something else: map functions have to be deterministic"
     )]
     Changed { map: u32 },
+    /// The output of a map task exists, but cannot be read from here.
+    #[error("VM {vm} cannot be read from: {why}")]
+    Unreached { vm: String, why: String },
     /// An internal error.
     #[error("{0}")]
     Internal(String),

@@ -23,9 +23,9 @@ use crate::varint;
 ///
 /// A path names a file, a directory (all files below it, including those that links point to, except names that begin
 /// with `.` or `_`, and without following links to directories) or a pattern such as `logs/**/*.txt`, which matches
-/// names that are UTF-8. Files that end in `.gz` or `.zst` are decompressed, and not split; others are split at record
-/// boundaries, and small files are packed together into one split. The VMs read the files, so they must all have access
-/// to the same files.
+/// names that are UTF-8, and names that begin with `.` only if it spells out the dot. Files that end in `.gz` or `.zst`
+/// are decompressed, and not split; others are split at record boundaries, and small files are packed together into one
+/// split. The VMs read the files, so they must all have access to the same files.
 #[must_use = "an input does nothing until a job is given it"]
 pub struct Input<T> {
     pub(crate) source: Source,

@@ -57,7 +57,7 @@ pub(crate) enum Defeat {
 /// How many workers may die of a task.
 const DEATHS: usize = 3;
 /// How many attempts at a task may fail.
-const FAILURES: u32 = 4;
+const FAILURES: usize = 4;
 /// A task gets a second attempt after this many times the median duration of its kind, and at least this much time.
 const STRAGGLER: f64 = 1.5;
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -67,7 +67,8 @@ struct Task {
     attempts: Vec<AttemptId>,
     /// The worker that has done it, and the attempt.
     done: Option<(WorkerId, AttemptId)>,
-    failures: u32,
+    /// The places where attempts have failed, one for each failure.
+    failures: Vec<usize>,
     deaths: Vec<usize>,
 }
 
@@ -87,6 +88,17 @@ struct Worker {
     reduce: Option<AttemptId>,
     /// Whether its reduce task waits for a map task.
     blocked: bool,
+}
+
+impl Worker {
+    fn is_free(&self) -> bool {
+        self.alive && self.map.is_none() && self.reduce.is_none()
+    }
+
+    /// Whether its reduce task is blocked, so that it can run a map task meanwhile.
+    fn waits(&self) -> bool {
+        self.alive && self.map.is_none() && self.blocked
+    }
 }
 
 /// The state of a job.
@@ -153,18 +165,21 @@ impl Master {
         if !self.workers.iter().any(|worker| worker.alive) {
             return Some(Action::GiveUp(Defeat::NoWorkerLeft));
         }
-        if let Some(&map) = self.pending_maps.first() {
-            let worker = self.free().or_else(|| self.blocked())?;
-            self.pending_maps.remove(&map);
-            return Some(self.start(worker, TaskId::Map(map), now));
+        if !self.workers.iter().any(|worker| worker.is_free() || worker.waits()) {
+            return None;
         }
-        let worker = self.free()?;
-        if self.maps_left == 0
-            && let Some(reduce) = self.pending_reduces.pop_first()
-        {
-            return Some(self.start(worker, TaskId::Reduce(reduce), now));
+        if !self.pending_maps.is_empty() {
+            let mut maps = self.pending_maps.iter().map(|&map| TaskId::Map(map));
+            let (worker, task) = maps.find_map(|task| Some((self.worker_for(task)?, task)))?;
+            return Some(self.start(worker, task, now));
         }
-        let straggler = self.straggler(worker, now)?;
+        if self.maps_left == 0 {
+            let mut reduces = self.pending_reduces.iter().map(|&reduce| TaskId::Reduce(reduce));
+            if let Some((worker, task)) = reduces.find_map(|task| Some((self.worker_for(task)?, task))) {
+                return Some(self.start(worker, task, now));
+            }
+        }
+        let (worker, straggler) = self.straggler(now)?;
         self.reissued += 1;
         Some(self.start(worker, straggler, now))
     }
@@ -199,9 +214,10 @@ impl Master {
 
     /// An attempt has failed; `finally`: every other attempt would, too. Returns `false` if it no longer matters.
     pub(crate) fn handle_failed(&mut self, attempt: AttemptId, finally: bool) -> bool {
-        let Some(Attempt { task, .. }) = self.end(attempt) else { return false };
-        self.task(task).failures += 1;
-        if finally || self.task(task).failures >= FAILURES {
+        let Some(Attempt { task, worker, .. }) = self.end(attempt) else { return false };
+        let place = self.workers[worker.0].place;
+        self.task(task).failures.push(place);
+        if finally || self.task(task).failures.len() >= FAILURES {
             self.queue.push_front(Action::GiveUp(Defeat::Failed { task, attempt }));
         } else {
             self.make_pending(task);
@@ -209,11 +225,17 @@ impl Master {
         true
     }
 
-    /// An attempt at a reduce task waits for a map task to be run again.
-    pub(crate) fn handle_blocked(&mut self, attempt: AttemptId) {
-        if let Some(Attempt { worker, .. }) = self.attempts.get(&attempt) {
-            self.workers[worker.0].blocked = true;
+    /// An attempt at a reduce task cannot read the map output of a place. If the place is gone, the attempt waits for map
+    /// tasks to be run again. If not, the attempt has failed, as another VM may be able to reach the place: returns `true`.
+    pub(crate) fn handle_blocked(&mut self, attempt: AttemptId, place: usize) -> bool {
+        let Some(&Attempt { worker, .. }) = self.attempts.get(&attempt) else { return false };
+        if self.workers.iter().any(|worker| worker.place == place && worker.alive) {
+            self.handle_failed(attempt, false);
+            self.queue.push_front(Action::Cancel { worker, attempt });
+            return true;
         }
+        self.workers[worker.0].blocked = true;
+        false
     }
 
     /// A VM is gone, and with it its workers and their output. Returns `false` if that was known.
@@ -288,19 +310,34 @@ impl Master {
         }
     }
 
-    fn free(&self) -> Option<WorkerId> {
-        let free = |worker: &Worker| worker.alive && worker.map.is_none() && worker.reduce.is_none();
-        self.workers.iter().position(free).map(WorkerId)
+    fn state(&self, task: TaskId) -> &Task {
+        match task {
+            TaskId::Map(map) => &self.maps[map as usize],
+            TaskId::Reduce(reduce) => &self.reduces[reduce as usize],
+        }
     }
 
-    fn blocked(&self) -> Option<WorkerId> {
-        let blocked = |worker: &Worker| worker.alive && worker.map.is_none() && worker.blocked;
-        self.workers.iter().position(blocked).map(WorkerId)
+    /// A worker that may start a task now: one on a VM where no more attempts have failed than on any other living VM, even a
+    /// busy one.
+    fn worker_for(&self, task: TaskId) -> Option<WorkerId> {
+        let failures = &self.state(task).failures;
+        let failed = |worker: &Worker| failures.iter().filter(|place| **place == worker.place).count();
+        let least = self.workers.iter().filter(|worker| worker.alive).map(failed).min()?;
+        let find = |is_idle: fn(&Worker) -> bool| {
+            self.workers.iter().position(|worker| is_idle(worker) && failed(worker) == least)
+        };
+        let worker = find(Worker::is_free);
+        let worker = if let TaskId::Map(_) = task { worker.or_else(|| find(Worker::waits)) } else { worker };
+        worker.map(WorkerId)
     }
 
     fn start(&mut self, worker: WorkerId, task: TaskId, now: Duration) -> Action {
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
+        match task {
+            TaskId::Map(map) => self.pending_maps.remove(&map),
+            TaskId::Reduce(reduce) => self.pending_reduces.remove(&reduce),
+        };
         self.attempts.insert(attempt, Attempt { task, worker, since: now });
         self.task(task).attempts.push(attempt);
         let busy = &mut self.workers[worker.0];
@@ -334,12 +371,12 @@ impl Master {
         }
     }
 
-    /// The task that has run longest, if it has run much longer than usual, on one worker only, which is on another VM.
-    fn straggler(&mut self, free: WorkerId, now: Duration) -> Option<TaskId> {
+    /// The task that has run longest, if it has run much longer than usual, on one worker only, and a free worker on another
+    /// VM that may run it as well.
+    fn straggler(&mut self, now: Duration) -> Option<(WorkerId, TaskId)> {
         if !self.speculate {
             return None;
         }
-        let place = self.workers[free.0].place;
         let phase = usize::from(self.maps_left == 0);
         let took = &mut self.took[phase];
         if took.is_empty() {
@@ -349,19 +386,19 @@ impl Master {
         let median = *took.select_nth_unstable(middle).1;
         let limit = median.mul_f64(STRAGGLER).max(PATIENCE);
         let candidate = |attempt: &&Attempt| {
-            let (task, kind) = match attempt.task {
-                TaskId::Map(map) => (&self.maps[map as usize], 0),
-                TaskId::Reduce(reduce) => (&self.reduces[reduce as usize], 1),
-            };
-            kind == phase
-                && task.attempts.len() == 1
+            usize::from(matches!(attempt.task, TaskId::Reduce(_))) == phase
+                && self.state(attempt.task).attempts.len() == 1
                 && now.saturating_sub(attempt.since) > limit
-                && self.workers[attempt.worker.0].place != place
         };
-        self.attempts
-            .values()
-            .filter(candidate)
-            .min_by_key(|attempt| attempt.since)
-            .map(|attempt| attempt.task)
+        let second = |attempt: &Attempt| {
+            let (place, failures) =
+                (self.workers[attempt.worker.0].place, &self.state(attempt.task).failures);
+            let fits =
+                |other: &Worker| other.is_free() && other.place != place && !failures.contains(&other.place);
+            Some((attempt.since, WorkerId(self.workers.iter().position(fits)?), attempt.task))
+        };
+        let stragglers = self.attempts.values().filter(candidate).filter_map(second);
+        let (_, worker, task) = stragglers.min_by_key(|(since, ..)| *since)?;
+        Some((worker, task))
     }
 }

@@ -1,8 +1,11 @@
 //! The messages of master, workers and depots. A message is a small head, followed by the records that it carries, if
 //! any, unchanged.
 
+use std::thread;
+use std::time::Duration;
+
 use bytes::Bytes;
-use river_core::{Channel, Payload, VrId};
+use river_core::{Channel, Payload, SendError, Vr, VrId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +18,9 @@ use crate::task::{MapTotals, ReduceTotals};
 
 /// Only this crate receives on this channel.
 pub(crate) const CHANNEL: Channel = Channel::named("river-mapreduce");
+
+/// How long a sender waits for room in a mailbox before it tries again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A message to a worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,10 +70,10 @@ pub(crate) enum ToWorker {
 /// A message to the master.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToMaster {
-    /// The progress of a map task.
+    /// The progress of a map task, for the progress bar.
     Mapping {
         attempt: u64,
-        totals: MapTotals,
+        records: u64,
     },
     /// A map task is done; the parts of its runs.
     Mapped {
@@ -86,13 +92,20 @@ pub(crate) enum ToMaster {
         totals: ReduceTotals,
         counters: Counters,
     },
-    /// A reduce task waits for a map task to be run again.
+    /// A reduce task waits for a map task to be run again, because that depot cannot be read from.
     Blocked {
         attempt: u64,
+        depot: VrId,
+        why: String,
     },
     Failed {
         attempt: u64,
         failure: Failure,
+    },
+    /// From a depot: that worker waits for an answer that cannot be sent, and why.
+    Unanswered {
+        worker: VrId,
+        why: String,
     },
 }
 
@@ -136,6 +149,17 @@ pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> postcard::Result<
     let mut payload = Payload::from(bytes);
     payload.push(body);
     Ok(payload)
+}
+
+/// Sends a message as soon as there is room for it in the receiver's mailbox.
+pub(crate) fn send_patiently(vr: &Vr, to: VrId, message: &Payload) -> Result<(), SendError> {
+    loop {
+        match vr.send_bytes(to, CHANNEL, 0, message.clone()) {
+            // There is no notification of room.
+            Err(SendError::Full(_)) => thread::sleep(PAUSE),
+            sent => return sent,
+        }
+    }
 }
 
 /// Decodes a message and the bytes that it carries, without copying them. `None` if it is not a message of this kind.

@@ -58,6 +58,7 @@ pub(crate) fn run<M: MapReduce>(
     }
     drop(scratch);
     done.map_time = start.elapsed();
+    done.spilled = runs.iter().map(Run::spilled_bytes).sum();
     done.shuffled = runs.iter().flat_map(Run::parts).map(|part| part.len).sum();
     for reducer in 0..settings.reducers {
         let mut source = Local { runs: &runs, part: reducer, read: vec![0; runs.len()] };
@@ -86,7 +87,6 @@ pub(crate) fn run<M: MapReduce>(
         done.reduces.push(totals);
         done.collected.push(parts);
     }
-    done.spilled = space.spilled();
     Ok(done)
 }
 

@@ -92,6 +92,8 @@ struct World {
     /// Bytes for unsorted records, and for merging.
     memory: [usize; 2],
     vms: Vec<Vm>,
+    /// A VM that cannot read from any other.
+    deaf: Option<usize>,
     /// The parts of the runs of each map task.
     maps: Vec<Vec<Vec<Part>>>,
     /// Started, but not run yet.
@@ -252,6 +254,7 @@ impl Reader<'_> {
         let vm = self.vm_of(depot);
         let source = match vm.runs.get(&attempt) {
             Some(runs) if depot == self.world.vms[self.worker].depot => From::Here(Arc::clone(runs)),
+            Some(_) if self.world.deaf == Some(self.worker) => From::Lost,
             Some(_) => From::Depot(depot),
             None => From::Lost,
         };
@@ -341,7 +344,10 @@ impl Source for Reader<'_> {
                         self.world.run_one(turn);
                     }
                 }
-                Next::Blocked => self.world.master.handle_blocked(self.attempt),
+                Next::Blocked(depot) => {
+                    let place = self.world.vms.iter().position(|vm| vm.depot == depot).unwrap();
+                    self.world.master.handle_blocked(self.attempt, place);
+                }
             }
         }
         Ok(None)
@@ -353,6 +359,7 @@ fn world(
     combines: bool,
     [split, reducers, vms]: [usize; 3],
     memory: [usize; 3],
+    deaf: Option<usize>,
     script: Vec<(u8, usize)>,
 ) -> World {
     let input = Input::items(records.iter().cloned());
@@ -368,6 +375,7 @@ fn world(
         master: Master::new(splits.len(), reducers, &places, 1, true),
         job: Concat { combines },
         vms: places.iter().map(vm).collect(),
+        deaf,
         maps: vec![Vec::new(); splits.len()],
         input,
         splits,
@@ -408,11 +416,12 @@ proptest! {
             prop::sample::select(&[1usize, 100_000][..]),
             prop::sample::select(&[0usize, 3000, 1 << 20][..]),
         ).prop_map(|(a, b, c)| [a, b, c]),
+        deaf in prop::option::of(0usize..6),
         script in prop::collection::vec((0u8..120, any::<usize>()), 0..400),
     ) {
         let records: Vec<Record> =
             records.into_iter().map(|(key, value)| (key, value.into_bytes())).collect();
-        let mut world = world(&records, combines, shape, memory, script);
+        let mut world = world(&records, combines, shape, memory, deaf, script);
         world.run();
         match &world.defeat {
             None => prop_assert_eq!(collected(&world.outputs), expected(&records)),
@@ -431,7 +440,7 @@ fn a_reducer_goes_on_at_the_byte_where_a_vm_died() {
         for vm in 0..2 {
             let mut script = vec![(99, 0); dies_at];
             script.push((0, vm));
-            let mut world = world(&records, false, [50_000, 1, 2], [1 << 20, 1, 1 << 20], script);
+            let mut world = world(&records, false, [50_000, 1, 2], [1 << 20, 1, 1 << 20], None, script);
             world.run();
             assert_eq!(world.defeat, None);
             assert_eq!(collected(&world.outputs), expected(&records));

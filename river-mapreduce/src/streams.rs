@@ -67,8 +67,8 @@ pub(crate) enum Next {
     End,
     /// Nothing until something is received.
     Wait,
-    /// Nothing until a map task was run again; the master must be told of that.
-    Blocked,
+    /// Nothing until a map task was run again whose output was in this depot; the master must be told of that.
+    Blocked(VrId),
 }
 
 impl Streams {
@@ -221,7 +221,7 @@ impl Streams {
             From::Lost if self.blocked => Ok(Next::Wait),
             From::Lost => {
                 self.blocked = true;
-                Ok(Next::Blocked)
+                Ok(Next::Blocked(stream.segment.depot))
             }
         }
     }
@@ -298,12 +298,12 @@ mod tests {
     fn a_reducer_that_still_waits_after_a_move_says_so_again() {
         let run = run();
         let mut streams = streams(&run, 2);
-        assert!(matches!(streams.next(0), Ok(Next::Blocked)));
+        assert!(matches!(streams.next(0), Ok(Next::Blocked(_))));
         assert!(matches!(streams.next(0), Ok(Next::Wait)));
         let moved = *streams.segment(1);
         assert_eq!(streams.handle_moved(1, &[moved]), Ok(vec![1]));
         streams.attach(1, From::Depot(moved.depot));
-        assert!(matches!(streams.next(0), Ok(Next::Blocked)));
+        assert!(matches!(streams.next(0), Ok(Next::Blocked(_))));
         assert!(matches!(streams.next(0), Ok(Next::Wait)));
     }
 }

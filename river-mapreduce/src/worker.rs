@@ -5,13 +5,13 @@ mod shuffle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{RecvError, Result, Selector, VirtualResource, Vr, VrId};
+use river_core::{Down, RecvError, Result, Selector, SendError, VirtualResource, Vr, VrId, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
@@ -19,7 +19,8 @@ use crate::failure::Failure;
 use crate::input::Split;
 use crate::output::{OutputBuffer, Sink, part_file};
 use crate::place::Place;
-use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode};
+use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode, send_patiently};
+use crate::sort::Run;
 use crate::spec::JobSpec;
 use crate::task::{ReduceTotals, Scratch};
 use crate::travel::{AnyJob, unpack};
@@ -47,43 +48,36 @@ impl VirtualResource for Worker {
 
 /// The main loop of a worker, until the program ends or its master is gone.
 pub(crate) fn serve(vr: &Vr, master: VrId, depot: VrId) -> Result {
-    let mut running = Running {
-        vr,
-        master,
-        depot,
-        place: Place::of(depot),
-        jobs: HashMap::new(),
-        inbox: VecDeque::new(),
-        gone: HashSet::new(),
-    };
+    let mut running = Running::new(vr, master, depot);
     vr.watch(master);
     loop {
-        let handled = running.next(true).and_then(|message| message.map_or(Ok(()), |it| running.handle(it)));
-        if let Err(Ended) = handled {
-            return Ok(());
+        let _ = running.next(true).and_then(|message| message.map_or(Ok(()), |it| running.handle(it)));
+        if let Some(end) = running.end.take() {
+            return end;
         }
     }
 }
 
-/// The error that the program has ended, or the master has.
+/// The worker is to end, as `Running::end` says.
 struct Ended;
 
 /// An event for the worker.
 enum Message {
     Told(ToWorker, Bytes),
     /// A VR is gone.
-    Down(VrId),
+    Down(Down),
 }
 
 struct Running<'v> {
     vr: &'v Vr,
     master: VrId,
     depot: VrId,
+    /// The result of the worker, once it is to end.
+    end: Option<Result>,
     place: Arc<Place>,
     jobs: HashMap<u64, Loaded>,
     /// Messages that a running task has deferred.
     inbox: VecDeque<Message>,
-    gone: HashSet<VrId>,
 }
 
 struct Loaded {
@@ -96,7 +90,12 @@ struct Loaded {
 /// The result of an operation that fails only if the program ends.
 type Alive<T = ()> = std::result::Result<T, Ended>;
 
-impl Running<'_> {
+impl<'v> Running<'v> {
+    fn new(vr: &'v Vr, master: VrId, depot: VrId) -> Self {
+        let (jobs, inbox) = (HashMap::new(), VecDeque::new());
+        Self { vr, master, depot, end: None, place: Place::of(depot), jobs, inbox }
+    }
+
     /// Returns the next message, deferred ones first. `None` if there is none, or if it is malformed.
     fn next(&mut self, wait: bool) -> Alive<Option<Message>> {
         match self.inbox.pop_front() {
@@ -117,22 +116,32 @@ impl Running<'_> {
                 Ok(decode(&envelope.payload).map(|(message, body)| Message::Told(message, body)))
             }
             Ok(None) => Ok(None),
-            Err(RecvError::Down(down)) if down.who == self.master => Err(Ended),
-            Err(RecvError::Down(down)) => {
-                self.gone.insert(down.who);
-                Ok(Some(Message::Down(down.who)))
-            }
-            Err(_) => Err(Ended),
+            Err(RecvError::Down(down)) if down.who == self.master => self.lose_master(down),
+            Err(RecvError::Down(down)) => Ok(Some(Message::Down(down))),
+            Err(RecvError::Stopped) => self.finish(Ok(())),
+            Err(error) => self.finish(Err(error.into())),
         }
     }
 
-    /// Sends a message to the master. If that fails the worker ends, which the master will notice.
-    fn tell(&self, message: &ToMaster) -> Alive {
-        let payload = encode(message, Bytes::new()).map_err(|error| {
-            tracing::error!("the master cannot be told of a task: {error}");
-            Ended
-        })?;
-        self.vr.send_bytes(self.master, CHANNEL, 0, payload).map_err(|_| Ended)
+    /// Sends a message to the master. If that fails the worker fails, which the master will notice.
+    fn tell(&mut self, message: &ToMaster) -> Alive {
+        match encode(message, Bytes::new()).map(|message| send_patiently(self.vr, self.master, &message)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(SendError::Down(down))) => self.lose_master(down),
+            Ok(Err(error)) => self.finish(Err(error.into())),
+            Err(error) => self.finish(Err(error.into())),
+        }
+    }
+
+    /// Ends the worker: with success if the master has ended, with an error if it is merely out of reach.
+    fn lose_master<T>(&mut self, down: Down) -> Alive<T> {
+        let lost = matches!(down.why, Why::LostLink { .. });
+        self.finish(if lost { Err(RecvError::Down(down).into()) } else { Ok(()) })
+    }
+
+    fn finish<T>(&mut self, end: Result) -> Alive<T> {
+        self.end.get_or_insert(end);
+        Err(Ended)
     }
 
     /// Handles a message that needs no running task.
@@ -162,7 +171,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn report(&self, attempt: u64, outcome: std::result::Result<ToMaster, Failure>) -> Alive {
+    fn report(&mut self, attempt: u64, outcome: std::result::Result<ToMaster, Failure>) -> Alive {
         let message = match outcome {
             Ok(message) => message,
             Err(Failure::Cancelled) => return Ok(()),
@@ -183,7 +192,6 @@ impl Running<'_> {
         let mut scratch = self.jobs.get_mut(&job).and_then(|loaded| loaded.scratch.take());
         let settings = &spec.settings;
         let space = self.place.space(job, settings.store_memory, std::env::temp_dir());
-        let spilled = space.spilled();
         let task = settings.map_task(split, &space, settings.skippable);
         let (mut told, mut looked) = (Instant::now(), Instant::now());
         let (mapped, totals) = code.map(&task, &mut scratch, &mut |totals| {
@@ -194,8 +202,9 @@ impl Running<'_> {
             self.look_up(attempt)?;
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                let totals = totals.clone();
-                let _ = self.tell(&ToMaster::Mapping { attempt, totals });
+                let message = encode(&ToMaster::Mapping { attempt, records: totals.records }, Bytes::new());
+                // It is for the progress bar only: without room in the mailbox it is dropped.
+                let _ = message.map(|message| self.vr.send_bytes(self.master, CHANNEL, 0, message));
             }
             Ok(())
         })?;
@@ -203,8 +212,8 @@ impl Running<'_> {
             loaded.scratch = scratch;
         }
         let runs = mapped.runs.iter().map(|run| run.parts().to_vec()).collect();
+        let spilled = mapped.runs.iter().map(Run::spilled_bytes).sum();
         self.place.keep(job, attempt, mapped.runs);
-        let spilled = space.spilled() - spilled;
         Ok(ToMaster::Mapped { attempt, runs, totals, counters: mapped.counters, spilled })
     }
 
@@ -245,7 +254,7 @@ impl Running<'_> {
                     let capacity = bytes.capacity();
                     let message = encode(&ToMaster::Output { attempt }, bytes.into());
                     let message = message.map_err(|error| error.to_string())?;
-                    vr.send_bytes(master, CHANNEL, 0, message).map_err(|error| error.to_string())?;
+                    send_patiently(vr, master, &message).map_err(|error| error.to_string())?;
                     Ok(Vec::with_capacity(capacity))
                 };
                 &mut to_master
@@ -260,9 +269,9 @@ impl Running<'_> {
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }
 
-    /// Requests bytes from a depot. Returns `false` if the depot is gone.
-    fn ask(&self, depot: VrId, message: &ToDepot) -> bool {
-        let payload = encode(message, Bytes::new());
-        payload.is_ok_and(|payload| self.vr.send_bytes(depot, CHANNEL, 0, payload).is_ok())
+    /// Requests bytes from a depot. The error says why that is not possible: usually the depot is gone.
+    fn ask(&self, depot: VrId, message: &ToDepot) -> std::result::Result<(), String> {
+        let payload = encode(message, Bytes::new()).map_err(|error| error.to_string())?;
+        self.vr.send_bytes(depot, CHANNEL, 0, payload).map_err(|error| error.to_string())
     }
 }

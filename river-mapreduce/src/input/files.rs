@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use glob::Pattern;
 use serde::{Deserialize, Serialize};
 use walkdir::{DirEntry, WalkDir};
 
@@ -100,11 +101,25 @@ fn walk_pattern(pattern: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<()
             .map_err(|error| InputError::Pattern { pattern: text.to_string(), error: error.to_string() })?;
         for path in matches {
             let path = path.map_err(|error| InputError::io(error.path(), error.error().kind()))?;
+            if is_hidden_from(pattern, &path) {
+                continue;
+            }
             walk(&path, found)?;
             any |= path.is_file() || path.is_dir();
         }
     }
     if any { Ok(()) } else { Err(InputError::NotFound(pattern.to_owned())) }
+}
+
+/// Whether a path that matches a pattern is left out, as in a shell: it has a name that begins with a dot, which no part of
+/// the pattern spells out. (The option of `glob` for that panics at names that are not UTF-8.)
+fn is_hidden_from(pattern: &Path, path: &Path) -> bool {
+    let dotted = |path: &Path| -> Vec<String> {
+        let names = path.iter().map(|name| name.to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with('.')).collect()
+    };
+    let parts: Vec<Pattern> = dotted(pattern).iter().filter_map(|part| Pattern::new(part).ok()).collect();
+    dotted(path).iter().any(|name| !parts.iter().any(|part| part.matches(name)))
 }
 
 /// Adds a file, or all files below a directory. The path itself may be a link to a directory; below it only links to
@@ -133,7 +148,9 @@ fn walk(path: &Path, found: &mut BTreeMap<PathBuf, u64>) -> Result<(), InputErro
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::fs;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
@@ -157,6 +174,13 @@ mod tests {
         assert_eq!(names(&[at("a")]), ["a/one.txt", "a/two.log"]);
         assert_eq!(names(&[at("a/_SUCCESS"), at("a/_SUCCESS")]), ["a/_SUCCESS"]);
         assert_eq!(names(&[at("**/*.txt"), at("a/one.txt")]), ["a/one.txt", "three.txt"]);
+        assert_eq!(names(&[at("a/*")]), ["a/_SUCCESS", "a/_temporary/part", "a/one.txt", "a/two.log"]);
+        assert_eq!(names(&[at("a/.h*")]), ["a/.hidden"]);
+        fs::create_dir(at(".below")).unwrap();
+        fs::write(at(".below/four.txt"), "").unwrap();
+        fs::write(at("a").join(OsStr::from_bytes(b"caf\xe9.txt")), "").unwrap();
+        assert_eq!(names(&[at("**/*.txt")]), ["a/one.txt", "three.txt"]);
+        assert_eq!(names(&[at(".b*/*.txt"), at("a/../a/one*")]), [".below/four.txt", "a/../a/one.txt"]);
         assert_eq!(find(&[at("three.txt")]).unwrap()[&at("three.txt")], 9);
         for missing in ["four.txt", "*.zip"] {
             assert!(matches!(find(&[at(missing)]), Err(InputError::NotFound(path)) if path == at(missing)));

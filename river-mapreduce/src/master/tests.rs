@@ -1,6 +1,6 @@
 //! Tests the master against a model of workers that finish, fail, block and die in random order.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ struct Model {
     master: Master,
     /// Running attempts: attempt, task, worker; for a reduce task also the map outputs that it has read completely.
     running: BTreeMap<u64, (TaskId, usize, HashSet<u32>)>,
-    dead: HashSet<usize>,
+    dead: BTreeSet<usize>,
     accepted: BTreeMap<TaskId, usize>,
     now: Duration,
     defeat: Option<Defeat>,
@@ -23,7 +23,7 @@ impl Model {
         Self {
             master: Master::new(maps, reduces, &places, 1, true),
             running: BTreeMap::new(),
-            dead: HashSet::new(),
+            dead: BTreeSet::new(),
             accepted: BTreeMap::new(),
             now: Duration::ZERO,
             defeat: None,
@@ -71,7 +71,8 @@ impl Model {
             };
             read.extend((0..maps).filter(available));
             if (read.len() as u32) < maps {
-                self.master.handle_blocked(AttemptId(attempt));
+                let dead = *self.dead.first().expect("nothing is lost unless somebody has died");
+                assert!(!self.master.handle_blocked(AttemptId(attempt), dead));
                 return;
             }
         }
@@ -92,6 +93,25 @@ impl Model {
         let Some(&attempt) = self.running.keys().nth(choice % self.running.len().max(1)) else { return };
         self.running.remove(&attempt);
         self.master.handle_failed(AttemptId(attempt), false);
+    }
+
+    /// A reduce task cannot read from a living VM: it waits until it is cancelled.
+    fn cut_off(&mut self, choice: usize) {
+        let reduces: Vec<u64> = self
+            .running
+            .iter()
+            .filter(|(_, run)| matches!(run.0, TaskId::Reduce(_)))
+            .map(|(&attempt, _)| attempt)
+            .collect();
+        let living =
+            (0..self.master.workers.len()).filter(|worker| !self.dead.contains(worker)).nth(choice % 3);
+        if let (Some(&attempt), Some(place)) = (reduces.get(choice % reduces.len().max(1)), living) {
+            assert!(self.master.handle_blocked(AttemptId(attempt), place));
+            let cancelled =
+                Action::Cancel { worker: WorkerId(self.running[&attempt].1), attempt: AttemptId(attempt) };
+            assert_eq!(self.master.poll(self.now), Some(cancelled));
+            self.running.remove(&attempt);
+        }
     }
 }
 
@@ -116,6 +136,7 @@ proptest! {
                     model.progress(choice);
                     model.kill(choice / 7);
                 }
+                Some((3, choice)) => model.cut_off(choice),
                 Some((_, choice)) => model.progress(choice),
                 None => model.progress(turn),
             }
@@ -170,7 +191,7 @@ fn what_a_dead_place_had_mapped_is_mapped_again_by_who_waits_for_it() {
     let (busy, _, attempt) = reduce[0];
     assert!(master.handle_down(1 - busy));
     assert!(started(&mut master, 0).is_empty(), "nobody is free, nobody waits");
-    master.handle_blocked(attempt);
+    assert!(!master.handle_blocked(attempt, 1 - busy));
     let again = started(&mut master, 0);
     assert_eq!(again.len(), 1);
     assert_eq!(again[0].0, busy);
@@ -189,7 +210,7 @@ fn a_reduce_task_that_goes_on_is_given_no_map_task() {
     let reduce = started(&mut master, 0);
     let (busy, _, attempt) = reduce[0];
     master.handle_down((busy + 1) % 3);
-    master.handle_blocked(attempt);
+    assert!(!master.handle_blocked(attempt, (busy + 1) % 3));
     // The third worker is free, so it runs the map task.
     let again = started(&mut master, 0);
     assert_eq!(again[0].0, (busy + 2) % 3);
@@ -197,7 +218,7 @@ fn a_reduce_task_that_goes_on_is_given_no_map_task() {
     assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { .. })));
     master.handle_down((busy + 2) % 3);
     assert!(started(&mut master, 0).is_empty(), "it does not wait");
-    master.handle_blocked(attempt);
+    assert!(!master.handle_blocked(attempt, (busy + 2) % 3));
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, busy));
 }
@@ -210,7 +231,7 @@ fn nobody_is_told_of_a_move_to_a_worker_that_has_died_since() {
     }
     let (busy, _, attempt) = started(&mut master, 0)[0];
     master.handle_down((busy + 1) % 3);
-    master.handle_blocked(attempt);
+    assert!(!master.handle_blocked(attempt, (busy + 1) % 3));
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, (busy + 2) % 3));
     master.handle_done(again[0].2, Duration::ZERO);
@@ -231,4 +252,50 @@ fn a_task_that_kills_is_given_up() {
     }
     let defeat = Defeat::Deadly { task: TaskId::Map(0), places: vec![0, 1, 2] };
     assert_eq!(master.poll(Duration::ZERO), Some(Action::GiveUp(defeat)));
+}
+
+#[test]
+fn what_has_failed_is_tried_on_another_vm() {
+    let mut master = Master::new(2, 1, &[0, 0, 1], 1, true);
+    let first = started(&mut master, 0);
+    assert_eq!(first.iter().map(|start| start.0).collect::<Vec<_>>(), [0, 1]);
+    assert!(master.handle_failed(first[0].2, false));
+    // The first VM is free, and is not asked again.
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0, again[0].1), (1, 2, TaskId::Map(0)));
+    assert!(master.handle_failed(again[0].2, false));
+    // Now it has failed everywhere.
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0), (1, 0));
+    assert!(master.handle_done(again[0].2, Duration::ZERO));
+    // The other one takes long.
+    assert_eq!(started(&mut master, 9)[0].0, 2);
+}
+
+#[test]
+fn a_straggler_is_not_given_to_where_it_has_failed() {
+    let mut master = Master::new(2, 1, &[0, 1], 1, true);
+    let first = started(&mut master, 0);
+    assert!(master.handle_done(first[1].2, Duration::ZERO));
+    assert!(master.handle_failed(first[0].2, false));
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0), (1, 1));
+    assert!(started(&mut master, 9).is_empty());
+}
+
+#[test]
+fn a_reduce_task_that_does_not_reach_a_living_vm_is_tried_elsewhere() {
+    let mut master = Master::new(2, 1, &[0, 1], 1, false);
+    for (_, _, attempt) in started(&mut master, 0) {
+        master.handle_done(attempt, Duration::ZERO);
+    }
+    for expected in [0, 1, 0, 1] {
+        let reduce = started(&mut master, 0);
+        assert_eq!((reduce.len(), reduce[0].0), (1, expected));
+        let attempt = reduce[0].2;
+        assert!(master.handle_blocked(attempt, 1 - expected));
+        let cancel = Action::Cancel { worker: WorkerId(expected), attempt };
+        assert_eq!(master.poll(Duration::ZERO), Some(cancel));
+    }
+    assert!(matches!(master.poll(Duration::ZERO), Some(Action::GiveUp(Defeat::Failed { .. }))));
 }

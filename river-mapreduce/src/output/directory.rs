@@ -1,5 +1,6 @@
 //! Output directories: parts are written under temporary names and renamed when they are complete.
 
+use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +17,8 @@ const SUCCESS: &str = "_SUCCESS";
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
+    /// The reducers whose parts are complete, until the whole output is.
+    parts: RefCell<Vec<u32>>,
     _lock: Lock,
 }
 
@@ -148,7 +151,7 @@ impl Directory {
         }
         // From here on the job owns its names there, including a lock file left by a program that was killed.
         lock.is_ours = true;
-        let directory = Self { path: path.to_owned(), _lock: lock };
+        let directory = Self { path: path.to_owned(), parts: RefCell::default(), _lock: lock };
         // The mark goes first, so that half-removed output is not taken for complete output.
         old.sort();
         for path in old {
@@ -169,17 +172,24 @@ impl Directory {
 
     /// Makes the output of an attempt the reducer's part.
     pub(crate) fn commit_part(&self, reducer: u32, attempt: u64) -> io::Result<()> {
-        fs::rename(attempt_path(&self.path, reducer, attempt), self.path.join(part_name(reducer)))
+        fs::rename(attempt_path(&self.path, reducer, attempt), self.path.join(part_name(reducer)))?;
+        self.parts.borrow_mut().push(reducer);
+        Ok(())
     }
 
     /// Marks the output as complete.
     pub(crate) fn commit(self) -> io::Result<()> {
-        File::create(self.path.join(SUCCESS)).map(drop)
+        File::create(self.path.join(SUCCESS))?;
+        self.parts.take();
+        Ok(())
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        for reducer in self.parts.take() {
+            let _ = fs::remove_file(self.path.join(part_name(reducer)));
+        }
         // Best effort: an attempt that is no longer needed may still be writing. The next job removes the rest.
         let _ = fs::remove_dir_all(self.path.join(TEMPORARY));
     }
@@ -219,6 +229,18 @@ mod tests {
         directory.commit().unwrap();
         assert_eq!(names(&path), ["_SUCCESS", "part-00003"]);
         assert_eq!(fs::read_to_string(path.join("part-00003")).unwrap(), "1");
+    }
+
+    #[test]
+    fn the_parts_of_an_output_that_did_not_become_complete_go() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("mine"), "").unwrap();
+        let directory = prepare(scratch.path(), true).unwrap();
+        write(&directory, 3, 1, "whole");
+        directory.commit_part(3, 1).unwrap();
+        assert_eq!(names(scratch.path()), ["_lock", "_temporary", "mine", "part-00003"]);
+        drop(directory);
+        assert_eq!(names(scratch.path()), ["mine"]);
     }
 
     #[test]

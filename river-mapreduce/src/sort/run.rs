@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -29,7 +29,6 @@ pub(crate) struct RunError {
 pub(crate) struct RunSpace {
     limit: usize,
     used: AtomicUsize,
-    spilled: AtomicU64,
     directory: PathBuf,
     /// Created on first use.
     file: Mutex<Option<Arc<SpillFile>>>,
@@ -63,8 +62,7 @@ enum Data {
 impl RunSpace {
     /// Keeps up to `limit` bytes of runs in memory, the others in an unnamed file in `directory`.
     pub(crate) fn new(limit: usize, directory: PathBuf) -> Arc<Self> {
-        let (used, spilled) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { limit, used, spilled, directory, file: Mutex::default() })
+        Arc::new(Self { limit, used: AtomicUsize::new(0), directory, file: Mutex::default() })
     }
 
     /// Allocates room in the file.
@@ -78,11 +76,6 @@ impl RunSpace {
             }
         };
         Ok(Spilled::new(file))
-    }
-
-    /// The number of bytes written to the file so far.
-    pub(crate) fn spilled(&self) -> u64 {
-        self.spilled.load(Ordering::Relaxed)
     }
 
     fn error(&self, error: io::Error) -> RunError {
@@ -102,8 +95,13 @@ impl Run {
     }
 
     /// Whether the run is in a file.
-    pub(crate) fn is_spilled(&self) -> bool {
+    fn is_spilled(&self) -> bool {
         matches!(self.data, Data::File(_))
+    }
+
+    /// The number of bytes of the run that are in a file.
+    pub(crate) fn spilled_bytes(&self) -> u64 {
+        if self.is_spilled() { self.parts.iter().map(|part| part.len).sum() } else { 0 }
     }
 
     /// Reads up to `len` bytes of a reducer's part from `offset`: none at its end, or if there is no such part.
@@ -229,7 +227,6 @@ impl RunWriter {
             file.append(&self.buffer).map_err(|error| self.space.error(error))?;
         }
         self.written += self.buffer.len() as u64;
-        self.space.spilled.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
         self.buffer.clear();
         self.unchecked = 0;
         Ok(())
@@ -265,7 +262,7 @@ mod tests {
         let first = run(&space, parts);
         let second = run(&space, parts);
         assert!(!first.is_spilled() && second.is_spilled());
-        assert_eq!(space.spilled(), 7);
+        assert_eq!((first.spilled_bytes(), second.spilled_bytes()), (0, 7));
         for run in [&first, &second] {
             assert_eq!(
                 run.parts().iter().map(|part| (part.len, part.records)).collect::<Vec<_>>(),

@@ -1,7 +1,10 @@
 //! The driver of [`Streams`]: sends requests to depots, handles messages from them and from the master, and whatever
 //! else a worker is told meanwhile.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
+use river_core::VrId;
 
 use super::{Ended, Message, Running};
 use crate::failure::Failure;
@@ -15,6 +18,8 @@ pub(super) struct Shuffle<'r, 'v> {
     job: u64,
     attempt: u64,
     streams: Streams,
+    /// Depots that cannot be read from, and why. Another attempt may reach them.
+    lost: HashMap<VrId, String>,
 }
 
 impl<'r, 'v> Shuffle<'r, 'v> {
@@ -27,7 +32,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         memory: usize,
     ) -> Self {
         let streams = Streams::new(job, attempt, reducer, segments, memory);
-        let mut shuffle = Self { running, job, attempt, streams };
+        let mut shuffle = Self { running, job, attempt, streams, lost: HashMap::new() };
         for index in 0..shuffle.streams.len() {
             shuffle.attach(index);
         }
@@ -39,23 +44,31 @@ impl<'r, 'v> Shuffle<'r, 'v> {
         let Segment { depot, attempt, .. } = *self.streams.segment(index);
         let source = if depot == self.running.depot {
             self.running.place.runs(self.job, attempt).map_or(From::Lost, From::Here)
-        } else if self.running.gone.contains(&depot) {
+        } else if self.lost.contains_key(&depot) {
             From::Lost
         } else {
-            self.running.vr.watch(depot);
             From::Depot(depot)
         };
+        let remote = matches!(source, From::Depot(_));
         self.streams.attach(index, source);
         self.ask(index);
+        if remote && !self.lost.contains_key(&depot) {
+            self.running.vr.watch(depot);
+        }
     }
 
     /// Keeps the requests of a stream outstanding.
     fn ask(&mut self, index: usize) {
         while let Some((depot, message)) = self.streams.next_request(index) {
-            if !self.running.ask(depot, &message) {
-                self.streams.handle_lost(depot);
+            if let Err(why) = self.running.ask(depot, &message) {
+                self.lose(depot, why);
             }
         }
+    }
+
+    fn lose(&mut self, depot: VrId, why: String) {
+        self.lost.insert(depot, why);
+        self.streams.handle_lost(depot);
     }
 
     /// Handles the messages that have arrived, in order; with `wait`, waits for the first.
@@ -69,7 +82,7 @@ impl<'r, 'v> Shuffle<'r, 'v> {
 
     fn obey(&mut self, message: Message) -> Result<(), Failure> {
         match message {
-            Message::Down(who) => self.streams.handle_lost(who),
+            Message::Down(down) => self.lose(down.who, down.why.cause()),
             Message::Told(ToWorker::Chunk { ticket, unpacked }, bytes) if ticket.attempt == self.attempt => {
                 let plain = match unpacked {
                     Some(len) => unpack(&bytes, len, self.streams.request_size()).unwrap_or_default(),
@@ -114,8 +127,10 @@ impl Source for Shuffle<'_, '_> {
                 }
                 Next::End => return Ok(None),
                 Next::Wait => self.look_up(true)?,
-                Next::Blocked => {
-                    let message = ToMaster::Blocked { attempt: self.attempt };
+                Next::Blocked(depot) => {
+                    let why = self.lost.get(&depot).cloned();
+                    let why = why.unwrap_or_else(|| "the output of a map task is not there".to_owned());
+                    let message = ToMaster::Blocked { attempt: self.attempt, depot, why };
                     self.running.tell(&message).map_err(|Ended| Failure::Cancelled)?;
                     self.look_up(true)?;
                 }

@@ -156,6 +156,37 @@ fn a_record_that_makes_user_code_panic_is_named() {
 }
 
 #[test]
+fn a_job_that_fails_leaves_nothing_of_its_output() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let careless = job(
+        |(n, bad): (u64, bool), out: &mut MapContext<'_, u64, bool>| out.emit(n, bad),
+        |n: u64, bad: &mut Values<'_, bool>, out: &mut ReduceContext<'_, u64, ()>| {
+            assert!(!bad.any(|bad| bad), "a bad number");
+            out.emit(n, ());
+        },
+    );
+    // The bad one comes last: some parts are complete when it is found.
+    let job = |bad: bool| {
+        let numbers = (0..100).map(|n: u64| (n, bad && n == 99));
+        Job::new(careless, Input::items(numbers)).sorted().reducers(4).output(Output::text(&out))
+    };
+    let left = || fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let none: [&str; 0] = [];
+    let error = job(true).run_serial().unwrap_err().to_string();
+    assert!(error.contains("a bad number"), "{error}");
+    assert_eq!(left(), none);
+    with_cluster(1, |cluster| {
+        let error = job(true).run(cluster).unwrap_err().to_string();
+        assert!(error.contains("a bad number"), "{error}");
+        assert_eq!(left(), none);
+        job(false).run(cluster)?;
+        Ok(())
+    });
+    assert_eq!(parts(&out).split(|byte| *byte == b'\n').count(), 101);
+}
+
+#[test]
 fn delimiters_blocks_and_whole_files() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("a"), "x;y;x").unwrap();

@@ -3,6 +3,7 @@
 mod deaths;
 mod files;
 mod kills;
+mod mailbox;
 mod panics;
 mod serial;
 mod stops;

@@ -57,3 +57,16 @@ fn a_vm_may_have_several_slots() {
     };
     assert_eq!(river_core::try_run(program).unwrap(), counted(&lines(5000)));
 }
+
+#[test]
+fn what_the_workers_of_a_vm_spill_is_counted_once() {
+    let program = |vr: &river_core::Vr| {
+        let cluster = Cluster::with_slots(vr, &vr.start_local(1)?, 4)?;
+        let job = Job::new(WordCount { combines: false }, Input::items(lines(20_000)));
+        // Nothing is kept in memory.
+        Ok(job.memory(1).run(&cluster)?.report().clone())
+    };
+    let report = river_core::try_run(program).unwrap();
+    assert!(report.shuffled_bytes > 0);
+    assert_eq!(report.spilled_bytes, report.shuffled_bytes, "{report}");
+}
