@@ -2,7 +2,8 @@
 //!
 //! Whoever waits for one call files what arrives for others. Notices of deaths are told by the core once, to
 //! whichever receive comes first, so two things need care: a notice that concerns somebody else has to be given
-//! back, and a notice that somebody else has seen has to be asked for again.
+//! back, and a notice that somebody else has seen has to be asked for again. Handlers that call something wait in here while
+//! others wait further out, so a wait ends after handlers have run, for another look at what is filed.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -121,14 +122,22 @@ impl<'a> Open<'a> {
     }
 
     /// Waits for one reply or notice and files it. The end of `server` is heard of also if nobody watches it.
-    pub(crate) fn wait(&mut self, server: Option<VrId>, deadline: Option<Instant>) -> Result<(), RecvError> {
+    ///
+    /// False: it has filed nothing, but handlers have run. What they wait for themselves files whatever comes in meanwhile, and
+    /// they may have seen notices.
+    pub(crate) fn wait(
+        &mut self,
+        server: Option<VrId>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, RecvError> {
         self.post.tell_again(self.vr);
         match wire::recv_reply(self.vr, server, deadline) {
-            Ok((ticket, outcome)) => self.with(|calls| calls.reply(ticket, outcome)),
+            Ok(Some((ticket, outcome))) => self.with(|calls| calls.reply(ticket, outcome)),
+            Ok(None) => return Ok(false),
             Err(RecvError::Down(down)) => self.down(&down),
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn down(&mut self, down: &Down) {
