@@ -56,7 +56,7 @@ pub fn with_vr<R>(look: impl FnOnce(&Vr) -> R) -> Option<R> {
 }
 
 /// Whether nobody wants the result of this call any more: it was cancelled, its deadline has passed, or its client is
-/// gone. For functions that take long to look at from time to time; it costs about as much as a receive that
+/// gone; or the server is to end with its parent, its [guardian](crate::RaiServer::ends_with) or the program. For functions that take long to look at from time to time; it costs about as much as a receive that
 /// finds nothing.
 ///
 /// ```no_run
@@ -76,7 +76,7 @@ pub fn is_cancelled() -> bool {
     with_vr(|vr| {
         let place = vr.slot::<Place>();
         match (place.helps.get(), place.call.get()) {
-            (Some(calls), call) => call.is_some_and(|call| calls.is_cancelled(call)),
+            (Some(calls), call) => calls.is_over() || call.is_some_and(|call| calls.is_cancelled(call)),
             (None, _) => vr.slot::<Intake>().is_cancelled(vr),
         }
     })

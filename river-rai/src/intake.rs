@@ -39,7 +39,10 @@ struct Queue {
     cancelled: HashSet<(VrId, Ticket)>,
     /// The last call of each client that was begun. Tickets grow, so a cancellation of an earlier one comes too late.
     begun: HashMap<VrId, Ticket>,
+    /// Nothing more can be received.
     over: bool,
+    /// With whom the server ends.
+    guardian: Option<VrId>,
     /// Calls that were begun and that others do.
     handed_out: HandedOut,
 }
@@ -53,6 +56,11 @@ impl Intake {
     /// Calls that were begun and that helpers of the server do.
     pub(crate) fn handed_out(&self) -> HandedOut {
         self.0.borrow().handed_out.clone()
+    }
+
+    /// The server ends with that VR: whatever is being done then is not wanted any more.
+    pub(crate) fn ends_with(&self, guardian: VrId) {
+        self.0.borrow_mut().guardian = Some(guardian);
     }
 
     /// The next thing to do. Blocks until there is one, or for so long.
@@ -75,11 +83,11 @@ impl Intake {
         }
     }
 
-    /// Whether the call that is being done has been cancelled, or its client is gone.
+    /// Whether the call that is being done has been cancelled, its client is gone, or the server is to end.
     pub(crate) fn is_cancelled(&self, vr: &Vr) -> bool {
         let Ok(mut queue) = self.0.try_borrow_mut() else { return false };
         queue.take_all(vr);
-        queue.over || queue.current.as_ref().is_some_and(|current| current.cancelled)
+        queue.handed_out.is_over() || queue.current.as_ref().is_some_and(|current| current.cancelled)
     }
 
     /// Forgets a client that is gone.
@@ -125,8 +133,14 @@ impl Queue {
                             current.cancelled |= current.call.0 == down.who;
                         }
                         self.handed_out.lose(down.who);
+                        if self.guardian == Some(down.who) {
+                            self.handed_out.end();
+                        }
                     }
-                    _ => self.over = true,
+                    _ => {
+                        self.over = true;
+                        self.handed_out.end();
+                    }
                 }
                 self.arrived.push_back(Arrival::News(error));
             }
