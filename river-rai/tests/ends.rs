@@ -161,13 +161,17 @@ fn the_functions_of_a_concurrent_server_hear_that_it_is_to_end_with_its_guardian
         endless(guardian);
         current::with_vr(|vr| Rai::connect(vr, server).call(|| (), ()).unwrap_err().to_string())
     };
-    with_guarded_server(|| RaiServer::unrestricted().concurrent(3), 3, |r, guardian| {
-        let calls = r.call_async(call_back, (guardian, r.server())).unwrap();
-        let ends = r.call_async(endless, (guardian,)).unwrap();
-        r.cast(endless, (guardian,)).unwrap();
-        assert_eq!(ends.wait(), Ok(()));
-        // Nor does it wait for what the server does not do any more.
-        let refused = calls.wait().unwrap().unwrap();
-        assert!(refused.contains("told to end"), "{refused}");
-    });
+    with_guarded_server(
+        || RaiServer::unrestricted().concurrent(3),
+        3,
+        |r, guardian| {
+            let calls = r.call_async(call_back, (guardian, r.server())).unwrap();
+            let ends = r.call_async(endless, (guardian,)).unwrap();
+            r.cast(endless, (guardian,)).unwrap();
+            assert_eq!(ends.wait(), Ok(()));
+            // Nor does it wait for what the server does not do any more.
+            let refused = calls.wait().unwrap().unwrap();
+            assert!(refused.contains("told to end"), "{refused}");
+        },
+    );
 }

@@ -82,7 +82,8 @@ impl Posted<'_> {
         if !self.vr.mailbox.try_borrow().map_err(|_| RecvError::Reentrant)?.has_posted(self.id) {
             return Err(RecvError::HandedOut);
         }
-        let found = self.vr.wait_for(self.selector, deadline.into(), Handled::GoesOn, None, || self.attempt())?;
+        let found =
+            self.vr.wait_for(self.selector, deadline.into(), Handled::GoesOn, None, || self.attempt())?;
         // Without a taker there is nothing else that ends the wait.
         found.ok_or(RecvError::Stopped)
     }

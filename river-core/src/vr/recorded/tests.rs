@@ -89,7 +89,8 @@ fn a_wait_that_ends_after_a_handler_has_run_is_replayed() {
             let handler = vr.handle(Selector::on(PING), |_| true, action);
             if live {
                 for (seq, channel) in [(0, PING), (1, WORK)] {
-                    let envelope = Envelope { src: id, dst: id, seq, channel, lane: 0, payload: vec![7].into() };
+                    let envelope =
+                        Envelope { src: id, dst: id, seq, channel, lane: 0, payload: vec![7].into() };
                     inbox.push(Event::Envelope(envelope)).unwrap();
                 }
             }
