@@ -1,4 +1,4 @@
-//! The examples of the Trickle paper, where they could go wrong.
+//! The examples of the paper and the slides, where they could go wrong.
 
 use std::fs;
 
@@ -10,6 +10,18 @@ fn there_is_no_factorial_that_does_not_fit() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(text.ends_with("19, 20] 2432902008176640000\n"), "{text}");
+}
+
+#[test]
+fn what_the_slides_print() {
+    let scene = Scene::new();
+    for (name, args, said) in
+        [("trickle_fork", &["--vms", "3"][..], "[10, 11, 12]\n4950\n"), ("rai_simple", &[], "6\n")]
+    {
+        let output = scene.example(name, args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.ends_with(said), "{output:?}");
+    }
 }
 
 #[test]
