@@ -79,6 +79,13 @@ fn rank(world: &Communicator) -> river::Result<(u32, f64)> {
     let args = Args::parse();
     let size = usize::from(args.size);
     let dims = dims_create(world.size(), &[0, 0])?;
+    if dims.iter().any(|&blocks| blocks > size) {
+        let [rows, columns] = [dims[0], dims[1]];
+        let message = format!(
+            "{rows} x {columns} blocks do not fit a plate of {size} x {size} points: use fewer ranks"
+        );
+        return Err(river::VrError::msg(message));
+    }
     let grid = world.cart_create(&dims, &[false, false], true)?.ok_or(MpiError::Stopped)?;
     let place = grid.coords(grid.rank())?;
     let part = |dimension: usize| {

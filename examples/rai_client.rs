@@ -13,6 +13,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use river::VrError;
 use river::core::{Service, ServiceError};
 use river::prelude::*;
 use river::rai::{CallError, Object, Rai};
@@ -68,7 +69,10 @@ impl<'a> Client<'a> {
         let mut words = command.split_whitespace();
         let verb = words.next().unwrap_or_default();
         let rest: Vec<&str> = words.collect();
-        let numbers: Vec<f64> = rest.iter().filter_map(|word| word.parse().ok()).collect();
+        let numbers = match verb {
+            "add" | "mean" | "sqrt" => rest.iter().map(|word| number(word)).collect::<river::Result<_>>()?,
+            _ => Vec::new(),
+        };
         Ok(match (verb, &numbers[..]) {
             ("add", &[a, b]) => self.server.call_named::<f64, _>("add", (a, b))?.to_string(),
             ("mean", numbers) => self.server.call_named::<f64, _>("mean", (numbers.to_vec(),))?.to_string(),
@@ -96,9 +100,13 @@ impl<'a> Client<'a> {
             ("types", _) => self.server.call_named::<i32, _>("add", (1_i32, 2_i32))?.to_string(),
             ("nobody", _) => self.server.call_named::<f64, _>("nobody", ())?.to_string(),
             ("code", _) => self.server.call(|x: i64| x + 1, (1,))?.to_string(),
-            _ => format!("{command:?} is no command: see --help"),
+            _ => return Err(VrError::msg(format!("{command:?} is no command: see --help"))),
         })
     }
+}
+
+fn number(word: &str) -> river::Result<f64> {
+    word.parse().map_err(|_| VrError::msg(format!("{word:?} is no number")))
 }
 
 /// Searches until the server is found, or the time is up.
@@ -115,21 +123,29 @@ fn look_up(vr: &Vr, args: &Args) -> Result<Service, ServiceError> {
 fn program(vr: &Vr, args: &Args) -> river::Result {
     let service = look_up(vr, args)?;
     let mut client = Client { vr, name: &args.name, server: Rai::connect(vr, service.vr), stack: None };
-    let mut say = |command: &str| match client.obey(command) {
-        Ok(answer) => println!("{answer}"),
-        Err(error) => {
-            println!("error: {error}");
-            // If RUST_BACKTRACE is set for the server, the backtrace of a panic there.
-            error.trace().into_iter().for_each(|trace| eprintln!("{trace}"));
+    let mut say = |command: &str| {
+        let answer = client.obey(command);
+        match &answer {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => {
+                println!("error: {error}");
+                // If RUST_BACKTRACE is set for the server, the backtrace of a panic there.
+                error.trace().into_iter().for_each(|trace| eprintln!("{trace}"));
+            }
         }
+        answer.is_ok()
     };
     if args.commands.is_empty() {
         eprintln!("[connected to {:?}, which is {}]\n{COMMANDS}", args.name, service.process);
-        std::io::stdin().lock().lines().try_for_each(|line| line.map(|line| say(&line)))?;
-    } else {
-        args.commands.iter().for_each(|command| say(command));
+        for line in std::io::stdin().lock().lines() {
+            say(&line?);
+        }
+        return Ok(());
     }
-    Ok(())
+    match args.commands.iter().filter(|command| !say(command)).count() {
+        0 => Ok(()),
+        failed => Err(VrError::msg(format!("{failed} of {} commands failed", args.commands.len()))),
+    }
 }
 
 fn main() -> river::ExitCode {

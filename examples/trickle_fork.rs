@@ -1,4 +1,5 @@
-//! Example 6 of the Trickle paper: functions run at the same time, and their results are joined.
+//! Example 6 of the Trickle paper: functions run at the same time, and their results are joined. At the end, from the slides, work
+//! is given to whichever machine is free.
 //!
 //! ```text
 //! $ cargo run --release --example trickle_fork -- --vms 4
@@ -6,6 +7,7 @@
 //! 11 22
 //! [11, 22]
 //! [10, 11, 12, 13]
+//! 4950
 //! ```
 
 use clap::Parser;
@@ -28,6 +30,10 @@ fn bar(x: i64) -> i64 {
     x + 20
 }
 
+fn sum(numbers: Vec<i64>) -> i64 {
+    numbers.into_iter().sum()
+}
+
 fn program(vr: &Vr, args: &Args) -> river::Result {
     let vms = trickle::connect_or_start(vr, args.vms.map(usize::from))?;
     if vms.len() < 2 {
@@ -45,6 +51,9 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
 
     let hlist = fork(&vms, foo, each((0..vms.len() as i64).map(|i| (i,))))?;
     println!("{:?}", join(hlist)?);
+
+    let results = vms.forkwork(sum, 0..100, 10)?;
+    println!("{}", results.iter().sum::<i64>());
     Ok(())
 }
 

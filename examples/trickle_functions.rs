@@ -26,7 +26,8 @@ fn factorial(x: u64) -> u64 {
 
 fn program(vr: &Vr, args: &Args) -> river::Result {
     let vms = trickle::connect_or_start(vr, args.vms.map(usize::from))?;
-    for (i, vm) in (0..).zip(&vms) {
+    // The factorial of 21 is more than a `u64` holds.
+    for (i, vm) in (0..=20).zip(&vms) {
         println!("{:?} {}", vm.call(|n: u64| Vec::from_iter(0..n), (i + 1,))?, vm.call(factorial, (i,))?);
     }
     Ok(())

@@ -20,7 +20,8 @@ use river::prelude::*;
 #[derive(Parser)]
 struct Args {
     /// How many virtual machines to use
-    vmcount: usize,
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    vmcount: u16,
     /// How many files to give a virtual machine at a time
     chunksize: usize,
     /// How the names of the files begin
@@ -59,7 +60,10 @@ fn glob(pattern: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()) && entry.path().is_file() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let is_hidden = start.is_empty() && name.starts_with(b".");
+        if name.starts_with(start.as_bytes()) && !is_hidden && entry.path().is_file() {
             files.push(fs::canonicalize(entry.path())?);
         }
     }
@@ -70,7 +74,7 @@ fn program(vr: &Vr, args: &Args) -> river::Result {
     let files = glob(&args.pattern)?;
 
     let stime = Instant::now();
-    let vms = trickle::connect_or_start(vr, Some(args.vmcount))?;
+    let vms = trickle::connect_or_start(vr, Some(args.vmcount.into()))?;
     let rlist = vms.forkwork(wordcount, files, args.chunksize)?;
     let final_ = mergecounts(rlist.into_iter().collect::<Result<_, _>>().map_err(river::VrError::msg)?);
     let ftime = Instant::now();

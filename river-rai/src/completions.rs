@@ -103,7 +103,8 @@ impl<'a> Completions<'a> {
                     return Err(CallError::Itself("a call that was waited for".into()));
                 }
                 match post.wait(None, deadline) {
-                    Ok(()) => {}
+                    // Nobody else is told of a death that a handler has seen.
+                    Ok(filed) => asked = filed,
                     Err(RecvError::Timeout { .. }) => return Ok(Completion::Timeout),
                     Err(error) => return Err(stopped(error)),
                 }

@@ -54,9 +54,9 @@ pub fn with_vr<R>(look: impl FnOnce(&Vr) -> R) -> Option<R> {
     SERVING.is_set().then(|| SERVING.with(look))
 }
 
-/// Whether the result of this call is no longer wanted: it was cancelled, its deadline has passed, or its client is
-/// gone. Long-running functions should check this from time to time; it costs about as much as a receive that finds
-/// nothing.
+/// Whether the result of this call is no longer wanted: it was cancelled, its deadline has passed, its client is gone, or the
+/// server is to end with its parent, its [guardian](crate::RaiServer::ends_with) or the program. Long-running functions should
+/// check this from time to time; it costs about as much as a receive that finds nothing.
 ///
 /// ```no_run
 /// # fn example(r: river_rai::Rai<'_>) -> Result<(), river_rai::CallError> {
@@ -75,7 +75,7 @@ pub fn is_cancelled() -> bool {
     with_vr(|vr| {
         let place = vr.slot::<Place>();
         match (place.helps.get(), place.call.get()) {
-            (Some(calls), call) => call.is_some_and(|call| calls.is_cancelled(call)),
+            (Some(calls), call) => calls.is_over() || call.is_some_and(|call| calls.is_cancelled(call)),
             (None, _) => vr.slot::<Intake>().is_cancelled(vr),
         }
     })

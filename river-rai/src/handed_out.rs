@@ -16,6 +16,8 @@ struct Inner {
     calls: HashMap<(VrId, Ticket), bool>,
     /// Clients that are gone, while calls of theirs may still be queued that the server has not examined.
     gone: HashSet<VrId>,
+    /// The server ends, so nobody waits for anything.
+    over: bool,
 }
 
 impl HandedOut {
@@ -47,6 +49,16 @@ impl HandedOut {
         for ((by, _), cancelled) in &mut inner.calls {
             *cancelled |= *by == client;
         }
+    }
+
+    /// Notes that the server ends: the results of calls that are being executed are no longer wanted.
+    pub(crate) fn end(&self) {
+        self.lock().over = true;
+    }
+
+    /// Whether the server ends.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().over
     }
 
     /// Whether a client is gone but may have left requests that the server has not examined.

@@ -40,7 +40,10 @@ struct Queue {
     /// The last call of each client that was begun. Tickets increase, so a cancellation of an earlier call comes too
     /// late.
     begun: HashMap<VrId, Ticket>,
+    /// Nothing more can be received.
     over: bool,
+    /// The VR with which the server ends.
+    guardian: Option<VrId>,
     /// Calls that were begun and that helpers execute.
     handed_out: HandedOut,
 }
@@ -54,6 +57,11 @@ impl Intake {
     /// Calls that were begun and that helpers of the server execute.
     pub(crate) fn handed_out(&self) -> HandedOut {
         self.0.borrow().handed_out.clone()
+    }
+
+    /// Has the server end with that VR: the results of calls that are being executed then are no longer wanted.
+    pub(crate) fn ends_with(&self, guardian: VrId) {
+        self.0.borrow_mut().guardian = Some(guardian);
     }
 
     /// Returns the next event. Blocks until there is one, at most for `patience`.
@@ -76,11 +84,11 @@ impl Intake {
         }
     }
 
-    /// Whether the call that is being executed has been cancelled, or its client is gone.
+    /// Whether the call that is being executed has been cancelled, its client is gone, or the server is to end.
     pub(crate) fn is_cancelled(&self, vr: &Vr) -> bool {
         let Ok(mut queue) = self.0.try_borrow_mut() else { return false };
         queue.take_all(vr);
-        queue.over || queue.current.as_ref().is_some_and(|current| current.cancelled)
+        queue.handed_out.is_over() || queue.current.as_ref().is_some_and(|current| current.cancelled)
     }
 
     /// Forgets a client that is gone.
@@ -127,8 +135,14 @@ impl Queue {
                             current.cancelled |= current.call.0 == down.who;
                         }
                         self.handed_out.lose(down.who);
+                        if self.guardian == Some(down.who) {
+                            self.handed_out.end();
+                        }
                     }
-                    _ => self.over = true,
+                    _ => {
+                        self.over = true;
+                        self.handed_out.end();
+                    }
                 }
                 self.arrived.push_back(Arrival::News(error));
             }

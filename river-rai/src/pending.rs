@@ -157,7 +157,7 @@ impl<R: RemoteSend> Pending<'_, R> {
                 return self.result(answer).map(Some);
             }
             match post.wait(Some(self.server), deadline) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(RecvError::Timeout { .. }) => return Ok(None),
                 Err(error) => return Err(CallError::receiving(&error, &self.function)),
             }

@@ -2,7 +2,8 @@
 //!
 //! An operation that waits for one call also files the answers to others. The core delivers a death notice once, to
 //! whichever receive comes first, so two things need care: a notice that concerns other code must be given back, and a
-//! notice that other code has received must be requested again.
+//! notice that other code has received must be requested again. A handler that makes a call waits in here while an outer
+//! call waits, too; so a wait ends after handlers have run, in order to look again at what has been filed.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -122,14 +123,22 @@ impl<'a> Open<'a> {
     }
 
     /// Waits for one reply or notice and files it. Notices the end of `server` even if nothing watches it.
-    pub(crate) fn wait(&mut self, server: Option<VrId>, deadline: Option<Instant>) -> Result<(), RecvError> {
+    ///
+    /// Returns `false` if it has filed nothing, but handlers have run: a call that a handler waits for files whatever arrives
+    /// meanwhile, and the handler may have seen notices.
+    pub(crate) fn wait(
+        &mut self,
+        server: Option<VrId>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, RecvError> {
         self.post.tell_again(self.vr);
         match wire::recv_reply(self.vr, server, deadline) {
-            Ok((ticket, outcome)) => self.with(|calls| calls.reply(ticket, outcome)),
+            Ok(Some((ticket, outcome))) => self.with(|calls| calls.reply(ticket, outcome)),
+            Ok(None) => return Ok(false),
             Err(RecvError::Down(down)) => self.down(&down),
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn down(&mut self, down: &Down) {

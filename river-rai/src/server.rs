@@ -144,15 +144,24 @@ impl VirtualResource for RaiServer {
         let pool = self.helpers.map(|size| Pool::start(vr, size, &store, intake.handed_out())).transpose()?;
         let (post, unsent) = (Post::of(vr), Unsent::default());
         let mut server = Server { vr, store: &store, post: &post, guardian, pool, unsent, stopping: false };
-        guardian.into_iter().for_each(|guardian| server.know(guardian));
+        if let Some(guardian) = guardian {
+            intake.ends_with(guardian);
+            server.know(guardian);
+        }
         while !server.is_done() {
             match intake.next(vr, server.unsent.patience()) {
                 Arrival::Request(request) => server.serve(request),
                 Arrival::Cancelled { client, ticket } => {
                     server.sent(work::answer(vr, client, Some(ticket), Err(Failure::Cancelled)));
                 }
-                Arrival::News(RecvError::Down(down)) if Some(down.who) == guardian => return Ok(()),
+                Arrival::News(RecvError::Down(down))
+                    if Some(down.who) == guardian && server.pool.is_none() =>
+                {
+                    return Ok(());
+                }
                 Arrival::News(RecvError::Down(down)) => {
+                    // Helpers may wait for an answer of this server, and have to hear that there is none.
+                    server.stopping |= Some(down.who) == guardian;
                     server.forget(down.who);
                     intake.forget(down.who);
                 }

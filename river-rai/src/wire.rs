@@ -107,19 +107,21 @@ fn request(envelope: Envelope) -> Option<Request> {
     Some(Request { client: envelope.src, order, args })
 }
 
-/// Waits for a reply to any call, or for the end of one server.
+/// Waits for a reply to any call, or for the end of one server. Returns `None` if handlers have run, which may have received the
+/// awaited reply.
 pub(crate) fn recv_reply(
     vr: &Vr,
     server: Option<VrId>,
     deadline: Option<Instant>,
-) -> Result<(Ticket, Outcome), RecvError> {
+) -> Result<Option<(Ticket, Outcome)>, RecvError> {
     let selector = Selector::on(REPLIES).lane(LANE);
     let selector = server.map_or(selector, |server| selector.awaiting(server));
-    loop {
-        if let Some(reply) = reply(&vr.receive_until(selector, deadline, |_| true)?) {
-            return Ok(reply);
+    while let Some(envelope) = vr.receive_until_handled(selector, deadline, |_| true)? {
+        if let Some(reply) = reply(&envelope) {
+            return Ok(Some(reply));
         }
     }
+    Ok(None)
 }
 
 /// Takes a reply that has arrived.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use river_core::testing::threads;
 use river_core::{Channel, Down, RecvError, Selector, VirtualResource, VrId, Why};
-use river_rai::{CallError, Completion, Completions, Rai, RaiServer};
+use river_rai::{CallError, Completion, Completions, Rai, RaiServer, current};
 use river_sfm::{Sfm, msg, pat};
 use scene::with_servers_like;
 
@@ -121,4 +121,57 @@ fn a_notice_that_concerns_somebody_else_is_given_back() {
             r.stop().unwrap();
         }
     });
+}
+
+/// Says that it has begun, and ends when nobody wants it any more.
+fn endless(guardian: VrId) {
+    current::with_vr(|vr| vr.send(guardian, msg! { tag: "begun" })).unwrap().unwrap();
+    while !current::is_cancelled() {
+        std::thread::yield_now();
+    }
+}
+
+/// Runs a client of a server whose guardian ends when so many functions have begun.
+fn with_guarded_server(
+    make: impl Fn() -> RaiServer + Sync,
+    begun: usize,
+    client: impl Fn(Rai<'_>, VrId) + Sync,
+) {
+    threads(3, |vr, index, vrs| match index {
+        0 => make().ends_with(vrs[1]).main(vr).unwrap(),
+        1 => (0..begun).for_each(|_| drop(vr.recv(pat! { tag: "begun" }).unwrap())),
+        _ => {
+            let r = Rai::connect(vr, vrs[0]);
+            client(r, vrs[1]);
+            assert!(r.wait_for_end(Duration::from_secs(60)));
+        }
+    });
+}
+
+#[test]
+fn a_function_hears_that_its_server_is_to_end_with_its_guardian() {
+    with_guarded_server(RaiServer::unrestricted, 1, |r, guardian| {
+        assert_eq!(r.call(endless, (guardian,)), Ok(()));
+    });
+}
+
+#[test]
+fn the_functions_of_a_concurrent_server_hear_that_it_is_to_end_with_its_guardian() {
+    let call_back = |guardian: VrId, server: VrId| {
+        endless(guardian);
+        current::with_vr(|vr| Rai::connect(vr, server).call(|| (), ()).unwrap_err().to_string())
+    };
+    with_guarded_server(
+        || RaiServer::unrestricted().concurrent(3),
+        3,
+        |r, guardian| {
+            let calls = r.call_async(call_back, (guardian, r.server())).unwrap();
+            let ends = r.call_async(endless, (guardian,)).unwrap();
+            r.cast(endless, (guardian,)).unwrap();
+            assert_eq!(ends.wait(), Ok(()));
+            // Nor does it wait for what the server does not do any more.
+            let refused = calls.wait().unwrap().unwrap();
+            assert!(refused.contains("told to end"), "{refused}");
+        },
+    );
 }

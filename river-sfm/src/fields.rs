@@ -10,7 +10,7 @@ use serde::{Serialize, forward_to_deserialize_any};
 use crate::decode::decode_as;
 use crate::encode::ToAttr;
 use crate::error::{GetError, SendError};
-use crate::message::{Message, TAG};
+use crate::message::{ASK, Message, TAG};
 use crate::typename::TypeName;
 use crate::value::Kind;
 use crate::wire::Attr;
@@ -302,9 +302,10 @@ impl<'de> Deserializer<'de> for Record<'de> {
     fn is_human_readable(&self) -> bool {
         false
     }
-    /// All attributes, for maps and for structs with `#[serde(flatten)]`.
+    /// All attributes but those that the system sets, for maps and for structs with `#[serde(flatten)]`.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
-        visitor.visit_map(Attributes { rest: self.0.attrs(), next: None })
+        let of_sender = self.0.attrs().filter(|attr| attr.name() != ASK);
+        visitor.visit_map(Attributes { rest: of_sender, next: None })
     }
     fn deserialize_struct<V: Visitor<'de>>(
         self,

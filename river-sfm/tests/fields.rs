@@ -87,6 +87,33 @@ fn a_map_is_a_message_of_its_entries() {
 }
 
 #[test]
+fn a_question_is_read_as_a_map_or_as_a_struct_that_takes_the_rest() {
+    #[derive(Deserialize)]
+    struct Question {
+        n: u32,
+        #[serde(flatten)]
+        rest: BTreeMap<String, u32>,
+    }
+    threads(2, |vr, index, ids| -> river_core::Result {
+        if index == 0 {
+            vr.ask(ids[1], msg! { n: 1, m: 2 })?;
+            return Ok(());
+        }
+        let question = vr.recv(pat! {})?;
+        // Before anything is asserted: who asked waits for it.
+        vr.reply(&question, msg! {})?;
+        let all: BTreeMap<String, u32> = question.fields()?;
+        assert_eq!(all, BTreeMap::from([("n".into(), 1), ("m".into(), 2)]));
+        let Question { n, rest } = question.fields()?;
+        assert_eq!((n, rest), (1, BTreeMap::from([("m".into(), 2)])));
+        Ok(())
+    })
+    .into_iter()
+    .collect::<river_core::Result<Vec<()>>>()
+    .unwrap();
+}
+
+#[test]
 fn what_is_wrong_with_a_field_is_said_with_its_name() {
     let m = Message::of_fields(&work()).unwrap();
     let error = m.clone().without("name").fields::<Work>().unwrap_err();

@@ -281,6 +281,8 @@ fn accept<'a, I, R>(
             };
             ready.push_back((open.items.start, Err(error)));
         }
+        // It was broken off, as its server is to end; no call that this farm has cancelled gets here.
+        Ok(reply) if per_item && reply.len() as u64 != open.items.end - open.items.start => farm.again(open),
         Ok(reply) => {
             let failed = reply.iter().any(Result::is_err);
             // Failed items are decoded only for a retry: each is sent alone from then on.

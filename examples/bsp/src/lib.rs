@@ -62,12 +62,16 @@ where
     let code = code_ptr::<Function<A, R>, F>(f);
     let processes = vr.deploy(vms, |pid| Process { pid, code })?;
     vr.multicast(processes.ids(), msg! { tag: "bsp start", ids: processes.ids(), args: args })?;
-    let (mut results, mut failure) = (Vec::new(), None);
+    let (mut results, mut failure, mut others) = (Vec::new(), None, Vec::new());
     for id in processes.iter() {
         // Even after a failure, so that no notice of this computation is left for the next one.
         loop {
             match vr.recv(pat! { src: id, tag: "bsp end" }) {
                 Ok(end) => results.push(end.get("result")?),
+                Err(RecvError::Down(down)) if !processes.ids().contains(&down.who) => {
+                    others.push(down.who);
+                    continue;
+                }
                 Err(RecvError::Down(down)) if down.who != id => {
                     failure.get_or_insert(RecvError::Down(down));
                     continue;
@@ -77,6 +81,8 @@ where
             break;
         }
     }
+    // That is news for whoever receives next.
+    others.into_iter().for_each(|who| vr.watch(who));
     failure.map_or(Ok(results), |error| Err(error.into()))
 }
 

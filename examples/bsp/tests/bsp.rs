@@ -2,7 +2,7 @@
 
 use bsp::Bsp;
 use river_core::testing::for_each_topology;
-use river_core::{Result, VmInfo, Vr};
+use river_core::{Channel, RecvError, Result, Selector, VmInfo, Vr};
 
 fn everywhere(places: usize, body: impl Fn(&Vr, &[VmInfo]) -> Result) {
     for_each_topology(|name, make_vms| {
@@ -96,6 +96,21 @@ fn a_computation_gives_what_it_gives_alone() {
             alone = step(&alone, alone[0], alone[cells - 1]);
         }
         assert_eq!(bsp::spmd(vr, vms, heat, (cells, steps))?.concat(), alone);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_end_of_somebody_else_is_news_for_after_the_computation() {
+    everywhere(2, |vr, vms| {
+        let gone = vr.spawn("somebody else", |_| Ok(()))?;
+        vr.watch(gone);
+        let news = || vr.receive(Selector::on(Channel::named("never"))).unwrap_err();
+        assert!(matches!(news(), RecvError::Down(down) if down.who == gone));
+        // Whoever receives next is told once more.
+        vr.watch(gone);
+        assert_eq!(bsp::spmd(vr, vms, ring, 3)?.len(), 2);
+        assert!(matches!(news(), RecvError::Down(down) if down.who == gone));
         Ok(())
     });
 }

@@ -54,18 +54,12 @@ pub struct Space<'v> {
 }
 
 impl<'v> Space<'v> {
-    /// Makes a new space on a leased VM.
-    ///
-    /// # Errors
-    /// As [`Vr::deploy`].
+    /// Makes a new space on a leased VM. Errors as [`Vr::deploy`].
     pub fn create(vr: &'v Vr, vm: &VmInfo) -> Result<Self> {
         Ok(Self::join(vr, vr.deploy(from_ref(vm), |_| Keeper)?[0]))
     }
 
-    /// Returns the space of that name on a leased VM, created by the first caller.
-    ///
-    /// # Errors
-    /// As [`Vr::service`].
+    /// Returns the space of that name on a leased VM, created by the first caller. Errors are those of [`Vr::service`].
     pub fn named(vr: &'v Vr, vm: &VmInfo, name: &str) -> Result<Self> {
         Ok(Self::join(vr, vr.service(vm, &format!("linda {name}"), || Keeper)?))
     }
@@ -82,10 +76,8 @@ impl<'v> Space<'v> {
         self.id
     }
 
-    /// Puts a tuple into the space, without waiting for anything to take it.
-    ///
-    /// # Errors
-    /// If the space is gone, or a value cannot be encoded. The attribute `linda` is reserved.
+    /// Puts a tuple into the space, without waiting for anything to take it. It is an error if the space is gone, or if a value
+    /// cannot be encoded. The attribute `linda` is reserved.
     pub fn out(&self, tuple: Message) -> Result {
         if tuple.has(LINDA) {
             return Err(VrError::msg("a tuple cannot have an attribute `linda`, which is the model's own"));
@@ -93,10 +85,8 @@ impl<'v> Space<'v> {
         Ok(self.vr.send(self.id, tuple)?)
     }
 
-    /// Takes a tuple that matches, waiting for one if necessary: Linda's `in`, which is a keyword of Rust.
-    ///
-    /// # Errors
-    /// If the space is gone, or the pattern contains code, which cannot be sent.
+    /// Takes a tuple that matches, waiting for one if necessary: Linda's `in`, which is a keyword of Rust. It is an error if the
+    /// space is gone, if another VR ends whose end this one is told, or if the pattern contains code, which cannot be sent.
     pub fn in_<'p>(&self, pattern: impl Borrow<Pattern<'p>>) -> Result<Message> {
         self.ask(pattern.borrow(), true, true)
     }
@@ -117,10 +107,8 @@ impl<'v> Space<'v> {
     }
 
     /// Starts an active tuple on a leased VM: a process that calls `f` with the space and the arguments, and puts the
-    /// result into the space. `f` must be a function or a closure that captures nothing.
-    ///
-    /// # Errors
-    /// As [`Vr::deploy`]. If `f` fails, this VR is told as of the end of any VR that it has deployed.
+    /// result into the space. `f` must be a function or a closure that captures nothing. Errors are those of [`Vr::deploy`]; if
+    /// `f` fails, this VR is told as of the end of any VR that it has deployed.
     pub fn eval<A, F>(&self, vm: &VmInfo, f: F, args: A) -> Result<VrId>
     where
         A: Serialize + DeserializeOwned + 'static,
@@ -133,8 +121,13 @@ impl<'v> Space<'v> {
     }
 
     fn ask(&self, pattern: &Pattern<'_>, take: bool, wait: bool) -> Result<Message> {
-        let question = msg! { linda: (take, wait), template: pattern.template()? };
-        Ok(self.vr.ask(self.id, question)?)
+        let number = self.vr.fresh_number();
+        let question = msg! { linda: (take, wait, number), template: pattern.template()? };
+        self.vr.ask(self.id, question).map_err(|error| {
+            // If it is somebody else who is gone, the space has the request, or has answered it with a tuple that comes too late.
+            let _ = self.vr.send(self.id, msg! { linda: number });
+            error.into()
+        })
     }
 }
 
@@ -147,15 +140,13 @@ impl VirtualResource for Keeper {
         let mut tuples = Tuples::default();
         loop {
             let given = match vr.recv(pat! {}) {
+                Ok(m) if m.get::<u64>(LINDA).is_ok() => tuples.withdraw(m.src(), m.get(LINDA).ok()),
                 Ok(m) if m.has(LINDA) => {
                     vr.watch(m.src());
                     Request::read(m).map(|request| tuples.ask(request)).unwrap_or_default()
                 }
                 Ok(tuple) => tuples.out(tuple),
-                Err(RecvError::Down(down)) => {
-                    tuples.forget(down.who);
-                    continue;
-                }
+                Err(RecvError::Down(down)) => tuples.withdraw(down.who, None),
                 Err(RecvError::Stopped) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };

@@ -122,6 +122,8 @@ fn the_dead_take_nothing_and_their_end_is_told() {
         // A tuple that the initiator waited for is not given to that old request.
         space.out(msg! { tag: "after" })?;
         assert!(space.inp(pat! { tag: "after" })?.is_some());
+        space.out(msg! { tag: "never" })?;
+        assert!(space.inp(pat! { tag: "never" })?.is_some());
         Ok(())
     });
 }

@@ -5,4 +5,5 @@ mod mapreduce;
 mod mpi;
 mod scene;
 mod services;
+mod trickle;
 mod wfreq;

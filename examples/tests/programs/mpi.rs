@@ -42,6 +42,13 @@ fn heat_does_not_depend_on_the_number_of_ranks() {
 }
 
 #[test]
+fn heat_refuses_more_blocks_than_there_are_points() {
+    let output = Scene::new().example("mpi_heat", ["-n", "3", "--size", "1"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("use fewer ranks"), "{output:?}");
+}
+
+#[test]
 fn cg_is_verified_and_prints_one_object() {
     let scene = Scene::new();
     for args in [&["--ranks", "2"][..], &["--serial"], &["--ranks", "3", "--processes"]] {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Vr;
 use super::queue::ONLY_LOOKS;
+use super::receive::Handled;
 use crate::envelope::Envelope;
 use crate::error::RecvError;
 use crate::mailbox::{PostId, Selector};
@@ -81,7 +82,8 @@ impl Posted<'_> {
         if !self.vr.mailbox.try_borrow().map_err(|_| RecvError::Reentrant)?.has_posted(self.id) {
             return Err(RecvError::HandedOut);
         }
-        let found = self.vr.wait_for(self.selector, deadline.into(), None, || self.attempt())?;
+        let found =
+            self.vr.wait_for(self.selector, deadline.into(), Handled::GoesOn, None, || self.attempt())?;
         // Without a taker, nothing else ends the wait.
         found.ok_or(RecvError::Stopped)
     }

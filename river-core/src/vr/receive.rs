@@ -10,6 +10,13 @@ use crate::inbox::{Limit, Pump, Taker};
 use crate::mailbox::{Found, Mailbox, Selector, Swap};
 use crate::state::{Blocked, Call};
 
+/// What a wait does after handlers have run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handled {
+    GoesOn,
+    Ends,
+}
+
 impl Vr {
     /// Takes the earliest envelope that the selector admits, waiting for it if necessary.
     ///
@@ -123,9 +130,50 @@ impl Vr {
     ) -> Result<Envelope, RecvError> {
         self.enter(|| Call::Receive(selector))?;
         let attempt = || self.attempt(selector, &mut accept);
-        let found = self.wait_for(selector, deadline.into(), None, attempt)?;
+        let found = self.wait_for(selector, deadline.into(), Handled::GoesOn, None, attempt)?;
         // Without a taker, nothing else ends the wait.
         found.ok_or(RecvError::Stopped)
+    }
+
+    /// Like [`receive_until`](Self::receive_until), but returns `None` if [handlers](Self::handle) have run and nothing was found
+    /// after that. For layers that file what they receive: a handler may have received and filed the very envelope that this
+    /// waits for, so that no other would come.
+    ///
+    /// ```
+    /// # use std::cell::Cell;
+    /// # use std::rc::Rc;
+    /// # use river_core::{Channel, Selector};
+    /// # const PING: Channel = Channel::named("ping");
+    /// # const WORK: Channel = Channel::named("work");
+    /// # river_core::testing::threads(1, |vr, _, _| {
+    /// let filed = Rc::new(Cell::new(0));
+    /// let files = filed.clone();
+    /// let handler = vr.handle(Selector::on(PING), |_| true, move |vr, _| {
+    ///     let work = vr.receive(Selector::on(WORK)).unwrap();
+    ///     files.set(files.get() + work.payload.len());
+    /// });
+    /// vr.send_bytes(vr.id(), PING, 0, vec![]).unwrap();
+    /// vr.send_bytes(vr.id(), WORK, 0, vec![1, 2]).unwrap();
+    /// while filed.get() == 0 {
+    ///     if let Some(work) = vr.receive_until_handled(Selector::on(WORK).lane(0), None, |_| false).unwrap() {
+    ///         filed.set(work.payload.len());
+    ///     }
+    /// }
+    /// # drop(handler);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// As [`receive_until`](Self::receive_until).
+    pub fn receive_until_handled(
+        &self,
+        selector: Selector,
+        deadline: Option<Instant>,
+        mut accept: impl FnMut(&Envelope) -> bool,
+    ) -> Result<Option<Envelope>, RecvError> {
+        self.enter(|| Call::Receive(selector))?;
+        let attempt = || self.attempt(selector, &mut accept);
+        self.wait_for(selector, deadline.into(), Handled::Ends, None, attempt)
     }
 
     /// Waits up to `patience` for an envelope that the selector admits; if that is zero it checks once, as
@@ -166,17 +214,19 @@ impl Vr {
         };
         let mut taker = Taker::new(&mut offer);
         let attempt = || self.attempt(selector, &mut |_| true);
-        let found = self.wait_for(selector, Limit::For(patience), shown.then_some(&mut taker), attempt);
+        let taker = shown.then_some(&mut taker);
+        let found = self.wait_for(selector, Limit::For(patience), Handled::GoesOn, taker, attempt);
         self.trace_noted(noted);
         found
     }
 
     /// Calls `attempt` until it finds an envelope, waiting for arrivals in between. Returns `None` if the taker has taken
-    /// one.
+    /// one, or if handlers have run and that ends the wait.
     pub(super) fn wait_for(
         &self,
         selector: Selector,
         mut limit: Limit,
+        handled: Handled,
         mut taker: Option<&mut Taker<'_>>,
         mut attempt: impl FnMut() -> Result<(Option<Envelope>, bool), RecvError>,
     ) -> Result<Option<Envelope>, RecvError> {
@@ -189,8 +239,10 @@ impl Vr {
             if found.is_some() {
                 return Ok(found);
             }
+            let ends = served && handled == Handled::Ends;
             match self.recorded_wait()? {
                 Blocked::Live => {}
+                Blocked::Again if ends => return Ok(None),
                 Blocked::Again => continue,
                 Blocked::TimedOut(waited) => {
                     let queued = self.mailbox.borrow().len();
@@ -199,6 +251,7 @@ impl Vr {
             }
             if let Some(src) = selector.awaited()
                 && !watched
+                && !ends
                 && src != self.id
             {
                 // From now on, the end of the only VR that could answer ends the wait.
@@ -228,6 +281,9 @@ impl Vr {
                 && (served || !self.handlers.is_empty())
             {
                 journal.recorder.again();
+            }
+            if ends {
+                return Ok(None);
             }
         }
     }

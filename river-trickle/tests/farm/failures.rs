@@ -2,10 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use river_trickle::{Chunk, TrickleError, current, join};
+use river_core::testing::threads;
+use river_core::{Channel, Selector, VirtualResource, Vr, VrId};
+use river_rai::RaiServer;
+use river_trickle::{Chunk, TrickleError, Vms, current, join};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::scene::with_vms;
@@ -276,5 +279,37 @@ fn a_farm_that_is_dropped_leaves_its_vms_free() {
         drop(farm);
         assert_eq!(join(vms.fork(foo, (1,)).unwrap()), Ok(vec![11, 11]));
         assert!(DONE.load(Ordering::SeqCst) < 30_000);
+    });
+}
+
+/// The server of a VM is to end, as its guardian is gone, while a function runs there on the first of three items.
+#[test]
+fn a_chunk_that_was_broken_off_is_done_again() {
+    const END: Channel = Channel::named("end");
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    let work = |(guarded, guardian, x): (VrId, VrId, u64)| {
+        let here = current::with_vr(Vr::id);
+        if here == Some(guarded) && FIRST.swap(false, Ordering::SeqCst) {
+            current::with_vr(|vr| vr.send_bytes(guardian, END, 0, vec![])).unwrap().unwrap();
+            // Longer than a chunk goes on without a look whether it still is wanted.
+            let start = Instant::now();
+            while !current::is_cancelled() || start.elapsed() < Duration::from_millis(5) {
+                std::thread::yield_now();
+            }
+        }
+        2 * x
+    };
+    threads(4, |vr, index, vrs| match index {
+        0 => {
+            let vms = Vms::attach(vr, [("a".into(), vrs[2]), ("b".into(), vrs[3])]);
+            let results = vms.forkwork(work, (0..6).map(|x| (vrs[2], vrs[1], x)), 3);
+            // They end, whatever has happened.
+            drop(vr.send_bytes(vrs[1], END, 0, vec![]));
+            drop(vms[1].rai().stop());
+            assert_eq!(results, Ok(vec![0, 2, 4, 6, 8, 10]));
+        }
+        1 => drop(vr.receive(Selector::on(END)).unwrap()),
+        2 => RaiServer::unrestricted().ends_with(vrs[1]).main(vr).unwrap(),
+        _ => RaiServer::unrestricted().main(vr).unwrap(),
     });
 }

@@ -3,6 +3,7 @@
 
 mod failures;
 mod folds;
+mod handlers;
 #[path = "../scene/mod.rs"]
 mod scene;
 

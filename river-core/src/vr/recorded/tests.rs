@@ -74,6 +74,41 @@ fn what_comes_after_a_handler_has_run_is_replayed_after_it() {
     assert_eq!(recorded(id, record, body(false)).0, 2);
 }
 
+/// A handler takes what its VR waits for.
+#[test]
+fn a_wait_that_ends_after_a_handler_has_run_is_replayed() {
+    let id = VrId::fresh();
+    let body = |live: bool| {
+        move |vr: &Vr, inbox: &Arc<Inbox>| {
+            let taken = Rc::new(Cell::new(0));
+            let takes = taken.clone();
+            let action = move |vr: &Vr, _| {
+                let work = vr.receive(Selector::on(WORK)).unwrap();
+                takes.set(work.payload.head()[0]);
+            };
+            let handler = vr.handle(Selector::on(PING), |_| true, action);
+            if live {
+                for (seq, channel) in [(0, PING), (1, WORK)] {
+                    let envelope =
+                        Envelope { src: id, dst: id, seq, channel, lane: 0, payload: vec![7].into() };
+                    inbox.push(Event::Envelope(envelope)).unwrap();
+                }
+            }
+            let wanted = |envelope: &Envelope| envelope.channel == WORK && envelope.lane == 1;
+            assert!(vr.receive_until_handled(Selector::on(WORK), None, wanted).unwrap().is_none());
+            drop(handler);
+            // What is recorded behind it is found there.
+            vr.send_bytes(id, PING, 0, vec![]).unwrap();
+            assert!(vr.receive(Selector::on(PING)).unwrap().payload.is_empty());
+            taken.get()
+        }
+    };
+    let (taken, record) = recorded(id, Record::new(Base::new(id, Bytes::new())), body(true));
+    assert_eq!(taken, 7);
+    let record = postcard::from_bytes(&postcard::to_stdvec(&record).unwrap()).unwrap();
+    assert_eq!(recorded(id, record, body(false)).0, 7);
+}
+
 /// The record ends within a checkpoint.
 #[test]
 fn who_is_restored_from_a_checkpoint_is_told_so_and_who_takes_over_takes_another() {
