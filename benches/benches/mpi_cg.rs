@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p river-benches --bench mpi_cg
-//! cargo bench -p river-benches --bench mpi_cg -- --npb NPB3.4.3/NPB3.4-MPI --class A --ranks 2
+//! cargo bench -p river-benches --bench mpi_cg -- --npb "$PWD/NPB3.4.3/NPB3.4-MPI" --class A --ranks 2
 //! ```
 //!
 //! How to get NPB is described in `benches/peers/README.md`. It is built in a temporary copy, with each MPI that is
