@@ -10,7 +10,7 @@ use river_mpi::{
     ANY_TAG, Communicator, Comparison, ErrorClass, ErrorHandler, Keyval, MpiError, PROC_NULL, Peer, run_on,
 };
 
-/// Everybody sends its rank to everybody, and hears the right ones: the communicator works, and apart from others.
+/// All ranks exchange their ranks: the communicator works, and is separate from others.
 fn everybody_talks(comm: &Communicator<'_>) -> river_mpi::Result {
     let peers = if comm.is_inter() { comm.remote_size() } else { comm.size() };
     for peer in 0..peers {
@@ -43,7 +43,7 @@ fn splits_are_ordered_by_key_and_then_by_rank() {
     for p in 1..=9 {
         world(p, |world| {
             let rank = world.rank();
-            // Every third stays out; the others are reversed.
+            // Every third rank stays out; the others are in reverse order.
             let color = (rank % 3 < 2).then_some(rank % 3);
             let part = world.split(color, -(rank as i64))?;
             assert_eq!(part.is_some(), color.is_some());
@@ -96,9 +96,9 @@ fn two_groups_talk_to_each_other_and_become_one() {
             let expected = if low { first + world.rank() } else { world.rank() - p.div_ceil(3) };
             assert_eq!(reversed.rank(), expected);
             everybody_talks(&reversed)?;
-            // If both say the same, all know an order nevertheless.
+            // If both groups say the same, all ranks still agree on an order.
             assert_eq!(inter.merge(true)?.rank(), world.rank());
-            // It is as good as before.
+            // The intercommunicator still works.
             inter.barrier()?;
             let dup = inter.dup()?;
             let theirs = inter.allgather_values(&world.rank())?;
@@ -138,7 +138,7 @@ fn attributes_are_copied_and_deleted_as_their_keys_say() {
     });
 }
 
-/// What fails leaves everything as it was, and every attribute is deleted once.
+/// A call that fails leaves everything as it was, and every attribute is deleted once.
 #[test]
 fn functions_of_attributes_may_fail() {
     world(2, |world| {
@@ -202,7 +202,7 @@ fn grids_know_their_neighbours() {
     });
 }
 
-/// Ranks are reordered by the process that they run in, and the maps say beforehand how.
+/// Ranks are reordered by the process that they run in, and the map functions return the new order beforehand.
 #[test]
 fn maps_say_what_rank_one_gets_in_a_topology() {
     for_each_topology(|_, make_vms| {

@@ -1,4 +1,4 @@
-//! Messages that datatypes describe, and serde values.
+//! Messages described by datatypes, and serde values.
 
 use river_mpi::testing::world;
 use river_mpi::{Datatype, ErrorClass, ErrorHandler, PROC_NULL};
@@ -15,7 +15,7 @@ fn a_matrix_is_transposed_by_its_datatype() {
             let is_transposed = |other: &[f64]| (0..n * n).all(|i| other[i] == matrix[i % n * n + i / n]);
             if world.rank() == 0 {
                 world.send_as(&matrix, 1, &transposed, 1, 0)?;
-                // The same by the receiver's datatype.
+                // The same, using the receiver's datatype.
                 world.send(&matrix, 1, 1)?;
                 world.isend_as(&matrix, 1, &transposed, 1, 2)?.wait()?;
                 world.ssend_as(&matrix, 1, &transposed, 1, 3)?;
@@ -27,7 +27,7 @@ fn a_matrix_is_transposed_by_its_datatype() {
                 let status = world.recv_as(&mut received, 1, &transposed, 0, 1)?;
                 assert_eq!(transposed.count_in(status.bytes()), Some(1));
                 assert!(is_transposed(&received));
-                // Twice transposed it is as it was.
+                // Transposed twice, it is as it was.
                 received.fill(0.0);
                 world.irecv_as(&mut received, 1, &transposed, 0, 2)?.wait()?;
                 assert_eq!(received, matrix);
@@ -121,7 +121,7 @@ fn values_of_any_type() {
     });
 }
 
-/// What is received goes to each byte once (MPI 1.3, section 3.12.5), here and in collective operations.
+/// A receive writes each byte at most once (MPI 1.3, section 3.12.5), here and in collective operations.
 #[test]
 fn what_would_go_to_one_byte_twice_is_not_received() {
     world(3, |world| {
@@ -131,13 +131,13 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         let mut buffer = [0; 12];
         let error = world.irecv_as(&mut buffer, 1, &staircase, PROC_NULL, 0).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Type, "{error}");
-        // To send it is no error, nor to receive what it is made of.
+        // Sending with this type is no error, nor is receiving the elements that it is made of.
         if world.rank() == 0 {
             world.send_as(&[1, 2, 3], 1, &staircase, 1, 0)?;
         } else if world.rank() == 1 {
             assert_eq!(world.recv::<i32>(0, 0)?.0, [1, 2, 2, 3]);
         }
-        // Who sends and receives in one call has sent nothing when it is refused.
+        // A combined send and receive has sent nothing if it is refused.
         let me = world.rank();
         let error = world.sendrecv_replace_as(&mut buffer, (1, &staircase), me, 3, me, 3).unwrap_err();
         assert_eq!((error.class(), world.iprobe(me, 3)?), (ErrorClass::Type, None));
@@ -147,7 +147,7 @@ fn what_would_go_to_one_byte_twice_is_not_received() {
         let twice = [0..1, 0..1, 1..2];
         let ours = world.allgatherv_as(&[1], (1, &int.commit()), &mut buffer, (&twice, &int.commit()));
         assert_eq!(ours.unwrap_err().class(), ErrorClass::Type);
-        // Columns lie between one another.
+        // The columns are interleaved.
         let column = int.vector(4, 1, 3).with_bounds(0, 4).commit();
         let mine = [world.rank() as i32; 4];
         world.allgather_as(&mine, (4, &int.commit()), &mut buffer, (1, &column))?;

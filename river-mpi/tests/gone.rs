@@ -1,4 +1,4 @@
-//! Ranks whose peers are gone: who asks again and again hears of it as who waits does, and what concerns others goes on.
+//! Ranks whose peers are gone: a rank that polls is told so just like one that waits, and operations with other ranks go on.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use river_mpi::{
     test_all, test_any, test_some,
 };
 
-/// Asks until there is an error.
+/// Polls until there is an error.
 fn poll_error<T>(mut ask: impl FnMut() -> Result<Option<T>>) -> MpiError {
     let start = Instant::now();
     loop {
@@ -27,7 +27,7 @@ fn poll<T>(ask: impl FnMut() -> Result<Option<T>>) -> ErrorClass {
     poll_error(ask).class()
 }
 
-/// One way to ask, which no other has told of the death before.
+/// One way to poll, in a rank that has not been told of the death in any other way.
 fn asks(world: &Communicator<'_>, way: usize) -> Result<ErrorClass> {
     let mut bytes = [0_u8];
     Ok(match way {
@@ -89,7 +89,7 @@ fn who_waits_hears_of_a_death_that_the_program_was_told_of() {
         if world.rank() == 0 {
             let mut byte = [0_u8];
             let mut request = world.irecv_into(&mut byte, 1, 0)?;
-            // From now on this rank is told of the other's end.
+            // From now on, this rank is notified of the other's end.
             assert!(request.test()?.is_none());
             world.send(&[0_u8], 1, 0)?;
             assert!(world.vr().receive(Selector::on(Channel::named("test.own"))).is_err());
@@ -116,7 +116,7 @@ fn errors_say_what_was_waited_for() {
                 text(poll_error(|| barrier.test())),
                 text(world.probe(1, 3).unwrap_err()),
                 text(world.send(&[0_u8; 100_000], 1, 4).unwrap_err()),
-                // Within a process a short message leaves, whoever is there.
+                // Within a process, a short message leaves even if the receiver is gone.
                 world.send(&[0_u8], 1, 5).map_or_else(text, |()| String::new()),
             ])
         };
@@ -138,7 +138,7 @@ fn errors_say_what_was_waited_for() {
     });
 }
 
-/// A rank that has ended well has no message, that is all.
+/// That a rank has ended well only means that it has no message.
 #[test]
 fn who_looks_for_messages_hears_of_a_failure() {
     for_each_topology(|_, make_vms| {
@@ -158,7 +158,7 @@ fn who_looks_for_messages_hears_of_a_failure() {
     });
     world(2, |world| {
         if world.rank() == 0 {
-            // The other one is gone when its last message has come.
+            // The other rank is gone when its last message has arrived.
             world.recv::<u8>(1, 0)?;
             world.set_error_handler(ErrorHandler::Return);
             assert!(world.irecv::<u8>(1, 0)?.wait().is_err());
@@ -196,7 +196,7 @@ fn what_is_there_comes_before_what_will_never_come() {
     .for_each(|end| end.unwrap());
 }
 
-/// What it sends to one that is gone is lost; what it sends to others is not.
+/// What a rank sends to one that is gone is lost; what it sends to others is not.
 #[test]
 fn what_was_sent_to_others_comes_though_one_receiver_is_gone() {
     const LONG: usize = 300_000;
@@ -224,7 +224,7 @@ fn what_was_sent_to_others_comes_though_one_receiver_is_gone() {
                 }
                 1 => drop(world.recv::<u8>(0, 1)?),
                 _ => {
-                    // Later than rank 0 has found out about rank 1.
+                    // Received only after rank 1 is known to be gone.
                     assert_eq!(
                         poll_some(world.irecv_into(&mut [0_u8], 1, 5)?, |requests| {
                             Ok(test_any(requests)?.map(drop))
@@ -276,7 +276,7 @@ fn two_groups_are_revoked_together_and_agree() {
     assert_eq!(ends.unwrap(), [Ok(1), Ok(1), Ok(1), Ok(1)]);
 }
 
-/// What a failed job has left in its processes is nothing to the next one.
+/// What a failed job leaves behind in its processes does not affect the next one.
 #[test]
 fn a_job_runs_after_one_that_failed_half_way() {
     for_each_topology(|_, make_vms| {

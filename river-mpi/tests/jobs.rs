@@ -11,7 +11,7 @@ use river_mpi::{
     wait_any,
 };
 
-/// A ring through all ranks, by messages that are sent at once and by such that are offered.
+/// A ring through all ranks, by eager and by rendezvous messages.
 fn ring(world: &Communicator<'_>) -> river_core::Result<usize> {
     let (rank, p) = (world.rank(), world.size());
     for size in [1, 1000, 200_000] {
@@ -38,8 +38,8 @@ fn ranks_run_on_every_topology() {
     });
 }
 
-/// Messages of all sizes around the limits of what is one record of a ring, one piece, or sent at once: expected and
-/// not, to be received in one order and in another, one by one and together.
+/// Messages of all sizes around the limits of a record of a ring, of a piece and of the eager protocol: expected and
+/// unexpected, received in order and in another order, one by one and together.
 fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
     const SIZES: [usize; 14] =
         [0, 1, 16, 17, 1000, 16_384, 32_000, 32_808, 32_809, 40_000, 65_536, 100_000, 131_072, 1_000_003];
@@ -49,7 +49,7 @@ fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
     };
     let tag = |number: usize| i32::try_from(number).unwrap_or(0);
     for reversed in [false, true] {
-        // Posted before they are sent, for they are sent after the others' barrier.
+        // Posted before the messages are sent, as the other rank sends them after its barrier.
         let mut memory: Vec<Vec<u8>> = SIZES.iter().map(|&size| vec![0; size]).collect();
         let mut requests = Vec::new();
         for (number, buffer) in memory.iter_mut().enumerate() {
@@ -67,7 +67,7 @@ fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
             assert_eq!(statuses[number].bytes(), SIZES[number]);
             assert!(memory[number] == data(other, number), "message {number}");
         }
-        // Unexpected ones; of the long ones no more than an offer.
+        // Unexpected messages; of the long ones, no more than the offer has arrived.
         let sent = order.iter().map(|&number| world.isend(&data(world.rank(), number), other, tag(number)));
         let mut sent = sent.collect::<Result<Vec<_>, _>>()?;
         world.barrier()?;
@@ -77,7 +77,7 @@ fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
             assert!(*buffer == data(other, number), "message {number}");
         }
         wait_all(&mut sent)?;
-        // One that waits for each, with others posted that it must not take from.
+        // A blocking receive for each, while another receive is posted that it must not take from.
         for number in 0..SIZES.len() {
             let later = world.irecv::<u8>(other, 99)?;
             if world.rank() == 0 {
@@ -91,7 +91,7 @@ fn every_way_in(world: &Communicator<'_>) -> river_core::Result {
             assert_eq!(later.wait()?.0, [7]);
         }
     }
-    // Too long for where they go: nothing is written, and the next one is not touched by it.
+    // Too long for their buffers: nothing is written, and the next message is not affected.
     world.set_error_handler(ErrorHandler::Return);
     for size in [8, 20_000, 300_000] {
         let (mut short, mut next) = (vec![1_u8; size - 1], [0_u8; 4]);
@@ -116,7 +116,7 @@ fn messages_of_every_size_come_in_every_way() {
     });
 }
 
-/// What a request borrows, while its owner is in another operation when it is wanted, waits for it, asks again and again, or has
+/// A slice that a request borrows is wanted while its owner is in another operation, waits for the request, polls it, or has
 /// dropped it.
 fn lent_slices(world: &Communicator<'_>) -> river_core::Result {
     let (me, other) = (world.rank(), 1 - world.rank());
@@ -160,7 +160,7 @@ fn lent_slices(world: &Communicator<'_>) -> river_core::Result {
                     true
                 }
                 _ => {
-                    // Whether that comes too late depends on what the other one is at.
+                    // Whether this is too late depends on what the other rank is doing.
                     let mut received = world.irecv_into(&mut theirs, other, 0)?;
                     sent.cancel()?;
                     let is_cancelled = sent.wait()?.is_cancelled();
@@ -186,7 +186,7 @@ fn what_is_lent_arrives_whatever_its_owner_does() {
     });
 }
 
-/// A rank that leaves its last operation for long has done what it could for others.
+/// Before a rank leaves its last operation for a long time, it has done what it could for others.
 fn wanted_before_leaving(world: &Communicator<'_>, round: u64) -> river_core::Result {
     const LEN: usize = 300_000;
     if world.rank() == 0 {
@@ -212,7 +212,7 @@ fn wanted_before_leaving(world: &Communicator<'_>, round: u64) -> river_core::Re
         while begun.elapsed() < Duration::from_micros(30 * round) {
             std::hint::spin_loop();
         }
-        // Most of the time both are there by now: that the message is wanted, and what is waited for.
+        // Usually both have arrived by now: the request for the data, and the message that is waited for.
         answer.wait()?;
         wait_for(&received);
         sent.wait()?;
@@ -221,7 +221,7 @@ fn wanted_before_leaving(world: &Communicator<'_>, round: u64) -> river_core::Re
         let mut theirs = vec![0_u8; LEN];
         world.probe(0, 1)?;
         let received = world.irecv_into(&mut theirs, 0, 1)?;
-        // It comes after the word that the message is wanted.
+        // It arrives after the request for the data.
         world.send(&[1_u8], 0, 2)?;
         std::fs::write(asked, [])?;
         received.wait()?;
@@ -240,7 +240,7 @@ fn what_is_wanted_is_sent_before_its_owner_leaves() {
     });
 }
 
-/// Collective operations on vectors that another process reads where they are, or in parts, and on one buffer.
+/// Collective operations on vectors that another process reads in place or in parts, and in-place operations.
 fn long_vectors(world: &Communicator<'_>) -> river_core::Result {
     let (rank, p) = (world.rank() as u64, world.size());
     for len in [2047, 2048, 4097, 32_768, 100_003] {
@@ -302,7 +302,7 @@ fn the_error_of_a_rank_ends_the_job() {
                 if world.rank() == 1 {
                     return Err(VrError::msg("no input"));
                 }
-                // The others wait for what will never come.
+                // The others wait for a message that will never come.
                 world.recv::<u8>(1, 0)?;
                 Ok(())
             })?;
@@ -376,7 +376,7 @@ fn a_deadlock_is_found_and_explained() {
             let end: Result<Vec<()>, _> = run_on(vr, &vms, |world| {
                 let next = (world.rank() + 1) % 3;
                 if world.rank() == 0 {
-                    // Longer than what is sent at once: it waits for its receive.
+                    // Too long to be sent eagerly: the send waits for its receive.
                     world.send(&vec![0_u8; 1_000_000], next, 5)?;
                 }
                 world.recv::<u8>(next, 7)?;
@@ -399,7 +399,7 @@ fn a_deadlock_is_found_and_explained() {
 fn who_waits_long_for_a_slow_rank_is_in_no_deadlock() {
     let results = try_world(2, |world| {
         if world.rank() == 0 {
-            // Longer than the patience of those that wait; the time itself is what is tested.
+            // Longer than the patience of the ranks that wait; the time itself is what is tested.
             std::thread::sleep(Duration::from_millis(1500));
             world.send(&[1], 1, 0)?;
             world.recv::<i32>(1, 0)?;
@@ -413,14 +413,14 @@ fn who_waits_long_for_a_slow_rank_is_in_no_deadlock() {
     assert_eq!(results.unwrap(), [0, 1]);
 }
 
-/// The ranks that are left shrink the world and go on.
+/// The surviving ranks shrink the world and go on.
 fn survive(world: &Communicator<'_>) -> river_core::Result<usize> {
     world.set_error_handler(ErrorHandler::Return);
     if world.rank() == 1 {
         return Err(VrError::msg("it fails"));
     }
     if world.rank() == 0 {
-        // Only this rank sees the failure by itself; the others wait for it.
+        // Only this rank detects the failure; the others wait for it.
         let error = world.recv::<u8>(1, 0).unwrap_err();
         assert_eq!(error.class(), ErrorClass::ProcFailed);
         world.revoke();

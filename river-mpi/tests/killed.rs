@@ -10,19 +10,19 @@ use nix::unistd::Pid;
 use river_core::{Result, VrError, try_run};
 use river_mpi::{Communicator, ErrorClass, ErrorHandler, Launch};
 
-/// As long as what is read in one call: about half a millisecond.
+/// The longest message that is read from the sender's memory, which takes about half a millisecond.
 const LENGTH: usize = 4 << 20;
 
-/// Before the receive begins.
+/// Stands for a kill before the receive begins.
 const BEFORE: u64 = u64::MAX;
 
-/// Rank 1 sends, rank 0 receives and has it killed so long after it has begun to.
+/// Rank 1 sends; rank 0 receives, and has rank 1 killed `MICROS` microseconds after it has begun to.
 fn killed_after<const MICROS: u64>(world: &Communicator<'_>) -> Result<bool> {
     world.set_error_handler(ErrorHandler::Return);
     if world.rank() == 1 {
         world.send(&[std::process::id()], 0, 0)?;
         world.send(&vec![7_u8; LENGTH], 0, 0)?;
-        // Still there when the message was read before it is killed.
+        // Still alive if the message is read before the kill.
         return Err(VrError::msg(format!("{:?}", world.recv::<u8>(0, 0).map(drop))));
     }
     let mut process = [0];
@@ -42,7 +42,7 @@ fn killed_after<const MICROS: u64>(world: &Communicator<'_>) -> Result<bool> {
             kill(process, Signal::SIGKILL)
         })
     };
-    // It is offered: nothing keeps this rank from reading it.
+    // The message is offered now: nothing keeps this rank from reading it.
     world.probe(1, 0)?;
     if MICROS == BEFORE {
         begun.store(true, Ordering::SeqCst);
@@ -80,7 +80,7 @@ fn run<const MICROS: u64>() {
     println!("killed after {MICROS} us: the message came: {:?}", ends[0].as_ref().unwrap());
 }
 
-/// Whenever it happens, the receiver has the whole message or an error that names the rank, and does not wait for ever.
+/// Whenever the kill happens, the receiver gets the whole message or an error that names the rank, and does not hang.
 #[test]
 fn a_sender_that_is_killed_while_its_data_is_read_leaves_no_torn_message() {
     run::<BEFORE>();

@@ -6,7 +6,7 @@ use river_mpi::{
     test_some, wait_all, wait_any, wait_some,
 };
 
-/// Short, at and beyond the limit of what is sent at once, and of several pieces.
+/// Short, at and beyond the limit of the eager protocol, and of several pieces.
 const SIZES: [usize; 9] = [0, 1, 7, 4097, 8192, 8193, 70_000, 300_000, 1_000_001];
 
 #[test]
@@ -232,7 +232,7 @@ fn some_of_many_are_completed_each_once() {
             for tag in [0, 1] {
                 world.recv::<u8>(0, tag)?;
                 world.send(&[world.rank() as u8], 0, tag)?;
-                // What was sent before this has come when this has.
+                // Once this has arrived, everything that was sent before it has.
                 world.send(&[0_u8], 0, 10 + tag)?;
             }
             return Ok(());
@@ -292,7 +292,7 @@ fn all_are_complete_or_none_is() {
     });
 }
 
-/// Some seconds in a release build: `.ci/run` runs it.
+/// Takes some seconds in a release build; `.ci/run` runs it.
 #[test]
 #[ignore = "takes 4 GiB of memory"]
 fn a_message_may_have_more_than_2_to_the_31_elements() {
@@ -363,7 +363,7 @@ fn what_is_sent_from_a_slice_arrives_though_its_request_is_dropped_or_waits_for_
             drop(world.isend_from(&mine, other, 0)?);
             mine.fill(2);
             let sent = world.isend_from(&mine, other, 1)?;
-            // In neither order of the two is the other side in a wait for the message that it sent first.
+            // While this rank receives, the other one is in its own receives, and not in a wait for what it has sent.
             let (second, first) = (world.recv::<u32>(other, 1)?.0, world.recv::<u32>(other, 0)?.0);
             assert!(first == vec![1; size] && second == vec![2; size]);
             sent.wait()?;
@@ -391,7 +391,7 @@ fn a_buffer_belongs_to_its_owner_again_as_soon_as_its_send_is_complete() {
                 part.fill(number);
             }
             theirs.fill(u32::MAX);
-            // More at the same time than a rank can show to others, and one of them alone in between.
+            // More sends at the same time than a rank has slots for, with a blocking send in between.
             let receives = theirs.chunks_mut(LEN).map(|part| world.irecv_into(part, other, 0));
             let mut requests = receives.collect::<river_mpi::Result<Vec<_>>>()?;
             for (part, number) in mine.chunks(LEN).zip(0..) {

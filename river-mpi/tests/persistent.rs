@@ -61,7 +61,7 @@ fn persistent_operations_are_requests() {
                 assert_eq!((statuses[0].tag(), statuses[1].tag()), (Some(0), Some(1)));
                 assert!(halos.iter().all(|halo| halo.buffer().is_ok_and(|got| got[length - 1] == step)));
             }
-            // One that is not matched is cancelled, and can be started again.
+            // A receive that is not matched can be cancelled, and started again.
             halos[0].start()?;
             halos[0].cancel()?;
             assert!(halos[0].wait()?.is_cancelled());
@@ -78,7 +78,7 @@ fn persistent_operations_are_requests() {
     });
 }
 
-/// The four that complete some of several report each of them once, though nothing is left to do for it.
+/// The four functions that complete some of several requests report each of them once, even if it is complete from the start.
 #[test]
 fn what_is_done_when_it_is_started_is_reported_once() {
     world(2, |world| {
@@ -106,7 +106,7 @@ fn what_is_done_when_it_is_started_is_reported_once() {
             }
             assert_eq!(reported, [1, 1]);
             assert_eq!(world.recv::<u8>(other, 0)?.0, [1]);
-            // Requests of other operations are the same.
+            // Requests of other operations are reported in the same way.
             let mut nothing = [0_u8];
             let mut started =
                 [world.isend(&[1_u8], PROC_NULL, 0)?, world.irecv_into(&mut nothing, PROC_NULL, 0)?];
@@ -155,7 +155,7 @@ fn what_is_asked_for_by_requests_that_are_dropped_goes_on() {
     }
 }
 
-/// A short message has left when it is started, and is called back if it is not received yet.
+/// A short message leaves when its send is started, and is recalled if it has not been received yet.
 #[test]
 fn a_short_send_is_cancelled() {
     world(2, |world| {

@@ -35,13 +35,13 @@ fn wish() -> impl Strategy<Value = Wish> {
     any::<(bool, bool, bool)>().prop_map(|(any_source, any_tag, posted)| Wish { any_source, any_tag, posted })
 }
 
-/// What the message with this number has in it.
+/// The content of the message with this number.
 fn content(number: usize, len: usize) -> Vec<u8> {
     std::iter::once(number as u8).chain((0..len).map(|i| (i + number) as u8)).collect()
 }
 
-/// The senders send in their order, all at once. Rank 0 asks for each message that has not been matched: the receives
-/// that it makes are such that each can be answered whatever came first. It returns which message each has got.
+/// Each sender sends its messages in order, all at once. Rank 0 makes a receive for each message, such that each receive can
+/// be satisfied whatever arrives first, and returns which message each receive got.
 fn play(world: &Communicator<'_>, sends: &[Send], wishes: &[Wish]) -> river_mpi::Result<Vec<usize>> {
     let me = world.rank();
     if me != 0 {
@@ -62,7 +62,7 @@ fn play(world: &Communicator<'_>, sends: &[Send], wishes: &[Wish]) -> river_mpi:
     let mut left: Vec<usize> = (0..sends.len()).collect();
     let mut got = Vec::new();
     for wish in wishes.iter().cycle().take(sends.len()) {
-        // A wish for the first that is left can be fulfilled, by that one or another.
+        // A receive that the first message left matches can be satisfied, by that message or by another.
         let Send { from, tag, .. } = sends[left[0]];
         let source = if wish.any_source { ANY_SOURCE } else { from.into() };
         let tag = if wish.any_tag { ANY_TAG } else { tag.into() };
@@ -109,7 +109,7 @@ fn random_programs_on_every_topology() {
         try_run(|vr| {
             let vms = make_vms(vr, RANKS)?;
             run_on(vr, &vms, |world| {
-                // All ranks make the same programs: nothing is passed to them but a seed.
+                // All ranks generate the same programs: only a seed is passed to them.
                 let mut runner = proptest::test_runner::TestRunner::deterministic();
                 let program = (prop::collection::vec(send(), 1..40), prop::collection::vec(wish(), 1..8));
                 for _ in 0..20 {

@@ -1,5 +1,5 @@
-//! Many messages between the same ranks: after some of them the short ones pass through memory that both have, beside those that
-//! do not.
+//! Many messages between the same ranks: after some of them, short messages go through rings in shared memory, beside the
+//! long ones, which do not.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use river_core::testing::for_each_topology;
 use river_core::{Channel, Result, Selector, VrError, try_run};
 use river_mpi::{ANY_SOURCE, ANY_TAG, Communicator, ErrorClass, ErrorHandler, Launch, run_on, wait_all};
 
-/// Words of messages: in one cache line, in several, and of all the ways in which longer ones go.
+/// Lengths of messages in words: in one cache line, in several, and for all paths that longer messages take.
 const WORDS: [usize; 9] = [1, 2, 0, 12, 100, 1, 300, 1200, 10_000];
 const ROUNDS: u64 = 40;
 
@@ -16,7 +16,7 @@ fn words(round: u64, kind: usize) -> Vec<u64> {
     (0..WORDS[kind] as u64).map(|at| round << 32 | at).collect()
 }
 
-/// Rank 0 sends to all others whatever comes into its mind; they receive it in all the ways that there are.
+/// Rank 0 sends all kinds of messages to all others; they receive them in all ways that there are.
 fn in_order(world: &Communicator<'_>) -> Result {
     for round in 0..ROUNDS {
         if world.rank() == 0 {
@@ -33,7 +33,7 @@ fn in_order(world: &Communicator<'_>) -> Result {
                 }
                 wait_all(&mut requests)?;
             }
-            // Back from whoever is first.
+            // The answers, in any order.
             for _ in 1..world.size() {
                 let (answer, status) = world.recv::<u64>(ANY_SOURCE, ANY_TAG)?;
                 assert_eq!((answer, status.tag()), (vec![round], Some(9)));
@@ -41,7 +41,7 @@ fn in_order(world: &Communicator<'_>) -> Result {
             continue;
         }
         if round % 8 == 7 {
-            // Longer than anybody waits awake: it is the pace of this rank.
+            // Longer than any rank polls before it sleeps: it is the pace of this rank.
             thread::sleep(Duration::from_millis(2));
         }
         let mut buffers: Vec<Vec<u64>> = WORDS.map(|len| vec![u64::MAX; len]).into();
@@ -79,7 +79,7 @@ fn they_stay_in_order_however_they_go() {
     });
 }
 
-/// Enough for each rank to have what others send to it in memory that both have.
+/// Enough messages for each rank to have a ring from every other one.
 fn back_and_forth(world: &Communicator<'_>) -> river_mpi::Result {
     for turn in 0..30_u64 {
         for other in (0..world.size()).filter(|&other| other != world.rank()) {
@@ -91,7 +91,7 @@ fn back_and_forth(world: &Communicator<'_>) -> river_mpi::Result {
     Ok(())
 }
 
-/// More than there is room for in any memory that two ranks share.
+/// More messages than any ring has room for.
 const MANY: u64 = 5000;
 
 fn far_ahead(world: &Communicator<'_>) -> Result {
@@ -137,7 +137,7 @@ fn last_words(world: &Communicator<'_>) -> Result<u64> {
         }
         std::process::abort();
     }
-    // So that they lie there when it is known that nobody sends any more.
+    // So that the messages lie in the ring when the sender is known to be dead.
     let error = world.recv::<u64>(1, 2).unwrap_err();
     assert_eq!(error.class(), ErrorClass::ProcFailed, "{error}");
     world.recv::<u64>(1, 1)?;
@@ -165,14 +165,14 @@ fn what_a_rank_has_sent_before_it_died_is_received() {
     assert_eq!(ends[0], Ok(200));
 }
 
-/// Rank 1 dies, and rank 0 does nothing but send to it: how often before it is told.
+/// Rank 1 dies, and rank 0 does nothing but send to it. Returns how often it does before it is told.
 fn unheard(world: &Communicator<'_>) -> Result<usize> {
     world.set_error_handler(ErrorHandler::Return);
     back_and_forth(world)?;
     if world.rank() == 1 {
         std::process::abort();
     }
-    // The program knows of it, and the library has not asked.
+    // The program has been told of the death, and the library has not asked.
     let own = Selector::on(Channel::named("test.own")).from(world.vr_of(1)?);
     assert!(world.vr().receive(own).is_err());
     for sent in 0..1000 {
@@ -194,12 +194,12 @@ fn who_only_sends_hears_that_nobody_is_there() {
     assert!(sent <= 64, "{sent} were sent to nobody");
 }
 
-/// Rank 1 sends on and on what nobody wants, until it is told to stop by who waits for somebody else.
+/// Rank 1 keeps sending messages that nobody wants, until rank 0, which waits for rank 2, tells it to stop.
 fn heard(world: &Communicator<'_>) -> Result {
     back_and_forth(world)?;
     match world.rank() {
         0 => {
-            // Too long for that memory.
+            // This message is too long for a ring.
             world.recv::<u64>(2, 1)?;
             world.send(&[0_u8], 1, 2)?;
             while world.recv::<u64>(1, 0)?.0 != [u64::MAX] {}

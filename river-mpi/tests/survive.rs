@@ -40,7 +40,7 @@ fn class<T>(result: river_mpi::Result<T>) -> Option<ErrorClass> {
 fn use_revoked(world: &Communicator<'_>) -> Result<Vec<Option<ErrorClass>>> {
     world.set_error_handler(ErrorHandler::Return);
     let other = world.dup()?;
-    // From here on all know of it.
+    // Revoked by one rank; goes on once every rank knows.
     if world.rank() == 0 {
         other.revoke();
     }
@@ -83,7 +83,7 @@ fn nothing_can_be_done_on_a_revoked_communicator() {
     });
 }
 
-/// Its error handler was forgotten.
+/// The program forgot to set an error handler.
 #[test]
 fn a_rank_that_goes_on_after_a_fatal_error_is_told_that_it_is_over() {
     let ends = surviving_world(3, |world| {
@@ -103,7 +103,7 @@ fn a_rank_that_goes_on_after_a_fatal_error_is_told_that_it_is_over() {
     assert!(ends[0].is_err() && ends[1].is_err(), "{ends:?}");
 }
 
-/// Ranks that have offered each other what nobody will read.
+/// Ranks that have offered each other data that will never be read.
 fn leave_after_a_failure(world: &Communicator<'_>) -> Result<usize> {
     world.set_error_handler(ErrorHandler::Return);
     if world.rank() == 1 {
@@ -150,7 +150,7 @@ fn what_was_started_goes_on_after_an_operator_has_panicked() {
         } else {
             world.iallreduce(&[1], &mut sum, broken)?.wait()?;
         }
-        // This one has to go on while its rank waits for something else.
+        // This operation must go on while its rank waits for something else.
         let barrier = world.ibarrier()?;
         if me == 0 {
             world.recv::<u8>(1, 0)?;
@@ -163,10 +163,10 @@ fn what_was_started_goes_on_after_an_operator_has_panicked() {
     });
 }
 
-/// Rank 1 ends with an error, long after the others began to wait for it, and takes its time about it.
+/// Rank 1 ends with an error, long after the others began to wait for it, and slowly.
 fn wait_for_one_that_fails_late(world: &Communicator<'_>) -> Result<Option<ErrorClass>> {
     if world.rank() == 1 {
-        // The others have reported that they wait.
+        // By then, the others have reported that they wait.
         std::thread::sleep(Duration::from_millis(1500));
         let failed = world.send(&[1_u8], 99, 0);
         std::thread::sleep(Duration::from_millis(300));
@@ -221,7 +221,7 @@ fn what_has_come_on_a_revoked_communicator_cannot_be_received() {
     }
 }
 
-/// Two groups of two. Nobody of them may wait for ever in what both do together.
+/// Two groups of two: no rank may hang in an operation of both.
 fn revoke_between_groups(world: &Communicator<'_>) -> Result<Vec<Option<ErrorClass>>> {
     world.set_error_handler(ErrorHandler::Return);
     let low = world.rank() < 2;
@@ -235,7 +235,7 @@ fn revoke_between_groups(world: &Communicator<'_>) -> Result<Vec<Option<ErrorCla
         std::thread::yield_now();
     }
     let failed = vec![class(inter.merge(low)), class(inter.dup()), class(inter.barrier())];
-    // A copy has nothing to do with it, nor has the group that it was made of.
+    // Neither a duplicate nor the communicator that it was made of is affected.
     assert_eq!(copy.merge(low)?.size(), 4);
     assert_eq!(half.dup()?.size(), 2);
     Ok(failed)
@@ -255,7 +255,7 @@ fn all_ranks_of_both_groups_hear_of_a_revoked_intercommunicator() {
     });
 }
 
-/// The leader of the second group is dead: that of the first hears it, and tells its group.
+/// The leader of the second group is dead: the leader of the first is told, and tells its group.
 fn merge_with_a_dead_leader(world: &Communicator<'_>) -> Result<Option<ErrorClass>> {
     world.set_error_handler(ErrorHandler::Return);
     let low = world.rank() < 2;

@@ -10,7 +10,7 @@ use super::{Compose, Result, maps, number, numbers, same};
 /// The even ranks of the world and the odd ones; ranks are those of the world divided by two.
 pub(crate) struct Sides<'v> {
     pub(crate) inter: Communicator<'v>,
-    /// Rank 1 of the even ones, or 0 if there is only one.
+    /// Rank 1 of the even group, or 0 if it has only one rank.
     pub(crate) root: Root,
     /// The ranks of the other group, as they are numbered in the world.
     pub(crate) theirs: Vec<usize>,
@@ -38,7 +38,7 @@ fn between(world: &Communicator) -> Result {
     let odd = world.rank() % 2;
     let (here, there) = (inter.size(), inter.remote_size());
     let me = inter.rank();
-    // Ranks of the other group have the data of their numbers in the world.
+    // Ranks of the other group contribute the data of their ranks in the world.
     let theirs = |rank: usize| theirs[rank];
     let mine = world.rank();
 

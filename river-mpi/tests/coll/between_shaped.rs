@@ -1,4 +1,4 @@
-//! Operations on what datatypes describe between two groups: what one gives the other gets, in the shape that it asks for.
+//! Operations on datatypes between two groups: what one group gives the other gets, in the shape that it asks for.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;

@@ -1,4 +1,4 @@
-//! What a rank is told when a call makes no sense, or not the same as the others make.
+//! What a rank is told when its call makes no sense, or differs from the calls of the others.
 
 use river_mpi::coll::consecutive;
 use river_mpi::testing::{surviving_world, try_world, world};
@@ -36,7 +36,7 @@ fn ranks_that_call_with_different_counts_are_told() {
         text.contains("bcast on the world: rank 0 of the job sent 16 bytes where 24 were expected"),
         "{text}"
     );
-    // Another call is noticed by its length, too; between two groups ranks are named as they are in the world.
+    // A different call is also noticed by its length; between two groups, ranks are named as they are in the world.
     let text = error(2, |world| match world.rank() {
         0 => world.bcast(&mut [1_u8; 5], 0),
         _ => world.scatter(&[], &mut [0_u8; 3], 0),
@@ -68,7 +68,7 @@ fn whoever_needs_a_rank_that_is_gone_is_told() {
     }
 }
 
-/// An operation that one rank refuses counts there as on the others: the next one is the same everywhere.
+/// An operation that one rank refuses counts there as it does on the others, so the next one matches everywhere.
 #[test]
 fn what_is_refused_on_some_ranks_counts_on_all() {
     world(3, |world| {
@@ -86,7 +86,7 @@ fn what_is_refused_on_some_ranks_counts_on_all() {
         };
         let refused = Some(ErrorClass::Type);
         let (at_root, elsewhere) = if is_root { (refused, None) } else { (None, refused) };
-        // To give one element twice is no error, but to get it is.
+        // Giving one element twice is no error, but receiving it twice is.
         in_step(elsewhere, world.bcast_as(&mut buffer, (2, &on_itself), 0))?;
         in_step(at_root, world.gather_as(&[1_u64], (1, &dense), &mut buffer, (2, &on_itself), 0))?;
         in_step(elsewhere, world.ibcast_as(&mut buffer, (2, &on_itself), 0).map(drop))?;

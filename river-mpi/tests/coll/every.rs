@@ -1,4 +1,4 @@
-//! Every operation against what it has to give.
+//! Checks the results of every operation.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
@@ -7,7 +7,7 @@ use river_mpi::{Communicator, Datatype, Located, MAXLOC, SUM, run_on};
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
-/// All operations with so many elements.
+/// All operations, with this many elements.
 pub(super) fn all(world: &Communicator, count: usize) -> Result {
     let (me, p) = (world.rank(), world.size());
     let root = (count + 1) % p;
@@ -84,7 +84,7 @@ pub(super) fn all_v(world: &Communicator, count: usize) -> Result {
     let root = p / 2;
     let len = |rank: usize| count * (rank % 3);
     let counts: Vec<usize> = (0..p).map(len).collect();
-    // In the order of the ranks backwards, with an element between them.
+    // In reverse order of the ranks, with an element between them.
     let mut blocks = consecutive(&counts.iter().rev().map(|count| count + 1).collect::<Vec<_>>());
     blocks.reverse();
     let blocks: Vec<_> = blocks.into_iter().map(|block| block.start..block.end - 1).collect();
@@ -144,7 +144,7 @@ fn program(world: &Communicator) -> Result {
     values(world)
 }
 
-/// Elements whose bytes are not all values, and those that come with a place.
+/// Elements for which not every byte pattern is valid, and elements with an index.
 fn types(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     let mut flags = vec![false; p];
@@ -167,7 +167,7 @@ fn types(world: &Communicator) -> Result {
     Ok(())
 }
 
-/// A matrix of `p` by `p`, a row on each rank, becomes columns, and comes together again.
+/// A `p` by `p` matrix with a row on each rank is turned into columns, and put together again.
 fn datatypes(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     let element = Datatype::of::<u64>().commit();
@@ -242,7 +242,7 @@ fn all_operations_on_one_to_nine_and_sixteen_ranks() {
     }
 }
 
-/// Long messages travel in pieces, are shared and passed on.
+/// Long messages are sent in pieces, shared and forwarded.
 #[test]
 fn long_vectors() {
     for ranks in [2, 3, 4] {

@@ -1,4 +1,4 @@
-//! Ranks that are threads of one process read each other's memory: what that must not change.
+//! Ranks that are threads of one process read each other's memory; that must change no result and no report.
 
 use river_core::testing::for_each_topology;
 use river_mpi::testing::{surviving_world, try_world, world};
@@ -7,7 +7,7 @@ use river_mpi::{Communicator, ErrorClass, ErrorHandler, SUM, op, run_on, wait_an
 use super::every::{all, all_v};
 use super::{Result, same};
 
-/// Long enough to be lent, and to be offered as a message.
+/// Long enough to be lent, and to be sent by rendezvous as a message.
 const LONG: usize = 40_000;
 
 #[test]
@@ -27,7 +27,7 @@ fn some_ranks_share_a_process_and_others_do_not() {
     });
 }
 
-/// MPI's progress rule: who waits for a collective operation receives what was posted before.
+/// MPI's progress rule: a rank that waits in a collective operation receives what was posted before.
 #[test]
 fn messages_come_in_while_a_rank_waits_for_the_others() {
     world(2, |world| {
@@ -39,7 +39,7 @@ fn messages_come_in_while_a_rank_waits_for_the_others() {
                 receive.wait()?;
                 assert_eq!(long, vec![7; LONG]);
             } else {
-                // Returns when rank 0 has taken it, which is in the barrier.
+                // Returns once rank 0 has received it, which happens in the barrier.
                 world.send(&vec![7; LONG], 0, 0)?;
                 world.barrier()?;
             }
@@ -76,7 +76,7 @@ fn a_deadlock_of_operations_and_messages_is_found() {
     assert!(text.contains("rank 0 waits for rank 1 in barrier on the world"), "{text}");
 }
 
-/// What was started goes on beside an operation, which is what its rank waits for.
+/// Started operations advance in the background of the operation that their rank waits for.
 #[test]
 fn a_deadlock_names_the_operation_that_a_rank_is_in_and_not_what_it_has_started() {
     let error = try_world(2, |world| {
@@ -111,7 +111,7 @@ fn memory_can_be_used_again_as_soon_as_an_operation_returns() {
     world(4, |world| {
         let me = world.rank();
         for round in 0..200_u64 {
-            // The root returns early; what it does with its buffer then is nobody's business.
+            // The root returns early; what it then does with its buffer must not matter.
             let mut vector = vec![if me == 0 { round } else { 0 }; LONG / 8];
             world.bcast(&mut vector, 0)?;
             same(world, &vector, &vec![round; LONG / 8], "bcast");
@@ -172,7 +172,7 @@ fn survivors_of_a_rank_go_on_without_it() {
         if world.rank() == 1 {
             return Err(river_core::VrError::msg("rank 1 has had enough"));
         }
-        // Some may be done before others notice.
+        // Some ranks may be done before others notice the failure.
         if let Err(error) = world.allreduce_in_place(&mut sums, &SUM) {
             assert!(matches!(error.class(), ErrorClass::ProcFailed | ErrorClass::Revoked), "{error}");
         }

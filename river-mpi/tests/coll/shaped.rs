@@ -1,4 +1,4 @@
-//! Operations on what datatypes describe, called and started, against the same on slices.
+//! Operations on datatypes, blocking and started, compared with the same operations on slices.
 
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
@@ -72,7 +72,7 @@ fn moves(world: &Communicator, count: usize) -> Result {
     Ok(())
 }
 
-/// Rank `i` has `i` numbers; in buffers for all, the blocks follow one another backwards.
+/// Rank `i` has `i` numbers; in buffers for all ranks, the blocks are in reverse order.
 fn moves_of_different_lengths(world: &Communicator) -> Result {
     let (me, p) = (world.rank(), world.size());
     let (dense, sparse) = (Datatype::of::<u64>().commit(), sparse());
@@ -110,7 +110,7 @@ fn moves_of_different_lengths(world: &Communicator) -> Result {
             world.allgatherv_as(&mine, (me, &dense), &mut all, (&blocks, &sparse))?;
         }
         same(world, &all, &everything, "allgatherv_as");
-        // Everybody gives rank `i` its `i` numbers, and gets as many from each as its own number is.
+        // Every rank gives rank `i` its `i` numbers, and gets as many from each rank as its own number is.
         let incoming = consecutive(&vec![me; p]);
         let mut got = vec![0; p * me];
         if started {
@@ -123,7 +123,7 @@ fn moves_of_different_lengths(world: &Communicator) -> Result {
     Ok(())
 }
 
-/// Two maps of three: those between are not touched.
+/// Two maps out of three places; what lies between is not touched.
 fn reductions(world: &Communicator, count: usize) -> Result {
     let (me, p, root) = (world.rank(), world.size(), world.size() - 1);
     let two_of_three = Datatype::of::<[u64; 2]>().contiguous(2).with_bounds(0, 48).commit();

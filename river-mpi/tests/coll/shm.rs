@@ -1,5 +1,5 @@
-//! Short operations between processes of one machine, again and again: after some messages they pass through memory that both
-//! have.
+//! Short operations between processes of one machine, again and again: after some messages they go through rings in shared
+//! memory.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use river_mpi::{Communicator, ErrorClass, ErrorHandler, Launch, SUM, run_on};
 use super::every::{all, all_v};
 use super::{Result, number, numbers};
 
-/// More than enough for each pair of ranks to have its memory.
+/// More than enough for each pair of ranks to have its ring.
 const MANY: usize = 30;
 
 #[test]
@@ -24,7 +24,7 @@ fn operations_that_are_called_again_and_again_stay_right() {
                 for turn in 0..MANY {
                     all(world, [0, 1, 7, 60][turn % 4])?;
                 }
-                // Short ones and long ones in turns, and those of which not all know that they are short.
+                // Short and long ones in turn, and those that not all ranks know to be short.
                 for count in [1, 600, 2, 3000, 5] {
                     all(world, count)?;
                     all_v(world, count)?;
@@ -37,7 +37,7 @@ fn operations_that_are_called_again_and_again_stay_right() {
     });
 }
 
-/// Many more bytes than any memory that two ranks share has room for.
+/// Many more bytes than any ring has room for.
 fn ahead(world: &Communicator<'_>) -> Result {
     const COUNT: usize = 150;
     let bcasts = |range: std::ops::Range<usize>| {
@@ -50,7 +50,7 @@ fn ahead(world: &Communicator<'_>) -> Result {
     };
     bcasts(0..MANY)?;
     world.barrier()?;
-    // A root need not wait for the others, and here it does not.
+    // A root need not wait for the others, and does not do so here.
     if world.rank() == 0 {
         bcasts(MANY..2000)?;
         for rank in 1..world.size() {
@@ -74,7 +74,7 @@ fn a_root_that_is_far_ahead_loses_nothing() {
 fn drowsy(world: &Communicator<'_>) -> Result {
     for turn in 0..2 * MANY {
         if turn % world.size() == world.rank() && turn >= MANY {
-            // Longer than anybody waits awake: it is the pace of this rank.
+            // Longer than any rank polls before it sleeps: it is the pace of this rank.
             thread::sleep(Duration::from_millis(5));
         }
         let mut sum = [0];
@@ -103,7 +103,7 @@ fn mistaken(world: &Communicator<'_>) -> Result<Vec<String>> {
         if let Err(error) = world.bcast(&mut data, 0) {
             errors.push(error.to_string());
         }
-        // So that nobody is ahead.
+        // So that no rank is ahead.
         world.barrier()?;
     }
     Ok(errors)
@@ -119,7 +119,7 @@ fn who_expects_another_length_is_told() {
     });
 }
 
-/// Rank 1 dies with all that it had; the others wait for it.
+/// Rank 1's process dies while the others wait for it.
 fn bereft(world: &Communicator<'_>) -> Result<ErrorClass> {
     world.set_error_handler(ErrorHandler::Return);
     (0..MANY).try_for_each(|_| world.barrier())?;

@@ -101,7 +101,7 @@ fn an_operation_goes_on_while_the_rank_waits_for_something_else() {
     world(6, |world| {
         let barrier = world.ibarrier()?;
         if world.rank() == 0 {
-            // The others say this only when the barrier has let them through, which takes this rank.
+            // The others send this only once the barrier has let them through, for which it needs this rank.
             for other in 1..world.size() {
                 world.recv::<u8>(other, 0)?;
             }

@@ -37,7 +37,7 @@ fn names() -> Vec<(&'static str, &'static str)> {
     .concat()
 }
 
-/// Those that need an operator that commutes cannot do everything that is tested here.
+/// Algorithms that need a commutative operator cannot do everything that is tested here.
 const NEEDS_COMMUTATIVE: [(&str, &str); 3] =
     [("allreduce", "ring"), ("reduce_scatter", "ring"), ("reduce_scatter", "recursive_halving")];
 
@@ -136,10 +136,10 @@ fn what_an_algorithm_cannot_do_is_an_error_that_says_why() {
     assert!(text.contains("`greedy`") && text.contains("reaches beyond a buffer"), "{text}");
 }
 
-/// Set for the process in which the environment chooses.
+/// Set in the process in which the environment chooses the algorithm.
 const CHILD: &str = "RIVER_TEST_CHILD";
 
-/// Runs this test in a process with this choice; what it printed, and whether it succeeded.
+/// Runs this test in a process with this choice. Returns whether it succeeded, and what it printed.
 fn with_choice(test: &str, algorithm: &str) -> (bool, String) {
     let output = std::process::Command::new(std::env::current_exe().expect("this is a process"))
         .args([test, "--exact", "--nocapture"])
@@ -169,7 +169,8 @@ fn the_environment_chooses_for_all_ranks() {
     );
 }
 
-/// What is combined within a group before it crosses to the other one is combined by what the tuning says.
+/// Values that are combined within a group before they cross to the other one are combined by the algorithm that the tuning
+/// names.
 #[test]
 fn operations_between_groups_follow_the_tuning() {
     let error = |tune: fn(Tuning) -> river_mpi::Result<Tuning>| {
@@ -191,7 +192,7 @@ fn operations_between_groups_follow_the_tuning() {
     assert!(error.contains(text), "{error}");
 }
 
-/// Can do nothing.
+/// Supports nothing.
 #[derive(Debug)]
 struct Nobody;
 

@@ -1,4 +1,4 @@
-//! Operations on values, called and started.
+//! Operations on values, blocking and started.
 
 use river_core::testing::for_each_topology;
 use river_mpi::testing::{try_world, world};
@@ -6,7 +6,7 @@ use river_mpi::{Communicator, ErrorClass, ErrorHandler, run_on, wait_all};
 
 use super::{Result, same};
 
-/// A value of a rank: of another length on each.
+/// A rank's value: of a different length on each rank.
 fn value(rank: usize) -> (String, Vec<u32>) {
     (format!("rank {rank}"), (0..(rank * 3000) as u32).collect())
 }
