@@ -1,4 +1,4 @@
-//! Messages that have come.
+//! Messages that have arrived, or are arriving.
 
 use bytes::Bytes;
 use river_core::Payload;
@@ -12,7 +12,7 @@ pub(super) struct Message {
     pub(super) payload: Payload,
 }
 
-/// A message that has come, or is coming.
+/// A message that has arrived, or is arriving in pieces.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) header: Header,
@@ -22,7 +22,7 @@ pub(crate) struct Arrival {
     pub(super) here: usize,
 }
 
-/// More bytes came than the message has.
+/// More bytes have arrived than the message has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overrun;
 
@@ -36,19 +36,19 @@ impl Arrival {
         arrival
     }
 
-    /// Of a message of which nothing is here yet.
+    /// Creates the arrival of a message of which no data is here yet.
     pub(super) fn coming(header: Header) -> Self {
         Self { header, pieces: Vec::new(), landed: 0, here: 0 }
     }
 
-    /// A piece has come that is kept.
+    /// Keeps a piece that has arrived.
     pub(super) fn push(&mut self, payload: Payload) -> Result<(), Overrun> {
         self.count(payload.len() - HEADER)?;
         self.pieces.push(payload);
         Ok(())
     }
 
-    /// How many bytes have come, wherever they are.
+    /// Counts bytes that have arrived, wherever they are.
     pub(super) fn count(&mut self, bytes: usize) -> Result<(), Overrun> {
         if bytes as u64 > self.header.length - self.here as u64 {
             return Err(Overrun);
@@ -57,8 +57,8 @@ impl Arrival {
         Ok(())
     }
 
-    /// Where the next bytes belong in the receiver's memory, if they are of the message and that has room for all of it:
-    /// behind those that are kept, which are moved there first.
+    /// Returns where the next bytes belong in the receiver's memory: behind the kept pieces, which it moves there first.
+    /// Returns `None` if the bytes exceed the message, or the memory has no room for the whole message.
     pub(super) fn place<'a>(&mut self, memory: &'a mut [u8], bytes: usize) -> Option<&'a mut [u8]> {
         if self.header.length > memory.len() as u64 || bytes as u64 > self.header.length - self.here as u64 {
             return None;
@@ -67,7 +67,7 @@ impl Arrival {
         memory.get_mut(self.landed..self.landed + bytes)
     }
 
-    /// Moves the pieces that are kept to the receiver's memory, which has room for the whole message.
+    /// Moves the kept pieces to the receiver's memory, which must have room for the whole message.
     pub(super) fn unload(&mut self, out: &mut [u8]) {
         self.landed = self.copy_to(out);
         self.pieces.clear();
@@ -77,17 +77,18 @@ impl Arrival {
         self.here as u64 >= self.header.length
     }
 
-    /// Length of the message in bytes.
+    /// Returns the length of the message in bytes.
     pub(crate) fn len(&self) -> usize {
         usize::try_from(self.header.length).unwrap_or(usize::MAX)
     }
 
-    /// The data that has not landed, slice after slice.
+    /// Returns the data that is not in the receiver's memory yet, slice by slice.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().flat_map(data_of)
     }
 
-    /// Copies the data to the beginning of `out`, which must have room for it, and says how much there is.
+    /// Copies the kept data to `out`, behind what has landed there, and returns how many bytes `out` then holds. It must have
+    /// room for them.
     pub(crate) fn copy_to(&self, out: &mut [u8]) -> usize {
         let mut at = self.landed;
         for slice in self.slices() {
@@ -97,7 +98,7 @@ impl Arrival {
         at
     }
 
-    /// The data in one piece, shared if it came so.
+    /// Returns the data in one piece, shared if it arrived in one.
     pub(crate) fn into_bytes(self) -> Bytes {
         match &self.pieces[..] {
             [piece] => piece.slice(HEADER, piece.len()).unwrap_or_default(),
@@ -105,7 +106,7 @@ impl Arrival {
         }
     }
 
-    /// The data in one piece; `read` is given it without a copy if it is in one already.
+    /// Passes the data to `read` in one piece, without a copy if it is in one piece already.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         let mut slices = self.slices();
         let first = slices.next().unwrap_or_default();
@@ -118,7 +119,7 @@ impl Arrival {
     }
 }
 
-/// The data of an envelope: what is behind its header.
+/// The data of an envelope: everything behind the header.
 fn data_of(payload: &Payload) -> impl Iterator<Item = &[u8]> {
     let mut skip = HEADER;
     payload.parts().filter_map(move |part| {

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// An operation of many messages that advances whenever its rank is in any operation.
 pub(crate) trait Background {
-    /// Does what can be done without waiting.
+    /// Does everything that can be done without waiting.
     fn advance(&self, engine: &Engine<'_>);
 
     /// Whether there is nothing left to do.
@@ -19,18 +19,18 @@ pub(crate) trait Background {
     /// The rank of the world whose message it waits for.
     fn waits_for(&self) -> u32;
 
-    /// What it waits for, in words.
+    /// Describes what it waits for.
     fn describe(&self, engine: &Engine<'_>) -> String;
 }
 
-/// All that is under way.
+/// All background operations under way.
 #[derive(Default)]
 pub(super) struct Tasks {
     tasks: RefCell<Vec<Rc<dyn Background>>>,
     advancing: Cell<bool>,
 }
 
-/// Operations advance, as long as it is there: that of a program may panic.
+/// Marks that background operations are advancing, until it is dropped: an operator of the program may panic meanwhile.
 struct Advancing<'a>(&'a Cell<bool>);
 
 impl Drop for Advancing<'_> {
@@ -46,13 +46,13 @@ impl fmt::Debug for Tasks {
 }
 
 impl Engine<'_> {
-    /// Lets an operation advance until it is done.
+    /// Has an operation advance in the background until it is done.
     pub(crate) fn go_on_with(&self, task: Rc<dyn Background>) {
         self.background.tasks.borrow_mut().push(task);
     }
 
-    /// Lets everything advance. True: messages have come or something is done, so who waits should look again
-    /// before it waits for another envelope.
+    /// Advances all background operations. Returns `true` if messages have arrived or an operation is done: a caller that
+    /// waits should then check again before it waits for another envelope.
     pub(super) fn advance_background(&self) -> bool {
         if self.background.tasks.borrow().is_empty() || self.background.advancing.replace(true) {
             return false;
@@ -65,7 +65,7 @@ impl Engine<'_> {
             tasks.iter().for_each(|task| task.advance(self));
             self.background.tasks.borrow_mut().retain(|task| !task.is_done());
             news |= self.background.tasks.borrow().len() < tasks.len();
-            // One may have brought in what another one waits for.
+            // One operation may have taken in what another one waits for.
             if self.state.borrow().arrivals == before {
                 break;
             }
@@ -74,12 +74,12 @@ impl Engine<'_> {
         news
     }
 
-    /// Waits until something has happened, for an operation that waits for these ranks.
+    /// Waits until something happens, on behalf of a background operation that waits for these ranks.
     pub(crate) fn idle(&self, whom: &[u32]) -> Result {
         self.block(WaitReason::Started(&[]), whom, None, None)
     }
 
-    /// As [`idle`](Self::idle), for one that waits for operations as well.
+    /// Like [`idle`](Self::idle), but also waits for `ops`.
     pub(crate) fn idle_for(&self, ops: &[OpId], whom: &[u32]) -> Result {
         ops.iter().try_for_each(|&op| self.failure(op))?;
         let mut all = self.needed_by(ops);
@@ -87,7 +87,7 @@ impl Engine<'_> {
         self.block(WaitReason::Started(ops), &all, None, None)
     }
 
-    /// Waits until nothing is under way any more.
+    /// Waits until no background operation is under way.
     pub(super) fn finish_background(&self) -> Result {
         loop {
             self.advance_background();
@@ -99,7 +99,7 @@ impl Engine<'_> {
         }
     }
 
-    /// What everything waits for, in words.
+    /// Describes what the background operations wait for, if there are any.
     pub(super) fn describe_background(&self) -> Option<String> {
         let tasks = self.background.tasks.borrow();
         let texts: Vec<String> = tasks.iter().map(|task| task.describe(self)).collect();

@@ -1,13 +1,14 @@
-//! Single-copy transfer of medium-sized messages: a receiver on the same machine reads the sender's memory by
-//! `process_vm_readv(2)`, which Open MPI and MPICH call CMA.
+//! Single-copy transfer of medium-sized messages: a receiver on the same machine reads the sender's memory with
+//! `process_vm_readv(2)`, which Open MPI and MPICH call CMA (cross-memory attach).
 //!
-//! An offer says where the data lies. Since the sender may have to leave its operation at any moment, there is a word beside
-//! the data, the *seal*, which holds the offer's number for as long as the data is valid. The receiver reads it after the
-//! data, in the same system call. If the seal still holds that number, the copy is the message. If not, or if the kernel does
-//! not let one process read another, the receiver answers *go*, and the data comes in pieces.
+//! An offer (a request to send) says where the data lies. Since the sender may have to leave its operation at any moment,
+//! there is a word beside the data, the *seal*, which holds the offer's number for as long as the data is valid. The receiver
+//! reads it after the data, in the same system call. If the seal still holds that number, the copy is the message. If not, or
+//! if the kernel does not let one process read another, the receiver answers with a clear to send, and the data comes in
+//! pieces.
 //!
-//! A send that borrows its slice until it is complete *lends* it: the engine cannot hold the slice, but it can read it as
-//! any receiver does, if its own process has to send it in pieces or if its request is dropped.
+//! A send that borrows its slice until it is complete *lends* it: the engine cannot hold a reference to the slice, but it can
+//! read it as any receiver does, when its own process has to send it in pieces or its request is dropped.
 //!
 //! Between ranks of one process the seal is a [slot](crate::lend::Slots), and while the sender waits, the receiver needs no
 //! system call.
@@ -33,7 +34,7 @@ use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 use crate::lend::{Kept, Lease, Shown};
 
-/// Where the data of an offer lies. In the byte order of the machine, as only processes of one machine use it.
+/// Where the data of an offer lies; encoded in the byte order of the machine, as only processes of one machine use it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Exposure {
@@ -43,7 +44,7 @@ pub(super) struct Exposure {
     number: u64,
 }
 
-/// Says that data is where an [`Exposure`] says, until it is dropped.
+/// Vouches that data is where an [`Exposure`] says, until it is dropped.
 #[derive(Debug)]
 pub(super) enum Seal {
     Own(Box<Sealed>),
@@ -51,7 +52,7 @@ pub(super) enum Seal {
     Kept(Box<Kept>),
 }
 
-/// A seal of its own.
+/// A seal in memory of its own.
 #[derive(Debug)]
 pub(super) struct Sealed {
     word: AtomicU64,
@@ -64,13 +65,13 @@ impl Seal {
     pub(super) fn of(data: &[u8]) -> Self {
         let (len, at) = (data.len(), data.as_ptr().expose_provenance() as u64);
         let mut sealed = Box::new(Sealed { word: AtomicU64::new(0), data: at, len, number: 0 });
-        // Never zero, and nobody else's.
+        // Never zero, and different from every other seal's.
         sealed.number = Lease::number_of(RandomState::new().hash_one(sealed.at()) | 1 << 63);
         sealed.word.store(sealed.number, SeqCst);
         Self::Own(sealed)
     }
 
-    /// How long the data is.
+    /// Returns the length of the data.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Own(sealed) => sealed.len,
@@ -79,7 +80,7 @@ impl Seal {
         }
     }
 
-    /// What an offer says.
+    /// Returns what an offer says about the data.
     pub(super) fn exposure(&self) -> Exposure {
         let process = (*PROCESS).into();
         let of = |lease: &Lease| Exposure {
@@ -99,7 +100,7 @@ impl Seal {
 }
 
 impl Sealed {
-    /// Where the word lies.
+    /// Returns the address of the word.
     fn at(&self) -> u64 {
         std::ptr::from_ref(&self.word).expose_provenance() as u64
     }
@@ -108,15 +109,15 @@ impl Sealed {
 impl Drop for Sealed {
     fn drop(&mut self) {
         self.word.store(0, SeqCst);
-        // Nothing that is written to the memory from now on is seen before that.
+        // No later write to the memory becomes visible before that.
         fence(Release);
     }
 }
 
-/// This process: to ask for it is a call of the system.
+/// The id of this process, cached because asking for it is a system call.
 static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
 
-/// Whether this process can read its own memory by that call. (A sandbox may forbid it.)
+/// Whether this process can read its own memory with `process_vm_readv`. (A sandbox may forbid it.)
 static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
     let (data, mut out) = ([1; 8], [0; 8]);
     Seal::of(&data).exposure().read(&mut out).is_ok() && out == data
@@ -125,25 +126,26 @@ static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
 /// Why data was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unread {
-    /// It is not there any more.
+    /// It is no longer there.
     Gone,
-    /// The kernel does not let this process look into that one.
+    /// The kernel does not let this process read that one.
     Refused,
 }
 
-/// Bytes that one call reads at most: the kernel reads less than 2^31.
+/// The most bytes that one call reads: the kernel reads less than 2^31.
 const READ: usize = 1 << 30;
-/// A longer message that nobody has given memory for comes in pieces, so that no memory is taken before there is data.
+/// A longer message that lands in no buffer of the caller is sent in pieces, so that memory is only allocated for data that
+/// has arrived.
 const KEPT: u64 = 1 << 20;
 
 impl Exposure {
-    /// What an offer says, if it says it.
+    /// Returns what an offer says about its data, if it says anything.
     fn told_by(offer: &Message) -> Option<Self> {
         let said = offer.payload.slice(HEADER, HEADER + size_of::<Self>())?;
         (offer.payload.len() == HEADER + said.len()).then(|| bytemuck::pod_read_unaligned(&said))
     }
 
-    /// Copies the data, all of it.
+    /// Copies all of the data to `out`.
     fn read(&self, out: &mut [u8]) -> Result<(), Unread> {
         let process = i32::try_from(self.process).map_err(|_| Unread::Gone)?;
         let (process, mut seal, mut done) = (Pid::from_raw(process), [0; 8], 0);
@@ -172,17 +174,18 @@ impl Exposure {
     }
 }
 
-/// Longer messages to other processes are not faster than in pieces, whose copies two processors make: the kernel looks up
-/// page after page.
+/// A longer message to another process is no faster this way than in pieces, which two cores copy: the kernel looks up page
+/// after page.
 const EXPOSED: usize = 4 << 20;
 
 impl Engine<'_> {
-    /// Whether the offer of a message of that length says where the data is.
+    /// Whether the offer of a message of this length says where the data is.
     pub(super) fn exposes(&self, to: u32, len: usize) -> bool {
         (len <= EXPOSED || self.local(to).is_some()) && self.shares_memory(to)
     }
 
-    /// What says to a rank that this data is where it is, all the time if it is `owned`.
+    /// Creates the seal of data that is offered to a rank. With `owned`, which is the same data, a rank of this process can
+    /// read it at any time.
     pub(super) fn seal(&self, to: u32, data: &[u8], owned: Option<&Bytes>) -> Seal {
         let lender = self.local(to).map(Local::lender);
         let seal = lender.and_then(|lender| match owned {
@@ -192,7 +195,7 @@ impl Engine<'_> {
         seal.unwrap_or_else(|| Seal::of(data))
     }
 
-    /// Lets the receivers of these operations copy their slices by themselves while `body` runs, if they are in this process.
+    /// While `body` runs, lets the receivers of these operations copy the slices themselves, if they are in this process.
     pub(crate) fn show<'d, R>(
         &self,
         slices: impl IntoIterator<Item = (OpId, &'d [u8])>,
@@ -210,35 +213,36 @@ impl Engine<'_> {
         if shown.is_empty() { body() } else { local.lender().show(&shown, body) }
     }
 
-    /// Whether a message of that length can be read from where it lies, without the caller.
+    /// Whether the receiver can read a message of this length from where it lies, without the sender's help.
     pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
-        // Whom this rank cannot read will most likely not be able to read it.
+        // A rank whose memory this one cannot read most likely cannot read this rank's memory either.
         self.borrows(to, len) && self.exposes(to, len) && !self.state.borrow().closed.contains(&to)
     }
 
-    /// Whether a message of that length that lies somewhere until its request is complete is not copied before it is wanted.
+    /// Whether a message of this length, if it stays where it is until its request is complete, is not copied before it is
+    /// wanted.
     pub(crate) fn borrows(&self, to: u32, len: usize) -> bool {
         len > self.eager(to)
             && to != self.me
-            // A replay could not know what was read when.
+            // A replay could not reproduce what was read when.
             && !self.vr.is_recoverable()
             && *READS_ITSELF
     }
 
-    /// A copy of data that was lent. `None`: it is not there, as its request was leaked.
+    /// Returns a copy of data that was lent, or `None` if it is no longer there because its request was leaked.
     pub(super) fn copy_of_lent(&self, seal: &Seal) -> Option<Bytes> {
         let mut whole = false;
         let copy = self.pool.filled(seal.len(), |out| whole = seal.exposure().read(out).is_ok());
         whole.then_some(copy)
     }
 
-    /// Whether an offer is one that this rank can read the data of.
+    /// Whether this rank can read the data of an offer itself.
     pub(super) fn can_read(&self, state: &State, offer: &Message) -> bool {
         let from = offer.header.from;
         (self.local(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
     }
 
-    /// Reads the data of an offer straight to where it belongs, which is as long. False: it has to be sent.
+    /// Reads the data of an offer straight to `out`, which must be as long. Returns `false` if the sender has to send it.
     pub(super) fn read_offered(&self, state: &mut State, offer: &Message, out: &mut [u8]) -> bool {
         let Some(exposure) = Exposure::told_by(offer) else { return false };
         if self.slots_of(offer.header.from).is_some_and(|slots| slots.copy_to(exposure.number, out)) {
@@ -266,7 +270,8 @@ impl Engine<'_> {
         let _ = self.tell(state, offer.from, &header);
     }
 
-    /// Reads what was offered and is matched, to the memory of those that somebody waits for. True: there was some.
+    /// Reads the data of matched offers: into the buffers that `landing` has for it or, if it is not too long, into new
+    /// memory. Otherwise asks the sender for the data. Returns `true` if there were any offers.
     pub(super) fn read_due(&self, mut landing: Option<&mut dyn Landing>) -> bool {
         let state = &mut *self.state.borrow_mut();
         let due = std::mem::take(&mut state.due);

@@ -7,9 +7,9 @@ use crate::matching::{Key, Pattern};
 /// What a rank waits for, unless it is the one message that a hook asks for.
 #[derive(Clone, Copy)]
 pub(super) enum WaitReason<'a> {
-    /// Any of these.
+    /// Any of these operations.
     Ops(&'a [OpId]),
-    /// Any of these, or what was started and goes on in the background.
+    /// Any of these operations, or of those in the background.
     Started(&'a [OpId]),
     Agreement,
 }
@@ -24,14 +24,15 @@ impl<'a> WaitReason<'a> {
 }
 
 impl Engine<'_> {
-    /// Notes which collective operation this rank is in. In which it was before: what goes on beside an operation leaves it as
-    /// it was.
+    /// Notes which collective operation this rank is in, and returns the previous one, so that a background operation can
+    /// restore it.
     #[inline]
     pub(crate) fn enter(&self, operation: &'static str) -> &'static str {
         self.operation.replace(operation)
     }
 
-    /// What a context is called: its communicator; of the second one of a communicator the operation that is carried out there.
+    /// Returns the name of a context: that of its communicator or, for a communicator's second context, that of the
+    /// collective operation on it.
     pub(crate) fn name_of(&self, context: u32) -> String {
         let comm = self.state.borrow().name_of(context & !1);
         if context.is_multiple_of(2) { comm } else { format!("{} on {comm}", self.operation.get()) }
@@ -42,12 +43,12 @@ impl Engine<'_> {
         self.state.borrow_mut().names.insert(context, name);
     }
 
-    /// Nobody uses that communicator any more.
+    /// Forgets the name of a communicator that is no longer used.
     pub(crate) fn forget_name(&self, context: u32) {
         self.state.borrow_mut().names.remove(&context);
     }
 
-    /// What is waited for, in words: what was asked for, or else that.
+    /// Describes what is waited for: what `ask` asks for or, without it, `what`.
     pub(super) fn describe(&self, ask: Option<&Ask>, what: WaitReason<'_>) -> String {
         let started = match (ask, what) {
             (Some(ask), _) => return self.describe_ask(ask),
@@ -78,7 +79,7 @@ impl Engine<'_> {
         })
     }
 
-    /// What a send waits for.
+    /// Describes what a send waits for.
     pub(super) fn describe_send(&self, to: u32, Key { context, tag, .. }: Key) -> String {
         if !context.is_multiple_of(2) {
             return format!("rank {to} in {}", self.name_of(context));
@@ -101,7 +102,7 @@ impl Engine<'_> {
 }
 
 impl State {
-    /// What a communicator is called.
+    /// Returns the name of a communicator.
     pub(super) fn name_of(&self, context: u32) -> String {
         let unnamed = || match context {
             0 => "the world".to_owned(),

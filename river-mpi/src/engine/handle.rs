@@ -10,7 +10,7 @@ use crate::header::{HEADER, Header, Kind};
 use crate::job::Order;
 
 impl Engine<'_> {
-    /// Handles one envelope. A message that no posted receive wants goes to the hook, if that matches it.
+    /// Handles one envelope. A message that no posted receive wants goes to the hook, if the hook matches it.
     pub(super) fn handle(&self, envelope: Envelope, mut hook: Option<&mut Hook<'_>>) {
         let payload = envelope.payload;
         let Some(header) = header_of(&payload) else {
@@ -19,14 +19,15 @@ impl Engine<'_> {
         };
         match header.kind {
             Kind::Job if envelope.src == self.supervisor => self.obey(&payload),
-            // What it is woken for is looked at by who waits.
+            // A wake-up needs no handling: the rank that waits then polls for the message.
             Kind::Job | Kind::Wake => {}
             Kind::OfferRing if self.by_id.get(&envelope.src) == Some(&header.from) => {
                 self.meet(header.from, &payload.to_bytes()[HEADER..]);
             }
             Kind::OfferRing => {}
             _ => {
-                // None of these is shown to the hook: a probe puts back what it has got, and that would be behind the rest.
+                // Messages that the same rank put into its ring earlier come first. The hook gets none of these, nor this one
+                // if there are any: a probe puts back what it has got, and that would be behind the rest.
                 while self.poll_shm(Some(header.from), &mut None, &mut None).is_some() {
                     hook = None;
                 }
@@ -35,7 +36,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Handles what another rank has sent.
+    /// Handles a message from another rank.
     pub(super) fn handle_message(&self, header: Header, payload: Payload, hook: Option<&mut Hook<'_>>) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
@@ -114,7 +115,7 @@ impl Engine<'_> {
         }
     }
 
-    /// The receiver wants a message that was offered.
+    /// Handles a clear to send: the receiver wants a message that was offered.
     pub(super) fn granted(&self, state: &mut State, header: &Header) {
         let ticket = OpId(header.ticket).key();
         let Some(op) = state.ops.get_mut(ticket) else { return };
@@ -158,7 +159,7 @@ impl Engine<'_> {
     }
 }
 
-/// The header that a payload begins with.
+/// Returns the header that a payload begins with.
 pub(super) fn header_of(payload: &Payload) -> Option<Header> {
     if payload.head().len() >= HEADER {
         return Header::decode(payload.head());
@@ -167,7 +168,7 @@ pub(super) fn header_of(payload: &Payload) -> Option<Header> {
 }
 
 impl State {
-    /// An offer was matched whose data this rank will read.
+    /// Notes that an offer was matched, and that this rank will read its data.
     pub(super) fn expect(&mut self, id: OpId, offer: Message) {
         if let Some(op) = self.ops.get_mut(id.key()) {
             op.state = OpState::Due(Box::new(offer));
@@ -175,7 +176,7 @@ impl State {
         }
     }
 
-    /// A message was matched, or its data read.
+    /// Completes a send whose message was matched, or whose data was read.
     pub(super) fn matched(&mut self, ticket: DefaultKey) {
         if let Some(op) = self.ops.get_mut(ticket)
             && let OpState::Unmatched { to, .. } | OpState::Offered { to, .. } = op.state

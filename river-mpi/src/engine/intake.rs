@@ -12,30 +12,30 @@ use crate::header::{HEADER, Header, Kind};
 /// needs no place in the posted queue.
 pub(super) struct Hook<'a> {
     pub(super) ask: &'a Ask,
-    /// Where the data goes if it has room for it.
+    /// The caller's buffer, used if the data fits.
     pub(super) out: Option<&'a mut [u8]>,
     pub(super) got: Option<Got>,
 }
 
 /// What a blocking receive has got.
 pub(super) enum Got {
-    /// A message whose data is where it belongs.
+    /// A message whose data is in the caller's buffer.
     Landed(Header),
     Message(Message),
 }
 
-/// Where the data of operations goes that somebody waits for, or comes from.
+/// The buffers of operations that the caller waits for: where their data goes, or comes from.
 pub(crate) trait Landing {
-    /// The memory for the message of this operation, which was given this seat; `None`: what comes is kept until somebody
-    /// asks for it.
+    /// Returns the memory for the message of this operation, which was given this seat; `None` if the message is to be kept
+    /// until the caller asks for it.
     fn memory(&mut self, op: OpId, seat: u32) -> Option<&mut [u8]>;
 
-    /// The slice that this operation sends, if it is shown.
+    /// Returns the slice that this operation sends, if the caller shows it.
     fn source(&self, _: OpId, _seat: u32) -> Option<&[u8]> {
         None
     }
 
-    /// Whether nothing else is waited for when this operation is complete.
+    /// Whether the wait is over once this operation is complete.
     fn is_last(&self, op: OpId) -> bool;
 }
 
@@ -55,23 +55,23 @@ impl Landing for One<'_> {
     }
 }
 
-/// Where a message lies that is taken in.
+/// A message to be taken in, wherever it lies.
 pub(super) trait Incoming {
-    /// Its length, with its header.
+    /// Returns its length, including its header.
     fn len(&self) -> usize;
 
-    /// Its header, if it is as long as one.
+    /// Returns its header, if it is as long as one.
     fn head(&self) -> [u8; HEADER];
 
-    /// Whether all of it is there.
+    /// Whether all of it has arrived.
     fn is_here(&self) -> bool {
         true
     }
 
-    /// Copies what is behind its header, all of it. False: it was not there in time.
+    /// Copies all of its data, which follows the header. Returns `false` if the data did not arrive in time.
     fn copy_data(&self, out: &mut [u8]) -> bool;
 
-    /// All of it, which must be there, to be kept.
+    /// Returns all of it, which must have arrived, to be kept.
     fn kept(&self, engine: &Engine<'_>) -> Payload;
 }
 
@@ -103,9 +103,9 @@ impl Incoming for Arriving<'_> {
 }
 
 impl State {
-    /// A message of which only the beginning has arrived. It is matched when it is complete; if that takes too long, it is
-    /// delivered later like any other message, and a message from another rank may be matched before it. So it may be copied
-    /// only into the buffer of a receive that will get it even then: one that names its source.
+    /// Takes in a message of which only the beginning has arrived. It is matched when it is complete; if that takes too long,
+    /// it is delivered later like any other message, and a message from another rank may be matched before it. So it may be
+    /// copied only into the buffer of a receive that will get it even then: one that names its source.
     fn take_coming(
         &mut self,
         header: Header,
@@ -179,7 +179,7 @@ impl Engine<'_> {
         intake
     }
 
-    /// A whole message.
+    /// Takes in a message that has arrived as a whole.
     fn take_whole(
         &self,
         state: &mut State,
@@ -219,7 +219,7 @@ impl Engine<'_> {
         if last { Intake::Done } else { Intake::Taken }
     }
 
-    /// An offer of data that this rank will read itself.
+    /// Takes in an offer of data that this rank will read itself.
     fn take_offer(
         &self,
         state: &mut State,
@@ -247,7 +247,7 @@ impl Engine<'_> {
         Intake::Done
     }
 
-    /// A piece of the message of an operation.
+    /// Takes in a piece of the message of an operation.
     fn take_piece(
         &self,
         state: &mut State,
@@ -288,7 +288,7 @@ mod tests {
     const KEY: Key = Key { context: 0, source: 1, tag: 3 };
     const HEAD: Header = Header { kind: Kind::Eager, from: 1, key: KEY, ticket: 0, length: 6 };
 
-    /// A message of which only the beginning comes in time, or all.
+    /// A message of which all arrives in time, or only the beginning.
     struct Coming {
         in_time: bool,
         asked: Cell<bool>,

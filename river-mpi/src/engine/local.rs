@@ -32,47 +32,47 @@ type Receiver = crate::queue::Receiver<Payload>;
 
 /// Lines of a queue's ring.
 const LINES: usize = 1024;
-/// So many times in a row a rank finds something before it looks at the link, too.
+/// After this many waits in a row that began with its queues, a rank also polls the link.
 const DEAF: u32 = 16;
-/// Messages of one rank in a row before the others have their turn.
+/// Messages taken from one rank in a row before the others have their turn.
 const TURN: usize = 64;
 
-/// How long a rank looks for a message before it sleeps.
+/// How long a rank polls for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// Looks before it gives its core to others: they take about a microsecond.
+/// How often it polls before it yields its core: for about a microsecond.
 const SPINS: usize = 100;
-/// Looks between two pauses, which take long on some processors, and between two yields.
+/// How often it polls between two `spin_loop` hints, which take long on some processors, and between two yields.
 const LOOKS: usize = 4;
 
 /// The ranks of a job that share a process.
 #[derive(Debug)]
 struct Mesh {
-    /// By rank; none for those of other processes.
+    /// By rank; `None` for ranks of other processes.
     endpoints: Box<[Option<CachePadded<Endpoint>>]>,
     entered: Mutex<usize>,
 }
 
-/// What others know of a rank.
+/// What a rank shares with the others of its process.
 #[derive(Debug)]
 struct Endpoint {
-    /// It has to be woken.
+    /// Whether the rank has to be woken: see [`sleep`].
     asleep: AtomicU64,
-    /// How many queues there are for it.
+    /// How many queues to this rank there are.
     count: AtomicUsize,
-    /// Those that it has not seen; `None`: it is gone.
+    /// The receiving ends of queues that it has not taken yet; `None` once it is gone.
     fresh: Mutex<Option<Vec<Receiver>>>,
-    /// Where others see what it sends; made when it comes.
+    /// Where others read what it sends; set when it enters.
     slots: OnceLock<Arc<Slots>>,
 }
 
-/// Halls that not all have entered yet, by the first of their ranks.
+/// Meshes that some of their ranks have not entered yet, by the first of their ranks.
 static OPEN: LazyLock<Mutex<HashMap<VrId, Arc<Mesh>>>> = LazyLock::new(Mutex::default);
 
 impl Mesh {
     fn enter(first: VrId, members: &[u32]) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seat = || Endpoint {
-            // Until it waits for the first time.
+            // Awake until it waits for the first time.
             asleep: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             fresh: Mutex::new(Some(Vec::new())),
@@ -101,7 +101,7 @@ impl Mesh {
     }
 }
 
-/// A rank's queues to and from those that share its process.
+/// A rank's queues to and from the other ranks of its process.
 #[derive(Debug)]
 pub(super) struct Local {
     mesh: Arc<Mesh>,
@@ -114,7 +114,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// `None` if there are no others.
+    /// Returns `None` if no other rank shares the process.
     pub(super) fn new(ranks: &[VrId], me: u32, places: &[Place], at_once: bool) -> Option<Self> {
         let host = places.get(me as usize)?.host;
         let members: Vec<u32> =
@@ -124,7 +124,7 @@ impl Local {
         }
         let mesh = Mesh::enter(*ranks.get(members[0] as usize)?, &members);
         let lender = Rc::new(Lender::new());
-        // Without, others read what this rank sends as they would in another process.
+        // Otherwise, others read what this rank sends as if it were in another process.
         let _ = mesh.seat(me)?.slots.set(lender.slots().clone());
         Some(Self {
             lender,
@@ -136,12 +136,12 @@ impl Local {
         })
     }
 
-    /// What this rank lends to others.
+    /// Returns the lender of what this rank sends.
     pub(super) fn lender(&self) -> &Rc<Lender> {
         &self.lender
     }
 
-    /// Sends to one of them. `None`: it is gone; true: it has to be woken.
+    /// Sends to a rank of this process. Returns `None` if that rank is gone, and otherwise whether it has to be woken.
     fn push(&self, to: u32, send: impl FnOnce(&mut Sender)) -> Option<bool> {
         let mut senders = self.senders.borrow_mut();
         let (sender, seat) = (senders.get_mut(to as usize)?, self.mesh.seat(to)?);
@@ -158,7 +158,7 @@ impl Local {
         Some(sleep::has_to_wake(&seat.asleep, sleep::ASLEEP))
     }
 
-    /// Takes the next message of any of them, from the queue of that number on: the result and the number of its queue.
+    /// Takes the next message from queue `from` or a later one. Returns the number of its queue, and the result.
     fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_, Payload>) -> R) -> Option<(usize, R)> {
         let mut receivers = self.receivers.borrow_mut();
         if let Some(seat) = self.mesh.seat(self.me)
@@ -171,7 +171,7 @@ impl Local {
         rest.find_map(|(number, receiver)| Some((number, receiver.take(&mut take)?)))
     }
 
-    /// Says whether this rank has to be woken.
+    /// Publishes whether this rank has to be woken.
     fn set_asleep(&self, asleep: bool) {
         if let Some(seat) = self.mesh.seat(self.me) {
             sleep::set(&seat.asleep, asleep);
@@ -234,17 +234,18 @@ impl Incoming for Payload {
 }
 
 impl Engine<'_> {
-    /// The way to a rank, if messages to it go by a queue.
+    /// Returns the local transport, if messages to a rank go through it.
     pub(super) fn local(&self, to: u32) -> Option<&Local> {
         self.local.as_ref().filter(|_| to != self.me && self.is_local[to as usize])
     }
 
-    /// Where a rank of this process shows what it sends.
+    /// Returns the slots in which a rank of this process shows what it sends.
     pub(super) fn slots_of(&self, rank: u32) -> Option<&Slots> {
         self.local(rank)?.mesh.seat(rank)?.slots.get().map(Arc::as_ref)
     }
 
-    /// Sends a header and data that lies in the caller's memory to a rank of this process. False: that has to go by mailbox.
+    /// Sends a header and data that lies in the caller's memory to a rank of this process. Returns `false` if the message has
+    /// to take another path.
     #[inline]
     pub(super) fn pass_slice(&self, to: u32, header: &[u8; HEADER], data: &[u8]) -> bool {
         let Some(local) = self.local(to) else { return false };
@@ -256,7 +257,7 @@ impl Engine<'_> {
         self.wake_after(to, pushed)
     }
 
-    /// The same of a payload, which comes back if it has to go by mailbox.
+    /// Sends a payload to a rank of this process. Returns it if it has to take another path.
     pub(super) fn pass(&self, to: u32, payload: Payload) -> Result<(), Payload> {
         let Some(local) = self.local(to) else { return Err(payload) };
         let mut payload = Some(payload);
@@ -276,7 +277,7 @@ impl Engine<'_> {
         payload.map_or(Ok(()), Err)
     }
 
-    /// False: the rank is gone.
+    /// Wakes a rank after a push, if it has to be woken. Returns `false` if the rank is gone.
     fn wake_after(&self, to: u32, pushed: Option<bool>) -> bool {
         if pushed == Some(true) {
             self.wake(to);
@@ -284,16 +285,16 @@ impl Engine<'_> {
         pushed.is_some()
     }
 
-    /// Wakes a rank that sleeps although something lies where it looks.
+    /// Wakes a rank that sleeps although there is a message in a queue or ring that it polls.
     #[cold]
     pub(super) fn wake(&self, to: u32) {
         let header = self.header(Kind::Wake, Key::NONE, 0, 0);
-        // That it is gone is told to who waits for it.
+        // If the rank is gone, the next wait for it says so.
         let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
     }
 
-    /// Takes what has come from ranks of this process and by rings, a turn at most or until somebody has what he waits for. True:
-    /// there was something.
+    /// Takes messages that have arrived in queues and rings, one turn of each at most, until the caller has what it waits
+    /// for. Returns `true` if there was any.
     pub(super) fn poll_local(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
@@ -347,7 +348,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Takes a message that has to be kept.
+    /// Takes a message that [`take_in`](Self::take_in) has left, which has memory of its own.
     fn take_left(&self, payload: Payload, mut hook: Option<&mut Hook<'_>>) -> Intake {
         if let Some(header) = header_of(&payload) {
             self.handle_message(header, payload, hook.as_deref_mut());
@@ -355,8 +356,9 @@ impl Engine<'_> {
         if hook.is_some_and(|hook| hook.got.is_some()) { Intake::Done } else { Intake::Taken }
     }
 
-    /// Looks for messages of ranks of this process and in rings for a while, `awake` at least, and for others now and then, or as
-    /// often if they are waited for, too. True: something was there.
+    /// Polls the queues and rings for [`PATIENCE`], or for `awake` if that is longer, but no longer than `patience`. Polls
+    /// the link, too: now and then, or more often if messages over the link are waited for (`for_others`). Returns `true` if
+    /// there was a message.
     pub(super) fn spin(
         &self,
         (patience, awake): (Duration, Duration),
@@ -365,14 +367,14 @@ impl Engine<'_> {
         landing: &mut Option<&mut dyn Landing>,
     ) -> Result<bool, RecvError> {
         if self.local.is_none() && self.shm.is_none() {
-            // How often it looks is nothing that a replay could know.
+            // A replay could not reproduce how often this polls.
             return Ok(false);
         }
-        // Who sends on and on must not keep others from being heard.
+        // A rank that sends without pause must not keep messages over the link from being received.
         if self.deaf.replace(self.deaf.get() + 1) >= DEAF && self.poll_link(hook, landing)? {
             return Ok(true);
         }
-        // If not all run at once, who is waited for may be waiting for this core.
+        // If not all ranks run at the same time, the awaited one may need this core.
         for look in 1..=if self.at_once { SPINS } else { 1 } {
             self.help_readers();
             if self.poll_local(hook, landing) {
@@ -401,7 +403,7 @@ impl Engine<'_> {
         Ok(false)
     }
 
-    /// Copies what a receiver is copying from this rank, which is as good as if it had been matched.
+    /// Helps receivers that are copying from this rank, which counts as progress just as a match does.
     #[inline]
     fn help_readers(&self) {
         if self.local.as_ref().is_some_and(|local| local.lender.help()) {
@@ -409,7 +411,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Says that from now on this rank has to be woken. False: something has come before it did.
+    /// Publishes that this rank has to be woken from now on. Returns `false` if there is a message already; the rank then
+    /// stays awake.
     pub(super) fn fall_asleep(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
@@ -426,7 +429,7 @@ impl Engine<'_> {
         !some
     }
 
-    /// Whether nobody sends to this rank but by the link.
+    /// Whether messages reach this rank over the link only.
     pub(super) fn is_alone(&self) -> bool {
         self.local.is_none() && self.shm.as_ref().is_none_or(Shm::is_unused)
     }

@@ -1,13 +1,13 @@
-//! The progress engine of a rank: what arrives is matched, what was matched is moved. It runs in the rank's own
-//! thread, whenever that is in an operation; there is no other thread.
+//! The progress engine of a rank: it matches messages that arrive, and moves the data of those that are matched. It runs in
+//! the rank's own thread, whenever that is in an operation; there is no progress thread.
 //!
-//! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered*: the *rendezvous*
-//! protocol. When a receive matches the offer, the receiver either reads the data straight from the sender's memory
-//! ([`cma`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or answers *go*, and
-//! the data follows in pieces that are still cached when they are copied out. A blocking send copies its pieces straight from
-//! the caller's slice, and a blocking receive straight into it, so nobody buffers a large message before it is wanted. A slice
-//! borrowed by a request is also sent from where it lies, if its owner is waiting for that request when the receiver asks for
-//! it; otherwise the engine makes a copy.
+//! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered* by a request to send
+//! (RTS): the *rendezvous* protocol. When a receive matches the offer, the receiver either reads the data straight from the
+//! sender's memory ([`cma`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or
+//! answers with a clear to send (CTS), and the data follows in pieces that are still cached when they are copied out. A
+//! blocking send copies its pieces straight from the caller's slice, and a blocking receive straight into it, so a large
+//! message is not buffered before it is wanted. A slice borrowed by a request is also sent from where it lies, if its owner
+//! is waiting for that request when the receiver asks for it; otherwise the engine makes a copy.
 
 mod arrival;
 mod background;
@@ -56,18 +56,18 @@ use crate::pool::Pool;
 pub(crate) const MESSAGES: Channel = Channel::named("mpi.messages");
 /// The channel of reports to the supervisor.
 pub(crate) const REPORTS: Channel = Channel::named("mpi.reports");
-/// All messages are on one lane, so that the mailbox finds them without a look at those of other layers.
+/// All messages are on one lane, so that the mailbox finds them without searching the messages of other layers.
 pub(crate) const LANE: u64 = 1;
-/// All that the engine receives.
+/// Everything that the engine receives.
 const ALL: Selector = Selector::on(MESSAGES).lane(LANE);
 
-/// Tells a VR what a trace is to say of this layer's envelopes. Costs a branch, unless the program is traced.
+/// Tells a VR how a trace describes this layer's envelopes. Costs a branch, unless the program is traced.
 pub(crate) fn describe(vr: &Vr) {
     vr.describe_channel(MESSAGES, "mpi", Label::Envelope(label));
     vr.describe_channel(REPORTS, "mpi report", Label::None);
 }
 
-/// What a trace says of an envelope.
+/// Describes an envelope in a trace.
 fn label(envelope: &Envelope) -> Option<String> {
     let Header { kind, key, .. } = Header::decode(envelope.payload.head())?;
     Some(format!("{kind:?}, tag {}", key.tag))
@@ -75,19 +75,19 @@ fn label(envelope: &Envelope) -> Option<String> {
 
 /// Messages of up to this many bytes are sent eagerly.
 pub(crate) const EAGER: usize = 64 << 10;
-/// The same if the receiver can read the sender's memory: an offer then costs less than a second copy.
+/// The limit if the receiver can read the sender's memory: an offer then costs less than a second copy.
 pub(crate) const EAGER_SHM: usize = 8 << 10;
-/// The same within a process, where reading that memory takes no system call.
+/// The limit within a process, where reading that memory takes no system call.
 const EAGER_LOCAL: usize = 4 << 10;
 /// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
-/// A longer message is sent in pieces of the length that suits the link best, header included, but no longer than this, so
-/// that two of them fit into a second-level cache.
+/// The longest piece of a message, header included, so that two of them fit into a second-level cache; shorter if that suits
+/// the link better.
 const PIECE: usize = 128 << 10;
-/// Pieces are multiples of this, so that all of them lie alike in memory.
+/// The length of a piece is a multiple of this, so that all pieces have the same alignment in memory.
 const GRAIN: usize = 4 << 10;
-/// A message is cut into at least this many pieces, unless they became too short: one is copied out while the next is copied
-/// in.
+/// A message is cut into at least this many pieces, unless they would become too short: one is copied out while the next is
+/// copied in.
 const PIECES: usize = 4;
 
 /// How a send completes (MPI 1.3, section 3.4).
@@ -99,7 +99,7 @@ pub(crate) enum Mode {
     Synchronous,
 }
 
-/// What a receive asks for, and who can answer it.
+/// What a receive asks for, and the ranks that can satisfy it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) pattern: Pattern,
@@ -122,7 +122,7 @@ impl Sources {
     }
 }
 
-/// A death, or a normal end.
+/// How a rank ended: by a failure, or normally.
 #[derive(Clone, Debug)]
 struct Gone {
     why: String,
@@ -134,7 +134,7 @@ impl Gone {
         Self { why: down.why.to_string(), normal: down.why.is_normal() }
     }
 
-    /// What an operation returns that needs this rank.
+    /// Returns the error of an operation that needs this rank.
     fn error(&self, rank: u32) -> MpiError {
         MpiError::ProcFailed { rank: rank as usize, why: self.why.clone(), waiting_for: String::new() }
     }
@@ -142,7 +142,7 @@ impl Gone {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What communicators are called that were given names.
+    /// The names of the communicators that were given one.
     names: FxHashMap<u32, String>,
     matching: Matching<Message>,
     ops: SlotMap<DefaultKey, Op>,
@@ -155,13 +155,13 @@ struct State {
     /// Failures that the program has acknowledged, so that wildcard receives ignore them.
     acknowledged: FxHashSet<u32>,
     revoked: FxHashSet<u32>,
-    /// Contexts in which a collective operation has failed here: nobody may ever want what was offered in it.
+    /// Contexts in which a collective operation has failed here: what was offered in them may never be wanted.
     failed: FxHashSet<u32>,
     /// Receives that are [`OpState::Due`].
     due: Vec<OpId>,
     /// Sends that are [`OpState::Wanted`].
     wanted: Vec<OpId>,
-    /// How many messages of this rank were matched that waited for it.
+    /// How many waiting sends of this rank have been matched or read: a sign of progress.
     matched: u64,
     /// The number of the last message that needed no operation.
     ticket: u64,
@@ -169,7 +169,7 @@ struct State {
     closed: FxHashSet<u32>,
     agreements: FxHashMap<AgreementKey, Agreement>,
     ended: bool,
-    /// Room in, and size of, the buffer for buffered sends.
+    /// Free space in, and size of, the buffer for buffered sends.
     buffer_free: usize,
     buffer_size: usize,
 }
@@ -183,35 +183,36 @@ pub(crate) struct Engine<'v> {
     places: Vec<Place>,
     /// The ranks in the same process.
     is_local: Vec<bool>,
-    /// The way to them, if there are any others.
+    /// The transport to them, if there are any others.
     local: Option<Local>,
-    /// The way to other processes of this machine, if there are any.
+    /// The transport to other processes of this machine, if there are any.
     shm: Option<Shm>,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
-    /// How many times in a row it has begun to look without a look at the link.
+    /// How many waits in a row have begun without polling the link.
     deaf: Cell<u32>,
-    /// How many of the next long slices for a rank are copied at once, as the last ones were not wanted in time.
+    /// By rank: how many of the next long slices are copied at once, as the last ones were not wanted in time.
     hurry: Vec<Cell<Hurry>>,
-    /// How many bytes go to a rank at once, and whether it shares memory with this one; 0: not asked yet.
+    /// By rank: how many bytes are sent at once, and whether it shares memory with this one; 0 bytes if that is not known
+    /// yet.
     pieces: Vec<Cell<(usize, bool)>>,
     pool: Arc<Pool>,
     supervisor: VrId,
     by_id: FxHashMap<VrId, u32>,
     state: RefCell<State>,
-    /// The collective operation that it was in last.
+    /// The last collective operation that this rank was in.
     operation: Cell<&'static str>,
     /// The wait that was reported, while it lasts: its number, and the ranks that could end it.
     reported: RefCell<Option<(u64, Vec<u32>)>>,
     reports: Cell<u64>,
     next_context: Cell<u32>,
-    /// What this rank is made of; none in tests, whose ranks are threads.
+    /// What this rank can be recreated from; `None` in tests, whose ranks are threads.
     life: Option<Life>,
     background: background::Tasks,
 }
 
 impl<'v> Engine<'v> {
-    /// What the rank does has this name in a trace, until the guard is dropped.
+    /// Names what the rank does in a trace, until the guard is dropped.
     pub(crate) fn span(&self, name: &str) -> Span<'_> {
         self.vr.span(name)
     }
@@ -222,7 +223,7 @@ impl<'v> Engine<'v> {
         let state = State::new(ranks.len());
         let is_local = places.iter().map(|place| place.host == places[me as usize].host).collect();
         let pieces = vec![Cell::new((0, false)); ranks.len()];
-        // A record has to have everything that is received, and a trace should.
+        // The record of a recoverable VR must contain everything that it receives, and a trace should.
         let by_mailbox = vr.is_recoverable() || vr.is_traced();
         let here = places.iter().filter(|place| place.machine == places[me as usize].machine).count();
         let at_once = here <= available_parallelism().map_or(1, usize::from);
@@ -255,7 +256,7 @@ impl<'v> Engine<'v> {
         }
     }
 
-    /// The same, of a rank that can be made anew.
+    /// Sets what this rank can be recreated from.
     pub(crate) fn living(self, life: Option<Life>) -> Self {
         Self { life, ..self }
     }
@@ -306,12 +307,12 @@ impl<'v> Engine<'v> {
         Header { kind, from: self.me, key, ticket, length: length as u64 }
     }
 
-    /// How much data goes to a rank at once.
+    /// Returns how much data is sent to a rank at once.
     fn piece(&self, to: u32) -> usize {
         self.way(to).0
     }
 
-    /// Whether messages to a rank pass through memory alone.
+    /// Whether messages to a rank pass through memory only.
     pub(crate) fn shares_memory(&self, to: u32) -> bool {
         self.way(to).1
     }
@@ -326,7 +327,7 @@ impl<'v> Engine<'v> {
         way.get()
     }
 
-    /// Up to so many bytes a message to that rank is sent without asking.
+    /// Returns the length up to which messages to a rank are sent eagerly.
     fn eager(&self, to: u32) -> usize {
         if self.local(to).is_some() {
             EAGER_LOCAL
@@ -356,7 +357,7 @@ impl<'v> Engine<'v> {
         Ok(())
     }
 
-    /// Sends a header alone.
+    /// Sends a header without data.
     fn tell(&self, state: &mut State, to: u32, header: &Header) -> Result {
         self.transmit_parts(state, to, header, &[])
     }

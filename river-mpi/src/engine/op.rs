@@ -1,4 +1,4 @@
-//! What an operation under way is, and how far it has come.
+//! The state of an operation under way.
 
 use bytes::Bytes;
 use slotmap::{DefaultKey, Key as _, KeyData};
@@ -14,7 +14,7 @@ use crate::matching::Key;
 pub(crate) struct OpId(pub(super) u64);
 
 impl OpId {
-    /// Of no operation.
+    /// Identifies no operation.
     pub(super) const NONE: Self = Self(0);
 
     pub(super) fn key(self) -> DefaultKey {
@@ -31,7 +31,7 @@ impl From<DefaultKey> for OpId {
 /// A send that was started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sending {
-    /// Nothing is left of it here but the number of its message.
+    /// The message has left: all that is known of it here is its number.
     Gone {
         to: u32,
         ticket: u64,
@@ -40,7 +40,7 @@ pub(crate) enum Sending {
 }
 
 impl Sending {
-    /// The operation that it is, if it is one.
+    /// Returns its operation, if it is still under way.
     pub(crate) fn op(self) -> Option<OpId> {
         match self {
             Self::Gone { .. } => None,
@@ -55,21 +55,21 @@ pub(super) struct Op {
     pub(super) state: OpState,
     /// Nobody will ask for its outcome.
     pub(super) detached: bool,
-    /// The sender has asked to have the message back and has no answer yet.
+    /// The sender has asked to cancel the message, and has no answer yet.
     pub(super) recalled: bool,
     /// How many bytes of the attached buffer it occupies.
     pub(super) buffered: usize,
-    /// Its place among those that somebody waits for.
+    /// Its place among the operations that are waited for together.
     pub(super) seat: u32,
-    /// Says to the receiver that the data is where the offer says.
+    /// Vouches that the data is where the offer says.
     pub(super) seal: Option<Seal>,
     /// The data is a slice that the operation's request borrows.
     pub(super) lent: bool,
-    /// A part of its message was written to the memory that was shown for it, and the rest comes later.
+    /// A part of its message was written to the memory that was given for it, and the rest arrives later.
     pub(super) torn: bool,
 }
 
-/// Every message passes through one, so it must be cheap to move.
+/// Every message passes through an `Op`, so it must be cheap to move.
 const _: () = assert!(size_of::<Op>() <= 128);
 
 impl Op {
@@ -86,7 +86,7 @@ impl Op {
         }
     }
 
-    /// All of its message has come.
+    /// Notes that all of its message has arrived.
     pub(super) fn arrive(&mut self) {
         if let OpState::Arriving(arrival) = std::mem::replace(&mut self.state, OpState::Cancelled) {
             self.state = OpState::Arrived(arrival);
@@ -97,11 +97,11 @@ impl Op {
 #[derive(Debug)]
 pub(super) enum OpState {
     Posted(Ask),
-    /// An offer was matched whose data this rank reads as soon as it knows where to.
+    /// An offer was matched, and this rank reads its data as soon as it knows where the data belongs.
     Due(Box<Message>),
     Arriving(Arrival),
     Arrived(Arrival),
-    /// Its message came in one piece, and is in the memory that the caller showed when he waited.
+    /// Its message arrived as a whole, and is in the memory that the caller gave when it waited.
     Landed(Receipt),
     /// Waits for [`Kind::ClearToSend`]; without data, the caller will send the pieces.
     Offered {
@@ -128,7 +128,7 @@ pub(super) enum OpState {
         to: u32,
     },
     Cancelled,
-    /// Its message came otherwise than it was announced.
+    /// It has failed: its message did not arrive as announced, or could not be sent.
     Broken(String),
 }
 

@@ -1,4 +1,4 @@
-//! Operations under way: their life from start to outcome.
+//! The life of operations, from start to outcome.
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use crate::matching::Key;
 
 impl Engine<'_> {
     pub(super) fn add(&self, state: OpState) -> OpId {
-        // Made in its place: a copy of what was just written would wait for the store buffer.
+        // Constructed in place: a copy of what was just written would stall until the store buffer has drained.
         self.state.borrow_mut().ops.insert_with_key(|_| Op::new(state)).into()
     }
 
@@ -21,14 +21,14 @@ impl Engine<'_> {
         }
     }
 
-    /// Looks at everything that has arrived, and takes in what was offered. Does not block.
+    /// Handles everything that has arrived, and moves the data that is due. Does not block.
     pub(crate) fn progress(&self) -> Result {
         let result = self.poll_all();
         self.run_due(None);
         result
     }
 
-    /// Looks at everything that has arrived. Does not block.
+    /// Handles everything that has arrived. Does not block.
     pub(crate) fn poll_all(&self) -> Result {
         loop {
             match self.vr.try_receive_where(ALL, |_| true) {
@@ -73,24 +73,25 @@ impl Engine<'_> {
         state.mourn(whom, self.me)
     }
 
-    /// As [`failure`](Self::failure), for who asks again and again and never waits: the ends of those that could complete the
-    /// operation are told to this rank from now on.
+    /// Like [`failure`](Self::failure), for a caller that polls and never waits: from now on, this rank is notified of the
+    /// ends of the ranks that could complete the operation.
     pub(crate) fn lasting_failure(&self, op: OpId) -> Result {
         self.watch(&self.needed_by(&[op]));
         self.failure(op)
     }
 
-    /// Waits until one of them is complete, or can never be.
+    /// Waits until one of these operations is complete. Returns an error if one of them never can be.
     pub(crate) fn wait_for(&self, ops: &[OpId]) -> Result {
         self.progress()?;
         self.wait_landing(ops, None)
     }
 
-    /// The same, with memory for what comes, and without a look at what has come already.
+    /// Like [`wait_for`](Self::wait_for), with memory for messages that arrive, but does not first handle what has arrived
+    /// already.
     pub(crate) fn wait_landing(&self, ops: &[OpId], mut landing: Option<&mut dyn Landing>) -> Result {
         loop {
             if ops.iter().any(|&op| self.is_complete(op)) {
-                // Others may wait for this rank, which may not come back soon.
+                // Others may be waiting for data that this rank lends, and it may not enter the engine again soon.
                 self.send_wanted(landing.as_deref());
                 return Ok(());
             }
@@ -102,7 +103,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Gives an operation a seat among those that somebody waits for. False: there is nothing to wait for.
+    /// Gives an operation a seat among those that are waited for together. Returns `false` if it is complete already.
     #[inline]
     pub(crate) fn seat(&self, op: OpId, seat: u32) -> bool {
         let mut state = self.state.borrow_mut();
@@ -130,8 +131,8 @@ impl Engine<'_> {
         whom
     }
 
-    /// The outcome of a complete operation, which is over then; `None` if it is not complete. Who shows memory for a receive asks
-    /// [`take_landed`](Self::take_landed) first.
+    /// Ends a complete operation and returns its outcome; returns `None` if it is not complete. A caller that gives memory
+    /// for a receive asks [`take_landed`](Self::take_landed) first.
     pub(crate) fn take(&self, op: OpId) -> Option<Outcome> {
         let mut state = self.state.borrow_mut();
         if !state.is_complete(op) {
@@ -144,7 +145,8 @@ impl Engine<'_> {
         }
     }
 
-    /// As [`take`](Self::take), of a receive whose message has landed; `None` if it has not.
+    /// Like [`take`](Self::take), for a receive whose message has landed in the caller's memory; returns `None` if it has
+    /// not.
     #[inline]
     pub(crate) fn take_landed(&self, op: OpId) -> Option<Receipt> {
         let mut state = self.state.borrow_mut();
@@ -153,7 +155,7 @@ impl Engine<'_> {
         Some(receipt)
     }
 
-    /// Nobody will ask for this operation's outcome. A send goes on; a receive is taken back.
+    /// Detaches an operation whose outcome nobody will ask for. A send goes on; a receive is withdrawn.
     pub(crate) fn detach(&self, id: OpId) {
         self.send_if_wanted(id, None);
         let mut state = self.state.borrow_mut();
@@ -171,7 +173,7 @@ impl Engine<'_> {
                 self.tell_read(state, &header);
             }
             OpState::Offered { .. } if op.lent => {
-                // From now on the slice is the caller's.
+                // From now on, the caller may change the slice.
                 let copy = op.seal.take().and_then(|seal| self.copy_of_lent(&seal));
                 let Some(copy) = copy else {
                     tracing::error!("this process cannot read its own memory any more: a message is lost");
@@ -183,7 +185,8 @@ impl Engine<'_> {
                 }
                 (op.lent, op.detached) = (false, true);
             }
-            // What answers these names them. Removed now, another operation might have their name after a safepoint.
+            // The answers to these carry their ids. If they were removed now, another operation might have the same id after
+            // a safepoint.
             _ if op.recalled => op.detached = true,
             OpState::Arriving(_) | OpState::Offered { .. } | OpState::Unmatched { .. } => op.detached = true,
             OpState::Arrived(arrival) => {
@@ -206,7 +209,7 @@ impl Engine<'_> {
         let state = &mut *guard;
         let Some(op) = state.ops.get_mut(id.key()) else { return Ok(()) };
         let to = match &op.state {
-            // Its message is coming, and its memory is not what it was.
+            // Its message is arriving, and a part of its memory is overwritten already.
             OpState::Posted(_) if op.torn => return Ok(()),
             OpState::Posted(ask) => {
                 let pattern = ask.pattern;
@@ -224,7 +227,7 @@ impl Engine<'_> {
         self.withdraw(state, to, id.0, id)
     }
 
-    /// The same for a message that is gone: the operation that finds out.
+    /// Asks for a message that has left to be cancelled. Returns the operation that gets the answer.
     pub(crate) fn recall(&self, to: u32, ticket: u64) -> Result<OpId> {
         self.progress()?;
         let op = self.add(OpState::Sent { to });
@@ -242,7 +245,7 @@ impl Engine<'_> {
     }
 }
 
-/// The same for a shorter time.
+/// Reborrows for a shorter lifetime.
 pub(super) fn reborrow<'a>(landing: &'a mut Option<&mut dyn Landing>) -> Option<&'a mut dyn Landing> {
     match landing {
         Some(landing) => Some(&mut **landing),

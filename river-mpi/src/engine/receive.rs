@@ -11,7 +11,8 @@ use crate::header::{Header, Kind};
 use crate::matching::{Key, Pattern};
 
 impl Engine<'_> {
-    /// Receives one message: into `out`, if it was given and has room for it (`None` then), or as it came.
+    /// Receives one message: into `out` if that was given and has room for it, and then returns no arrival; otherwise as it
+    /// arrived.
     pub(crate) fn receive(&self, ask: &Ask, mut out: Option<&mut [u8]>) -> Result<(Header, Option<Arrival>)> {
         let message = match self.next_message(ask, out.as_deref_mut())? {
             Got::Landed(header) => return Ok((header, None)),
@@ -38,7 +39,7 @@ impl Engine<'_> {
         Ok((header, arrival))
     }
 
-    /// Waits for all pieces of an accepted message, copying them out as they come if there is where to.
+    /// Waits for all pieces of an accepted message, and copies them to `out` as they arrive, if that was given.
     pub(super) fn collect(&self, op: OpId, from: u32, out: Option<&mut [u8]>) -> Result<Option<Arrival>> {
         let mut out = out.map(|memory| One { op, memory });
         loop {
@@ -69,11 +70,11 @@ impl Engine<'_> {
         }
     }
 
-    /// The message that a blocking receive gets.
+    /// Waits for the message of a blocking receive.
     fn next_message(&self, ask: &Ask, out: Option<&mut [u8]>) -> Result<Got> {
         let mut hook = Hook { ask, out, got: None };
         loop {
-            // What goes on in the background may have brought it in.
+            // A background operation may have taken it in.
             let found = self.find(ask)?;
             if let Some((_, message)) = found {
                 hook.got = Some(Got::Message(message));
@@ -91,7 +92,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Takes the earliest message that matches, if one is here.
+    /// Takes the earliest unexpected message that matches, if there is one.
     #[inline]
     fn find(&self, ask: &Ask) -> Result<Option<(Key, Message)>> {
         let mut state = self.state.borrow_mut();
@@ -110,13 +111,13 @@ impl Engine<'_> {
             self.acknowledge(&message);
             return Ok(self.accept(message));
         }
-        // Made in its place, as by `add`.
+        // Constructed in place, as in `add`.
         let op = OpId::from(state.ops.insert_with_key(|_| Op::new(OpState::Posted(ask.clone()))));
         state.matching.post(op.0, &ask.pattern);
         Ok(op)
     }
 
-    /// Begins to receive a message that was matched when it was looked for.
+    /// Begins to receive an unexpected message that was just matched.
     pub(super) fn accept(&self, message: Message) -> OpId {
         let offer = (message.header.kind == Kind::RequestToSend).then_some(message.header);
         if offer.is_some() && self.can_read(&self.state.borrow(), &message) {
@@ -135,7 +136,7 @@ impl Engine<'_> {
 
     pub(super) fn go(&self, state: &mut State, offer: &Header, receive: u64) {
         let header = Header { kind: Kind::ClearToSend, from: self.me, length: receive, ..*offer };
-        // If the sender is dead, the wait for the pieces says so.
+        // If the sender is dead, the wait for the pieces reports it.
         let _ = self.tell(state, offer.from, &header);
     }
 
@@ -147,13 +148,13 @@ impl Engine<'_> {
         }
     }
 
-    /// The earliest message that matches, if it has come.
+    /// Receives the earliest message that matches, if one has arrived.
     pub(crate) fn try_receive(&self, ask: &Ask) -> Result<Option<Arrival>> {
         self.progress()?;
         let found = self.find(ask).map_err(|error| self.while_asking(ask, error))?;
         let Some((_, message)) = found else {
             let sources = ask.sources.as_slice();
-            // Who asks again and again has to hear of failures, too.
+            // A caller that polls must be told of failures, too.
             self.watch(sources);
             let checked = self.check_wait(sources, Some(ask));
             return checked.map(|()| None).map_err(|error| self.while_asking(ask, error));
@@ -173,7 +174,7 @@ impl Engine<'_> {
         error.while_waiting_for(|| self.describe_ask(ask))
     }
 
-    /// The bytes of the earliest message that matches, if they are here already.
+    /// Takes the earliest message that matches and returns its bytes, if they are here already.
     pub(crate) fn arrived(&self, pattern: &Pattern) -> Option<Bytes> {
         let matching = &mut self.state.borrow_mut().matching;
         if matching.peek(pattern)?.1.header.kind != Kind::Eager {
@@ -182,13 +183,13 @@ impl Engine<'_> {
         matching.take(pattern).map(|(_, message)| Arrival::new(message).into_bytes())
     }
 
-    /// An error if a rank is known to be gone, of which this one is told from now on.
+    /// Returns an error if a rank is known to have failed. From now on, this rank is notified of its end.
     pub(crate) fn check_alive(&self, rank: u32) -> Result {
         self.watch(&[rank]);
         self.state.borrow().check_failed(&[rank])
     }
 
-    /// Looks for a message without taking it: who sent it, its tag and length.
+    /// Returns the header of the earliest message that matches, without taking the message.
     pub(crate) fn probe(&self, ask: &Ask) -> Result<Option<Header>> {
         self.progress()?;
         self.check(ask.pattern.context)?;

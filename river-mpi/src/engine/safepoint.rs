@@ -7,7 +7,7 @@ use super::{Engine, Gone, Message, State};
 use crate::error::{MpiError, Result};
 use crate::header::Header;
 
-/// An engine of which nothing is under way.
+/// The state of an engine that has nothing under way.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kept {
     sent: Vec<u64>,
@@ -17,12 +17,12 @@ pub(crate) struct Kept {
     matched: u64,
     ticket: u64,
     reports: u64,
-    /// Messages that no receive has claimed, as they came.
+    /// Unexpected messages, as they arrived.
     unexpected: Vec<Vec<u8>>,
 }
 
 impl Engine<'_> {
-    /// What there is to be kept. Operations are named anew from here on, as they are by who goes on from it.
+    /// Returns what must be kept. Operations get new ids from here on, as they do in a rank that goes on from this.
     pub(crate) fn keep(&self) -> Result<Kept> {
         let mut state = self.state.borrow_mut();
         let busy = [
@@ -61,7 +61,7 @@ impl Engine<'_> {
         })
     }
 
-    /// Goes on where another one was.
+    /// Goes on from the state of another engine.
     pub(crate) fn take_up(&self, kept: Kept) -> Result {
         let lengths = [kept.sent.len(), kept.received.len(), kept.watched.len()];
         if lengths != [self.world_size(); 3] {

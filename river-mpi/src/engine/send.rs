@@ -13,9 +13,9 @@ use crate::header::Kind;
 use crate::job::Report;
 use crate::matching::Key;
 
-/// Bytes that are copied in a nanosecond, about.
+/// About how many bytes are copied in a nanosecond.
 const COPIED: u64 = 8;
-/// How long it takes about until an answer comes.
+/// About how long it takes until an answer arrives.
 const ANSWER: Duration = Duration::from_micros(5);
 /// How much longer a rank waits for the reader of lent memory, which may have other work to do first.
 const PEACE: Duration = Duration::from_micros(50);
@@ -26,29 +26,30 @@ const WORTH_WAITING: usize = 256 << 10;
 /// At most this many slices in a row are copied without checking again whether the receiver is waiting for them.
 const MOST: u8 = 128;
 
-/// How long it takes about until somebody who waits for data has read it, if that is soon.
+/// Returns about how long a receiver that waits for data takes to read it, but no more than [`AWAKE`].
 fn reading_time(len: usize) -> Duration {
     (ANSWER + Duration::from_nanos(len as u64 / COPIED)).min(AWAKE)
 }
 
-/// Whether it pays to wait a moment for the receiver to ask for a slice. A receiver that did not come in time will most
-/// likely not come in time for the next slices either: after a wait in vain they are copied at once, twice as many each time.
+/// Decides whether it pays to wait briefly for the receiver to ask for a slice. A receiver that did not ask in time will most
+/// likely not ask in time for the next slices either: after an unsuccessful wait they are copied at once, twice as many each
+/// time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hurry {
-    /// How many more are not waited for.
+    /// How many more slices are copied at once.
     left: u8,
-    /// How many will not be if the next wait is in vain, too.
+    /// How many were to be copied at once after the last wait; 0 if it was successful.
     next: u8,
 }
 
 impl Hurry {
-    /// Whether to copy at once, which is counted.
+    /// Whether to copy the next slice at once, which is counted.
     fn is_on(self, cell: &Cell<Self>) -> bool {
         cell.set(Self { left: self.left.saturating_sub(1), ..self });
         self.left > 0
     }
 
-    /// After a wait.
+    /// Returns the state after a wait.
     fn after(self, wanted: bool) -> Self {
         let next = if wanted { 0 } else { self.next.saturating_mul(2).clamp(4, MOST) };
         Self { left: next, next }
@@ -69,7 +70,7 @@ impl Engine<'_> {
         if bytes == 0 { Duration::ZERO } else { (PEACE + reading_time(bytes)).min(AWAKE) }
     }
 
-    /// Sends a message and returns when the slice can be used again, or, synchronously, when it was matched.
+    /// Sends a message. Returns when the slice can be used again or, in synchronous mode, when the message was matched.
     pub(crate) fn send(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result {
         let eager = data.len() <= self.eager(to);
         if eager && mode == Mode::Standard {
@@ -84,7 +85,7 @@ impl Engine<'_> {
             if !eager {
                 self.announce(op, to, key, data.len())?;
                 if self.exposes(to, data.len()) {
-                    // Longer than others wait before they sleep, as it may take longer to read.
+                    // Polls longer than other waits do before they sleep, as reading may take longer.
                     self.spin_until(op, reading_time(data.len()));
                 }
             }
@@ -96,7 +97,7 @@ impl Engine<'_> {
         })
     }
 
-    /// The length of the pieces of a message.
+    /// Returns the length of the pieces of a message.
     pub(super) fn piece_of(&self, to: u32, length: usize) -> usize {
         (length / PIECES).next_multiple_of(GRAIN).clamp(2 * GRAIN, self.piece(to).max(2 * GRAIN))
     }
@@ -107,20 +108,20 @@ impl Engine<'_> {
         })
     }
 
-    /// Starts to send a message that is kept here as long as need be.
+    /// Starts to send a message, and keeps its data for as long as necessary.
     pub(crate) fn isend(&self, to: u32, key: Key, data: Bytes, mode: Mode) -> Result<Sending> {
         self.isend_buffered(to, key, data, mode, 0)
     }
 
-    /// As [`isend`](Self::isend), of a slice: a short one is copied once only, a long one is if nobody wants it before it
-    /// could have been copied.
+    /// Like [`isend`](Self::isend), for a slice: a short one is copied only once, and a long one only if the receiver does
+    /// not ask for it within the time that a copy would take.
     pub(crate) fn isend_slice(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<Sending> {
         if data.len() > self.eager(to) {
             let hurry = &self.hurry[to as usize];
             let short = self.exposes(to, data.len()) && data.len() < WORTH_WAITING;
             if short || to == self.me || self.vr.is_recoverable() || hurry.get().is_on(hurry) {
-                // While the receiver reads this copy, the next one is made. (Whether somebody wants it in time is nothing
-                // that a replay could know.)
+                // The receiver reads this copy while the next one is made. (A replay could not reproduce whether the receiver
+                // asks in time.)
                 return self.isend(to, key, self.pool.join(&[], data), mode);
             }
             let op = self.offer(to, key, data, None, 0)?;
@@ -131,7 +132,7 @@ impl Engine<'_> {
             match &mut sending.state {
                 OpState::Offered { data: later, .. } => {
                     *later = Some(self.pool.join(&[], data));
-                    // From now on the slice is the caller's.
+                    // From now on, the caller may change the slice.
                     sending.seal = None;
                 }
                 OpState::Granted { receive } => {
@@ -152,7 +153,8 @@ impl Engine<'_> {
         Ok(Sending::Gone { to, ticket })
     }
 
-    /// A standard send of a short message. `None`: it is not one, or cannot be sent, and who tries again is told why.
+    /// Sends a short message in standard mode. Returns `None` if it is not short or cannot be sent; another kind of send then
+    /// says why.
     ///
     /// Its result is returned in registers. A larger result, such as one that may be an error, is written in parts and then
     /// copied; right after a send that copy stalls until the store buffer has drained, that is, until the receiver's core has
@@ -174,8 +176,8 @@ impl Engine<'_> {
         state.ticket
     }
 
-    /// As [`isend`](Self::isend), of a slice that stays as it is until the operation is taken or detached: a long one is not
-    /// copied, but read by its receiver, or sent from where it lies by who waits for it.
+    /// Like [`isend`](Self::isend), for a slice that stays as it is until the operation is taken or detached: a long one is
+    /// not copied, but read by its receiver, or sent from where it lies while this rank waits for the operation.
     pub(crate) fn isend_lent(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result<Sending> {
         if !self.borrows(to, data.len()) {
             return self.isend_slice(to, key, data, mode);
@@ -183,14 +185,15 @@ impl Engine<'_> {
         let op = self.prepare_offer(to, key, data, None, 0);
         if let Some(op) = self.state.borrow_mut().ops.get_mut(op.key()) {
             op.lent = true;
-            // So that this rank can read it, whoever else can.
+            // So that this rank can read it, even if the receiver cannot.
             op.seal.get_or_insert_with(|| Seal::of(data));
         }
         self.announce(op, to, key, data.len())?;
         Ok(Sending::UnderWay(op))
     }
 
-    /// Sends what is lent and wanted: what somebody waits for from where it lies, other slices from copies. True: there was some.
+    /// Sends lent slices that are wanted: from where they lie if `landing` has them, as the caller waits for them, otherwise
+    /// from copies. Returns `true` if there were any.
     pub(super) fn send_wanted(&self, landing: Option<&dyn Landing>) -> bool {
         if self.state.borrow().wanted.is_empty() {
             return false;
@@ -214,7 +217,7 @@ impl Engine<'_> {
         drop(state);
         let after = match slice.or(copy.as_deref()) {
             Some(data) => {
-                // Who is gone needs nothing any more.
+                // A rank that is gone needs nothing any more.
                 let _ = self.send_pieces(to, key, receive, data);
                 OpState::Sent { to }
             }
@@ -229,25 +232,27 @@ impl Engine<'_> {
         }
     }
 
-    /// As [`isend_lent`](Self::isend_lent), for data of which [`lends`](Self::lends) has said so, until it is settled.
+    /// Like [`isend_lent`](Self::isend_lent), for data that [`lends`](Self::lends) has allowed to be lent, until it is
+    /// settled. Returns the number of the offer.
     pub(crate) fn offer_lent(&self, to: u32, key: Key, data: &[u8]) -> Result<u64> {
         if !self.lends(to, data.len()) {
-            // The end of something longer.
+            // The last piece of longer data.
             return self.send_eager(to, key, Kind::Eager, 0, data).map(|()| OpId::NONE.0);
         }
         self.isend_lent(to, key, data, Mode::Standard).map(|sending| sending.op().unwrap_or(OpId::NONE).0)
     }
 
-    /// Waits for a moment, if patiently, until data that was lent is read, and has it copied if it is not. True: it was read.
+    /// Ends the lending of data: if it has not been read (after a short wait, if `patiently`), it is copied. Returns `true`
+    /// if it was read.
     pub(crate) fn settle(&self, offer: u64, patiently: bool) -> bool {
         let op = OpId(offer);
         let len = self.state.borrow().ops.get(op.key()).map(|op| op.seal.as_ref().map_or(0, Seal::len));
         let Some(len) = len else { return true };
         if patiently {
-            // Its reader may have to read what others have offered before.
+            // The reader may first have to read what others have offered.
             self.spin_until(op, PEACE + 16 * reading_time(len));
         } else {
-            // What is wrong is found out by who waits for something.
+            // The next wait reports errors.
             let _ = self.poll_all();
             self.send_wanted(None);
         }
@@ -277,8 +282,7 @@ impl Engine<'_> {
         Ok(Sending::Gone { to, ticket })
     }
 
-    /// Sends a message of any length at once, without waiting for its receive and without copying it; for messages of
-    /// which it is known that they are wanted.
+    /// Sends a message of any length eagerly and without copying it; for messages that are known to be wanted.
     pub(crate) fn send_shared(&self, to: u32, key: Key, data: Bytes) -> Result {
         if data.len() <= INLINE {
             return self.send_eager(to, key, Kind::Eager, 0, &data);
@@ -294,17 +298,17 @@ impl Engine<'_> {
         sent.map_err(|error| error.while_waiting_for(|| self.describe_send(to, key)))
     }
 
-    /// A copy, in memory that is used again.
+    /// Returns a copy, in memory from the pool.
     pub(crate) fn copy_of(&self, data: &[u8]) -> Bytes {
         self.pool.join(&[], data)
     }
 
-    /// As [`send_shared`](Self::send_shared), of a copy.
+    /// Like [`send_shared`](Self::send_shared), but sends a copy.
     pub(crate) fn send_copy(&self, to: u32, key: Key, data: &[u8]) -> Result {
         self.send_eager(to, key, Kind::Eager, 0, data)
     }
 
-    /// A buffered send: the message goes at once or waits in the attached buffer.
+    /// Sends in buffered mode: the message leaves at once, or waits in the attached buffer.
     pub(crate) fn send_buffered(&self, to: u32, key: Key, data: &[u8]) -> Result<Sending> {
         if data.len() <= self.eager(to) {
             let free = self.state.borrow().buffer_free;
@@ -324,7 +328,7 @@ impl Engine<'_> {
         self.isend_buffered(to, key, self.pool.join(&[], data), Mode::Standard, data.len())
     }
 
-    /// Makes room for buffered sends; the size that there was before.
+    /// Attaches a buffer of this size for buffered sends. Returns the previous size.
     pub(crate) fn attach_buffer(&self, bytes: usize) -> usize {
         let mut state = self.state.borrow_mut();
         let before = state.buffer_size;
@@ -342,7 +346,7 @@ impl Engine<'_> {
         self.drain(|op| op.buffered > 0)
     }
 
-    /// Waits until all sends are done that nobody will ask for, and tells the supervisor that this rank is over.
+    /// Waits for all detached sends and background operations, and tells the supervisor that this rank has finished.
     pub(crate) fn finish(&self, result: Vec<u8>) -> Result {
         let failed = self.state.borrow().failed.clone();
         let is_wanted = |key: &Key| !failed.contains(&key.context);
@@ -366,12 +370,13 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// A collective operation of that context has failed on this rank.
+    /// Notes that a collective operation of this context has failed on this rank.
     pub(crate) fn note_failure(&self, context: u32) {
         self.state.borrow_mut().failed.insert(context);
     }
 
-    /// Waits for some operations. One that fails is over, with its error; to call it again waits for the others.
+    /// Waits for some operations. Returns the error of the first one that fails, which is then over; the caller may call
+    /// again to wait for the others.
     pub(super) fn drain(&self, concerns: impl Fn(&Op) -> bool) -> Result {
         loop {
             let pending: Vec<OpId> = {
@@ -396,7 +401,7 @@ impl Engine<'_> {
         self.transmit_slice(to, &self.header(kind, key, ticket, data.len()), data)
     }
 
-    /// Offers a message. `owned` is the same data, if it is to be sent without the caller.
+    /// Offers a message. `owned` is the same data, if the engine is to send it without the caller.
     pub(super) fn offer(
         &self,
         to: u32,
@@ -417,7 +422,7 @@ impl Engine<'_> {
         self.state.borrow_mut().ops.insert(op).into()
     }
 
-    /// Tells the receiver of an offer, which is forgotten if that cannot be told.
+    /// Sends the request to send of an offer. Forgets the offer if that fails.
     fn announce(&self, op: OpId, to: u32, key: Key, len: usize) -> Result {
         let header = self.header(Kind::RequestToSend, key, op.0, len);
         let exposure = {

@@ -26,15 +26,15 @@ use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
 use crate::queue::{self, LazyRing, Wait, sleep};
 
-/// Longer messages go by the link.
+/// Longer messages are sent over the link.
 const LONGEST: usize = 2 << 10;
 /// Lines of a ring.
 const LINES: usize = 1024;
-/// After so many messages a sender looks whether the receiver is still there.
+/// After this many messages, a sender checks whether the receiver is still there.
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
 const RANKS: usize = 16;
-/// Messages of one rank in a row before the others have their turn.
+/// Messages taken from one rank in a row before the others have their turn.
 const TURN: usize = 64;
 
 /// A rank's rings to and from the other processes of its machine.
@@ -45,11 +45,11 @@ pub(super) struct Shm {
     incoming: RefCell<Vec<Ring>>,
     /// By rank: whether there is a ring from it.
     open: Vec<Cell<bool>>,
-    /// Whether to wait for room: if not all run at once, the receiver may be waiting for this core.
+    /// How to wait for room; `None` if not all ranks run at the same time, as the receiver may then be waiting for this core.
     waits: Option<Wait>,
 }
 
-/// What a rank has sent.
+/// The ring from a rank.
 #[derive(Debug)]
 struct Ring {
     from: u32,
@@ -57,11 +57,11 @@ struct Ring {
 }
 
 impl Shm {
-    /// Of a rank; `None` if there are no such others.
+    /// Returns `None` if there is no rank in another process of this machine, or there are too many ranks on it.
     pub(super) fn new(me: u32, places: &[Place], at_once: bool) -> Option<Self> {
         let mine = places.get(me as usize)?;
         let here = places.iter().filter(|place| place.machine == mine.machine).count();
-        // Threads of one process have another way.
+        // Threads of one process use `Local`.
         let reached = |place: &Place| place.machine == mine.machine && place.host != mine.host;
         if here > RANKS || !places.iter().any(reached) {
             return None;
@@ -84,8 +84,8 @@ impl Shm {
         self.incoming.borrow().is_empty()
     }
 
-    /// Puts a message into the ring to a rank. Returns `None` if it has to go by the link, and otherwise whether the rank has to be
-    /// woken.
+    /// Puts a message into the ring to a rank. Returns `None` if it has to be sent over the link, and otherwise whether the
+    /// rank has to be woken.
     fn push(&self, to: u32, number: u64, header: &[u8; HEADER], data: &[u8]) -> Option<bool> {
         let [a, b, c, d] = bytemuck::cast::<_, [u64; HEADER / 8]>(*header);
         let mut outgoing = self.outgoing.borrow_mut();
@@ -97,7 +97,7 @@ impl Shm {
         self.outgoing.borrow().get(to as usize).is_some_and(LazyRing::is_open)
     }
 
-    /// Says whether this rank has to be woken.
+    /// Publishes whether this rank has to be woken.
     pub(super) fn set_asleep(&self, asleep: bool) {
         for Ring { reader, .. } in &*self.incoming.borrow() {
             sleep::set(reader.asleep(), asleep);
@@ -109,7 +109,7 @@ impl Shm {
 struct Numbered<'a>(Record<'a>);
 
 impl<'a> Numbered<'a> {
-    /// `None`: it is none.
+    /// Returns `None` if the record is not a message.
     fn of(record: Record<'a>) -> Option<(u64, Self)> {
         let [number] = record.words();
         (record.len() >= size_of::<u64>() + HEADER).then_some((number, Self(record)))
@@ -137,7 +137,8 @@ impl Incoming for Numbered<'_> {
 }
 
 impl Engine<'_> {
-    /// Sends a message, which is counted, by the ring to a rank. False: it has to go by the link.
+    /// Sends a message, which is counted already, through the ring to a rank. Returns `false` if it has to be sent over the
+    /// link.
     #[inline]
     pub(super) fn send_by_shm(
         &self,
@@ -152,7 +153,7 @@ impl Engine<'_> {
         }
         let number = state.sent[to as usize];
         if number.is_multiple_of(LOOK) && shm.is_outgoing(to) {
-            // Before it is sent: who has received it may end at once.
+            // Checked before it is sent: a rank that has received it may end at once.
             self.check_there(state, to)?;
         }
         let Some(sleeps) = shm.push(to, number, header, data) else { return Ok(false) };
@@ -162,7 +163,8 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    /// Who sends by a ring is not told by the link that nobody reads it any more.
+    /// Returns an error if nobody reads the ring to a rank any more, which the link does not tell a sender that uses the ring
+    /// only.
     #[cold]
     fn check_there(&self, state: &mut State, to: u32) -> Result {
         let id = self.id_of(to);
@@ -170,16 +172,16 @@ impl Engine<'_> {
             self.vr.watch(id);
         }
         let selector = Selector::on(DEATHS).lane(LANE).from(id);
-        // What else there is is told to who waits.
+        // Any other error is reported by the next wait.
         let Err(RecvError::Down(down)) = self.vr.try_receive_where(selector, |_| false) else {
             return Ok(());
         };
-        // And this is told again, to who can look first at what it had sent.
+        // Has this rank notified once more: the next wait first takes what the dead one had sent.
         self.vr.watch(down.who);
         if down.who == id { Err(Gone::of(&down).error(to)) } else { Ok(()) }
     }
 
-    /// A message to a rank has gone by the link.
+    /// Notes that a message to a rank has been sent over the link, and offers it a ring if it is time to.
     pub(super) fn went_by_link(&self, to: u32) {
         let Some(shm) = &self.shm else { return };
         let mut outgoing = shm.outgoing.borrow_mut();
@@ -187,12 +189,12 @@ impl Engine<'_> {
         let Some(name) = ring.advance(LINES, shm.waits, || self.shares_memory(to)) else { return };
         let header = self.header(Kind::OfferRing, Key::NONE, 0, 0);
         if let Ok(name) = postcard::to_stdvec(&name) {
-            // That it is gone is told to who waits for it.
+            // If the rank is gone, the next wait for it says so.
             let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&name));
         }
     }
 
-    /// Reads from the ring that a rank offers.
+    /// Joins the ring that a rank offers.
     pub(super) fn meet(&self, from: u32, name: &[u8]) {
         let Some(shm) = self.shm.as_ref().filter(|shm| !shm.is_open(from)) else { return };
         let reader = postcard::from_bytes(name).ok().and_then(|name| queue::join(&name, LINES));
@@ -202,8 +204,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Takes what has come by rings, of that rank or of any, a turn at most of each or until somebody has what he waits for.
-    /// `None`: there was nothing.
+    /// Takes messages that have arrived in rings, in that of `only` or in all, one turn of each at most, until the caller has
+    /// what it waits for. Returns `None` if there was none.
     pub(super) fn poll_shm(
         &self,
         only: Option<u32>,
@@ -238,7 +240,7 @@ impl Engine<'_> {
         some
     }
 
-    /// Whether something that its sender has sent before what comes by the link lies in a ring.
+    /// Whether a ring holds a message that its sender has sent before this one, which arrives over the link.
     pub(super) fn is_ahead(&self, arriving: &impl Incoming) -> bool {
         let Some(shm) = self.shm.as_ref().filter(|shm| !shm.is_unused()) else { return false };
         let Some(Header { from, .. }) = Header::decode(&arriving.head()) else { return false };

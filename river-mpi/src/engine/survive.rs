@@ -16,12 +16,12 @@ impl Engine<'_> {
         }
         for &rank in whom.iter().filter(|&&rank| rank != self.me) {
             let header = self.header(Kind::Revoke, Key { context, source: 0, tag: 0 }, 0, 0);
-            // Who is dead need not know.
+            // A dead rank need not know.
             let _ = self.tell(&mut state, rank, &header);
         }
     }
 
-    /// Goes on with wildcard receives although these ranks are gone; returns those that are.
+    /// Lets wildcard receives ignore the failures among these ranks. Returns the ranks that have failed.
     pub(crate) fn acknowledge_failures(&self, among: &[u32]) -> Vec<u32> {
         let mut state = self.state.borrow_mut();
         let failed: Vec<u32> = among
@@ -33,7 +33,7 @@ impl Engine<'_> {
         failed
     }
 
-    /// Agrees with the members that are left: all flags combined by AND, and who is gone.
+    /// Agrees with the surviving members: on the AND of all flags, and on which members are gone.
     pub(crate) fn agree(&self, key: AgreementKey, members: &[u32], proposal: Proposal) -> Result<Agreement> {
         self.report(&Report::Agree { key, members: members.to_vec(), proposal });
         loop {

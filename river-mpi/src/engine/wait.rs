@@ -1,4 +1,4 @@
-//! Waiting: for envelopes, and for news of those that could send them. A rank that waits long says so to the
+//! Waiting: for envelopes, and for the ends of the ranks that could send them. A rank that waits long reports that to the
 //! supervisor, which finds deadlocks.
 
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ impl Engine<'_> {
         mut hook: Option<&mut Hook<'_>>,
         mut landing: Option<&mut dyn Landing>,
     ) -> Result {
-        // Both, as the first may have brought in that something is wanted.
+        // Both are called: the background operations may have taken in a message that makes data due.
         let news = self.advance_background();
         if self.has_due() && self.run_due(reborrow(&mut landing)) || news {
             return Ok(());
@@ -56,7 +56,7 @@ impl Engine<'_> {
         let awake = self.time_to_read(what.ops());
         match self.look(PATIENCE, awake, whom, hook.as_deref_mut(), reborrow(&mut landing)) {
             Err(RecvError::Timeout { .. }) => {
-                // Who asks may take in messages, too.
+                // `ask_about` may have taken in messages, too.
                 if self.ask_about(whom)? || self.has_due() {
                     return Ok(());
                 }
@@ -73,13 +73,13 @@ impl Engine<'_> {
         !state.due.is_empty() || !state.wanted.is_empty()
     }
 
-    /// Reads what was offered, and sends what is wanted. True: there was some.
+    /// Reads the data of matched offers, and sends lent slices that are wanted. Returns `true` if there were any.
     pub(super) fn run_due(&self, mut landing: Option<&mut dyn Landing>) -> bool {
         let read = self.read_due(reborrow(&mut landing));
         self.send_wanted(landing.as_deref()) || read
     }
 
-    /// Waits no longer than so long until something has come, and handles it. Does not sleep for the first, `awake`.
+    /// Waits for `patience` at most until something arrives, and handles it. Does not sleep during the first `awake`.
     fn look(
         &self,
         patience: Duration,
@@ -108,7 +108,8 @@ impl Engine<'_> {
         self.sleep(patience, &mut hook, &mut landing)
     }
 
-    /// The same, without a look at what ranks of this process send until one of them rings.
+    /// Like [`look`](Self::look), but does not poll before it sleeps: senders that use queues or rings have to wake this
+    /// rank.
     fn sleep(
         &self,
         patience: Duration,
@@ -121,7 +122,7 @@ impl Engine<'_> {
         let moment = if self.is_alone() { patience } else { patience.min(MOMENT) };
         let mut result = self.receive_arriving(moment, hook, landing);
         if moment < patience && matches!(result, Err(RecvError::Timeout { .. })) {
-            // Who sent at the moment when this rank fell asleep did not see that.
+            // A sender that pushed just when this rank fell asleep may have missed that it sleeps.
             if self.poll_local(hook, landing) {
                 result = Ok(None);
             } else {
@@ -135,7 +136,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Looks once for what has come by the link, and handles it. True: there was something.
+    /// Polls the link once, and handles what has arrived. Returns `true` if there was something.
     pub(super) fn poll_link(
         &self,
         hook: &mut Option<&mut Hook<'_>>,
@@ -151,7 +152,7 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    /// Waits for what comes by the link.
+    /// Waits for something to arrive over the link.
     fn receive_arriving(
         &self,
         patience: Duration,
@@ -159,7 +160,7 @@ impl Engine<'_> {
         landing: &mut Option<&mut dyn Landing>,
     ) -> std::result::Result<Option<Envelope>, RecvError> {
         self.vr.receive_arriving(ALL, patience, |arriving| match self.is_ahead(arriving) {
-            // Whoever handles it takes first what comes before it.
+            // `handle` takes first what precedes it in the ring.
             true => Intake::Left,
             false => self.take_in(arriving, hook.as_deref_mut(), reborrow(landing)),
         })
@@ -175,7 +176,7 @@ impl Engine<'_> {
                 Ok(()) | Err(RecvError::Timeout { .. }) => {}
                 Err(error) => self.trouble(error)?,
             }
-            // What others need of this rank meanwhile.
+            // Others may need this rank meanwhile.
             self.run_due(None);
             self.advance_background();
             let found = look();
@@ -209,7 +210,7 @@ impl Engine<'_> {
                 Ok(()) => Ok(()),
             };
             if looked.is_err() {
-                // What it means for this operation is found out by who waits for it.
+                // The next wait for this operation reports what that means for it.
                 return;
             }
         }
@@ -262,13 +263,13 @@ impl Engine<'_> {
         state.mourn(whom, self.me)
     }
 
-    /// An error if a context was revoked.
+    /// Returns an error if a context was revoked.
     #[inline]
     pub(crate) fn check(&self, context: u32) -> Result {
         self.state.borrow().refuse(Some(context))
     }
 
-    /// Has the ends of these ranks told to this one, once.
+    /// Has this rank notified of the ends of these ranks, once each.
     pub(super) fn watch(&self, whom: &[u32]) {
         let mut state = self.state.borrow_mut();
         for &rank in whom {
@@ -278,7 +279,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Finds out about deaths of which another layer has got the notice. True: there was one.
+    /// Checks for deaths whose notice another layer has received. Returns `true` if there was one.
     fn ask_about(&self, whom: &[u32]) -> Result<bool> {
         let mut news = false;
         for &rank in whom {
@@ -297,7 +298,7 @@ impl Engine<'_> {
     pub(super) fn trouble(&self, error: RecvError) -> Result {
         match error {
             RecvError::Down(down) => {
-                // First all that it had sent.
+                // First, everything that the dead one had sent.
                 while self.poll_local(&mut None, &mut None) {}
                 match self.by_id.get(&down.who) {
                     Some(&rank) => drop(self.state.borrow_mut().bury(rank, &down)),
@@ -311,7 +312,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Tells the supervisor something. It lives as long as the program.
+    /// Sends a report to the supervisor, which lives as long as the program.
     pub(crate) fn report(&self, report: &Report) {
         match postcard::to_stdvec(report) {
             Ok(bytes) => {
@@ -325,7 +326,7 @@ impl Engine<'_> {
 }
 
 impl State {
-    /// Whether there is nothing that ends a wait but messages.
+    /// Whether nothing but a message can end a wait.
     fn is_calm(&self) -> bool {
         self.gone.is_empty() && self.revoked.is_empty() && !self.ended
     }
@@ -337,7 +338,7 @@ impl State {
     #[inline]
     pub(super) fn refuse(&self, context: Option<u32>) -> Result {
         match context {
-            // Both contexts of a communicator are revoked by the first.
+            // Both contexts of a communicator are revoked under the first one.
             Some(context) if !self.revoked.is_empty() && self.revoked.contains(&(context & !1)) => {
                 Err(MpiError::Revoked(self.name_of(context & !1)))
             }
@@ -345,7 +346,7 @@ impl State {
         }
     }
 
-    /// An error if none of these ranks can send any more, or one has failed whose failure nobody knows of yet.
+    /// Returns an error if none of these ranks can send any more, or if one has failed and its failure was not acknowledged.
     pub(super) fn mourn(&self, whom: &[u32], me: u32) -> Result {
         if self.gone.is_empty() || whom.is_empty() {
             return Ok(());
@@ -365,7 +366,7 @@ impl State {
         }
     }
 
-    /// An error if one of these ranks has failed, and nobody knows of it yet.
+    /// Returns an error if one of these ranks has failed and its failure was not acknowledged.
     pub(super) fn check_failed(&self, whom: &[u32]) -> Result {
         let failed = |rank: &u32| Some((*rank, self.gone.get(rank).filter(|gone| !gone.normal)?));
         match whom.iter().filter(|rank| !self.acknowledged.contains(rank)).find_map(failed) {

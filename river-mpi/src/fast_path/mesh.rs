@@ -1,4 +1,4 @@
-//! Where the ranks of a communicator that share a process find the queues between them, and say that they sleep.
+//! Where the ranks of a communicator that share a process find the queues between them, and publish what they sleep for.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -10,35 +10,36 @@ use river_core::VrId;
 use super::queue::{Receiver, Sender, pair};
 use crate::queue::{Wait, sleep};
 
-/// Which mesh it is, in this process.
+/// Identifies a mesh within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct MeshKey {
-    /// The first of its members: groups that share a context have none in common, and jobs no ranks.
+    /// The first of its members: groups with the same context have no member in common, and neither have different jobs.
     pub(super) first: VrId,
     pub(super) context: u32,
 }
 
-/// Meshes that not all have entered yet.
+/// Meshes that some of their members have not entered yet.
 static OPEN: LazyLock<Mutex<HashMap<MeshKey, Arc<Mesh>>>> = LazyLock::new(Mutex::default);
 
-/// The ends of a queue that nobody has taken yet.
+/// The ends of a queue that have not been taken yet.
 type Ends = (Option<Sender>, Option<Receiver>);
 
 #[derive(Debug)]
 pub(super) struct Mesh {
     /// By source and destination.
     ends: Mutex<HashMap<(u32, u32), Ends>>,
-    /// What each rank sleeps for: 0 if it does not.
+    /// What each rank sleeps for; 0 if it is awake.
     asleep: Box<[CachePadded<AtomicU64>]>,
     entered: Mutex<usize>,
-    /// How many enter it.
+    /// How many ranks enter it.
     members: usize,
-    /// How they wait for room.
+    /// How senders wait for room.
     waits: Wait,
 }
 
 impl Mesh {
-    /// The mesh of that key, which `members` of a communicator's ranks enter, who wait for room in that way.
+    /// Enters the mesh with this key. `members` of the communicator's `ranks` ranks enter it; its senders wait for room as
+    /// `waits` says.
     pub(super) fn enter(key: MeshKey, members: usize, ranks: usize, waits: Wait) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
@@ -57,12 +58,12 @@ impl Mesh {
         mesh
     }
 
-    /// That end of the queue between two ranks, which is taken once.
+    /// Takes the sending end of the queue between two ranks, which can be taken once.
     pub(super) fn sender(&self, from: u32, to: u32) -> Sender {
         self.end(from, to, |ends| &mut ends.0)
     }
 
-    /// As [`sender`](Self::sender).
+    /// Takes the receiving end, like [`sender`](Self::sender).
     pub(super) fn receiver(&self, from: u32, to: u32) -> Receiver {
         self.end(from, to, |ends| &mut ends.1)
     }
@@ -85,8 +86,8 @@ impl Mesh {
         sleep::fall_asleep(&self.asleep[me], reason(from, tag));
     }
 
-    /// Takes back what [`fall_asleep`](Self::fall_asleep) has published. Returns `false` if a sender has found it, and has sent or
-    /// will send a wake-up message.
+    /// Withdraws what [`fall_asleep`](Self::fall_asleep) has published. Returns `false` if a sender has found it, and has
+    /// sent or will send a wake-up message.
     pub(super) fn wake_up(&self, me: usize) -> bool {
         sleep::wake_up(&self.asleep[me])
     }
@@ -115,7 +116,7 @@ mod tests {
         let first = Mesh::enter(key, 2, 2, Wait::Looking);
         let mut sender = first.sender(0, 1);
         assert!(sender.push_copy(0, b"hello"));
-        // Whoever leaves early leaves its messages.
+        // A rank that leaves early leaves its messages behind.
         drop((sender, first));
         let second = Mesh::enter(key, 2, 2, Wait::Looking);
         assert!(second.receiver(0, 1).pop(0).is_some());

@@ -5,7 +5,7 @@
 //! * `queue`: the queue of one pair
 //! * `mesh`: where the ranks of a communicator find each other's queues, and publish what they sleep for
 //! * here: sending and waiting
-//! * `ring`, `shm`: the same between processes of one machine
+//! * `ring`, `shm`: the fast path between processes of one machine
 //!
 //! A rank that waits long must still notice other messages, the death of a peer, and deadlocks. So after polling for about
 //! 50 us it publishes in the mesh what it waits for, polls once more a millisecond later, and then blocks in the engine. A
@@ -36,22 +36,22 @@ use mesh::{Mesh, MeshKey};
 use queue::{Receiver, Sender};
 pub(crate) use shm::{ShmPath, landed_of};
 
-/// How long a rank looks for a message before it sleeps.
+/// How long a rank polls for a message before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
 /// How often it polls before it yields its core: for about a microsecond.
 const SPINS: usize = 100;
 /// How often it polls between two `spin_loop` hints, which take long on some processors.
 const LOOKS: usize = 4;
-/// Yields between two looks at the engine.
+/// How often it yields before it lets the engine make progress.
 const YIELDS: usize = 4;
 
-/// A rank's way to the others of its communicator that share its process.
+/// A rank's path to the members of its communicator that share its process.
 pub(crate) struct LocalPath {
     mesh: Arc<Mesh>,
     /// The context of collective operations.
     context: u32,
     rank: u32,
-    /// Each rank's number in the world, if it is in this process.
+    /// By rank: its rank in the world, if it is another rank of this process.
     peers: Vec<Option<u32>>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Option<Receiver>>>,
@@ -60,9 +60,10 @@ pub(crate) struct LocalPath {
 }
 
 impl LocalPath {
-    /// For one of these ranks of the world, in a communicator of that context; `None` if no other rank shares its process.
+    /// Creates the path of member `rank` of a communicator with this context; `members` are ranks of the world. Returns
+    /// `None` if no other member shares its process, or the VR is recoverable or traced.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &[u32], rank: usize) -> Option<Self> {
-        // A record has to have everything that is received, and a trace should.
+        // The record of a recoverable VR must contain everything that it receives, and a trace should.
         if engine.vr().is_recoverable() || engine.vr().is_traced() {
             return None;
         }
@@ -89,7 +90,7 @@ impl LocalPath {
         })
     }
 
-    /// Whether that rank shares this process.
+    /// Whether `rank` is another rank of this process.
     pub(crate) fn reaches(&self, rank: usize) -> bool {
         self.peers.get(rank).is_some_and(Option::is_some)
     }
@@ -100,7 +101,7 @@ impl LocalPath {
         self.wake(engine, to, tag)
     }
 
-    /// Sends a copy to a rank of this process.
+    /// Sends a copy of `bytes` to a rank of this process.
     pub(crate) fn send_copy(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         self.with_sender(to, |sender| {
             if bytes.len() > SHORT || !sender.push_copy(tag, bytes) {
@@ -115,7 +116,7 @@ impl LocalPath {
         push(senders[to].get_or_insert_with(|| self.mesh.sender(self.rank, number(to))));
     }
 
-    /// Wakes a rank that sleeps until something comes that was just sent to it.
+    /// Wakes a rank that sleeps until the message arrives that was just sent to it.
     fn wake(&self, engine: &Engine<'_>, to: usize, tag: i32) -> Result {
         if self.mesh.has_to_wake(to, self.rank, tag)
             && let Some(member) = self.peers[to]
@@ -126,17 +127,17 @@ impl LocalPath {
         Ok(())
     }
 
-    /// The next message of a rank of this process, in an operation, if it has come.
+    /// Returns the next message of operation `tag` from a rank of this process, if it has arrived.
     pub(crate) fn try_receive(&self, from: usize, tag: i32) -> Option<Message> {
         self.look(from, |receiver| receiver.pop(tag))
     }
 
-    /// The next message of a rank of this process, in an operation; waits for it.
+    /// Waits for the next message of operation `tag` from a rank of this process.
     pub(crate) fn receive(&self, engine: &Engine<'_>, from: usize, tag: i32) -> Result<Message> {
         self.wait(engine, from, tag, |receiver| receiver.pop(tag))
     }
 
-    /// The same; what was copied for it goes into `out`, if it fits.
+    /// Like [`receive`](Self::receive), but a message that was copied into the queue is copied into `out`, if it fits.
     pub(crate) fn receive_into(
         &self,
         engine: &Engine<'_>,
@@ -183,7 +184,7 @@ impl LocalPath {
         }
     }
 
-    /// Sleeps until there is a message of that rank in that operation.
+    /// Sleeps until there is a message from that rank in that operation.
     fn sleep<R>(
         &self,
         engine: &Engine<'_>,
@@ -202,7 +203,7 @@ impl LocalPath {
         if message.is_some() && self.mesh.wake_up(me) {
             return Ok(message);
         }
-        // Somebody has sent a message for this, or will.
+        // Receives the wake-up message that a sender has sent, or will send.
         let pattern = Pattern { context: self.context, source: Some(number(from)), tag: Some(tag) };
         let sources = self.peers[from].map_or(Sources::One(engine.me()), Sources::One);
         let woken = engine.receive(&Ask { pattern, sources }, None);
@@ -214,7 +215,8 @@ impl LocalPath {
 
 /// Polls for a message for [`PATIENCE`]. `look` is told whether the engine has just made progress.
 ///
-/// For the first microsecond the core is kept, unless not all ranks run at the same time: then the awaited one may need it.
+/// It keeps the core for the first microsecond, unless the ranks cannot all run at the same time: the awaited one may need
+/// it.
 fn poll<R>(engine: &Engine<'_>, at_once: bool, mut look: impl FnMut(bool) -> Option<R>) -> Result<Option<R>> {
     for round in 1..=if at_once { SPINS } else { 1 } {
         let found = look(false);

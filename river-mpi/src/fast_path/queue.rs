@@ -3,14 +3,14 @@
 use crate::coll::{INLINE, Landed, Message};
 use crate::queue::{Arrived, Record, Wait, queue};
 
-/// Lines of a queue's ring, if both sides run at the same time: it stays in the first cache of both. Most messages have one line,
-/// the longest has 65.
+/// Lines of a queue's ring if both sides run at the same time: it stays in the L1 cache of both. Most messages take one line,
+/// the longest takes 65.
 const LINES: usize = 256;
-/// If they take turns: so much is sent in one turn.
+/// Lines if the sides take turns: this much is sent in one turn.
 const TURN_LINES: usize = 1024;
-/// If there are many ranks, and so many more queues.
+/// Lines if there are many ranks, and therefore many more queues.
 const FEW_LINES: usize = 128;
-/// What is not yet many.
+/// The most ranks that do not count as many.
 const FEW_RANKS: usize = 16;
 
 /// A message and its operation.
@@ -26,11 +26,11 @@ pub(super) struct Sender(crate::queue::Sender<Parcel>);
 #[derive(Debug)]
 pub(super) struct Receiver {
     queue: crate::queue::Receiver<Parcel>,
-    /// The first of a later operation than was asked for.
+    /// The first message of an operation later than the one asked for.
     held: Option<Parcel>,
 }
 
-/// A queue between two of so many ranks, and how its sender waits for room.
+/// Creates a queue between two of this many ranks, whose sender waits for room as `waits` says.
 pub(super) fn pair(ranks: usize, waits: Wait) -> (Sender, Receiver) {
     let (sender, receiver) = queue(match waits {
         _ if ranks > FEW_RANKS => FEW_LINES,
@@ -41,7 +41,7 @@ pub(super) fn pair(ranks: usize, waits: Wait) -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// Pushes a copy of a message. False: there is no room; it has to be pushed in memory of its own.
+    /// Pushes a copy of a message. Returns `false` if there is no room; it must then be pushed in memory of its own.
     pub(super) fn push_copy(&mut self, tag: i32, bytes: &[u8]) -> bool {
         self.0.push([u64::from(tag.cast_unsigned())], bytes)
     }
@@ -52,15 +52,15 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next message of an operation, if it has arrived. Messages of earlier operations, which must have failed, are
-    /// discarded.
+    /// Returns the next message of an operation, if it has arrived. Discards messages of earlier operations, which must have
+    /// failed.
     pub(super) fn pop(&mut self, tag: i32) -> Option<Message> {
         let mut copy = None;
         let message = self.next(tag, |record| copy = Some(copy_of(record)))?;
         message.or(copy)
     }
 
-    /// The same; it goes into `out` if it lies in the ring and fits.
+    /// Like [`pop`](Self::pop), but copies a message that lies in the ring into `out`, if it fits.
     pub(super) fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landed> {
         let mut landing = Landed::Here(0);
         let message = self.next(tag, |record| {
@@ -76,8 +76,8 @@ impl Receiver {
         Some(message.map_or(landing, Landed::from))
     }
 
-    /// The next message of an operation: itself, or nothing if it lies in the ring, and was shown to `take`.
-    // Who takes it keeps what he makes of it: returned from here it would be copied again and again.
+    /// Returns the next message of an operation, or `Some(None)` if it lay in the ring and was passed to `take`.
+    // `take` stores its result itself: returned from here, the result would be copied several times.
     fn next(&mut self, tag: i32, mut take: impl FnMut(&Record<'_>)) -> Option<Option<Message>> {
         loop {
             let mut other = self.held.take();
@@ -122,7 +122,7 @@ pub(super) fn copy_of(record: &Record<'_>) -> Message {
     Message::Whole(copy.into())
 }
 
-/// Operations are counted in 31 bits, and begin again with 0.
+/// Whether one operation comes after another. Operations are numbered with 31 bits; after the last number comes 0.
 pub(super) fn is_later(tag: i32, than: i32) -> bool {
     (1..1 << 30).contains(&(tag.wrapping_sub(than) & i32::MAX))
 }

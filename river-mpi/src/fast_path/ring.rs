@@ -1,4 +1,4 @@
-//! A ring of cache lines that two processes share, with messages of collective operations.
+//! A ring of cache lines in shared memory, with messages of collective operations from one process to another.
 
 use river_core::{SharedLines, SharedName};
 
@@ -7,13 +7,13 @@ use crate::coll::{Landed, Message, SHORT};
 use crate::lend::ring::Reader;
 use crate::queue::{self, LazyRing, Wait, sleep};
 
-/// Lines of a ring: it stays in the first cache of both sides.
+/// Lines of a ring: it stays in the L1 cache of both sides.
 pub(super) const LINES: usize = 256;
 
 /// The writing side of a pair's ring.
 pub(super) struct Sender {
     ring: LazyRing,
-    /// The operation whose messages go by the engine from now on.
+    /// The operation whose remaining messages go through the engine.
     spilled: Option<i32>,
     pushed: u32,
 }
@@ -21,25 +21,26 @@ pub(super) struct Sender {
 /// The reading side.
 pub(super) struct Receiver {
     reader: Reader<SharedLines>,
-    /// Of a later operation than was asked for.
+    /// A message of an operation later than the one asked for.
     held: Option<(i32, Message)>,
-    /// What came by the engine, behind all that was in the ring.
+    /// A message that arrived through the engine; it was sent after everything that was in the ring.
     late: Option<(i32, Message)>,
 }
 
 impl Sender {
-    /// To a rank that can have a ring, or not.
+    /// Creates the sender to a rank. `can_have` says whether there can be a ring to it.
     pub(super) fn new(can_have: bool) -> Self {
         let ring = if can_have { LazyRing::NEW } else { LazyRing::Never };
         Self { ring, spilled: None, pushed: 0 }
     }
 
-    /// How many messages it has pushed; `None` if there is no ring yet.
+    /// Returns how many messages it has pushed, or `None` if there is no ring.
     pub(super) fn pushed(&self) -> Option<u32> {
         self.ring.is_open().then_some(self.pushed)
     }
 
-    /// Pushes a copy of a message. Returns `None` if it has to go by the engine, and otherwise whether the receiver has to be woken.
+    /// Pushes a copy of a message. Returns `None` if it has to go through the engine, and otherwise whether the receiver has
+    /// to be woken.
     pub(super) fn push(&mut self, tag: i32, bytes: &[u8]) -> Option<bool> {
         let fits = bytes.len() <= SHORT && self.spilled != Some(tag);
         let wakes =
@@ -51,7 +52,7 @@ impl Sender {
         wakes
     }
 
-    /// A message has gone by the engine. Returns the name of a ring that has to be offered to the receiver.
+    /// Notes that a message has gone through the engine. Returns the name of a ring that has to be offered to the receiver.
     pub(super) fn advance(
         &mut self,
         waits: Wait,
@@ -62,27 +63,30 @@ impl Sender {
 }
 
 impl Receiver {
-    /// Of a ring that another process has made, which sees that. `None`: this process cannot have it.
+    /// Joins a ring that another process has created, and lets that process know. Returns `None` if this process cannot open
+    /// it.
     pub(super) fn join(name: &SharedName) -> Option<Self> {
         Some(Self { reader: queue::join(name, LINES)?, held: None, late: None })
     }
 
-    /// Notes a message that came by the engine.
+    /// Keeps a message that arrived through the engine.
     pub(super) fn keep_late(&mut self, tag: i32, message: Message) {
         self.late = Some((tag, message));
     }
 
-    /// Publishes that this side sleeps until something comes in an operation: see [`sleep`].
+    /// Publishes that this side sleeps until something arrives in an operation: see [`sleep`].
     pub(super) fn fall_asleep(&self, tag: i32) {
         sleep::fall_asleep(self.reader.asleep(), reason(tag));
     }
 
-    /// Publishes that it is awake. Returns `false` if the sender has found it asleep, and has sent or will send a wake-up message.
+    /// Publishes that this side is awake. Returns `false` if the sender has found it asleep, and has sent or will send a
+    /// wake-up message.
     pub(super) fn wake_up(&self) -> bool {
         sleep::wake_up(self.reader.asleep())
     }
 
-    /// The next message of an operation. What is left of operations before it, which ended with an error, is thrown away.
+    /// Returns the next message of an operation, copied into `out` if it lies in the ring and fits. Discards messages of
+    /// earlier operations, which must have failed.
     pub(super) fn pop_into(&mut self, tag: i32, out: &mut [u8]) -> Option<Landed> {
         match self.held.take() {
             Some((held, message)) if held == tag => return Some(message.into()),
@@ -118,7 +122,7 @@ impl Receiver {
     }
 }
 
-/// What a receiver writes that sleeps until something comes in that operation.
+/// The reason of a receiver that sleeps until something arrives in an operation.
 fn reason(tag: i32) -> u64 {
     u64::from(tag.cast_unsigned()) + 1
 }

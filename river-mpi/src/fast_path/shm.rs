@@ -1,4 +1,4 @@
-//! The same between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory.
+//! The fast path between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory.
 //!
 //! Used only by operations whose messages are all short, and known to be so on every rank. The first messages of a pair go
 //! through the engine, so that a communicator that is used once needs no rings. Then the sender creates a ring and sends its
@@ -22,20 +22,20 @@ use crate::matching::{Key, Pattern};
 use crate::peer::number;
 use crate::queue::Wait;
 
-/// After so many messages a sender looks whether the receiver is still there.
+/// After this many messages, a sender checks whether the receiver is still there.
 const LOOK: u32 = 64;
 /// With more ranks in a communicator there would be too many rings.
 const RANKS: usize = 16;
-/// The tag of what is said about rings; those of operations are not negative.
+/// The tag of messages that offer a ring; the tags of operations are not negative.
 const OFFER: i32 = -1;
 
-/// A rank's way to the others of its communicator that are other processes of its machine.
+/// A rank's path to the members of its communicator that are other processes of its machine.
 pub(crate) struct ShmPath {
     /// The context of collective operations.
     context: u32,
     rank: u32,
     members: Rc<[u32]>,
-    /// Who are such.
+    /// By rank: whether it is such a member.
     reach: Vec<bool>,
     outgoing: RefCell<Vec<Sender>>,
     incoming: RefCell<Vec<Incoming>>,
@@ -43,7 +43,7 @@ pub(crate) struct ShmPath {
     at_once: bool,
 }
 
-/// The way from a rank.
+/// The path from a rank.
 enum Incoming {
     /// No ring was offered yet.
     Few,
@@ -52,16 +52,17 @@ enum Incoming {
 }
 
 impl ShmPath {
-    /// Of one of these ranks of the world; `None` if there are no such others.
+    /// Creates the path of member `rank` of a communicator. Returns `None` if no member is another process of this machine,
+    /// or the path cannot be used.
     pub(crate) fn new(engine: &Engine<'_>, context: u32, members: &Rc<[u32]>, rank: usize) -> Option<Self> {
-        // A record has to have everything that is received, and a trace should.
+        // The record of a recoverable VR must contain everything that it receives, and a trace should.
         if engine.vr().is_recoverable() || engine.vr().is_traced() || members.len() > RANKS {
             return None;
         }
         let me = engine.place_of(engine.me());
         let here = members.iter().filter(|member| engine.place_of(**member).machine == me.machine).count();
         let reach = members.iter().map(|member| engine.place_of(*member)).map(|place| {
-            // Threads of one process have another way.
+            // Threads of one process use `LocalPath`.
             place.machine == me.machine && place.host != me.host
         });
         let reach: Vec<bool> = reach.collect();
@@ -76,17 +77,17 @@ impl ShmPath {
         })
     }
 
-    /// Whether that rank is another process of this machine.
+    /// Whether `rank` is another process of this machine.
     pub(crate) fn reaches(&self, rank: usize) -> bool {
         self.reach.get(rank).copied().unwrap_or(false)
     }
 
-    /// Sends a copy.
+    /// Sends a copy of `bytes`.
     pub(crate) fn send(&self, engine: &Engine<'_>, to: usize, tag: i32, bytes: &[u8]) -> Result {
         let (member, key) = (self.members[to], self.key(tag));
         let pushed = self.outgoing.borrow()[to].pushed();
         if pushed.is_some_and(|pushed| pushed.is_multiple_of(LOOK)) {
-            // Before it is sent: who has received it may end at once.
+            // Checked before it is sent: a rank that has received it may end at once.
             engine.progress()?;
             engine.check_alive(member)?;
         }
@@ -101,8 +102,7 @@ impl ShmPath {
         }
     }
 
-    /// The next message of a rank in an operation, which it waits for; it goes into `out` if it fits there and has no memory of its
-    /// own.
+    /// Waits for the next message of operation `tag` from a rank. A message from the ring is copied into `out`, if it fits.
     pub(crate) fn receive_into(
         &self,
         engine: &Engine<'_>,
@@ -118,8 +118,9 @@ impl ShmPath {
         self.go_on(engine, from, tag, out)
     }
 
-    /// The same in an operation that is none of short messages for this rank: if it is one for the sender, who has made another
-    /// call, this rank has to hear of it. `None`: what comes of that rank comes by the engine.
+    /// Like [`receive_into`](Self::receive_into), in an operation whose messages are not all short for this rank. If they are
+    /// for the sender, which has then made a different call, this rank must notice. Returns `None` if everything from that
+    /// rank arrives through the engine.
     pub(crate) fn receive_long(
         &self,
         engine: &Engine<'_>,
@@ -166,7 +167,7 @@ impl ShmPath {
         }
     }
 
-    /// Sleeps until there is a message of that rank in that operation, or something else has come.
+    /// Sleeps until there is a message from that rank in that operation, or something else has arrived.
     fn sleep(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
         self.fall_asleep(from, tag);
         let landed = match self.look(from, tag, out) {
@@ -178,7 +179,8 @@ impl ShmPath {
         if landed.is_some() && self.wake_up(from) {
             return Ok(landed);
         }
-        // Somebody has sent a message for this, or will: an empty one that wakes, or one that found no room in the ring.
+        // Receives what the sender has sent or will send: an empty wake-up message, or a message that found no room in the
+        // ring.
         let arrived = engine.receive(&self.ask(from, tag), None);
         let was_woken = !self.wake_up(from);
         if let (_, Some(arrival)) = arrived?
@@ -200,7 +202,8 @@ impl ShmPath {
         }
     }
 
-    /// The same, also of what has come by the engine. That was sent later than what is in the ring, which can be seen now.
+    /// Like [`look`](Self::look), but also takes a message that has arrived through the engine. It was sent after everything
+    /// in the ring, all of which is visible by now.
     fn look_late(&self, engine: &Engine<'_>, from: usize, tag: i32, out: &mut [u8]) -> Option<Landed> {
         if !self.is_open(from) {
             return None;
@@ -222,7 +225,8 @@ impl ShmPath {
         }
     }
 
-    /// False: this rank was woken, and a message says so.
+    /// Publishes that this rank is awake. Returns `false` if the sender has found it asleep, and has sent or will send a
+    /// wake-up message.
     fn wake_up(&self, from: usize) -> bool {
         match &self.incoming.borrow()[from] {
             Incoming::Open(receiver) => receiver.wake_up(),
@@ -230,7 +234,7 @@ impl ShmPath {
         }
     }
 
-    /// A message to a rank goes by the engine: offers it a ring, if it is time for that.
+    /// Notes that a message to a rank goes through the engine, and offers it a ring if it is time to.
     #[cold]
     fn offer(&self, engine: &Engine<'_>, to: usize) -> Result {
         let (member, waits) = (self.members[to], Wait::for_room(self.at_once));
@@ -241,7 +245,7 @@ impl ShmPath {
         }
     }
 
-    /// Reads from the ring that a rank has offered, if it has.
+    /// Joins the ring that a rank has offered, if it has offered one.
     fn meet(&self, engine: &Engine<'_>, from: usize) {
         let Some(offer) = engine.arrived(&self.ask(from, OFFER).pattern) else { return };
         let receiver = postcard::from_bytes(&offer).ok().and_then(|name| Receiver::join(&name));
@@ -259,7 +263,7 @@ impl ShmPath {
     }
 }
 
-/// Where a message is that came by the engine.
+/// Returns where a message is that arrived through the engine.
 pub(crate) fn landed_of((header, arrival): (Header, Option<Arrival>)) -> Landed {
     match arrival {
         Some(arrival) => Message::Whole(arrival.into_bytes()).into(),

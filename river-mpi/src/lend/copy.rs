@@ -13,28 +13,28 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
 use super::Wait;
 
-/// Shorter ones are over before anybody could help.
+/// Shorter copies are done before anyone could help.
 pub(super) const LONG: usize = 64 << 10;
-/// What is taken at once.
+/// Bytes that are claimed at once.
 const PART: usize = 32 << 10;
 
-/// A copy under way, of a slice that both know.
+/// The state of a copy of a slice that both sides know.
 #[derive(Debug, Default)]
 pub(super) struct Copy {
-    /// Null: nobody leads.
+    /// The destination; null while nobody leads.
     out: AtomicPtr<u8>,
-    /// How many parts were taken, or more.
+    /// How many parts have been claimed; it may exceed the number of parts.
     taken: AtomicUsize,
-    /// How many of them are copied.
+    /// How many parts have been copied.
     done: AtomicUsize,
 }
 
 impl Copy {
-    /// Copies all of a slice that is as long as `out`. Others may begin before `first` is done.
+    /// Calls `first`, then copies a slice that is as long as `out`. Helpers may begin while `first` runs.
     ///
     /// # Safety
-    /// The slice is there and is not written before this returns. Until then nobody else leads, and who helps is given the
-    /// same slice.
+    /// Until this returns, the slice must stay valid and must not be written, nobody else may lead, and every helper must be
+    /// given the same slice.
     pub(super) unsafe fn lead(&self, start: *const u8, out: &mut [u8], first: impl FnOnce()) {
         self.taken.store(0, Relaxed);
         self.done.store(0, Relaxed);
@@ -43,34 +43,36 @@ impl Copy {
         first();
     }
 
-    /// Copies some of it, if somebody leads.
+    /// Copies parts of the slice, if somebody leads.
     ///
     /// # Safety
-    /// The slice is there and is not written before this returns, and until then nobody begins to lead a copy of another one.
+    /// Until this returns, the slice must stay valid and must not be written, and nobody may begin to lead a copy of another
+    /// slice.
     pub(super) unsafe fn help(&self, start: *const u8, len: usize) {
         let to = self.out.load(Acquire);
         if !to.is_null() {
-            // SAFETY: who leads does not return before every part that is taken here is copied; none is left when it does.
+            // SAFETY: the leader does not return before every part that is claimed here has been copied; afterwards none is
+            // left to claim.
             unsafe { self.work(start, to, len) };
         }
     }
 
     /// # Safety
-    /// `to` can be written as long as a part that was taken is not copied; otherwise as `lead` and `help` say.
+    /// `to` must stay valid for writes until every claimed part has been copied; otherwise as for `lead` and `help`.
     unsafe fn work(&self, start: *const u8, to: *mut u8, len: usize) {
         loop {
             let at = self.taken.fetch_add(1, Relaxed) * PART;
             if at >= len {
                 return;
             }
-            // SAFETY: a part within both, which nobody else has taken.
+            // SAFETY: the part lies within both buffers, and nobody else has claimed it.
             unsafe { start.add(at).copy_to_nonoverlapping(to.add(at), PART.min(len - at)) };
             self.done.fetch_add(1, Release);
         }
     }
 }
 
-/// A copy that somebody leads. It ends when all is copied, though what its leader does first may panic.
+/// A copy that is being led. Dropping it finishes the copy, even if `first` has panicked.
 struct Led<'a> {
     copy: &'a Copy,
     start: *const u8,
@@ -80,7 +82,7 @@ struct Led<'a> {
 
 impl Drop for Led<'_> {
     fn drop(&mut self) {
-        // SAFETY: as the caller of `lead` says. `to` is borrowed there mutably, and every part is taken once.
+        // SAFETY: as the caller of `lead` guarantees. `to` is borrowed mutably there, and every part is claimed once.
         unsafe { self.copy.work(self.start, self.to, self.len) };
         let mut wait = Wait::default();
         while self.copy.done.load(Acquire) < self.len.div_ceil(PART) {

@@ -38,9 +38,9 @@ const DONE: u8 = 2;
 const COPYING: u8 = 3;
 const COPIED: u8 = 4;
 
-/// A reader that has not come after this and the time that copying takes several times over is not waited for.
+/// How long the end of a region waits for a reader that has not begun, in addition to several times the duration of a copy.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// Bytes that are copied in a microsecond, at least, when caches are cold.
+/// A lower bound of the bytes that are copied in a microsecond, when caches are cold.
 const BYTES_PER_MICROSECOND: usize = 2000;
 
 /// Bytes in the memory of another thread, which lends them to one reader.
@@ -49,9 +49,9 @@ pub(crate) struct Loan {
     state: AtomicU8,
     start: NonNull<u8>,
     len: usize,
-    /// A copy that its reader makes.
+    /// The state of a copy that its reader makes.
     theirs: Copy,
-    /// A copy that its owner has made.
+    /// The bytes, once its owner has copied them.
     copy: OnceLock<Bytes>,
 }
 
@@ -63,45 +63,45 @@ unsafe impl Send for Loan {}
 unsafe impl Sync for Loan {}
 
 impl Loan {
-    /// How many bytes they are.
+    /// Returns the number of bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Copies them, once, to a slice that is as long.
+    /// Copies the bytes, once, to a slice of the same length.
     pub(crate) fn copy_to(&self, out: &mut [u8]) {
         self.copy_to_after(out, || ());
     }
 
-    /// The same after something else, during which the owner of a long loan begins.
+    /// Like [`copy_to`](Self::copy_to), but calls `first` before; the owner of a long loan may begin to copy meanwhile.
     pub(crate) fn copy_to_after(&self, out: &mut [u8], first: impl FnOnce()) {
         let reading = if self.is_long() && self.len == out.len() { self.begin() } else { None };
         if let Some(_reading) = reading {
-            // SAFETY: as in `read`; it is one slice for as long as the loan is there, and who helps is its owner.
+            // SAFETY: as in `read`; the loan refers to one slice for as long as it exists, and the only helper is its owner.
             return unsafe { self.theirs.lead(self.start.as_ptr(), out, first) };
         }
         first();
         self.read(|bytes| out.copy_from_slice(bytes));
     }
 
-    /// From so many bytes on its owner helps who copies it.
+    /// From this many bytes on, the owner helps the reader to copy.
     pub(crate) const LONG: usize = LONG;
 
     fn is_long(&self) -> bool {
         self.len >= Self::LONG
     }
 
-    /// Reads them, once.
+    /// Passes the bytes to `read`, once.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         if let Some(_reading) = self.begin() {
-            // SAFETY: the region does not end and these bytes are not written before the state is DONE, and who has set
-            // READING is the only one that sets it.
+            // SAFETY: before the state is DONE, the region does not end and these bytes are not written; and only the thread
+            // that has set READING sets DONE.
             return read(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) });
         }
         self.read_copy(read)
     }
 
-    /// Begins to read them where they lie. `None`: they are copied.
+    /// Begins to read the bytes in place. Returns `None` if the owner has copied them, or is copying them.
     fn begin(&self) -> Option<Reading<'_>> {
         let begun = self.state.compare_exchange(LENT, READING, Ordering::Acquire, Ordering::Acquire);
         begun.is_ok().then(|| Reading(&self.state))
@@ -122,16 +122,17 @@ impl Loan {
         matches!(self.state.load(Ordering::Acquire), DONE | COPIED)
     }
 
-    /// Whether it is over; if its reader is at it, with this thread's help.
+    /// Whether the loan is over. If its reader is copying a long slice, this thread helps first.
     fn is_over_with_help(&self) -> bool {
         if self.is_long() && self.state.load(Ordering::Acquire) == READING {
-            // SAFETY: called by the region, which has not ended; it is one slice for as long as the loan is there.
+            // SAFETY: called by the region, which has not ended; the loan refers to one slice for as long as it exists.
             unsafe { self.theirs.help(self.start.as_ptr(), self.len) };
         }
         self.is_over()
     }
 
-    /// Returns when the bytes may be written again, which is soon.
+    /// Ends the loan: copies the bytes if nobody has begun to read them, or waits for the reader, which is soon done. Then
+    /// the bytes may be written again.
     fn settle(&self) {
         self.copy();
         let mut wait = Wait::default();
@@ -140,7 +141,7 @@ impl Loan {
         }
     }
 
-    /// As [`settle`](Self::settle), after it has given the reader some time to come.
+    /// Like [`settle`](Self::settle), but first gives the reader some time to begin.
     fn settle_in_peace(&self) {
         let mut wait = Wait::default();
         let patience = PATIENCE + Duration::from_micros((self.len / BYTES_PER_MICROSECOND) as u64);
@@ -152,7 +153,7 @@ impl Loan {
         }
     }
 
-    /// Turns the loan into one of a copy, if it is not read yet.
+    /// Copies the bytes for the reader, if it has not begun to read them.
     fn copy(&self) {
         if self.state.compare_exchange(LENT, COPYING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             // SAFETY: called by the region, which has not ended; nobody writes.
@@ -163,7 +164,7 @@ impl Loan {
     }
 }
 
-/// Whatever the reader does, a panic included, the owner learns that it is over.
+/// A read in progress. However it ends, even by a panic, the owner learns that it is over.
 struct Reading<'a>(&'a AtomicU8);
 
 impl Drop for Reading<'_> {
@@ -177,38 +178,38 @@ pub(crate) struct Region<'a, T> {
     start: NonNull<T>,
     len: usize,
     writable: bool,
-    /// What is lent and was not over when somebody last looked.
+    /// The loans that were not over when last checked.
     loans: Vec<(Range<usize>, Arc<Loan>)>,
     life: PhantomData<&'a mut [T]>,
 }
 
 impl<'a, T: Element> Region<'a, T> {
-    /// One that can be written.
+    /// Creates a region that can be written.
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
         let (len, start) = (slice.len(), NonNull::from(slice).cast());
         Self { start, len, writable: true, loans: Vec::new(), life: PhantomData }
     }
 
-    /// One that is only read.
+    /// Creates a region that is only read.
     pub(crate) fn read_only(slice: &'a [T]) -> Self {
         let (len, start) = (slice.len(), NonNull::from(slice).cast());
         Self { start, len, writable: false, loans: Vec::new(), life: PhantomData }
     }
 
-    /// Some elements.
+    /// Returns some elements, to be read.
     ///
     /// # Panics
-    /// If there are no such elements.
+    /// If the range is out of bounds.
     pub(crate) fn part(&self, range: Range<usize>) -> &[T] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: within the slice that was borrowed for as long as `self` lives; other threads only read.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(range.start), range.len()) }
     }
 
-    /// Some elements, to be written, when nobody reads them any more.
+    /// Returns some elements, to be written, once nobody reads them any more.
     ///
     /// # Panics
-    /// If there are no such elements, or they must not be written.
+    /// If the range is out of bounds, or the region must not be written.
     pub(crate) fn part_mut(&mut self, range: Range<usize>) -> &mut [T] {
         assert!(self.writable && range.start <= range.end && range.end <= self.len);
         self.settle(&range);
@@ -216,7 +217,7 @@ impl<'a, T: Element> Region<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(range.start), range.len()) }
     }
 
-    /// Two parts to be written, when nobody reads them any more.
+    /// Returns two parts, to be written, once nobody reads them any more.
     ///
     /// # Panics
     /// If they overlap, and as [`part_mut`](Self::part_mut).
@@ -224,11 +225,11 @@ impl<'a, T: Element> Region<'a, T> {
         assert!(one.end <= other.start || other.end <= one.start);
         let first = NonNull::from(self.part_mut(one));
         let other = self.part_mut(other);
-        // SAFETY: as in `part_mut`; nothing of it is in `other`, and `self` stays borrowed.
+        // SAFETY: as in `part_mut`; the parts do not overlap, and `self` stays borrowed.
         (unsafe { &mut *first.as_ptr() }, other)
     }
 
-    /// Some elements to read and others to write.
+    /// Returns some elements to read and others to write.
     ///
     /// # Panics
     /// If they overlap, and as [`part_mut`](Self::part_mut).
@@ -243,7 +244,7 @@ impl<'a, T: Element> Region<'a, T> {
     /// Lends some elements to a reader.
     ///
     /// # Panics
-    /// If there are no such elements.
+    /// If the range is out of bounds.
     pub(crate) fn lend(&mut self, range: Range<usize>) -> Arc<Loan> {
         let bytes = element::bytes_of(self.part(range.clone()));
         let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
@@ -253,7 +254,7 @@ impl<'a, T: Element> Region<'a, T> {
         loan
     }
 
-    /// Returns when no loan is left that overlaps a range.
+    /// Settles every loan that overlaps a range.
     pub(crate) fn settle(&mut self, range: &Range<usize>) {
         if self.loans.is_empty() {
             return;
@@ -270,7 +271,7 @@ impl<'a, T: Element> Region<'a, T> {
 
 impl<T> Drop for Region<'_, T> {
     fn drop(&mut self) {
-        // Regions are values on the stack of who carries a plan out, and never forgotten.
+        // A region lives on the stack of the thread that executes a plan, and is never passed to `mem::forget`.
         self.loans.iter().for_each(|(_, loan)| loan.settle_in_peace());
     }
 }
@@ -297,7 +298,7 @@ mod tests {
         let mut memory = [1_u8, 2, 3, 4];
         let mut region = Region::new(&mut memory);
         let (early, late) = (region.lend(0..2), region.lend(2..4));
-        // Nobody reads: they are copied.
+        // Nobody has begun to read them, so they are copied.
         region.part_mut(1..2).fill(9);
         drop(region);
         memory.fill(7);

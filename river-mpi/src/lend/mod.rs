@@ -17,15 +17,15 @@ use std::thread::yield_now;
 pub(crate) use loan::{Loan, Region};
 pub(crate) use slot::{Kept, Lease, Lender, Shown, Slots};
 
-/// Looks of a wait before it gives its core to others: they take about half a microsecond.
+/// How often a wait spins before it yields the core: for about half a microsecond.
 const SPINS: usize = 10;
 
-/// How a thread waits for another one that is at work.
+/// How a thread waits for another thread that is at work.
 #[derive(Default)]
 struct Wait(usize);
 
 impl Wait {
-    /// Waits a moment. True: others could have run meanwhile.
+    /// Spins once or, after [`SPINS`] times, yields. Returns `true` if it has yielded: others could run meanwhile.
     fn once(&mut self) -> bool {
         self.0 += 1;
         if self.0 <= SPINS {

@@ -16,46 +16,48 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use river_core::Line;
 
-/// Words of a record's first line that are data; the first word is not.
+/// Data words of a record's first line: all but its first word.
 const WORDS: usize = 7;
 const WORD: usize = size_of::<u64>();
 /// Bytes of data in that line.
 const DATA: usize = WORDS * WORD;
-/// A first word is the number of the record's first line, counted from 1, and in so many bits below it the record's length.
+/// A record's first word holds the number of its first line, counted from 1, and in this many bits below it the record's
+/// length.
 const LENGTH_BITS: u32 = 16;
-/// The length of a record that is a mark, without data.
+/// The length in the first word of a mark, which has no data.
 const MARK: usize = (1 << LENGTH_BITS) - 1;
-/// No record has more bytes.
+/// The most bytes of a record.
 pub(crate) const LONGEST: usize = MARK - 1;
-/// After so many lines the reader tells the writer how much it has read, which a writer may be waiting for.
+/// After reading this many lines, the reader publishes how much it has read: a writer may be waiting for that.
 const TOLD: u64 = 64;
-/// Or after this part of a ring that is short.
+/// If the ring is short, the reader does so after this fraction of it.
 const PART: u64 = 8;
 
-/// In front of its lines a ring has some that only the reader writes, and fetches along with others. The first of them: how many
-/// lines can be written again; what changes while the reader is at work elsewhere; whether it is gone.
+/// In front of its lines, a ring has some for what the reader tells the writer; every second of them is unused, as cores
+/// fetch lines in pairs. In the first: how many lines can be written again; a heartbeat, which changes while the reader is at
+/// work elsewhere; whether the reader is gone.
 const READ: (usize, usize) = (0, 0);
 const PULSE: (usize, usize) = (0, 1);
 const GONE: (usize, usize) = (0, 2);
-/// The third: what the reader sleeps for; whether it has the ring.
+/// In the third: what the reader sleeps for; whether it has joined the ring.
 const ASLEEP: (usize, usize) = (2, 0);
 const JOINED: (usize, usize) = (2, 1);
 const FRONT: usize = 4;
 
-/// The lines of a ring, which has as many as a power of two.
+/// The lines of a ring; their number, without those in front, is a power of two.
 #[derive(Debug)]
 struct Ring<L> {
     lines: L,
     mask: u64,
 }
 
-/// The writing side of a ring in lines that both sides have.
+/// The writing side of a ring, in lines that both sides share.
 #[derive(Debug)]
 pub(crate) struct Writer<L = Arc<[Line]>> {
     ring: Ring<L>,
     /// How many lines were written.
     written: u64,
-    /// How many lines were read, when this side last looked.
+    /// How many lines had been read when this side last checked.
     read: u64,
 }
 
@@ -65,11 +67,11 @@ pub(crate) struct Reader<L: Deref<Target = [Line]> = Arc<[Line]>> {
     ring: Ring<L>,
     /// How many lines were read.
     read: u64,
-    /// How many of them the writer was told of.
+    /// How many of them it has published to the writer.
     told: u64,
 }
 
-/// A record that has come: bytes.
+/// A record in a ring: bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     ring: &'a [Line],
@@ -78,13 +80,13 @@ pub(crate) struct Record<'a> {
     len: usize,
 }
 
-/// A ring of so many lines, which are a power of two.
+/// Creates a ring of this many lines, a power of two.
 pub(crate) fn ring(lines: usize) -> (Writer, Reader) {
     let lines: Arc<[Line]> = (0..memory_of(lines)).map(|_| Line::default()).collect();
     (Writer::new(lines.clone()), Reader::new(lines))
 }
 
-/// How many lines of memory a ring of so many takes.
+/// Returns how many lines of memory a ring of this many lines takes.
 pub(crate) fn memory_of(lines: usize) -> usize {
     debug_assert!(lines.is_power_of_two());
     FRONT + lines
@@ -117,43 +119,43 @@ fn line_of(ring: &[Line], mask: u64, at: u64) -> &[AtomicU64; 8] {
     &ring[FRONT + (at & mask) as usize].0
 }
 
-/// The lines from that one to the end of the ring's memory, which goes on at its beginning.
+/// Returns the lines from `at` to the end of the ring's memory, where the ring wraps around.
 fn until_end(ring: &[Line], mask: u64, at: u64) -> &[Line] {
     &ring[FRONT + (at & mask) as usize..]
 }
 
-/// How many lines a record has.
+/// Returns how many lines a record of this length takes.
 fn lines_of(len: usize) -> u64 {
     if len == MARK { 1 } else { 1 + len.saturating_sub(DATA).div_ceil(size_of::<Line>()) as u64 }
 }
 
-/// How many bytes a record has.
+/// Returns the length in bytes of a record with these words and bytes.
 fn len_of<const N: usize>(_: [u64; N], bytes: &[u8]) -> usize {
     N * WORD + bytes.len()
 }
 
-/// Whether a record is not too long for any ring.
+/// Whether a record is no longer than [`LONGEST`].
 pub(crate) fn fits<const N: usize>(words: [u64; N], bytes: &[u8]) -> bool {
     len_of(words, bytes) <= LONGEST
 }
 
-/// The first word of a record.
+/// Returns the first word of a record that begins at line `at`.
 fn first_word(at: u64, len: usize) -> u64 {
     (at + 1) << LENGTH_BITS | len as u64
 }
 
-/// Whether a word is the first one of the record at that line.
+/// Whether a word is the first word of a record that begins at line `at`.
 fn is_first(word: u64, at: u64) -> bool {
     (word ^ first_word(at, 0)) >> LENGTH_BITS == 0
 }
 
 impl<L: Deref<Target = [Line]>> Writer<L> {
-    /// Of [so many](memory_of) lines, whose words all are 0.
+    /// Creates the writer of a ring in [this many](memory_of) lines, whose words must all be 0.
     pub(crate) fn new(lines: L) -> Self {
         Self { ring: Ring::new(lines), written: 0, read: 0 }
     }
 
-    /// The memory that it writes to.
+    /// Returns the memory of the ring.
     pub(crate) fn memory(&mut self) -> &mut L {
         &mut self.ring.lines
     }
@@ -163,17 +165,17 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
         self.ring.front(GONE).load(Relaxed) != 0
     }
 
-    /// Whether the reader has said that it reads.
+    /// Whether the reader has joined the ring.
     pub(crate) fn is_joined(&self) -> bool {
         self.ring.front(JOINED).load(Relaxed) != 0
     }
 
-    /// What the reader sleeps for: 0 if it does not.
+    /// Returns the word that holds what the reader sleeps for; 0 if it is awake.
     pub(crate) fn asleep(&self) -> &AtomicU64 {
         self.ring.front(ASLEEP)
     }
 
-    /// What changes as long as the reader is at work.
+    /// Returns a value that keeps changing as long as the reader is at work.
     pub(crate) fn progress(&self) -> [u64; 2] {
         [READ, PULSE].map(|word| self.ring.front(word).load(Relaxed))
     }
@@ -183,12 +185,12 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
         self.has_room(MARK)
     }
 
-    /// Writes a mark, for which there is room.
+    /// Writes a mark, for which there must be room.
     pub(crate) fn push_mark(&mut self) {
         self.publish(MARK);
     }
 
-    /// Has the reader see a record, of which all is written but the first word.
+    /// Publishes a record that is written except for its first word.
     fn publish(&mut self, len: usize) {
         let next = self.written + lines_of(len);
         let behind = &self.ring.line(next)[0];
@@ -200,11 +202,12 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
     }
 
     fn has_room(&mut self, len: usize) -> bool {
-        // And for a look at the line behind it.
+        // Including the line behind it, which `publish` inspects.
         let written = self.written + lines_of(len) + 1;
         if written - self.read > self.ring.len() {
             let read = self.ring.front(READ).load(Acquire);
-            // Another process may have written anything: then the ring is full, or its reader reads what it has spoiled.
+            // A reader in another process may have written anything here: then the ring appears full, or that reader reads
+            // what it has itself caused to be overwritten.
             if (self.read..=self.written).contains(&read) {
                 self.read = read;
             }
@@ -212,7 +215,7 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
         written - self.read <= self.ring.len()
     }
 
-    /// Writes a record of some words, six at most, and bytes behind them. False: there is no room, or it is too long.
+    /// Writes a record of some words, six at most, followed by bytes. Returns `false` if there is no room, or it is too long.
     pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
         const { assert!(N < WORDS) };
         let len = len_of(words, bytes);
@@ -228,14 +231,14 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
         true
     }
 
-    /// Writes what does not fit into the first line of a record, for which there is room, to those behind it.
+    /// Writes the bytes that do not fit into a record's first line to the lines behind it, for which there must be room.
     fn fill_lines(&self, mut bytes: &[u8]) {
         let mut at = self.written + 1;
         while !bytes.is_empty() {
             let lines = self.ring.until_end(at);
             let (here, there) = bytes.split_at(bytes.len().min(size_of_val(lines)));
-            // SAFETY: into these lines, which may be written as they are atomics. There is room for them, so the reader has read
-            // what was there, and it looks at no more than the first word of the record before that is published.
+            // SAFETY: these lines may be written, as they consist of atomics. There is room, so the reader has read what was
+            // there, and until the record is published it looks at no more than its first word.
             unsafe {
                 here.as_ptr().copy_to_nonoverlapping(lines.as_ptr().cast::<u8>().cast_mut(), here.len());
             };
@@ -244,7 +247,7 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
     }
 }
 
-/// Writes bytes to words, the last of which is filled up with zeros.
+/// Writes bytes to words, and pads the last one with zeros.
 fn fill(words: &[AtomicU64], bytes: &[u8]) {
     let (whole, rest) = bytes.as_chunks::<WORD>();
     words.iter().zip(whole).for_each(|(to, bytes)| to.store(u64::from_ne_bytes(*bytes), Relaxed));
@@ -256,22 +259,22 @@ fn fill(words: &[AtomicU64], bytes: &[u8]) {
 }
 
 impl<L: Deref<Target = [Line]>> Reader<L> {
-    /// Of [so many](memory_of) lines.
+    /// Creates the reader of a ring in [this many](memory_of) lines.
     pub(crate) fn new(lines: L) -> Self {
         Self { ring: Ring::new(lines), read: 0, told: 0 }
     }
 
-    /// Says that this side reads.
+    /// Publishes that this side has joined the ring.
     pub(crate) fn join(&self) {
         self.ring.front(JOINED).store(1, Relaxed);
     }
 
-    /// What this side sleeps for: 0 if it does not.
+    /// Returns the word that holds what this side sleeps for; 0 if it is awake.
     pub(crate) fn asleep(&self) -> &AtomicU64 {
         self.ring.front(ASLEEP)
     }
 
-    /// The next record, if it has come.
+    /// Returns the next record, if it has arrived.
     pub(crate) fn next(&self) -> Option<Record<'_>> {
         let word = self.ring.line(self.read)[0].load(Acquire);
         is_first(word, self.read).then(|| Record {
@@ -282,13 +285,13 @@ impl<L: Deref<Target = [Line]>> Reader<L> {
         })
     }
 
-    /// Lets the writer know that this side is at work elsewhere.
+    /// Gives the writer a heartbeat: this side is at work elsewhere.
     pub(crate) fn beat(&self) {
         let pulse = self.ring.front(PULSE);
         pulse.store(pulse.load(Relaxed) + 1, Relaxed);
     }
 
-    /// Gives up the next record, which has so many bytes.
+    /// Frees the next record, which has this many bytes.
     pub(crate) fn skip(&mut self, len: usize) {
         self.read += lines_of(len);
         if self.read - self.told >= TOLD.min(self.ring.len() / PART) {
@@ -305,7 +308,7 @@ impl<L: Deref<Target = [Line]>> Drop for Reader<L> {
 }
 
 impl Record<'_> {
-    /// How many bytes it has.
+    /// Returns its length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -314,14 +317,14 @@ impl Record<'_> {
         self.len == MARK
     }
 
-    /// Its first words. What is behind its end has no meaning.
+    /// Returns its first words. Words beyond its end are meaningless.
     pub(crate) fn words<const N: usize>(&self) -> [u64; N] {
         const { assert!(N <= WORDS) };
         let line = line_of(self.ring, self.mask, self.at);
         std::array::from_fn(|at| line[1 + at].load(Relaxed))
     }
 
-    /// Copies what is there from one of the first words on.
+    /// Copies its bytes from word `word` of the data on.
     ///
     /// # Panics
     /// If it has fewer bytes.
@@ -339,8 +342,8 @@ impl Record<'_> {
         while !there.is_empty() {
             let lines = until_end(self.ring, self.mask, at);
             let (out, rest) = there.split_at_mut(there.len().min(size_of_val(lines)));
-            // SAFETY: out of these lines, which belong to the record: its writer does not write them before it is skipped. (Another
-            // process that does only garbles bytes, of which any is as good.)
+            // SAFETY: these lines belong to the record, and its writer does not write them before it is skipped. (If it is in
+            // another process and does so nevertheless, that only garbles bytes, and any bytes are valid.)
             unsafe { lines.as_ptr().cast::<u8>().copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
             (there, at) = (rest, at + lines.len() as u64);
         }
@@ -381,7 +384,7 @@ mod tests {
             let mut model = VecDeque::new();
             for (pushes, len, byte) in steps {
                 if pushes {
-                    // Words that look like the first of a record to come.
+                    // Words that look like the first word of a later record.
                     let next = first_word(writer.written + u64::from(byte % 40), len);
                     let bytes = next.to_ne_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>();
                     let lines = lines_of(len + 2 * WORD);
@@ -411,7 +414,7 @@ mod tests {
     #[test]
     fn the_count_of_lines_may_begin_again() {
         let (mut writer, mut reader) = ring(LINES);
-        // So that every line was written before.
+        // Every line has been written by the time that the count wraps around.
         let near_the_end = (1 << (u64::BITS - LENGTH_BITS)) - 3 * LINES as u64;
         (writer.written, writer.read) = (near_the_end, near_the_end);
         (reader.read, reader.told) = (near_the_end, near_the_end);

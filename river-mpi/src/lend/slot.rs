@@ -32,35 +32,35 @@ use crossbeam_utils::CachePadded;
 use super::Wait;
 use super::copy::{Copy, LONG};
 
-/// What a rank can offer at the same time by slots: as many as a word has bits.
+/// How many slices a rank can offer by slots at the same time: as many as a word has bits.
 const SLOTS: u64 = u64::BITS as u64;
 
-/// A slot's word is the number of its lease, and in its lowest bits the state of the slice.
+/// A slot's word holds the number of its lease and, in its lowest bits, the state of the slice.
 const STATES: u64 = 4;
 const HIDDEN: u64 = 0;
 const SHOWN: u64 = 1;
 const READING: u64 = 2;
 const READ: u64 = 3;
 
-/// The slots of a rank, as others see them.
+/// The slots of a rank, as other ranks access them.
 #[derive(Debug)]
 pub(crate) struct Slots([CachePadded<Slot>; SLOTS as usize]);
 
-/// The rank whose slots they are: it alone writes to them.
+/// The owner of the slots: it alone leases, shows and hides them.
 #[derive(Debug)]
 pub(crate) struct Lender {
     slots: Arc<Slots>,
-    /// One bit for each that is free.
+    /// One bit for each free slot.
     free: Cell<u64>,
-    /// The number of the next lease, but for the slot.
+    /// The number of the next lease, without the index of its slot.
     next: Cell<u64>,
-    /// The long ones of those that are shown by `show`.
+    /// The leases of the long slices among those that `show` is showing.
     long: RefCell<Vec<u64>>,
 }
 
 #[derive(Debug)]
 struct Slot {
-    /// 0: there is no lease.
+    /// 0 if there is no lease.
     word: AtomicU64,
     start: AtomicPtr<u8>,
     len: AtomicUsize,
@@ -68,17 +68,17 @@ struct Slot {
     copy: Copy,
 }
 
-/// A slot in use, for one slice, until it is dropped.
+/// A slot in use for one slice, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     lender: Rc<Lender>,
     number: u64,
 }
 
-/// Bytes that are shown as long as they are kept here.
+/// Owned bytes that are shown for as long as this exists.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// Dropped first: then nobody reads them any more.
+    /// Dropped first; from then on, nobody reads the bytes.
     lease: Lease,
     _bytes: Bytes,
 }
@@ -94,7 +94,7 @@ impl Lender {
     pub(crate) fn new() -> Self {
         let slot =
             || Slot { word: 0.into(), start: AtomicPtr::default(), len: 0.into(), copy: Copy::default() };
-        // So that what lay here before is not taken for a lease.
+        // Random, so that whatever lay at this address before is not taken for a lease.
         let first = RandomState::new().hash_one(0) >> 1 & !(STATES * SLOTS - 1);
         Self {
             slots: Arc::new(Slots(array::from_fn(|_| CachePadded::new(slot())))),
@@ -104,12 +104,12 @@ impl Lender {
         }
     }
 
-    /// What others see.
+    /// Returns the slots, for other ranks.
     pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
 
-    /// A slot for a slice, which nobody can read yet; `None`: all are in use.
+    /// Leases a slot for a slice, which nobody can read yet. Returns `None` if all slots are in use.
     pub(crate) fn lease(self: &Rc<Self>, data: &[u8]) -> Option<Lease> {
         let free = self.free.get();
         let index = free.trailing_zeros();
@@ -124,16 +124,16 @@ impl Lender {
         Some(Lease { lender: self.clone(), number })
     }
 
-    /// A slot for bytes, which others can copy from now on.
+    /// Leases a slot for bytes, which others can copy from now on. Returns `None` if all slots are in use.
     pub(crate) fn keep(self: &Rc<Self>, bytes: Bytes) -> Option<Kept> {
         let lease = self.lease(&bytes)?;
         self.slots.slot(lease.number).word.store(lease.number | SHOWN, Release);
         Some(Kept { lease, _bytes: bytes })
     }
 
-    /// Lets others copy these slices while `body` runs. Returns when nobody reads them any more, which is soon after that.
+    /// Lets others copy these slices while `body` runs. Returns once nobody reads them any more, soon after `body` has ended.
     pub(crate) fn show<R>(&self, shown: &[Shown<'_>], body: impl FnOnce() -> R) -> R {
-        /// However `body` ends.
+        /// Hides the slices, however `body` ends.
         struct Hide<'a>(&'a Lender, &'a [Shown<'a>], usize);
         impl Drop for Hide<'_> {
             fn drop(&mut self) {
@@ -147,7 +147,7 @@ impl Lender {
             let slot = self.slots.slot(number);
             let is_it = slot.start.load(Relaxed).cast_const() == data.as_ptr()
                 && slot.len.load(Relaxed) == data.len();
-            // If it is read already, or the lease is over, nothing is shown.
+            // Nothing is shown if the slice was read already, or the lease is over.
             if is_it && slot.word.load(Relaxed) == number | HIDDEN {
                 if data.len() >= LONG {
                     self.long.borrow_mut().push(number);
@@ -159,7 +159,7 @@ impl Lender {
         body()
     }
 
-    /// Helps those that copy what is long, if it is shown by [`show`](Self::show) and somebody is at it. False: nobody was.
+    /// Helps readers that are copying long slices shown by [`show`](Self::show). Returns `false` if there are none.
     #[inline]
     pub(crate) fn help(&self) -> bool {
         let mut helped = false;
@@ -167,8 +167,8 @@ impl Lender {
             let slot = self.slots.slot(number);
             if slot.word.load(Acquire) == number | READING {
                 let (start, len) = (slot.start.load(Relaxed), slot.len.load(Relaxed));
-                // SAFETY: it is borrowed by the caller of `show`, which this thread is in; so nobody leads a copy of another slice
-                // in this slot before this returns.
+                // SAFETY: the slice is borrowed by the caller of `show`, in which this thread is; so nobody leads a copy of
+                // another slice in this slot before this returns.
                 unsafe { slot.copy.help(start, len) };
                 helped = true;
             }
@@ -178,16 +178,16 @@ impl Lender {
 }
 
 impl Slots {
-    /// Copies the slice of a lease, which must be as long. False: it is not shown.
+    /// Copies the slice of a lease to `out`. Returns `false` if it is not shown, or has another length.
     pub(crate) fn copy_to(&self, number: u64, out: &mut [u8]) -> bool {
-        /// Whatever the reader does, the owner learns that it is over.
+        /// However the read ends, the owner learns that it is over.
         struct Done<'a>(&'a Slot, u64);
         impl Drop for Done<'_> {
             fn drop(&mut self) {
                 self.0.word.store(self.1, Release);
             }
         }
-        // It comes in a message.
+        // The number comes from a message, and may be invalid.
         let number = Lease::number_of(number);
         let slot = self.slot(number);
         if slot.word.compare_exchange(number | SHOWN, number | READING, Acquire, Relaxed).is_err() {
@@ -199,9 +199,9 @@ impl Slots {
             done.1 = number | SHOWN;
             return false;
         }
-        // SAFETY: what is shown is borrowed by the caller of `show` until that returns, or owned by a `Kept` until its lease is
-        // dropped; both wait as long as the word is READING. Who has set it is the only one that has, and nobody gives the slot
-        // another slice meanwhile. `out` is another memory, as it is borrowed mutably.
+        // SAFETY: a shown slice is borrowed by the caller of `show` until that returns, or owned by a `Kept` until its lease
+        // is dropped; both wait as long as the word is READING. Only this thread has set it to that, and nobody gives the
+        // slot another slice meanwhile. `out` is different memory, as it is borrowed mutably.
         unsafe {
             if len < LONG {
                 start.copy_to_nonoverlapping(out.as_mut_ptr(), len);
@@ -219,7 +219,7 @@ impl Slots {
 }
 
 impl Slot {
-    /// Returns when nobody reads the slice of a lease any more, and nobody will.
+    /// Hides the slice of a lease. Returns once nobody reads it any more.
     fn hide(&self, number: u64) {
         let mut wait = Wait::default();
         loop {
@@ -232,23 +232,23 @@ impl Slot {
 }
 
 impl Lease {
-    /// What an offer says.
+    /// Returns the number that an offer carries.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The number of the lease that a word says, whatever the state.
+    /// Returns the number of the lease in a word, whatever its state.
     pub(crate) fn number_of(word: u64) -> u64 {
         word & !(STATES - 1)
     }
 
-    /// Where the slice lies, and how long it is.
+    /// Returns the address and the length of the slice.
     pub(crate) fn data(&self) -> (u64, usize) {
         let slot = self.lender.slots.slot(self.number);
         (slot.start.load(Relaxed).expose_provenance() as u64, slot.len.load(Relaxed))
     }
 
-    /// Where the word lies, which begins with the number as long as the lease lasts.
+    /// Returns the address of the word, which holds the number for as long as the lease lasts.
     pub(crate) fn word(&self) -> u64 {
         std::ptr::from_ref(&self.lender.slots.slot(self.number).word).expose_provenance() as u64
     }
@@ -265,7 +265,7 @@ impl Drop for Lease {
         let slot = self.lender.slots.slot(self.number);
         slot.hide(self.number);
         slot.word.store(0, SeqCst);
-        // Nothing that is written to the slice from now on is seen before that.
+        // No later write to the slice becomes visible before that.
         fence(Release);
         self.lender.free.set(self.lender.free.get() | 1 << (self.number / STATES % SLOTS));
     }

@@ -1,9 +1,9 @@
 //! Single-producer, single-consumer queues between two threads of a process.
 //!
-//! Short records are copied into a ring of cache lines ([`Writer`]). Things that own their memory go through a second ring,
-//! and a mark in the first one keeps their place in the order. Behind both is an unbounded list, for a sender that is far
-//! ahead. As the list costs several times as much, a sender first waits for room in the rings, if the receiver seems to be
-//! making progress.
+//! Short records are copied into a ring of cache lines ([`Writer`]). Values that own their memory, here called things, go
+//! through a second ring, and a mark in the first one keeps their place in the order. Behind both is an unbounded list, the
+//! spill, for a sender that is far ahead. The spill costs several times as much, so a sender first waits for room in the
+//! rings if the receiver seems to be making progress.
 
 mod patience;
 mod shared;
@@ -20,12 +20,12 @@ pub(crate) use shared::{LazyRing, join};
 
 use crate::lend::ring::{self, Reader, Writer};
 
-/// How many things have room in their ring.
+/// The capacity of the ring of things.
 const THINGS: usize = 16;
-/// After so many things from the list the receiver gives a sign.
+/// The receiver gives a heartbeat each time it has taken this many things from the spill.
 const BEAT: usize = 64;
 
-/// What is in neither ring. While there is any, all that comes goes here.
+/// What has found no room in the rings. While there is any, everything that is sent is appended to it.
 #[derive(Debug)]
 struct Spill<T> {
     count: AtomicUsize,
@@ -45,17 +45,17 @@ pub(crate) struct Receiver<T> {
     lines: Reader,
     things: Consumer<T>,
     spill: Arc<Spill<T>>,
-    /// What was in the list when this side last looked: older than all that is elsewhere.
+    /// The things of the spill, as of when this side last emptied it: they are older than everything else in the queue.
     taken: VecDeque<T>,
 }
 
-/// What has come.
+/// What a receiver takes from a queue.
 pub(crate) enum Arrived<'a, T> {
     Record(Record<'a>),
     Thing(T),
 }
 
-/// A queue whose ring has so many lines, which are a power of two.
+/// Creates a queue whose ring has this many lines, a power of two.
 pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
     let (writer, reader) = ring::ring(lines);
     let (producer, consumer) = RingBuffer::new(THINGS);
@@ -67,7 +67,7 @@ pub(crate) fn queue<T>(lines: usize) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// One that waits for room.
+    /// Has the sender wait for room in this way.
     pub(crate) fn waiting(self, how: Wait) -> Self {
         Self { patience: Patience::new(Some(how)), ..self }
     }
@@ -77,8 +77,8 @@ impl<T> Sender<T> {
         self.lines.is_abandoned()
     }
 
-    /// Copies a record, some words and bytes behind them. False: it has to be sent as a thing, because it is too long or there
-    /// is no room.
+    /// Copies a record of some words, followed by bytes. Returns `false` if it has to be sent as a thing, because it is too
+    /// long or there is no room.
     #[inline]
     pub(crate) fn push<const N: usize>(&mut self, words: [u64; N], bytes: &[u8]) -> bool {
         self.patience.count();
@@ -115,7 +115,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Shows the next of what has come, if there is anything, which is gone then.
+    /// Passes the next record or thing, if there is one, to `take`, and removes it.
     #[inline]
     pub(crate) fn take<R>(&mut self, take: impl FnOnce(Arrived<'_, T>) -> R) -> Option<R> {
         if let Some(thing) = self.taken.pop_front() {
@@ -124,12 +124,13 @@ impl<T> Receiver<T> {
             }
             return Some(take(Arrived::Thing(thing)));
         }
-        // In this order: if there is a list, what is in the rings then is older, and nothing more comes into them.
+        // Checked before the rings: if there is a spill, everything in the rings is older, and nothing more is put into them
+        // until the spill is taken.
         let spilled = self.spill.count.load(Ordering::Acquire) > 0;
         if let Some(record) = self.lines.next() {
             let len = record.len();
             if record.is_mark() {
-                // First, so that a panic of `take` does not leave the mark of a thing that is gone.
+                // Skipped first, so that a panic in `take` does not leave the mark of a thing that was popped.
                 self.lines.skip(len);
                 let thing = self.things.pop();
                 debug_assert!(thing.is_ok(), "a thing is put into its ring before its mark");
@@ -157,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends a number with so many bytes, as a record if that is possible.
+    /// Sends a number and this many bytes: as a thing if the length is a multiple of 3, otherwise as a record if possible.
     fn send(sender: &mut Sender<(u64, usize)>, number: u64, len: usize) {
         if len.is_multiple_of(3) || !sender.push([number], &vec![number as u8; len]) {
             sender.push_thing((number, len));

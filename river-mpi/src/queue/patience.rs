@@ -11,33 +11,34 @@ use crate::lend::ring::Writer;
 const PATIENCE: Duration = Duration::from_micros(50);
 /// It waits at most this long, whatever the receiver does.
 const LONGEST: Duration = Duration::from_micros(500);
-/// Looks of a sender for room between two looks at the clock.
+/// Polls for room between two reads of the clock.
 const LOOKS: u32 = 32;
-/// After this many looks at the clock, some microseconds, it also yields between them: the receiver may need this core.
+/// After this many reads of the clock, a few microseconds, the sender also yields between them: the receiver may need this
+/// core.
 const ALONE: u32 = 16;
-/// After a wait in vain, a sender does not wait again for this many messages.
+/// After an unsuccessful wait, a sender does not wait again for this many messages.
 const IMPATIENT: u32 = 1024;
 
-/// A sender's.
+/// Decides whether and how long a sender waits for room.
 #[derive(Debug)]
 pub(crate) struct Patience {
-    /// `None`: it does not wait for room at all.
+    /// How it waits for room; `None` if it does not wait at all.
     waits: Option<Wait>,
-    /// For so many it does not.
+    /// For how many more messages it does not wait, as its last wait was unsuccessful.
     impatient: u32,
 }
 
 /// How a sender waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// By looking: the receiver can run at the same time.
+    /// By polling: the receiver can run at the same time.
     Looking,
-    /// By letting others run: the receiver may need this core.
+    /// By yielding: the receiver may need this core.
     Yielding,
 }
 
 impl Wait {
-    /// How to wait, if the receiver can run at the same time or not.
+    /// Returns how to wait, given whether the receiver can run at the same time.
     pub(crate) fn for_room(at_once: bool) -> Self {
         if at_once { Self::Looking } else { Self::Yielding }
     }
@@ -48,13 +49,14 @@ impl Patience {
         Self { waits, impatient: 0 }
     }
 
-    /// Something is to be sent.
+    /// Counts a message that is about to be sent.
     #[inline]
     pub(crate) fn count(&mut self) {
         self.impatient = self.impatient.saturating_sub(1);
     }
 
-    /// Waits a moment until it is done, for which there has to be room. False: there is none, or it is of no use to wait for it.
+    /// Calls `done`, which needs room, until it succeeds or patience runs out. Returns `false` if there is no room in time,
+    /// or if it does not pay to wait.
     pub(crate) fn wait_until<L: Deref<Target = [Line]>>(
         &mut self,
         lines: &mut Writer<L>,

@@ -1,7 +1,7 @@
 //! Rings in memory that two processes of one machine share.
 //!
-//! The first messages of a pair go another way, so that ranks that rarely talk to each other need no ring. Then the writer makes
-//! one and offers it to the reader, in a message, and uses it once the reader has marked it as joined.
+//! The first messages of a pair take another path, so that ranks that rarely communicate need no ring. Then the writer
+//! creates a ring and offers it to the reader in a message; it uses the ring once the reader has marked it as joined.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,17 +10,17 @@ use river_core::{SharedLines, SharedName};
 use super::{Patience, Wait};
 use crate::lend::ring::{Reader, Writer, memory_of};
 
-/// A process makes at most this many.
+/// A process is the writer of at most this many rings at a time.
 const RINGS: usize = 256;
-/// How many of those that it has made it still has.
+/// How many rings this process is the writer of.
 static MADE: AtomicUsize = AtomicUsize::new(0);
 /// Messages of a pair before a ring is offered.
 const FEW: u32 = 8;
 
-/// The writing side of a ring that is made when it pays.
+/// The writing side of a ring that is created once it pays.
 #[derive(Debug)]
 pub(crate) enum LazyRing {
-    /// This many messages have gone another way.
+    /// There is no ring yet: this many messages have taken the other path.
     Few(u32),
     Offered(Box<SharedWriter>),
     Open(Box<(SharedWriter, Patience)>),
@@ -41,8 +41,8 @@ impl LazyRing {
         matches!(self, Self::Open(_))
     }
 
-    /// Pushes a record, some words and bytes behind them, for which it waits for room if that is of use. Returns `None` if the
-    /// record has to go another way, and otherwise whether the reader, which sleeps for this reason, has to be woken.
+    /// Pushes a record of some words, followed by bytes; waits for room if that is worthwhile. Returns `None` if the record
+    /// has to take the other path, and otherwise whether the caller has to wake the reader, which sleeps for this reason.
     pub(crate) fn push<const N: usize>(
         &mut self,
         words: [u64; N],
@@ -57,8 +57,8 @@ impl LazyRing {
         pushed.then(|| super::sleep::has_to_wake(writer.asleep(), reason))
     }
 
-    /// A message has gone another way: offers a ring of this many lines if there were enough of them, or uses the ring from now on
-    /// if the reader has it. Returns the name of a ring to be offered to the reader.
+    /// Notes that a message has taken the other path. After enough of them, creates a ring of this many lines and returns its
+    /// name, to be offered to the reader; once the reader has joined it, uses the ring from now on.
     pub(crate) fn advance(
         &mut self,
         lines: usize,
@@ -79,7 +79,7 @@ impl LazyRing {
             }
             Self::Offered(ring) if ring.0.is_joined() => {
                 if let Self::Offered(mut ring) = std::mem::replace(self, Self::Never) {
-                    // Nobody else can have it any more.
+                    // From now on, no other process can open it.
                     ring.0.memory().seal();
                     *self = Self::Open((*ring, Patience::new(waits)).into());
                 }
@@ -95,7 +95,8 @@ impl LazyRing {
 pub(crate) struct SharedWriter(Writer<SharedLines>);
 
 impl SharedWriter {
-    /// A new ring of this many lines, and the name by which its reader finds it. `None`: there cannot be another one.
+    /// Creates a ring of this many lines. Returns it with the name by which its reader finds it, or `None` if there cannot be
+    /// another one.
     fn create(lines: usize) -> Option<(Self, SharedName)> {
         if MADE.load(Ordering::Relaxed) >= RINGS {
             return None;
@@ -113,8 +114,8 @@ impl Drop for SharedWriter {
     }
 }
 
-/// Joins a ring of this many lines that another process has made, and returns its reading side. `None`: this process cannot have
-/// it.
+/// Joins a ring of this many lines that another process has created. Returns its reading side, or `None` if this process
+/// cannot open it.
 pub(crate) fn join(name: &SharedName, lines: usize) -> Option<Reader<SharedLines>> {
     let reader = Reader::new(SharedLines::open(name, memory_of(lines)).ok()?);
     reader.join();

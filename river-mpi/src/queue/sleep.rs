@@ -1,17 +1,17 @@
-//! How the reader of a queue sleeps, and its writers wake it.
+//! How the reader of a queue goes to sleep, and how its writers wake it.
 //!
-//! The reader publishes what it sleeps for, looks into the queue once more, and sleeps. A writer pushes, and then looks whether the
-//! reader sleeps for that. Either could miss the other only if both looked before they saw what the other one had stored (Dekker).
-//! The reader's side has a fence against that. The writer's has none, as it would take as long as the message: it only keeps the
-//! compiler from moving the push behind the look. So a reader has to look into the queue again after a millisecond, when every
-//! earlier store of another core is visible, before it sleeps for longer.
+//! The reader publishes what it sleeps for, polls the queue once more, and sleeps. A writer pushes, and then checks whether
+//! the reader sleeps for that. They miss each other only if each of them checks before it can see the other's store (Dekker).
+//! The reader has a fence against that. The writer has none, since a fence would take as long as the message itself: it only
+//! keeps the compiler from moving the push behind the check. So a reader must poll the queue again after a millisecond, when
+//! every earlier store of another core is visible, before it sleeps any longer.
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 
-/// The reason of a reader that sleeps until anything comes.
+/// The reason of a reader that sleeps until anything arrives.
 pub(crate) const ASLEEP: u64 = 1;
 
-/// Publishes whether the reader sleeps until anything comes.
+/// Publishes whether the reader sleeps until anything arrives.
 pub(crate) fn set(word: &AtomicU64, asleep: bool) {
     if asleep {
         fall_asleep(word, ASLEEP);
@@ -20,7 +20,7 @@ pub(crate) fn set(word: &AtomicU64, asleep: bool) {
     }
 }
 
-/// Publishes that the reader sleeps until something comes for this reason, which is not 0.
+/// Publishes that the reader sleeps until something arrives for this reason, which must not be 0.
 pub(crate) fn fall_asleep(word: &AtomicU64, reason: u64) {
     word.store(reason, Ordering::SeqCst);
     fence(Ordering::SeqCst);
@@ -31,8 +31,8 @@ pub(crate) fn wake_up(word: &AtomicU64) -> bool {
     word.swap(0, Ordering::SeqCst) != 0
 }
 
-/// Returns whether the reader sleeps for this reason and has to be woken by the caller, who has pushed something: `true` once for
-/// each sleep.
+/// Returns whether the reader sleeps for this reason, so that the caller, which has just pushed something, has to wake it:
+/// `true` at most once for each sleep.
 #[inline]
 pub(crate) fn has_to_wake(word: &AtomicU64, reason: u64) -> bool {
     compiler_fence(Ordering::SeqCst);
