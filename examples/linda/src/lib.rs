@@ -124,7 +124,7 @@ impl<'v> Space<'v> {
         let number = self.vr.fresh_number();
         let question = msg! { linda: (take, wait, number), template: pattern.template()? };
         self.vr.ask(self.id, question).map_err(|error| {
-            // If it is somebody else who is gone, the space has the request, or has answered it with a tuple that comes too late.
+            // If another VR is gone, the space still has the request, or its answer is a tuple that comes too late.
             let _ = self.vr.send(self.id, msg! { linda: number });
             error.into()
         })

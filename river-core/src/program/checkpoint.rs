@@ -63,7 +63,7 @@ pub(super) struct Around {
     homes: HashMap<HostId, VmId>,
     /// Copies that came before all processes had made theirs.
     early: Vec<(HostId, Heard)>,
-    /// Who has yet to hear that a VR is gone with its host; and which.
+    /// VRs that have yet to hear that another VR is gone with its host, each with that VR.
     pub(super) unheard: Vec<(VrId, VrId)>,
 }
 

@@ -1,4 +1,4 @@
-//! VMs that want to go, and that River moves everything away from.
+//! Draining: everything on a VM that wants to leave is moved elsewhere.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,13 +78,13 @@ impl Program {
             }
         };
         let (left, _turn) = Turn::begin_return(self, &mut self.state(), vec![id]);
-        // What its host has to say yet, there is time for.
+        // Its host has time to send what it still has to say.
         self.give_back(&left, true).await;
         self.state().leaving.remove(&id);
         Ok(moved)
     }
 
-    /// Moves everything away from a VM, whoever ends meanwhile.
+    /// Moves everything away from a VM, even if VRs and other hosts end meanwhile.
     async fn evacuate(
         self: &Arc<Self>,
         vm: &Leased,
@@ -112,13 +112,13 @@ impl Program {
                             return Ok(total);
                         }
                     }
-                    // Who has just ended is not in the next round, and neither is a host that has died.
+                    // The next round is without the VR that has just ended, or the host that has died.
                     Err(MigrateError::Ended(_)) => {}
                     Err(MigrateError::GivenUp(_)) if self.state().directory.deaths() > deaths => {}
                     Err(error) => return Err(error),
                 }
             }
-            // What is being made cannot move yet, and nobody need be stopped for that.
+            // A VR that is being made cannot move yet, so there is no need to stop anything.
             rt::sleep(AGAIN).await;
         }
     }

@@ -76,8 +76,8 @@ impl Program {
         }
     }
 
-    /// Who computes may hear of a loss much later than [`MOURNING`], and fail of it then: a checkpoint that is taken before that
-    /// would take the place of one that is of use.
+    /// Whether every VR has heard of the losses that concern it. A VR that is computing may hear of one much later than
+    /// [`MOURNING`], and fail because of it then: a checkpoint taken before that would replace one that is of use.
     fn is_mourned(&self, around: &Around) -> Result<(), StateError> {
         let state = self.state();
         let unheard = around.unheard.iter().find(|(_, lost)| state.directory.is_lost(*lost));

@@ -69,7 +69,7 @@ impl Program {
 
     pub(super) async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {
         let limit = vm_limit()?;
-        // The first that answer may be used by others; so many idle ones are enough.
+        // VMs that others use do not count: the first to answer may be among those.
         if let Some(limit) = limit
             && query.idle_only
         {

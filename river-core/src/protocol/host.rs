@@ -157,7 +157,7 @@ pub(crate) enum Report {
     Copied {
         /// VRs that had ended.
         ended: Vec<(VrId, Why)>,
-        /// Who has yet to hear that a VR is gone with its host; and which.
+        /// VRs that have yet to hear that another VR is gone with its host, each with that VR.
         unheard: Vec<(VrId, VrId)>,
     },
     /// The copies have been sent; or the reason why there are none.

@@ -20,7 +20,7 @@ const REPLACED: &str = "VMs and programs meet only if they have the same key: th
 /// Show, make or copy the key that decides who may run code here
 ///
 /// The key is one file, made at first use. VMs and programs that have the same key find each other; those that have
-/// another see nothing. Who has it can run any code on the VMs, as the user who started them.
+/// another see nothing. Anyone who has it can run any code on the VMs, as the user who started them.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -38,7 +38,7 @@ struct Filter {
     /// Only VMs with this label
     #[arg(long)]
     label: Option<String>,
-    /// Only VMs with at least so many cores
+    /// Only VMs with at least this many cores
     #[arg(long, value_name = "N")]
     cores: Option<u32>,
     /// Only VMs with at least so much memory, such as 512M or 4G

@@ -201,7 +201,7 @@ impl Kept {
     }
 
     fn forget(&self, started: &[Vm]) {
-        // Whom nobody finds drops them later.
+        // A VM that is not found drops them later.
         if let Ok(vms) = vms(started) {
             core::kept::forget(self.run, &vms);
         }

@@ -42,10 +42,10 @@ pub(crate) struct Args {
     /// Where the checkpoints are
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
-    /// Take further checkpoints into the directory, so often, in seconds; without it only the program itself takes them
+    /// Take further checkpoints into the directory, this often, in seconds; without it, only the program itself takes them
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     every: Option<f64>,
-    /// If the program is killed or loses a host, go on from its last checkpoint again, at most so many times
+    /// If the program is killed or loses a host, go on from its last checkpoint again, at most this many times
     #[arg(long, value_name = "N", default_value_t = 0)]
     restarts: u32,
 }

@@ -27,11 +27,11 @@ const NOT_FOUND: u8 = 127;
 /// How often to look for another port if someone else takes the one that was found.
 const ATTEMPTS: usize = 5;
 
-/// Run a program on virtual machines that are there, or on some started for this run
+/// Run a program on running virtual machines, or on some that are started for this run
 ///
-/// With -n, the program uses running VMs if so many are idle, and sees no more than those; else so many are started on
-/// this machine for this run, and it sees only them. Without -n, it may use all that run, or else one per core is
-/// started. VMs that were started for a run end with it.
+/// With -n N, the program uses running VMs if N of them are idle, and sees no more than those; otherwise N are started
+/// on this machine for this run, and it sees only them. Without -n, it may use all that are running; if there are none,
+/// one per core is started. VMs that were started for a run end with it.
 #[derive(clap::Args)]
 #[command(
     override_usage = "river run [OPTIONS] PROGRAM [ARGS]...",
