@@ -69,7 +69,7 @@ impl Program {
 
     pub(super) async fn discover(&self, mut query: Query) -> Result<Vec<VmInfo>, DeployError> {
         let limit = vm_limit()?;
-        // VMs that others use do not count: the first to answer may be among those.
+        // A search for idle VMs may stop at the limit; in any other, the first VMs to answer may be in use.
         if let Some(limit) = limit
             && query.idle_only
         {
