@@ -24,12 +24,12 @@ use crate::header::{HEADER, Header, Kind};
 use crate::job::Place;
 use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
-use crate::queue::{self, LazyRing, Wait, sleep};
+use crate::queue::{LazyRing, RingOffer, Wait, sleep};
 
 /// Longer messages are sent over the link.
 const LONGEST: usize = 2 << 10;
 /// Lines of a ring.
-const LINES: usize = 1024;
+const LINES: u16 = 1024;
 /// After this many messages, a sender checks whether the receiver is still there.
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
@@ -186,18 +186,18 @@ impl Engine<'_> {
         let Some(shm) = &self.shm else { return };
         let mut outgoing = shm.outgoing.borrow_mut();
         let Some(ring) = outgoing.get_mut(to as usize) else { return };
-        let Some(name) = ring.advance(LINES, shm.waits, || self.shares_memory(to)) else { return };
+        let Some(offer) = ring.advance(LINES, shm.waits, || self.shares_memory(to)) else { return };
         let header = self.header(Kind::OfferRing, Key::NONE, 0, 0);
-        if let Ok(name) = postcard::to_stdvec(&name) {
+        if let Ok(offer) = postcard::to_stdvec(&offer) {
             // If the rank is gone, the next wait for it says so.
-            let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&name));
+            let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&offer));
         }
     }
 
     /// Joins the ring that a rank offers.
-    pub(super) fn meet(&self, from: u32, name: &[u8]) {
+    pub(super) fn meet(&self, from: u32, offer: &[u8]) {
         let Some(shm) = self.shm.as_ref().filter(|shm| !shm.is_open(from)) else { return };
-        let reader = postcard::from_bytes(name).ok().and_then(|name| queue::join(&name, LINES));
+        let reader = postcard::from_bytes(offer).ok().and_then(|offer: RingOffer| offer.join());
         if let (Some(reader), Some(open)) = (reader, shm.open.get(from as usize)) {
             open.set(true);
             shm.incoming.borrow_mut().push(Ring { from, reader });

@@ -1,14 +1,16 @@
 //! A ring of cache lines in shared memory, with messages of collective operations from one process to another.
 
-use river_core::{SharedLines, SharedName};
+use river_core::SharedLines;
 
 use super::queue::{TAG, copy_of, is_later, tag_of};
 use crate::coll::{Landed, Message, SHORT};
 use crate::lend::ring::Reader;
-use crate::queue::{self, LazyRing, Wait, sleep};
+use crate::queue::{LazyRing, RingOffer, Wait, sleep};
 
-/// Lines of a ring: it stays in the L1 cache of both sides.
-pub(super) const LINES: usize = 256;
+/// Lines of a ring whose sides run at the same time: it stays in the L1 cache of both.
+const LINES: u16 = 256;
+/// Lines of a ring whose sides take turns on a core: this much is sent in one turn.
+const TURN_LINES: u16 = 1024;
 
 /// The writing side of a pair's ring.
 pub(super) struct Sender {
@@ -52,21 +54,21 @@ impl Sender {
         wakes
     }
 
-    /// Notes that a message has gone through the engine. Returns the name of a ring that has to be offered to the receiver.
-    pub(super) fn advance(
-        &mut self,
-        waits: Wait,
-        shares_memory: impl FnOnce() -> bool,
-    ) -> Option<SharedName> {
-        self.ring.advance(LINES, Some(waits), shares_memory)
+    /// Notes that a message has gone through the engine. Returns the ring that has to be offered to the receiver.
+    pub(super) fn advance(&mut self, waits: Wait, shares_memory: impl FnOnce() -> bool) -> Option<RingOffer> {
+        let lines = match waits {
+            Wait::Looking => LINES,
+            Wait::Yielding => TURN_LINES,
+        };
+        self.ring.advance(lines, Some(waits), shares_memory)
     }
 }
 
 impl Receiver {
     /// Joins a ring that another process has created, and lets that process know. Returns `None` if this process cannot open
     /// it.
-    pub(super) fn join(name: &SharedName) -> Option<Self> {
-        Some(Self { reader: queue::join(name, LINES)?, held: None, late: None })
+    pub(super) fn join(offer: &RingOffer) -> Option<Self> {
+        Some(Self { reader: offer.join()?, held: None, late: None })
     }
 
     /// Keeps a message that arrived through the engine.

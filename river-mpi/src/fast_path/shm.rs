@@ -238,9 +238,9 @@ impl ShmPath {
     #[cold]
     fn offer(&self, engine: &Engine<'_>, to: usize) -> Result {
         let (member, waits) = (self.members[to], Wait::for_room(self.at_once));
-        let name = self.outgoing.borrow_mut()[to].advance(waits, || engine.shares_memory(member));
-        match name.map(|name| postcard::to_stdvec(&name)) {
-            Some(Ok(name)) => engine.send_copy(member, self.key(OFFER), &name),
+        let ring = self.outgoing.borrow_mut()[to].advance(waits, || engine.shares_memory(member));
+        match ring.map(|ring| postcard::to_stdvec(&ring)) {
+            Some(Ok(offer)) => engine.send_copy(member, self.key(OFFER), &offer),
             _ => Ok(()),
         }
     }
@@ -248,7 +248,7 @@ impl ShmPath {
     /// Joins the ring that a rank has offered, if it has offered one.
     fn meet(&self, engine: &Engine<'_>, from: usize) {
         let Some(offer) = engine.arrived(&self.ask(from, OFFER).pattern) else { return };
-        let receiver = postcard::from_bytes(&offer).ok().and_then(|name| Receiver::join(&name));
+        let receiver = postcard::from_bytes(&offer).ok().and_then(|offer| Receiver::join(&offer));
         self.incoming.borrow_mut()[from] =
             receiver.map_or(Incoming::Never, |receiver| Incoming::Open(receiver.into()));
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use crate::lend::ring::Record;
 pub(crate) use patience::{Patience, Wait};
 use rtrb::{Consumer, Producer, RingBuffer};
-pub(crate) use shared::{LazyRing, join};
+pub(crate) use shared::{LazyRing, RingOffer};
 
 use crate::lend::ring::{self, Reader, Writer};
 

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use river_core::{SharedLines, SharedName};
+use serde::{Deserialize, Serialize};
 
 use super::{Patience, Wait};
 use crate::lend::ring::{Reader, Writer, memory_of};
@@ -16,6 +17,28 @@ const RINGS: usize = 256;
 static MADE: AtomicUsize = AtomicUsize::new(0);
 /// Messages of a pair before a ring is offered.
 const FEW: u32 = 8;
+
+/// No ring has more lines.
+const MOST_LINES: u16 = 4096;
+
+/// What the reader of a ring is told about it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RingOffer {
+    lines: u16,
+    name: SharedName,
+}
+
+impl RingOffer {
+    /// Joins the ring. Returns its reading side, or `None` if this process cannot open it.
+    pub(crate) fn join(&self) -> Option<Reader<SharedLines>> {
+        if !self.lines.is_power_of_two() || self.lines > MOST_LINES {
+            return None;
+        }
+        let reader = Reader::new(SharedLines::open(&self.name, memory_of(self.lines.into())).ok()?);
+        reader.join();
+        Some(reader)
+    }
+}
 
 /// The writing side of a ring that is created once it pays.
 #[derive(Debug)]
@@ -57,25 +80,25 @@ impl LazyRing {
         pushed.then(|| super::sleep::has_to_wake(writer.asleep(), reason))
     }
 
-    /// Notes that a message has taken the other path. After enough of them, creates a ring of this many lines and returns its
-    /// name, to be offered to the reader; once the reader has joined it, uses the ring from now on.
+    /// Notes that a message has taken the other path. After enough of them, creates a ring of this many lines and returns what
+    /// is to be offered to the reader; once the reader has joined it, uses the ring from now on.
     pub(crate) fn advance(
         &mut self,
-        lines: usize,
+        lines: u16,
         waits: Option<Wait>,
         shares_memory: impl FnOnce() -> bool,
-    ) -> Option<SharedName> {
+    ) -> Option<RingOffer> {
         match self {
             Self::Never | Self::Open(_) => {}
             Self::Few(count) if *count < FEW => *count += 1,
             Self::Few(_) => {
                 let created = if shares_memory() { SharedWriter::create(lines) } else { None };
-                let (way, name) = match created {
-                    Some((ring, name)) => (Self::Offered(ring.into()), Some(name)),
+                let (way, offer) = match created {
+                    Some((ring, offer)) => (Self::Offered(ring.into()), Some(offer)),
                     None => (Self::Never, None),
                 };
                 *self = way;
-                return name;
+                return offer;
             }
             Self::Offered(ring) if ring.0.is_joined() => {
                 if let Self::Offered(mut ring) = std::mem::replace(self, Self::Never) {
@@ -95,16 +118,15 @@ impl LazyRing {
 pub(crate) struct SharedWriter(Writer<SharedLines>);
 
 impl SharedWriter {
-    /// Creates a ring of this many lines. Returns it with the name by which its reader finds it, or `None` if there cannot be
-    /// another one.
-    fn create(lines: usize) -> Option<(Self, SharedName)> {
+    /// Creates a ring of this many lines. Returns it with the offer for its reader, or `None` if there cannot be another one.
+    fn create(lines: u16) -> Option<(Self, RingOffer)> {
         if MADE.load(Ordering::Relaxed) >= RINGS {
             return None;
         }
-        let lines = SharedLines::create(memory_of(lines)).ok()?;
-        let name = lines.name();
+        let memory = SharedLines::create(memory_of(lines.into())).ok()?;
+        let offer = RingOffer { lines, name: memory.name() };
         MADE.fetch_add(1, Ordering::Relaxed);
-        Some((Self(Writer::new(lines)), name))
+        Some((Self(Writer::new(memory)), offer))
     }
 }
 
@@ -112,12 +134,4 @@ impl Drop for SharedWriter {
     fn drop(&mut self) {
         MADE.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Joins a ring of this many lines that another process has created. Returns its reading side, or `None` if this process
-/// cannot open it.
-pub(crate) fn join(name: &SharedName, lines: usize) -> Option<Reader<SharedLines>> {
-    let reader = Reader::new(SharedLines::open(name, memory_of(lines)).ok()?);
-    reader.join();
-    Some(reader)
 }
