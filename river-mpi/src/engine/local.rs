@@ -11,20 +11,15 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use river_core::{Intake, Payload, RecvError, VrId};
+use river_core::{Payload, VrId};
 
-use super::handle::header_of;
-use super::intake::{Hook, Incoming, Landing};
-use super::ops::reborrow;
-use super::shm::Shm;
-use super::{EAGER_SHM, Engine, LANE, MESSAGES};
-use crate::header::{HEADER, Kind};
+use super::intake::Incoming;
+use super::{EAGER_SHM, Engine};
+use crate::header::HEADER;
 use crate::job::Place;
 use crate::lend::{Lender, Slots};
-use crate::matching::Key;
 use crate::queue::{Arrived, Record, Wait, queue, sleep};
 
 type Sender = crate::queue::Sender<Payload>;
@@ -32,18 +27,6 @@ type Receiver = crate::queue::Receiver<Payload>;
 
 /// Lines of a queue's ring.
 const LINES: usize = 1024;
-/// After this many waits in a row that began with its queues, a rank also polls the link.
-const DEAF: u32 = 16;
-/// Messages taken from one rank in a row before the others have their turn.
-const TURN: usize = 64;
-
-/// How long a rank polls for a message before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(50);
-/// How often it polls before it yields its core: for about a microsecond.
-const SPINS: usize = 100;
-/// How often it polls between two `spin_loop` hints, which take long on some processors, and between two yields.
-const LOOKS: usize = 4;
-
 /// The ranks of a job that share a process.
 #[derive(Debug)]
 struct Mesh {
@@ -159,7 +142,11 @@ impl Local {
     }
 
     /// Takes the next message from queue `from` or a later one. Returns the number of its queue, and the result.
-    fn take<R>(&self, from: usize, mut take: impl FnMut(Arrived<'_, Payload>) -> R) -> Option<(usize, R)> {
+    pub(super) fn take<R>(
+        &self,
+        from: usize,
+        mut take: impl FnMut(Arrived<'_, Payload>) -> R,
+    ) -> Option<(usize, R)> {
         let mut receivers = self.receivers.borrow_mut();
         if let Some(seat) = self.mesh.seat(self.me)
             && seat.count.load(Ordering::Acquire) > receivers.len()
@@ -172,7 +159,7 @@ impl Local {
     }
 
     /// Publishes whether this rank has to be woken.
-    fn set_asleep(&self, asleep: bool) {
+    pub(super) fn set_asleep(&self, asleep: bool) {
         if let Some(seat) = self.mesh.seat(self.me) {
             sleep::set(&seat.asleep, asleep);
         }
@@ -284,160 +271,6 @@ impl Engine<'_> {
         }
         pushed.is_some()
     }
-
-    /// Wakes a rank that sleeps although there is a message in a queue or ring that it polls.
-    #[cold]
-    pub(super) fn wake(&self, to: u32) {
-        let header = self.header(Kind::Wake, Key::NONE, 0, 0);
-        // If the rank is gone, the next wait for it says so.
-        let _ = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, header.with(&[]));
-    }
-
-    /// Takes messages that have arrived in queues and rings, one turn of each at most, until the caller has what it waits
-    /// for. Returns `true` if there was any.
-    pub(super) fn poll_local(
-        &self,
-        hook: &mut Option<&mut Hook<'_>>,
-        landing: &mut Option<&mut dyn Landing>,
-    ) -> bool {
-        let shm = self.poll_shm(None, hook, landing);
-        let mut some = shm.is_some();
-        let Some(local) = self.local.as_ref().filter(|_| shm != Some(Intake::Done)) else { return some };
-        let (mut queue, mut turns) = (0, 0);
-        let mut take = |arrived: Arrived<'_, Payload>| {
-            self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing))
-        };
-        while let Some((number, intake)) = local.take(queue, &mut take) {
-            some = true;
-            if intake == Intake::Done {
-                return true;
-            }
-            turns = if number == queue { turns + 1 } else { 1 };
-            queue = number + turns / TURN;
-            turns %= TURN;
-        }
-        some
-    }
-
-    fn take_arrived(
-        &self,
-        arrived: Arrived<'_, Payload>,
-        mut hook: Option<&mut Hook<'_>>,
-        landing: Option<&mut dyn Landing>,
-    ) -> Intake {
-        let (intake, payload) = match arrived {
-            Arrived::Record(ref record) => return self.take_record(record, hook, landing),
-            Arrived::Thing(payload) if payload.head().len() == payload.len() => {
-                (self.take_in(&payload, hook.as_deref_mut(), landing), payload)
-            }
-            Arrived::Thing(payload) => (Intake::Left, payload),
-        };
-        if intake == Intake::Left { self.take_left(payload, hook) } else { intake }
-    }
-
-    /// Takes a message that lies in a ring.
-    pub(super) fn take_record(
-        &self,
-        record: &impl Incoming,
-        mut hook: Option<&mut Hook<'_>>,
-        landing: Option<&mut dyn Landing>,
-    ) -> Intake {
-        match self.take_in(record, hook.as_deref_mut(), landing) {
-            Intake::Left => self.take_left(record.kept(self), hook),
-            taken => taken,
-        }
-    }
-
-    /// Takes a message that [`take_in`](Self::take_in) has left, which has memory of its own.
-    fn take_left(&self, payload: Payload, mut hook: Option<&mut Hook<'_>>) -> Intake {
-        if let Some(header) = header_of(&payload) {
-            self.handle_message(header, payload, hook.as_deref_mut());
-        }
-        if hook.is_some_and(|hook| hook.got.is_some()) { Intake::Done } else { Intake::Taken }
-    }
-
-    /// Polls the queues and rings for [`PATIENCE`], or for `awake` if that is longer, but no longer than `patience`. Polls
-    /// the link, too: now and then, or more often if messages over the link are waited for (`for_others`). Returns `true` if
-    /// there was a message.
-    pub(super) fn spin(
-        &self,
-        (patience, awake): (Duration, Duration),
-        for_others: bool,
-        hook: &mut Option<&mut Hook<'_>>,
-        landing: &mut Option<&mut dyn Landing>,
-    ) -> Result<bool, RecvError> {
-        if self.local.is_none() && self.shm.is_none() {
-            // A replay could not reproduce how often this polls.
-            return Ok(false);
-        }
-        // A rank that sends without pause must not keep messages over the link from being received.
-        if self.deaf.replace(self.deaf.get() + 1) >= DEAF && self.poll_link(hook, landing)? {
-            return Ok(true);
-        }
-        // If not all ranks run at the same time, the awaited one may need this core.
-        for look in 1..=if self.at_once { SPINS } else { 1 } {
-            self.help_readers();
-            if self.poll_local(hook, landing) {
-                return Ok(true);
-            }
-            if look.is_multiple_of(LOOKS) {
-                if for_others && self.poll_link(hook, landing)? {
-                    return Ok(true);
-                }
-                std::hint::spin_loop();
-            }
-        }
-        let start = Instant::now();
-        while start.elapsed() < patience.min(PATIENCE.max(awake)) {
-            self.vr.yield_core();
-            for _ in 0..LOOKS {
-                self.help_readers();
-                if self.poll_local(hook, landing) {
-                    return Ok(true);
-                }
-            }
-            if self.poll_link(hook, landing)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Helps receivers that are copying from this rank, which counts as progress just as a match does.
-    #[inline]
-    fn help_readers(&self) {
-        if self.local.as_ref().is_some_and(|local| local.lender.help()) {
-            self.state.borrow_mut().matched += 1;
-        }
-    }
-
-    /// Publishes that this rank has to be woken from now on. Returns `false` if there is a message already; the rank then
-    /// stays awake.
-    pub(super) fn fall_asleep(
-        &self,
-        hook: &mut Option<&mut Hook<'_>>,
-        landing: &mut Option<&mut dyn Landing>,
-    ) -> bool {
-        if self.is_alone() {
-            return true;
-        }
-        self.set_asleep(true);
-        let some = self.poll_local(hook, landing);
-        if some {
-            self.set_asleep(false);
-        }
-        !some
-    }
-
-    /// Whether messages reach this rank over the link only.
-    pub(super) fn is_alone(&self) -> bool {
-        self.local.is_none() && self.shm.as_ref().is_none_or(Shm::is_unused)
-    }
-
-    pub(super) fn set_asleep(&self, asleep: bool) {
-        self.local.iter().for_each(|local| local.set_asleep(asleep));
-        self.shm.iter().for_each(|shm| shm.set_asleep(asleep));
-    }
 }
 
 #[cfg(test)]
@@ -478,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sleeps_is_rung_once() {
+    fn who_sleeps_is_woken_once() {
         let (ranks, places) = ([0; 2].map(|_| VrId::fresh()), places(&[3, 3]));
         let (one, two) =
             (Local::new(&ranks, 0, &places, true).unwrap(), Local::new(&ranks, 1, &places, true).unwrap());

@@ -37,7 +37,7 @@ impl Engine<'_> {
                 Err(error) => self.trouble(error)?,
             }
         }
-        while self.poll_local(&mut None, &mut None) {}
+        while self.poll_queues(&mut None, &mut None) {}
         self.advance_background();
         if self.state.borrow().ended { Err(MpiError::Stopped) } else { Ok(()) }
     }

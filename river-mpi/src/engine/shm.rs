@@ -15,9 +15,10 @@ use std::cell::{Cell, RefCell};
 
 use river_core::{Intake, Payload, RecvError, Selector, SharedLines};
 
+use super::failures::DEATHS;
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
-use super::wait::DEATHS;
+use super::poll::TURN;
 use super::{Engine, Gone, LANE, MESSAGES, State};
 use crate::error::Result;
 use crate::header::{HEADER, Header, Kind};
@@ -34,8 +35,6 @@ const LINES: u16 = 1024;
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
 const RANKS: usize = 16;
-/// Messages taken from one rank in a row before the others have their turn.
-const TURN: usize = 64;
 
 /// A rank's rings to and from the other processes of its machine.
 #[derive(Debug)]
