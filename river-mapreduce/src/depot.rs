@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use river_core::trace::Label;
-use river_core::{RecvError, Result, Selector, VirtualResource, Vr};
+use river_core::{RecvError, Result, Selector, SendError, VirtualResource, Vr};
 use serde::{Deserialize, Serialize};
 
 use crate::pack::Packer;
 use crate::place::Place;
-use crate::protocol::{CHANNEL, ToDepot, ToMaster, ToWorker, decode, encode, send_patiently};
+use crate::protocol::{CHANNEL, ToDepot, ToMaster, ToWorker, decode, encode, is_announced, send_patiently};
 
 /// The depot of a VM.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,13 +51,17 @@ impl VirtualResource for Depot {
                 None => continue,
             };
             let answer = encode(&message, bytes)?;
-            if let Err(error) = vr.send_bytes(envelope.src, CHANNEL, 0, answer)
-                && let Some(master) = vr.parent()
-            {
-                // Usually the reader is gone, which the master knows.
-                let why = error.to_string();
-                let message = ToMaster::Unanswered { worker: envelope.src, why };
-                send_patiently(vr, master, &encode(&message, Bytes::new())?)?;
+            let why = match vr.send_bytes(envelope.src, CHANNEL, 0, answer) {
+                Ok(()) => continue,
+                // The reader has ended, as the master is told as well.
+                Err(SendError::Down(down)) if is_announced(&down.why) => continue,
+                Err(error) => error.to_string(),
+            };
+            if let Some(master) = vr.parent() {
+                let message = encode(&ToMaster::Unanswered { worker: envelope.src, why }, Bytes::new())?;
+                if let Err(error) = send_patiently(vr, master, &message) {
+                    tracing::warn!(%error, "the master is not told of an answer that cannot be sent");
+                }
             }
         }
     }
@@ -65,36 +69,41 @@ impl VirtualResource for Depot {
 
 #[cfg(test)]
 mod tests {
-    use river_core::{Channel, QueueLimit, VrId, WhenFull};
+    use river_core::{Channel, Payload, QueueLimit, VrId, WhenFull};
 
     use super::*;
     use crate::protocol::Ticket;
 
+    const OTHER: Channel = Channel::named("other");
+
+    fn read() -> Payload {
+        let ticket = Ticket { attempt: 1, stream: 0, generation: 0, offset: 0 };
+        let read =
+            ToDepot::Read { job: 1, attempt: 1, run: 0, part: 0, offset: 0, len: 9, pack: false, ticket };
+        encode(&read, Bytes::new()).unwrap()
+    }
+
     #[test]
-    fn the_master_is_told_of_an_answer_that_cannot_be_sent() {
+    fn the_master_is_told_of_an_answer_that_cannot_be_sent_to_a_living_reader() {
         river_core::try_run(|vr| {
-            const OTHER: Channel = Channel::named("other");
-            let depot = vr.spawn("depot", |vr| Depot.main(vr))?;
-            // It takes nothing while it waits.
+            let depot = vr.spawn("depot", |vr| {
+                vr.receive(Selector::on(OTHER))?;
+                Depot.main(vr)
+            })?;
+            let gone = vr.spawn("gone", move |vr| Ok(vr.send_bytes(depot, CHANNEL, 0, read())?))?;
+            vr.watch(gone);
+            let end = vr.receive(Selector::on(OTHER));
+            assert!(matches!(end, Err(RecvError::Down(down)) if down.who == gone));
             let reader = vr.spawn("reader", move |vr| {
                 vr.send_bytes(vr.id(), OTHER, 0, Bytes::new())?;
                 let limit = QueueLimit { messages: 1, bytes: usize::MAX, when_full: WhenFull::Refuse };
                 vr.limit_queue(Some(limit));
-                let ticket = Ticket { attempt: 1, stream: 0, generation: 0, offset: 0 };
-                let read = ToDepot::Read {
-                    job: 1,
-                    attempt: 1,
-                    run: 0,
-                    part: 0,
-                    offset: 0,
-                    len: 9,
-                    pack: false,
-                    ticket,
-                };
-                vr.send_bytes(depot, CHANNEL, 0, encode(&read, Bytes::new())?)?;
+                vr.send_bytes(depot, CHANNEL, 0, read())?;
+                // It takes nothing while it waits.
                 let _ = vr.receive(Selector::on(CHANNEL));
                 Ok(())
             })?;
+            vr.send_bytes(depot, OTHER, 0, Bytes::new())?;
             let heard: Option<(ToMaster, Bytes)> = decode(&vr.receive(Selector::on(CHANNEL))?.payload);
             let told = |worker: VrId, why: &str| worker == reader && why.contains("mailbox is full");
             assert!(

@@ -223,9 +223,13 @@ impl<'a, 'v> Driver<'a, 'v> {
                     }
                 }
             }
-            ToMaster::Blocked { attempt, depot, why } => {
+            // What was there is run again when this VR hears of the depot's end.
+            ToMaster::Blocked { attempt, unreached: None, .. } => {
+                self.master.handle_blocked(AttemptId(attempt));
+            }
+            ToMaster::Blocked { attempt, depot, unreached: Some(why) } => {
                 let Some(&there) = self.cluster.place_of.get(&depot) else { return Ok(()) };
-                if self.master.handle_blocked(AttemptId(attempt), there) {
+                if self.master.handle_unreached(AttemptId(attempt), there) {
                     let vm = self.cluster.places[there].name.clone();
                     self.note_failure(attempt, place, Failure::Unreached { vm, why });
                 }

@@ -225,16 +225,23 @@ impl Master {
         true
     }
 
-    /// An attempt at a reduce task cannot read the map output of a place. If the place is gone, the attempt waits for map
-    /// tasks to be run again. If not, the attempt has failed, as another VM may be able to reach the place: returns `true`.
-    pub(crate) fn handle_blocked(&mut self, attempt: AttemptId, place: usize) -> bool {
+    /// An attempt at a reduce task waits for map tasks to be run again, as their output is gone with its place.
+    pub(crate) fn handle_blocked(&mut self, attempt: AttemptId) {
+        if let Some(Attempt { worker, .. }) = self.attempts.get(&attempt) {
+            self.workers[worker.0].blocked = true;
+        }
+    }
+
+    /// An attempt at a reduce task cannot read the map output of a place. If the place is not gone, the attempt has failed, as
+    /// another VM may be able to reach the place: returns `true`.
+    pub(crate) fn handle_unreached(&mut self, attempt: AttemptId, place: usize) -> bool {
         let Some(&Attempt { worker, .. }) = self.attempts.get(&attempt) else { return false };
         if self.workers.iter().any(|worker| worker.place == place && worker.alive) {
             self.handle_failed(attempt, false);
             self.queue.push_front(Action::Cancel { worker, attempt });
             return true;
         }
-        self.workers[worker.0].blocked = true;
+        self.handle_blocked(attempt);
         false
     }
 

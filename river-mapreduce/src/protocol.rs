@@ -2,10 +2,10 @@
 //! any, unchanged.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use river_core::{Channel, Payload, SendError, Vr, VrId};
+use river_core::{Channel, Payload, SendError, Vr, VrId, Why};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub(crate) const CHANNEL: Channel = Channel::named("river-mapreduce");
 
 /// How long a sender waits for room in a mailbox before it tries again.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a message waits for room in a full mailbox, whose owner may never read what fills it.
+const ROOM: Duration = Duration::from_secs(60);
 
 /// A message to a worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,13 +98,14 @@ pub(crate) enum ToMaster {
     Blocked {
         attempt: u64,
         depot: VrId,
-        why: String,
+        /// Why not, if the depot may be alive. `None`: it has ended, as the master is told as well.
+        unreached: Option<String>,
     },
     Failed {
         attempt: u64,
         failure: Failure,
     },
-    /// From a depot: that worker waits for an answer that cannot be sent, and why.
+    /// From a depot: that worker, which may be alive, waits for an answer that cannot be sent, and why.
     Unanswered {
         worker: VrId,
         why: String,
@@ -151,15 +154,21 @@ pub(crate) fn encode(message: &impl Serialize, body: Bytes) -> postcard::Result<
     Ok(payload)
 }
 
-/// Sends a message as soon as there is room for it in the receiver's mailbox.
+/// Sends a message as soon as there is room for it in the receiver's mailbox, for which it waits up to [`ROOM`].
 pub(crate) fn send_patiently(vr: &Vr, to: VrId, message: &Payload) -> Result<(), SendError> {
+    let start = Instant::now();
     loop {
         match vr.send_bytes(to, CHANNEL, 0, message.clone()) {
             // There is no notification of room.
-            Err(SendError::Full(_)) => thread::sleep(PAUSE),
+            Err(SendError::Full(_)) if start.elapsed() < ROOM => thread::sleep(PAUSE),
             sent => return sent,
         }
     }
+}
+
+/// Whether an end is announced to the whole program. A VR that is merely out of reach from here may be alive.
+pub(crate) fn is_announced(why: &Why) -> bool {
+    !matches!(why, Why::LostLink { .. })
 }
 
 /// Decodes a message and the bytes that it carries, without copying them. `None` if it is not a message of this kind.

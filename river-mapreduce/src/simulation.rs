@@ -346,7 +346,7 @@ impl Source for Reader<'_> {
                 }
                 Next::Blocked(depot) => {
                     let place = self.world.vms.iter().position(|vm| vm.depot == depot).unwrap();
-                    self.world.master.handle_blocked(self.attempt, place);
+                    self.world.master.handle_unreached(self.attempt, place);
                 }
             }
         }

@@ -19,7 +19,9 @@ use crate::failure::Failure;
 use crate::input::Split;
 use crate::output::{OutputBuffer, Sink, part_file};
 use crate::place::Place;
-use crate::protocol::{CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode, send_patiently};
+use crate::protocol::{
+    CHANNEL, Segment, ToDepot, ToMaster, ToWorker, decode, encode, is_announced, send_patiently,
+};
 use crate::sort::Run;
 use crate::spec::JobSpec;
 use crate::task::{ReduceTotals, Scratch};
@@ -269,9 +271,12 @@ impl<'v> Running<'v> {
         Ok(ToMaster::Reduced { attempt, totals, counters })
     }
 
-    /// Requests bytes from a depot. The error says why that is not possible: usually the depot is gone.
-    fn ask(&self, depot: VrId, message: &ToDepot) -> std::result::Result<(), String> {
-        let payload = encode(message, Bytes::new()).map_err(|error| error.to_string())?;
-        self.vr.send_bytes(depot, CHANNEL, 0, payload).map_err(|error| error.to_string())
+    /// Requests bytes from a depot. The error says why that is not possible, if the depot may be alive.
+    fn ask(&self, depot: VrId, message: &ToDepot) -> std::result::Result<(), Option<String>> {
+        let payload = encode(message, Bytes::new()).map_err(|error| Some(error.to_string()))?;
+        self.vr.send_bytes(depot, CHANNEL, 0, payload).map_err(|error| match error {
+            SendError::Down(down) if is_announced(&down.why) => None,
+            error => Some(error.to_string()),
+        })
     }
 }

@@ -260,18 +260,20 @@ impl<'v> Communicator<'v> {
             Some(Err(error)) => (None, Some(error)),
             None => (None, None),
         };
-        let death = match &error {
-            Some(MpiError::ProcFailed { rank, why, .. }) => Some((*rank, why.clone())),
-            _ => None,
+        let (rank, why) = match &error {
+            Some(MpiError::ProcFailed { rank, why, .. }) => (Some(*rank), why.clone()),
+            other => (None, other.as_ref().map_or_else(String::new, MpiError::to_string)),
         };
-        let told = self.tell_all(&(heard, death));
+        let told = self.tell_all(&(heard, rank, why));
         if let Some(error) = error {
             return Err(error);
         }
         match told?.swap_remove(leader) {
-            (Some(heard), _) => Ok(heard),
-            (None, Some((rank, why))) => Err(MpiError::ProcFailed { rank, why, waiting_for: String::new() }),
-            (None, None) => Err(MpiError::Stopped),
+            (Some(heard), ..) => Ok(heard),
+            (None, Some(rank), why) => Err(MpiError::ProcFailed { rank, why, waiting_for: String::new() }),
+            (None, None, why) => {
+                Err(MpiError::Comm(format!("rank {leader} of {} failed: {why}", self.name())))
+            }
         }
     }
 

@@ -105,7 +105,11 @@ impl<'a> Completions<'a> {
                 match post.wait(None, deadline) {
                     // Nobody else is told of a death that a handler has seen.
                     Ok(filed) => asked = filed,
-                    Err(RecvError::Timeout { .. }) => return Ok(Completion::Timeout),
+                    // A handler that ran until the deadline may have filed an answer.
+                    Err(RecvError::Timeout { .. }) => {
+                        let ready = post.with(|calls| calls.next_ready(self.id));
+                        return Ok(ready.map_or(Completion::Timeout, Completion::Answered));
+                    }
                     Err(error) => return Err(stopped(error)),
                 }
             } else {

@@ -158,7 +158,10 @@ impl<R: RemoteSend> Pending<'_, R> {
             }
             match post.wait(Some(self.server), deadline) {
                 Ok(_) => {}
-                Err(RecvError::Timeout { .. }) => return Ok(None),
+                // A handler that ran until the deadline may have filed the answer.
+                Err(RecvError::Timeout { .. }) => {
+                    return self.take().map(|answer| self.result(answer)).transpose();
+                }
                 Err(error) => return Err(CallError::receiving(&error, &self.function)),
             }
         }

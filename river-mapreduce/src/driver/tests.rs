@@ -112,3 +112,20 @@ fn a_vm_whose_depot_cannot_answer_is_lost_if_who_asks_lives() {
     })
     .unwrap();
 }
+
+/// The reader of a depot that has died may say so before the master hears of the death itself.
+#[test]
+fn a_death_that_a_worker_hears_of_first_fails_no_task_and_loses_no_other_vm() {
+    river_core::try_run(|vr| {
+        let cluster = Cluster::on(vr, &vr.start_local(2)?)?;
+        let mut driver = Driver::new(&cluster, job_on(&[Split::Range(0, 100)]));
+        let (attempt, depot) = (1, cluster.places[1].depot);
+        driver.master.poll(Duration::ZERO);
+        let worker = cluster.workers[0].id;
+        driver.handle(worker, ToMaster::Blocked { attempt, depot, unreached: None }, Bytes::new())?;
+        assert!(driver.failure.is_none() && driver.lost.is_empty());
+        assert!(driver.master.task_of(AttemptId(attempt)).is_some(), "it goes on");
+        Ok(())
+    })
+    .unwrap();
+}

@@ -72,7 +72,7 @@ impl Model {
             read.extend((0..maps).filter(available));
             if (read.len() as u32) < maps {
                 let dead = *self.dead.first().expect("nothing is lost unless somebody has died");
-                assert!(!self.master.handle_blocked(AttemptId(attempt), dead));
+                assert!(!self.master.handle_unreached(AttemptId(attempt), dead));
                 return;
             }
         }
@@ -106,7 +106,7 @@ impl Model {
         let living =
             (0..self.master.workers.len()).filter(|worker| !self.dead.contains(worker)).nth(choice % 3);
         if let (Some(&attempt), Some(place)) = (reduces.get(choice % reduces.len().max(1)), living) {
-            assert!(self.master.handle_blocked(AttemptId(attempt), place));
+            assert!(self.master.handle_unreached(AttemptId(attempt), place));
             let cancelled =
                 Action::Cancel { worker: WorkerId(self.running[&attempt].1), attempt: AttemptId(attempt) };
             assert_eq!(self.master.poll(self.now), Some(cancelled));
@@ -191,7 +191,7 @@ fn what_a_dead_place_had_mapped_is_mapped_again_by_who_waits_for_it() {
     let (busy, _, attempt) = reduce[0];
     assert!(master.handle_down(1 - busy));
     assert!(started(&mut master, 0).is_empty(), "nobody is free, nobody waits");
-    assert!(!master.handle_blocked(attempt, 1 - busy));
+    assert!(!master.handle_unreached(attempt, 1 - busy));
     let again = started(&mut master, 0);
     assert_eq!(again.len(), 1);
     assert_eq!(again[0].0, busy);
@@ -199,6 +199,23 @@ fn what_a_dead_place_had_mapped_is_mapped_again_by_who_waits_for_it() {
     assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { .. })));
     master.handle_done(attempt, Duration::ZERO);
     assert_eq!(master.poll(Duration::ZERO), Some(Action::Done));
+}
+
+#[test]
+fn a_reduce_task_that_hears_of_a_death_before_the_master_goes_on_with_what_it_has() {
+    let mut master = Master::new(2, 1, &[0, 1], 1, false);
+    for (_, _, attempt) in started(&mut master, 0) {
+        master.handle_done(attempt, Duration::ZERO);
+    }
+    let (busy, _, attempt) = started(&mut master, 0)[0];
+    master.handle_blocked(attempt);
+    assert_eq!(master.poll(Duration::ZERO), None);
+    assert!(master.handle_down(1 - busy));
+    let again = started(&mut master, 0);
+    assert_eq!((again.len(), again[0].0), (1, busy));
+    master.handle_done(again[0].2, Duration::ZERO);
+    assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { attempt: to, .. }) if to == attempt));
+    assert!(master.handle_done(attempt, Duration::ZERO));
 }
 
 #[test]
@@ -210,7 +227,7 @@ fn a_reduce_task_that_goes_on_is_given_no_map_task() {
     let reduce = started(&mut master, 0);
     let (busy, _, attempt) = reduce[0];
     master.handle_down((busy + 1) % 3);
-    assert!(!master.handle_blocked(attempt, (busy + 1) % 3));
+    assert!(!master.handle_unreached(attempt, (busy + 1) % 3));
     // The third worker is free, so it runs the map task.
     let again = started(&mut master, 0);
     assert_eq!(again[0].0, (busy + 2) % 3);
@@ -218,7 +235,7 @@ fn a_reduce_task_that_goes_on_is_given_no_map_task() {
     assert!(matches!(master.poll(Duration::ZERO), Some(Action::Moved { .. })));
     master.handle_down((busy + 2) % 3);
     assert!(started(&mut master, 0).is_empty(), "it does not wait");
-    assert!(!master.handle_blocked(attempt, (busy + 2) % 3));
+    assert!(!master.handle_unreached(attempt, (busy + 2) % 3));
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, busy));
 }
@@ -231,7 +248,7 @@ fn nobody_is_told_of_a_move_to_a_worker_that_has_died_since() {
     }
     let (busy, _, attempt) = started(&mut master, 0)[0];
     master.handle_down((busy + 1) % 3);
-    assert!(!master.handle_blocked(attempt, (busy + 1) % 3));
+    assert!(!master.handle_unreached(attempt, (busy + 1) % 3));
     let again = started(&mut master, 0);
     assert_eq!((again.len(), again[0].0), (1, (busy + 2) % 3));
     master.handle_done(again[0].2, Duration::ZERO);
@@ -293,7 +310,7 @@ fn a_reduce_task_that_does_not_reach_a_living_vm_is_tried_elsewhere() {
         let reduce = started(&mut master, 0);
         assert_eq!((reduce.len(), reduce[0].0), (1, expected));
         let attempt = reduce[0].2;
-        assert!(master.handle_blocked(attempt, 1 - expected));
+        assert!(master.handle_unreached(attempt, 1 - expected));
         let cancel = Action::Cancel { worker: WorkerId(expected), attempt };
         assert_eq!(master.poll(Duration::ZERO), Some(cancel));
     }

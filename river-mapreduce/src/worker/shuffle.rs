@@ -9,7 +9,7 @@ use river_core::VrId;
 use super::{Ended, Message, Running};
 use crate::failure::Failure;
 use crate::pack::unpack;
-use crate::protocol::{Segment, ToMaster, ToWorker};
+use crate::protocol::{Segment, ToMaster, ToWorker, is_announced};
 use crate::sort::Source;
 use crate::streams::{From, Next, Streams};
 
@@ -19,7 +19,7 @@ pub(super) struct Shuffle<'r, 'v> {
     attempt: u64,
     streams: Streams,
     /// Depots that cannot be read from, and why. Another attempt may reach them.
-    lost: HashMap<VrId, String>,
+    lost: HashMap<VrId, Option<String>>,
 }
 
 impl<'r, 'v> Shuffle<'r, 'v> {
@@ -60,14 +60,15 @@ impl<'r, 'v> Shuffle<'r, 'v> {
     /// Keeps the requests of a stream outstanding.
     fn ask(&mut self, index: usize) {
         while let Some((depot, message)) = self.streams.next_request(index) {
-            if let Err(why) = self.running.ask(depot, &message) {
-                self.lose(depot, why);
+            if let Err(unreached) = self.running.ask(depot, &message) {
+                self.lose(depot, unreached);
             }
         }
     }
 
-    fn lose(&mut self, depot: VrId, why: String) {
-        self.lost.insert(depot, why);
+    /// Notes that a depot cannot be read from, and why if it may be alive.
+    fn lose(&mut self, depot: VrId, unreached: Option<String>) {
+        self.lost.insert(depot, unreached);
         self.streams.handle_lost(depot);
     }
 
@@ -82,7 +83,9 @@ impl<'r, 'v> Shuffle<'r, 'v> {
 
     fn obey(&mut self, message: Message) -> Result<(), Failure> {
         match message {
-            Message::Down(down) => self.lose(down.who, down.why.cause()),
+            Message::Down(down) => {
+                self.lose(down.who, (!is_announced(&down.why)).then(|| down.why.cause()));
+            }
             Message::Told(ToWorker::Chunk { ticket, unpacked }, bytes) if ticket.attempt == self.attempt => {
                 let plain = match unpacked {
                     Some(len) => unpack(&bytes, len, self.streams.request_size()).unwrap_or_default(),
@@ -128,9 +131,9 @@ impl Source for Shuffle<'_, '_> {
                 Next::End => return Ok(None),
                 Next::Wait => self.look_up(true)?,
                 Next::Blocked(depot) => {
-                    let why = self.lost.get(&depot).cloned();
-                    let why = why.unwrap_or_else(|| "the output of a map task is not there".to_owned());
-                    let message = ToMaster::Blocked { attempt: self.attempt, depot, why };
+                    let not_there = || Some("the output of a map task is not there".to_owned());
+                    let unreached = self.lost.get(&depot).cloned().unwrap_or_else(not_there);
+                    let message = ToMaster::Blocked { attempt: self.attempt, depot, unreached };
                     self.running.tell(&message).map_err(|Ended| Failure::Cancelled)?;
                     self.look_up(true)?;
                 }

@@ -138,7 +138,9 @@ fn a_depot_that_cannot_be_asked_is_told_of_and_the_worker_can_be_called_off() {
             tell(&ToWorker::Reduce { job: 1, attempt, reducer: 0, segments });
         };
         reduce(5, deaf);
-        let (ToMaster::Blocked { attempt: 5, depot, why }, _) = heard(vr) else { panic!("it is not told") };
+        let (ToMaster::Blocked { attempt: 5, depot, unreached: Some(why) }, _) = heard(vr) else {
+            panic!("it is not told")
+        };
         assert!(depot == deaf && why.contains("mailbox is full"), "{why}");
         tell(&ToWorker::Cancel { attempt: 5 });
         reduce(6, master);

@@ -132,6 +132,19 @@ pub(super) enum OpState {
     Broken(String),
 }
 
+impl OpState {
+    /// Returns the rank that an operation sends to.
+    pub(super) fn receiver(&self) -> Option<u32> {
+        match *self {
+            Self::Offered { to, .. }
+            | Self::Wanted { to, .. }
+            | Self::Unmatched { to, .. }
+            | Self::Sent { to } => Some(to),
+            _ => None,
+        }
+    }
+}
+
 /// What a completed operation was.
 #[derive(Debug)]
 pub(crate) enum Outcome {

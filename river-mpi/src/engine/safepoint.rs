@@ -28,7 +28,7 @@ impl Engine<'_> {
         let busy = [
             (
                 !state.ops.is_empty(),
-                "requests are pending, or sends whose requests were dropped: complete or cancel them first",
+                "requests are pending: complete or cancel them first; a send whose request was dropped has to be received",
             ),
             (self.has_background(), "a collective operation is under way: complete it first"),
             (self.next_context() > 2, "the job has more communicators than the world, which would be lost"),

@@ -1,8 +1,8 @@
 //! The fast path between ranks that are processes of one machine: one ring of cache lines per pair, in shared memory.
 //!
 //! Used only by operations whose messages are all short, and known to be so on every rank. The first messages of a pair go
-//! through the engine, so that a communicator that is used once needs no rings. Then the sender creates a ring and sends its
-//! name; it uses the ring once the receiver has marked it as joined. A message that finds the ring full goes through the
+//! through the engine, so that a communicator that is used once needs no rings. Then the sender creates a ring and offers
+//! it; it uses the ring once the receiver has marked it as joined. A message that finds the ring full goes through the
 //! engine, and so does the rest of that operation; so the receiver always empties the ring first. Sleeping and waking work
 //! as between threads.
 
@@ -119,8 +119,8 @@ impl ShmPath {
     }
 
     /// Like [`receive_into`](Self::receive_into), in an operation whose messages are not all short for this rank. If they are
-    /// for the sender, which has then made a different call, this rank must notice. Returns `None` if everything from that
-    /// rank arrives through the engine.
+    /// for the sender, which has then made a different call, this rank should notice; it does not if the message comes at the
+    /// very moment when it falls asleep. Returns `None` if everything from that rank arrives through the engine.
     pub(crate) fn receive_long(
         &self,
         engine: &Engine<'_>,

@@ -123,7 +123,7 @@ fn the_safepoint_of_a_rank_is_made_or_refused_in_a_sentence() {
     });
     let [pending, dropped, more, other] = errors.unwrap();
     assert!(pending.contains("requests are pending"), "{pending}");
-    assert!(dropped.contains("whose requests were dropped"), "{dropped}");
+    assert!(dropped.contains("whose request was dropped"), "{dropped}");
     assert!(more.contains("more communicators than the world"), "{more}");
     assert!(other.contains("made on the world"), "{other}");
 }
