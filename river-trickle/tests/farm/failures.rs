@@ -293,6 +293,7 @@ fn a_chunk_that_was_broken_off_is_done_again() {
             current::with_vr(|vr| vr.send_bytes(guardian, END, 0, vec![])).unwrap().unwrap();
             // Longer than a chunk goes on without a look whether it still is wanted.
             let start = Instant::now();
+            // So long that the chunk looks again, before its next item, whether it is still wanted.
             while !current::is_cancelled() || start.elapsed() < Duration::from_millis(5) {
                 std::thread::yield_now();
             }
