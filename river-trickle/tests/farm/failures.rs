@@ -291,9 +291,8 @@ fn a_chunk_that_was_broken_off_is_done_again() {
         let here = current::with_vr(Vr::id);
         if here == Some(guarded) && FIRST.swap(false, Ordering::SeqCst) {
             current::with_vr(|vr| vr.send_bytes(guardian, END, 0, vec![])).unwrap().unwrap();
-            // Longer than a chunk goes on without a look whether it still is wanted.
+            // Longer than a chunk goes on without checking whether it is still wanted.
             let start = Instant::now();
-            // So long that the chunk looks again, before its next item, whether it is still wanted.
             while !current::is_cancelled() || start.elapsed() < Duration::from_millis(5) {
                 std::thread::yield_now();
             }
