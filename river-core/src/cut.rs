@@ -73,23 +73,17 @@ pub(crate) fn copy(node: &Node) -> (Vec<Saved>, Report) {
         });
         match copy {
             Ok(record) => {
-                let pending = node.inbox(id).map(|inbox| inbox.waiting()).unwrap_or_default();
-                let pending: Vec<Event> =
-                    pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
-                unheard.extend(pending.iter().filter_map(lost_with_its_host).map(|lost| (id, lost)));
+                let inbox = node.inbox(id);
+                let pending = inbox.as_ref().map(|inbox| inbox.waiting()).unwrap_or_default();
+                let pending = pending.into_iter().filter(|event| !matches!(event, Event::Stop)).collect();
+                let losses = inbox.map(|inbox| inbox.losses()).unwrap_or_default();
+                unheard.extend(losses.into_iter().map(|lost| (id, lost)));
                 saved.push(Saved { origin: recorder.origin.clone(), record, pending });
             }
             Err(why) => ended.push((id, why)),
         }
     }
     (saved, Report::Copied { ended, unheard })
-}
-
-fn lost_with_its_host(event: &Event) -> Option<VrId> {
-    match event {
-        Event::Down(Down { who, why: Why::HostDied { .. } | Why::LostLink { .. } }) => Some(*who),
-        _ => None,
-    }
 }
 
 /// Copies VRs of this process, which is frozen, so that another process can adopt them.
@@ -149,11 +143,64 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::envelope::{Channel, Payload};
+    use crate::envelope::{Channel, Envelope, Payload};
+    use crate::error::RecvError;
     use crate::id::ProgramId;
     use crate::link::SimNet;
+    use crate::mailbox::Selector;
     use crate::protocol::Place;
     use crate::state::{Base, Origin, Record, Sending, Sent};
+    use crate::vr::Vr;
+
+    /// A receive swaps everything out of the inbox, and may return with an envelope before it has examined a notice.
+    #[test]
+    fn a_loss_is_unheard_until_a_receive_has_reported_it_or_it_is_no_longer_watched() {
+        const CHANNEL: Channel = Channel::named("test");
+        let place = Place { host: HostId::fresh(), address: ([127, 0, 0, 1], 1).into() };
+        let (node, _notices) = Node::simulated(place, &Arc::new(SimNet::default()), Arc::new(|_| None));
+        let [id, lost, unwatched] = [(); 3].map(|()| VrId::fresh());
+        // They live as far as this process knows, so that a watch does not report them at once.
+        let _others = [lost, unwatched].map(|vr| node.add(vr));
+        let origin =
+            Origin { id, parent: None, code: None, name: "master".into(), program: ProgramId::fresh() };
+        let recorder = node.states.add(origin, Record::new(Base::new(id, Bytes::new())));
+        let inbox = node.add(id);
+        let vr = Vr::recorded(node.clone(), inbox.clone(), recorder);
+        let unheard = || match copy(&node).1 {
+            Report::Copied { unheard, .. } => unheard,
+            report => panic!("{report:?}"),
+        };
+        let arrive = |lane| {
+            let payload = vec![1].into();
+            let envelope = Envelope { src: id, dst: id, seq: lane, channel: CHANNEL, lane, payload };
+            inbox.push(Event::Envelope(envelope)).unwrap();
+        };
+        let dies = |who| {
+            let why = Why::LostLink { vm: "test".into(), error: "broken".into() };
+            inbox.push(Event::Down(Down { who, why })).unwrap();
+        };
+        vr.watch(lost);
+        arrive(0);
+        arrive(1);
+        dies(lost);
+        arrive(2);
+        // With the notice in the inbox, then swapped out, then examined.
+        for lane in [1, 2, 0] {
+            assert_eq!(unheard(), [(id, lost)]);
+            vr.receive(Selector::on(CHANNEL).lane(lane)).unwrap();
+        }
+        assert_eq!(unheard(), [(id, lost)]);
+        let reported = vr.receive(Selector::on(CHANNEL));
+        assert!(matches!(reported, Err(RecvError::Down(ref down)) if down.who == lost), "{reported:?}");
+        assert_eq!(unheard(), []);
+        vr.watch(unwatched);
+        dies(unwatched);
+        assert_eq!(unheard(), [(id, unwatched)]);
+        assert_eq!(vr.queue().messages, 0);
+        assert_eq!(unheard(), [(id, unwatched)]);
+        vr.unwatch(unwatched);
+        assert_eq!(unheard(), []);
+    }
 
     /// Other processes must wait for such an envelope until it has arrived, and no longer.
     #[test]

@@ -19,6 +19,13 @@ pub struct Down {
     pub why: Why,
 }
 
+impl Down {
+    /// Whether the VR is gone because its host is.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self.why, Why::HostDied { .. } | Why::LostLink { .. })
+    }
+}
+
 impl fmt::Display for Down {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VR {} {}", self.who.short(), self.why)

@@ -133,6 +133,8 @@ struct Queue {
     bytes: u64,
     /// How many of them were swapped out.
     swapped: u64,
+    /// VRs that are gone with their hosts, and whose notices have arrived and were neither reported by a receive nor dropped.
+    losses: Vec<VrId>,
     closed: bool,
     limit: Option<Limited>,
     /// Senders that wait for room are let in, as a checkpoint is being taken.
@@ -317,6 +319,10 @@ impl Inbox {
         if let Some(bytes) = event.payload_len() {
             queue.arrived += 1;
             queue.bytes += bytes as u64;
+        } else if let Event::Down(down) = &event
+            && down.is_loss()
+        {
+            queue.losses.push(down.who);
         }
         queue.events.push(event);
         self.ready.store(queue.events.len(), SeqCst);
@@ -367,6 +373,22 @@ impl Inbox {
     /// Returns what has arrived and was not swapped out.
     pub(crate) fn waiting(&self) -> Vec<Event> {
         self.lock().events.clone()
+    }
+
+    /// Returns the VRs that are gone with their hosts, and whose notices no receive has reported yet, even if the owner has
+    /// swapped them out.
+    pub(crate) fn losses(&self) -> Vec<VrId> {
+        self.lock().losses.clone()
+    }
+
+    /// Notes that the notices of these VRs' ends were reported to the owner, or dropped.
+    pub(crate) fn heard(&self, ends: impl Iterator<Item = VrId>) {
+        let mut queue = self.lock();
+        for end in ends {
+            if let Some(index) = queue.losses.iter().position(|lost| *lost == end) {
+                queue.losses.swap_remove(index);
+            }
+        }
     }
 
     /// Refuses everything from now on and returns what had not been taken. Senders that wait for room are woken.

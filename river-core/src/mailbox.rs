@@ -226,6 +226,12 @@ impl Mailbox {
         self.deaths.children.insert(child);
     }
 
+    /// Returns the VRs whose notices were reported or dropped. The caller empties it and tells the inbox.
+    #[inline]
+    pub(crate) fn heard(&mut self) -> &mut Vec<VrId> {
+        &mut self.deaths.heard
+    }
+
     pub(crate) fn why_down(&self, who: VrId) -> Option<&Why> {
         self.deaths.down.get(&who)
     }

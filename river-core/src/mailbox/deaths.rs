@@ -14,16 +14,21 @@ pub(super) struct Deaths {
     pub(super) down: HashMap<VrId, Why>,
     /// The notices that the next receives that find no envelope report.
     pub(super) notices: VecDeque<Down>,
+    /// The VRs whose notices were reported or dropped since the inbox was last told.
+    pub(super) heard: Vec<VrId>,
 }
 
 impl Deaths {
     /// Records that a VR is gone.
     pub(super) fn hear(&mut self, Down { who, why }: Down) {
         if self.down.contains_key(&who) {
+            self.heard.push(who);
             return;
         }
         if self.watched.contains(&who) || (self.children.contains(&who) && !why.is_normal()) {
             self.notices.push_back(Down { who, why: why.clone() });
+        } else {
+            self.heard.push(who);
         }
         self.down.insert(who, why);
     }
@@ -34,10 +39,19 @@ impl Deaths {
             && let Some(why) = self.down.get(&src)
         {
             let down = Down { who: src, why: why.clone() };
-            self.notices.retain(|notice| notice.who != src);
+            self.drop_notice(src);
             return Found::Down(down);
         }
-        self.notices.pop_front().map_or(Found::Nothing, Found::Down)
+        let Some(down) = self.notices.pop_front() else { return Found::Nothing };
+        self.heard.push(down.who);
+        Found::Down(down)
+    }
+
+    fn drop_notice(&mut self, who: VrId) {
+        if let Some(index) = self.notices.iter().position(|notice| notice.who == who) {
+            self.notices.remove(index);
+            self.heard.push(who);
+        }
     }
 
     pub(super) fn watch(&mut self, who: VrId) -> bool {
@@ -51,7 +65,7 @@ impl Deaths {
 
     pub(super) fn unwatch(&mut self, who: VrId) {
         self.watched.remove(&who);
-        self.notices.retain(|notice| notice.who != who);
+        self.drop_notice(who);
     }
 
     pub(super) fn revive(&mut self, who: VrId) {

@@ -29,6 +29,7 @@ impl From<Queue> for Mailbox {
             children: queue.children.into_iter().collect(),
             down: queue.down.into_iter().collect(),
             notices: queue.notices.into(),
+            heard: Vec::new(),
         };
         let fresh = queue.fresh.into_iter().rev().collect();
         let (arrivals, stopped) = (queue.arrivals, queue.stopped);

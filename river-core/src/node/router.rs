@@ -11,7 +11,7 @@ use crate::link::Link;
 use crate::protocol::{Place, Reply, Request};
 
 impl Node {
-    /// Records where a VR lives, unless that is known already: what is known is at least as new, if the VR has moved
+    /// Records where a VR lives, unless that is known already: what is known is as new, or newer if the VR has moved
     /// meanwhile.
     pub(crate) fn learn(&self, vr: VrId, place: Place) {
         if place.host != self.place.host && self.inbox(vr).is_none() {

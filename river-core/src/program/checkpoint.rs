@@ -63,7 +63,8 @@ pub(super) struct Around {
     homes: HashMap<HostId, VmId>,
     /// Copies that came before all processes had made theirs.
     early: Vec<(HostId, Heard)>,
-    /// VRs that have yet to hear that another VR is gone with its host, each with that VR.
+    /// VRs to which no receive has reported yet that another VR is gone with its host, each with that VR; see
+    /// [`Report::Copied`](crate::protocol::Report::Copied).
     pub(super) unheard: Vec<(VrId, VrId)>,
 }
 
@@ -133,11 +134,11 @@ impl Program {
         let draft = rt::blocking(move || store.begin(&program)).await?;
         let number = draft.number();
         let (around, pause) = self.make_cut(round, image, reports).await?;
-        good(&around)?;
-        let Around { mut header, homes, early, .. } = around;
-        if header.ended.iter().any(|(vr, _)| *vr == header.initiator) {
+        if around.header.ended.iter().any(|(vr, _)| *vr == around.header.initiator) {
             return Err(StateError::Stopped);
         }
+        good(&around)?;
+        let Around { mut header, homes, early, .. } = around;
         let (items, writing) = crossbeam_channel::unbounded();
         let writer = rt::spawn(rt::blocking(move || write(draft, &writing, keep)));
         let mut waiting = homes.len() + 1;

@@ -55,21 +55,19 @@ impl Program {
         if !is_own {
             targets = self.lease_another(id).await?;
         }
-        let (mut hosts, mut instead) = (Vec::new(), None);
+        let mut reached = Vec::new();
         for target in &targets {
             match self.host_on(target).await {
-                Ok(host) => {
-                    hosts.push(host);
-                    instead = instead.or(Some(target.info.id));
-                }
+                Ok(host) => reached.push((target.info.id, host)),
                 Err(error) => tracing::warn!(vm = target.info.name, %error, "cannot move anything to a VM"),
             }
         }
-        let Some(instead) = instead else {
+        let Some(&(instead, _)) = reached.first() else {
             return Err(no_other(vm));
         };
         // From now on, deployments go elsewhere; a VR that is just being deployed moves in the next round.
         let replaced = self.state().replace(id, instead, is_own);
+        let hosts = reached.iter().map(|(_, host)| *host).collect();
         let moved = match self.evacuate(vm, hosts).await {
             Ok(moved) => moved,
             Err(error) => {
@@ -77,6 +75,7 @@ impl Program {
                 return Err(error);
             }
         };
+        self.state().replace_dead(&replaced, &reached, is_own);
         let (left, _turn) = Turn::begin_return(self, &mut self.state(), vec![id]);
         // Its host has time to send what it still has to say.
         self.give_back(&left, true).await;
@@ -180,9 +179,7 @@ impl State {
     /// was not leased to stand for others, the program keeps it when `old` is given back. Returns the aliases that have
     /// changed, and whether each is new.
     fn replace(&mut self, old: VmId, new: VmId, is_own: bool) -> Vec<(VmId, bool)> {
-        if is_own && !self.aliases.values().any(|vm| *vm == new) {
-            self.aliases.insert(new, new);
-        }
+        self.keep(new, is_own);
         let stood_for = self.aliases.iter().filter(|(_, vm)| **vm == old);
         let mut replaced: Vec<(VmId, bool)> = stood_for.map(|(known, _)| (*known, false)).collect();
         if !self.aliases.contains_key(&old) {
@@ -190,6 +187,28 @@ impl State {
         }
         self.aliases.extend(replaced.iter().map(|(known, _)| (*known, new)));
         replaced
+    }
+
+    fn keep(&mut self, vm: VmId, is_own: bool) {
+        if is_own && !self.aliases.values().any(|other| *other == vm) {
+            self.aliases.insert(vm, vm);
+        }
+    }
+
+    /// If the host on the first of these VMs has died since [`replace`](Self::replace) let that VM stand for others, lets the
+    /// first VM whose host is alive stand for them.
+    fn replace_dead(&mut self, replaced: &[(VmId, bool)], reached: &[(VmId, HostId)], is_own: bool) {
+        let alive = reached.iter().find(|(_, host)| !self.directory.has_died(*host));
+        let (Some(&(dead, _)), Some(&(new, _))) = (reached.first(), alive) else { return };
+        if new == dead {
+            return;
+        }
+        self.keep(new, is_own);
+        for (known, _) in replaced {
+            if let Some(vm) = self.aliases.get_mut(known).filter(|vm| **vm == dead) {
+                *vm = new;
+            }
+        }
     }
 
     /// Undoes [`replace`](Self::replace), except for what was given back meanwhile.

@@ -76,8 +76,9 @@ impl Program {
         }
     }
 
-    /// Whether every VR has heard of the losses that concern it. A VR that is computing may hear of one much later than
-    /// [`MOURNING`], and fail because of it then: a checkpoint taken before that would replace one that is of use.
+    /// Fails if a notice of a loss has arrived for a VR and no receive has reported it. A VR that is computing may receive much
+    /// later than [`MOURNING`], and fail because of the loss then: a checkpoint taken before that would replace one that is of
+    /// use. A VR that only asks for the lost VR later, without watching it, is not considered.
     fn is_mourned(&self, around: &Around) -> Result<(), StateError> {
         let state = self.state();
         let unheard = around.unheard.iter().find(|(_, lost)| state.directory.is_lost(*lost));

@@ -91,8 +91,7 @@ impl Program {
         }
         let mut vms = found.vms;
         if let Some(limit) = limit {
-            vms.sort_by_key(|vm| vm.state != VmState::Idle);
-            vms.truncate(limit as usize);
+            self.state().keep_first(&mut vms, limit as usize);
         }
         Ok(vms)
     }
@@ -253,6 +252,13 @@ impl Program {
 }
 
 impl State {
+    /// Keeps at most `limit` VMs: first those that the program has already, since others could not be leased in addition, then
+    /// idle ones.
+    fn keep_first(&self, vms: &mut Vec<VmInfo>, limit: usize) {
+        vms.sort_by_key(|vm| (!self.is_leased(vm.id), vm.state != VmState::Idle));
+        vms.truncate(limit);
+    }
+
     /// Keeps in `vrs` only those that nobody has made yet, and enters them as about to be made on that host.
     fn claim(&mut self, host: HostId, vrs: &mut Vec<NewVr>) -> Vec<VrId> {
         vrs.retain(|new| self.directory.host_of(new.id).is_none());

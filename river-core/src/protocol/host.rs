@@ -40,7 +40,7 @@ pub(crate) enum ToHost {
         #[serde(with = "bytes_body")]
         vr: Vec<u8>,
     },
-    /// Lets the twin of a VR take over. `arrived` says how many of the VR's envelopes have arrived at each receiver.
+    /// Lets the twin of a VR take over. `arrived` says how many of the VR's envelopes have arrived at each receiver at most.
     /// Confirmed when the twin has replayed its log.
     TakeOver {
         ticket: u64,
@@ -157,7 +157,8 @@ pub(crate) enum Report {
     Copied {
         /// VRs that had ended.
         ended: Vec<(VrId, Why)>,
-        /// VRs that have yet to hear that another VR is gone with its host, each with that VR.
+        /// VRs that have a notice that another VR is gone with its host, and that no receive has reported it to, each with that
+        /// VR. Notices that a VR had taken out of its inbox before it moved here are not included.
         unheard: Vec<(VrId, VrId)>,
     },
     /// The copies have been sent; or the reason why there are none.

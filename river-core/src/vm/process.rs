@@ -33,8 +33,10 @@ const LINE: u64 = 64 << 10;
 struct Life {
     /// `true` until the process has been waited for; after that, its id may belong to another process.
     lasts: bool,
-    /// Why the VM ended it, to be reported to the program.
+    /// Why the VM has ended it, or the lease. If set, the conversation with the program ends with the report.
     because: Option<&'static str>,
+    /// Whether the program was told how it ended.
+    reported: bool,
 }
 
 /// The handle by which a VM ends a host. Dropping it ends the host as well, whose standard input closes.
@@ -71,7 +73,7 @@ impl HostProcess {
         // The host must die with its parent, which for the system is the thread that started it; so that thread has to
         // stay.
         thread::Builder::new().name("river-host-wait".into()).spawn(move || {
-            let life = Arc::new(Mutex::new(Life { lasts: true, because: None }));
+            let life = Arc::new(Mutex::new(Life { lasts: true, because: None, reported: false }));
             let (child, pid, output) = match begin(command, &report) {
                 Ok((mut child, pid, output)) => {
                     let _ = started.send(Ok((child.stdin.take(), pid, life.clone())));
@@ -82,20 +84,22 @@ impl HostProcess {
                     return;
                 }
             };
-            let how = wait(child, pid, &life).map_or_else(
+            let (status, because) = wait(child, pid, &life);
+            let how = status.map_or_else(
                 |error| error.to_string(),
                 |status| {
                     if status.success() { describe(status) } else { describe(status) + &limits.reminder() }
                 },
             );
             let last_lines = output.end();
-            let because = lock(&life).because;
+            let mut life = lock(&life);
             let _ = report.try_send(match because {
                 // What it was doing at the time is irrelevant.
                 Some(because) => FromVm::Exited { how: because.into(), last_lines: Vec::new() },
                 None => FromVm::Exited { how, last_lines },
             });
-            if because.is_some() {
+            life.reported = true;
+            if life.because.is_some() {
                 // Nothing more follows.
                 report.close();
             }
@@ -106,7 +110,7 @@ impl HostProcess {
             postcard::to_stdvec(config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let length = (config.len() as u32).to_le_bytes();
         match lifeline.write_all(&length).and_then(|()| lifeline.write_all(&config)) {
-            // It has ended already, and the thread that waits for it says how.
+            // It has ended, and the thread that waits for it says how; or it has closed its input, and will not join.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(Self { pid, life, _lifeline: lifeline }),
         }
@@ -122,18 +126,19 @@ impl HostProcess {
         self.end(None);
     }
 
-    /// Kills the host, and reports to its program this reason instead of the signal. Returns `false` if the host had ended.
+    /// Kills the host, and reports to its program this reason instead of the signal. If it had ended by itself, its program is
+    /// told how. The conversation with the program ends with that report. Returns `false` if the report was sent before.
     pub(crate) fn kill_because(&self, why: &'static str) -> bool {
         self.end(Some(why))
     }
 
     fn end(&self, because: Option<&'static str>) -> bool {
         let mut life = lock(&self.life);
+        life.because = life.because.or(because);
         if life.lasts {
-            life.because = life.because.or(because);
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
-        life.lasts
+        !life.reported
     }
 }
 
@@ -183,14 +188,15 @@ fn begin(mut command: Command, report: &rt::Sender<FromVm>) -> io::Result<(Child
     Ok((child, pid, Output { closed, last_lines }))
 }
 
-/// Waits for the end of the host, and kills what is left of its process group before its id can be reused.
-fn wait(mut child: Child, pid: Pid, life: &Mutex<Life>) -> io::Result<ExitStatus> {
+/// Waits for the end of the host, and kills what is left of its process group before its id can be reused. Returns how it
+/// ended, and the reason if the VM has killed it.
+fn wait(mut child: Child, pid: Pid, life: &Mutex<Life>) -> (io::Result<ExitStatus>, Option<&'static str>) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), options) {}
     let mut life = lock(life);
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     life.lasts = false;
-    child.wait()
+    (child.wait(), life.because)
 }
 
 fn forward(
@@ -267,6 +273,15 @@ mod tests {
 
     /// What is said of a host that runs this script, until there is no more to say.
     fn said_of(script: &str, env: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<String> {
+        said_meanwhile(script, env, |_, _| {})
+    }
+
+    /// As [`said_of`], while `act` does something with the host.
+    fn said_meanwhile(
+        script: &str,
+        env: Vec<(Vec<u8>, Vec<u8>)>,
+        act: impl FnOnce(&HostProcess, rt::Sender<FromVm>),
+    ) -> Vec<String> {
         let loopback = Ipv4Addr::LOCALHOST.into();
         let spec = HostSpec {
             host: HostId::fresh(),
@@ -287,7 +302,8 @@ mod tests {
         let config =
             HostConfig { program: ProgramId::fresh(), vm: "test".into(), key: [7; 32], limits, spec };
         let (report, heard) = rt::unbounded();
-        let host = HostProcess::start(Path::new("/bin/bash"), &config, report).unwrap();
+        let host = HostProcess::start(Path::new("/bin/bash"), &config, report.clone()).unwrap();
+        act(&host, report);
         let mut said = Vec::new();
         let all = async {
             while let Ok(message) = heard.recv().await {
@@ -305,6 +321,22 @@ mod tests {
         // A process in a group of its own that reads from the lifeline, which is here.
         let said = said_of("set -m; while read -r _; do :; done & echo last words", Vec::new());
         assert!(said.iter().any(|text| text.contains("exit code 0")), "{said:?}");
+    }
+
+    /// As when a VM is stopped just then, while something else holds the host's output open.
+    #[test]
+    fn how_a_host_died_is_not_hidden_by_a_stop_before_that_is_reported() {
+        let said =
+            said_meanwhile("set -m; while read -r _; do :; done & exit 3", Vec::new(), |host, report| {
+                while lock(&host.life).lasts {
+                    thread::yield_now();
+                }
+                if !host.kill_because("stopped") {
+                    let _ = report.try_send(FromVm::Exited { how: "stopped".into(), last_lines: Vec::new() });
+                    report.close();
+                }
+            });
+        assert!(said.first().is_some_and(|text| text.contains("exit code 3")), "{said:?}");
     }
 
     #[test]

@@ -63,8 +63,8 @@ impl Vr {
         set.expect(ONLY_LOOKS);
     }
 
-    /// Passes the mailbox and access to new arrivals to `act`, then publishes for monitoring how many envelopes it holds.
-    /// Fails while a predicate runs.
+    /// Passes the mailbox and access to new arrivals to `act`, then publishes for monitoring how many envelopes it holds,
+    /// and tells the inbox which losses the VR has heard of. Fails while a predicate runs.
     #[inline]
     pub(super) fn with_mailbox<T>(
         &self,
@@ -75,6 +75,10 @@ impl Vr {
         let held = mailbox.unreceived();
         if self.held.replace(held) != held {
             self.inbox.holds(held);
+        }
+        let heard = mailbox.heard();
+        if !heard.is_empty() {
+            self.inbox.heard(heard.drain(..));
         }
         Ok(result)
     }

@@ -135,9 +135,10 @@ impl Vr {
         found.ok_or(RecvError::Stopped)
     }
 
-    /// Like [`receive_until`](Self::receive_until), but returns `None` if [handlers](Self::handle) have run and nothing was found
-    /// after that. For layers that file what they receive: a handler may have received and filed the very envelope that this
-    /// waits for, so that no other would come.
+    /// Like [`receive_until`](Self::receive_until), but returns `None` as soon as [handlers](Self::handle) have run, without another
+    /// look: check what they have filed, and call it again. If the deadline has passed meanwhile, it returns
+    /// [`RecvError::Timeout`]; check what was filed then, too. For layers that file what they receive: a handler may have
+    /// received and filed the very envelope that this waits for, so that no other would come.
     ///
     /// ```
     /// # use std::cell::Cell;

@@ -45,7 +45,7 @@ impl Vr {
     /// # Panics
     /// As [`watch`](Self::watch).
     pub fn unwatch(&self, who: VrId) {
-        self.mailbox.try_borrow_mut().expect(ONLY_LOOKS).unwatch(who);
+        self.with_mailbox(|mailbox, _| mailbox.unwatch(who)).expect(ONLY_LOOKS);
     }
 
     /// Asks to have the end of `who` reported, once. Returns whether that was new, so that a notice may have arrived.

@@ -71,8 +71,9 @@ fn a_vr_that_ends_and_a_host_that_dies_are_no_reason_to_give_a_drain_up() {
             message => voice.obey(message),
         })
         .await;
-        let (target, to) = vm(&program, "target", false, Voice::obey).await;
-        vm(&program, "victim", false, |voice, message| match message {
+        let (target, to) = vm(&program, "second", false, Voice::obey).await;
+        // The VM that stands for the drained one at first.
+        vm(&program, "first", false, |voice, message| match message {
             ToHost::State { step: Step::Freeze, .. } => voice.exit(),
             message => voice.obey(message),
         })

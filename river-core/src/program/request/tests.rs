@@ -11,8 +11,10 @@ use crate::code::{Trampoline, code_ptr};
 use crate::control::{self, Connection};
 use crate::discovery::Reach;
 use crate::error::Result;
+use crate::id::ProgramId;
 use crate::image::ImageCache;
 use crate::key::ClusterKey;
+use crate::program::scripted::{self, Voice};
 use crate::protocol::{Count, FromVm, Hello, ToVm, Welcome};
 use crate::vm::{Vm, VmConfig};
 use crate::vr::{Creation, Vr};
@@ -90,6 +92,31 @@ fn a_vm_stays_leased_that_stands_for_a_drained_one_which_is_given_back() {
         assert!(program.state().is_leased(other.id));
         program.release(&[other.id]).await;
         assert!(!program.state().is_leased(other.id));
+    });
+    program.finish().unwrap();
+}
+
+/// `RIVER_VMS` limits what the program leases in total, however often it searches.
+#[test]
+fn a_program_that_has_as_many_vms_as_it_may_see_finds_no_others() {
+    let program = program(false);
+    rt::block_on(async {
+        let vm = |name, state| {
+            let vm = scripted::vm(&program, name, false, || async {}, Voice::obey);
+            VmInfo { state, ..vm }
+        };
+        let in_use = || VmState::Leased { program: ProgramId::fresh(), name: "test".into() };
+        let own = [vm("own-1", in_use()), vm("own-2", in_use())];
+        let all = [vec![vm("other", in_use()), vm("idle", VmState::Idle)], own.to_vec()].concat();
+        let first = |limit| {
+            let mut vms = all.clone();
+            program.state().keep_first(&mut vms, limit);
+            vms.into_iter().map(|vm| vm.name).collect::<Vec<_>>()
+        };
+        assert_eq!(first(1), ["idle"]);
+        program.allocate(own.to_vec(), Count::Exactly(2), Duration::ZERO).await.unwrap();
+        assert_eq!(first(2), ["own-1", "own-2"]);
+        assert_eq!(first(3), ["own-1", "own-2", "idle"]);
     });
     program.finish().unwrap();
 }
