@@ -160,7 +160,13 @@ impl Node {
     }
 
     /// Sends a notice to a VR wherever it is; the notice is dropped if the VR is gone. May block.
+    ///
+    /// A process that is being stopped sends none: its VRs end because of that, which the initiator announces, and those that are
+    /// mirrored live on in other processes.
     pub(super) fn tell(&self, to: VrId, down: &Down) {
+        if self.is_stopped() {
+            return;
+        }
         match self.reach(to) {
             Ok(Link::Local(inbox)) => drop(inbox.push(Event::Down(down.clone()))),
             Ok(link) => {
@@ -169,7 +175,7 @@ impl Node {
                 let _ = link.notify(Kind::Down, &envelope);
             }
             // The VR waits for this notice.
-            Err(Unreached { alive: Some(_), .. }) if !self.is_stopped() => {
+            Err(Unreached { alive: Some(_), .. }) => {
                 let _ = self.courier.send(Notice::Down { to, down: down.clone() });
             }
             Err(_) => {}
@@ -204,5 +210,22 @@ mod tests {
         assert_eq!(watches(), [(watcher, watched[1])]);
         node.remove(watcher, &Why::Finished);
         assert_eq!(watches(), []);
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_announces_no_ends() {
+        let place = Place { host: HostId::fresh(), address: ([127, 0, 0, 1], 1).into() };
+        for stops in [false, true] {
+            let (node, _notices) = Node::simulated(place, &Arc::new(SimNet::default()), Arc::new(|_| None));
+            let [watcher, watched] = [(); 2].map(|()| VrId::fresh());
+            let (inbox, _watched) = (node.add(watcher), node.add(watched));
+            node.watch(watcher, watched);
+            if stops {
+                node.stop();
+            }
+            node.remove(watched, &Why::Failed("the program is ending".to_owned()));
+            let is_told = inbox.waiting().iter().any(|event| matches!(event, Event::Down(_)));
+            assert_eq!(is_told, !stops);
+        }
     }
 }

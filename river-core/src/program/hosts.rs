@@ -104,8 +104,12 @@ impl Program {
                     }
                 }
                 Ok(Some(FromHost::Ended { vr, why })) => {
-                    self.state().directory.end(vr, why);
-                    self.end_twin(vr);
+                    // A process that counts as dead may not be so yet, and its mirrored VRs live on in others.
+                    let is_dead = self.state().directory.has_died(host);
+                    if !is_dead {
+                        self.state().directory.end(vr, why);
+                        self.end_twin(vr);
+                    }
                 }
                 Ok(Some(FromHost::Request { ticket, request })) => {
                     let server = self.clone();
