@@ -75,13 +75,9 @@ impl State {
     }
 
     pub(super) fn bury(&mut self, rank: u32, down: &Down) -> Gone {
-        // No answer comes that would remove these, and nobody asks for their outcome.
-        let (ops, buffer_free) = (&mut self.ops, &mut self.buffer_free);
-        ops.retain(|_, op| {
-            let is_over = op.detached && op.state.receiver() == Some(rank);
-            *buffer_free += if is_over { op.buffered } else { 0 };
-            !is_over
-        });
+        // No answer comes that would remove these, and nobody asks for their outcome; but for buffered ones, of which the program is
+        // told when it detaches the buffer.
+        self.ops.retain(|_, op| !op.detached || op.buffered > 0 || op.state.receiver() != Some(rank));
         self.gone.entry(rank).or_insert_with(|| Gone::of(down)).clone()
     }
 
