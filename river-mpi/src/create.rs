@@ -2,6 +2,9 @@
 
 use std::rc::Rc;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 use crate::attribute::Keyval;
 use crate::communicator::Communicator;
 use crate::engine::Arrival;
@@ -241,7 +244,7 @@ impl<'v> Communicator<'v> {
     /// Exchanges values between the leaders of both groups, and returns that of the other group's leader.
     fn through_leader<T>(&self, own: &Self, mine: &T) -> Result<T>
     where
-        T: serde::Serialize + serde::de::DeserializeOwned,
+        T: Serialize + DeserializeOwned,
     {
         // On all ranks, because the counter of collective operations must stay the same on all of them.
         let tag = self.next_collective();
@@ -249,38 +252,42 @@ impl<'v> Communicator<'v> {
         own.hear_from(0, leads.then(|| self.swap_with(0, tag, mine)))
     }
 
-    /// Sends what the leader has received to all ranks; if the leader has noticed a death instead, all of them get that
-    /// error.
+    /// Sends what the leader has received to all ranks; if the leader has got an error instead, all of them get that error.
     fn hear_from<T>(&self, leader: usize, heard: Option<Result<T>>) -> Result<T>
     where
-        T: serde::Serialize + serde::de::DeserializeOwned,
+        T: Serialize + DeserializeOwned,
     {
         let (heard, error) = match heard {
             Some(Ok(heard)) => (Some(heard), None),
             Some(Err(error)) => (None, Some(error)),
             None => (None, None),
         };
-        let (rank, why) = match &error {
-            Some(MpiError::ProcFailed { rank, why, .. }) => (Some(*rank), why.clone()),
-            other => (None, other.as_ref().map_or_else(String::new, MpiError::to_string)),
-        };
-        let told = self.tell_all(&(heard, rank, why));
+        let failure = error.as_ref().map(|error| match error {
+            MpiError::ProcFailed { rank, why, .. } => LeaderFailure::Death(*rank, why.clone()),
+            MpiError::Revoked(comm) => LeaderFailure::Revoked(comm.clone()),
+            other => LeaderFailure::Other(other.to_string()),
+        });
+        let told = self.tell_all(&(heard, failure));
         if let Some(error) = error {
             return Err(error);
         }
         match told?.swap_remove(leader) {
-            (Some(heard), ..) => Ok(heard),
-            (None, Some(rank), why) => Err(MpiError::ProcFailed { rank, why, waiting_for: String::new() }),
-            (None, None, why) => {
+            (Some(heard), _) => Ok(heard),
+            (None, Some(LeaderFailure::Death(rank, why))) => {
+                Err(MpiError::ProcFailed { rank, why, waiting_for: String::new() })
+            }
+            (None, Some(LeaderFailure::Revoked(comm))) => Err(MpiError::Revoked(comm)),
+            (None, Some(LeaderFailure::Other(why))) => {
                 Err(MpiError::Comm(format!("rank {leader} of {} failed: {why}", self.name())))
             }
+            (None, None) => Err(MpiError::Stopped),
         }
     }
 
     /// Sends a value to a rank, and receives one from it.
     fn swap_value<T>(&self, mine: &T, other: usize, tag: i32) -> Result<T>
     where
-        T: serde::Serialize + serde::de::DeserializeOwned,
+        T: Serialize + DeserializeOwned,
     {
         let (to, key) = (self.member(other)?, self.key(tag)?);
         let ask = self.ask(Peer::Rank(other), tag.into())?.ok_or(MpiError::Stopped)?;
@@ -298,6 +305,16 @@ impl<'v> Communicator<'v> {
         }
         Ok(())
     }
+}
+
+/// Why the leader of a group has heard nothing from the other group, as it tells its group.
+#[derive(Serialize, Deserialize)]
+enum LeaderFailure {
+    /// A rank of the world is gone.
+    Death(usize, String),
+    /// That communicator was revoked.
+    Revoked(String),
+    Other(String),
 }
 
 fn not_a_member() -> MpiError {

@@ -228,6 +228,8 @@ fn revoke_between_groups(world: &Communicator<'_>) -> Result<Vec<Option<ErrorCla
     let half = world.split(Some(usize::from(low)), 0)?.ok_or(MpiError::Stopped)?;
     let inter = half.create_intercomm(0, world, if low { 2 } else { 0 }, 0)?;
     let copy = inter.dup()?;
+    // The others may still be making it.
+    world.barrier()?;
     if world.rank() == 3 {
         inter.revoke();
     }
