@@ -54,7 +54,7 @@ static OPEN: LazyLock<Mutex<HashMap<VrId, Arc<Mesh>>>> = LazyLock::new(Mutex::de
 impl Mesh {
     fn enter(first: VrId, members: &[u32]) -> Arc<Self> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let seat = || Endpoint {
+        let endpoint = || Endpoint {
             // Awake until it waits for the first time.
             asleep: AtomicU64::new(0),
             count: AtomicUsize::new(0),
@@ -63,8 +63,8 @@ impl Mesh {
         };
         let new = || {
             let ranks = members.last().map_or(0, |&last| last + 1);
-            let endpoints =
-                (0..ranks).map(|rank| members.binary_search(&rank).is_ok().then(|| CachePadded::new(seat())));
+            let endpoints = (0..ranks)
+                .map(|rank| members.binary_search(&rank).is_ok().then(|| CachePadded::new(endpoint())));
             Arc::new(Self { endpoints: endpoints.collect(), entered: Mutex::new(0) })
         };
         let mesh = open.entry(first).or_insert_with(new).clone();
@@ -79,7 +79,7 @@ impl Mesh {
         mesh
     }
 
-    fn seat(&self, rank: u32) -> Option<&Endpoint> {
+    fn endpoint(&self, rank: u32) -> Option<&Endpoint> {
         Some(self.endpoints.get(rank as usize)?.as_ref()?)
     }
 }
@@ -108,7 +108,7 @@ impl Local {
         let mesh = Mesh::enter(*ranks.get(members[0] as usize)?, &members);
         let lender = Rc::new(Lender::new());
         // Otherwise, others read what this rank sends as if it were in another process.
-        let _ = mesh.seat(me)?.slots.set(lender.slots().clone());
+        let _ = mesh.endpoint(me)?.slots.set(lender.slots().clone());
         Some(Self {
             lender,
             mesh,
@@ -127,18 +127,18 @@ impl Local {
     /// Sends to a rank of this process. Returns `None` if that rank is gone, and otherwise whether it has to be woken.
     fn push(&self, to: u32, send: impl FnOnce(&mut Sender)) -> Option<bool> {
         let mut senders = self.senders.borrow_mut();
-        let (sender, seat) = (senders.get_mut(to as usize)?, self.mesh.seat(to)?);
+        let (sender, endpoint) = (senders.get_mut(to as usize)?, self.mesh.endpoint(to)?);
         if sender.is_none() {
-            let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut fresh = endpoint.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = fresh.as_mut()?;
             let (new, receiver) = queue(LINES);
             fresh.push(receiver);
-            seat.count.fetch_add(1, Ordering::Release);
+            endpoint.count.fetch_add(1, Ordering::Release);
             *sender = Some(if self.at_once { new.waiting(Wait::Looking) } else { new });
         }
         let sender = sender.as_mut().filter(|sender| !sender.is_abandoned())?;
         send(sender);
-        Some(sleep::has_to_wake(&seat.asleep, sleep::ASLEEP))
+        Some(sleep::has_to_wake(&endpoint.asleep, sleep::ASLEEP))
     }
 
     /// Takes the next message from queue `from` or a later one. Returns the number of its queue, and the result.
@@ -148,10 +148,10 @@ impl Local {
         mut take: impl FnMut(Arrived<'_, Payload>) -> R,
     ) -> Option<(usize, R)> {
         let mut receivers = self.receivers.borrow_mut();
-        if let Some(seat) = self.mesh.seat(self.me)
-            && seat.count.load(Ordering::Acquire) > receivers.len()
+        if let Some(endpoint) = self.mesh.endpoint(self.me)
+            && endpoint.count.load(Ordering::Acquire) > receivers.len()
         {
-            let mut fresh = seat.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut fresh = endpoint.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             receivers.extend(fresh.iter_mut().flat_map(|fresh| fresh.drain(..)));
         }
         let mut rest = receivers.iter_mut().enumerate().skip(from);
@@ -160,16 +160,16 @@ impl Local {
 
     /// Publishes whether this rank has to be woken.
     pub(super) fn set_asleep(&self, asleep: bool) {
-        if let Some(seat) = self.mesh.seat(self.me) {
-            sleep::set(&seat.asleep, asleep);
+        if let Some(endpoint) = self.mesh.endpoint(self.me) {
+            sleep::set(&endpoint.asleep, asleep);
         }
     }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
-        if let Some(seat) = self.mesh.seat(self.me) {
-            seat.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(endpoint) = self.mesh.endpoint(self.me) {
+            endpoint.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 }
@@ -228,7 +228,7 @@ impl Engine<'_> {
 
     /// Returns the slots in which a rank of this process shows what it sends.
     pub(super) fn slots_of(&self, rank: u32) -> Option<&Slots> {
-        self.local(rank)?.mesh.seat(rank)?.slots.get().map(Arc::as_ref)
+        self.local(rank)?.mesh.endpoint(rank)?.slots.get().map(Arc::as_ref)
     }
 
     /// Sends a header and data that lies in the caller's memory to a rank of this process. Returns `false` if the message has
