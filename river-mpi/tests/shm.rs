@@ -1,5 +1,6 @@
 //! Many messages between the same ranks: after a few of them, short messages pass through shared memory, while others do not.
 
+use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::Duration;
 
@@ -76,6 +77,97 @@ fn they_stay_in_order_however_they_go() {
         let ran = try_run(|vr| Ok(run_on(vr, &make_vms(vr, 3)?, in_order)?));
         assert_eq!(ran.expect(name), [(); 3]);
     });
+}
+
+/// Lengths of messages that both ranks may copy, in bytes.
+const LONG: [usize; 6] = [32 << 10, (32 << 10) + 1, 100_003, 256 << 10, (1 << 20) - 1, 3 << 20];
+
+fn pattern(round: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 31 + round) as u8).collect()
+}
+
+/// Both ranks send long messages, one after the other and at the same time, and wait for them in all possible ways.
+fn long_both_ways(world: &Communicator<'_>) -> Result {
+    let other = 1 - world.rank();
+    back_and_forth(world)?;
+    for round in 0..48_usize {
+        let ours = pattern(round + 7 * world.rank(), LONG[round % LONG.len()]);
+        let theirs = pattern(round + 7 * other, ours.len());
+        let mut got = vec![0; ours.len()];
+        match (round / LONG.len() % 4, world.rank()) {
+            (0, 0) | (1, 1) => {
+                world.send(&ours, other, 0)?;
+                world.recv_into(&mut got, other, 0)?;
+            }
+            (0 | 1, _) => {
+                world.recv_into(&mut got, other, 0)?;
+                world.send(&ours, other, 0)?;
+            }
+            (2, _) => _ = world.sendrecv(&ours, other, 0, &mut got, other, 0)?,
+            _ => {
+                let (first, second) = got.split_at_mut(theirs.len() / 2);
+                wait_all(&mut [
+                    world.irecv_into(first, other, 0)?,
+                    world.isend_from(&ours[..theirs.len() / 2], other, 0)?,
+                    world.isend_from(&ours[theirs.len() / 2..], other, 0)?,
+                    world.irecv_into(second, other, 0)?,
+                ])?;
+            }
+        }
+        assert!(got == theirs, "round {round}");
+    }
+    Ok(())
+}
+
+#[test]
+fn long_messages_are_whole_whoever_copies_them() {
+    for_each_topology(|name, make_vms| {
+        let ran = try_run(|vr| Ok(run_on(vr, &make_vms(vr, 2)?, long_both_ways)?));
+        assert_eq!(ran.expect(name), [(); 2]);
+    });
+}
+
+/// The victim dies at a random moment while rank 0 sends long messages to rank 1.
+fn dies_meanwhile(world: &Communicator<'_>, victim: usize) -> Result {
+    world.set_error_handler(ErrorHandler::Return);
+    back_and_forth(world)?;
+    if world.rank() == victim {
+        thread::spawn(|| {
+            let micros = RandomState::new().hash_one(0) % 10_000;
+            thread::sleep(Duration::from_micros(micros));
+            std::process::abort();
+        });
+    }
+    let (sent, mut got) = (pattern(0, 1 << 20), vec![0; 1 << 20]);
+    let error = loop {
+        let done = match world.rank() {
+            0 => world.send(&sent, 1, 0),
+            _ => world.recv_into(&mut got, 0, 0).map(|_| ()),
+        };
+        if let Err(error) = done {
+            break error;
+        }
+        assert!(world.rank() == 0 || got == sent);
+    };
+    assert_eq!(error.class(), ErrorClass::ProcFailed, "{error}");
+    Ok(())
+}
+
+#[test]
+fn who_copies_with_a_rank_that_dies_hears_of_it() {
+    for turn in 0..10 {
+        let ends = try_run(|vr| {
+            let vms = vr.start_local(2)?;
+            let launch = Launch::new(2).survive_failures();
+            Ok(if turn % 2 == 0 {
+                launch.run_each(vr, &vms, |world| dies_meanwhile(world, 0))?
+            } else {
+                launch.run_each(vr, &vms, |world| dies_meanwhile(world, 1))?
+            })
+        });
+        let ends = ends.unwrap();
+        assert!(ends[turn % 2].is_err() && ends[1 - turn % 2].is_ok(), "{ends:?}");
+    }
 }
 
 /// Enough messages for each rank to receive from every other one through shared memory.

@@ -24,12 +24,12 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
-use river_core::Payload;
+use river_core::{Line, Payload};
 use smallvec::SmallVec;
 
 use super::arrival::{Arrival, Message};
+use super::halves::{self, Outcome, Second};
 use super::intake::Landing;
-use super::local::Local;
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 use crate::lend::{Kept, Lease, Shown};
@@ -115,12 +115,12 @@ impl Drop for Sealed {
 }
 
 /// The id of this process, cached because asking for it is a system call.
-static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
+pub(super) static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
 
 /// Whether this process can read its own memory with `process_vm_readv`. (A sandbox may forbid it.)
 static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
     let (data, mut out) = ([1; 8], [0; 8]);
-    Seal::of(&data).exposure().read(&mut out).is_ok() && out == data
+    Seal::of(&data).exposure().read(0, &mut out).is_ok() && out == data
 });
 
 /// Why data was not read.
@@ -145,8 +145,19 @@ impl Exposure {
         (offer.payload.len() == HEADER + said.len()).then(|| bytemuck::pod_read_unaligned(&said))
     }
 
-    /// Copies all of the data to `out`.
-    fn read(&self, out: &mut [u8]) -> Result<(), Unread> {
+    /// Copies all of the data to `out`. The sender may help if it is told so in `aside`, the line of a ring.
+    fn read_helped(&self, out: &mut [u8], aside: &Line) -> Result<(), Unread> {
+        let (first, second) = out.split_at_mut(halves::half(out.len()));
+        let helped = Second::open(aside, self.number, self.process, second);
+        let read = self.read(0, first);
+        match helped.close() {
+            Outcome::Left(second) => read.and_then(|()| self.read(first.len(), second)),
+            Outcome::Written => read,
+        }
+    }
+
+    /// Copies the data from byte `from` on to `out`.
+    fn read(&self, from: usize, out: &mut [u8]) -> Result<(), Unread> {
         let process = i32::try_from(self.process).map_err(|_| Unread::Gone)?;
         let (process, mut seal, mut done) = (Pid::from_raw(process), [0; 8], 0);
         let remote = |base: Option<u64>, len| {
@@ -155,7 +166,7 @@ impl Exposure {
         };
         loop {
             let part = READ.min(out.len() - done);
-            let data = remote(self.data.checked_add(done as u64), part)?;
+            let data = remote(self.data.checked_add((from + done) as u64), part)?;
             let word = remote(Some(self.seal), seal.len())?;
             let mut local =
                 [IoSliceMut::new(&mut out[done..done + part]), IoSliceMut::new(seal.as_mut_slice())];
@@ -187,21 +198,22 @@ impl Engine<'_> {
     /// Creates the seal of data that is offered to a rank. With `owned`, which is the same data, a rank of this process can
     /// read it at any time.
     pub(super) fn seal(&self, to: u32, data: &[u8], owned: Option<&Bytes>) -> Seal {
-        let lender = self.local(to).map(Local::lender);
-        let seal = lender.and_then(|lender| match owned {
-            Some(owned) => lender.keep(owned.clone()).map(|kept| Seal::Kept(kept.into())),
-            None => lender.lease(data).map(Seal::Slot),
-        });
+        let seal = match owned {
+            Some(owned) if self.local(to).is_some() => {
+                self.lender.keep(owned.clone()).map(|kept| Seal::Kept(kept.into()))
+            }
+            _ => self.lender.lease(data).map(Seal::Slot),
+        };
         seal.unwrap_or_else(|| Seal::of(data))
     }
 
-    /// While `body` runs, lets the receivers of these operations copy the slices themselves, if they are in this process.
+    /// While `body` runs, lets the receivers of these operations copy the slices themselves, if they are in this process, and
+    /// helps the others to copy long slices.
     pub(crate) fn show<'d, R>(
         &self,
         slices: impl IntoIterator<Item = (OpId, &'d [u8])>,
         body: impl FnOnce() -> R,
     ) -> R {
-        let Some(local) = &self.local else { return body() };
         let shown: SmallVec<[Shown<'_>; 4]> = {
             let state = self.state.borrow();
             let number = |op: OpId| match state.ops.get(op.key())?.seal.as_ref()? {
@@ -210,7 +222,7 @@ impl Engine<'_> {
             };
             slices.into_iter().filter_map(|(op, data)| Some(Shown { number: number(op)?, data })).collect()
         };
-        if shown.is_empty() { body() } else { local.lender().show(&shown, body) }
+        if shown.is_empty() { body() } else { self.lender.show(&shown, body) }
     }
 
     /// Whether the receiver can read a message of this length from where it lies, without the sender's help.
@@ -232,7 +244,7 @@ impl Engine<'_> {
     /// Returns a copy of data that was lent, or `None` if it is no longer there because its request was leaked.
     pub(super) fn copy_of_lent(&self, seal: &Seal) -> Option<Bytes> {
         let mut whole = false;
-        let copy = self.pool.filled(seal.len(), |out| whole = seal.exposure().read(out).is_ok());
+        let copy = self.pool.filled(seal.len(), |out| whole = seal.exposure().read(0, out).is_ok());
         whole.then_some(copy)
     }
 
@@ -252,7 +264,11 @@ impl Engine<'_> {
         if state.closed.contains(&offer.header.from) {
             return false;
         }
-        match exposure.read(out) {
+        let asks = out.len() >= halves::LONG && !self.lender.shows_long();
+        let helped = self.shm.as_ref().filter(|_| asks);
+        let helped =
+            helped.and_then(|shm| shm.aside(offer.header.from, |aside| exposure.read_helped(out, aside)));
+        match helped.unwrap_or_else(|| exposure.read(0, out)) {
             Ok(()) => self.tell_read(state, &offer.header),
             Err(Unread::Gone) => return false,
             Err(Unread::Refused) => {
@@ -324,10 +340,10 @@ mod tests {
         let mut out = vec![0; data.len()];
         let seal = Seal::of(&data);
         let exposure = seal.exposure();
-        assert_eq!(exposure.read(&mut out), Ok(()));
+        assert_eq!(exposure.read(0, &mut out), Ok(()));
         assert!(out == data);
         drop(seal);
-        assert_eq!(exposure.read(&mut out), Err(Unread::Gone));
+        assert_eq!(exposure.read(0, &mut out), Err(Unread::Gone));
     }
 
     #[test]
@@ -343,11 +359,11 @@ mod tests {
             Exposure { number: exposure.number ^ 8, ..exposure },
             Exposure { process: u64::from(u32::MAX), ..exposure },
         ] {
-            assert_eq!(wrong.read(&mut out), Err(Unread::Gone), "{wrong:?}");
+            assert_eq!(wrong.read(0, &mut out), Err(Unread::Gone), "{wrong:?}");
         }
         // There is no such process.
         let nobody = Exposure { process: u64::from(i32::MAX.unsigned_abs()), ..exposure };
-        assert_eq!(nobody.read(&mut out), Err(Unread::Refused));
-        assert_eq!(exposure.read(&mut out), Ok(()));
+        assert_eq!(nobody.read(0, &mut out), Err(Unread::Refused));
+        assert_eq!(exposure.read(0, &mut out), Ok(()));
     }
 }

@@ -8,18 +8,17 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 use river_core::{Payload, VrId};
 
+use super::Engine;
 use super::intake::Incoming;
-use super::{EAGER_SHM, Engine};
 use crate::header::HEADER;
 use crate::job::Place;
-use crate::lend::{Lender, Slots};
+use crate::lend::Slots;
 use crate::queue::{Arrived, Record, Wait, queue, sleep};
 
 type Sender = crate::queue::Sender<Payload>;
@@ -27,6 +26,8 @@ type Receiver = crate::queue::Receiver<Payload>;
 
 /// Lines of a queue's ring.
 const LINES: usize = 1024;
+/// Longer messages are passed on in memory of their own.
+const LONGEST: usize = 8 << 10;
 /// The ranks of a job that share a process.
 #[derive(Debug)]
 struct Mesh {
@@ -89,7 +90,6 @@ impl Mesh {
 pub(super) struct Local {
     mesh: Arc<Mesh>,
     me: u32,
-    lender: Rc<Lender>,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Receiver>>,
     /// Whether all ranks of this machine can run at the same time.
@@ -97,8 +97,15 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Returns `None` if no other rank shares the process.
-    pub(super) fn new(ranks: &[VrId], me: u32, places: &[Place], at_once: bool) -> Option<Self> {
+    /// Creates the transport of rank `me`, which shows others what it sends in these slots. Returns `None` if no other rank
+    /// shares the process.
+    pub(super) fn new(
+        ranks: &[VrId],
+        me: u32,
+        places: &[Place],
+        at_once: bool,
+        slots: &Arc<Slots>,
+    ) -> Option<Self> {
         let host = places.get(me as usize)?.host;
         let members: Vec<u32> =
             (0..).zip(places).filter(|(_, place)| place.host == host).map(|(rank, _)| rank).collect();
@@ -106,22 +113,15 @@ impl Local {
             return None;
         }
         let mesh = Mesh::enter(*ranks.get(members[0] as usize)?, &members);
-        let lender = Rc::new(Lender::new());
         // Otherwise, others read what this rank sends as if it were in another process.
-        let _ = mesh.endpoint(me)?.slots.set(lender.slots().clone());
+        let _ = mesh.endpoint(me)?.slots.set(slots.clone());
         Some(Self {
-            lender,
             mesh,
             me,
             senders: RefCell::new(places.iter().map(|_| None).collect()),
             receivers: RefCell::default(),
             at_once,
         })
-    }
-
-    /// Returns the lender of what this rank sends.
-    pub(super) fn lender(&self) -> &Rc<Lender> {
-        &self.lender
     }
 
     /// Sends to a rank of this process. Returns `None` if that rank is gone, and otherwise whether it has to be woken.
@@ -176,7 +176,7 @@ impl Drop for Local {
 
 /// Copies a message into the ring, if it is short and there is room for it.
 fn push(sender: &mut Sender, header: [u8; HEADER], data: &[u8]) -> bool {
-    data.len() <= EAGER_SHM && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
+    data.len() <= LONGEST && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
 }
 
 impl Incoming for Record<'_> {
@@ -276,6 +276,11 @@ impl Engine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lend::Lender;
+
+    fn enter(ranks: &[VrId], me: u32, places: &[Place]) -> Option<Local> {
+        Local::new(ranks, me, places, true, Lender::new().slots())
+    }
 
     fn places(hosts: &[u32]) -> Vec<Place> {
         hosts.iter().map(|&host| Place { host, machine: 0 }).collect()
@@ -296,10 +301,10 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_other_came_is_there_and_who_left_gets_nothing() {
         let (ranks, places) = ([0; 3].map(|_| VrId::fresh()), places(&[0, 1, 0]));
-        let first = Local::new(&ranks, 0, &places, true).unwrap();
-        assert!(Local::new(&ranks, 1, &places, true).is_none());
+        let first = enter(&ranks, 0, &places).unwrap();
+        assert!(enter(&ranks, 1, &places).is_none());
         assert_eq!(push(&first, 2, 7), Some(false));
-        let other = Local::new(&ranks, 2, &places, true).unwrap();
+        let other = enter(&ranks, 2, &places).unwrap();
         assert!(!OPEN.lock().unwrap().contains_key(&ranks[0]));
         assert_eq!(take(&other), Some(7));
         assert_eq!(take(&other), None);
@@ -313,8 +318,7 @@ mod tests {
     #[test]
     fn who_sleeps_is_woken_once() {
         let (ranks, places) = ([0; 2].map(|_| VrId::fresh()), places(&[3, 3]));
-        let (one, two) =
-            (Local::new(&ranks, 0, &places, true).unwrap(), Local::new(&ranks, 1, &places, true).unwrap());
+        let (one, two) = (enter(&ranks, 0, &places).unwrap(), enter(&ranks, 1, &places).unwrap());
         two.set_asleep(true);
         assert_eq!(push(&one, 1, 1), Some(true));
         assert_eq!(push(&one, 1, 2), Some(false));

@@ -1,7 +1,7 @@
 //! The progress engine of a rank: it matches messages that arrive, and moves the data of those that are matched. It runs in
 //! the rank's own thread, whenever that is in an operation; there is no progress thread.
 //!
-//! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered* by a request to send
+//! A message of up to some KiB (see [`eager`]) is sent at once: the *eager* protocol. A longer one is *offered* by a request to send
 //! (RTS): the *rendezvous* protocol. When a receive matches the offer, the receiver either reads the data straight from the
 //! sender's memory ([`cma`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or
 //! answers with a clear to send (CTS), and the data follows in pieces that are still cached when they are copied out. A
@@ -13,7 +13,9 @@ mod arrival;
 mod background;
 mod cma;
 mod describe;
+mod eager;
 mod failures;
+mod halves;
 mod handle;
 mod intake;
 mod local;
@@ -40,6 +42,7 @@ use slotmap::{DefaultKey, SlotMap};
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
+use eager::Pace;
 pub(crate) use intake::Landing;
 use local::Local;
 use op::{Op, OpState};
@@ -51,6 +54,7 @@ use shm::Shm;
 use crate::error::{MpiError, Result};
 use crate::header::{HEADER, Header, Kind};
 use crate::job::{Agreement, AgreementKey, Life, Place};
+use crate::lend::Lender;
 use crate::matching::{Key, Matching, Pattern};
 use crate::pool::Pool;
 
@@ -75,12 +79,6 @@ fn label(envelope: &Envelope) -> Option<String> {
     Some(format!("{kind:?}, tag {}", key.tag))
 }
 
-/// Messages of up to this many bytes are sent eagerly.
-pub(crate) const EAGER: usize = 64 << 10;
-/// The limit if the receiver can read the sender's memory: an offer then costs less than a second copy.
-pub(crate) const EAGER_SHM: usize = 8 << 10;
-/// The limit within a process, where reading that memory takes no system call.
-const EAGER_LOCAL: usize = 4 << 10;
 /// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
 /// The longest piece of a message, header included, so that two of them fit into a second-level cache; shorter if that suits
@@ -189,12 +187,16 @@ pub(crate) struct Engine<'v> {
     local: Option<Local>,
     /// The transport to other processes of this machine, if there are any.
     shm: Option<Shm>,
+    /// What this rank lets the ranks of this machine read.
+    lender: Rc<Lender>,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
     /// How many waits in a row have begun without polling the link.
     deaf: Cell<u32>,
     /// By rank: how many of the next long slices are copied at once, as the last ones were not wanted in time.
     hurry: Vec<Cell<Hurry>>,
+    /// By rank: whether messages of medium length are offered to it.
+    paces: Vec<Cell<Pace>>,
     /// By rank: how many bytes are sent at once, and whether it shares memory with this one; 0 bytes if that is not known
     /// yet.
     pieces: Vec<Cell<(usize, bool)>>,
@@ -230,9 +232,10 @@ impl<'v> Engine<'v> {
         let here = places.iter().filter(|place| place.machine == places[me as usize].machine).count();
         let at_once = here <= available_parallelism().map_or(1, usize::from);
         vr.expect_own_core(at_once);
-        let local = if by_mailbox { None } else { Local::new(&ranks, me, &places, at_once) };
+        let lender = Rc::new(Lender::new());
+        let local = if by_mailbox { None } else { Local::new(&ranks, me, &places, at_once, lender.slots()) };
         let shm = if by_mailbox { None } else { Shm::new(me, &places, at_once) };
-        let hurry = vec![Cell::default(); ranks.len()];
+        let (hurry, paces) = (vec![Cell::default(); ranks.len()], vec![Cell::default(); ranks.len()]);
         Self {
             vr,
             me,
@@ -241,9 +244,11 @@ impl<'v> Engine<'v> {
             is_local,
             local,
             shm,
+            lender,
             at_once,
             deaf: Cell::new(0),
             hurry,
+            paces,
             pieces,
             pool: Arc::default(),
             supervisor,
@@ -329,17 +334,6 @@ impl<'v> Engine<'v> {
         way.get()
     }
 
-    /// Returns the length up to which messages to a rank are sent eagerly.
-    fn eager(&self, to: u32) -> usize {
-        if self.local(to).is_some() {
-            EAGER_LOCAL
-        } else if self.shares_memory(to) {
-            EAGER_SHM
-        } else {
-            EAGER
-        }
-    }
-
     fn transmit(&self, to: u32, payload: impl Into<Payload>) -> Result {
         self.transmit_with(&mut self.state.borrow_mut(), to, payload.into())
     }
@@ -382,7 +376,8 @@ impl<'v> Engine<'v> {
             let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, self.pool.join(&header, data));
             return sent.map_err(|error| state.not_sent(to, error));
         }
-        let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
+        let send = || self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
+        let sent = self.timed(to, data.len(), send);
         sent.map_err(|error| state.not_sent(to, error))?;
         self.went_by_link(to);
         Ok(())

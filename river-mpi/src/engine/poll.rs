@@ -117,10 +117,10 @@ impl Engine<'_> {
         }
         // If not all ranks run at the same time, the awaited one may need this core.
         for look in 1..=if self.at_once { SPINS } else { 1 } {
-            self.help_readers();
             if self.poll_queues(hook, landing) {
                 return Ok(true);
             }
+            self.help_readers();
             if look.is_multiple_of(LOOKS) {
                 if for_others && self.poll_link(hook, landing)? {
                     return Ok(true);
@@ -132,10 +132,10 @@ impl Engine<'_> {
         while start.elapsed() < patience.min(PATIENCE.max(awake)) {
             self.vr.yield_core();
             for _ in 0..LOOKS {
-                self.help_readers();
                 if self.poll_queues(hook, landing) {
                     return Ok(true);
                 }
+                self.help_readers();
             }
             if self.poll_link(hook, landing)? {
                 return Ok(true);
@@ -144,10 +144,12 @@ impl Engine<'_> {
         Ok(false)
     }
 
-    /// Helps receivers that are copying from this rank, which counts as progress just as a match does.
+    /// Helps receivers that are copying from this rank, which counts as progress just as a match does. Only a rank to which
+    /// nothing has arrived helps: two ranks that send to each other would only get in each other's way.
     #[inline]
     fn help_readers(&self) {
-        if self.local.as_ref().is_some_and(|local| local.lender().help()) {
+        let Self { lender, shm, .. } = self;
+        if lender.shows_long() && (lender.help() | shm.as_ref().is_some_and(|shm| shm.help(lender))) {
             self.state.borrow_mut().matched += 1;
         }
     }

@@ -431,6 +431,7 @@ impl Engine<'_> {
             seal.filter(|_| self.exposes(to, len)).map(Seal::exposure)
         };
         let exposure = exposure.as_ref().map_or(&[][..], bytemuck::bytes_of);
+        self.note_offer(to, len);
         self.transmit_slice(to, &header, exposure).inspect_err(|_| self.forget(op))
     }
 }

@@ -13,9 +13,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use river_core::{Intake, Payload, RecvError, Selector, SharedLines};
+use river_core::{Intake, Line, Payload, RecvError, Selector, SharedLines};
 
 use super::failures::DEATHS;
+use super::halves::Asked;
 use super::intake::{Hook, Incoming, Landing};
 use super::ops::reborrow;
 use super::poll::TURN;
@@ -23,6 +24,7 @@ use super::{Engine, Gone, LANE, MESSAGES, State};
 use crate::error::Result;
 use crate::header::{HEADER, Header, Kind};
 use crate::job::Place;
+use crate::lend::Lender;
 use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
 use crate::queue::{LazyRing, RingOffer, Wait, sleep};
@@ -44,6 +46,8 @@ pub(super) struct Shm {
     incoming: RefCell<Vec<Ring>>,
     /// By rank: whether there is a ring from it.
     open: Vec<Cell<bool>>,
+    /// By rank: whether this rank may write into its memory; `None` if that is not known yet.
+    trusted: Vec<Cell<Option<bool>>>,
     /// How to wait for room; `None` if not all ranks run at the same time, as the receiver may then be waiting for this core.
     waits: Option<Wait>,
 }
@@ -70,6 +74,7 @@ impl Shm {
             outgoing: RefCell::new(places.iter().map(way).collect()),
             incoming: RefCell::default(),
             open: vec![Cell::new(false); places.len()],
+            trusted: vec![Cell::default(); places.len()],
             waits: at_once.then_some(Wait::Looking),
         })
     }
@@ -94,6 +99,23 @@ impl Shm {
 
     fn is_outgoing(&self, to: u32) -> bool {
         self.outgoing.borrow().get(to as usize).is_some_and(LazyRing::is_open)
+    }
+
+    /// Calls `body` with the line for long messages from a rank, if there is a ring from it.
+    pub(super) fn aside<R>(&self, from: u32, body: impl FnOnce(&Line) -> R) -> Option<R> {
+        let incoming = self.incoming.borrow();
+        incoming.iter().find(|ring| ring.from == from).map(|ring| body(ring.reader.aside()))
+    }
+
+    /// Writes the second halves of long messages that receivers are reading. Returns `true` if there was any.
+    pub(super) fn help(&self, lender: &Lender) -> bool {
+        let outgoing = self.outgoing.borrow();
+        let mut helped = false;
+        for (ring, trusted) in outgoing.iter().zip(&self.trusted) {
+            let asked = ring.aside().and_then(Asked::of);
+            helped |= asked.is_some_and(|asked| asked.help(lender, trusted));
+        }
+        helped
     }
 
     /// Publishes whether this rank has to be woken.

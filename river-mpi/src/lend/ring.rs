@@ -42,7 +42,9 @@ const GONE: (usize, usize) = (0, 2);
 /// In the third: what the reader sleeps for; whether it has joined the ring.
 const ASLEEP: (usize, usize) = (2, 0);
 const JOINED: (usize, usize) = (2, 1);
-const FRONT: usize = 4;
+/// The fifth is for long messages, which do not pass through the ring.
+const ASIDE: usize = 4;
+const FRONT: usize = 6;
 
 /// The lines of a ring; their number, without those in front, is a power of two.
 #[derive(Debug)]
@@ -175,6 +177,11 @@ impl<L: Deref<Target = [Line]>> Writer<L> {
         self.ring.front(ASLEEP)
     }
 
+    /// Returns the line for long messages.
+    pub(crate) fn aside(&self) -> &Line {
+        &self.ring.lines[ASIDE]
+    }
+
     /// Returns a value that keeps changing as long as the reader is at work.
     pub(crate) fn progress(&self) -> [u64; 2] {
         [READ, PULSE].map(|word| self.ring.front(word).load(Relaxed))
@@ -272,6 +279,11 @@ impl<L: Deref<Target = [Line]>> Reader<L> {
     /// Returns the word that holds what this side sleeps for; 0 if it is awake.
     pub(crate) fn asleep(&self) -> &AtomicU64 {
         self.ring.front(ASLEEP)
+    }
+
+    /// Returns the line for long messages.
+    pub(crate) fn aside(&self) -> &Line {
+        &self.ring.lines[ASIDE]
     }
 
     /// Returns the next record, if it has arrived.

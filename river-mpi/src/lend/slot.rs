@@ -32,6 +32,9 @@ use crossbeam_utils::CachePadded;
 use super::Wait;
 use super::copy::{Copy, LONG};
 
+/// Others may need help with slices of this length.
+const HELPED: usize = 32 << 10;
+
 /// How many slices a rank can offer by slots at the same time: as many as a word has bits.
 const SLOTS: u64 = u64::BITS as u64;
 
@@ -149,7 +152,7 @@ impl Lender {
                 && slot.len.load(Relaxed) == data.len();
             // Nothing is shown if the slice was read already, or the lease is over.
             if is_it && slot.word.load(Relaxed) == number | HIDDEN {
-                if data.len() >= LONG {
+                if data.len() >= HELPED {
                     self.long.borrow_mut().push(number);
                 }
                 slot.start.store(data.as_ptr().cast_mut(), Relaxed);
@@ -157,6 +160,23 @@ impl Lender {
             }
         }
         body()
+    }
+
+    /// Whether [`show`](Self::show) is showing long slices.
+    #[inline]
+    pub(crate) fn shows_long(&self) -> bool {
+        !self.long.borrow().is_empty()
+    }
+
+    /// Calls `body` with a long slice that [`show`](Self::show) is showing, if it is showing that.
+    pub(crate) fn with_long<R>(&self, number: u64, body: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if !self.long.borrow().contains(&number) {
+            return None;
+        }
+        let slot = self.slots.slot(number);
+        let (start, len) = (slot.start.load(Relaxed), slot.len.load(Relaxed));
+        // SAFETY: the slice is borrowed by the caller of `show`, in which this thread is.
+        Some(body(unsafe { std::slice::from_raw_parts(start, len) }))
     }
 
     /// Helps readers that are copying long slices shown by [`show`](Self::show). Returns `false` if there are none.

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use river_core::{SharedLines, SharedName};
+use river_core::{Line, SharedLines, SharedName};
 use serde::{Deserialize, Serialize};
 
 use super::{Patience, Wait};
@@ -62,6 +62,12 @@ impl LazyRing {
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open(_))
+    }
+
+    /// Returns the line for long messages of the ring, if it is used.
+    pub(crate) fn aside(&self) -> Option<&Line> {
+        let Self::Open(open) = self else { return None };
+        Some(open.0.0.aside())
     }
 
     /// Pushes a record of some words, followed by bytes; waits for room if that is worthwhile. Returns `None` if the record
