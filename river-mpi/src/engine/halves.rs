@@ -339,7 +339,9 @@ mod tests {
                     sender.send(number).unwrap();
                     let trusted = Cell::default();
                     while !done.load(Relaxed) {
-                        Asked::of(&line).is_some_and(|asked| asked.help(lender, &trusted));
+                        if let Some(asked) = Asked::of(&line) {
+                            asked.help(lender, &trusted);
+                        }
                     }
                 });
             });
