@@ -120,7 +120,7 @@ impl Arrival {
 }
 
 /// The data of an envelope: everything behind the header.
-fn data_of(payload: &Payload) -> impl Iterator<Item = &[u8]> {
+pub(super) fn data_of(payload: &Payload) -> impl Iterator<Item = &[u8]> {
     let mut skip = HEADER;
     payload.parts().filter_map(move |part| {
         let skipped = skip.min(part.len());

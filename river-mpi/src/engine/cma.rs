@@ -258,7 +258,7 @@ impl Engine<'_> {
     pub(super) fn read_offered(&self, state: &mut State, offer: &Message, out: &mut [u8]) -> bool {
         let Some(exposure) = Exposure::told_by(offer) else { return false };
         if self.slots_of(offer.header.from).is_some_and(|slots| slots.copy_to(exposure.number, out)) {
-            self.tell_read(state, &offer.header);
+            self.confirm(state, &offer.header);
             return true;
         }
         if state.closed.contains(&offer.header.from) {
@@ -269,7 +269,7 @@ impl Engine<'_> {
         let helped =
             helped.and_then(|shm| shm.aside(offer.header.from, |aside| exposure.read_helped(out, aside)));
         match helped.unwrap_or_else(|| exposure.read(0, out)) {
-            Ok(()) => self.tell_read(state, &offer.header),
+            Ok(()) => self.confirm(state, &offer.header),
             Err(Unread::Gone) => return false,
             Err(Unread::Refused) => {
                 state.closed.insert(offer.header.from);
@@ -279,11 +279,11 @@ impl Engine<'_> {
         true
     }
 
-    /// Tells the sender of an offer that its data is not needed any more.
-    pub(super) fn tell_read(&self, state: &mut State, offer: &Header) {
-        let header = Header { kind: Kind::Ack, from: self.me, ..*offer };
+    /// Tells a sender that its message was matched or, if it was offered, that its data was read.
+    pub(super) fn confirm(&self, state: &mut State, message: &Header) {
+        let header = Header { kind: Kind::Ack, from: self.me, ..*message };
         // If the sender is dead, it need not know.
-        let _ = self.tell(state, offer.from, &header);
+        let _ = self.tell(state, message.from, &header);
     }
 
     /// Reads the data of matched offers: into the buffers that `landing` has for it or, if it is not too long, into new

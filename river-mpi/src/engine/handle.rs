@@ -3,8 +3,9 @@
 use river_core::{Envelope, Payload};
 use slotmap::DefaultKey;
 
-use super::arrival::{Arrival, Message, Overrun};
-use super::intake::{Got, Hook};
+use super::arrival::{Message, Overrun};
+use super::incoming::Incoming as _;
+use super::intake::Hook;
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 use crate::job::Order;
@@ -13,7 +14,7 @@ impl Engine<'_> {
     /// Handles one envelope. A message that no posted receive wants goes to the hook, if the hook matches it.
     pub(super) fn handle(&self, envelope: Envelope, mut hook: Option<&mut Hook<'_>>) {
         let payload = envelope.payload;
-        let Some(header) = header_of(&payload) else {
+        let Some(header) = payload.header() else {
             tracing::warn!(src = %envelope.src, "an envelope that is no MPI message");
             return;
         };
@@ -31,88 +32,21 @@ impl Engine<'_> {
                 while self.poll_shm(Some(header.from), &mut None, &mut None).is_some() {
                     hook = None;
                 }
-                self.handle_message(header, payload, hook);
+                self.take_in(&payload, hook, None);
             }
         }
     }
 
-    /// Handles a message from another rank.
-    pub(super) fn handle_message(&self, header: Header, payload: Payload, hook: Option<&mut Hook<'_>>) {
-        let mut guard = self.state.borrow_mut();
-        let state = &mut *guard;
-        match state.received.get_mut(header.from as usize) {
-            Some(count) => {
-                *count += 1;
-                state.arrivals += 1;
-            }
-            None => {
-                tracing::warn!(from = header.from, "a message from a rank that does not exist");
-                return;
-            }
-        }
-        let ticket = OpId(header.ticket).key();
-        match header.kind {
-            Kind::Eager | Kind::EagerSync | Kind::RequestToSend => {
-                let length = header.length;
-                if header.kind != Kind::RequestToSend && length != (payload.len() - HEADER) as u64 {
-                    tracing::warn!(from = header.from, "a message of another length than it says");
-                    return;
-                }
-                let message = Message { header, payload };
-                let Some(id) = state.matching.claim(&header.key) else {
-                    match hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key)) {
-                        Some(hook) => hook.got = Some(Got::Message(message)),
-                        None => state.matching.keep(header.key, message),
-                    }
-                    return;
-                };
-                if header.kind == Kind::RequestToSend && self.can_read(state, &message) {
-                    state.expect(OpId(id), message);
-                    return;
-                }
-                let arrival = Arrival::new(message);
-                let arrived =
-                    if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
-                if let Some(op) = state.ops.get_mut(OpId(id).key()) {
-                    op.state = arrived;
-                }
-                match header.kind {
-                    Kind::RequestToSend => self.go(state, &header, id),
-                    Kind::EagerSync => {
-                        let answer = Header { kind: Kind::Ack, from: self.me, ..header };
-                        let _ = self.tell(state, header.from, &answer);
-                    }
-                    _ => {}
-                }
-            }
-            Kind::Fragment => state.add_piece(OpId(header.ticket), payload),
-            Kind::ClearToSend => self.granted(state, &header),
-            Kind::Ack => state.matched(ticket),
-            Kind::CancelRequest => {
-                let is_it = |m: &Message| {
-                    m.header.from == header.from
-                        && m.header.ticket == header.ticket
-                        && (m.header.kind == Kind::Eager) == (header.length != header.ticket)
-                };
-                let found = state.matching.withdraw(is_it).is_some();
-                let kind = if found { Kind::CancelGranted } else { Kind::CancelDenied };
-                let answer = Header { kind, from: self.me, ..header };
-                let _ = self.tell(state, header.from, &answer);
-            }
-            Kind::CancelGranted | Kind::CancelDenied => {
-                let id = OpId(header.length);
-                if let Some(op) = state.ops.get_mut(id.key()) {
-                    op.recalled = false;
-                    if header.kind == Kind::CancelGranted {
-                        op.state = OpState::Cancelled;
-                        state.buffer_free += std::mem::take(&mut op.buffered);
-                    }
-                }
-                state.drop_detached(id);
-            }
-            Kind::Revoke => drop(state.revoked.insert(header.key.context)),
-            Kind::Job | Kind::Wake | Kind::OfferRing => {}
-        }
+    /// Answers a rank that wants to cancel a message that it has sent to this one.
+    pub(super) fn answer_cancel(&self, state: &mut State, header: &Header) {
+        let is_it = |m: &Message| {
+            m.header.from == header.from
+                && m.header.ticket == header.ticket
+                && (m.header.kind == Kind::Eager) == (header.length != header.ticket)
+        };
+        let found = state.matching.withdraw(is_it).is_some();
+        let kind = if found { Kind::CancelGranted } else { Kind::CancelDenied };
+        let _ = self.tell(state, header.from, &Header { kind, from: self.me, ..*header });
     }
 
     /// Handles a clear to send: the receiver wants a message that was offered.
@@ -159,14 +93,6 @@ impl Engine<'_> {
     }
 }
 
-/// Returns the header that a payload begins with.
-pub(super) fn header_of(payload: &Payload) -> Option<Header> {
-    if payload.head().len() >= HEADER {
-        return Header::decode(payload.head());
-    }
-    Header::decode(&payload.slice(0, payload.len().min(HEADER))?)
-}
-
 impl State {
     /// Notes that an offer was matched, and that this rank will read its data.
     pub(super) fn expect(&mut self, id: OpId, offer: Message) {
@@ -187,6 +113,18 @@ impl State {
             self.buffer_free += std::mem::take(&mut op.buffered);
             self.drop_detached(ticket.into());
         }
+    }
+
+    /// Handles the answer to [`Kind::CancelRequest`].
+    pub(super) fn recalled(&mut self, id: OpId, granted: bool) {
+        if let Some(op) = self.ops.get_mut(id.key()) {
+            op.recalled = false;
+            if granted {
+                op.state = OpState::Cancelled;
+                self.buffer_free += std::mem::take(&mut op.buffered);
+            }
+        }
+        self.drop_detached(id);
     }
 
     /// Drops an operation that is complete, if nobody will ask for its outcome.
@@ -225,7 +163,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Op;
+    use crate::engine::{Arrival, Op};
     use crate::matching::Key;
 
     #[test]

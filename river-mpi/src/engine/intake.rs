@@ -1,10 +1,11 @@
-//! The receive fast path: while a rank waits, a message that still lies in memory shared with its sender, or is still
-//! arriving on a connection, is copied from there straight into the buffer of its receive, or kept like any other unexpected
-//! message. Whatever needs an answer is left to [`handle`](Engine::handle).
+//! Taking in messages, wherever they lie: in memory of their own, in memory shared with their sender, or still arriving on a
+//! connection. While a rank waits, the data is copied from there straight into the buffer of its receive; otherwise, the
+//! message is kept.
 
-use river_core::{Arriving, Intake, Payload};
+use river_core::Intake;
 
 use super::arrival::{Arrival, Message};
+use super::incoming::Incoming;
 use super::{Ask, Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
 
@@ -55,53 +56,6 @@ impl Landing for One<'_> {
     }
 }
 
-/// A message to be taken in, wherever it lies.
-pub(super) trait Incoming {
-    /// Returns its length, including its header.
-    fn len(&self) -> usize;
-
-    /// Returns its header, if it is as long as one.
-    fn head(&self) -> [u8; HEADER];
-
-    /// Whether all of it has arrived.
-    fn is_here(&self) -> bool {
-        true
-    }
-
-    /// Copies all of its data, which follows the header. Returns `false` if the data did not arrive in time.
-    fn copy_data(&self, out: &mut [u8]) -> bool;
-
-    /// Returns all of it, which must have arrived, to be kept.
-    fn kept(&self, engine: &Engine<'_>) -> Payload;
-}
-
-impl Incoming for Arriving<'_> {
-    fn len(&self) -> usize {
-        self.len()
-    }
-
-    fn head(&self) -> [u8; HEADER] {
-        let mut head = [0; HEADER];
-        let _ = self.copy_to(0, &mut head);
-        head
-    }
-
-    fn is_here(&self) -> bool {
-        self.here() == self.len()
-    }
-
-    fn copy_data(&self, out: &mut [u8]) -> bool {
-        self.copy_to(HEADER, out)
-    }
-
-    fn kept(&self, engine: &Engine<'_>) -> Payload {
-        let mut here = false;
-        let kept = engine.pool.filled(self.len(), |bytes| here = self.copy_to(0, bytes));
-        debug_assert!(here);
-        kept.into()
-    }
-}
-
 impl State {
     /// Takes in a message of which only the beginning has arrived. It is matched when it is complete; if that takes too long,
     /// it is delivered later like any other message, and a message from another rank may be matched before it. So it may be
@@ -143,37 +97,103 @@ impl State {
         self.matching.claim(&header.key);
         if last { Intake::Done } else { Intake::Taken }
     }
+
+    /// Gives a message that no posted receive wants to the hook, if the hook matches it; `get` is told where its data fits.
+    /// Otherwise keeps it.
+    fn pass_on(
+        &mut self,
+        header: Header,
+        hook: Option<&mut Hook<'_>>,
+        get: impl FnOnce(Option<&mut [u8]>) -> Got,
+    ) -> Intake {
+        match hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key)) {
+            Some(hook) => {
+                let place = hook.out.as_deref_mut().and_then(|out| out.get_mut(..header.len()));
+                hook.got = Some(get(place));
+                Intake::Done
+            }
+            None => {
+                if let Got::Message(message) = get(None) {
+                    self.matching.keep(header.key, message);
+                }
+                Intake::Taken
+            }
+        }
+    }
+
+    /// Copies a piece to where its operation's owner waits for it. Returns `None` if nobody does, or the piece does not fit or
+    /// did not arrive in time.
+    fn land_piece(
+        &mut self,
+        op: OpId,
+        message: &impl Incoming,
+        landing: Option<&mut dyn Landing>,
+    ) -> Option<Intake> {
+        let receive = self.ops.get_mut(op.key()).filter(|receive| !receive.detached)?;
+        let (OpState::Arriving(arrival), Some(landing)) = (&mut receive.state, landing) else { return None };
+        let bytes = message.len() - HEADER;
+        let last = landing.is_last(op);
+        let place = arrival.place(landing.memory(op, receive.seat)?, bytes)?;
+        if !message.copy_data(place) || arrival.count(bytes).is_err() {
+            return None;
+        }
+        arrival.landed += bytes;
+        if !arrival.is_whole() {
+            return Some(Intake::Taken);
+        }
+        receive.arrive();
+        Some(if last { Intake::Done } else { Intake::Taken })
+    }
 }
 
 impl Engine<'_> {
+    /// Takes in one message. What no posted receive wants goes to the hook, if the hook matches it. Returns whether it was
+    /// taken, and whether the caller has what it waits for.
     pub(super) fn take_in(
         &self,
-        arriving: &impl Incoming,
+        message: &impl Incoming,
         hook: Option<&mut Hook<'_>>,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
-        if arriving.len() < HEADER {
-            return Intake::Left;
-        }
-        let Some(header) = Header::decode(&arriving.head()) else { return Intake::Left };
+        let Some(header) = message.header() else { return Intake::Left };
         let state = &mut *self.state.borrow_mut();
-        let whole = (arriving.len() - HEADER) as u64 == header.length;
-        if header.from as usize >= state.received.len() {
-            return Intake::Left;
+        let from = header.from as usize;
+        if from >= state.received.len() {
+            tracing::warn!(from, "a message from a rank that does not exist");
+            return Intake::Taken;
         }
         let intake = match header.kind {
-            Kind::Eager if whole && !arriving.is_here() => state.take_coming(header, arriving, hook, landing),
-            Kind::Eager if whole => self.take_whole(state, header, arriving, hook, landing),
-            Kind::Fragment => self.take_piece(state, OpId(header.ticket), arriving, landing),
-            Kind::RequestToSend if arriving.is_here() => self.take_offer(state, header, arriving, hook),
-            Kind::Ack if arriving.is_here() => {
+            Kind::Eager | Kind::EagerSync if (message.len() - HEADER) as u64 != header.length => {
+                tracing::warn!(from, "a message of another length than it says");
+                Intake::Taken
+            }
+            Kind::Eager if !message.is_here() => state.take_coming(header, message, hook, landing),
+            Kind::Eager => self.take_whole(state, header, message, hook, landing),
+            Kind::Fragment => self.take_piece(state, OpId(header.ticket), message, landing),
+            Kind::RequestToSend if message.is_here() => self.take_offer(state, header, message, hook),
+            Kind::Ack if message.is_here() => {
                 state.matched(OpId(header.ticket).key());
                 Intake::Done
             }
-            _ => Intake::Left,
+            Kind::Revoke if message.is_here() => {
+                state.revoked.insert(header.key.context);
+                Intake::Taken
+            }
+            _ if !message.is_final() => Intake::Left,
+            Kind::EagerSync => self.take_whole(state, header, message, hook, landing),
+            kind => {
+                match kind {
+                    Kind::ClearToSend => self.granted(state, &header),
+                    Kind::CancelRequest => self.answer_cancel(state, &header),
+                    Kind::CancelGranted => state.recalled(OpId(header.length), true),
+                    Kind::CancelDenied => state.recalled(OpId(header.length), false),
+                    _ => {}
+                }
+                Intake::Taken
+            }
         };
         if intake != Intake::Left {
-            state.received[header.from as usize] += 1;
+            state.received[from] += 1;
             state.arrivals += 1;
         }
         intake
@@ -184,67 +204,65 @@ impl Engine<'_> {
         &self,
         state: &mut State,
         header: Header,
-        arriving: &impl Incoming,
+        message: &impl Incoming,
         hook: Option<&mut Hook<'_>>,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
-        let Some(id) = state.matching.claim(&header.key) else {
-            let Some(hook) = hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key))
-            else {
-                state.matching.keep(header.key, Message { header, payload: arriving.kept(self) });
-                return Intake::Taken;
-            };
-            let room = hook.out.as_deref_mut().and_then(|out| out.get_mut(..arriving.len() - HEADER));
-            hook.got = Some(if room.is_some_and(|out| arriving.copy_data(out)) {
-                Got::Landed(header)
-            } else {
-                Got::Message(Message { header, payload: arriving.kept(self) })
+        let Some(op) = state.matching.claim(&header.key).map(OpId) else {
+            return state.pass_on(header, hook, |place| {
+                // The receive confirms a synchronous message itself.
+                let lands = header.kind == Kind::Eager && place.is_some_and(|place| message.copy_data(place));
+                if lands {
+                    Got::Landed(header)
+                } else {
+                    Got::Message(Message { header, payload: message.kept(self) })
+                }
             });
-            return Intake::Done;
         };
-        let op = OpId(id);
         let Some(posted) = state.ops.get_mut(op.key()) else { return Intake::Taken };
         let (mut landing, mut last) = (landing, true);
         if let Some(landing) = landing.as_deref_mut() {
             last = landing.is_last(op);
         }
         let memory = landing.and_then(|landing| landing.memory(op, posted.seat));
-        let place = memory.and_then(|memory| memory.get_mut(..arriving.len() - HEADER));
-        posted.state = if place.is_some_and(|place| arriving.copy_data(place)) {
+        let place = memory.and_then(|memory| memory.get_mut(..header.len()));
+        posted.state = if place.is_some_and(|place| message.copy_data(place)) {
             OpState::Landed(header.receipt())
         } else {
-            let payload = arriving.kept(self);
+            let payload = message.kept(self);
             OpState::Arrived(Arrival::new(Message { header, payload }))
         };
+        if header.kind == Kind::EagerSync {
+            self.confirm(state, &header);
+        }
         if last { Intake::Done } else { Intake::Taken }
     }
 
-    /// Takes in an offer of data that this rank will read itself.
+    /// Takes in an offer. Its data is read by this rank, or requested if this rank cannot read it.
     fn take_offer(
         &self,
         state: &mut State,
         header: Header,
-        arriving: &impl Incoming,
+        message: &impl Incoming,
         hook: Option<&mut Hook<'_>>,
     ) -> Intake {
-        let message = Message { header, payload: arriving.kept(self) };
-        if !self.can_read(state, &message) {
+        let offer = Message { header, payload: message.kept(self) };
+        let reads = self.can_read(state, &offer);
+        if !reads && !message.is_final() {
             return Intake::Left;
         }
-        let Some(id) = state.matching.claim(&header.key) else {
-            return match hook.filter(|hook| hook.got.is_none() && hook.ask.pattern.matches(&header.key)) {
-                Some(hook) => {
-                    hook.got = Some(Got::Message(message));
-                    Intake::Done
-                }
-                None => {
-                    state.matching.keep(header.key, message);
-                    Intake::Taken
-                }
-            };
+        let Some(op) = state.matching.claim(&header.key).map(OpId) else {
+            return state.pass_on(header, hook, |_| Got::Message(offer));
         };
-        state.expect(OpId(id), message);
-        Intake::Done
+        if reads {
+            state.expect(op, offer);
+            return Intake::Done;
+        }
+        if let Some(posted) = state.ops.get_mut(op.key()) {
+            posted.state = OpState::Arriving(Arrival::coming(header));
+        }
+        self.go(state, &header, op.0);
+        Intake::Taken
     }
 
     /// Takes in a piece of the message of an operation.
@@ -252,34 +270,25 @@ impl Engine<'_> {
         &self,
         state: &mut State,
         op: OpId,
-        arriving: &impl Incoming,
+        message: &impl Incoming,
         landing: Option<&mut dyn Landing>,
     ) -> Intake {
-        let Some(receive) = state.ops.get_mut(op.key()).filter(|receive| !receive.detached) else {
-            return Intake::Left;
-        };
-        let (OpState::Arriving(arrival), Some(landing)) = (&mut receive.state, landing) else {
-            return Intake::Left;
-        };
-        let bytes = arriving.len() - HEADER;
-        let last = landing.is_last(op);
-        let Some(memory) = landing.memory(op, receive.seat) else { return Intake::Left };
-        let Some(place) = arrival.place(memory, bytes) else { return Intake::Left };
-        if !arriving.copy_data(place) || arrival.count(bytes).is_err() {
+        if let Some(intake) = state.land_piece(op, message, landing) {
+            return intake;
+        }
+        if !message.is_final() {
             return Intake::Left;
         }
-        arrival.landed += bytes;
-        if !arrival.is_whole() {
-            return Intake::Taken;
-        }
-        receive.arrive();
-        if last { Intake::Done } else { Intake::Taken }
+        state.add_piece(op, message.kept(self));
+        Intake::Taken
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use river_core::Payload;
 
     use super::*;
     use crate::engine::{Op, Sources};

@@ -15,7 +15,7 @@ use crossbeam_utils::CachePadded;
 use river_core::{Payload, VrId};
 
 use super::Engine;
-use super::intake::Incoming;
+use super::incoming::Incoming;
 use crate::header::HEADER;
 use crate::job::Place;
 use crate::lend::Slots;
@@ -195,28 +195,6 @@ impl Incoming for Record<'_> {
 
     fn kept(&self, engine: &Engine<'_>) -> Payload {
         engine.pool.filled(self.len(), |bytes| self.copy_to(0, bytes)).into()
-    }
-}
-
-/// A message in memory of its own, in one part.
-impl Incoming for Payload {
-    fn len(&self) -> usize {
-        self.len()
-    }
-
-    fn head(&self) -> [u8; HEADER] {
-        let mut head = [0; HEADER];
-        head.copy_from_slice(&self.head()[..HEADER]);
-        head
-    }
-
-    fn copy_data(&self, out: &mut [u8]) -> bool {
-        out.copy_from_slice(&self.head()[HEADER..HEADER + out.len()]);
-        true
-    }
-
-    fn kept(&self, _: &Engine<'_>) -> Payload {
-        self.clone()
     }
 }
 

@@ -17,6 +17,7 @@ mod eager;
 mod failures;
 mod halves;
 mod handle;
+mod incoming;
 mod intake;
 mod local;
 mod op;

@@ -145,6 +145,12 @@ impl OpState {
     }
 }
 
+impl From<Arrival> for OpState {
+    fn from(arrival: Arrival) -> Self {
+        if arrival.is_whole() { Self::Arrived(arrival) } else { Self::Arriving(arrival) }
+    }
+}
+
 /// What a completed operation was.
 #[derive(Debug)]
 pub(crate) enum Outcome {

@@ -170,7 +170,7 @@ impl Engine<'_> {
             OpState::Due(offer) => {
                 let header = offer.header;
                 state.ops.remove(id.key());
-                self.tell_read(state, &header);
+                self.confirm(state, &header);
             }
             OpState::Offered { .. } if op.lent => {
                 // From now on, the caller may change the slice.

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use river_core::{Intake, Payload, RecvError};
 
-use super::handle::header_of;
-use super::intake::{Hook, Incoming, Landing};
+use super::intake::{Hook, Landing};
 use super::ops::reborrow;
 use super::shm::Shm;
 use super::{Engine, LANE, MESSAGES};
@@ -45,8 +44,9 @@ impl Engine<'_> {
         let mut some = shm.is_some();
         let Some(local) = self.local.as_ref().filter(|_| shm != Some(Intake::Done)) else { return some };
         let (mut queue, mut turns) = (0, 0);
-        let mut take = |arrived: Arrived<'_, Payload>| {
-            self.take_arrived(arrived, hook.as_deref_mut(), reborrow(landing))
+        let mut take = |arrived: Arrived<'_, Payload>| match arrived {
+            Arrived::Record(ref record) => self.take_in(record, hook.as_deref_mut(), reborrow(landing)),
+            Arrived::Thing(ref payload) => self.take_in(payload, hook.as_deref_mut(), reborrow(landing)),
         };
         while let Some((number, intake)) = local.take(queue, &mut take) {
             some = true;
@@ -58,43 +58,6 @@ impl Engine<'_> {
             turns %= TURN;
         }
         some
-    }
-
-    fn take_arrived(
-        &self,
-        arrived: Arrived<'_, Payload>,
-        mut hook: Option<&mut Hook<'_>>,
-        landing: Option<&mut dyn Landing>,
-    ) -> Intake {
-        let (intake, payload) = match arrived {
-            Arrived::Record(ref record) => return self.take_record(record, hook, landing),
-            Arrived::Thing(payload) if payload.head().len() == payload.len() => {
-                (self.take_in(&payload, hook.as_deref_mut(), landing), payload)
-            }
-            Arrived::Thing(payload) => (Intake::Left, payload),
-        };
-        if intake == Intake::Left { self.take_left(payload, hook) } else { intake }
-    }
-
-    /// Takes a message that lies in a ring.
-    pub(super) fn take_record(
-        &self,
-        record: &impl Incoming,
-        mut hook: Option<&mut Hook<'_>>,
-        landing: Option<&mut dyn Landing>,
-    ) -> Intake {
-        match self.take_in(record, hook.as_deref_mut(), landing) {
-            Intake::Left => self.take_left(record.kept(self), hook),
-            taken => taken,
-        }
-    }
-
-    /// Takes a message that [`take_in`](Self::take_in) has left, which has memory of its own.
-    fn take_left(&self, payload: Payload, mut hook: Option<&mut Hook<'_>>) -> Intake {
-        if let Some(header) = header_of(&payload) {
-            self.handle_message(header, payload, hook.as_deref_mut());
-        }
-        if hook.is_some_and(|hook| hook.got.is_some()) { Intake::Done } else { Intake::Taken }
     }
 
     /// Polls the queues and rings for [`PATIENCE`], or for `awake` if that is longer, but no longer than `patience`. Polls

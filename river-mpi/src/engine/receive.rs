@@ -125,9 +125,7 @@ impl Engine<'_> {
             self.state.borrow_mut().due.push(op);
             return op;
         }
-        let arrival = Arrival::new(message);
-        let state = if arrival.is_whole() { OpState::Arrived(arrival) } else { OpState::Arriving(arrival) };
-        let op = self.add(state);
+        let op = self.add(Arrival::new(message).into());
         if let Some(offer) = offer {
             self.go(&mut self.state.borrow_mut(), &offer, op.0);
         }
@@ -143,8 +141,7 @@ impl Engine<'_> {
     /// Tells the sender of a synchronous message that it was matched.
     pub(super) fn acknowledge(&self, message: &Message) {
         if message.header.kind == Kind::EagerSync {
-            let header = Header { kind: Kind::Ack, from: self.me, ..message.header };
-            let _ = self.tell(&mut self.state.borrow_mut(), message.header.from, &header);
+            self.confirm(&mut self.state.borrow_mut(), &message.header);
         }
     }
 

@@ -17,7 +17,8 @@ use river_core::{Intake, Line, Payload, RecvError, Selector, SharedLines};
 
 use super::failures::DEATHS;
 use super::halves::Asked;
-use super::intake::{Hook, Incoming, Landing};
+use super::incoming::Incoming;
+use super::intake::{Hook, Landing};
 use super::ops::reborrow;
 use super::poll::TURN;
 use super::{Engine, Gone, LANE, MESSAGES, State};
@@ -250,7 +251,7 @@ impl Engine<'_> {
                 if number != self.state.borrow().received[*from as usize] + 1 {
                     break;
                 }
-                let intake = self.take_record(&message, hook.as_deref_mut(), reborrow(landing));
+                let intake = self.take_in(&message, hook.as_deref_mut(), reborrow(landing));
                 reader.skip(len);
                 some = Some(intake);
                 if intake == Intake::Done {
@@ -264,7 +265,7 @@ impl Engine<'_> {
     /// Whether a ring holds a message that its sender has sent before this one, which arrives over the link.
     pub(super) fn is_ahead(&self, arriving: &impl Incoming) -> bool {
         let Some(shm) = self.shm.as_ref().filter(|shm| !shm.is_unused()) else { return false };
-        let Some(Header { from, .. }) = Header::decode(&arriving.head()) else { return false };
+        let Some(Header { from, .. }) = arriving.header() else { return false };
         let incoming = shm.incoming.borrow();
         let Some(ring) = incoming.iter().find(|ring| ring.from == from) else { return false };
         let next = self.state.borrow().received[from as usize] + 1;
