@@ -103,7 +103,7 @@ fn a_function_is_called_with_each_error() {
         let errors = Rc::new(RefCell::new(Vec::new()));
         let seen = errors.clone();
         world.set_error_handler(ErrorHandler::Call(Rc::new(move |error| {
-            seen.borrow_mut().push(error.class())
+            seen.borrow_mut().push(error.class());
         })));
         assert_eq!(world.send(&[1], 9, 0).unwrap_err().class(), ErrorClass::Rank);
         let dup = world.dup()?;
