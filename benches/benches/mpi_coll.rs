@@ -20,14 +20,15 @@ use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use river::mpi::coll::{
-    Allgather, Allreduce, Alltoall, Barrier, Bcast, Exscan, Gather, Operation, Reduce, ReduceScatter, Scan,
-    Scatter, Tuning,
+    Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Barrier, Bcast, Exscan, Gather, Gatherv,
+    Operation, Reduce, ReduceScatter, Scan, Scatter, Scatterv, Tuning, consecutive,
 };
 use river::mpi::{Communicator, Launch, MAX, SUM};
 use river_benches::mpi::{self, Mpi};
@@ -94,9 +95,13 @@ fn operations() -> Vec<(&'static str, Vec<&'static str>)> {
         of::<Barrier>(),
         of::<Bcast>(),
         of::<Gather>(),
+        of::<Gatherv>(),
         of::<Scatter>(),
+        of::<Scatterv>(),
         of::<Allgather>(),
+        of::<Allgatherv>(),
         of::<Alltoall>(),
+        of::<Alltoallv>(),
         of::<Reduce>(),
         of::<Allreduce>(),
         of::<ReduceScatter>(),
@@ -289,14 +294,15 @@ fn measure(world: &Communicator) -> river::Result<Vec<Line>> {
 fn makes_sense(operation: &str, size: usize) -> bool {
     match operation {
         "barrier" => size == SIZES[0],
-        "gather" | "scatter" | "allgather" | "alltoall" | "reduce_scatter" => size <= LONGEST_BLOCK,
-        _ => true,
+        "bcast" | "reduce" | "allreduce" | "scan" | "exscan" => true,
+        _ => size <= LONGEST_BLOCK,
     }
 }
 
 fn needs_power_of_two(comm: &Communicator) -> bool {
     let said = comm.tuning().to_string();
-    said == "allgather=recursive_doubling" || said == "reduce_scatter=recursive_halving"
+    ["allgather=recursive_doubling", "allgatherv=recursive_doubling", "reduce_scatter=recursive_halving"]
+        .contains(&said.as_str())
 }
 
 /// Determines how many times to repeat an operation, the same on all ranks. It also takes care of one-time costs, such
@@ -325,6 +331,8 @@ fn time(comm: &Communicator, operation: &str, buffers: &mut Buffers, repeats: us
 struct Buffers {
     count: usize,
     ranks: usize,
+    /// A block for each rank, all of the same length.
+    blocks: Vec<Range<usize>>,
     send: Vec<f64>,
     recv: Vec<f64>,
 }
@@ -333,22 +341,29 @@ impl Buffers {
     fn new(ranks: usize, size: usize) -> Self {
         let count = size / size_of::<f64>();
         let total = if size <= LONGEST_BLOCK { count * ranks } else { count };
-        Self { count, ranks, send: vec![1.0; total], recv: vec![0.0; total] }
+        let blocks = consecutive(&vec![count; ranks]);
+        Self { count, ranks, blocks, send: vec![1.0; total], recv: vec![0.0; total] }
     }
 
     fn run(&mut self, comm: &Communicator, operation: &str) -> river::mpi::Result {
         let (n, all) = (self.count, self.count * self.ranks);
         let is_root = comm.rank() == 0;
-        let (send, recv) = (&self.send, &mut self.recv);
+        let (send, recv, blocks) = (&self.send, &mut self.recv, &self.blocks);
         match operation {
             "barrier" => comm.barrier(),
             "bcast" => comm.bcast(&mut recv[..n], 0),
             "gather" if is_root => comm.gather(&send[..n], &mut recv[..all], 0),
             "gather" => comm.gather(&send[..n], &mut [], 0),
+            "gatherv" if is_root => comm.gatherv(&send[..n], &mut recv[..all], blocks, 0),
+            "gatherv" => comm.gatherv(&send[..n], &mut [], &[], 0),
             "scatter" if is_root => comm.scatter(&send[..all], &mut recv[..n], 0),
             "scatter" => comm.scatter(&[], &mut recv[..n], 0),
+            "scatterv" if is_root => comm.scatterv(&send[..all], blocks, &mut recv[..n], 0),
+            "scatterv" => comm.scatterv(&[], &[], &mut recv[..n], 0),
             "allgather" => comm.allgather(&send[..n], &mut recv[..all]),
+            "allgatherv" => comm.allgatherv(&send[..n], &mut recv[..all], blocks),
             "alltoall" => comm.alltoall(&send[..all], &mut recv[..all]),
+            "alltoallv" => comm.alltoallv(&send[..all], blocks, &mut recv[..all], blocks),
             "reduce" => comm.reduce(&send[..n], &mut recv[..n], &SUM, 0),
             "allreduce" => comm.allreduce(&send[..n], &mut recv[..n], &SUM),
             "reduce_scatter" => comm.reduce_scatter_block(&send[..all], &mut recv[..n], &SUM),

@@ -76,7 +76,7 @@
 //! | 3.9 | persistent requests | [`Persistent`] owns its buffer; [`request`](Persistent::request) passes it to [`wait_all`] and the like; [`start_all`] takes operations of one element type | `persistent` |
 //! | 3.10 | send-receive | [`sendrecv`](Communicator::sendrecv), [`sendrecv_replace`](Communicator::sendrecv_replace) | `p2p` |
 //! | 3.11 | null processes | [`PROC_NULL`] | `p2p` |
-//! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; persistent requests: pack); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM`; buffers have `Pod` types, which excludes `bool` and `char`: send those as slices | `datatypes`, unit |
+//! | 3.12 | derived datatypes | [`Datatype`], in every call of chapters 3 and 4 ([`sendrecv_as`](Communicator::sendrecv_as) for instance; [`Persistent`] operations, which own their buffers, take packed data); bounds are set by [`with_bounds`](Datatype::with_bounds) instead of `MPI_LB`, `MPI_UB`; displacements are from the buffer's beginning, there is no `MPI_BOTTOM`; buffers have `Pod` types, which excludes `bool` and `char`: send those as slices | `datatypes`, unit |
 //! | 3.13 | pack and unpack | [`Committed::pack_onto`], [`Committed::unpack`] | unit |
 //! | 4.3 | barrier | [`barrier`](Communicator::barrier) | `coll` |
 //! | 4.4 | broadcast | [`bcast`](Communicator::bcast) | `coll` |

@@ -4,8 +4,10 @@
 //! posted takes the earliest unexpected message that it matches, or is queued. As messages of one sender arrive in the order
 //! in which they were sent, they do not overtake each other (MPI 1.3, section 3.5).
 //!
-//! Both queues are indexed by (context, source, tag), so a look-up without wildcards takes constant time. An incoming message
-//! is compared with all posted receives that have a wildcard; withdrawing a message searches all unexpected ones.
+//! Both queues are indexed by (context, source, tag), so that an incoming message finds its receive in constant time: it is at
+//! the head of one of four queues, those of the receives with its source and tag, with its source and any tag, with any source
+//! and its tag, and with any of both. A receive without wildcards finds its message in constant time; one with a wildcard, or a
+//! probe, searches the unexpected messages of its context, and withdrawing a message searches all unexpected ones.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,19 +51,62 @@ impl Pattern {
     fn exact(&self) -> Option<Key> {
         Some(Key { context: self.context, source: self.source?, tag: self.tag? })
     }
+
+    /// The queue of the receives with this pattern.
+    fn queue(&self) -> (Class, Key) {
+        let class = match (self.source, self.tag) {
+            (Some(_), Some(_)) => Class::Exact,
+            (None, Some(_)) => Class::AnySource,
+            (Some(_), None) => Class::AnyTag,
+            (None, None) => Class::Any,
+        };
+        let key = Key { context: self.context, source: self.source.unwrap_or(0), tag: self.tag.unwrap_or(0) };
+        (class, key)
+    }
+}
+
+/// Which criteria of a receive are wildcards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Exact,
+    AnySource,
+    AnyTag,
+    Any,
+}
+
+impl Class {
+    const ALL: [Self; 4] = [Self::Exact, Self::AnySource, Self::AnyTag, Self::Any];
+
+    /// The key of the queue with the receives of this class that match a message.
+    fn key(self, &Key { context, source, tag }: &Key) -> Key {
+        match self {
+            Self::Exact => Key { context, source, tag },
+            Self::AnySource => Key { context, source: 0, tag },
+            Self::AnyTag => Key { context, source, tag: 0 },
+            Self::Any => Key { context, source: 0, tag: 0 },
+        }
+    }
+}
+
+/// The context of an unexpected message and, in the lower half, its number in the order of arrival. An integer, because those
+/// are compared faster than pairs.
+type Place = u128;
+
+fn place(context: u32, number: u64) -> Place {
+    Place::from(context) << 64 | Place::from(number)
 }
 
 /// The two queues. `M` is a message; a posted receive has a unique number that the caller chooses.
 #[derive(Debug)]
 pub(crate) struct Matching<M> {
     arrivals: u64,
-    unexpected: BTreeMap<u64, (Key, M)>,
-    unexpected_by_key: Index<u64>,
+    unexpected: BTreeMap<Place, (Key, M)>,
+    unexpected_by_key: Index<Place>,
     posts: u64,
-    /// Receives without a wildcard: the order of posting, and the caller's number.
-    exact: Index<(u64, u64)>,
-    /// Receives with a wildcard, in the order of posting.
-    wild: VecDeque<(u64, u64, Pattern)>,
+    /// The posted receives of each class: the order of posting, and the caller's number.
+    posted: [Index<(u64, u64)>; Class::ALL.len()],
+    /// The number of posted receives with a wildcard.
+    wild: usize,
 }
 
 impl<M> Default for Matching<M> {
@@ -71,8 +116,8 @@ impl<M> Default for Matching<M> {
             unexpected: BTreeMap::new(),
             unexpected_by_key: Index::default(),
             posts: 0,
-            exact: Index::default(),
-            wild: VecDeque::new(),
+            posted: Default::default(),
+            wild: 0,
         }
     }
 }
@@ -80,34 +125,39 @@ impl<M> Default for Matching<M> {
 impl<M> Matching<M> {
     /// Removes and returns the posted receive that matches a message with this key.
     pub(crate) fn claim(&mut self, key: &Key) -> Option<u64> {
-        match self.wild_first(key) {
-            Some(at) => self.wild.remove(at).map(|(_, id, _)| id),
-            None => self.exact.pop(key).map(|(_, id)| id),
+        if self.wild == 0 {
+            return self.posted[Class::Exact as usize].pop(key).map(|(_, id)| id);
         }
+        let class = self.class_of_first(key);
+        let (_, id) = self.posted[class as usize].pop(&class.key(key))?;
+        self.wild -= usize::from(class != Class::Exact);
+        Some(id)
     }
 
     /// Returns the posted receive that matches a message with this key, and leaves it posted.
     pub(crate) fn wants(&self, key: &Key) -> Option<u64> {
-        match self.wild_first(key) {
-            Some(at) => self.wild.get(at).map(|(_, id, _)| *id),
-            None => self.exact.first(key).map(|(_, id)| *id),
-        }
+        let class = if self.wild == 0 { Class::Exact } else { self.class_of_first(key) };
+        self.posted[class as usize].first(&class.key(key)).map(|&(_, id)| id)
     }
 
-    /// The position of the receive with a wildcard that matches a message with this key before all others, if there is one.
-    fn wild_first(&self, key: &Key) -> Option<usize> {
-        if self.wild.is_empty() {
-            return None;
+    /// The class of the earliest receive that matches a message with this key, if there is one.
+    fn class_of_first(&self, key: &Key) -> Class {
+        let (mut first, mut earliest) = (Class::Exact, u64::MAX);
+        for class in Class::ALL {
+            if let Some(&(order, _)) = self.posted[class as usize].first(&class.key(key))
+                && order < earliest
+            {
+                (first, earliest) = (class, order);
+            }
         }
-        let exact = self.exact.first(key).map(|&(order, _)| order);
-        let wild = self.wild.iter().position(|(_, _, pattern)| pattern.matches(key));
-        wild.filter(|&at| exact.is_none_or(|order| self.wild[at].0 < order))
+        first
     }
 
     /// Stores an unexpected message.
     pub(crate) fn keep(&mut self, key: Key, message: M) {
-        self.unexpected_by_key.push(key, self.arrivals);
-        self.unexpected.insert(self.arrivals, (key, message));
+        let place = place(key.context, self.arrivals);
+        self.unexpected_by_key.push(key, place);
+        self.unexpected.insert(place, (key, message));
         self.arrivals += 1;
     }
 
@@ -116,14 +166,14 @@ impl<M> Matching<M> {
         if self.unexpected.is_empty() {
             return None;
         }
-        let number = self.find(pattern)?;
-        self.take_number(number)
+        let place = self.find(pattern)?;
+        self.take_from(place)
     }
 
     /// Returns the earliest unexpected message that matches, and leaves it there.
     pub(crate) fn peek(&mut self, pattern: &Pattern) -> Option<(&Key, &M)> {
-        let number = self.find(pattern)?;
-        self.unexpected.get(&number).map(|(key, message)| (key, message))
+        let place = self.find(pattern)?;
+        self.unexpected.get(&place).map(|(key, message)| (key, message))
     }
 
     /// Posts a receive that found no unexpected message.
@@ -131,49 +181,49 @@ impl<M> Matching<M> {
         let order = self.posts;
         self.posts += 1;
         match pattern.exact() {
-            Some(key) => self.exact.push(key, (order, id)),
-            None => self.wild.push_back((order, id, *pattern)),
+            Some(key) => self.posted[Class::Exact as usize].push(key, (order, id)),
+            None => {
+                let (class, key) = pattern.queue();
+                self.posted[class as usize].push(key, (order, id));
+                self.wild += 1;
+            }
         }
     }
 
     /// Removes a posted receive. Returns `false` if it is not posted (any more).
     pub(crate) fn unpost(&mut self, id: u64, pattern: &Pattern) -> bool {
-        match pattern.exact() {
-            Some(key) => self.exact.remove(&key, |&(_, other)| other == id),
-            None => {
-                let at = self.wild.iter().position(|&(_, other, _)| other == id);
-                at.and_then(|at| self.wild.remove(at)).is_some()
-            }
-        }
+        let (class, key) = pattern.queue();
+        let removed = self.posted[class as usize].remove(&key, |&(_, other)| other == id);
+        self.wild -= usize::from(removed && class != Class::Exact);
+        removed
     }
 
-    /// The unexpected messages, in the order of their arrival.
+    /// The unexpected messages, those of each context in the order of their arrival.
     pub(crate) fn unexpected(&self) -> impl Iterator<Item = &M> {
         self.unexpected.values().map(|(_, message)| message)
     }
 
     /// Removes the unexpected message that its sender withdraws.
     pub(crate) fn withdraw(&mut self, mut is_it: impl FnMut(&M) -> bool) -> Option<M> {
-        let number =
-            self.unexpected.iter().find(|(_, (_, message))| is_it(message)).map(|(&number, _)| number)?;
-        self.take_number(number).map(|(_, message)| message)
+        let (&place, _) = self.unexpected.iter().find(|(_, (_, message))| is_it(message))?;
+        self.take_from(place).map(|(_, message)| message)
     }
 
-    fn find(&self, pattern: &Pattern) -> Option<u64> {
-        match pattern.exact() {
-            Some(key) => self.unexpected_by_key.first(&key).copied(),
-            None => {
-                self.unexpected.iter().find(|(_, (key, _))| pattern.matches(key)).map(|(&number, _)| number)
-            }
+    fn find(&self, pattern: &Pattern) -> Option<Place> {
+        if let Some(key) = pattern.exact() {
+            return self.unexpected_by_key.first(&key).copied();
         }
+        let same_context = place(pattern.context, 0)..=place(pattern.context, u64::MAX);
+        let mut messages = self.unexpected.range(same_context);
+        messages.find(|(_, (key, _))| pattern.matches(key)).map(|(&place, _)| place)
     }
 
-    fn take_number(&mut self, number: u64) -> Option<(Key, M)> {
-        let (key, message) = self.unexpected.remove(&number)?;
-        if self.unexpected_by_key.first(&key) == Some(&number) {
+    fn take_from(&mut self, place: Place) -> Option<(Key, M)> {
+        let (key, message) = self.unexpected.remove(&place)?;
+        if self.unexpected_by_key.first(&key) == Some(&place) {
             self.unexpected_by_key.pop(&key);
         } else {
-            self.unexpected_by_key.remove(&key, |&other| other == number);
+            self.unexpected_by_key.remove(&key, |&other| other == place);
         }
         Some((key, message))
     }

@@ -340,7 +340,7 @@ impl<'v> Communicator<'v> {
         self.isend(data, dest, tag)
     }
 
-    /// Starts a buffered send: see [`bsend`](Self::bsend).
+    /// Starts a buffered send: see [`bsend`](Self::bsend). It is complete at once.
     ///
     /// # Errors
     /// Those of [`bsend`](Self::bsend).
@@ -348,11 +348,8 @@ impl<'v> Communicator<'v> {
     /// # Standard section
     /// 3.7.2
     pub fn ibsend<T: Element>(&self, data: &[T], dest: impl Into<Peer>, tag: i32) -> Result<Request<'v>> {
-        let start = || {
-            let Some(to) = self.destination(dest.into())? else { return Ok(None) };
-            self.engine().send_buffered(to, self.key(tag)?, element::bytes_of(data)).map(Some)
-        };
-        Ok(Request::new(self, self.guard(start())?, Target::Nothing))
+        let started = self.start_buffered(element::bytes_of(data), dest.into(), tag);
+        Ok(Request::new(self, self.guard(started)?, Target::Nothing))
     }
 
     /// Starts a standard send of a vector, whose memory is sent without a copy.
@@ -450,6 +447,18 @@ impl<'v> Communicator<'v> {
             self.engine().isend_slice(to, self.key(tag)?, bytes, mode).map(Some)
         };
         Ok(Request::new(self, self.guard(start())?, Target::Nothing))
+    }
+
+    /// Starts a buffered send. A message that cannot leave yet is in the attached buffer, so there is nothing to wait for.
+    pub(crate) fn start_buffered(&self, data: &[u8], dest: Peer, tag: i32) -> Result<Option<Sending>> {
+        let Some(to) = self.destination(dest)? else { return Ok(None) };
+        match self.engine().send_buffered(to, self.key(tag)?, data)? {
+            Sending::UnderWay(op) => {
+                self.engine().detach(op);
+                Ok(None)
+            }
+            gone => Ok(Some(gone)),
+        }
     }
 
     // Neither of these two is inlined, because their caller always is; the second returns in registers: see

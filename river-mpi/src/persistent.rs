@@ -29,6 +29,31 @@ use crate::target::Target;
 /// }
 /// # Ok(()) });
 /// ```
+///
+/// It owns its buffer, which therefore cannot be part of a structure that several operations use. Data that a
+/// [`Datatype`](crate::Datatype) describes is packed into the buffer, and unpacked from it:
+///
+/// ```
+/// # river_mpi::testing::world(2, |world| {
+/// use river_mpi::Datatype;
+///
+/// let column = Datatype::of::<f64>().vector(3, 1, 4).commit();
+/// let mut matrix = [world.rank() as f64; 12];
+/// let other = 1 - world.rank();
+/// let mut halo = world.recv_init(vec![0_u8; column.pack_size(1)], other, 0)?;
+/// let mut edge = world.send_init(Vec::new(), other, 0)?;
+/// for _ in 0..10 {
+///     edge.buffer_mut()?.clear();
+///     column.pack_onto(&matrix[1..], 1, edge.buffer_mut()?)?;
+///     halo.start()?;
+///     edge.start()?;
+///     halo.wait()?;
+///     edge.wait()?;
+///     column.unpack(halo.buffer()?, &mut matrix, 1)?;
+///     assert_eq!(matrix[4], other as f64);
+/// }
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 #[must_use = "a persistent request does nothing until it is started"]
 pub struct Persistent<'v, T> {
@@ -228,13 +253,13 @@ impl<'v, T: Element> Persistent<'v, T> {
             Action::Recv { tag } => {
                 self.comm.ask(self.peer, tag)?.map(|ask| engine.post(&ask)).transpose()?.into()
             }
-            Action::Send { tag, mode, buffered } => {
+            Action::Send { tag, buffered: true, .. } => {
+                self.comm.start_buffered(element::bytes_of(&self.buffer), self.peer, tag)?.into()
+            }
+            Action::Send { tag, mode, .. } => {
                 let key: Key = self.comm.key(tag)?;
                 let data = element::bytes_of(&self.buffer);
-                let send = |to| match buffered {
-                    true => engine.send_buffered(to, key, data),
-                    false => engine.isend_lent(to, key, data, mode),
-                };
+                let send = |to| engine.isend_lent(to, key, data, mode);
                 self.comm.destination(self.peer)?.map(send).transpose()?.into()
             }
         };

@@ -35,7 +35,8 @@ pub struct Request<'a> {
 /// The state of a request.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// The peer is `PROC_NULL`: there is nothing to do, and the result was not collected yet.
+    /// There is nothing to wait for, as the peer is `PROC_NULL` or the message is in the attached buffer; the result was not
+    /// collected yet.
     Null,
     /// A send that was completed when it was started; the result was not collected yet.
     Gone {
@@ -65,7 +66,7 @@ impl Stage {
     }
 }
 
-/// `None` is a send to [`PROC_NULL`](crate::PROC_NULL).
+/// `None` is a send with nothing to wait for, such as one to [`PROC_NULL`](crate::PROC_NULL).
 impl From<Option<Sending>> for Stage {
     #[inline]
     fn from(sending: Option<Sending>) -> Self {

@@ -39,6 +39,26 @@ fn a_duplicate_has_a_context_of_its_own() {
     });
 }
 
+/// MPI 1.3, section 7.1.
+#[test]
+fn ranks_know_where_they_run_and_which_tags_there_are() {
+    for_each_topology(|name, make_vms| {
+        let ran = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            let names = run_on(vr, &vms, |world| {
+                let (next, before) = ((world.rank() + 1) % 3, (world.rank() + 2) % 3);
+                world.send(&[world.rank()], next, i32::MAX)?;
+                let (data, status) = world.recv::<usize>(before, ANY_TAG)?;
+                assert_eq!((&data[..], status.tag()), (&[before][..], Some(i32::MAX)));
+                Ok(world.processor_name().to_owned())
+            })?;
+            assert_eq!(names, vms.iter().map(|vm| vm.name.clone()).collect::<Vec<_>>());
+            Ok(())
+        });
+        ran.expect(name);
+    });
+}
+
 #[test]
 fn splits_are_ordered_by_key_and_then_by_rank() {
     for p in 1..=9 {

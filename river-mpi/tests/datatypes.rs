@@ -165,6 +165,9 @@ fn what_has_no_data_moves_no_bounds() {
     assert_eq!((with_nothing.size(), with_nothing.extent()), (4, 4));
     let far = nothing.hindexed(&[(1, 0), (2, 400)]);
     assert_eq!((far.size(), far.extent()), (0, 0));
+    let (byte, no_double) = (Datatype::of::<u8>(), Datatype::of::<f64>().contiguous(0));
+    let unaligned = Datatype::structure(&[(0, 0, Datatype::of::<f64>()), (1, 8, no_double), (1, 0, byte)]);
+    assert_eq!((unaligned.size(), unaligned.extent()), (1, 1), "what is not there is not aligned");
     let bounded = Datatype::structure(&[(1, 0, int), (1, 100, nothing.with_bounds(0, 8))]);
     assert_eq!((bounded.size(), bounded.extent()), (4, 8), "bounds that were set count all the same");
 }

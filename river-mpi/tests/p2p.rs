@@ -1,5 +1,8 @@
 //! Point-to-point communication, as programs use it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use river_mpi::testing::world;
 use river_mpi::{
     ANY_SOURCE, ANY_TAG, Complex64, ErrorClass, ErrorHandler, Located, MpiError, PROC_NULL, test_all,
@@ -61,6 +64,53 @@ fn blocking_sends_and_receives_of_every_mode() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn a_rank_has_one_buffer_for_buffered_sends() {
+    world(1, |world| {
+        world.set_error_handler(ErrorHandler::Return);
+        world.buffer_attach(100)?;
+        assert_eq!(world.buffer_attach(200), Err(MpiError::BufferAttached(100)));
+        assert_eq!(world.dup()?.buffer_attach(200).unwrap_err().class(), ErrorClass::Buffer);
+        assert_eq!(world.buffer_detach()?, 100);
+        world.buffer_attach(200)?;
+        assert_eq!(world.buffer_detach()?, 200);
+        Ok(())
+    });
+}
+
+/// Whatever its length, and although its receive is not posted (MPI 1.3, section 3.7.3).
+#[test]
+fn a_buffered_send_is_complete_once_it_is_started() {
+    for size in SIZES {
+        world(2, |world| {
+            let other = 1 - world.rank();
+            world.buffer_attach(size + 1)?;
+            let mut request = world.ibsend(&vec![1_u8; size], other, 0)?;
+            assert!(request.test()?.is_some());
+            request.wait()?;
+            assert_eq!(world.recv::<u8>(other, 0)?.0, vec![1; size]);
+            world.buffer_detach()?;
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_function_is_called_with_each_error() {
+    world(1, |world| {
+        let errors = Rc::new(RefCell::new(Vec::new()));
+        let seen = errors.clone();
+        world.set_error_handler(ErrorHandler::Call(Rc::new(move |error| {
+            seen.borrow_mut().push(error.class());
+        })));
+        assert_eq!(world.send(&[1], 9, 0).unwrap_err().class(), ErrorClass::Rank);
+        let dup = world.dup()?;
+        assert_eq!(dup.send(&[1], 0, -1).unwrap_err().class(), ErrorClass::Tag);
+        assert_eq!(*errors.borrow(), [ErrorClass::Rank, ErrorClass::Tag]);
+        Ok(())
+    });
 }
 
 #[test]

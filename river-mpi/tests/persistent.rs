@@ -2,8 +2,8 @@
 
 use river_mpi::testing::world;
 use river_mpi::{
-    ErrorClass, ErrorHandler, PROC_NULL, Persistent, Request, start_all, test_any, test_some, wait_all,
-    wait_any, wait_some,
+    Datatype, ErrorClass, ErrorHandler, PROC_NULL, Persistent, Request, start_all, test_any, test_some,
+    wait_all, wait_any, wait_some,
 };
 
 #[test]
@@ -154,6 +154,78 @@ fn what_is_asked_for_by_requests_that_are_dropped_goes_on() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn buffered_and_ready_sends_are_started_again() {
+    for length in [3, 100_000] {
+        world(2, |world| {
+            let other = 1 - world.rank();
+            let mut buffered = world.bsend_init(vec![0_u8; length], other, 0)?;
+            let mut ready = world.rsend_init(vec![0_u8; length], other, 1)?;
+            let mut halos =
+                [world.recv_init(vec![0_u8; length], other, 0)?, world.recv_init(vec![0; length], other, 1)?];
+            world.set_error_handler(ErrorHandler::Return);
+            assert_eq!(buffered.start().unwrap_err().class(), ErrorClass::Buffer, "there is no buffer");
+            world.buffer_attach(length)?;
+            for step in 1..4 {
+                buffered.buffer_mut()?.fill(step);
+                ready.buffer_mut()?.fill(step + 10);
+                // It does not wait for the receive, which is not posted yet.
+                buffered.start()?;
+                buffered.wait()?;
+                start_all(&mut halos)?;
+                world.barrier()?;
+                ready.start()?;
+                ready.wait()?;
+                for (halo, expected) in halos.iter_mut().zip([step, step + 10]) {
+                    assert_eq!(halo.wait()?.bytes(), length);
+                    assert!(halo.buffer()?.iter().all(|&byte| byte == expected));
+                }
+                assert_eq!(world.buffer_detach()?, length);
+                world.buffer_attach(length)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The buffers of persistent operations contain packed columns.
+#[test]
+fn columns_are_exchanged_again_and_again() {
+    const ROWS: usize = 50;
+    world(3, |world| {
+        let (me, p) = (world.rank(), world.size());
+        let (left, right) = ((me + p - 1) % p, (me + 1) % p);
+        // Two columns of this rank, between columns of its neighbours.
+        let column = Datatype::of::<f64>().vector(ROWS, 1, 4).commit();
+        let packed = || vec![0_u8; column.pack_size(1)];
+        let mut halos = [world.recv_init(packed(), left, 0)?, world.recv_init(packed(), right, 1)?];
+        let mut edges = [world.send_init(packed(), right, 0)?, world.send_init(packed(), left, 1)?];
+        let mut block = vec![0.0; ROWS * 4];
+        let value = |rank: usize, step: usize, row: usize| (rank * 1000 + step * 100 + row) as f64;
+        for step in 0..3 {
+            for row in 0..ROWS {
+                block[row * 4 + 1] = value(me, step, row);
+                block[row * 4 + 2] = -value(me, step, row);
+            }
+            for (edge, at) in edges.iter_mut().zip([2, 1]) {
+                let buffer = edge.buffer_mut()?;
+                buffer.clear();
+                column.pack_onto(&block[at..], 1, buffer)?;
+            }
+            start_all(halos.iter_mut().chain(&mut edges))?;
+            wait_all(&mut halos.iter_mut().chain(&mut edges).map(Persistent::request).collect::<Vec<_>>())?;
+            for (halo, at) in halos.iter().zip([0, 3]) {
+                column.unpack(halo.buffer()?, &mut block[at..], 1)?;
+            }
+            for row in 0..ROWS {
+                assert_eq!(block[row * 4], -value(left, step, row));
+                assert_eq!(block[row * 4 + 3], value(right, step, row));
+            }
+        }
+        Ok(())
+    });
 }
 
 /// A short message is sent when it is started, and can be withdrawn until it is received.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use river_core::testing::for_each_topology;
 use river_core::{Result, VrError, try_run};
 use river_mpi::testing::{surviving_world, world};
-use river_mpi::{Communicator, ErrorClass, ErrorHandler, Launch, MpiError, SUM, op, run_on};
+use river_mpi::{ANY_SOURCE, Communicator, ErrorClass, ErrorHandler, Launch, MpiError, SUM, op, run_on};
 
 /// Two disjoint groups with the same context.
 #[test]
@@ -190,6 +190,36 @@ fn who_waits_long_for_a_rank_that_then_fails_is_told_and_not_taken_for_a_deadloc
         for rank in [0, 2] {
             assert_eq!(ends[rank].as_ref().ok(), Some(&Some(ErrorClass::ProcFailed)), "{name}: {ends:?}");
         }
+    });
+}
+
+fn acknowledge(world: &Communicator<'_>) -> Result<Vec<u8>> {
+    world.set_error_handler(ErrorHandler::Return);
+    match world.rank() {
+        0 => {
+            assert_eq!(class(world.recv::<u8>(ANY_SOURCE, 0)), Some(ErrorClass::ProcFailed));
+            assert_eq!(world.acknowledge_failures(), [1]);
+            world.send(&[1_u8], 2, 0)?;
+            Ok(world.recv::<u8>(ANY_SOURCE, 0)?.0)
+        }
+        1 => Err(VrError::msg("it fails")),
+        _ => {
+            let (data, _) = world.recv::<u8>(0, 0)?;
+            world.send(&data, 0, 0)?;
+            Ok(data)
+        }
+    }
+}
+
+#[test]
+fn receives_from_any_source_ignore_failures_that_were_acknowledged() {
+    for_each_topology(|name, make_vms| {
+        let ends = try_run(|vr| {
+            let vms = make_vms(vr, 3)?;
+            Ok(Launch::new(3).survive_failures().run_each(vr, &vms, acknowledge)?)
+        });
+        let ends = ends.expect(name);
+        assert!(ends[0] == Ok(vec![1]) && ends[1].is_err() && ends[2] == Ok(vec![1]), "{name}: {ends:?}");
     });
 }
 

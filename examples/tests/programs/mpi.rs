@@ -49,6 +49,17 @@ fn heat_refuses_more_blocks_than_there_are_points() {
 }
 
 #[test]
+fn the_solution_is_right_whoever_dies_and_when() {
+    let scene = Scene::new();
+    for (ranks, kill, at) in [("2", "1", "0"), ("4", "2", "10"), ("4", "3", "37")] {
+        let text = run(&scene, "mpi_survive", &["-n", ranks, "--kill", kill, "--at", at]);
+        let left = ranks.parse::<u16>().unwrap() - 1;
+        let expected = format!("{left} of {ranks} ranks are left; after 38 steps the solution is right");
+        assert!(text.contains(&expected), "{text}");
+    }
+}
+
+#[test]
 fn cg_is_verified_and_prints_one_object() {
     let scene = Scene::new();
     for args in [&["--ranks", "2"][..], &["--serial"], &["--ranks", "3", "--processes"]] {

@@ -126,6 +126,18 @@ pub(super) enum Step {
     Reduce { side: Side, what: Span, into: Span },
 }
 
+impl Step {
+    /// The rank that it sends to or receives from.
+    fn peer(&self) -> Option<usize> {
+        match *self {
+            Step::Send { to: peer, .. }
+            | Step::Recv { from: peer, .. }
+            | Step::RecvReduce { from: peer, .. } => Some(peer),
+            Step::Copy { .. } | Step::Reduce { .. } => None,
+        }
+    }
+}
+
 /// The steps of one rank.
 ///
 /// Steps are carried out in the order in which they are written. A send does not wait: it sends what the span contains at
@@ -239,14 +251,31 @@ impl Plan {
 
     /// The number of elements in its longest message.
     pub(super) fn longest_message(&self) -> usize {
-        let message = |step: &Step| match *step {
-            Step::Send { what: parts, .. } | Step::Recv { into: parts, .. } => {
-                self.spans(parts).iter().map(|span| span.len).sum()
+        let len = |spans: &[Span]| spans.iter().map(|span| span.len).sum::<usize>();
+        let messages = self.steps.iter().filter(|step| step.peer().is_some());
+        messages.map(|step| len(self.reads(step)).max(len(self.writes(step)))).max().unwrap_or(0)
+    }
+
+    /// The spans that a step reads: those that it sends, or its operand.
+    fn reads<'a>(&'a self, step: &'a Step) -> &'a [Span] {
+        match step {
+            Step::Send { what, .. } => self.spans(*what),
+            Step::Recv { .. } => &[],
+            Step::RecvReduce { operand: from, .. }
+            | Step::Copy { from, .. }
+            | Step::Reduce { what: from, .. } => std::slice::from_ref(from),
+        }
+    }
+
+    /// The spans that a step writes.
+    fn writes<'a>(&'a self, step: &'a Step) -> &'a [Span] {
+        match step {
+            Step::Send { .. } => &[],
+            Step::Recv { into, .. } => self.spans(*into),
+            Step::RecvReduce { into, .. } | Step::Copy { into, .. } | Step::Reduce { into, .. } => {
+                std::slice::from_ref(into)
             }
-            Step::RecvReduce { into, .. } => into.len,
-            Step::Copy { .. } | Step::Reduce { .. } => 0,
-        };
-        self.steps.iter().map(message).max().unwrap_or(0)
+        }
     }
 
     pub(super) fn spans(&self, parts: Parts) -> &[Span] {
@@ -289,18 +318,9 @@ impl Plan {
             span.len == 0 || (span.start <= len && span.len <= len - span.start)
         };
         for (index, step) in self.steps.iter().enumerate() {
-            let (peer, reads, writes) = match *step {
-                Step::Send { what, to } => (Some(to), self.spans(what), &[][..]),
-                Step::Recv { into, from } => (Some(from), &[][..], self.spans(into)),
-                Step::RecvReduce { ref operand, ref into, from, .. } => {
-                    (Some(from), std::slice::from_ref(operand), std::slice::from_ref(into))
-                }
-                Step::Copy { ref from, ref into } | Step::Reduce { what: ref from, ref into, .. } => {
-                    (None, std::slice::from_ref(from), std::slice::from_ref(into))
-                }
-            };
+            let (reads, writes) = (self.reads(step), self.writes(step));
             let wrong = |what: &str| Err(format!("step {index}, {}, {what}", self.describe(*step)));
-            if peer.is_some_and(|peer| peer >= size) {
+            if step.peer().is_some_and(|peer| peer >= size) {
                 return wrong(&format!("names a rank that is none of the {size}"));
             }
             if !reads.iter().chain(writes).all(|&span| inside(span)) {
@@ -334,14 +354,8 @@ impl Plan {
 
     /// Whether any step writes to the output.
     pub(crate) fn writes_output(&self) -> bool {
-        let is_output = |span: &Span| span.buffer == Buffer::Output && span.len > 0;
-        self.steps.iter().any(|step| match step {
-            Step::Send { .. } => false,
-            Step::Recv { into, .. } => self.spans(*into).iter().any(is_output),
-            Step::RecvReduce { into, .. } | Step::Copy { into, .. } | Step::Reduce { into, .. } => {
-                is_output(into)
-            }
-        })
+        let mut written = self.steps.iter().flat_map(|step| self.writes(step));
+        written.any(|span| span.buffer == Buffer::Output && span.len > 0)
     }
 
     /// Whether the input may lie in the output, with its first element at `offset`: no step reads input whose place in the
@@ -350,27 +364,19 @@ impl Plan {
         let mut written: Vec<Span> = Vec::new();
         let moved = |span: Span| Span { buffer: Buffer::Output, start: span.start + offset, len: span.len };
         for step in &self.steps {
-            let (reads, writes): (&[Span], &[Span]) = match step {
-                Step::Send { what, .. } => (self.spans(*what), &[]),
-                Step::Recv { into, .. } => (&[], self.spans(*into)),
-                Step::RecvReduce { operand: from, into, .. }
-                | Step::Copy { from, into }
-                | Step::Reduce { what: from, into, .. } => {
-                    let same = from.buffer == Buffer::Input && moved(*from) == *into;
-                    if from.buffer == Buffer::Input && !same && moved(*from).overlaps(*into) {
-                        return false;
-                    }
-                    if same && matches!(step, Step::Reduce { .. }) {
-                        return false;
-                    }
-                    if same && matches!(step, Step::Copy { .. }) {
-                        // The element is in its place already, provided that it was not overwritten.
-                        (std::slice::from_ref(from), &[])
-                    } else {
-                        (std::slice::from_ref(from), std::slice::from_ref(into))
-                    }
+            let (reads, mut writes) = (self.reads(step), self.writes(step));
+            if let (&[from], &[into]) = (reads, writes)
+                && from.buffer == Buffer::Input
+            {
+                let same = moved(from) == into;
+                match step {
+                    _ if !same && moved(from).overlaps(into) => return false,
+                    Step::Reduce { .. } if same => return false,
+                    // The element is in its place already, provided that it was not overwritten.
+                    Step::Copy { .. } if same => writes = &[],
+                    _ => {}
                 }
-            };
+            }
             let mut input = reads.iter().filter(|span| span.buffer == Buffer::Input && span.len > 0);
             if input.any(|&span| written.iter().any(|&written| written.overlaps(moved(span)))) {
                 return false;

@@ -49,7 +49,8 @@ impl Communicator<'_> {
         let len = Lengths::both(buffer);
         let root = root.into();
         let call = self.prepare_reduce::<T>(len, operator.is_commutative(), root);
-        if root == Root::Rank(self.rank()) {
+        // Between two groups this is an error, which `in_place` returns.
+        if self.is_inter() || root == Root::Rank(self.rank()) {
             return self.in_place(call, buffer, operator);
         }
         self.reduce_with(call, buffer, &mut [], operator)

@@ -175,11 +175,11 @@ impl Datatype {
         let most = |a: Option<isize>, b: isize| Some(a.map_or(b, |a| a.max(b)));
         for Block { at, count, of } in blocks {
             let Shape { runs, size, basics, .. } = &*of.0;
-            shape.align = shape.align.max(of.0.align);
             // A type with an empty type map adds no entries, wherever it lies (3.12.3).
             if count == 0 || *size == 0 && !of.0.lower_is_set && !of.0.upper_is_set {
                 continue;
             }
+            shape.align = shape.align.max(of.0.align);
             let extent = of.extent();
             shape.runs.push_copies(runs, at, count, extent);
             shape.size = shape.size.saturating_add(size.saturating_mul(count));

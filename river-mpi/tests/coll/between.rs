@@ -176,13 +176,29 @@ fn between_groups_of_several_sizes() {
 
 #[test]
 fn there_is_no_scan_and_nothing_in_place_between_two_groups() {
-    let error = |call: fn(&Communicator) -> river_mpi::Result| {
+    type Call = fn(&Communicator, Root) -> river_mpi::Result;
+    let error = |call: Call| {
         let tried = try_world(2, |world| {
             let half = world.split(Some(world.rank()), 0)?.expect("every rank is in a half");
-            Ok(call(&half.create_intercomm(0, world, 1 - world.rank(), 0)?)?)
+            let inter = half.create_intercomm(0, world, 1 - world.rank(), 0)?;
+            Ok(call(&inter, if world.rank() == 0 { ROOT } else { 0.into() })?)
         });
         tried.unwrap_err().to_string()
     };
-    assert!(error(|inter| inter.scan(&[1], &mut [0], &SUM)).contains("no scans between two groups"));
-    assert!(error(|inter| inter.allreduce_in_place(&mut [0], &SUM)).contains("in place between two groups"));
+    assert!(error(|inter, _| inter.scan(&[1], &mut [0], &SUM)).contains("no scans between two groups"));
+    let in_place: [Call; 9] = [
+        |inter, _| inter.allreduce_in_place(&mut [0], &SUM),
+        |inter, root| inter.reduce_in_place(&mut [1, 2], &SUM, root),
+        |inter, root| inter.gather_in_place(&mut [1, 2], root),
+        |inter, root| inter.gatherv_in_place(&mut [1, 2], &consecutive(&[2]), root),
+        |inter, root| inter.scatter_in_place(&[1, 2], root),
+        |inter, root| inter.scatterv_in_place(&[1, 2], &consecutive(&[2]), root),
+        |inter, _| inter.allgather_in_place(&mut [1, 2]),
+        |inter, _| inter.alltoall_in_place(&mut [1, 2]),
+        |inter, _| inter.reduce_scatter_in_place(&mut [1, 2], &[2], &SUM),
+    ];
+    for (at, call) in in_place.into_iter().enumerate() {
+        let error = error(call);
+        assert!(error.contains("in place between two groups"), "call {at}: {error}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Compares the result of every operation with the expected one.
 
+use std::ops::Range;
+
 use river_core::testing::for_each_topology;
 use river_mpi::coll::consecutive;
 use river_mpi::testing::world;
@@ -7,113 +9,245 @@ use river_mpi::{Communicator, Datatype, Located, MAXLOC, SUM, run_on};
 
 use super::{Compose, Result, composed, maps, number, numbers, same};
 
-/// Runs all operations with this many elements.
+/// Calls an operation with this many elements, with two buffers and in place, and compares the results.
+pub(super) type Test = fn(&Communicator, usize) -> Result;
+
+/// The operations whose ranks have the same number of elements, by name.
+pub(super) const EQUAL: [(&str, Test); 10] = [
+    ("barrier", |world, _| Ok(world.barrier()?)),
+    ("bcast", bcast),
+    ("gather", gather),
+    ("scatter", scatter),
+    ("allgather", allgather),
+    ("alltoall", alltoall),
+    ("reduce", reduce),
+    ("allreduce", allreduce),
+    ("scan", scan),
+    ("exscan", exscan),
+];
+
+/// The operations with blocks of different lengths, some of them empty.
+pub(super) const BLOCKS: [(&str, Test); 5] = [
+    ("gatherv", gatherv),
+    ("scatterv", scatterv),
+    ("allgatherv", allgatherv),
+    ("alltoallv", alltoallv),
+    ("reduce_scatter", reduce_scatter),
+];
+
+/// The operations for whose operator the order does not matter.
+pub(super) const SUMS: [(&str, Test); 2] =
+    [("allreduce", allreduce_sums), ("reduce_scatter", reduce_scatter_sums)];
+
 pub(super) fn all(world: &Communicator, count: usize) -> Result {
-    let (me, p) = (world.rank(), world.size());
-    let root = (count + 1) % p;
-    let mine = numbers(me, count);
-    let everything: Vec<u64> = (0..p).flat_map(|rank| numbers(rank, count)).collect();
-    let none = || vec![0; if me == root { count * p } else { 0 }];
+    EQUAL.iter().try_for_each(|(_, test)| test(world, count))
+}
 
-    world.barrier()?;
+pub(super) fn all_v(world: &Communicator, count: usize) -> Result {
+    BLOCKS.iter().try_for_each(|(_, test)| test(world, count))
+}
 
-    let mut vector = if me == root { numbers(99, count) } else { vec![0; count] };
+fn root(world: &Communicator, count: usize) -> usize {
+    (count + 1) % world.size()
+}
+
+/// What all ranks contribute.
+fn everything(world: &Communicator, count: usize) -> Vec<u64> {
+    (0..world.size()).flat_map(|rank| numbers(rank, count)).collect()
+}
+
+fn bcast(world: &Communicator, count: usize) -> Result {
+    let root = root(world, count);
+    let mut vector = if world.rank() == root { numbers(99, count) } else { vec![0; count] };
     world.bcast(&mut vector, root)?;
     same(world, &vector, &numbers(99, count), "bcast");
+    Ok(())
+}
 
-    let mut all = none();
+fn gather(world: &Communicator, count: usize) -> Result {
+    let (me, root) = (world.rank(), root(world, count));
+    let (mine, everything) = (numbers(me, count), everything(world, count));
+    let mut all = vec![0; if me == root { everything.len() } else { 0 }];
     world.gather(&mine, &mut all, root)?;
     if me == root {
         same(world, &all, &everything, "gather");
+        all.fill(0);
+        all[me * count..][..count].copy_from_slice(&mine);
+        world.gather_in_place(&mut all, root)?;
+        same(world, &all, &everything, "gather in place");
+    } else {
+        world.gather(&mine, &mut [], root)?;
     }
+    Ok(())
+}
 
-    let given = if me == root { everything.clone() } else { Vec::new() };
+fn scatter(world: &Communicator, count: usize) -> Result {
+    let (me, root) = (world.rank(), root(world, count));
+    let given = if me == root { everything(world, count) } else { Vec::new() };
     let mut got = vec![0; count];
     world.scatter(&given, &mut got, root)?;
-    same(world, &got, &mine, "scatter");
+    same(world, &got, &numbers(me, count), "scatter");
+    got.fill(0);
+    if me == root {
+        return Ok(world.scatter_in_place(&given, root)?);
+    }
+    world.scatter(&[], &mut got, root)?;
+    same(world, &got, &numbers(me, count), "scatter from what stays in place");
+    Ok(())
+}
 
-    let mut all = vec![0; count * p];
+fn allgather(world: &Communicator, count: usize) -> Result {
+    let (mine, everything) = (numbers(world.rank(), count), everything(world, count));
+    let mut all = vec![0; everything.len()];
     world.allgather(&mine, &mut all)?;
     same(world, &all, &everything, "allgather");
+    all.fill(0);
+    all[world.rank() * count..][..count].copy_from_slice(&mine);
+    world.allgather_in_place(&mut all)?;
+    same(world, &all, &everything, "allgather in place");
+    Ok(())
+}
 
+fn alltoall(world: &Communicator, count: usize) -> Result {
+    let (me, p) = (world.rank(), world.size());
     let block = |from: usize, to: usize| (0..count).map(move |at| number(from * 100 + to, at));
-    let given: Vec<u64> = (0..p).flat_map(|to| block(me, to)).collect();
+    let mut given: Vec<u64> = (0..p).flat_map(|to| block(me, to)).collect();
     let wanted: Vec<u64> = (0..p).flat_map(|from| block(from, me)).collect();
     let mut got = vec![0; count * p];
     world.alltoall(&given, &mut got)?;
     same(world, &got, &wanted, "alltoall");
-    let mut buffer = given.clone();
-    world.alltoall_in_place(&mut buffer)?;
-    same(world, &buffer, &wanted, "alltoall in place");
-
-    let sums: Vec<u64> = (0..count).map(|at| (0..p).map(|rank| number(rank, at)).sum()).collect();
-    let mut got = vec![0; count];
-    world.reduce(&mine, &mut got, &SUM, root)?;
-    if me == root {
-        same(world, &got, &sums, "reduce");
-    }
-    world.allreduce(&mine, &mut got, &SUM)?;
-    same(world, &got, &sums, "allreduce");
-    let mut buffer = mine.clone();
-    world.allreduce_in_place(&mut buffer, &SUM)?;
-    same(world, &buffer, &sums, "allreduce in place");
-
-    let in_order = composed(0..p, count);
-    let mut got = vec![[0; 2]; count];
-    world.reduce(&maps(me, count), &mut got, &Compose, root)?;
-    if me == root {
-        same(world, &got, &in_order, "reduce in order");
-    }
-    world.allreduce(&maps(me, count), &mut got, &Compose)?;
-    same(world, &got, &in_order, "allreduce in order");
-    world.scan(&maps(me, count), &mut got, &Compose)?;
-    same(world, &got, &composed(0..me + 1, count), "scan");
-    let mut buffer = maps(me, count);
-    world.exscan_in_place(&mut buffer, &Compose)?;
-    same(world, &buffer, &if me == 0 { maps(0, count) } else { composed(0..me, count) }, "exscan");
-
-    let mut got = vec![[0; 2]; count];
-    world.reduce_scatter_block(&maps(me, count * p), &mut got, &Compose)?;
-    same(world, &got, &composed(0..p, count * p)[me * count..(me + 1) * count], "reduce_scatter_block");
+    world.alltoall_in_place(&mut given)?;
+    same(world, &given, &wanted, "alltoall in place");
     Ok(())
 }
 
-/// Runs all operations with blocks of different lengths, some of them empty, and with gaps.
-pub(super) fn all_v(world: &Communicator, count: usize) -> Result {
-    let (me, p) = (world.rank(), world.size());
-    let root = p / 2;
-    let len = |rank: usize| count * (rank % 3);
-    let counts: Vec<usize> = (0..p).map(len).collect();
-    // The blocks are in reverse rank order, with an element between them.
-    let mut blocks = consecutive(&counts.iter().rev().map(|count| count + 1).collect::<Vec<_>>());
+fn reduce(world: &Communicator, count: usize) -> Result {
+    let (me, p, root) = (world.rank(), world.size(), root(world, count));
+    let mine = numbers(me, count);
+    let sums: Vec<u64> = (0..count).map(|at| (0..p).map(|rank| number(rank, at)).sum()).collect();
+    let mut got = vec![0; count];
+    world.reduce(&mine, &mut got, &SUM, root)?;
+    let mut buffer = mine.clone();
+    world.reduce_in_place(&mut buffer, &SUM, root)?;
+    let mut composition = vec![[0; 2]; count];
+    world.reduce(&maps(me, count), &mut composition, &Compose, root)?;
+    if me == root {
+        same(world, &got, &sums, "reduce");
+        same(world, &composition, &composed(0..p, count), "reduce in order");
+    }
+    same(world, &buffer, if me == root { &sums } else { &mine }, "reduce in place");
+    Ok(())
+}
+
+fn allreduce(world: &Communicator, count: usize) -> Result {
+    let mut got = vec![[0; 2]; count];
+    world.allreduce(&maps(world.rank(), count), &mut got, &Compose)?;
+    same(world, &got, &composed(0..world.size(), count), "allreduce in order");
+    allreduce_sums(world, count)
+}
+
+fn allreduce_sums(world: &Communicator, count: usize) -> Result {
+    let (mine, p) = (numbers(world.rank(), count), world.size());
+    let sums: Vec<u64> = (0..count).map(|at| (0..p).map(|rank| number(rank, at)).sum()).collect();
+    let mut got = vec![0; count];
+    world.allreduce(&mine, &mut got, &SUM)?;
+    same(world, &got, &sums, "allreduce");
+    let mut buffer = mine;
+    world.allreduce_in_place(&mut buffer, &SUM)?;
+    same(world, &buffer, &sums, "allreduce in place");
+    Ok(())
+}
+
+fn scan(world: &Communicator, count: usize) -> Result {
+    let me = world.rank();
+    let mut buffer = maps(me, count);
+    let mut got = vec![[0; 2]; count];
+    world.scan(&buffer, &mut got, &Compose)?;
+    same(world, &got, &composed(0..me + 1, count), "scan");
+    world.scan_in_place(&mut buffer, &Compose)?;
+    same(world, &buffer, &got, "scan in place");
+    Ok(())
+}
+
+fn exscan(world: &Communicator, count: usize) -> Result {
+    let me = world.rank();
+    let mut buffer = maps(me, count);
+    let mut got = buffer.clone();
+    let wanted = if me == 0 { buffer.clone() } else { composed(0..me, count) };
+    world.exscan(&buffer, &mut got, &Compose)?;
+    same(world, &got, &wanted, "exscan");
+    world.exscan_in_place(&mut buffer, &Compose)?;
+    same(world, &buffer, &wanted, "exscan in place");
+    Ok(())
+}
+
+/// The number of elements of a rank.
+fn len(count: usize, rank: usize) -> usize {
+    count * (rank % 3)
+}
+
+/// Blocks in reverse rank order, with an element between them, and a buffer with the elements of all ranks, and sevens.
+fn apart(p: usize, count: usize) -> (Vec<Range<usize>>, Vec<u64>) {
+    let mut blocks = consecutive(&(0..p).rev().map(|rank| len(count, rank) + 1).collect::<Vec<_>>());
     blocks.reverse();
     let blocks: Vec<_> = blocks.into_iter().map(|block| block.start..block.end - 1).collect();
-    let total = counts.iter().sum::<usize>() + p;
-    let mut wanted = vec![7; total];
+    let mut wanted = vec![7; (0..p).map(|rank| len(count, rank) + 1).sum()];
     for (rank, block) in blocks.iter().enumerate() {
-        wanted[block.clone()].copy_from_slice(&numbers(rank, len(rank)));
+        wanted[block.clone()].copy_from_slice(&numbers(rank, block.len()));
     }
+    (blocks, wanted)
+}
 
-    let mut all = vec![7; total];
+fn gatherv(world: &Communicator, count: usize) -> Result {
+    let (me, root) = (world.rank(), world.size() / 2);
+    let (blocks, wanted) = apart(world.size(), count);
+    let mine = numbers(me, len(count, me));
+    if me != root {
+        world.gatherv(&mine, &mut [], &[], root)?;
+        return Ok(world.gatherv(&mine, &mut [], &[], root)?);
+    }
+    let mut all = vec![7; wanted.len()];
+    world.gatherv(&mine, &mut all, &blocks, root)?;
+    same(world, &all, &wanted, "gatherv");
+    all.fill(7);
+    all[blocks[me].clone()].copy_from_slice(&mine);
+    world.gatherv_in_place(&mut all, &blocks, root)?;
+    same(world, &all, &wanted, "gatherv in place");
+    Ok(())
+}
+
+fn scatterv(world: &Communicator, count: usize) -> Result {
+    let (me, root) = (world.rank(), world.size() / 2);
+    let (blocks, given) = apart(world.size(), count);
+    let mut got = vec![0; len(count, me)];
+    world.scatterv(if me == root { &given } else { &[] }, &blocks, &mut got, root)?;
+    same(world, &got, &numbers(me, got.len()), "scatterv");
     if me == root {
-        world.gatherv(&numbers(me, len(me)), &mut all, &blocks, root)?;
-        same(world, &all, &wanted, "gatherv");
-    } else {
-        world.gatherv(&numbers(me, len(me)), &mut [], &[], root)?;
+        return Ok(world.scatterv_in_place(&given, &blocks, root)?);
     }
-    let mut got = vec![0; len(me)];
-    world.scatterv(if me == root { &wanted } else { &[] }, &blocks, &mut got, root)?;
-    same(world, &got, &numbers(me, len(me)), "scatterv");
+    got.fill(0);
+    world.scatterv(&[], &[], &mut got, root)?;
+    same(world, &got, &numbers(me, got.len()), "scatterv from what stays in place");
+    Ok(())
+}
 
-    let mut all = vec![7; total];
-    world.allgatherv(&numbers(me, len(me)), &mut all, &blocks)?;
+fn allgatherv(world: &Communicator, count: usize) -> Result {
+    let me = world.rank();
+    let (blocks, wanted) = apart(world.size(), count);
+    let mine = numbers(me, len(count, me));
+    let mut all = vec![7; wanted.len()];
+    world.allgatherv(&mine, &mut all, &blocks)?;
     same(world, &all, &wanted, "allgatherv");
-    let mut all = vec![7; total];
-    all[blocks[me].clone()].copy_from_slice(&numbers(me, len(me)));
+    all.fill(7);
+    all[blocks[me].clone()].copy_from_slice(&mine);
     world.allgatherv_in_place(&mut all, &blocks)?;
     same(world, &all, &wanted, "allgatherv in place");
+    Ok(())
+}
 
-    let pair = |from: usize, to: usize| len(from + 2 * to);
+fn alltoallv(world: &Communicator, count: usize) -> Result {
+    let (me, p) = (world.rank(), world.size());
+    let pair = |from: usize, to: usize| len(count, from + 2 * to);
     let outgoing: Vec<usize> = (0..p).map(|to| pair(me, to)).collect();
     let incoming: Vec<usize> = (0..p).map(|from| pair(from, me)).collect();
     let given: Vec<u64> = (0..p).flat_map(|to| numbers(me * 100 + to, pair(me, to))).collect();
@@ -121,15 +255,39 @@ pub(super) fn all_v(world: &Communicator, count: usize) -> Result {
     let mut got = vec![0; wanted.len()];
     world.alltoallv(&given, &consecutive(&outgoing), &mut got, &consecutive(&incoming))?;
     same(world, &got, &wanted, "alltoallv");
+    Ok(())
+}
 
-    let vector = counts.iter().sum();
-    let mine = consecutive(&counts)[me].clone();
-    let mut got = vec![[0; 2]; len(me)];
-    world.reduce_scatter(&maps(me, vector), &mut got, &counts, &Compose)?;
-    same(world, &got, &composed(0..p, vector)[mine.clone()], "reduce_scatter");
+fn reduce_scatter(world: &Communicator, count: usize) -> Result {
+    let (me, p) = (world.rank(), world.size());
+    let mut got = vec![[0; 2]; count];
+    world.reduce_scatter_block(&maps(me, count * p), &mut got, &Compose)?;
+    same(world, &got, &composed(0..p, count * p)[me * count..][..count], "reduce_scatter_block");
+
+    let counts: Vec<usize> = (0..p).map(|rank| len(count, rank)).collect();
+    let (vector, mine) = (counts.iter().sum(), consecutive(&counts)[me].clone());
     let mut buffer = maps(me, vector);
+    let mut got = vec![[0; 2]; mine.len()];
+    world.reduce_scatter(&buffer, &mut got, &counts, &Compose)?;
+    same(world, &got, &composed(0..p, vector)[mine.clone()], "reduce_scatter");
     world.reduce_scatter_in_place(&mut buffer, &counts, &Compose)?;
-    same(world, &buffer[..mine.len()], &composed(0..p, vector)[mine], "reduce_scatter in place");
+    same(world, &buffer[..mine.len()], &got, "reduce_scatter in place");
+    reduce_scatter_sums(world, count)
+}
+
+fn reduce_scatter_sums(world: &Communicator, count: usize) -> Result {
+    let (me, p) = (world.rank(), world.size());
+    let counts: Vec<usize> = (0..p).map(|rank| len(count, rank)).collect();
+    for counts in [vec![count; p], counts] {
+        let (vector, mine) = (counts.iter().sum(), consecutive(&counts)[me].clone());
+        let mut buffer = numbers(me, vector);
+        let sums: Vec<u64> = mine.clone().map(|at| (0..p).map(|rank| number(rank, at)).sum()).collect();
+        let mut got = vec![0; mine.len()];
+        world.reduce_scatter(&buffer, &mut got, &counts, &SUM)?;
+        same(world, &got, &sums, "reduce_scatter of sums");
+        world.reduce_scatter_in_place(&mut buffer, &counts, &SUM)?;
+        same(world, &buffer[..mine.len()], &sums, "reduce_scatter of sums in place");
+    }
     Ok(())
 }
 
