@@ -187,7 +187,7 @@ pub use operate::{InspectError, checkpoint, migrate, program_status, vm_status};
 pub use panics::{Panic, Trace, catch_panic, catch_panic_quietly, catch_traced};
 pub use protocol::{Checkpoint, Count, KeepIn, Migrated};
 pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
-pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
+pub use state::{Happening, RecordedStep, RecordedVr, Recording, Store, Stored, StoredVr};
 pub use status::{
     LeaseStatus, LeasedStatus, LinkStatus, ProcessReport, ProcessStatus, ProgramStatus, Usage, VmStatus,
     VrStatus,
