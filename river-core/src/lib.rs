@@ -88,7 +88,6 @@
 //! * `flood`: drops output that nobody reads fast enough
 //! * `pool`: reuses memory of payloads
 //! * `frame`: the format of data connections
-//! * `fuzzing`: the decoders of untrusted input, for fuzzers
 //! * `apart`: keeps threads that poll for each other on different cores
 //! * `inbox`: the shared half of a mailbox
 //! * `inboxes`: the inboxes of a process
@@ -108,6 +107,7 @@
 //! * `replay`: replays one VR of a recording
 //! * `run`: starts a program
 //! * `start`: starts a host that is a test executable
+//! * `fuzzing`: the decoders of untrusted input, for fuzzers
 //! * `testing`: helpers for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
