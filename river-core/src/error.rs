@@ -380,6 +380,9 @@ pub enum StateError {
     /// The program is ending.
     #[error("the program is ending")]
     Stopped,
+    /// A checkpoint cannot be written to the program's store or read from it, or there is none.
+    #[error("the program's store: {0}")]
+    Store(String),
 }
 
 /// Why a VR was not moved to another VM. It continues where it was.

@@ -88,7 +88,6 @@
 //! * `flood`: drops output that nobody reads fast enough
 //! * `pool`: reuses memory of payloads
 //! * `frame`: the format of data connections
-//! * `fuzzing`: the decoders of untrusted input, for fuzzers
 //! * `apart`: keeps threads that poll for each other on different cores
 //! * `inbox`: the shared half of a mailbox
 //! * `inboxes`: the inboxes of a process
@@ -108,6 +107,7 @@
 //! * `replay`: replays one VR of a recording
 //! * `run`: starts a program
 //! * `start`: starts a host that is a test executable
+//! * `fuzzing`: the decoders of untrusted input, for fuzzers
 //! * `testing`: helpers for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
@@ -187,7 +187,7 @@ pub use operate::{InspectError, checkpoint, migrate, program_status, vm_status};
 pub use panics::{Panic, Trace, catch_panic, catch_panic_quietly, catch_traced};
 pub use protocol::{Checkpoint, Count, KeepIn, Migrated};
 pub use run::{Launch, restore, run, run_recoverable, try_run, try_run_recoverable};
-pub use state::{Happening, RecordedStep, RecordedVr, Recording, Stored, StoredVr};
+pub use state::{Happening, RecordedStep, RecordedVr, Recording, Store, Stored, StoredVr};
 pub use status::{
     LeaseStatus, LeasedStatus, LinkStatus, ProcessReport, ProcessStatus, ProgramStatus, Usage, VmStatus,
     VrStatus,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::discovery::Reach;
 use crate::down::Why;
-use crate::error::{Result, VrError};
+use crate::error::{Result, StateError, VrError};
 use crate::host;
 use crate::id::VrId;
 use crate::image;
@@ -20,7 +20,7 @@ use crate::notice::say;
 use crate::program::Program;
 use crate::protocol::KeepIn;
 use crate::replay;
-use crate::state::{Base, Directory, Origin, Record, Recorder};
+use crate::state::{Base, Content, Directory, Elsewhere, Origin, Record, Recorder, Store};
 use crate::trace;
 use crate::vr::Vr;
 
@@ -77,7 +77,7 @@ fn run_as<T>(launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> 
         replay::replay(directory, body);
     }
     match meant_for_this_process(RESTORE) {
-        Some(checkpoint) => go_on(&checkpoint, launch, body),
+        Some(checkpoint) => go_on_from(&checkpoint, launch, body),
         None => begin(launch, recording_directory(), body),
     }
 }
@@ -107,7 +107,7 @@ pub fn run_recoverable<T: Termination>(body: impl FnOnce(&Vr) -> Result<T>) -> E
 /// Whatever `body` returns; [`StateError`](crate::StateError) if there is no usable checkpoint; an error if there are no VMs.
 pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     host::become_host_if_asked();
-    go_on(directory.as_ref(), &Launch::new(), body)
+    go_on_from(directory.as_ref(), &Launch::new(), body)
 }
 
 /// How a program is started: [`run`] and [`try_run`] with options.
@@ -129,13 +129,14 @@ pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<
 pub struct Launch {
     recoverable: bool,
     checkpoints: Option<(KeepIn, Duration)>,
+    store: Option<Elsewhere>,
     trace: Option<PathBuf>,
     events: u32,
 }
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { recoverable: false, checkpoints: None, trace: None, events: trace::EVENTS }
+        Self { recoverable: false, checkpoints: None, store: None, trace: None, events: trace::EVENTS }
     }
 }
 
@@ -176,6 +177,15 @@ impl Launch {
         self
     }
 
+    /// Makes the program recoverable, and gives it storage for checkpoints, in which [`Vr::checkpoint_in_store`] and
+    /// [`KeepIn::Store`] keep them: see [`Store`]. Hosts, which execute `main` as well, never use it: call
+    /// [`become_host_if_asked`](crate::become_host_if_asked) first if they should not even open it.
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.recoverable = true;
+        self.store = Some(Elsewhere::new(store));
+        self
+    }
+
     /// Writes what the VRs do to this file, for `river trace --read` and [`trace::Run::read`]. Without this option a program
     /// is traced if `RIVER_TRACE` names a file that does not exist yet; `river trace` sets that variable.
     pub fn trace(mut self, path: impl Into<PathBuf>) -> Self {
@@ -203,6 +213,22 @@ impl Launch {
         run_as(&self, body)
     }
 
+    /// Like [`restore`], but from the newest complete checkpoint in the program's [`store`](Self::store).
+    ///
+    /// # Errors
+    /// As [`restore`]; [`StateError::Store`](crate::StateError::Store) if there is no usable checkpoint, or no store.
+    pub fn restore<T>(self, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+        host::become_host_if_asked();
+        let (number, content, broken) = self.store.as_ref().ok_or_else(Elsewhere::none)?.latest()?;
+        if image::own_image()?.hash != content.header.image {
+            return Err(VrError::msg(format!(
+                "checkpoint {number} in the program's store was taken by another executable than this one: write what is in the \
+                 store to files, and run `river restore` on their directory"
+            )));
+        }
+        go_on((number, content, broken), "the program's store", &self, body)
+    }
+
     fn program(&self, recoverable: bool) -> Result<Arc<Program>> {
         let reach = Reach::from_env()?;
         let trace = self.trace.clone().or_else(|| {
@@ -221,7 +247,14 @@ impl Launch {
                 .map_err(|_| VrError::msg(format!("{TRACE_EVENTS} is {text:?}, not a number of events")))?,
         };
         let trace = trace.as_deref().map(|path| (path, events));
-        Ok(Program::start(reach.key()?, reach, recoverable, self.checkpoints.clone(), trace)?)
+        Ok(Program::start(
+            reach.key()?,
+            reach,
+            recoverable,
+            self.checkpoints.clone(),
+            self.store.clone(),
+            trace,
+        )?)
     }
 }
 
@@ -283,20 +316,29 @@ fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) 
 }
 
 /// Restores a program from a checkpoint: from this file, or the newest one in this directory.
-fn go_on<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
+fn go_on_from<T>(from: &Path, launch: &Launch, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let (directory, number, content, broken) = Directory::find(from)?;
+    let (place, own) = (directory.path().display().to_string(), image::own_image()?.hash);
+    if own != content.header.image {
+        return Err(VrError::msg(format!(
+            "checkpoint {number} in {place} was taken by another executable than this one: run `river restore {place}`, which \
+             uses the one that is kept there"
+        )));
+    }
+    go_on((number, content, broken), &place, launch, body)
+}
+
+/// Restores a program from a checkpoint of this executable, given the errors of newer ones.
+fn go_on<T>(
+    (number, content, broken): (u64, Content, Vec<StateError>),
+    place: &str,
+    launch: &Launch,
+    body: impl FnOnce(&Vr) -> Result<T>,
+) -> Result<T> {
     for error in broken {
         say!("[river: passed over a checkpoint: {error}]");
     }
-    let own = image::own_image()?;
-    if own.hash != content.header.image {
-        return Err(VrError::msg(format!(
-            "checkpoint {number} in {} was taken by another executable than this one: run `river restore {0}`, which uses \
-             the one that is kept there",
-            directory.path().display()
-        )));
-    }
-    tracing::info!(number, directory = %directory.path().display(), vrs = content.vrs.len(), "going on from a checkpoint");
+    tracing::info!(number, place, vrs = content.vrs.len(), "going on from a checkpoint");
     let program = launch.program(true)?;
     let vr = match program.restore(content) {
         Ok(vr) => vr,

@@ -31,7 +31,9 @@ pub use probe::{Query, VmInfo, VmState};
 pub(crate) use probe::{answer_as, sealed_answer, sealed_probe};
 pub(crate) use replay::Replays;
 pub(crate) use search::SEARCH_TIME;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use search::Search;
 pub use search::{DiscoverError, Found};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use search::{Search, Sought};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use service::ServiceQuery;
 pub(crate) use service::{ServiceAnnouncement, ServiceInfo, answer_service};

@@ -279,10 +279,11 @@ pub(crate) fn is_answer(key: &ClusterKey, probe: &[u8], datagram: &[u8]) -> bool
     answered.is_some_and(|(_, answered, _)| nonce == Some(&answered))
 }
 
-/// A probe with a valid MAC and an arbitrary body, for fuzzers: without a valid MAC, the body is never parsed.
+/// A probe for VMs or for a service with a valid MAC and an arbitrary body, for fuzzers: without a valid MAC, the body is never
+/// parsed.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) fn sealed_probe(key: &ClusterKey, body: &[u8]) -> Vec<u8> {
-    let mut probe = begin(PROBE_MAGIC, PROTOCOL, &[7; 16]);
+pub(crate) fn sealed_probe<A: Sought>(key: &ClusterKey, body: &[u8]) -> Vec<u8> {
+    let mut probe = begin(A::PROBE, PROTOCOL, &[7; 16]);
     probe.extend_from_slice(&body[..body.len().min(MAX_QUERY)]);
     probe.resize(PROBE_LEN - MAC_LEN, 0);
     MacKey::new(key).seal(&mut probe);
@@ -291,9 +292,9 @@ pub(crate) fn sealed_probe(key: &ClusterKey, body: &[u8]) -> Vec<u8> {
 
 /// An answer to that probe with a valid MAC and an arbitrary body, for fuzzers.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) fn sealed_answer(key: &ClusterKey, probe: &[u8], body: &[u8]) -> Vec<u8> {
+pub(crate) fn sealed_answer<A: Sought>(key: &ClusterKey, probe: &[u8], body: &[u8]) -> Vec<u8> {
     let nonce = probe.get(..HEADER_LEN).and_then(|header| header.last_chunk::<16>());
-    let mut answer = begin(ANSWER_MAGIC, PROTOCOL, nonce.unwrap_or(&[0; 16]));
+    let mut answer = begin(A::ANSWER, PROTOCOL, nonce.unwrap_or(&[0; 16]));
     answer.extend_from_slice(&body[..body.len().min(MAX_QUERY)]);
     MacKey::new(key).seal(&mut answer);
     answer

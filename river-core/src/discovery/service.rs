@@ -73,7 +73,7 @@ impl Sought for ServiceAnnouncement {
 
 impl Search<ServiceAnnouncement> {
     /// A search that goes on for a while after the first answer, to find duplicates of the name.
-    pub(super) fn service(key: &ClusterKey, query: &ServiceQuery) -> Result<Self, DiscoverError> {
+    pub(crate) fn service(key: &ClusterKey, query: &ServiceQuery) -> Result<Self, DiscoverError> {
         Ok(Self::of(PROTOCOL, key, query, None)?.with_grace(GRACE))
     }
 
@@ -115,9 +115,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::discovery::probe::PROBE_LEN;
     use crate::discovery::probe::tests::answer;
     use crate::discovery::probe::tests::{key, vm};
+    use crate::discovery::probe::{PROBE_LEN, sealed_probe};
     use crate::discovery::search::Step;
     use crate::discovery::{is_answer, relayed};
 
@@ -223,10 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_body_is_survived(body in prop::collection::vec(any::<u8>(), 0..900)) {
-            let mut probe = crate::discovery::probe::begin(SERVICE_PROBE_MAGIC, PROTOCOL, &[7; 16]);
-            probe.extend_from_slice(&body);
-            probe.resize(PROBE_LEN - crate::discovery::probe::MAC_LEN, 0);
-            crate::discovery::probe::MacKey::new(&key()).seal(&mut probe);
+            let probe = sealed_probe::<ServiceAnnouncement>(&key(), &body);
             let _ = answer_service(&key(), HostId::fresh(), &probe, |_| Some(ours()));
         }
     }

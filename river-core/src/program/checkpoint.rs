@@ -14,7 +14,7 @@ use crate::id::{HostId, VmId, VrId};
 use crate::image::Image;
 use crate::protocol::{Checkpoint, KeepIn, Report, Step, ToHost};
 use crate::rt;
-use crate::state::{Action, Coordination, Directory, Draft, Header, Saved, SavedVm, Store};
+use crate::state::{Action, Coordination, Directory, Draft, Elsewhere, Header, Saved, SavedVm, Target};
 
 /// The longest that VRs are stopped: a step that is not done by then will not be.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -85,6 +85,11 @@ impl Program {
         keep: usize,
         good: impl Fn(&Around) -> Result<(), StateError>,
     ) -> Result<Checkpoint, StateError> {
+        let target: Box<dyn Target> = match to {
+            KeepIn::Directory(directory) => Box::new(Directory::new(directory)),
+            KeepIn::Memory => Box::new(Memory::new(self.clone())),
+            KeepIn::Store => Box::new(self.store.clone().ok_or_else(Elsewhere::none)?),
+        };
         let image = own_image().await.map_err(|error| StateError::GivenUp(error.to_string()))?;
         let (heard, reports) = rt::unbounded();
         let round = loop {
@@ -93,11 +98,7 @@ impl Program {
                 None => rt::sleep(Duration::from_millis(1)).await,
             }
         };
-        let store: Box<dyn Store> = match to {
-            KeepIn::Directory(directory) => Box::new(Directory::new(directory)),
-            KeepIn::Memory => Box::new(Memory::new(self.clone())),
-        };
-        let result = self.take_checkpoint(round, store, (keep, good), image, &reports).await;
+        let result = self.take_checkpoint(round, target, (keep, good), image, &reports).await;
         let mut state = self.state();
         state.cut.heard = None;
         state.cut.frozen = false;
@@ -124,14 +125,14 @@ impl Program {
     async fn take_checkpoint(
         self: &Arc<Self>,
         round: u64,
-        store: Box<dyn Store>,
+        target: Box<dyn Target>,
         (keep, good): (usize, impl Fn(&Around) -> Result<(), StateError>),
         image: &Image,
         reports: &rt::Receiver<(HostId, Heard)>,
     ) -> Result<Checkpoint, StateError> {
         // Whatever can fail without stopping the VRs is done before they are stopped.
         let program = image.clone();
-        let draft = rt::blocking(move || store.begin(&program)).await?;
+        let draft = rt::blocking(move || target.begin(&program)).await?;
         let number = draft.number();
         let (around, pause) = self.make_cut(round, image, reports).await?;
         if around.header.ended.iter().any(|(vr, _)| *vr == around.header.initiator) {

@@ -19,7 +19,7 @@ use crate::id::{HostId, ProgramId, VmId};
 use crate::image::Image;
 use crate::protocol::{FromVm, Hello, KeptImage, ToVm, pieces};
 use crate::rt;
-use crate::state::{self, Header, Store, Writer};
+use crate::state::{self, Header, Target, Writer};
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ impl Memory {
     }
 }
 
-impl Store for Memory {
+impl Target for Memory {
     fn begin(&self, _image: &Image) -> Result<Box<dyn state::Draft>, StateError> {
         let count = self.program.keepers().len();
         if count < 2 {

@@ -44,6 +44,7 @@ use crate::node::Node;
 use crate::protocol::{KeepIn, Place, Reply, Tenant, ToHost, ToVm};
 use crate::rt;
 use crate::service;
+use crate::state::Elsewhere;
 use crate::status::ProcessReport;
 use crate::trace::{self, Collector, Traces};
 use crate::vm::Vm;
@@ -71,6 +72,8 @@ pub(crate) struct Program {
     key: ClusterKey,
     reach: Reach,
     output: Output,
+    /// Where the program keeps checkpoints besides directories and the memory of VMs.
+    store: Option<Elsewhere>,
     state: Mutex<State>,
     /// Set if all VRs are recorded to files.
     recording: OnceLock<Recording>,
@@ -131,6 +134,7 @@ impl Program {
         reach: Reach,
         recoverable: bool,
         checkpoints: Option<(KeepIn, Duration)>,
+        store: Option<Elsewhere>,
         trace: Option<(&Path, u32)>,
     ) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();
@@ -155,6 +159,7 @@ impl Program {
             key: key.clone(),
             reach,
             output: Output::start()?,
+            store,
             state: Mutex::default(),
             recording: OnceLock::new(),
             tasks: Mutex::default(),

@@ -196,3 +196,73 @@ fn pair(old: &[&VmInfo], new: &[VmInfo]) -> Vec<(VmId, VmId)> {
     }
     pairs
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::discovery::VmState;
+
+    fn vm(name: &str) -> VmInfo {
+        VmInfo {
+            id: VmId::fresh(),
+            name: name.into(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            cores: 1,
+            memory: 0,
+            triple: String::new(),
+            labels: Vec::new(),
+            state: VmState::Idle,
+            uptime: Duration::ZERO,
+            version: String::new(),
+        }
+    }
+
+    fn ids(vms: &[VmInfo]) -> Vec<VmId> {
+        vms.iter().map(|vm| vm.id).collect()
+    }
+
+    /// How many of the old VMs each new one stands for.
+    fn loads(old: &[VmInfo], new: &[VmInfo]) -> Vec<usize> {
+        let pairs = pair(&Vec::from_iter(old), new);
+        assert_eq!(BTreeSet::from_iter(pairs.iter().map(|(old, _)| *old)), BTreeSet::from_iter(ids(old)));
+        new.iter().map(|vm| pairs.iter().filter(|(_, new)| *new == vm.id).count()).collect()
+    }
+
+    #[test]
+    fn the_same_vms_are_chosen_first_then_those_of_the_same_names_and_no_more_than_there_were() {
+        let old = [vm("a"), vm("b"), vm("c")];
+        let (renamed, namesake) = (VmInfo { name: "z".into(), ..old[0].clone() }, vm("b"));
+        let (first, second) = (vm("d"), vm("e"));
+        let found = [&second, &first, &namesake, &renamed].map(Clone::clone).to_vec();
+        let chosen = choose(&Vec::from_iter(&old), found);
+        assert_eq!(ids(&chosen), ids(&[renamed, namesake, first]));
+        assert!(choose(&Vec::from_iter(&old), Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_vm_that_is_there_again_takes_its_own_vrs() {
+        let old = [vm("a"), vm("b"), vm("c")];
+        // "a" is itself, under another name; "b" was started anew.
+        let (renamed, namesake) = (VmInfo { name: "z".into(), ..old[0].clone() }, vm("b"));
+        let other = vm("d");
+        let new = [&other, &namesake, &renamed].map(Clone::clone);
+        let pairs = HashMap::from_iter(pair(&Vec::from_iter(&old), &new));
+        let expected = [(old[0].id, renamed.id), (old[1].id, namesake.id), (old[2].id, other.id)];
+        assert_eq!(pairs, HashMap::from(expected));
+    }
+
+    #[test]
+    fn fewer_vms_share_what_there_was_evenly_and_of_more_none_has_two() {
+        let old = ["a", "b", "c", "d", "e"].map(vm);
+        assert_eq!(loads(&old, &[vm("x")]), [5]);
+        assert_eq!(loads(&old, &[vm("x"), vm("y")]), [3, 2]);
+        // One that has its own VRs gets as many of the others' as make it even.
+        assert_eq!(loads(&old, &[vm("b"), vm("x")]), [3, 2]);
+        assert_eq!(loads(&old, &["u", "v", "w", "x", "y", "z"].map(vm)), [1, 1, 1, 1, 1, 0]);
+        assert!(pair(&Vec::from_iter(&old), &[]).is_empty());
+    }
+}

@@ -33,6 +33,8 @@ pub enum KeepIn {
     Directory(PathBuf),
     /// In the memory of the program's VMs, twice: each part of a checkpoint is kept by two of them.
     Memory,
+    /// In the store that the program was given: see [`Launch::store`](crate::Launch::store).
+    Store,
 }
 
 /// A request of a VR to its program. The initiator's process answers all of them.

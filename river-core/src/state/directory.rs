@@ -4,17 +4,16 @@
 //! complete. The newest few checkpoints are kept, with the images that they need. If one is broken nevertheless, the one
 //! before it is used. Only one process at a time writes to the directory; it removes what others have left unfinished.
 
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Content, FileError, Header, Writer};
 use super::lock;
-use super::store::{self, Store};
+use super::series;
+use super::target::{self, Target};
 use crate::error::StateError;
 use crate::id::{HostId, ImageHash, ProgramId};
 use crate::image::Image;
@@ -22,15 +21,8 @@ use crate::image::Image;
 /// How many checkpoints are kept by default.
 pub(crate) const KEEP: usize = 2;
 
-/// The run of `river run` or `river restore` for which this process takes checkpoints, which distinguishes them from those
-/// of other runs.
-const RUN: &str = "RIVER_CHECKPOINT_RUN";
-/// The port of VMs that `river run` has started just for this run: later, there are none on it.
-const OWN_PORT: &str = "RIVER_OWN_PORT";
-
 const DRAFT: &str = ".checkpoint-";
 const IMAGE_DRAFT: &str = ".image-";
-const IMAGE: &str = "image-";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Directory(PathBuf);
@@ -57,19 +49,16 @@ impl Directory {
     }
 
     pub(super) fn path_of(&self, number: u64) -> PathBuf {
-        self.0.join(format!("checkpoint-{number:06}.river"))
+        self.0.join(series::name_of(number))
     }
 
     fn image_path(&self, hash: ImageHash) -> PathBuf {
-        self.0.join(format!("{IMAGE}{hash}"))
+        self.0.join(series::image_name(hash))
     }
 
     /// The numbers of the checkpoints in the directory, ascending.
     pub(crate) fn numbers(&self) -> io::Result<Vec<u64>> {
-        let mut numbers: Vec<u64> =
-            self.names()?.iter().filter_map(|name| number_of(OsStr::new(name))).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
+        self.names().map(|names| series::numbers(&names))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -97,8 +86,7 @@ impl Directory {
     /// Begins a checkpoint with the next number.
     fn begin(&self) -> Result<Draft, StateError> {
         let error = |error: io::Error| failed(&self.0, &error);
-        let number = self.numbers().map_err(error)?.last().map_or(1, |last| last + 1);
-        self.begin_as(number)
+        self.begin_as(series::next(&self.numbers().map_err(error)?))
     }
 
     /// Begins a checkpoint with this number.
@@ -151,9 +139,9 @@ impl Directory {
     pub(crate) fn write(&self, number: u64, header: &Header, vrs: &[&[u8]]) -> Result<u64, StateError> {
         let mut draft = Box::new(self.begin_as(number)?);
         for saved in vrs {
-            store::Draft::vr(&mut *draft, HostId::fresh(), saved)?;
+            target::Draft::vr(&mut *draft, HostId::fresh(), saved)?;
         }
-        store::Draft::publish(draft, header, KEEP)
+        target::Draft::publish(draft, header, KEEP)
     }
 
     /// Returns the newest complete checkpoint, with its number and the errors of newer ones. If a run is given, only its
@@ -166,22 +154,15 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound && of.is_some() => Vec::new(),
             numbers => numbers.map_err(|error| failed(&self.0, &error))?,
         };
-        let mut broken = Vec::new();
-        for &number in numbers.iter().rev() {
-            match self.read(number) {
-                Ok(content) if of.is_some() && content.run != of => {}
-                Ok(content) => return Ok((number, content, broken)),
-                Err(error) => broken.push(error),
-            }
-        }
         let nothing =
             || StateError::NoCheckpoint { path: self.0.display().to_string(), of_run: of.is_some() };
-        Err(broken.into_iter().next().unwrap_or_else(nothing))
+        series::newest(&numbers, of, |number| self.read(number))?.ok_or_else(nothing)
     }
 
     /// Finds a checkpoint by the path of its file, or the newest one of a directory, like [`latest`](Self::latest).
     pub(crate) fn find(path: &Path) -> Result<(Self, u64, Content, Vec<StateError>), StateError> {
-        if let (Some(number), Some(directory)) = (path.file_name().and_then(number_of), path.parent())
+        let number = path.file_name().and_then(OsStr::to_str).and_then(series::number_of);
+        if let (Some(number), Some(directory)) = (number, path.parent())
             && path.is_file()
         {
             let this = Self::new(directory);
@@ -201,48 +182,32 @@ impl Directory {
 
     /// Removes all but the newest `keep` checkpoints, and the images that those do not need.
     fn prune(&self, keep: usize) -> Result<(), FileError> {
-        let numbers = self.numbers()?;
-        let (old, kept) = numbers.split_at(numbers.len().saturating_sub(keep.max(1)));
+        let names = self.names()?;
+        let numbers = series::numbers(&names);
+        let (old, kept) = series::retire(&numbers, keep);
         for &number in old {
             fs::remove_file(self.path_of(number))?;
         }
-        let mut images = self.names()?;
-        images.retain(|name| name.starts_with(IMAGE));
-        if images.len() > 1 {
-            let mut needed = HashSet::new();
-            for &number in kept {
-                let header = file::read_header(BufReader::new(File::open(self.path_of(number))?))?;
-                needed.insert(format!("{IMAGE}{}", header.image));
-            }
-            for name in images.iter().filter(|name| !needed.contains(*name)) {
-                fs::remove_file(self.0.join(name))?;
-            }
+        let image_of = |number| {
+            let file = File::open(self.path_of(number))?;
+            file::read_header(BufReader::new(file)).map(|header| header.image)
+        };
+        for name in series::needless_images(names, kept, image_of)? {
+            fs::remove_file(self.0.join(name))?;
         }
         Ok(())
     }
 }
 
-/// Parses the number of a checkpoint from the name of its file.
-fn number_of(name: &OsStr) -> Option<u64> {
-    name.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".river")?.parse().ok()
-}
-
-/// The environment for restarting the program: without a port that was for this run only.
-fn lasting(environment: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let own = std::env::var_os(OWN_PORT).map(OsString::into_vec);
-    let lasts = |(name, value): &&(Vec<u8>, Vec<u8>)| name != b"RIVER_PORT" || Some(value) != own.as_ref();
-    environment.iter().filter(lasts).cloned().collect()
-}
-
-impl Store for Directory {
-    fn begin(&self, image: &Image) -> Result<Box<dyn store::Draft>, StateError> {
+impl Target for Directory {
+    fn begin(&self, image: &Image) -> Result<Box<dyn target::Draft>, StateError> {
         self.take().map_err(|error| failed(&self.0, &error))?;
         self.keep_image(image.hash, &image.bytes)?;
         Ok(Box::new(Directory::begin(self)?))
     }
 }
 
-impl store::Draft for Draft {
+impl target::Draft for Draft {
     fn number(&self) -> u64 {
         self.number
     }
@@ -255,10 +220,7 @@ impl store::Draft for Draft {
     /// Makes the checkpoint durable, gives it its final name, and removes old ones.
     fn publish(mut self: Box<Self>, header: &Header, keep: usize) -> Result<u64, StateError> {
         let Some(mut writer) = self.writer.take() else { return Ok(0) };
-        let header = Header { environment: lasting(&header.environment), ..header.clone() };
-        let run = std::env::var(RUN).ok().and_then(|run| run.parse().ok()).map(ProgramId::from_uuid);
-        let written = run.map_or(Ok(()), |run| writer.run(run)).map_err(FileError::from);
-        written.and_then(|()| writer.header(&header)).map_err(|error| failed(&self.path, &error))?;
+        series::complete(&mut writer, header).map_err(|error| failed(&self.path, &error))?;
         let length = writer.length;
         let path = self.directory.path_of(self.number);
         let published = writer.finish().and_then(|out| {
@@ -285,6 +247,7 @@ impl Drop for Draft {
 mod tests {
     use super::*;
     use crate::id::VrId;
+    use crate::state::series::IMAGE;
 
     fn header(image: u8) -> Header {
         Header {

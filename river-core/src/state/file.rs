@@ -178,6 +178,14 @@ pub(crate) fn read_part(bytes: &[u8]) -> Result<Part<'_>, FileError> {
     Ok(Part { header, run, vrs })
 }
 
+/// A checkpoint that has these bytes as its sections and a valid checksum, for fuzzers: without one, nothing else is parsed.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn sealed(sections: &[u8]) -> io::Result<Vec<u8>> {
+    let mut writer = Writer::new(Vec::new())?;
+    writer.put(sections)?;
+    writer.finish()
+}
+
 fn check_start(start: &[u8; START]) -> Result<(), FileError> {
     let format = start.strip_prefix(MAGIC).ok_or(FileError::Magic)?;
     match u32::from_le_bytes(format.try_into().map_err(|_| FileError::Torn)?) {

@@ -11,15 +11,17 @@
 //! * [`Migration`]: moves VRs between processes. Pure.
 //! * [`Twin`]: the standby copy of a mirrored VR in another process, which follows it and can take over. Pure.
 //!   [`Takeover`]: the program's side of that. Pure.
-//! * [`Saved`]: a VR in serialized form; [`Store`]: where checkpoints are kept; [`Directory`]: checkpoints on disk;
-//!   [`lock`]: which process may write there.
+//! * [`Saved`]: a VR in serialized form; [`Target`]: where checkpoints go; [`Directory`]: checkpoints on disk; [`lock`]: which
+//!   process may write there; [`Store`]: the interface of other storage; [`Elsewhere`]: checkpoints in it; [`series`]: which
+//!   checkpoint counts, and what is removed. Pure.
 //! * [`tape`]: a VR's record, written to a file while it grows; [`Recording`]: the tapes of a program.
 
 mod base;
 mod codec;
 mod coordination;
 mod directory;
-mod file;
+mod elsewhere;
+pub(crate) mod file;
 mod line;
 mod lock;
 pub(crate) mod migration;
@@ -28,15 +30,18 @@ mod recorder;
 mod recording;
 mod registry;
 mod saved;
+mod series;
 mod store;
 mod stored;
 pub(crate) mod takeover;
-mod tape;
+pub(crate) mod tape;
+mod target;
 mod twin;
 
 pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
 pub(crate) use directory::{Directory, KEEP};
+pub(crate) use elsewhere::Elsewhere;
 pub(crate) use file::{Content, Header, SavedVm, Writer, read_part};
 pub(crate) use line::{Call, Refusal, Sent};
 pub(crate) use migration::{Migration, Move};
@@ -46,7 +51,8 @@ pub use recording::{Happening, RecordedStep, RecordedVr, Recording};
 pub(crate) use recording::{Ran, append as append_tape, create as create_recording};
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
-pub(crate) use store::{Draft, Store};
+pub use store::Store;
 pub use stored::{Stored, StoredVr};
 pub(crate) use takeover::Takeover;
+pub(crate) use target::{Draft, Target};
 pub(crate) use twin::{Shipment, Twin};

@@ -191,8 +191,10 @@ impl Recorder {
 
     /// Starts over from a safepoint.
     pub(crate) fn restart(&self, base: Base) -> Result<()> {
-        let Some(before) = self.step("a safepoint", |record| record.restart(base))? else { return Ok(()) };
-        let guarded = &mut *self.lock();
+        // Under one lock: a twin that is made between the two has the new record, and would be sent the old one's lines.
+        let guarded = &mut *self.open()?;
+        let before = self.step_of(guarded, "a safepoint", |record| record.restart(base))?;
+        let Some(before) = before else { return Ok(()) };
         if let Some(tape) = &mut guarded.tape {
             tape.safepoint(&before, &guarded.record);
         }
@@ -264,7 +266,16 @@ impl Recorder {
         what: &str,
         step: impl FnOnce(&mut Record) -> std::result::Result<T, Divergence>,
     ) -> Result<T> {
-        let mut guarded = self.open()?;
+        self.step_of(&mut *self.open()?, what, step)
+    }
+
+    /// Like [`step`](Self::step), with the lock held by the caller.
+    fn step_of<T>(
+        &self,
+        guarded: &mut Guarded,
+        what: &str,
+        step: impl FnOnce(&mut Record) -> std::result::Result<T, Divergence>,
+    ) -> Result<T> {
         if let Some(diverged) = &guarded.diverged {
             return Err(diverged.clone());
         }
@@ -279,7 +290,7 @@ impl Recorder {
             guarded.diverged = Some(divergence.clone());
             divergence
         });
-        self.done(&mut guarded, before);
+        self.done(guarded, before);
         result
     }
 
@@ -382,3 +393,6 @@ impl Recorder {
         look(&guarded.record, guarded.ended.as_ref())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,5 +214,12 @@ fn take(content: &mut Option<Content>, piece: Piece) -> Result<(), FileError> {
     Ok(())
 }
 
+/// A recording of one chunk that has these bytes and a valid checksum, for fuzzers.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn sealed(chunk: &[u8]) -> Vec<u8> {
+    let (length, hash) = ((chunk.len() as u64).to_le_bytes(), xxh3_64(chunk).to_le_bytes());
+    [MAGIC, &FORMAT.to_le_bytes()[..], &length, &hash, chunk].concat()
+}
+
 #[cfg(test)]
 mod tests;

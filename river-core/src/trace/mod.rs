@@ -24,6 +24,8 @@ pub use tracer::Label;
 
 pub(crate) use collector::{Collector, boot};
 pub(crate) use record::{Piece, encode};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use record::{Reader, framed};
 pub(crate) use tracer::{Begun, Tracer};
 pub(crate) use traces::{Traces, now};
 

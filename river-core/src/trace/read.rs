@@ -1,7 +1,7 @@
 //! Reading a trace: all VRs of a run on one clock.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::clock::{Clock, Sample};
@@ -118,12 +118,15 @@ impl Run {
     /// If there is no such file, or it is not a trace. A truncated trace is read as far as it goes, and [`Run::whole`] is
     /// `false`.
     pub fn read(path: impl AsRef<Path>) -> io::Result<Self> {
-        let mut reader = Reader::open(path.as_ref())?;
+        Reader::open(path.as_ref()).map(Self::from_pieces)
+    }
+
+    pub(crate) fn from_pieces(mut reader: Reader<impl Read>) -> Self {
         let mut pieces = Pieces::default();
         while let Some((host, piece)) = reader.next() {
             pieces.add(host, piece);
         }
-        Ok(pieces.run())
+        pieces.run()
     }
 }
 

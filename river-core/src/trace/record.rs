@@ -179,7 +179,7 @@ impl Reader<BufReader<File>> {
 }
 
 impl<R: Read> Reader<R> {
-    fn new(mut from: R) -> io::Result<Self> {
+    pub(crate) fn new(mut from: R) -> io::Result<Self> {
         let mut magic = [0; MAGIC.len()];
         let read = from.read_exact(&mut magic);
         if read.is_err() || magic != *MAGIC {
@@ -206,6 +206,12 @@ impl<R: Read> Reader<R> {
         let piece = postcard::from_bytes(&bytes).ok()?;
         Some((HostId::from_uuid(uuid::Uuid::from_bytes(host)), piece))
     }
+}
+
+/// A trace of one piece that has these bytes, for fuzzers.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn framed(piece: &[u8]) -> Vec<u8> {
+    [MAGIC, &(piece.len() as u32).to_le_bytes()[..], &[0; 16], piece].concat()
 }
 
 #[cfg(test)]

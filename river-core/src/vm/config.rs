@@ -24,7 +24,7 @@ pub struct VmConfig {
     /// Resource limits of a program's host. Default: those of this process.
     pub limits: HostLimits,
     /// How many bytes of memory it lends for checkpoints of programs that use it. Default: an eighth of the machine's
-    /// memory.
+    /// memory, which the VMs of [`Vm::start_many`](crate::Vm::start_many) share.
     pub checkpoint_memory: Option<u64>,
 }
 

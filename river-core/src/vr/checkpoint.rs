@@ -132,6 +132,19 @@ impl Vr {
         self.checkpoint_in(KeepIn::Memory, KEEP)
     }
 
+    /// Like [`checkpoint`](Self::checkpoint), but in the store that the program was given with
+    /// [`Launch::store`](crate::Launch::store).
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint), and [`StateError::Store`]: the program has no store, or the store returned an
+    /// error.
+    ///
+    /// # Blocking
+    /// Until the checkpoint is in the store. The other VRs are stopped only while they are copied.
+    pub fn checkpoint_in_store(&self) -> Result<Checkpoint, StateError> {
+        self.checkpoint_in(KeepIn::Store, KEEP)
+    }
+
     fn checkpoint_in(&self, to: KeepIn, keep: usize) -> Result<Checkpoint, StateError> {
         let request = Request::Checkpoint { to, keep };
         let take = || match self.timed(Reason::Checkpoint, None, || self.node.ask(request)) {

@@ -187,8 +187,9 @@ impl Vr {
 
     /// Starts one VR on each of the VMs given (two on a VM that is given twice); `make` is called here with 0, 1, ...
     ///
-    /// The program's command line, working directory (where it exists) and the environment variables named by `RIVER_PASS`
-    /// are those of the initiator; the rest of the environment is that of the VM.
+    /// The program's command line, working directory (where it exists), the environment variables named by `RIVER_PASS`, and
+    /// `RUST_BACKTRACE`, `RUST_LIB_BACKTRACE`, `RUST_LOG`, `RIVER_LOG`, `RIVER_PORT`, `RIVER_HOSTS` and `RIVER_LINKS` are those
+    /// of the initiator; the rest of the environment is that of the VM.
     ///
     /// This VR becomes their parent, and is notified without asking when one of them ends abnormally.
     ///

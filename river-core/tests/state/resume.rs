@@ -143,3 +143,26 @@ fn the_dead_stay_dead_and_children_may_be_deployed_later() {
     assert!(!resumed);
     assert_eq!(river_core::restore(directory.path(), body).unwrap(), (first, true));
 }
+
+#[test]
+fn as_many_checkpoints_are_kept_as_was_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let numbers = || {
+        let names = std::fs::read_dir(directory.path()).unwrap().flatten().map(|file| file.file_name());
+        let mut numbers: Vec<u64> = names
+            .filter_map(|name| {
+                name.to_str()?.strip_prefix("checkpoint-")?.strip_suffix(".river")?.parse().ok()
+            })
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let kept = river_core::try_run_recoverable(|vr| {
+        // Not even when none is asked for is the newest one removed.
+        let keeps = [3, 3, 3, 3, 2, 0];
+        let take = |keep| vr.checkpoint_keeping(directory.path(), keep).map(|_| numbers());
+        Ok(keeps.map(take).into_iter().collect::<std::result::Result<Vec<_>, _>>()?)
+    });
+    let expected = [vec![1], vec![1, 2], vec![1, 2, 3], vec![2, 3, 4], vec![4, 5], vec![6]];
+    assert_eq!(kept.unwrap(), expected);
+}

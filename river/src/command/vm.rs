@@ -39,7 +39,8 @@ Environment:
 Exit status:
   0  all VMs were told to stop, as by `river stop`; with --drain: all those named know
   1  an error, told on stderr
-  2  the command line makes no sense")]
+  2  the command line makes no sense
+  130, 143  it was ended by Ctrl-C or SIGTERM")]
 pub(crate) struct Args {
     /// How many virtual machines to run
     #[arg(short = 'n', long, value_name = "COUNT", default_value = "1", value_parser = count)]
@@ -65,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME|ID", num_args = 1.., value_parser = NonEmptyStringValueParser::new(), exclusive = true)]
     drain: Vec<String>,
     /// How much memory each VM lends for checkpoints of programs that use it (`river run --checkpoint memory`), such as 512M
-    /// or 4G [default: an eighth of the machine's]
+    /// or 4G [default: all VMs of this command together lend an eighth of the machine's]
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     checkpoint_memory: Option<u64>,
     #[command(flatten)]

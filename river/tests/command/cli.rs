@@ -91,6 +91,16 @@ fn filters_choose_what_is_listed() {
     for (filters, count) in cases {
         assert_eq!(lab.vms_that(filters).len(), count, "{filters:?}");
     }
+    let (before, vms) = (lab.vms(), lab.vms());
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for (before, vm) in before.iter().zip(&vms) {
+        assert_eq!(vm["cores"], cores, "{vm}");
+        // Of the machine, or what a container allows of it.
+        assert!(vm["memory"].as_u64().unwrap() >= 64 << 20, "{vm}");
+        assert!(vm["architecture"].as_str().unwrap().starts_with(std::env::consts::ARCH), "{vm}");
+        let uptime = |vm: &serde_json::Value| vm["uptime"].as_f64().unwrap();
+        assert!(uptime(before) > 0.0 && uptime(vm) > uptime(before), "{before} {vm}");
+    }
     let (_, stderr) = lab.ends(&["ls", "--arch", "vax"], 0);
     assert!(stderr.contains("no VM that fits was found"), "{stderr}");
 }

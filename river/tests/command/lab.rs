@@ -107,6 +107,15 @@ impl Lab {
         self.start_daemon(command, 1);
     }
 
+    /// Starts `river vm -n COUNT`, and returns the file to which it logs.
+    pub(crate) fn start_vms_that_log(&mut self, count: usize) -> PathBuf {
+        let log = self.path("log");
+        let mut command = self.river(&["vm", "-n", &count.to_string(), "--name", "lab"]);
+        command.stderr(fs::File::create(&log).unwrap());
+        self.start_daemon(command, count);
+        log
+    }
+
     fn start_daemon(&mut self, mut command: Command, count: usize) {
         let mut daemon = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(daemon.stdout.take().unwrap());

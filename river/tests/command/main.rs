@@ -24,6 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use lab::{INITIATOR, Lab, eventually, text, wait_for_line};
 
+/// What a VM logs that takes itself back from a program that is silent.
+const LAPSED: &str = "the program stopped renewing its lease";
+
 /// Answers with its VM, and does what this kind of program asks for.
 #[derive(Serialize, Deserialize)]
 struct Worker {
@@ -34,6 +37,9 @@ impl VirtualResource for Worker {
     fn main(&mut self, vr: &Vr) -> river::Result {
         if self.kind == "limits" {
             println!("{}", std::fs::read_to_string("/proc/self/limits")?);
+        }
+        if self.kind == "where" {
+            println!("runs in {}", std::env::current_dir()?.display());
         }
         vr.send(vr.parent().unwrap(), msg! { vm: vr.vm(), process: std::process::id() })?;
         if self.kind == "sleep" {
@@ -74,7 +80,7 @@ fn initiator() {
     }
     river::try_run(|vr| {
         let count = match kind.as_str() {
-            "limits" => Some(1),
+            "limits" | "where" => Some(1),
             "count" => None,
             _ => Some(4),
         };
@@ -121,9 +127,20 @@ fn the_image_travels_once_and_the_program_leaves_nothing() {
 }
 
 #[test]
+fn hosts_run_in_the_directory_of_their_program_not_of_their_vm() {
+    let mut lab = Lab::new();
+    lab.start_vms(1);
+    let here = lab.path("here");
+    std::fs::create_dir(&here).unwrap();
+    let here = here.canonicalize().unwrap();
+    let printed = text(&lab.program("where").current_dir(&here).output().unwrap());
+    assert!(printed.contains(&format!("runs in {}\n", here.display())), "{printed}");
+}
+
+#[test]
 fn a_killed_initiator_frees_its_vms_and_ends_its_hosts() {
     let mut lab = Lab::new();
-    lab.start_vms(4);
+    let log = lab.start_vms_that_log(4);
     let mut program = lab.program("sleep").stdout(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "all are asleep");
     assert_eq!((lab.idle(), lab.hosts()), (0, 4));
@@ -132,6 +149,9 @@ fn a_killed_initiator_frees_its_vms_and_ends_its_hosts() {
     program.kill().unwrap();
     program.wait().unwrap();
     eventually(Duration::from_secs(60), "VMs free and hosts gone", || lab.idle() == 4 && lab.hosts() == 0);
+    // The VMs have noticed its end: they did not have to wait until their leases ran out.
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(!log.contains(LAPSED), "{log}");
     let again = text(&lab.program("answer").output().unwrap());
     assert!(again.contains("answered by lab-3"), "{again}");
 }
@@ -139,7 +159,7 @@ fn a_killed_initiator_frees_its_vms_and_ends_its_hosts() {
 #[test]
 fn a_stopped_initiator_loses_its_lease_and_hears_so_when_it_wakes() {
     let mut lab = Lab::new();
-    lab.start_vms(4);
+    let log = lab.start_vms_that_log(4);
     let mut program = lab.program("sleep").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "all are asleep");
     let pid = rustix::process::Pid::from_child(&program);
@@ -149,6 +169,8 @@ fn a_stopped_initiator_loses_its_lease_and_hears_so_when_it_wakes() {
     let output = program.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("did not renew its lease for 4 s"), "{text}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(log.matches(LAPSED).count(), 4, "{log}");
 }
 
 #[test]

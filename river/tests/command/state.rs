@@ -90,8 +90,12 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
     let (pid, directory) = (program.id().to_string(), state.to_str().unwrap().to_owned());
     let (told, _) = lab.ends(&["checkpoint", &pid, &directory], 0);
     assert!(told.starts_with("checkpoint 1 of command-") && told.contains("stood still for"), "{told}");
-    let (told, _) = lab.ends(&["checkpoint", &pid, &directory], 0);
+    let (told, _) = lab.ends(&["checkpoint", &pid, &directory, "--keep", "1"], 0);
     assert!(told.starts_with("checkpoint 2 "), "{told}");
+    let files =
+        std::fs::read_dir(&state).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let kept: Vec<String> = files.filter(|name| name.starts_with("checkpoint-")).collect();
+    assert_eq!(kept, ["checkpoint-000002.river"]);
     program.kill().unwrap();
     program.wait().unwrap();
     eventually(Duration::from_secs(60), "VMs free", || lab.idle() == 2 && lab.hosts() == 0);
@@ -102,6 +106,12 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
     let printed = text(&output);
     assert!(output.status.success() && printed.contains(SUM), "{printed}");
     assert!(printed.contains("from checkpoint 2]"), "{printed}");
+
+    // One of its two VMs is left, which both counters share.
+    lab.ends(&["stop", "lab-1"], 0);
+    eventually(Duration::from_secs(60), "one VM", || lab.names() == ["lab-0"]);
+    let printed = text(&lab.river(&["restore", &directory]).output().unwrap());
+    assert!(printed.contains(SUM) && !printed.contains("no idle VM was found"), "{printed}");
 
     // All VMs that it ran on are gone: it goes on in its own process.
     for daemon in &mut lab.daemons {

@@ -8,7 +8,7 @@ use crate::protocol::{FromHost, Report, Step, ToHost};
 /// One that goes on as if its initiator were there.
 fn program() -> Arc<Program> {
     let program =
-        Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), true, None, None).unwrap();
+        Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), true, None, None, None).unwrap();
     program.register(VrId::fresh());
     program
 }

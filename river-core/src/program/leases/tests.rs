@@ -9,7 +9,7 @@ use crate::program::scripted;
 use crate::protocol::{FromVm, Hello, ToHost, Welcome};
 
 fn program() -> Arc<Program> {
-    Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None).unwrap()
+    Program::start(ClusterKey::from_bytes([7; 32]), Reach::default(), false, None, None, None).unwrap()
 }
 
 /// A VM that the program did not start itself.

@@ -36,7 +36,7 @@ impl Trampoline<()> for Make {
 
 fn program(recoverable: bool) -> Arc<Program> {
     let key = ClusterKey::from_bytes([7; 32]);
-    Program::start(key, Reach::default(), recoverable, None, None).unwrap()
+    Program::start(key, Reach::default(), recoverable, None, None, None).unwrap()
 }
 
 fn new_vr(program: &Program, trace: &Path) -> NewVr {
