@@ -78,6 +78,37 @@ fn what_one_job_writes_another_reads() {
 }
 
 #[test]
+fn records_of_one_length_are_read_by_many_tasks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let between = scratch.path().join("squares");
+    let squares = job(
+        |n: u64, out: &mut MapContext<'_, u64, u64>| out.emit(n, n * n),
+        |n: u64, squares: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+            squares.for_each(|square| out.emit(n, square));
+        },
+    );
+    Job::new(squares, Input::generate(5000))
+        .reducers(1)
+        .output(Output::records(&between))
+        .run_serial()
+        .unwrap();
+    let same = job(
+        |(n, square): (u64, u64), out: &mut MapContext<'_, u64, u64>| out.emit(n, square),
+        |n: u64, squares: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+            squares.for_each(|square| out.emit(n, square));
+        },
+    );
+    let same = Job::new(same, Input::<(u64, u64)>::records([&between])).reducers(1).split_size(1000);
+    let outcome = same.run_serial().unwrap();
+    assert_eq!(outcome.collect().unwrap(), (0..5000).map(|n| (n, n * n)).collect::<Vec<_>>());
+    assert!(outcome.report().maps > 50, "{}", outcome.report());
+    // A file of records of another length.
+    fs::write(between.join("part-00001"), [0; 17]).unwrap();
+    let error = same.run_serial().unwrap_err().to_string();
+    assert!(error.contains("part-00001") && error.contains("record length 16"), "{error}");
+}
+
+#[test]
 fn fixed_records_are_sorted_without_a_byte_between_them() {
     let scratch = tempfile::tempdir().unwrap();
     let records: Vec<[u8; 8]> =
