@@ -10,6 +10,7 @@ mod serde;
 mod tuple;
 
 use std::cmp::Ordering;
+use std::io;
 
 pub use self::serde::Serde;
 pub(crate) use self::tuple::{encode_pair, pair_width};
@@ -45,7 +46,10 @@ pub trait Datum: Sized + Send + 'static {
     fn view(&self) -> Self::Ref<'_>;
 
     /// Appends the value in readable form, for text output.
-    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>);
+    ///
+    /// # Errors
+    /// If the value has no such form. A job that would write it fails.
+    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>) -> io::Result<()>;
 
     /// Returns the encoding: the value's own bytes if it has them, otherwise written into `scratch`.
     fn bytes<'r>(value: &'r Self::Ref<'_>, scratch: &'r mut Vec<u8>) -> &'r [u8] {

@@ -1,11 +1,12 @@
 //! Input and output files.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Values, job};
+use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Serde, Values, job};
 
 use super::{WordCount, counted, lines, with_cluster};
 
@@ -215,6 +216,31 @@ fn a_job_that_fails_leaves_nothing_of_its_output() {
         Ok(())
     });
     assert_eq!(parts(&out).split(|byte| *byte == b'\n').count(), 101);
+}
+
+#[test]
+fn an_output_without_a_text_form_is_an_error_and_no_output() {
+    type Pairs = Serde<BTreeMap<(u32, u32), u64>>;
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let squares = job(
+        |n: u64, out: &mut MapContext<'_, u64, u64>| out.emit(n, n * n),
+        |n: u64, squares: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, Pairs>| {
+            out.emit(n, Serde(squares.map(|square| ((1, 2), square)).collect()));
+        },
+    );
+    let job = |output: Output| Job::new(squares, Input::generate(10)).reducers(2).output(output);
+    let check = |error: JobError| {
+        let error = error.to_string();
+        assert!(error.contains("reduce of key ") && error.contains("key must be a string"), "{error}");
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+    };
+    check(job(Output::text(&out)).run_serial().unwrap_err());
+    with_cluster(2, |cluster| {
+        check(job(Output::text(&out)).run(cluster).unwrap_err());
+        assert_eq!(job(Output::collect()).run(cluster)?.collect()?.len(), 10);
+        Ok(())
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! User code that panics outside of map and reduce: the job fails with the reason; VMs and cluster go on.
 
 use std::cmp::Ordering;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use river_mapreduce::{
@@ -108,8 +109,8 @@ impl Datum for Id {
         *self
     }
 
-    fn write_text(id: &Id, out: &mut Vec<u8>) {
-        out.extend(format!("{:?}", id.0).bytes());
+    fn write_text(id: &Id, out: &mut Vec<u8>) -> std::io::Result<()> {
+        write!(out, "{:?}", id.0)
     }
 }
 
