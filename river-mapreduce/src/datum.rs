@@ -30,6 +30,10 @@ pub trait Datum: Sized + Send + 'static {
     /// The length of every value's encoding, if it is the same for all. Then no length is stored.
     const WIDTH: Option<usize> = None;
 
+    /// Whether [`heap_bytes`](Self::heap_bytes) takes longer for larger values. Then a value is measured only now and then
+    /// while others are combined into it, and assumed to grow by twice their encodings meanwhile.
+    const MEASURING_IS_SLOW: bool = false;
+
     /// Appends the encoding.
     fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>);
 

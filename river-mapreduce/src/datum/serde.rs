@@ -50,6 +50,8 @@ impl<T> DerefMut for Serde<T> {
 impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Datum for Serde<T> {
     type Ref<'a> = Serde<T>;
 
+    const MEASURING_IS_SLOW: bool = true;
+
     fn encode(value: &Self, out: &mut Vec<u8>) {
         // If serde refuses a value, the bytes cannot be decoded; that is reported where they are read.
         let _ = postcard::to_io(&value.0, out);

@@ -64,6 +64,7 @@ macro_rules! tuple {
             type Ref<'a> = ($($inner::Ref<'a>,)+ $last::Ref<'a>);
 
             const WIDTH: Option<usize> = sum(&[$($inner::WIDTH,)+ $last::WIDTH]);
+            const MEASURING_IS_SLOW: bool = $($inner::MEASURING_IS_SLOW ||)+ $last::MEASURING_IS_SLOW;
 
             fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>) {
                 $(put_inner::<$inner>(&value.$at, out);)+
@@ -151,6 +152,7 @@ impl<T: Datum> Datum for Reverse<T> {
     type Ref<'a> = Reverse<T::Ref<'a>>;
 
     const WIDTH: Option<usize> = T::WIDTH;
+    const MEASURING_IS_SLOW: bool = T::MEASURING_IS_SLOW;
 
     fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>) {
         T::encode(&value.0, out);
