@@ -167,6 +167,32 @@ fn text_that_is_none_is_a_bad_record_with_its_place() {
 }
 
 #[test]
+fn no_more_records_are_skipped_in_all_tasks_together_than_may_be() {
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(scratch.path().join(name), b"fine\ncaf\xe9\n").unwrap();
+    }
+    let job = |skip| {
+        let job = Job::new(WordCount { combines: true }, Input::lines([scratch.path()]));
+        // Each file is a split.
+        job.split_size(10).skip_bad_records(skip)
+    };
+    with_cluster(2, |cluster| {
+        let error = job(2).run(cluster).unwrap_err();
+        let text = error.to_string();
+        let JobError::TooManySkipped { skipped: 3, allowed: 2, first } = error else { panic!("{text}") };
+        assert!(first.contains("a, byte 5: ") && first.contains("not valid UTF-8"), "{first}");
+        let outcome = job(3).run(cluster)?;
+        assert_eq!(outcome.report().maps, 3);
+        assert_eq!(outcome.collect()?, [("fine".to_owned(), 3)]);
+        Ok(())
+    });
+    let error = job(2).run_serial().unwrap_err().to_string();
+    assert!(error.contains("c, byte 5") && error.contains("not valid UTF-8"), "{error}");
+    assert_eq!(job(3).run_serial().unwrap().collect().unwrap(), [("fine".to_owned(), 3)]);
+}
+
+#[test]
 fn a_record_that_makes_user_code_panic_is_named() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("numbers.txt");
