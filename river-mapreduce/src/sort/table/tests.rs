@@ -150,7 +150,7 @@ impl<T: Datum> Datum for Measured<T> {
     }
 }
 
-const LISTS: usize = 5000;
+const LISTS: usize = 2000;
 const LENGTH: usize = 10;
 
 /// Adds lists to a hundred keys. Returns after how many of them the table was full. It must never take more than its limit.
@@ -178,7 +178,7 @@ fn add_lists<V: Datum>(
 fn sums_that_grow_fill_the_table_and_are_not_measured_again_and_again() {
     let append: Combiner<'_, Measured<Serde<Vec<u8>>>> = &|sum, more| sum.0.0.extend_from_slice(&more.0);
     let append_str: Combiner<'_, Measured<String>> = &|sum, more| sum.0.push_str(more);
-    for limit in [usize::MAX, 50_000] {
+    for limit in [usize::MAX, 30_000] {
         let mut used = CombineTable::new(3, limit);
         let mut full = || add_lists(&mut used, || Serde(vec![1; LENGTH]), append);
         let first = full();
