@@ -10,6 +10,7 @@ mod serde;
 mod tuple;
 
 use std::cmp::Ordering;
+use std::io;
 
 pub use self::serde::Serde;
 pub(crate) use self::tuple::{encode_pair, pair_width};
@@ -29,6 +30,10 @@ pub trait Datum: Sized + Send + 'static {
     /// The length of every value's encoding, if it is the same for all. Then no length is stored.
     const WIDTH: Option<usize> = None;
 
+    /// Whether [`heap_bytes`](Self::heap_bytes) takes longer for larger values. Then a value is measured only now and then
+    /// while others are combined into it, and assumed to grow by twice their encodings meanwhile.
+    const MEASURING_IS_SLOW: bool = false;
+
     /// Appends the encoding.
     fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>);
 
@@ -45,7 +50,10 @@ pub trait Datum: Sized + Send + 'static {
     fn view(&self) -> Self::Ref<'_>;
 
     /// Appends the value in readable form, for text output.
-    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>);
+    ///
+    /// # Errors
+    /// If the value has no such form. A job that would write it fails.
+    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>) -> io::Result<()>;
 
     /// Returns the encoding: the value's own bytes if it has them, otherwise written into `scratch`.
     fn bytes<'r>(value: &'r Self::Ref<'_>, scratch: &'r mut Vec<u8>) -> &'r [u8] {

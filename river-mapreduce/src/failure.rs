@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     /// User code panicked on a record, or the record is malformed.
     #[error("record at {place}: {why}; a job can go on without such records (`Job::skip_bad_records`)")]
     Record { place: String, why: String },
-    /// User code panicked on a key.
+    /// User code panicked on a key, or what it emitted cannot be written.
     #[error("reduce of key {key}: {why}")]
     Key { key: String, why: String },
     /// Temporary files cannot be written or read.

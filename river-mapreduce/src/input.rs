@@ -24,8 +24,8 @@ use crate::varint;
 /// A path names a file, a directory (all files below it, including those that links point to, except names that begin
 /// with `.` or `_`, and without following links to directories) or a pattern such as `logs/**/*.txt`, which matches
 /// names that are UTF-8, and names that begin with `.` only if it spells out the dot. Files that end in `.gz` or `.zst`
-/// are decompressed, and not split; others are split at record boundaries, and small files are packed together into one
-/// split. The VMs read the files, so they must all have access to the same files.
+/// are decompressed, and not split; others are split at record boundaries, if these can be found without reading the file
+/// from its beginning ([`records`](Self::records) says when), and small files are packed together into one split. The VMs read the files, so they must all have access to the same files.
 #[must_use = "an input does nothing until a job is given it"]
 pub struct Input<T> {
     pub(crate) source: Source,
@@ -55,8 +55,8 @@ pub(crate) enum Framing {
     Blocks,
     /// Whole files.
     Whole,
-    /// Encodings preceded by their lengths, unless all have this length.
-    Encoded(Option<usize>),
+    /// Encodings preceded by their lengths.
+    Encoded,
 }
 
 /// The position of a record: its file, and where it begins there.
@@ -128,8 +128,11 @@ impl Input<Vec<u8>> {
 
 impl<K: Datum, V: Datum> Input<(K, V)> {
     /// The records that an earlier job wrote with [`Output::records`](crate::Output::records).
+    ///
+    /// Files of them are split only if all records have the same length, as pairs of numbers do. Otherwise each file is
+    /// read by one map task, so the earlier job should have about as many reducers as there are VMs, or more.
     pub fn records(paths: impl IntoIterator<Item: Into<PathBuf>>) -> Self {
-        Self::files(paths, Framing::Encoded(pair_width::<K, V>()))
+        Self::files(paths, pair_width::<K, V>().map_or(Framing::Encoded, Framing::Fixed))
     }
 }
 
@@ -151,7 +154,7 @@ impl<T: Datum> Input<T> {
             bytes.extend_from_slice(encoded);
             count += 1;
         }
-        Self { source: Source::Items(bytes, count), framing: Framing::Encoded(None), kind: PhantomData }
+        Self { source: Source::Items(bytes, count), framing: Framing::Encoded, kind: PhantomData }
     }
 
     fn files(paths: impl IntoIterator<Item: Into<PathBuf>>, framing: Framing) -> Self {

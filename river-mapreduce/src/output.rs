@@ -5,7 +5,7 @@ mod directory;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use buffer::{OutputBuffer, Sink};
+pub(crate) use buffer::{OutputBuffer, OutputError, Sink};
 pub(crate) use directory::{Directory, part_file};
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ impl Output {
         Self { place: Place::Collect, format: Format::Records }
     }
 
-    /// Output as lines of text: key, tab, value, in readable form.
+    /// Output as lines of text: key, tab, value, in readable form. A record that has none ends the job with an error.
     pub fn text(directory: impl AsRef<Path>) -> Self {
         Self::delimited(directory, b'\t')
     }

@@ -1,5 +1,7 @@
 //! Text and bytes, which are their own encoding.
 
+use std::io;
+
 use super::{Datum, DecodeError, Key};
 
 impl Datum for String {
@@ -26,8 +28,9 @@ impl Datum for String {
         self
     }
 
-    fn write_text(value: &&str, out: &mut Vec<u8>) {
+    fn write_text(value: &&str, out: &mut Vec<u8>) -> io::Result<()> {
         out.extend_from_slice(value.as_bytes());
+        Ok(())
     }
 
     #[inline]
@@ -67,8 +70,9 @@ impl Datum for Vec<u8> {
         self
     }
 
-    fn write_text(value: &&[u8], out: &mut Vec<u8>) {
+    fn write_text(value: &&[u8], out: &mut Vec<u8>) -> io::Result<()> {
         out.extend_from_slice(value);
+        Ok(())
     }
 
     #[inline]
@@ -110,8 +114,9 @@ impl<const N: usize> Datum for [u8; N] {
         self
     }
 
-    fn write_text(value: &&[u8; N], out: &mut Vec<u8>) {
+    fn write_text(value: &&[u8; N], out: &mut Vec<u8>) -> io::Result<()> {
         out.extend_from_slice(*value);
+        Ok(())
     }
 
     #[inline]
@@ -139,7 +144,9 @@ impl Datum for () {
 
     fn view(&self) {}
 
-    fn write_text((): &(), _out: &mut Vec<u8>) {}
+    fn write_text((): &(), _out: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Key for () {}

@@ -1,6 +1,6 @@
 //! Numbers: big-endian with the sign bit flipped, so that the bytes have the order of the numbers.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use super::{Datum, DecodeError, Key};
 
@@ -35,9 +35,8 @@ macro_rules! number {
                 *self
             }
 
-            fn write_text(value: &$type, out: &mut Vec<u8>) {
-                // Writing to a vector does not fail.
-                let _ = write!(out, "{value}");
+            fn write_text(value: &$type, out: &mut Vec<u8>) -> io::Result<()> {
+                write!(out, "{value}")
             }
 
             #[inline]

@@ -1,6 +1,7 @@
 //! Types that serde can encode.
 
 use std::cmp::Ordering;
+use std::io;
 use std::ops::{Deref, DerefMut};
 
 use postcard::ser_flavors::Size;
@@ -26,7 +27,7 @@ use super::{Datum, DecodeError, Key};
 /// }
 /// type Value = Serde<Point>; // and emit(key, Serde(Point { .. }))
 /// # let mut text = Vec::new();
-/// # Value::write_text(&Serde(Point { x: 1.0, y: 2.0 }), &mut text);
+/// # Value::write_text(&Serde(Point { x: 1.0, y: 2.0 }), &mut text).unwrap();
 /// # assert_eq!(text, br#"{"x":1.0,"y":2.0}"#);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,8 @@ impl<T> DerefMut for Serde<T> {
 impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Datum for Serde<T> {
     type Ref<'a> = Serde<T>;
 
+    const MEASURING_IS_SLOW: bool = true;
+
     fn encode(value: &Self, out: &mut Vec<u8>) {
         // If serde refuses a value, the bytes cannot be decoded; that is reported where they are read.
         let _ = postcard::to_io(&value.0, out);
@@ -68,10 +71,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Datum for Serde<T
         self.clone()
     }
 
-    fn write_text(value: &Self, out: &mut Vec<u8>) {
-        if let Err(error) = serde_json::to_writer(&mut *out, &value.0) {
-            out.extend_from_slice(format!("<{error}>").as_bytes());
-        }
+    fn write_text(value: &Self, out: &mut Vec<u8>) -> io::Result<()> {
+        serde_json::to_writer(out, &value.0).map_err(io::Error::from)
     }
 
     fn heap_bytes(&self) -> usize {

@@ -2,6 +2,7 @@
 //! of its type have the same length. [`Reverse`] reverses an order.
 
 use std::cmp::{Ordering, Reverse};
+use std::io;
 
 use super::{Datum, DecodeError, Key};
 use crate::varint;
@@ -63,6 +64,7 @@ macro_rules! tuple {
             type Ref<'a> = ($($inner::Ref<'a>,)+ $last::Ref<'a>);
 
             const WIDTH: Option<usize> = sum(&[$($inner::WIDTH,)+ $last::WIDTH]);
+            const MEASURING_IS_SLOW: bool = $($inner::MEASURING_IS_SLOW ||)+ $last::MEASURING_IS_SLOW;
 
             fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>) {
                 $(put_inner::<$inner>(&value.$at, out);)+
@@ -88,12 +90,12 @@ macro_rules! tuple {
                 ($(self.$at.view(),)+ self.$last_at.view())
             }
 
-            fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>) {
+            fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>) -> io::Result<()> {
                 $(
-                    $inner::write_text(&value.$at, out);
+                    $inner::write_text(&value.$at, out)?;
                     out.push(b'\t');
                 )+
-                $last::write_text(&value.$last_at, out);
+                $last::write_text(&value.$last_at, out)
             }
 
             fn heap_bytes(&self) -> usize {
@@ -150,6 +152,7 @@ impl<T: Datum> Datum for Reverse<T> {
     type Ref<'a> = Reverse<T::Ref<'a>>;
 
     const WIDTH: Option<usize> = T::WIDTH;
+    const MEASURING_IS_SLOW: bool = T::MEASURING_IS_SLOW;
 
     fn encode(value: &Self::Ref<'_>, out: &mut Vec<u8>) {
         T::encode(&value.0, out);
@@ -167,8 +170,8 @@ impl<T: Datum> Datum for Reverse<T> {
         Reverse(self.0.view())
     }
 
-    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>) {
-        T::write_text(&value.0, out);
+    fn write_text(value: &Self::Ref<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        T::write_text(&value.0, out)
     }
 
     fn bytes<'r>(value: &'r Self::Ref<'_>, scratch: &'r mut Vec<u8>) -> &'r [u8] {
@@ -222,7 +225,7 @@ mod tests {
         assert_eq!(encoded(&(1u8, 2u16)), [1, 0, 2]);
         assert_eq!(encoded(&("ab".to_string(), "c".to_string())), [2, b'a', b'b', b'c']);
         let mut text = Vec::new();
-        <(String, i32)>::write_text(&("ab", -3), &mut text);
+        <(String, i32)>::write_text(&("ab", -3), &mut text).unwrap();
         assert_eq!(text, b"ab\t-3");
     }
 }

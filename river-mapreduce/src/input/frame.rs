@@ -161,8 +161,7 @@ fn frame(framing: Framing, rest: &[u8], searched: usize, ended: bool, tail: bool
         },
         Framing::Delimited(delimiter) => until(delimiter),
         Framing::Fixed(len) => exactly(0, len),
-        Framing::Encoded(Some(len)) => exactly(0, len),
-        Framing::Encoded(None) => match varint::get(rest) {
+        Framing::Encoded => match varint::get(rest) {
             Some((len, used)) => exactly(used, len),
             None => incomplete,
         },
@@ -289,15 +288,14 @@ mod tests {
     #[test]
     fn records_of_known_length_must_be_complete() {
         let each = &mut |_: u64, _: &[u8]| Ok::<(), ()>(());
-        for (framing, text) in [(Framing::Fixed(4), &b"abcdef"[..]), (Framing::Encoded(None), b"\x01a\x05bc")]
-        {
+        for (framing, text) in [(Framing::Fixed(4), &b"abcdef"[..]), (Framing::Encoded, b"\x01a\x05bc")] {
             let read = Frames::new(framing).read(&mut Trickling(text, 100), 0, Region::ALL, each);
             assert!(matches!(read, Err(FrameError::Io(error)) if error.to_string().contains("not complete")));
         }
         assert_eq!(records(Framing::Fixed(3), b"abcdef", &[], 2).len(), 2);
         assert_eq!(records(Framing::Whole, b"abcdef", &[], 2), [(0, b"abcdef".to_vec())]);
         assert_eq!(
-            records(Framing::Encoded(None), b"\x01a\x02bc", &[], 1),
+            records(Framing::Encoded, b"\x01a\x02bc", &[], 1),
             [(0, b"a".to_vec()), (2, b"bc".to_vec())]
         );
     }

@@ -262,7 +262,7 @@ mod tests {
                 varint::put(item.len(), &mut bytes);
                 bytes.extend(item);
             }
-            let splits = cut(&Source::Items(bytes.clone(), items.len() as u64), Framing::Encoded(None), Some(size));
+            let splits = cut(&Source::Items(bytes.clone(), items.len() as u64), Framing::Encoded, Some(size));
             let splits = splits.unwrap();
             let all: Vec<u8> = splits
                 .iter()

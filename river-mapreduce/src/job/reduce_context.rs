@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::counters::Counters;
 use crate::datum::{Datum, DecodeError, Ref};
-use crate::output::OutputBuffer;
+use crate::output::{OutputBuffer, OutputError};
 use crate::sort::Group;
 
 /// The values of a key, one after the other. They are read on demand, so there may be more of them than fit into
@@ -79,12 +79,12 @@ impl<'a, K: Datum, V: Datum> ReduceContext<'a, K, V> {
     }
 
     /// Why nothing more can be emitted, if so.
-    pub(crate) fn failed(&mut self) -> Option<String> {
+    pub(crate) fn failed(&mut self) -> Option<OutputError> {
         self.output.error()
     }
 
     /// Ends the part: flushes the buffer, and returns the counters.
-    pub(crate) fn finish(mut self) -> Result<(OutputBuffer<'a>, Counters), String> {
+    pub(crate) fn finish(mut self) -> Result<(OutputBuffer<'a>, Counters), OutputError> {
         self.output.flush();
         match self.output.error() {
             Some(error) => Err(error),

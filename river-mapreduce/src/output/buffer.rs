@@ -1,6 +1,7 @@
 //! Buffers output records into large writes.
 
 use std::fmt;
+use std::io;
 
 use crate::datum::{Datum, Ref, encode_pair, pair_width};
 use crate::output::Format;
@@ -12,7 +13,16 @@ const WRITE: usize = 256 << 10;
 /// Takes the bytes of a part, in order, and returns the next buffer to fill. An error's text is for the user.
 pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<Vec<u8>, String>;
 
-/// Buffers the output of one reducer. An error is kept until it is asked for.
+/// Why the output of a reducer is not complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OutputError {
+    /// A record has no text form.
+    NoText(String),
+    /// The sink failed.
+    Sink(String),
+}
+
+/// Buffers the output of one reducer. The first error is kept until it is asked for.
 pub(crate) struct OutputBuffer<'a> {
     format: Format,
     sink: Sink<'a>,
@@ -20,7 +30,7 @@ pub(crate) struct OutputBuffer<'a> {
     scratch: Vec<u8>,
     records: u64,
     written: u64,
-    error: Option<String>,
+    error: Option<OutputError>,
 }
 
 impl<'a> OutputBuffer<'a> {
@@ -34,12 +44,9 @@ impl<'a> OutputBuffer<'a> {
         self.records += 1;
         match self.format {
             Format::Text { separator } => {
-                K::write_text(&key, &mut self.bytes);
-                if V::WIDTH != Some(0) {
-                    self.bytes.push(separator);
-                    V::write_text(&value, &mut self.bytes);
+                if let Err(error) = self.put_line::<K, V>(&key, &value, separator) {
+                    self.fail(OutputError::NoText(error.to_string()));
                 }
-                self.bytes.push(b'\n');
             }
             Format::Raw => {
                 K::encode(&key, &mut self.bytes);
@@ -61,18 +68,39 @@ impl<'a> OutputBuffer<'a> {
         }
     }
 
+    #[inline]
+    fn put_line<K: Datum, V: Datum>(
+        &mut self,
+        key: &Ref<'_, K>,
+        value: &Ref<'_, V>,
+        separator: u8,
+    ) -> io::Result<()> {
+        K::write_text(key, &mut self.bytes)?;
+        if V::WIDTH != Some(0) {
+            self.bytes.push(separator);
+            V::write_text(value, &mut self.bytes)?;
+        }
+        self.bytes.push(b'\n');
+        Ok(())
+    }
+
+    #[cold]
+    fn fail(&mut self, error: OutputError) {
+        self.error.get_or_insert(error);
+    }
+
     /// Passes the buffered bytes on.
     pub(crate) fn flush(&mut self) {
         self.written += self.bytes.len() as u64;
         match (self.sink)(std::mem::take(&mut self.bytes)) {
             Ok(buffer) => self.bytes = buffer,
-            Err(error) => self.error = Some(error),
+            Err(error) => self.fail(OutputError::Sink(error)),
         }
         self.bytes.clear();
     }
 
     /// Takes the error, if any.
-    pub(crate) fn error(&mut self) -> Option<String> {
+    pub(crate) fn error(&mut self) -> Option<OutputError> {
         self.error.take()
     }
 

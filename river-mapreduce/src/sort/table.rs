@@ -46,8 +46,11 @@ pub(crate) struct CombineTable<K, V> {
     values: Vec<V>,
     /// Long keys, each preceded by its hash and its length.
     long: Vec<u8>,
-    /// The heap bytes of the values.
+    /// The heap bytes of the values; an upper estimate unless they have been measured since the last one was combined.
     heap: usize,
+    is_measured: bool,
+    /// For encoding a value, to find out how long it is.
+    scratch: Vec<u8>,
     limit: usize,
     /// References to slots by reducer, sorted: those of all keys except the ones in `fresh`, or none.
     partitions: Vec<Vec<Entry>>,
@@ -64,6 +67,8 @@ const AHEAD: usize = 16;
 const SLOT: usize = size_of::<Slot>();
 /// What a key takes besides its slot: references to it, in vectors that may have twice the capacity they need.
 const KEY: usize = 2 * (size_of::<Entry>() + size_of::<u32>());
+/// A value is assumed to add at most this much, and twice its encoding, to the one that it is combined with.
+const GROWTH: usize = 16;
 /// The length of what precedes a long key.
 const LONG_HEAD: usize = size_of::<u64>() + size_of::<u32>();
 
@@ -87,6 +92,8 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
             values: Vec::new(),
             long: Vec::new(),
             heap: 0,
+            is_measured: true,
+            scratch: Vec::new(),
             limit: limit.min(u32::MAX as usize),
             partitions: vec![Vec::new(); reducers],
             is_sorted: false,
@@ -214,11 +221,36 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
             let Some(small) = sum.to_small() else { return self.outgrow(at, sum) };
             self.slots[at].set_small(small);
         } else if let Some(sum) = self.values.get_mut(slot.number()) {
-            let before = sum.heap_bytes();
-            combine(sum, value);
-            self.heap = (self.heap + sum.heap_bytes()).saturating_sub(before);
+            if V::MEASURING_IS_SLOW {
+                self.heap += GROWTH + 2 * V::bytes(&value, &mut self.scratch).len();
+                self.is_measured = false;
+                combine(sum, value);
+            } else {
+                let before = sum.heap_bytes();
+                combine(sum, value);
+                self.heap = (self.heap + sum.heap_bytes()).saturating_sub(before);
+            }
         }
-        self.heap > self.limit
+        self.heap > 0 && self.is_full(slots_for(self.keys))
+    }
+
+    /// Whether the table uses more memory than it may, with this many slots. Values that seem to be too large are
+    /// measured. As that can take as long as encoding them, the table is also full if there is less than a quarter of
+    /// the limit left then: otherwise it would soon have to be done again.
+    fn is_full(&mut self, slots: usize) -> bool {
+        if self.needed_memory(slots) <= self.limit {
+            return false;
+        }
+        if self.is_measured {
+            return true;
+        }
+        self.measure();
+        self.needed_memory(slots) > self.limit - self.limit / 4
+    }
+
+    fn measure(&mut self) {
+        self.heap = self.values.iter().map(V::heap_bytes).sum();
+        self.is_measured = true;
     }
 
     /// Moves a value out of its slot, which is too small for it.
@@ -227,7 +259,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         self.heap += value.heap_bytes();
         self.slots[at] = Slot::new(self.slots[at].key(), self.values.len() as u32);
         self.values.push(value);
-        self.needed_memory(slots_for(self.keys)) > self.limit
+        self.is_full(slots_for(self.keys))
     }
 
     fn insert(&mut self, at: usize, key: InlineKey, value: V::Ref<'_>) -> bool {
@@ -252,7 +284,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         // While it grows, both the old slots and the new ones exist. Memory left over from earlier use does not count:
         // a map task that is run again elsewhere must drain the table at the same records.
         let growing = if needed > before { before } else { 0 };
-        if self.needed_memory(needed + growing) > self.limit {
+        if self.is_full(needed + growing) {
             return true;
         }
         if is_new {
@@ -349,6 +381,9 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
     ) -> Result<Run, RunError> {
         let layout = Layout::of::<K, V>();
         self.sort(partition);
+        if !self.is_measured {
+            self.measure();
+        }
         let values = match V::WIDTH {
             Some(width) => width * self.keys,
             None => self.heap + self.keys * size_of::<V>(),
@@ -417,6 +452,7 @@ impl<K: Key, V: Datum> CombineTable<K, V> {
         self.unsort();
         self.slots.fill(Slot::default());
         (self.keys, self.known, self.key_bytes, self.live_long, self.heap) = (0, 0, 0, 0, 0);
+        self.is_measured = true;
         self.values.clear();
         self.long.clear();
     }

@@ -70,7 +70,8 @@ pub(crate) fn map<M: MapReduce>(
 }
 
 /// A record on which user code panics may already have emitted something, so the task begins anew without it; a record
-/// that cannot be decoded has not.
+/// that cannot be decoded has not. Where one record makes it panic, others may, so all of them are found before the task
+/// begins anew for the second time.
 fn attempts<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
@@ -96,9 +97,9 @@ fn attempts<M: MapReduce>(
     };
     let kept = scratch.take().and_then(|kept| kept.downcast::<Collector<M::Key, M::Value>>().ok());
     let mut collector = kept.unwrap_or_else(|| Box::new(Collector::new(&settings)));
-    let mut skipped = Skipped::new();
+    let (mut skipped, mut expects_panics) = (Skipped::new(), false);
     loop {
-        match attempt(job, task, &settings, &mut collector, &mut skipped, check) {
+        match attempt(job, task, &settings, &mut collector, &mut skipped, expects_panics, check) {
             Ok((mapped, mut totals)) => {
                 totals.spoiled = skipped.into_values().collect();
                 *scratch = Some(collector);
@@ -109,7 +110,10 @@ fn attempts<M: MapReduce>(
                 return Ok((Mapped::default(), MapTotals::default()));
             }
             Err(Ended::Failed(failure)) => return Err(failure),
-            Err(Ended::Spoiled) => collector.clear(),
+            Err(Ended::Spoiled) => {
+                collector.clear();
+                expects_panics = true;
+            }
         }
     }
 }
@@ -131,9 +135,13 @@ fn skip(
     Ok(())
 }
 
+fn panicked(panic: &str) -> String {
+    format!("the map function panicked: {panic}")
+}
+
 enum Ended {
     Failed(Failure),
-    /// A record will be skipped from now on.
+    /// More records will be skipped from now on.
     Spoiled,
 }
 
@@ -156,15 +164,17 @@ impl From<Failure> for Ended {
     }
 }
 
+/// Ends at the first panic of user code; if panics are expected, goes on to find all records that cause them.
 fn attempt<M: MapReduce>(
     job: &M,
     task: &MapTask<'_>,
     settings: &MapSettings<'_, M::Key, M::Value>,
     collector: &mut Collector<M::Key, M::Value>,
     skipped: &mut Skipped,
+    expects_panics: bool,
     check: Check<'_>,
 ) -> Result<(Mapped, MapTotals), Ended> {
-    let mut totals = MapTotals::default();
+    let (mut totals, mut spoiled) = (MapTotals::default(), false);
     let mut next_check = (CHECK_BYTES, CHECK_RECORDS);
     // Declared here to outlive a panic, and tell where it was.
     let (mut number, mut current) = (0, Position::default());
@@ -182,9 +192,18 @@ fn attempt<M: MapReduce>(
                 Ok(view) => {
                     totals.records += 1;
                     totals.bytes += record.len() as u64;
-                    let mut context = MapContext::new(collector, settings, record, position);
-                    job.map(view, &mut context);
-                    context.settle();
+                    let mut map = |view| {
+                        let mut context = MapContext::new(collector, settings, record, position);
+                        job.map(view, &mut context);
+                        context.settle();
+                    };
+                    if !expects_panics {
+                        map(view);
+                    } else if let Err(panic) = catch_panic(|| map(view)) {
+                        skip(task, skipped, number, position, panicked(&panic))?;
+                        spoiled = true;
+                        collector.clear();
+                    }
                 }
                 Err(error) => skip(task, skipped, number, position, error.to_string())?,
             }
@@ -204,13 +223,14 @@ fn attempt<M: MapReduce>(
     });
     match read {
         Err(panic) => {
-            skip(task, skipped, number, &current, format!("the map function panicked: {panic}"))?;
+            skip(task, skipped, number, &current, panicked(&panic))?;
             return Err(Ended::Spoiled);
         }
         Ok(Err(ReadError::Stopped(Stopped::Failed(failure)))) => return Err(failure.into()),
         Ok(Err(ReadError::File { path, error })) => {
             return Err(Failure::Input { path, error: error.to_string() }.into());
         }
+        Ok(Ok(()) | Err(ReadError::Stopped(Stopped::Enough))) if spoiled => return Err(Ended::Spoiled),
         Ok(Ok(()) | Err(ReadError::Stopped(Stopped::Enough))) => {}
     }
     totals.emitted = collector.emitted();

@@ -8,7 +8,7 @@ use crate::datum::Datum;
 use crate::failure::Failure;
 use crate::inline_key;
 use crate::job::{MapReduce, ReduceContext, Values};
-use crate::output::OutputBuffer;
+use crate::output::{OutputBuffer, OutputError};
 use crate::sort::{Group, Merge, Source};
 
 /// The statistics of a reduce task.
@@ -76,7 +76,7 @@ fn merge<M: MapReduce>(
                 largest.clone_from(&key);
             }
             if let Some(error) = context.failed() {
-                return Err(Failure::Output(error));
+                return Err(unwritten::<M::Key>(error, &key));
             }
         }
         Ok(())
@@ -89,7 +89,7 @@ fn merge<M: MapReduce>(
         Ok(result) => result?,
     }
     totals.largest.key = readable::<M::Key>(&largest);
-    let (output, counters) = context.finish().map_err(Failure::Output)?;
+    let (output, counters) = context.finish().map_err(|error| unwritten::<M::Key>(error, &key))?;
     (totals.output_records, totals.output_bytes) = (output.records(), output.written());
     Ok((totals, counters))
 }
@@ -119,7 +119,7 @@ fn merge_keys<M: MapReduce>(
     }
     output.flush();
     match output.error() {
-        Some(error) => Err(Failure::Output(error)),
+        Some(error) => Err(unwritten::<M::Key>(error, &[])),
         None => Ok(ReduceTotals { records: output.records(), ..ReduceTotals::default() }),
     }
 }
@@ -128,12 +128,25 @@ fn undecodable(error: &str) -> Failure {
     Failure::Internal(format!("a record of the shuffle cannot be read: {error}"))
 }
 
-/// A key in readable form.
+/// The failure to write what was emitted for a key.
+fn unwritten<K: Datum>(error: OutputError, key: &[u8]) -> Failure {
+    match error {
+        OutputError::NoText(why) => Failure::Key {
+            key: readable::<K>(key),
+            why: format!(
+                "the output has no text form ({why}): write it as binary records, or emit another type"
+            ),
+        },
+        OutputError::Sink(error) => Failure::Output(error),
+    }
+}
+
+/// A key in readable form, or its encoding if it has none.
 fn readable<K: Datum>(key: &[u8]) -> String {
     const LONGEST: usize = 60;
     let mut text = Vec::new();
-    if let Ok(view) = K::decode(key) {
-        K::write_text(&view, &mut text);
+    if !K::decode(key).is_ok_and(|view| K::write_text(&view, &mut text).is_ok()) {
+        key.clone_into(&mut text);
     }
     let cut = text.len() > LONGEST;
     text.truncate(LONGEST);

@@ -1,11 +1,12 @@
 //! Input and output files.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Values, job};
+use river_mapreduce::{Input, Job, JobError, MapContext, Output, ReduceContext, Serde, Values, job};
 
 use super::{WordCount, counted, lines, with_cluster};
 
@@ -78,6 +79,37 @@ fn what_one_job_writes_another_reads() {
 }
 
 #[test]
+fn records_of_one_length_are_read_by_many_tasks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let between = scratch.path().join("squares");
+    let squares = job(
+        |n: u64, out: &mut MapContext<'_, u64, u64>| out.emit(n, n * n),
+        |n: u64, squares: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+            squares.for_each(|square| out.emit(n, square));
+        },
+    );
+    Job::new(squares, Input::generate(5000))
+        .reducers(1)
+        .output(Output::records(&between))
+        .run_serial()
+        .unwrap();
+    let same = job(
+        |(n, square): (u64, u64), out: &mut MapContext<'_, u64, u64>| out.emit(n, square),
+        |n: u64, squares: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, u64>| {
+            squares.for_each(|square| out.emit(n, square));
+        },
+    );
+    let same = Job::new(same, Input::<(u64, u64)>::records([&between])).reducers(1).split_size(1000);
+    let outcome = same.run_serial().unwrap();
+    assert_eq!(outcome.collect().unwrap(), (0..5000).map(|n| (n, n * n)).collect::<Vec<_>>());
+    assert!(outcome.report().maps > 50, "{}", outcome.report());
+    // A file of records of another length.
+    fs::write(between.join("part-00001"), [0; 17]).unwrap();
+    let error = same.run_serial().unwrap_err().to_string();
+    assert!(error.contains("part-00001") && error.contains("record length 16"), "{error}");
+}
+
+#[test]
 fn fixed_records_are_sorted_without_a_byte_between_them() {
     let scratch = tempfile::tempdir().unwrap();
     let records: Vec<[u8; 8]> =
@@ -135,6 +167,32 @@ fn text_that_is_none_is_a_bad_record_with_its_place() {
 }
 
 #[test]
+fn no_more_records_are_skipped_in_all_tasks_together_than_may_be() {
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(scratch.path().join(name), b"fine\ncaf\xe9\n").unwrap();
+    }
+    let job = |skip| {
+        let job = Job::new(WordCount { combines: true }, Input::lines([scratch.path()]));
+        // Each file is a split.
+        job.split_size(10).skip_bad_records(skip)
+    };
+    with_cluster(2, |cluster| {
+        let error = job(2).run(cluster).unwrap_err();
+        let text = error.to_string();
+        let JobError::TooManySkipped { skipped: 3, allowed: 2, first } = error else { panic!("{text}") };
+        assert!(first.contains("a, byte 5: ") && first.contains("not valid UTF-8"), "{first}");
+        let outcome = job(3).run(cluster)?;
+        assert_eq!(outcome.report().maps, 3);
+        assert_eq!(outcome.collect()?, [("fine".to_owned(), 3)]);
+        Ok(())
+    });
+    let error = job(2).run_serial().unwrap_err().to_string();
+    assert!(error.contains("c, byte 5") && error.contains("not valid UTF-8"), "{error}");
+    assert_eq!(job(3).run_serial().unwrap().collect().unwrap(), [("fine".to_owned(), 3)]);
+}
+
+#[test]
 fn a_record_that_makes_user_code_panic_is_named() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("numbers.txt");
@@ -184,6 +242,31 @@ fn a_job_that_fails_leaves_nothing_of_its_output() {
         Ok(())
     });
     assert_eq!(parts(&out).split(|byte| *byte == b'\n').count(), 101);
+}
+
+#[test]
+fn an_output_without_a_text_form_is_an_error_and_no_output() {
+    type Pairs = Serde<BTreeMap<(u32, u32), u64>>;
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let squares = job(
+        |n: u64, out: &mut MapContext<'_, u64, u64>| out.emit(n, n * n),
+        |n: u64, squares: &mut Values<'_, u64>, out: &mut ReduceContext<'_, u64, Pairs>| {
+            out.emit(n, Serde(squares.map(|square| ((1, 2), square)).collect()));
+        },
+    );
+    let job = |output: Output| Job::new(squares, Input::generate(10)).reducers(2).output(output);
+    let check = |error: JobError| {
+        let error = error.to_string();
+        assert!(error.contains("reduce of key ") && error.contains("key must be a string"), "{error}");
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+    };
+    check(job(Output::text(&out)).run_serial().unwrap_err());
+    with_cluster(2, |cluster| {
+        check(job(Output::text(&out)).run(cluster).unwrap_err());
+        assert_eq!(job(Output::collect()).run(cluster)?.collect()?.len(), 10);
+        Ok(())
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! User code that panics outside of map and reduce: the job fails with the reason; VMs and cluster go on.
 
 use std::cmp::Ordering;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use river_mapreduce::{
@@ -108,8 +109,8 @@ impl Datum for Id {
         *self
     }
 
-    fn write_text(id: &Id, out: &mut Vec<u8>) {
-        out.extend(format!("{:?}", id.0).bytes());
+    fn write_text(id: &Id, out: &mut Vec<u8>) -> std::io::Result<()> {
+        write!(out, "{:?}", id.0)
     }
 }
 
@@ -204,4 +205,30 @@ fn a_sample_ends_at_the_first_panic_that_the_job_would_end_at() {
         assert!(error.contains("panicked") && error.contains("a number"), "{error}");
         assert_eq!(CALLS.load(Relaxed), 2 * (skippable + 1));
     }
+}
+
+#[test]
+fn a_map_task_begins_anew_twice_at_most_however_many_records_make_it_panic() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let sum = job(
+        |line: &str, out: &mut MapContext<'_, (), u64>| {
+            CALLS.fetch_add(1, Relaxed);
+            out.emit((), 1);
+            out.count("lines", 1);
+            assert!(!line.ends_with('3'), "a three");
+        },
+        |(): (), ones: &mut Values<'_, u64>, out: &mut ReduceContext<'_, (), u64>| out.emit((), ones.sum()),
+    );
+    let lines = || Input::items((0..3000).map(|n: u32| n.to_string()));
+    let run = |skip| {
+        CALLS.store(0, Relaxed);
+        let sum = Job::new(sum, lines()).reducers(1).split_size(1 << 20).skip_bad_records(skip).run_serial();
+        sum.map(|outcome| {
+            (outcome.collect().unwrap(), outcome.counters().get("lines"), outcome.report().skipped.len())
+        })
+    };
+    assert_eq!(run(300).unwrap(), (vec![((), 2700)], 2700, 300));
+    assert!(CALLS.load(Relaxed) < 3 * 3000, "{CALLS:?}");
+    let error = run(299).unwrap_err().to_string();
+    assert!(error.contains("item 2993: the map function panicked: ") && error.contains("a three"), "{error}");
 }

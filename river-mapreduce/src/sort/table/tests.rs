@@ -1,10 +1,13 @@
 //! Tests the table against sums that are computed one by one.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::datum::{DecodeError, Serde};
 use crate::partition::Bounds;
 
 type Sums = BTreeMap<Vec<u8>, u64>;
@@ -105,4 +108,96 @@ fn where_a_run_ends_does_not_depend_on_what_the_table_held_before() {
         assert!(fresh.len() > 1);
         assert_eq!(ends(&mut used, width), fresh);
     }
+}
+
+/// Counts the bytes that are measured.
+#[derive(Debug)]
+struct Measured<T>(T);
+
+thread_local! {
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+impl<T: Datum> Datum for Measured<T> {
+    type Ref<'a> = T::Ref<'a>;
+
+    const MEASURING_IS_SLOW: bool = T::MEASURING_IS_SLOW;
+
+    fn encode(value: &T::Ref<'_>, out: &mut Vec<u8>) {
+        T::encode(value, out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<T::Ref<'_>, DecodeError> {
+        T::decode(bytes)
+    }
+
+    fn own(value: T::Ref<'_>) -> Self {
+        Self(T::own(value))
+    }
+
+    fn view(&self) -> T::Ref<'_> {
+        self.0.view()
+    }
+
+    fn write_text(value: &T::Ref<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        T::write_text(value, out)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let bytes = self.0.heap_bytes();
+        BYTES.set(BYTES.get() + bytes);
+        bytes
+    }
+}
+
+const LISTS: usize = 2000;
+const LENGTH: usize = 10;
+
+/// Adds lists to a hundred keys. Returns after how many of them the table was full. It must never take more than its limit.
+fn add_lists<V: Datum>(
+    table: &mut CombineTable<String, Measured<V>>,
+    list: impl Fn() -> V,
+    combine: Combiner<'_, Measured<V>>,
+) -> Vec<usize> {
+    let space = RunSpace::new(usize::MAX, std::env::temp_dir());
+    let partition = Partition::<String> { by_job: &|_, _| None, bounds: &Bounds::default() };
+    let mut full = Vec::new();
+    for n in 0..LISTS {
+        if table.add(format!("key {}", n % 100).as_bytes(), &[], list().view(), combine) {
+            table.drain(&space, &partition).unwrap();
+            full.push(n);
+        }
+        let heap: usize = table.values.iter().map(|list| list.0.heap_bytes()).sum();
+        assert!(heap <= table.heap && table.needed_memory(slots_for(table.keys)) <= table.limit);
+    }
+    table.drain(&space, &partition).unwrap();
+    full
+}
+
+#[test]
+fn sums_that_grow_fill_the_table_and_are_not_measured_again_and_again() {
+    let append: Combiner<'_, Measured<Serde<Vec<u8>>>> = &|sum, more| sum.0.0.extend_from_slice(&more.0);
+    let append_str: Combiner<'_, Measured<String>> = &|sum, more| sum.0.push_str(more);
+    for limit in [usize::MAX, 30_000] {
+        let mut used = CombineTable::new(3, limit);
+        let mut full = || add_lists(&mut used, || Serde(vec![1; LENGTH]), append);
+        let first = full();
+        assert_eq!(first.is_empty(), limit == usize::MAX);
+        assert_eq!(full(), first);
+        let measured = BYTES.take();
+        assert!(measured < 2 * 5 * LISTS * LENGTH, "{measured}");
+
+        let mut used = CombineTable::new(3, limit);
+        let mut full = || add_lists::<String>(&mut used, || "x".repeat(LENGTH), append_str);
+        let first = full();
+        assert_eq!(first.is_empty(), limit == usize::MAX);
+        assert_eq!(full(), first);
+        BYTES.take();
+    }
+}
+
+#[test]
+fn sums_that_do_not_grow_do_not_fill_the_table() {
+    let mut table = CombineTable::new(3, 50_000);
+    assert!(add_lists(&mut table, || Serde(vec![1; LENGTH]), &|_, _| ()).is_empty());
 }
