@@ -265,9 +265,20 @@ where
 
     /// Schedules a failed chunk again; its items no longer count as done.
     pub(crate) fn again(&mut self, open: Open<I::Item>) {
+        self.reopen(open);
+    }
+
+    /// Like [`again`](Self::again), but the chunk will not share a message with others.
+    pub(crate) fn again_alone(&mut self, open: Open<I::Item>) {
+        let chunk = self.reopen(open);
+        self.scheduler.handle_suspicious(chunk);
+    }
+
+    fn reopen(&mut self, open: Open<I::Item>) -> ChunkId {
         let chunk = self.scheduler.handle_again();
         self.done_items -= open.items.end - open.items.start;
         self.open.insert(chunk, open);
+        chunk
     }
 
     // ---- VMs ----
