@@ -41,7 +41,7 @@
 //! # Where things are
 //!
 //! [`connect`], [`connect_or_start`] and [`start`] return [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`]
-//! and [`joinany`] wait for what [`fork`] started; [`Vms::inject`] puts data where functions find it. A farm over items
+//! and [`joinany`] wait for what [`fork`] and [`Vm::fork_method`] started; [`Vms::inject`] puts data where functions find it. A farm over items
 //! is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and must be combined, [`Vms::forkfold`]; [`Work`]
 //! describes the functions that it takes, [`Chunk`] how many items are sent together.
 //!
@@ -61,7 +61,8 @@
 //! * `vm`: a handle to one VM
 //! * `vms`: a handle to all of them
 //! * `inject`: data, functions and objects with names
-//! * `fork`: fork and join
+//! * `fork`: starts functions and methods
+//! * `join`: waits for what was forked
 //! * `connect`: finds VMs
 //! * `farm`: the scheduler, driven by calls and their answers
 //! * `forkgen`: independent items
@@ -75,6 +76,7 @@ mod fork;
 mod forkfold;
 mod forkgen;
 mod inject;
+mod join;
 mod lot;
 mod options;
 mod pace;
@@ -88,9 +90,10 @@ mod work;
 pub use chunk::Chunk;
 pub use connect::{connect, connect_or_start, start};
 pub use error::{Death, Items, TrickleError};
-pub use fork::{Each, Fork, Handle, Join, Listed, ListedEach, Mapped, Same, each, fork, join, joinany};
+pub use fork::{Each, Fork, Handle, Listed, ListedEach, Mapped, Same, each, fork};
 pub use forkfold::ForkFold;
 pub use forkgen::ForkGen;
+pub use join::{Join, join, joinany};
 pub use progress::{Progress, progress_bar};
 pub use river_rai::current;
 pub use vm::Vm;
