@@ -182,6 +182,10 @@ where
             match self.scheduler.poll() {
                 Action::Pull => self.pull()?,
                 Action::Issue { batch, chunks, vm } => self.issue(batch, &chunks, vm, issue)?,
+                Action::Recall { batches } => {
+                    let recalled = self.running.values().filter(|running| batches.contains(&running.batch));
+                    recalled.for_each(|running| running.pending.withdraw());
+                }
                 Action::Collect { vm } => return Ok(Next::Collect(vm)),
                 Action::Release { vm } => {
                     self.pool.release(self.vm(vm));

@@ -33,7 +33,8 @@
 //! accepted result, though a function may have begun twice. Items on which three VMs died are given up, with an error
 //! that shows how they died. A function that panics does not end its VM; its items yield an error, or are
 //! [retried](ForkGen::retries). Chunks that take too long are [cancelled](ForkGen::deadline); those of stragglers are
-//! also run by another VM that is idle. Calls and forks name one VM and fail with it.
+//! also run by another VM that is idle; in a `forkfold`, where that would count them twice, only those that the straggler
+//! has not begun. Calls and forks name one VM and fail with it.
 //!
 //! VMs may [join](Vms::grow) while a farm runs, and be [drained](Vms::drain) without losing work. [`Vms::release`]
 //! gives all of them back.

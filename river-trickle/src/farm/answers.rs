@@ -66,6 +66,13 @@ where
             Err(CallError::Stopped) => return Err(TrickleError::Stopped),
             result => result,
         };
+        if let Err(CallError::Cancelled(_)) = &result
+            && self.scheduler.handle_not_begun(batch)
+        {
+            let busy = self.scheduler.first_batch(vm).is_some();
+            self.vms[vm.0].busy_since = busy.then(|| self.now());
+            return Ok(Event::Nothing);
+        }
         let used = self.scheduler.handle_finished(batch);
         let items = used
             .iter()
