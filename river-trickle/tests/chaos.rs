@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::any;
 use proptest::strategy::{Strategy, ValueTree};
@@ -57,6 +57,30 @@ impl Process {
     }
 }
 
+/// The children of a process: the hosts of a VM.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Whether a process runs; one that has ended but has not been waited for does not.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, state)| !state.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Waits until none of these processes runs.
+fn wait_for_end(hosts: &[u32]) {
+    let start = Instant::now();
+    while let Some(host) = hosts.iter().find(|host| runs(**host)) {
+        assert!(start.elapsed() < Duration::from_secs(30), "host {host} is left");
+        std::thread::yield_now();
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -72,6 +96,8 @@ struct Chaos {
     /// VMs that are already drained or stopped.
     struck: HashSet<String>,
     happened: Vec<String>,
+    /// All hosts that were seen, and their VMs.
+    hosts: HashMap<u32, String>,
 }
 
 impl Chaos {
@@ -86,6 +112,7 @@ impl Chaos {
             processes: HashMap::new(),
             struck: HashSet::new(),
             happened: Vec::new(),
+            hosts: HashMap::new(),
         };
         (0..VMS).for_each(|_| chaos.start());
         chaos
@@ -101,8 +128,15 @@ impl Chaos {
         any::<usize>().new_tree(&mut self.dice).unwrap().current() % sides
     }
 
+    fn note_hosts(&mut self) {
+        for (name, process) in &self.processes {
+            self.hosts.extend(children(process.0.id()).into_iter().map(|host| (host, name.clone())));
+        }
+    }
+
     /// Strikes one VM, and starts another in its place.
     fn strike(&mut self) {
+        self.note_hosts();
         let mut names: Vec<String> =
             self.processes.keys().filter(|name| !self.struck.contains(*name)).cloned().collect();
         names.sort_unstable();
@@ -171,9 +205,13 @@ fn every_item_has_one_right_result_whatever_happens_to_the_vms() {
     assert_eq!(results.len() as u64, ITEMS);
     assert!(results.iter().all(|(x, squared)| *squared == x * x));
     println!("{:?}", chaos.happened);
-    // Stopped VMs hold their hosts, which end with them.
-    let processes: Vec<u32> = chaos.processes.values().map(|process| process.0.id()).collect();
+    // Hosts end with the program, those of VMs that were killed or drained as well; stopped VMs hold theirs.
+    let stopped = |vm: &String| chaos.happened.contains(&format!("{vm} stopped"));
+    let (held, over): (Vec<_>, Vec<_>) = chaos.hosts.iter().partition(|(_, vm)| stopped(vm));
+    let pids = |hosts: Vec<(&u32, &String)>| hosts.into_iter().map(|(host, _)| *host).collect::<Vec<u32>>();
+    let (held, over) = (pids(held), pids(over));
+    assert!(over.len() >= VMS, "{} hosts were seen", over.len());
+    wait_for_end(&over);
     drop(chaos);
-    let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
-    assert!(processes.iter().all(gone), "a VM is left");
+    wait_for_end(&held);
 }
