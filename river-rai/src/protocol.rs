@@ -98,14 +98,14 @@ pub(crate) enum Op {
     Export(Export),
     /// Do not begin a call, or tell it that its result is no longer wanted.
     Cancel(Ticket),
-    /// Do not begin a call, but leave it alone if it has begun.
-    Withdraw(Ticket),
     /// From a helper of the server: it has a report for the server.
     Back,
     /// Present a capability, for all later requests.
     Present(Capability),
     /// End when everything that was requested before has been executed.
     Stop,
+    /// Do not begin a call, but leave it alone if it has begun.
+    Withdraw(Ticket),
 }
 
 /// A function that a server exports by name.

@@ -98,7 +98,7 @@ impl Process {
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
-            stdout.lines().map_while(|line| line.ok()).try_for_each(|line| sender.send(line))
+            stdout.lines().map_while(std::result::Result::ok).try_for_each(|line| sender.send(line))
         });
         Self { child, lines }
     }
