@@ -82,7 +82,7 @@ tuples!(A B C D E F G H);
 /// only serves to tell on which VM it ran.
 ///
 /// # Errors
-/// [`TrickleError::Call`] if the one that ended first failed, or exceeded its [time limit](Vm::timeout); it is removed
+/// [`TrickleError::Call`] if the one that ended first failed, or exceeded its [time limit](crate::Vm::timeout); it is removed
 /// from the list as well. [`TrickleError::NothingToJoin`] if the list is empty.
 ///
 /// # Blocking
